@@ -1,0 +1,228 @@
+"""The seam between the harness and whatever generates tokens.
+
+An engine starts, stops, and does exactly one of two things: it yields chunks itself (`InProcessEngine.generate`), or it says
+where a server listens (`ServedEngine.endpoint`) and the harness' own client measures. Engines hold no clocks: they yield, and
+the harness stamps. One engine object lives for one cell of the matrix and is used from one asyncio loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+
+class EngineError(Exception):
+    """An engine cannot be made, started or used. The message is one sentence for the user: what, and what to do.
+
+    EngineError
+    |- LevelUnsupported   the engine has no such quantization level: the cell is skipped with the reason
+    |- ModelError         the model cannot be found, read, converted or fetched
+    |- StartFailed        the engine or its server did not come up (the port is taken, it exited, it never got ready)
+    """
+
+
+class LevelUnsupported(EngineError):
+    """The engine lacks the level that was asked for."""
+
+
+class ModelError(EngineError):
+    """The model cannot be had."""
+
+
+class StartFailed(EngineError):
+    """The engine did not come up."""
+
+
+class ChunkKind(StrEnum):
+    """What one piece of a reply carries. Only CONTENT, REASONING and TOOL with a non-empty payload bear tokens."""
+
+    ROLE = "role"
+    EMPTY = "empty"
+    REASONING = "reasoning"
+    CONTENT = "content"
+    TOOL = "tool"
+    USAGE = "usage"
+    FINISH = "finish"
+    ERROR = "error"
+    COMMENT = "comment"
+
+
+TOKEN_BEARING = frozenset({ChunkKind.REASONING, ChunkKind.CONTENT, ChunkKind.TOOL})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as the engine states them; None where it is silent."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One piece of a reply.
+
+    kind: what it carries.   text: its payload ("" where it has none; the sentence of an ERROR).
+    tokens: how many tokens it bears, None when the engine does not say.
+    finish_reason: set on the piece that says why generation ended ("stop", "length", ...).
+    usage: set on the piece that carries the counts.   cached: the whole reply came from a result cache.
+    backend: which engine answered, where a platform in front of several says so.
+    """
+
+    kind: ChunkKind
+    text: str = ""
+    tokens: int | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    cached: bool | None = None
+    backend: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to generate.
+
+    prompt: text, or token ids.   max_tokens: the most tokens to generate.
+    exact: generate exactly that many (do not stop at the end-of-sequence token), where the engine can.
+    sampling: temperature, top_p, top_k, seed, stop, under these names; absent keys are the engine's defaults.
+    stream: ask for the reply piece by piece.
+    """
+
+    prompt: str | tuple[int, ...]
+    max_tokens: int
+    exact: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """A model as the scenario names it: hub id, folder, GGUF file or built-in name; None when the server alone knows."""
+
+    name: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Everything that is needed to make one engine.
+
+    options: the engine's own options, defaults not filled in. For `http` also dialect, url, command, ready, stop,
+    served_model. `log_path`: where the engine's process writes its output (None: inherit).
+    """
+
+    engine: str
+    model: ModelReference | None = None
+    level: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    python: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    api_key: str | None = field(default=None, repr=False)
+    log_path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What really runs, as loaded; None where it cannot be known.
+
+    level: the quantization level of the weights in use.   weight_bytes: size of the weights file(s).
+    pids: processes that belong to the engine, beside the one that called start().
+    options: the options in force, defaults filled in (no secrets).
+    """
+
+    name: str
+    version: str | None = None
+    model: str | None = None
+    model_hash: str | None = None
+    level: str | None = None
+    weight_bytes: int | None = None
+    context_tokens: int | None = None
+    pids: Sequence[int] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and how to talk to a served engine.
+
+    url: base of the API, such as "http://127.0.0.1:8080" (the dialect adds the path).
+    dialect: a name in `engines.dialects`.   model: the name to put in requests.
+    headers: extra request headers; may hold secrets, never stored.
+    """
+
+    url: str
+    dialect: str
+    model: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Engine(Protocol):
+    """What every engine has.
+
+    levels(): the quantization levels it can load, () where it has no say (a server that runs elsewhere).
+    prepare(): build or fetch what start() needs and name the weight files that start() will read (blocking, may take
+    minutes, called before the load time is measured, idempotent, raises EngineError). start()/stop(): asynchronous; stop() is idempotent, releases all memory and ends
+    every process that start() made, and is called after a failed start() too.
+    """
+
+    def __init__(self, spec: EngineSpec) -> None: ...
+
+    @classmethod
+    def levels(cls) -> tuple[str, ...]: ...
+
+    def prepare(self) -> Sequence[Path]: ...
+
+    async def start(self) -> EngineInfo: ...
+
+    async def stop(self) -> None: ...
+
+
+@runtime_checkable
+class InProcessEngine(Engine, Protocol):
+    """An engine that generates in the trial's own process."""
+
+    def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """Yield the reply as it is produced. Closing the iterator cancels the request in the engine."""
+        ...
+
+
+@runtime_checkable
+class ServedEngine(Engine, Protocol):
+    """An engine behind a socket; `alive()` says in one sentence why its process ended, None while it runs."""
+
+    def endpoint(self) -> Endpoint: ...
+
+    def alive(self) -> str | None: ...
+
+
+async def collect(chunks: AsyncIterator[Chunk]) -> list[Chunk]:
+    """All chunks of a reply; for tests and notebooks."""
+    return [chunk async for chunk in chunks]
+
+
+__all__ = [
+    "TOKEN_BEARING",
+    "Chunk",
+    "ChunkKind",
+    "Endpoint",
+    "Engine",
+    "EngineError",
+    "EngineInfo",
+    "EngineSpec",
+    "InProcessEngine",
+    "LevelUnsupported",
+    "ModelError",
+    "ModelReference",
+    "Request",
+    "ServedEngine",
+    "StartFailed",
+    "Usage",
+    "collect",
+]

@@ -1,0 +1,6 @@
+"""A benchmarking and load-testing harness for LLM inference.
+
+Read `docs/architecture.md` for the words and the one-way path; `harness.cli` is the only module that prints and exits.
+"""
+
+__version__ = "0.1.0"

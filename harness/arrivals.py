@@ -1,0 +1,182 @@
+"""When requests fall due in an open loop: pure functions of rate, length and seed; no clock.
+
+Every process draws unit-rate arrivals (one a unit: constant; exponential gaps: Poisson) and bends them through the
+inverse of the rate's integral (time rescaling). The draws come one after another from a single Philox stream, so a longer
+plan begins with the shorter one, and how many workers share the plan cannot change it. The last arrival is not pulled to
+n / rate: that would turn a Poisson process into a bridge, whose counts vary less than a Poisson process' do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+NS_PER_S = 1_000_000_000
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+_DRAWS_AT_ONCE = 65_536
+_LARGEST_INT64 = 2**63 - 1
+
+
+class Process(StrEnum):
+    """How single arrivals scatter around the rate."""
+
+    CONSTANT = "constant"
+    POISSON = "poisson"
+
+
+@dataclass(frozen=True, slots=True)
+class Bursts:
+    """A rate that switches: `burst_rate` for `burst_s` in the middle of every period of `every_s`, otherwise `rate`.
+
+    The burst stands in the middle so that each period shows the service before, during and after it.
+    """
+
+    rate: float
+    burst_rate: float
+    burst_s: float
+    every_s: float
+
+
+def generator(seed: int, *stream: int) -> np.random.Generator:
+    """The random numbers of one named stream of a seed; streams of one seed are independent."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=stream)))
+
+
+def constant(rate: float, *, start_ns: int = 0, end_ns: int | None = None, count: int | None = None) -> Int64:
+    """Arrival i at start + i / rate, rounded down to the nanosecond, without drift; int64 offsets.
+
+    Either all arrivals in [start_ns, end_ns) or the first `count`. `rate` is in requests/s and is taken as the decimal
+    number the user wrote, so that 0.1 means one request every 10 s exactly.
+    """
+    _one_limit(end_ns, count)
+    _positive(rate)
+    period_ns = NS_PER_S / Fraction(repr(float(rate)))
+    if count is None:
+        assert end_ns is not None
+        count = max(0, -((start_ns - end_ns) // period_ns))
+    whole, rest = divmod(period_ns.numerator, period_ns.denominator)
+    if rest * max(count, 1) > _LARGEST_INT64:
+        exact = [start_ns + i * period_ns.numerator // period_ns.denominator for i in range(count)]
+        return np.array(exact, dtype=np.int64)
+    index = np.arange(count, dtype=np.int64)
+    return start_ns + index * whole + index * rest // period_ns.denominator
+
+
+def poisson(
+    rate: float, random: np.random.Generator, *, start_ns: int = 0, end_ns: int | None = None, count: int | None = None
+) -> Int64:
+    """Arrivals with exponential gaps of mean 1 / rate; int64 offsets, limits as in `constant`."""
+    _one_limit(end_ns, count)
+    _positive(rate)
+    length = None if end_ns is None else (end_ns - start_ns) * rate / NS_PER_S
+    return start_ns + np.floor(_unit_poisson(random, length, count) * (NS_PER_S / rate)).astype(np.int64)
+
+
+def bursts(
+    shape: Bursts,
+    process: Process,
+    random: np.random.Generator,
+    *,
+    start_ns: int = 0,
+    end_ns: int | None = None,
+    count: int | None = None,
+    anchor_ns: int = 0,
+) -> Int64:
+    """On-off arrivals: time rescaling of a unit process through the integral of the switching rate; int64 offsets.
+
+    anchor_ns: where a period begins (the start of the measurement, so that a warm-up of any length cuts no measured
+    period). Limits as in `constant`.
+    """
+    _one_limit(end_ns, count)
+    _positive(shape.burst_rate)
+    if not 0 < shape.burst_s < shape.every_s or shape.rate < 0:
+        raise ValueError(f"a burst lies inside its period and rates are not negative: {shape}")
+    anchor_s = (start_ns - anchor_ns) / NS_PER_S
+    begin = _mass_until(shape, anchor_s)
+    length = None if end_ns is None else _mass_until(shape, (end_ns - anchor_ns) / NS_PER_S) - begin
+    if process is Process.POISSON:
+        unit = _unit_poisson(random, length, count)
+    else:
+        unit = np.arange(count if count is not None else int(np.ceil(max(length or 0.0, 0.0))), dtype=np.float64)
+    at_ns = np.floor(_time_at_mass(shape, begin + unit) * NS_PER_S).astype(np.int64) + anchor_ns
+    at_ns = np.maximum(at_ns, start_ns)
+    return at_ns if end_ns is None else at_ns[at_ns < end_ns]
+
+
+def spike(requests: int, within_s: float, random: np.random.Generator, *, start_ns: int = 0) -> Int64:
+    """`requests` arrivals scattered uniformly over `within_s` from `start_ns` on (0: all at once); int64 offsets."""
+    if requests < 0 or within_s < 0:
+        raise ValueError(f"a spike has a number of requests and a width, both not negative: {requests}, {within_s}")
+    return start_ns + np.floor(np.sort(random.random(requests)) * within_s * NS_PER_S).astype(np.int64)
+
+
+def merge(*processes: Int64) -> Int64:
+    """Several arrival processes on one time axis, in order of time."""
+    return np.sort(np.concatenate(processes), kind="stable")
+
+
+def index_of_dispersion(due_ns: Int64, window_s: float) -> float:
+    """Variance over mean of the counts in windows of `window_s`: 1 for Poisson; NaN below two windows."""
+    windows = int((due_ns[-1] - due_ns[0]) // (window_s * NS_PER_S)) if len(due_ns) else 0
+    if windows < 2:
+        return float("nan")
+    bin_of = (due_ns - due_ns[0]) // int(window_s * NS_PER_S)
+    counts = np.bincount(bin_of, minlength=windows)[:windows]
+    return float(counts.var(ddof=1) / counts.mean())
+
+
+def _one_limit(end_ns: int | None, count: int | None) -> None:
+    if (end_ns is None) == (count is None):
+        raise ValueError("give either end_ns or count")
+
+
+def _positive(rate: float) -> None:
+    if not 0 < rate < float("inf"):
+        raise ValueError(f"a rate is a positive number of requests/s, not {rate}")
+
+
+def _unit_poisson(random: np.random.Generator, length: float | None, count: int | None) -> Float64:
+    """Arrival times of a unit-rate Poisson process: all below `length`, or the first `count`."""
+    parts = list(_batches(random, length, count))
+    arrivals = np.concatenate(parts) if parts else np.empty(0)
+    return arrivals[:count] if length is None else arrivals[arrivals < length]
+
+
+def _batches(random: np.random.Generator, length: float | None, count: int | None) -> Iterator[Float64]:
+    reached, drawn = 0.0, 0
+    while drawn < count if count is not None else reached < (length or 0.0):
+        batch = reached + np.cumsum(random.standard_exponential(_DRAWS_AT_ONCE))
+        reached, drawn = float(batch[-1]), drawn + len(batch)
+        yield batch
+
+
+def _knots(shape: Bursts) -> tuple[Float64, Float64]:
+    """Time and expected number of arrivals at the corners of one period."""
+    calm_s = (shape.every_s - shape.burst_s) / 2
+    time_s = np.array([0.0, calm_s, calm_s + shape.burst_s, shape.every_s])
+    calm = calm_s * shape.rate
+    burst = shape.burst_s * shape.burst_rate
+    return time_s, np.array([0.0, calm, calm + burst, calm + burst + calm])
+
+
+def _mass_until(shape: Bursts, at_s: float) -> float:
+    """Expected number of arrivals from the anchor until `at_s`; negative before the anchor."""
+    time_s, mass = _knots(shape)
+    periods, rest_s = divmod(at_s, shape.every_s)
+    return float(periods * mass[-1] + np.interp(rest_s, time_s, mass))
+
+
+def _time_at_mass(shape: Bursts, target: Float64) -> Float64:
+    """The inverse of `_mass_until`, in seconds from the anchor."""
+    time_s, mass = _knots(shape)
+    if shape.rate == 0:  # flat pieces have no inverse: keep the burst alone
+        time_s, mass = time_s[1:3], mass[1:3]
+    periods = np.floor(target / mass[-1])
+    at_s: Float64 = periods * shape.every_s + np.interp(target - periods * mass[-1], mass, time_s)
+    return at_s

@@ -1,0 +1,186 @@
+"""A run on disk: a folder that is never overwritten and that any newer version can read.
+
+`docs/architecture.md` draws the folder. Nothing here measures or judges.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import RunDirectoryExists, RunUnreadable, UsageError
+from harness.records import FORMAT_VERSION, Record, Sample, record_schema, sample_schema, to_columns
+from harness.streams import StreamWriter, read_batches, storage_errors, to_parquet, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MANIFEST = "manifest.json"
+RUNS = Path("runs")
+
+
+class RunWriter:
+    """A run that is being made. Its folder must be new; the manifest is replaced atomically whenever it changes."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = {"format": FORMAT_VERSION, **manifest}
+        with storage_errors(path):
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if any(path.iterdir()) if path.is_dir() else True:
+                    raise RunDirectoryExists(
+                        f"{path} exists and results are never overwritten; choose another folder with --out"
+                    ) from None
+        self.save()
+
+    def save(self) -> None:
+        """Write the manifest."""
+        write_atomically(self.path / MANIFEST, json.dumps(self.manifest, indent=1, allow_nan=False).encode() + b"\n")
+
+    def folder(self, relative: str) -> Path:
+        """A folder inside the run, made if need be."""
+        made = self.path / relative
+        with storage_errors(made):
+            made.mkdir(parents=True, exist_ok=True)
+        return made
+
+    def samples(self, cell_folder: Path) -> StreamWriter[Sample]:
+        """Where the readings of a cell go."""
+        return StreamWriter(cell_folder / "samples.arrows", sample_schema(), sample_columns)
+
+    def finish_samples(self, cell_folder: Path) -> int:
+        """Close the readings of a cell; returns their number."""
+        return to_parquet(cell_folder / "samples.arrows", cell_folder / "samples.parquet", sample_schema())
+
+    def finish_records(self, trial_folder: Path) -> int:
+        """Close the records of a trial, however it ended; returns their number."""
+        stream = trial_folder / "records.arrows"
+        if not stream.exists():
+            return 0
+        return to_parquet(stream, trial_folder / "records.parquet", record_schema())
+
+
+def record_writer(trial_folder: Path) -> StreamWriter[Record]:
+    """Where the records of a trial go."""
+    return StreamWriter(trial_folder / "records.arrows", record_schema(), to_columns)
+
+
+def sample_columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
+    """Readings as columns."""
+    return {name: [getattr(sample, name) for sample in samples] for name in sample_schema().names}
+
+
+@dataclass(frozen=True, slots=True)
+class TrialData:
+    """What is stored of one trial: its entry and its cell's in the manifest, and the tables on request."""
+
+    run: Path
+    cell: dict[str, Any]
+    trial: dict[str, Any]
+
+    def records(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row per request, under the names of `harness.records`; only `columns` if given."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        folder = self.run / self.trial["path"]
+        finished = folder / "records.parquet"
+        if finished.exists():
+            table = pq.read_table(finished, columns=list(columns) if columns else None)
+        else:  # the run is still going on, or was killed before it could be closed
+            table = pa.Table.from_batches(read_batches(folder / "records.arrows"), schema=record_schema())
+            table = table.select(list(columns)) if columns else table
+        return table.to_pandas()
+
+    def samples(self) -> pd.DataFrame:
+        """The readings of the trial's cell: at_ns, source, name, value, scope."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        folder = (self.run / self.trial["path"]).parent
+        finished = folder / "samples.parquet"
+        if finished.exists():
+            return pq.read_table(finished).to_pandas()
+        stream = folder / "samples.arrows"
+        batches = list(read_batches(stream)) if stream.exists() else []
+        return pa.Table.from_batches(batches, schema=sample_schema()).to_pandas()
+
+    def has_records(self) -> bool:
+        """Whether anything was stored of the trial."""
+        folder = self.run / self.trial["path"]
+        return (folder / "records.parquet").exists() or (folder / "records.arrows").exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stored run."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Read a run's manifest.
+
+        Raises RunUnreadable if there is none, if it is damaged, or if a newer version of this program wrote it.
+        """
+        file = path / MANIFEST
+        try:
+            manifest = json.loads(file.read_bytes())
+            found = manifest["format"]
+        except FileNotFoundError:
+            raise RunUnreadable(f"{path} is not a run: it has no {MANIFEST}") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunUnreadable(f"{file} cannot be read: {error}") from error
+        if found > FORMAT_VERSION:
+            raise RunUnreadable(
+                f"{path} has format {found}, this program reads up to {FORMAT_VERSION}; use a newer version of harness"
+            )
+        return cls(path, manifest)
+
+    def trials(self) -> list[TrialData]:
+        """The trials of which something was stored, in the order they were run."""
+        every = [
+            TrialData(self.path, cell, trial) for cell in self.manifest["cells"] for trial in cell.get("trials", ())
+        ]
+        return [data for data in every if data.has_records()]
+
+
+def new_run_path(name: str, *, runs: Path = RUNS, now: datetime | None = None) -> Path:
+    """The folder of a run that was given none: runs/<time>-<name>."""
+    moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    path = runs / f"{moment}-{name}"
+    number = 2
+    while path.exists():  # two runs within one second
+        path = runs / f"{moment}-{name}-{number}"
+        number += 1
+    return path
+
+
+def find_run(reference: str, *, runs: Path = RUNS) -> Path:
+    """The run that a user means: a path, a run's name (whole or its last part), or "latest".
+
+    Raises UsageError if there is no such run, or if a name fits several.
+    """
+    path = Path(reference)
+    if (path / MANIFEST).exists():
+        return path
+    stored = sorted(found.parent for found in runs.glob(f"*/{MANIFEST}"))
+    if reference == "latest":
+        if not stored:
+            raise UsageError(f"there is no run in {runs}/ yet; make one with `harness run scenario.yaml`")
+        return stored[-1]
+    fits = [run for run in stored if run.name == reference or run.name.split("-", 1)[-1] == reference]
+    if len(fits) > 1:
+        raise UsageError(
+            f"{reference!r} fits {len(fits)} runs ({', '.join(run.name for run in fits)}); give one in full"
+        )
+    if not fits:
+        raise UsageError(f"there is no run {reference!r}: neither a folder with a {MANIFEST} nor a name in {runs}/")
+    return fits[0]
