@@ -1,7 +1,8 @@
 """Engine adapters: everything that turns a prompt into tokens.
 
-Nothing here imports the harness, and importing this package loads no engine. An engine is named in a scenario; the table
-says where its class is, so that listing the engines costs nothing and a missing library is met only by whoever asks for it.
+Nothing here imports the harness, and importing this package loads no engine. An engine is named in a scenario; the
+table says where its class is, so that listing the engines costs nothing and a missing library is met only by whoever
+asks for it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The seam between the harness and whatever generates tokens.
 
-An engine starts, stops, and does exactly one of two things: it yields chunks itself (`InProcessEngine.generate`), or it says
-where a server listens (`ServedEngine.endpoint`) and the harness' own client measures. Engines hold no clocks: they yield, and
-the harness stamps. One engine object lives for one cell of the matrix and is used from one asyncio loop.
+An engine starts, stops, and does exactly one of two things: it yields chunks itself (`InProcessEngine.generate`), or it
+says where a server listens (`ServedEngine.endpoint`) and the harness' own client measures. Engines hold no clocks: they
+yield, and the harness stamps. One engine object lives for one cell of the matrix and is used from one asyncio loop.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
-    """A model as the scenario names it: hub id, folder, GGUF file or built-in name; None when the server alone knows."""
+    """A model as the scenario names it: hub id, folder, GGUF file or built-in name."""
 
     name: str
     revision: str | None = None
@@ -122,7 +122,7 @@ class EngineSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     python: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     api_key: str | None = field(default=None, repr=False)
     log_path: Path | None = None
 
@@ -164,24 +164,29 @@ class Endpoint:
 
 
 class Engine(Protocol):
-    """What every engine has.
-
-    levels(): the quantization levels it can load, () where it has no say (a server that runs elsewhere).
-    prepare(): build or fetch what start() needs and name the weight files that start() will read (blocking, may take
-    minutes, called before the load time is measured, idempotent, raises EngineError). start()/stop(): asynchronous; stop() is idempotent, releases all memory and ends
-    every process that start() made, and is called after a failed start() too.
-    """
+    """What every engine has."""
 
     def __init__(self, spec: EngineSpec) -> None: ...
 
     @classmethod
-    def levels(cls) -> tuple[str, ...]: ...
+    def levels(cls) -> tuple[str, ...]:
+        """The quantization levels it can load; () where it has no say (a server that runs elsewhere)."""
+        ...
 
-    def prepare(self) -> Sequence[Path]: ...
+    def prepare(self) -> Sequence[Path]:
+        """Build or fetch what start() needs, and name the weight files that start() will read.
 
-    async def start(self) -> EngineInfo: ...
+        Blocking, may take minutes, idempotent; called before the load time is measured. Raises EngineError.
+        """
+        ...
 
-    async def stop(self) -> None: ...
+    async def start(self) -> EngineInfo:
+        """Load the model; returns when the first request can be taken. Raises EngineError."""
+        ...
+
+    async def stop(self) -> None:
+        """Release all memory and end every process that start() made. Idempotent; also called after a failed start."""
+        ...
 
 
 @runtime_checkable
@@ -195,11 +200,15 @@ class InProcessEngine(Engine, Protocol):
 
 @runtime_checkable
 class ServedEngine(Engine, Protocol):
-    """An engine behind a socket; `alive()` says in one sentence why its process ended, None while it runs."""
+    """An engine behind a socket."""
 
-    def endpoint(self) -> Endpoint: ...
+    def endpoint(self) -> Endpoint:
+        """Where it listens, once started."""
+        ...
 
-    def alive(self) -> str | None: ...
+    def alive(self) -> str | None:
+        """Why its process ended, in one sentence; None while it runs or where that cannot be known."""
+        ...
 
 
 async def collect(chunks: AsyncIterator[Chunk]) -> list[Chunk]:

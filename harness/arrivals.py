@@ -1,9 +1,9 @@
 """When requests fall due in an open loop: pure functions of rate, length and seed; no clock.
 
 Every process draws unit-rate arrivals (one a unit: constant; exponential gaps: Poisson) and bends them through the
-inverse of the rate's integral (time rescaling). The draws come one after another from a single Philox stream, so a longer
-plan begins with the shorter one, and how many workers share the plan cannot change it. The last arrival is not pulled to
-n / rate: that would turn a Poisson process into a bridge, whose counts vary less than a Poisson process' do.
+inverse of the rate's integral (time rescaling). The draws come one after another from a single random stream, so a
+longer plan begins with the shorter one, and how many workers share the plan cannot change it. The last arrival is not
+pulled to n / rate: that would turn a Poisson process into a bridge, whose counts vary less than a Poisson process' do.
 """
 
 from __future__ import annotations
@@ -41,11 +41,6 @@ class Bursts:
     burst_rate: float
     burst_s: float
     every_s: float
-
-
-def generator(seed: int, *stream: int) -> np.random.Generator:
-    """The random numbers of one named stream of a seed; streams of one seed are independent."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=stream)))
 
 
 def constant(rate: float, *, start_ns: int = 0, end_ns: int | None = None, count: int | None = None) -> Int64:

@@ -71,8 +71,8 @@ class Clock(StrEnum):
 class Record:
     """What happened to one request: one row of `records.parquet`.
 
-    class_name is stored as `class`. The chunk lists run in parallel, one element per token-bearing chunk: arrival, tokens
-    borne (null: not known), kind, index of the read that brought it, and the client's lag behind the kernel's stamp.
+    class_name is stored as `class`. The chunk lists run in parallel, one element per token-bearing chunk: arrival,
+    tokens borne (null: not known), kind, index of the read that brought it, the client's lag behind the kernel's stamp.
     chunk_merged: the read held more than one packet, so that the stamp is the last packet's.
     """
 
@@ -162,8 +162,8 @@ class Sample:
     """One reading of a gauge.
 
     at_ns: monotonic time of the reading (absolute, same clock as the trial's T0).
-    source: "engine" (its processes together), "client" (the process that sends the load; absent when the engine runs inside
-    it), "host", "gpu0", "server". name: what was read, with its unit at the end ("rss_bytes").
+    source: "engine" (its processes together), "client" (the process that sends the load; absent when the engine runs
+    inside it), "host", "gpu0", "server". name: what was read, with its unit at the end ("rss_bytes").
     scope: "server" when it describes the machine under test, "client" when only the machine that sends the load.
     """
 

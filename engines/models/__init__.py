@@ -1,1 +1,1 @@
-"""Where models come from: the built-in one, folders, GGUF files and the hub; conversion to GGUF and its quantization levels."""
+"""Where models come from: the built-in one, folders, GGUF files and the hub; and their GGUF levels."""

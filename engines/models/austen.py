@@ -1,4 +1,4 @@
-"""The text `tiny` was trained on: Jane Austen's six novels (1811-1818, public domain), read from Debian's r-cran-janeaustenr.
+"""The text `tiny` was trained on: Jane Austen's six novels (1811-1818, public domain), from Debian's r-cran-janeaustenr.
 
 Only `train_tiny` needs it. The package keeps each novel as an R character vector of lines; no R is needed to read it.
 """
@@ -42,7 +42,7 @@ def _chapters(text: str) -> list[str]:
 
 def _paragraphs(lines: list[str]) -> str:
     text = "\n".join(line.strip() for line in lines)
-    text = text.translate(str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "_": ""}))
+    text = text.translate(str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"", "_"))
     text = unicodedata.normalize("NFKD", text.replace("\u2014", "--")).encode("ascii", "ignore").decode()
     found = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text))
     return "\n\n".join(part for part in found if part)

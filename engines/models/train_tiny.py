@@ -1,9 +1,9 @@
-"""Trains the built-in model `tiny` and writes its Hugging Face folder. Needs torch, safetensors; nothing imports this module.
+"""Trains the built-in model `tiny` and writes its Hugging Face folder. Needs torch and safetensors; nothing imports it.
 
     python -m engines.models.train_tiny --text Rdata.rdb --out engines/models/tiny --steps 4000
 
 `Rdata.rdb` is in Debian's r-cran-janeaustenr (usr/lib/R/site-library/janeaustenr/data). The same torch build, number of
-threads and seed give the same weights. A file that works exists from the first checkpoint on and is replaced as the model improves.
+threads and seed give the same weights. A usable file exists from the first checkpoint on and is replaced by better ones.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.models import austen
+from engines.models.tokenizer import byte_alphabet
 
 BOS, EOS = 256, 257
 LOG = logging.getLogger("train_tiny")
@@ -98,9 +99,9 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
         batch, tokens, _ = x.shape
+        heads = {"q_proj": self.shape.heads, "k_proj": self.shape.kv_heads, "v_proj": self.shape.kv_heads}
         query, key, value = (
-            self.self_attn[name](x).view(batch, tokens, heads, -1).transpose(1, 2)
-            for name, heads in (("q_proj", self.shape.heads), ("k_proj", self.shape.kv_heads), ("v_proj", self.shape.kv_heads))
+            self.self_attn[name](x).view(batch, tokens, count, -1).transpose(1, 2) for name, count in heads.items()
         )
         repeat = self.shape.heads // self.shape.kv_heads
         mixed = functional.scaled_dot_product_attention(
@@ -149,7 +150,7 @@ def encode(pieces: list[str]) -> Tensor:
 
 
 def batches(data: Tensor, schedule: Schedule, longest: int, seed: int) -> Iterator[Tensor]:
-    """One (sequences, context + 1) batch per step. Each epoch cuts the text anew from another offset, in random order."""
+    """One (sequences, context + 1) batch per step; each epoch cuts the text anew, from another offset."""
     generator = torch.Generator().manual_seed(seed)
     pool: list[Tensor] = []
     for step in range(schedule.steps):
@@ -198,7 +199,8 @@ def train(arguments: argparse.Namespace) -> None:
     model = Llama(shape)
     optimize = optimizer(model)
     forward: Any = torch.compile(model, dynamic=False) if arguments.compile else model
-    LOG.info("%d training bytes, %d held out, %d weights", len(data), len(held_out), sum(w.numel() for w in model.parameters()))
+    weights = sum(weight.numel() for weight in model.parameters())
+    LOG.info("%d training bytes, %d held out, %d weights", len(data), len(held_out), weights)
     began = time.monotonic()
     for step, batch in enumerate(batches(data, schedule, shape.context, arguments.seed)):
         for group in optimize.param_groups:
@@ -225,8 +227,12 @@ def save(model: Llama, folder: Path, held_out_text: str) -> None:
     partial = folder / "model.safetensors.partial"
     save_file(weights, partial, metadata={"format": "pt"})
     os.replace(partial, folder / "model.safetensors")
-    files = {"config": _config(model.shape), "tokenizer": _tokenizer(), "tokenizer_config": _tokenizer_config(model.shape)}
-    files["generation_config"] = {"bos_token_id": BOS, "eos_token_id": EOS, "do_sample": False}
+    files = {
+        "config": _config(model.shape),
+        "tokenizer": _tokenizer(),
+        "tokenizer_config": _tokenizer_config(model.shape),
+        "generation_config": {"bos_token_id": BOS, "eos_token_id": EOS, "do_sample": False},
+    }
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n")
     (folder / "heldout.txt").write_text(held_out_text)
@@ -258,13 +264,6 @@ def _config(shape: Shape) -> dict[str, Any]:
     }
 
 
-def _byte_alphabet() -> list[str]:
-    """The printable character that stands for each byte in byte-level BPE files (GPT-2's table)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
 def _tokenizer() -> dict[str, Any]:
     specials = {"<|bos|>": BOS, "<|eos|>": EOS}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
@@ -286,7 +285,7 @@ def _tokenizer() -> dict[str, Any]:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "vocab": {text: byte for byte, text in enumerate(_byte_alphabet())} | specials,
+            "vocab": {text: byte for byte, text in enumerate(byte_alphabet())} | specials,
             "merges": [],
         },
     }

@@ -1,0 +1,54 @@
+"""The seam between the measuring client and a wire format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from engines.base import Chunk, Request
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """One HTTP request, without the host; `headers` are those the dialect needs, lower-case names."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WireResponse:
+    """One HTTP response as it came in.
+
+    status: HTTP status.   headers: names in lower case.
+    reads: body bytes of each read from the socket, transfer encoding removed; b"" where a read brought none.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    reads: Sequence[bytes] = ()
+
+
+class ReadChunk(NamedTuple):
+    """A chunk and the index of the read that brought its last byte."""
+
+    read: int
+    chunk: Chunk
+
+
+class Dialect(Protocol):
+    """A wire format.
+
+    encode(): the request for a server; `model` is the name the server knows, None leaves it out.
+    decode(): every piece of the reply in order. Never raises on malformed input: it yields an ERROR chunk of one sentence.
+    The end of a complete reply is a FINISH chunk, so that a reply which was cut off can be told from a whole one.
+    """
+
+    name: str
+
+    def encode(self, request: Request, model: str | None) -> WireRequest: ...
+
+    def decode(self, response: WireResponse) -> list[ReadChunk]: ...

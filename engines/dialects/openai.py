@@ -1,0 +1,154 @@
+"""The OpenAI dialects: `/v1/completions` and `/v1/chat/completions`, streaming and not.
+
+Spoken by vLLM, llama.cpp, SGLang, TGI and many others. `exact` is sent as `ignore_eos` and `min_tokens`: vLLM and SGLang obey
+both, llama.cpp the first; a server that refuses unknown keys answers HTTP 400 and needs `exact: false`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from engines.base import Chunk, ChunkKind, Request, Usage
+from engines.dialects.base import ReadChunk, WireRequest, WireResponse
+from engines.dialects.event_decoder import EventDecoder, error_sentence, server_text
+
+_SAMPLING = ("temperature", "top_p", "top_k", "seed", "stop")
+
+
+class OpenAICompletions:
+    """`POST /v1/completions`: the prompt is text or token ids."""
+
+    name = "openai-completions"
+    path = "/v1/completions"
+
+    def __init__(self) -> None:
+        self._decoder = EventDecoder(self.chunks)
+
+    def encode(self, request: Request, model: str | None) -> WireRequest:
+        """The request for a server that knows the model as `model`."""
+        prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
+        return _encode(self.path, {"prompt": prompt}, request, model)
+
+    def decode(self, response: WireResponse) -> list[ReadChunk]:
+        """Every piece of the reply; an ERROR chunk for what cannot be read."""
+        return _decode(response, self._decoder)
+
+    def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
+        """The pieces in one event, or in a whole reply that was not streamed."""
+        return _chunks(event, _completion_pieces)
+
+
+class OpenAIChat:
+    """`POST /v1/chat/completions`: the prompt is sent as one user message; token ids are refused by the format."""
+
+    name = "openai-chat"
+    path = "/v1/chat/completions"
+
+    def __init__(self) -> None:
+        self._decoder = EventDecoder(self.chunks)
+
+    def encode(self, request: Request, model: str | None) -> WireRequest:
+        """The request for a server that knows the model as `model`.
+
+        Raises ValueError if the prompt is token ids, which this format cannot carry.
+        """
+        if not isinstance(request.prompt, str):
+            raise ValueError("openai-chat cannot carry token ids: use text prompts or the dialect openai-completions")
+        messages = [{"role": "user", "content": request.prompt}]
+        return _encode(self.path, {"messages": messages}, request, model)
+
+    def decode(self, response: WireResponse) -> list[ReadChunk]:
+        """Every piece of the reply; an ERROR chunk for what cannot be read."""
+        return _decode(response, self._decoder)
+
+    def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
+        """The pieces in one event, or in a whole reply that was not streamed."""
+        return _chunks(event, _chat_pieces)
+
+
+def _encode(path: str, body: dict[str, Any], request: Request, model: str | None) -> WireRequest:
+    if model is not None:
+        body["model"] = model
+    body["max_tokens"] = request.max_tokens
+    body["stream"] = request.stream
+    if request.stream:
+        body["stream_options"] = {"include_usage": True}
+    if request.exact:
+        body["ignore_eos"] = True
+        body["min_tokens"] = request.max_tokens
+    for key in _SAMPLING:
+        if request.sampling.get(key) is not None:
+            body[key] = request.sampling[key]
+    accept = "text/event-stream" if request.stream else "application/json"
+    headers = {"content-type": "application/json", "accept": accept}
+    return WireRequest("POST", path, headers, orjson.dumps(body))
+
+
+def _decode(response: WireResponse, decoder: EventDecoder) -> list[ReadChunk]:
+    last = max(len(response.reads) - 1, 0)
+    if response.status >= 300:
+        text = server_text(b"".join(response.reads))
+        return [ReadChunk(last, Chunk(ChunkKind.ERROR, f"the server answered HTTP {response.status}{text}"))]
+    kind = response.headers.get("content-type", "")
+    if "html" in kind:
+        text = server_text(b"".join(response.reads))
+        return [ReadChunk(last, Chunk(ChunkKind.ERROR, f"the server answered with a web page{text}"))]
+    if "json" in kind and "event-stream" not in kind:
+        return decoder.document(response.reads)
+    return decoder.stream(response.reads)
+
+
+def _chunks(event: Mapping[str, Any], pieces: Any) -> list[Chunk]:
+    if event.get("error"):
+        return [Chunk(ChunkKind.ERROR, error_sentence(event["error"]))]
+    found: list[Chunk] = []
+    for choice in event.get("choices") or ():
+        found += pieces(choice)
+        if choice.get("finish_reason"):
+            found.append(Chunk(ChunkKind.FINISH, finish_reason=str(choice["finish_reason"])))
+    if event.get("usage"):
+        found.append(Chunk(ChunkKind.USAGE, usage=_usage(event["usage"])))
+    return found or [Chunk(ChunkKind.EMPTY)]
+
+
+def _completion_pieces(choice: Mapping[str, Any]) -> list[Chunk]:
+    text = choice.get("text")
+    if text:
+        ids = choice.get("token_ids")
+        return [Chunk(ChunkKind.CONTENT, text, tokens=len(ids) if ids else None)]
+    return [] if choice.get("finish_reason") else [Chunk(ChunkKind.EMPTY)]
+
+
+def _chat_pieces(choice: Mapping[str, Any]) -> list[Chunk]:
+    delta = choice.get("delta") or choice.get("message") or {}
+    found = []
+    reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+    if reasoning:
+        found.append(Chunk(ChunkKind.REASONING, reasoning))
+    if delta.get("content"):
+        found.append(Chunk(ChunkKind.CONTENT, delta["content"]))
+    tools = "".join(_tool_text(call) for call in delta.get("tool_calls") or ())
+    if tools:
+        found.append(Chunk(ChunkKind.TOOL, tools))
+    if not found and not choice.get("finish_reason"):
+        found.append(Chunk(ChunkKind.ROLE if delta.get("role") else ChunkKind.EMPTY))
+    return found
+
+
+def _tool_text(call: Mapping[str, Any]) -> str:
+    function = call.get("function") or {}
+    return str(function.get("name") or "") + str(function.get("arguments") or "")
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    output = usage.get("completion_tokens_details") or {}
+    prompt = usage.get("prompt_tokens_details") or {}
+    return Usage(
+        prompt_tokens=usage.get("prompt_tokens"),
+        output_tokens=usage.get("completion_tokens"),
+        reasoning_tokens=output.get("reasoning_tokens", usage.get("reasoning_tokens")),
+        cached_tokens=prompt.get("cached_tokens"),
+    )

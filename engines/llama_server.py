@@ -1,0 +1,218 @@
+"""The embedded engine: llama.cpp's own server (xllamacpp) in a process of its own, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
+from engines.llama_options import DEFAULT_CONTEXT_TOKENS, Options, parse_options, server_parameters
+from engines.models import gguf_file as ggufs
+from engines.models import source as models
+
+_CHILD = Path(__file__).with_name("llama_server_child.py")
+# What we launch does not phone home.
+_QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+_STOP_TIMEOUT_S = 5.0
+_LOG_LINES = 3
+
+
+class LlamaServer:
+    """xllamacpp's server; see `engines.base.ServedEngine`. Options: `engines.llama_options.Options`."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        if spec.model is None:
+            raise EngineError("llama-server needs a model; name one, for example model: tiny")
+        self._spec = spec
+        self._options = parse_options(spec.options)
+        self._source: models.ModelSource | None = None
+        self._gguf: Path | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._url: str | None = None
+        self._log_start = 0
+        self._stopped = False
+
+    @classmethod
+    def levels(cls) -> tuple[str, ...]:
+        """Every GGUF level that can be made here."""
+        return ggufs.gguf_levels
+
+    def prepare(self) -> None:
+        """Find or fetch the model and make its GGUF file at the level asked for (cached)."""
+        if self._gguf is None:
+            assert self._spec.model is not None
+            self._source = models.resolve(self._spec.model)
+            self._gguf = ggufs.gguf_file(self._source, self._spec.level)
+
+    async def start(self) -> EngineInfo:
+        """Start the process and wait until the model is loaded and the port listens.
+
+        Raises StartFailed if it ends before that or takes longer than `ready_timeout_s`.
+        """
+        if self._process is not None:
+            raise EngineError("llama-server was started already; make a new engine for another start")
+        await asyncio.to_thread(self.prepare)
+        assert self._gguf is not None
+        context = self._options.n_ctx or min(
+            ggufs.context_tokens(self._gguf) or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS
+        )
+        report = await self._launch(server_parameters(self._options, self._gguf, self._alias(), context))
+        self._url = report["url"]
+        return await asyncio.to_thread(self._info, report, context)
+
+    def endpoint(self) -> Endpoint:
+        """Where the server listens."""
+        if self._url is None:
+            raise EngineError("llama-server is not running; start it first")
+        return Endpoint(self._url, "openai-completions", model=self._alias())
+
+    def alive(self) -> str | None:
+        """Why the process is not running, in one sentence; None while it runs."""
+        if self._process is None:
+            return "llama-server was not started"
+        if self._stopped:
+            return "llama-server was stopped"
+        return None if self._process.poll() is None else self._ending()
+
+    async def stop(self) -> None:
+        """End the process, by force after five seconds."""
+        self._stopped, self._url = True, None
+        if self._process is not None:
+            await asyncio.to_thread(_end, self._process)
+
+    async def _launch(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        read_end, write_end = os.pipe()
+        try:
+            self._process = self._spawn(write_end)
+        except OSError as error:
+            os.close(read_end)
+            raise StartFailed(f"{self._python()} cannot be run: {error.strerror}; check the engine's python") from error
+        finally:
+            os.close(write_end)
+        _send(self._process, {"report_fd": write_end, "parameters": parameters})
+        try:
+            line = await asyncio.wait_for(_first_line(read_end), self._options.ready_timeout_s)
+        except TimeoutError:
+            await asyncio.to_thread(_end, self._process)
+            raise StartFailed(
+                f"llama-server was not ready within {self._options.ready_timeout_s:g} s; raise ready_timeout_s"
+            ) from None
+        if not line:
+            await asyncio.to_thread(_end, self._process)
+            raise StartFailed(self._why_not_started())
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def _spawn(self, report_fd: int) -> subprocess.Popen[str]:
+        log: IO[bytes] | None = None
+        if self._spec.log_path is not None:
+            self._spec.log_path.parent.mkdir(parents=True, exist_ok=True)
+            log = self._spec.log_path.open("ab")
+            self._log_start = log.tell()
+        try:
+            return subprocess.Popen(
+                # -P: the folder of the child's file must not come first on the path, it has modules named like the library's.
+                [self._python(), "-P", str(_CHILD)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT if log else None,
+                env={**os.environ, **_QUIET, **self._spec.env},
+                pass_fds=(report_fd,),
+                start_new_session=True,
+                text=True,
+            )
+        finally:
+            if log is not None:
+                log.close()
+
+    def _python(self) -> str:
+        return self._spec.python or sys.executable
+
+    def _alias(self) -> str:
+        assert self._spec.model is not None
+        return self._source.name if self._source else self._spec.model.name
+
+    def _why_not_started(self) -> str:
+        log = "\n".join(self._log())
+        if "couldn't bind" in log:
+            return f"port {self._options.port} is in use; name another port, or none to have a free one chosen"
+        if "No module named 'xllamacpp'" in log:
+            return f"{self._python()} has no xllamacpp; install it there with: pip install xllamacpp"
+        return self._ending()
+
+    def _ending(self) -> str:
+        assert self._process is not None
+        code = self._process.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        lines = "; ".join(self._log()[-_LOG_LINES:])
+        return f"llama-server (process {self._process.pid}) {how}" + (f", saying last: {lines}" if lines else "")
+
+    def _log(self) -> list[str]:
+        if self._spec.log_path is None or not self._spec.log_path.is_file():
+            return []
+        with self._spec.log_path.open("rb") as file:
+            file.seek(self._log_start)
+            text = file.read().decode("utf-8", "replace")
+        errors = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(" ")]
+        return [line for line in errors if not line.startswith("Traceback")]
+
+    def _info(self, report: Mapping[str, Any], context: int) -> EngineInfo:
+        assert self._gguf is not None
+        assert self._source is not None
+        assert self._process is not None
+        return EngineInfo(
+            name="llama-server",
+            version=report["version"],
+            model=self._source.name,
+            model_hash=models.content_hash(self._source),
+            level=ggufs.gguf_level(self._gguf),
+            weight_bytes=ggufs.weight_bytes(self._gguf),
+            context_tokens=context,
+            pids=(self._process.pid,),
+            options=self._options.in_force(context),
+            libraries={"xllamacpp": report["version"], "ggml": report["system"].strip()},
+        )
+
+
+def _send(process: subprocess.Popen[str], order: Mapping[str, Any]) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return  # it has ended already; the empty report says so
+
+
+async def _first_line(descriptor: int) -> bytes:
+    """One line from a pipe, b"" if its other end is closed first."""
+    reader = asyncio.StreamReader()
+    pipe = os.fdopen(descriptor, "rb")
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    try:
+        return await reader.readline()
+    finally:
+        transport.close()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ask the process to end, force it if it does not."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.stdin is not None:
+        try:
+            process.stdin.close()
+        except BrokenPipeError:
+            return  # what was buffered for it went with it

@@ -1,0 +1,61 @@
+"""The process in which xllamacpp serves a model. Run by path; imports nothing but the standard library and xllamacpp.
+
+Reads one line of JSON on stdin: {"report_fd": int, "parameters": {name: value}}, a dotted name being an attribute path of
+xllamacpp.CommonParams and a value {"enum": E, "member": M} being xllamacpp.E.M. When the model is loaded and the port
+listens,
+it writes one line of JSON to `report_fd`: {"url", "version", "system"}. It ends when stdin does, that is, with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    faulthandler.enable()
+    _die_with_parent()
+    order = json.loads(sys.stdin.readline())
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    for name, value in order["parameters"].items():
+        _assign(parameters, name, _decoded(xllamacpp, value))
+    server = xllamacpp.Server(parameters)
+    report = {"url": server.listening_address, "version": xllamacpp.__version__, "system": xllamacpp.get_system_info()}
+    with os.fdopen(order["report_fd"], "w") as pipe:
+        pipe.write(json.dumps(report) + "\n")
+    sys.stdin.read()
+    # The server's own shutdown waits for requests in flight; nobody is left to read them.
+    os._exit(0)
+
+
+def _assign(parameters: Any, name: str, value: Any) -> None:
+    *path, last = name.split(".")
+    for step in path:
+        parameters = getattr(parameters, step)
+    setattr(parameters, last, value)
+
+
+def _decoded(library: Any, value: Any) -> Any:
+    if isinstance(value, dict):
+        return getattr(getattr(library, value["enum"]), value["member"])
+    return set(value) if isinstance(value, list) else value
+
+
+def _die_with_parent() -> None:
+    """Beside the end of stdin: a parent killed while the model loads is not noticed there."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Reading the metadata of a GGUF file (version 2 and 3), without its tensors.
+
+Format: "GGUF", version (u32), tensor count (u64), field count (u64), then fields: key, type (u32), value. A string is
+a u64 length and UTF-8 bytes; an array is an item type (u32), a count (u64) and the items.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from engines.base import ModelError
+
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+_LONGEST = 1 << 28
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Every metadata field by key.
+
+    Raises ModelError if the file is not GGUF or ends early.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ModelError(f"{path} is not a GGUF file")
+            version, _, fields = struct.unpack("<IQQ", file.read(20))
+            if version not in (2, 3):
+                raise ModelError(f"{path} is GGUF version {version}; convert it to version 3 with a current llama.cpp")
+            return dict(_field(file) for _ in range(fields))
+    except (struct.error, ValueError, EOFError) as error:
+        raise ModelError(f"{path} is a damaged GGUF file ({error}); fetch or build it again") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _field(file: BinaryIO) -> tuple[str, Any]:
+    key = _string(file)
+    return key, _value(file, _scalar(file, 4))
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    if kind == _STRING:
+        return _string(file)
+    if kind != _ARRAY:
+        return _scalar(file, kind)
+    item, count = _scalar(file, 4), _length(file)
+    if item in _SCALARS:
+        layout = _SCALARS[item]
+        size = struct.calcsize(layout)
+        return [value for (value,) in struct.iter_unpack(layout, _exactly(file, size * count))]
+    return [_value(file, item) for _ in range(count)]
+
+
+def _scalar(file: BinaryIO, kind: int) -> Any:
+    if kind not in _SCALARS:
+        raise ValueError(f"unknown field type {kind}")
+    return struct.unpack(_SCALARS[kind], file.read(struct.calcsize(_SCALARS[kind])))[0]
+
+
+def _string(file: BinaryIO) -> str:
+    return _exactly(file, _length(file)).decode("utf-8", "replace")
+
+
+def _length(file: BinaryIO) -> int:
+    length: int = _scalar(file, 10)
+    if length > _LONGEST:
+        raise ValueError(f"a length of {length}")
+    return length
+
+
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError("it ends early")
+    return data

@@ -1,0 +1,69 @@
+"""Reading the safetensors format with numpy alone.
+
+A file is an 8-byte little-endian length, that many bytes of JSON (name -> dtype, shape, data_offsets), then the data.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.base import ModelError
+from engines.models.weights import FloatArray
+
+_LONGEST_HEADER_BYTES = 100_000_000
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where one tensor lies in which file."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset_bytes: int
+    size_bytes: int
+
+    def load(self) -> FloatArray:
+        """Its values as float32; exact for F32, F16 and BF16."""
+        if self.dtype not in _DTYPES:
+            raise ModelError(f"{self.path} holds weights of type {self.dtype}; convert them to F32, F16 or BF16 first")
+        with self.path.open("rb") as file:
+            file.seek(self.offset_bytes)
+            data = file.read(self.size_bytes)
+        values = np.frombuffer(data, dtype=_DTYPES[self.dtype]).reshape(self.shape)
+        if self.dtype == "BF16":
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values.astype(np.float32)
+
+
+def read(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a file by name, not loaded.
+
+    Raises ModelError if the file is not a whole safetensors file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _LONGEST_HEADER_BYTES + 1
+        if length > min(_LONGEST_HEADER_BYTES, size - 8):
+            raise ModelError(f"{path} is not a whole safetensors file; fetch or write it again")
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            return {name: _stored(path, entry, 8 + length, size) for name, entry in header.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{path} is not a whole safetensors file ({error}); fetch or write it again") from error
+
+
+def _stored(path: Path, entry: dict[str, Any], data_start: int, file_size: int) -> StoredTensor:
+    start, end = entry["data_offsets"]
+    if not 0 <= start <= end <= file_size - data_start:
+        raise ValueError("a tensor lies outside the file")
+    return StoredTensor(path, entry["dtype"], tuple(entry["shape"]), data_start + start, end - start)

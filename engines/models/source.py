@@ -1,0 +1,136 @@
+"""Finding a model: built-in name, GGUF file, folder, hub id, in this order."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engines.base import ModelError, ModelReference
+from engines.models import cache
+
+BUILT_IN = {"tiny": Path(__file__).parent / "tiny"}
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SPLIT_GGUF = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model on this machine.
+
+    path: a folder in the Hugging Face layout, or a GGUF file.   revision: the commit of a hub model, else None.
+    """
+
+    name: str
+    kind: Literal["builtin", "folder", "gguf", "hub"]
+    path: Path
+    revision: str | None = None
+
+
+def resolve(reference: ModelReference) -> ModelSource:
+    """The model that a scenario names, fetched if it is a hub id and not yet here.
+
+    Raises ModelError if there is no such model or it cannot be fetched.
+    """
+    name, path = reference.name, Path(reference.name).expanduser()
+    if name in BUILT_IN:
+        return ModelSource(name, "builtin", BUILT_IN[name])
+    if path.is_file() and path.suffix == ".gguf":
+        return ModelSource(path.stem, "gguf", path.resolve())
+    if path.is_file():
+        raise ModelError(f"model {name!r} is a file but no .gguf; name a .gguf file or a folder with config.json")
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"the folder {name!r} has no config.json; name a model folder in the Hugging Face layout")
+        return ModelSource(path.resolve().name, "folder", path.resolve())
+    if _looks_like_path(name) or not _HUB_ID.fullmatch(name):
+        known = ", ".join(sorted(BUILT_IN))
+        raise ModelError(
+            f"there is no model {name!r} on this machine; name a built-in model ({known}), an existing .gguf file or "
+            "folder, or a hub id such as org/name"
+        )
+    return _fetch(reference)
+
+
+def weight_files(source: ModelSource) -> list[Path]:
+    """The files that hold the weights, in name order.
+
+    Raises ModelError if there are none.
+    """
+    if source.kind == "gguf":
+        return _gguf_parts(source.path)
+    found = sorted(source.path.glob("*.safetensors"))
+    index = source.path / "model.safetensors.index.json"
+    if index.is_file():
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        found = [source.path / file_name for file_name in sorted(named)]
+    missing = [path.name for path in found if not path.is_file()]
+    if not found or missing:
+        what = ", ".join(missing) if missing else "*.safetensors"
+        raise ModelError(
+            f"the folder of {source.name} lacks its weights ({what}); fetch or convert them to safetensors"
+        )
+    return found
+
+
+def content_hash(source: ModelSource) -> str:
+    """SHA-256 (hex) over the contents of the weight files, one after the other in name order.
+
+    For a single file it is what `sha256sum` prints. Digests are remembered by path, size and modification time.
+    """
+    return cache.digest(weight_files(source))
+
+
+def _gguf_parts(path: Path) -> list[Path]:
+    match = _SPLIT_GGUF.fullmatch(path.name)
+    if match is None:
+        return [path]
+    parts = [path.with_name(f"{match[1]}-{part:05d}-of-{match[3]}.gguf") for part in range(1, int(match[3]) + 1)]
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing:
+        raise ModelError(f"the split model {path.name} lacks {', '.join(missing)}; put all parts into one folder")
+    return parts
+
+
+def _looks_like_path(name: str) -> bool:
+    if name.startswith((".", "/", "~")) or name.endswith((".gguf", ".safetensors")):
+        return True
+    return "\\" in name or name.count("/") > 1
+
+
+def _fetch(reference: ModelReference) -> ModelSource:
+    name, wanted = reference.name, reference.revision
+    at = f"{name} at revision {wanted}" if wanted else name
+    from huggingface_hub import errors, snapshot_download
+
+    fetch: Callable[..., str] = snapshot_download
+    try:
+        folder = Path(fetch(name, revision=wanted, allow_patterns=HUB_FILES, ignore_patterns=["original/*", "onnx/*"]))
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"model {name} asks for its terms to be accepted; do so on the hub and set HF_TOKEN"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(f"model {name} has no revision {wanted!r}; name an existing branch, tag or commit") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(f"the hub has no model {name}; check the id, and set HF_TOKEN if it is private") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise ModelError(_unreachable(at)) from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"model {at} could not be fetched from the hub: {reason}") from error
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"the hub's {at} has no config.json; download a .gguf file of it and name that file")
+    return ModelSource(name, "hub", folder, revision=folder.name)
+
+
+def _unreachable(at: str) -> str:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return f"model {at} is not in the local hub cache and HF_HUB_OFFLINE is set; unset it, or fetch the model once"
+    return f"model {at} is not in the local hub cache and the hub cannot be reached; connect, or name a folder or .gguf"

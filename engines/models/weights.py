@@ -1,0 +1,51 @@
+"""What a model's full-precision weights are to everything that derives files from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One metadata field of a GGUF file; `kind` and `item_kind` name members of gguf.GGUFValueType."""
+
+    key: str
+    kind: str
+    value: Any
+    item_kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor under its GGUF name; `shape` as numpy has it (rows, columns); `load` reads it, float32."""
+
+    name: str
+    shape: tuple[int, ...]
+    load: Callable[[], FloatArray]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the choice of a tensor's type depends on, besides its name and shape."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    tied_embeddings: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model that can be written as GGUF: its metadata (without the level) and its tensors, in file order."""
+
+    architecture: str
+    layout: Layout
+    fields: tuple[Field, ...]
+    tensors: tuple[Tensor, ...]

@@ -1,0 +1,315 @@
+"""Start a server from a command line, wait until it is ready, and end it with everything it has started.
+
+The server gets a session of its own. A small shell beside it holds the reading end of a pipe from this process: when this
+process goes, however it goes, the pipe closes and the shell ends the server's process group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from engines.base import StartFailed
+
+READY_POLL_S = 0.05
+TERM_GRACE_S = 10.0
+STOP_COMMAND_LIMIT_S = 60.0
+PORT_ATTEMPTS = 3
+_TAIL_BYTES = 8_192
+_PORT_TAKEN = ("address already in use", "eaddrinuse", "address in use")
+_GUARD = 'read -r word; [ "$word" = done ] && exit 0; kill -TERM "-$0"; sleep 5; kill -KILL "-$0"'
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCommand:
+    """What to run.
+
+    command: {port} and {model} are filled in; split like a shell would, but no shell is involved.
+    ready_path: the path that answers 200 once the server can work; None: it is enough that the port accepts.
+    stop: a command to run after the process has ended, for what ending it leaves behind; {port} is filled in.
+    log_path: where its output goes, appended; None: to this process' own.
+    """
+
+    command: str
+    model: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ready_path: str | None = None
+    ready_timeout_s: float = 300.0
+    stop: str | None = None
+    log_path: Path | None = None
+
+
+class ServerProcess:
+    """One server, from start() to stop()."""
+
+    def __init__(self, command: ServerCommand) -> None:
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Base address of the server."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Run the command and wait until the server is ready.
+
+        Raises StartFailed, one sentence with the last line of the log: the command cannot be run, the process ended, or it
+        was not ready in time. A port that somebody else takes in between is replaced by another, twice.
+        """
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            self.port = free_port()
+            self._spawn()
+            try:
+                await self._wait_until_ready()
+                return
+            except StartFailed:
+                taken = any(sign in self._log_tail().lower() for sign in _PORT_TAKEN)
+                if attempt == PORT_ATTEMPTS or not taken or self.alive() is None:
+                    raise
+                await self.stop()
+
+    def alive(self) -> str | None:
+        """Why the process ended, in one sentence; None while it runs."""
+        if self._process is None:
+            return "the server was not started"
+        code = self._process.poll()
+        if code is None:
+            return None
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        return f"the server {self._program!r} {how}{self._last_words()}"
+
+    def pids(self) -> tuple[int, ...]:
+        """The server's process and its descendants, as they are now."""
+        if self._process is None or self._process.poll() is not None:
+            return ()
+        return (self._process.pid, *(child.pid for child in self._descendants()))
+
+    async def stop(self) -> None:
+        """End the process and all it started: SIGTERM, ten seconds, SIGKILL; then the stop command. Idempotent."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        await _end_tree(process)
+        self._dismiss_guard()
+        if self._command.stop is not None:
+            await self._run_stop_command(self._command.stop)
+
+    @property
+    def _program(self) -> str:
+        return shlex.split(self._command.command)[0]
+
+    def _arguments(self) -> list[str]:
+        try:
+            parts = shlex.split(self._command.command)
+        except ValueError as error:
+            raise StartFailed(f"the command {self._command.command!r} cannot be split: {error}") from error
+        if not parts:
+            raise StartFailed("the command is empty; write how to start the server")
+        if self._command.model is None and any("{model}" in part for part in parts):
+            raise StartFailed("the command holds {model}, but the scenario names no model; add `model:`")
+        return [self._filled(part) for part in parts]
+
+    def _filled(self, text: str) -> str:
+        return text.replace("{port}", str(self.port)).replace("{model}", self._command.model or "")
+
+    def _spawn(self) -> None:
+        arguments = self._arguments()
+        log = self._open_log()
+        try:
+            # Popen, not asyncio's: it works on every loop and from no matter which thread.
+            self._process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT if log else None,
+                env={**os.environ, **self._command.env},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise StartFailed(f"cannot run {arguments[0]!r}: {error.strerror}; check `command`") from error
+        finally:
+            if log:
+                log.close()
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _open_log(self) -> IO[bytes] | None:
+        path = self._command.log_path
+        if path is None:
+            return None
+        try:
+            log = path.open("ab")
+        except OSError as error:
+            raise StartFailed(f"the server's log {path} cannot be written: {error.strerror}") from error
+        self._log_start = log.tell()
+        return log
+
+    async def _wait_until_ready(self) -> None:
+        import aiohttp
+
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._command.ready_timeout_s
+        last = "nothing listened"
+        timeout = aiohttp.ClientTimeout(total=5)
+        async with aiohttp.ClientSession(timeout=timeout, headers=dict(self._command.headers)) as session:
+            while True:
+                if (reason := self.alive()) is not None:
+                    raise StartFailed(reason)
+                answer = await self._probe(session)
+                if answer is None:
+                    return
+                last = answer
+                if loop.time() >= give_up_at:
+                    limit = f"{self._command.ready_timeout_s:g} s"
+                    where = f"{self.url}{self._command.ready_path or ''}"
+                    raise StartFailed(
+                        f"the server {self._program!r} was not ready after {limit}: {last} at {where}{self._last_words()}"
+                    )
+                await asyncio.sleep(READY_POLL_S)
+
+    async def _probe(self, session: Any) -> str | None:
+        """None when ready, else what was found."""
+        import aiohttp
+
+        try:
+            if self._command.ready_path is None:
+                _, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self.port), timeout=5)
+                writer.close()
+                return None
+            async with session.get(self.url + self._command.ready_path, allow_redirects=False) as response:
+                return None if response.status == 200 else f"status {response.status}"
+        except (OSError, aiohttp.ClientError):
+            return "nothing answered"
+        except TimeoutError:
+            return "no answer within 5 s"
+
+    def _descendants(self) -> list[psutil.Process]:
+        if self._process is None:
+            return []
+        return _descendants(self._process.pid)
+
+    def _dismiss_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is None:
+            return
+        with suppress(BrokenPipeError):  # it has gone already
+            guard.communicate(b"done\n")
+        guard.wait()
+
+    async def _run_stop_command(self, command: str) -> None:
+        """Run it for its effect; a failure goes to the log, for the thing to be stopped may be gone already."""
+        arguments = [self._filled(part) for part in shlex.split(command)]
+        log = self._open_log()
+        outcome = ""
+        try:
+            process = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT if log else None
+            )
+            if not await _ended(process, STOP_COMMAND_LIMIT_S):
+                process.kill()
+                outcome = f"was killed after {STOP_COMMAND_LIMIT_S:g} s"
+            if (code := process.wait()) != 0:
+                outcome = outcome or f"ended with exit code {code}"
+        except OSError as error:
+            outcome = f"cannot be run: {error.strerror}"
+        finally:
+            if log:
+                if outcome:
+                    log.write(f"\nthe stop command {command!r} {outcome}\n".encode())
+                log.close()
+
+    def _log_tail(self) -> str:
+        path = self._command.log_path
+        if path is None or not path.is_file():
+            return ""
+        with path.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_start, size - _TAIL_BYTES))
+            return log.read().decode("utf-8", "replace")
+
+    def _last_words(self) -> str:
+        """`: "last line of the log"`, empty where there is none."""
+        lines = [line.strip() for line in self._log_tail().splitlines() if line.strip()]
+        return f'; its last line: "{lines[-1][:300]}"' if lines else ""
+
+
+def free_port() -> int:
+    """A TCP port on which nobody listens now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL for 9, and the bare number where it has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+async def _end_tree(process: subprocess.Popen[bytes]) -> None:
+    """End a session leader, its group, and its descendants that have left the group."""
+    others = _descendants(process.pid)
+    with suppress(ProcessLookupError):  # all have ended
+        os.killpg(process.pid, signal.SIGTERM)
+    deadline = asyncio.get_running_loop().time() + TERM_GRACE_S
+    while _still_there(process, others) and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.02)
+        others += [child for child in _descendants(process.pid) if child not in others]
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for other in others:
+        with suppress(psutil.NoSuchProcess):
+            other.kill()
+    process.wait()
+
+
+def _still_there(process: subprocess.Popen[bytes], others: Sequence[psutil.Process]) -> bool:
+    # Descendants that fell to init stay zombies where nothing reaps them; they hold nothing.
+    return process.poll() is None or any(_works(other) for other in others)
+
+
+def _works(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def _ended(process: subprocess.Popen[bytes], limit_s: float) -> bool:
+    deadline = asyncio.get_running_loop().time() + limit_s
+    while process.poll() is None:
+        if asyncio.get_running_loop().time() >= deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True

@@ -1,0 +1,270 @@
+"""A deterministic engine: continuous batching with set speeds and faults on demand; the null system under test.
+
+It generates nothing real, but its times are exact: every chunk has an absolute deadline, computed in whole nanoseconds
+when its request gets a slot, so that nothing drifts. It waits with the loop's timers alone and therefore runs in real
+and in virtual time. Up to `max_batch` requests run side by side without slowing each other down; the others queue,
+first come first served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engines.base import (
+    Chunk,
+    ChunkKind,
+    EngineError,
+    EngineInfo,
+    EngineSpec,
+    LevelUnsupported,
+    Request,
+    StartFailed,
+    Usage,
+)
+from engines.options import read_options
+
+LEVELS = ("fp32", "f16", "fp16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0")
+CHARACTERS_PER_TOKEN = 4
+_NS_PER_MS = 1_000_000
+_NS_PER_S = 1_000_000_000
+_WORD = " token"
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedOptions:
+    """Speeds and faults.
+
+    ttft_ms: from the slot to the first token; with prefill_tokens_per_s the prompt's time is added.
+    tpot_ms: from token to token; tokens_per_chunk of them arrive together.
+    first_request_extra_ms: added to ttft_ms of the first request.
+    max_batch: slots (None: no limit).
+    natural_tokens: length of a reply that is not asked for exactly (None: the most).
+    load_s: time to start.   memory_bytes: held from start to stop.   level_speed: level -> factor on all speeds.
+    service: "fixed", or "exponential": the times of a request are multiplied by one draw of mean 1, seeded by `seed`.
+    stall: {at_s, for_s}: from at_s after the first request on, all work stands still for for_s.
+    error_every: every n-th reply is an error.   hang_after_requests: later replies never come.
+    crash_after_requests: the next one aborts the process.   fail_start: start() fails with this sentence.
+    """
+
+    ttft_ms: float = 50.0
+    tpot_ms: float = 10.0
+    prefill_tokens_per_s: float | None = None
+    first_request_extra_ms: float = 0.0
+    tokens_per_chunk: int = 1
+    max_batch: int | None = None
+    natural_tokens: int | None = None
+    load_s: float = 0.0
+    memory_bytes: int = 0
+    level_speed: Mapping[str, Any] = field(default_factory=dict)
+    service: str = "fixed"
+    seed: int = 0
+    stall: Mapping[str, Any] | None = None
+    error_every: int | None = None
+    hang_after_requests: int | None = None
+    crash_after_requests: int | None = None
+    fail_start: str | None = None
+
+    def __post_init__(self) -> None:
+        not_negative = ("ttft_ms", "tpot_ms", "first_request_extra_ms", "load_s", "memory_bytes")
+        for name in not_negative:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is not negative, not {getattr(self, name)!r}")
+        for name in ("tokens_per_chunk", "max_batch", "natural_tokens", "error_every", "prefill_tokens_per_s"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is more than 0, not {value!r}")
+        if self.service not in ("fixed", "exponential"):
+            raise ValueError(f"service is 'fixed' or 'exponential', not {self.service!r}")
+        if self.stall is not None and set(self.stall) != {"at_s", "for_s"}:
+            raise ValueError(f"stall is written {{at_s: 30, for_s: 1}}, not {dict(self.stall)!r}")
+
+
+class SimulatedEngine:
+    """See the module; implements `engines.base.InProcessEngine`."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
+        self._options = read_options(SimulatedOptions, spec.options, "simulated")
+        if spec.level is not None and spec.level not in self.levels() and spec.level not in self._options.level_speed:
+            raise LevelUnsupported(f"engine 'simulated' has no level {spec.level!r}; it has {', '.join(LEVELS)}")
+        self._speed = float(self._options.level_speed.get(spec.level, 1.0)) if spec.level else 1.0
+        self._random = random.Random(self._options.seed)
+        self._running = False
+        self._memory: bytearray | None = None
+        self._busy = 0
+        self._queue: deque[asyncio.Future[int]] = deque()
+        self._hung: list[asyncio.Future[int]] = []
+        self._received = 0
+        self._first_arrival_ns = 0
+
+    @classmethod
+    def levels(cls) -> tuple[str, ...]:
+        """The usual names; they differ by `level_speed` alone."""
+        return LEVELS
+
+    def prepare(self) -> Sequence[Path]:
+        """Nothing to build, no weight files."""
+        return ()
+
+    async def start(self) -> EngineInfo:
+        """Take `load_s` and hold `memory_bytes`; StartFailed where `fail_start` asks for it."""
+        if self._options.load_s:
+            await asyncio.sleep(self._options.load_s)
+        if self._options.fail_start is not None:
+            raise StartFailed(self._options.fail_start)
+        if self._options.memory_bytes:
+            self._memory = bytearray(self._options.memory_bytes)
+            self._memory[::4096] = b"\1" * len(range(0, len(self._memory), 4096))  # untouched pages take no memory
+        self._running = True
+        model = self._spec.model
+        return EngineInfo(
+            name="simulated",
+            version="1",
+            model=model.name if model else None,
+            level=self._spec.level,
+            options=asdict(self._options),
+        )
+
+    async def stop(self) -> None:
+        """Let go of everything; replies in progress end with EngineError."""
+        self._running = False
+        self._memory = None
+        waiting = [*self._queue, *self._hung]
+        self._queue.clear()
+        self._hung.clear()
+        for one in waiting:
+            if not one.done():
+                one.set_exception(EngineError("the simulated engine was stopped"))
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """The reply, every chunk at its deadline, then the finish reason and the counts."""
+        if not self._running:
+            raise EngineError("the simulated engine is not running; call start() first")
+        number, factor = self._receive()
+        self._maybe_crash(number)
+        start_ns = await self._slot()
+        end_ns: int | None = None
+        try:
+            await self._maybe_hang(number)
+            if self._options.error_every and number % self._options.error_every == 0:
+                yield Chunk(ChunkKind.ERROR, "an error was asked for by the option error_every")
+                return
+            tokens = self._reply_tokens(request)
+            pieces = self._pieces(request, tokens)
+            for index, (work_ns, borne) in enumerate(pieces, start=1):
+                deadline_ns = self._deadline(start_ns, self._scaled(work_ns, number, factor, request))
+                await self._until(deadline_ns)
+                if index == len(pieces):
+                    # The slot is free from the deadline on, whenever the reader fetches the last chunk.
+                    end_ns = deadline_ns
+                    self._release(end_ns)
+                yield Chunk(ChunkKind.CONTENT, _WORD * borne, tokens=borne)
+        finally:
+            if end_ns is None:
+                self._release(_now_ns())
+        yield Chunk(ChunkKind.FINISH, finish_reason="length" if tokens == request.max_tokens else "stop")
+        yield Chunk(ChunkKind.USAGE, usage=Usage(prompt_tokens=prompt_tokens(request), output_tokens=tokens))
+
+    def _receive(self) -> tuple[int, float]:
+        if self._received == 0:
+            self._first_arrival_ns = _now_ns()
+        self._received += 1
+        factor = self._random.expovariate(1.0) if self._options.service == "exponential" else 1.0
+        return self._received, factor / self._speed
+
+    def _maybe_crash(self, number: int) -> None:
+        limit = self._options.crash_after_requests
+        if limit is not None and number > limit:
+            os.abort()
+
+    async def _maybe_hang(self, number: int) -> None:
+        limit = self._options.hang_after_requests
+        if limit is not None and number > limit:
+            self._hung.append(asyncio.get_running_loop().create_future())
+            await self._hung[-1]
+
+    def _reply_tokens(self, request: Request) -> int:
+        natural = self._options.natural_tokens
+        return request.max_tokens if natural is None or request.exact else min(natural, request.max_tokens)
+
+    def _pieces(self, request: Request, tokens: int) -> list[tuple[float, int]]:
+        """Each chunk's time after the first token's in ns, and the tokens it bears."""
+        each = self._options.tokens_per_chunk
+        gap_ns = self._options.tpot_ms * _NS_PER_MS
+        chunks = [(start * gap_ns, min(each, tokens - start)) for start in range(0, tokens, each)]
+        return chunks if request.stream or not chunks else [(chunks[-1][0], tokens)]
+
+    def _scaled(self, work_ns: float, number: int, factor: float, request: Request) -> int:
+        ttft_ns = self._options.ttft_ms * _NS_PER_MS
+        if self._options.prefill_tokens_per_s is not None:
+            ttft_ns += prompt_tokens(request) / self._options.prefill_tokens_per_s * _NS_PER_S
+        if number == 1:
+            ttft_ns += self._options.first_request_extra_ms * _NS_PER_MS
+        return round((ttft_ns + work_ns) * factor)
+
+    def _deadline(self, start_ns: int, work_ns: int) -> int:
+        """When work begun at start_ns is done; work that would end in the instant of a stall waits it out."""
+        if self._options.stall is None:
+            return start_ns + work_ns
+        stall_ns = self._first_arrival_ns + round(float(self._options.stall["at_s"]) * _NS_PER_S)
+        resume_ns = stall_ns + round(float(self._options.stall["for_s"]) * _NS_PER_S)
+        begin_ns = resume_ns if stall_ns <= start_ns < resume_ns else start_ns
+        crosses = begin_ns < stall_ns <= begin_ns + work_ns
+        return begin_ns + work_ns + (resume_ns - stall_ns if crosses else 0)
+
+    async def _slot(self) -> int:
+        """Wait for a slot; the time from which it is ours, in ns."""
+        if self._options.max_batch is None or self._busy < self._options.max_batch:
+            self._busy += 1
+            return _now_ns()
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._release(turn.result())
+            raise
+
+    def _release(self, at_ns: int) -> None:
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(at_ns)
+                return
+        self._busy -= 1
+
+    async def _until(self, deadline_ns: int) -> None:
+        loop = asyncio.get_running_loop()
+        while deadline_ns > _now_ns():
+            reached: asyncio.Future[None] = loop.create_future()
+            timer = loop.call_at(deadline_ns / _NS_PER_S, _wake, reached)
+            try:
+                await reached
+            finally:
+                timer.cancel()
+        if not self._running:
+            raise EngineError("the simulated engine was stopped")
+
+
+def prompt_tokens(request: Request) -> int:
+    """Tokens of a prompt: the ids, or one for every four characters begun."""
+    if isinstance(request.prompt, tuple):
+        return len(request.prompt)
+    return -(-len(request.prompt) // CHARACTERS_PER_TOKEN)
+
+
+def _wake(reached: asyncio.Future[None]) -> None:
+    if not reached.done():
+        reached.set_result(None)
+
+
+def _now_ns() -> int:
+    return round(asyncio.get_running_loop().time() * _NS_PER_S)

@@ -1,0 +1,266 @@
+"""Analysis: stored trials in, the summary out. `metrics.py` defines every number, `stats.py` its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness import machine, stats
+from harness.columns import Columns, Flags, measured
+from harness.latencies import Observations, observe
+from harness.metrics import METRICS, SCALAR, STATISTICS
+from harness.rates import Rate, Window, rates, shares, window_of
+from harness.stats import Bound, Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    *("model", "engine", "level", "variant", "load", "class", "repetition", "metric", "statistic"),
+    *("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window"),
+)
+KEYS = ("model", "engine", "level", "variant", "load")
+ALL = "all"
+POOLED = "pooled"
+DEFAULT_CLASS = "default"
+PEAKS = frozenset(machine.GAUGES)
+_TOKEN_METRICS = frozenset(
+    {"tpot_ms", "tpot_adj_ms", "itl_ms", "norm_latency_ms", "output_tokens_per_s", "input_tokens_per_s"}
+    | {"output_tokens_per_s_per_user", "cached_share"}
+)
+_START_OR_MEMORY = dict.fromkeys(machine.START_METRICS, "start") | {n: s for n, (s, _) in machine.GAUGES.items()}
+
+
+class StoredTrial(Protocol):
+    """What analysis needs of a stored trial; `store.TrialData` is one."""
+
+    @property
+    def cell(self) -> dict[str, Any]:
+        """Its cell's entry in the manifest."""
+        ...
+
+    @property
+    def trial(self) -> dict[str, Any]:
+        """Its own entry."""
+        ...
+
+    def records(self) -> pd.DataFrame:
+        """One row per request."""
+        ...
+
+    def samples(self) -> pd.DataFrame:
+        """One row per reading of a gauge."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """Everything measured of one class of one trial, before any statistic."""
+
+    keys: tuple[str, ...]
+    class_name: str
+    repetition: int
+    window: Window
+    clock: str
+    token_source: str
+    observations: dict[str, Observations]
+    rates: dict[str, Rate]
+    shares: dict[str, Flags]
+    readings: dict[str, float] = field(default_factory=dict)
+
+
+def summarise(trials: Iterable[StoredTrial], extra: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
+    """The tidy summary (columns: COLUMNS): each metric and statistic per repetition, and pooled over repetitions.
+
+    extra: further (metric, statistic) pairs, such as ("ttft_ms", "p99.9"), that a limit asks for. Metrics without any
+    observation have no row; `facts` says why.
+    """
+    import pandas as pd
+
+    groups: dict[tuple[str, ...], list[Measures]] = {}
+    for trial in trials:
+        for found in measure(trial):
+            groups.setdefault((*found.keys, found.class_name), []).append(found)
+    rows = [row for group in groups.values() for row in _group_rows(group, extra)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def measure(trial: StoredTrial) -> list[Measures]:
+    """The measures of a trial: of all requests together and, where it has several classes, of each."""
+    records = trial.records()
+    columns = Columns.of(records)
+    window = window_of(trial.trial, columns)
+    taken = machine.start_values(trial.cell) | machine.peaks(trial.samples(), trial.trial, columns)
+    texts = (_joined(records["clock"]), _joined(records["token_source"]))
+    found = [_measure_class(trial, columns, window, texts, ALL, taken)]
+    for name in classes_of(columns):
+        found.append(_measure_class(trial, columns.where(columns.class_name == name), window, texts, name, {}))
+    return found
+
+
+def classes_of(columns: Columns) -> list[str]:
+    """The classes worth rows of their own: none where all requests are of the default class."""
+    names = sorted(set(columns.class_name.tolist()))
+    return [] if names in ([], [DEFAULT_CLASS]) else names
+
+
+def slo_of(trial: dict[str, Any], class_name: str) -> dict[str, float | None]:
+    """The limits that make a request of a class good: the class's own over the trial's."""
+    own = (trial.get("class_slo") or {}).get(class_name) or {}
+    given = {name: limit for name, limit in own.items() if limit is not None}
+    return (trial.get("slo") or {}) | given
+
+
+def shares_of(trial: dict[str, Any], rows: Columns, class_name: str) -> dict[str, Flags]:
+    """Error and attainment flags; over all classes each request is held to its own class's limits."""
+    if class_name != ALL or not trial.get("class_slo"):
+        return shares(rows, slo_of(trial, class_name))
+    found: dict[str, Flags] = {}
+    for name in sorted(set(rows.class_name.tolist())):
+        own = rows.class_name == name
+        for metric, flags in shares(rows.where(own), slo_of(trial, name)).items():
+            found.setdefault(metric, rows.ok.copy())[own] = flags
+    return found
+
+
+def _measure_class(
+    trial: StoredTrial,
+    columns: Columns,
+    window: Window,
+    texts: tuple[str, str],
+    name: str,
+    readings: dict[str, float],
+) -> Measures:
+    cell, rows = trial.cell, measured(columns)
+    keys = tuple(str(value or "") for value in (*(cell[key] for key in KEYS[:-1]), trial.trial["load"]))
+    return Measures(
+        keys=keys,
+        class_name=name,
+        repetition=int(cell["repetition"]),
+        window=window,
+        clock=texts[0],
+        token_source=texts[1],
+        observations=observe(rows),
+        rates=rates(columns, window, trial.trial),
+        shares=shares_of(trial.trial, rows, name),
+        readings=readings,
+    )
+
+
+def _joined(series: pd.Series[Any]) -> str:
+    return "+".join(sorted({str(value) for value in series.dropna().unique()}))
+
+
+def _group_rows(group: Sequence[Measures], extra: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
+    rows = [row for one in group for row in _rows([one], str(one.repetition), extra)]
+    return rows + _rows(group, POOLED, extra)
+
+
+def _rows(group: Sequence[Measures], repetition: str, extra: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
+    first = group[0]
+    shared = dict(zip(KEYS, first.keys, strict=True)) | {"class": first.class_name, "repetition": repetition}
+    window = "; ".join(dict.fromkeys(one.window.text for one in group))
+    rows = []
+    for name, statistic, estimate in estimates(group, extra):
+        if math.isnan(estimate.value) and estimate.bound is Bound.POINT:
+            continue
+        rows.append(
+            shared
+            | {"metric": name, "statistic": statistic, "value": estimate.value, "low": estimate.low}
+            | {"high": estimate.high, "bound": estimate.bound.value, "n": estimate.n, "n_eff": estimate.n_eff}
+            | {"unit": METRICS[name].unit, "source": _source(name, group), "window": window}
+        )
+    return rows
+
+
+def _source(name: str, group: Sequence[Measures]) -> str:
+    if name in _START_OR_MEMORY:
+        return _START_OR_MEMORY[name]
+    texts = [one.token_source if name in _TOKEN_METRICS else one.clock for one in group]
+    return "+".join(dict.fromkeys(text for text in texts if text))
+
+
+def estimates(
+    group: Sequence[Measures], extra: Collection[tuple[str, str]] = ()
+) -> Iterable[tuple[str, str, Estimate]]:
+    """(metric, statistic, estimate) of repetitions taken together, in the order of the registry."""
+    for name, metric in METRICS.items():
+        if metric.takes_statistics:
+            runs = [one.observations[name] for one in group]
+            wanted = dict.fromkeys((*STATISTICS, *(statistic for other, statistic in extra if other == name)))
+            yield from ((name, statistic, distribution(runs, statistic)) for statistic in wanted)
+        elif name in ("attainment", "error_rate"):
+            yield name, SCALAR, stats.share_estimate(_shares(group, name))
+        elif name == "goodput_rps":
+            yield name, SCALAR, _goodput(group)
+        elif any(name in one.rates for one in group):
+            yield name, SCALAR, _rate(name, [one.rates[name] for one in group if name in one.rates])
+        else:
+            yield name, SCALAR, _reading(name, [one.readings[name] for one in group if name in one.readings])
+
+
+def _shares(group: Sequence[Measures], name: str) -> list[Flags]:
+    return [one.shares[name] for one in group if name in one.shares]
+
+
+def distribution(runs: Sequence[Observations], statistic: str) -> Estimate:
+    """One statistic of observations pooled over repetitions."""
+    values, bounds = [run.values for run in runs], [run.bounds for run in runs]
+    if statistic.startswith("p"):
+        p = float(statistic[1:]) / 100
+        return stats.quantile_estimate(values, p, bounds=bounds, n_eff=_clustered_size(runs, p))
+    if statistic == "mean":
+        return stats.mean_estimate(values, bounds=bounds)
+    return stats.extreme_estimate(values, bounds=bounds, largest=statistic == "max")
+
+
+def _clustered_size(runs: Sequence[Observations], p: float) -> float | None:
+    levels = [*(level for level in stats.GUARD_LEVELS if level < p), p]
+    if any(run.clusters is None for run in runs):
+        return None
+    return sum(
+        stats.effective_size_clustered(run.values, run.clusters, levels) for run in runs if run.clusters is not None
+    )
+
+
+def _goodput(group: Sequence[Measures]) -> Estimate:
+    """Attainment, with its interval, times measured requests per second."""
+    attained = stats.share_estimate(_shares(group, "attainment"))
+    seconds = sum(one.window.seconds for one in group)
+    if attained.n == 0 or seconds <= 0:
+        return Estimate(math.nan)
+    per_second = attained.n / seconds
+    scaled = (attained.value * per_second, attained.low * per_second, attained.high * per_second)
+    return Estimate(*scaled, Bound.POINT, attained.n, attained.n_eff)
+
+
+def _rate(name: str, runs: Sequence[Rate]) -> Estimate:
+    """A ratio of sums; its interval from equal parts of the window (batch means), and from the runs where they
+    differ more.
+    """
+    amount, per, n = sum(run.amount for run in runs), sum(run.per for run in runs), sum(run.n for run in runs)
+    if per <= 0 or n == 0:
+        return Estimate(math.nan)
+    value = amount / per
+    if any(run.at_least for run in runs):
+        return Estimate(math.nan, value, math.inf, Bound.LOWER, n) if amount > 0 else Estimate(math.nan)
+    parts = [run.bins * len(run.bins) / run.per for run in runs if run.bins is not None and run.per > 0]
+    if not parts:
+        between = stats.t_interval([run.value for run in runs])
+        return Estimate(value, between.low, between.high, Bound.POINT, n)
+    interval = stats.mean_estimate(parts)
+    between = stats.t_interval([run.value for run in runs])
+    if len(runs) >= stats.MIN_RUNS_FOR_SPREAD and between.high - between.low > stats.SPREAD_FACTOR * (
+        interval.high - interval.low
+    ):
+        interval = between
+    return Estimate(value, max(0.0, interval.low), interval.high, Bound.POINT, n, interval.n_eff)
+
+
+def _reading(name: str, values: Sequence[float]) -> Estimate:
+    """Peaks: the largest. Times of starts: the mean over the starts."""
+    if name in PEAKS and values:
+        return Estimate(max(values), n=len(values))
+    return stats.t_interval(values)

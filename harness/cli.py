@@ -1,0 +1,255 @@
+"""The command line: parse, call, print, exit code. The only module that prints or ends the process."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from harness.errors import ExitCode, HarnessError, Interrupted, ScenarioError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.report import Report
+    from harness.scenario import Scenario
+
+FORMATS = ("html", "md", "csv", "json", "junit", "plots")
+
+app = typer.Typer(
+    help="Benchmark and load-test LLM inference.",
+    epilog="Begin with `harness run scenarios/quickstart.yaml`, or `harness init` to write a scenario of your own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ScenarioFile = Annotated[Path, typer.Argument(help="The scenario file.", show_default=False)]
+Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as load.0.rate=4.")]
+Labels = Annotated[list[str], typer.Option("--label", metavar="KEY=VALUE", help="Label the run, such as commit=abc.")]
+Formats = Annotated[
+    list[str], typer.Option("--format", metavar="NAME", help=f"Reports to write: {', '.join(FORMATS)}. Default: all.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def harness(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Benchmark and load-test LLM inference."""
+    if version:
+        from harness import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    scenario: ScenarioFile,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; must be new. Default: runs/<time>-<name>.")
+    ] = None,
+    sets: Sets = [],  # noqa: B006
+    labels: Labels = [],  # noqa: B006
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="KEY=VALUE,...", help="Only these cells: engine=, quantization=, variant=, model=."),
+    ] = None,
+    formats: Formats = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while running.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Load a server on another machine without a budget.")] = False,
+    wait: Annotated[str, typer.Option(help="Wait this long for another run on this machine to end.")] = "0s",
+) -> None:
+    """Run a scenario, store it, and report."""
+    from harness.matrix import check_budget, expand
+    from harness.quantities import parse_duration
+    from harness.scenario import load
+    from harness.store import new_run_path
+
+    wanted = load(scenario, sets=sets, labels=labels)
+    chosen = parse_only(only)
+    if dry_run:
+        from harness.plan_text import plan_text
+
+        print(plan_text(wanted, expand(wanted, only=chosen)))
+        return
+    check_budget(wanted, expand(wanted, only=chosen), consent=yes)
+    folder = out or new_run_path(wanted.title)
+    report = measure(wanted, folder, chosen, formats, wait_s=parse_duration(wait), quiet=quiet)
+    show(report, as_json=as_json, quiet=quiet)
+    raise typer.Exit(report.exit_code)
+
+
+def measure(
+    scenario: Scenario, folder: Path, only: dict[str, str], formats: list[str], *, wait_s: float, quiet: bool
+) -> Report:
+    """Run, store and report; progress goes to standard error."""
+    from contextlib import nullcontext
+
+    from harness.console import ConsoleWatcher, SilentWatcher
+    from harness.exclusive import machine_to_ourselves
+    from harness.matrix import needs_the_machine
+    from harness.report import write
+    from harness.run import execute
+
+    lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if needs_the_machine(scenario) else nullcontext()
+    with lock, nullcontext(SilentWatcher()) if quiet else ConsoleWatcher(error_console()) as watcher:
+        execute(scenario, folder, watcher, only=only, command=command_line())
+    return write(folder, check_formats(formats))
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="A run's folder, its name, or latest.", show_default=False)],
+    formats: Formats = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Where to write the reports. Default: into the run.")] = None,
+) -> None:
+    """Make the reports of a stored run again."""
+    from harness.report import write
+    from harness.store import find_run
+
+    made = write(find_run(run), check_formats(formats), out=out)
+    show(made, as_json=as_json, quiet=False)
+    raise typer.Exit(made.exit_code)
+
+
+@app.command()
+def validate(
+    scenarios: Annotated[list[Path], typer.Argument(help="Scenario files.", show_default=False)],
+    sets: Sets = [],  # noqa: B006
+) -> None:
+    """Check scenario files; every problem with its place and what to write instead."""
+    from harness.scenario import load
+
+    problems = []
+    for path in scenarios:
+        try:
+            load(path, sets=sets)
+        except ScenarioError as error:
+            problems += error.problems
+        else:
+            print(f"{path}: fine")
+    if problems:
+        raise ScenarioError(problems)
+
+
+@app.command()
+def init(
+    template: Annotated[
+        str, typer.Option(help="A shipped scenario to begin with; see `harness list scenarios`.")
+    ] = "quickstart",
+    out: Annotated[Path | None, typer.Option(help="The file to write. Default: print it.")] = None,
+) -> None:
+    """Write a commented scenario to begin with."""
+    from harness.shipped import template_text
+
+    text = template_text(template)
+    if out is None:
+        print(text, end="")
+        return
+    if out.exists():
+        raise UsageError(f"{out} exists; choose another name with --out")
+    out.write_text(text)
+    say(f"wrote {out}; check it with `harness validate {out}`, run it with `harness run {out}`")
+
+
+@app.command(name="list")
+def list_(what: Annotated[str, typer.Argument(help="scenarios, engines or models.", show_default=False)]) -> None:
+    """List the shipped scenarios, the engines, or the built-in models."""
+    from harness.shipped import listing
+
+    print(listing(what))
+
+
+def show(made: Report, *, as_json: bool, quiet: bool) -> None:
+    """The data on standard output; where the reports are on standard error."""
+    print(json.dumps(made.as_json(), indent=1) if as_json else made.as_text(width=text_width()))
+    if not quiet:
+        for path in made.headline_files():
+            say(f"wrote {path}")
+
+
+def text_width() -> int:
+    """Columns to lay a table out for: the terminal's, or enough for any table where the output is none."""
+    import shutil
+
+    return shutil.get_terminal_size((160, 24)).columns if sys.stdout.isatty() else 160
+
+
+def check_formats(formats: list[str]) -> tuple[str, ...]:
+    """The formats asked for, also as comma-separated lists; all of them by default."""
+    asked = [name for text in formats for name in text.split(",")]
+    for name in asked:
+        if name not in FORMATS:
+            raise UsageError(f"--format {name}: there is no such report; write one of {', '.join(FORMATS)}")
+    return tuple(asked) or FORMATS
+
+
+def parse_only(text: str | None) -> dict[str, str]:
+    """`engine=x,quantization=y` as a mapping."""
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    for key, sign, value in pairs:
+        if not (key and sign and value):
+            raise UsageError(f"--only {text}: write KEY=VALUE, such as engine=llama-server,quantization=q4_0")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def command_line() -> str:
+    """The command that repeats this run. No secret is in it: scenarios name them, and options take none."""
+    return shlex.join(["harness", *sys.argv[1:]])
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    print(text, file=sys.stderr)
+
+
+def error_console() -> Console:
+    """Where progress goes."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def main() -> NoReturn:
+    """Entry point: run the command, turn whatever went wrong into a sentence and an exit code."""
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        app()
+        sys.exit(ExitCode.HOLDS)
+    except HarnessError as error:
+        say(f"harness: {error}")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left; there is nobody to tell
+        sys.exit(ExitCode.HOLDS)
+    except Exception as error:
+        say(f"harness: this is a defect of harness, please report it: {type(error).__name__}: {error}")
+        say(f"harness: details are in {save_traceback()}")
+        sys.exit(ExitCode.TRIAL_FAILED)
+
+
+def interrupt(*_: object) -> NoReturn:
+    """Ctrl-C outside a run: nothing is in flight that would have to be finished."""
+    raise Interrupted("interrupted")
+
+
+def save_traceback() -> Path:
+    """Keep what only a maintainer can read."""
+    with tempfile.NamedTemporaryFile("w", prefix="harness-defect-", suffix=".txt", delete=False) as file:
+        traceback.print_exc(file=file)
+    return Path(file.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What a person sees while a run goes on: a moving line on a terminal, plain lines elsewhere; on standard error."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+PLAIN_EVERY_S = 5.0
+
+
+class SilentWatcher:
+    """`--quiet`: nothing but errors."""
+
+    def cell_begins(self, cell: dict[str, Any], number: int, total: int) -> None:
+        """Nothing to show."""
+
+    def event(self, cell: dict[str, Any], event: dict[str, Any]) -> None:
+        """Nothing to show."""
+
+    def stopping(self, level: int) -> None:
+        """Nothing to show."""
+
+
+class ConsoleWatcher:
+    """Tells a run as it happens. Use as a context manager: the moving line must be put away at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None
+        self._prefix = ""
+        self._trial_began_s = 0.0
+        self._last_plain_s = 0.0
+
+    def __enter__(self) -> ConsoleWatcher:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def cell_begins(self, cell: dict[str, Any], number: int, total: int) -> None:
+        """A new cell: its name stands before every line that follows."""
+        self._prefix = f"[{number}/{total}] {cell['id'].split('-', 1)[-1]}"
+        self._show("preparing", at_once=True)
+
+    def event(self, cell: dict[str, Any], event: dict[str, Any]) -> None:
+        """One event of the child (see `harness.trial`)."""
+        kind = event["event"]
+        if kind == "prepared":
+            self._show("starting the engine", at_once=True)
+        elif kind == "started" and event["start"].get("first_request_ms") is None:
+            self._say(f"{self._prefix}: engine loaded in {event['start']['load_s']:.2f} s")
+        elif kind == "trial_begun":
+            self._trial_began_s = time.monotonic()
+        elif kind == "progress":
+            self._show(f"{cell['trials'][event['trial']]['load']}: {self._progress(event)}")
+        elif kind == "trial_ended":
+            self._say(f"{self._prefix} {cell['trials'][event['trial']]['load']}: {ending(event)}")
+        elif kind == "failed":
+            self._say(f"{self._prefix}: failed: {event['reason']}")
+
+    def stopping(self, level: int) -> None:
+        """The user's wish was heard."""
+        finishing = "stopping: finishing what is in flight (again to stop now); everything measured is saved"
+        self._say(finishing if level == 1 else "stopping now; everything measured is saved")
+
+    def _progress(self, event: dict[str, Any]) -> str:
+        elapsed_s = time.monotonic() - self._trial_began_s
+        parts = [
+            event["phase"],
+            f"{event['done']}" + (f"/{event['planned']}" if event["planned"] else "") + " requests",
+        ]
+        if event["ends_s"]:
+            parts.append(f"{max(0.0, event['ends_s'] - elapsed_s):.0f} s left")
+        elif event["planned"] and event["done"]:
+            parts.append(f"about {elapsed_s / event['done'] * (event['planned'] - event['done']):.0f} s left")
+        if event["ttft_ms"] is not None:
+            parts.append(f"TTFT {event['ttft_ms']:.0f} ms")
+        if event["failed"]:
+            parts.append(f"{event['failed']} failed")
+        return " · ".join(parts)
+
+    def _show(self, text: str, *, at_once: bool = False) -> None:
+        """Something that the next line may replace."""
+        line = f"{self._prefix}: {text}"
+        if self._live:
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+        elif at_once or time.monotonic() - self._last_plain_s >= PLAIN_EVERY_S:
+            self._last_plain_s = time.monotonic()
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        """Something that stays."""
+        self._console.print(Text(line), soft_wrap=True)
+
+
+def ending(event: dict[str, Any]) -> str:
+    """How a trial ended, in a few words."""
+    recorded = f"{event['client']['recorded']} requests"
+    return f"{event['status']}, {recorded}" + (f": {event['reason']}" if event["reason"] else "")

@@ -1,0 +1,83 @@
+"""What a driver is given, how it is told to stop, and what it says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.records import Record
+
+Sink = Callable[[Record], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DriveSettings:
+    """How the requests of a trial are treated.
+
+    timeout_ns: how long after its due time a request may take.
+    keep_chunks, keep_text: whether records hold their chunk lists and texts.
+    drain_ns: after `Control.stop()`, how long the requests in flight may still take; None: until their own time-outs.
+    warm_connections: connections opened before the clock starts; None: as many as the plan needs, at most 64 in open
+    loops, because servers with a thread per connection give idle connections their threads.
+    """
+
+    timeout_ns: int
+    keep_chunks: bool = True
+    keep_text: bool = False
+    drain_ns: int | None = None
+    warm_connections: int | None = None
+
+
+class Control:
+    """How a trial is ended from outside, from the thread of its loop (signal handlers of the loop included)."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.aborted = False
+        self._wake: Callable[[], None] | None = None
+
+    def stop(self) -> None:
+        """Offer nothing more; let what is in flight end within `drain_ns`."""
+        self.stopped = True
+        self._notify()
+
+    def abort(self) -> None:
+        """End at once: what is in flight becomes `unfinished`, the rest of an open plan `not_sent`."""
+        self.stopped = self.aborted = True
+        self._notify()
+
+    def on_change(self, wake: Callable[[], None] | None) -> None:
+        """What the driver wants called after each of the above."""
+        self._wake = wake
+
+    def _notify(self) -> None:
+        if self._wake is not None:
+            self._wake()
+
+
+@dataclass(slots=True)
+class DriveReport:
+    """What the client says about itself; None where nothing was measured.
+
+    t0_ns: the trial's T0 on the monotonic clock.   planned: rows of the plan, None when it has no end.
+    send_lag: sent minus due over all requests sent.   heartbeat: lateness of a 10 ms tick.
+    cpu_share: CPU seconds of this process per second of the trial.   chunk_lag: how long arrivals waited to be read.
+    merged_read_share: part of the token-bearing chunks that shared a read with others.
+    clock: "kernel" when the kernel stamped the arrivals of every request that got an answer, else "loop".
+    """
+
+    t0_ns: int
+    planned: int | None
+    recorded: int = 0
+    interrupted: bool = False
+    clock: str = "loop"
+    send_lag_p50_ms: float | None = None
+    send_lag_p99_ms: float | None = None
+    send_lag_max_ms: float | None = None
+    heartbeat_p99_ms: float | None = None
+    cpu_share: float | None = None
+    merged_read_share: float | None = None
+    chunk_lag_p99_ms: float | None = None
+    connections_opened: int = 0
+    connect_errors: int = 0
+    notes: list[str] = field(default_factory=list)

@@ -1,0 +1,193 @@
+"""The `model` and `engines` sections of a scenario."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from engines import BUILT_IN, names
+from harness.loads import LoadItem
+from harness.quantities import PositiveSeconds
+from harness.scenario_problems import near
+from harness.strict_model import AlsoAccepts, FreeText, Name, NotBuilt, StrictModel, listed
+
+HTTP_KEYS = ("dialect", "url", "command", "ready", "stop", "served_model")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+
+
+def _level_from_text(value: Any) -> Any:
+    return [{"level": item} if isinstance(item, str) else item for item in listed(value)]
+
+
+def _env_name(value: str) -> str:
+    # The value is not repeated: it may be the secret itself.
+    if not _ENV_NAME.fullmatch(value):
+        raise ValueError("must be the name of an environment variable, such as `OPENAI_API_KEY`, not its value")
+    return value
+
+
+def _known_engine(value: str) -> str:
+    known = names()
+    if value not in known:
+        raise ValueError(f"there is no engine `{value}`; {near(value, known)}")
+    return value
+
+
+def _checked_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # raised for a port that is no number
+        usable = False
+    if not usable:
+        raise ValueError(f"{value!r} is not an address; write `http://host:port`")
+    if parts.username or parts.password:
+        raise ValueError("must not hold a user name or password; name their variable in `headers_env` or `api_key_env`")
+    return value
+
+
+def _checked_command(value: str) -> str:
+    if "{port}" not in value:
+        raise ValueError("must hold `{port}` where the server takes its port")
+    return value
+
+
+def _masked(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: "***" if _SECRET_NAME.search(name) else value for name, value in env.items()}
+
+
+EnvName = Annotated[str, AfterValidator(_env_name)]
+
+
+class ModelEntry(StrictModel):
+    """A model: hub id, folder, `.gguf` file, or a built-in name."""
+
+    name: Name = Field(
+        description="Hub id, folder, `.gguf` file, or a built-in name such as `tiny`.", examples=["tiny"]
+    )
+    revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.", examples=["main"])
+    lora: NotBuilt = Field(default=None, description="An adapter.")
+
+
+class Level(StrictModel):
+    """A quantization level, and the checkpoint that has it where that is another than `model`."""
+
+    level: Name = Field(description="The level under the engine's own name for it.", examples=["q4_k_m"])
+    model: Name | None = Field(default=None, description="The checkpoint of this level, where it is not `model`.")
+
+
+class Ready(StrictModel):
+    """How to see that a server is up."""
+
+    path: str = Field(default="/health", pattern=r"^/", description="A path that answers 200 once the server can work.")
+    timeout_s: PositiveSeconds = Field(default=300.0, alias="timeout", description="How long to wait.", examples=["5m"])
+
+
+class HttpKeys(StrictModel):
+    """The keys of engine `http`, which a variant may also set."""
+
+    at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("url", "command"),)
+
+    dialect: Name | None = Field(
+        default=None, description="The server's API.", examples=["openai-completions", "openai-chat"]
+    )
+    url: Annotated[str, AfterValidator(_checked_url)] | None = Field(
+        default=None, description="Base address of a server that runs already.", examples=["http://127.0.0.1:8000"]
+    )
+    command: Annotated[str, AfterValidator(_checked_command)] | None = Field(
+        default=None,
+        description="Starts the server; `{port}` and `{model}` are filled in. No shell is involved.",
+        examples=["vllm serve {model} --port {port}"],
+    )
+    ready: Ready | None = Field(default=None, description="How to see that the server is up.")
+    stop: Name | None = Field(
+        default=None,
+        description="A command to run when ending the process is not enough.",
+        examples=["docker rm -f harness-{port}"],
+    )
+    served_model: Name | None = Field(
+        default=None, description="The model's name in requests, where it is not `model`."
+    )
+
+    def http_options(self) -> dict[str, Any]:
+        """The keys that are given, as engine options; `ready` as {"path", "timeout_s"}."""
+        given = {key: getattr(self, key) for key in HTTP_KEYS if getattr(self, key) is not None}
+        if self.ready is not None:
+            given["ready"] = {"path": self.ready.path, "timeout_s": self.ready.timeout_s}
+        return given
+
+
+class Variant(HttpKeys):
+    """Options merged over the engine's `options`; the keys of engine `http` may stand here too."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def merged_options(self) -> dict[str, Any]:
+        """Everything this variant sets."""
+        return {**(self.model_extra or {}), **self.http_options()}
+
+
+class EngineBlock(HttpKeys):
+    """One engine, with the levels and variants to try."""
+
+    engine: Annotated[str, AfterValidator(_known_engine)] = Field(description="Its name.", examples=["llama-server"])
+    quantization: Annotated[
+        tuple[Level, ...],
+        BeforeValidator(_level_from_text),
+        AlsoAccepts({"type": "string"}, {"type": "array", "items": {"type": "string"}}),
+    ] = Field(
+        default=(),
+        description="Levels to try, one cell each; without it the engine's default.",
+        examples=[["q8_0", "q4_k_m"]],
+    )
+    variants: dict[Name, Variant] = Field(
+        default={}, description="Name to options that are merged over `options`; one cell each."
+    )
+    options: dict[str, Any] = Field(default={}, description="The engine's own options.", examples=[{"n_parallel": 4}])
+    python: Name | None = Field(
+        default=None, description="Interpreter of the environment in which the engine is installed."
+    )
+    env: Annotated[dict[str, FreeText], PlainSerializer(_masked)] = Field(
+        default={},
+        repr=False,
+        description="Environment variables for the engine's process. Values are stored; secrets do not belong here.",
+    )
+    devices: NotBuilt = Field(default=None, description="The accelerators it may use.")
+    load: Annotated[tuple[LoadItem, ...], Field(min_length=1)] | None = Field(
+        default=None, description="Replaces the scenario's `load` for this engine."
+    )
+    metrics_urls: NotBuilt = Field(default=None, description="Pages from which the server's own readings are taken.")
+    api_key_env: EnvName | None = Field(
+        default=None,
+        description="Name of the environment variable that holds the API key.",
+        examples=["OPENAI_API_KEY"],
+    )
+    headers_env: dict[str, EnvName] = Field(
+        default={},
+        description="Header to the name of the environment variable that holds its value.",
+        examples=[{"X-Tenant": "TENANT"}],
+    )
+
+    @classmethod
+    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
+        """Keys of `http` belong to it, and it needs an address or a command in every variant."""
+        problems = super().check_keys(given)
+        engine = given.get("engine")
+        if engine in BUILT_IN and engine != "http":
+            only_http = (*HTTP_KEYS, "api_key_env", "headers_env")
+            problems += [f"`{key}` is a key of engine `http`, not of `{engine}`" for key in only_http if key in given]
+        if engine == "http" and not ({"url", "command"} & given.keys()):
+            variants = given.get("variants")
+            options = variants.values() if isinstance(variants, Mapping) and variants else [{}]
+            if not all(isinstance(one, Mapping) and {"url", "command"} & one.keys() for one in options):
+                problems.append("needs `url` (a server that runs) or `command` (which starts one)")
+        return problems
+
+    def irrelevant_keys(self) -> frozenset[str]:
+        """Headers are a matter of `http`."""
+        return frozenset({"headers_env"} if not self.headers_env else ())

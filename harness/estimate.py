@@ -1,0 +1,163 @@
+"""What a plan will use before it runs: requests, tokens, time; and whether the budget allows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.loads import Burst, Load
+from harness.matrix import Cell, Skip, TrialPlan
+from harness.scenario import Budget, Scenario
+from harness.traffic_section import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A number that is known to lie between two bounds; high None: no bound is known."""
+
+    low: float
+    high: float | None
+
+    def __add__(self, other: Range) -> Range:
+        high = None if self.high is None or other.high is None else self.high + other.high
+        return Range(self.low + other.low, high)
+
+    def times(self, factor: float) -> Range:
+        """Both bounds multiplied."""
+        return Range(self.low * factor, None if self.high is None else self.high * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a plan will use.
+
+    requests: expected number, warm-up included; where arrivals are random this is their mean.   tokens: prompt and
+    output together, at their mean lengths (`high` None for prompts from a file).   time_s: without starting engines.
+    """
+
+    cells: int
+    skipped: int
+    trials: int
+    requests: Range
+    tokens: Range
+    time_s: Range
+
+
+NOTHING = Range(0.0, 0.0)
+
+
+def estimate(planned: Iterable[Cell | Skip]) -> Estimate:
+    """The sum over all cells that can run."""
+    cells = list(planned)
+    runnable = [cell for cell in cells if isinstance(cell, Cell)]
+    plans = [plan for cell in runnable for plan in cell.trials]
+    requests = [expected_requests(plan.load) for plan in plans]
+    return Estimate(
+        cells=len(runnable),
+        skipped=len(cells) - len(runnable),
+        trials=len(plans),
+        requests=sum(requests, NOTHING),
+        tokens=sum((_tokens(plan, one) for plan, one in zip(plans, requests, strict=True)), NOTHING),
+        time_s=sum((expected_time_s(plan.load) for plan in plans), NOTHING),
+    )
+
+
+def expected_requests(load: Load) -> Range:
+    """How many requests a load sends, those of its warm-up included."""
+    rate = _open_rate(load)
+    if isinstance(load, Burst) and load.spike is not None:
+        seconds = load.warmup_s + (load.duration_s or 0.0)
+        return _exactly(load.spike.requests + (load.rate or 0.0) * seconds)
+    if rate is not None:
+        measured = load.requests if load.duration_s is None else rate * load.duration_s
+        return _exactly((measured or 0) + rate * load.warmup_s)
+    if load.requests is not None:
+        return _exactly(load.requests)
+    return Range(float(_users(load)), None)
+
+
+def expected_time_s(load: Load) -> Range:
+    """How long a load takes, from the first request due to the last answered."""
+    rate = _open_rate(load)
+    if isinstance(load, Burst) and load.spike is not None:
+        offered = load.warmup_s + max(load.duration_s or 0.0, load.spike.at_s + load.spike.within_s)
+        return Range(offered, offered + load.timeout_s)
+    if load.duration_s is not None:
+        offered = load.warmup_s + load.duration_s
+        return Range(offered, offered + load.timeout_s)
+    requests = load.requests or 0
+    if rate is not None:
+        offered = load.warmup_s + requests / rate
+        return Range(offered, offered + load.timeout_s)
+    rounds = math.ceil(requests / _users(load))
+    think_s = 0.0 if isinstance(load, Burst) else load.think_time.expected_s
+    return Range((rounds - 1) * think_s, rounds * (load.timeout_s + think_s))
+
+
+def check_budget(budget: Budget, wanted: Estimate) -> list[str]:
+    """A sentence for each part of the budget that the plan exceeds or cannot promise to keep."""
+    problems = []
+    for name, allowed, used in (
+        ("requests", budget.requests, wanted.requests),
+        ("tokens", budget.tokens, wanted.tokens),
+        ("seconds", budget.time_s, wanted.time_s),
+    ):
+        if allowed is None:
+            continue
+        if used.low > allowed:
+            problems.append(
+                f"the plan needs about {used.low:,.0f} {name}, the budget allows {allowed:,.0f}; shorten it"
+            )
+        elif used.high is None:
+            problems.append(f"the budget allows {allowed:,.0f} {name}, but the plan has no bound; {_REMEDY[name]}")
+    return problems
+
+
+_REMEDY = {
+    "requests": "give closed loads (`users`, `single_user`) `requests` instead of `duration`",
+    "tokens": "give closed loads `requests` instead of `duration`, and `prompt_tokens` instead of `prompts`",
+    "seconds": "give every load a `duration`",
+}
+
+
+def needs_consent(scenario: Scenario, planned: Sequence[Cell | Skip]) -> str | None:
+    """Why somebody must agree before this is run: it sends load to another machine without a budget. None: nobody."""
+    budget = scenario.budget
+    if any(part is not None for part in (budget.requests, budget.tokens, budget.time_s)):
+        return None
+    urls = [str(cell.spec.options.get("url")) for cell in planned if isinstance(cell, Cell) and cell.scope == "client"]
+    if not urls:
+        return None
+    targets = ", ".join(dict.fromkeys(urls))
+    return f"{targets} is not on this machine; add a `budget` such as `{{requests: 1000}}`, or `--yes`"
+
+
+def _open_rate(load: Load) -> float | None:
+    """Requests per second of an open loop, None for a closed one."""
+    if isinstance(load, Burst):
+        return load.mean_rate
+    return None if load.kind == "single_user" else load.rate
+
+
+def _users(load: Load) -> int:
+    users = 1 if isinstance(load, Burst) else load.users
+    return users or 1
+
+
+def _exactly(number: float) -> Range:
+    return Range(float(number), float(number))
+
+
+def _tokens(plan: TrialPlan, requests: Range) -> Range:
+    """Tokens of a trial; a prompt from a file counts nothing to the lower bound."""
+    parts = [(one.weight, one.workload or plan.workload) for one in plan.classes.values()] or [(1.0, plan.workload)]
+    total = sum(weight for weight, _ in parts)
+    known = sum(weight / total * _tokens_per_request(workload) for weight, workload in parts)
+    used = requests.times(known)
+    return Range(used.low, None) if any(workload.prompts is not None for _, workload in parts) else used
+
+
+def _tokens_per_request(workload: Workload) -> float:
+    prompt = 0.0 if workload.prompts is not None else workload.prompt_tokens.expected_tokens
+    return prompt + workload.output_tokens.expected_tokens

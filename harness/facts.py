@@ -1,0 +1,127 @@
+"""Facts about a trial that are no metric: how requests ended, what went wrong and since when, and why a number is
+missing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.columns import Columns, measured
+from harness.latencies import good
+from harness.machine import GAUGES, START_METRICS
+from harness.metrics import METRICS
+from harness.rates import NS_PER_S, counts, window_of
+from harness.records import Phase, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_KINDS = 12
+MAX_TEXT = 200
+_NOT_ERRORS = (Status.OK, Status.CANCELLED, Status.NOT_SENT)
+_VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+")
+_ONE_TOKEN = "no reply had two tokens in two chunks"
+
+
+def facts_of(cell: dict[str, Any], trial: dict[str, Any], records: pd.DataFrame) -> dict[str, Any]:
+    """What a report says about a trial beside its metrics; JSON-able.
+
+    Keys: cell, trial (ids), window, requests (by phase), statuses, errors (see `errors_of`), slo_vacuous (good
+    requests to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason).
+    """
+    columns = Columns.of(records)
+    rows = measured(columns)
+    window = window_of(trial, columns)
+    return {
+        "cell": cell["id"],
+        "trial": trial["id"],
+        "window": {"start_s": window.start_ns / NS_PER_S, "end_s": window.end_ns / NS_PER_S, "text": window.text},
+        "requests": {phase.value: int((columns.phase == phase).sum()) for phase in Phase},
+        "statuses": counts(columns.where(columns.phase == Phase.MEASURE)),
+        "errors": errors_of(records),
+        "slo_vacuous": good(rows, trial.get("slo") or {})[1],
+        "token_sources": _shares(records["token_source"]),
+        "clocks": _shares(records["clock"]),
+        "missing": missing(cell, trial, columns),
+    }
+
+
+def errors_of(records: pd.DataFrame) -> list[dict[str, Any]]:
+    """The kinds of failure, the most frequent first: status, http_status, requests, first_s, last_s, example, ended.
+
+    Texts that differ only in numbers are one kind. Times are offsets from T0 of the moment a request failed. ended: no
+    request that fell due after the first failure succeeded.
+    """
+    status = records["status"].astype(object)
+    failed = records[~status.isin([*_NOT_ERRORS])]
+    if not len(failed):
+        return []
+    ended = failed["done_ns"].fillna(failed["due_ns"]).astype("float64") / NS_PER_S
+    due_ok = records.loc[status == Status.OK, "due_ns"]
+    last_ok_s = float(due_ok.max()) / NS_PER_S if len(due_ok) else -math.inf
+    text = failed["error"].astype(object).where(failed["error"].notna(), "").astype(str)
+    kind = text.str.replace(_VARYING, "#", regex=True).str.slice(0, MAX_TEXT)
+    http = failed["http_status"].astype("float64").fillna(-1).astype("int64")
+    grouped = failed.assign(_at=ended, _text=text, _http=http, _status=status[failed.index]).groupby(
+        ["_status", "_http", kind], sort=False, observed=True
+    )
+    found = [_kind_of_error(group, last_ok_s) for _, group in grouped]
+    return sorted(found, key=lambda error: -error["requests"])[:MAX_KINDS]
+
+
+def _kind_of_error(group: pd.DataFrame, last_ok_s: float) -> dict[str, Any]:
+    first = group.iloc[0]
+    return {
+        "status": str(first["_status"]),
+        "http_status": int(first["_http"]) if first["_http"] >= 0 else None,
+        "requests": len(group),
+        "first_s": _number(group["_at"].min()),
+        "last_s": _number(group["_at"].max()),
+        "example": str(first["_text"])[:MAX_TEXT],
+        "ended": bool(group["_at"].min() > last_ok_s),
+    }
+
+
+def missing(cell: dict[str, Any], trial: dict[str, Any], columns: Columns) -> dict[str, str]:
+    """Why a metric may have no value in this trial, by metric name; read where the summary has no row."""
+    rows = measured(columns)
+    reasons = {name: metric.unmeasured for name, metric in METRICS.items() if metric.unmeasured}
+    found: dict[str, str] = {name: reason for name, reason in reasons.items() if reason is not None}
+    found |= dict.fromkeys(START_METRICS, "it was not measured when the engine started")
+    found |= dict.fromkeys(GAUGES, "no reading was taken on the machine under test during the trial")
+    found |= {name: "no GPU of the machine under test was read" for name in GAUGES if name.startswith("gpu")}
+    if not any(limit is not None for limit in (trial.get("slo") or {}).values()):
+        found |= dict.fromkeys(("attainment", "goodput_rps"), "the scenario sets no slo")
+    if not np.isfinite(rows.counts["cached_tokens"]).any() and not rows.cached.any():
+        found["cached_share"] = "the engine says nothing about its caches"
+    return found | _missing_latencies(rows)
+
+
+def _missing_latencies(rows: Columns) -> dict[str, str]:
+    latencies = [name for name, metric in METRICS.items() if metric.takes_statistics]
+    if not len(rows):
+        return dict.fromkeys(latencies, "no request was measured")
+    found = dict.fromkeys(latencies, "no measured request got that far")
+    if rows.ok.any() and not np.isfinite(rows.times["first_token"][rows.ok]).any():
+        not_streamed = ("ttft_ms", "ttft_service_ms", "ttfo_ms", "ttfo_service_ms", "tpot_ms", "icl_ms", "stall_max_ms")
+        return found | dict.fromkeys(not_streamed, "the replies were not streamed")
+    found |= dict.fromkeys(("tpot_ms", "output_tokens_per_s_per_user", "icl_ms", "stall_max_ms"), _ONE_TOKEN)
+    if not rows.chunk_sizes.any():
+        found |= dict.fromkeys(("icl_ms", "itl_ms", "stall_max_ms"), "arrival times of chunks were not kept")
+    if not np.isfinite(rows.chunk_tokens).any():
+        found |= dict.fromkeys(("itl_ms", "tpot_adj_ms"), "the engine does not say how many tokens a chunk bears")
+    return found
+
+
+def _shares(series: pd.Series[Any]) -> dict[str, float]:
+    """Share of each value among those known."""
+    known = series.dropna()
+    return {str(name): float(n) / len(known) for name, n in known.astype(object).value_counts().items() if n}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

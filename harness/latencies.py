@@ -1,0 +1,203 @@
+"""Latencies: the observations each distribution is made of, out of the columns of the measured requests.
+
+A request that timed out or did not finish is censored: it counts as +inf for order statistics, and its `bounds` entry
+keeps how long it had lasted. Requests without the event (no token, not streamed, failed before) are left out of that
+metric.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.columns import Columns, Flags, Floats, Ints
+from harness.records import Status
+
+NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """One metric's observations in due order. values: +inf where censored.   bounds: the same, with the least value
+    there.
+
+    clusters: for observations that come several to a request, how many each request gave; None for one each.
+    """
+
+    values: Floats
+    bounds: Floats
+    clusters: Ints | None = None
+
+
+def observe(columns: Columns) -> dict[str, Observations]:
+    """Every distribution of the measured requests, by metric name; empty ones where nothing was observed."""
+    from_due, from_sent = columns.times["due"], columns.times["sent"]
+    end = _end_of_reply(columns)
+    tpot = _tpot(columns, columns.counts["output_tokens"] - 1)
+    return {
+        "ttft_ms": _until(columns, "first_token", from_due),
+        "ttft_service_ms": _until(columns, "first_token", from_sent),
+        "ttfo_ms": _until(columns, "first_answer", from_due),
+        "ttfo_service_ms": _until(columns, "first_answer", from_sent),
+        "ttfb_ms": _plain(columns.times["first_byte"] - from_sent, _offered(columns)),
+        "tpot_ms": tpot,
+        "tpot_adj_ms": _tpot(columns, columns.counts["output_tokens"] - _tokens_of_first_chunk(columns)),
+        "icl_ms": _gaps(columns),
+        "itl_ms": _token_gaps(columns),
+        "stall_max_ms": _longest_gap(columns),
+        "e2e_ms": _ended(columns, end, from_due),
+        "e2e_service_ms": _ended(columns, end, from_sent),
+        "e2e_close_ms": _ended(columns, columns.times["done"], from_due),
+        "norm_latency_ms": _normalised(columns, end),
+        "send_lag_ms": _plain(from_sent - from_due, np.isfinite(from_sent)),
+        "output_tokens_per_s_per_user": _speeds(tpot),
+    }
+
+
+def good(columns: Columns, slo: dict[str, float | None]) -> tuple[Flags, int]:
+    """Which requests succeeded within every limit (ttft_ms, tpot_ms, e2e_ms, stall_ms), and for how many tpot passed
+    unseen.
+
+    A request that lacks the first token, the end or the chunks that a limit needs has not met it; one without a tpot
+    (fewer than two tokens) has.
+    """
+    ttft = (columns.times["first_token"] - columns.times["due"]) / NS_PER_MS
+    e2e = (_end_of_reply(columns) - columns.times["due"]) / NS_PER_MS
+    tpot = _tpot_of_each(columns, columns.counts["output_tokens"] - 1)
+    stall = _longest_gap_of_each(columns) / NS_PER_MS
+    alone = columns.chunk_sizes == 1
+    flags = columns.ok.copy()
+    vacuous = 0
+    for limit, value, passes_unseen in (
+        (slo.get("ttft_ms"), ttft, np.zeros(len(columns), dtype=np.bool_)),
+        (slo.get("e2e_ms"), e2e, np.zeros(len(columns), dtype=np.bool_)),
+        (slo.get("tpot_ms"), tpot, np.isnan(tpot)),
+        (slo.get("stall_ms"), stall, alone),
+    ):
+        if limit is None:
+            continue
+        with np.errstate(invalid="ignore"):
+            flags &= (value <= limit) | passes_unseen
+        vacuous = int((passes_unseen & columns.ok).sum()) if value is tpot else vacuous
+    return flags, vacuous
+
+
+def _offered(columns: Columns) -> Flags:
+    """All that may show a time before the end: everything but what the scenario itself cancelled."""
+    return ~columns.has_status([Status.CANCELLED])
+
+
+def _plain(nanoseconds: Floats, rows: Flags) -> Observations:
+    values = nanoseconds[rows & np.isfinite(nanoseconds)] / NS_PER_MS
+    return Observations(values, values)
+
+
+def _with_censored(nanoseconds: Floats, known: Flags, at_least: Floats, censored: Flags) -> Observations:
+    """Known values and censored ones, in the order of the requests."""
+    rows = known | censored
+    bounds = np.where(censored, at_least, nanoseconds)[rows] / NS_PER_MS
+    return Observations(np.where(censored[rows], np.inf, bounds), bounds)
+
+
+def _until(columns: Columns, event: str, start: Floats) -> Observations:
+    """Time to a first event: seen also in requests that failed or timed out after it."""
+    at = columns.times[event]
+    known = np.isfinite(at) & np.isfinite(start) & _offered(columns)
+    censored = columns.censored & ~np.isfinite(at) & np.isfinite(start)
+    return _with_censored(at - start, known, columns.ended - start, censored)
+
+
+def _end_of_reply(columns: Columns) -> Floats:
+    """The last token; the end of the response where the reply was not streamed."""
+    last = columns.times["last_token"]
+    return np.where(np.isfinite(columns.times["first_token"]) & np.isfinite(last), last, columns.times["done"])
+
+
+def _ended(columns: Columns, end: Floats, start: Floats) -> Observations:
+    known = columns.ok & np.isfinite(end) & np.isfinite(start)
+    return _with_censored(end - start, known, columns.ended - start, columns.censored & np.isfinite(start))
+
+
+def _several_chunks(columns: Columns) -> Flags:
+    """At least two token-bearing chunks; without the lists, a last token later than the first shows it."""
+    later = columns.times["last_token"] > columns.times["first_token"]
+    return np.where(columns.chunk_sizes > 0, columns.chunk_sizes >= 2, later)
+
+
+def _tpot_of_each(columns: Columns, divisor: Floats) -> Floats:
+    """(last - first) / divisor in ms, NaN where a request has none."""
+    enough = _several_chunks(columns) & (columns.counts["output_tokens"] >= 2) & (divisor >= 1)
+    span = columns.times["last_token"] - columns.times["first_token"]
+    return np.where(enough, span / np.where(enough, divisor, 1.0), np.nan) / NS_PER_MS
+
+
+def _tpot(columns: Columns, divisor: Floats) -> Observations:
+    """A censored request that had begun could at best have produced all it was asked for at the moment it was given
+    up.
+    """
+    each = _tpot_of_each(columns, divisor) * NS_PER_MS
+    first = columns.times["first_token"]
+    seen = np.nan_to_num(columns.counts["output_tokens"], nan=1.0)
+    most = np.fmax(columns.counts["requested_output_tokens"], seen + 1)
+    at_least = (columns.ended - first) / np.maximum(most - 1, 1)
+    return _with_censored(each, columns.ok & np.isfinite(each), at_least, columns.censored & np.isfinite(first))
+
+
+def _tokens_of_first_chunk(columns: Columns) -> Floats:
+    first = np.full(len(columns), np.nan)
+    filled = columns.chunk_sizes > 0
+    first[filled] = columns.chunk_tokens[columns.starts[filled]]
+    return first
+
+
+def _longest_gap_of_each(columns: Columns) -> Floats:
+    """In nanoseconds; NaN for fewer than two chunks."""
+    return columns.per_request(columns.gaps, np.fmax, np.nan)
+
+
+def _longest_gap(columns: Columns) -> Observations:
+    longest = _longest_gap_of_each(columns)
+    since_last = columns.ended - columns.times["last_token"]
+    censored = columns.censored & np.isfinite(since_last)
+    return _with_censored(longest, columns.ok & np.isfinite(longest), np.fmax(longest, since_last), censored)
+
+
+def _gaps(columns: Columns) -> Observations:
+    """All gaps between chunks; the wait that a time-out cut off is the last, censored gap of its request."""
+    complete = columns.where(columns.ok | columns.censored)
+    since_last = complete.ended - complete.times["last_token"]
+    cut_off = complete.censored & np.isfinite(since_last) & (complete.chunk_sizes > 0)
+    inside = complete.gap_is_inside
+    after = (complete.starts + complete.chunk_sizes)[cut_off]
+    own_gaps = np.concatenate(([0], np.cumsum(inside)))
+    places = own_gaps[after]
+    values = np.insert(complete.gaps[inside], places, np.inf) / NS_PER_MS
+    bounds = np.insert(complete.gaps[inside], places, since_last[cut_off]) / NS_PER_MS
+    return Observations(values, bounds, np.maximum(complete.chunk_sizes - 1, 0) + cut_off)
+
+
+def _token_gaps(columns: Columns) -> Observations:
+    """Gaps spread over the tokens that ended them, for successful requests whose every chunk has a count."""
+    counted = columns.per_request(np.isfinite(columns.chunk_tokens).astype(np.float64), np.minimum, 0.0) == 1.0
+    chosen = columns.where(columns.ok & counted)
+    inside = chosen.gap_is_inside & (chosen.chunk_tokens >= 1)
+    tokens = chosen.chunk_tokens[inside].astype(np.int64)
+    values = np.repeat(chosen.gaps[inside] / np.maximum(tokens, 1), tokens) / NS_PER_MS
+    borne = np.where(inside, chosen.chunk_tokens, 0.0)
+    return Observations(values, values, chosen.per_request(borne, np.add, 0.0).astype(np.int64))
+
+
+def _normalised(columns: Columns, end: Floats) -> Observations:
+    tokens = columns.counts["output_tokens"]
+    known = columns.ok & np.isfinite(end) & np.isfinite(columns.times["due"]) & (tokens >= 1)
+    values = (end - columns.times["due"])[known] / tokens[known] / NS_PER_MS
+    return Observations(values, values)
+
+
+def _speeds(tpot: Observations) -> Observations:
+    """1000 / tpot; a censored request was slower than its bound, so its speed is at most that: it enters with 0."""
+    with np.errstate(divide="ignore"):
+        values = 1000.0 / tpot.values
+    finite = values[np.isfinite(values)]
+    return Observations(finite, finite)

@@ -1,0 +1,299 @@
+"""From a scenario to what will be run: every model x engine x level x variant x repetition, and the loads of each."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from engines import engine_class
+from engines.base import EngineError, EngineSpec, ModelReference
+from harness.engine_section import EngineBlock, Level, ModelEntry, Variant
+from harness.errors import UsageError
+from harness.limits import override
+from harness.loads import Load, Slo
+from harness.scenario import Scenario
+from harness.scenario_problems import near
+from harness.traffic_section import TrafficClass, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPlan:
+    """One load on one cell.
+
+    index: its number among the cell's loads.   id: its folder, "000-single_user".   load: without lists.
+    workload, slo: of requests without a class.   classes: for `mixed` only, each with its whole workload and slo.
+    limits: those that this trial must hold.   seed: the same for every engine, level and variant.
+    """
+
+    index: int
+    id: str
+    name: str
+    load: Load
+    workload: Workload
+    classes: Mapping[str, TrafficClass]
+    slo: Slo
+    limits: tuple[str, ...]
+    seed: int
+
+    @property
+    def timeout_s(self) -> float:
+        """After this long a request has failed."""
+        return self.load.timeout_s
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is started once. scope: "server" where readings of this machine are the server's, else "client"."""
+
+    index: int
+    id: str
+    model: str | None
+    engine: str
+    level: str | None
+    variant: str | None
+    repetition: int
+    spec: EngineSpec
+    trials: tuple[TrialPlan, ...]
+    scope: str = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A cell that cannot be run, and why."""
+
+    index: int
+    id: str
+    model: str | None
+    engine: str
+    level: str | None
+    variant: str | None
+    repetition: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Combination:
+    block: EngineBlock
+    model: ModelEntry | None
+    level: Level | None
+    variant: str | None
+    repetition: int
+
+    @property
+    def reference(self) -> ModelReference | None:
+        """The model to load: the level's own where it has one."""
+        if self.level is not None and self.level.model is not None:
+            return ModelReference(self.level.model)
+        return None if self.model is None else ModelReference(self.model.name, self.model.revision)
+
+    @property
+    def model_name(self) -> str | None:
+        """The model as the scenario names it, whatever checkpoint a level has."""
+        if self.model is not None:
+            return self.model.name
+        return None if self.reference is None else self.reference.name
+
+
+def expand(
+    scenario: Scenario, *, only: Sequence[str] | None = None, env: Mapping[str, str] | None = None
+) -> list[Cell | Skip]:
+    """Every cell of a scenario in the order in which they run; those that cannot run as Skip.
+
+    only: patterns such as `q8_0` or `llama-server*`; a cell stays if one fits its engine, level, variant, model or a
+    part of its id. Numbers and seeds stay those of the whole matrix.   env: where secrets are looked up by name.
+    Raises UsageError if a pattern fits nothing.
+    """
+    secrets = os.environ if env is None else env
+    combinations = _combinations(scenario)
+    planned = [_cell_or_skip(scenario, one, index, secrets) for index, one in enumerate(combinations)]
+    return planned if not only else _chosen(planned, only)
+
+
+def identity(cell: Cell, plan: TrialPlan, model_hash: str | None = None) -> str:
+    """SHA-256 over everything that decides what a trial measures: equal ones need not be run again."""
+    facts = {
+        "model": None if cell.spec.model is None else [cell.spec.model.name, cell.spec.model.revision],
+        "model_hash": model_hash,
+        "engine": cell.engine,
+        "level": cell.level,
+        "variant": cell.variant,
+        "options": cell.spec.options,
+        "python": cell.spec.python,
+        "load": _json(plan.load),
+        "workload": _json(plan.workload),
+        "classes": {name: [one.weight, _json(one.workload)] for name, one in plan.classes.items()},
+        "seed": plan.seed,
+        "repetition": cell.repetition,
+    }
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def trial_seed(scenario_seed: int, load_index: int, repetition: int) -> int:
+    """The seed of a trial, below 2^63; engine, level and variant are not in it, so that all meet the same requests."""
+    digest = hashlib.sha256(f"trial {scenario_seed} {load_index} {repetition}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def slug(text: str) -> str:
+    """A text as part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.") or "x"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a server's address is this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _combinations(scenario: Scenario) -> list[_Combination]:
+    models: tuple[ModelEntry | None, ...] = scenario.model or (None,)
+    cells = [
+        (block, model, level, variant)
+        for model, block in itertools.product(models, scenario.engines)
+        for level in (block.quantization or (None,))
+        for variant in (block.variants or (None,))
+    ]
+    repetitions = range(1, scenario.repetitions + 1)
+    if scenario.order == "blocks":
+        return [_Combination(*cell, repetition) for cell in cells for repetition in repetitions]
+    return [_Combination(*cell, repetition) for repetition in repetitions for cell in cells]
+
+
+def _cell_or_skip(scenario: Scenario, one: _Combination, index: int, secrets: Mapping[str, str]) -> Cell | Skip:
+    level = None if one.level is None else one.level.level
+    model, engine = one.model_name, one.block.engine
+    cell_id = _cell_id(scenario, one, index)
+    spec = _engine_spec(one, secrets)
+    reason = _cannot(one, spec, secrets)
+    if reason is not None:
+        return Skip(index, cell_id, model, engine, level, one.variant, one.repetition, reason)
+    url = spec.options.get("url")
+    scope = "client" if engine == "http" and url is not None and not is_loopback(url) else "server"
+    trials = tuple(_trials(scenario, one))
+    return Cell(index, cell_id, model, engine, level, one.variant, one.repetition, spec, trials, scope)
+
+
+def _cell_id(scenario: Scenario, one: _Combination, index: int) -> str:
+    model = "" if one.model_name is None else one.model_name.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+    parts = [model, one.block.engine, one.level.level if one.level else "", one.variant or ""]
+    parts += [f"r{one.repetition}"] if scenario.repetitions > 1 else []
+    return "-".join([f"{index:03d}", *(slug(part) for part in parts if part)])
+
+
+def _engine_spec(one: _Combination, secrets: Mapping[str, str]) -> EngineSpec:
+    block = one.block
+    variant = Variant() if one.variant is None else block.variants[one.variant]
+    options: dict[str, Any] = {**block.options, **block.http_options(), **variant.merged_options()}
+    # A variant that says where the server is replaces whatever the block says about it.
+    if variant.url is not None:
+        options.pop("command", None)
+    elif variant.command is not None:
+        options.pop("url", None)
+    return EngineSpec(
+        engine=block.engine,
+        model=one.reference,
+        level=None if one.level is None else one.level.level,
+        options=options,
+        python=None if block.python is None else os.path.expanduser(block.python),
+        env=dict(block.env),
+        headers={header: secrets[name] for header, name in block.headers_env.items() if name in secrets},
+        api_key=None if block.api_key_env is None else secrets.get(block.api_key_env),
+    )
+
+
+def _cannot(one: _Combination, spec: EngineSpec, secrets: Mapping[str, str]) -> str | None:
+    """Why a cell cannot run; None where nothing speaks against it."""
+    block = one.block
+    named = [block.api_key_env] if block.api_key_env else []
+    for name in (*named, *block.headers_env.values()):
+        if name not in secrets:
+            return f"the environment variable {name}, which the scenario names, is not set"
+    try:
+        levels = engine_class(block.engine).levels()
+    except EngineError as error:
+        return str(error)
+    if one.level is None:
+        return None
+    if levels and one.level.level not in levels:
+        return f"{block.engine} has no level `{one.level.level}`; {near(one.level.level, levels)}"
+    if block.engine == "http" and one.level.model is None:
+        return (
+            f"whoever starts the server decides its level, so `{one.level.level}` would change nothing; "
+            "leave `quantization` out, or give each level a `model` of its own"
+        )
+    return None
+
+
+def _trials(scenario: Scenario, one: _Combination) -> Iterator[TrialPlan]:
+    loads = scenario.load if one.block.load is None else one.block.load
+    for index, (load, name) in enumerate(zip(loads, _names(loads), strict=True)):
+        slo = scenario.slo.overridden_by(load.slo)
+        classes = {
+            class_name: each.model_copy(
+                update={
+                    "workload": scenario.workload.overridden_by(each.workload),
+                    "slo": slo.overridden_by(each.slo),
+                }
+            )
+            for class_name, each in (scenario.classes.items() if load.kind == "mixed" else ())
+        }
+        yield TrialPlan(
+            index=index,
+            id=f"{index:03d}-{slug(name)}",
+            name=name,
+            load=load,
+            workload=scenario.workload,
+            classes=classes,
+            slo=slo,
+            limits=override(scenario.limits, load.limits),
+            seed=trial_seed(scenario.seed, index, one.repetition),
+        )
+
+
+def _names(loads: Sequence[Load]) -> list[str]:
+    """A name for each load, no two alike: its own, or its kind with what tells it from others of that kind."""
+    kinds = [load.kind for load in loads]
+    wanted = [load.name or (load.kind if kinds.count(load.kind) == 1 else _telling_name(load)) for load in loads]
+    names: list[str] = []
+    for name in wanted:
+        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        names.append(next(one for one in candidates if one not in names))
+    return names
+
+
+def _telling_name(load: Load) -> str:
+    if load.kind == "single_user":
+        return load.kind
+    if load.kind == "burst":
+        return f"burst-{load.burst_rate:g}" if load.burst_rate is not None else "burst-spike"
+    return f"{load.kind}-rate-{load.rate:g}" if load.rate is not None else f"{load.kind}-users-{load.users}"
+
+
+def _chosen(planned: list[Cell | Skip], only: Sequence[str]) -> list[Cell | Skip]:
+    kept = [cell for cell in planned if any(_fits(cell, pattern) for pattern in only)]
+    for pattern in only:
+        if not any(_fits(cell, pattern) for cell in planned):
+            raise UsageError(f"no cell fits {pattern!r}; there are {', '.join(cell.id for cell in planned)}")
+    return kept
+
+
+def _fits(cell: Cell | Skip, pattern: str) -> bool:
+    names = (cell.model, cell.engine, cell.level, cell.variant)
+    return pattern in cell.id or any(fnmatchcase(name, pattern) for name in (*names, cell.id) if name is not None)
+
+
+def _json(model: Any) -> Any:
+    return None if model is None else model.model_dump(mode="json", by_alias=True, exclude={"slo", "limits", "name"})

@@ -1,0 +1,333 @@
+"""The metrics: name, unit, definition, which way is better, how it is shown. `python -m harness.metrics` writes
+docs/metrics.md.
+
+Two start points. Without a suffix a latency counts from the moment the request was due by the plan, so that waiting
+the client or the server caused is in it; with `_service` it counts from the moment it was sent.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+SCALAR = "value"
+STATISTICS = ("p50", "p90", "p95", "p99", "max", "mean", "min")
+
+
+class Direction(StrEnum):
+    """Which way is better."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    NONE = "none"
+
+
+class Show(StrEnum):
+    """How a value is formatted."""
+
+    TIME = "time"
+    NUMBER = "number"
+    SHARE = "share"
+    BYTES = "bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. takes_statistics: it has a distribution; otherwise one value. unmeasured: why nothing measures it
+    yet.
+    """
+
+    name: str
+    unit: str
+    definition: str
+    direction: Direction
+    show: Show
+    takes_statistics: bool
+    unmeasured: str | None = None
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The names under `statistic` in the summary."""
+        return STATISTICS if self.takes_statistics else (SCALAR,)
+
+
+def _latency(name: str, definition: str) -> Metric:
+    return Metric(name, "ms", definition, Direction.LOWER, Show.TIME, takes_statistics=True)
+
+
+def _scalar(
+    name: str, unit: str, definition: str, direction: Direction, show: Show, unmeasured: str | None = None
+) -> Metric:
+    return Metric(name, unit, definition, direction, show, takes_statistics=False, unmeasured=unmeasured)
+
+
+_NO_ENERGY = "this version does not measure energy yet"
+_NO_QUALITY = "this version does not measure quality yet"
+_NO_PRICES = "this version does not know prices yet"
+
+_LATENCIES = (
+    _latency(
+        "ttft_ms",
+        "Time to first token: arrival of the first token-bearing chunk - due. Replies that are not streamed have none.",
+    ),
+    _latency("ttft_service_ms", "Arrival of the first token-bearing chunk - sent."),
+    _latency("ttfo_ms", "Time to first answer token (content or tool call, not reasoning): its arrival - due."),
+    _latency("ttfo_service_ms", "Arrival of the first answer token - sent."),
+    _latency("ttfb_ms", "Time to first byte: arrival of the first byte of the reply's body - sent."),
+    _latency(
+        "tpot_ms",
+        "Time per output token of a request: (last token - first token) / (output tokens - 1). "
+        "Needs two tokens and two chunks, else there is none.",
+    ),
+    _latency(
+        "tpot_adj_ms",
+        "As tpot_ms, but divided by the tokens after the first chunk: exact when chunks bear several tokens. "
+        "Needs token counts per chunk.",
+    ),
+    _latency(
+        "icl_ms",
+        "Inter-chunk latency: gaps between token-bearing chunks, the gaps of all requests pooled; zero gaps kept.",
+    ),
+    _latency(
+        "itl_ms",
+        "Inter-token latency: each gap / tokens of the chunk that ends it, counted once per token, pooled. "
+        "Only where tokens per chunk are known.",
+    ),
+    _latency("stall_max_ms", "The longest gap between two token-bearing chunks of a request."),
+    _latency("e2e_ms", "End to end: last token - due; for a reply that is not streamed, end of the response - due."),
+    _latency("e2e_service_ms", "As e2e_ms, but from sent."),
+    _latency("e2e_close_ms", "End of the response (with usage and end marker) - due."),
+    _latency("norm_latency_ms", "e2e_ms / output tokens."),
+    _latency("send_lag_ms", "Sent - due: how late this client was. In ttft_ms and e2e_ms it is included."),
+    Metric(
+        "output_tokens_per_s_per_user",
+        "tokens/s",
+        "Speed one user sees: 1000 / tpot_ms of the request.",
+        Direction.HIGHER,
+        Show.NUMBER,
+        takes_statistics=True,
+    ),
+)
+_RATES = (
+    _scalar(
+        "offered_rps",
+        "requests/s",
+        "Requests due in the window / its length. Open loops limited by a number N: (N - 1) / (last due - first due).",
+        Direction.NONE,
+        Show.NUMBER,
+    ),
+    _scalar(
+        "completed_rps",
+        "requests/s",
+        "Successful requests that ended in the window / its length.",
+        Direction.HIGHER,
+        Show.NUMBER,
+    ),
+    _scalar(
+        "goodput_rps",
+        "requests/s",
+        "Good requests due in the window / its length. Good: successful and within every limit of `slo`.",
+        Direction.HIGHER,
+        Show.NUMBER,
+    ),
+    _scalar(
+        "output_tokens_per_s",
+        "tokens/s",
+        "Output tokens of any request that arrived in the window / its length. The tokens of a chunk arrive together.",
+        Direction.HIGHER,
+        Show.NUMBER,
+    ),
+    _scalar(
+        "input_tokens_per_s",
+        "tokens/s",
+        "Prompt tokens of requests whose first token (or whole reply) arrived in the window / its length.",
+        Direction.HIGHER,
+        Show.NUMBER,
+    ),
+    _scalar(
+        "mean_concurrency",
+        "requests",
+        "Mean number of requests between sent and end of response during the window.",
+        Direction.NONE,
+        Show.NUMBER,
+    ),
+    _scalar(
+        "attainment",
+        "share",
+        "Good / measured requests. Failed and timed-out ones are not good; a missing tpot is no fault.",
+        Direction.HIGHER,
+        Show.SHARE,
+    ),
+    _scalar(
+        "error_rate",
+        "share",
+        "Measured requests that failed, were refused, timed out or did not finish / measured requests sent.",
+        Direction.LOWER,
+        Show.SHARE,
+    ),
+    _scalar(
+        "cached_share",
+        "share",
+        "Prompt tokens the engine took from a cache / prompt tokens; a reply from a result cache counts whole.",
+        Direction.NONE,
+        Show.SHARE,
+    ),
+)
+_START_AND_MEMORY = (
+    _scalar(
+        "load_s",
+        "s",
+        "From starting the engine until it is ready, files not in the page cache as far as we know.",
+        Direction.LOWER,
+        Show.NUMBER,
+    ),
+    _scalar("load_warm_s", "s", "The same with the model's files in the page cache.", Direction.LOWER, Show.NUMBER),
+    _scalar(
+        "first_request_ms",
+        "ms",
+        "End-to-end time of the first request after the start, before any warm-up.",
+        Direction.LOWER,
+        Show.TIME,
+    ),
+    _scalar(
+        "rss_peak_bytes",
+        "bytes",
+        "Largest reading during the trial of the resident memory of the engine's processes.",
+        Direction.LOWER,
+        Show.BYTES,
+    ),
+    _scalar(
+        "system_memory_peak_share",
+        "share",
+        "Largest reading during the trial of used / total memory of the machine under test.",
+        Direction.LOWER,
+        Show.SHARE,
+    ),
+    _scalar(
+        "gpu_memory_peak_bytes",
+        "bytes",
+        "Largest readings of used memory of each GPU during the trial, added up.",
+        Direction.LOWER,
+        Show.BYTES,
+    ),
+    _scalar("gpu_memory_peak_share", "share", "The same / total memory of those GPUs.", Direction.LOWER, Show.SHARE),
+)
+_NOT_YET = (
+    _scalar(
+        "energy_j_per_output_token",
+        "J/token",
+        "Energy of the GPUs in the window / output tokens that arrived in it.",
+        Direction.LOWER,
+        Show.NUMBER,
+        _NO_ENERGY,
+    ),
+    _scalar(
+        "kl_mean",
+        "nats",
+        "Mean Kullback-Leibler divergence of the token distribution from the reference's.",
+        Direction.LOWER,
+        Show.NUMBER,
+        _NO_QUALITY,
+    ),
+    _scalar(
+        "top1_agreement",
+        "share",
+        "Share of positions where the most likely token is the reference's.",
+        Direction.HIGHER,
+        Show.SHARE,
+        _NO_QUALITY,
+    ),
+    _scalar(
+        "ppl_ratio",
+        "ratio",
+        "Perplexity / the reference's perplexity on the same tokens.",
+        Direction.LOWER,
+        Show.NUMBER,
+        _NO_QUALITY,
+    ),
+    _scalar(
+        "cost_per_1k_requests_usd",
+        "USD",
+        "Hourly price / good requests per hour * 1000.",
+        Direction.LOWER,
+        Show.NUMBER,
+        _NO_PRICES,
+    ),
+    _scalar(
+        "cost_per_1m_output_tokens_usd",
+        "USD",
+        "Hourly price / output tokens per hour * 1000000.",
+        Direction.LOWER,
+        Show.NUMBER,
+        _NO_PRICES,
+    ),
+)
+
+METRICS = {metric.name: metric for metric in (*_LATENCIES, *_RATES, *_START_AND_MEMORY, *_NOT_YET)}
+SAME_FROM_SENT = ("tpot_ms", "icl_ms", "itl_ms", "stall_max_ms")
+_ALIASES = {f"{name.removesuffix('_ms')}_service_ms": name for name in SAME_FROM_SENT} | {
+    f"{name}_service": METRICS.get(f"{name.removesuffix('_ms')}_service_ms", METRICS[name]).name
+    for name in ("ttft_ms", "ttfo_ms", "e2e_ms", *SAME_FROM_SENT)
+}
+
+
+def find(name: str) -> Metric | None:
+    """The metric of a name as limits may write it; gaps between chunks are the same from due and from sent."""
+    return METRICS.get(_ALIASES.get(name, name))
+
+
+def definitions() -> list[dict[str, str]]:
+    """All metrics as plain dictionaries, for reports."""
+    return [
+        {
+            "name": metric.name,
+            "unit": metric.unit,
+            "definition": metric.definition,
+            "direction": metric.direction.value,
+            "show": metric.show.value,
+            "unmeasured": metric.unmeasured or "",
+        }
+        for metric in METRICS.values()
+    ]
+
+
+_INTRODUCTION = """\
+# Metrics
+
+Generated by `python -m harness.metrics > docs/metrics.md`.
+
+Without a suffix a latency counts from the moment the request was *due* by the plan; with `_service` from the moment
+it was *sent*. Measured requests are those due in the measuring window, each followed to its end. Requests that timed
+out or were unfinished when the trial ended count as slower than any that completed: a quantile that falls among them
+is printed as "> X". Failed requests have no end-to-end latency, but they count in `error_rate`, `attainment` and
+`offered_rps`; a first token that arrived before the failure counts in `ttft_ms`. Cancelled requests have no latency.
+Requests never sent are in no metric and make the trial invalid. Quantiles are the inverse CDF, x_(ceil(n p)), without
+interpolation.
+
+`tpot_ms` weighs every request alike, `icl_ms` and `itl_ms` every gap or token. `tpot_ms`, `icl_ms`, `itl_ms` and
+`stall_max_ms` are the same from due and from sent; limits may write them either way.
+"""
+
+
+def markdown() -> str:
+    """The reference page."""
+    lines = [_INTRODUCTION]
+    groups: Iterable[tuple[str, tuple[Metric, ...]]] = (
+        ("Distributions (`p50`, `p90`, `p95`, `p99`, `max`, `mean`, `min`)", _LATENCIES),
+        ("Rates and shares", _RATES),
+        ("Start and memory", _START_AND_MEMORY),
+        ("Named, not measured yet", _NOT_YET),
+    )
+    for title, group in groups:
+        lines += [f"## {title}", "", "| name | unit | better | definition |", "|---|---|---|---|"]
+        for metric in group:
+            note = f" *Not measured: {metric.unmeasured}.*" if metric.unmeasured else ""
+            lines.append(f"| `{metric.name}` | {metric.unit} | {metric.direction.value} | {metric.definition}{note} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

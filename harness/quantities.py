@@ -1,0 +1,130 @@
+"""Quantities with units as a scenario writes them: `30s`, `500ms`, `24GiB`, `30%`.
+
+Each parser takes what YAML read and gives a number in the base unit, or raises ValueError with one sentence that says
+what to write instead. A bare number is refused: nobody can tell whether 30 means seconds or milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+
+DURATION_UNITS_S = {
+    "us": Decimal("0.000001"),
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
+SIZE_UNITS_BYTES = {
+    "B": Decimal(1),
+    "kB": Decimal(10**3),
+    "MB": Decimal(10**6),
+    "GB": Decimal(10**9),
+    "TB": Decimal(10**12),
+    "KiB": Decimal(2**10),
+    "MiB": Decimal(2**20),
+    "GiB": Decimal(2**30),
+    "TiB": Decimal(2**40),
+}
+SHARE_UNITS = {"%": Decimal("0.01")}
+
+_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
+_QUANTITY = re.compile(rf"\s*(?P<sign>[-+]?)(?P<number>{_NUMBER})\s*(?P<unit>[^\s\d.]*)\s*")
+DURATION_PATTERN = rf"^{_NUMBER} ?(us|ms|s|m|h|d)$"
+
+
+def parse_duration_s(value: object) -> float:
+    """Seconds from a text such as `30s`, `500ms`, `2m`, `1h`."""
+    return _parse(value, DURATION_UNITS_S, ("s", "ms"), "a time")
+
+
+def parse_duration_ms(value: object) -> float:
+    """Milliseconds from a text such as `500ms` or `2s`."""
+    return float(Decimal(repr(parse_duration_s(value))) * 1000)
+
+
+def parse_bytes(value: object) -> int:
+    """Bytes from a text such as `24GiB` (2^30) or `24GB` (10^9)."""
+    return round(_parse(value, SIZE_UNITS_BYTES, ("GiB", "MiB"), "a size"))
+
+
+def parse_share(value: object) -> float:
+    """A share from a percentage such as `30%`."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1:
+        percent = f"{Decimal(repr(value)) * 100:f}".rstrip("0").rstrip(".")
+        raise ValueError(f"{value} has no unit; write `{percent}%` or `{value}%`")
+    return _parse(value, SHARE_UNITS, ("%",), "a share")
+
+
+def format_duration(seconds: float) -> str:
+    """The text that `parse_duration_s` reads back as the same number."""
+    exact = Decimal(repr(seconds))
+    if exact and exact < 1:
+        return f"{_plain(exact * 1000)}ms"
+    return f"{_plain(exact)}s"
+
+
+def format_duration_ms(milliseconds: float) -> str:
+    """The text that `parse_duration_ms` reads back as the same number."""
+    return f"{_plain(Decimal(repr(milliseconds)))}ms"
+
+
+def _plain(number: Decimal) -> str:
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _parse(value: object, units: dict[str, Decimal], likely: tuple[str, ...], noun: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{noun} with its unit is needed, such as `30{likely[0]}`")
+    match = _QUANTITY.fullmatch(str(value))
+    if match is None:
+        raise ValueError(f"{str(value)!r} is not {noun}; write a number and its unit, such as `30{likely[0]}`")
+    number, unit = match["number"], match["unit"]
+    if match["sign"] == "-":
+        raise ValueError(f"{value} is negative; {noun} cannot be")
+    if not unit:
+        readings = " or ".join(f"`{number}{one}`" for one in likely)
+        raise ValueError(f"{value} has no unit; write {readings}")
+    if unit not in units:
+        raise ValueError(f"{str(value)!r} has the unknown unit `{unit}`; {_near_unit(number, unit, units)}")
+    return float(Decimal(number) * units[unit])
+
+
+def _near_unit(number: str, unit: str, units: dict[str, Decimal]) -> str:
+    folded = {name.casefold(): name for name in units}
+    near = get_close_matches(unit.casefold(), folded, n=1, cutoff=0.5)
+    hint = f"did you mean `{number}{folded[near[0]]}`? " if near else ""
+    return f"{hint}known are {', '.join(units)}"
+
+
+def _more_than_zero(value: float) -> float:
+    if value <= 0:
+        raise ValueError("must be more than 0")
+    return value
+
+
+def _duration_schema(*examples: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": list(examples)})
+
+
+_SECONDS: Any = (
+    BeforeValidator(parse_duration_s),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    _duration_schema("30s", "500ms", "2m"),
+)
+Seconds = Annotated[float, *_SECONDS]
+PositiveSeconds = Annotated[float, *_SECONDS, AfterValidator(_more_than_zero)]
+PositiveMilliseconds = Annotated[
+    float,
+    BeforeValidator(parse_duration_ms),
+    AfterValidator(_more_than_zero),
+    PlainSerializer(format_duration_ms, return_type=str, when_used="json"),
+    _duration_schema("500ms", "2s"),
+]

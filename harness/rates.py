@@ -1,0 +1,186 @@
+"""Rates and shares over the measuring window: counted by when things happened, not by which request they belong to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.columns import CENSORED, FAILED, Columns, Flags, Floats, measured
+from harness.latencies import good
+from harness.records import Loop, Status
+
+NS_PER_S = 1e9
+BINS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The measuring window [start_ns, end_ns) as offsets from T0, and in words."""
+
+    start_ns: float
+    end_ns: float
+    text: str
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return (self.end_ns - self.start_ns) / NS_PER_S
+
+    def edges(self) -> Floats:
+        """Ends of BINS equal parts, shape (BINS + 1,), nanoseconds."""
+        return np.linspace(self.start_ns, self.end_ns, BINS + 1)
+
+    def holds(self, moments: Floats) -> Flags:
+        """Which moments lie in it; NaN does not."""
+        return (moments >= self.start_ns) & (moments < self.end_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """An amount per something. bins: the amount in equal parts of the window, None where parts make no sense.
+
+    per: seconds of the window, or the denominator.   n: requests it is made of.   at_least: some amounts are unknown.
+    """
+
+    amount: float
+    per: float
+    n: int
+    bins: Floats | None = None
+    at_least: bool = False
+
+    @property
+    def value(self) -> float:
+        """amount / per; NaN for an empty denominator."""
+        return self.amount / self.per if self.per > 0 else math.nan
+
+
+def window_of(trial: dict[str, Any], columns: Columns) -> Window:
+    """The window of a trial: as planned, or from the first measured due time to the last measured end.
+
+    The second where the trial is limited by a number of requests. A planned window that the trial did not live
+    through ends with the last event.
+    """
+    planned = trial["window"]
+    rows = measured(columns)
+    if planned["end_ns"] is None:
+        if not len(rows):
+            return Window(0.0, 0.0, "empty: nothing was measured")
+        start, end = float(np.nanmin(rows.times["due"])), float(np.nanmax(rows.ended)) + 1
+        return Window(start, end, f"first due to last done, {(end - start) / NS_PER_S:.3f} s")
+    start, end = float(planned["start_ns"]), float(planned["end_ns"])
+    if trial["status"] != "complete" and len(columns):
+        last = float(np.nanmax(columns.ended)) if np.isfinite(columns.ended).any() else start
+        end = max(start, min(end, last))
+    return Window(start, end, f"{start / NS_PER_S:g} s to {end / NS_PER_S:g} s")
+
+
+def rates(columns: Columns, window: Window, trial: dict[str, Any]) -> dict[str, Rate]:
+    """Every rate, by metric name. columns: all requests of all phases (of one class)."""
+    rows = measured(columns)
+    done_ok = columns.times["done"][columns.ok & window.holds(columns.times["done"])]
+    tokens, unknown = output_tokens_in(columns, window.edges())
+    prompts, prompt_unknown = _prompt_tokens_in(columns, window)
+    found = {
+        "offered_rps": _offered(rows, window, trial),
+        "completed_rps": Rate(
+            float(len(done_ok)),
+            window.seconds,
+            len(done_ok),
+            np.histogram(done_ok, window.edges())[0].astype(np.float64),
+        ),
+        "output_tokens_per_s": Rate(float(tokens.sum()), window.seconds, len(rows), tokens, unknown),
+        "input_tokens_per_s": Rate(float(prompts.sum()), window.seconds, len(rows), prompts, prompt_unknown),
+        "mean_concurrency": Rate(_busy_seconds(columns, window), window.seconds, len(rows)),
+    }
+    cached = _cached(rows)
+    return found | ({"cached_share": cached} if cached is not None else {})
+
+
+def shares(columns: Columns, slo: dict[str, float | None]) -> dict[str, Flags]:
+    """Flags per measured request in due order, by metric name; no attainment without limits. columns: measured
+    requests.
+    """
+    found = {"error_rate": columns.has_status(FAILED)}
+    if any(limit is not None for limit in slo.values()):
+        found["attainment"] = good(columns, slo)[0]
+    return found
+
+
+def output_tokens_in(columns: Columns, edges: Floats) -> tuple[Floats, bool]:
+    """Output tokens that arrived between neighbouring edges, and whether some requests' counts are unknown.
+
+    Counts per chunk are scaled to the request's total; without them its chunks count alike; without chunks its tokens
+    are spread evenly between first and last token, or all arrive at the end of a reply that was not streamed.
+    """
+    per_chunk = _chunk_weights(columns)
+    arrived = np.histogram(columns.chunk_ns, edges, weights=np.nan_to_num(per_chunk))[0]
+    total = columns.counts["output_tokens"]
+    whole = (columns.chunk_sizes == 0) & np.isfinite(total)
+    first, last = columns.times["first_token"], columns.times["last_token"]
+    spread = whole & (last > first)
+    at_once = whole & ~spread & np.isfinite(columns.ended)
+    arrived = arrived + np.histogram(columns.ended[at_once], edges, weights=total[at_once])[0]
+    if spread.any():
+        start, length, amount = first[spread], (last - first)[spread], total[spread]
+        until = [float((amount * np.clip((edge - start) / length, 0.0, 1.0)).sum()) for edge in edges]
+        arrived = arrived + np.diff(until)
+    unknown = bool(np.isnan(per_chunk).any() or (columns.ok & (columns.chunk_sizes == 0) & np.isnan(total)).any())
+    return arrived.astype(np.float64), unknown
+
+
+def _chunk_weights(columns: Columns) -> Floats:
+    """Tokens of every chunk, NaN where nobody counted."""
+    sizes = columns.chunk_sizes
+    total = columns.counts["output_tokens"]
+    counted = columns.per_request(columns.chunk_tokens, np.add, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = np.where(np.isfinite(total) & (counted > 0), total / counted, 1.0)
+        even = total / sizes
+    by_count = columns.chunk_tokens * np.repeat(scale, sizes)
+    return np.where(np.repeat(np.isfinite(counted) & (counted > 0), sizes), by_count, np.repeat(even, sizes))
+
+
+def _offered(rows: Columns, window: Window, trial: dict[str, Any]) -> Rate:
+    n = len(rows)
+    if trial["window"]["end_ns"] is None and trial["loop"] == Loop.OPEN:
+        due = rows.times["due"]
+        return Rate(n - 1.0, float(np.ptp(due)) / NS_PER_S if n > 1 else 0.0, n)
+    return Rate(float(n), window.seconds, n)
+
+
+def _prompt_tokens_in(columns: Columns, window: Window) -> tuple[Floats, bool]:
+    first = columns.times["first_token"]
+    moment = np.where(np.isfinite(first), first, np.where(columns.ok, columns.times["done"], np.nan))
+    inside = window.holds(moment)
+    tokens = columns.counts["prompt_tokens"][inside]
+    arrived = np.histogram(moment[inside], window.edges(), weights=np.nan_to_num(tokens))[0]
+    return arrived.astype(np.float64), bool(np.isnan(tokens).any())
+
+
+def _busy_seconds(columns: Columns, window: Window) -> float:
+    sent = columns.times["sent"]
+    inside = np.minimum(columns.ended, window.end_ns) - np.maximum(sent, window.start_ns)
+    return float(np.nansum(np.maximum(inside, 0.0))) / NS_PER_S
+
+
+def _cached(rows: Columns) -> Rate | None:
+    """None when the engine says nothing about its caches."""
+    prompt = rows.counts["prompt_tokens"]
+    taken = np.where(rows.cached, prompt, rows.counts["cached_tokens"])
+    known = np.isfinite(taken) & np.isfinite(prompt)
+    if not known.any():
+        return None
+    return Rate(float(taken[known].sum()), float(prompt[known].sum()), int(known.sum()))
+
+
+def counts(columns: Columns) -> dict[str, int]:
+    """How many measured requests ended in each way, zero ones left out."""
+    return {status.value: n for status in Status if (n := int(columns.has_status([status]).sum()))}
+
+
+def censored_share(columns: Columns) -> float:
+    """Share of requests of which only a least duration is known."""
+    return float(columns.has_status(CENSORED).mean()) if len(columns) else 0.0

@@ -1,0 +1,95 @@
+"""Results: everything a report shows of a stored run, derived from its records. It can be derived again, later and
+elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness import gate, metrics
+from harness.analysis import KEYS, StoredTrial, summarise
+from harness.errors import ExitCode
+from harness.facts import facts_of
+from harness.gate import Group, Verdict
+from harness.series import series_of
+from harness.validity import Level, Validity, judge, unmeasured
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What was found out about a run.
+
+    summary: `analysis.COLUMNS`.   validity: per trial with records, keyed like facts by (cell id, trial id).
+    facts: see `facts.facts_of`.   verdicts: of the limits.   series: plot data, see `series.series_of`.
+    definitions: of all metrics.   exit_code: as if the run ended now.
+    """
+
+    manifest: dict[str, Any]
+    summary: pd.DataFrame
+    validity: dict[tuple[str, str], Validity]
+    facts: dict[tuple[str, str], dict[str, Any]]
+    verdicts: list[Verdict]
+    series: dict[tuple[str, str], dict[str, Any]]
+    exit_code: ExitCode
+    definitions: list[dict[str, str]] = field(default_factory=metrics.definitions)
+
+
+def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial]) -> Results:
+    """All results of a run. trials: those that left records; the others are judged by the manifest alone."""
+    validity = {key: unmeasured(trial) for key, _, trial in _entries(manifest) if trial["status"] != "pending"}
+    facts, series = {}, {}
+    for one in trials:
+        key = (one.cell["id"], one.trial["id"])
+        records = one.records()
+        validity[key] = judge(one.trial, records, one.trial.get("client"))
+        facts[key] = facts_of(one.cell, one.trial, records)
+        series[key] = series_of(one.trial, records, one.samples())
+    groups = _groups(manifest, validity, facts)
+    limits = [text for group in groups for text in group.limits]
+    summary = summarise(trials, gate.extra_statistics(limits))
+    verdicts = gate.judge_all(groups, summary)
+    return Results(manifest, summary, validity, facts, verdicts, series, _exit_code(manifest, verdicts, validity))
+
+
+def _entries(manifest: dict[str, Any]) -> list[tuple[tuple[str, str], dict[str, Any], dict[str, Any]]]:
+    """((cell id, trial id), cell, trial) of everything planned."""
+    cells = manifest["cells"]
+    return [((cell["id"], trial["id"]), cell, trial) for cell in cells for trial in cell.get("trials", ())]
+
+
+def _groups(
+    manifest: dict[str, Any],
+    validity: Mapping[tuple[str, str], Validity],
+    facts: Mapping[tuple[str, str], dict[str, Any]],
+) -> list[Group]:
+    """Repetitions of a trial as one group, whose validity is the worst of theirs. Skipped cells have nothing to
+    judge.
+    """
+    found: dict[tuple[str, ...], Group] = {}
+    for key, cell, trial in _entries(manifest):
+        if cell["status"] == "skipped" or key not in validity:
+            continue
+        keys = tuple(str(value or "") for value in (*(cell[name] for name in KEYS[:-1]), trial["load"]))
+        gone = dict.fromkeys(metrics.METRICS, f"the trial is {trial['status']}")
+        missing = facts[key]["missing"] if key in facts else gone
+        before = found.get(keys)
+        levels = {validity[key].verdict} | ({before.validity} if before else set())
+        worst = next(level for level in (Level.INVALID, Level.WARN, Level.VALID) if level in levels)
+        found[keys] = Group(keys, tuple(trial.get("limits") or ()), worst, before.missing if before else missing)
+    return list(found.values())
+
+
+def _exit_code(
+    manifest: dict[str, Any], verdicts: Sequence[Verdict], validity: Mapping[tuple[str, str], Validity]
+) -> ExitCode:
+    if manifest["status"] == "interrupted":
+        return ExitCode.INTERRUPTED
+    failed = sum(cell["status"] == "failed" for cell in manifest["cells"])
+    failed += sum(trial["status"] == "failed" for _, _, trial in _entries(manifest))
+    decide = (manifest.get("scenario") or {}).get("decide") or "all"
+    return gate.exit_code(verdicts, [found.verdict for found in validity.values()], decide=decide, failed_cells=failed)

@@ -1,0 +1,182 @@
+"""The scenario file as frozen models, and `load`, which reads one and tells every problem in it with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
+
+from harness.engine_section import EngineBlock, Level, ModelEntry, Ready, Variant
+from harness.errors import Problem, ScenarioError
+from harness.loads import LimitText, LoadItem, Slo
+from harness.quantities import PositiveSeconds
+from harness.scenario_problems import cross_problems, in_order, problems_of
+from harness.scenario_source import read
+from harness.strict_model import AlsoAccepts, FreeText, Integer, Name, NotBuilt, StrictModel, listed
+from harness.traffic_section import Sampling, TrafficClass, Workload
+
+DEFAULT_SEED = 20_240_517
+
+
+def _model_from_text(value: Any) -> Any:
+    return [{"name": item} if isinstance(item, str) else item for item in listed(value)]
+
+
+class Telemetry(StrictModel):
+    """What is read beside the requests."""
+
+    interval_s: PositiveSeconds = Field(
+        default=0.5, alias="interval", description="Time between two readings.", examples=["500ms"]
+    )
+    gpus: NotBuilt = Field(default=None, description="The GPUs to read.")
+    metrics_urls: NotBuilt = Field(default=None, description="Pages of servers to read.")
+
+
+class Budget(StrictModel):
+    """What a run may use; a plan that exceeds it is refused beforehand."""
+
+    requests: Annotated[Integer, Field(ge=1)] | None = Field(
+        default=None, description="Requests in all.", examples=[10000]
+    )
+    tokens: Annotated[Integer, Field(ge=1)] | None = Field(
+        default=None, description="Prompt and output tokens.", examples=[1000000]
+    )
+    time_s: PositiveSeconds | None = Field(default=None, alias="time", description="Time in all.", examples=["1h"])
+    usd: NotBuilt = Field(default=None, description="Money.")
+
+
+class Scenario(StrictModel):
+    """A whole scenario, `extends`, `--set` and defaults applied."""
+
+    version: Literal[1] = Field(default=1, description="Version of this grammar.")
+    extends: str | None = Field(
+        default=None, description="Another file that this one is merged over.", examples=["base.yaml"]
+    )
+    name: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][\w.-]*$", description="Name of the run; the file's name where absent."
+    )
+    description: str = Field(default="", description="What the scenario is for.")
+    labels: dict[str, FreeText] = Field(default={}, description="Free `key: value` pairs that index history.")
+    instance: str | None = Field(default=None, description="Name of the machine under test in the price catalogue.")
+    model: Annotated[
+        tuple[ModelEntry, ...],
+        BeforeValidator(_model_from_text),
+        AlsoAccepts({"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"$ref": "#/$defs/ModelEntry"}),
+    ] = Field(
+        default=(), description="The model or models; also gives the tokenizer for `http` engines.", examples=["tiny"]
+    )
+    engines: tuple[EngineBlock, ...] = Field(
+        min_length=1, description="The engines to measure.", examples=["[{engine: llama-server}]"]
+    )
+    workload: Workload = Field(default=Workload(), description="What is asked.")
+    classes: dict[Name, TrafficClass] = Field(default={}, description="Name to class, for `kind: mixed`.")
+    load: tuple[LoadItem, ...] = Field(
+        min_length=1, description="How it is asked; each is a trial.", examples=["[{kind: single_user, requests: 20}]"]
+    )
+    slo: Slo = Field(default=Slo(), description="What one request must hold to be good.")
+    limits: tuple[LimitText, ...] = Field(
+        default=(), description="What the run must hold.", examples=[["ttft_ms p95 <= 500", "error_rate <= 0.01"]]
+    )
+    decide: Literal["all", "any"] = Field(
+        default="all", description="`any`: one cell that holds is enough; the others are ranked out."
+    )
+    repetitions: Annotated[Integer, Field(ge=1)] = Field(default=1, description="How often the whole matrix is run.")
+    order: Literal["interleaved", "blocks"] = Field(
+        default="interleaved",
+        description="`interleaved`: the whole matrix again and again, so that drift hits all; `blocks`: cell by cell.",
+    )
+    restart: Literal["per_cell", "per_trial"] = Field(
+        default="per_cell", description="When an engine is started afresh."
+    )
+    quality: NotBuilt = Field(default=None, description="How good the replies are.")
+    telemetry: Telemetry = Field(default=Telemetry(), description="What is read beside the requests.")
+    compare: NotBuilt = Field(default=None, description="Defaults of `harness compare`.")
+    history: NotBuilt = Field(default=None, description="Defaults of `harness history` and `harness regress`.")
+    plan: NotBuilt = Field(default=None, description="Defaults of `harness plan`.")
+    budget: Budget = Field(default=Budget(), description="What a run may use.")
+    seed: Annotated[Integer, Field(ge=0)] = Field(
+        default=DEFAULT_SEED, description="Fixes every draw; the default is a constant."
+    )
+
+    _source: Path = PrivateAttr(default=Path("scenario.yaml"))
+
+    @property
+    def source(self) -> Path:
+        """The file it was read from."""
+        return self._source
+
+    @property
+    def title(self) -> str:
+        """Its name, or the file's."""
+        return self.name or self._source.stem
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that decides the run, as JSON-able data that is itself a scenario; without any secret's value."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def with_labels(self, labels: Mapping[str, str]) -> Scenario:
+        """The same scenario with more labels."""
+        return self.model_copy(update={"labels": {**self.labels, **labels}})
+
+
+def load(
+    path: str | Path,
+    *,
+    sets: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> Scenario:
+    """Read a scenario file.
+
+    sets: `a.b.0.c=value`, applied last.   labels: `key=value`, added.   env: for `${VAR}`; None: this process' own.
+    Raises ScenarioError with every problem found.
+    """
+    source = read(Path(path), sets=sets, labels=labels, env=env)
+    problems = [*source.problems]
+    scenario: Scenario | None = None
+    if source.tree is not None:
+        try:
+            scenario = Scenario.model_validate(source.data)
+        except ValidationError as error:
+            problems += problems_of(error, source.tree)
+        problems += cross_problems(source.tree)
+    if problems or scenario is None:
+        raise ScenarioError(in_order(problems))
+    scenario._source = Path(path)
+    return scenario
+
+
+def restore(resolved: Mapping[str, Any], source: Path) -> Scenario:
+    """The scenario that `Scenario.resolved` wrote down, as a manifest keeps it.
+
+    Raises ScenarioError if it is of another grammar.
+    """
+    try:
+        scenario = Scenario.model_validate(resolved)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        raise ScenarioError(
+            [Problem(str(one["msg"]), ".".join(str(step) for step in one["loc"]), str(source)) for one in details]
+        ) from error
+    scenario._source = source
+    return scenario
+
+
+__all__ = [
+    "DEFAULT_SEED",
+    "Budget",
+    "EngineBlock",
+    "Level",
+    "ModelEntry",
+    "Ready",
+    "Sampling",
+    "Scenario",
+    "Telemetry",
+    "TrafficClass",
+    "Variant",
+    "Workload",
+    "load",
+    "restore",
+]

@@ -1,0 +1,204 @@
+"""What pydantic found, and what no single model can see, as sentences with a place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from harness.errors import Problem
+from harness.limits import parse_limit
+from harness.strict_model import MISSING_KEY, NOT_BUILT, UNKNOWN_KEY
+from harness.yaml_nodes import Node, Place, join
+
+_LIST_KINDS = ("tuple_type", "list_type")
+_MAPPING_KINDS = ("model_type", "model_attributes_type", "dict_type")
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def problems_of(error: ValidationError, tree: Node) -> list[Problem]:
+    """Every mistake, in the order of the file; the same mistake in several expanded loads once."""
+    found: dict[str, Problem] = {}
+    for details in error.errors(include_url=False):
+        if details["type"] == "too_short" and details["input"]:
+            continue  # Not empty: its items are wrong, and that is told already.
+        place, key = _locate(tree, details)
+        problem = place.problem(_message(details, key), key)
+        found.setdefault(str(problem), problem)
+    return list(found.values())
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """By line within each file, files in the order in which they first occur."""
+    listed = list(problems)
+    files = list(dict.fromkeys(problem.file for problem in listed))
+    return sorted(listed, key=lambda one: (files.index(one.file), one.line or 0, one.column or 0))
+
+
+def near(wrong: str, known: Iterable[str]) -> str:
+    """What to write instead of a word that is not known."""
+    words = sorted(known)
+    match = get_close_matches(wrong, words, n=1, cutoff=0.5)
+    return f"did you mean `{match[0]}`?" if match else f"known are {', '.join(words)}"
+
+
+def cross_problems(tree: Node) -> Iterator[Problem]:
+    """Mistakes between sections: limits of classes that do not exist, mixed loads without classes, no model."""
+    top = _children(tree)
+    classes = _children(top.get("classes"))
+    yield from _limit_classes(top.get("limits"), "limits", classes)
+    for path, load in _loads(top):
+        keys = _children(load)
+        yield from _limit_classes(keys.get("limits"), join(path, "limits"), classes)
+        kind = keys.get("kind")
+        if kind is not None and kind.value == "mixed" and not classes:
+            yield kind.place.problem(
+                "`mixed` needs `classes`; add them, or write `kind: sustained`", join(path, "kind")
+            )
+    yield from _missing_models(top)
+
+
+def _loads(top: Mapping[str, Node]) -> Iterator[tuple[str, Node]]:
+    for i, load in enumerate(_items(top.get("load"))):
+        yield load.written or f"load.{i}", load
+    for i, block in enumerate(_items(top.get("engines"))):
+        for j, load in enumerate(_items(_children(block).get("load"))):
+            yield load.written or f"engines.{i}.load.{j}", load
+
+
+def _limit_classes(limits: Node | None, path: str, classes: Mapping[str, Node]) -> Iterator[Problem]:
+    for i, node in enumerate(_items(limits)):
+        if not isinstance(node.value, str):
+            continue
+        try:
+            name = parse_limit(node.value).class_name
+        except ValueError:
+            continue  # The model tells what is wrong with it.
+        if name is not None and name not in classes:
+            hint = near(name, classes) if classes else "there are no `classes`"
+            yield node.place.problem(f"there is no class `{name}`; {hint}", join(path, i))
+
+
+def _missing_models(top: Mapping[str, Node]) -> Iterator[Problem]:
+    named = top.get("model")
+    if named is not None and named.value not in (None, []):
+        return
+    for i, block in enumerate(_items(top.get("engines"))):
+        keys = _children(block)
+        engine = keys.get("engine")
+        if engine is not None and engine.value == "llama-server" and not _every_level_has_a_model(keys):
+            message = f"`{engine.value}` needs a model; write `model: tiny`, or a folder, `.gguf` file or hub id"
+            yield engine.place.problem(message, f"engines.{i}.engine")
+
+
+def _every_level_has_a_model(keys: Mapping[str, Node]) -> bool:
+    levels = _items(keys.get("quantization"))
+    return bool(levels) and all("model" in _children(level) for level in levels)
+
+
+def _children(node: Node | None) -> Mapping[str, Node]:
+    return node.value if node is not None and isinstance(node.value, dict) else {}
+
+
+def _items(node: Node | None) -> list[Node]:
+    return node.value if node is not None and isinstance(node.value, list) else []
+
+
+def _locate(tree: Node, details: ErrorDetails) -> tuple[Place, str]:
+    """The place and the dotted key of an error; names of alternatives, which are not in the file, are skipped."""
+    node, key = tree, ""
+    steps = details["loc"]
+    for position, step in enumerate(steps):
+        value, last = node.value, position == len(steps) - 1
+        if isinstance(value, dict) and step in value:
+            node = value[str(step)]
+            key = node.written or join(key, step)
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            node = value[step]
+            key = node.written or join(key, step)
+        elif last and details["type"] in (MISSING_KEY, "missing"):
+            return node.anchor, join(key, step)
+    at_key = details["type"] in (UNKNOWN_KEY, NOT_BUILT) or isinstance(node.value, dict)
+    return (node.anchor if at_key else node.place), key
+
+
+def _message(details: ErrorDetails, key: str) -> str:
+    kind, context = details["type"], details.get("ctx", {})
+    shown = _shown(details.get("input"))
+    if kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        return f"must be {words} {context[name]:g}, found {shown}"
+    if kind == "literal_error":
+        return f"must be {_either(context['expected'])}, found {shown}{_did_you_mean(details, context['expected'])}"
+    if kind == "union_tag_invalid":
+        tag = str(context["tag"])
+        return (
+            f"unknown {context['discriminator'].strip(_QUOTE)} `{tag}`; {near(tag, _words(context['expected_tags']))}"
+        )
+    if kind == "union_tag_not_found":
+        name = context["discriminator"].strip(_QUOTE)
+        return f"needs `{name}`, such as `{name}: {_FIRST[name]}`"
+    if kind == NOT_BUILT:
+        message = details["msg"]
+        return message if message.startswith("`") else f"`{key.rpartition('.')[2]}` {message}"
+    simple = _SIMPLE.get(kind)
+    return simple(shown) if simple else details["msg"]
+
+
+_QUOTE = "'"
+_FIRST = {"kind": "single_user", "dist": "fixed"}
+_SIMPLE: dict[str, Callable[[str], str]] = (
+    dict.fromkeys(_LIST_KINDS, lambda shown: f"must be a list, found {shown}; write `[...]` or a `- ` before each item")
+    | dict.fromkeys(_MAPPING_KINDS, lambda shown: f"must be a mapping of keys, found {shown}")
+    | {
+        "float_type": lambda shown: f"must be a number, found {shown}{_quoted_number(shown)}",
+        "int_type": lambda shown: f"must be a whole number, found {shown}{_quoted_number(shown)}",
+        "bool_type": lambda shown: f"must be true or false, found {shown}",
+        "string_type": lambda shown: f"must be a text, found {shown}; put it in quotes",
+        "finite_number": lambda shown: f"must be a finite number, found {shown}",
+        "too_short": lambda _: "must not be empty",
+        "string_too_short": lambda _: "must not be empty",
+        "string_pattern_mismatch": lambda shown: f"has signs that are not allowed here: {shown}",
+        "path_type": lambda shown: f"must be a path, found {shown}",
+    }
+)
+
+
+def _quoted_number(shown: str) -> str:
+    inside = shown.strip("'")
+    number = inside.replace(".", "", 1).isdecimal()
+    return f"; write {inside} without quotes" if number and shown.startswith("'") else ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _words(expected: str) -> list[str]:
+    return [word.strip(" '") for word in expected.replace(" or ", ",").split(",") if word.strip(" '")]
+
+
+def _either(expected: str) -> str:
+    return " or ".join(f"`{word}`" for word in _words(expected))
+
+
+def _did_you_mean(details: ErrorDetails, expected: str) -> str:
+    match = get_close_matches(str(details.get("input")), _words(expected), n=1, cutoff=0.6)
+    return f"; did you mean `{match[0]}`?" if match else ""

@@ -1,0 +1,294 @@
+"""Statistics for measurements that depend on each other: quantiles, means, shares and rates, each with a 95 % interval.
+
+Pure: arrays in, `Estimate` out. Requests that queue behind each other carry less information than their number says,
+so every interval uses the effective sample size. A run is an array in the order in which its requests fell due;
+several runs are pooled without correlating the end of one with the start of the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+ALPHA = 0.05
+GUARD_LEVELS = (0.5, 0.75, 0.9)
+MAX_CENSORED_SHARE_FOR_MEAN = 0.001
+MIN_RUNS_FOR_SPREAD = 3
+SPREAD_FACTOR = 1.5
+
+
+class Bound(StrEnum):
+    """What an estimate is: a number with its interval, or only a statement that the truth is above or below."""
+
+    POINT = "point"
+    LOWER = "lower"
+    UPPER = "upper"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and how well it is known.
+
+    value: NaN unless bound is "point".   low, high: ends of the 95 % interval, NaN where it is unknown, infinite where
+    it is open.   bound: "lower": the truth is above `low`; "upper": it is below `high` (and above `low` if finite).
+    n: observations.   n_eff: independent observations they are worth.   needed: effective observations for a point.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    bound: Bound = Bound.POINT
+    n: int = 0
+    n_eff: float = math.nan
+    needed: int | None = None
+
+
+def quantile(values: Floats, p: float) -> float:
+    """The inverse-CDF quantile x_(ceil(n p)): always an observed value, no interpolation; NaN of nothing."""
+    if len(values) == 0:
+        return math.nan
+    rank = quantile_rank(len(values), p)
+    return float(np.partition(values, rank - 1)[rank - 1])
+
+
+def quantile_rank(n: int, p: float) -> int:
+    """The rank ceil(n p), from 1; the tolerance keeps 100 * 0.07 = 7.000000000000001 at 7."""
+    return min(n, max(1, math.ceil(n * p - 1e-9)))
+
+
+def floor_two_sided(p: float, alpha: float = ALPHA) -> int:
+    """The least effective n for which a quantile has a two-sided distribution-free interval: ln(alpha/2) / ln(p)."""
+    tail = max(p, 1 - p)
+    return math.ceil(math.log(alpha / 2) / math.log(tail))
+
+
+def floor_upper(p: float, alpha: float = ALPHA) -> int:
+    """The least effective n for which a quantile has a one-sided upper bound: ln(alpha) / ln(p)."""
+    return math.ceil(math.log(alpha) / math.log(p))
+
+
+def autocorrelation_time(series: Floats) -> float:
+    """The integrated autocorrelation time 1 + 2 sum rho_k, summed over Geyer's initial positive sequence; at least
+    1.
+    """
+    n = len(series)
+    if n < 4:
+        return 1.0
+    centred = series - series.mean()
+    variance = float(centred @ centred) / n
+    if variance <= 1e-15 * max(1.0, float(np.abs(series).max()) ** 2):
+        return 1.0
+    size = 1 << (2 * n - 1).bit_length()
+    spectrum = np.fft.rfft(centred, size)
+    covariance = np.fft.irfft(spectrum * np.conj(spectrum), size)[:n] / n
+    rho = covariance / covariance[0]
+    pairs = rho[: n - n % 2].reshape(-1, 2).sum(axis=1)
+    negative = np.flatnonzero(pairs <= 0)
+    end = int(negative[0]) if len(negative) else len(pairs)
+    return max(1.0, float(2 * pairs[:end].sum() - 1))
+
+
+def effective_size(values: Floats, levels: Sequence[float]) -> float:
+    """The effective size for quantiles: the least n / tau over indicator series 1{x <= q_u} of the given levels.
+
+    Formula: quantile ESS (Vehtari et al. 2021) with Geyer's truncation. +inf among the values is allowed.
+    """
+    n = len(values)
+    if n == 0:
+        return 0.0
+    ordered = np.sort(values)
+    cuts = (ordered[quantile_rank(n, level) - 1] for level in levels)
+    return min(n / autocorrelation_time((values <= cut).astype(np.float64)) for cut in cuts)
+
+
+def effective_size_clustered(values: Floats, cluster_sizes: NDArray[np.int64], levels: Sequence[float]) -> float:
+    """The same where the values come in clusters (the gaps of one reply), consecutive, in the order of the clusters.
+
+    m = p (1 - p) N^2 / (J var(s) tau), with s_j = sum over cluster j of (1{x <= q_u} - p) and tau over the s_j.
+    """
+    n = len(values)
+    sizes = cluster_sizes[cluster_sizes > 0]
+    if n == 0:
+        return 0.0
+    starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+    ordered = np.sort(values)
+
+    def size_at(level: float) -> float:
+        below = (values <= ordered[quantile_rank(n, level) - 1]).astype(np.float64)
+        share = float(below.mean())
+        sums = np.add.reduceat(below - share, starts)
+        spread = float(sums.var()) * len(sums) * autocorrelation_time(sums)
+        return n if spread <= 1e-12 else min(float(n), share * (1 - share) * n * n / spread)
+
+    return min(size_at(level) for level in levels)
+
+
+def quantile_estimate(
+    runs: Sequence[Floats],
+    p: float,
+    *,
+    bounds: Sequence[Floats] | None = None,
+    n_eff: float | None = None,
+    m_cap: float | None = None,
+    alpha: float = ALPHA,
+) -> Estimate:
+    """A quantile of all runs together, with its interval.
+
+    runs: values in due order; +inf where only a lower bound is known (censored).   bounds: the same with that lower
+    bound in place of +inf.   n_eff: effective size if already known.   m_cap: an upper limit for it (a queue that
+    mixes slowly). Below the floor of C.3 no point is given: an upper bound where one exists, else a lower one. A rank
+    among censored values is a lower bound: every true value is above its own bound, so order statistics of the bounds
+    are below the true ones.
+    """
+    pooled = np.concatenate([*runs, np.empty(0)])
+    n = len(pooled)
+    if n == 0:
+        return Estimate(math.nan, n=0, n_eff=0.0)
+    levels = [*(level for level in GUARD_LEVELS if level < p), p]
+    size = sum(effective_size(run, levels) for run in runs) if n_eff is None else n_eff
+    size = min(size, m_cap) if m_cap is not None else size
+    ordered = np.sort(pooled)
+    known = np.sort(np.concatenate(list(bounds))) if bounds is not None else ordered
+    needed = floor_two_sided(p, alpha)
+    rank = quantile_rank(n, p)
+    if math.isinf(ordered[rank - 1]):
+        return Estimate(math.nan, float(known[rank - 1]), math.inf, Bound.LOWER, n, size, needed)
+    if math.floor(size) < needed:
+        return _one_sided(ordered, known, p, size, alpha)
+    low, high = _two_sided(ordered, p, size, alpha)
+    value = float(ordered[rank - 1])
+    low, high = _widen_by_spread(runs, p, value, low, high, alpha)
+    return Estimate(value, low, high, Bound.POINT, n, size, needed)
+
+
+def _two_sided(ordered: Floats, p: float, size: float, alpha: float) -> tuple[float, float]:
+    """Exact binomial ranks at the effective size, carried over to the n observations."""
+    from scipy.stats import binom
+
+    n, m = len(ordered), math.floor(size)
+    lower = math.floor(n * float(binom.ppf(alpha / 2, m, p)) / m)
+    upper = math.ceil(n * (float(binom.ppf(1 - alpha / 2, m, p)) + 1) / m)
+    low = float(ordered[lower - 1]) if lower >= 1 else -math.inf
+    high = float(ordered[upper - 1]) if upper <= n else math.inf
+    return low, high
+
+
+def _one_sided(ordered: Floats, known: Floats, p: float, size: float, alpha: float) -> Estimate:
+    from scipy.stats import binom
+
+    n, m = len(ordered), max(1, math.floor(size))
+    needed = floor_two_sided(p, alpha)
+    lower = math.floor(n * float(binom.ppf(alpha, m, p)) / m)
+    low = float(known[lower - 1]) if lower >= 1 else -math.inf
+    if m >= floor_upper(p, alpha):
+        upper = math.ceil(n * (float(binom.ppf(1 - alpha, m, p)) + 1) / m)
+        high = float(ordered[min(upper, n) - 1])
+        if math.isfinite(high):
+            return Estimate(math.nan, low, high, Bound.UPPER, n, size, needed)
+    return Estimate(math.nan, low, math.inf, Bound.LOWER, n, size, needed)
+
+
+def _widen_by_spread(
+    runs: Sequence[Floats], p: float, value: float, low: float, high: float, alpha: float
+) -> tuple[float, float]:
+    """The interval from the runs' own quantiles instead, where they differ far more than one run's noise explains."""
+    filled = [run for run in runs if len(run)]
+    if len(filled) < MIN_RUNS_FOR_SPREAD:
+        return low, high
+    own = np.array([quantile(run, p) for run in filled])
+    half = _t_factor(len(own), alpha) * math.sqrt(float(((own - value) ** 2).sum()) / (len(own) - 1) / len(own))
+    if math.isfinite(half) and math.isfinite(high - low) and 2 * half > SPREAD_FACTOR * (high - low):
+        return value - half, value + half
+    return low, high
+
+
+def _t_factor(k: int, alpha: float = ALPHA) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(1 - alpha / 2, k - 1))
+
+
+def t_interval(values: Sequence[float] | Floats, alpha: float = ALPHA) -> Estimate:
+    """The mean of independent values (repetitions, batches) with Student's interval; without one for fewer than two."""
+    array: Floats = np.asarray(values, dtype=np.float64)
+    k = len(array)
+    if k == 0:
+        return Estimate(math.nan, n=0, n_eff=0.0)
+    mean = float(array.mean())
+    if k == 1:
+        return Estimate(mean, n=1, n_eff=1.0)
+    half = _t_factor(k, alpha) * float(array.std(ddof=1)) / math.sqrt(k)
+    return Estimate(mean, mean - half, mean + half, Bound.POINT, k, float(k))
+
+
+def mean_estimate(runs: Sequence[Floats], *, bounds: Sequence[Floats] | None = None, alpha: float = ALPHA) -> Estimate:
+    """The mean of all runs, by non-overlapping batch means.
+
+    Batches are at most 30 per run and at least five autocorrelation times long. Censored values enter with their
+    lower bound; when they are more than 0.1 % there is no mean: the value is a lower bound.
+    """
+    known = list(bounds) if bounds is not None else list(runs)
+    pooled = np.concatenate([*known, np.empty(0)])
+    n = len(pooled)
+    if n == 0:
+        return Estimate(math.nan, n=0, n_eff=0.0)
+    censored = sum(int(np.isinf(run).sum()) for run in runs)
+    times = [autocorrelation_time(run) for run in known]
+    n_eff = float(sum(len(run) / time for run, time in zip(known, times, strict=True)))
+    mean = float(pooled.mean())
+    if censored > MAX_CENSORED_SHARE_FOR_MEAN * n:
+        return Estimate(math.nan, mean, math.inf, Bound.LOWER, n, n_eff)
+    batches = np.concatenate([_batch_means(run, time) for run, time in zip(known, times, strict=True)])
+    if len(batches) < 2:
+        return Estimate(mean, math.nan, math.nan, Bound.POINT, n, n_eff)
+    half = _t_factor(len(batches), alpha) * float(batches.std(ddof=1)) / math.sqrt(len(batches))
+    return Estimate(mean, mean - half, mean + half, Bound.POINT, n, n_eff)
+
+
+def _batch_means(run: Floats, time: float) -> Floats:
+    length = max(math.ceil(len(run) / 30), math.ceil(5 * time) if time > 1.5 else 1, 1)
+    count = len(run) // length
+    means: Floats = run[: count * length].reshape(count, length).mean(axis=1)
+    return means
+
+
+def extreme_estimate(runs: Sequence[Floats], *, bounds: Sequence[Floats], largest: bool) -> Estimate:
+    """The largest or smallest value seen: a fact about this run, so it has no interval; a bound where it is
+    censored.
+    """
+    pooled, known = np.concatenate([*runs, np.empty(0)]), np.concatenate([*bounds, np.empty(0)])
+    n = len(pooled)
+    if n == 0:
+        return Estimate(math.nan, n=0, n_eff=0.0)
+    pick = np.max if largest else np.min
+    value = float(pick(pooled))
+    if math.isinf(value):
+        return Estimate(math.nan, float(pick(known)), math.inf, Bound.LOWER, n)
+    return Estimate(value, n=n)
+
+
+def share_estimate(runs: Sequence[NDArray[Any]], alpha: float = ALPHA) -> Estimate:
+    """The share of true flags with the Clopper-Pearson interval at the effective size.
+
+    With k of n flags true and effective size m the interval is that of k m / n successes among m.
+    """
+    from scipy.stats import beta
+
+    flags = [np.asarray(run, dtype=np.float64) for run in runs if len(run)]
+    n = sum(len(run) for run in flags)
+    if n == 0:
+        return Estimate(math.nan, n=0, n_eff=0.0)
+    m = sum(len(run) / autocorrelation_time(run) for run in flags)
+    share = float(sum(run.sum() for run in flags)) / n
+    k = share * m
+    low = 0.0 if share <= 0 else float(beta.ppf(alpha / 2, k, m - k + 1))
+    high = 1.0 if share >= 1 else float(beta.ppf(1 - alpha / 2, k + 1, m - k))
+    return Estimate(share, min(low, share), max(high, share), Bound.POINT, n, m)

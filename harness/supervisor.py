@@ -1,0 +1,200 @@
+"""One child process: started, listened to, told to stop, and never left behind.
+
+A crash, a kill, an out-of-memory or a hang of the child is a normal event here: it becomes the sentence that
+`supervise` returns, and costs the trial that was running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+START_PATIENCE_S = 900.0
+TRIAL_PATIENCE_S = 60.0
+DRAIN_S = 30.0
+ABORT_S = 10.0
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """What the user asked for: 0 go on, 1 finish what is in flight, 2 stop now."""
+
+    level: int = 0
+    changed: asyncio.Event | None = None
+
+    def raise_level(self) -> None:
+        """One more request to stop."""
+        self.level = min(self.level + 1, 2)
+        if self.changed is not None:
+            self.changed.set()
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCommand:
+    """How to start the child: the specification file, its log, and what to add to its environment."""
+
+    specification: Path
+    log: Path
+    environment: Mapping[str, str]
+
+    def arguments(self) -> list[str]:
+        """`-P` keeps the user's folder off the import path: it may hold folders named like our packages."""
+        return [sys.executable, "-P", "-m", "harness.trial", str(self.specification)]
+
+    def full_environment(self) -> dict[str, str]:
+        """Ours, so that the child imports the same packages, and what the engine needs."""
+        root = str(Path(__file__).resolve().parent.parent)
+        path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+        return {**os.environ, "PYTHONPATH": path, **self.environment}
+
+
+class Child:
+    """A running child and the processes of its engine."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._engine: list[psutil.Process] = []
+        self._oom_kills = oom_kills()
+
+    @classmethod
+    async def start(cls, command: ChildCommand) -> Child:
+        """Start it, its output going to the log, events coming through its standard output."""
+        with command.log.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command.arguments(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=command.full_environment(),
+                start_new_session=True,
+                limit=1 << 24,
+            )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    def remember_engine(self, pids: list[int]) -> None:
+        """Processes that must not outlive the child."""
+        for pid in pids:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._engine.append(psutil.Process(pid))
+
+    def tell(self, command: str) -> None:
+        """Send a command; a child that is gone does not hear it, and its end is noticed elsewhere."""
+        if self._process.stdin is not None and not self._process.stdin.is_closing():
+            self._process.stdin.write(command.encode() + b"\n")
+
+    async def event(self) -> dict[str, Any] | None:
+        """The next event; None when the child has ended."""
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        try:
+            return json.loads(line) if line else None
+        except ValueError:
+            return None  # cut off in the middle of a line: it is dying
+
+    async def end(self) -> int:
+        """Make sure that it and its engine are gone; returns its exit status."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), ABORT_S)
+        except TimeoutError:
+            self.kill()
+        status = await self._process.wait()
+        for process in self._engine:
+            with contextlib.suppress(psutil.NoSuchProcess):  # psutil also refuses a pid that was given to another
+                process.kill()
+        return status
+
+    def kill(self) -> None:
+        """End the child and everything in its session."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def obituary(self, status: int) -> str | None:
+        """Why it ended, if not in order."""
+        if status == 0:
+            return None
+        if status > 0:
+            return f"its process ended with exit status {status}; the end of its log tells why"
+        name = signal.Signals(-status).name
+        memory = " (out of memory: the kernel killed a process here)" if oom_kills() > self._oom_kills else ""
+        return f"its process was killed by {name}{memory}"
+
+
+async def supervise(
+    command: ChildCommand, stop: StopRequest, on_start: Callable[[int], None], on_event: OnEvent
+) -> str | None:
+    """Run a child to its end, passing on its events. Returns why it ended out of order, None if it did not."""
+    child = await Child.start(command)
+    on_start(child.pid)
+    stop.changed = asyncio.Event()
+    if stop.level:
+        stop.changed.set()
+    orders = asyncio.ensure_future(pass_on_stops(child, stop))
+    try:
+        hung = await listen(child, on_event)
+    finally:
+        orders.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await orders
+        status = await child.end()
+    return hung or child.obituary(status)
+
+
+async def listen(child: Child, on_event: OnEvent) -> str | None:
+    """Pass events on until the child ends; kill it when it gives no sign of life any more, and say so."""
+    patience_s = START_PATIENCE_S
+    while True:
+        try:
+            event = await asyncio.wait_for(child.event(), patience_s)
+        except TimeoutError:
+            child.kill()
+            return f"no sign of life for {patience_s:.0f} s: its process was ended"
+        if event is None:
+            return None
+        if event["event"] == "started":
+            child.remember_engine(event["engine"]["pids"])
+        patience_s = TRIAL_PATIENCE_S if event["event"] in {"trial_begun", "progress"} else patience_s
+        on_event(event)
+
+
+async def pass_on_stops(child: Child, stop: StopRequest) -> None:
+    """First request: stop offering. Second, or too long after the first: stop now. Too long after that: kill."""
+    assert stop.changed is not None
+    await stop.changed.wait()
+    child.tell("stop")
+    deadline = time.monotonic() + DRAIN_S + ABORT_S
+    while stop.level < 2 and time.monotonic() < deadline:
+        stop.changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.changed.wait(), deadline - time.monotonic())
+    child.tell("abort")
+    await asyncio.sleep(ABORT_S)
+    child.kill()
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory in our control group; 0 where it does not tell."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.events").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

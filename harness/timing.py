@@ -1,0 +1,107 @@
+"""When the requests of a load fall due: a load of the scenario -> loop, window, due times and phases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import arrivals
+from harness.arrivals import Bursts, Int64, Process
+from harness.records import Loop, Phase
+from harness.seeding import generator
+
+PHASES = (Phase.WARMUP, Phase.MEASURE, Phase.COOLDOWN)
+_WARMUP, _MEASURE, _COOLDOWN = range(3)
+_WARMUP_GAPS, _GAPS, _SPIKE = 20, 21, 22
+_NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time in which a request must fall due to be measured, as offsets from T0; end None: limited by requests."""
+
+    start_ns: int
+    end_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Everything of a schedule but what is asked; the fields are those of `harness.workload.Schedule`."""
+
+    loop: Loop
+    count: int | None
+    users: int
+    window: Window
+    continues: bool
+    due_ns: Int64 | None = None
+    phases: NDArray[np.int8] | None = None
+
+
+def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
+    """The timing of one expanded load (`harness.loads`); `timeout_s` None: the load's own.
+
+    Warm-up and measurement draw from different streams, so a longer warm-up leaves the measured arrivals as they are.
+    A load limited by duration goes on for a time-out after the window: that is as long as a measured request can take.
+    """
+    start_ns = _ns(load.warmup_s)
+    duration_ns = None if load.duration_s is None else _ns(load.duration_s)
+    window = Window(start_ns, None if duration_ns is None else start_ns + duration_ns)
+    users = getattr(load, "users", None)
+    if users is not None:
+        return Timing(Loop.CLOSED, load.requests, users, window, continues=duration_ns is not None)
+    end_ns = None if window.end_ns is None else window.end_ns + _ns(load.timeout_s if timeout_s is None else timeout_s)
+    due_ns = np.concatenate([_warmup(load, seed, start_ns), _measured(load, seed, start_ns, end_ns)])
+    phases = np.full(len(due_ns), _MEASURE, dtype=np.int8)
+    phases[due_ns < start_ns] = _WARMUP
+    if window.end_ns is not None:
+        phases[due_ns >= window.end_ns] = _COOLDOWN
+    return Timing(Loop.OPEN, len(due_ns), 0, window, duration_ns is not None, due_ns, phases)
+
+
+def _warmup(load: Any, seed: int, start_ns: int) -> Int64:
+    if start_ns == 0 or load.rate is None:
+        return np.empty(0, dtype=np.int64)
+    shape, random = _bursts(load), generator(seed, _WARMUP_GAPS)
+    if shape is not None:
+        return arrivals.bursts(shape, Process(load.arrivals), random, end_ns=start_ns, anchor_ns=start_ns)
+    if load.arrivals == Process.CONSTANT:  # backwards, so that the first measured request comes a full gap later
+        return start_ns - arrivals.constant(load.rate, end_ns=start_ns + 1)[:0:-1]
+    return arrivals.poisson(load.rate, random, end_ns=start_ns)
+
+
+def _measured(load: Any, seed: int, start_ns: int, end_ns: int | None) -> Int64:
+    """Arrivals of the window and the cooldown, or the asked number of them."""
+    spike = getattr(load, "spike", None)
+    extra = np.empty(0, dtype=np.int64)
+    if spike is not None:
+        at_ns = start_ns + _ns(spike.at_s)
+        extra = arrivals.spike(spike.requests, spike.within_s, generator(seed, _SPIKE), start_ns=at_ns)
+        if load.rate is None:
+            return extra
+    base = _base(load, seed, start_ns, end_ns)
+    return arrivals.merge(base, extra) if len(extra) else base
+
+
+def _base(load: Any, seed: int, start_ns: int, end_ns: int | None) -> Int64:
+    shape, random = _bursts(load), generator(seed, _GAPS)
+    count = load.requests
+    if shape is not None:
+        return arrivals.bursts(
+            shape, Process(load.arrivals), random, start_ns=start_ns, end_ns=end_ns, count=count, anchor_ns=start_ns
+        )
+    if load.arrivals == Process.CONSTANT:
+        return arrivals.constant(load.rate, start_ns=start_ns, end_ns=end_ns, count=count)
+    return arrivals.poisson(load.rate, random, start_ns=start_ns, end_ns=end_ns, count=count)
+
+
+def _bursts(load: Any) -> Bursts | None:
+    if getattr(load, "burst_rate", None) is None:
+        return None
+    return Bursts(load.rate, load.burst_rate, load.burst_for_s, load.every_s)
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * _NS_PER_S)

@@ -1,0 +1,169 @@
+"""What the requests of a plan ask for: class, lengths and think time of each row, drawn in blocks from a seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.prompts import FilePrompts, Prompts, draw_lengths, draw_seconds
+from harness.seeding import generator
+
+_ROWS_AT_ONCE = 4096
+_BLOCKS_KEPT = 64
+_CLASSES, _PROMPT_TOKENS, _OUTPUT_TOKENS, _THINK = 10, 11, 12, 13
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One class of traffic, without its times.
+
+    weight: its share among the classes, in any unit.   prompt_tokens, output_tokens: distributions of lengths.
+    exact: output lengths are asked for exactly.
+    """
+
+    name: str
+    weight: float
+    prompt_tokens: Any
+    output_tokens: Any
+    prompts: Prompts
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = True
+    exact: bool = False
+
+
+class Asked(NamedTuple):
+    """One row: index of its stream, lengths in tokens (prompt 0: not known), think time before it in ns."""
+
+    stream: int
+    prompt_tokens: int
+    output_tokens: int
+    think_ns: int
+
+
+class Columns(NamedTuple):
+    """The same for many rows; think_ns is None where nobody thinks."""
+
+    stream: NDArray[np.int16]
+    prompt_tokens: NDArray[np.int32]
+    output_tokens: NDArray[np.int32]
+    think_ns: NDArray[np.int64] | None
+
+
+class Traffic:
+    """Rows 0, 1, 2, ... of a mix of streams; the first n rows are the same however long the plan is.
+
+    Classes are dealt in hands: every ceil(1 / least share) * 10 rows hold each class in its exact share (where that is
+    no whole number, in the nearest, so that the error never grows), in random order.
+    """
+
+    def __init__(self, streams: tuple[Stream, ...], seed: int, think_time: Any = None) -> None:
+        self.streams = streams
+        self._seed = seed
+        self._think_time = think_time
+        weights = np.array([stream.weight for stream in streams], dtype=np.float64)
+        self._shares = weights / weights.sum()
+        self._hand = 1 if len(streams) == 1 else 10 * math.ceil(1 / self._shares.min() - 1e-9)
+        self._block = self._hand * max(1, _ROWS_AT_ONCE // self._hand)
+        self._whole: Columns | None = None
+        self._blocks: dict[int, Columns] = {}
+
+    def materialised(self, count: int | None) -> Traffic:
+        """The same traffic with the first `count` rows computed now; itself where the plan has no end."""
+        if count is None:
+            return self
+        parts = [self._draw(block) for block in range(-(-count // self._block))] or [self._draw(0)]
+        columns = zip(*parts, strict=True)
+        whole = Traffic(self.streams, self._seed, self._think_time)
+        whole._whole = Columns(*(None if c[0] is None else np.concatenate(c)[:count] for c in columns))  # type: ignore[arg-type]
+        return whole
+
+    def asked(self, i: int) -> Asked:
+        """Row i."""
+        columns, at = (self._whole, i) if self._whole is not None else (self._cached(i // self._block), i % self._block)
+        think_ns = 0 if columns.think_ns is None else int(columns.think_ns[at])
+        return Asked(int(columns.stream[at]), int(columns.prompt_tokens[at]), int(columns.output_tokens[at]), think_ns)
+
+    def columns(self) -> Columns:
+        """All rows that are computed, or the first block of a plan without end."""
+        return self._whole if self._whole is not None else self._cached(0)
+
+    def description(self) -> dict[str, Any]:
+        """What the rows beyond the columns and the texts depend on; JSON-able, for the plan's hash."""
+        return {
+            "seed": self._seed,
+            "think_time": _plain(self._think_time),
+            "streams": [
+                {
+                    "name": stream.name,
+                    "weight": stream.weight,
+                    "prompt_tokens": _plain(stream.prompt_tokens),
+                    "output_tokens": _plain(stream.output_tokens),
+                    "prompts": stream.prompts.fingerprint,
+                    "sampling": dict(stream.sampling),
+                    "stream": stream.stream,
+                    "exact": stream.exact,
+                }
+                for stream in self.streams
+            ],
+        }
+
+    def _cached(self, block: int) -> Columns:
+        if block not in self._blocks:
+            if len(self._blocks) >= _BLOCKS_KEPT:
+                del self._blocks[min(self._blocks)]
+            self._blocks[block] = self._draw(block)
+        return self._blocks[block]
+
+    def _draw(self, block: int) -> Columns:
+        of_row = self._deal(block)
+        prompt_tokens = np.empty(self._block, dtype=np.int32)
+        output_tokens = np.empty(self._block, dtype=np.int32)
+        for index, stream in enumerate(self.streams):
+            rows = np.flatnonzero(of_row == index)
+            asked, replied = self._lengths(block, index, stream)
+            prompt_tokens[rows], output_tokens[rows] = asked[rows], replied[rows]
+        return Columns(of_row, prompt_tokens, output_tokens, self._think(block))
+
+    def _lengths(self, block: int, index: int, stream: Stream) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        replied = draw_lengths(stream.output_tokens, generator(self._seed, _OUTPUT_TOKENS, index, block), self._block)
+        if isinstance(stream.prompts, FilePrompts):
+            line = np.arange(block * self._block, (block + 1) * self._block) % len(stream.prompts)
+            stated = stream.prompts.output_tokens[line]
+            return stream.prompts.prompt_tokens[line], np.where(stated > 0, stated, replied)
+        asked = draw_lengths(stream.prompt_tokens, generator(self._seed, _PROMPT_TOKENS, index, block), self._block)
+        return asked, replied
+
+    def _think(self, block: int) -> NDArray[np.int64] | None:
+        if self._think_time is None or (self._think_time.dist == "fixed" and self._think_time.value_s == 0):
+            return None
+        return draw_seconds(self._think_time, generator(self._seed, _THINK, block), self._block)
+
+    def _deal(self, block: int) -> NDArray[np.int16]:
+        hands = self._block // self._hand
+        if len(self.streams) == 1:
+            return np.zeros(self._block, dtype=np.int16)
+        counts = _shares_in_hands(self._shares, self._hand, block * hands, hands)
+        classes = np.tile(np.arange(len(self.streams), dtype=np.int16), hands)
+        sorted_hands = np.repeat(classes, counts.ravel()).reshape(hands, self._hand)
+        shuffle = generator(self._seed, _CLASSES, block).random((hands, self._hand)).argsort(axis=1)
+        return np.take_along_axis(sorted_hands, shuffle, axis=1).ravel()
+
+
+def _shares_in_hands(shares: NDArray[np.float64], hand: int, first: int, hands: int) -> NDArray[np.int64]:
+    """How often each class comes in each hand: differences of the largest-remainder rounding of the running totals."""
+    totals = np.arange(first, first + hands + 1) * hand
+    quotas = np.round(totals[:, None] * shares[None, :], 6)
+    whole = np.floor(quotas).astype(np.int64)
+    missing = totals - whole.sum(axis=1)
+    rank = (whole - quotas).argsort(axis=1, kind="stable").argsort(axis=1)
+    counts: NDArray[np.int64] = np.diff(whole + (rank < missing[:, None]), axis=0)
+    return counts
+
+
+def _plain(distribution: Any) -> Any:
+    return None if distribution is None else distribution.model_dump(mode="json")

@@ -1,0 +1,169 @@
+"""YAML 1.2 text as a tree in which every value knows its file, line and column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+from harness.errors import Problem
+
+MOST_VALUES = 100_000
+_CORE = "tag:yaml.org,2002:"
+_KNOWN_TAGS = {_CORE + name for name in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")}
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_OCTAL = re.compile(r"0o[0-7]+")
+_HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_CONSTANTS: dict[str, Any] = (
+    dict.fromkeys(("", "~", "null", "Null", "NULL"))
+    | dict.fromkeys(("true", "True", "TRUE"), True)
+    | dict.fromkeys(("false", "False", "FALSE"), False)
+    | {".nan": float("nan"), ".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf")}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands; lines and columns count from 1. folder: what relative paths are relative to."""
+
+    file: str
+    line: int | None = None
+    column: int | None = None
+    folder: Path = Path()
+
+    def problem(self, message: str, key: str = "") -> Problem:
+        """A problem at this place."""
+        return Problem(message, key, self.file, self.line, self.column)
+
+
+Value: TypeAlias = "dict[str, Node] | list[Node] | str | int | float | bool | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value and its place. key: the place of its key, where it has one. written: its key as the file numbers it."""
+
+    value: Value
+    place: Place
+    key: Place | None = None
+    written: str | None = None
+
+    @property
+    def anchor(self) -> Place:
+        """Where to point for the whole of it: its key, or itself."""
+        return self.key or self.place
+
+    def plain(self) -> Any:
+        """The value without places."""
+        if isinstance(self.value, dict):
+            return {key: child.plain() for key, child in self.value.items()}
+        if isinstance(self.value, list):
+            return [child.plain() for child in self.value]
+        return self.value
+
+
+@dataclass(slots=True)
+class _Builder:
+    file: str
+    folder: Path
+    problems: list[Problem] = field(default_factory=list)
+    open: list[int] = field(default_factory=list)
+    count: int = 0
+
+    def place(self, node: Any) -> Place:
+        return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1, self.folder)
+
+    def build(self, node: Any, path: str = "", key: Place | None = None) -> Node:
+        place = self.place(node)
+        self.count += 1
+        if id(node) in self.open or self.count > MOST_VALUES:
+            endless = id(node) in self.open
+            why = "an alias stands inside what it names" if endless else f"more than {MOST_VALUES} values"
+            raise _TooDeep(place.problem(why, path))
+        if node.tag not in _KNOWN_TAGS:
+            self.problems.append(place.problem(f"the tag `{node.tag}` cannot be used; write plain values", path))
+        self.open.append(id(node))
+        value = self._value(node, path)
+        self.open.pop()
+        return Node(value, place, key)
+
+    def _value(self, node: Any, path: str) -> Value:
+        if isinstance(node, MappingNode):
+            return dict(self._items(node, path))
+        if isinstance(node, SequenceNode):
+            return [self.build(child, join(path, index)) for index, child in enumerate(node.value)]
+        assert isinstance(node, ScalarNode)
+        quoted = node.style is not None or node.tag == _CORE + "str"
+        text = str(node.value)
+        return text if quoted else core_scalar(text)
+
+    def _items(self, node: MappingNode, path: str) -> Iterator[tuple[str, Node]]:
+        seen: dict[str, Place] = {}
+        for key_node, value_node in node.value:
+            place = self.place(key_node)
+            if not isinstance(key_node, ScalarNode):
+                self.problems.append(place.problem("a key must be a plain word", path))
+                continue
+            name = str(key_node.value)
+            if name in seen:
+                first = seen[name].line
+                self.problems.append(place.problem(f"given twice, first in line {first}; keep one", join(path, name)))
+                continue
+            seen[name] = place
+            yield name, self.build(value_node, join(path, name), place)
+
+
+class _TooDeep(Exception):
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def parse(text: str, file: str, folder: Path) -> tuple[Node | None, list[Problem]]:
+    """The tree of a YAML text and the problems in it; no tree where the text is not YAML or empty."""
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        root = yaml.compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
+        return None, [place.problem(f"is not YAML: {error.problem or error.context}")]
+    except YAMLError as error:
+        return None, [Place(file).problem(f"is not YAML: {str(error).splitlines()[0]}")]
+    except RecursionError:
+        return None, [Place(file).problem("is nested too deeply")]
+    if root is None:
+        return None, [Place(file).problem("is empty; the least is `engines:` and `load:`")]
+    builder = _Builder(file, folder)
+    try:
+        return builder.build(root), builder.problems
+    except _TooDeep as error:
+        return None, [*builder.problems, error.problem]
+
+
+def core_scalar(text: str) -> str | int | float | bool | None:
+    """What an unquoted scalar means under the core schema of YAML 1.2."""
+    if text in _CONSTANTS or text.lower() in (".nan", ".inf", "-.inf", "+.inf"):
+        constant: bool | float | None = _CONSTANTS.get(text, _CONSTANTS.get(text.lower()))
+        return constant
+    if _INTEGER.fullmatch(text):
+        return int(text) if len(text) < 1000 else text
+    if _OCTAL.fullmatch(text):
+        return int(text[2:], 8)
+    if _HEXADECIMAL.fullmatch(text):
+        return int(text[2:], 16)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text
+
+
+def join(path: str, part: str | int) -> str:
+    """A dotted key with one more part."""
+    return f"{path}.{part}" if path else str(part)

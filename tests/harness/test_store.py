@@ -1,0 +1,94 @@
+"""Runs are found, never overwritten, and readable while they go on."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from harness.errors import RunDirectoryExists, RunUnreadable, UsageError
+from harness.records import FORMAT_VERSION, Record
+from harness.store import Run, RunWriter, find_run, new_run_path, record_writer
+
+CELL = {"id": "000-a", "trials": [{"id": "000-b", "path": "cells/000-a/000-b"}]}
+
+
+def test_a_folder_with_something_in_it_is_never_written_to(tmp_path: Path) -> None:
+    """An existing run stays as it is; an empty folder, as a temporary one is made, may be used."""
+    (tmp_path / "run").mkdir()
+    RunWriter(tmp_path / "run", {"cells": []})
+    before = (tmp_path / "run" / "manifest.json").read_bytes()
+    with pytest.raises(RunDirectoryExists, match="--out"):
+        RunWriter(tmp_path / "run", {"cells": []})
+    assert (tmp_path / "run" / "manifest.json").read_bytes() == before
+
+
+def test_a_file_in_the_way_is_not_a_run_folder(tmp_path: Path) -> None:
+    """A file where the folder should be is refused in the same words."""
+    (tmp_path / "run").write_text("precious")
+    with pytest.raises(RunDirectoryExists):
+        RunWriter(tmp_path / "run", {"cells": []})
+
+
+def test_a_run_can_be_read_while_it_goes_on(tmp_path: Path) -> None:
+    """Records still in the stream are seen by a reader."""
+    writer = RunWriter(tmp_path / "run", {"cells": [CELL]})
+    stream = record_writer(writer.folder("cells/000-a/000-b"))
+    stream.add(Record(7))
+    stream.flush()
+    (trial,) = Run.open(tmp_path / "run").trials()
+    assert trial.records()["request"].tolist() == [7]
+    stream.close()
+    assert writer.finish_records(tmp_path / "run/cells/000-a/000-b") == 1
+    assert trial.records(["request", "status"])["status"].tolist() == ["not_sent"]
+
+
+def test_a_trial_that_never_began_has_no_records(tmp_path: Path) -> None:
+    """Trials without anything stored are left out of a run's trials."""
+    RunWriter(tmp_path / "run", {"cells": [CELL]})
+    assert Run.open(tmp_path / "run").trials() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "is not a run"),
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        (json.dumps({"format": FORMAT_VERSION + 1}), "use a newer version"),
+    ],
+)
+def test_what_is_no_run_is_one_sentence(tmp_path: Path, content: str | None, words: str) -> None:
+    """A folder without a manifest, a damaged one, and one from the future each say what they are."""
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(RunUnreadable, match=words):
+        Run.open(tmp_path)
+
+
+def test_runs_are_found_by_path_by_name_and_as_latest(tmp_path: Path) -> None:
+    """A path, a full name, the last part of a name and "latest" all lead to a run."""
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    first = new_run_path("chat", runs=tmp_path, now=now)
+    RunWriter(first, {"cells": []})
+    second = new_run_path("chat", runs=tmp_path, now=now)
+    assert second.name == "20260102T030405Z-chat-2"
+    RunWriter(second, {"cells": []})
+    assert find_run(str(first)) == first
+    assert find_run(first.name, runs=tmp_path) == first
+    assert find_run("chat-2", runs=tmp_path) == second
+    assert find_run("latest", runs=tmp_path) == second
+
+
+def test_a_name_that_fits_none_or_several_is_refused(tmp_path: Path) -> None:
+    """The sentence lists what fits."""
+    for hour in (1, 2):
+        RunWriter(new_run_path("chat", runs=tmp_path, now=datetime(2026, 1, 1, hour, tzinfo=UTC)), {"cells": []})
+    with pytest.raises(UsageError, match="fits 2 runs"):
+        find_run("chat", runs=tmp_path)
+    with pytest.raises(UsageError, match="there is no run 'x'"):
+        find_run("x", runs=tmp_path)
+    with pytest.raises(UsageError, match="no run in"):
+        find_run("latest", runs=tmp_path / "none")

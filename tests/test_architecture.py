@@ -1,0 +1,119 @@
+"""Who imports whom, how long files and functions may be, and what the light commands may load."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROWS: dict[int, str] = {
+    10: "cli console report",
+    8: "run",
+    7: "trial supervisor gate",
+    6: "analysis validity columns latencies rates machine facts series",
+    5: "store streams stats metrics progress exclusive reference",
+    4: "drivers telemetry provenance",
+    3: "timeline gpus virtual_time",
+    2: "matrix workload traffic timing",
+    1: "scenario scenario_source scenario_problems yaml_nodes strict_model loads lengths quantities limits sentences "
+    "arrivals prompts seeding records",
+    0: "errors __init__",
+}
+ROW_OF = {module: row for row, modules in ROWS.items() for module in modules.split()}
+HEAVY = {"pandas", "matplotlib", "torch", "locust", "scipy", "pyarrow", "xllamacpp", "numpy", "gguf", "vllm"}
+PACKAGES = ("harness", "engines", "reports")
+
+
+def sources(*packages: str) -> list[Path]:
+    """Every Python file of these packages."""
+    return sorted(path for package in packages for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules a file imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def module_of(path: Path) -> str:
+    """The name in ROWS under which a file of harness/ stands: its folder's, or its own."""
+    return path.relative_to(ROOT / "harness").with_suffix("").parts[0]
+
+
+def test_every_module_of_harness_has_a_row() -> None:
+    """A new file finds its place in the table, or this fails."""
+    assert {module_of(path) for path in sources("harness")} == set(ROW_OF)
+
+
+@pytest.mark.parametrize("path", sources("harness"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_only(path: Path) -> None:
+    """A module imports from its own row or the rows below it, and only the top row knows the reports."""
+    own = ROW_OF[module_of(path)]
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "reports":
+            assert own == 10, f"{path.name} imports {name}"
+        if parts[0] == "harness" and len(parts) > 1 and parts[1] in ROW_OF:
+            assert ROW_OF[parts[1]] <= own, f"{path.name} (row {own}) imports {name} (row {ROW_OF[parts[1]]})"
+
+
+@pytest.mark.parametrize("path", sources("engines", "reports"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_engines_and_reports_do_not_know_the_harness(path: Path) -> None:
+    """Adapters and reports stand on their own."""
+    assert not [name for name in imports(path) if name.split(".")[0] == "harness"]
+
+
+@pytest.mark.parametrize("path", sources(*PACKAGES), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_short(path: Path) -> None:
+    """At most 400 lines a file and 50 a function."""
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno + 1 <= 50, f"{path.name}: {node.name}"
+
+
+@pytest.mark.parametrize("path", sources("harness"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_command_line_prints_and_exits(path: Path) -> None:
+    """Library code neither prints nor ends the process."""
+    if ROW_OF[module_of(path)] == 10:
+        return
+    main = 'if __name__ == "__main__":'
+    calls = {
+        node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
+        for node in ast.walk(ast.parse(path.read_text().partition(main)[0]))
+        if isinstance(node, ast.Call)
+    }
+    assert not calls & {"print", "exit", "quit", "sys.exit", "os._exit"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["list", "scenarios"]])
+def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
+    """Help, version and lists answer without any of the large libraries."""
+    program = (
+        "import sys\n"
+        "from harness.cli import main\n"
+        f"sys.argv = ['harness', *{arguments!r}]\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert end.code in (0, None), end.code\n"
+        f"loaded = sorted({HEAVY!r} & set(sys.modules))\n"
+        "assert not loaded, loaded\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
