@@ -121,7 +121,7 @@ class EngineSpec:
     level: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     python: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     api_key: str | None = field(default=None, repr=False)
     log_path: Path | None = None

@@ -27,8 +27,8 @@ def _default_threads() -> int:
 class Options:
     """Options of the engine, under the names of llama.cpp.
 
-    n_ctx: context of one slot, in tokens; the server is given n_parallel times as much, because it divides its context among
-    the slots. None: what the model was made for, at most 4096.
+    n_ctx: context of one slot, in tokens; the server is given n_parallel times as much, because it divides its context
+    among the slots. None: what the model was made for, at most 4096.
     n_parallel: slots, that is, requests generated at the same time; further ones wait.
     n_threads: None is all cores but one.   n_gpu_layers: a number, "all", or None for llama.cpp's own choice.
     prefix_cache: reuse the computed prompt of an earlier request that begins the same.
@@ -90,8 +90,8 @@ def _wrong(name: str, value: Any) -> str | None:
         "port": (whole and 0 < value < 65536, "a port from 1 to 65535"),
         "ready_timeout_s": ((whole or isinstance(value, float)) and value > 0, "a number of seconds above 0"),
     }
-    rules |= {count: (whole and value > 0, "a whole number above 0") for count in _COUNTS}
-    rules |= {switch: (isinstance(value, bool), "true or false") for switch in _SWITCHES}
+    rules |= dict.fromkeys(_COUNTS, (whole and value > 0, "a whole number above 0"))
+    rules |= dict.fromkeys(_SWITCHES, (isinstance(value, bool), "true or false"))
     fine, wanted = rules[name]
     return None if fine else wanted
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
-from engines.llama_options import DEFAULT_CONTEXT_TOKENS, Options, parse_options, server_parameters
+from engines.llama_options import DEFAULT_CONTEXT_TOKENS, parse_options, server_parameters
 from engines.models import gguf_file as ggufs
 from engines.models import source as models
 
@@ -21,7 +23,10 @@ _CHILD = Path(__file__).with_name("llama_server_child.py")
 # What we launch does not phone home.
 _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
 _STOP_TIMEOUT_S = 5.0
+_REPLY_TIMEOUT_S = 10.0
 _LOG_LINES = 3
+# Warnings and information of llama.cpp, and the frames of a Python traceback.
+_UNTELLING = re.compile(r"[\d.]+ [WID] | |Traceback")
 
 
 class LlamaServer:
@@ -65,13 +70,19 @@ class LlamaServer:
         )
         report = await self._launch(server_parameters(self._options, self._gguf, self._alias(), context))
         self._url = report["url"]
-        return await asyncio.to_thread(self._info, report, context)
+        return await asyncio.to_thread(self._info, report)
 
     def endpoint(self) -> Endpoint:
         """Where the server listens."""
         if self._url is None:
             raise EngineError("llama-server is not running; start it first")
         return Endpoint(self._url, "openai-completions", model=self._alias())
+
+    async def tokenize(self, text: str) -> list[int]:
+        """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
+        answer = await asyncio.to_thread(_ask, self.endpoint().url, "/tokenize", {"content": text})
+        ids: list[int] = answer["tokens"]
+        return ids
 
     def alive(self) -> str | None:
         """Why the process is not running, in one sentence; None while it runs."""
@@ -118,7 +129,7 @@ class LlamaServer:
             self._log_start = log.tell()
         try:
             return subprocess.Popen(
-                # -P: the folder of the child's file must not come first on the path, it has modules named like the library's.
+                # -P keeps the child's folder off the path: modules there are named like some of the library's.
                 [self._python(), "-P", str(_CHILD)],
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -160,13 +171,13 @@ class LlamaServer:
         with self._spec.log_path.open("rb") as file:
             file.seek(self._log_start)
             text = file.read().decode("utf-8", "replace")
-        errors = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(" ")]
-        return [line for line in errors if not line.startswith("Traceback")]
+        return [line.strip() for line in text.splitlines() if line.strip() and not _UNTELLING.match(line)]
 
-    def _info(self, report: Mapping[str, Any], context: int) -> EngineInfo:
+    def _info(self, report: Mapping[str, Any]) -> EngineInfo:
         assert self._gguf is not None
         assert self._source is not None
         assert self._process is not None
+        context = int(_ask(report["url"], "/props")["default_generation_settings"]["n_ctx"])
         return EngineInfo(
             name="llama-server",
             version=report["version"],
@@ -179,6 +190,19 @@ class LlamaServer:
             options=self._options.in_force(context),
             libraries={"xllamacpp": report["version"], "ggml": report["system"].strip()},
         )
+
+
+def _ask(url: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON that our own server answers; no proxy may come between."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=_REPLY_TIMEOUT_S)
+    try:
+        connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body))
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise EngineError(f"llama-server does not answer {path}: {error}; see its log") from error
+    finally:
+        connection.close()
+    return answer
 
 
 def _send(process: subprocess.Popen[str], order: Mapping[str, Any]) -> None:

@@ -1,9 +1,9 @@
-"""The process in which xllamacpp serves a model. Run by path; imports nothing but the standard library and xllamacpp.
+"""The process in which xllamacpp serves a model. Run by path; imports the standard library and xllamacpp only.
 
-Reads one line of JSON on stdin: {"report_fd": int, "parameters": {name: value}}, a dotted name being an attribute path of
-xllamacpp.CommonParams and a value {"enum": E, "member": M} being xllamacpp.E.M. When the model is loaded and the port
-listens,
-it writes one line of JSON to `report_fd`: {"url", "version", "system"}. It ends when stdin does, that is, with its parent.
+Reads one line of JSON on stdin: {"report_fd": int, "parameters": {name: value}}. A dotted name is an attribute path of
+xllamacpp.CommonParams, a value {"enum": E, "member": M} is xllamacpp.E.M, a list is a set. When the model is loaded and
+the port listens, it writes one line of JSON to `report_fd`: {"url", "version", "system"}. It ends when stdin does, that
+is, with its parent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Start a server from a command line, wait until it is ready, and end it with everything it has started.
 
-The server gets a session of its own. A small shell beside it holds the reading end of a pipe from this process: when this
-process goes, however it goes, the pipe closes and the shell ends the server's process group.
+The server gets a session of its own. A small shell beside it holds the reading end of a pipe from this process: when
+this process goes, however it goes, the pipe closes and the shell ends the server's process group.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ import psutil
 
 from engines.base import StartFailed
 
+READY_LIMIT_S = 300.0
 READY_POLL_S = 0.05
+PROBE_LIMIT_S = 2.0
+KILL_LIMIT_S = 2.0
 TERM_GRACE_S = 10.0
 STOP_COMMAND_LIMIT_S = 60.0
 PORT_ATTEMPTS = 3
@@ -46,7 +49,7 @@ class ServerCommand:
     env: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ready_path: str | None = None
-    ready_timeout_s: float = 300.0
+    ready_timeout_s: float = READY_LIMIT_S
     stop: str | None = None
     log_path: Path | None = None
 
@@ -69,8 +72,8 @@ class ServerProcess:
     async def start(self) -> None:
         """Run the command and wait until the server is ready.
 
-        Raises StartFailed, one sentence with the last line of the log: the command cannot be run, the process ended, or it
-        was not ready in time. A port that somebody else takes in between is replaced by another, twice.
+        Raises StartFailed, one sentence with the last line of the log: the command cannot be run, the process ended, or
+        it was not ready in time. A port that somebody else takes in between is replaced by another, twice.
         """
         for attempt in range(1, PORT_ATTEMPTS + 1):
             self.port = free_port()
@@ -171,21 +174,20 @@ class ServerProcess:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._command.ready_timeout_s
         last = "nothing listened"
-        timeout = aiohttp.ClientTimeout(total=5)
+        timeout = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
         async with aiohttp.ClientSession(timeout=timeout, headers=dict(self._command.headers)) as session:
             while True:
+                answer = await self._probe(session)
+                # Asked after the probe: another server on a port that ours could not get answers too.
                 if (reason := self.alive()) is not None:
                     raise StartFailed(reason)
-                answer = await self._probe(session)
                 if answer is None:
                     return
                 last = answer
                 if loop.time() >= give_up_at:
-                    limit = f"{self._command.ready_timeout_s:g} s"
-                    where = f"{self.url}{self._command.ready_path or ''}"
-                    raise StartFailed(
-                        f"the server {self._program!r} was not ready after {limit}: {last} at {where}{self._last_words()}"
-                    )
+                    waited = f"was not ready after {self._command.ready_timeout_s:g} s: {last} at {self.url}"
+                    path = self._command.ready_path or ""
+                    raise StartFailed(f"the server {self._program!r} {waited}{path}{self._last_words()}")
                 await asyncio.sleep(READY_POLL_S)
 
     async def _probe(self, session: Any) -> str | None:
@@ -194,7 +196,7 @@ class ServerProcess:
 
         try:
             if self._command.ready_path is None:
-                _, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self.port), timeout=5)
+                _, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self.port), PROBE_LIMIT_S)
                 writer.close()
                 return None
             async with session.get(self.url + self._command.ready_path, allow_redirects=False) as response:
@@ -202,7 +204,7 @@ class ServerProcess:
         except (OSError, aiohttp.ClientError):
             return "nothing answered"
         except TimeoutError:
-            return "no answer within 5 s"
+            return f"no answer within {PROBE_LIMIT_S:g} s"
 
     def _descendants(self) -> list[psutil.Process]:
         if self._process is None:
@@ -280,23 +282,28 @@ def _descendants(pid: int) -> list[psutil.Process]:
 async def _end_tree(process: subprocess.Popen[bytes]) -> None:
     """End a session leader, its group, and its descendants that have left the group."""
     others = _descendants(process.pid)
-    with suppress(ProcessLookupError):  # all have ended
-        os.killpg(process.pid, signal.SIGTERM)
-    deadline = asyncio.get_running_loop().time() + TERM_GRACE_S
-    while _still_there(process, others) and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.02)
-        others += [child for child in _descendants(process.pid) if child not in others]
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    _signal_tree(process, others, signal.SIGTERM)
+    await _until_gone(process, others, TERM_GRACE_S)
+    others += [child for child in _descendants(process.pid) if child not in others]
+    _signal_tree(process, others, signal.SIGKILL)
+    await _until_gone(process, others, KILL_LIMIT_S)
+
+
+def _signal_tree(process: subprocess.Popen[bytes], others: Sequence[psutil.Process], number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # all have ended (macOS says so of zombies)
+        os.killpg(process.pid, number)
     for other in others:
         with suppress(psutil.NoSuchProcess):
-            other.kill()
-    process.wait()
+            other.send_signal(number)
 
 
-def _still_there(process: subprocess.Popen[bytes], others: Sequence[psutil.Process]) -> bool:
-    # Descendants that fell to init stay zombies where nothing reaps them; they hold nothing.
-    return process.poll() is None or any(_works(other) for other in others)
+async def _until_gone(process: subprocess.Popen[bytes], others: Sequence[psutil.Process], limit_s: float) -> None:
+    """Wait; descendants that fell to init may stay zombies where nothing reaps them, but those hold nothing."""
+    deadline = asyncio.get_running_loop().time() + limit_s
+    while process.poll() is None or any(_works(other) for other in others):
+        if asyncio.get_running_loop().time() >= deadline:
+            return
+        await asyncio.sleep(0.02)
 
 
 def _works(process: psutil.Process) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness import machine, stats
@@ -25,6 +26,7 @@ KEYS = ("model", "engine", "level", "variant", "load")
 ALL = "all"
 POOLED = "pooled"
 DEFAULT_CLASS = "default"
+LEVELS = (0.5, 0.75, 0.9, 0.95, 0.99)
 PEAKS = frozenset(machine.GAUGES)
 _TOKEN_METRICS = frozenset(
     {"tpot_ms", "tpot_adj_ms", "itl_ms", "norm_latency_ms", "output_tokens_per_s", "input_tokens_per_s"}
@@ -55,6 +57,25 @@ class StoredTrial(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Distribution:
+    """Observations of one trial with what the statistics need of them more than once."""
+
+    observations: Observations
+
+    @cached_property
+    def sizes(self) -> dict[float, float]:
+        """Effective sizes at the usual levels."""
+        return stats.sizes_by_level(self.observations.values, LEVELS, self.observations.clusters)
+
+    def effective_size(self, p: float) -> float:
+        """The least over the levels up to p."""
+        known = self.sizes
+        if p not in known:
+            known |= stats.sizes_by_level(self.observations.values, [p], self.observations.clusters)
+        return min(known[level] for level in (*(level for level in stats.GUARD_LEVELS if level < p), p))
+
+
 @dataclass(frozen=True, slots=True)
 class Measures:
     """Everything measured of one class of one trial, before any statistic."""
@@ -65,7 +86,7 @@ class Measures:
     window: Window
     clock: str
     token_source: str
-    observations: dict[str, Observations]
+    distributions: dict[str, Distribution]
     rates: dict[str, Rate]
     shares: dict[str, Flags]
     readings: dict[str, float] = field(default_factory=dict)
@@ -142,7 +163,7 @@ def _measure_class(
         window=window,
         clock=texts[0],
         token_source=texts[1],
-        observations=observe(rows),
+        distributions={metric: Distribution(found) for metric, found in observe(rows).items()},
         rates=rates(columns, window, trial.trial),
         shares=shares_of(trial.trial, rows, name),
         readings=readings,
@@ -155,7 +176,8 @@ def _joined(series: pd.Series[Any]) -> str:
 
 def _group_rows(group: Sequence[Measures], extra: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
     rows = [row for one in group for row in _rows([one], str(one.repetition), extra)]
-    return rows + _rows(group, POOLED, extra)
+    pooled = _rows(group, POOLED, extra) if len(group) > 1 else [row | {"repetition": POOLED} for row in rows]
+    return rows + pooled
 
 
 def _rows(group: Sequence[Measures], repetition: str, extra: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -188,7 +210,7 @@ def estimates(
     """(metric, statistic, estimate) of repetitions taken together, in the order of the registry."""
     for name, metric in METRICS.items():
         if metric.takes_statistics:
-            runs = [one.observations[name] for one in group]
+            runs = [one.distributions[name] for one in group]
             wanted = dict.fromkeys((*STATISTICS, *(statistic for other, statistic in extra if other == name)))
             yield from ((name, statistic, distribution(runs, statistic)) for statistic in wanted)
         elif name in ("attainment", "error_rate"):
@@ -205,24 +227,17 @@ def _shares(group: Sequence[Measures], name: str) -> list[Flags]:
     return [one.shares[name] for one in group if name in one.shares]
 
 
-def distribution(runs: Sequence[Observations], statistic: str) -> Estimate:
+def distribution(runs: Sequence[Distribution], statistic: str) -> Estimate:
     """One statistic of observations pooled over repetitions."""
-    values, bounds = [run.values for run in runs], [run.bounds for run in runs]
+    every = [run.observations for run in runs]
+    values, bounds = [one.values for one in every], [one.bounds for one in every]
     if statistic.startswith("p"):
         p = float(statistic[1:]) / 100
-        return stats.quantile_estimate(values, p, bounds=bounds, n_eff=_clustered_size(runs, p))
+        n_eff = sum(run.effective_size(p) for run in runs)
+        return stats.quantile_estimate(values, p, bounds=bounds, n_eff=n_eff)
     if statistic == "mean":
-        return stats.mean_estimate(values, bounds=bounds)
+        return stats.mean_estimate(values, bounds=bounds, clusters=[one.clusters for one in every])
     return stats.extreme_estimate(values, bounds=bounds, largest=statistic == "max")
-
-
-def _clustered_size(runs: Sequence[Observations], p: float) -> float | None:
-    levels = [*(level for level in stats.GUARD_LEVELS if level < p), p]
-    if any(run.clusters is None for run in runs):
-        return None
-    return sum(
-        stats.effective_size_clustered(run.values, run.clusters, levels) for run in runs if run.clusters is not None
-    )
 
 
 def _goodput(group: Sequence[Measures]) -> Estimate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import sys
@@ -13,11 +12,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from harness.errors import ExitCode, HarnessError, Interrupted, ScenarioError, UsageError
+from harness.errors import ExitCode, HarnessError, Interrupted, Problem, ScenarioError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
+    from harness.matrix import Cell, Skip
     from harness.report import Report
     from harness.scenario import Scenario
 
@@ -70,41 +72,48 @@ def run(
     wait: Annotated[str, typer.Option(help="Wait this long for another run on this machine to end.")] = "0s",
 ) -> None:
     """Run a scenario, store it, and report."""
-    from harness.matrix import check_budget, expand
-    from harness.quantities import parse_duration
+    from harness.estimate import check_budget
+    from harness.matrix import expand
+    from harness.quantities import parse_duration_s
     from harness.scenario import load
     from harness.store import new_run_path
 
     wanted = load(scenario, sets=sets, labels=labels)
     chosen = parse_only(only)
-    if dry_run:
-        from harness.plan_text import plan_text
-
-        print(plan_text(wanted, expand(wanted, only=chosen)))
-        return
-    check_budget(wanted, expand(wanted, only=chosen), consent=yes)
     folder = out or new_run_path(wanted.title)
-    report = measure(wanted, folder, chosen, formats, wait_s=parse_duration(wait), quiet=quiet)
+    planned = expand(wanted, only=chosen)
+    if dry_run:
+        from harness.listing import plan_text
+
+        print(plan_text(wanted, planned, folder))
+        return
+    check_budget(wanted, planned, consent=yes)
+    report = measure(wanted, planned, folder, check_formats(formats), wait_s=parse_duration_s(wait), quiet=quiet)
     show(report, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_code)
 
 
 def measure(
-    scenario: Scenario, folder: Path, only: dict[str, str], formats: list[str], *, wait_s: float, quiet: bool
+    scenario: Scenario,
+    planned: Sequence[Cell | Skip],
+    folder: Path,
+    formats: tuple[str, ...],
+    *,
+    wait_s: float,
+    quiet: bool,
 ) -> Report:
     """Run, store and report; progress goes to standard error."""
     from contextlib import nullcontext
 
     from harness.console import ConsoleWatcher, SilentWatcher
     from harness.exclusive import machine_to_ourselves
-    from harness.matrix import needs_the_machine
     from harness.report import write
-    from harness.run import execute
+    from harness.run import execute, uses_this_machine
 
-    lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if needs_the_machine(scenario) else nullcontext()
+    lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if uses_this_machine(planned) else nullcontext()
     with lock, nullcontext(SilentWatcher()) if quiet else ConsoleWatcher(error_console()) as watcher:
-        execute(scenario, folder, watcher, only=only, command=command_line())
-    return write(folder, check_formats(formats))
+        execute(scenario, planned, folder, watcher, command=command_line())
+    return write(folder, formats)
 
 
 @app.command()
@@ -131,7 +140,7 @@ def validate(
     """Check scenario files; every problem with its place and what to write instead."""
     from harness.scenario import load
 
-    problems = []
+    problems: list[Problem] = []
     for path in scenarios:
         try:
             load(path, sets=sets)
@@ -151,9 +160,9 @@ def init(
     out: Annotated[Path | None, typer.Option(help="The file to write. Default: print it.")] = None,
 ) -> None:
     """Write a commented scenario to begin with."""
-    from harness.shipped import template_text
+    from harness.templates import init_template
 
-    text = template_text(template)
+    text = init_template(template)
     if out is None:
         print(text, end="")
         return
@@ -166,24 +175,31 @@ def init(
 @app.command(name="list")
 def list_(what: Annotated[str, typer.Argument(help="scenarios, engines or models.", show_default=False)]) -> None:
     """List the shipped scenarios, the engines, or the built-in models."""
-    from harness.shipped import listing
+    from harness.listing import listing
 
     print(listing(what))
 
 
 def show(made: Report, *, as_json: bool, quiet: bool) -> None:
     """The data on standard output; where the reports are on standard error."""
-    print(json.dumps(made.as_json(), indent=1) if as_json else made.as_text(width=text_width()))
+    if as_json:
+        from reports.summaries import as_json as json_text
+
+        print(json_text(made.data), end="")
+    else:
+        from reports import terminal
+
+        terminal.show(made.data, table_console())
     if not quiet:
         for path in made.headline_files():
             say(f"wrote {path}")
 
 
-def text_width() -> int:
-    """Columns to lay a table out for: the terminal's, or enough for any table where the output is none."""
-    import shutil
+def table_console() -> Console:
+    """Where the table goes: as wide as the terminal, or wide enough for any table where the output is none."""
+    from rich.console import Console
 
-    return shutil.get_terminal_size((160, 24)).columns if sys.stdout.isatty() else 160
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 def check_formats(formats: list[str]) -> tuple[str, ...]:

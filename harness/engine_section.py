@@ -10,14 +10,15 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from engines import BUILT_IN, names
+from engines.dialects import DIALECTS
 from harness.loads import LoadItem
 from harness.quantities import PositiveSeconds
 from harness.scenario_problems import near
-from harness.strict_model import AlsoAccepts, FreeText, Name, NotBuilt, StrictModel, listed
+from harness.scenario_source import looks_secret
+from harness.strict_model import FreeText, Name, NotBuilt, StrictModel, TextOrItems, listed
 
 HTTP_KEYS = ("dialect", "url", "command", "ready", "stop", "served_model")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 
 def _level_from_text(value: Any) -> Any:
@@ -35,6 +36,12 @@ def _known_engine(value: str) -> str:
     known = names()
     if value not in known:
         raise ValueError(f"there is no engine `{value}`; {near(value, known)}")
+    return value
+
+
+def _known_dialect(value: str) -> str:
+    if value not in DIALECTS:
+        raise ValueError(f"there is no dialect `{value}`; {near(value, DIALECTS)}")
     return value
 
 
@@ -57,8 +64,14 @@ def _checked_command(value: str) -> str:
     return value
 
 
+def _rooted(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f"must begin with `/`; write `/{value}`")
+    return value
+
+
 def _masked(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: "***" if _SECRET_NAME.search(name) else value for name, value in env.items()}
+    return {name: "***" if looks_secret(name) else value for name, value in env.items()}
 
 
 EnvName = Annotated[str, AfterValidator(_env_name)]
@@ -84,7 +97,9 @@ class Level(StrictModel):
 class Ready(StrictModel):
     """How to see that a server is up."""
 
-    path: str = Field(default="/health", pattern=r"^/", description="A path that answers 200 once the server can work.")
+    path: Annotated[str, AfterValidator(_rooted)] = Field(
+        default="/health", description="A path that answers 200 once the server can work."
+    )
     timeout_s: PositiveSeconds = Field(default=300.0, alias="timeout", description="How long to wait.", examples=["5m"])
 
 
@@ -93,7 +108,7 @@ class HttpKeys(StrictModel):
 
     at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("url", "command"),)
 
-    dialect: Name | None = Field(
+    dialect: Annotated[str, AfterValidator(_known_dialect)] | None = Field(
         default=None, description="The server's API.", examples=["openai-completions", "openai-chat"]
     )
     url: Annotated[str, AfterValidator(_checked_url)] | None = Field(
@@ -139,7 +154,7 @@ class EngineBlock(HttpKeys):
     quantization: Annotated[
         tuple[Level, ...],
         BeforeValidator(_level_from_text),
-        AlsoAccepts({"type": "string"}, {"type": "array", "items": {"type": "string"}}),
+        TextOrItems(),
     ] = Field(
         default=(),
         description="Levels to try, one cell each; without it the engine's default.",
@@ -155,7 +170,7 @@ class EngineBlock(HttpKeys):
     env: Annotated[dict[str, FreeText], PlainSerializer(_masked)] = Field(
         default={},
         repr=False,
-        description="Environment variables for the engine's process. Values are stored; secrets do not belong here.",
+        description="Environment variables for the engine's process. Stored, but for names such as `HF_TOKEN`.",
     )
     devices: NotBuilt = Field(default=None, description="The accelerators it may use.")
     load: Annotated[tuple[LoadItem, ...], Field(min_length=1)] | None = Field(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.errors import UsageError
 from harness.loads import Burst, Load
 from harness.matrix import Cell, Skip, TrialPlan
 from harness.scenario import Budget, Scenario
@@ -95,7 +96,17 @@ def expected_time_s(load: Load) -> Range:
     return Range((rounds - 1) * think_s, rounds * (load.timeout_s + think_s))
 
 
-def check_budget(budget: Budget, wanted: Estimate) -> list[str]:
+def check_budget(scenario: Scenario, planned: Sequence[Cell | Skip], *, consent: bool) -> None:
+    """Whether a plan may run: raises UsageError if it exceeds the scenario's budget, cannot promise to keep it, or
+    needs a consent that is not given.
+    """
+    problems = over_budget(scenario.budget, estimate(planned))
+    question = None if consent else needs_consent(scenario, planned)
+    if problems or question:
+        raise UsageError("; ".join([*problems, *([question] if question else [])]))
+
+
+def over_budget(budget: Budget, wanted: Estimate) -> list[str]:
     """A sentence for each part of the budget that the plan exceeds or cannot promise to keep."""
     problems = []
     for name, allowed, used in (
@@ -106,11 +117,10 @@ def check_budget(budget: Budget, wanted: Estimate) -> list[str]:
         if allowed is None:
             continue
         if used.low > allowed:
-            problems.append(
-                f"the plan needs about {used.low:,.0f} {name}, the budget allows {allowed:,.0f}; shorten it"
-            )
+            need = f"the plan needs about {used.low:,.0f} {name}"
+            problems.append(f"{need}, `budget` allows {allowed:,.0f}; shorten it or raise the budget")
         elif used.high is None:
-            problems.append(f"the budget allows {allowed:,.0f} {name}, but the plan has no bound; {_REMEDY[name]}")
+            problems.append(f"`budget` allows {allowed:,.0f} {name}, but the plan has no bound; {_REMEDY[name]}")
     return problems
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from engines.models.cache import cache_folder
+from engines.models.cache import directory
 from harness.errors import UsageError
 
 
@@ -22,7 +22,7 @@ def machine_to_ourselves(name: str, *, wait_s: float = 0.0, folder: Path | None 
     name: what the other run is told. Raises UsageError if another run holds the lock for longer than `wait_s`. The lock
     is the system's: it ends with the process that holds it, however that ends.
     """
-    where = folder or cache_folder()
+    where = folder or directory()
     where.mkdir(parents=True, exist_ok=True)
     holder = where / "running.json"
     lock = FileLock(where / "running.lock")

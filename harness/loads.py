@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from harness.lengths import NO_THINK_TIME, ThinkTime
 from harness.limits import parse_limit
-from harness.quantities import PositiveMilliseconds, PositiveSeconds, Seconds, format_duration
+from harness.quantities import PositiveMilliseconds, PositiveSeconds, Seconds
 from harness.strict_model import NOT_BUILT, AlsoAccepts, Integer, NotBuilt, Number, StrictModel
 
 DEFAULT_TIMEOUT_S = 120.0
@@ -249,8 +249,3 @@ def _built_kind(value: Any) -> Any:
 
 Load = SingleUser | Sustained | Burst | Mixed
 LoadItem = Annotated[Annotated[Load, Field(discriminator="kind")], BeforeValidator(_built_kind)]
-
-
-def one_request(timeout_s: float) -> SingleUser:
-    """The smallest load there is: one request of one user."""
-    return SingleUser.model_validate({"kind": "single_user", "requests": 1, "timeout": format_duration(timeout_s)})

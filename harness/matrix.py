@@ -103,14 +103,24 @@ class _Combination:
         return None if self.reference is None else self.reference.name
 
 
+_ONLY = {
+    "model": "model",
+    "engine": "engine",
+    "quantization": "level",
+    "variant": "variant",
+    "repetition": "repetition",
+}
+
+
 def expand(
-    scenario: Scenario, *, only: Sequence[str] | None = None, env: Mapping[str, str] | None = None
+    scenario: Scenario, *, only: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None
 ) -> list[Cell | Skip]:
     """Every cell of a scenario in the order in which they run; those that cannot run as Skip.
 
-    only: patterns such as `q8_0` or `llama-server*`; a cell stays if one fits its engine, level, variant, model or a
-    part of its id. Numbers and seeds stay those of the whole matrix.   env: where secrets are looked up by name.
-    Raises UsageError if a pattern fits nothing.
+    only: patterns by `model`, `engine`, `quantization`, `variant` or `repetition`, such as {"quantization": "q4_*"};
+    a cell stays if it fits all. Numbers and seeds stay those of the whole matrix.
+    env: where secrets are looked up by name.
+    Raises UsageError if no cell fits, or for an unknown key.
     """
     secrets = os.environ if env is None else env
     combinations = _combinations(scenario)
@@ -142,6 +152,13 @@ def trial_seed(scenario_seed: int, load_index: int, repetition: int) -> int:
     """The seed of a trial, below 2^63; engine, level and variant are not in it, so that all meet the same requests."""
     digest = hashlib.sha256(f"trial {scenario_seed} {load_index} {repetition}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def needs_the_machine(scenario: Scenario) -> bool:
+    """Whether anything under test runs on this machine, so that another run would disturb it."""
+    return any(
+        block.engine != "simulated" and (block.url is None or is_loopback(block.url)) for block in scenario.engines
+    )
 
 
 def slug(text: str) -> str:
@@ -282,17 +299,20 @@ def _telling_name(load: Load) -> str:
     return f"{load.kind}-rate-{load.rate:g}" if load.rate is not None else f"{load.kind}-users-{load.users}"
 
 
-def _chosen(planned: list[Cell | Skip], only: Sequence[str]) -> list[Cell | Skip]:
-    kept = [cell for cell in planned if any(_fits(cell, pattern) for pattern in only)]
-    for pattern in only:
-        if not any(_fits(cell, pattern) for cell in planned):
-            raise UsageError(f"no cell fits {pattern!r}; there are {', '.join(cell.id for cell in planned)}")
+def _chosen(planned: list[Cell | Skip], only: Mapping[str, str]) -> list[Cell | Skip]:
+    for key in only:
+        if key not in _ONLY:
+            raise UsageError(f"cells cannot be chosen by `{key}`; {near(key, _ONLY)}")
+    kept = [cell for cell in planned if all(_fits(cell, key, pattern) for key, pattern in only.items())]
+    if not kept:
+        wanted = ", ".join(f"{key}={pattern}" for key, pattern in only.items())
+        raise UsageError(f"no cell fits {wanted}; there are {', '.join(cell.id for cell in planned)}")
     return kept
 
 
-def _fits(cell: Cell | Skip, pattern: str) -> bool:
-    names = (cell.model, cell.engine, cell.level, cell.variant)
-    return pattern in cell.id or any(fnmatchcase(name, pattern) for name in (*names, cell.id) if name is not None)
+def _fits(cell: Cell | Skip, key: str, pattern: str) -> bool:
+    value = getattr(cell, _ONLY[key])
+    return value is not None and fnmatchcase(str(value), pattern)
 
 
 def _json(model: Any) -> Any:

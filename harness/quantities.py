@@ -34,9 +34,10 @@ SIZE_UNITS_BYTES = {
 }
 SHARE_UNITS = {"%": Decimal("0.01")}
 
-_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
+_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,40})?"
 _QUANTITY = re.compile(rf"\s*(?P<sign>[-+]?)(?P<number>{_NUMBER})\s*(?P<unit>[^\s\d.]*)\s*")
-DURATION_PATTERN = rf"^{_NUMBER} ?(us|ms|s|m|h|d)$"
+# For editors, which see a variable before it is filled in.
+DURATION_PATTERN = rf"^({_NUMBER} ?(us|ms|s|m|h|d)|.*\$\{{.*)$"
 
 
 def parse_duration_s(value: object) -> float:

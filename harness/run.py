@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness import __version__, provenance
-from harness.matrix import Cell, Skip, TrialPlan, expand, identity
+from harness.matrix import Cell, Skip, TrialPlan, identity
 from harness.scenario import Scenario
 from harness.store import RunWriter
 from harness.supervisor import ChildCommand, StopRequest, supervise
@@ -47,22 +47,28 @@ class RunInProgress:
     stop: StopRequest = field(default_factory=StopRequest)
 
 
-def execute(scenario: Scenario, out: Path, watcher: Watcher, *, command: str, only: Mapping[str, str]) -> RunWriter:
-    """Run a scenario and store it in `out`. The manifest's status says how it ended.
+def execute(
+    scenario: Scenario, planned: Sequence[Cell | Skip], out: Path, watcher: Watcher, *, command: str
+) -> RunWriter:
+    """Run the planned cells of a scenario and store them in `out`. The manifest's status says how it ended.
 
     Raises RunDirectoryExists if `out` is there already, StorageFailed if it cannot be written.
     """
-    planned = expand(scenario, only=only)
     run = RunInProgress(scenario, RunWriter(out, first_manifest(scenario, planned, command)), watcher)
     asyncio.run(run_cells(run, [cell for cell in planned if isinstance(cell, Cell)]))
     return run.writer
+
+
+def uses_this_machine(planned: Sequence[Cell | Skip]) -> bool:
+    """Whether another run here would disturb this one: not if it only loads servers elsewhere, or a simulation."""
+    return any(isinstance(cell, Cell) and cell.scope == "server" and cell.engine != "simulated" for cell in planned)
 
 
 def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: str) -> dict[str, Any]:
     """The manifest before anything has run."""
     return {
         "harness_version": __version__,
-        "name": scenario.name,
+        "name": scenario.title,
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "running",
         "labels": dict(scenario.labels),
@@ -174,7 +180,6 @@ async def run_child(
         run.writer.folder(trial["path"])
     spec = CellSpec(
         scenario=run.scenario.resolved(),
-        source=str(run.scenario.source.resolve()),
         cell=cell.index,
         folder=str(folder.resolve()),
         trials=[(trial["index"], str((run.writer.path / trial["path"]).resolve())) for trial in waiting],

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
 from harness.engine_section import EngineBlock, Level, ModelEntry, Ready, Variant
 from harness.errors import Problem, ScenarioError
 from harness.loads import LimitText, LoadItem, Slo
 from harness.quantities import PositiveSeconds
-from harness.scenario_problems import cross_problems, in_order, problems_of
+from harness.scenario_problems import cross_problems, in_order, problems_of, without_echoes
 from harness.scenario_source import read
-from harness.strict_model import AlsoAccepts, FreeText, Integer, Name, NotBuilt, StrictModel, listed
+from harness.strict_model import FreeText, Integer, Name, NotBuilt, StrictModel, TextOrItems, listed
 from harness.traffic_section import Sampling, TrafficClass, Workload
 
 DEFAULT_SEED = 20_240_517
+_SIGN_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def _model_from_text(value: Any) -> Any:
     return [{"name": item} if isinstance(item, str) else item for item in listed(value)]
+
+
+def _checked_name(value: str) -> str:
+    usable = _SIGN_NOT_IN_NAMES.sub("-", value).strip("-.")
+    if value and value != usable:
+        raise ValueError(f"may hold letters, digits, `.`, `_` and `-` only; write `{usable or 'my-run'}`")
+    return value
 
 
 class Telemetry(StrictModel):
@@ -54,8 +63,8 @@ class Scenario(StrictModel):
     extends: str | None = Field(
         default=None, description="Another file that this one is merged over.", examples=["base.yaml"]
     )
-    name: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9][\w.-]*$", description="Name of the run; the file's name where absent."
+    name: Annotated[str, AfterValidator(_checked_name)] = Field(
+        default="", description="Name of the run; the file's where absent. Letters, digits, `.`, `_` and `-`."
     )
     description: str = Field(default="", description="What the scenario is for.")
     labels: dict[str, FreeText] = Field(default={}, description="Free `key: value` pairs that index history.")
@@ -63,7 +72,7 @@ class Scenario(StrictModel):
     model: Annotated[
         tuple[ModelEntry, ...],
         BeforeValidator(_model_from_text),
-        AlsoAccepts({"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"$ref": "#/$defs/ModelEntry"}),
+        TextOrItems(),
     ] = Field(
         default=(), description="The model or models; also gives the tokenizer for `http` engines.", examples=["tiny"]
     )
@@ -91,7 +100,7 @@ class Scenario(StrictModel):
         default="per_cell", description="When an engine is started afresh."
     )
     quality: NotBuilt = Field(default=None, description="How good the replies are.")
-    telemetry: Telemetry = Field(default=Telemetry(), description="What is read beside the requests.")
+    telemetry: Telemetry = Field(default=Telemetry(), description="How often readings are taken.")
     compare: NotBuilt = Field(default=None, description="Defaults of `harness compare`.")
     history: NotBuilt = Field(default=None, description="Defaults of `harness history` and `harness regress`.")
     plan: NotBuilt = Field(default=None, description="Defaults of `harness plan`.")
@@ -142,8 +151,12 @@ def load(
         except ValidationError as error:
             problems += problems_of(error, source.tree)
         problems += cross_problems(source.tree)
+        problems = without_echoes(source.problems, problems)
     if problems or scenario is None:
         raise ScenarioError(in_order(problems))
+    if not scenario.name:
+        stem = _SIGN_NOT_IN_NAMES.sub("-", Path(path).stem).strip("-.")
+        scenario = scenario.model_copy(update={"name": stem or "scenario"})
     scenario._source = Path(path)
     return scenario
 

@@ -43,6 +43,14 @@ def in_order(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(listed, key=lambda one: (files.index(one.file), one.line or 0, one.column or 0))
 
 
+def without_echoes(first: Iterable[Problem], later: Iterable[Problem]) -> list[Problem]:
+    """All problems, but of those where a value could not even be read (a variable is missing) only the first."""
+    read = list(first)
+    unread = {(one.file, one.line, one.column) for one in read if one.line is not None}
+    echoes = [one for one in later if one not in read and (one.file, one.line, one.column) in unread]
+    return [*read, *(one for one in later if one not in read and one not in echoes)]
+
+
 def near(wrong: str, known: Iterable[str]) -> str:
     """What to write instead of a word that is not known."""
     words = sorted(known)
@@ -133,6 +141,8 @@ def _locate(tree: Node, details: ErrorDetails) -> tuple[Place, str]:
 def _message(details: ErrorDetails, key: str) -> str:
     kind, context = details["type"], details.get("ctx", {})
     shown = _shown(details.get("input"))
+    if kind == "value_error" and "error" in context:
+        return str(context["error"])
     if kind in _BOUNDS:
         words, name = _BOUNDS[kind]
         return f"must be {words} {context[name]:g}, found {shown}"

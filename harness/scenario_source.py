@@ -18,6 +18,11 @@ from harness.yaml_nodes import Node, Place, join, parse
 _VARIABLE = re.compile(
     r"\$(?P<escaped>\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}|(?P<wrong>\$\{)"
 )
+_SECRET_NAME = re.compile(
+    r"(^|_)(TOKEN|KEY|APIKEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH)(_|$)", re.IGNORECASE
+)
+_ENV_OF_ENGINE = re.compile(r"engines\.\d+\.env\.(?P<name>.+)")
+_SAFE_PLACES = "write its name under `api_key_env` or `headers_env`, or fill it in under the engine's `env`"
 _INDEX = re.compile(r"\[(\d+)\]")
 
 
@@ -48,6 +53,11 @@ def read(path: Path, *, sets: Sequence[str], labels: Sequence[str], env: Mapping
     source.tree = _located(source.tree, source.problems)
     source.tree = _expanded(source.tree)
     return source
+
+
+def looks_secret(name: str) -> bool:
+    """Whether an environment variable of this name is likely to hold a secret."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def _read_with_parents(path: Path, env: Mapping[str, str], children: tuple[Path, ...]) -> Source:
@@ -110,8 +120,8 @@ def merge(parent: Node, child: Node) -> Node:
 
 
 def _apply_set(source: Source, text: str) -> None:
-    place = Place(f"--set {text}", folder=Path.cwd())
     path, equals, written = text.partition("=")
+    place = Place(f"--set {path}", folder=Path.cwd())  # without the value, which may be a secret
     parts = _INDEX.sub(r".\1", path.strip()).split(".")
     if not equals or not all(parts):
         source.problems.append(place.problem("must be `key=value`, such as `load.0.rate=4`"))
@@ -129,8 +139,8 @@ def _apply_set(source: Source, text: str) -> None:
 
 
 def _apply_label(source: Source, text: str) -> None:
-    place = Place(f"--label {text}", folder=Path.cwd())
     name, equals, value = text.partition("=")
+    place = Place(f"--label {name}", folder=Path.cwd())
     if not equals or not name.strip():
         source.problems.append(place.problem("must be `key=value`, such as `commit=abc123`"))
         return
@@ -199,6 +209,9 @@ def _fill(node: Node, env: Mapping[str, str], path: str, problems: list[Problem]
             )
             return ""
         name, default = match["name"], match["default"]
+        if looks_secret(name) and not _ENV_OF_ENGINE.fullmatch(path):
+            why = f"the value of {name} would be stored with the results; {_SAFE_PLACES}"
+            problems.append(node.place.problem(why, path))
         value = env.get(name)
         if default is not None:
             return value or default[2:]

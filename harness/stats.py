@@ -23,6 +23,7 @@ GUARD_LEVELS = (0.5, 0.75, 0.9)
 MAX_CENSORED_SHARE_FOR_MEAN = 0.001
 MIN_RUNS_FOR_SPREAD = 3
 SPREAD_FACTOR = 1.5
+MAX_BATCHES = 30
 
 
 class Bound(StrEnum):
@@ -101,34 +102,40 @@ def effective_size(values: Floats, levels: Sequence[float]) -> float:
 
     Formula: quantile ESS (Vehtari et al. 2021) with Geyer's truncation. +inf among the values is allowed.
     """
-    n = len(values)
-    if n == 0:
-        return 0.0
-    ordered = np.sort(values)
-    cuts = (ordered[quantile_rank(n, level) - 1] for level in levels)
-    return min(n / autocorrelation_time((values <= cut).astype(np.float64)) for cut in cuts)
+    return min(sizes_by_level(values, levels).values()) if len(values) else 0.0
 
 
-def effective_size_clustered(values: Floats, cluster_sizes: NDArray[np.int64], levels: Sequence[float]) -> float:
-    """The same where the values come in clusters (the gaps of one reply), consecutive, in the order of the clusters.
+def sizes_by_level(
+    values: Floats, levels: Sequence[float], cluster_sizes: NDArray[np.int64] | None = None
+) -> dict[float, float]:
+    """The effective size at each level.
 
-    m = p (1 - p) N^2 / (J var(s) tau), with s_j = sum over cluster j of (1{x <= q_u} - p) and tau over the s_j.
+    cluster_sizes: where the values come in clusters (the gaps of one reply), consecutive, how many each cluster has.
+    Then m = p (1 - p) N^2 / (J var(s) tau), with s_j = sum over cluster j of (1{x <= q_u} - p) and tau over the s_j.
     """
     n = len(values)
-    sizes = cluster_sizes[cluster_sizes > 0]
     if n == 0:
-        return 0.0
-    starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+        return dict.fromkeys(levels, 0.0)
     ordered = np.sort(values)
+    below = {level: (values <= ordered[quantile_rank(n, level) - 1]).astype(np.float64) for level in levels}
+    if cluster_sizes is None:
+        return {level: n / autocorrelation_time(series) for level, series in below.items()}
+    starts = cluster_starts(cluster_sizes)
+    return {level: _size_of_clusters(series, starts) for level, series in below.items()}
 
-    def size_at(level: float) -> float:
-        below = (values <= ordered[quantile_rank(n, level) - 1]).astype(np.float64)
-        share = float(below.mean())
-        sums = np.add.reduceat(below - share, starts)
-        spread = float(sums.var()) * len(sums) * autocorrelation_time(sums)
-        return n if spread <= 1e-12 else min(float(n), share * (1 - share) * n * n / spread)
 
-    return min(size_at(level) for level in levels)
+def cluster_starts(cluster_sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each cluster that is not empty begins."""
+    sizes = cluster_sizes[cluster_sizes > 0]
+    starts: NDArray[np.int64] = np.cumsum(sizes) - sizes
+    return starts
+
+
+def _size_of_clusters(below: Floats, starts: NDArray[np.int64]) -> float:
+    n, share = len(below), float(below.mean())
+    sums = np.add.reduceat(below - share, starts)
+    spread = float(sums.var()) * len(sums) * autocorrelation_time(sums)
+    return float(n) if spread <= 1e-12 else min(float(n), share * (1 - share) * n * n / spread)
 
 
 def quantile_estimate(
@@ -171,25 +178,21 @@ def quantile_estimate(
 
 def _two_sided(ordered: Floats, p: float, size: float, alpha: float) -> tuple[float, float]:
     """Exact binomial ranks at the effective size, carried over to the n observations."""
-    from scipy.stats import binom
-
     n, m = len(ordered), math.floor(size)
-    lower = math.floor(n * float(binom.ppf(alpha / 2, m, p)) / m)
-    upper = math.ceil(n * (float(binom.ppf(1 - alpha / 2, m, p)) + 1) / m)
+    lower = math.floor(n * _binomial_quantile(alpha / 2, m, p) / m)
+    upper = math.ceil(n * (_binomial_quantile(1 - alpha / 2, m, p) + 1) / m)
     low = float(ordered[lower - 1]) if lower >= 1 else -math.inf
     high = float(ordered[upper - 1]) if upper <= n else math.inf
     return low, high
 
 
 def _one_sided(ordered: Floats, known: Floats, p: float, size: float, alpha: float) -> Estimate:
-    from scipy.stats import binom
-
     n, m = len(ordered), max(1, math.floor(size))
     needed = floor_two_sided(p, alpha)
-    lower = math.floor(n * float(binom.ppf(alpha, m, p)) / m)
+    lower = math.floor(n * _binomial_quantile(alpha, m, p) / m)
     low = float(known[lower - 1]) if lower >= 1 else -math.inf
     if m >= floor_upper(p, alpha):
-        upper = math.ceil(n * (float(binom.ppf(1 - alpha, m, p)) + 1) / m)
+        upper = math.ceil(n * (_binomial_quantile(1 - alpha, m, p) + 1) / m)
         high = float(ordered[min(upper, n) - 1])
         if math.isfinite(high):
             return Estimate(math.nan, low, high, Bound.UPPER, n, size, needed)
@@ -211,9 +214,17 @@ def _widen_by_spread(
 
 
 def _t_factor(k: int, alpha: float = ALPHA) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(1 - alpha / 2, k - 1))
+    return float(stdtrit(k - 1, 1 - alpha / 2))
+
+
+def _binomial_quantile(q: float, m: int, p: float) -> int:
+    """The least k with P(Bin(m, p) <= k) >= q."""
+    from scipy.special import bdtr, bdtrik
+
+    k = math.ceil(float(bdtrik(q, m, p)))
+    return k - 1 if k >= 1 and float(bdtr(k - 1, m, p)) >= q else k
 
 
 def t_interval(values: Sequence[float] | Floats, alpha: float = ALPHA) -> Estimate:
@@ -229,7 +240,13 @@ def t_interval(values: Sequence[float] | Floats, alpha: float = ALPHA) -> Estima
     return Estimate(mean, mean - half, mean + half, Bound.POINT, k, float(k))
 
 
-def mean_estimate(runs: Sequence[Floats], *, bounds: Sequence[Floats] | None = None, alpha: float = ALPHA) -> Estimate:
+def mean_estimate(
+    runs: Sequence[Floats],
+    *,
+    bounds: Sequence[Floats] | None = None,
+    clusters: Sequence[NDArray[np.int64] | None] | None = None,
+    alpha: float = ALPHA,
+) -> Estimate:
     """The mean of all runs, by non-overlapping batch means.
 
     Batches are at most 30 per run and at least five autocorrelation times long. Censored values enter with their
@@ -241,23 +258,30 @@ def mean_estimate(runs: Sequence[Floats], *, bounds: Sequence[Floats] | None = N
     if n == 0:
         return Estimate(math.nan, n=0, n_eff=0.0)
     censored = sum(int(np.isinf(run).sum()) for run in runs)
-    times = [autocorrelation_time(run) for run in known]
-    n_eff = float(sum(len(run) / time for run, time in zip(known, times, strict=True)))
+    starts = [None if sizes is None else cluster_starts(sizes) for sizes in clusters or [None] * len(known)]
+    parts = [_batches(run, begin) for run, begin in zip(known, starts, strict=True)]
+    n_eff = float(sum(size for _, size in parts))
     mean = float(pooled.mean())
     if censored > MAX_CENSORED_SHARE_FOR_MEAN * n:
         return Estimate(math.nan, mean, math.inf, Bound.LOWER, n, n_eff)
-    batches = np.concatenate([_batch_means(run, time) for run, time in zip(known, times, strict=True)])
+    batches = np.concatenate([means for means, _ in parts])
     if len(batches) < 2:
         return Estimate(mean, math.nan, math.nan, Bound.POINT, n, n_eff)
     half = _t_factor(len(batches), alpha) * float(batches.std(ddof=1)) / math.sqrt(len(batches))
     return Estimate(mean, mean - half, mean + half, Bound.POINT, n, n_eff)
 
 
-def _batch_means(run: Floats, time: float) -> Floats:
-    length = max(math.ceil(len(run) / 30), math.ceil(5 * time) if time > 1.5 else 1, 1)
-    count = len(run) // length
-    means: Floats = run[: count * length].reshape(count, length).mean(axis=1)
-    return means
+def _batches(run: Floats, starts: NDArray[np.int64] | None) -> tuple[Floats, float]:
+    """Means of consecutive batches, and the effective size. starts: of clusters, which batches do not break."""
+    if len(run) == 0:
+        return np.empty(0), 0.0
+    sums = run if starts is None else np.add.reduceat(run, starts)
+    sizes = np.ones(len(run)) if starts is None else np.diff(starts, append=len(run))
+    time = autocorrelation_time(sums)
+    length = max(math.ceil(len(sums) / MAX_BATCHES), math.ceil(5 * time) if time > 1.5 else 1)
+    count = len(sums) // length
+    total = sums[: count * length].reshape(count, length).sum(axis=1)
+    return total / sizes[: count * length].reshape(count, length).sum(axis=1), len(sums) / time
 
 
 def extreme_estimate(runs: Sequence[Floats], *, bounds: Sequence[Floats], largest: bool) -> Estimate:
@@ -280,7 +304,7 @@ def share_estimate(runs: Sequence[NDArray[Any]], alpha: float = ALPHA) -> Estima
 
     With k of n flags true and effective size m the interval is that of k m / n successes among m.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     flags = [np.asarray(run, dtype=np.float64) for run in runs if len(run)]
     n = sum(len(run) for run in flags)
@@ -289,6 +313,25 @@ def share_estimate(runs: Sequence[NDArray[Any]], alpha: float = ALPHA) -> Estima
     m = sum(len(run) / autocorrelation_time(run) for run in flags)
     share = float(sum(run.sum() for run in flags)) / n
     k = share * m
-    low = 0.0 if share <= 0 else float(beta.ppf(alpha / 2, k, m - k + 1))
-    high = 1.0 if share >= 1 else float(beta.ppf(1 - alpha / 2, k + 1, m - k))
+    low = 0.0 if share <= 0 else float(betaincinv(k, m - k + 1, alpha / 2))
+    high = 1.0 if share >= 1 else float(betaincinv(k + 1, m - k, 1 - alpha / 2))
     return Estimate(share, min(low, share), max(high, share), Bound.POINT, n, m)
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """A drift of a series: how likely chance alone gives one as clear, and its slope per step (Theil-Sen)."""
+
+    p_value: float
+    slope: float
+
+
+def trend(series: Floats) -> Trend:
+    """Kendall's tau against the index, two-sided by the normal approximation; good from about ten values on."""
+    n = len(series)
+    first, second = np.triu_indices(n, k=1)
+    rises = series[second] - series[first]
+    score = abs(float(np.sign(rises).sum()))
+    deviation = math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    z = max(0.0, score - 1) / deviation
+    return Trend(math.erfc(z / math.sqrt(2)), float(np.median(rises / (second - first))))

@@ -96,7 +96,8 @@ class TrialData:
         else:  # the run is still going on, or was killed before it could be closed
             table = pa.Table.from_batches(read_batches(folder / "records.arrows"), schema=record_schema())
             table = table.select(list(columns)) if columns else table
-        return table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
 
     def samples(self) -> pd.DataFrame:
         """The readings of the trial's cell: at_ns, source, name, value, scope."""
@@ -106,14 +107,17 @@ class TrialData:
         folder = (self.run / self.trial["path"]).parent
         finished = folder / "samples.parquet"
         if finished.exists():
-            return pq.read_table(finished).to_pandas()
-        stream = folder / "samples.arrows"
-        batches = list(read_batches(stream)) if stream.exists() else []
-        return pa.Table.from_batches(batches, schema=sample_schema()).to_pandas()
+            table = pq.read_table(finished)
+        else:
+            stream = folder / "samples.arrows"
+            batches = list(read_batches(stream)) if stream.exists() else []
+            table = pa.Table.from_batches(batches, schema=sample_schema())
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
 
     def has_records(self) -> bool:
         """Whether anything was stored of the trial."""
-        folder = self.run / self.trial["path"]
+        folder = self.run / str(self.trial["path"])
         return (folder / "records.parquet").exists() or (folder / "records.arrows").exists()
 
 

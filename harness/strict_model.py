@@ -37,7 +37,16 @@ class AlsoAccepts:
         self.schemas = schemas
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [*self.schemas, handler(core)]}
+        return {"anyOf": [handler(core), *self.schemas]}
+
+
+class TextOrItems:
+    """The JSON Schema of a list whose validator also takes one item, and a text for an item."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        items = handler(core)
+        either = [{"type": "string"}, items["items"]]
+        return {"anyOf": [*either, {**items, "items": {"anyOf": either}}]}
 
 
 def _refuse(value: object) -> Never:

@@ -5,7 +5,7 @@ reads one JSON event per line from the child's standard output and writes orders
 more, finish what is in flight), `abort` (stop now). The end of standard input means that the parent is gone: abort.
 Whatever the engine prints goes to the cell's log.
 
-Events, by `event`: `alive` (once a second, so that a hang can be told from work), `prepared`, `started` {engine, start},
+Events, by `event`: `alive` (once a second, to tell a hang from work), `prepared`, `started` {engine, start},
 `trial_begun` {trial, its part of the manifest}, `progress` {trial, ...}, `trial_ended` {trial, status, reason, client},
 `failed` {reason}, `ended`.
 """
@@ -35,7 +35,7 @@ from harness.loads import SingleUser
 from harness.matrix import Cell, TrialPlan, expand
 from harness.progress import Progress
 from harness.records import Phase, Record, Status
-from harness.scenario import Scenario, restore
+from harness.scenario import Scenario
 from harness.store import record_writer
 from harness.telemetry import resident_bytes, tree
 from harness.workload import PHASES, Schedule, build
@@ -60,7 +60,7 @@ class Orders:
     @property
     def stopping(self) -> bool:
         """Whether nothing new shall be begun."""
-        return self.control.stopping
+        return self.control.stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,6 @@ class CellSpec:
     """What the parent tells the child. folder: the cell's; trials: (index in the cell, folder) of those to run."""
 
     scenario: dict[str, Any]
-    source: str
     cell: int
     folder: str
     trials: Sequence[tuple[int, str]]
@@ -93,8 +92,8 @@ async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, o
 async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIterator[Engine]:
     """The engine, loaded, its start measured and reported; stopped at the end whatever happens.
 
-    A start is measured twice: cold (the weight files dropped from the file cache, where the system lets us) with the first
-    request after it, and warm. Loads that take long are not repeated, and the event says so.
+    A start is measured twice: cold (the weight files dropped from the file cache, where the system lets us) with the
+    first request after it, and warm. Loads that take long are not repeated, and the event says so.
     """
     engine = engines.create(cell.spec)
     weights = await asyncio.to_thread(engine.prepare)
@@ -149,8 +148,8 @@ async def first_request(cell: Cell, engine: Engine) -> float | None:
     Its prompt comes from a seed of its own, so that no later prompt finds its beginning in a prefix cache.
     """
     plan = cell.trials[0]
-    workload = next(iter(plan.classes.values())).workload if plan.classes else plan.workload
-    one = SingleUser(kind="single_user", requests=1, timeout=plan.load.timeout_s)
+    workload = next((one.workload for one in plan.classes.values() if one.workload is not None), plan.workload)
+    one = SingleUser.model_validate({"kind": "single_user", "requests": 1, "timeout": f"{plan.timeout_s}s"})
     schedule = build(one, workload, plan.seed ^ FIRST_REQUEST_SEED, tokenizer=tokenizer_of(cell))
     records: list[Record] = []
     await drive(schedule, target_of(engine), settings_of(plan), records.append)
@@ -171,7 +170,7 @@ def tokenizer_of(cell: Cell) -> Tokenizer | None:
 
 def settings_of(plan: TrialPlan) -> DriveSettings:
     """How the driver treats the requests of a trial."""
-    timeout_s = plan.load.timeout_s
+    timeout_s = plan.timeout_s
     return DriveSettings(timeout_ns=round(timeout_s * 1e9), drain_ns=round(min(timeout_s, LONGEST_DRAIN_S) * 1e9))
 
 
@@ -276,7 +275,7 @@ async def obey(orders: Orders, body: asyncio.Task[None]) -> None:
 
 async def execute(spec: CellSpec, emit: Emit) -> None:
     """Run the cell, watching the parent."""
-    scenario = restore(spec.scenario, Path(spec.source))
+    scenario = Scenario.model_validate(spec.scenario)
     cell = next(cell for cell in expand(scenario) if isinstance(cell, Cell) and cell.index == spec.cell)
     orders = Orders(Control())
     body = asyncio.ensure_future(run_cell(in_the_child(cell, spec), scenario, spec, emit, orders))

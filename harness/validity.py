@@ -203,16 +203,20 @@ def _errors(trial: dict[str, Any], rows: Columns) -> Iterator[Reason]:
 def _enough(rows: Columns) -> Iterator[Reason]:
     """Too few requests for a quantile is never invalid: it is printed as a bound."""
     observed = observe(rows)
+    worth: dict[str, tuple[float, int]] = {}
+    needed = stats.floor_two_sided(HEADLINE_QUANTILE)
     for name in ("ttft_ms", "e2e_ms"):
-        values, bounds = observed[name].values, observed[name].bounds
-        estimate = stats.quantile_estimate([values], HEADLINE_QUANTILE, bounds=[bounds])
-        if estimate.n and estimate.needed is not None and math.floor(estimate.n_eff) < estimate.needed:
-            factor = estimate.needed / max(estimate.n_eff, 1)
-            sentence = (
-                f"{name} p95 is given as a bound: it needs {estimate.needed} independent requests, "
-                f"and these {estimate.n} are worth {estimate.n_eff:.0f}."
-            )
-            yield Reason("few_samples", Level.WARN, sentence, f"Measure about {factor:.1f} times as long.")
+        values = observed[name].values
+        size = stats.effective_size(values, [*stats.GUARD_LEVELS, HEADLINE_QUANTILE])
+        if len(values) and math.floor(size) < needed:
+            worth[name] = size, len(values)
+    if worth:
+        size, n = min(worth.values())
+        sentence = (
+            f"p95 of {' and '.join(worth)} is given as a bound: it needs {needed} independent requests, "
+            f"and these {n} are worth {size:.0f}."
+        )
+        yield Reason("few_samples", Level.WARN, sentence, f"Measure about {needed / max(size, 1):.1f} times as long.")
 
 
 def _tokens(rows: Columns, records: pd.DataFrame) -> Iterator[Reason]:
@@ -234,19 +238,15 @@ def _tokens(rows: Columns, records: pd.DataFrame) -> Iterator[Reason]:
 
 def _steady(rows: Columns) -> Iterator[Reason]:
     """A trend over the window: Kendall's tau over batch means of the end-to-end time."""
-    from scipy.stats import kendalltau, theilslopes
-
     values = observe(rows)["e2e_ms"].values
     values = values[np.isfinite(values)]
     size = len(values) // DRIFT_BATCHES
     if size < 5:
         return
     batches = values[: size * DRIFT_BATCHES].reshape(DRIFT_BATCHES, size).mean(axis=1)
-    if np.ptp(batches) <= 1e-9 * abs(batches.mean()):
-        return
-    p_value = float(kendalltau(np.arange(DRIFT_BATCHES), batches).pvalue)
-    change = float(theilslopes(batches)[0]) * (DRIFT_BATCHES - 1) / float(batches.mean())
-    if p_value < DRIFT_P_VALUE and DRIFT.level(abs(change)) is not Level.VALID:
+    trend = stats.trend(batches)
+    change = trend.slope * (DRIFT_BATCHES - 1) / float(batches.mean())
+    if trend.p_value < DRIFT_P_VALUE and DRIFT.level(abs(change)) is not Level.VALID:
         sentence = f"The end-to-end time drifted by {change:+.0%} over the window."
         yield Reason("not_steady", Level.WARN, sentence, "Warm up for longer, or offer less than the engine can take.")
 

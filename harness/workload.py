@@ -140,14 +140,15 @@ def build(
     parts = [("default", 1.0, workload)]
     if load.kind == "mixed" and classes:
         parts = [(name, one.weight, workload.overridden_by(one.workload)) for name, one in classes.items()]
-    streams = tuple(_stream(name, weight, asked, seed, tokenizer) for name, weight, asked in parts)
+    words = WordPrompts(seed, tokenizer) if any(asked.prompts is None for _, _, asked in parts) else None
+    streams = tuple(_stream(name, weight, asked, words, tokenizer) for name, weight, asked in parts)
     traffic = Traffic(streams, seed, getattr(load, "think_time", None))
     return Schedule(plan_timing(load, seed, timeout_s), traffic)
 
 
-def _stream(name: str, weight: float, workload: Workload, seed: int, tokenizer: Tokenizer | None) -> Stream:
-    file = workload.prompts
-    prompts: Prompts = WordPrompts(seed, tokenizer) if file is None else FilePrompts(file, tokenizer)
+def _stream(name: str, weight: float, workload: Workload, words: Prompts | None, tokenizer: Tokenizer | None) -> Stream:
+    prompts = FilePrompts(workload.prompts, tokenizer) if workload.prompts is not None else words
+    assert prompts is not None
     return Stream(
         name=name,
         weight=float(weight),

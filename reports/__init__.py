@@ -1,0 +1,60 @@
+"""Reports: tables in, files out. Nothing here measures, judges or knows the harness.
+
+`write(data, folder, formats)` writes files; `reports.terminal.show(data, console)` is the summary at the end of a
+run. Heavy libraries are loaded by the formats that need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reports.data import ReportData
+
+FORMATS = ("html", "md", "junit", "csv", "json", "plots")
+
+
+def write(data: ReportData, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write the report in each of the formats into a folder, over earlier ones; returns the files written.
+
+    Raises ValueError for an unknown format, OSError if the folder cannot be written to.
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise ValueError(f"there is no report format {unknown[0]!r}; known are {', '.join(FORMATS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for name in formats:
+        written += _write_one(data, folder, name)
+    return written
+
+
+def _write_one(data: ReportData, folder: Path, name: str) -> list[Path]:
+    if name == "plots":
+        from reports.plots import save
+
+        return save(data, folder / "plots")
+    file = folder / {"csv": "summary.csv", "json": "summary.json", "junit": "junit.xml"}.get(name, f"report.{name}")
+    file.write_text(_text(data, name), encoding="utf-8", newline="\n")
+    return [file]
+
+
+def _text(data: ReportData, name: str) -> str:
+    if name == "html":
+        from reports.html import render
+
+        return render(data)
+    if name == "md":
+        from reports.markdown import render as markdown
+
+        return markdown(data)
+    if name == "junit":
+        from reports.junit import render as junit
+
+        return junit(data)
+    from reports import summaries
+
+    return summaries.as_csv(data) if name == "csv" else summaries.as_json(data)
+
+
+__all__ = ["FORMATS", "ReportData", "write"]

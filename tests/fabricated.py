@@ -166,7 +166,8 @@ def noisy(seed: int, n: int = 600, *, every_ms: float = 100.0, slower: float = 1
     ttft = 80.0 * slower * rng.lognormal(0, 0.25, n)
     gaps = 12.0 * slower * rng.lognormal(0, 0.05, n)
     return [
-        streamed(i, i * every_ms, ttft_ms=float(ttft[i]), gap_ms=float(gaps[i]), tokens=40, lag_ms=0.05) for i in range(n)
+        streamed(i, i * every_ms, ttft_ms=float(ttft[i]), gap_ms=float(gaps[i]), tokens=40, lag_ms=0.05)
+        for i in range(n)
     ]
 
 

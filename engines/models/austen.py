@@ -1,4 +1,4 @@
-"""The text `tiny` was trained on: Jane Austen's six novels (1811-1818, public domain), from Debian's r-cran-janeaustenr.
+"""The text behind `tiny`: Jane Austen's six novels (1811-1818, public domain), in Debian's r-cran-janeaustenr.
 
 Only `train_tiny` needs it. The package keeps each novel as an R character vector of lines; no R is needed to read it.
 """

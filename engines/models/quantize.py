@@ -144,7 +144,7 @@ def _by_ggml(values: FloatArray, type_name: str) -> NDArray[np.uint8]:
     )
     if written != result.size:
         raise EngineError(
-            f"quantizing to {type_name} gave {written} bytes instead of {result.size}; install another version of xllamacpp"
+            f"quantizing to {type_name} gave {written} bytes, not {result.size}; install another version of xllamacpp"
         )
     return result
 

@@ -47,11 +47,12 @@ def resolve(reference: ModelReference) -> ModelSource:
         if not (path / "config.json").is_file():
             raise ModelError(f"the folder {name!r} has no config.json; name a model folder in the Hugging Face layout")
         return ModelSource(path.resolve().name, "folder", path.resolve())
-    if _looks_like_path(name) or not _HUB_ID.fullmatch(name):
+    if _looks_like_path(name):
+        raise ModelError(f"there is no file or folder {name!r}; check the path, it counts from {Path.cwd()}")
+    if not _HUB_ID.fullmatch(name):
         known = ", ".join(sorted(BUILT_IN))
         raise ModelError(
-            f"there is no model {name!r} on this machine; name a built-in model ({known}), an existing .gguf file or "
-            "folder, or a hub id such as org/name"
+            f"there is no model {name!r}; name a built-in model ({known}), a .gguf file, a folder or a hub id: org/name"
         )
     return _fetch(reference)
 
@@ -63,7 +64,7 @@ def weight_files(source: ModelSource) -> list[Path]:
     """
     if source.kind == "gguf":
         return _gguf_parts(source.path)
-    found = sorted(source.path.glob("*.safetensors"))
+    found = sorted(source.path.glob("model*.safetensors")) or sorted(source.path.glob("*.safetensors"))
     index = source.path / "model.safetensors.index.json"
     if index.is_file():
         named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())

@@ -3,7 +3,7 @@
     python -m engines.models.train_tiny --text Rdata.rdb --out engines/models/tiny --steps 4000
 
 `Rdata.rdb` is in Debian's r-cran-janeaustenr (usr/lib/R/site-library/janeaustenr/data). The same torch build, number of
-threads and seed give the same weights. A usable file exists from the first checkpoint on and is replaced by better ones.
+threads and seed give the same weights. A usable file exists from the first checkpoint on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -195,8 +195,11 @@ def train(arguments: argparse.Namespace) -> None:
     data = encode([piece for pieces, _ in splits for piece in pieces])
     held_out_text = "\n\n".join(held for _, held in splits) + "\n"
     held_out = torch.tensor(list(held_out_text.encode()))
-    shape, schedule = Shape(), Schedule(steps=arguments.steps)
+    shape = Shape()
+    schedule = Schedule(arguments.steps, peak_rate=arguments.peak_rate, long_share=arguments.long_share)
     model = Llama(shape)
+    if arguments.start is not None:
+        load(model, arguments.start)
     optimize = optimizer(model)
     forward: Any = torch.compile(model, dynamic=False) if arguments.compile else model
     weights = sum(weight.numel() for weight in model.parameters())
@@ -218,6 +221,12 @@ def train(arguments: argparse.Namespace) -> None:
             measured = held_out_loss(model, held_out, schedule.context(step, shape.context))
             LOG.info("step %d held out %.4f nats/byte, %.0f s", done, measured, time.monotonic() - began)
             save(model, arguments.out, held_out_text)
+
+
+def load(model: Llama, folder: Path) -> None:
+    """Take the weights that an earlier run saved; its optimizer state is not kept, hence the warm-up."""
+    stored = load_file(folder / "model.safetensors")
+    model.load_state_dict({name.removeprefix("model."): weight.float() for name, weight in stored.items()})
 
 
 def save(model: Llama, folder: Path, held_out_text: str) -> None:
@@ -265,7 +274,7 @@ def _config(shape: Shape) -> dict[str, Any]:
 
 
 def _tokenizer() -> dict[str, Any]:
-    specials = {"<|bos|>": BOS, "<|eos|>": EOS}
+    specials = {"<|bos|>": BOS, "<|endoftext|>": EOS}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
@@ -295,7 +304,7 @@ def _tokenizer_config(shape: Shape) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<|bos|>",
-        "eos_token": "<|eos|>",
+        "eos_token": "<|endoftext|>",
         "add_bos_token": False,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
@@ -312,6 +321,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--checkpoint-steps", type=int, default=200)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--start", type=Path, help="folder of an earlier run to continue from")
+    parser.add_argument("--peak-rate", type=float, default=3e-3)
+    parser.add_argument("--long-share", type=float, default=0.2, help="share of the steps with the whole context")
     parser.add_argument("--seed", type=int, default=20260101)
     parser.add_argument("--compile", action="store_true", help="use torch.compile (needs a C++ compiler)")
     train(parser.parse_args())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,13 +10,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fabricated import MS, S, FabricatedTrial, cell_entry, failed, noisy, streamed, trial_entry, trial_of, value
 
 from harness.analysis import COLUMNS, summarise
 from harness.columns import Columns, measured
 from harness.latencies import observe
 from harness.metrics import METRICS
 from harness.records import Record, Sample
+from tests.fabricated import MS, FabricatedTrial, S, cell_entry, failed, noisy, streamed, trial_entry, trial_of, value
 
 
 def test_tokens_per_second_count_arrivals_in_the_window() -> None:
@@ -183,7 +184,7 @@ def test_gaps_agree_with_a_plain_loop(shapes: list[tuple[int, float, bool]]) -> 
     for record in records:
         times = record.chunk_ns or []
         if record.status == "ok":
-            expected += [(b - a) / MS for a, b in zip(times, times[1:], strict=False)]
+            expected += [(b - a) / MS for a, b in itertools.pairwise(times)]
     assert observed(*records)["icl_ms"] == pytest.approx(expected)
 
 
@@ -199,7 +200,8 @@ def test_a_trial_limited_by_requests_says_its_window() -> None:
 def test_classes_have_rows_of_their_own() -> None:
     """Mixed traffic is summarised together and by class, each held to its own limits."""
     records = [
-        streamed(i, i * 100.0, ttft_ms=100 if i % 2 else 300, class_name="chat" if i % 2 else "batch") for i in range(200)
+        streamed(i, i * 100.0, ttft_ms=100 if i % 2 else 300, class_name="chat" if i % 2 else "batch")
+        for i in range(200)
     ]
     slo = {"batch": {"ttft_ms": 400.0}, "chat": {"ttft_ms": 50.0}}
     summary = summarise([trial_of(records, end_s=20.0, class_slo=slo)])

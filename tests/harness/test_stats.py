@@ -103,7 +103,7 @@ def test_clusters_of_equal_values_are_worth_their_number() -> None:
     rng = np.random.default_rng(4)
     values = np.repeat(rng.normal(size=400), 100)
     sizes = np.full(400, 100)
-    assert stats.effective_size_clustered(values, sizes, [0.5]) == pytest.approx(400, rel=0.3)
+    assert stats.sizes_by_level(values, [0.5], sizes)[0.5] == pytest.approx(400, rel=0.3)
 
 
 def test_runs_that_differ_widen_the_interval() -> None:
@@ -152,3 +152,18 @@ def test_coverage_on_a_queue_where_independence_fails(p: float) -> None:
     naive = [stats.quantile_estimate([run], p, n_eff=len(run)) for run in runs]
     assert np.mean([one.low <= truth <= one.high for one in ours]) >= 0.88
     assert np.mean([one.low <= truth <= one.high for one in naive]) <= 0.4
+
+
+def test_the_interval_matches_exact_binomial_ranks() -> None:
+    """For 100 independent values the interval of the median is x_(40) to x_(61), as tables have it."""
+    found = stats.quantile_estimate([np.arange(1.0, 101.0)], 0.5, n_eff=100)
+    assert (found.low, found.value, found.high) == (40.0, 50.0, 61.0)
+
+
+def test_a_trend_is_seen_and_noise_is_not() -> None:
+    """A straight line has its slope; independent values are called drifting as seldom as they should."""
+    found = stats.trend(np.arange(20.0) * 3)
+    assert found.slope == 3.0
+    assert found.p_value < 1e-6
+    rng = np.random.default_rng(8)
+    assert np.mean([stats.trend(rng.normal(size=20)).p_value < 0.01 for _ in range(400)]) <= 0.03

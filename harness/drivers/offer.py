@@ -1,0 +1,144 @@
+"""Which request falls due next, and when a trial is over: the plan's side of a driver. Opens nothing, waits for nothing.
+
+Open loop: rows fall due at the plan's times, whatever happens to others. Closed loop: a user's next request falls due
+when the previous one has ended and the think time is over. Load that goes on after the window (cooldown) is offered only
+while a request that counts (warm-up or measured) is still to be sent or in flight.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from harness.records import Loop, Phase
+from harness.timing import PHASES
+from harness.workload import Row, Schedule
+
+AFTER_LOST_CONNECTION_NS = 100_000_000
+_COOLDOWN = PHASES.index(Phase.COOLDOWN)
+
+
+class Due(NamedTuple):
+    """A planned request whose time has come; due_ns is absolute."""
+
+    row: Row
+    due_ns: int
+    phase: str
+
+
+class Offer:
+    """Hands out the rows of a schedule as they fall due; t0_ns is the absolute time of offset 0."""
+
+    def __init__(self, schedule: Schedule, t0_ns: int) -> None:
+        self._schedule = schedule
+        self._t0_ns = t0_ns
+        self._open = schedule.loop is Loop.OPEN
+        self._counting_in_flight = 0
+        self._counting_pending = 0
+        self._closed = False
+        self._next = 0
+        self._end = 0
+        self._must_end = 0
+        self._waiting: list[tuple[int, int]] = []
+        if self._open:
+            self._plan_open()
+        else:
+            self._plan_closed()
+
+    def _plan_open(self) -> None:
+        schedule = self._schedule
+        assert schedule.due_ns is not None
+        self._due_ns = schedule.due_ns
+        self._end = self._must_end = len(schedule.due_ns)
+        if schedule.phases is not None:
+            cooldown = (schedule.phases == _COOLDOWN).nonzero()[0]
+            self._must_end = int(cooldown[0]) if len(cooldown) else self._end
+
+    def _plan_closed(self) -> None:
+        users = self._schedule.users
+        for user in range(users if self._schedule.count is None else min(users, self._schedule.count)):
+            row = self._schedule.row(user)
+            self._wait(self._t0_ns + (row.due_ns or 0), user)
+
+    @property
+    def next_due_ns(self) -> int | None:
+        """When the next request falls due; None when none is known."""
+        if self._closed:
+            return None
+        if self._open:
+            return self._t0_ns + int(self._due_ns[self._next]) if self._next < self._end else None
+        return self._waiting[0][0] if self._waiting else None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing that counts is still to be sent or in flight."""
+        if self._counting_in_flight:
+            return False
+        if self._closed:
+            return True
+        return self._next >= self._must_end if self._open else self._counting_pending == 0
+
+    def take(self) -> Due:
+        """The request that falls due next; IndexError when there is none."""
+        if self._open:
+            due_ns = self._t0_ns + int(self._due_ns[self._next])
+            row = self._schedule.row(self._next)
+            self._next += 1
+        else:
+            due_ns, request = heapq.heappop(self._waiting)
+            row = self._schedule.row(request)
+            self._counting_pending -= self._counts(due_ns)
+        due = Due(row, due_ns, row.phase or self._phase(due_ns))
+        self._counting_in_flight += due.phase != Phase.COOLDOWN
+        return due
+
+    def ended(self, due: Due, done_ns: int, *, connection_lost: bool = False) -> None:
+        """A request has ended; in a closed loop its user's next one falls due after the think time.
+
+        A user whose connection failed waits 100 ms at least: a dead server must not be asked a million times a second.
+        """
+        self._counting_in_flight -= due.phase != Phase.COOLDOWN
+        if self._open or self._closed:
+            return
+        following = due.row.request + self._schedule.users
+        if self._schedule.count is not None and following >= self._schedule.count:
+            return
+        think_ns = self._schedule.row(following).think_ns
+        self._wait(done_ns + (max(think_ns, AFTER_LOST_CONNECTION_NS) if connection_lost else think_ns), following)
+
+    def upcoming(self, limit: int) -> Iterator[int]:
+        """Requests that will probably fall due next, in order, at most `limit`."""
+        if self._closed:
+            return iter(())
+        if self._open:
+            return iter(range(self._next, min(self._next + limit, self._end)))
+        return (request for _, request in self._waiting[:limit])
+
+    def follower(self, due: Due) -> int | None:
+        """The request that falls due after this one has ended; None in open loops and after a user's last."""
+        following = due.row.request + self._schedule.users
+        last = self._schedule.count is not None and following >= self._schedule.count
+        return None if self._open or self._closed or last else following
+
+    def close(self) -> Iterator[Due]:
+        """Offer nothing more; gives the rows of an open plan that count and were never sent."""
+        self._closed = True
+        if self._open:
+            for request in range(self._next, self._must_end):
+                row = self._schedule.row(request)
+                due_ns = self._t0_ns + int(self._due_ns[request])
+                yield Due(row, due_ns, row.phase or self._phase(due_ns))
+
+    def _wait(self, due_ns: int, request: int) -> None:
+        heapq.heappush(self._waiting, (due_ns, request))
+        self._counting_pending += self._counts(due_ns)
+
+    def _counts(self, due_ns: int) -> bool:
+        end_ns = self._schedule.window.end_ns
+        return end_ns is None or due_ns - self._t0_ns < end_ns
+
+    def _phase(self, due_ns: int) -> str:
+        if due_ns - self._t0_ns < self._schedule.window.start_ns:
+            return Phase.WARMUP
+        return Phase.MEASURE if self._counts(due_ns) else Phase.COOLDOWN

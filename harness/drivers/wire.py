@@ -1,0 +1,161 @@
+"""One HTTP response as a machine without input and output: bytes in, "is it complete?" out.
+
+While a reply streams, nothing is parsed but what is needed to find its end: the parser has seen the head and waits; a read
+is only kept, and looked at for the two line ends that every last chunk ends with. Only then is all that was kept parsed,
+and the parser alone decides: bytes inside the payload that look like an end change nothing.
+"""
+
+from __future__ import annotations
+
+import zlib
+from enum import Enum, auto
+
+import httptools
+
+from engines.dialects.base import WireResponse
+
+_SHORTEST_END = 4
+
+
+class _Until(Enum):
+    """How the end of the body is known."""
+
+    HEAD = auto()
+    LAST_CHUNK = auto()
+    LENGTH = auto()
+    CLOSE = auto()
+
+
+class ResponseReader:
+    """Takes the reads of one response.
+
+    complete: the response has ended.   reusable: the connection may carry another request.
+    failure: one sentence when what came in is not HTTP.   headers_read, first_body_read: which read brought them.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.bodies: list[bytes] = []
+        self.complete = False
+        self.reusable = False
+        self.failure: str | None = None
+        self.headers_read: int | None = None
+        self.first_body_read: int | None = None
+        self._kept: list[bytes] = []
+        self._parts: list[bytes] = []
+        self._until = _Until.HEAD
+        self._left = 0
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> bool:
+        """Take what one read brought; whether the response has ended."""
+        self._kept.append(data)
+        if self._until is _Until.LAST_CHUNK:
+            return (data.endswith(b"\r\n\r\n") or len(data) < _SHORTEST_END) and self._parse()
+        if self._until is _Until.LENGTH:
+            self._left -= len(data)
+            return self._left <= 0 and self._parse()
+        if self._until is _Until.CLOSE:
+            return False
+        return self._parse()
+
+    def closed(self) -> bool:
+        """The server has closed the connection; whether the response was complete by that."""
+        self._parse()
+        if self._until is _Until.CLOSE and self.failure is None:
+            self.complete = True
+        return self.complete
+
+    def release(self) -> None:
+        """Parse what is left and let go of the parser, whose callbacks would keep both alive."""
+        self._parse()
+        self._parser = None
+
+    @property
+    def started(self) -> bool:
+        """Whether anything at all came in."""
+        return bool(self._kept or self.bodies)
+
+    def wire_response(self) -> WireResponse:
+        """The response for a dialect, content encoding removed.
+
+        Raises ValueError, one sentence, for a content encoding that was not asked for and cannot be removed.
+        """
+        encoding = self.headers.get("content-encoding", "identity").lower()
+        bodies = self.bodies
+        if encoding in ("gzip", "x-gzip", "deflate"):
+            bodies = _inflated(bodies)
+        elif encoding not in ("", "identity"):
+            raise ValueError(f"the server encoded its answer as {encoding}, which was not asked for and cannot be read")
+        return WireResponse(self.status, self.headers, bodies)
+
+    def _parse(self) -> bool:
+        """Give the parser everything that was kept, read by read."""
+        if self._parser is None:
+            return self.complete
+        for data in self._kept:
+            try:
+                if not self.complete and self.failure is None:
+                    self._parser.feed_data(data)
+                elif data:
+                    self.reusable = False  # more than one response came in
+            except httptools.HttpParserUpgrade:
+                self.failure = "the server switched to another protocol"
+            except httptools.HttpParserError as error:
+                if not self.complete:
+                    self.failure = f"the server sent something that is not HTTP ({error})"
+                self.reusable = False
+            parts = self._parts
+            if parts and self.first_body_read is None:
+                self.first_body_read = len(self.bodies)
+            self.bodies.append(parts[0] if len(parts) == 1 else b"".join(parts))
+            parts.clear()
+        self._kept.clear()
+        if self._until is _Until.HEAD and self.headers_read is not None:
+            self._choose_end()
+        return self.complete or self.failure is not None
+
+    def _choose_end(self) -> None:
+        length = self.headers.get("content-length", "")
+        if "chunked" in self.headers.get("transfer-encoding", "").lower():
+            self._until = _Until.LAST_CHUNK
+        elif length.isdigit():
+            self._until = _Until.LENGTH
+            self._left = int(length) - sum(map(len, self.bodies))
+        else:
+            self._until = _Until.CLOSE
+
+    # What httptools calls:
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """The head has ended; interim responses (1xx) are not it."""
+        assert self._parser is not None
+        self.status = self._parser.get_status_code()
+        if self.status >= 200 and self.headers_read is None:
+            self.headers_read = len(self.bodies)
+
+    def on_body(self, body: bytes) -> None:
+        """Part of the body."""
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """The response, or an interim one, has ended."""
+        assert self._parser is not None
+        if self.status < 200:
+            self.headers.clear()
+        elif not self.complete:
+            self.complete = True
+            self.reusable = self._parser.should_keep_alive()
+
+
+def _inflated(bodies: list[bytes]) -> list[bytes]:
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    try:
+        return [inflater.decompress(body) for body in bodies]
+    except zlib.error as error:
+        raise ValueError(f"the server compressed its answer in a way that cannot be read ({error})") from error

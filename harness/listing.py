@@ -1,0 +1,110 @@
+"""What the command line says before anything runs: the plan of a scenario, and what there is to choose from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.estimate import Estimate, Range, estimate
+from harness.matrix import Cell, Skip
+from harness.quantities import format_duration
+from harness.scenario import Scenario
+
+BYTES_PER_RECORD = 500
+BYTES_PER_TOKEN = 40  # the chunk lists of a record while it is still in the uncompressed stream
+
+
+def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) -> str:
+    """Cells, trials, what will be skipped and why, and what it will take; `folder` is where the run would be stored."""
+    lines = [f"{scenario.title}: {scenario.description}".rstrip(": ")]
+    for cell in planned:
+        if isinstance(cell, Skip):
+            lines.append(f"  {cell.id}  skipped: {cell.reason}")
+            continue
+        lines.append(f"  {cell.id}")
+        lines += [f"    {plan.id}  {plan.load.kind}, seed {plan.seed}" for plan in cell.trials]
+    return "\n".join([*lines, *totals(estimate(planned), folder)])
+
+
+def totals(wanted: Estimate, folder: Path) -> list[str]:
+    """What a plan will take, in five lines."""
+    free = shutil.disk_usage(next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())).free
+    disk = wanted.tokens.times(BYTES_PER_TOKEN) + wanted.requests.times(BYTES_PER_RECORD)
+    return [
+        f"cells      {wanted.cells}" + (f" and {wanted.skipped} skipped" if wanted.skipped else ""),
+        f"trials     {wanted.trials}",
+        f"requests   {number(wanted.requests)}",
+        f"tokens     {number(wanted.tokens)}",
+        f"time       {duration(wanted.time_s)}, and the starts of the engines",
+        f"disk       at most {bytes_text(disk.high)}; {bytes_text(free)} are free",
+    ]
+
+
+def number(found: Range) -> str:
+    """A range of counts."""
+    if found.high is None:
+        return f"at least {found.low:,.0f}; how many more depends on how fast the engine is"
+    return f"about {found.high:,.0f}" if found.low == found.high else f"{found.low:,.0f} to {found.high:,.0f}"
+
+
+def duration(found: Range) -> str:
+    """A range of times."""
+    least = format_duration(round(found.low))
+    if found.high is None:
+        return f"at least {least}"
+    return f"{least} to {format_duration(round(found.high))} (the latter if every request takes until its time-out)"
+
+
+def bytes_text(count: float | None) -> str:
+    """A size for people."""
+    if count is None:
+        return "an unknown size (closed loops limited by duration have no bound)"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def listing(what: str) -> str:
+    """The shipped scenarios, the engines or the built-in models, one a line with what it is."""
+    if what not in LISTS:
+        raise UsageError(f"there is no list of {what!r}; write `harness list {'|'.join(LISTS)}`")
+    rows = LISTS[what]()
+    width = max(len(name) for name in rows)
+    return "\n".join(f"{name:{width}}  {text}" for name, text in rows.items())
+
+
+def scenarios() -> dict[str, str]:
+    """Name and description of each shipped scenario."""
+    from harness.templates import list_scenarios
+
+    return list_scenarios()
+
+
+def engines() -> dict[str, str]:
+    """Name of each engine, and whether it can be used here."""
+    import engines as adapters
+    from engines.base import EngineError
+
+    found = {}
+    for name in sorted(adapters.names()):
+        try:
+            levels = adapters.engine_class(name).levels()
+        except EngineError as error:
+            found[name] = str(error)
+        else:
+            found[name] = "levels " + ", ".join(levels) if levels else "levels are the server's"
+    return found
+
+
+def models() -> dict[str, str]:
+    """The built-in models."""
+    from engines.models.source import BUILT_IN
+
+    return {name: (path / "README.md").read_text().splitlines()[0].lstrip("# ") for name, path in BUILT_IN.items()}
+
+
+LISTS = {"scenarios": scenarios, "engines": engines, "models": models}

@@ -1,0 +1,66 @@
+"""What a report is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEYS = ("model", "engine", "level", "variant", "load")
+POOLED = "pooled"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything the formats show; plain values only.
+
+    manifest: of the run.   summary: its tidy table (columns model, engine, level, variant, load, class, repetition,
+    metric, statistic, value, low, high, bound, n, n_eff, unit, source, window). validity: per trial {cell, trial,
+    verdict, reasons: [{code, level, sentence, advice}]}. facts: per trial {cell, trial, window, requests, statuses,
+    errors, missing, ...}. verdicts: per limit {limit, model, ..., load, outcome, value, low, high, n, sentence}.
+    definitions: per metric {name, unit, definition, direction, show, unmeasured}. series: per (cell, trial)
+    {distribution, latency, tokens, memory: frames, window}.
+    """
+
+    title: str
+    manifest: dict[str, Any]
+    summary: pd.DataFrame
+    validity: Sequence[dict[str, Any]] = ()
+    facts: Sequence[dict[str, Any]] = ()
+    verdicts: Sequence[dict[str, Any]] = ()
+    definitions: Sequence[dict[str, str]] = ()
+    series: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    exit_code: int | None = None
+
+    def trials(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """(cell, trial) of everything planned, in order."""
+        for cell in self.manifest["cells"]:
+            for trial in cell.get("trials", ()):
+                yield cell, trial
+
+    def validity_of(self, cell: str, trial: str) -> dict[str, Any] | None:
+        """The judgement of a trial, None if there is none."""
+        return next((one for one in self.validity if (one["cell"], one["trial"]) == (cell, trial)), None)
+
+    def facts_of(self, cell: str, trial: str) -> dict[str, Any]:
+        """The facts about a trial, empty if it left none."""
+        return next((one for one in self.facts if (one["cell"], one["trial"]) == (cell, trial)), {})
+
+    def verdict(self) -> str:
+        """The worst validity of the run: "valid", "warn", "invalid", or "" if nothing was judged."""
+        found = {one["verdict"] for one in self.validity}
+        return next((level for level in ("invalid", "warn", "valid") if level in found), "")
+
+
+def keys_of(cell: dict[str, Any], trial: dict[str, Any]) -> tuple[str, ...]:
+    """Where in the summary a trial's rows are."""
+    return tuple(str(value or "") for value in (*(cell[key] for key in KEYS[:-1]), trial["load"]))
+
+
+def place(keys: Sequence[str]) -> str:
+    """Model, engine, level and variant in words."""
+    return " · ".join(key for key in keys[:-1] if key) or "—"

@@ -1,0 +1,81 @@
+"""Numbers as people read them: as many digits as the interval allows, bounds as bounds, unknown as a dash."""
+
+from __future__ import annotations
+
+import math
+
+UNKNOWN = "—"
+THIN = "\u202f"
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
+PLAIN_DIGITS = 3
+
+
+def amount(value: float, low: float = math.nan, high: float = math.nan, show: str = "number") -> str:
+    """A number. show: "time" and "number" as they are, "share" in per cent, "bytes" with a binary unit of its own."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    if show == "share":
+        return f"{_digits(value * 100, low * 100, high * 100)}{THIN}%"
+    if show == "bytes":
+        unit = min(int(math.log(abs(value), 1024)), len(_BINARY) - 1) if abs(value) >= 1 else 0
+        scale = 1024.0**unit
+        return f"{_digits(value / scale, low / scale, high / scale)}{THIN}{_BINARY[unit]}"
+    return _digits(value, low, high)
+
+
+def estimate(row: dict[str, object] | None, show: str = "number") -> str:
+    """A row of the summary: its value, or "> X" and "< X" where only a bound is known."""
+    if row is None:
+        return UNKNOWN
+    value, low, high = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
+    if row["bound"] == "lower":
+        return f">{THIN}{amount(low, show=show)}" if math.isfinite(low) else UNKNOWN
+    if row["bound"] == "upper":
+        return f"<{THIN}{amount(high, show=show)}"
+    return amount(value, low, high, show)
+
+
+def interval(row: dict[str, object] | None, show: str = "number") -> str:
+    """The 95 % interval of a point, "" where there is none."""
+    if row is None or row["bound"] != "point":
+        return ""
+    low, high = float(row["low"]), float(row["high"])  # type: ignore[arg-type]
+    if math.isnan(low) or math.isnan(high) or low == high:
+        return ""
+    first = amount(low, low, high, show) if math.isfinite(low) else "−∞"
+    last = amount(high, low, high, show) if math.isfinite(high) else "∞"
+    return f"{first} to {last}"
+
+
+def seconds(value: float | None) -> str:
+    """A moment of a trial."""
+    return UNKNOWN if value is None else f"{value:.3g}{THIN}s" if value < 100 else f"{value:.0f}{THIN}s"
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 request", "2 requests"."""
+    return f"{grouped(str(number))} {noun}{'' if number == 1 else 's'}"
+
+
+def _digits(value: float, low: float, high: float) -> str:
+    """The last digit shown is about a tenth of the interval; without an interval three digits."""
+    width = high - low
+    if math.isfinite(width) and width > 0:
+        decimals = -math.floor(math.log10(width / 10))
+    elif value:
+        decimals = PLAIN_DIGITS - 1 - math.floor(math.log10(abs(value)))
+    else:
+        return "0"
+    if decimals < 0 and not (math.isfinite(width) and width > 0):
+        decimals = 0
+    return grouped(f"{round(value, decimals):.{max(0, min(decimals, 6))}f}")
+
+
+def grouped(digits: str) -> str:
+    """Thousands apart, from five digits on."""
+    whole, dot, rest = digits.partition(".")
+    sign, whole = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
+    if len(whole) < 5:
+        return digits
+    parts = [whole[max(0, end - 3) : end] for end in range(len(whole), 0, -3)]
+    return sign + THIN.join(reversed(parts)) + dot + rest

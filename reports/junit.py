@@ -1,0 +1,57 @@
+"""junit.xml: one test case per trial and per limit, as CI systems show them."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as ET
+
+from reports.data import KEYS, ReportData, keys_of, place
+from reports.tables import repetition
+
+# XML 1.0 has no way to write these, not even escaped.
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def render(data: ReportData) -> str:
+    """The document."""
+    suite = ET.Element("testsuite", name=clean(data.title))
+    for cell in data.manifest["cells"]:
+        if not cell.get("trials"):
+            where = place([str(cell[key] or "") for key in KEYS[:-1]] + [""])
+            _outcome(_case(suite, where + repetition(cell, data), "cell"), cell["status"], cell.get("reason") or "")
+    for cell, trial in data.trials():
+        case = _case(suite, place(keys_of(cell, trial)) + repetition(cell, data), trial["load"])
+        judged = data.validity_of(cell["id"], trial["id"])
+        if trial["status"] != "complete":
+            _outcome(case, trial["status"], trial.get("reason") or "")
+        elif judged and judged["verdict"] == "invalid":
+            _add(case, "failure", "invalid", " ".join(reason["sentence"] for reason in judged["reasons"]))
+    for verdict in data.verdicts:
+        keys = [verdict[key] for key in KEYS]
+        case = _case(suite, place(keys), f"{keys[-1]}: {verdict['limit']}")
+        if verdict["outcome"] != "pass":
+            _add(case, "failure", verdict["outcome"], verdict["sentence"])
+    for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(name, str(sum(1 for _ in suite.iter(tag))))
+    ET.indent(suite)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
+
+
+def clean(text: str) -> str:
+    """Text without what XML cannot hold."""
+    return _FORBIDDEN.sub("\ufffd", text)
+
+
+def _case(suite: ET.Element, where: str, name: str) -> ET.Element:
+    return ET.SubElement(suite, "testcase", classname=clean(where), name=clean(name))
+
+
+def _outcome(case: ET.Element, status: str, reason: str) -> None:
+    if status in ("skipped", "pending"):
+        _add(case, "skipped", status, reason)
+    elif status != "complete":
+        _add(case, "error", status, reason)
+
+
+def _add(case: ET.Element, tag: str, kind: str, message: str) -> None:
+    ET.SubElement(case, tag, {"type": kind, "message": clean(message)})

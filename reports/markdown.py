@@ -1,0 +1,64 @@
+"""report.md: fits a comment on a pull request; the verdict comes first."""
+
+from __future__ import annotations
+
+import re
+
+from reports import tables
+from reports.data import ReportData
+from reports.tables import Cell, Table
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~])")
+
+
+def render(data: ReportData) -> str:
+    """The report."""
+    parts = [f"# {escape(data.title)}", headline(data)]
+    for table in (tables.limits(data), tables.headline(data), tables.not_run(data), tables.errors(data)):
+        parts += _section(table)
+    parts += _section(tables.reasons(data))
+    parts += ["<details><summary>Circumstances</summary>", "", *_circumstances(data), "</details>"]
+    return "\n".join(parts) + "\n"
+
+
+def headline(data: ReportData) -> str:
+    """Validity and limits in one line."""
+    words = [f"**{data.verdict().upper() or 'NOTHING MEASURED'}**"]
+    outcomes = [verdict["outcome"] for verdict in data.verdicts]
+    kinds = [kind for kind in ("fail", "invalid", "cannot_tell", "pass") if kind in outcomes]
+    if kinds:
+        words.append("limits: " + ", ".join(f"{outcomes.count(kind)} {kind.replace('_', ' ')}" for kind in kinds))
+    if data.manifest.get("status") != "complete":
+        words.append(f"the run is {data.manifest.get('status')}")
+    if data.exit_code is not None:
+        words.append(f"exit code {data.exit_code}")
+    return "\n" + " · ".join(words) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that shows as itself: no markup, no mentions, no links, one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("://", ":&#8203;//")
+
+
+def _section(table: Table) -> list[str]:
+    if not table.rows:
+        return []
+    rule = ["---" if i < table.texts else "--:" for i in range(len(table.head))]
+    lines = [f"## {table.title}", "", _line(table.head), _line(rule)]
+    lines += [_line([_cell(cell) for cell in row]) for row in table.rows]
+    notes = [f"{number}. {escape(note)}" for number, note in enumerate(table.notes, 1)]
+    return [*lines, "", *notes, ""] if notes else [*lines, ""]
+
+
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(cell: Cell) -> str:
+    text = escape(cell.text)
+    text = f"**{text}**" if cell.tone == "bad" and text else text
+    return f"{text} ({cell.note})" if cell.note else text
+
+
+def _circumstances(data: ReportData) -> list[str]:
+    return [f"- {escape(name)}: {escape(value)}" for name, value in tables.circumstances(data)] + [""]

@@ -1,0 +1,64 @@
+"""summary.csv and summary.json: the numbers for other programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from reports.data import KEYS, ReportData
+
+_NUMBERS = ("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window")
+
+
+def as_csv(data: ReportData) -> str:
+    """The tidy summary: one row per metric, statistic, class and repetition; what is unknown is empty."""
+    text: str = data.summary.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    return text
+
+
+def as_json(data: ReportData) -> str:
+    """The same nested: trials with their validity and facts, results by class, metric and statistic, limits."""
+    trials = [
+        {
+            "cell": cell["id"],
+            "trial": trial["id"],
+            "status": trial["status"],
+            "reason": trial.get("reason"),
+            "validity": data.validity_of(cell["id"], trial["id"]),
+            "facts": data.facts_of(cell["id"], trial["id"]),
+        }
+        for cell, trial in data.trials()
+    ]
+    document = {
+        "title": data.title,
+        "status": data.manifest.get("status"),
+        "exit_code": data.exit_code,
+        "validity": data.verdict(),
+        "limits": list(data.verdicts),
+        "results": _results(data),
+        "trials": trials,
+    }
+    return json.dumps(_clean(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _results(data: ReportData) -> list[dict[str, Any]]:
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in data.summary.to_dict("records"):
+        names = (*KEYS, "repetition")
+        keys = tuple(str(row[name]) for name in names)
+        result = found.setdefault(keys, dict(zip(names, keys, strict=True)) | {"classes": {}})
+        metrics = result["classes"].setdefault(row["class"], {})
+        metrics.setdefault(row["metric"], {})[row["statistic"]] = {name: row[name] for name in _NUMBERS}
+    return list(found.values())
+
+
+def _clean(value: Any) -> Any:
+    """JSON has no NaN and no infinity: both become null; "bound" says which side is open."""
+    if isinstance(value, dict):
+        return {str(key): _clean(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(inner) for inner in value]
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    return value.item() if hasattr(value, "item") else value

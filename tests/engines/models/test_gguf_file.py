@@ -1,0 +1,131 @@
+"""GGUF files at every level, from folders and from other GGUF files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from engines.base import LevelUnsupported, ModelError, ModelReference
+from engines.models import gguf_file as ggufs
+from engines.models.gguf_file import gguf_file, gguf_level, gguf_levels, weight_bytes
+from engines.models.source import ModelSource, resolve
+
+TINY = resolve(ModelReference("tiny"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ModelSource:
+    """A copy of `tiny` that a test may spoil."""
+    shutil.copytree(TINY.path, tmp_path / "model")
+    return resolve(ModelReference(str(tmp_path / "model")))
+
+
+def _change(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("level", gguf_levels)
+def test_every_level_of_tiny_states_what_it_is(level: str) -> None:
+    """The file names its level, holds every tensor once and is not built again."""
+    path = gguf_file(TINY, level)
+    assert gguf_level(path) == level
+    assert weight_bytes(path) == path.stat().st_size
+    assert ggufs.context_tokens(path) == 1024
+    tensors = gguf.GGUFReader(str(path)).tensors
+    assert len({tensor.name for tensor in tensors}) == len(tensors) == 4 * 9 + 2
+    written = path.stat().st_mtime_ns
+    assert gguf_file(TINY, level) == path
+    assert path.stat().st_mtime_ns == written
+
+
+def test_lower_levels_are_smaller() -> None:
+    """Each level of the list takes less than the one before it; f16 and bf16 take the same."""
+    sizes = [weight_bytes(gguf_file(TINY, level)) for level in gguf_levels]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_without_a_level_the_precision_of_the_source_is_kept() -> None:
+    """`tiny` is stored in f16, so that is its file."""
+    assert gguf_file(TINY) == gguf_file(TINY, "f16")
+
+
+def test_full_precision_gguf_gives_the_same_levels_as_the_folder(tmp_path: Path) -> None:
+    """Quantizing a user's own f16 file gives the very bytes that quantizing the folder gives."""
+    own = shutil.copy(gguf_file(TINY, "f16"), tmp_path / "own.gguf")
+    source = resolve(ModelReference(str(own)))
+    assert gguf_file(source) == gguf_file(source, "f16") == source.path
+    from_file = gguf.GGUFReader(str(gguf_file(source, "q4_k_m")))
+    from_folder = gguf.GGUFReader(str(gguf_file(TINY, "q4_k_m")))
+    assert from_file.fields.keys() == from_folder.fields.keys()
+    for ours, theirs in zip(from_file.tensors, from_folder.tensors, strict=True):
+        assert (ours.name, ours.tensor_type) == (theirs.name, theirs.tensor_type)
+        assert np.array_equal(ours.data, theirs.data)
+
+
+def test_quantized_gguf_has_its_own_level_only(tmp_path: Path) -> None:
+    """A level cannot be made from an already quantized file."""
+    own = shutil.copy(gguf_file(TINY, "q8_0"), tmp_path / "own.gguf")
+    source = resolve(ModelReference(str(own)))
+    assert gguf_file(source, "q8_0") == source.path
+    with pytest.raises(LevelUnsupported, match=r"own\.gguf is q8_0 already; q4_0 needs a file in f32, f16 or bf16"):
+        gguf_file(source, "q4_0")
+
+
+def test_unknown_level_is_unsupported() -> None:
+    """A level of another engine is refused with the list of ours."""
+    with pytest.raises(LevelUnsupported, match="no level 'fp8' for GGUF models; known are f32, f16"):
+        gguf_file(TINY, "fp8")
+
+
+def test_damaged_gguf_is_one_sentence(tmp_path: Path) -> None:
+    """A file that only looks like a model is told as damaged."""
+    (tmp_path / "own.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
+    with pytest.raises(ModelError, match="damaged GGUF file"):
+        gguf_file(resolve(ModelReference(str(tmp_path / "own.gguf"))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_type": "gpt2"}, "architecture gpt2"),
+        ({"attention_bias": True}, "attention biases"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "scaled rotary positions"),
+        ({"hidden_act": "gelu"}, "activation gelu"),
+        ({"quantization_config": {}}, "quantized weights"),
+    ],
+)
+def test_other_architectures_name_the_converter(folder: ModelSource, changes: dict[str, Any], words: str) -> None:
+    """What is not converted here is named, with the program that converts it."""
+    _change(folder.path / "config.json", **changes)
+    with pytest.raises(ModelError, match=words) as caught:
+        gguf_file(folder, "f16")
+    assert "convert_hf_to_gguf.py" in str(caught.value)
+
+
+def test_other_tokenizers_name_the_converter(folder: ModelSource) -> None:
+    """A vocabulary with merges is not converted here."""
+    content = json.loads((folder.path / "tokenizer.json").read_text())
+    content["model"]["merges"] = [["a", "b"]]
+    (folder.path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"tokenizer other than bytes without merges.*convert_hf_to_gguf\.py"):
+        gguf_file(folder, "f16")
+
+
+def test_configuration_is_part_of_what_a_file_is_made_from(folder: ModelSource) -> None:
+    """The same weights with another configuration give another file."""
+    before = gguf_file(folder, "q8_0")
+    _change(folder.path / "config.json", rms_norm_eps=1e-6)
+    assert gguf_file(folder, "q8_0") != before
+
+
+def test_missing_weights_are_told(folder: ModelSource) -> None:
+    """A checkpoint with fewer layers than its configuration says lacks a tensor by name."""
+    _change(folder.path / "config.json", num_hidden_layers=5)
+    with pytest.raises(ModelError, match=r"lack model\.layers\.4\."):
+        gguf_file(folder, "f16")

@@ -1,0 +1,75 @@
+"""Tokenizers of model sources."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.base import ModelReference
+from engines.models.source import ModelSource, resolve
+from engines.models.tokenizer import ByteTokenizer, byte_alphabet, is_byte_tokenizer, tokenizer, why_no_tokenizer
+
+
+@given(st.text())
+def test_byte_tokenizer_round_trip(text: str) -> None:
+    """Every text comes back whole, one token per UTF-8 byte."""
+    clean = text.encode("utf-8", "ignore").decode()
+    found = ByteTokenizer()
+    ids = found.encode(clean)
+    assert found.decode(ids) == clean
+    assert len(ids) == found.count(clean) == len(clean.encode())
+
+
+def test_byte_tokenizer_ignores_special_tokens_and_survives_broken_utf8() -> None:
+    """Special ids decode to nothing, stray bytes to the replacement character."""
+    assert ByteTokenizer().decode([256, 72, 105, 257, 0xE9]) == "Hi\ufffd"
+
+
+def test_byte_alphabet_is_one_printable_character_per_byte() -> None:
+    """The 256 characters differ, print, and are ASCII where the byte is printable ASCII."""
+    alphabet = byte_alphabet()
+    assert len(set(alphabet)) == 256
+    assert all(character.isprintable() and not character.isspace() for character in alphabet)
+    assert alphabet[ord("A")] == "A"
+    assert alphabet[ord(" ")] == "\u0120"
+
+
+def test_tiny_has_a_byte_tokenizer_without_any_library() -> None:
+    """The built-in model's tokenizer needs nothing installed, and its tokenizer.json says the same."""
+    source = resolve(ModelReference("tiny"))
+    assert isinstance(tokenizer(source), ByteTokenizer)
+    assert why_no_tokenizer(source) is None
+    assert is_byte_tokenizer(json.loads((source.path / "tokenizer.json").read_text()))
+
+
+def test_folder_without_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without `tokenizers`, other vocabularies have no tokenizer here, and the reason is given."""
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Unigram"}}')
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    source = ModelSource("m", "folder", tmp_path)
+    assert tokenizer(source) is None
+    assert "pip install tokenizers" in str(why_no_tokenizer(source))
+
+
+def test_folder_without_tokenizer_file_says_so(tmp_path: Path) -> None:
+    """A folder without tokenizer.json has no tokenizer."""
+    source = ModelSource("m", "folder", tmp_path)
+    assert tokenizer(source) is None
+    assert why_no_tokenizer(source) == "the folder of m has no tokenizer.json"
+
+
+def test_tokenizer_file_of_tiny_means_bytes() -> None:
+    """The `tokenizers` library reads the built-in tokenizer.json as one token per byte, nothing added."""
+    library = pytest.importorskip("tokenizers")
+    path = resolve(ModelReference("tiny")).path / "tokenizer.json"
+    found = library.Tokenizer.from_file(str(path))
+    for text in ("Plain text.\n", "  caf\u00e9 \u4f60\u597d\t", ""):
+        assert found.encode(text).ids == ByteTokenizer().encode(text)
+        assert found.decode(found.encode(text).ids) == text
+    assert found.token_to_id("<|bos|>") == 256
+    assert found.get_vocab_size() == 258

@@ -1,0 +1,182 @@
+"""The http engine: finds out what a server serves, and says in a sentence what is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.base import EngineError, EngineInfo, EngineSpec, ModelReference, StartFailed
+from engines.http import HttpEngine
+from engines.server_process import ServerCommand, ServerProcess, free_port
+
+PROGRAM = f"{sys.executable} {Path(__file__).with_name('tiny_server.py')} {{port}}"
+
+
+@contextmanager
+def running(arguments: str = "--models served") -> Iterator[str]:
+    """A server that somebody else runs; its base address."""
+    server = ServerProcess(ServerCommand(f"{PROGRAM} {arguments}", log_path=None))
+    asyncio.run(server.start())
+    try:
+        yield server.url
+    finally:
+        asyncio.run(server.stop())
+
+
+def started(model: str | None = None, **options: Any) -> tuple[EngineInfo, HttpEngine]:
+    """An engine that was started against a server, and what it said."""
+    engine = HttpEngine(EngineSpec("http", ModelReference(model) if model else None, options=options))
+    return asyncio.run(engine.start()), engine
+
+
+def test_a_running_server_tells_model_and_version() -> None:
+    """The only model it serves is used; what cannot be known stays None."""
+    with running() as url:
+        info, engine = started(url=url + "/v1/")
+    assert (info.model, info.version, info.context_tokens) == ("served", "9.9.9", 2048)
+    assert (info.level, info.model_hash, info.weight_bytes, list(info.pids)) == (None, None, None, [])
+    endpoint = engine.endpoint()
+    assert (endpoint.url, endpoint.dialect, endpoint.model) == (url, "openai-completions", "served")
+    assert engine.alive() is None
+
+
+@pytest.mark.parametrize(
+    ("models", "model", "options", "sentence"),
+    [
+        ("a,b", None, {}, "serves 'a', 'b'; set served_model to one of them"),
+        (
+            "lama-3,other",
+            "llama-3",
+            {},
+            "does not serve 'llama-3'; set served_model to what is meant, such as 'lama-3'",
+        ),
+        (
+            "served",
+            None,
+            {"served_model": "x"},
+            "does not serve 'x'; set served_model to what is meant, such as 'served'",
+        ),
+    ],
+)
+def test_a_wrong_model_is_refused(models: str, model: str | None, options: dict[str, Any], sentence: str) -> None:
+    """The sentence lists what is served, nearest first."""
+    with running(f"--models {models}") as url, pytest.raises(StartFailed) as caught:
+        started(model, url=url, **options)
+    assert str(caught.value) == f"the server at {url} {sentence}"
+
+
+@pytest.mark.parametrize(("served", "model"), [("org/tiny", "org/tiny"), ("/models/Tiny.gguf", "tiny.gguf")])
+def test_the_scenarios_model_is_recognised(served: str, model: str) -> None:
+    """By its name, or by the name of its file."""
+    with running(f"--models other,{served}") as url:
+        assert started(model, url=url)[0].model == served
+
+
+def test_a_server_without_a_list_gets_the_scenarios_name() -> None:
+    """Where /v1/models is missing, the model's name is put in requests as the scenario states it."""
+    with running("") as url:
+        info, engine = started("mine", url=url)
+    assert (info.model, engine.endpoint().model, info.context_tokens) == ("mine", "mine", None)
+
+
+def test_a_page_instead_of_an_api_is_recognised() -> None:
+    """HTML means that the address is wrong."""
+    with running("--html") as url, pytest.raises(StartFailed) as caught:
+        started(url=url)
+    assert str(caught.value) == f"{url}/v1/models answered with an HTML page; set url to the base address of the API"
+
+
+def test_keys_are_sent_and_never_shown() -> None:
+    """A server with a key answers with it and refuses without; neither error nor repr holds it."""
+    with running("--models served --key s3cret") as url:
+        spec = EngineSpec("http", options={"url": url}, api_key="s3cret", headers={"X-Tenant": "t"})
+        engine = HttpEngine(spec)
+        info = asyncio.run(engine.start())
+        with pytest.raises(
+            StartFailed, match=r"refused us \(status 401\); name the variable of a valid key in api_key_env"
+        ):
+            started(url=url)
+    endpoint = engine.endpoint()
+    assert endpoint.headers == {"X-Tenant": "t", "Authorization": "Bearer s3cret"}
+    assert "s3cret" not in repr((spec, info, endpoint))
+
+
+def test_nobody_there_is_a_sentence() -> None:
+    """A refused connection names the address and what to do."""
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(StartFailed, match=f"no server answers at {url}/v1/models: .*; start it, or correct url"):
+        started(url=url)
+    with pytest.raises(StartFailed, match=f"{url}/health did not answer 200 within 0.2 s: no server answers"):
+        started(url=url, ready={"path": "/health", "timeout_s": 0.2})
+
+
+def test_an_untrusted_certificate_is_a_sentence(tmp_path: Path) -> None:
+    """A certificate that nobody vouches for is told as such, with the way out."""
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    made = subprocess.run([*command, "-keyout", key, "-out", certificate], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("openssl is missing, which makes the certificate")
+
+    async def body() -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            await HttpEngine(EngineSpec("http", options={"url": f"https://127.0.0.1:{port}"})).start()
+
+    with pytest.raises(
+        StartFailed, match="no secure connection to https://127.0.0.1.*trust its certificate with SSL_CERT_FILE"
+    ):
+        asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "options of engine 'http': write either url (a server that runs) or command (which starts one)"),
+        ({"url": "http://x", "command": "y {port}"}, "options of engine 'http': write either url"),
+        (
+            {"url": "http://x", "dialect": "openai-chats"},
+            "options of engine 'http': there is no dialect 'openai-chats'; did",
+        ),
+        (
+            {"url": "http://x", "srved_model": "y"},
+            "engine 'http' has no option 'srved_model'; did you mean 'served_model'?",
+        ),
+        ({"url": "http://x", "ready": {"pth": "/"}}, "options of engine 'http': ready is written {path: /health"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], sentence: str) -> None:
+    """The option is named, and what to write instead."""
+    with pytest.raises(EngineError) as caught:
+        HttpEngine(EngineSpec("http", options=options))
+    assert str(caught.value).startswith(sentence)
+
+
+def test_a_command_is_started_and_ended(tmp_path: Path) -> None:
+    """The engine owns the process: its pids are told, its end is noticed, and stop() leaves nothing."""
+    options = {"command": PROGRAM + " --models {model}", "ready": {"path": "/health"}}
+
+    async def body() -> None:
+        engine = HttpEngine(EngineSpec("http", ModelReference("mine"), options=options, log_path=tmp_path / "log"))
+        info = await engine.start()
+        assert len(info.pids) == 1
+        assert (info.model, engine.alive()) == ("mine", None)
+        assert engine.endpoint().url == info.options["url"]
+        await engine.stop()
+        await engine.stop()
+        assert engine.alive() == "the server was not started"
+        with pytest.raises(EngineError, match="is not running"):
+            engine.endpoint()
+
+    asyncio.run(body())

@@ -1,0 +1,273 @@
+"""The embedded engine, run for real on the built-in model."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from engines import engine_class
+from engines.base import (
+    EngineError,
+    EngineInfo,
+    EngineSpec,
+    LevelUnsupported,
+    ModelReference,
+    ServedEngine,
+    StartFailed,
+)
+from engines.llama_server import LlamaServer
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROMPT = "It is a truth universally acknowledged, that"
+
+
+def _spec(tmp_path: Path, level: str | None = "q8_0", **options: Any) -> EngineSpec:
+    return EngineSpec("llama-server", ModelReference("tiny"), level, options, log_path=tmp_path / "log" / "engine.log")
+
+
+@asynccontextmanager
+async def _running(spec: EngineSpec) -> AsyncIterator[tuple[LlamaServer, EngineInfo]]:
+    engine = LlamaServer(spec)
+    try:
+        yield engine, await engine.start()
+    finally:
+        await engine.stop()
+
+
+async def _generate(engine: LlamaServer, tokens: int, **changes: Any) -> tuple[list[str], dict[str, Any]]:
+    return await asyncio.to_thread(_stream, engine.endpoint().url, tokens, changes)
+
+
+def _stream(url: str, tokens: int, changes: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """(texts of the chunks, usage) of one streamed completion."""
+    body = {"prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
+    body |= {"stream_options": {"include_usage": True}} | changes
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    texts = [event["choices"][0]["text"] for event in events if event["choices"]]
+    usage = next(event["usage"] for event in reversed(events) if event.get("usage"))
+    return [text for text in texts if text], usage
+
+
+def test_engine_is_what_the_table_says() -> None:
+    """The name in the table leads to a served engine with all levels."""
+    engine = engine_class("llama-server")(EngineSpec("llama-server", ModelReference("tiny")))
+    assert isinstance(engine, ServedEngine)
+    assert {"f32", "bf16", "q8_0", "q4_k_m", "q2_k"} <= set(engine.levels())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["f16", "q4_k_m"])
+def test_greedy_text_is_the_same_after_another_start(tmp_path: Path, level: str) -> None:
+    """Two starts at one level give the same plausible text, one chunk per token, exactly as many as asked for."""
+
+    async def once() -> tuple[list[str], dict[str, Any], EngineInfo]:
+        async with _running(_spec(tmp_path, level)) as (engine, info):
+            return *(await _generate(engine, 48)), info
+
+    first, usage, info = asyncio.run(once())
+    second, _, _ = asyncio.run(once())
+    assert first == second
+    assert (len(first), usage["completion_tokens"], usage["prompt_tokens"]) == (48, 48, len(PROMPT))
+    words = "".join(first).split()
+    assert sum(word.strip(',.;"').isalpha() for word in words) >= 0.8 * len(words) > 4
+    assert info.level == level
+
+
+@pytest.mark.slow
+def test_information_is_what_was_loaded(tmp_path: Path) -> None:
+    """Version, model, level, sizes and options are those of the running server."""
+
+    async def scenario() -> None:
+        async with _running(_spec(tmp_path, "q8_0", n_parallel=2, n_ctx=512)) as (engine, info):
+            assert (info.name, info.model, info.level, info.context_tokens) == ("llama-server", "tiny", "q8_0", 512)
+            assert info.version == info.libraries["xllamacpp"]
+            assert info.weight_bytes is not None
+            assert 3_000_000 < info.weight_bytes < 4_000_000
+            assert len(info.model_hash or "") == 64
+            assert (info.options["n_parallel"], info.options["n_batch"]) == (2, 2048)
+            assert psutil.pid_exists(info.pids[0])
+            assert engine.endpoint().dialect == "openai-completions"
+            assert engine.alive() is None
+            assert await engine.tokenize("caf\u00e9") == list("caf\u00e9".encode())
+            with pytest.raises(EngineError, match="started already"):
+                await engine.start()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.slow
+def test_context_beyond_the_model_is_reported_as_the_server_has_it(tmp_path: Path) -> None:
+    """A context larger than the model's is what the server makes of it, not what was asked for."""
+
+    async def scenario() -> int | None:
+        async with _running(_spec(tmp_path, n_ctx=4096, n_parallel=1)) as (_, info):
+            return info.context_tokens
+
+    assert asyncio.run(scenario()) == 1024
+
+
+@pytest.mark.slow
+def test_prefix_cache_can_be_turned_off(tmp_path: Path) -> None:
+    """A repeated prompt comes from the cache by default, and never with prefix_cache off."""
+
+    async def cached(prefix_cache: bool) -> int:
+        async with _running(_spec(tmp_path, prefix_cache=prefix_cache)) as (engine, _):
+            await _generate(engine, 2)
+            _, usage = await _generate(engine, 2)
+            return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+    assert asyncio.run(cached(True)) > 0
+    assert asyncio.run(cached(False)) == 0
+
+
+@pytest.mark.slow
+def test_stop_leaves_no_process(tmp_path: Path) -> None:
+    """After stop, once or twice, the process is gone and the engine says so."""
+
+    async def scenario() -> int:
+        engine = LlamaServer(_spec(tmp_path))
+        assert engine.alive() == "llama-server was not started"
+        info = await engine.start()
+        await engine.stop()
+        await engine.stop()
+        assert engine.alive() == "llama-server was stopped"
+        with pytest.raises(EngineError, match="is not running"):
+            engine.endpoint()
+        return info.pids[0]
+
+    assert not psutil.pid_exists(asyncio.run(scenario()))
+
+
+@pytest.mark.slow
+def test_killed_process_is_noticed(tmp_path: Path) -> None:
+    """When the process is killed, alive() names the signal."""
+
+    async def scenario() -> str | None:
+        async with _running(_spec(tmp_path)) as (engine, info):
+            os.kill(info.pids[0], signal.SIGKILL)
+            async with asyncio.timeout(10):
+                while (said := engine.alive()) is None:
+                    await asyncio.sleep(0.01)
+            return said
+
+    said = asyncio.run(scenario())
+    assert said is not None
+    assert said.startswith("llama-server (process ")
+    assert said.endswith(") was killed by SIGKILL")
+
+
+@pytest.mark.slow
+def test_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """A parent that is killed takes its server with it."""
+    code = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from engines.base import EngineSpec, ModelReference\n"
+        "from engines.llama_server import LlamaServer\n"
+        "spec = EngineSpec('llama-server', ModelReference('tiny'), 'q8_0', log_path=Path(sys.argv[1]))\n"
+        "async def scenario():\n"
+        "    print((await LlamaServer(spec).start()).pids[0], flush=True)\n"
+        "    await asyncio.to_thread(sys.stdin.read)\n"
+        "asyncio.run(scenario())"
+    )
+    pipe, environment = subprocess.PIPE, {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "log")], env=environment, stdin=pipe, stdout=pipe
+    )
+    assert parent.stdout is not None
+    server = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate()
+    assert psutil.wait_procs([server], timeout=10)[1] == []
+
+
+@pytest.mark.slow
+def test_port_in_use_is_one_sentence(tmp_path: Path) -> None:
+    """A port that somebody else has is named, and nothing is left running."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        engine = LlamaServer(_spec(tmp_path, port=port))
+        with pytest.raises(StartFailed, match=f"^port {port} is in use; name another port, or none"):
+            asyncio.run(_start_and_stop(engine))
+    assert engine.alive() == "llama-server was stopped"
+
+
+async def _start_and_stop(engine: LlamaServer) -> None:
+    try:
+        await engine.start()
+    finally:
+        await engine.stop()
+
+
+@pytest.mark.slow
+def test_file_that_is_no_model_says_what_the_server_said(tmp_path: Path) -> None:
+    """What the server last wrote about a broken model is part of the sentence."""
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "empty.gguf", "llama")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    spec = EngineSpec("llama-server", ModelReference(str(tmp_path / "empty.gguf")), log_path=tmp_path / "log")
+    with pytest.raises(StartFailed, match=r"exited with code 1, saying last: .*model") as caught:
+        asyncio.run(_start_and_stop(LlamaServer(spec)))
+    assert "\n" not in str(caught.value)
+
+
+def test_time_out_and_missing_python_are_told(tmp_path: Path) -> None:
+    """A server that is not ready in time, and a python that does not exist, are one sentence each."""
+    with pytest.raises(StartFailed, match=r"not ready within 0\.001 s; raise ready_timeout_s"):
+        asyncio.run(_start_and_stop(LlamaServer(_spec(tmp_path, ready_timeout_s=0.001))))
+    spec = EngineSpec("llama-server", ModelReference("tiny"), "q8_0", python="/no/such/python")
+    with pytest.raises(StartFailed, match="/no/such/python cannot be run: No such file"):
+        asyncio.run(_start_and_stop(LlamaServer(spec)))
+
+
+def test_python_without_xllamacpp_says_what_to_install(tmp_path: Path) -> None:
+    """A python of the user's own that lacks the library is told what to install."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    spec = EngineSpec("llama-server", ModelReference("tiny"), "q8_0", python=str(python), log_path=tmp_path / "log")
+    with pytest.raises(StartFailed, match="has no xllamacpp; install it there"):
+        asyncio.run(_start_and_stop(LlamaServer(spec)))
+
+
+def test_model_and_level_are_checked_before_anything_starts() -> None:
+    """Without a model there is no engine, and a level of another engine is unsupported."""
+    with pytest.raises(EngineError, match="needs a model"):
+        LlamaServer(EngineSpec("llama-server"))
+    with pytest.raises(LevelUnsupported, match="no level 'fp8'"):
+        LlamaServer(EngineSpec("llama-server", ModelReference("tiny"), "fp8")).prepare()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LlamaServer.levels())
+def test_every_level_loads_and_generates(tmp_path: Path, level: str) -> None:
+    """At every level the server loads the file and gives eight tokens."""
+
+    async def scenario() -> tuple[list[str], str | None]:
+        async with _running(_spec(tmp_path, level)) as (engine, info):
+            return (await _generate(engine, 8))[0], info.level
+
+    texts, found = asyncio.run(scenario())
+    assert len(texts) == 8
+    assert found == level

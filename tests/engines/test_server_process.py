@@ -1,0 +1,221 @@
+"""Servers of our own: they come up, their failures are told in a sentence, and nothing of them stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from engines import server_process
+from engines.base import StartFailed
+from engines.server_process import ServerCommand, ServerProcess, free_port
+
+SERVER = f"{sys.executable} {Path(__file__).with_name('tiny_server.py')} {{port}}"
+
+
+def server_with(arguments: str = "", log: Path | None = None, **settings: Any) -> ServerProcess:
+    """A server that has not been started."""
+    return ServerProcess(ServerCommand(f"{SERVER} {arguments}", log_path=log, **settings))
+
+
+def gone(pid: int) -> bool:
+    """Whether no such process does anything any more."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_server_is_ready_when_its_page_says_so(tmp_path: Path) -> None:
+    """start() waits through 503s for the 200; the process runs, and stop() ends it."""
+
+    async def body() -> None:
+        server = server_with("--unready 3", tmp_path / "log", ready_path="/health")
+        await server.start()
+        assert server.alive() is None
+        (pid,) = server.pids()
+        await server.stop()
+        await server.stop()
+        assert gone(pid)
+        assert server.pids() == ()
+
+    asyncio.run(body())
+
+
+def test_without_a_page_an_open_port_is_enough(tmp_path: Path) -> None:
+    """A server is ready as soon as it accepts connections."""
+
+    async def body() -> None:
+        server = server_with(log=tmp_path / "log")
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.close()
+        assert not reader.at_eof()
+        await server.stop()
+
+    asyncio.run(body())
+
+
+def test_descendants_in_other_sessions_are_ended_too(tmp_path: Path) -> None:
+    """A worker that left the server's process group does not survive stop()."""
+
+    async def body() -> list[int]:
+        server = server_with("--child", tmp_path / "log", ready_path="/health")
+        await server.start()
+        pids = list(server.pids())
+        await server.stop()
+        return pids
+
+    pids = asyncio.run(body())
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
+
+
+def test_a_server_that_ignores_the_polite_signal_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the grace period comes SIGKILL."""
+    monkeypatch.setattr(server_process, "TERM_GRACE_S", 0.1)
+
+    async def body() -> int:
+        server = server_with("--deaf", tmp_path / "log", ready_path="/health")
+        await server.start()
+        pid = server.pids()[0]
+        await server.stop()
+        return pid
+
+    assert gone(asyncio.run(body()))
+
+
+def test_a_server_that_ends_tells_its_last_line(tmp_path: Path) -> None:
+    """StartFailed names the program, the exit code and the last line of this server's log, not of an earlier one's."""
+    log = tmp_path / "log"
+    log.write_text("something older\n")
+
+    async def body() -> None:
+        server = server_with("--die 'CUDA is out of memory'", log)
+        try:
+            await server.start()
+        finally:
+            await server.stop()
+
+    with pytest.raises(StartFailed) as caught:
+        asyncio.run(body())
+    assert str(caught.value) == (
+        f'the server {sys.executable!r} ended with exit code 3; its last line: "CUDA is out of memory"'
+    )
+    assert log.read_text().startswith("something older\n")
+
+
+def test_a_server_that_is_killed_later_is_noticed(tmp_path: Path) -> None:
+    """alive() names the signal."""
+
+    async def body() -> str | None:
+        server = server_with(log=tmp_path / "log", ready_path="/health")
+        await server.start()
+        psutil.Process(server.pids()[0]).send_signal(signal.SIGKILL)
+        while server.alive() is None:
+            await asyncio.sleep(0.01)
+        reason = server.alive()
+        await server.stop()
+        return reason
+
+    assert asyncio.run(body()) == f'the server {sys.executable!r} was killed by SIGKILL; its last line: "serving"'
+
+
+def test_a_server_that_is_never_ready_times_out(tmp_path: Path) -> None:
+    """The sentence holds the limit, what was last seen and where."""
+
+    async def body() -> None:
+        server = server_with("--unready 1000000", tmp_path / "log", ready_path="/health", ready_timeout_s=0.7)
+        try:
+            await server.start()
+        finally:
+            await server.stop()
+
+    with pytest.raises(StartFailed, match=r"was not ready after 0\.7 s: (status 503|nothing answered) at http://127"):
+        asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("/no/such/program {port}", "cannot run '/no/such/program': No such file or directory; check `command`"),
+        ("serve 'quote {port}", 'the command "serve \'quote {port}" cannot be split: No closing quotation'),
+        ("serve {model} {port}", "the command holds {model}, but the scenario names no model; add `model:`"),
+    ],
+)
+def test_commands_that_cannot_run_are_refused(command: str, sentence: str) -> None:
+    """Before anything is started, with one sentence."""
+    with pytest.raises(StartFailed) as caught:
+        asyncio.run(ServerProcess(ServerCommand(command)).start())
+    assert str(caught.value) == sentence
+
+
+def test_a_taken_port_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When somebody else was faster, the server is started again on another port."""
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = iter([taken.getsockname()[1], free_port()])
+        monkeypatch.setattr(server_process, "free_port", lambda: next(ports))
+
+        async def body() -> int:
+            server = server_with(log=tmp_path / "log", ready_path="/health")
+            await server.start()
+            await server.stop()
+            return server.port
+
+        assert asyncio.run(body()) != taken.getsockname()[1]
+
+
+def test_the_model_environment_and_stop_command_are_used(tmp_path: Path) -> None:
+    """{model} and {port} are filled in without a shell, env is passed on, and `stop` runs after the end."""
+    log = tmp_path / "log"
+    code = "import os,sys,time; print(sys.argv[1:], os.environ['COLOUR'], flush=True); time.sleep(60)"
+    command = f'{sys.executable} -c "{code}" {{model}} {{port}} $HOME'
+    stop = f"{sys.executable} -c \"import sys; print('stopped', sys.argv[1]); sys.exit(1)\" {{port}}"
+
+    async def body() -> int:
+        server = ServerProcess(
+            ServerCommand(command, "a model", {"COLOUR": "blue"}, stop=stop, log_path=log, ready_timeout_s=0.5)
+        )
+        with pytest.raises(StartFailed):
+            await server.start()
+        await server.stop()
+        return server.port
+
+    port = asyncio.run(body())
+    written = log.read_text()
+    assert f"['a model', '{port}', '$HOME'] blue" in written
+    assert f"stopped {port}" in written
+    assert "ended with exit code 1" in written
+
+
+def test_a_server_dies_with_us(tmp_path: Path) -> None:
+    """When the process that started it is killed, the server ends."""
+    program = f"""
+import asyncio, sys
+from engines.server_process import ServerCommand, ServerProcess
+async def main():
+    server = ServerProcess(ServerCommand({SERVER!r}, ready_path="/health", log_path=__import__("pathlib").Path(sys.argv[1])))
+    await server.start()
+    print(server.pids()[0], flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True, cwd=root
+    ) as parent:
+        assert parent.stdout is not None
+        server = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    psutil.wait_procs([server], timeout=20)
+    assert gone(server.pid)

@@ -1,0 +1,92 @@
+"""A server for tests, run as a program: an OpenAI-like API on the standard library, with bad manners on demand.
+
+python tiny_server.py PORT [--models a,b] [--unready N] [--child] [--deaf] [--die MESSAGE] [--html] [--key KEY]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Health, models, version and completions."""
+
+    protocol_version = "HTTP/1.1"
+    options: argparse.Namespace
+    asked = 0
+
+    def do_GET(self) -> None:
+        """Answer the pages an engine asks for at its start."""
+        if self.options.key and self.headers.get("Authorization") != f"Bearer {self.options.key}":
+            self.reply(401, {"error": "no"})
+        elif self.options.html:
+            self.reply(200, "<!DOCTYPE html><html></html>", "text/html")
+        elif self.path == "/health":
+            type(self).asked += 1
+            self.reply(503 if self.asked <= self.options.unready else 200, {})
+        elif self.path == "/v1/models" and self.options.models:
+            names = self.options.models.split(",")
+            self.reply(200, {"data": [{"id": name, "max_model_len": 2048} for name in names]})
+        elif self.path == "/version":
+            self.reply(200, {"version": "9.9.9"})
+        else:
+            self.reply(404, {"error": "not found"})
+
+    def do_POST(self) -> None:
+        """Stream max_tokens tokens, then the finish reason and the usage."""
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        tokens = request["max_tokens"]
+        events: list[dict[str, Any]] = [{"choices": [{"text": " a", "finish_reason": None}]} for _ in range(tokens)]
+        events.append({"choices": [{"text": "", "finish_reason": "length"}]})
+        events.append({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": tokens}})
+        body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+        self.reply(200, body, "text/event-stream")
+
+    def reply(self, status: int, content: object, kind: str = "application/json") -> None:
+        """One whole answer."""
+        body = (content if isinstance(content, str) else json.dumps(content)).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("--models", default="")
+    parser.add_argument("--unready", type=int, default=0)
+    parser.add_argument("--child", action="store_true")
+    parser.add_argument("--deaf", action="store_true")
+    parser.add_argument("--die")
+    parser.add_argument("--html", action="store_true")
+    parser.add_argument("--key")
+    Handler.options = options = parser.parse_args()
+    if options.die:
+        sys.stderr.write(options.die + "\n")
+        raise SystemExit(3)
+    if options.deaf:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if options.child:
+        subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+    server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
+    server.daemon_threads = True
+    sys.stdout.write("serving\n")
+    sys.stdout.flush()
+    threading.Thread(target=server.serve_forever).start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Limits as they are written."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.limits import DISTRIBUTIONS, METRIC_NAMES, OPERATORS, SCALARS, Limit, override, parse_limit
+from harness.metrics import METRICS
+
+
+def test_a_limit_is_metric_statistic_operator_and_value() -> None:
+    """The common form."""
+    assert parse_limit("ttft_ms p95 <= 500") == Limit(None, "ttft_ms", "p95", "<=", 500.0, "ttft_ms p95 <= 500")
+
+
+def test_a_limit_may_name_a_class() -> None:
+    """`class.metric` bounds the requests of one class."""
+    assert parse_limit("chat.tpot_ms p50 <= 50").class_name == "chat"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("attainment >= 0.95", 0.95),
+        ("attainment >= 95%", 0.95),
+        ("ttft_ms p99.9 < 2s", 2000.0),
+        ("ttft_ms_service mean < 2s", 2000.0),
+        ("load_s <= 500ms", 0.5),
+        ("rss_peak_bytes <= 2GiB", 2.0 * 2**30),
+        ("rss_peak_bytes<=2e9", 2e9),
+        ("output_tokens_per_s > 20", 20.0),
+    ],
+)
+def test_values_are_in_the_unit_of_the_metric(text: str, value: float) -> None:
+    """A value is bare, or carries a unit that is converted to the metric's."""
+    assert parse_limit(text).value == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ttft p95 <= 500", "there is no metric `ttft`; did you mean `ttft_ms`?"),
+        ("ttft_ms <= 500", "`ttft_ms` differs from request to request; say which, such as `ttft_ms p95 <= 500`"),
+        ("error_rate p95 <= 0.1", "`error_rate` is one number; write `error_rate <= 0.1` without `p95`"),
+        ("ttft_ms q95 <= 500", "there is no statistic `q95`; write p1 to p99.9, mean, max or min"),
+        ("ttft_ms p0 <= 500", "there is no statistic `p0`; write p1 to p99.9, mean, max or min"),
+        ("ttft_ms p100 <= 500", "there is no statistic `p100`; write p1 to p99.9, mean, max or min"),
+        ("ttft_ms p95 == 500", "`==` cannot be used in a limit; write one of <=, >=, <, >"),
+        ("ttft_ms p95 =< 500", "`=<` cannot be used in a limit; write one of <=, >=, <, >"),
+        ("attainment >= high", "'high' is not a number; `attainment` needs a bare one"),
+        ("ttft_ms p95 <= 3GiB", "'3GiB' has the unknown unit `GiB`; known are us, ms, s, m, h, d"),
+        (
+            "fast please",
+            "'fast please' is not a limit; write `metric statistic op value`, such as `ttft_ms p95 <= 500` or "
+            "`error_rate <= 0.01`",
+        ),
+    ],
+)
+def test_what_is_no_limit_says_what_to_write(text: str, message: str) -> None:
+    """Every refusal is a sentence with the way out."""
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011
+        parse_limit(text)
+    assert str(refusal.value) == message
+
+
+def test_own_limits_replace_those_on_the_same_statistic_and_join_the_others() -> None:
+    """A load may be held to another bound than the rest, from the same side."""
+    base = ("ttft_ms p95 <= 500", "error_rate <= 0.01", "ttft_ms p95 >= 1")
+    assert override(base, ["ttft_ms p95 <= 900", "e2e_ms max <= 9000"]) == (
+        "error_rate <= 0.01",
+        "ttft_ms p95 >= 1",
+        "ttft_ms p95 <= 900",
+        "e2e_ms max <= 9000",
+    )
+
+
+def test_the_names_are_those_of_the_registry() -> None:
+    """Every metric that is computed can be limited, in the way in which it is computed, and no other."""
+    assert set(METRIC_NAMES) == set(METRICS)
+    assert set(DISTRIBUTIONS) == {name for name, metric in METRICS.items() if metric.takes_statistics}
+
+
+@given(
+    st.sampled_from(DISTRIBUTIONS),
+    st.sampled_from(["p1", "p50", "p99", "p99.9", "mean", "max", "min"]),
+    st.sampled_from(OPERATORS),
+    st.floats(-1e12, 1e12, allow_nan=False),
+    st.sampled_from([" ", "  ", "\t"]),
+)
+def test_every_well_formed_limit_is_read_as_it_was_meant(
+    metric: str, statistic: str, op: str, value: float, space: str
+) -> None:
+    """Spaces do not matter, and the number is the one that was written."""
+    limit = parse_limit(f"{metric}{space}{statistic}{space}{op}{space}{value!r}")
+    assert (limit.metric, limit.statistic, limit.op, limit.value) == (metric, statistic, op, value)
+    assert parse_limit(limit.text) == limit
+
+
+@given(st.one_of(st.text(), st.tuples(st.sampled_from(SCALARS), st.text()).map(" <= ".join)))
+def test_any_text_is_a_limit_or_refused_in_a_sentence(text: str) -> None:
+    """No text raises anything but ValueError."""
+    try:
+        parse_limit(text)
+    except ValueError as refusal:
+        assert str(refusal)

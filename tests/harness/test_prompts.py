@@ -1,0 +1,192 @@
+"""Prompt lengths, made-up prompts, prompt files."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from engines.models.tokenizer import ByteTokenizer
+from harness.errors import ScenarioError
+from harness.lengths import Length, ThinkTime
+from harness.prompts import CHARACTERS_PER_TOKEN, FilePrompts, WordPrompts, draw_lengths, draw_seconds
+from harness.seeding import generator
+
+
+class WordPieces:
+    """A tokenizer that splits at spaces and cuts words into pieces of up to five characters."""
+
+    def count(self, text: str) -> int:
+        """Pieces of all words; a space belongs to the word after it."""
+        return sum(-(-len(word) // 5) for word in text.split(" ") if word)
+
+
+class NotAdditive:
+    """A tokenizer that merges any two characters in a row, across words: counts depend on the neighbours."""
+
+    def count(self, text: str) -> int:
+        """One token for each pair of characters begun."""
+        return -(-len(text) // 2)
+
+
+def length(**parameters: Any) -> Any:
+    """A length distribution as the scenario file states it."""
+    return TypeAdapter(Length).validate_python(parameters)
+
+
+def test_lognormal_lengths_have_the_median_and_p95_asked_for() -> None:
+    """The sample quantiles of 200,000 draws are the parameters."""
+    drawn = draw_lengths(length(dist="lognormal", median=600, p95=2000), generator(1), 200_000)
+    assert np.median(drawn) == pytest.approx(600, rel=0.01)
+    assert np.quantile(drawn, 0.95) == pytest.approx(2000, rel=0.02)
+
+
+def test_other_lengths_have_their_moments() -> None:
+    """Uniform includes both ends, normal has its mean and deviation, lognormal its mean, empirical its weights."""
+    uniform = draw_lengths(length(dist="uniform", min=3, max=5), generator(1), 30_000)
+    assert set(uniform.tolist()) == {3, 4, 5}
+    normal = draw_lengths(length(dist="normal", mean=200, sd=20), generator(1), 30_000)
+    assert (normal.mean(), normal.std()) == (pytest.approx(200, abs=1), pytest.approx(20, rel=0.03))
+    skewed = draw_lengths(length(dist="lognormal", mean=800, sigma=0.5), generator(1), 200_000)
+    assert skewed.mean() == pytest.approx(800, rel=0.01)
+    empirical = draw_lengths(length(dist="empirical", values=[10, 20], weights=[3, 1]), generator(1), 30_000)
+    assert np.mean(empirical == 10) == pytest.approx(0.75, abs=0.01)
+
+
+def test_lengths_outside_the_bounds_become_the_bounds() -> None:
+    """What is drawn below `min` or above `max` is set to it, as the scenario's expected length assumes."""
+    asked = length(dist="lognormal", median=100, p95=400, min=50, max=200)
+    drawn = draw_lengths(asked, generator(1), 100_000)
+    assert (drawn.min(), drawn.max()) == (50, 200)
+    assert drawn.mean() == pytest.approx(asked.expected_tokens, rel=0.01)
+
+
+def test_think_times_are_in_nanoseconds() -> None:
+    """Fixed, exponential and lognormal think times have the mean or median asked for."""
+    times = TypeAdapter(ThinkTime)
+    assert set(draw_seconds(times.validate_python("2s"), generator(1), 3).tolist()) == {2_000_000_000}
+    exponential = draw_seconds(times.validate_python({"dist": "exponential", "mean": "5s"}), generator(1), 100_000)
+    assert exponential.mean() == pytest.approx(5e9, rel=0.02)
+    skewed = draw_seconds(
+        times.validate_python({"dist": "lognormal", "median": "5s", "p95": "20s"}), generator(1), 99_999
+    )
+    assert np.median(skewed) == pytest.approx(5e9, rel=0.02)
+
+
+@settings(max_examples=30, deadline=None)
+@given(index=st.integers(0, 10**6), tokens=st.integers(1, 3000))
+def test_with_a_tokenizer_the_length_is_exact(index: int, tokens: int) -> None:
+    """Every prompt counts exactly the tokens asked for, whatever the tokenizer."""
+    for tokenizer, prompts in EXACT:
+        assert tokenizer.count(prompts.prompt(index, tokens)) == tokens
+
+
+@given(index=st.integers(0, 10**6), tokens=st.integers(5, 3000))
+def test_without_a_tokenizer_the_length_is_an_estimate(index: int, tokens: int) -> None:
+    """Four characters a token, up to one word; the source says that it is estimated."""
+    missing = tokens * CHARACTERS_PER_TOKEN - len(ESTIMATED.prompt(index, tokens))
+    assert 0 <= missing < 20
+    assert ESTIMATED.source == "estimated"
+
+
+def test_prompts_differ_from_the_start() -> None:
+    """20,000 prompts have different first 24 characters at most, and neighbours differ in the first word."""
+    starts = [ESTIMATED.prompt(index, 200)[:24] for index in range(20_000)]
+    assert len(set(starts)) == len(starts)
+    first_words = [start.split()[0] for start in starts]
+    assert np.mean([a == b for a, b in zip(first_words, first_words[1:], strict=False)]) < 0.02
+
+
+def test_prompts_depend_on_seed_and_index_alone() -> None:
+    """The same seed gives the same prompts in another object; another seed gives others."""
+    again, other = WordPrompts(1), WordPrompts(2)
+    assert [ESTIMATED.prompt(i, 50) for i in range(50)] == [again.prompt(i, 50) for i in range(50)]
+    assert ESTIMATED.fingerprint == again.fingerprint != other.fingerprint
+    assert all(ESTIMATED.prompt(i, 50) != other.prompt(i, 50) for i in range(50))
+
+
+def test_prompts_are_cheap() -> None:
+    """A prompt of 600 tokens costs no more than hashing 200 kB does, in the same process."""
+    import hashlib
+
+    began = time.perf_counter()
+    for index in range(500):
+        ESTIMATED.prompt(index, 600)
+    prompts_s = time.perf_counter() - began
+    payload = b"x" * 200_000
+    began = time.perf_counter()
+    for _ in range(500):
+        hashlib.sha256(payload).digest()
+    assert prompts_s < time.perf_counter() - began
+
+
+def test_a_file_gives_its_prompts_in_order(tmp_path: Path) -> None:
+    """Lines come in order, again from the start, with their own output lengths and countable prompt lengths."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "Hello", "output_tokens": 7, "id": 1}\n\n{"prompt": [1, 2, 3]}\n')
+    prompts = FilePrompts(path, ByteTokenizer())
+    assert [prompts.prompt(i, 0) for i in range(3)] == ["Hello", (1, 2, 3), "Hello"]
+    assert prompts.output_tokens.tolist() == [7, 0]
+    assert prompts.prompt_tokens.tolist() == [5, 3]
+    assert FilePrompts(path).prompt_tokens.tolist() == [0, 3]
+
+
+def test_every_malformed_line_is_named(tmp_path: Path) -> None:
+    """One problem for each bad line, with file, line and what to write."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(
+        b'{"prompt": "ok"}\n{"prompt": \n["a"]\n{"prompt": ""}\n{"promt": "x"}\n'
+        b'{"prompt": "x", "output_tokens": 0}\n{"prompt": "\xff"}\n'
+    )
+    with pytest.raises(ScenarioError) as caught:
+        FilePrompts(path)
+    problems = caught.value.problems
+    assert [problem.line for problem in problems] == [2, 3, 4, 5, 6, 7]
+    assert str(problems[0]).startswith(f"{path}:2: workload.prompts: not JSON (")
+    assert problems[3].message == "unknown key 'promt'; did you mean 'prompt'?"
+    assert problems[4].message == "output_tokens is a whole number of at least 1, not 0"
+    assert "not UTF-8" in problems[5].message
+
+
+@given(st.binary(max_size=200))
+def test_any_file_gives_prompts_or_a_scenario_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    """No content leads to another exception."""
+    path = tmp_path_factory.mktemp("fuzz") / "prompts.jsonl"
+    path.write_bytes(content)
+    try:
+        assert len(FilePrompts(path)) > 0
+    except ScenarioError as error:
+        assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_empty_file_says_what_to_write(tmp_path: Path, content: str) -> None:
+    """A file without prompts is one problem."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(content)
+    with pytest.raises(ScenarioError, match=r'the file has no prompts; write one \{"prompt"'):
+        FilePrompts(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A file that is not there is one problem with its path."""
+    with pytest.raises(ScenarioError, match="the prompts cannot be read: No such file"):
+        FilePrompts(tmp_path / "nowhere.jsonl")
+
+
+def test_json_of_many_lines_is_read_line_by_line(tmp_path: Path) -> None:
+    """20,000 lines give 20,000 prompts."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"Prompt {i}"}) for i in range(20_000)))
+    assert len(FilePrompts(path)) == 20_000
+
+
+EXACT = [(tokenizer, WordPrompts(1, tokenizer)) for tokenizer in (ByteTokenizer(), WordPieces(), NotAdditive())]
+ESTIMATED = WordPrompts(1)

@@ -1,0 +1,228 @@
+"""Scenarios that are wrong: every problem at once, each with its place and what to write instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ScenarioError
+from harness.scenario import load
+
+WRONG = """\
+name: chat
+modle: tiny
+engines:
+  - engine: llama-servr
+    lora: x
+  - engine: http
+  - engine: simulated
+    url: http://127.0.0.1:1
+load:
+  - {kind: single_user, requests: "30", duration: 30}
+  - {kind: sustained, rate: [2, x], warmup: 20s, duration: 2m}
+  - kind: mixed
+    kind: mixed
+    users: -3
+    sloo: 3
+  - {kind: steps}
+  - {rate: "${RATE}"}
+  - {kind: sustaind}
+  - {kind: burst, rate: 1, burst_rate: 2, duration: 5s}
+  - just this
+slo: {ttft: 500}
+limits: ["attainment p50 >= 0.95", "chat.tpot_ms p50 <= 50ms"]
+decide: alll
+repetitions: 1.5
+quality: {}
+"""
+SENTENCES = """\
+2:1: modle: unknown key; did you mean `model`?
+4:13: engines.0.engine: there is no engine `llama-servr`; did you mean `llama-server`?
+5:5: engines.0.lora: unknown key; did you mean `load`?
+6:5: engines.1: needs `url` (a server that runs) or `command` (which starts one)
+7:5: engines.2: `url` is a key of engine `http`, not of `simulated`
+10:5: load.0: `duration` and `requests` exclude each other; keep one
+10:35: load.0.requests: must be a whole number, found '30'; write 30 without quotes
+10:51: load.0.duration: 30 has no unit; write `30s` or `30ms`
+11:33: load.1.rate.1: must be a number, found 'x'
+12:5: load.2: needs `duration` or `requests`
+12:11: load.2.kind: `mixed` needs `classes`; add them, or write `kind: sustained`
+13:5: load.2.kind: given twice, first in line 12; keep one
+14:12: load.2.users: must be at least 1, found -3
+15:5: load.2.sloo: unknown key; did you mean `slo`?
+16:5: load.3: `kind: steps` is not built yet
+17:5: load.4: needs `kind`, such as `kind: single_user`
+17:12: load.4.rate: the environment variable RATE is not set; set it, or write `${RATE:-default}`
+18:5: load.5: unknown kind `sustaind`; did you mean `sustained`?
+19:5: load.6: bursts also need `burst_for` and `every`
+20:5: load.7: must be a mapping of keys, found 'just this'
+21:13: slo.ttft: 500 has no unit; write `500s` or `500ms`
+22:10: limits.0: `attainment` is one number; write `attainment >= 0.95` without `p50`
+22:36: limits.1: there is no class `chat`; there are no `classes`
+23:9: decide: must be `all` or `any`, found 'alll'; did you mean `all`?
+24:14: repetitions: must be a whole number, found 1.5
+25:1: quality: `quality` is not built yet
+"""
+LEAST = "engines: [{engine: simulated}]\nload: [{kind: single_user, requests: 3}]\n"
+
+
+def problems_of(path: Path, *, sets: list[str] | None = None, labels: list[str] | None = None) -> list[str]:
+    """The sentences about a file, its folder left out."""
+    with pytest.raises(ScenarioError) as refusal:
+        load(path, sets=sets or [], labels=labels or [], env={})
+    return str(refusal.value).replace(f"{path.parent}/", "").splitlines()
+
+
+def written(folder: Path, text: str, name: str = "s.yaml") -> Path:
+    """A file with that text."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """File, line, column, key, what is wrong and what to write."""
+    assert problems_of(written(tmp_path, WRONG)) == [f"s.yaml:{line}" for line in SENTENCES.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("added", "sentence"),
+    [
+        ("workload: {prefix: {share: 1}}", "3:12: workload.prefix: `prefix` is not built yet"),
+        ("model: {name: x, lora: y}", "3:18: model.lora: `lora` is not built yet"),
+        ("telemetry: {metrics_urls: [x]}", "3:13: telemetry.metrics_urls: `metrics_urls` is not built yet"),
+        ("budget: {usd: 3}", "3:10: budget.usd: `usd` is not built yet"),
+        ("name: my run", "3:7: name: may hold letters, digits, `.`, `_` and `-` only; write `my-run`"),
+        ("version: 2", "3:10: version: must be `1`, found 2"),
+        ("workload: {stream: yes}", "3:20: workload.stream: must be true or false, found 'yes'"),
+        ("description: 5", "3:14: description: must be a text, found 5; put it in quotes"),
+        ("limits: error_rate <= 1", "3:9: limits: must be a list, found 'error_rate <= 1'; write `[...]` or a `- ` before each item"),
+        ("workload: {prompt_tokens: {dist: pareto}}", "3:11: workload.prompt_tokens: unknown dist `pareto`; known are empirical, fixed, lognormal, normal, uniform"),
+        ("workload: {prompt_tokens: {dist: fixed}}", "3:27: workload.prompt_tokens.value: is missing; write it, such as `value: 128`"),
+        ("workload: {prompt_tokens: {dist: uniform, min: 9, max: 3}}", "3:12: workload.prompt_tokens: `max` (3) is below `min` (9)"),
+        ("workload: {prompts: nowhere.jsonl}", "3:21: workload.prompts: FOLDER/nowhere.jsonl is not a file; a path here is relative to FOLDER"),
+        ("slo: {ttft: 0s}", "3:13: slo.ttft: must be more than 0"),
+        ("labels: {a: [1]}", "3:13: labels.a: must be a text, found a list; put it in quotes"),
+        ("description: ${X", "3:14: description: `${` is not closed or names no variable; write `${NAME}`, or `$${` for the signs"),
+        ("description: ${MY_KEY:-x}", "3:14: description: the value of MY_KEY would be stored with the results; write its name under `api_key_env` or `headers_env`, or fill it in under the engine's `env`"),
+    ],
+)  # fmt: skip
+def test_each_mistake_has_its_sentence(tmp_path: Path, added: str, sentence: str) -> None:
+    """One mistake, one sentence, at its place."""
+    (found,) = problems_of(written(tmp_path, LEAST + added + "\n"))
+    expected = f"s.yaml:{sentence}".replace("FOLDER/", "").replace("FOLDER", str(tmp_path))
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("engine", "sentence"),
+    [
+        (
+            "{engine: http, url: \"http://h:1\", api_key_env: sk-very-secret}",
+            "1:49: engines.0.api_key_env: must be the name of an environment variable, such as `OPENAI_API_KEY`, not its value",
+        ),
+        (
+            "{engine: http, url: \"http://u:pass@h\"}",
+            "1:26: engines.0.url: must not hold a user name or password; name their variable in `headers_env` or `api_key_env`",
+        ),
+        ("{engine: http, url: localhost}", "1:26: engines.0.url: 'localhost' is not an address; write `http://host:port`"),
+        ("{engine: http, command: serve}", "1:30: engines.0.command: must hold `{port}` where the server takes its port"),
+        (
+            "{engine: http, url: \"http://h\", dialect: openai-chatt}",
+            "1:49: engines.0.dialect: there is no dialect `openai-chatt`; did you mean `openai-chat`?",
+        ),
+        (
+            "{engine: llama-server}",
+            "1:20: engines.0.engine: `llama-server` needs a model; write `model: tiny`, or a folder, `.gguf` file or hub id",
+        ),
+    ],
+)  # fmt: skip
+def test_each_mistake_about_an_engine_has_its_sentence(tmp_path: Path, engine: str, sentence: str) -> None:
+    """Secrets are refused without being repeated."""
+    text = LEAST.replace("{engine: simulated}", engine)
+    assert problems_of(written(tmp_path, text)) == [f"s.yaml:{sentence}"]
+
+
+@pytest.mark.parametrize(
+    ("load_item", "why"),
+    [
+        ("{kind: sustained, rate: 1, users: 2, requests: 3}", "`rate` and `users` exclude each other; keep one"),
+        ("{kind: sustained, requests: 3}", "needs `rate` or `users`"),
+        ("{kind: sustained, rate: 1, requests: 3, think_time: 1s}", "`think_time` goes with `users`; a `rate` does not wait for replies"),
+        ("{kind: sustained, users: 1, requests: 3, arrivals: poisson}", "`arrivals` goes with `rate`; `users` send when their reply is there"),
+        ("{kind: burst, rate: 1, duration: 9s}", "needs `burst_rate` or `spike`"),
+        ("{kind: burst, spike: {requests: 5, within: 1s}, duration: 9s}", "a `spike` without a `rate` is the whole trial; add `rate`, or leave duration and warmup out"),
+        ("{kind: burst, rate: 1, burst_rate: 2, burst_for: 9s, every: 5s, requests: 9}", "`burst_for` must be shorter than `every`"),
+    ],
+)  # fmt: skip
+def test_keys_of_a_load_that_do_not_go_together_are_told(tmp_path: Path, load_item: str, why: str) -> None:
+    """Contradictions are placed at the load."""
+    text = LEAST.replace("{kind: single_user, requests: 3}", load_item)
+    assert problems_of(written(tmp_path, text)) == [f"s.yaml:2:8: load.0: {why}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "s.yaml: is empty; the least is `engines:` and `load:`"),
+        ("# nothing\n", "s.yaml: is empty; the least is `engines:` and `load:`"),
+        ("- a\n", "s.yaml:1:1: must be a mapping at the top, such as `engines: [...]` and `load: [...]`"),
+        ("just text\n", "s.yaml:1:1: must be a mapping at the top, such as `engines: [...]` and `load: [...]`"),
+        ("a: [1\nb: 2\n", "s.yaml:2:2: is not YAML: expected ',' or ']', but got ':'"),
+        ("a: 1\n---\nb: 2\n", "s.yaml:2:1: is not YAML: but found another document"),
+        ("a: &x [*x]\n", "s.yaml:1:4: a: an alias stands inside what it names"),
+    ],
+)
+def test_files_that_are_no_scenarios_get_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    """What cannot be read at all is one problem."""
+    assert problems_of(written(tmp_path, text)) == [sentence]
+
+
+def test_files_that_are_no_files_get_one_sentence(tmp_path: Path) -> None:
+    """A missing file, a folder, and bytes that are no text."""
+    assert problems_of(tmp_path / "no.yaml") == [
+        "no.yaml: there is no such file; `harness init` writes one to begin with"
+    ]
+    (tmp_path / "folder.yaml").mkdir()
+    assert problems_of(tmp_path / "folder.yaml") == ["folder.yaml: is a folder; name a scenario file in it"]
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    assert problems_of(tmp_path / "latin.yaml") == ["latin.yaml: is not UTF-8 text (byte 9); save it as UTF-8"]
+
+
+def test_a_mistake_in_the_parent_is_placed_in_the_parent(tmp_path: Path) -> None:
+    """The reader is sent to the file that must be changed."""
+    written(tmp_path, LEAST + "slo: {ttft: 5}\n", "base.yaml")
+    child = written(tmp_path, "extends: base.yaml\nslo: {tpot: 6}\n")
+    assert problems_of(child) == [
+        "base.yaml:3:13: slo.ttft: 5 has no unit; write `5s` or `5ms`",
+        "s.yaml:2:13: slo.tpot: 6 has no unit; write `6s` or `6ms`",
+    ]
+
+
+def test_circles_and_missing_parents_are_told(tmp_path: Path) -> None:
+    """`extends` must lead to an end, and to files."""
+    written(tmp_path, LEAST + "extends: s.yaml\n", "base.yaml")
+    child = written(tmp_path, "extends: base.yaml\n")
+    assert problems_of(child) == [
+        "base.yaml:3:10: extends: goes round in a circle: s.yaml extends base.yaml extends s.yaml"
+    ]
+    assert problems_of(written(tmp_path, LEAST + "extends: no.yaml\n", "t.yaml")) == [
+        "t.yaml:3:10: extends: no.yaml does not exist; a path here is relative to this file"
+    ]
+
+
+def test_wrong_settings_name_the_nearest_key(tmp_path: Path) -> None:
+    """The path of --set is told, its value is not."""
+    path = written(tmp_path, LEAST)
+    sets = ["laod.0.rate=5", "load.9.x=2", "load.0.kind.x=3", "load.first=1", "nothing", "slo.ttft=9", "enginess=3"]
+    assert problems_of(path, sets=sets, labels=["x"]) == [
+        "--set laod.0.rate: there is no `laod`; the nearest key is `load`",
+        "--set load.9.x: `load` is a list and has no `9`; its indices are 0 to 0",
+        "--set load.0.kind.x: `load.0.kind` is a plain value and has no `x`; set `load.0.kind` itself",
+        "--set load.first: `load` is a list and has no `first`; its indices are 0 to 0",
+        "--set nothing: must be `key=value`, such as `load.0.rate=4`",
+        "--label x: must be `key=value`, such as `commit=abc123`",
+        "--set slo.ttft: slo.ttft: 9 has no unit; write `9s` or `9ms`",
+        "--set enginess: enginess: unknown key; did you mean `engines`?",
+    ]

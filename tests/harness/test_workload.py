@@ -1,0 +1,249 @@
+"""Schedules: what is fixed before the first request, and that it is the same every time."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from harness.loads import Load, LoadItem
+from harness.records import Loop, Phase
+from harness.scenario import TrafficClass, Workload
+from harness.workload import PHASES, Schedule, Window, build
+
+SECOND_NS = 1_000_000_000
+SPREAD = {"dist": "lognormal", "median": 100, "p95": 300}
+
+
+def load_of(**keys: Any) -> Load:
+    """A load as the scenario file states it."""
+    load: Load = TypeAdapter(LoadItem).validate_python(keys)
+    return load
+
+
+def workload_of(**keys: Any) -> Workload:
+    """A workload as the scenario file states it; lengths vary unless given."""
+    return Workload.model_validate({"prompt_tokens": SPREAD, "output_tokens": SPREAD} | keys)
+
+
+def schedule_of(seed: int = 1, classes: dict[str, TrafficClass] | None = None, **keys: Any) -> Schedule:
+    """The schedule of a load over varying lengths."""
+    return build(load_of(**keys), workload_of(), seed, classes=classes)
+
+
+def test_an_open_loop_has_its_phases_by_due_time() -> None:
+    """Warm-up before the window, measured inside, cooldown after it for one time-out."""
+    schedule = schedule_of(kind="sustained", rate=10, warmup="5s", duration="20s", timeout="7s", arrivals="constant")
+    assert schedule.window == Window(5 * SECOND_NS, 25 * SECOND_NS)
+    assert (schedule.loop, schedule.count, schedule.users, schedule.continues) == (Loop.OPEN, 320, 0, True)
+    assert schedule.due_ns is not None
+    assert schedule.phases is not None
+    counts = Counter(PHASES[phase] for phase in schedule.phases)
+    assert counts == {Phase.WARMUP: 50, Phase.MEASURE: 200, Phase.COOLDOWN: 70}
+    assert set(np.diff(schedule.due_ns).tolist()) == {SECOND_NS // 10}
+    assert schedule.row(50).phase == Phase.MEASURE
+    assert schedule.row(50).due_ns == 5 * SECOND_NS
+
+
+def test_an_open_loop_limited_by_requests_measures_exactly_so_many() -> None:
+    """The warm-up comes before, nothing comes after."""
+    schedule = schedule_of(kind="sustained", rate=10, warmup="5s", requests=100)
+    assert schedule.phases is not None
+    assert schedule.window == Window(5 * SECOND_NS, None)
+    assert not schedule.continues
+    assert Counter(schedule.phases.tolist())[1] == 100
+    assert 2 not in schedule.phases
+    assert 20 < Counter(schedule.phases.tolist())[0] < 90
+
+
+def test_a_longer_warmup_leaves_the_measured_arrivals_alone() -> None:
+    """The offsets from the start of the window are the same with and without a warm-up."""
+    plain = schedule_of(kind="sustained", rate=10, duration="20s")
+    warm = schedule_of(kind="sustained", rate=10, warmup="3s", duration="20s")
+    assert plain.due_ns is not None
+    assert warm.due_ns is not None
+    assert (warm.due_ns[warm.due_ns >= 3 * SECOND_NS] - 3 * SECOND_NS).tolist() == plain.due_ns.tolist()
+
+
+def test_a_closed_loop_names_each_users_requests() -> None:
+    """User u's k-th request is k * users + u and follows the one before it."""
+    schedule = schedule_of(kind="sustained", users=3, requests=8, think_time="2s")
+    assert (schedule.loop, schedule.count, schedule.users, schedule.continues) == (Loop.CLOSED, 8, 3, False)
+    rows = [schedule.row(i) for i in range(8)]
+    assert [row.user for row in rows] == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert [row.after for row in rows] == [None, None, None, 0, 1, 2, 3, 4]
+    assert [row.due_ns for row in rows] == [0, 0, 0, None, None, None, None, None]
+    assert [row.think_ns for row in rows] == [0, 0, 0] + [2 * SECOND_NS] * 5
+    assert {row.phase for row in rows} == {Phase.MEASURE}
+    with pytest.raises(IndexError, match="there is no request 8"):
+        schedule.row(8)
+
+
+def test_a_closed_loop_limited_by_duration_has_no_end() -> None:
+    """Any row can be asked for, in any order, and is always the same; the driver decides its phase."""
+    schedule, again = (schedule_of(kind="sustained", users=4, duration="60s", warmup="5s") for _ in range(2))
+    assert (schedule.count, schedule.continues, schedule.window.start_ns) == (None, True, 5 * SECOND_NS)
+    wanted = [1_000_000, 3, 70_000, 3, 4095, 4096, 0]
+    assert {i: schedule.row(i) for i in wanted} == {i: again.row(i) for i in sorted(wanted)}
+    assert schedule.row(5).phase is None
+    assert schedule.plan_hash == again.plan_hash
+
+
+def test_a_single_user_is_a_closed_loop_of_one() -> None:
+    """Every request follows the one before it."""
+    schedule = schedule_of(kind="single_user", requests=5)
+    assert schedule.users == 1
+    assert [schedule.row(i).after for i in range(5)] == [None, 0, 1, 2, 3]
+
+
+def test_a_spike_without_a_rate_is_the_whole_trial() -> None:
+    """All its requests are measured."""
+    schedule = schedule_of(kind="burst", spike={"requests": 50, "within": "1s"})
+    assert (schedule.count, schedule.window, schedule.continues) == (50, Window(0, None), False)
+    assert {schedule.row(i).phase for i in range(50)} == {Phase.MEASURE}
+
+
+def test_a_spike_stands_on_its_base_rate() -> None:
+    """The extra requests come at the stated time, in order with the others."""
+    spike = {"requests": 50, "within": "1s", "at": "10s"}
+    schedule = schedule_of(kind="burst", rate=2, spike=spike, duration="30s", warmup="5s")
+    assert schedule.due_ns is not None
+    assert np.all(np.diff(schedule.due_ns) >= 0)
+    inside = (schedule.due_ns >= 15 * SECOND_NS) & (schedule.due_ns < 16 * SECOND_NS)
+    assert 50 <= inside.sum() < 60
+
+
+def test_bursts_begin_with_the_window() -> None:
+    """The first measured period starts at the end of the warm-up, whatever its length."""
+    schedule = schedule_of(
+        kind="burst", rate=1, burst_rate=100, burst_for="2s", every="10s", duration="30s", warmup="3s"
+    )
+    assert schedule.due_ns is not None
+    at_s = (schedule.due_ns - 3 * SECOND_NS) / SECOND_NS
+    for burst in range(3):
+        assert 150 < ((at_s >= 10 * burst + 4) & (at_s < 10 * burst + 6)).sum() < 260
+
+
+def test_classes_have_their_exact_shares() -> None:
+    """Every hand of rows holds each class by its weight, in random order, with its own lengths."""
+    classes = {
+        "chat": TrafficClass.model_validate({"weight": 7, "workload": {"prompt_tokens": 10}}),
+        "long": TrafficClass.model_validate({"weight": 3, "workload": {"prompt_tokens": 2000}}),
+    }
+    schedule = schedule_of(kind="mixed", rate=10, requests=400, classes=classes)
+    names = [schedule.row(i).class_name for i in range(400)]
+    for hand in range(10):
+        assert Counter(names[hand * 40 : hand * 40 + 40]) == {"chat": 28, "long": 12}
+    assert len({tuple(names[hand * 40 : hand * 40 + 40]) for hand in range(10)}) == 10
+    assert {(row.class_name, row.prompt_tokens) for row in map(schedule.row, range(400))} == {
+        ("chat", 10),
+        ("long", 2000),
+    }
+    assert schedule.request(names.index("long")).prompt != schedule.request(names.index("chat")).prompt
+
+
+@settings(max_examples=25)
+@given(weights=st.lists(st.integers(1, 40), min_size=1, max_size=5), count=st.integers(1, 3000))
+def test_no_class_strays_from_its_share(weights: list[int], count: int) -> None:
+    """Over whole hands, uneven weights too, each class is within one request of its share."""
+    classes = {f"c{i}": TrafficClass.model_validate({"weight": weight}) for i, weight in enumerate(weights)}
+    schedule = schedule_of(kind="mixed", users=1, requests=count, classes=classes)
+    hand = 1 if len(weights) == 1 else 10 * -(-sum(weights) // min(weights))
+    names = [schedule.row(i).class_name for i in range(count - count % hand)]
+    for name, weight in zip(classes, weights, strict=True):
+        assert abs(names.count(name) - len(names) * weight / sum(weights)) <= 1
+
+
+def test_the_same_seed_gives_the_same_plan() -> None:
+    """Hash, rows and requests agree between two builds and differ for another seed."""
+    one, same, other = (schedule_of(seed, kind="sustained", rate=10, duration="10s") for seed in (1, 1, 2))
+    assert one.plan_hash == same.plan_hash != other.plan_hash
+    assert all(one.row(i) == same.row(i) and one.request(i) == same.request(i) for i in range(50))
+
+
+def test_everything_that_changes_requests_changes_the_hash() -> None:
+    """Rate, window, lengths, sampling, think time, users, classes and time-out each give another plan."""
+    base = {"kind": "sustained", "users": 2, "requests": 10}
+    plans = [
+        build(load_of(**base), workload_of(), 1),
+        build(load_of(**base | {"users": 3}), workload_of(), 1),
+        build(load_of(**base | {"think_time": "1s"}), workload_of(), 1),
+        build(load_of(**base | {"warmup": "1s"}), workload_of(), 1),
+        build(load_of(**base | {"requests": 11}), workload_of(), 1),
+        build(load_of(**base), workload_of(sampling={"temperature": 0}), 1),
+        build(load_of(**base), workload_of(stream=False), 1),
+        build(load_of(**base), workload_of(output_tokens=SPREAD | {"exact": True}), 1),
+        build(load_of(**base), workload_of(output_tokens={"dist": "fixed", "value": 5}), 1),
+        build(load_of(kind="sustained", rate=3, duration="5s"), workload_of(), 1),
+        build(load_of(kind="sustained", rate=3, duration="5s"), workload_of(), 1, timeout_s=3),
+        build(load_of(kind="sustained", users=2, duration="5s"), workload_of(), 1),
+    ]
+    assert len({plan.plan_hash for plan in plans}) == len(plans)
+
+
+def test_the_hash_is_fixed() -> None:
+    """The generator still makes the plans it made when this version was written."""
+    schedule = schedule_of(20_240_517, kind="sustained", rate=10, duration="10s", warmup="2s")
+    assert schedule.plan_hash == "ac944dbe93fb043a50ae52a13a5f6256c38b6858f3dfdeda0413c9a2b2faefa1"
+
+
+def test_longer_plans_begin_with_the_shorter() -> None:
+    """The first rows of 100 and of 10,000 requests are alike, and so are those of a loop without end."""
+    short, long = (schedule_of(kind="sustained", users=2, requests=count) for count in (100, 10_000))
+    endless = schedule_of(kind="sustained", users=2, duration="1s")
+    for i in range(100):
+        assert short.row(i) == long.row(i)
+        assert short.request(i) == endless.request(i)
+
+
+def test_requests_carry_what_the_workload_says() -> None:
+    """Sampling, streaming, exactness and lengths arrive in the request."""
+    workload = workload_of(
+        output_tokens={"dist": "fixed", "value": 9, "exact": True},
+        sampling={"temperature": 0, "stop": "\n"},
+        stream=False,
+    )
+    request = build(load_of(kind="single_user", requests=1), workload, 1).request(0)
+    assert (request.max_tokens, request.exact, request.stream) == (9, True, False)
+    assert request.sampling == {"temperature": 0, "stop": ["\n"]}
+
+
+def test_prompts_from_a_file_bring_their_own_lengths(tmp_path: Path) -> None:
+    """A line's output length replaces the distribution's; a prompt that cannot be counted has no length."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "One", "output_tokens": 3}\n{"prompt": [5, 6]}\n')
+    workload = Workload.model_validate({"prompts": path, "output_tokens": 40})
+    schedule = build(load_of(kind="single_user", requests=3), workload, 1)
+    assert [schedule.request(i).prompt for i in range(3)] == ["One", (5, 6), "One"]
+    assert [schedule.row(i).output_tokens for i in range(3)] == [3, 40, 3]
+    assert [schedule.row(i).prompt_tokens for i in range(3)] == [None, 2, None]
+    assert schedule.prompt_sources == {"default": "file"}
+
+
+def test_a_million_rows_stay_small() -> None:
+    """A plan of a million requests holds less than 100 MB."""
+    tracemalloc.start()
+    schedule = schedule_of(kind="sustained", rate=10_000, duration="98s", timeout="2s")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert schedule.count == pytest.approx(1_000_000, rel=0.01)
+    assert held < 100e6
+
+
+def test_shards_put_together_are_the_schedule() -> None:
+    """Whatever the number of workers, each computing its rows from its own build, the union is the plan."""
+    whole = schedule_of(kind="sustained", rate=50, duration="10s")
+    assert whole.count is not None
+    for workers in (2, 8):
+        plans = [schedule_of(kind="sustained", rate=50, duration="10s") for _ in range(workers)]
+        shards = [[plan.row(i) for i in range(first, whole.count, workers)] for first, plan in enumerate(plans)]
+        merged = sorted(itertools.chain(*shards), key=lambda row: row.request)
+        assert merged == [whole.row(i) for i in range(whole.count)]
