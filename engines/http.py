@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,7 +17,7 @@ from urllib.parse import urlsplit
 from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
 from engines.dialects import DIALECTS
 from engines.options import read_options
-from engines.server_process import READY_LIMIT_S, ServerCommand, ServerProcess
+from engines.server_process import READY_LIMIT_S, READY_POLL_S, ServerCommand, ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -153,8 +155,6 @@ class HttpEngine:
 
     async def _wait_until_ready(self, session: aiohttp.ClientSession) -> None:
         """Poll the page of `ready` until it answers 200."""
-        import asyncio
-
         ready = self._options.ready or {}
         url, limit_s = self._url + ready.get("path", "/health"), float(ready.get("timeout_s", READY_LIMIT_S))
         loop = asyncio.get_running_loop()
@@ -168,13 +168,18 @@ class HttpEngine:
                 return
             if loop.time() >= give_up_at:
                 raise StartFailed(f"{url} did not answer 200 within {limit_s:g} s: {found}")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(READY_POLL_S)
 
     async def _served_models(self, session: aiohttp.ClientSession) -> dict[str, dict[str, Any]] | None:
         """id -> entry of the server's list of models; None where it has no such list."""
         path = "/v1/models" if self._options.dialect.startswith("openai") else ""
         url = self._url + path
         page = await self._get(session, url)
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + READY_LIMIT_S
+        while page.status == HTTPStatus.SERVICE_UNAVAILABLE and self._loading() and loop.time() < give_up_at:
+            await asyncio.sleep(READY_POLL_S)
+            page = await self._get(session, url)
         if page.status in (401, 403):
             raise StartFailed(
                 f"{url} refused us (status {page.status}); name the variable of a valid key in api_key_env"
@@ -189,6 +194,10 @@ class HttpEngine:
                 f"{url} did not list its models (status {page.status}); set url to the base address of the API"
             )
         return {str(entry["id"]): entry for entry in entries if isinstance(entry, dict) and "id" in entry}
+
+    def _loading(self) -> bool:
+        """Whether a 503 only means that our own server, of which no page tells when it is ready, still loads."""
+        return self._server is not None and self._options.ready is None and self._server.alive() is None
 
     def _choose_model(self, models: Mapping[str, Any] | None) -> str | None:
         """The name to put in requests, checked against what the server says it serves."""

@@ -193,7 +193,7 @@ class EngineBlock(HttpKeys):
         """Keys of `http` belong to it, and it needs an address or a command in every variant."""
         problems = super().check_keys(given)
         engine = given.get("engine")
-        if engine in BUILT_IN and engine != "http":
+        if isinstance(engine, str) and engine in BUILT_IN and engine != "http":
             only_http = (*HTTP_KEYS, "api_key_env", "headers_env")
             problems += [f"`{key}` is a key of engine `http`, not of `{engine}`" for key in only_http if key in given]
         if engine == "http" and not ({"url", "command"} & given.keys()):

@@ -37,9 +37,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One limit on one row of the results. keys: model, engine, level, variant, load. NaN: there is no such number."""
+    """One limit on one row of the results.
+
+    limit: as written.   metric: its registered name.   keys: model, engine, level, variant, load.   NaN: no number.
+    """
 
     limit: str
+    metric: str
     keys: tuple[str, ...]
     outcome: Outcome
     value: float
@@ -130,10 +134,12 @@ def _sentence(limit: Limit, row: Mapping[Any, Any], outcome: Outcome) -> str:
 
 
 def _verdict(limit: Limit, group: Group, outcome: Outcome, row: Mapping[Any, Any] | None, sentence: str) -> Verdict:
+    metric = find(limit.metric)
+    name = metric.name if metric else limit.metric
     if row is None:
-        return Verdict(limit.text, group.keys, outcome, math.nan, math.nan, math.nan, 0, sentence)
+        return Verdict(limit.text, name, group.keys, outcome, math.nan, math.nan, math.nan, 0, sentence)
     value, low, high = float(row["value"]), float(row["low"]), float(row["high"])
-    return Verdict(limit.text, group.keys, outcome, value, low, high, int(row["n"]), sentence)
+    return Verdict(limit.text, name, group.keys, outcome, value, low, high, int(row["n"]), sentence)
 
 
 def exit_code(verdicts: Sequence[Verdict], validities: Sequence[Level], *, decide: str, failed_cells: int) -> ExitCode:

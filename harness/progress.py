@@ -17,7 +17,7 @@ class Progress:
     """Counts of one trial. Latencies are of the most recent requests: a glance, not a result."""
 
     def __init__(self, schedule: Schedule) -> None:
-        self._planned = schedule.count
+        self._planned = None if schedule.continues else schedule.count  # cooldown rows are not work to be done
         self._window = schedule.window
         self._statuses: Counter[str] = Counter()
         self._recent_ttft_ms: deque[float] = deque(maxlen=RECENT)

@@ -63,7 +63,7 @@ def window_of(trial: dict[str, Any], columns: Columns) -> Window:
     The second where the trial is limited by a number of requests. A planned window that the trial did not live
     through ends with the last event.
     """
-    planned = trial["window"]
+    planned = trial.get("window") or {"start_ns": 0, "end_ns": None}
     rows = measured(columns)
     if planned["end_ns"] is None:
         if not len(rows):
@@ -145,7 +145,7 @@ def _chunk_weights(columns: Columns) -> Floats:
 
 def _offered(rows: Columns, window: Window, trial: dict[str, Any]) -> Rate:
     n = len(rows)
-    if trial["window"]["end_ns"] is None and trial["loop"] == Loop.OPEN:
+    if (trial.get("window") or {}).get("end_ns") is None and trial["loop"] == Loop.OPEN:
         due = rows.times["due"]
         return Rate(n - 1.0, float(np.ptp(due)) / NS_PER_S if n > 1 else 0.0, n)
     return Rate(float(n), window.seconds, n)

@@ -38,24 +38,6 @@ class Results:
     exit_code: ExitCode
     definitions: list[dict[str, str]] = field(default_factory=metrics.definitions)
 
-    def for_report(self) -> dict[str, Any]:
-        """The arguments of `reports.ReportData`, plain values only."""
-
-        def named(key: tuple[str, str], entry: dict[str, Any]) -> dict[str, Any]:
-            return {"cell": key[0], "trial": key[1]} | entry
-
-        return {
-            "title": self.manifest.get("name") or "run",
-            "manifest": self.manifest,
-            "summary": self.summary,
-            "validity": [named(key, found.as_dict()) for key, found in self.validity.items()],
-            "facts": [named(key, found) for key, found in self.facts.items()],
-            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
-            "definitions": self.definitions,
-            "series": self.series,
-            "exit_code": int(self.exit_code),
-        }
-
 
 def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial]) -> Results:
     """All results of a run. trials: those that left records; the others are judged by the manifest alone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engines.base import TOKEN_BEARING, ChunkKind, Usage
@@ -178,6 +178,8 @@ def merged(chunks: Sequence[ReadChunk]) -> list[bool]:
     event has the right stamp for it, whatever it held; a read that completes several may have held several packets. So
     all its chunks count as merged: too many where a server sends several events at once, never too few.
     """
+    if len({read for read, _ in chunks}) == len(chunks):
+        return [False] * sum(chunk.kind in TOKEN_BEARING for _, chunk in chunks)
     found: list[bool] = []
     previous = -1
     for position, (read, chunk) in enumerate(chunks):
@@ -224,6 +226,3 @@ def _since(t0_ns: int, at_ns: int | None) -> int | None:
 def not_sent(row: Row, phase: str, due_ns: int, loop: Loop) -> Record:
     """The record of a planned request that was never sent; due_ns is an offset from T0."""
     return build_record(Trace(row, due_ns, phase), Outcome(Status.NOT_SENT), 0, loop, chunks=False, text=False)
-
-
-Headers = Mapping[str, str]

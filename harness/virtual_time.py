@@ -35,7 +35,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             while self._scheduled and self._scheduled[0]._cancelled:  # type: ignore[attr-defined]
                 timer = heapq.heappop(self._scheduled)  # type: ignore[attr-defined]
                 timer._scheduled = False
-                self._timer_cancelled_count -= 1
+                self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
             if self._scheduled:  # type: ignore[attr-defined]
                 self._virtual_s = max(self._virtual_s, self._scheduled[0]._when)  # type: ignore[attr-defined]
             elif not self._stopping:  # type: ignore[attr-defined]

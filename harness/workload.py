@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.base import Request
+from harness.errors import Problem, ScenarioError
 from harness.loads import Load
 from harness.prompts import FilePrompts, Prompts, Tokenizer, WordPrompts
 from harness.records import Loop, Phase
@@ -23,6 +24,7 @@ from harness.timing import PHASES, Timing, Window, plan_timing
 from harness.traffic import Stream, Traffic
 
 GENERATOR_VERSION = 1
+LEAST_SHARE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +137,24 @@ def build(
 
     tokenizer: the served model's; without it prompt lengths are estimated.   timeout_s: how long the load goes on after
     a window limited by duration (None: the load's own).
-    Raises ScenarioError where a file of prompts cannot be used.
+    Raises ScenarioError where a file of prompts cannot be used or a class is too rare to be dealt out.
     """
     parts = [("default", 1.0, workload)]
     if load.kind == "mixed" and classes:
+        _check_shares(classes)
         parts = [(name, one.weight, workload.overridden_by(one.workload)) for name, one in classes.items()]
     words = WordPrompts(seed, tokenizer) if any(asked.prompts is None for _, _, asked in parts) else None
     streams = tuple(_stream(name, weight, asked, words, tokenizer) for name, weight, asked in parts)
     traffic = Traffic(streams, seed, getattr(load, "think_time", None))
     return Schedule(plan_timing(load, seed, timeout_s), traffic)
+
+
+def _check_shares(classes: Mapping[str, TrafficClass]) -> None:
+    total = sum(one.weight for one in classes.values())
+    rare = [name for name, one in classes.items() if one.weight / total < LEAST_SHARE]
+    if rare:
+        why = f"has less than {LEAST_SHARE:g} of the weight and would hardly occur; leave it out or raise its weight"
+        raise ScenarioError([Problem(why, key=f"classes.{name}.weight") for name in rare])
 
 
 def _stream(name: str, weight: float, workload: Workload, words: Prompts | None, tokenizer: Tokenizer | None) -> Stream:

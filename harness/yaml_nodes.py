@@ -100,9 +100,8 @@ class _Builder:
         if isinstance(node, SequenceNode):
             return [self.build(child, join(path, index)) for index, child in enumerate(node.value)]
         assert isinstance(node, ScalarNode)
-        quoted = node.style is not None or node.tag == _CORE + "str"
         text = str(node.value)
-        return text if quoted else core_scalar(text)
+        return core_scalar(text) if node.style is None else text
 
     def _items(self, node: MappingNode, path: str) -> Iterator[tuple[str, Node]]:
         seen: dict[str, Place] = {}

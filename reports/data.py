@@ -14,16 +14,18 @@ POOLED = "pooled"
 ALL = "all"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReportData:
     """Everything the formats show; plain values only.
 
-    manifest: of the run.   summary: its tidy table (columns model, engine, level, variant, load, class, repetition,
-    metric, statistic, value, low, high, bound, n, n_eff, unit, source, window). validity: per trial {cell, trial,
-    verdict, reasons: [{code, level, sentence, advice}]}. facts: per trial {cell, trial, window, requests, statuses,
-    errors, missing, ...}. verdicts: per limit {limit, model, ..., load, outcome, value, low, high, n, sentence}.
-    definitions: per metric {name, unit, definition, direction, show, unmeasured}. series: per (cell, trial)
-    {distribution, latency, tokens, memory: frames, window}.
+    manifest: of the run.
+    summary: its tidy table, with the columns model, engine, level, variant, load, class, repetition, metric, statistic,
+        value, low, high, bound, n, n_eff, unit, source, window.
+    validity: per trial {cell, trial, verdict, reasons: [{code, level, sentence, advice}]}.
+    facts: per trial {cell, trial, window, requests, statuses, errors, missing, ...}.
+    verdicts: per limit {limit, metric, model, ..., load, outcome, value, low, high, n, sentence}.
+    definitions: per metric {name, unit, definition, direction, show, unmeasured}.
+    series: per (cell, trial) {distribution, latency, tokens, memory: frames, window}.
     """
 
     title: str

@@ -60,14 +60,13 @@ def count(number: int, noun: str) -> str:
 def _digits(value: float, low: float, high: float) -> str:
     """The last digit shown is about a tenth of the interval; without an interval three digits."""
     width = high - low
-    if math.isfinite(width) and width > 0:
+    known = math.isfinite(width) and width > max(1e-9, 1e-6 * abs(value))  # narrower is rounding noise
+    if known:
         decimals = -math.floor(math.log10(width / 10))
     elif value:
-        decimals = PLAIN_DIGITS - 1 - math.floor(math.log10(abs(value)))
+        decimals = max(0, PLAIN_DIGITS - 1 - math.floor(math.log10(abs(value))))
     else:
         return "0"
-    if decimals < 0 and not (math.isfinite(width) and width > 0):
-        decimals = 0
     return grouped(f"{round(value, decimals):.{max(0, min(decimals, 6))}f}")
 
 

@@ -36,7 +36,7 @@ def render(data: ReportData) -> str:
             tables.errors(data),
             tables.reasons(data),
         ],
-        overview=[Markup(plot.inline()) for plot in plots.overview(data)],
+        overview=[Markup(plot.inline()) for plot in plots.draw(data).overview],
         trials=_trials(data),
         circumstances=tables.circumstances(data),
         definitions=data.definitions,
@@ -52,7 +52,8 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
         shown = [(cell, trial) for cell, trial in trials if data.facts_of(cell["id"], trial["id"])]
         if not shown:
             continue
-        drawn = plots.of_trial(data, *shown[0]) if number <= MAX_TRIALS_WITH_PLOTS else []
+        first = (shown[0][0]["id"], shown[0][1]["id"])
+        drawn = plots.draw(data).of_trial[first] if number <= MAX_TRIALS_WITH_PLOTS else []
         found.append(
             {
                 "anchor": f"trial-{number}",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from io import StringIO
 from pathlib import Path
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
 COLOURS = ("#2f7fc1", "#d9722e", "#3f9c5a", "#a35bb8", "#b8912b", "#3aa0a0", "#c2557a", "#7a7f87")
 MAX_CURVES = len(COLOURS)
+MAX_LABEL = 64
 INK = "#010203"  # stands for the text colour of the page until the SVG is put into it
 SIZE_INCHES = (5.6, 2.7)
-TALL_INCHES = (5.6, 3.6)
+MARGINS_INCHES = (0.75, 0.5, 0.1, 0.1)  # left, bottom, right, top; a computed layout would draw everything twice
+LEGEND_LINE_INCHES = 0.17
 _NAMES = {"ttft_ms": "time to first token", "e2e_ms": "end to end"}
 
 
@@ -45,11 +48,26 @@ class Plot:
         return self.svg.replace(INK, "#1a1a1a")
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """All plots of a run. of_trial: by (cell id, trial id)."""
+
+    overview: list[Plot]
+    of_trial: dict[tuple[str, str], list[Plot]]
+
+
+@lru_cache(maxsize=1)  # the page and the files show the same pictures, and drawing them is most of the work
+def draw(data: ReportData) -> Drawn:
+    """Every plot."""
+    trials = {(cell["id"], trial["id"]): of_trial(data, cell, trial) for cell, trial in data.trials()}
+    return Drawn(overview(data), trials)
+
+
 def save(data: ReportData, folder: Path) -> list[Path]:
     """Write every plot as SVG; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for plot in [*overview(data), *(plot for cell, trial in data.trials() for plot in of_trial(data, cell, trial))]:
+    drawn, written = draw(data), []
+    for plot in [*drawn.overview, *(plot for plots in drawn.of_trial.values() for plot in plots)]:
         file = folder / f"{plot.name}.svg"
         file.write_text(plot.standalone(), encoding="utf-8", newline="\n")
         written.append(file)
@@ -71,11 +89,11 @@ def _overlay(metric: str, shown: Sequence[tuple[str, Any]]) -> Iterator[Plot]:
     curves = [(label, frame) for label, frame in curves if len(frame)][:MAX_CURVES]
     if len(curves) < 2:
         return
-    with _figure(f"overview-{metric}", TALL_INCHES) as drawing:
+    with _figure(f"overview-{metric}", below_inches=LEGEND_LINE_INCHES * (len(curves) + 1)) as drawing:
         for colour, (label, frame) in zip(COLOURS, curves, strict=False):
-            drawing.axes.step(frame["ms"], frame["share"], where="post", color=colour, label=label)
+            drawing.axes.step(frame["ms"], frame["share"], where="post", color=colour, label=shortened(label))
         _label(drawing.axes, f"{_NAMES[metric]}, ms", "share of requests", from_zero=True)
-        drawing.axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), frameon=False, fontsize=8, labelcolor=INK)
+        drawing.axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), frameon=False, fontsize=8, labelcolor=INK)
     alt = f"Share of requests at most as slow: {_NAMES[metric]}, one curve for each of {len(curves)} trials."
     yield Plot(f"overview-{metric.removesuffix('_ms')}", alt, drawing.svg)
 
@@ -158,7 +176,7 @@ class _Drawing:
 
 
 @contextmanager
-def _figure(salt: str, inches: tuple[float, float] = SIZE_INCHES) -> Iterator[_Drawing]:
+def _figure(salt: str, below_inches: float = 0.0) -> Iterator[_Drawing]:
     """Draws with our settings only; the salt keeps the ids of several SVGs in one page apart, and the same each
     time.
     """
@@ -181,8 +199,13 @@ def _figure(salt: str, inches: tuple[float, float] = SIZE_INCHES) -> Iterator[_D
         "text.parse_math": False,
     }
     with mpl.rc_context(settings):
-        figure = Figure(figsize=inches, layout="constrained")
-        drawing = _Drawing(figure.add_subplot())
+        width, height = SIZE_INCHES[0], SIZE_INCHES[1] + below_inches
+        left, bottom, right, top = MARGINS_INCHES
+        bottom += below_inches
+        figure = Figure(figsize=(width, height))
+        inner = (width - left - right, height - bottom - top)
+        position = (left / width, bottom / height, inner[0] / width, inner[1] / height)
+        drawing = _Drawing(figure.add_axes(position))
         yield drawing
         out = StringIO()
         figure.savefig(out, format="svg", transparent=True, dpi=150, metadata={"Date": None})
@@ -194,6 +217,11 @@ def _label(axes: Axes, x: str, y: str, *, from_zero: bool) -> None:
     axes.set_ylabel(y)
     if from_zero:
         axes.set_ylim(bottom=0)
+
+
+def shortened(label: str) -> str:
+    """A label that leaves room for the plot."""
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL // 2]}…{label[-MAX_LABEL // 2 :]}"
 
 
 def _legend(axes: Axes) -> None:

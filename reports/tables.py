@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reports.data import ALL, KEYS, POOLED, ReportData, keys_of, place
-from reports.format import UNKNOWN, amount, count, estimate, interval, seconds
+from reports.format import THIN, UNKNOWN, amount, count, estimate, interval, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +144,14 @@ def _value(
 
 def limits(data: ReportData) -> Table:
     """One row per limit and trial."""
-    shows = {metric["name"]: metric["show"] for metric in data.definitions}
+    shows = {metric["name"]: (metric["show"], metric["unit"]) for metric in data.definitions}
     lines = []
     for verdict in data.verdicts:
-        show = next((shows[name] for name in shows if name in verdict["limit"].split()[0].split(".")), "number")
+        show, unit = shows.get(verdict["metric"], ("number", ""))
         value, low, high = (_nan(verdict[name]) for name in ("value", "low", "high"))
         seen = amount(value, low, high, show)
+        if seen != UNKNOWN and show in ("time", "number"):
+            seen += f"{THIN}{unit}"
         outcome = Cell(verdict["outcome"].replace("_", " ").upper(), tone=TONES.get(verdict["outcome"], "doubtful"))
         keys = tuple(verdict[key] for key in KEYS)
         lines.append(
@@ -185,7 +187,10 @@ def not_run(data: ReportData) -> Table:
     lines = []
     for cell in data.manifest["cells"]:
         broken = [trial for trial in cell.get("trials", ()) if trial["status"] != "complete"]
-        if cell["status"] != "complete" and not any(trial.get("reason") for trial in broken):
+        whole = len(broken) == len(cell.get("trials", ())) and {trial.get("reason") for trial in broken} <= {
+            cell["reason"]
+        }
+        if cell["status"] != "complete" and whole:
             where = place([str(cell[key] or "") for key in KEYS[:-1]] + [""]) + repetition(cell, data)
             lines.append(_not_run_line(where, "all loads", cell))
             continue

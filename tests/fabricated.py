@@ -36,12 +36,14 @@ class FabricatedTrial:
         """As they would come from the stored file."""
         names = sample_schema().names
         columns = {name: [getattr(reading, name) for reading in self.readings] for name in names}
-        return pa.table(columns, schema=sample_schema()).to_pandas()
+        stored: pd.DataFrame = pa.table(columns, schema=sample_schema()).to_pandas()
+        return stored
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
     """Records as a stored frame."""
-    return pa.table(to_columns(records), schema=record_schema()).to_pandas()
+    stored: pd.DataFrame = pa.table(to_columns(records), schema=record_schema()).to_pandas()
+    return stored
 
 
 def streamed(

@@ -13,15 +13,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROWS: dict[int, str] = {
-    10: "cli console report",
-    8: "run",
+    10: "cli console listing report",
+    8: "run results",
     7: "trial supervisor gate",
     6: "analysis validity columns latencies rates machine facts series",
     5: "store streams stats metrics progress exclusive reference",
     4: "drivers telemetry provenance",
     3: "timeline gpus virtual_time",
-    2: "matrix workload traffic timing",
-    1: "scenario scenario_source scenario_problems yaml_nodes strict_model loads lengths quantities limits sentences "
+    2: "matrix estimate templates workload traffic timing",
+    1: "scenario engine_section traffic_section scenario_source scenario_problems yaml_nodes strict_model loads lengths quantities limits sentences "
     "arrivals prompts seeding records",
     0: "errors __init__",
 }

@@ -43,12 +43,16 @@ class Dialect(Protocol):
     """A wire format.
 
     encode(): the request for a server; `model` is the name the server knows, None leaves it out.
-    decode(): every piece of the reply in order. Never raises on malformed input: it yields an ERROR chunk of one sentence.
+    decode(): every piece of the reply in order. Never raises on malformed input: it yields an ERROR chunk.
     The end of a complete reply is a FINISH chunk, so that a reply which was cut off can be told from a whole one.
     """
 
     name: str
 
-    def encode(self, request: Request, model: str | None) -> WireRequest: ...
+    def encode(self, request: Request, model: str | None) -> WireRequest:
+        """The request on the wire."""
+        ...
 
-    def decode(self, response: WireResponse) -> list[ReadChunk]: ...
+    def decode(self, response: WireResponse) -> list[ReadChunk]:
+        """The pieces of the reply."""
+        ...

@@ -1,7 +1,8 @@
 """Server-sent events: bytes in, the `data` of each event out.
 
-Follows the event-stream format of the HTML standard (https://html.spec.whatwg.org/multipage/server-sent-events.html), section
-"Parsing an event stream": lines end with CRLF, LF or CR; a blank line ends an event; several `data` lines are joined with LF.
+Follows the HTML standard, section "Parsing an event stream"
+(https://html.spec.whatwg.org/multipage/server-sent-events.html): lines end with CRLF, LF or CR; a blank line ends an
+event; several `data` lines are joined with LF.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class EventSplitter:
 
     def feed(self, body: bytes) -> list[bytes]:
         """The data of every event that these bytes complete."""
-        if self._plain(body):
+        if self.at_boundary and body.endswith(b"\n\n") and body.find(b"\r") < 0:
             events = body[:-2].split(b"\n\n")
             if all(event.startswith(b"data: ") and event.find(b"\n") < 0 for event in events):
                 return [event[6:] for event in events]
@@ -40,16 +41,10 @@ class EventSplitter:
         done = self._feed_lines(b"\n\n") if self._pending or self._data else []
         return [event for event in done if event != COMMENT]
 
-    def _plain(self, body: bytes) -> bool:
-        """Whether these bytes are whole events with LF line ends: by far the most common case."""
-        return (
-            self._started
-            and not self._pending
-            and not self._data
-            and not self._after_cr
-            and body.endswith(b"\n\n")
-            and body.find(b"\r") < 0
-        )
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the next byte begins a new event."""
+        return self._started and not (self._pending or self._data or self._after_cr)
 
     def _feed_lines(self, body: bytes) -> list[bytes]:
         if self._after_cr and body:

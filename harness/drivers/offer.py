@@ -1,8 +1,8 @@
-"""Which request falls due next, and when a trial is over: the plan's side of a driver. Opens nothing, waits for nothing.
+"""Which request falls due next, and when a trial is over: the plan's side of a driver. Opens and awaits nothing.
 
 Open loop: rows fall due at the plan's times, whatever happens to others. Closed loop: a user's next request falls due
-when the previous one has ended and the think time is over. Load that goes on after the window (cooldown) is offered only
-while a request that counts (warm-up or measured) is still to be sent or in flight.
+when the previous one has ended and the think time is over. Load that goes on after the window (cooldown) is offered
+only while a request that counts (warm-up or measured) is still to be sent or in flight.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Due(NamedTuple):
 
 
 class Offer:
-    """Hands out the rows of a schedule as they fall due; t0_ns is the absolute time of offset 0."""
+    """Hands out the rows of a schedule as they fall due, once `begin` has laid it on the clock."""
 
-    def __init__(self, schedule: Schedule, t0_ns: int) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
-        self._t0_ns = t0_ns
+        self._t0_ns = 0
         self._open = schedule.loop is Loop.OPEN
         self._counting_in_flight = 0
         self._counting_pending = 0
@@ -58,8 +58,12 @@ class Offer:
     def _plan_closed(self) -> None:
         users = self._schedule.users
         for user in range(users if self._schedule.count is None else min(users, self._schedule.count)):
-            row = self._schedule.row(user)
-            self._wait(self._t0_ns + (row.due_ns or 0), user)
+            self._wait(self._schedule.row(user).due_ns or 0, user)
+
+    def begin(self, t0_ns: int) -> None:
+        """Offset 0 is at this absolute time. To be called once, before the first `take`."""
+        self._waiting = [(due_ns + t0_ns, request) for due_ns, request in self._waiting]
+        self._t0_ns = t0_ns
 
     @property
     def next_due_ns(self) -> int | None:

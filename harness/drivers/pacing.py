@@ -1,7 +1,7 @@
 """Being woken at an absolute time, more exactly than loop timers can.
 
-Loop timers are rounded to milliseconds (libuv, epoll). A timerfd wakes within some tens of microseconds, by the kernel's
-high-resolution timers, and is one more file descriptor to the poller.
+Loop timers are rounded to milliseconds (libuv, epoll). A timerfd wakes within some tens of microseconds, by the
+kernel's high-resolution timers, and is one more file descriptor to the poller.
 """
 
 from __future__ import annotations

@@ -14,18 +14,24 @@ from collections.abc import Callable
 
 READ = 1  # the values of EPOLLIN and EPOLLOUT
 WRITE = 4
-_BATCH = 1024
+_BATCH = 128
 _PASS_NS = 5_000_000
 
 Handler = Callable[[int], None]
 
 
 class Poller:
-    """Calls `handler(events)` for every ready file descriptor; `idle()` when none is, until it returns False."""
+    """Calls `handler(events)` for every ready file descriptor; `idle()` when none is, until it returns False.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, idle: Callable[[], bool]) -> None:
+    What either raises goes to `failed`: the loop would only log it, and the trial would wait for ever.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, idle: Callable[[], bool], failed: Callable[[Exception], None]
+    ) -> None:
         self._loop = loop
         self._idle = idle
+        self._failed = failed
         self._set = select.epoll() if hasattr(select, "epoll") else _PortableEpoll()
         self._handlers: dict[int, Handler] = {}
         self._again: asyncio.Handle | None = None
@@ -60,6 +66,12 @@ class Poller:
 
     def _pass(self) -> None:
         self._again = None
+        try:
+            self._handle_ready()
+        except Exception as error:
+            self._failed(error)
+
+    def _handle_ready(self) -> None:
         until_ns = time.monotonic_ns() + _PASS_NS
         handlers = self._handlers
         while not self._set.closed:
@@ -83,7 +95,7 @@ class _PortableEpoll:
         self.closed = False
 
     def fileno(self) -> int:
-        return int(self._selector.fileno())  # type: ignore[attr-defined]
+        return int(self._selector.fileno())
 
     def register(self, file: int, events: int) -> None:
         self._selector.register(file, self._mask(events))

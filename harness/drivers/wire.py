@@ -1,8 +1,8 @@
 """One HTTP response as a machine without input and output: bytes in, "is it complete?" out.
 
-While a reply streams, nothing is parsed but what is needed to find its end: the parser has seen the head and waits; a read
-is only kept, and looked at for the two line ends that every last chunk ends with. Only then is all that was kept parsed,
-and the parser alone decides: bytes inside the payload that look like an end change nothing.
+While a reply streams, nothing is parsed but what is needed to find its end: the parser has seen the head and waits; a
+read is only kept, and looked at for the two line ends that every last chunk ends with. Only then is all that was kept
+parsed, and the parser alone decides: bytes inside the payload that look like an end change nothing.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def test_an_untrusted_certificate_is_a_sentence(tmp_path: Path) -> None:
             await HttpEngine(EngineSpec("http", options={"url": f"https://127.0.0.1:{port}"})).start()
 
     with pytest.raises(
-        StartFailed, match="no secure connection to https://127.0.0.1.*trust its certificate with SSL_CERT_FILE"
+        StartFailed, match=r"no secure connection to https://127.0.0.1.*trust its certificate with SSL_CERT_FILE"
     ):
         asyncio.run(body())
 
@@ -161,6 +161,21 @@ def test_wrong_options_are_refused(options: dict[str, Any], sentence: str) -> No
     with pytest.raises(EngineError) as caught:
         HttpEngine(EngineSpec("http", options=options))
     assert str(caught.value).startswith(sentence)
+
+
+def test_a_server_that_still_loads_is_waited_for(tmp_path: Path) -> None:
+    """Without a page that tells, 503 from a server of our own means later, from somebody else's no."""
+    command = f"{PROGRAM} --models served --loading 3"
+
+    async def body() -> str | None:
+        engine = HttpEngine(EngineSpec("http", options={"command": command}, log_path=tmp_path / "log"))
+        info = await engine.start()
+        await engine.stop()
+        return info.model
+
+    assert asyncio.run(body()) == "served"
+    with running("--models served --loading 3") as url, pytest.raises(StartFailed, match=r"\(status 503\)"):
+        started(url=url)
 
 
 def test_a_command_is_started_and_ended(tmp_path: Path) -> None:

@@ -201,10 +201,10 @@ def test_the_model_environment_and_stop_command_are_used(tmp_path: Path) -> None
 def test_a_server_dies_with_us(tmp_path: Path) -> None:
     """When the process that started it is killed, the server ends."""
     program = f"""
-import asyncio, sys
+import asyncio, pathlib, sys
 from engines.server_process import ServerCommand, ServerProcess
 async def main():
-    server = ServerProcess(ServerCommand({SERVER!r}, ready_path="/health", log_path=__import__("pathlib").Path(sys.argv[1])))
+    server = ServerProcess(ServerCommand({SERVER!r}, ready_path="/health", log_path=pathlib.Path(sys.argv[1])))
     await server.start()
     print(server.pids()[0], flush=True)
     await asyncio.sleep(60)

@@ -1,6 +1,7 @@
 """A server for tests, run as a program: an OpenAI-like API on the standard library, with bad manners on demand.
 
 python tiny_server.py PORT [--models a,b] [--unready N] [--child] [--deaf] [--die MESSAGE] [--html] [--key KEY]
+    [--pause SECONDS] [--loading N]
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -31,6 +34,9 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/health":
             type(self).asked += 1
             self.reply(503 if self.asked <= self.options.unready else 200, {})
+        elif self.path == "/v1/models" and self.options.loading > 0:
+            self.options.loading -= 1
+            self.reply(503, {"error": "loading"})
         elif self.path == "/v1/models" and self.options.models:
             names = self.options.models.split(",")
             self.reply(200, {"data": [{"id": name, "max_model_len": 2048} for name in names]})
@@ -46,8 +52,18 @@ class Handler(BaseHTTPRequestHandler):
         events: list[dict[str, Any]] = [{"choices": [{"text": " a", "finish_reason": None}]} for _ in range(tokens)]
         events.append({"choices": [{"text": "", "finish_reason": "length"}]})
         events.append({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": tokens}})
-        body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-        self.reply(200, body, "text/event-stream")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for event in [*map(json.dumps, events), "[DONE]"]:
+            self.chunk(f"data: {event}\n\n".encode())
+            time.sleep(self.options.pause)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def chunk(self, data: bytes) -> None:
+        """One piece of a chunked body."""
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def reply(self, status: int, content: object, kind: str = "application/json") -> None:
         """One whole answer."""
@@ -57,6 +73,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def handle(self) -> None:
+        """As usual, but a client that goes away is nothing to complain about."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep quiet."""
@@ -68,11 +89,13 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("--models", default="")
     parser.add_argument("--unready", type=int, default=0)
+    parser.add_argument("--loading", type=int, default=0)
     parser.add_argument("--child", action="store_true")
     parser.add_argument("--deaf", action="store_true")
     parser.add_argument("--die")
     parser.add_argument("--html", action="store_true")
     parser.add_argument("--key")
+    parser.add_argument("--pause", type=float, default=0.0)
     Handler.options = options = parser.parse_args()
     if options.die:
         sys.stderr.write(options.die + "\n")

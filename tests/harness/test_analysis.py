@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from harness.columns import Columns, measured
 from harness.latencies import observe
 from harness.metrics import METRICS
 from harness.records import Record, Sample
+from harness.stats import quantile_estimate
 from tests.fabricated import MS, FabricatedTrial, S, cell_entry, failed, noisy, streamed, trial_entry, trial_of, value
 
 
@@ -35,7 +37,11 @@ def test_tokens_per_second_count_arrivals_in_the_window() -> None:
 @pytest.mark.parametrize("kept", ["no chunks", "no counts"])
 def test_tokens_per_second_without_chunk_data(kept: str) -> None:
     """Without arrival times tokens are spread between first and last; without counts chunks count alike."""
-    changes = {"no chunks": {"chunk_ns": None, "chunk_tokens": None}, "no counts": {"chunk_tokens": None}}[kept]
+    kinds: dict[str, dict[str, Any]] = {
+        "no chunks": {"chunk_ns": None, "chunk_tokens": None},
+        "no counts": {"chunk_tokens": None},
+    }
+    changes = kinds[kept]
     records = [streamed(i, i * 500.0, ttft_ms=100, tokens=100, gap_ms=100, **changes) for i in range(160)]
     summary = summarise([trial_of(records, start_s=20.0, end_s=60.0)])
     assert value(summary, "output_tokens_per_s")["value"] == pytest.approx(200.0, rel=0.01)
@@ -77,8 +83,6 @@ def test_hangs_are_censored_not_dropped(censored_summary: pd.DataFrame) -> None:
 def test_the_rank_below_the_censored_ones_is_a_point(censored_summary: pd.DataFrame) -> None:
     """p98.9 of 9 800 is rank 9 693, still among the 9 700 that completed."""
     values = np.concatenate([np.full(9700, 100.0), np.full(100, np.inf)])
-    from harness.stats import quantile_estimate
-
     assert quantile_estimate([values], 0.989, n_eff=9800).value == 100.0
 
 

@@ -98,7 +98,7 @@ def test_a_limit_within_the_interval_is_said() -> None:
 
 def verdict(outcome: Outcome, level: str = "f16") -> Verdict:
     """A verdict with this outcome."""
-    return Verdict("ttft_ms p50 <= 1", ("m", "e", level, "", "l"), outcome, 1.0, 1.0, 1.0, 9, "It is so.")
+    return Verdict("ttft_ms p50 <= 1", "ttft_ms", ("m", "e", level, "", "l"), outcome, 1.0, 1.0, 1.0, 9, "It is so.")
 
 
 @pytest.mark.parametrize(

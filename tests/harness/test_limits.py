@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,7 +103,5 @@ def test_every_well_formed_limit_is_read_as_it_was_meant(
 @given(st.one_of(st.text(), st.tuples(st.sampled_from(SCALARS), st.text()).map(" <= ".join)))
 def test_any_text_is_a_limit_or_refused_in_a_sentence(text: str) -> None:
     """No text raises anything but ValueError."""
-    try:
-        parse_limit(text)
-    except ValueError as refusal:
-        assert str(refusal)
+    with suppress(ValueError):
+        assert parse_limit(text).metric in METRIC_NAMES

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
+from harness.errors import ScenarioError
 from harness.lengths import ExponentialTime, FixedLength, LognormalLength
 from harness.loads import Burst, Mixed, SingleUser, Sustained
 from harness.scenario import DEFAULT_SEED, Scenario, load, restore
@@ -92,7 +100,8 @@ def test_every_key_is_read_in_base_units(tmp_path: Path) -> None:
     assert isinstance(users, Sustained)
     assert (users.users, users.rate, users.requests) == (1, None, 50)
     assert isinstance(burst, Burst)
-    assert (burst.burst_for_s, burst.every_s, burst.mean_rate) == (10.0, 60.0, pytest.approx(17 / 6))
+    assert (burst.burst_for_s, burst.every_s) == (10.0, 60.0)
+    assert burst.mean_rate == pytest.approx(17 / 6)
     assert isinstance(spike, Burst)
     assert spike.spike is not None
     assert (spike.spike.requests, spike.spike.within_s) == (50, 1.0)
@@ -174,7 +183,7 @@ def test_a_scenario_cannot_be_changed(tmp_path: Path) -> None:
     """What was validated is what runs."""
     scenario = scenario_of(tmp_path, LEAST)
     with pytest.raises(ValueError, match="frozen"):
-        scenario.seed = 3  # type: ignore[misc]
+        scenario.seed = 3
 
 
 def test_paths_are_relative_to_the_file_in_which_they_stand(tmp_path: Path) -> None:
@@ -190,3 +199,40 @@ def test_labels_are_added(tmp_path: Path) -> None:
     """Labels of the command line join those of the file and win over them."""
     scenario = scenario_of(tmp_path, LEAST + "labels: {a: 1, b: x}\n", labels=["a=2", "commit=a=b"])
     assert scenario.labels == {"a": "2", "b": "x", "commit": "a=b"}
+
+
+def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where everything in a tree is, the root left out."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [*([path] if path else []), *(one for key, child in children for one in paths_of(child, (*path, key)))]
+
+
+WHOLE = YAML(typ="safe").load(EVERYTHING)
+ODD_VALUES = st.sampled_from(
+    [None, 0, -1, 2.5, "x", "30s", True, [], {}, [1], {"a": 1}, "${NO}", 10**400, float("inf")]
+    + [{"dist": "fixed", "value": 3}, {"kind": "single_user"}, "error_rate <= 1"]
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from(paths_of(WHOLE)), ODD_VALUES), min_size=1, max_size=3))
+def test_whatever_stands_anywhere_is_read_or_told_with_its_place(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
+    """No value at any place leads to anything but a scenario that can be restored, or problems with a line."""
+    tree = deepcopy(WHOLE)
+    for path, value in changes:
+        with suppress(KeyError, IndexError, TypeError):  # an earlier change took the place away
+            at = tree
+            for step in path[:-1]:
+                at = at[step]
+            at[path[-1]] = deepcopy(value)
+    with TemporaryDirectory() as folder:
+        try:
+            scenario = scenario_of(Path(folder), json.dumps(tree).replace("Infinity", ".inf"), env=ENVIRONMENT)
+        except ScenarioError as refusal:
+            problems = refusal.problems
+        else:
+            assert restore(scenario.resolved(), scenario.source).resolved() == scenario.resolved()
+            return
+    assert all(problem.line is not None for problem in problems)
+    assert not [problem for problem in problems if problem.message.startswith(("Input should", "Value error"))]

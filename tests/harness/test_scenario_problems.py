@@ -1,5 +1,8 @@
 """Scenarios that are wrong: every problem at once, each with its place and what to write instead."""
 
+# The sentences are kept whole.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -98,8 +101,8 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         ("workload: {stream: yes}", "3:20: workload.stream: must be true or false, found 'yes'"),
         ("description: 5", "3:14: description: must be a text, found 5; put it in quotes"),
         ("limits: error_rate <= 1", "3:9: limits: must be a list, found 'error_rate <= 1'; write `[...]` or a `- ` before each item"),
-        ("workload: {prompt_tokens: {dist: pareto}}", "3:11: workload.prompt_tokens: unknown dist `pareto`; known are empirical, fixed, lognormal, normal, uniform"),
-        ("workload: {prompt_tokens: {dist: fixed}}", "3:27: workload.prompt_tokens.value: is missing; write it, such as `value: 128`"),
+        ("workload: {prompt_tokens: {dist: pareto}}", "3:12: workload.prompt_tokens: unknown dist `pareto`; known are empirical, fixed, lognormal, normal, uniform"),
+        ("workload: {prompt_tokens: {dist: fixed}}", "3:12: workload.prompt_tokens.value: is missing; write it, such as `value: 128`"),
         ("workload: {prompt_tokens: {dist: uniform, min: 9, max: 3}}", "3:12: workload.prompt_tokens: `max` (3) is below `min` (9)"),
         ("workload: {prompts: nowhere.jsonl}", "3:21: workload.prompts: FOLDER/nowhere.jsonl is not a file; a path here is relative to FOLDER"),
         ("slo: {ttft: 0s}", "3:13: slo.ttft: must be more than 0"),
@@ -120,17 +123,17 @@ def test_each_mistake_has_its_sentence(tmp_path: Path, added: str, sentence: str
     [
         (
             "{engine: http, url: \"http://h:1\", api_key_env: sk-very-secret}",
-            "1:49: engines.0.api_key_env: must be the name of an environment variable, such as `OPENAI_API_KEY`, not its value",
+            "1:58: engines.0.api_key_env: must be the name of an environment variable, such as `OPENAI_API_KEY`, not its value",
         ),
         (
             "{engine: http, url: \"http://u:pass@h\"}",
-            "1:26: engines.0.url: must not hold a user name or password; name their variable in `headers_env` or `api_key_env`",
+            "1:31: engines.0.url: must not hold a user name or password; name their variable in `headers_env` or `api_key_env`",
         ),
-        ("{engine: http, url: localhost}", "1:26: engines.0.url: 'localhost' is not an address; write `http://host:port`"),
-        ("{engine: http, command: serve}", "1:30: engines.0.command: must hold `{port}` where the server takes its port"),
+        ("{engine: http, url: localhost}", "1:31: engines.0.url: 'localhost' is not an address; write `http://host:port`"),
+        ("{engine: http, command: serve}", "1:35: engines.0.command: must hold `{port}` where the server takes its port"),
         (
             "{engine: http, url: \"http://h\", dialect: openai-chatt}",
-            "1:49: engines.0.dialect: there is no dialect `openai-chatt`; did you mean `openai-chat`?",
+            "1:52: engines.0.dialect: there is no dialect `openai-chatt`; did you mean `openai-chat`?",
         ),
         (
             "{engine: llama-server}",
@@ -171,7 +174,7 @@ def test_keys_of_a_load_that_do_not_go_together_are_told(tmp_path: Path, load_it
         ("just text\n", "s.yaml:1:1: must be a mapping at the top, such as `engines: [...]` and `load: [...]`"),
         ("a: [1\nb: 2\n", "s.yaml:2:2: is not YAML: expected ',' or ']', but got ':'"),
         ("a: 1\n---\nb: 2\n", "s.yaml:2:1: is not YAML: but found another document"),
-        ("a: &x [*x]\n", "s.yaml:1:4: a: an alias stands inside what it names"),
+        ("a: &x [*x]\n", "s.yaml:1:4: a.0: an alias stands inside what it names"),
     ],
 )
 def test_files_that_are_no_scenarios_get_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:

@@ -84,7 +84,8 @@ def test_a_mean_of_censored_values_is_not_given() -> None:
     values = np.concatenate([np.full(98, 1.0), np.full(2, np.inf)])
     bounds = np.where(np.isinf(values), 10.0, values)
     found = stats.mean_estimate([values], bounds=[bounds])
-    assert (found.bound, found.low) == (Bound.LOWER, pytest.approx(1.18))
+    assert found.bound is Bound.LOWER
+    assert found.low == pytest.approx(1.18)
 
 
 def test_autocorrelation_time_of_a_known_process() -> None:

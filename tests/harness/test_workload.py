@@ -6,37 +6,19 @@ import itertools
 import tracemalloc
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
-from harness.loads import Load, LoadItem
+from harness.errors import ScenarioError
 from harness.records import Loop, Phase
 from harness.scenario import TrafficClass, Workload
-from harness.workload import PHASES, Schedule, Window, build
+from harness.workload import PHASES, Window, build
+from tests.plans import SPREAD, load_of, schedule_of, workload_of
 
 SECOND_NS = 1_000_000_000
-SPREAD = {"dist": "lognormal", "median": 100, "p95": 300}
-
-
-def load_of(**keys: Any) -> Load:
-    """A load as the scenario file states it."""
-    load: Load = TypeAdapter(LoadItem).validate_python(keys)
-    return load
-
-
-def workload_of(**keys: Any) -> Workload:
-    """A workload as the scenario file states it; lengths vary unless given."""
-    return Workload.model_validate({"prompt_tokens": SPREAD, "output_tokens": SPREAD} | keys)
-
-
-def schedule_of(seed: int = 1, classes: dict[str, TrafficClass] | None = None, **keys: Any) -> Schedule:
-    """The schedule of a load over varying lengths."""
-    return build(load_of(**keys), workload_of(), seed, classes=classes)
 
 
 def test_an_open_loop_has_its_phases_by_due_time() -> None:
@@ -160,6 +142,13 @@ def test_no_class_strays_from_its_share(weights: list[int], count: int) -> None:
     names = [schedule.row(i).class_name for i in range(count - count % hand)]
     for name, weight in zip(classes, weights, strict=True):
         assert abs(names.count(name) - len(names) * weight / sum(weights)) <= 1
+
+
+def test_a_class_too_rare_to_occur_is_refused() -> None:
+    """Shares are exact within a hand of rows, which a share of one in a million would make endless."""
+    classes = {name: TrafficClass.model_validate({"weight": weight}) for name, weight in (("usual", 1), ("rare", 1e-6))}
+    with pytest.raises(ScenarioError, match=r"^classes\.rare\.weight: has less than 0\.0001 of the weight"):
+        schedule_of(kind="mixed", rate=1, requests=10, classes=classes)
 
 
 def test_the_same_seed_gives_the_same_plan() -> None:

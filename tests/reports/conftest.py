@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fabricated import S, FabricatedTrial, cell_entry, failed, noisy, trial_entry
 
 from harness.records import Sample
+from harness.report import report_data
 from harness.results import derive
 from reports import ReportData
+from tests.fabricated import FabricatedTrial, S, cell_entry, failed, noisy, trial_entry
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 T0_NS = 1_000 * S
@@ -22,7 +23,8 @@ HOSTILE = '<script>document.title="owned"</script>'
 def memory(peak_bytes: float) -> list[Sample]:
     """Readings of the engine's memory, twice a second."""
     return [
-        Sample(T0_NS + i * S // 2, "engine", "rss_bytes", peak_bytes * (0.8 + 0.2 * min(1.0, i / 40))) for i in range(-2, 130)
+        Sample(T0_NS + i * S // 2, "engine", "rss_bytes", peak_bytes * (0.8 + 0.2 * min(1.0, i / 40)))
+        for i in range(-2, 130)
     ]
 
 
@@ -58,7 +60,9 @@ def full() -> ReportData:
         failed(i, i * 100.0, "connection_error", 2, error=f"connection refused by 127.0.0.1:{9000 + i}")
         for i in range(480, 600)
     ]
-    bad = FabricatedTrial(cell_entry(id="001-tiny-simulated-q4", level="q4"), trial_entry(limits=LIMITS, slo=slo), records)
+    bad = FabricatedTrial(
+        cell_entry(id="001-tiny-simulated-q4", level="q4"), trial_entry(limits=LIMITS, slo=slo), records
+    )
     short = trial_entry(id="001-single", load="single", kind="single_user", loop="closed", end_s=None)
     alone = FabricatedTrial(good.cell, short, noisy(3, 30))
     broken = trial_entry(status="failed", reason="the engine exited with signal 9", limits=LIMITS)
@@ -68,19 +72,21 @@ def full() -> ReportData:
         cell_entry(id="002", level="q8", status="failed", reason="the engine exited with signal 9", trials=[broken]),
         cell_entry(id="003", level="q2", status="skipped", reason="simulated has no level q2", trials=[]),
     ]
-    return ReportData(**derive(manifest(cells), [good, alone, bad]).for_report())
+    return report_data(derive(manifest(cells), [good, alone, bad]))
 
 
 @pytest.fixture(scope="session")
 def hostile() -> ReportData:
     """Names and errors that would run, break tables or end documents."""
     records = noisy(4, 100)
-    records[50:] = [failed(i, i * 100.0, "http_error", 2, error=f"{HOSTILE} | `x` \x1b[31m \x00 ]]> $x^") for i in range(50, 100)]
+    records[50:] = [
+        failed(i, i * 100.0, "http_error", 2, error=f"{HOSTILE} | `x` \x1b[31m \x00 ]]> $x^") for i in range(50, 100)
+    ]
     cell = cell_entry(model=HOSTILE, variant="a|b$c_")
     trial = FabricatedTrial(cell, trial_entry(load=f"{HOSTILE}|x"), records)
     other = FabricatedTrial(cell, trial_entry(id="001", load="$\\frac"), noisy(5, 100))
     run = manifest([cell | {"trials": [trial.trial, other.trial]}], name=HOSTILE, command=HOSTILE, description=HOSTILE)
-    return ReportData(**derive(run, [trial, other]).for_report())
+    return report_data(derive(run, [trial, other]))
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""Runs the client against the stub server and compares what it recorded with what the server logged."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.base import Endpoint, Request
+from harness.drivers.asyncio_driver import drive
+from harness.drivers.base import DriveReport, DriveSettings
+from harness.records import Loop, Phase, Record
+from harness.timing import Window
+from harness.workload import Row
+
+NS_PER_S = 1_000_000_000
+SOURCE = Path(__file__).with_name("stub.c")
+
+
+@dataclass
+class Plan:
+    """A schedule without words: closed with `users`, or open with due times. Stands for `harness.workload.Schedule`."""
+
+    count: int
+    users: int
+    tokens: int
+    due_ns: Any = None
+    phases: Any = None
+    continues: bool = False
+    plan_hash: str = ""
+
+    def __post_init__(self) -> None:
+        """Derive what a schedule states."""
+        self.loop = Loop.CLOSED if self.users else Loop.OPEN
+        self.window = Window(0, None)
+        self._request = Request("word " * 8, self.tokens)
+
+    def row(self, i: int) -> Row:
+        """The planned row."""
+        first = i < self.users
+        due_ns = int(self.due_ns[i]) if self.due_ns is not None else (0 if first else None)
+        user = i % self.users if self.users else None
+        after = i - self.users if self.users and not first else None
+        return Row(i, "default", None, 0, user, Phase.MEASURE, after, 0, due_ns, 8, self.tokens)
+
+    def request(self, i: int) -> Request:
+        """What is asked."""
+        return self._request
+
+
+def build_stub(folder: Path) -> Path:
+    """Compile the server."""
+    program = folder / "stub"
+    subprocess.run(["cc", "-O2", "-o", str(program), str(SOURCE)], check=True)
+    return program
+
+
+@dataclass
+class Measured:
+    """One run: records, the server's log by row (request came in, then each token), and what it cost."""
+
+    records: list[Record]
+    log_ns: Any
+    report: DriveReport
+    cpu_s: float
+    wall_s: float
+    peak_bytes: int
+
+    def errors_ms(self) -> dict[str, float]:
+        """Absolute errors against the truth, in ms: arrival of the first token, TTFT from sent, and gaps."""
+        first, ttft, gap = [], [], []
+        for record in self.records:
+            assert record.text is not None
+            assert record.chunk_ns is not None
+            assert record.sent_ns is not None
+            log = self.log_ns[int(record.text.split()[0])]
+            seen = np.asarray(record.chunk_ns) + self.report.t0_ns
+            first.append(abs(seen[0] - log[1]))
+            ttft.append(abs((seen[0] - record.sent_ns - self.report.t0_ns) - (log[1] - log[0])))
+            gap.append(np.abs(np.diff(seen) - np.diff(log[1:])))
+        gaps = np.concatenate(gap)
+        named = {"arrival": np.asarray(first), "ttft": np.asarray(ttft), "itl": gaps}
+        return {
+            f"{name}_p{share}": float(np.percentile(values, share)) / 1e6
+            for name, values in named.items()
+            for share in (50, 99)
+        }
+
+
+def measure(
+    program: Path, plan: Plan, first_us: int, gap_us: int, *, uvloop: bool = True, text: bool = True
+) -> Measured:
+    """Run the plan against a fresh server process."""
+    log_path = program.with_name(f"log-{time.monotonic_ns()}")
+    command = [str(program), str(first_us), str(gap_us), str(plan.tokens), str(log_path)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        records: list[Record] = []
+        settings = DriveSettings(120 * NS_PER_S, keep_chunks=text, keep_text=text)
+        target = Endpoint(f"http://127.0.0.1:{port}", "openai-completions", "stub")
+        sink = records.append if text else _count_only(records)
+        began_cpu_s, began_ns = time.process_time(), time.monotonic_ns()
+        with asyncio.Runner(loop_factory=_loop_factory(uvloop)) as runner:
+            report = runner.run(drive(plan, target, settings, sink))  # type: ignore[arg-type]
+        cpu_s, wall_s = time.process_time() - began_cpu_s, (time.monotonic_ns() - began_ns) / 1e9
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+    log_ns = np.fromfile(log_path, dtype=np.int64).reshape(-1, plan.tokens + 1)
+    os.unlink(log_path)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Measured(records, log_ns, report, cpu_s, wall_s, peak)
+
+
+def _loop_factory(fast: bool) -> Any:
+    if not fast:
+        return asyncio.new_event_loop
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def _count_only(records: list[Record]) -> Any:
+    """Keeps the last record alone, as a writer that streams to disk would."""
+
+    def sink(record: Record) -> None:
+        records[:] = [record]
+
+    return sink

@@ -1,0 +1,94 @@
+"""Drives one trial in an asyncio loop: real sockets, an engine in this process, or virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+import numpy as np
+
+from engines.base import Endpoint, InProcessEngine
+from harness.drivers.base import Control, DriveReport, DriveSettings, Sink
+from harness.drivers.connection import Place
+from harness.drivers.in_process import InProcessClient
+from harness.drivers.offer import Offer
+from harness.drivers.served import ServedClient
+from harness.drivers.trial_state import TrialState
+from harness.drivers.vitals import collector_off
+from harness.errors import TrialFailed
+from harness.records import Loop
+from harness.timeline import NS_PER_MS, NS_PER_S, clock_of
+from harness.workload import Schedule
+
+_LEAD_NS = 20 * NS_PER_MS
+_WARM_OPEN = 64
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
+async def drive(
+    schedule: Schedule,
+    target: InProcessEngine | Endpoint,
+    settings: DriveSettings,
+    sink: Sink,
+    control: Control | None = None,
+) -> DriveReport:
+    """Send every request of the schedule when it falls due and give each one's record to `sink` when it is complete.
+
+    Exactly one record for each planned row that fell due; in an open loop for every warm-up and measured row, sent or
+    not. Cooldown requests still in flight when the last measured one has ended are cut off (`unfinished`). In a closed
+    loop a user whose connection failed waits 100 ms at least.
+    Raises TrialFailed if the requests cannot be written in the endpoint's dialect or its address is none; whatever
+    `sink` raises ends the trial and is raised again.
+    """
+    control = control or Control()
+    loop = asyncio.get_running_loop()
+    now_ns = clock_of(loop)
+    report = DriveReport(t0_ns=0, planned=schedule.count)
+    client: ServedClient | InProcessClient | None = None
+    try:
+        # T0 is not known before the connections are open; the plan is laid on it then.
+        offer = Offer(schedule)
+        state = TrialState(schedule, settings, sink, control, offer, report, now_ns, loop.create_future())
+        if isinstance(target, Endpoint):
+            client = served = ServedClient(state, target, Place.of(target.url), loop)
+            _note_proxies(report)
+            await served.pool.warm(_warm_count(schedule, settings), loop)
+        else:
+            client = InProcessClient(state, target, loop)
+        client.prepare()
+        with collector_off() if isinstance(target, Endpoint) else contextlib.nullcontext():
+            report.t0_ns = now_ns() + (_LEAD_NS if isinstance(target, Endpoint) else 0)
+            offer.begin(report.t0_ns)
+            control.on_change(client.control_changed)
+            client.start()
+            if control.stopped:
+                client.control_changed()
+            await state.finished
+    except ValueError as error:
+        raise TrialFailed(str(error)) from error
+    finally:
+        control.on_change(None)
+        if client is not None:
+            client.close()
+    state.vitals.fill(report)
+    return report
+
+
+def _warm_count(schedule: Schedule, settings: DriveSettings) -> int:
+    """Connections to open before the start: one per user; in open loops the most due in one second, 64 at most."""
+    if settings.warm_connections is not None:
+        return settings.warm_connections
+    if schedule.loop is Loop.CLOSED:
+        return schedule.users if schedule.count is None else min(schedule.users, schedule.count)
+    due_ns = schedule.due_ns
+    if due_ns is None or not len(due_ns):
+        return 0
+    in_a_second = np.searchsorted(due_ns, due_ns + NS_PER_S) - np.arange(len(due_ns))
+    return min(_WARM_OPEN, int(in_a_second.max()))
+
+
+def _note_proxies(report: DriveReport) -> None:
+    named = [name for name in _PROXIES if os.environ.get(name)]
+    if named:
+        report.notes.append(f"{named[0]} is set but not used: requests are measured on a direct connection")

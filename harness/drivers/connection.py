@@ -1,0 +1,288 @@
+"""One connection: non-blocking, every read stamped, nothing else done with it.
+
+The hot path of the whole program is `_read`: one `recvmsg`, one look at the clocks, three appends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from harness.drivers.poller import READ, WRITE, Poller
+from harness.drivers.tls import TlsStream, sentence
+from harness.drivers.wire import ResponseReader
+from harness.timeline import StampClock, Trace
+
+_READ_BYTES = 65_536
+_ANCILLARY_BYTES = 64
+_SO_TIMESTAMPING = 37
+_STAMP_RECEIVED_IN_SOFTWARE = (1 << 3) | (1 << 4)  # SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server listens. base_path: what the URL says before the dialect's path, without a trailing slash."""
+
+    host: str
+    port: int
+    base_path: str
+    tls: ssl.SSLContext | None
+
+    @classmethod
+    def of(cls, url: str) -> Place:
+        """From a URL. Raises ValueError, one sentence, for anything but http and https."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is not a server's address; write http://host:port or https://host")
+        secure = parts.scheme == "https"
+        context = ssl.create_default_context() if secure else None
+        return cls(parts.hostname, parts.port or (443 if secure else 80), parts.path.rstrip("/"), context)
+
+    def path(self, path: str) -> str:
+        """The path of a request; a version at the end of the base and at the start of the path is written once."""
+        first = path[: path.find("/", 1)]
+        return self.base_path + (path.removeprefix(first) if first and self.base_path.endswith(first) else path)
+
+    def head(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
+        """The start of a request up to the length of its body."""
+        default = 443 if self.tls else 80
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        lines = [f"{method} {self.path(path)} HTTP/1.1", f"host: {host}" + (f":{self.port}" * (self.port != default))]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += ["accept-encoding: identity", "content-length: "]
+        return "\r\n".join(lines).encode("latin-1")
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request on its way: the bytes to send, what is noted of it, and the reply as it comes in."""
+
+    trace: Trace
+    payload: bytes
+    reply: ResponseReader
+    due: Any = None
+    streams: bool = True
+    connection: Connection | None = None
+    sent_again: bool = False
+
+
+class Owner(Protocol):
+    """Whoever uses connections."""
+
+    def connected(self, connection: Connection) -> None:
+        """The connection can carry requests."""
+        ...
+
+    def completed(self, connection: Connection, exchange: Exchange) -> None:
+        """A reply has ended."""
+        ...
+
+    def lost(self, connection: Connection, exchange: Exchange | None, reason: str) -> None:
+        """The connection is gone; one sentence."""
+        ...
+
+
+class Connection:
+    """A connection that carries one request at a time.
+
+    ready: connected (and secured).   connected_ns: since when.   used: has carried a request.
+    """
+
+    def __init__(
+        self, poller: Poller, address: tuple[Any, ...], place: Place, stamps: StampClock, owner: Owner
+    ) -> None:
+        family, target = address
+        self.ready = False
+        self.used = False
+        self.connected_ns: int | None = None
+        self.exchange: Exchange | None = None
+        self._poller = poller
+        self._place = place
+        self._arrival = stamps.arrival
+        self._owner = owner
+        self._tls = TlsStream(place.tls, place.host) if place.tls else None
+        self._out = b""
+        self._writing = False
+        self._earliest_ns = time.monotonic_ns()
+        self._connected = False
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._recvmsg = self._socket.recvmsg
+        self._socket.setblocking(False)
+        if family != getattr(socket, "AF_UNIX", None):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sys.platform == "linux":
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMP_RECEIVED_IN_SOFTWARE)
+        self._file = self._socket.fileno()
+        self._socket.connect_ex(target)  # failures are told by the poller, as those that come later are
+        poller.add(self._file, self._on_event, READ | WRITE)
+
+    def send(self, exchange: Exchange) -> None:
+        """Send a request, as soon as the connection is ready."""
+        self.exchange = exchange
+        exchange.connection = self
+        exchange.trace.connection_reused = self.used or self.ready
+        if self.ready:
+            self._start()
+
+    def close(self) -> None:
+        """Close; the owner hears nothing of it."""
+        if self._file >= 0:
+            self._poller.remove(self._file)
+            self._file = -1
+            self._socket.close()
+            self.exchange = None
+
+    def _start(self) -> None:
+        assert self.exchange is not None
+        self.used = True
+        self._earliest_ns = time.monotonic_ns()
+        self._push(self.exchange.payload)
+
+    def _push(self, data: bytes) -> None:
+        if self._tls is not None:
+            if data:
+                self._tls.encrypt(data)
+            data = self._tls.to_send()
+        self._out = self._out + data if self._out else data
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._out:
+            now_ns = time.monotonic_ns()
+            try:
+                count = self._socket.send(self._out)
+            except (BlockingIOError, InterruptedError):
+                self._writing = True
+                self._poller.change(self._file, READ | WRITE)
+                return
+            except OSError as error:
+                self._lose(_reason(error, self._place))
+                return
+            self._out = self._out[count:]
+            if not self._out and self.ready and self.exchange is not None:
+                self.exchange.trace.sent_ns = now_ns
+        if self._writing:
+            self._writing = False
+            self._poller.change(self._file, READ)
+
+    def _on_event(self, events: int) -> None:
+        if not self._connected:
+            self._finish_connecting()
+        elif not self.ready:
+            self._go_on_securing()
+        else:
+            if self._out and events & WRITE:
+                self._flush()
+            if events & ~WRITE:
+                self._read()
+
+    def _read(self) -> None:
+        try:
+            data, ancillary, _, _ = self._recvmsg(_READ_BYTES, _ANCILLARY_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._end_of_stream(_reason(error, self._place))
+            return
+        arrival_ns, lag_ns = self._arrival(ancillary, self._earliest_ns)
+        if not data:
+            self._end_of_stream("the server closed the connection")
+            return
+        if self._tls is not None:
+            data = self._decrypted(data)
+            if not data:
+                return
+        exchange = self.exchange
+        if exchange is None:
+            self._lose("the server sent something that no request had asked for")
+            return
+        self._earliest_ns = arrival_ns
+        trace = exchange.trace
+        trace.arrivals.append(arrival_ns)
+        trace.lags.append(lag_ns)
+        if exchange.reply.feed(data):
+            trace.done_ns = arrival_ns
+            self._owner.completed(self, exchange)
+
+    def _end_of_stream(self, reason: str) -> None:
+        exchange = self.exchange
+        if exchange is not None and exchange.reply.started and exchange.reply.closed():
+            exchange.trace.done_ns = time.monotonic_ns()
+            self._owner.completed(self, exchange)
+        else:
+            self._lose(reason)
+
+    def _finish_connecting(self) -> None:
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._lose(_reason(OSError(number, os.strerror(number)), self._place))
+            return
+        self._connected = True
+        self._poller.change(self._file, READ)
+        if self._tls is None:
+            self._become_ready()
+        else:
+            self._go_on_securing()
+
+    def _go_on_securing(self) -> None:
+        assert self._tls is not None
+        try:
+            if data := self._received():
+                self._tls.received(data)
+            self._tls.handshake()
+        except ssl.SSLError as error:
+            self._lose(sentence(error, self._place.host))
+            return
+        except OSError as error:
+            self._lose(_reason(error, self._place))
+            return
+        self._push(b"")
+        if self._tls.ready:
+            self._become_ready()
+
+    def _received(self) -> bytes:
+        """What came in for the handshake. Raises ConnectionResetError if the server hung up."""
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        if not data:
+            raise ConnectionResetError("the server closed the connection during the TLS handshake")
+        return data
+
+    def _become_ready(self) -> None:
+        self.ready = True
+        self.connected_ns = time.monotonic_ns()
+        if self.exchange is not None:
+            self.exchange.trace.connected_ns = self.connected_ns
+            self._start()
+        self._owner.connected(self)
+
+    def _decrypted(self, data: bytes) -> bytes:
+        assert self._tls is not None
+        try:
+            return self._tls.decrypt(data)
+        except ssl.SSLError as error:
+            self._lose(sentence(error, self._place.host))
+            return b""
+
+    def _lose(self, reason: str) -> None:
+        exchange = self.exchange
+        self.close()
+        self._owner.lost(self, exchange, reason)
+
+
+def _reason(error: OSError, place: Place) -> str:
+    at = f"{place.host}:{place.port}"
+    if isinstance(error, ConnectionRefusedError) or error.errno == getattr(os, "ECONNREFUSED", 111):
+        return f"nothing listens at {at}: the connection was refused"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return f"{at} cut the connection off"
+    return f"no connection to {at}: {error.strerror or error}"

@@ -1,0 +1,166 @@
+"""The driver for engines in this process: every request is a task, every chunk is stamped as it is yielded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from engines.base import Chunk, ChunkKind, InProcessEngine, Request
+from engines.dialects.base import ReadChunk
+from harness.drivers.offer import Due
+from harness.drivers.outcome import stream_verdict
+from harness.drivers.pacing import make_alarm
+from harness.drivers.prepared import Prepared
+from harness.drivers.trial_state import TrialState
+from harness.records import Status
+from harness.timeline import NS_PER_MS, NS_PER_S, Outcome, Trace
+
+_TICK_NS = 10 * NS_PER_MS
+_SENTENCE = 200
+
+
+class InProcessClient:
+    """Drives one trial against an engine in this process, in real or in virtual time."""
+
+    def __init__(self, state: TrialState, engine: InProcessEngine, loop: asyncio.AbstractEventLoop) -> None:
+        self._state = state
+        self._offer = state.offer
+        self._now_ns = state.now_ns
+        self._engine = engine
+        self._loop = loop
+        self._virtual = hasattr(loop, "time_ns")
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._why_cut = "the trial was ended at once"
+        self._ending = False
+        self._prepared = Prepared(state.schedule.request, self._offer, _size, limit_bytes=8 << 20)
+        self._alarm = make_alarm(loop, None, self._dispatch, state.now_ns)
+        self._drain = make_alarm(loop, None, self._drained, state.now_ns)
+        self._heartbeat = make_alarm(loop, None, self._tick, state.now_ns)
+        self._next_tick_ns = 0
+
+    def prepare(self) -> None:
+        """Make the first requests."""
+        self._prepared.fill()
+
+    def start(self) -> None:
+        """Begin; T0 is near."""
+        if not self._virtual:
+            self._next_tick_ns = self._now_ns() + _TICK_NS
+            self._heartbeat.set(self._next_tick_ns)
+        self._alarm.set(self._offer.next_due_ns)
+        self._end_if_over()
+
+    def close(self) -> None:
+        """Leave nothing behind in the loop."""
+        for alarm in (self._alarm, self._drain, self._heartbeat):
+            alarm.close()
+        for task in self._tasks:
+            task.cancel()
+
+    def control_changed(self) -> None:
+        """The trial is to be ended."""
+        if self._state.finished.done() or self._ending:
+            return
+        self._state.report.interrupted = True
+        self._state.close_offer()
+        self._alarm.set(None)
+        drain_ns = self._state.settings.drain_ns
+        if self._state.control.aborted:
+            self._cut_all("the trial was ended at once")
+        elif drain_ns is not None:
+            self._drain.set(self._now_ns() + drain_ns)
+        self._end_if_over()
+
+    def _drained(self) -> None:
+        self._cut_all("still running when the time to finish after the stop was over")
+
+    def _dispatch(self) -> None:
+        offer = self._offer
+        while not self._ending and not offer.over:
+            due_ns = offer.next_due_ns
+            if due_ns is None or due_ns > self._now_ns():
+                break
+            due = offer.take()
+            task = self._loop.create_task(self._one(due, self._prepared.take(due)))
+            self._tasks[task] = None
+            task.add_done_callback(self._forget)
+        if not self._ending:
+            self._alarm.set(offer.next_due_ns)
+            self._end_if_over()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._state.fail(error)
+        self._end_if_over()
+
+    async def _one(self, due: Due, request: Request) -> None:
+        """One request from its first step to its record."""
+        trace = self._state.trace(due)
+        trace.sent_ns = trace.dispatched_ns
+        chunks: list[ReadChunk] = []
+        cut: tuple[Status, str] | None = None
+        deadline_ns = due.due_ns + self._state.settings.timeout_ns
+        try:
+            async with asyncio.timeout_at(deadline_ns / NS_PER_S):
+                await self._read(request, trace, chunks)
+        except TimeoutError:
+            waited_s = self._state.settings.timeout_ns / NS_PER_S
+            cut = Status.TIMEOUT, f"not finished {waited_s:g} s after it was due"
+        except asyncio.CancelledError:
+            cut = Status.UNFINISHED, self._why_cut
+        except Exception as error:  # an engine may fail in any way; the request failed, not the trial
+            cut = Status.STREAM_ERROR, f"the engine failed: {type(error).__name__}: {error}"[:_SENTENCE]
+        trace.done_ns = self._now_ns()
+        self._offer.ended(due, trace.done_ns)
+        self._state.record(trace, _outcome(chunks, cut, request))
+        self._dispatch()
+
+    async def _read(self, request: Request, trace: Trace, chunks: list[ReadChunk]) -> None:
+        stream: AsyncIterator[Chunk] = self._engine.generate(request)
+        now_ns = self._now_ns
+        try:
+            async for chunk in stream:
+                trace.arrivals.append(now_ns())
+                chunks.append(ReadChunk(len(chunks), chunk))
+        finally:
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+            trace.lags = [-1] * len(trace.arrivals)
+            if chunks:
+                trace.first_body_read = 0
+
+    def _cut_all(self, reason: str) -> None:
+        self._why_cut = reason
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _tick(self) -> None:
+        now_ns = self._now_ns()
+        self._state.vitals.tick(now_ns - self._next_tick_ns)
+        self._next_tick_ns += _TICK_NS * ((now_ns - self._next_tick_ns) // _TICK_NS + 1)
+        self._heartbeat.set(self._next_tick_ns)
+        self._prepared.step()
+
+    def _end_if_over(self) -> None:
+        if not self._offer.over or self._state.finished.done():
+            return
+        if self._tasks and not self._ending and not self._state.control.stopped:
+            self._ending = True
+            self._cut_all("cut off: every measured request had ended")
+        if not self._tasks:
+            self._ending = True
+            self._state.finished.set_result(None)
+
+
+def _outcome(chunks: list[ReadChunk], cut: tuple[Status, str] | None, request: Request) -> Outcome:
+    if cut is not None:
+        return Outcome(cut[0], cut[1], None, chunks, request.stream)
+    said = next((chunk.text for _, chunk in chunks if chunk.kind is ChunkKind.ERROR), None)
+    status, error = stream_verdict(chunks, said, None, streamed=request.stream)
+    return Outcome(status, error, None, chunks, request.stream)
+
+
+def _size(request: Request) -> int:
+    return len(request.prompt)

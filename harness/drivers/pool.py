@@ -1,0 +1,122 @@
+"""Connections: opened before the clock starts, reused, opened anew when all are busy. Nothing ever waits for one."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from harness.drivers.base import DriveReport
+from harness.drivers.connection import Connection, Owner, Place
+from harness.drivers.poller import Poller
+from harness.timeline import StampClock
+
+_OPENED_AT_ONCE = 128
+_PATIENCE_S = 5.0
+
+
+class Pool:
+    """All connections to one place. `take` raises OSError when none can be opened (no address, no free descriptor)."""
+
+    def __init__(self, poller: Poller, place: Place, owner: Owner, report: DriveReport) -> None:
+        self._poller = poller
+        self._place = place
+        self._owner = owner
+        self._report = report
+        self._stamps = StampClock()
+        self._addresses: list[tuple[Any, ...]] = []
+        self._unknown: OSError | None = None
+        self._idle: list[Connection] = []
+        self._opening: set[Connection] = set()
+        self._changed: asyncio.Future[None] | None = None
+
+    async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Find the address and open `count` connections; fewer where the server does not take them."""
+        try:
+            found = await loop.getaddrinfo(self._place.host, self._place.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            self._unknown = OSError(error.errno or 0, f"the name {self._place.host} is not known ({error.strerror})")
+            self._report.notes.append(f"before the start: the name {self._place.host} could not be found")
+            return
+        self._addresses = [(family, target) for family, _, _, _, target in found]
+        await self._choose_address(loop)
+        while len(self._idle) < count:
+            before = len(self._idle)
+            for _ in range(min(_OPENED_AT_ONCE, count - before)):
+                self._opening.add(self._open())
+            await self._settled(loop)
+            if len(self._idle) == before:
+                self._report.notes.append(f"before the start: {before} of {count} connections could be opened")
+                return
+
+    def take(self, *, fresh: bool = False) -> Connection:
+        """An idle connection, the one used last; a new one, not ready yet, when there is none or `fresh`."""
+        return self._open() if fresh or not self._idle else self._idle.pop()
+
+    def give_back(self, connection: Connection, *, reusable: bool) -> None:
+        """A connection has done its work."""
+        if reusable:
+            connection.exchange = None
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection in the middle of a reply."""
+        connection.close()
+
+    def connected(self, connection: Connection) -> None:
+        """A connection is ready; those opened ahead become idle."""
+        if connection in self._opening:
+            self._opening.discard(connection)
+            self._idle.append(connection)
+            self._notify()
+
+    def lost(self, connection: Connection, reason: str) -> None:
+        """A connection is gone."""
+        if not connection.ready:
+            self._report.connect_errors += 1
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if connection in self._opening:
+            self._opening.discard(connection)
+            self._notify()
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        for connection in [*self._idle, *self._opening]:
+            connection.close()
+        self._idle.clear()
+        self._opening.clear()
+
+    def _open(self) -> Connection:
+        if not self._addresses:
+            raise self._unknown or OSError(0, f"the name {self._place.host} has no address")
+        self._report.connections_opened += 1
+        return Connection(self._poller, self._addresses[0], self._place, self._stamps, self._owner)
+
+    async def _choose_address(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Put the first address that answers in front: a name may have several, of which some lead nowhere."""
+        while len(self._addresses) > 1:
+            self._opening.add(self._open())
+            await self._settled(loop)
+            if self._idle:
+                break
+            self._addresses.append(self._addresses.pop(0))
+            if self._report.connections_opened >= len(self._addresses):
+                break
+
+    async def _settled(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until what is being opened is open or has failed."""
+        until_s = loop.time() + _PATIENCE_S
+        while self._opening and loop.time() < until_s:
+            self._changed = loop.create_future()
+            self._poller.wake()
+            await asyncio.wait([self._changed], timeout=until_s - loop.time())
+        for connection in self._opening:
+            connection.close()
+        self._opening.clear()
+
+    def _notify(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)

@@ -1,0 +1,256 @@
+"""The measuring client for engines behind a socket: sends what falls due, stamps what comes back, decodes it later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from engines.base import Endpoint
+from engines.dialects import get
+from harness.drivers.connection import Connection, Exchange, Place
+from harness.drivers.outcome import Cut, judge
+from harness.drivers.pacing import make_alarm
+from harness.drivers.poller import Poller
+from harness.drivers.pool import Pool
+from harness.drivers.prepared import Prepared
+from harness.drivers.trial_state import TrialState
+from harness.drivers.wire import ResponseReader
+from harness.records import Status
+from harness.timeline import NS_PER_MS, Outcome
+
+_TICK_NS = 10 * NS_PER_MS
+_QUIET_NS = 400_000  # decoding one reply takes about so long: none is begun when a request falls due sooner
+_BURST_NS = 3_000_000  # a burst is sent in slices, so that replies to its beginning are read meanwhile
+_BACKLOG_READS = 64_000
+
+
+class ServedClient:
+    """Drives one trial against an endpoint.
+
+    Replies wait to be decoded until nothing is ready to be read and nothing is about to fall due, but never more than
+    about 64,000 reads of them.
+    """
+
+    def __init__(self, state: TrialState, endpoint: Endpoint, place: Place, loop: asyncio.AbstractEventLoop) -> None:
+        self._state = state
+        self._offer = state.offer
+        self._now_ns = state.now_ns
+        self._endpoint = endpoint
+        self._dialect = get(endpoint.dialect)
+        self._place = place
+        self._secrets = _secrets(endpoint)
+        self._in_flight: dict[int, Exchange] = {}
+        self._backlog: deque[tuple[Exchange, Cut | None]] = deque()
+        self._backlog_reads = 0
+        self._sent_again = 0
+        self._drain_until_ns: int | None = None
+        self._ending = False
+        self._heads: dict[str, bytes] = {}
+        self._poller = Poller(loop, self._idle, state.fail)
+        self.pool = Pool(self._poller, place, self, state.report)
+        limit = max(256, state.schedule.users)
+        self._prepared = Prepared(self._encoded, self._offer, lambda made: len(made[0]), limit)
+        self._alarm = make_alarm(loop, self._poller, self._dispatch, state.now_ns)
+        self._heartbeat = make_alarm(loop, self._poller, self._tick, state.now_ns)
+        self._next_tick_ns = 0
+
+    def prepare(self) -> None:
+        """Encode the first requests. Raises ValueError for one that the dialect cannot carry."""
+        self._prepared.fill()
+
+    def start(self) -> None:
+        """Begin to send; T0 is near."""
+        self._next_tick_ns = self._now_ns() + _TICK_NS
+        self._heartbeat.set(self._next_tick_ns)
+        self._alarm.set(self._offer.next_due_ns)
+        self._poller.wake()
+
+    def close(self) -> None:
+        """Close every connection and stop listening to the loop."""
+        for exchange in self._in_flight.values():
+            exchange.reply.release()
+            if exchange.connection is not None:
+                exchange.connection.close()
+        self.pool.close()
+        self._alarm.close()
+        self._heartbeat.close()
+        self._poller.close()
+        if self._sent_again:
+            self._state.report.notes.append(
+                f"{self._sent_again} requests were sent again on a new connection: the server had closed the idle one"
+            )
+
+    def control_changed(self) -> None:
+        """The trial is to be ended."""
+        if self._state.finished.done() or self._ending:
+            return
+        self._state.report.interrupted = True
+        self._state.close_offer()
+        self._alarm.set(None)
+        drain_ns = self._state.settings.drain_ns
+        if self._state.control.aborted:
+            self._cut_all("the trial was ended at once")
+        elif drain_ns is not None:
+            self._drain_until_ns = self._now_ns() + drain_ns
+        self._poller.wake()
+        self._end_if_over()
+
+    # What connections call:
+
+    def connected(self, connection: Connection) -> None:
+        """A connection is ready."""
+        self.pool.connected(connection)
+
+    def completed(self, connection: Connection, exchange: Exchange) -> None:
+        """A reply is complete."""
+        self.pool.give_back(connection, reusable=exchange.reply.reusable)
+        self._ended(exchange, None)
+        self._dispatch()
+
+    def lost(self, connection: Connection, exchange: Exchange | None, reason: str) -> None:
+        """A connection is gone."""
+        self.pool.lost(connection, reason)
+        if exchange is None:
+            return
+        stale = exchange.trace.connection_reused and connection.used and not exchange.reply.started
+        if stale and not exchange.sent_again:
+            exchange.sent_again = True
+            exchange.trace.sent_ns = None
+            self._sent_again += 1
+            self._send(exchange, fresh=True)
+            return
+        exchange.trace.done_ns = self._now_ns()
+        self._ended(exchange, Cut(Status.CONNECTION_ERROR, reason))
+        self._dispatch()
+
+    # Sending:
+
+    def _encoded(self, request: int) -> tuple[bytes, bool]:
+        asked = self._state.schedule.request(request)
+        wire = self._dialect.encode(asked, self._endpoint.model)
+        head = self._heads.get(wire.path)
+        if head is None:
+            headers = {**wire.headers, **{name.lower(): value for name, value in self._endpoint.headers.items()}}
+            head = self._heads[wire.path] = self._place.head(wire.method, wire.path, headers)
+        return b"%b%d\r\n\r\n%b" % (head, len(wire.body), wire.body), asked.stream
+
+    def _dispatch(self) -> None:
+        """Send everything that is due, and set the alarm for what comes next."""
+        if self._ending:
+            return
+        offer = self._offer
+        pause_ns = self._now_ns() + _BURST_NS
+        while not offer.over:
+            due_ns = offer.next_due_ns
+            now_ns = self._now_ns()
+            if due_ns is None or due_ns > now_ns or now_ns > pause_ns:
+                break
+            due = offer.take()
+            payload, streams = self._prepared.take(due)
+            exchange = Exchange(self._state.trace(due), payload, ResponseReader(), due, streams)
+            self._in_flight[due.row.request] = exchange
+            self._send(exchange)
+        self._alarm.set(offer.next_due_ns)
+        self._end_if_over()
+
+    def _send(self, exchange: Exchange, *, fresh: bool = False) -> None:
+        try:
+            connection = self.pool.take(fresh=fresh)
+        except OSError as error:
+            exchange.trace.done_ns = self._now_ns()
+            self._ended(exchange, Cut(Status.CONNECTION_ERROR, f"no connection can be opened: {error.strerror}"))
+            return
+        connection.send(exchange)
+
+    # Ending:
+
+    def _ended(self, exchange: Exchange, cut: Cut | None) -> None:
+        """A request is over: its user may go on, its reply is decoded later."""
+        due = exchange.due
+        self._in_flight.pop(due.row.request, None)
+        exchange.connection = None
+        exchange.payload = b""
+        self._backlog.append((exchange, cut))
+        self._backlog_reads += len(exchange.trace.arrivals)
+        refused = cut is not None and cut.status is Status.CONNECTION_ERROR
+        assert exchange.trace.done_ns is not None
+        self._offer.ended(due, exchange.trace.done_ns, connection_lost=refused)
+        while self._backlog_reads > _BACKLOG_READS:
+            self._decode_one()
+
+    def _cut(self, exchange: Exchange, cut: Cut) -> None:
+        """End a request before its reply is complete."""
+        exchange.trace.done_ns = self._now_ns()
+        if exchange.connection is not None:
+            self.pool.drop(exchange.connection)
+        self._ended(exchange, cut)
+
+    def _cut_all(self, reason: str) -> None:
+        for exchange in list(self._in_flight.values()):
+            self._cut(exchange, Cut(Status.UNFINISHED, reason))
+
+    def _tick(self) -> None:
+        """The heartbeat: measures the client's own lateness and finds requests whose time is up."""
+        now_ns = self._now_ns()
+        self._state.vitals.tick(now_ns - self._next_tick_ns)
+        self._next_tick_ns += _TICK_NS * ((now_ns - self._next_tick_ns) // _TICK_NS + 1)
+        self._heartbeat.set(self._next_tick_ns)
+        timeout_ns = self._state.settings.timeout_ns
+        late = []
+        for exchange in self._in_flight.values():
+            if exchange.trace.due_ns + timeout_ns > now_ns:
+                break
+            late.append(exchange)
+        for exchange in late:
+            self._cut(exchange, Cut(Status.TIMEOUT, f"not finished {timeout_ns / 1e9:g} s after it was due"))
+        if self._drain_until_ns is not None and now_ns >= self._drain_until_ns:
+            self._cut_all("still running when the time to finish after the stop was over")
+        if late or self._drain_until_ns is not None:
+            self._dispatch()
+
+    def _end_if_over(self) -> None:
+        if self._offer.over and not self._ending and not (self._state.control.stopped and self._in_flight):
+            self._ending = True
+            self._cut_all("cut off: every measured request had ended")
+            self._poller.wake()
+
+    # Work that can wait:
+
+    def _idle(self) -> bool:
+        """Do one piece of work that can wait; whether there may be more."""
+        if self._ending and not self._backlog:
+            if not self._state.finished.done():
+                self._state.finished.set_result(None)
+            return False
+        due_ns = self._offer.next_due_ns
+        if due_ns is not None and due_ns - self._now_ns() < _QUIET_NS and not self._ending:
+            return False
+        if self._backlog:
+            self._decode_one()
+            return True
+        return not self._ending and self._prepared.step()
+
+    def _decode_one(self) -> None:
+        exchange, cut = self._backlog.popleft()
+        self._backlog_reads -= len(exchange.trace.arrivals)
+        reply = exchange.reply
+        reply.release()
+        exchange.trace.headers_read = reply.headers_read
+        exchange.trace.first_body_read = reply.first_body_read
+        outcome = judge(reply, self._dialect, cut, streams=exchange.streams)
+        self._state.record(exchange.trace, self._without_secrets(outcome))
+
+    def _without_secrets(self, outcome: Outcome) -> Outcome:
+        """Servers repeat keys in their complaints; nothing stored may hold one."""
+        error = outcome.error
+        if error is None or not any(secret in error for secret in self._secrets):
+            return outcome
+        for secret in self._secrets:
+            error = error.replace(secret, "***")
+        return Outcome(outcome.status, error, outcome.http_status, outcome.chunks, outcome.streamed)
+
+
+def _secrets(endpoint: Endpoint) -> list[str]:
+    """What must not be repeated: header values, and keys without their scheme; longest first."""
+    parts = {part for value in endpoint.headers.values() for part in (value, value.rpartition(" ")[2]) if len(part) > 5}
+    return sorted(parts, key=len, reverse=True)

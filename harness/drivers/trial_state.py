@@ -1,0 +1,60 @@
+"""What both kinds of driver share: where records go, and the end of a trial."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from harness.drivers.base import Control, DriveReport, DriveSettings, Sink
+from harness.drivers.offer import Due, Offer
+from harness.drivers.vitals import Vitals
+from harness.records import Record
+from harness.timeline import NowNs, Outcome, Trace, build_record, not_sent
+from harness.workload import Schedule
+
+
+@dataclass(slots=True)
+class TrialState:
+    """One trial under way; `finished` is set when its last record has been handed on."""
+
+    schedule: Schedule
+    settings: DriveSettings
+    sink: Sink
+    control: Control
+    offer: Offer
+    report: DriveReport
+    now_ns: NowNs
+    finished: asyncio.Future[None]
+    vitals: Vitals = field(default_factory=Vitals)
+
+    def record(self, trace: Trace, outcome: Outcome) -> None:
+        """Build the record of a request and hand it on."""
+        settings = self.settings
+        record = build_record(
+            trace,
+            outcome,
+            self.report.t0_ns,
+            self.schedule.loop,
+            chunks=settings.keep_chunks,
+            text=settings.keep_text,
+        )
+        self.vitals.add(record)
+        self._hand_on(record)
+
+    def close_offer(self) -> None:
+        """Offer nothing more; the rows of an open plan that were never sent get their records."""
+        for due in self.offer.close():
+            self._hand_on(not_sent(due.row, due.phase, due.due_ns - self.report.t0_ns, self.schedule.loop))
+
+    def trace(self, due: Due) -> Trace:
+        """The beginning of a request's trace."""
+        return Trace(due.row, due.due_ns, due.phase, dispatched_ns=self.now_ns())
+
+    def _hand_on(self, record: Record) -> None:
+        self.report.recorded += 1
+        self.sink(record)
+
+    def fail(self, error: BaseException) -> None:
+        """End the trial with an error."""
+        if not self.finished.done():
+            self.finished.set_exception(error)

@@ -1,0 +1,208 @@
+"""What every engine keeps to, whatever it is; measured through the driver, as a trial does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from sys import executable
+from typing import Any
+
+import psutil
+import pytest
+from harness.drivers.asyncio_driver import drive
+
+import engines
+from engines.base import (
+    Engine,
+    EngineError,
+    EngineInfo,
+    EngineSpec,
+    InProcessEngine,
+    LevelUnsupported,
+    ModelReference,
+    ServedEngine,
+)
+from harness.drivers.base import DriveSettings
+from harness.records import Record, Status
+from harness.workload import Schedule
+from tests.plans import exact_schedule
+
+LIMIT_NS = 60_000_000_000
+TINY_SERVER = f"{executable} {Path(__file__).with_name('tiny_server.py')} {{port}} --models {{model}} --pause 0.002"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An engine under test: what it needs, and a misspelled option with the one that is meant."""
+
+    engine: str
+    misspelled: tuple[str, str]
+    level: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def spec(self, folder: Path) -> EngineSpec:
+        """What to make the engine from."""
+        return EngineSpec(
+            self.engine, ModelReference("tiny"), self.level, dict(self.options), log_path=folder / "engine.log"
+        )
+
+
+CASES = [
+    Case("simulated", ("ttft_m", "ttft_ms"), "q8_0", {"ttft_ms": 5, "tpot_ms": 2}),
+    Case("http", ("served_modl", "served_model"), None, {"command": TINY_SERVER, "ready": {"path": "/health"}}),
+    Case("llama-server", ("n_paralel", "n_parallel"), "q8_0", {"n_ctx": 512, "n_parallel": 4}),
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.engine)
+def case(request: pytest.FixtureRequest) -> Case:
+    """One engine after the other; those whose library is missing are skipped with the reason."""
+    found: Case = request.param
+    try:
+        engines.engine_class(found.engine)
+    except EngineError as error:
+        pytest.skip(str(error))
+    return found
+
+
+@asynccontextmanager
+async def started(spec: EngineSpec) -> AsyncIterator[tuple[Engine, EngineInfo]]:
+    """An engine that runs, stopped at the end."""
+    engine = engines.create(spec)
+    await asyncio.to_thread(engine.prepare)
+    try:
+        yield engine, await engine.start()
+    finally:
+        await engine.stop()
+
+
+async def records_of(engine: Engine, schedule: Schedule, timeout_ns: int = LIMIT_NS) -> list[Record]:
+    """What a schedule does on a running engine."""
+    records: list[Record] = []
+    target = engine if isinstance(engine, InProcessEngine) else engine.endpoint()  # type: ignore[attr-defined]
+    await drive(schedule, target, DriveSettings(timeout_ns=timeout_ns), records.append)
+    return records
+
+
+def with_engine(spec: EngineSpec, body: Callable[[Engine, EngineInfo], Awaitable[None]]) -> None:
+    """Run a test's body on a started engine."""
+
+    async def main() -> None:
+        async with started(spec) as (engine, info):
+            await body(engine, info)
+
+    asyncio.run(main())
+
+
+def test_it_says_truthfully_what_runs(case: Case, tmp_path: Path) -> None:
+    """EngineInfo has the engine's name, plausible types, live processes, and None where nothing is known."""
+
+    async def body(engine: Engine, info: EngineInfo) -> None:
+        assert info.name == case.engine
+        assert all(value is None or value for value in (info.version, info.model, info.model_hash, info.level))
+        assert all(value is None or value > 0 for value in (info.weight_bytes, info.context_tokens))
+        assert info.level == case.level
+        assert all(psutil.pid_exists(pid) for pid in info.pids)
+        assert set(case.options) <= set(info.options)
+
+    with_engine(case.spec(tmp_path), body)
+
+
+def test_it_generates_or_serves_but_not_both(case: Case) -> None:
+    """Exactly one of generate() and endpoint() exists; a served engine can say why it ended."""
+    kind = engines.engine_class(case.engine)
+    assert hasattr(kind, "generate") != hasattr(kind, "endpoint")
+    assert hasattr(kind, "endpoint") == hasattr(kind, "alive")
+
+
+def test_exact_lengths_are_exact(case: Case, tmp_path: Path) -> None:
+    """Asked for exactly n tokens, every reply has n, as the engine itself counts; the prompt is counted too."""
+
+    async def body(engine: Engine, info: EngineInfo) -> None:
+        records = await records_of(engine, exact_schedule(7, kind="single_user", requests=3))
+        assert [record.status for record in records] == [Status.OK] * 3, [record.error for record in records]
+        assert [record.output_tokens for record in records] == [7] * 3
+        assert all(record.prompt_tokens and record.prompt_tokens > 0 for record in records)
+        assert all((record.first_token_ns or 0) <= (record.last_token_ns or -1) for record in records)
+
+    with_engine(case.spec(tmp_path), body)
+
+
+def test_eight_requests_at_once_all_succeed(case: Case, tmp_path: Path) -> None:
+    """More requests than slots are served in the end, none lost."""
+
+    async def body(engine: Engine, info: EngineInfo) -> None:
+        records = await records_of(engine, exact_schedule(8, kind="sustained", users=8, requests=16))
+        assert sorted(record.request for record in records) == list(range(16))
+        assert {record.status for record in records} == {Status.OK}, [record.error for record in records]
+        assert {record.output_tokens for record in records} == {8}
+
+    with_engine(case.spec(tmp_path), body)
+
+
+def test_a_request_given_up_leaves_it_usable(case: Case, tmp_path: Path) -> None:
+    """After requests that were broken off in the middle, the next ones are answered whole."""
+
+    async def body(engine: Engine, info: EngineInfo) -> None:
+        given_up = await records_of(engine, exact_schedule(400, kind="sustained", users=4, requests=4), 30_000_000)
+        assert {record.status for record in given_up} == {Status.TIMEOUT}
+        records = await records_of(engine, exact_schedule(5, kind="sustained", users=4, requests=4))
+        assert {record.status for record in records} == {Status.OK}, [record.error for record in records]
+        assert {record.output_tokens for record in records} == {5}
+
+    with_engine(case.spec(tmp_path), body)
+
+
+def test_an_unknown_option_is_refused(case: Case, tmp_path: Path) -> None:
+    """The sentence names the misspelled option and the one that is meant."""
+    wrong, meant = case.misspelled
+    spec = case.spec(tmp_path)
+    with pytest.raises(EngineError, match=f"{wrong}.*{meant}"):
+        engines.create(replace(spec, options={**spec.options, wrong: 1}))
+
+
+def test_an_unsupported_level_is_refused(case: Case, tmp_path: Path) -> None:
+    """An engine that has levels refuses any other as LevelUnsupported, so that the cell is skipped with the reason."""
+    if not engines.engine_class(case.engine).levels():
+        pytest.skip(f"{case.engine} has no say about levels")
+    assert case.level in engines.engine_class(case.engine).levels()
+
+    def attempt() -> None:
+        engines.create(replace(case.spec(tmp_path), level="q99")).prepare()
+
+    with pytest.raises(LevelUnsupported, match="q99"):
+        attempt()
+
+
+def test_stop_can_come_at_any_time_and_leaves_nothing(case: Case, tmp_path: Path) -> None:
+    """Before the start, after it and twice; no process survives it, and a new object starts again."""
+    pids: list[int] = []
+
+    async def main() -> None:
+        await engines.create(case.spec(tmp_path)).stop()
+        for _ in range(2):
+            async with started(case.spec(tmp_path)) as (engine, info):
+                pids.extend(info.pids)
+            await engine.stop()
+
+    asyncio.run(main())
+    assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_served_engine_tells_why_it_ended(case: Case, tmp_path: Path) -> None:
+    """alive() is None while it runs and a sentence once its process was killed."""
+    if not issubclass(engines.engine_class(case.engine), ServedEngine):
+        pytest.skip(f"{case.engine} runs in the process of the trial")
+
+    async def body(engine: Engine, info: EngineInfo) -> None:
+        assert isinstance(engine, ServedEngine)
+        assert engine.alive() is None
+        psutil.Process(info.pids[0]).kill()
+        while engine.alive() is None:
+            await asyncio.sleep(0.01)
+        assert "SIGKILL" in str(engine.alive())
+
+    with_engine(case.spec(tmp_path), body)

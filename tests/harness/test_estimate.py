@@ -1,0 +1,128 @@
+"""What a plan will use, and whether that is allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from harness.errors import UsageError
+from harness.estimate import Range, check_budget, estimate, expected_requests, expected_time_s
+from harness.loads import Load, LoadItem
+from harness.matrix import expand
+from harness.scenario import Scenario
+
+LOAD: TypeAdapter[Load] = TypeAdapter(LoadItem)
+
+
+def scenario_of(load: dict[str, Any], **keys: Any) -> Scenario:
+    """A scenario with one load."""
+    return Scenario.model_validate(
+        {"engines": [{"engine": "simulated"}], "load": [load], "workload": {"prompt_tokens": 10, "output_tokens": 5}}
+        | keys
+    )
+
+
+@pytest.mark.parametrize(
+    ("load", "requests", "time_s"),
+    [
+        ({"kind": "single_user", "requests": 3, "think_time": "2s", "timeout": "10s"}, (3, 3), (4, 36)),
+        ({"kind": "single_user", "duration": "30s", "warmup": "5s", "timeout": "10s"}, (1, None), (35, 45)),
+        ({"kind": "sustained", "users": 4, "requests": 10, "timeout": "10s"}, (10, 10), (0, 30)),
+        ({"kind": "sustained", "rate": 2, "requests": 10, "warmup": "5s", "timeout": "10s"}, (20, 20), (10, 20)),
+        ({"kind": "sustained", "rate": 2, "duration": "60s", "warmup": "5s", "timeout": "10s"}, (130, 130), (65, 75)),
+        (
+            {"kind": "burst", "rate": 1, "burst_rate": 11, "burst_for": "1s", "every": "10s", "duration": "60s"}
+            | {"timeout": "10s"},
+            (120, 120),
+            (60, 70),
+        ),
+        ({"kind": "burst", "spike": {"requests": 9, "within": "2s"}, "timeout": "10s"}, (9, 9), (2, 12)),
+        (
+            {"kind": "burst", "rate": 1, "spike": {"requests": 9, "within": "2s"}, "duration": "30s", "timeout": "10s"},
+            (39, 39),
+            (30, 40),
+        ),
+    ],
+)  # fmt: skip
+def test_requests_and_time_are_bounded_from_both_sides(
+    load: dict[str, Any], requests: tuple[float, float | None], time_s: tuple[float, float | None]
+) -> None:
+    """Where no bound is known there is none."""
+    one = LOAD.validate_python(load)
+    assert expected_requests(one) == Range(*requests)
+    assert expected_time_s(one) == Range(*time_s)
+
+
+def test_a_plan_is_the_sum_of_its_cells() -> None:
+    """Skipped cells use nothing."""
+    load = {"kind": "sustained", "rate": 2, "duration": "10s"}
+    block = {"engine": "simulated", "quantization": ["q8_0", "no-such-level"]}
+    found = estimate(expand(scenario_of(load, engines=[block], repetitions=3)))
+    assert (found.cells, found.skipped, found.trials) == (3, 3, 3)
+    assert found.requests == Range(60, 60)
+    assert found.tokens == Range(900, 900)
+
+
+def test_tokens_of_mixed_traffic_follow_the_weights() -> None:
+    """Each class counts by its share."""
+    classes = {"a": {"weight": 3}, "b": {"weight": 1, "workload": {"output_tokens": 45}}}
+    found = estimate(expand(scenario_of({"kind": "mixed", "rate": 1, "requests": 100}, classes=classes)))
+    assert found.tokens.low == pytest.approx(75 * 15 + 25 * 55)
+
+
+@pytest.mark.parametrize(
+    ("budget", "load", "sentence"),
+    [
+        (
+            {"requests": 50},
+            {"kind": "sustained", "rate": 2, "duration": "60s"},
+            "the plan needs about 120 requests, `budget` allows 50; shorten it or raise the budget",
+        ),
+        (
+            {"tokens": 100},
+            {"kind": "single_user", "requests": 10},
+            "the plan needs about 150 tokens, `budget` allows 100; shorten it or raise the budget",
+        ),
+        (
+            {"time": "1m"},
+            {"kind": "sustained", "rate": 2, "duration": "2m"},
+            "the plan needs about 120 seconds, `budget` allows 60; shorten it or raise the budget",
+        ),
+        (
+            {"requests": 50},
+            {"kind": "single_user", "duration": "9s"},
+            "`budget` allows 50 requests, but the plan has no bound; "
+            "give closed loads (`users`, `single_user`) `requests` instead of `duration`",
+        ),
+    ],
+)
+def test_a_plan_beyond_its_budget_is_refused(budget: dict[str, Any], load: dict[str, Any], sentence: str) -> None:
+    """Beforehand, with what to do about it; a consent does not help."""
+    scenario = scenario_of(load, budget=budget)
+    with pytest.raises(UsageError) as refusal:
+        check_budget(scenario, expand(scenario), consent=True)
+    assert str(refusal.value) == sentence
+
+
+def test_another_machine_is_loaded_only_with_a_budget_or_a_consent() -> None:
+    """Nobody loads a stranger's server by mistake."""
+    load = {"kind": "single_user", "requests": 1}
+    engines = [{"engine": "http", "url": "http://192.0.2.1:8000"}]
+    scenario = scenario_of(load, engines=engines)
+    planned = expand(scenario)
+    with pytest.raises(UsageError, match=r"http://192.0.2.1:8000 is not on this machine; add a `budget` such as"):
+        check_budget(scenario, planned, consent=False)
+    check_budget(scenario, planned, consent=True)
+    check_budget(scenario_of(load, engines=engines, budget={"requests": 5}), planned, consent=False)
+    check_budget(scenario_of(load), expand(scenario_of(load)), consent=False)
+
+
+@given(st.floats(0.1, 50), st.integers(1, 500), st.integers(0, 60))
+def test_open_loads_send_what_their_rate_says(rate: float, requests: int, warmup_s: int) -> None:
+    """Measured requests and those of the warm-up."""
+    load = {"kind": "sustained", "rate": rate, "requests": requests, "warmup": f"{warmup_s}s"}
+    assert expected_requests(LOAD.validate_python(load)).low == pytest.approx(requests + rate * warmup_s)

@@ -1,0 +1,251 @@
+"""From scenarios to cells and trials."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.base import ModelReference
+from harness.errors import UsageError
+from harness.matrix import Cell, Skip, expand, identity, is_loopback, needs_the_machine, slug, trial_seed
+from harness.scenario import Scenario
+
+LOAD = [{"kind": "single_user", "requests": 3}]
+
+
+def scenario_of(**keys: Any) -> Scenario:
+    """A scenario of the simulated engine, with some keys changed."""
+    return Scenario.model_validate({"engines": [{"engine": "simulated"}], "load": LOAD, **keys})
+
+
+def cells_of(scenario: Scenario, **keywords: Any) -> list[Cell]:
+    """Its cells, none of which may be skipped."""
+    planned = expand(scenario, **{"env": {}, **keywords})
+    assert [cell for cell in planned if isinstance(cell, Skip)] == []
+    return [cell for cell in planned if isinstance(cell, Cell)]
+
+
+def test_every_model_engine_level_and_variant_is_a_cell() -> None:
+    """The product, in the order of the file, with identifiers that sort and tell."""
+    engines = [
+        {"engine": "simulated", "quantization": ["q8_0", "q4_0"], "variants": {"a": {"ttft_ms": 1}, "b": {}}},
+        {"engine": "simulated"},
+    ]
+    found = [cell.id for cell in cells_of(scenario_of(model=["org/Big-1", "tiny"], engines=engines))]
+    assert found == [
+        "000-Big-1-simulated-q8_0-a",
+        "001-Big-1-simulated-q8_0-b",
+        "002-Big-1-simulated-q4_0-a",
+        "003-Big-1-simulated-q4_0-b",
+        "004-Big-1-simulated",
+        "005-tiny-simulated-q8_0-a",
+        "006-tiny-simulated-q8_0-b",
+        "007-tiny-simulated-q4_0-a",
+        "008-tiny-simulated-q4_0-b",
+        "009-tiny-simulated",
+    ]
+
+
+def test_repetitions_are_interleaved_unless_told_otherwise() -> None:
+    """The whole matrix again and again, or cell by cell."""
+    engines = [{"engine": "simulated", "quantization": ["q8_0", "q4_0"]}]
+    interleaved = cells_of(scenario_of(engines=engines, repetitions=2))
+    assert [(cell.level, cell.repetition) for cell in interleaved] == [
+        ("q8_0", 1),
+        ("q4_0", 1),
+        ("q8_0", 2),
+        ("q4_0", 2),
+    ]
+    blocks = cells_of(scenario_of(engines=engines, repetitions=2, order="blocks"))
+    assert [cell.id for cell in blocks] == [
+        "000-simulated-q8_0-r1", "001-simulated-q8_0-r2", "002-simulated-q4_0-r1", "003-simulated-q4_0-r2"
+    ]  # fmt: skip
+
+
+def test_options_of_a_variant_win() -> None:
+    """A variant's options are merged over the engine's."""
+    engines = [{"engine": "simulated", "options": {"a": 1, "b": 2}, "variants": {"v": {"b": 3, "c": None}}}]
+    (cell,) = cells_of(scenario_of(engines=engines))
+    assert cell.spec.options == {"a": 1, "b": 3, "c": None}
+
+
+def test_http_keys_become_options_and_secrets_stay_apart() -> None:
+    """Values come from the environment by name; a variant may replace the address by a command."""
+    block = {
+        "engine": "http", "url": "http://192.0.2.1:8000", "dialect": "openai-chat",
+        "ready": {"path": "/up", "timeout": "5s"}, "api_key_env": "KEY", "headers_env": {"X-T": "TENANT"},
+        "variants": {"there": {}, "here": {"command": "x {port}"}},
+    }  # fmt: skip
+    there, here = cells_of(scenario_of(engines=[block]), env={"KEY": "k", "TENANT": "t"})
+    assert there.spec.options == {
+        "url": "http://192.0.2.1:8000", "dialect": "openai-chat", "ready": {"path": "/up", "timeout_s": 5.0}
+    }  # fmt: skip
+    assert (there.spec.api_key, there.spec.headers) == ("k", {"X-T": "t"})
+    assert "url" not in here.spec.options
+    assert (there.scope, here.scope) == ("client", "server")
+    assert "'k'" not in repr(there)
+    assert "'t'" not in repr(there)
+
+
+def test_a_level_may_have_a_checkpoint_of_its_own() -> None:
+    """The cell keeps the name of the model, the engine gets the checkpoint."""
+    engines = [{"engine": "simulated", "quantization": [{"level": "q4_0", "model": "org/q4"}]}]
+    (cell,) = cells_of(scenario_of(model="org/big", engines=engines))
+    assert cell.model == "org/big"
+    assert cell.spec.model == ModelReference("org/q4")
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        (
+            {"engine": "simulated", "quantization": ["q4_00"]},
+            "simulated has no level `q4_00`; did you mean `q4_0`?",
+        ),
+        (
+            {"engine": "http", "url": "http://127.0.0.1:1", "quantization": ["q4"]},
+            "whoever starts the server decides its level, so `q4` would change nothing; "
+            "leave `quantization` out, or give each level a `model` of its own",
+        ),
+        (
+            {"engine": "http", "url": "http://127.0.0.1:1", "api_key_env": "MISSING"},
+            "the environment variable MISSING, which the scenario names, is not set",
+        ),
+    ],
+)
+def test_what_cannot_run_is_a_row_with_its_reason(block: dict[str, Any], reason: str) -> None:
+    """It keeps its number and name, and the others run."""
+    skip, cell = expand(scenario_of(engines=[block, {"engine": "simulated"}]), env={})
+    assert isinstance(skip, Skip)
+    assert skip.reason == reason
+    assert (skip.index, cell.index) == (0, 1)
+    assert isinstance(cell, Cell)
+
+
+def test_a_library_that_is_missing_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that cannot be imported is skipped."""
+    scenario = scenario_of()
+    monkeypatch.setitem(__import__("engines").BUILT_IN, "simulated", "no_such_library_here:Engine")
+    (skip,) = expand(scenario)
+    assert isinstance(skip, Skip)
+    assert "needs a library that cannot be imported" in skip.reason
+
+
+def test_plans_are_the_same_for_every_engine_level_and_variant() -> None:
+    """Seeds depend on the scenario's seed, the load and the repetition alone."""
+    engines = [{"engine": "simulated", "quantization": ["q8_0", "q4_0"], "variants": {"a": {}, "b": {}}}]
+    load = [*LOAD, {"kind": "sustained", "rate": 1, "requests": 5}]
+    cells = cells_of(scenario_of(engines=engines, load=load, repetitions=2, seed=7))
+    for cell in cells:
+        assert [plan.seed for plan in cell.trials] == [trial_seed(7, index, cell.repetition) for index in (0, 1)]
+    assert len({plan.seed for cell in cells for plan in cell.trials}) == 4
+    assert all(0 <= plan.seed < 2**63 for cell in cells for plan in cell.trials)
+
+
+def test_trials_have_names_that_tell_them_apart() -> None:
+    """Own names, kinds, and the value that differs."""
+    load = [
+        {"kind": "single_user", "requests": 1},
+        {"kind": "sustained", "rate": 0.5, "requests": 1},
+        {"kind": "sustained", "users": 8, "requests": 1},
+        {"kind": "sustained", "users": 8, "requests": 2},
+        {"kind": "burst", "name": "Big/spike", "spike": {"requests": 3, "within": "0s"}},
+    ]
+    (cell,) = cells_of(scenario_of(load=load))
+    assert [plan.id for plan in cell.trials] == [
+        "000-single_user", "001-sustained-rate-0.5", "002-sustained-users-8", "003-sustained-users-8-2", "004-Big-spike"
+    ]  # fmt: skip
+
+
+def test_limits_and_slos_are_those_of_the_trial() -> None:
+    """The most specific wins: class over load over scenario; classes are for mixed loads only."""
+    scenario = scenario_of(
+        workload={"prompt_tokens": 10, "output_tokens": 20},
+        classes={"chat": {"workload": {"output_tokens": 5}, "slo": {"ttft": "100ms"}}},
+        load=[
+            {"kind": "mixed", "rate": 1, "requests": 5, "slo": {"tpot": "10ms"}, "limits": ["error_rate <= 0.5"]},
+            *LOAD,
+        ],
+        slo={"ttft": "500ms", "tpot": "50ms"},
+        limits=["error_rate <= 0.01", "load_s <= 30"],
+    )
+    mixed, single = cells_of(scenario)[0].trials
+    chat = mixed.classes["chat"]
+    assert chat.workload is not None
+    assert chat.slo is not None
+    assert (chat.workload.prompt_tokens.quantile(0.5), chat.workload.output_tokens.quantile(0.5)) == (10, 5)
+    assert (chat.slo.ttft_ms, chat.slo.tpot_ms) == (100.0, 10.0)
+    assert (mixed.slo.ttft_ms, mixed.slo.tpot_ms) == (500.0, 10.0)
+    assert mixed.limits == ("load_s <= 30", "error_rate <= 0.5")
+    assert (single.classes, single.limits) == ({}, ("error_rate <= 0.01", "load_s <= 30"))
+
+
+def test_an_engine_may_have_loads_of_its_own() -> None:
+    """They replace the scenario's for this engine."""
+    own = [{"kind": "sustained", "users": 32, "requests": 100}]
+    first, second = cells_of(scenario_of(engines=[{"engine": "simulated", "load": own}, {"engine": "simulated"}]))
+    assert [plan.name for plan in first.trials] == ["sustained"]
+    assert [plan.name for plan in second.trials] == ["single_user"]
+
+
+def test_some_cells_can_be_chosen() -> None:
+    """Numbers stay those of the whole matrix; what fits nothing is told."""
+    scenario = scenario_of(engines=[{"engine": "simulated", "quantization": ["q8_0", "q4_0", "q4_k_m"]}])
+    assert [cell.index for cell in expand(scenario, only={"quantization": "q4_*", "engine": "simulated"})] == [1, 2]
+    with pytest.raises(UsageError, match=r"no cell fits quantization=f16; there are 000-simulated-q8_0, 001"):
+        expand(scenario, only={"quantization": "f16"})
+    with pytest.raises(UsageError, match=r"cells cannot be chosen by `quantisation`; did you mean `quantization`\?"):
+        expand(scenario, only={"quantisation": "f16"})
+
+
+def test_the_identity_changes_with_what_is_measured_and_with_nothing_else() -> None:
+    """Names, limits and slos decide nothing about the measurement; options, load, seed, repetition and weights do."""
+    (cell,) = cells_of(scenario_of(model="tiny"))
+    plan = cell.trials[0]
+    same = identity(cell, plan)
+    assert len(same) == 64
+    relabelled = replace(plan, name="other", limits=("error_rate <= 0",), id="x", index=5)
+    assert identity(replace(cell, index=9, id="y"), relabelled) == same
+    others = [
+        identity(cell, plan, "hash of the weights"),
+        identity(replace(cell, repetition=2), plan),
+        identity(replace(cell, level="q4_0"), plan),
+        identity(replace(cell, spec=replace(cell.spec, options={"a": 1})), plan),
+        identity(cell, replace(plan, seed=plan.seed + 1)),
+        identity(cell, replace(plan, load=plan.load.model_copy(update={"requests": 4}))),
+        identity(cell, replace(plan, workload=plan.workload.model_copy(update={"stream": False}))),
+    ]
+    assert len({same, *others}) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("http://127.0.0.1:8", True),
+        ("http://localhost", True),
+        ("http://[::1]:8", True),
+        ("http://10.0.0.1", False),
+        ("https://x.example", False),
+    ],
+)
+def test_this_machine_is_known_by_its_address(url: str, here: bool) -> None:
+    """Loopback addresses and names are this machine."""
+    assert is_loopback(url) is here
+
+
+def test_only_what_runs_here_needs_the_machine() -> None:
+    """The simulated engine and servers elsewhere do not disturb another run."""
+    assert not needs_the_machine(scenario_of())
+    assert not needs_the_machine(scenario_of(engines=[{"engine": "http", "url": "http://192.0.2.1"}]))
+    assert needs_the_machine(scenario_of(engines=[{"engine": "http", "url": "http://127.0.0.1:1"}]))
+    assert needs_the_machine(scenario_of(model="tiny", engines=[{"engine": "llama-server"}]))
+
+
+def test_slugs_are_names_of_folders(tmp_path: Path) -> None:
+    """Whatever a name is, a folder can be made of it inside another one."""
+    for text in ("a/b", "..", "y z", "q4_k_m"):
+        (tmp_path / slug(text)).mkdir()
+    assert slug("Llama 3.1/8B") == "Llama-3.1-8B"

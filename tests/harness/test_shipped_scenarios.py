@@ -1,0 +1,73 @@
+"""The scenario files that come with the harness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+from ruamel.yaml import YAML
+
+from harness.errors import UsageError
+from harness.estimate import estimate
+from harness.matrix import Cell, expand
+from harness.reference import json_schema
+from harness.scenario import load
+from harness.templates import EDITOR_LINE, init_template, list_scenarios, shipped_path
+
+NAMES = sorted(list_scenarios())
+
+
+def test_the_shipped_scenarios_are_these() -> None:
+    """Each with a description for `harness list`."""
+    assert NAMES == [
+        "burst", "load_test", "mixed", "quantization_sweep", "quickstart", "single_user", "sustained", "targets"
+    ]  # fmt: skip
+    assert all(list_scenarios().values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_loads_expands_and_ends_within_minutes(name: str) -> None:
+    """Nothing is skipped, and open loads are sized for a small machine."""
+    planned = expand(load(shipped_path(name), env={}))
+    assert all(isinstance(cell, Cell) for cell in planned)
+    assert estimate(planned).time_s.low <= 180
+    assert estimate(planned).requests.low <= 400
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_fits_the_schema_and_tells_editors_where_it_is(name: str) -> None:
+    """An editor that knows the schema shows no complaints."""
+    text = shipped_path(name).read_text(encoding="utf-8")
+    assert text.startswith(EDITOR_LINE)
+    jsonschema.Draft202012Validator(json_schema()).validate(YAML(typ="safe").load(text))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_a_template_that_stands_alone(name: str, tmp_path: Path) -> None:
+    """A copy works in any folder."""
+    copy = tmp_path / "mine.yaml"
+    copy.write_text(init_template(name), encoding="utf-8")
+    assert "schema.json" not in copy.read_text(encoding="utf-8")
+    assert load(copy, env={}).load == load(shipped_path(name), env={}).load
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_can_measure_another_server_by_its_engine_block_alone(name: str, tmp_path: Path) -> None:
+    """As their comments promise."""
+    copy = tmp_path / "mine.yaml"
+    copy.write_text(init_template(name), encoding="utf-8")
+    scenario = load(copy, sets=["engines=[{engine: http, url: http://127.0.0.1:8000}]"], env={})
+    assert [type(cell) for cell in expand(scenario)] == [Cell]
+
+
+def test_quickstart_takes_about_a_minute() -> None:
+    """Two cells whose open load takes 23 seconds each, and a few short requests."""
+    found = estimate(expand(load(shipped_path("quickstart"), env={})))
+    assert (found.cells, found.trials, found.time_s.low) == (2, 4, 46)
+
+
+def test_an_unknown_template_names_the_nearest() -> None:
+    """A slip of the keyboard is told."""
+    with pytest.raises(UsageError, match=r"there is no shipped scenario 'quikstart'; did you mean `quickstart`\?"):
+        init_template("quikstart")

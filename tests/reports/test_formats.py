@@ -1,0 +1,94 @@
+"""Every format, whole: what a reader gets for a known run."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import reports
+from reports import ReportData, html, junit, markdown, summaries, terminal
+
+
+def test_markdown_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -> None:
+    """The report for a pull request."""
+    golden("report.md", markdown.render(full))
+
+
+def test_junit_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -> None:
+    """The test cases for a CI system."""
+    golden("junit.xml", junit.render(full))
+
+
+def test_csv_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -> None:
+    """The tidy numbers, of one trial."""
+    lines = summaries.as_csv(full).splitlines(keepends=True)
+    golden("summary.csv", lines[0] + "".join(line for line in lines if ",f16,,sustained,all,pooled," in line))
+
+
+def test_json_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -> None:
+    """The nested numbers: everything but the results in full, and one metric of them."""
+    document = json.loads(summaries.as_json(full))
+    document["results"] = [
+        result | {"classes": {"all": {"ttft_ms": result["classes"]["all"]["ttft_ms"]}}}
+        for result in document["results"]
+    ]
+    golden("summary.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def test_html_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -> None:
+    """The page without its pictures and its style."""
+    page = re.sub(r"<svg.*?</svg>", "<svg/>", html.render(full), flags=re.DOTALL)
+    golden("report.html", re.sub(r"<style>.*?</style>", "<style/>", page, flags=re.DOTALL))
+
+
+def test_terminal_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -> None:
+    """Without a terminal the summary is plain text."""
+    out = io.StringIO()
+    terminal.show(full, Console(file=out, width=140))
+    golden("terminal.txt", "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines()))
+    assert "\x1b" not in out.getvalue()
+
+
+def test_everything_is_written(full: ReportData, tmp_path: Path) -> None:
+    """All formats by default, each in its file; the same again over them."""
+    first = reports.write(full, tmp_path / "out")
+    assert {file.name for file in first} >= {"report.html", "report.md", "junit.xml", "summary.csv", "summary.json"}
+    texts = [file.read_bytes() for file in first]
+    assert [file.read_bytes() for file in reports.write(full, tmp_path / "out")] == texts
+
+
+def test_an_unknown_format_is_refused(full: ReportData, tmp_path: Path) -> None:
+    """The message names the formats there are."""
+    with pytest.raises(ValueError, match="known are html"):
+        reports.write(full, tmp_path, ["pdf"])
+
+
+def test_csv_reads_back(full: ReportData) -> None:
+    """What was written is what was known."""
+    back = pd.read_csv(io.StringIO(summaries.as_csv(full)), keep_default_na=False, na_values={"value": "", "low": ""})
+    assert len(back) == len(full.summary)
+    assert back["metric"].tolist() == full.summary["metric"].tolist()
+    assert back["value"].fillna(-1).to_numpy() == pytest.approx(full.summary["value"].fillna(-1).to_numpy(), rel=1e-8)
+
+
+def test_junit_counts(full: ReportData) -> None:
+    """Failed cells are errors, skipped ones skipped, broken limits failures."""
+    suite = ET.fromstring(junit.render(full).split("\n", 1)[1])
+    assert suite.attrib == {"name": "choose", "tests": "14", "failures": "7", "errors": "1", "skipped": "1"}
+
+
+@pytest.mark.parametrize("render", [markdown.render, html.render, junit.render, summaries.as_csv, summaries.as_json])
+def test_a_run_in_which_nothing_ran_has_a_report(full: ReportData, render: Callable[[ReportData], str]) -> None:
+    """Every cell skipped: the reasons are shown, nothing else."""
+    cells = [cell for cell in full.manifest["cells"] if cell["status"] == "skipped"]
+    empty = ReportData("nothing", full.manifest | {"cells": cells}, full.summary.iloc[:0], definitions=full.definitions)
+    text = render(empty)
+    assert "simulated has no level q2" in text or render is summaries.as_csv or render is summaries.as_json

@@ -1,0 +1,122 @@
+"""The commands beside `run`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import harness, scenario
+
+from harness import __version__
+
+
+def test_version(tmp_path: Path) -> None:
+    """`--version` prints the version and nothing else."""
+    assert harness("--version", cwd=tmp_path).out == f"{__version__}\n"
+
+
+def test_a_slip_in_a_command_is_exit_2_with_a_suggestion(tmp_path: Path) -> None:
+    """An unknown command names the near one."""
+    ended = harness("rum", cwd=tmp_path)
+    assert (ended.code, "run" in ended.err) == (2, True)
+
+
+def test_init_writes_a_scenario_that_validates(tmp_path: Path) -> None:
+    """`init` writes a shipped scenario under a new name, `validate` finds nothing wrong, and nothing is overwritten."""
+    assert harness("init", "--template", "burst", "--out", "mine.yaml", cwd=tmp_path).code == 0
+    assert harness("validate", "mine.yaml", cwd=tmp_path).out == "mine.yaml: fine\n"
+    again = harness("init", "--out", "mine.yaml", cwd=tmp_path)
+    assert (again.code, "exists" in again.err) == (2, True)
+    assert harness("init", "--template", "brust", cwd=tmp_path).code == 2
+
+
+def test_validate_tells_all_problems_of_all_files(tmp_path: Path) -> None:
+    """Every problem has its place; good files are said to be fine."""
+    (tmp_path / "bad.yaml").write_text("engines: [{engine: simulatd}]\nload:\n  - {kind: single_user, requets: 3}\n")
+    good = scenario(tmp_path)
+    ended = harness("validate", "bad.yaml", str(good), cwd=tmp_path)
+    assert ended.code == 2
+    assert "bad.yaml:1:20" in ended.err
+    assert "bad.yaml:3:" in ended.err
+    assert "simulated" in ended.err
+    assert "requests" in ended.err
+    assert f"{good}: fine" in ended.out
+
+
+@pytest.mark.parametrize("what", ["scenarios", "engines", "models"])
+def test_lists(tmp_path: Path, what: str) -> None:
+    """Each list names what comes with the harness."""
+    ended = harness("list", what, cwd=tmp_path)
+    assert ended.code == 0
+    assert {"scenarios": "quickstart", "engines": "llama-server", "models": "tiny"}[what] in ended.out
+
+
+def test_an_unknown_list_says_which_there_are(tmp_path: Path) -> None:
+    """The sentence shows what to write."""
+    ended = harness("list", "planets", cwd=tmp_path)
+    assert (ended.code, "scenarios|engines|models" in ended.err) == (2, True)
+
+
+def test_a_dry_run_shows_the_plan_and_stores_nothing(tmp_path: Path) -> None:
+    """Cells, trials, requests, tokens, time, disk and what will be skipped and why, without a run."""
+    path = scenario(tmp_path, engines=[{"engine": "simulated", "quantization": ["q4_0", "iq9_xl"]}])
+    ended = harness("run", str(path), "--dry-run", cwd=tmp_path)
+    assert ended.code == 0
+    for words in ("simulated-q4_0", "skipped: simulated has no level `iq9_xl`", "requests   about 20", "disk", "time"):
+        assert words in ended.out
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_data_goes_to_standard_output_and_the_rest_elsewhere(tmp_path: Path) -> None:
+    """`--json --quiet` prints one JSON document and says nothing else; the run is in runs/."""
+    ended = harness("run", str(scenario(tmp_path)), "--json", "--quiet", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    assert json.loads(ended.out)["exit_code"] == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
+    """Without a terminal there are no colours and no moving lines, and progress is on standard error."""
+    ended = harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert "\x1b" not in ended.out + ended.err
+    assert "TTFT" in ended.out
+    assert "simulated" in ended.err
+
+
+def test_reports_are_made_again_from_the_stored_run(tmp_path: Path) -> None:
+    """`report` writes the same files, byte for byte, in the formats asked for, wherever asked."""
+    harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path)
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("summary.csv", "report.md", "summary.json")}
+    ended = harness("report", "run", "--format", "csv,md", "--format", "json", "--out", "again", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert {path.name for path in (tmp_path / "again").iterdir()} == set(before)
+    assert {name: (tmp_path / "again" / name).read_bytes() for name in before} == before
+
+
+def test_a_format_that_does_not_exist_lists_those_that_do(tmp_path: Path) -> None:
+    """It is refused before anything runs."""
+    ended = harness("run", str(scenario(tmp_path)), "--format", "pdf", cwd=tmp_path)
+    assert (ended.code, "html, md, csv" in ended.err) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_labels_and_sets_reach_the_manifest(tmp_path: Path) -> None:
+    """`--label` and `--set` change what is run and are stored; the command to repeat it is stored too."""
+    arguments = ("--label", "commit=abc", "--set", "load.0.requests=2", "--out", "run")
+    assert harness("run", str(scenario(tmp_path)), *arguments, cwd=tmp_path).code in (0, 4)
+    stored = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert stored["labels"] == {"commit": "abc"}
+    assert stored["cells"][0]["trials"][0]["planned"]["measure"] == 2
+    assert "--set load.0.requests=2" in stored["command"]
+
+
+def test_only_some_cells(tmp_path: Path) -> None:
+    """`--only` keeps what fits; what fits nothing is refused with what there is."""
+    path = scenario(tmp_path, engines=[{"engine": "simulated", "quantization": ["q4_0", "q8_0"]}])
+    ended = harness("run", str(path), "--only", "engine=simulated,quantization=q8_0", "--dry-run", cwd=tmp_path)
+    assert ("q8_0" in ended.out, "q4_0" in ended.out) == (True, False)
+    refused = harness("run", str(path), "--only", "quantization=q7_0", "--dry-run", cwd=tmp_path)
+    assert (refused.code, "q8_0" in refused.err) == (2, True)
