@@ -221,10 +221,10 @@ class ServerProcess:
 
     async def _run_stop_command(self, command: str) -> None:
         """Run it for its effect; a failure goes to the log, for the thing to be stopped may be gone already."""
-        arguments = [self._filled(part) for part in shlex.split(command)]
         log = self._open_log()
         outcome = ""
         try:
+            arguments = [self._filled(part) for part in shlex.split(command)]
             process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT if log else None
             )
@@ -233,8 +233,8 @@ class ServerProcess:
                 outcome = f"was killed after {STOP_COMMAND_LIMIT_S:g} s"
             if (code := process.wait()) != 0:
                 outcome = outcome or f"ended with exit code {code}"
-        except OSError as error:
-            outcome = f"cannot be run: {error.strerror}"
+        except (OSError, ValueError) as error:
+            outcome = f"cannot be run: {error}"
         finally:
             if log:
                 if outcome:

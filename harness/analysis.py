@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -278,4 +278,5 @@ def _reading(name: str, values: Sequence[float]) -> Estimate:
     """Peaks: the largest. Times of starts: the mean over the starts."""
     if name in PEAKS and values:
         return Estimate(max(values), n=len(values))
-    return stats.t_interval(values)
+    found = stats.t_interval(values)
+    return replace(found, low=max(0.0, found.low)) if found.low < 0 else found

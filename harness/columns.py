@@ -163,7 +163,12 @@ def _texts(series: pd.Series[Any]) -> NDArray[np.object_]:
 
 def _flat(series: pd.Series[Any]) -> tuple[Floats, Ints]:
     """All list elements of a column behind each other, and how many each row has."""
-    lists = [() if item is None or isinstance(item, float) else item for item in series.array]
-    sizes: Ints = np.fromiter((len(item) for item in lists), dtype=np.int64, count=len(lists))
-    filled = [np.asarray(item, dtype=np.float64) for item in lists if len(item)]
-    return (np.concatenate(filled) if filled else np.empty(0)), sizes
+    rows = series.tolist()
+    present = [row for row in rows if row is not None and not isinstance(row, float)]
+    sizes: Ints = np.fromiter((len(row) for row in present), dtype=np.int64, count=len(present))
+    if len(present) < len(rows):
+        kept = np.array([row is not None and not isinstance(row, float) for row in rows], dtype=np.bool_)
+        every = np.zeros(len(rows), dtype=np.int64)
+        every[kept] = sizes
+        sizes = every
+    return (np.concatenate(present).astype(np.float64) if present else np.empty(0)), sizes

@@ -53,11 +53,13 @@ def facts_of(cell: dict[str, Any], trial: dict[str, Any], records: pd.DataFrame)
 def errors_of(records: pd.DataFrame) -> list[dict[str, Any]]:
     """The kinds of failure, the most frequent first: status, http_status, requests, first_s, last_s, example, ended.
 
-    Texts that differ only in numbers are one kind. Times are offsets from T0 of the moment a request failed. ended: no
-    request that fell due after the first failure succeeded.
+    Load that went on after the window and was cut off is no error. Texts that differ only in numbers are one kind.
+    Times are offsets from T0 of the moment a request failed. ended: no request that fell due after the first failure
+    succeeded.
     """
     status = records["status"].astype(object)
-    failed = records[~status.isin([*_NOT_ERRORS])]
+    cut_off = (status == Status.UNFINISHED) & (records["phase"].astype(object) == Phase.COOLDOWN)
+    failed = records[~status.isin([*_NOT_ERRORS]) & ~cut_off]
     if not len(failed):
         return []
     ended = failed["done_ns"].fillna(failed["due_ns"]).astype("float64") / NS_PER_S

@@ -16,7 +16,7 @@ from harness.rates import NS_PER_S, Window, output_tokens_in, window_of
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_POINTS = 1500
+MAX_POINTS = 600
 CURVE_POINTS = 200
 MAX_BINS = 240
 CURVES = ("ttft_ms", "e2e_ms")

@@ -24,6 +24,7 @@ MAX_CENSORED_SHARE_FOR_MEAN = 0.001
 MIN_RUNS_FOR_SPREAD = 3
 SPREAD_FACTOR = 1.5
 MAX_BATCHES = 30
+DIRECT_PAIRS = 16
 
 
 class Bound(StrEnum):
@@ -87,11 +88,26 @@ def autocorrelation_time(series: Floats) -> float:
     variance = float(centred @ centred) / n
     if variance <= 1e-15 * max(1.0, float(np.abs(series).max()) ** 2):
         return 1.0
+    total = 0.0
+    for pair in range(min(DIRECT_PAIRS, n // 2)):
+        step = (_product(centred, 2 * pair) + _product(centred, 2 * pair + 1)) / (n * variance)
+        if step <= 0:
+            return max(1.0, 2 * total - 1)
+        total += step
+    return _autocorrelation_time_by_fft(centred)
+
+
+def _product(centred: Floats, lag: int) -> float:
+    return float(centred[: len(centred) - lag] @ centred[lag:])
+
+
+def _autocorrelation_time_by_fft(centred: Floats) -> float:
+    """The same for a long memory: all lags at once."""
+    n = len(centred)
     size = 1 << (2 * n - 1).bit_length()
     spectrum = np.fft.rfft(centred, size)
-    covariance = np.fft.irfft(spectrum * np.conj(spectrum), size)[:n] / n
-    rho = covariance / covariance[0]
-    pairs = rho[: n - n % 2].reshape(-1, 2).sum(axis=1)
+    covariance = np.fft.irfft(spectrum * np.conj(spectrum), size)[:n]
+    pairs = (covariance / covariance[0])[: n - n % 2].reshape(-1, 2).sum(axis=1)
     negative = np.flatnonzero(pairs <= 0)
     end = int(negative[0]) if len(negative) else len(pairs)
     return max(1.0, float(2 * pairs[:end].sum() - 1))

@@ -36,6 +36,7 @@ class Timing:
     users: int
     window: Window
     continues: bool
+    measured: int | None = None
     due_ns: Int64 | None = None
     phases: NDArray[np.int8] | None = None
 
@@ -51,14 +52,16 @@ def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
     window = Window(start_ns, None if duration_ns is None else start_ns + duration_ns)
     users = getattr(load, "users", None)
     if users is not None:
-        return Timing(Loop.CLOSED, load.requests, users, window, continues=duration_ns is not None)
+        # How many requests fall into a warm-up, only the replies can tell: then the rows have no end.
+        count = load.requests if start_ns == 0 else None
+        return Timing(Loop.CLOSED, count, users, window, duration_ns is not None, measured=load.requests)
     end_ns = None if window.end_ns is None else window.end_ns + _ns(load.timeout_s if timeout_s is None else timeout_s)
     due_ns = np.concatenate([_warmup(load, seed, start_ns), _measured(load, seed, start_ns, end_ns)])
     phases = np.full(len(due_ns), _MEASURE, dtype=np.int8)
     phases[due_ns < start_ns] = _WARMUP
     if window.end_ns is not None:
         phases[due_ns >= window.end_ns] = _COOLDOWN
-    return Timing(Loop.OPEN, len(due_ns), 0, window, duration_ns is not None, due_ns, phases)
+    return Timing(Loop.OPEN, len(due_ns), 0, window, duration_ns is not None, due_ns=due_ns, phases=phases)
 
 
 def _warmup(load: Any, seed: int, start_ns: int) -> Int64:

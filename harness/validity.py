@@ -12,13 +12,16 @@ import numpy as np
 
 from harness import stats
 from harness.columns import Columns, measured
-from harness.latencies import observe
+from harness.latencies import Observations, observe
 from harness.limits import parse_limit
 from harness.rates import shares
 from harness.records import Clock, Phase, Status, TokenSource
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+Observed = dict[str, Observations]
 
 
 class Level(StrEnum):
@@ -88,8 +91,9 @@ def judge(trial: dict[str, Any], records: pd.DataFrame, client: dict[str, Any] |
     own = client or {}
     reasons = [*_ended(trial), *_complete(trial, records, columns)]
     if len(rows):
-        reasons += [*_on_time(rows), *_client(own, records), *_errors(trial, rows)]
-        reasons += [*_enough(rows), *_tokens(rows, records), *_steady(rows)]
+        observed = observe(rows)
+        reasons += [*_on_time(observed), *_client(own, records), *_errors(trial, rows)]
+        reasons += [*_enough(observed), *_tokens(rows, records), *_steady(observed)]
     return Validity(_worst(reasons), tuple(sorted(reasons, key=lambda r: r.level is not Level.INVALID)))
 
 
@@ -132,9 +136,8 @@ def _complete(trial: dict[str, Any], records: pd.DataFrame, columns: Columns) ->
         yield Reason("nothing_measured", Level.INVALID, "No request fell due in the measuring window.", advice)
 
 
-def _on_time(rows: Columns) -> Iterator[Reason]:
+def _on_time(observed: Observed) -> Iterator[Reason]:
     """Whether the client itself was the bottleneck: its lag in proportion to what it measures."""
-    observed = observe(rows)
     lag = observed["send_lag_ms"].values
     name = "ttft_ms" if len(observed["ttft_ms"].values) else "e2e_ms"
     latency = observed[name].values
@@ -200,9 +203,8 @@ def _errors(trial: dict[str, Any], rows: Columns) -> Iterator[Reason]:
     yield Reason("errors", level, sentence, advice)
 
 
-def _enough(rows: Columns) -> Iterator[Reason]:
+def _enough(observed: Observed) -> Iterator[Reason]:
     """Too few requests for a quantile is never invalid: it is printed as a bound."""
-    observed = observe(rows)
     worth: dict[str, tuple[float, int]] = {}
     needed = stats.floor_two_sided(HEADLINE_QUANTILE)
     for name in ("ttft_ms", "e2e_ms"):
@@ -236,9 +238,9 @@ def _tokens(rows: Columns, records: pd.DataFrame) -> Iterator[Reason]:
         yield Reason("tokens_are_chunks", Level.WARN, sentence, "Switch on usage in the server's replies.")
 
 
-def _steady(rows: Columns) -> Iterator[Reason]:
+def _steady(observed: Observed) -> Iterator[Reason]:
     """A trend over the window: Kendall's tau over batch means of the end-to-end time."""
-    values = observe(rows)["e2e_ms"].values
+    values = observed["e2e_ms"].values
     values = values[np.isfinite(values)]
     size = len(values) // DRIFT_BATCHES
     if size < 5:

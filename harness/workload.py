@@ -54,7 +54,8 @@ class Schedule:
     """All requests of a trial. Immutable; row(i) and request(i) depend on nothing but the plan and i.
 
     loop: open or closed.   users: of a closed loop, 0 in an open one.
-    count: rows in the plan; None: a closed loop limited by duration, whose rows have no end.
+    count: rows in the plan; None: a closed loop whose rows have no end, for its length depends on the replies.
+    measured: closed loops limited by requests: how many are measured, after as many in the warm-up as fall due there.
     window: where requests are measured.   continues: load goes on as cooldown until the measured requests have ended.
     due_ns, phases: of an open loop, one element a row, due times in order; phases index into PHASES.
     plan_hash: SHA-256 of everything that determines the requests and their times.
@@ -67,6 +68,7 @@ class Schedule:
         self.users = timing.users
         self.window = timing.window
         self.continues = timing.continues
+        self.measured = timing.measured
         self.due_ns = timing.due_ns
         self.phases = timing.phases
         self._traffic = traffic.materialised(timing.count)
@@ -180,6 +182,7 @@ def _plan_hash(timing: Timing, traffic: Traffic) -> str:
         "users": timing.users,
         "window_ns": [timing.window.start_ns, timing.window.end_ns],
         "continues": timing.continues,
+        "measured": timing.measured,
         "traffic": traffic.description(),
     }
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())

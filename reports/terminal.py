@@ -11,14 +11,19 @@ from reports import markdown, tables
 from reports.data import ReportData
 from reports.tables import Cell, Table
 
+WIDE = 120
 STYLES = {"good": "green", "bad": "bold red", "doubtful": "yellow", "": ""}
 
 
 def show(data: ReportData, console: Console) -> None:
     """Print results, limits, what is missing and what to do, and the verdict last, where it stays in view."""
-    for table in (tables.headline(data), tables.limits(data), tables.not_run(data), tables.errors(data)):
+    results = tables.headline(data)
+    if console.width < WIDE:
+        _print_stacked(console, results)
+    else:
+        _print(console, results)
+    for table in (tables.limits(data), tables.not_run(data), tables.errors(data), tables.reasons(data)):
         _print(console, table)
-    _print(console, tables.reasons(data))
     console.print(Text(markdown.headline(data).strip().replace("**", ""), style="bold"))
 
 
@@ -31,6 +36,20 @@ def _print(console: Console, table: Table) -> None:
     for row in table.rows:
         shown.add_row(*(_text(cell) for cell in row))
     console.print(shown)
+    _print_notes(console, table)
+
+
+def _print_stacked(console: Console, table: Table) -> None:
+    """For narrow terminals: a paragraph for each row instead of columns of three letters."""
+    for row in table.rows:
+        place = [text for text in map(_text, row[: table.texts]) if text.plain]
+        console.print(Text(", ").join(place), style="bold")
+        values = zip(table.head[table.texts :], row[table.texts :], strict=True)
+        console.print(Text("  ") + Text(" · ").join(Text(f"{name} ") + _text(cell) for name, cell in values))
+    _print_notes(console, table)
+
+
+def _print_notes(console: Console, table: Table) -> None:
     for number, note in enumerate(table.notes, 1):
         console.print(Text(f"({number}) {note}"))
 

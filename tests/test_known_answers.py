@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from fractions import Fraction
 from typing import Any
 
@@ -91,6 +92,14 @@ def test_a_closed_loop_obeys_its_law() -> None:
     assert completed == pytest.approx(4.0, rel=0.005)
     assert busy_ns / end == pytest.approx(4.0, rel=0.005)
     assert busy_ns / end == pytest.approx(completed * 1.0, rel=0.001)  # Little's law, one second in flight each
+
+
+def test_a_warm_up_leaves_as_many_measured_requests_as_were_asked_for() -> None:
+    """Three users, one second a reply, 5 s of warm-up: 15 warm-up requests, then exactly the 10 to be measured."""
+    schedule = exact_schedule(1, kind="sustained", users=3, requests=10, warmup="5s")
+    records = driven(schedule, ttft_ms=1000, tpot_ms=0)
+    assert Counter(record.phase for record in records) == {Phase.WARMUP: 15, Phase.MEASURE: 10}
+    assert schedule.count is None
 
 
 def test_tokens_are_counted_when_they_come() -> None:

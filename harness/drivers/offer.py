@@ -40,6 +40,7 @@ class Offer:
         self._next = 0
         self._end = 0
         self._must_end = 0
+        self._measured_left = schedule.measured
         self._waiting: list[tuple[int, int]] = []
         if self._open:
             self._plan_open()
@@ -135,6 +136,10 @@ class Offer:
                 yield Due(row, due_ns, row.phase or self._phase(due_ns))
 
     def _wait(self, due_ns: int, request: int) -> None:
+        if self._measured_left is not None and self._phase(due_ns) == Phase.MEASURE:
+            if self._measured_left == 0:
+                return
+            self._measured_left -= 1
         heapq.heappush(self._waiting, (due_ns, request))
         self._counting_pending += self._counts(due_ns)
 

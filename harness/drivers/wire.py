@@ -128,27 +128,37 @@ class ResponseReader:
 
     # What httptools calls:
 
+    def on_message_begin(self) -> None:
+        """A response begins; one after the end answers no request of ours."""
+        if self.complete:
+            self.reusable = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if not self.complete:
+            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """The head has ended; interim responses (1xx) are not it."""
         assert self._parser is not None
-        self.status = self._parser.get_status_code()
-        if self.status >= 200 and self.headers_read is None:
-            self.headers_read = len(self.bodies)
+        if not self.complete:
+            self.status = self._parser.get_status_code()
+            if self.status >= 200:
+                self.headers_read = len(self.bodies)
 
     def on_body(self, body: bytes) -> None:
         """Part of the body."""
-        self._parts.append(body)
+        if not self.complete:
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
         """The response, or an interim one, has ended."""
         assert self._parser is not None
+        if self.complete:
+            return
         if self.status < 200:
             self.headers.clear()
-        elif not self.complete:
+        else:
             self.complete = True
             self.reusable = self._parser.should_keep_alive()
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -200,6 +205,41 @@ def test_start_takes_its_time_and_can_fail() -> None:
         return now_ns()
 
     assert virtually(body) >= 5_000 * MS_NS
+
+
+def test_memory_is_held_from_start_to_stop() -> None:
+    """The process grows by what was asked for, and shrinks again."""
+
+    async def body() -> tuple[int, int, int]:
+        process, engine = psutil.Process(), engine_with(memory_bytes=256_000_000)
+        before = process.memory_info().rss
+        await engine.start()
+        held = process.memory_info().rss
+        await engine.stop()
+        return before, held, process.memory_info().rss
+
+    before, held, after = virtually(body)
+    assert held - before == pytest.approx(256_000_000, rel=0.2)
+    assert after - before < 100_000_000
+
+
+def test_a_crash_ends_the_process() -> None:
+    """crash_after_requests aborts as native code does: SIGABRT, no Python cleanup."""
+    program = """
+import asyncio
+from engines.base import EngineSpec, Request, collect
+from engines.simulated import SimulatedEngine
+async def main():
+    engine = SimulatedEngine(EngineSpec("simulated", options={"crash_after_requests": 1, "ttft_ms": 0}))
+    await engine.start()
+    print(len(await collect(engine.generate(Request("x", 1)))), flush=True)
+    await collect(engine.generate(Request("x", 1)))
+asyncio.run(main())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (-signal.SIGABRT, "3\n")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from harness.analysis import summarise
 from harness.errors import ExitCode
+from harness.facts import errors_of
 from harness.gate import Group, Outcome, Verdict, exit_code, extra_statistics, judge, judge_all
 from harness.limits import parse_limit
 from harness.results import derive
@@ -162,3 +163,10 @@ def test_extra_statistics_are_those_of_the_limits() -> None:
     """Only what has a distribution needs a statistic."""
     assert extra_statistics(["ttft_ms_service p99.9 <= 1", "error_rate <= 1"]) == {("ttft_service_ms", "p99.9")}
     assert parse_limit("error_rate <= 1").statistic is None
+
+
+def test_load_that_was_cut_off_after_the_window_is_no_error() -> None:
+    """Cooldown requests still in flight at the end did not fail."""
+    records = noisy(1, 100)
+    records[-1] = failed(99, 9900.0, "unfinished", 20, phase="cooldown")
+    assert errors_of(FabricatedTrial(cell_entry(), trial_entry(), records).records()) == []

@@ -114,18 +114,18 @@ def test_prompts_depend_on_seed_and_index_alone() -> None:
 
 
 def test_prompts_are_cheap() -> None:
-    """A prompt of 600 tokens costs no more than hashing 200 kB does, in the same process."""
+    """A prompt of 600 tokens costs less CPU time than hashing 200 kB does, in the same process."""
     import hashlib
 
-    began = time.perf_counter()
+    began = time.process_time()
     for index in range(500):
         ESTIMATED.prompt(index, 600)
-    prompts_s = time.perf_counter() - began
+    prompts_s = time.process_time() - began
     payload = b"x" * 200_000
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(500):
         hashlib.sha256(payload).digest()
-    assert prompts_s < time.perf_counter() - began
+    assert prompts_s < time.process_time() - began
 
 
 def test_a_file_gives_its_prompts_in_order(tmp_path: Path) -> None:

@@ -208,9 +208,9 @@ def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 WHOLE = YAML(typ="safe").load(EVERYTHING)
-ODD_VALUES = st.sampled_from(
-    [None, 0, -1, 2.5, "x", "30s", True, [], {}, [1], {"a": 1}, "${NO}", 10**400, float("inf")]
-    + [{"dist": "fixed", "value": 3}, {"kind": "single_user"}, "error_rate <= 1"]
+ODD_VALUES = st.one_of(
+    st.sampled_from([None, 0, -1, 2.5, True, 10**400, float("inf"), "x", "30s", "${NO}", "error_rate <= 1"]),
+    st.sampled_from([[], {}, [1], {"a": 1}, {"dist": "fixed", "value": 3}, {"kind": "single_user"}]),
 )
 
 

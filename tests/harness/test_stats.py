@@ -168,3 +168,14 @@ def test_a_trend_is_seen_and_noise_is_not() -> None:
     assert found.p_value < 1e-6
     rng = np.random.default_rng(8)
     assert np.mean([stats.trend(rng.normal(size=20)).p_value < 0.01 for _ in range(400)]) <= 0.03
+
+
+@given(st.lists(st.floats(-100, 100), min_size=4, max_size=120).map(np.array), st.integers(1, 20))
+def test_lag_by_lag_agrees_with_all_lags_at_once(values: np.ndarray, window: int) -> None:
+    """The short way and the long way give the same autocorrelation time."""
+    smooth = np.convolve(values, np.ones(window), mode="same") if len(values) >= window else values
+    centred = smooth - smooth.mean()
+    if centred @ centred > 1e-6:
+        assert stats.autocorrelation_time(smooth) == pytest.approx(
+            stats._autocorrelation_time_by_fft(centred), rel=1e-6, abs=1e-6
+        )

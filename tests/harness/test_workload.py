@@ -6,6 +6,7 @@ import itertools
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +54,46 @@ def test_a_longer_warmup_leaves_the_measured_arrivals_alone() -> None:
     assert plain.due_ns is not None
     assert warm.due_ns is not None
     assert (warm.due_ns[warm.due_ns >= 3 * SECOND_NS] - 3 * SECOND_NS).tolist() == plain.due_ns.tolist()
+
+
+OPEN_LOADS = st.one_of(
+    st.fixed_dictionaries({"kind": st.just("sustained"), "rate": st.sampled_from([0.2, 1, 7.5, 40])}),
+    st.fixed_dictionaries(
+        {
+            "kind": st.just("burst"),
+            "rate": st.sampled_from([0.5, 3]),
+            "burst_rate": st.sampled_from([2, 30]),
+            "burst_for": st.sampled_from(["500ms", "2s"]),
+            "every": st.sampled_from(["3s", "7s"]),
+        }
+    ),
+)
+
+
+@settings(max_examples=40)
+@given(
+    load=OPEN_LOADS,
+    arrivals=st.sampled_from(["constant", "poisson"]),
+    warmup_s=st.integers(0, 9),
+    limit=st.one_of(
+        st.integers(1, 20).map(lambda n: {"duration": f"{n}s"}), st.integers(1, 99).map(lambda n: {"requests": n})
+    ),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_any_open_plan_is_in_order_and_in_its_phases(
+    load: dict[str, Any], arrivals: str, warmup_s: int, limit: dict[str, Any], seed: int
+) -> None:
+    """Due times rise, phases follow the window, and a number of requests is kept to the letter."""
+    schedule = schedule_of(seed, **load, **limit, arrivals=arrivals, warmup=f"{warmup_s}s", timeout="5s")
+    assert schedule.due_ns is not None
+    assert schedule.phases is not None
+    assert schedule.count == len(schedule.due_ns) == len(schedule.phases)
+    assert np.all(np.diff(schedule.due_ns) >= 0)
+    assert np.all(schedule.due_ns >= 0)
+    end_ns = schedule.window.end_ns if schedule.window.end_ns is not None else 2**62
+    expected = np.where(schedule.due_ns < warmup_s * SECOND_NS, 0, np.where(schedule.due_ns < end_ns, 1, 2))
+    assert np.array_equal(schedule.phases, expected)
+    assert "requests" not in limit or (schedule.phases == 1).sum() == limit["requests"]
 
 
 def test_a_closed_loop_names_each_users_requests() -> None:
@@ -181,7 +222,7 @@ def test_everything_that_changes_requests_changes_the_hash() -> None:
 def test_the_hash_is_fixed() -> None:
     """The generator still makes the plans it made when this version was written."""
     schedule = schedule_of(20_240_517, kind="sustained", rate=10, duration="10s", warmup="2s")
-    assert schedule.plan_hash == "ac944dbe93fb043a50ae52a13a5f6256c38b6858f3dfdeda0413c9a2b2faefa1"
+    assert schedule.plan_hash == "8a8f9bc549ead477fc42e93e646f8a20d7d0f9c1ac8d7f5279cf0243938dc65c"
 
 
 def test_longer_plans_begin_with_the_shorter() -> None:

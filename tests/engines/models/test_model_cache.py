@@ -39,6 +39,10 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache" / "models"
 
 
+def _write_model(path: Path) -> None:
+    path.write_text("model")
+
+
 def _ask(log: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     pipe = subprocess.PIPE
@@ -53,7 +57,7 @@ def _visible(folder: Path) -> list[str]:
 
 def test_built_file_is_kept(folder: Path) -> None:
     """The second request does not build."""
-    first = cache.build_once("a.gguf", lambda path: path.write_text("model") and None)
+    first = cache.build_once("a.gguf", _write_model)
     assert cache.build_once("a.gguf", lambda _: pytest.fail("built again")) == first == folder / "a.gguf"
     assert first.read_text() == "model"
 
@@ -69,7 +73,7 @@ def test_builder_that_fails_half_way_leaves_nothing(folder: Path, error: BaseExc
     with pytest.raises(type(error)):
         cache.build_once("a.gguf", build)
     assert _visible(folder) == []
-    assert cache.build_once("a.gguf", lambda path: path.write_text("model") and None).read_text() == "model"
+    assert cache.build_once("a.gguf", _write_model).read_text() == "model"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs setrlimit")
@@ -116,11 +120,11 @@ def test_what_a_killed_builder_left_is_cleaned(folder: Path, tmp_path: Path) -> 
     dead = _ask(tmp_path / "log")
     assert dead.stdout is not None
     assert [dead.stdout.readline(), dead.stdout.readline()] == ["asking\n", "building\n"]
-    cache.build_once("other.gguf", lambda path: path.write_text("model") and None)
+    cache.build_once("other.gguf", _write_model)
     assert _visible(folder) == ["model.gguf.partial", "other.gguf"]
     dead.send_signal(signal.SIGKILL)
     dead.communicate(timeout=60)
-    cache.build_once("third.gguf", lambda path: path.write_text("model") and None)
+    cache.build_once("third.gguf", _write_model)
     assert _visible(folder) == ["other.gguf", "third.gguf"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from engines.base import ModelError
 from engines.models import safetensors_file
 
 
-def _write(path: Path, header: dict[str, object], data: bytes) -> Path:
+def _write(path: Path, header: Mapping[str, object], data: bytes) -> Path:
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
     return path

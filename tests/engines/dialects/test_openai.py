@@ -1,0 +1,149 @@
+"""The OpenAI dialects: requests as they are written down, replies as they are read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines import dialects
+from engines.base import Chunk, ChunkKind, EngineError, Request, Usage
+from engines.dialects.base import WireResponse
+from tests.stub_server import ending, event, piece
+
+STREAM = {"content-type": "text/event-stream"}
+
+
+def decoded(name: str, *reads: bytes, status: int = 200, headers: dict[str, str] | None = None) -> list[Chunk]:
+    """The chunks of a response."""
+    response = WireResponse(status, STREAM if headers is None else headers, reads)
+    return [chunk for _, chunk in dialects.get(name).decode(response)]
+
+
+def delta(**fields: object) -> bytes:
+    """One event of a chat."""
+    return event({"choices": [{"index": 0, "delta": fields, "finish_reason": None}]})
+
+
+def test_unknown_dialect() -> None:
+    """An unknown name is one sentence that lists the known ones."""
+    with pytest.raises(EngineError, match="openai-chat"):
+        dialects.get("esperanto")
+
+
+def test_completion_request() -> None:
+    """Text or token ids, the length, exactness, sampling and the wish for usage are all on the wire."""
+    request = Request((1, 2), 7, exact=True, sampling={"temperature": 0.5, "top_k": None, "seed": 3})
+    wire = dialects.get("openai-completions").encode(request, "m")
+    assert (wire.method, wire.path) == ("POST", "/v1/completions")
+    assert json.loads(wire.body) == {
+        "prompt": [1, 2],
+        "model": "m",
+        "max_tokens": 7,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "ignore_eos": True,
+        "min_tokens": 7,
+        "temperature": 0.5,
+        "seed": 3,
+    }
+
+
+def test_chat_request() -> None:
+    """A chat sends one user message; without a stream no stream options; token ids cannot be sent."""
+    wire = dialects.get("openai-chat").encode(Request("hi", 7, stream=False), None)
+    assert json.loads(wire.body) == {
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 7,
+        "stream": False,
+    }
+    with pytest.raises(ValueError, match="token ids"):
+        dialects.get("openai-chat").encode(Request((1,), 7), None)
+
+
+def test_chat_stream_kinds() -> None:
+    """Role, empty, reasoning, content, tool, finish and usage are told apart."""
+    body = (
+        delta(role="assistant", content="")
+        + delta(content="")
+        + delta(reasoning_content="hm")
+        + delta(reasoning="so")
+        + delta(content="yes")
+        + delta(tool_calls=[{"function": {"name": "f", "arguments": "{}"}}])
+        + event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        + event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5,
+                 "completion_tokens_details": {"reasoning_tokens": 2}, "prompt_tokens_details": {"cached_tokens": 1}}})
+        + event(b"[DONE]")
+    )
+    assert decoded("openai-chat", body) == [
+        Chunk(ChunkKind.ROLE),
+        Chunk(ChunkKind.EMPTY),
+        Chunk(ChunkKind.REASONING, "hm"),
+        Chunk(ChunkKind.REASONING, "so"),
+        Chunk(ChunkKind.CONTENT, "yes"),
+        Chunk(ChunkKind.TOOL, "f{}"),
+        Chunk(ChunkKind.FINISH, finish_reason="stop"),
+        Chunk(ChunkKind.USAGE, usage=Usage(3, 5, 2, 1)),
+        Chunk(ChunkKind.FINISH),
+    ]
+
+
+def test_errors() -> None:
+    """An error inside a good stream, a refusal and a web page are ERROR chunks with the server's words."""
+    inside = decoded("openai-completions", piece() + event({"error": {"message": "out of memory"}}))
+    assert inside[-1] == Chunk(ChunkKind.ERROR, "out of memory")
+    refused = decoded("openai-completions", b'{"error": "no"}', status=400)
+    assert refused == [Chunk(ChunkKind.ERROR, "the server answered HTTP 400: no")]
+    page = decoded("openai-completions", b"<html>login</html>", headers={"content-type": "text/html"})
+    assert page[0].kind is ChunkKind.ERROR
+    assert "login" in page[0].text
+
+
+def test_plain_json_without_a_stream() -> None:
+    """One JSON document, declared or not, is read whole."""
+    body = json.dumps({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).encode()
+    for headers in ({"content-type": "application/json"}, {}):
+        chunks = decoded("openai-chat", body[:9], body[9:], headers=headers)
+        assert [chunk.kind for chunk in chunks] == [ChunkKind.CONTENT, ChunkKind.FINISH]
+
+
+def test_an_event_belongs_to_the_read_that_completes_it() -> None:
+    """The index is that of the read with the last byte."""
+    one, two = piece(" a"), piece(" b")
+    body = one + two
+    reads = [body[:10], body[10 : len(one)], body[len(one) : -1], body[-1:]]
+    found = dialects.get("openai-completions").decode(WireResponse(200, STREAM, reads))
+    assert [(read, chunk.text) for read, chunk in found] == [(1, " a"), (3, " b")]
+
+
+def test_half_an_event_at_the_end_is_no_error() -> None:
+    """What a cut leaves behind says nothing; a whole event without its blank line counts."""
+    assert [chunk.text for chunk in decoded("openai-completions", piece(" a") + piece(" b")[:20])] == [" a"]
+    assert [chunk.text for chunk in decoded("openai-completions", piece(" a") + piece(" b")[:-2])] == [" a", " b"]
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=30), st.booleans())
+def test_any_text_survives(texts: list[str], escaped: bool) -> None:
+    """Whatever the texts, in one read each or all in one, they come out as they went in: short cuts change nothing."""
+    events = [
+        b"data: "
+        + json.dumps({"id": "1", "choices": [{"index": 0, "text": text, "n": None}]}, ensure_ascii=escaped).encode(
+            "utf-8", "surrogatepass"
+        )
+        + b"\n\n"
+        for text in texts
+    ]
+    clean = [text.encode("utf-8", "ignore").decode() == text for text in texts]
+    if all(clean):
+        for reads in (events, [b"".join(events)]):
+            chunks = decoded("openai-completions", *reads, ending())
+            assert [chunk.text for chunk in chunks if chunk.kind is ChunkKind.CONTENT] == texts
+
+
+@given(st.lists(st.sampled_from([piece(" a"), piece('q"'), piece("\\"), piece(""), piece(" b", "stop"), ending()])))
+def test_short_cuts_agree_with_the_parser(events: list[bytes]) -> None:
+    """Events read one after the other by one decoder are what a fresh decoder makes of each alone."""
+    alone = [chunk for one in events for chunk in decoded("openai-completions", one)]
+    assert decoded("openai-completions", *events) == alone

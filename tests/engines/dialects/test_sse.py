@@ -1,0 +1,32 @@
+"""Server-sent events are cut out of a body whatever the line ends and the reads."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.dialects.sse import COMMENT, EventSplitter
+
+
+def events_of(*reads: bytes) -> list[bytes]:
+    """All events of a body."""
+    splitter = EventSplitter()
+    return [event for read in reads for event in splitter.feed(read)] + splitter.finish()
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_line_ends(end: bytes) -> None:
+    """LF, CRLF and CR end lines; several data lines are one event; other fields and comments are no data."""
+    body = b"\xef\xbb\xbf: hi\nevent: x\ndata: a\ndata:b\n\nid: 7\n\ndata: c\n\n".replace(b"\n", end)
+    assert events_of(body) == [COMMENT, b"a\nb", b"c"]
+    assert events_of(*[bytes([byte]) for byte in body]) == [COMMENT, b"a\nb", b"c"]
+
+
+@given(st.lists(st.sampled_from([b"data: a", b"data:b", b": c", b"x", b"", b"\r", b"\n", b"\r\n"]), max_size=20), st.data())
+def test_splits_change_nothing(parts: list[bytes], data: st.DataObject) -> None:
+    """A body cut at any places gives the same events."""
+    body = b"\n".join(parts)
+    places = sorted(data.draw(st.sets(st.integers(0, len(body)))))
+    reads = [body[a:b] for a, b in zip([0, *places], [*places, len(body)], strict=True)]
+    assert events_of(*reads) == events_of(body)

@@ -1,0 +1,172 @@
+"""Engines in this process, in real and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.base import Chunk, ChunkKind, EngineInfo, EngineSpec, Request
+from harness import virtual_time
+from harness.drivers.base import Control
+from harness.records import Phase, Record, Status
+from harness.timing import Window
+from tests.stub_server import MS, SECOND, Plan, measure, open_plan
+
+
+class Scripted:
+    """Yields two tokens, the first after `first_s`, the second `gap_s` later; what goes wrong is given by number."""
+
+    def __init__(self, first_s: float = 0.1, gap_s: float = 0.02, faults: dict[int, str] | None = None) -> None:
+        self._first_s, self._gap_s, self._faults = first_s, gap_s, faults or {}
+        self._count = 0
+        self.closed = 0
+
+    @classmethod
+    def levels(cls) -> tuple[str, ...]:
+        """It has none."""
+        return ()
+
+    def prepare(self) -> None:
+        """Needs nothing."""
+
+    async def start(self) -> EngineInfo:
+        """Starts nothing."""
+        return EngineInfo("scripted")
+
+    async def stop(self) -> None:
+        """Stops nothing."""
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """Two tokens, or a fault."""
+        fault = self._faults.get(self._count)
+        self._count += 1
+        try:
+            await asyncio.sleep(self._first_s)
+            if fault == "error":
+                yield Chunk(ChunkKind.ERROR, "asked for")
+                return
+            if fault != "silent":
+                yield Chunk(ChunkKind.CONTENT, "a", 1)
+            if fault == "hang":
+                await asyncio.get_running_loop().create_future()
+            if fault == "raise":
+                raise RuntimeError("engine bug")
+            if fault == "cut":
+                return
+            await asyncio.sleep(self._gap_s)
+            if fault != "silent":
+                yield Chunk(ChunkKind.CONTENT, "b", 1)
+            yield Chunk(ChunkKind.FINISH, finish_reason="stop")
+        finally:
+            self.closed += 1
+
+
+def virtual(engine: Any, plan: Plan, **rest: Any) -> tuple[list[Record], Any]:
+    """Records of a plan in virtual time."""
+    return virtual_time.run(measure(engine, plan, **rest))
+
+
+def test_virtual_times_are_exact() -> None:
+    """In virtual time nothing is late: sent when due, tokens when the engine yields them."""
+    records, report = virtual(Scripted(), open_plan([0, 30, 70_000]))
+    assert [record.sent_ns for record in records] == [0, 30 * MS, 70 * SECOND]
+    assert [record.first_token_ns - record.due_ns for record in records] == [100 * MS] * 3  # type: ignore[operator]
+    assert [record.done_ns - record.due_ns for record in records] == [120 * MS] * 3  # type: ignore[operator]
+    assert {(record.clock, record.output_tokens, record.token_source) for record in records} == {("loop", 2, "engine")}
+    assert report.send_lag_max_ms == 0
+
+
+def test_faults_in_process() -> None:
+    """Errors, exceptions, hangs, cuts and silence each get their status; the trial goes on."""
+    faults = {1: "error", 2: "hang", 3: "raise", 4: "cut", 5: "silent"}
+    engine = Scripted(faults=faults)
+    records, _ = virtual(engine, open_plan([0, 1, 2, 3, 4, 5, 6]), timeout_ms=30_000)
+    assert [record.status for record in records] == [
+        Status.OK,
+        Status.STREAM_ERROR,
+        Status.TIMEOUT,
+        Status.STREAM_ERROR,
+        Status.TRUNCATED,
+        Status.EMPTY,
+        Status.OK,
+    ]
+    assert records[2].done_ns == 30 * SECOND + 2 * MS
+    assert records[2].first_token_ns == 102 * MS
+    assert "engine bug" in (records[3].error or "")
+    assert engine.closed == 7
+
+
+def test_closed_loop_in_virtual_time() -> None:
+    """Eight users, one second of service, one of thinking: four requests a second, exactly."""
+    plan = Plan(None, users=8, think_ns=SECOND, window=Window(10 * SECOND, 70 * SECOND), continues=True)
+    records, _ = virtual(Scripted(first_s=0.5, gap_s=0.5), plan)
+    measured = [record for record in records if record.phase == Phase.MEASURE]
+    assert len(measured) == 4 * 60
+    assert {record.status for record in measured} == {Status.OK}
+    assert {record.done_ns - record.due_ns for record in measured} == {SECOND}  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("way", ["stop", "abort"])
+def test_stop_and_abort_in_process(way: str) -> None:
+    """Stop lets the engine finish, abort closes its iterator; rows never sent are kept."""
+
+    async def main() -> list[Record]:
+        control = Control()
+        asyncio.get_running_loop().call_later(0.05, getattr(control, way))
+        records, report = await measure(Scripted(), open_plan([0, 500]), control=control)
+        assert report.interrupted
+        return records
+
+    first = Status.OK if way == "stop" else Status.UNFINISHED
+    assert [record.status for record in virtual_time.run(main())] == [first, Status.NOT_SENT]
+
+
+def test_real_time_in_process() -> None:
+    """In real time the same driver stamps by the system's clock."""
+    records, report = asyncio.run(measure(Scripted(0.02, 0.01), open_plan([0, 10])))
+    assert {record.status for record in records} == {Status.OK}
+    assert all(record.first_token_ns - record.sent_ns >= 19 * MS for record in records)  # type: ignore[operator]
+    assert report.heartbeat_p99_ms is not None
+
+
+def test_a_population_with_failures_is_counted_exactly() -> None:
+    """9 700 good, 100 errors, 100 cuts, 100 hangs: each in its place, none missing."""
+    kinds = {1: "error", 2: "cut", 3: "hang"}
+    numbers = np.random.default_rng(13).permutation(10_000)[:300]
+    faults = {int(number): kinds[1 + index % 3] for index, number in enumerate(numbers)}
+    plan = open_plan([i * 10.0 for i in range(10_000)])
+    records, _ = virtual(Scripted(0.08, 0.02, faults), plan, timeout_ms=30_000)
+    counts = {status: sum(record.status == status for record in records) for status in Status}
+    assert counts[Status.OK] == 9_700
+    assert counts[Status.STREAM_ERROR] == counts[Status.TRUNCATED] == counts[Status.TIMEOUT] == 100
+    assert all(
+        (record.done_ns - record.due_ns == 30 * SECOND) == (record.status == Status.TIMEOUT)  # type: ignore[operator]
+        for record in records
+    )
+
+
+@pytest.mark.slow
+def test_many_virtual_requests() -> None:
+    """200,000 requests over more than half an hour of virtual time."""
+    records, _ = virtual(Scripted(), open_plan(np.arange(200_000) * 10.0), keep_chunks=False)
+    assert len(records) == 200_000
+    assert {record.done_ns - record.due_ns for record in records} == {120 * MS}  # type: ignore[operator]
+
+
+def test_waiting_for_nothing_is_an_error() -> None:
+    """A virtual loop in which nothing can happen says so instead of hanging."""
+
+    async def main() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(RuntimeError, match="nothing will ever happen"):
+        virtual_time.run(main())
+
+
+def test_the_engine_takes_its_spec() -> None:
+    """The scripted engine stands for any: what an adapter is given is a spec."""
+    assert EngineSpec("scripted").options == {}

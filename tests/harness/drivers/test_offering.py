@@ -1,0 +1,260 @@
+"""What is sent when: open and closed loops, connections, servers that vanish, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import numpy as np
+import pytest
+
+from harness.drivers.base import Control
+from harness.records import Clock, Phase, Record, Status
+from harness.timing import Window
+from tests.stub_server import LAST_CHUNK, MS, STREAM_HEAD, Call, Plan, chunk, ending, measure, open_plan, piece, run, serving
+
+
+async def good(call: Call) -> None:
+    """A good reply at once."""
+    await call.good()
+
+
+async def hang(call: Call) -> None:
+    """A reply that never ends."""
+    await call.send(STREAM_HEAD + chunk(piece()))
+    await asyncio.Event().wait()
+
+
+def test_an_open_loop_gives_one_row_for_each_planned_request() -> None:
+    """Rows equal the plan: numbers, due times, phases; nothing is sent before it is due."""
+    due_ms = sorted(np.random.default_rng(1).uniform(0, 300, 100))
+    plan = open_plan(due_ms, phases=[0] * 20 + [1] * 80)
+    records, report, server = run(good, plan)
+    assert [record.request for record in records] == list(range(100))
+    assert [record.due_ns for record in records] == plan.due_ns.tolist()
+    assert [record.phase for record in records] == [Phase.WARMUP] * 20 + [Phase.MEASURE] * 80
+    assert all(record.status == Status.OK and record.sent_ns >= record.due_ns for record in records)
+    assert (report.planned, report.recorded, len(server.calls)) == (100, 100, 100)
+    assert not report.interrupted
+
+
+def test_the_order_of_a_record_is_the_order_of_events() -> None:
+    """Due, dispatched, sent, headers, first byte, tokens, done never run backwards."""
+    records, report, _ = run(good, open_plan([0, 1, 2]))
+    for record in records:
+        times = [record.due_ns, record.dispatched_ns, record.sent_ns, record.headers_ns, record.first_byte_ns]
+        times += [record.first_token_ns, record.last_token_ns, record.done_ns]
+        assert times == sorted(times)  # type: ignore[type-var]
+        assert (record.output_tokens, record.token_source, record.finish_reason) == (2, "usage", "length")
+        assert record.text == " a b"
+    assert report.clock in set(Clock)
+
+
+def test_a_slow_server_does_not_slow_down_an_open_loop() -> None:
+    """Requests are sent when due although no reply has come; new connections are opened for them."""
+
+    async def slow(call: Call) -> None:
+        await asyncio.sleep(0.4)
+        await call.good()
+
+    records, report, server = run(slow, open_plan([0, 50, 100, 150]), warm_connections=1)
+    assert all(record.sent_ns < 390 * MS for record in records)
+    assert [record.connection_reused for record in records] == [True, False, False, False]
+    assert server.connections == report.connections_opened == 4
+    assert records[0].connected_ns is None
+    assert records[1].connected_ns is not None
+
+
+def test_connections_are_kept_and_reused() -> None:
+    """One user needs one connection, whatever the number of requests."""
+    records, _, server = run(good, Plan(5, users=1))
+    assert server.connections == 1
+    assert {record.connection_reused for record in records} == {True}
+
+
+def test_closed_loop_users_take_turns_with_themselves() -> None:
+    """A request falls due when its user's previous one is done and the think time is over."""
+    records, _, _ = run(good, Plan(12, users=3, think_ns=20 * MS))
+    assert [record.request for record in records] == list(range(12))
+    by_number = {record.request: record for record in records}
+    for record in records[3:]:
+        before = by_number[record.request - 3]
+        assert record.user == before.user
+        assert record.after == before.request
+        assert record.due_ns == before.done_ns + 20 * MS  # type: ignore[operator]
+
+
+def test_a_closed_loop_with_a_window_ends_after_its_measured_requests() -> None:
+    """Phases come from due times; what is in flight afterwards is cooldown and is cut off."""
+    plan = Plan(None, users=2, think_ns=10 * MS, window=Window(100 * MS, 300 * MS), continues=True)
+    records, report, _ = run(good, plan)
+    for record in records:
+        expected = Phase.WARMUP if record.due_ns < 100 * MS else Phase.MEASURE if record.due_ns < 300 * MS else Phase.COOLDOWN
+        assert record.phase == expected
+    assert all(record.status == Status.OK for record in records if record.phase == Phase.MEASURE)
+    assert {Phase.WARMUP, Phase.MEASURE} <= {record.phase for record in records}
+    assert not report.interrupted
+
+
+def test_cooldown_is_offered_only_while_something_is_measured() -> None:
+    """Cooldown rows go on while the last measured request runs; those never due have no record."""
+
+    async def slow_first(call: Call) -> None:
+        await asyncio.sleep(0.15 if call.number == 0 else 0)
+        await call.good()
+
+    plan = open_plan([0, 50, 100, 400, 500], phases=[1, 2, 2, 2, 2], continues=True)
+    records, report, _ = run(slow_first, plan)
+    assert [record.request for record in records] == [0, 1, 2]
+    assert report.recorded == 3
+
+
+def test_a_server_that_vanishes_gives_errors_at_their_due_times() -> None:
+    """After a kill every later request is a connection error when it falls due; nothing hangs."""
+
+    async def main() -> list[Record]:
+        async with serving(good) as server:
+
+            async def killer(call: Call) -> None:
+                if call.number == 3:
+                    server.kill()
+                else:
+                    await call.good()
+
+            server._script = killer
+            records, _ = await measure(server.endpoint, open_plan([20 * i for i in range(10)]))
+            return records
+
+    records = asyncio.run(main())
+    assert [record.status for record in records[:3]] == [Status.OK] * 3
+    assert {record.status for record in records[3:]} == {Status.CONNECTION_ERROR}
+    assert all(record.done_ns - record.due_ns < 2_000 * MS for record in records)  # type: ignore[operator]
+
+
+def test_closed_loop_users_do_not_storm_a_dead_server() -> None:
+    """A user whose connection failed waits 100 ms before the next try."""
+    from engines.base import Endpoint
+
+    plan = Plan(None, users=2, window=Window(0, 350 * MS), continues=True)
+    records, _ = asyncio.run(measure(Endpoint("http://127.0.0.1:9", "openai-completions"), plan))
+    assert {record.status for record in records} == {Status.CONNECTION_ERROR}
+    assert 2 <= len(records) <= 10
+
+
+def test_a_stale_connection_is_replaced_without_a_second_row() -> None:
+    """A server that closes a kept connection upon reuse gets the request again on a new one."""
+
+    async def script(call: Call) -> None:
+        if call.connection == 0 and call.number == 1:
+            call.hang_up()
+        else:
+            await call.good()
+
+    records, report, server = run(script, open_plan([0, 60]), warm_connections=1)
+    assert [record.status for record in records] == [Status.OK, Status.OK]
+    assert len(server.calls) == 3
+    assert any("sent again" in note for note in report.notes)
+
+
+def test_a_connection_that_the_server_wants_closed_is_not_reused() -> None:
+    """`connection: close` is obeyed."""
+
+    async def script(call: Call) -> None:
+        head = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+        await call.send(head + chunk(piece()) + chunk(ending()) + LAST_CHUNK)
+        call.writer.close()
+
+    records, _, server = run(script, open_plan([0, 60]), warm_connections=1)
+    assert [record.status for record in records] == [Status.OK, Status.OK]
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("way", ["stop", "abort"])
+def test_stop_and_abort(way: str) -> None:
+    """Stop lets replies end, abort does not; either way each planned row of an open loop has a record."""
+
+    async def main() -> tuple[list[Record], bool]:
+        control = Control()
+
+        async def slow(call: Call) -> None:
+            getattr(control, way)()
+            await asyncio.sleep(0.1)
+            await call.good()
+
+        async with serving(slow) as server:
+            records, report = await measure(server.endpoint, open_plan([0, 2_000, 4_000]), control=control)
+            return records, report.interrupted
+
+    records, interrupted = asyncio.run(main())
+    assert interrupted
+    first = Status.OK if way == "stop" else Status.UNFINISHED
+    assert [record.status for record in records] == [first, Status.NOT_SENT, Status.NOT_SENT]
+
+
+def test_what_does_not_end_within_the_drain_is_unfinished() -> None:
+    """After a stop, requests in flight have `drain_ns` to end."""
+
+    async def main() -> list[Record]:
+        control = Control()
+
+        async def script(call: Call) -> None:
+            control.stop()
+            await hang(call)
+
+        async with serving(script) as server:
+            records, _ = await measure(server.endpoint, open_plan([0]), control=control, drain_ns=100 * MS)
+            return records
+
+    records = asyncio.run(main())
+    assert records[0].status == Status.UNFINISHED
+    assert records[0].first_token_ns is not None
+
+
+def test_a_failing_sink_ends_the_trial() -> None:
+    """An error of the writer is raised to whoever drives, not lost in the loop."""
+    from harness.drivers.asyncio_driver import drive
+    from harness.drivers.base import DriveSettings
+
+    def broken(record: Record) -> None:
+        raise OSError("disk full")
+
+    async def main() -> None:
+        async with serving(good) as server:
+            await drive(open_plan([0]), server.endpoint, DriveSettings(10**9), broken)  # type: ignore[arg-type]
+
+    with pytest.raises(OSError, match="disk full"):
+        asyncio.run(main())
+
+
+def test_the_collector_is_left_as_it_was() -> None:
+    """Garbage collection is off during the trial only."""
+    seen = []
+
+    async def script(call: Call) -> None:
+        seen.append(gc.isenabled())
+        await call.good()
+
+    run(script, open_plan([0]))
+    assert seen == [False]
+    assert gc.isenabled()
+
+
+def test_arrivals_agree_with_the_server_own_log() -> None:
+    """Arrival and time to first token differ from the truth by less than the time the server itself was late."""
+    log: list[tuple[int, int]] = []
+
+    async def script(call: Call) -> None:
+        came_ns = __import__("time").monotonic_ns()
+        await call.send(STREAM_HEAD)
+        await call.send(chunk(piece(" a")), after_ms=30)
+        log.append((came_ns, call.log_ns[-1]))
+        await call.send(chunk(piece(" b")) + chunk(ending()) + LAST_CHUNK, after_ms=30)
+
+    records, report, _ = run(script, open_plan([0]))
+    record = records[0]
+    assert record.first_token_ns is not None
+    if report.clock == Clock.KERNEL:
+        arrived_ns = record.first_token_ns + report.t0_ns
+        written_ns = log[0][1]
+        assert arrived_ns >= written_ns
+        assert arrived_ns - written_ns < log[0][1] - log[0][0]  # the gap that it must not be blurred into

@@ -1,0 +1,156 @@
+"""Clocks, and what becomes of the chunks of a request: known answers."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import pytest
+
+from engines.base import Chunk, ChunkKind, Usage
+from engines.dialects.base import ReadChunk
+from harness.records import Clock, Loop, Record, Status, TokenSource
+from harness.timeline import Outcome, StampClock, Trace, build_record, merged
+from harness.workload import Row
+
+MS = 1_000_000
+HOUR = 3_600_000_000_000
+ROW = Row(0, "default", None, 0, None, "measure", None, 0, 0, 1, 4)
+
+
+class Clocks:
+    """Two clocks that a test moves by hand."""
+
+    def __init__(self) -> None:
+        self.monotonic_ns = 1_000 * MS
+        self.wall_ns = 1_700_000_000_000 * MS
+
+    def advance(self, ns: int) -> None:
+        """Let time pass."""
+        self.monotonic_ns += ns
+        self.wall_ns += ns
+
+    def stamps(self) -> StampClock:
+        """The converter that reads them."""
+        return StampClock(lambda: self.monotonic_ns, lambda: self.wall_ns)
+
+
+def ancillary(wall_ns: int) -> list[tuple[int, int, bytes]]:
+    """What the kernel says of a packet."""
+    return [(1, 37, struct.pack("qqqqqq", wall_ns // 10**9, wall_ns % 10**9, 0, 0, 0, 0))]
+
+
+def test_stamps_become_monotonic_time() -> None:
+    """A packet that waited 3 ms arrived 3 ms ago."""
+    clocks = Clocks()
+    stamps = clocks.stamps()
+    sent_ns = clocks.monotonic_ns
+    clocks.advance(10 * MS)
+    stamp_ns = clocks.wall_ns
+    clocks.advance(3 * MS)
+    assert stamps.arrival(ancillary(stamp_ns), sent_ns) == (sent_ns + 10 * MS, 3 * MS)
+
+
+@pytest.mark.parametrize("step_ns", [HOUR, -HOUR, 50 * MS, -50 * MS])
+def test_a_stepped_wall_clock_changes_no_interval(step_ns: int) -> None:
+    """If the wall clock jumps between packet and read, the loop's time is used; afterwards stamps count again."""
+    clocks = Clocks()
+    stamps = clocks.stamps()
+    before_ns = clocks.monotonic_ns
+    clocks.advance(10 * MS)
+    stamp_ns = clocks.wall_ns
+    clocks.advance(1 * MS)
+    clocks.wall_ns += step_ns
+    assert stamps.arrival(ancillary(stamp_ns), before_ns) == (clocks.monotonic_ns, -1)
+    clocks.advance(20 * MS)
+    stamp_ns = clocks.wall_ns
+    clocks.advance(2 * MS)
+    assert stamps.arrival(ancillary(stamp_ns), before_ns) == (clocks.monotonic_ns - 2 * MS, 2 * MS)
+
+
+def test_without_a_stamp_the_arrival_is_now() -> None:
+    """No ancillary data: stamped by the loop."""
+    clocks = Clocks()
+    assert clocks.stamps().arrival([], 0) == (clocks.monotonic_ns, -1)
+
+
+def recorded(chunks: Sequence[tuple[float, Chunk]], *, streamed: bool = True) -> Record:
+    """The record of a request due and sent at 0 whose chunks arrived at these times in ms, one a read."""
+    trace = Trace(ROW, 0, "measure", sent_ns=0, arrivals=[round(at * MS) for at, _ in chunks], lags=[0] * len(chunks))
+    trace.done_ns = trace.arrivals[-1] if chunks else 0
+    pieces = [ReadChunk(read, chunk) for read, (_, chunk) in enumerate(chunks)]
+    return build_record(trace, Outcome(Status.OK, None, 200, pieces, streamed), 0, Loop.OPEN, chunks=True, text=True)
+
+
+def content(text: str = "x", tokens: int | None = None) -> Chunk:
+    """A piece of the answer."""
+    return Chunk(ChunkKind.CONTENT, text, tokens)
+
+
+def test_role_and_empty_chunks_are_no_first_token() -> None:
+    """Role at 5 ms, nothing at 10 ms, first content at 200 ms, usage at the end: the first token came at 200 ms."""
+    record = recorded(
+        [
+            (5, Chunk(ChunkKind.ROLE)),
+            (10, Chunk(ChunkKind.EMPTY)),
+            (200, content()),
+            (220, content()),
+            (230, Chunk(ChunkKind.FINISH, finish_reason="stop")),
+            (240, Chunk(ChunkKind.USAGE, usage=Usage(3, 2))),
+        ]
+    )
+    assert (record.first_token_ns, record.last_token_ns, record.done_ns) == (200 * MS, 220 * MS, 240 * MS)
+    assert record.chunk_ns == [200 * MS, 220 * MS]
+    assert (record.output_tokens, record.prompt_tokens, record.token_source) == (2, 3, TokenSource.USAGE)
+
+
+def test_several_tokens_in_a_chunk_are_counted_where_the_engine_says() -> None:
+    """25 chunks of four tokens, every 40 ms from 200 ms: 100 tokens, the last at 1160 ms."""
+    told = recorded([(200 + 40 * i, content(tokens=4)) for i in range(25)])
+    assert (told.last_token_ns, told.output_tokens, told.token_source) == (1160 * MS, 100, TokenSource.ENGINE)
+    silent = recorded([(200 + 40 * i, content()) for i in range(25)])
+    assert (silent.output_tokens, silent.token_source) == (25, TokenSource.CHUNKS)
+    assert silent.chunk_tokens == [None] * 25
+    usage = [(1200.0, Chunk(ChunkKind.USAGE, usage=Usage(1, 100)))]
+    both = recorded([(200 + 40 * i, content()) for i in range(25)] + usage)
+    assert (both.output_tokens, len(both.chunk_ns or ())) == (100, 25)
+
+
+def test_reasoning_counts_but_is_no_answer() -> None:
+    """50 reasoning tokens from 200 ms and 50 of the answer from 700 ms: first token 200, first answer 700."""
+    thought = [(200.0 + 10 * i, Chunk(ChunkKind.REASONING, "r", 1)) for i in range(50)]
+    said = [(700.0 + 10 * i, content(tokens=1)) for i in range(50)]
+    record = recorded(thought + said)
+    assert (record.first_token_ns, record.first_answer_ns, record.output_tokens) == (200 * MS, 700 * MS, 100)
+
+
+def test_replies_without_tokens() -> None:
+    """A finish alone has no token times, and no count that nobody stated."""
+    record = recorded([(5, Chunk(ChunkKind.FINISH, finish_reason="stop"))])
+    assert (record.first_token_ns, record.chunk_ns, record.output_tokens) == (None, None, None)
+    assert recorded([]).clock is None
+
+
+def test_a_reply_in_one_piece_has_no_token_times() -> None:
+    """Not streamed: null, never the end of the request."""
+    record = recorded([(5, content()), (6, Chunk(ChunkKind.USAGE, usage=Usage(1, 9)))], streamed=False)
+    assert (record.first_token_ns, record.chunk_ns, record.output_tokens) == (None, None, 9)
+
+
+def test_chunks_that_share_a_read_are_merged() -> None:
+    """A read that completes several events has one stamp for them; a read of one event has the right one."""
+    chunks = [ReadChunk(0, content()), ReadChunk(1, content()), ReadChunk(1, content())]
+    assert merged(chunks) == [False, True, True]
+    assert merged([*chunks, ReadChunk(2, content()), ReadChunk(2, Chunk(ChunkKind.FINISH))])[3:] == [True]
+    assert merged(chunks[:1]) == [False]
+
+
+def test_one_read_by_the_loop_makes_the_record_the_loops() -> None:
+    """A record says `kernel` only if every read has the kernel's stamp."""
+    trace = Trace(ROW, 0, "measure", arrivals=[1, 2], lags=[5, -1])
+    outcome = Outcome(Status.OK, None, 200, [ReadChunk(0, content()), ReadChunk(1, content())])
+    record = build_record(trace, outcome, 0, Loop.OPEN, chunks=True, text=False)
+    assert (record.clock, record.chunk_lag_ns) == (Clock.LOOP, None)
+    trace.lags = [5, 6]
+    record = build_record(trace, outcome, 0, Loop.OPEN, chunks=True, text=False)
+    assert (record.clock, record.chunk_lag_ns) == (Clock.KERNEL, [5, 6])
