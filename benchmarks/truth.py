@@ -36,6 +36,7 @@ class Plan:
     due_ns: Any = None
     phases: Any = None
     continues: bool = False
+    measured: int | None = None
     plan_hash: str = ""
 
     def __post_init__(self) -> None:
@@ -105,7 +106,8 @@ def measure(
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        port = int(server.stdout.readline())
+        with server.stdout:
+            port = int(server.stdout.readline())
         records: list[Record] = []
         settings = DriveSettings(120 * NS_PER_S, keep_chunks=text, keep_text=text)
         target = Endpoint(f"http://127.0.0.1:{port}", "openai-completions", "stub")

@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,12 +49,13 @@ class LlamaServer:
         """Every GGUF level that can be made here."""
         return ggufs.gguf_levels
 
-    def prepare(self) -> None:
+    def prepare(self) -> Sequence[Path]:
         """Find or fetch the model and make its GGUF file at the level asked for (cached)."""
         if self._gguf is None:
             assert self._spec.model is not None
             self._source = models.resolve(self._spec.model)
             self._gguf = ggufs.gguf_file(self._source, self._spec.level)
+        return (self._gguf,)
 
     async def start(self) -> EngineInfo:
         """Start the process and wait until the model is loaded and the port listens.

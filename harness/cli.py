@@ -107,10 +107,11 @@ def measure(
 
     from harness.console import ConsoleWatcher, SilentWatcher
     from harness.exclusive import machine_to_ourselves
+    from harness.matrix import needs_the_machine
     from harness.report import write
-    from harness.run import execute, uses_this_machine
+    from harness.run import execute
 
-    lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if uses_this_machine(planned) else nullcontext()
+    lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if needs_the_machine(planned) else nullcontext()
     with lock, nullcontext(SilentWatcher()) if quiet else ConsoleWatcher(error_console()) as watcher:
         execute(scenario, planned, folder, watcher, command=command_line())
     return write(folder, formats)
@@ -221,8 +222,15 @@ def parse_only(text: str | None) -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command that repeats this run. No secret is in it: scenarios name them, and options take none."""
-    return shlex.join(["harness", *sys.argv[1:]])
+    """The command that repeats this run; what `--set` gives to a key with a secret's name is left out."""
+    from harness.scenario_source import looks_secret
+
+    def shown(argument: str) -> str:
+        key, sign, _ = argument.partition("=")
+        secret = sign and any(looks_secret(part) for part in key.split("."))
+        return f"{key}=***" if secret else argument
+
+    return shlex.join(["harness", *map(shown, sys.argv[1:])])
 
 
 def say(text: str) -> None:

@@ -154,11 +154,9 @@ def trial_seed(scenario_seed: int, load_index: int, repetition: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def needs_the_machine(scenario: Scenario) -> bool:
-    """Whether anything under test runs on this machine, so that another run would disturb it."""
-    return any(
-        block.engine != "simulated" and (block.url is None or is_loopback(block.url)) for block in scenario.engines
-    )
+def needs_the_machine(planned: Sequence[Cell | Skip]) -> bool:
+    """Whether another run here would disturb this one: not if it only loads servers elsewhere, or a simulation."""
+    return any(isinstance(cell, Cell) and cell.scope == "server" and cell.engine != "simulated" for cell in planned)
 
 
 def slug(text: str) -> str:

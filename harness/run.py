@@ -59,11 +59,6 @@ def execute(
     return run.writer
 
 
-def uses_this_machine(planned: Sequence[Cell | Skip]) -> bool:
-    """Whether another run here would disturb this one: not if it only loads servers elsewhere, or a simulation."""
-    return any(isinstance(cell, Cell) and cell.scope == "server" and cell.engine != "simulated" for cell in planned)
-
-
 def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: str) -> dict[str, Any]:
     """The manifest before anything has run."""
     return {

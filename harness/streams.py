@@ -69,6 +69,7 @@ class StreamWriter(Generic[Row]):
         with storage_errors(path):
             self._file = pa.OSFile(str(path), "wb")
             self._writer = pa.ipc.new_stream(self._file, schema)
+        self._write([])  # the first conversion in a process imports pandas: not while requests are in flight
 
     def add(self, row: Row) -> None:
         """Take one row."""
@@ -90,6 +91,9 @@ class StreamWriter(Generic[Row]):
         if not self._pending:
             return
         rows, self._pending = self._pending, []
+        self._write(rows)
+
+    def _write(self, rows: Sequence[Row]) -> None:
         batch = pa.RecordBatch.from_pydict(dict(self._columns(rows)), schema=self._schema)
         with storage_errors(self._path):
             self._writer.write_batch(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -168,26 +169,20 @@ def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, k
         record.chunk_read = [piece.read for piece in bearing]
         if record.clock == Clock.KERNEL:
             record.chunk_lag_ns = [trace.lags[piece.read] for piece in bearing]
-        record.chunk_merged = merged(outcome.chunks)
+        record.chunk_merged = merged(outcome.chunks, bearing)
 
 
-def merged(chunks: Sequence[ReadChunk]) -> list[bool]:
-    """Which token-bearing chunks may carry the time of a later packet.
+def merged(chunks: Sequence[ReadChunk], bearing: Sequence[ReadChunk]) -> list[bool]:
+    """Which of the token-bearing chunks (`bearing`) may carry the time of a later packet.
 
     The kernel gives a read the stamp of its last packet and does not say how many there were. A read that completes one
     event has the right stamp for it, whatever it held; a read that completes several may have held several packets. So
     all its chunks count as merged: too many where a server sends several events at once, never too few.
     """
-    if len({read for read, _ in chunks}) == len(chunks):
-        return [False] * sum(chunk.kind in TOKEN_BEARING for _, chunk in chunks)
-    found: list[bool] = []
-    previous = -1
-    for position, (read, chunk) in enumerate(chunks):
-        shared = read == previous or (position + 1 < len(chunks) and chunks[position + 1].read == read)
-        previous = read
-        if chunk.kind in TOKEN_BEARING:
-            found.append(shared)
-    return found
+    events = Counter([read for read, _ in chunks])
+    if len(events) == len(chunks):
+        return [False] * len(bearing)
+    return [events[read] > 1 for read, _ in bearing]
 
 
 def _add_extras(record: Record, chunks: Sequence[ReadChunk]) -> Usage | None:

@@ -47,7 +47,7 @@ class Threshold:
 LAG_P99_MS = Threshold(1.0, 5.0)
 LAG_SHARE_OF_TTFT_P50 = Threshold(0.01, 0.02)
 LATE_SHARE_OF_TTFT_P99 = 0.10
-LATE_REQUESTS = Threshold(math.inf, 0.001)
+LATE_REQUESTS = Threshold(0.0, 0.001)
 HEARTBEAT_P99_MS = Threshold(5.0, 20.0)
 MERGED_READS = Threshold(0.20)
 CLIENT_CPU = Threshold(0.70)
@@ -143,16 +143,20 @@ def _on_time(observed: Observed) -> Iterator[Reason]:
     latency = observed[name].values
     if not len(lag) or not len(latency):
         return
-    p99, middle, tail = stats.quantile(lag, 0.99), stats.quantile(latency, 0.5), stats.quantile(latency, 0.99)
+    middle, tail = stats.quantile(latency, 0.5), stats.quantile(latency, 0.99)
+    latest = np.sort(lag)[::-1]
+    # one request alone never spoils a trial, or every short one on a busy machine would be invalid: it is a warning
+    p99 = float(latest[min(max(1, len(lag) - stats.quantile_rank(len(lag), 0.99)), len(lag) - 1)])
     level = min(LAG_P99_MS.level(p99), LAG_SHARE_OF_TTFT_P50.level(p99 / max(middle, 1e-9)), key=_badness)
-    late = float((lag > max(LATE_SHARE_OF_TTFT_P99 * tail, LAG_P99_MS.warn)).mean())
-    level = max(level, LATE_REQUESTS.level(late), key=_badness)
+    late = int((lag > max(LATE_SHARE_OF_TTFT_P99 * tail, LAG_P99_MS.invalid)).sum())
+    spoiled = LATE_REQUESTS.level(late / len(lag)) if late > 1 else Level.WARN if late else Level.VALID
+    level = max(level, spoiled, key=_badness)
     if level is not Level.VALID:
         sentence = (
-            f"Requests were sent late: p99 {p99:.2f} ms after they were due, where {name} p50 is {middle:.1f} ms."
+            f"Requests were sent late: p99 {p99:.2f} ms, at most {latest[0]:.2f} ms; {name} p50 is {middle:.1f} ms."
         )
-        if late > 0:
-            sentence += f" {late:.2%} were late by more than a tenth of its p99."
+        if late:
+            sentence += f" {late} of {len(lag)} were late by more than a tenth of its p99."
         yield Reason(
             "client_lag", level, sentence, "Lower the rate, use more workers, or free the machine of other work."
         )

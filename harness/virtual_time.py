@@ -31,15 +31,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         # `_ready` and `_scheduled` are private to asyncio but have been the same since 3.4; every other way polls.
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
+        if not self._ready and not self._stopping:  # type: ignore[attr-defined]
             while self._scheduled and self._scheduled[0]._cancelled:  # type: ignore[attr-defined]
                 timer = heapq.heappop(self._scheduled)  # type: ignore[attr-defined]
                 timer._scheduled = False
                 self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
-            if self._scheduled:  # type: ignore[attr-defined]
-                self._virtual_s = max(self._virtual_s, self._scheduled[0]._when)  # type: ignore[attr-defined]
-            elif not self._stopping:  # type: ignore[attr-defined]
+            if not self._scheduled:  # type: ignore[attr-defined]
                 raise RuntimeError("nothing will ever happen: no task is ready and no timer is set")
+            self._virtual_s = max(self._virtual_s, self._scheduled[0]._when)  # type: ignore[attr-defined]
         super()._run_once()  # type: ignore[misc]
 
 

@@ -37,6 +37,7 @@ class Plan:
     window: Window = field(default_factory=lambda: Window(0, None))
     continues: bool = False
     measured: int | None = None
+    measured: int | None = None
     think_ns: int = 0
     prompt: Any = "hello"
     stream: bool = True
@@ -63,7 +64,9 @@ class Plan:
 def open_plan(due_ms: Sequence[float], phases: Sequence[int] | None = None, **rest: Any) -> Plan:
     """Requests due at these times; phases index into warm-up, measure, cooldown."""
     due_ns = np.asarray([round(ms * MS) for ms in due_ms], dtype=np.int64)
-    return Plan(len(due_ms), due_ns=due_ns, phases=None if phases is None else np.asarray(phases, dtype=np.int8), **rest)
+    return Plan(
+        len(due_ms), due_ns=due_ns, phases=None if phases is None else np.asarray(phases, dtype=np.int8), **rest
+    )
 
 
 def chunk(body: bytes) -> bytes:
@@ -157,7 +160,9 @@ class StubServer:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                length = next(
+                    int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+                )
                 body = await reader.readexactly(length)
                 self.calls.append(Call(len(self.calls), connection, head, body, writer, []))
                 await self._script(self.calls[-1])
@@ -199,7 +204,9 @@ async def measure(
     return sorted(records, key=lambda record: record.request), report
 
 
-def run(script: Callable[[Call], Awaitable[None]], plan: Plan, **rest: Any) -> tuple[list[Record], DriveReport, StubServer]:
+def run(
+    script: Callable[[Call], Awaitable[None]], plan: Plan, **rest: Any
+) -> tuple[list[Record], DriveReport, StubServer]:
     """Drive a plan against a scripted server."""
 
     async def main() -> tuple[list[Record], DriveReport, StubServer]:

@@ -24,7 +24,7 @@ class EventDecoder:
 
     def __init__(self, to_chunks: ToChunks) -> None:
         self._to_chunks = to_chunks
-        self._pieces: dict[tuple[ChunkKind, bytes], Chunk] = {}
+        self._pieces: dict[ChunkKind, dict[bytes, Chunk]] = {kind: {} for kind in TOKEN_BEARING}
 
     def stream(self, reads: Sequence[bytes]) -> list[ReadChunk]:
         """The chunks of a stream of events."""
@@ -37,22 +37,44 @@ class EventDecoder:
             if template is not None and splitter.at_boundary:
                 known = self._known(template, body)
                 if known is not None:
-                    found.append(ReadChunk(index, known))
+                    found += [ReadChunk(index, chunk) for chunk in known]
                     continue
-            for event in splitter.feed(body):
-                chunk = self._by_template(template, event) if template else None
-                if chunk is not None:
-                    found.append(ReadChunk(index, chunk))
-                    continue
-                chunks = self._parse(event)
-                found += [ReadChunk(index, chunk) for chunk in chunks]
-                template = self._learn(event, chunks) or template
+            template = self._read(index, splitter.feed(body), template, found)
         last = max(len(reads) - 1, 0)
         for event in splitter.finish():
             rest = self._parse(event)
             if not any(chunk.kind is ChunkKind.ERROR for chunk in rest):  # half an event says only that it was cut
                 found += [ReadChunk(last, chunk) for chunk in rest]
         return found or self._not_a_stream(reads)
+
+    def _read(
+        self, index: int, events: Sequence[bytes], template: _Template | None, found: list[ReadChunk]
+    ) -> _Template | None:
+        """Add the chunks of the events that one read completed; the template for what follows."""
+        position = 0
+        while template is None and position < len(events):
+            template = self._parse_and_learn(index, events[position], found)
+            position += 1
+        if template is None:
+            return None
+        head, tail, pieces = template.head, template.tail, self._pieces[template.kind]
+        start, stop = len(head), -len(tail)
+        for event in events[position:]:
+            if event.startswith(head) and event.endswith(tail):
+                text = event[start:stop]
+                chunk = pieces.get(text) or self._new_piece(template, text)
+                if chunk is not None:
+                    found.append(ReadChunk(index, chunk))
+                    continue
+            template = self._parse_and_learn(index, event, found) or template
+            head, tail, pieces = template.head, template.tail, self._pieces[template.kind]
+            start, stop = len(head), -len(tail)
+        return template
+
+    def _parse_and_learn(self, index: int, event: bytes, found: list[ReadChunk]) -> _Template | None:
+        chunks = self._parse(event)
+        found += [ReadChunk(index, chunk) for chunk in chunks]
+        return self._learn(event, chunks)
 
     def document(self, reads: Sequence[bytes]) -> list[ReadChunk]:
         """The chunks of one JSON document; they all arrived with its last byte."""
@@ -73,29 +95,32 @@ class EventDecoder:
         except (ValueError, TypeError, AttributeError, KeyError):
             return [Chunk(ChunkKind.ERROR, f"the server sent something that cannot be read{server_text(event)}")]
 
-    def _known(self, template: _Template, body: bytes) -> Chunk | None:
-        """The piece in a read that holds one event with a text met before: most reads, and all there is to do for them."""
-        if body.startswith(template.line_head) and body.endswith(template.line_tail):
-            return self._pieces.get((template.kind, body[len(template.line_head) : -len(template.line_tail)]))
-        return None
+    def _known(self, template: _Template, body: bytes) -> list[Chunk] | None:
+        """The pieces in a read of whole events whose texts were all met before, as in most reads; None for any other.
 
-    def _by_template(self, template: _Template, event: bytes) -> Chunk | None:
-        head, tail = template.head, template.tail
-        if not (event.startswith(head) and event.endswith(tail)):
+        A text met before holds neither quote nor line end, so what stands between two of them is what the template says.
+        """
+        if not (body.startswith(template.line_head) and body.endswith(template.line_tail)):
             return None
-        text = event[len(head) : len(event) - len(tail)]
-        known = self._pieces.get((template.kind, text))
-        if known is not None:
-            return known
-        if not text or len(event) < len(head) + len(tail) or b'"' in text or b"\\" in text or min(text) < 0x20:
+        texts = body[len(template.line_head) : -len(template.line_tail)].split(template.between)
+        pieces = self._pieces[template.kind]
+        try:
+            return [pieces[text] for text in texts]
+        except KeyError:
+            return None
+
+    def _new_piece(self, template: _Template, text: bytes) -> Chunk | None:
+        """The piece with a text not met before; None if only the parser can tell what it is."""
+        if not text or b'"' in text or b"\\" in text or min(text) < 0x20:
             return None
         try:
             chunk = Chunk(template.kind, text.decode())
         except UnicodeDecodeError:
             return None
-        if len(self._pieces) >= _KNOWN_PIECES:
-            self._pieces.clear()
-        self._pieces[template.kind, text] = chunk
+        pieces = self._pieces[template.kind]
+        if len(pieces) >= _KNOWN_PIECES:
+            pieces.clear()
+        pieces[text] = chunk
         return chunk
 
     def _learn(self, event: bytes, chunks: list[Chunk]) -> _Template | None:
@@ -124,10 +149,12 @@ class _Template:
     kind: ChunkKind
     line_head: bytes
     line_tail: bytes
+    between: bytes
 
     @classmethod
     def around(cls, head: bytes, tail: bytes, kind: ChunkKind) -> _Template:
-        return cls(head, tail, kind, b"data: " + head, tail + b"\n\n")
+        line_head, line_tail = b"data: " + head, tail + b"\n\n"
+        return cls(head, tail, kind, line_head, line_tail, line_tail + line_head)
 
 
 def server_text(body: bytes) -> str:

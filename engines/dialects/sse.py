@@ -30,10 +30,13 @@ class EventSplitter:
 
     def feed(self, body: bytes) -> list[bytes]:
         """The data of every event that these bytes complete."""
+        if not self._started and not self._pending and len(body) >= 3 and not body.startswith(_BYTE_ORDER_MARK):
+            self._started = True
         if self.at_boundary and body.endswith(b"\n\n") and body.find(b"\r") < 0:
             events = body[:-2].split(b"\n\n")
-            if all(event.startswith(b"data: ") and event.find(b"\n") < 0 for event in events):
-                return [event[6:] for event in events]
+            data = [event[6:] for event in events if event.startswith(b"data: ") and event.find(b"\n") < 0]
+            if len(data) == len(events):
+                return data
         return self._feed_lines(body)
 
     def finish(self) -> list[bytes]:

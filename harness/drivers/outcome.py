@@ -54,7 +54,7 @@ def stream_verdict(
     """
     if said is not None and cut_off is None:
         return Status.STREAM_ERROR, said
-    finished = any(chunk.kind is ChunkKind.FINISH for _, chunk in chunks)
+    finished = any(chunk.kind is ChunkKind.FINISH for _, chunk in reversed(chunks))
     if cut_off is not None and not (finished and streamed):
         return Status.TRUNCATED, f"the reply was cut off: {cut_off}"
     if streamed and chunks and not finished:

@@ -22,13 +22,15 @@ _TICK_NS = 10 * NS_PER_MS
 _QUIET_NS = 400_000  # decoding one reply takes about so long: none is begun when a request falls due sooner
 _BURST_NS = 3_000_000  # a burst is sent in slices, so that replies to its beginning are read meanwhile
 _BACKLOG_READS = 64_000
+_BACKLOG_BYTES = 32 << 20
+_CATCH_UP_READS = 16
 
 
 class ServedClient:
     """Drives one trial against an endpoint.
 
     Replies wait to be decoded until nothing is ready to be read and nothing is about to fall due, but never more than
-    about 64,000 reads of them.
+    about 64,000 reads or 32 MiB of them.
     """
 
     def __init__(self, state: TrialState, endpoint: Endpoint, place: Place, loop: asyncio.AbstractEventLoop) -> None:
@@ -42,6 +44,8 @@ class ServedClient:
         self._in_flight: dict[int, Exchange] = {}
         self._backlog: deque[tuple[Exchange, Cut | None]] = deque()
         self._backlog_reads = 0
+        self._backlog_bytes = 0
+        self._behind: list[Exchange] = []
         self._sent_again = 0
         self._drain_until_ns: int | None = None
         self._ending = False
@@ -172,10 +176,11 @@ class ServedClient:
         exchange.payload = b""
         self._backlog.append((exchange, cut))
         self._backlog_reads += len(exchange.trace.arrivals)
+        self._backlog_bytes += exchange.reply.size
         refused = cut is not None and cut.status is Status.CONNECTION_ERROR
         assert exchange.trace.done_ns is not None
         self._offer.ended(due, exchange.trace.done_ns, connection_lost=refused)
-        while self._backlog_reads > _BACKLOG_READS:
+        while self._backlog_reads > _BACKLOG_READS or self._backlog_bytes > _BACKLOG_BYTES:
             self._decode_one()
 
     def _cut(self, exchange: Exchange, cut: Cut) -> None:
@@ -196,6 +201,9 @@ class ServedClient:
         self._next_tick_ns += _TICK_NS * ((now_ns - self._next_tick_ns) // _TICK_NS + 1)
         self._heartbeat.set(self._next_tick_ns)
         timeout_ns = self._state.settings.timeout_ns
+        if not self._behind:
+            running = self._in_flight.values()
+            self._behind = [exchange for exchange in running if exchange.reply.waiting >= _CATCH_UP_READS]
         late = []
         for exchange in self._in_flight.values():
             if exchange.trace.due_ns + timeout_ns > now_ns:
@@ -228,12 +236,16 @@ class ServedClient:
         if self._backlog:
             self._decode_one()
             return True
+        if self._behind:
+            self._behind.pop().reply.catch_up()
+            return True
         return not self._ending and self._prepared.step()
 
     def _decode_one(self) -> None:
         exchange, cut = self._backlog.popleft()
         self._backlog_reads -= len(exchange.trace.arrivals)
         reply = exchange.reply
+        self._backlog_bytes -= reply.size
         reply.release()
         exchange.trace.headers_read = reply.headers_read
         exchange.trace.first_body_read = reply.first_body_read

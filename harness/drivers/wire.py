@@ -46,6 +46,7 @@ class ResponseReader:
         self._parts: list[bytes] = []
         self._until = _Until.HEAD
         self._left = 0
+        self._size = 0
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> bool:
@@ -59,6 +60,16 @@ class ResponseReader:
         if self._until is _Until.CLOSE:
             return False
         return self._parse()
+
+    @property
+    def waiting(self) -> int:
+        """How many reads were kept and not yet parsed."""
+        return len(self._kept)
+
+    def catch_up(self) -> None:
+        """Parse what was kept, so that little is left to do at the end."""
+        if self._until is _Until.LAST_CHUNK:  # elsewhere the end is not looked for in what comes next alone
+            self._parse()
 
     def closed(self) -> bool:
         """The server has closed the connection; whether the response was complete by that."""
@@ -76,6 +87,11 @@ class ResponseReader:
     def started(self) -> bool:
         """Whether anything at all came in."""
         return bool(self._kept or self.bodies)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held: what does not change once the reply is over."""
+        return self._size
 
     def wire_response(self) -> WireResponse:
         """The response for a dialect, content encoding removed.
@@ -110,6 +126,7 @@ class ResponseReader:
             if parts and self.first_body_read is None:
                 self.first_body_read = len(self.bodies)
             self.bodies.append(parts[0] if len(parts) == 1 else b"".join(parts))
+            self._size += len(data)
             parts.clear()
         self._kept.clear()
         if self._until is _Until.HEAD and self.headers_read is not None:

@@ -238,10 +238,10 @@ def test_this_machine_is_known_by_its_address(url: str, here: bool) -> None:
 
 def test_only_what_runs_here_needs_the_machine() -> None:
     """The simulated engine and servers elsewhere do not disturb another run."""
-    assert not needs_the_machine(scenario_of())
-    assert not needs_the_machine(scenario_of(engines=[{"engine": "http", "url": "http://192.0.2.1"}]))
-    assert needs_the_machine(scenario_of(engines=[{"engine": "http", "url": "http://127.0.0.1:1"}]))
-    assert needs_the_machine(scenario_of(model="tiny", engines=[{"engine": "llama-server"}]))
+    assert not needs_the_machine(expand(scenario_of()))
+    assert not needs_the_machine(expand(scenario_of(engines=[{"engine": "http", "url": "http://192.0.2.1"}])))
+    assert needs_the_machine(expand(scenario_of(engines=[{"engine": "http", "url": "http://127.0.0.1:1"}])))
+    assert needs_the_machine(expand(scenario_of(model="tiny", engines=[{"engine": "llama-server"}])))
 
 
 def test_slugs_are_names_of_folders(tmp_path: Path) -> None:

@@ -140,9 +140,10 @@ def test_a_reply_in_one_piece_has_no_token_times() -> None:
 def test_chunks_that_share_a_read_are_merged() -> None:
     """A read that completes several events has one stamp for them; a read of one event has the right one."""
     chunks = [ReadChunk(0, content()), ReadChunk(1, content()), ReadChunk(1, content())]
-    assert merged(chunks) == [False, True, True]
-    assert merged([*chunks, ReadChunk(2, content()), ReadChunk(2, Chunk(ChunkKind.FINISH))])[3:] == [True]
-    assert merged(chunks[:1]) == [False]
+    assert merged(chunks, chunks) == [False, True, True]
+    bearing = [*chunks, ReadChunk(2, content())]
+    assert merged([*bearing, ReadChunk(2, Chunk(ChunkKind.FINISH))], bearing)[3:] == [True]
+    assert merged(chunks[:1], chunks[:1]) == [False]
 
 
 def test_one_read_by_the_loop_makes_the_record_the_loops() -> None:

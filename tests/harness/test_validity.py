@@ -48,6 +48,13 @@ def test_a_late_client_counts_in_proportion(lag_ms: float, level: Level | None) 
     assert codes(judged(records)).get("client_lag") is level
 
 
+@pytest.mark.parametrize(("late", "level"), [(0, None), (1, Level.WARN), (2, Level.INVALID)])
+def test_one_late_request_alone_is_a_warning(late: int, level: Level | None) -> None:
+    """A single hiccup in a short trial is told, and spoils nothing; two do."""
+    records = [streamed(i, i * 100.0, ttft_ms=80, lag_ms=70.0 if i < late else 0.1) for i in range(20)]
+    assert codes(judged(records)).get("client_lag") is level
+
+
 def test_a_late_client_does_not_matter_for_slow_engines() -> None:
     """Six milliseconds are nothing beside two seconds."""
     records = [streamed(i, i * 100.0, ttft_ms=2000, lag_ms=6.0) for i in range(600)]

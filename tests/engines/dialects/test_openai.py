@@ -73,8 +73,17 @@ def test_chat_stream_kinds() -> None:
         + delta(content="yes")
         + delta(tool_calls=[{"function": {"name": "f", "arguments": "{}"}}])
         + event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
-        + event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5,
-                 "completion_tokens_details": {"reasoning_tokens": 2}, "prompt_tokens_details": {"cached_tokens": 1}}})
+        + event(
+            {
+                "choices": [],
+                "usage": {
+                    "prompt_tokens": 3,
+                    "completion_tokens": 5,
+                    "completion_tokens_details": {"reasoning_tokens": 2},
+                    "prompt_tokens_details": {"cached_tokens": 1},
+                },
+            }
+        )
         + event(b"[DONE]")
     )
     assert decoded("openai-chat", body) == [

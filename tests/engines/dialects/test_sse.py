@@ -23,7 +23,9 @@ def test_line_ends(end: bytes) -> None:
     assert events_of(*[bytes([byte]) for byte in body]) == [COMMENT, b"a\nb", b"c"]
 
 
-@given(st.lists(st.sampled_from([b"data: a", b"data:b", b": c", b"x", b"", b"\r", b"\n", b"\r\n"]), max_size=20), st.data())
+@given(
+    st.lists(st.sampled_from([b"data: a", b"data:b", b": c", b"x", b"", b"\r", b"\n", b"\r\n"]), max_size=20), st.data()
+)
 def test_splits_change_nothing(parts: list[bytes], data: st.DataObject) -> None:
     """A body cut at any places gives the same events."""
     body = b"\n".join(parts)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.base import Chunk, ChunkKind, EngineInfo, EngineSpec, Request
+from engines.base import Chunk, ChunkKind, EngineInfo, Request
 from harness import virtual_time
 from harness.drivers.base import Control
 from harness.records import Phase, Record, Status
@@ -151,9 +151,9 @@ def test_a_population_with_failures_is_counted_exactly() -> None:
 
 @pytest.mark.slow
 def test_many_virtual_requests() -> None:
-    """200,000 requests over more than half an hour of virtual time."""
-    records, _ = virtual(Scripted(), open_plan(np.arange(200_000) * 10.0), keep_chunks=False)
-    assert len(records) == 200_000
+    """50,000 requests over more than eight minutes of virtual time."""
+    records, _ = virtual(Scripted(), open_plan(np.arange(50_000) * 10.0), keep_chunks=False)
+    assert len(records) == 50_000
     assert {record.done_ns - record.due_ns for record in records} == {120 * MS}  # type: ignore[operator]
 
 
@@ -165,8 +165,3 @@ def test_waiting_for_nothing_is_an_error() -> None:
 
     with pytest.raises(RuntimeError, match="nothing will ever happen"):
         virtual_time.run(main())
-
-
-def test_the_engine_takes_its_spec() -> None:
-    """The scripted engine stands for any: what an adapter is given is a spec."""
-    assert EngineSpec("scripted").options == {}

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 
 import numpy as np
 import pytest
 
-from harness.drivers.base import Control
+from engines.base import Endpoint
+from harness.drivers.asyncio_driver import drive
+from harness.drivers.base import Control, DriveSettings
 from harness.records import Clock, Phase, Record, Status
 from harness.timing import Window
-from tests.stub_server import LAST_CHUNK, MS, STREAM_HEAD, Call, Plan, chunk, ending, measure, open_plan, piece, run, serving
+from tests.stub_server import (
+    LAST_CHUNK,
+    MS,
+    STREAM_HEAD,
+    Call,
+    Plan,
+    chunk,
+    ending,
+    measure,
+    open_plan,
+    piece,
+    run,
+    serving,
+)
 
 
 async def good(call: Call) -> None:
@@ -89,7 +105,9 @@ def test_a_closed_loop_with_a_window_ends_after_its_measured_requests() -> None:
     plan = Plan(None, users=2, think_ns=10 * MS, window=Window(100 * MS, 300 * MS), continues=True)
     records, report, _ = run(good, plan)
     for record in records:
-        expected = Phase.WARMUP if record.due_ns < 100 * MS else Phase.MEASURE if record.due_ns < 300 * MS else Phase.COOLDOWN
+        expected = (
+            Phase.WARMUP if record.due_ns < 100 * MS else Phase.MEASURE if record.due_ns < 300 * MS else Phase.COOLDOWN
+        )
         assert record.phase == expected
     assert all(record.status == Status.OK for record in records if record.phase == Phase.MEASURE)
     assert {Phase.WARMUP, Phase.MEASURE} <= {record.phase for record in records}
@@ -133,8 +151,6 @@ def test_a_server_that_vanishes_gives_errors_at_their_due_times() -> None:
 
 def test_closed_loop_users_do_not_storm_a_dead_server() -> None:
     """A user whose connection failed waits 100 ms before the next try."""
-    from engines.base import Endpoint
-
     plan = Plan(None, users=2, window=Window(0, 350 * MS), continues=True)
     records, _ = asyncio.run(measure(Endpoint("http://127.0.0.1:9", "openai-completions"), plan))
     assert {record.status for record in records} == {Status.CONNECTION_ERROR}
@@ -212,8 +228,6 @@ def test_what_does_not_end_within_the_drain_is_unfinished() -> None:
 
 def test_a_failing_sink_ends_the_trial() -> None:
     """An error of the writer is raised to whoever drives, not lost in the loop."""
-    from harness.drivers.asyncio_driver import drive
-    from harness.drivers.base import DriveSettings
 
     def broken(record: Record) -> None:
         raise OSError("disk full")
@@ -244,7 +258,7 @@ def test_arrivals_agree_with_the_server_own_log() -> None:
     log: list[tuple[int, int]] = []
 
     async def script(call: Call) -> None:
-        came_ns = __import__("time").monotonic_ns()
+        came_ns = time.monotonic_ns()
         await call.send(STREAM_HEAD)
         await call.send(chunk(piece(" a")), after_ms=30)
         log.append((came_ns, call.log_ns[-1]))

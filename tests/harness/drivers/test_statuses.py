@@ -7,14 +7,14 @@ import gzip
 import json
 
 import pytest
-from tests.stub_server import LAST_CHUNK, STREAM_HEAD, Call, chunk, ending, event, open_plan, piece, reply, run, serving
-from tests.stub_server import measure as measure_against
 
 from engines.base import Endpoint
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
 from harness.errors import TrialFailed
 from harness.records import Record, Status
+from tests.stub_server import LAST_CHUNK, STREAM_HEAD, Call, chunk, ending, event, open_plan, piece, reply, run, serving
+from tests.stub_server import measure as measure_against
 
 GOOD = STREAM_HEAD + chunk(piece(" a")) + chunk(piece(" b")) + chunk(ending()) + LAST_CHUNK
 
@@ -36,7 +36,11 @@ ERROR_BODY = json.dumps({"error": {"message": "no such model"}}).encode()
 CASES = {
     "good": (GOOD, False, Status.OK),
     "length": (reply("200 OK", piece(" a") + ending(), "content-type: text/event-stream"), False, Status.OK),
-    "until close": (b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + piece() + ending(), True, Status.OK),
+    "until close": (
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + piece() + ending(),
+        True,
+        Status.OK,
+    ),
     "interim": (b"HTTP/1.1 100 Continue\r\n\r\n" + GOOD, False, Status.OK),
     "trailer": (GOOD[:-2] + b"x-trailer: 1\r\n\r\n", False, Status.OK),
     "http error": (reply("500 Oops", ERROR_BODY), False, Status.HTTP_ERROR),
@@ -126,7 +130,9 @@ def test_compressed_answers_are_read() -> None:
 
 def test_an_answer_in_one_piece_has_no_token_times() -> None:
     """Without a stream there is no time to the first token; the tokens are counted all the same."""
-    body = json.dumps({"choices": [{"text": "ab", "finish_reason": "stop"}], "usage": {"completion_tokens": 2}}).encode()
+    body = json.dumps(
+        {"choices": [{"text": "ab", "finish_reason": "stop"}], "usage": {"completion_tokens": 2}}
+    ).encode()
     record = only(reply("200 OK", body, "content-type: application/json"))
     assert record.status == Status.OK
     assert record.first_token_ns is None
@@ -136,7 +142,9 @@ def test_an_answer_in_one_piece_has_no_token_times() -> None:
 
 def test_nothing_listens() -> None:
     """A refused connection is a row, for every request."""
-    records, report = asyncio.run(measure_against(Endpoint("http://127.0.0.1:9", "openai-completions"), open_plan([0, 5])))
+    records, report = asyncio.run(
+        measure_against(Endpoint("http://127.0.0.1:9", "openai-completions"), open_plan([0, 5]))
+    )
     assert [record.status for record in records] == [Status.CONNECTION_ERROR] * 2
     assert all("refused" in (record.error or "") for record in records)
     assert report.connect_errors >= 2
@@ -144,7 +152,9 @@ def test_nothing_listens() -> None:
 
 def test_an_unknown_name_is_a_row() -> None:
     """A host that cannot be found fails each request with a sentence."""
-    records, _ = asyncio.run(measure_against(Endpoint("http://no-such-host.invalid", "openai-completions"), open_plan([0])))
+    records, _ = asyncio.run(
+        measure_against(Endpoint("http://no-such-host.invalid", "openai-completions"), open_plan([0]))
+    )
     assert records[0].status == Status.CONNECTION_ERROR
     assert "no-such-host.invalid" in (records[0].error or "")
 

@@ -14,7 +14,7 @@ from harness.workload import Row
 from tests.stub_server import LAST_CHUNK, STREAM_HEAD, chunk, ending, event, piece
 
 ROW = Row(0, "default", None, 0, None, "measure", None, 0, 0, 1, 4)
-BODY = piece(" ä") + b": a comment\r\n\r\n" + piece(" €") + b"data: {\"choices\":\ndata: [{\"text\": \"x\"}]}\n\n" + ending(3)
+BODY = piece(" ä") + b": a comment\r\n\r\n" + piece(" €") + b'data: {"choices":\ndata: [{"text": "x"}]}\n\n' + ending(3)
 CHUNKED = STREAM_HEAD + b"".join(chunk(BODY[i : i + 37]) for i in range(0, len(BODY), 37)) + LAST_CHUNK
 LENGTH = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY
 ERROR = STREAM_HEAD + chunk(piece() + event({"error": {"message": "broken"}})) + LAST_CHUNK
