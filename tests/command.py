@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,20 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **(extra or {})}
 
 
+@contextlib.contextmanager
+def running(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs while the test goes on, and not longer."""
+    process = start(*arguments, cwd=cwd, env=env)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()  # its children notice, and end
+            process.communicate()
+
+
 def start(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """A command that runs while the test goes on."""
+    """A command that was begun."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "harness.cli", *arguments],
         cwd=cwd,
@@ -51,10 +64,10 @@ def harness(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, ti
 
 
 def scenario(folder: Path, **keys: Any) -> Path:
-    """A scenario file that runs in a second on the simulated engine; `keys` replace its keys."""
+    """A scenario file that runs in two seconds on the simulated engine; `keys` replace its keys."""
     content: dict[str, Any] = {
         "name": "t",
-        "engines": [{"engine": "simulated", "options": {"ttft_ms": 5, "tpot_ms": 1}}],
+        "engines": [{"engine": "simulated", "options": {"ttft_ms": 60, "tpot_ms": 1}}],
         "workload": {"prompt_tokens": 8, "output_tokens": 4},
         "load": [{"kind": "single_user", "requests": 20, "timeout": "5s"}],
         "telemetry": {"interval": "100ms"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -28,7 +29,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 @dataclass
 class Plan:
-    """A schedule of a few rows; closed with `users`, else open with `due_ns`. Has what the drivers use of a Schedule."""
+    """A schedule of a few rows; closed with `users`, else open with `due_ns`: what the drivers use of a Schedule."""
 
     count: int | None
     users: int = 0
@@ -36,7 +37,6 @@ class Plan:
     phases: Any = None
     window: Window = field(default_factory=lambda: Window(0, None))
     continues: bool = False
-    measured: int | None = None
     measured: int | None = None
     think_ns: int = 0
     prompt: Any = "hello"
@@ -141,9 +141,9 @@ class StubServer:
         """Where it listens."""
         return Endpoint(f"http://127.0.0.1:{self.port}", "openai-completions", "stub")
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         """Listen on a free port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def kill(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from command import environment, harness, manifest, records, scenario, start
+from command import environment, harness, manifest, records, running, scenario
 
 LLAMA = [{"engine": "llama-server", "quantization": "q8_0", "options": {"n_threads": 1}}]
 STEADY = [{"kind": "sustained", "rate": 10, "arrivals": "constant", "duration": "60s", "timeout": "5s"}]

@@ -98,7 +98,7 @@ class EventDecoder:
     def _known(self, template: _Template, body: bytes) -> list[Chunk] | None:
         """The pieces in a read of whole events whose texts were all met before, as in most reads; None for any other.
 
-        A text met before holds neither quote nor line end, so what stands between two of them is what the template says.
+        A text met before holds neither quote nor line end, so between two of them stands what the template says.
         """
         if not (body.startswith(template.line_head) and body.endswith(template.line_tail)):
             return None

@@ -1,7 +1,7 @@
 """The OpenAI dialects: `/v1/completions` and `/v1/chat/completions`, streaming and not.
 
-Spoken by vLLM, llama.cpp, SGLang, TGI and many others. `exact` is sent as `ignore_eos` and `min_tokens`: vLLM and SGLang
-obey both, llama.cpp the first; a server that refuses unknown keys answers HTTP 400 and needs `exact: false`.
+Spoken by vLLM, llama.cpp, SGLang, TGI and many others. `exact` is sent as `ignore_eos` and `min_tokens`: vLLM and
+SGLang obey both, llama.cpp the first; a server that refuses unknown keys answers HTTP 400 and needs `exact: false`.
 """
 
 from __future__ import annotations

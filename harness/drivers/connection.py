@@ -131,6 +131,11 @@ class Connection:
         if self.ready:
             self._start()
 
+    @property
+    def clean(self) -> bool:
+        """Whether nothing of a request is still to be sent: a reply may come before its request has left."""
+        return not self._out
+
     def close(self) -> None:
         """Close; the owner hears nothing of it."""
         if self._file >= 0:
@@ -175,15 +180,14 @@ class Connection:
     def _on_event(self, events: int) -> None:
         if not self._connected:
             self._finish_connecting()
-        elif not self.ready:
-            self._go_on_securing()
         else:
-            if self._out and events & WRITE:
-                self._flush()
-            if events & ~WRITE:
-                self._read()
+            self._go_on_securing()
 
-    def _read(self) -> None:
+    def _read(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+            if events == WRITE or self._file < 0:
+                return
         try:
             data, ancillary, _, _ = self._recvmsg(_READ_BYTES, _ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -259,6 +263,7 @@ class Connection:
 
     def _become_ready(self) -> None:
         self.ready = True
+        self._poller.handle(self._file, self._read)
         self.connected_ns = time.monotonic_ns()
         if self.exchange is not None:
             self.exchange.trace.connected_ns = self.connected_ns

@@ -42,6 +42,10 @@ class Poller:
         self._handlers[file] = handler
         self._set.register(file, events)
 
+    def handle(self, file: int, handler: Handler) -> None:
+        """Call another handler from now on."""
+        self._handlers[file] = handler
+
     def change(self, file: int, events: int) -> None:
         """Watch for other events."""
         self._set.modify(file, events)

@@ -55,7 +55,7 @@ class Pool:
 
     def give_back(self, connection: Connection, *, reusable: bool) -> None:
         """A connection has done its work."""
-        if reusable:
+        if reusable and connection.clean:
             connection.exchange = None
             self._idle.append(connection)
         else:

@@ -45,6 +45,7 @@ class ResponseReader:
         self._kept: list[bytes] = []
         self._parts: list[bytes] = []
         self._until = _Until.HEAD
+        self._chunked = False
         self._left = 0
         self._size = 0
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
@@ -52,7 +53,7 @@ class ResponseReader:
     def feed(self, data: bytes) -> bool:
         """Take what one read brought; whether the response has ended."""
         self._kept.append(data)
-        if self._until is _Until.LAST_CHUNK:
+        if self._chunked:
             return (data.endswith(b"\r\n\r\n") or len(data) < _SHORTEST_END) and self._parse()
         if self._until is _Until.LENGTH:
             self._left -= len(data)
@@ -68,7 +69,7 @@ class ResponseReader:
 
     def catch_up(self) -> None:
         """Parse what was kept, so that little is left to do at the end."""
-        if self._until is _Until.LAST_CHUNK:  # elsewhere the end is not looked for in what comes next alone
+        if self._chunked:  # elsewhere the end is not looked for in what comes next alone
             self._parse()
 
     def closed(self) -> bool:
@@ -137,6 +138,7 @@ class ResponseReader:
         length = self.headers.get("content-length", "")
         if "chunked" in self.headers.get("transfer-encoding", "").lower():
             self._until = _Until.LAST_CHUNK
+            self._chunked = True
         elif length.isdigit():
             self._until = _Until.LENGTH
             self._left = int(length) - sum(map(len, self.bodies))

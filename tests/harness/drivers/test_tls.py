@@ -1,0 +1,77 @@
+"""TLS around the same machine: trusted, not trusted, and not TLS at all."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engines.base import Endpoint
+from harness.records import Record, Status
+from tests.stub_server import Call, StubServer, measure, open_plan, serving
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of our own for localhost, and its key."""
+    names = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-out", str(names[0]), "-keyout", str(names[1])]
+    subprocess.run(command, check=True, capture_output=True)
+    return names
+
+
+async def good(call: Call) -> None:
+    """A good reply."""
+    await call.good()
+
+
+def over_tls(certificate: tuple[Path, Path]) -> list[Record]:
+    """Two requests to a server with this certificate."""
+
+    async def main() -> list[Record]:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*certificate)
+        server = StubServer(good)
+        await server.start(context)
+        target = Endpoint(f"https://localhost:{server.port}", "openai-completions")
+        try:
+            return (await measure(target, open_plan([0, 100])))[0]
+        finally:
+            server.kill()
+            await asyncio.sleep(0.05)
+
+    return asyncio.run(main())
+
+
+def test_a_trusted_server(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its authority named in SSL_CERT_FILE, a server is measured as without TLS."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    records = over_tls(certificate)
+    assert [(record.status, record.text, record.error) for record in records] == [(Status.OK, " a b", None)] * 2
+
+
+def test_an_unknown_authority(certificate: tuple[Path, Path]) -> None:
+    """A certificate that nobody vouches for is a connection error with a sentence."""
+    for record in over_tls(certificate):
+        assert record.status == Status.CONNECTION_ERROR
+        assert "cannot be trusted" in (record.error or "")
+
+
+@pytest.mark.slow
+def test_a_server_without_tls() -> None:
+    """Speaking https to an http server is a connection error, not a hang."""
+
+    async def main() -> list[Record]:
+        async with serving(good) as server:
+            target = Endpoint(f"https://127.0.0.1:{server.port}", "openai-completions")
+            return (await measure(target, open_plan([0]), timeout_ms=2_000))[0]
+
+    record = asyncio.run(main())[0]
+    assert record.status in (Status.CONNECTION_ERROR, Status.TIMEOUT)
