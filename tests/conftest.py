@@ -1,4 +1,4 @@
-"""What every test shares: no deadlines on a busy machine, a cache of its own, no secrets or proxies of the developer's."""
+"""What every test shares: no deadlines on a busy machine, a cache of its own, no secrets or proxies of the user's."""
 
 from __future__ import annotations
 

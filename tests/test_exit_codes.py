@@ -107,7 +107,9 @@ def test_3_an_engine_that_does_not_start(tmp_path: Path) -> None:
 
 def test_4_a_measurement_is_invalid(tmp_path: Path) -> None:
     """When every second reply is an error, latencies of the others are no result: 4."""
-    ended = harness("run", str(scenario(tmp_path, engines=simulated(error_every=2))), "--out", "run", *QUICK, cwd=tmp_path)
+    ended = harness(
+        "run", str(scenario(tmp_path, engines=simulated(error_every=2))), "--out", "run", *QUICK, cwd=tmp_path
+    )
     assert ended.code == 4, ended.err
     assert "invalid" in (tmp_path / "run" / "report.md").read_text().lower()
 

@@ -18,6 +18,7 @@ from command import environment, harness, manifest, records, running, scenario
 
 LLAMA = [{"engine": "llama-server", "quantization": "q8_0", "options": {"n_threads": 1}}]
 STEADY = [{"kind": "sustained", "rate": 10, "arrivals": "constant", "duration": "60s", "timeout": "5s"}]
+QUICK = ("--format", "md")
 SECRET = "sk-very-secret-0123456789"
 
 
@@ -54,39 +55,37 @@ def test_an_engine_killed_in_mid_run_fails_loudly_and_loses_nothing(tmp_path: Pa
     and every request of the plan has a row.
     """
     path = scenario(tmp_path, model="tiny", engines=LLAMA, load=STEADY)
-    process = start("run", str(path), "--out", "run", cwd=tmp_path)
     run = tmp_path / "run"
-    eventually(lambda: some_rows_on_disk(run), process)
-    (pid,) = manifest(run)["cells"][0]["engine_info"]["pids"]
-    os.kill(pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
+        eventually(lambda: some_rows_on_disk(run), process)
+        (pid,) = manifest(run)["cells"][0]["engine_info"]["pids"]
+        os.kill(pid, signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     (trial,) = manifest(run)["cells"][0]["trials"]
     assert trial["status"] == "failed"
     assert "SIGKILL" in trial["reason"]
     assert " s into the trial" in trial["reason"]
-    rows = records(run, trial)
-    measured = [row for row in rows if row["phase"] == "measure"]
+    measured = [row for row in records(run, trial) if row["phase"] == "measure"]
     assert [row["request"] for row in measured] == list(range(600))
     statuses = Counter(row["status"] for row in measured)
     assert statuses["ok"] > 0
     assert statuses["not_sent"] > 0
-    report = (run / "report.md").read_text()
-    assert "SIGKILL" in report
+    assert "SIGKILL" in (run / "report.md").read_text()
 
 
 @pytest.mark.slow
 def test_a_killed_trial_process_leaves_its_rows_and_no_engine_behind(tmp_path: Path) -> None:
     """SIGKILL to the process that measures: its flushed rows are stored, its engine ends, exit 3."""
     path = scenario(tmp_path, model="tiny", engines=LLAMA, load=STEADY)
-    process = start("run", str(path), "--out", "run", cwd=tmp_path)
     run = tmp_path / "run"
-    eventually(lambda: some_rows_on_disk(run), process)
-    child = trial_child(process)
-    assert child is not None
-    engine = manifest(run)["cells"][0]["engine_info"]["pids"]
-    child.kill()
-    _, err = process.communicate(timeout=60)
+    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
+        eventually(lambda: some_rows_on_disk(run), process)
+        child = trial_child(process)
+        assert child is not None
+        engine = manifest(run)["cells"][0]["engine_info"]["pids"]
+        child.kill()
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     (trial,) = manifest(run)["cells"][0]["trials"]
     assert "SIGKILL" in trial["reason"]
@@ -98,13 +97,13 @@ def test_a_killed_trial_process_leaves_its_rows_and_no_engine_behind(tmp_path: P
 def test_a_killed_run_leaves_no_process_and_can_still_be_read(tmp_path: Path) -> None:
     """SIGKILL to the run itself: child and engine end by themselves, and `harness report` shows what was stored."""
     path = scenario(tmp_path, model="tiny", engines=LLAMA, load=STEADY)
-    process = start("run", str(path), "--out", "run", cwd=tmp_path)
     run = tmp_path / "run"
-    eventually(lambda: some_rows_on_disk(run), process)
-    below = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-    assert len(below) >= 2
-    process.kill()
-    process.communicate()
+    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
+        eventually(lambda: some_rows_on_disk(run), process)
+        below = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+        assert len(below) >= 2
+        process.kill()
+        process.communicate()
     deadline = time.monotonic() + 30
     while not gone(below):
         assert time.monotonic() < deadline, "processes were left behind"
@@ -127,7 +126,7 @@ def test_no_secret_reaches_a_file_or_the_screen(tmp_path: Path) -> None:
     }
     path = scenario(tmp_path, engines=[block])
     secrets = {"MY_KEY": SECRET, "MY_TENANT": SECRET[::-1]}
-    ended = harness("run", str(path), "--out", "run", cwd=tmp_path, env=secrets)
+    ended = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=secrets)
     assert ended.code == 3, ended.err
     texts = [ended.out, ended.err]
     texts += [found.read_bytes().decode("latin-1") for found in (tmp_path / "run").rglob("*") if found.is_file()]
@@ -154,7 +153,7 @@ def test_a_second_run_on_the_same_machine_is_refused(tmp_path: Path) -> None:
         assert holder.stdout.readline() == "held\n"
         block = {"engine": "http", "url": "http://127.0.0.1:9", "served_model": "m"}
         path = scenario(tmp_path, engines=[block])
-        refused = harness("run", str(path), "--out", "run", cwd=tmp_path, env=env)
+        refused = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=env)
         assert refused.code == 2
         assert "first, process" in refused.err
     finally:
