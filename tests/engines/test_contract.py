@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 import pytest
-from harness.drivers.asyncio_driver import drive
 
 import engines
 from engines.base import (
@@ -25,6 +24,7 @@ from engines.base import (
     ModelReference,
     ServedEngine,
 )
+from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
 from harness.records import Record, Status
 from harness.workload import Schedule
