@@ -32,6 +32,8 @@ SCALARS = (
     "load_s",
     "load_warm_s",
     "first_request_ms",
+    "weight_bytes",
+    "rss_after_load_bytes",
     "offered_rps",
     "completed_rps",
     "goodput_rps",

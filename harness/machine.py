@@ -9,7 +9,7 @@ from harness.columns import Columns
 if TYPE_CHECKING:
     import pandas as pd
 
-START_METRICS = ("load_s", "load_warm_s", "first_request_ms")
+START_METRICS = ("load_s", "load_warm_s", "first_request_ms", "weight_bytes", "rss_after_load_bytes")
 GAUGES = {
     "rss_peak_bytes": ("engine", "rss_bytes"),
     "system_memory_peak_share": ("host", "memory_used_share"),
@@ -21,7 +21,7 @@ SERVER = "server"
 
 def start_values(cell: dict[str, Any]) -> dict[str, float]:
     """What was measured while the engine started; what was not is left out."""
-    start = cell.get("start") or {}
+    start = (cell.get("engine_info") or {}) | (cell.get("start") or {})
     return {name: float(start[name]) for name in START_METRICS if start.get(name) is not None}
 
 

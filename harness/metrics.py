@@ -193,6 +193,20 @@ _START_AND_MEMORY = (
         Show.TIME,
     ),
     _scalar(
+        "weight_bytes",
+        "bytes",
+        "Size of the weight files that the engine loaded.",
+        Direction.LOWER,
+        Show.BYTES,
+    ),
+    _scalar(
+        "rss_after_load_bytes",
+        "bytes",
+        "Resident memory of the engine's processes after the first start and its first request.",
+        Direction.LOWER,
+        Show.BYTES,
+    ),
+    _scalar(
         "rss_peak_bytes",
         "bytes",
         "Largest reading during the trial of the resident memory of the engine's processes.",
