@@ -20,10 +20,14 @@ from typing import Any
 
 import psutil
 
+from engines.server_process import signal_name
+
 START_PATIENCE_S = 900.0
 TRIAL_PATIENCE_S = 60.0
 DRAIN_S = 30.0
 ABORT_S = 10.0
+POLL_S = 0.5
+LOG_TAIL_BYTES = 8192
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -103,25 +107,40 @@ class Child:
     async def event(self) -> dict[str, Any] | None:
         """The next event; None when the child has ended."""
         assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
+        reading = asyncio.ensure_future(self._process.stdout.readline())
         try:
-            return json.loads(line) if line else None
+            while not reading.done():
+                await asyncio.wait({reading}, timeout=POLL_S)
+                if not reading.done() and self._process.returncode is not None:
+                    return None  # it has ended; a descendant of it holds the pipe open
+            return json.loads(reading.result()) if reading.result() else None
         except ValueError:
             return None  # cut off in the middle of a line: it is dying
+        finally:
+            reading.cancel()
 
     async def end(self) -> int:
         """Make sure that it and its engine are gone; returns its exit status."""
         if self._process.stdin is not None:
             self._process.stdin.close()
-        try:
-            await asyncio.wait_for(self._process.wait(), ABORT_S)
-        except TimeoutError:
+        status = await self._exit_status(ABORT_S)
+        if status is None:
             self.kill()
-        status = await self._process.wait()
+            status = await self._exit_status(ABORT_S)
         for process in self._engine:
             with contextlib.suppress(psutil.NoSuchProcess):  # psutil also refuses a pid that was given to another
                 process.kill()
-        return status
+        if self._process.stdout is not None:
+            with contextlib.suppress(TimeoutError):  # whoever still holds the pipe is not ours to end
+                await asyncio.wait_for(self._process.stdout.read(), POLL_S)
+        return -signal.SIGKILL if status is None else status
+
+    async def _exit_status(self, within_s: float) -> int | None:
+        """How it ended; None if it has not. asyncio's own wait() would also wait for whoever holds its pipes."""
+        deadline = time.monotonic() + within_s
+        while self._process.returncode is None and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return self._process.returncode
 
     def kill(self) -> None:
         """End the child and everything in its session."""
@@ -133,10 +152,9 @@ class Child:
         if status == 0:
             return None
         if status > 0:
-            return f"its process ended with exit status {status}; the end of its log tells why"
-        name = signal.Signals(-status).name
+            return f"its process ended with exit status {status}"
         memory = " (out of memory: the kernel killed a process here)" if oom_kills() > self._oom_kills else ""
-        return f"its process was killed by {name}{memory}"
+        return f"its process was killed by {signal_name(-status)}{memory}"
 
 
 async def supervise(
@@ -156,7 +174,16 @@ async def supervise(
         with contextlib.suppress(asyncio.CancelledError):
             await orders
         status = await child.end()
-    return hung or child.obituary(status)
+    reason = hung or child.obituary(status)
+    return f"{reason}{last_words(command.log)}" if reason else None
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log as the end of a sentence; empty where there is none."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+        lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    return f'; the last line of its {log.name}: "{lines[-1][:300]}"' if lines else ""
 
 
 async def listen(child: Child, on_event: OnEvent) -> str | None:

@@ -32,7 +32,7 @@ def test_each_loads_expands_and_ends_within_minutes(name: str) -> None:
     planned = expand(load(shipped_path(name), env={}))
     assert all(isinstance(cell, Cell) for cell in planned)
     assert estimate(planned).time_s.low <= 180
-    assert estimate(planned).requests.low <= 400
+    assert estimate(planned).requests.low <= 700
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,9 +62,9 @@ def test_each_can_measure_another_server_by_its_engine_block_alone(name: str, tm
 
 
 def test_quickstart_takes_about_a_minute() -> None:
-    """Two cells whose open load takes 23 seconds each, and a few short requests."""
+    """Two cells whose open load takes 28 seconds each, and some short requests."""
     found = estimate(expand(load(shipped_path("quickstart"), env={})))
-    assert (found.cells, found.trials, found.time_s.low) == (2, 4, 46)
+    assert (found.cells, found.trials, found.time_s.low) == (2, 4, 56)
 
 
 def test_an_unknown_template_names_the_nearest() -> None:
