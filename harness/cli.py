@@ -73,7 +73,7 @@ def run(
 ) -> None:
     """Run a scenario, store it, and report."""
     from harness.estimate import check_budget
-    from harness.matrix import expand
+    from harness.matrix import check_runnable, expand
     from harness.quantities import parse_duration_s
     from harness.scenario import load
     from harness.store import new_run_path
@@ -87,6 +87,7 @@ def run(
 
         print(plan_text(wanted, planned, folder))
         return
+    check_runnable(planned)
     check_budget(wanted, planned, consent=yes)
     report = measure(wanted, planned, folder, check_formats(formats), wait_s=parse_duration_s(wait), quiet=quiet)
     show(report, as_json=as_json, quiet=quiet)
@@ -247,7 +248,8 @@ def error_console() -> Console:
 
 def main() -> NoReturn:
     """Entry point: run the command, turn whatever went wrong into a sentence and an exit code."""
-    signal.signal(signal.SIGINT, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         app()
         sys.exit(ExitCode.HOLDS)
@@ -264,7 +266,7 @@ def main() -> NoReturn:
 
 
 def interrupt(*_: object) -> NoReturn:
-    """Ctrl-C outside a run: nothing is in flight that would have to be finished."""
+    """Ctrl-C or SIGTERM outside a run: nothing is in flight that would have to be finished."""
     raise Interrupted("interrupted")
 
 

@@ -62,6 +62,8 @@ class ConsoleWatcher:
             self._show(f"{cell['trials'][event['trial']]['load']}: {self._progress(event)}")
         elif kind == "trial_ended":
             self._say(f"{self._prefix} {cell['trials'][event['trial']]['load']}: {ending(event)}")
+        elif kind == "stopped":
+            self._say(f"{self._prefix}: interrupted before the next trial")
         elif kind == "failed":
             self._say(f"{self._prefix}: failed: {event['reason']}")
 

@@ -103,6 +103,7 @@ class _Combination:
         return None if self.reference is None else self.reference.name
 
 
+_LONGEST_SLUG = 40
 _ONLY = {
     "model": "model",
     "engine": "engine",
@@ -154,14 +155,21 @@ def trial_seed(scenario_seed: int, load_index: int, repetition: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def check_runnable(planned: Sequence[Cell | Skip]) -> None:
+    """Whether there is anything to run: raises UsageError with the reasons if every cell is skipped."""
+    if not any(isinstance(cell, Cell) for cell in planned):
+        reasons = dict.fromkeys(cell.reason for cell in planned if isinstance(cell, Skip))
+        raise UsageError(f"nothing of this scenario can be run: {'; '.join(reasons)}")
+
+
 def needs_the_machine(planned: Sequence[Cell | Skip]) -> bool:
     """Whether another run here would disturb this one: not if it only loads servers elsewhere, or a simulation."""
     return any(isinstance(cell, Cell) and cell.scope == "server" and cell.engine != "simulated" for cell in planned)
 
 
 def slug(text: str) -> str:
-    """A text as part of a folder's name."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.") or "x"
+    """A text as part of a folder's name, of which file systems allow no more than 255 characters in all."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text)[:_LONGEST_SLUG].strip("-.") or "x"
 
 
 def is_loopback(url: str) -> bool:

@@ -88,7 +88,7 @@ def rates(columns: Columns, window: Window, trial: dict[str, Any]) -> dict[str, 
         "completed_rps": Rate(
             float(len(done_ok)),
             window.seconds,
-            len(done_ok),
+            len(rows),  # none completed is known, and 0
             np.histogram(done_ok, window.edges())[0].astype(np.float64),
         ),
         "output_tokens_per_s": Rate(float(tokens.sum()), window.seconds, len(rows), tokens, unknown),

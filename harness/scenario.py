@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 from harness.engine_section import EngineBlock, Level, ModelEntry, Ready, Variant
 from harness.errors import Problem, ScenarioError
 from harness.loads import LimitText, LoadItem, Slo
+from harness.prompts import FilePrompts
 from harness.quantities import PositiveSeconds
 from harness.scenario_problems import cross_problems, in_order, problems_of, without_echoes
 from harness.scenario_source import read
@@ -151,6 +152,7 @@ def load(
         except ValidationError as error:
             problems += problems_of(error, source.tree)
         problems += cross_problems(source.tree)
+        problems += [] if scenario is None else prompt_problems(scenario)
         problems = without_echoes(source.problems, problems)
     if problems or scenario is None:
         raise ScenarioError(in_order(problems))
@@ -159,6 +161,18 @@ def load(
         scenario = scenario.model_copy(update={"name": stem or "scenario"})
     scenario._source = Path(path)
     return scenario
+
+
+def prompt_problems(scenario: Scenario) -> list[Problem]:
+    """What is wrong in the files of prompts that a scenario names."""
+    workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
+    problems: list[Problem] = []
+    for path in dict.fromkeys(one.prompts for one in workloads if one.prompts is not None and one.prompts.is_file()):
+        try:
+            FilePrompts(path, None)
+        except ScenarioError as error:
+            problems += error.problems
+    return problems
 
 
 def restore(resolved: Mapping[str, Any], source: Path) -> Scenario:

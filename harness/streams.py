@@ -27,10 +27,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     except FileExistsError:
         raise
     except OSError as error:
-        reason = "no space left on the disk" if error.errno == errno.ENOSPC else (error.strerror or str(error))
-        raise StorageFailed(
-            f"{path}: cannot write: {reason}; make room, or choose another folder with --out"
-        ) from error
+        reason = f"{error.strerror or error};"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason = "no space left on the disk; make room, or"
+        raise StorageFailed(f"{path}: cannot write: {reason} choose another folder with --out") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

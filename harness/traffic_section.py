@@ -56,6 +56,10 @@ class Workload(StrictModel):
         description="Ask for the reply piece by piece; otherwise there is no time to first token.",
     )
 
+    def irrelevant_keys(self) -> frozenset[str]:
+        """Prompts of a file have their lengths already."""
+        return frozenset({"prompt_tokens"} if self.prompts is not None else ())
+
     def overridden_by(self, other: Workload | None) -> Workload:
         """This workload, the keys that `other` gives replaced by its own."""
         if other is None:

@@ -7,7 +7,7 @@ Whatever the engine prints goes to the cell's log.
 
 Events, by `event`: `alive` (once a second, to tell a hang from work), `prepared`, `started` {engine, start},
 `trial_begun` {trial, its part of the manifest}, `progress` {trial, ...}, `trial_ended` {trial, status, reason, client},
-`failed` {reason}, `ended`.
+`failed` {reason}, `stopped` (on request, before a trial was under way), `ended`.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ async def execute(spec: CellSpec, emit: Emit) -> None:
         try:
             await body
         except asyncio.CancelledError:
-            emit({"event": "failed", "reason": "stopped on request"})
+            emit({"event": "stopped"})
         except (EngineError, HarnessError) as error:
             emit({"event": "failed", "reason": str(error)})
 

@@ -111,7 +111,7 @@ def _worst(reasons: list[Reason]) -> Level:
 def _ended(trial: dict[str, Any]) -> Iterator[Reason]:
     if trial["status"] != "complete":
         why = f": {trial['reason']}" if trial.get("reason") else ""
-        advice = "Run it again; `harness run --resume` does only what is missing."
+        advice = "Run it again."
         yield Reason(f"trial_{trial['status']}", Level.INVALID, f"The trial is {trial['status']}{why}.", advice)
 
 
@@ -131,7 +131,7 @@ def _complete(trial: dict[str, Any], records: pd.DataFrame, columns: Columns) ->
     unsent = int((in_window & columns.has_status([Status.NOT_SENT])).sum())
     if unsent:
         yield Reason("not_sent", Level.INVALID, f"{unsent} planned requests were never sent.", "Let the trial finish.")
-    if unsent == int(in_window.sum()):
+    if not in_window.any():
         advice = "Measure for longer than the time between two requests."
         yield Reason("nothing_measured", Level.INVALID, "No request fell due in the measuring window.", advice)
 
@@ -157,9 +157,7 @@ def _on_time(observed: Observed) -> Iterator[Reason]:
         )
         if late:
             sentence += f" {late} of {len(lag)} were late by more than a tenth of its p99."
-        yield Reason(
-            "client_lag", level, sentence, "Lower the rate, use more workers, or free the machine of other work."
-        )
+        yield Reason("client_lag", level, sentence, "Lower the rate, or free the machine of other work.")
 
 
 def _badness(level: Level) -> int:
@@ -181,7 +179,7 @@ def _client(client: dict[str, Any], records: pd.DataFrame) -> Iterator[Reason]:
     cpu = _number(client.get("cpu_share"))
     if CLIENT_CPU.level(cpu) is not Level.VALID:
         sentence = f"The client's process used {cpu:.0%} of a core."
-        yield Reason("client_cpu", Level.WARN, sentence, "Use more workers, or lower the rate.")
+        yield Reason("client_cpu", Level.WARN, sentence, "Lower the rate.")
     merged = _number(client.get("merged_read_share"))
     if MERGED_READS.level(merged) is not Level.VALID:
         sentence = f"{merged:.0%} of the reads held several packets, so that gaps within them cannot be seen."
@@ -203,6 +201,8 @@ def _errors(trial: dict[str, Any], rows: Columns) -> Iterator[Reason]:
     if any(parse_limit(text).metric == "error_rate" for text in trial.get("limits") or ()):
         level = Level.WARN
     sentence = f"{rate:.2%} of the measured requests failed; the latencies are those of the others."
+    if rate == 1:
+        sentence = "Every measured request failed; what there is of latencies is of replies that broke off."
     advice = "Look at the errors, or state what is acceptable with a limit such as `error_rate <= 0.05`."
     yield Reason("errors", level, sentence, advice)
 

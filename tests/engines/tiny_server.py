@@ -1,7 +1,7 @@
 """A server for tests, run as a program: an OpenAI-like API on the standard library, with bad manners on demand.
 
 python tiny_server.py PORT [--models a,b] [--unready N] [--child] [--deaf] [--die MESSAGE] [--html] [--key KEY]
-    [--pause SECONDS] [--loading N]
+    [--pause SECONDS] [--loading N] [--cut TOKENS] [--certificate FILE]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -56,7 +57,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for event in [*map(json.dumps, events), "[DONE]"]:
+        for number, event in enumerate([*map(json.dumps, events), "[DONE]"]):
+            if number == self.options.cut:
+                self.close_connection = True  # in the middle of the reply
+                return
             self.chunk(f"data: {event}\n\n".encode())
             time.sleep(self.options.pause)
         self.wfile.write(b"0\r\n\r\n")
@@ -96,6 +100,8 @@ def main() -> None:
     parser.add_argument("--html", action="store_true")
     parser.add_argument("--key")
     parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--cut", type=int)
+    parser.add_argument("--certificate", help="a file with certificate and key: speak TLS")
     Handler.options = options = parser.parse_args()
     if options.die:
         sys.stderr.write(options.die + "\n")
@@ -106,6 +112,10 @@ def main() -> None:
         subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
     server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
     server.daemon_threads = True
+    if options.certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(options.certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     sys.stdout.write("serving\n")
     sys.stdout.flush()
     threading.Thread(target=server.serve_forever).start()
