@@ -14,6 +14,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from harness.streams import read_batches
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -81,6 +83,11 @@ def manifest(run: Path) -> dict[str, Any]:
     """A run's manifest."""
     found: dict[str, Any] = json.loads((run / "manifest.json").read_text())
     return found
+
+
+def rows_on_disk(run: Path) -> int:
+    """How many records of trials that still run have been stored."""
+    return sum(batch.num_rows for found in run.rglob("records.arrows") for batch in read_batches(found))
 
 
 def records(run: Path, trial: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -68,6 +68,7 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_data_goes_to_standard_output_and_the_rest_elsewhere(tmp_path: Path) -> None:
     """`--json --quiet` prints one JSON document and says nothing else; the run is in runs/."""
     ended = harness("run", str(scenario(tmp_path)), "--json", "--quiet", cwd=tmp_path)
@@ -77,6 +78,7 @@ def test_data_goes_to_standard_output_and_the_rest_elsewhere(tmp_path: Path) -> 
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
     """Without a terminal there are no colours and no moving lines, and progress is on standard error."""
     ended = harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path)
@@ -86,6 +88,7 @@ def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
     assert "simulated" in ended.err
 
 
+@pytest.mark.slow
 def test_reports_are_made_again_from_the_stored_run(tmp_path: Path) -> None:
     """`report` writes the same files, byte for byte, in the formats asked for, wherever asked."""
     harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path)
@@ -103,6 +106,7 @@ def test_a_format_that_does_not_exist_lists_those_that_do(tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_labels_and_sets_reach_the_manifest(tmp_path: Path) -> None:
     """`--label` and `--set` change what is run and are stored; the command to repeat it is stored too."""
     arguments = ("--label", "commit=abc", "--set", "load.0.requests=2", "--out", "run")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import harness, manifest, records, running, scenario
+from command import harness, manifest, records, rows_on_disk, running, scenario
 
 QUICK = ("--format", "md,junit")
+pytestmark = pytest.mark.slow
 
 
 def simulated(**options: Any) -> list[dict[str, Any]]:
@@ -124,7 +125,7 @@ def test_6_nobody_can_tell(tmp_path: Path) -> None:
 def wait_for_records(run: Path, process: Any) -> None:
     """Until the first rows of a running trial are on disk."""
     while process.poll() is None:
-        if any(found.stat().st_size > 5000 for found in run.rglob("records.arrows")):
+        if rows_on_disk(run) >= 5:
             return
         time.sleep(0.05)
     raise AssertionError(process.communicate())

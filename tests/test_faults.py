@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from command import environment, harness, manifest, records, running, scenario
+from command import environment, harness, manifest, records, rows_on_disk, running, scenario
 
 LLAMA = [{"engine": "llama-server", "quantization": "q8_0", "options": {"n_threads": 1}}]
 STEADY = [{"kind": "sustained", "rate": 10, "arrivals": "constant", "duration": "60s", "timeout": "5s"}]
@@ -31,11 +31,6 @@ def eventually(found: Callable[[], Any], process: subprocess.Popen[str], timeout
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     raise AssertionError("it never came about")
-
-
-def some_rows_on_disk(run: Path) -> bool:
-    """Whether a trial's first records have been stored."""
-    return any(found.stat().st_size > 8000 for found in run.rglob("records.arrows"))
 
 
 def trial_child(process: subprocess.Popen[str]) -> psutil.Process | None:
@@ -57,7 +52,7 @@ def test_an_engine_killed_in_mid_run_fails_loudly_and_loses_nothing(tmp_path: Pa
     path = scenario(tmp_path, model="tiny", engines=LLAMA, load=STEADY)
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
-        eventually(lambda: some_rows_on_disk(run), process)
+        eventually(lambda: rows_on_disk(run) >= 10, process)
         (pid,) = manifest(run)["cells"][0]["engine_info"]["pids"]
         os.kill(pid, signal.SIGKILL)
         _, err = process.communicate(timeout=60)
@@ -80,7 +75,7 @@ def test_a_killed_trial_process_leaves_its_rows_and_no_engine_behind(tmp_path: P
     path = scenario(tmp_path, model="tiny", engines=LLAMA, load=STEADY)
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
-        eventually(lambda: some_rows_on_disk(run), process)
+        eventually(lambda: rows_on_disk(run) >= 10, process)
         child = trial_child(process)
         assert child is not None
         engine = manifest(run)["cells"][0]["engine_info"]["pids"]
@@ -99,7 +94,7 @@ def test_a_killed_run_leaves_no_process_and_can_still_be_read(tmp_path: Path) ->
     path = scenario(tmp_path, model="tiny", engines=LLAMA, load=STEADY)
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
-        eventually(lambda: some_rows_on_disk(run), process)
+        eventually(lambda: rows_on_disk(run) >= 10, process)
         below = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
         assert len(below) >= 2
         process.kill()
