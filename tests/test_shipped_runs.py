@@ -1,0 +1,94 @@
+"""Every shipped scenario really runs, through the command line and on the engine it names; shortened with --set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from command import ROOT, harness, manifest
+
+from harness.templates import list_scenarios
+
+LATENCIES = {"ttft_ms", "tpot_ms", "e2e_ms", "error_rate", "output_tokens_per_s"}
+MEMORY = {"rss_peak_bytes", "weight_bytes"}
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """sets: what makes the scenario short. metrics: what it is for. rows: of the results, (level, load, class)."""
+
+    sets: tuple[str, ...]
+    metrics: set[str]
+    rows: set[tuple[str, str, str]]
+
+
+def _rows(levels: str, loads: str, classes: str = "all") -> set[tuple[str, str, str]]:
+    return {(level, load, name) for level in levels.split() for load in loads.split() for name in classes.split()}
+
+
+RUNS = {
+    "quickstart": Shortened(
+        ("load.0.requests=5", "load.1.warmup=1s", "load.1.duration=4s"),
+        {*LATENCIES, *MEMORY, "attainment", "goodput_rps", "load_s"},
+        _rows("q8_0 q4_k_m", "single_user sustained"),
+    ),
+    "single_user": Shortened(
+        ("load.0.requests=5", "load.0.warmup=1s"), {*LATENCIES, "first_request_ms"}, _rows("q8_0", "single_user")
+    ),
+    "burst": Shortened(
+        ("load.0.warmup=1s", "load.0.duration=5s", "load.0.every=4s", "load.0.burst_for=1s", "load.1.spike.requests=6"),
+        {*LATENCIES, "attainment", "offered_rps"},
+        _rows("q8_0", "burst-6 spike"),
+    ),
+    "sustained": Shortened(
+        ("load.0.rate=[1,3]", "load.0.warmup=1s", "load.0.duration=4s"),
+        {*LATENCIES, "attainment", "goodput_rps", "offered_rps"},
+        _rows("q8_0", "sustained-rate-1 sustained-rate-3"),
+    ),
+    "mixed": Shortened(
+        ("load.0.warmup=1s", "load.0.duration=5s", "load.0.rate=3"),
+        {*LATENCIES, "attainment"},
+        _rows("q8_0", "mixed", "all chat summarise"),
+    ),
+    "quantization_sweep": Shortened(
+        ("engines.0.quantization=[f16,q8_0,q4_0]", "load.0.requests=3", "load.0.warmup=0s", "load.1.requests=8"),
+        {*LATENCIES, *MEMORY},
+        _rows("f16 q8_0 q4_0", "single_user sustained"),
+    ),
+    "load_test": Shortened(("load.0.requests=20",), {*LATENCIES, "mean_concurrency"}, _rows("q8_0", "sustained")),
+    "targets": Shortened(
+        ("load.0.requests=3", "load.1.requests=10"),
+        {*LATENCIES, "load_s", "load_warm_s", "output_tokens_per_s_per_user", "system_memory_peak_share"},
+        _rows("q8_0", "single_user more-than-four"),
+    ),
+}
+
+
+def test_every_shipped_scenario_is_run_here() -> None:
+    """A new one needs a line above."""
+    assert set(RUNS) == set(list_scenarios())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_each_runs_to_its_end(name: str, tmp_path: Path) -> None:
+    """Every trial completes without a failed request, and the summary has the metrics that the scenario is for.
+
+    Limits and validity are left open: how fast this machine is, and how busy, is no property of the scenario. Six
+    tells that there are too few requests for a p95, as can be after shortening.
+    """
+    short = RUNS[name]
+    sets = [word for text in short.sets for word in ("--set", text)]
+    path = ROOT / "scenarios" / f"{name}.yaml"
+    ended = harness("run", str(path), "--out", "run", "--format", "csv,md", *sets, cwd=tmp_path)
+    assert ended.code in (0, 1, 4, 6), ended.err
+    assert "Traceback" not in ended.out + ended.err
+    cells = manifest(tmp_path / "run")["cells"]
+    assert {trial["status"] for cell in cells for trial in cell["trials"]} == {"complete"}, ended.err
+    summary = pd.read_csv(tmp_path / "run" / "summary.csv", keep_default_na=False)
+    pooled = summary[summary["repetition"] == "pooled"]
+    assert set(zip(pooled["level"], pooled["load"], pooled["class"], strict=True)) == short.rows
+    assert short.metrics <= set(pooled["metric"])
+    assert set(pooled.loc[pooled["metric"] == "error_rate", "value"].astype(float)) == {0.0}
