@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from engines.base import TOKEN_BEARING, ChunkKind, Usage
-from engines.dialects.base import ReadChunk
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.base import TOKEN_BEARING, Chunk, ChunkKind, Usage
+from engines.dialects.base import Pieces, ReadChunk
 from harness.records import Clock, Loop, Record, Status, TokenSource
 from harness.workload import Row
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
-_TIMESTAMPING = 37  # SO_TIMESTAMPING and SCM_TIMESTAMPING of <asm-generic/socket.h>
+_STAMP_BYTES = 48  # struct scm_timestamping: three of struct timespec, the first by software
+_OFFSETS = 4096
+_UNUSABLE_NS = 1 << 61  # an arrival in the far future
 _STEP_NS = 5_000  # two clocks read one after the other differ by less, unless something came between
 _SECONDS_NANOSECONDS = struct.Struct("qq").unpack_from
 
-Ancillary = Sequence[tuple[int, int, bytes]]
+Int64 = NDArray[np.int64]
 NowNs = Callable[[], int]
 
 
@@ -31,33 +35,93 @@ def clock_of(loop: asyncio.AbstractEventLoop) -> NowNs:
 
 
 class StampClock:
-    """Turns the kernel's receive stamps (CLOCK_REALTIME) into monotonic time.
+    """Turns the kernel's receive stamps (CLOCK_REALTIME) into monotonic time, after the fact.
 
-    Both clocks are read at each call. A stamp that would lie before `earliest_ns` or after now (the wall clock was
-    stepped since) is not used: then the arrival is now, and its lag unknown.
+    `sample` reads both clocks; whoever reads sockets calls it before each round of reads. What is noted of a read is
+    the kernel's stamp as it came and the monotonic time behind the read; `arrivals` converts many at once, each with
+    the difference of the clocks in force when it was read. A stamp that would lie before the previous arrival or after
+    its read, and one read while the wall clock was stepped, is not used: the arrival is the read, and its lag unknown.
     """
 
     def __init__(self, monotonic_ns: NowNs = time.monotonic_ns, wall_ns: NowNs = time.time_ns) -> None:
         self._monotonic_ns = monotonic_ns
         self._wall_ns = wall_ns
-        self._offset_ns = self._sample()
+        self._offset_ns = self._measured()
+        self._offsets: list[_Offset] = [_Offset(0, self._offset_ns)]
+        self._sampled_ns = monotonic_ns()
 
-    def arrival(self, ancillary: Ancillary, earliest_ns: int) -> tuple[int, int]:
-        """When the last packet of a read came in, and how long it waited to be read; the lag is -1 when not known."""
+    def sample(self) -> None:
+        """Look whether the wall clock still runs as it did."""
         wall_ns = self._wall_ns()
         now_ns = self._monotonic_ns()
-        for _, kind, data in ancillary:
-            if kind == _TIMESTAMPING:
-                offset_ns = now_ns - wall_ns
-                if not -_STEP_NS < offset_ns - self._offset_ns < _STEP_NS:
-                    self._offset_ns = offset_ns = self._sample()
-                seconds, nanoseconds = _SECONDS_NANOSECONDS(data)
-                arrival_ns = seconds * NS_PER_S + nanoseconds + offset_ns
-                if earliest_ns <= arrival_ns <= now_ns:
-                    return arrival_ns, now_ns - arrival_ns
-        return now_ns, -1
+        if not -_STEP_NS < now_ns - wall_ns - self._offset_ns < _STEP_NS:
+            self._change()
+        self._sampled_ns = now_ns
 
-    def _sample(self) -> int:
+    def arrival(self, stamp: bytes, read_ns: int, earliest_ns: int) -> tuple[int, int]:
+        """When the last packet of a read came in, and how long it waited to be read; the lag is -1 when not known."""
+        offset = next((o for o in reversed(self._offsets) if o.since_ns <= read_ns), self._offsets[0])
+        if len(stamp) == _STAMP_BYTES and read_ns <= offset.trusted_ns:
+            seconds, nanoseconds = _SECONDS_NANOSECONDS(stamp)
+            arrival_ns = seconds * NS_PER_S + nanoseconds + offset.ns
+            if earliest_ns <= arrival_ns <= read_ns:
+                return arrival_ns, read_ns - arrival_ns
+        return read_ns, -1
+
+    def arrivals(self, stamps: Sequence[bytes], read_ns: Sequence[int], earliest_ns: int) -> tuple[Int64, Int64]:
+        """Arrivals and lags of the reads of one reply, in order; no arrival lies before `earliest_ns`."""
+        joined, reads = b"".join(stamps), np.array(read_ns, dtype=np.int64)
+        if len(reads) and len(joined) == _STAMP_BYTES * len(reads):
+            at = np.frombuffer(joined, dtype=np.int64).reshape(len(reads), -1)
+            arrivals = at[:, 0] * NS_PER_S + at[:, 1] + self._offsets_of(reads)
+            lags = reads - arrivals
+            if arrivals[0] >= earliest_ns and lags.min() >= 0 and not (arrivals[1:] < arrivals[:-1]).any():
+                return arrivals, lags
+        listed = []
+        for stamp, at_ns in zip(stamps, read_ns, strict=True):
+            listed.append(self.arrival(stamp, at_ns, earliest_ns))
+            earliest_ns = listed[-1][0]
+        both = np.array(listed, dtype=np.int64).reshape(-1, 2)
+        return both[:, 0], both[:, 1]
+
+    def _offsets_of(self, read_ns: Int64) -> Int64 | int:
+        """The difference of the clocks in force at each read; where there is none, one that makes a stamp unusable."""
+        if read_ns[0] >= self._offsets[-1].since_ns:
+            return self._offsets[-1].ns
+        first = next((i for i, o in enumerate(reversed(self._offsets)) if o.since_ns <= read_ns[0]), len(self._offsets))
+        offsets = self._offsets[-first - 1 :]
+        index = np.maximum(np.searchsorted([o.since_ns for o in offsets], read_ns, "right") - 1, 0)
+        trusted_ns = np.array([o.trusted_ns for o in offsets])[index]
+        return np.where(read_ns <= trusted_ns, np.array([o.ns for o in offsets])[index], _UNUSABLE_NS)
+
+    def last_arrival(self, trace: Trace) -> int:
+        """When the last read of a reply came in, before all are converted."""
+        earliest_ns = trace.earliest_ns
+        for stamp, read_ns in zip(trace.stamps[-2:], trace.read_ns[-2:], strict=True):
+            earliest_ns, _ = self.arrival(stamp, read_ns, earliest_ns)
+        return earliest_ns
+
+    def resolve(self, trace: Trace) -> None:
+        """Convert what was noted of the reads of a reply that is over."""
+        trace.arrivals, trace.lags = self.arrivals(trace.stamps, trace.read_ns, trace.earliest_ns)
+        trace.stamps.clear()
+        trace.read_ns.clear()
+        if trace.done_ns is not None and len(trace.arrivals):
+            trace.done_ns = max(trace.done_ns, int(trace.arrivals[-1]))
+
+    def _change(self) -> None:
+        """The clocks differ by more or less than before: by drift, a step, or because a reading was interrupted."""
+        before_ns, offset_ns = self._offset_ns, self._measured()
+        if -_STEP_NS < offset_ns - before_ns < _STEP_NS:
+            return
+        self._offset_ns = offset_ns
+        if abs(offset_ns - before_ns) >= NS_PER_MS:  # stepped: some time after the last look, stamps are others
+            self._offsets[-1].trusted_ns = self._sampled_ns
+        self._offsets.append(_Offset(self._monotonic_ns(), self._offset_ns))
+        if len(self._offsets) > _OFFSETS:
+            del self._offsets[: _OFFSETS // 2]
+
+    def _measured(self) -> int:
         """Monotonic minus wall time; the best of five, because the process may be interrupted between two readings."""
         best = None
         for _ in range(5):
@@ -71,10 +135,21 @@ class StampClock:
 
 
 @dataclass(slots=True)
+class _Offset:
+    """Monotonic minus wall time since a moment; what is read after `trusted_ns` may be stamped by a stepped clock."""
+
+    since_ns: int
+    ns: int
+    trusted_ns: int = 1 << 62
+
+
+@dataclass(slots=True)
 class Trace:
     """What is noted of one request while it runs; times are monotonic and absolute.
 
-    reads: arrival and lag of each read (lag -1: stamped by the loop).   first_body_read, headers_read: indices into it.
+    stamps, read_ns: of each read over a socket, the kernel's stamp as it came and the time behind the read; converted
+    later to arrivals and lags (lag -1: stamped by the loop).   earliest_ns: no reply can have arrived before.
+    first_body_read, headers_read: indices of reads.
     """
 
     row: Row
@@ -85,14 +160,17 @@ class Trace:
     sent_ns: int | None = None
     done_ns: int | None = None
     connection_reused: bool | None = None
-    arrivals: list[int] = field(default_factory=list)
-    lags: list[int] = field(default_factory=list)
+    earliest_ns: int = 0
+    stamps: list[bytes] = field(default_factory=list)
+    read_ns: list[int] = field(default_factory=list)
+    arrivals: Sequence[int] | Int64 = ()
+    lags: Sequence[int] | Int64 = ()
     headers_read: int | None = None
     first_body_read: int | None = None
 
     def stamp(self, read: int | None) -> int | None:
         """When a read arrived; None for no read."""
-        return None if read is None else self.arrivals[read]
+        return None if read is None else int(self.arrivals[read])
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,56 +217,59 @@ def build_record(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop, *, chun
         requested_output_tokens=row.output_tokens,
         connection_reused=trace.connection_reused,
     )
-    if trace.arrivals:
+    if len(trace.arrivals):
         record.clock = Clock.LOOP if min(trace.lags) < 0 else Clock.KERNEL
     _add_pieces(record, outcome, trace, t0_ns, keep_chunks=chunks)
     if text:
-        record.text = "".join(piece.chunk.text for piece in outcome.chunks if piece.chunk.kind in TOKEN_BEARING)
+        record.text = "".join([chunk.text for chunk in Pieces.of(outcome.chunks).chunks if chunk.kind in TOKEN_BEARING])
     return record
 
 
 def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, keep_chunks: bool) -> None:
     """Token times, token counts and chunk lists of a record."""
-    bearing = [piece for piece in outcome.chunks if piece.chunk.kind in TOKEN_BEARING]
-    usage = _add_extras(record, outcome.chunks) if len(bearing) < len(outcome.chunks) else None
-    tokens = [piece.chunk.tokens for piece in bearing]
+    pieces = Pieces.of(outcome.chunks)
+    bearing = [at for at, chunk in enumerate(pieces.chunks) if chunk.kind in TOKEN_BEARING]
+    chunks = [pieces.chunks[at] for at in bearing]
+    usage = _add_extras(record, pieces.chunks) if len(bearing) < len(pieces) else None
+    tokens = [chunk.tokens for chunk in chunks]
     _count_tokens(record, usage, tokens, streamed=outcome.streamed)
     if not bearing or not outcome.streamed:
         return
-    arrivals = trace.arrivals
-    times_ns = [arrivals[piece.read] - t0_ns for piece in bearing]
+    kinds = [chunk.kind for chunk in chunks]
+    all_reads = np.array(pieces.reads)
+    reads = all_reads[bearing]
+    times_ns = (np.asarray(trace.arrivals, dtype=np.int64)[reads] - t0_ns).tolist()
     record.first_token_ns = times_ns[0]
     record.last_token_ns = times_ns[-1]
     record.first_answer_ns = next(
-        (at for at, piece in zip(times_ns, bearing, strict=True) if piece.chunk.kind is not ChunkKind.REASONING), None
+        (at for at, kind in zip(times_ns, kinds, strict=True) if kind is not ChunkKind.REASONING), None
     )
     if keep_chunks:
         record.chunk_ns = times_ns
         record.chunk_tokens = tokens
-        record.chunk_kind = [piece.chunk.kind for piece in bearing]
-        record.chunk_read = [piece.read for piece in bearing]
+        record.chunk_kind = kinds
+        record.chunk_read = reads.tolist()
         if record.clock == Clock.KERNEL:
-            record.chunk_lag_ns = [trace.lags[piece.read] for piece in bearing]
-        record.chunk_merged = merged(outcome.chunks, bearing)
+            record.chunk_lag_ns = np.asarray(trace.lags)[reads].tolist()
+        record.chunk_merged = merged(all_reads, reads)
 
 
-def merged(chunks: Sequence[ReadChunk], bearing: Sequence[ReadChunk]) -> list[bool]:
-    """Which of the token-bearing chunks (`bearing`) may carry the time of a later packet.
+def merged(all_reads: Int64, reads: Int64) -> list[bool]:
+    """Which of the token-bearing chunks, by their `reads`, may carry the time of a later packet.
 
     The kernel gives a read the stamp of its last packet and does not say how many there were. A read that completes one
     event has the right stamp for it, whatever it held; a read that completes several may have held several packets. So
     all its chunks count as merged: too many where a server sends several events at once, never too few.
+    all_reads: the reads of all chunks, those without tokens included.
     """
-    events = Counter([read for read, _ in chunks])
-    if len(events) == len(chunks):
-        return [False] * len(bearing)
-    return [events[read] > 1 for read, _ in bearing]
+    listed: list[bool] = (np.bincount(all_reads)[reads] > 1).tolist()
+    return listed
 
 
-def _add_extras(record: Record, chunks: Sequence[ReadChunk]) -> Usage | None:
+def _add_extras(record: Record, chunks: Sequence[Chunk]) -> Usage | None:
     """Notes what the chunks without tokens say, and gives the usage."""
     usage = None
-    for _, chunk in chunks:
+    for chunk in chunks:
         if chunk.finish_reason is not None:
             record.finish_reason = chunk.finish_reason
         if chunk.usage is not None:

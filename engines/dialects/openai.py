@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from engines.base import Chunk, ChunkKind, Request, Usage
-from engines.dialects.base import ReadChunk, WireRequest, WireResponse
+from engines.dialects.base import Pieces, WireRequest, WireResponse
 from engines.dialects.event_decoder import EventDecoder, error_sentence, server_text
 
 _SAMPLING = ("temperature", "top_p", "top_k", "seed", "stop")
@@ -32,7 +32,7 @@ class OpenAICompletions:
         prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
         return _encode(self.path, {"prompt": prompt}, request, model)
 
-    def decode(self, response: WireResponse) -> list[ReadChunk]:
+    def decode(self, response: WireResponse) -> Pieces:
         """Every piece of the reply; an ERROR chunk for what cannot be read."""
         return _decode(response, self._decoder)
 
@@ -60,7 +60,7 @@ class OpenAIChat:
         messages = [{"role": "user", "content": request.prompt}]
         return _encode(self.path, {"messages": messages}, request, model)
 
-    def decode(self, response: WireResponse) -> list[ReadChunk]:
+    def decode(self, response: WireResponse) -> Pieces:
         """Every piece of the reply; an ERROR chunk for what cannot be read."""
         return _decode(response, self._decoder)
 
@@ -87,15 +87,15 @@ def _encode(path: str, body: dict[str, Any], request: Request, model: str | None
     return WireRequest("POST", path, headers, orjson.dumps(body))
 
 
-def _decode(response: WireResponse, decoder: EventDecoder) -> list[ReadChunk]:
+def _decode(response: WireResponse, decoder: EventDecoder) -> Pieces:
     last = max(len(response.reads) - 1, 0)
     if response.status >= 300:
         text = server_text(b"".join(response.reads))
-        return [ReadChunk(last, Chunk(ChunkKind.ERROR, f"the server answered HTTP {response.status}{text}"))]
+        return Pieces([last], [Chunk(ChunkKind.ERROR, f"the server answered HTTP {response.status}{text}")])
     kind = response.headers.get("content-type", "")
     if "html" in kind:
         text = server_text(b"".join(response.reads))
-        return [ReadChunk(last, Chunk(ChunkKind.ERROR, f"the server answered with a web page{text}"))]
+        return Pieces([last], [Chunk(ChunkKind.ERROR, f"the server answered with a web page{text}")])
     if "json" in kind and "event-stream" not in kind:
         return decoder.document(response.reads)
     return decoder.stream(response.reads)

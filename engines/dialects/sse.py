@@ -18,15 +18,16 @@ class EventSplitter:
     """Cuts a body, given read by read, into events.
 
     An event comes out of the `feed` that brings the byte which ends it. A comment line comes out as `COMMENT`.
+    started: the first byte to come begins an event, but not the body, so that it is no byte order mark.
     """
 
     __slots__ = ("_after_cr", "_data", "_pending", "_started")
 
-    def __init__(self) -> None:
+    def __init__(self, *, started: bool = False) -> None:
         self._pending = b""
         self._data: list[bytes] = []
         self._after_cr = False
-        self._started = False
+        self._started = started
 
     def feed(self, body: bytes) -> list[bytes]:
         """The data of every event that these bytes complete."""

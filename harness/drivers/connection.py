@@ -1,6 +1,6 @@
 """One connection: non-blocking, every read stamped, nothing else done with it.
 
-The hot path of the whole program is `_read`: one `recvmsg`, one look at the clocks, three appends.
+The hot path of the whole program is `_read`: one `recvmsg`, one look at the clock, three appends.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import os
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import monotonic_ns
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -105,12 +105,11 @@ class Connection:
         self.exchange: Exchange | None = None
         self._poller = poller
         self._place = place
-        self._arrival = stamps.arrival
+        self._stamps = stamps
         self._owner = owner
         self._tls = TlsStream(place.tls, place.host) if place.tls else None
         self._out = b""
         self._writing = False
-        self._earliest_ns = time.monotonic_ns()
         self._connected = False
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._recvmsg = self._socket.recvmsg
@@ -147,7 +146,7 @@ class Connection:
     def _start(self) -> None:
         assert self.exchange is not None
         self.used = True
-        self._earliest_ns = time.monotonic_ns()
+        self.exchange.trace.earliest_ns = monotonic_ns()
         self._push(self.exchange.payload)
 
     def _push(self, data: bytes) -> None:
@@ -160,7 +159,7 @@ class Connection:
 
     def _flush(self) -> None:
         while self._out:
-            now_ns = time.monotonic_ns()
+            now_ns = monotonic_ns()
             try:
                 count = self._socket.send(self._out)
             except (BlockingIOError, InterruptedError):
@@ -195,7 +194,7 @@ class Connection:
         except OSError as error:
             self._end_of_stream(_reason(error, self._place))
             return
-        arrival_ns, lag_ns = self._arrival(ancillary, self._earliest_ns)
+        read_ns = monotonic_ns()
         if not data:
             self._end_of_stream("the server closed the connection")
             return
@@ -207,18 +206,17 @@ class Connection:
         if exchange is None:
             self._lose("the server sent something that no request had asked for")
             return
-        self._earliest_ns = arrival_ns
         trace = exchange.trace
-        trace.arrivals.append(arrival_ns)
-        trace.lags.append(lag_ns)
+        trace.stamps.append(ancillary[0][2] if ancillary else b"")
+        trace.read_ns.append(read_ns)
         if exchange.reply.feed(data):
-            trace.done_ns = arrival_ns
+            trace.done_ns = self._stamps.last_arrival(trace)
             self._owner.completed(self, exchange)
 
     def _end_of_stream(self, reason: str) -> None:
         exchange = self.exchange
         if exchange is not None and exchange.reply.started and exchange.reply.closed():
-            exchange.trace.done_ns = time.monotonic_ns()
+            exchange.trace.done_ns = monotonic_ns()
             self._owner.completed(self, exchange)
         else:
             self._lose(reason)
@@ -264,7 +262,7 @@ class Connection:
     def _become_ready(self) -> None:
         self.ready = True
         self._poller.handle(self._file, self._read)
-        self.connected_ns = time.monotonic_ns()
+        self.connected_ns = monotonic_ns()
         if self.exchange is not None:
             self.exchange.trace.connected_ns = self.connected_ns
             self._start()

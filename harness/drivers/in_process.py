@@ -119,15 +119,16 @@ class InProcessClient:
     async def _read(self, request: Request, trace: Trace, chunks: list[ReadChunk]) -> None:
         stream: AsyncIterator[Chunk] = self._engine.generate(request)
         now_ns = self._now_ns
+        arrivals: list[int] = []
         try:
             async for chunk in stream:
-                trace.arrivals.append(now_ns())
+                arrivals.append(now_ns())
                 chunks.append(ReadChunk(len(chunks), chunk))
         finally:
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
-            trace.lags = [-1] * len(trace.arrivals)
+            trace.arrivals, trace.lags = arrivals, [-1] * len(arrivals)
             if chunks:
                 trace.first_body_read = 0
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engines.base import TOKEN_BEARING, ChunkKind
-from engines.dialects.base import Dialect, ReadChunk
+from engines.dialects.base import Dialect, Pieces, ReadChunk
 from harness.drivers.wire import ResponseReader
 from harness.records import Status
 from harness.timeline import Outcome
@@ -31,8 +31,9 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
         return Outcome(cut.status if cut else Status.STREAM_ERROR, str(unreadable), status)
     kind = response.headers.get("content-type", "")
     streamed = streams and not ("json" in kind and "event-stream" not in kind and "ndjson" not in kind)
-    chunks = dialect.decode(response) if reply.headers_read is not None else []
-    said = next((chunk.text for _, chunk in chunks if chunk.kind is ChunkKind.ERROR), None)
+    chunks = dialect.decode(response) if reply.headers_read is not None else Pieces([], [])
+    errors = [chunk.text for chunk in chunks.chunks if chunk.kind is ChunkKind.ERROR]
+    said = errors[0] if errors else None
     if cut is not None and cut.status is not Status.CONNECTION_ERROR:
         return Outcome(cut.status, cut.reason, status, chunks, streamed)
     if reply.failure is not None:

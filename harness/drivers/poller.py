@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import select
 import selectors
-import time
 from collections.abc import Callable
+from time import monotonic_ns
 
 READ = 1  # the values of EPOLLIN and EPOLLOUT
 WRITE = 4
@@ -23,15 +23,21 @@ Handler = Callable[[int], None]
 class Poller:
     """Calls `handler(events)` for every ready file descriptor; `idle()` when none is, until it returns False.
 
-    What either raises goes to `failed`: the loop would only log it, and the trial would wait for ever.
+    before: called before each round of handlers. What any of them raises goes to `failed`: the loop would only log it,
+    and the trial would wait for ever.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, idle: Callable[[], bool], failed: Callable[[Exception], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        idle: Callable[[], bool],
+        failed: Callable[[Exception], None],
+        before: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._idle = idle
         self._failed = failed
+        self._before = before
         self._set = select.epoll() if hasattr(select, "epoll") else _PortableEpoll()
         self._handlers: dict[int, Handler] = {}
         self._again: asyncio.Handle | None = None
@@ -76,17 +82,18 @@ class Poller:
             self._failed(error)
 
     def _handle_ready(self) -> None:
-        until_ns = time.monotonic_ns() + _PASS_NS
+        until_ns = monotonic_ns() + _PASS_NS
         handlers = self._handlers
         while not self._set.closed:
             ready = self._set.poll(0, _BATCH)
+            self._before()
             for file, events in ready:
                 handler = handlers.get(file)
                 if handler is not None:
                     handler(events)
             if not ready and not self._idle():
                 return
-            if time.monotonic_ns() > until_ns:  # let the loop's other callbacks run
+            if monotonic_ns() > until_ns:  # let the loop's other callbacks run
                 self.wake()
                 return
 

@@ -18,12 +18,12 @@ _PATIENCE_S = 5.0
 class Pool:
     """All connections to one place. `take` raises OSError when none can be opened (no address, no free descriptor)."""
 
-    def __init__(self, poller: Poller, place: Place, owner: Owner, report: DriveReport) -> None:
+    def __init__(self, poller: Poller, place: Place, stamps: StampClock, owner: Owner, report: DriveReport) -> None:
         self._poller = poller
         self._place = place
         self._owner = owner
         self._report = report
-        self._stamps = StampClock()
+        self._stamps = stamps
         self._addresses: list[tuple[Any, ...]] = []
         self._unknown: OSError | None = None
         self._idle: list[Connection] = []

@@ -16,7 +16,7 @@ from harness.drivers.prepared import Prepared
 from harness.drivers.trial_state import TrialState
 from harness.drivers.wire import ResponseReader
 from harness.records import Status
-from harness.timeline import NS_PER_MS, Outcome
+from harness.timeline import NS_PER_MS, Outcome, StampClock
 
 _TICK_NS = 10 * NS_PER_MS
 _QUIET_NS = 400_000  # decoding one reply takes about so long: none is begun when a request falls due sooner
@@ -50,8 +50,9 @@ class ServedClient:
         self._drain_until_ns: int | None = None
         self._ending = False
         self._heads: dict[str, bytes] = {}
-        self._poller = Poller(loop, self._idle, state.fail)
-        self.pool = Pool(self._poller, place, self, state.report)
+        self._stamps = StampClock()
+        self._poller = Poller(loop, self._idle, state.fail, self._stamps.sample)
+        self.pool = Pool(self._poller, place, self._stamps, self, state.report)
         limit = max(256, state.schedule.users)
         self._prepared = Prepared(self._encoded, self._offer, lambda made: len(made[0]), limit)
         self._alarm = make_alarm(loop, self._poller, self._dispatch, state.now_ns)
@@ -175,7 +176,7 @@ class ServedClient:
         exchange.connection = None
         exchange.payload = b""
         self._backlog.append((exchange, cut))
-        self._backlog_reads += len(exchange.trace.arrivals)
+        self._backlog_reads += len(exchange.trace.read_ns)
         self._backlog_bytes += exchange.reply.size
         refused = cut is not None and cut.status is Status.CONNECTION_ERROR
         assert exchange.trace.done_ns is not None
@@ -243,10 +244,11 @@ class ServedClient:
 
     def _decode_one(self) -> None:
         exchange, cut = self._backlog.popleft()
-        self._backlog_reads -= len(exchange.trace.arrivals)
+        self._backlog_reads -= len(exchange.trace.read_ns)
         reply = exchange.reply
         self._backlog_bytes -= reply.size
         reply.release()
+        self._stamps.resolve(exchange.trace)
         exchange.trace.headers_read = reply.headers_read
         exchange.trace.first_body_read = reply.first_body_read
         outcome = judge(reply, self._dialect, cut, streams=exchange.streams)

@@ -44,6 +44,7 @@ class ResponseReader:
         self.first_body_read: int | None = None
         self._kept: list[bytes] = []
         self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # called by httptools: the piece of a body
         self._until = _Until.HEAD
         self._chunked = False
         self._left = 0
@@ -54,7 +55,7 @@ class ResponseReader:
         """Take what one read brought; whether the response has ended."""
         self._kept.append(data)
         if self._chunked:
-            return (data.endswith(b"\r\n\r\n") or len(data) < _SHORTEST_END) and self._parse()
+            return (data[-4:] == b"\r\n\r\n" or len(data) < _SHORTEST_END) and self._parse()
         if self._until is _Until.LENGTH:
             self._left -= len(data)
             return self._left <= 0 and self._parse()
@@ -109,30 +110,34 @@ class ResponseReader:
 
     def _parse(self) -> bool:
         """Give the parser everything that was kept, read by read."""
-        if self._parser is None:
+        parser, bodies = self._parser, self.bodies
+        if parser is None:
             return self.complete
         for data in self._kept:
-            try:
-                if not self.complete and self.failure is None:
-                    self._parser.feed_data(data)
-                elif data:
-                    self.reusable = False  # more than one response came in
-            except httptools.HttpParserUpgrade:
-                self.failure = "the server switched to another protocol"
-            except httptools.HttpParserError as error:
-                if not self.complete:
-                    self.failure = f"the server sent something that is not HTTP ({error})"
-                self.reusable = False
+            if not self.complete and self.failure is None:
+                self._give(parser, data)
+            elif data:
+                self.reusable = False  # more than one response came in
             parts = self._parts
             if parts and self.first_body_read is None:
-                self.first_body_read = len(self.bodies)
-            self.bodies.append(parts[0] if len(parts) == 1 else b"".join(parts))
+                self.first_body_read = len(bodies)
+            bodies.append(parts[0] if len(parts) == 1 else b"".join(parts))
             self._size += len(data)
             parts.clear()
         self._kept.clear()
         if self._until is _Until.HEAD and self.headers_read is not None:
             self._choose_end()
         return self.complete or self.failure is not None
+
+    def _give(self, parser: httptools.HttpResponseParser, data: bytes) -> None:
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.failure = "the server switched to another protocol"
+        except httptools.HttpParserError as error:
+            if not self.complete:
+                self.failure = f"the server sent something that is not HTTP ({error})"
+            self.reusable = False
 
     def _choose_end(self) -> None:
         length = self.headers.get("content-length", "")
@@ -165,11 +170,6 @@ class ResponseReader:
             if self.status >= 200:
                 self.headers_read = len(self.bodies)
 
-    def on_body(self, body: bytes) -> None:
-        """Part of the body."""
-        if not self.complete:
-            self._parts.append(body)
-
     def on_message_complete(self) -> None:
         """The response, or an interim one, has ended."""
         assert self._parser is not None
@@ -179,6 +179,7 @@ class ResponseReader:
             self.headers.clear()
         else:
             self.complete = True
+            self._parts = self._parts.copy()  # the parser goes on adding to the old list what no request asked for
             self.reusable = self._parser.should_keep_alive()
 
 
