@@ -55,7 +55,9 @@ class ConsoleWatcher:
         if kind == "prepared":
             self._show("starting the engine", at_once=True)
         elif kind == "started" and event["start"].get("first_request_ms") is None:
-            self._say(f"{self._prefix}: engine loaded in {event['start']['load_s']:.2f} s")
+            load_s = event["start"]["load_s"]
+            what = "the server answers" if load_s is None else f"engine loaded in {load_s:.2f} s"
+            self._say(f"{self._prefix}: {what}")
         elif kind == "trial_begun":
             self._trial_began_s = time.monotonic()
         elif kind == "progress":

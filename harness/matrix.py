@@ -7,8 +7,9 @@ import itertools
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from typing import Any
@@ -87,6 +88,18 @@ class _Combination:
     level: Level | None
     variant: str | None
     repetition: int
+    place: str | None = None
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """What tells its results from those of other cells: model, engine, level, variant."""
+        level = None if self.level is None else self.level.level
+        return self.model_name, self.block.engine, level, self.shown_variant
+
+    @property
+    def shown_variant(self) -> str | None:
+        """The variant, after the place of its block where that is needed to tell blocks apart."""
+        return ".".join(part for part in (self.place, self.variant) if part) or None
 
     @property
     def reference(self) -> ModelReference | None:
@@ -121,10 +134,10 @@ def expand(
     only: patterns by `model`, `engine`, `quantization`, `variant` or `repetition`, such as {"quantization": "q4_*"};
     a cell stays if it fits all. Numbers and seeds stay those of the whole matrix.
     env: where secrets are looked up by name.
-    Raises UsageError if no cell fits, or for an unknown key.
+    Raises UsageError if no cell fits, for an unknown key, or if two cells could not be told apart.
     """
     secrets = os.environ if env is None else env
-    combinations = _combinations(scenario)
+    combinations = _told_apart(scenario, _combinations(scenario))
     planned = [_cell_or_skip(scenario, one, index, secrets) for index, one in enumerate(combinations)]
     return planned if not only else _chosen(planned, only)
 
@@ -195,6 +208,23 @@ def _combinations(scenario: Scenario) -> list[_Combination]:
     return [_Combination(*cell, repetition) for repetition in repetitions for cell in cells]
 
 
+def _told_apart(scenario: Scenario, combinations: list[_Combination]) -> list[_Combination]:
+    """The same, where blocks of one engine are called by their place if nothing else distinguishes their cells: under
+    one name they would be taken for repetitions of each other.
+    """
+    blocks: dict[tuple[str | None, ...], list[EngineBlock]] = {}
+    for one in combinations:
+        blocks.setdefault(one.names, []).append(one.block)
+    places = {id(block): f"engines.{number}" for number, block in enumerate(scenario.engines)}
+    several = {names for names, found in blocks.items() if len({id(block) for block in found}) > 1}
+    told = [replace(one, place=places[id(one.block)]) if one.names in several else one for one in combinations]
+    for names, times in Counter((*one.names, one.repetition) for one in told).items():
+        if times > 1:
+            name = ", ".join(str(part) for part in names[:-1] if part)
+            raise UsageError(f"the scenario holds {name} {times} times; name each once, and repeat with `repetitions`")
+    return told
+
+
 def _cell_or_skip(scenario: Scenario, one: _Combination, index: int, secrets: Mapping[str, str]) -> Cell | Skip:
     level = None if one.level is None else one.level.level
     model, engine = one.model_name, one.block.engine
@@ -202,16 +232,16 @@ def _cell_or_skip(scenario: Scenario, one: _Combination, index: int, secrets: Ma
     spec = _engine_spec(one, secrets)
     reason = _cannot(one, spec, secrets)
     if reason is not None:
-        return Skip(index, cell_id, model, engine, level, one.variant, one.repetition, reason)
+        return Skip(index, cell_id, model, engine, level, one.shown_variant, one.repetition, reason)
     url = spec.options.get("url")
     scope = "client" if engine == "http" and url is not None and not is_loopback(url) else "server"
     trials = tuple(_trials(scenario, one))
-    return Cell(index, cell_id, model, engine, level, one.variant, one.repetition, spec, trials, scope)
+    return Cell(index, cell_id, model, engine, level, one.shown_variant, one.repetition, spec, trials, scope)
 
 
 def _cell_id(scenario: Scenario, one: _Combination, index: int) -> str:
     model = "" if one.model_name is None else one.model_name.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
-    parts = [model, one.block.engine, one.level.level if one.level else "", one.variant or ""]
+    parts = [model, one.block.engine, one.level.level if one.level else "", one.shown_variant or ""]
     parts += [f"r{one.repetition}"] if scenario.repetitions > 1 else []
     return "-".join([f"{index:03d}", *(slug(part) for part in parts if part)])
 

@@ -199,9 +199,9 @@ class Story:
         self._reached_a_trial = False
 
     def child_is(self, pid: int) -> None:
-        """The child lives: its memory is the engine's until a served engine says otherwise."""
+        """The child lives: whether its memory is the engine's is not known before that has started."""
         self._child_pid = pid
-        self._sampler.watch([pid], None)
+        self._sampler.watch([], pid)
 
     def hear(self, event: dict[str, Any]) -> None:
         """One event."""
@@ -229,7 +229,7 @@ class Story:
     def _started(self, facts: dict[str, Any], _: int | None) -> None:
         self._entry["engine_info"], self._entry["start"] = facts["engine"], facts["start"]
         pids = facts["engine"]["pids"]
-        self._sampler.watch(pids or [self._child_pid], self._child_pid if pids else None)
+        self._sampler.watch(pids, None if self._child_pid in pids else self._child_pid)
 
     def _trial_begun(self, facts: dict[str, Any], index: int | None) -> None:
         self._reached_a_trial = True

@@ -101,10 +101,12 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
     try:
         cold = drop_from_file_cache(weights)
         load_s, info = await timed_start(engine)
-        start: dict[str, Any] = {"load_s": load_s, "load_cold": cold, "load_warm_s": None, "load_note": None}
-        emit({"event": "started", "engine": describe(info), "start": start})
+        pids = engine_pids(engine, info)
+        start: dict[str, Any] = {"load_cold": cold, "load_warm_s": None, "load_note": None}
+        start["load_s"] = load_s if pids else None  # a server that runs already was not loaded
+        emit({"event": "started", "engine": describe(engine, info), "start": start})
         start["first_request_ms"] = await first_request(cell, engine)
-        start["rss_after_load_bytes"] = resident_bytes(tree(info.pids or [os.getpid()]))
+        start["rss_after_load_bytes"] = resident_bytes(tree(pids)) if pids else None
         if weights:
             if load_s <= LONGEST_LOAD_TO_REPEAT_S or any("load_warm_s" in limit for limit in scenario.limits):
                 await engine.stop()
@@ -114,7 +116,7 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
                 start["load_note"] = (
                     f"not repeated warm: a start takes {load_s:.0f} s; a limit on load_warm_s asks for it"
                 )
-        emit({"event": "started", "engine": describe(info), "start": start})
+        emit({"event": "started", "engine": describe(engine, info), "start": start})
         yield engine
     finally:
         await engine.stop()
@@ -127,9 +129,15 @@ async def timed_start(engine: Engine) -> tuple[float, EngineInfo]:
     return (time.monotonic_ns() - began) / 1e9, info
 
 
-def describe(info: EngineInfo) -> dict[str, Any]:
+def engine_pids(engine: Engine, info: EngineInfo) -> list[int]:
+    """The processes whose memory is the engine's: this one where it runs in here, none where the server is not ours."""
+    return list(info.pids) if isinstance(engine, ServedEngine) else [os.getpid()]
+
+
+def describe(engine: Engine, info: EngineInfo) -> dict[str, Any]:
     """The engine's facts as the manifest keeps them."""
-    return {**asdict(info), "pids": list(info.pids), "options": dict(info.options), "libraries": dict(info.libraries)}
+    known = {"pids": engine_pids(engine, info), "options": dict(info.options), "libraries": dict(info.libraries)}
+    return asdict(info) | known
 
 
 def drop_from_file_cache(files: Sequence[Path]) -> bool:
