@@ -22,8 +22,8 @@ from harness.timeline import StampClock, Trace
 
 _READ_BYTES = 65_536
 _ANCILLARY_BYTES = 64
-_SO_TIMESTAMPING = 37
-_STAMP_RECEIVED_IN_SOFTWARE = (1 << 3) | (1 << 4)  # SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE
+TIMESTAMPING = 37
+STAMP_RECEIVED_IN_SOFTWARE = (1 << 3) | (1 << 4)  # SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,11 @@ class Connection:
     ready: connected (and secured).   connected_ns: since when.   used: has carried a request.
     """
 
+    __slots__ = (
+        "_connected", "_file", "_out", "_owner", "_place", "_poller", "_recvmsg", "_socket", "_stamps", "_tls",
+        "_writing", "connected_ns", "exchange", "ready", "used",
+    )  # fmt: skip
+
     def __init__(
         self, poller: Poller, address: tuple[Any, ...], place: Place, stamps: StampClock, owner: Owner
     ) -> None:
@@ -117,7 +122,7 @@ class Connection:
         if family != getattr(socket, "AF_UNIX", None):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if sys.platform == "linux":
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMP_RECEIVED_IN_SOFTWARE)
+            self._socket.setsockopt(socket.SOL_SOCKET, TIMESTAMPING, STAMP_RECEIVED_IN_SOFTWARE)
         self._file = self._socket.fileno()
         self._socket.connect_ex(target)  # failures are told by the poller, as those that come later are
         poller.add(self._file, self._on_event, READ | WRITE)

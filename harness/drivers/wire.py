@@ -33,6 +33,11 @@ class ResponseReader:
     failure: one sentence when what came in is not HTTP.   headers_read, first_body_read: which read brought them.
     """
 
+    __slots__ = (
+        "_chunked", "_kept", "_left", "_parser", "_parts", "_size", "_until", "bodies", "complete", "failure",
+        "first_body_read", "headers", "headers_read", "on_body", "reusable", "status",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
