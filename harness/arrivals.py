@@ -1,14 +1,15 @@
 """When requests fall due in an open loop: pure functions of rate, length and seed; no clock.
 
-Every process draws unit-rate arrivals (one a unit: constant; exponential gaps: Poisson) and bends them through the
-inverse of the rate's integral (time rescaling). The draws come one after another from a single random stream, so a
-longer plan begins with the shorter one, and how many workers share the plan cannot change it. The last arrival is not
-pulled to n / rate: that would turn a Poisson process into a bridge, whose counts vary less than a Poisson process' do.
+Every process draws unit-rate arrivals (one a unit: constant; exponential gaps: Poisson; gamma-distributed gaps: gamma)
+and bends them through the inverse of the rate's integral (time rescaling). The draws come one after another from a
+single random stream, so a longer plan begins with the shorter one, and how many workers share the plan cannot change
+it. The last arrival is not pulled to n / rate: that would turn a Poisson process into a bridge, whose counts vary less
+than a Poisson process' do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -28,6 +29,7 @@ class Process(StrEnum):
 
     CONSTANT = "constant"
     POISSON = "poisson"
+    GAMMA = "gamma"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,32 @@ def poisson(
     return start_ns + np.floor(_unit_poisson(random, length, count) * (NS_PER_S / rate)).astype(np.int64)
 
 
+def gamma(
+    rate: float,
+    cv: float,
+    random: np.random.Generator,
+    *,
+    start_ns: int = 0,
+    end_ns: int | None = None,
+    count: int | None = None,
+) -> Int64:
+    """Arrivals with gamma-distributed gaps of mean 1 / rate and coefficient of variation `cv`; int64 offsets.
+
+    cv 1 is Poisson, below it is more regular, above it comes in clumps: over long windows the variance of counts is
+    cv^2 times their mean. Limits as in `constant`.
+    """
+    _one_limit(end_ns, count)
+    _positive(rate)
+    length = None if end_ns is None else (end_ns - start_ns) * rate / NS_PER_S
+    return start_ns + np.floor(_unit_gamma(cv, random, length, count) * (NS_PER_S / rate)).astype(np.int64)
+
+
 def bursts(
     shape: Bursts,
     process: Process,
     random: np.random.Generator,
     *,
+    cv: float = 1.0,
     start_ns: int = 0,
     end_ns: int | None = None,
     count: int | None = None,
@@ -85,6 +108,7 @@ def bursts(
 ) -> Int64:
     """On-off arrivals: time rescaling of a unit process through the integral of the switching rate; int64 offsets.
 
+    cv: of the gaps of a gamma process, counted in expected arrivals.
     anchor_ns: where a period begins (the start of the measurement, so that a warm-up of any length cuts no measured
     period). Limits as in `constant`.
     """
@@ -95,10 +119,7 @@ def bursts(
     anchor_s = (start_ns - anchor_ns) / NS_PER_S
     begin = _mass_until(shape, anchor_s)
     length = None if end_ns is None else _mass_until(shape, (end_ns - anchor_ns) / NS_PER_S) - begin
-    if process is Process.POISSON:
-        unit = _unit_poisson(random, length, count)
-    else:
-        unit = np.arange(count if count is not None else int(np.ceil(max(length or 0.0, 0.0))), dtype=np.float64)
+    unit = _unit(process, cv, random, length, count)
     at_ns = np.floor(_time_at_mass(shape, begin + unit) * NS_PER_S).astype(np.int64) + anchor_ns
     at_ns = np.maximum(at_ns, start_ns)
     return at_ns if end_ns is None else at_ns[at_ns < end_ns]
@@ -136,17 +157,52 @@ def _positive(rate: float) -> None:
         raise ValueError(f"a rate is a positive number of requests/s, not {rate}")
 
 
+def _unit(process: Process, cv: float, random: np.random.Generator, length: float | None, count: int | None) -> Float64:
+    """Arrival times of a process of rate 1: all below `length`, or the first `count`."""
+    match process:
+        case Process.POISSON:
+            return _unit_poisson(random, length, count)
+        case Process.GAMMA:
+            return _unit_gamma(cv, random, length, count)
+        case Process.CONSTANT:
+            return np.arange(count if count is not None else int(np.ceil(max(length or 0.0, 0.0))), dtype=np.float64)
+
+
 def _unit_poisson(random: np.random.Generator, length: float | None, count: int | None) -> Float64:
-    """Arrival times of a unit-rate Poisson process: all below `length`, or the first `count`."""
-    parts = list(_batches(random, length, count))
+    return _renewals(random.standard_exponential, length, count)
+
+
+def _unit_gamma(cv: float, random: np.random.Generator, length: float | None, count: int | None) -> Float64:
+    """Gaps Gamma(k, 1/k) with k = 1 / cv^2, seen from an instant that knows nothing of them.
+
+    So the first gap is the rest of one found by chance, which is long in proportion to its length: a uniform share of
+    Gamma(k + 1, 1/k) (renewal theory, e.g. Cox 1962, 5.1-5.2). A whole gap there would make the first seconds of
+    clumped arrivals too dense, by (cv^2 - 1) / 2 requests.
+    """
+    if not 0 < cv < float("inf"):
+        raise ValueError(f"a coefficient of variation is a positive number, not {cv}")
+    shape = cv**-2
+    first = random.random() * random.standard_gamma(shape + 1) / shape
+    later = _renewals(
+        lambda size: random.standard_gamma(shape, size) / shape,
+        None if length is None else length - first,
+        None if count is None else max(count - 1, 0),
+    )
+    arrivals = np.concatenate([[first], first + later])
+    return arrivals[:count] if length is None else arrivals[arrivals < length]
+
+
+def _renewals(gaps: Callable[[int], Float64], length: float | None, count: int | None) -> Float64:
+    """Arrivals with the given gaps: all below `length`, or the first `count`."""
+    parts = list(_batches(gaps, length, count))
     arrivals = np.concatenate(parts) if parts else np.empty(0)
     return arrivals[:count] if length is None else arrivals[arrivals < length]
 
 
-def _batches(random: np.random.Generator, length: float | None, count: int | None) -> Iterator[Float64]:
+def _batches(gaps: Callable[[int], Float64], length: float | None, count: int | None) -> Iterator[Float64]:
     reached, drawn = 0.0, 0
     while drawn < count if count is not None else reached < (length or 0.0):
-        batch = reached + np.cumsum(random.standard_exponential(_DRAWS_AT_ONCE))
+        batch = reached + np.cumsum(gaps(_DRAWS_AT_ONCE))
         reached, drawn = float(batch[-1]), drawn + len(batch)
         yield batch
 

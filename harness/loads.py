@@ -15,7 +15,7 @@ from harness.strict_model import NOT_BUILT, AlsoAccepts, Integer, NotBuilt, Numb
 
 DEFAULT_TIMEOUT_S = 120.0
 LOADS_NOT_BUILT = ("steps", "sessions", "trace", "saturate")
-LIST_VALUED = ("rate", "users", "burst_rate")
+LIST_VALUED = ("rate", "users", "burst_rate", "cv")
 """Keys of a load that may hold a list; each value is a trial of its own."""
 
 
@@ -30,25 +30,43 @@ def _built_driver(value: Any) -> Any:
     return value
 
 
-def _built_arrivals(value: Any) -> Any:
-    name = next(iter(value), None) if isinstance(value, Mapping) else str(value).partition("(")[0]
-    if name in ("gamma", "ramp"):
-        raise PydanticCustomError(NOT_BUILT, "`arrivals: {name}` is not built yet", {"name": name})
+def _plain_arrivals(value: Any) -> Any:
+    name = next(iter(value), None) if isinstance(value, Mapping) else str(value).partition("(")[0].strip()
+    if name == "gamma" and value != name:
+        raise ValueError("is one word; write `arrivals: gamma` and beside it `cv: 2`")
+    if name == "ramp":
+        raise PydanticCustomError(NOT_BUILT, "`arrivals: ramp` is not built yet")
     return value
 
 
 LimitText = Annotated[str, AfterValidator(_checked_limit)]
-Arrivals = Annotated[Literal["constant", "poisson"], BeforeValidator(_built_arrivals)]
+Arrivals = Annotated[Literal["constant", "poisson", "gamma"], BeforeValidator(_plain_arrivals)]
 _NUMBERS = {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 1}
 _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
 Rate = Annotated[Number, Field(gt=0), AlsoAccepts(_NUMBERS)]
 Users = Annotated[Integer, Field(ge=1), AlsoAccepts(_COUNTS)]
 Count = Annotated[Integer, Field(ge=1)]
+Cv = Annotated[Number, Field(gt=0, le=20), AlsoAccepts(_NUMBERS)]
 
 _RATE = "Requests per second, whatever the server does (open loop). A list makes one trial of each."
 _USERS = "Users who each wait for the reply before they send again (closed loop). A list makes one trial of each."
-_ARRIVALS = "`poisson`: independent arrivals, as real traffic has; `constant`: evenly spaced."
+_ARRIVALS = (
+    "`poisson`: independent arrivals, as of many users who know nothing of each other; `constant`: evenly spaced; "
+    "`gamma`: as uneven as `cv` says."
+)
+_CV = (
+    "With `arrivals: gamma`: standard deviation of the gaps over their mean. 1 is `poisson`, above it requests come in "
+    "clumps, below it they are more even. A list makes one trial of each."
+)
 _THINK = "What a user waits between a reply and the next request: a time, or a distribution of times."
+
+
+def _cv_problems(given: Mapping[str, Any]) -> list[str]:
+    if "cv" in given and given.get("arrivals") != "gamma":
+        return ["`cv` goes with `arrivals: gamma`; add it, or leave `cv` out"]
+    if given.get("arrivals") == "gamma" and "cv" not in given:
+        return ["`arrivals: gamma` needs `cv`, such as `cv: 2`"]
+    return []
 
 
 class Slo(StrictModel):
@@ -134,13 +152,14 @@ class OpenOrClosed(BaseLoad):
     rate: Rate | None = Field(default=None, description=_RATE, examples=[2])
     users: Users | None = Field(default=None, description=_USERS, examples=[8])
     arrivals: Arrivals = Field(default="poisson", description=_ARRIVALS)
+    cv: Cv | None = Field(default=None, description=_CV, examples=[2])
     ramp: NotBuilt = Field(default=None, description="A rate that rises.")
     think_time: ThinkTime = Field(default=NO_THINK_TIME, description=_THINK, examples=["2s"])
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         """Arrivals belong to a rate, think time to users."""
-        problems = super().check_keys(given)
+        problems = [*super().check_keys(given), *_cv_problems(given)]
         if "users" in given and "rate" not in given and "arrivals" in given:
             problems.append("`arrivals` goes with `rate`; `users` send when their reply is there")
         if "rate" in given and "users" not in given and "think_time" in given:
@@ -197,11 +216,12 @@ class Burst(BaseLoad):
     )
     spike: Spike | None = Field(default=None, description="Instead of bursts: many requests at once.")
     arrivals: Arrivals = Field(default="poisson", description=_ARRIVALS)
+    cv: Cv | None = Field(default=None, description=_CV, examples=[2])
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         """Bursts need all their keys; a spike has its own."""
-        problems = super().check_keys(given)
+        problems = [*super().check_keys(given), *_cv_problems(given)]
         bounded = "duration" in given or "requests" in given
         if "spike" in given:
             extra = [f"`{key}`" for key in ("burst_for", "every") if key in given]

@@ -330,9 +330,10 @@ def _names(loads: Sequence[Load]) -> list[str]:
 def _telling_name(load: Load) -> str:
     if load.kind == "single_user":
         return load.kind
+    uneven = "" if load.cv is None else f"-cv-{load.cv:g}"
     if load.kind == "burst":
-        return f"burst-{load.burst_rate:g}" if load.burst_rate is not None else "burst-spike"
-    return f"{load.kind}-rate-{load.rate:g}" if load.rate is not None else f"{load.kind}-users-{load.users}"
+        return f"burst-{load.burst_rate:g}{uneven}" if load.burst_rate is not None else "burst-spike"
+    return f"{load.kind}-rate-{load.rate:g}{uneven}" if load.rate is not None else f"{load.kind}-users-{load.users}"
 
 
 def _chosen(planned: list[Cell | Skip], only: Mapping[str, str]) -> list[Cell | Skip]:

@@ -39,7 +39,7 @@ Written by `python -m harness.reference` from the models in `harness/`; do not e
 - `--set load.0.rate=4` replaces one value and comes last; a number counts the items of a list from 0.
 - Paths are relative to the file in which they stand.
 - Secrets are given by the name of an environment variable (`api_key_env`, `headers_env`), never by their value.
-- A list as the value of `rate`, `burst_rate` or `users` makes one trial of each.
+- A list as the value of `rate`, `burst_rate`, `users` or `cv` makes one trial of each.
 """
 
 
@@ -238,7 +238,7 @@ def _not_built_text(models: Mapping[str, Mapping[str, Any]]) -> str:
 These are known and refused, never ignored:
 
 {listed}
-- {kinds}; `arrivals: gamma`; `driver: locust`
+- {kinds}; `driver: locust`
 """
 
 

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 from harness.engine_section import EngineBlock, Level, ModelEntry, Ready, Variant
 from harness.errors import Problem, ScenarioError
 from harness.loads import LimitText, LoadItem, Slo
-from harness.prompts import FilePrompts
 from harness.quantities import PositiveSeconds
 from harness.scenario_problems import cross_problems, in_order, problems_of, without_echoes
 from harness.scenario_source import read
@@ -165,6 +164,8 @@ def load(
 
 def prompt_problems(scenario: Scenario) -> list[Problem]:
     """What is wrong in the files of prompts that a scenario names."""
+    from harness.prompts import FilePrompts  # here, because it needs numpy, which `harness list` does without
+
     workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
     problems: list[Problem] = []
     for path in dict.fromkeys(one.prompts for one in workloads if one.prompts is not None and one.prompts.is_file()):

@@ -69,9 +69,11 @@ def _warmup(load: Any, seed: int, start_ns: int) -> Int64:
         return np.empty(0, dtype=np.int64)
     shape, random = _bursts(load), generator(seed, _WARMUP_GAPS)
     if shape is not None:
-        return arrivals.bursts(shape, Process(load.arrivals), random, end_ns=start_ns, anchor_ns=start_ns)
+        return arrivals.bursts(shape, Process(load.arrivals), random, cv=_cv(load), end_ns=start_ns, anchor_ns=start_ns)
     if load.arrivals == Process.CONSTANT:  # backwards, so that the first measured request comes a full gap later
         return start_ns - arrivals.constant(load.rate, end_ns=start_ns + 1)[:0:-1]
+    if load.arrivals == Process.GAMMA:
+        return arrivals.gamma(load.rate, _cv(load), random, end_ns=start_ns)
     return arrivals.poisson(load.rate, random, end_ns=start_ns)
 
 
@@ -93,10 +95,19 @@ def _base(load: Any, seed: int, start_ns: int, end_ns: int | None) -> Int64:
     count = load.requests
     if shape is not None:
         return arrivals.bursts(
-            shape, Process(load.arrivals), random, start_ns=start_ns, end_ns=end_ns, count=count, anchor_ns=start_ns
+            shape,
+            Process(load.arrivals),
+            random,
+            cv=_cv(load),
+            start_ns=start_ns,
+            end_ns=end_ns,
+            count=count,
+            anchor_ns=start_ns,
         )
     if load.arrivals == Process.CONSTANT:
         return arrivals.constant(load.rate, start_ns=start_ns, end_ns=end_ns, count=count)
+    if load.arrivals == Process.GAMMA:
+        return arrivals.gamma(load.rate, _cv(load), random, start_ns=start_ns, end_ns=end_ns, count=count)
     return arrivals.poisson(load.rate, random, start_ns=start_ns, end_ns=end_ns, count=count)
 
 
@@ -104,6 +115,10 @@ def _bursts(load: Any) -> Bursts | None:
     if getattr(load, "burst_rate", None) is None:
         return None
     return Bursts(load.rate, load.burst_rate, load.burst_for_s, load.every_s)
+
+
+def _cv(load: Any) -> float:
+    return 1.0 if load.cv is None else float(load.cv)
 
 
 def _ns(seconds: float) -> int:

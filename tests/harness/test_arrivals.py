@@ -69,6 +69,34 @@ def test_poisson_is_not_renormalised() -> None:
     assert np.var(counts) == pytest.approx(100, rel=0.3)
 
 
+def test_gamma_gaps_have_their_cv_and_dispersion() -> None:
+    """A million arrivals with cv 2: gaps are Gamma(1/4), and over long windows counts vary four times as much."""
+    due_ns = arrivals.gamma(10, 2.0, generator(1), count=1_000_000)
+    gaps_s = np.diff(due_ns) / SECOND_NS
+    assert gaps_s.std() / gaps_s.mean() == pytest.approx(2.0, abs=0.03)
+    assert gaps_s.mean() == pytest.approx(0.1, rel=0.01)
+    assert arrivals.index_of_dispersion(due_ns, 100.0) == pytest.approx(4.0, abs=0.6)
+    assert stats.kstest(gaps_s[:20_000], "gamma", args=(0.25, 0, 0.4)).pvalue > 0.001
+
+
+@pytest.mark.parametrize("cv", [0.2, 1.0, 3.0])
+def test_gamma_arrivals_have_their_rate_from_the_first_second(cv: float) -> None:
+    """The mean count of a short time is rate times time for any cv: the process does not begin with an arrival."""
+    counts = [len(arrivals.gamma(10, cv, generator(seed), end_ns=SECOND_NS)) for seed in range(3000)]
+    assert np.mean(counts) == pytest.approx(10, abs=5 * np.std(counts) / np.sqrt(len(counts)))
+
+
+@given(seed=st.integers(0, 2**31), rate=RATES, cv=st.sampled_from([0.05, 0.7, 2.0, 20.0]))
+def test_gamma_arrivals_keep_their_limits(seed: int, rate: float, cv: float) -> None:
+    """In order, inside the interval, exactly as many as asked, and a longer plan begins with the shorter."""
+    short = arrivals.gamma(rate, cv, generator(seed), start_ns=7, end_ns=7 + 5 * SECOND_NS)
+    long = arrivals.gamma(rate, cv, generator(seed), start_ns=7, end_ns=7 + 11 * SECOND_NS)
+    assert np.all(np.diff(long) >= 0)
+    assert not len(long) or (long[0] >= 7 and long[-1] <= 7 + 11 * SECOND_NS)
+    assert long[: len(short)].tolist() == short.tolist()
+    assert arrivals.gamma(rate, cv, generator(seed), start_ns=7, count=len(long)).tolist() == long.tolist()
+
+
 @given(seed=st.integers(0, 2**31), rate=RATES)
 def test_a_longer_plan_begins_with_the_shorter(seed: int, rate: float) -> None:
     """Neither the duration nor the number of requests moves the arrivals that both plans have."""
@@ -123,6 +151,13 @@ def test_impossible_rates_are_refused(rate: float) -> None:
     """A rate that is no positive number raises ValueError."""
     with pytest.raises(ValueError, match="positive number of requests/s"):
         arrivals.poisson(rate, generator(0), count=1)
+
+
+@pytest.mark.parametrize("cv", [0, -1, float("inf"), float("nan")])
+def test_impossible_variations_are_refused(cv: float) -> None:
+    """A coefficient of variation that is no positive number raises ValueError."""
+    with pytest.raises(ValueError, match="coefficient of variation is a positive number"):
+        arrivals.gamma(1, cv, generator(0), count=1)
 
 
 def test_exactly_one_limit_is_needed() -> None:

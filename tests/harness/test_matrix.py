@@ -150,13 +150,15 @@ def test_trials_have_names_that_tell_them_apart() -> None:
     load = [
         {"kind": "single_user", "requests": 1},
         {"kind": "sustained", "rate": 0.5, "requests": 1},
+        {"kind": "sustained", "rate": 0.5, "requests": 1, "arrivals": "gamma", "cv": 2},
         {"kind": "sustained", "users": 8, "requests": 1},
         {"kind": "sustained", "users": 8, "requests": 2},
         {"kind": "burst", "name": "Big/spike", "spike": {"requests": 3, "within": "0s"}},
     ]
     (cell,) = cells_of(scenario_of(load=load))
     assert [plan.id for plan in cell.trials] == [
-        "000-single_user", "001-sustained-rate-0.5", "002-sustained-users-8", "003-sustained-users-8-2", "004-Big-spike"
+        "000-single_user", "001-sustained-rate-0.5", "002-sustained-rate-0.5-cv-2", "003-sustained-users-8",
+        "004-sustained-users-8-2", "005-Big-spike",
     ]  # fmt: skip
 
 

@@ -60,6 +60,7 @@ load:
   - {kind: burst, rate: 1, burst_rate: 12, burst_for: 10s, every: 60s, duration: 8m, slo: {e2e: 9s}}
   - {kind: burst, spike: {requests: 50, within: 1s}, limits: ["e2e_ms max <= 9000"]}
   - {kind: mixed, rate: 3, duration: 60s}
+  - {kind: sustained, rate: 3, duration: 60s, arrivals: gamma, cv: [0.5, 2]}
 slo: {ttft: 500ms, tpot: 50ms, e2e: 10s, stall: 1s}
 limits: ["attainment >= 0.95", "chat.tpot_ms p50 <= 50ms"]
 decide: any
@@ -91,7 +92,7 @@ def test_engines_and_load_are_enough(tmp_path: Path) -> None:
 def test_every_key_is_read_in_base_units(tmp_path: Path) -> None:
     """Times are seconds, latencies milliseconds, names of attributes carry the unit."""
     scenario = scenario_of(tmp_path, EVERYTHING, env=ENVIRONMENT)
-    single, steady, _, users, _, burst, spike, mixed = scenario.load
+    single, steady, _, users, _, burst, spike, mixed, even, uneven = scenario.load
     assert isinstance(single, SingleUser)
     assert isinstance(single.think_time, ExponentialTime)
     assert single.think_time.mean_s == 2.0
@@ -106,6 +107,9 @@ def test_every_key_is_read_in_base_units(tmp_path: Path) -> None:
     assert spike.spike is not None
     assert (spike.spike.requests, spike.spike.within_s) == (50, 1.0)
     assert isinstance(mixed, Mixed)
+    assert isinstance(even, Sustained)
+    assert isinstance(uneven, Sustained)
+    assert [(one.arrivals, one.cv) for one in (even, uneven)] == [("gamma", 0.5), ("gamma", 2.0)]
     assert (scenario.slo.ttft_ms, scenario.slo.stall_ms) == (500.0, 1000.0)
     assert (scenario.telemetry.interval_s, scenario.budget.time_s) == (0.2, 10800.0)
     assert isinstance(scenario.workload.prompt_tokens, LognormalLength)

@@ -156,6 +156,8 @@ def test_each_mistake_about_an_engine_has_its_sentence(tmp_path: Path, engine: s
         ("{kind: sustained, users: 1, requests: 3, arrivals: poisson}", "`arrivals` goes with `rate`; `users` send when their reply is there"),
         ("{kind: burst, rate: 1, duration: 9s}", "needs `burst_rate` or `spike`"),
         ("{kind: burst, spike: {requests: 5, within: 1s}, duration: 9s}", "a `spike` without a `rate` is the whole trial; add `rate`, or leave duration and warmup out"),
+        ("{kind: sustained, rate: 1, requests: 9, cv: 2}", "`cv` goes with `arrivals: gamma`; add it, or leave `cv` out"),
+        ("{kind: sustained, rate: 1, requests: 9, arrivals: gamma}", "`arrivals: gamma` needs `cv`, such as `cv: 2`"),
         ("{kind: burst, rate: 1, burst_rate: 2, burst_for: 9s, every: 5s, requests: 9}", "`burst_for` must be shorter than `every`"),
     ],
 )  # fmt: skip
@@ -163,6 +165,15 @@ def test_keys_of_a_load_that_do_not_go_together_are_told(tmp_path: Path, load_it
     """Contradictions are placed at the load."""
     text = LEAST.replace("{kind: single_user, requests: 3}", load_item)
     assert problems_of(written(tmp_path, text)) == [f"s.yaml:2:8: load.0: {why}"]
+
+
+@pytest.mark.parametrize(("kind", "given"), [("sustained", "gamma(2)"), ("mixed", "{gamma: {cv: 2}}")])
+def test_parameters_of_arrivals_stand_beside_them(tmp_path: Path, kind: str, given: str) -> None:
+    """Whoever writes them inside is shown how."""
+    load_item = f"{{kind: {kind}, arrivals: {given}, rate: 1, requests: 9}}"
+    text = LEAST.replace("{kind: single_user, requests: 3}", load_item)
+    (found,) = [one for one in problems_of(written(tmp_path, text)) if ".arrivals" in one]
+    assert found.endswith("load.0.arrivals: is one word; write `arrivals: gamma` and beside it `cv: 2`")
 
 
 @pytest.mark.parametrize(

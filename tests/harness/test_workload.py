@@ -73,7 +73,7 @@ OPEN_LOADS = st.one_of(
 @settings(max_examples=40)
 @given(
     load=OPEN_LOADS,
-    arrivals=st.sampled_from(["constant", "poisson"]),
+    arrivals=st.sampled_from([{"arrivals": "constant"}, {"arrivals": "poisson"}, {"arrivals": "gamma", "cv": 2}]),
     warmup_s=st.integers(0, 9),
     limit=st.one_of(
         st.integers(1, 20).map(lambda n: {"duration": f"{n}s"}), st.integers(1, 99).map(lambda n: {"requests": n})
@@ -81,10 +81,10 @@ OPEN_LOADS = st.one_of(
     seed=st.integers(0, 2**63 - 1),
 )
 def test_any_open_plan_is_in_order_and_in_its_phases(
-    load: dict[str, Any], arrivals: str, warmup_s: int, limit: dict[str, Any], seed: int
+    load: dict[str, Any], arrivals: dict[str, Any], warmup_s: int, limit: dict[str, Any], seed: int
 ) -> None:
     """Due times rise, phases follow the window, and a number of requests is kept to the letter."""
-    schedule = schedule_of(seed, **load, **limit, arrivals=arrivals, warmup=f"{warmup_s}s", timeout="5s")
+    schedule = schedule_of(seed, **load, **limit, **arrivals, warmup=f"{warmup_s}s", timeout="5s")
     assert schedule.due_ns is not None
     assert schedule.phases is not None
     assert schedule.count == len(schedule.due_ns) == len(schedule.phases)
@@ -215,6 +215,8 @@ def test_everything_that_changes_requests_changes_the_hash() -> None:
         build(load_of(kind="sustained", rate=3, duration="5s"), workload_of(), 1),
         build(load_of(kind="sustained", rate=3, duration="5s"), workload_of(), 1, timeout_s=3),
         build(load_of(kind="sustained", users=2, duration="5s"), workload_of(), 1),
+        build(load_of(kind="sustained", rate=3, duration="5s", arrivals="gamma", cv=2), workload_of(), 1),
+        build(load_of(kind="sustained", rate=3, duration="5s", arrivals="gamma", cv=3), workload_of(), 1),
     ]
     assert len({plan.plan_hash for plan in plans}) == len(plans)
 
