@@ -74,10 +74,10 @@ def run(
     """Run a scenario, store it, and report."""
     from harness.estimate import check_budget
     from harness.matrix import check_runnable, expand
-    from harness.quantities import parse_duration_s
     from harness.scenario import load
     from harness.store import new_run_path
 
+    patience_s = parse_wait(wait)
     wanted = load(scenario, sets=sets, labels=labels)
     chosen = parse_only(only)
     folder = out or new_run_path(wanted.title)
@@ -89,7 +89,7 @@ def run(
         return
     check_runnable(planned)
     check_budget(wanted, planned, consent=yes)
-    report = measure(wanted, planned, folder, check_formats(formats), wait_s=parse_duration_s(wait), quiet=quiet)
+    report = measure(wanted, planned, folder, check_formats(formats), wait_s=patience_s, quiet=quiet)
     show(report, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_code)
 
@@ -170,7 +170,10 @@ def init(
         return
     if out.exists():
         raise UsageError(f"{out} exists; choose another name with --out")
-    out.write_text(text)
+    try:
+        out.write_text(text)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot write: {error.strerror}; choose another name with --out") from error
     say(f"wrote {out}; check it with `harness validate {out}`, run it with `harness run {out}`")
 
 
@@ -220,6 +223,16 @@ def parse_only(text: str | None) -> dict[str, str]:
         if not (key and sign and value):
             raise UsageError(f"--only {text}: write KEY=VALUE, such as engine=llama-server,quantization=q4_0")
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def parse_wait(text: str) -> float:
+    """Seconds."""
+    from harness.quantities import parse_duration_s
+
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise UsageError(f"--wait: {error}") from error
 
 
 def command_line() -> str:

@@ -137,10 +137,12 @@ class Run:
         file = path / MANIFEST
         try:
             manifest = json.loads(file.read_bytes())
-            found = manifest["format"]
+            found, *_ = (manifest[key] for key in ("format", "name", "status", "cells"))
         except FileNotFoundError:
             raise RunUnreadable(f"{path} is not a run: it has no {MANIFEST}") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except KeyError as error:
+            raise RunUnreadable(f"{file} cannot be read: it has no {error}") from error
+        except (OSError, ValueError, TypeError) as error:
             raise RunUnreadable(f"{file} cannot be read: {error}") from error
         if found > FORMAT_VERSION:
             raise RunUnreadable(

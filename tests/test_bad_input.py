@@ -89,6 +89,24 @@ def test_a_scenario_that_is_a_folder(tmp_path: Path) -> None:
     told(harness("run", str(tmp_path), cwd=tmp_path), 2, "harness: ", "folder")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "scenario.yaml", "--wait", "5"), ("--wait: 5 has no unit", "`5s`")),
+        (("init", "--out", "no/such/folder/x.yaml"), ("no/such/folder/x.yaml", "--out")),
+        (("report", "damaged"), ("manifest.json cannot be read", "name")),
+        (("report", "nothing"), ("there is no run 'nothing'",)),
+    ],
+    ids=["wait", "init", "damaged run", "no run"],
+)
+def test_slips_on_the_command_line(tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    """They are told like all others, and nothing is run."""
+    scenario(tmp_path)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "manifest.json").write_text('{"format": 0}')
+    told(harness(*arguments, cwd=tmp_path), 2, *words)
+
+
 def test_an_unknown_engine(tmp_path: Path) -> None:
     """The list of engines is shown."""
     path = scenario(tmp_path, engines=[{"engine": "nonsense"}])
