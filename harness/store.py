@@ -137,17 +137,17 @@ class Run:
         file = path / MANIFEST
         try:
             manifest = json.loads(file.read_bytes())
-            found, *_ = (manifest[key] for key in ("format", "name", "status", "cells"))
+            found = manifest["format"]
         except FileNotFoundError:
             raise RunUnreadable(f"{path} is not a run: it has no {MANIFEST}") from None
-        except KeyError as error:
-            raise RunUnreadable(f"{file} cannot be read: it has no {error}") from error
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunUnreadable(f"{file} cannot be read: {error}") from error
         if found > FORMAT_VERSION:
             raise RunUnreadable(
                 f"{path} has format {found}, this program reads up to {FORMAT_VERSION}; use a newer version of harness"
             )
+        if not isinstance(manifest.get("cells"), list):
+            raise RunUnreadable(f"{file} cannot be read: it has no list of cells")
         return cls(path, manifest)
 
     def trials(self) -> list[TrialData]:

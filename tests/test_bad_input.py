@@ -94,7 +94,7 @@ def test_a_scenario_that_is_a_folder(tmp_path: Path) -> None:
     [
         (("run", "scenario.yaml", "--wait", "5"), ("--wait: 5 has no unit", "`5s`")),
         (("init", "--out", "no/such/folder/x.yaml"), ("no/such/folder/x.yaml", "--out")),
-        (("report", "damaged"), ("manifest.json cannot be read", "name")),
+        (("report", "damaged"), ("manifest.json cannot be read", "cells")),
         (("report", "nothing"), ("there is no run 'nothing'",)),
     ],
     ids=["wait", "init", "damaged run", "no run"],
