@@ -20,7 +20,7 @@ from harness.timeline import NS_PER_MS, Outcome, StampClock
 
 _TICK_NS = 10 * NS_PER_MS
 _QUIET_NS = 400_000  # decoding one reply takes about so long: none is begun when a request falls due sooner
-_BURST_NS = 3_000_000  # a burst is sent in slices, so that replies to its beginning are read meanwhile
+_BURST_NS = 1_000_000  # a burst is sent in slices, so that replies to its beginning are read meanwhile
 _BACKLOG_READS = 128_000
 _BACKLOG_BYTES = 32 << 20
 _CATCH_UP_READS = 4
@@ -47,11 +47,12 @@ class ServedClient:
         self._backlog_bytes = 0
         self._behind: list[Exchange] = []
         self._sent_again = 0
+        self._followers_due = False
         self._drain_until_ns: int | None = None
         self._ending = False
         self._heads: dict[str, bytes] = {}
         self._stamps = StampClock()
-        self._poller = Poller(loop, self._idle, state.fail, self._stamps.sample)
+        self._poller = Poller(loop, self._idle, state.fail, self._begin_round)
         self.pool = Pool(self._poller, place, self._stamps, self, state.report)
         limit = max(256, state.schedule.users)
         self._prepared = Prepared(self._encoded, self._offer, lambda made: len(made[0]), limit)
@@ -110,7 +111,7 @@ class ServedClient:
         """A reply is complete."""
         self.pool.give_back(connection, reusable=exchange.reply.reusable)
         self._ended(exchange, None)
-        self._dispatch()
+        self._followers_due = True
 
     def lost(self, connection: Connection, exchange: Exchange | None, reason: str) -> None:
         """A connection is gone."""
@@ -126,9 +127,21 @@ class ServedClient:
             return
         exchange.trace.done_ns = self._now_ns()
         self._ended(exchange, Cut(Status.CONNECTION_ERROR, reason))
-        self._dispatch()
+        self._followers_due = True
+        self._poller.wake()
 
     # Sending:
+
+    def _begin_round(self) -> None:
+        """Before what is ready is read: send what the replies of the last round made due.
+
+        Not as each reply ends: when hundreds end together, the sends would keep new tokens waiting until the next ones
+        have come in too, and one read would hold both.
+        """
+        self._stamps.sample()
+        if self._followers_due:
+            self._followers_due = False
+            self._dispatch()
 
     def _encoded(self, request: int) -> tuple[bytes, bool]:
         asked = self._state.schedule.request(request)
@@ -227,6 +240,8 @@ class ServedClient:
 
     def _idle(self) -> bool:
         """Do one piece of work that can wait; whether there may be more."""
+        if self._followers_due:
+            return True
         if self._ending and not self._backlog:
             if not self._state.finished.done():
                 self._state.finished.set_result(None)
