@@ -113,7 +113,7 @@ def measure(trial: StoredTrial) -> list[Measures]:
     records = trial.records()
     columns = Columns.of(records)
     window = window_of(trial.trial, columns)
-    taken = machine.start_values(trial.cell) | machine.peaks(trial.samples(), trial.trial, columns)
+    taken = machine.start_values(trial.cell, trial.trial) | machine.peaks(trial.samples(), trial.trial, columns)
     texts = (_joined(records["clock"]), _joined(records["token_source"]))
     found = [_measure_class(trial, columns, window, texts, ALL, taken)]
     for name in classes_of(columns):

@@ -19,9 +19,9 @@ GAUGES = {
 SERVER = "server"
 
 
-def start_values(cell: dict[str, Any]) -> dict[str, float]:
-    """What was measured while the engine started; what was not is left out."""
-    start = (cell.get("engine_info") or {}) | (cell.get("start") or {})
+def start_values(cell: dict[str, Any], trial: dict[str, Any]) -> dict[str, float]:
+    """What was measured while the engine started for this trial; what was not is left out."""
+    start = (cell.get("engine_info") or {}) | (trial.get("start") or cell.get("start") or {})
     return {name: float(start[name]) for name in START_METRICS if start.get(name) is not None}
 
 

@@ -237,6 +237,7 @@ class Story:
         self._trial = next(trial for trial in self._entry["trials"] if trial["index"] == index)
         self._trial |= facts | {
             "status": "running",
+            "start": dict(self._entry["start"]),  # of the start that this trial runs on: the cell may have several
             "t0_ns": time.monotonic_ns(),  # until the client has said when exactly
             "t0_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }

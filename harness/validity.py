@@ -44,10 +44,10 @@ class Threshold:
         return Level.INVALID if value > self.invalid else Level.WARN if value > self.warn else Level.VALID
 
 
-LAG_P99_MS = Threshold(1.0, 5.0)
+LAG_MS = Threshold(1.0, 5.0)
 LAG_SHARE_OF_TTFT_P50 = Threshold(0.01, 0.02)
 LATE_SHARE_OF_TTFT_P99 = 0.10
-LATE_REQUESTS = Threshold(0.0, 0.001)
+LATE_SHARE_OF_TAIL = 0.5
 HEARTBEAT_P99_MS = Threshold(5.0, 20.0)
 MERGED_READS = Threshold(0.20)
 CLIENT_CPU = Threshold(0.70)
@@ -126,7 +126,8 @@ def _complete(trial: dict[str, Any], records: pd.DataFrame, columns: Columns) ->
         expected, found = planned.get(phase.value), int((columns.phase == phase).sum())
         if expected is not None and expected != found:
             sentence = f"{expected} {phase.value} requests were planned and {found} have a record."
-            yield Reason("rows_missing", Level.INVALID, sentence, advice)
+            broken_off = "It broke off; what was measured before is here." if trial["status"] == "failed" else advice
+            yield Reason("rows_missing", Level.INVALID, sentence, broken_off)
     in_window = columns.phase == Phase.MEASURE
     unsent = int((in_window & columns.has_status([Status.NOT_SENT])).sum())
     if unsent:
@@ -145,15 +146,18 @@ def _on_time(observed: Observed) -> Iterator[Reason]:
         return
     middle, tail = stats.quantile(latency, 0.5), stats.quantile(latency, 0.99)
     latest = np.sort(lag)[::-1]
-    # one request alone never spoils a trial, or every short one on a busy machine would be invalid: it is a warning
-    p99 = float(latest[min(max(1, len(lag) - stats.quantile_rank(len(lag), 0.99)), len(lag) - 1)])
-    level = min(LAG_P99_MS.level(p99), LAG_SHARE_OF_TTFT_P50.level(p99 / max(middle, 1e-9)), key=_badness)
-    late = int((lag > max(LATE_SHARE_OF_TTFT_P99 * tail, LAG_P99_MS.invalid)).sum())
-    spoiled = LATE_REQUESTS.level(late / len(lag)) if late > 1 else Level.WARN if late else Level.VALID
+    # Lateness spoils the highest quantile that so many requests support; one request alone never does, or every short
+    # trial on a busy machine would be invalid: it is a warning.
+    q = next((q for q in (0.99, HEADLINE_QUANTILE) if len(lag) >= stats.floor_two_sided(q)), HEADLINE_QUANTILE)
+    at_q = float(latest[min(max(1, len(lag) - stats.quantile_rank(len(lag), q)), len(lag) - 1)])
+    level = min(LAG_MS.level(at_q), LAG_SHARE_OF_TTFT_P50.level(at_q / max(middle, 1e-9)), key=_badness)
+    late = int((lag > max(LATE_SHARE_OF_TTFT_P99 * tail, LAG_MS.invalid)).sum())
+    too_many = late > 1 and late / len(lag) > LATE_SHARE_OF_TAIL * (1 - q)
+    spoiled = Level.INVALID if too_many else Level.WARN if late else Level.VALID
     level = max(level, spoiled, key=_badness)
     if level is not Level.VALID:
         sentence = (
-            f"Requests were sent late: p99 {p99:.2f} ms, at most {latest[0]:.2f} ms; {name} p50 is {middle:.1f} ms."
+            f"Requests were sent late: p{q * 100:.0f} {at_q:.2f} ms, at most {latest[0]:.2f} ms; {name} p50 is {middle:.1f} ms."
         )
         if late:
             sentence += f" {late} of {len(lag)} were late by more than a tenth of its p99."

@@ -93,11 +93,12 @@ class Connection:
     """A connection that carries one request at a time.
 
     ready: connected (and secured).   connected_ns: since when.   used: has carried a request.
+    idle_since_ns: when it was last given back.
     """
 
     __slots__ = (
         "_connected", "_file", "_out", "_owner", "_place", "_poller", "_recvmsg", "_socket", "_stamps", "_tls",
-        "_writing", "connected_ns", "exchange", "ready", "used",
+        "_writing", "connected_ns", "exchange", "idle_since_ns", "ready", "used",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +108,7 @@ class Connection:
         self.ready = False
         self.used = False
         self.connected_ns: int | None = None
+        self.idle_since_ns = 0
         self.exchange: Exchange | None = None
         self._poller = poller
         self._place = place

@@ -1,9 +1,14 @@
-"""Connections: opened before the clock starts, reused, opened anew when all are busy. Nothing ever waits for one."""
+"""Connections: opened before the clock starts, reused, opened anew when all are busy. Nothing ever waits for one.
+
+Some servers close a connection after each streamed reply without saying so (llama.cpp's does). Once that has happened,
+connections are used for one request each, and another is opened ahead for each one that was taken.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from time import monotonic_ns
 from typing import Any
 
 from harness.drivers.base import DriveReport
@@ -13,6 +18,7 @@ from harness.timeline import StampClock
 
 _OPENED_AT_ONCE = 128
 _PATIENCE_S = 5.0
+_AT_ONCE_NS = 500_000_000  # an idle connection closed sooner was not closed for being idle
 
 
 class Pool:
@@ -29,6 +35,8 @@ class Pool:
         self._idle: list[Connection] = []
         self._opening: set[Connection] = set()
         self._changed: asyncio.Future[None] | None = None
+        self._ahead = 0
+        self._one_request_each = False
 
     async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         """Find the address and open `count` connections; fewer where the server does not take them."""
@@ -40,6 +48,7 @@ class Pool:
             return
         self._addresses = [(family, target) for family, _, _, _, target in found]
         await self._choose_address(loop)
+        self._ahead = count
         while len(self._idle) < count:
             before = len(self._idle)
             for _ in range(min(_OPENED_AT_ONCE, count - before)):
@@ -51,12 +60,27 @@ class Pool:
 
     def take(self, *, fresh: bool = False) -> Connection:
         """An idle connection, the one used last; a new one, not ready yet, when there is none or `fresh`."""
-        return self._open() if fresh or not self._idle else self._idle.pop()
+        if fresh or not self._idle:
+            return self._open()
+        taken = self._idle.pop()
+        self._open_ahead()
+        return taken
+
+    def closed_by_server(self) -> None:
+        """The server closed a connection after its reply; it will do so again."""
+        self._one_request_each = True
+        self._open_ahead()
+
+    def _open_ahead(self) -> None:
+        """Keep as many ready as before the start, where the server closes each after use."""
+        if self._one_request_each and len(self._idle) + len(self._opening) < self._ahead:
+            self._opening.add(self._open())
 
     def give_back(self, connection: Connection, *, reusable: bool) -> None:
         """A connection has done its work."""
-        if reusable and connection.clean:
+        if reusable and connection.clean and not self._one_request_each:
             connection.exchange = None
+            connection.idle_since_ns = monotonic_ns()
             self._idle.append(connection)
         else:
             connection.close()
@@ -78,6 +102,8 @@ class Pool:
             self._report.connect_errors += 1
         if connection in self._idle:
             self._idle.remove(connection)
+            if connection.used and monotonic_ns() - connection.idle_since_ns < _AT_ONCE_NS:
+                self.closed_by_server()
         if connection in self._opening:
             self._opening.discard(connection)
             self._notify()

@@ -83,7 +83,7 @@ class ServedClient:
         self._poller.close()
         if self._sent_again:
             self._state.report.notes.append(
-                f"{self._sent_again} requests were sent again on a new connection: the server had closed the idle one"
+                f"requests sent again on a new connection, because the server had closed the idle one: {self._sent_again}"
             )
 
     def control_changed(self) -> None:
@@ -123,6 +123,7 @@ class ServedClient:
             exchange.sent_again = True
             exchange.trace.sent_ns = None
             self._sent_again += 1
+            self.pool.closed_by_server()
             self._send(exchange, fresh=True)
             return
         exchange.trace.done_ns = self._now_ns()
