@@ -161,7 +161,13 @@ def _memory(series: dict[str, Any], name: str) -> Plot | None:
     scale, unit = (2**30, "GiB") if frame["value"].max() >= 2**30 else (2**20, "MiB")
     with _figure(f"{name}-memory") as drawing:
         for colour, (source, readings) in zip(COLOURS, frame.groupby("name", sort=True), strict=False):
-            drawing.axes.plot(readings["at_s"], readings["value"] / scale, color=colour, label=str(source))
+            drawing.axes.plot(
+                readings["at_s"],
+                readings["value"] / scale,
+                color=colour,
+                label=str(source),
+                marker="." if len(readings) == 1 else None,  # one reading makes no line
+            )
         _shade(drawing.axes, series["window"])
         _label(drawing.axes, "time, s (measuring window shaded)", f"memory, {unit}", from_zero=True)
         _legend(drawing.axes)

@@ -83,7 +83,7 @@ class ServedClient:
         self._poller.close()
         if self._sent_again:
             self._state.report.notes.append(
-                f"requests sent again on a new connection, because the server had closed the idle one: {self._sent_again}"
+                f"{self._sent_again} sent again on a new connection: the server had closed the idle one without a word"
             )
 
     def control_changed(self) -> None:
