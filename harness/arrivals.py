@@ -10,16 +10,16 @@ than a Poisson process' do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.rate_shapes import Float64, RateShape, check_rate
+
 NS_PER_S = 1_000_000_000
 Int64 = NDArray[np.int64]
-Float64 = NDArray[np.float64]
 _DRAWS_AT_ONCE = 65_536
 _LARGEST_INT64 = 2**63 - 1
 
@@ -32,19 +32,6 @@ class Process(StrEnum):
     GAMMA = "gamma"
 
 
-@dataclass(frozen=True, slots=True)
-class Bursts:
-    """A rate that switches: `burst_rate` for `burst_s` in the middle of every period of `every_s`, otherwise `rate`.
-
-    The burst stands in the middle so that each period shows the service before, during and after it.
-    """
-
-    rate: float
-    burst_rate: float
-    burst_s: float
-    every_s: float
-
-
 def constant(rate: float, *, start_ns: int = 0, end_ns: int | None = None, count: int | None = None) -> Int64:
     """Arrival i at start + i / rate, rounded down to the nanosecond, without drift; int64 offsets.
 
@@ -52,7 +39,7 @@ def constant(rate: float, *, start_ns: int = 0, end_ns: int | None = None, count
     number the user wrote, so that 0.1 means one request every 10 s exactly.
     """
     _one_limit(end_ns, count)
-    _positive(rate)
+    check_rate(rate)
     period_ns = NS_PER_S / Fraction(repr(float(rate)))
     if count is None:
         assert end_ns is not None
@@ -70,7 +57,7 @@ def poisson(
 ) -> Int64:
     """Arrivals with exponential gaps of mean 1 / rate; int64 offsets, limits as in `constant`."""
     _one_limit(end_ns, count)
-    _positive(rate)
+    check_rate(rate)
     length = None if end_ns is None else (end_ns - start_ns) * rate / NS_PER_S
     return start_ns + np.floor(_unit_poisson(random, length, count) * (NS_PER_S / rate)).astype(np.int64)
 
@@ -90,13 +77,13 @@ def gamma(
     cv^2 times their mean. Limits as in `constant`.
     """
     _one_limit(end_ns, count)
-    _positive(rate)
+    check_rate(rate)
     length = None if end_ns is None else (end_ns - start_ns) * rate / NS_PER_S
     return start_ns + np.floor(_unit_gamma(cv, random, length, count) * (NS_PER_S / rate)).astype(np.int64)
 
 
-def bursts(
-    shape: Bursts,
+def changing(
+    shape: RateShape,
     process: Process,
     random: np.random.Generator,
     *,
@@ -106,21 +93,17 @@ def bursts(
     count: int | None = None,
     anchor_ns: int = 0,
 ) -> Int64:
-    """On-off arrivals: time rescaling of a unit process through the integral of the switching rate; int64 offsets.
+    """Arrivals at a rate that changes: a process of rate 1, rescaled through the integral of the rate; int64 offsets.
 
     cv: of the gaps of a gamma process, counted in expected arrivals.
-    anchor_ns: where a period begins (the start of the measurement, so that a warm-up of any length cuts no measured
+    anchor_ns: where the shape begins (the start of the measurement, so that a warm-up of any length cuts no measured
     period). Limits as in `constant`.
     """
     _one_limit(end_ns, count)
-    _positive(shape.burst_rate)
-    if not 0 < shape.burst_s < shape.every_s or shape.rate < 0:
-        raise ValueError(f"a burst lies inside its period and rates are not negative: {shape}")
-    anchor_s = (start_ns - anchor_ns) / NS_PER_S
-    begin = _mass_until(shape, anchor_s)
-    length = None if end_ns is None else _mass_until(shape, (end_ns - anchor_ns) / NS_PER_S) - begin
+    begin = shape.mass_until((start_ns - anchor_ns) / NS_PER_S)
+    length = None if end_ns is None else shape.mass_until((end_ns - anchor_ns) / NS_PER_S) - begin
     unit = _unit(process, cv, random, length, count)
-    at_ns = np.floor(_time_at_mass(shape, begin + unit) * NS_PER_S).astype(np.int64) + anchor_ns
+    at_ns = np.floor(shape.time_at(begin + unit) * NS_PER_S).astype(np.int64) + anchor_ns
     at_ns = np.maximum(at_ns, start_ns)
     return at_ns if end_ns is None else at_ns[at_ns < end_ns]
 
@@ -150,11 +133,6 @@ def index_of_dispersion(due_ns: Int64, window_s: float) -> float:
 def _one_limit(end_ns: int | None, count: int | None) -> None:
     if (end_ns is None) == (count is None):
         raise ValueError("give either end_ns or count")
-
-
-def _positive(rate: float) -> None:
-    if not 0 < rate < float("inf"):
-        raise ValueError(f"a rate is a positive number of requests/s, not {rate}")
 
 
 def _unit(process: Process, cv: float, random: np.random.Generator, length: float | None, count: int | None) -> Float64:
@@ -205,29 +183,3 @@ def _batches(gaps: Callable[[int], Float64], length: float | None, count: int | 
         batch = reached + np.cumsum(gaps(_DRAWS_AT_ONCE))
         reached, drawn = float(batch[-1]), drawn + len(batch)
         yield batch
-
-
-def _knots(shape: Bursts) -> tuple[Float64, Float64]:
-    """Time and expected number of arrivals at the corners of one period."""
-    calm_s = (shape.every_s - shape.burst_s) / 2
-    time_s = np.array([0.0, calm_s, calm_s + shape.burst_s, shape.every_s])
-    calm = calm_s * shape.rate
-    burst = shape.burst_s * shape.burst_rate
-    return time_s, np.array([0.0, calm, calm + burst, calm + burst + calm])
-
-
-def _mass_until(shape: Bursts, at_s: float) -> float:
-    """Expected number of arrivals from the anchor until `at_s`; negative before the anchor."""
-    time_s, mass = _knots(shape)
-    periods, rest_s = divmod(at_s, shape.every_s)
-    return float(periods * mass[-1] + np.interp(rest_s, time_s, mass))
-
-
-def _time_at_mass(shape: Bursts, target: Float64) -> Float64:
-    """The inverse of `_mass_until`, in seconds from the anchor."""
-    time_s, mass = _knots(shape)
-    if shape.rate == 0:  # flat pieces have no inverse: keep the burst alone
-        time_s, mass = time_s[1:3], mass[1:3]
-    periods = np.floor(target / mass[-1])
-    at_s: Float64 = periods * shape.every_s + np.interp(target - periods * mass[-1], mass, time_s)
-    return at_s

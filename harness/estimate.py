@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UsageError
-from harness.loads import Burst, Load
+from harness.loads import Burst, Load, OpenOrClosed, Ramp, SingleUser, Steps
 from harness.matrix import Cell, Skip, TrialPlan
 from harness.scenario import Budget, Scenario
 from harness.traffic_section import Workload
@@ -66,13 +66,12 @@ def estimate(planned: Iterable[Cell | Skip]) -> Estimate:
 
 def expected_requests(load: Load) -> Range:
     """How many requests a load sends, those of its warm-up included."""
-    rate = _open_rate(load)
+    warmup = _warmup_rate(load) * load.warmup_s
     if isinstance(load, Burst) and load.spike is not None:
-        seconds = load.warmup_s + (load.duration_s or 0.0)
-        return _exactly(load.spike.requests + (load.rate or 0.0) * seconds)
-    if rate is not None:
-        measured = load.requests if load.duration_s is None else rate * load.duration_s
-        return _exactly((measured or 0) + rate * load.warmup_s)
+        return _exactly(load.spike.requests + (load.rate or 0.0) * (load.warmup_s + (load.duration_s or 0.0)))
+    if _is_open(load):
+        measured = load.requests if load.duration_s is None else _requests_within(load, load.duration_s)
+        return _exactly((measured or 0) + warmup)
     if load.requests is not None:
         return _exactly(load.requests)
     return Range(float(_users(load)), None)
@@ -80,7 +79,6 @@ def expected_requests(load: Load) -> Range:
 
 def expected_time_s(load: Load) -> Range:
     """How long a load takes, from the first request due to the last answered."""
-    rate = _open_rate(load)
     if isinstance(load, Burst) and load.spike is not None:
         offered = load.warmup_s + max(load.duration_s or 0.0, load.spike.at_s + load.spike.within_s)
         return Range(offered, offered + load.timeout_s)
@@ -88,11 +86,11 @@ def expected_time_s(load: Load) -> Range:
         offered = load.warmup_s + load.duration_s
         return Range(offered, offered + load.timeout_s)
     requests = load.requests or 0
-    if rate is not None:
-        offered = load.warmup_s + requests / rate
+    if _is_open(load):
+        offered = load.warmup_s + _seconds_until(load, requests)
         return Range(offered, offered + load.timeout_s)
     rounds = math.ceil(requests / _users(load))
-    think_s = 0.0 if isinstance(load, Burst) else load.think_time.expected_s
+    think_s = load.think_time.expected_s if isinstance(load, SingleUser | OpenOrClosed) else 0.0
     return Range((rounds - 1) * think_s, rounds * (load.timeout_s + think_s))
 
 
@@ -143,16 +141,40 @@ def needs_consent(scenario: Scenario, planned: Sequence[Cell | Skip]) -> str | N
     return f"{targets} is not on this machine; add a `budget` such as `{{requests: 1000}}`, or `--yes`"
 
 
-def _open_rate(load: Load) -> float | None:
-    """Requests per second of an open loop, None for a closed one."""
-    if isinstance(load, Burst):
+def _is_open(load: Load) -> bool:
+    return isinstance(load, Burst | Steps) or (isinstance(load, OpenOrClosed) and load.rate is not None)
+
+
+def _mean_rate(load: Load) -> float:
+    """Requests per second over whole periods; of a ramp, the rate without it."""
+    if isinstance(load, Burst | Steps):
         return load.mean_rate
-    return None if load.kind == "single_user" else load.rate
+    return (load.rate or 0.0) if isinstance(load, OpenOrClosed) else 0.0
+
+
+def _warmup_rate(load: Load) -> float:
+    if isinstance(load, Steps):
+        return load.steps[0].rate
+    ramp, rate = _ramp(load), _mean_rate(load)
+    return rate if ramp is None else ramp.ends(rate)[0]
+
+
+def _requests_within(load: Load, seconds: float) -> float:
+    ramp, rate = _ramp(load), _mean_rate(load)
+    return rate * seconds if ramp is None else ramp.requests_within(rate, seconds)
+
+
+def _seconds_until(load: Load, requests: int) -> float:
+    ramp, rate = _ramp(load), _mean_rate(load)
+    return requests / rate if ramp is None else ramp.seconds_until(rate, requests)
+
+
+def _ramp(load: Load) -> Ramp | None:
+    return load.ramp if isinstance(load, OpenOrClosed) else None
 
 
 def _users(load: Load) -> int:
-    users = 1 if isinstance(load, Burst) else load.users
-    return users or 1
+    return (load.users if isinstance(load, SingleUser | OpenOrClosed) else None) or 1
 
 
 def _exactly(number: float) -> Range:

@@ -2,141 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from harness.lengths import NO_THINK_TIME, ThinkTime
-from harness.limits import parse_limit
-from harness.quantities import PositiveMilliseconds, PositiveSeconds, Seconds
-from harness.strict_model import NOT_BUILT, AlsoAccepts, Integer, NotBuilt, Number, StrictModel
+from harness.load_parts import (
+    ARRIVALS,
+    CV,
+    RATE,
+    THINK,
+    USERS,
+    Arrivals,
+    BaseLoad,
+    CommonLoad,
+    Count,
+    Cv,
+    LimitText,
+    Rate,
+    Slo,
+    Users,
+    cv_problems,
+)
+from harness.quantities import PositiveSeconds, Seconds
+from harness.strict_model import NOT_BUILT, Number, StrictModel
 
-DEFAULT_TIMEOUT_S = 120.0
-LOADS_NOT_BUILT = ("steps", "sessions", "trace", "saturate")
+LOADS_NOT_BUILT = ("sessions", "trace", "saturate")
 LIST_VALUED = ("rate", "users", "burst_rate", "cv")
 """Keys of a load that may hold a list; each value is a trial of its own."""
-
-
-def _checked_limit(text: str) -> str:
-    parse_limit(text)
-    return text
-
-
-def _built_driver(value: Any) -> Any:
-    if value == "locust":
-        raise PydanticCustomError(NOT_BUILT, "`driver: locust` is not built yet; write `inprocess` or leave it out")
-    return value
-
-
-def _plain_arrivals(value: Any) -> Any:
-    name = next(iter(value), None) if isinstance(value, Mapping) else str(value).partition("(")[0].strip()
-    if name == "gamma" and value != name:
-        raise ValueError("is one word; write `arrivals: gamma` and beside it `cv: 2`")
-    if name == "ramp":
-        raise PydanticCustomError(NOT_BUILT, "`arrivals: ramp` is not built yet")
-    return value
-
-
-LimitText = Annotated[str, AfterValidator(_checked_limit)]
-Arrivals = Annotated[Literal["constant", "poisson", "gamma"], BeforeValidator(_plain_arrivals)]
-_NUMBERS = {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 1}
-_COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
-Rate = Annotated[Number, Field(gt=0), AlsoAccepts(_NUMBERS)]
-Users = Annotated[Integer, Field(ge=1), AlsoAccepts(_COUNTS)]
-Count = Annotated[Integer, Field(ge=1)]
-Cv = Annotated[Number, Field(gt=0, le=20), AlsoAccepts(_NUMBERS)]
-
-_RATE = "Requests per second, whatever the server does (open loop). A list makes one trial of each."
-_USERS = "Users who each wait for the reply before they send again (closed loop). A list makes one trial of each."
-_ARRIVALS = (
-    "`poisson`: independent arrivals, as of many users who know nothing of each other; `constant`: evenly spaced; "
-    "`gamma`: as uneven as `cv` says."
-)
-_CV = (
-    "With `arrivals: gamma`: standard deviation of the gaps over their mean. 1 is `poisson`, above it requests come in "
-    "clumps, below it they are more even. A list makes one trial of each."
-)
-_THINK = "What a user waits between a reply and the next request: a time, or a distribution of times."
-
-
-def _cv_problems(given: Mapping[str, Any]) -> list[str]:
-    if "cv" in given and given.get("arrivals") != "gamma":
-        return ["`cv` goes with `arrivals: gamma`; add it, or leave `cv` out"]
-    if given.get("arrivals") == "gamma" and "cv" not in given:
-        return ["`arrivals: gamma` needs `cv`, such as `cv: 2`"]
-    return []
-
-
-class Slo(StrictModel):
-    """What one request must hold to be good; goodput, attainment and saturation follow from it."""
-
-    ttft_ms: PositiveMilliseconds | None = Field(
-        default=None,
-        alias="ttft",
-        description="Time to first token, from when the request was due.",
-        examples=["500ms"],
-    )
-    tpot_ms: PositiveMilliseconds | None = Field(
-        default=None, alias="tpot", description="Time per output token after the first.", examples=["50ms"]
-    )
-    e2e_ms: PositiveMilliseconds | None = Field(
-        default=None, alias="e2e", description="Time to the last token, from when the request was due.", examples=["5s"]
-    )
-    stall_ms: PositiveMilliseconds | None = Field(
-        default=None, alias="stall", description="The longest gap between two pieces of a reply.", examples=["1s"]
-    )
-
-    def overridden_by(self, other: Slo | None) -> Slo:
-        """These limits, those that `other` gives replaced by its own."""
-        given = {} if other is None else {name: value for name, value in other if value is not None}
-        return self.model_copy(update=given)
-
-
-class BaseLoad(StrictModel):
-    """What all kinds of load share."""
-
-    exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "requests"),)
-
-    name: str | None = Field(
-        default=None, min_length=1, description="The trial's name; made up from the kind where absent."
-    )
-    warmup_s: Seconds = Field(
-        default=0.0,
-        alias="warmup",
-        description="The same load before measuring; labelled, not measured.",
-        examples=["10s"],
-    )
-    duration_s: PositiveSeconds | None = Field(
-        default=None, alias="duration", description="How long to measure, after the warm-up.", examples=["60s"]
-    )
-    requests: Count | None = Field(
-        default=None, description="How many requests to measure, instead of a duration.", examples=[100]
-    )
-    timeout_s: PositiveSeconds = Field(
-        default=DEFAULT_TIMEOUT_S,
-        alias="timeout",
-        description="A request that takes longer has failed.",
-        examples=["30s"],
-    )
-    driver: Annotated[Literal["inprocess"], BeforeValidator(_built_driver)] = Field(
-        default="inprocess", description="Who sends the load."
-    )
-    workers: NotBuilt = Field(default=None, description="Number of processes that send the load.")
-    slo: Slo | None = Field(default=None, description="Keys given here replace the scenario's for this load.")
-    limits: tuple[LimitText, ...] = Field(
-        default=(),
-        description="Limits of this load; added to the scenario's, or in place of those on the same statistic.",
-        examples=[["ttft_ms p95 <= 800"]],
-    )
 
 
 class SingleUser(BaseLoad):
     """One user who sends, waits for the whole reply, thinks, and sends again: the speed without any competition."""
 
     kind: Literal["single_user"]
-    think_time: ThinkTime = Field(default=NO_THINK_TIME, description=_THINK, examples=["2s"])
+    think_time: ThinkTime = Field(default=NO_THINK_TIME, description=THINK, examples=["2s"])
 
     @property
     def users(self) -> int:
@@ -144,27 +47,76 @@ class SingleUser(BaseLoad):
         return 1
 
 
+class Ramp(StrictModel):
+    """A rate that changes evenly from the start of the measurement on, and then stays.
+
+    `rate` is one end: with `to` it is where the ramp begins, with `from` where it ends, with neither it is reached
+    from 0. A warm-up has the rate with which the ramp begins.
+    """
+
+    at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("from", "to"),)
+
+    from_rate: Annotated[Number, Field(ge=0)] | None = Field(
+        default=None, alias="from", description="Requests per second at its beginning.", examples=[1]
+    )
+    to_rate: Annotated[Number, Field(gt=0)] | None = Field(
+        default=None, alias="to", description="Requests per second at its end.", examples=[8]
+    )
+    over_s: PositiveSeconds = Field(alias="over", description="How long it takes.", examples=["60s"])
+
+    def ends(self, rate: float) -> tuple[float, float]:
+        """The first and the last rate, where the load has `rate`."""
+        if self.to_rate is not None:
+            return rate, self.to_rate
+        return self.from_rate or 0.0, rate
+
+    def requests_within(self, rate: float, seconds: float) -> float:
+        """Expected number of requests in the first `seconds`."""
+        (first, last), within_s = self.ends(rate), min(seconds, self.over_s)
+        return within_s * (first + (last - first) * within_s / self.over_s / 2) + (seconds - within_s) * last
+
+    def seconds_until(self, rate: float, requests: float) -> float:
+        """The time at which that many requests are expected."""
+        first, last = self.ends(rate)
+        whole = self.over_s * (first + last) / 2
+        if requests >= whole:
+            return self.over_s + (requests - whole) / last
+        return 2 * requests / (first + math.sqrt(first**2 + 2 * (last - first) / self.over_s * requests))
+
+
 class OpenOrClosed(BaseLoad):
     """What `sustained` and `mixed` share: a rate, or a number of users."""
 
     exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "requests"), ("rate", "users"))
 
-    rate: Rate | None = Field(default=None, description=_RATE, examples=[2])
-    users: Users | None = Field(default=None, description=_USERS, examples=[8])
-    arrivals: Arrivals = Field(default="poisson", description=_ARRIVALS)
-    cv: Cv | None = Field(default=None, description=_CV, examples=[2])
-    ramp: NotBuilt = Field(default=None, description="A rate that rises.")
-    think_time: ThinkTime = Field(default=NO_THINK_TIME, description=_THINK, examples=["2s"])
+    rate: Rate | None = Field(default=None, description=RATE, examples=[2])
+    users: Users | None = Field(default=None, description=USERS, examples=[8])
+    arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
+    cv: Cv | None = Field(default=None, description=CV, examples=[2])
+    ramp: Ramp | None = Field(default=None, description="With `rate`: begin or end with another rate.")
+    think_time: ThinkTime = Field(default=NO_THINK_TIME, description=THINK, examples=["2s"])
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         """Arrivals belong to a rate, think time to users."""
-        problems = [*super().check_keys(given), *_cv_problems(given)]
+        problems = [*super().check_keys(given), *cv_problems(given)]
         if "users" in given and "rate" not in given and "arrivals" in given:
             problems.append("`arrivals` goes with `rate`; `users` send when their reply is there")
+        if "users" in given and "rate" not in given and "ramp" in given:
+            problems.append("`ramp` goes with `rate`; a number of `users` stays as it is")
         if "rate" in given and "users" not in given and "think_time" in given:
             problems.append("`think_time` goes with `users`; a `rate` does not wait for replies")
         return problems
+
+    @model_validator(mode="after")
+    def _ramp_fits(self) -> Self:
+        if self.ramp is None or self.rate is None:
+            return self
+        if self.duration_s is not None and self.ramp.over_s > self.duration_s:
+            raise ValueError("`ramp.over` is longer than `duration`, so its end would not be reached; shorten it")
+        if self.warmup_s > 0 and self.ramp.ends(self.rate)[0] == 0:
+            raise ValueError("a `warmup` before a ramp from 0 sends nothing; write `ramp.from`, or leave `warmup` out")
+        return self
 
     def irrelevant_keys(self) -> frozenset[str]:
         """The key that belongs to the other loop."""
@@ -215,13 +167,13 @@ class Burst(BaseLoad):
         examples=["20s"],
     )
     spike: Spike | None = Field(default=None, description="Instead of bursts: many requests at once.")
-    arrivals: Arrivals = Field(default="poisson", description=_ARRIVALS)
-    cv: Cv | None = Field(default=None, description=_CV, examples=[2])
+    arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
+    cv: Cv | None = Field(default=None, description=CV, examples=[2])
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         """Bursts need all their keys; a spike has its own."""
-        problems = [*super().check_keys(given), *_cv_problems(given)]
+        problems = [*super().check_keys(given), *cv_problems(given)]
         bounded = "duration" in given or "requests" in given
         if "spike" in given:
             extra = [f"`{key}`" for key in ("burst_for", "every") if key in given]
@@ -260,6 +212,55 @@ class Burst(BaseLoad):
         return base * (1 - share) + self.burst_rate * share
 
 
+class Step(StrictModel):
+    """One of the rates."""
+
+    rate: Annotated[Number, Field(gt=0)] = Field(description="Requests per second.", examples=[2])
+    for_s: PositiveSeconds = Field(alias="for", description="How long.", examples=["30s"])
+
+
+class Steps(CommonLoad):
+    """One rate after another; the measurement lasts as long as all `steps` together.
+
+    A warm-up has the rate of the first step; after the last one load goes on at its rate until the measured requests
+    have ended.
+    """
+
+    kind: Literal["steps"]
+    steps: tuple[Step, ...] = Field(
+        min_length=1, description="The rates and how long each lasts.", examples=["[{rate: 2, for: 30s}]"]
+    )
+    arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
+    cv: Cv | None = Field(default=None, description=CV, examples=[2])
+
+    @classmethod
+    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
+        """`cv` belongs to gamma arrivals."""
+        return [*super().check_keys(given), *cv_problems(given)]
+
+    @classmethod
+    def unknown_key(cls, key: str) -> str:
+        """What else limits a load is given by the steps."""
+        if key in ("duration", "requests"):
+            return "is given by the steps; leave it out"
+        return super().unknown_key(key)
+
+    @property
+    def duration_s(self) -> float:
+        """How long is measured."""
+        return math.fsum(step.for_s for step in self.steps)
+
+    @property
+    def requests(self) -> None:
+        """The number of requests is left to the arrivals."""
+        return None
+
+    @property
+    def mean_rate(self) -> float:
+        """Requests per second over all steps."""
+        return math.fsum(step.rate * step.for_s for step in self.steps) / self.duration_s
+
+
 def _built_kind(value: Any) -> Any:
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind in LOADS_NOT_BUILT:
@@ -267,5 +268,22 @@ def _built_kind(value: Any) -> Any:
     return value
 
 
-Load = SingleUser | Sustained | Burst | Mixed
+Load = SingleUser | Sustained | Burst | Mixed | Steps
 LoadItem = Annotated[Annotated[Load, Field(discriminator="kind")], BeforeValidator(_built_kind)]
+
+__all__ = [
+    "LIST_VALUED",
+    "LOADS_NOT_BUILT",
+    "Burst",
+    "LimitText",
+    "Load",
+    "LoadItem",
+    "Mixed",
+    "Ramp",
+    "SingleUser",
+    "Slo",
+    "Spike",
+    "Step",
+    "Steps",
+    "Sustained",
+]

@@ -20,7 +20,7 @@ from engines.base import EngineError, EngineSpec, ModelReference
 from harness.engine_section import EngineBlock, Level, ModelEntry, Variant
 from harness.errors import UsageError
 from harness.limits import override
-from harness.loads import Load, Slo
+from harness.loads import Load, SingleUser, Slo, Steps
 from harness.scenario import Scenario
 from harness.scenario_problems import near
 from harness.traffic_section import TrafficClass, Workload
@@ -328,7 +328,7 @@ def _names(loads: Sequence[Load]) -> list[str]:
 
 
 def _telling_name(load: Load) -> str:
-    if load.kind == "single_user":
+    if isinstance(load, SingleUser | Steps):
         return load.kind
     uneven = "" if load.cv is None else f"-cv-{load.cv:g}"
     if load.kind == "burst":

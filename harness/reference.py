@@ -21,7 +21,7 @@ _SECTIONS = (
     ("`workload`", ("Workload", "Sampling")),
     ("Lengths", ("FixedLength", "UniformLength", "NormalLength", "LognormalLength", "EmpiricalLength")),
     ("`classes`", ("TrafficClass",)),
-    ("`load[]`", ("SingleUser", "Sustained", "Burst", "Spike", "Mixed")),
+    ("`load[]`", ("SingleUser", "Sustained", "Ramp", "Burst", "Spike", "Mixed", "Steps", "Step")),
     ("Think times", ("FixedTime", "ExponentialTime", "LognormalTime")),
     ("`slo`", ("Slo",)),
     ("`telemetry`", ("Telemetry",)),
@@ -109,7 +109,8 @@ def _heading(name: str, model: Mapping[str, Any]) -> str:
         if key in model["properties"]:
             return f"`{key}: {model['properties'][key]['const']}`"
     own = {"EngineBlock": "An engine", "Level": "`quantization[]`", "Variant": "`variants.*`", "Ready": "`ready`"}
-    return own.get(name) or {"Spike": "`spike`", "Sampling": "`sampling`", "Workload": "A workload"}[name]
+    inner = {"Spike": "`spike`", "Ramp": "`ramp`", "Step": "`steps[]`"}
+    return own.get(name) or inner.get(name) or {"Sampling": "`sampling`", "Workload": "A workload"}[name]
 
 
 def _default(key: str, value: Mapping[str, Any], required: list[str]) -> str:
@@ -175,7 +176,7 @@ def _reference(name: str) -> str:
     for ending, words in (("Length", "length"), ("Time", "distribution")):
         if name.endswith(ending):
             return words
-    loads = ("SingleUser", "Sustained", "Burst", "Mixed")
+    loads = ("SingleUser", "Sustained", "Burst", "Mixed", "Steps")
     return "load" if name in loads else _MODEL_NAMES.get(name, "mapping")
 
 
@@ -190,6 +191,8 @@ _MODEL_NAMES = {
     "Ready": "ready",
     "Sampling": "sampling",
     "Spike": "spike",
+    "Ramp": "ramp",
+    "Step": "step",
     "Telemetry": "telemetry",
     "Budget": "budget",
 }

@@ -124,9 +124,12 @@ def _locate(tree: Node, details: ErrorDetails) -> tuple[Place, str]:
     """The place and the dotted key of an error; names of alternatives, which are not in the file, are skipped."""
     node, key = tree, ""
     steps = details["loc"]
+    kind_of: Node | None = None
     for position, step in enumerate(steps):
         value, last = node.value, position == len(steps) - 1
-        if isinstance(value, dict) and step in value:
+        if step == _kind(node) and kind_of is not node:
+            kind_of = node  # The name of the alternative, which may also be a key: `kind: steps` has `steps`.
+        elif isinstance(value, dict) and step in value:
             node = value[str(step)]
             key = node.written or join(key, step)
         elif isinstance(value, list) and isinstance(step, int) and step < len(value):
@@ -136,6 +139,11 @@ def _locate(tree: Node, details: ErrorDetails) -> tuple[Place, str]:
             return node.anchor, join(key, step)
     at_key = details["type"] in (UNKNOWN_KEY, NOT_BUILT) or isinstance(node.value, dict)
     return (node.anchor if at_key else node.place), key
+
+
+def _kind(node: Node) -> Any:
+    kind = _children(node).get("kind")
+    return None if kind is None else kind.value
 
 
 def _message(details: ErrorDetails, key: str) -> str:

@@ -137,7 +137,7 @@ class StrictModel(BaseModel):
         if kind == "value_error":
             message = str(context["error"])
         elif kind == "extra_forbidden" and len(loc) == 1:
-            kind, message = UNKNOWN_KEY, cls._unknown(str(loc[0]))
+            kind, message = UNKNOWN_KEY, cls.unknown_key(str(loc[0]))
         elif kind == "missing" and len(loc) == 1:
             kind, message = MISSING_KEY, cls._missing(str(loc[0]))
         # Braces in a message would be read as places to fill in.
@@ -146,7 +146,8 @@ class StrictModel(BaseModel):
         return {"type": told, "loc": loc, "input": error.get("input")}
 
     @classmethod
-    def _unknown(cls, key: str) -> str:
+    def unknown_key(cls, key: str) -> str:
+        """What to say of a key that is not known."""
         known = [alias(name, field) for name, field in cls.model_fields.items()]
         near = get_close_matches(key, known, n=1, cutoff=0.6)
         return f"unknown key; did you mean `{near[0]}`?" if near else f"unknown key; known are {', '.join(known)}"

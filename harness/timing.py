@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import arrivals
-from harness.arrivals import Bursts, Int64, Process
+from harness.arrivals import Int64, Process
+from harness.rate_shapes import Bursts, Pieces, RateShape
 from harness.records import Loop, Phase
 from harness.seeding import generator
 
@@ -65,16 +66,17 @@ def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
 
 
 def _warmup(load: Any, seed: int, start_ns: int) -> Int64:
-    if start_ns == 0 or load.rate is None:
+    shape, random, rate = _shape(load), generator(seed, _WARMUP_GAPS), _opening_rate(load)
+    if start_ns == 0 or not rate:
         return np.empty(0, dtype=np.int64)
-    shape, random = _bursts(load), generator(seed, _WARMUP_GAPS)
-    if shape is not None:
-        return arrivals.bursts(shape, Process(load.arrivals), random, cv=_cv(load), end_ns=start_ns, anchor_ns=start_ns)
-    if load.arrivals == Process.CONSTANT:  # backwards, so that the first measured request comes a full gap later
-        return start_ns - arrivals.constant(load.rate, end_ns=start_ns + 1)[:0:-1]
-    if load.arrivals == Process.GAMMA:
-        return arrivals.gamma(load.rate, _cv(load), random, end_ns=start_ns)
-    return arrivals.poisson(load.rate, random, end_ns=start_ns)
+    process = Process(load.arrivals)
+    if isinstance(shape, Bursts):
+        return arrivals.changing(shape, process, random, cv=_cv(load), end_ns=start_ns, anchor_ns=start_ns)
+    if process is Process.CONSTANT:  # backwards, so that the first measured request comes a full gap later
+        return start_ns - arrivals.constant(rate, end_ns=start_ns + 1)[:0:-1]
+    if process is Process.GAMMA:
+        return arrivals.gamma(rate, _cv(load), random, end_ns=start_ns)
+    return arrivals.poisson(rate, random, end_ns=start_ns)
 
 
 def _measured(load: Any, seed: int, start_ns: int, end_ns: int | None) -> Int64:
@@ -91,30 +93,34 @@ def _measured(load: Any, seed: int, start_ns: int, end_ns: int | None) -> Int64:
 
 
 def _base(load: Any, seed: int, start_ns: int, end_ns: int | None) -> Int64:
-    shape, random = _bursts(load), generator(seed, _GAPS)
-    count = load.requests
+    shape, random, process = _shape(load), generator(seed, _GAPS), Process(load.arrivals)
+    limits: Any = {"start_ns": start_ns, "end_ns": end_ns, "count": load.requests}
     if shape is not None:
-        return arrivals.bursts(
-            shape,
-            Process(load.arrivals),
-            random,
-            cv=_cv(load),
-            start_ns=start_ns,
-            end_ns=end_ns,
-            count=count,
-            anchor_ns=start_ns,
-        )
-    if load.arrivals == Process.CONSTANT:
-        return arrivals.constant(load.rate, start_ns=start_ns, end_ns=end_ns, count=count)
-    if load.arrivals == Process.GAMMA:
-        return arrivals.gamma(load.rate, _cv(load), random, start_ns=start_ns, end_ns=end_ns, count=count)
-    return arrivals.poisson(load.rate, random, start_ns=start_ns, end_ns=end_ns, count=count)
+        return arrivals.changing(shape, process, random, cv=_cv(load), anchor_ns=start_ns, **limits)
+    if process is Process.CONSTANT:
+        return arrivals.constant(load.rate, **limits)
+    if process is Process.GAMMA:
+        return arrivals.gamma(load.rate, _cv(load), random, **limits)
+    return arrivals.poisson(load.rate, random, **limits)
 
 
-def _bursts(load: Any) -> Bursts | None:
-    if getattr(load, "burst_rate", None) is None:
-        return None
-    return Bursts(load.rate, load.burst_rate, load.burst_for_s, load.every_s)
+def _shape(load: Any) -> RateShape | None:
+    """How the rate changes from the start of the window on; None where it does not."""
+    if load.kind == "steps":
+        rates = tuple(step.rate for step in load.steps)
+        return Pieces(tuple(step.for_s for step in load.steps), rates, rates)
+    if getattr(load, "ramp", None) is not None:
+        first, last = load.ramp.ends(load.rate)
+        return Pieces((load.ramp.over_s,), (first,), (last,))
+    if getattr(load, "burst_rate", None) is not None:
+        return Bursts(load.rate, load.burst_rate, load.burst_for_s, load.every_s)
+    return None
+
+
+def _opening_rate(load: Any) -> float | None:
+    """The rate of the warm-up: that with which the window begins; None where there is none."""
+    shape = _shape(load)
+    return shape.first[0] if isinstance(shape, Pieces) else load.rate
 
 
 def _cv(load: Any) -> float:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness import arrivals
-from harness.arrivals import Bursts, Process
+from harness.arrivals import Process
+from harness.rate_shapes import Bursts
 from harness.seeding import generator
 
 SECOND_NS = 1_000_000_000
@@ -111,7 +112,7 @@ def test_a_longer_plan_begins_with_the_shorter(seed: int, rate: float) -> None:
 def test_bursts_have_both_rates(process: Process) -> None:
     """Inside and outside of the bursts the counts are those of the two rates, and the burst stands in the middle."""
     shape = Bursts(rate=20, burst_rate=200, burst_s=5, every_s=20)
-    due_ns = arrivals.bursts(shape, process, generator(3), end_ns=2000 * SECOND_NS)
+    due_ns = arrivals.changing(shape, process, generator(3), end_ns=2000 * SECOND_NS)
     at_s = due_ns % (20 * SECOND_NS) / SECOND_NS
     inside = (at_s >= 7.5) & (at_s < 12.5)
     assert inside.sum() / 500 == pytest.approx(200, rel=0.02)
@@ -122,7 +123,7 @@ def test_bursts_have_both_rates(process: Process) -> None:
 def test_bursts_over_silence_leave_it_silent() -> None:
     """With a base rate of 0 nothing arrives between the bursts."""
     shape = Bursts(rate=0, burst_rate=10, burst_s=1, every_s=10)
-    due_ns = arrivals.bursts(shape, Process.POISSON, generator(4), end_ns=1000 * SECOND_NS)
+    due_ns = arrivals.changing(shape, Process.POISSON, generator(4), end_ns=1000 * SECOND_NS)
     at_s = due_ns % (10 * SECOND_NS) / SECOND_NS
     assert at_s.min() >= 4.5
     assert at_s.max() <= 5.5
@@ -132,7 +133,7 @@ def test_bursts_over_silence_leave_it_silent() -> None:
 def test_bursts_keep_their_limits_before_the_anchor() -> None:
     """A warm-up that ends at the anchor sees the same pattern and nothing outside its time."""
     shape = Bursts(rate=5, burst_rate=50, burst_s=2, every_s=10)
-    due_ns = arrivals.bursts(shape, Process.POISSON, generator(5), end_ns=7 * SECOND_NS, anchor_ns=7 * SECOND_NS)
+    due_ns = arrivals.changing(shape, Process.POISSON, generator(5), end_ns=7 * SECOND_NS, anchor_ns=7 * SECOND_NS)
     assert due_ns.min() >= 0
     assert due_ns.max() < 7 * SECOND_NS
     assert len(due_ns) > 50  # the burst of the period before the anchor, 1 s to 3 s, is inside

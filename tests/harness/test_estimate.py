@@ -46,6 +46,23 @@ def scenario_of(load: dict[str, Any], **keys: Any) -> Scenario:
             (39, 39),
             (30, 40),
         ),
+        (
+            {"kind": "steps", "steps": [{"rate": 2, "for": "10s"}, {"rate": 8, "for": "5s"}], "warmup": "5s"}
+            | {"timeout": "10s"},
+            (70, 70),
+            (20, 30),
+        ),
+        (
+            {"kind": "sustained", "rate": 2, "ramp": {"to": 8, "over": "10s"}, "duration": "20s", "warmup": "5s"}
+            | {"timeout": "10s"},
+            (140, 140),
+            (25, 35),
+        ),
+        (
+            {"kind": "mixed", "rate": 8, "ramp": {"over": "10s"}, "requests": 48, "timeout": "10s"},
+            (48, 48),
+            (11, 21),
+        ),
     ],
 )  # fmt: skip
 def test_requests_and_time_are_bounded_from_both_sides(

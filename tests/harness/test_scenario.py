@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from harness.errors import ScenarioError
 from harness.lengths import ExponentialTime, FixedLength, LognormalLength
-from harness.loads import Burst, Mixed, SingleUser, Sustained
+from harness.loads import Burst, Mixed, SingleUser, Steps, Sustained
 from harness.scenario import DEFAULT_SEED, Scenario, load, restore
 
 LEAST = "engines: [{engine: simulated}]\nload: [{kind: single_user, requests: 3}]\n"
@@ -61,6 +61,8 @@ load:
   - {kind: burst, spike: {requests: 50, within: 1s}, limits: ["e2e_ms max <= 9000"]}
   - {kind: mixed, rate: 3, duration: 60s}
   - {kind: sustained, rate: 3, duration: 60s, arrivals: gamma, cv: [0.5, 2]}
+  - {kind: steps, steps: [{rate: 1, for: 30s}, {rate: 2.5, for: 1m}], warmup: 5s}
+  - {kind: mixed, rate: 3, ramp: {from: 1, over: 20s}, duration: 60s}
 slo: {ttft: 500ms, tpot: 50ms, e2e: 10s, stall: 1s}
 limits: ["attainment >= 0.95", "chat.tpot_ms p50 <= 50ms"]
 decide: any
@@ -92,7 +94,7 @@ def test_engines_and_load_are_enough(tmp_path: Path) -> None:
 def test_every_key_is_read_in_base_units(tmp_path: Path) -> None:
     """Times are seconds, latencies milliseconds, names of attributes carry the unit."""
     scenario = scenario_of(tmp_path, EVERYTHING, env=ENVIRONMENT)
-    single, steady, _, users, _, burst, spike, mixed, even, uneven = scenario.load
+    single, steady, _, users, _, burst, spike, mixed, even, uneven, steps, rising = scenario.load
     assert isinstance(single, SingleUser)
     assert isinstance(single.think_time, ExponentialTime)
     assert single.think_time.mean_s == 2.0
@@ -110,6 +112,12 @@ def test_every_key_is_read_in_base_units(tmp_path: Path) -> None:
     assert isinstance(even, Sustained)
     assert isinstance(uneven, Sustained)
     assert [(one.arrivals, one.cv) for one in (even, uneven)] == [("gamma", 0.5), ("gamma", 2.0)]
+    assert isinstance(steps, Steps)
+    assert [(step.rate, step.for_s) for step in steps.steps] == [(1.0, 30.0), (2.5, 60.0)]
+    assert (steps.duration_s, steps.mean_rate) == (90.0, 2.0)
+    assert isinstance(rising, Mixed)
+    assert rising.ramp is not None
+    assert (rising.ramp.ends(3.0), rising.ramp.over_s) == ((1.0, 3.0), 20.0)
     assert (scenario.slo.ttft_ms, scenario.slo.stall_ms) == (500.0, 1000.0)
     assert (scenario.telemetry.interval_s, scenario.budget.time_s) == (0.2, 10800.0)
     assert isinstance(scenario.workload.prompt_tokens, LognormalLength)

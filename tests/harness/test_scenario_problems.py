@@ -28,7 +28,7 @@ load:
     kind: mixed
     users: -3
     sloo: 3
-  - {kind: steps}
+  - {kind: sessions}
   - {rate: "${RATE}"}
   - {kind: sustaind}
   - {kind: burst, rate: 1, burst_rate: 2, duration: 5s}
@@ -54,7 +54,7 @@ SENTENCES = """\
 13:5: load.2.kind: given twice, first in line 12; keep one
 14:12: load.2.users: must be at least 1, found -3
 15:5: load.2.sloo: unknown key; did you mean `slo`?
-16:5: load.3: `kind: steps` is not built yet
+16:5: load.3: `kind: sessions` is not built yet
 17:5: load.4: needs `kind`, such as `kind: single_user`
 17:12: load.4.rate: the environment variable RATE is not set; set it, or write `${RATE:-default}`
 18:5: load.5: unknown kind `sustaind`; did you mean `sustained`?
@@ -156,6 +156,9 @@ def test_each_mistake_about_an_engine_has_its_sentence(tmp_path: Path, engine: s
         ("{kind: sustained, users: 1, requests: 3, arrivals: poisson}", "`arrivals` goes with `rate`; `users` send when their reply is there"),
         ("{kind: burst, rate: 1, duration: 9s}", "needs `burst_rate` or `spike`"),
         ("{kind: burst, spike: {requests: 5, within: 1s}, duration: 9s}", "a `spike` without a `rate` is the whole trial; add `rate`, or leave duration and warmup out"),
+        ("{kind: sustained, rate: 1, duration: 9s, ramp: {over: 10s}}", "`ramp.over` is longer than `duration`, so its end would not be reached; shorten it"),
+        ("{kind: sustained, rate: 1, duration: 9s, warmup: 1s, ramp: {over: 5s}}", "a `warmup` before a ramp from 0 sends nothing; write `ramp.from`, or leave `warmup` out"),
+        ("{kind: sustained, users: 1, duration: 9s, ramp: {over: 5s}}", "`ramp` goes with `rate`; a number of `users` stays as it is"),
         ("{kind: sustained, rate: 1, requests: 9, cv: 2}", "`cv` goes with `arrivals: gamma`; add it, or leave `cv` out"),
         ("{kind: sustained, rate: 1, requests: 9, arrivals: gamma}", "`arrivals: gamma` needs `cv`, such as `cv: 2`"),
         ("{kind: burst, rate: 1, burst_rate: 2, burst_for: 9s, every: 5s, requests: 9}", "`burst_for` must be shorter than `every`"),
@@ -165,6 +168,23 @@ def test_keys_of_a_load_that_do_not_go_together_are_told(tmp_path: Path, load_it
     """Contradictions are placed at the load."""
     text = LEAST.replace("{kind: single_user, requests: 3}", load_item)
     assert problems_of(written(tmp_path, text)) == [f"s.yaml:2:8: load.0: {why}"]
+
+
+@pytest.mark.parametrize(
+    ("load_item", "sentence"),
+    [
+        ("{kind: steps, steps: []}", "29: load.0.steps: must not be empty"),
+        ("{kind: steps, steps: [{rate: 0, for: 5s}]}", "37: load.0.steps.0.rate: must be more than 0, found 0"),
+        ("{kind: steps, steps: [{rate: 1}]}", "30: load.0.steps.0.for: is missing; write it, such as `for: 30s`"),
+        ("{kind: steps, steps: [{rate: 1, for: 5s}], duration: 5s}", "51: load.0.duration: is given by the steps; leave it out"),
+        ("{kind: sustained, rate: 1, requests: 9, ramp: {from: 1, to: 2, over: 5s}}", "48: load.0.ramp: `from` and `to` exclude each other; keep one"),
+        ("{kind: sustained, rate: 1, requests: 9, arrivals: ramp}", "58: load.0.arrivals: is about single arrivals; write `ramp: {to: 8, over: 60s}` beside `rate`"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_changing_rates_have_their_sentence(tmp_path: Path, load_item: str, sentence: str) -> None:
+    """At the place of the key."""
+    text = LEAST.replace("{kind: single_user, requests: 3}", load_item)
+    assert problems_of(written(tmp_path, text)) == [f"s.yaml:2:{sentence}"]
 
 
 @pytest.mark.parametrize(("kind", "given"), [("sustained", "gamma(2)"), ("mixed", "{gamma: {cv: 2}}")])

@@ -60,6 +60,13 @@ OPEN_LOADS = st.one_of(
     st.fixed_dictionaries({"kind": st.just("sustained"), "rate": st.sampled_from([0.2, 1, 7.5, 40])}),
     st.fixed_dictionaries(
         {
+            "kind": st.just("mixed"),
+            "rate": st.sampled_from([0.5, 9]),
+            "ramp": st.sampled_from([{"to": 20, "over": "1s"}, {"from": 0.3, "over": "500ms"}]),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
             "kind": st.just("burst"),
             "rate": st.sampled_from([0.5, 3]),
             "burst_rate": st.sampled_from([2, 30]),
@@ -153,6 +160,34 @@ def test_bursts_begin_with_the_window() -> None:
     at_s = (schedule.due_ns - 3 * SECOND_NS) / SECOND_NS
     for burst in range(3):
         assert 150 < ((at_s >= 10 * burst + 4) & (at_s < 10 * burst + 6)).sum() < 260
+
+
+def test_steps_are_measured_from_the_first_to_the_last() -> None:
+    """The warm-up has the first rate, the cooldown the last, and the window lasts as long as the steps."""
+    steps = [{"rate": 2, "for": "10s"}, {"rate": 10, "for": "10s"}]
+    schedule = schedule_of(kind="steps", steps=steps, arrivals="constant", warmup="5s", timeout="3s")
+    assert schedule.window == Window(5 * SECOND_NS, 25 * SECOND_NS)
+    assert schedule.continues
+    assert schedule.phases is not None
+    assert Counter(PHASES[phase] for phase in schedule.phases) == {
+        Phase.WARMUP: 10, Phase.MEASURE: 120, Phase.COOLDOWN: 30
+    }  # fmt: skip
+
+
+def test_a_ramp_begins_with_the_window() -> None:
+    """From 2/s in the warm-up to 10/s after 10 s, then on at that rate."""
+    schedule = schedule_of(
+        kind="sustained", rate=2, ramp={"to": 10, "over": "10s"}, arrivals="constant", warmup="5s", duration="20s"
+    )
+    assert schedule.due_ns is not None
+    at_s = schedule.due_ns / SECOND_NS - 5
+    assert [((at_s >= low) & (at_s < low + 5)).sum() for low in (-5, 0, 5, 10, 15)] == [10, 20, 40, 50, 50]
+
+
+def test_a_ramp_limited_by_requests_measures_exactly_so_many() -> None:
+    """Mixed traffic may rise too."""
+    schedule = schedule_of(kind="mixed", rate=8, ramp={"over": "5s"}, requests=100, arrivals="gamma", cv=2)
+    assert (schedule.count, schedule.continues) == (100, False)
 
 
 def test_classes_have_their_exact_shares() -> None:
