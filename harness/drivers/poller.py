@@ -16,6 +16,8 @@ READ = 1  # the values of EPOLLIN and EPOLLOUT
 WRITE = 4
 _BATCH = 128
 _PASS_NS = 5_000_000
+_FEW = 16  # so few were ready that work which can wait may be done before looking again
+_LINGER_S = 0.001  # waiting here for the next read costs less than going through the loop for it
 
 Handler = Callable[[int], None]
 
@@ -84,15 +86,19 @@ class Poller:
     def _handle_ready(self) -> None:
         until_ns = monotonic_ns() + _PASS_NS
         handlers = self._handlers
+        wait_s = 0.0
         while not self._set.closed:
-            ready = self._set.poll(0, _BATCH)
+            ready = self._set.poll(wait_s, _BATCH)
             self._before()
             for file, events in ready:
                 handler = handlers.get(file)
                 if handler is not None:
                     handler(events)
-            if not ready and not self._idle():
-                return
+            if len(ready) < _FEW:
+                more = self._idle()
+                if not ready and not more:
+                    return
+                wait_s = 0.0 if more else _LINGER_S
             if monotonic_ns() > until_ns:  # let the loop's other callbacks run
                 self.wake()
                 return
