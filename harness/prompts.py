@@ -121,7 +121,7 @@ class WordPrompts:
         self._step, self._shift = _permutation(self._codes, seed)
         self._filler = None if tokenizer is None else _filler(tokenizer)
         self._additive = tokenizer is None or self._is_additive()
-        self.fingerprint = _digest(f"words 1 {seed} {self.source} {sorted(costs.items())}".encode())
+        self.fingerprint = digest(f"words 1 {seed} {self.source} {sorted(costs.items())}".encode())
 
     def prompt(self, index: int, tokens: int) -> str:
         """Prompt number `index`, `tokens` tokens long.
@@ -129,7 +129,26 @@ class WordPrompts:
         With a tokenizer the length is exact; raises ValueError where the tokenizer has no text of that length. A prompt
         too short for three words of its own has fewer, and may then occur twice.
         """
-        text, missing = self._compose(index, tokens if self._tokenizer else tokens * CHARACTERS_PER_TOKEN)
+        return self._finished(*self._compose(index, self._budget(tokens)), tokens)
+
+    def opening(self, group: int, tokens: int) -> tuple[str, int]:
+        """A beginning for many prompts, unlike that of any other, and what it takes of the budget of a prompt.
+
+        Lengths are as those of `prompt`.
+        """
+        text = self.prompt(self._codes - 1 - group, tokens)
+        return text, len(text) if self._tokenizer is None else tokens
+
+    def continued(self, opening: tuple[str, int], index: int, tokens: int) -> str:
+        """As `prompt`, but `opening` comes first and counts among the tokens."""
+        before, spent = opening
+        return self._finished(*self._compose(index, self._budget(tokens) - spent, before), tokens)
+
+    def _budget(self, tokens: int) -> int:
+        return tokens if self._tokenizer else tokens * CHARACTERS_PER_TOKEN
+
+    def _finished(self, text: str, missing: int, tokens: int) -> str:
+        """A composed text of exactly the length asked for, where that can be counted."""
         if self._tokenizer is None:
             return text
         if missing >= 0 and self._filler is not None:
@@ -142,10 +161,13 @@ class WordPrompts:
         """What a text takes of the budget: tokens where they can be counted, else characters."""
         return len(text) if self._tokenizer is None else self._tokenizer.count(text)
 
-    def _compose(self, index: int, budget: int) -> tuple[str, int]:
-        """Head and sentences within the budget, and what is left of it; below zero where not even one word fits."""
-        head, left = self._head(index, budget)
-        start = _mix(index ^ self._salt) % (len(self._ends) - 1)
+    def _compose(self, index: int, budget: int, before: str = "") -> tuple[str, int]:
+        """Head and sentences within the budget, and what is left of it; below zero where not even one word fits.
+
+        before: stands before the head and is not in the budget.
+        """
+        head, left = self._head(index, budget, before)
+        start = mix(index ^ self._salt) % (len(self._ends) - 1)
         parts = [head]
         while left > 0:
             end = bisect_right(self._spent, self._spent[start] + left) - 1
@@ -156,11 +178,12 @@ class WordPrompts:
             start = 0
         return "".join(parts), left
 
-    def _head(self, index: int, budget: int) -> tuple[str, int]:
+    def _head(self, index: int, budget: int, before: str) -> tuple[str, int]:
         code, base = (index * self._step + self._shift) % self._codes, len(self._heads)
         first, second, third = code // base**2, code // base % base, code % base
-        text = self._heads[first]
-        left = budget - self._first_costs[text]
+        word = self._heads[first]
+        text, cost = (f"{before} {word}", self._costs[word]) if before else (word, self._first_costs[word])
+        left = budget - cost
         for word in (self._heads[second], self._heads[third]):
             if self._costs[word] > left:
                 break
@@ -178,6 +201,9 @@ class WordPrompts:
             text, missing = self._compose(index, tokens)
             if missing < 0 or self._tokenizer.count(text + self._filler * missing) != tokens:
                 return False
+            longer, missing = self._compose(index, tokens, text + self._filler * missing)
+            if missing < 0 or self._tokenizer.count(longer + self._filler * missing) != 2 * tokens:
+                return False
         return True
 
 
@@ -193,7 +219,7 @@ class FilePrompts:
     def __init__(self, path: Path, tokenizer: Tokenizer | None = None) -> None:
         """Raises ScenarioError with the file and line of everything wrong in the file."""
         content = _read(path)
-        self.fingerprint = _digest(content)
+        self.fingerprint = digest(content)
         self._prompts, output_tokens = _parse_lines(path, content)
         self.output_tokens = np.array(output_tokens, dtype=np.int32)
         self.prompt_tokens = np.array([_known_tokens(prompt, tokenizer) for prompt in self._prompts], dtype=np.int32)
@@ -220,7 +246,7 @@ def _permutation(size: int, seed: int) -> tuple[int, int]:
     return step, int(random.integers(size))
 
 
-def _mix(value: int) -> int:
+def mix(value: int) -> int:
     """A well-scattered 64-bit number for every number: the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
     value = (value + 0x9E3779B97F4A7C15) & _MASK
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -319,5 +345,6 @@ def _known_tokens(prompt: str | tuple[int, ...], tokenizer: Tokenizer | None) ->
     return 0 if tokenizer is None else tokenizer.count(prompt)
 
 
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
+    """SHA-256, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

@@ -18,7 +18,7 @@ _SECTIONS = (
     ("The scenario", ("Scenario",)),
     ("`model`", ("ModelEntry",)),
     ("`engines[]`", ("EngineBlock", "Level", "Variant", "Ready")),
-    ("`workload`", ("Workload", "Sampling")),
+    ("`workload`", ("Workload", "Prefix", "Sampling")),
     ("Lengths", ("FixedLength", "UniformLength", "NormalLength", "LognormalLength", "EmpiricalLength")),
     ("`classes`", ("TrafficClass",)),
     ("`load[]`", ("SingleUser", "Sustained", "Ramp", "Burst", "Spike", "Mixed", "Steps", "Step")),
@@ -109,7 +109,7 @@ def _heading(name: str, model: Mapping[str, Any]) -> str:
         if key in model["properties"]:
             return f"`{key}: {model['properties'][key]['const']}`"
     own = {"EngineBlock": "An engine", "Level": "`quantization[]`", "Variant": "`variants.*`", "Ready": "`ready`"}
-    inner = {"Spike": "`spike`", "Ramp": "`ramp`", "Step": "`steps[]`"}
+    inner = {"Prefix": "`prefix`", "Spike": "`spike`", "Ramp": "`ramp`", "Step": "`steps[]`"}
     return own.get(name) or inner.get(name) or {"Sampling": "`sampling`", "Workload": "A workload"}[name]
 
 
@@ -191,6 +191,7 @@ _MODEL_NAMES = {
     "Ready": "ready",
     "Sampling": "sampling",
     "Spike": "spike",
+    "Prefix": "prefix",
     "Ramp": "ramp",
     "Step": "step",
     "Telemetry": "telemetry",

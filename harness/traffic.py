@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.prompts import FilePrompts, Prompts, draw_lengths, draw_seconds
+from harness.repeats import Repeats
 from harness.seeding import generator
 
 _ROWS_AT_ONCE = 4096
@@ -23,7 +24,7 @@ class Stream:
     """One class of traffic, without its times.
 
     weight: its share among the classes, in any unit.   prompt_tokens, output_tokens: distributions of lengths.
-    exact: output lengths are asked for exactly.
+    exact: output lengths are asked for exactly.   repeat: share of its requests that repeat an earlier one.
     """
 
     name: str
@@ -34,24 +35,30 @@ class Stream:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = True
     exact: bool = False
+    repeat: float = 0.0
 
 
 class Asked(NamedTuple):
-    """One row: index of its stream, lengths in tokens (prompt 0: not known), think time before it in ns."""
+    """One row: index of its stream, lengths in tokens (prompt 0: not known), think time before it in ns.
+
+    origin: the row whose prompt and lengths it has: its own, or that of the earlier row it repeats.
+    """
 
     stream: int
     prompt_tokens: int
     output_tokens: int
     think_ns: int
+    origin: int
 
 
 class Columns(NamedTuple):
-    """The same for many rows; think_ns is None where nobody thinks."""
+    """The same for many rows; think_ns is None where nobody thinks, origin where nothing is repeated."""
 
     stream: NDArray[np.int16]
     prompt_tokens: NDArray[np.int32]
     output_tokens: NDArray[np.int32]
     think_ns: NDArray[np.int64] | None
+    origin: NDArray[np.int64] | None
 
 
 class Traffic:
@@ -69,6 +76,8 @@ class Traffic:
         self._shares = weights / weights.sum()
         self._hand = 1 if len(streams) == 1 else 10 * math.ceil(1 / self._shares.min() - 1e-9)
         self._block = self._hand * max(1, _ROWS_AT_ONCE // self._hand)
+        shares = [stream.repeat for stream in streams]
+        self._repeats = Repeats(shares, seed, self._block, self._deal) if any(shares) else None
         self._whole: Columns | None = None
         self._blocks: dict[int, Columns] = {}
 
@@ -79,14 +88,21 @@ class Traffic:
         parts = [self._draw(block) for block in range(-(-count // self._block))] or [self._draw(0)]
         columns = zip(*parts, strict=True)
         whole = Traffic(self.streams, self._seed, self._think_time)
-        whole._whole = Columns(*(None if c[0] is None else np.concatenate(c)[:count] for c in columns))  # type: ignore[arg-type]
+        joined = Columns(*(None if c[0] is None else np.concatenate(c)[:count] for c in columns))  # type: ignore[arg-type]
+        if (origin := joined.origin) is not None:
+            prompt_tokens, output_tokens = joined.prompt_tokens[origin], joined.output_tokens[origin]
+            joined = joined._replace(prompt_tokens=prompt_tokens, output_tokens=output_tokens)
+        whole._whole = joined
         return whole
 
     def asked(self, i: int) -> Asked:
         """Row i."""
         columns, at = (self._whole, i) if self._whole is not None else (self._cached(i // self._block), i % self._block)
-        think_ns = 0 if columns.think_ns is None else int(columns.think_ns[at])
-        return Asked(int(columns.stream[at]), int(columns.prompt_tokens[at]), int(columns.output_tokens[at]), think_ns)
+        stream, think_ns = int(columns.stream[at]), 0 if columns.think_ns is None else int(columns.think_ns[at])
+        origin = i if columns.origin is None else int(columns.origin[at])
+        if origin != i and self._whole is None:
+            columns, at = self._cached(origin // self._block), origin % self._block
+        return Asked(stream, int(columns.prompt_tokens[at]), int(columns.output_tokens[at]), think_ns, origin)
 
     def columns(self) -> Columns:
         """All rows that are computed, or the first block of a plan without end."""
@@ -108,6 +124,7 @@ class Traffic:
                     "stream": stream.stream,
                     "exact": stream.exact,
                 }
+                | ({"repeat": stream.repeat} if stream.repeat else {})
                 for stream in self.streams
             ],
         }
@@ -127,7 +144,8 @@ class Traffic:
             rows = np.flatnonzero(of_row == index)
             asked, replied = self._lengths(block, index, stream)
             prompt_tokens[rows], output_tokens[rows] = asked[rows], replied[rows]
-        return Columns(of_row, prompt_tokens, output_tokens, self._think(block))
+        origin = None if self._repeats is None else self._repeats.origins(block)
+        return Columns(of_row, prompt_tokens, output_tokens, self._think(block), origin)
 
     def _lengths(self, block: int, index: int, stream: Stream) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         replied = draw_lengths(stream.output_tokens, generator(self._seed, _OUTPUT_TOKENS, index, block), self._block)

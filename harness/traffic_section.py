@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, Field, field_serializer
+from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
-from harness.lengths import FixedLength, Length
+from harness.lengths import FixedLength, Length, Tokens
 from harness.loads import Slo
 from harness.strict_model import AlsoAccepts, Integer, NotBuilt, Number, StrictModel, listed
 
@@ -32,10 +32,23 @@ class Sampling(StrictModel):
         return given | ({"stop": list(self.stop)} if self.stop is not None else {})
 
 
+class Prefix(StrictModel):
+    """A common beginning, as a long instruction is to all prompts of an application; the rest of a prompt is its own.
+
+    The length of the prompts stays as it is asked for: a prompt that is too short begins with a part of the prefix.
+    """
+
+    share: Share = Field(default=1.0, description="Share of requests that begin with it.", examples=[0.8])
+    tokens: Tokens = Field(description="Its length in tokens.", examples=[500])
+    groups: Tokens = Field(
+        default=1, le=1000, description="How many different ones there are, each as often as the others.", examples=[4]
+    )
+
+
 class Workload(StrictModel):
     """What is asked in each request."""
 
-    at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("prompts", "prompt_tokens"),)
+    at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("prompts", "prompt_tokens"), ("prompts", "prefix"))
 
     prompt_tokens: Length = Field(default=FixedLength(value=128), description="Length of the prompt.", examples=[128])
     output_tokens: Length = Field(default=FixedLength(value=128), description="Length of the reply.", examples=[64])
@@ -44,8 +57,15 @@ class Workload(StrictModel):
         description='A file of prompts instead, one `{"prompt": "..."}` a line.',
         examples=["prompts.jsonl"],
     )
-    prefix: NotBuilt = Field(default=None, description="A shared beginning of prompts.")
-    repeat: NotBuilt = Field(default=None, description="Share of prompts that occurred before.")
+    prefix: Prefix | None = Field(
+        default=None,
+        description="A beginning that many prompts share, for prefix caches; without it no two begin alike.",
+    )
+    repeat: Share | None = Field(
+        default=None,
+        description="Share of requests that repeat an earlier one, drawn at random, to the letter, for result caches.",
+        examples=[0.3],
+    )
     turns: NotBuilt = Field(default=None, description="Turns of a conversation.")
     think_time: NotBuilt = Field(default=None, description="Time between turns.")
     sampling: Sampling = Field(default=Sampling(), description="How tokens are drawn.")
@@ -55,6 +75,16 @@ class Workload(StrictModel):
         strict=True,
         description="Ask for the reply piece by piece; otherwise there is no time to first token.",
     )
+
+    @model_validator(mode="after")
+    def _prefix_fits(self) -> Self:
+        asked = self.prompt_tokens
+        longest = asked.value if isinstance(asked, FixedLength) else asked.max
+        if self.prefix is None or longest is None or "prompt_tokens" not in self.model_fields_set:
+            return self
+        if self.prefix.tokens >= longest:
+            raise ValueError(f"`prefix.tokens` ({self.prefix.tokens}) must be less than `prompt_tokens` ({longest})")
+        return self
 
     def irrelevant_keys(self) -> frozenset[str]:
         """Prompts of a file have their lengths already."""
@@ -67,6 +97,8 @@ class Workload(StrictModel):
         given = {name: getattr(other, name) for name in other.model_fields_set}
         if "prompt_tokens" in given:
             given.setdefault("prompts", None)
+        if given.get("prompts") is not None:
+            given.setdefault("prefix", None)
         return self.model_copy(update=given)
 
 

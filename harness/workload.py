@@ -17,6 +17,7 @@ import numpy as np
 from engines.base import Request
 from harness.errors import Problem, ScenarioError
 from harness.loads import Load
+from harness.prefixes import PrefixedPrompts
 from harness.prompts import FilePrompts, Prompts, Tokenizer, WordPrompts
 from harness.records import Loop, Phase
 from harness.scenario import TrafficClass, Workload
@@ -106,7 +107,7 @@ class Schedule:
         asked = self._traffic.asked(i)
         stream = self._traffic.streams[asked.stream]
         return Request(
-            prompt=stream.prompts.prompt(i, asked.prompt_tokens),
+            prompt=stream.prompts.prompt(asked.origin, asked.prompt_tokens),
             max_tokens=asked.output_tokens,
             exact=stream.exact,
             sampling=stream.sampling,
@@ -146,7 +147,9 @@ def build(
         _check_shares(classes)
         parts = [(name, one.weight, workload.overridden_by(one.workload)) for name, one in classes.items()]
     words = WordPrompts(seed, tokenizer) if any(asked.prompts is None for _, _, asked in parts) else None
-    streams = tuple(_stream(name, weight, asked, words, tokenizer) for name, weight, asked in parts)
+    streams = tuple(
+        _stream(name, weight, asked, _prompts(asked, words, seed, tokenizer)) for name, weight, asked in parts
+    )
     traffic = Traffic(streams, seed, getattr(load, "think_time", None))
     return Schedule(plan_timing(load, seed, timeout_s), traffic)
 
@@ -159,9 +162,17 @@ def _check_shares(classes: Mapping[str, TrafficClass]) -> None:
         raise ScenarioError([Problem(why, key=f"classes.{name}.weight") for name in rare])
 
 
-def _stream(name: str, weight: float, workload: Workload, words: Prompts | None, tokenizer: Tokenizer | None) -> Stream:
-    prompts = FilePrompts(workload.prompts, tokenizer) if workload.prompts is not None else words
-    assert prompts is not None
+def _prompts(workload: Workload, words: WordPrompts | None, seed: int, tokenizer: Tokenizer | None) -> Prompts:
+    if workload.prompts is not None:
+        return FilePrompts(workload.prompts, tokenizer)
+    assert words is not None
+    prefix = workload.prefix
+    if prefix is None:
+        return words
+    return PrefixedPrompts(words, seed, share=prefix.share, tokens=prefix.tokens, groups=prefix.groups)
+
+
+def _stream(name: str, weight: float, workload: Workload, prompts: Prompts) -> Stream:
     return Stream(
         name=name,
         weight=float(weight),
@@ -171,6 +182,7 @@ def _stream(name: str, weight: float, workload: Workload, words: Prompts | None,
         sampling=workload.sampling.as_options(),
         stream=workload.stream,
         exact=workload.output_tokens.exact,
+        repeat=workload.repeat or 0.0,
     )
 
 

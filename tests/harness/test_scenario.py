@@ -50,6 +50,8 @@ workload:
   output_tokens: {dist: empirical, values: [10, 20], weights: [1, 2.5], exact: true}
   sampling: {temperature: 0, top_p: 0.9, top_k: 40, seed: 7, stop: "END"}
   stream: false
+  prefix: {share: 0.5, tokens: 400, groups: 2}
+  repeat: 0.2
 classes:
   chat: {weight: 3, workload: {output_tokens: 20}, slo: {ttft: 300ms}}
   long: {workload: {prompt_tokens: {dist: uniform, min: 500, max: 900}}}
@@ -121,6 +123,9 @@ def test_every_key_is_read_in_base_units(tmp_path: Path) -> None:
     assert (scenario.slo.ttft_ms, scenario.slo.stall_ms) == (500.0, 1000.0)
     assert (scenario.telemetry.interval_s, scenario.budget.time_s) == (0.2, 10800.0)
     assert isinstance(scenario.workload.prompt_tokens, LognormalLength)
+    assert scenario.workload.prefix is not None
+    assert scenario.workload.prefix.model_dump() == {"share": 0.5, "tokens": 400, "groups": 2}
+    assert scenario.workload.repeat == 0.2
     assert scenario.workload.sampling.as_options() == {
         "temperature": 0, "top_p": 0.9, "top_k": 40, "seed": 7, "stop": ["END"]
     }  # fmt: skip
