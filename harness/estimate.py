@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.loads import Burst, Load, OpenOrClosed, Ramp, SingleUser, Steps
+from harness.loads import Burst, Load, OpenOrClosed, Ramp, SingleUser, Steps, Trace
 from harness.matrix import Cell, Skip, TrialPlan
 from harness.scenario import Budget, Scenario
 from harness.traffic_section import Workload
+
+if TYPE_CHECKING:
+    from harness.traces import Trace as Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ def expected_requests(load: Load) -> Range:
     if _is_open(load):
         measured = load.requests if load.duration_s is None else _requests_within(load, load.duration_s)
         return _exactly((measured or 0) + warmup)
+    if isinstance(load, Trace):
+        return _exactly(load.sample * len(_rows(load).due_ns))
     if load.requests is not None:
         return _exactly(load.requests)
     return Range(float(_users(load)), None)
@@ -84,6 +90,9 @@ def expected_time_s(load: Load) -> Range:
         return Range(offered, offered + load.timeout_s)
     if load.duration_s is not None:
         offered = load.warmup_s + load.duration_s
+        return Range(offered, offered + load.timeout_s)
+    if isinstance(load, Trace):
+        offered = load.time_scale * int(_rows(load).due_ns[-1]) / 1e9
         return Range(offered, offered + load.timeout_s)
     requests = load.requests or 0
     if _is_open(load):
@@ -141,6 +150,12 @@ def needs_consent(scenario: Scenario, planned: Sequence[Cell | Skip]) -> str | N
     return f"{targets} is not on this machine; add a `budget` such as `{{requests: 1000}}`, or `--yes`"
 
 
+def _rows(load: Trace) -> Rows:
+    from harness.traces import read_trace  # here, because it needs numpy, which `harness list` does without
+
+    return read_trace(load.file)
+
+
 def _is_open(load: Load) -> bool:
     return isinstance(load, Burst | Steps) or (isinstance(load, OpenOrClosed) and load.rate is not None)
 
@@ -183,6 +198,9 @@ def _exactly(number: float) -> Range:
 
 def _tokens(plan: TrialPlan, requests: Range) -> Range:
     """Tokens of a trial; a prompt from a file counts nothing to the lower bound."""
+    if isinstance(plan.load, Trace):
+        rows = _rows(plan.load)
+        return _exactly(plan.load.sample * (int(rows.prompt_tokens.sum()) + int(rows.output_tokens.sum())))
     parts = [(one.weight, one.workload or plan.workload) for one in plan.classes.values()] or [(1.0, plan.workload)]
     total = sum(weight for weight, _ in parts)
     known = sum(weight / total * _tokens_per_request(workload) for weight, workload in parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -30,7 +31,7 @@ from harness.load_parts import (
 from harness.quantities import PositiveSeconds, Seconds
 from harness.strict_model import NOT_BUILT, Number, StrictModel
 
-LOADS_NOT_BUILT = ("sessions", "trace", "saturate")
+LOADS_NOT_BUILT = ("sessions", "saturate")
 LIST_VALUED = ("rate", "users", "burst_rate", "cv")
 """Keys of a load that may hold a list; each value is a trial of its own."""
 
@@ -261,6 +262,51 @@ class Steps(CommonLoad):
         return math.fsum(step.rate * step.for_s for step in self.steps) / self.duration_s
 
 
+class Trace(CommonLoad):
+    """Recorded traffic: the times and lengths are those of a file, all of which is played.
+
+    A warm-up is the first part of the trace. `prompt_tokens` and `output_tokens` of the workload do not count.
+    """
+
+    kind: Literal["trace"]
+    file: Path = Field(
+        description="CSV or JSON Lines with `TIMESTAMP, ContextTokens, GeneratedTokens` (clock times, as the public "
+        "Azure trace), `timestamp, input_length, output_length` (milliseconds, as the public Mooncake trace), or "
+        "`due_s, prompt_tokens, output_tokens` (seconds from the start).",
+        examples=["trace.csv"],
+    )
+    time_scale: Annotated[Number, Field(gt=0)] = Field(
+        default=1.0, description="How many times as long every gap is: 2 halves the rate, 0.5 doubles it.", examples=[2]
+    )
+    sample: Annotated[Number, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="Share of the requests that is sent, each chosen by itself, so that bursts remain bursts.",
+        examples=[0.1],
+    )
+    exact: bool = Field(
+        default=True,
+        strict=True,
+        description="Generate exactly the recorded number of tokens, where the engine can; else at most those.",
+    )
+
+    @classmethod
+    def unknown_key(cls, key: str) -> str:
+        """What else limits a load is given by the file."""
+        if key in ("duration", "requests", "rate"):
+            return "is given by the trace; leave it out, or use `time_scale` and `sample`"
+        return super().unknown_key(key)
+
+    @property
+    def duration_s(self) -> None:
+        """The trace ends by itself."""
+        return None
+
+    @property
+    def requests(self) -> None:
+        """The trace ends by itself."""
+        return None
+
+
 def _built_kind(value: Any) -> Any:
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind in LOADS_NOT_BUILT:
@@ -268,7 +314,7 @@ def _built_kind(value: Any) -> Any:
     return value
 
 
-Load = SingleUser | Sustained | Burst | Mixed | Steps
+Load = SingleUser | Sustained | Burst | Mixed | Steps | Trace
 LoadItem = Annotated[Annotated[Load, Field(discriminator="kind")], BeforeValidator(_built_kind)]
 
 __all__ = [
@@ -286,4 +332,5 @@ __all__ = [
     "Step",
     "Steps",
     "Sustained",
+    "Trace",
 ]

@@ -20,7 +20,7 @@ from engines.base import EngineError, EngineSpec, ModelReference
 from harness.engine_section import EngineBlock, Level, ModelEntry, Variant
 from harness.errors import UsageError
 from harness.limits import override
-from harness.loads import Load, SingleUser, Slo, Steps
+from harness.loads import Load, SingleUser, Slo, Steps, Trace
 from harness.scenario import Scenario
 from harness.scenario_problems import near
 from harness.traffic_section import TrafficClass, Workload
@@ -158,6 +158,8 @@ def identity(cell: Cell, plan: TrialPlan, model_hash: str | None = None) -> str:
         "seed": plan.seed,
         "repetition": cell.repetition,
     }
+    contents = _file_hashes(plan)
+    facts |= {"files": contents} if contents else {}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -316,6 +318,14 @@ def _trials(scenario: Scenario, one: _Combination) -> Iterator[TrialPlan]:
         )
 
 
+def _file_hashes(plan: TrialPlan) -> dict[str, str | None]:
+    """SHA-256 of the files that give prompts and traces; None for one that is no longer there."""
+    workloads = [plan.workload, *(one.workload for one in plan.classes.values() if one.workload is not None)]
+    paths = [one.prompts for one in workloads if one.prompts is not None]
+    paths += [plan.load.file] if isinstance(plan.load, Trace) else []
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None for path in paths}
+
+
 def _names(loads: Sequence[Load]) -> list[str]:
     """A name for each load, no two alike: its own, or its kind with what tells it from others of that kind."""
     kinds = [load.kind for load in loads]
@@ -328,7 +338,7 @@ def _names(loads: Sequence[Load]) -> list[str]:
 
 
 def _telling_name(load: Load) -> str:
-    if isinstance(load, SingleUser | Steps):
+    if isinstance(load, SingleUser | Steps | Trace):
         return load.kind
     uneven = "" if load.cv is None else f"-cv-{load.cv:g}"
     if load.kind == "burst":

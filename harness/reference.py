@@ -21,7 +21,7 @@ _SECTIONS = (
     ("`workload`", ("Workload", "Prefix", "Sampling")),
     ("Lengths", ("FixedLength", "UniformLength", "NormalLength", "LognormalLength", "EmpiricalLength")),
     ("`classes`", ("TrafficClass",)),
-    ("`load[]`", ("SingleUser", "Sustained", "Ramp", "Burst", "Spike", "Mixed", "Steps", "Step")),
+    ("`load[]`", ("SingleUser", "Sustained", "Ramp", "Burst", "Spike", "Mixed", "Steps", "Step", "Trace")),
     ("Think times", ("FixedTime", "ExponentialTime", "LognormalTime")),
     ("`slo`", ("Slo",)),
     ("`telemetry`", ("Telemetry",)),
@@ -176,7 +176,7 @@ def _reference(name: str) -> str:
     for ending, words in (("Length", "length"), ("Time", "distribution")):
         if name.endswith(ending):
             return words
-    loads = ("SingleUser", "Sustained", "Burst", "Mixed", "Steps")
+    loads = ("SingleUser", "Sustained", "Burst", "Mixed", "Steps", "Trace")
     return "load" if name in loads else _MODEL_NAMES.get(name, "mapping")
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 
 from harness.engine_section import EngineBlock, Level, ModelEntry, Ready, Variant
 from harness.errors import Problem, ScenarioError
-from harness.loads import LimitText, LoadItem, Slo
+from harness.loads import LimitText, LoadItem, Slo, Trace
 from harness.quantities import PositiveSeconds
 from harness.scenario_problems import cross_problems, in_order, problems_of, without_echoes
 from harness.scenario_source import read
@@ -173,6 +173,27 @@ def prompt_problems(scenario: Scenario) -> list[Problem]:
             FilePrompts(path, None)
         except ScenarioError as error:
             problems += error.problems
+    return [*problems, *_trace_problems(scenario)]
+
+
+def _trace_problems(scenario: Scenario) -> list[Problem]:
+    """What is wrong in the traces that a scenario names, and beside them."""
+    loads = [*scenario.load, *(one for block in scenario.engines for one in block.load or ())]
+    paths = dict.fromkeys(load.file for load in loads if isinstance(load, Trace))
+    if not paths:
+        return []
+    from harness.traces import read_trace
+
+    problems: list[Problem] = []
+    if scenario.workload.prompts is not None:
+        why = "cannot be given with `kind: trace`, which says how long prompts are; leave it out"
+        problems.append(Problem(why, key="workload.prompts"))
+    for path in paths:
+        if path.is_file():
+            try:
+                read_trace(path)
+            except ScenarioError as error:
+                problems += error.problems
     return problems
 
 

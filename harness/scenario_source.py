@@ -229,13 +229,20 @@ def _located(tree: Node, problems: list[Problem]) -> Node:
     def moved(node: Node, keys: Sequence[str], path: str) -> Node:
         if not keys:
             return _existing(node, path, problems) if isinstance(node.value, str) else node
+        if isinstance(node.value, list) and keys[0] == "*":
+            return replace(node, value=[moved(one, keys[1:], join(path, i)) for i, one in enumerate(node.value)])
         if not isinstance(node.value, dict):
             return node
         names = [*node.value] if keys[0] == "*" else [key for key in keys[:1] if key in node.value]
         changed = {name: moved(node.value[name], keys[1:], join(path, name)) for name in names}
         return replace(node, value={**node.value, **changed})
 
-    for keys in (("workload", "prompts"), ("classes", "*", "workload", "prompts")):
+    for keys in (
+        ("workload", "prompts"),
+        ("classes", "*", "workload", "prompts"),
+        ("load", "*", "file"),
+        ("engines", "*", "load", "*", "file"),
+    ):
         tree = moved(tree, keys, "")
     return tree
 

@@ -65,6 +65,13 @@ def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
     return Timing(Loop.OPEN, len(due_ns), 0, window, duration_ns is not None, due_ns=due_ns, phases=phases)
 
 
+def trace_timing(warmup_s: float, due_ns: Int64) -> Timing:
+    """The timing of recorded requests, of which those due before `warmup_s` are not measured."""
+    window = Window(_ns(warmup_s), None)
+    phases = np.where(due_ns < window.start_ns, _WARMUP, _MEASURE).astype(np.int8)
+    return Timing(Loop.OPEN, len(due_ns), 0, window, False, due_ns=due_ns, phases=phases)
+
+
 def _warmup(load: Any, seed: int, start_ns: int) -> Int64:
     shape, random, rate = _shape(load), generator(seed, _WARMUP_GAPS), _opening_rate(load)
     if start_ns == 0 or not rate:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from harness.prompts import FilePrompts, Prompts, draw_lengths, draw_seconds
 from harness.repeats import Repeats
 from harness.seeding import generator
+from harness.traces import Trace
 
 _ROWS_AT_ONCE = 4096
 _BLOCKS_KEPT = 64
@@ -68,8 +69,12 @@ class Traffic:
     no whole number, in the nearest, so that the error never grows), in random order.
     """
 
-    def __init__(self, streams: tuple[Stream, ...], seed: int, think_time: Any = None) -> None:
+    def __init__(
+        self, streams: tuple[Stream, ...], seed: int, think_time: Any = None, trace: Trace | None = None
+    ) -> None:
+        """trace: gives the lengths of its rows instead of the streams' distributions."""
         self.streams = streams
+        self._trace = trace
         self._seed = seed
         self._think_time = think_time
         weights = np.array([stream.weight for stream in streams], dtype=np.float64)
@@ -87,7 +92,7 @@ class Traffic:
             return self
         parts = [self._draw(block) for block in range(-(-count // self._block))] or [self._draw(0)]
         columns = zip(*parts, strict=True)
-        whole = Traffic(self.streams, self._seed, self._think_time)
+        whole = Traffic(self.streams, self._seed, self._think_time, self._trace)
         joined = Columns(*(None if c[0] is None else np.concatenate(c)[:count] for c in columns))  # type: ignore[arg-type]
         if (origin := joined.origin) is not None:
             prompt_tokens, output_tokens = joined.prompt_tokens[origin], joined.output_tokens[origin]
@@ -110,7 +115,8 @@ class Traffic:
 
     def description(self) -> dict[str, Any]:
         """What the rows beyond the columns and the texts depend on; JSON-able, for the plan's hash."""
-        return {
+        traced = {} if self._trace is None else {"trace": self._trace.fingerprint}
+        return traced | {
             "seed": self._seed,
             "think_time": _plain(self._think_time),
             "streams": [
@@ -148,6 +154,9 @@ class Traffic:
         return Columns(of_row, prompt_tokens, output_tokens, self._think(block), origin)
 
     def _lengths(self, block: int, index: int, stream: Stream) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        if self._trace is not None:
+            row = np.arange(block * self._block, (block + 1) * self._block).clip(max=len(self._trace.due_ns) - 1)
+            return self._trace.prompt_tokens[row], self._trace.output_tokens[row]
         replied = draw_lengths(stream.output_tokens, generator(self._seed, _OUTPUT_TOKENS, index, block), self._block)
         if isinstance(stream.prompts, FilePrompts):
             line = np.arange(block * self._block, (block + 1) * self._block) % len(stream.prompts)

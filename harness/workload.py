@@ -10,18 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from engines.base import Request
 from harness.errors import Problem, ScenarioError
 from harness.loads import Load
+from harness.loads import Trace as Recorded
 from harness.prefixes import PrefixedPrompts
 from harness.prompts import FilePrompts, Prompts, Tokenizer, WordPrompts
 from harness.records import Loop, Phase
 from harness.scenario import TrafficClass, Workload
-from harness.timing import PHASES, Timing, Window, plan_timing
+from harness.timing import PHASES, Timing, Window, plan_timing, trace_timing
+from harness.traces import Trace, read_trace
 from harness.traffic import Stream, Traffic
 
 GENERATOR_VERSION = 1
@@ -140,7 +142,7 @@ def build(
 
     tokenizer: the served model's; without it prompt lengths are estimated.   timeout_s: how long the load goes on after
     a window limited by duration (None: the load's own).
-    Raises ScenarioError where a file of prompts cannot be used or a class is too rare to be dealt out.
+    Raises ScenarioError where a file of prompts or a trace cannot be used or a class is too rare to be dealt out.
     """
     parts = [("default", 1.0, workload)]
     if load.kind == "mixed" and classes:
@@ -150,8 +152,23 @@ def build(
     streams = tuple(
         _stream(name, weight, asked, _prompts(asked, words, seed, tokenizer)) for name, weight, asked in parts
     )
+    if isinstance(load, Recorded):
+        trace = _selected(load, seed)
+        streams = tuple(replace(stream, exact=load.exact) for stream in streams)
+        return Schedule(trace_timing(load.warmup_s, trace.due_ns), Traffic(streams, seed, None, trace))
     traffic = Traffic(streams, seed, getattr(load, "think_time", None))
     return Schedule(plan_timing(load, seed, timeout_s), traffic)
+
+
+def _selected(load: Recorded, seed: int) -> Trace:
+    try:
+        trace = read_trace(load.file).selected(load.time_scale, load.sample, seed)
+    except ValueError as error:
+        raise ScenarioError([Problem(str(error), key="load.sample", file=str(load.file))]) from error
+    if trace.due_ns[-1] < load.warmup_s * 1e9:
+        why = f"ends after {trace.due_ns[-1] / 1e9:g} s, so that a `warmup` of {load.warmup_s:g} s leaves nothing"
+        raise ScenarioError([Problem(why, key="load.warmup", file=str(load.file))])
+    return trace
 
 
 def _check_shares(classes: Mapping[str, TrafficClass]) -> None:

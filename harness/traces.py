@@ -1,0 +1,210 @@
+"""Recorded traffic: when requests came and how long they were, from CSV or JSON Lines files in three layouts."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import Problem, ScenarioError
+from harness.seeding import generator
+
+_SAMPLE = 23
+_KEY = "load.file"
+_MOST_PROBLEMS = 20
+_LARGEST_NS = 2**62
+_EPOCH = datetime(1970, 1, 1)
+_CLOCK = re.compile(
+    r"(?P<second>\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(?P<part>\d{1,9})\d*)?(?P<zone>Z|[+-]\d\d:?\d\d)?", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Requests in order of time.
+
+    due_ns: offsets from the start of the trace.   prompt_tokens, output_tokens: lengths.
+    fingerprint: of the file's content and of what was selected from it.
+    """
+
+    due_ns: NDArray[np.int64]
+    prompt_tokens: NDArray[np.int32]
+    output_tokens: NDArray[np.int32]
+    fingerprint: str
+
+    def selected(self, time_scale: float, sample: float, seed: int) -> Trace:
+        """Every gap `time_scale` times as long, and of the requests a share, each chosen by itself.
+
+        So bursts remain bursts; a smaller share is a part of a larger one. Raises ValueError where none is chosen.
+        """
+        kept = generator(seed, _SAMPLE).random(len(self.due_ns)) < sample
+        if not kept.any():
+            raise ValueError(f"`sample: {sample:g}` leaves none of its {len(self.due_ns)} requests; raise it")
+        due_ns = np.floor(self.due_ns[kept] * time_scale).astype(np.int64)
+        fingerprint = f"{self.fingerprint} x{time_scale!r} of {sample!r} by {seed}"
+        return Trace(due_ns, self.prompt_tokens[kept], self.output_tokens[kept], fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Names of the columns; from_first: times count from the earliest, not from 0."""
+
+    time: str
+    prompt: str
+    output: str
+    read_ns: Callable[[object], int]
+    from_first: bool
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        return self.time, self.prompt, self.output
+
+
+def read_trace(path: Path) -> Trace:
+    """A trace from a file, sorted by time.
+
+    The layout follows from the names of the columns or keys: `TIMESTAMP, ContextTokens, GeneratedTokens` (clock times,
+    as the Azure LLM inference trace has them), `timestamp, input_length, output_length` (milliseconds, as the Mooncake
+    trace; `hash_ids` are not used) or `due_s, prompt_tokens, output_tokens` (seconds from the start).
+    Raises ScenarioError with the file and line of everything wrong in the file.
+    """
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise ScenarioError([_problem(path, f"the trace cannot be read: {error.strerror or error}")]) from error
+    except UnicodeDecodeError as error:
+        raise ScenarioError([_problem(path, f"is not UTF-8 text (byte {error.start}); save it as UTF-8")]) from error
+    rows: list[tuple[int, int, int]] = []
+    problems: list[Problem] = []
+    layout: _Layout | None = None
+    for line, cells in _json_lines(text) if text.lstrip().startswith("{") else _csv_lines(text):
+        try:
+            if isinstance(cells, str):
+                raise ValueError(cells)
+            layout = layout or _layout_of(cells)
+            rows.append(_row(layout, cells))
+        except ValueError as error:
+            problems.append(_problem(path, str(error), line))
+            if layout is None or len(problems) == _MOST_PROBLEMS:
+                break
+    if layout is None or not rows:
+        problems = problems or [_problem(path, f"holds no requests; write {_KNOWN}")]
+    if problems or layout is None:
+        raise ScenarioError(problems)
+    return _sorted(rows, layout, hashlib.sha256(content).hexdigest())
+
+
+def _sorted(rows: list[tuple[int, int, int]], layout: _Layout, fingerprint: str) -> Trace:
+    due_ns, prompt_tokens, output_tokens = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
+    order = np.argsort(due_ns, kind="stable")
+    begin_ns = int(due_ns.min()) if layout.from_first else 0
+    asked, replied = (column[order].astype(np.int32) for column in (prompt_tokens, output_tokens))
+    return Trace(due_ns[order] - begin_ns, asked, replied, fingerprint)
+
+
+def _csv_lines(text: str) -> Iterator[tuple[int, Mapping[str, object] | str]]:
+    reader = csv.reader(text.splitlines())
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, f"is not CSV: {error}"
+            return
+        if not any(cells):
+            continue
+        if header is None:
+            header = cells
+            if _layout_named(header) is None:
+                yield reader.line_num, f"has other columns than a trace; write {_KNOWN}"
+                return
+        else:
+            yield reader.line_num, dict(zip_longest(header, cells[: len(header)], fillvalue=""))
+
+
+def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, object] | str]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, f"is not JSON ({getattr(error, 'msg', 'not readable')}); write one object a line"
+            continue
+        yield number, entry if isinstance(entry, dict) else "is not a JSON object; write one a line"
+
+
+def _layout_named(names: Any) -> _Layout | None:
+    return next((layout for layout in _LAYOUTS if set(layout.names) <= set(names)), None)
+
+
+def _layout_of(cells: Mapping[str, object]) -> _Layout:
+    layout = _layout_named(cells)
+    if layout is None:
+        raise ValueError(f"has other keys than a trace; write {_KNOWN}")
+    return layout
+
+
+def _row(layout: _Layout, cells: Mapping[str, object]) -> tuple[int, int, int]:
+    missing = [name for name in layout.names if cells.get(name) in (None, "")]
+    if missing:
+        raise ValueError(f"has no `{missing[0]}`")
+    try:
+        at_ns = layout.read_ns(cells[layout.time])
+    except (ValueError, InvalidOperation, OverflowError) as error:
+        raise ValueError(f"`{layout.time}` is no time: {cells[layout.time]!r:.60}") from error
+    return at_ns, _tokens(layout.prompt, cells[layout.prompt]), _tokens(layout.output, cells[layout.output])
+
+
+def _tokens(name: str, value: object) -> int:
+    whole = value if type(value) is int else int(value) if isinstance(value, str) and value.isdecimal() else 0
+    if not 0 < whole < 2**31:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, found {value!r:.60}")
+    return whole
+
+
+def _number_ns(value: object, unit_ns: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("not a number")
+    at_ns = Decimal(str(value)) * unit_ns
+    if not 0 <= at_ns < _LARGEST_NS:
+        raise ValueError("out of range")
+    return int(at_ns)
+
+
+def _clock_ns(value: object) -> int:
+    match = _CLOCK.fullmatch(str(value))
+    if match is None:
+        raise ValueError("not a clock time")
+    zone = (match["zone"] or "Z").replace(":", "")
+    since = datetime.fromisoformat(match["second"]) - _EPOCH
+    if zone != "Z":
+        ahead = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:]))
+        since = since - ahead if zone[0] == "+" else since + ahead
+    return since // timedelta(seconds=1) * 1_000_000_000 + int((match["part"] or "0").ljust(9, "0"))
+
+
+def _problem(path: Path, reason: str, line: int | None = None) -> Problem:
+    return Problem(reason, key=_KEY, file=str(path), line=line)
+
+
+_LAYOUTS = (
+    _Layout("due_s", "prompt_tokens", "output_tokens", lambda value: _number_ns(value, 1_000_000_000), False),
+    _Layout("TIMESTAMP", "ContextTokens", "GeneratedTokens", _clock_ns, True),
+    _Layout("timestamp", "input_length", "output_length", lambda value: _number_ns(value, 1_000_000), True),
+)
+_KNOWN = ", or ".join(f"`{', '.join(layout.names)}`" for layout in _LAYOUTS)
