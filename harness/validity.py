@@ -156,9 +156,8 @@ def _on_time(observed: Observed) -> Iterator[Reason]:
     spoiled = Level.INVALID if too_many else Level.WARN if late else Level.VALID
     level = max(level, spoiled, key=_badness)
     if level is not Level.VALID:
-        sentence = (
-            f"Requests were sent late: p{q * 100:.0f} {at_q:.2f} ms, at most {latest[0]:.2f} ms; {name} p50 is {middle:.1f} ms."
-        )
+        sentence = f"Requests were sent late: p{q * 100:.0f} {at_q:.2f} ms, at most {latest[0]:.2f} ms;"
+        sentence += f" {name} p50 is {middle:.1f} ms."
         if late:
             sentence += f" {late} of {len(lag)} were late by more than a tenth of its p99."
         yield Reason("client_lag", level, sentence, "Lower the rate, or free the machine of other work.")

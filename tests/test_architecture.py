@@ -21,8 +21,8 @@ ROWS: dict[int, str] = {
     4: "drivers telemetry provenance",
     3: "timeline gpus virtual_time",
     2: "matrix estimate templates workload traffic repeats timing",
-    1: "scenario engine_section traffic_section scenario_source scenario_problems yaml_nodes strict_model loads load_parts "
-    "lengths quantities limits sentences arrivals rate_shapes prompts prefixes traces seeding records",
+    1: "scenario engine_section traffic_section scenario_source scenario_problems yaml_nodes strict_model loads "
+    "load_parts lengths quantities limits sentences arrivals rate_shapes prompts prefixes traces seeding records",
     0: "errors __init__",
 }
 ROW_OF = {module: row for row, modules in ROWS.items() for module in modules.split()}
