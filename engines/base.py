@@ -49,6 +49,8 @@ class ChunkKind(StrEnum):
     ERROR = "error"
     COMMENT = "comment"
 
+    __hash__ = str.__hash__  # that of Enum is written in Python; a kind is looked up for every token
+
 
 TOKEN_BEARING = frozenset({ChunkKind.REASONING, ChunkKind.CONTENT, ChunkKind.TOOL})
 

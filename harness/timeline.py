@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from harness.workload import Row
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
+_KIND, _TOKENS = attrgetter("kind"), attrgetter("tokens")
 _STAMP_BYTES = 48  # struct scm_timestamping: three of struct timespec, the first by software
 _OFFSETS = 4096
 _UNUSABLE_NS = 1 << 61  # an arrival in the far future
@@ -228,14 +230,15 @@ def build_record(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop, *, chun
 def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, keep_chunks: bool) -> None:
     """Token times, token counts and chunk lists of a record."""
     pieces = Pieces.of(outcome.chunks)
-    bearing = [at for at, chunk in enumerate(pieces.chunks) if chunk.kind in TOKEN_BEARING]
-    chunks = [pieces.chunks[at] for at in bearing]
+    all_kinds = list(map(_KIND, pieces.chunks))
+    bearing = [at for at, kind in enumerate(all_kinds) if kind in TOKEN_BEARING]
+    chunks = list(map(pieces.chunks.__getitem__, bearing))
     usage = _add_extras(record, pieces.chunks) if len(bearing) < len(pieces) else None
-    tokens = [chunk.tokens for chunk in chunks]
+    tokens = list(map(_TOKENS, chunks))
     _count_tokens(record, usage, tokens, streamed=outcome.streamed)
     if not bearing or not outcome.streamed:
         return
-    kinds = [chunk.kind for chunk in chunks]
+    kinds = list(map(all_kinds.__getitem__, bearing))
     all_reads = np.array(pieces.reads)
     reads = all_reads[bearing]
     times_ns = (np.asarray(trace.arrivals, dtype=np.int64)[reads] - t0_ns).tolist()

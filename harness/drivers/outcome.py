@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from engines.base import TOKEN_BEARING, ChunkKind
 from engines.dialects.base import Dialect, Pieces, ReadChunk
@@ -11,6 +12,8 @@ from harness.drivers.wire import ResponseReader
 from harness.records import Status
 from harness.timeline import Outcome
 
+_ERROR = ChunkKind.ERROR
+_KIND = attrgetter("kind")
 _BUSY = (429, 503)
 
 
@@ -32,8 +35,8 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
     kind = response.headers.get("content-type", "")
     streamed = streams and not ("json" in kind and "event-stream" not in kind and "ndjson" not in kind)
     chunks = dialect.decode(response) if reply.headers_read is not None else Pieces([], [])
-    errors = [chunk.text for chunk in chunks.chunks if chunk.kind is ChunkKind.ERROR]
-    said = errors[0] if errors else None
+    kinds = list(map(_KIND, chunks.chunks))
+    said = chunks.chunks[kinds.index(_ERROR)].text if _ERROR in kinds else None
     if cut is not None and cut.status is not Status.CONNECTION_ERROR:
         return Outcome(cut.status, cut.reason, status, chunks, streamed)
     if reply.failure is not None:
