@@ -36,6 +36,10 @@ class StartFailed(EngineError):
     """The engine did not come up."""
 
 
+NO_USAGE_REPORTS = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}
+"""What every process that an engine launches has in its environment: measuring is nobody else's business."""
+
+
 class ChunkKind(StrEnum):
     """What one piece of a reply carries. Only CONTENT, REASONING and TOOL with a non-empty payload bear tokens."""
 
@@ -219,6 +223,7 @@ async def collect(chunks: AsyncIterator[Chunk]) -> list[Chunk]:
 
 
 __all__ = [
+    "NO_USAGE_REPORTS",
     "TOKEN_BEARING",
     "Chunk",
     "ChunkKind",

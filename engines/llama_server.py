@@ -14,14 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
+from engines.base import NO_USAGE_REPORTS, Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
 from engines.llama_options import DEFAULT_CONTEXT_TOKENS, parse_options, server_parameters
 from engines.models import gguf_file as ggufs
 from engines.models import source as models
 
 _CHILD = Path(__file__).with_name("llama_server_child.py")
-# What we launch does not phone home.
-_QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+_QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is there already
 _STOP_TIMEOUT_S = 5.0
 _REPLY_TIMEOUT_S = 10.0
 _LOG_LINES = 3

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import psutil
 
-from engines.base import StartFailed
+from engines.base import NO_USAGE_REPORTS, StartFailed
 
 READY_LIMIT_S = 300.0
 READY_POLL_S = 0.05
@@ -141,7 +141,7 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT if log else None,
-                env={**os.environ, **self._command.env},
+                env={**os.environ, **NO_USAGE_REPORTS, **self._command.env},
                 start_new_session=True,
             )
         except OSError as error:

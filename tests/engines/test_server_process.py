@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import subprocess
 import sys
@@ -46,6 +47,23 @@ def test_a_server_is_ready_when_its_page_says_so(tmp_path: Path) -> None:
         assert server.pids() == ()
 
     asyncio.run(body())
+
+
+def test_what_we_launch_does_not_report_its_use(tmp_path: Path) -> None:
+    """The switches that turn usage reports off are in a server's environment, unless the scenario says otherwise."""
+    names = ("DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "VLLM_NO_USAGE_STATS")
+    code = f"import os,sys; print([os.environ.get(n) for n in {names!r}]); sys.exit(sys.argv[1] == 0)"
+    log = tmp_path / "log"
+    command = ServerCommand(shlex.join([sys.executable, "-c", code, "{port}"]), log_path=log, env={"DO_NOT_TRACK": "0"})
+
+    async def body() -> None:
+        server = ServerProcess(command)
+        with pytest.raises(StartFailed):
+            await server.start()
+        await server.stop()
+
+    asyncio.run(body())
+    assert "['0', '1', '1']" in log.read_text()
 
 
 def test_without_a_page_an_open_port_is_enough(tmp_path: Path) -> None:
