@@ -37,7 +37,7 @@ format: $(STAMP)  ## put the code into shape
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest
 
-test-fast: $(STAMP)  ## the unit tests, under a minute
+test-fast: $(STAMP)  ## the unit tests, in a minute or two
 	$(BIN)/python -m pytest -m "not slow and not gpu" -q
 
 test-gpu: $(STAMP)  ## what needs a GPU

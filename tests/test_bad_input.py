@@ -21,6 +21,8 @@ from command import Ended, environment, harness, manifest, records, running, sce
 
 from engines.server_process import free_port
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--out", "run", "--format", "md")
 TINY_SERVER = Path(__file__).parent / "engines" / "tiny_server.py"
 STEADY = [{"kind": "sustained", "rate": 20, "arrivals": "constant", "duration": "8s", "timeout": "5s"}]

@@ -109,6 +109,7 @@ def test_a_killed_run_leaves_no_process_and_can_still_be_read(tmp_path: Path) ->
     assert (run / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_no_secret_reaches_a_file_or_the_screen(tmp_path: Path) -> None:
     """Keys and headers are named in the scenario; their values are in no file of the run and in no output."""
     block = {

@@ -19,6 +19,8 @@ from harness.errors import UsageError
 from harness.matrix import Cell, expand
 from harness.scenario import Scenario, load
 
+pytestmark = pytest.mark.slow
+
 LOAD = [{"kind": "single_user", "requests": 5}]
 TINY_SERVER = Path(__file__).parent / "engines" / "tiny_server.py"
 

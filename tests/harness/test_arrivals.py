@@ -80,6 +80,7 @@ def test_gamma_gaps_have_their_cv_and_dispersion() -> None:
     assert stats.kstest(gaps_s[:20_000], "gamma", args=(0.25, 0, 0.4)).pvalue > 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cv", [0.2, 1.0, 3.0])
 def test_gamma_arrivals_have_their_rate_from_the_first_second(cv: float) -> None:
     """The mean count of a short time is rate times time for any cv: the process does not begin with an arrival."""
