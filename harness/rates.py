@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.columns import CENSORED, FAILED, Columns, Flags, Floats, measured
+from harness.columns import FAILED, Columns, Flags, Floats, measured
 from harness.latencies import good
 from harness.records import Loop, Status
 
@@ -179,8 +179,3 @@ def _cached(rows: Columns) -> Rate | None:
 def counts(columns: Columns) -> dict[str, int]:
     """How many measured requests ended in each way, zero ones left out."""
     return {status.value: n for status in Status if (n := int(columns.has_status([status]).sum()))}
-
-
-def censored_share(columns: Columns) -> float:
-    """Share of requests of which only a least duration is known."""
-    return float(columns.has_status(CENSORED).mean()) if len(columns) else 0.0

@@ -125,10 +125,6 @@ class Scenario(StrictModel):
         """Everything that decides the run, as JSON-able data that is itself a scenario; without any secret's value."""
         return self.model_dump(mode="json", by_alias=True)
 
-    def with_labels(self, labels: Mapping[str, str]) -> Scenario:
-        """The same scenario with more labels."""
-        return self.model_copy(update={"labels": {**self.labels, **labels}})
-
 
 def load(
     path: str | Path,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import engines
-from engines.base import Endpoint, Engine, EngineError, EngineInfo, InProcessEngine, ServedEngine
+from engines.base import Endpoint, Engine, EngineError, EngineInfo, InProcessEngine, ModelReference, ServedEngine
 from engines.models.source import resolve
 from engines.models.tokenizer import Tokenizer, tokenizer
 from harness.drivers.asyncio_driver import drive
@@ -158,7 +159,7 @@ async def first_request(cell: Cell, engine: Engine) -> float | None:
     plan = cell.trials[0]
     workload = next((one.workload for one in plan.classes.values() if one.workload is not None), plan.workload)
     one = SingleUser.model_validate({"kind": "single_user", "requests": 1, "timeout": f"{plan.timeout_s}s"})
-    schedule = build(one, workload, plan.seed ^ FIRST_REQUEST_SEED, tokenizer=tokenizer_of(cell))
+    schedule = build(one, workload, plan.seed ^ FIRST_REQUEST_SEED, tokenizer=tokenizer_of(cell.spec.model))
     records: list[Record] = []
     await drive(schedule, target_of(engine), settings_of(plan), records.append)
     return next(
@@ -171,9 +172,10 @@ async def first_request(cell: Cell, engine: Engine) -> float | None:
     )
 
 
-def tokenizer_of(cell: Cell) -> Tokenizer | None:
+@functools.cache  # a child has one cell, and a hub is not to be asked again between its trials
+def tokenizer_of(model: ModelReference | None) -> Tokenizer | None:
     """The tokenizer of the cell's model, where it can be had without the engine."""
-    return None if cell.spec.model is None else tokenizer(resolve(cell.spec.model))
+    return None if model is None else tokenizer(resolve(model))
 
 
 def settings_of(plan: TrialPlan) -> DriveSettings:
@@ -190,7 +192,7 @@ def target_of(engine: Engine) -> InProcessEngine | Endpoint:
 async def run_trial(cell: Cell, index: int, folder: Path, engine: Engine, emit: Emit, control: Control) -> bool:
     """Drive one load, its records streaming to `folder`; whether the engine can take another."""
     plan = cell.trials[index]
-    schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=tokenizer_of(cell))
+    schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=tokenizer_of(cell.spec.model))
     emit({"event": "trial_begun", "trial": index, **trial_facts(schedule)})
     progress = Progress(schedule)
     with record_writer(folder) as writer:
