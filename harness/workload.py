@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,16 @@ from harness.traffic import Stream, Traffic
 
 GENERATOR_VERSION = 1
 LEAST_SHARE = 1e-4
+
+
+class Shard(NamedTuple):
+    """One of `of` parts of a plan: rows of an open loop by their number, of a closed one by their user."""
+
+    index: int
+    of: int
+
+
+WHOLE = Shard(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,4 +232,4 @@ def _plan_hash(timing: Timing, traffic: Traffic) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["GENERATOR_VERSION", "PHASES", "Row", "Schedule", "Window", "build"]
+__all__ = ["GENERATOR_VERSION", "PHASES", "WHOLE", "Row", "Schedule", "Shard", "Window", "build"]

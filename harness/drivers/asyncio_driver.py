@@ -9,7 +9,7 @@ import os
 import numpy as np
 
 from engines.base import Endpoint, InProcessEngine
-from harness.drivers.base import Control, DriveReport, DriveSettings, Sink
+from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
 from harness.drivers.connection import Place
 from harness.drivers.in_process import InProcessClient
 from harness.drivers.offer import Offer
@@ -32,12 +32,14 @@ async def drive(
     settings: DriveSettings,
     sink: Sink,
     control: Control | None = None,
+    part: Part = ALONE,
 ) -> DriveReport:
     """Send every request of the schedule when it falls due and give each one's record to `sink` when it is complete.
 
     Exactly one record for each planned row that fell due; in an open loop for every warm-up and measured row, sent or
     not. Cooldown requests still in flight when the last measured one has ended are cut off (`unfinished`). In a closed
-    loop a user whose connection failed waits 100 ms at least.
+    loop a user whose connection failed waits 100 ms at least. part: which rows are sent from here, where several
+    processes share the plan.
     Raises TrialFailed if the requests cannot be written in the endpoint's dialect or its address is none; whatever
     `sink` raises ends the trial and is raised again.
     """
@@ -48,17 +50,18 @@ async def drive(
     client: ServedClient | InProcessClient | None = None
     try:
         # T0 is not known before the connections are open; the plan is laid on it then.
-        offer = Offer(schedule)
-        state = TrialState(schedule, settings, sink, control, offer, report, now_ns, loop.create_future())
+        offer = Offer(schedule, part.shard, lingers=part.counted is not None)
+        state = TrialState(schedule, settings, sink, control, offer, report, now_ns, loop.create_future(), part)
         if isinstance(target, Endpoint):
             client = served = ServedClient(state, target, Place.of(target.url), loop)
             _note_proxies(report)
-            await served.pool.warm(_warm_count(schedule, settings), loop)
+            await served.pool.warm(-(-_warm_count(schedule, settings) // part.shard.of), loop)
         else:
             client = InProcessClient(state, target, loop)
         client.prepare()
         with collector_off() if isinstance(target, Endpoint) else contextlib.nullcontext():
-            report.t0_ns = now_ns() + (_LEAD_NS if isinstance(target, Endpoint) else 0)
+            own_ns = now_ns() + (_LEAD_NS if isinstance(target, Endpoint) else 0)
+            report.t0_ns = own_ns if part.start is None else await part.start()
             offer.begin(report.t0_ns)
             control.on_change(client.control_changed)
             client.start()

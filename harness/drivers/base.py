@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from harness.records import Record
+from harness.workload import WHOLE, Shard
 
 Sink = Callable[[Record], None]
 
@@ -28,12 +29,30 @@ class DriveSettings:
     warm_connections: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several processes that share a plan: which rows are its own, and how it keeps step with the others.
+
+    start: awaited when the connections are open and the first requests encoded; gives T0, absolute, in the future.
+    counted: called once, when nothing of this part's own that counts is still to be sent or in flight. Load that goes
+    on after the window is offered until `Control.release`: the other parts' requests are still to be measured.
+    """
+
+    shard: Shard = WHOLE
+    start: Callable[[], Awaitable[int]] | None = None
+    counted: Callable[[], None] | None = None
+
+
+ALONE = Part()
+
+
 class Control:
     """How a trial is ended from outside, from the thread of its loop (signal handlers of the loop included)."""
 
     def __init__(self) -> None:
         self.stopped = False
         self.aborted = False
+        self.released = False
         self._wake: Callable[[], None] | None = None
 
     def stop(self) -> None:
@@ -44,6 +63,11 @@ class Control:
     def abort(self) -> None:
         """End at once: what is in flight becomes `unfinished`, the rest of an open plan `not_sent`."""
         self.stopped = self.aborted = True
+        self._notify()
+
+    def release(self) -> None:
+        """Every part's requests that count have ended: a part that went on for the others' sake may end."""
+        self.released = True
         self._notify()
 
     def on_change(self, wake: Callable[[], None] | None) -> None:

@@ -61,6 +61,9 @@ class InProcessClient:
         """The trial is to be ended."""
         if self._state.finished.done() or self._ending:
             return
+        if self._state.let_go():
+            self._end_if_over()
+            return
         self._state.report.interrupted = True
         self._state.close_offer()
         self._alarm.set(None)
@@ -145,6 +148,7 @@ class InProcessClient:
         self._prepared.step()
 
     def _end_if_over(self) -> None:
+        self._state.tell_counted()
         if not self._offer.over or self._state.finished.done():
             return
         if self._tasks and not self._ending and not self._state.control.stopped:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from harness.records import Loop, Phase
 from harness.timing import PHASES
-from harness.workload import Row, Schedule
+from harness.workload import WHOLE, Row, Schedule, Shard
 
 AFTER_LOST_CONNECTION_NS = 100_000_000
 _COOLDOWN = PHASES.index(Phase.COOLDOWN)
@@ -28,10 +28,15 @@ class Due(NamedTuple):
 
 
 class Offer:
-    """Hands out the rows of a schedule as they fall due, once `begin` has laid it on the clock."""
+    """Hands out the rows of a schedule, or of a shard of it, as they fall due, once `begin` has laid it on the clock.
 
-    def __init__(self, schedule: Schedule) -> None:
+    lingers: go on offering what follows the window until `release`, for the sake of other shards.
+    """
+
+    def __init__(self, schedule: Schedule, shard: Shard = WHOLE, *, lingers: bool = False) -> None:
         self._schedule = schedule
+        self._shard = shard
+        self._lingers = lingers
         self._t0_ns = 0
         self._open = schedule.loop is Loop.OPEN
         self._counting_in_flight = 0
@@ -40,7 +45,7 @@ class Offer:
         self._next = 0
         self._end = 0
         self._must_end = 0
-        self._measured_left = schedule.measured
+        self._measured_left = _part_of(schedule.measured, shard)
         self._waiting: list[tuple[int, int]] = []
         if self._open:
             self._plan_open()
@@ -50,15 +55,16 @@ class Offer:
     def _plan_open(self) -> None:
         schedule = self._schedule
         assert schedule.due_ns is not None
-        self._due_ns = schedule.due_ns
-        self._end = self._must_end = len(schedule.due_ns)
+        self._due_ns = schedule.due_ns[self._shard.index :: self._shard.of]
+        self._end = self._must_end = len(self._due_ns)
         if schedule.phases is not None:
-            cooldown = (schedule.phases == _COOLDOWN).nonzero()[0]
+            cooldown = (schedule.phases[self._shard.index :: self._shard.of] == _COOLDOWN).nonzero()[0]
             self._must_end = int(cooldown[0]) if len(cooldown) else self._end
 
     def _plan_closed(self) -> None:
         users = self._schedule.users
-        for user in range(users if self._schedule.count is None else min(users, self._schedule.count)):
+        first = users if self._schedule.count is None else min(users, self._schedule.count)
+        for user in range(self._shard.index, first, self._shard.of):
             self._wait(self._schedule.row(user).due_ns or 0, user)
 
     def begin(self, t0_ns: int) -> None:
@@ -75,8 +81,17 @@ class Offer:
             return self._t0_ns + int(self._due_ns[self._next]) if self._next < self._end else None
         return self._waiting[0][0] if self._waiting else None
 
+    def release(self) -> None:
+        """No other shard has anything left that counts."""
+        self._lingers = False
+
     @property
     def over(self) -> bool:
+        """Whether nothing more is to be sent, and nothing in flight to be waited for."""
+        return self.counted and (self._closed or not self._lingers)
+
+    @property
+    def counted(self) -> bool:
         """Whether nothing that counts is still to be sent or in flight."""
         if self._counting_in_flight:
             return False
@@ -88,7 +103,7 @@ class Offer:
         """The request that falls due next; IndexError when there is none."""
         if self._open:
             due_ns = self._t0_ns + int(self._due_ns[self._next])
-            row = self._schedule.row(self._next)
+            row = self._schedule.row(self._request(self._next))
             self._next += 1
         else:
             due_ns, request = heapq.heappop(self._waiting)
@@ -117,7 +132,7 @@ class Offer:
         if self._closed:
             return iter(())
         if self._open:
-            return iter(range(self._next, min(self._next + limit, self._end)))
+            return map(self._request, range(self._next, min(self._next + limit, self._end)))
         return (request for _, request in self._waiting[:limit])
 
     def follower(self, due: Due) -> int | None:
@@ -130,10 +145,14 @@ class Offer:
         """Offer nothing more; gives the rows of an open plan that count and were never sent."""
         self._closed = True
         if self._open:
-            for request in range(self._next, self._must_end):
-                row = self._schedule.row(request)
-                due_ns = self._t0_ns + int(self._due_ns[request])
+            for place in range(self._next, self._must_end):
+                row = self._schedule.row(self._request(place))
+                due_ns = self._t0_ns + int(self._due_ns[place])
                 yield Due(row, due_ns, row.phase or self._phase(due_ns))
+
+    def _request(self, place: int) -> int:
+        """The number of the request in the whole plan."""
+        return self._shard.index + place * self._shard.of
 
     def _wait(self, due_ns: int, request: int) -> None:
         if self._measured_left is not None and self._phase(due_ns) == Phase.MEASURE:
@@ -151,3 +170,8 @@ class Offer:
         if due_ns - self._t0_ns < self._schedule.window.start_ns:
             return Phase.WARMUP
         return Phase.MEASURE if self._counts(due_ns) else Phase.COOLDOWN
+
+
+def _part_of(count: int | None, shard: Shard) -> int | None:
+    """How many of `count` fall to a shard, so that the shards together have them all."""
+    return None if count is None else len(range(shard.index, count, shard.of))

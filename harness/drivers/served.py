@@ -70,6 +70,7 @@ class ServedClient:
         self._heartbeat.set(self._next_tick_ns)
         self._alarm.set(self._offer.next_due_ns)
         self._poller.wake()
+        self._end_if_over()
 
     def close(self) -> None:
         """Close every connection and stop listening to the loop."""
@@ -89,6 +90,9 @@ class ServedClient:
     def control_changed(self) -> None:
         """The trial is to be ended."""
         if self._state.finished.done() or self._ending:
+            return
+        if self._state.let_go():
+            self._end_if_over()
             return
         self._state.report.interrupted = True
         self._state.close_offer()
@@ -232,6 +236,7 @@ class ServedClient:
             self._dispatch()
 
     def _end_if_over(self) -> None:
+        self._state.tell_counted()
         if self._offer.over and not self._ending and not (self._state.control.stopped and self._in_flight):
             self._ending = True
             self._cut_all("cut off: every measured request had ended")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from harness.drivers.base import Control, DriveReport, DriveSettings, Sink
+from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
 from harness.drivers.offer import Due, Offer
 from harness.drivers.vitals import Vitals
 from harness.records import Record
@@ -25,7 +25,9 @@ class TrialState:
     report: DriveReport
     now_ns: NowNs
     finished: asyncio.Future[None]
+    part: Part = ALONE
     vitals: Vitals = field(default_factory=Vitals)
+    _said_counted: bool = False
 
     def record(self, trace: Trace, outcome: Outcome) -> None:
         """Build the record of a request and hand it on."""
@@ -45,6 +47,18 @@ class TrialState:
         """Offer nothing more; the rows of an open plan that were never sent get their records."""
         for due in self.offer.close():
             self._hand_on(not_sent(due.row, due.phase, due.due_ns - self.report.t0_ns, self.schedule.loop))
+
+    def tell_counted(self) -> None:
+        """Say once that nothing that counts is left here, where others wait for it."""
+        if self.part.counted is not None and not self._said_counted and self.offer.counted:
+            self._said_counted = True
+            self.part.counted()
+
+    def let_go(self) -> bool:
+        """Whether the last change of the control was no order to stop, but that the others have done, too."""
+        if self.control.released:
+            self.offer.release()
+        return not self.control.stopped
 
     def trace(self, due: Due) -> Trace:
         """The beginning of a request's trace."""
