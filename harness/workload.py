@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -31,7 +30,8 @@ GENERATOR_VERSION = 1
 LEAST_SHARE = 1e-4
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Shard:
     """One of `of` parts of a plan: rows of an open loop by their number, of a closed one by their user."""
 
     index: int
