@@ -37,8 +37,8 @@ format: $(STAMP)  ## put the code into shape
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest
 
-test-fast: $(STAMP)  ## the unit tests, in a minute or two
-	$(BIN)/python -m pytest -m "not slow and not gpu" -q
+test-fast: $(STAMP)  ## the unit tests, on two cores in about a minute
+	$(BIN)/python -m pytest -m "not slow and not gpu" -q -n 2 --dist loadfile -p no:benchmark
 
 test-gpu: $(STAMP)  ## what needs a GPU
 	$(BIN)/python -m pytest -m gpu
