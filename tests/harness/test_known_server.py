@@ -1,0 +1,90 @@
+"""The server of known truth: what it says, and that it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import time
+
+import pytest
+
+from harness.known_process import KnownServer
+from harness.known_server import model_name, parse_model, sent_times_ns
+
+
+def ask(server: KnownServer, **body: object) -> tuple[int, str]:
+    """Status and body of a request for a completion."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as client:
+        client.request("POST", "/v1/completions", json.dumps(body))
+        answer = client.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def texts(answer: str) -> str:
+    """The text of a stream."""
+    events = [json.loads(line[6:]) for line in answer.splitlines() if line.startswith("data: {")]
+    return "".join(choice["text"] for event in events for choice in event["choices"])
+
+
+def test_a_reply_holds_the_times_at_which_it_was_sent() -> None:
+    """Each token's text is a time between the request and the end of the reply, a gap or more after the last one."""
+    with KnownServer() as server:
+        before_ns = time.monotonic_ns()
+        _, answer = ask(server, model=model_name(5, 2), max_tokens=7, stream=True)
+        after_ns = time.monotonic_ns()
+    sent = sent_times_ns(texts(answer))
+    assert len(sent) == 7
+    assert before_ns + 5_000_000 <= sent[0] <= sent[-1] <= after_ns
+    assert sent == sorted(sent)
+    assert sent[-1] - sent[0] >= 5 * 2_000_000
+    assert '"completion_tokens": 7' in answer
+
+
+def test_it_says_what_it_cannot_serve() -> None:
+    """A model that is no schedule, and a reply that is no stream, are refused with a sentence; health is good."""
+    with KnownServer() as server:
+        for body in ({"model": "gpt", "stream": True, "max_tokens": 1}, {"model": "known-1-1", "max_tokens": 1}):
+            status, answer = ask(server, **body)
+            assert status == 400
+            assert len(json.loads(answer)["error"]["message"]) > 20
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        client.request("GET", "/health")
+        assert client.getresponse().status == 200
+        client.close()
+
+
+def test_the_canary_goes_on() -> None:
+    """The canary's stream sends a token every 50 ms and has no end."""
+    with KnownServer() as server:
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        client.request("GET", "/canary")
+        with client.getresponse() as answer:
+            lines = [answer.readline().decode() for _ in range(8)]
+        client.close()
+    sent = sent_times_ns(texts("".join(lines)))
+    assert len(sent) == 4
+    assert sent[-1] - sent[0] >= 2 * 50_000_000
+
+
+def test_it_ends_with_its_standard_input() -> None:
+    """Closing its standard input ends the process, without being killed."""
+    server = KnownServer()
+    server.start()
+    process = server._process
+    server.stop()
+    assert process is not None
+    assert process.returncode == 0
+    assert server.pid is None
+
+
+@pytest.mark.parametrize("name", ["known", "known-1", "known-a-b", "other-1-2", None])
+def test_other_models_are_refused(name: object) -> None:
+    """Only names that state a schedule are taken."""
+    with pytest.raises(ValueError, match=r"known|numbers"):
+        parse_model(name)
+
+
+def test_names_carry_fractions() -> None:
+    """A schedule's name says its times exactly enough."""
+    assert parse_model(model_name(12.5, 0.25)) == (12_500_000, 250_000)
