@@ -36,11 +36,14 @@ class Part:
     start: awaited when the connections are open and the first requests encoded; gives T0, absolute, in the future.
     counted: called once, when nothing of this part's own that counts is still to be sent or in flight. Load that goes
     on after the window is offered until `Control.release`: the other parts' requests are still to be measured.
+    hand_over: called with the user's number (None in open loops) and what sends the user's next request, due now, in
+    place of sending it; that is to be called at once, from the same thread (Locust's users do it). Served engines only.
     """
 
     shard: Shard = WHOLE
     start: Callable[[], Awaitable[int]] | None = None
     counted: Callable[[], None] | None = None
+    hand_over: Callable[[int | None, Callable[[], None]], None] | None = None
 
 
 ALONE = Part()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 
 from engines.base import Endpoint
 from engines.dialects import get
-from harness.drivers.connection import Connection, Exchange, Place
+from harness.drivers.connection import Connection, Exchange
 from harness.drivers.outcome import Cut, judge
 from harness.drivers.pacing import make_alarm
+from harness.drivers.place import Place, secrets_of
 from harness.drivers.poller import Poller
-from harness.drivers.pool import Pool
+from harness.drivers.pools import Pools
 from harness.drivers.prepared import Prepared
 from harness.drivers.trial_state import TrialState
 from harness.drivers.wire import ResponseReader
@@ -33,14 +35,13 @@ class ServedClient:
     about 128,000 reads or 32 MiB of them.
     """
 
-    def __init__(self, state: TrialState, endpoint: Endpoint, place: Place, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, state: TrialState, endpoint: Endpoint, places: list[Place], loop: asyncio.AbstractEventLoop) -> None:
         self._state = state
         self._offer = state.offer
         self._now_ns = state.now_ns
         self._endpoint = endpoint
         self._dialect = get(endpoint.dialect)
-        self._place = place
-        self._secrets = _secrets(endpoint)
+        self._secrets = _secrets(endpoint) + secrets_of(places)
         self._in_flight: dict[int, Exchange] = {}
         self._backlog: deque[tuple[Exchange, Cut | None]] = deque()
         self._backlog_reads = 0
@@ -50,10 +51,10 @@ class ServedClient:
         self._followers_due = False
         self._drain_until_ns: int | None = None
         self._ending = False
-        self._heads: dict[str, bytes] = {}
+        self._heads: dict[tuple[Place, str], bytes] = {}
         self._stamps = StampClock()
         self._poller = Poller(loop, self._idle, state.fail, self._begin_round)
-        self.pool = Pool(self._poller, place, self._stamps, self, state.report)
+        self.pool = Pools(self._poller, places, self._stamps, self, state.report)
         limit = max(256, state.schedule.users)
         self._prepared = Prepared(self._encoded, self._offer, lambda made: len(made[0]), limit)
         self._alarm = make_alarm(loop, self._poller, self._dispatch, state.now_ns)
@@ -127,7 +128,7 @@ class ServedClient:
             exchange.sent_again = True
             exchange.trace.sent_ns = None
             self._sent_again += 1
-            self.pool.closed_by_server()
+            self.pool.stale(connection)
             self._send(exchange, fresh=True)
             return
         exchange.trace.done_ns = self._now_ns()
@@ -172,7 +173,11 @@ class ServedClient:
             payload, streams = self._prepared.take(due)
             exchange = Exchange(self._state.trace(due), payload, ResponseReader(), due, streams)
             self._in_flight[due.row.request] = exchange
-            self._send(exchange)
+            hand_over = self._state.part.hand_over
+            if hand_over is None:
+                self._send(exchange)
+            else:
+                hand_over(due.row.user, functools.partial(self._send_handed_over, exchange))
         self._alarm.set(offer.next_due_ns)
         self._end_if_over()
 
@@ -184,6 +189,11 @@ class ServedClient:
             self._ended(exchange, Cut(Status.CONNECTION_ERROR, f"no connection can be opened: {error.strerror}"))
             return
         connection.send(exchange)
+
+    def _send_handed_over(self, exchange: Exchange) -> None:
+        """Send it unless it has been cut off in the meantime."""
+        if exchange.due.row.request in self._in_flight:
+            self._send(exchange)
 
     # Ending:
 
