@@ -1,0 +1,127 @@
+"""Locust's users as the plan's: who sends what is due, and what Locust hears of each request.
+
+A closed loop's users are Locust users, each of which sends its own requests in turn when the plan's clock says so. An
+open loop is not made of users: its requests leave at their due times from one dispatcher, and Locust's single user
+stands for it. Whatever Locust does with its users (more of them from the web page, fewer after a worker was lost), the
+plan is carried out: a request whose user has no Locust user is sent by the dispatcher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gevent.queue import SimpleQueue
+from locust import User, constant, task
+
+from harness.records import Phase, Record, Status
+from harness.timeline import NS_PER_MS, NS_PER_S
+
+Send = Callable[[], None]
+UNSEEN = (Status.NOT_SENT, Status.UNFINISHED, Status.CANCELLED)
+TTFT = "ttft"
+
+
+class RequestFailed(Exception):
+    """What Locust shows of a request that failed: its status and the sentence."""
+
+
+class Seats:
+    """Which Locust user is which user of the plan. users: their numbers in the plan; none for an open loop."""
+
+    def __init__(self, users: Iterable[int] = ()) -> None:
+        self._free = sorted(users, reverse=True)
+        self._taken: dict[int, SimpleQueue[Send]] = {}
+
+    def take(self) -> tuple[int | None, SimpleQueue[Send]]:
+        """A user of the plan for a Locust user that has just begun, None if all are taken, and where its work comes."""
+        inbox: SimpleQueue[Send] = SimpleQueue()
+        if not self._free:
+            return None, inbox
+        number = self._free.pop()
+        self._taken[number] = inbox
+        return number, inbox
+
+    def leave(self, number: int | None) -> None:
+        """The Locust user has ended; what it has not sent is sent now."""
+        if number is None:
+            return
+        inbox = self._taken.pop(number)
+        self._free.append(number)
+        while not inbox.empty():
+            inbox.get()()
+
+    def hand_over(self, user: int | None, send: Send) -> None:
+        """Let the Locust user of this user of the plan send; at once where there is none."""
+        inbox = self._taken.get(user) if user is not None else None
+        if inbox is None:
+            send()
+        else:
+            inbox.put(send)
+
+
+def user_class(seats: Seats) -> type[User]:
+    """The class of Locust's users for a trial."""
+
+    class PlannedUser(User):  # type: ignore[misc]
+        """Sends what the plan gives it, one request after the other; think times are the plan's."""
+
+        wait_time = constant(0)
+
+        def on_start(self) -> None:
+            """Become a user of the plan."""
+            self.number, self.inbox = seats.take()
+
+        def on_stop(self) -> None:
+            """Make room."""
+            seats.leave(self.number)
+
+        @task  # type: ignore[untyped-decorator]
+        def send_when_due(self) -> None:
+            """Wait until the next own request falls due, and send it."""
+            self.inbox.get()()
+
+    return PlannedUser
+
+
+def tell(environment: Any, record: Record, t0_utc_s: float) -> None:
+    """Fire Locust's request event for a record: the request's name is its class, its time from sent to the last token.
+
+    Requests never sent, cut off at the end or cancelled by the plan are no requests to Locust. The time to the first
+    token is a second entry, type `ttft`, in the statistics only: the event would count the request twice.
+    t0_utc_s: T0 as time since the epoch.
+    """
+    if record.status in UNSEEN or record.sent_ns is None:
+        return
+    name = record.class_name if record.phase == Phase.MEASURE else f"{record.class_name} ({record.phase})"
+    ends_ns = record.done_ns if record.last_token_ns is None else record.last_token_ns
+    ttft_ms = None if record.first_token_ns is None else (record.first_token_ns - record.sent_ns) / NS_PER_MS
+    failed = (
+        None if record.status == Status.OK else RequestFailed(f"{record.status}: {record.error or 'no reason known'}")
+    )
+    environment.events.request.fire(
+        request_type="e2e",
+        name=name,
+        response_time=0.0 if ends_ns is None else (ends_ns - record.sent_ns) / NS_PER_MS,
+        response_length=0,
+        response=None,
+        exception=failed,
+        start_time=t0_utc_s + record.sent_ns / NS_PER_S,
+        url=environment.host,
+        context=_context(record, ttft_ms),
+    )
+    if ttft_ms is not None:
+        environment.stats.get(name, TTFT).log(ttft_ms, 0)
+
+
+def _context(record: Record, ttft_ms: float | None) -> dict[str, Any]:
+    """What exporters that listen to the event may want besides."""
+    return {
+        "request": record.request,
+        "class": record.class_name,
+        "user": record.user,
+        "phase": str(record.phase),
+        "status": str(record.status),
+        "ttft_ms": ttft_ms,
+        "output_tokens": record.output_tokens,
+    }
