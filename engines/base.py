@@ -160,7 +160,9 @@ class Endpoint:
 
     url: base of the API, such as "http://127.0.0.1:8080" (the dialect adds the path).
     dialect: a name in `engines.dialects`.   model: the name to put in requests.
-    headers: extra request headers; may hold secrets, never stored.
+    headers: extra request headers; may hold secrets, never stored.   others: further servers of the same model, over
+    which requests are spread.   tls: files, under `ca`, `cert`, `key`.   proxy: an address, or "none"; absent: as the
+    environment says.
     """
 
     url: str
@@ -192,6 +194,9 @@ class Engine(Protocol):
 
     async def stop(self) -> None:
         """Release all memory and end every process that start() made. Idempotent; also called after a failed start."""
+    others: Sequence[str] = ()
+    tls: Mapping[str, str] = field(default_factory=dict)
+    proxy: str | None = None
         ...
 
 

@@ -151,7 +151,7 @@ class Trace:
 
     stamps, read_ns: of each read over a socket, the kernel's stamp as it came and the time behind the read; converted
     later to arrivals and lags (lag -1: stamped by the loop).   earliest_ns: no reply can have arrived before.
-    first_body_read, headers_read: indices of reads.
+    first_body_read, headers_read: indices of reads.   backend: which of several servers it is sent to.
     """
 
     row: Row
@@ -169,6 +169,7 @@ class Trace:
     lags: Sequence[int] | Int64 = ()
     headers_read: int | None = None
     first_body_read: int | None = None
+    backend: str | None = None
 
     def stamp(self, read: int | None) -> int | None:
         """When a read arrived; None for no read."""
@@ -218,6 +219,7 @@ def build_record(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop, *, chun
         requested_prompt_tokens=row.prompt_tokens,
         requested_output_tokens=row.output_tokens,
         connection_reused=trace.connection_reused,
+        backend=trace.backend,
     )
     if len(trace.arrivals):
         record.clock = Clock.LOOP if min(trace.lags) < 0 else Clock.KERNEL

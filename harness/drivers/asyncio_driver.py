@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 
 import numpy as np
 
 from engines.base import Endpoint, InProcessEngine
 from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
-from harness.drivers.connection import Place
 from harness.drivers.in_process import InProcessClient
 from harness.drivers.offer import Offer
+from harness.drivers.place import notes_of, places_of
 from harness.drivers.served import ServedClient
 from harness.drivers.trial_state import TrialState
 from harness.drivers.vitals import collector_off
@@ -23,7 +22,6 @@ from harness.workload import Schedule
 
 _LEAD_NS = 20 * NS_PER_MS
 _WARM_OPEN = 64
-_PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
 async def drive(
@@ -53,8 +51,9 @@ async def drive(
         offer = Offer(schedule, part.shard, lingers=part.counted is not None)
         state = TrialState(schedule, settings, sink, control, offer, report, now_ns, loop.create_future(), part)
         if isinstance(target, Endpoint):
-            client = served = ServedClient(state, target, Place.of(target.url), loop)
-            _note_proxies(report)
+            places = places_of(target)
+            report.notes += notes_of(places)
+            client = served = ServedClient(state, target, places, loop)
             await served.pool.warm(-(-_warm_count(schedule, settings) // part.shard.of), loop)
         else:
             client = InProcessClient(state, target, loop)
@@ -89,9 +88,3 @@ def _warm_count(schedule: Schedule, settings: DriveSettings) -> int:
         return 0
     in_a_second = np.searchsorted(due_ns, due_ns + NS_PER_S) - np.arange(len(due_ns))
     return min(_WARM_OPEN, int(in_a_second.max()))
-
-
-def _note_proxies(report: DriveReport) -> None:
-    named = [name for name in _PROXIES if os.environ.get(name)]
-    if named:
-        report.notes.append(f"{named[0]} is set but not used: requests are measured on a direct connection")

@@ -5,18 +5,20 @@ The hot path of the whole program is `_read`: one `recvmsg`, one look at the clo
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
+from engines.addresses import distrust
+from harness.drivers.place import Place
 from harness.drivers.poller import READ, WRITE, Poller
-from harness.drivers.tls import TlsStream, sentence
+from harness.drivers.tls import TlsStream
+from harness.drivers.tunnel import Tunnel, TunnelRefused
 from harness.drivers.wire import ResponseReader
 from harness.timeline import StampClock, Trace
 
@@ -24,40 +26,6 @@ _READ_BYTES = 65_536
 _ANCILLARY_BYTES = 64
 TIMESTAMPING = 37
 STAMP_RECEIVED_IN_SOFTWARE = (1 << 3) | (1 << 4)  # SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a server listens. base_path: what the URL says before the dialect's path, without a trailing slash."""
-
-    host: str
-    port: int
-    base_path: str
-    tls: ssl.SSLContext | None
-
-    @classmethod
-    def of(cls, url: str) -> Place:
-        """From a URL. Raises ValueError, one sentence, for anything but http and https."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not a server's address; write http://host:port or https://host")
-        secure = parts.scheme == "https"
-        context = ssl.create_default_context() if secure else None
-        return cls(parts.hostname, parts.port or (443 if secure else 80), parts.path.rstrip("/"), context)
-
-    def path(self, path: str) -> str:
-        """The path of a request; a version at the end of the base and at the start of the path is written once."""
-        first = path[: path.find("/", 1)]
-        return self.base_path + (path.removeprefix(first) if first and self.base_path.endswith(first) else path)
-
-    def head(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
-        """The start of a request up to the length of its body."""
-        default = 443 if self.tls else 80
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        lines = [f"{method} {self.path(path)} HTTP/1.1", f"host: {host}" + (f":{self.port}" * (self.port != default))]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        lines += ["accept-encoding: identity", "content-length: "]
-        return "\r\n".join(lines).encode("latin-1")
 
 
 @dataclass(slots=True, eq=False)
@@ -92,13 +60,13 @@ class Owner(Protocol):
 class Connection:
     """A connection that carries one request at a time.
 
-    ready: connected (and secured).   connected_ns: since when.   used: has carried a request.
+    place: where it leads.   ready: connected (and secured).   connected_ns: since when.   used: has carried a request.
     idle_since_ns: when it was last given back.
     """
 
     __slots__ = (
-        "_connected", "_file", "_out", "_owner", "_place", "_poller", "_recvmsg", "_socket", "_stamps", "_tls",
-        "_writing", "connected_ns", "exchange", "idle_since_ns", "ready", "used",
+        "_connected", "_file", "_number", "_out", "_owner", "_poller", "_recvmsg", "_socket", "_stamps", "_tls",
+        "_tunnel", "_writing", "connected_ns", "exchange", "idle_since_ns", "place", "ready", "used",
     )  # fmt: skip
 
     def __init__(
@@ -110,11 +78,12 @@ class Connection:
         self.connected_ns: int | None = None
         self.idle_since_ns = 0
         self.exchange: Exchange | None = None
+        self.place = place
         self._poller = poller
-        self._place = place
         self._stamps = stamps
         self._owner = owner
-        self._tls = TlsStream(place.tls, place.host) if place.tls else None
+        self._tls = TlsStream(place.tls, place.address.host) if place.tls else None
+        self._tunnel = Tunnel(place) if place.tunnelled else None
         self._out = b""
         self._writing = False
         self._connected = False
@@ -126,7 +95,8 @@ class Connection:
         if sys.platform == "linux":
             self._socket.setsockopt(socket.SOL_SOCKET, TIMESTAMPING, STAMP_RECEIVED_IN_SOFTWARE)
         self._file = self._socket.fileno()
-        self._socket.connect_ex(target)  # failures are told by the poller, as those that come later are
+        number = self._socket.connect_ex(target)  # failures are told later, as those that the poller brings
+        self._number = 0 if number == errno.EINPROGRESS else number
         poller.add(self._file, self._on_event, READ | WRITE)
 
     def send(self, exchange: Exchange) -> None:
@@ -174,7 +144,7 @@ class Connection:
                 self._poller.change(self._file, READ | WRITE)
                 return
             except OSError as error:
-                self._lose(_reason(error, self._place))
+                self._lose(_reason(error, self.place))
                 return
             self._out = self._out[count:]
             if not self._out and self.ready and self.exchange is not None:
@@ -186,6 +156,8 @@ class Connection:
     def _on_event(self, events: int) -> None:
         if not self._connected:
             self._finish_connecting()
+        elif self._tunnel is not None:
+            self._go_on_tunnelling(self._tunnel)
         else:
             self._go_on_securing()
 
@@ -199,7 +171,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._end_of_stream(_reason(error, self._place))
+            self._end_of_stream(_reason(error, self.place))
             return
         read_ns = monotonic_ns()
         if not data:
@@ -229,16 +201,29 @@ class Connection:
             self._lose(reason)
 
     def _finish_connecting(self) -> None:
-        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        number = self._number or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
-            self._lose(_reason(OSError(number, os.strerror(number)), self._place))
+            self._lose(_reason(OSError(number, os.strerror(number)), self.place))
             return
         self._connected = True
         self._poller.change(self._file, READ)
-        if self._tls is None:
+        if self._tunnel is not None:
+            self._out = self._tunnel.opening
+            self._flush()
+        elif self._tls is None:
             self._become_ready()
         else:
             self._go_on_securing()
+
+    def _go_on_tunnelling(self, tunnel: Tunnel) -> None:
+        try:
+            if tunnel.received(self._received()):
+                self._tunnel = None
+                self._go_on_securing()
+        except TunnelRefused as refused:
+            self._lose(str(refused))
+        except OSError as error:
+            self._lose(_reason(error, self.place))
 
     def _go_on_securing(self) -> None:
         assert self._tls is not None
@@ -247,10 +232,10 @@ class Connection:
                 self._tls.received(data)
             self._tls.handshake()
         except ssl.SSLError as error:
-            self._lose(sentence(error, self._place.host))
+            self._lose(distrust(error, self.place.address.host))
             return
         except OSError as error:
-            self._lose(_reason(error, self._place))
+            self._lose(_reason(error, self.place))
             return
         self._push(b"")
         if self._tls.ready:
@@ -263,7 +248,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return b""
         if not data:
-            raise ConnectionResetError("the server closed the connection during the TLS handshake")
+            raise ConnectionResetError("the connection was closed before it was of use")
         return data
 
     def _become_ready(self) -> None:
@@ -280,7 +265,7 @@ class Connection:
         try:
             return self._tls.decrypt(data)
         except ssl.SSLError as error:
-            self._lose(sentence(error, self._place.host))
+            self._lose(distrust(error, self.place.address.host))
             return b""
 
     def _lose(self, reason: str) -> None:
@@ -290,7 +275,9 @@ class Connection:
 
 
 def _reason(error: OSError, place: Place) -> str:
-    at = f"{place.host}:{place.port}"
+    at = place.at
+    if error.errno == errno.EAGAIN:
+        return f"{at} has no room for another connection that waits to be accepted"
     if isinstance(error, ConnectionRefusedError) or error.errno == getattr(os, "ECONNREFUSED", 111):
         return f"nothing listens at {at}: the connection was refused"
     if isinstance(error, ConnectionResetError | BrokenPipeError):

@@ -12,7 +12,8 @@ from time import monotonic_ns
 from typing import Any
 
 from harness.drivers.base import DriveReport
-from harness.drivers.connection import Connection, Owner, Place
+from harness.drivers.connection import Connection, Owner
+from harness.drivers.place import Place
 from harness.drivers.poller import Poller
 from harness.timeline import StampClock
 
@@ -37,16 +38,17 @@ class Pool:
         self._changed: asyncio.Future[None] | None = None
         self._ahead = 0
         self._one_request_each = False
+        self._closed_idle = 0
 
     async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         """Find the address and open `count` connections; fewer where the server does not take them."""
         try:
-            found = await loop.getaddrinfo(self._place.host, self._place.port, type=socket.SOCK_STREAM)
+            self._addresses = await self._found(loop)
         except OSError as error:
-            self._unknown = OSError(error.errno or 0, f"the name {self._place.host} is not known ({error.strerror})")
-            self._report.notes.append(f"before the start: the name {self._place.host} could not be found")
+            name = self._place.dialled[0]
+            self._unknown = OSError(error.errno or 0, f"the name {name} is not known ({error.strerror})")
+            self._report.notes.append(f"before the start: the name {name} could not be found")
             return
-        self._addresses = [(family, target) for family, _, _, _, target in found]
         await self._choose_address(loop)
         self._ahead = count
         while len(self._idle) < count:
@@ -66,10 +68,18 @@ class Pool:
         self._open_ahead()
         return taken
 
-    def closed_by_server(self) -> None:
-        """The server closed a connection after its reply; it will do so again."""
+    def stale(self, connection: Connection) -> None:
+        """A connection that was used again turned out to be closed."""
+        if not self._closed_after_reply(connection):
+            self._closed_idle += 1
+
+    def _closed_after_reply(self, connection: Connection) -> bool:
+        """Whether the server closed a connection right after its reply; it will do so again."""
+        if not connection.used or monotonic_ns() - connection.idle_since_ns >= _AT_ONCE_NS:
+            return False
         self._one_request_each = True
         self._open_ahead()
+        return True
 
     def _open_ahead(self) -> None:
         """Keep as many ready as before the start, where the server closes each after use."""
@@ -85,10 +95,6 @@ class Pool:
         else:
             connection.close()
 
-    def drop(self, connection: Connection) -> None:
-        """Close a connection in the middle of a reply."""
-        connection.close()
-
     def connected(self, connection: Connection) -> None:
         """A connection is ready; those opened ahead become idle."""
         if connection in self._opening:
@@ -102,8 +108,8 @@ class Pool:
             self._report.connect_errors += 1
         if connection in self._idle:
             self._idle.remove(connection)
-            if connection.used and monotonic_ns() - connection.idle_since_ns < _AT_ONCE_NS:
-                self.closed_by_server()
+            if not self._closed_after_reply(connection):
+                self._closed_idle += 1
         if connection in self._opening:
             self._opening.discard(connection)
             self._notify()
@@ -114,10 +120,23 @@ class Pool:
             connection.close()
         self._idle.clear()
         self._opening.clear()
+        if self._closed_idle:
+            self._report.notes.append(
+                f"{self._closed_idle} idle connections were closed by {self._place.at}; new ones took their place"
+            )
+            self._closed_idle = 0
+
+    async def _found(self, loop: asyncio.AbstractEventLoop) -> list[tuple[Any, ...]]:
+        """Family and target of every address of the place. Raises OSError for a name that nobody knows."""
+        path = self._place.address.socket_path
+        if path is not None:
+            return [(socket.AF_UNIX, path)]
+        found = await loop.getaddrinfo(*self._place.dialled, type=socket.SOCK_STREAM)
+        return [(family, target) for family, _, _, _, target in found]
 
     def _open(self) -> Connection:
         if not self._addresses:
-            raise self._unknown or OSError(0, f"the name {self._place.host} has no address")
+            raise self._unknown or OSError(0, f"the name {self._place.dialled[0]} has no address")
         self._report.connections_opened += 1
         return Connection(self._poller, self._addresses[0], self._place, self._stamps, self._owner)
 

@@ -35,7 +35,9 @@ class ServedClient:
     about 128,000 reads or 32 MiB of them.
     """
 
-    def __init__(self, state: TrialState, endpoint: Endpoint, places: list[Place], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, state: TrialState, endpoint: Endpoint, places: list[Place], loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._state = state
         self._offer = state.offer
         self._now_ns = state.now_ns
@@ -152,10 +154,11 @@ class ServedClient:
     def _encoded(self, request: int) -> tuple[bytes, bool]:
         asked = self._state.schedule.request(request)
         wire = self._dialect.encode(asked, self._endpoint.model)
-        head = self._heads.get(wire.path)
+        place = self.pool.place(request)
+        head = self._heads.get((place, wire.path))
         if head is None:
             headers = {**wire.headers, **{name.lower(): value for name, value in self._endpoint.headers.items()}}
-            head = self._heads[wire.path] = self._place.head(wire.method, wire.path, headers)
+            head = self._heads[place, wire.path] = place.head(wire.method, wire.path, headers)
         return b"%b%d\r\n\r\n%b" % (head, len(wire.body), wire.body), asked.stream
 
     def _dispatch(self) -> None:
@@ -180,10 +183,11 @@ class ServedClient:
                 hand_over(due.row.user, functools.partial(self._send_handed_over, exchange))
         self._alarm.set(offer.next_due_ns)
         self._end_if_over()
+            exchange.trace.backend = self.pool.backend(due.row.request)
 
     def _send(self, exchange: Exchange, *, fresh: bool = False) -> None:
         try:
-            connection = self.pool.take(fresh=fresh)
+            connection = self.pool.take(exchange.due.row.request, fresh=fresh)
         except OSError as error:
             exchange.trace.done_ns = self._now_ns()
             self._ended(exchange, Cut(Status.CONNECTION_ERROR, f"no connection can be opened: {error.strerror}"))

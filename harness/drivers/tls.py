@@ -49,12 +49,3 @@ class TlsStream:
     def received(self, data: bytes) -> None:
         """Encrypted bytes that came in during the handshake."""
         self._incoming.write(data)
-
-
-def sentence(error: ssl.SSLError, host: str) -> str:
-    """A TLS failure for the user."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"the certificate of {host} cannot be trusted: {error.verify_message}; name your CA file in SSL_CERT_FILE"
-        )
-    return f"no TLS connection to {host}: {error.reason or error}"

@@ -1,0 +1,66 @@
+"""The connections to all servers of an endpoint: request i goes to server i modulo their number, whoever sends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from harness.drivers.base import DriveReport
+from harness.drivers.connection import Connection, Owner
+from harness.drivers.place import Place
+from harness.drivers.poller import Poller
+from harness.drivers.pool import Pool
+from harness.timeline import StampClock
+
+
+class Pools:
+    """A pool for each place; see `Pool` for what its methods do. A connection knows its place."""
+
+    def __init__(
+        self, poller: Poller, places: Sequence[Place], stamps: StampClock, owner: Owner, report: DriveReport
+    ) -> None:
+        self._places = tuple(places)
+        self._pools = [Pool(poller, place, stamps, owner, report) for place in places]
+        self._pool_of = dict(zip(self._places, self._pools, strict=True))
+
+    async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Open `count` connections, as many to each place."""
+        each = -(-count // len(self._pools))
+        await asyncio.gather(*(pool.warm(each, loop) for pool in self._pools))
+
+    def place(self, request: int) -> Place:
+        """Where a request goes."""
+        return self._places[request % len(self._places)]
+
+    def backend(self, request: int) -> str | None:
+        """The URL to which a request goes; None where there is but one."""
+        return self.place(request).address.url if len(self._places) > 1 else None
+
+    def take(self, request: int, *, fresh: bool = False) -> Connection:
+        """A connection for a request."""
+        return self._pools[request % len(self._pools)].take(fresh=fresh)
+
+    def give_back(self, connection: Connection, *, reusable: bool) -> None:
+        """A connection has done its work."""
+        self._pool_of[connection.place].give_back(connection, reusable=reusable)
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection in the middle of a reply."""
+        connection.close()
+
+    def stale(self, connection: Connection) -> None:
+        """A connection that was used again turned out to be closed."""
+        self._pool_of[connection.place].stale(connection)
+
+    def connected(self, connection: Connection) -> None:
+        """A connection is ready."""
+        self._pool_of[connection.place].connected(connection)
+
+    def lost(self, connection: Connection, reason: str) -> None:
+        """A connection is gone."""
+        self._pool_of[connection.place].lost(connection, reason)
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        for pool in self._pools:
+            pool.close()
