@@ -27,7 +27,7 @@ class HubSelector(selectors.BaseSelector):
     def __init__(self) -> None:
         self._native: selectors.BaseSelector = get_original("selectors", "DefaultSelector")()
         self._hub = gevent.get_hub()
-        self._watcher = self._hub.loop.io(self._native.fileno(), 1)  # type: ignore[attr-defined]
+        self._watcher = self._hub.loop.io(self._native.fileno(), 1)
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         """As the system's."""
@@ -82,7 +82,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 def give_back_epoll() -> None:
     """gevent takes the system's poller out of `select`; the client's own poller never blocks for long and needs it."""
     if not hasattr(select, "epoll") and (epoll := _original_epoll()) is not None:
-        select.epoll = epoll
+        setattr(select, "epoll", epoll)  # noqa: B010  (to the type checker it is there)
 
 
 def _original_epoll() -> Any:
@@ -105,8 +105,12 @@ async def off_the_loop(work: Callable[[], _Result]) -> _Result:
         except BaseException as error:
             errors.append(error)  # gevent would print it
 
+    def tell() -> None:
+        if not done.done():
+            done.set_result(None)
+
     def ended(_: Any) -> None:
-        loop.call_soon_threadsafe(lambda: done.done() or done.set_result(None))
+        loop.call_soon_threadsafe(tell)
 
     gevent.get_hub().threadpool.spawn(attempt).rawlink(ended)
     await done

@@ -1,4 +1,4 @@
-"""Who takes part in a distributed trial, and how far each worker is: the master's book-keeping, without any messages."""
+"""Who takes part in a distributed trial, and how far each worker is: the master's books, without any messages."""
 
 from __future__ import annotations
 

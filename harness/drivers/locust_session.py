@@ -10,6 +10,7 @@ from typing import Any
 import gevent
 from locust import runners
 from locust.env import Environment
+from locust.exception import RPCError
 from locust.rpc.protocol import Message
 from locust.stats import stats_history
 
@@ -17,9 +18,6 @@ from harness.drivers.locust_users import Seats, user_class
 from harness.errors import TrialFailed
 
 PAGE_HOST = "127.0.0.1"
-CONNECT_RETRIES = 12  # of five seconds each
-SPAWN_RATE = 100.0  # above it Locust warns
-QUIT_S = 0.5
 Heard = Callable[[str, Any], None]
 
 
@@ -31,8 +29,7 @@ class LocustSession:
 
     def __init__(self, seats: Seats, host: str) -> None:
         self.environment = Environment(user_classes=[user_class(seats)], host=host)
-        self._page: str | None = None
-        self._greenlets: list[gevent.Greenlet] = []
+        self._greenlets: list[Any] = []
 
     @property
     def runner(self) -> Any:
@@ -69,7 +66,7 @@ class LocustSession:
         runners.CONNECT_RETRY_COUNT = max(1, round(patience_s / runners.CONNECT_TIMEOUT))
         try:
             self.environment.create_worker_runner(host, port)
-        except (ConnectionError, OSError, runners.RPCError) as error:
+        except (ConnectionError, OSError, RPCError) as error:
             raise TrialFailed(
                 f"no master answers at {host}:{port}; start `harness run SCENARIO --driver locust --expect-workers N` "
                 "there, and let --master-bind-host and --master-bind-port name an address that is reached from here"
@@ -82,16 +79,16 @@ class LocustSession:
             port = probe.getsockname()[1]
         page = self.environment.create_web_ui(PAGE_HOST, port)
         self._greenlets.append(gevent.spawn(stats_history, self.runner))
-        self._page = f"http://{PAGE_HOST}:{page.port}"
-        return self._page
+        return f"http://{PAGE_HOST}:{page.port}"
 
     def start(self, users: int) -> None:
         """Spawn the users; returns at once or, as a master, when they have been spawned."""
-        self.runner.start(users, min(float(max(users, 1)), SPAWN_RATE))
+        self.runner.start(users, float(max(users, 1)))
 
     def on_stop(self, stopped: Callable[[], None]) -> None:
         """Call when someone stops the test on the page, or Locust itself does."""
-        self.environment.events.test_stopping.add_listener(lambda environment, **_: stopped())
+        events: Any = self.environment.events
+        events.test_stopping.add_listener(lambda environment, **_: stopped())
 
     def send(self, kind: str, data: dict[str, Any] | None = None, worker: str | None = None) -> None:
         """Send a message of ours to the master, or as a master to one worker or to all."""
@@ -111,10 +108,11 @@ class LocustSession:
             greenlet.kill(block=False)
         if self.runner is not None:
             self.runner.quit()
-        if self.environment.web_ui is not None:
-            self.environment.web_ui.stop()
+        page: Any = self.environment.web_ui
+        if page is not None:
+            page.stop()
 
 
 def quieten() -> None:
-    """Locust tells its log what it does; only what is wrong belongs into ours."""
-    logging.getLogger("locust").setLevel(logging.WARNING)
+    """Locust tells its log what it does; only what is wrong belongs into ours (it warns of spawning users at once)."""
+    logging.getLogger("locust").setLevel(logging.ERROR)

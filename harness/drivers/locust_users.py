@@ -63,7 +63,7 @@ class Seats:
 def user_class(seats: Seats) -> type[User]:
     """The class of Locust's users for a trial."""
 
-    class PlannedUser(User):  # type: ignore[misc]
+    class PlannedUser(User):
         """Sends what the plan gives it, one request after the other; think times are the plan's."""
 
         wait_time = constant(0)
@@ -76,7 +76,7 @@ def user_class(seats: Seats) -> type[User]:
             """Make room."""
             seats.leave(self.number)
 
-        @task  # type: ignore[untyped-decorator]
+        @task
         def send_when_due(self) -> None:
             """Wait until the next own request falls due, and send it."""
             self.inbox.get()()
