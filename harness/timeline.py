@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,14 @@ from harness.workload import Row
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
-_KIND, _TOKENS = attrgetter("kind"), attrgetter("tokens")
+_TOKENS = attrgetter("tokens")
 _STAMP_BYTES = 48  # struct scm_timestamping: three of struct timespec, the first by software
 _OFFSETS = 4096
 _UNUSABLE_NS = 1 << 61  # an arrival in the far future
 _STEP_NS = 5_000  # two clocks read one after the other differ by less, unless something came between
 _SECONDS_NANOSECONDS = struct.Struct("qq").unpack_from
 
+T = TypeVar("T")
 Int64 = NDArray[np.int64]
 NowNs = Callable[[], int]
 
@@ -222,7 +224,7 @@ def build_record(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop, *, chun
         backend=trace.backend,
     )
     if len(trace.arrivals):
-        record.clock = Clock.LOOP if min(trace.lags) < 0 else Clock.KERNEL
+        record.clock = Clock.LOOP if np.min(trace.lags) < 0 else Clock.KERNEL
     _add_pieces(record, outcome, trace, t0_ns, keep_chunks=chunks)
     if text:
         record.text = "".join([chunk.text for chunk in Pieces.of(outcome.chunks).chunks if chunk.kind in TOKEN_BEARING])
@@ -232,15 +234,13 @@ def build_record(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop, *, chun
 def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, keep_chunks: bool) -> None:
     """Token times, token counts and chunk lists of a record."""
     pieces = Pieces.of(outcome.chunks)
-    all_kinds = list(map(_KIND, pieces.chunks))
-    bearing = [at for at, kind in enumerate(all_kinds) if kind in TOKEN_BEARING]
-    chunks = list(map(pieces.chunks.__getitem__, bearing))
-    usage = _add_extras(record, pieces.chunks) if len(bearing) < len(pieces) else None
+    bearing = bearing_tokens(pieces.kinds)
+    chunks, kinds = _picked(pieces.chunks, bearing), _picked(pieces.kinds, bearing)
+    usage = _add_extras(record, pieces.chunks) if len(chunks) < len(pieces) else None
     tokens = list(map(_TOKENS, chunks))
     _count_tokens(record, usage, tokens, streamed=outcome.streamed)
-    if not bearing or not outcome.streamed:
+    if not chunks or not outcome.streamed:
         return
-    kinds = list(map(all_kinds.__getitem__, bearing))
     all_reads = np.array(pieces.reads)
     reads = all_reads[bearing]
     times_ns = (np.asarray(trace.arrivals, dtype=np.int64)[reads] - t0_ns).tolist()
@@ -257,6 +257,20 @@ def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, k
         if record.clock == Clock.KERNEL:
             record.chunk_lag_ns = np.asarray(trace.lags)[reads].tolist()
         record.chunk_merged = merged(all_reads, reads)
+
+
+def bearing_tokens(kinds: list[ChunkKind]) -> slice | list[int]:
+    """Which pieces bear tokens: nearly always one run of one kind, which is found without looking at each."""
+    if ChunkKind.CONTENT in kinds:
+        first, count = kinds.index(ChunkKind.CONTENT), kinds.count(ChunkKind.CONTENT)
+        others = kinds[:first] + kinds[first + count :]
+        if TOKEN_BEARING.isdisjoint(others):  # then all between them are CONTENT
+            return slice(first, first + count)
+    return [at for at, kind in enumerate(kinds) if kind in TOKEN_BEARING]
+
+
+def _picked(values: list[T], places: slice | list[int]) -> list[T]:
+    return values[places] if isinstance(places, slice) else list(map(values.__getitem__, places))
 
 
 def merged(all_reads: Int64, reads: Int64) -> list[bool]:
@@ -304,6 +318,6 @@ def _since(t0_ns: int, at_ns: int | None) -> int | None:
     return None if at_ns is None else at_ns - t0_ns
 
 
-def not_sent(row: Row, phase: str, due_ns: int, loop: Loop) -> Record:
+def not_sent(row: Row, phase: str, due_ns: int, loop: Loop, why: str | None = None) -> Record:
     """The record of a planned request that was never sent; due_ns is an offset from T0."""
-    return build_record(Trace(row, due_ns, phase), Outcome(Status.NOT_SENT), 0, loop, chunks=False, text=False)
+    return build_record(Trace(row, due_ns, phase), Outcome(Status.NOT_SENT, why), 0, loop, chunks=False, text=False)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple, Protocol, overload
 
-from engines.base import Chunk, Request
+from engines.base import Chunk, ChunkKind, Request
+
+_KIND = attrgetter("kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +43,17 @@ class ReadChunk(NamedTuple):
 
 
 class Pieces(Sequence[ReadChunk]):
-    """The pieces of a reply in order, as two columns that run in parallel: a million tokens need no million pairs."""
+    """The pieces of a reply in order, as columns that run in parallel: a million tokens need no million pairs.
 
-    __slots__ = ("chunks", "reads")
+    reads, chunks: as in ReadChunk.   kinds: of the chunks.
+    """
 
-    def __init__(self, reads: list[int], chunks: list[Chunk]) -> None:
+    __slots__ = ("chunks", "kinds", "reads")
+
+    def __init__(self, reads: Sequence[int], chunks: list[Chunk], kinds: list[ChunkKind] | None = None) -> None:
         self.reads = reads
         self.chunks = chunks
+        self.kinds = list(map(_KIND, chunks)) if kinds is None else kinds
 
     @classmethod
     def of(cls, pieces: Iterable[ReadChunk]) -> Pieces:
@@ -70,7 +77,7 @@ class Pieces(Sequence[ReadChunk]):
 
     def __getitem__(self, index: int | slice) -> ReadChunk | Pieces:
         if isinstance(index, slice):
-            return Pieces(self.reads[index], self.chunks[index])
+            return Pieces(self.reads[index], self.chunks[index], self.kinds[index])
         return ReadChunk(self.reads[index], self.chunks[index])
 
 

@@ -88,6 +88,7 @@ class EventScan:
         self._templates_left = _TEMPLATES
         self._runs_left = _RUNS
         self._chunks: list[Chunk] = []
+        self._kinds: list[ChunkKind] = []
         self._ends: list[int] = []
 
     def pieces(self) -> Pieces:
@@ -105,8 +106,9 @@ class EventScan:
             at = following
         if not self._chunks:
             return Pieces([], [])
-        reads = np.searchsorted(self._read_ends, self._ends, "left")
-        return Pieces(np.minimum(reads, len(self._read_ends) - 1).tolist(), self._chunks)
+        read_ends = np.array(self._read_ends)
+        reads = read_ends.searchsorted(np.array(self._ends), "left").clip(max=len(read_ends) - 1)
+        return Pieces(reads.tolist(), self._chunks, self._kinds)
 
     def _run(self, template: _Template, at: int) -> int:
         """Take the events from `at` up to the last with the template's tail; where it stopped."""
@@ -123,6 +125,7 @@ class EventScan:
         if not all(chunks):
             return self._run_with_others(template, texts, ends)
         self._chunks += chunks  # type: ignore[arg-type]
+        self._kinds += [template.kind] * len(chunks)
         self._ends += [end - self._after_end for end in ends] if self._after_end else ends
         return ends[-1]
 
@@ -144,8 +147,7 @@ class EventScan:
         for text, end in zip(texts, ends, strict=True):
             chunk = get(text) or add(template.kind, text)
             if chunk is not None:
-                self._chunks.append(chunk)
-                self._ends.append(end - self._after_end)
+                self._add([chunk], end - self._after_end)
                 continue
             start = end - around - len(text)
             if end == ends[-1] and b"\n" in text:
@@ -182,8 +184,7 @@ class EventScan:
         for event in splitter.finish():
             rest = self._parse(event)
             if not any(chunk.kind is ChunkKind.ERROR for chunk in rest):  # half an event says only that it was cut
-                self._chunks += rest
-                self._ends += [len(self._body) + 1] * len(rest)  # known to be all when the last read came, if empty
+                self._add(rest, len(self._body) + 1)  # known to be all when the last read came, if empty
 
     def _take(self, event: bytes, end: int) -> None:
         """Add the chunks of one event."""
@@ -192,7 +193,12 @@ class EventScan:
         if chunks is None:
             chunks = self._parse(event)
             self._learn(event, chunks)
+        self._add(chunks, end)
+
+    def _add(self, chunks: Sequence[Chunk], end: int) -> None:
+        """Add chunks that were complete at one place in the body."""
         self._chunks += chunks
+        self._kinds += [chunk.kind for chunk in chunks]
         self._ends += [end] * len(chunks)
 
     def _fitting(self, template: _Template, event: bytes) -> list[Chunk] | None:

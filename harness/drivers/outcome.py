@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 from engines.base import TOKEN_BEARING, ChunkKind
 from engines.dialects.base import Dialect, Pieces, ReadChunk
@@ -13,7 +12,6 @@ from harness.records import Status
 from harness.timeline import Outcome
 
 _ERROR = ChunkKind.ERROR
-_KIND = attrgetter("kind")
 _BUSY = (429, 503)
 
 
@@ -35,8 +33,7 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
     kind = response.headers.get("content-type", "")
     streamed = streams and not ("json" in kind and "event-stream" not in kind and "ndjson" not in kind)
     chunks = dialect.decode(response) if reply.headers_read is not None else Pieces([], [])
-    kinds = list(map(_KIND, chunks.chunks))
-    said = chunks.chunks[kinds.index(_ERROR)].text if _ERROR in kinds else None
+    said = chunks.chunks[chunks.kinds.index(_ERROR)].text if _ERROR in chunks.kinds else None
     if cut is not None and cut.status is not Status.CONNECTION_ERROR:
         return Outcome(cut.status, cut.reason, status, chunks, streamed)
     if reply.failure is not None:
