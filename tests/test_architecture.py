@@ -16,14 +16,14 @@ ROWS: dict[int, str] = {
     10: "cli console listing report",
     8: "run results",
     7: "trial supervisor gate",
-    6: "analysis validity columns latencies rates machine facts series",
+    6: "analysis validity client_signals columns latencies rates machine facts series",
     5: "store streams stats metrics progress exclusive reference",
     4: "drivers telemetry provenance",
-    3: "timeline gpus virtual_time known_process",
+    3: "timeline gpus virtual_time pressure known_process",
     2: "matrix estimate templates workload traffic repeats timing",
     1: "scenario engine_section traffic_section scenario_source scenario_problems yaml_nodes strict_model loads "
     "load_parts lengths quantities limits sentences arrivals rate_shapes prompts prefixes traces seeding records",
-    0: "errors known_server __init__",
+    0: "errors reasons thresholds known_server __init__",
 }
 ROW_OF = {module: row for row, modules in ROWS.items() for module in modules.split()}
 HEAVY = {"pandas", "matplotlib", "torch", "locust", "scipy", "pyarrow", "xllamacpp", "numpy", "gguf", "vllm"}

@@ -20,6 +20,7 @@ class DriveSettings:
     drain_ns: after `Control.stop()`, how long the requests in flight may still take; None: until their own time-outs.
     warm_connections: connections opened before the clock starts; None: as many as the plan needs, at most 64 in open
     loops, because servers with a thread per connection give idle connections their threads.
+    canary_port: where the canary's server listens on this machine; None: there is none.
     """
 
     timeout_ns: int
@@ -27,6 +28,7 @@ class DriveSettings:
     keep_text: bool = False
     drain_ns: int | None = None
     warm_connections: int | None = None
+    canary_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,13 @@ class DriveReport:
     t0_ns: the trial's T0 on the monotonic clock.   planned: rows of the plan, None when it has no end.
     send_lag: sent minus due over all requests sent.   heartbeat: lateness of a 10 ms tick.
     cpu_share: CPU seconds of this process per second of the trial.   chunk_lag: how long arrivals waited to be read.
+    cpu_peak_share: the same of the loop's thread in the worst whole second.
     merged_read_share: part of the token-bearing chunks that shared a read with others.
+    equal_gap_share: part of the gaps between chunks that are the same in three replies or more.
+    canary: recorded arrival minus the moment of sending that the event itself holds; see `drivers.canary`.
+    connections_opened: before T0 and after; connections_in_window: after T0.
+    throttled_periods, throttled_ms, steal_share: what the machine withheld from T0 to the end (see `pressure`).
+    open_files_share, ports_share: the most of the limit that was in use at any second.
     clock: "kernel" when the kernel stamped the arrivals of every request that got an answer, else "loop".
     """
 
@@ -107,4 +115,17 @@ class DriveReport:
     chunk_lag_p99_ms: float | None = None
     connections_opened: int = 0
     connect_errors: int = 0
+    connections_in_window: int | None = None
+    cpu_peak_share: float | None = None
+    equal_gap_share: float | None = None
+    canary_events: int = 0
+    canary_p50_ms: float | None = None
+    canary_p95_ms: float | None = None
+    canary_p99_ms: float | None = None
+    canary_max_ms: float | None = None
+    throttled_periods: int | None = None
+    throttled_ms: float | None = None
+    steal_share: float | None = None
+    open_files_share: float | None = None
+    ports_share: float | None = None
     notes: list[str] = field(default_factory=list)

@@ -6,16 +6,23 @@ import gc
 import os
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 
+from harness import pressure
 from harness.drivers.base import DriveReport
 from harness.records import Clock, Record
 from harness.timeline import NS_PER_MS, NS_PER_S
 
 _KEPT = 1_000_000
+_SECOND_NS = NS_PER_S
+_GAPS_OF_A_REPLY = 10
+_REPLIES = 1_000
+_SAME_IN = 3
 
 
 class Thinned:
@@ -38,29 +45,100 @@ class Thinned:
             self._values = self._values[::2]
             self._stride *= 2
 
-    def percentile_ms(self, share: float) -> float | None:
-        """A percentile of numbers in ns, in ms; None when there are none."""
-        return float(np.percentile(self._values, share)) / NS_PER_MS if len(self._values) else None
+    def percentile_ms(self, share: float, least: int | None = None) -> float | None:
+        """A percentile of numbers in ns, in ms; None when there are none. Those below `least` are left out."""
+        values = np.frombuffer(self._values, dtype=np.int64)
+        if least is not None:
+            values = values[values >= least]
+        return float(np.percentile(values, share)) / NS_PER_MS if len(values) else None
+
+
+class EqualGaps:
+    """How many gaps between chunks are the same to the nanosecond in several replies: a clock too coarse shows so.
+
+    The first gaps of a thousand replies spread evenly over the trial are compared, because among millions equal ones
+    are chance.
+    """
+
+    def __init__(self) -> None:
+        self._gaps: list[list[int]] = []
+        self._stride = 1
+        self._seen = 0
+
+    def add(self, chunk_ns: Sequence[int]) -> None:
+        """Look at a reply."""
+        self._seen += 1
+        if self._seen % self._stride:
+            return
+        first = chunk_ns[: _GAPS_OF_A_REPLY + 1]
+        self._gaps.append([gap for a, b in pairwise(first) if (gap := b - a) > 0])
+        if len(self._gaps) >= 2 * _REPLIES:
+            self._gaps = self._gaps[1::2]
+            self._stride *= 2
+
+    def share(self) -> float | None:
+        """The share of equal ones; None if there are too few to tell."""
+        total = sum(map(len, self._gaps))
+        if total < _GAPS_OF_A_REPLY or len(self._gaps) < 2 * _SAME_IN:
+            return None
+        replies = Counter(gap for gaps in self._gaps for gap in set(gaps))
+        return sum(replies[gap] >= _SAME_IN for gaps in self._gaps for gap in gaps) / total
+
+
+class Seconds:
+    """What is read once a second: processor time of the loop's thread, open files, ports. Peaks only."""
+
+    def __init__(self) -> None:
+        self._ceilings = pressure.read_ceilings()
+        self._wall_ns = time.monotonic_ns()
+        self._cpu_ns = time.thread_time_ns()
+        self.cpu_peak: float | None = None
+        self.files_peak: float | None = None
+        self.ports_peak: float | None = None
+
+    def look(self, now_ns: int) -> None:
+        """Read, if a second is over."""
+        wall_ns = now_ns - self._wall_ns
+        if wall_ns < _SECOND_NS:
+            return
+        cpu_ns = time.thread_time_ns()
+        self.cpu_peak = max((cpu_ns - self._cpu_ns) / wall_ns, self.cpu_peak or 0.0)
+        self._wall_ns, self._cpu_ns = now_ns, cpu_ns
+        if self._ceilings.files:
+            self.files_peak = max(pressure.open_files() / self._ceilings.files, self.files_peak or 0.0)
+        sockets = pressure.read_tcp_sockets()
+        if self._ceilings.ports and sockets is not None:
+            self.ports_peak = max(sockets / self._ceilings.ports, self.ports_peak or 0.0)
 
 
 class Vitals:
-    """Collects what a DriveReport says."""
+    """Collects what a DriveReport says. `begin` is called when the first request is about to be sent."""
 
     def __init__(self) -> None:
         self._send_lags = Thinned()
         self._chunk_lags = Thinned()
         self._late_ticks = Thinned()
+        self._equal_gaps = EqualGaps()
         self._worst_send_lag_ns: int | None = None
         self._pieces = 0
         self._merged = 0
         self._loop_stamped = 0
         self._kernel_stamped = 0
+        self._opened_before: int | None = None
+        self.begin(None)
+
+    def begin(self, report: DriveReport | None) -> None:
+        """Count time, processor time and what the machine withholds from now on."""
         self._began_ns = time.monotonic_ns()
         self._began_cpu_s = _cpu_s()
+        self._pressure = pressure.read_pressure()
+        self._seconds = Seconds()
+        self._opened_before = None if report is None else report.connections_opened
 
     def tick(self, late_ns: int) -> None:
         """The heartbeat came so late."""
         self._late_ticks.extend((late_ns,))
+        self._seconds.look(time.monotonic_ns())
 
     def add(self, record: Record) -> None:
         """Take what a record tells of the client."""
@@ -71,6 +149,8 @@ class Vitals:
         if record.clock is not None:
             self._loop_stamped += record.clock == Clock.LOOP
             self._kernel_stamped += record.clock == Clock.KERNEL
+        if record.chunk_ns:
+            self._equal_gaps.add(record.chunk_ns)
         if record.chunk_lag_ns:
             self._chunk_lags.extend(record.chunk_lag_ns)
         if record.chunk_merged:
@@ -87,13 +167,25 @@ class Vitals:
             report.send_lag_max_ms = self._worst_send_lag_ns / NS_PER_MS
         report.heartbeat_p99_ms = self._late_ticks.percentile_ms(99)
         report.cpu_share = (_cpu_s() - self._began_cpu_s) / (wall_ns / NS_PER_S) if wall_ns else None
+        report.cpu_peak_share = self._seconds.cpu_peak
         report.merged_read_share = self._merged / self._pieces if self._pieces else None
-        report.chunk_lag_p99_ms = self._chunk_lags.percentile_ms(99)
+        report.chunk_lag_p99_ms = self._chunk_lags.percentile_ms(99, least=0)
+        report.equal_gap_share = self._equal_gaps.share()
+        self._fill_machine(report)
         if self._kernel_stamped and self._loop_stamped:
             report.notes.append(
                 f"{self._loop_stamped} of {self._loop_stamped + self._kernel_stamped} replies hold reads "
                 "that the kernel's stamp could not be used for; their arrivals are those of the event loop"
             )
+
+    def _fill_machine(self, report: DriveReport) -> None:
+        withheld = pressure.read_pressure().since(self._pressure)
+        report.throttled_periods = withheld.throttled_periods
+        report.throttled_ms = None if withheld.throttled_ns is None else withheld.throttled_ns / NS_PER_MS
+        report.steal_share = withheld.steal_share
+        report.open_files_share, report.ports_share = self._seconds.files_peak, self._seconds.ports_peak
+        if self._opened_before is not None:
+            report.connections_in_window = report.connections_opened - self._opened_before
 
 
 def _cpu_s() -> float:

@@ -1,0 +1,152 @@
+"""What a machine does to a process beside giving it time: throttling, steal, and how near its limits are.
+
+Everything is read from /proc and the control groups; where they are missing (macOS, Windows) the readings are None.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+CGROUPS = Path("/sys/fs/cgroup")
+PROC = Path("/proc")
+_STEAL_FIELD = 7
+_TIME_FIELDS = 8  # what follows (guest time) is contained in the first
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """Counters since boot. throttled_ns of all processors together; steal and total in ticks of all processors."""
+
+    throttled_periods: int | None
+    throttled_ns: int | None
+    steal_ticks: int | None
+    total_ticks: int | None
+
+    def since(self, before: Pressure) -> Pressure:
+        """What was added."""
+        return Pressure(
+            _minus(self.throttled_periods, before.throttled_periods),
+            _minus(self.throttled_ns, before.throttled_ns),
+            _minus(self.steal_ticks, before.steal_ticks),
+            _minus(self.total_ticks, before.total_ticks),
+        )
+
+    @property
+    def steal_share(self) -> float | None:
+        """Steal as a share of all time; None where it is not known."""
+        return self.steal_ticks / self.total_ticks if self.steal_ticks is not None and self.total_ticks else None
+
+
+def read_pressure(proc: Path = PROC, cgroups: Path = CGROUPS) -> Pressure:
+    """The counters of this process's control groups and of the machine."""
+    throttled = throttled_of([found for file in _stat_files(proc, cgroups) if (found := _text(file))])
+    stat = _text(proc / "stat")
+    steal, total = (None, None) if stat is None else steal_of(stat)
+    return Pressure(*throttled, steal, total)
+
+
+def throttled_of(cpu_stats: list[str]) -> tuple[int | None, int | None]:
+    """(periods, nanoseconds) throttled, from `cpu.stat` of a group and those above it, version 1 or 2."""
+    periods, waited_ns = 0, 0
+    known = False
+    for text in cpu_stats:
+        values = dict(line.split(None, 1) for line in text.splitlines() if " " in line)
+        if "nr_throttled" not in values:
+            continue  # a group without a quota
+        known = True
+        periods += int(values["nr_throttled"])
+        waited_ns += int(values.get("throttled_time", 0)) or 1000 * int(values.get("throttled_usec", 0))
+    return (periods, waited_ns) if known else (None, None)
+
+
+def steal_of(stat: str) -> tuple[int | None, int | None]:
+    """(steal, all) ticks of all processors together, from /proc/stat."""
+    first = stat.partition("\n")[0].split()
+    if not first or first[0] != "cpu" or len(first) <= _TIME_FIELDS:
+        return None, None
+    times = [int(value) for value in first[1 : _TIME_FIELDS + 1]]
+    return times[_STEAL_FIELD], sum(times)
+
+
+def groups_of(cgroup: str) -> tuple[str | None, str | None]:
+    """(version 2, version 1) paths of the group that limits a process's processors, from /proc/<pid>/cgroup."""
+    unified = limited = None
+    for line in cgroup.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            unified = path
+        elif "cpu" in controllers.split(","):
+            limited = path
+    return unified, limited
+
+
+def _stat_files(proc: Path, cgroups: Path) -> Iterator[Path]:
+    """`cpu.stat` of this process's group and all above it."""
+    unified, limited = groups_of(_text(proc / "self" / "cgroup") or "")
+    roots = [(cgroups, unified), (cgroups / "cpu", limited), (cgroups / "cpu,cpuacct", limited)]
+    for root, path in roots:
+        if path is None or not root.is_dir():
+            continue
+        own = PurePosixPath(path.lstrip("/"))
+        yield from (root / group / "cpu.stat" for group in (own, *own.parents) if ".." not in group.parts)
+        if root != cgroups:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """How many files this process may open, and how many ports there are for its connections; None: not known."""
+
+    files: int | None
+    ports: int | None
+
+
+def read_ceilings(proc: Path = PROC) -> Ceilings:
+    """The limits of this process and this machine."""
+    low_high = (_text(proc / "sys/net/ipv4/ip_local_port_range") or "").split()
+    ports = int(low_high[1]) - int(low_high[0]) + 1 if len(low_high) == 2 else None
+    try:
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except ImportError:
+        return Ceilings(None, ports)
+    return Ceilings(None if soft == resource.RLIM_INFINITY else soft, ports)
+
+
+def open_files() -> int:
+    """About how many files this process has open: the lowest free descriptor, which costs two system calls."""
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    return lowest
+
+
+def tcp_sockets(sockstat: str) -> int | None:
+    """Sockets that hold a port, those that wait for late packets included, from /proc/net/sockstat."""
+    for line in sockstat.splitlines():
+        name, _, rest = line.partition(":")
+        if name == "TCP":
+            words = rest.split()
+            counts = dict(zip(words[::2], words[1::2], strict=False))
+            return int(counts.get("inuse", 0)) + int(counts.get("tw", 0))
+    return None
+
+
+def read_tcp_sockets(proc: Path = PROC) -> int | None:
+    """TCP sockets of this network namespace."""
+    text = _text(proc / "net" / "sockstat")
+    return None if text is None else tcp_sockets(text)
+
+
+def _minus(after: int | None, before: int | None) -> int | None:
+    return None if after is None or before is None else after - before
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except OSError:
+        return None

@@ -1,0 +1,120 @@
+"""From where on a reading makes a trial doubtful, and from where on it spoils it: the one table of them.
+
+`python -m harness.thresholds` writes it into docs/method.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.reasons import Level
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Readings above `warn` are doubtful, above `invalid` they spoil the trial (infinite: never alone).
+
+    subject: what is read.   unit: "ms", "share" or "count".   condition: what else must be so, for the reader.
+    """
+
+    subject: str
+    unit: str
+    warn: float
+    invalid: float = math.inf
+    condition: str = ""
+
+    def level(self, value: float) -> Level:
+        """The level of a reading; NaN is unknown and no reason against it."""
+        return Level.INVALID if value > self.invalid else Level.WARN if value > self.warn else Level.VALID
+
+
+_BOTH = "both of these together; judged at p99 from 368 requests on, else at p95"
+_BY_LOOP = "invalid only where arrivals were stamped by the loop and not by the kernel"
+_MACHINE = "of the machine: what it did to the client shows in the readings above"
+
+LAG_MS = Threshold("send lag (sent minus due)", "ms", 1.0, 5.0, _BOTH)
+LAG_SHARE_OF_TTFT_P50 = Threshold("send lag as a share of the median TTFT", "share", 0.01, 0.02, _BOTH)
+LATE_SHARE_OF_TAIL = Threshold(
+    "requests sent later than 5 ms and a tenth of the p99 of TTFT, as a share of the tail beyond that quantile",
+    "share", 0.0, 0.5, "invalid from two requests on",
+)  # fmt: skip
+LATE_SHARE_OF_TTFT_P99 = 0.10
+MOVED_SHARE = Threshold(
+    "requests of 10 s of the plan that were sent in a later 10 s", "share", 0.01, 0.05,
+    "two requests or more, later than 5 ms and than 2 % of the median TTFT",
+)  # fmt: skip
+HEARTBEAT_P99_MS = Threshold("lateness of the client's 10 ms tick, p99", "ms", 5.0, 20.0, _BY_LOOP)
+CHUNK_LAG_P99_MS = Threshold(
+    "from a packet's arrival to its being read, p99", "ms", 5.0, condition="the kernel's stamps are not late by it"
+)
+CANARY_MS = Threshold(
+    "canary: recorded arrival minus the moment of sending in the event itself", "ms", 1.0, 5.0,
+    "invalid only above 2 % of the median TTFT, too; judged at p99 from 368 events on, else at p95",
+)  # fmt: skip
+CANARY_P50_SHARE_OF_ICL_P50 = Threshold(
+    "canary's median as a share of the median gap between chunks", "share", 0.1, 0.1, "above 1 ms only"
+)
+CLIENT_CPU = Threshold(
+    "processor time of the client's loop, the worst whole second of a worker", "share", 0.70, 0.85,
+    "invalid only where the loop stamped the arrivals and its tick was late by more than 5 ms",
+)  # fmt: skip
+MERGED_READS = Threshold("chunks that came in a read with others", "share", 0.20)
+EQUAL_GAPS = Threshold("gaps between chunks that are the same to the nanosecond in three replies", "share", 0.20)
+THROTTLED = Threshold("periods in which the processor quota was used up (cgroup)", "count", 0, condition=_MACHINE)
+STEAL = Threshold("processor time taken by the hypervisor", "share", 0.01, condition=_MACHINE)
+OPEN_FILES = Threshold("open files, as a share of the limit", "share", 0.8)
+PORTS = Threshold("TCP sockets, as a share of the ephemeral ports", "share", 0.8)
+WAITED_FOR_CONNECTION = Threshold(
+    "requests that waited for a new connection longer than 1 ms", "share", 0.01, condition="the wait is in the lag"
+)
+CONNECT_ERRORS = Threshold("connections that could not be opened", "count", 0)
+EXHAUSTED = Threshold("requests for which this machine had no port or no open file left", "count", 0, 0)
+ROWS_MISSING = Threshold("planned requests without exactly one record, or never sent", "count", 0, 0)
+ERRORS = Threshold("measured requests that failed", "share", 0.001, 0.01, "a limit on `error_rate` judges instead")
+NOTHING_SUCCEEDED = Threshold("every measured request failed", "count", 0, 0, "whatever limit there is")
+TOKEN_DISAGREEMENT = Threshold("tokens counted by chunk against the engine's total, median", "share", 0.01, 0.05)
+CUT_SHORT = Threshold("replies that ended by `length` below the tokens asked for", "count", 0)
+CALIBRATED_TTFT_P99_MS = Threshold(
+    "calibration: error of the first token's arrival, p99", "ms", 2.0, condition="beyond it a load is not trusted here"
+)
+CALIBRATED_ITL_P99_MS = Threshold("calibration: error of the time between two tokens, p99", "ms", 0.5)
+CALIBRATED_LAG_P99_MS = Threshold("calibration: send lag, p99", "ms", 1.0)
+DRIFT = Threshold("drift of the end-to-end time over the window", "share", 0.02, condition="p < 0.01")
+
+TABLE = (
+    LAG_MS, LAG_SHARE_OF_TTFT_P50, LATE_SHARE_OF_TAIL, MOVED_SHARE, HEARTBEAT_P99_MS, CHUNK_LAG_P99_MS, CANARY_MS,
+    CANARY_P50_SHARE_OF_ICL_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, STEAL, OPEN_FILES, PORTS,
+    WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, ROWS_MISSING, ERRORS, NOTHING_SUCCEEDED, TOKEN_DISAGREEMENT,
+    CUT_SHORT, DRIFT, CALIBRATED_TTFT_P99_MS, CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS,
+)  # fmt: skip
+BEGIN, END = "<!-- thresholds: begin -->", "<!-- thresholds: end -->"
+
+
+def as_markdown() -> str:
+    """The table for docs/method.md, between its marks."""
+    lines = ["| reading | warn above | invalid above | condition |", "|---|--:|--:|---|"]
+    for one in TABLE:
+        warn = _bound(one.warn, one.unit) if one.warn < one.invalid else "—"
+        invalid = "never alone" if math.isinf(one.invalid) else _bound(one.invalid, one.unit)
+        lines.append(f"| {one.subject} | {warn} | {invalid} | {one.condition} |")
+    return "\n".join([BEGIN, *lines, END])
+
+
+def _bound(value: float, unit: str) -> str:
+    return f"{value * 100:g} %" if unit == "share" else f"{value:g} ms" if unit == "ms" else f"{value:g}"
+
+
+def inserted(page: str) -> str:
+    """A page with the table as it is now between its marks. Raises ValueError if it has no marks."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page has no {BEGIN} ... {END}")
+    return before + as_markdown() + after
+
+
+if __name__ == "__main__":
+    PAGE = Path(__file__).resolve().parent.parent / "docs" / "method.md"
+    PAGE.write_text(inserted(PAGE.read_text()))
