@@ -29,6 +29,7 @@ import engines
 from engines.base import Endpoint, Engine, EngineError, EngineInfo, InProcessEngine, ModelReference, ServedEngine
 from engines.models.source import resolve
 from engines.models.tokenizer import Tokenizer, tokenizer
+from harness.drivers import canary
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveSettings
 from harness.errors import HarnessError
@@ -81,12 +82,13 @@ class CellSpec:
 async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, orders: Orders) -> None:
     """Run the trials of one cell. Raises EngineError if the engine cannot be had."""
     async with started_engine(cell, scenario, emit) as engine:
-        for index, folder in spec.trials:
-            orders.driving = True
-            usable = await run_trial(cell, index, Path(folder), engine, emit, orders.control)
-            orders.driving = False
-            if not usable or orders.stopping:
-                return  # the parent starts a fresh child for what is left
+        with canary.sender(isinstance(engine, ServedEngine)) as sender:
+            for index, folder in spec.trials:
+                orders.driving = True
+                usable = await run_trial(cell, index, Path(folder), engine, emit, orders.control, sender)
+                orders.driving = False
+                if not usable or orders.stopping:
+                    return  # the parent starts a fresh child for what is left
 
 
 @contextlib.asynccontextmanager
@@ -189,7 +191,9 @@ def target_of(engine: Engine) -> InProcessEngine | Endpoint:
     return engine.endpoint() if isinstance(engine, ServedEngine) else engine  # type: ignore[return-value]
 
 
-async def run_trial(cell: Cell, index: int, folder: Path, engine: Engine, emit: Emit, control: Control) -> bool:
+async def run_trial(
+    cell: Cell, index: int, folder: Path, engine: Engine, emit: Emit, control: Control, sender: canary.Sender
+) -> bool:
     """Drive one load, its records streaming to `folder`; whether the engine can take another."""
     plan = cell.trials[index]
     schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=tokenizer_of(cell.spec.model))
@@ -205,7 +209,9 @@ async def run_trial(cell: Cell, index: int, folder: Path, engine: Engine, emit: 
             background(watch_engine(engine, control)) as watch,
             background(report_progress(progress, index, emit)),
         ):
-            report = await drive(schedule, target_of(engine), settings_of(plan), keep, control)
+            settings = replace(settings_of(plan), canary_port=sender.port)
+            report = await drive(schedule, target_of(engine), settings, keep, control)
+            report.notes += [sender.missing] if sender.missing else []
             died = watch.result() if watch.done() else None
     reason = died or progress.silence()
     status = "failed" if reason else "interrupted" if report.interrupted else "complete"

@@ -11,6 +11,7 @@ import socket
 import sys
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from time import monotonic_ns
 
 import numpy as np
@@ -29,16 +30,27 @@ _ANCILLARY_BYTES = 64
 _LONGEST_EVENT = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Where the canary's events come from; None: nowhere, and why not (None, too, where none is wanted)."""
+
+    port: int | None = None
+    missing: str | None = None
+
+
 @contextlib.contextmanager
-def canary_server() -> Iterator[tuple[int | None, str | None]]:
-    """The process that sends the canary's events: (its port, None), or (None, why there is none)."""
+def sender(wanted: bool) -> Iterator[Sender]:
+    """The process that sends the canary's events, as long as the block lasts, if it can be started."""
     with contextlib.ExitStack() as stack:
+        if not wanted:
+            yield Sender()
+            return
         try:
             server = stack.enter_context(KnownServer())
         except (OSError, TrialFailed) as error:
-            yield None, f"no canary: {error}"
+            yield Sender(None, f"no canary: {error}")
             return
-        yield server.port, None
+        yield Sender(server.port)
 
 
 class Canary:
