@@ -90,13 +90,22 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What was said in an earlier turn of a conversation: the user's prompt, and the reply that really came."""
+
+    prompt: str
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What to generate.
 
     prompt: text, or token ids.   max_tokens: the most tokens to generate.
     exact: generate exactly that many (do not stop at the end-of-sequence token), where the engine can.
     sampling: temperature, top_p, top_k, seed, stop, under these names; absent keys are the engine's defaults.
-    stream: ask for the reply piece by piece.
+    stream: ask for the reply piece by piece.   history: the earlier turns of the conversation, oldest first.
+    priority: sooner or later than other requests, as the engine reads it; None: it is not told.
     """
 
     prompt: str | tuple[int, ...]
@@ -104,6 +113,22 @@ class Request:
     exact: bool = False
     sampling: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = True
+    history: tuple[Turn, ...] = ()
+    priority: int | None = None
+
+    @property
+    def transcript(self) -> str | tuple[int, ...]:
+        """The prompt with the conversation before it, for engines that take one text: each reply right behind its
+        prompt, as the engine generated it, so that a prefix cache knows it again, and an empty line before the next
+        prompt. Without a history the prompt itself.
+
+        Raises ValueError where text would have to be joined to token ids.
+        """
+        if not self.history:
+            return self.prompt
+        if not isinstance(self.prompt, str):
+            raise ValueError("a conversation cannot go on with token ids: write its prompts as text")
+        return "".join([f"{turn.prompt}{turn.reply}\n\n" for turn in self.history]) + self.prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +194,9 @@ class Endpoint:
     dialect: str
     model: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    others: Sequence[str] = ()
+    tls: Mapping[str, str] = field(default_factory=dict)
+    proxy: str | None = None
 
 
 class Engine(Protocol):
@@ -194,9 +222,6 @@ class Engine(Protocol):
 
     async def stop(self) -> None:
         """Release all memory and end every process that start() made. Idempotent; also called after a failed start."""
-    others: Sequence[str] = ()
-    tls: Mapping[str, str] = field(default_factory=dict)
-    proxy: str | None = None
         ...
 
 
@@ -244,6 +269,7 @@ __all__ = [
     "Request",
     "ServedEngine",
     "StartFailed",
+    "Turn",
     "Usage",
     "collect",
 ]

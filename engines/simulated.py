@@ -255,10 +255,11 @@ class SimulatedEngine:
 
 
 def prompt_tokens(request: Request) -> int:
-    """Tokens of a prompt: the ids, or one for every four characters begun."""
-    if isinstance(request.prompt, tuple):
-        return len(request.prompt)
-    return -(-len(request.prompt) // CHARACTERS_PER_TOKEN)
+    """Tokens of a prompt with its conversation: the ids, or one for every four characters begun."""
+    prompt = request.transcript
+    if isinstance(prompt, tuple):
+        return len(prompt)
+    return -(-len(prompt) // CHARACTERS_PER_TOKEN)
 
 
 def _wake(reached: asyncio.Future[None]) -> None:

@@ -12,7 +12,7 @@ from itertools import accumulate
 from statistics import NormalDist
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.quantities import DURATION_PATTERN, PositiveSeconds, Seconds
 from harness.strict_model import AlsoAccepts, Integer, Number, StrictModel
@@ -248,6 +248,15 @@ Length = Annotated[
     BeforeValidator(_length_from_number),
     AlsoAccepts({"type": "integer", "minimum": 1}),
 ]
+
+
+def _no_exact(length: Any) -> Any:
+    if "exact" in length.model_fields_set:
+        raise ValueError("`exact` is about output tokens; leave it out")
+    return length
+
+
+Turns = Annotated[Length, AfterValidator(_no_exact)]
 ThinkTime = Annotated[
     Annotated[FixedTime | ExponentialTime | LognormalTime, Field(discriminator="dist")],
     BeforeValidator(_time_from_text),

@@ -29,9 +29,10 @@ from harness.load_parts import (
     cv_problems,
 )
 from harness.quantities import PositiveSeconds, Seconds
+from harness.session_load import Sessions
 from harness.strict_model import NOT_BUILT, Number, StrictModel
 
-LOADS_NOT_BUILT = ("sessions", "saturate")
+LOADS_NOT_BUILT = ("saturate",)
 LIST_VALUED = ("rate", "users", "burst_rate", "cv")
 """Keys of a load that may hold a list; each value is a trial of its own."""
 
@@ -314,7 +315,7 @@ def _built_kind(value: Any) -> Any:
     return value
 
 
-Load = SingleUser | Sustained | Burst | Mixed | Steps | Trace
+Load = SingleUser | Sustained | Burst | Mixed | Steps | Trace | Sessions
 LoadItem = Annotated[Annotated[Load, Field(discriminator="kind")], BeforeValidator(_built_kind)]
 
 __all__ = [
@@ -326,6 +327,7 @@ __all__ = [
     "LoadItem",
     "Mixed",
     "Ramp",
+    "Sessions",
     "SingleUser",
     "Slo",
     "Spike",

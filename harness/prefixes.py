@@ -19,7 +19,7 @@ class PrefixedPrompts:
     def __init__(self, words: WordPrompts, seed: int, *, share: float, tokens: int, groups: int) -> None:
         self.source = words.source
         self.fingerprint = digest(f"prefix 1 {words.fingerprint} {seed} {share!r} {tokens} {groups}".encode())
-        self._words = words
+        self.words = words
         self._share, self._tokens, self._groups = share, tokens, groups
         self._salt = int(generator(seed, 3).integers(2**63))
         self._openings: dict[int, tuple[str, int]] = {}
@@ -35,12 +35,12 @@ class PrefixedPrompts:
         """The prompt of request `index`, `tokens` tokens long; raises ValueError as `WordPrompts.prompt`."""
         group, shared = self.group(index), min(self._tokens, tokens - LEAST_OWN_TOKENS)
         if group is None or shared < 1:
-            return self._words.prompt(index, tokens)
-        return self._words.continued(self._opening(group, shared), index, tokens)
+            return self.words.prompt(index, tokens)
+        return self.words.continued(self._opening(group, shared), index, tokens)
 
     def _opening(self, group: int, tokens: int) -> tuple[str, int]:
         if tokens < self._tokens:
-            return self._words.opening(group, tokens)
+            return self.words.opening(group, tokens)
         if group not in self._openings:
-            self._openings[group] = self._words.opening(group, tokens)
+            self._openings[group] = self.words.opening(group, tokens)
         return self._openings[group]

@@ -227,6 +227,11 @@ class FilePrompts:
     def __len__(self) -> int:
         return len(self._prompts)
 
+    @property
+    def all_text(self) -> bool:
+        """Whether no prompt is given as token ids."""
+        return all(isinstance(prompt, str) for prompt in self._prompts)
+
     def prompt(self, index: int, tokens: int) -> str | tuple[int, ...]:
         """The prompt of line `index`; `tokens` is not used, the file decides."""
         return self._prompts[index % len(self._prompts)]

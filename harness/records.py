@@ -29,10 +29,13 @@ class Phase(StrEnum):
 
 
 class Loop(StrEnum):
-    """Open: sent when the plan says. Closed: sent when the user's previous request has ended."""
+    """Open: sent when the plan says. Closed: sent when the user's previous request has ended. Partly open, of a whole
+    trial: conversations begin when the plan says (open rows), their later turns follow the replies (closed rows).
+    """
 
     OPEN = "open"
     CLOSED = "closed"
+    PARTLY_OPEN = "partly_open"
 
 
 class Status(StrEnum):

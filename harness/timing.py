@@ -30,7 +30,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Everything of a schedule but what is asked; the fields are those of `harness.workload.Schedule`."""
+    """When the chains of a schedule begin (`harness.chains`); the fields are those of `harness.workload.Schedule`.
+
+    count: of the rows, None without end; in partly open loops, of the conversations.
+    """
 
     loop: Loop
     count: int | None
@@ -62,7 +65,8 @@ def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
     phases[due_ns < start_ns] = _WARMUP
     if window.end_ns is not None:
         phases[due_ns >= window.end_ns] = _COOLDOWN
-    return Timing(Loop.OPEN, len(due_ns), 0, window, duration_ns is not None, due_ns=due_ns, phases=phases)
+    loop = Loop.PARTLY_OPEN if load.kind == "sessions" else Loop.OPEN
+    return Timing(loop, len(due_ns), 0, window, duration_ns is not None, due_ns=due_ns, phases=phases)
 
 
 def trace_timing(warmup_s: float, due_ns: Int64) -> Timing:
@@ -101,7 +105,8 @@ def _measured(load: Any, seed: int, start_ns: int, end_ns: int | None) -> Int64:
 
 def _base(load: Any, seed: int, start_ns: int, end_ns: int | None) -> Int64:
     shape, random, process = _shape(load), generator(seed, _GAPS), Process(load.arrivals)
-    limits: Any = {"start_ns": start_ns, "end_ns": end_ns, "count": load.requests}
+    count = load.sessions if load.kind == "sessions" else load.requests
+    limits: Any = {"start_ns": start_ns, "end_ns": end_ns, "count": count}
     if shape is not None:
         return arrivals.changing(shape, process, random, cv=_cv(load), anchor_ns=start_ns, **limits)
     if process is Process.CONSTANT:

@@ -18,6 +18,8 @@ from harness.traces import Trace
 _ROWS_AT_ONCE = 4096
 _BLOCKS_KEPT = 64
 _CLASSES, _PROMPT_TOKENS, _OUTPUT_TOKENS, _THINK = 10, 11, 12, 13
+_TURN_THINK, _CANCELLED, _CANCEL_AFTER = 17, 18, 19
+NEVER = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Stream:
 
     weight: its share among the classes, in any unit.   prompt_tokens, output_tokens: distributions of lengths.
     exact: output lengths are asked for exactly.   repeat: share of its requests that repeat an earlier one.
+    later_prompts: of the later turns of conversations; None: the same as of the first.
+    cancel: the `share` that the client gives up and `after` how long; None: none.   priority: sent along; None: not.
     """
 
     name: str
@@ -37,12 +41,17 @@ class Stream:
     stream: bool = True
     exact: bool = False
     repeat: float = 0.0
+    later_prompts: Prompts | None = None
+    cancel: Any = None
+    priority: int | None = None
 
 
 class Asked(NamedTuple):
     """One row: index of its stream, lengths in tokens (prompt 0: not known), think time before it in ns.
 
     origin: the row whose prompt and lengths it has: its own, or that of the earlier row it repeats.
+    turn_think_ns: think time where the row goes on with a conversation.   cancel_ns: given up so long after it was
+    sent; NEVER: not.
     """
 
     stream: int
@@ -50,16 +59,22 @@ class Asked(NamedTuple):
     output_tokens: int
     think_ns: int
     origin: int
+    turn_think_ns: int
+    cancel_ns: int
 
 
 class Columns(NamedTuple):
-    """The same for many rows; think_ns is None where nobody thinks, origin where nothing is repeated."""
+    """The same for many rows; think times are None where nobody thinks, origin where nothing is repeated, cancel_ns
+    where nothing is given up.
+    """
 
     stream: NDArray[np.int16]
     prompt_tokens: NDArray[np.int32]
     output_tokens: NDArray[np.int32]
     think_ns: NDArray[np.int64] | None
     origin: NDArray[np.int64] | None
+    turn_think_ns: NDArray[np.int64] | None
+    cancel_ns: NDArray[np.int64] | None
 
 
 class Traffic:
@@ -70,19 +85,29 @@ class Traffic:
     """
 
     def __init__(
-        self, streams: tuple[Stream, ...], seed: int, think_time: Any = None, trace: Trace | None = None
+        self,
+        streams: tuple[Stream, ...],
+        seed: int,
+        think_time: Any = None,
+        trace: Trace | None = None,
+        turn_think_time: Any = None,
     ) -> None:
-        """trace: gives the lengths of its rows instead of the streams' distributions."""
+        """trace: gives the lengths of its rows instead of the streams' distributions.
+
+        turn_think_time: between the turns of a conversation; None: as otherwise.
+        """
         self.streams = streams
         self._trace = trace
         self._seed = seed
         self._think_time = think_time
+        self._turn_think_time = turn_think_time
         weights = np.array([stream.weight for stream in streams], dtype=np.float64)
         self._shares = weights / weights.sum()
         self._hand = 1 if len(streams) == 1 else 10 * math.ceil(1 / self._shares.min() - 1e-9)
         self._block = self._hand * max(1, _ROWS_AT_ONCE // self._hand)
         shares = [stream.repeat for stream in streams]
         self._repeats = Repeats(shares, seed, self._block, self._deal) if any(shares) else None
+        self.cancels = any(stream.cancel is not None for stream in streams)
         self._whole: Columns | None = None
         self._blocks: dict[int, Columns] = {}
 
@@ -92,7 +117,7 @@ class Traffic:
             return self
         parts = [self._draw(block) for block in range(-(-count // self._block))] or [self._draw(0)]
         columns = zip(*parts, strict=True)
-        whole = Traffic(self.streams, self._seed, self._think_time, self._trace)
+        whole = Traffic(self.streams, self._seed, self._think_time, self._trace, self._turn_think_time)
         joined = Columns(*(None if c[0] is None else np.concatenate(c)[:count] for c in columns))  # type: ignore[arg-type]
         if (origin := joined.origin) is not None:
             prompt_tokens, output_tokens = joined.prompt_tokens[origin], joined.output_tokens[origin]
@@ -104,10 +129,13 @@ class Traffic:
         """Row i."""
         columns, at = (self._whole, i) if self._whole is not None else (self._cached(i // self._block), i % self._block)
         stream, think_ns = int(columns.stream[at]), 0 if columns.think_ns is None else int(columns.think_ns[at])
+        turn_think_ns = think_ns if columns.turn_think_ns is None else int(columns.turn_think_ns[at])
+        cancel_ns = NEVER if columns.cancel_ns is None else int(columns.cancel_ns[at])
         origin = i if columns.origin is None else int(columns.origin[at])
         if origin != i and self._whole is None:
             columns, at = self._cached(origin // self._block), origin % self._block
-        return Asked(stream, int(columns.prompt_tokens[at]), int(columns.output_tokens[at]), think_ns, origin)
+        prompt_tokens, output_tokens = int(columns.prompt_tokens[at]), int(columns.output_tokens[at])
+        return Asked(stream, prompt_tokens, output_tokens, think_ns, origin, turn_think_ns, cancel_ns)
 
     def columns(self) -> Columns:
         """All rows that are computed, or the first block of a plan without end."""
@@ -116,24 +144,31 @@ class Traffic:
     def description(self) -> dict[str, Any]:
         """What the rows beyond the columns and the texts depend on; JSON-able, for the plan's hash."""
         traced = {} if self._trace is None else {"trace": self._trace.fingerprint}
-        return traced | {
-            "seed": self._seed,
-            "think_time": _plain(self._think_time),
-            "streams": [
-                {
-                    "name": stream.name,
-                    "weight": stream.weight,
-                    "prompt_tokens": _plain(stream.prompt_tokens),
-                    "output_tokens": _plain(stream.output_tokens),
-                    "prompts": stream.prompts.fingerprint,
-                    "sampling": dict(stream.sampling),
-                    "stream": stream.stream,
-                    "exact": stream.exact,
-                }
-                | ({"repeat": stream.repeat} if stream.repeat else {})
-                for stream in self.streams
-            ],
-        }
+        turns = {} if self._turn_think_time is None else {"turn_think_time": _plain(self._turn_think_time)}
+        return (
+            traced
+            | turns
+            | {
+                "seed": self._seed,
+                "think_time": _plain(self._think_time),
+                "streams": [
+                    {
+                        "name": stream.name,
+                        "weight": stream.weight,
+                        "prompt_tokens": _plain(stream.prompt_tokens),
+                        "output_tokens": _plain(stream.output_tokens),
+                        "prompts": stream.prompts.fingerprint,
+                        "sampling": dict(stream.sampling),
+                        "stream": stream.stream,
+                        "exact": stream.exact,
+                    }
+                    | ({"repeat": stream.repeat} if stream.repeat else {})
+                    | ({"cancel": _plain(stream.cancel)} if stream.cancel is not None else {})
+                    | ({"priority": stream.priority} if stream.priority is not None else {})
+                    for stream in self.streams
+                ],
+            }
+        )
 
     def _cached(self, block: int) -> Columns:
         if block not in self._blocks:
@@ -151,7 +186,8 @@ class Traffic:
             asked, replied = self._lengths(block, index, stream)
             prompt_tokens[rows], output_tokens[rows] = asked[rows], replied[rows]
         origin = None if self._repeats is None else self._repeats.origins(block)
-        return Columns(of_row, prompt_tokens, output_tokens, self._think(block), origin)
+        times = self._think(block), origin, self._turn_think(block), self._given_up(block, of_row)
+        return Columns(of_row, prompt_tokens, output_tokens, *times)
 
     def _lengths(self, block: int, index: int, stream: Stream) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         if self._trace is not None:
@@ -169,6 +205,25 @@ class Traffic:
         if self._think_time is None or (self._think_time.dist == "fixed" and self._think_time.value_s == 0):
             return None
         return draw_seconds(self._think_time, generator(self._seed, _THINK, block), self._block)
+
+    def _turn_think(self, block: int) -> NDArray[np.int64] | None:
+        if self._turn_think_time is None:
+            return None
+        return draw_seconds(self._turn_think_time, generator(self._seed, _TURN_THINK, block), self._block)
+
+    def _given_up(self, block: int, of_row: NDArray[np.int16]) -> NDArray[np.int64] | None:
+        """After how many nanoseconds each row is given up, NEVER for those that are not."""
+        if not self.cancels:
+            return None
+        found = np.full(self._block, NEVER, dtype=np.int64)
+        chance = generator(self._seed, _CANCELLED, block).random(self._block)
+        for index, stream in enumerate(self.streams):
+            if stream.cancel is not None:
+                after = draw_seconds(
+                    stream.cancel.after, generator(self._seed, _CANCEL_AFTER, index, block), self._block
+                )
+                found = np.where((of_row == index) & (chance < stream.cancel.share), after, found)
+        return found
 
     def _deal(self, block: int) -> NDArray[np.int16]:
         hands = self._block // self._hand

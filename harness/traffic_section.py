@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
-from harness.lengths import FixedLength, Length, Tokens
+from harness.lengths import FixedLength, Length, ThinkTime, Tokens, Turns
 from harness.loads import Slo
-from harness.strict_model import AlsoAccepts, Integer, NotBuilt, Number, StrictModel, listed
+from harness.strict_model import AlsoAccepts, Integer, Number, StrictModel, listed
 
 Share = Annotated[Number, Field(gt=0, le=1)]
 TextOrTexts = Annotated[tuple[str, ...], BeforeValidator(listed), AlsoAccepts({"type": "string"})]
@@ -45,10 +45,26 @@ class Prefix(StrictModel):
     )
 
 
+class Cancel(StrictModel):
+    """Requests that the client gives up, as people do who close the page: the connection is closed, mid-reply.
+
+    They are no errors and have no latency; the tokens that had arrived count. A reply that ends sooner is not given up.
+    """
+
+    share: Share = Field(description="Share of requests that are given up, each chosen by itself.", examples=[0.1])
+    after: ThinkTime = Field(
+        description="How long after it was sent: a time, or a distribution of times.", examples=["2s"]
+    )
+
+
 class Workload(StrictModel):
     """What is asked in each request."""
 
-    at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("prompts", "prompt_tokens"), ("prompts", "prefix"))
+    at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("prompts", "prompt_tokens"),
+        ("prompts", "prefix"),
+        ("turns", "repeat"),
+    )
 
     prompt_tokens: Length = Field(default=FixedLength(value=128), description="Length of the prompt.", examples=[128])
     output_tokens: Length = Field(default=FixedLength(value=128), description="Length of the reply.", examples=[64])
@@ -66,10 +82,21 @@ class Workload(StrictModel):
         description="Share of requests that repeat an earlier one, drawn at random, to the letter, for result caches.",
         examples=[0.3],
     )
-    turns: NotBuilt = Field(default=None, description="Turns of a conversation.")
-    think_time: NotBuilt = Field(default=None, description="Time between turns.")
+    turns: Turns | None = Field(
+        default=None,
+        description="Turns of a conversation: a number, or a distribution as of lengths. Each turn is a request that "
+        "carries the earlier prompts with the replies that really came; `prompt_tokens` is the new prompt alone. For "
+        "`users`, `single_user` and `sessions`.",
+        examples=[3],
+    )
+    think_time: ThinkTime | None = Field(
+        default=None,
+        description="What a user waits between a reply and the next turn: a time, or a distribution of times. Absent: "
+        "the load's.",
+        examples=["5s"],
+    )
     sampling: Sampling = Field(default=Sampling(), description="How tokens are drawn.")
-    cancel: NotBuilt = Field(default=None, description="Share of requests that are given up.")
+    cancel: Cancel | None = Field(default=None, description="Requests that the client gives up.")
     stream: bool = Field(
         default=True,
         strict=True,
@@ -112,7 +139,12 @@ class TrafficClass(StrictModel):
         default=None, description="Keys given here replace the scenario's `workload` for this class."
     )
     slo: Slo | None = Field(default=None, description="Keys given here replace the scenario's `slo` for this class.")
-    priority: NotBuilt = Field(default=None, description="Which class goes first.")
+    priority: Integer | None = Field(
+        default=None,
+        description="Sent along with each request, for servers that take one (`engine: http`): vLLM, started with "
+        "`--scheduling-policy priority`, serves lower numbers first.",
+        examples=[0],
+    )
 
     @field_serializer("workload")
     def _only_given(self, workload: Workload | None) -> dict[str, Any] | None:

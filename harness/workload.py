@@ -11,12 +11,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from engines.base import Request
+from engines.base import Request, Turn
+from harness.chains import Chains, Sessions, Singles, TurnCounts, Users
 from harness.errors import Problem, ScenarioError
 from harness.loads import Load
+from harness.loads import Sessions as Talks
 from harness.loads import Trace as Recorded
 from harness.prefixes import PrefixedPrompts
 from harness.prompts import FilePrompts, Prompts, Tokenizer, WordPrompts
@@ -24,7 +27,7 @@ from harness.records import Loop, Phase
 from harness.scenario import TrafficClass, Workload
 from harness.timing import PHASES, Timing, Window, plan_timing, trace_timing
 from harness.traces import Trace, read_trace
-from harness.traffic import Stream, Traffic
+from harness.traffic import NEVER, Stream, Traffic
 
 GENERATOR_VERSION = 1
 LEAST_SHARE = 1e-4
@@ -32,7 +35,7 @@ LEAST_SHARE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of `of` parts of a plan: rows of an open loop by their number, of a closed one by their user."""
+    """One of `of` parts of a plan: every `of`-th of its chains, that is of its users, conversations or single rows."""
 
     index: int
     of: int
@@ -45,10 +48,12 @@ WHOLE = Shard(0, 1)
 class Row:
     """One planned request.
 
-    phase: None in closed loops where only the due time can tell.   user: closed loops only.
-    after: closed: the same user's previous request, None for a user's first.   think_ns: the wait after `after`.
-    due_ns: offset from T0; closed: 0 for a user's first request, None for the others.
-    prompt_tokens: None for prompts from a file that cannot be counted.   output_tokens: the most, or exactly so many.
+    session, turn: the conversation and the turn in it, from 0; None, 0 outside conversations.   user: closed loops.
+    phase: None where only the due time can tell: in closed loops and for the later turns of conversations.
+    after: the request it waits for, None for those that wait for nobody.   think_ns: the wait after `after`.
+    due_ns: offset from T0, None where it waits; closed: 0 for a user's first request.
+    prompt_tokens: of the new prompt alone; None for prompts from a file that cannot be counted.
+    output_tokens: the most, or exactly so many.   cancel_ns: given up so long after it was sent; None: not.
     """
 
     request: int
@@ -62,69 +67,90 @@ class Row:
     due_ns: int | None
     prompt_tokens: int | None
     output_tokens: int
+    cancel_ns: int | None = None
 
 
 class Schedule:
     """All requests of a trial. Immutable; row(i) and request(i) depend on nothing but the plan and i.
 
-    loop: open or closed.   users: of a closed loop, 0 in an open one.
+    loop: open, closed or partly open.   users: of a closed loop, else 0.
     count: rows in the plan; None: a closed loop whose rows have no end, for its length depends on the replies.
     measured: closed loops limited by requests: how many are measured, after as many in the warm-up as fall due there.
     window: where requests are measured.   continues: load goes on as cooldown until the measured requests have ended.
-    due_ns, phases: of an open loop, one element a row, due times in order; phases index into PHASES.
+    starts: the rows that wait for nobody, rising; all others follow one of them (`follower`).
+    due_ns, phases: of the starts, parallel to them, due times in order, phases index into PHASES; None in closed loops.
+    cancels: some requests are given up by plan.
     plan_hash: SHA-256 of everything that determines the requests and their times.
-    In a closed loop request i belongs to user i % users and follows request i - users.
     """
 
-    def __init__(self, timing: Timing, traffic: Traffic) -> None:
+    def __init__(self, timing: Timing, traffic: Traffic, chains: Chains) -> None:
         self.loop = timing.loop
-        self.count = timing.count
+        self.count = chains.count
         self.users = timing.users
         self.window = timing.window
         self.continues = timing.continues
         self.measured = timing.measured
         self.due_ns = timing.due_ns
         self.phases = timing.phases
-        self._traffic = traffic.materialised(timing.count)
-        self.plan_hash = _plan_hash(timing, self._traffic)
+        self.starts = chains.starts
+        self.cancels = traffic.cancels
+        self._chains = chains
+        self._traffic = traffic.materialised(chains.count)
+        self.plan_hash = _plan_hash(timing, self._traffic, chains)
         whole_plan_measured = timing.loop is Loop.CLOSED and timing.count is not None and timing.window.start_ns == 0
         self._closed_phase = Phase.MEASURE if whole_plan_measured else None
 
     def row(self, i: int) -> Row:
         """What is planned for request i; IndexError outside the plan."""
         self._check(i)
-        asked = self._traffic.asked(i)
-        stream = self._traffic.streams[asked.stream]
-        prompt_tokens = None if asked.prompt_tokens == 0 else asked.prompt_tokens
-        if self.due_ns is not None:
-            due_ns, phase = int(self.due_ns[i]), self._open_phase(i)
-            return Row(i, stream.name, None, 0, None, phase, None, 0, due_ns, prompt_tokens, asked.output_tokens)
-        first = i < self.users
+        asked, place = self._traffic.asked(i), self._chains.place(i)
+        waits = place.after is not None
+        due_ns, phase = (None, self._closed_phase) if waits else self._beginning(place.chain)
         return Row(
             request=i,
-            class_name=stream.name,
-            session=None,
-            turn=0,
-            user=i % self.users,
-            phase=self._closed_phase,
-            after=None if first else i - self.users,
-            think_ns=0 if first else asked.think_ns,
-            due_ns=0 if first else None,
-            prompt_tokens=prompt_tokens,
+            class_name=self._traffic.streams[asked.stream].name,
+            session=place.session,
+            turn=place.turn,
+            user=place.user,
+            phase=phase,
+            after=place.after,
+            think_ns=0 if not waits else asked.turn_think_ns if place.turn else asked.think_ns,
+            due_ns=due_ns,
+            prompt_tokens=None if asked.prompt_tokens == 0 else asked.prompt_tokens,
             output_tokens=asked.output_tokens,
+            cancel_ns=None if asked.cancel_ns == NEVER else asked.cancel_ns,
         )
 
-    def request(self, i: int) -> Request:
-        """What request i asks of the engine; IndexError outside the plan."""
+    def follower(self, i: int) -> int | None:
+        """The request that waits for request i, to fall due when that has ended and the think time is over."""
+        return self._chains.follower(i)
+
+    def is_later_turn(self, i: int) -> bool:
+        """Whether request i goes on with a conversation, so that it cannot be written before the reply it answers."""
+        return self._chains.is_later_turn(i)
+
+    def loop_of(self, row: Row) -> Loop:
+        """Whether this row is sent at a planned time (open) or when another has ended (closed)."""
+        if self.loop is not Loop.PARTLY_OPEN:
+            return self.loop
+        return Loop.OPEN if row.after is None else Loop.CLOSED
+
+    def request(self, i: int, history: tuple[Turn, ...] = ()) -> Request:
+        """What request i asks of the engine, after what was said before; IndexError outside the plan."""
         self._check(i)
         asked = self._traffic.asked(i)
         stream = self._traffic.streams[asked.stream]
+        prompts = stream.prompts
+        if stream.later_prompts is not None and self.is_later_turn(i):
+            prompts = stream.later_prompts
         return Request(
-            prompt=stream.prompts.prompt(asked.origin, asked.prompt_tokens),
+            prompt=prompts.prompt(asked.origin, asked.prompt_tokens),
             max_tokens=asked.output_tokens,
             exact=stream.exact,
             sampling=stream.sampling,
             stream=stream.stream,
+            history=history,
+            priority=stream.priority,
         )
 
     @property
@@ -132,8 +158,11 @@ class Schedule:
         """How prompts got their length, per class: `tokenizer` (exact), `estimated` (4 characters a token), `file`."""
         return {stream.name: stream.prompts.source for stream in self._traffic.streams}
 
-    def _open_phase(self, i: int) -> str | None:
-        return None if self.phases is None else PHASES[self.phases[i]]
+    def _beginning(self, chain: int) -> tuple[int, str | None]:
+        """Due time and phase of a chain's first row."""
+        if self.due_ns is None:
+            return 0, self._closed_phase
+        return int(self.due_ns[chain]), None if self.phases is None else PHASES[self.phases[chain]]
 
     def _check(self, i: int) -> None:
         if i < 0 or (self.count is not None and i >= self.count):
@@ -155,20 +184,47 @@ def build(
     a window limited by duration (None: the load's own).
     Raises ScenarioError where a file of prompts or a trace cannot be used or a class is too rare to be dealt out.
     """
-    parts = [("default", 1.0, workload)]
+    parts: list[tuple[str, float, Workload, int | None]] = [("default", 1.0, workload, None)]
     if load.kind == "mixed" and classes:
         _check_shares(classes)
-        parts = [(name, one.weight, workload.overridden_by(one.workload)) for name, one in classes.items()]
-    words = WordPrompts(seed, tokenizer) if any(asked.prompts is None for _, _, asked in parts) else None
+        parts = [
+            (name, one.weight, workload.overridden_by(one.workload), one.priority) for name, one in classes.items()
+        ]
+    words = WordPrompts(seed, tokenizer) if any(asked.prompts is None for _, _, asked, _ in parts) else None
     streams = tuple(
-        _stream(name, weight, asked, _prompts(asked, words, seed, tokenizer)) for name, weight, asked in parts
+        _stream(name, weight, asked, _prompts(asked, words, seed, tokenizer), priority)
+        for name, weight, asked, priority in parts
     )
     if isinstance(load, Recorded):
         trace = _selected(load, seed)
         streams = tuple(replace(stream, exact=load.exact) for stream in streams)
-        return Schedule(trace_timing(load.warmup_s, trace.due_ns), Traffic(streams, seed, None, trace))
-    traffic = Traffic(streams, seed, getattr(load, "think_time", None))
-    return Schedule(plan_timing(load, seed, timeout_s), traffic)
+        timing = trace_timing(load.warmup_s, trace.due_ns)
+        return Schedule(timing, Traffic(streams, seed, None, trace), Singles(len(trace.due_ns)))
+    timing = plan_timing(load, seed, timeout_s)
+    turns = _turns(load, workload)
+    chains = _chains(timing, None if turns is None else TurnCounts(turns, seed))
+    think_time, turn_think_time = getattr(load, "think_time", None), workload.think_time
+    if isinstance(load, Talks):
+        think_time, turn_think_time = think_time or workload.think_time, None
+    traffic = Traffic(streams, seed, think_time, None, None if turns is None else turn_think_time)
+    return Schedule(timing, traffic, chains)
+
+
+def _turns(load: Load, workload: Workload) -> Any:
+    """How many turns conversations have, as a distribution; None where there are none."""
+    if isinstance(load, Talks):
+        turns = load.turns or workload.turns
+        if turns is None:
+            raise ScenarioError([Problem("`kind: sessions` needs `turns`, such as `turns: 3`", key="load.turns")])
+        return turns
+    return workload.turns if getattr(load, "users", None) is not None else None
+
+
+def _chains(timing: Timing, turns: TurnCounts | None) -> Chains:
+    if timing.loop is Loop.CLOSED:
+        return Users(timing.users, timing.count, turns)
+    assert timing.count is not None
+    return Singles(timing.count) if turns is None else Sessions(timing.count, turns)
 
 
 def _selected(load: Recorded, seed: int) -> Trace:
@@ -200,7 +256,7 @@ def _prompts(workload: Workload, words: WordPrompts | None, seed: int, tokenizer
     return PrefixedPrompts(words, seed, share=prefix.share, tokens=prefix.tokens, groups=prefix.groups)
 
 
-def _stream(name: str, weight: float, workload: Workload, prompts: Prompts) -> Stream:
+def _stream(name: str, weight: float, workload: Workload, prompts: Prompts, priority: int | None) -> Stream:
     return Stream(
         name=name,
         weight=float(weight),
@@ -211,10 +267,13 @@ def _stream(name: str, weight: float, workload: Workload, prompts: Prompts) -> S
         stream=workload.stream,
         exact=workload.output_tokens.exact,
         repeat=workload.repeat or 0.0,
+        later_prompts=prompts.words if isinstance(prompts, PrefixedPrompts) else None,
+        cancel=workload.cancel,
+        priority=priority,
     )
 
 
-def _plan_hash(timing: Timing, traffic: Traffic) -> str:
+def _plan_hash(timing: Timing, traffic: Traffic, chains: Chains) -> str:
     header = {
         "generator": GENERATOR_VERSION,
         "loop": timing.loop,
@@ -225,6 +284,8 @@ def _plan_hash(timing: Timing, traffic: Traffic) -> str:
         "measured": timing.measured,
         "traffic": traffic.description(),
     }
+    if chains.turns is not None:
+        header["turns"] = chains.turns.model_dump(mode="json")
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
     for column in (timing.due_ns, timing.phases, *traffic.columns()):
         if column is not None:

@@ -42,9 +42,25 @@ class Plan:
     prompt: Any = "hello"
     stream: bool = True
     plan_hash: str = ""
+    cancels: bool = False
 
     def __post_init__(self) -> None:
         self.loop = Loop.CLOSED if self.users else Loop.OPEN
+        known = self.users if self.count is None else min(self.users, self.count)
+        self.starts = range(known if self.users else self.count or 0)
+
+    def follower(self, i: int) -> int | None:
+        """The row that waits for row i."""
+        following = i + self.users
+        return None if not self.users or (self.count is not None and following >= self.count) else following
+
+    def is_later_turn(self, i: int) -> bool:
+        """There are no conversations."""
+        return False
+
+    def loop_of(self, row: Row) -> Loop:
+        """That of the plan."""
+        return self.loop
 
     def row(self, i: int) -> Row:
         """The planned row i."""
@@ -56,7 +72,7 @@ class Plan:
         phase = Phase.MEASURE if self.phases is None else PHASES[self.phases[i]]
         return Row(i, "default", None, 0, None, phase, None, 0, int(self.due_ns[i]), 1, 4)
 
-    def request(self, i: int) -> Request:
+    def request(self, i: int, history: Any = ()) -> Request:
         """What row i asks."""
         return Request(self.prompt, 4, stream=self.stream)
 

@@ -2,6 +2,7 @@
 
 Spoken by vLLM, llama.cpp, SGLang, TGI and many others. `exact` is sent as `ignore_eos` and `min_tokens`: vLLM and
 SGLang obey both, llama.cpp the first; a server that refuses unknown keys answers HTTP 400 and needs `exact: false`.
+`priority` is sent as a whole number under that name: vLLM (with `--scheduling-policy priority`) serves lower ones first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _SAMPLING = ("temperature", "top_p", "top_k", "seed", "stop")
 
 
 class OpenAICompletions:
-    """`POST /v1/completions`: the prompt is text or token ids."""
+    """`POST /v1/completions`: the prompt is text or token ids; a conversation is one text (`Request.transcript`)."""
 
     name = "openai-completions"
     path = "/v1/completions"
@@ -29,8 +30,8 @@ class OpenAICompletions:
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """The request for a server that knows the model as `model`."""
-        prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
-        return _encode(self.path, {"prompt": prompt}, request, model)
+        prompt = request.transcript
+        return _encode(self.path, {"prompt": prompt if isinstance(prompt, str) else list(prompt)}, request, model)
 
     def decode(self, response: WireResponse) -> Pieces:
         """Every piece of the reply; an ERROR chunk for what cannot be read."""
@@ -42,7 +43,9 @@ class OpenAICompletions:
 
 
 class OpenAIChat:
-    """`POST /v1/chat/completions`: the prompt is sent as one user message; token ids are refused by the format."""
+    """`POST /v1/chat/completions`: the prompt is sent as one user message, after those of the earlier turns; token ids are
+    refused by the format.
+    """
 
     name = "openai-chat"
     path = "/v1/chat/completions"
@@ -57,7 +60,10 @@ class OpenAIChat:
         """
         if not isinstance(request.prompt, str):
             raise ValueError("openai-chat cannot carry token ids: use text prompts or the dialect openai-completions")
-        messages = [{"role": "user", "content": request.prompt}]
+        messages = []
+        for turn in request.history:
+            messages += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply}]
+        messages.append({"role": "user", "content": request.prompt})
         return _encode(self.path, {"messages": messages}, request, model)
 
     def decode(self, response: WireResponse) -> Pieces:
@@ -79,6 +85,8 @@ def _encode(path: str, body: dict[str, Any], request: Request, model: str | None
     if request.exact:
         body["ignore_eos"] = True
         body["min_tokens"] = request.max_tokens
+    if request.priority is not None:
+        body["priority"] = request.priority
     for key in _SAMPLING:
         if request.sampling.get(key) is not None:
             body[key] = request.sampling[key]

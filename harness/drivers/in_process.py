@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 
 from engines.base import Chunk, ChunkKind, InProcessEngine, Request
 from engines.dialects.base import ReadChunk
+from harness.drivers.conversations import Conversations
+from harness.drivers.giving_up import why_given_up
 from harness.drivers.offer import Due
 from harness.drivers.outcome import stream_verdict
 from harness.drivers.pacing import make_alarm
@@ -32,7 +34,8 @@ class InProcessClient:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._why_cut = "the trial was ended at once"
         self._ending = False
-        self._prepared = Prepared(state.schedule.request, self._offer, _size, limit_bytes=8 << 20)
+        self._conversations = Conversations(state.schedule)
+        self._prepared = Prepared(self._conversations.request, self._offer, _size, limit_bytes=8 << 20)
         self._alarm = make_alarm(loop, None, self._dispatch, state.now_ns)
         self._drain = make_alarm(loop, None, self._drained, state.now_ns)
         self._heartbeat = make_alarm(loop, None, self._tick, state.now_ns)
@@ -84,6 +87,10 @@ class InProcessClient:
             if due_ns is None or due_ns > self._now_ns():
                 break
             due = offer.take()
+            why_not = self._conversations.broken(due.row)
+            if why_not is not None:
+                self._state.give_up(due, why_not)
+                continue
             task = self._loop.create_task(self._one(due, self._prepared.take(due)))
             self._tasks[task] = None
             task.add_done_callback(self._forget)
@@ -104,19 +111,28 @@ class InProcessClient:
         chunks: list[ReadChunk] = []
         cut: tuple[Status, str] | None = None
         deadline_ns = due.due_ns + self._state.settings.timeout_ns
+        give_up_ns = None if due.row.cancel_ns is None else self._now_ns() + due.row.cancel_ns
+        gives_up = give_up_ns is not None and give_up_ns < deadline_ns
+        deadline_ns = min(deadline_ns, deadline_ns if give_up_ns is None else give_up_ns)
         try:
             async with asyncio.timeout_at(deadline_ns / NS_PER_S):
                 await self._read(request, trace, chunks)
         except TimeoutError:
             waited_s = self._state.settings.timeout_ns / NS_PER_S
             cut = Status.TIMEOUT, f"not finished {waited_s:g} s after it was due"
+            if gives_up:
+                cut = Status.CANCELLED, why_given_up(due.row)
         except asyncio.CancelledError:
             cut = Status.UNFINISHED, self._why_cut
         except Exception as error:  # an engine may fail in any way; the request failed, not the trial
             cut = Status.STREAM_ERROR, f"the engine failed: {type(error).__name__}: {error}"[:_SENTENCE]
         trace.done_ns = self._now_ns()
+        outcome = _outcome(chunks, cut, request)
+        next_turn = self._conversations.heard(due.row, outcome)
+        if next_turn is not None:
+            self._prepared.want(next_turn)
         self._offer.ended(due, trace.done_ns)
-        self._state.record(trace, _outcome(chunks, cut, request))
+        self._state.record(trace, outcome)
         self._dispatch()
 
     async def _read(self, request: Request, trace: Trace, chunks: list[ReadChunk]) -> None:

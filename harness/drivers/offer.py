@@ -1,14 +1,16 @@
 """Which request falls due next, and when a trial is over: the plan's side of a driver. Opens and awaits nothing.
 
-Open loop: rows fall due at the plan's times, whatever happens to others. Closed loop: a user's next request falls due
-when the previous one has ended and the think time is over. Load that goes on after the window (cooldown) is offered
-only while a request that counts (warm-up or measured) is still to be sent or in flight.
+A request that waits for nobody falls due at the plan's time, whatever happens to others; one that follows another
+(a user's next, the next turn of a conversation) when that has ended and the think time is over. Load that goes on after
+the window (cooldown) is offered only while a request that counts (warm-up or measured) is still to be sent or in
+flight.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from harness.records import Loop, Phase
@@ -38,21 +40,23 @@ class Offer:
         self._shard = shard
         self._lingers = lingers
         self._t0_ns = 0
-        self._open = schedule.loop is Loop.OPEN
         self._counting_in_flight = 0
         self._counting_pending = 0
         self._closed = False
-        self._next = 0
-        self._end = 0
-        self._must_end = 0
+        self._starts = schedule.starts[shard.index :: shard.of]
+        self._next = self._end = self._must_end = 0  # places among the starts that have a planned due time
         self._measured_left = _part_of(schedule.measured, shard)
         self._waiting: list[tuple[int, int]] = []
-        if self._open:
-            self._plan_open()
+        # Of conversations limited by number every turn is told of, so that it matters which ones have been taken.
+        told = schedule.loop is Loop.PARTLY_OPEN and schedule.window.end_ns is None
+        self._taken = bytearray(schedule.count or 0) if told else None
+        if schedule.due_ns is not None:
+            self._plan_starts()
         else:
-            self._plan_closed()
+            for request in self._starts:
+                self._wait(0, int(request))
 
-    def _plan_open(self) -> None:
+    def _plan_starts(self) -> None:
         schedule = self._schedule
         assert schedule.due_ns is not None
         self._due_ns = schedule.due_ns[self._shard.index :: self._shard.of]
@@ -60,12 +64,6 @@ class Offer:
         if schedule.phases is not None:
             cooldown = (schedule.phases[self._shard.index :: self._shard.of] == _COOLDOWN).nonzero()[0]
             self._must_end = int(cooldown[0]) if len(cooldown) else self._end
-
-    def _plan_closed(self) -> None:
-        users = self._schedule.users
-        first = users if self._schedule.count is None else min(users, self._schedule.count)
-        for user in range(self._shard.index, first, self._shard.of):
-            self._wait(self._schedule.row(user).due_ns or 0, user)
 
     def begin(self, t0_ns: int) -> None:
         """Offset 0 is at this absolute time. To be called once, before the first `take`."""
@@ -77,9 +75,11 @@ class Offer:
         """When the next request falls due; None when none is known."""
         if self._closed:
             return None
-        if self._open:
-            return self._t0_ns + int(self._due_ns[self._next]) if self._next < self._end else None
-        return self._waiting[0][0] if self._waiting else None
+        waiting_ns = self._waiting[0][0] if self._waiting else None
+        if self._next >= self._end:
+            return waiting_ns
+        planned_ns = self._t0_ns + int(self._due_ns[self._next])
+        return planned_ns if waiting_ns is None else min(planned_ns, waiting_ns)
 
     def release(self) -> None:
         """No other shard has anything left that counts."""
@@ -95,64 +95,84 @@ class Offer:
         """Whether nothing that counts is still to be sent or in flight."""
         if self._counting_in_flight:
             return False
-        if self._closed:
-            return True
-        return self._next >= self._must_end if self._open else self._counting_pending == 0
+        return self._closed or (self._next >= self._must_end and self._counting_pending == 0)
 
     def take(self) -> Due:
         """The request that falls due next; IndexError when there is none."""
-        if self._open:
+        if self._next < self._end:
             due_ns = self._t0_ns + int(self._due_ns[self._next])
-            row = self._schedule.row(self._request(self._next))
-            self._next += 1
-        else:
-            due_ns, request = heapq.heappop(self._waiting)
-            row = self._schedule.row(request)
-            self._counting_pending -= self._counts(due_ns)
-        due = Due(row, due_ns, row.phase or self._phase(due_ns))
+            if not self._waiting or due_ns <= self._waiting[0][0]:
+                request = int(self._starts[self._next])
+                self._next += 1
+                return self._taken_now(request, due_ns)
+        due_ns, request = heapq.heappop(self._waiting)
+        self._counting_pending -= self._counts(due_ns)
+        return self._taken_now(request, due_ns)
+
+    def _taken_now(self, request: int, due_ns: int) -> Due:
+        due = self._due(request, due_ns)
         self._counting_in_flight += due.phase != Phase.COOLDOWN
+        if self._taken is not None:
+            self._taken[request] = 1
         return due
 
     def ended(self, due: Due, done_ns: int, *, connection_lost: bool = False) -> None:
-        """A request has ended; in a closed loop its user's next one falls due after the think time.
+        """A request has ended; the one that follows it falls due after the think time.
 
-        A user whose connection failed waits 100 ms at least: a dead server must not be asked a million times a second.
+        After a failed connection that is 100 ms at least: a dead server must not be asked a million times a second.
         """
         self._counting_in_flight -= due.phase != Phase.COOLDOWN
-        if self._open or self._closed:
+        if self._closed:
             return
-        following = due.row.request + self._schedule.users
-        if self._schedule.count is not None and following >= self._schedule.count:
+        following = self._schedule.follower(due.row.request)
+        if following is None:
             return
         think_ns = self._schedule.row(following).think_ns
         self._wait(done_ns + (max(think_ns, AFTER_LOST_CONNECTION_NS) if connection_lost else think_ns), following)
 
     def upcoming(self, limit: int) -> Iterator[int]:
-        """Requests that will probably fall due next, in order, at most `limit`."""
+        """Requests that will probably fall due next and can be written already, in order, at most `limit`."""
         if self._closed:
             return iter(())
-        if self._open:
-            return map(self._request, range(self._next, min(self._next + limit, self._end)))
-        return (request for _, request in self._waiting[:limit])
+        later_turn = self._schedule.is_later_turn
+        waiting = (request for _, request in self._waiting[:limit] if not later_turn(request))
+        planned = (int(self._starts[place]) for place in range(self._next, min(self._next + limit, self._end)))
+        return islice((request for some in (planned, waiting) for request in some), limit)
 
     def follower(self, due: Due) -> int | None:
-        """The request that falls due after this one has ended; None in open loops and after a user's last."""
-        following = due.row.request + self._schedule.users
-        last = self._schedule.count is not None and following >= self._schedule.count
-        return None if self._open or self._closed or last else following
+        """The request that falls due after this one has ended, if it can be written already; else None."""
+        following = None if self._closed else self._schedule.follower(due.row.request)
+        return None if following is None or self._schedule.is_later_turn(following) else following
 
     def close(self) -> Iterator[Due]:
-        """Offer nothing more; gives the rows of an open plan that count and were never sent."""
+        """Offer nothing more; gives the rows that count, had a planned time or waited for one that had, and were never
+        sent. How far users of a closed loop would have come is not planned.
+        """
         self._closed = True
-        if self._open:
-            for place in range(self._next, self._must_end):
-                row = self._schedule.row(self._request(place))
-                due_ns = self._t0_ns + int(self._due_ns[place])
-                yield Due(row, due_ns, row.phase or self._phase(due_ns))
+        for place in range(self._next, self._must_end):
+            yield self._due(int(self._starts[place]), self._t0_ns + int(self._due_ns[place]))
+        if self._taken is None:
+            if self._schedule.loop is Loop.PARTLY_OPEN:
+                yield from (self._due(request, due_ns) for due_ns, request in self._waiting if self._counts(due_ns))
+            return
+        yield from self._later_turns(self._taken)
 
-    def _request(self, place: int) -> int:
-        """The number of the request in the whole plan."""
-        return self._shard.index + place * self._shard.of
+    def _later_turns(self, taken: bytearray) -> Iterator[Due]:
+        """Those never sent. Where nobody can know when one would have been due, the beginning of its conversation is
+        written.
+        """
+        known_ns = {request: due_ns for due_ns, request in self._waiting}
+        for place, start in enumerate(self._starts):
+            start_ns = self._t0_ns + int(self._due_ns[place])
+            turn = self._schedule.follower(int(start))
+            while turn is not None:
+                if not taken[turn]:
+                    yield self._due(turn, known_ns.get(turn, start_ns))
+                turn = self._schedule.follower(turn)
+
+    def _due(self, request: int, due_ns: int) -> Due:
+        row = self._schedule.row(request)
+        return Due(row, due_ns, row.phase or self._phase(due_ns))
 
     def _wait(self, due_ns: int, request: int) -> None:
         if self._measured_left is not None and self._phase(due_ns) == Phase.MEASURE:

@@ -12,7 +12,10 @@ _AHEAD = 256
 
 
 class Prepared(Generic[T]):
-    """Holds what `make` made of the requests that fall due next, at most `limit` and about `limit_bytes` of them."""
+    """Holds what `make` made of the requests that fall due next, at most `limit` and about `limit_bytes` of them.
+
+    The later turns of conversations are made once they are `want`ed: what they say depends on the reply before.
+    """
 
     def __init__(
         self,
@@ -49,6 +52,10 @@ class Prepared(Generic[T]):
         if follower is not None:
             self._wanted[follower] = None
         return made
+
+    def want(self, request: int) -> None:
+        """It can be made from now on, and will be needed."""
+        self._wanted[request] = None
 
     def step(self) -> bool:
         """Make one more; whether there was one to make."""

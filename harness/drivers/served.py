@@ -8,7 +8,11 @@ from collections import deque
 
 from engines.base import Endpoint
 from engines.dialects import get
+from harness.drivers.canary import Canary
 from harness.drivers.connection import Connection, Exchange
+from harness.drivers.conversations import Conversations
+from harness.drivers.giving_up import GivingUp, why_given_up
+from harness.drivers.offer import Due
 from harness.drivers.outcome import Cut, judge
 from harness.drivers.pacing import make_alarm
 from harness.drivers.place import Place, secrets_of
@@ -59,9 +63,15 @@ class ServedClient:
         self.pool = Pools(self._poller, places, self._stamps, self, state.report)
         limit = max(256, state.schedule.users)
         self._prepared = Prepared(self._encoded, self._offer, lambda made: len(made[0]), limit)
+        self._conversations = Conversations(state.schedule)
+        self._replies: dict[int, tuple[Exchange, Cut | None]] = {}  # by conversation: the next turn needs them
+        self._giving_up = GivingUp()
+        self._give_up_alarm = make_alarm(loop, self._poller, self._give_up, state.now_ns)
         self._alarm = make_alarm(loop, self._poller, self._dispatch, state.now_ns)
         self._heartbeat = make_alarm(loop, self._poller, self._tick, state.now_ns)
         self._next_tick_ns = 0
+        port = state.settings.canary_port
+        self._canary = None if port is None else Canary(self._poller, self._stamps, port)
 
     def prepare(self) -> None:
         """Encode the first requests. Raises ValueError for one that the dialect cannot carry."""
@@ -72,6 +82,8 @@ class ServedClient:
         self._next_tick_ns = self._now_ns() + _TICK_NS
         self._heartbeat.set(self._next_tick_ns)
         self._alarm.set(self._offer.next_due_ns)
+        if self._canary is not None:
+            self._canary.start()
         self._poller.wake()
         self._end_if_over()
 
@@ -82,7 +94,11 @@ class ServedClient:
             if exchange.connection is not None:
                 exchange.connection.close()
         self.pool.close()
+        if self._canary is not None:
+            self._canary.close()
+            self._canary.fill(self._state.report)
         self._alarm.close()
+        self._give_up_alarm.close()
         self._heartbeat.close()
         self._poller.close()
         if self._sent_again:
@@ -152,7 +168,7 @@ class ServedClient:
             self._dispatch()
 
     def _encoded(self, request: int) -> tuple[bytes, bool]:
-        asked = self._state.schedule.request(request)
+        asked = self._conversations.request(request)
         wire = self._dialect.encode(asked, self._endpoint.model)
         place = self.pool.place(request)
         head = self._heads.get((place, wire.path))
@@ -173,9 +189,16 @@ class ServedClient:
             if due_ns is None or due_ns > now_ns or now_ns > pause_ns:
                 break
             due = offer.take()
+            if due.row.turn and (why_not := self._why_not(due)) is not None:
+                self._state.give_up(due, why_not)
+                continue
             payload, streams = self._prepared.take(due)
             exchange = Exchange(self._state.trace(due), payload, ResponseReader(), due, streams)
+            exchange.trace.backend = self.pool.backend(due.row.request)
             self._in_flight[due.row.request] = exchange
+            if due.row.cancel_ns is not None:
+                self._giving_up.add(due.row.request, self._now_ns() + due.row.cancel_ns)
+                self._give_up_alarm.set(self._giving_up.next_ns)
             hand_over = self._state.part.hand_over
             if hand_over is None:
                 self._send(exchange)
@@ -183,7 +206,6 @@ class ServedClient:
                 hand_over(due.row.user, functools.partial(self._send_handed_over, exchange))
         self._alarm.set(offer.next_due_ns)
         self._end_if_over()
-            exchange.trace.backend = self.pool.backend(due.row.request)
 
     def _send(self, exchange: Exchange, *, fresh: bool = False) -> None:
         try:
@@ -199,6 +221,30 @@ class ServedClient:
         if exchange.due.row.request in self._in_flight:
             self._send(exchange)
 
+    def _why_not(self, due: Due) -> str | None:
+        """Why a turn of a conversation cannot be sent; the reply before it is read now if it was not yet."""
+        self._read_reply(due.row.session)
+        return self._conversations.broken(due.row)
+
+    def _give_up(self) -> None:
+        """End the requests that the plan gives up now. One that has not left yet is given its time when it has."""
+        now_ns = self._now_ns()
+        given_up = False
+        for request in self._giving_up.take(now_ns):
+            exchange = self._in_flight.get(request)
+            if exchange is None:
+                continue
+            row, sent_ns = exchange.trace.row, exchange.trace.sent_ns
+            at_ns = (now_ns if sent_ns is None else sent_ns) + (row.cancel_ns or 0)
+            if at_ns > now_ns or sent_ns is None:
+                self._giving_up.add(request, max(at_ns, now_ns + NS_PER_MS))
+            else:
+                self._cut(exchange, Cut(Status.CANCELLED, why_given_up(row)))
+                given_up = True
+        self._give_up_alarm.set(self._giving_up.next_ns)
+        if given_up:
+            self._dispatch()
+
     # Ending:
 
     def _ended(self, exchange: Exchange, cut: Cut | None) -> None:
@@ -207,9 +253,13 @@ class ServedClient:
         self._in_flight.pop(due.row.request, None)
         exchange.connection = None
         exchange.payload = b""
-        self._backlog.append((exchange, cut))
-        self._backlog_reads += len(exchange.trace.read_ns)
-        self._backlog_bytes += exchange.reply.size
+        row = exchange.trace.row
+        if row.session is not None and self._conversations.next_turn(row) is not None:
+            self._replies[row.session] = exchange, cut
+        else:
+            self._backlog.append((exchange, cut))
+            self._backlog_reads += len(exchange.trace.read_ns)
+            self._backlog_bytes += exchange.reply.size
         refused = cut is not None and cut.status is Status.CONNECTION_ERROR
         assert exchange.trace.done_ns is not None
         self._offer.ended(due, exchange.trace.done_ns, connection_lost=refused)
@@ -262,13 +312,16 @@ class ServedClient:
         """Do one piece of work that can wait; whether there may be more."""
         if self._followers_due:
             return True
-        if self._ending and not self._backlog:
+        if self._ending and not self._backlog and not self._replies:
             if not self._state.finished.done():
                 self._state.finished.set_result(None)
             return False
         due_ns = self._offer.next_due_ns
         if due_ns is not None and due_ns - self._now_ns() < _QUIET_NS and not self._ending:
             return False
+        if self._replies:
+            self._read_reply(next(iter(self._replies)))
+            return True
         if self._backlog:
             self._decode_one()
             return True
@@ -277,16 +330,28 @@ class ServedClient:
             return True
         return not self._ending and self._prepared.step()
 
+    def _read_reply(self, session: int | None) -> None:
+        """Decode the reply that a conversation goes on from, unless that was done."""
+        ended = None if session is None else self._replies.pop(session, None)
+        if ended is not None:
+            self._decode(*ended)
+
     def _decode_one(self) -> None:
         exchange, cut = self._backlog.popleft()
         self._backlog_reads -= len(exchange.trace.read_ns)
+        self._backlog_bytes -= exchange.reply.size
+        self._decode(exchange, cut)
+
+    def _decode(self, exchange: Exchange, cut: Cut | None) -> None:
         reply = exchange.reply
-        self._backlog_bytes -= reply.size
         reply.release()
         self._stamps.resolve(exchange.trace)
         exchange.trace.headers_read = reply.headers_read
         exchange.trace.first_body_read = reply.first_body_read
         outcome = judge(reply, self._dialect, cut, streams=exchange.streams)
+        next_turn = self._conversations.heard(exchange.trace.row, outcome)
+        if next_turn is not None:
+            self._prepared.want(next_turn)
         self._state.record(exchange.trace, self._without_secrets(outcome))
 
     def _without_secrets(self, outcome: Outcome) -> Outcome:

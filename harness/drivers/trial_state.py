@@ -29,6 +29,12 @@ class TrialState:
     vitals: Vitals = field(default_factory=Vitals)
     _said_counted: bool = False
 
+    def begin(self, t0_ns: int) -> None:
+        """Lay the plan on the clock, and look at the client from now on."""
+        self.report.t0_ns = t0_ns
+        self.offer.begin(t0_ns)
+        self.vitals.begin(self.report)
+
     def record(self, trace: Trace, outcome: Outcome) -> None:
         """Build the record of a request and hand it on."""
         settings = self.settings
@@ -36,7 +42,7 @@ class TrialState:
             trace,
             outcome,
             self.report.t0_ns,
-            self.schedule.loop,
+            self.schedule.loop_of(trace.row),
             chunks=settings.keep_chunks,
             text=settings.keep_text,
         )
@@ -46,7 +52,16 @@ class TrialState:
     def close_offer(self) -> None:
         """Offer nothing more; the rows of an open plan that were never sent get their records."""
         for due in self.offer.close():
-            self._hand_on(not_sent(due.row, due.phase, due.due_ns - self.report.t0_ns, self.schedule.loop))
+            self._not_sent(due, "the trial was stopped before it was sent")
+
+    def give_up(self, due: Due, why: str) -> None:
+        """A turn of a conversation that was broken off is not sent; what follows it falls due in its own time."""
+        self._not_sent(due, why)
+        self.offer.ended(due, due.due_ns)
+
+    def _not_sent(self, due: Due, why: str) -> None:
+        loop = self.schedule.loop_of(due.row)
+        self._hand_on(not_sent(due.row, due.phase, due.due_ns - self.report.t0_ns, loop, why))
 
     def tell_counted(self) -> None:
         """Say once that nothing that counts is left here, where others wait for it."""
