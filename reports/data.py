@@ -54,8 +54,23 @@ class ReportData:
 
     def verdict(self) -> str:
         """The worst validity of the run: "valid", "warn", "invalid", or "" if nothing was judged."""
-        found = {one["verdict"] for one in self.validity}
-        return next((level for level in ("invalid", "warn", "valid") if level in found), "")
+        return _worst(self.validity)
+
+    def verdict_of(self, keys: Sequence[str], repetition: str = POOLED) -> str:
+        """The validity of one row of the results: of the repetitions together the worst, or of one of them."""
+        chosen = [
+            judged
+            for cell, trial in self.trials()
+            if keys_of(cell, trial) == tuple(keys)
+            and repetition in (POOLED, str(cell["repetition"]))
+            and (judged := self.validity_of(cell["id"], trial["id"]))
+        ]
+        return _worst(chosen)
+
+
+def _worst(judged: Sequence[dict[str, Any]]) -> str:
+    found = {one["verdict"] for one in judged}
+    return next((level for level in ("invalid", "warn", "valid") if level in found), "")
 
 
 def keys_of(cell: dict[str, Any], trial: dict[str, Any]) -> tuple[str, ...]:

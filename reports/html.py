@@ -59,6 +59,7 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
                 "anchor": f"trial-{number}",
                 "title": f"{place(keys)}, {keys[-1]}",
                 "facts": _facts(data, shown),
+                "no_result": tables.NO_RESULT if data.verdict_of(keys) == "invalid" else "",
                 "tables": tables.statistics(data, keys),
                 "plots": [Markup(plot.inline()) for plot in drawn],
             }

@@ -76,10 +76,13 @@ def save(data: ReportData, folder: Path) -> list[Path]:
 
 
 def overview(data: ReportData) -> list[Plot]:
-    """The distributions of all trials over each other, where there are several; the first MAX_CURVES only."""
+    """The distributions of all trials over each other, where there are several; the first MAX_CURVES only. Invalid
+    ones are left out: they are no results to compare.
+    """
     shown = [
         (f"{place(keys_of(cell, trial))}, {trial['load']}{repetition(cell, data)}", frame)
         for cell, trial in data.trials()
+        if (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") != "invalid"
         if (frame := data.series.get((cell["id"], trial["id"]), {}).get("distribution")) is not None and len(frame)
     ]
     return [plot for metric in ("ttft_ms", "e2e_ms") for plot in _overlay(metric, shown)] if len(shown) > 1 else []

@@ -12,9 +12,20 @@ _NUMBERS = ("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "wi
 
 
 def as_csv(data: ReportData) -> str:
-    """The tidy summary: one row per metric, statistic, class and repetition; what is unknown is empty."""
-    text: str = data.summary.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    """The tidy summary: one row per metric, statistic, class and repetition; what is unknown is empty.
+
+    validity: of the repetition, or the worst of those pooled. Numbers of invalid trials are only here and in the JSON.
+    """
+    marked = data.summary.assign(validity=_validity_of_rows(data))
+    text: str = marked.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     return text
+
+
+def _validity_of_rows(data: ReportData) -> list[str]:
+    names = [*KEYS, "repetition"]
+    rows = list(data.summary[names].astype(str).itertuples(index=False, name=None))
+    known = {row: data.verdict_of(row[:-1], row[-1]) for row in dict.fromkeys(rows)}
+    return [known[row] for row in rows]
 
 
 def as_json(data: ReportData) -> str:
@@ -47,7 +58,10 @@ def _results(data: ReportData) -> list[dict[str, Any]]:
     for row in data.summary.to_dict("records"):
         names = (*KEYS, "repetition")
         keys = tuple(str(row[name]) for name in names)
-        result = found.setdefault(keys, dict(zip(names, keys, strict=True)) | {"classes": {}})
+        if keys not in found:
+            validity = {"validity": data.verdict_of(keys[:-1], keys[-1]), "classes": {}}
+            found[keys] = dict(zip(names, keys, strict=True)) | validity
+        result = found[keys]
         metrics = result["classes"].setdefault(row["class"], {})
         metrics.setdefault(row["metric"], {})[row["statistic"]] = {name: row[name] for name in _NUMBERS}
     return list(found.values())

@@ -67,6 +67,7 @@ TONES = {
     "skipped": "",
     "pending": "",
 }
+NO_RESULT = "an invalid trial has no result: what was seen, and what to do, stands under Validity"
 _OPTIONAL = ("gpu_memory_peak_bytes", "load_s")
 
 
@@ -96,10 +97,14 @@ def headline(data: ReportData) -> Table:
         if all(trial["status"] in ("pending", "skipped") for _, trial in trials):
             continue
         missing = next((facts for facts in _missing_of(data, trials) if facts), None)
+        verdict = data.verdict_of(keys)
         for name in (ALL, *_classes(rows, keys)):
             label = keys[-1] if name == ALL else f"{keys[-1]}, class {name}"
-            judged = _group_validity(data, trials) if name == ALL else Cell("")
-            values = [_value(rows, (*keys, name), column, missing, notes, name == ALL) for column in columns]
+            judged = Cell(verdict.upper() or UNKNOWN, tone=TONES.get(verdict, "")) if name == ALL else Cell("")
+            if verdict == "invalid":
+                values = [Cell(UNKNOWN, note=_note(notes, NO_RESULT)) for _ in columns]
+            else:
+                values = [_value(rows, (*keys, name), column, missing, notes, name == ALL) for column in columns]
             lines.append((Cell(place(keys)), Cell(label), judged, *values))
     head = ("cell", "load", "validity", *(column.head for column in columns))
     return Table("Results", head, lines, notes, texts=3)
@@ -113,11 +118,11 @@ def _classes(rows: dict[tuple[str, ...], dict[str, Any]], keys: tuple[str, ...])
     return sorted({key[5] for key in rows if key[:5] == keys and key[5] != ALL})
 
 
-def _group_validity(data: ReportData, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Cell:
-    found = [data.validity_of(cell["id"], trial["id"]) for cell, trial in trials]
-    levels = {one["verdict"] for one in found if one}
-    worst = next((level for level in ("invalid", "warn", "valid") if level in levels), "")
-    return Cell(worst.upper() or UNKNOWN, tone=TONES.get(worst, ""))
+def _note(notes: list[str], text: str) -> int:
+    """The number of a footnote, which is added if it is not there yet."""
+    if text not in notes:
+        notes.append(text)
+    return notes.index(text) + 1
 
 
 def _value(
@@ -137,9 +142,7 @@ def _value(
     reason = f"{column.metric}: {missing.get(column.metric, 'no request gave one')}"
     if row is not None:
         reason = f"{column.metric} {column.statistic}: too few requests even for a bound"
-    if reason not in notes:
-        notes.append(reason)
-    return Cell(UNKNOWN, note=notes.index(reason) + 1)
+    return Cell(UNKNOWN, note=_note(notes, reason))
 
 
 def limits(data: ReportData) -> Table:
@@ -149,7 +152,7 @@ def limits(data: ReportData) -> Table:
     for verdict in data.verdicts:
         show, unit = shows.get(verdict["metric"], ("number", ""))
         value, low, high = (_nan(verdict[name]) for name in ("value", "low", "high"))
-        seen = amount(value, low, high, show)
+        seen = amount(value, low, high, show) if verdict["outcome"] != "invalid" else UNKNOWN
         if seen != UNKNOWN and show in ("time", "number"):
             seen += f"{THIN}{unit}"
         outcome = Cell(verdict["outcome"].replace("_", " ").upper(), tone=TONES.get(verdict["outcome"], "doubtful"))

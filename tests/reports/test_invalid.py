@@ -1,0 +1,77 @@
+"""An invalid trial has no result: its numbers are in no report, and in the files for programs they are marked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from reports import ReportData, html, markdown, plots, summaries, tables, terminal
+
+REASON = {"code": "client_lag", "level": "invalid", "sentence": "Requests were sent late.", "advice": "Lower the rate."}
+
+
+@pytest.fixture(scope="module")
+def spoiled(full: ReportData) -> ReportData:
+    """The full run as if the first trial, which has a result for everything, were invalid."""
+    judged = [
+        one | {"verdict": "invalid", "reasons": [REASON]} if number == 0 else one
+        for number, one in enumerate(full.validity)
+    ]
+    keys = ("tiny", "simulated", "f16", "", "sustained")
+    verdicts = [
+        one | {"outcome": "invalid"}
+        if tuple(one[name] for name in ("model", "engine", "level", "variant", "load")) == keys
+        else one
+        for one in full.verdicts
+    ]
+    return replace(full, validity=judged, verdicts=verdicts)
+
+
+def shown_on_a_terminal(data: ReportData) -> str:
+    """The summary at the end of a run."""
+    out = io.StringIO()
+    terminal.show(data, Console(file=out, width=200))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("render", [markdown.render, html.render, shown_on_a_terminal])
+def test_no_number_of_an_invalid_trial_is_shown(
+    full: ReportData, spoiled: ReportData, render: Callable[[ReportData], str]
+) -> None:
+    """The numbers of its row are gone from the results, and the reason stands there with what to do."""
+    p50 = tables.headline(full).rows[0][3].text
+    assert f"{p50}" in render(full)
+    page = render(spoiled)
+    assert not [number for number in ("80.0", "117", "398.3", "1.96") if f" {number} " in page or f">{number}<" in page]
+    assert "Requests were sent late." in page
+    assert "Lower the rate." in page
+    assert tables.NO_RESULT in page
+
+
+def test_the_other_trials_keep_theirs(full: ReportData, spoiled: ReportData) -> None:
+    """Only the row of the invalid trial is empty, and its curve is not among those compared."""
+    before, after = tables.headline(full), tables.headline(spoiled)
+    assert {cell.text for cell in after.rows[0][3:]} == {"—"}
+    assert [[cell.text for cell in row] for row in after.rows[1:3]] == [
+        [cell.text for cell in row] for row in before.rows[1:3]
+    ]
+    assert "of 3 trials" in plots.overview(full)[0].alt
+    assert "of 2 trials" in plots.overview(spoiled)[0].alt
+
+
+def test_programs_find_the_values_marked(spoiled: ReportData) -> None:
+    """summary.csv and summary.json lose nothing, and say for each row what it is worth."""
+    rows = list(csv.DictReader(io.StringIO(summaries.as_csv(spoiled))))
+    found = {(row["level"], row["load"], row["validity"]) for row in rows}
+    assert found == {("f16", "sustained", "invalid"), ("f16", "single", "warn"), ("q4", "sustained", "warn")}
+    assert all(row["value"] for row in rows if row["metric"] == "ttft_ms" and row["statistic"] == "p50")
+    results = json.loads(summaries.as_json(spoiled))["results"]
+    first = next(one for one in results if (one["level"], one["load"]) == ("f16", "sustained"))
+    assert first["validity"] == "invalid"
+    assert first["classes"]["all"]["ttft_ms"]["p50"]["value"] > 0
