@@ -83,6 +83,12 @@ class StreamWriter(Generic[Row]):
         else:
             self.flush_if_due()
 
+    def add_batch(self, batch: pa.RecordBatch) -> None:
+        """Take rows that are columns already, of the same schema."""
+        self.flush()
+        with storage_errors(self._path):
+            self._writer.write_batch(batch)
+
     def flush_if_due(self) -> None:
         """Write what has waited long enough."""
         if self._pending and time.monotonic() - self._oldest_s >= self._flush_s:
@@ -179,12 +185,18 @@ def grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def read_parquet(path: Path, columns: Sequence[str], elements: int) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet file in order, some columns only, in batches of at most about so many list elements."""
+def read_parquet(
+    path: Path, columns: Sequence[str], elements: int, parts: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet file in order, some columns only, in batches of at most about so many list elements.
+
+    parts: only about so many row groups, spread evenly.
+    """
     file = pq.ParquetFile(path)
     metadata = file.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     most = max((max((g.column(c).num_values for c in range(g.num_columns)), default=0) for g in groups), default=0)
     rows = max((group.num_rows for group in groups), default=1)
     batch_rows = min(rows, max(1, elements * rows // max(most, 1)))
-    yield from file.iter_batches(batch_size=batch_rows, columns=list(columns))
+    chosen = range(0, len(groups), max(1, len(groups) // parts) if parts else 1)
+    yield from file.iter_batches(batch_size=batch_rows, row_groups=list(chosen), columns=list(columns))

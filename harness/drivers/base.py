@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.records import Record
 from harness.workload import WHOLE, Shard
@@ -99,6 +100,7 @@ class DriveReport:
     throttled_periods, throttled_ms, steal_share: what the machine withheld from T0 to the end (see `pressure`).
     open_files_share, ports_share: the most of the limit that was in use at any second.
     clock: "kernel" when the kernel stamped the arrivals of every request that got an answer, else "loop".
+    workers: where several processes sent the load, the report of each; what stands above is then the worst or the sum.
     """
 
     t0_ns: int
@@ -129,3 +131,4 @@ class DriveReport:
     open_files_share: float | None = None
     ports_share: float | None = None
     notes: list[str] = field(default_factory=list)
+    workers: list[dict[str, Any]] = field(default_factory=list)

@@ -30,6 +30,7 @@ class LocustSession:
     def __init__(self, seats: Seats, host: str) -> None:
         self.environment = Environment(user_classes=[user_class(seats)], host=host)
         self._greenlets: list[Any] = []
+        self._stopped: Callable[[], object] | None = None
 
     @property
     def runner(self) -> Any:
@@ -85,10 +86,16 @@ class LocustSession:
         """Spawn the users; returns at once or, as a master, when they have been spawned."""
         self.runner.start(users, float(max(users, 1)))
 
-    def on_stop(self, stopped: Callable[[], None]) -> None:
-        """Call when someone stops the test on the page, or Locust itself does."""
+    def on_stop(self, stopped: Callable[[], object]) -> None:
+        """Call when someone stops the test on the page, or Locust itself does; not when it is we who `end` it."""
         events: Any = self.environment.events
-        events.test_stopping.add_listener(lambda environment, **_: stopped())
+        self._stopped = stopped
+
+        def stopping(environment: Environment, **_: Any) -> None:
+            if self._stopped is not None:
+                self._stopped()
+
+        events.test_stopping.add_listener(stopping)
 
     def send(self, kind: str, data: dict[str, Any] | None = None, worker: str | None = None) -> None:
         """Send a message of ours to the master, or as a master to one worker or to all."""
@@ -104,6 +111,7 @@ class LocustSession:
 
     def end(self) -> None:
         """Stop the users, tell the workers, close the page."""
+        self._stopped = None
         for greenlet in self._greenlets:
             greenlet.kill(block=False)
         if self.runner is not None:

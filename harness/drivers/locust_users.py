@@ -33,6 +33,10 @@ class Seats:
         self._free = sorted(users, reverse=True)
         self._taken: dict[int, SimpleQueue[Send]] = {}
 
+    def reserve(self, users: Iterable[int]) -> None:
+        """These are the users of the plan, where they were not known at first."""
+        self._free = sorted(users, reverse=True)
+
     def take(self) -> tuple[int | None, SimpleQueue[Send]]:
         """A user of the plan for a Locust user that has just begun, None if all are taken, and where its work comes."""
         inbox: SimpleQueue[Send] = SimpleQueue()

@@ -1,0 +1,115 @@
+"""What a process needs to send a share of a trial's load, as JSON, and the plan made anew from it.
+
+Processes that share a plan do not send it to each other: each builds it from the scenario and checks the hash before
+any connection is made. Header values are never part of it: they may be secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from engines.base import Endpoint
+from engines.models.source import resolve
+from engines.models.tokenizer import tokenizer
+from harness.drivers.base import DriveSettings
+from harness.drivers.offer import Offer
+from harness.errors import TrialFailed
+from harness.matrix import Cell, expand
+from harness.records import Record, Status
+from harness.scenario import Scenario
+from harness.timeline import not_sent
+from harness.workload import Schedule, Shard, build
+
+
+@dataclass(frozen=True, slots=True)
+class PartSpec:
+    """A trial for those who send a share of it; JSON-able by `dataclasses.asdict`.
+
+    scenario: as resolved.   cell, trial: indices.   settings: a DriveSettings.   target: an Endpoint, without headers.
+    """
+
+    scenario: Mapping[str, Any]
+    cell: int
+    trial: int
+    plan_hash: str
+    settings: Mapping[str, Any]
+    target: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, scenario: Mapping[str, Any], cell: int, trial: int, plan_hash: str, settings: DriveSettings, to: Endpoint
+    ) -> PartSpec:
+        """From what the process has that started the engine."""
+        target = {name: value for name, value in asdict(to).items() if name != "headers"}
+        return cls(scenario, cell, trial, plan_hash, asdict(settings), target)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return str(self.target["url"])
+
+    def endpoint(self, headers: Mapping[str, str]) -> Endpoint:
+        """Where to send, with the headers of every request."""
+        return Endpoint(**{**self.target, "headers": headers})
+
+    def drive_settings(self) -> DriveSettings:
+        """How requests are treated."""
+        return DriveSettings(**self.settings)
+
+    def own_headers(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The headers of every request, their values from an environment.
+
+        Raises TrialFailed, one sentence, where a variable that the scenario names is missing in it.
+        """
+        spec = cell_of(self, env).spec
+        plain = {str(name): str(value) for name, value in dict(spec.options.get("headers") or {}).items()}
+        key = {"Authorization": f"Bearer {spec.api_key}"} if spec.api_key else {}
+        return {**plain, **spec.headers, **key}
+
+
+def cell_of(part: PartSpec, env: Mapping[str, str] | None = None) -> Cell:
+    """The cell, from the scenario. Raises TrialFailed with the reason where it cannot be run from here."""
+    planned = expand(Scenario.model_validate(part.scenario), env=env)
+    cell = next((cell for cell in planned if cell.index == part.cell), None)
+    if not isinstance(cell, Cell):
+        raise TrialFailed("this scenario has no such cell here" if cell is None else cell.reason)
+    return cell
+
+
+def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
+    """The plan of the trial.
+
+    Raises TrialFailed, one sentence, if it is not the one that was meant, or cannot be made here.
+    """
+    cell = cell_of(part, env)
+    plan = cell.trials[part.trial]
+    words = None if cell.spec.model is None else tokenizer(resolve(cell.spec.model))
+    schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words)
+    if schedule.plan_hash != part.plan_hash:
+        raise TrialFailed(
+            f"the plan made here ({schedule.plan_hash[:12]}) is not the one to be sent ({part.plan_hash[:12]}): "
+            "install the same version of harness here, and give it the same files and model"
+        )
+    return schedule
+
+
+def lost_rows(
+    schedule: Schedule, shard: Shard, seen: Collection[int] | Sequence[int], t0_ns: int, died_ns: int
+) -> Iterator[Record]:
+    """Records of what a process that died had not told of, in an open loop: `unfinished` where it had fallen due by
+    then, `not_sent` where not. What a closed loop's users would have sent next, nobody knows.
+
+    seen: requests whose records have come in.   t0_ns, died_ns: absolute, on one clock.
+    """
+    known = set(seen)
+    offer = Offer(schedule, shard)
+    offer.begin(t0_ns)
+    for due in offer.close():
+        if due.row.request in known:
+            continue
+        record = not_sent(due.row, due.phase, due.due_ns - t0_ns, schedule.loop)
+        record.worker = shard.index
+        record.error = "its load worker died"
+        yield replace(record, status=Status.UNFINISHED) if due.due_ns <= died_ns else record

@@ -1,0 +1,107 @@
+"""The process in which Locust runs for one trial: alone, or as the master of workers on other machines.
+
+The child of a cell starts it as `python -P -m harness.locust_process`, writes one line of JSON to its standard input
+(`Order`) and then `stop` or `abort` as to a cell's child; the end of standard input means abort. Events come as JSON
+lines on standard output, by `event`: `notice` {text}, `waiting` {text}, `progress` {...}, `ended` {report, silence},
+`failed` {reason}. Records go to the trial's folder from here. Importing Locust changes the whole interpreter, which is
+why nothing else runs in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any
+
+from harness.drivers.base import Control, DriveReport
+from harness.errors import HarnessError
+from harness.load_part import PartSpec, rebuild
+from harness.locust_order import Emit, Order, Work
+from harness.progress import Progress
+
+PROGRESS_EVERY_S = 0.5
+
+
+async def carry_out(work: Work, drive_it: Callable[[Work], Awaitable[DriveReport]]) -> None:
+    """Do the work and tell of it; the parent's orders are obeyed meanwhile."""
+    obeying = asyncio.ensure_future(obey(work.control))
+    telling = asyncio.ensure_future(tell_progress(work))
+    try:
+        report = await drive_it(work)
+        work.emit({"event": "ended", "report": asdict(report), "silence": work.progress.silence()})
+    except HarnessError as error:
+        work.emit({"event": "failed", "reason": str(error)})
+    finally:
+        for task in (obeying, telling):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def obey(control: Control) -> None:
+    """Carry out the parent's commands; without a parent there is nobody to measure for."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        if line.strip() == b"stop":
+            control.stop()
+        elif line.strip() == b"abort":
+            control.abort()
+    control.abort()
+
+
+async def tell_progress(work: Work) -> None:
+    """Say how far the trial is, twice a second."""
+    while True:
+        work.emit({"event": "progress", **work.progress.facts()})
+        await asyncio.sleep(PROGRESS_EVERY_S)
+
+
+def first_line() -> bytes:
+    """The order; nothing behind it is taken from standard input."""
+    with open(0, "rb", buffering=0, closefd=False) as raw:
+        return raw.readline()
+
+
+def event_stream() -> Emit:
+    """Events go to the original standard output; everything else that is printed goes to standard error."""
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def emit(event: dict[str, Any]) -> None:
+        events.write(json.dumps(event) + "\n")
+
+    return emit
+
+
+def main() -> None:
+    """Entry point."""
+    order = Order(**json.loads(first_line()))
+    emit = event_stream()
+    try:
+        part = PartSpec(**order.part)
+        schedule = rebuild(part)
+    except HarnessError as error:
+        emit({"event": "failed", "reason": str(error)})
+        return
+    work = Work(order, part, schedule, Progress(schedule), Control(), emit)
+    with contextlib.suppress(BrokenPipeError):
+        from harness.drivers.locust_loop import run_in_greenlet  # from here on the interpreter is Locust's
+
+        if order.expect_workers:
+            from harness.locust_master import lead
+
+            run_in_greenlet(carry_out(work, lead))
+        else:
+            from harness.locust_alone import drive_alone
+
+            run_in_greenlet(carry_out(work, drive_alone))
+
+
+if __name__ == "__main__":
+    main()
