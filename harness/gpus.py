@@ -39,6 +39,21 @@ class NvidiaGpus:
         """The GPUs' product names, in NVML's order."""
         return [str(self._nvml.nvmlDeviceGetName(handle)) for handle in self._handles]
 
+    def driver(self) -> str:
+        """The driver's version; "unknown" where it does not tell."""
+        try:
+            return str(self._nvml.nvmlSystemGetDriverVersion())
+        except self._nvml.NVMLError:
+            return "unknown"
+
+    def processes(self) -> int:
+        """How many processes compute on the GPUs together; 0 where the driver does not tell (containers, MIG)."""
+        count = 0
+        for handle in self._handles:
+            with contextlib.suppress(self._nvml.NVMLError):
+                count += len(self._nvml.nvmlDeviceGetComputeRunningProcesses(handle))
+        return count
+
     def samples(self, at_ns: int) -> Iterator[Sample]:
         """Memory used and total in bytes, utilisation 0..1 (share of time with a kernel resident), power in watts."""
         nvml = self._nvml

@@ -1,0 +1,236 @@
+"""Drives the server of known truth with growing loads and compares what the client recorded with what was sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from harness.calibration import Calibration, RateLevel, StreamLevel, conclude
+from harness.drivers.asyncio_driver import drive
+from harness.drivers.base import DriveReport, DriveSettings
+from harness.known_process import KnownServer
+from harness.known_server import sent_times_ns
+from harness.loads import Load, LoadItem
+from harness.pressure import read_ceilings
+from harness.records import Record, Status
+from harness.scenario import Workload
+from harness.thresholds import CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS, CALIBRATED_TTFT_P99_MS
+from harness.timeline import NS_PER_MS, NS_PER_S
+from harness.trial import event_loop_runner
+from harness.workload import Schedule, build
+
+Say = Callable[[str], None]
+Int64 = NDArray[np.int64]
+
+FIRST_MS = 50.0
+GAP_MS = 20.0
+TOKENS = 50
+_RATE_FIRST_MS = 5.0
+_RATE_GAP_MS = 5.0
+_RATE_TOKENS = 2
+_BIN_NS = 100 * NS_PER_MS
+_SLOWER = 1.1  # the server itself was late by more than a tenth of each gap
+_CLOSE = 1.3  # levels closer than this are not told apart
+_TIMEOUT_S = 20
+_SPARE_FILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Which loads are tried, in order. rounds: requests of each stream.   limit_s: no level begins later."""
+
+    streams: tuple[int, ...]
+    rounds: int
+    rates: tuple[float, ...]
+    rate_s: float
+    limit_s: float
+    quick: bool = False
+
+
+FULL = Ladder((1, 32, 128, 512, 1024, 2048, 4096), 3, (100, 500, 1000, 2000, 4000), 2.0, 45.0)
+QUICK = Ladder((1, 128, 512), 1, (100, 1000), 1.0, 15.0, quick=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What one load showed. sent_ns, seen_ns: of each reply, its tokens as sent and as recorded, absolute."""
+
+    records: list[Record]
+    report: DriveReport
+    sent_ns: list[Int64]
+    seen_ns: list[Int64]
+    server_cpu_share: float
+
+    def first_errors_ms(self) -> NDArray[np.float64]:
+        """Of each reply's first token."""
+        found = [abs(int(seen[0]) - int(sent[0])) for sent, seen in zip(self.sent_ns, self.seen_ns, strict=True)]
+        return np.asarray(found, dtype=np.float64) / NS_PER_MS
+
+    def gap_errors_ms(self) -> NDArray[np.float64]:
+        """Of the times between two tokens."""
+        pairs = zip(self.sent_ns, self.seen_ns, strict=True)
+        return np.concatenate([np.abs(np.diff(seen) - np.diff(sent)) for sent, seen in pairs]) / NS_PER_MS
+
+    def events_per_s(self) -> float:
+        """Tokens sent per second, the middle one of bins of 100 ms."""
+        at_ns = np.concatenate(self.sent_ns)
+        counts = np.bincount((at_ns - at_ns.min()) // _BIN_NS)
+        return float(np.median(counts)) * NS_PER_S / _BIN_NS
+
+    def slowdown(self) -> float:
+        """The server's own gaps in proportion to those asked for."""
+        return float(np.mean([np.diff(sent).mean() for sent in self.sent_ns])) / (GAP_MS * NS_PER_MS)
+
+
+def calibrate(ladder: Ladder = FULL, say: Say = lambda _: None) -> Calibration:
+    """Find the largest load that can be trusted here; takes less than a minute.
+
+    say: told what is tried.   Raises TrialFailed if the server of known truth does not start.
+    """
+    until_s = time.monotonic() + ladder.limit_s
+    notes: list[str] = []
+    with KnownServer() as server:
+        rates = _climb_rates(server, ladder, say)
+        levels = _climb_streams(server, ladder, until_s, say, notes)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return conclude(levels, rates, notes, created, quick=ladder.quick)
+
+
+def _climb_streams(
+    server: KnownServer, ladder: Ladder, until_s: float, say: Say, notes: list[str]
+) -> list[StreamLevel]:
+    """Up to the first level that fails twice, then one between it and the last that held."""
+    tried: list[StreamLevel] = []
+    files = read_ceilings().files
+    for streams in ladder.streams:
+        if files is not None and streams > files - _SPARE_FILES:
+            notes.append(f"{streams} streams were not tried: only {files} files may be open at once")
+            break
+        if time.monotonic() > until_s:
+            notes.append(f"{streams} streams were not tried: the time for calibrating was over")
+            break
+        if _holds(server, streams, ladder.rounds, tried, say):
+            continue
+        between = round((streams * max((one.streams for one in tried if one.held), default=0)) ** 0.5)
+        if not ladder.quick and between and streams / between > _CLOSE and time.monotonic() < until_s:
+            _holds(server, between, ladder.rounds, tried, say)
+        break
+    return tried
+
+
+def _holds(server: KnownServer, streams: int, rounds: int, tried: list[StreamLevel], say: Say) -> bool:
+    """Try a level, a second time where the first failed: what else the machine did need not come again."""
+    for _ in range(2):
+        level = stream_level(server, streams, rounds)
+        tried.append(level)
+        say(
+            f"{streams} streams: first tokens within {level.ttft_error_p99_ms:.3f} ms, gaps within "
+            f"{level.itl_error_p99_ms:.3f} ms (p99)" + (f"; {level.reason}" if level.reason else "")
+        )
+        if level.held:
+            return True
+    return False
+
+
+def _climb_rates(server: KnownServer, ladder: Ladder, say: Say) -> list[RateLevel]:
+    tried: list[RateLevel] = []
+    for rate in ladder.rates:
+        for _ in range(2):
+            level = rate_level(server, rate, ladder.rate_s)
+            tried.append(level)
+            say(f"{rate:g} requests/s: sent within {level.send_lag_p99_ms:.3f} ms of due (p99)")
+            if level.held:
+                break
+        if not tried[-1].held:
+            break
+    return tried
+
+
+def stream_level(server: KnownServer, streams: int, rounds: int) -> StreamLevel:
+    """So many replies at once, one token every 20 ms each."""
+    plan = _schedule(TOKENS, kind="sustained", users=streams, requests=streams * rounds)
+    truth = measure(server, plan, FIRST_MS, GAP_MS)
+    first, gaps = truth.first_errors_ms(), truth.gap_errors_ms()
+    reason = _complaint(truth, plan, first, gaps)
+    return StreamLevel(
+        streams=streams,
+        requests=len(truth.records),
+        events_per_s=truth.events_per_s(),
+        **_three("ttft_error", first),
+        **_three("itl_error", gaps),
+        cpu_share=truth.report.cpu_share or 0.0,
+        server_cpu_share=truth.server_cpu_share,
+        merged_read_share=truth.report.merged_read_share or 0.0,
+        clock=truth.report.clock,
+        held=reason is None,
+        reason=reason,
+    )
+
+
+def _complaint(truth: Truth, plan: Schedule, first: NDArray[np.float64], gaps: NDArray[np.float64]) -> str | None:
+    """Why a level cannot be trusted, or says nothing."""
+    failed = _failure(truth.records, plan)
+    if failed is not None:
+        return failed
+    for errors, bound_ms, name in (
+        (first, CALIBRATED_TTFT_P99_MS.warn, "first tokens"),
+        (gaps, CALIBRATED_ITL_P99_MS.warn, "gaps"),
+    ):
+        seen_ms = float(np.percentile(errors, 99))
+        if seen_ms > bound_ms:
+            return f"the error of {name} was {seen_ms:.2f} ms at p99, above {bound_ms:g} ms"
+    if truth.slowdown() > _SLOWER:
+        return "the server of known truth could not send more on these cores"
+    return None
+
+
+def rate_level(server: KnownServer, rate: float, seconds: float) -> RateLevel:
+    """An open loop with Poisson arrivals and short replies."""
+    plan = _schedule(_RATE_TOKENS, kind="sustained", rate=rate, requests=round(rate * seconds))
+    truth = measure(server, plan, _RATE_FIRST_MS, _RATE_GAP_MS)
+    lags = np.asarray([(one.sent_ns or 0) - (one.due_ns or 0) for one in truth.records], dtype=np.float64) / NS_PER_MS
+    p50, p99, most = (float(value) for value in np.percentile(lags, (50, 99, 100)))
+    reason = _failure(truth.records, plan)
+    if reason is None and p99 > CALIBRATED_LAG_P99_MS.warn:
+        reason = f"requests were sent {p99:.2f} ms late at p99, above {CALIBRATED_LAG_P99_MS.warn:g} ms"
+    return RateLevel(rate, len(truth.records), p50, p99, most, reason is None, reason)
+
+
+def measure(server: KnownServer, plan: Schedule, first_ms: float, gap_ms: float) -> Truth:
+    """Drive a plan and put the server's times beside the client's. Raises TrialFailed if it cannot be driven."""
+    records: list[Record] = []
+    settings = DriveSettings(_TIMEOUT_S * NS_PER_S, keep_text=True, warm_connections=plan.users or None)
+    process = psutil.Process(server.pid)
+    before_s, began_ns = sum(process.cpu_times()[:2]), time.monotonic_ns()
+    report: DriveReport = event_loop_runner()(drive(plan, server.endpoint(first_ms, gap_ms), settings, records.append))
+    wall_s = (time.monotonic_ns() - began_ns) / NS_PER_S
+    whole = [one for one in records if one.status == Status.OK and one.chunk_ns and one.text]
+    sent = [np.asarray(sent_times_ns(one.text or ""), dtype=np.int64) for one in whole]
+    seen = [np.asarray(one.chunk_ns, dtype=np.int64) + report.t0_ns for one in whole]
+    return Truth(records, report, sent, seen, (sum(process.cpu_times()[:2]) - before_s) / wall_s)
+
+
+def _failure(records: Sequence[Record], plan: Schedule) -> str | None:
+    failed = [one for one in records if one.status != Status.OK]
+    if failed:
+        return f"{len(failed)} of {len(records)} requests failed: {failed[0].status}, {failed[0].error or 'no reason'}"
+    return None if len(records) == plan.count else f"{plan.count} requests were planned, {len(records)} have a record"
+
+
+def _schedule(tokens: int, **load: Any) -> Schedule:
+    wanted: Load = TypeAdapter(LoadItem).validate_python(load)
+    output = {"dist": "fixed", "value": tokens, "exact": True}
+    return build(wanted, Workload.model_validate({"prompt_tokens": 16, "output_tokens": output}), seed=1)
+
+
+def _three(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    found = np.percentile(values, (50, 99, 100)) if len(values) else (float("nan"),) * 3
+    return {f"{name}_{part}_ms": float(value) for part, value in zip(("p50", "p99", "max"), found, strict=True)}

@@ -1,0 +1,169 @@
+"""`harness doctor`: is this a machine to measure on, and how far can the measuring client be trusted here?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import __version__, calibration
+from harness.calibration import Calibration, RateLevel, StreamLevel
+from harness.errors import ExitCode, StorageFailed, TrialFailed, UsageError
+from harness.exclusive import machine_to_ourselves
+from harness.install_checks import install_checks
+from harness.machine_checks import Check, State, machine_checks
+from reports.calibration import sentence
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+RUNS = Path("runs")
+COLOURS = {State.OK: "green", State.WARN: "yellow", State.BAD: "bold red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found. calibration: made now, or kept from before; None without one."""
+
+    checks: tuple[Check, ...]
+    calibration: Calibration | None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """TRIAL_FAILED where something makes measuring here impossible, else 0: warnings are for people."""
+        bad = any(check.state is State.BAD for check in self.checks)
+        return ExitCode.TRIAL_FAILED if bad else ExitCode.HOLDS
+
+    def as_json(self) -> str:
+        """Everything, for other programs."""
+        document: dict[str, Any] = {
+            "harness": __version__,
+            "exit_code": int(self.exit_code),
+            "checks": [asdict(check) for check in self.checks],
+            "calibration": self.calibration.as_dict() if self.calibration else None,
+        }
+        return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def examine(*, calibrating: bool, quick: bool, say: Callable[[str], None]) -> Examination:
+    """Check everything, and calibrate where wanted. say: told what goes on while calibrating."""
+    checks = [*machine_checks(RUNS), *install_checks()]
+    if not calibrating:
+        known = calibration.cached()
+        return Examination((*checks, kept(known)), known)
+    try:
+        found = calibrate_alone(quick=quick, say=say)
+    except UsageError as error:
+        return Examination((*checks, Check("calibration", State.WARN, f"not made: {error}")), calibration.cached())
+    except TrialFailed as error:
+        return Examination((*checks, Check("calibration", State.BAD, f"not made: {error}")), None)
+    checks.append(judged(found))
+    try:
+        calibration.save(found)
+    except StorageFailed as error:
+        checks.append(Check("keeping it", State.WARN, str(error), "Reports will say that nothing was calibrated."))
+    return Examination(tuple(checks), found)
+
+
+def calibrate_alone(*, quick: bool, say: Callable[[str], None]) -> Calibration:
+    """Calibrate while no run measures here.
+
+    Raises UsageError while another run measures, TrialFailed if the server of known truth does not start.
+    """
+    from harness.calibrator import FULL, QUICK, calibrate
+
+    with machine_to_ourselves("harness doctor"):
+        return calibrate(QUICK if quick else FULL, say)
+
+
+def kept(known: Calibration | None) -> Check:
+    """A calibration of an earlier day."""
+    if known is None:
+        advice = "Run `harness doctor` without --no-calibrate: it takes less than a minute."
+        return Check("calibration", State.WARN, "this machine was not calibrated", advice)
+    return judged(known)
+
+
+def judged(found: Calibration) -> Check:
+    """What a calibration says."""
+    if found.streams:
+        return Check("calibration", State.OK, sentence(found.summary()))
+    reason = found.levels[0].reason if found.levels else "nothing was tried"
+    advice = "Free the machine of other work, or give it more cores; what is measured here cannot be believed."
+    return Check("calibration", State.BAD, f"not one stream can be trusted: {reason}", advice)
+
+
+def show(found: Examination, console: Console) -> None:
+    """Tables for a terminal; the verdict last, where it stays in view."""
+    from rich.text import Text
+
+    console.print(_checks_table(found.checks))
+    if found.calibration is not None:
+        console.print(_levels_table(found.calibration))
+        console.print(_rates_table(found.calibration))
+        for note in found.calibration.notes:
+            console.print(Text(note))
+        console.print(Text(sentence(found.calibration.summary())))
+    bad = sum(check.state is State.BAD for check in found.checks)
+    warned = sum(check.state is State.WARN for check in found.checks)
+    verdict = f"{bad} bad: nothing measured here can be believed" if bad else "Fit to measure"
+    console.print(Text(f"{verdict} · {warned} warnings" if warned else verdict, style="bold"))
+
+
+def _checks_table(checks: tuple[Check, ...]) -> Table:
+    from rich.text import Text
+
+    table = _table("This machine", ("", "check", "what was found", "what to do"))
+    for check in checks:
+        state = Text(check.state.upper(), style=COLOURS[check.state])
+        table.add_row(state, *map(Text, (check.name, check.found, check.advice)))
+    return table
+
+
+def _levels_table(found: Calibration) -> Table:
+    head = ("streams", "chunks/s", "TTFT error p50 / p99 / max, ms", "gap error p50 / p99 / max, ms", "client CPU",
+            "server CPU", "merged reads", "clock", "trusted")  # fmt: skip
+    table = _table("Error of recorded arrivals against the times in the chunks", head, numbers_from=0)
+    for level in found.levels:
+        table.add_row(*_level_cells(level))
+    return table
+
+
+def _level_cells(level: StreamLevel) -> tuple[str, ...]:
+    ttft = _three(level.ttft_error_p50_ms, level.ttft_error_p99_ms, level.ttft_error_max_ms)
+    gaps = _three(level.itl_error_p50_ms, level.itl_error_p99_ms, level.itl_error_max_ms)
+    shares = f"{level.cpu_share:.0%}", f"{level.server_cpu_share:.0%}", f"{level.merged_read_share:.1%}"
+    trusted = "yes" if level.held else level.reason or "no"
+    return f"{level.streams:,}", f"{level.events_per_s:,.0f}", ttft, gaps, *shares, level.clock, trusted
+
+
+def _rates_table(found: Calibration) -> Table:
+    head = ("requests/s", "requests", "sent after due p50 / p99 / max, ms", "trusted")
+    table = _table("Lag of an open loop with Poisson arrivals", head, numbers_from=0)
+    for rate in found.rates:
+        table.add_row(*_rate_cells(rate))
+    return table
+
+
+def _rate_cells(rate: RateLevel) -> tuple[str, ...]:
+    lag = _three(rate.send_lag_p50_ms, rate.send_lag_p99_ms, rate.send_lag_max_ms)
+    return f"{rate.requests_per_s:,.0f}", f"{rate.requests:,}", lag, "yes" if rate.held else rate.reason or "no"
+
+
+def _three(*values_ms: float) -> str:
+    return " / ".join(f"{value:.3f}" if value < 10 else f"{value:.1f}" for value in values_ms)
+
+
+def _table(title: str, head: tuple[str, ...], numbers_from: int | None = None) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(head):
+        right = numbers_from is not None and numbers_from <= number < len(head) - 1
+        table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+    return table
