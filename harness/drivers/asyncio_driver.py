@@ -60,8 +60,7 @@ async def drive(
         client.prepare()
         with collector_off() if isinstance(target, Endpoint) else contextlib.nullcontext():
             own_ns = now_ns() + (_LEAD_NS if isinstance(target, Endpoint) else 0)
-            report.t0_ns = own_ns if part.start is None else await part.start()
-            offer.begin(report.t0_ns)
+            state.begin(own_ns if part.start is None else await part.start())
             control.on_change(client.control_changed)
             client.start()
             if control.stopped:
