@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engines.addresses import is_loopback
 from harness.errors import UsageError
-from harness.loads import Burst, Load, OpenOrClosed, Ramp, SingleUser, Steps, Trace
+from harness.lengths import FixedLength, Length
+from harness.loads import Burst, Load, OpenOrClosed, Ramp, Sessions, SingleUser, Steps, Trace
 from harness.matrix import Cell, Skip, TrialPlan
 from harness.scenario import Budget, Scenario
+from harness.strict_model import listed
 from harness.traffic_section import Workload
 
 if TYPE_CHECKING:
@@ -49,7 +52,9 @@ class Estimate:
     time_s: Range
 
 
+_POINTS = 400
 NOTHING = Range(0.0, 0.0)
+ONE_TURN = Workload()
 
 
 def estimate(planned: Iterable[Cell | Skip]) -> Estimate:
@@ -57,19 +62,21 @@ def estimate(planned: Iterable[Cell | Skip]) -> Estimate:
     cells = list(planned)
     runnable = [cell for cell in cells if isinstance(cell, Cell)]
     plans = [plan for cell in runnable for plan in cell.trials]
-    requests = [expected_requests(plan.load) for plan in plans]
+    requests = [expected_requests(plan.load, plan.workload) for plan in plans]
     return Estimate(
         cells=len(runnable),
         skipped=len(cells) - len(runnable),
         trials=len(plans),
         requests=sum(requests, NOTHING),
         tokens=sum((_tokens(plan, one) for plan, one in zip(plans, requests, strict=True)), NOTHING),
-        time_s=sum((expected_time_s(plan.load) for plan in plans), NOTHING),
+        time_s=sum((expected_time_s(plan.load, plan.workload) for plan in plans), NOTHING),
     )
 
 
-def expected_requests(load: Load) -> Range:
+def expected_requests(load: Load, workload: Workload = ONE_TURN) -> Range:
     """How many requests a load sends, those of its warm-up included."""
+    if isinstance(load, Sessions):
+        return _requests_of_sessions(load, workload)
     warmup = _warmup_rate(load) * load.warmup_s
     if isinstance(load, Burst) and load.spike is not None:
         return _exactly(load.spike.requests + (load.rate or 0.0) * (load.warmup_s + (load.duration_s or 0.0)))
@@ -83,8 +90,13 @@ def expected_requests(load: Load) -> Range:
     return Range(float(_users(load)), None)
 
 
-def expected_time_s(load: Load) -> Range:
+def expected_time_s(load: Load, workload: Workload = ONE_TURN) -> Range:
     """How long a load takes, from the first request due to the last answered."""
+    if isinstance(load, Sessions) and load.sessions is not None:
+        turns = _turns(load, workload)
+        think_time = load.think_time or workload.think_time
+        think_s = (turns.expected_tokens - 1) * (0.0 if think_time is None else think_time.expected_s)
+        return Range(load.warmup_s + (load.sessions - 1) / load.rate + think_s, None)
     if isinstance(load, Burst) and load.spike is not None:
         offered = load.warmup_s + max(load.duration_s or 0.0, load.spike.at_s + load.spike.within_s)
         return Range(offered, offered + load.timeout_s)
@@ -99,8 +111,32 @@ def expected_time_s(load: Load) -> Range:
         offered = load.warmup_s + _seconds_until(load, requests)
         return Range(offered, offered + load.timeout_s)
     rounds = math.ceil(requests / _users(load))
-    think_s = load.think_time.expected_s if isinstance(load, SingleUser | OpenOrClosed) else 0.0
+    think_s = _think_s(load, workload)
     return Range((rounds - 1) * think_s, rounds * (load.timeout_s + think_s))
+
+
+def _requests_of_sessions(load: Sessions, workload: Workload) -> Range:
+    """From first turns alone, where the window may end before the others, to all turns of all conversations."""
+    turns = _turns(load, workload).expected_tokens
+    if load.duration_s is None:
+        return _exactly((load.sessions or 0) * turns + load.rate * load.warmup_s * turns)
+    begun = load.rate * (load.warmup_s + load.duration_s)
+    return Range(begun, begun * turns)
+
+
+def _think_s(load: Load, workload: Workload) -> float:
+    """Mean time between a user's requests; within conversations that of their turns."""
+    own_s = load.think_time.expected_s if isinstance(load, SingleUser | OpenOrClosed) else 0.0
+    if workload.turns is None or workload.think_time is None:
+        return own_s
+    first = 1 / workload.turns.expected_tokens
+    return first * own_s + (1 - first) * workload.think_time.expected_s
+
+
+def _turns(load: Load, workload: Workload) -> Length:
+    """Turns of a conversation, in turns; one each where there are no conversations."""
+    own = load.turns if isinstance(load, Sessions) else None
+    return own or workload.turns or FixedLength(value=1)
 
 
 def check_budget(scenario: Scenario, planned: Sequence[Cell | Skip], *, consent: bool) -> None:
@@ -143,11 +179,13 @@ def needs_consent(scenario: Scenario, planned: Sequence[Cell | Skip]) -> str | N
     budget = scenario.budget
     if any(part is not None for part in (budget.requests, budget.tokens, budget.time_s)):
         return None
-    urls = [str(cell.spec.options.get("url")) for cell in planned if isinstance(cell, Cell) and cell.scope == "client"]
+    cells = [cell for cell in planned if isinstance(cell, Cell) and cell.scope == "client"]
+    urls = [url for cell in cells for url in listed(cell.spec.options.get("url")) if not is_loopback(url)]
     if not urls:
         return None
-    targets = ", ".join(dict.fromkeys(urls))
-    return f"{targets} is not on this machine; add a `budget` such as `{{requests: 1000}}`, or `--yes`"
+    targets = list(dict.fromkeys(urls))
+    what = f"{', '.join(targets)} {'is' if len(targets) == 1 else 'are'} not on this machine"
+    return f"{what}; add a `budget` such as `{{requests: 1000}}`, or `--yes`"
 
 
 def _rows(load: Trace) -> Rows:
@@ -197,15 +235,24 @@ def _exactly(number: float) -> Range:
 
 
 def _tokens(plan: TrialPlan, requests: Range) -> Range:
-    """Tokens of a trial; a prompt from a file counts nothing to the lower bound."""
+    """Tokens of a trial, what conversations send again included; a prompt from a file counts nothing to the lower
+    bound.
+    """
     if isinstance(plan.load, Trace):
         rows = _rows(plan.load)
         return _exactly(plan.load.sample * (int(rows.prompt_tokens.sum()) + int(rows.output_tokens.sum())))
     parts = [(one.weight, one.workload or plan.workload) for one in plan.classes.values()] or [(1.0, plan.workload)]
     total = sum(weight for weight, _ in parts)
-    known = sum(weight / total * _tokens_per_request(workload) for weight, workload in parts)
+    again = _history_share(_turns(plan.load, plan.workload))
+    known = sum(weight / total * (1 + again) * _tokens_per_request(workload) for weight, workload in parts)
     used = requests.times(known)
     return Range(used.low, None) if any(workload.prompts is not None for _, workload in parts) else used
+
+
+def _history_share(turns: Length) -> float:
+    """Earlier turns that a request carries with it, in the mean over all requests: E[n (n - 1) / 2] / E[n]."""
+    counts = [turns.quantile((i + 0.5) / _POINTS) for i in range(_POINTS)]
+    return sum(n * (n - 1) / 2 for n in counts) / sum(counts)
 
 
 def _tokens_per_request(workload: Workload) -> float:

@@ -251,7 +251,7 @@ Length = Annotated[
 
 
 def _no_exact(length: Any) -> Any:
-    if "exact" in length.model_fields_set:
+    if length.exact:
         raise ValueError("`exact` is about output tokens; leave it out")
     return length
 

@@ -11,18 +11,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from engines import engine_class
+from engines.addresses import is_loopback
 from engines.base import EngineError, EngineSpec, ModelReference
+from engines.dialects import DIALECTS
+from engines.dialects import get as dialect_of
+from engines.http import DEFAULT_DIALECT
 from harness.engine_section import EngineBlock, Level, ModelEntry, Variant
 from harness.errors import UsageError
 from harness.limits import override
-from harness.loads import Load, SingleUser, Slo, Steps, Trace
+from harness.loads import Load, Sessions, SingleUser, Slo, Steps, Trace
 from harness.scenario import Scenario
 from harness.scenario_problems import near
+from harness.strict_model import listed
 from harness.traffic_section import TrafficClass, Workload
 
 
@@ -69,7 +72,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A cell that cannot be run, and why."""
+    """A cell that cannot be run, and why. variable: an environment variable that it needs and that is not set."""
 
     index: int
     id: str
@@ -79,6 +82,7 @@ class Skip:
     variant: str | None
     repetition: int
     reason: str
+    variable: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ def identity(cell: Cell, plan: TrialPlan, model_hash: str | None = None) -> str:
         "python": cell.spec.python,
         "load": _json(plan.load),
         "workload": _json(plan.workload),
-        "classes": {name: [one.weight, _json(one.workload)] for name, one in plan.classes.items()},
+        "classes": {name: [one.weight, _json(one.workload), *_priority(one)] for name, one in plan.classes.items()},
         "seed": plan.seed,
         "repetition": cell.repetition,
     }
@@ -171,7 +175,10 @@ def trial_seed(scenario_seed: int, load_index: int, repetition: int) -> int:
 
 
 def check_runnable(planned: Sequence[Cell | Skip]) -> None:
-    """Whether there is anything to run: raises UsageError with the reasons if every cell is skipped."""
+    """Whether this can be run: raises UsageError with the reasons if every cell is skipped, or one lacks its key."""
+    lacking = [cell for cell in planned if isinstance(cell, Skip) and cell.variable is not None]
+    if lacking:
+        raise UsageError(f"{lacking[0].id} cannot be run: {lacking[0].reason}; set it, or leave the engine out")
     if not any(isinstance(cell, Cell) for cell in planned):
         reasons = dict.fromkeys(cell.reason for cell in planned if isinstance(cell, Skip))
         raise UsageError(f"nothing of this scenario can be run: {'; '.join(reasons)}")
@@ -185,15 +192,6 @@ def needs_the_machine(planned: Sequence[Cell | Skip]) -> bool:
 def slug(text: str) -> str:
     """A text as part of a folder's name, of which file systems allow no more than 255 characters in all."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text)[:_LONGEST_SLUG].strip("-.") or "x"
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a server's address is this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _combinations(scenario: Scenario) -> list[_Combination]:
@@ -232,11 +230,12 @@ def _cell_or_skip(scenario: Scenario, one: _Combination, index: int, secrets: Ma
     model, engine = one.model_name, one.block.engine
     cell_id = _cell_id(scenario, one, index)
     spec = _engine_spec(one, secrets)
-    reason = _cannot(one, spec, secrets)
+    reason = _cannot(one, spec, secrets) or _no_priority(scenario, one.block, spec)
     if reason is not None:
-        return Skip(index, cell_id, model, engine, level, one.shown_variant, one.repetition, reason)
-    url = spec.options.get("url")
-    scope = "client" if engine == "http" and url is not None and not is_loopback(url) else "server"
+        variable = next((name for name in one.block.variables() if name not in secrets), None)
+        return Skip(index, cell_id, model, engine, level, one.shown_variant, one.repetition, reason, variable)
+    elsewhere = engine == "http" and not all(is_loopback(url) for url in listed(spec.options.get("url") or ()))
+    scope = "client" if elsewhere else "server"
     trials = tuple(_trials(scenario, one))
     return Cell(index, cell_id, model, engine, level, one.shown_variant, one.repetition, spec, trials, scope)
 
@@ -272,8 +271,7 @@ def _engine_spec(one: _Combination, secrets: Mapping[str, str]) -> EngineSpec:
 def _cannot(one: _Combination, spec: EngineSpec, secrets: Mapping[str, str]) -> str | None:
     """Why a cell cannot run; None where nothing speaks against it."""
     block = one.block
-    named = [block.api_key_env] if block.api_key_env else []
-    for name in (*named, *block.headers_env.values()):
+    for name in block.variables():
         if name not in secrets:
             return f"the environment variable {name}, which the scenario names, is not set"
     try:
@@ -290,6 +288,23 @@ def _cannot(one: _Combination, spec: EngineSpec, secrets: Mapping[str, str]) -> 
             "leave `quantization` out, or give each level a `model` of its own"
         )
     return None
+
+
+def _no_priority(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> str | None:
+    """Why the classes cannot have their priorities; None where they have none, or the server can be told."""
+    loads = scenario.load if block.load is None else block.load
+    named = [name for name, one in scenario.classes.items() if one.priority is not None]
+    if not named or not any(load.kind == "mixed" for load in loads):
+        return None
+    if block.engine == "http":
+        dialect = str(spec.options.get("dialect", DEFAULT_DIALECT))
+        if dialect not in DIALECTS or getattr(dialect_of(dialect), "takes_priority", False):
+            return None
+    return f"{block.engine} takes no priority with a request; leave `classes.{named[0]}.priority` out"
+
+
+def _priority(one: TrafficClass) -> list[int]:
+    return [] if one.priority is None else [one.priority]
 
 
 def _trials(scenario: Scenario, one: _Combination) -> Iterator[TrialPlan]:
@@ -340,6 +355,8 @@ def _names(loads: Sequence[Load]) -> list[str]:
 def _telling_name(load: Load) -> str:
     if isinstance(load, SingleUser | Steps | Trace):
         return load.kind
+    if isinstance(load, Sessions):
+        return f"sessions-rate-{load.rate:g}" + ("" if load.cv is None else f"-cv-{load.cv:g}")
     uneven = "" if load.cv is None else f"-cv-{load.cv:g}"
     if load.kind == "burst":
         return f"burst-{load.burst_rate:g}{uneven}" if load.burst_rate is not None else "burst-spike"

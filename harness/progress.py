@@ -68,7 +68,7 @@ class Progress:
             "done": self._statuses.total(),
             "planned": self._planned,
             "ends_s": None if end_ns is None else end_ns / 1e9,
-            "failed": self._statuses.total() - self._statuses[Status.OK],
+            "failed": self._statuses.total() - self._statuses[Status.OK] - self._statuses[Status.CANCELLED],
             "ttft_ms": statistics.median(self._recent_ttft_ms) if self._recent_ttft_ms else None,
             "phase": str(phase),
         }

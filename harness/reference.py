@@ -18,10 +18,10 @@ _SECTIONS = (
     ("The scenario", ("Scenario",)),
     ("`model`", ("ModelEntry",)),
     ("`engines[]`", ("EngineBlock", "Level", "Variant", "Ready")),
-    ("`workload`", ("Workload", "Prefix", "Sampling")),
+    ("`workload`", ("Workload", "Prefix", "Cancel", "Sampling")),
     ("Lengths", ("FixedLength", "UniformLength", "NormalLength", "LognormalLength", "EmpiricalLength")),
     ("`classes`", ("TrafficClass",)),
-    ("`load[]`", ("SingleUser", "Sustained", "Ramp", "Burst", "Spike", "Mixed", "Steps", "Step", "Trace")),
+    ("`load[]`", ("SingleUser", "Sustained", "Ramp", "Burst", "Spike", "Mixed", "Steps", "Step", "Trace", "Sessions")),
     ("Think times", ("FixedTime", "ExponentialTime", "LognormalTime")),
     ("`slo`", ("Slo",)),
     ("`telemetry`", ("Telemetry",)),
@@ -108,8 +108,8 @@ def _heading(name: str, model: Mapping[str, Any]) -> str:
     for key in ("kind", "dist"):
         if key in model["properties"]:
             return f"`{key}: {model['properties'][key]['const']}`"
-    own = {"EngineBlock": "An engine", "Level": "`quantization[]`", "Variant": "`variants.*`", "Ready": "`ready`"}
-    inner = {"Prefix": "`prefix`", "Spike": "`spike`", "Ramp": "`ramp`", "Step": "`steps[]`"}
+    own = {"EngineBlock": "An engine", "Level": "`quantization[]`", "Variant": "`variants.*`", "Ready": "`ready`", "Tls": "`tls`"}
+    inner = {"Prefix": "`prefix`", "Cancel": "`cancel`", "Spike": "`spike`", "Ramp": "`ramp`", "Step": "`steps[]`"}
     return own.get(name) or inner.get(name) or {"Sampling": "`sampling`", "Workload": "A workload"}[name]
 
 
@@ -176,7 +176,7 @@ def _reference(name: str) -> str:
     for ending, words in (("Length", "length"), ("Time", "distribution")):
         if name.endswith(ending):
             return words
-    loads = ("SingleUser", "Sustained", "Burst", "Mixed", "Steps", "Trace")
+    loads = ("SingleUser", "Sustained", "Burst", "Mixed", "Steps", "Trace", "Sessions")
     return "load" if name in loads else _MODEL_NAMES.get(name, "mapping")
 
 
@@ -192,6 +192,7 @@ _MODEL_NAMES = {
     "Sampling": "sampling",
     "Spike": "spike",
     "Prefix": "prefix",
+    "Cancel": "cancel",
     "Ramp": "ramp",
     "Step": "step",
     "Telemetry": "telemetry",

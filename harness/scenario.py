@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
+from harness.conversation_problems import conversation_problems, loads_by_key
 from harness.engine_section import EngineBlock, Level, ModelEntry, Ready, Variant
 from harness.errors import Problem, ScenarioError
 from harness.loads import LimitText, LoadItem, Slo, Trace
 from harness.quantities import PositiveSeconds
-from harness.scenario_problems import cross_problems, in_order, problems_of, without_echoes
+from harness.scenario_problems import cross_problems, in_order, placed, problems_of, without_echoes
 from harness.scenario_source import read
 from harness.strict_model import FreeText, Integer, Name, NotBuilt, StrictModel, TextOrItems, listed
 from harness.traffic_section import Sampling, TrafficClass, Workload
@@ -121,6 +123,11 @@ class Scenario(StrictModel):
         """Its name, or the file's."""
         return self.name or self._source.stem
 
+    def variables_not_set(self) -> list[str]:
+        """The environment variables whose values its requests need, and that this process does not have."""
+        needed = dict.fromkeys(name for block in self.engines for name in block.variables())
+        return [name for name in needed if name not in os.environ]
+
     def resolved(self) -> dict[str, Any]:
         """Everything that decides the run, as JSON-able data that is itself a scenario; without any secret's value."""
         return self.model_dump(mode="json", by_alias=True)
@@ -147,7 +154,7 @@ def load(
         except ValidationError as error:
             problems += problems_of(error, source.tree)
         problems += cross_problems(source.tree)
-        problems += [] if scenario is None else prompt_problems(scenario)
+        problems += [] if scenario is None else placed(prompt_problems(scenario), source.tree)
         problems = without_echoes(source.problems, problems)
     if problems or scenario is None:
         raise ScenarioError(in_order(problems))
@@ -159,7 +166,7 @@ def load(
 
 
 def prompt_problems(scenario: Scenario) -> list[Problem]:
-    """What is wrong in the files of prompts that a scenario names."""
+    """What is wrong in the files of prompts and traces that a scenario names, and between loads and conversations."""
     from harness.prompts import FilePrompts  # here, because it needs numpy, which `harness list` does without
 
     workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
@@ -169,7 +176,11 @@ def prompt_problems(scenario: Scenario) -> list[Problem]:
             FilePrompts(path, None)
         except ScenarioError as error:
             problems += error.problems
-    return [*problems, *_trace_problems(scenario)]
+    if problems:
+        return problems
+    loads = loads_by_key(scenario.load, [block.load for block in scenario.engines])
+    talks = conversation_problems(loads, scenario.workload, scenario.classes)
+    return [*talks, *_trace_problems(scenario)]
 
 
 def _trace_problems(scenario: Scenario) -> list[Problem]:

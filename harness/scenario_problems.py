@@ -36,6 +36,31 @@ def problems_of(error: ValidationError, tree: Node) -> list[Problem]:
     return list(found.values())
 
 
+def placed(problems: Iterable[Problem], tree: Node) -> list[Problem]:
+    """The same with the places of their keys in the file, where they have none yet; each once."""
+    found: dict[str, Problem] = {}
+    for problem in problems:
+        if problem.file is None:
+            node, key = _at(tree, problem.key)
+            problem = node.anchor.problem(problem.message, key)
+        found.setdefault(str(problem), problem)
+    return list(found.values())
+
+
+def _at(tree: Node, wanted: str) -> tuple[Node, str]:
+    """The value under a dotted key, or the nearest above it, and the key as the file numbers it."""
+    node, key = tree, ""
+    for step in wanted.split("."):
+        inner = _children(node).get(step)
+        if inner is None and step.isdecimal():
+            items = _items(node)
+            inner = items[int(step)] if int(step) < len(items) else None
+        if inner is None:
+            return node, wanted
+        node, key = inner, inner.written or join(key, step)
+    return node, key
+
+
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
     """By line within each file, files in the order in which they first occur."""
     listed = list(problems)

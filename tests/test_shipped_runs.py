@@ -47,6 +47,11 @@ RUNS = {
         {*LATENCIES, "attainment", "goodput_rps", "offered_rps"},
         _rows("q8_0", "sustained-rate-1 sustained-rate-3"),
     ),
+    "conversations": Shortened(
+        ("load.0.warmup=1s", "load.0.duration=6s", "load.0.rate=1", "load.1.duration=5s"),
+        {*LATENCIES, "attainment", "cached_share"},
+        _rows("q8_0", "sessions sustained"),
+    ),
     "mixed": Shortened(
         ("load.0.warmup=1s", "load.0.duration=5s", "load.0.rate=3"),
         {*LATENCIES, "attainment"},

@@ -24,6 +24,7 @@ class OpenAICompletions:
 
     name = "openai-completions"
     path = "/v1/completions"
+    takes_priority = True
 
     def __init__(self) -> None:
         self._decoder = EventDecoder(self.chunks)
@@ -49,6 +50,7 @@ class OpenAIChat:
 
     name = "openai-chat"
     path = "/v1/chat/completions"
+    takes_priority = True
 
     def __init__(self) -> None:
         self._decoder = EventDecoder(self.chunks)

@@ -28,7 +28,7 @@ load:
     kind: mixed
     users: -3
     sloo: 3
-  - {kind: sessions}
+  - {kind: saturate}
   - {rate: "${RATE}"}
   - {kind: sustaind}
   - {kind: burst, rate: 1, burst_rate: 2, duration: 5s}
@@ -54,7 +54,7 @@ SENTENCES = """\
 13:5: load.2.kind: given twice, first in line 12; keep one
 14:12: load.2.users: must be at least 1, found -3
 15:5: load.2.sloo: unknown key; did you mean `slo`?
-16:5: load.3: `kind: sessions` is not built yet
+16:5: load.3: `kind: saturate` is not built yet
 17:5: load.4: needs `kind`, such as `kind: single_user`
 17:12: load.4.rate: the environment variable RATE is not set; set it, or write `${RATE:-default}`
 18:5: load.5: unknown kind `sustaind`; did you mean `sustained`?
@@ -92,7 +92,10 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("added", "sentence"),
     [
-        ("workload: {turns: 3}", "3:12: workload.turns: `turns` is not built yet"),
+        ("workload: {turns: 3, repeat: 0.5}", "3:1: workload: `turns` and `repeat` exclude each other; keep one"),
+        ("workload: {turns: {dist: fixed, value: 3, exact: true}}", "3:12: workload.turns: `exact` is about output tokens; leave it out"),
+        ("workload: {think_time: 2s}", "3:12: workload.think_time: is the time between the turns of a conversation; add `turns`, or write `think_time` in the load"),
+        ("workload: {cancel: {share: 0.1}}", "3:12: workload.cancel.after: is missing; write it, such as `after: 2s`"),
         ("workload: {prefix: {share: 1}}", "3:12: workload.prefix.tokens: is missing; write it, such as `tokens: 500`"),
         ("workload: {prefix: {tokens: 99}, prompt_tokens: 99}", "3:1: workload: `prefix.tokens` (99) must be less than `prompt_tokens` (99)"),
         ("workload: {repeat: 30}", "3:20: workload.repeat: must be at most 1, found 30"),
