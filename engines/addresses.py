@@ -7,10 +7,10 @@ import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment
 
 from engines.base import EngineError
 
@@ -74,8 +74,11 @@ class Address:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a server's address is this machine."""
-    return Address.of(url).on_this_machine
+    """Whether a server's address is this machine; what is no address is not."""
+    try:
+        return Address.of(url).on_this_machine
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def proxy_for(address: Address, asked: str | None = None) -> Proxy | None:
     named = getproxies_environment()
     scheme = "https" if address.secure else "http"
     kind = next((kind for kind in (scheme, "all") if named.get(kind)), None)
-    if kind is None or address.on_this_machine or proxy_bypass_environment(address.authority, named):
+    if kind is None or address.on_this_machine or _excepted(address, named.get("no", "")):
         return None
     variable = f"{kind}_proxy"
     return _proxy(named[kind], variable if os.environ.get(variable) else variable.upper())
@@ -123,6 +126,23 @@ def check_proxy(asked: str) -> None:
     """Raises ValueError, one sentence, unless this is a proxy's address without a password, or "none"."""
     if asked != NO_PROXY and _proxy(asked, "proxy").authorization is not None:
         raise ValueError("must not hold a user name or password; name such a proxy in HTTP_PROXY and HTTPS_PROXY")
+
+
+def _excepted(address: Address, no_proxy: str) -> bool:
+    """Whether NO_PROXY lists a server: `*`, a name with all below it, with a port or without, an address, a network."""
+    host = address.host.lower()
+    for entry in filter(None, (one.strip().lower() for one in no_proxy.split(","))):
+        name, _, port = entry.rpartition(":") if entry.count(":") == 1 else (entry, "", "")
+        name = name.removeprefix("*").removeprefix(".").strip("[]")
+        if port not in ("", str(address.port)):
+            continue
+        try:
+            if ip_address(host) in ip_network(name, strict=False):
+                return True
+        except ValueError:  # the one or the other is a name
+            if entry == "*" or host == name or host.endswith(f".{name}"):
+                return True
+    return False
 
 
 def _proxy(url: str, source: str) -> Proxy:

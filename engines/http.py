@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import ssl
 from collections.abc import Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
+from engines.addresses import Address, check_proxy
 from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
 from engines.dialects import DIALECTS
+from engines.headers import check_header
+from engines.http_pages import Pages, open_pages
 from engines.options import read_options
 from engines.server_process import READY_LIMIT_S, READY_POLL_S, ServerCommand, ServerProcess
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    import aiohttp
-
 DEFAULT_DIALECT = "openai-completions"
-ANSWER_LIMIT_S = 10.0
 _READY_KEYS = frozenset({"path", "timeout_s"})
 
 
@@ -33,16 +27,27 @@ _READY_KEYS = frozenset({"path", "timeout_s"})
 class HttpOptions:
     """Where the server is and how to talk to it.
 
-    url: base address of a server that runs already; or command: what starts one (see `engines.server_process`).
-    ready: {path, timeout_s}.   stop: run after the command has ended.   served_model: the name to put in requests.
+    url: base address of a server that runs already, or of several that serve the same, over which requests are spread;
+    or command: what starts one (see `engines.server_process`).   ready: {path, timeout_s}.   stop: run after the
+    command has ended.   served_model: the name to put in requests.   headers: extra ones, not secret.
+    tls: files, under `ca`, `cert`, `key`.   proxy: an address, or "none"; absent: as the environment says.
     """
 
     dialect: str = DEFAULT_DIALECT
-    url: str | None = None
+    url: str | Sequence[str] | None = None
     command: str | None = None
     ready: Mapping[str, Any] | None = None
     stop: str | None = None
     served_model: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    tls: Mapping[str, Any] = field(default_factory=dict)
+    proxy: str | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers' base addresses, without /v1, which the dialects add; empty where a command starts one."""
+        listed = (self.url,) if isinstance(self.url, str) else tuple(self.url or ())
+        return tuple(_base(url) for url in listed)
 
     def __post_init__(self) -> None:
         if (self.url is None) == (self.command is None):
@@ -52,15 +57,24 @@ class HttpOptions:
             raise ValueError(f"there is no dialect {self.dialect!r}; did you mean {' or '.join(near)}?")
         if self.ready is not None and not set(self.ready) <= _READY_KEYS:
             raise ValueError(f"ready is written {{path: /health, timeout: 5m}}, not {dict(self.ready)!r}")
+        if self.url is not None and not self.urls:
+            raise ValueError("url names no server; write its address")
+        secure = [Address.of(url).secure for url in self.urls]
+        if self.tls and not any(secure):
+            raise ValueError("tls is for a url that begins with https://")
+        if self.proxy is not None:
+            check_proxy(self.proxy)
+        for name, value in self.headers.items():
+            check_header(name, str(value))
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    """What a GET brought: status, whether it is HTML, and the JSON object in it (None: it is none)."""
+class _Server:
+    """What a server tells of itself; None where it is silent."""
 
-    status: int
-    html: bool
-    content: dict[str, Any] | None
+    model: str | None
+    version: str | None
+    context_tokens: int | None
 
 
 class HttpEngine:
@@ -70,7 +84,7 @@ class HttpEngine:
         self._spec = spec
         self._options = read_options(HttpOptions, spec.options, "http")
         self._server = self._server_process()
-        self._url = "" if self._options.url is None else _base(self._options.url)
+        self._urls = self._options.urls
         self._model: str | None = None
         self._running = False
 
@@ -90,22 +104,23 @@ class HttpEngine:
         """
         if self._server is not None:
             await self._server.start()
-            self._url = self._server.url
-        async with self._session() as session:
-            if self._server is None and self._options.ready is not None:
-                await self._wait_until_ready(session)
-            models = await self._served_models(session)
-            self._model = self._choose_model(models)
-            version = await self._version(session)
-            context_tokens = await self._context_tokens(session, models)
+            self._urls = (self._server.url,)
+        servers = [await self._ask(url) for url in self._urls]
+        self._model = servers[0].model
+        for url, server in zip(self._urls, servers, strict=True):
+            if server.model != self._model:
+                what = f"{self._urls[0]} serves {self._model!r}, {url} serves {server.model!r}"
+                raise StartFailed(f"{what}; requests are spread only over servers of one model")
+        versions = dict.fromkeys(server.version for server in servers if server.version is not None)
+        context_tokens = [server.context_tokens for server in servers if server.context_tokens is not None]
         self._running = True
         return EngineInfo(
             name="http",
-            version=version,
+            version=", ".join(versions) or None,
             model=self._model,
-            context_tokens=context_tokens,
+            context_tokens=min(context_tokens, default=None),
             pids=self._server.pids() if self._server is not None else (),
-            options={**asdict(self._options), "url": self._url},
+            options={**asdict(self._options), "url": self._urls[0] if len(self._urls) == 1 else list(self._urls)},
         )
 
     async def stop(self) -> None:
@@ -118,7 +133,16 @@ class HttpEngine:
         """Where the client sends; EngineError before start()."""
         if not self._running:
             raise EngineError("the http engine is not running; call start() first")
-        return Endpoint(self._url, self._options.dialect, self._model, self._headers())
+        options = self._options
+        return Endpoint(
+            self._urls[0],
+            options.dialect,
+            self._model,
+            self._headers(),
+            others=self._urls[1:],
+            tls=options.tls,
+            proxy=options.proxy,
+        )
 
     def alive(self) -> str | None:
         """Why our server ended; None while it runs, and for a server that is not ours."""
@@ -142,44 +166,55 @@ class HttpEngine:
         return ServerProcess(command)
 
     def _headers(self) -> dict[str, str]:
+        """Headers of every request. Raises EngineError, which names the header, for a value that none can carry."""
         key = self._spec.api_key
-        return {**self._spec.headers, **({"Authorization": f"Bearer {key}"} if key else {})}
+        plain = {name: str(value) for name, value in self._options.headers.items()}
+        headers = {**plain, **self._spec.headers, **({"Authorization": f"Bearer {key}"} if key else {})}
+        for name, value in headers.items():
+            try:
+                check_header(name, value)
+            except ValueError as error:
+                raise EngineError(str(error)) from error
+        return headers
 
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        import aiohttp
+    async def _ask(self, url: str) -> _Server:
+        """Wait for a server where the scenario says how, and ask it what it serves."""
+        options = self._options
+        async with open_pages(url, headers=self._headers(), tls=options.tls, proxy=options.proxy) as pages:
+            if self._server is None and options.ready is not None:
+                await self._wait_until_ready(pages)
+            models = await self._served_models(pages)
+            model = self._choose_model(models, url)
+            context_tokens = await self._context_tokens(pages, models, model)
+            return _Server(model, await self._version(pages), context_tokens)
 
-        timeout = aiohttp.ClientTimeout(total=ANSWER_LIMIT_S)
-        async with aiohttp.ClientSession(headers=self._headers(), timeout=timeout) as session:
-            yield session
-
-    async def _wait_until_ready(self, session: aiohttp.ClientSession) -> None:
+    async def _wait_until_ready(self, pages: Pages) -> None:
         """Poll the page of `ready` until it answers 200."""
         ready = self._options.ready or {}
-        url, limit_s = self._url + ready.get("path", "/health"), float(ready.get("timeout_s", READY_LIMIT_S))
+        path, limit_s = ready.get("path", "/health"), float(ready.get("timeout_s", READY_LIMIT_S))
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + limit_s
         while True:
             try:
-                found = f"status {(await self._get(session, url)).status}"
+                found = f"status {(await pages.get(path)).status}"
             except StartFailed as error:
                 found = str(error)
             if found == "status 200":
                 return
             if loop.time() >= give_up_at:
-                raise StartFailed(f"{url} did not answer 200 within {limit_s:g} s: {found}")
+                raise StartFailed(f"{pages.url}{path} did not answer 200 within {limit_s:g} s: {found}")
             await asyncio.sleep(READY_POLL_S)
 
-    async def _served_models(self, session: aiohttp.ClientSession) -> dict[str, dict[str, Any]] | None:
+    async def _served_models(self, pages: Pages) -> dict[str, dict[str, Any]] | None:
         """id -> entry of the server's list of models; None where it has no such list."""
         path = "/v1/models" if self._options.dialect.startswith("openai") else ""
-        url = self._url + path
-        page = await self._get(session, url)
+        url = pages.url + path
+        page = await pages.get(path)
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + READY_LIMIT_S
         while page.status == HTTPStatus.SERVICE_UNAVAILABLE and self._loading() and loop.time() < give_up_at:
             await asyncio.sleep(READY_POLL_S)
-            page = await self._get(session, url)
+            page = await pages.get(path)
         if page.status in (401, 403):
             raise StartFailed(
                 f"{url} refused us (status {page.status}); name the variable of a valid key in api_key_env"
@@ -199,7 +234,7 @@ class HttpEngine:
         """Whether a 503 only means that our own server, of which no page tells when it is ready, still loads."""
         return self._server is not None and self._options.ready is None and self._server.alive() is None
 
-    def _choose_model(self, models: Mapping[str, Any] | None) -> str | None:
+    def _choose_model(self, models: Mapping[str, Any] | None, url: str) -> str | None:
         """The name to put in requests, checked against what the server says it serves."""
         stated = self._options.served_model
         wanted = stated or (self._spec.model.name if self._spec.model else None)
@@ -208,57 +243,31 @@ class HttpEngine:
         if wanted is None:
             if len(models) == 1:
                 return next(iter(models))
-            raise StartFailed(f"the server at {self._url} serves {_listed(models)}; set served_model to one of them")
+            raise StartFailed(f"the server at {url} serves {_listed(models)}; set served_model to one of them")
         same = [name for name in models if _stem(name) == _stem(wanted)]
         if stated is None and len(same) == 1:
             return same[0]
         near = get_close_matches(wanted, models, n=3, cutoff=0.4) or list(models)[:10]
-        what = f"the server at {self._url} does not serve {wanted!r}"
+        what = f"the server at {url} does not serve {wanted!r}"
         raise StartFailed(f"{what}; set served_model to what is meant, such as {_listed(near)}")
 
-    async def _version(self, session: aiohttp.ClientSession) -> str | None:
+    async def _version(self, pages: Pages) -> str | None:
         """The server's version where it tells: vLLM on /version, llama.cpp in /props."""
         for path, key in (("/version", "version"), ("/props", "build_info")):
-            content = await self._optional(session, path)
+            content = await pages.optional(path)
             if isinstance(content.get(key), str):
                 return str(content[key])
         return None
 
     async def _context_tokens(
-        self, session: aiohttp.ClientSession, models: Mapping[str, dict[str, Any]] | None
+        self, pages: Pages, models: Mapping[str, dict[str, Any]] | None, model: str | None
     ) -> int | None:
         """Context in use: vLLM's max_model_len, llama.cpp's n_ctx per slot."""
-        length = (models or {}).get(self._model or "", {}).get("max_model_len")
+        length = (models or {}).get(model or "", {}).get("max_model_len")
         if not isinstance(length, int):
-            settings = (await self._optional(session, "/props")).get("default_generation_settings")
+            settings = (await pages.optional("/props")).get("default_generation_settings")
             length = settings.get("n_ctx") if isinstance(settings, dict) else None
         return length if isinstance(length, int) else None
-
-    async def _optional(self, session: aiohttp.ClientSession, path: str) -> dict[str, Any]:
-        """The JSON object of a page that a server may have; empty where it has none."""
-        try:
-            page = await self._get(session, self._url + path)
-        except StartFailed:
-            return {}
-        return page.content or {} if page.status == 200 else {}
-
-    async def _get(self, session: aiohttp.ClientSession, url: str) -> _Page:
-        import aiohttp
-
-        try:
-            async with session.get(url, allow_redirects=False) as response:
-                body = await response.read()
-                return _Page(response.status, _is_html(response.content_type, body), _object(body))
-        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            raise StartFailed(
-                f"no secure connection to {url}: {error}; trust its certificate with SSL_CERT_FILE, or write http://"
-            ) from error
-        except TimeoutError as error:
-            raise StartFailed(
-                f"{url} did not answer within {ANSWER_LIMIT_S:g} s; is the server busy or hanging?"
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise StartFailed(f"no server answers at {url}: {error}; start it, or correct url") from error
 
 
 def _base(url: str) -> str:
@@ -272,15 +281,3 @@ def _stem(name: str) -> str:
 
 def _listed(names: Mapping[str, Any] | Sequence[str]) -> str:
     return ", ".join(repr(name) for name in list(names)[:10]) + (", ..." if len(names) > 10 else "")
-
-
-def _is_html(content_type: str, body: bytes) -> bool:
-    return content_type == "text/html" or body[:100].lstrip().lower().startswith((b"<!doctype html", b"<html"))
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
-    try:
-        content = json.loads(body)
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None

@@ -145,11 +145,13 @@ def validate(
     problems: list[Problem] = []
     for path in scenarios:
         try:
-            load(path, sets=sets)
+            checked = load(path, sets=sets)
         except ScenarioError as error:
             problems += error.problems
         else:
             print(f"{path}: fine")
+            for name in checked.variables_not_set():
+                say(f"{path}: the environment variable {name} is not set; `harness run` will need it")
     if problems:
         raise ScenarioError(problems)
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from engines import BUILT_IN, names
+from engines.addresses import NO_PROXY, UNIX_SCHEME, Address, check_proxy
 from engines.dialects import DIALECTS
+from engines.headers import check_header
 from harness.loads import LoadItem
 from harness.quantities import PositiveSeconds
 from harness.scenario_problems import near
 from harness.scenario_source import looks_secret
 from harness.strict_model import FreeText, Name, NotBuilt, StrictModel, TextOrItems, listed
 
-HTTP_KEYS = ("dialect", "url", "command", "ready", "stop", "served_model")
+HTTP_KEYS = ("dialect", "url", "command", "ready", "stop", "served_model", "headers", "tls", "proxy")
+_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -45,7 +49,24 @@ def _known_dialect(value: str) -> str:
     return value
 
 
+def _checked_urls(value: Any) -> Any:
+    """One address, or a list of several that differ."""
+    if isinstance(value, str):
+        return _checked_url(value)
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise ValueError("is an address, or a list of addresses such as `[http://a:8000, http://b:8000]`")
+    if not value:
+        raise ValueError("lists no address; write `http://host:port`")
+    for url in value:
+        if value.count(url) > 1:
+            raise ValueError(f"lists {url} twice; keep one")
+    return [_checked_url(url) for url in value]
+
+
 def _checked_url(value: str) -> str:
+    if value.startswith(UNIX_SCHEME + ":"):
+        Address.of(value)
+        return value
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -67,6 +88,25 @@ def _checked_command(value: str) -> str:
 def _rooted(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError(f"must begin with `/`; write `/{value}`")
+    return value
+
+
+def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in headers.items():
+        check_header(name, value)
+        if looks_secret(name.replace("-", "_")) or name.lower() in _SECRET_HEADERS:
+            raise ValueError(f"the value of {name} would be stored; name its variable under `headers_env`")
+    return headers
+
+
+def _checked_header_names(headers: Mapping[str, str]) -> Mapping[str, str]:
+    for name in headers:
+        check_header(name)
+    return headers
+
+
+def _checked_proxy(value: str) -> str:
+    check_proxy(value)
     return value
 
 
@@ -103,6 +143,22 @@ class Ready(StrictModel):
     timeout_s: PositiveSeconds = Field(default=300.0, alias="timeout", description="How long to wait.", examples=["5m"])
 
 
+class Tls(StrictModel):
+    """Whom to trust, and who we are. Paths are relative to the scenario file; all files are in PEM format."""
+
+    ca: Path | None = Field(
+        default=None, description="Trust this authority instead of the system's.", examples=["ca.pem"]
+    )
+    cert: Path | None = Field(default=None, description="Our certificate, for a server that asks for one.")
+    key: Path | None = Field(default=None, description="Its key, without a password, where it is in another file.")
+
+    @classmethod
+    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
+        """A key belongs to a certificate."""
+        alone = "key" in given and "cert" not in given
+        return [*super().check_keys(given), *(["`key` needs `cert`, the certificate that it belongs to"] * alone)]
+
+
 class HttpKeys(StrictModel):
     """The keys of engine `http`, which a variant may also set."""
 
@@ -111,8 +167,11 @@ class HttpKeys(StrictModel):
     dialect: Annotated[str, AfterValidator(_known_dialect)] | None = Field(
         default=None, description="The server's API.", examples=["openai-completions", "openai-chat"]
     )
-    url: Annotated[str, AfterValidator(_checked_url)] | None = Field(
-        default=None, description="Base address of a server that runs already.", examples=["http://127.0.0.1:8000"]
+    url: Annotated[str | tuple[str, ...], BeforeValidator(_checked_urls)] | None = Field(
+        default=None,
+        description="Base address of a server that runs already; of a Unix socket `http+unix:///path/to.sock`. "
+        "Requests go round a list of them.",
+        examples=["http://127.0.0.1:8000", ["http://a:8000", "http://b:8000"]],
     )
     command: Annotated[str, AfterValidator(_checked_command)] | None = Field(
         default=None,
@@ -128,12 +187,24 @@ class HttpKeys(StrictModel):
     served_model: Name | None = Field(
         default=None, description="The model's name in requests, where it is not `model`."
     )
+    headers: Annotated[dict[str, FreeText], AfterValidator(_checked_headers)] | None = Field(
+        default=None, description="Further request headers. Stored: secret ones go to `headers_env`."
+    )
+    tls: Tls | None = Field(default=None, description="Certificates, where the system's trust is not enough.")
+    proxy: Annotated[str, AfterValidator(_checked_proxy)] | None = Field(
+        default=None,
+        description=f"Address of a proxy, or `{NO_PROXY}`; without it `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` "
+        "decide, and servers on this machine are reached directly.",
+        examples=["http://proxy:3128", NO_PROXY],
+    )
 
     def http_options(self) -> dict[str, Any]:
         """The keys that are given, as engine options; `ready` as {"path", "timeout_s"}."""
         given = {key: getattr(self, key) for key in HTTP_KEYS if getattr(self, key) is not None}
         if self.ready is not None:
             given["ready"] = {"path": self.ready.path, "timeout_s": self.ready.timeout_s}
+        if self.tls is not None:
+            given["tls"] = self.tls.model_dump(mode="json")
         return given
 
 
@@ -182,7 +253,7 @@ class EngineBlock(HttpKeys):
         description="Name of the environment variable that holds the API key.",
         examples=["OPENAI_API_KEY"],
     )
-    headers_env: dict[str, EnvName] = Field(
+    headers_env: Annotated[dict[str, EnvName], AfterValidator(_checked_header_names)] = Field(
         default={},
         description="Header to the name of the environment variable that holds its value.",
         examples=[{"X-Tenant": "TENANT"}],
@@ -202,6 +273,10 @@ class EngineBlock(HttpKeys):
             if not all(isinstance(one, Mapping) and {"url", "command"} & one.keys() for one in options):
                 problems.append("needs `url` (a server that runs) or `command` (which starts one)")
         return problems
+
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables whose values requests need."""
+        return (*([self.api_key_env] if self.api_key_env else []), *self.headers_env.values())
 
     def irrelevant_keys(self) -> frozenset[str]:
         """Headers are a matter of `http`."""

@@ -108,7 +108,8 @@ def _heading(name: str, model: Mapping[str, Any]) -> str:
     for key in ("kind", "dist"):
         if key in model["properties"]:
             return f"`{key}: {model['properties'][key]['const']}`"
-    own = {"EngineBlock": "An engine", "Level": "`quantization[]`", "Variant": "`variants.*`", "Ready": "`ready`", "Tls": "`tls`"}
+    own = {"EngineBlock": "An engine", "Level": "`quantization[]`", "Variant": "`variants.*`", "Ready": "`ready`"}
+    own["Tls"] = "`tls`"
     inner = {"Prefix": "`prefix`", "Cancel": "`cancel`", "Spike": "`spike`", "Ramp": "`ramp`", "Step": "`steps[]`"}
     return own.get(name) or inner.get(name) or {"Sampling": "`sampling`", "Workload": "A workload"}[name]
 

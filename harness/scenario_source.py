@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from engines.addresses import TLS_FILES
 from harness.errors import Problem
 from harness.loads import LIST_VALUED
 from harness.yaml_nodes import Node, Place, join, parse
@@ -242,6 +243,8 @@ def _located(tree: Node, problems: list[Problem]) -> Node:
         ("classes", "*", "workload", "prompts"),
         ("load", "*", "file"),
         ("engines", "*", "load", "*", "file"),
+        *(("engines", "*", "tls", name) for name in TLS_FILES),
+        *(("engines", "*", "variants", "*", "tls", name) for name in TLS_FILES),
     ):
         tree = moved(tree, keys, "")
     return tree

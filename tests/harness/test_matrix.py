@@ -8,9 +8,19 @@ from typing import Any
 
 import pytest
 
+from engines.addresses import is_loopback
 from engines.base import ModelReference
 from harness.errors import UsageError
-from harness.matrix import Cell, Skip, expand, identity, is_loopback, needs_the_machine, slug, trial_seed
+from harness.matrix import (
+    Cell,
+    Skip,
+    check_runnable,
+    expand,
+    identity,
+    needs_the_machine,
+    slug,
+    trial_seed,
+)
 from harness.scenario import Scenario
 
 LOAD = [{"kind": "single_user", "requests": 3}]
@@ -110,10 +120,6 @@ def test_a_level_may_have_a_checkpoint_of_its_own() -> None:
             "whoever starts the server decides its level, so `q4` would change nothing; "
             "leave `quantization` out, or give each level a `model` of its own",
         ),
-        (
-            {"engine": "http", "url": "http://127.0.0.1:1", "api_key_env": "MISSING"},
-            "the environment variable MISSING, which the scenario names, is not set",
-        ),
     ],
 )
 def test_what_cannot_run_is_a_row_with_its_reason(block: dict[str, Any], reason: str) -> None:
@@ -123,6 +129,18 @@ def test_what_cannot_run_is_a_row_with_its_reason(block: dict[str, Any], reason:
     assert skip.reason == reason
     assert (skip.index, cell.index) == (0, 1)
     assert isinstance(cell, Cell)
+
+
+def test_a_key_that_is_missing_stops_everything() -> None:
+    """Whoever named a key meant that engine to run: nothing does, unless the engine is not among the chosen."""
+    blocks = [{"engine": "http", "url": "http://127.0.0.1:1", "api_key_env": "MISSING"}, {"engine": "simulated"}]
+    planned = expand(scenario_of(engines=blocks), env={})
+    assert isinstance(planned[0], Skip)
+    assert planned[0].variable == "MISSING"
+    with pytest.raises(UsageError, match="variable MISSING, which the scenario names, is not set; set it, or leave"):
+        check_runnable(planned)
+    check_runnable(expand(scenario_of(engines=blocks), env={}, only={"engine": "simulated"}))
+    check_runnable(expand(scenario_of(engines=blocks), env={"MISSING": "x"}))
 
 
 def test_a_library_that_is_missing_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
