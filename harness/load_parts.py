@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
 
 from harness.limits import parse_limit
 from harness.quantities import PositiveMilliseconds, PositiveSeconds, Seconds
-from harness.strict_model import NOT_BUILT, AlsoAccepts, Integer, NotBuilt, Number, StrictModel
+from harness.strict_model import AlsoAccepts, Integer, NotBuilt, Number, StrictModel
 
 DEFAULT_TIMEOUT_S = 120.0
 
@@ -18,12 +17,6 @@ DEFAULT_TIMEOUT_S = 120.0
 def _checked_limit(text: str) -> str:
     parse_limit(text)
     return text
-
-
-def _built_driver(value: Any) -> Any:
-    if value == "locust":
-        raise PydanticCustomError(NOT_BUILT, "`driver: locust` is not built yet; write `inprocess` or leave it out")
-    return value
 
 
 def _plain_arrivals(value: Any) -> Any:
@@ -109,8 +102,10 @@ class CommonLoad(StrictModel):
         description="A request that takes longer has failed.",
         examples=["30s"],
     )
-    driver: Annotated[Literal["inprocess"], BeforeValidator(_built_driver)] = Field(
-        default="inprocess", description="Who sends the load."
+    driver: Literal["inprocess", "locust"] = Field(
+        default="inprocess",
+        description="Who sends the load: our own client, or Locust, whose users, statistics, page and workers on other "
+        "machines are then used. The same plan, records and report; served engines only.",
     )
     workers: NotBuilt = Field(default=None, description="Number of processes that send the load.")
     slo: Slo | None = Field(default=None, description="Keys given here replace the scenario's for this load.")

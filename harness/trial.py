@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,12 @@ from engines.models.source import resolve
 from engines.models.tokenizer import Tokenizer, tokenizer
 from harness.drivers import canary
 from harness.drivers.asyncio_driver import drive
-from harness.drivers.base import Control, DriveSettings
+from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.errors import HarnessError
+from harness.load_part import PartSpec
 from harness.loads import SingleUser
+from harness.locust_load import drive_by_locust
+from harness.locust_order import Order
 from harness.matrix import Cell, TrialPlan, expand
 from harness.progress import Progress
 from harness.records import Phase, Record, Status
@@ -67,12 +70,17 @@ class Orders:
 
 @dataclass(frozen=True, slots=True)
 class CellSpec:
-    """What the parent tells the child. folder: the cell's; trials: (index in the cell, folder) of those to run."""
+    """What the parent tells the child.
+
+    folder: the cell's; trials: (index in the cell, folder) of those to run.   locust: how Locust is used where a load
+    asks for it, as `Order` has it; `more` there: whether other cells' trials follow.
+    """
 
     scenario: dict[str, Any]
     cell: int
     folder: str
     trials: Sequence[tuple[int, str]]
+    locust: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the specification where the child will read it."""
@@ -85,7 +93,8 @@ async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, o
         with canary.sender(isinstance(engine, ServedEngine)) as sender:
             for index, folder in spec.trials:
                 orders.driving = True
-                usable = await run_trial(cell, index, Path(folder), engine, emit, orders.control, sender)
+                trial = Trial(cell, index, Path(folder), spec, engine, emit, orders.control, sender)
+                usable = await run_trial(trial)
                 orders.driving = False
                 if not usable or orders.stopping:
                     return  # the parent starts a fresh child for what is left
@@ -191,32 +200,73 @@ def target_of(engine: Engine) -> InProcessEngine | Endpoint:
     return engine.endpoint() if isinstance(engine, ServedEngine) else engine  # type: ignore[return-value]
 
 
-async def run_trial(
-    cell: Cell, index: int, folder: Path, engine: Engine, emit: Emit, control: Control, sender: canary.Sender
-) -> bool:
-    """Drive one load, its records streaming to `folder`; whether the engine can take another."""
-    plan = cell.trials[index]
-    schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=tokenizer_of(cell.spec.model))
-    emit({"event": "trial_begun", "trial": index, **trial_facts(schedule)})
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One load on one cell, and what driving it needs. sender: where the canary's events come from."""
+
+    cell: Cell
+    index: int
+    folder: Path
+    spec: CellSpec
+    engine: Engine
+    emit: Emit
+    control: Control
+    sender: canary.Sender
+
+    @property
+    def plan(self) -> TrialPlan:
+        """Its load and what goes with it."""
+        return self.cell.trials[self.index]
+
+    @property
+    def settings(self) -> DriveSettings:
+        """How the driver treats its requests."""
+        return replace(settings_of(self.plan), canary_port=self.sender.port)
+
+
+async def run_trial(trial: Trial) -> bool:
+    """Drive one load, its records streaming to the trial's folder; whether the engine can take another."""
+    plan = trial.plan
+    words = tokenizer_of(trial.cell.spec.model)
+    schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words)
+    trial.emit({"event": "trial_begun", "trial": trial.index, **trial_facts(schedule)})
+    drive_it = send_by_locust if plan.load.driver == "locust" else send_from_here
+    async with background(watch_engine(trial.engine, trial.control)) as watch:
+        report, silence = await drive_it(trial, schedule)
+        died = watch.result() if watch.done() else None
+    report.notes += [trial.sender.missing] if trial.sender.missing else []
+    reason = died or silence
+    status = "failed" if reason else "interrupted" if report.interrupted else "complete"
+    ended = {"event": "trial_ended", "trial": trial.index, "status": status, "reason": reason, "client": asdict(report)}
+    trial.emit(ended)
+    return reason is None
+
+
+async def send_from_here(trial: Trial, schedule: Schedule) -> tuple[DriveReport, str | None]:
+    """Send the plan from this process; the client's report, and why the server was silent to the end, if it was."""
     progress = Progress(schedule)
-    with record_writer(folder) as writer:
+    with record_writer(trial.folder) as writer:
 
         def keep(record: Record) -> None:
             writer.add(record)
             progress.add(record)
 
-        async with (
-            background(watch_engine(engine, control)) as watch,
-            background(report_progress(progress, index, emit)),
-        ):
-            settings = replace(settings_of(plan), canary_port=sender.port)
-            report = await drive(schedule, target_of(engine), settings, keep, control)
-            report.notes += [sender.missing] if sender.missing else []
-            died = watch.result() if watch.done() else None
-    reason = died or progress.silence()
-    status = "failed" if reason else "interrupted" if report.interrupted else "complete"
-    emit({"event": "trial_ended", "trial": index, "status": status, "reason": reason, "client": asdict(report)})
-    return reason is None
+        async with background(report_progress(progress, trial.index, trial.emit)):
+            report = await drive(schedule, target_of(trial.engine), trial.settings, keep, trial.control)
+    return report, progress.silence()
+
+
+async def send_by_locust(trial: Trial, schedule: Schedule) -> tuple[DriveReport, str | None]:
+    """The same from Locust's process, or from its workers."""
+    target = target_of(trial.engine)
+    assert isinstance(target, Endpoint)  # others were refused before anything ran
+    spec = trial.spec
+    part = PartSpec.of(spec.scenario, trial.cell.index, trial.index, schedule.plan_hash, trial.settings, target)
+    later = [index for index, _ in spec.trials[[index for index, _ in spec.trials].index(trial.index) + 1 :]]
+    more = any(trial.cell.trials[index].load.driver == "locust" for index in later)
+    options = {**spec.locust, "more": more or bool(spec.locust.get("more"))}
+    order = Order(asdict(part), str(trial.folder), dict(target.headers), **options)
+    return await drive_by_locust(order, trial.index, trial.emit, trial.control)
 
 
 def trial_facts(schedule: Schedule) -> dict[str, Any]:

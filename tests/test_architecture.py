@@ -18,7 +18,7 @@ ROWS: dict[int, str] = {
     7: "trial supervisor locust_alone locust_load locust_master locust_process locust_worker worker gate",
     6: "analysis validity client_signals columns chunks gap_counts latencies rates passing reading distributions machine "
     "facts series",
-    5: "store streams load_part locust_order locust_records stats metrics progress exclusive reference "
+    5: "store streams load_part locust_order locust_records stats ordered means metrics progress exclusive reference "
     "machine_checks install_checks",
     4: "drivers telemetry provenance calibration",
     3: "timeline gpus virtual_time pressure cgroup known_process",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import gevent
 from gevent.queue import SimpleQueue
 from locust import User, constant, task
 
@@ -62,6 +63,7 @@ class Seats:
             send()
         else:
             inbox.put(send)
+            gevent.sleep(0)  # the user sends now, not when the client has nothing more to read
 
 
 def user_class(seats: Seats) -> type[User]:

@@ -1,0 +1,87 @@
+"""A trial whose load Locust sends, as the cell's child sees it: start Locust's process, listen, pass orders on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engines.server_process import signal_name
+from harness.drivers.base import Control, DriveReport
+from harness.errors import TrialFailed
+from harness.locust_order import Emit, Order
+
+LONGEST_LINE_BYTES = 1 << 24
+TOLD = ("notice", "waiting", "progress")
+
+
+async def drive_by_locust(order: Order, trial: int, emit: Emit, control: Control) -> tuple[DriveReport, str | None]:
+    """Let Locust send the plan; its own report, and why the server was silent to the end, if it was.
+
+    Its records stream to the trial's folder. Raises TrialFailed, one sentence, if it cannot, or its process dies.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-m",
+        "harness.locust_process",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=own_packages_first(os.environ),
+        limit=LONGEST_LINE_BYTES,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
+    stdin = process.stdin
+
+    def pass_on() -> None:
+        if control.stopped and not stdin.is_closing():
+            stdin.write(b"abort\n" if control.aborted else b"stop\n")
+
+    control.on_change(pass_on)
+    pass_on()
+    try:
+        return await listen(process, trial, emit)
+    finally:
+        control.on_change(None)
+        stdin.close()
+        await gone(process)
+
+
+async def listen(process: asyncio.subprocess.Process, trial: int, emit: Emit) -> tuple[DriveReport, str | None]:
+    """Pass on what it tells until it has ended."""
+    assert process.stdout is not None
+    async for line in process.stdout:
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] in TOLD:
+            emit({**event, "trial": trial})
+        elif event["event"] == "ended":
+            return DriveReport(**event["report"]), event["silence"]
+        elif event["event"] == "failed":
+            raise TrialFailed(event["reason"])
+    status = await process.wait()
+    how = f"was killed by {signal_name(-status)}" if status < 0 else f"ended with exit status {status}"
+    raise TrialFailed(f"Locust's process {how}")
+
+
+async def gone(process: asyncio.subprocess.Process) -> None:
+    """Its standard input has ended, and so does it; it is not waited for longer than some seconds."""
+    try:
+        await asyncio.wait_for(process.wait(), 10)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def own_packages_first(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which a child of ours imports the packages that we imported."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(part for part in (root, environment.get("PYTHONPATH", "")) if part)
+    return {**environment, "PYTHONPATH": path}
