@@ -200,6 +200,12 @@ def cached() -> Calibration | None:
         return None  # absent, damaged or of another format: the machine counts as not calibrated
 
 
+def summary_for_runs() -> dict[str, Any] | None:
+    """What a run's manifest says of this machine's calibration; None if there is none."""
+    known = cached()
+    return known.summary() if known else None
+
+
 def save(calibration: Calibration) -> Path:
     """Keep it. Raises StorageFailed if the cache folder cannot be written."""
     path = cache_path(calibration.identity)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import __version__, provenance
+from harness import __version__, calibration, provenance
 from harness.matrix import Cell, Skip, TrialPlan, identity
 from harness.scenario import Scenario
 from harness.store import RunWriter
@@ -69,7 +69,7 @@ def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: 
         "labels": dict(scenario.labels),
         "command": command,
         "scenario": scenario.resolved(),
-        "provenance": provenance.collect(),
+        "provenance": provenance.collect() | {"calibration": calibration.summary_for_runs()},
         "notes": [],
         "cells": [cell_entry(entry) for entry in planned],
     }

@@ -7,10 +7,15 @@ from typing import Any
 
 NOT_CALIBRATED = "This machine was not calibrated: run `harness doctor`."
 
+UNREADABLE = "What is stored with this run about the calibration of its machine cannot be read."
+
 
 def calibration_sentence(manifest: Mapping[str, Any]) -> str:
     """For a run's report, from the calibration that its manifest keeps."""
-    return sentence((manifest.get("provenance") or {}).get("calibration"))
+    try:
+        return sentence((manifest.get("provenance") or {}).get("calibration"))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return UNREADABLE
 
 
 def sentence(calibration: Mapping[str, Any] | None) -> str:
@@ -24,7 +29,7 @@ def sentence(calibration: Mapping[str, Any] | None) -> str:
     most = f"{calibration['streams']:,} streams, {_round(calibration['events_per_s'])} chunks/s"
     sent = f" and {calibration['requests_per_s']:,.0f} requests/s" if calibration["requests_per_s"] else ""
     shared = ", beside a server on the same cores" if calibration["shared"] else ""
-    return f"Measured here to within {within} up to {most}{sent}{shared}; calibrated {day}."
+    return f"Over HTTP the client measures here to within {within} up to {most}{sent}{shared}; calibrated {day}."
 
 
 def _plain(value_ms: float) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reports import markdown, plots, tables
+from reports.calibration import calibration_sentence
 from reports.data import ReportData, place
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -28,6 +29,7 @@ def render(data: ReportData) -> str:
         data=data,
         verdict=data.verdict(),
         tone=tables.TONES.get(data.verdict(), "bad"),
+        calibration=calibration_sentence(data.manifest),
         headline=markdown.headline(data).strip().replace("**", ""),
         first=[
             tables.limits(data),

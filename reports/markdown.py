@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from reports import tables
+from reports.calibration import calibration_sentence
 from reports.data import ReportData
 from reports.tables import Cell, Table
 
@@ -17,6 +18,7 @@ def render(data: ReportData) -> str:
     for table in (tables.limits(data), tables.headline(data), tables.not_run(data), tables.errors(data)):
         parts += _section(table)
     parts += _section(tables.reasons(data))
+    parts += [escape(calibration_sentence(data.manifest)), ""]
     parts += ["<details><summary>Circumstances</summary>", "", *_circumstances(data), "</details>"]
     return "\n".join(parts) + "\n"
 

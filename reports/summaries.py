@@ -46,6 +46,7 @@ def as_json(data: ReportData) -> str:
         "status": data.manifest.get("status"),
         "exit_code": data.exit_code,
         "validity": data.verdict(),
+        "calibration": (data.manifest.get("provenance") or {}).get("calibration"),
         "limits": list(data.verdicts),
         "results": _results(data),
         "trials": trials,

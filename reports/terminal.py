@@ -8,6 +8,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reports import markdown, tables
+from reports.calibration import calibration_sentence
 from reports.data import ReportData
 from reports.tables import Cell, Table
 
@@ -24,6 +25,7 @@ def show(data: ReportData, console: Console) -> None:
         _print(console, results)
     for table in (tables.limits(data), tables.not_run(data), tables.errors(data), tables.reasons(data)):
         _print(console, table)
+    console.print(Text(_printable(calibration_sentence(data.manifest))))
     console.print(Text(markdown.headline(data).strip().replace("**", ""), style="bold"))
 
 
@@ -55,6 +57,10 @@ def _print_notes(console: Console, table: Table) -> None:
 
 
 def _text(cell: Cell) -> Text:
-    # server errors may carry escape sequences
-    text = "".join(sign if sign.isprintable() else " " for sign in cell.text)
+    text = _printable(cell.text)
     return Text(f"{text} ({cell.note})" if cell.note else text, style=STYLES[cell.tone])
+
+
+def _printable(text: str) -> str:
+    """Server errors, and files from elsewhere, may carry escape sequences."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
