@@ -187,6 +187,24 @@ def list_(what: Annotated[str, typer.Argument(help="scenarios, engines or models
     print(listing(what))
 
 
+@app.command()
+def doctor(
+    no_calibrate: Annotated[bool, typer.Option("--no-calibrate", help="Only look; do not measure the client.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Calibrate in seconds, with fewer and smaller loads.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON.")] = False,
+) -> None:
+    """Check this machine, and find the largest load that can be measured exactly here; under a minute."""
+    from harness.doctor import examine
+    from harness.doctor import show as show_examination
+
+    found = examine(calibrating=not no_calibrate, quick=quick, say=say)
+    if as_json:
+        print(found.as_json())
+    else:
+        show_examination(found, table_console())
+    raise typer.Exit(found.exit_code)
+
+
 def show(made: Report, *, as_json: bool, quiet: bool) -> None:
     """The data on standard output; where the reports are on standard error."""
     if as_json:
