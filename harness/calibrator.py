@@ -156,7 +156,7 @@ def _climb_rates(server: KnownServer, ladder: Ladder, say: Say) -> list[RateLeve
 
 def stream_level(server: KnownServer, streams: int, rounds: int) -> StreamLevel:
     """So many replies at once, one token every 20 ms each."""
-    plan = _schedule(TOKENS, kind="sustained", users=streams, requests=streams * rounds)
+    plan = schedule(TOKENS, kind="sustained", users=streams, requests=streams * rounds)
     truth = measure(server, plan, FIRST_MS, GAP_MS)
     first, gaps = truth.first_errors_ms(), truth.gap_errors_ms()
     reason = _complaint(truth, plan, first, gaps)
@@ -194,7 +194,7 @@ def _complaint(truth: Truth, plan: Schedule, first: NDArray[np.float64], gaps: N
 
 def rate_level(server: KnownServer, rate: float, seconds: float) -> RateLevel:
     """An open loop with Poisson arrivals and short replies."""
-    plan = _schedule(_RATE_TOKENS, kind="sustained", rate=rate, requests=round(rate * seconds))
+    plan = schedule(_RATE_TOKENS, kind="sustained", rate=rate, requests=round(rate * seconds))
     truth = measure(server, plan, _RATE_FIRST_MS, _RATE_GAP_MS)
     lags = np.asarray([(one.sent_ns or 0) - (one.due_ns or 0) for one in truth.records], dtype=np.float64) / NS_PER_MS
     p50, p99, most = (float(value) for value in np.percentile(lags, (50, 99, 100)))
@@ -225,7 +225,8 @@ def _failure(records: Sequence[Record], plan: Schedule) -> str | None:
     return None if len(records) == plan.count else f"{plan.count} requests were planned, {len(records)} have a record"
 
 
-def _schedule(tokens: int, **load: Any) -> Schedule:
+def schedule(tokens: int, **load: Any) -> Schedule:
+    """A plan of short prompts and exactly so many tokens; the keys of the load are those of a scenario file."""
     wanted: Load = TypeAdapter(LoadItem).validate_python(load)
     output = {"dist": "fixed", "value": tokens, "exact": True}
     return build(wanted, Workload.model_validate({"prompt_tokens": 16, "output_tokens": output}), seed=1)

@@ -169,10 +169,10 @@ def _canary(readings: Readings, observed: Observed) -> Iterator[Reason]:
     level = thresholds.CANARY_MS.level(at_q)
     if level is Level.INVALID and at_q <= thresholds.LAG_SHARE_OF_TTFT_P50.invalid * _ttft_p50_ms(observed):
         level = Level.WARN
-    gaps = observed["icl_ms"].values
-    if len(gaps) and middle > thresholds.CANARY_MS.warn:
-        between = max(stats.quantile(gaps, 0.5), 1e-9)
-        level = worst(level, thresholds.CANARY_P50_SHARE_OF_ICL_P50.level(middle / between))
+    tpot = observed["tpot_ms"].values
+    if len(tpot) and middle > thresholds.CANARY_MS.warn:
+        between = max(stats.quantile(tpot, 0.5), 1e-9)
+        level = worst(level, thresholds.CANARY_P50_SHARE_OF_TPOT_P50.level(middle / between))
     if level is not Level.VALID:
         sentence = f"A stream of known times was recorded late by {middle:.2f} ms (p50) and {at_q:.2f} ms"
         yield Reason(

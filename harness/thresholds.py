@@ -53,8 +53,8 @@ CANARY_MS = Threshold(
     "canary: recorded arrival minus the moment of sending in the event itself", "ms", 1.0, 5.0,
     "invalid only above 2 % of the median TTFT, too; judged at p99 from 368 events on, else at p95",
 )  # fmt: skip
-CANARY_P50_SHARE_OF_ICL_P50 = Threshold(
-    "canary's median as a share of the median gap between chunks", "share", 0.1, 0.1, "above 1 ms only"
+CANARY_P50_SHARE_OF_TPOT_P50 = Threshold(
+    "canary's median as a share of the median TPOT", "share", 0.1, 0.1, "above 1 ms only"
 )
 CLIENT_CPU = Threshold(
     "processor time of the client's loop, the worst whole second of a worker", "share", 0.70, 0.85,
@@ -85,7 +85,7 @@ DRIFT = Threshold("drift of the end-to-end time over the window", "share", 0.02,
 
 TABLE = (
     LAG_MS, LAG_SHARE_OF_TTFT_P50, LATE_SHARE_OF_TAIL, MOVED_SHARE, HEARTBEAT_P99_MS, CHUNK_LAG_P99_MS, CANARY_MS,
-    CANARY_P50_SHARE_OF_ICL_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, STEAL, OPEN_FILES, PORTS,
+    CANARY_P50_SHARE_OF_TPOT_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, STEAL, OPEN_FILES, PORTS,
     WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, ROWS_MISSING, ERRORS, NOTHING_SUCCEEDED, TOKEN_DISAGREEMENT,
     CUT_SHORT, DRIFT, CALIBRATED_TTFT_P99_MS, CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS,
 )  # fmt: skip
