@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from harness import machine, stats
-from harness.columns import Columns, Flags, measured
-from harness.latencies import Observations, observe
+from harness.columns import ALL as ALL
+from harness.columns import Columns, Flags
+from harness.distributions import Distribution, Pool, distributions
+from harness.latencies import observe
+from harness.means import mean_estimate
 from harness.metrics import METRICS, SCALAR, STATISTICS
-from harness.rates import Rate, Window, rates, shares, window_of
+from harness.rates import Rate, Window, rates, shares
+from harness.reading import LEVELS, Reading, StoredTrial, read
 from harness.stats import Bound, Estimate
 
 if TYPE_CHECKING:
@@ -23,57 +26,13 @@ COLUMNS = (
     *("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window"),
 )
 KEYS = ("model", "engine", "level", "variant", "load")
-ALL = "all"
 POOLED = "pooled"
-DEFAULT_CLASS = "default"
-LEVELS = (0.5, 0.75, 0.9, 0.95, 0.99)
 PEAKS = frozenset(machine.GAUGES)
 _TOKEN_METRICS = frozenset(
     {"tpot_ms", "tpot_adj_ms", "itl_ms", "norm_latency_ms", "output_tokens_per_s", "input_tokens_per_s"}
     | {"output_tokens_per_s_per_user", "cached_share"}
 )
 _START_OR_MEMORY = dict.fromkeys(machine.START_METRICS, "start") | {n: s for n, (s, _) in machine.GAUGES.items()}
-
-
-class StoredTrial(Protocol):
-    """What analysis needs of a stored trial; `store.TrialData` is one."""
-
-    @property
-    def cell(self) -> dict[str, Any]:
-        """Its cell's entry in the manifest."""
-        ...
-
-    @property
-    def trial(self) -> dict[str, Any]:
-        """Its own entry."""
-        ...
-
-    def records(self) -> pd.DataFrame:
-        """One row per request."""
-        ...
-
-    def samples(self) -> pd.DataFrame:
-        """One row per reading of a gauge."""
-        ...
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """Observations of one trial with what the statistics need of them more than once."""
-
-    observations: Observations
-
-    @cached_property
-    def sizes(self) -> dict[float, float]:
-        """Effective sizes at the usual levels."""
-        return stats.sizes_by_level(self.observations.values, LEVELS, self.observations.clusters)
-
-    def effective_size(self, p: float) -> float:
-        """The least over the levels up to p."""
-        known = self.sizes
-        if p not in known:
-            known |= stats.sizes_by_level(self.observations.values, [p], self.observations.clusters)
-        return min(known[level] for level in (*(level for level in stats.GUARD_LEVELS if level < p), p))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,35 +55,38 @@ def summarise(trials: Iterable[StoredTrial], extra: Collection[tuple[str, str]] 
     """The tidy summary (columns: COLUMNS): each metric and statistic per repetition, and pooled over repetitions.
 
     extra: further (metric, statistic) pairs, such as ("ttft_ms", "p99.9"), that a limit asks for. Metrics without any
-    observation have no row; `facts` says why.
+    observation have no row; `facts` says why. Repetitions that follow each other need the memory of one group.
     """
+    levels = levels_for(extra)
+    return tidy([found for trial in trials for found in measure(trial, read(trial, levels))], extra)
+
+
+def tidy(measures: Iterable[Measures], extra: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
+    """The same from what was measured of each trial."""
     import pandas as pd
 
     groups: dict[tuple[str, ...], list[Measures]] = {}
-    for trial in trials:
-        for found in measure(trial):
-            groups.setdefault((*found.keys, found.class_name), []).append(found)
+    for found in measures:
+        groups.setdefault((*found.keys, found.class_name), []).append(found)
     rows = [row for group in groups.values() for row in _group_rows(group, extra)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def measure(trial: StoredTrial) -> list[Measures]:
+def levels_for(extra: Collection[tuple[str, str]]) -> tuple[float, ...]:
+    """The levels of all quantiles that will be asked for."""
+    own = {float(statistic[1:]) / 100 for _, statistic in extra if statistic.startswith("p")}
+    return tuple(sorted({*LEVELS, *own}))
+
+
+def measure(stored: StoredTrial, reading: Reading) -> list[Measures]:
     """The measures of a trial: of all requests together and, where it has several classes, of each."""
-    records = trial.records()
-    columns = Columns.of(records)
-    window = window_of(trial.trial, columns)
-    taken = machine.start_values(trial.cell, trial.trial) | machine.peaks(trial.samples(), trial.trial, columns)
-    texts = (_joined(records["clock"]), _joined(records["token_source"]))
-    found = [_measure_class(trial, columns, window, texts, ALL, taken)]
-    for name in classes_of(columns):
-        found.append(_measure_class(trial, columns.where(columns.class_name == name), window, texts, name, {}))
-    return found
-
-
-def classes_of(columns: Columns) -> list[str]:
-    """The classes worth rows of their own: none where all requests are of the default class."""
-    names = sorted(set(columns.class_name.tolist()))
-    return [] if names in ([], [DEFAULT_CLASS]) else names
+    peaks = machine.peaks(stored.samples(), reading.trial, reading.columns)
+    taken = machine.start_values(stored.cell, reading.trial) | peaks
+    texts = (_joined(reading.frame["clock"]), _joined(reading.frame["token_source"]))
+    return [
+        _measure_class(stored, reading, columns, texts, name, taken if name == ALL else {})
+        for name, columns in reading.groups.items()
+    ]
 
 
 def slo_of(trial: dict[str, Any], class_name: str) -> dict[str, float | None]:
@@ -139,7 +101,7 @@ def shares_of(trial: dict[str, Any], rows: Columns, class_name: str) -> dict[str
     if class_name != ALL or not trial.get("class_slo"):
         return shares(rows, slo_of(trial, class_name))
     found: dict[str, Flags] = {}
-    for name in sorted(set(rows.class_name.tolist())):
+    for name in sorted(set(rows.class_name.unique().dropna())):
         own = rows.class_name == name
         for metric, flags in shares(rows.where(own), slo_of(trial, name)).items():
             found.setdefault(metric, rows.ok.copy())[own] = flags
@@ -147,31 +109,31 @@ def shares_of(trial: dict[str, Any], rows: Columns, class_name: str) -> dict[str
 
 
 def _measure_class(
-    trial: StoredTrial,
+    stored: StoredTrial,
+    reading: Reading,
     columns: Columns,
-    window: Window,
     texts: tuple[str, str],
     name: str,
     readings: dict[str, float],
 ) -> Measures:
-    cell, rows = trial.cell, measured(columns)
-    keys = tuple(str(value or "") for value in (*(cell[key] for key in KEYS[:-1]), trial.trial["load"]))
+    cell, rows = stored.cell, columns.measured
+    keys = tuple(str(value or "") for value in (*(cell[key] for key in KEYS[:-1]), reading.trial["load"]))
     return Measures(
         keys=keys,
         class_name=name,
         repetition=int(cell["repetition"]),
-        window=window,
+        window=reading.window,
         clock=texts[0],
         token_source=texts[1],
-        distributions={metric: Distribution(found) for metric, found in observe(rows).items()},
-        rates=rates(columns, window, trial.trial),
-        shares=shares_of(trial.trial, rows, name),
+        distributions=distributions(rows, reading.observed if name == ALL else observe(rows)),
+        rates=rates(columns, reading.window, reading.trial),
+        shares=shares_of(reading.trial, rows, name),
         readings=readings,
     )
 
 
 def _joined(series: pd.Series[Any]) -> str:
-    return "+".join(sorted({str(value) for value in series.dropna().unique()}))
+    return "+".join(sorted(str(value) for value in series.dropna().unique()))
 
 
 def _group_rows(group: Sequence[Measures], extra: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -210,9 +172,9 @@ def estimates(
     """(metric, statistic, estimate) of repetitions taken together, in the order of the registry."""
     for name, metric in METRICS.items():
         if metric.takes_statistics:
-            runs = [one.distributions[name] for one in group]
+            pool = Pool([one.distributions[name] for one in group])
             wanted = dict.fromkeys((*STATISTICS, *(statistic for other, statistic in extra if other == name)))
-            yield from ((name, statistic, distribution(runs, statistic)) for statistic in wanted)
+            yield from ((name, statistic, pool.estimate(statistic)) for statistic in wanted)
         elif name in ("attainment", "error_rate"):
             yield name, SCALAR, stats.share_estimate(_shares(group, name))
         elif name == "goodput_rps":
@@ -225,19 +187,6 @@ def estimates(
 
 def _shares(group: Sequence[Measures], name: str) -> list[Flags]:
     return [one.shares[name] for one in group if name in one.shares]
-
-
-def distribution(runs: Sequence[Distribution], statistic: str) -> Estimate:
-    """One statistic of observations pooled over repetitions."""
-    every = [run.observations for run in runs]
-    values, bounds = [one.values for one in every], [one.bounds for one in every]
-    if statistic.startswith("p"):
-        p = float(statistic[1:]) / 100
-        n_eff = sum(run.effective_size(p) for run in runs)
-        return stats.quantile_estimate(values, p, bounds=bounds, n_eff=n_eff)
-    if statistic == "mean":
-        return stats.mean_estimate(values, bounds=bounds, clusters=[one.clusters for one in every])
-    return stats.extreme_estimate(values, bounds=bounds, largest=statistic == "max")
 
 
 def _goodput(group: Sequence[Measures]) -> Estimate:
@@ -265,7 +214,7 @@ def _rate(name: str, runs: Sequence[Rate]) -> Estimate:
     if not parts:
         between = stats.t_interval([run.value for run in runs])
         return Estimate(value, between.low, between.high, Bound.POINT, n)
-    interval = stats.mean_estimate(parts)
+    interval = mean_estimate(parts)
     between = stats.t_interval([run.value for run in runs])
     if len(runs) >= stats.MIN_RUNS_FOR_SPREAD and between.high - between.low > stats.SPREAD_FACTOR * (
         interval.high - interval.low

@@ -1,19 +1,21 @@
 """Columns: the records of one trial as numpy arrays, in the order in which the requests fell due.
 
-Times are float64 nanoseconds with NaN for "did not happen" (exact up to 104 days). The chunk lists of all requests
-lie behind each other, with offsets, so that nothing loops over requests in Python.
+Times are float64 nanoseconds with NaN for "did not happen" (exact up to 104 days). The chunks of a request are reduced
+to a few numbers at once; their lists stay behind each other in memory only where there are few (`chunks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.chunks import ChunkLists, PerRequest, aligned
+from harness.gap_counts import CountedGaps
 from harness.records import Phase, Status
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
+ALL = "all"
 CENSORED = (Status.TIMEOUT, Status.UNFINISHED)
 FAILED = (
     Status.HTTP_ERROR,
@@ -35,26 +38,40 @@ FAILED = (
 )
 _TIMES = ("due", "sent", "first_byte", "first_token", "first_answer", "last_token", "done")
 _COUNTS = ("requested_output_tokens", "prompt_tokens", "output_tokens", "cached_tokens")
+CHUNK_COLUMNS = ("chunk_ns", "chunk_tokens")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was counted in one pass over too many chunks to keep.
+
+    gaps: distributions of the measured requests, by metric name.   arrived: (edges, output tokens between them) of all
+    requests, for the edges that were known before.
+    """
+
+    gaps: dict[str, CountedGaps] = field(default_factory=dict)
+    arrived: tuple[tuple[Floats, Floats], ...] = ()
 
 
 @dataclass(frozen=True)
 class Columns:
     """The columns that metrics are made of.
 
-    times: `_ns` columns by their stem, shape (n,).   counts: token counts, shape (n,), NaN unknown. status, phase,
-    class_name: texts, shape (n,).   cached: the reply came from a result cache. chunk_sizes: chunks of each request,
-    0 where none were kept.   chunk_ns, chunk_tokens: all chunks, request by request.
+    times: `_ns` columns by their stem, shape (n,).   counts: token counts, shape (n,), NaN unknown.   status, phase,
+    class_name: texts, shape (n,).   cached: the reply came from a result cache.   each: what is known of each
+    request's chunks.   lists: all chunks; None where there are too many, or of requests picked out of those.
+    counted: then, what was counted of them.
     """
 
     times: dict[str, Floats]
     counts: dict[str, Floats]
-    status: NDArray[np.object_]
-    phase: NDArray[np.object_]
-    class_name: NDArray[np.object_]
+    status: pd.Categorical
+    phase: pd.Categorical
+    class_name: pd.Categorical
     cached: Flags
-    chunk_sizes: Ints
-    chunk_ns: Floats
-    chunk_tokens: Floats
+    each: PerRequest
+    lists: ChunkLists | None
+    counted: Counted | None = None
 
     def __len__(self) -> int:
         return len(self.status)
@@ -62,26 +79,28 @@ class Columns:
     @classmethod
     def of(cls, records: pd.DataFrame) -> Columns:
         """The columns of a frame with the stored names, sorted by due time (requests that never fell due come last)."""
-        if len(records):
-            records = records.sort_values("due_ns", kind="stable", na_position="last")
-        chunk_ns, sizes = _flat(records["chunk_ns"])
-        tokens, token_sizes = _flat(records["chunk_tokens"])
-        known = np.array_equal(sizes, token_sizes)
+        order = due_order(records)
+        chunk_ns, sizes = _flat(records["chunk_ns"].iloc[order])
+        tokens, token_sizes = _flat(records["chunk_tokens"].iloc[order])
+        lists = ChunkLists(sizes, chunk_ns, aligned(tokens, token_sizes, sizes))
+        return cls.of_scalars(records, order, lists.each(), lists)
+
+    @classmethod
+    def of_scalars(cls, records: pd.DataFrame, order: Ints, each: PerRequest, lists: ChunkLists | None) -> Columns:
+        """The columns of a frame without its lists. order: its rows by due time; the rest is in that order already."""
         return cls(
-            times={stem: _floats(records[f"{stem}_ns"]) for stem in _TIMES},
-            counts={name: _floats(records[name]) for name in _COUNTS},
-            status=_texts(records["status"]),
-            phase=_texts(records["phase"]),
-            class_name=_texts(records["class"]),
-            cached=records["cached"].astype(object).eq(True).to_numpy(dtype=np.bool_),
-            chunk_sizes=sizes,
-            chunk_ns=chunk_ns,
-            chunk_tokens=tokens if known else np.full(len(chunk_ns), np.nan),
+            times={stem: _floats(records[f"{stem}_ns"])[order] for stem in _TIMES},
+            counts={name: _floats(records[name])[order] for name in _COUNTS},
+            status=_texts(records["status"])[order],
+            phase=_texts(records["phase"])[order],
+            class_name=_texts(records["class"])[order],
+            cached=records["cached"].astype(object).eq(True).to_numpy(dtype=np.bool_)[order],
+            each=each,
+            lists=lists,
         )
 
-    def where(self, rows: Flags) -> Columns:
-        """Only the requests flagged."""
-        of_chunk = np.repeat(rows, self.chunk_sizes)
+    def where(self, rows: Flags, counted: Counted | None = None) -> Columns:
+        """Only the requests flagged. counted: of their chunks, where these are not kept."""
         return Columns(
             times={stem: column[rows] for stem, column in self.times.items()},
             counts={name: column[rows] for name, column in self.counts.items()},
@@ -89,17 +108,26 @@ class Columns:
             phase=self.phase[rows],
             class_name=self.class_name[rows],
             cached=self.cached[rows],
-            chunk_sizes=self.chunk_sizes[rows],
-            chunk_ns=self.chunk_ns[of_chunk],
-            chunk_tokens=self.chunk_tokens[of_chunk],
+            each=self.each.where(rows),
+            lists=self.lists.where(rows) if self.lists is not None else None,
+            counted=counted,
         )
 
     def has_status(self, statuses: Sequence[str]) -> Flags:
         """Which requests ended in one of these ways."""
-        found = np.zeros(len(self), dtype=np.bool_)
-        for status in statuses:
-            found |= self.status == status
+        found: Flags = self.status.isin([str(status) for status in statuses])
         return found
+
+    @cached_property
+    def measured(self) -> Columns:
+        """The measured requests: due in the window and offered."""
+        return self if self.measured_rows.all() else self.where(self.measured_rows, self.counted)
+
+    @cached_property
+    def measured_rows(self) -> Flags:
+        """Which these are."""
+        rows: Flags = np.asarray(self.phase == Phase.MEASURE) & ~self.has_status([Status.NOT_SENT])
+        return rows
 
     @cached_property
     def ok(self) -> Flags:
@@ -114,51 +142,32 @@ class Columns:
     @cached_property
     def ended(self) -> Floats:
         """When each request ended; for those that never did, the last thing that happened in the trial."""
-        events = np.concatenate([column for stem, column in self.times.items() if stem != "due"])
-        events = events[np.isfinite(events)]
-        last = float(events.max()) if len(events) else np.nan
+        last = max((float(np.nanmax(column)) for column in self._events() if np.isfinite(column).any()), default=np.nan)
         return np.where(np.isfinite(self.times["done"]), self.times["done"], last)
 
-    @cached_property
-    def starts(self) -> Ints:
-        """Index of each request's first chunk."""
-        starts: Ints = np.concatenate(([0], np.cumsum(self.chunk_sizes)))[:-1].astype(np.int64)
-        return starts
-
-    @cached_property
-    def gap_is_inside(self) -> Flags:
-        """For each chunk: whether it follows another one of the same request."""
-        inside = np.ones(len(self.chunk_ns), dtype=np.bool_)
-        inside[self.starts[self.chunk_sizes > 0]] = False
-        return inside
-
-    @cached_property
-    def gaps(self) -> Floats:
-        """Time since the chunk before, in nanoseconds, NaN for the first chunk of a request."""
-        gaps = np.diff(self.chunk_ns, prepend=np.nan)
-        gaps[~self.gap_is_inside] = np.nan
-        return gaps
-
-    def per_request(self, values: Floats, reduce: np.ufunc, empty: float) -> Floats:
-        """A reduction of a chunk column over each request's chunks; `empty` where there are none."""
-        result = np.full(len(self), empty)
-        filled = self.chunk_sizes > 0
-        if filled.any():
-            result[filled] = reduce.reduceat(values, self.starts[filled])
-        return result
+    def _events(self) -> list[Floats]:
+        return [column for stem, column in self.times.items() if stem != "due"]
 
 
 def measured(columns: Columns) -> Columns:
     """The measured requests: due in the window and offered."""
-    return columns.where((columns.phase == Phase.MEASURE) & (columns.status != Status.NOT_SENT))
+    return columns.measured
+
+
+def due_order(records: pd.DataFrame) -> Ints:
+    """The rows of a frame in the order in which they fell due; those that never did come last."""
+    order: Ints = np.argsort(_floats(records["due_ns"]), kind="stable")
+    return order
 
 
 def _floats(series: pd.Series[Any]) -> Floats:
     return series.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _texts(series: pd.Series[Any]) -> NDArray[np.object_]:
-    return series.astype(object).to_numpy(dtype=np.object_)
+def _texts(series: pd.Series[Any]) -> pd.Categorical:
+    import pandas as pd
+
+    return series.array if isinstance(series.array, pd.Categorical) else pd.Categorical(series)
 
 
 def _flat(series: pd.Series[Any]) -> tuple[Floats, Ints]:

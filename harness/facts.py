@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.columns import Columns, measured
+from harness.columns import Columns
 from harness.latencies import good
 from harness.machine import GAUGES, START_METRICS
 from harness.metrics import METRICS
-from harness.rates import NS_PER_S, counts, window_of
+from harness.rates import NS_PER_S, counts
+from harness.reading import Reading
 from harness.records import Phase, Status
 
 if TYPE_CHECKING:
@@ -27,15 +28,13 @@ _VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+")
 _ONE_TOKEN = "no reply had two tokens in two chunks"
 
 
-def facts_of(cell: dict[str, Any], trial: dict[str, Any], records: pd.DataFrame) -> dict[str, Any]:
+def facts_of(cell: dict[str, Any], reading: Reading) -> dict[str, Any]:
     """What a report says about a trial beside its metrics; JSON-able.
 
     Keys: cell, trial (ids), window, requests (by phase), statuses, errors (see `errors_of`), slo_vacuous (good
     requests to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason).
     """
-    columns = Columns.of(records)
-    rows = measured(columns)
-    window = window_of(trial, columns)
+    trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     return {
         "cell": cell["id"],
         "trial": trial["id"],
@@ -43,7 +42,7 @@ def facts_of(cell: dict[str, Any], trial: dict[str, Any], records: pd.DataFrame)
         "requests": {phase.value: int((columns.phase == phase).sum()) for phase in Phase},
         "statuses": counts(columns.where(columns.phase == Phase.MEASURE)),
         "errors": errors_of(records),
-        "slo_vacuous": good(rows, trial.get("slo") or {})[1],
+        "slo_vacuous": good(columns.measured, trial.get("slo") or {})[1],
         "token_sources": _shares(records["token_source"]),
         "clocks": _shares(records["clock"]),
         "missing": missing(cell, trial, columns),
@@ -57,9 +56,9 @@ def errors_of(records: pd.DataFrame) -> list[dict[str, Any]]:
     Times are offsets from T0 of the moment a request failed. ended: no request that fell due after the first failure
     succeeded.
     """
-    status = records["status"].astype(object)
-    cut_off = (status == Status.UNFINISHED) & (records["phase"].astype(object) == Phase.COOLDOWN)
-    failed = records[~status.isin([*_NOT_ERRORS]) & ~cut_off]
+    status = records["status"]
+    cut_off = (status == Status.UNFINISHED) & (records["phase"] == Phase.COOLDOWN)
+    failed = records[~status.isin([str(fine) for fine in _NOT_ERRORS]) & ~cut_off]
     if not len(failed):
         return []
     ended = failed["done_ns"].fillna(failed["due_ns"]).astype("float64") / NS_PER_S
@@ -68,7 +67,7 @@ def errors_of(records: pd.DataFrame) -> list[dict[str, Any]]:
     text = failed["error"].astype(object).where(failed["error"].notna(), "").astype(str)
     kind = text.str.replace(_VARYING, "#", regex=True).str.slice(0, MAX_TEXT)
     http = failed["http_status"].astype("float64").fillna(-1).astype("int64")
-    grouped = failed.assign(_at=ended, _text=text, _http=http, _status=status[failed.index]).groupby(
+    grouped = failed.assign(_at=ended, _text=text, _http=http, _status=status[failed.index].astype(object)).groupby(
         ["_status", "_http", kind], sort=False, observed=True
     )
     found = [_kind_of_error(group, last_ok_s) for _, group in grouped]
@@ -90,7 +89,7 @@ def _kind_of_error(group: pd.DataFrame, last_ok_s: float) -> dict[str, Any]:
 
 def missing(cell: dict[str, Any], trial: dict[str, Any], columns: Columns) -> dict[str, str]:
     """Why a metric may have no value in this trial, by metric name; read where the summary has no row."""
-    rows = measured(columns)
+    rows = columns.measured
     reasons = {name: metric.unmeasured for name, metric in METRICS.items() if metric.unmeasured}
     found: dict[str, str] = {name: reason for name, reason in reasons.items() if reason is not None}
     found |= dict.fromkeys(START_METRICS, "it was not measured when the engine started")
@@ -112,9 +111,9 @@ def _missing_latencies(rows: Columns) -> dict[str, str]:
         not_streamed = ("ttft_ms", "ttft_service_ms", "ttfo_ms", "ttfo_service_ms", "tpot_ms", "icl_ms", "stall_max_ms")
         return found | dict.fromkeys(not_streamed, "the replies were not streamed")
     found |= dict.fromkeys(("tpot_ms", "output_tokens_per_s_per_user", "icl_ms", "stall_max_ms"), _ONE_TOKEN)
-    if not rows.chunk_sizes.any():
+    if not rows.each.sizes.any():
         found |= dict.fromkeys(("icl_ms", "itl_ms", "stall_max_ms"), "arrival times of chunks were not kept")
-    if not np.isfinite(rows.chunk_tokens).any():
+    if not rows.each.known.any():
         found |= dict.fromkeys(("itl_ms", "tpot_adj_ms"), "the engine does not say how many tokens a chunk bears")
     return found
 
@@ -122,7 +121,7 @@ def _missing_latencies(rows: Columns) -> dict[str, str]:
 def _shares(series: pd.Series[Any]) -> dict[str, float]:
     """Share of each value among those known."""
     known = series.dropna()
-    return {str(name): float(n) / len(known) for name, n in known.astype(object).value_counts().items() if n}
+    return {str(name): float(n) / len(known) for name, n in known.value_counts().items() if n}
 
 
 def _number(value: float) -> float | None:

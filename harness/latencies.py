@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.chunks import ChunkLists, PerRequest
 from harness.columns import Columns, Flags, Floats, Ints
 from harness.records import Status
 
@@ -31,10 +32,14 @@ class Observations:
 
 
 def observe(columns: Columns) -> dict[str, Observations]:
-    """Every distribution of the measured requests, by metric name; empty ones where nothing was observed."""
+    """Every distribution of the measured requests, by metric name; empty ones where nothing was observed.
+
+    Those of single gaps are missing where there were too many chunks to keep: they are in `columns.counted`.
+    """
     from_due, from_sent = columns.times["due"], columns.times["sent"]
     end = _end_of_reply(columns)
     tpot = _tpot(columns, columns.counts["output_tokens"] - 1)
+    lists = columns.lists
     return {
         "ttft_ms": _until(columns, "first_token", from_due),
         "ttft_service_ms": _until(columns, "first_token", from_sent),
@@ -42,9 +47,7 @@ def observe(columns: Columns) -> dict[str, Observations]:
         "ttfo_service_ms": _until(columns, "first_answer", from_sent),
         "ttfb_ms": _plain(columns.times["first_byte"] - from_sent, _offered(columns)),
         "tpot_ms": tpot,
-        "tpot_adj_ms": _tpot(columns, columns.counts["output_tokens"] - _tokens_of_first_chunk(columns)),
-        "icl_ms": _gaps(columns),
-        "itl_ms": _token_gaps(columns),
+        "tpot_adj_ms": _tpot(columns, columns.counts["output_tokens"] - columns.each.first),
         "stall_max_ms": _longest_gap(columns),
         "e2e_ms": _ended(columns, end, from_due),
         "e2e_service_ms": _ended(columns, end, from_sent),
@@ -52,7 +55,7 @@ def observe(columns: Columns) -> dict[str, Observations]:
         "norm_latency_ms": _normalised(columns, end),
         "send_lag_ms": _plain(from_sent - from_due, np.isfinite(from_sent)),
         "output_tokens_per_s_per_user": _speeds(tpot),
-    }
+    } | ({} if lists is None else {"icl_ms": _gaps(columns, lists), "itl_ms": _token_gaps(columns, lists)})
 
 
 def good(columns: Columns, slo: dict[str, float | None]) -> tuple[Flags, int]:
@@ -65,8 +68,8 @@ def good(columns: Columns, slo: dict[str, float | None]) -> tuple[Flags, int]:
     ttft = (columns.times["first_token"] - columns.times["due"]) / NS_PER_MS
     e2e = (_end_of_reply(columns) - columns.times["due"]) / NS_PER_MS
     tpot = _tpot_of_each(columns, columns.counts["output_tokens"] - 1)
-    stall = _longest_gap_of_each(columns) / NS_PER_MS
-    alone = columns.chunk_sizes == 1
+    stall = columns.each.longest_ns / NS_PER_MS
+    alone = columns.each.sizes == 1
     flags = columns.ok.copy()
     vacuous = 0
     for limit, value, passes_unseen in (
@@ -97,6 +100,8 @@ def _with_censored(nanoseconds: Floats, known: Flags, at_least: Floats, censored
     """Known values and censored ones, in the order of the requests."""
     rows = known | censored
     bounds = np.where(censored, at_least, nanoseconds)[rows] / NS_PER_MS
+    if not censored.any():
+        return Observations(bounds, bounds)
     return Observations(np.where(censored[rows], np.inf, bounds), bounds)
 
 
@@ -122,7 +127,7 @@ def _ended(columns: Columns, end: Floats, start: Floats) -> Observations:
 def _several_chunks(columns: Columns) -> Flags:
     """At least two token-bearing chunks; without the lists, a last token later than the first shows it."""
     later = columns.times["last_token"] > columns.times["first_token"]
-    return np.where(columns.chunk_sizes > 0, columns.chunk_sizes >= 2, later)
+    return np.where(columns.each.sizes > 0, columns.each.sizes >= 2, later)
 
 
 def _tpot_of_each(columns: Columns, divisor: Floats) -> Floats:
@@ -144,48 +149,59 @@ def _tpot(columns: Columns, divisor: Floats) -> Observations:
     return _with_censored(each, columns.ok & np.isfinite(each), at_least, columns.censored & np.isfinite(first))
 
 
-def _tokens_of_first_chunk(columns: Columns) -> Floats:
-    first = np.full(len(columns), np.nan)
-    filled = columns.chunk_sizes > 0
-    first[filled] = columns.chunk_tokens[columns.starts[filled]]
-    return first
-
-
-def _longest_gap_of_each(columns: Columns) -> Floats:
-    """In nanoseconds; NaN for fewer than two chunks."""
-    return columns.per_request(columns.gaps, np.fmax, np.nan)
-
-
 def _longest_gap(columns: Columns) -> Observations:
-    longest = _longest_gap_of_each(columns)
+    longest = columns.each.longest_ns
     since_last = columns.ended - columns.times["last_token"]
     censored = columns.censored & np.isfinite(since_last)
     return _with_censored(longest, columns.ok & np.isfinite(longest), np.fmax(longest, since_last), censored)
 
 
-def _gaps(columns: Columns) -> Observations:
-    """All gaps between chunks; the wait that a time-out cut off is the last, censored gap of its request."""
-    complete = columns.where(columns.ok | columns.censored)
-    since_last = complete.ended - complete.times["last_token"]
-    cut_off = complete.censored & np.isfinite(since_last) & (complete.chunk_sizes > 0)
-    inside = complete.gap_is_inside
-    after = (complete.starts + complete.chunk_sizes)[cut_off]
-    own_gaps = np.concatenate(([0], np.cumsum(inside)))
-    places = own_gaps[after]
-    values = np.insert(complete.gaps[inside], places, np.inf) / NS_PER_MS
-    bounds = np.insert(complete.gaps[inside], places, since_last[cut_off]) / NS_PER_MS
-    return Observations(values, bounds, np.maximum(complete.chunk_sizes - 1, 0) + cut_off)
+def chosen_for_gaps(columns: Columns) -> Flags:
+    """Whose gaps count: successful requests, and those that were given up."""
+    return columns.ok | columns.censored
 
 
-def _token_gaps(columns: Columns) -> Observations:
-    """Gaps spread over the tokens that ended them, for successful requests whose every chunk has a count."""
-    counted = columns.per_request(np.isfinite(columns.chunk_tokens).astype(np.float64), np.minimum, 0.0) == 1.0
-    chosen = columns.where(columns.ok & counted)
-    inside = chosen.gap_is_inside & (chosen.chunk_tokens >= 1)
-    tokens = chosen.chunk_tokens[inside].astype(np.int64)
-    values = np.repeat(chosen.gaps[inside] / np.maximum(tokens, 1), tokens) / NS_PER_MS
-    borne = np.where(inside, chosen.chunk_tokens, 0.0)
-    return Observations(values, values, chosen.per_request(borne, np.add, 0.0).astype(np.int64))
+def cut_off_waits(columns: Columns) -> Floats:
+    """The wait that a time-out cut off, in nanoseconds: the last, censored gap of its request; NaN for the others."""
+    since_last = columns.ended - columns.times["last_token"]
+    return np.where(columns.censored & (columns.each.sizes > 0), since_last, np.nan)
+
+
+def _gaps(columns: Columns, lists: ChunkLists) -> Observations:
+    """All gaps between chunks, with those that were cut off."""
+    chosen = chosen_for_gaps(columns)
+    lists, waits = lists.where(chosen), cut_off_waits(columns)[chosen]
+    cut_off = np.isfinite(waits)
+    places = np.cumsum(lists.gap_counts)[cut_off]
+    gaps = lists.gaps_ns.astype(np.float64)
+    values = np.insert(gaps, places, np.inf) / NS_PER_MS
+    bounds = np.insert(gaps, places, waits[cut_off]) / NS_PER_MS if cut_off.any() else values
+    return Observations(values, bounds, lists.gap_counts + cut_off)
+
+
+def chosen_for_token_gaps(ok: Flags, each: PerRequest) -> Flags:
+    """Whose gaps per token count: successful requests whose every chunk has a count."""
+    chosen: Flags = ok & (each.sizes > 0) & (each.known == each.sizes)
+    return chosen
+
+
+def token_gaps(lists: ChunkLists) -> tuple[Floats, Ints, Ints]:
+    """Gaps per token in nanoseconds, how many tokens each was spread over, and how many of these gaps each request
+    has.
+    """
+    bearing = lists.gap_tokens >= 1
+    tokens = lists.gap_tokens[bearing].astype(np.int64)
+    request = np.repeat(np.arange(len(lists.sizes)), lists.gap_counts)[bearing]
+    return lists.gaps_ns[bearing] / tokens, tokens, np.bincount(request, minlength=len(lists.sizes)).astype(np.int64)
+
+
+def _token_gaps(columns: Columns, lists: ChunkLists) -> Observations:
+    """Gaps spread over the tokens that ended them."""
+    chosen = lists.where(chosen_for_token_gaps(columns.ok, columns.each))
+    gaps, tokens, of_request = token_gaps(chosen)
+    values = np.repeat(gaps, tokens) / NS_PER_MS
+    ends = np.concatenate(([0], np.cumsum(tokens)))[np.concatenate(([0], np.cumsum(of_request)))]
+    return Observations(values, values, np.diff(ends))
 
 
 def _normalised(columns: Columns, end: Floats) -> Observations:

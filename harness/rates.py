@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from harness.chunks import ChunkLists, PerRequest
 from harness.columns import FAILED, Columns, Flags, Floats, measured
 from harness.latencies import good
 from harness.records import Loop, Status
 
 NS_PER_S = 1e9
 BINS = 20
+MAX_BINS = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +117,9 @@ def output_tokens_in(columns: Columns, edges: Floats) -> tuple[Floats, bool]:
     Counts per chunk are scaled to the request's total; without them its chunks count alike; without chunks its tokens
     are spread evenly between first and last token, or all arrive at the end of a reply that was not streamed.
     """
-    per_chunk = _chunk_weights(columns)
-    arrived = np.histogram(columns.chunk_ns, edges, weights=np.nan_to_num(per_chunk))[0]
     total = columns.counts["output_tokens"]
-    whole = (columns.chunk_sizes == 0) & np.isfinite(total)
+    arrived = _arrived(columns, edges)
+    whole = (columns.each.sizes == 0) & np.isfinite(total)
     first, last = columns.times["first_token"], columns.times["last_token"]
     spread = whole & (last > first)
     at_once = whole & ~spread & np.isfinite(columns.ended)
@@ -127,20 +128,38 @@ def output_tokens_in(columns: Columns, edges: Floats) -> tuple[Floats, bool]:
         start, length, amount = first[spread], (last - first)[spread], total[spread]
         until = [float((amount * np.clip((edge - start) / length, 0.0, 1.0)).sum()) for edge in edges]
         arrived = arrived + np.diff(until)
-    unknown = bool(np.isnan(per_chunk).any() or (columns.ok & (columns.chunk_sizes == 0) & np.isnan(total)).any())
+    uncounted = (columns.each.sizes > 0) & ~(columns.each.counted > 0)
+    unknown = bool((np.isnan(total) & (uncounted | columns.ok & (columns.each.sizes == 0))).any())
     return arrived.astype(np.float64), unknown
 
 
-def _chunk_weights(columns: Columns) -> Floats:
-    """Tokens of every chunk, NaN where nobody counted."""
-    sizes = columns.chunk_sizes
-    total = columns.counts["output_tokens"]
-    counted = columns.per_request(columns.chunk_tokens, np.add, np.nan)
+def time_bins(columns: Columns) -> Floats:
+    """Edges of equal parts of a trial for a plot over time, at most MAX_BINS + 1 parts, in nanoseconds."""
+    last_s = float(np.nanmax(columns.ended)) / NS_PER_S if np.isfinite(columns.ended).any() else 0.0
+    width_s = max(1.0, float(np.ceil(last_s / MAX_BINS))) if last_s > 5 else max(last_s / 20, 1e-3)
+    return np.arange(0.0, last_s + width_s, width_s) * NS_PER_S
+
+
+def _arrived(columns: Columns, edges: Floats) -> Floats:
+    """Tokens of chunks between neighbouring edges."""
+    if columns.lists is not None:
+        weights = chunk_weights(columns.lists, columns.each, columns.counts["output_tokens"])
+        return np.histogram(columns.lists.ns, edges, weights=weights)[0]
+    known = columns.counted.arrived if columns.counted else ()
+    return next(amounts for other, amounts in known if np.array_equal(other, edges))
+
+
+def chunk_weights(lists: ChunkLists, each: PerRequest, total: Floats) -> Floats:
+    """Tokens of every chunk, scaled to each request's total; 0 where nobody counted."""
+    by_count = each.counted > 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        scale = np.where(np.isfinite(total) & (counted > 0), total / counted, 1.0)
-        even = total / sizes
-    by_count = columns.chunk_tokens * np.repeat(scale, sizes)
-    return np.where(np.repeat(np.isfinite(counted) & (counted > 0), sizes), by_count, np.repeat(even, sizes))
+        scale = np.where(np.isfinite(total), total / each.counted, 1.0)
+        even = np.nan_to_num(total / each.sizes)
+    if by_count[each.sizes > 0].all():
+        weights: Floats = lists.tokens * np.repeat(scale, each.sizes)
+        return weights
+    counted = lists.tokens * np.repeat(scale, each.sizes)
+    return np.where(np.repeat(by_count, each.sizes), counted, np.repeat(even, each.sizes))
 
 
 def _offered(rows: Columns, window: Window, trial: dict[str, Any]) -> Rate:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness import gate, metrics
-from harness.analysis import KEYS, StoredTrial, summarise
+from harness.analysis import KEYS, Measures, levels_for, measure, tidy
 from harness.errors import ExitCode
 from harness.facts import facts_of
 from harness.gate import Group, Verdict
+from harness.reading import StoredTrial, read
 from harness.series import series_of
 from harness.validity import Level, Validity, judge, unmeasured
 
@@ -43,15 +44,17 @@ def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial]) -> Results:
     """All results of a run. trials: those that left records; the others are judged by the manifest alone."""
     validity = {key: unmeasured(trial) for key, _, trial in _entries(manifest) if trial["status"] != "pending"}
     facts, series = {}, {}
+    measures: list[Measures] = []
+    extra = gate.extra_statistics([text for _, _, trial in _entries(manifest) for text in trial.get("limits") or ()])
     for one in trials:
         key = (one.cell["id"], one.trial["id"])
-        records = one.records()
-        validity[key] = judge(one.trial, records, one.trial.get("client"))
-        facts[key] = facts_of(one.cell, one.trial, records)
-        series[key] = series_of(one.trial, records, one.samples())
+        reading = read(one, levels_for(extra))
+        validity[key] = judge(one.trial, reading, one.trial.get("client"))
+        facts[key] = facts_of(one.cell, reading)
+        series[key] = series_of(reading, one.samples())
+        measures += measure(one, reading)
     groups = _groups(manifest, validity, facts)
-    limits = [text for group in groups for text in group.limits]
-    summary = summarise(trials, gate.extra_statistics(limits))
+    summary = tidy(measures, extra)
     verdicts = gate.judge_all(groups, summary)
     return Results(manifest, summary, validity, facts, verdicts, series, _exit_code(manifest, verdicts, validity))
 

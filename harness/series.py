@@ -9,34 +9,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import machine
-from harness.columns import Columns, Floats, measured
-from harness.latencies import observe
-from harness.rates import NS_PER_S, Window, output_tokens_in, window_of
+from harness.columns import Columns, Floats
+from harness.latencies import Observations
+from harness.rates import NS_PER_S, Window, output_tokens_in, time_bins
+from harness.reading import Reading
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MAX_POINTS = 600
 CURVE_POINTS = 200
-MAX_BINS = 240
 CURVES = ("ttft_ms", "e2e_ms")
 
 
-def series_of(trial: dict[str, Any], records: pd.DataFrame, samples: pd.DataFrame) -> dict[str, Any]:
+def series_of(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     """The plot data of a trial.
 
     distribution: metric, share, ms (inverse CDF; censored requests leave the curve below share 1).
     latency: due_s, ttft_ms, e2e_ms of measured requests, thinned evenly.   tokens: at_s, tokens_per_s.
     memory: at_s, name, value.   window: (start_s, end_s).
     """
-    columns = Columns.of(records)
-    window = window_of(trial, columns)
+    columns = reading.columns
     return {
-        "distribution": _distribution(measured(columns)),
-        "latency": _latency(measured(columns)),
+        "distribution": _distribution(reading.observed),
+        "latency": _latency(columns.measured),
         "tokens": _tokens(columns),
-        "memory": _memory(trial, samples, columns),
-        "window": _edges_s(window),
+        "memory": _memory(reading.trial, samples, columns),
+        "window": _edges_s(reading.window),
     }
 
 
@@ -44,10 +43,9 @@ def _edges_s(window: Window) -> tuple[float, float]:
     return window.start_ns / NS_PER_S, window.end_ns / NS_PER_S
 
 
-def _distribution(rows: Columns) -> pd.DataFrame:
+def _distribution(observed: dict[str, Observations]) -> pd.DataFrame:
     import pandas as pd
 
-    observed = observe(rows)
     frames = []
     for metric in CURVES:
         values: Floats = np.sort(observed[metric].values)
@@ -77,13 +75,12 @@ def _latency(rows: Columns) -> pd.DataFrame:
 def _tokens(columns: Columns) -> pd.DataFrame:
     import pandas as pd
 
-    last_s = float(np.nanmax(columns.ended)) / NS_PER_S if np.isfinite(columns.ended).any() else 0.0
-    width_s = max(1.0, float(np.ceil(last_s / MAX_BINS))) if last_s > 5 else max(last_s / 20, 1e-3)
-    edges = np.arange(0.0, last_s + width_s, width_s)
+    edges = time_bins(columns)
     if len(edges) < 2:
         return pd.DataFrame({"at_s": [], "tokens_per_s": []})
-    arrived, _ = output_tokens_in(columns, edges * NS_PER_S)
-    return pd.DataFrame({"at_s": edges[:-1] + width_s / 2, "tokens_per_s": arrived / width_s})
+    arrived, _ = output_tokens_in(columns, edges)
+    width_s = float(edges[1]) / NS_PER_S
+    return pd.DataFrame({"at_s": edges[:-1] / NS_PER_S + width_s / 2, "tokens_per_s": arrived / width_s})
 
 
 def _memory(trial: dict[str, Any], samples: pd.DataFrame, columns: Columns) -> pd.DataFrame:

@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.ordered import Ordered, merged
+
 Floats = NDArray[np.float64]
 
 ALPHA = 0.05
 GUARD_LEVELS = (0.5, 0.75, 0.9)
-MAX_CENSORED_SHARE_FOR_MEAN = 0.001
 MIN_RUNS_FOR_SPREAD = 3
 SPREAD_FACTOR = 1.5
-MAX_BATCHES = 30
 DIRECT_PAIRS = 16
+MAX_STEPS = 2**17
 
 
 class Bound(StrEnum):
@@ -80,10 +81,15 @@ def floor_upper(p: float, alpha: float = ALPHA) -> int:
 def autocorrelation_time(series: Floats) -> float:
     """The integrated autocorrelation time 1 + 2 sum rho_k, summed over Geyer's initial positive sequence; at least
     1.
+
+    A series of more than MAX_STEPS is taken in blocks of b: tau = b var(block means) tau(block means) / var, since
+    both say how far the mean of all can be off.
     """
     n = len(series)
     if n < 4:
         return 1.0
+    if n > MAX_STEPS:
+        return _autocorrelation_time_by_blocks(series, 2 * n // MAX_STEPS + 1)
     centred = series - series.mean()
     variance = float(centred @ centred) / n
     if variance <= 1e-15 * max(1.0, float(np.abs(series).max()) ** 2):
@@ -95,6 +101,14 @@ def autocorrelation_time(series: Floats) -> float:
             return max(1.0, 2 * total - 1)
         total += step
     return _autocorrelation_time_by_fft(centred)
+
+
+def _autocorrelation_time_by_blocks(series: Floats, block: int) -> float:
+    variance = float(series.var())
+    if variance <= 1e-15 * max(1.0, float(np.abs(series).max()) ** 2):
+        return 1.0
+    means = series[: len(series) // block * block].reshape(-1, block).mean(axis=1)
+    return max(1.0, block * float(means.var()) * autocorrelation_time(means) / variance)
 
 
 def _product(centred: Floats, lag: int) -> float:
@@ -122,22 +136,30 @@ def effective_size(values: Floats, levels: Sequence[float]) -> float:
 
 
 def sizes_by_level(
-    values: Floats, levels: Sequence[float], cluster_sizes: NDArray[np.int64] | None = None
+    values: Floats,
+    levels: Sequence[float],
+    cluster_sizes: NDArray[np.int64] | None = None,
+    ordered: Ordered | None = None,
 ) -> dict[float, float]:
     """The effective size at each level.
 
     cluster_sizes: where the values come in clusters (the gaps of one reply), consecutive, how many each cluster has.
     Then m = p (1 - p) N^2 / (J var(s) tau), with s_j = sum over cluster j of (1{x <= q_u} - p) and tau over the s_j.
+    ordered: the values in order, if they are already.
     """
     n = len(values)
     if n == 0:
         return dict.fromkeys(levels, 0.0)
-    ordered = np.sort(values)
-    below = {level: (values <= ordered[quantile_rank(n, level) - 1]).astype(np.float64) for level in levels}
+    ordered = Ordered.of(values) if ordered is None else ordered
+    return {level: _size(values, ordered.at(quantile_rank(n, level)), cluster_sizes) for level in levels}
+
+
+def _size(values: Floats, threshold: float, cluster_sizes: NDArray[np.int64] | None) -> float:
+    below = (values <= threshold).astype(np.float64)
     if cluster_sizes is None:
-        return {level: n / autocorrelation_time(series) for level, series in below.items()}
-    starts = cluster_starts(cluster_sizes)
-    return {level: _size_of_clusters(series, starts) for level, series in below.items()}
+        return len(below) / autocorrelation_time(below)
+    share = float(below.mean())
+    return size_of_clusters(np.add.reduceat(below - share, cluster_starts(cluster_sizes)), share, len(below))
 
 
 def cluster_starts(cluster_sizes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -147,9 +169,11 @@ def cluster_starts(cluster_sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return starts
 
 
-def _size_of_clusters(below: Floats, starts: NDArray[np.int64]) -> float:
-    n, share = len(below), float(below.mean())
-    sums = np.add.reduceat(below - share, starts)
+def size_of_clusters(sums: Floats, share: float, n: int) -> float:
+    """The effective size of n observations in clusters.
+
+    sums: of the indicators of a level, less their mean `share`, over each cluster.
+    """
     spread = float(sums.var()) * len(sums) * autocorrelation_time(sums)
     return float(n) if spread <= 1e-12 else min(float(n), share * (1 - share) * n * n / spread)
 
@@ -171,65 +195,75 @@ def quantile_estimate(
     among censored values is a lower bound: every true value is above its own bound, so order statistics of the bounds
     are below the true ones.
     """
-    pooled = np.concatenate([*runs, np.empty(0)])
-    n = len(pooled)
-    if n == 0:
-        return Estimate(math.nan, n=0, n_eff=0.0)
     levels = [*(level for level in GUARD_LEVELS if level < p), p]
     size = sum(effective_size(run, levels) for run in runs) if n_eff is None else n_eff
     size = min(size, m_cap) if m_cap is not None else size
-    ordered = np.sort(pooled)
-    known = np.sort(np.concatenate(list(bounds))) if bounds is not None else ordered
+    own = [Ordered.of(run) for run in runs]
+    known = merged([Ordered.of(run) for run in bounds]) if bounds is not None else None
+    return ordered_quantile(merged(own), known, own, p, size, alpha)
+
+
+def ordered_quantile(
+    ordered: Ordered, known: Ordered | None, own: Sequence[Ordered], p: float, size: float, alpha: float = ALPHA
+) -> Estimate:
+    """The same of observations in order. known: with lower bounds in place of +inf, None where nothing is censored.
+    own: of each run.   size: what they are worth.
+    """
+    known = ordered if known is None else known
+    n = ordered.n
+    if n == 0:
+        return Estimate(math.nan, n=0, n_eff=0.0)
     needed = floor_two_sided(p, alpha)
     rank = quantile_rank(n, p)
-    if math.isinf(ordered[rank - 1]):
-        return Estimate(math.nan, float(known[rank - 1]), math.inf, Bound.LOWER, n, size, needed)
+    value = ordered.at(rank)
+    if math.isinf(value):
+        return Estimate(math.nan, known.at(rank), math.inf, Bound.LOWER, n, size, needed)
     if math.floor(size) < needed:
         return _one_sided(ordered, known, p, size, alpha)
     low, high = _two_sided(ordered, p, size, alpha)
-    value = float(ordered[rank - 1])
-    low, high = _widen_by_spread(runs, p, value, low, high, alpha)
+    low, high = _widen_by_spread(own, p, value, low, high, alpha)
     return Estimate(value, low, high, Bound.POINT, n, size, needed)
 
 
-def _two_sided(ordered: Floats, p: float, size: float, alpha: float) -> tuple[float, float]:
+def _two_sided(ordered: Ordered, p: float, size: float, alpha: float) -> tuple[float, float]:
     """Exact binomial ranks at the effective size, carried over to the n observations."""
-    n, m = len(ordered), math.floor(size)
+    n, m = ordered.n, math.floor(size)
     lower = math.floor(n * _binomial_quantile(alpha / 2, m, p) / m)
     upper = math.ceil(n * (_binomial_quantile(1 - alpha / 2, m, p) + 1) / m)
-    low = float(ordered[lower - 1]) if lower >= 1 else -math.inf
-    high = float(ordered[upper - 1]) if upper <= n else math.inf
+    low = ordered.at(lower) if lower >= 1 else -math.inf
+    high = ordered.at(upper) if upper <= n else math.inf
     return low, high
 
 
-def _one_sided(ordered: Floats, known: Floats, p: float, size: float, alpha: float) -> Estimate:
-    n, m = len(ordered), max(1, math.floor(size))
+def _one_sided(ordered: Ordered, known: Ordered, p: float, size: float, alpha: float) -> Estimate:
+    n, m = ordered.n, max(1, math.floor(size))
     needed = floor_two_sided(p, alpha)
     lower = math.floor(n * _binomial_quantile(alpha, m, p) / m)
-    low = float(known[lower - 1]) if lower >= 1 else -math.inf
+    low = known.at(lower) if lower >= 1 else -math.inf
     if m >= floor_upper(p, alpha):
         upper = math.ceil(n * (_binomial_quantile(1 - alpha, m, p) + 1) / m)
-        high = float(ordered[min(upper, n) - 1])
+        high = ordered.at(min(upper, n))
         if math.isfinite(high):
             return Estimate(math.nan, low, high, Bound.UPPER, n, size, needed)
     return Estimate(math.nan, low, math.inf, Bound.LOWER, n, size, needed)
 
 
 def _widen_by_spread(
-    runs: Sequence[Floats], p: float, value: float, low: float, high: float, alpha: float
+    runs: Sequence[Ordered], p: float, value: float, low: float, high: float, alpha: float
 ) -> tuple[float, float]:
     """The interval from the runs' own quantiles instead, where they differ far more than one run's noise explains."""
-    filled = [run for run in runs if len(run)]
+    filled = [run for run in runs if run.n]
     if len(filled) < MIN_RUNS_FOR_SPREAD:
         return low, high
-    own = np.array([quantile(run, p) for run in filled])
-    half = _t_factor(len(own), alpha) * math.sqrt(float(((own - value) ** 2).sum()) / (len(own) - 1) / len(own))
+    own = np.array([run.at(quantile_rank(run.n, p)) for run in filled])
+    half = t_factor(len(own), alpha) * math.sqrt(float(((own - value) ** 2).sum()) / (len(own) - 1) / len(own))
     if math.isfinite(half) and math.isfinite(high - low) and 2 * half > SPREAD_FACTOR * (high - low):
         return value - half, value + half
     return low, high
 
 
-def _t_factor(k: int, alpha: float = ALPHA) -> float:
+def t_factor(k: int, alpha: float = ALPHA) -> float:
+    """Half the width of Student's interval for the mean of k values, in standard errors."""
     from scipy.special import stdtrit
 
     return float(stdtrit(k - 1, 1 - alpha / 2))
@@ -252,66 +286,21 @@ def t_interval(values: Sequence[float] | Floats, alpha: float = ALPHA) -> Estima
     mean = float(array.mean())
     if k == 1:
         return Estimate(mean, n=1, n_eff=1.0)
-    half = _t_factor(k, alpha) * float(array.std(ddof=1)) / math.sqrt(k)
+    half = t_factor(k, alpha) * float(array.std(ddof=1)) / math.sqrt(k)
     return Estimate(mean, mean - half, mean + half, Bound.POINT, k, float(k))
 
 
-def mean_estimate(
-    runs: Sequence[Floats],
-    *,
-    bounds: Sequence[Floats] | None = None,
-    clusters: Sequence[NDArray[np.int64] | None] | None = None,
-    alpha: float = ALPHA,
-) -> Estimate:
-    """The mean of all runs, by non-overlapping batch means.
-
-    Batches are at most 30 per run and at least five autocorrelation times long. Censored values enter with their
-    lower bound; when they are more than 0.1 % there is no mean: the value is a lower bound.
-    """
-    known = list(bounds) if bounds is not None else list(runs)
-    pooled = np.concatenate([*known, np.empty(0)])
-    n = len(pooled)
-    if n == 0:
-        return Estimate(math.nan, n=0, n_eff=0.0)
-    censored = sum(int(np.isinf(run).sum()) for run in runs)
-    starts = [None if sizes is None else cluster_starts(sizes) for sizes in clusters or [None] * len(known)]
-    parts = [_batches(run, begin) for run, begin in zip(known, starts, strict=True)]
-    n_eff = float(sum(size for _, size in parts))
-    mean = float(pooled.mean())
-    if censored > MAX_CENSORED_SHARE_FOR_MEAN * n:
-        return Estimate(math.nan, mean, math.inf, Bound.LOWER, n, n_eff)
-    batches = np.concatenate([means for means, _ in parts])
-    if len(batches) < 2:
-        return Estimate(mean, math.nan, math.nan, Bound.POINT, n, n_eff)
-    half = _t_factor(len(batches), alpha) * float(batches.std(ddof=1)) / math.sqrt(len(batches))
-    return Estimate(mean, mean - half, mean + half, Bound.POINT, n, n_eff)
-
-
-def _batches(run: Floats, starts: NDArray[np.int64] | None) -> tuple[Floats, float]:
-    """Means of consecutive batches, and the effective size. starts: of clusters, which batches do not break."""
-    if len(run) == 0:
-        return np.empty(0), 0.0
-    sums = run if starts is None else np.add.reduceat(run, starts)
-    sizes = np.ones(len(run)) if starts is None else np.diff(starts, append=len(run))
-    time = autocorrelation_time(sums)
-    length = max(math.ceil(len(sums) / MAX_BATCHES), math.ceil(5 * time) if time > 1.5 else 1)
-    count = len(sums) // length
-    total = sums[: count * length].reshape(count, length).sum(axis=1)
-    return total / sizes[: count * length].reshape(count, length).sum(axis=1), len(sums) / time
-
-
-def extreme_estimate(runs: Sequence[Floats], *, bounds: Sequence[Floats], largest: bool) -> Estimate:
+def extreme_estimate(ordered: Ordered, known: Ordered, *, largest: bool) -> Estimate:
     """The largest or smallest value seen: a fact about this run, so it has no interval; a bound where it is
     censored.
     """
-    pooled, known = np.concatenate([*runs, np.empty(0)]), np.concatenate([*bounds, np.empty(0)])
-    n = len(pooled)
+    n = ordered.n
     if n == 0:
         return Estimate(math.nan, n=0, n_eff=0.0)
-    pick = np.max if largest else np.min
-    value = float(pick(pooled))
+    rank = n if largest else 1
+    value = ordered.at(rank)
     if math.isinf(value):
-        return Estimate(math.nan, float(pick(known)), math.inf, Bound.LOWER, n)
+        return Estimate(math.nan, known.at(rank), math.inf, Bound.LOWER, n)
     return Estimate(value, n=n)
 
 

@@ -95,12 +95,15 @@ class TrialData:
         frame: pd.DataFrame = pa.Table.from_batches(batches, schema=pa.schema(chosen)).to_pandas()
         return frame
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The same rows in the same order, some columns only, in batches of bounded size."""
+    def batches(self, columns: Sequence[str], parts: int | None = None) -> Iterator[pa.RecordBatch]:
+        """The same rows in the same order, some columns only, in batches of bounded size.
+
+        parts: only about so many parts of the file, spread evenly.
+        """
         folder = self.run / self.trial["path"]
         finished = folder / "records.parquet"
         if finished.exists():
-            yield from read_parquet(finished, columns, BATCH_ELEMENTS)
+            yield from read_parquet(finished, columns, BATCH_ELEMENTS, parts)
         else:  # the run is still going on, or was killed before it could be closed
             for batch in read_batches(folder / "records.arrows"):
                 yield batch.select(list(columns))

@@ -10,10 +10,10 @@ import numpy as np
 
 from harness import client_signals, stats, thresholds
 from harness.client_signals import HEADLINE_QUANTILE, Observed
-from harness.columns import Columns, measured
-from harness.latencies import observe
+from harness.columns import Columns
 from harness.limits import parse_limit
 from harness.rates import shares
+from harness.reading import Reading
 from harness.reasons import Level, Reason, Validity
 from harness.records import Clock, Loop, Phase, Status, TokenSource
 
@@ -26,13 +26,13 @@ DRIFT_P_VALUE = 0.01
 DRIFT_BATCHES = 20
 
 
-def judge(trial: dict[str, Any], records: pd.DataFrame, client: dict[str, Any] | None) -> Validity:
+def judge(trial: dict[str, Any], reading: Reading, client: dict[str, Any] | None) -> Validity:
     """The validity of a trial from its manifest entry, its records and the client's report about itself."""
-    columns = Columns.of(records)
-    rows = measured(columns)
+    records, columns = reading.frame, reading.columns
+    rows = columns.measured
     reasons = [*_ended(trial), *_complete(trial, records, columns)]
     if len(rows):
-        observed = observe(rows)
+        observed = reading.observed
         reasons += [*_client(trial, columns, records, client, observed), *_errors(trial, rows)]
         reasons += [*_enough(trial, observed), *_tokens(rows, records), *_cut_short(records), *_steady(observed)]
     return Validity.of(reasons)
@@ -81,7 +81,7 @@ def _client(
     observed: Observed,
 ) -> Iterator[Reason]:
     """Whether the client was the bottleneck."""
-    rows = measured(columns)
+    rows = columns.measured
     due, sent = rows.times["due"], rows.times["sent"]
     yield from client_signals.on_time(observed)
     if trial.get("loop") != Loop.CLOSED:
@@ -140,7 +140,7 @@ def _more_of(trial: dict[str, Any], n: int, times: float) -> str:
 
 
 def _tokens(rows: Columns, records: pd.DataFrame) -> Iterator[Reason]:
-    counted = rows.per_request(rows.chunk_tokens, np.add, np.nan)
+    counted = rows.each.counted
     stated = rows.counts["output_tokens"]
     both = rows.ok & np.isfinite(counted) & (stated > 0)
     if both.any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,11 @@ class FabricatedTrial:
         if "records" not in self.cache:
             self.cache["records"] = frame(self.made)
         return self.cache["records"]
+
+    def batches(self, columns: Sequence[str], parts: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Small ones, as they would come from the stored file."""
+        table = pa.table(to_columns(self.made), schema=record_schema()).select(list(columns))
+        yield from table.to_batches(max_chunksize=100)[:: 1 if parts is None else max(1, len(table) // 100 // parts)]
 
     def samples(self) -> pd.DataFrame:
         """As they would come from the stored file."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import stats
+from harness.means import mean_estimate
 from harness.stats import Bound
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
@@ -83,7 +84,7 @@ def test_a_mean_of_censored_values_is_not_given() -> None:
     """Above one censored value in a thousand the mean is only bounded from below."""
     values = np.concatenate([np.full(98, 1.0), np.full(2, np.inf)])
     bounds = np.where(np.isinf(values), 10.0, values)
-    found = stats.mean_estimate([values], bounds=[bounds])
+    found = mean_estimate([values], bounds=[bounds])
     assert found.bound is Bound.LOWER
     assert found.low == pytest.approx(1.18)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.reading import read
 from harness.records import Record
 from harness.validity import Level, Validity, judge, unmeasured
 from tests.fabricated import failed, noisy, streamed, trial_entry, trial_of
@@ -14,7 +15,7 @@ from tests.fabricated import failed, noisy, streamed, trial_entry, trial_of
 def judged(records: list[Record], client: dict[str, Any] | None = None, **changes: Any) -> Validity:
     """The validity of a trial with these records."""
     trial = trial_of(records, **changes)
-    return judge(trial.trial, trial.records(), trial.trial["client"] if client is None else client)
+    return judge(trial.trial, read(trial), trial.trial["client"] if client is None else client)
 
 
 def codes(validity: Validity) -> dict[str, Level]:
@@ -129,3 +130,126 @@ def test_a_drift_warns() -> None:
     assert codes(judged(records)) == {"not_steady": Level.WARN} | {
         code: level for code, level in codes(judged(records)).items() if code == "few_samples"
     }
+
+
+def test_the_worst_worker_counts() -> None:
+    """Of several load processes the worst reading is judged, wherever it stands; counters add up once."""
+    workers = [{"heartbeat_p99_ms": 0.2, "connect_errors": 1}, {"heartbeat_p99_ms": 9.0, "connect_errors": 2}]
+    found = judged(noisy(1), {"heartbeat_p99_ms": 0.2, "workers": workers})
+    assert codes(found) == {"client_heartbeat": Level.WARN, "connect_errors": Level.WARN}
+    assert "9.0 ms" in found.reasons[0].sentence
+    assert "3 connections" in found.reasons[1].sentence
+
+
+@pytest.mark.parametrize(
+    ("reading", "code"),
+    [
+        ({"throttled_periods": 3, "throttled_ms": 40.0}, "throttled"),
+        ({"steal_share": 0.08}, "steal"),
+        ({"open_files_share": 0.9}, "open_files"),
+        ({"ports_share": 0.9}, "ports"),
+        ({"cpu_peak_share": 0.99}, "client_cpu"),
+        ({"chunk_lag_p99_ms": 30.0}, "chunk_lag"),
+        ({"equal_gap_share": 0.5}, "equal_gaps"),
+    ],
+)
+def test_what_does_not_show_in_the_lag_only_warns(reading: dict[str, Any], code: str) -> None:
+    """Throttling, steal and a busy processor are normal in containers; each comes with what to do about it."""
+    found = judged(noisy(1), reading)
+    assert codes(found) == {code: Level.WARN}
+    assert found.reasons[0].advice
+
+
+def test_a_busy_loop_that_is_late_and_stamps_arrivals_spoils_them() -> None:
+    """With the kernel's stamps the same readings only warn."""
+    records = noisy(1)
+    busy = {"cpu_peak_share": 0.95, "heartbeat_p99_ms": 8.0}
+    assert set(codes(judged(records, busy)).values()) == {Level.WARN}
+    for record in records:
+        record.clock = "loop"
+    assert codes(judged(records, busy))["client_cpu"] is Level.INVALID
+
+
+@pytest.mark.parametrize(
+    ("readings", "level"),
+    [
+        ({"canary_p99_ms": 0.4}, None),
+        ({"canary_p99_ms": 2.0}, Level.WARN),
+        ({"canary_p99_ms": 9.0}, Level.INVALID),
+        ({"canary_p99_ms": 9.0, "canary_events": 100}, None),
+        ({"canary_p95_ms": 9.0, "canary_events": 100}, Level.INVALID),
+        ({"canary_p99_ms": 2.0, "canary_p50_ms": 1.5}, Level.INVALID),
+        ({"canary_p99_ms": 9.0, "canary_events": 0}, None),
+    ],
+)
+def test_the_canary_is_judged_at_the_quantile_it_supports(readings: dict[str, Any], level: Level | None) -> None:
+    """TTFT p50 is 80 ms and the median gap 12 ms; few events support only a p95."""
+    usual = {"canary_events": 1200, "canary_p50_ms": 0.05, "canary_p95_ms": 0.1, "canary_p99_ms": 0.2}
+    assert codes(judged(noisy(1), usual | readings)).get("canary") is level
+
+
+def test_a_canary_late_by_little_beside_a_slow_engine_warns() -> None:
+    """Nine milliseconds are nothing beside two seconds."""
+    records = [streamed(i, i * 100.0, ttft_ms=2000, gap_ms=100 + i / 7) for i in range(600)]
+    canary = {"canary_events": 1200, "canary_p50_ms": 0.05, "canary_p99_ms": 9.0}
+    assert codes(judged(records, canary))["canary"] is Level.WARN
+
+
+@pytest.mark.parametrize(("late", "level"), [(0, None), (1, None), (3, Level.WARN), (20, Level.INVALID)])
+def test_ten_seconds_that_were_sent_later(late: int, level: Level | None) -> None:
+    """Of the 100 requests due in the second 10 s some are sent in the third."""
+    records = [
+        streamed(i, i * 100.0, ttft_ms=300, lag_ms=(20_000.5 - i * 100.0) if 200 - late <= i < 200 else 0.1)
+        for i in range(600)
+    ]
+    found = {reason.code: reason for reason in judged(records).reasons}
+    assert (found["plan_not_kept"].level if "plan_not_kept" in found else None) is level
+    if level is not None:
+        assert "between 10 s and 20 s" in found["plan_not_kept"].sentence
+
+
+def test_waiting_for_connections_is_told() -> None:
+    """Requests that had to wait for a handshake; the wait is in their lag already."""
+    records = [
+        streamed(i, i * 100.0, ttft_ms=900, lag_ms=3.0, connected_ns=int((i * 100.0 + 2.9) * 1e6))
+        if i < 60
+        else streamed(i, i * 100.0, ttft_ms=900)
+        for i in range(600)
+    ]
+    assert codes(judged(records))["new_connections"] is Level.WARN
+
+
+def test_no_port_left_is_the_clients_own_fault() -> None:
+    """A single request that this machine could not send spoils the trial, whatever the limit on errors says."""
+    records = noisy(1, 600)
+    records[5] = failed(5, 500.0, "connection_error", 1, error="no connection can be opened: Too many open files")
+    found = codes(judged(records, limits=["error_rate <= 0.5"]))
+    assert found["client_exhausted"] is Level.INVALID
+
+
+def test_when_nothing_succeeded_no_limit_makes_it_valid() -> None:
+    """A limit on the error rate judges some failures, not a trial without a single reply."""
+    records = [failed(i, i * 100.0, "http_error", 5) for i in range(600)]
+    found = judged(records, limits=["error_rate <= 1"])
+    assert codes(found)["nothing_succeeded"] is Level.INVALID
+    assert found.verdict is Level.INVALID
+
+
+@pytest.mark.parametrize(("end_s", "words"), [(60.0, "times as long"), (None, "Measure with about")])
+def test_how_to_measure_more(end_s: float | None, words: str) -> None:
+    """A load that ends with a number of requests cannot be prolonged; it gets more of them."""
+    records = noisy(1, 30)
+    (reason,) = [one for one in judged(records, end_s=end_s).reasons if one.code == "few_samples"]
+    assert words in reason.advice
+
+
+def test_replies_cut_short_by_a_full_context() -> None:
+    """They ended by `length` with fewer tokens than asked for; one token less is how some servers count."""
+    records = noisy(1, 600)
+    for record in records[:7]:
+        record.requested_output_tokens = 100
+    for record in records[7:]:
+        record.requested_output_tokens = 41
+    found = {reason.code: reason for reason in judged(records).reasons}
+    assert found["cut_short"].level is Level.WARN
+    assert "7 replies" in found["cut_short"].sentence

@@ -1,0 +1,130 @@
+"""Passing chunks: what is counted while the chunks of a large trial pass by, for all requests and for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.chunks import ChunkLists, PerRequest
+from harness.columns import ALL, Columns, Counted, Flags, Floats, Ints
+from harness.gap_counts import GapCounter, thresholds
+from harness.latencies import chosen_for_gaps, chosen_for_token_gaps, cut_off_waits, token_gaps
+from harness.rates import Window, chunk_weights, time_bins
+
+SLICE_CHUNKS = 2**18
+SAMPLE_CHUNKS = 2**18
+
+
+@dataclass
+class _Group:
+    """One class, or all. rows: who belongs to it.   icl, itl: whose gaps count; of itl those whose tokens are counted
+    too.
+    """
+
+    rows: Flags
+    chosen: Flags
+    succeeded: Flags
+    icl: GapCounter
+    itl: GapCounter
+    arrived: list[Floats]
+
+
+class PassingChunks:
+    """Takes the chunks of a trial in batches, twice: a sample of them, then each once.
+
+    columns: the requests without their chunks.   classes: those counted separately as well.   levels: of the quantiles
+    that will be asked for.
+    """
+
+    def __init__(self, columns: Columns, classes: Sequence[str], window: Window, levels: Sequence[float]) -> None:
+        self._columns, self._classes, self._levels = columns, classes, tuple(levels)
+        self._edges = (window.edges(), time_bins(columns))
+        self._each = PerRequest.empty(len(columns))
+        self._total = columns.counts["output_tokens"]
+        self._sample: list[Floats] = []
+        self._groups: dict[str, _Group] = {}
+
+    def look_at(self, lists: ChunkLists) -> None:
+        """A part of the sample: the gaps of every so many requests."""
+        step = max(1, len(lists.ns) // SAMPLE_CHUNKS)
+        rows = np.arange(len(lists.sizes)) % step == 0
+        self._sample.append(lists.where(rows).gaps_ns.astype(np.float64))
+
+    def take(self, lists: ChunkLists, places: Ints) -> None:
+        """A batch. places: of its requests in due order."""
+        if not self._groups:
+            self._begin()
+        rows = max(1, len(places) * SLICE_CHUNKS // max(len(lists.ns), 1))
+        ends = np.concatenate(([0], np.cumsum(lists.sizes)))
+        for first in range(0, len(places), rows):
+            last = min(first + rows, len(places))
+            inside = slice(ends[first], ends[last])
+            part = ChunkLists(lists.sizes[first:last], lists.ns[inside], lists.tokens[inside])
+            self._take_slice(part, places[first:last])
+
+    def _begin(self) -> None:
+        found = thresholds(np.concatenate([*self._sample, np.empty(0)]), self._levels)
+        self._sample.clear()
+        columns = self._columns
+        for name in (ALL, *self._classes):
+            rows = np.asarray(columns.class_name == name) if name != ALL else np.ones(len(columns), dtype=np.bool_)
+            own = rows & columns.measured_rows
+            icl, itl = (GapCounter(len(columns), found) for _ in range(2))
+            arrived = [np.zeros(len(edges) - 1) for edges in self._edges[: None if name == ALL else 1]]
+            self._groups[name] = _Group(rows, own & chosen_for_gaps(columns), own & columns.ok, icl, itl, arrived)
+
+    def _take_slice(self, lists: ChunkLists, places: Ints) -> None:
+        each = lists.each()
+        self._each.put(places, each)
+        weights = chunk_weights(lists, each, self._total[places])
+        bins = [_bins(lists.ns, edges) for edges in self._edges]
+        countable = chosen_for_token_gaps(np.ones(len(places), dtype=np.bool_), each)
+        for group in self._groups.values():
+            own = group.rows[places]
+            of_chunk = slice(None) if own.all() else np.repeat(own, lists.sizes)
+            for arrived, found in zip(group.arrived, bins, strict=False):
+                arrived += np.bincount(found[of_chunk], weights[of_chunk], len(arrived) + 2)[1:-1]
+            _count(group, lists, places, group.succeeded[places] & countable)
+
+    def finish(self) -> dict[str, Columns]:
+        """The columns of all requests and of each class, with what was counted."""
+        if not self._groups:
+            self._begin()
+        columns = replace(self._columns, each=self._each)
+        found: dict[str, Columns] = {}
+        for name, group in self._groups.items():
+            waits = np.where(group.chosen, cut_off_waits(columns), np.nan)
+            gaps = {"icl_ms": group.icl.finish(waits), "itl_ms": group.itl.finish(np.full(len(columns), np.nan))}
+            counted = Counted(gaps, tuple(zip(self._edges, group.arrived, strict=False)))
+            found[name] = replace(columns, counted=counted) if name == ALL else columns.where(group.rows, counted)
+        return found
+
+
+def _count(group: _Group, lists: ChunkLists, places: Ints, with_counts: Flags) -> None:
+    """Gaps between chunks and, spread over their tokens, per token; one count serves both where these are the same."""
+    chosen = group.chosen[places]
+    gaps_ns = lists.gaps_ns if chosen.all() else lists.gaps_ns[np.repeat(chosen, lists.gap_counts)]
+    part = group.icl.part(gaps_ns, None, lists.gap_counts[chosen])
+    group.icl.add(part, places[chosen])
+    if np.array_equal(chosen, with_counts) and lists.all_alike:
+        group.itl.add(part, places[chosen])
+        return
+    gaps, tokens, of_request = token_gaps(lists.where(with_counts))
+    group.itl.add(group.itl.part(gaps, tokens, of_request), places[with_counts])
+
+
+def _bins(moments: Floats | Ints, edges: Floats) -> Ints:
+    """Which of equal parts each moment lies in, from 1; 0 before the first, and one more than there are after the
+    last, whose own end it includes, as `np.histogram` does.
+    """
+    parts = len(edges) - 1
+    width = (edges[-1] - edges[0]) / parts if parts else 0.0
+    if not width > 0:
+        return np.zeros(len(moments), dtype=np.int64)
+    found: Ints = np.clip((moments - edges[0]) * (1 / width), 0, parts - 1).astype(np.int64) + 1
+    found -= moments < edges[found - 1]
+    found += (moments >= edges[found]) & (found < parts)
+    found += moments > edges[-1]
+    return found

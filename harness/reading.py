@@ -1,0 +1,179 @@
+"""Reading: the records of a trial, read once for everything that is derived from them.
+
+Columns of single values are held in memory, about 200 bytes a request. The lists of chunks are too where they are few;
+otherwise they pass by in batches, in the order of the file, and only what was counted of them stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from harness.chunks import ChunkLists, PerRequest, aligned
+from harness.columns import ALL, CHUNK_COLUMNS, Columns, Ints, due_order
+from harness.latencies import Observations, observe
+from harness.passing import PassingChunks
+from harness.rates import Window, window_of
+from harness.records import record_schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+DEFAULT_CLASS = "default"
+LEVELS = (0.5, 0.75, 0.9, 0.95, 0.99)
+MOST_KEPT = 2**20
+SAMPLE_PARTS = 8
+
+
+class StoredTrial(Protocol):
+    """What is needed of a stored trial; `store.TrialData` is one."""
+
+    @property
+    def cell(self) -> dict[str, Any]:
+        """Its cell's entry in the manifest."""
+        ...
+
+    @property
+    def trial(self) -> dict[str, Any]:
+        """Its own entry."""
+        ...
+
+    def batches(self, columns: Sequence[str], parts: int | None = None) -> Iterator[pa.RecordBatch]:
+        """One row per request, some columns only, in batches of bounded size. parts: only about so many, spread
+        evenly.
+        """
+        ...
+
+    def samples(self) -> pd.DataFrame:
+        """One row per reading of a gauge."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The records of one trial.
+
+    frame: the columns of single values under their stored names, in the order of the file; texts are categories.
+    columns: those that metrics are made of, in due order.   groups: the same for all requests together and, where
+    there are several classes, for each.   trial: its entry in the manifest.
+    """
+
+    trial: dict[str, Any]
+    frame: pd.DataFrame
+    columns: Columns
+    groups: dict[str, Columns]
+
+    @classmethod
+    def of(cls, records: pd.DataFrame, trial: dict[str, Any]) -> Reading:
+        """Of a frame with all columns."""
+        return cls.with_lists(records, Columns.of(records), trial)
+
+    @classmethod
+    def with_lists(cls, frame: pd.DataFrame, columns: Columns, trial: dict[str, Any]) -> Reading:
+        """Of columns whose chunks are in memory."""
+        groups = {name: columns.where(columns.class_name == name) for name in classes_of(columns)}
+        return cls(trial, frame, columns, {ALL: columns, **groups})
+
+    @cached_property
+    def window(self) -> Window:
+        """The measuring window."""
+        return window_of(self.trial, self.columns)
+
+    @cached_property
+    def observed(self) -> dict[str, Observations]:
+        """The distributions of the measured requests."""
+        return observe(self.columns.measured)
+
+
+def classes_of(columns: Columns) -> list[str]:
+    """The classes worth rows of their own: none where all requests are of the default class."""
+    names = sorted(str(name) for name in columns.class_name.unique().dropna())
+    return [] if names in ([], [DEFAULT_CLASS]) else names
+
+
+def read(trial: StoredTrial, levels: Sequence[float] = LEVELS, most_kept: int = MOST_KEPT) -> Reading:
+    """Read a trial. levels: of the quantiles that will be asked for.   most_kept: so many chunks are held in memory."""
+    frame = _scalars(trial)
+    order = due_order(frame)
+    kept: list[ChunkLists] = []
+    total = 0
+    for batch in trial.batches(CHUNK_COLUMNS):
+        kept.append(chunk_lists(batch))
+        total += len(kept[-1].ns)
+        if total > most_kept:
+            return _counted(trial, frame, order, levels)
+    lists = _in_order(kept, order)
+    columns = Columns.of_scalars(frame, order, lists.each(), lists)
+    return Reading.with_lists(frame, columns, trial.trial)
+
+
+def _scalars(trial: StoredTrial) -> pd.DataFrame:
+    """All columns but the lists; texts as categories, since few differ."""
+    import pyarrow as pa
+
+    fields = [field for field in record_schema() if not pa.types.is_list(field.type)]
+    table = pa.Table.from_batches(trial.batches([field.name for field in fields]), schema=pa.schema(fields))
+    for place, field in enumerate(fields):
+        if pa.types.is_string(field.type):
+            table = table.set_column(place, field.name, table.column(place).dictionary_encode())
+    frame: pd.DataFrame = table.to_pandas(self_destruct=True, split_blocks=True)
+    return frame
+
+
+def chunk_lists(batch: pa.RecordBatch) -> ChunkLists:
+    """The chunks of a batch, in its order."""
+    arrivals, tokens = (batch.column(name) for name in CHUNK_COLUMNS)
+    sizes, token_sizes = (_sizes(column) for column in (arrivals, tokens))
+    borne = tokens.flatten()
+    counts = borne.to_numpy() if not borne.null_count else borne.cast("float64").to_numpy(zero_copy_only=False)
+    return ChunkLists(sizes, arrivals.flatten().to_numpy(), aligned(counts, token_sizes, sizes))
+
+
+def _sizes(lists: pa.ListArray) -> Ints:
+    sizes: Ints = lists.value_lengths().fill_null(0).to_numpy().astype(np.int64)
+    return sizes
+
+
+def _in_order(kept: Sequence[ChunkLists], order: Ints) -> ChunkLists:
+    """All chunks, request by request in due order."""
+    sizes = np.concatenate([*(part.sizes for part in kept), np.empty(0, dtype=np.int64)])
+    ns = np.concatenate([*(part.ns for part in kept), np.empty(0)])
+    tokens = np.concatenate([*(part.tokens for part in kept), np.empty(0)])
+    starts = np.cumsum(sizes) - sizes
+    ordered = sizes[order]
+    moved = np.repeat(starts[order] - (np.cumsum(ordered) - ordered), ordered) + np.arange(len(ns))
+    return ChunkLists(ordered, ns[moved], tokens[moved])
+
+
+def _counted(trial: StoredTrial, frame: pd.DataFrame, order: Ints, levels: Sequence[float]) -> Reading:
+    """A trial with more chunks than are kept: counted in one pass, after a glance at a sample."""
+    n = len(frame)
+    whole = Columns.of_scalars(frame, order, PerRequest.empty(n), None)
+    window = window_of(trial.trial, whole)
+    passing = PassingChunks(whole, classes_of(whole), window, levels)
+    for batch in _ahead(trial.batches(CHUNK_COLUMNS, SAMPLE_PARTS)):
+        passing.look_at(chunk_lists(batch))
+    place = np.empty(n, dtype=np.int64)
+    place[order] = np.arange(n)
+    begin = 0
+    for batch in _ahead(trial.batches(CHUNK_COLUMNS)):
+        lists = chunk_lists(batch.slice(0, n - begin))  # a run that goes on has more by now
+        passing.take(lists, place[begin : begin + len(lists.sizes)])
+        begin += len(lists.sizes)
+    groups = passing.finish()
+    return Reading(trial.trial, frame, groups[ALL], groups)
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches, each read while the one before is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch
