@@ -1,0 +1,84 @@
+"""What the client notes of itself."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.drivers.base import DriveReport
+from harness.drivers.vitals import EqualGaps, Seconds, Thinned, Vitals
+from tests.fabricated import MS, noisy, streamed
+
+
+def test_equal_gaps_in_several_replies_are_seen() -> None:
+    """A clock that counts whole milliseconds gives the same gaps everywhere; one in nanoseconds does not."""
+    coarse, fine = EqualGaps(), EqualGaps()
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        times = np.cumsum(rng.normal(12 * MS, 1 * MS, 20)).astype(np.int64)
+        fine.add(times.tolist())
+        coarse.add((times // MS * MS).tolist())
+    assert fine.share() == 0
+    assert (coarse.share() or 0) > 0.9
+
+
+def test_equal_gaps_within_one_reply_are_not_counted() -> None:
+    """An engine may be that regular; two engines in step to the nanosecond are not."""
+    gaps = EqualGaps()
+    for reply in range(30):
+        gaps.add([i * (MS + reply) for i in range(20)])
+    assert gaps.share() == 0
+
+
+def test_pieces_of_one_read_have_no_gap() -> None:
+    """They are the merged reads' business."""
+    gaps = EqualGaps()
+    for _ in range(30):
+        gaps.add([5] * 20)
+    assert gaps.share() is None
+
+
+def test_a_long_trial_is_looked_at_all_over() -> None:
+    """Of ten thousand replies about a thousand are kept, the late ones as well as the early ones."""
+    gaps = EqualGaps()
+    for i in range(10_000):
+        gaps.add([0, 7, 14] if i >= 5_000 else [0, i * 11 + 1, i * 31 + 5])
+    assert 0.4 < (gaps.share() or 0) < 0.6
+
+
+@given(st.lists(st.integers(-1, 10**9), max_size=50))
+def test_unknown_lags_are_left_out(values: list[int]) -> None:
+    """-1 stands for a lag that is not known, and is no lag."""
+    thinned = Thinned()
+    thinned.extend(values)
+    known = [value for value in values if value >= 0]
+    found = thinned.percentile_ms(99, least=0)
+    assert (found is None) == (not known)
+    assert found is None or min(known) <= round(found * MS) <= max(known)
+
+
+def test_a_second_is_read_once() -> None:
+    """Nothing before it is over; then the processor time, the files and the ports in use."""
+    seconds = Seconds()
+    start = seconds._wall_ns
+    seconds.look(start + 999 * MS)
+    assert seconds.cpu_peak is None
+    seconds.look(start + 1000 * MS)
+    assert seconds.cpu_peak is not None
+    assert seconds.cpu_peak >= 0
+
+
+def test_what_began_before_the_trial_is_not_counted() -> None:
+    """Connections opened before T0 are not those of the window."""
+    report = DriveReport(t0_ns=0, planned=1, connections_opened=5)
+    vitals = Vitals()
+    vitals.begin(report)
+    report.connections_opened = 8
+    for record in [*noisy(1, 20), streamed(99, 1.0, lag_ms=3.0)]:
+        vitals.add(record)
+    vitals.fill(report)
+    assert report.connections_in_window == 3
+    assert report.send_lag_max_ms == 3.0
+    assert report.chunk_lag_p99_ms == 0.0
+    assert report.steal_share is None or 0 <= report.steal_share <= 1
