@@ -9,10 +9,11 @@ flight.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from harness.chains import Int64
 from harness.records import Loop, Phase
 from harness.timing import PHASES
 from harness.workload import WHOLE, Row, Schedule, Shard
@@ -45,7 +46,7 @@ class Offer:
         self._closed = False
         self._starts = schedule.starts[shard.index :: shard.of]
         self._next = self._end = self._must_end = 0  # places among the starts that have a planned due time
-        self._measured_left = _part_of(schedule.measured, shard)
+        self._measured_left = _measured_of(schedule, self._starts)
         self._waiting: list[tuple[int, int]] = []
         # Of conversations limited by number every turn is told of, so that it matters which ones have been taken.
         told = schedule.loop is Loop.PARTLY_OPEN and schedule.window.end_ns is None
@@ -192,6 +193,11 @@ class Offer:
         return Phase.MEASURE if self._counts(due_ns) else Phase.COOLDOWN
 
 
-def _part_of(count: int | None, shard: Shard) -> int | None:
-    """How many of `count` fall to a shard, so that the shards together have them all."""
-    return None if count is None else len(range(shard.index, count, shard.of))
+def _measured_of(schedule: Schedule, users: Sequence[int] | Int64) -> int | None:
+    """How many measured requests fall to these users of a closed loop, so that the shards together have them all.
+
+    None where the rows themselves are counted, or nothing is.
+    """
+    if schedule.measured is None or schedule.count is not None:
+        return None
+    return sum(len(range(int(user), schedule.measured, schedule.users)) for user in users)

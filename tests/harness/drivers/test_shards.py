@@ -1,0 +1,123 @@
+"""Parts of a plan, offered by several processes: together they are the plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.drivers.offer import Due, Offer
+from harness.records import Loop, Phase
+from harness.workload import Schedule, Shard, build
+from tests.plans import load_of, workload_of
+
+MS = 1_000_000
+SERVICE_NS = 30 * MS
+PLANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "open": ({"kind": "sustained", "rate": 20, "requests": 40, "warmup": "500ms"}, {}),
+    "open for a time": ({"kind": "burst", "rate": 5, "burst_rate": 50, "burst_for": "500ms", "every": "1s",
+                         "duration": "2s", "timeout": "1s"}, {}),
+    "closed": ({"kind": "sustained", "users": 5, "requests": 41, "think_time": "10ms"}, {}),
+    "conversations of users": (
+        {"kind": "sustained", "users": 5, "requests": 41},
+        {"turns": {"dist": "uniform", "min": 1, "max": 4}, "think_time": "20ms"},
+    ),
+    "sessions": (
+        {"kind": "sessions", "rate": 10, "sessions": 17, "think_time": "50ms", "warmup": "300ms"},
+        {"turns": {"dist": "uniform", "min": 1, "max": 4}},
+    ),
+    "sessions for a time": ({"kind": "sessions", "rate": 20, "turns": 3, "duration": "2s", "timeout": "1s"}, {}),
+}  # fmt: skip
+
+
+def plan_of(name: str) -> Schedule:
+    """One of the plans."""
+    load, workload = PLANS[name]
+    return build(load_of(**load), workload_of(**workload), 3)
+
+
+def carried_out(schedule: Schedule, shard: Shard, stop_after: int | None = None) -> tuple[list[Due], list[Due]]:
+    """What a shard offers, where every request takes 30 ms, and what it tells of when it is stopped."""
+    offer = Offer(schedule, shard)
+    offer.begin(0)
+    taken: list[Due] = []
+    running: list[Due] = []
+    while not offer.over and (stop_after is None or len(taken) < stop_after):
+        due_ns = offer.next_due_ns
+        ends_ns = running[0].due_ns + SERVICE_NS if running else None
+        if due_ns is not None and (ends_ns is None or due_ns <= ends_ns):
+            running.append(offer.take())
+            taken.append(running[-1])
+        else:
+            ended = running.pop(0)
+            offer.ended(ended, ended.due_ns + SERVICE_NS)
+    return taken, [] if stop_after is None else list(offer.close())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(PLANS)), st.integers(1, 8))
+def test_the_shards_of_a_plan_are_the_plan(name: str, workers: int) -> None:
+    """Whatever the number of workers: the same requests, due times and phases, each from one worker."""
+    schedule = plan_of(name)
+    parts = [carried_out(schedule, Shard(index, workers))[0] for index in range(workers)]
+    alone, _ = carried_out(schedule, Shard(0, 1))
+    together = sorted((due.row.request, due.due_ns, due.phase) for part in parts for due in part)
+    counting = [one for one in together if one[2] != Phase.COOLDOWN]
+    assert counting == sorted((due.row.request, due.due_ns, due.phase) for due in alone if due.phase != Phase.COOLDOWN)
+    if not schedule.continues:
+        assert [one[0] for one in together] == list(range(schedule.count or 0))
+    for part in parts:
+        assert [due.due_ns for due in part] == sorted(due.due_ns for due in part)
+
+
+@pytest.mark.parametrize("workers", range(1, 9))
+def test_a_warm_up_leaves_the_shards_together_as_many_as_were_asked_for(workers: int) -> None:
+    """Also where some workers have no user at all."""
+    schedule = build(load_of(kind="sustained", users=3, requests=20, warmup="200ms"), workload_of(), 1)
+    parts = [carried_out(schedule, Shard(index, workers))[0] for index in range(workers)]
+    assert sum(due.phase == Phase.MEASURE for part in parts for due in part) == 20
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["open", "sessions"]), st.integers(1, 4), st.integers(0, 30))
+def test_every_row_of_a_stopped_plan_is_told_of_once(name: str, workers: int, stop_after: int) -> None:
+    """What was taken and what was never sent are the plan, later turns included."""
+    schedule = plan_of(name)
+    told: list[int] = []
+    for index in range(workers):
+        taken, never = carried_out(schedule, Shard(index, workers), stop_after)
+        told += [due.row.request for due in (*taken, *never)]
+    assert sorted(told) == list(range(schedule.count or 0))
+
+
+@pytest.mark.parametrize("name", ["sessions", "sessions for a time"])
+def test_conversations_begin_by_plan_and_go_on_after_replies(name: str) -> None:
+    """First turns fall due when the plan says, later ones after the reply and the think time; all are labelled so."""
+    schedule = plan_of(name)
+    assert schedule.loop is Loop.PARTLY_OPEN
+    taken, _ = carried_out(schedule, Shard(0, 1))
+    by_request = {due.row.request: due for due in taken}
+    for due in taken:
+        if due.row.after is None:
+            assert (due.due_ns, schedule.loop_of(due.row)) == (due.row.due_ns, Loop.OPEN)
+        else:
+            before = by_request[due.row.after]
+            assert due.due_ns == before.due_ns + SERVICE_NS + due.row.think_ns
+            assert schedule.loop_of(due.row) is Loop.CLOSED
+        start, end = schedule.window.start_ns, schedule.window.end_ns
+        late = end is not None and due.due_ns >= end
+        assert due.phase == (Phase.WARMUP if due.due_ns < start else Phase.COOLDOWN if late else Phase.MEASURE)
+
+
+def test_later_turns_are_not_written_ahead() -> None:
+    """Nothing that needs a reply is among what can be prepared."""
+    schedule = plan_of("sessions")
+    offer = Offer(schedule)
+    offer.begin(0)
+    due = offer.take()
+    assert list(offer.upcoming(1000)) == [int(start) for start in schedule.starts[1:]]
+    offer.ended(due, due.due_ns + SERVICE_NS)
+    assert not any(schedule.is_later_turn(request) for request in offer.upcoming(1000))
+    assert offer.follower(due) is None
