@@ -7,15 +7,16 @@ import signal
 import sys
 import tempfile
 import traceback
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from harness.errors import ExitCode, HarnessError, Interrupted, Problem, ScenarioError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
@@ -33,6 +34,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+class Driver(StrEnum):
+    """Who sends the load, as `--driver` has it."""
+
+    INPROCESS = "inprocess"
+    LOCUST = "locust"
+
 
 ScenarioFile = Annotated[Path, typer.Argument(help="The scenario file.", show_default=False)]
 Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as load.0.rate=4.")]
@@ -70,15 +79,35 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Load a server on another machine without a budget.")] = False,
     wait: Annotated[str, typer.Option(help="Wait this long for another run on this machine to end.")] = "0s",
+    driver: Annotated[
+        Driver | None, typer.Option(help="Who sends all loads: our own client, or Locust. Default: as the loads say.")
+    ] = None,
+    expect_workers: Annotated[
+        int, typer.Option(min=0, help="With Locust: let so many `harness worker` processes send the load.")
+    ] = 0,
+    workers_within: Annotated[str, typer.Option(help="How long to wait for them.")] = "2m",
+    master_bind_host: Annotated[str, typer.Option(help="Where they connect; * for all interfaces.")] = "127.0.0.1",
+    master_bind_port: Annotated[int, typer.Option(help="The port for that.", min=0, max=65535)] = 5557,
+    web: Annotated[bool, typer.Option("--web", help="With Locust: show its web page, on this machine only.")] = False,
 ) -> None:
     """Run a scenario, store it, and report."""
     from harness.estimate import check_budget
+    from harness.locust_order import driven_by, options
     from harness.matrix import check_runnable, expand
     from harness.scenario import load
     from harness.store import new_run_path
 
     patience_s = parse_wait(wait)
     wanted = load(scenario, sets=sets, labels=labels)
+    wanted = wanted if driver is None else driven_by(wanted, driver.value)
+    locust = options(
+        wanted,
+        expect_workers=expect_workers,
+        web=web,
+        bind_host=master_bind_host,
+        bind_port=master_bind_port,
+        workers_within_s=parse_wait(workers_within, "--workers-within"),
+    )
     chosen = parse_only(only)
     folder = out or new_run_path(wanted.title)
     planned = expand(wanted, only=chosen)
@@ -89,7 +118,7 @@ def run(
         return
     check_runnable(planned)
     check_budget(wanted, planned, consent=yes)
-    report = measure(wanted, planned, folder, check_formats(formats), wait_s=patience_s, quiet=quiet)
+    report = measure(wanted, planned, folder, check_formats(formats), wait_s=patience_s, quiet=quiet, locust=locust)
     show(report, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_code)
 
@@ -102,6 +131,7 @@ def measure(
     *,
     wait_s: float,
     quiet: bool,
+    locust: Mapping[str, Any],
 ) -> Report:
     """Run, store and report; progress goes to standard error."""
     from contextlib import nullcontext
@@ -114,8 +144,21 @@ def measure(
 
     lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if needs_the_machine(planned) else nullcontext()
     with lock, nullcontext(SilentWatcher()) if quiet else ConsoleWatcher(error_console()) as watcher:
-        execute(scenario, planned, folder, watcher, command=command_line())
+        execute(scenario, planned, folder, watcher, command=command_line(), locust=locust)
     return write(folder, formats)
+
+
+@app.command()
+def worker(
+    master_host: Annotated[str, typer.Option(help="The machine that leads the run.", show_default=False)],
+    master_port: Annotated[int, typer.Option(help="Its --master-bind-port.", min=1, max=65535)] = 5557,
+    within: Annotated[str, typer.Option(help="How long to wait for it.")] = "10m",
+) -> None:
+    """Send a share of the load of `harness run --driver locust --expect-workers N`, which runs elsewhere."""
+    from harness.worker import serve
+
+    trials = serve(master_host, master_port, within_s=parse_wait(within, "--within"), say=say)
+    say(f"the run is over; this worker sent its share of {trials} trial{'s' if trials > 1 else ''}")
 
 
 @app.command()
@@ -245,14 +288,14 @@ def parse_only(text: str | None) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def parse_wait(text: str) -> float:
+def parse_wait(text: str, option: str = "--wait") -> float:
     """Seconds."""
     from harness.quantities import parse_duration_s
 
     try:
         return parse_duration_s(text)
     except ValueError as error:
-        raise UsageError(f"--wait: {error}") from error
+        raise UsageError(f"{option}: {error}") from error
 
 
 def command_line() -> str:

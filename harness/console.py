@@ -62,6 +62,11 @@ class ConsoleWatcher:
             self._trial_began_s = time.monotonic()
         elif kind == "progress":
             self._show(f"{cell['trials'][event['trial']]['load']}: {self._progress(event)}")
+        elif kind == "notice":
+            self._say(f"{self._prefix}: {event['text']}")
+        elif kind == "waiting":
+            self._trial_began_s = time.monotonic()  # which it will, when the last worker has come
+            self._show(event["text"], at_once=True)
         elif kind == "trial_ended":
             self._say(f"{self._prefix} {cell['trials'][event['trial']]['load']}: {ending(event)}")
         elif kind == "stopped":

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.drivers.base import Control
+from harness.errors import UsageError
 from harness.load_part import PartSpec
+from harness.loads import Load
 from harness.progress import Progress
+from harness.scenario import Scenario
 from harness.workload import Schedule
 
 Emit = Callable[[dict[str, Any]], None]
@@ -50,3 +53,38 @@ class Work:
     def folder(self) -> Path:
         """Where the records go."""
         return Path(self.order.folder)
+
+
+def options(
+    scenario: Scenario, *, expect_workers: int, web: bool, bind_host: str, bind_port: int, workers_within_s: float
+) -> dict[str, Any]:
+    """How Locust is used in a run, as `Order` has it. Raises UsageError for options that no load of the run needs."""
+    if not any(load.driver == "locust" for load in all_loads(scenario)):
+        for asked, option in ((expect_workers, "--expect-workers"), (web, "--web")):
+            if asked:
+                raise UsageError(f"{option} is for loads that Locust sends; add --driver locust")
+    return {
+        "expect_workers": expect_workers,
+        "bind_host": bind_host,
+        "bind_port": bind_port,
+        "patience_s": workers_within_s,
+        "page": web,
+    }
+
+
+def all_loads(scenario: Scenario) -> list[Load]:
+    """The loads of a scenario and those that engines have of their own."""
+    return [*scenario.load, *(load for block in scenario.engines for load in block.load or ())]
+
+
+def driven_by(scenario: Scenario, driver: str) -> Scenario:
+    """The same scenario, all its loads sent by this driver."""
+
+    def driven(loads: Sequence[Load]) -> tuple[Load, ...]:
+        return tuple(load.model_copy(update={"driver": driver}) for load in loads)
+
+    blocks = [
+        block if block.load is None else block.model_copy(update={"load": driven(block.load)})
+        for block in scenario.engines
+    ]
+    return scenario.model_copy(update={"load": driven(scenario.load), "engines": tuple(blocks)})

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,17 +45,28 @@ class RunInProgress:
     writer: RunWriter
     watcher: Watcher
     stop: StopRequest = field(default_factory=StopRequest)
+    cells: Sequence[Cell] = ()
+    locust: Mapping[str, Any] = field(default_factory=dict)
 
 
 def execute(
-    scenario: Scenario, planned: Sequence[Cell | Skip], out: Path, watcher: Watcher, *, command: str
+    scenario: Scenario,
+    planned: Sequence[Cell | Skip],
+    out: Path,
+    watcher: Watcher,
+    *,
+    command: str,
+    locust: Mapping[str, Any] | None = None,
 ) -> RunWriter:
     """Run the planned cells of a scenario and store them in `out`. The manifest's status says how it ended.
 
+    locust: how it is used where a load asks for it (`locust_order.options`).
     Raises RunDirectoryExists if `out` is there already, StorageFailed if it cannot be written.
     """
-    run = RunInProgress(scenario, RunWriter(out, first_manifest(scenario, planned, command)), watcher)
-    asyncio.run(run_cells(run, [cell for cell in planned if isinstance(cell, Cell)]))
+    cells = [cell for cell in planned if isinstance(cell, Cell)]
+    writer = RunWriter(out, first_manifest(scenario, planned, command))
+    run = RunInProgress(scenario, writer, watcher, cells=cells, locust=locust or {})
+    asyncio.run(run_cells(run, cells))
     return run.writer
 
 
@@ -166,6 +177,17 @@ async def run_cell(run: RunInProgress, cell: Cell, entry: dict[str, Any]) -> Non
     run.writer.save()
 
 
+def more_by_locust(run: RunInProgress, waiting: Sequence[dict[str, Any]]) -> bool:
+    """Whether Locust's workers are needed again once these trials have been run."""
+    entries = {entry["id"]: entry for entry in run.writer.manifest["cells"]}
+    now = [trial["path"] for trial in waiting]
+    return any(
+        plan.load.driver == "locust" and trial["status"] == "pending" and trial["path"] not in now
+        for cell in run.cells
+        for plan, trial in zip(cell.trials, entries[cell.id]["trials"], strict=True)
+    )
+
+
 async def run_child(
     run: RunInProgress, cell: Cell, entry: dict[str, Any], waiting: Sequence[dict[str, Any]], sampler: Sampler
 ) -> None:
@@ -178,6 +200,7 @@ async def run_child(
         cell=cell.index,
         folder=str(folder.resolve()),
         trials=[(trial["index"], str((run.writer.path / trial["path"]).resolve())) for trial in waiting],
+        locust={**run.locust, "more": more_by_locust(run, waiting)},
     )
     spec.save(folder / "child.json")
     command = ChildCommand(folder / "child.json", folder / "log.txt", cell.spec.env)

@@ -1,0 +1,95 @@
+"""`harness worker`: sends a share of the load of a run that is led from elsewhere.
+
+Each trial gets a fresh process (`harness.locust_worker`), because Locust changes the interpreter it runs in. This one
+only starts them, one after the other, until the master says that there are no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from engines.server_process import signal_name
+from harness.errors import ExitCode, HarnessError, Interrupted, TrialFailed
+from harness.locust_load import own_packages_first
+
+NEXT_TRIAL_WITHIN_S = 900.0
+END_S = 5.0
+
+
+class WorkerFailed(HarnessError):
+    """The share could not be sent; the exit code is that of the process that tried."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = ExitCode(code)
+
+
+def serve(host: str, port: int, *, within_s: float, say: Callable[[str], None]) -> int:
+    """Take part in one run; the number of its trials in which this worker sent its share.
+
+    within_s: how long the master is waited for; for a run's next trial up to 15 minutes.
+    Raises TrialFailed or WorkerFailed, one sentence, if there is no master, if it vanishes, or if the share cannot be
+    sent from here, and Interrupted after Ctrl-C.
+    """
+    trials = 0
+    say(f"waiting for the master at {host}:{port}")
+    while True:
+        told = take_part(host, port, within_s if not trials else NEXT_TRIAL_WITHIN_S, say)
+        if "failed" in told:
+            raise WorkerFailed(told["failed"], told["code"])
+        trials += 1
+        if not told["more"]:
+            return trials
+        say("the trial is over; waiting for the next")
+
+
+def take_part(host: str, port: int, within_s: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """One trial in a process of its own; what that says last."""
+    with process(host, port, within_s) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            told: dict[str, Any] = json.loads(line)
+            if "text" not in told:
+                return told
+            say(told["text"])
+        status = running.wait()
+    how = f"was killed by {signal_name(-status)}" if status < 0 else f"ended with exit status {status}"
+    raise TrialFailed(f"the process that was to send the load {how}")
+
+
+@contextlib.contextmanager
+def process(host: str, port: int, within_s: float) -> Iterator[subprocess.Popen[str]]:
+    """The process of one trial; gone when the block ends, however it ends."""
+    running = subprocess.Popen(
+        [sys.executable, "-P", "-m", "harness.locust_worker", host, str(port), str(within_s)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=own_packages_first(os.environ),
+        start_new_session=True,  # Ctrl-C is for us, who tell it
+    )
+    try:
+        yield running
+    except (KeyboardInterrupt, Interrupted):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGTERM)
+        raise
+    finally:
+        assert running.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            running.stdin.close()
+        try:
+            running.wait(END_S)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+        if running.stdout is not None:
+            running.stdout.close()
