@@ -1,0 +1,146 @@
+"""Known answers about the client itself, in real time against a server whose truth is known."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from harness.drivers import canary
+from harness.drivers.asyncio_driver import drive
+from harness.drivers.base import DriveReport, DriveSettings
+from harness.known_process import KnownServer
+from harness.reading import Reading
+from harness.records import Loop, Phase, Record, Status
+from harness.validity import Level, Validity, judge
+from harness.workload import Schedule
+from tests.fabricated import frame, trial_entry
+from tests.plans import exact_schedule
+
+MS = 1_000_000
+FIRST_MS = 20.0
+
+
+def driven(
+    schedule: Schedule, during: Callable[[asyncio.AbstractEventLoop], object] | None = None
+) -> tuple[list[Record], DriveReport]:
+    """The records of a schedule on the server of known truth, with a canary beside it, and the client's report."""
+    records: list[Record] = []
+
+    async def body(server: KnownServer, port: int | None) -> DriveReport:
+        settings = DriveSettings(timeout_ns=10_000 * MS, canary_port=port, keep_text=True)
+        if during is not None:
+            during(asyncio.get_running_loop())
+        return await drive(schedule, server.endpoint(FIRST_MS, 1), settings, records.append)
+
+    with KnownServer() as server, canary.sender(True) as sender:
+        report = asyncio.run(body(server, sender.port))
+    return sorted(records, key=lambda record: record.request), report
+
+
+def judged(schedule: Schedule, records: list[Record], report: DriveReport) -> Validity:
+    """The validity of what was driven."""
+    planned = {"measure": schedule.count, "warmup": 0}
+    trial = trial_entry(loop=str(Loop.OPEN), window={"start_ns": 0, "end_ns": None}, planned=planned)
+    return judge(trial, Reading.of(frame(records), trial), asdict(report))
+
+
+def column(records: list[Record], name: str) -> NDArray[np.float64]:
+    """A column of times in ms."""
+    return np.array([getattr(record, name) for record in records], dtype=np.float64) / MS
+
+
+def codes(validity: Validity) -> dict[str, Level]:
+    """Its reasons."""
+    return {reason.code: reason.level for reason in validity.reasons}
+
+
+@pytest.mark.slow
+def test_what_is_due_is_sent_then() -> None:
+    """200/s for 5 s: every row of the plan is a record with its due time; the lag is that of the machine's own timers,
+    and does not grow: the last requests are as punctual as the first.
+    """
+    schedule = exact_schedule(1, kind="sustained", rate=200, arrivals="poisson", requests=1000)
+    records, report = driven(schedule)
+    assert schedule.due_ns is not None
+    assert [(record.request, record.due_ns) for record in records] == list(enumerate(schedule.due_ns.tolist()))
+    assert {(record.status, record.phase) for record in records} == {(Status.OK, Phase.MEASURE)}
+    lag = column(records, "sent_ns") - column(records, "due_ns")
+    assert lag.min() >= 0
+    assert report.heartbeat_p99_ms is not None
+    machine = report.heartbeat_p99_ms  # how late this machine is for a timer that sends nothing
+    assert np.quantile(lag, 0.5) < 0.5 + machine
+    assert np.quantile(lag, 0.99) < 1.0 + 2 * machine
+    assert abs(np.median(lag[-100:]) - np.median(lag[:100])) < 0.5 + machine
+    assert report.send_lag_p50_ms == pytest.approx(np.percentile(lag, 50))
+    assert report.send_lag_max_ms == pytest.approx(lag.max())
+
+
+@pytest.mark.slow
+def test_a_stalling_client_is_found_out() -> None:
+    """The client's loop is kept busy for 50 ms twice a second: the trial is invalid for the client's lag; TTFT from due
+    contains the stalls, TTFT from sent does not.
+    """
+    stalls_ns: list[tuple[int, int]] = []
+
+    def stall(loop: asyncio.AbstractEventLoop) -> None:
+        began = time.monotonic_ns()
+        while time.monotonic_ns() < began + 50 * MS:
+            pass
+        stalls_ns.append((began, time.monotonic_ns()))
+        loop.call_later(0.45, stall, loop)
+
+    schedule = exact_schedule(1, kind="sustained", rate=200, arrivals="constant", requests=600)
+    records, report = driven(schedule, lambda loop: loop.call_later(0.3, stall, loop))
+    found = judged(schedule, records, report)
+    assert (found.verdict, codes(found)["client_lag"]) == (Level.INVALID, Level.INVALID)
+    due, sent, first = (column(records, name) for name in ("due_ns", "sent_ns", "first_token_ns"))
+    in_stall = np.zeros(len(due), dtype=bool)
+    for began, ended in stalls_ns:
+        start, end = (began - report.t0_ns) / MS, (ended - report.t0_ns) / MS
+        inside = (due >= start) & (due < end)
+        assert (sent[inside] >= end - 0.1).all(), "nothing can be sent while the loop is busy"
+        in_stall |= inside
+    assert in_stall.sum() >= 30
+    base = np.quantile((first - sent)[~in_stall], 0.5)
+    assert np.quantile(first - due, 0.99) > base + 40
+    assert np.quantile((first - sent)[in_stall], 0.5) < base + 10
+    assert report.heartbeat_p99_ms is not None
+    assert report.heartbeat_p99_ms > 20
+
+
+@pytest.mark.slow
+def test_the_canary_tells_the_error_of_arrivals() -> None:
+    """The canary sends twenty events a second beside the load; their recorded arrivals are off by no more than those
+    of the load's own tokens, whose texts hold the truth, and the plan and its records know nothing of it.
+    """
+    schedule = exact_schedule(1, kind="sustained", rate=100, requests=300)
+    records, report = driven(schedule)
+    assert len(records) == report.recorded == 300
+    assert report.connections_opened < 300
+    assert 40 <= report.canary_events <= 80
+    truth = np.array([int((record.text or "").strip()) - report.t0_ns for record in records]) / MS
+    error = column(records, "first_token_ns") - truth
+    assert report.canary_p50_ms is not None
+    assert report.canary_p50_ms < np.median(error) + 1.0
+    assert report.clock == "kernel"
+    assert "canary" not in codes(judged(schedule, records, report))
+
+
+def test_a_canary_that_cannot_be_read_is_said() -> None:
+    """Where nothing listens the readings are empty, the notes say so, and the load is measured as ever."""
+    schedule = exact_schedule(1, kind="sustained", rate=100, requests=10)
+
+    async def body(server: KnownServer) -> DriveReport:
+        settings = DriveSettings(timeout_ns=10_000 * MS, canary_port=1)
+        return await drive(schedule, server.endpoint(1, 1), settings, lambda record: None)
+
+    with KnownServer() as server:
+        report = asyncio.run(body(server))
+    assert (report.recorded, report.canary_events, report.canary_p99_ms) == (10, 0, None)
+    assert [note for note in report.notes if note.startswith("no canary")]
