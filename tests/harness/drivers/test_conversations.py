@@ -1,0 +1,207 @@
+"""Conversations: later turns carry the replies that really came, wait for them, and end with them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from typing import Any
+
+import pytest
+
+from engines.base import Endpoint, EngineSpec, Request
+from engines.dialects import get
+from engines.simulated import SimulatedEngine
+from harness import virtual_time
+from harness.drivers.asyncio_driver import drive
+from harness.drivers.base import Control, DriveSettings
+from harness.records import Loop, Record, Status
+from harness.workload import Schedule, build
+from tests.plans import load_of, workload_of
+from tests.stub_server import LAST_CHUNK, MS, SECOND, STREAM_HEAD, Call, chunk, ending, event, piece, serving
+
+TALKS = {"kind": "sessions", "rate": 20, "sessions": 4, "turns": 3, "think_time": "20ms"}
+
+
+def plan_of(workload: dict[str, Any] | None = None, **load: Any) -> Schedule:
+    """A plan of conversations."""
+    return build(load_of(**(load or TALKS)), workload_of(prompt_tokens=12, **(workload or {})), 5)
+
+
+class Remembering(SimulatedEngine):
+    """Keeps what it was asked."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(EngineSpec("simulated", options=options))
+        self.asked: list[Request] = []
+
+    async def generate(self, request: Request) -> Any:
+        """As the simulated engine."""
+        self.asked.append(request)
+        async for one in super().generate(request):
+            yield one
+
+
+def in_virtual_time(plan: Schedule, **options: Any) -> tuple[list[Record], list[Request]]:
+    """Records in the order of their numbers, and what the engine was asked."""
+    records: list[Record] = []
+    engine = Remembering(**options)
+
+    async def body() -> None:
+        await engine.start()
+        await drive(plan, engine, DriveSettings(60 * SECOND, keep_text=True), records.append)
+        await engine.stop()
+
+    virtual_time.run(body())
+    return sorted(records, key=lambda record: record.request), engine.asked
+
+
+async def served(
+    plan: Schedule, script: Any, dialect: str = "openai-completions", control: Control | None = None
+) -> tuple[list[Record], list[dict[str, Any]], int]:
+    """Records in the order of their numbers, the bodies that the server got, and its number of connections."""
+    records: list[Record] = []
+    async with serving(script) as server:
+        endpoint = Endpoint(server.endpoint.url, dialect, "stub")
+        await drive(plan, endpoint, DriveSettings(5 * SECOND, keep_text=True), records.append, control)
+        bodies = [json.loads(call.body) for call in server.calls]
+        return sorted(records, key=lambda record: record.request), bodies, server.connections
+
+
+def test_turns_carry_the_replies_that_came_in_process() -> None:
+    """Each turn knows the prompts and replies before it, and falls due after reply and think time."""
+    plan = plan_of()
+    records, asked = in_virtual_time(plan, ttft_ms=30, tpot_ms=2)
+    assert plan.count == len(records) == 12
+    by_prompt = {request.prompt: request for request in asked}
+    for record in records:
+        request = by_prompt[plan.request(record.request).prompt]
+        earlier = [one for one in records if one.session == record.session and one.turn < record.turn]
+        assert [turn.reply for turn in request.history] == [one.text for one in earlier]
+        assert [turn.prompt for turn in request.history] == [plan.request(one.request).prompt for one in earlier]
+        assert record.status == Status.OK
+        if record.turn:
+            before = earlier[-1]
+            assert record.due_ns == before.done_ns + 20 * MS  # type: ignore[operator]
+            assert (record.after, record.think_ns, record.loop) == (before.request, 20 * MS, Loop.CLOSED)
+        else:
+            assert (record.after, record.think_ns, record.loop) == (None, None, Loop.OPEN)
+
+
+def test_a_transcript_puts_each_reply_behind_its_prompt() -> None:
+    """The exact form that engines of one text get, and what chats get."""
+    plan = plan_of()
+    _, asked = in_virtual_time(plan)
+    request = next(one for one in asked if len(one.history) == 2)
+    first, second = request.history
+    text = f"{first.prompt}{first.reply}\n\n{second.prompt}{second.reply}\n\n{request.prompt}"
+    assert request.transcript == text
+    assert json.loads(get("openai-completions").encode(request, None).body)["prompt"] == text
+    assert json.loads(get("openai-chat").encode(request, None).body)["messages"] == [
+        {"role": "user", "content": first.prompt},
+        {"role": "assistant", "content": first.reply},
+        {"role": "user", "content": second.prompt},
+        {"role": "assistant", "content": second.reply},
+        {"role": "user", "content": request.prompt},
+    ]
+    with pytest.raises(ValueError, match="cannot go on with token ids"):
+        assert Request((1, 2), 1, history=request.history).transcript
+
+
+@pytest.mark.parametrize("think_time", ["0s", "20ms"])
+def test_turns_carry_the_replies_that_came_over_the_wire(think_time: str) -> None:
+    """A chat server that numbers its replies finds them in the next turn, however short the think time is."""
+
+    async def numbered(call: Call) -> None:
+        delta = event({"choices": [{"index": 0, "delta": {"content": f" reply {call.number}"}}]})
+        end = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        await call.send(STREAM_HEAD + chunk(delta) + chunk(end + event(b"[DONE]")) + LAST_CHUNK)
+
+    plan = plan_of(kind="sessions", rate=50, sessions=6, turns=3, think_time=think_time)
+    records, bodies, _ = asyncio.run(served(plan, numbered, "openai-chat"))
+    assert [record.status for record in records] == [Status.OK] * 18
+    replies: dict[int | None, list[str | None]] = defaultdict(list)
+    for record in records:
+        asked = plan.request(record.request).prompt
+        body = next(body for body in bodies if body["messages"][-1]["content"] == asked)
+        said = [message["content"] for message in body["messages"] if message["role"] == "assistant"]
+        assert said == replies[record.session]
+        replies[record.session].append(record.text)
+    assert all(record.due_ns <= record.sent_ns for record in records)  # type: ignore[operator]
+
+
+def test_users_hold_one_conversation_after_the_other() -> None:
+    """In a closed loop; the load's think time lies between conversations, the workload's between turns."""
+    plan = plan_of({"turns": 2, "think_time": "50ms"}, kind="sustained", users=2, requests=9, think_time="1s")
+    records, asked = in_virtual_time(plan, ttft_ms=10, tpot_ms=0)
+    assert [(record.user, record.session, record.turn) for record in records] == [
+        (0, 0, 0), (1, 1, 0), (0, 0, 1), (1, 1, 1), (0, 2, 0), (1, 3, 0), (0, 2, 1), (1, 3, 1), (0, 4, 0)
+    ]  # fmt: skip
+    assert {record.loop for record in records} == {Loop.CLOSED}
+    assert [record.think_ns for record in records[2:6]] == [50 * MS, 50 * MS, SECOND, SECOND]
+    assert sorted(len(request.history) for request in asked) == [0] * 5 + [1] * 4
+
+
+def test_a_failed_turn_ends_its_conversation() -> None:
+    """Its later turns are rows that were not sent and say why; other conversations and users go on."""
+    records, _ = in_virtual_time(plan_of(), error_every=5)
+    assert len(records) == 12
+    failed = [record for record in records if record.status == Status.STREAM_ERROR]
+    assert failed
+    for record in records:
+        broken = [one for one in failed if one.session == record.session and one.turn < record.turn]
+        if broken:
+            assert record.status == Status.NOT_SENT
+            assert record.sent_ns is None
+            assert record.error == (
+                f"the conversation was broken off: its turn {broken[0].turn + 1} had failed (stream error)"
+            )
+            assert record.due_ns > broken[0].done_ns  # type: ignore[operator]
+    plan = plan_of({"turns": 3}, kind="sustained", users=2, requests=20)
+    records, _ = in_virtual_time(plan, error_every=4)
+    assert len(records) == 20
+    assert {Status.OK, Status.NOT_SENT, Status.STREAM_ERROR} == {record.status for record in records}
+
+
+def test_a_failed_turn_ends_its_conversation_over_the_wire() -> None:
+    """An HTTP error in the first turn of one of two conversations: its two later turns are not sent."""
+
+    async def script(call: Call) -> None:
+        if call.number == 0:
+            body = b"{}"
+            await call.send(b"HTTP/1.1 500 no\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        else:
+            await call.send(STREAM_HEAD + chunk(piece(" fine")) + chunk(ending(1)) + LAST_CHUNK)
+
+    plan = plan_of(kind="sessions", rate=20, sessions=2, turns=3, arrivals="constant")
+    records, bodies, _ = asyncio.run(served(plan, script))
+    statuses = [record.status for record in records]
+    assert statuses == [Status.HTTP_ERROR, Status.NOT_SENT, Status.NOT_SENT, Status.OK, Status.OK, Status.OK]
+    assert len(bodies) == 4
+
+
+def test_a_server_that_closes_idle_connections_between_turns_is_reached_again() -> None:
+    """The next turn opens a new connection, which its record says, and no row fails."""
+
+    async def closing(call: Call) -> None:
+        await call.send(STREAM_HEAD + chunk(piece(" fine")) + chunk(ending(1)) + LAST_CHUNK)
+        await asyncio.sleep(0.02)
+        call.writer.close()
+
+    plan = plan_of(kind="sessions", rate=20, sessions=1, turns=3, think_time="100ms")
+    records, _, connections = asyncio.run(served(plan, closing))
+    assert [record.status for record in records] == [Status.OK] * 3
+    assert connections >= 3
+
+
+def test_a_stopped_trial_tells_of_every_turn() -> None:
+    """Of a number of conversations each turn is a row, also of those that never began."""
+    control = Control()
+
+    async def stopping(call: Call) -> None:
+        control.stop()
+        await call.send(STREAM_HEAD + chunk(piece(" fine")) + chunk(ending(1)) + LAST_CHUNK)
+
+    records, bodies, _ = asyncio.run(served(plan_of(), stopping, control=control))
+    assert len(bodies) == 1
+    assert [record.status for record in records] == [Status.OK] + [Status.NOT_SENT] * 11
