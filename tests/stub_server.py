@@ -157,9 +157,14 @@ class StubServer:
         """Where it listens."""
         return Endpoint(f"http://127.0.0.1:{self.port}", "openai-completions", "stub")
 
-    async def start(self, tls: ssl.SSLContext | None = None) -> None:
-        """Listen on a free port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+    async def start(
+        self, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1", path: str | None = None
+    ) -> None:
+        """Listen on a free port, or on a Unix socket."""
+        if path is not None:
+            self._server = await asyncio.start_unix_server(self._serve, path)
+            return
+        self._server = await asyncio.start_server(self._serve, host, 0, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def kill(self) -> None:
@@ -189,10 +194,10 @@ class StubServer:
 
 
 @asynccontextmanager
-async def serving(script: Callable[[Call], Awaitable[None]]) -> AsyncIterator[StubServer]:
-    """A server for the length of the block; nothing of it is left afterwards."""
+async def serving(script: Callable[[Call], Awaitable[None]], **where: Any) -> AsyncIterator[StubServer]:
+    """A server for the length of the block, see `StubServer.start`; nothing of it is left afterwards."""
     server = StubServer(script)
-    await server.start()
+    await server.start(**where)
     try:
         yield server
     finally:

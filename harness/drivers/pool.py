@@ -77,7 +77,10 @@ class Pool:
         """Whether the server closed a connection right after its reply; it will do so again."""
         if not connection.used or monotonic_ns() - connection.idle_since_ns >= _AT_ONCE_NS:
             return False
-        self._one_request_each = True
+        if not self._one_request_each:
+            self._one_request_each = True
+            at = self._place.at
+            self._report.notes.append(f"{at} closes connections after their replies: another is opened ahead for each")
         self._open_ahead()
         return True
 

@@ -7,12 +7,12 @@ parsed, and the parser alone decides: bytes inside the payload that look like an
 
 from __future__ import annotations
 
-import zlib
 from enum import Enum, auto
 
 import httptools
 
 from engines.dialects.base import WireResponse
+from harness.drivers.content_encoding import decoded
 
 _SHORTEST_END = 4
 
@@ -105,13 +105,8 @@ class ResponseReader:
 
         Raises ValueError, one sentence, for a content encoding that was not asked for and cannot be removed.
         """
-        encoding = self.headers.get("content-encoding", "identity").lower()
-        bodies = self.bodies
-        if encoding in ("gzip", "x-gzip", "deflate"):
-            bodies = _inflated(bodies)
-        elif encoding not in ("", "identity"):
-            raise ValueError(f"the server encoded its answer as {encoding}, which was not asked for and cannot be read")
-        return WireResponse(self.status, self.headers, bodies)
+        encoding = self.headers.get("content-encoding")
+        return WireResponse(self.status, self.headers, decoded(encoding, self.bodies) if encoding else self.bodies)
 
     def _parse(self) -> bool:
         """Give the parser everything that was kept, read by read."""
@@ -186,11 +181,3 @@ class ResponseReader:
             self.complete = True
             self._parts = self._parts.copy()  # the parser goes on adding to the old list what no request asked for
             self.reusable = self._parser.should_keep_alive()
-
-
-def _inflated(bodies: list[bytes]) -> list[bytes]:
-    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-    try:
-        return [inflater.decompress(body) for body in bodies]
-    except zlib.error as error:
-        raise ValueError(f"the server compressed its answer in a way that cannot be read ({error})") from error
