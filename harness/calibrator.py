@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from harness.calibration import Calibration, RateLevel, StreamLevel, conclude
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveReport, DriveSettings
+from harness.errors import TrialFailed
 from harness.known_process import KnownServer
 from harness.known_server import sent_times_ns
 from harness.loads import Load, LoadItem
@@ -112,10 +113,10 @@ def _climb_streams(
     files = read_ceilings().files
     for streams in ladder.streams:
         if files is not None and streams > files - _SPARE_FILES:
-            notes.append(f"{streams} streams were not tried: only {files} files may be open at once")
+            notes.append(f"{streams:,} streams were not tried: only {files} files may be open at once")
             break
         if time.monotonic() > until_s:
-            notes.append(f"{streams} streams were not tried: the time for calibrating was over")
+            notes.append(f"{streams:,} streams were not tried: the time for calibrating was over")
             break
         if _holds(server, streams, ladder.rounds, tried, say):
             continue
@@ -205,7 +206,7 @@ def rate_level(server: KnownServer, rate: float, seconds: float) -> RateLevel:
 
 
 def measure(server: KnownServer, plan: Schedule, first_ms: float, gap_ms: float) -> Truth:
-    """Drive a plan and put the server's times beside the client's. Raises TrialFailed if it cannot be driven."""
+    """Drive a plan and put the server's times beside the client's. Raises TrialFailed if nothing comes back."""
     records: list[Record] = []
     settings = DriveSettings(_TIMEOUT_S * NS_PER_S, keep_text=True, warm_connections=plan.users or None)
     process = psutil.Process(server.pid)
@@ -215,6 +216,8 @@ def measure(server: KnownServer, plan: Schedule, first_ms: float, gap_ms: float)
     whole = [one for one in records if one.status == Status.OK and one.chunk_ns and one.text]
     sent = [np.asarray(sent_times_ns(one.text or ""), dtype=np.int64) for one in whole]
     seen = [np.asarray(one.chunk_ns, dtype=np.int64) + report.t0_ns for one in whole]
+    if not whole:
+        raise TrialFailed(f"no reply of the server of known truth arrived: {_failure(records, plan)}")
     return Truth(records, report, sent, seen, (sum(process.cpu_times()[:2]) - before_s) / wall_s)
 
 

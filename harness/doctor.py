@@ -110,7 +110,7 @@ def show(found: Examination, console: Console) -> None:
     bad = sum(check.state is State.BAD for check in found.checks)
     warned = sum(check.state is State.WARN for check in found.checks)
     verdict = f"{bad} bad: nothing measured here can be believed" if bad else "Fit to measure"
-    console.print(Text(f"{verdict} · {warned} warnings" if warned else verdict, style="bold"))
+    console.print(Text(f"{verdict} · {warned} warning{'s' * (warned > 1)}" if warned else verdict, style="bold"))
 
 
 def _checks_table(checks: tuple[Check, ...]) -> Table:
