@@ -44,6 +44,7 @@ async def send(work: Work, endpoint: Endpoint, session: LocustSession, seats: Se
 
     async def start() -> int:
         nonlocal began_utc_s
+        work.begun = True
         t0_ns = time.monotonic_ns() + LEAD_NS
         began_utc_s = time.time() + LEAD_NS / 1e9
         return t0_ns

@@ -66,7 +66,7 @@ class Master:
         self._changed = asyncio.Event()
         self._collected = Collected(work.folder, work.progress)
         self._t0_ns = 0
-        self._told_abort = False
+        self._error: Exception | None = None
         self._draining_since_s: float | None = None
         hearers: dict[str, Callable[[str, Any], None]] = {
             "hello": self._hello,
@@ -82,7 +82,10 @@ class Master:
 
     def _then_look(self, hear: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
         def heard(name: str, data: Any) -> None:
-            hear(name, data)
+            try:
+                hear(name, data)
+            except Exception as error:  # Locust would only log it
+                self._error = self._error or error
             self._loop.call_soon_threadsafe(self._changed.set)
 
         return heard
@@ -125,6 +128,7 @@ class Master:
             assert worker.clock is not None
             there = {"t0_ns": worker.clock.there(self._t0_ns), "t0_utc_s": t0_utc_s}
             self._session.send("harness_begin", there, worker.name)
+        work.begun = True
         work.control.on_change(self._pass_on)
         self._pass_on()
 
@@ -168,11 +172,19 @@ class Master:
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), LOOK_EVERY_S)
+        if self._error is not None:
+            raise self._error
         clients = self._session.runner.clients
         missing = {client.id for client in clients.missing}
         for worker in list(self._roster):
             if worker.name in missing or worker.name not in clients:
-                self._roster.lose(worker.name, "was lost", time.monotonic_ns())
+                self._lose(worker, "was lost")
+
+    def _lose(self, worker: Worker, reason: str) -> None:
+        """Whatever it still sends does not count any more, so it shall send nothing."""
+        self._roster.lose(worker.name, reason, time.monotonic_ns())
+        with contextlib.suppress(Exception):  # it is gone, after all
+            self._session.send("harness_abort", worker=worker.name)
 
     def _lose_the_silent(self) -> None:
         """Whoever is still there after the end, but does not report, is given up some time later."""
@@ -182,7 +194,7 @@ class Master:
         patience_s = REPORT_PATIENCE_S + (settings.drain_ns or settings.timeout_ns) / 1e9
         if now_s - self._draining_since_s > patience_s:
             for worker in list(self._roster):
-                self._roster.lose(worker.name, f"did not end within {patience_s:.0f} s", time.monotonic_ns())
+                self._lose(worker, f"did not end within {patience_s:.0f} s")
 
     def _pass_on(self) -> None:
         """The trial is to be ended: everyone is told."""

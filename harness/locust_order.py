@@ -40,7 +40,7 @@ class Order:
 
 @dataclass(slots=True)
 class Work:
-    """What a trial under Locust needs, alone or with workers."""
+    """What a trial under Locust needs, alone or with workers. begun: whether requests fall due."""
 
     order: Order
     part: PartSpec
@@ -48,6 +48,7 @@ class Work:
     progress: Progress
     control: Control
     emit: Emit
+    begun: bool = False
 
     @property
     def folder(self) -> Path:

@@ -58,7 +58,8 @@ async def obey(control: Control) -> None:
 async def tell_progress(work: Work) -> None:
     """Say how far the trial is, twice a second."""
     while True:
-        work.emit({"event": "progress", **work.progress.facts()})
+        if work.begun:
+            work.emit({"event": "progress", **work.progress.facts()})
         await asyncio.sleep(PROGRESS_EVERY_S)
 
 

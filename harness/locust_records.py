@@ -24,6 +24,7 @@ class Outgoing:
         self._send = send
         self._rows: list[Record] = []
         self._since_s = 0.0
+        packed([])  # the first conversion in a process imports pandas: not while requests are in flight
 
     def add(self, record: Record) -> None:
         """Take one record."""

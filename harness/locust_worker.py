@@ -14,9 +14,10 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from harness.drivers import canary
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, Part
 from harness.drivers.locust_roster import Clock, least_round_trip
@@ -33,7 +34,7 @@ LOOK_EVERY_S = 0.25
 GOODBYE_S = 0.3
 
 
-async def follow(host: str, port: int, patience_s: float) -> bool:
+async def follow(host: str, port: int, patience_s: float, sender: canary.Sender) -> bool:
     """Take part in one trial; whether another follows.
 
     Raises TrialFailed if there is no master, if it vanishes, or if this process cannot do its share.
@@ -45,7 +46,7 @@ async def follow(host: str, port: int, patience_s: float) -> bool:
     seats = Seats()
     session = LocustSession(seats, "")
     session.follow(host, port, patience_s)
-    share = Share(session, seats, asyncio.get_running_loop(), f"{host}:{port}")
+    share = Share(session, seats, asyncio.get_running_loop(), f"{host}:{port}", sender)
     try:
         return await share.carry_out()
     finally:
@@ -56,11 +57,14 @@ async def follow(host: str, port: int, patience_s: float) -> bool:
 class Share:
     """One worker's part of one trial."""
 
-    def __init__(self, session: Any, seats: Any, loop: asyncio.AbstractEventLoop, address: str) -> None:
+    def __init__(
+        self, session: Any, seats: Any, loop: asyncio.AbstractEventLoop, address: str, sender: canary.Sender
+    ) -> None:
         self._session = session
         self._seats = seats
         self._loop = loop
         self._address = address
+        self._sender = sender
         self._heard: dict[str, asyncio.Future[Any]] = {}
         self._pongs: asyncio.Queue[tuple[int, int, int]] = asyncio.Queue()
         self._control = Control()
@@ -129,8 +133,10 @@ class Share:
 
         driven = Part(shard, start, lambda: self._session.send("harness_counted"), self._seats.hand_over)
         endpoint = part.endpoint(part.own_headers(os.environ))
+        settings = replace(part.drive_settings(), canary_port=self._sender.port)
         async with self._watched(outgoing):
-            report = await drive(schedule, endpoint, part.drive_settings(), keep, self._control, driven)
+            report = await drive(schedule, endpoint, settings, keep, self._control, driven)
+        report.notes += [self._sender.missing] if self._sender.missing else []
         outgoing.flush()
         self._session.send("harness_report", {"report": asdict(report)})
 
@@ -213,7 +219,8 @@ def main() -> None:
 
     end_with_standard_input()
     try:
-        emit({"more": run_in_greenlet(follow(host, port, patience_s))})
+        with canary.sender(True) as sender:
+            emit({"more": run_in_greenlet(follow(host, port, patience_s, sender))})
     except HarnessError as error:
         emit({"failed": str(error), "code": int(error.exit_code)})
 

@@ -11,6 +11,7 @@ import asyncio
 import select
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
+from importlib import import_module
 from typing import Any, TypeVar
 
 import gevent
@@ -69,7 +70,8 @@ class HubSelector(selectors.BaseSelector):
 
 
 def run_in_greenlet(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run a coroutine to its end in the current greenlet, as `asyncio.run` would in a thread."""
+    """Run a coroutine to its end in the current greenlet, as `asyncio.run` would in a thread; Locust is loaded first."""
+    import_module("locust")  # which makes the process cooperative, and takes its pollers away
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(work)
 
