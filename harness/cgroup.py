@@ -13,12 +13,12 @@ def cpu_quota_cores(root: Path = ROOT, own: Path = OWN) -> float | None:
 
     The smallest of the process' own group and those above it; inside a container only the own one may be visible.
     """
-    found = [quota for folder in _folders(root, own) if (quota := _quota(folder)) is not None]
+    found = [quota for folder in folders_of_time(root, own) if (quota := _quota(folder)) is not None]
     return min(found, default=None)
 
 
-def _folders(root: Path, own: Path) -> list[Path]:
-    """The folders of the groups that govern this process' time, and all above them."""
+def folders_of_time(root: Path, own: Path) -> list[Path]:
+    """The folders of the groups that govern a process's time, and all above them. own: its /proc/<pid>/cgroup."""
     try:
         lines = own.read_text().splitlines()
     except OSError:

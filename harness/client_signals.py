@@ -7,14 +7,15 @@ so. See docs/adr/0007.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from harness import stats, thresholds
-from harness.columns import Floats
+from harness.calibration import beyond
+from harness.columns import Columns, Floats
 from harness.latencies import Observations
 from harness.reasons import Level, Reason, mildest, worst
 
@@ -225,12 +226,41 @@ def waited_for_connections(due_ns: Floats, connected_ns: Floats, sent_ns: Floats
         )
 
 
-def exhausted(errors: Iterable[str]) -> Iterator[Reason]:
-    """Requests that failed because this machine had no port or no open file left; errors: of connections."""
-    count = sum(any(text in error for text in _EXHAUSTED) for error in errors)
-    if count:
+def exhausted(errors: Mapping[str, int]) -> Iterator[Reason]:
+    """Requests that failed because this machine had no port or no open file left.
+
+    errors: of requests that found no connection, with how often each occurred.
+    """
+    count = sum(times for error, times in errors.items() if any(text in error for text in _EXHAUSTED))
+    if thresholds.EXHAUSTED.level(count) is not Level.VALID:
         sentence = f"{count} requests failed because this machine had no port or no open file left."
         yield Reason("client_exhausted", Level.INVALID, sentence, "Raise `ulimit -n`, or offer less.")
+
+
+def beyond_calibration(
+    rows: Columns, client: Mapping[str, Any] | None, calibration: dict[str, Any] | None
+) -> Iterator[Reason]:
+    """Whether a load over sockets was larger than what the machine was calibrated for. rows: the measured requests."""
+    if not calibration or not Readings.of(client)["connections_opened"] > 0:
+        return
+    workers = max(1, len((client or {}).get("workers") or ()))
+    streams, chunks_per_s = largest_load(rows)
+    sentence = beyond(calibration, streams, chunks_per_s, workers=workers)
+    if sentence is not None:
+        advice = "Offer less, use more load processes (`workers`), or calibrate for more with `harness doctor`."
+        yield Reason("beyond_calibration", Level.WARN, sentence, advice)
+
+
+def largest_load(rows: Columns) -> tuple[float | None, float | None]:
+    """The most replies at once, and chunks per second from the first request to the last end; None: not known."""
+    sent, ended = rows.times["sent"], rows.ended
+    known = np.isfinite(sent) & np.isfinite(ended)
+    if not known.any():
+        return None, None
+    begun, over = np.sort(sent[known]), np.sort(ended[known])
+    at_once = int((np.arange(1, len(begun) + 1) - np.searchsorted(over, begun, side="right")).max())
+    seconds = (over[-1] - begun[0]) / 1e9
+    return float(at_once), float(rows.each.sizes.sum()) / seconds if seconds > 0 else None
 
 
 _EXHAUSTED = ("Too many open files", "Cannot assign requested address", "No buffer space available")

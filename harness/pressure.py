@@ -6,11 +6,11 @@ Everything is read from /proc and the control groups; where they are missing (ma
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
+from harness.cgroup import ROOT, folders_of_time
+
 PROC = Path("/proc")
 _STEAL_FIELD = 7
 _TIME_FIELDS = 8  # what follows (guest time) is contained in the first
@@ -40,9 +40,10 @@ class Pressure:
         return self.steal_ticks / self.total_ticks if self.steal_ticks is not None and self.total_ticks else None
 
 
-def read_pressure(proc: Path = PROC, cgroups: Path = CGROUPS) -> Pressure:
+def read_pressure(proc: Path = PROC, cgroups: Path = ROOT) -> Pressure:
     """The counters of this process's control groups and of the machine."""
-    throttled = throttled_of([found for file in _stat_files(proc, cgroups) if (found := _text(file))])
+    groups = folders_of_time(cgroups, proc / "self" / "cgroup")
+    throttled = throttled_of([found for folder in groups if (found := _text(folder / "cpu.stat"))])
     stat = _text(proc / "stat")
     steal, total = (None, None) if stat is None else steal_of(stat)
     return Pressure(*throttled, steal, total)
@@ -69,31 +70,6 @@ def steal_of(stat: str) -> tuple[int | None, int | None]:
         return None, None
     times = [int(value) for value in first[1 : _TIME_FIELDS + 1]]
     return times[_STEAL_FIELD], sum(times)
-
-
-def groups_of(cgroup: str) -> tuple[str | None, str | None]:
-    """(version 2, version 1) paths of the group that limits a process's processors, from /proc/<pid>/cgroup."""
-    unified = limited = None
-    for line in cgroup.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            unified = path
-        elif "cpu" in controllers.split(","):
-            limited = path
-    return unified, limited
-
-
-def _stat_files(proc: Path, cgroups: Path) -> Iterator[Path]:
-    """`cpu.stat` of this process's group and all above it."""
-    unified, limited = groups_of(_text(proc / "self" / "cgroup") or "")
-    roots = [(cgroups, unified), (cgroups / "cpu", limited), (cgroups / "cpu,cpuacct", limited)]
-    for root, path in roots:
-        if path is None or not root.is_dir():
-            continue
-        own = PurePosixPath(path.lstrip("/"))
-        yield from (root / group / "cpu.stat" for group in (own, *own.parents) if ".." not in group.parts)
-        if root != cgroups:
-            return
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,13 +43,14 @@ class Results:
 def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial]) -> Results:
     """All results of a run. trials: those that left records; the others are judged by the manifest alone."""
     validity = {key: unmeasured(trial) for key, _, trial in _entries(manifest) if trial["status"] != "pending"}
+    calibration = (manifest.get("provenance") or {}).get("calibration")
     facts, series = {}, {}
     measures: list[Measures] = []
     extra = gate.extra_statistics([text for _, _, trial in _entries(manifest) for text in trial.get("limits") or ()])
     for one in trials:
         key = (one.cell["id"], one.trial["id"])
         reading = read(one, levels_for(extra))
-        validity[key] = judge(one.trial, reading, one.trial.get("client"))
+        validity[key] = judge(one.trial, reading, one.trial.get("client"), calibration)
         facts[key] = facts_of(one.cell, reading)
         series[key] = series_of(reading, one.samples())
         measures += measure(one, reading)

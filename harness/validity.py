@@ -26,14 +26,23 @@ DRIFT_P_VALUE = 0.01
 DRIFT_BATCHES = 20
 
 
-def judge(trial: dict[str, Any], reading: Reading, client: dict[str, Any] | None) -> Validity:
-    """The validity of a trial from its manifest entry, its records and the client's report about itself."""
+def judge(
+    trial: dict[str, Any],
+    reading: Reading,
+    client: dict[str, Any] | None,
+    calibration: dict[str, Any] | None = None,
+) -> Validity:
+    """The validity of a trial from its manifest entry, its records and the client's report about itself.
+
+    calibration: of the machine, as the run's manifest keeps it.
+    """
     records, columns = reading.frame, reading.columns
     rows = columns.measured
     reasons = [*_ended(trial), *_complete(trial, records, columns)]
     if len(rows):
         observed = reading.observed
         reasons += [*_client(trial, columns, records, client, observed), *_errors(trial, rows)]
+        reasons += client_signals.beyond_calibration(rows, client, calibration)
         reasons += [*_enough(trial, observed), *_tokens(rows, records), *_cut_short(records), *_steady(observed)]
     return Validity.of(reasons)
 
@@ -94,7 +103,7 @@ def _client(
     ]
     yield from client_signals.waited_for_connections(*times)
     refused = records.loc[records["status"] == Status.CONNECTION_ERROR, "error"]
-    yield from client_signals.exhausted(refused.dropna())
+    yield from client_signals.exhausted({str(text): int(n) for text, n in refused.value_counts().items()})
 
 
 def _errors(trial: dict[str, Any], rows: Columns) -> Iterator[Reason]:

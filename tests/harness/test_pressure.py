@@ -9,7 +9,6 @@ import pytest
 
 from harness.pressure import (
     Pressure,
-    groups_of,
     open_files,
     read_ceilings,
     read_pressure,
@@ -43,12 +42,6 @@ def test_steal_is_a_share_of_all_time() -> None:
     assert steal_of(STAT) == (35, 1000)
     assert steal_of("") == (None, None)
     assert steal_of("cpu 1 2 3\n") == (None, None)
-
-
-def test_the_group_that_limits_processors() -> None:
-    """The unified path, and the one of the controller `cpu` of version 1, however the controllers are mounted."""
-    assert groups_of("0::/user.slice\n") == ("/user.slice", None)
-    assert groups_of("4:memory:/m\n2:cpu,cpuacct:/box\n3:cpuset:/s\n") == (None, "/box")
 
 
 def machine(root: Path, *, cgroup: str, stats: dict[str, str]) -> tuple[Path, Path]:

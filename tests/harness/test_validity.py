@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.client_signals import largest_load
 from harness.reading import read
 from harness.records import Record
 from harness.validity import Level, Validity, judge, unmeasured
@@ -253,3 +254,23 @@ def test_replies_cut_short_by_a_full_context() -> None:
     found = {reason.code: reason for reason in judged(records).reasons}
     assert found["cut_short"].level is Level.WARN
     assert "7 replies" in found["cut_short"].sentence
+
+
+def test_a_load_beyond_the_calibration_is_told() -> None:
+    """More replies at once, or more chunks per second, than what this machine's client was tried with."""
+    records = [streamed(i, i * 100.0, ttft_ms=900, lag_ms=0.0, gap_ms=20 + i / 7) for i in range(600)]
+    trial = trial_of(records)
+    client = {"connections_opened": 20}
+    for known, told in (({"streams": 5, "events_per_s": 50.0}, True), ({"streams": 512, "events_per_s": 1e5}, False)):
+        found = codes(judge(trial.trial, read(trial), client, known))
+        assert ("beyond_calibration" in found) is told
+    assert "beyond_calibration" not in codes(judge(trial.trial, read(trial), {}, {"streams": 1, "events_per_s": 1.0}))
+    assert "beyond_calibration" not in codes(judge(trial.trial, read(trial), client, None))
+
+
+def test_the_most_at_once() -> None:
+    """Requests of 990 ms every 100 ms: ten at a time."""
+    records = [streamed(i, i * 100.0, ttft_ms=900, tokens=10, gap_ms=10) for i in range(100)]
+    streams, chunks_per_s = largest_load(read(trial_of(records)).columns.measured)
+    assert streams == 10
+    assert chunks_per_s == pytest.approx(1000 / 10.89, rel=1e-6)
