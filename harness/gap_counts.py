@@ -8,6 +8,7 @@ which are found in a sample beforehand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from harness.means import Batched, batched_clusters
 from harness.ordered import Ordered, merged
-from harness.stats import quantile_rank, size_of_clusters
+from harness.stats import cluster_starts, quantile_rank, size_of_clusters
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -90,7 +91,9 @@ class GapCounter:
         counts = np.bincount(keys, times).astype(np.int64)
         sizes = of_request if times is None else np.bincount(numbers, times, requests).astype(np.int64)
         sums: Floats = np.asarray(np.bincount(keys, weights), dtype=np.float64)
-        totals: Floats = np.bincount(numbers, weights, requests) - sizes
+        totals: Floats = np.zeros(requests)
+        some = of_request > 0
+        totals[some] = np.add.reduceat(gaps_ns if times is None else gaps_ns * times, cluster_starts(of_request))
         return Part(
             first=first,
             counts=counts,
@@ -106,12 +109,12 @@ class GapCounter:
         self, gaps_ns: Floats | Ints, times: Ints | None, numbers: Ints, requests: int
     ) -> NDArray[np.int32]:
         """How many gaps of each request lie at or below each threshold, shape (levels, requests)."""
-        above = np.zeros(len(gaps_ns), dtype=np.int64)
+        whole = gaps_ns.dtype == np.int64
+        above = np.zeros(len(gaps_ns), dtype=np.int8)
         for threshold in self._thresholds:
-            above += gaps_ns > threshold
+            above += gaps_ns > (math.floor(threshold) if whole else threshold)  # integers are compared faster
         width = len(self._levels) + 1
-        above += numbers * width
-        held = np.bincount(above, times, requests * width).reshape(requests, width)
+        held = np.bincount(numbers * width + above, times, requests * width).reshape(requests, width)
         return np.cumsum(held, axis=1)[:, :-1].T.astype(np.int32)
 
     def finish(self, cut_off_ns: Floats) -> CountedGaps:

@@ -78,14 +78,12 @@ class PassingChunks:
     def _take_slice(self, lists: ChunkLists, places: Ints) -> None:
         each = lists.each()
         self._each.put(places, each)
-        weights = chunk_weights(lists, each, self._total[places])
-        bins = [_bins(lists.ns, edges) for edges in self._edges]
+        total = self._total[places]
         countable = chosen_for_token_gaps(np.ones(len(places), dtype=np.bool_), each)
         for group in self._groups.values():
             own = group.rows[places]
-            of_chunk = slice(None) if own.all() else np.repeat(own, lists.sizes)
-            for arrived, found in zip(group.arrived, bins, strict=False):
-                arrived += np.bincount(found[of_chunk], weights[of_chunk], len(arrived) + 2)[1:-1]
+            for arrived, edges in zip(group.arrived, self._edges, strict=False):
+                arrived += arrived_in(lists.where(own), each.where(own), total[own], edges)
             _count(group, lists, places, group.succeeded[places] & countable)
 
     def finish(self) -> dict[str, Columns]:
@@ -113,6 +111,30 @@ def _count(group: _Group, lists: ChunkLists, places: Ints, with_counts: Flags) -
         return
     gaps, tokens, of_request = token_gaps(lists.where(with_counts))
     group.itl.add(group.itl.part(gaps, tokens, of_request), places[with_counts])
+
+
+def arrived_in(lists: ChunkLists, each: PerRequest, total: Floats, edges: Floats) -> Floats:
+    """Tokens of chunks between neighbouring edges of equal parts.
+
+    Only where a request's first and last chunk lie in different parts is each chunk looked at.
+    """
+    some = each.sizes > 0
+    if not some.any():
+        return np.zeros(len(edges) - 1)
+    first = np.zeros(len(each.sizes), dtype=np.int64)
+    last = first.copy()
+    first[some] = _bins(lists.ns[lists.starts[some]], edges)
+    last[some] = _bins(lists.ns[(lists.starts + lists.sizes - 1)[some]], edges)
+    inside = some & (first == last)
+    borne = np.where(each.counted > 0, np.where(np.isfinite(total), total, each.counted), np.nan_to_num(total))
+    found: Floats = np.zeros(len(edges) + 1)
+    found += np.bincount(first[inside], borne[inside], len(edges) + 1)
+    across = some & ~inside
+    if across.any():
+        parted = lists.where(across)
+        weights = chunk_weights(parted, each.where(across), total[across])
+        found += np.bincount(_bins(parted.ns, edges), weights, len(edges) + 1)
+    return found[1:-1]
 
 
 def _bins(moments: Floats | Ints, edges: Floats) -> Ints:

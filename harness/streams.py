@@ -192,7 +192,7 @@ def read_parquet(
 
     parts: only about so many row groups, spread evenly.
     """
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path, pre_buffer=False)  # it would keep what was read of every row group
     metadata = file.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     most = max((max((g.column(c).num_values for c in range(g.num_columns)), default=0) for g in groups), default=0)
