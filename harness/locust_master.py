@@ -79,9 +79,11 @@ class Master:
         }
         for kind, hear in hearers.items():
             session.listen(f"harness_{kind}", self._then_look(hear))
+        session.on_heartbeat(lambda name: self._roster.hear(name, time.monotonic_ns()))
 
     def _then_look(self, hear: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
         def heard(name: str, data: Any) -> None:
+            self._roster.hear(name, time.monotonic_ns())
             try:
                 hear(name, data)
             except Exception as error:  # Locust would only log it
@@ -151,7 +153,7 @@ class Master:
         for worker in roster:
             if worker.lost is not None:
                 shard = Shard(worker.index, roster.of)
-                self._collected.add(lost_rows(schedule, shard, worker.seen, self._t0_ns, worker.lost_ns))
+                self._collected.add(lost_rows(schedule, shard, worker.seen, self._t0_ns, worker.heard_ns))
         for index in roster.absent:
             self._collected.add(lost_rows(schedule, Shard(index, roster.of), (), self._t0_ns, self._t0_ns))
         self._collected.close()
@@ -177,12 +179,13 @@ class Master:
         clients = self._session.runner.clients
         missing = {client.id for client in clients.missing}
         for worker in list(self._roster):
-            if worker.name in missing or worker.name not in clients:
+            if not worker.over and (worker.name in missing or worker.name not in clients):
                 self._lose(worker, "was lost")
 
     def _lose(self, worker: Worker, reason: str) -> None:
         """Whatever it still sends does not count any more, so it shall send nothing."""
-        self._roster.lose(worker.name, reason, time.monotonic_ns())
+        self._roster.lose(worker.name, reason)
+        self._work.emit({"event": "notice", "text": self._roster.notes[-1]})
         with contextlib.suppress(Exception):  # it is gone, after all
             self._session.send("harness_abort", worker=worker.name)
 

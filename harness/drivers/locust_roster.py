@@ -33,14 +33,18 @@ def least_round_trip(exchanges: list[tuple[int, int, int]]) -> Clock:
 
 @dataclass(slots=True)
 class Worker:
-    """One worker. seen: the requests whose records have come in.   report: its own, when it has ended in order."""
+    """One worker.
+
+    heard_ns: when it last said anything, on the master's clock: what fell due later, it may not have sent.
+    seen: the requests whose records have come in.   report: its own, when it has ended in order.
+    """
 
     name: str
     index: int
     clock: Clock | None = None
     counted: bool = False
     lost: str | None = None
-    lost_ns: int = 0
+    heard_ns: int = 0
     report: dict[str, Any] | None = None
     seen: array[int] = field(default_factory=lambda: array("q"))
 
@@ -89,7 +93,12 @@ class Roster:
         if worker is not None:
             self.notes.append(f"a load worker refused: {reason}")
 
-    def lose(self, name: str, reason: str, now_ns: int) -> None:
+    def hear(self, name: str, now_ns: int) -> None:
+        """A worker has said something."""
+        if (worker := self._workers.get(name)) is not None:
+            worker.heard_ns = now_ns
+
+    def lose(self, name: str, reason: str) -> None:
         """A worker is gone. Before the start its share is another's."""
         worker = self._workers.get(name)
         if worker is None or worker.over:
@@ -98,7 +107,7 @@ class Roster:
             del self._workers[name]
             self.notes.append(f"a load worker {reason} before the start")
             return
-        worker.lost, worker.lost_ns = reason, now_ns
+        worker.lost = reason
         self.notes.append(f"load worker {worker.index} {reason}: what it had not sent was not sent")
 
     def begin(self) -> None:

@@ -97,6 +97,11 @@ class LocustSession:
 
         events.test_stopping.add_listener(stopping)
 
+    def on_heartbeat(self, heard: Callable[[str], object]) -> None:
+        """As a master, call `heard(worker)` for each of a worker's heartbeats."""
+        events: Any = self.environment.events
+        events.heartbeat_sent.add_listener(lambda client_id, **_: heard(client_id))
+
     def send(self, kind: str, data: dict[str, Any] | None = None, worker: str | None = None) -> None:
         """Send a message of ours to the master, or as a master to one worker or to all."""
         self.runner.send_message(kind, data, worker)
