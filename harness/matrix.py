@@ -230,7 +230,7 @@ def _cell_or_skip(scenario: Scenario, one: _Combination, index: int, secrets: Ma
     model, engine = one.model_name, one.block.engine
     cell_id = _cell_id(scenario, one, index)
     spec = _engine_spec(one, secrets)
-    reason = _cannot(one, spec, secrets) or _no_priority(scenario, one.block, spec)
+    reason = _cannot(one, spec, secrets) or _no_priority(scenario, one.block, spec) or _no_wire(scenario, one.block)
     if reason is not None:
         variable = next((name for name in one.block.variables() if name not in secrets), None)
         return Skip(index, cell_id, model, engine, level, one.shown_variant, one.repetition, reason, variable)
@@ -301,6 +301,14 @@ def _no_priority(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> st
         if dialect not in DIALECTS or getattr(dialect_of(dialect), "takes_priority", False):
             return None
     return f"{block.engine} takes no priority with a request; leave `classes.{named[0]}.priority` out"
+
+
+def _no_wire(scenario: Scenario, block: EngineBlock) -> str | None:
+    """Why Locust cannot send the load; None where it need not, or the engine is reached over the network."""
+    loads = scenario.load if block.load is None else block.load
+    if any(load.driver == "locust" for load in loads) and hasattr(engine_class(block.engine), "generate"):
+        return f"{block.engine} answers inside the client's process, where Locust cannot run; leave out `driver: locust`"
+    return None
 
 
 def _priority(one: TrafficClass) -> list[int]:
