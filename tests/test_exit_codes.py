@@ -115,6 +115,20 @@ def test_4_a_measurement_is_invalid(tmp_path: Path) -> None:
     assert "invalid" in (tmp_path / "run" / "report.md").read_text().lower()
 
 
+def test_4_nothing_succeeded_whatever_the_limit_says(tmp_path: Path) -> None:
+    """A trial without a single reply is invalid, not broken: 4 comes before 1, and no number of it is shown."""
+    path = scenario(tmp_path, engines=simulated(error_every=1), limits=["error_rate <= 0.5"])
+    ended = harness("run", str(path), "--out", "run", "--format", "md,csv", cwd=tmp_path)
+    assert ended.code == 4, ended.err
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert report.splitlines()[2].startswith("**INVALID**")
+    assert "Every measured request failed" in report
+    assert "100 %" not in report
+    header, *rows = (tmp_path / "run" / "summary.csv").read_text().splitlines()
+    assert header.endswith(",validity")
+    assert {row.rpartition(",")[2] for row in rows} == {"invalid"}
+
+
 def test_6_nobody_can_tell(tmp_path: Path) -> None:
     """A limit on a gauge that this machine lacks was not checked: 6, never a pass."""
     path = scenario(tmp_path, limits=["gpu_memory_peak_share <= 0.8"])
