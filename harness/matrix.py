@@ -307,7 +307,7 @@ def _no_wire(scenario: Scenario, block: EngineBlock) -> str | None:
     """Why Locust cannot send the load; None where it need not, or the engine is reached over the network."""
     loads = scenario.load if block.load is None else block.load
     if any(load.driver == "locust" for load in loads) and hasattr(engine_class(block.engine), "generate"):
-        return f"{block.engine} answers inside the client's process, where Locust cannot run; leave out `driver: locust`"
+        return f"{block.engine} answers inside the client's process, where Locust cannot run: leave out `driver`"
     return None
 
 
