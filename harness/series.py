@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness import machine
 from harness.columns import Columns, Floats
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 MAX_POINTS = 600
 CURVE_POINTS = 200
 CURVES = ("ttft_ms", "e2e_ms")
+TAIL_POINTS = 50
+SHOWN_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def series_of(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     """The plot data of a trial.
 
     distribution: metric, share, ms (inverse CDF; censored requests leave the curve below share 1).
-    latency: due_s, ttft_ms, e2e_ms of measured requests, thinned evenly.   tokens: at_s, tokens_per_s.
+    latency: due_s, ttft_ms, e2e_ms of measured requests; of more than MAX_POINTS those at SHOWN_QUANTILES in each of
+    60 equal parts of the time, NaN in the other metric.   tokens: at_s, tokens_per_s.
     memory: at_s, name, value.   window: (start_s, end_s).
     """
     columns = reading.columns
@@ -51,10 +55,19 @@ def _distribution(observed: dict[str, Observations]) -> pd.DataFrame:
         values: Floats = np.sort(observed[metric].values)
         if not len(values):
             continue
-        ranks = np.unique(np.linspace(1, len(values), min(CURVE_POINTS, len(values))).astype(int))
+        ranks = _ranks(len(values))
         frame = pd.DataFrame({"metric": metric, "share": ranks / len(values), "ms": values[ranks - 1]})
         frames.append(frame[np.isfinite(frame["ms"])])
     return pd.concat(frames) if frames else pd.DataFrame({"metric": [], "share": [], "ms": []})
+
+
+def _ranks(n: int) -> NDArray[np.int64]:
+    """Of so many values those to draw: spread evenly, and more of the greatest 1 %."""
+    if n <= CURVE_POINTS:
+        return np.arange(1, n + 1)
+    even = np.linspace(1, n, CURVE_POINTS - TAIL_POINTS)
+    tail = n + 1 - np.geomspace(1, n / 100, TAIL_POINTS)
+    return np.unique(np.concatenate([even, tail]).astype(np.int64))
 
 
 def _latency(rows: Columns) -> pd.DataFrame:
@@ -69,7 +82,29 @@ def _latency(rows: Columns) -> pd.DataFrame:
             "e2e_ms": np.where(rows.ok, last - due, np.nan) / 1e6,
         }
     )
-    return frame.iloc[:: max(1, -(-len(frame) // MAX_POINTS))]
+    return frame if len(frame) <= MAX_POINTS else _thinned(frame)
+
+
+def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of each equal part of the time the requests at some quantiles of each metric, so that what is rare stays seen."""
+    import pandas as pd
+
+    due_s = frame["due_s"].to_numpy()
+    first, last = float(np.nanmin(due_s)), float(np.nanmax(due_s))
+    parts = MAX_POINTS // (len(CURVES) * len(SHOWN_QUANTILES))
+    part = np.nan_to_num((due_s - first) * (parts / max(last - first, 1e-9))).clip(0, parts - 1).astype(np.int64)
+    picked = []
+    for metric in CURVES:
+        values = frame[metric].to_numpy()
+        order = np.lexsort((values, part))
+        order = order[np.isfinite(values[order])]
+        begins = np.searchsorted(part[order], np.arange(parts + 1))
+        filled = np.flatnonzero(np.diff(begins))
+        spans = (np.diff(begins) - 1)[filled]
+        places = [begins[filled] + np.ceil(spans * share).astype(np.int64) for share in SHOWN_QUANTILES]
+        rows = np.unique(order[np.concatenate(places)])
+        picked.append(frame.iloc[rows][["due_s", metric]])
+    return pd.concat(picked).sort_values("due_s", kind="stable", ignore_index=True)
 
 
 def _tokens(columns: Columns) -> pd.DataFrame:

@@ -41,3 +41,14 @@ def test_nothing_measured_has_empty_series(records: list[Record]) -> None:
     found = series_of(read(trial), trial.samples())
     assert not len(found["distribution"])
     assert not len(found["memory"])
+
+
+def test_a_single_slow_request_among_many_stays_seen() -> None:
+    """Thinning keeps the extremes of every part of the time, and the middle."""
+    records = [streamed(i, i * 10.0, ttft_ms=5000.0 if i == 7777 else 50.0 + i % 7) for i in range(12_000)]
+    found = series_of(read(trial_of(records, end_s=120.0)), trial_of([]).samples())
+    slow = found["latency"].query("ttft_ms > 4000")
+    assert slow["due_s"].tolist() == pytest.approx([77.77])
+    assert found["latency"]["ttft_ms"].median() == pytest.approx(53.0, abs=1)
+    curve = found["distribution"].query("metric == 'ttft_ms'")
+    assert (curve["ms"].max(), curve["share"].max()) == (5000.0, 1.0)
