@@ -14,7 +14,7 @@ from harness.distributions import Distribution, Pool, distributions
 from harness.latencies import observe
 from harness.means import mean_estimate
 from harness.metrics import METRICS, SCALAR, STATISTICS
-from harness.rates import Rate, Window, rates, shares
+from harness.rates import Rate, Window, judged, rates, shares
 from harness.reading import LEVELS, Reading, StoredTrial, read
 from harness.stats import Bound, Estimate
 
@@ -101,6 +101,7 @@ def shares_of(trial: dict[str, Any], rows: Columns, class_name: str) -> dict[str
     if class_name != ALL or not trial.get("class_slo"):
         return shares(rows, slo_of(trial, class_name))
     found: dict[str, Flags] = {}
+    rows = judged(rows)
     for name in sorted(set(rows.class_name.unique().dropna())):
         own = rows.class_name == name
         for metric, flags in shares(rows.where(own), slo_of(trial, name)).items():

@@ -157,14 +157,16 @@ _RATES = (
     _scalar(
         "attainment",
         "share",
-        "Good / measured requests. Failed and timed-out ones are not good; a missing tpot is no fault.",
+        "Good / measured requests. Failed and timed-out ones are not good; a missing tpot is no fault. Requests that the "
+        "plan gave up (`cancel`) are in neither number.",
         Direction.HIGHER,
         Show.SHARE,
     ),
     _scalar(
         "error_rate",
         "share",
-        "Measured requests that failed, were refused, timed out or did not finish / measured requests sent.",
+        "Measured requests that failed, were refused, timed out or did not finish / measured requests sent, those that "
+        "the plan gave up (`cancel`) left out.",
         Direction.LOWER,
         Show.SHARE,
     ),

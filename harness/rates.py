@@ -101,10 +101,16 @@ def rates(columns: Columns, window: Window, trial: dict[str, Any]) -> dict[str, 
     return found | ({"cached_share": cached} if cached is not None else {})
 
 
+def judged(columns: Columns) -> Columns:
+    """The requests that can be good or bad: all but those that the plan gave up."""
+    given_up = columns.has_status([Status.CANCELLED])
+    return columns.where(~given_up) if given_up.any() else columns
+
+
 def shares(columns: Columns, slo: dict[str, float | None]) -> dict[str, Flags]:
-    """Flags per measured request in due order, by metric name; no attainment without limits. columns: measured
-    requests.
+    """Flags per judged request in due order, by metric name; no attainment without limits. columns: measured requests.
     """
+    columns = judged(columns)
     found = {"error_rate": columns.has_status(FAILED)}
     if any(limit is not None for limit in slo.values()):
         found["attainment"] = good(columns, slo)[0]

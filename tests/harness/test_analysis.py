@@ -162,6 +162,22 @@ def test_cancelled_and_unsent_requests_have_no_latency() -> None:
     summary = summarise([trial_of(records, end_s=1.0)])
     assert value(summary, "offered_rps")["value"] == 2.0
     assert value(summary, "error_rate")["value"] == 0.0
+    assert value(summary, "error_rate")["n"] == 1
+
+
+def test_what_the_plan_gave_up_is_neither_good_nor_bad_but_its_tokens_count() -> None:
+    """Three good, one failed, four given up: attainment 3 / 4, errors 1 / 4, all 8 offered, tokens of 7."""
+    given_up = [streamed(number, 10 * number, status="cancelled") for number in range(4)]
+    good = [streamed(number, 10 * number) for number in range(4, 7)]
+    failed = Record(request=7, due_ns=75 * MS, sent_ns=75 * MS, done_ns=80 * MS, status="http_error")
+    for classes in ({}, {"class_slo": {"default": {"ttft_ms": 1000.0}}}):
+        trial = trial_of([*given_up, *good, failed], end_s=1.0, slo={"ttft_ms": 1000.0}, **classes)
+        summary = summarise([trial])
+        assert value(summary, "attainment")["value"] == 0.75
+        assert value(summary, "error_rate")["value"] == 0.25
+        assert value(summary, "goodput_rps")["value"] == 3.0
+        assert value(summary, "offered_rps")["value"] == 8.0
+        assert value(summary, "output_tokens_per_s")["value"] == 70.0
 
 
 def test_a_stall_that_ended_in_a_timeout_is_not_lost() -> None:
