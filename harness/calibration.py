@@ -71,6 +71,7 @@ class Calibration:
     streams, events_per_s, requests_per_s: the largest that held; 0 where none did.
     ttft_error_p99_ms, itl_error_p99_ms, send_lag_p99_ms: the largest at the levels that held; None where none did.
     shared: the server ran on the same cores, so that the client alone might do more.
+    busy_share: of the processors' time, what other work took just before.
     notes: what ended the search.   levels, rates: everything that was tried, in order.
     """
 
@@ -87,6 +88,7 @@ class Calibration:
     notes: tuple[str, ...] = ()
     quick: bool = False
     shared: bool = True
+    busy_share: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -115,6 +117,7 @@ def conclude(
     created_utc: str,
     *,
     quick: bool = False,
+    busy_share: float = 0.0,
 ) -> Calibration:
     """The largest load that can be trusted. What lies beyond a level that did not hold is not, whatever it showed."""
     streams = {level.streams: level for level in levels if level.held}
@@ -136,6 +139,7 @@ def conclude(
         rates=tuple(rates),
         notes=tuple(notes),
         quick=quick,
+        busy_share=busy_share,
     )
 
 

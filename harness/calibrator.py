@@ -40,6 +40,7 @@ _RATE_TOKENS = 2
 _BIN_NS = 100 * NS_PER_MS
 _SLOWER = 1.1  # the server itself was late by more than a tenth of each gap
 _CLOSE = 1.3  # levels closer than this are not told apart
+_LOOK_S = 0.3
 _TIMEOUT_S = 20
 _SPARE_FILES = 64
 
@@ -98,11 +99,12 @@ def calibrate(ladder: Ladder = FULL, say: Say = lambda _: None) -> Calibration:
     """
     until_s = time.monotonic() + ladder.limit_s
     notes: list[str] = []
+    busy_share = psutil.cpu_percent(interval=_LOOK_S) / 100
     with KnownServer() as server:
         rates = _climb_rates(server, ladder, say)
         levels = _climb_streams(server, ladder, until_s, say, notes)
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return conclude(levels, rates, notes, created, quick=ladder.quick)
+    return conclude(levels, rates, notes, created, quick=ladder.quick, busy_share=busy_share)
 
 
 def _climb_streams(
@@ -121,8 +123,12 @@ def _climb_streams(
         if _holds(server, streams, ladder.rounds, tried, say):
             continue
         between = round((streams * max((one.streams for one in tried if one.held), default=0)) ** 0.5)
-        if not ladder.quick and between and streams / between > _CLOSE and time.monotonic() < until_s:
+        if ladder.quick or not between or streams / between < _CLOSE:
+            break
+        if time.monotonic() < until_s:
             _holds(server, between, ladder.rounds, tried, say)
+        else:
+            notes.append(f"{between:,} streams were not tried: the time for calibrating was over")
         break
     return tried
 

@@ -14,7 +14,7 @@ from harness.errors import ExitCode, StorageFailed, TrialFailed, UsageError
 from harness.exclusive import machine_to_ourselves
 from harness.install_checks import install_checks
 from harness.machine_checks import Check, State, machine_checks
-from reports.calibration import sentence
+from reports.calibration import BUSY_SHARE, sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,8 +89,11 @@ def kept(known: Calibration | None) -> Check:
 
 def judged(found: Calibration) -> Check:
     """What a calibration says."""
+    cited = sentence(found.summary())
+    if found.streams and found.busy_share > BUSY_SHARE:
+        return Check("calibration", State.WARN, cited, "Calibrate again when nothing else runs.")
     if found.streams:
-        return Check("calibration", State.OK, sentence(found.summary()))
+        return Check("calibration", State.OK, cited)
     reason = found.levels[0].reason if found.levels else "nothing was tried"
     advice = "Free the machine of other work, or give it more cores; what is measured here cannot be believed."
     return Check("calibration", State.BAD, f"not one stream can be trusted: {reason}", advice)

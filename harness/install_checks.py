@@ -35,9 +35,9 @@ def packages(folders: Mapping[str, Path] | None = None) -> Check:
     """Where our packages were loaded from: a folder named `engines` in the working directory may stand before ours."""
     found = folders or {name: _folder(name) for name in PACKAGES}
     homes = {folder.parent for folder in found.values()}
-    text = f"harness {__version__} from {', '.join(str(home) for home in sorted(homes))}"
+    text = f"harness {__version__} from {', '.join(map(shown, sorted(homes)))}"
     if len(homes) > 1:
-        where = "; ".join(f"{name} from {folder.parent}" for name, folder in found.items())
+        where = "; ".join(f"{name} from {shown(folder.parent)}" for name, folder in found.items())
         advice = (
             "Parts of different installations are mixed: leave the folder that holds the wrong one, or install again."
         )
@@ -91,9 +91,15 @@ def cache_folder() -> Check:
     folder = directory().parent
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if os.access(there, os.W_OK):
-        return Check("cache", State.OK, str(folder))
+        return Check("cache", State.OK, shown(folder))
     advice = "Set HARNESS_CACHE to a folder that can be written: models are built there."
-    return Check("cache", State.WARN, f"{there} cannot be written", advice)
+    return Check("cache", State.WARN, f"{shown(there)} cannot be written", advice)
+
+
+def shown(path: Path) -> str:
+    """A path for people; their home is theirs."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def proxies(environment: Mapping[str, str]) -> Check:

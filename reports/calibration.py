@@ -8,6 +8,7 @@ from typing import Any
 NOT_CALIBRATED = "This machine was not calibrated: run `harness doctor`."
 
 UNREADABLE = "What is stored with this run about the calibration of its machine cannot be read."
+BUSY_SHARE = 0.2
 
 
 def calibration_sentence(manifest: Mapping[str, Any]) -> str:
@@ -29,7 +30,11 @@ def sentence(calibration: Mapping[str, Any] | None) -> str:
     most = f"{calibration['streams']:,} streams, {_round(calibration['events_per_s'])} chunks/s"
     sent = f" and {calibration['requests_per_s']:,.0f} requests/s" if calibration["requests_per_s"] else ""
     shared = ", beside a server on the same cores" if calibration["shared"] else ""
-    return f"Over HTTP the client measures here to within {within} up to {most}{sent}{shared}; calibrated {day}."
+    busy = calibration.get("busy_share") or 0.0
+    others = f", while other work kept the processor {busy:.0%} busy" if busy > BUSY_SHARE else ""
+    return (
+        f"Over HTTP the client measures here to within {within} up to {most}{sent}{shared}; calibrated {day}{others}."
+    )
 
 
 def _plain(value_ms: float) -> str:

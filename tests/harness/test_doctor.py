@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -134,6 +135,9 @@ def test_a_calibration_is_judged() -> None:
     """One that held is cited, none is a warning, one in which nothing held is bad."""
     assert "8 streams" in judged(made()).found
     assert kept(made()).state is State.OK
+    busy = judged(replace(made(), busy_share=0.6))
+    assert busy.state is State.WARN
+    assert "60% busy" in busy.found
     assert kept(None).state is State.WARN
     assert judged(made(held=False)).state is State.BAD
 
