@@ -1,7 +1,7 @@
 """A server for tests, run as a program: an OpenAI-like API on the standard library, with bad manners on demand.
 
 python tiny_server.py PORT [--models a,b] [--unready N] [--child] [--deaf] [--die MESSAGE] [--html] [--key KEY]
-    [--pause SECONDS] [--loading N] [--cut TOKENS] [--certificate FILE]
+    [--pause SECONDS] [--loading N] [--cut TOKENS] [--certificate FILE] [--until-close]
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Handler(BaseHTTPRequestHandler):
     """Health, models, version and completions."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or tokens on a kept connection would wait 40 ms for each other
     options: argparse.Namespace
     asked = 0
 
@@ -55,7 +56,10 @@ class Handler(BaseHTTPRequestHandler):
         events.append({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": tokens}})
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
+        if self.options.until_close:
+            self.close_connection = True
+        else:
+            self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for number, event in enumerate([*map(json.dumps, events), "[DONE]"]):
             if number == self.options.cut:
@@ -63,11 +67,12 @@ class Handler(BaseHTTPRequestHandler):
                 return
             self.chunk(f"data: {event}\n\n".encode())
             time.sleep(self.options.pause)
-        self.wfile.write(b"0\r\n\r\n")
+        if not self.options.until_close:
+            self.wfile.write(b"0\r\n\r\n")
 
     def chunk(self, data: bytes) -> None:
         """One piece of a chunked body."""
-        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.write(data if self.options.until_close else f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def reply(self, status: int, content: object, kind: str = "application/json") -> None:
         """One whole answer."""
@@ -101,6 +106,7 @@ def main() -> None:
     parser.add_argument("--key")
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--cut", type=int)
+    parser.add_argument("--until-close", action="store_true", help="end replies by closing, without chunks")
     parser.add_argument("--certificate", help="a file with certificate and key: speak TLS")
     Handler.options = options = parser.parse_args()
     if options.die:

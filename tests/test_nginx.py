@@ -1,0 +1,239 @@
+"""A real nginx in front of a real engine: what is measured is what came through, and what it spoils is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import harness, scenario
+
+from engines.base import Endpoint, EngineSpec, ModelReference
+from engines.http import HttpEngine
+from engines.llama_server import LlamaServer
+from engines.server_process import ServerCommand, ServerProcess, free_port
+from harness.drivers.base import DriveReport
+from harness.records import Clock, Loop, Record, Status
+from tests.authority import Authority, needs_openssl
+from tests.stub_server import MS, Plan, measure, open_plan
+
+PROGRAM = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+TINY = f"{sys.executable} {Path(__file__).parent / 'engines' / 'tiny_server.py'} {{port}} --models m"
+CONFIGURATION = """
+daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    upstream engine {{ server 127.0.0.1:{engine}; keepalive 16; }}
+    server {{
+        listen {listen};
+        {server}
+        location / {{
+            proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection "";
+            proxy_buffering {buffering};
+        }}
+    }}
+}}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nginx_is_here() -> None:
+    """On the machine that checks every change it must be."""
+    if PROGRAM is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("nginx is missing; install nginx-light")
+        pytest.skip("nginx is missing; install nginx-light")
+
+
+@dataclass
+class Front:
+    """An nginx that runs: its address and its process."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def nginx(
+    folder: Path, engine: int, *, buffering: str = "off", server: str = "", unix: bool = False
+) -> Iterator[Front]:
+    """nginx before the engine at this port, with further lines in its `server` block, unprivileged, from a folder."""
+    home = folder / f"nginx-{time.monotonic_ns()}"
+    home.mkdir()
+    port, path = free_port(), home / "n.sock"
+    secure = "ssl_certificate" in server
+    listen = f"unix:{path}" if unix else f"127.0.0.1:{port}{' ssl' if secure else ''}"
+    text = CONFIGURATION.format(folder=home, engine=engine, listen=listen, server=server, buffering=buffering)
+    (home / "nginx.conf").write_text(text)
+    command = [str(PROGRAM), "-p", str(home), "-e", str(home / "error.log"), "-c", str(home / "nginx.conf")]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while not _answers(path if unix else port):
+            assert process.poll() is None, (home / "error.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        url = f"http+unix://{path}" if unix else f"{'https' if secure else 'http'}://localhost:{port}"
+        yield Front(url, process)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(20)
+
+
+def _answers(at: Path | int) -> bool:
+    with contextlib.suppress(OSError):
+        if isinstance(at, int):
+            socket.create_connection(("127.0.0.1", at), 1).close()
+            return True
+        with socket.socket(socket.AF_UNIX) as one:
+            one.connect(str(at))
+        return True
+    return False
+
+
+@contextmanager
+def engine(arguments: str = "--pause 0.01") -> Iterator[ServerProcess]:
+    """An engine that somebody else runs."""
+    server = ServerProcess(ServerCommand(f"{TINY} {arguments}"))
+    asyncio.run(server.start())
+    try:
+        yield server
+    finally:
+        asyncio.run(server.stop())
+
+
+def measured(url: str, plan: Plan, **more: Any) -> tuple[list[Record], DriveReport]:
+    """The records of a plan."""
+    return asyncio.run(measure(Endpoint(url, "openai-completions", "m", **more), plan))
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_replies_come_through_as_they_are_made(tmp_path: Path, unix: bool) -> None:
+    """Without buffering each token has a time of its own, connections are kept, and the kernel stamps what it can."""
+    with engine() as behind, nginx(tmp_path, behind.port, unix=unix) as front:
+        started = HttpEngine(EngineSpec("http", options={"url": front.url}))
+        assert asyncio.run(started.start()).model == "m"
+        records, report = measured(front.url, Plan(12, users=3))
+    assert [(record.status, record.output_tokens) for record in records] == [(Status.OK, 4)] * 12
+    assert report.connections_opened == 3
+    assert {record.clock for record in records} == {Clock.LOOP if unix else Clock.KERNEL}
+    assert all(list(record.chunk_ns or ()) == sorted(set(record.chunk_ns or ())) for record in records)
+
+
+@needs_openssl
+def test_it_ends_tls(tmp_path: Path) -> None:
+    """With a certificate from a private authority, and asking for ours."""
+    authority = Authority(tmp_path / "authority")
+    (certificate, key), (ours, our_key) = authority.signed("server"), authority.signed("client")
+    lines = f"ssl_certificate {certificate}; ssl_certificate_key {key}; "
+    lines += f"ssl_client_certificate {authority.file}; ssl_verify_client on;"
+    files = {"ca": str(authority.file), "cert": str(ours), "key": str(our_key)}
+    with engine("") as behind, nginx(tmp_path, behind.port, server=lines) as front:
+        started = HttpEngine(EngineSpec("http", options={"url": front.url, "tls": files}))
+        assert asyncio.run(started.start()).model == "m"
+        records, report = measured(front.url, Plan(6, users=2), tls=files)
+        strangers, _ = measured(front.url, open_plan([0]), tls={"ca": str(authority.file)})
+    assert [record.status for record in records] == [Status.OK] * 6
+    assert report.connections_opened == 2
+    assert (strangers[0].status, strangers[0].http_status) == (Status.HTTP_ERROR, 400)
+
+
+def test_what_its_buffering_spoils_is_told(tmp_path: Path) -> None:
+    """nginx holds back what comes without chunks until it has 4 KiB: the run says that the gaps cannot be seen."""
+    load = [{"kind": "sustained", "users": 2, "requests": 30, "timeout": "20s"}]
+    with engine("--pause 0.01 --until-close") as behind, nginx(tmp_path, behind.port, buffering="on") as front:
+        path = scenario(tmp_path, engines=[{"engine": "http", "url": front.url}], load=load)
+        ended = harness("run", str(path), "--out", "run", "--format", "md", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert "held several packets" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_what_its_buffering_leaves_alone(tmp_path: Path) -> None:
+    """Chunks are passed on one by one even then; and without chunks they are where it does not buffer."""
+    for arguments, buffering in (("", "on"), ("--until-close", "off")):
+        plan = Plan(8, users=2)
+        with engine(f"--pause 0.02 {arguments}") as behind, nginx(tmp_path, behind.port, buffering=buffering) as front:
+            records, _ = measured(front.url, plan)
+        assert [record.status for record in records] == [Status.OK] * 8
+        assert any(len(set(record.chunk_ns or ())) == 4 for record in records)
+
+
+def test_killed_in_mid_run(tmp_path: Path) -> None:
+    """What was under way is cut off, what fell due later finds nobody: each a row, each with a sentence."""
+
+    async def main(front: Front) -> list[Record]:
+        asyncio.get_running_loop().call_later(0.5, front.process.kill)
+        plan = open_plan([10.0 * i for i in range(100)])
+        return (await measure(Endpoint(front.url, "openai-completions", "m"), plan))[0]
+
+    with engine() as behind, nginx(tmp_path, behind.port) as front:
+        records = asyncio.run(main(front))
+    assert [record.request for record in records] == list(range(100))
+    assert {record.status for record in records} <= {Status.OK, Status.TRUNCATED, Status.CONNECTION_ERROR}
+    assert records[0].status == Status.OK
+    assert records[-1].status == Status.CONNECTION_ERROR
+    assert "nothing listens at localhost" in (records[-1].error or "")
+    assert all(record.error for record in records if record.status != Status.OK)
+
+
+def test_an_engine_that_is_gone_behind_it(tmp_path: Path) -> None:
+    """Its page about a bad gateway is an error of the server, with its status."""
+    with nginx(tmp_path, free_port()) as front:
+        records, _ = measured(front.url, open_plan([0, 5]))
+    assert [(record.status, record.http_status) for record in records] == [(Status.HTTP_ERROR, 502)] * 2
+
+
+def test_idle_connections_that_it_closes(tmp_path: Path) -> None:
+    """Another is opened for the next turn; nothing fails, and the notes say how many there were."""
+    plan = Plan(4, users=1, think_ns=1_400 * MS)
+    with engine("") as behind, nginx(tmp_path, behind.port, server="keepalive_timeout 700ms;") as front:
+        records, report = measured(front.url, plan)
+    assert [record.status for record in records] == [Status.OK] * 4
+    assert plan.loop is Loop.CLOSED
+    assert [note for note in report.notes if "idle connections were closed by localhost" in note]
+
+
+def test_a_connection_that_carries_few_requests(tmp_path: Path) -> None:
+    """Told with the last reply that a connection carries, it is obeyed: no request is sent twice."""
+    with engine("") as behind, nginx(tmp_path, behind.port, server="keepalive_requests 2;") as front:
+        records, report = measured(front.url, Plan(10, users=1))
+    assert [record.status for record in records] == [Status.OK] * 10
+    assert report.connections_opened == 5
+    assert not [note for note in report.notes if "sent again" in note]
+
+
+@pytest.mark.slow
+def test_the_embedded_engine_behind_it(tmp_path: Path) -> None:
+    """llama.cpp's replies come through unchanged."""
+    spec = EngineSpec("llama-server", ModelReference("tiny"), "q8_0", {"n_threads": 1}, log_path=tmp_path / "log")
+
+    async def main() -> list[list[Record]]:
+        llama = LlamaServer(spec)
+        await asyncio.to_thread(llama.prepare)
+        try:
+            await llama.start()
+            direct = llama.endpoint()
+            with nginx(tmp_path, int(direct.url.rpartition(":")[2])) as front:
+                targets = [direct, Endpoint(front.url, direct.dialect, direct.model)]
+                return [(await measure(target, Plan(8, users=2), timeout_ms=30_000))[0] for target in targets]
+        finally:
+            await llama.stop()
+
+    direct, through = asyncio.run(main())
+    assert {record.status for record in direct + through} == {Status.OK}
+    assert [record.output_tokens for record in through] == [record.output_tokens for record in direct]
