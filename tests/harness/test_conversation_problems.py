@@ -1,0 +1,94 @@
+"""Scenarios with conversations: what cannot be planned is told with its place."""
+
+# The sentences are kept whole.
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ScenarioError
+from harness.estimate import Range, estimate, expected_requests, expected_time_s
+from harness.matrix import Cell, Skip, expand, identity
+from harness.scenario import load
+from harness.workload import build
+from tests.plans import load_of, workload_of
+
+USERS = "{kind: sustained, users: 2, requests: 3}"
+HEAD = "engines: [{engine: simulated}]\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    """A scenario file."""
+    path = folder / "s.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("load: [{kind: sessions, rate: [1, 2], sessions: 3}]", "2:8: load.0: needs `turns`, such as `turns: 3`, here or in `workload`"),
+        ("load: [{kind: sessions, turns: 2, sessions: 3}]", "2:8: load.0.rate: is missing; write it, such as `rate: 0.5`"),
+        ("load: [{kind: sessions, turns: 2, rate: 1, requests: 3}]", "2:8: load.0: needs `duration` or `sessions`"),
+        (f"workload: {{turns: 2}}\nload: [{USERS}, {{kind: sustained, rate: 1, requests: 3}}]", "3:50: load.1: `workload.turns` needs somebody who waits for replies: `users`, `single_user` or `kind: sessions`; a `sustained` at a rate has nobody"),
+        (f"workload: {{think_time: 1s}}\nload: [{USERS}]", "2:12: workload.think_time: is the time between the turns of a conversation; add `turns`, or write `think_time` in the load"),
+        ("workload: {repeat: 0.5}\nload: [{kind: sessions, turns: 2, rate: 1, sessions: 3}]", "2:12: workload.repeat: cannot be given with `kind: sessions`: with what was said before, no turn is like another; leave it out"),
+        ("workload: {turns: 2}\nclasses: {a: {}}\nload: [{kind: mixed, users: 1, requests: 3}]", "4:8: load.0: `workload.turns` does not go with `kind: mixed`; write it without classes"),
+        (f"classes: {{a: {{workload: {{turns: 2}}}}}}\nload: [{USERS}]", "2:15: classes.a.workload: conversations are not mixed with other traffic; write `turns` in `workload`"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_told(text: str, sentence: str, tmp_path: Path) -> None:
+    """Where it stands, and what to write instead."""
+    with pytest.raises(ScenarioError) as refusal:
+        load(written(tmp_path, HEAD + text), env={})
+    assert f"s.yaml:{sentence}" in str(refusal.value)
+
+
+def test_token_ids_cannot_be_talked_about(tmp_path: Path) -> None:
+    """A file of prompts for conversations holds texts."""
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": [1, 2]}\n')
+    text = f"{HEAD}workload: {{turns: 2, prompts: prompts.jsonl}}\nload: [{USERS}]"
+    with pytest.raises(ScenarioError, match="has prompts as token ids, to which no reply can be joined"):
+        load(written(tmp_path, text), env={})
+
+
+def test_estimates_know_sessions_and_turns() -> None:
+    """Twenty conversations of three turns; what they send again is counted."""
+    talks = load_of(kind="sessions", rate=2, sessions=20, turns=3, think_time="5s")
+    assert expected_requests(talks) == Range(60, 60)
+    assert expected_time_s(talks).low == pytest.approx(19 / 2 + 2 * 5)
+    lasting = load_of(kind="sessions", rate=2, duration="10s", turns={"dist": "uniform", "min": 1, "max": 5})
+    assert expected_requests(lasting).low == 20
+    assert expected_requests(lasting).high == pytest.approx(60, rel=0.01)
+    users = load_of(kind="sustained", users=2, requests=12, think_time="9s")
+    workload = workload_of(turns=3, think_time="3s")
+    assert expected_time_s(users, workload).low == pytest.approx(5 * (9 + 3 + 3) / 3)
+
+
+def test_tokens_that_are_sent_again_are_estimated(tmp_path: Path) -> None:
+    """Three turns of 10 and 20: 30 + 60 + 90 tokens a conversation."""
+    text = HEAD + "workload: {turns: 3, prompt_tokens: 10, output_tokens: 20}\nload: [{kind: single_user, requests: 6}]"
+    assert estimate(expand(load(written(tmp_path, text), env={}))).tokens == Range(360, 360)
+
+
+def test_priorities_need_an_engine_that_takes_them(tmp_path: Path) -> None:
+    """A cell of another engine is skipped with the reason; priorities are part of what a trial is."""
+    mixed = "classes: {chat: {priority: 1}, batch: {}}\nload: [{kind: mixed, users: 1, requests: 3}]"
+    engines = "engines: [{engine: simulated}, {engine: http, url: http://127.0.0.1:9}]\n"
+    scenario = load(written(tmp_path, engines + mixed), env={})
+    skipped, served = expand(scenario)
+    assert isinstance(skipped, Skip)
+    assert skipped.reason == "simulated takes no priority with a request; leave `classes.chat.priority` out"
+    assert isinstance(served, Cell)
+    other = expand(load(written(tmp_path, engines + mixed.replace("priority: 1", "priority: 2")), env={}))[1]
+    assert isinstance(other, Cell)
+    assert identity(served, served.trials[0]) != identity(other, other.trials[0])
+    plan = served.trials[0]
+    schedule = build(plan.load, plan.workload, 1, classes=plan.classes)
+    told = {schedule.row(i).class_name: schedule.request(i).priority for i in range(3)}
+    assert told.get("chat", 1) == 1
+    assert told.get("batch") is None
