@@ -147,8 +147,10 @@ class Offer:
 
     def close(self) -> Iterator[Due]:
         """Offer nothing more; gives the rows that count, had a planned time or waited for one that had, and were never
-        sent. How far users of a closed loop would have come is not planned.
+        sent; nothing the second time. How far users of a closed loop would have come is not planned.
         """
+        if self._closed:
+            return
         self._closed = True
         for place in range(self._next, self._must_end):
             yield self._due(int(self._starts[place]), self._t0_ns + int(self._due_ns[place]))
