@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.bursts import bursts_of
 from harness.columns import Columns
 from harness.latencies import good
 from harness.machine import GAUGES, START_METRICS
@@ -32,7 +33,8 @@ def facts_of(cell: dict[str, Any], reading: Reading) -> dict[str, Any]:
     """What a report says about a trial beside its metrics; JSON-able.
 
     Keys: cell, trial (ids), window, requests (by phase), statuses, errors (see `errors_of`), slo_vacuous (good
-    requests to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason).
+    requests to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason),
+    bursts (see `bursts_of`).
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     return {
@@ -42,6 +44,7 @@ def facts_of(cell: dict[str, Any], reading: Reading) -> dict[str, Any]:
         "requests": {phase.value: int((columns.phase == phase).sum()) for phase in Phase},
         "statuses": counts(columns.where(columns.phase == Phase.MEASURE)),
         "errors": errors_of(records),
+        "bursts": bursts_of(reading),
         "slo_vacuous": good(columns.measured, trial.get("slo") or {})[1],
         "token_sources": _shares(records["token_source"]),
         "clocks": _shares(records["clock"]),

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import __version__, calibration, provenance
+from harness import __version__, bursts, calibration, provenance
 from harness.matrix import Cell, Skip, TrialPlan, identity
 from harness.scenario import Scenario
 from harness.store import RunWriter
@@ -115,6 +115,7 @@ def trial_entry(cell: Cell, plan: TrialPlan) -> dict[str, Any]:
         "index": plan.index,
         "load": plan.name,
         "kind": plan.load.kind,
+        "bursts": bursts.spans_of(plan.load),
         "identity": identity(cell, plan),
         "status": "pending",
         "reason": None,

@@ -15,7 +15,13 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~])")
 def render(data: ReportData) -> str:
     """The report."""
     parts = [f"# {escape(data.title)}", headline(data)]
-    for table in (tables.limits(data), tables.headline(data), tables.not_run(data), tables.errors(data)):
+    for table in (
+        tables.limits(data),
+        tables.headline(data),
+        tables.not_run(data),
+        tables.bursts(data),
+        tables.errors(data),
+    ):
         parts += _section(table)
     parts += _section(tables.reasons(data))
     parts += [escape(calibration_sentence(data.manifest)), ""]

@@ -67,6 +67,7 @@ TONES = {
     "skipped": "",
     "pending": "",
 }
+MOST_BURSTS = 12
 NO_RESULT = "an invalid trial has no result: what was seen, and what to do, stands under Validity"
 _OPTIONAL = ("gpu_memory_peak_bytes", "load_s")
 
@@ -177,6 +178,78 @@ def reasons(data: ReportData) -> Table:
             where = Cell(f"{place(keys_of(cell, trial))}, {trial['load']}{repetition(cell, data)}")
             lines.append((level, where, Cell(reason["sentence"]), Cell(reason["advice"])))
     return Table("Validity", ("level", "where", "what was seen", "what to do"), lines, texts=4)
+
+
+def bursts(data: ReportData) -> Table:
+    """How each burst was taken; of invalid trials none."""
+    head = (
+        "where",
+        "burst at",
+        "requests",
+        "most waiting",
+        "usual before",
+        "drained after",
+        "TTFT as before after",
+        "errors",
+    )
+    lines: list[tuple[Cell, ...]] = []
+    notes: list[str] = []
+    for cell, trial in data.trials():
+        found = data.facts_of(cell["id"], trial["id"]).get("bursts")
+        if not found or (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") == "invalid":
+            continue
+        where = f"{place(keys_of(cell, trial))}, {trial['load']}{repetition(cell, data)}"
+        for one in found["taken"][:MOST_BURSTS]:
+            times = [UNKNOWN if one[name] is None else seconds(one[name]) for name in ("drained_s", "recovered_s")]
+            counted = [str(one[name]) for name in ("requests", "backlog_peak", "backlog_before")]
+            failed = Cell(str(one["errors"]), tone="bad" if one["errors"] else "")
+            lines.append((Cell(where), Cell(seconds(one["start_s"])), *map(Cell, (*counted, *times)), failed))
+        if len(found["taken"]) > MOST_BURSTS:
+            notes.append(f"{where}: the first {MOST_BURSTS} of {len(found['taken'])}; summary.json has all")
+        if found["drained_s"]:
+            value, low, high = map(seconds, found["drained_s"])
+            notes.append(f"{where}: drained after {value} ({low} to {high}), the geometric mean with its 95 % interval")
+    return Table("Bursts", head, lines, notes, texts=2)
+
+
+def repetition(cell: dict[str, Any], data: ReportData) -> str:
+    """ ", repetition 2" where there are several."""
+    several = len({other["repetition"] for other in data.manifest["cells"]}) > 1
+    return f", repetition {cell['repetition']}" if several else ""
+
+
+def not_run(data: ReportData) -> Table:
+    """Cells and trials that were skipped, failed, broke off or never began."""
+    lines = []
+    for cell in data.manifest["cells"]:
+        broken = [trial for trial in cell.get("trials", ()) if trial["status"] != "complete"]
+        whole = len(broken) == len(cell.get("trials", ())) and {trial.get("reason") for trial in broken} <= {
+            cell["reason"]
+        }
+        if cell["status"] != "complete" and whole:
+            where = place([str(cell[key] or "") for key in KEYS[:-1]] + [""]) + repetition(cell, data)
+            lines.append(_not_run_line(where, "all loads", cell))
+            continue
+        for trial in broken:
+            lines.append(_not_run_line(place(keys_of(cell, trial)) + repetition(cell, data), trial["load"], trial))
+    return Table("Not measured, or not to the end", ("cell", "load", "status", "why"), lines, texts=4)
+
+
+def _not_run_line(where: str, load: str, entry: dict[str, Any]) -> tuple[Cell, ...]:
+    status = Cell(entry["status"], tone=TONES.get(entry["status"], ""))
+    return Cell(where), Cell(load), status, Cell(entry.get("reason") or "no reason was recorded")
+
+
+def errors(data: ReportData) -> Table:
+    """Kinds of failed requests, with an example and when they began."""
+    lines = []
+    for cell, trial in data.trials():
+        for error in data.facts_of(cell["id"], trial["id"]).get("errors", ()):
+            code = f" {error['http_status']}" if error["http_status"] is not None else ""
+            what = Cell(f"{error['status']}{code}", tone="bad")
+            where = Cell(f"{place(keys_of(cell, trial))}, {trial['load']}{repetition(cell, data)}")
+            lines.append((what, where, Cell(when(error)), Cell(error["example"] or "no message")))
+    return Table("Errors", ("kind", "where", "when", "example"), lines, texts=4)
 
 
 def repetition(cell: dict[str, Any], data: ReportData) -> str:

@@ -23,7 +23,13 @@ def show(data: ReportData, console: Console) -> None:
         _print_stacked(console, results)
     else:
         _print(console, results)
-    for table in (tables.limits(data), tables.not_run(data), tables.errors(data), tables.reasons(data)):
+    for table in (
+        tables.limits(data),
+        tables.not_run(data),
+        tables.bursts(data),
+        tables.errors(data),
+        tables.reasons(data),
+    ):
         _print(console, table)
     console.print(Text(_printable(calibration_sentence(data.manifest))))
     console.print(Text(markdown.headline(data).strip().replace("**", ""), style="bold"))

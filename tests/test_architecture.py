@@ -16,7 +16,7 @@ ROWS: dict[int, str] = {
     10: "cli console doctor listing report",
     8: "calibrator run results",
     7: "trial supervisor locust_alone locust_load locust_master locust_process locust_worker worker gate",
-    6: "analysis validity client_signals columns chunks gap_counts latencies rates passing reading distributions machine "
+    6: "analysis validity client_signals bursts columns chunks gap_counts latencies rates passing reading distributions machine "
     "facts series",
     5: "store streams load_part locust_order locust_records stats ordered means metrics progress exclusive reference "
     "machine_checks install_checks",
