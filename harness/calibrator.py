@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +17,8 @@ from pydantic import TypeAdapter
 
 from harness.calibration import Calibration, RateLevel, StreamLevel, conclude
 from harness.drivers.asyncio_driver import drive
-from harness.drivers.base import DriveReport, DriveSettings
-from harness.errors import TrialFailed
+from harness.drivers.base import Control, DriveReport, DriveSettings
+from harness.errors import Interrupted, TrialFailed
 from harness.known_process import KnownServer
 from harness.known_server import sent_times_ns
 from harness.loads import Load, LoadItem
@@ -42,6 +44,7 @@ _SLOWER = 1.1  # the server itself was late by more than a tenth of each gap
 _CLOSE = 1.3  # levels closer than this are not told apart
 _LOOK_S = 0.3
 _TIMEOUT_S = 20
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SPARE_FILES = 64
 
 
@@ -212,12 +215,18 @@ def rate_level(server: KnownServer, rate: float, seconds: float) -> RateLevel:
 
 
 def measure(server: KnownServer, plan: Schedule, first_ms: float, gap_ms: float) -> Truth:
-    """Drive a plan and put the server's times beside the client's. Raises TrialFailed if nothing comes back."""
+    """Drive a plan and put the server's times beside the client's; to be called in the main thread.
+
+    Raises TrialFailed if nothing comes back, Interrupted if the user ends it.
+    """
     records: list[Record] = []
     settings = DriveSettings(_TIMEOUT_S * NS_PER_S, keep_text=True, warm_connections=plan.users or None)
     process = psutil.Process(server.pid)
     before_s, began_ns = sum(process.cpu_times()[:2]), time.monotonic_ns()
-    report: DriveReport = event_loop_runner()(drive(plan, server.endpoint(first_ms, gap_ms), settings, records.append))
+    control = Control()
+    with _heard(control):
+        driving = drive(plan, server.endpoint(first_ms, gap_ms), settings, records.append, control)
+        report: DriveReport = event_loop_runner()(driving)
     wall_s = (time.monotonic_ns() - began_ns) / NS_PER_S
     whole = [one for one in records if one.status == Status.OK and one.chunk_ns and one.text]
     sent = [np.asarray(sent_times_ns(one.text or ""), dtype=np.int64) for one in whole]
@@ -225,6 +234,21 @@ def measure(server: KnownServer, plan: Schedule, first_ms: float, gap_ms: float)
     if not whole:
         raise TrialFailed(f"no reply of the server of known truth arrived: {_failure(records, plan)}")
     return Truth(records, report, sent, seen, (sum(process.cpu_times()[:2]) - before_s) / wall_s)
+
+
+@contextlib.contextmanager
+def _heard(control: Control) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the load, and then the program: an exception in the loop would be lost."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: control.abort())
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if control.aborted:
+        raise Interrupted("interrupted")
 
 
 def _failure(records: Sequence[Record], plan: Schedule) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from harness.errors import ExitCode, TrialFailed, UsageError
 from harness.install_checks import engine_checks, install_checks, packages, proxies
 from harness.machine_checks import Check, State
 from harness.pressure import Ceilings, Pressure
-from tests.command import harness
+from tests.command import harness, running
 
 
 @pytest.fixture(autouse=True)
@@ -169,6 +170,20 @@ def test_tables_show_everything() -> None:
     text = console.export_text()
     for part in ("found it", "do that", "0.100 / 0.200 / 0.300", "a note", "8 streams", "Fit to measure · 1 warning"):
         assert part in text
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_and_its_server(tmp_path: Path) -> None:
+    """In the middle of calibrating: exit code 130, no process left."""
+    with running("doctor", "--quick", cwd=tmp_path) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # the first level is over, the next one goes on
+        server = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        assert process.returncode == ExitCode.INTERRUPTED
+    assert server
+    assert psutil.wait_procs(server, timeout=10)[1] == []
 
 
 def test_the_command_prints_json(tmp_path: Path) -> None:
