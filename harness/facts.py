@@ -37,6 +37,7 @@ def facts_of(cell: dict[str, Any], reading: Reading) -> dict[str, Any]:
     bursts (see `bursts_of`).
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
+    spread = servers_of(records)
     return {
         "cell": cell["id"],
         "trial": trial["id"],
@@ -49,7 +50,25 @@ def facts_of(cell: dict[str, Any], reading: Reading) -> dict[str, Any]:
         "token_sources": _shares(records["token_source"]),
         "clocks": _shares(records["clock"]),
         "missing": missing(cell, trial, columns),
+        **({"servers": spread} if spread else {}),
     }
+
+
+def servers_of(records: pd.DataFrame) -> list[dict[str, Any]]:
+    """How the measured requests spread over several servers: server, requests, errors, ttft_p50_ms (of the good ones,
+    from due; None where none streamed). Empty where fewer than two are named.
+    """
+    status, backend = records["status"].astype(object), records["backend"].astype(object)
+    offered = (records["phase"].astype(object) == Phase.MEASURE) & (status != Status.NOT_SENT)
+    found = []
+    for server in sorted(backend[offered].dropna().unique()):
+        own = offered & (backend == server)
+        good_ones = own & (status == Status.OK)
+        ttft_ns = (records.loc[good_ones, "first_token_ns"] - records.loc[good_ones, "due_ns"]).astype("float64")
+        failed = int((own & ~status.isin(_NOT_ERRORS)).sum())
+        p50_ms = _number(float(ttft_ns.median()) / 1e6)
+        found.append({"server": server, "requests": int(own.sum()), "errors": failed, "ttft_p50_ms": p50_ms})
+    return found if len(found) > 1 else []
 
 
 def errors_of(records: pd.DataFrame) -> list[dict[str, Any]]:

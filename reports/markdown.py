@@ -19,6 +19,7 @@ def render(data: ReportData) -> str:
         tables.limits(data),
         tables.headline(data),
         tables.not_run(data),
+        tables.servers(data),
         tables.bursts(data),
         tables.errors(data),
     ):

@@ -252,44 +252,17 @@ def errors(data: ReportData) -> Table:
     return Table("Errors", ("kind", "where", "when", "example"), lines, texts=4)
 
 
-def repetition(cell: dict[str, Any], data: ReportData) -> str:
-    """ ", repetition 2" where there are several."""
-    several = len({other["repetition"] for other in data.manifest["cells"]}) > 1
-    return f", repetition {cell['repetition']}" if several else ""
-
-
-def not_run(data: ReportData) -> Table:
-    """Cells and trials that were skipped, failed, broke off or never began."""
-    lines = []
-    for cell in data.manifest["cells"]:
-        broken = [trial for trial in cell.get("trials", ()) if trial["status"] != "complete"]
-        whole = len(broken) == len(cell.get("trials", ())) and {trial.get("reason") for trial in broken} <= {
-            cell["reason"]
-        }
-        if cell["status"] != "complete" and whole:
-            where = place([str(cell[key] or "") for key in KEYS[:-1]] + [""]) + repetition(cell, data)
-            lines.append(_not_run_line(where, "all loads", cell))
-            continue
-        for trial in broken:
-            lines.append(_not_run_line(place(keys_of(cell, trial)) + repetition(cell, data), trial["load"], trial))
-    return Table("Not measured, or not to the end", ("cell", "load", "status", "why"), lines, texts=4)
-
-
-def _not_run_line(where: str, load: str, entry: dict[str, Any]) -> tuple[Cell, ...]:
-    status = Cell(entry["status"], tone=TONES.get(entry["status"], ""))
-    return Cell(where), Cell(load), status, Cell(entry.get("reason") or "no reason was recorded")
-
-
-def errors(data: ReportData) -> Table:
-    """Kinds of failed requests, with an example and when they began."""
+def servers(data: ReportData) -> Table:
+    """How requests spread over several servers."""
     lines = []
     for cell, trial in data.trials():
-        for error in data.facts_of(cell["id"], trial["id"]).get("errors", ()):
-            code = f" {error['http_status']}" if error["http_status"] is not None else ""
-            what = Cell(f"{error['status']}{code}", tone="bad")
-            where = Cell(f"{place(keys_of(cell, trial))}, {trial['load']}{repetition(cell, data)}")
-            lines.append((what, where, Cell(when(error)), Cell(error["example"] or "no message")))
-    return Table("Errors", ("kind", "where", "when", "example"), lines, texts=4)
+        invalid = (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") == "invalid"
+        where = Cell(f"{place(keys_of(cell, trial))}, {trial['load']}{repetition(cell, data)}")
+        for server in data.facts_of(cell["id"], trial["id"]).get("servers", ()):
+            ttft = UNKNOWN if invalid else amount(_nan(server["ttft_p50_ms"]), show="time")
+            failed = Cell(str(server["errors"]), tone="bad" if server["errors"] else "")
+            lines.append((where, Cell(server["server"]), Cell(str(server["requests"])), failed, Cell(ttft)))
+    return Table("Servers", ("where", "server", "requests", "errors", "TTFT p50, ms"), lines, texts=2)
 
 
 def when(error: dict[str, Any]) -> str:
@@ -322,6 +295,8 @@ def circumstances(data: ReportData) -> list[tuple[str, str]]:
         found.append(
             (f"plan of {cell['id']}/{trial['id']}", f"{trial.get('plan_hash') or ''} (seed {trial.get('seed')})")
         )
+        notes = (trial.get("client") or {}).get("notes", ())
+        found += [(f"client of {cell['id']}/{trial['id']}", str(note)) for note in notes]
     found += [("note", str(note)) for note in manifest.get("notes") or ()]
     return [(name, value) for name, value in found if value and value not in ("{}", "None")]
 

@@ -26,6 +26,7 @@ def show(data: ReportData, console: Console) -> None:
     for table in (
         tables.limits(data),
         tables.not_run(data),
+        tables.servers(data),
         tables.bursts(data),
         tables.errors(data),
         tables.reasons(data),
