@@ -58,9 +58,9 @@ class Columns:
     """The columns that metrics are made of.
 
     times: `_ns` columns by their stem, shape (n,).   counts: token counts, shape (n,), NaN unknown.   status, phase,
-    class_name: texts, shape (n,).   cached: the reply came from a result cache.   each: what is known of each
-    request's chunks.   lists: all chunks; None where there are too many, or of requests picked out of those.
-    counted: then, what was counted of them.
+    class_name: texts, shape (n,).   cached: the reply came from a result cache.   repeated: the plan had asked the same
+    before.   each: what is known of each request's chunks.   lists: all chunks; None where there are too many, or of
+    requests picked out of those.   counted: then, what was counted of them.
     """
 
     times: dict[str, Floats]
@@ -69,6 +69,7 @@ class Columns:
     phase: pd.Categorical
     class_name: pd.Categorical
     cached: Flags
+    repeated: Flags
     each: PerRequest
     lists: ChunkLists | None
     counted: Counted | None = None
@@ -95,6 +96,7 @@ class Columns:
             phase=_texts(records["phase"])[order],
             class_name=_texts(records["class"])[order],
             cached=records["cached"].astype(object).eq(True).to_numpy(dtype=np.bool_)[order],
+            repeated=records["repeats"].notna().to_numpy(dtype=np.bool_)[order],
             each=each,
             lists=lists,
         )
@@ -108,6 +110,7 @@ class Columns:
             phase=self.phase[rows],
             class_name=self.class_name[rows],
             cached=self.cached[rows],
+            repeated=self.repeated[rows],
             each=self.each.where(rows),
             lists=self.lists.where(rows) if self.lists is not None else None,
             counted=counted,

@@ -60,6 +60,8 @@ _FROM_SENT = ("ttft_ms", "ttfo_ms", "tpot_ms", "icl_ms", "itl_ms", "e2e_ms", "st
 ALIASES = tuple(f"{name}_service" for name in _FROM_SENT) + tuple(
     f"{name.removesuffix('_ms')}_service_ms" for name in ("tpot_ms", "icl_ms", "itl_ms", "stall_max_ms")
 )
+CACHE_CLASSES = ("cached", "uncached", "repeated", "original")
+"""Names under which results are given beside those of the scenario's classes (`harness.cache_split`)."""
 OPERATORS = ("<=", ">=", "<", ">")
 _EXAMPLE = "`ttft_ms p95 <= 500` or `error_rate <= 0.01`"
 _SHAPE = re.compile(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,11 +34,11 @@ class _Group:
 class PassingChunks:
     """Takes the chunks of a trial in batches, twice: a sample of them, then each once.
 
-    columns: the requests without their chunks.   classes: those counted separately as well.   levels: of the quantiles
+    columns: the requests without their chunks.   classes: rows counted separately as well.   levels: of the quantiles
     that will be asked for.
     """
 
-    def __init__(self, columns: Columns, classes: Sequence[str], window: Window, levels: Sequence[float]) -> None:
+    def __init__(self, columns: Columns, classes: Mapping[str, Flags], window: Window, levels: Sequence[float]) -> None:
         self._columns, self._classes, self._levels = columns, classes, tuple(levels)
         self._edges = (window.edges(), time_bins(columns))
         self._each = PerRequest.empty(len(columns))
@@ -68,8 +68,7 @@ class PassingChunks:
         found = thresholds(np.concatenate([*self._sample, np.empty(0)]), self._levels)
         self._sample.clear()
         columns = self._columns
-        for name in (ALL, *self._classes):
-            rows = np.asarray(columns.class_name == name) if name != ALL else np.ones(len(columns), dtype=np.bool_)
+        for name, rows in {ALL: np.ones(len(columns), dtype=np.bool_), **self._classes}.items():
             own = rows & columns.measured_rows
             icl, itl = (GapCounter(len(columns), found) for _ in range(2))
             arrived = [np.zeros(len(edges) - 1) for edges in self._edges[: None if name == ALL else 1]]

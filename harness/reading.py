@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from harness.cache_split import cache_split
 from harness.chunks import ChunkLists, PerRequest, aligned
-from harness.columns import ALL, CHUNK_COLUMNS, Columns, Ints, due_order
+from harness.columns import ALL, CHUNK_COLUMNS, Columns, Flags, Ints, due_order
 from harness.latencies import Observations, observe
 from harness.passing import PassingChunks
 from harness.rates import Window, window_of
@@ -77,7 +78,7 @@ class Reading:
     @classmethod
     def with_lists(cls, frame: pd.DataFrame, columns: Columns, trial: dict[str, Any]) -> Reading:
         """Of columns whose chunks are in memory."""
-        groups = {name: columns.where(columns.class_name == name) for name in classes_of(columns)}
+        groups = {name: columns.where(rows) for name, rows in groups_of(columns).items()}
         return cls(trial, frame, columns, {ALL: columns, **groups})
 
     @cached_property
@@ -91,10 +92,13 @@ class Reading:
         return observe(self.columns.measured)
 
 
-def classes_of(columns: Columns) -> list[str]:
-    """The classes worth rows of their own: none where all requests are of the default class."""
+def groups_of(columns: Columns) -> dict[str, Flags]:
+    """The groups worth rows of their own, and who belongs to them: the classes, none where all requests are of the
+    default class, and those with and without help of a cache.
+    """
     names = sorted(str(name) for name in columns.class_name.unique().dropna())
-    return [] if names in ([], [DEFAULT_CLASS]) else names
+    classes = [] if names in ([], [DEFAULT_CLASS]) else names
+    return cache_split(columns) | {name: np.asarray(columns.class_name == name) for name in classes}
 
 
 def read(trial: StoredTrial, levels: Sequence[float] = LEVELS, most_kept: int = MOST_KEPT) -> Reading:
@@ -156,7 +160,7 @@ def _counted(trial: StoredTrial, frame: pd.DataFrame, order: Ints, levels: Seque
     n = len(frame)
     whole = Columns.of_scalars(frame, order, PerRequest.empty(n), None)
     window = window_of(trial.trial, whole)
-    passing = PassingChunks(whole, classes_of(whole), window, levels)
+    passing = PassingChunks(whole, groups_of(whole), window, levels)
     for batch in _ahead(trial.batches(CHUNK_COLUMNS, SAMPLE_PARTS)):
         passing.look_at(chunk_lists(batch))
     place = np.empty(n, dtype=np.int64)

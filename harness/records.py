@@ -77,6 +77,7 @@ class Record:
     class_name is stored as `class`. The chunk lists run in parallel, one element per token-bearing chunk: arrival,
     tokens borne (null: not known), kind, index of the read that brought it, the client's lag behind the kernel's stamp.
     chunk_merged: the read held more than one packet, so that the stamp is the last packet's.
+    repeats: the earlier request that this one repeats by plan, word for word.
     """
 
     request: int
@@ -88,6 +89,7 @@ class Record:
     loop: str = Loop.OPEN
     after: int | None = None
     think_ns: int | None = None
+    repeats: int | None = None
     due_ns: int | None = None
     dispatched_ns: int | None = None
     connected_ns: int | None = None

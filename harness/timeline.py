@@ -208,6 +208,7 @@ def build_record(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop, *, chun
         loop=loop,
         after=row.after,
         think_ns=row.think_ns if loop is Loop.CLOSED else None,
+        repeats=row.repeats,
         due_ns=trace.due_ns - t0_ns,
         dispatched_ns=_since(t0_ns, trace.dispatched_ns),
         connected_ns=_since(t0_ns, trace.connected_ns),

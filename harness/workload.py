@@ -54,6 +54,7 @@ class Row:
     due_ns: offset from T0, None where it waits; closed: 0 for a user's first request.
     prompt_tokens: of the new prompt alone; None for prompts from a file that cannot be counted.
     output_tokens: the most, or exactly so many.   cancel_ns: given up so long after it was sent; None: not.
+    repeats: the earlier request whose words it has; None: it has its own.
     """
 
     request: int
@@ -68,6 +69,7 @@ class Row:
     prompt_tokens: int | None
     output_tokens: int
     cancel_ns: int | None = None
+    repeats: int | None = None
 
 
 class Schedule:
@@ -119,6 +121,7 @@ class Schedule:
             prompt_tokens=None if asked.prompt_tokens == 0 else asked.prompt_tokens,
             output_tokens=asked.output_tokens,
             cancel_ns=None if asked.cancel_ns == NEVER else asked.cancel_ns,
+            repeats=None if asked.origin == i else asked.origin,
         )
 
     def follower(self, i: int) -> int | None:
