@@ -12,7 +12,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from harness import doctor, machine_checks
+from harness import calibration, doctor, machine_checks
 from harness.calibration import Calibration, RateLevel, StreamLevel, conclude
 from harness.doctor import Examination, examine, judged, kept, show
 from harness.errors import ExitCode, TrialFailed, UsageError
@@ -162,6 +162,19 @@ def test_a_calibration_that_cannot_be_made_costs_only_itself(
     assert found.calibration is None
 
 
+def test_a_quick_calibration_does_not_replace_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports go on to cite the better one; a whole one replaces either."""
+    monkeypatch.setattr(doctor, "machine_checks", lambda _: iter(()))
+    for quick, kept_quick in ((True, True), (False, False), (True, False)):
+        monkeypatch.setattr(doctor, "calibrate_alone", lambda quick, **_: replace(made(), quick=quick))
+        found = examine(calibrating=True, quick=quick, say=lambda _: None)
+        assert found.calibration is not None
+        assert found.calibration.quick is quick
+        cached = calibration.cached()
+        assert cached is not None
+        assert cached.quick is kept_quick
+
+
 def test_tables_show_everything() -> None:
     """Checks, levels, rates, notes and the verdict."""
     console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115
@@ -194,3 +207,31 @@ def test_the_command_prints_json(tmp_path: Path) -> None:
     assert document["calibration"] is None
     assert {"processor", "clock", "engine llama-server", "calibration"} <= {one["name"] for one in document["checks"]}
     assert all(one["state"] in ("ok", "warn", "bad") for one in document["checks"])
+
+
+class OneGpu:
+    """Stands for NVML's view of a machine."""
+
+    def __init__(self, others: int = 0) -> None:
+        self._others = others
+
+    def names(self) -> list[str]:
+        """Two of a kind."""
+        return ["H200", "H200"]
+
+    def driver(self) -> str:
+        """Its version."""
+        return "570.1"
+
+    def processes(self) -> int:
+        """What else computes on them."""
+        return self._others
+
+
+@pytest.mark.parametrize(("others", "state"), [(0, State.OK), (3, State.WARN)])
+def test_gpus_are_named_with_their_driver(monkeypatch: pytest.MonkeyPatch, others: int, state: State) -> None:
+    """And other processes on them are told."""
+    monkeypatch.setattr(machine_checks, "NvidiaGpus", lambda: OneGpu(others))
+    found = machine_checks.gpus()
+    assert found.state is state
+    assert found.found.startswith("2 x H200, driver 570.1")
