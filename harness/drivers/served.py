@@ -28,6 +28,7 @@ _TICK_NS = 10 * NS_PER_MS
 _QUIET_NS = 400_000  # decoding one reply takes about so long: none is begun when a request falls due sooner
 _BURST_NS = 1_000_000  # a burst is sent in slices, so that replies to its beginning are read meanwhile
 _BACKLOG_READS = 128_000
+_BACKLOG_REPLIES = 16_384
 _BACKLOG_BYTES = 32 << 20
 _CATCH_UP_READS = 4
 
@@ -263,7 +264,8 @@ class ServedClient:
         refused = cut is not None and cut.status is Status.CONNECTION_ERROR
         assert exchange.trace.done_ns is not None
         self._offer.ended(due, exchange.trace.done_ns, connection_lost=refused)
-        if self._backlog_reads > _BACKLOG_READS or self._backlog_bytes > _BACKLOG_BYTES:
+        full = self._backlog_reads > _BACKLOG_READS or self._backlog_bytes > _BACKLOG_BYTES
+        if full or len(self._backlog) > _BACKLOG_REPLIES:
             self._decode_one()  # one for one, so that a wave of endings is no stall
 
     def _cut(self, exchange: Exchange, cut: Cut) -> None:
