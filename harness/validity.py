@@ -24,6 +24,7 @@ __all__ = ["Level", "Reason", "Validity", "judge", "unmeasured"]
 
 DRIFT_P_VALUE = 0.01
 DRIFT_BATCHES = 20
+CHANGING_LOADS = ("burst", "steps", "trace")
 
 
 def judge(
@@ -43,7 +44,7 @@ def judge(
         observed = reading.observed
         reasons += [*_client(trial, columns, records, client, observed), *_errors(trial, rows)]
         reasons += client_signals.beyond_calibration(rows, client, calibration)
-        reasons += [*_enough(trial, observed), *_tokens(rows, records), *_cut_short(records), *_steady(observed)]
+        reasons += [*_enough(trial, observed), *_tokens(rows, records), *_cut_short(records), *_steady(trial, observed)]
     return Validity.of(reasons)
 
 
@@ -142,7 +143,11 @@ def _enough(trial: dict[str, Any], observed: Observed) -> Iterator[Reason]:
 
 
 def _more_of(trial: dict[str, Any], n: int, times: float) -> str:
-    """How to measure so many times as much: loads that end with a number of requests have no time to prolong."""
+    """How to measure so many times as much: loads that end with a number of requests have no time to prolong, and
+    more time does not make a spike larger.
+    """
+    if (trial.get("bursts") or {"every_s": math.inf})["every_s"] is None:
+        return f"Repeat the spike (`repetitions`), or measure with about {math.ceil(n * times)} requests."
     if (trial.get("window") or {}).get("end_ns") is None:
         return f"Measure with about {math.ceil(n * times)} requests."
     return f"Measure about {times:.1f} times as long."
@@ -179,8 +184,12 @@ def _cut_short(records: pd.DataFrame) -> Iterator[Reason]:
         yield Reason("cut_short", Level.WARN, sentence, advice)
 
 
-def _steady(observed: Observed) -> Iterator[Reason]:
-    """A trend over the window: Kendall's tau over batch means of the end-to-end time."""
+def _steady(trial: dict[str, Any], observed: Observed) -> Iterator[Reason]:
+    """A trend over the window: Kendall's tau over batch means of the end-to-end time. Loads that change by plan have
+    one.
+    """
+    if trial.get("kind") in CHANGING_LOADS:
+        return
     values = observed["e2e_ms"].values
     values = values[np.isfinite(values)]
     size = len(values) // DRIFT_BATCHES

@@ -244,6 +244,21 @@ def test_how_to_measure_more(end_s: float | None, words: str) -> None:
     assert words in reason.advice
 
 
+def test_more_time_does_not_make_a_spike_larger() -> None:
+    """One spike is one observation: it is repeated, or made of more requests."""
+    spike = {"first_s": 1.0, "length_s": 0.0, "every_s": None}
+    (reason,) = [one for one in judged(noisy(1, 30), bursts=spike).reasons if one.code == "few_samples"]
+    assert "Repeat the spike" in reason.advice
+    assert "times as long" not in reason.advice
+
+
+def test_a_load_that_changes_by_plan_is_not_told_to_be_steady() -> None:
+    """Latencies rise with the rate of the steps."""
+    records = [streamed(i, i * 100.0, ttft_ms=100 * (1 + i / 100) + i % 7, tokens=2) for i in range(600)]
+    assert "not_steady" in codes(judged(records))
+    assert "not_steady" not in codes(judged(records, kind="steps"))
+
+
 def test_replies_cut_short_by_a_full_context() -> None:
     """They ended by `length` with fewer tokens than asked for; one token less is how some servers count."""
     records = noisy(1, 600)
