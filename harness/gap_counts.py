@@ -56,7 +56,7 @@ class GapCounter:
 
     def __init__(self, requests: int, thresholds_ns: Mapping[float, float]) -> None:
         self._levels = sorted(thresholds_ns)
-        self._thresholds = [thresholds_ns[level] for level in self._levels]
+        self.thresholds_ns = [thresholds_ns[level] for level in self._levels]
         self._counts = np.zeros(OCTAVES * BUCKETS, dtype=np.int64)
         self._sums = np.zeros(OCTAVES * BUCKETS)
         self._sizes = np.zeros(requests, dtype=np.int64)
@@ -111,7 +111,7 @@ class GapCounter:
         """How many gaps of each request lie at or below each threshold, shape (levels, requests)."""
         whole = gaps_ns.dtype == np.int64
         above = np.zeros(len(gaps_ns), dtype=np.int8)
-        for threshold in self._thresholds:
+        for threshold in self.thresholds_ns:
             above += gaps_ns > (math.floor(threshold) if whole else threshold)  # integers are compared faster
         width = len(self._levels) + 1
         held = np.bincount(numbers * width + above, times, requests * width).reshape(requests, width)

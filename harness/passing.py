@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.chunks import ChunkLists, PerRequest
 from harness.columns import ALL, Columns, Counted, Flags, Floats, Ints
@@ -43,14 +44,18 @@ class PassingChunks:
         self._edges = (window.edges(), time_bins(columns))
         self._each = PerRequest.empty(len(columns))
         self._total = columns.counts["output_tokens"]
-        self._sample: list[Floats] = []
+        self._samples: dict[str, tuple[list[Floats], list[Floats]]] = {name: ([], []) for name in (ALL, *classes)}
         self._groups: dict[str, _Group] = {}
 
-    def look_at(self, lists: ChunkLists) -> None:
-        """A part of the sample: the gaps of every so many requests."""
+    def look_at(self, lists: ChunkLists, class_names: NDArray[np.object_]) -> None:
+        """A part of the sample, of which every so many requests are used. class_names: of its requests."""
         step = max(1, len(lists.ns) // SAMPLE_CHUNKS)
         rows = np.arange(len(lists.sizes)) % step == 0
-        self._sample.append(lists.where(rows).gaps_ns.astype(np.float64))
+        for name, (gaps, gaps_per_token) in self._samples.items():
+            own = lists.where(rows & (class_names == name) if name != ALL else rows)
+            gaps.append(own.gaps_ns.astype(np.float64))
+            each, times, _ = token_gaps(own)
+            gaps_per_token.append(np.repeat(each, times))
 
     def take(self, lists: ChunkLists, places: Ints) -> None:
         """A batch. places: of its requests in due order."""
@@ -65,12 +70,11 @@ class PassingChunks:
             self._take_slice(part, places[first:last])
 
     def _begin(self) -> None:
-        found = thresholds(np.concatenate([*self._sample, np.empty(0)]), self._levels)
-        self._sample.clear()
         columns = self._columns
         for name, rows in {ALL: np.ones(len(columns), dtype=np.bool_), **self._classes}.items():
             own = rows & columns.measured_rows
-            icl, itl = (GapCounter(len(columns), found) for _ in range(2))
+            samples = [np.concatenate([*parts, np.empty(0)]) for parts in self._samples.pop(name)]
+            icl, itl = (GapCounter(len(columns), thresholds(sample, self._levels)) for sample in samples)
             arrived = [np.zeros(len(edges) - 1) for edges in self._edges[: None if name == ALL else 1]]
             self._groups[name] = _Group(rows, own & chosen_for_gaps(columns), own & columns.ok, icl, itl, arrived)
 
@@ -105,7 +109,8 @@ def _count(group: _Group, lists: ChunkLists, places: Ints, with_counts: Flags) -
     gaps_ns = lists.gaps_ns if chosen.all() else lists.gaps_ns[np.repeat(chosen, lists.gap_counts)]
     part = group.icl.part(gaps_ns, None, lists.gap_counts[chosen])
     group.icl.add(part, places[chosen])
-    if np.array_equal(chosen, with_counts) and lists.all_alike:
+    alike = lists.all_alike and group.icl.thresholds_ns == group.itl.thresholds_ns
+    if alike and np.array_equal(chosen, with_counts):
         group.itl.add(part, places[chosen])
         return
     gaps, tokens, of_request = token_gaps(lists.where(with_counts))

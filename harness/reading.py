@@ -161,8 +161,8 @@ def _counted(trial: StoredTrial, frame: pd.DataFrame, order: Ints, levels: Seque
     whole = Columns.of_scalars(frame, order, PerRequest.empty(n), None)
     window = window_of(trial.trial, whole)
     passing = PassingChunks(whole, groups_of(whole), window, levels)
-    for batch in _ahead(trial.batches(CHUNK_COLUMNS, SAMPLE_PARTS)):
-        passing.look_at(chunk_lists(batch))
+    for batch in _ahead(trial.batches((*CHUNK_COLUMNS, "class"), SAMPLE_PARTS)):
+        passing.look_at(chunk_lists(batch), batch.column("class").to_numpy(zero_copy_only=False))
     place = np.empty(n, dtype=np.int64)
     place[order] = np.arange(n)
     begin = 0
