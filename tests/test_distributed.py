@@ -1,0 +1,296 @@
+"""A master and its workers as processes of their own: the whole plan is sent once, whatever happens to a worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from command import ROOT, environment, manifest, records, rows_on_disk, running, scenario
+
+from harness.known_process import KnownServer
+from harness.known_server import model_name
+
+pytestmark = pytest.mark.slow
+OPEN = {"kind": "sustained", "rate": 40, "arrivals": "constant", "requests": 200, "timeout": "5s"}
+CLOSED = {"kind": "sustained", "users": 5, "requests": 60, "timeout": "5s"}
+QUICK = ("--format", "json")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[KnownServer]:
+    """A server that streams at known times."""
+    with KnownServer() as running_server:
+        yield running_server
+
+
+def engine(server: KnownServer, host: str = "127.0.0.1", **keys: Any) -> list[dict[str, Any]]:
+    """The server as an engine."""
+    return [{"engine": "http", "url": f"http://{host}:{server.port}", "served_model": model_name(20, 5), **keys}]
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+class Company:
+    """A master and workers in one folder, ended with the test."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self.port = free_port()
+        self.run = folder / "run"
+
+    def master(self, path: Path, workers: int, within: str = "60s") -> subprocess.Popen[str]:
+        """Start the run."""
+        options = ["--driver", "locust", "--expect-workers", str(workers), "--workers-within", within]
+        port = ("--master-bind-port", str(self.port))
+        command = ("run", str(path), "--out", "run", *options, *port, *QUICK)
+        return self._started(running(*command, cwd=self._folder, env={"KEY": "sk-of-the-master"}))
+
+    def worker(self, **env: str) -> subprocess.Popen[str]:
+        """Start a worker."""
+        command = ("worker", "--master-host", "127.0.0.1", "--master-port", str(self.port), "--within", "60s")
+        return self._started(running(*command, cwd=self._folder, env=env))
+
+    def _started(self, process: AbstractContextManager[subprocess.Popen[str]]) -> subprocess.Popen[str]:
+        started = self._stack.enter_context(process)
+        for pipe in (started.stdout, started.stderr):
+            assert pipe is not None
+            self._stack.callback(pipe.close)
+        return started
+
+    def trials(self) -> list[dict[str, Any]]:
+        """What the manifest says of the run's trials."""
+        found: list[dict[str, Any]] = manifest(self.run)["cells"][0]["trials"]
+        return found
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> Iterator[Company]:
+    """Nobody yet."""
+    with ExitStack() as stack:
+        yield Company(tmp_path, stack)
+
+
+def until(condition: Callable[[], Any], process: subprocess.Popen[str], within_s: float = 60.0) -> None:
+    """Wait for something to be true; fails when the process ends before."""
+    end_s = time.monotonic() + within_s
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end_s, "it never came about"
+        time.sleep(0.05)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """What a process said on standard error until it ended."""
+    _, err = process.communicate(timeout=90)
+    return err
+
+
+def test_two_workers_send_one_plan_in_every_trial(tmp_path: Path, company: Company, server: KnownServer) -> None:
+    """Open and closed: each row once, half from each worker, at times on the master's clock; the workers end with 0."""
+    path = scenario(tmp_path, engines=engine(server), load=[OPEN, CLOSED])
+    master = company.master(path, 2)
+    workers = [company.worker(), company.worker()]
+    said = ended(master)
+    assert master.returncode in (0, 4), said  # a busy machine may make it invalid
+    opened, closed = company.trials()
+    rows = records(company.run, opened)
+    assert [row["request"] for row in rows] == list(range(200))
+    assert [row["worker"] for row in rows] == [0, 1] * 100
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all(row["sent_ns"] >= row["due_ns"] - uncertainty_ns(opened) for row in rows)
+    rows = records(company.run, closed)
+    assert sorted(row["request"] for row in rows) == list(range(60))
+    assert all(row["worker"] == row["user"] % 2 for row in rows)
+    reports = opened["client"]["workers"]
+    assert [report["worker"] for report in reports] == [0, 1]
+    assert opened["client"]["send_lag_max_ms"] == max(report["send_lag_max_ms"] for report in reports)
+    for worker in workers:
+        assert "its share of 2 trials" in ended(worker)
+        assert worker.returncode == 0
+
+
+def uncertainty_ns(trial: dict[str, Any]) -> float:
+    """How exactly the clocks are related."""
+    known: float = max(report["clock_uncertainty_ms"] for report in trial["client"]["workers"])
+    return known * 1e6
+
+
+def test_a_worker_killed_in_mid_run_costs_its_share_only(tmp_path: Path, company: Company, server: KnownServer) -> None:
+    """The others go on; the loss is told at once and in the manifest; every planned request has a row, those it had not
+    sent as `not_sent`.
+    """
+    path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 400}])
+    master = company.master(path, 2)
+    workers = [company.worker(), company.worker()]
+    until(lambda: rows_on_disk(company.run) >= 60, master)
+    for process in [*psutil.Process(workers[1].pid).children(recursive=True), workers[1]]:
+        process.kill()
+    said = ended(master)
+    assert master.returncode == 4, said
+    assert re.search(r"load worker \d was lost", said)
+    (trial,) = company.trials()
+    (lost,) = [report["worker"] for report in trial["client"]["workers"] if report["lost"]]
+    assert any(f"load worker {lost} was lost" in note for note in trial["client"]["notes"])
+    rows = records(company.run, trial)
+    assert [row["request"] for row in rows] == list(range(400))
+    assert {row["status"] for row in rows if row["worker"] != lost} == {"ok"}
+    counted = Counter(row["status"] for row in rows if row["worker"] == lost)
+    assert counted["ok"] >= 10
+    assert counted["not_sent"] >= 10
+    assert set(counted) <= {"ok", "not_sent", "unfinished"}
+    assert max(row["due_ns"] for row in rows if row["status"] == "unfinished") <= min(
+        row["due_ns"] for row in rows if row["status"] == "not_sent"
+    )
+    assert "its share of 1 trial" in ended(next(worker for worker in workers if worker.returncode is None))
+
+
+def test_a_worker_that_never_comes_is_not_waited_for_long(
+    tmp_path: Path, company: Company, server: KnownServer
+) -> None:
+    """The run begins without it when the time is over; its share was not sent; coming later it is sent away."""
+    path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 400}])
+    master = company.master(path, 2, within="12s")
+    worker = company.worker()
+    until(lambda: rows_on_disk(company.run) >= 1, master)
+    late = company.worker()
+    said = ended(master)
+    assert master.returncode == 4, said
+    assert "1 of 2 load workers are ready" in said
+    assert "sent this worker away" in ended(late)
+    assert late.returncode == 3
+    (trial,) = company.trials()
+    assert any("had not come in time" in note for note in trial["client"]["notes"])
+    rows = records(company.run, trial)
+    assert Counter((row["worker"], row["status"]) for row in rows) == {(0, "ok"): 200, (1, "not_sent"): 200}
+    ended(worker)
+    assert worker.returncode == 0
+
+
+def test_a_worker_without_the_key_refuses(tmp_path: Path, company: Company, server: KnownServer) -> None:
+    """Keys never travel: a worker that has none says which variable is missing, to its user and to the master's."""
+    path = scenario(tmp_path, engines=engine(server, api_key_env="KEY"), load=[{**OPEN, "requests": 20}])
+    master = company.master(path, 1)
+    until(lambda: list(company.run.rglob("log.txt")), master)
+    without = company.worker()
+    assert "environment variable KEY" in ended(without)
+    assert without.returncode == 3
+    having = company.worker(KEY="sk-of-the-worker")
+    said = ended(master)
+    assert master.returncode in (0, 4), said
+    assert "a load worker refused: the environment variable KEY" in said
+    assert "its share of 1 trial" in ended(having)
+    stored = b"".join(path.read_bytes() for path in company.run.rglob("*") if path.is_file())
+    assert b"sk-of-the" not in stored
+
+
+def test_workers_end_with_their_master(tmp_path: Path, company: Company, server: KnownServer) -> None:
+    """A master that vanishes without a word is noticed: one sentence, exit 3."""
+    path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 4000}])
+    master = company.master(path, 1)
+    worker = company.worker()
+    until(lambda: rows_on_disk(company.run) >= 1, master)
+    for process in [*psutil.Process(master.pid).children(recursive=True), master]:
+        process.kill()
+    assert "has not been heard of" in ended(worker)
+    assert worker.returncode == 3
+
+
+def test_ctrl_c_at_the_master_ends_all(tmp_path: Path, company: Company, server: KnownServer) -> None:
+    """What is in flight is finished, every planned request has a row, and the workers are told that it is over."""
+    path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 4000}, CLOSED])
+    master = company.master(path, 2)
+    workers = [company.worker(), company.worker()]
+    until(lambda: rows_on_disk(company.run) >= 1, master)
+    master.send_signal(signal.SIGINT)
+    said = ended(master)
+    assert master.returncode == 130, said
+    rows = records(company.run, company.trials()[0])
+    assert [row["request"] for row in rows] == list(range(4000))
+    assert {row["status"] for row in rows} == {"ok", "not_sent"}
+    for worker in workers:
+        ended(worker)
+        assert worker.returncode == 0
+
+
+def test_ctrl_c_at_a_worker_ends_it(tmp_path: Path, company: Company) -> None:
+    """Also while it waits for a master that is not there."""
+    worker = company.worker()
+    assert worker.stderr is not None
+    assert "waiting for the master" in worker.stderr.readline()
+    worker.send_signal(signal.SIGINT)
+    assert "interrupted" in ended(worker)
+    assert worker.returncode == 130
+
+
+NAMESPACES = """
+set -e
+ip link set lo up
+unshare -n sleep 120 & far=$!
+trap 'kill $far' EXIT
+for _ in $(seq 100); do [ "$(readlink /proc/$far/ns/net)" != "$(readlink /proc/self/ns/net)" ] && break; sleep 0.05; done
+ip link add near type veth peer name there
+ip link set there netns $far
+ip addr add 10.77.0.1/24 dev near; ip link set near up
+nsenter -t $far -n ip link set lo up
+nsenter -t $far -n ip addr add 10.77.0.2/24 dev there
+nsenter -t $far -n ip link set there up
+{python} -P -m harness.cli run {scenario} --out run --driver locust --expect-workers 2 --master-bind-host 10.77.0.1 \
+  --master-bind-port 5557 --workers-within 60s --format json --yes & master=$!
+nsenter -t $far -n {python} -P -m harness.cli worker --master-host 10.77.0.1 --within 60s & one=$!
+{python} -P -m harness.cli worker --master-host 10.77.0.1 --within 60s & two=$!
+wait $one; wait $two
+wait $master || [ $? = 4 ]
+"""
+
+
+def namespaces_missing() -> str | None:
+    """Why network namespaces cannot be had here."""
+    for program in ("unshare", "ip", "nsenter"):
+        if shutil.which(program) is None:
+            return f"there is no program `{program}`"
+    command = ["unshare", "-n", "sh", "-c", "ip link set lo up && ip link add near type veth peer name there"]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"network namespaces are not permitted ({tried.stderr.strip()})" if tried.returncode else None
+
+
+def test_workers_in_another_network_namespace(tmp_path: Path) -> None:
+    """A worker that reaches master and server only through a network of its own sends its share as any other."""
+    if why := namespaces_missing():
+        pytest.skip(why)
+    server = f"{sys.executable} -P {ROOT / 'tests/engines/tiny_server.py'} 8123"
+    target = [{"engine": "http", "url": "http://10.77.0.1:8123"}]
+    path = scenario(tmp_path, engines=target, load=[{**OPEN, "rate": 10, "requests": 40}])
+    script = NAMESPACES.replace("{python}", sys.executable).replace("{scenario}", str(path))
+    script = script.replace("{python} -P -m harness.cli run", f"{server}")
+    done = subprocess.run(
+        ["unshare", "-n", "bash", "-c", script],
+        cwd=tmp_path,
+        env=environment(dict(os.environ)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr
+    (trial,) = manifest(tmp_path / "run")["cells"][0]["trials"]
+    assert sorted(row["request"] for row in records(tmp_path / "run", trial)) == list(range(40))
