@@ -4,6 +4,7 @@
  * events, the first FIRST_US after the request came in, then one every GAP_US; with GAP_US 0 as fast as it goes, in writes
  * of many events. The first token of a reply is the number of its row in LOG. On SIGTERM it writes LOG: for each request
  * TOKENS + 1 native int64, the time at which it came in and at which each token was handed to the kernel, CLOCK_MONOTONIC.
+ * A GET is answered with a list of one model and stands in no log: other clients ask before they begin.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,6 +33,9 @@ static long rows, rows_held;
 static volatile sig_atomic_t stopping;
 static const char *WORDS[] = {" the", " of", " and", " token", " latency", " a", " measured", " to", " stream", " is"};
 static const char HEAD[] = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
+static const char MODELS[] = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n"
+    "{\"object\":\"list\",\"data\":[{\"id\":\"stub\",\"x\":12345}]}";
 
 static int64_t now_ns(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000LL + t.tv_nsec; }
 static void stop(int number) { (void)number; stopping = 1; }
@@ -163,6 +167,12 @@ static void readable(int file) {
     int body = length && length < end ? atoi(length + 15) : 0;
     if (c->filled < end + 4 - c->input + body) return;
     c->filled = 0;
+    if (!memcmp(c->input, "GET ", 4)) {
+        memcpy(c->out, MODELS, sizeof MODELS - 1);
+        c->out_to = sizeof MODELS - 1;
+        if (flush(file) < 0) drop(file);
+        return;
+    }
     begin(file);
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.base import Endpoint, Request
+from engines.base import Endpoint, Request, Turn
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveReport, DriveSettings
 from harness.records import Loop, Phase, Record
@@ -43,6 +43,7 @@ class Plan:
         """Derive what a schedule states."""
         self.loop = Loop.CLOSED if self.users else Loop.OPEN
         self.window = Window(0, None)
+        self.starts = np.arange(self.users or self.count)
         self._request = Request("word " * 8, self.tokens)
 
     def row(self, i: int) -> Row:
@@ -53,7 +54,20 @@ class Plan:
         after = i - self.users if self.users and not first else None
         return Row(i, "default", None, 0, user, Phase.MEASURE, after, 0, due_ns, 8, self.tokens)
 
-    def request(self, i: int) -> Request:
+    def follower(self, i: int) -> int | None:
+        """The same user's next request."""
+        after = i + self.users
+        return after if self.users and after < self.count else None
+
+    def is_later_turn(self, i: int) -> bool:
+        """No conversations here."""
+        return False
+
+    def loop_of(self, row: Row) -> Loop:
+        """One loop for all."""
+        return self.loop
+
+    def request(self, i: int, history: tuple[Turn, ...] = ()) -> Request:
         """What is asked."""
         return self._request
 
