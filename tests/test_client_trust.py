@@ -62,21 +62,29 @@ def codes(validity: Validity) -> dict[str, Level]:
 
 @pytest.mark.slow
 def test_what_is_due_is_sent_then() -> None:
-    """200/s for 5 s: every row of the plan is a record with its due time; the lag is that of the machine's own timers,
-    and does not grow: the last requests are as punctual as the first.
+    """200/s for 5 s: every row of the plan is a record with its due time. What is due is sent no later than another
+    timer of the same loop goes off that asks for every millisecond, and the last requests are as punctual as the first.
     """
+    ran_ns: list[int] = []
+
+    def watch(loop: asyncio.AbstractEventLoop) -> None:
+        ran_ns.append(time.monotonic_ns())
+        loop.call_later(0.001, watch, loop)
+
     schedule = exact_schedule(1, kind="sustained", rate=200, arrivals="poisson", requests=1000)
-    records, report = driven(schedule)
+    records, report = driven(schedule, watch)
     assert schedule.due_ns is not None
     assert [(record.request, record.due_ns) for record in records] == list(enumerate(schedule.due_ns.tolist()))
     assert {(record.status, record.phase) for record in records} == {(Status.OK, Phase.MEASURE)}
     lag = column(records, "sent_ns") - column(records, "due_ns")
     assert lag.min() >= 0
-    assert report.heartbeat_p99_ms is not None
-    machine = report.heartbeat_p99_ms  # how late this machine is for a timer that sends nothing
-    assert np.quantile(lag, 0.5) < 0.5 + machine
-    assert np.quantile(lag, 0.99) < 1.0 + 2 * machine
-    assert abs(np.median(lag[-100:]) - np.median(lag[:100])) < 0.5 + machine
+    ran = (np.array(ran_ns) - report.t0_ns) / MS
+    due = column(records, "due_ns")
+    awake = ran[np.minimum(np.searchsorted(ran, due), len(ran) - 1)]  # when the machine next let the loop run
+    behind = column(records, "sent_ns") - awake
+    assert np.quantile(behind, 0.5) < 0.5
+    assert np.quantile(behind, 0.99) < 2.0
+    assert abs(np.median(behind[-100:]) - np.median(behind[:100])) < 1.0
     assert report.send_lag_p50_ms == pytest.approx(np.percentile(lag, 50))
     assert report.send_lag_max_ms == pytest.approx(lag.max())
 
