@@ -27,6 +27,7 @@ import numpy as np
 
 from benchmarks.peers_tools import PEERS, ROOT, Peer, Reported, Setting
 from benchmarks.truth import Plan, build_stub, measure
+from harness.records import Status
 
 SETTINGS = {
     "64": Setting("64 streams, first token at 50 ms, then one every 10 ms", 64, 960, 50_000, 10_000),
@@ -148,7 +149,7 @@ def child(program: str, setting: Setting) -> None:
     plan = Plan(setting.requests, setting.streams, setting.tokens)
     measured = measure(Path(program), plan, setting.first_us, setting.gap_us)
     cpu_s = time.process_time()
-    good = [record for record in measured.records if record.chunk_ns is not None and record.status.value == "ok"]
+    good = [record for record in measured.records if record.chunk_ns is not None and record.status == Status.OK]
     first = [(record.chunk_ns[0] - (record.sent_ns or 0)) / 1e6 for record in good if record.chunk_ns]
     gaps = np.concatenate([np.diff(np.asarray(record.chunk_ns)) for record in good]) / 1e6
     p50, p99, gap = (float(np.percentile(values, share)) for values, share in ((first, 50), (first, 99), (gaps, 99)))
