@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT_VERSION = 0
+BROKEN_OFF = "the conversation was broken off"
+"""How the `error` of a turn begins that was not sent because one before it in its conversation had failed."""
 
 
 class Phase(StrEnum):

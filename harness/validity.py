@@ -15,7 +15,7 @@ from harness.limits import parse_limit
 from harness.rates import shares
 from harness.reading import Reading
 from harness.reasons import Level, Reason, Validity
-from harness.records import Clock, Loop, Phase, Status, TokenSource
+from harness.records import BROKEN_OFF, Clock, Loop, Phase, Status, TokenSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,13 +74,23 @@ def _complete(trial: dict[str, Any], records: pd.DataFrame, columns: Columns) ->
             sentence = f"{expected} {phase.value} requests were planned and {found} have a record."
             broken_off = "It broke off; what was measured before is here." if trial["status"] == "failed" else advice
             yield Reason("rows_missing", Level.INVALID, sentence, broken_off)
-    in_window = columns.phase == Phase.MEASURE
-    unsent = int((in_window & columns.has_status([Status.NOT_SENT])).sum())
-    if unsent:
-        yield Reason("not_sent", Level.INVALID, f"{unsent} planned requests were never sent.", "Let the trial finish.")
-    if not in_window.any():
+    yield from _unsent(records)
+    if not (columns.phase == Phase.MEASURE).any():
         advice = "Measure for longer than the time between two requests."
         yield Reason("nothing_measured", Level.INVALID, "No request fell due in the measuring window.", advice)
+
+
+def _unsent(records: pd.DataFrame) -> Iterator[Reason]:
+    """Measured requests without a send time: later turns behind a failed one, and those that the trial owes."""
+    unsent = records[(records["phase"] == Phase.MEASURE) & (records["status"] == Status.NOT_SENT)]
+    errors = unsent["error"].astype(object)
+    behind = int(errors.where(errors.notna(), "").astype(str).str.startswith(BROKEN_OFF).sum())
+    if behind < len(unsent):
+        sentence = f"{len(unsent) - behind} planned requests were never sent."
+        yield Reason("not_sent", Level.INVALID, sentence, "Let the trial finish.")
+    if behind:
+        sentence = f"{behind} later turns of conversations were not sent, because a turn before them had failed."
+        yield Reason("broken_off", Level.WARN, sentence, "Look at the errors: the load was lighter than planned.")
 
 
 def _client(

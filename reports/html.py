@@ -78,7 +78,7 @@ def _facts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]
         suffix = tables.repetition(cell, data)
         statuses = ", ".join(f"{number} {status}" for status, number in facts["statuses"].items()) or "none"
         lines += [
-            (f"loop{suffix}", f"{trial['loop']}, window {facts['window']['text']}"),
+            (f"loop{suffix}", f"{str(trial['loop']).replace('_', ' ')}, window {facts['window']['text']}"),
             (f"measured requests{suffix}", statuses),
             (f"tokens counted by{suffix}", _parts(facts["token_sources"])),
             (f"arrivals stamped by{suffix}", _parts(facts["clocks"])),

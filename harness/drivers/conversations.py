@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engines.base import ChunkKind, Request, Turn
 from engines.dialects.base import Pieces
-from harness.records import Status
+from harness.records import BROKEN_OFF, Status
 from harness.timeline import Outcome
 from harness.workload import Row, Schedule
 
@@ -51,7 +51,7 @@ class Conversations:
             return following
         else:
             why = outcome.status.value.replace("_", " ")
-            self._broken[session] = f"the conversation was broken off: its turn {row.turn + 1} had failed ({why})"
+            self._broken[session] = f"{BROKEN_OFF}: its turn {row.turn + 1} had failed ({why})"
         return None
 
     def broken(self, row: Row) -> str | None:

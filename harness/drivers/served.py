@@ -30,6 +30,7 @@ _BURST_NS = 1_000_000  # a burst is sent in slices, so that replies to its begin
 _BACKLOG_READS = 128_000
 _BACKLOG_REPLIES = 16_384
 _BACKLOG_BYTES = 32 << 20
+_MOST_REPLIES = 256  # of conversations that go on: their users think meanwhile
 _CATCH_UP_READS = 4
 
 
@@ -257,6 +258,8 @@ class ServedClient:
         row = exchange.trace.row
         if row.session is not None and self._conversations.next_turn(row) is not None:
             self._replies[row.session] = exchange, cut
+            if len(self._replies) > _MOST_REPLIES:
+                self._read_reply(next(iter(self._replies)))
         else:
             self._backlog.append((exchange, cut))
             self._backlog_reads += len(exchange.trace.read_ns)

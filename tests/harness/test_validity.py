@@ -289,3 +289,12 @@ def test_the_most_at_once() -> None:
     streams, chunks_per_s = largest_load(read(trial_of(records)).columns.measured)
     assert streams == 10
     assert chunks_per_s == pytest.approx(1000 / 10.89, rel=1e-6)
+
+
+def test_turns_behind_a_failed_one_are_a_warning_and_other_unsent_rows_are_not() -> None:
+    """A conversation that breaks off is the server's doing; a row that the trial owes spoils it."""
+    behind = Record(request=600, due_ns=60_000_000_000, error="the conversation was broken off: its turn 1 had failed")
+    found = judged([*noisy(1), behind])
+    assert codes(found) == {"broken_off": Level.WARN}
+    owed = Record(request=601, due_ns=60_000_000_000)
+    assert codes(judged([*noisy(1), behind, owed])) == {"broken_off": Level.WARN, "not_sent": Level.INVALID}
