@@ -24,6 +24,7 @@ HEADLINE_QUANTILE = 0.95
 _LEAST_LATE = 2
 _BIN_NS = 10e9
 _COUNTERS = ("connect_errors", "throttled_periods", "throttled_ms", "connections_in_window")
+_OF_ONE = ("canary_events",)  # the quantiles are those of the worst worker, so its number of events is what counts
 _FREE_THE_MACHINE = "Lower the rate, or free the machine of other work."
 
 
@@ -42,7 +43,9 @@ class Readings:
             seen = [value for worker in workers if _is_number(value := worker.get(name))]
             if not seen:
                 continue
-            if name not in _COUNTERS:
+            if name in _OF_ONE:
+                own[name] = max(seen)
+            elif name not in _COUNTERS:
                 own[name] = max([*seen, own[name]] if _is_number(own.get(name)) else seen)
             elif not _is_number(own.get(name)):
                 own[name] = sum(seen)
@@ -116,11 +119,21 @@ def _ttft_p50_ms(observed: Observed) -> float:
 def about_itself(client: Mapping[str, Any] | None, observed: Observed, *, by_loop: bool) -> Iterator[Reason]:
     """Everything the client noted. by_loop: whether the loop stamped arrivals that the kernel did not."""
     readings = Readings.of(client)
+    yield from _lost(client)
     yield from _loop(readings, by_loop)
     yield from _reads(readings)
     yield from _canary(readings, observed)
     yield from _connections(readings)
     yield from _machine(readings)
+
+
+def _lost(client: Mapping[str, Any] | None) -> Iterator[Reason]:
+    workers = (client or {}).get("workers") or ()
+    lost = [worker for worker in workers if isinstance(worker, Mapping) and worker.get("lost")]
+    if thresholds.WORKERS_LOST.level(len(lost)) is not Level.VALID:
+        sentence = f"{len(lost)} of {len(workers)} load processes died: {lost[0]['lost']}"
+        advice = "Its share of the load was not sent from then on: run it again."
+        yield Reason("worker_lost", Level.INVALID, f"{sentence.rstrip('.')}.", advice)
 
 
 def _loop(readings: Readings, by_loop: bool) -> Iterator[Reason]:

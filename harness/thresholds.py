@@ -71,6 +71,7 @@ WAITED_FOR_CONNECTION = Threshold(
 )
 CONNECT_ERRORS = Threshold("connections that could not be opened", "count", 0)
 EXHAUSTED = Threshold("requests for which this machine had no port or no open file left", "count", 0, 0)
+WORKERS_LOST = Threshold("load processes that died", "count", 0, 0)
 ROWS_MISSING = Threshold("planned requests without exactly one record, or never sent", "count", 0, 0)
 ERRORS = Threshold("measured requests that failed", "share", 0.001, 0.01, "a limit on `error_rate` judges instead")
 NOTHING_SUCCEEDED = Threshold("every measured request failed", "count", 0, 0, "whatever limit there is")
@@ -91,7 +92,8 @@ DRIFT = Threshold(
 TABLE = (
     LAG_MS, LAG_SHARE_OF_TTFT_P50, LATE_SHARE_OF_TAIL, MOVED_SHARE, HEARTBEAT_P99_MS, CHUNK_LAG_P99_MS, CANARY_MS,
     CANARY_P50_SHARE_OF_TPOT_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, STEAL, OPEN_FILES, PORTS,
-    WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, ROWS_MISSING, ERRORS, NOTHING_SUCCEEDED, TOKEN_DISAGREEMENT,
+    WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, WORKERS_LOST, ROWS_MISSING, ERRORS, NOTHING_SUCCEEDED,
+    TOKEN_DISAGREEMENT,
     CUT_SHORT, DRIFT, CALIBRATED_TTFT_P99_MS, CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS,
 )  # fmt: skip
 BEGIN, END = "<!-- thresholds: begin -->", "<!-- thresholds: end -->"

@@ -142,6 +142,20 @@ def test_the_worst_worker_counts() -> None:
     assert "3 connections" in found.reasons[1].sentence
 
 
+def test_a_load_process_that_died_spoils_the_trial() -> None:
+    """Its share was not sent from then on, whatever the rows of the others look like."""
+    workers = [{"worker": 0, "lost": None}, {"worker": 1, "lost": "it was ended by SIGKILL"}]
+    (reason,) = judged(noisy(1), {"workers": workers}).reasons
+    assert (reason.code, reason.level) == ("worker_lost", Level.INVALID)
+    assert "1 of 2 load processes died: it was ended by SIGKILL." in reason.sentence
+
+
+def test_a_workers_canary_is_judged_by_its_own_events() -> None:
+    """Four times a hundred events support no p99 of one of them."""
+    one = {"canary_events": 100, "canary_p50_ms": 0.05, "canary_p95_ms": 0.1, "canary_p99_ms": 9.0}
+    assert "canary" not in codes(judged(noisy(1), one | {"canary_events": 400, "workers": [one] * 4}))
+
+
 @pytest.mark.parametrize(
     ("reading", "code"),
     [
