@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from harness.calibration import Calibration, RateLevel, StreamLevel, conclude
+from harness.child_process import event_loop_runner
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.errors import Interrupted, TrialFailed
@@ -27,7 +28,6 @@ from harness.records import Record, Status
 from harness.scenario import Workload
 from harness.thresholds import CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS, CALIBRATED_TTFT_P99_MS
 from harness.timeline import NS_PER_MS, NS_PER_S
-from harness.trial import event_loop_runner
 from harness.workload import Schedule, build
 
 Say = Callable[[str], None]

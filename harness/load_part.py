@@ -6,13 +6,14 @@ any connection is made. Header values are never part of it: they may be secret.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from engines.base import Endpoint
+from engines.base import Endpoint, ModelReference
 from engines.models.source import resolve
-from engines.models.tokenizer import tokenizer
+from engines.models.tokenizer import Tokenizer, tokenizer
 from harness.drivers.base import DriveSettings
 from harness.drivers.offer import Offer
 from harness.errors import TrialFailed
@@ -85,7 +86,7 @@ def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
     """
     cell = cell_of(part, env)
     plan = cell.trials[part.trial]
-    words = None if cell.spec.model is None else tokenizer(resolve(cell.spec.model))
+    words = tokenizer_of(cell.spec.model)
     schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words)
     if schedule.plan_hash != part.plan_hash:
         raise TrialFailed(
@@ -93,6 +94,12 @@ def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
             "install the same version of harness here, and give it the same files and model"
         )
     return schedule
+
+
+@functools.cache  # a process has one cell, and a hub is not to be asked again between its trials
+def tokenizer_of(model: ModelReference | None) -> Tokenizer | None:
+    """The tokenizer of the cell's model, where it can be had without the engine."""
+    return None if model is None else tokenizer(resolve(model))
 
 
 def lost_rows(

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from harness.limits import parse_limit
 from harness.quantities import PositiveMilliseconds, PositiveSeconds, Seconds
-from harness.strict_model import AlsoAccepts, Integer, NotBuilt, Number, StrictModel
+from harness.strict_model import AlsoAccepts, Integer, Number, StrictModel
 
 DEFAULT_TIMEOUT_S = 120.0
 
@@ -35,6 +35,7 @@ _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItem
 Rate = Annotated[Number, Field(gt=0), AlsoAccepts(_NUMBERS)]
 Users = Annotated[Integer, Field(ge=1), AlsoAccepts(_COUNTS)]
 Count = Annotated[Integer, Field(ge=1)]
+Workers = Literal["auto"] | Annotated[Integer, Field(ge=1, le=256)]
 Cv = Annotated[Number, Field(gt=0, le=20), AlsoAccepts(_NUMBERS)]
 
 RATE = "Requests per second, whatever the server does (open loop). A list makes one trial of each."
@@ -107,7 +108,12 @@ class CommonLoad(StrictModel):
         description="Who sends the load: our own client, or Locust, whose users, statistics, page and workers on other "
         "machines are then used. The same plan, records and report; served engines only.",
     )
-    workers: NotBuilt = Field(default=None, description="Number of processes that send the load.")
+    workers: Workers = Field(
+        default="auto",
+        description="Processes that send the load, sharing one plan, to engines that are reached over the network. "
+        "`auto`: one for each 512 users, 1,000 requests or 25,600 tokens due in the busiest second; a core is left free.",
+        examples=["auto", 4],
+    )
     slo: Slo | None = Field(default=None, description="Keys given here replace the scenario's for this load.")
     limits: tuple[LimitText, ...] = Field(
         default=(),

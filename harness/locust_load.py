@@ -7,12 +7,11 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from engines.server_process import signal_name
+from harness.child_process import own_packages_first
 from harness.drivers.base import Control, DriveReport
 from harness.errors import TrialFailed
 from harness.locust_order import Emit, Order
@@ -78,10 +77,3 @@ async def gone(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def own_packages_first(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which a child of ours imports the packages that we imported."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (root, environment.get("PYTHONPATH", "")) if part)
-    return {**environment, "PYTHONPATH": path}

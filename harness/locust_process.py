@@ -12,16 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any
 
+from harness.child_process import event_stream, first_line
 from harness.drivers.base import Control, DriveReport
 from harness.errors import HarnessError
 from harness.load_part import PartSpec, rebuild
-from harness.locust_order import Emit, Order, Work
+from harness.locust_order import Order, Work
 from harness.progress import Progress
 
 PROGRESS_EVERY_S = 0.5
@@ -61,23 +60,6 @@ async def tell_progress(work: Work) -> None:
         if work.begun:
             work.emit({"event": "progress", **work.progress.facts()})
         await asyncio.sleep(PROGRESS_EVERY_S)
-
-
-def first_line() -> bytes:
-    """The order; nothing behind it is taken from standard input."""
-    with open(0, "rb", buffering=0, closefd=False) as raw:
-        return raw.readline()
-
-
-def event_stream() -> Emit:
-    """Events go to the original standard output; everything else that is printed goes to standard error."""
-    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def emit(event: dict[str, Any]) -> None:
-        events.write(json.dumps(event) + "\n")
-
-    return emit
 
 
 def main() -> None:

@@ -17,13 +17,13 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from typing import Any
 
+from harness.child_process import event_stream
 from harness.drivers import canary
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, Part
 from harness.drivers.locust_roster import Clock, least_round_trip
 from harness.errors import HarnessError, TrialFailed
 from harness.load_part import PartSpec, rebuild
-from harness.locust_process import event_stream
 from harness.locust_records import Outgoing
 from harness.records import Record
 from harness.workload import Schedule, Shard

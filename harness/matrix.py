@@ -304,10 +304,13 @@ def _no_priority(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> st
 
 
 def _no_wire(scenario: Scenario, block: EngineBlock) -> str | None:
-    """Why Locust cannot send the load; None where it need not, or the engine is reached over the network."""
+    """Why neither Locust nor several processes can send the load; None where they need not, or where they can."""
     loads = scenario.load if block.load is None else block.load
     if any(load.driver == "locust" for load in loads) and hasattr(engine_class(block.engine), "generate"):
         return f"{block.engine} answers inside the client's process, where Locust cannot run: leave out `driver`"
+    several = next((load.workers for load in loads if load.workers not in ("auto", 1)), None)
+    if several and hasattr(engine_class(block.engine), "generate"):
+        return f"{block.engine} answers inside the client's process, which cannot be {several}: leave out `workers`"
     return None
 
 

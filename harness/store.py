@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,19 +59,34 @@ class RunWriter:
 
     def finish_samples(self, cell_folder: Path) -> int:
         """Close the readings of a cell; returns their number."""
-        return to_parquet(cell_folder / "samples.arrows", cell_folder / "samples.parquet", sample_schema())
+        return to_parquet([cell_folder / "samples.arrows"], cell_folder / "samples.parquet", sample_schema())
 
     def finish_records(self, trial_folder: Path) -> int:
-        """Close the records of a trial, however it ended; returns their number."""
-        stream = trial_folder / "records.arrows"
-        if not stream.exists():
-            return 0
-        return to_parquet(stream, trial_folder / "records.parquet", record_schema())
+        """Put the records of a trial into one file, however it ended and whoever wrote them; returns their number."""
+        streams = record_streams(trial_folder)
+        return to_parquet(streams, trial_folder / "records.parquet", record_schema()) if streams else 0
 
 
-def record_writer(trial_folder: Path) -> StreamWriter[Record]:
-    """Where the records of a trial go."""
-    return StreamWriter(trial_folder / "records.arrows", record_schema(), to_columns)
+def record_writer(trial_folder: Path, part: str | None = None) -> StreamWriter[Record]:
+    """Where the records of a trial go. part: who writes them, where several do."""
+    return StreamWriter(record_stream(trial_folder, part), record_schema(), to_columns)
+
+
+def record_stream(trial_folder: Path, part: str | None = None) -> Path:
+    """The file to which the records of a trial, or of a part of it, stream."""
+    return trial_folder / ("records.arrows" if part is None else f"records-{part}.arrows")
+
+
+def record_streams(trial_folder: Path) -> list[Path]:
+    """All such files of a trial that is not closed."""
+    return sorted(trial_folder.glob("records*.arrows"))
+
+
+def requests_recorded(trial_folder: Path, part: str) -> set[int]:
+    """The requests of which a part has told so far."""
+    stream = record_stream(trial_folder, part)
+    batches = read_batches(stream) if stream.exists() else ()
+    return {request for batch in batches for request in batch.column("request").to_pylist()}
 
 
 def sample_columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
@@ -103,10 +119,10 @@ class TrialData:
         folder = self.run / self.trial["path"]
         finished = folder / "records.parquet"
         if finished.exists():
-            yield from read_parquet(finished, columns, BATCH_ELEMENTS, parts)
+            batches = read_parquet(finished, columns, BATCH_ELEMENTS, parts)
         else:  # the run is still going on, or was killed before it could be closed
-            for batch in read_batches(folder / "records.arrows"):
-                yield batch.select(list(columns))
+            batches = chain.from_iterable(map(read_batches, record_streams(folder)))
+        yield from (whole(batch, columns) for batch in batches)
 
     def samples(self) -> pd.DataFrame:
         """The readings of the trial's cell: at_ns, source, name, value, scope."""
@@ -127,7 +143,17 @@ class TrialData:
     def has_records(self) -> bool:
         """Whether anything was stored of the trial."""
         folder = self.run / str(self.trial["path"])
-        return (folder / "records.parquet").exists() or (folder / "records.arrows").exists()
+        return (folder / "records.parquet").exists() or bool(record_streams(folder))
+
+
+def whole(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    """These columns of a batch of records; null where an older version of this program did not store one."""
+    import pyarrow as pa
+
+    fields = [record_schema().field(name) for name in columns]
+    stored = set(batch.schema.names)
+    arrays = [batch.column(f.name) if f.name in stored else pa.nulls(batch.num_rows, f.type) for f in fields]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
 @dataclass(frozen=True, slots=True)

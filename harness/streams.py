@@ -7,6 +7,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -137,23 +138,24 @@ def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
             return  # the last batch is incomplete
 
 
-def to_parquet(stream: Path, parquet: Path, schema: pa.Schema) -> int:
-    """Turn a stream, whole or cut off, into a Parquet file, row group by row group; returns the number of rows.
+def to_parquet(streams: Sequence[Path], parquet: Path, schema: pa.Schema) -> int:
+    """Turn streams, whole or cut off, into one Parquet file, row group by row group; returns the number of rows.
 
-    The stream is removed once the Parquet file is complete.
+    The streams are removed once the Parquet file is complete.
     """
     temporary = parquet.with_name(f".{parquet.name}.{os.getpid()}.tmp")
     rows = 0
     with storage_errors(parquet):
         try:
             with parquet_writer(temporary, schema) as writer:
-                for group in grouped(read_batches(stream)):
+                for group in grouped(chain.from_iterable(map(read_batches, streams))):
                     writer.write_table(group, row_group_size=len(group))
                     rows += len(group)
             temporary.replace(parquet)
         finally:
             temporary.unlink(missing_ok=True)
-        stream.unlink()
+        for stream in streams:
+            stream.unlink()
     return rows
 
 
@@ -199,4 +201,5 @@ def read_parquet(
     rows = max((group.num_rows for group in groups), default=1)
     batch_rows = min(rows, max(1, elements * rows // max(most, 1)))
     chosen = range(0, len(groups), max(1, len(groups) // parts) if parts else 1)
-    yield from file.iter_batches(batch_size=batch_rows, row_groups=list(chosen), columns=list(columns))
+    stored = [name for name in columns if name in file.schema_arrow.names]
+    yield from file.iter_batches(batch_size=batch_rows, row_groups=list(chosen), columns=stored)

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,11 +20,13 @@ from typing import Any
 import psutil
 
 from engines.server_process import signal_name
+from harness.child_process import module_command, own_packages_first
 
 START_PATIENCE_S = 900.0
 TRIAL_PATIENCE_S = 60.0
 DRAIN_S = 30.0
 ABORT_S = 10.0
+LAST_WORDS_S = 2.0
 POLL_S = 0.5
 LOG_TAIL_BYTES = 8192
 
@@ -55,14 +56,12 @@ class ChildCommand:
     environment: Mapping[str, str]
 
     def arguments(self) -> list[str]:
-        """`-P` keeps the user's folder off the import path: it may hold folders named like our packages."""
-        return [sys.executable, "-P", "-m", "harness.trial", str(self.specification)]
+        """The command line."""
+        return [*module_command("harness.trial"), str(self.specification)]
 
     def full_environment(self) -> dict[str, str]:
         """Ours, so that the child imports the same packages, and what the engine needs."""
-        root = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
-        return {**os.environ, "PYTHONPATH": path, **self.environment}
+        return {**own_packages_first(os.environ), **self.environment}
 
 
 class Child:
@@ -127,6 +126,7 @@ class Child:
         if status is None:
             self.kill()
             status = await self._exit_status(ABORT_S)
+        await self._end_what_it_left()
         for process in self._engine:
             with contextlib.suppress(psutil.NoSuchProcess):  # psutil also refuses a pid that was given to another
                 process.kill()
@@ -134,6 +134,15 @@ class Child:
             with contextlib.suppress(TimeoutError):  # whoever still holds the pipe is not ours to end
                 await asyncio.wait_for(self._process.stdout.read(), POLL_S)
         return -signal.SIGKILL if status is None else status
+
+    async def _end_what_it_left(self) -> None:
+        """Its load processes end by themselves when it is gone, and write down first what they know."""
+        deadline = time.monotonic() + LAST_WORDS_S
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.killpg(self._process.pid, 0)
+                await asyncio.sleep(0.01)
+            self.kill()
 
     async def _exit_status(self, within_s: float) -> int | None:
         """How it ended; None if it has not. asyncio's own wait() would also wait for whoever holds its pipes."""

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from engines.server_process import signal_name
+from harness.child_process import own_packages_first
 from harness.errors import ExitCode, HarnessError, Interrupted, TrialFailed
-from harness.locust_load import own_packages_first
 
 NEXT_TRIAL_WITHIN_S = 900.0
 END_S = 5.0

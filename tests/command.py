@@ -87,7 +87,7 @@ def manifest(run: Path) -> dict[str, Any]:
 
 def rows_on_disk(run: Path) -> int:
     """How many records of trials that still run have been stored."""
-    return sum(batch.num_rows for found in run.rglob("records.arrows") for batch in read_batches(found))
+    return sum(batch.num_rows for found in run.rglob("records*.arrows") for batch in read_batches(found))
 
 
 def records(run: Path, trial: Mapping[str, Any]) -> list[dict[str, Any]]:

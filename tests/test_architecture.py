@@ -15,17 +15,18 @@ ROOT = Path(__file__).parents[1]
 ROWS: dict[int, str] = {
     10: "cli console doctor listing report",
     8: "calibrator run results",
-    7: "trial engine_start supervisor load_worker load_workers locust_alone locust_load locust_master locust_process locust_worker worker gate",
+    7: "trial engine_start supervisor load_worker load_workers locust_alone locust_load locust_master "
+    "locust_process locust_worker worker gate",
     6: "analysis cache_split validity client_signals bursts columns chunks gap_counts latencies rates passing reading "
     "distributions machine facts series",
-    5: "store streams load_part worker_count child_process locust_order locust_records stats ordered means metrics progress exclusive reference "
-    "machine_checks install_checks",
+    5: "store streams load_part worker_count child_process locust_order locust_records stats ordered means metrics "
+    "progress exclusive reference machine_checks install_checks",
     4: "drivers telemetry provenance calibration",
     3: "timeline gpus virtual_time pressure cgroup known_process",
     2: "matrix estimate templates workload traffic repeats timing chains",
     1: "scenario engine_section traffic_section scenario_source scenario_problems yaml_nodes strict_model loads "
-    "load_parts session_load conversation_problems lengths quantities limits sentences arrivals rate_shapes prompts prefixes "
-    "traces seeding records",
+    "load_parts session_load conversation_problems lengths quantities limits sentences arrivals rate_shapes prompts "
+    "prefixes traces seeding records",
     0: "errors reasons thresholds known_server __init__",
 }
 ROW_OF = {module: row for row, modules in ROWS.items() for module in modules.split()}

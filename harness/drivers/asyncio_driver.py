@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.base import Endpoint, InProcessEngine
 from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
@@ -82,8 +83,10 @@ def _warm_count(schedule: Schedule, settings: DriveSettings) -> int:
         return settings.warm_connections
     if schedule.loop is Loop.CLOSED:
         return schedule.users if schedule.count is None else min(schedule.users, schedule.count)
-    due_ns = schedule.due_ns
-    if due_ns is None or not len(due_ns):
-        return 0
+    return 0 if schedule.due_ns is None else min(_WARM_OPEN, most_in_a_second(schedule.due_ns))
+
+
+def most_in_a_second(due_ns: NDArray[np.int64]) -> int:
+    """The most requests that fall due within one second, by due times in order."""
     in_a_second = np.searchsorted(due_ns, due_ns + NS_PER_S) - np.arange(len(due_ns))
-    return min(_WARM_OPEN, int(in_a_second.max()))
+    return int(in_a_second.max(initial=0))

@@ -30,7 +30,7 @@ def write_records(path: Path, count: int, rows_per_batch: int = 10) -> None:
 def test_a_closed_stream_becomes_parquet_with_every_row(tmp_path: Path) -> None:
     """All rows come back in order, lists and nulls included, and the stream is gone."""
     write_records(tmp_path / "r.arrows", 25)
-    assert to_parquet(tmp_path / "r.arrows", tmp_path / "r.parquet", record_schema()) == 25
+    assert to_parquet([tmp_path / "r.arrows"], tmp_path / "r.parquet", record_schema()) == 25
     table = pq.read_table(tmp_path / "r.parquet")
     assert table.column("request").to_pylist() == list(range(25))
     assert table.column("chunk_tokens")[0].as_py() == [1, None]
@@ -69,7 +69,7 @@ def test_rows_written_before_a_kill_are_there(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(path)], env={**os.environ, "PYTHONPATH": str(root)}, check=False
     )
     assert ended.returncode == -signal.SIGKILL
-    assert to_parquet(path, tmp_path / "r.parquet", record_schema()) == 30
+    assert to_parquet([path], tmp_path / "r.parquet", record_schema()) == 30
 
 
 def test_a_file_that_may_not_grow_is_one_sentence(tmp_path: Path) -> None:

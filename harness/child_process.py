@@ -1,0 +1,53 @@
+"""How a process of ours and its child talk: orders on standard input, events as JSON lines on standard output."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+LONGEST_LINE_BYTES = 1 << 24
+Emit = Callable[[dict[str, Any]], None]
+
+
+def own_packages_first(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which a child of ours imports the packages that we imported."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(part for part in (root, environment.get("PYTHONPATH", "")) if part)
+    return {**environment, "PYTHONPATH": path}
+
+
+def module_command(module: str) -> list[str]:
+    """`-P` keeps the user's folder off the import path: it may hold folders named like our packages."""
+    return [sys.executable, "-P", "-m", module]
+
+
+def first_line() -> bytes:
+    """The order that a child begins with; nothing behind it is taken from standard input."""
+    with open(0, "rb", buffering=0, closefd=False) as raw:
+        return raw.readline()
+
+
+def event_stream() -> Emit:
+    """Events go to the original standard output; everything else that is printed goes to standard error."""
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def emit(event: dict[str, Any]) -> None:
+        events.write(json.dumps(event) + "\n")
+
+    return emit
+
+
+def event_loop_runner() -> Callable[[Any], Any]:
+    """uvloop's where it is installed: it costs the client less than the standard loop."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    runner: Callable[[Any], Any] = uvloop.run
+    return runner

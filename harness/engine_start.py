@@ -1,0 +1,123 @@
+"""Starting the engine of a cell: how long it takes to load, its first request, what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import engines
+from engines.base import Endpoint, Engine, EngineInfo, InProcessEngine, ServedEngine
+from harness.child_process import Emit
+from harness.drivers.asyncio_driver import drive
+from harness.drivers.base import DriveSettings
+from harness.load_part import tokenizer_of
+from harness.loads import SingleUser
+from harness.matrix import Cell, TrialPlan
+from harness.records import Record, Status
+from harness.scenario import Scenario
+from harness.telemetry import resident_bytes, tree
+from harness.workload import build
+
+LONGEST_LOAD_TO_REPEAT_S = 20.0
+LONGEST_DRAIN_S = 30.0
+FIRST_REQUEST_SEED = 1
+
+
+@contextlib.asynccontextmanager
+async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIterator[Engine]:
+    """The engine, loaded, its start measured and reported; stopped at the end whatever happens.
+
+    A start is measured twice: cold (the weight files dropped from the file cache, where the system lets us) with the
+    first request after it, and warm. Loads that take long are not repeated, and the event says so.
+    """
+    engine = engines.create(cell.spec)
+    weights = await asyncio.to_thread(engine.prepare)
+    emit({"event": "prepared"})
+    try:
+        cold = drop_from_file_cache(weights)
+        load_s, info = await timed_start(engine)
+        pids = engine_pids(engine, info)
+        start: dict[str, Any] = {"load_cold": cold, "load_warm_s": None, "load_note": None}
+        start["load_s"] = load_s if pids else None  # a server that runs already was not loaded
+        emit({"event": "started", "engine": describe(engine, info), "start": start})
+        start["first_request_ms"] = await first_request(cell, engine)
+        start["rss_after_load_bytes"] = resident_bytes(tree(pids)) if pids else None
+        if weights:
+            if load_s <= LONGEST_LOAD_TO_REPEAT_S or any("load_warm_s" in limit for limit in scenario.limits):
+                await engine.stop()
+                engine = engines.create(cell.spec)
+                start["load_warm_s"], info = await timed_start(engine)
+            else:
+                start["load_note"] = (
+                    f"not repeated warm: a start takes {load_s:.0f} s; a limit on load_warm_s asks for it"
+                )
+        emit({"event": "started", "engine": describe(engine, info), "start": start})
+        yield engine
+    finally:
+        await engine.stop()
+
+
+async def timed_start(engine: Engine) -> tuple[float, EngineInfo]:
+    """Start an engine; seconds until it can take a request, and what it says of itself."""
+    began = time.monotonic_ns()
+    info = await engine.start()
+    return (time.monotonic_ns() - began) / 1e9, info
+
+
+def engine_pids(engine: Engine, info: EngineInfo) -> list[int]:
+    """The processes whose memory is the engine's: this one where it runs in here, none where the server is not ours."""
+    return list(info.pids) if isinstance(engine, ServedEngine) else [os.getpid()]
+
+
+def describe(engine: Engine, info: EngineInfo) -> dict[str, Any]:
+    """The engine's facts as the manifest keeps them."""
+    known = {"pids": engine_pids(engine, info), "options": dict(info.options), "libraries": dict(info.libraries)}
+    return asdict(info) | known
+
+
+def drop_from_file_cache(files: Sequence[Path]) -> bool:
+    """Ask the system to forget these files' pages; False where it cannot be asked (then no start is cold)."""
+    if not files or not hasattr(os, "posix_fadvise"):
+        return False
+    for path in files:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
+
+
+async def first_request(cell: Cell, engine: Engine) -> float | None:
+    """Milliseconds of the first request after the start, due to done; None if it did not succeed.
+
+    Its prompt comes from a seed of its own, so that no later prompt finds its beginning in a prefix cache.
+    """
+    plan = cell.trials[0]
+    workload = next((one.workload for one in plan.classes.values() if one.workload is not None), plan.workload)
+    one = SingleUser.model_validate({"kind": "single_user", "requests": 1, "timeout": f"{plan.timeout_s}s"})
+    schedule = build(one, workload, plan.seed ^ FIRST_REQUEST_SEED, tokenizer=tokenizer_of(cell.spec.model))
+    records: list[Record] = []
+    await drive(schedule, target_of(engine), settings_of(plan), records.append)
+    return next(
+        (
+            (record.done_ns - record.due_ns) / 1e6
+            for record in records
+            if record.status == Status.OK and record.done_ns is not None and record.due_ns is not None
+        ),
+        None,
+    )
+
+
+def settings_of(plan: TrialPlan) -> DriveSettings:
+    """How the driver treats the requests of a trial."""
+    timeout_s = plan.timeout_s
+    return DriveSettings(timeout_ns=round(timeout_s * 1e9), drain_ns=round(min(timeout_s, LONGEST_DRAIN_S) * 1e9))
+
+
+def target_of(engine: Engine) -> InProcessEngine | Endpoint:
+    """What the driver talks to."""
+    return engine.endpoint() if isinstance(engine, ServedEngine) else engine  # type: ignore[return-value]

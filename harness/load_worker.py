@@ -1,0 +1,115 @@
+"""A load process: sends a share of a trial's plan, in step with others that send the rest.
+
+The trial's child starts it as `python -P -m harness.load_worker` and writes one line of JSON to its standard input
+(`Order`; header values, which may be secret, come this way and no other), later `begin T0` (absolute, on the monotonic
+clock that all processes of a machine share), `release` (everyone's requests that count have ended), `stop`, `abort`.
+The end of standard input means abort. Events, by `event`: `ready` (connections are open, the first requests written),
+`progress` {...}, `counted` (nothing of its own that counts is left), `ended` {report, silence}, `failed` {reason}.
+Its records go to a file of its own in the trial's folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.child_process import Emit, event_loop_runner, event_stream, first_line
+from harness.drivers.asyncio_driver import drive
+from harness.drivers.base import Control, DriveReport, Part
+from harness.errors import HarnessError, TrialFailed
+from harness.load_part import PartSpec, rebuild
+from harness.progress import Progress
+from harness.records import Record
+from harness.store import record_writer
+from harness.workload import Schedule, Shard
+
+PROGRESS_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a load process is asked for: its share of a trial.
+
+    part: a `PartSpec` as JSON.   folder: the trial's.   index, of: its share.   headers: of every request.
+    """
+
+    part: Mapping[str, Any]
+    folder: str
+    index: int
+    of: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+async def send(order: Order, part: PartSpec, schedule: Schedule, emit: Emit) -> DriveReport:
+    """Send the share when everyone is ready, telling of it."""
+    control, progress = Control(), Progress(schedule)
+    begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def start() -> asyncio.Future[int]:
+        emit({"event": "ready"})
+        return begun
+
+    share = Part(Shard(order.index, order.of), start, lambda: emit({"event": "counted"}))
+    tasks = [asyncio.ensure_future(obey(control, begun)), asyncio.ensure_future(tell(progress, emit))]
+    try:
+        with record_writer(Path(order.folder), str(order.index)) as writer:
+
+            def keep(record: Record) -> None:
+                record.worker = order.index
+                writer.add(record)
+                progress.add(record)
+
+            endpoint = part.endpoint(order.headers)
+            report = await drive(schedule, endpoint, part.drive_settings(), keep, control, share)
+    finally:
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    emit({"event": "ended", "report": asdict(report), "silence": progress.silence()})
+    return report
+
+
+async def obey(control: Control, begun: asyncio.Future[int]) -> None:
+    """Carry out the orders; without a trial there is nobody to measure for."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    actions = {"release": control.release, "stop": control.stop, "abort": control.abort}
+    while line := await reader.readline():
+        name, _, value = line.decode().strip().partition(" ")
+        if name == "begin":
+            begun.set_result(int(value))
+        else:
+            actions[name]()
+    if not begun.done():
+        begun.set_exception(TrialFailed("the trial ended before this load process began"))
+    control.abort()
+
+
+async def tell(progress: Progress, emit: Emit) -> None:
+    """Say how far the share is, twice a second."""
+    while True:
+        emit({"event": "progress", **progress.facts()})
+        await asyncio.sleep(PROGRESS_EVERY_S)
+
+
+def main() -> None:
+    """Entry point."""
+    order = Order(**json.loads(first_line()))
+    emit = event_stream()
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            part = PartSpec(**order.part)
+            event_loop_runner()(send(order, part, rebuild(part), emit))
+        except HarnessError as error:
+            emit({"event": "failed", "reason": str(error)})
+
+
+if __name__ == "__main__":
+    main()

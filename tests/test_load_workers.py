@@ -1,0 +1,151 @@
+"""Several load processes that share one plan: the same load whatever their number, and nothing lost when one dies."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from command import harness, manifest, records, rows_on_disk, running, scenario
+
+from harness.known_process import KnownServer
+from harness.known_server import model_name
+
+pytestmark = pytest.mark.slow
+OPEN = {"kind": "sustained", "rate": 60, "warmup": "500ms", "requests": 60, "timeout": "10s"}
+OPEN_FOR_A_TIME = {"kind": "sustained", "rate": 60, "warmup": "300ms", "duration": "1s", "timeout": "2s"}
+CLOSED = {"kind": "sustained", "users": 6, "requests": 60, "timeout": "10s", "think_time": "5ms"}
+SESSIONS = {"kind": "sessions", "rate": 20, "sessions": 12, "turns": 3, "think_time": "10ms", "timeout": "10s"}
+LONG = {"kind": "sustained", "rate": 50, "duration": "30s", "arrivals": "constant", "timeout": "5s"}
+PLANNED = ("request", "class", "session", "turn", "user", "phase", "after", "think_ns", "requested_prompt_tokens",
+           "requested_output_tokens")  # fmt: skip
+QUICK = ("--format", "json")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[KnownServer]:
+    """A server that streams at known times."""
+    with KnownServer() as running_server:
+        yield running_server
+
+
+def engines(server: KnownServer, first_ms: float = 20, gap_ms: float = 2) -> list[dict[str, Any]]:
+    """The server as an engine."""
+    return [{"engine": "http", "url": f"http://127.0.0.1:{server.port}", "served_model": model_name(first_ms, gap_ms)}]
+
+
+def load_processes(process: Any) -> list[psutil.Process]:
+    """The load processes of a run that is going on."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in below if "harness.load_worker" in child.cmdline()]
+
+
+def wait_for_rows(run: Path, rows: int, process: Any) -> None:
+    """Until so many records are on disk."""
+    until_s = time.monotonic() + 30
+    while rows_on_disk(run) < rows:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("load", [OPEN, OPEN_FOR_A_TIME, CLOSED, SESSIONS], ids=["open", "timed", "closed", "sessions"])
+def test_the_load_is_the_same_whatever_the_number_of_processes(
+    tmp_path: Path, server: KnownServer, load: dict[str, Any]
+) -> None:
+    """The same plan hash and the same multiset of requests, due times, prompts and lengths from 1, 2 and 4 processes."""
+    found = []
+    for workers in (1, 2, 4):
+        path = scenario(tmp_path, engines=engines(server), load=[{**load, "workers": workers}])
+        ended = harness("run", str(path), "--out", f"{workers}", *QUICK, cwd=tmp_path)
+        assert ended.code in (0, 4), ended.err  # a busy machine may make it invalid
+        (trial,) = manifest(tmp_path / f"{workers}")["cells"][0]["trials"]
+        rows = [row for row in records(tmp_path / f"{workers}", trial) if row["phase"] != "cooldown"]
+        assert trial["status"] == "complete"
+        assert trial["workers"] == workers
+        assert {row["status"] for row in rows} == {"ok"}
+        assert {row["worker"] for row in rows} == set(range(workers))
+        reports = trial["client"]["workers"]
+        assert [one["worker"] for one in reports] == (list(range(workers)) if workers > 1 else [])
+        if workers > 1:
+            assert sum(one["recorded"] for one in reports) == trial["client"]["recorded"]
+            assert {one["t0_ns"] for one in reports} == {trial["client"]["t0_ns"]}
+            assert not list((tmp_path / f"{workers}").rglob("*.arrows"))
+        planned = trial["planned"]
+        if planned["measure"] is not None:
+            assert sum(row["phase"] == "measure" for row in rows) == planned["measure"]
+        due = [row["due_ns"] if row["loop"] == "open" else None for row in rows]
+        found.append((trial["plan_hash"], planned, [[row[name] for name in PLANNED] for row in rows], due))
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_load_process_that_dies_is_told_of_and_the_others_go_on(tmp_path: Path, server: KnownServer) -> None:
+    """SIGKILL to one of two: every planned request has one row, the other's are complete, the trial is invalid, exit 4."""
+    path = scenario(tmp_path, engines=engines(server), load=[{**LONG, "duration": "6s", "workers": 2}])
+    run = tmp_path / "run"
+    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
+        wait_for_rows(run, 60, process)
+        load_processes(process)[1].kill()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 4, out + err
+    (trial,) = manifest(run)["cells"][0]["trials"]
+    assert trial["status"] == "complete"
+    assert [bool(one["lost"]) for one in trial["client"]["workers"]].count(True) == 1
+    assert any("SIGKILL" in note for note in trial["client"]["notes"])
+    rows = [row for row in records(run, trial) if row["phase"] == "measure"]
+    assert [row["request"] for row in rows] == list(range(300))
+    (dead,) = [one["worker"] for one in trial["client"]["workers"] if one["lost"]]
+    statuses = Counter((row["worker"], row["status"]) for row in rows)
+    assert statuses[1 - dead, "ok"] == 150
+    assert statuses[dead, "not_sent"] > 0
+    assert {row["error"] for row in rows if row["status"] in ("not_sent", "unfinished")} == {"its load worker died"}
+    assert "load process" in (run / "summary.json").read_text()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_all_load_processes_and_accounts_for_every_row(
+    tmp_path: Path, server: KnownServer, times: int
+) -> None:
+    """Once or twice: exit 130, a row for every planned request, no process left behind."""
+    slow = engines(server, 300, 100)
+    path = scenario(tmp_path, engines=slow, load=[{**LONG, "workers": 2}])
+    run = tmp_path / "run"
+    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
+        wait_for_rows(run, 20, process)
+        workers = load_processes(process)
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)  # two signals at once would be one
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    (trial,) = manifest(run)["cells"][0]["trials"]
+    assert trial["status"] == "interrupted"
+    rows = records(run, trial)
+    assert [row["request"] for row in rows if row["phase"] == "measure"] == list(range(1500))
+    statuses = Counter(row["status"] for row in rows)
+    assert statuses["ok"]
+    assert statuses["not_sent"]
+    assert bool(statuses["unfinished"]) == (times == 2)
+    assert len(workers) == 2
+    assert not any(worker.is_running() for worker in workers)
+
+
+def test_a_killed_trial_leaves_no_load_process_and_keeps_its_rows(tmp_path: Path, server: KnownServer) -> None:
+    """SIGKILL to the trial's process: the load processes end by themselves, their records are kept, exit 3."""
+    path = scenario(tmp_path, engines=engines(server), load=[{**LONG, "workers": 2}])
+    run = tmp_path / "run"
+    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
+        wait_for_rows(run, 40, process)
+        workers = load_processes(process)
+        workers[0].parent().kill()  # type: ignore[union-attr]
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, out + err
+    assert not any(worker.is_running() for worker in workers)
+    (trial,) = manifest(run)["cells"][0]["trials"]
+    assert {row["worker"] for row in records(run, trial)} == {0, 1}
+    assert not list(run.rglob("*.arrows"))
