@@ -246,7 +246,7 @@ NAMESPACES = """
 set -e
 ip link set lo up
 unshare -n sleep 120 & far=$!
-trap 'kill $far' EXIT
+trap 'kill $far $served' EXIT
 for _ in $(seq 100); do [ "$(readlink /proc/$far/ns/net)" != "$(readlink /proc/self/ns/net)" ] && break; sleep 0.05; done
 ip link add near type veth peer name there
 ip link set there netns $far
@@ -254,6 +254,7 @@ ip addr add 10.77.0.1/24 dev near; ip link set near up
 nsenter -t $far -n ip link set lo up
 nsenter -t $far -n ip addr add 10.77.0.2/24 dev there
 nsenter -t $far -n ip link set there up
+{python} -P {server} 8123 --host 10.77.0.1 & served=$!
 {python} -P -m harness.cli run {scenario} --out run --driver locust --expect-workers 2 --master-bind-host 10.77.0.1 \
   --master-bind-port 5557 --workers-within 60s --format json --yes & master=$!
 nsenter -t $far -n {python} -P -m harness.cli worker --master-host 10.77.0.1 --within 60s & one=$!
@@ -277,11 +278,12 @@ def test_workers_in_another_network_namespace(tmp_path: Path) -> None:
     """A worker that reaches master and server only through a network of its own sends its share as any other."""
     if why := namespaces_missing():
         pytest.skip(why)
-    server = f"{sys.executable} -P {ROOT / 'tests/engines/tiny_server.py'} 8123"
-    target = [{"engine": "http", "url": "http://10.77.0.1:8123"}]
+    server = str(ROOT / "tests" / "engines" / "tiny_server.py")
+    target = [{"engine": "http", "url": "http://10.77.0.1:8123", "ready": {"path": "/health", "timeout": "20s"}}]
     path = scenario(tmp_path, engines=target, load=[{**OPEN, "rate": 10, "requests": 40}])
-    script = NAMESPACES.replace("{python}", sys.executable).replace("{scenario}", str(path))
-    script = script.replace("{python} -P -m harness.cli run", f"{server}")
+    script = NAMESPACES
+    for name, value in (("python", sys.executable), ("scenario", str(path)), ("server", server)):
+        script = script.replace("{" + name + "}", value)
     done = subprocess.run(
         ["unshare", "-n", "bash", "-c", script],
         cwd=tmp_path,

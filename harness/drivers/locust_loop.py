@@ -71,12 +71,13 @@ class HubSelector(selectors.BaseSelector):
 
 def run_in_greenlet(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Run a coroutine to its end in the current greenlet, as `asyncio.run` would in a thread; Locust is loaded first."""
-    import_module("locust")  # which makes the process cooperative, and takes its pollers away
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(work)
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def new_loop() -> asyncio.AbstractEventLoop:
+    """A loop whose waiting lets other greenlets run; loads Locust."""
+    import_module("locust")  # which makes the process cooperative, and takes its pollers away
     give_back_epoll()
     return asyncio.SelectorEventLoop(HubSelector())
 

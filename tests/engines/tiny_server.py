@@ -1,7 +1,7 @@
 """A server for tests, run as a program: an OpenAI-like API on the standard library, with bad manners on demand.
 
 python tiny_server.py PORT [--models a,b] [--unready N] [--child] [--deaf] [--die MESSAGE] [--html] [--key KEY]
-    [--pause SECONDS] [--loading N] [--cut TOKENS] [--certificate FILE] [--until-close]
+    [--pause SECONDS] [--loading N] [--cut TOKENS] [--certificate FILE] [--host ADDRESS] [--until-close]
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--models", default="")
     parser.add_argument("--unready", type=int, default=0)
     parser.add_argument("--loading", type=int, default=0)
@@ -116,7 +117,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if options.child:
         subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
-    server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
+    server = ThreadingHTTPServer((options.host, options.port), Handler)
     server.daemon_threads = True
     if options.certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
