@@ -59,6 +59,10 @@ class Plan:
         after = i + self.users
         return after if self.users and after < self.count else None
 
+    def wait_ns(self, i: int) -> int:
+        """Nobody thinks."""
+        return 0
+
     def is_later_turn(self, i: int) -> bool:
         """No conversations here."""
         return False

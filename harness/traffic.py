@@ -137,6 +137,12 @@ class Traffic:
         prompt_tokens, output_tokens = int(columns.prompt_tokens[at]), int(columns.output_tokens[at])
         return Asked(stream, prompt_tokens, output_tokens, think_ns, origin, turn_think_ns, cancel_ns)
 
+    def think_ns(self, i: int, *, later_turn: bool) -> int:
+        """What is thought before row i, alone."""
+        columns, at = (self._whole, i) if self._whole is not None else (self._cached(i // self._block), i % self._block)
+        own = columns.turn_think_ns if later_turn and columns.turn_think_ns is not None else columns.think_ns
+        return 0 if own is None else int(own[at])
+
     def columns(self) -> Columns:
         """All rows that are computed, or the first block of a plan without end."""
         return self._whole if self._whole is not None else self._cached(0)

@@ -128,6 +128,10 @@ class Schedule:
         """The request that waits for request i, to fall due when that has ended and the think time is over."""
         return self._chains.follower(i)
 
+    def wait_ns(self, i: int) -> int:
+        """How long request i falls due after the one before it has ended: `row(i).think_ns`, for less."""
+        return self._traffic.think_ns(i, later_turn=self._chains.is_later_turn(i))
+
     def is_later_turn(self, i: int) -> bool:
         """Whether request i goes on with a conversation, so that it cannot be written before the reply it answers."""
         return self._chains.is_later_turn(i)

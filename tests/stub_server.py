@@ -54,6 +54,10 @@ class Plan:
         following = i + self.users
         return None if not self.users or (self.count is not None and following >= self.count) else following
 
+    def wait_ns(self, i: int) -> int:
+        """The think time."""
+        return self.think_ns
+
     def is_later_turn(self, i: int) -> bool:
         """There are no conversations."""
         return False

@@ -128,7 +128,7 @@ class Offer:
         following = self._schedule.follower(due.row.request)
         if following is None:
             return
-        think_ns = self._schedule.row(following).think_ns
+        think_ns = self._schedule.wait_ns(following)
         self._wait(done_ns + (max(think_ns, AFTER_LOST_CONNECTION_NS) if connection_lost else think_ns), following)
 
     def upcoming(self, limit: int) -> Iterator[int]:

@@ -80,6 +80,18 @@ def test_conversations_have_the_turns_that_were_drawn() -> None:
     assert many.mean() == pytest.approx(3, rel=0.03)
 
 
+@pytest.mark.parametrize(
+    "load", [{"kind": "sessions", "rate": 5, "sessions": 20}, {"kind": "sustained", "users": 3, "requests": 60}]
+)
+def test_the_wait_of_a_row_is_its_think_time(load: dict[str, object]) -> None:
+    """Asked alone it is the same."""
+    thinking = {"dist": "exponential", "mean": "2s"}
+    plan = build(load_of(**load), workload_of(turns=3, think_time=thinking), 1)
+    later = [i for i in range(plan.count or 0) if plan.row(i).after is not None]
+    assert [plan.wait_ns(i) for i in later] == [plan.row(i).think_ns for i in later]
+    assert max(plan.wait_ns(i) for i in later) > 0
+
+
 def test_a_million_rows_of_conversations_are_planned_in_seconds() -> None:
     """As arrays; what they need is a few dozen bytes a row."""
     load = load_of(kind="sessions", rate=1000, sessions=250_000, turns=4)
