@@ -26,7 +26,8 @@ class Pools:
     async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         """Open `count` connections, as many to each place."""
         each = -(-count // len(self._pools))
-        await asyncio.gather(*(pool.warm(each, loop) for pool in self._pools))
+        for pool in self._pools:
+            await pool.warm(each, loop)
 
     def place(self, request: int) -> Place:
         """Where a request goes."""
