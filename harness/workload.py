@@ -81,7 +81,6 @@ class Schedule:
     window: where requests are measured.   continues: load goes on as cooldown until the measured requests have ended.
     starts: the rows that wait for nobody, rising; all others follow one of them (`follower`).
     due_ns, phases: of the starts, parallel to them, due times in order, phases index into PHASES; None in closed loops.
-    cancels: some requests are given up by plan.
     plan_hash: SHA-256 of everything that determines the requests and their times.
     """
 
@@ -95,7 +94,6 @@ class Schedule:
         self.due_ns = timing.due_ns
         self.phases = timing.phases
         self.starts = chains.starts
-        self.cancels = traffic.cancels
         self._chains = chains
         self._traffic = traffic.materialised(chains.count)
         self.plan_hash = _plan_hash(timing, self._traffic, chains)

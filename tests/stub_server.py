@@ -42,7 +42,6 @@ class Plan:
     prompt: Any = "hello"
     stream: bool = True
     plan_hash: str = ""
-    cancels: bool = False
 
     def __post_init__(self) -> None:
         self.loop = Loop.CLOSED if self.users else Loop.OPEN

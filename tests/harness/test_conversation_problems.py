@@ -12,7 +12,7 @@ import pytest
 from harness.errors import ScenarioError
 from harness.estimate import Range, estimate, expected_requests, expected_time_s
 from harness.matrix import Cell, Skip, expand, identity
-from harness.scenario import load
+from harness.scenario import load, restore
 from harness.workload import build
 from tests.plans import load_of, workload_of
 
@@ -45,6 +45,19 @@ def test_what_makes_no_sense_is_told(text: str, sentence: str, tmp_path: Path) -
     with pytest.raises(ScenarioError) as refusal:
         load(written(tmp_path, HEAD + text), env={})
     assert f"s.yaml:{sentence}" in str(refusal.value)
+
+
+def test_what_a_manifest_keeps_of_conversations_is_a_scenario(tmp_path: Path) -> None:
+    """Written down as resolved and read again, it is the same."""
+    text = (
+        HEAD + "workload: {turns: {dist: uniform, min: 1, max: 4}, think_time: {dist: lognormal, median: 2s, p95: 9s}}\n"
+        "load: [{kind: sessions, rate: [1, 2], duration: 9s, arrivals: gamma, cv: 2}, {kind: single_user, requests: 3}, "
+        "{kind: sessions, rate: 1, sessions: 4, turns: 2, think_time: 1s}]"
+    )
+    scenario = load(written(tmp_path, text), env={})
+    assert restore(scenario.resolved(), scenario.source) == scenario
+    names = [plan.name for cell in expand(scenario) if isinstance(cell, Cell) for plan in cell.trials]
+    assert names == ["sessions-rate-1-cv-2", "sessions-rate-2-cv-2", "single_user", "sessions-rate-1"]
 
 
 def test_token_ids_cannot_be_talked_about(tmp_path: Path) -> None:

@@ -52,8 +52,9 @@ workload:
   stream: false
   prefix: {share: 0.5, tokens: 400, groups: 2}
   repeat: 0.2
+  cancel: {share: 0.1, after: {dist: exponential, mean: 2s}}
 classes:
-  chat: {weight: 3, workload: {output_tokens: 20}, slo: {ttft: 300ms}}
+  chat: {weight: 3, priority: 1, workload: {output_tokens: 20}, slo: {ttft: 300ms}}
   long: {workload: {prompt_tokens: {dist: uniform, min: 500, max: 900}}}
 load:
   - {kind: single_user, requests: 30, think_time: {dist: exponential, mean: 2s}}

@@ -156,3 +156,11 @@ def test_short_cuts_agree_with_the_parser(events: list[bytes]) -> None:
     """Events read one after the other by one decoder are what a fresh decoder makes of each alone."""
     alone = [chunk for one in events for chunk in decoded("openai-completions", one)]
     assert decoded("openai-completions", *events) == alone
+
+
+@pytest.mark.parametrize("name", ["openai-completions", "openai-chat"])
+def test_a_priority_is_sent_where_there_is_one(name: str) -> None:
+    """As a whole number, 0 included; otherwise the key is absent."""
+    dialect = dialects.get(name)
+    assert json.loads(dialect.encode(Request("x", 1, priority=0), None).body)["priority"] == 0
+    assert "priority" not in json.loads(dialect.encode(Request("x", 1), None).body)
