@@ -9,10 +9,10 @@ plan is carried out: a request whose user has no Locust user is sent by the disp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
-from gevent.queue import SimpleQueue
+import greenlet
 from locust import User, constant, task
 
 from harness.records import Phase, Record, Status
@@ -27,43 +27,70 @@ class RequestFailed(Exception):
     """What Locust shows of a request that failed: its status and the sentence."""
 
 
+class Seat:
+    """Where a Locust user waits for the requests of one user of the plan, and sends them.
+
+    The client wakes it directly and goes on when it has sent, with no turn of gevent's hub between: many users'
+    requests fall due together.
+    """
+
+    def __init__(self) -> None:
+        self._user = greenlet.getcurrent()
+        self._client = self._user
+        self._send: Send | None = None
+        self._error: Exception | None = None
+
+    def work(self) -> NoReturn:
+        """Send what is handed over, one after the other, until the user is stopped. In the user's greenlet."""
+        back: greenlet.greenlet = gevent.get_hub()
+        while True:
+            back.switch()
+            assert self._send is not None
+            try:
+                self._send()
+            except Exception as error:  # it is the client's, who is waiting for us
+                self._error = error
+            back = self._client
+
+    def hand_over(self, send: Send) -> None:
+        """Let the user send this now. In the client's greenlet; raises what `send` raises."""
+        self._client, self._send, self._error = greenlet.getcurrent(), send, None
+        self._user.switch()
+        if self._error is not None:
+            raise self._error
+
+
 class Seats:
     """Which Locust user is which user of the plan. users: their numbers in the plan; none for an open loop."""
 
     def __init__(self, users: Iterable[int] = ()) -> None:
         self._free = sorted(users, reverse=True)
-        self._taken: dict[int, SimpleQueue[Send]] = {}
+        self._taken: dict[int, Seat] = {}
 
     def reserve(self, users: Iterable[int]) -> None:
         """These are the users of the plan, where they were not known at first."""
         self._free = sorted(users, reverse=True)
 
-    def take(self) -> tuple[int | None, SimpleQueue[Send]]:
-        """A user of the plan for a Locust user that has just begun, None if all are taken, and where its work comes."""
-        inbox: SimpleQueue[Send] = SimpleQueue()
+    def sit(self) -> None:
+        """Be a user of the plan until stopped; one that has no user of the plan to be only waits. Never returns."""
         if not self._free:
-            return None, inbox
-        number = self._free.pop()
-        self._taken[number] = inbox
-        return number, inbox
-
-    def leave(self, number: int | None) -> None:
-        """The Locust user has ended; what it has not sent is sent now."""
-        if number is None:
+            gevent.get_hub().switch()
             return
-        inbox = self._taken.pop(number)
-        self._free.append(number)
-        while not inbox.empty():
-            inbox.get()()
+        number = self._free.pop()
+        self._taken[number] = seat = Seat()
+        try:
+            seat.work()
+        finally:
+            del self._taken[number]
+            self._free.append(number)
 
     def hand_over(self, user: int | None, send: Send) -> None:
-        """Let the Locust user of this user of the plan send; at once where there is none."""
-        inbox = self._taken.get(user) if user is not None else None
-        if inbox is None:
+        """Let the Locust user of this user of the plan send; where there is none, send from here."""
+        seat = self._taken.get(user) if user is not None else None
+        if seat is None:
             send()
         else:
-            inbox.put(send)
-            gevent.sleep(0)  # the user sends now, not when the client has nothing more to read
+            seat.hand_over(send)
 
 
 def user_class(seats: Seats) -> type[User]:
@@ -74,18 +101,10 @@ def user_class(seats: Seats) -> type[User]:
 
         wait_time = constant(0)
 
-        def on_start(self) -> None:
-            """Become a user of the plan."""
-            self.number, self.inbox = seats.take()
-
-        def on_stop(self) -> None:
-            """Make room."""
-            seats.leave(self.number)
-
         @task
-        def send_when_due(self) -> None:
-            """Wait until the next own request falls due, and send it."""
-            self.inbox.get()()
+        def send_what_falls_due(self) -> None:
+            """Send the own requests, each when it falls due, until stopped."""
+            seats.sit()
 
     return PlannedUser
 
