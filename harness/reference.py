@@ -17,7 +17,7 @@ from harness.scenario import Scenario
 _SECTIONS = (
     ("The scenario", ("Scenario",)),
     ("`model`", ("ModelEntry",)),
-    ("`engines[]`", ("EngineBlock", "Level", "Variant", "Ready")),
+    ("`engines[]`", ("EngineBlock", "Level", "Variant", "Ready", "Tls")),
     ("`workload`", ("Workload", "Prefix", "Cancel", "Sampling")),
     ("Lengths", ("FixedLength", "UniformLength", "NormalLength", "LognormalLength", "EmpiricalLength")),
     ("`classes`", ("TrafficClass",)),

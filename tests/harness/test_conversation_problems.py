@@ -50,7 +50,8 @@ def test_what_makes_no_sense_is_told(text: str, sentence: str, tmp_path: Path) -
 def test_what_a_manifest_keeps_of_conversations_is_a_scenario(tmp_path: Path) -> None:
     """Written down as resolved and read again, it is the same."""
     text = (
-        HEAD + "workload: {turns: {dist: uniform, min: 1, max: 4}, think_time: {dist: lognormal, median: 2s, p95: 9s}}\n"
+        HEAD
+        + "workload: {turns: {dist: uniform, min: 1, max: 4}, think_time: {dist: lognormal, median: 2s, p95: 9s}}\n"
         "load: [{kind: sessions, rate: [1, 2], duration: 9s, arrivals: gamma, cv: 2}, {kind: single_user, requests: 3}, "
         "{kind: sessions, rate: 1, sessions: 4, turns: 2, think_time: 1s}]"
     )
