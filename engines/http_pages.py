@@ -95,7 +95,8 @@ async def open_pages(
     way: dict[str, Any] = {}
     if through is not None:
         secret = {"Proxy-Authorization": through.authorization} if through.authorization else {}
-        way = {"proxy": through.url} | ({"proxy_headers": secret} if secret else {})
+        # What asks for a tunnel carries the password; a request within it is the server's.
+        way = {"proxy": through.url} | ({"proxy_headers" if address.secure else "headers": secret} if secret else {})
     timeout = aiohttp.ClientTimeout(total=ANSWER_LIMIT_S)
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
         yield Pages(session, address, way)

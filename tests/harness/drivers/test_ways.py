@@ -107,7 +107,7 @@ class Forwarder:
     port: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection: CONNECT, or requests in absolute form, which go on as they came."""
+        """One connection: CONNECT, or requests in absolute form, of which the first is rewritten."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             self.heads.append(head)
@@ -123,7 +123,7 @@ class Forwarder:
                     writer.write(part)
                     await writer.drain()
             else:
-                to.write(head)
+                to.write(head.replace(b"http://" + authority, b"", 1))
             try:
                 await asyncio.gather(_pump(reader, to), _pump(there, writer))
             finally:
