@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.chunks import ChunkLists, PerRequest
 from harness.columns import ALL, Columns, Counted, Flags, Floats, Ints
@@ -40,19 +39,21 @@ class PassingChunks:
     """
 
     def __init__(self, columns: Columns, classes: Mapping[str, Flags], window: Window, levels: Sequence[float]) -> None:
-        self._columns, self._classes, self._levels = columns, classes, tuple(levels)
+        self._columns, self._levels = columns, tuple(levels)
+        self._rows = {ALL: np.ones(len(columns), dtype=np.bool_), **classes}
+        self._chosen = columns.measured_rows & chosen_for_gaps(columns)
         self._edges = (window.edges(), time_bins(columns))
         self._each = PerRequest.empty(len(columns))
         self._total = columns.counts["output_tokens"]
-        self._samples: dict[str, tuple[list[Floats], list[Floats]]] = {name: ([], []) for name in (ALL, *classes)}
+        self._samples: dict[str, tuple[list[Floats], list[Floats]]] = {name: ([], []) for name in self._rows}
         self._groups: dict[str, _Group] = {}
 
-    def look_at(self, lists: ChunkLists, class_names: NDArray[np.object_]) -> None:
-        """A part of the sample, of which every so many requests are used. class_names: of its requests."""
+    def look_at(self, lists: ChunkLists, places: Ints) -> None:
+        """A part of the sample, of which every so many requests are used. places: of its requests in due order."""
         step = max(1, len(lists.ns) // SAMPLE_CHUNKS)
-        rows = np.arange(len(lists.sizes)) % step == 0
+        used = self._chosen[places] & (np.arange(len(places)) % step == 0)
         for name, (gaps, gaps_per_token) in self._samples.items():
-            own = lists.where(rows & (class_names == name) if name != ALL else rows)
+            own = lists.where(used & self._rows[name][places])
             gaps.append(own.gaps_ns.astype(np.float64))
             each, times, _ = token_gaps(own)
             gaps_per_token.append(np.repeat(each, times))
@@ -71,12 +72,12 @@ class PassingChunks:
 
     def _begin(self) -> None:
         columns = self._columns
-        for name, rows in {ALL: np.ones(len(columns), dtype=np.bool_), **self._classes}.items():
-            own = rows & columns.measured_rows
+        for name, rows in self._rows.items():
+            own = rows & self._chosen
             samples = [np.concatenate([*parts, np.empty(0)]) for parts in self._samples.pop(name)]
             icl, itl = (GapCounter(len(columns), thresholds(sample, self._levels)) for sample in samples)
             arrived = [np.zeros(len(edges) - 1) for edges in self._edges[: None if name == ALL else 1]]
-            self._groups[name] = _Group(rows, own & chosen_for_gaps(columns), own & columns.ok, icl, itl, arrived)
+            self._groups[name] = _Group(rows, own, own & columns.ok, icl, itl, arrived)
 
     def _take_slice(self, lists: ChunkLists, places: Ints) -> None:
         each = lists.each()

@@ -161,10 +161,13 @@ def _counted(trial: StoredTrial, frame: pd.DataFrame, order: Ints, levels: Seque
     whole = Columns.of_scalars(frame, order, PerRequest.empty(n), None)
     window = window_of(trial.trial, whole)
     passing = PassingChunks(whole, groups_of(whole), window, levels)
-    for batch in _ahead(trial.batches((*CHUNK_COLUMNS, "class"), SAMPLE_PARTS)):
-        passing.look_at(chunk_lists(batch), batch.column("class").to_numpy(zero_copy_only=False))
     place = np.empty(n, dtype=np.int64)
     place[order] = np.arange(n)
+    requests = frame["request"].to_numpy()
+    by_number = np.argsort(requests, kind="stable")
+    for batch in _ahead(trial.batches((*CHUNK_COLUMNS, "request"), SAMPLE_PARTS)):
+        found = np.searchsorted(requests, batch.column("request").to_numpy(), sorter=by_number)
+        passing.look_at(chunk_lists(batch), place[by_number[np.minimum(found, n - 1)]])
     begin = 0
     for batch in _ahead(trial.batches(CHUNK_COLUMNS)):
         lists = chunk_lists(batch.slice(0, n - begin))  # a run that goes on has more by now
