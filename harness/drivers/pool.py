@@ -107,7 +107,8 @@ class Pool:
 
     def lost(self, connection: Connection, reason: str) -> None:
         """A connection is gone."""
-        if not connection.ready:
+        ahead_of_accept = connection in self._opening and self._place.address.socket_path is not None
+        if not connection.ready and not ahead_of_accept:  # its queue is short; `warm` tries again
             self._report.connect_errors += 1
         if connection in self._idle:
             self._idle.remove(connection)

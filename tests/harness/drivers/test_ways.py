@@ -361,3 +361,12 @@ def test_extra_headers_are_sent() -> None:
     """Each as it was written, beside those of the dialect."""
     _, _, server = measured(good, open_plan([0]), "http://127.0.0.1:{port}", headers={"X-Tenant": "blue", "x-b": "2"})
     assert b"\r\nx-tenant: blue\r\nx-b: 2\r\n" in server.calls[0].head
+
+
+def test_many_connections_to_a_unix_socket(tmp_path: Path) -> None:
+    """More than its queue holds are opened before the start, and that some had to be tried again is no error."""
+    path = tmp_path / "engine.sock"
+    plan = Plan(600, users=300)
+    records, report, _ = measured(good, plan, f"http+unix://{path}", {"path": str(path)})
+    assert {record.status for record in records} == {Status.OK}
+    assert report.connect_errors == 0
