@@ -175,7 +175,8 @@ def _tokens(rows: Columns, records: pd.DataFrame) -> Iterator[Reason]:
             yield Reason(
                 "token_counts", level, sentence, "Find out which count is right before using tokens/s or tpot."
             )
-    if bool((records["token_source"] == TokenSource.CHUNKS).any()):
+    whole = records["status"] == Status.OK  # what was cut off lacks the counts that come at the end
+    if bool((records["token_source"][whole] == TokenSource.CHUNKS).any()):
         sentence = "The engine does not count tokens: each chunk was taken for one."
         yield Reason("tokens_are_chunks", Level.WARN, sentence, "Switch on usage in the server's replies.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -303,6 +304,13 @@ def test_the_most_at_once() -> None:
     streams, chunks_per_s = largest_load(read(trial_of(records)).columns.measured)
     assert streams == 10
     assert chunks_per_s == pytest.approx(1000 / 10.89, rel=1e-6)
+
+
+def test_counts_that_a_reply_cut_short_lacks_say_nothing_of_the_engine() -> None:
+    """The usage comes last; only whole replies without it show that the engine does not count."""
+    cut = replace(streamed(600, 60_000), status="cancelled", token_source="chunks")
+    assert codes(judged([*noisy(1), cut])) == {}
+    assert codes(judged([*noisy(1), replace(cut, status="ok")])) == {"tokens_are_chunks": Level.WARN}
 
 
 def test_turns_behind_a_failed_one_are_a_warning_and_other_unsent_rows_are_not() -> None:
