@@ -111,7 +111,7 @@ class CommonLoad(StrictModel):
     workers: Workers = Field(
         default="auto",
         description="Processes that send the load, sharing one plan, to engines that are reached over the network. "
-        "`auto`: one for each 512 users, 1,000 requests or 25,600 tokens due in the busiest second; a core is left free.",
+        "`auto`: one for each 512 users, 1,000 requests or 25,600 tokens due in the busiest second; a core stays free.",
         examples=["auto", 4],
     )
     slo: Slo | None = Field(default=None, description="Keys given here replace the scenario's for this load.")
@@ -120,6 +120,14 @@ class CommonLoad(StrictModel):
         description="Limits of this load; added to the scenario's, or in place of those on the same statistic.",
         examples=[["ttft_ms p95 <= 800"]],
     )
+
+    @classmethod
+    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
+        """Locust's workers are not ours."""
+        problems = super().check_keys(given)
+        if given.get("driver") == "locust" and given.get("workers", "auto") != "auto":
+            problems.append("`workers` are not Locust's; leave it out, and use `--expect-workers` and `harness worker`")
+        return problems
 
 
 class BaseLoad(CommonLoad):

@@ -58,7 +58,7 @@ def wait_for_rows(run: Path, rows: int, process: Any) -> None:
 def test_the_load_is_the_same_whatever_the_number_of_processes(
     tmp_path: Path, server: KnownServer, load: dict[str, Any]
 ) -> None:
-    """The same plan hash and the same multiset of requests, due times, prompts and lengths from 1, 2 and 4 processes."""
+    """The same plan hash and the same multiset of requests, due times and lengths from 1, 2 and 4 processes."""
     found = []
     for workers in (1, 2, 4):
         path = scenario(tmp_path, engines=engines(server), load=[{**load, "workers": workers}])
@@ -85,7 +85,7 @@ def test_the_load_is_the_same_whatever_the_number_of_processes(
 
 
 def test_a_load_process_that_dies_is_told_of_and_the_others_go_on(tmp_path: Path, server: KnownServer) -> None:
-    """SIGKILL to one of two: every planned request has one row, the other's are complete, the trial is invalid, exit 4."""
+    """SIGKILL to one of two: every planned request has one row, the other's are complete, exit 4: invalid."""
     path = scenario(tmp_path, engines=engines(server), load=[{**LONG, "duration": "6s", "workers": 2}])
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:

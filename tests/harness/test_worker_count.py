@@ -1,0 +1,58 @@
+"""How many processes send a load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.worker_count import usable_cores, worker_count
+from harness.workload import Schedule, build
+from tests.plans import load_of, workload_of
+
+
+def plan(output_tokens: int = 4, **load: Any) -> Schedule:
+    """A plan of a sustained load."""
+    return build(load_of(kind="sustained", **load), workload_of(output_tokens=output_tokens), 1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (plan(users=64, requests=100), 1),
+        (plan(users=512, requests=1000), 1),
+        (plan(users=513, requests=1000), 2),
+        (plan(users=2000, requests=4000), 4),
+        (plan(rate=900, requests=900, arrivals="constant"), 1),
+        (plan(rate=2500, requests=5000, arrivals="constant"), 3),
+        (plan(rate=200, requests=400, arrivals="constant", output_tokens=500), 4),
+        (plan(rate=1, requests=3, arrivals="constant", output_tokens=100_000), 3),
+    ],
+    ids=["few users", "512 users", "513 users", "2000 users", "900/s", "2500/s", "100k tokens/s", "few requests"],
+)
+def test_auto_follows_from_the_plan(schedule: Schedule, expected: int) -> None:
+    """Users, requests due in the busiest second, or the tokens they ask for, whichever needs most."""
+    assert worker_count(schedule, "auto", cores=16) == expected
+
+
+@given(st.integers(1, 5000), st.integers(1, 64))
+def test_auto_leaves_a_core_and_gives_nobody_nothing(users: int, cores: int) -> None:
+    """Between one and the cores less one, never more than users; no fewer where there are more cores."""
+    schedule = plan(users=users, requests=users)
+    count = worker_count(schedule, "auto", cores)
+    assert 1 <= count <= max(1, cores - 1)
+    assert count <= users
+    assert worker_count(schedule, "auto", cores + 1) >= count
+
+
+@given(st.integers(1, 256))
+def test_a_number_is_meant_as_it_stands(asked: int) -> None:
+    """Whatever the cores, unless there are fewer users than processes."""
+    assert worker_count(plan(users=20, requests=40), asked, cores=1) == min(asked, 20)
+
+
+def test_this_machine_has_a_core() -> None:
+    """One at least, in whatever group."""
+    assert usable_cores() >= 1
