@@ -50,7 +50,7 @@ RUNS = {
     "conversations": Shortened(
         ("load.0.warmup=1s", "load.0.duration=6s", "load.0.rate=1", "load.1.duration=5s"),
         {*LATENCIES, "attainment", "cached_share"},
-        _rows("q8_0", "sessions sustained"),
+        _rows("q8_0", "sessions sustained", "all cached uncached"),
     ),
     "mixed": Shortened(
         ("load.0.warmup=1s", "load.0.duration=5s", "load.0.rate=3"),
