@@ -244,7 +244,7 @@ def _not_built_text(models: Mapping[str, Mapping[str, Any]]) -> str:
 These are known and refused, never ignored:
 
 {listed}
-- {kinds}; `driver: locust`
+- {kinds}
 """
 
 
