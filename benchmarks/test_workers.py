@@ -17,7 +17,10 @@ from harness.known_server import model_name
 
 ROOT = Path(__file__).parents[1]
 FIRST_MS, GAP_MS = 50.0, 20.0
-LOADS = {"closed": {"users": 64, "requests": 640}, "open": {"rate": 100, "requests": 800, "arrivals": "constant"}}
+LOADS: dict[str, dict[str, Any]] = {
+    "closed": {"users": 64, "requests": 640},
+    "open": {"rate": 100, "requests": 800, "arrivals": "constant"},
+}
 
 
 def measured(folder: Path, server: KnownServer, workers: int, number: int) -> dict[str, dict[str, float]]:

@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from harness.matrix import Cell, Skip, expand
+from harness.scenario import Scenario
 from harness.worker_count import usable_cores, worker_count
 from harness.workload import Schedule, build
 from tests.plans import load_of, workload_of
+
+HTTP = {"engine": "http", "url": "http://127.0.0.1:1", "served_model": "m"}
 
 
 def plan(output_tokens: int = 4, **load: Any) -> Schedule:
@@ -56,3 +61,32 @@ def test_a_number_is_meant_as_it_stands(asked: int) -> None:
 def test_this_machine_has_a_core() -> None:
     """One at least, in whatever group."""
     assert usable_cores() >= 1
+
+
+def scenario_with(engine: dict[str, Any], **load: Any) -> Scenario:
+    """A scenario of one load."""
+    one = {"kind": "sustained", "users": 4, "requests": 8, **load}
+    return Scenario.model_validate({"engines": [engine], "workload": {"output_tokens": 4}, "load": [one]})
+
+
+def test_an_engine_in_the_clients_process_cannot_have_several() -> None:
+    """The cell is not run and the reason is one sentence; `auto` and 1 are no request for several."""
+    for workers in ("auto", 1):
+        assert isinstance(expand(scenario_with({"engine": "simulated"}, workers=workers))[0], Cell)
+    (refused,) = expand(scenario_with({"engine": "simulated"}, workers=2))
+    assert isinstance(refused, Skip)
+    assert "inside the client's process, which cannot be 2" in refused.reason
+
+
+@pytest.mark.parametrize("workers", [0, -1, 257, 1.5, "many", [1, 2]])
+def test_other_values_are_refused(workers: Any) -> None:
+    """A whole number from 1 to 256, or `auto`."""
+    with pytest.raises(ValidationError):
+        scenario_with(HTTP, workers=workers)
+
+
+def test_locusts_workers_are_others() -> None:
+    """A number beside `driver: locust` is refused with what to do instead."""
+    with pytest.raises(ValidationError, match="--expect-workers"):
+        scenario_with(HTTP, driver="locust", workers=2)
+    scenario_with(HTTP, driver="locust", workers="auto")
