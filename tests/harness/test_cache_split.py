@@ -33,7 +33,7 @@ def test_what_came_from_a_cache_has_results_of_its_own() -> None:
 def test_what_the_plan_repeats_has_results_of_its_own() -> None:
     """Whatever the server says; each is held to its own class's limits."""
     records = [
-        replace(streamed(n, 10 * n, ttft_ms=20 if n % 2 else 80), repeats=0 if n % 2 else None) for n in range(8)
+        replace(streamed(n, 10 * n, ttft_ms=20 if n % 2 else 80), repeats=0 if n % 2 else None) for n in range(16)
     ]
     found = summarise([trial_of(records, end_s=1.0, class_slo={"default": {"ttft_ms": 50.0}})])
     assert value(found, "ttft_ms", "p50", **{"class": "repeated"})["value"] == 20
