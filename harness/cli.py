@@ -50,6 +50,13 @@ Formats = Annotated[
     list[str], typer.Option("--format", metavar="NAME", help=f"Reports to write: {', '.join(FORMATS)}. Default: all.")
 ]
 
+WhoSends = Annotated[
+    Driver | None, typer.Option(help="Who sends all loads: our own client, or Locust. Default: as the loads say.")
+]
+ExpectWorkers = Annotated[
+    int, typer.Option(min=0, help="With Locust: let so many `harness worker` processes send the load.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def harness(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
@@ -79,12 +86,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Load a server on another machine without a budget.")] = False,
     wait: Annotated[str, typer.Option(help="Wait this long for another run on this machine to end.")] = "0s",
-    driver: Annotated[
-        Driver | None, typer.Option(help="Who sends all loads: our own client, or Locust. Default: as the loads say.")
-    ] = None,
-    expect_workers: Annotated[
-        int, typer.Option(min=0, help="With Locust: let so many `harness worker` processes send the load.")
-    ] = 0,
+    driver: WhoSends = None,
+    expect_workers: ExpectWorkers = 0,
     workers_within: Annotated[str, typer.Option(help="How long to wait for them.")] = "2m",
     master_bind_host: Annotated[str, typer.Option(help="Where they connect; * for all interfaces.")] = "127.0.0.1",
     master_bind_port: Annotated[int, typer.Option(help="The port for that.", min=0, max=65535)] = 5557,
@@ -100,14 +103,8 @@ def run(
     patience_s = parse_wait(wait)
     wanted = load(scenario, sets=sets, labels=labels)
     wanted = wanted if driver is None else driven_by(wanted, driver.value)
-    locust = options(
-        wanted,
-        expect_workers=expect_workers,
-        web=web,
-        bind_host=master_bind_host,
-        bind_port=master_bind_port,
-        workers_within_s=parse_wait(workers_within, "--workers-within"),
-    )
+    within_s, bind = parse_wait(workers_within, "--workers-within"), (master_bind_host, master_bind_port)
+    locust = options(wanted, expect_workers=expect_workers, web=web, workers_within_s=within_s, bind=bind)
     chosen = parse_only(only)
     folder = out or new_run_path(wanted.title)
     planned = expand(wanted, only=chosen)

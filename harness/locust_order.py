@@ -57,17 +57,20 @@ class Work:
 
 
 def options(
-    scenario: Scenario, *, expect_workers: int, web: bool, bind_host: str, bind_port: int, workers_within_s: float
+    scenario: Scenario, *, expect_workers: int, web: bool, bind: tuple[str, int], workers_within_s: float
 ) -> dict[str, Any]:
-    """How Locust is used in a run, as `Order` has it. Raises UsageError for options that no load of the run needs."""
+    """How Locust is used in a run, as `Order` has it; bind: where workers connect.
+
+    Raises UsageError for options that no load of the run needs.
+    """
     if not any(load.driver == "locust" for load in all_loads(scenario)):
         for asked, option in ((expect_workers, "--expect-workers"), (web, "--web")):
             if asked:
                 raise UsageError(f"{option} is for loads that Locust sends; add --driver locust")
     return {
         "expect_workers": expect_workers,
-        "bind_host": bind_host,
-        "bind_port": bind_port,
+        "bind_host": bind[0],
+        "bind_port": bind[1],
         "patience_s": workers_within_s,
         "page": web,
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -206,7 +207,7 @@ def end_with_standard_input() -> None:
     def wait() -> None:
         while tp_read(0, 1):
             pass
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     gevent.spawn(wait)
 
