@@ -135,11 +135,25 @@ def arrived_in(lists: ChunkLists, each: PerRequest, total: Floats, edges: Floats
     found: Floats = np.zeros(len(edges) + 1)
     found += np.bincount(first[inside], borne[inside], len(edges) + 1)
     across = some & ~inside
+    if lists.all_alike:
+        adjacent = across & (last == first + 1) & (last < len(edges))
+        before = _before(lists.where(adjacent), edges[first[adjacent]]) / each.sizes[adjacent]
+        found += np.bincount(first[adjacent], borne[adjacent] * before, len(edges) + 1)
+        found += np.bincount(last[adjacent], borne[adjacent] * (1 - before), len(edges) + 1)
+        across &= ~adjacent
     if across.any():
         parted = lists.where(across)
         weights = chunk_weights(parted, each.where(across), total[across])
         found += np.bincount(_bins(parted.ns, edges), weights, len(edges) + 1)
     return found[1:-1]
+
+
+def _before(lists: ChunkLists, moments: Floats) -> Ints:
+    """How many chunks of each request, which has at least one, came before a moment of its own."""
+    if not len(lists.ns):
+        return np.zeros(0, dtype=np.int64)
+    came: Ints = np.add.reduceat(lists.ns < np.repeat(moments, lists.sizes), lists.starts, dtype=np.int64)
+    return came
 
 
 def _bins(moments: Floats | Ints, edges: Floats) -> Ints:

@@ -26,6 +26,7 @@ MIN_RUNS_FOR_SPREAD = 3
 SPREAD_FACTOR = 1.5
 DIRECT_PAIRS = 16
 MAX_STEPS = 2**17
+MOST_FOR_BLAS = 10_000  # beyond it starts threads, whose waiting for each other costs more
 
 
 class Bound(StrEnum):
@@ -112,7 +113,10 @@ def _autocorrelation_time_by_blocks(series: Floats, block: int) -> float:
 
 
 def _product(centred: Floats, lag: int) -> float:
-    return float(centred[: len(centred) - lag] @ centred[lag:])
+    early, late = centred[: len(centred) - lag], centred[lag:]
+    if len(early) > MOST_FOR_BLAS:
+        return float(np.einsum("i,i->", early, late))
+    return float(early @ late)
 
 
 def _autocorrelation_time_by_fft(centred: Floats) -> float:
