@@ -41,8 +41,9 @@ def resident_bytes(pids: Iterable[int]) -> int:
 class Sampler:
     """Reads the engine's processes, the client's, the host and the GPUs.
 
-    client_pid: the process that sends the load, or None when the engine runs inside it. scope: "server", or "client"
-    when the server is on another machine. `watch` names the engine's processes; their descendants are found.
+    client_pid: the process that sends the load, with its descendants (load processes) but not the engine's; None when
+    the engine runs inside it. scope: "server", or "client" when the server is on another machine. `watch` names the
+    engine's processes; their descendants are found.
     """
 
     def __init__(self, sink: Callable[[Sample], None], *, client_pid: int | None, scope: str = "server") -> None:
