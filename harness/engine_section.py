@@ -270,7 +270,7 @@ class EngineBlock(HttpKeys):
         if engine == "http" and not ({"url", "command"} & given.keys()):
             variants = given.get("variants")
             options = variants.values() if isinstance(variants, Mapping) and variants else [{}]
-            if not all(isinstance(one, Mapping) and {"url", "command"} & one.keys() for one in options):
+            if not all(isinstance(one, Mapping) and (one.get("url") or one.get("command")) for one in options):
                 problems.append("needs `url` (a server that runs) or `command` (which starts one)")
         return problems
 
