@@ -6,10 +6,12 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import RunDirectoryExists, RunUnreadable, UsageError
-from harness.records import FORMAT_VERSION, Record
+from harness.records import FORMAT_VERSION, Record, record_schema, to_columns
 from harness.store import Run, RunWriter, find_run, new_run_path, record_writer
 
 CELL = {"id": "000-a", "trials": [{"id": "000-b", "path": "cells/000-a/000-b"}]}
@@ -92,3 +94,15 @@ def test_a_name_that_fits_none_or_several_is_refused(tmp_path: Path) -> None:
         find_run("x", runs=tmp_path)
     with pytest.raises(UsageError, match="no run in"):
         find_run("latest", runs=tmp_path / "none")
+
+
+def test_a_column_that_an_older_version_did_not_store_is_unknown(tmp_path: Path) -> None:
+    """Runs stay readable when records gain a column."""
+    folder = RunWriter(tmp_path / "run", {"cells": [CELL]}).folder("cells/000-a/000-b")
+    stored = pa.table({name: column for name, column in to_columns([Record(7)]).items() if name != "backend"})
+    pq.write_table(
+        stored.cast(pa.schema([record_schema().field(name) for name in stored.column_names])),
+        folder / "records.parquet",
+    )
+    (trial,) = Run.open(tmp_path / "run").trials()
+    assert trial.records(["request", "backend"]).isna().to_numpy().tolist() == [[False, True]]
