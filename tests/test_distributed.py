@@ -246,7 +246,8 @@ set -e
 ip link set lo up
 unshare -n sleep 120 & far=$!
 trap 'kill $far $served' EXIT
-for _ in $(seq 100); do [ "$(readlink /proc/$far/ns/net)" != "$(readlink /proc/self/ns/net)" ] && break; sleep 0.05; done
+own=$(readlink /proc/self/ns/net)
+for _ in $(seq 100); do [ "$(readlink /proc/$far/ns/net)" != "$own" ] && break; sleep 0.05; done
 ip link add near type veth peer name there
 ip link set there netns $far
 ip addr add 10.77.0.1/24 dev near; ip link set near up

@@ -70,7 +70,7 @@ class HubSelector(selectors.BaseSelector):
 
 
 def run_in_greenlet(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run a coroutine to its end in the current greenlet, as `asyncio.run` would in a thread; Locust is loaded first."""
+    """Run a coroutine to its end in this greenlet, as `asyncio.run` would in a thread; loads Locust."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(work)
 
