@@ -34,7 +34,7 @@ def facts_of(cell: dict[str, Any], reading: Reading) -> dict[str, Any]:
 
     Keys: cell, trial (ids), window, requests (by phase), statuses, errors (see `errors_of`), slo_vacuous (good
     requests to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason),
-    bursts (see `bursts_of`).
+    bursts (see `bursts_of`) and, where there are several, servers (see `servers_of`).
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     spread = servers_of(records)
