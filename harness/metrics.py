@@ -157,8 +157,8 @@ _RATES = (
     _scalar(
         "attainment",
         "share",
-        "Good / measured requests. Failed and timed-out ones are not good; a missing tpot is no fault. Requests that the "
-        "plan gave up (`cancel`) are in neither number.",
+        "Good / measured requests. Failed and timed-out ones are not good; a missing tpot is no fault. Requests that "
+        "the plan gave up (`cancel`) are in neither number.",
         Direction.HIGHER,
         Show.SHARE,
     ),

@@ -108,7 +108,9 @@ def judged(columns: Columns) -> Columns:
 
 
 def shares(columns: Columns, slo: dict[str, float | None]) -> dict[str, Flags]:
-    """Flags per judged request in due order, by metric name; no attainment without limits. columns: measured requests.
+    """Flags per judged request in due order, by metric name; no attainment without limits.
+
+    columns: measured requests.
     """
     columns = judged(columns)
     found = {"error_rate": columns.has_status(FAILED)}

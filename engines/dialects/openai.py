@@ -2,7 +2,8 @@
 
 Spoken by vLLM, llama.cpp, SGLang, TGI and many others. `exact` is sent as `ignore_eos` and `min_tokens`: vLLM and
 SGLang obey both, llama.cpp the first; a server that refuses unknown keys answers HTTP 400 and needs `exact: false`.
-`priority` is sent as a whole number under that name: vLLM (with `--scheduling-policy priority`) serves lower ones first.
+`priority` is sent as a whole number under that name: vLLM (with `--scheduling-policy priority`) serves lower ones
+first.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class OpenAICompletions:
 
 
 class OpenAIChat:
-    """`POST /v1/chat/completions`: the prompt is sent as one user message, after those of the earlier turns; token ids are
-    refused by the format.
+    """`POST /v1/chat/completions`: the prompt is sent as one user message, after those of the earlier turns; token ids
+    are refused by the format.
     """
 
     name = "openai-chat"

@@ -21,7 +21,8 @@ NAMES = sorted(list_scenarios())
 def test_the_shipped_scenarios_are_these() -> None:
     """Each with a description for `harness list`."""
     assert NAMES == [
-        "burst", "conversations", "load_test", "mixed", "quantization_sweep", "quickstart", "single_user", "sustained", "targets"
+        "burst", "conversations", "load_test", "mixed", "quantization_sweep", "quickstart", "single_user", "sustained",
+        "targets",
     ]  # fmt: skip
     assert all(list_scenarios().values())
 
