@@ -16,6 +16,10 @@ class Gpus(Protocol):
         """One reading of each gauge of each GPU."""
         ...
 
+    def processes(self) -> set[int]:
+        """The processes that compute on them, as far as the driver tells."""
+        ...
+
 
 class NvidiaGpus:
     """NVIDIA GPUs through NVML. Raises RuntimeError, with the reason, where there is no driver or no GPU."""
@@ -46,13 +50,13 @@ class NvidiaGpus:
         except self._nvml.NVMLError:
             return "unknown"
 
-    def processes(self) -> int:
-        """How many processes compute on the GPUs together; 0 where the driver does not tell (containers, MIG)."""
-        count = 0
+    def processes(self) -> set[int]:
+        """The processes that compute on the GPUs; none where the driver does not tell (containers, MIG)."""
+        found: set[int] = set()
         for handle in self._handles:
             with contextlib.suppress(self._nvml.NVMLError):
-                count += len(self._nvml.nvmlDeviceGetComputeRunningProcesses(handle))
-        return count
+                found |= {process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        return found
 
     def samples(self, at_ns: int) -> Iterator[Sample]:
         """Memory used and total in bytes, utilisation 0..1 (share of time with a kernel resident), power in watts."""

@@ -204,7 +204,7 @@ def gpus() -> Check:
     except RuntimeError as error:
         return Check("GPU", State.OK, str(error))
     text = ", ".join(_counted(found.names())) + f", driver {found.driver()}"
-    others = found.processes()
+    others = len(found.processes())
     if others:
         advice = "End them: what they use is missing from the engine's share."
         return Check("GPU", State.WARN, f"{text}; {others} processes use it", advice)

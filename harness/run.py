@@ -265,6 +265,7 @@ class Story:
             "t0_ns": time.monotonic_ns(),  # until the client has said when exactly
             "t0_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
+        self._sampler.take_others_on_gpus()
 
     def _trial_ended(self, facts: dict[str, Any], _: int | None) -> None:
         assert self._trial is not None
@@ -281,6 +282,7 @@ class Story:
     def _end_trial(self, status: str, reason: str | None) -> None:
         assert self._trial is not None
         self._trial |= {"status": status, "reason": reason}
+        self._trial["others_on_gpus"] = self._sampler.take_others_on_gpus()
         self._run.writer.finish_records(self._run.writer.path / self._trial["path"])
         self._trial = None
 

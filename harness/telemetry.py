@@ -56,12 +56,18 @@ class Sampler:
         self._processes: dict[int, psutil.Process] = {}
         self._gpus, reason = find_gpus()
         self.unread = [reason] if reason else []
+        self._others_on_gpus: int | None = None
         psutil.cpu_percent()  # the first call only sets the starting point
 
     def watch(self, engine_pids: Iterable[int], client_pid: int | None) -> None:
         """Change whose memory counts as the engine's and as the client's."""
         self._engine_pids, self._client_pid = tuple(engine_pids), client_pid
         self._tree_read_s = 0.0
+
+    def take_others_on_gpus(self) -> int | None:
+        """The most processes that computed on the GPUs and are not ours, since this was asked last; None: not read."""
+        most, self._others_on_gpus = self._others_on_gpus, None
+        return most
 
     def sample(self) -> None:
         """Take one reading of everything."""
@@ -91,6 +97,10 @@ class Sampler:
         engine = tree(self._engine_pids)
         client = tree([self._client_pid]) - engine if self._client_pid else set()
         self._trees = {"engine": engine, "client": client}
+        if self._gpus and engine:  # else the engine's own process is not known to be it
+            # A driver may tell the numbers that processes have outside of this container: those are not found here.
+            found = {pid for pid in self._gpus.processes() - engine - client if psutil.pid_exists(pid)}
+            self._others_on_gpus = max(len(found), self._others_on_gpus or 0)
         self._processes = {
             pid: self._processes.get(pid) or psutil.Process(pid) for pid in self._existing(engine | client)
         }

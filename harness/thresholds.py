@@ -64,6 +64,7 @@ MERGED_READS = Threshold("chunks that came in a read with others", "share", 0.20
 EQUAL_GAPS = Threshold("gaps between chunks that are the same to the nanosecond in three replies", "share", 0.20)
 THROTTLED = Threshold("periods in which the processor quota was used up (cgroup)", "count", 0, condition=_MACHINE)
 STEAL = Threshold("processor time taken by the hypervisor", "share", 0.01, condition=_MACHINE)
+OTHERS_ON_GPUS = Threshold("processes on the GPUs that are not of this run", "count", 0, condition=_MACHINE)
 OPEN_FILES = Threshold("open files, as a share of the limit", "share", 0.8)
 PORTS = Threshold("TCP sockets, as a share of the ephemeral ports", "share", 0.8)
 WAITED_FOR_CONNECTION = Threshold(
@@ -91,8 +92,8 @@ DRIFT = Threshold(
 
 TABLE = (
     LAG_MS, LAG_SHARE_OF_TTFT_P50, LATE_SHARE_OF_TAIL, MOVED_SHARE, HEARTBEAT_P99_MS, CHUNK_LAG_P99_MS, CANARY_MS,
-    CANARY_P50_SHARE_OF_TPOT_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, STEAL, OPEN_FILES, PORTS,
-    WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, WORKERS_LOST, ROWS_MISSING, ERRORS, NOTHING_SUCCEEDED,
+    CANARY_P50_SHARE_OF_TPOT_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, STEAL, OTHERS_ON_GPUS, OPEN_FILES,
+    PORTS, WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, WORKERS_LOST, ROWS_MISSING, ERRORS, NOTHING_SUCCEEDED,
     TOKEN_DISAGREEMENT,
     CUT_SHORT, DRIFT, CALIBRATED_TTFT_P99_MS, CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS,
 )  # fmt: skip

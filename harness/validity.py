@@ -39,7 +39,7 @@ def judge(
     """
     records, columns = reading.frame, reading.columns
     rows = columns.measured
-    reasons = [*_ended(trial), *_complete(trial, records, columns)]
+    reasons = [*_ended(trial), *_complete(trial, records, columns), *_alone(trial)]
     if len(rows):
         observed = reading.observed
         reasons += [*_client(trial, columns, records, client, observed), *_errors(trial, rows)]
@@ -52,6 +52,16 @@ def unmeasured(trial: dict[str, Any]) -> Validity:
     """The validity of a trial that left no records."""
     reasons = tuple(_ended(trial)) or (Reason("no_records", Level.INVALID, "The trial left no records."),)
     return Validity(Level.INVALID, reasons)
+
+
+def _alone(trial: dict[str, Any]) -> Iterator[Reason]:
+    """Whether the engine had the GPUs to itself. What others take from it is true of this machine, so it only warns."""
+    others = trial.get("others_on_gpus") or 0
+    if thresholds.OTHERS_ON_GPUS.level(others) is not Level.VALID:
+        sentence = f"Up to {others} processes that are not of this run computed on the GPUs."
+        yield Reason(
+            "others_on_gpus", Level.WARN, sentence, "End them: what they use is missing from the engine's share."
+        )
 
 
 def _ended(trial: dict[str, Any]) -> Iterator[Reason]:

@@ -223,9 +223,9 @@ class OneGpu:
         """Its version."""
         return "570.1"
 
-    def processes(self) -> int:
+    def processes(self) -> set[int]:
         """What else computes on them."""
-        return self._others
+        return set(range(self._others))
 
 
 @pytest.mark.parametrize(("others", "state"), [(0, State.OK), (3, State.WARN)])

@@ -101,6 +101,34 @@ def test_without_a_gpu_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     assert telemetry.find_gpus() == (None, "no NVIDIA GPU can be read here: no driver")
 
 
+class TwoOnOneGpu:
+    """A GPU on which the engine computes, and somebody else."""
+
+    def __init__(self, *processes: int) -> None:
+        self._processes = set(processes)
+
+    def samples(self, at_ns: int) -> Iterator[Sample]:
+        """Nothing."""
+        yield from ()
+
+    def processes(self) -> set[int]:
+        """Both."""
+        return self._processes
+
+
+def test_others_on_the_gpus_are_told(monkeypatch: pytest.MonkeyPatch, holder: subprocess.Popen[str]) -> None:
+    """Not the engine itself, and nobody where the engine's processes are not known."""
+    gpu = TwoOnOneGpu(holder.pid, os.getpid())
+    monkeypatch.setattr(telemetry, "find_gpus", lambda: (gpu, None))
+    sampler = Sampler(lambda _: None, client_pid=None)
+    sampler.sample()
+    assert sampler.take_others_on_gpus() is None
+    sampler.watch([holder.pid], None)
+    sampler.sample()
+    assert sampler.take_others_on_gpus() == 1
+    assert sampler.take_others_on_gpus() is None
+
+
 @pytest.mark.gpu
 def test_a_gpu_tells_its_memory() -> None:
     """Where there is a GPU, its memory in use lies between nothing and its total."""

@@ -320,3 +320,9 @@ def test_turns_behind_a_failed_one_are_a_warning_and_other_unsent_rows_are_not()
     assert codes(found) == {"broken_off": Level.WARN}
     owed = Record(request=601, due_ns=60_000_000_000)
     assert codes(judged([*noisy(1), behind, owed])) == {"broken_off": Level.WARN, "not_sent": Level.INVALID}
+
+
+def test_others_on_the_gpus_only_warn() -> None:
+    """What they took from the engine is true of the machine; the numbers are what it reached beside them."""
+    assert codes(judged(noisy(400), others_on_gpus=2))["others_on_gpus"] is Level.WARN
+    assert "others_on_gpus" not in codes(judged(noisy(400), others_on_gpus=0))
