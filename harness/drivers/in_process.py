@@ -31,7 +31,7 @@ class InProcessClient:
         self._engine = engine
         self._loop = loop
         self._virtual = hasattr(loop, "time_ns")
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[Due, Trace, Request]] = {}
         self._why_cut = "the trial was ended at once"
         self._ending = False
         self._conversations = Conversations(state.schedule)
@@ -91,23 +91,25 @@ class InProcessClient:
             if why_not is not None:
                 self._state.give_up(due, why_not)
                 continue
-            task = self._loop.create_task(self._one(due, self._prepared.take(due)))
-            self._tasks[task] = None
+            request, trace = self._prepared.take(due), self._state.trace(due)
+            task = self._loop.create_task(self._one(due, trace, request))
+            self._tasks[task] = due, trace, request
             task.add_done_callback(self._forget)
         if not self._ending:
             self._alarm.set(offer.next_due_ns)
             self._end_if_over()
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task, None)
+        due, trace, request = self._tasks.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._state.fail(error)
+        elif trace.done_ns is None and not self._state.finished.done():  # cut off before its first step
+            self._ended(due, trace, request, [], (Status.UNFINISHED, self._why_cut))
         self._end_if_over()
 
-    async def _one(self, due: Due, request: Request) -> None:
+    async def _one(self, due: Due, trace: Trace, request: Request) -> None:
         """One request from its first step to its record."""
-        trace = self._state.trace(due)
-        trace.sent_ns = trace.dispatched_ns
+        trace.sent_ns = trace.dispatched_ns = self._now_ns()
         chunks: list[ReadChunk] = []
         cut: tuple[Status, str] | None = None
         deadline_ns = due.due_ns + self._state.settings.timeout_ns
@@ -126,6 +128,13 @@ class InProcessClient:
             cut = Status.UNFINISHED, self._why_cut
         except Exception as error:  # an engine may fail in any way; the request failed, not the trial
             cut = Status.STREAM_ERROR, f"the engine failed: {type(error).__name__}: {error}"[:_SENTENCE]
+        self._ended(due, trace, request, chunks, cut)
+        self._dispatch()
+
+    def _ended(
+        self, due: Due, trace: Trace, request: Request, chunks: list[ReadChunk], cut: tuple[Status, str] | None
+    ) -> None:
+        """What follows it may go on; its record is made."""
         trace.done_ns = self._now_ns()
         outcome = _outcome(chunks, cut, request)
         next_turn = self._conversations.heard(due.row, outcome)
@@ -133,7 +142,6 @@ class InProcessClient:
             self._prepared.want(next_turn)
         self._offer.ended(due, trace.done_ns)
         self._state.record(trace, outcome)
-        self._dispatch()
 
     async def _read(self, request: Request, trace: Trace, chunks: list[ReadChunk]) -> None:
         stream: AsyncIterator[Chunk] = self._engine.generate(request)

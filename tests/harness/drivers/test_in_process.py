@@ -165,3 +165,16 @@ def test_waiting_for_nothing_is_an_error() -> None:
 
     with pytest.raises(RuntimeError, match="nothing will ever happen"):
         virtual_time.run(main())
+
+
+@pytest.mark.parametrize("way", ["stop", "abort"])
+def test_an_end_at_the_moment_at_which_a_request_falls_due(way: str) -> None:
+    """A request that was cut off before its first step has its one row, and the trial ends."""
+
+    async def main() -> list[Record]:
+        control = Control()
+        asyncio.get_running_loop().call_later(0.5, getattr(control, way))
+        return (await asyncio.wait_for(measure(Scripted(), open_plan([0, 500, 900]), control=control), 60))[0]
+
+    second = Status.OK if way == "stop" else Status.UNFINISHED
+    assert [record.status for record in virtual_time.run(main())] == [Status.OK, second, Status.NOT_SENT]
