@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +63,10 @@ async def drive(
         with collector_off() if isinstance(target, Endpoint) else contextlib.nullcontext():
             own_ns = now_ns() + (_LEAD_NS if isinstance(target, Endpoint) else 0)
             state.begin(own_ns if part.start is None else await part.start())
-            control.on_change(client.control_changed)
+            control.on_change(functools.partial(state.guarded, client.control_changed))
             client.start()
             if control.stopped:
-                client.control_changed()
+                state.guarded(client.control_changed)
             await state.finished
     except ValueError as error:
         raise TrialFailed(str(error)) from error

@@ -36,6 +36,7 @@ class Pool:
         self._idle: list[Connection] = []
         self._opening: set[Connection] = set()
         self._changed: asyncio.Future[None] | None = None
+        self._choosing = False
         self._ahead = 0
         self._one_request_each = False
         self._closed_idle = 0
@@ -53,11 +54,11 @@ class Pool:
         self._ahead = count
         while len(self._idle) < count:
             before = len(self._idle)
-            for _ in range(min(_OPENED_AT_ONCE, count - before)):
-                self._opening.add(self._open())
+            why = self._open_several(min(_OPENED_AT_ONCE, count - before))
             await self._settled(loop)
-            if len(self._idle) == before:
-                self._report.notes.append(f"before the start: {before} of {count} connections could be opened")
+            if why or len(self._idle) == before:
+                opened = f"before the start: {len(self._idle)} of {count} connections could be opened"
+                self._report.notes.append(opened + (f" ({why})" if why else ""))
                 return
 
     def take(self, *, fresh: bool = False) -> Connection:
@@ -87,7 +88,7 @@ class Pool:
     def _open_ahead(self) -> None:
         """Keep as many ready as before the start, where the server closes each after use."""
         if self._one_request_each and len(self._idle) + len(self._opening) < self._ahead:
-            self._opening.add(self._open())
+            self._open_several(1)  # where none can be opened, the request that needs one will say so
 
     def give_back(self, connection: Connection, *, reusable: bool) -> None:
         """A connection has done its work."""
@@ -108,7 +109,8 @@ class Pool:
     def lost(self, connection: Connection, reason: str) -> None:
         """A connection is gone."""
         ahead_of_accept = connection in self._opening and self._place.address.socket_path is not None
-        if not connection.ready and not ahead_of_accept:  # its queue is short; `warm` tries again
+        # A socket's queue is short, and `warm` tries again; of several addresses one that answers is enough.
+        if not connection.ready and not ahead_of_accept and not self._choosing:
             self._report.connect_errors += 1
         if connection in self._idle:
             self._idle.remove(connection)
@@ -141,19 +143,29 @@ class Pool:
     def _open(self) -> Connection:
         if not self._addresses:
             raise self._unknown or OSError(0, f"the name {self._place.dialled[0]} has no address")
+        opened = Connection(self._poller, self._addresses[0], self._place, self._stamps, self._owner)
         self._report.connections_opened += 1
-        return Connection(self._poller, self._addresses[0], self._place, self._stamps, self._owner)
+        return opened
+
+    def _open_several(self, count: int) -> str | None:
+        """Begin to open connections that become idle; why not all, where the system gives no more sockets."""
+        try:
+            for _ in range(count):
+                self._opening.add(self._open())
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
 
     async def _choose_address(self, loop: asyncio.AbstractEventLoop) -> None:
         """Put the first address that answers in front: a name may have several, of which some lead nowhere."""
-        while len(self._addresses) > 1:
-            self._opening.add(self._open())
+        self._choosing = True
+        for _ in range(len(self._addresses) if len(self._addresses) > 1 else 0):
+            self._open_several(1)
             await self._settled(loop)
             if self._idle:
                 break
             self._addresses.append(self._addresses.pop(0))
-            if self._report.connections_opened >= len(self._addresses):
-                break
+        self._choosing = False
 
     async def _settled(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until what is being opened is open or has failed."""

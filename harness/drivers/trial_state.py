@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
@@ -82,6 +83,13 @@ class TrialState:
     def _hand_on(self, record: Record) -> None:
         self.report.recorded += 1
         self.sink(record)
+
+    def guarded(self, call: Callable[[], None]) -> None:
+        """Do what someone else asks for: what goes wrong (no space for records) ends the trial, not the asker."""
+        try:
+            call()
+        except Exception as error:
+            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """End the trial with an error."""
