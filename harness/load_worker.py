@@ -55,7 +55,11 @@ async def send(order: Order, part: PartSpec, schedule: Schedule, emit: Emit) -> 
         emit({"event": "ready"})
         return begun
 
-    share = Part(Shard(order.index, order.of), start, lambda: emit({"event": "counted"}))
+    def counted() -> None:
+        with contextlib.suppress(BrokenPipeError):  # the end of standard input, which comes too, says what to do
+            emit({"event": "counted"})
+
+    share = Part(Shard(order.index, order.of), start, counted)
     tasks = [asyncio.ensure_future(obey(control, begun)), asyncio.ensure_future(tell(progress, emit))]
     try:
         with record_writer(Path(order.folder), str(order.index)) as writer:

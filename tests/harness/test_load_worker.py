@@ -1,0 +1,58 @@
+"""A load process whose trial is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from harness.child_process import module_command, own_packages_first
+from harness.drivers.base import DriveSettings
+from harness.known_process import KnownServer
+from harness.known_server import model_name
+from harness.load_part import PartSpec, cell_of
+from harness.load_worker import Order
+from harness.scenario import Scenario
+from harness.store import requests_recorded
+from harness.workload import build
+
+
+@pytest.mark.slow
+def test_it_ends_with_its_trial_and_keeps_its_rows(tmp_path: Path) -> None:
+    """Both pipes closed while requests are in flight: it ends by itself, with a row for every request of its share."""
+    with KnownServer() as server:
+        engine = {"engine": "http", "url": f"http://127.0.0.1:{server.port}", "served_model": model_name(60_000, 1)}
+        load = {"kind": "sustained", "rate": 20, "requests": 400, "timeout": "100s"}
+        workload = {"prompt_tokens": 8, "output_tokens": 4}
+        resolved = Scenario.model_validate({"engines": [engine], "workload": workload, "load": [load]}).resolved()
+        part = PartSpec.of(resolved, 0, 0, "", DriveSettings(10**11), server.endpoint(60_000, 1))
+        plan = cell_of(part).trials[0]
+        part = replace(part, plan_hash=build(plan.load, plan.workload, plan.seed).plan_hash)
+        worker = subprocess.Popen(
+            module_command("harness.load_worker"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=own_packages_first(os.environ),
+            text=True,
+        )
+        try:
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            worker.stdin.write(json.dumps(asdict(Order(asdict(part), str(tmp_path), 1, 2))) + "\n")
+            worker.stdin.flush()
+            while '"ready"' not in (line := worker.stdout.readline()):
+                assert line, "it ended"
+            worker.stdin.write(f"begin {time.monotonic_ns()}\n")
+            worker.stdin.close()
+            worker.stdout.close()
+            worker.wait(20)
+        finally:
+            worker.kill()
+            worker.wait()
+    assert worker.returncode == 0
+    assert requests_recorded(tmp_path, "1") == set(range(1, 400, 2))
