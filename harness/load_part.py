@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from engines.base import Endpoint, ModelReference
+from engines.base import Endpoint, EngineError, ModelReference
 from engines.models.source import resolve
 from engines.models.tokenizer import Tokenizer, tokenizer
 from harness.drivers.base import DriveSettings
@@ -86,7 +86,10 @@ def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
     """
     cell = cell_of(part, env)
     plan = cell.trials[part.trial]
-    words = tokenizer_of(cell.spec.model)
+    try:
+        words = tokenizer_of(cell.spec.model)
+    except EngineError as error:
+        raise TrialFailed(f"the plan cannot be made here: {error}") from error
     schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words)
     if schedule.plan_hash != part.plan_hash:
         raise TrialFailed(

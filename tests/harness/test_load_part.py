@@ -74,3 +74,11 @@ def test_every_row_of_a_dead_share_is_told_once(of: int, seen: set[int], died_ms
         assert record.status == (Status.UNFINISHED if record.due_ns <= died_ms * MS else Status.NOT_SENT)
         assert record.worker == shard.index
         assert record.error == "its load worker died"
+
+
+def test_a_model_that_is_not_here_is_a_sentence() -> None:
+    """Who cannot find the model by whose tokenizer prompts are made says so: on another machine it may be missing."""
+    scenario = {**SCENARIO, "engines": [{"engine": "simulated"}], "model": "/nowhere/model.gguf"}
+    resolved = Scenario.model_validate(scenario).resolved()
+    with pytest.raises(TrialFailed, match=r"cannot be made here: there is no file or folder '/nowhere/model.gguf'"):
+        rebuild(replace(part("0"), scenario=resolved))
