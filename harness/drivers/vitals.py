@@ -18,7 +18,7 @@ from harness.drivers.base import DriveReport
 from harness.records import Clock, Record
 from harness.timeline import NS_PER_MS, NS_PER_S
 
-_KEPT = 1_000_000
+_KEPT = 1 << 18
 _SECOND_NS = NS_PER_S
 _GAPS_OF_A_REPLY = 10
 _REPLIES = 1_000
@@ -26,7 +26,7 @@ _SAME_IN = 3
 
 
 class Thinned:
-    """Numbers of which, beyond a million, only every second, then every fourth ... is kept."""
+    """Numbers of which, beyond 262,144, only every second, then every fourth ... is kept."""
 
     def __init__(self) -> None:
         self._values = array("q")
