@@ -173,7 +173,8 @@ def tls_context(files: Mapping[str, str]) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca)
     except (ssl.SSLError, OSError) as error:
-        raise EngineError(f"tls.ca: {ca} holds no certificate in PEM format ({_reason(error)})") from error
+        why = f"{ca} holds no certificate in PEM format ({_reason(error)})"
+        raise EngineError(f"tls.ca: {why}; name the authority's file") from error
     if certificate is not None:
         try:
             context.load_cert_chain(certificate, key, _no_password)
@@ -209,6 +210,8 @@ def distrust(error: ssl.SSLError, host: str) -> str:
         return f"{host} asks for a client's certificate; name yours under `tls: {{cert: file, key: file}}`"
     if any(sign in said for sign in ("ALERT_UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN")):
         return f"{host} does not accept our certificate ({_reason(error)}); check `tls: {{cert: file, key: file}}`"
+    if said in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+        return f"{host} does not speak TLS at this port; write http:// in url, or correct the port"
     return f"no TLS connection to {host}: {error.reason or error}"
 
 

@@ -59,7 +59,7 @@ class Pages:
         except aiohttp.ClientHttpProxyError as error:
             raise StartFailed(f"the proxy opens no tunnel to {url} (HTTP {error.status} {error.message})") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise StartFailed(f"no server answers at {url}: {error}; start it, or correct url") from error
+            raise StartFailed(f"no server answers at {url}: {_why(error)}; start it, or correct url") from error
 
     async def optional(self, path: str) -> dict[str, Any]:
         """The JSON object of a page that a server may have; empty where it has none."""
@@ -73,6 +73,11 @@ class Pages:
         """What OpenSSL said, which aiohttp wraps."""
         inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
         return distrust(inner, self._host) if isinstance(inner, ssl.SSLError) else str(error)
+
+
+def _why(error: Exception) -> str:
+    """What went wrong; aiohttp also tells of TLS, whether there is any or not."""
+    return str(error).replace(" ssl:default", "")
 
 
 @asynccontextmanager

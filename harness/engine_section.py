@@ -73,7 +73,9 @@ def _checked_url(value: str) -> str:
     except ValueError:  # raised for a port that is no number
         usable = False
     if not usable:
-        raise ValueError(f"{value!r} is not an address; write `http://host:port`")
+        socket = value.startswith(("unix:", "/"))
+        form = f"{UNIX_SCHEME}:///path/to.sock" if socket else "http://host:port"
+        raise ValueError(f"{value!r} is not an address; write `{form}`")
     if parts.username or parts.password:
         raise ValueError("must not hold a user name or password; name their variable in `headers_env` or `api_key_env`")
     return value
@@ -106,8 +108,24 @@ def _checked_header_names(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _checked_proxy(value: str) -> str:
+    if value.lower() in ("off", "no", "false", "direct"):
+        raise ValueError(f"is an address or `{NO_PROXY}`; write `{NO_PROXY}` for a direct connection")
     check_proxy(value)
     return value
+
+
+def _wasted_keys(given: Mapping[str, Any]) -> list[str]:
+    """Keys that none of the addresses beside them can use."""
+    urls = [url for url in listed(given.get("url")) if isinstance(url, str)]
+    if not urls or given.get("variants"):  # which may bring addresses of their own
+        return []
+    problems = []
+    if given.get("tls") is not None and not any(url.startswith("https:") for url in urls):
+        problems.append("`tls` is for addresses that begin with `https://`; correct `url`, or leave `tls` out")
+    proxied = given.get("proxy") not in (None, NO_PROXY)
+    if proxied and all(url.startswith(UNIX_SCHEME + ":") for url in urls):
+        problems.append("a Unix socket is reached without a `proxy`; leave it out")
+    return problems
 
 
 def _masked(env: Mapping[str, str]) -> dict[str, str]:
@@ -163,6 +181,11 @@ class HttpKeys(StrictModel):
     """The keys of engine `http`, which a variant may also set."""
 
     at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("url", "command"),)
+
+    @classmethod
+    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
+        """Certificates and proxies that would not be used."""
+        return [*super().check_keys(given), *_wasted_keys(given)]
 
     dialect: Annotated[str, AfterValidator(_known_dialect)] | None = Field(
         default=None, description="The server's API.", examples=["openai-completions", "openai-chat"]

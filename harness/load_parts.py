@@ -28,6 +28,13 @@ def _plain_arrivals(value: Any) -> Any:
     return value
 
 
+def _checked_workers(value: Any) -> Any:
+    """One sentence, where a union would tell one for each of its alternatives."""
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
+        return value
+    raise ValueError(f"must be `auto` or a whole number from 1 to 256, found {value!r}")
+
+
 LimitText = Annotated[str, AfterValidator(_checked_limit)]
 Arrivals = Annotated[Literal["constant", "poisson", "gamma"], BeforeValidator(_plain_arrivals)]
 _NUMBERS = {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 1}
@@ -35,7 +42,7 @@ _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItem
 Rate = Annotated[Number, Field(gt=0), AlsoAccepts(_NUMBERS)]
 Users = Annotated[Integer, Field(ge=1), AlsoAccepts(_COUNTS)]
 Count = Annotated[Integer, Field(ge=1)]
-Workers = Literal["auto"] | Annotated[Integer, Field(ge=1, le=256)]
+Workers = Annotated[Literal["auto"] | Annotated[Integer, Field(ge=1, le=256)], BeforeValidator(_checked_workers)]
 Cv = Annotated[Number, Field(gt=0, le=20), AlsoAccepts(_NUMBERS)]
 
 RATE = "Requests per second, whatever the server does (open loop). A list makes one trial of each."

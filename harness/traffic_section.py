@@ -113,6 +113,13 @@ class Workload(StrictModel):
             raise ValueError(f"`prefix.tokens` ({self.prefix.tokens}) must be less than `prompt_tokens` ({longest})")
         return self
 
+    @classmethod
+    def unknown_key(cls, key: str) -> str:
+        """A priority is of a class, for alone it would mean nothing."""
+        if key == "priority":
+            return "is not known here; write it in a class, as in `classes: {chat: {priority: 0}}`"
+        return super().unknown_key(key)
+
     def irrelevant_keys(self) -> frozenset[str]:
         """Prompts of a file have their lengths already."""
         return frozenset({"prompt_tokens"} if self.prompts is not None else ())

@@ -67,7 +67,8 @@ def _alone(trial: dict[str, Any]) -> Iterator[Reason]:
 def _ended(trial: dict[str, Any]) -> Iterator[Reason]:
     if trial["status"] != "complete":
         why = f": {trial['reason']}" if trial.get("reason") else ""
-        advice = "Run it again."
+        began = trial["status"] != "failed" or trial.get("t0_ns") is not None
+        advice = "Run it again." if began else "Remove the cause, and run it again."
         yield Reason(f"trial_{trial['status']}", Level.INVALID, f"The trial is {trial['status']}{why}.", advice)
 
 
@@ -85,7 +86,7 @@ def _complete(trial: dict[str, Any], records: pd.DataFrame, columns: Columns) ->
             broken_off = "It broke off; what was measured before is here." if trial["status"] == "failed" else advice
             yield Reason("rows_missing", Level.INVALID, sentence, broken_off)
     yield from _unsent(records)
-    if not (columns.phase == Phase.MEASURE).any():
+    if trial["status"] == "complete" and not (columns.phase == Phase.MEASURE).any():
         advice = "Measure for longer than the time between two requests."
         yield Reason("nothing_measured", Level.INVALID, "No request fell due in the measuring window.", advice)
 

@@ -159,6 +159,13 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
         told(run_against(tmp_path, url=secure), 3, "no secure connection to https://localhost", "SSL_CERT_FILE")
 
 
+def test_a_server_that_does_not_speak_tls(tmp_path: Path) -> None:
+    """What to write in url is told, not only what OpenSSL makes of the answer."""
+    with server("--models", "m") as (url, _):
+        secure = url.replace("http://", "https://")
+        told(run_against(tmp_path, url=secure), 3, "127.0.0.1 does not speak TLS at this port; write http:// in url")
+
+
 def test_a_page_instead_of_an_api(tmp_path: Path) -> None:
     """HTML means that the address is wrong."""
     with server("--html") as (url, _):

@@ -164,6 +164,7 @@ def test_each_mistake_about_an_engine_has_its_sentence(tmp_path: Path, engine: s
         ("{kind: burst, spike: {requests: 5, within: 1s}, duration: 9s}", "a `spike` without a `rate` is the whole trial; add `rate`, or leave duration and warmup out"),
         ("{kind: sustained, rate: 1, duration: 9s, ramp: {over: 10s}}", "`ramp.over` is longer than `duration`, so its end would not be reached; shorten it"),
         ("{kind: sustained, rate: 1, duration: 9s, warmup: 1s, ramp: {over: 5s}}", "a `warmup` before a ramp from 0 sends nothing; write `ramp.from`, or leave `warmup` out"),
+        ("{kind: sustained, rate: 1, requests: 9, workers: 2, driver: locust}", "`workers` are not Locust's; leave it out, and use `--expect-workers` and `harness worker`"),
         ("{kind: sustained, users: 1, duration: 9s, ramp: {over: 5s}}", "`ramp` goes with `rate`; a number of `users` stays as it is"),
         ("{kind: sustained, rate: 1, requests: 9, cv: 2}", "`cv` goes with `arrivals: gamma`; add it, or leave `cv` out"),
         ("{kind: sustained, rate: 1, requests: 9, arrivals: gamma}", "`arrivals: gamma` needs `cv`, such as `cv: 2`"),
@@ -179,6 +180,8 @@ def test_keys_of_a_load_that_do_not_go_together_are_told(tmp_path: Path, load_it
 @pytest.mark.parametrize(
     ("load_item", "sentence"),
     [
+        ("{kind: sustained, rate: 1, requests: 9, workers: 0}", "57: load.0.workers: must be `auto` or a whole number from 1 to 256, found 0"),
+        ("{kind: sustained, rate: 1, requests: 9, workers: two}", "57: load.0.workers: must be `auto` or a whole number from 1 to 256, found 'two'"),
         ("{kind: steps, steps: []}", "29: load.0.steps: must not be empty"),
         ("{kind: steps, steps: [{rate: 0, for: 5s}]}", "37: load.0.steps.0.rate: must be more than 0, found 0"),
         ("{kind: steps, steps: [{rate: 1}]}", "30: load.0.steps.0.for: is missing; write it, such as `for: 30s`"),
@@ -187,7 +190,7 @@ def test_keys_of_a_load_that_do_not_go_together_are_told(tmp_path: Path, load_it
         ("{kind: sustained, rate: 1, requests: 9, arrivals: ramp}", "58: load.0.arrivals: is about single arrivals; write `ramp: {to: 8, over: 60s}` beside `rate`"),
     ],
 )  # fmt: skip
-def test_mistakes_in_changing_rates_have_their_sentence(tmp_path: Path, load_item: str, sentence: str) -> None:
+def test_mistakes_in_the_values_of_a_load_have_their_sentence(tmp_path: Path, load_item: str, sentence: str) -> None:
     """At the place of the key."""
     text = LEAST.replace("{kind: single_user, requests: 3}", load_item)
     assert problems_of(written(tmp_path, text)) == [f"s.yaml:2:{sentence}"]

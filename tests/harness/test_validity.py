@@ -116,6 +116,13 @@ def test_a_trial_that_broke_off_is_invalid(status: str) -> None:
     assert unmeasured(trial_entry(status=status)).verdict is Level.INVALID
 
 
+def test_what_to_do_about_a_trial_that_did_not_end() -> None:
+    """One that never began will fail again unless its cause is gone; one that was stopped needs no longer window."""
+    never = unmeasured({**trial_entry(status="failed"), "t0_ns": None})
+    assert [one.advice for one in never.reasons] == ["Remove the cause, and run it again."]
+    assert set(codes(judged([], status="interrupted"))) == {"trial_interrupted"}
+
+
 def test_counts_that_disagree() -> None:
     """Chunk counts 10 % below the engine's total make tokens/s doubtful."""
     records = noisy(1)
