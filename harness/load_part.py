@@ -1,7 +1,7 @@
 """What a process needs to send a share of a trial's load, as JSON, and the plan made anew from it.
 
 Processes that share a plan do not send it to each other: each builds it from the scenario and checks the hash before
-any connection is made. Header values are never part of it: they may be secret.
+any connection is made. Of header values it has those that the scenario may store, and none that come from variables.
 """
 
 from __future__ import annotations

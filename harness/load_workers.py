@@ -109,14 +109,7 @@ class Crew:
     async def start(self, count: int, headers: Mapping[str, str]) -> None:
         """Start them all, then wait until all are ready. Raises TrialFailed if one cannot be."""
         for index in range(count):
-            process = await asyncio.create_subprocess_exec(
-                *module_command("harness.load_worker"),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env=own_packages_first(os.environ),
-                limit=LONGEST_LINE_BYTES,
-            )
-            worker = Worker(index, process, self._changed)
+            worker = Worker(index, await self._started(index), self._changed)
             order = Order(asdict(self._part), str(self._folder), index, count, dict(headers))
             worker.tell(json.dumps(asdict(order)))
             self._workers.append(worker)
@@ -127,6 +120,20 @@ class Crew:
             failed = next((worker for worker in self._workers if worker.lost or worker.refused), None)
             if failed is not None:
                 raise TrialFailed(f"load process {failed.index} could not begin: {failed.refused or failed.lost}")
+
+    async def _started(self, index: int) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *module_command("harness.load_worker"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env=own_packages_first(os.environ),
+                limit=LONGEST_LINE_BYTES,
+            )
+        except OSError as error:
+            raise TrialFailed(
+                f"load process {index} could not be started: {error.strerror or error}; use fewer `workers`"
+            ) from error
 
     def begin(self) -> None:
         """Give everyone T0, and from now on every order to stop."""
