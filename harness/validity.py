@@ -98,7 +98,7 @@ def _unsent(records: pd.DataFrame) -> Iterator[Reason]:
     behind = int(errors.where(errors.notna(), "").astype(str).str.startswith(BROKEN_OFF).sum())
     if behind < len(unsent):
         sentence = f"{len(unsent) - behind} planned requests were never sent."
-        yield Reason("not_sent", Level.INVALID, sentence, "Let the trial finish.")
+        yield Reason("not_sent", Level.INVALID, sentence, "Let the trial finish, with all its load processes.")
     if behind:
         sentence = f"{behind} later turns of conversations were not sent, because a turn before them had failed."
         yield Reason("broken_off", Level.WARN, sentence, "Look at the errors: the load was lighter than planned.")
