@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ NO_PROXY = "none"
 TLS_FILES = ("ca", "cert", "key")
 _LONGEST_SOCKET_PATH = 107  # bytes, of the system
 _PORTS = {"http": 80, "https": 443, UNIX_SCHEME: 0}
+_UNSENDABLE = re.compile(r"[\s\x00-\x1f\x7f]")
 _WRITE = "write http://host:port, https://host or http+unix:///path/to.sock"
 
 
@@ -47,9 +49,12 @@ class Address:
             raise ValueError(f"{url!r} is not a server's address; {_WRITE}") from None
         if parts.scheme == UNIX_SCHEME:
             return _unix(url, parts)
-        if parts.scheme not in _PORTS or not parts.hostname or port == 0:
+        if parts.scheme not in _PORTS or not parts.hostname or port == 0 or _UNSENDABLE.search(url):
             raise ValueError(f"{url!r} is not a server's address; {_WRITE}")
-        host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+        try:
+            host = parts.hostname.encode("idna").decode()
+        except UnicodeError:
+            raise ValueError(f"{url!r} has no host name that a name server could know; {_WRITE}") from None
         return cls(url, parts.scheme == "https", host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
 
     @property

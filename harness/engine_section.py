@@ -78,6 +78,9 @@ def _checked_url(value: str) -> str:
         raise ValueError(f"{value!r} is not an address; write `{form}`")
     if parts.username or parts.password:
         raise ValueError("must not hold a user name or password; name their variable in `headers_env` or `api_key_env`")
+    if parts.query or parts.fragment:
+        raise ValueError("must not hold a `?` or `#`, which would not be sent; name a key's variable in `api_key_env`")
+    Address.of(value)
     return value
 
 

@@ -57,7 +57,10 @@ async def listen(process: asyncio.subprocess.Process, trial: int, emit: Emit) ->
     """Pass on what it tells until it has ended."""
     assert process.stdout is not None
     async for line in process.stdout:
-        event: dict[str, Any] = json.loads(line)
+        try:
+            event: dict[str, Any] = json.loads(line)
+        except ValueError:
+            break  # cut off in the middle of a line: it is dying
         if event["event"] in TOLD:
             emit({**event, "trial": trial})
         elif event["event"] == "ended":

@@ -55,7 +55,10 @@ def take_part(host: str, port: int, within_s: float, say: Callable[[str], None])
     with process(host, port, within_s) as running:
         assert running.stdout is not None
         for line in running.stdout:
-            told: dict[str, Any] = json.loads(line)
+            try:
+                told: dict[str, Any] = json.loads(line)
+            except ValueError:
+                break  # cut off in the middle of a line: it is dying
             if "text" not in told:
                 return told
             say(told["text"])

@@ -76,7 +76,8 @@ def places_of(endpoint: Endpoint) -> list[Place]:
 def secrets_of(places: Sequence[Place]) -> list[str]:
     """What a proxy may repeat and nothing stored may hold."""
     proxies = [place.proxy for place in places if place.proxy is not None]
-    known = {part for one in proxies for part in ((one.authorization or "").rpartition(" ")[2], one.password) if part}
+    parts = [part for one in proxies for part in ((one.authorization or "").rpartition(" ")[2], one.password)]
+    known = {part for part in parts if part and len(part) > 3}  # a letter would be found in every sentence
     return sorted(known, key=len, reverse=True)
 
 

@@ -135,6 +135,10 @@ def test_each_mistake_has_its_sentence(tmp_path: Path, added: str, sentence: str
             "{engine: http, url: \"http://u:pass@h\"}",
             "1:31: engines.0.url: must not hold a user name or password; name their variable in `headers_env` or `api_key_env`",
         ),
+        (
+            "{engine: http, url: \"http://h/v1?api_key=sk-secret\"}",
+            "1:31: engines.0.url: must not hold a `?` or `#`, which would not be sent; name a key's variable in `api_key_env`",
+        ),
         ("{engine: http, url: localhost}", "1:31: engines.0.url: 'localhost' is not an address; write `http://host:port`"),
         ("{engine: http, command: serve}", "1:35: engines.0.command: must hold `{port}` where the server takes its port"),
         (
