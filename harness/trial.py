@@ -125,15 +125,18 @@ async def run_trial(trial: Trial) -> bool:
     workers = 1
     if isinstance(trial.engine, ServedEngine) and plan.load.driver != "locust":
         workers = worker_count(schedule, plan.load.workers)
-    trial.emit({"event": "trial_begun", "trial": trial.index, **trial_facts(schedule), "workers": workers})
+    facts = trial_facts(schedule) | {"driver": plan.load.driver, "workers": workers}
+    trial.emit({"event": "trial_begun", "trial": trial.index, **facts})
     async with background(watch_engine(trial.engine, trial.control)) as watch:
         report, silence = await sent(trial, schedule, workers)
         died = watch.result() if watch.done() else None
     report.notes += [trial.sender.missing] if trial.sender.missing else []
     reason = died or silence
     status = "failed" if reason else "interrupted" if report.interrupted else "complete"
-    ended = {"event": "trial_ended", "trial": trial.index, "status": status, "reason": reason, "client": asdict(report)}
-    trial.emit(ended)
+    why = reason or ("it was stopped before its end" if report.interrupted else None)
+    trial.emit(
+        {"event": "trial_ended", "trial": trial.index, "status": status, "reason": why, "client": asdict(report)}
+    )
     return reason is None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -295,10 +295,21 @@ def circumstances(data: ReportData) -> list[tuple[str, str]]:
         found.append(
             (f"plan of {cell['id']}/{trial['id']}", f"{trial.get('plan_hash') or ''} (seed {trial.get('seed')})")
         )
+        found.append((f"load of {cell['id']}/{trial['id']}", _sender(trial)))
         notes = (trial.get("client") or {}).get("notes", ())
         found += [(f"client of {cell['id']}/{trial['id']}", str(note)) for note in notes]
     found += [("note", str(note)) for note in manifest.get("notes") or ()]
     return [(name, value) for name, value in found if value and value not in ("{}", "None")]
+
+
+def _sender(trial: Mapping[str, Any]) -> str:
+    """Who sent the load of a trial; empty where nobody did, or it was not recorded."""
+    client = trial.get("client") or {}
+    if not client or not trial.get("driver"):
+        return ""
+    who = "sent by Locust" if trial["driver"] == "locust" else "sent by this client"
+    processes = len(client.get("workers") or ())
+    return f"{who}, {processes} load workers" if processes else f"{who}, one process"
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:

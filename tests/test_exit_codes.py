@@ -165,7 +165,9 @@ def test_130_interrupted_once_finishes_what_is_in_flight(tmp_path: Path, number:
     assert len(rows) == 1200
     assert {row["status"] for row in rows} == {"ok", "not_sent"}
     assert trial["status"] == "interrupted"
-    assert "interrupted" in (run / "report.md").read_text().lower()
+    report = (run / "report.md").read_text()
+    assert "The trial is interrupted: it was stopped before its end." in report
+    assert "sent by this client, one process" in report
 
 
 def test_130_interrupted_twice_stops_now_and_saves(tmp_path: Path) -> None:

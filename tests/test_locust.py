@@ -54,6 +54,7 @@ def test_both_drivers_do_the_same(tmp_path: Path, server: KnownServer, load: dic
         ended = harness("run", str(path), "--out", driver, "--driver", driver, *QUICK, cwd=tmp_path)
         assert ended.code in (0, 4), ended.err  # a busy machine may make it invalid
         (trial,) = manifest(tmp_path / driver)["cells"][0]["trials"]
+        assert trial["driver"] == driver
         trials.append(trial)
         rows.append(records(tmp_path / driver, trial))
         reports.append(json.loads((tmp_path / driver / "summary.json").read_text()))
