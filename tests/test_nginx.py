@@ -37,7 +37,7 @@ http {{
     access_log off;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    upstream engine {{ server 127.0.0.1:{engine}; keepalive 16; }}
+    upstream engine {{ server 127.0.0.1:{engine}; {upstream} }}
     server {{
         listen {listen};
         {server}
@@ -69,7 +69,13 @@ class Front:
 
 @contextmanager
 def nginx(
-    folder: Path, engine: int, *, buffering: str = "off", server: str = "", unix: bool = False
+    folder: Path,
+    engine: int,
+    *,
+    buffering: str = "off",
+    server: str = "",
+    upstream: str = "keepalive 16;",
+    unix: bool = False,
 ) -> Iterator[Front]:
     """nginx before the engine at this port, with further lines in its `server` block, unprivileged, from a folder."""
     home = folder / f"nginx-{time.monotonic_ns()}"
@@ -77,7 +83,9 @@ def nginx(
     port, path = free_port(), home / "n.sock"
     secure = "ssl_certificate" in server
     listen = f"unix:{path}" if unix else f"127.0.0.1:{port}{' ssl' if secure else ''}"
-    text = CONFIGURATION.format(folder=home, engine=engine, listen=listen, server=server, buffering=buffering)
+    text = CONFIGURATION.format(
+        folder=home, engine=engine, listen=listen, server=server, upstream=upstream, buffering=buffering
+    )
     (home / "nginx.conf").write_text(text)
     command = [str(PROGRAM), "-p", str(home), "-e", str(home / "error.log"), "-c", str(home / "nginx.conf")]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -219,7 +227,7 @@ def test_a_connection_that_carries_few_requests(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_embedded_engine_behind_it(tmp_path: Path) -> None:
-    """llama.cpp's replies come through unchanged."""
+    """llama.cpp's replies come through unchanged; it closes connections silently, so nginx must not keep any to it."""
     spec = EngineSpec("llama-server", ModelReference("tiny"), "q8_0", {"n_threads": 1}, log_path=tmp_path / "log")
 
     async def main() -> list[list[Record]]:
@@ -228,7 +236,7 @@ def test_the_embedded_engine_behind_it(tmp_path: Path) -> None:
         try:
             await llama.start()
             direct = llama.endpoint()
-            with nginx(tmp_path, int(direct.url.rpartition(":")[2])) as front:
+            with nginx(tmp_path, int(direct.url.rpartition(":")[2]), upstream="") as front:
                 targets = [direct, Endpoint(front.url, direct.dialect, direct.model)]
                 return [(await measure(target, Plan(8, users=2), timeout_ms=30_000))[0] for target in targets]
         finally:

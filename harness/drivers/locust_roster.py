@@ -107,7 +107,7 @@ class Roster:
             del self._workers[name]
             self.notes.append(f"a load worker {reason} before the start")
             return
-        worker.lost = reason
+        worker.lost = f"it {reason}"
         self.notes.append(f"load worker {worker.index} {reason}: what it had not sent was not sent")
 
     def begin(self) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from bisect import bisect_left
+from operator import attrgetter
 from time import monotonic_ns
 from typing import Any
 
@@ -33,7 +35,7 @@ class Pool:
         self._stamps = stamps
         self._addresses: list[tuple[Any, ...]] = []
         self._unknown: OSError | None = None
-        self._idle: list[Connection] = []
+        self._idle: list[Connection] = []  # those never used first, each kind in the order in which they became idle
         self._opening: set[Connection] = set()
         self._changed: asyncio.Future[None] | None = None
         self._choosing = False
@@ -62,10 +64,14 @@ class Pool:
                 return
 
     def take(self, *, fresh: bool = False) -> Connection:
-        """An idle connection, the one used last; a new one, not ready yet, when there is none or `fresh`."""
+        """An idle connection; a new one, not ready yet, when there is none or `fresh`.
+
+        The one used last, for its server certainly attends to it. Of those never used the oldest: a server with few
+        threads gives them to the connections that came first, and reads nothing from the others until those end.
+        """
         if fresh or not self._idle:
             return self._open()
-        taken = self._idle.pop()
+        taken = self._idle.pop(-1 if self._idle[-1].used else 0)
         self._open_ahead()
         return taken
 
@@ -103,7 +109,7 @@ class Pool:
         """A connection is ready; those opened ahead become idle."""
         if connection in self._opening:
             self._opening.discard(connection)
-            self._idle.append(connection)
+            self._idle.insert(bisect_left(self._idle, True, key=attrgetter("used")), connection)
             self._notify()
 
     def lost(self, connection: Connection, reason: str) -> None:

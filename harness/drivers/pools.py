@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from harness.drivers.base import DriveReport
@@ -24,8 +25,12 @@ class Pools:
         self._pool_of = dict(zip(self._places, self._pools, strict=True))
 
     async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Open `count` connections, as many to each place."""
-        each = -(-count // len(self._pools))
+        """Open `count` connections, and with several places some more: users meet at one of them by chance.
+
+        Of `count` users spread at random, more than n + 3 sqrt(n) are hardly ever at one place, n being their mean.
+        """
+        mean = count / len(self._pools)
+        each = count if len(self._pools) == 1 else min(count, math.ceil(mean + 3 * math.sqrt(mean)))
         for pool in self._pools:
             await pool.warm(each, loop)
 

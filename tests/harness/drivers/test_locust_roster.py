@@ -58,7 +58,7 @@ def test_a_worker_lost_in_mid_run_is_not_waited_for() -> None:
     roster.lose("b", "was lost")
     worker = roster.get("b")
     assert worker is not None
-    assert (worker.lost, worker.heard_ns) == ("was lost", 5)
+    assert (worker.lost, worker.heard_ns) == ("it was lost", 5)
     assert not roster.all_counted
     other = roster.get("a")
     assert other is not None
