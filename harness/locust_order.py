@@ -56,6 +56,10 @@ class Work:
         return Path(self.order.folder)
 
 
+LOOPBACK_BIND = ("127.0.0.1", 5557)
+"""Where workers connect unless something else is asked for."""
+
+
 def options(
     scenario: Scenario, *, expect_workers: int, web: bool, bind: tuple[str, int], workers_within_s: float
 ) -> dict[str, Any]:
@@ -67,6 +71,8 @@ def options(
         for asked, option in ((expect_workers, "--expect-workers"), (web, "--web")):
             if asked:
                 raise UsageError(f"{option} is for loads that Locust sends; add --driver locust")
+    if bind != LOOPBACK_BIND and not expect_workers:
+        raise UsageError("--master-bind-host and --master-bind-port are where workers connect; add --expect-workers N")
     return {
         "expect_workers": expect_workers,
         "bind_host": bind[0],

@@ -163,3 +163,10 @@ def test_options_of_locust_need_it(tmp_path: Path, option: tuple[str, ...]) -> N
     ended = harness("run", str(scenario(tmp_path)), *option, cwd=tmp_path)
     assert ended.code == 2
     assert "--driver locust" in ended.err
+
+
+def test_where_workers_connect_needs_workers(tmp_path: Path) -> None:
+    """An address to which nobody is asked to connect is refused."""
+    ended = harness("run", str(scenario(tmp_path)), "--master-bind-host", "127.0.0.2", cwd=tmp_path)
+    assert ended.code == 2
+    assert "--expect-workers" in ended.err
