@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from engines.server_process import signal_name
+
 LONGEST_LINE_BYTES = 1 << 24
+PROGRESS_EVERY_S = 0.5
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -21,9 +25,14 @@ def own_packages_first(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, "PYTHONPATH": path}
 
 
-def module_command(module: str) -> list[str]:
+def module_command(module: str, *arguments: str) -> list[str]:
     """`-P` keeps the user's folder off the import path: it may hold folders named like our packages."""
-    return [sys.executable, "-P", "-m", module]
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def ended_how(status: int) -> str:
+    """How a process ended, to stand behind its name; status: as `subprocess` gives it, negative for a signal."""
+    return f"was killed by {signal_name(-status)}" if status < 0 else f"ended with exit status {status}"
 
 
 def first_line() -> bytes:
@@ -51,3 +60,15 @@ def event_loop_runner() -> Callable[[Any], Any]:
         return asyncio.run
     runner: Callable[[Any], Any] = uvloop.run
     return runner
+
+
+@contextlib.asynccontextmanager
+async def background(work: Any) -> AsyncIterator[asyncio.Task[Any]]:
+    """A task that lives as long as the block."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

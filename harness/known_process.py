@@ -6,11 +6,10 @@ import json
 import os
 import select
 import subprocess
-import sys
-from pathlib import Path
 from types import TracebackType
 
 from engines.base import Endpoint
+from harness.child_process import module_command, own_packages_first
 from harness.errors import TrialFailed
 from harness.known_server import model_name
 
@@ -39,13 +38,11 @@ class KnownServer:
 
     def start(self) -> None:
         """Start it; it listens when this returns. Raises TrialFailed if it does not."""
-        root = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.known_server"],
+            module_command("harness.known_server"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env=own_packages_first(os.environ),
             start_new_session=True,  # Ctrl-C is for the run; it ends with its standard input
         )
         line = _first_line(self._process)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.child_process import Emit, event_loop_runner, event_stream, first_line
+from harness.child_process import PROGRESS_EVERY_S, Emit, background, event_loop_runner, event_stream, first_line
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveReport, Part
 from harness.errors import HarnessError, TrialFailed
@@ -28,8 +28,6 @@ from harness.progress import Progress
 from harness.records import Record
 from harness.store import record_writer
 from harness.workload import Schedule, Shard
-
-PROGRESS_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +58,7 @@ async def send(order: Order, part: PartSpec, schedule: Schedule, emit: Emit) -> 
             emit({"event": "counted"})
 
     share = Part(Shard(order.index, order.of), start, counted)
-    tasks = [asyncio.ensure_future(obey(control, begun)), asyncio.ensure_future(tell(progress, emit))]
-    try:
+    async with background(obey(control, begun)), background(tell(progress, emit)):
         with record_writer(Path(order.folder), str(order.index)) as writer:
 
             def keep(record: Record) -> None:
@@ -71,11 +68,6 @@ async def send(order: Order, part: PartSpec, schedule: Schedule, emit: Emit) -> 
 
             endpoint = part.endpoint(order.headers)
             report = await drive(schedule, endpoint, part.drive_settings(), keep, control, share)
-    finally:
-        for task in tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
     emit({"event": "ended", "report": asdict(report), "silence": progress.silence()})
     return report
 

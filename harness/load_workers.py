@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engines.server_process import signal_name
-from harness.child_process import LONGEST_LINE_BYTES, module_command, own_packages_first
+from harness.child_process import LONGEST_LINE_BYTES, ended_how, module_command, own_packages_first
 from harness.drivers.base import Control, DriveReport
 from harness.drivers.merged import merged
 from harness.errors import TrialFailed
@@ -77,8 +76,7 @@ class Worker:
         lost_ns = time.monotonic_ns()
         status = await self.process.wait()
         if self.report is None:
-            how = f"was killed by {signal_name(-status)}" if status < 0 else f"ended with exit status {status}"
-            self.lost, self.lost_ns = self.refused or self.lost or how, lost_ns
+            self.lost, self.lost_ns = self.refused or self.lost or ended_how(status), lost_ns
         self.changed.set()
 
     def _hear(self, event: dict[str, Any]) -> None:

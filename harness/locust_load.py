@@ -6,17 +6,14 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 from dataclasses import asdict
 from typing import Any
 
-from engines.server_process import signal_name
-from harness.child_process import own_packages_first
+from harness.child_process import LONGEST_LINE_BYTES, Emit, ended_how, module_command, own_packages_first
 from harness.drivers.base import Control, DriveReport
 from harness.errors import TrialFailed
-from harness.locust_order import Emit, Order
+from harness.locust_order import Order
 
-LONGEST_LINE_BYTES = 1 << 24
 TOLD = ("notice", "waiting", "progress")
 
 
@@ -26,10 +23,7 @@ async def drive_by_locust(order: Order, trial: int, emit: Emit, control: Control
     Its records stream to the trial's folder. Raises TrialFailed, one sentence, if it cannot, or its process dies.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "harness.locust_process",
+        *module_command("harness.locust_process"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=own_packages_first(os.environ),
@@ -67,9 +61,7 @@ async def listen(process: asyncio.subprocess.Process, trial: int, emit: Emit) ->
             return DriveReport(**event["report"]), event["silence"]
         elif event["event"] == "failed":
             raise TrialFailed(event["reason"])
-    status = await process.wait()
-    how = f"was killed by {signal_name(-status)}" if status < 0 else f"ended with exit status {status}"
-    raise TrialFailed(f"Locust's process {how}")
+    raise TrialFailed(f"Locust's process {ended_how(await process.wait())}")
 
 
 async def gone(process: asyncio.subprocess.Process) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.child_process import Emit
 from harness.drivers.base import Control
 from harness.errors import UsageError
 from harness.load_part import PartSpec
@@ -14,8 +15,6 @@ from harness.loads import Load
 from harness.progress import Progress
 from harness.scenario import Scenario
 from harness.workload import Schedule
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,30 +16,22 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
-from harness.child_process import event_stream, first_line
+from harness.child_process import PROGRESS_EVERY_S, background, event_stream, first_line
 from harness.drivers.base import Control, DriveReport
 from harness.errors import HarnessError
 from harness.load_part import PartSpec, rebuild
 from harness.locust_order import Order, Work
 from harness.progress import Progress
 
-PROGRESS_EVERY_S = 0.5
-
 
 async def carry_out(work: Work, drive_it: Callable[[Work], Awaitable[DriveReport]]) -> None:
     """Do the work and tell of it; the parent's orders are obeyed meanwhile."""
-    obeying = asyncio.ensure_future(obey(work.control))
-    telling = asyncio.ensure_future(tell_progress(work))
-    try:
-        report = await drive_it(work)
-        work.emit({"event": "ended", "report": asdict(report), "silence": work.progress.silence()})
-    except HarnessError as error:
-        work.emit({"event": "failed", "reason": str(error)})
-    finally:
-        for task in (obeying, telling):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    async with background(obey(work.control)), background(tell_progress(work)):
+        try:
+            report = await drive_it(work)
+            work.emit({"event": "ended", "report": asdict(report), "silence": work.progress.silence()})
+        except HarnessError as error:
+            work.emit({"event": "failed", "reason": str(error)})
 
 
 async def obey(control: Control) -> None:

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from harness.child_process import event_stream
+from harness.child_process import background, event_stream
 from harness.drivers import canary
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, Part
@@ -152,13 +152,8 @@ class Share:
                 if self._master_silent_s() > MASTER_SILENT_S:
                     self._control.abort()
 
-        looking = asyncio.ensure_future(look())
-        try:
+        async with background(look()):
             yield
-        finally:
-            looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await looking
 
     async def _word(self, kind: str) -> Any:
         """The master's next word of a kind."""

@@ -19,8 +19,7 @@ from typing import Any
 
 import psutil
 
-from engines.server_process import signal_name
-from harness.child_process import module_command, own_packages_first
+from harness.child_process import LONGEST_LINE_BYTES, ended_how, module_command, own_packages_first
 
 START_PATIENCE_S = 900.0
 TRIAL_PATIENCE_S = 60.0
@@ -83,7 +82,7 @@ class Child:
                 stderr=log,
                 env=command.full_environment(),
                 start_new_session=True,
-                limit=1 << 24,
+                limit=LONGEST_LINE_BYTES,
             )
         return cls(process)
 
@@ -160,10 +159,9 @@ class Child:
         """Why it ended, if not in order."""
         if status == 0:
             return None
-        if status > 0:
-            return f"its process ended with exit status {status}"
-        memory = " (out of memory: the kernel killed a process here)" if oom_kills() > self._oom_kills else ""
-        return f"its process was killed by {signal_name(-status)}{memory}"
+        out_of_memory = status < 0 and oom_kills() > self._oom_kills
+        memory = " (out of memory: the kernel killed a process here)" if out_of_memory else ""
+        return f"its process {ended_how(status)}{memory}"
 
 
 async def supervise(

@@ -18,14 +18,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from engines.base import Endpoint, Engine, EngineError, ServedEngine
-from harness.child_process import Emit, event_loop_runner, event_stream
+from harness.child_process import PROGRESS_EVERY_S, Emit, background, event_loop_runner, event_stream
 from harness.drivers import canary
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveReport, DriveSettings
@@ -45,7 +45,6 @@ from harness.workload import PHASES, Schedule, build
 
 ALIVE_EVERY_S = 1.0
 WATCH_ENGINE_EVERY_S = 0.2
-PROGRESS_EVERY_S = 0.5
 
 
 @dataclass(slots=True)
@@ -203,18 +202,6 @@ def trial_facts(schedule: Schedule) -> dict[str, Any]:
         },
         "prompt_length_source": schedule.prompt_sources,
     }
-
-
-@contextlib.asynccontextmanager
-async def background(work: Any) -> AsyncIterator[asyncio.Task[Any]]:
-    """A task that lives as long as the block."""
-    task = asyncio.ensure_future(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def watch_engine(engine: Engine, control: Control) -> str | None:

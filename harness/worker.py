@@ -11,12 +11,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from engines.server_process import signal_name
-from harness.child_process import own_packages_first
+from harness.child_process import ended_how, module_command, own_packages_first
 from harness.errors import ExitCode, HarnessError, Interrupted, TrialFailed
 
 NEXT_TRIAL_WITHIN_S = 900.0
@@ -63,15 +61,14 @@ def take_part(host: str, port: int, within_s: float, say: Callable[[str], None])
                 return told
             say(told["text"])
         status = running.wait()
-    how = f"was killed by {signal_name(-status)}" if status < 0 else f"ended with exit status {status}"
-    raise TrialFailed(f"the process that was to send the load {how}")
+    raise TrialFailed(f"the process that was to send the load {ended_how(status)}")
 
 
 @contextlib.contextmanager
 def process(host: str, port: int, within_s: float) -> Iterator[subprocess.Popen[str]]:
     """The process of one trial; gone when the block ends, however it ends."""
     running = subprocess.Popen(
-        [sys.executable, "-P", "-m", "harness.locust_worker", host, str(port), str(within_s)],
+        module_command("harness.locust_worker", host, str(port), str(within_s)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

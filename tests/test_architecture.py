@@ -19,10 +19,10 @@ ROWS: dict[int, str] = {
     "locust_process locust_worker worker gate",
     6: "analysis cache_split validity client_signals bursts columns chunks gap_counts latencies rates passing reading "
     "distributions machine facts series",
-    5: "store streams load_part worker_count child_process locust_order locust_records stats ordered means metrics "
+    5: "store streams load_part worker_count locust_order locust_records stats ordered means metrics "
     "progress exclusive reference machine_checks install_checks",
     4: "drivers telemetry provenance calibration",
-    3: "timeline gpus virtual_time pressure cgroup known_process",
+    3: "timeline gpus virtual_time pressure cgroup child_process known_process",
     2: "matrix estimate templates workload traffic repeats timing chains",
     1: "scenario engine_section traffic_section scenario_source scenario_problems yaml_nodes strict_model loads "
     "load_parts session_load conversation_problems lengths quantities limits sentences arrivals rate_shapes prompts "
