@@ -98,14 +98,15 @@ class Truth:
 def calibrate(ladder: Ladder = FULL, say: Say = lambda _: None) -> Calibration:
     """Find the largest load that can be trusted here; takes less than a minute.
 
-    say: told what is tried.   Raises TrialFailed if the server of known truth does not start.
+    say: told what is tried.   To be called in the main thread.
+    Raises TrialFailed if the server of known truth does not start, Interrupted if the user ends it.
     """
     until_s = time.monotonic() + ladder.limit_s
     notes: list[str] = []
     busy_share = psutil.cpu_percent(interval=_LOOK_S) / 100
-    with KnownServer() as server:
-        rates = _climb_rates(server, ladder, say)
-        levels = _climb_streams(server, ladder, until_s, say, notes)
+    with _heard_between(say) as say_or_end, KnownServer() as server:
+        rates = _climb_rates(server, ladder, say_or_end)
+        levels = _climb_streams(server, ladder, until_s, say_or_end, notes)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return conclude(levels, rates, notes, created, quick=ladder.quick, busy_share=busy_share)
 
@@ -239,16 +240,39 @@ def measure(server: KnownServer, plan: Schedule, first_ms: float, gap_ms: float)
 @contextlib.contextmanager
 def _heard(control: Control) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the load, and then the program: an exception in the loop would be lost."""
+    with _handled(control.abort):
+        yield
+    if control.aborted:
+        raise Interrupted("interrupted")
+
+
+@contextlib.contextmanager
+def _heard_between(say: Say) -> Iterator[Say]:
+    """Between two loads they end the program at the next word: an exception raised where objects are being cleared
+    away would be lost, and calibrating would go on."""
+    control = Control()
+
+    def say_or_end(text: str) -> None:
+        if control.aborted:
+            raise Interrupted("interrupted")
+        say(text)
+
+    with _handled(control.abort):
+        yield say_or_end
+    if control.aborted:
+        raise Interrupted("interrupted")
+
+
+@contextlib.contextmanager
+def _handled(end: Callable[[], None]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         for number in _SIGNALS:
-            signal.signal(number, lambda *_: control.abort())
+            signal.signal(number, lambda *_: end())
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if control.aborted:
-        raise Interrupted("interrupted")
 
 
 def _failure(records: Sequence[Record], plan: Schedule) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from harness.calibration import Calibration, RateLevel, StreamLevel, beyond, con
 from harness.calibrator import FULL, QUICK, Ladder, Truth, calibrate, measure, schedule
 from harness.cgroup import cpu_quota_cores
 from harness.drivers.base import DriveReport
+from harness.errors import Interrupted
 from harness.known_process import KnownServer
 from harness.pressure import Ceilings
 from harness.records import Status
@@ -167,6 +169,22 @@ def test_a_small_ladder_is_climbed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(said) == len(found.levels) + len(found.rates)
     assert found.notes == ("64 streams were not tried: only 100 files may be open at once",)
     assert Calibration.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+
+@pytest.mark.slow
+def test_ctrl_c_between_two_loads_is_not_lost() -> None:
+    """Where an exception would be swallowed (an object is being cleared away), calibrating ends nevertheless."""
+    told: list[str] = []
+
+    def say(text: str) -> None:
+        told.append(text)
+        signal.raise_signal(signal.SIGINT)  # its handler raises nothing here: nobody could lose it
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted):
+        calibrate(Ladder((1,), 1, (20, 40), 0.2, 10.0, quick=True), say)
+    assert len(told) == 1
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_no_level_begins_after_its_time() -> None:

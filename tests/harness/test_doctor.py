@@ -193,8 +193,8 @@ def test_ctrl_c_ends_it_and_its_server(tmp_path: Path) -> None:
         process.stderr.readline()  # the first level is over, the next one goes on
         server = psutil.Process(process.pid).children()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
-        assert process.returncode == ExitCode.INTERRUPTED
+        out, told = process.communicate(timeout=30)
+        assert process.returncode == ExitCode.INTERRUPTED, out + told
     assert server
     assert psutil.wait_procs(server, timeout=10)[1] == []
 
