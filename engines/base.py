@@ -78,6 +78,8 @@ class Chunk:
     finish_reason: set on the piece that says why generation ended ("stop", "length", ...).
     usage: set on the piece that carries the counts.   cached: the whole reply came from a result cache.
     backend: which engine answered, where a platform in front of several says so.
+    reported: the server's own figures about the request, under `metrics.py`'s names without "reported_", such as
+    {"total_ms": 812.0, "memory_peak_bytes": 5e8}.
     """
 
     kind: ChunkKind
@@ -87,6 +89,7 @@ class Chunk:
     usage: Usage | None = None
     cached: bool | None = None
     backend: str | None = None
+    reported: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +136,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
-    """A model as the scenario names it: hub id, folder, GGUF file or built-in name."""
+    """A model as the scenario names it: hub id, folder, GGUF file or built-in name.
+
+    lora: an adapter to put over it: a folder in PEFT's layout, a hub id, or a GGUF file.
+    """
 
     name: str
     revision: str | None = None
+    lora: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,9 @@ class EngineSpec:
     """Everything that is needed to make one engine.
 
     options: the engine's own options, defaults not filled in. For `http` also dialect, url, command, ready, stop,
-    served_model. `log_path`: where the engine's process writes its output (None: inherit).
+    served_model. python: the interpreter of the environment that the engine is installed in; None: our own.
+    devices: the accelerators it may use, as the driver counts them ("0", "1"), or ("cpu",); (): its own choice.
+    log_path: where the engine's process writes its output (None: inherit).
     """
 
     engine: str
@@ -152,6 +161,7 @@ class EngineSpec:
     level: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     python: str | None = None
+    devices: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     api_key: str | None = field(default=None, repr=False)
@@ -165,6 +175,9 @@ class EngineInfo:
     level: the quantization level of the weights in use.   weight_bytes: size of the weights file(s).
     pids: processes that belong to the engine, beside the one that called start().
     options: the options in force, defaults filled in (no secrets).
+    device: where the weights are, such as "cpu" or "cuda:0".   parameters: how many weights the model has.
+    kv_bytes_per_token: what one token of context takes in the KV cache, as configured.
+    memory: bytes by what they are for ("weights", "kv_cache", "runtime"), as the engine itself says, where it does.
     """
 
     name: str
@@ -177,6 +190,10 @@ class EngineInfo:
     pids: Sequence[int] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     libraries: Mapping[str, str] = field(default_factory=dict)
+    device: str | None = None
+    parameters: int | None = None
+    kv_bytes_per_token: float | None = None
+    memory: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +217,12 @@ class Endpoint:
 
 
 class Engine(Protocol):
-    """What every engine has."""
+    """What every engine has.
+
+    It may also have: `devices(level)`, a class method, where a level can run ("cpu", "cuda"); `memory_needed()` of
+    `engines.memory`; `score()` of `engines.scores`; `async tokenize(text)`, the ids the loaded model's tokenizer gives.
+    Modules of adapters import without the library they adapt; what the library is stands in `engines.LIBRARIES`.
+    """
 
     def __init__(self, spec: EngineSpec) -> None: ...
 
