@@ -1,12 +1,15 @@
-"""Reading the metadata of a GGUF file (version 2 and 3), without its tensors.
+"""Reading the metadata of a GGUF file (version 2 and 3), without the values of its tensors.
 
 Format: "GGUF", version (u32), tensor count (u64), field count (u64), then fields: key, type (u32), value. A string is
-a u64 length and UTF-8 bytes; an array is an item type (u32), a count (u64) and the items.
+a u64 length and UTF-8 bytes; an array is an item type (u32), a count (u64) and the items. Then the tensors: name,
+number of dimensions (u32), dimensions (u64 each, the fastest first), type (u32), offset (u64).
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,18 +25,43 @@ def read_header(path: Path) -> dict[str, Any]:
 
     Raises ModelError if the file is not GGUF or ends early.
     """
+    with _opened(path) as (file, _, fields):
+        return dict(_field(file) for _ in range(fields))
+
+
+def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor by name, as numpy has it (rows, columns).
+
+    Raises ModelError if the file is not GGUF or ends early.
+    """
+    with _opened(path) as (file, tensors, fields):
+        for _ in range(fields):
+            _field(file)
+        return dict(_tensor_shape(file) for _ in range(tensors))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, int, int]]:
+    """The file behind its first lines, the number of tensors and that of fields."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise ModelError(f"{path} is not a GGUF file")
-            version, _, fields = struct.unpack("<IQQ", file.read(20))
+            version, tensors, fields = struct.unpack("<IQQ", file.read(20))
             if version not in (2, 3):
                 raise ModelError(f"{path} is GGUF version {version}; convert it to version 3 with a current llama.cpp")
-            return dict(_field(file) for _ in range(fields))
+            yield file, tensors, fields
     except (struct.error, ValueError, EOFError) as error:
         raise ModelError(f"{path} is a damaged GGUF file ({error}); fetch or build it again") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _tensor_shape(file: BinaryIO) -> tuple[str, tuple[int, ...]]:
+    name = _string(file)
+    sizes = [_length(file) for _ in range(_scalar(file, 4))]
+    _scalar(file, 4), _scalar(file, 10)
+    return name, tuple(reversed(sizes))
 
 
 def _field(file: BinaryIO) -> tuple[str, Any]:

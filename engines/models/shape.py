@@ -1,0 +1,168 @@
+"""What a model's sizes are, told from its configuration or its GGUF header; no weights are loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.base import ModelError
+from engines.models import gguf_header, safetensors_file
+from engines.models.source import ModelSource, weight_files
+
+# What the keys of config.json are called in one architecture or another.
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_HEADS = ("num_attention_heads", "n_head", "n_heads")
+_KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
+_WIDTH = ("hidden_size", "n_embd", "d_model")
+_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+# Their caches do not hold a key and a value of every head for every layer and token.
+_OTHER_CACHES = ("kv_lora_rank", "ssm_cfg", "mamba_d_state", "linear_num_key_heads")
+_NO_PARAMETERS = ("attn.bias", "attn.masked_bias", "rotary_emb.inv_freq")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The sizes of a decoder.
+
+    architecture: as `model_type` or `general.architecture` has it.   heads, kv_heads: of queries; of keys and values.
+    head_size: of keys and values.   width: of the hidden state.   context_tokens: what it was made for.
+    parameters: weights, tied ones once; None where they can be neither counted nor computed.
+    """
+
+    architecture: str
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    width: int
+    vocabulary: int
+    context_tokens: int | None
+    parameters: int | None
+
+    def kv_bytes_per_token(self, bytes_per_value: float = 2.0) -> float:
+        """What one token takes in the KV cache: a key and a value for each layer and KV head.
+
+        bytes_per_value: where keys and values are stored in different types, the mean of the two.
+        """
+        return 2 * self.layers * self.kv_heads * self.head_size * bytes_per_value
+
+
+def shape_of(path: Path) -> ModelShape | None:
+    """The shape of a model folder in the Hugging Face layout or of a `.gguf` file; None where it is not known.
+
+    Raises ModelError if the file is damaged.
+    """
+    if path.is_dir():
+        return _of_folder(path)
+    return _of_gguf(path)
+
+
+def computed_parameters(config: Mapping[str, Any]) -> int | None:
+    """How many weights a GPT-2 or a Llama has by its config.json; None for other architectures."""
+    layers, heads, width = (_first(config, keys) for keys in (_LAYERS, _HEADS, _WIDTH))
+    vocabulary = _whole(config.get("vocab_size"))
+    if not (layers and heads and width and vocabulary):
+        return None
+    if config.get("model_type") == "gpt2":
+        inner, context = _whole(config.get("n_inner")) or 4 * width, _first(config, _CONTEXT) or 1024
+        block = 4 * width * width + 2 * width * inner + 9 * width + inner
+        return (vocabulary + context) * width + layers * block + 2 * width
+    if config.get("model_type") == "llama":
+        head = _whole(config.get("head_dim")) or width // heads
+        kv_heads = _first(config, _KV_HEADS) or heads
+        attention = 2 * width * head * (heads + kv_heads)
+        block = attention + 3 * width * int(config["intermediate_size"]) + 2 * width
+        return vocabulary * width * (1 if config.get("tie_word_embeddings") else 2) + layers * block + width
+    return None
+
+
+def _of_folder(path: Path) -> ModelShape | None:
+    config = _config(path / "config.json")
+    layers, heads, width = (_first(config, keys) for keys in (_LAYERS, _HEADS, _WIDTH))
+    vocabulary = _whole(config.get("vocab_size"))
+    if not (layers and heads and width and vocabulary) or any(config.get(key) for key in _OTHER_CACHES):
+        return None
+    return ModelShape(
+        architecture=str(config.get("model_type", "unknown")),
+        layers=layers,
+        heads=heads,
+        kv_heads=1 if config.get("multi_query") else _first(config, _KV_HEADS) or heads,
+        head_size=_whole(config.get("head_dim")) or width // heads,
+        width=width,
+        vocabulary=vocabulary,
+        context_tokens=_first(config, _CONTEXT),
+        parameters=_parameters(path, config),
+    )
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    """config.json; of a model that also sees or hears, the part about text."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        return {}
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error}); fetch or write it again") from error
+    if not isinstance(content, Mapping):
+        return {}
+    text = content.get("text_config")
+    return text if isinstance(text, Mapping) else content
+
+
+def _parameters(path: Path, config: Mapping[str, Any]) -> int | None:
+    """Counted in the files, where they are there and hold plain weights; else by the formula."""
+    files = sorted(path.glob("*.safetensors"))
+    if not files or "quantization_config" in config:
+        return computed_parameters(config)
+    files = weight_files(ModelSource(path.name, "folder", path))
+    sizes = {name: tensor.shape for file in files for name, tensor in safetensors_file.read(file).items()}
+    tied = bool(config.get("tie_word_embeddings", config.get("model_type") == "gpt2"))
+    counted = [
+        shape for name, shape in sizes.items() if not (name.endswith(_NO_PARAMETERS) or (tied and "lm_head" in name))
+    ]
+    return sum(int(np.prod(shape, dtype=np.int64)) for shape in counted)
+
+
+def _of_gguf(path: Path) -> ModelShape | None:
+    header = gguf_header.read_header(path)
+    architecture = str(header.get("general.architecture"))
+
+    def size(key: str) -> int | None:
+        return _whole(header.get(f"{architecture}.{key}"))
+
+    layers, heads, width = size("block_count"), size("attention.head_count"), size("embedding_length")
+    tokens = header.get("tokenizer.ggml.tokens")
+    vocabulary = size("vocab_size") or (len(tokens) if isinstance(tokens, list) else None)
+    per_layer = isinstance(header.get(f"{architecture}.attention.head_count_kv"), list)
+    if not (layers and heads and width and vocabulary) or per_layer or size("attention.kv_lora_rank"):
+        return None
+    return ModelShape(
+        architecture=architecture,
+        layers=layers,
+        heads=heads,
+        kv_heads=size("attention.head_count_kv") or heads,
+        head_size=size("attention.key_length") or width // heads,
+        width=width,
+        vocabulary=vocabulary,
+        context_tokens=size("context_length"),
+        parameters=_counted_in_gguf(path),
+    )
+
+
+def _counted_in_gguf(path: Path) -> int:
+    parts = weight_files(ModelSource(path.stem, "gguf", path))
+    shapes = {name: shape for part in parts for name, shape in gguf_header.read_tensor_shapes(part).items()}
+    return sum(int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items() if "rope_freqs" not in name)
+
+
+def _first(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
+    return next((found for key in keys if (found := _whole(config.get(key)))), None)
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
