@@ -23,7 +23,7 @@ ROWS: dict[int, str] = {
     "progress exclusive reference machine_checks install_checks",
     4: "drivers telemetry provenance calibration",
     3: "timeline gpus virtual_time pressure cgroup child_process known_process",
-    2: "matrix estimate templates workload traffic repeats timing chains",
+    2: "matrix cells combinations trial_plans refusals selection identity estimate templates workload traffic repeats timing chains",
     1: "scenario engine_section traffic_section scenario_source scenario_problems yaml_nodes strict_model loads "
     "load_parts session_load conversation_problems lengths quantities limits sentences arrivals rate_shapes prompts "
     "prefixes traces seeding records",

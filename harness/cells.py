@@ -1,0 +1,74 @@
+"""What a scenario expands to: cells of trials, and cells that cannot be run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engines.base import EngineSpec
+from harness.loads import Load, Slo
+from harness.traffic_section import TrafficClass, Workload
+
+_LONGEST_SLUG = 40
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPlan:
+    """One load on one cell.
+
+    index: its number among the cell's loads.   id: its folder, "000-single_user".   load: without lists.
+    workload, slo: of requests without a class.   classes: for `mixed` only, each with its whole workload and slo.
+    limits: those that this trial must hold.   seed: the same for every engine, level and variant.
+    """
+
+    index: int
+    id: str
+    name: str
+    load: Load
+    workload: Workload
+    classes: Mapping[str, TrafficClass]
+    slo: Slo
+    limits: tuple[str, ...]
+    seed: int
+
+    @property
+    def timeout_s(self) -> float:
+        """After this long a request has failed."""
+        return self.load.timeout_s
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is started once. scope: "server" where readings of this machine are the server's, else "client"."""
+
+    index: int
+    id: str
+    model: str | None
+    engine: str
+    level: str | None
+    variant: str | None
+    repetition: int
+    spec: EngineSpec
+    trials: tuple[TrialPlan, ...]
+    scope: str = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A cell that cannot be run, and why. variable: an environment variable that it needs and that is not set."""
+
+    index: int
+    id: str
+    model: str | None
+    engine: str
+    level: str | None
+    variant: str | None
+    repetition: int
+    reason: str
+    variable: str | None = None
+
+
+def slug(text: str) -> str:
+    """A text as part of a folder's name, of which file systems allow no more than 255 characters in all."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text)[:_LONGEST_SLUG].strip("-.") or "x"
