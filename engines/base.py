@@ -204,7 +204,7 @@ class Endpoint:
     dialect: a name in `engines.dialects`.   model: the name to put in requests.
     headers: extra request headers; may hold secrets, never stored.   others: further servers of the same model, over
     which requests are spread.   tls: files, under `ca`, `cert`, `key`.   proxy: an address, or "none"; absent: as the
-    environment says.
+    environment says.   request: what is put into the body of each request, beside what the dialect sets.
     """
 
     url: str
@@ -214,6 +214,7 @@ class Endpoint:
     others: Sequence[str] = ()
     tls: Mapping[str, str] = field(default_factory=dict)
     proxy: str | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from engines.addresses import Address, check_proxy
 from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
 from engines.dialects import DIALECTS
+from engines.dialects import get as dialect_of
 from engines.headers import check_header
 from engines.http_pages import Pages, open_pages
 from engines.options import read_options
@@ -21,6 +22,7 @@ from engines.server_process import READY_LIMIT_S, READY_POLL_S, ServerCommand, S
 
 DEFAULT_DIALECT = "openai-completions"
 _READY_KEYS = frozenset({"path", "timeout_s"})
+_MODEL_LISTS = {"openai": ("/v1/models", "data", "id"), "ollama": ("/api/tags", "models", "name")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class HttpOptions:
     or command: what starts one (see `engines.server_process`).   ready: {path, timeout_s}.   stop: run after the
     command has ended.   served_model: the name to put in requests.   headers: extra ones, not secret.
     tls: files, under `ca`, `cert`, `key`.   proxy: an address, or "none"; absent: as the environment says.
+    request: what is put into the body of each request, beside what the dialect sets itself.
     """
 
     dialect: str = DEFAULT_DIALECT
@@ -42,6 +45,7 @@ class HttpOptions:
     headers: Mapping[str, Any] = field(default_factory=dict)
     tls: Mapping[str, Any] = field(default_factory=dict)
     proxy: str | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -55,6 +59,7 @@ class HttpOptions:
         if self.dialect not in DIALECTS:
             near = get_close_matches(self.dialect, DIALECTS, n=1) or sorted(DIALECTS)
             raise ValueError(f"there is no dialect {self.dialect!r}; did you mean {' or '.join(near)}?")
+        dialect_of(self.dialect, self.request)
         if self.ready is not None and not set(self.ready) <= _READY_KEYS:
             raise ValueError(f"ready is written {{path: /health, timeout: 5m}}, not {dict(self.ready)!r}")
         if self.url is not None and not self.urls:
@@ -75,6 +80,7 @@ class _Server:
     model: str | None
     version: str | None
     context_tokens: int | None
+    level: str | None = None
 
 
 class HttpEngine:
@@ -118,6 +124,7 @@ class HttpEngine:
             name="http",
             version=", ".join(versions) or None,
             model=self._model,
+            level=servers[0].level if len({server.level for server in servers}) == 1 else None,
             context_tokens=min(context_tokens, default=None),
             pids=self._server.pids() if self._server is not None else (),
             options={**asdict(self._options), "url": self._urls[0] if len(self._urls) == 1 else list(self._urls)},
@@ -142,6 +149,7 @@ class HttpEngine:
             others=self._urls[1:],
             tls=options.tls,
             proxy=options.proxy,
+            request=options.request,
         )
 
     def alive(self) -> str | None:
@@ -186,7 +194,7 @@ class HttpEngine:
             models = await self._served_models(pages)
             model = self._choose_model(models, url)
             context_tokens = await self._context_tokens(pages, models, model)
-            return _Server(model, await self._version(pages), context_tokens)
+            return _Server(model, await self._version(pages), context_tokens, _level((models or {}).get(model or "")))
 
     async def _wait_until_ready(self, pages: Pages) -> None:
         """Poll the page of `ready` until it answers 200."""
@@ -207,7 +215,7 @@ class HttpEngine:
 
     async def _served_models(self, pages: Pages) -> dict[str, dict[str, Any]] | None:
         """id -> entry of the server's list of models; None where it has no such list."""
-        path = "/v1/models" if self._options.dialect.startswith("openai") else ""
+        path, listed, name = _MODEL_LISTS.get(self._options.dialect.partition("-")[0], ("", "", ""))
         url = pages.url + path
         page = await pages.get(path)
         loop = asyncio.get_running_loop()
@@ -223,12 +231,12 @@ class HttpEngine:
             return None
         if page.html:
             raise StartFailed(f"{url} answered with an HTML page; set url to the base address of the API")
-        entries = page.content.get("data") if page.content is not None else None
+        entries = page.content.get(listed) if page.content is not None else None
         if page.status != 200 or not isinstance(entries, list):
             raise StartFailed(
                 f"{url} did not list its models (status {page.status}); set url to the base address of the API"
             )
-        return {str(entry["id"]): entry for entry in entries if isinstance(entry, dict) and "id" in entry}
+        return {str(entry[name]): entry for entry in entries if isinstance(entry, dict) and name in entry}
 
     def _loading(self) -> bool:
         """Whether a 503 only means that our own server, of which no page tells when it is ready, still loads."""
@@ -252,8 +260,10 @@ class HttpEngine:
         raise StartFailed(f"{what}; set served_model to what is meant, such as {_listed(near)}")
 
     async def _version(self, pages: Pages) -> str | None:
-        """The server's version where it tells: vLLM on /version, llama.cpp in /props."""
-        for path, key in (("/version", "version"), ("/props", "build_info")):
+        """The server's version where it tells: vLLM on /version, llama.cpp in /props, Ollama on a page of its own."""
+        ollama = self._options.dialect.startswith("ollama")
+        told = (("/api/version", "version"),) if ollama else (("/version", "version"), ("/props", "build_info"))
+        for path, key in told:
             content = await pages.optional(path)
             if isinstance(content.get(key), str):
                 return str(content[key])
@@ -276,7 +286,15 @@ def _base(url: str) -> str:
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(urlsplit(name).path).name.lower().removesuffix(".gguf")
+    path = urlsplit(name).path if "://" in name else name  # `qwen:1b` is no address
+    return PurePosixPath(path).name.lower().removesuffix(".gguf").removesuffix(":latest")
+
+
+def _level(entry: Mapping[str, Any] | None) -> str | None:
+    """The level that Ollama states of a model, in our letters."""
+    details = (entry or {}).get("details")
+    level = details.get("quantization_level") if isinstance(details, Mapping) else None
+    return level.lower() if isinstance(level, str) and level else None
 
 
 def _listed(names: Mapping[str, Any] | Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSe
 from engines import BUILT_IN, names
 from engines.addresses import NO_PROXY, UNIX_SCHEME, Address, check_proxy
 from engines.dialects import DIALECTS
+from engines.dialects import get as dialect_of
 from engines.headers import check_header
 from harness.loads import LoadItem
 from harness.quantities import PositiveSeconds
@@ -20,7 +21,7 @@ from harness.scenario_problems import near
 from harness.scenario_source import looks_secret
 from harness.strict_model import FreeText, Name, NotBuilt, StrictModel, TextOrItems, listed
 
-HTTP_KEYS = ("dialect", "url", "command", "ready", "stop", "served_model", "headers", "tls", "proxy")
+HTTP_KEYS = ("dialect", "url", "command", "ready", "stop", "served_model", "headers", "tls", "proxy", "request")
 _SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -110,6 +111,13 @@ def _checked_header_names(headers: Mapping[str, str]) -> Mapping[str, str]:
     return headers
 
 
+def _checked_request(added: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in added:
+        if looks_secret(name):
+            raise ValueError(f"the value of {name} would be stored; secrets go into headers, by `headers_env`")
+    return added
+
+
 def _checked_proxy(value: str) -> str:
     if value.lower() in ("off", "no", "false", "direct"):
         raise ValueError(f"is an address or `{NO_PROXY}`; write `{NO_PROXY}` for a direct connection")
@@ -129,6 +137,18 @@ def _wasted_keys(given: Mapping[str, Any]) -> list[str]:
     if proxied and all(url.startswith(UNIX_SCHEME + ":") for url in urls):
         problems.append("a Unix socket is reached without a `proxy`; leave it out")
     return problems
+
+
+def _refused_request(given: Mapping[str, Any]) -> list[str]:
+    """Why the dialect that is named beside it cannot take what is to be added to requests."""
+    added, dialect = given.get("request"), given.get("dialect")
+    if not isinstance(added, Mapping) or not isinstance(dialect, str) or dialect not in DIALECTS:
+        return []  # the engine says so where the dialect is named elsewhere
+    try:
+        dialect_of(dialect, added)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _masked(env: Mapping[str, str]) -> dict[str, str]:
@@ -188,10 +208,10 @@ class HttpKeys(StrictModel):
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         """Certificates and proxies that would not be used."""
-        return [*super().check_keys(given), *_wasted_keys(given)]
+        return [*super().check_keys(given), *_wasted_keys(given), *_refused_request(given)]
 
     dialect: Annotated[str, AfterValidator(_known_dialect)] | None = Field(
-        default=None, description="The server's API.", examples=["openai-completions", "openai-chat"]
+        default=None, description="The server's API.", examples=["openai-completions", "ollama-chat"]
     )
     url: Annotated[str | tuple[str, ...], BeforeValidator(_checked_urls)] | None = Field(
         default=None,
@@ -222,6 +242,12 @@ class HttpKeys(StrictModel):
         description=f"Address of a proxy, or `{NO_PROXY}`; without it `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` "
         "decide, and servers on this machine are reached directly.",
         examples=["http://proxy:3128", NO_PROXY],
+    )
+
+    request: Annotated[dict[str, Any], AfterValidator(_checked_request)] | None = Field(
+        default=None,
+        description="Further keys of each request's body, beside those that the dialect sets. Stored.",
+        examples=[{"backend": "vllm", "urgency": "high"}],
     )
 
     def http_options(self) -> dict[str, Any]:

@@ -5,24 +5,30 @@ A dialect is two pure functions (see `engines.dialects.base.Dialect`); it opens 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 from engines.base import EngineError
 from engines.dialects.base import Dialect
 
 DIALECTS: dict[str, str] = {
-    "openai-completions": "engines.dialects.openai:OpenAICompletions",
+    "generate-backend": "engines.dialects.generate:GenerateBackend",
+    "generate-stats": "engines.dialects.generate:GenerateStats",
+    "ollama-chat": "engines.dialects.ollama:OllamaChat",
+    "ollama-generate": "engines.dialects.ollama:OllamaGenerate",
     "openai-chat": "engines.dialects.openai:OpenAIChat",
+    "openai-completions": "engines.dialects.openai:OpenAICompletions",
 }
 
 
-def get(name: str) -> Dialect:
-    """The dialect of this name.
+def get(name: str, added: Mapping[str, Any] | None = None) -> Dialect:
+    """The dialect of this name. added: what is put into the body of each request, beside what it sets itself.
 
-    Raises EngineError if there is none.
+    Raises EngineError if there is none, ValueError for something added that the dialect sets itself.
     """
     if name not in DIALECTS:
         raise EngineError(f"there is no dialect {name!r}; known are {', '.join(sorted(DIALECTS))}")
     module_name, _, class_name = DIALECTS[name].partition(":")
-    found: Dialect = getattr(import_module(module_name), class_name)()
+    found: Dialect = getattr(import_module(module_name), class_name)(added or {})
     return found

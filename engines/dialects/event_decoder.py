@@ -1,4 +1,4 @@
-"""From the bodies of an answer to chunks: JSON in server-sent events, or one JSON document."""
+"""From the bodies of an answer to chunks: JSON in server-sent events, a JSON object a line, or one JSON document."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 
 from engines.base import Chunk, ChunkKind
-from engines.dialects.base import Pieces
+from engines.dialects.base import Pieces, WireResponse
 from engines.dialects.event_scan import EventScan, KnownPieces
+from engines.dialects.line_scan import scan_lines
 from engines.dialects.sse import COMMENT
 
 ToChunks = Callable[[Mapping[str, Any]], list[Chunk]]
@@ -23,6 +24,22 @@ class EventDecoder:
     def __init__(self, to_chunks: ToChunks) -> None:
         self._to_chunks = to_chunks
         self._known = KnownPieces()
+
+    def answer(self, response: WireResponse) -> Pieces:
+        """The chunks of a response, read as its status and its content type say."""
+        last = max(len(response.reads) - 1, 0)
+        if response.status >= 300:
+            text = server_text(b"".join(response.reads))
+            return Pieces([last], [Chunk(ChunkKind.ERROR, f"the server answered HTTP {response.status}{text}")])
+        kind = response.headers.get("content-type", "")
+        if "html" in kind:
+            text = server_text(b"".join(response.reads))
+            return Pieces([last], [Chunk(ChunkKind.ERROR, f"the server answered with a web page{text}")])
+        if "ndjson" in kind:
+            return scan_lines(response.reads, self.parse)
+        if "json" in kind and "event-stream" not in kind:
+            return self.document(response.reads)
+        return self.stream(response.reads)
 
     def stream(self, reads: Sequence[bytes]) -> Pieces:
         """The chunks of a stream of events."""
@@ -67,3 +84,11 @@ def error_sentence(error: object) -> str:
     message = error.get("message", error) if isinstance(error, dict) else error
     text = message if isinstance(message, str) else orjson.dumps(message, default=str).decode()
     return " ".join(text.split())[:_QUOTED_CHARACTERS]
+
+
+def tool_text(call: Mapping[str, Any]) -> str:
+    """What a call of a tool holds of generated text."""
+    function = call.get("function") or {}
+    arguments = function.get("arguments") or ""
+    written = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+    return str(function.get("name") or "") + written

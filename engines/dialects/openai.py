@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from engines.base import Chunk, ChunkKind, Request, Usage
 from engines.dialects.base import Pieces, WireRequest, WireResponse
-from engines.dialects.event_decoder import EventDecoder, error_sentence, server_text
+from engines.dialects.event_decoder import EventDecoder, error_sentence, tool_text
+from engines.dialects.request_body import NOTHING, SAMPLING, check_added, post
 
-_SAMPLING = ("temperature", "top_p", "top_k", "seed", "stop")
+_OWN = frozenset({"model", "max_tokens", "stream", "stream_options", "ignore_eos", "min_tokens", "priority", *SAMPLING})
 
 
 class OpenAICompletions:
@@ -26,18 +25,22 @@ class OpenAICompletions:
     name = "openai-completions"
     path = "/v1/completions"
     takes_priority = True
+    own = _OWN | {"prompt"}
 
-    def __init__(self) -> None:
+    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
+        check_added(added, self.own, self.name)
+        self._added = added
         self._decoder = EventDecoder(self.chunks)
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """The request for a server that knows the model as `model`."""
         prompt = request.transcript
-        return _encode(self.path, {"prompt": prompt if isinstance(prompt, str) else list(prompt)}, request, model)
+        body = {"prompt": prompt if isinstance(prompt, str) else list(prompt)}
+        return _encode(self.path, body, request, model, self._added)
 
     def decode(self, response: WireResponse) -> Pieces:
         """Every piece of the reply; an ERROR chunk for what cannot be read."""
-        return _decode(response, self._decoder)
+        return self._decoder.answer(response)
 
     def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
         """The pieces in one event, or in a whole reply that was not streamed."""
@@ -52,8 +55,11 @@ class OpenAIChat:
     name = "openai-chat"
     path = "/v1/chat/completions"
     takes_priority = True
+    own = _OWN | {"messages"}
 
-    def __init__(self) -> None:
+    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
+        check_added(added, self.own, self.name)
+        self._added = added
         self._decoder = EventDecoder(self.chunks)
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
@@ -67,18 +73,20 @@ class OpenAIChat:
         for turn in request.history:
             messages += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply}]
         messages.append({"role": "user", "content": request.prompt})
-        return _encode(self.path, {"messages": messages}, request, model)
+        return _encode(self.path, {"messages": messages}, request, model, self._added)
 
     def decode(self, response: WireResponse) -> Pieces:
         """Every piece of the reply; an ERROR chunk for what cannot be read."""
-        return _decode(response, self._decoder)
+        return self._decoder.answer(response)
 
     def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
         """The pieces in one event, or in a whole reply that was not streamed."""
         return _chunks(event, _chat_pieces)
 
 
-def _encode(path: str, body: dict[str, Any], request: Request, model: str | None) -> WireRequest:
+def _encode(
+    path: str, body: dict[str, Any], request: Request, model: str | None, added: Mapping[str, Any]
+) -> WireRequest:
     if model is not None:
         body["model"] = model
     body["max_tokens"] = request.max_tokens
@@ -90,26 +98,10 @@ def _encode(path: str, body: dict[str, Any], request: Request, model: str | None
         body["min_tokens"] = request.max_tokens
     if request.priority is not None:
         body["priority"] = request.priority
-    for key in _SAMPLING:
+    for key in SAMPLING:
         if request.sampling.get(key) is not None:
             body[key] = request.sampling[key]
-    accept = "text/event-stream" if request.stream else "application/json"
-    headers = {"content-type": "application/json", "accept": accept}
-    return WireRequest("POST", path, headers, orjson.dumps(body))
-
-
-def _decode(response: WireResponse, decoder: EventDecoder) -> Pieces:
-    last = max(len(response.reads) - 1, 0)
-    if response.status >= 300:
-        text = server_text(b"".join(response.reads))
-        return Pieces([last], [Chunk(ChunkKind.ERROR, f"the server answered HTTP {response.status}{text}")])
-    kind = response.headers.get("content-type", "")
-    if "html" in kind:
-        text = server_text(b"".join(response.reads))
-        return Pieces([last], [Chunk(ChunkKind.ERROR, f"the server answered with a web page{text}")])
-    if "json" in kind and "event-stream" not in kind:
-        return decoder.document(response.reads)
-    return decoder.stream(response.reads)
+    return post(path, body, added, "text/event-stream" if request.stream else "application/json")
 
 
 def _chunks(event: Mapping[str, Any], pieces: Any) -> list[Chunk]:
@@ -141,17 +133,12 @@ def _chat_pieces(choice: Mapping[str, Any]) -> list[Chunk]:
         found.append(Chunk(ChunkKind.REASONING, reasoning))
     if delta.get("content"):
         found.append(Chunk(ChunkKind.CONTENT, delta["content"]))
-    tools = "".join(_tool_text(call) for call in delta.get("tool_calls") or ())
+    tools = "".join(tool_text(call) for call in delta.get("tool_calls") or ())
     if tools:
         found.append(Chunk(ChunkKind.TOOL, tools))
     if not found and not choice.get("finish_reason"):
         found.append(Chunk(ChunkKind.ROLE if delta.get("role") else ChunkKind.EMPTY))
     return found
-
-
-def _tool_text(call: Mapping[str, Any]) -> str:
-    function = call.get("function") or {}
-    return str(function.get("name") or "") + str(function.get("arguments") or "")
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:

@@ -48,7 +48,7 @@ class ServedClient:
         self._offer = state.offer
         self._now_ns = state.now_ns
         self._endpoint = endpoint
-        self._dialect = get(endpoint.dialect)
+        self._dialect = get(endpoint.dialect, endpoint.request)
         self._secrets = _secrets(endpoint) + secrets_of(places)
         self._in_flight: dict[int, Exchange] = {}
         self._backlog: deque[tuple[Exchange, Cut | None]] = deque()

@@ -1,0 +1,127 @@
+"""Two APIs that have `POST /generate` and `POST /generate/stream`, and little else in common.
+
+`generate-stats`: {prompt, model_name, generation_config, stream} -> {generated_text, generation_stats {prompt_tokens,
+generated_tokens, total_time_ms, tokens_per_second, memory_peak_mb}, cached}. `generate-backend`: {prompt, max_tokens,
+temperature, top_p, stream}, with `backend` and `urgency` where the scenario adds them -> {text, backend_used,
+generation_time, tokens_per_second}; it counts no tokens.
+
+A stream of either is server-sent events (or a JSON object a line, if its content type says ndjson): pieces {"token":
+text} or {"text": text}; an end, which is {"done": true}, an event with `generation_stats`, or [DONE]; and {"error":
+sentence}. Whatever else a whole reply has may stand in any event. A stream without pieces whose last event has the
+whole text, as a result cache may answer, has come in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engines.base import Chunk, ChunkKind, Request, Usage
+from engines.dialects.answer_values import amount_at, count_at, piece, reported_of, text_at
+from engines.dialects.base import Pieces, WireRequest, WireResponse
+from engines.dialects.event_decoder import EventDecoder, error_sentence
+from engines.dialects.request_body import NOTHING, SAMPLING, check_added, post, sampling_of, text_of
+
+BYTES_PER_MB = 2**20
+_PIECES = ("token", "text")
+
+
+class GenerateStats:
+    """The API with statistics. Lengths and sampling go into `generation_config` under the names of transformers'
+    GenerationConfig (`max_new_tokens`, and `min_new_tokens` for exact lengths). A MB of `memory_peak_mb` is taken for
+    2^20 bytes.
+    """
+
+    name = "generate-stats"
+    own = frozenset(
+        {"prompt", "model_name", "stream"}
+        | {f"generation_config.{name}" for name in ("max_new_tokens", "min_new_tokens", *SAMPLING)}
+    )
+
+    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
+        check_added(added, self.own, self.name)
+        self._added = added
+        self._events = EventDecoder(lambda event: _stats_chunks(event, _PIECES))
+        self._whole = EventDecoder(lambda event: _stats_chunks(event, (*_PIECES, "generated_text")))
+
+    def encode(self, request: Request, model: str | None) -> WireRequest:
+        """The request for a server that knows the model as `model`. Raises ValueError for token ids."""
+        config = {"max_new_tokens": request.max_tokens} | sampling_of(request, SAMPLING, self.name)
+        if request.exact:
+            config["min_new_tokens"] = request.max_tokens
+        body: dict[str, Any] = {"prompt": text_of(request, self.name), "generation_config": config}
+        return _post(body | ({} if model is None else {"model_name": model}), request, self._added)
+
+    def decode(self, response: WireResponse) -> Pieces:
+        """Every piece of the reply; an ERROR chunk for what cannot be read."""
+        return _decode(response, self._events, self._whole)
+
+
+class GenerateBackend:
+    """The API that says which backend answered. It cannot ask for exact lengths; a time is in seconds."""
+
+    name = "generate-backend"
+    own = frozenset({"prompt", "max_tokens", "temperature", "top_p", "stream"})
+
+    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
+        check_added(added, self.own, self.name)
+        self._added = added
+        self._events = EventDecoder(lambda event: _backend_chunks(event, ("token",)))
+        self._whole = EventDecoder(lambda event: _backend_chunks(event, _PIECES))
+
+    def encode(self, request: Request, model: str | None) -> WireRequest:
+        """The request; the API knows no models. Raises ValueError for token ids, top_k, seed and stop."""
+        body = {"prompt": text_of(request, self.name), "max_tokens": request.max_tokens}
+        return _post(body | sampling_of(request, ("temperature", "top_p"), self.name), request, self._added)
+
+    def decode(self, response: WireResponse) -> Pieces:
+        """Every piece of the reply; an ERROR chunk for what cannot be read."""
+        return _decode(response, self._events, self._whole)
+
+
+def _post(body: Mapping[str, Any], request: Request, added: Mapping[str, Any]) -> WireRequest:
+    path, accept = ("/generate/stream", "text/event-stream") if request.stream else ("/generate", "application/json")
+    return post(path, {**body, "stream": request.stream}, added, accept)
+
+
+def _decode(response: WireResponse, events: EventDecoder, whole: EventDecoder) -> Pieces:
+    """A stream by its pieces; a reply that is whole, or a stream that brought none, by its text."""
+    found = events.answer(response)
+    if any(kind in (ChunkKind.CONTENT, ChunkKind.ERROR) for kind in found.kinds):
+        return found
+    return whole.answer(response)
+
+
+def _stats_chunks(event: Mapping[str, Any], texts: tuple[str, ...]) -> list[Chunk]:
+    if event.get("error"):
+        return [Chunk(ChunkKind.ERROR, error_sentence(event["error"]))]
+    text = text_at(event, *texts)
+    found = [piece(ChunkKind.CONTENT, text)] if text else []
+    stats, cached = event.get("generation_stats"), event.get("cached")
+    if stats or isinstance(cached, bool):
+        stats = stats or {}
+        usage = Usage(count_at(stats, "prompt_tokens"), count_at(stats, "generated_tokens"))
+        reported = reported_of(
+            total_ms=amount_at(stats, "total_time_ms"),
+            memory_peak_bytes=amount_at(stats, "memory_peak_mb", BYTES_PER_MB),
+        )
+        found.append(Chunk(ChunkKind.USAGE, usage=usage if stats else None, cached=cached, reported=reported))
+    if stats or event.get("done") is True:
+        found.append(Chunk(ChunkKind.FINISH, finish_reason=text_at(event, "finish_reason") or None))
+    return found or [Chunk(ChunkKind.EMPTY)]
+
+
+def _backend_chunks(event: Mapping[str, Any], texts: tuple[str, ...]) -> list[Chunk]:
+    if event.get("error"):
+        return [Chunk(ChunkKind.ERROR, error_sentence(event["error"]))]
+    text = text_at(event, *texts)
+    found = [piece(ChunkKind.CONTENT, text)] if text else []
+    backend = text_at(event, "backend_used") or None
+    reported = reported_of(total_ms=amount_at(event, "generation_time", 1000))
+    ended = event.get("done") is True or reported is not None
+    if ended:
+        reason = text_at(event, "finish_reason") or None
+        found.append(Chunk(ChunkKind.FINISH, finish_reason=reason, backend=backend, reported=reported))
+    elif backend is not None:
+        found.append(Chunk(ChunkKind.EMPTY, backend=backend))
+    return found or [Chunk(ChunkKind.EMPTY)]
