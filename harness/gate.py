@@ -145,8 +145,8 @@ def _verdict(limit: Limit, group: Group, outcome: Outcome, row: Mapping[Any, Any
 def exit_code(verdicts: Sequence[Verdict], validities: Sequence[Level], *, decide: str, failed_cells: int) -> ExitCode:
     """The exit code of a run.
 
-    decide: "all": every limit must hold in every group; "any": in one group at least (a choice among levels), and only
-    those groups that might be chosen can make the run invalid.   failed_cells: cells and trials that could not be run.
+    decide: "all": every limit must hold in every group; "any": all those of one cell at least, under all its loads (a
+    choice among levels), and only cells that might be chosen can make the run invalid.   failed_cells: cells and trials that could not be run.
     """
     codes = {ExitCode.TRIAL_FAILED} if failed_cells else set()
     if decide == "any" and verdicts:
@@ -165,10 +165,10 @@ _CODES = {
 
 
 def _codes_of_choice(verdicts: Sequence[Verdict]) -> set[ExitCode]:
-    """Nothing if some group passes every limit; else what kept the groups from passing."""
+    """Nothing if some cell passes every limit under all its loads; else what kept the cells from passing."""
     outcomes: dict[tuple[str, ...], set[Outcome]] = {}
     for verdict in verdicts:
-        outcomes.setdefault(verdict.keys, set()).add(verdict.outcome)
+        outcomes.setdefault(verdict.keys[:-1], set()).add(verdict.outcome)
     if any(found == {Outcome.PASS} for found in outcomes.values()):
         return set()
     return {_CODES[outcome] for found in outcomes.values() for outcome in found if outcome is not Outcome.PASS}

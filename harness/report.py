@@ -53,6 +53,7 @@ def report_data(results: Results) -> ReportData:
         facts=list(results.facts.values()),
         verdicts=[verdict.as_dict() for verdict in results.verdicts],
         definitions=results.definitions,
+        decisions=results.decisions,
         series=results.series,
         exit_code=int(results.exit_code),
     )

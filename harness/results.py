@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import gate, metrics
 from harness.analysis import KEYS, Measures, levels_for, measure, tidy
+from harness.decision import decide
 from harness.errors import ExitCode
 from harness.facts import facts_of
 from harness.gate import Group, Verdict
@@ -27,7 +28,7 @@ class Results:
 
     summary: `analysis.COLUMNS`.   validity: per trial with records, keyed like facts by (cell id, trial id).
     facts: see `facts.facts_of`.   verdicts: of the limits.   series: plot data, see `series.series_of`.
-    definitions: of all metrics.   exit_code: as if the run ended now.
+    definitions: of all metrics.   exit_code: as if the run ended now.   decisions: see `decision.decide`.
     """
 
     manifest: dict[str, Any]
@@ -38,11 +39,13 @@ class Results:
     series: dict[tuple[str, str], dict[str, Any]]
     exit_code: ExitCode
     definitions: list[dict[str, str]] = field(default_factory=metrics.definitions)
+    decisions: list[dict[str, Any]] = field(default_factory=list)
 
 
 def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial]) -> Results:
     """All results of a run. trials: those that left records; the others are judged by the manifest alone."""
-    validity = {key: unmeasured(trial) for key, _, trial in _entries(manifest) if trial["status"] != "pending"}
+    tried = [(key, trial) for key, cell, trial in _entries(manifest) if cell["status"] != "skipped"]
+    validity = {key: unmeasured(trial) for key, trial in tried if trial["status"] not in ("pending", "skipped")}
     calibration = (manifest.get("provenance") or {}).get("calibration")
     facts, series = {}, {}
     measures: list[Measures] = []
@@ -57,7 +60,9 @@ def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial]) -> Results:
     groups = _groups(manifest, validity, facts)
     summary = tidy(measures, extra)
     verdicts = gate.judge_all(groups, summary)
-    return Results(manifest, summary, validity, facts, verdicts, series, _exit_code(manifest, verdicts, validity))
+    code = _exit_code(manifest, verdicts, validity)
+    decisions = decide(manifest, summary, validity, verdicts, facts)
+    return Results(manifest, summary, validity, facts, verdicts, series, code, decisions=decisions)
 
 
 def _entries(manifest: dict[str, Any]) -> list[tuple[tuple[str, str], dict[str, Any], dict[str, Any]]]:

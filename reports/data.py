@@ -25,6 +25,9 @@ class ReportData:
     facts: per trial {cell, trial, window, requests, statuses, errors, missing, ...}.
     verdicts: per limit {limit, metric, model, ..., load, outcome, value, low, high, n, sentence}.
     definitions: per metric {name, unit, definition, direction, show, unmeasured}.
+    decisions: per model {model, reference, speed, loads, rows, recommendation, quality, notes}; a row has engine,
+        level, variant, label, loaded_level, device, status, reason, repetitions, values, loads, validity, front,
+        beaten_by, limits, chosen; a value is {value, low, high, bound, n, unit, source, reason}, None where unknown.
     series: per (cell, trial) {distribution, latency, tokens, memory: frames, window}.
     """
 
@@ -35,6 +38,7 @@ class ReportData:
     facts: Sequence[dict[str, Any]] = ()
     verdicts: Sequence[dict[str, Any]] = ()
     definitions: Sequence[dict[str, str]] = ()
+    decisions: Sequence[dict[str, Any]] = ()
     series: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     exit_code: int | None = None
 

@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from html import escape
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.data import ReportData, keys_of, place
+from reports.drawing import COLOURS, INK, Plot, figure, label_axes
 from reports.tables import repetition
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#2f7fc1", "#d9722e", "#3f9c5a", "#a35bb8", "#b8912b", "#3aa0a0", "#c2557a", "#7a7f87")
 MAX_CURVES = len(COLOURS)
 MAX_LABEL = 64
-INK = "#010203"  # stands for the text colour of the page until the SVG is put into it
-SIZE_INCHES = (5.6, 2.7)
-MARGINS_INCHES = (0.75, 0.5, 0.1, 0.1)  # left, bottom, right, top; a computed layout would draw everything twice
 LEGEND_LINE_INCHES = 0.17
 _NAMES = {"ttft_ms": "time to first token", "e2e_ms": "end to end"}
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """One picture. name: of its file.   alt: what it shows, in words.   svg: complete, with INK for lines and texts."""
-
-    name: str
-    alt: str
-    svg: str
-
-    def inline(self) -> str:
-        """For a page: scales with it, takes its text colour, says what it shows."""
-        body = self.svg[self.svg.index("<svg") :].replace(INK, "currentColor")
-        body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-        body = re.sub(r'<g id="[^"]*"', "<g", body)  # the same in every plot, and nothing refers to them
-        label = escape(self.alt, quote=True)
-        return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', body, count=1)
-
-    def standalone(self) -> str:
-        """For a file: black on white."""
-        return self.svg.replace(INK, "#1a1a1a")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +66,10 @@ def _overlay(metric: str, shown: Sequence[tuple[str, Any]]) -> Iterator[Plot]:
     curves = [(label, frame) for label, frame in curves if len(frame)][:MAX_CURVES]
     if len(curves) < 2:
         return
-    with _figure(f"overview-{metric}", below_inches=LEGEND_LINE_INCHES * (len(curves) + 1)) as drawing:
+    with figure(f"overview-{metric}", below_inches=LEGEND_LINE_INCHES * (len(curves) + 1)) as drawing:
         for colour, (label, frame) in zip(COLOURS, curves, strict=False):
             drawing.axes.step(frame["ms"], frame["share"], where="post", color=colour, label=shortened(label))
-        _label(drawing.axes, f"{_NAMES[metric]}, ms", "share of requests", from_zero=True)
+        label_axes(drawing.axes, f"{_NAMES[metric]}, ms", "share of requests", from_zero=True)
         drawing.axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), frameon=False, fontsize=8, labelcolor=INK)
     alt = f"Share of requests at most as slow: {_NAMES[metric]}, one curve for each of {len(curves)} trials."
     yield Plot(f"overview-{metric.removesuffix('_ms')}", alt, drawing.svg)
@@ -116,10 +89,10 @@ def _distribution(series: dict[str, Any], name: str) -> Plot | None:
     frame = series["distribution"]
     if not len(frame):
         return None
-    with _figure(f"{name}-distribution") as drawing:
+    with figure(f"{name}-distribution") as drawing:
         for colour, (metric, curve) in zip(COLOURS, frame.groupby("metric", sort=False), strict=False):
             drawing.axes.step(curve["ms"], curve["share"], where="post", color=colour, label=_NAMES[metric])
-        _label(drawing.axes, "ms, from due", "share of requests", from_zero=True)
+        label_axes(drawing.axes, "ms, from due", "share of requests", from_zero=True)
         _legend(drawing.axes)
     return Plot(f"{name}-distribution", "Latency distribution: share of requests at most as slow.", drawing.svg)
 
@@ -128,7 +101,7 @@ def _latency(series: dict[str, Any], name: str) -> Plot | None:
     frame = series["latency"]
     if not len(frame.dropna(how="all", subset=["ttft_ms", "e2e_ms"])):
         return None
-    with _figure(f"{name}-latency") as drawing:
+    with figure(f"{name}-latency") as drawing:
         for colour, metric in zip(COLOURS, _NAMES, strict=False):
             seen = frame[frame[metric].notna()]
             if len(seen):
@@ -141,7 +114,7 @@ def _latency(series: dict[str, Any], name: str) -> Plot | None:
                     label=_NAMES[metric],
                     rasterized=len(seen) > 400,
                 )
-        _label(drawing.axes, "due, s", "ms, from due", from_zero=True)
+        label_axes(drawing.axes, "due, s", "ms, from due", from_zero=True)
         _legend(drawing.axes)
     return Plot(f"{name}-latency", "Latency of each measured request over the time it was due.", drawing.svg)
 
@@ -150,10 +123,10 @@ def _tokens(series: dict[str, Any], name: str) -> Plot | None:
     frame = series["tokens"]
     if not len(frame):
         return None
-    with _figure(f"{name}-tokens") as drawing:
+    with figure(f"{name}-tokens") as drawing:
         drawing.axes.plot(frame["at_s"], frame["tokens_per_s"], color=COLOURS[2], drawstyle="steps-mid")
         _shade(drawing.axes, series["window"])
-        _label(drawing.axes, "time, s (measuring window shaded)", "output tokens/s", from_zero=True)
+        label_axes(drawing.axes, "time, s (measuring window shaded)", "output tokens/s", from_zero=True)
     return Plot(f"{name}-tokens", "Output tokens per second over time, with the measuring window shaded.", drawing.svg)
 
 
@@ -162,7 +135,7 @@ def _memory(series: dict[str, Any], name: str) -> Plot | None:
     if not len(frame):
         return None
     scale, unit = (2**30, "GiB") if frame["value"].max() >= 2**30 else (2**20, "MiB")
-    with _figure(f"{name}-memory") as drawing:
+    with figure(f"{name}-memory") as drawing:
         for colour, (source, readings) in zip(COLOURS, frame.groupby("name", sort=True), strict=False):
             drawing.axes.plot(
                 readings["at_s"],
@@ -172,61 +145,9 @@ def _memory(series: dict[str, Any], name: str) -> Plot | None:
                 marker="." if len(readings) == 1 else None,  # one reading makes no line
             )
         _shade(drawing.axes, series["window"])
-        _label(drawing.axes, "time, s (measuring window shaded)", f"memory, {unit}", from_zero=True)
+        label_axes(drawing.axes, "time, s (measuring window shaded)", f"memory, {unit}", from_zero=True)
         _legend(drawing.axes)
     return Plot(f"{name}-memory", "Memory of the engine and the GPUs over time.", drawing.svg)
-
-
-@dataclass
-class _Drawing:
-    """One pair of axes; `svg` is there once the block is left."""
-
-    axes: Axes
-    svg: str = ""
-
-
-@contextmanager
-def _figure(salt: str, below_inches: float = 0.0) -> Iterator[_Drawing]:
-    """Draws with our settings only; the salt keeps the ids of several SVGs in one page apart, and the same each
-    time.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    settings: Any = {
-        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
-        "svg.fonttype": "none",
-        "svg.hashsalt": salt,
-        "font.family": "sans-serif",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "grid.color": INK,
-        "grid.alpha": 0.15,
-        "axes.linewidth": 0.6,
-        "lines.linewidth": 1.4,
-        "axes.grid": True,
-        "text.parse_math": False,
-    }
-    with mpl.rc_context(settings):
-        width, height = SIZE_INCHES[0], SIZE_INCHES[1] + below_inches
-        left, bottom, right, top = MARGINS_INCHES
-        bottom += below_inches
-        figure = Figure(figsize=(width, height))
-        inner = (width - left - right, height - bottom - top)
-        position = (left / width, bottom / height, inner[0] / width, inner[1] / height)
-        drawing = _Drawing(figure.add_axes(position))
-        yield drawing
-        out = StringIO()
-        figure.savefig(out, format="svg", transparent=True, dpi=150, metadata={"Date": None})
-        drawing.svg = out.getvalue()
-
-
-def _label(axes: Axes, x: str, y: str, *, from_zero: bool) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    if from_zero:
-        axes.set_ylim(bottom=0)
 
 
 def shortened(label: str) -> str:

@@ -16,15 +16,16 @@ ROWS: dict[int, str] = {
     10: "cli console doctor listing report",
     8: "calibrator run results",
     7: "trial engine_start supervisor load_worker load_workers locust_alone locust_load locust_master "
-    "locust_process locust_worker worker gate",
-    6: "analysis cache_split validity client_signals bursts columns chunks gap_counts latencies rates passing reading "
-    "distributions machine facts series",
+    "locust_process locust_worker worker quality_child gate decision decision_rows pareto ratios recommendation",
+    6: "analysis backend_split cache_split validity client_signals bursts columns chunks gap_counts latencies rates passing reading "
+    "distributions machine facts series divergence quality quality_scores quality_text greedy responses quality_summary",
     5: "store streams load_part worker_count locust_order locust_records stats ordered means metrics "
     "progress exclusive reference machine_checks install_checks",
     4: "drivers telemetry provenance calibration",
-    3: "timeline gpus virtual_time pressure cgroup child_process known_process",
-    2: "matrix cells combinations trial_plans refusals selection identity estimate templates workload traffic repeats timing chains",
-    1: "scenario engine_section traffic_section scenario_source scenario_problems yaml_nodes strict_model loads "
+    3: "timeline virtual_time pressure cgroup child_process known_process",
+    2: "matrix cells combinations run_order trial_plans refusals selection identity devices gpus interpreter "
+    "estimate templates workload traffic repeats timing chains",
+    1: "scenario engine_section traffic_section quality_section scenario_source scenario_problems yaml_nodes strict_model loads "
     "load_parts session_load conversation_problems lengths quantities limits sentences arrivals rate_shapes prompts "
     "prefixes traces seeding records",
     0: "errors reasons thresholds known_server __init__",

@@ -1,0 +1,257 @@
+"""The decision table: for each model its engines and levels side by side, who is beaten, and what to run.
+
+Rows come from `decision_rows`, dominance from `pareto`, the sentence from `recommendation`. Plain values only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis import KEYS
+from harness.decision_rows import Row, Value, known, quality_facts, rows_of, unknown
+from harness.gate import Verdict
+from harness.pareto import Figure, beaten_by
+from harness.ratios import Measured, ratio
+from harness.reasons import Level, Validity
+from harness.recommendation import Option, recommend
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEMORY_TOLERANCE = 0.01  # a peak is a reading without an interval: two that differ by less than 2 % are alike
+_PER_USER, _ALL_USERS = "output_tokens_per_s_per_user", "output_tokens_per_s"
+_OWN_LOADS = "all users' tokens, each engine under its own loads"
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """By which number rows are told faster. load: None where each row has loads of its own."""
+
+    load: str | None
+    name: str
+    text: str
+
+
+def decide(
+    manifest: Mapping[str, Any],
+    summary: pd.DataFrame,
+    validity: Mapping[tuple[str, str], Validity],
+    verdicts: Sequence[Verdict],
+    facts: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """One table for each model, in the order of the matrix.
+
+    A table: model; reference {label, why} or None; speed {load, name, text}; loads, their names; rows; recommendation
+    {outcome, sentence, out, closest}; quality, facts of how it was measured; notes. A row: engine, level, variant,
+    label, word, loaded_level, device, status, reason, repetitions, values and loads (see `decision_rows`), validity by load,
+    front (None: it cannot be judged), beaten_by, limits ("pass", "fail", ... or ""), chosen.
+    """
+    rows = rows_of(manifest, summary, validity, facts or {})
+    models = dict.fromkeys(row.key[0] for row in rows)
+    quality = (manifest.get("scenario") or {}).get("quality") or {}
+    return [_table(model, [row for row in rows if row.key[0] == model], verdicts, quality) for model in models]
+
+
+def _table(model: str, rows: Sequence[Row], verdicts: Sequence[Verdict], quality: Mapping[str, Any]) -> dict[str, Any]:
+    speed = _speed(rows)
+    reference, why = _reference(rows, quality)
+    for row in rows:
+        row.values["speed"] = _speed_of(row, speed)
+    for row in rows:
+        row.values["speed_ratio"] = _speed_ratio(row, reference, speed)
+        row.values["kl_mean"] = _divergence(row, reference, rows)
+    figures = {row.key: _figures(row) for row in rows if row.values["speed"]["value"] is not None}
+    beaten = beaten_by(figures)
+    own = {row.key: [one for one in verdicts if one.keys[:-1] == row.key] for row in rows}
+    options = [
+        Option(row.label, own[row.key], row.values["speed"], _memory(row), row.values["kl_mean"], _out(row), front)
+        for row in rows
+        for front in [row.key in beaten and not beaten[row.key]]
+    ]
+    advice = recommend(options, speed.text)
+    shown = [_row(row, beaten, own[row.key], advice["chosen"]) for row in rows]
+    return {
+        "model": model,
+        "reference": None if reference is None else {"label": reference.label, "why": why},
+        "speed": {"load": speed.load, "name": speed.name, "text": speed.text},
+        "loads": list(dict.fromkeys(load for row in rows for load in row.kinds)),
+        "rows": shown,
+        "recommendation": advice,
+        "quality": dict(quality_facts(rows)),
+        "notes": _notes(rows, figures),
+    }
+
+
+def _row(
+    row: Row, beaten: Mapping[Any, Sequence[Any]], verdicts: Sequence[Verdict], chosen: Sequence[str]
+) -> dict[str, Any]:
+    found = {verdict.outcome.value for verdict in verdicts}
+    limits = next((word for word in ("fail", "invalid", "cannot_tell", "pass") if word in found), "")
+    return {
+        **dict(zip(KEYS[1:-1], row.key[1:], strict=True)),
+        "label": row.label,
+        "word": row.word,
+        "loaded_level": row.info.get("level"),
+        "device": row.info.get("device"),
+        "status": row.status,
+        "reason": row.reason,
+        "repetitions": len(row.cells),
+        "values": row.values,
+        "loads": row.loads,
+        "validity": {load: level.value for load, level in row.validity.items()},
+        "front": None if row.key not in beaten else not beaten[row.key],
+        "beaten_by": [" · ".join(part for part in key[1:] if part) for key in beaten.get(row.key, ())],
+        "limits": limits,
+        "chosen": row.label in chosen,
+    }
+
+
+def _speed(rows: Sequence[Row]) -> Speed:
+    """One user's speed where a load has but one; else under the lightest load that all rows have; else all users'."""
+    ran = [row for row in rows if row.plans]
+    common = [load for load in (ran[0].kinds if ran else ()) if all(_same_plan(ran[0], row, load) for row in ran)]
+    single = [load for load in common if ran[0].kinds[load] == "single_user"]
+    if ran and not common:
+        return Speed(None, _ALL_USERS, _OWN_LOADS)
+    if not common:
+        return Speed(None, _PER_USER, "one user's speed")
+    load = single[0] if single else min(common, key=lambda name: _concurrency(ran, name))
+    streamed = any(row.loads[load][_PER_USER]["value"] is not None for row in ran)
+    streamed |= all(row.loads[load][_ALL_USERS]["value"] is None for row in ran)
+    if not streamed:
+        return Speed(load, _ALL_USERS, f"all users' tokens under {load}")
+    return Speed(load, _PER_USER, f"one user's speed (p50) under {load}")
+
+
+def _same_plan(one: Row, other: Row, load: str) -> bool:
+    """Whether two rows were sent the same requests under a load, in every repetition that both have."""
+    if load not in other.kinds:
+        return False
+    mine, theirs = one.plans.get(load, {}), other.plans.get(load, {})
+    return all(mine[repetition] == theirs[repetition] for repetition in mine.keys() & theirs.keys())
+
+
+def _concurrency(rows: Sequence[Row], load: str) -> float:
+    found = [row.points(load, "mean_concurrency")["value"] for row in rows]
+    seen = [float(value) for value in found if value is not None]
+    return sum(seen) / len(seen) if seen else float("inf")
+
+
+def _speed_of(row: Row, speed: Speed) -> Value:
+    if speed.load is not None:
+        return row.points(speed.load, speed.name)
+    found = [values[speed.name] for values in row.loads.values()]
+    seen = [one for one in found if one["value"] is not None]
+    if seen:
+        return max(seen, key=lambda one: float(one["value"]))
+    return found[0] if found else unknown(row.reason or "nothing was measured", "tokens/s")
+
+
+def _reference(rows: Sequence[Row], quality: Mapping[str, Any]) -> tuple[Row | None, str]:
+    """The row that the others are held against, and why it."""
+    named = quality_facts(rows).get("reference") or quality.get("reference")
+    found = next((row for row in rows if _is_named(row, named)), None) if named else None
+    if found is not None:
+        return found, "the reference of quality"
+    precisions = [(precision(row), row) for row in rows if row.plans and precision(row)]
+    if not precisions:
+        return None, ""
+    return max(precisions, key=lambda one: one[0])[1], "the highest precision measured"
+
+
+def _is_named(row: Row, named: Any) -> bool:
+    """named: a level, "engine/level", or both and perhaps a variant in a mapping."""
+    _, engine, level, variant = row.key
+    if isinstance(named, Mapping):
+        asked = (named.get("engine"), named.get("level") or named.get("quantization"), named.get("variant"))
+        return all(want is None or want == have for want, have in zip(asked, (engine, level, variant), strict=True))
+    return str(named) in (level, f"{engine}/{level}", row.label, f"{engine}/{level}/{variant}")
+
+
+def precision(row: Row) -> int:
+    """The bits in a level's name, as loaded or as asked for: 16 of "bf16", 4 of "q4_k_m"; 0 without any."""
+    found = re.search(r"\d+", str(row.info.get("level") or row.key[2]))
+    return int(found[0]) if found else 0
+
+
+def _speed_ratio(row: Row, reference: Row | None, speed: Speed) -> Value:
+    mine = row.values["speed"]
+    if reference is None:
+        return unknown("no row has a level of known precision to be the reference", "ratio")
+    if row is reference:
+        return known(1.0, unit="ratio", source="the reference") if mine["value"] is not None else mine
+    theirs = reference.values["speed"]
+    if mine["value"] is None or theirs["value"] is None:
+        return unknown(mine["reason"] or f"the reference's speed is unknown: {theirs['reason']}", "ratio")
+    pairs = []
+    if speed.load is not None and speed.name == _PER_USER:
+        own, other = row.speeds.get(speed.load, {}), reference.speeds.get(speed.load, {})
+        pairs = [(own[repetition], other[repetition]) for repetition in own if repetition in other]
+    found = ratio(_number(mine), _number(theirs), pairs)
+    if not found.value > 0:
+        return unknown(found.method, "ratio")
+    return known(found.value, found.low, found.high, unit="ratio", source=found.method, n=min(mine["n"], theirs["n"]))
+
+
+def _number(value: Value) -> Measured:
+    ends = [float("nan") if value[name] is None else float(value[name]) for name in ("value", "low", "high")]
+    return Measured(*ends)
+
+
+def _divergence(row: Row, reference: Row | None, rows: Sequence[Row]) -> Value:
+    """The reference differs from itself by nothing, where others were held against it and it was not scored twice."""
+    own = row.values["kl_mean"]
+    if row is reference and own["value"] is None and any(one.values["kl_mean"]["value"] is not None for one in rows):
+        return known(0.0, 0.0, 0.0, unit="nats", source="the reference itself")
+    return own
+
+
+def _memory(row: Row) -> Value:
+    """That of GPUs where the engine uses them, else that of its processes; its unit is the same."""
+    on_gpu = row.values["gpu_memory_peak_bytes"]
+    device = row.info.get("device")
+    used = on_gpu["value"] is not None and (device is None or not str(device).startswith("cpu"))
+    return on_gpu if used else row.values["rss_peak_bytes"]
+
+
+def _figures(row: Row) -> dict[str, Figure]:
+    """What a row is compared by. Memory of GPUs and of the host are not the same thing."""
+    memory, divergence = _memory(row), row.values["kl_mean"]
+    found = {"speed": _figure(row.values["speed"], more_is_better=True)}
+    if memory["value"] is not None:
+        name = "GPU memory" if memory is row.values["gpu_memory_peak_bytes"] else "memory"
+        near = memory["value"] * (1 - MEMORY_TOLERANCE), memory["value"] * (1 + MEMORY_TOLERANCE)
+        found[name] = Figure.of(memory["value"], *near, more_is_better=False)
+    if divergence["value"] is not None:
+        found["quality"] = _figure(divergence, more_is_better=False)
+    return found
+
+
+def _figure(value: Value, *, more_is_better: bool) -> Figure:
+    number = _number(value)
+    return Figure.of(number.value, number.low, number.high, more_is_better=more_is_better)
+
+
+def _out(row: Row) -> str:
+    """Why a row cannot be chosen whatever the limits say; "" if it can."""
+    if not row.plans or row.status in ("skipped", "failed"):
+        return f"{row.status}: {row.reason}" if row.reason else row.status if row.status != "complete" else "no load"
+    spoiled = [load for load, level in row.validity.items() if level is Level.INVALID]
+    return f"its trial {spoiled[0]} is invalid" if row.values["speed"]["value"] is None and spoiled else ""
+
+
+def _notes(rows: Sequence[Row], figures: Mapping[Any, Mapping[str, Figure]]) -> list[str]:
+    """What the reader must know of the comparison."""
+    notes = []
+    kinds = {name for own in figures.values() for name in own}
+    without = [row.label for row in rows if row.key in figures and "quality" not in figures[row.key]]
+    if "quality" in kinds and without:
+        notes.append(f"compared by speed and memory only, for their quality is unknown: {', '.join(without)}")
+    elif figures and "quality" not in kinds:
+        notes.append("quality was not measured: rows are compared by speed and memory only")
+    if {"memory", "GPU memory"} <= kinds:
+        notes.append("rows that use a GPU and rows that do not are not compared: their memory is not the same thing")
+    return notes
