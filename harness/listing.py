@@ -101,10 +101,10 @@ def engines() -> dict[str, str]:
 
 
 def models() -> dict[str, str]:
-    """The built-in models."""
-    from engines.models.source import BUILT_IN
+    """The built-in models, and what each is."""
+    from engines.models.source import built_in
 
-    return {name: (path / "README.md").read_text().splitlines()[0].lstrip("# ") for name, path in BUILT_IN.items()}
+    return built_in()
 
 
 LISTS = {"scenarios": scenarios, "engines": engines, "models": models}

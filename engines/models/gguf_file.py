@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from engines.base import LevelUnsupported
-from engines.models import cache, gguf_source, gguf_writer, llama_folder
+from engines.models import cache, gguf_folder, gguf_source, gguf_writer
 from engines.models.gguf_header import read_header
 from engines.models.quantize import LEVELS
 from engines.models.source import ModelSource, content_hash, weight_files
@@ -27,7 +27,7 @@ def gguf_file(source: ModelSource, level: str | None = None) -> Path:
         own = gguf_level(source.path)
         if level is None or level == own:
             return source.path
-    wanted = level if level is not None else llama_folder.natural_level(source)
+    wanted = level if level is not None else gguf_folder.natural_level(source)
     if wanted not in LEVELS:
         raise LevelUnsupported(f"there is no level {wanted!r} for GGUF models; known are {', '.join(LEVELS)}")
     if source.kind == "gguf" and own not in _FULL_PRECISION:
@@ -35,7 +35,7 @@ def gguf_file(source: ModelSource, level: str | None = None) -> Path:
         raise LevelUnsupported(f"{source.path.name} is {stated} already; {wanted} needs a file in f32, f16 or bf16")
 
     def build(path: Path) -> None:
-        weights = gguf_source.read(source) if source.kind == "gguf" else llama_folder.read(source)
+        weights = gguf_source.read(source) if source.kind == "gguf" else gguf_folder.read(source)
         gguf_writer.write(weights, wanted, path)
 
     return cache.build_once(f"{_file_stem(source)}-{wanted}-v{_CONVERTER_VERSION}.gguf", build)

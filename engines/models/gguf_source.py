@@ -11,7 +11,7 @@ from engines.models.source import ModelSource
 from engines.models.weights import Field, FloatArray, Layout, Tensor, Weights
 
 # Dense decoders whose tensors all follow the rules in `quantize`.
-_ARCHITECTURES = ("llama", "qwen2", "qwen3")
+_ARCHITECTURES = ("gpt2", "llama", "qwen2", "qwen3")
 _NOT_COPIED = ("GGUF.", "general.file_type", "general.quantization_version", "general.alignment", "split.")
 
 

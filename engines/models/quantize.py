@@ -37,12 +37,13 @@ LEVELS = tuple(DEFAULT_TYPES)
 FLOAT_TYPES = frozenset({"F32", "F16", "BF16"})
 # For rows that are no multiple of 256: the type with blocks of 32 that llama.cpp takes instead.
 _FALLBACKS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+_NEVER_QUANTIZED = ("_norm.weight", "position_embd.weight")
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)\.weight")
 
 
 def tensor_type(level: str, name: str, shape: tuple[int, ...], layout: Layout) -> str:
     """The GGML type of a tensor at a level, such as "Q6_K"; `shape` is (rows, columns)."""
-    if len(shape) < 2 or not name.endswith("weight") or name.endswith("_norm.weight"):
+    if len(shape) < 2 or not name.endswith("weight") or name.endswith(_NEVER_QUANTIZED):
         return "F32"
     default = DEFAULT_TYPES[level]
     if default in FLOAT_TYPES:
@@ -93,6 +94,8 @@ def _inner_type(level: str, name: str, layout: Layout) -> str:
         if level in ("q4_k_m", "q5_k_m") and _deserves_more(layer, layout.layers):
             return "Q6_K"
         return "Q3_K" if level == "q2_k" else default
+    if part == "attn_qkv":
+        return {"q3_k_m": "Q4_K", "q4_k_m": "Q5_K", "q5_k_m": "Q6_K"}.get(level, default)
     if part == "attn_output":
         return {"q2_k": "Q3_K", "q3_k_m": "Q4_K"}.get(level, default)
     return default

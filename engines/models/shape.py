@@ -22,7 +22,7 @@ _WIDTH = ("hidden_size", "n_embd", "d_model")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 # Their caches do not hold a key and a value of every head for every layer and token.
 _OTHER_CACHES = ("kv_lora_rank", "ssm_cfg", "mamba_d_state", "linear_num_key_heads")
-_NO_PARAMETERS = ("attn.bias", "attn.masked_bias", "rotary_emb.inv_freq")
+_NO_PARAMETERS = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from engines.base import ModelError, ModelReference
-from engines.models import cache
+from engines.models import cache, synthetic
 
 BUILT_IN = {"tiny": Path(__file__).parent / "tiny"}
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -31,6 +31,12 @@ class ModelSource:
     revision: str | None = None
 
 
+def built_in() -> dict[str, str]:
+    """Every built-in model, with what it is in one line."""
+    tiny = "Llama, 3.2 M parameters, really trained (English of 1813), 6 MB in f16, context 1,024"
+    return {"tiny": tiny} | {name: synthetic.description(name) for name in synthetic.MODELS}
+
+
 def resolve(reference: ModelReference) -> ModelSource:
     """The model that a scenario names, fetched if it is a hub id and not yet here.
 
@@ -39,6 +45,8 @@ def resolve(reference: ModelReference) -> ModelSource:
     name, path = reference.name, Path(reference.name).expanduser()
     if name in BUILT_IN:
         return ModelSource(name, "builtin", BUILT_IN[name])
+    if name in synthetic.MODELS:
+        return ModelSource(name, "builtin", synthetic.folder(name))
     if path.is_file() and path.suffix == ".gguf":
         return ModelSource(path.stem, "gguf", path.resolve())
     if path.is_file():
@@ -50,7 +58,7 @@ def resolve(reference: ModelReference) -> ModelSource:
     if _looks_like_path(name):
         raise ModelError(f"there is no file or folder {name!r}; check the path, it counts from {Path.cwd()}")
     if not _HUB_ID.fullmatch(name):
-        known = ", ".join(sorted(BUILT_IN))
+        known = ", ".join([*BUILT_IN, *synthetic.MODELS])
         raise ModelError(
             f"there is no model {name!r}; name a built-in model ({known}), a .gguf file, a folder or a hub id: org/name"
         )
@@ -58,10 +66,12 @@ def resolve(reference: ModelReference) -> ModelSource:
 
 
 def weight_files(source: ModelSource) -> list[Path]:
-    """The files that hold the weights, in name order.
+    """The files that hold the weights, in name order; random ones are built now, which may take a minute.
 
-    Raises ModelError if there are none.
+    Raises ModelError if there are none or they cannot be built.
     """
+    if source.kind == "builtin" and source.name in synthetic.MODELS:
+        return [synthetic.weights(source.name)]
     if source.kind == "gguf":
         return _gguf_parts(source.path)
     found = sorted(source.path.glob("model*.safetensors")) or sorted(source.path.glob("*.safetensors"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engines.base import ModelError
+from engines.models import word_vocabulary
 from engines.models.gguf_header import read_header
 
 if TYPE_CHECKING:
@@ -53,6 +54,38 @@ class ByteTokenizer:
         return len(text.encode())
 
 
+class PieceTokenizer:
+    """Pieces of text that are tokens as a whole, and else the tokens of their bytes, one by one; without merges.
+
+    Bytes that have no token are left out. What the ids of `control` mean is no text.
+    """
+
+    def __init__(self, vocabulary: Mapping[str, int], control: frozenset[int], name: str) -> None:
+        self.name = name
+        self._ids = dict(vocabulary)
+        self._texts = {index: text for text, index in vocabulary.items() if index not in control}
+        self._alphabet = byte_alphabet()
+        self._bytes = {character: byte for byte, character in enumerate(self._alphabet)}
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special tokens."""
+        ids: list[int] = []
+        for piece in word_vocabulary.pieces(text):
+            written = "".join(self._alphabet[byte] for byte in piece.encode("utf-8", "surrogatepass"))
+            whole = self._ids.get(written)
+            ids += [whole] if whole is not None else [self._ids[one] for one in written if one in self._ids]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids; bytes that are no UTF-8 become U+FFFD."""
+        written = "".join(self._texts.get(index, "") for index in ids)
+        return bytes(self._bytes[character] for character in written).decode("utf-8", "replace")
+
+    def count(self, text: str) -> int:
+        """How many tokens the text has."""
+        return len(self.encode(text))
+
+
 class FileTokenizer:
     """A `tokenizer.json`, read by the `tokenizers` library."""
 
@@ -93,16 +126,35 @@ def why_no_tokenizer(source: ModelSource) -> str | None:
 
 
 def _find(source: ModelSource) -> Tokenizer | str:
-    if source.kind == "gguf":
-        tokens = read_header(source.path).get("tokenizer.ggml.tokens")
-        if isinstance(tokens, list) and is_byte_vocabulary({text: index for index, text in enumerate(tokens[:256])}):
+    return _in_gguf(source) if source.kind == "gguf" else _in_folder(source)
+
+
+def _in_gguf(source: ModelSource) -> Tokenizer | str:
+    header = read_header(source.path)
+    tokens = header.get("tokenizer.ggml.tokens")
+    vocabulary = {text: index for index, text in enumerate(tokens)} if isinstance(tokens, list) else {}
+    merges, kinds = header.get("tokenizer.ggml.merges") or [], header.get("tokenizer.ggml.token_type") or []
+    # One merge, which never happens, is what files without merges have: llama.cpp loads none with none.
+    if len(merges) <= 1 and header.get("tokenizer.ggml.model") == "gpt2":
+        if is_byte_vocabulary(vocabulary):
             return ByteTokenizer()
-        return f"the tokenizer inside {source.path.name} cannot be used without an engine; name the model's folder"
+        if header.get("tokenizer.ggml.pre") == "llama-bpe":
+            control = frozenset(index for index, kind in enumerate(kinds) if kind != 1)
+            texts = {text: index for text, index in vocabulary.items() if index not in control}
+            return PieceTokenizer(texts, control, f"tokenizer of {source.path.name}")
+    return f"the tokenizer inside {source.path.name} cannot be used without an engine; name the model's folder"
+
+
+def _in_folder(source: ModelSource) -> Tokenizer | str:
     path = source.path / "tokenizer.json"
     if not path.is_file():
         return f"the folder of {source.name} has no tokenizer.json"
-    if source.kind == "builtin" or is_byte_tokenizer(json.loads(path.read_text(encoding="utf-8"))):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if is_byte_tokenizer(content):
         return ByteTokenizer()
+    if is_piece_tokenizer(content):
+        control = frozenset(token["id"] for token in content.get("added_tokens", []))
+        return PieceTokenizer(content["model"]["vocab"], control, f"tokenizer.json of {source.name}")
     try:
         return FileTokenizer(path)
     except ImportError:
@@ -114,6 +166,15 @@ def is_byte_tokenizer(content: Mapping[str, Any]) -> bool:
     model = content.get("model") or {}
     plain = content.get("normalizer") is None and not model.get("merges")
     return plain and model.get("type") == "BPE" and is_byte_vocabulary(model.get("vocab") or {})
+
+
+def is_piece_tokenizer(content: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer.json splits as Llama 3 does and has no merges: what `PieceTokenizer` reads."""
+    model, splitter = content.get("model") or {}, content.get("pre_tokenizer") or {}
+    steps = splitter.get("pretokenizers") or [{}]
+    splits = [(step.get("pattern") or {}).get("Regex") for step in steps if step.get("type") == "Split"]
+    plain = content.get("normalizer") is None and model.get("ignore_merges") and not model.get("merges")
+    return bool(plain) and model.get("type") == "BPE" and splits == [word_vocabulary.LLAMA3_SPLIT]
 
 
 def is_byte_vocabulary(vocabulary: Mapping[str, int]) -> bool:

@@ -45,7 +45,7 @@ def test_folder_and_gguf_file_are_found_by_path(tmp_path: Path) -> None:
     [
         ("./not/there", "no file or folder './not/there'; check the path"),
         ("model.gguf", "no file or folder 'model.gguf'"),
-        ("nothing", "name a built-in model (tiny)"),
+        ("nothing", "name a built-in model (tiny, gpt2-small, "),
         ("{tmp}", "has no config.json"),
         ("{tmp}/notes.txt", "is a file but no .gguf"),
     ],

@@ -1,0 +1,92 @@
+"""The vocabulary of the models with random weights: whatever they generate is printable, and is read back as it was.
+
+A token is one character of ASCII, or a space and a word of four consonants. Text is split as Llama 3's tokenizer splits
+it; a piece that is a word is one token, any other piece is one token for each of its characters. So n generated words
+are n tokens again, and no piece of English is a word. Characters outside ASCII have no token and are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+# Llama 3's, as files write it and llama.cpp knows it under the name of `llama-bpe`.
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# The same for Python's `re`, which has no classes of Unicode: letters are word characters but digits and "_".
+_PIECES = re.compile(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|(?:[^\r\n\w]|_)?[^\W\d_]+|\d{1,3}"
+    r"| ?(?:[^\s\w]|_)+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CHARACTERS = "\t\n" + "".join(map(chr, range(32, 127)))
+_LETTERS = "bcdfghjklmnpqrstvwx"
+_WORD_LENGTH = 4
+_WORDS = len(_LETTERS) ** _WORD_LENGTH
+# Neighbouring ids have unlike words; without a common factor with _WORDS, so that every word comes once.
+_STEP, _SHIFT = 80_021, 41_000
+
+
+def pieces(text: str) -> Iterator[str]:
+    """What a text is split into before anything is looked up."""
+    return (match[0] for match in _PIECES.finditer(text))
+
+
+def tokens(size: int) -> list[str]:
+    """The text of each id; the last two are control tokens, beginning and end."""
+    count = size - len(CHARACTERS) - 2
+    if not 0 <= count <= _WORDS:
+        raise ValueError(
+            f"a vocabulary of {size} tokens; it has {len(CHARACTERS) + 2} to {len(CHARACTERS) + 2 + _WORDS}"
+        )
+    return [*CHARACTERS, *(" " + _word(index) for index in range(count)), "<|bos|>", "<|endoftext|>"]
+
+
+def tokenizer_json(size: int, alphabet: list[str]) -> dict[str, Any]:
+    """A tokenizer.json; `alphabet` is the character that stands for each byte in such files."""
+    texts = tokens(size)
+    written = ["".join(alphabet[ord(character)] for character in text) for text in texts[:-2]]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [_control(size - 2, texts[-2]), _control(size - 1, texts[-1])],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": LLAMA3_SPLIT}, "behavior": "Isolated", "invert": False},
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            ],
+        },
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,
+            "vocab": {text: index for index, text in enumerate(written)},
+            "merges": [],
+        },
+    }
+
+
+def _word(index: int) -> str:
+    number = (index * _STEP + _SHIFT) % _WORDS
+    letters = []
+    for _ in range(_WORD_LENGTH):
+        number, letter = divmod(number, len(_LETTERS))
+        letters.append(_LETTERS[letter])
+    return "".join(letters)
+
+
+def _control(index: int, text: str) -> dict[str, Any]:
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": index, "content": text, **plain, "special": True}
