@@ -1,4 +1,4 @@
-"""The options of the `llama-server` engine, and what they are called in xllamacpp."""
+"""The options of the three llama.cpp engines, under the names of llama.cpp, and the rules for their values."""
 
 from __future__ import annotations
 
@@ -6,37 +6,41 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from engines.base import EngineError
 
 DEFAULT_CONTEXT_TOKENS = 4096
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-_LOG_WARNINGS = 2
-_ALL_LAYERS = -2
+CACHE_BYTES = {
+    "f32": 4.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    "q4_0": 18 / 32,
+}
+"""What one value takes in the KV cache, by its type: a block of 32 values holds one scale, or a scale and a minimum."""
+CACHE_TYPES = tuple(CACHE_BYTES)
 
 
-def _default_threads() -> int:
+def default_threads() -> int:
     """All cores but one, which the measuring client needs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Options of the engine, under the names of llama.cpp.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaOptions:
+    """What all three have.
 
-    n_ctx: context of one slot, in tokens; the server is given n_parallel times as much, because it divides its context
-    among the slots. None: what the model was made for, at most 4096.
-    n_parallel: slots, that is, requests generated at the same time; further ones wait.
+    n_ctx: context of one request, in tokens. None: what the model was made for, at most 4096.
     n_threads: None is all cores but one.   n_gpu_layers: a number, "all", or None for llama.cpp's own choice.
-    prefix_cache: reuse the computed prompt of an earlier request that begins the same.
-    port: None is a free one.   ready_timeout_s: how long loading may take.
+    n_batch, n_ubatch: the most tokens of a prompt evaluated in one call, and in one piece of it.
     """
 
     n_ctx: int | None = None
-    n_parallel: int = 4
     n_threads: int | None = None
     n_batch: int = 2048
     n_ubatch: int = 512
@@ -46,35 +50,88 @@ class Options:
     cache_type_v: str = "f16"
     mmap: bool = True
     mlock: bool = False
-    prefix_cache: bool = True
-    port: int | None = None
-    ready_timeout_s: float = 300.0
 
     def in_force(self, context_tokens: int) -> dict[str, Any]:
         """Every option with its default filled in; a free port and llama.cpp's own choices stay None."""
-        filled = {"n_ctx": context_tokens, "n_threads": self.n_threads or _default_threads()}
-        return {**asdict(self), **filled}
+        return {**asdict(self), "n_ctx": context_tokens, "n_threads": self.threads}
 
+    @property
+    def threads(self) -> int:
+        """How many threads compute."""
+        return self.n_threads or default_threads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaCppOptions(LlamaOptions):
+    """Options of `llama-cpp`.
+
+    prefix_cache: reuse the computed prompt of the request before, as far as both begin the same.
+    grammar: GBNF text that every reply keeps to.
+    """
+
+    prefix_cache: bool = True
+    grammar: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaServerOptions(LlamaOptions):
+    """Options of `llama-server`.
+
+    n_parallel: slots, that is, requests generated at the same time; further ones wait. Each has a context of n_ctx.
+    cont_batching: let a request join those that are being generated; off: it waits until all slots are idle.
+    prefix_cache: reuse the computed prompt of an earlier request that begins the same.
+    grammar: GBNF text that every reply keeps to.
+    port: None is a free one.   ready_timeout_s: how long loading may take.
+    """
+
+    n_parallel: int = 4
+    cont_batching: bool = True
+    prefix_cache: bool = True
+    grammar: str | None = None
+    port: int | None = None
+    ready_timeout_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaCppServerOptions(LlamaOptions):
+    """Options of `llama-cpp-server`, whose flash attention is on or off, and chosen by nobody else.
+
+    state_cache_bytes: how much memory its cache of whole contexts may take, for prompts that begin like one before the
+        last; 0: it has none. The beginning that a prompt shares with the one before it is reused in any case.
+    ready_timeout_s: how long loading may take.
+    """
+
+    flash_attn: bool | Literal["auto"] = False
+    state_cache_bytes: int = 0
+    ready_timeout_s: float = 300.0
+
+
+Options = TypeVar("Options", bound=LlamaOptions)
 
 _COUNTS = ("n_ctx", "n_parallel", "n_threads", "n_batch", "n_ubatch")
-_SWITCHES = ("mmap", "mlock", "prefix_cache")
-_OPTIONAL = ("n_ctx", "n_threads", "n_gpu_layers", "port")
+_SWITCHES = ("mmap", "mlock", "prefix_cache", "cont_batching")
+_OPTIONAL = ("n_ctx", "n_threads", "n_gpu_layers", "port", "grammar")
 
 
-def parse_options(given: Mapping[str, Any]) -> Options:
+def parse_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> Options:
     """The options of a scenario, checked.
 
     Raises EngineError if one is unknown or has a value that it cannot have.
     """
-    known = [field.name for field in fields(Options)]
+    known = [field.name for field in fields(kind)]
     for name, value in given.items():
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise EngineError(f"llama-server has no option {name!r}; {hint}")
+            raise EngineError(f"{engine} has no option {name!r}; {hint}")
         if wanted := _wrong(name, value):
-            raise EngineError(f"option {name} of llama-server is {value!r}; it must be {wanted}")
-    return Options(**given)
+            raise EngineError(f"option {name} of {engine} is {value!r}; it must be {wanted}")
+    found = kind(**given)
+    if found.cache_type_v not in ("f32", "f16", "bf16") and found.flash_attn is False:
+        raise EngineError(
+            f"{engine} has cache_type_v {found.cache_type_v} with flash attention alone; set flash_attn: true"
+        )
+    return found
 
 
 def _wrong(name: str, value: Any) -> str | None:
@@ -87,6 +144,8 @@ def _wrong(name: str, value: Any) -> str | None:
         "flash_attn": (isinstance(value, bool) or value == "auto", 'true, false or "auto"'),
         "cache_type_k": (value in CACHE_TYPES, f"one of {', '.join(CACHE_TYPES)}"),
         "cache_type_v": (value in CACHE_TYPES, f"one of {', '.join(CACHE_TYPES)}"),
+        "grammar": (isinstance(value, str) and "::=" in value, "the text of a GBNF grammar, such as 'root ::= [a-z]+'"),
+        "state_cache_bytes": (whole and value >= 0, "a whole number from 0 up"),
         "port": (whole and 0 < value < 65536, "a port from 1 to 65535"),
         "ready_timeout_s": ((whole or isinstance(value, float)) and value > 0, "a number of seconds above 0"),
     }
@@ -94,44 +153,3 @@ def _wrong(name: str, value: Any) -> str | None:
     rules |= dict.fromkeys(_SWITCHES, (isinstance(value, bool), "true or false"))
     fine, wanted = rules[name]
     return None if fine else wanted
-
-
-def server_parameters(options: Options, gguf: Path, alias: str, context_tokens: int) -> dict[str, Any]:
-    """What to set in xllamacpp.CommonParams, as JSON; the notation is described in `llama_server_child`."""
-    threads = options.n_threads or _default_threads()
-    load_mode = {
-        (True, False): "MMAP",
-        (True, True): "MMAP_MLOCK",
-        (False, True): "MLOCK",
-        (False, False): "NONE",
-    }[options.mmap, options.mlock]
-    flash = {True: "ENABLED", False: "DISABLED", "auto": "AUTO"}[options.flash_attn]
-    parameters: dict[str, Any] = {
-        "model.path": str(gguf),
-        "model_alias": [alias],
-        "n_ctx": context_tokens * options.n_parallel,
-        "n_parallel": options.n_parallel,
-        "cpuparams.n_threads": threads,
-        "cpuparams_batch.n_threads": threads,
-        "n_batch": options.n_batch,
-        "n_ubatch": options.n_ubatch,
-        "flash_attn_type": _member("llama_flash_attn_type", f"LLAMA_FLASH_ATTN_TYPE_{flash}"),
-        "cache_type_k": _member("ggml_type", f"GGML_TYPE_{options.cache_type_k.upper()}"),
-        "cache_type_v": _member("ggml_type", f"GGML_TYPE_{options.cache_type_v.upper()}"),
-        "load_mode": _member("llama_load_mode", f"LLAMA_LOAD_MODE_{load_mode}"),
-        "cache_prompt": options.prefix_cache,
-        "port": options.port or 0,
-        "endpoint_metrics": True,
-        "ui": False,
-        "offline": True,
-        "verbosity": _LOG_WARNINGS,
-    }
-    if not options.prefix_cache:
-        parameters["cache_ram_mib"] = 0
-    if options.n_gpu_layers is not None:
-        parameters["n_gpu_layers"] = _ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers
-    return parameters
-
-
-def _member(enumeration: str, member: str) -> dict[str, str]:
-    return {"enum": enumeration, "member": member}

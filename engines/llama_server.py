@@ -15,9 +15,24 @@ from pathlib import Path
 from typing import IO, Any
 
 from engines.base import NO_USAGE_REPORTS, Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
-from engines.llama_options import DEFAULT_CONTEXT_TOKENS, parse_options, server_parameters
-from engines.models import gguf_file as ggufs
-from engines.models import source as models
+from engines.gguf_engine import (
+    GgufModel,
+    context_tokens,
+    device_environment,
+    known_facts,
+    logged_device,
+    logged_memory,
+    memory_estimate,
+    on_devices,
+    prepared_model,
+    require_model,
+)
+from engines.llama_options import LlamaServerOptions, parse_options
+from engines.llama_server_parameters import server_parameters
+from engines.llama_server_scores import score_by_server
+from engines.memory import MemoryEstimate
+from engines.models.gguf_file import gguf_levels
+from engines.scores import Scores
 
 _CHILD = Path(__file__).with_name("llama_server_child.py")
 _QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is there already
@@ -29,15 +44,14 @@ _UNTELLING = re.compile(r"[\d.]+ [WID] | |Traceback")
 
 
 class LlamaServer:
-    """xllamacpp's server; see `engines.base.ServedEngine`. Options: `engines.llama_options.Options`."""
+    """xllamacpp's server; see `engines.base.ServedEngine`. Options: `engines.llama_options.LlamaServerOptions`."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        if spec.model is None:
-            raise EngineError("llama-server needs a model; name one, for example model: tiny")
+        require_model(spec)
         self._spec = spec
-        self._options = parse_options(spec.options)
-        self._source: models.ModelSource | None = None
-        self._gguf: Path | None = None
+        self._options = on_devices(parse_options(LlamaServerOptions, spec.options, "llama-server"), spec.devices)
+        self._model: GgufModel | None = None
+        self._context = 0
         self._process: subprocess.Popen[str] | None = None
         self._url: str | None = None
         self._log_start = 0
@@ -46,15 +60,20 @@ class LlamaServer:
     @classmethod
     def levels(cls) -> tuple[str, ...]:
         """Every GGUF level that can be made here."""
-        return ggufs.gguf_levels
+        return gguf_levels
+
+    @classmethod
+    def devices(cls, level: str) -> tuple[str, ...]:
+        """Both for every level; a GPU needs a build of xllamacpp that knows it."""
+        return ("cpu", "cuda")
 
     def prepare(self) -> Sequence[Path]:
         """Find or fetch the model and make its GGUF file at the level asked for (cached)."""
-        if self._gguf is None:
-            assert self._spec.model is not None
-            self._source = models.resolve(self._spec.model)
-            self._gguf = ggufs.gguf_file(self._source, self._spec.level)
-        return (self._gguf,)
+        return self._prepared().files
+
+    def memory_needed(self) -> MemoryEstimate | None:
+        """Weights, the KV cache of all slots, and the least that the process takes."""
+        return memory_estimate(self._options, self._prepared(), self._options.n_parallel)
 
     async def start(self) -> EngineInfo:
         """Start the process and wait until the model is loaded and the port listens.
@@ -63,14 +82,13 @@ class LlamaServer:
         """
         if self._process is not None:
             raise EngineError("llama-server was started already; make a new engine for another start")
-        await asyncio.to_thread(self.prepare)
-        assert self._gguf is not None
-        context = self._options.n_ctx or min(
-            ggufs.context_tokens(self._gguf) or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS
+        model = await asyncio.to_thread(self._prepared)
+        context = context_tokens(self._options, model)
+        report = await self._launch(
+            server_parameters(self._options, model.path, self._alias(), context, lora=model.lora)
         )
-        report = await self._launch(server_parameters(self._options, self._gguf, self._alias(), context))
         self._url = report["url"]
-        return await asyncio.to_thread(self._info, report)
+        return await asyncio.to_thread(self._info, model, report)
 
     def endpoint(self) -> Endpoint:
         """Where the server listens."""
@@ -83,6 +101,15 @@ class LlamaServer:
         answer = await asyncio.to_thread(_ask, self.endpoint().url, "/tokenize", {"content": text})
         ids: list[int] = answer["tokens"]
         return ids
+
+    async def score(self, tokens: Sequence[int], first: int) -> Scores:
+        """The distributions of tokens[first:], asked for position by position.
+
+        Raises EngineError if the sequence is longer than the context, or if the server does not tell.
+        """
+        if len(tokens) > self._context:
+            raise EngineError(f"{len(tokens)} tokens are more than the context of {self._context}; raise n_ctx")
+        return await asyncio.to_thread(score_by_server, _ask, self.endpoint().url, tokens, first)
 
     def alive(self) -> str | None:
         """Why the process is not running, in one sentence; None while it runs."""
@@ -134,7 +161,7 @@ class LlamaServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT if log else None,
-                env={**os.environ, **_QUIET, **self._spec.env},
+                env={**os.environ, **_QUIET, **device_environment(self._spec.devices), **self._spec.env},
                 pass_fds=(report_fd,),
                 start_new_session=True,
                 text=True,
@@ -143,12 +170,17 @@ class LlamaServer:
             if log is not None:
                 log.close()
 
+    def _prepared(self) -> GgufModel:
+        if self._model is None:
+            self._model = prepared_model(self._spec)
+        return self._model
+
     def _python(self) -> str:
         return self._spec.python or sys.executable
 
     def _alias(self) -> str:
         assert self._spec.model is not None
-        return self._source.name if self._source else self._spec.model.name
+        return self._model.source.name if self._model else self._spec.model.name
 
     def _why_not_started(self) -> str:
         log = "\n".join(self._log())
@@ -166,29 +198,29 @@ class LlamaServer:
         return f"llama-server (process {self._process.pid}) {how}" + (f", saying last: {lines}" if lines else "")
 
     def _log(self) -> list[str]:
+        return [line.strip() for line in self._log_text().splitlines() if line.strip() and not _UNTELLING.match(line)]
+
+    def _log_text(self) -> str:
         if self._spec.log_path is None or not self._spec.log_path.is_file():
-            return []
+            return ""
         with self._spec.log_path.open("rb") as file:
             file.seek(self._log_start)
-            text = file.read().decode("utf-8", "replace")
-        return [line.strip() for line in text.splitlines() if line.strip() and not _UNTELLING.match(line)]
+            return file.read().decode("utf-8", "replace")
 
-    def _info(self, report: Mapping[str, Any]) -> EngineInfo:
-        assert self._gguf is not None
-        assert self._source is not None
+    def _info(self, model: GgufModel, report: Mapping[str, Any]) -> EngineInfo:
         assert self._process is not None
-        context = int(_ask(report["url"], "/props")["default_generation_settings"]["n_ctx"])
+        self._context = int(_ask(report["url"], "/props")["default_generation_settings"]["n_ctx"])
+        log = self._log_text()
         return EngineInfo(
             name="llama-server",
             version=report["version"],
-            model=self._source.name,
-            model_hash=models.content_hash(self._source),
-            level=ggufs.gguf_level(self._gguf),
-            weight_bytes=ggufs.weight_bytes(self._gguf),
-            context_tokens=context,
+            context_tokens=self._context,
             pids=(self._process.pid,),
-            options=self._options.in_force(context),
+            options=self._options.in_force(self._context),
             libraries={"xllamacpp": report["version"], "ggml": report["system"].strip()},
+            device=logged_device(log),
+            memory=logged_memory(log),
+            **known_facts(self._options, model),
         )
 
 

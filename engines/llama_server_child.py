@@ -1,9 +1,9 @@
 """The process in which xllamacpp serves a model. Run by path; imports the standard library and xllamacpp only.
 
 Reads one line of JSON on stdin: {"report_fd": int, "parameters": {name: value}}. A dotted name is an attribute path of
-xllamacpp.CommonParams, a value {"enum": E, "member": M} is xllamacpp.E.M, a list is a set. When the model is loaded and
-the port listens, it writes one line of JSON to `report_fd`: {"url", "version", "system"}. It ends when stdin does, that
-is, with its parent.
+xllamacpp.CommonParams, a value {"enum": E, "member": M} is xllamacpp.E.M, {"new": C, "arguments": [...]} is
+xllamacpp.C(...), {"list": [...]} is a list, and a bare list is a set. When the model is loaded and the port listens, it
+writes one line of JSON to `report_fd`: {"url", "version", "system"}. It ends when stdin does, that is, with its parent.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import sys
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_SET_LOG_THRESHOLD = "_Z30common_log_set_verbosity_tholdi"  # common_log_set_verbosity_thold(int), as C++ exports it
+_LOG_WARNINGS = 2
 
 
 def main() -> None:
@@ -30,6 +32,7 @@ def main() -> None:
     for name, value in order["parameters"].items():
         _assign(parameters, name, _decoded(xllamacpp, value))
     server = xllamacpp.Server(parameters)
+    _log_warnings_only(xllamacpp)
     report = {"url": server.listening_address, "version": xllamacpp.__version__, "system": xllamacpp.get_system_info()}
     with os.fdopen(order["report_fd"], "w") as pipe:
         pipe.write(json.dumps(report) + "\n")
@@ -46,9 +49,20 @@ def _assign(parameters: Any, name: str, value: Any) -> None:
 
 
 def _decoded(library: Any, value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and "enum" in value:
         return getattr(getattr(library, value["enum"]), value["member"])
+    if isinstance(value, dict) and "new" in value:
+        return getattr(library, value["new"])(*[_decoded(library, argument) for argument in value["arguments"]])
+    if isinstance(value, dict):
+        return [_decoded(library, one) for one in value["list"]]
     return set(value) if isinstance(value, list) else value
+
+
+def _log_warnings_only(library: Any) -> None:
+    """What loading took is worth a log, but not several lines for every request; xllamacpp has no call for that."""
+    set_threshold = getattr(ctypes.CDLL(library.xllamacpp.__file__), _SET_LOG_THRESHOLD, None)
+    if set_threshold is not None:
+        set_threshold(_LOG_WARNINGS)
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,147 @@
+"""What the three llama.cpp engines share: the model as a GGUF file, its context, and what can be said of its memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError
+from engines.llama_options import CACHE_BYTES, DEFAULT_CONTEXT_TOKENS, LlamaOptions, Options
+from engines.memory import MemoryEstimate
+from engines.models import gguf_file as ggufs
+from engines.models import source as models
+from engines.models.shape import shape_of
+
+RUNTIME_BYTES = 40 << 20
+"""What the process of an engine takes at least beside weights and cache, measured on `tiny`: 44 MiB for llama-cpp."""
+_MIB = 1 << 20
+_BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_PURPOSES = {"model": "weights", "KV": "kv_cache", "RS": "kv_cache", "compute": "runtime", "output": "runtime"}
+
+
+@dataclass(frozen=True, slots=True)
+class GgufModel:
+    """A model ready to be loaded.   lora: an adapter over it, a GGUF file too."""
+
+    source: models.ModelSource
+    path: Path
+    lora: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What loading reads."""
+        return (self.path,) if self.lora is None else (self.path, self.lora)
+
+
+def prepared_model(spec: EngineSpec) -> GgufModel:
+    """The model of a spec at its level, found or made (cached).
+
+    Raises ModelError and LevelUnsupported.
+    """
+    assert spec.model is not None
+    source = models.resolve(spec.model)
+    return GgufModel(source, ggufs.gguf_file(source, spec.level), _adapter(spec.model.lora))
+
+
+def require_model(spec: EngineSpec) -> None:
+    """Raises EngineError where the spec names no model, LevelUnsupported for a level that no GGUF file has."""
+    if spec.model is None:
+        raise EngineError(f"{spec.engine} needs a model; name one, for example model: tiny")
+    if spec.level is not None and spec.level not in ggufs.gguf_levels:
+        raise LevelUnsupported(f"{spec.engine} has no level {spec.level!r}; known are {', '.join(ggufs.gguf_levels)}")
+
+
+def context_tokens(options: LlamaOptions, model: GgufModel) -> int:
+    """The context of one request: as asked for, else the model's, but no more than the default limit."""
+    if options.n_ctx is not None:
+        return options.n_ctx
+    return min(ggufs.context_tokens(model.path) or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS)
+
+
+def kv_bytes_per_token(options: LlamaOptions, model: GgufModel) -> float | None:
+    """What one token takes in the KV cache; None where the architecture is unknown."""
+    shape = shape_of(model.path)
+    if shape is None:
+        return None
+    return shape.kv_bytes_per_token((CACHE_BYTES[options.cache_type_k] + CACHE_BYTES[options.cache_type_v]) / 2)
+
+
+def memory_estimate(options: LlamaOptions, model: GgufModel, slots: int = 1) -> MemoryEstimate:
+    """Weights as large as their file, the KV cache of all slots, and the least that a process takes.
+
+    Compute buffers are left out: they depend on the batch and the build, and the estimate is one from below. Layers
+    that are sent to a GPU are counted there with everything else.
+    """
+    per_token = kv_bytes_per_token(options, model)
+    parts = {"weights": sum(path.stat().st_size for path in model.files), "runtime": RUNTIME_BYTES}
+    if model.source.kind == "gguf":
+        parts["weights"] = ggufs.weight_bytes(model.path)
+    if per_token is not None:
+        parts["kv_cache"] = round(per_token * context_tokens(options, model) * slots)
+    return MemoryEstimate("cuda" if options.n_gpu_layers == "all" else "cpu", parts)
+
+
+def known_facts(options: LlamaOptions, model: GgufModel) -> dict[str, Any]:
+    """The fields of EngineInfo that the file and the options tell."""
+    shape = shape_of(model.path)
+    return {
+        "model": model.source.name,
+        "model_hash": models.content_hash(model.source),
+        "level": ggufs.gguf_level(model.path),
+        "weight_bytes": ggufs.weight_bytes(model.path),
+        "parameters": None if shape is None else shape.parameters,
+        "kv_bytes_per_token": kv_bytes_per_token(options, model),
+    }
+
+
+def logged_memory(log: str) -> dict[str, int]:
+    """Bytes by what they are for, from what llama.cpp writes when it loads; {} if it wrote nothing of the kind."""
+    found: dict[str, int] = {}
+    for _, kind, mebibytes in _BUFFER.findall(log):
+        found[_PURPOSES[kind]] = found.get(_PURPOSES[kind], 0) + round(float(mebibytes) * _MIB)
+    return found
+
+
+def logged_device(log: str) -> str | None:
+    """Where the weights are, such as "cpu" or "cuda:0"; the first accelerator where several devices share them."""
+    devices = [device for device, kind, _ in _BUFFER.findall(log) if kind == "model"]
+    accelerators = [one for one in devices if not one.startswith("CPU") and not one.endswith("_Host")]
+    if not devices:
+        return None
+    if not accelerators:
+        return "cpu"
+    name = accelerators[0].lower()
+    return re.sub(r"(?<=\D)(\d+)$", r":\1", name)
+
+
+def on_devices(options: Options, devices: tuple[str, ...]) -> Options:
+    """The options where the spec says which devices to use: ("cpu",) puts no layer on a GPU.
+
+    Raises EngineError if the options say otherwise.
+    """
+    if devices != ("cpu",):
+        return options
+    if options.n_gpu_layers not in (None, 0):
+        raise EngineError(f"n_gpu_layers is {options.n_gpu_layers}, but the device is the cpu; leave one of them out")
+    return replace(options, n_gpu_layers=0)
+
+
+def device_environment(devices: tuple[str, ...]) -> Mapping[str, str]:
+    """The variables that show an engine's process only the devices it may use."""
+    if not devices:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": "" if devices == ("cpu",) else ",".join(devices)}
+
+
+def _adapter(name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = Path(name).expanduser()
+    if not path.is_file() or path.suffix != ".gguf":
+        raise ModelError(
+            f"the adapter {name!r} is no .gguf file; llama.cpp's convert_lora_to_gguf.py makes one of a PEFT folder"
+        )
+    return path.resolve()

@@ -1,0 +1,279 @@
+"""llama.cpp through the bindings of llama-cpp-python: one model, one context, one sequence.
+
+The calls are llama.cpp's own, without the Python objects that the package puts over them: those copy the logits of
+every token. All calls of one object must come from one thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.base import EngineError, StartFailed
+from engines.llama_options import LlamaCppOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_LOGITS_BYTES = 64 << 20
+_ALL_LAYERS = -2
+_NO_SLOT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw tokens, by llama.cpp's own defaults, which are those of its server.
+
+    temperature: 0 is greedy.   seed: None is another one each time.   exact: never draw the end of the reply.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    seed: int | None = None
+    exact: bool = False
+
+
+class NativeModel:
+    """A loaded model and its context; `close` gives back both."""
+
+    def __init__(self, gguf: Path, options: LlamaCppOptions, context_tokens: int, lora: Path | None = None) -> None:
+        """Raises StartFailed if llama.cpp cannot load the model or the adapter, or make the context."""
+        from llama_cpp import llama_cpp as bindings
+
+        self._c: Any = bindings
+        self._grammar = options.grammar
+        self._model = self._context = self._adapter = None
+        try:
+            self._load(gguf, options, context_tokens, lora)
+        except BaseException:
+            self.close()
+            raise
+        self._vocabulary: Any = bindings.llama_model_get_vocab(self._model)
+        self._memory: Any = bindings.llama_get_memory(self._context)
+        self.vocabulary_tokens = int(bindings.llama_vocab_n_tokens(self._vocabulary))
+        self.context_tokens = int(bindings.llama_n_ctx(self._context))
+        self.parameters = int(bindings.llama_model_n_params(self._model))
+        self._batch_tokens = int(bindings.llama_n_batch(self._context))
+        self._evaluated: list[int] = []
+        self._one: Any = (bindings.llama_token * 1)()
+        self._one_batch: Any = bindings.llama_batch_get_one(self._one, 1)
+        self._piece_buffer: Any = ctypes.create_string_buffer(256)
+        self._pieces: dict[int, bytes] = {}
+        self._ends: frozenset[int] = frozenset(
+            token for token in range(self.vocabulary_tokens) if bindings.llama_vocab_is_eog(self._vocabulary, token)
+        )
+
+    def close(self) -> None:
+        """Free everything. Idempotent."""
+        if self._context is not None:
+            self._c.llama_free(self._context)
+        if self._model is not None:
+            self._c.llama_model_free(self._model)  # its adapters go with it
+        self._context = self._model = self._adapter = None
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Token ids; `special` adds what the model wants at the beginning. Names of special tokens become those."""
+        data = text.encode()
+        room = len(data) + 8
+        while True:
+            ids = (self._c.llama_token * room)()
+            found = int(self._c.llama_tokenize(self._vocabulary, data, len(data), ids, room, special, True))
+            if found >= 0:
+                return list(ids[:found])
+            room = -found
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token, b"" of a special one."""
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._read_piece(token)
+        return found
+
+    def ends(self, token: int) -> bool:
+        """Whether a token says that the reply is over."""
+        return token in self._ends
+
+    def reuse(self, prompt: Sequence[int]) -> int:
+        """Keep of the sequence what a prompt begins with, but not its last token; how many tokens that are."""
+        common = _common(self._evaluated, prompt)
+        common = min(common, len(prompt) - 1)
+        if common == 0 or not self._c.llama_memory_seq_rm(self._memory, 0, common, -1):
+            self.clear()
+            return 0
+        del self._evaluated[common:]
+        return common
+
+    def clear(self) -> None:
+        """Forget the sequence."""
+        self._c.llama_memory_clear(self._memory, True)
+        self._evaluated.clear()
+
+    def feed(self, tokens: Sequence[int], go_on: Callable[[], bool]) -> bool:
+        """Evaluate tokens behind the sequence, a batch at a time; False where `go_on` ended it between two batches.
+
+        Raises EngineError if llama.cpp cannot.
+        """
+        for start in range(0, len(tokens), self._batch_tokens):
+            if not go_on():
+                return False
+            part = tokens[start : start + self._batch_tokens]
+            array = (self._c.llama_token * len(part))(*part)
+            self._decode(self._c.llama_batch_get_one(array, len(part)))
+            self._evaluated.extend(part)
+        return True
+
+    def feed_one(self, token: int) -> None:
+        """Evaluate one token behind the sequence."""
+        self._one[0] = token
+        self._decode(self._one_batch)
+        self._evaluated.append(token)
+
+    def sample(self, chain: Any) -> int:
+        """The next token, drawn by a chain of `sampler` from the logits of the last one."""
+        return int(self._c.llama_sampler_sample(chain, self._context, -1))
+
+    def sampler(self, sampling: Sampling) -> Any:
+        """A chain of samplers, in the order of llama.cpp's server; to be given to `free_sampler`.
+
+        Raises EngineError if the grammar cannot be read.
+        """
+        c = self._c
+        chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
+        if self._grammar is not None:
+            grammar = c.llama_sampler_init_grammar(self._vocabulary, self._grammar.encode(), b"root")
+            if not grammar:
+                c.llama_sampler_free(chain)
+                raise EngineError("llama.cpp cannot read the grammar")
+            c.llama_sampler_chain_add(chain, grammar)
+        elif sampling.exact and self._ends:
+            biases = (c.llama_logit_bias * len(self._ends))(*[(token, float("-inf")) for token in sorted(self._ends)])
+            added = c.llama_sampler_init_logit_bias(self.vocabulary_tokens, len(self._ends), biases)
+            c.llama_sampler_chain_add(chain, added)
+        if sampling.temperature <= 0:
+            c.llama_sampler_chain_add(chain, c.llama_sampler_init_greedy())
+            return chain
+        c.llama_sampler_chain_add(chain, c.llama_sampler_init_top_k(sampling.top_k))
+        c.llama_sampler_chain_add(chain, c.llama_sampler_init_top_p(sampling.top_p, 1))
+        c.llama_sampler_chain_add(chain, c.llama_sampler_init_min_p(sampling.min_p, 1))
+        c.llama_sampler_chain_add(chain, c.llama_sampler_init_temp(sampling.temperature))
+        seed = c.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF
+        c.llama_sampler_chain_add(chain, c.llama_sampler_init_dist(seed))
+        return chain
+
+    def free_sampler(self, chain: Any) -> None:
+        """Give back a chain."""
+        self._c.llama_sampler_free(chain)
+
+    def logits(self, tokens: Sequence[int], first: int) -> NDArray[np.float32]:
+        """The logits about tokens[first:], [rows, vocabulary]; the sequence is forgotten."""
+        import numpy as np
+
+        self.clear()
+        self.feed(tokens[: first - 1], lambda: True)
+        rows = np.empty((len(tokens) - first, self.vocabulary_tokens), dtype=np.float32)
+        step = max(1, min(self._batch_tokens, _LOGITS_BYTES // (4 * self.vocabulary_tokens)))
+        for start in range(0, len(rows), step):
+            part = tokens[first - 1 + start : first - 1 + min(start + step, len(rows))]
+            rows[start : start + len(part)] = self._logits_of(part, first - 1 + start)
+        self.clear()
+        return rows
+
+    def _load(self, gguf: Path, options: LlamaCppOptions, context_tokens: int, lora: Path | None) -> None:
+        c = self._c
+        c.llama_backend_init()
+        if options.n_gpu_layers not in (None, 0) and not c.llama_supports_gpu_offload():
+            raise StartFailed(
+                "this build of llama-cpp-python knows no GPU; compile it for one, or set n_gpu_layers to 0"
+            )
+        self._model = c.llama_model_load_from_file(str(gguf).encode(), self._model_parameters(options))
+        if self._model is None:
+            raise StartFailed(f"llama.cpp cannot load {gguf.name}")
+        if lora is not None:  # before the context is made, as llama.cpp asks for
+            self._adapter = c.llama_adapter_lora_init(self._model, str(lora).encode())
+            if not self._adapter:
+                raise StartFailed(f"llama.cpp cannot put the adapter {lora.name} over {gguf.name}")
+        self._context = c.llama_init_from_model(self._model, self._context_parameters(options, context_tokens))
+        if self._context is None:
+            raise StartFailed(f"llama.cpp cannot make a context of {context_tokens} tokens")
+        if lora is not None:
+            adapters, scales = (c.llama_adapter_lora_p_ctypes * 1)(self._adapter), (ctypes.c_float * 1)(1.0)
+            if c.llama_set_adapters_lora(self._context, adapters, 1, scales) != 0:
+                raise StartFailed(f"llama.cpp cannot use the adapter {lora.name}")
+
+    def _model_parameters(self, options: LlamaCppOptions) -> Any:
+        parameters = self._c.llama_model_default_params()
+        mode = {
+            (True, False): self._c.LLAMA_LOAD_MODE_MMAP,
+            (True, True): self._c.LLAMA_LOAD_MODE_MMAP_MLOCK,
+            (False, True): self._c.LLAMA_LOAD_MODE_MLOCK,
+            (False, False): self._c.LLAMA_LOAD_MODE_NONE,
+        }
+        parameters.load_mode = mode[options.mmap, options.mlock]
+        if options.n_gpu_layers is not None:
+            parameters.n_gpu_layers = _ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers
+        return parameters
+
+    def _context_parameters(self, options: LlamaCppOptions, context_tokens: int) -> Any:
+        c = self._c
+        parameters = c.llama_context_default_params()
+        parameters.n_ctx = context_tokens
+        parameters.n_batch = options.n_batch
+        parameters.n_ubatch = options.n_ubatch
+        parameters.n_seq_max = 1
+        parameters.n_threads = parameters.n_threads_batch = options.threads
+        parameters.flash_attn_type = {
+            True: c.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            False: c.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+            "auto": c.LLAMA_FLASH_ATTN_TYPE_AUTO,
+        }[options.flash_attn]
+        parameters.type_k = getattr(c, f"GGML_TYPE_{options.cache_type_k.upper()}")
+        parameters.type_v = getattr(c, f"GGML_TYPE_{options.cache_type_v.upper()}")
+        return parameters
+
+    def _decode(self, batch: Any) -> None:
+        code = self._c.llama_decode(self._context, batch)
+        if code == 0:
+            return
+        self.clear()
+        if code == _NO_SLOT:
+            raise EngineError(f"the context of {self.context_tokens} tokens is full; raise n_ctx")
+        raise EngineError(f"llama.cpp cannot evaluate the tokens (llama_decode gave {code})")
+
+    def _logits_of(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
+        import numpy as np
+
+        batch = self._c.llama_batch_init(len(tokens), 0, 1)
+        try:
+            batch.n_tokens = len(tokens)
+            for index, token in enumerate(tokens):
+                batch.token[index], batch.pos[index] = token, position + index
+                batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
+                batch.logits[index] = True
+            self._decode(batch)
+            pointer = self._c.llama_get_logits(self._context)
+            found: NDArray[np.float32] = np.ctypeslib.as_array(pointer, (len(tokens), self.vocabulary_tokens)).copy()
+            return found
+        finally:
+            self._c.llama_batch_free(batch)
+
+    def _read_piece(self, token: int) -> bytes:
+        size = len(self._piece_buffer)
+        found = int(self._c.llama_token_to_piece(self._vocabulary, token, self._piece_buffer, size, 0, False))
+        if found < 0:
+            self._piece_buffer = ctypes.create_string_buffer(-found)
+            return self._read_piece(token)
+        return bytes(self._piece_buffer[:found])
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    size = min(len(one), len(other))
+    if list(one[:size]) == list(other[:size]):
+        return size
+    return next(index for index in range(size) if one[index] != other[index])

@@ -1,0 +1,184 @@
+"""llama-cpp-python's own server, `python -m llama_cpp.server`, started, awaited and stopped here."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engines import missing_library
+from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
+from engines.gguf_engine import (
+    GgufModel,
+    context_tokens,
+    device_environment,
+    known_facts,
+    logged_device,
+    logged_memory,
+    memory_estimate,
+    on_devices,
+    prepared_model,
+    require_model,
+)
+from engines.llama_options import LlamaCppServerOptions, parse_options
+from engines.memory import MemoryEstimate
+from engines.models.gguf_file import gguf_levels
+from engines.server_process import ServerCommand, ServerProcess
+
+_NAME = "llama-cpp-server"
+# The numbers of ggml's types, as the server wants them.
+_TYPE_NUMBERS = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
+_ALL_LAYERS = -1
+_VERSIONS = "import importlib.metadata as m; print(m.version('llama-cpp-python'))"
+
+
+class LlamaCppServer:
+    """See the module; implements `engines.base.ServedEngine`. Options: `LlamaCppServerOptions`."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        require_model(spec)
+        options = parse_options(LlamaCppServerOptions, spec.options, _NAME)
+        if options.flash_attn == "auto":
+            raise EngineError(f"option flash_attn of {_NAME} is 'auto'; it must be true or false")
+        self._spec = spec
+        self._options = on_devices(options, spec.devices)
+        self._model: GgufModel | None = None
+        self._server: ServerProcess | None = None
+        self._stopped = False
+        self._log_start = 0
+
+    @classmethod
+    def levels(cls) -> tuple[str, ...]:
+        """Every GGUF level that can be made here."""
+        return gguf_levels
+
+    @classmethod
+    def devices(cls, level: str) -> tuple[str, ...]:
+        """Both for every level; a GPU needs a build of llama-cpp-python that knows it."""
+        return ("cpu", "cuda")
+
+    def prepare(self) -> Sequence[Path]:
+        """Find or fetch the model and make its GGUF file at the level asked for (cached)."""
+        return self._prepared().files
+
+    def memory_needed(self) -> MemoryEstimate | None:
+        """Weights, KV cache, and the least that the process takes."""
+        return memory_estimate(self._options, self._prepared())
+
+    async def start(self) -> EngineInfo:
+        """Start the server and wait until it answers.
+
+        Raises StartFailed if it ends before that or takes longer than `ready_timeout_s`.
+        """
+        if self._server is not None:
+            raise EngineError(f"{_NAME} was started already; make a new engine for another start")
+        model = await asyncio.to_thread(self._prepared)
+        version = await asyncio.to_thread(self._version)
+        context = context_tokens(self._options, model)
+        log = self._spec.log_path
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self._log_start = log.stat().st_size if log.is_file() else 0
+        self._server = ServerProcess(
+            ServerCommand(
+                shlex.join([self._python(), "-P", "-m", "llama_cpp.server", *arguments(self._options, model, context)]),
+                env={**device_environment(self._spec.devices), **self._spec.env},
+                ready_path="/v1/models",
+                ready_timeout_s=self._options.ready_timeout_s,
+                log_path=log,
+            )
+        )
+        await self._server.start()
+        return await asyncio.to_thread(self._info, model, version, context)
+
+    def endpoint(self) -> Endpoint:
+        """Where the server listens."""
+        if self._server is None or self._stopped:
+            raise EngineError(f"{_NAME} is not running; start it first")
+        return Endpoint(self._server.url, "openai-completions", model=self._prepared().source.name)
+
+    def alive(self) -> str | None:
+        """Why the process is not running, in one sentence; None while it runs."""
+        if self._server is None:
+            return f"{_NAME} was not started"
+        return f"{_NAME} was stopped" if self._stopped else self._server.alive()
+
+    async def stop(self) -> None:
+        """End the process and all it has started. Idempotent."""
+        self._stopped = True
+        if self._server is not None:
+            await self._server.stop()
+
+    def _prepared(self) -> GgufModel:
+        if self._model is None:
+            self._model = prepared_model(self._spec)
+        return self._model
+
+    def _python(self) -> str:
+        return self._spec.python or sys.executable
+
+    def _version(self) -> str:
+        if missing := missing_library(_NAME, self._spec.python):
+            raise StartFailed(missing)
+        try:
+            told = subprocess.run([self._python(), "-P", "-c", _VERSIONS], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise StartFailed(f"{self._python()} cannot tell the version of llama-cpp-python: {error}") from error
+        return told.stdout.strip()
+
+    def _info(self, model: GgufModel, version: str, context: int) -> EngineInfo:
+        assert self._server is not None
+        log = self._log_text()
+        return EngineInfo(
+            name=_NAME,
+            version=version,
+            context_tokens=context,
+            pids=self._server.pids(),
+            options=self._options.in_force(context),
+            libraries={"llama-cpp-python": version},
+            device=logged_device(log),
+            memory=logged_memory(log),
+            **known_facts(self._options, model),
+        )
+
+    def _log_text(self) -> str:
+        if self._spec.log_path is None:
+            return ""
+        with self._spec.log_path.open("rb") as file:
+            file.seek(self._log_start)
+            return file.read().decode("utf-8", "replace")
+
+
+def arguments(options: LlamaCppServerOptions, model: GgufModel, context: int) -> list[str]:
+    """The command line after `python -m llama_cpp.server`; {port} stands for the port.
+
+    interrupt_requests is off, or a new request would cut off the one that is being generated. logits_all is off: it
+    keeps the logits of a whole context, which nothing here reads.
+    """
+    given = {
+        "model": model.path,
+        "model_alias": model.source.name,
+        "host": "127.0.0.1",
+        "port": "{port}",
+        "n_ctx": context,
+        "n_threads": options.threads,
+        "n_threads_batch": options.threads,
+        "n_batch": options.n_batch,
+        "n_ubatch": options.n_ubatch,
+        "n_gpu_layers": _ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers or 0,
+        "flash_attn": options.flash_attn,
+        "type_k": _TYPE_NUMBERS[options.cache_type_k],
+        "type_v": _TYPE_NUMBERS[options.cache_type_v],
+        "use_mmap": options.mmap,
+        "use_mlock": options.mlock,
+        "cache": options.state_cache_bytes > 0,
+        "cache_size": options.state_cache_bytes,
+        "logits_all": False,
+        "interrupt_requests": False,
+    }
+    if model.lora is not None:
+        given["lora_path"] = model.lora
+    return [part for name, value in given.items() for part in (f"--{name}", str(value))]
