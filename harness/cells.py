@@ -40,7 +40,11 @@ class TrialPlan:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is started once. scope: "server" where readings of this machine are the server's, else "client"."""
+    """What is started once.
+
+    scope: "server" where readings of this machine are the server's, else "client".   interpreter: of its process, where
+    that is another than ours.   start_timeout_s: how long its engine may take to start.
+    """
 
     index: int
     id: str
@@ -52,6 +56,8 @@ class Cell:
     spec: EngineSpec
     trials: tuple[TrialPlan, ...]
     scope: str = "server"
+    interpreter: str | None = None
+    start_timeout_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)

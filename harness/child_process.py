@@ -18,16 +18,19 @@ PROGRESS_EVERY_S = 0.5
 Emit = Callable[[dict[str, Any]], None]
 
 
-def own_packages_first(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which a child of ours imports the packages that we imported."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (root, environment.get("PYTHONPATH", "")) if part)
+def own_packages_first(environment: Mapping[str, str], root: Path | None = None) -> dict[str, str]:
+    """An environment in which a child of ours imports the packages that we imported; root: the folder they are in."""
+    root = root or Path(__file__).absolute().parent.parent
+    path = os.pathsep.join(part for part in (str(root), environment.get("PYTHONPATH", "")) if part)
     return {**environment, "PYTHONPATH": path}
 
 
-def module_command(module: str, *arguments: str) -> list[str]:
-    """`-P` keeps the user's folder off the import path: it may hold folders named like our packages."""
-    return [sys.executable, "-P", "-m", module, *arguments]
+def module_command(module: str, *arguments: str, python: str | None = None) -> list[str]:
+    """A module of ours, run by our interpreter or another.
+
+    `-P` keeps the user's folder off the import path: it may hold folders named like our packages.
+    """
+    return [python or sys.executable, "-P", "-m", module, *arguments]
 
 
 def ended_how(status: int) -> str:

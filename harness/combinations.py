@@ -37,16 +37,22 @@ class Combination:
     @property
     def reference(self) -> ModelReference | None:
         """The model to load: the level's own where it has one."""
+        lora = None if self.model is None else self.model.lora
         if self.level is not None and self.level.model is not None:
-            return ModelReference(self.level.model)
-        return None if self.model is None else ModelReference(self.model.name, self.model.revision)
+            return ModelReference(self.level.model, lora=lora)
+        return None if self.model is None else ModelReference(self.model.name, self.model.revision, lora)
 
     @property
     def model_name(self) -> str | None:
-        """The model as the scenario names it, whatever checkpoint a level has."""
+        """The model as the scenario names it, whatever checkpoint a level has; an adapter behind a plus sign."""
         if self.model is not None:
-            return self.model.name
+            return self.model.name + (f"+{last_part(self.model.lora)}" if self.model.lora else "")
         return None if self.reference is None else self.reference.name
+
+
+def last_part(name: str) -> str:
+    """Of a hub id or a path, what it calls the model."""
+    return name.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
 
 
 def combinations(scenario: Scenario) -> list[Combination]:

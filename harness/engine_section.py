@@ -19,7 +19,7 @@ from harness.loads import LoadItem
 from harness.quantities import PositiveSeconds
 from harness.scenario_problems import near
 from harness.scenario_source import looks_secret
-from harness.strict_model import FreeText, Name, NotBuilt, StrictModel, TextOrItems, listed
+from harness.strict_model import AlsoAccepts, FreeText, Name, NotBuilt, StrictModel, TextOrItems, listed
 
 HTTP_KEYS = ("dialect", "url", "command", "ready", "stop", "served_model", "headers", "tls", "proxy", "request")
 _SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
@@ -151,10 +151,22 @@ def _refused_request(given: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def _checked_devices(value: Any) -> Any:
+    given = [str(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in listed(value)]
+    if given == ["cpu"]:
+        return given
+    if not all(isinstance(one, str) and one.isdecimal() for one in given):
+        raise ValueError("are the numbers of GPUs, such as `[0, 1]`, or `cpu` alone")
+    if len(set(given)) < len(given):
+        raise ValueError("names a GPU twice; keep one")
+    return [str(int(one)) for one in given]
+
+
 def _masked(env: Mapping[str, str]) -> dict[str, str]:
     return {name: "***" if looks_secret(name) else value for name, value in env.items()}
 
 
+Device = Annotated[str, AlsoAccepts({"type": "integer", "minimum": 0})]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 
 
@@ -165,7 +177,11 @@ class ModelEntry(StrictModel):
         description="Hub id, folder, `.gguf` file, or a built-in name such as `tiny`.", examples=["tiny"]
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.", examples=["main"])
-    lora: NotBuilt = Field(default=None, description="An adapter.")
+    lora: Name | None = Field(
+        default=None,
+        description="An adapter to put over it: a folder in PEFT's layout, a hub id, or a `.gguf` file.",
+        examples=["adapters/chat"],
+    )
 
 
 class Level(StrictModel):
@@ -295,7 +311,17 @@ class EngineBlock(HttpKeys):
         repr=False,
         description="Environment variables for the engine's process. Stored, but for names such as `HF_TOKEN`.",
     )
-    devices: NotBuilt = Field(default=None, description="The accelerators it may use.")
+    devices: Annotated[tuple[Device, ...], BeforeValidator(_checked_devices), TextOrItems()] = Field(
+        default=(),
+        description="The GPUs it may use, by the driver's numbers, or `cpu`; without it, its own choice.",
+        examples=[[0, 1], "cpu"],
+    )
+    start_timeout_s: PositiveSeconds = Field(
+        default=900.0,
+        alias="start_timeout",
+        description="How long it may take to load, once its files are here; after that the cell has failed.",
+        examples=["5m"],
+    )
     load: Annotated[tuple[LoadItem, ...], Field(min_length=1)] | None = Field(
         default=None, description="Replaces the scenario's `load` for this engine."
     )
@@ -315,6 +341,8 @@ class EngineBlock(HttpKeys):
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         """Keys of `http` belong to it, and it needs an address or a command in every variant."""
         problems = super().check_keys(given)
+        if given.get("devices") and "CUDA_VISIBLE_DEVICES" in (given.get("env") or {}):
+            problems.append("`devices` and CUDA_VISIBLE_DEVICES in `env` say the same; keep `devices`")
         engine = given.get("engine")
         if isinstance(engine, str) and engine in BUILT_IN and engine != "http":
             only_http = (*HTTP_KEYS, "api_key_env", "headers_env")

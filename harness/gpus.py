@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol
 
 from harness.records import Sample
@@ -11,6 +11,11 @@ from harness.records import Sample
 
 class Gpus(Protocol):
     """Every GPU of this machine, read together."""
+
+    def free_bytes(self, devices: Collection[int] = ()) -> int:
+        """Memory that is free on these GPUs together; of all without `devices`."""
+        chosen = [handle for index, handle in enumerate(self._handles) if not devices or index in devices]
+        return sum(int(self._nvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in chosen)
 
     def samples(self, at_ns: int) -> Iterator[Sample]:
         """One reading of each gauge of each GPU."""

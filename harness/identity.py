@@ -27,6 +27,10 @@ def identity(cell: Cell, plan: TrialPlan, model_hash: str | None = None) -> str:
         "seed": plan.seed,
         "repetition": cell.repetition,
     }
+    if cell.spec.devices:
+        facts["devices"] = cell.spec.devices
+    if cell.spec.model is not None and cell.spec.model.lora:
+        facts["lora"] = cell.spec.model.lora
     contents = _file_hashes(plan)
     facts |= {"files": contents} if contents else {}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)

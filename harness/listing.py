@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.estimate import Estimate, Range, estimate
 from harness.matrix import Cell, Skip
-from harness.quantities import format_duration
+from harness.quantities import format_bytes, format_duration
 from harness.scenario import Scenario
 
 BYTES_PER_RECORD = 500
@@ -61,11 +61,7 @@ def bytes_text(count: float | None) -> str:
     """A size for people."""
     if count is None:
         return "an unknown size (closed loops limited by duration have no bound)"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
+    return format_bytes(count)
 
 
 def listing(what: str) -> str:

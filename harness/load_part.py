@@ -17,7 +17,7 @@ from engines.models.tokenizer import Tokenizer, tokenizer
 from harness.drivers.base import DriveSettings
 from harness.drivers.offer import Offer
 from harness.errors import TrialFailed
-from harness.matrix import Cell, expand
+from harness.matrix import Cell, cell_at
 from harness.records import Record, Status
 from harness.scenario import Scenario
 from harness.timeline import not_sent
@@ -72,8 +72,7 @@ class PartSpec:
 
 def cell_of(part: PartSpec, env: Mapping[str, str] | None = None) -> Cell:
     """The cell, from the scenario. Raises TrialFailed with the reason where it cannot be run from here."""
-    planned = expand(Scenario.model_validate(part.scenario), env=env)
-    cell = next((cell for cell in planned if cell.index == part.cell), None)
+    cell = cell_at(Scenario.model_validate(part.scenario), part.cell, env)
     if not isinstance(cell, Cell):
         raise TrialFailed("this scenario has no such cell here" if cell is None else cell.reason)
     return cell

@@ -9,11 +9,12 @@ from typing import Any
 from engines.addresses import is_loopback
 from engines.base import EngineSpec
 from harness.cells import Cell, Skip, TrialPlan, slug
-from harness.combinations import Combination, combinations
+from harness.combinations import Combination, combinations, last_part
 from harness.engine_section import Variant
 from harness.errors import UsageError
 from harness.identity import identity
-from harness.refusals import refusal
+from harness.refusals import answers_in_process, refusal, variable_missing
+from harness.run_order import in_run_order
 from harness.scenario import Scenario
 from harness.selection import chosen
 from harness.strict_model import listed
@@ -23,7 +24,7 @@ from harness.trial_plans import trial_plans, trial_seed
 def expand(
     scenario: Scenario, *, only: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None
 ) -> list[Cell | Skip]:
-    """Every cell of a scenario in the order in which they run; those that cannot run as Skip.
+    """Every cell of a scenario in the order in which they run (`run_order`); those that cannot run as Skip.
 
     only: patterns by `model`, `engine`, `quantization`, `variant` or `repetition`, such as {"quantization": "q4_*"};
     a cell stays if it fits all. Numbers and seeds stay those of the whole matrix.
@@ -31,8 +32,24 @@ def expand(
     Raises UsageError if no cell fits, for an unknown key, or if two cells could not be told apart.
     """
     secrets = os.environ if env is None else env
-    planned = [_cell_or_skip(scenario, one, index, secrets) for index, one in enumerate(combinations(scenario))]
-    return planned if not only else chosen(planned, only)
+    planned = [
+        _cell_or_skip(scenario, one, index, secrets, refusal(scenario, one, engine_spec(one, secrets), secrets))
+        for index, one in enumerate(combinations(scenario))
+    ]
+    kept = planned if not only else chosen(planned, only)
+    return kept if scenario.order == "blocks" else in_run_order(kept, scenario.seed)
+
+
+def cell_at(scenario: Scenario, index: int, env: Mapping[str, str] | None = None) -> Cell | Skip | None:
+    """One cell by its number, for a process that was told to run it: whether it can be run here is not asked again,
+    but for the environment variables that it needs. None if there is no such cell.
+    """
+    secrets = os.environ if env is None else env
+    every = combinations(scenario)
+    if not 0 <= index < len(every):
+        return None
+    reason = variable_missing(every[index], secrets)
+    return _cell_or_skip(scenario, every[index], index, secrets, reason)
 
 
 def check_runnable(planned: Sequence[Cell | Skip]) -> None:
@@ -50,29 +67,34 @@ def needs_the_machine(planned: Sequence[Cell | Skip]) -> bool:
     return any(isinstance(cell, Cell) and cell.scope == "server" and cell.engine != "simulated" for cell in planned)
 
 
-def _cell_or_skip(scenario: Scenario, one: Combination, index: int, secrets: Mapping[str, str]) -> Cell | Skip:
+def _cell_or_skip(
+    scenario: Scenario, one: Combination, index: int, secrets: Mapping[str, str], reason: str | None
+) -> Cell | Skip:
     level = None if one.level is None else one.level.level
     model, engine = one.model_name, one.block.engine
     cell_id = _cell_id(scenario, one, index)
-    spec = _engine_spec(one, secrets)
-    reason = refusal(scenario, one, spec, secrets)
     if reason is not None:
         variable = next((name for name in one.block.variables() if name not in secrets), None)
         return Skip(index, cell_id, model, engine, level, one.shown_variant, one.repetition, reason, variable)
+    spec = engine_spec(one, secrets)
     elsewhere = engine == "http" and not all(is_loopback(url) for url in listed(spec.options.get("url") or ()))
     scope = "client" if elsewhere else "server"
     trials = tuple(trial_plans(scenario, one))
-    return Cell(index, cell_id, model, engine, level, one.shown_variant, one.repetition, spec, trials, scope)
+    python = spec.python if spec.python and answers_in_process(engine) else None
+    patience_s = max(one.block.start_timeout_s, float(dict(spec.options.get("ready") or {}).get("timeout_s", 0)))
+    names = (index, cell_id, model, engine, level, one.shown_variant, one.repetition)
+    return Cell(*names, spec, trials, scope, python, patience_s)
 
 
 def _cell_id(scenario: Scenario, one: Combination, index: int) -> str:
-    model = "" if one.model_name is None else one.model_name.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+    model = "" if one.model_name is None else "+".join(last_part(part) for part in one.model_name.split("+"))
     parts = [model, one.block.engine, one.level.level if one.level else "", one.shown_variant or ""]
     parts += [f"r{one.repetition}"] if scenario.repetitions > 1 else []
     return "-".join([f"{index:03d}", *(slug(part) for part in parts if part)])
 
 
-def _engine_spec(one: Combination, secrets: Mapping[str, str]) -> EngineSpec:
+def engine_spec(one: Combination, secrets: Mapping[str, str]) -> EngineSpec:
+    """What the engine of a combination is made from."""
     block = one.block
     variant = Variant() if one.variant is None else block.variants[one.variant]
     options: dict[str, Any] = {**block.options, **block.http_options(), **variant.merged_options()}
@@ -87,6 +109,7 @@ def _engine_spec(one: Combination, secrets: Mapping[str, str]) -> EngineSpec:
         level=None if one.level is None else one.level.level,
         options=options,
         python=None if block.python is None else os.path.expanduser(block.python),
+        devices=block.devices,
         env=dict(block.env),
         headers={header: secrets[name] for header, name in block.headers_env.items() if name in secrets},
         api_key=None if block.api_key_env is None else secrets.get(block.api_key_env),
@@ -97,6 +120,7 @@ __all__ = [
     "Cell",
     "Skip",
     "TrialPlan",
+    "cell_at",
     "check_runnable",
     "expand",
     "identity",

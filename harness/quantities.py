@@ -71,6 +71,15 @@ def format_duration(seconds: float) -> str:
     return f"{_plain(exact)}s"
 
 
+def format_bytes(count: float) -> str:
+    """A size for people, such as "1.5 GiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
+
+
 def format_duration_ms(milliseconds: float) -> str:
     """The text that `parse_duration_ms` reads back as the same number."""
     return f"{_plain(Decimal(repr(milliseconds)))}ms"

@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 
-from engines import engine_class
+from engines import engine_class, missing_library
 from engines.base import EngineError, EngineSpec
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
 from engines.http import DEFAULT_DIALECT
 from harness.combinations import Combination
+from harness.devices import absent, kinds_here
 from harness.engine_section import EngineBlock
+from harness.interpreter import cannot_run_trials
 from harness.scenario import Scenario
 from harness.scenario_problems import near
+
+ENGINES_WITHOUT_LORA = ("http", "simulated")
 
 
 def refusal(scenario: Scenario, one: Combination, spec: EngineSpec, secrets: Mapping[str, str]) -> str | None:
     """Why a cell cannot be run here, in one sentence; None where nothing speaks against it."""
-    return _cannot(one, spec, secrets) or _no_priority(scenario, one.block, spec) or _no_wire(scenario, one.block)
+    return (
+        variable_missing(one, secrets)
+        or _no_engine(one.block)
+        or _no_level(one)
+        or _no_device(one)
+        or _no_adapter(one)
+        or _no_priority(scenario, one.block, spec)
+        or _no_wire(scenario, one.block)
+    )
 
 
-def _cannot(one: Combination, spec: EngineSpec, secrets: Mapping[str, str]) -> str | None:
-    block = one.block
-    for name in block.variables():
+def variable_missing(one: Combination, secrets: Mapping[str, str]) -> str | None:
+    """Which of the environment variables that requests need is not set."""
+    for name in one.block.variables():
         if name not in secrets:
             return f"the environment variable {name}, which the scenario names, is not set"
+    return None
+
+
+def answers_in_process(engine: str) -> bool:
+    """Whether an engine generates inside the process of its cell."""
+    return hasattr(engine_class(engine), "generate")
+
+
+def _no_engine(block: EngineBlock) -> str | None:
+    """What is not installed: the adapter, the interpreter, or the library."""
     try:
-        levels = engine_class(block.engine).levels()
+        engine_class(block.engine)
     except EngineError as error:
         return str(error)
+    python = None if block.python is None else os.path.expanduser(block.python)
+    if python is not None and answers_in_process(block.engine) and (why := cannot_run_trials(python)) is not None:
+        return why
+    if python is not None and shutil.which(python) is None:
+        return f"`python` names {python}, which is not an interpreter"
+    return missing_library(block.engine, python)
+
+
+def _no_level(one: Combination) -> str | None:
+    block, levels = one.block, engine_class(one.block.engine).levels()
     if one.level is None:
         return None
     if levels and one.level.level not in levels:
@@ -39,6 +73,27 @@ def _cannot(one: Combination, spec: EngineSpec, secrets: Mapping[str, str]) -> s
             "leave `quantization` out, or give each level a `model` of its own"
         )
     return None
+
+
+def _no_device(one: Combination) -> str | None:
+    """Why the level cannot be computed where the engine may compute."""
+    block = one.block
+    if (gone := absent(block.devices)) is not None:
+        return gone
+    devices = getattr(engine_class(block.engine), "devices", None)
+    if devices is None or one.level is None:
+        return None
+    needed, here = devices(one.level.level), kinds_here(block.devices, {**os.environ, **block.env})
+    if here & set(needed):
+        return None
+    why = "a GPU, and none can be used here" if "cuda" in needed else f"{' or '.join(needed)}, which is not here"
+    return f"{block.engine} needs {why}, for `{one.level.level}`"
+
+
+def _no_adapter(one: Combination) -> str | None:
+    if one.model is None or one.model.lora is None or one.block.engine not in ENGINES_WITHOUT_LORA:
+        return None
+    return f"{one.block.engine} takes no adapter: leave out `lora`, and name the model by what serves it"
 
 
 def _no_priority(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> str | None:

@@ -19,7 +19,7 @@ KEYS = {
 
 
 def chosen(planned: list[Cell | Skip], only: Mapping[str, str]) -> list[Cell | Skip]:
-    """Those that fit all patterns, such as {"quantization": "q4_*"}; by `KEYS`.
+    """Those that fit a pattern of every key, such as {"quantization": "q4_*|q8_0"}; keys are those of `KEYS`.
 
     Raises UsageError if none fits, or for an unknown key.
     """
@@ -35,4 +35,4 @@ def chosen(planned: list[Cell | Skip], only: Mapping[str, str]) -> list[Cell | S
 
 def _fits(cell: Cell | Skip, key: str, pattern: str) -> bool:
     value = getattr(cell, KEYS[key])
-    return value is not None and fnmatchcase(str(value), pattern)
+    return value is not None and any(fnmatchcase(str(value), one.strip()) for one in pattern.split("|"))

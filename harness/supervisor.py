@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from harness.child_process import LONGEST_LINE_BYTES, ended_how, module_command, own_packages_first
+from harness.interpreter import own_packages
 
 START_PATIENCE_S = 900.0
 TRIAL_PATIENCE_S = 60.0
@@ -48,19 +49,21 @@ class StopRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChildCommand:
-    """How to start the child: the specification file, its log, and what to add to its environment."""
+    """How to start the child: the specification file, its log, what to add to its environment, its interpreter."""
 
     specification: Path
     log: Path
     environment: Mapping[str, str]
+    python: str | None = None
 
     def arguments(self) -> list[str]:
         """The command line."""
-        return [*module_command("harness.trial"), str(self.specification)]
+        return module_command("harness.trial", str(self.specification), python=self.python)
 
     def full_environment(self) -> dict[str, str]:
         """Ours, so that the child imports the same packages, and what the engine needs."""
-        return {**own_packages_first(os.environ), **self.environment}
+        root = None if self.python is None else own_packages()
+        return {**own_packages_first(os.environ, root), **self.environment}
 
 
 class Child:

@@ -60,14 +60,14 @@ def test_every_model_engine_level_and_variant_is_a_cell() -> None:
 
 
 def test_repetitions_are_interleaved_unless_told_otherwise() -> None:
-    """The whole matrix again and again, or cell by cell."""
+    """The whole matrix again and again, each second time backwards, or cell by cell."""
     engines = [{"engine": "simulated", "quantization": ["q8_0", "q4_0"]}]
     interleaved = cells_of(scenario_of(engines=engines, repetitions=2))
     assert [(cell.level, cell.repetition) for cell in interleaved] == [
         ("q8_0", 1),
         ("q4_0", 1),
-        ("q8_0", 2),
         ("q4_0", 2),
+        ("q8_0", 2),
     ]
     blocks = cells_of(scenario_of(engines=engines, repetitions=2, order="blocks"))
     assert [cell.id for cell in blocks] == [

@@ -42,7 +42,7 @@ def run(folder: Path, text: str, stop_after: str | None = None) -> tuple[str | N
             stop.raise_level()
 
     log = folder / "log.txt"
-    program = Program(folder / "spec.json", log, {"FROM_SCENARIO": "yes"}, text)
+    program = Program(folder / "spec.json", log, {"FROM_SCENARIO": "yes"}, text=text)
     reason = asyncio.run(supervise(program, stop, pids.append, hear))
     assert not psutil.pid_exists(pids[0]), "the child is gone"
     return reason, heard, log.read_text()
