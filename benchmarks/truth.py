@@ -38,6 +38,7 @@ class Plan:
     continues: bool = False
     measured: int | None = None
     plan_hash: str = ""
+    count_tokens: Any = None
 
     def __post_init__(self) -> None:
         """Derive what a schedule states."""

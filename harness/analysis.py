@@ -12,7 +12,7 @@ from harness.columns import ALL as ALL
 from harness.columns import Columns, Flags
 from harness.distributions import Distribution, Pool, distributions
 from harness.latencies import observe
-from harness.limits import CACHE_CLASSES
+from harness.limits import is_split
 from harness.means import mean_estimate
 from harness.metrics import METRICS, SCALAR, STATISTICS
 from harness.rates import Rate, Window, judged, rates, shares
@@ -99,7 +99,7 @@ def slo_of(trial: dict[str, Any], class_name: str) -> dict[str, float | None]:
 
 def shares_of(trial: dict[str, Any], rows: Columns, class_name: str) -> dict[str, Flags]:
     """Error and attainment flags; over all classes each request is held to its own class's limits."""
-    if class_name not in (ALL, *CACHE_CLASSES) or not trial.get("class_slo"):
+    if not (class_name == ALL or is_split(class_name)) or not trial.get("class_slo"):
         return shares(rows, slo_of(trial, class_name))
     found: dict[str, Flags] = {}
     rows = judged(rows)

@@ -38,6 +38,7 @@ FAILED = (
 )
 _TIMES = ("due", "sent", "first_byte", "first_token", "first_answer", "last_token", "done")
 _COUNTS = ("requested_output_tokens", "prompt_tokens", "output_tokens", "cached_tokens")
+_REPORTED = ("reported_total_ms", "reported_memory_peak_bytes")
 CHUNK_COLUMNS = ("chunk_ns", "chunk_tokens")
 
 
@@ -60,7 +61,8 @@ class Columns:
     times: `_ns` columns by their stem, shape (n,).   counts: token counts, shape (n,), NaN unknown.   status, phase,
     class_name: texts, shape (n,).   cached: the reply came from a result cache.   repeated: the plan had asked the same
     before.   each: what is known of each request's chunks.   lists: all chunks; None where there are too many, or of
-    requests picked out of those.   counted: then, what was counted of them.
+    requests picked out of those.   counted: then, what was counted of them.   reported: what the server itself says of
+    each request, by column, shape (n,), NaN where it is silent.   backend: who answered, texts, shape (n,).
     """
 
     times: dict[str, Floats]
@@ -73,6 +75,8 @@ class Columns:
     each: PerRequest
     lists: ChunkLists | None
     counted: Counted | None = None
+    reported: dict[str, Floats] = field(default_factory=dict)
+    backend: pd.Categorical | None = None
 
     def __len__(self) -> int:
         return len(self.status)
@@ -99,6 +103,8 @@ class Columns:
             repeated=records["repeats"].notna().to_numpy(dtype=np.bool_)[order],
             each=each,
             lists=lists,
+            reported={name: _floats(records[name])[order] for name in _REPORTED},
+            backend=_texts(records["backend"])[order],
         )
 
     def where(self, rows: Flags, counted: Counted | None = None) -> Columns:
@@ -114,6 +120,8 @@ class Columns:
             each=self.each.where(rows),
             lists=self.lists.where(rows) if self.lists is not None else None,
             counted=counted,
+            reported={name: column[rows] for name, column in self.reported.items()},
+            backend=None if self.backend is None else self.backend[rows],
         )
 
     def has_status(self, statuses: Sequence[str]) -> Flags:

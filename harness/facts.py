@@ -129,6 +129,7 @@ def _missing_latencies(rows: Columns) -> dict[str, str]:
     if not len(rows):
         return dict.fromkeys(latencies, "no request was measured")
     found = dict.fromkeys(latencies, "no measured request got that far")
+    found |= dict.fromkeys(rows.reported, "the server says nothing of it with its replies")
     if rows.ok.any() and not np.isfinite(rows.times["first_token"][rows.ok]).any():
         not_streamed = ("ttft_ms", "ttft_service_ms", "ttfo_ms", "ttfo_service_ms", "tpot_ms", "icl_ms", "stall_max_ms")
         return found | dict.fromkeys(not_streamed, "the replies were not streamed")

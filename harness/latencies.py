@@ -55,6 +55,7 @@ def observe(columns: Columns) -> dict[str, Observations]:
         "norm_latency_ms": _normalised(columns, end),
         "send_lag_ms": _plain(from_sent - from_due, np.isfinite(from_sent)),
         "output_tokens_per_s_per_user": _speeds(tpot),
+        **{name: _stated(columns, name) for name in ("reported_total_ms", "reported_memory_peak_bytes")},
     } | ({} if lists is None else {"icl_ms": _gaps(columns, lists), "itl_ms": _token_gaps(columns, lists)})
 
 
@@ -208,6 +209,13 @@ def _normalised(columns: Columns, end: Floats) -> Observations:
     tokens = columns.counts["output_tokens"]
     known = columns.ok & np.isfinite(end) & np.isfinite(columns.times["due"]) & (tokens >= 1)
     values = (end - columns.times["due"])[known] / tokens[known] / NS_PER_MS
+    return Observations(values, values)
+
+
+def _stated(columns: Columns, name: str) -> Observations:
+    """What the server says of the requests that succeeded, where it says anything."""
+    values = columns.reported.get(name, np.empty(0))
+    values = values[columns.ok & np.isfinite(values)] if len(values) else values
     return Observations(values, values)
 
 

@@ -27,6 +27,8 @@ DISTRIBUTIONS = (
     "norm_latency_ms",
     "send_lag_ms",
     "output_tokens_per_s_per_user",
+    "reported_total_ms",
+    "reported_memory_peak_bytes",
 )
 SCALARS = (
     "load_s",
@@ -49,8 +51,13 @@ SCALARS = (
     "system_memory_peak_share",
     "energy_j_per_output_token",
     "kl_mean",
+    "kl_median",
+    "kl_p99",
+    "kl_max",
+    "kl_bound",
     "top1_agreement",
     "ppl_ratio",
+    "ppl",
     "cost_per_1k_requests_usd",
     "cost_per_1m_output_tokens_usd",
 )
@@ -62,10 +69,12 @@ ALIASES = tuple(f"{name}_service" for name in _FROM_SENT) + tuple(
 )
 CACHE_CLASSES = ("cached", "uncached", "repeated", "original")
 """Names under which results are given beside those of the scenario's classes (`harness.cache_split`)."""
+BACKEND_CLASS = "backend:"
+"""How the names of such results begin that are of one backend (`harness.backend_split`)."""
 OPERATORS = ("<=", ">=", "<", ">")
 _EXAMPLE = "`ttft_ms p95 <= 500` or `error_rate <= 0.01`"
 _SHAPE = re.compile(
-    r"\s*(?:(?P<class_name>[\w-]+)\.)?(?P<metric>[\w-]+)(?:\s+(?P<statistic>[\w.]+))?"
+    r"\s*(?:(?P<class_name>backend:[^\s<>=]+|[\w-]+)\.)?(?P<metric>[\w-]+)(?:\s+(?P<statistic>[\w.]+))?"
     r"\s*(?P<op><=|>=|==|=<|=>|!=|<|>|=)\s*(?P<value>[^\s<>=]+(?: ?[A-Za-z%]+)?)\s*"
 )
 _QUANTILE = re.compile(r"p(?P<percent>[1-9][0-9]?(\.[0-9]{1,3})?)")
@@ -105,6 +114,11 @@ def parse_limit(text: str) -> Limit:
         raise ValueError(f"`{op}` cannot be used in a limit; write one of {', '.join(OPERATORS)}")
     statistic = _statistic(metric, match["statistic"], op, match["value"])
     return Limit(match["class_name"], metric, statistic, op, _value(metric, match["value"]), " ".join(text.split()))
+
+
+def is_split(class_name: str) -> bool:
+    """Whether a class is none of the scenario's, but one that results are split into."""
+    return class_name in CACHE_CLASSES or class_name.startswith(BACKEND_CLASS)
 
 
 def override(base: Iterable[str], own: Iterable[str]) -> tuple[str, ...]:

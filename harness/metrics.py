@@ -64,8 +64,11 @@ def _scalar(
     return Metric(name, unit, definition, direction, show, takes_statistics=False, unmeasured=unmeasured)
 
 
+def _quality(name: str, unit: str, definition: str) -> Metric:
+    return _scalar(name, unit, definition, Direction.LOWER, Show.NUMBER)
+
+
 _NO_ENERGY = "this version does not measure energy yet"
-_NO_QUALITY = "this version does not measure quality yet"
 _NO_PRICES = "this version does not know prices yet"
 
 _LATENCIES = (
@@ -108,6 +111,15 @@ _LATENCIES = (
         "Speed one user sees: 1000 / tpot_ms of the request.",
         Direction.HIGHER,
         Show.NUMBER,
+        takes_statistics=True,
+    ),
+    _latency("reported_total_ms", "The server's own word, not measured here: how long a successful request took it."),
+    Metric(
+        "reported_memory_peak_bytes",
+        "bytes",
+        "The server's own word, not measured here: its peak memory, as it states it with each successful request.",
+        Direction.LOWER,
+        Show.BYTES,
         takes_statistics=True,
     ),
 )
@@ -231,6 +243,26 @@ _START_AND_MEMORY = (
     ),
     _scalar("gpu_memory_peak_share", "share", "The same / total memory of those GPUs.", Direction.LOWER, Show.SHARE),
 )
+_QUALITY = (
+    _quality("kl_mean", "nats", "Mean over the scored positions of the Kullback-Leibler divergence KL(reference || it)."),
+    _quality("kl_median", "nats", "The median of the same."),
+    _quality("kl_p99", "nats", "The 99th percentile of the same."),
+    _quality("kl_max", "nats", "The largest of the same."),
+    _quality(
+        "kl_bound",
+        "nats",
+        "What kl_mean is at least, where only the likeliest tokens are known: all others are taken as one.",
+    ),
+    _scalar(
+        "top1_agreement",
+        "share",
+        "Share of the scored positions where the most likely token is the reference's.",
+        Direction.HIGHER,
+        Show.SHARE,
+    ),
+    _quality("ppl_ratio", "ratio", "exp of the mean difference of -ln p of the true tokens: perplexity / reference's."),
+    _quality("ppl", "perplexity", "exp of the mean -ln p of the true tokens. Depends on the tokenizer and the text."),
+)
 _NOT_YET = (
     _scalar(
         "energy_j_per_output_token",
@@ -239,30 +271,6 @@ _NOT_YET = (
         Direction.LOWER,
         Show.NUMBER,
         _NO_ENERGY,
-    ),
-    _scalar(
-        "kl_mean",
-        "nats",
-        "Mean Kullback-Leibler divergence of the token distribution from the reference's.",
-        Direction.LOWER,
-        Show.NUMBER,
-        _NO_QUALITY,
-    ),
-    _scalar(
-        "top1_agreement",
-        "share",
-        "Share of positions where the most likely token is the reference's.",
-        Direction.HIGHER,
-        Show.SHARE,
-        _NO_QUALITY,
-    ),
-    _scalar(
-        "ppl_ratio",
-        "ratio",
-        "Perplexity / the reference's perplexity on the same tokens.",
-        Direction.LOWER,
-        Show.NUMBER,
-        _NO_QUALITY,
     ),
     _scalar(
         "cost_per_1k_requests_usd",
@@ -282,7 +290,9 @@ _NOT_YET = (
     ),
 )
 
-METRICS = {metric.name: metric for metric in (*_LATENCIES, *_RATES, *_START_AND_MEMORY, *_NOT_YET)}
+QUALITY = tuple(metric.name for metric in _QUALITY)
+"""Those that belong to a cell, not to one of its loads."""
+METRICS = {metric.name: metric for metric in (*_LATENCIES, *_RATES, *_START_AND_MEMORY, *_QUALITY, *_NOT_YET)}
 SAME_FROM_SENT = ("tpot_ms", "icl_ms", "itl_ms", "stall_max_ms")
 _ALIASES = {f"{name.removesuffix('_ms')}_service_ms": name for name in SAME_FROM_SENT} | {
     f"{name}_service": METRICS.get(f"{name.removesuffix('_ms')}_service_ms", METRICS[name]).name
@@ -335,6 +345,7 @@ def markdown() -> str:
         ("Distributions (`p50`, `p90`, `p95`, `p99`, `max`, `mean`, `min`)", _LATENCIES),
         ("Rates and shares", _RATES),
         ("Start and memory", _START_AND_MEMORY),
+        ("Quality, against a reference ([how](quality.md))", _QUALITY),
         ("Named, not measured yet", _NOT_YET),
     )
     for title, group in groups:

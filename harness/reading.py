@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from harness.backend_split import backend_split
 from harness.cache_split import cache_split
 from harness.chunks import ChunkLists, PerRequest, aligned
 from harness.columns import ALL, CHUNK_COLUMNS, Columns, Flags, Ints, due_order
@@ -94,11 +95,12 @@ class Reading:
 
 def groups_of(columns: Columns) -> dict[str, Flags]:
     """The groups worth rows of their own, and who belongs to them: the classes, none where all requests are of the
-    default class, and those with and without help of a cache.
+    default class, those with and without help of a cache, and those that each backend answered.
     """
     names = sorted(str(name) for name in columns.class_name.unique().dropna())
     classes = [] if names in ([], [DEFAULT_CLASS]) else names
-    return cache_split(columns) | {name: np.asarray(columns.class_name == name) for name in classes}
+    own = {name: np.asarray(columns.class_name == name) for name in classes}
+    return cache_split(columns) | backend_split(columns) | own
 
 
 def read(trial: StoredTrial, levels: Sequence[float] = LEVELS, most_kept: int = MOST_KEPT) -> Reading:

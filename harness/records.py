@@ -80,6 +80,7 @@ class Record:
     tokens borne (null: not known), kind, index of the read that brought it, the client's lag behind the kernel's stamp.
     chunk_merged: the read held more than one packet, so that the stamp is the last packet's.
     repeats: the earlier request that this one repeats by plan, word for word.
+    reported_*: the server's own figures about the request, beside what was measured of it.
     """
 
     request: int
@@ -124,6 +125,8 @@ class Record:
     clock: str | None = None
     worker: int = 0
     backend: str | None = None
+    reported_total_ms: float | None = None
+    reported_memory_peak_bytes: float | None = None
     text: str | None = field(default=None, repr=False)
 
 
@@ -131,6 +134,7 @@ COLUMNS = tuple(f.name for f in fields(Record) if f.name != "text")
 _RENAMED = {"class_name": "class"}
 _TEXT = ("class_name", "phase", "loop", "status", "token_source", "clock", "backend", "finish_reason")
 _INT32 = ("turn", "user", "http_status", "worker")
+_FLOAT = ("reported_total_ms", "reported_memory_peak_bytes")
 _OTHER = {"error": "string", "cached": "bool_", "connection_reused": "bool_"}
 
 
@@ -159,6 +163,8 @@ def record_schema() -> pa.Schema:
             return pa.string()
         if name in _INT32:
             return pa.int32()
+        if name in _FLOAT:
+            return pa.float64()
         return getattr(pa, _OTHER.get(name, "int64"))()
 
     return pa.schema([(column_name(name), arrow_type(name)) for name in COLUMNS])

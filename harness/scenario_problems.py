@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from harness.errors import Problem
-from harness.limits import CACHE_CLASSES, parse_limit
+from harness.limits import is_split, parse_limit
 from harness.strict_model import MISSING_KEY, NOT_BUILT, UNKNOWN_KEY
 from harness.yaml_nodes import Node, Place, join
 
@@ -115,7 +115,7 @@ def _limit_classes(limits: Node | None, path: str, classes: Mapping[str, Node]) 
             name = parse_limit(node.value).class_name
         except ValueError:
             continue  # The model tells what is wrong with it.
-        if name is not None and name not in classes and name not in CACHE_CLASSES:
+        if name is not None and name not in classes and not is_split(name):
             hint = near(name, classes) if classes else "there are no `classes`"
             yield node.place.problem(f"there is no class `{name}`; {hint}", join(path, i))
 

@@ -192,10 +192,20 @@ class Outcome:
     streamed: bool = True
 
 
-def build_record(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop, *, chunks: bool, text: bool) -> Record:
+def build_record(
+    trace: Trace,
+    outcome: Outcome,
+    t0_ns: int,
+    loop: Loop,
+    *,
+    chunks: bool,
+    text: bool,
+    count: Callable[[str], int] | None = None,
+) -> Record:
     """The record of one request, its times as offsets from T0.
 
     chunks, text: whether to keep the chunk lists and the reply. A reply that was not streamed has no token times.
+    count: the tokens of a text by the model's own tokenizer, for replies of which nobody else says how many there are.
     """
     row = trace.row
     record = Record(
@@ -227,9 +237,24 @@ def build_record(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop, *, chun
     if len(trace.arrivals):
         record.clock = Clock.LOOP if np.min(trace.lags) < 0 else Clock.KERNEL
     _add_pieces(record, outcome, trace, t0_ns, keep_chunks=chunks)
+    if count is not None and record.token_source in (None, TokenSource.CHUNKS):
+        _count_text(record, _said(outcome), count)
     if text:
-        record.text = "".join([chunk.text for chunk in Pieces.of(outcome.chunks).chunks if chunk.kind in TOKEN_BEARING])
+        record.text = _said(outcome)
     return record
+
+
+def _count_text(record: Record, said: str, count: Callable[[str], int]) -> None:
+    """Tokens by the model's own tokenizer; of the prompt those of the plan, which the same tokenizer counted."""
+    if said:
+        record.output_tokens, record.token_source = count(said), TokenSource.TOKENIZER
+        if record.prompt_tokens is None and not record.turn:  # a later turn's has the conversation before it
+            record.prompt_tokens = record.requested_prompt_tokens
+
+
+def _said(outcome: Outcome) -> str:
+    """All generated text."""
+    return "".join([chunk.text for chunk in Pieces.of(outcome.chunks).chunks if chunk.kind in TOKEN_BEARING])
 
 
 def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, keep_chunks: bool) -> None:
@@ -298,11 +323,15 @@ def _add_extras(record: Record, chunks: Sequence[Chunk]) -> Usage | None:
             record.cached = chunk.cached
         if chunk.backend is not None:
             record.backend = chunk.backend
+        if chunk.reported is not None:
+            record.reported_total_ms = chunk.reported.get("total_ms", record.reported_total_ms)
+            memory_bytes = chunk.reported.get("memory_peak_bytes", record.reported_memory_peak_bytes)
+            record.reported_memory_peak_bytes = memory_bytes
     return usage
 
 
 def _count_tokens(record: Record, usage: Usage | None, tokens: Sequence[int | None], *, streamed: bool) -> None:
-    """Output tokens from the best source: the server's usage, the engine's own count, the number of chunks."""
+    """Output tokens from the server's usage, else the engine's own count, else the number of chunks."""
     if usage is not None:
         record.prompt_tokens = usage.prompt_tokens
         record.reasoning_tokens = usage.reasoning_tokens

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,9 +82,13 @@ class Schedule:
     starts: the rows that wait for nobody, rising; all others follow one of them (`follower`).
     due_ns, phases: of the starts, parallel to them, due times in order, phases index into PHASES; None in closed loops.
     plan_hash: SHA-256 of everything that determines the requests and their times.
+    count_tokens: of a text, by the served model's tokenizer; None where that is not known.
     """
 
-    def __init__(self, timing: Timing, traffic: Traffic, chains: Chains) -> None:
+    def __init__(
+        self, timing: Timing, traffic: Traffic, chains: Chains, count_tokens: Callable[[str], int] | None = None
+    ) -> None:
+        self.count_tokens = count_tokens
         self.loop = timing.loop
         self.count = chains.count
         self.users = timing.users
@@ -196,6 +200,7 @@ def build(
             (name, one.weight, workload.overridden_by(one.workload), one.priority) for name, one in classes.items()
         ]
     words = WordPrompts(seed, tokenizer) if any(asked.prompts is None for _, _, asked, _ in parts) else None
+    count = None if tokenizer is None else tokenizer.count
     streams = tuple(
         _stream(name, weight, asked, _prompts(asked, words, seed, tokenizer), priority)
         for name, weight, asked, priority in parts
@@ -204,7 +209,7 @@ def build(
         trace = _selected(load, seed)
         streams = tuple(replace(stream, exact=load.exact) for stream in streams)
         timing = trace_timing(load.warmup_s, trace.due_ns)
-        return Schedule(timing, Traffic(streams, seed, None, trace), Singles(len(trace.due_ns)))
+        return Schedule(timing, Traffic(streams, seed, None, trace), Singles(len(trace.due_ns)), count)
     timing = plan_timing(load, seed, timeout_s)
     turns = _turns(load, workload)
     chains = _chains(timing, None if turns is None else TurnCounts(turns, seed))
@@ -212,7 +217,7 @@ def build(
     if isinstance(load, Talks):
         think_time, turn_think_time = think_time or workload.think_time, None
     traffic = Traffic(streams, seed, think_time, None, None if turns is None else turn_think_time)
-    return Schedule(timing, traffic, chains)
+    return Schedule(timing, traffic, chains, count)
 
 
 def _turns(load: Load, workload: Workload) -> Any:

@@ -42,6 +42,7 @@ class Plan:
     prompt: Any = "hello"
     stream: bool = True
     plan_hash: str = ""
+    count_tokens: Any = None
 
     def __post_init__(self) -> None:
         self.loop = Loop.CLOSED if self.users else Loop.OPEN

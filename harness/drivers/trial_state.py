@@ -46,6 +46,7 @@ class TrialState:
             self.schedule.loop_of(trace.row),
             chunks=settings.keep_chunks,
             text=settings.keep_text,
+            count=self.schedule.count_tokens,
         )
         self.vitals.add(record)
         self._hand_on(record)
