@@ -86,7 +86,7 @@ def _inner_type(level: str, name: str, layout: Layout) -> str:
     if match is None:
         return default
     layer, part = int(match[1]), match[2]
-    if part == "attn_v":
+    if part in ("attn_v", "attn_qkv"):  # where the three are one matrix, it is treated as the values are
         return _value_type(level, layer, layout)
     if part == "ffn_down":
         if level == "q3_k_m":
@@ -94,8 +94,6 @@ def _inner_type(level: str, name: str, layout: Layout) -> str:
         if level in ("q4_k_m", "q5_k_m") and _deserves_more(layer, layout.layers):
             return "Q6_K"
         return "Q3_K" if level == "q2_k" else default
-    if part == "attn_qkv":
-        return {"q3_k_m": "Q4_K", "q4_k_m": "Q5_K", "q5_k_m": "Q6_K"}.get(level, default)
     if part == "attn_output":
         return {"q2_k": "Q3_K", "q3_k_m": "Q4_K"}.get(level, default)
     return default
