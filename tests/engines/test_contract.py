@@ -10,6 +10,7 @@ from pathlib import Path
 from sys import executable
 from typing import Any
 
+import needs
 import psutil
 import pytest
 
@@ -36,12 +37,16 @@ TINY_SERVER = f"{executable} {Path(__file__).with_name('tiny_server.py')} {{port
 
 @dataclass(frozen=True)
 class Case:
-    """An engine under test: what it needs, and a misspelled option with the one that is meant."""
+    """An engine under test: what it needs, and a misspelled option with the one that is meant.
+
+    library: the module without which the engine is skipped, or fails where it must be there.
+    """
 
     engine: str
     misspelled: tuple[str, str]
     level: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    library: str | None = None
 
     def spec(self, folder: Path) -> EngineSpec:
         """What to make the engine from."""
@@ -54,6 +59,10 @@ CASES = [
     Case("simulated", ("ttft_m", "ttft_ms"), "q8_0", {"ttft_ms": 5, "tpot_ms": 2}),
     Case("http", ("served_modl", "served_model"), None, {"command": TINY_SERVER, "ready": {"path": "/health"}}),
     Case("llama-server", ("n_paralel", "n_parallel"), "q8_0", {"n_ctx": 512, "n_parallel": 4}),
+    pytest.param(
+        Case("transformers", ("atention", "attention"), "fp32", {"n_threads": 1}, library="transformers"),
+        marks=pytest.mark.engines,
+    ),
 ]
 
 
@@ -61,6 +70,8 @@ CASES = [
 def case(request: pytest.FixtureRequest) -> Case:
     """One engine after the other; those whose library is missing are skipped with the reason."""
     found: Case = request.param
+    if found.library is not None:
+        needs.library(found.library)
     try:
         engines.engine_class(found.engine)
     except EngineError as error:

@@ -1,0 +1,123 @@
+"""The levels of the `transformers` engine: which there are, where they run, what they are called in the library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engines.base import LevelUnsupported, ModelError
+
+PLAIN = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+BITSANDBYTES = ("int8", "nf4", "fp4")
+TORCHAO = ("int8-torchao", "int4-torchao", "fp8")
+FROM_CHECKPOINT = {"gptq": "GPTQ", "awq": "AWQ", "compressed-tensors": "compressed-tensors"}
+LEVELS = (*PLAIN, "int8", "int8-torchao", "int4-torchao", "nf4", "fp4", "fp8", *FROM_CHECKPOINT)
+_CUDA_ONLY = ("int4-torchao", "gptq", "awq")
+_GROUP = 64
+# From below: scales and what stays unquantized (embeddings, norms) are left out.
+_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int8-torchao": 1.0, "fp8": 1.0}
+
+
+def places(level: str) -> tuple[str, ...]:
+    """Where a level can run: "cpu", "cuda"."""
+    return ("cuda",) if level in _CUDA_ONLY else ("cpu", "cuda")
+
+
+def bytes_per_weight(level: str) -> float:
+    """What one weight takes at the least."""
+    return _BYTES.get(level, 0.5)
+
+
+def checkpoint_level(folder: Path) -> str | None:
+    """The level that a checkpoint was quantized to, by its config.json; None for a plain one."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); fetch or write it again") from error
+    said = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    return _named(said) if said else None
+
+
+def level_to_load(asked: str | None, folder: Path, name: str) -> str | None:
+    """The level to ask the library for: None where the checkpoint is loaded as it is.
+
+    Raises LevelUnsupported if the checkpoint cannot have the level.
+    """
+    if asked is not None and asked not in LEVELS:
+        raise LevelUnsupported(f"engine 'transformers' has no level {asked!r}; it has {', '.join(LEVELS)}")
+    found = checkpoint_level(folder)
+    if found is not None and asked not in (None, found):
+        raise LevelUnsupported(
+            f"{name} was quantized beforehand to {found} and cannot be loaded as {asked}; "
+            f"leave the level away, or name the unquantized model"
+        )
+    if found is None and asked in FROM_CHECKPOINT:
+        raise LevelUnsupported(
+            f"{asked} is not made while loading and {name} is a plain checkpoint; "
+            f"name a model that was quantized with {FROM_CHECKPOINT[asked]}"
+        )
+    return None if found else asked
+
+
+def loading_arguments(level: str | None, device: str) -> dict[str, Any]:
+    """What `from_pretrained` is given so that it makes the level. level: None loads the checkpoint as it is."""
+    import torch
+
+    if level is None:
+        return {"dtype": "auto"}
+    if level in PLAIN:
+        return {"dtype": getattr(torch, PLAIN[level])}
+    narrow = torch.float16 if device.startswith("cuda") and not torch.cuda.is_bf16_supported() else torch.bfloat16
+    if level in TORCHAO:
+        from transformers import TorchAoConfig
+
+        return {"dtype": narrow, "quantization_config": TorchAoConfig(quant_type=torchao_recipe(level, device))}
+    from transformers import BitsAndBytesConfig
+
+    if level == "int8":  # its kernels compute in fp16
+        return {"dtype": torch.float16, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=level, bnb_4bit_compute_dtype=narrow)
+    return {"dtype": narrow, "quantization_config": four_bits}
+
+
+def torchao_recipe(level: str, device: str) -> Any:
+    """torchao's description of a level: weights alone, except fp8 where the GPU multiplies fp8 itself."""
+    import torch
+    import torchao.quantization as recipes
+
+    if level == "int8-torchao":
+        return recipes.Int8WeightOnlyConfig()
+    if level == "int4-torchao":
+        return recipes.Int4WeightOnlyConfig(group_size=_GROUP, int4_packing_format="tile_packed_to_4d")
+    if device.startswith("cuda") and torch.cuda.get_device_capability() >= (8, 9):
+        return recipes.Float8DynamicActivationFloat8WeightConfig()
+    return recipes.Float8WeightOnlyConfig()
+
+
+def loaded_level(model: Any, wanted: str | None, folder: Path) -> str:
+    """The level of the weights as they are.
+
+    Raises LevelUnsupported if a level was asked for and the library has quantized nothing, which it does not say.
+    """
+    if wanted is None and (found := checkpoint_level(folder)):
+        return found
+    kinds = {type(module.weight).__name__ for module in model.modules() if hasattr(module, "weight")}
+    quantized = kinds - {"Parameter", "Tensor", "NoneType"}
+    if wanted is not None and wanted not in PLAIN and not quantized:
+        kind = type(model).__name__
+        raise LevelUnsupported(f"{wanted} changes nothing in {kind}: it has no linear layer that the library quantizes")
+    if wanted is not None and wanted not in PLAIN:
+        return wanted
+    names = {dtype: level for level, dtype in PLAIN.items()}
+    dtype = str(model.dtype).removeprefix("torch.")
+    return names.get(dtype, dtype)
+
+
+def _named(said: Mapping[str, Any]) -> str:
+    method = str(said.get("quant_method", "unknown"))
+    if method == "bitsandbytes" or said.get("load_in_8bit") or said.get("load_in_4bit"):
+        return str(said.get("bnb_4bit_quant_type", "fp4")) if said.get("load_in_4bit") else "int8"
+    return method

@@ -1,0 +1,139 @@
+"""The options of the `transformers` engine, and what a request's sampling is called in `generate`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from engines.base import EngineError, Request
+from engines.options import read_options
+
+ENGINE = "transformers"
+DEFAULT_CONTEXT_TOKENS = 4096
+PAGE_TOKENS = 256
+_ATTENTION = ("eager", "sdpa", "flash_attention_2")
+_CACHES = ("dynamic", "static", "offloaded", "quantized", "none")
+_BATCHING = ("none", "continuous")
+_CACHE_QUANTIZERS = {"quanto": "optimum.quanto", "hqq": "hqq"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of the engine.
+
+    device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".   attention: None is the library's choice.
+    cache: the KV cache; "none" computes the whole sequence anew for each token.
+    batching: "none", one request at a time through `generate`, others wait; or "continuous", the library's manager.
+    max_batch: requests side by side (continuous).   prefix_cache: share equal beginnings of prompts (continuous).
+    n_ctx: longest prompt and reply together in tokens; None: what the model was made for, at most 4096.
+    n_threads: of torch, None is all cores but one.   compile: let torch compile the decoding, needs cache: static.
+    max_memory: most bytes or "2GiB" per device, {"0": "10GiB", "cpu": "20GiB"}; what does not fit goes to the next.
+    """
+
+    device: str = "auto"
+    attention: str | None = None
+    cache: str = "dynamic"
+    batching: str = "none"
+    max_batch: int = 8
+    prefix_cache: bool = True
+    n_ctx: int | None = None
+    n_threads: int | None = None
+    compile: bool = False
+    max_memory: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        choices = {"attention": (None, *_ATTENTION), "cache": _CACHES, "batching": _BATCHING}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                words = ", ".join(str(one) for one in allowed if one is not None)
+                raise ValueError(f"{name} is one of {words}, not {getattr(self, name)!r}")
+        for name in ("max_batch", "n_ctx", "n_threads"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is more than 0, not {value!r}")
+        if self.device not in ("auto", "cpu", "cuda") and not self.device.removeprefix("cuda:").isdigit():
+            raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {self.device!r}")
+        if self.batching == "continuous" and self.cache != "dynamic":
+            raise ValueError(f"continuous batching has a cache of its own; leave cache: {self.cache} away")
+        if self.compile and self.cache != "static":
+            raise ValueError("compile needs cache: static")
+
+    @property
+    def threads(self) -> int:
+        """Threads of torch: as given, else all cores but one, which the measuring client needs."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.n_threads or max(1, cores - 1)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the library's own continuous batching is asked for."""
+        return self.batching == "continuous"
+
+    def context(self, made_for: int | None) -> int:
+        """Prompt and reply together, in tokens, for a model that was made for so many."""
+        return self.n_ctx or min(made_for or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS)
+
+    def pages(self, context_tokens: int) -> int:
+        """Pages of the continuous cache: as many as `max_batch` whole contexts need."""
+        return -(-context_tokens // PAGE_TOKENS) * self.max_batch
+
+    def in_force(self, context_tokens: int, device: str, attention: str) -> dict[str, Any]:
+        """Every option with its default filled in."""
+        found = {"n_ctx": context_tokens, "n_threads": self.threads, "device": device, "attention": attention}
+        return {**asdict(self), **found}
+
+
+def parse_options(given: Mapping[str, Any]) -> Options:
+    """The options of a scenario, checked; EngineError if one is unknown or has a value that it cannot have."""
+    return read_options(Options, given, ENGINE)
+
+
+def sampling_arguments(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """What to hand to `generate` for a request's sampling.
+
+    Nothing given: as the model's own generation_config.json says, which is greedy where it says nothing. temperature 0
+    is greedy. What is absent beside a temperature, a top_p or a top_k is the library's default.
+    """
+    temperature = sampling.get("temperature")
+    if temperature == 0:
+        return {"do_sample": False}
+    drawn = {name: sampling[name] for name in ("temperature", "top_p", "top_k") if sampling.get(name) is not None}
+    return {"do_sample": True, **drawn} if drawn else {}
+
+
+def cache_arguments(options: Options, device: str) -> dict[str, Any]:
+    """What to hand to `generate` for the cache; EngineError where this environment cannot have it."""
+    if options.cache == "none":
+        return {"use_cache": False}
+    if options.cache == "dynamic":
+        return {"use_cache": True}
+    if options.cache == "static":
+        return {"cache_implementation": "static", "disable_compile": not options.compile}
+    if options.cache == "offloaded":
+        if device == "cpu":
+            raise EngineError("cache: offloaded moves the cache from a GPU to the host; write cache: dynamic on a CPU")
+        return {"cache_implementation": "offloaded"}
+    backend = next((name for name, module in _CACHE_QUANTIZERS.items() if find_spec(module) is not None), None)
+    if backend is None:
+        raise EngineError("cache: quantized needs a library: pip install optimum-quanto (or hqq)")
+    return {"cache_implementation": "quantized", "cache_config": {"backend": backend, "nbits": 4}}
+
+
+def stop_texts(request: Request) -> tuple[str, ...]:
+    """The texts that end a reply."""
+    stop = request.sampling.get("stop")
+    return () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+
+
+def new_tokens(request: Request, prompt_tokens: int, context_tokens: int) -> int:
+    """How many tokens may be generated; EngineError if the prompt leaves no room."""
+    room = context_tokens - prompt_tokens
+    if room <= 0:
+        raise EngineError(
+            f"the prompt has {prompt_tokens} tokens and the context of {context_tokens} has no room for a reply; "
+            "raise n_ctx or shorten the prompt"
+        )
+    return min(request.max_tokens, room)
