@@ -13,11 +13,13 @@ from engines.llama_options import CACHE_BYTES, DEFAULT_CONTEXT_TOKENS, LlamaOpti
 from engines.memory import MemoryEstimate
 from engines.models import gguf_file as ggufs
 from engines.models import source as models
+from engines.models.gguf_header import read_header
 from engines.models.shape import shape_of
 
-RUNTIME_BYTES = 40 << 20
-"""What the process of an engine takes at least beside weights and cache, measured on `tiny`: 44 MiB for llama-cpp."""
 _MIB = 1 << 20
+RUNTIME_BYTES = {"llama-cpp": 14 * _MIB, "llama-server": 24 * _MIB, "llama-cpp-server": 55 * _MIB}
+"""What an engine takes at least beside weights and cache: measured with `tiny` and a batch of 32, rounded down. For
+`llama-cpp` what loading adds to the process, for the servers their whole process."""
 _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
 _PURPOSES = {"model": "weights", "KV": "kv_cache", "RS": "kv_cache", "compute": "runtime", "output": "runtime"}
 
@@ -69,19 +71,23 @@ def kv_bytes_per_token(options: LlamaOptions, model: GgufModel) -> float | None:
     return shape.kv_bytes_per_token((CACHE_BYTES[options.cache_type_k] + CACHE_BYTES[options.cache_type_v]) / 2)
 
 
-def memory_estimate(options: LlamaOptions, model: GgufModel, slots: int = 1) -> MemoryEstimate:
-    """Weights as large as their file, the KV cache of all slots, and the least that a process takes.
+def memory_estimate(spec: EngineSpec, options: LlamaOptions, model: GgufModel, slots: int = 1) -> MemoryEstimate | None:
+    """Weights as large as their file, the KV cache of all slots, and the least that the engine takes beside them.
 
-    Compute buffers are left out: they depend on the batch and the build, and the estimate is one from below. Layers
-    that are sent to a GPU are counted there with everything else.
+    From below: compute buffers are left out, which depend on the batch and the build, and so is the cache of models
+    that attend to a window only. None where a number of layers goes to a GPU and the rest does not.
     """
+    layers = options.n_gpu_layers
+    if layers not in (None, 0, "all"):
+        return None
+    parts = {"weights": ggufs.weight_bytes(model.path), "runtime": RUNTIME_BYTES[spec.engine]}
+    if model.lora is not None:
+        parts["weights"] += model.lora.stat().st_size
     per_token = kv_bytes_per_token(options, model)
-    parts = {"weights": sum(path.stat().st_size for path in model.files), "runtime": RUNTIME_BYTES}
-    if model.source.kind == "gguf":
-        parts["weights"] = ggufs.weight_bytes(model.path)
-    if per_token is not None:
+    if per_token is not None and not _has_window(model.path):
         parts["kv_cache"] = round(per_token * context_tokens(options, model) * slots)
-    return MemoryEstimate("cuda" if options.n_gpu_layers == "all" else "cpu", parts)
+    on_gpu = layers == "all" or (layers is None and spec.devices not in ((), ("cpu",)))
+    return MemoryEstimate("cuda" if on_gpu else "cpu", parts)
 
 
 def known_facts(options: LlamaOptions, model: GgufModel) -> dict[str, Any]:
@@ -134,6 +140,11 @@ def device_environment(devices: tuple[str, ...]) -> Mapping[str, str]:
     if not devices:
         return {}
     return {"CUDA_VISIBLE_DEVICES": "" if devices == ("cpu",) else ",".join(devices)}
+
+
+def _has_window(path: Path) -> bool:
+    header = read_header(path)
+    return bool(header.get(f"{header.get('general.architecture')}.attention.sliding_window"))
 
 
 def _adapter(name: str | None) -> Path | None:

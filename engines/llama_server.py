@@ -73,7 +73,7 @@ class LlamaServer:
 
     def memory_needed(self) -> MemoryEstimate | None:
         """Weights, the KV cache of all slots, and the least that the process takes."""
-        return memory_estimate(self._options, self._prepared(), self._options.n_parallel)
+        return memory_estimate(self._spec, self._options, self._prepared(), self._options.n_parallel)
 
     async def start(self) -> EngineInfo:
         """Start the process and wait until the model is loaded and the port listens.

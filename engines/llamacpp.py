@@ -64,7 +64,7 @@ class LlamaCpp:
 
     def memory_needed(self) -> MemoryEstimate | None:
         """Weights, KV cache, and the least that the process takes."""
-        return memory_estimate(self._options, self._prepared())
+        return memory_estimate(self._spec, self._options, self._prepared())
 
     async def start(self) -> EngineInfo:
         """Load the model.

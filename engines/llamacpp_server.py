@@ -66,7 +66,7 @@ class LlamaCppServer:
 
     def memory_needed(self) -> MemoryEstimate | None:
         """Weights, KV cache, and the least that the process takes."""
-        return memory_estimate(self._options, self._prepared())
+        return memory_estimate(self._spec, self._options, self._prepared())
 
     async def start(self) -> EngineInfo:
         """Start the server and wait until it answers.
