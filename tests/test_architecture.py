@@ -14,11 +14,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROWS: dict[int, str] = {
     10: "cli console doctor listing report",
-    8: "calibrator run results",
-    7: "trial engine_start supervisor load_worker load_workers locust_alone locust_load locust_master "
+    8: "calibrator run references results",
+    7: "trial story entries engine_start supervisor load_worker load_workers locust_alone locust_load locust_master "
     "locust_process locust_worker worker quality_child gate decision decision_rows pareto ratios recommendation",
-    6: "analysis backend_split cache_split validity client_signals bursts columns chunks gap_counts latencies rates passing reading "
-    "distributions machine facts series divergence quality quality_scores quality_text greedy responses quality_summary",
+    6: "analysis cache_split validity client_signals bursts columns chunks gap_counts latencies rates passing reading "
+    "backend_split distributions machine facts series divergence quality quality_scores quality_text greedy responses "
+    "quality_summary",
     5: "store streams load_part worker_count locust_order locust_records stats ordered means metrics "
     "progress exclusive reference machine_checks install_checks",
     4: "drivers telemetry provenance calibration",

@@ -1,0 +1,122 @@
+"""What a child says of its cell, written into the cell's entry of the manifest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from harness.store import RunWriter
+from harness.supervisor import StopRequest
+from harness.telemetry import Sampler
+
+Tell = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+class Story:
+    """What a child said, written into the cell's entry of the manifest."""
+
+    def __init__(
+        self, writer: RunWriter, entry: dict[str, Any], sampler: Sampler, stop: StopRequest, tell: Tell
+    ) -> None:
+        self._writer, self._entry, self._sampler, self._stop, self._tell = writer, entry, sampler, stop, tell
+        self._child_pid = 0
+        self._trial: dict[str, Any] | None = None
+        self._began = time.monotonic()
+        self._reached_a_trial = False
+        self._scoring = False
+
+    def child_is(self, pid: int) -> None:
+        """The child lives: whether its memory is the engine's is not known before that has started."""
+        self._child_pid = pid
+        self._sampler.watch([], pid)
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """One event."""
+        heard = {
+            "started": self._started,
+            "trial_begun": self._trial_begun,
+            "trial_ended": self._trial_ended,
+            "failed": self._failed,
+            "quality_begun": self._quality_begun,
+            "quality": self._quality,
+        }.get(event["event"])
+        if heard:
+            heard({key: value for key, value in event.items() if key not in {"event", "trial"}}, event.get("trial"))
+            self._writer.save()
+        self._tell(self._entry, event)
+
+    def close(self, reason: str | None) -> None:
+        """The child is gone. reason: why, if out of order."""
+        if reason and self._trial is not None:
+            moment = time.monotonic() - self._began
+            self._end_trial("failed", f"{moment:.1f} s after the trial began: {reason}")
+        elif self._scoring:
+            self._entry["quality"] = {"status": "failed", "reason": reason or "the run was stopped"}
+        elif reason and not self._reached_a_trial:
+            self._fail_cell(f"before its first trial: {reason}")
+        elif not self._reached_a_trial and self._entry["status"] == "pending" and not self._stop.level:
+            self._fail_cell("its process ended without a word")
+
+    def _started(self, facts: dict[str, Any], _: int | None) -> None:
+        self._entry["engine_info"], self._entry["start"] = facts["engine"], facts["start"]
+        pids = facts["engine"]["pids"]
+        self._sampler.watch(pids, None if self._child_pid in pids else self._child_pid)
+
+    def _trial_begun(self, facts: dict[str, Any], index: int | None) -> None:
+        self._reached_a_trial = True
+        self._began = time.monotonic()
+        self._trial = next(trial for trial in self._entry["trials"] if trial["index"] == index)
+        self._trial |= facts | {
+            "status": "running",
+            "start": dict(self._entry["start"]),  # of the start that this trial runs on: the cell may have several
+            "t0_ns": time.monotonic_ns(),  # until the client has said when exactly
+            "t0_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+        self._sampler.take_others_on_gpus()
+
+    def _trial_ended(self, facts: dict[str, Any], _: int | None) -> None:
+        assert self._trial is not None
+        self._trial["client"] = facts["client"]
+        self._trial["t0_ns"] = facts["client"]["t0_ns"]
+        self._end_trial(facts["status"], facts["reason"])
+
+    def _quality_begun(self, _: dict[str, Any], __: int | None) -> None:
+        self._reached_a_trial = self._scoring = True
+
+    def _quality(self, facts: dict[str, Any], _: int | None) -> None:
+        self._entry["quality"] = facts["quality"]
+        self._scoring = False
+
+    def _failed(self, facts: dict[str, Any], _: int | None) -> None:
+        if self._trial is not None:
+            self._end_trial("failed", facts["reason"])
+        elif not self._stop.level:
+            self._fail_cell(facts["reason"])
+
+    def _end_trial(self, status: str, reason: str | None) -> None:
+        assert self._trial is not None
+        self._trial |= {"status": status, "reason": reason}
+        self._trial["others_on_gpus"] = self._sampler.take_others_on_gpus()
+        self._writer.finish_records(self._writer.path / self._trial["path"])
+        self._trial = None
+
+    def _fail_cell(self, reason: str) -> None:
+        self._entry |= {"status": "failed", "reason": reason}
+
+
+def close_entry(entry: dict[str, Any], *, interrupted: bool) -> None:
+    """The cell's status from its trials', and a reason for every trial that did not run."""
+    for trial in entry["trials"]:
+        if trial["status"] == "pending":
+            why = "the run was interrupted before it" if interrupted else entry["reason"]
+            trial |= {"status": "interrupted" if interrupted else "failed", "reason": why}
+    quality = entry.get("quality") or {}
+    if quality.get("status") == "pending":
+        quality |= {"status": "failed", "reason": entry["reason"] or "the cell ended before it was scored"}
+    if entry["status"] == "pending" and not entry["trials"] and quality.get("status") == "failed":
+        entry |= {"status": "failed", "reason": quality["reason"]}
+    if entry["status"] == "pending":
+        statuses = {trial["status"] for trial in entry["trials"]}
+        entry["status"] = next((status for status in ("failed", "interrupted") if status in statuses), "complete")
