@@ -62,6 +62,8 @@ class ConsoleWatcher:
             self._trial_began_s = time.monotonic()
         elif kind == "progress":
             self._show(f"{cell['trials'][event['trial']]['load']}: {self._progress(event)}")
+        elif kind == "quality_progress":
+            self._show(f"scoring: {event['done']}/{event['chunks']} chunks")
         elif kind == "notice":
             self._say(f"{self._prefix}: {event['text']}")
         elif kind == "waiting":

@@ -24,6 +24,7 @@ _SECTIONS = (
     ("`load[]`", ("SingleUser", "Sustained", "Ramp", "Burst", "Spike", "Mixed", "Steps", "Step", "Trace", "Sessions")),
     ("Think times", ("FixedTime", "ExponentialTime", "LognormalTime")),
     ("`slo`", ("Slo",)),
+    ("`quality`", ("Quality", "Reference")),
     ("`telemetry`", ("Telemetry",)),
     ("`budget`", ("Budget",)),
 )
@@ -109,7 +110,7 @@ def _heading(name: str, model: Mapping[str, Any]) -> str:
         if key in model["properties"]:
             return f"`{key}: {model['properties'][key]['const']}`"
     own = {"EngineBlock": "An engine", "Level": "`quantization[]`", "Variant": "`variants.*`", "Ready": "`ready`"}
-    own["Tls"] = "`tls`"
+    own |= {"Tls": "`tls`", "Quality": "The section", "Reference": "`reference`"}
     inner = {"Prefix": "`prefix`", "Cancel": "`cancel`", "Spike": "`spike`", "Ramp": "`ramp`", "Step": "`steps[]`"}
     return own.get(name) or inner.get(name) or {"Sampling": "`sampling`", "Workload": "A workload"}[name]
 
@@ -189,6 +190,8 @@ _MODEL_NAMES = {
     "Variant": "options",
     "Workload": "workload",
     "Slo": "slo",
+    "Quality": "quality",
+    "Reference": "reference",
     "Ready": "ready",
     "Sampling": "sampling",
     "Spike": "spike",

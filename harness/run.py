@@ -117,7 +117,7 @@ async def run_cell(run: RunInProgress, cell: Cell, entry: dict[str, Any]) -> Non
                 last = len(now) == len(waiting)
                 await run_child(run, cell, entry, now, sampler, quality if last else None)
                 quality = None if scored(entry) or (last and not waiting) else quality
-                if run.stop.level or entry["status"] == "failed":
+                if run.stop.level or entry["status"] in ("failed", "skipped"):
                     break
     run.writer.finish_samples(folder)
     close_entry(entry, interrupted=bool(run.stop.level))
@@ -175,7 +175,7 @@ async def run_child(
         quality={} if quality is None else asdict(quality),
     )
     spec.save(folder / "child.json")
-    command = ChildCommand(folder / "child.json", folder / "log.txt", cell.spec.env)
+    command = ChildCommand.of(cell, folder, run.scenario.patience_s)
     story = Story(run.writer, entry, sampler, run.stop, run.watcher.event)
     reason = await supervise(command, run.stop, story.child_is, story.hear)
     story.close(reason)

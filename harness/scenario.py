@@ -14,6 +14,7 @@ from harness.conversation_problems import conversation_problems, loads_by_key
 from harness.engine_section import EngineBlock, Level, ModelEntry, Ready, Variant
 from harness.errors import Problem, ScenarioError
 from harness.loads import LimitText, LoadItem, Slo, Trace
+from harness.quality_section import Quality
 from harness.quantities import PositiveSeconds
 from harness.scenario_problems import cross_problems, in_order, placed, problems_of, without_echoes
 from harness.scenario_source import read
@@ -96,12 +97,19 @@ class Scenario(StrictModel):
     repetitions: Annotated[Integer, Field(ge=1)] = Field(default=1, description="How often the whole matrix is run.")
     order: Literal["interleaved", "blocks"] = Field(
         default="interleaved",
-        description="`interleaved`: the whole matrix again and again, so that drift hits all; `blocks`: cell by cell.",
+        description="`interleaved`: the whole matrix again and again, forwards, backwards and in further orders drawn "
+        "from the seed, so that drift hits all alike; `blocks`: cell by cell.",
+    )
+    patience_s: PositiveSeconds = Field(
+        default=60.0,
+        alias="patience",
+        description="A cell's process that gives no sign of life for so long, once it measures, is taken for hung.",
+        examples=["2m"],
     )
     restart: Literal["per_cell", "per_trial"] = Field(
         default="per_cell", description="When an engine is started afresh."
     )
-    quality: NotBuilt = Field(default=None, description="How good the replies are.")
+    quality: Quality | None = Field(default=None, description="How much is lost against a reference.")
     telemetry: Telemetry = Field(default=Telemetry(), description="How often readings are taken.")
     compare: NotBuilt = Field(default=None, description="Defaults of `harness compare`.")
     history: NotBuilt = Field(default=None, description="Defaults of `harness history` and `harness regress`.")

@@ -229,7 +229,8 @@ def _located(tree: Node, problems: list[Problem]) -> Node:
 
     def moved(node: Node, keys: Sequence[str], path: str) -> Node:
         if not keys:
-            return _existing(node, path, problems) if isinstance(node.value, str) else node
+            named = isinstance(node.value, str) and (path, node.value) != ("quality.text", "builtin")
+            return _existing(node, path, problems) if named else node
         if isinstance(node.value, list) and keys[0] == "*":
             return replace(node, value=[moved(one, keys[1:], join(path, i)) for i, one in enumerate(node.value)])
         if not isinstance(node.value, dict):
@@ -242,6 +243,7 @@ def _located(tree: Node, problems: list[Problem]) -> Node:
         ("workload", "prompts"),
         ("classes", "*", "workload", "prompts"),
         ("load", "*", "file"),
+        ("quality", "text"),
         ("engines", "*", "load", "*", "file"),
         *(("engines", "*", "tls", name) for name in TLS_FILES),
         *(("engines", "*", "variants", "*", "tls", name) for name in TLS_FILES),

@@ -5,9 +5,10 @@ reads one JSON event per line from the child's standard output and writes orders
 more, finish what is in flight), `abort` (stop now). The end of standard input means that the parent is gone: abort.
 Whatever the engine prints goes to the cell's log.
 
-Events, by `event`: `alive` (once a second, to tell a hang from work), `prepared`, `started` {engine, start},
-`trial_begun` {trial, its part of the manifest}, `progress` {trial, ...}, `trial_ended` {trial, status, reason, client},
-`failed` {reason}, `stopped` (on request, before a trial was under way), `ended`.
+Events, by `event`: `alive` (once a second, to tell a hang from work), `prepared`, `starting` and `stopping` (the engine),
+`started` {engine, start}, `trial_begun` {trial, its part of the manifest}, `progress` {trial, ...}, `trial_ended` {trial,
+status, reason, client}, `skipped` {reason} (the cell cannot be run here), `failed` {reason}, `stopped` (on request,
+before a trial was under way), those of `harness.quality_child`, `ended`.
 """
 
 from __future__ import annotations
@@ -24,19 +25,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engines.base import Endpoint, Engine, EngineError, ServedEngine
+from engines.base import Endpoint, Engine, EngineError, LevelUnsupported, ServedEngine
 from harness.child_process import PROGRESS_EVERY_S, Emit, background, event_loop_runner, event_stream
 from harness.drivers import canary
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.engine_start import settings_of, started_engine, target_of
-from harness.errors import HarnessError
+from harness.errors import CellSkipped, HarnessError
 from harness.load_part import PartSpec, tokenizer_of
 from harness.load_workers import Crew, drive_by_workers
 from harness.locust_load import drive_by_locust
 from harness.locust_order import Order
-from harness.matrix import Cell, TrialPlan, expand
+from harness.matrix import Cell, TrialPlan, cell_at
 from harness.progress import Progress
+from harness.quality_child import QualityOrder, score_cell, score_reference
 from harness.records import Loop, Phase, Record
 from harness.scenario import Scenario
 from harness.store import record_writer
@@ -65,7 +67,8 @@ class CellSpec:
     """What the parent tells the child.
 
     folder: the cell's; trials: (index in the cell, folder) of those to run.   locust: how Locust is used where a load
-    asks for it, as `Order` has it; `more` there: whether other cells' trials follow.
+    asks for it, as `Order` has it; `more` there: whether other cells' trials follow.   quality: a `QualityOrder`, to be
+    carried out after the trials, or in their place where it is about the reference; {}: none.
     """
 
     scenario: dict[str, Any]
@@ -73,6 +76,7 @@ class CellSpec:
     folder: str
     trials: Sequence[tuple[int, str]]
     locust: dict[str, Any] = field(default_factory=dict)
+    quality: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the specification where the child will read it."""
@@ -80,7 +84,7 @@ class CellSpec:
 
 
 async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, orders: Orders) -> None:
-    """Run the trials of one cell. Raises EngineError if the engine cannot be had."""
+    """Run the trials of one cell, then score it. Raises EngineError if the engine cannot be had."""
     async with started_engine(cell, scenario, emit) as engine:
         with canary.sender(isinstance(engine, ServedEngine)) as sender:
             for index, folder in spec.trials:
@@ -90,6 +94,8 @@ async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, o
                 orders.driving = False
                 if not usable or orders.stopping:
                     return  # the parent starts a fresh child for what is left
+        if spec.quality:
+            await score_cell(cell, QualityOrder(**spec.quality), engine, Path(spec.folder), emit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,16 +254,29 @@ async def obey(orders: Orders, body: asyncio.Task[None]) -> None:
 async def execute(spec: CellSpec, emit: Emit) -> None:
     """Run the cell, watching the parent."""
     scenario = Scenario.model_validate(spec.scenario)
-    cell = next(cell for cell in expand(scenario) if isinstance(cell, Cell) and cell.index == spec.cell)
+    cell = cell_at(scenario, spec.cell)
+    assert isinstance(cell, Cell)  # the parent has looked
     orders = Orders(Control())
-    body = asyncio.ensure_future(run_cell(in_the_child(cell, spec), scenario, spec, emit, orders))
+    body = asyncio.ensure_future(work_of(in_the_child(cell, spec), scenario, spec, emit, orders))
     async with background(say_alive(emit)), background(obey(orders, body)):
         try:
             await body
         except asyncio.CancelledError:
             emit({"event": "stopped"})
+        except (CellSkipped, LevelUnsupported) as error:
+            emit({"event": "skipped", "reason": str(error)})
+        except MemoryError:
+            emit({"event": "failed", "reason": "memory ran out in the process of the cell"})
         except (EngineError, HarnessError) as error:
             emit({"event": "failed", "reason": str(error)})
+
+
+async def work_of(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, orders: Orders) -> None:
+    """What the child is there for: a cell, or the reference that cells are compared with."""
+    if spec.quality.get("making"):
+        await score_reference(cell, QualityOrder(**spec.quality), emit)
+    else:
+        await run_cell(cell, scenario, spec, emit, orders)
 
 
 def in_the_child(cell: Cell, spec: CellSpec) -> Cell:
