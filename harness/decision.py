@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import KEYS
-from harness.decision_rows import Row, Value, known, quality_facts, rows_of, unknown
+from harness.decision_rows import Row, Value, known, name_rows, quality_facts, rows_of, unknown
 from harness.gate import Verdict
 from harness.pareto import Figure, beaten_by
 from harness.ratios import Measured, ratio
@@ -45,9 +45,10 @@ def decide(
     """One table for each model, in the order of the matrix.
 
     A table: model; reference {label, why} or None; speed {load, name, text}; loads, their names; rows; recommendation
-    {outcome, sentence, out, closest}; quality, facts of how it was measured; notes. A row: engine, level, variant,
-    label, word, loaded_level, device, status, reason, repetitions, values and loads (see `decision_rows`), validity by load,
-    front (None: it cannot be judged), beaten_by, limits ("pass", "fail", ... or ""), chosen.
+    {outcome, sentence, chosen, out, closest}; quality, facts of how it was measured; notes. A row: engine, level,
+    variant, label, word (of its quality), loaded_level, device, status, reason, repetitions, values and loads (see
+    `decision_rows`), validity by load, memory (the name of the value it is compared by), front (None: it cannot be
+    judged), beaten_by, limits ("pass", ... or ""), chosen.
     """
     rows = rows_of(manifest, summary, validity, facts or {})
     models = dict.fromkeys(row.key[0] for row in rows)
@@ -56,13 +57,15 @@ def decide(
 
 
 def _table(model: str, rows: Sequence[Row], verdicts: Sequence[Verdict], quality: Mapping[str, Any]) -> dict[str, Any]:
+    name_rows(rows)
     speed = _speed(rows)
     reference, why = _reference(rows, quality)
     for row in rows:
         row.values["speed"] = _speed_of(row, speed)
     for row in rows:
         row.values["speed_ratio"] = _speed_ratio(row, reference, speed)
-        row.values["kl_mean"] = _divergence(row, reference, rows)
+    if reference is not None and _is_scored(rows):
+        _complete(reference)
     figures = {row.key: _figures(row) for row in rows if row.values["speed"]["value"] is not None}
     beaten = beaten_by(figures)
     own = {row.key: [one for one in verdicts if one.keys[:-1] == row.key] for row in rows}
@@ -72,7 +75,12 @@ def _table(model: str, rows: Sequence[Row], verdicts: Sequence[Verdict], quality
         for front in [row.key in beaten and not beaten[row.key]]
     ]
     advice = recommend(options, speed.text)
-    shown = [_row(row, beaten, own[row.key], advice["chosen"]) for row in rows]
+    labels = {row.key: row.label for row in rows}
+    shown = [
+        _row(row, [labels[key] for key in beaten.get(row.key, ())], own[row.key], advice["chosen"]) for row in rows
+    ]
+    for entry, row in zip(shown, rows, strict=True):
+        entry["front"] = None if row.key not in beaten else not beaten[row.key]
     return {
         "model": model,
         "reference": None if reference is None else {"label": reference.label, "why": why},
@@ -85,9 +93,7 @@ def _table(model: str, rows: Sequence[Row], verdicts: Sequence[Verdict], quality
     }
 
 
-def _row(
-    row: Row, beaten: Mapping[Any, Sequence[Any]], verdicts: Sequence[Verdict], chosen: Sequence[str]
-) -> dict[str, Any]:
+def _row(row: Row, beaten_by: Sequence[str], verdicts: Sequence[Verdict], chosen: Sequence[str]) -> dict[str, Any]:
     found = {verdict.outcome.value for verdict in verdicts}
     limits = next((word for word in ("fail", "invalid", "cannot_tell", "pass") if word in found), "")
     return {
@@ -102,8 +108,9 @@ def _row(
         "values": row.values,
         "loads": row.loads,
         "validity": {load: level.value for load, level in row.validity.items()},
-        "front": None if row.key not in beaten else not beaten[row.key],
-        "beaten_by": [" · ".join(part for part in key[1:] if part) for key in beaten.get(row.key, ())],
+        "memory": _memory_name(row),
+        "front": None,
+        "beaten_by": list(beaten_by),
         "limits": limits,
         "chosen": row.label in chosen,
     }
@@ -201,20 +208,33 @@ def _number(value: Value) -> Measured:
     return Measured(*ends)
 
 
-def _divergence(row: Row, reference: Row | None, rows: Sequence[Row]) -> Value:
-    """The reference differs from itself by nothing, where others were held against it and it was not scored twice."""
-    own = row.values["kl_mean"]
-    if row is reference and own["value"] is None and any(one.values["kl_mean"]["value"] is not None for one in rows):
-        return known(0.0, 0.0, 0.0, unit="nats", source="the reference itself")
-    return own
+def _is_scored(rows: Sequence[Row]) -> bool:
+    return any(_is_known(row.values[name]) for row in rows for name in ("kl_mean", "kl_bound"))
+
+
+def _complete(reference: Row) -> None:
+    """The reference differs from itself by nothing, where it was not scored against itself."""
+    for name, value in (("kl_mean", 0.0), ("top1_agreement", 1.0), ("ppl_ratio", 1.0)):
+        if not _is_known(reference.values[name]):
+            unit = reference.values[name]["unit"]
+            reference.values[name] = known(value, value, value, unit=unit, source="the reference itself")
+    reference.word = "reference"
 
 
 def _memory(row: Row) -> Value:
-    """That of GPUs where the engine uses them, else that of its processes; its unit is the same."""
-    on_gpu = row.values["gpu_memory_peak_bytes"]
+    return row.values[_memory_name(row)]
+
+
+def _memory_name(row: Row) -> str:
+    """That of GPUs where the engine uses them, else that of its processes."""
     device = row.info.get("device")
-    used = on_gpu["value"] is not None and (device is None or not str(device).startswith("cpu"))
-    return on_gpu if used else row.values["rss_peak_bytes"]
+    used = _is_known(row.values["gpu_memory_peak_bytes"]) and (device is None or not str(device).startswith("cpu"))
+    return "gpu_memory_peak_bytes" if used else "rss_peak_bytes"
+
+
+def _is_known(value: Value) -> bool:
+    """Whether there is a number, or a bound."""
+    return value["value"] is not None or value["bound"] != "point"
 
 
 def _figures(row: Row) -> dict[str, Figure]:
@@ -222,9 +242,8 @@ def _figures(row: Row) -> dict[str, Figure]:
     memory, divergence = _memory(row), row.values["kl_mean"]
     found = {"speed": _figure(row.values["speed"], more_is_better=True)}
     if memory["value"] is not None:
-        name = "GPU memory" if memory is row.values["gpu_memory_peak_bytes"] else "memory"
         near = memory["value"] * (1 - MEMORY_TOLERANCE), memory["value"] * (1 + MEMORY_TOLERANCE)
-        found[name] = Figure.of(memory["value"], *near, more_is_better=False)
+        found[_memory_name(row)] = Figure.of(memory["value"], *near, more_is_better=False)
     if divergence["value"] is not None:
         found["quality"] = _figure(divergence, more_is_better=False)
     return found
@@ -252,6 +271,6 @@ def _notes(rows: Sequence[Row], figures: Mapping[Any, Mapping[str, Figure]]) -> 
         notes.append(f"compared by speed and memory only, for their quality is unknown: {', '.join(without)}")
     elif figures and "quality" not in kinds:
         notes.append("quality was not measured: rows are compared by speed and memory only")
-    if {"memory", "GPU memory"} <= kinds:
+    if {"rss_peak_bytes", "gpu_memory_peak_bytes"} <= kinds:
         notes.append("rows that use a GPU and rows that do not are not compared: their memory is not the same thing")
     return notes

@@ -38,7 +38,6 @@ UNDER_LOAD = {
 }
 QUALITY = ("kl_mean", "kl_bound", "top1_agreement", "ppl_ratio")
 START = ("load_s", "load_warm_s", "first_request_ms", "rss_after_load_bytes")
-INVALID = "its trial is invalid"
 _STATUSES = ("failed", "interrupted", "running", "pending", "skipped")
 _WHY_UNKNOWN = {
     "parameters": "the engine does not say how many parameters the model has",
@@ -55,6 +54,7 @@ class Row:
     validity: of each load, the worst of its repetitions.   missing: why a metric has no value, by load.
     plans: the plan of each load in each repetition.   kinds: of each load.   loads: values under each load.
     speeds: one user's median speed under each load in each repetition.   word: for the quality, "" where unknown.
+    label: its name among the rows of its model.
     """
 
     key: RowKey
@@ -67,11 +67,7 @@ class Row:
     loads: dict[str, dict[str, Value]] = field(default_factory=dict)
     speeds: dict[str, dict[str, float]] = field(default_factory=dict)
     word: str = ""
-
-    @property
-    def label(self) -> str:
-        """Engine, level and variant."""
-        return " · ".join(part for part in self.key[1:] if part)
+    label: str = ""
 
     @property
     def status(self) -> str:
@@ -92,7 +88,15 @@ class Row:
 
     def points(self, load: str, name: str) -> Value:
         """A value under a load."""
-        return self.loads.get(load, {}).get(name) or unknown("this load was not measured")
+        return self.loads.get(load, {}).get(name) or unknown(self.reason or "this load was not measured")
+
+
+def name_rows(rows: Sequence[Row]) -> None:
+    """Label the rows of a model: engine, level and variant, the engine left out where they all have the same."""
+    same = len({row.key[1] for row in rows}) == 1
+    for row in rows:
+        told = row.key[2:] if same and any(row.key[2:]) else row.key[1:]
+        row.label = " · ".join(part for part in told if part)
 
 
 def known(value: float, low: float = math.nan, high: float = math.nan, **about: Any) -> Value:
@@ -160,7 +164,9 @@ def _fill(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]]) -> None:
     for load in dict.fromkeys(row.kinds):
         invalid = row.validity.get(load) is Level.INVALID
         row.loads[load] = {
-            name: unknown(INVALID) if invalid else _measured(row, index, load, metric, statistic)
+            name: unknown(row.reason or f"its trial {load} is invalid")
+            if invalid
+            else _measured(row, index, load, metric, statistic)
             for name, (metric, statistic) in UNDER_LOAD.items()
         }
         row.speeds[load] = {} if invalid else _speeds(row, index, load)

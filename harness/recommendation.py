@@ -63,7 +63,7 @@ def _advice(
 
 def _best(holding: Sequence[Option], number: int, speed: str) -> tuple[str, str, list[str]]:
     """The fastest, or all that may be it."""
-    limits = "the limit" if number == 1 else f"all {number} limits"
+    limits = {1: "the limit", 2: "both limits"}.get(number, f"all {number} limits")
     if len(holding) == 1:
         only = holding[0]
         told = f"; {speed}: {text(only.speed)}" if only.speed["value"] is not None else ""
@@ -106,8 +106,7 @@ def _none(options: Sequence[Option]) -> tuple[str, str | None]:
     judged = [option for option in options if option.verdicts]
     known = [option for option in judged if _excess(option) < math.inf]
     if not known:
-        why = "; ".join(f"{option.label}: {why_out(option)}" for option in judged)
-        return f"None qualifies: no row could be judged whole. {why}.".replace("..", "."), None
+        return "None qualifies: each row breaks a limit, or could not be held against all of them.", None
     closest = min(known, key=_excess)
     broken = [verdict for verdict in closest.verdicts if verdict.outcome is Outcome.FAIL]
     what = "; ".join(_broken(verdict) for verdict in broken)
@@ -205,6 +204,9 @@ def text(value: Value) -> str:
     if unit == "bytes":
         power = min(int(math.log(abs(number), 1024)), len(_BINARY) - 1) if abs(number) >= 1 else 0
         return f"{number / 1024**power:.3g} {_BINARY[power]}"
-    shown = f"{number:.4g} {unit}".rstrip()
     low, high = value["low"], value["high"]
-    return f"{shown} ({low:.4g} to {high:.4g})" if low is not None and high is not None and low < high else shown
+    if low is None or high is None or not low < high:
+        return f"{number:.4g} {unit}".rstrip()
+    decimals = 1 - math.floor(math.log10(high - low))
+    shown = [f"{round(one, decimals):.{max(0, decimals)}f}" for one in (number, low, high)]
+    return f"{shown[0]} {unit} ({shown[1]} to {shown[2]})"

@@ -36,6 +36,17 @@ def _write_one(data: ReportData, folder: Path, name: str) -> list[Path]:
         return save(data, folder / "plots")
     file = folder / {"csv": "summary.csv", "json": "summary.json", "junit": "junit.xml"}.get(name, f"report.{name}")
     file.write_text(_text(data, name), encoding="utf-8", newline="\n")
+    return [file, *_decision(data, folder)] if name == "csv" else [file]
+
+
+def _decision(data: ReportData, folder: Path) -> list[Path]:
+    """decision.csv, beside summary.csv; none where nothing was planned."""
+    from reports import summaries
+
+    if not data.decisions:
+        return []
+    file = folder / "decision.csv"
+    file.write_text(summaries.decision_as_csv(data), encoding="utf-8", newline="\n")
     return [file]
 
 

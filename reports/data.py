@@ -26,8 +26,8 @@ class ReportData:
     verdicts: per limit {limit, metric, model, ..., load, outcome, value, low, high, n, sentence}.
     definitions: per metric {name, unit, definition, direction, show, unmeasured}.
     decisions: per model {model, reference, speed, loads, rows, recommendation, quality, notes}; a row has engine,
-        level, variant, label, loaded_level, device, status, reason, repetitions, values, loads, validity, front,
-        beaten_by, limits, chosen; a value is {value, low, high, bound, n, unit, source, reason}, None where unknown.
+        level, variant, label, loaded_level, device, status, reason, repetitions, values, loads, validity, memory,
+        front, beaten_by, limits, chosen; a value is {value, low, high, bound, n, unit, source, reason}, or None.
     series: per (cell, trial) {distribution, latency, tokens, memory: frames, window}.
     """
 

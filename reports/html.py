@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reports import markdown, plots, tables
+from reports import decision_table, markdown, plots, tables
 from reports.calibration import calibration_sentence
 from reports.data import ReportData, place
+from reports.requests_table import requests
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_TRIALS_WITH_PLOTS = 24
@@ -31,9 +32,15 @@ def render(data: ReportData) -> str:
         tone=tables.TONES.get(data.verdict(), "bad"),
         calibration=calibration_sentence(data.manifest),
         headline=markdown.headline(data).strip().replace("**", ""),
+        decisions=[
+            (section, [Markup(plot.inline()) for plot in plots.draw(data).choices.get(section.model, ())])
+            for section in decision_table.sections(data)
+        ],
         first=[
             tables.limits(data),
             tables.headline(data),
+            requests(data),
+            decision_table.single_engines(data),
             tables.not_run(data),
             tables.servers(data),
             tables.bursts(data),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from reports import tables
+from reports import decision_table, tables
 from reports.calibration import calibration_sentence
 from reports.data import ReportData
+from reports.requests_table import requests
 from reports.tables import Cell, Table
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~])")
@@ -14,10 +15,12 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~])")
 
 def render(data: ReportData) -> str:
     """The report."""
-    parts = [f"# {escape(data.title)}", headline(data)]
+    parts = [f"# {escape(data.title)}", headline(data), *_decisions(data)]
     for table in (
         tables.limits(data),
         tables.headline(data),
+        requests(data),
+        decision_table.single_engines(data),
         tables.not_run(data),
         tables.servers(data),
         tables.bursts(data),
@@ -49,11 +52,23 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("://", ":&#8203;//")
 
 
-def _section(table: Table) -> list[str]:
+def _decisions(data: ReportData) -> list[str]:
+    """What to run; the tables behind it folded, but for the first."""
+    parts = []
+    for section in decision_table.sections(data):
+        parts += [f"## {escape(section.title)}", "", *(part for line in section.advice for part in (escape(line), ""))]
+        first, *others = section.tables
+        parts += [*_section(first, 3), "<details><summary>Quality, sizes, loads, and how to read it</summary>", ""]
+        parts += [line for table in others for line in _section(table, 3)]
+        parts += [*(f"- {escape(remark)}" for remark in section.remarks), "", "</details>", ""]
+    return parts
+
+
+def _section(table: Table, level: int = 2) -> list[str]:
     if not table.rows:
         return []
     rule = ["---" if i < table.texts else "--:" for i in range(len(table.head))]
-    lines = [f"## {table.title}", "", _line(table.head), _line(rule)]
+    lines = [f"{'#' * level} {table.title}", "", _line(table.head), _line(rule)]
     lines += [_line([_cell(cell) for cell in row]) for row in table.rows]
     notes = [f"{number}. {escape(note)}" for number, note in enumerate(table.notes, 1)]
     return [*lines, "", *notes, ""] if notes else [*lines, ""]

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reports import pareto
 from reports.data import ReportData, keys_of, place
 from reports.drawing import COLOURS, INK, Plot, figure, label_axes
 from reports.tables import repetition
@@ -24,8 +25,9 @@ _NAMES = {"ttft_ms": "time to first token", "e2e_ms": "end to end"}
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """All plots of a run. of_trial: by (cell id, trial id)."""
+    """All plots of a run. choices: by model.   of_trial: by (cell id, trial id)."""
 
+    choices: dict[str, list[Plot]]
     overview: list[Plot]
     of_trial: dict[tuple[str, str], list[Plot]]
 
@@ -34,14 +36,15 @@ class Drawn:
 def draw(data: ReportData) -> Drawn:
     """Every plot."""
     trials = {(cell["id"], trial["id"]): of_trial(data, cell, trial) for cell, trial in data.trials()}
-    return Drawn(overview(data), trials)
+    return Drawn(pareto.of_models(data), overview(data), trials)
 
 
 def save(data: ReportData, folder: Path) -> list[Path]:
     """Write every plot as SVG; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn, written = draw(data), []
-    for plot in [*drawn.overview, *(plot for plots in drawn.of_trial.values() for plot in plots)]:
+    groups = [*drawn.choices.values(), drawn.overview, *drawn.of_trial.values()]
+    for plot in [plot for group in groups for plot in group]:
         file = folder / f"{plot.name}.svg"
         file.write_text(plot.standalone(), encoding="utf-8", newline="\n")
         written.append(file)

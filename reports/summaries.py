@@ -1,7 +1,9 @@
-"""summary.csv and summary.json: the numbers for other programs."""
+"""summary.csv, decision.csv and summary.json: the numbers for other programs."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from typing import Any
@@ -28,6 +30,43 @@ def _validity_of_rows(data: ReportData) -> list[str]:
     return [known[row] for row in rows]
 
 
+def decision_as_csv(data: ReportData) -> str:
+    """The decision table: a row per engine, level and variant of a model; a column per value, with the ends of its
+    interval where any row has one, and per load and value.
+
+    Bytes, seconds and tokens/s as in `summary.csv`; what is unknown is empty. bound: "lower" or "upper" where only
+    a bound is known.
+    """
+    lines = [_decision_row(table["model"], row) for table in data.decisions for row in table["rows"]]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    used = [name for name in names if "model" in name or any(line.get(name) not in (None, "") for line in lines)]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, used, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def _decision_row(model: str, row: dict[str, Any]) -> dict[str, Any]:
+    texts = ("engine", "level", "variant", "loaded_level", "device", "status", "reason", "repetitions", "limits")
+    found = {"model": model} | {name: row[name] for name in texts}
+    found |= {"front": row["front"], "beaten_by": "; ".join(row["beaten_by"]), "chosen": row["chosen"]}
+    found |= {"quality": row["word"]}
+    for name, value in row["values"].items():
+        found |= _columns(name, value)
+    for load, values in row["loads"].items():
+        found |= {f"{load} validity": row["validity"].get(load, "")}
+        for name, value in values.items():
+            found |= _columns(f"{load} {name}", value)
+    return found
+
+
+def _columns(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    shown = {key: "" if value[key] is None else f"{value[key]:.9g}" for key in ("value", "low", "high")}
+    bound = "" if value["bound"] == "point" else value["bound"]
+    return {name: shown["value"], f"{name} low": shown["low"], f"{name} high": shown["high"], f"{name} bound": bound}
+
+
 def as_json(data: ReportData) -> str:
     """The same nested: trials with their validity and facts, results by class, metric and statistic, limits."""
     trials = [
@@ -48,6 +87,7 @@ def as_json(data: ReportData) -> str:
         "validity": data.verdict(),
         "calibration": (data.manifest.get("provenance") or {}).get("calibration"),
         "limits": list(data.verdicts),
+        "decisions": list(data.decisions),
         "results": _results(data),
         "trials": trials,
     }

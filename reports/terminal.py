@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from textwrap import fill
+
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports import markdown, tables
+from reports import decision_table, markdown, tables
 from reports.calibration import calibration_sentence
 from reports.data import ReportData
 from reports.tables import Cell, Table
@@ -24,6 +27,7 @@ def show(data: ReportData, console: Console) -> None:
     else:
         _print(console, results)
     for table in (
+        decision_table.single_engines(data),
         tables.limits(data),
         tables.not_run(data),
         tables.servers(data),
@@ -32,8 +36,27 @@ def show(data: ReportData, console: Console) -> None:
         tables.reasons(data),
     ):
         _print(console, table)
+    _print_decisions(console, data)
     console.print(Text(_printable(calibration_sentence(data.manifest))))
     console.print(Text(markdown.headline(data).strip().replace("**", ""), style="bold"))
+
+
+def _print_decisions(console: Console, data: ReportData) -> None:
+    """What to run; the numbers under each load stand in the results already."""
+    for section in decision_table.sections(data):
+        console.print(Text(_printable(section.title), style="bold"))
+        for table in section.tables:
+            if table.title == "Under each load":
+                continue
+            if console.width < WIDE:
+                console.print(Text(table.title, style="bold"))
+                _print_stacked(console, table)
+            else:
+                _print(console, _narrowed(table))
+        for line in (*section.remarks, ""):
+            console.print(Text(_printable(line)))
+        for number, line in enumerate(section.advice):
+            console.print(Text(_printable(line), style="" if number else "bold"))
 
 
 def _print(console: Console, table: Table) -> None:
@@ -46,6 +69,16 @@ def _print(console: Console, table: Table) -> None:
         shown.add_row(*(_text(cell) for cell in row))
     console.print(shown)
     _print_notes(console, table)
+
+
+def _narrowed(table: Table) -> Table:
+    """With the heads of numbers in several lines where they are wider than the numbers."""
+    widest = [max(len(_text(row[column]).plain) for row in table.rows) for column in range(len(table.head))]
+    heads = [
+        name if number < table.texts else fill(name, max(widest[number], *map(len, name.split())))
+        for number, name in enumerate(table.head)
+    ]
+    return replace(table, head=tuple(heads))
 
 
 def _print_stacked(console: Console, table: Table) -> None:

@@ -1,0 +1,254 @@
+"""The decision table: engines and levels of a model side by side, what to run, and why not the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.data import ReportData
+from reports.format import UNKNOWN, estimate, interval
+from reports.tables import TONES, Cell, Table
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of values. optional: left out where no row has one."""
+
+    head: str
+    name: str
+    show: str = "number"
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What is shown of one model. advice: what to run and why not the others.   remarks: what the numbers are."""
+
+    title: str
+    model: str
+    advice: list[str]
+    tables: list[Table]
+    remarks: list[str]
+
+
+CHOOSE = (
+    Column("speed, tokens/s", "speed"),
+    Column("to reference", "speed_ratio", "share"),
+    Column("size on disk", "weight_bytes", "bytes"),
+    Column("memory, peak", "rss_peak_bytes", "bytes"),
+    Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
+)
+QUALITY = (
+    Column("KL, nats", "kl_mean"),
+    Column("KL at least", "kl_bound", optional=True),
+    Column("same top token", "top1_agreement", "share"),
+    Column("perplexity ratio", "ppl_ratio"),
+)
+ENGINE = (
+    Column("bits per weight", "bits_per_weight", optional=True),
+    Column("size on disk", "weight_bytes", "bytes", optional=True),
+    Column("weights in memory", "weights_in_memory_bytes", "bytes", optional=True),
+    Column("memory, loaded", "rss_after_load_bytes", "bytes", optional=True),
+    Column("memory, peak", "rss_peak_bytes", "bytes", optional=True),
+    Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
+    Column("KV cache per token", "kv_bytes_per_token", "bytes", optional=True),
+    Column("load cold, s", "load_s", optional=True),
+    Column("load warm, s", "load_warm_s", optional=True),
+    Column("first request, ms", "first_request_ms", optional=True),
+)
+UNDER_LOAD = (
+    Column("output tokens/s", "output_tokens_per_s"),
+    Column("one user, tokens/s", "output_tokens_per_s_per_user", optional=True),
+    Column("requests/s", "completed_rps"),
+    Column("TTFT p95, ms", "ttft_p95_ms"),
+    Column("TPOT p95, ms", "tpot_p95_ms"),
+    Column("E2E p95, ms", "e2e_p95_ms"),
+    Column("succeeded", "success", "share"),
+    Column("attainment", "attainment", "share", optional=True),
+)
+
+
+def decisions(data: ReportData) -> list[dict[str, Any]]:
+    """The models for which there is something to decide: more than one row."""
+    return [table for table in data.decisions if len(table["rows"]) > 1]
+
+
+def sections(data: ReportData) -> list[Section]:
+    """One for each model with several rows."""
+    return [
+        Section(
+            _title(data, one),
+            one["model"],
+            _advice(one),
+            [table for table in (choice(one), quality(one), engines([one]), loads(one)) if table.rows],
+            _remarks(one),
+        )
+        for one in decisions(data)
+    ]
+
+
+def _title(data: ReportData, table: dict[str, Any]) -> str:
+    """The model is named where there are several, the engine where there is but one."""
+    engines = {row["engine"] for row in table["rows"]}
+    named = [table["model"] if len(data.decisions) > 1 else "", *(engines if len(engines) == 1 else ())]
+    about = " · ".join(part for part in named if part)
+    what = "Which level" if len(engines) == 1 else "Which engine and level"
+    return f"{what}: {about}" if about else what
+
+
+def _advice(table: dict[str, Any]) -> list[str]:
+    """The recommendation, and why the others are out."""
+    advice = table["recommendation"]
+    out = [f"{one['label']}: {one['why']}" for one in advice["out"]]
+    return [advice["sentence"], *([f"Out: {'; '.join(out)}."] if out else [])]
+
+
+def _remarks(table: dict[str, Any]) -> list[str]:
+    """What the numbers are and how they are compared."""
+    found = [f"Speed: {table['speed']['text']}."]
+    if table["reference"]:
+        found.append(f"Reference: {table['reference']['label']}, {table['reference']['why']}.")
+        methods = {row["values"]["speed_ratio"]["source"] for row in table["rows"]} - {"", "the reference"}
+        found += [f"Ratio of speeds: {method}." for method in sorted(methods)]
+    found.append(
+        "Front: no other row is at least as good in speed, memory and quality and better beyond chance in one of them."
+    )
+    return [*found, *(f"{note[0].upper()}{note[1:]}." for note in table["notes"])]
+
+
+def choice(table: dict[str, Any]) -> Table:
+    """What decides: speed, size, memory, quality, limits and who is beaten."""
+    rows, notes = table["rows"], list[str]()
+    columns = _shown(CHOOSE, [row["values"] for row in rows])
+    with_limits, scored = any(row["limits"] for row in rows), _scored(table)
+    lines = []
+    for row in rows:
+        limits = Cell(row["limits"].replace("_", " ").upper(), tone=TONES.get(row["limits"], ""))
+        texts = [Cell(row["label"]), _choice(row, table["recommendation"], notes), *([limits] if with_limits else [])]
+        word = [Cell(row["word"] or UNKNOWN)] if scored else []
+        values = [_value(row["values"][column.name], column, notes) for column in columns]
+        lines.append((*texts, _front(row), *word, *values))
+    head = ["engine, level", "choice", *(["limits"] if with_limits else []), "front", *(["quality"] if scored else [])]
+    return Table("Choice", (*head, *(column.head for column in columns)), lines, notes, texts=len(head))
+
+
+def quality(table: dict[str, Any]) -> Table:
+    """How far each row's answers are from the reference's; nothing where that was not measured."""
+    rows, notes = table["rows"] if _scored(table) else (), list[str]()
+    columns = _shown(QUALITY, [row["values"] for row in rows])
+    lines = [
+        (
+            Cell(row["label"]),
+            Cell(row["word"] or UNKNOWN),
+            *(_value(row["values"][column.name], column, notes) for column in columns),
+        )
+        for row in rows
+    ]
+    heads = ("engine, level", "quality", *(column.head for column in columns))
+    return Table("Quality", heads, lines, notes, texts=2)
+
+
+def _scored(table: dict[str, Any]) -> bool:
+    return any(_has(row["values"][name]) for row in table["rows"] for name in ("kl_mean", "kl_bound", "top1_agreement"))
+
+
+def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) -> Table:
+    """What each engine takes before any load: bits, sizes, memory, start."""
+    rows = [(table, row) for table in tables_of for row in table["rows"]]
+    columns = _shown(ENGINE, [row["values"] for _, row in rows])
+    notes: list[str] = []
+    lines = []
+    for table, row in rows if columns else ():
+        name = " · ".join(part for part in (table["model"] if with_model else "", row["label"]) if part)
+        loaded = row["loaded_level"] or UNKNOWN
+        values = [_value(row["values"][column.name], column, notes) for column in columns]
+        lines.append((Cell(name), Cell(loaded), *values))
+    heads = ("engine, level", "level as loaded", *(column.head for column in columns))
+    return Table("Size, memory and start", heads, lines, notes, texts=2)
+
+
+def single_engines(data: ReportData) -> Table:
+    """The same for models that have one row, for which there is nothing to decide."""
+    alone = [table for table in data.decisions if len(table["rows"]) == 1]
+    return engines(alone, with_model=True)
+
+
+def loads(table: dict[str, Any]) -> Table:
+    """Every row under every load."""
+    names, rows = table["loads"], table["rows"]
+    under = [row["loads"].get(name, {}) for row in rows for name in names]
+    columns = _shown(UNDER_LOAD, [values | _success(values) for values in under if values])
+    notes: list[str] = []
+    lines = []
+    for name in names:
+        for row in rows:
+            if name not in row["loads"] or name not in row["validity"]:
+                continue
+            verdict = row["validity"][name]
+            values = row["loads"][name] | _success(row["loads"][name])
+            cells = [_value(values[column.name], column, notes) for column in columns]
+            lines.append((Cell(name), Cell(row["label"]), Cell(verdict.upper(), tone=TONES.get(verdict, "")), *cells))
+    heads = ("load", "engine, level", "validity", *(column.head for column in columns))
+    return Table("Under each load", heads, lines, notes, texts=3)
+
+
+def _success(values: dict[str, Any]) -> dict[str, Any]:
+    """The share that succeeded, from the share that did not."""
+    failed = values.get("error_rate")
+    if failed is None or failed["value"] is None:
+        return {"success": failed or {}}
+    ends = {new: None if failed[old] is None else 1 - failed[old] for new, old in (("low", "high"), ("high", "low"))}
+    return {"success": failed | {"value": 1 - failed["value"]} | ends}
+
+
+def _has(value: dict[str, Any]) -> bool:
+    return bool(value) and (value["value"] is not None or value["bound"] != "point")
+
+
+def _shown(columns: Sequence[Column], rows: Sequence[dict[str, Any]]) -> list[Column]:
+    return [one for one in columns if not one.optional or any(_has(row[one.name]) for row in rows)]
+
+
+def _value(value: dict[str, Any], column: Column, notes: list[str]) -> Cell:
+    numbers = {name: math.nan if value[name] is None else value[name] for name in ("value", "low", "high")}
+    row = numbers | {"bound": value["bound"]}
+    shown = estimate(row, column.show)
+    note = None
+    if value["reason"] and (shown == UNKNOWN or value["bound"] == "point" or column.show == "bytes"):
+        note = _note(notes, value["reason"])
+    return Cell(shown, interval(row, column.show), note=note)
+
+
+def _note(notes: list[str], text: str) -> int:
+    if text not in notes:
+        notes.append(text)
+    return notes.index(text) + 1
+
+
+def _choice(row: Row, advice: dict[str, Any], notes: list[str]) -> Cell:
+    """What the recommendation says of the row."""
+    if row["status"] != "complete" and not row["chosen"]:
+        reason = row["reason"] or "no reason was recorded"
+        return Cell(row["status"].upper(), tone=TONES.get(row["status"], ""), note=_note(notes, reason))
+    if row["chosen"]:
+        word = {"choice": "TAKE", "tie": "CANNOT TELL", "front": "on the front"}[advice["outcome"]]
+        return Cell(word, tone={"choice": "good", "tie": "doubtful"}.get(advice["outcome"], ""))
+    if row["label"] == advice["closest"]:
+        return Cell("closest", tone="doubtful")
+    if any(one["label"] == row["label"] for one in advice["out"]):
+        return Cell("out")
+    return Cell("holds" if advice["outcome"] in ("choice", "tie") else "")
+
+
+def _front(row: Row) -> Cell:
+    """Whether another row is at least as good in everything and clearly better in something."""
+    if row["front"] is None:
+        return Cell(UNKNOWN)
+    if row["front"]:
+        return Cell("●", detail="nothing beats it")
+    first, more = row["beaten_by"][0], len(row["beaten_by"]) - 1
+    return Cell("beaten", detail=f"by {first}{f' and {more} more' if more else ''}")

@@ -1,0 +1,156 @@
+"""Fabricated runs in which there is something to choose: levels of one engine with chosen speeds, memory and quality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis import ALL, COLUMNS, POOLED, tidy
+from harness.decision import decide
+from harness.facts import facts_of
+from harness.gate import Group, judge_all
+from harness.records import Sample
+from harness.results import Results, _exit_code, _groups
+from harness.validity import Level, Reason, Validity
+from tests.fabricated import FabricatedTrial, S, cell_entry, noisy, trial_entry
+
+T0_NS = 1_000 * S
+MIB = 2.0**20
+
+
+@dataclass
+class Choice:
+    """A level: how much slower than 80 tokens/s and 80 ms, what it takes, how far it is from the reference.
+
+    kl: mean, low, high.   invalid: loads that are.   status, reason: of its cells, where they were not run.
+    """
+
+    level: str
+    slower: float = 1.0
+    memory: float = 100 * MIB
+    kl: tuple[float, float, float] | None = None
+    top1: float = 0.99
+    engine: str = "simulated"
+    status: str = "complete"
+    reason: str | None = None
+    invalid: tuple[str, ...] = ()
+    info: dict[str, Any] = field(default_factory=dict)
+    requests: int = 120
+
+
+def results_of(
+    choices: Sequence[Choice],
+    *,
+    limits: Sequence[str] = (),
+    loads: Sequence[str] = ("single_user", "sustained"),
+    repetitions: int = 1,
+    decides: str = "any",
+    model: str = "tiny",
+) -> Results:
+    """What `derive` finds in a run with these cells, the judgement of the trials given."""
+    cells: list[dict[str, Any]] = []
+    trials: list[FabricatedTrial] = []
+    for repetition in range(1, repetitions + 1):
+        for choice in choices:
+            cell, own = _cell(choice, len(cells), repetition, loads, limits, model)
+            cells.append(cell)
+            trials += own
+    manifest = {"name": "choose", "status": "complete", "cells": cells, "scenario": {"decide": decides, "seed": 1}}
+    return _derived(manifest, trials, choices)
+
+
+def _cell(
+    choice: Choice, number: int, repetition: int, loads: Sequence[str], limits: Sequence[str], model: str
+) -> tuple[dict[str, Any], list[FabricatedTrial]]:
+    memory = {"weight_bytes": int(choice.memory / 2), "parameters": 10_000_000, "level": choice.level}
+    cell = cell_entry(
+        id=f"{number:03}-{choice.level}",
+        model=model,
+        engine=choice.engine,
+        level=choice.level,
+        repetition=repetition,
+        status=choice.status,
+        reason=choice.reason,
+        engine_info=memory | choice.info,
+    )
+    if choice.status == "skipped":
+        return cell | {"engine_info": {}, "start": {}, "trials": []}, []
+    made = []
+    for index, load in enumerate(loads):
+        entry = trial_entry(
+            id=f"{index:03}-{load}",
+            load=load,
+            kind="single_user" if load == "single_user" else "sustained",
+            limits=list(limits),
+            status=choice.status,
+            reason=choice.reason,
+        )
+        made.append(entry)
+    cell["trials"] = made
+    if choice.status != "complete":
+        return cell | {"engine_info": {}, "start": {}}, []
+    held = [Sample(T0_NS + i * S // 2, "engine", "rss_bytes", choice.memory) for i in range(-2, 20)]
+    seed = 100 * number + repetition
+    records = [noisy(seed + index, choice.requests, slower=choice.slower) for index, _ in enumerate(loads)]
+    return cell, [FabricatedTrial(cell, entry, records[index], held) for index, entry in enumerate(made)]
+
+
+def _derived(manifest: dict[str, Any], trials: Sequence[FabricatedTrial], choices: Sequence[Choice]) -> Results:
+    from harness.analysis import levels_for, measure
+    from harness.gate import extra_statistics
+    from harness.reading import read
+
+    spoiled = {(one.engine, one.level): one.invalid for one in choices}
+    extra = extra_statistics([text for one in trials for text in one.trial["limits"]])
+    measures, facts = [], {}
+    validity: dict[tuple[str, str], Validity] = {}
+    for cell in manifest["cells"]:
+        for trial in cell["trials"]:
+            if trial["status"] != "complete":
+                validity[cell["id"], trial["id"]] = Validity(Level.INVALID)
+    for one in trials:
+        reading = read(one, levels_for(extra))
+        key = (one.cell["id"], one.trial["id"])
+        invalid = one.trial["load"] in spoiled[one.cell["engine"], one.cell["level"]]
+        why = Reason("client_lag", Level.INVALID, "Requests were sent late.", "Lower the rate.")
+        validity[key] = Validity(Level.INVALID, (why,)) if invalid else Validity(Level.VALID)
+        facts[key] = facts_of(one.cell, reading)
+        measures += measure(one, reading)
+    summary = pd.concat([tidy(measures, extra), _quality(manifest, choices)], ignore_index=True)
+    verdicts = judge_all([part for group in _groups(manifest, validity, facts) for part in _apart(group)], summary)
+    code = _exit_code(manifest, verdicts, validity)
+    decisions = decide(manifest, summary, validity, verdicts, facts)
+    return Results(manifest, summary, validity, facts, verdicts, {}, code, decisions=decisions)
+
+
+def _apart(group: Group) -> list[Group]:
+    """Limits on quality are held under a load of that name, once for each cell."""
+    own = tuple(text for text in group.limits if not text.startswith(("kl_", "top1_", "ppl_")))
+    found = [replace(group, limits=own)]
+    if group.keys[-1] == "single_user":
+        keys = (*group.keys[:-1], "quality")
+        found.append(replace(group, keys=keys, limits=tuple(text for text in group.limits if text not in own)))
+    return found
+
+
+def _quality(manifest: dict[str, Any], choices: Sequence[Choice]) -> pd.DataFrame:
+    """The rows of the summary that scoring against a reference leaves."""
+    rows = []
+    for one in choices:
+        if one.kl is None or one.status != "complete":
+            continue
+        shared = {"model": manifest["cells"][0]["model"], "engine": one.engine, "level": one.level, "variant": ""}
+        shared |= {"load": "quality", "class": ALL, "repetition": POOLED, "statistic": "value", "bound": "point"}
+        shared |= {"n": 16384, "n_eff": 64.0, "source": "scores", "window": "text"}
+        value, low, high = one.kl
+        rows.append(shared | {"metric": "kl_mean", "value": value, "low": low, "high": high, "unit": "nats"})
+        agreed = (one.top1, one.top1 - 0.002, min(1.0, one.top1 + 0.002))
+        rows.append(
+            shared | {"metric": "top1_agreement", "unit": "share"} | dict(zip(("value", "low", "high"), agreed))
+        )
+        ratio = (1 + value, 1 + low, 1 + high)
+        rows.append(shared | {"metric": "ppl_ratio", "unit": "ratio"} | dict(zip(("value", "low", "high"), ratio)))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
