@@ -62,14 +62,16 @@ def summarise(trials: Iterable[StoredTrial], extra: Collection[tuple[str, str]] 
     return tidy([found for trial in trials for found in measure(trial, read(trial, levels))], extra)
 
 
-def tidy(measures: Iterable[Measures], extra: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
-    """The same from what was measured of each trial."""
+def tidy(
+    measures: Iterable[Measures], extra: Collection[tuple[str, str]] = (), more: Iterable[dict[str, Any]] = ()
+) -> pd.DataFrame:
+    """The same from what was measured of each trial; more: further rows, behind these."""
     import pandas as pd
 
     groups: dict[tuple[str, ...], list[Measures]] = {}
     for found in measures:
         groups.setdefault((*found.keys, found.class_name), []).append(found)
-    rows = [row for group in groups.values() for row in _group_rows(group, extra)]
+    rows = [row for group in groups.values() for row in _group_rows(group, extra)] + list(more)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -44,7 +44,7 @@ def choose(cell: Cell, cells: Sequence[Cell], section: Quality) -> Choice | str:
     """What a cell is compared with; a sentence where there is nothing."""
     wanted = section.reference
     same = [one for one in cells if one.model == cell.model]
-    if wanted is None or wanted.quantization is None and wanted.engine is None and wanted.variant is None:
+    if wanted is None or not (wanted.quantization or wanted.engine or wanted.variant):
         best = max(same, key=lambda one: bits(one.level))
         return Choice(best, best.level)
     engine, level = wanted.engine or cell.engine, wanted.quantization

@@ -35,7 +35,7 @@ def write(run: Path, formats: Sequence[str], *, out: Path | None = None) -> Repo
     Raises RunUnreadable if `run` is none, StorageFailed if the reports cannot be written.
     """
     stored = Run.open(run)
-    results = derive(stored.manifest, stored.trials())
+    results = derive(stored.manifest, stored.trials(), run)
     data = report_data(results)
     folder = out or run
     with storage_errors(folder):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import gate, metrics
@@ -14,6 +15,7 @@ from harness.decision import decide
 from harness.errors import ExitCode
 from harness.facts import facts_of
 from harness.gate import Group, Verdict
+from harness.quality_summary import is_about_quality, quality_keys, quality_limits, quality_rows, why_missing
 from harness.reading import StoredTrial, read
 from harness.series import series_of
 from harness.validity import Level, Validity, judge, unmeasured
@@ -42,8 +44,11 @@ class Results:
     decisions: list[dict[str, Any]] = field(default_factory=list)
 
 
-def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial]) -> Results:
-    """All results of a run. trials: those that left records; the others are judged by the manifest alone."""
+def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial], folder: Path | None = None) -> Results:
+    """All results of a run. trials: those that left records; the others are judged by the manifest alone.
+
+    folder: of the run, for what was scored.
+    """
     tried = [(key, trial) for key, cell, trial in _entries(manifest) if cell["status"] != "skipped"]
     validity = {key: unmeasured(trial) for key, trial in tried if trial["status"] not in ("pending", "skipped")}
     calibration = (manifest.get("provenance") or {}).get("calibration")
@@ -57,8 +62,8 @@ def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial]) -> Results:
         facts[key] = facts_of(one.cell, reading)
         series[key] = series_of(reading, one.samples())
         measures += measure(one, reading)
-    groups = _groups(manifest, validity, facts)
-    summary = tidy(measures, extra)
+    groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]
+    summary = tidy(measures, extra, [] if folder is None else quality_rows(manifest, folder))
     verdicts = gate.judge_all(groups, summary)
     code = _exit_code(manifest, verdicts, validity)
     decisions = decide(manifest, summary, validity, verdicts, facts)
@@ -89,7 +94,19 @@ def _groups(
         before = found.get(keys)
         levels = {validity[key].verdict} | ({before.validity} if before else set())
         worst = next(level for level in (Level.INVALID, Level.WARN, Level.VALID) if level in levels)
-        found[keys] = Group(keys, tuple(trial.get("limits") or ()), worst, before.missing if before else missing)
+        limits = tuple(limit for limit in trial.get("limits") or () if not is_about_quality(limit))
+        found[keys] = Group(keys, limits, worst, before.missing if before else missing)
+    return list(found.values())
+
+
+def _quality_groups(manifest: dict[str, Any]) -> list[Group]:
+    """A cell's limits on its quality, judged once whatever loads it has."""
+    found: dict[tuple[str, ...], Group] = {}
+    for cell in manifest["cells"]:
+        limits, keys = quality_limits(manifest, cell), quality_keys(cell)
+        if not limits or cell["status"] in ("skipped", "pending") or (keys in found and not cell.get("quality")):
+            continue
+        found[keys] = Group(keys, limits, Level.VALID, why_missing(cell))
     return list(found.values())
 
 
