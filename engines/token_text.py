@@ -38,7 +38,7 @@ class TokenText:
         """What was held back, with U+FFFD for what never became a character; None if nothing was."""
         text = "" if self.stopped else self._held + self._decoder.decode(b"", final=True)
         self._held = ""
-        return self._shown(text) if self._tokens else None
+        return self._shown(text) if text or self._tokens else None
 
     def _advance(self, text: str) -> Piece | None:
         if not self._stop:

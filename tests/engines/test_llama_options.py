@@ -1,4 +1,4 @@
-"""The options of the llama-server engine."""
+"""The options of the llama.cpp engines."""
 
 from __future__ import annotations
 
@@ -7,26 +7,42 @@ from typing import Any
 
 import pytest
 
-from engines.base import EngineError
-from engines.llama_options import Options, parse_options, server_parameters
+from engines.base import EngineError, EngineSpec, ModelReference
+from engines.gguf_engine import GgufModel, on_devices
+from engines.llama_options import (
+    LlamaCppOptions,
+    LlamaCppServerOptions,
+    LlamaOptions,
+    LlamaServerOptions,
+    parse_options,
+)
+from engines.llama_server_parameters import server_parameters
+from engines.llamacpp_server import LlamaCppServer, arguments
+from engines.models.source import ModelSource
+
+MODEL = GgufModel(ModelSource("tiny", "gguf", Path("model.gguf")), Path("model.gguf"), Path("adapter.gguf"))
+
+
+def _server(**given: Any) -> LlamaServerOptions:
+    return parse_options(LlamaServerOptions, given, "llama-server")
 
 
 def _parameters(**given: Any) -> dict[str, Any]:
-    return server_parameters(parse_options(given), Path("model.gguf"), "tiny", 1024)
+    return server_parameters(_server(**given), Path("model.gguf"), "tiny", 1024)
 
 
 def test_no_options_are_the_defaults() -> None:
     """Nothing given is the documented defaults, four slots among them."""
-    assert parse_options({}) == Options()
-    assert Options().n_parallel == 4
+    assert _server() == LlamaServerOptions()
+    assert _server().n_parallel == 4
 
 
 def test_unknown_option_names_the_one_that_was_meant() -> None:
     """A slip is answered with the nearest option."""
     with pytest.raises(EngineError, match="no option 'n_paralel'; did you mean 'n_parallel'"):
-        parse_options({"n_paralel": 2})
+        _server(n_paralel=2)
     with pytest.raises(EngineError, match="no option 'zzz'; known are n_ctx"):
-        parse_options({"zzz": 2})
+        _server(zzz=2)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +55,8 @@ def test_unknown_option_names_the_one_that_was_meant() -> None:
         ("flash_attn", "on", 'true, false or "auto"'),
         ("cache_type_k", "q3_k", "one of f32, f16"),
         ("mmap", 1, "true or false"),
+        ("cont_batching", "yes", "true or false"),
+        ("grammar", "a word", "the text of a GBNF grammar"),
         ("port", 70000, "a port from 1 to 65535"),
         ("ready_timeout_s", 0, "a number of seconds above 0"),
         ("ready_timeout_s", "10", "a number of seconds above 0"),
@@ -47,7 +65,7 @@ def test_unknown_option_names_the_one_that_was_meant() -> None:
 def test_impossible_values_are_told(name: str, value: object, words: str) -> None:
     """A value that an option cannot have is named together with what it must be."""
     with pytest.raises(EngineError) as caught:
-        parse_options({name: value})
+        _server(**{name: value})
     assert f"option {name} of llama-server is {value!r}; it must be {words}" in str(caught.value)
 
 
@@ -74,7 +92,60 @@ def test_prefix_cache_off_leaves_no_cache_behind() -> None:
 
 def test_options_in_force_have_no_gaps_where_we_choose() -> None:
     """What is reported has our own defaults filled in."""
-    found = Options().in_force(1024)
+    found = LlamaServerOptions().in_force(1024)
     assert found["n_ctx"] == 1024
     assert found["n_threads"] >= 1
     assert found["port"] is None
+
+
+def test_grammar_and_adapter_reach_the_server() -> None:
+    """Both are made in the server's process, from what stands in the order."""
+    options = _server(grammar="root ::= [a-z]+", cont_batching=False)
+    found = server_parameters(options, Path("model.gguf"), "tiny", 1024, lora=Path("adapter.gguf"))
+    assert found["sampling.grammar"]["arguments"][1] == "root ::= [a-z]+"
+    assert found["lora_adapters"]["list"][0]["arguments"] == ["adapter.gguf", 1.0]
+    assert found["cont_batching"] is False
+
+
+@pytest.mark.parametrize("kind", [LlamaCppOptions, LlamaServerOptions, LlamaCppServerOptions])
+def test_a_quantized_value_cache_needs_flash_attention(kind: type[LlamaOptions]) -> None:
+    """llama.cpp has it with flash attention alone, and says so too late."""
+    with pytest.raises(EngineError, match="set flash_attn: true"):
+        parse_options(kind, {"cache_type_v": "q8_0", "flash_attn": False}, "llama-cpp")
+    assert parse_options(kind, {"cache_type_v": "q8_0", "flash_attn": True}, "llama-cpp").cache_type_v == "q8_0"
+
+
+def test_on_the_cpu_no_layer_goes_to_a_gpu() -> None:
+    """The device decides where the options are silent, and contradicts them where they are not."""
+    assert on_devices(LlamaCppOptions(), ("cpu",)).n_gpu_layers == 0
+    assert on_devices(LlamaCppOptions(n_gpu_layers="all"), ("0",)).n_gpu_layers == "all"
+    with pytest.raises(EngineError, match="n_gpu_layers is all, but the device is the cpu"):
+        on_devices(LlamaCppOptions(n_gpu_layers="all"), ("cpu",))
+
+
+def test_the_python_server_is_told_on_its_command_line() -> None:
+    """Its names differ; requests must not interrupt each other, and no logits are kept."""
+    options = LlamaCppServerOptions(n_threads=3, cache_type_k="q8_0", mmap=False, flash_attn=True, state_cache_bytes=5)
+    found = arguments(options, MODEL, 512)
+    told = dict(zip(found[::2], found[1::2], strict=True))
+    wanted = {
+        "--port": "{port}",
+        "--n_ctx": "512",
+        "--n_threads": "3",
+        "--type_k": "8",
+        "--use_mmap": "False",
+        "--flash_attn": "True",
+        "--cache": "True",
+        "--cache_size": "5",
+        "--interrupt_requests": "False",
+        "--logits_all": "False",
+        "--lora_path": "adapter.gguf",
+    }
+    assert wanted.items() <= told.items()
+
+
+def test_the_python_server_chooses_no_attention() -> None:
+    """`auto` is nothing that it knows."""
+    spec = EngineSpec("llama-cpp-server", ModelReference("tiny"), "q8_0", {"flash_attn": "auto"})
+    with pytest.raises(EngineError, match="flash_attn of llama-cpp-server is 'auto'; it must be true or false"):
+        LlamaCppServer(spec)
