@@ -1,0 +1,38 @@
+"""Folders of random models that are small enough for a test, of the architectures that are converted here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from engines.base import ModelReference
+from engines.models import random_weights, safetensors_writer, synthetic, word_vocabulary
+from engines.models.source import ModelSource, resolve
+from engines.models.tokenizer import byte_alphabet
+
+GPT2 = {"n_embd": 256, "n_layer": 9, "n_head": 4, "n_positions": 64, "vocab_size": 400}
+LLAMA = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "vocab_size": 400, "max_position_embeddings": 64}  # fmt: skip
+
+
+def config(name: str, **changes: Any) -> dict[str, Any]:
+    """The configuration of a built-in model with smaller sizes."""
+    sizes = GPT2 if name.startswith("gpt2") else LLAMA
+    size = {**sizes, **changes}["vocab_size"]
+    ends = {"bos_token_id": size - 2, "eos_token_id": size - 1}
+    return {**synthetic.MODELS[name].config, **sizes, **ends, **changes}
+
+
+def write(folder: Path, name: str, **changes: Any) -> ModelSource:
+    """A folder of the same architecture as the built-in model, with smaller sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = config(name, **changes)
+    tokenizer = word_vocabulary.tokenizer_json(content["vocab_size"], byte_alphabet())
+    (folder / "config.json").write_text(json.dumps(content))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    shapes = random_weights.shapes(content)
+    safetensors_writer.write_f16(
+        folder / "model.safetensors", shapes, lambda tensor: random_weights.pieces(tensor, shapes[tensor], 1)
+    )
+    return resolve(ModelReference(str(folder)))
