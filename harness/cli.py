@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from harness.errors import ExitCode, HarnessError, Interrupted, Problem, ScenarioError, UsageError
+from harness.quality_command import quality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,13 +44,29 @@ class Driver(StrEnum):
     LOCUST = "locust"
 
 
-ScenarioFile = Annotated[Path, typer.Argument(help="The scenario file.", show_default=False)]
+OneScenarioFile = Annotated[Path | None, typer.Argument(help="The scenario file.", show_default=False)]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Go on with a stored run (its folder, its name, or latest) instead: what is "
+        "complete is kept, everything else is measured again.",
+        show_default=False,
+    ),
+]
 Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as load.0.rate=4.")]
 Labels = Annotated[list[str], typer.Option("--label", metavar="KEY=VALUE", help="Label the run, such as commit=abc.")]
 Formats = Annotated[
     list[str], typer.Option("--format", metavar="NAME", help=f"Reports to write: {', '.join(FORMATS)}. Default: all.")
 ]
 
+Only = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY=VALUE,...",
+        help="Only these cells: engine=, quantization=, variant=, model=, repetition=; with * and, between several, |.",
+    ),
+]
 WhoSends = Annotated[
     Driver | None, typer.Option(help="Who sends all loads: our own client, or Locust. Default: as the loads say.")
 ]
@@ -70,16 +87,14 @@ def harness(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 @app.command()
 def run(
-    scenario: ScenarioFile,
+    scenario: OneScenarioFile = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; must be new. Default: runs/<time>-<name>.")
     ] = None,
     sets: Sets = [],  # noqa: B006
     labels: Labels = [],  # noqa: B006
-    only: Annotated[
-        str | None,
-        typer.Option(metavar="KEY=VALUE,...", help="Only these cells: engine=, quantization=, variant=, model=."),
-    ] = None,
+    only: Only = None,
+    resume: Resume = None,
     formats: Formats = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while running.")] = False,
@@ -95,27 +110,35 @@ def run(
 ) -> None:
     """Run a scenario, store it, and report."""
     from harness.estimate import check_budget
-    from harness.locust_order import driven_by, options
-    from harness.matrix import check_runnable, expand
-    from harness.scenario import load
-    from harness.store import new_run_path
+    from harness.jobs import new_job, stored_job
+    from harness.locust_order import options
 
     patience_s = parse_wait(wait)
-    wanted = load(scenario, sets=sets, labels=labels)
-    wanted = wanted if driver is None else driven_by(wanted, driver.value)
+    who = None if driver is None else driver.value
+    if resume is None:
+        job = new_job(scenario, out, sets, labels, only, who)
+    else:
+        given = {"SCENARIO": scenario, "--out": out, "--set": sets, "--label": labels, "--only": only, "--driver": who}
+        job = stored_job(resume, given)
     within_s, bind = parse_wait(workers_within, "--workers-within"), (master_bind_host, master_bind_port)
-    locust = options(wanted, expect_workers=expect_workers, web=web, workers_within_s=within_s, bind=bind)
-    chosen = parse_only(only)
-    folder = out or new_run_path(wanted.title)
-    planned = expand(wanted, only=chosen)
+    locust = options(job.scenario, expect_workers=expect_workers, web=web, workers_within_s=within_s, bind=bind)
     if dry_run:
         from harness.listing import plan_text
 
-        print(plan_text(wanted, planned, folder))
+        print(plan_text(job.scenario, job.planned, job.folder))
         return
-    check_runnable(planned)
-    check_budget(wanted, planned, consent=yes)
-    report = measure(wanted, planned, folder, check_formats(formats), wait_s=patience_s, quiet=quiet, locust=locust)
+    job.check()
+    check_budget(job.scenario, job.planned, consent=yes)
+    report = measure(
+        job.scenario,
+        job.planned,
+        job.folder,
+        check_formats(formats),
+        wait_s=patience_s,
+        quiet=quiet,
+        locust=locust,
+        stored=job.stored,
+    )
     show(report, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_code)
 
@@ -129,20 +152,27 @@ def measure(
     wait_s: float,
     quiet: bool,
     locust: Mapping[str, Any],
+    stored: bool = False,
 ) -> Report:
-    """Run, store and report; progress goes to standard error."""
+    """Run, store and report; progress goes to standard error. stored: the folder holds a run, to go on with."""
     from contextlib import nullcontext
 
     from harness.console import ConsoleWatcher, SilentWatcher
     from harness.exclusive import machine_to_ourselves
     from harness.matrix import needs_the_machine
     from harness.report import write
-    from harness.run import execute
+    from harness.run import execute, go_on
 
     lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if needs_the_machine(planned) else nullcontext()
     with lock, nullcontext(SilentWatcher()) if quiet else ConsoleWatcher(error_console()) as watcher:
-        execute(scenario, planned, folder, watcher, command=command_line(), locust=locust)
+        if stored:
+            go_on(folder, watcher, command=command_line(), locust=locust)
+        else:
+            execute(scenario, planned, folder, watcher, command=command_line(), locust=locust)
     return write(folder, formats)
+
+
+app.command()(quality)
 
 
 @app.command()
@@ -274,15 +304,6 @@ def check_formats(formats: list[str]) -> tuple[str, ...]:
         if name not in FORMATS:
             raise UsageError(f"--format {name}: there is no such report; write one of {', '.join(FORMATS)}")
     return tuple(asked) or FORMATS
-
-
-def parse_only(text: str | None) -> dict[str, str]:
-    """`engine=x,quantization=y` as a mapping."""
-    pairs = [part.partition("=") for part in text.split(",")] if text else []
-    for key, sign, value in pairs:
-        if not (key and sign and value):
-            raise UsageError(f"--only {text}: write KEY=VALUE, such as engine=llama-server,quantization=q4_0")
-    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def parse_wait(text: str, option: str = "--wait") -> float:
