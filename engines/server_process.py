@@ -41,7 +41,7 @@ class ServerCommand:
     command: {port} and {model} are filled in; split like a shell would, but no shell is involved.
     ready_path: the path that answers 200 once the server can work; None: it is enough that the port accepts.
     stop: a command to run after the process has ended, for what ending it leaves behind; {port} is filled in.
-    log_path: where its output goes, appended; None: to this process' own.
+    log_path: where its output goes, appended; None: to this process' own.   port: None: a free one.
     """
 
     command: str
@@ -52,6 +52,7 @@ class ServerCommand:
     ready_timeout_s: float = READY_LIMIT_S
     stop: str | None = None
     log_path: Path | None = None
+    port: int | None = None
 
 
 class ServerProcess:
@@ -76,7 +77,7 @@ class ServerProcess:
         it was not ready in time. A port that somebody else takes in between is replaced by another, twice.
         """
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            self.port = free_port()
+            self.port = self._command.port or free_port()
             self._spawn()
             try:
                 await self._wait_until_ready()

@@ -1,0 +1,117 @@
+"""Quantization levels of vLLM: what a level asks of the engine, and whether a checkpoint can be had at it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.base import EngineError, LevelUnsupported, ModelError
+from engines.models import safetensors_file
+from engines.models.source import ModelSource
+from engines.vllm_options import DTYPES, VllmOptions
+
+# Level -> method of vLLM, for those that it makes while loading.
+WHILE_LOADING = {"int8": "int8_per_channel_weight_only", "fp8": "fp8", "bitsandbytes": "bitsandbytes"}
+NOT_ON_CPU = ("fp8", "bitsandbytes")
+BEFOREHAND = ("awq", "gptq", "compressed-tensors")
+LEVELS = (*DTYPES, *WHILE_LOADING, *BEFOREHAND)
+BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0}
+_STORED = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+# vLLM has names of its own for some, and names the kernels that it takes for others.
+_LEVEL_OF = {"awq_marlin": "awq", "auto_awq": "awq", "gptq_marlin": "gptq", "auto_gptq": "gptq"}
+_LEVEL_OF |= {method: level for level, method in WHILE_LOADING.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class LevelPlan:
+    """How vLLM is told to load.
+
+    level: what the weights will be.   dtype: in which type it computes.   quantization: the method, None: plain.
+    """
+
+    level: str
+    dtype: str
+    quantization: str | None
+
+
+def level_plan(level: str | None, options: VllmOptions, source: ModelSource, weights: Sequence[Path]) -> LevelPlan:
+    """What loading a folder at a level takes; without a level it is loaded as it is stored.
+
+    Raises LevelUnsupported where the level cannot be made from this checkpoint, EngineError where options contradict.
+    """
+    check_name(level)
+    if options.quantization is not None and level is not None:
+        raise EngineError(f"write the level {level} or the option quantization: {options.quantization}, not both")
+    stored = stored_method(source)
+    if stored is not None:
+        return _already(level, options, source, stored)
+    if level in BEFOREHAND:
+        raise LevelUnsupported(
+            f"level {level} needs a checkpoint that was quantized so beforehand, which {source.name} is not: "
+            f"quantize it with a tool for {level} and name that folder"
+        )
+    if level in WHILE_LOADING or options.quantization is not None:
+        method = options.quantization or WHILE_LOADING[str(level)]
+        return LevelPlan(level_of(method), options.dtype or "auto", method)
+    plain = level or _named(options.dtype) or _stored_type(weights)
+    if options.dtype not in (None, "auto", DTYPES.get(plain)):
+        raise EngineError(f"level {plain} computes in {DTYPES[plain]}: leave the option dtype: {options.dtype} out")
+    return LevelPlan(plain, DTYPES[plain], None)
+
+
+def check_name(level: str | None) -> None:
+    """Raises LevelUnsupported for a level that no checkpoint could have."""
+    if level is not None and level not in LEVELS:
+        raise LevelUnsupported(f"vllm has no level {level!r}; it has {', '.join(LEVELS)}")
+
+
+def stored_method(source: ModelSource) -> str | None:
+    """The method that a checkpoint is quantized with, as its config.json has it; None: it is not."""
+    text = (source.path / "config.json").read_text(encoding="utf-8")
+    config: dict[str, Any] = json.loads(text)
+    section = config.get("quantization_config") or config.get("compression_config")
+    if not isinstance(section, dict):
+        return None
+    return level_of(str(section.get("quant_method", "unknown")))
+
+
+def level_of(method: str) -> str:
+    """The level that a method of vLLM makes, whatever kernels it takes."""
+    return _LEVEL_OF.get(method, method)
+
+
+def _already(level: str | None, options: VllmOptions, source: ModelSource, stored: str) -> LevelPlan:
+    if level not in (None, stored) or options.quantization not in (None, stored):
+        raise LevelUnsupported(
+            f"{source.name} is quantized already, with {stored}: name the level {stored}, or none, "
+            f"or its folder in full precision"
+        )
+    return LevelPlan(stored, options.dtype or "auto", None)  # vLLM takes the method from the checkpoint itself
+
+
+def _named(dtype: str | None) -> str | None:
+    return next((level for level, name in DTYPES.items() if name == dtype), None)
+
+
+def _stored_type(weights: Sequence[Path]) -> str:
+    """The type of the weights: vLLM's own `auto` would narrow float32."""
+    for path in weights:
+        dtypes = {tensor.dtype for tensor in safetensors_file.read(path).values()}
+        if found := next((level for dtype, level in _STORED.items() if dtype in dtypes), None):
+            return found
+    raise ModelError("the weights are neither F32, F16 nor BF16; name the level that they are to be loaded at")
+
+
+__all__ = [
+    "BYTES_PER_WEIGHT",
+    "LEVELS",
+    "NOT_ON_CPU",
+    "LevelPlan",
+    "check_name",
+    "level_of",
+    "level_plan",
+    "stored_method",
+]
