@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engines.base import Chunk, EngineError, EngineInfo, EngineSpec, Request, StartFailed
+from engines.freed_memory import give_back
 from engines.gguf_engine import (
     GgufModel,
     context_tokens,
@@ -151,7 +151,9 @@ class LlamaCpp:
             self._model = NativeModel(file.path, self._options, context_tokens(self._options, file), file.lora)
             self._model.free_sampler(self._model.sampler(Sampling()))  # a grammar that cannot be read shows here
         except EngineError as error:
-            raise StartFailed(f"{error}: {self._log.first_error or 'nothing'}") from None
+            said = self._log.first_error
+            self._unload()
+            raise StartFailed(f"{error}: {said or 'it does not say why'}") from None
         self._log.loaded()
         version = str(llama_cpp.__version__)
         facts = known_facts(self._options, file)
@@ -173,7 +175,7 @@ class LlamaCpp:
         log, self._log = self._log, None
         if log is not None:
             log.close()
-        gc.collect()
+        give_back()
 
 
 @dataclass
