@@ -16,9 +16,11 @@ from engines.base import Endpoint, Engine, EngineInfo, InProcessEngine, ServedEn
 from harness.child_process import Emit
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
+from harness.errors import CellSkipped
 from harness.load_part import tokenizer_of
 from harness.loads import SingleUser
 from harness.matrix import Cell, TrialPlan
+from harness.memory_check import too_little_memory
 from harness.records import Record, Status
 from harness.scenario import Scenario
 from harness.telemetry import resident_bytes, tree
@@ -35,12 +37,17 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
 
     A start is measured twice: cold (the weight files dropped from the file cache, where the system lets us) with the
     first request after it, and warm. Loads that take long are not repeated, and the event says so.
+
+    Raises CellSkipped where there is too little memory, LevelUnsupported and other EngineErrors as the engine does.
     """
     engine = engines.create(cell.spec)
     weights = await asyncio.to_thread(engine.prepare)
     emit({"event": "prepared"})
+    if (reason := await asyncio.to_thread(too_little_memory, engine, cell.spec)) is not None:
+        raise CellSkipped(reason)
     try:
         cold = drop_from_file_cache(weights)
+        emit({"event": "starting"})
         load_s, info = await timed_start(engine)
         pids = engine_pids(engine, info)
         start: dict[str, Any] = {"load_cold": cold, "load_warm_s": None, "load_note": None}
@@ -52,6 +59,7 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
             if load_s <= LONGEST_LOAD_TO_REPEAT_S or any("load_warm_s" in limit for limit in scenario.limits):
                 await engine.stop()
                 engine = engines.create(cell.spec)
+                emit({"event": "starting"})
                 start["load_warm_s"], info = await timed_start(engine)
             else:
                 start["load_note"] = (
@@ -60,6 +68,7 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
         emit({"event": "started", "engine": describe(engine, info), "start": start})
         yield engine
     finally:
+        emit({"event": "stopping"})
         await engine.stop()
 
 

@@ -7,28 +7,43 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness import __version__, bursts, calibration, provenance
+from harness.identity import file_hashes
 from harness.matrix import Cell, Skip, TrialPlan, identity
 from harness.scenario import Scenario
 
 
 def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: str) -> dict[str, Any]:
-    """The manifest before anything has run."""
+    """The manifest before anything has run; cells in the order of their numbers, whatever that of running them."""
+    session = session_entry(1, command)
     return {
         "harness_version": __version__,
         "name": scenario.title,
-        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created_utc": session["created_utc"],
         "status": "running",
         "labels": dict(scenario.labels),
         "command": command,
         "scenario": scenario.resolved(),
-        "provenance": provenance.collect() | {"calibration": calibration.summary_for_runs()},
+        "provenance": session["provenance"],
+        "sessions": [session],
         "notes": [],
-        "cells": [cell_entry(entry) for entry in planned],
+        "cells": [cell_entry(entry) for entry in sorted(planned, key=lambda one: one.index)],
     }
 
 
-def cell_entry(cell: Cell | Skip) -> dict[str, Any]:
-    """A cell's part of the manifest."""
+def session_entry(number: int, command: str) -> dict[str, Any]:
+    """A stretch of the run, from when it was begun or resumed. cells: the ids of those that ran in it, in order."""
+    return {
+        "number": number,
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "provenance": provenance.collect() | {"calibration": calibration.summary_for_runs()},
+        "cells": [],
+    }
+
+
+def cell_entry(cell: Cell | Skip, folder: str | None = None) -> dict[str, Any]:
+    """A cell's part of the manifest. folder: where its results go, where that is not `cells/<id>`."""
+    path = folder or f"cells/{cell.id}"
     entry: dict[str, Any] = {
         "id": cell.id,
         "index": cell.index,
@@ -37,6 +52,7 @@ def cell_entry(cell: Cell | Skip) -> dict[str, Any]:
         "level": cell.level,
         "variant": cell.variant,
         "repetition": cell.repetition,
+        "path": path,
         "status": "pending",
         "reason": None,
         "engine_info": {},
@@ -45,11 +61,11 @@ def cell_entry(cell: Cell | Skip) -> dict[str, Any]:
     }
     if isinstance(cell, Skip):
         return entry | {"status": "skipped", "reason": cell.reason}
-    entry["trials"] = [trial_entry(cell, plan) for plan in cell.trials]
+    entry["trials"] = [trial_entry(cell, plan, path) for plan in cell.trials]
     return entry
 
 
-def trial_entry(cell: Cell, plan: TrialPlan) -> dict[str, Any]:
+def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> dict[str, Any]:
     """A trial's part of the manifest."""
     return {
         "id": plan.id,
@@ -58,9 +74,11 @@ def trial_entry(cell: Cell, plan: TrialPlan) -> dict[str, Any]:
         "kind": plan.load.kind,
         "bursts": bursts.spans_of(plan.load),
         "identity": identity(cell, plan),
+        "files": file_hashes(plan),
+        "attempt": 1,
         "status": "pending",
         "reason": None,
-        "path": f"cells/{cell.id}/{plan.id}",
+        "path": f"{folder}/{plan.id}",
         "seed": plan.seed,
         "timeout_s": plan.timeout_s,
         "slo": plan.slo.model_dump(),

@@ -6,6 +6,7 @@ HarnessError
 |- RunDirectoryExists    2   results are never overwritten
 |- RunUnreadable         2   a stored run cannot be read
 |- TrialFailed           3   a trial could not be run, or broke off
+|- CellSkipped           -   a cell cannot be run on this machine: its row says why
 |- StorageFailed         3   what was measured cannot be written (no space, no permission)
 |- Interrupted         130   the user stopped the run
 
@@ -104,6 +105,10 @@ class StorageFailed(HarnessError):
     """Results cannot be written."""
 
     exit_code = ExitCode.TRIAL_FAILED
+
+
+class CellSkipped(HarnessError):
+    """A cell cannot be run on this machine; the others are."""
 
 
 class Interrupted(HarnessError):

@@ -41,6 +41,20 @@ def machine_to_ourselves(name: str, *, wait_s: float = 0.0, folder: Path | None 
         lock.release()
 
 
+@contextlib.contextmanager
+def run_to_ourselves(path: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder while it is being made. Raises UsageError if another process holds it."""
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"another process is making {path} at this moment; wait for it to end") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def describe(holder: Path) -> str:
     """Who holds the lock, as far as it said."""
     try:

@@ -12,11 +12,6 @@ from harness.records import Sample
 class Gpus(Protocol):
     """Every GPU of this machine, read together."""
 
-    def free_bytes(self, devices: Collection[int] = ()) -> int:
-        """Memory that is free on these GPUs together; of all without `devices`."""
-        chosen = [handle for index, handle in enumerate(self._handles) if not devices or index in devices]
-        return sum(int(self._nvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in chosen)
-
     def samples(self, at_ns: int) -> Iterator[Sample]:
         """One reading of each gauge of each GPU."""
         ...
@@ -62,6 +57,11 @@ class NvidiaGpus:
             with contextlib.suppress(self._nvml.NVMLError):
                 found |= {process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
         return found
+
+    def free_bytes(self, devices: Collection[int] = ()) -> int:
+        """Memory that is free on these GPUs together; of all without `devices`."""
+        chosen = [handle for index, handle in enumerate(self._handles) if not devices or index in devices]
+        return sum(int(self._nvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in chosen)
 
     def samples(self, at_ns: int) -> Iterator[Sample]:
         """Memory used and total in bytes, utilisation 0..1 (share of time with a kernel resident), power in watts."""

@@ -31,7 +31,7 @@ def identity(cell: Cell, plan: TrialPlan, model_hash: str | None = None) -> str:
         facts["devices"] = cell.spec.devices
     if cell.spec.model is not None and cell.spec.model.lora:
         facts["lora"] = cell.spec.model.lora
-    contents = _file_hashes(plan)
+    contents = file_hashes(plan)
     facts |= {"files": contents} if contents else {}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -41,7 +41,7 @@ def _priority(one: TrafficClass) -> list[int]:
     return [] if one.priority is None else [one.priority]
 
 
-def _file_hashes(plan: TrialPlan) -> dict[str, str | None]:
+def file_hashes(plan: TrialPlan) -> dict[str, str | None]:
     """SHA-256 of the files that give prompts and traces; None for one that is no longer there."""
     workloads = [plan.workload, *(one.workload for one in plan.classes.values() if one.workload is not None)]
     paths = [one.prompts for one in workloads if one.prompts is not None]

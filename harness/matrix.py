@@ -54,12 +54,17 @@ def cell_at(scenario: Scenario, index: int, env: Mapping[str, str] | None = None
 
 def check_runnable(planned: Sequence[Cell | Skip]) -> None:
     """Whether this can be run: raises UsageError with the reasons if every cell is skipped, or one lacks its key."""
-    lacking = [cell for cell in planned if isinstance(cell, Skip) and cell.variable is not None]
-    if lacking:
-        raise UsageError(f"{lacking[0].id} cannot be run: {lacking[0].reason}; set it, or leave the engine out")
+    check_variables(planned)
     if not any(isinstance(cell, Cell) for cell in planned):
         reasons = dict.fromkeys(cell.reason for cell in planned if isinstance(cell, Skip))
         raise UsageError(f"nothing of this scenario can be run: {'; '.join(reasons)}")
+
+
+def check_variables(planned: Sequence[Cell | Skip]) -> None:
+    """Raises UsageError if a cell lacks an environment variable: whoever named it meant that cell to run."""
+    lacking = [cell for cell in planned if isinstance(cell, Skip) and cell.variable is not None]
+    if lacking:
+        raise UsageError(f"{lacking[0].id} cannot be run: {lacking[0].reason}; set it, or leave the engine out")
 
 
 def needs_the_machine(planned: Sequence[Cell | Skip]) -> bool:
@@ -122,6 +127,7 @@ __all__ = [
     "TrialPlan",
     "cell_at",
     "check_runnable",
+    "check_variables",
     "expand",
     "identity",
     "needs_the_machine",

@@ -1,4 +1,4 @@
-"""A run, from the scenario to the stored folder: expand, then one supervised child process per cell.
+"""A run, from the scenario to the stored folder: expand, then one supervised child process per cell; and on again.
 
 Nothing here prints: `Watcher` is told what happens.
 """
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.entries import first_manifest
+from harness.exclusive import run_to_ourselves
 from harness.matrix import Cell, Skip
 from harness.quality_child import QualityOrder
 from harness.references import References
+from harness.resume import begin_session, what_is_left
 from harness.scenario import Scenario
 from harness.store import RunWriter
 from harness.story import Story, close_entry
@@ -66,16 +68,39 @@ def execute(
     locust: how it is used where a load asks for it (`locust_order.options`).
     Raises RunDirectoryExists if `out` is there already, StorageFailed if it cannot be written.
     """
-    cells = [cell for cell in planned if isinstance(cell, Cell)]
     writer = RunWriter(out, first_manifest(scenario, planned, command))
-    told = writer.manifest.setdefault("quality", {})
-    references = References(scenario.quality, cells, writer.path, scenario.resolved(), told)
-    run = RunInProgress(scenario, writer, watcher, cells=cells, locust=locust or {}, references=references)
+    with run_to_ourselves(out):
+        cells = [cell for cell in planned if isinstance(cell, Cell)]
+        run_to_the_end(RunInProgress(scenario, writer, watcher, cells=cells, locust=locust or {}), cells)
+    return writer
+
+
+def go_on(path: Path, watcher: Watcher, *, command: str, locust: Mapping[str, Any] | None = None) -> RunWriter:
+    """Measure what a stored run lacks; nothing, if it is complete.
+
+    Raises UsageError if another process is at it, or as `resume.what_is_left`.
+    """
+    with run_to_ourselves(path):
+        rest = what_is_left(path)
+        if rest.cells:
+            begin_session(rest, command)
+            cells = [cell for cell in rest.planned if isinstance(cell, Cell)]
+            run = RunInProgress(rest.scenario, rest.writer, watcher, cells=cells, locust=locust or {})
+            run_to_the_end(run, rest.cells)
+        elif rest.writer.manifest["status"] == "running":
+            rest.writer.manifest["status"] = final_status(rest.writer.manifest)
+            rest.writer.save()
+    return rest.writer
+
+
+def run_to_the_end(run: RunInProgress, cells: Sequence[Cell]) -> None:
+    """These cells of a run, one after the other. `run.cells`: all that the run has, measured in this session or not."""
+    told = run.writer.manifest.setdefault("quality", {})
+    run.references = References(run.scenario.quality, run.cells, run.writer.path, run.scenario.resolved(), told)
     try:
         asyncio.run(run_cells(run, cells))
     finally:
-        references.close()
-    return run.writer
+        run.references.close()
 
 
 async def run_cells(run: RunInProgress, cells: Sequence[Cell]) -> None:
@@ -87,26 +112,24 @@ async def run_cells(run: RunInProgress, cells: Sequence[Cell]) -> None:
                 if run.stop.level:
                     break
                 entry = next(entry for entry in manifest["cells"] if entry["id"] == cell.id)
+                manifest["sessions"][-1]["cells"].append(cell.id)
                 run.watcher.cell_begins(entry, number, len(cells))
                 await run_cell(run, cell, entry)
-            manifest["status"] = final_status(run)
+            manifest["status"] = "interrupted" if run.stop.level else final_status(manifest)
         finally:
             if manifest["status"] == "running":
                 manifest["status"] = "failed"
             run.writer.save()
 
 
-def final_status(run: RunInProgress) -> str:
-    """How the run as a whole ended."""
-    if run.stop.level:
-        return "interrupted"
-    cells = run.writer.manifest["cells"]
-    return "failed" if any(cell["status"] == "failed" for cell in cells) else "complete"
+def final_status(manifest: Mapping[str, Any]) -> str:
+    """How the run as a whole ended, once every cell had its turn."""
+    return "failed" if any(cell["status"] == "failed" for cell in manifest["cells"]) else "complete"
 
 
 async def run_cell(run: RunInProgress, cell: Cell, entry: dict[str, Any]) -> None:
     """One cell. What a broken child left over gets a fresh one; a child that never got to a trial ends the cell."""
-    folder = run.writer.folder(f"cells/{cell.id}")
+    folder = run.writer.folder(entry["path"])
     per_trial = run.scenario.restart == "per_trial"
     with run.writer.samples(folder) as samples:
         sampler = Sampler(samples.add, client_pid=None, scope=cell.scope)
@@ -163,7 +186,7 @@ async def run_child(
     quality: QualityOrder | None = None,
 ) -> None:
     """Start a child for these trials, and for scoring after them; keep the manifest true while it runs."""
-    folder = run.writer.folder(f"cells/{cell.id}")
+    folder = run.writer.folder(entry["path"])
     for trial in waiting:
         run.writer.folder(trial["path"])
     spec = CellSpec(

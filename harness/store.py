@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -31,7 +31,7 @@ class RunWriter:
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
-        self.manifest = {"format": FORMAT_VERSION, **manifest}
+        self.manifest: dict[str, Any] = {"format": FORMAT_VERSION, **manifest}
         with storage_errors(path):
             try:
                 path.mkdir(parents=True)
@@ -41,6 +41,13 @@ class RunWriter:
                         f"{path} exists and results are never overwritten; choose another folder with --out"
                     ) from None
         self.save()
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunWriter:
+        """A stored run, to go on with it. Raises RunUnreadable as `Run.open` does."""
+        writer = cls.__new__(cls)
+        writer.path, writer.manifest = path, Run.open(path).manifest
+        return writer
 
     def save(self) -> None:
         """Write the manifest."""
@@ -65,6 +72,17 @@ class RunWriter:
         """Put the records of a trial into one file, however it ended and whoever wrote them; returns their number."""
         streams = record_streams(trial_folder)
         return to_parquet(streams, trial_folder / "records.parquet", record_schema()) if streams else 0
+
+
+def is_complete(run: Path, trial: Mapping[str, Any]) -> bool:
+    """Whether a trial came to its end and its records are there, whole: a loss of power may have cut them off."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return trial["status"] == "complete" and bool(pq.read_metadata(run / trial["path"] / "records.parquet"))
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def record_writer(trial_folder: Path, part: str | None = None) -> StreamWriter[Record]:

@@ -38,6 +38,7 @@ class Story:
             "started": self._started,
             "trial_begun": self._trial_begun,
             "trial_ended": self._trial_ended,
+            "skipped": self._skipped,
             "failed": self._failed,
             "quality_begun": self._quality_begun,
             "quality": self._quality,
@@ -70,6 +71,7 @@ class Story:
         self._trial = next(trial for trial in self._entry["trials"] if trial["index"] == index)
         self._trial |= facts | {
             "status": "running",
+            "session": len(self._writer.manifest["sessions"]),
             "start": dict(self._entry["start"]),  # of the start that this trial runs on: the cell may have several
             "t0_ns": time.monotonic_ns(),  # until the client has said when exactly
             "t0_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -94,6 +96,13 @@ class Story:
             self._end_trial("failed", facts["reason"])
         elif not self._stop.level:
             self._fail_cell(facts["reason"])
+
+    def _skipped(self, facts: dict[str, Any], _: int | None) -> None:
+        """Nothing of the cell can be run here; where something of it was, the rest has failed."""
+        if any(trial["status"] != "pending" for trial in self._entry["trials"]):
+            self._fail_cell(facts["reason"])
+        else:
+            self._entry |= {"status": "skipped", "reason": facts["reason"], "trials": []}
 
     def _end_trial(self, status: str, reason: str | None) -> None:
         assert self._trial is not None

@@ -19,11 +19,14 @@ from typing import Any
 
 import psutil
 
+from harness.cells import Cell
 from harness.child_process import LONGEST_LINE_BYTES, ended_how, module_command, own_packages_first
+from harness.devices import environment_of
 from harness.interpreter import own_packages
 
 START_PATIENCE_S = 900.0
 TRIAL_PATIENCE_S = 60.0
+STOP_PATIENCE_S = 120.0
 DRAIN_S = 30.0
 ABORT_S = 10.0
 LAST_WORDS_S = 2.0
@@ -49,12 +52,25 @@ class StopRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChildCommand:
-    """How to start the child: the specification file, its log, what to add to its environment, its interpreter."""
+    """How to start the child: the specification file, its log, what to add to its environment, its interpreter.
+
+    start_s: how long its engine may take to start.   silence_s: without a sign of life for so long, once it measures,
+    it is taken for hung.
+    """
 
     specification: Path
     log: Path
     environment: Mapping[str, str]
     python: str | None = None
+    start_s: float = START_PATIENCE_S
+    silence_s: float = TRIAL_PATIENCE_S
+
+    @classmethod
+    def of(cls, cell: Cell, folder: Path, silence_s: float) -> ChildCommand:
+        """For a cell: its specification is `child.json` in a folder, where `log.txt` is written too."""
+        environment = {**environment_of(cell.spec.devices), **cell.spec.env}
+        files = (folder / "child.json", folder / "log.txt")
+        return cls(*files, environment, cell.interpreter, cell.start_timeout_s, silence_s)
 
     def arguments(self) -> list[str]:
         """The command line."""
@@ -64,6 +80,18 @@ class ChildCommand:
         """Ours, so that the child imports the same packages, and what the engine needs."""
         root = None if self.python is None else own_packages()
         return {**own_packages_first(os.environ, root), **self.environment}
+
+
+class Deadline:
+    """Until when something must have happened. missed: what to say if it has not."""
+
+    def __init__(self, within_s: float, missed: str) -> None:
+        self._at = time.monotonic() + within_s
+        self.missed = missed
+
+    def left_s(self) -> float:
+        """Seconds until then."""
+        return self._at - time.monotonic()
 
 
 class Child:
@@ -178,7 +206,7 @@ async def supervise(
         stop.changed.set()
     orders = asyncio.ensure_future(pass_on_stops(child, stop))
     try:
-        hung = await listen(child, on_event)
+        hung = await listen(child, command, on_event)
     finally:
         orders.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -196,20 +224,33 @@ def last_words(log: Path) -> str:
     return f'; the last line of its {log.name}: "{lines[-1][:300]}"' if lines else ""
 
 
-async def listen(child: Child, on_event: OnEvent) -> str | None:
-    """Pass events on until the child ends; kill it when it gives no sign of life any more, and say so."""
-    patience_s = START_PATIENCE_S
+async def listen(child: Child, command: ChildCommand, on_event: OnEvent) -> str | None:
+    """Pass events on until the child ends; kill it when it gives no sign of life any more, or takes too long to start
+    or stop its engine, and say so.
+    """
+    silence_s = max(START_PATIENCE_S, command.start_s)
+    deadline: Deadline | None = None
     while True:
+        left_s = silence_s if deadline is None else min(silence_s, deadline.left_s())
         try:
-            event = await asyncio.wait_for(child.event(), patience_s)
+            event = await asyncio.wait_for(child.event(), left_s)
         except TimeoutError:
             child.kill()
-            return f"no sign of life for {patience_s:.0f} s: its process was ended"
+            late = deadline is not None and deadline.left_s() <= 0
+            why = deadline.missed if deadline and late else f"no sign of life for {silence_s:g} s"
+            return f"{why}: its process was ended"
         if event is None:
             return None
-        if event["event"] == "started":
-            child.remember_engine(event["engine"]["pids"])
-        patience_s = TRIAL_PATIENCE_S if event["event"] in {"trial_begun", "progress"} else patience_s
+        match event["event"]:
+            case "starting":
+                deadline = Deadline(command.start_s, f"its engine did not start within {command.start_s:g} s")
+            case "started":
+                deadline = None
+                child.remember_engine(event["engine"]["pids"])
+            case "stopping":
+                deadline = Deadline(STOP_PATIENCE_S, f"its engine did not stop within {STOP_PATIENCE_S:g} s")
+            case "trial_begun" | "progress":
+                silence_s = command.silence_s
         on_event(event)
 
 
