@@ -49,8 +49,8 @@ def word(kl_mean: float, top1: float) -> str:
 
 
 def indistinguishable(kl_mean: float, floor: float | None) -> bool:
-    """Whether a mean divergence is below three times that of the reference from itself."""
-    return floor is not None and kl_mean < FLOOR_FACTOR * floor
+    """Whether a mean divergence is no more than three times that of the reference from itself."""
+    return floor is not None and kl_mean <= FLOOR_FACTOR * floor
 
 
 def estimates(columns: Columns) -> dict[str, Estimate]:

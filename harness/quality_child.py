@@ -27,7 +27,7 @@ from harness.divergence import Ids, Positions, compare, joined
 from harness.engine_start import describe, timed_start
 from harness.errors import HarnessError, UsageError
 from harness.load_part import tokenizer_of
-from harness.quality import estimates
+from harness.quality import estimates, indistinguishable
 from harness.quality_scores import Reference, ReferenceWriter, distributions, fitting_chunks
 from harness.quality_text import chunks_of, text_of
 from harness.responses import responses_of
@@ -126,10 +126,17 @@ async def _scored(cell: Cell, reference: Reference, engine: Engine, folder: Path
         "k": min(limited) if limited else None,
         "tokens": facts["tokens"],
         "text": facts["text"],
+        "noise_floor": facts["noise_floor"],
+        "indistinguishable": indistinguishable(mean_divergence(found), facts["noise_floor"]["kl_mean"]),
         "greedy": await divergence_of(scoring, facts),
         "responses": await responses_of(engine, facts["prompts"], tokenizer_of(cell.spec.model)),
         "path": POSITIONS,
     }
+
+
+def mean_divergence(found: Positions) -> float:
+    """The mean of the divergence, or of its lower bound where only that is known."""
+    return float((found.kl_lower_bound if np.isnan(found.kl).any() else found.kl).mean())
 
 
 async def divergence_of(engine: ScoringEngine, facts: Mapping[str, Any]) -> Mapping[str, Any]:

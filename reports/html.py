@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reports import decision_table, markdown, plots, tables
+from reports import decision_table, markdown, plots, quality_table, tables
 from reports.calibration import calibration_sentence
 from reports.data import ReportData, place
 from reports.requests_table import requests
@@ -41,6 +41,7 @@ def render(data: ReportData) -> str:
             tables.headline(data),
             requests(data),
             decision_table.single_engines(data),
+            *quality_table.tables(data),
             tables.not_run(data),
             tables.servers(data),
             tables.bursts(data),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reports import decision_table, tables
+from reports import decision_table, quality_table, tables
 from reports.calibration import calibration_sentence
 from reports.data import ReportData
 from reports.requests_table import requests
@@ -21,6 +21,7 @@ def render(data: ReportData) -> str:
         tables.headline(data),
         requests(data),
         decision_table.single_engines(data),
+        *quality_table.tables(data),
         tables.not_run(data),
         tables.servers(data),
         tables.bursts(data),
@@ -35,7 +36,8 @@ def render(data: ReportData) -> str:
 
 def headline(data: ReportData) -> str:
     """Validity and limits in one line."""
-    words = [f"**{data.verdict().upper() or 'NOTHING MEASURED'}**"]
+    without_trials = "QUALITY ONLY" if quality_table.scored(data) else "NOTHING MEASURED"
+    words = [f"**{data.verdict().upper() or without_trials}**"]
     outcomes = [verdict["outcome"] for verdict in data.verdicts]
     kinds = [kind for kind in ("fail", "invalid", "cannot_tell", "pass") if kind in outcomes]
     if kinds:

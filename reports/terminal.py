@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports import decision_table, markdown, tables
+from reports import decision_table, markdown, quality_table, tables
 from reports.calibration import calibration_sentence
 from reports.data import ReportData
 from reports.tables import Cell, Table
@@ -29,6 +29,7 @@ def show(data: ReportData, console: Console) -> None:
     for table in (
         decision_table.single_engines(data),
         tables.limits(data),
+        *quality_table.tables(data),
         tables.not_run(data),
         tables.servers(data),
         tables.bursts(data),
