@@ -95,6 +95,11 @@ def test_several_servers_of_which_one_is_another(tmp_path: Path) -> None:
         ),
         ({"url": "http://a", "headers": {"Host": "x"}}, "engines.0.headers: the header Host is set by the harness"),
         ({"url": "http://a", "headers": {"X Y": "x"}}, "engines.0.headers: 'X Y' is no name of a header"),
+        (
+            {"url": "http://a", "dialect": "generate-backend", "request": {"max_tokens": 3}},
+            "engines.0: `request` must not set `max_tokens`, which generate-backend sets from the scenario; leave it",
+        ),
+        ({"url": "http://a", "request": {"auth_token": "x"}}, "engines.0.request: the value of auth_token would be"),
         ({"url": "http://a", "headers_env": {"a:b": "V"}}, "engines.0.headers_env: 'a:b' is no name of a header"),
     ],
 )

@@ -165,3 +165,26 @@ def test_one_read_by_the_loop_makes_the_record_the_loops() -> None:
     trace.lags = [5, 6]
     record = build_record(trace, outcome, 0, Loop.OPEN, chunks=True, text=False)
     assert (record.clock, record.chunk_lag_ns) == (Clock.KERNEL, [5, 6])
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens", "expected"),
+    [
+        (None, None, (7, TokenSource.TOKENIZER, 1)),
+        (Usage(9, 5), None, (5, TokenSource.USAGE, 9)),
+        (None, 4, (8, TokenSource.ENGINE, None)),
+    ],
+)
+def test_our_tokenizer_counts_where_nobody_else_does(
+    usage: Usage | None, tokens: int | None, expected: tuple[int, str, int | None]
+) -> None:
+    """The server's usage and the engine's own count come first; the prompt's tokens are then the plan's."""
+    chunks = [
+        ReadChunk(0, Chunk(ChunkKind.CONTENT, "abcd", tokens)),
+        ReadChunk(1, Chunk(ChunkKind.CONTENT, "efg", tokens)),
+    ]
+    chunks += [ReadChunk(1, Chunk(ChunkKind.FINISH, usage=usage, reported={"total_ms": 3.0}))]
+    trace = Trace(ROW, 0, "measure", arrivals=[1, 2], lags=[0, 0])
+    found = build_record(trace, Outcome(Status.OK, chunks=chunks), 0, Loop.OPEN, chunks=True, text=False, count=len)
+    assert (found.output_tokens, found.token_source, found.prompt_tokens) == expected
+    assert (found.reported_total_ms, found.reported_memory_peak_bytes) == (3.0, None)
