@@ -259,8 +259,8 @@ def test_stop_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
 
 
 def test_stop_gives_the_memory_back(tmp_path: Path) -> None:
-    """Ten starts take no more memory than two: a cache of 32 MiB and weights of 12 go each time."""
-    spec = _spec(tmp_path, "f32", n_ctx=8192, cache_type_k="f32", cache_type_v="f32", mmap=False)
+    """Eight more starts leave less behind than what one of them takes: 64 MiB of cache and 12 of weights."""
+    spec = _spec(tmp_path, "f32", n_ctx=16384, cache_type_k="f32", cache_type_v="f32", mmap=False)
 
     async def once() -> None:
         async with _running(spec) as (engine, _):
@@ -272,7 +272,7 @@ def test_stop_gives_the_memory_back(tmp_path: Path) -> None:
         return int(psutil.Process().memory_info().rss)
 
     few = resident_after(2)
-    assert resident_after(8) - few < 16 << 20
+    assert resident_after(8) - few < 76 << 20
 
 
 def test_a_file_that_is_no_model_is_a_failed_start(tmp_path: Path) -> None:
