@@ -211,6 +211,8 @@ class LlamaServer:
         assert self._process is not None
         self._context = int(_ask(report["url"], "/props")["default_generation_settings"]["n_ctx"])
         log = self._log_text()
+        if self._spec.log_path is not None:
+            self._log_start = self._spec.log_path.stat().st_size  # what it says of its ending comes later
         return EngineInfo(
             name="llama-server",
             version=report["version"],

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -29,6 +30,8 @@ from engines.base import (
     StartFailed,
 )
 from engines.llama_server import LlamaServer
+from engines.scores import Scores
+from tests.engines.lora_file import write_adapter
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROMPT = "It is a truth universally acknowledged, that"
@@ -110,6 +113,74 @@ def test_information_is_what_was_loaded(tmp_path: Path) -> None:
                 await engine.start()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.slow
+def test_buffers_and_device_are_read_from_its_log(tmp_path: Path) -> None:
+    """All slots' caches together; once loaded it writes warnings alone."""
+
+    async def scenario() -> EngineInfo:
+        async with _running(_spec(tmp_path, "f32", n_parallel=2, n_ctx=512)) as (engine, info):
+            written = (tmp_path / "log" / "engine.log").stat().st_size
+            await _generate(engine, 4)
+            assert (tmp_path / "log" / "engine.log").stat().st_size - written < 500
+            estimate = engine.memory_needed()
+            assert estimate is not None
+            assert estimate.parts["kv_cache"] == info.memory["kv_cache"]
+            return info
+
+    info = asyncio.run(scenario())
+    assert (info.device, info.parameters, info.kv_bytes_per_token) == ("cpu", 3_214_080, 2048)
+    assert info.memory["kv_cache"] == 2 * 512 * 2048
+    assert info.weight_bytes is not None
+    assert 0.9 < info.memory["weights"] / info.weight_bytes < 1.1
+    assert info.memory["runtime"] > 0
+
+
+@pytest.mark.slow
+def test_grammar_and_adapter_hold_for_every_request(tmp_path: Path) -> None:
+    """A grammar says what comes; an adapter changes it."""
+
+    async def said(spec: EngineSpec, **changes: Any) -> str:
+        async with _running(spec) as (engine, _):
+            return "".join((await _generate(engine, 12, **changes))[0])
+
+    plain = asyncio.run(said(_spec(tmp_path)))
+    assert asyncio.run(said(_spec(tmp_path, grammar='root ::= "yes"'), ignore_eos=False)) == "yes"
+    adapter = write_adapter(tmp_path / "adapter.gguf")
+    spec = EngineSpec("llama-server", ModelReference("tiny", lora=str(adapter)), "q8_0", log_path=tmp_path / "log.txt")
+    assert asyncio.run(said(spec)) != plain
+
+
+@pytest.mark.slow
+def test_without_continuous_batching_it_serves_too(tmp_path: Path) -> None:
+    """Slots are filled and emptied together; every request is answered whole."""
+
+    async def scenario() -> list[int]:
+        async with _running(_spec(tmp_path, cont_batching=False, n_parallel=2)) as (engine, _):
+            replies = await asyncio.gather(*(_generate(engine, 8) for _ in range(4)))
+            return [len(texts) for texts, _ in replies]
+
+    assert asyncio.run(scenario()) == [8] * 4
+
+
+@pytest.mark.slow
+def test_scores_are_whole_distributions(tmp_path: Path) -> None:
+    """For a vocabulary as small as tiny's it tells all of it, before any sampling."""
+
+    async def scenario() -> Scores:
+        async with _running(_spec(tmp_path, n_ctx=256)) as (engine, _):
+            with pytest.raises(EngineError, match="300 tokens are more than the context of 256"):
+                await engine.score([1] * 300, 1)
+            return await engine.score(list(PROMPT.encode()), 2)
+
+    scores = asyncio.run(scenario())
+    assert scores.tokens is None
+    assert scores.logprobs.shape == (len(PROMPT) - 2, 258)
+    np.testing.assert_allclose(np.exp(scores.logprobs.astype(float)).sum(axis=1), 1, atol=1e-4)
+    np.testing.assert_array_equal(
+        scores.true_logprobs, scores.logprobs[np.arange(len(PROMPT) - 2), list(PROMPT.encode())[2:]]
+    )
 
 
 @pytest.mark.slow
