@@ -25,6 +25,7 @@ TIMEOUT_S = 120.0
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
 _VOWELS = re.compile(r"[aeiouy]+")
+_SILENT_E = re.compile(r"(?<![eaiouy])(?<![^aeiouy]l)e$")
 _COMMON_WORDS = (
     "a an and are as at be been but by for from had has have he her him his i in is it its me my no not of on or our "
     "she so than that the their them then there they this to was we were what when which who will with you your"
@@ -78,7 +79,7 @@ def flesch(text: str, words: Sequence[str]) -> float | None:
 def syllables(word: str) -> int:
     """Groups of vowels, a silent e at the end not counted; at least one."""
     groups = len(_VOWELS.findall(word))
-    silent = word.endswith("e") and not word.endswith(("le", "ee")) and groups > 1
+    silent = groups > 1 and bool(_SILENT_E.search(word))
     return max(1, groups - silent)
 
 

@@ -1,0 +1,134 @@
+"""Which cell is the reference of which, and the section of the scenario that says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cells import Cell
+from harness.errors import ScenarioError
+from harness.matrix import expand
+from harness.references import Choice, References, bits, choose
+from harness.scenario import Scenario, load, restore
+
+LOAD = [{"kind": "single_user", "requests": 1}]
+
+
+def scenario(quality: Any, **keys: Any) -> Scenario:
+    """Levels of the embedded engine, and a server."""
+    engines = [{"engine": "llama-server", "quantization": ["q4_0", "f16", "q8_0"]}]
+    return restore({"model": "tiny", "engines": engines, "load": LOAD, "quality": quality, **keys}, Path("x.yaml"))
+
+
+def chosen(quality: Any, **keys: Any) -> Any:
+    """What the first cell is compared with."""
+    wanted = scenario(quality, **keys)
+    cells = [one for one in expand(wanted) if isinstance(one, Cell)]
+    assert wanted.quality is not None
+    return choose(cells[0], cells, wanted.quality)
+
+
+def test_the_highest_precision_is_the_default() -> None:
+    """Among the levels of the model."""
+    found = chosen({})
+    assert found.name == {"model": "tiny", "engine": "llama-server", "level": "f16", "variant": None}
+    assert found.id == "tiny-llama-server-f16"
+
+
+@pytest.mark.parametrize(
+    ("reference", "level"),
+    [
+        ("q8_0", "q8_0"),
+        ("llama-server/q8_0", "q8_0"),
+        ({"quantization": "f32"}, "f32"),
+        ({"engine": "llama-server"}, "f16"),
+    ],
+)
+def test_a_named_reference(reference: Any, level: str) -> None:
+    """A level of the same engine, also one that is not measured, or of a named one."""
+    found = chosen({"reference": reference})
+    assert isinstance(found, Choice)
+    assert found.level == level
+
+
+@pytest.mark.parametrize(
+    ("reference", "sentence"),
+    [
+        ("vllm/bf16", "the reference's engine vllm is not in the scenario"),
+        ("fp17", "has no level `fp17` that could be the reference"),
+        ({"engine": "llama-server", "variant": "fast"}, "has no variant `fast` here"),
+    ],
+)
+def test_a_reference_that_is_not_there(reference: Any, sentence: str) -> None:
+    """One sentence says why."""
+    assert sentence in chosen({"reference": reference})
+
+
+def test_each_engine_with_its_own_level_where_only_a_level_is_named() -> None:
+    """The variant of the cell, where it has that level."""
+    engines = [
+        {"engine": "llama-server", "quantization": ["f16", "q4_0"], "variants": {"a": {}, "b": {"n_ctx": 512}}},
+    ]
+    wanted = scenario({"reference": "f16"}, engines=engines)
+    cells = [one for one in expand(wanted) if isinstance(one, Cell)]
+    last = next(one for one in cells if (one.level, one.variant) == ("q4_0", "b"))
+    assert wanted.quality is not None
+    found = choose(last, cells, wanted.quality)
+    assert isinstance(found, Choice)
+    assert (found.cell.variant, found.level) == ("b", "f16")
+
+
+def test_only_the_first_repetition_is_scored() -> None:
+    """The text is the same in all."""
+    wanted = scenario({}, repetitions=3)
+    cells = [one for one in expand(wanted) if isinstance(one, Cell)]
+    references = References(wanted.quality, cells, Path("run"), wanted.resolved(), {})
+    assert {one.repetition for one in cells if references.wants(one)} == {1}
+    later = [one for one in cells if one.repetition > 1]
+    assert all(
+        References(wanted.quality, later, Path("run"), {}, {}).wants(one) == (one.repetition == 2) for one in later
+    )
+    assert not References(None, cells, Path("run"), {}, {}).wants(cells[0])
+
+
+@pytest.mark.parametrize(("level", "found"), [("bf16", 16), ("q4_k_m", 4), ("f32", 32), ("awq", 0), (None, 0)])
+def test_bits(level: str | None, found: int) -> None:
+    """The number in a level's name."""
+    assert bits(level) == found
+
+
+def test_the_section_of_a_file(tmp_path: Path) -> None:
+    """Texts are files beside the scenario; what it resolves to is read back the same."""
+    (tmp_path / "in_domain.txt").write_text("A text.")
+    path = tmp_path / "one.yaml"
+    base = "model: tiny\nengines: [{engine: llama-server}]\nload: [{kind: single_user, requests: 1}]\n"
+    path.write_text(base + "quality: {reference: llama-server/f16, text: in_domain.txt, tokens: 4096}\n")
+    found = load(path)
+    assert found.quality is not None
+    assert found.quality.text == tmp_path / "in_domain.txt"
+    assert restore(found.resolved(), path).quality == found.quality
+    path.write_text(base + "quality: {text: builtin}\n")
+    assert load(path).quality.text is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ("{text: nowhere.txt}", "nowhere.txt is not a file"),
+        ("{tokens: 10}", "at least 64"),
+        ("{chunk: 1024}", "at most 512"),
+        ("{reference: /f16}", "names no reference"),
+        ("{refrence: f16}", "did you mean `reference`?"),
+    ],
+)
+def test_what_is_wrong_in_the_section(tmp_path: Path, section: str, sentence: str) -> None:
+    """Every mistake has its place and what to write instead."""
+    path = tmp_path / "one.yaml"
+    path.write_text(
+        f"engines: [{{engine: simulated}}]\nload: [{{kind: single_user, requests: 1}}]\nquality: {section}\n"
+    )
+    with pytest.raises(ScenarioError, match="quality") as raised:
+        load(path)
+    assert sentence in str(raised.value)
