@@ -51,17 +51,53 @@ LIBRARIES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class PlugIn:
+    """An engine that another distribution brings. value: "module:Class"; package: its name and version."""
+
+    name: str
+    value: str
+    package: str
+
+
+def plug_ins() -> list[PlugIn]:
+    """Every one that is installed, by name and then by package, those whose name is taken included."""
+    found = entry_points(group=PLUGIN_GROUP)
+    packages = [f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package" for point in found]
+    listed = [PlugIn(point.name, point.value, package) for point, package in zip(found, packages, strict=True)]
+    return sorted(set(listed), key=lambda one: (one.name, one.package))
+
+
 def names() -> dict[str, str]:
-    """Every engine that can be named in a scenario, as name -> "module:Class"; plug-ins may not replace ours."""
-    plugins = {point.name: point.value for point in entry_points(group=PLUGIN_GROUP)}
-    return plugins | BUILT_IN
+    """Every engine that can be named in a scenario, as name -> "module:Class"; plug-ins may not replace ours, nor
+    each other: the first package by its name counts.
+    """
+    return {one.name: one.value for one in reversed(plug_ins())} | BUILT_IN
+
+
+def clashes() -> dict[str, str]:
+    """What is to be said of engines whose name somebody else's plug-in has too, by that name."""
+    said: dict[str, str] = {}
+    seen: dict[str, str] = dict.fromkeys(BUILT_IN, "the built-in engine")
+    for one in plug_ins():
+        if one.name in seen:
+            said[one.name] = (
+                f"{one.package} has an engine of this name too, which is not used: {seen[one.name]} is; rename it there"
+            )
+        seen.setdefault(one.name, f"that of {one.package}")
+    return said
 
 
 def engine_class(name: str) -> type[Engine]:
     """The class of an engine.
 
-    Raises EngineError if no engine has this name or if the library it needs cannot be imported.
+    Raises EngineError if no engine has this name, if the library it needs cannot be imported, or for a plug-in that is
+    broken.
     """
+    if name not in BUILT_IN:
+        own = next((one for one in plug_ins() if one.name == name), None)
+        if own is not None:
+            return _plugged_in(own)
     known = names()
     if name not in known:
         raise EngineError(f"there is no engine {name!r}; known are {', '.join(sorted(known))}")
@@ -70,6 +106,22 @@ def engine_class(name: str) -> type[Engine]:
         found: type[Engine] = getattr(import_module(module_name), class_name)
     except ImportError as error:
         raise EngineError(f"engine {name!r} needs a library that cannot be imported: {error}") from error
+    return found
+
+
+def _plugged_in(plug_in: PlugIn) -> type[Engine]:
+    """The class of a plug-in, whose module may raise anything."""
+    module_name, _, class_name = plug_in.value.partition(":")
+    what = f"engine {plug_in.name!r} of {plug_in.package}"
+    try:
+        found: type[Engine] = getattr(import_module(module_name), class_name)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise EngineError(f"{what} cannot be imported ({why}); repair or uninstall that package") from error
+    lacking = [method for method in ("levels", "prepare", "start", "stop") if not hasattr(found, method)]
+    if lacking or hasattr(found, "generate") == hasattr(found, "endpoint"):
+        why = f"lacks {', '.join(lacking)}" if lacking else "must have exactly one of generate and endpoint"
+        raise EngineError(f"{what} is no engine: {plug_in.value} {why}")
     return found
 
 

@@ -93,6 +93,8 @@ def engines() -> dict[str, str]:
             found[name] = str(error)
         else:
             found[name] = "levels " + ", ".join(levels) if levels else "levels are the server's"
+    for name, clash in adapters.clashes().items():
+        found[name] += f"; {clash}"
     return found
 
 
