@@ -210,7 +210,7 @@ def _speeds(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]], load: 
 
 def _of_engine(row: Row) -> dict[str, Value]:
     info = row.info
-    nothing = row.reason or "the engine did not start"
+    nothing = row.reason or "the engine says nothing of itself"
     if not info:
         names = ("bits_per_weight", "weight_bytes", "weights_in_memory_bytes", "kv_bytes_per_token", "parameters")
         return {name: unknown(nothing) for name in names}

@@ -22,6 +22,7 @@ class Column:
     name: str
     show: str = "number"
     optional: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,9 @@ CHOOSE = (
     Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
 )
 QUALITY = (
-    Column("KL, nats", "kl_mean"),
-    Column("KL at least", "kl_bound", optional=True),
-    Column("same top token", "top1_agreement", "share"),
-    Column("perplexity ratio", "ppl_ratio"),
+    Column("KL, nats", "kl_mean", wide=True),
+    Column("KL at least", "kl_bound", optional=True, wide=True),
+    Column("same top token", "top1_agreement", "share", wide=True),
 )
 ENGINE = (
     Column("bits per weight", "bits_per_weight", optional=True),
@@ -77,14 +77,18 @@ def decisions(data: ReportData) -> list[dict[str, Any]]:
     return [table for table in data.decisions if len(table["rows"]) > 1]
 
 
-def sections(data: ReportData) -> list[Section]:
-    """One for each model with several rows."""
+def sections(data: ReportData, *, wide: bool = True) -> list[Section]:
+    """One for each model with several rows. wide: there is room for every column, and for a table of the loads."""
     return [
         Section(
             _title(data, one),
             one["model"],
             _advice(one),
-            [table for table in (choice(one), quality(one), engines([one]), loads(one)) if table.rows],
+            [
+                table
+                for table in (choice(one, wide=wide), engines([one]), *([loads(one)] if wide else []))
+                if table.rows
+            ],
             _remarks(one),
         )
         for one in decisions(data)
@@ -115,16 +119,18 @@ def _remarks(table: dict[str, Any]) -> list[str]:
         methods = {row["values"]["speed_ratio"]["source"] for row in table["rows"]} - {"", "the reference"}
         found += [f"Ratio of speeds: {method}." for method in sorted(methods)]
     found.append(
-        "Front: no other row is at least as good in speed, memory and quality and better beyond chance in one of them."
+        "On the front: no other row is at least as good in speed, memory and quality, and better beyond chance in one; "
+        "the line in the picture joins those rows."
     )
     return [*found, *(f"{note[0].upper()}{note[1:]}." for note in table["notes"])]
 
 
-def choice(table: dict[str, Any]) -> Table:
+def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
     """What decides: speed, size, memory, quality, limits and who is beaten."""
     rows, notes = table["rows"], list[str]()
-    columns = _shown(CHOOSE, [row["values"] for row in rows])
     with_limits, scored = any(row["limits"] for row in rows), _scored(table)
+    offered = [column for column in (*(QUALITY if scored else ()), *CHOOSE) if wide or not column.wide]
+    columns = _shown(offered, [row["values"] for row in rows])
     lines = []
     for row in rows:
         limits = Cell(row["limits"].replace("_", " ").upper(), tone=TONES.get(row["limits"], ""))
@@ -134,22 +140,6 @@ def choice(table: dict[str, Any]) -> Table:
         lines.append((*texts, _front(row), *word, *values))
     head = ["engine, level", "choice", *(["limits"] if with_limits else []), "front", *(["quality"] if scored else [])]
     return Table("Choice", (*head, *(column.head for column in columns)), lines, notes, texts=len(head))
-
-
-def quality(table: dict[str, Any]) -> Table:
-    """How far each row's answers are from the reference's; nothing where that was not measured."""
-    rows, notes = table["rows"] if _scored(table) else (), list[str]()
-    columns = _shown(QUALITY, [row["values"] for row in rows])
-    lines = [
-        (
-            Cell(row["label"]),
-            Cell(row["word"] or UNKNOWN),
-            *(_value(row["values"][column.name], column, notes) for column in columns),
-        )
-        for row in rows
-    ]
-    heads = ("engine, level", "quality", *(column.head for column in columns))
-    return Table("Quality", heads, lines, notes, texts=2)
 
 
 def _scored(table: dict[str, Any]) -> bool:
@@ -249,6 +239,6 @@ def _front(row: Row) -> Cell:
     if row["front"] is None:
         return Cell(UNKNOWN)
     if row["front"]:
-        return Cell("●", detail="nothing beats it")
+        return Cell("yes")
     first, more = row["beaten_by"][0], len(row["beaten_by"]) - 1
     return Cell("beaten", detail=f"by {first}{f' and {more} more' if more else ''}")

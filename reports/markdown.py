@@ -60,7 +60,7 @@ def _decisions(data: ReportData) -> list[str]:
     for section in decision_table.sections(data):
         parts += [f"## {escape(section.title)}", "", *(part for line in section.advice for part in (escape(line), ""))]
         first, *others = section.tables
-        parts += [*_section(first, 3), "<details><summary>Quality, sizes, loads, and how to read it</summary>", ""]
+        parts += [*_section(first, 3), "<details><summary>Sizes, starts, loads, and how to read it</summary>", ""]
         parts += [line for table in others for line in _section(table, 3)]
         parts += [*(f"- {escape(remark)}" for remark in section.remarks), "", "</details>", ""]
     return parts

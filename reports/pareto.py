@@ -14,7 +14,7 @@ from reports.drawing import COLOURS, INK, Plot, figure, label_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKERS = {"near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", "": "D"}
+MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", "": "P"}
 SIZE_INCHES = (6.4, 3.4)
 LETTER_POINTS, LINE_POINTS = 4.6, 11.0
 PLACES = ((7, 4), (7, -11), (-7, 4), (-7, -11), (7, 15), (-7, 15), (7, -22), (-7, -22))
@@ -32,6 +32,7 @@ class Point:
     low: float
     high: float
     front: bool
+    chosen: bool
     word: str
 
 
@@ -53,7 +54,9 @@ def _points(table: dict[str, Any], memory: str) -> Iterator[Point]:
         if speed["value"] is None or held["value"] is None or row["memory"] != memory:
             continue
         low, high = (speed["value"] if speed[end] is None else speed[end] for end in ("low", "high"))
-        yield Point(row["label"], held["value"], speed["value"], low, high, bool(row["front"]), row["word"])
+        yield Point(
+            row["label"], held["value"], speed["value"], low, high, bool(row["front"]), row["chosen"], row["word"]
+        )
 
 
 def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
@@ -62,7 +65,7 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"choice-{table['model']}-{noun}").strip("-")
     with figure(name, size_inches=SIZE_INCHES) as drawing:
         axes = drawing.axes
-        _stairs(axes, points, scale)
+        _link(axes, points, scale)
         for point in points:
             _mark(axes, point, scale)
         label_axes(axes, f"{noun} at its peak, {unit}", "speed, tokens/s", from_zero=True)
@@ -71,7 +74,7 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
         _name(axes, points, scale)
         _legend(axes, points)
     front = ", ".join(point.label for point in points if point.front)
-    alt = f"Speed against {noun} of {len(points)} rows; nothing beats: {front or 'none'}."
+    alt = f"Speed against {noun} of {len(points)} rows. The line joins those that nothing beats: {front or 'none'}."
     return Plot(name, alt, drawing.svg)
 
 
@@ -88,7 +91,7 @@ def _mark(axes: Axes, point: Point, scale: float) -> None:
         [point.memory / scale],
         [point.speed],
         yerr=spread,
-        fmt=MARKERS.get(point.word, "D"),
+        fmt=MARKERS.get(point.word, MARKERS[""]),
         markersize=6,
         color=colour,
         markerfacecolor=colour if point.front else "none",
@@ -97,16 +100,11 @@ def _mark(axes: Axes, point: Point, scale: float) -> None:
     )
 
 
-def _stairs(axes: Axes, points: Sequence[Point], scale: float) -> None:
-    """Through those of the front that no other exceeds in both numbers drawn; quality keeps the others on it."""
-    own = sorted((point for point in points if point.front), key=lambda point: (point.memory, -point.speed))
-    edge: list[Point] = []
-    for point in own:
-        if not edge or point.speed > edge[-1].speed:
-            edge.append(point)
-    if len(edge) > 1:
-        across = [point.memory / scale for point in edge]
-        axes.step(across, [point.speed for point in edge], where="post", color=COLOURS[0], alpha=0.45, linewidth=1.1)
+def _link(axes: Axes, points: Sequence[Point], scale: float) -> None:
+    """A line through the rows that nothing beats, from the smallest on."""
+    front = sorted((point for point in points if point.front), key=lambda point: (point.memory, -point.speed))
+    across, up = [point.memory / scale for point in front], [point.speed for point in front]
+    axes.plot(across, up, color=COLOURS[0], alpha=0.45, linewidth=1.1, linestyle="--", zorder=1)
 
 
 def _name(axes: Axes, points: Sequence[Point], scale: float) -> None:
@@ -127,6 +125,7 @@ def _name(axes: Axes, points: Sequence[Point], scale: float) -> None:
             textcoords="offset points",
             ha="left" if across > 0 else "right",
             fontsize=8,
+            fontweight="bold" if point.chosen else "normal",
             color=INK,
         )
 
@@ -153,6 +152,6 @@ def _legend(axes: Axes, points: Sequence[Point]) -> None:
     words = [word for word in MARKERS if any(point.word == word for point in points)]
     shown = [sign(MARKERS[word], word or "quality unknown", front=True) for word in words] if words != [""] else []
     if any(not point.front for point in points):
-        shown.append(sign("D" if words == [""] else "o", "hollow: beaten by another", front=False))
+        shown.append(sign("o" if words != [""] else MARKERS[""], "hollow: beaten by another", front=False))
     if shown:
         axes.legend(handles=shown, frameon=False, fontsize=8, labelcolor=INK, loc="best")

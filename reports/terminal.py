@@ -44,11 +44,9 @@ def show(data: ReportData, console: Console) -> None:
 
 def _print_decisions(console: Console, data: ReportData) -> None:
     """What to run; the numbers under each load stand in the results already."""
-    for section in decision_table.sections(data):
+    for section in decision_table.sections(data, wide=False):
         console.print(Text(_printable(section.title), style="bold"))
         for table in section.tables:
-            if table.title == "Under each load":
-                continue
             if console.width < WIDE:
                 console.print(Text(table.title, style="bold"))
                 _print_stacked(console, table)

@@ -1,9 +1,9 @@
-"""Fabricated runs in which there is something to choose: levels of one engine with chosen speeds, memory and quality."""
+"""Fabricated runs in which there is something to choose: levels with chosen speeds, memory and quality."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -11,9 +11,9 @@ import pandas as pd
 from harness.analysis import ALL, COLUMNS, POOLED, tidy
 from harness.decision import decide
 from harness.facts import facts_of
-from harness.gate import Group, judge_all
+from harness.gate import judge_all
 from harness.records import Sample
-from harness.results import Results, _exit_code, _groups
+from harness.results import Results, _exit_code, _groups, _quality_groups
 from harness.validity import Level, Reason, Validity
 from tests.fabricated import FabricatedTrial, S, cell_entry, noisy, trial_entry
 
@@ -120,20 +120,10 @@ def _derived(manifest: dict[str, Any], trials: Sequence[FabricatedTrial], choice
         facts[key] = facts_of(one.cell, reading)
         measures += measure(one, reading)
     summary = pd.concat([tidy(measures, extra), _quality(manifest, choices)], ignore_index=True)
-    verdicts = judge_all([part for group in _groups(manifest, validity, facts) for part in _apart(group)], summary)
+    verdicts = judge_all([*_groups(manifest, validity, facts), *_quality_groups(manifest)], summary)
     code = _exit_code(manifest, verdicts, validity)
     decisions = decide(manifest, summary, validity, verdicts, facts)
     return Results(manifest, summary, validity, facts, verdicts, {}, code, decisions=decisions)
-
-
-def _apart(group: Group) -> list[Group]:
-    """Limits on quality are held under a load of that name, once for each cell."""
-    own = tuple(text for text in group.limits if not text.startswith(("kl_", "top1_", "ppl_")))
-    found = [replace(group, limits=own)]
-    if group.keys[-1] == "single_user":
-        keys = (*group.keys[:-1], "quality")
-        found.append(replace(group, keys=keys, limits=tuple(text for text in group.limits if text not in own)))
-    return found
 
 
 def _quality(manifest: dict[str, Any], choices: Sequence[Choice]) -> pd.DataFrame:
@@ -149,8 +139,12 @@ def _quality(manifest: dict[str, Any], choices: Sequence[Choice]) -> pd.DataFram
         rows.append(shared | {"metric": "kl_mean", "value": value, "low": low, "high": high, "unit": "nats"})
         agreed = (one.top1, one.top1 - 0.002, min(1.0, one.top1 + 0.002))
         rows.append(
-            shared | {"metric": "top1_agreement", "unit": "share"} | dict(zip(("value", "low", "high"), agreed))
+            shared
+            | {"metric": "top1_agreement", "unit": "share"}
+            | dict(zip(("value", "low", "high"), agreed, strict=True))
         )
         ratio = (1 + value, 1 + low, 1 + high)
-        rows.append(shared | {"metric": "ppl_ratio", "unit": "ratio"} | dict(zip(("value", "low", "high"), ratio)))
+        rows.append(
+            shared | {"metric": "ppl_ratio", "unit": "ratio"} | dict(zip(("value", "low", "high"), ratio, strict=True))
+        )
     return pd.DataFrame(rows, columns=list(COLUMNS))

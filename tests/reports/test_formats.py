@@ -45,6 +45,9 @@ def test_json_is_as_agreed(full: ReportData, golden: Callable[[str, str], None])
         result | {"classes": {"all": {"ttft_ms": result["classes"]["all"]["ttft_ms"]}}}
         for result in document["results"]
     ]
+    for decision in document["decisions"]:
+        decision["rows"] = decision["rows"][:1]
+        decision["rows"][0]["loads"] = {}
     golden("summary.json", rounded(json.dumps(document, indent=1, ensure_ascii=False) + "\n"))
 
 

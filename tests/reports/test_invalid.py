@@ -11,6 +11,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from harness.decision import decide
+from harness.validity import Level, Validity
 from reports import ReportData, html, markdown, plots, summaries, tables, terminal
 
 REASON = {"code": "client_lag", "level": "invalid", "sentence": "Requests were sent late.", "advice": "Lower the rate."}
@@ -30,7 +32,10 @@ def spoiled(full: ReportData) -> ReportData:
         else one
         for one in full.verdicts
     ]
-    return replace(full, validity=judged, verdicts=verdicts)
+    worth = {(one["cell"], one["trial"]): Validity(Level(one["verdict"])) for one in judged}
+    facts = {(one["cell"], one["trial"]): one for one in full.facts}
+    decisions = decide(full.manifest, full.summary, worth, [], facts)
+    return replace(full, validity=judged, verdicts=verdicts, decisions=decisions)
 
 
 def shown_on_a_terminal(data: ReportData) -> str:

@@ -1,0 +1,197 @@
+"""The decision table of fabricated runs: what stands in it, who is beaten, and what of it cannot be told."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from harness.errors import ExitCode
+from tests.choices import MIB, Choice, results_of
+
+LEVELS = (
+    Choice("f16", 1.3, memory=200 * MIB, kl=(0.0, 0.0, 0.0), top1=1.0),
+    Choice("q8_0", 1.05, memory=120 * MIB, kl=(0.0006, 0.0005, 0.0007), top1=0.993),
+    Choice("q4_0", 0.78, memory=85 * MIB, kl=(0.08, 0.07, 0.09), top1=0.88),
+)
+
+
+def table_of(*choices: Choice, **how: Any) -> dict[str, Any]:
+    """The one table of a run with these levels."""
+    (table,) = results_of(choices, **how).decisions
+    return table
+
+
+def row_of(table: dict[str, Any], level: str) -> dict[str, Any]:
+    """The row of a level."""
+    (row,) = [row for row in table["rows"] if row["level"] == level]
+    return row
+
+
+@pytest.fixture(scope="module")
+def table() -> dict[str, Any]:
+    """Three levels, one repetition, no limits."""
+    return table_of(*LEVELS)
+
+
+def test_a_row_has_the_columns_people_choose_by(table: dict[str, Any]) -> None:
+    """Level as loaded, bits, size, memory, start, speed, ratio, quality with its word."""
+    row = row_of(table, "q8_0")
+    values = {name: value["value"] for name, value in row["values"].items()}
+    assert row["loaded_level"] == "q8_0"
+    assert row["word"] == "near-lossless"
+    assert values["bits_per_weight"] == pytest.approx(60 * MIB * 8 / 1e7)
+    assert (values["weight_bytes"], values["rss_peak_bytes"]) == (60 * MIB, 120 * MIB)
+    assert (values["load_s"], values["first_request_ms"]) == (1.25, 180.0)
+    assert values["speed"] == pytest.approx(1000 / (12 * 1.05), rel=0.02)
+    assert values["speed_ratio"] == pytest.approx(1.3 / 1.05, rel=0.02)
+    assert (values["kl_mean"], values["top1_agreement"]) == (0.0006, 0.993)
+
+
+def test_what_is_unknown_says_why(table: dict[str, Any]) -> None:
+    """No value without a reason, for every value of every row and load."""
+    for row in table["rows"]:
+        for values in (row["values"], *row["loads"].values()):
+            assert not [name for name, value in values.items() if value["value"] is None and not value["reason"]]
+    assert row_of(table, "q8_0")["values"]["load_warm_s"]["reason"] == "it was not measured at the start"
+
+
+def test_the_reference_is_the_highest_precision(table: dict[str, Any]) -> None:
+    """Unless the scenario names one that was measured; to itself it has a ratio of 1 and no divergence."""
+    assert table["reference"] == {"label": "f16", "why": "the highest precision measured"}
+    row = row_of(table, "f16")
+    assert (row["values"]["speed_ratio"]["value"], row["values"]["kl_mean"]["value"]) == (1.0, 0.0)
+    assert row["word"] == "reference"
+
+
+def test_the_speed_is_one_users(table: dict[str, Any]) -> None:
+    """Under the load that has but one, named in words."""
+    assert table["speed"] == {
+        "load": "single_user",
+        "name": "output_tokens_per_s_per_user",
+        "text": "one user's speed (p50) under single_user",
+    }
+
+
+def test_without_a_single_user_the_lightest_load_counts() -> None:
+    """It is found by the requests that were under way at once."""
+    found = table_of(*LEVELS[:2], loads=("sustained", "more"))
+    assert found["speed"]["load"] in ("sustained", "more")
+    assert "under" in found["speed"]["text"]
+
+
+def test_levels_with_loads_of_their_own_are_compared_by_all_users_tokens() -> None:
+    """Different requests are under a load of the same name where the plans differ."""
+    results = results_of(LEVELS[:2])
+    for number, cell in enumerate(results.manifest["cells"]):
+        for trial in cell["trials"]:
+            trial["plan_hash"] = f"{number}"
+    from harness.decision import decide
+
+    (found,) = decide(results.manifest, results.summary, results.validity, results.verdicts, results.facts)
+    assert found["speed"]["load"] is None
+    assert "own loads" in found["speed"]["text"]
+    assert row_of(found, "q8_0")["values"]["speed"]["unit"] == "tokens/s"
+
+
+def test_repetitions_give_the_ratio_its_interval() -> None:
+    """From three on, paired; with one, from the intervals of both."""
+    once, often = row_of(table_of(*LEVELS), "q4_0"), row_of(table_of(*LEVELS, repetitions=3), "q4_0")
+    assert "another start" in once["values"]["speed_ratio"]["source"]
+    assert often["values"]["speed_ratio"]["source"] == "from 3 repetitions, paired"
+    assert often["values"]["speed_ratio"]["low"] < 1.3 / 0.78 < often["values"]["speed_ratio"]["high"]
+
+
+def test_skipped_and_failed_levels_are_rows_too() -> None:
+    """With their reason, on no front, and not chosen; one that was skipped while it ran like one that never could."""
+    found = table_of(
+        *LEVELS,
+        Choice("q2_k", status="skipped", reason="needs at least 9 GiB, 2 GiB is free"),
+        Choice("iq3", status="failed", reason="the engine exited with signal 11"),
+        limits=["ttft_ms p50 <= 1000"],
+    )
+    skipped, failed = row_of(found, "q2_k"), row_of(found, "iq3")
+    assert (skipped["status"], skipped["reason"]) == ("skipped", "needs at least 9 GiB, 2 GiB is free")
+    assert skipped["values"]["weight_bytes"]["reason"] == "needs at least 9 GiB, 2 GiB is free"
+    assert (failed["front"], skipped["front"]) == (None, None)
+    why = {one["label"]: one["why"] for one in found["recommendation"]["out"]}
+    assert why["iq3"] == "failed: the engine exited with signal 11"
+
+
+def test_a_row_beaten_in_everything_is_not_on_the_front() -> None:
+    """It says by whom."""
+    found = table_of(*LEVELS, Choice("bad", 1.5, memory=300 * MIB, kl=(0.2, 0.19, 0.21)))
+    assert [row["level"] for row in found["rows"] if row["front"]] == ["f16", "q8_0", "q4_0"]
+    assert set(row_of(found, "bad")["beaten_by"]) == {"f16", "q8_0", "q4_0"}
+
+
+def test_invalid_trials_have_no_number_and_are_not_on_the_front() -> None:
+    """Their peaks are bounds: the spoiled load may have taken more."""
+    found = table_of(*LEVELS[:2], Choice("q4_0", 0.5, memory=10 * MIB, invalid=("single_user",)))
+    row = row_of(found, "q4_0")
+    assert (row["front"], row["values"]["speed"]["value"]) == (None, None)
+    assert row["values"]["rss_peak_bytes"]["bound"] == "lower"
+    assert "q4_0" not in found["recommendation"]["chosen"]
+
+
+def test_rows_without_quality_are_compared_by_the_rest() -> None:
+    """And the table says so."""
+    found = table_of(*LEVELS, Choice("http", 1.0, memory=50 * MIB))
+    assert any("http" in note for note in found["notes"])
+    assert row_of(found, "http")["front"]
+    assert "quality was not measured" in table_of(*(Choice("f16"), Choice("q4", 0.8)))["notes"][0]
+
+
+def test_memory_of_gpus_and_of_the_host_is_not_compared() -> None:
+    """A row on a GPU is not beaten by one that uses none."""
+    from harness.decision import _memory_name
+    from harness.decision_rows import Row, known
+
+    values = {"gpu_memory_peak_bytes": known(1e9), "rss_peak_bytes": known(2e9)}
+    rows = [
+        Row(("m", "e", "f16", ""), [{"engine_info": {"device": device}}], values=values) for device in ("cuda:0", "cpu")
+    ]
+    assert [_memory_name(row) for row in rows] == ["gpu_memory_peak_bytes", "rss_peak_bytes"]
+
+
+def test_each_model_has_a_table() -> None:
+    """In the order of the matrix."""
+    one, other = results_of(LEVELS[:1]), results_of(LEVELS[:1], model="small")
+    cells = [*one.manifest["cells"], *({**cell, "id": f"other-{cell['id']}"} for cell in other.manifest["cells"])]
+    from harness.decision import decide
+
+    found = decide(one.manifest | {"cells": cells}, one.summary, one.validity, [])
+    assert [table["model"] for table in found] == ["tiny", "small"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "outcome", "code"),
+    [
+        (["ttft_ms p50 <= 1000"], "choice", ExitCode.HOLDS),
+        (["ttft_ms p50 <= 1000", "kl_mean <= 0.01"], "choice", ExitCode.HOLDS),
+        (["ttft_ms p50 <= 1"], "none", ExitCode.LIMIT_BROKEN),
+        (["ttft_ms p50 <= 1000", "kl_mean <= 0.0001"], "none", ExitCode.LIMIT_BROKEN),
+    ],
+)
+def test_the_sentence_agrees_with_the_exit_code(limits: list[str], outcome: str, code: ExitCode) -> None:
+    """With `decide: any` the run holds exactly where a row can be recommended."""
+    levels = (LEVELS[1], LEVELS[2], Choice("q5", 1.0, kl=(0.02, 0.019, 0.021)))
+    results = results_of(levels, limits=limits)
+    assert (results.decisions[0]["recommendation"]["outcome"], results.exit_code) == (outcome, code)
+
+
+def test_a_level_that_holds_under_one_load_only_does_not_hold() -> None:
+    """Neither for the sentence nor for the exit code: a choice runs under all its loads."""
+    choice = Choice("q8_0", invalid=("sustained",))
+    results = results_of([choice, Choice("q4_0", 30.0)], limits=["ttft_ms p50 <= 1000"])
+    assert results.decisions[0]["recommendation"]["outcome"] == "none"
+    assert results.exit_code is not ExitCode.HOLDS
+
+
+def test_numbers_are_numbers(table: dict[str, Any]) -> None:
+    """No NaN gets out: JSON has none."""
+    for row in table["rows"]:
+        for values in (row["values"], *row["loads"].values()):
+            for value in values.values():
+                assert all(value[name] is None or math.isfinite(value[name]) for name in ("value", "low", "high"))

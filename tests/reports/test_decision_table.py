@@ -1,0 +1,149 @@
+"""The decision table as it is shown: in every format, wide and narrow, with names that are hostile."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+import reports
+from harness.report import report_data
+from reports import ReportData, decision_table, html, markdown, pareto, summaries, terminal
+from tests.choices import MIB, Choice, results_of
+
+LIMITS = ("ttft_ms p50 <= 130", "kl_mean <= 0.05")
+LEVELS = (
+    Choice("f16", 1.3, memory=200 * MIB, kl=(0.0, 0.0, 0.0), top1=1.0),
+    Choice("q8_0", 1.05, memory=120 * MIB, kl=(0.0006, 0.0005, 0.0007), top1=0.993),
+    Choice("q4_k_m", 0.9, memory=90 * MIB, kl=(0.03, 0.028, 0.034), top1=0.93),
+    Choice("q4_0", 0.78, memory=85 * MIB, kl=(0.08, 0.07, 0.09), top1=0.88),
+    Choice("worse", 1.4, memory=210 * MIB, kl=(0.09, 0.08, 0.1), top1=0.87),
+    Choice("q2_k", status="skipped", reason="simulated has no level q2_k"),
+)
+
+
+@pytest.fixture(scope="module")
+def chosen() -> ReportData:
+    """Five levels with quality, one of them skipped, one beaten; limits that q4_k_m holds fastest."""
+    return report_data(results_of(LEVELS, limits=LIMITS))
+
+
+def rounded(text: str) -> str:
+    """Numbers to four digits: the last ones depend on the machine's arithmetic."""
+    return re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.4g}", text)
+
+
+def shown(data: ReportData, width: int) -> str:
+    """What a terminal shows, from the decision on."""
+    out = io.StringIO()
+    terminal.show(data, Console(file=out, width=width))
+    text = "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
+    return text[text.index("Which level") :]
+
+
+def test_the_terminal_is_as_agreed(chosen: ReportData, golden: Callable[[str, str], None]) -> None:
+    """It fits 120 columns, and the recommendation stands near the end."""
+    text = shown(chosen, 120)
+    golden("decision.txt", text)
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_a_narrow_terminal_has_paragraphs(chosen: ReportData) -> None:
+    """Of 80 columns."""
+    text = shown(chosen, 80)
+    assert "q4_k_m, TAKE, PASS, yes, degraded" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_markdown_is_as_agreed(chosen: ReportData, golden: Callable[[str, str], None]) -> None:
+    """What to run comes before the limits; what is behind it is folded."""
+    text = markdown.render(chosen)
+    golden("decision.md", text[: text.index("## Limits")])
+
+
+def test_csv_is_as_agreed(chosen: ReportData, golden: Callable[[str, str], None]) -> None:
+    """A row for each level, a column for each value."""
+    text = summaries.decision_as_csv(chosen)
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert [line["level"] for line in lines] == ["f16", "q8_0", "q4_k_m", "q4_0", "worse", "q2_k"]
+    assert [line["level"] for line in lines if line["chosen"] == "True"] == ["q4_k_m"]
+    assert float(lines[1]["kl_mean high"]) == 0.0007
+    assert lines[5]["speed"] == ""
+    golden("decision.csv", rounded(text))
+
+
+def test_the_page_says_it_first_and_draws_the_front(chosen: ReportData) -> None:
+    """With a picture of speed against memory, and the tables behind it."""
+    page = html.render(chosen)
+    assert page.index("Take q4_k_m") < page.index("<h2>Limits</h2>")
+    assert 'class="choice"><svg role="img" aria-label="Speed against memory of 5 rows.' in page
+
+
+def test_files_for_programs(chosen: ReportData, tmp_path: Path) -> None:
+    """decision.csv beside summary.csv, the whole table in summary.json, the picture among the plots."""
+    names = {file.name for file in reports.write(chosen, tmp_path, ["csv", "json", "plots"])}
+    assert {"decision.csv", "summary.csv", "summary.json", "choice-tiny-memory.svg"} <= names
+    (table,) = json.loads((tmp_path / "summary.json").read_text())["decisions"]
+    assert table["recommendation"]["chosen"] == ["q4_k_m"]
+
+
+def test_the_picture_names_every_row(chosen: ReportData) -> None:
+    """And joins those that nothing beats."""
+    (plot,) = pareto.of_models(chosen)["tiny"]
+    texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
+    assert {"f16", "q8_0", "q4_k_m", "q4_0", "worse", "near-lossless", "hollow: beaten by another"} <= texts
+    assert plot.alt.endswith("nothing beats: f16, q8_0, q4_k_m, q4_0.")
+
+
+def test_quality_has_its_columns_only_where_it_was_measured() -> None:
+    """Else a remark says that it was not."""
+    data = report_data(results_of((Choice("f16"), Choice("q4", 0.8))))
+    (section,) = decision_table.sections(data)
+    assert not [name for name in section.tables[0].head if "KL" in name or name == "quality"]
+    assert any("Quality was not measured" in remark for remark in section.remarks)
+    assert "limits" not in section.tables[0].head
+
+
+def test_a_single_row_is_no_choice() -> None:
+    """It gets a block about its engine instead."""
+    data = report_data(results_of((Choice("f16"),)))
+    assert decision_table.sections(data) == []
+    (row,) = decision_table.single_engines(data).rows
+    assert (row[0].text, row[1].text) == ("tiny · f16", "f16")
+    assert "Which" not in markdown.render(data)
+
+
+def test_no_rows_no_block() -> None:
+    """A server elsewhere says nothing of itself: no table of dashes."""
+    bare = Choice("f16", info={"weight_bytes": None, "parameters": None}, requests=30)
+    results = results_of((bare,))
+    for cell in results.manifest["cells"]:
+        cell["start"] = {}
+    from harness.decision import decide
+
+    decisions = decide(results.manifest, results.summary, results.validity, [], results.facts)
+    for value in decisions[0]["rows"][0]["values"].values():
+        value["value"] = None
+    data = report_data(results)
+    object.__setattr__(data, "decisions", decisions)
+    assert decision_table.single_engines(data).rows == []
+
+
+def test_hostile_names_stay_texts() -> None:
+    """In the page, in tables and in the picture."""
+    evil = '<script>document.title="owned"</script>|$x^'
+    data = report_data(results_of((Choice(evil, requests=40), Choice("\\frac", 0.8, requests=40)), model=evil))
+    page = html.render(data)
+    assert "<script" not in page
+    text = markdown.render(data)
+    assert not re.search(r"(?<!\\)<script", text)
+    for plot in pareto.of_models(data)[evil]:
+        ET.fromstring(plot.standalone()[plot.standalone().index("<svg") :])
+        assert re.fullmatch(r"[A-Za-z0-9.-]+", plot.name)
