@@ -32,6 +32,7 @@ ABORT_S = 10.0
 LAST_WORDS_S = 2.0
 POLL_S = 0.5
 LOG_TAIL_BYTES = 8192
+OOM_COUNTS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -270,9 +271,13 @@ async def pass_on_stops(child: Child, stop: StopRequest) -> None:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory in our control group; 0 where it does not tell."""
-    try:
-        lines = Path("/sys/fs/cgroup/memory.events").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+    """How many processes the kernel has killed for want of memory in our control group, or on this machine where that
+    is not told; 0 where nothing is.
+    """
+    for path in OOM_COUNTS:
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:
+            continue
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+    return 0
