@@ -31,13 +31,13 @@ from engines.models import source as models
 from engines.options import read_options
 from engines.scores import Scores
 from engines.server_process import signal_name
-from engines.vllm_levels import LEVELS, NOT_ON_CPU, check_name, level_of
+from engines.vllm_levels import LEVELS, WHILE_LOADING, check_name, level_of
 from engines.vllm_log import is_refusal, output_to, read_from, root_cause, size_of
 from engines.vllm_model import LORA_ID, LORA_NAME, VllmModel
 from engines.vllm_options import DTYPES, VllmOptions
 from engines.vllm_scores import check_length, columns, flat_rows, scores_of, whole_vocabulary
 
-_END_LIMIT_S = 10.0
+_END_LIMIT_S = 3.0
 _SAMPLING = ("temperature", "top_p", "top_k", "seed", "stop")
 _NOT_SAMPLING = ("max_tokens", "max_new_tokens")
 
@@ -55,6 +55,7 @@ class Vllm:
         self._children: list[Any] = []
         self._defaults: Mapping[str, Any] = {}
         self._numbers = itertools.count(1)
+        self._active: set[str] = set()
         self._used = False
 
     @classmethod
@@ -64,8 +65,8 @@ class Vllm:
 
     @classmethod
     def devices(cls, level: str | None) -> tuple[str, ...]:
-        """On a CPU some of the methods cannot be had."""
-        return ("cuda",) if level in NOT_ON_CPU else ("cpu", "cuda")
+        """vLLM quantizes while loading on GPUs alone."""
+        return ("cuda",) if level in WHILE_LOADING else ("cpu", "cuda")
 
     def prepare(self) -> Sequence[Path]:
         """Find or fetch the model and settle how its level is had."""
@@ -90,12 +91,16 @@ class Vllm:
         return self._info()
 
     async def stop(self) -> None:
-        """End vLLM's processes and let go of what it holds in this one. Idempotent."""
+        """End vLLM's processes and let go of what it holds in this one; replies in progress end. Idempotent."""
         llm, self._llm = self._llm, None
         if llm is not None:
-            await asyncio.to_thread(_shut_down, llm)
-        del llm
+            await llm.abort(list(self._active))
+            if llm.output_handler is not None:
+                llm.output_handler.cancel()  # or it would report the end of the engine core as a failure
         await asyncio.to_thread(_end, self._processes)
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
+        del llm
         self._children = []
         gc.collect()
 
@@ -104,7 +109,9 @@ class Vllm:
 
         Raises EngineError where vLLM refuses the request or its engine core has died.
         """
-        stream = self._stream(request)
+        number = str(next(self._numbers))
+        stream = self._stream(request, number)
+        self._active.add(number)
         prompt, output, cached, held, finish = 0, 0, None, 0, None
         try:
             async for piece in stream:
@@ -120,13 +127,16 @@ class Vllm:
         except Exception as error:
             raise EngineError(self._why_failed(error)) from error
         finally:
+            self._active.discard(number)
             await stream.aclose()  # which tells the engine core, too
+        if self._llm is None:
+            raise EngineError("vllm was stopped")
         yield Chunk(ChunkKind.FINISH, finish_reason=finish)
         yield Chunk(ChunkKind.USAGE, usage=Usage(prompt, output, cached_tokens=cached))
 
     async def tokenize(self, text: str) -> list[int]:
         """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
-        found = self._running().get_tokenizer()
+        found = self.llm.get_tokenizer()
         tokenizer = await found if asyncio.iscoroutine(found) else found
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
         return ids
@@ -139,7 +149,7 @@ class Vllm:
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
-        llm, config = self._running(), self._running().vllm_config.model_config
+        llm, config = self.llm, self.llm.vllm_config.model_config
         check_length(len(tokens), first, config.max_model_len)
         vocabulary = int(config.get_vocab_size())
         wanted = columns(len(tokens), vocabulary)
@@ -154,7 +164,7 @@ class Vllm:
         found = None
         prompt = TokensPrompt(prompt_token_ids=list(tokens))
         try:
-            async for piece in llm.generate(prompt, params, self._id(), lora_request=self._adapter()):
+            async for piece in llm.generate(prompt, params, str(next(self._numbers)), lora_request=self._adapter()):
                 found = piece.prompt_logprobs
         except Exception as error:
             raise EngineError(self._why_failed(error)) from error
@@ -163,15 +173,15 @@ class Vllm:
         rows = await asyncio.to_thread(flat_rows, found, first)
         return whole_vocabulary(scores_of(rows, tokens[first:], first), vocabulary)
 
-    def _stream(self, request: Request) -> Any:
+    def _stream(self, request: Request, number: str) -> Any:
         from vllm import TokensPrompt
 
         prompt = request.transcript
         given = prompt if isinstance(prompt, str) else TokensPrompt(prompt_token_ids=list(prompt))
-        return self._running().generate(
+        return self.llm.generate(
             given,
             self._sampling(request),
-            self._id(),
+            number,
             lora_request=self._adapter(),
             priority=request.priority or 0,
         )
@@ -198,10 +208,9 @@ class Vllm:
 
         return LoRARequest(LORA_NAME, LORA_ID, str(self._model.lora))
 
-    def _id(self) -> str:
-        return str(next(self._numbers))
-
-    def _running(self) -> Any:
+    @property
+    def llm(self) -> Any:
+        """vLLM's `AsyncLLM`, once started."""
         if self._llm is None:
             raise EngineError("vllm is not running; start it first")
         return self._llm
@@ -251,7 +260,7 @@ class Vllm:
         import vllm
 
         assert self._model is not None
-        config = self._running().vllm_config
+        config = self.llm.vllm_config
         model, cache = config.model_config, config.cache_config
         dtype = str(model.dtype).removeprefix("torch.")
         per_token = self._model.kv_bytes_per_token
@@ -328,12 +337,8 @@ def _helpers() -> list[psutil.Process]:
     return found
 
 
-def _shut_down(llm: Any) -> None:
-    llm.shutdown()
-
-
 def _end(processes: Sequence[psutil.Process]) -> None:
-    """By now they should have ended; those that have not are ended by force."""
+    """All at once: the engine core alone would take ten seconds over it, waiting for its workers."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -360,4 +365,4 @@ def _on_cpu(level: str) -> bool:
     """Whether a level was asked of the CPU's build that only others have."""
     from vllm.platforms import current_platform
 
-    return level in NOT_ON_CPU and bool(current_platform.is_cpu())
+    return level in WHILE_LOADING and bool(current_platform.is_cpu())

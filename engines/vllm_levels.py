@@ -13,16 +13,16 @@ from engines.models import safetensors_file
 from engines.models.source import ModelSource
 from engines.vllm_options import DTYPES, VllmOptions
 
-# Level -> method of vLLM, for those that it makes while loading.
-WHILE_LOADING = {"int8": "int8_per_channel_weight_only", "fp8": "fp8", "bitsandbytes": "bitsandbytes"}
-NOT_ON_CPU = ("fp8", "bitsandbytes")
+WHILE_LOADING = ("fp8", "bitsandbytes")
 BEFOREHAND = ("awq", "gptq", "compressed-tensors")
 LEVELS = (*DTYPES, *WHILE_LOADING, *BEFOREHAND)
-BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0}
+BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0}
 _STORED = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
-# vLLM has names of its own for some, and names the kernels that it takes for others.
-_LEVEL_OF = {"awq_marlin": "awq", "auto_awq": "awq", "gptq_marlin": "gptq", "auto_gptq": "gptq"}
-_LEVEL_OF |= {method: level for level, method in WHILE_LOADING.items()}
+# vLLM names the kernels that it takes for a method in its name.
+_SAME_METHOD = {"awq_marlin": "awq", "auto_awq": "awq", "gptq_marlin": "gptq", "auto_gptq": "gptq"}
+# These leave every other layer as it is, without a word; measured: the same logits as fp16, bit for bit.
+_FOR_EXPERTS_ALONE = ("int8_per_channel_weight_only", "experts_int8")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,11 @@ def level_plan(level: str | None, options: VllmOptions, source: ModelSource, wei
             f"quantize it with a tool for {level} and name that folder"
         )
     if level in WHILE_LOADING or options.quantization is not None:
-        method = options.quantization or WHILE_LOADING[str(level)]
+        method = options.quantization or str(level)
+        if method in _FOR_EXPERTS_ALONE and not any(_config(source).get(key) for key in _EXPERTS):
+            raise LevelUnsupported(
+                f"{method} quantizes experts alone, and {source.name} has none: it would change nothing"
+            )
         return LevelPlan(level_of(method), options.dtype or "auto", method)
     plain = level or _named(options.dtype) or _stored_type(weights)
     if options.dtype not in (None, "auto", DTYPES.get(plain)):
@@ -70,8 +74,7 @@ def check_name(level: str | None) -> None:
 
 def stored_method(source: ModelSource) -> str | None:
     """The method that a checkpoint is quantized with, as its config.json has it; None: it is not."""
-    text = (source.path / "config.json").read_text(encoding="utf-8")
-    config: dict[str, Any] = json.loads(text)
+    config = _config(source)
     section = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(section, dict):
         return None
@@ -80,7 +83,12 @@ def stored_method(source: ModelSource) -> str | None:
 
 def level_of(method: str) -> str:
     """The level that a method of vLLM makes, whatever kernels it takes."""
-    return _LEVEL_OF.get(method, method)
+    return _SAME_METHOD.get(method, method)
+
+
+def _config(source: ModelSource) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
+    return content
 
 
 def _already(level: str | None, options: VllmOptions, source: ModelSource, stored: str) -> LevelPlan:
@@ -108,7 +116,7 @@ def _stored_type(weights: Sequence[Path]) -> str:
 __all__ = [
     "BYTES_PER_WEIGHT",
     "LEVELS",
-    "NOT_ON_CPU",
+    "WHILE_LOADING",
     "LevelPlan",
     "check_name",
     "level_of",

@@ -40,7 +40,7 @@ def read_from(log: Path | None, start: int) -> str:
 
 
 def root_cause(text: str) -> str | None:
-    """The first error in a log that does not only point to another one, as "kind: its first sentence"; None: there is none."""
+    """The first error in a log that does not only point to another one, its kind and first sentence; None: none."""
     for line in text.splitlines():
         match = _RAISED.search(line)
         if match and not any(sign in match[2] for sign in _POINTS_ELSEWHERE):

@@ -19,7 +19,7 @@ from engines.models import source as models
 from engines.options import read_options
 from engines.scores import Scores
 from engines.server_process import ServerCommand, ServerProcess
-from engines.vllm_levels import LEVELS, NOT_ON_CPU, check_name
+from engines.vllm_levels import LEVELS, WHILE_LOADING, check_name
 from engines.vllm_log import is_refusal, read_from, root_cause, size_of
 from engines.vllm_model import LORA_NAME, VllmModel
 from engines.vllm_options import DTYPES, VllmOptions
@@ -55,8 +55,8 @@ class VllmServer:
 
     @classmethod
     def devices(cls, level: str | None) -> tuple[str, ...]:
-        """On a CPU some of the methods cannot be had."""
-        return ("cuda",) if level in NOT_ON_CPU else ("cpu", "cuda")
+        """vLLM quantizes while loading on GPUs alone."""
+        return ("cuda",) if level in WHILE_LOADING else ("cpu", "cuda")
 
     def prepare(self) -> Sequence[Path]:
         """Find or fetch the model and settle how its level is had."""
@@ -174,7 +174,7 @@ class VllmServer:
         if "No module named 'vllm'" in cause:
             return StartFailed(f"{self._python()} has no vllm; install it there, or name another interpreter: python")
         level = self._model.plan.level
-        refused = is_refusal(cause) or (level in NOT_ON_CPU and self._device() == "cpu")
+        refused = is_refusal(cause) or (level in WHILE_LOADING and self._device() == "cpu")
         if level not in DTYPES and refused:
             return LevelUnsupported(f"this build of vllm cannot load the level {level}: {cause}")
         return StartFailed(f"{_NAME} did not start: {cause}")

@@ -25,6 +25,11 @@ _EXACT_LLAMA = {
     "flash_attn": False,
     "prefix_cache": False,
 }
+_EXACT_VLLM = {"enforce_eager": True, "kv_cache_space_gib": 1}
+_SLOW_START = [
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning"),  # vLLM leaves it to the collector
+]
 
 pytestmark = [
     # torch and transformers announce at their import what they will drop one day.
@@ -60,6 +65,12 @@ REFERENCE = Exact("llama-server", "f32", {**_EXACT_LLAMA, "n_parallel": 1})
 OTHERS = [
     pytest.param(Exact("llama-cpp", "f32", _EXACT_LLAMA, "llama_cpp"), marks=pytest.mark.engines, id="llama-cpp"),
     pytest.param(Exact("transformers", "fp32", library="transformers"), marks=pytest.mark.engines, id="transformers"),
+    pytest.param(Exact("vllm", "fp32", _EXACT_VLLM, "vllm"), marks=[pytest.mark.vllm_inside, *_SLOW_START], id="vllm"),
+    pytest.param(
+        Exact("vllm-server", "fp32", _EXACT_VLLM, python=needs.vllm_python),
+        marks=[pytest.mark.vllm, *_SLOW_START],
+        id="vllm-server",
+    ),
 ]
 
 

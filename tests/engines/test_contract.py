@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +41,7 @@ class Case:
 
     library: the module without which the engine is skipped, or fails where it must be there.
     counts_prompts: whether it says how long a prompt was when it streams.
+    python: gives the interpreter that has the engine, or skips.   kept: it starts so slowly that tests share a start.
     """
 
     engine: str
@@ -49,14 +50,29 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     library: str | None = None
     counts_prompts: bool = True
+    python: Callable[[], str] | None = None
+    kept: bool = False
 
     def spec(self, folder: Path) -> EngineSpec:
         """What to make the engine from."""
         return EngineSpec(
-            self.engine, ModelReference("tiny"), self.level, dict(self.options), log_path=folder / "engine.log"
+            self.engine,
+            ModelReference("tiny"),
+            self.level,
+            dict(self.options),
+            python=None if self.python is None else self.python(),
+            log_path=folder / "engine.log",
         )
 
 
+# vLLM: a start takes half a minute, and its libraries announce at their import what they will drop one day.
+SLOW_START = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning"),  # vLLM leaves it to the collector
+]
 CASES = [
     Case("simulated", ("ttft_m", "ttft_ms"), "q8_0", {"ttft_ms": 5, "tpot_ms": 2}),
     Case("http", ("served_modl", "served_model"), None, {"command": TINY_SERVER, "ready": {"path": "/health"}}),
@@ -79,6 +95,21 @@ CASES = [
             counts_prompts=False,
         ),
         marks=pytest.mark.engines,
+    ),
+    pytest.param(
+        Case("vllm", ("max_model_length", "max_model_len"), "fp32", {"enforce_eager": True}, library="vllm", kept=True),
+        marks=[pytest.mark.vllm_inside, *SLOW_START],
+    ),
+    pytest.param(
+        Case(
+            "vllm-server",
+            ("max_model_length", "max_model_len"),
+            "fp32",
+            {"enforce_eager": True},
+            python=needs.vllm_python,
+            kept=True,
+        ),
+        marks=[pytest.mark.vllm, *SLOW_START],
     ),
 ]
 
@@ -115,8 +146,34 @@ async def records_of(engine: Engine, schedule: Schedule, timeout_ns: int = LIMIT
     return records
 
 
-def with_engine(spec: EngineSpec, body: Callable[[Engine, EngineInfo], Awaitable[None]]) -> None:
-    """Run a test's body on a started engine."""
+KEPT: dict[str, tuple[asyncio.Runner, Engine, EngineInfo]] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kept_engines_end() -> Iterator[None]:
+    """Engines that tests have shared are stopped after the last of them."""
+    yield
+    while KEPT:
+        runner, engine, _ = KEPT.popitem()[1]
+        with runner:
+            runner.run(engine.stop())
+
+
+def kept_engine(spec: EngineSpec) -> tuple[asyncio.Runner, Engine, EngineInfo]:
+    """An engine that goes on running, with the loop that it belongs to."""
+    if spec.engine not in KEPT:
+        runner, engine = asyncio.Runner(), engines.create(spec)
+        engine.prepare()
+        KEPT[spec.engine] = runner, engine, runner.run(engine.start())
+    return KEPT[spec.engine]
+
+
+def with_engine(spec: EngineSpec, body: Callable[[Engine, EngineInfo], Awaitable[None]], *, kept: bool = False) -> None:
+    """Run a test's body on a started engine, on one that other tests use too where it is kept."""
+    if kept:
+        runner, engine, info = kept_engine(spec)
+        runner.run(body(engine, info))  # type: ignore[arg-type]
+        return
 
     async def main() -> None:
         async with started(spec) as (engine, info):
@@ -136,7 +193,7 @@ def test_it_says_truthfully_what_runs(case: Case, tmp_path: Path) -> None:
         assert all(psutil.pid_exists(pid) for pid in info.pids)
         assert set(case.options) <= set(info.options)
 
-    with_engine(case.spec(tmp_path), body)
+    with_engine(case.spec(tmp_path), body, kept=case.kept)
 
 
 def test_it_generates_or_serves_but_not_both(case: Case) -> None:
@@ -156,7 +213,7 @@ def test_exact_lengths_are_exact(case: Case, tmp_path: Path) -> None:
         assert all((record.prompt_tokens or 0) > 0 for record in records) == case.counts_prompts
         assert all((record.first_token_ns or 0) <= (record.last_token_ns or -1) for record in records)
 
-    with_engine(case.spec(tmp_path), body)
+    with_engine(case.spec(tmp_path), body, kept=case.kept)
 
 
 def test_eight_requests_at_once_all_succeed(case: Case, tmp_path: Path) -> None:
@@ -168,7 +225,7 @@ def test_eight_requests_at_once_all_succeed(case: Case, tmp_path: Path) -> None:
         assert {record.status for record in records} == {Status.OK}, [record.error for record in records]
         assert {record.output_tokens for record in records} == {8}
 
-    with_engine(case.spec(tmp_path), body)
+    with_engine(case.spec(tmp_path), body, kept=case.kept)
 
 
 def test_a_request_given_up_leaves_it_usable(case: Case, tmp_path: Path) -> None:
@@ -181,7 +238,7 @@ def test_a_request_given_up_leaves_it_usable(case: Case, tmp_path: Path) -> None
         assert {record.status for record in records} == {Status.OK}, [record.error for record in records]
         assert {record.output_tokens for record in records} == {5}
 
-    with_engine(case.spec(tmp_path), body)
+    with_engine(case.spec(tmp_path), body, kept=case.kept)
 
 
 def test_an_unknown_option_is_refused(case: Case, tmp_path: Path) -> None:
