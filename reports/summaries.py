@@ -12,6 +12,9 @@ from reports.data import KEYS, ReportData
 
 _NUMBERS = ("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window")
 
+_TEXTS = ("engine", "level", "variant", "loaded_level", "device", "status", "reason", "repetitions", "limits")
+_ALWAYS = ("model", *_TEXTS, "front", "beaten_by", "chosen", "quality")
+
 
 def as_csv(data: ReportData) -> str:
     """The tidy summary: one row per metric, statistic, class and repetition; what is unknown is empty.
@@ -32,14 +35,13 @@ def _validity_of_rows(data: ReportData) -> list[str]:
 
 def decision_as_csv(data: ReportData) -> str:
     """The decision table: a row per engine, level and variant of a model; a column per value, with the ends of its
-    interval where any row has one, and per load and value.
+    interval, and per load and value. What is unknown is empty; values that no row has are left out.
 
-    Bytes, seconds and tokens/s as in `summary.csv`; what is unknown is empty. bound: "lower" or "upper" where only
-    a bound is known.
+    Units as in `summary.csv`. bound: "lower" or "upper" where only a bound is known.
     """
     lines = [_decision_row(table["model"], row) for table in data.decisions for row in table["rows"]]
     names = list(dict.fromkeys(name for line in lines for name in line))
-    used = [name for name in names if "model" in name or any(line.get(name) not in (None, "") for line in lines)]
+    used = [name for name in names if name in _ALWAYS or any(line.get(name) not in (None, "") for line in lines)]
     out = io.StringIO()
     writer = csv.DictWriter(out, used, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -48,8 +50,7 @@ def decision_as_csv(data: ReportData) -> str:
 
 
 def _decision_row(model: str, row: dict[str, Any]) -> dict[str, Any]:
-    texts = ("engine", "level", "variant", "loaded_level", "device", "status", "reason", "repetitions", "limits")
-    found = {"model": model} | {name: row[name] for name in texts}
+    found = {"model": model} | {name: row[name] for name in _TEXTS}
     found |= {"front": row["front"], "beaten_by": "; ".join(row["beaten_by"]), "chosen": row["chosen"]}
     found |= {"quality": row["word"]}
     for name, value in row["values"].items():
