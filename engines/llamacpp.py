@@ -81,16 +81,26 @@ class LlamaCpp:
         """The reply, a chunk for each token; closing it ends the generation before the next token."""
         return self._generate(request)
 
+    @property
+    def native(self) -> NativeModel:
+        """What is loaded, for whoever wants llama.cpp without us; one thread at a time may use it.
+
+        Raises EngineError unless it is running.
+        """
+        if self._model is None:
+            raise EngineError("llama-cpp is not running; start it first")
+        return self._model
+
     async def tokenize(self, text: str) -> list[int]:
         """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
-        return await self._native(lambda: self._running().tokenize(text, special=False))
+        return await self._native(lambda: self.native.tokenize(text, special=False))
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
         """The distributions of tokens[first:] over the whole vocabulary.
 
         Raises EngineError if the sequence is longer than the context.
         """
-        return await self._native(lambda: _scores(self._running(), tokens, first))
+        return await self._native(lambda: _scores(self.native, tokens, first))
 
     async def stop(self) -> None:
         """End what is being generated, free model and context, end the thread."""
@@ -102,8 +112,8 @@ class LlamaCpp:
         await asyncio.to_thread(thread.shutdown)
 
     async def _generate(self, request: Request) -> AsyncIterator[Chunk]:
-        self._running()
-        assert self._thread is not None
+        if self._thread is None or self._model is None:
+            raise EngineError("llama-cpp is not running; start it first")
         outbox = _Outbox(asyncio.get_running_loop())
         job = self._thread.submit(self._reply, request, outbox)
         job.add_done_callback(outbox.ended)
@@ -123,18 +133,13 @@ class LlamaCpp:
             return not (outbox.closed or self._stopped)
 
         if go_on():
-            for chunk in reply(self._running(), request, go_on, prefix_cache=self._options.prefix_cache):
+            for chunk in reply(self.native, request, go_on, prefix_cache=self._options.prefix_cache):
                 outbox.put(chunk)
 
     async def _native(self, call: Callable[[], Result]) -> Result:
         if self._thread is None or self._stopped:
             raise EngineError("llama-cpp is not running; start it first")
         return await asyncio.wrap_future(self._thread.submit(call))
-
-    def _running(self) -> NativeModel:
-        if self._model is None:
-            raise EngineError("llama-cpp is not running; start it first")
-        return self._model
 
     def _prepared(self) -> GgufModel:
         if self._file is None:
@@ -187,11 +192,14 @@ class _Outbox:
     over: bool = False
     _chunks: deque[Chunk] = field(default_factory=deque)
     _waiting: asyncio.Future[None] | None = None
+    _called: bool = False
 
     def put(self, chunk: Chunk) -> None:
         """From the thread: deliver a chunk."""
         self._chunks.append(chunk)
-        self._call(self._wake)
+        if not self._called:  # else the loop is late, and will find this one with those before it
+            self._called = True
+            self._call(self._wake)
 
     def ended(self, _: Future[Any]) -> None:
         """From the thread: nothing more comes."""
@@ -215,6 +223,7 @@ class _Outbox:
         self._wake()
 
     def _wake(self) -> None:
+        self._called = False
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 

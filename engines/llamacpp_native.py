@@ -40,26 +40,26 @@ class Sampling:
 
 
 class NativeModel:
-    """A loaded model and its context; `close` gives back both."""
+    """A loaded model and its context; `close` gives back both.   bindings: the functions of llama.cpp."""
 
     def __init__(self, gguf: Path, options: LlamaCppOptions, context_tokens: int, lora: Path | None = None) -> None:
         """Raises StartFailed if llama.cpp cannot load the model or the adapter, or make the context."""
         from llama_cpp import llama_cpp as bindings
 
-        self._c: Any = bindings
+        self.bindings: Any = bindings
         self._grammar = options.grammar
-        self._model = self._context = self._adapter = None
+        self._model = self.context = self._adapter = None
         try:
             self._load(gguf, options, context_tokens, lora)
         except BaseException:
             self.close()
             raise
         self._vocabulary: Any = bindings.llama_model_get_vocab(self._model)
-        self._memory: Any = bindings.llama_get_memory(self._context)
+        self._memory: Any = bindings.llama_get_memory(self.context)
         self.vocabulary_tokens = int(bindings.llama_vocab_n_tokens(self._vocabulary))
-        self.context_tokens = int(bindings.llama_n_ctx(self._context))
+        self.context_tokens = int(bindings.llama_n_ctx(self.context))
         self.parameters = int(bindings.llama_model_n_params(self._model))
-        self._batch_tokens = int(bindings.llama_n_batch(self._context))
+        self._batch_tokens = int(bindings.llama_n_batch(self.context))
         self._evaluated: list[int] = []
         self._one: Any = (bindings.llama_token * 1)()
         self._one_batch: Any = bindings.llama_batch_get_one(self._one, 1)
@@ -71,19 +71,19 @@ class NativeModel:
 
     def close(self) -> None:
         """Free everything. Idempotent."""
-        if self._context is not None:
-            self._c.llama_free(self._context)
+        if self.context is not None:
+            self.bindings.llama_free(self.context)
         if self._model is not None:
-            self._c.llama_model_free(self._model)  # its adapters go with it
-        self._context = self._model = self._adapter = None
+            self.bindings.llama_model_free(self._model)  # its adapters go with it
+        self.context = self._model = self._adapter = None
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Token ids; `special` adds what the model wants at the beginning. Names of special tokens become those."""
         data = text.encode()
         room = len(data) + 8
         while True:
-            ids = (self._c.llama_token * room)()
-            found = int(self._c.llama_tokenize(self._vocabulary, data, len(data), ids, room, special, True))
+            ids = (self.bindings.llama_token * room)()
+            found = int(self.bindings.llama_tokenize(self._vocabulary, data, len(data), ids, room, special, True))
             if found >= 0:
                 return list(ids[:found])
             room = -found
@@ -103,7 +103,7 @@ class NativeModel:
         """Keep of the sequence what a prompt begins with, but not its last token; how many tokens that are."""
         common = _common(self._evaluated, prompt)
         common = min(common, len(prompt) - 1)
-        if common == 0 or not self._c.llama_memory_seq_rm(self._memory, 0, common, -1):
+        if common == 0 or not self.bindings.llama_memory_seq_rm(self._memory, 0, common, -1):
             self.clear()
             return 0
         del self._evaluated[common:]
@@ -111,7 +111,7 @@ class NativeModel:
 
     def clear(self) -> None:
         """Forget the sequence."""
-        self._c.llama_memory_clear(self._memory, True)
+        self.bindings.llama_memory_clear(self._memory, True)
         self._evaluated.clear()
 
     def feed(self, tokens: Sequence[int], go_on: Callable[[], bool]) -> bool:
@@ -123,8 +123,8 @@ class NativeModel:
             if not go_on():
                 return False
             part = tokens[start : start + self._batch_tokens]
-            array = (self._c.llama_token * len(part))(*part)
-            self._decode(self._c.llama_batch_get_one(array, len(part)))
+            array = (self.bindings.llama_token * len(part))(*part)
+            self._decode(self.bindings.llama_batch_get_one(array, len(part)))
             self._evaluated.extend(part)
         return True
 
@@ -136,14 +136,14 @@ class NativeModel:
 
     def sample(self, chain: Any) -> int:
         """The next token, drawn by a chain of `sampler` from the logits of the last one."""
-        return int(self._c.llama_sampler_sample(chain, self._context, -1))
+        return int(self.bindings.llama_sampler_sample(chain, self.context, -1))
 
     def sampler(self, sampling: Sampling) -> Any:
         """A chain of samplers, in the order of llama.cpp's server; to be given to `free_sampler`.
 
         Raises EngineError if the grammar cannot be read.
         """
-        c = self._c
+        c = self.bindings
         chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         if self._grammar is not None:
             grammar = c.llama_sampler_init_grammar(self._vocabulary, self._grammar.encode(), b"root")
@@ -168,7 +168,7 @@ class NativeModel:
 
     def free_sampler(self, chain: Any) -> None:
         """Give back a chain."""
-        self._c.llama_sampler_free(chain)
+        self.bindings.llama_sampler_free(chain)
 
     def logits(self, tokens: Sequence[int], first: int) -> NDArray[np.float32]:
         """The logits about tokens[first:], [rows, vocabulary]; the sequence is forgotten."""
@@ -185,7 +185,7 @@ class NativeModel:
         return rows
 
     def _load(self, gguf: Path, options: LlamaCppOptions, context_tokens: int, lora: Path | None) -> None:
-        c = self._c
+        c = self.bindings
         c.llama_backend_init()
         if options.n_gpu_layers not in (None, 0) and not c.llama_supports_gpu_offload():
             raise StartFailed(
@@ -198,21 +198,21 @@ class NativeModel:
             self._adapter = c.llama_adapter_lora_init(self._model, str(lora).encode())
             if not self._adapter:
                 raise StartFailed(f"llama.cpp cannot put the adapter {lora.name} over {gguf.name}")
-        self._context = c.llama_init_from_model(self._model, self._context_parameters(options, context_tokens))
-        if self._context is None:
+        self.context = c.llama_init_from_model(self._model, self._context_parameters(options, context_tokens))
+        if self.context is None:
             raise StartFailed(f"llama.cpp cannot make a context of {context_tokens} tokens")
         if lora is not None:
             adapters, scales = (c.llama_adapter_lora_p_ctypes * 1)(self._adapter), (ctypes.c_float * 1)(1.0)
-            if c.llama_set_adapters_lora(self._context, adapters, 1, scales) != 0:
+            if c.llama_set_adapters_lora(self.context, adapters, 1, scales) != 0:
                 raise StartFailed(f"llama.cpp cannot use the adapter {lora.name}")
 
     def _model_parameters(self, options: LlamaCppOptions) -> Any:
-        parameters = self._c.llama_model_default_params()
+        parameters = self.bindings.llama_model_default_params()
         mode = {
-            (True, False): self._c.LLAMA_LOAD_MODE_MMAP,
-            (True, True): self._c.LLAMA_LOAD_MODE_MMAP_MLOCK,
-            (False, True): self._c.LLAMA_LOAD_MODE_MLOCK,
-            (False, False): self._c.LLAMA_LOAD_MODE_NONE,
+            (True, False): self.bindings.LLAMA_LOAD_MODE_MMAP,
+            (True, True): self.bindings.LLAMA_LOAD_MODE_MMAP_MLOCK,
+            (False, True): self.bindings.LLAMA_LOAD_MODE_MLOCK,
+            (False, False): self.bindings.LLAMA_LOAD_MODE_NONE,
         }
         parameters.load_mode = mode[options.mmap, options.mlock]
         if options.n_gpu_layers is not None:
@@ -220,7 +220,7 @@ class NativeModel:
         return parameters
 
     def _context_parameters(self, options: LlamaCppOptions, context_tokens: int) -> Any:
-        c = self._c
+        c = self.bindings
         parameters = c.llama_context_default_params()
         parameters.n_ctx = context_tokens
         parameters.n_batch = options.n_batch
@@ -237,7 +237,7 @@ class NativeModel:
         return parameters
 
     def _decode(self, batch: Any) -> None:
-        code = self._c.llama_decode(self._context, batch)
+        code = self.bindings.llama_decode(self.context, batch)
         if code == 0:
             return
         self.clear()
@@ -248,7 +248,7 @@ class NativeModel:
     def _logits_of(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
         import numpy as np
 
-        batch = self._c.llama_batch_init(len(tokens), 0, 1)
+        batch = self.bindings.llama_batch_init(len(tokens), 0, 1)
         try:
             batch.n_tokens = len(tokens)
             for index, token in enumerate(tokens):
@@ -256,15 +256,15 @@ class NativeModel:
                 batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
                 batch.logits[index] = True
             self._decode(batch)
-            pointer = self._c.llama_get_logits(self._context)
+            pointer = self.bindings.llama_get_logits(self.context)
             found: NDArray[np.float32] = np.ctypeslib.as_array(pointer, (len(tokens), self.vocabulary_tokens)).copy()
             return found
         finally:
-            self._c.llama_batch_free(batch)
+            self.bindings.llama_batch_free(batch)
 
     def _read_piece(self, token: int) -> bytes:
         size = len(self._piece_buffer)
-        found = int(self._c.llama_token_to_piece(self._vocabulary, token, self._piece_buffer, size, 0, False))
+        found = int(self.bindings.llama_token_to_piece(self._vocabulary, token, self._piece_buffer, size, 0, False))
         if found < 0:
             self._piece_buffer = ctypes.create_string_buffer(-found)
             return self._read_piece(token)
