@@ -10,15 +10,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-import engines
-from engines.base import EngineError
 from engines.models.cache import directory
 from harness import __version__, provenance
+from harness.engine_support import supported
 from harness.machine_checks import Check, State
 
 PACKAGES = ("harness", "engines", "reports")
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
-_NEEDS = {"llama-server": "xllamacpp"}
 
 
 def install_checks() -> Iterator[Check]:
@@ -68,16 +66,15 @@ def python() -> Check:
 
 def engine_checks() -> Iterator[Check]:
     """One for each engine that a scenario can name."""
-    for name in sorted(engines.names()):
-        needs = _NEEDS.get(name)
-        try:
-            levels = engines.engine_class(name).levels()
-            if needs is not None and find_spec(needs) is None:
-                raise EngineError(f"needs {needs}, which is not installed")
-        except EngineError as error:
-            yield Check(f"engine {name}", State.WARN, str(error), "Install what it needs, or use another engine.")
+    for one in supported():
+        name = f"engine {one.name}"
+        if one.broken is not None:
+            yield Check(name, State.WARN, one.broken, "Install what it needs, or use another engine.")
+        elif one.missing is not None:
+            what, _, how = one.missing.partition(": ")
+            yield Check(name, State.WARN, what, f"To use it: {how}.")
         else:
-            yield Check(f"engine {name}", State.OK, f"{len(levels)} levels" if levels else "levels are the server's")
+            yield Check(name, State.OK, f"{len(one.levels)} levels" if one.levels else "levels are the server's")
 
 
 def libraries() -> Check:

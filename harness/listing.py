@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.estimate import Estimate, Range, estimate
 from harness.matrix import Cell, Skip
 from harness.quantities import format_bytes, format_duration
 from harness.scenario import Scenario
+
+if TYPE_CHECKING:
+    from harness.engine_support import Support
 
 BYTES_PER_RECORD = 500
 BYTES_PER_TOKEN = 40  # the chunk lists of a record while it is still in the uncompressed stream
@@ -70,7 +74,8 @@ def listing(what: str) -> str:
         raise UsageError(f"there is no list of {what!r}; write `harness list {'|'.join(LISTS)}`")
     rows = LISTS[what]()
     width = max(len(name) for name in rows)
-    return "\n".join(f"{name:{width}}  {text}" for name, text in rows.items())
+    gap = "\n" + " " * (width + 2)
+    return "\n".join(f"{name:{width}}  {text.replace(chr(10), gap)}" for name, text in rows.items())
 
 
 def scenarios() -> dict[str, str]:
@@ -81,21 +86,27 @@ def scenarios() -> dict[str, str]:
 
 
 def engines() -> dict[str, str]:
-    """Name of each engine, and whether it can be used here."""
-    import engines as adapters
-    from engines.base import EngineError
+    """Each engine: where it answers, which levels it has on which devices, and what must be installed for it here."""
+    from engines import clashes
+    from harness.engine_support import supported
 
-    found = {}
-    for name in sorted(adapters.names()):
-        try:
-            levels = adapters.engine_class(name).levels()
-        except EngineError as error:
-            found[name] = str(error)
-        else:
-            found[name] = "levels " + ", ".join(levels) if levels else "levels are the server's"
-    for name, clash in adapters.clashes().items():
-        found[name] += f"; {clash}"
+    found = {one.name: "\n".join(_support_lines(one)) for one in supported()}
+    for name, clash in clashes().items():
+        found[name] += f"\n{clash}"
     return found
+
+
+def _support_lines(one: Support) -> Iterator[str]:
+    if one.broken:
+        yield one.broken
+        return
+    yield f"{one.where}; {'installed' if one.missing is None else 'not installed'}"
+    for devices, levels in one.by_device().items():
+        yield f"  {devices:9}  {', '.join(levels)}"
+    if not one.levels:
+        yield "  levels are the server's"
+    if one.missing is not None:
+        yield f"  {one.missing}"
 
 
 def models() -> dict[str, str]:

@@ -215,6 +215,8 @@ def test_some_cells_can_be_chosen() -> None:
     """Numbers stay those of the whole matrix; what fits nothing is told."""
     scenario = scenario_of(engines=[{"engine": "simulated", "quantization": ["q8_0", "q4_0", "q4_k_m"]}])
     assert [cell.index for cell in expand(scenario, only={"quantization": "q4_*", "engine": "simulated"})] == [1, 2]
+    several = {"quantization": "q4_0|q8_*", "engine": "vllm|simulated"}
+    assert [cell.index for cell in expand(scenario, only=several)] == [0, 1]
     with pytest.raises(UsageError, match=r"no cell fits quantization=f16; there are 000-simulated-q8_0, 001"):
         expand(scenario, only={"quantization": "f16"})
     with pytest.raises(UsageError, match=r"cells cannot be chosen by `quantisation`; did you mean `quantization`\?"):

@@ -1,0 +1,206 @@
+"""What of a scenario can be run here: devices, interpreters, adapters, libraries, memory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.base import EngineSpec
+from engines.memory import MemoryEstimate
+from harness import devices, memory_check
+from harness.cgroup import memory_left_bytes
+from harness.identity import identity
+from harness.interpreter import MODULES, cannot_run_trials, own_packages
+from harness.matrix import Cell, Skip, cell_at, expand
+from harness.scenario import Scenario
+from harness.supervisor import ChildCommand
+
+LOAD = [{"kind": "single_user", "requests": 3}]
+GIB = 1 << 30
+
+
+def planned(block: dict[str, Any], model: Any = "tiny") -> Cell | Skip:
+    """The one cell of a scenario with this engine."""
+    scenario = Scenario.model_validate({"model": model, "engines": [block], "load": LOAD})
+    (found,) = expand(scenario, env={})
+    return found
+
+
+def cell(block: dict[str, Any], model: Any = "tiny") -> Cell:
+    """The same, which can be run."""
+    found = planned(block, model)
+    assert isinstance(found, Cell), found
+    return found
+
+
+def reason(block: dict[str, Any], model: Any = "tiny") -> str:
+    """Why it cannot be run."""
+    found = planned(block, model)
+    assert isinstance(found, Skip)
+    return found.reason
+
+
+def test_devices_reach_the_engine_and_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the specification's devices and as variables that CUDA reads; a number, a list and `cpu` are taken."""
+    monkeypatch.setattr(devices, "gpu_count", lambda: 2)
+    for given, told, visible in ((0, ("0",), "0"), ([1, 0], ("1", "0"), "1,0"), ("cpu", ("cpu",), "")):
+        found = cell({"engine": "simulated", "devices": given})
+        assert found.spec.devices == told
+        environment = ChildCommand.of(found, Path(), 60.0).environment
+        assert environment == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
+    plain = cell({"engine": "simulated"})
+    assert ChildCommand.of(plain, Path(), 60.0).environment == {}
+    assert identity(plain, plain.trials[0]) != identity(found, found.trials[0])
+
+
+def test_a_gpu_that_is_not_here_is_a_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what is here; the stored scenario can be read again."""
+    monkeypatch.setattr(devices, "gpu_count", lambda: 1)
+    assert reason({"engine": "simulated", "devices": [0, 1]}) == (
+        "`devices` names GPU 1, which is not here: there are 1, counted from 0"
+    )
+    scenario = Scenario.model_validate({"engines": [{"engine": "simulated", "devices": [0]}], "load": LOAD})
+    assert Scenario.model_validate(scenario.resolved()) == scenario
+
+
+@pytest.mark.parametrize(("given", "words"), [("gpu", "numbers of GPUs"), ([0, 0], "twice"), ([-1], "numbers of GPUs")])
+def test_wrong_devices_are_told(given: Any, words: str) -> None:
+    """What they may be."""
+    with pytest.raises(ValueError, match=words):
+        cell({"engine": "simulated", "devices": given})
+
+
+def test_where_an_engine_may_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU counts if it is here, not hidden from this process, and not ruled out."""
+    monkeypatch.setattr(devices, "gpu_count", lambda: 1)
+    both, cpu = {"cpu", "cuda"}, {"cpu"}
+    assert devices.kinds_here((), {}) == both
+    assert devices.kinds_here((), {"CUDA_VISIBLE_DEVICES": ""}) == cpu
+    assert devices.kinds_here(("0",), {"CUDA_VISIBLE_DEVICES": ""}) == both
+    assert devices.kinds_here(("cpu",), {}) == cpu
+    monkeypatch.setattr(devices, "gpu_count", lambda: 0)
+    assert devices.kinds_here((), {}) == cpu
+
+
+def test_an_adapter_is_a_part_of_the_model() -> None:
+    """It is in the reference, the name and the identity; the base alone stands beside it; some engines take none."""
+    scenario = Scenario.model_validate(
+        {
+            "model": ["tiny", {"name": "tiny", "lora": "adapters/chat"}],
+            "engines": [{"engine": "llama-server", "quantization": ["q8_0"]}],
+            "load": LOAD,
+        }
+    )
+    base, adapted = expand(scenario)
+    assert isinstance(base, Cell)
+    assert isinstance(adapted, Cell)
+    assert adapted.spec.model is not None
+    assert adapted.spec.model.lora == "adapters/chat"
+    assert (base.model, adapted.model) == ("tiny", "tiny+chat")
+    assert adapted.id == "001-tiny-chat-llama-server-q8_0"
+    assert identity(base, base.trials[0]) != identity(adapted, adapted.trials[0])
+    assert "simulated takes no adapter" in reason({"engine": "simulated"}, {"name": "tiny", "lora": "x"})
+
+
+def test_an_interpreter_runs_the_cell_of_an_engine_inside_it(tmp_path: Path) -> None:
+    """Our own can; one without our libraries is a skip that names them and what to install; one that is none too."""
+    found = cell({"engine": "simulated", "python": sys.executable})
+    command = ChildCommand.of(found, tmp_path, 60.0)
+    assert command.arguments()[:4] == [sys.executable, "-P", "-m", "harness.trial"]
+    first = command.full_environment()["PYTHONPATH"].partition(":")[0]
+    assert Path(first) == own_packages()
+    assert sorted(path.name for path in Path(first).iterdir()) == ["engines", "harness", "reports"]
+    assert cell({"engine": "llama-server", "python": sys.executable}).interpreter is None
+    missing = str(tmp_path / "python")
+    assert reason({"engine": "simulated", "python": missing}) == (
+        f"`python` names {missing}, which cannot be run: No such file or directory"
+    )
+    bare = tmp_path / "bare"
+    bare.write_text(f'#!/bin/sh\nexec {sys.base_prefix}/bin/python3 -I -S "$@"\n')
+    bare.chmod(0o755)
+    told = reason({"engine": "simulated", "python": str(bare)})
+    assert "pyarrow" in told
+    assert told.endswith(f"which our processes need: {bare} -m pip install inference-harness")
+
+
+def test_every_library_of_a_cells_process_is_asked_for() -> None:
+    """This interpreter has them all."""
+    assert cannot_run_trials(sys.executable) is None
+    assert "pyarrow" in MODULES
+
+
+def test_a_library_that_is_not_installed_is_a_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to install, asked of the interpreter that would run the engine."""
+    asked = []
+
+    def lacks(python: str | None, module: str) -> bool:
+        asked.append((python, module))
+        return False
+
+    monkeypatch.setattr("engines._has_module", lacks)
+    told = reason({"engine": "llama-server", "python": sys.executable})
+    assert "needs the library xllamacpp, which is not installed in the environment of" in told
+    assert told.endswith("pip install xllamacpp")
+    assert asked == [(sys.executable, "xllamacpp")]
+
+
+def test_a_process_that_was_told_its_cell_does_not_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends a share of a load elsewhere needs no library of the engine; variables it does need."""
+    monkeypatch.setattr("engines._has_module", lambda python, module: False)
+    scenario = Scenario.model_validate(
+        {"engines": [{"engine": "llama-server"}, {"engine": "http", "url": "http://a:1", "api_key_env": "KEY"}],
+         "load": LOAD}
+    )  # fmt: skip
+    assert isinstance(cell_at(scenario, 0, {}), Cell)
+    assert isinstance(cell_at(scenario, 1, {}), Skip)
+    assert cell_at(scenario, 2, {}) is None
+
+
+class Needy:
+    """An engine that needs some memory."""
+
+    def __init__(self, estimate: MemoryEstimate | None) -> None:
+        self.estimate = estimate
+
+    def memory_needed(self) -> MemoryEstimate | None:
+        """What it was made with."""
+        return self.estimate
+
+
+def test_memory_that_is_not_free_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Need and what is free, by parts; enough, and what nobody knows, is no reason to skip."""
+
+    def told(estimate: MemoryEstimate | None, free: int | None) -> str | None:
+        monkeypatch.setattr(memory_check, "free_bytes", lambda needed, spec: free)
+        return memory_check.too_little_memory(Needy(estimate), EngineSpec("x"))  # type: ignore[arg-type]
+
+    estimate = MemoryEstimate("cpu", {"weights": 5 * GIB, "kv_cache": GIB, "runtime": GIB // 2})
+    assert told(estimate, 4 * GIB) == (
+        "needs at least 6.5 GiB (weights 5 GiB, KV cache 1 GiB, runtime 512 MiB); 4 GiB is free here"
+    )
+    assert told(estimate, 7 * GIB) is None
+    assert told(estimate, None) is None
+    assert told(None, 1) is None
+    assert memory_check.too_little_memory(object(), EngineSpec("x")) is None  # type: ignore[arg-type]
+    gpu = MemoryEstimate("cuda", {"weights": 5 * GIB})
+    assert (told(gpu, GIB) or "").endswith("1 GiB is free on the GPUs")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_control_group_bounds_what_is_free(tmp_path: Path, version: int) -> None:
+    """The tightest group counts; file cache that can be dropped is not in use."""
+    names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+             2: ("memory.max", "memory.current", "inactive_file")}[version]  # fmt: skip
+    own = tmp_path / "own"
+    own.write_text("4:memory:/a/b\n" if version == 1 else "0::/a/b\n")
+    root = tmp_path / "memory" if version == 1 else tmp_path
+    for folder, limit, used in (("a", "1000", "400"), ("a/b", "max" if version == 2 else str(2**63 - 4096), "100")):
+        (root / folder).mkdir(parents=True)
+        (root / folder / names[0]).write_text(limit)
+        (root / folder / names[1]).write_text(used)
+        (root / folder / "memory.stat").write_text(f"{names[2]} 150\nother 7\n")
+    assert memory_left_bytes(tmp_path, own) == 1000 - 400 + 150
+    assert memory_left_bytes(tmp_path / "nothing", own) is None
