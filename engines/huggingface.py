@@ -74,6 +74,11 @@ class Transformers:
         self._context_tokens = 0
         self._ends: tuple[int, ...] = ()
 
+    @property
+    def model(self) -> Any:
+        """The loaded model of the library; None while the engine does not run."""
+        return self._loaded.model if self._loaded else None
+
     @classmethod
     def levels(cls) -> tuple[str, ...]:
         """Those made while loading, and those of checkpoints that were quantized beforehand."""

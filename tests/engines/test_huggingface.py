@@ -1,0 +1,413 @@
+"""The engine `transformers` for real, on the CPU and, where there is one, on a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import needs
+import numpy as np
+import psutil
+import pytest
+
+from engines.base import (
+    Chunk,
+    ChunkKind,
+    EngineError,
+    EngineInfo,
+    EngineSpec,
+    LevelUnsupported,
+    ModelReference,
+    Request,
+    StartFailed,
+    collect,
+)
+from engines.huggingface import Transformers
+from engines.models.source import resolve
+
+TEXT = "It is a truth universally"
+PLAIN = ("fp32", "fp16", "bf16")
+QUANTIZED = ("int8", "int8-torchao", "nf4", "fp4", "fp8")
+FEW = {"n_threads": 1}
+
+pytestmark = [
+    pytest.mark.engines,
+    # torch and its companions announce at their import what they will drop one day.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    # bitsandbytes tells that its kernels compute in another type than they were given.
+    pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def transformers_is_here() -> None:
+    """Everything here needs the library."""
+    needs.library("transformers")
+
+
+def spec_of(level: str | None = "fp32", model: str = "tiny", lora: str | None = None, **options: Any) -> EngineSpec:
+    """What to make an engine from."""
+    return EngineSpec("transformers", ModelReference(model, lora=lora), level, {**FEW, **options})
+
+
+def running(spec: EngineSpec, body: Callable[[Transformers, EngineInfo], Awaitable[Any]]) -> Any:
+    """What the body gives on a started engine, which is stopped at the end."""
+
+    async def main() -> Any:
+        engine = Transformers(spec)
+        try:
+            return await body(engine, await engine.start())
+        finally:
+            await engine.stop()
+
+    return asyncio.run(main())
+
+
+def text_of(chunks: list[Chunk]) -> str:
+    """The text of a reply."""
+    return "".join(chunk.text for chunk in chunks)
+
+
+def reply_of(spec: EngineSpec, request: Request) -> list[Chunk]:
+    """All chunks of one reply."""
+
+    async def body(engine: Transformers, info: EngineInfo) -> list[Chunk]:
+        return await collect(engine.generate(request))
+
+    chunks: list[Chunk] = running(spec, body)
+    return chunks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", [*PLAIN, *QUANTIZED])
+def test_every_level_that_runs_here_generates_and_scores(level: str) -> None:
+    """The level as loaded is the level asked for, its weights take what it says, and its text is near that of fp32."""
+
+    async def body(engine: Transformers, info: EngineInfo) -> None:
+        assert (info.level, info.device) == (level, "cpu")
+        assert engine.memory_needed().parts["weights"] <= info.memory["weights"]  # type: ignore[union-attr]
+        expected = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "nf4": 0.6, "fp4": 0.6}.get(level, 1.05)
+        assert info.memory["weights"] / (info.parameters or 1) == pytest.approx(expected, rel=0.05)
+        assert len(text_of(await collect(engine.generate(Request(TEXT, 12, exact=True))))) == 12
+        scores = await engine.score(list(TEXT.encode()), 1)
+        assert scores.logprobs.shape == (len(TEXT) - 1, 258)
+        assert np.exp(scores.logprobs).sum(axis=1) == pytest.approx(1, abs=1e-4)
+        assert scores.true_logprobs.mean() == pytest.approx(-1.09, abs=0.05)
+
+    running(spec_of(level), body)
+
+
+def test_without_a_level_the_checkpoint_s_own_type_is_loaded() -> None:
+    """`tiny` is stored in f16, and that is what runs and what is said."""
+
+    async def body(engine: Transformers, info: EngineInfo) -> None:
+        assert info.level == "fp16"
+        assert info.memory["weights"] == pytest.approx(info.weight_bytes, rel=0.01)
+        assert info.kv_bytes_per_token == 2 * 4 * 2 * 64 * 2
+
+    running(spec_of(None), body)
+
+
+def test_the_stream_is_what_generate_gives() -> None:
+    """One chunk for each token, and together the text that a plain call of `model.generate` yields."""
+    import torch
+
+    async def body(engine: Transformers, info: EngineInfo) -> None:
+        ids = torch.tensor([await engine.tokenize(TEXT)])
+        plain = engine.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=32, do_sample=False)
+        chunks = await collect(engine.generate(Request(TEXT, 32)))
+        assert [chunk.kind for chunk in chunks[-2:]] == [ChunkKind.FINISH, ChunkKind.USAGE]
+        assert [chunk.tokens for chunk in chunks[:-2]] == [1] * 32
+        assert text_of(chunks) == bytes(plain[0, ids.shape[1] :].tolist()).decode()
+        by_ids = await collect(engine.generate(Request(tuple(TEXT.encode()), 32)))
+        whole = await collect(engine.generate(Request(TEXT, 32, stream=False)))
+        assert text_of(by_ids) == text_of(whole) == text_of(chunks)
+        assert [chunk.tokens for chunk in whole] == [32, None, None]
+
+    running(spec_of(), body)
+
+
+def test_scores_are_those_of_the_greedy_choice() -> None:
+    """The likeliest token at each place of a greedy reply is the one that was generated."""
+
+    async def body(engine: Transformers, info: EngineInfo) -> None:
+        reply = text_of(await collect(engine.generate(Request(TEXT, 16, exact=True))))
+        scores = await engine.score(list((TEXT + reply).encode()), len(TEXT))
+        assert bytes(scores.logprobs.argmax(axis=1).tolist()).decode() == reply
+        assert scores.true_logprobs == pytest.approx(scores.logprobs.max(axis=1))
+        with pytest.raises(EngineError, match="n_ctx"):
+            await engine.score([97] * 1025, 1)
+
+    running(spec_of(), body)
+
+
+def test_drawing_is_reproducible_by_its_seed() -> None:
+    """The same seed gives the same text, another one another."""
+
+    async def body(engine: Transformers, info: EngineInfo) -> None:
+        def drawn(seed: int) -> Request:
+            return Request(TEXT, 24, exact=True, sampling={"temperature": 1.0, "seed": seed})
+
+        first, again, other = [text_of(await collect(engine.generate(drawn(seed)))) for seed in (1, 1, 2)]
+        assert first == again != other
+
+    running(spec_of(), body)
+
+
+@pytest.mark.parametrize("batching", ["none", "continuous"])
+def test_a_stop_text_ends_the_reply(batching: str) -> None:
+    """Neither the stop text nor what follows it is given, though it came in several tokens."""
+    full = text_of(reply_of(spec_of(batching=batching), Request(TEXT, 24)))
+    chunks = reply_of(spec_of(batching=batching), Request(TEXT, 24, sampling={"stop": [full[6:9]]}))
+    assert text_of(chunks) == full[: full.index(full[6:9])]
+    assert chunks[-2].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("batching", ["none", "continuous"])
+def test_the_context_bounds_a_reply(batching: str) -> None:
+    """What would not fit is not generated and the reason is "length"; a prompt that leaves no room is refused."""
+
+    async def body(engine: Transformers, info: EngineInfo) -> None:
+        chunks = await collect(engine.generate(Request(TEXT, 100, exact=True)))
+        assert len(text_of(chunks)) == 32 - len(TEXT)
+        assert chunks[-2].finish_reason == "length"
+        with pytest.raises(EngineError, match="raise n_ctx"):
+            await collect(engine.generate(Request("a" * 32, 1)))
+
+    running(spec_of(n_ctx=32, batching=batching), body)
+
+
+@pytest.mark.parametrize("batching", ["none", "continuous"])
+def test_a_reply_given_up_frees_the_engine(batching: str) -> None:
+    """Long replies whose readers left do not keep the next one waiting until their ends."""
+
+    async def body(engine: Transformers, info: EngineInfo) -> None:
+        for _ in range(3):
+            reply = engine.generate(Request(TEXT, 900, exact=True))
+            assert (await anext(reply)).kind is ChunkKind.CONTENT
+            await reply.aclose()  # type: ignore[attr-defined]
+        steps = await _steps_of(engine.model, engine.generate(Request(TEXT, 4, exact=True)))
+        assert steps < 40
+
+    running(spec_of(batching=batching), body)
+
+
+async def _steps_of(model: Any, reply: Any) -> int:
+    """How many forward passes there were until the reply had ended."""
+    steps = 0
+
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+
+    hook = model.register_forward_pre_hook(count)
+    try:
+        await collect(reply)
+    finally:
+        hook.remove()
+    return steps
+
+
+def test_replies_in_progress_end_when_the_engine_is_stopped() -> None:
+    """Their readers get a sentence, and later requests too."""
+
+    async def main() -> None:
+        engine = Transformers(spec_of())
+        await engine.start()
+        replies = [engine.generate(Request(TEXT, 900, exact=True)) for _ in range(2)]
+        await anext(replies[0])
+        waiting = asyncio.create_task(collect(replies[1]))
+        await asyncio.sleep(0)
+        await engine.stop()
+        for reply in (collect(replies[0]), waiting, collect(engine.generate(Request(TEXT, 1)))):
+            with pytest.raises(EngineError, match=r"stopped|not running"):
+                await reply
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_stop_gives_the_memory_back() -> None:
+    """Five more starts leave the process no larger than the second did, by less than one model's weights."""
+    sizes = []
+    for _ in range(6):
+        reply_of(spec_of(), Request(TEXT, 8, exact=True))
+        sizes.append(psutil.Process().memory_info().rss)
+    assert max(sizes[2:]) - sizes[1] < 12_000_000
+
+
+@pytest.mark.slow
+def test_an_adapter_changes_the_output(tmp_path: Path) -> None:
+    """A LoRA adapter saved by PEFT is put over the model; a folder that is none is refused."""
+    needs.library("peft")
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(resolve(ModelReference("tiny")).path, dtype=torch.float32)
+    torch.manual_seed(1)
+    targets = ["q_proj", "v_proj"]
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    request = Request(TEXT, 32, exact=True)
+    plain = text_of(reply_of(spec_of(), request))
+    for batching in ("none", "continuous"):
+        assert text_of(reply_of(spec_of(lora=str(tmp_path / "adapter"), batching=batching), request)) != plain
+    with pytest.raises(EngineError, match=r"adapter_config\.json"):
+        Transformers(spec_of(lora=str(tmp_path))).prepare()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_continuous_batching_overlaps_and_changes_nothing(attention: str) -> None:
+    """Two requests' tokens come in turns, and each text is the one it has alone; scores too."""
+
+    async def body(engine: Transformers, info: EngineInfo) -> tuple[list[int], list[str], float]:
+        order: list[int] = []
+
+        async def one(number: int, prompt: str) -> str:
+            parts = []
+            async for chunk in engine.generate(Request(prompt, 24, exact=True)):
+                parts.append(chunk.text)
+                order.append(number)
+            return "".join(parts)
+
+        texts = await asyncio.gather(one(0, TEXT), one(1, "She was "))
+        scores = await engine.score(list(TEXT.encode()), 1)
+        return order, list(texts), float(scores.true_logprobs.mean())
+
+    order, texts, mean = running(spec_of(batching="continuous", attention=attention), body)
+    alone = running(spec_of(attention=attention), body)
+    assert texts == alone[1]
+    assert mean == pytest.approx(alone[2], abs=1e-5)
+    turns = sum(a != b for a, b in pairwise(order))
+    assert turns > 10
+    assert sum(a != b for a, b in pairwise(alone[0])) == 1
+
+
+def test_continuous_batching_refuses_to_draw() -> None:
+    """A seed cannot be kept to among others: the request fails with what to write."""
+    with pytest.raises(EngineError, match="temperature: 0"):
+        reply_of(spec_of(batching="continuous"), Request(TEXT, 4, sampling={"temperature": 0.7}))
+
+
+@pytest.mark.parametrize("cache", ["static", "none"])
+def test_the_cache_changes_no_token(cache: str) -> None:
+    """With another cache, or none, the greedy text is the same."""
+    request = Request(TEXT, 16, exact=True)
+    assert text_of(reply_of(spec_of(cache=cache), request)) == text_of(reply_of(spec_of(), request))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"atention": "sdpa"}, "'attention'"),
+        ({"cache": "huge"}, "cache is one of dynamic"),
+        ({"batching": "continuous", "cache": "static"}, "a cache of its own"),
+        ({"compile": True}, "compile needs cache: static"),
+        ({"device": "tpu"}, "device is auto"),
+        ({"n_ctx": 0}, "n_ctx is more than 0"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any], sentence: str) -> None:
+    """Before anything is loaded, with what to write instead."""
+    with pytest.raises(EngineError, match=sentence):
+        Transformers(spec_of(**options))
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "sentence"),
+    [
+        (spec_of("int4-torchao", device="cpu"), LevelUnsupported, "runs on cuda alone"),
+        (spec_of(cache="offloaded", device="cpu"), EngineError, "cache: dynamic"),
+        (spec_of(attention="flash_attention_2", device="cpu"), EngineError, "flash-attn"),
+        (replace(spec_of(device="cuda"), devices=("cpu",)), EngineError, "contradicts"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_said_at_the_start(spec: EngineSpec, kind: type, sentence: str) -> None:
+    """As a skip for a level, as an error for an option."""
+    with pytest.raises(kind, match=sentence):
+        reply_of(spec, Request(TEXT, 1))
+
+
+def marked_as(folder: Path, quantization: dict[str, Any]) -> str:
+    """A copy of `tiny` whose config.json says that it was quantized."""
+    source = resolve(ModelReference("tiny")).path
+    copy = shutil.copytree(source, folder / "model")
+    config = json.loads((source / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}))
+    return str(copy)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_a_checkpoint_s_level_is_the_only_one_it_has(method: str, tmp_path: Path) -> None:
+    """Other levels are refused before loading; its own fails with the library's reason where that is not installed."""
+    model = marked_as(tmp_path, {"quant_method": method, "bits": 4, "group_size": 128, "zero_point": True})
+    with pytest.raises(LevelUnsupported, match=f"quantized beforehand to {method}"):
+        Transformers(spec_of("fp16", model)).prepare()
+    with pytest.raises(LevelUnsupported, match=f"name a model that was quantized with {method.upper()}"):
+        Transformers(spec_of(method)).prepare()
+    for level in (method, None):
+        with pytest.raises((LevelUnsupported, StartFailed), match=r"pip install|optimum|gptqmodel|GPU"):
+            reply_of(spec_of(level, model), Request(TEXT, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["nf4", "int8"])
+def test_a_quantized_checkpoint_is_loaded_as_what_it_is(level: str, tmp_path: Path) -> None:
+    """Saved in 4 or 8 bits, it runs without a level being named, and says which it has."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    source = resolve(ModelReference("tiny")).path
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    how = BitsAndBytesConfig(**(four if level == "nf4" else {"load_in_8bit": True}))
+    AutoModelForCausalLM.from_pretrained(source, quantization_config=how, device_map="cpu").save_pretrained(tmp_path)
+    shutil.copy(source / "tokenizer.json", tmp_path)
+
+    async def body(engine: Transformers, info: EngineInfo) -> None:
+        assert info.level == level
+        assert len(text_of(await collect(engine.generate(Request(TEXT, 8, exact=True))))) == 8
+
+    running(spec_of(None, str(tmp_path)), body)
+    running(spec_of(level, str(tmp_path)), body)
+    with pytest.raises(LevelUnsupported, match=level):
+        Transformers(spec_of("fp8", str(tmp_path))).prepare()
+
+
+def test_a_level_that_would_change_nothing_is_refused(tmp_path: Path) -> None:
+    """torchao leaves GPT-2's Conv1D layers as they are without a word; that is no int8 model."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_layer=1, n_embd=256, n_head=4, vocab_size=258)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    shutil.copy(resolve(ModelReference("tiny")).path / "tokenizer.json", tmp_path)
+    with pytest.raises(LevelUnsupported, match="changes nothing in GPT2LMHeadModel"):
+        reply_of(spec_of("int8-torchao", str(tmp_path)), Request(TEXT, 1))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("level", ["fp16", "bf16", "int8", "int8-torchao", "int4-torchao", "nf4", "fp8"])
+@pytest.mark.parametrize("batching", ["none", "continuous"])
+def test_on_a_gpu(level: str, batching: str) -> None:
+    """Each level runs on the first GPU and says so; a level that the GPU or the libraries lack is a skip."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU that torch can use")
+
+    async def body(engine: Transformers, info: EngineInfo) -> None:
+        assert (info.level, info.device) == (level, "cuda:0")
+        assert info.memory["device_peak"] >= info.memory["weights"]
+        assert len(text_of(await collect(engine.generate(Request(TEXT, 12, exact=True))))) == 12
+
+    try:
+        running(spec_of(level, batching=batching, n_ctx=512, device="cuda"), body)
+    except LevelUnsupported as error:
+        pytest.skip(str(error))
+    assert torch.cuda.memory_allocated() < 20_000_000
