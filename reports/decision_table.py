@@ -73,8 +73,8 @@ UNDER_LOAD = (
 
 
 def decisions(data: ReportData) -> list[dict[str, Any]]:
-    """The models for which there is something to decide: more than one row."""
-    return [table for table in data.decisions if len(table["rows"]) > 1]
+    """The models for which there is something to decide: more than one row, and load to compare them by."""
+    return [table for table in data.decisions if len(table["rows"]) > 1 and table["loads"]]
 
 
 def sections(data: ReportData, *, wide: bool = True) -> list[Section]:

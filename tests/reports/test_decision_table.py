@@ -120,6 +120,12 @@ def test_a_single_row_is_no_choice() -> None:
     assert "Which" not in markdown.render(data)
 
 
+def test_without_load_there_is_no_choice() -> None:
+    """A run that only scored quality has its own table."""
+    data = report_data(results_of((Choice("f16", kl=(0.0, 0.0, 0.0)), Choice("q4", kl=(0.1, 0.09, 0.11))), loads=()))
+    assert decision_table.sections(data) == []
+
+
 def test_no_rows_no_block() -> None:
     """A server elsewhere says nothing of itself: no table of dashes."""
     bare = Choice("f16", info={"weight_bytes": None, "parameters": None}, requests=30)
