@@ -135,6 +135,16 @@ def on_devices(options: Options, devices: tuple[str, ...]) -> Options:
     return replace(options, n_gpu_layers=0)
 
 
+def require_device(spec: EngineSpec, options: LlamaOptions, device: str | None) -> None:
+    """Raises LevelUnsupported where a GPU is asked for, and the build loaded everything on the CPU without a word."""
+    if device != "cpu" or spec.devices in ((), ("cpu",)) or options.n_gpu_layers == 0:
+        return
+    raise LevelUnsupported(
+        f"{spec.engine} put no layer on GPU {', '.join(spec.devices)}: this build of llama.cpp knows none; install one "
+        "that does, or write devices: cpu"
+    )
+
+
 def device_environment(devices: tuple[str, ...]) -> Mapping[str, str]:
     """The variables that show an engine's process only the devices it may use."""
     if not devices:

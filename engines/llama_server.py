@@ -25,6 +25,7 @@ from engines.gguf_engine import (
     memory_estimate,
     on_devices,
     prepared_model,
+    require_device,
     require_model,
 )
 from engines.llama_options import LlamaServerOptions, parse_options
@@ -211,6 +212,7 @@ class LlamaServer:
         assert self._process is not None
         self._context = int(_ask(report["url"], "/props")["default_generation_settings"]["n_ctx"])
         log = self._log_text()
+        require_device(self._spec, self._options, logged_device(log))
         if self._spec.log_path is not None:
             self._log_start = self._spec.log_path.stat().st_size  # what it says of its ending comes later
         return EngineInfo(

@@ -21,6 +21,7 @@ from engines.gguf_engine import (
     memory_estimate,
     on_devices,
     prepared_model,
+    require_device,
     require_model,
 )
 from engines.llama_options import LlamaCppOptions, parse_options
@@ -160,6 +161,7 @@ class LlamaCpp:
             self._unload()
             raise StartFailed(f"{error}: {said or 'it does not say why'}") from None
         self._log.loaded()
+        require_device(self._spec, self._options, logged_device(self._log.text))
         version = str(llama_cpp.__version__)
         facts = known_facts(self._options, file)
         return EngineInfo(

@@ -21,6 +21,7 @@ from engines.gguf_engine import (
     memory_estimate,
     on_devices,
     prepared_model,
+    require_device,
     require_model,
 )
 from engines.llama_options import LlamaCppServerOptions, parse_options
@@ -132,6 +133,7 @@ class LlamaCppServer:
     def _info(self, model: GgufModel, version: str, context: int) -> EngineInfo:
         assert self._server is not None
         log = self._log_text()
+        require_device(self._spec, self._options, logged_device(log))
         return EngineInfo(
             name=_NAME,
             version=version,

@@ -16,6 +16,7 @@ from engines.gguf_engine import (
     logged_memory,
     memory_estimate,
     prepared_model,
+    require_device,
     require_model,
 )
 from engines.llama_options import LlamaCppOptions
@@ -93,6 +94,16 @@ def test_only_the_named_devices_are_shown_to_a_process() -> None:
     assert device_environment(()) == {}
     assert device_environment(("cpu",)) == {"CUDA_VISIBLE_DEVICES": ""}
     assert device_environment(("0", "2")) == {"CUDA_VISIBLE_DEVICES": "0,2"}
+
+
+def test_a_gpu_that_the_build_does_not_know_is_told() -> None:
+    """llama.cpp computes on the CPU then and says nothing; layers that were meant to stay there are fine."""
+    with pytest.raises(LevelUnsupported, match="put no layer on GPU 0, 1: this build"):
+        require_device(_spec(devices=("0", "1")), LlamaCppOptions(), "cpu")
+    require_device(_spec(devices=("0",)), LlamaCppOptions(), "cuda:0")
+    require_device(_spec(devices=("0",)), LlamaCppOptions(n_gpu_layers=0), "cpu")
+    require_device(_spec(devices=("cpu",)), LlamaCppOptions(), "cpu")
+    require_device(_spec(), LlamaCppOptions(), "cpu")
 
 
 def test_an_adapter_is_a_gguf_file(tmp_path: Path) -> None:
