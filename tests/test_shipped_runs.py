@@ -58,38 +58,35 @@ RUNS = {
         _rows("q8_0", "mixed", "all chat summarise"),
     ),
     "quantization_sweep": Shortened(
-        ("engines.0.quantization=[f16,q8_0,q4_0]", "load.0.requests=3", "load.0.warmup=0s", "load.1.requests=8"),
+        (
+            "engines.0.quantization=[f16,q8_0,q4_0]",
+            "load.0.requests=3",
+            "load.0.warmup=0s",
+            "load.1.requests=8",
+            "quality.tokens=512",
+        ),
         {*LATENCIES, *MEMORY},
         _rows("f16 q8_0 q4_0", "single_user sustained"),
     ),
     "load_test": Shortened(("load.0.requests=20",), {*LATENCIES, "mean_concurrency"}, _rows("q8_0", "sustained")),
     "memory_levels": Shortened(
         (
-            "model=tiny",
-            "workload.prompt_tokens=64",
+            *("model=tiny", "workload.prompt_tokens=32", "workload.output_tokens.value=8", "quality.tokens=512"),
             *(f"engines.{one}.load.0.requests=16" for one in range(4)),
-            "quality.tokens=1024",
         ),
         {*LATENCIES, *MEMORY},
         _rows("f32 f16 q8_0 q4_0", "sustained"),
     ),
     "production_workload": Shortened(
         (
-            "model=[tiny]",
-            "load.0.requests=4",
-            "load.1.requests=6",
-            "load.1.every=3s",
-            "load.1.burst_for=1s",
-            "load.2.requests=6",
-            "load.2.rate=4",
-            "load.3.requests=12",
-            "load.3.rate=4",
+            *("model=[tiny]", "load.0.requests=4", "load.1.requests=6", "load.1.every=3s", "load.1.burst_for=1s"),
+            *("load.2.requests=6", "load.2.rate=4", "load.3.requests=12", "load.3.rate=4"),
         ),
         {*LATENCIES, *MEMORY, "offered_rps"},
         _rows("f16", "single-user burst sustained mixed") | _rows("f16", "mixed", "interactive batch"),
     ),
     "engines": Shortened(
-        ("model=tiny", "engines.3.load.0.requests=8", "engines.3.options.n_ctx=512"),
+        ("model=tiny", "engines.3.load.0.requests=8", "engines.3.options.n_ctx=512", "workload.output_tokens.value=32"),
         {*LATENCIES, *MEMORY},
         _rows("q8_0 q4_k_m", "4-users"),
     ),
@@ -99,12 +96,12 @@ RUNS = {
         _rows("q4_0 f16", "single_user sustained"),
     ),
     "cold_start": Shortened(
-        ("model=tiny", "repetitions=1", "load.0.requests=2", "load.1.requests=5"),
+        ("model=tiny", "repetitions=1", "load.0.requests=2", "load.1.requests=5", "workload.output_tokens.value=32"),
         {*LATENCIES, "load_s", "load_warm_s", "first_request_ms"},
         _rows("f16 q8_0", "single_user five-users"),
     ),
     "batching_and_cache": Shortened(
-        ("model=tiny", "load.0.requests=16"),
+        ("model=tiny", "load.0.requests=16", "workload.output_tokens.value=16"),
         {*LATENCIES, "cached_share"},
         _rows("q8_0", "sustained", "all cached uncached repeated original"),
     ),
@@ -134,7 +131,7 @@ def test_each_runs_to_its_end(name: str, tmp_path: Path) -> None:
     short = RUNS[name]
     sets = [word for text in short.sets for word in ("--set", text)]
     path = ROOT / "scenarios" / f"{name}.yaml"
-    ended = harness("run", str(path), "--out", "run", "--format", "csv,md", *sets, cwd=tmp_path)
+    ended = harness("run", str(path), "--out", "run", "--format", "csv,md", *sets, cwd=tmp_path, timeout_s=280)
     assert ended.code in (0, 1, 4, 6), ended.err
     assert "Traceback" not in ended.out + ended.err
     cells = manifest(tmp_path / "run")["cells"]
