@@ -75,6 +75,7 @@ bench: $(STAMP)  ## speed and memory targets, as ratios and errors within one ru
 docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.reference
 	$(BIN)/python -m harness.metrics
+	$(BIN)/python -m harness.quality
 
 clean:  ## remove what was built here
 	rm -rf $(VENV) $(ENGINES) $(VLLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -3,6 +3,8 @@
 Positions of one chunk of text depend on each other, so intervals come from drawing whole chunks with replacement
 (cluster bootstrap, 2,000 times, seeded): percentiles of the drawn figures; for the mean divergence, whose distribution
 is skewed, bias-corrected and accelerated (BCa; Efron 1987).
+
+`python -m harness.quality` writes the words into docs/quality.md.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -159,3 +162,9 @@ def grades_as_markdown() -> str:
         share = f"≥ {grade.top1 * 100:g} %" if grade.top1 else "any"
         lines.append(f"| {grade.word} | ≤ {grade.kl:g} | {share} |")
     return "\n".join([BEGIN, *lines, f"| {WORST} | above | below |", END])
+
+
+if __name__ == "__main__":
+    PAGE = Path(__file__).resolve().parent.parent / "docs" / "quality.md"
+    BEFORE, _, REST = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(BEFORE + grades_as_markdown() + REST.partition(END)[2], encoding="utf-8")
