@@ -52,7 +52,11 @@ class Running:
         spec = EngineSpec("vllm", model or ModelReference("tiny"), level, {**OPTIONS, **options}, log_path=log)
         self.runner = asyncio.Runner()
         self.engine = Vllm(spec)
-        self.info: EngineInfo = self.runner.run(self.engine.start())
+        try:
+            self.info: EngineInfo = self.runner.run(self.engine.start())
+        except EngineError:
+            self.end()
+            raise
 
     def chunks(self, request: Request) -> list[Any]:
         """A whole reply."""
@@ -224,7 +228,8 @@ def test_an_adapter_changes_what_is_said_and_stopping_ends_replies(running: Runn
                 await reply
 
         adapted.runner.run(stop_meanwhile())
-        assert not [pid for pid in adapted.info.pids if psutil.pid_exists(pid)]
+        left = [psutil.Process(pid) for pid in adapted.info.pids if psutil.pid_exists(pid)]
+        assert not [one for one in left if one.status() != psutil.STATUS_ZOMBIE]  # grandchildren are init's to reap
     finally:
         adapted.end()
 
