@@ -119,8 +119,8 @@ def _remarks(table: dict[str, Any]) -> list[str]:
         methods = {row["values"]["speed_ratio"]["source"] for row in table["rows"]} - {"", "the reference"}
         found += [f"Ratio of speeds: {method}." for method in sorted(methods)]
     found.append(
-        "On the front: no other row is at least as good in speed, memory and quality, and better beyond chance in one; "
-        "the line in the picture joins those rows."
+        "Beaten: another row is at least as good in speed, memory and quality, and better beyond chance in one; "
+        "the line in the picture joins the rows that nobody beats."
     )
     return [*found, *(f"{note[0].upper()}{note[1:]}." for note in table["notes"])]
 
@@ -129,7 +129,7 @@ def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
     """What decides: speed, size, memory, quality, limits and who is beaten."""
     rows, notes = table["rows"], list[str]()
     with_limits, scored = any(row["limits"] for row in rows), _scored(table)
-    offered = [column for column in (*(QUALITY if scored else ()), *CHOOSE) if wide or not column.wide]
+    offered = [column for column in (*CHOOSE, *(QUALITY if scored else ())) if wide or not column.wide]
     columns = _shown(offered, [row["values"] for row in rows])
     lines = []
     for row in rows:
@@ -138,7 +138,13 @@ def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
         word = [Cell(row["word"] or UNKNOWN)] if scored else []
         values = [_value(row["values"][column.name], column, notes) for column in columns]
         lines.append((*texts, _front(row), *word, *values))
-    head = ["engine, level", "choice", *(["limits"] if with_limits else []), "front", *(["quality"] if scored else [])]
+    head = [
+        "engine, level",
+        "choice",
+        *(["limits"] if with_limits else []),
+        "beaten by",
+        *(["quality"] if scored else []),
+    ]
     return Table("Choice", (*head, *(column.head for column in columns)), lines, notes, texts=len(head))
 
 
@@ -239,6 +245,6 @@ def _front(row: Row) -> Cell:
     if row["front"] is None:
         return Cell(UNKNOWN)
     if row["front"]:
-        return Cell("yes")
+        return Cell("nobody")
     first, more = row["beaten_by"][0], len(row["beaten_by"]) - 1
-    return Cell("beaten", detail=f"by {first}{f' and {more} more' if more else ''}")
+    return Cell(first, detail=f"and {more} more" if more else "")

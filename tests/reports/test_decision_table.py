@@ -58,7 +58,7 @@ def test_the_terminal_is_as_agreed(chosen: ReportData, golden: Callable[[str, st
 def test_a_narrow_terminal_has_paragraphs(chosen: ReportData) -> None:
     """Of 80 columns."""
     text = shown(chosen, 80)
-    assert "q4_k_m, TAKE, PASS, yes, degraded" in text
+    assert "q4_k_m, TAKE, PASS, nobody, degraded" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
