@@ -81,8 +81,8 @@ def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: P
     level = loaded_level(model, wanted, folder)
     if adapter is not None:
         _put_adapter(model, adapter)
-    if wanted is not None and wanted not in PLAIN:
-        _try_one_token(model, wanted)
+    if level not in PLAIN:
+        _try_one_token(model, level)
     return Loaded(model, level, str(model.device), weight_bytes(model))
 
 
@@ -176,7 +176,9 @@ def _put_adapter(model: Any, adapter: Path) -> None:
 
 
 def _try_one_token(model: Any, level: str) -> None:
-    """Kernels refuse shapes only when they are called: better now than in every request."""
+    """Kernels refuse shapes only when they are called, and some checkpoints are unpacked only then: better now than in
+    the first request, and before the weights are weighed.
+    """
     import torch
 
     try:

@@ -53,7 +53,16 @@ if TYPE_CHECKING:
 
 _RUNTIME_BYTES = 250 << 20
 """What the process holds beside weights once torch and transformers are loaded, measured on the CPU; from below."""
-_LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "bitsandbytes", "torchao", "peft")
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "bitsandbytes",
+    "torchao",
+    "compressed-tensors",
+    "peft",
+)
 
 
 class Transformers:

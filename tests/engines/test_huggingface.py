@@ -28,6 +28,7 @@ from engines.base import (
     StartFailed,
     collect,
 )
+from engines.hf_loading import weight_bytes
 from engines.huggingface import Transformers
 from engines.models.source import resolve
 
@@ -378,6 +379,55 @@ def test_a_quantized_checkpoint_is_loaded_as_what_it_is(level: str, tmp_path: Pa
     running(spec_of(level, str(tmp_path)), body)
     with pytest.raises(LevelUnsupported, match=level):
         Transformers(spec_of("fp8", str(tmp_path))).prepare()
+
+
+@pytest.mark.slow
+def test_a_compressed_tensors_checkpoint_is_weighed_as_it_runs(tmp_path: Path) -> None:
+    """The library unpacks it at the first token: what is told of its memory is what it takes from then on."""
+    needs.library("compressed_tensors")
+    source = resolve(ModelReference("tiny")).path
+    save_compressed(source, tmp_path)
+
+    async def body(engine: Transformers, info: EngineInfo) -> None:
+        assert info.level == "compressed-tensors"
+        assert len(text_of(await collect(engine.generate(Request(TEXT, 8, exact=True))))) == 8
+        assert info.memory["weights"] == weight_bytes(engine.model)
+
+    running(spec_of(None, str(tmp_path)), body)
+    with pytest.raises(LevelUnsupported, match="quantized beforehand to compressed-tensors"):
+        Transformers(spec_of("fp16", str(tmp_path))).prepare()
+
+
+def save_compressed(source: Path, folder: Path) -> None:
+    """A model with the weights of its linear layers in 8 bits, one scale for each row, packed."""
+    import torch
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import (
+        QuantizationArgs,
+        QuantizationConfig,
+        QuantizationScheme,
+        QuantizationStatus,
+        apply_quantization_config,
+    )
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+    scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(num_bits=8, strategy="channel"))
+    config = QuantizationConfig(
+        config_groups={"all": scheme},
+        ignore=["lm_head"],
+        quantization_status=QuantizationStatus.FROZEN,
+        format="pack-quantized",
+    )
+    apply_quantization_config(model, config)
+    for module in model.modules():
+        if hasattr(module, "weight_scale"):
+            module.weight_scale.data.copy_(module.weight.abs().amax(1, keepdim=True) / 127)
+    compressor = ModelCompressor.from_pretrained_model(model)
+    compressor.compress_model(model)
+    model.save_pretrained(folder)
+    compressor.update_config(str(folder))
+    shutil.copy(source / "tokenizer.json", folder)
 
 
 def test_a_level_that_would_change_nothing_is_refused(tmp_path: Path) -> None:
