@@ -204,7 +204,12 @@ def able_to_score(cell: Cell, engine: Engine) -> ScoringEngine:
     """The engine, if it can be asked. Raises UsageError, one sentence, if not."""
     if isinstance(engine, ScoringEngine):
         return engine
-    raise UsageError(f"{cell.engine} does not tell how likely it finds a text, so its quality is unknown")
+    raise UsageError(cannot_score(cell.engine))
+
+
+def cannot_score(engine: str) -> str:
+    """What is said of an engine that cannot be asked."""
+    return f"{engine} does not tell how likely it finds a text, so no quality can be measured with it"
 
 
 def with_level(cell: Cell, level: str | None) -> Cell:

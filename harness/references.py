@@ -11,7 +11,7 @@ from typing import Any
 
 from engines import engine_class
 from harness.cells import Cell, slug
-from harness.quality_child import QualityOrder
+from harness.quality_child import QualityOrder, cannot_score
 from harness.quality_section import Quality
 from harness.supervisor import TRIAL_PATIENCE_S, ChildCommand, StopRequest, supervise
 from harness.trial import CellSpec
@@ -65,6 +65,15 @@ def choose(cell: Cell, cells: Sequence[Cell], section: Quality) -> Choice | str:
     return Choice(own[0], level)
 
 
+def refusal(cell: Cell, cells: Sequence[Cell], section: Quality) -> str | None:
+    """Why a cell cannot be compared, whatever happens; None where nothing is known against it."""
+    choice = choose(cell, cells, section)
+    if isinstance(choice, str):
+        return choice
+    silent = next((one.engine for one in (cell, choice.cell) if not hasattr(engine_class(one.engine), "score")), None)
+    return None if silent is None else cannot_score(silent)
+
+
 def bits(level: str | None) -> int:
     """The bits in a level's name, 16 of "bf16", 4 of "q4_k_m"; 0 where it tells none."""
     found = re.search(r"\d+", level or "")
@@ -87,6 +96,11 @@ class References:
             return False
         alike = [one for one in self.cells if _names(one) == _names(cell)]
         return min(one.repetition for one in alike) == cell.repetition
+
+    def refusal(self, cell: Cell) -> str | None:
+        """Why a cell that is wanted cannot be scored."""
+        assert self.section is not None
+        return refusal(cell, self.cells, self.section)
 
     async def order_for(self, cell: Cell, stop: StopRequest, hear: Hear) -> QualityOrder | str:
         """What to tell the cell's child, the reference made first if need be; a sentence where it cannot be had."""

@@ -77,7 +77,7 @@ def begin_session(rest: Rest, command: str) -> None:
 def _lacks(path: Path, cell: Cell, entry: Mapping[str, Any], scenario: Scenario) -> bool:
     if not entry["trials"]:
         return str(entry["status"]) != "complete"  # it was skipped, or is there for its quality alone
-    scored = (entry.get("quality") or {"status": "complete"}).get("status") == "complete"
+    scored = (entry.get("quality") or {"status": "complete"}).get("status") in ("complete", "skipped")
     return bool(not scored or not all(is_complete(path, trial) for trial in entry["trials"]))
 
 

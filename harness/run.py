@@ -154,6 +154,10 @@ async def quality_order(run: RunInProgress, cell: Cell, entry: dict[str, Any]) -
     """
     if run.references is None or not run.references.wants(cell) or (entry.get("quality") or {}).get("positions"):
         return None
+    refusal = run.references.refusal(cell)
+    if refusal is not None:
+        entry["quality"] = {"status": "skipped", "reason": refusal}
+        return None
     order = await run.references.order_for(cell, run.stop, lambda event: run.watcher.event(entry, event))
     given = isinstance(order, QualityOrder)
     entry["quality"] = {"status": "pending" if given else "failed", "reason": None if given else order}

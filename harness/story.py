@@ -124,7 +124,7 @@ def close_entry(entry: dict[str, Any], *, interrupted: bool) -> None:
     quality = entry.get("quality") or {}
     if quality.get("status") == "pending":
         quality |= {"status": "failed", "reason": entry["reason"] or "the cell ended before it was scored"}
-    if entry["status"] == "pending" and not entry["trials"] and quality.get("status") == "failed":
+    if entry["status"] == "pending" and not entry["trials"] and quality.get("status") in ("failed", "skipped"):
         entry |= {"status": "failed", "reason": quality["reason"]}
     if entry["status"] == "pending":
         statuses = {trial["status"] for trial in entry["trials"]}

@@ -142,7 +142,7 @@ def test_an_engine_that_does_not_tell(order: QualityOrder, tmp_path: Path) -> No
     """It is a cell without figures, with the reason; as a reference it is refused."""
     made(order)
     silent = replace(CELL, engine="silent", spec=EngineSpec("silent", level="f16"))
-    reason = "silent does not tell how likely it finds a text, so its quality is unknown"
+    reason = "silent does not tell how likely it finds a text, so no quality can be measured with it"
     assert scored(order, silent, tmp_path / "cell")["reason"] == reason
     with pytest.raises(UsageError, match="silent does not tell"):
         made(order, silent)
