@@ -166,13 +166,14 @@ class VllmServer:
 
     def _start_failure(self, error: StartFailed) -> EngineError:
         assert self._model is not None
-        cause = root_cause(self._log())
+        log = self._log()
+        if "No module named 'vllm'" in log:
+            return StartFailed(f"{self._python()} has no vllm; install it there, or name another interpreter: python")
+        if "ddress already in use" in log and self._options.port is not None:
+            return StartFailed(f"port {self._options.port} is in use; name another port, or none for a free one")
+        cause = root_cause(log)
         if cause is None:
             return error
-        if "ddress already in use" in cause and self._options.port is not None:
-            return StartFailed(f"port {self._options.port} is in use; name another port, or none for a free one")
-        if "No module named 'vllm'" in cause:
-            return StartFailed(f"{self._python()} has no vllm; install it there, or name another interpreter: python")
         level = self._model.plan.level
         refused = is_refusal(cause) or (level in WHILE_LOADING and self._device() == "cpu")
         if level not in DTYPES and refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ def server(log: Path, level: str | None = "fp32", python: str | None = None, **o
         log_path=log,
     )
     return VllmServer(spec)
+
+
+async def attempt(engine: VllmServer) -> EngineInfo:
+    """Start it, and stop it however that went."""
+    try:
+        return await engine.start()
+    finally:
+        await engine.stop()
 
 
 @pytest.fixture(scope="module")
@@ -91,36 +100,20 @@ def test_its_scores_are_distributions_over_the_whole_vocabulary(running: tuple[V
 def test_a_level_that_this_build_cannot_make_is_a_skip(tmp_path: Path) -> None:
     """fp8 on a CPU: one sentence out of the log, and nothing stays."""
     engine = server(tmp_path / "engine.log", "fp8")
-
-    async def attempt() -> None:
-        try:
-            await engine.start()
-        finally:
-            await engine.stop()
-
     with pytest.raises(LevelUnsupported, match=r"cannot load the level fp8: \w+: .*"):
-        asyncio.run(attempt())
+        asyncio.run(attempt(engine))
 
 
 def test_an_interpreter_without_vllm_is_told(tmp_path: Path) -> None:
     """With what to do about it."""
-    import sys
-
     engine = server(tmp_path / "engine.log", python=sys.executable)
     with pytest.raises(StartFailed, match="has no vllm; install it there, or name another interpreter"):
-        asyncio.run(engine.start())
+        asyncio.run(attempt(engine))
 
 
 @pytest.mark.gpu
 def test_it_quantizes_while_loading_on_a_gpu(tmp_path: Path) -> None:
     """fp8 where the device can."""
     engine = server(tmp_path / "engine.log", "fp8", gpu_memory_utilization=0.3)
-
-    async def attempt() -> EngineInfo:
-        try:
-            return await engine.start()
-        finally:
-            await engine.stop()
-
-    info = asyncio.run(attempt())
+    info = asyncio.run(attempt(engine))
     assert (info.level, info.device) == ("fp8", "cuda")
