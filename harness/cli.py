@@ -115,11 +115,8 @@ def run(
 
     patience_s = parse_wait(wait)
     who = None if driver is None else driver.value
-    if resume is None:
-        job = new_job(scenario, out, sets, labels, only, who)
-    else:
-        given = {"SCENARIO": scenario, "--out": out, "--set": sets, "--label": labels, "--only": only, "--driver": who}
-        job = stored_job(resume, given)
+    what = {"SCENARIO": scenario, "--out": out, "--set": sets, "--label": labels, "--only": only, "--driver": who}
+    job = new_job(scenario, out, sets, labels, only, who) if resume is None else stored_job(resume, what)
     within_s, bind = parse_wait(workers_within, "--workers-within"), (master_bind_host, master_bind_port)
     locust = options(job.scenario, expect_workers=expect_workers, web=web, workers_within_s=within_s, bind=bind)
     if dry_run:
@@ -129,15 +126,9 @@ def run(
         return
     job.check()
     check_budget(job.scenario, job.planned, consent=yes)
+    kinds = check_formats(formats)
     report = measure(
-        job.scenario,
-        job.planned,
-        job.folder,
-        check_formats(formats),
-        wait_s=patience_s,
-        quiet=quiet,
-        locust=locust,
-        stored=job.stored,
+        job.scenario, job.planned, job.folder, kinds, wait_s=patience_s, quiet=quiet, locust=locust, stored=job.stored
     )
     show(report, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_code)

@@ -115,6 +115,8 @@ def _exit_code(
 ) -> ExitCode:
     if manifest["status"] == "interrupted":
         return ExitCode.INTERRUPTED
+    if all(cell["status"] == "skipped" for cell in manifest["cells"]):
+        return ExitCode.TRIAL_FAILED  # nothing was measured
     failed = sum(cell["status"] == "failed" for cell in manifest["cells"])
     failed += sum(trial["status"] == "failed" for _, _, trial in _entries(manifest))
     decide = (manifest.get("scenario") or {}).get("decide") or "all"

@@ -52,7 +52,7 @@ def test_short_forms_are_in_the_schema(keys: dict[str, Any]) -> None:
     [
         {"modle": "tiny"},
         {"slo": {"ttft": 500}},
-        {"quality": {}},
+        {"compare": {}},
         {"load": [{"kind": "sustained", "rate": 0, "duration": "30s"}]},
         {"load": []},
         {"decide": "maybe"},

@@ -37,7 +37,7 @@ slo: {ttft: 500}
 limits: ["attainment p50 >= 0.95", "chat.tpot_ms p50 <= 50ms"]
 decide: alll
 repetitions: 1.5
-quality: {}
+compare: {}
 """
 SENTENCES = """\
 2:1: modle: unknown key; did you mean `model`?
@@ -65,7 +65,7 @@ SENTENCES = """\
 22:36: limits.1: there is no class `chat`; there are no `classes`
 23:9: decide: must be `all` or `any`, found 'alll'; did you mean `all`?
 24:14: repetitions: must be a whole number, found 1.5
-25:1: quality: `quality` is not built yet
+25:1: compare: `compare` is not built yet
 """
 LEAST = "engines: [{engine: simulated}]\nload: [{kind: single_user, requests: 3}]\n"
 
