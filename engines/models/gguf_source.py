@@ -50,10 +50,10 @@ def _field(field: Any) -> Field:
 def _tensor(tensor: Any) -> Tensor:
     shape = tuple(int(size) for size in reversed(tensor.shape))
 
-    def load() -> FloatArray:
+    def load_rows(start: int, stop: int) -> FloatArray:
         from gguf import dequantize
 
-        values: FloatArray = np.asarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32).reshape(shape)
+        values: FloatArray = np.asarray(dequantize(tensor.data[start:stop], tensor.tensor_type), dtype=np.float32)
         return values
 
-    return Tensor(tensor.name, shape, load)
+    return Tensor(tensor.name, shape, lambda: load_rows(0, shape[0]).reshape(shape), load_rows)

@@ -9,10 +9,12 @@ from engines.models.weights import Weights
 
 _ALIGNMENT_BYTES = 32
 _QUANTIZATION_VERSION = 2
+# Rows are quantized one by one, so that parts give the bytes of the whole.
+_PART_VALUES = 1 << 23
 
 
 def write(weights: Weights, level: str, path: Path) -> None:
-    """Write the model; tensors are read, quantized and written one at a time.
+    """Write the model; tensors are read, quantized and written one at a time, large ones in parts.
 
     Raises OSError if the file cannot be written.
     """
@@ -21,9 +23,9 @@ def write(weights: Weights, level: str, path: Path) -> None:
     with path.open("ab") as file:
         file.write(_padding(file.tell()))
         for tensor, type_name in zip(weights.tensors, types, strict=True):
-            data = quantize(tensor.load(), type_name)
-            file.write(data.data)
-            file.write(_padding(data.size))
+            for values in tensor.parts(_PART_VALUES):
+                file.write(quantize(values, type_name).data)
+            file.write(_padding(stored_bytes(tensor.shape, type_name)))
 
 
 def file_type(level: str) -> int:

@@ -65,7 +65,7 @@ def _names(layout: Layout) -> dict[str, str]:
 
 def _tensor(stored: StoredTensor, name: str) -> Tensor:
     if not _TRANSPOSED.fullmatch(name):
-        return Tensor(name, stored.shape, stored.load)
+        return Tensor(name, stored.shape, stored.load, stored.load_rows)
     return Tensor(name, stored.shape[::-1], lambda: _transposed(stored))
 
 

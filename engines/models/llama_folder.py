@@ -73,7 +73,7 @@ def _names(layout: Layout) -> dict[str, str]:
 def _tensor(stored: StoredTensor, name: str, layout: Layout) -> Tensor:
     heads = {"attn_q.weight": layout.heads, "attn_k.weight": layout.kv_heads}.get(name.split(".", 2)[-1])
     if heads is None:
-        return Tensor(name, stored.shape, stored.load)
+        return Tensor(name, stored.shape, stored.load, stored.load_rows)
     return Tensor(name, stored.shape, lambda: interleave(stored.load(), heads))
 
 

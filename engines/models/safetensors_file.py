@@ -32,12 +32,20 @@ class StoredTensor:
 
     def load(self) -> FloatArray:
         """Its values as float32; exact for F32, F16 and BF16."""
+        return self._values(0, self.size_bytes).reshape(self.shape)
+
+    def load_rows(self, start: int, stop: int) -> FloatArray:
+        """The rows from `start` to before `stop` of a matrix, as `load` gives them."""
+        row_bytes = self.size_bytes // self.shape[0]
+        return self._values(start * row_bytes, (stop - start) * row_bytes).reshape(stop - start, *self.shape[1:])
+
+    def _values(self, offset_bytes: int, size_bytes: int) -> FloatArray:
         if self.dtype not in _DTYPES:
             raise ModelError(f"{self.path} holds weights of type {self.dtype}; convert them to F32, F16 or BF16 first")
         with self.path.open("rb") as file:
-            file.seek(self.offset_bytes)
-            data = file.read(self.size_bytes)
-        values = np.frombuffer(data, dtype=_DTYPES[self.dtype]).reshape(self.shape)
+            file.seek(self.offset_bytes + offset_bytes)
+            data = file.read(size_bytes)
+        values = np.frombuffer(data, dtype=_DTYPES[self.dtype])
         if self.dtype == "BF16":
             return (values.astype(np.uint32) << 16).view(np.float32)
         return values.astype(np.float32)

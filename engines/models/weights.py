@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,11 +24,24 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor under its GGUF name; `shape` as numpy has it (rows, columns); `load` reads it, float32."""
+    """One tensor under its GGUF name; `shape` as numpy has it (rows, columns); `load` reads it, float32.
+
+    load_rows: reads the rows from one to before another, where a part can be had without the whole.
+    """
 
     name: str
     shape: tuple[int, ...]
     load: Callable[[], FloatArray]
+    load_rows: Callable[[int, int], FloatArray] | None = None
+
+    def parts(self, most_values: int) -> Iterator[FloatArray]:
+        """The values in order, whole rows, so many at a time where that is possible."""
+        if self.load_rows is None or len(self.shape) != 2:
+            yield self.load()
+            return
+        step = max(1, most_values // self.shape[1])
+        for start in range(0, self.shape[0], step):
+            yield self.load_rows(start, min(start + step, self.shape[0]))
 
 
 @dataclass(frozen=True, slots=True)

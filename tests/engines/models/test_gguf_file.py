@@ -13,6 +13,7 @@ import pytest
 
 from engines.base import LevelUnsupported, ModelError, ModelReference
 from engines.models import gguf_file as ggufs
+from engines.models import gguf_folder, gguf_source, gguf_writer
 from engines.models.gguf_file import gguf_file, gguf_level, gguf_levels, weight_bytes
 from engines.models.source import ModelSource, resolve
 
@@ -124,6 +125,17 @@ def test_configuration_is_part_of_what_a_file_is_made_from(folder: ModelSource) 
     before = gguf_file(folder, "q8_0")
     _change(folder.path / "config.json", rms_norm_eps=1e-6)
     assert gguf_file(folder, "q8_0") != before
+
+
+@pytest.mark.parametrize("level", ["f16", "q4_k_m"])
+def test_parts_of_large_tensors_give_the_same_file(level: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A matrix that does not fit into memory is quantized some rows at a time, which changes no byte."""
+    for source in (gguf_folder.read(TINY), gguf_source.read(ModelSource("own", "gguf", gguf_file(TINY, "f16")))):
+        gguf_writer.write(source, level, tmp_path / "whole.gguf")
+        monkeypatch.setattr(gguf_writer, "_PART_VALUES", 1000)
+        gguf_writer.write(source, level, tmp_path / "parts.gguf")
+        monkeypatch.undo()
+        assert (tmp_path / "parts.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
 
 
 def test_missing_weights_are_told(folder: ModelSource) -> None:
