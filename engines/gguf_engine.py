@@ -104,10 +104,17 @@ def known_facts(options: LlamaOptions, model: GgufModel) -> dict[str, Any]:
 
 
 def logged_memory(log: str) -> dict[str, int]:
-    """Bytes by what they are for, from what llama.cpp writes when it loads; {} if it wrote nothing of the kind."""
+    """Bytes by what they are for, from what llama.cpp writes when it loads; {} if it wrote nothing of the kind.
+
+    Beside a mapped file, the weights that were copied into the processor's own order are "weight_copies": they are in
+    the file's pages too.
+    """
+    buffers = _BUFFER.findall(log)
+    mapped = any(device.endswith("_Mapped") for device, _, _ in buffers)
     found: dict[str, int] = {}
-    for _, kind, mebibytes in _BUFFER.findall(log):
-        found[_PURPOSES[kind]] = found.get(_PURPOSES[kind], 0) + round(float(mebibytes) * _MIB)
+    for device, kind, mebibytes in buffers:
+        purpose = "weight_copies" if mapped and device.endswith("_REPACK") else _PURPOSES[kind]
+        found[purpose] = found.get(purpose, 0) + round(float(mebibytes) * _MIB)
     return found
 
 

@@ -46,6 +46,13 @@ def test_buffers_are_added_up_by_what_they_are_for() -> None:
     assert logged_memory("nothing of the kind") == {}
 
 
+def test_copies_of_mapped_weights_are_told_apart() -> None:
+    """The mapped file holds all weights; without a mapping each weight is in one place."""
+    loaded = "  CPU{} model buffer size =  1.75 MiB\n  CPU_REPACK model buffer size =  1.50 MiB\n"
+    assert logged_memory(loaded.format("_Mapped")) == {"weights": 1.75 * MIB, "weight_copies": 1.5 * MIB}
+    assert logged_memory(loaded.format("")) == {"weights": 3.25 * MIB}
+
+
 def test_the_device_is_where_the_weights_are() -> None:
     """An accelerator that has some of them counts, for the rest stays on the host in any case."""
     assert logged_device(LOG) == "cuda:1"
