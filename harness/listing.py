@@ -29,7 +29,8 @@ def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) 
             continue
         lines.append(f"  {cell.id}")
         lines += [f"    {plan.id}  {plan.load.kind}, seed {plan.seed}" for plan in cell.trials]
-    return "\n".join([*lines, *totals(estimate(planned), folder)])
+    scoring = [] if scenario.quality is None else [f"quality    up to {scenario.quality.tokens:,} tokens for each cell"]
+    return "\n".join([*lines, *totals(estimate(planned), folder), *scoring])
 
 
 def totals(wanted: Estimate, folder: Path) -> list[str]:

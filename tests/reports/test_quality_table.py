@@ -1,0 +1,108 @@
+"""Quality in reports: what was found, what it means, and why there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from harness.analysis import COLUMNS
+from harness.quality_child import cannot_score
+from reports import html, markdown, quality_table
+from reports.data import ReportData
+
+FLOOR = {"kl_mean": 0.0002, "top1_agreement": 1.0, "positions": 64, "differs": "the engine was started again"}
+GREEDY = {"prompts": 8, "tokens": 32, "same_share": 0.25, "median_at": 13, "median_gap": 0.021}
+REFERENCE = {
+    "name": {"model": "tiny", "engine": "e", "level": "f16", "variant": None},
+    "positions": 16384,
+    "chunks": 64,
+    "text": "the shipped text",
+    "tokens": "bytes",
+    "noise_floor": FLOOR,
+    "bound": "64 of 80 chunks: there is no more room",
+}
+
+
+def cell(level: str, **quality: Any) -> dict[str, Any]:
+    """A cell that was scored, or not."""
+    names = {"model": "tiny", "engine": "e", "level": level, "variant": None, "repetition": 1}
+    told = {"status": "complete", "reason": None, "positions": 16384, "chunks": 64, "greedy": GREEDY, **quality}
+    return {"id": f"0-{level}", **names, "status": "complete", "reason": None, "trials": [], "quality": told}
+
+
+def figure(level: str, metric: str, value: float, low: float, high: float) -> dict[str, Any]:
+    """A pooled row of the summary."""
+    keys = {"model": "tiny", "engine": "e", "level": level, "variant": "", "load": "quality", "class": "all"}
+    numbers = {"value": value, "low": low, "high": high, "bound": "point", "n": 16384, "n_eff": 64}
+    rest = {"unit": "nats", "source": "full vocabulary", "window": ""}
+    return keys | {"repetition": "pooled", "metric": metric, "statistic": "value"} | numbers | rest
+
+
+def report(cells: list[dict[str, Any]], *rows: dict[str, Any]) -> ReportData:
+    """A run of scores."""
+    manifest = {"name": "t", "status": "complete", "cells": cells, "quality": {"tiny-e-f16": REFERENCE}, "scenario": {}}
+    return ReportData("t", manifest, pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+@pytest.fixture
+def scored() -> ReportData:
+    """One level that is good, one that cannot be told from the reference, one that could not be scored."""
+    responses = {"replies": 4, "words": 28.5, "distinct_1": 0.61, "distinct_2": 0.75, "flesch": None, "overlap": 0.1}
+    cells = [
+        cell("q4_0", responses=responses),
+        cell("q8_0", indistinguishable=True),
+        cell("x", status="skipped", reason=cannot_score("e"), positions=None, greedy=None),
+    ]
+    rows = [figure("q4_0", "kl_mean", 0.00219, 0.00209, 0.00231), figure("q8_0", "kl_mean", 0.0003, 0.00028, 0.00032)]
+    return report(cells, *rows, figure("q4_0", "top1_agreement", 0.9732, 0.9708, 0.9756))
+
+
+def test_figures_with_their_intervals(scored: ReportData) -> None:
+    """As many digits as the interval allows; a share in per cent."""
+    first = quality_table.detail(scored).rows[0]
+    assert [cell.text for cell in first[:2]] == ["tiny · e · q4_0", "0.00219"]
+    assert first[1].detail == "0.00209 to 0.00231"
+    assert "97.3" in first[5].text
+    assert first[-1].text == "first differ at token 13 by a gap of 0.021 nats (medians); 2 of 8 never"
+
+
+def test_what_is_within_the_noise_and_what_could_not_be_scored(scored: ReportData) -> None:
+    """Both as footnotes; the reference with its noise and the room it had stands below."""
+    table = quality_table.detail(scored)
+    assert "indistinguishable" in table.notes[table.rows[1][1].note - 1]  # type: ignore[operator]
+    assert "not scored: e does not tell" in table.notes[table.rows[2][0].note - 1]  # type: ignore[operator]
+    assert "16384 positions in 64 chunks" in table.notes[-1]
+    assert table.notes[-1].endswith("64 of 80 chunks: there is no more room")
+
+
+def test_bounds_have_a_column_of_their_own() -> None:
+    """Where nothing more is known there is no column for the divergence itself."""
+    table = quality_table.detail(report([cell("q4_0", k=20)], figure("q4_0", "kl_bound", 0.002, 0.001, 0.003)))
+    assert "KL at least" in table.head
+    assert "KL, nats" not in table.head
+
+
+def test_replies_are_called_descriptive(scored: ReportData) -> None:
+    """The title and a footnote say so; what is unknown is a dash."""
+    table = quality_table.responses(scored)
+    assert table.title == "Replies (descriptive)"
+    assert "do not judge" in table.notes[0]
+    assert [cell.text for cell in table.rows[0]][1:3] == ["4", "28.5"]
+    assert table.rows[0][5].text == "—"
+
+
+def test_every_page_shows_it(scored: ReportData) -> None:
+    """Without any trial the headline says that there are figures of quality only."""
+    for page in (markdown.render(scored), html.render(scored)):
+        assert "Quality, against the reference" in page
+        assert "QUALITY ONLY" in page
+    assert quality_table.greedy_text({**GREEDY, "median_at": None}) == "all 8 the same for 32 tokens"
+
+
+def test_nothing_is_said_where_nothing_was_asked() -> None:
+    """A run without `quality` has neither table."""
+    plain = report([{**cell("q4_0"), "quality": None}])
+    assert not any(table.rows or table.notes for table in quality_table.tables(plain))
+    assert not quality_table.scored(plain)
