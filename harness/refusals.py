@@ -10,6 +10,7 @@ from engines import engine_class, missing_library
 from engines.base import EngineError, EngineSpec
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
+from engines.dialects.base import cannot_carry
 from engines.http import DEFAULT_DIALECT
 from harness.combinations import Combination
 from harness.devices import absent, kinds_here
@@ -30,6 +31,7 @@ def refusal(scenario: Scenario, one: Combination, spec: EngineSpec, secrets: Map
         or _no_device(one)
         or _no_adapter(one)
         or _no_priority(scenario, one.block, spec)
+        or _no_sampling(scenario, one.block, spec)
         or _no_wire(scenario, one.block)
     )
 
@@ -107,6 +109,17 @@ def _no_priority(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> st
         if dialect not in DIALECTS or getattr(dialect_of(dialect), "takes_priority", False):
             return None
     return f"{block.engine} takes no priority with a request; leave `classes.{named[0]}.priority` out"
+
+
+def _no_sampling(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> str | None:
+    """Why the dialect cannot ask for tokens to be drawn so; None where it can."""
+    workloads = [scenario.workload, *(one.workload for one in scenario.classes.values() if one.workload is not None)]
+    asked = dict.fromkeys(name for workload in workloads for name in workload.sampling.as_options())
+    dialect = str(spec.options.get("dialect", DEFAULT_DIALECT))
+    if block.engine != "http" or not asked or dialect not in DIALECTS:
+        return None
+    carried = getattr(dialect_of(dialect), "sampling", tuple(asked))
+    return next((f"{dialect} {cannot_carry(name)}" for name in asked if name not in carried), None)
 
 
 def _no_wire(scenario: Scenario, block: EngineBlock) -> str | None:

@@ -98,3 +98,10 @@ class Dialect(Protocol):
     def decode(self, response: WireResponse) -> Pieces:
         """The pieces of the reply."""
         ...
+
+
+def cannot_carry(name: str) -> str:
+    """What is said of a dialect that has no word for a sampling setting, behind the dialect's name."""
+    return (
+        f"has no `{name}`: leave it out of `sampling`, or write it under `request` if the server knows it all the same"
+    )

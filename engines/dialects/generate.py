@@ -61,7 +61,8 @@ class GenerateBackend:
     """The API that says which backend answered. It cannot ask for exact lengths; a time is in seconds."""
 
     name = "generate-backend"
-    own = frozenset({"prompt", "max_tokens", "temperature", "top_p", "stream"})
+    sampling = ("temperature", "top_p")
+    own = frozenset({"prompt", "max_tokens", "stream", *sampling})
 
     def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
         check_added(added, self.own, self.name)
@@ -72,7 +73,7 @@ class GenerateBackend:
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """The request; the API knows no models. Raises ValueError for token ids, top_k, seed and stop."""
         body = {"prompt": text_of(request, self.name), "max_tokens": request.max_tokens}
-        return _post(body | sampling_of(request, ("temperature", "top_p"), self.name), request, self._added)
+        return _post(body | sampling_of(request, self.sampling, self.name), request, self._added)
 
     def decode(self, response: WireResponse) -> Pieces:
         """Every piece of the reply; an ERROR chunk for what cannot be read."""

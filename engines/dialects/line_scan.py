@@ -26,7 +26,7 @@ def scan_lines(reads: Sequence[bytes], parse: Callable[[bytes], list[Chunk]]) ->
         if line and not line.isspace():
             found = parse(line)
             chunks += found
-            ends += [at] * len(found)
+            ends += [at] if len(found) == 1 else [at] * len(found)
     if rest.strip():
         found = parse(rest)
         if not any(chunk.kind is ChunkKind.ERROR for chunk in found):

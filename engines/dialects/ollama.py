@@ -17,6 +17,7 @@ from engines.dialects.event_decoder import EventDecoder, error_sentence, tool_te
 from engines.dialects.request_body import NOTHING, SAMPLING, check_added, post, sampling_of, text_of
 
 _MS_PER_NS = 1e-6
+_OTHERS = frozenset({"thinking", "tool_calls"})
 _OWN = frozenset({"model", "stream", "options.num_predict", *(f"options.{name}" for name in SAMPLING)})
 
 
@@ -76,6 +77,9 @@ def _post(
 
 def _chunks(event: Mapping[str, Any], said: Mapping[str, Any], answer: str) -> list[Chunk]:
     """The pieces of one line. said: where its texts are.   answer: the name of the answer's text there."""
+    text = said.get(answer)
+    if text and event.get("done") is False and _OTHERS.isdisjoint(said) and "error" not in event and type(text) is str:
+        return [piece(ChunkKind.CONTENT, text)]  # nearly every line, without looking for what it has not
     if event.get("error"):
         return [Chunk(ChunkKind.ERROR, error_sentence(event["error"]))]
     found = []

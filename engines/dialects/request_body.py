@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from engines.base import Request
-from engines.dialects.base import WireRequest
+from engines.dialects.base import WireRequest, cannot_carry
 
 SAMPLING = ("temperature", "top_p", "top_k", "seed", "stop")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -35,8 +35,7 @@ def sampling_of(request: Request, names: Iterable[str], dialect: str) -> dict[st
     known = set(names)
     for name in given:
         if name not in known:
-            why = f"{dialect} has no `{name}`: leave it out of `sampling`"
-            raise ValueError(f"{why}, or write it under `request` if the server knows it all the same")
+            raise ValueError(f"{dialect} {cannot_carry(name)}")
     return given
 
 

@@ -89,6 +89,17 @@ def test_tokens_that_are_sent_again_are_estimated(tmp_path: Path) -> None:
     assert estimate(expand(load(written(tmp_path, text), env={}))).tokens == Range(360, 360)
 
 
+def test_sampling_needs_a_dialect_that_has_words_for_it(tmp_path: Path) -> None:
+    """A cell of another dialect is skipped with the reason before anything runs."""
+    engines = "engines: [{engine: http, url: http://127.0.0.1:9, dialect: generate-backend}]\n"
+    rest = "workload: {sampling: {top_p: 0.9, seed: 1}}\nload: [{kind: single_user, requests: 3}]"
+    (skipped,) = expand(load(written(tmp_path, engines + rest), env={}))
+    assert isinstance(skipped, Skip)
+    assert skipped.reason.startswith("generate-backend has no `seed`: leave it out of `sampling`, or write it under")
+    (cell,) = expand(load(written(tmp_path, (engines + rest).replace(", seed: 1", "")), env={}))
+    assert not isinstance(cell, Skip)
+
+
 def test_priorities_need_an_engine_that_takes_them(tmp_path: Path) -> None:
     """A cell of another engine is skipped with the reason; priorities are part of what a trial is."""
     mixed = "classes: {chat: {priority: 1}, batch: {}}\nload: [{kind: mixed, users: 1, requests: 3}]"
