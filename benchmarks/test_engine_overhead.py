@@ -6,7 +6,6 @@ interpreter of the environment in question: `python -m pytest benchmarks/test_en
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 import engines
 from benchmarks.engine_overhead import LIMIT, Overhead, overhead
 from engines.base import EngineSpec, ModelReference
+from harness.child_process import event_loop_runner
 
 MODEL = "gpt2-small"
 pytestmark = [
@@ -41,11 +41,11 @@ def test_transformers_loses_little_in_the_driver() -> None:
         engine: Any = engines.create(EngineSpec("transformers", ModelReference(MODEL), "fp32", {"n_threads": 1}))
         try:
             await engine.start()
-            return await overhead(engine, bare_transformers(engine))
+            return await overhead(engine, bare_transformers(engine), tokens=12, pairs=14)
         finally:
             await engine.stop()
 
-    check("transformers", asyncio.run(main()))
+    check("transformers", event_loop_runner()(main()))
 
 
 def bare_transformers(engine: Any) -> Any:
@@ -95,7 +95,7 @@ def test_llama_cpp_loses_little_in_the_driver() -> None:
         finally:
             await engine.stop()
 
-    check("llama-cpp", asyncio.run(main()))
+    check("llama-cpp", event_loop_runner()(main()))
 
 
 def bare_llama_cpp(engine: Any) -> Any:
@@ -107,7 +107,8 @@ def bare_llama_cpp(engine: Any) -> Any:
         native.clear()
         chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         c.llama_sampler_chain_add(chain, c.llama_sampler_init_greedy())
-        c.llama_decode(context, c.llama_batch_get_one((c.llama_token * len(prompt))(*prompt), len(prompt)))
+        ids = (c.llama_token * len(prompt))(*prompt)  # the batch only points to them
+        assert c.llama_decode(context, c.llama_batch_get_one(ids, len(prompt))) == 0
         one = (c.llama_token * 1)()
         batch = c.llama_batch_get_one(one, 1)
         drawn = []
@@ -137,7 +138,7 @@ def test_vllm_loses_little_in_the_driver() -> None:
         finally:
             await engine.stop()
 
-    check("vllm", asyncio.run(main()))
+    check("vllm", event_loop_runner()(main()))
 
 
 def bare_vllm(engine: Any) -> Any:
