@@ -45,7 +45,7 @@ def root_cause(text: str) -> str | None:
         match = _RAISED.search(line)
         if match and not any(sign in match[2] for sign in _POINTS_ELSEWHERE):
             words = _PREAMBLE.sub("", match[2]).strip()
-            return f"{match[1].rpartition('.')[2]}: {words.partition('. ')[0]}"[:_LONGEST]
+            return f"{match[1].rpartition('.')[2]}: {words.partition('. ')[0].rstrip('.')}"[:_LONGEST]
     return None
 
 
