@@ -5,13 +5,12 @@ Rows come from `decision_rows`, dominance from `pareto`, the sentence from `reco
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import KEYS
-from harness.decision_rows import Row, Value, known, name_rows, quality_facts, rows_of, unknown
+from harness.decision_rows import Row, Value, known, name_rows, precision, quality_facts, rows_of, unknown
 from harness.gate import Verdict
 from harness.pareto import Figure, beaten_by
 from harness.ratios import Measured, ratio
@@ -163,7 +162,8 @@ def _reference(rows: Sequence[Row], quality: Mapping[str, Any]) -> tuple[Row | N
     found = next((row for row in rows if _is_named(row, named)), None) if named else None
     if found is not None:
         return found, "the reference of quality"
-    precisions = [(precision(row), row) for row in rows if row.plans and precision(row)]
+    named_bits = [(precision(str(row.info.get("level") or row.key[2])), row) for row in rows if row.plans]
+    precisions = [(bits, row) for bits, row in named_bits if bits]
     if not precisions:
         return None, ""
     return max(precisions, key=lambda one: one[0])[1], "the highest precision measured"
@@ -176,12 +176,6 @@ def _is_named(row: Row, named: Any) -> bool:
         asked = (named.get("engine"), named.get("level") or named.get("quantization"), named.get("variant"))
         return all(want is None or want == have for want, have in zip(asked, (engine, level, variant), strict=True))
     return str(named) in (level, f"{engine}/{level}", row.label, f"{engine}/{level}/{variant}")
-
-
-def precision(row: Row) -> int:
-    """The bits in a level's name, as loaded or as asked for: 16 of "bf16", 4 of "q4_k_m"; 0 without any."""
-    found = re.search(r"\d+", str(row.info.get("level") or row.key[2]))
-    return int(found[0]) if found else 0
 
 
 def _speed_ratio(row: Row, reference: Row | None, speed: Speed) -> Value:

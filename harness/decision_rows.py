@@ -6,6 +6,7 @@ A value is {value, low, high, bound, n, unit, source, reason}: None where it is 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -224,14 +225,28 @@ def _of_engine(row: Row) -> dict[str, Value]:
         if in_memory
         else unknown("the engine does not say", "bytes"),
     }
+    return found | {"bits_per_weight": _bits(str(info.get("level") or row.key[2]), size, in_memory, parameters)}
+
+
+def _bits(level: str, on_disk: float | None, in_memory: float | None, parameters: float | None) -> Value:
+    """Bits of a weight, from the files, or from memory where those are nearer to what the level's name says: levels may
+    be made while loading, and memory may hold copies laid out anew.
+    """
     if not parameters:
-        bits = unknown(_WHY_UNKNOWN["parameters"], "bits")
-    elif weights := in_memory or size:
-        source = "weights in memory" if in_memory else "weight files"
-        bits = known(weights * 8 / parameters, unit="bits", source=source)
-    else:
-        bits = unknown(_WHY_UNKNOWN["weight_bytes"], "bits")
-    return found | {"bits_per_weight": bits}
+        return unknown(_WHY_UNKNOWN["parameters"], "bits")
+    sizes = {"weight files": on_disk, "weights in memory": in_memory}
+    found = {source: size * 8 / parameters for source, size in sizes.items() if size}
+    if not found:
+        return unknown(_WHY_UNKNOWN["weight_bytes"], "bits")
+    named = precision(level)
+    source = min(found, key=lambda one: abs(found[one] - named)) if named else next(iter(found))
+    return known(found[source], unit="bits", source=source)
+
+
+def precision(level: str) -> int:
+    """The bits in a level's name: 16 of "bf16", 4 of "q4_k_m"; 0 without any."""
+    digits = re.search(r"\d+", level)
+    return int(digits[0]) if digits else 0
 
 
 def _told(info: Mapping[str, Any], name: str, unit: str) -> Value:

@@ -49,6 +49,28 @@ def test_a_row_has_the_columns_people_choose_by(table: dict[str, Any]) -> None:
     assert (values["kl_mean"], values["top1_agreement"]) == (0.0006, 0.993)
 
 
+@pytest.mark.parametrize(
+    ("level", "on_disk", "in_memory", "bits"),
+    [
+        ("q4_0", 4.5e6, 9.0e6, 4.5),  # memory holds a copy laid out anew
+        ("int8", 16e6, 8.2e6, 8.2),  # made while loading
+        ("f32", 16e6, 32e6, 32.0),  # a checkpoint loaded in more bits than it has
+        ("awq", 4.4e6, 5.0e6, 4.4),
+        ("q8_0", None, 8.5e6, 8.5),
+        ("q8_0", None, None, None),
+    ],
+)
+def test_bits_are_those_the_level_names(
+    level: str, on_disk: float | None, in_memory: float | None, bits: float
+) -> None:
+    """Of files and memory the one that fits the level as loaded."""
+    scale = 10_000_000 / 8e6  # the fabricated model has ten million weights
+    info = {"weight_bytes": on_disk and on_disk * scale, "memory": {"weights": in_memory and in_memory * scale}}
+    row = row_of(table_of(Choice(level, info=info, requests=5), loads=("single_user",)), level)
+    found = row["values"]["bits_per_weight"]["value"]
+    assert found == (bits and pytest.approx(bits * 1.0))
+
+
 def test_what_is_unknown_says_why(table: dict[str, Any]) -> None:
     """No value without a reason, for every value of every row and load."""
     for row in table["rows"]:
