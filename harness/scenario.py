@@ -92,7 +92,7 @@ class Scenario(StrictModel):
         default=(), description="What the run must hold.", examples=[["ttft_ms p95 <= 500", "error_rate <= 0.01"]]
     )
     decide: Literal["all", "any"] = Field(
-        default="all", description="`any`: one cell that holds under all its loads is enough; the others are ranked out."
+        default="all", description="`any`: one cell that holds under all its loads is enough; others are ranked out."
     )
     repetitions: Annotated[Integer, Field(ge=1)] = Field(default=1, description="How often the whole matrix is run.")
     order: Literal["interleaved", "blocks"] = Field(

@@ -5,10 +5,10 @@ reads one JSON event per line from the child's standard output and writes orders
 more, finish what is in flight), `abort` (stop now). The end of standard input means that the parent is gone: abort.
 Whatever the engine prints goes to the cell's log.
 
-Events, by `event`: `alive` (once a second, to tell a hang from work), `prepared`, `starting` and `stopping` (the engine),
-`started` {engine, start}, `trial_begun` {trial, its part of the manifest}, `progress` {trial, ...}, `trial_ended` {trial,
-status, reason, client}, `skipped` {reason} (the cell cannot be run here), `failed` {reason}, `stopped` (on request,
-before a trial was under way), those of `harness.quality_child`, `ended`.
+Events, by `event`: `alive` (once a second, to tell a hang from work), `prepared`, `starting` and `stopping` (the
+engine), `started` {engine, start}, `trial_begun` {trial, its part of the manifest}, `progress` {trial, ...},
+`trial_ended` {trial, status, reason, client}, `skipped` {reason} (the cell cannot be run here), `failed` {reason},
+`stopped` (on request, before a trial was under way), those of `harness.quality_child`, `ended`.
 """
 
 from __future__ import annotations
