@@ -18,12 +18,15 @@ _ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory. level: of the weights as they are.   weight_bytes: what they take there."""
+    """A model in memory.
+
+    level: of the weights as they are.   weight_bytes: what they take there; None where some are moved in and out.
+    """
 
     model: Any
     level: str
     device: str
-    weight_bytes: int
+    weight_bytes: int | None
 
 
 def choose_device(options: Options, devices: Sequence[str]) -> str:
@@ -78,6 +81,8 @@ def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: P
         lambda: AutoModelForCausalLM.from_pretrained(folder, **arguments, **made), spec.level or wanted, name
     )
     model.eval()
+    if "disk" in (getattr(model, "hf_device_map", None) or {}).values():
+        raise StartFailed(f"max_memory leaves layers of {name} without room on any device; raise it")
     level = loaded_level(model, wanted, folder)
     if adapter is not None:
         _put_adapter(model, adapter)
@@ -101,10 +106,15 @@ def adapter_folder(reference: str) -> Path:
     return path
 
 
-def weight_bytes(model: Any) -> int:
-    """What parameters and buffers take in memory, those shared by several layers once."""
+def weight_bytes(model: Any) -> int | None:
+    """What parameters and buffers take in memory, those shared by several layers once; None where some are not there
+    but when they are needed.
+    """
     seen: dict[tuple[str, int], int] = {}
-    for tensor in [*model.parameters(), *model.buffers()]:
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(tensor.device.type == "meta" for tensor in tensors):
+        return None
+    for tensor in tensors:
         for part in _parts(tensor):
             seen[str(part.device), part.data_ptr()] = part.numel() * part.element_size()
     return sum(seen.values())
@@ -116,8 +126,7 @@ def _parts(tensor: Any) -> Iterator[Any]:
         for name in tensor.__tensor_flatten__()[0]:
             yield from _parts(getattr(tensor, name))
         return
-    if tensor.device.type != "meta":
-        yield tensor.data if hasattr(tensor, "data") else tensor
+    yield tensor.data
     state = getattr(tensor, "quant_state", None)  # of bitsandbytes, 4 bits
     if state is not None:
         nested = getattr(state, "state2", None)

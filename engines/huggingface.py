@@ -240,7 +240,7 @@ class Transformers:
         assert self._source is not None
         attention = str(loaded.model.config._attn_implementation)
         per_token = self._kv_bytes_per_token(loaded.model, shape)
-        memory = {"weights": loaded.weight_bytes}
+        memory = {} if loaded.weight_bytes is None else {"weights": loaded.weight_bytes}
         if isinstance(self._replies, Batcher) and per_token is not None:
             memory["kv_cache"] = int(self._replies.cache_tokens * per_token)
         if loaded.device != "cpu":

@@ -328,6 +328,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], sentence: s
         (spec_of("int4-torchao", device="cpu"), LevelUnsupported, "runs on cuda alone"),
         (spec_of(cache="offloaded", device="cpu"), EngineError, "cache: dynamic"),
         (spec_of(attention="flash_attention_2", device="cpu"), EngineError, "flash-attn"),
+        (spec_of(max_memory={"cpu": "2MB"}), StartFailed, "max_memory leaves"),
         (replace(spec_of(device="cuda"), devices=("cpu",)), EngineError, "contradicts"),
     ],
 )
