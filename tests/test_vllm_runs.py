@@ -21,6 +21,7 @@ def test_a_cell_runs_in_the_environment_that_has_vllm(tmp_path: Path) -> None:
         "python": needs.vllm_python(),
         "quantization": ["fp32", "awq"],
         "options": {"enforce_eager": True, "kv_cache_space_gib": 1},
+        "env": {"WHOSE": str(tmp_path)},
     }
     path = scenario(
         tmp_path,
@@ -29,7 +30,6 @@ def test_a_cell_runs_in_the_environment_that_has_vllm(tmp_path: Path) -> None:
         workload={"prompt_tokens": 16, "output_tokens": {"dist": "fixed", "value": 8, "exact": True}},
         load=[{"kind": "single_user", "requests": 5, "timeout": "60s"}],
     )
-    before = set(psutil.pids())
     ended = harness("run", str(path), "--out", "run", "--format", "md", "--quiet", cwd=tmp_path, timeout_s=1500)
     found = manifest(tmp_path / "run")
     cells = {cell["level"]: cell for cell in found["cells"]}
@@ -40,4 +40,9 @@ def test_a_cell_runs_in_the_environment_that_has_vllm(tmp_path: Path) -> None:
     assert (engine["level"], engine["device"], engine["context_tokens"]) == ("fp32", "cpu", 1024)
     rows = records(tmp_path / "run", cells["fp32"]["trials"][0])
     assert [row["output_tokens"] for row in rows] == [8] * 5
-    assert not [one for one in psutil.process_iter() if one.pid not in before and "VLLM" in one.name()]
+    assert not [one for one in psutil.process_iter(["environ"]) if is_of(one, tmp_path)]
+
+
+def is_of(process: psutil.Process, folder: Path) -> bool:
+    """Whether a process was started for the engine of the run in this folder."""
+    return (process.info["environ"] or {}).get("WHOSE") == str(folder)
