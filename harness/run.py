@@ -135,7 +135,9 @@ async def run_cell(run: RunInProgress, cell: Cell, entry: dict[str, Any]) -> Non
         sampler = Sampler(samples.add, client_pid=None, scope=cell.scope)
         async with sampling(sampler, run.scenario.telemetry.interval_s):
             quality = await quality_order(run, cell, entry)
-            while (waiting := [trial for trial in entry["trials"] if trial["status"] == "pending"]) or quality:
+            while (waiting := [one for one in entry["trials"] if one["status"] == "pending"]) or quality:
+                if run.stop.level:
+                    break  # while the reference was scored
                 now = waiting[:1] if per_trial else waiting
                 last = len(now) == len(waiting)
                 await run_child(run, cell, entry, now, sampler, quality if last else None)

@@ -1,0 +1,101 @@
+"""Figures of quality in the results of a run: rows of the summary, and limits judged once a cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from harness.errors import ExitCode
+from harness.limits import parse_limit
+from harness.quality_summary import is_about_quality, quality_limits
+from harness.results import Results, derive
+
+LIMITS = ("kl_mean <= 0.01", "top1_agreement >= 0.95")
+
+
+def store(folder: Path, cell: str, kl: float) -> None:
+    """Positions of 4 chunks with this mean divergence; one in 50 differs."""
+    n = 200
+    spread = np.random.default_rng(0).normal(1.0, 0.1, n)
+    columns = {
+        "chunk": np.repeat(np.arange(4), 50),
+        "nll_reference": np.ones(n),
+        "nll": np.ones(n),
+        "kl": kl * spread / spread.mean(),
+        "kl_lower_bound": np.full(n, np.nan),
+        "top1_same": np.arange(n) % 50 != 0,
+    }
+    (folder / "cells" / cell).mkdir(parents=True)
+    pq.write_table(pa.table(columns), folder / "cells" / cell / "quality.parquet")
+
+
+def cell(level: str, quality: dict[str, Any] | None, **changed: Any) -> dict[str, Any]:
+    """A cell without loads."""
+    names = {"model": "m", "engine": "e", "level": level, "variant": None, "repetition": 1}
+    entry = {"id": level, **names, "status": "complete", "reason": None, "trials": [], "quality": quality}
+    return entry | changed
+
+
+def derived(
+    folder: Path, cells: list[dict[str, Any]], limits: tuple[str, ...] = LIMITS, decide: str = "all"
+) -> Results:
+    """The results of a run of these cells."""
+    scenario = {"limits": list(limits), "decide": decide, "quality": {}}
+    return derive({"status": "complete", "cells": cells, "scenario": scenario, "name": "t"}, [], folder)
+
+
+SCORED = {"status": "complete", "reason": None, "path": "quality.parquet", "positions": 200, "chunks": 4, "k": None}
+
+
+def test_a_limit_is_judged_once_a_cell(tmp_path: Path) -> None:
+    """By the cell's own figure; one that breaks it makes the exit code, and `decide: any` needs only one that holds."""
+    store(tmp_path, "q8", 0.001)
+    store(tmp_path, "q4", 0.02)
+    cells = [cell("q8", SCORED), cell("q4", SCORED)]
+    found = derived(tmp_path, cells)
+    assert [one.outcome.value for one in found.verdicts] == ["pass", "pass", "fail", "pass"]
+    assert {one.keys[-1] for one in found.verdicts} == {"quality"}
+    assert found.exit_code is ExitCode.LIMIT_BROKEN
+    assert derived(tmp_path, cells, decide="any").exit_code is ExitCode.HOLDS
+    row = found.summary[(found.summary["metric"] == "kl_mean") & (found.summary["repetition"] == "pooled")].iloc[0]
+    assert (row["value"], row["n"], row["n_eff"], row["source"]) == (pytest.approx(0.001), 200, 4, "full vocabulary")
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        (cell("q8", None), "the scenario asks for none"),
+        (cell("q8", {"status": "skipped", "reason": "e does not tell", "path": None}), "e does not tell"),
+        (cell("q8", None, status="failed", reason="no such file"), "no such file"),
+    ],
+)
+def test_what_has_no_figure_cannot_be_told(tmp_path: Path, entry: dict[str, Any], sentence: str) -> None:
+    """The verdict repeats the reason."""
+    found = derived(tmp_path, [entry])
+    assert {one.outcome.value for one in found.verdicts} == {"cannot_tell"}
+    assert sentence in found.verdicts[0].sentence
+
+
+def test_a_lower_bound_decides_nothing_about_the_divergence(tmp_path: Path) -> None:
+    """A limit on kl_mean says which figure there is in its place."""
+    store(tmp_path, "q8", 0.001)
+    table = pq.read_table(tmp_path / "cells" / "q8" / "quality.parquet").to_pandas()
+    table["kl_lower_bound"], table["kl"] = table["kl"], np.nan
+    pq.write_table(pa.Table.from_pandas(table), tmp_path / "cells" / "q8" / "quality.parquet")
+    found = derived(tmp_path, [cell("q8", SCORED | {"k": 20})], ("kl_mean <= 0.01", "kl_bound <= 0.01"))
+    assert [one.outcome.value for one in found.verdicts] == ["cannot_tell", "pass"]
+    assert "only a lower bound can be told" in found.verdicts[0].sentence
+
+
+def test_limits_of_loads_count_once() -> None:
+    """Those of the scenario stand in each of its trials, too."""
+    trial = {"limits": ["ttft_ms p50 <= 1", "kl_mean <= 0.01", "ppl_ratio <= 1.1"]}
+    manifest = {"scenario": {"limits": ["kl_mean <= 0.01", "error_rate <= 1"]}}
+    assert quality_limits(manifest, {"trials": [trial, trial]}) == ("kl_mean <= 0.01", "ppl_ratio <= 1.1")
+    assert not is_about_quality("error_rate <= 1")
+    assert parse_limit("top1_agreement >= 95%").value == 0.95
