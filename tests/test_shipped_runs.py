@@ -13,6 +13,7 @@ from harness.templates import list_scenarios
 
 LATENCIES = {"ttft_ms", "tpot_ms", "e2e_ms", "error_rate", "output_tokens_per_s"}
 MEMORY = {"rss_peak_bytes", "weight_bytes"}
+QUALITY = {"kl_mean", "top1_agreement", "ppl_ratio"}
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,24 @@ RUNS = {
             "load.0.warmup=0s",
             "load.1.requests=8",
             "quality.tokens=512",
+            "quality.chunk=128",
         ),
-        {*LATENCIES, *MEMORY},
+        {*LATENCIES, *MEMORY, *QUALITY},
         _rows("f16 q8_0 q4_0", "single_user sustained"),
     ),
     "load_test": Shortened(("load.0.requests=20",), {*LATENCIES, "mean_concurrency"}, _rows("q8_0", "sustained")),
     "memory_levels": Shortened(
         (
-            *("model=tiny", "workload.prompt_tokens=32", "workload.output_tokens.value=8", "quality.tokens=512"),
+            *(
+                "model=tiny",
+                "workload.prompt_tokens=32",
+                "workload.output_tokens.value=8",
+                "quality.tokens=512",
+                "quality.chunk=128",
+            ),
             *(f"engines.{one}.load.0.requests=16" for one in range(4)),
         ),
-        {*LATENCIES, *MEMORY},
+        {*LATENCIES, *MEMORY, *QUALITY},
         _rows("f32 f16 q8_0 q4_0", "sustained"),
     ),
     "production_workload": Shortened(
@@ -140,7 +148,8 @@ def test_each_runs_to_its_end(name: str, tmp_path: Path) -> None:
     statuses = {trial["status"] for cell in cells if cell not in skipped for trial in cell["trials"]}
     assert statuses == {"complete"}, ended.err
     summary = pd.read_csv(tmp_path / "run" / "summary.csv", keep_default_na=False)
-    pooled = summary[(summary["repetition"] == "pooled") & (summary["load"] != "quality")]
-    assert set(zip(pooled["level"], pooled["load"], pooled["class"], strict=True)) == short.rows
+    pooled = summary[summary["repetition"] == "pooled"]
+    loads = pooled[pooled["load"] != "quality"]
+    assert set(zip(loads["level"], loads["load"], loads["class"], strict=True)) == short.rows
     assert short.metrics <= set(pooled["metric"])
     assert set(pooled.loc[pooled["metric"] == "error_rate", "value"].astype(float)) == {0.0}
