@@ -146,7 +146,8 @@ def exit_code(verdicts: Sequence[Verdict], validities: Sequence[Level], *, decid
     """The exit code of a run.
 
     decide: "all": every limit must hold in every group; "any": all those of one cell at least, under all its loads (a
-    choice among levels), and only cells that might be chosen can make the run invalid.   failed_cells: cells and trials that could not be run.
+    choice among levels), and only cells that might be chosen can make the run invalid.   failed_cells: cells and
+    trials that could not be run.
     """
     codes = {ExitCode.TRIAL_FAILED} if failed_cells else set()
     if decide == "any" and verdicts:

@@ -244,7 +244,9 @@ _START_AND_MEMORY = (
     _scalar("gpu_memory_peak_share", "share", "The same / total memory of those GPUs.", Direction.LOWER, Show.SHARE),
 )
 _QUALITY = (
-    _quality("kl_mean", "nats", "Mean over the scored positions of the Kullback-Leibler divergence KL(reference || it)."),
+    _quality(
+        "kl_mean", "nats", "Mean over the scored positions of the Kullback-Leibler divergence KL(reference || it)."
+    ),
     _quality("kl_median", "nats", "The median of the same."),
     _quality("kl_p99", "nats", "The 99th percentile of the same."),
     _quality("kl_max", "nats", "The largest of the same."),

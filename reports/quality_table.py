@@ -20,6 +20,7 @@ FIGURES = (
     ("ratio", "ppl_ratio"),
 )
 _OPTIONAL = ("kl_bound",)
+_LEAST_IN_FULL = 1e-5
 _RESPONSES = (
     ("words", "words", "number"),
     ("different words", "distinct_1", "share"),
@@ -117,6 +118,9 @@ def _references(data: ReportData) -> list[str]:
 
 
 def _value(row: dict[str, Any] | None, metric: str) -> Cell:
+    if row is not None and metric.startswith("kl_") and 0 < row["value"] < _LEAST_IN_FULL:
+        low, high = row["low"], row["high"]
+        return Cell(f"{row['value']:.1e}", f"{low:.1e} to {high:.1e}" if low < high else "")
     show = "share" if metric == "top1_agreement" else "number"
     return Cell(estimate(row, show), interval(row, show))
 

@@ -77,6 +77,12 @@ def test_what_is_within_the_noise_and_what_could_not_be_scored(scored: ReportDat
     assert table.notes[-1].endswith("64 of 80 chunks: there is no more room")
 
 
+def test_a_divergence_from_rounding_alone_is_not_shown_as_none() -> None:
+    """Below 0.00001 with an exponent."""
+    table = quality_table.detail(report([cell("f32")], figure("f32", "kl_mean", 5.87e-8, 5.51e-8, 6.33e-8)))
+    assert (table.rows[0][1].text, table.rows[0][1].detail) == ("5.9e-08", "5.5e-08 to 6.3e-08")
+
+
 def test_bounds_have_a_column_of_their_own() -> None:
     """Where nothing more is known there is no column for the divergence itself."""
     table = quality_table.detail(report([cell("q4_0", k=20)], figure("q4_0", "kl_bound", 0.002, 0.001, 0.003)))
