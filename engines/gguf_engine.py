@@ -26,11 +26,15 @@ _PURPOSES = {"model": "weights", "KV": "kv_cache", "RS": "kv_cache", "compute": 
 
 @dataclass(frozen=True, slots=True)
 class GgufModel:
-    """A model ready to be loaded.   lora: an adapter over it, a GGUF file too."""
+    """A model ready to be loaded.
+
+    lora: an adapter over it, a GGUF file too.   model_hash: of the source's weights.
+    """
 
     source: models.ModelSource
     path: Path
     lora: Path | None = None
+    model_hash: str | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -45,7 +49,8 @@ def prepared_model(spec: EngineSpec) -> GgufModel:
     """
     assert spec.model is not None
     source = models.resolve(spec.model)
-    return GgufModel(source, ggufs.gguf_file(source, spec.level), _adapter(spec.model.lora))
+    path, lora = ggufs.gguf_file(source, spec.level), _adapter(spec.model.lora)
+    return GgufModel(source, path, lora, models.content_hash(source))  # hashed now, because a start is timed
 
 
 def require_model(spec: EngineSpec) -> None:
@@ -95,7 +100,7 @@ def known_facts(options: LlamaOptions, model: GgufModel) -> dict[str, Any]:
     shape = shape_of(model.path)
     return {
         "model": model.source.name,
-        "model_hash": models.content_hash(model.source),
+        "model_hash": model.model_hash,
         "level": ggufs.gguf_level(model.path),
         "weight_bytes": ggufs.weight_bytes(model.path),
         "parameters": None if shape is None else shape.parameters,

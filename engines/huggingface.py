@@ -8,8 +8,6 @@ computes many requests in one pass. Either works in a thread of its own, the eve
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -32,6 +30,7 @@ from engines.base import (
     Request,
     Usage,
 )
+from engines.freed_memory import give_back
 from engines.hf_batching import Batcher
 from engines.hf_options import (
     ENGINE,
@@ -74,6 +73,7 @@ class Transformers:
         self._spec = spec
         self._options = parse_options(spec.options)
         self._source: models.ModelSource | None = None
+        self._hash: str | None = None
         self._files: tuple[Path, ...] = ()
         self._adapter: Path | None = None
         self._threads: ThreadPoolExecutor | None = None
@@ -110,6 +110,7 @@ class Transformers:
             if self._spec.model.lora is not None:
                 self._adapter = loading.adapter_folder(self._spec.model.lora)
                 self._files += (self._adapter / "adapter_model.safetensors",)
+            self._hash = models.content_hash(source)  # now, because a start is timed
             self._source = source
         return self._files
 
@@ -134,20 +135,16 @@ class Transformers:
         """Load the model. Raises LevelUnsupported or StartFailed with the library's reason."""
         if self._threads is not None:
             raise EngineError("transformers was started already; make a new engine for another start")
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix=ENGINE)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+        threads = self._threads = ThreadPoolExecutor(1, thread_name_prefix=ENGINE)
+        return await asyncio.get_running_loop().run_in_executor(threads, self._load, threads)
 
     async def stop(self) -> None:
         """End what is generated and let go of the model; its memory goes back to the system, torch itself stays."""
-        tokens, threads = self._replies, self._threads
-        self._replies = self._threads = None
-        if tokens is not None:
-            tokens.close()
-        if isinstance(tokens, Batcher):
-            await asyncio.to_thread(tokens.stop)
+        await self._end_replies()
+        threads, self._threads = self._threads, None
         if threads is not None:
             await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
-        del tokens
+        await self._end_replies()  # those of a model that was still being loaded
         self._loaded = self._tokenizer = None
         await asyncio.to_thread(_give_memory_back)
 
@@ -159,6 +156,7 @@ class Transformers:
         order = self._order(request)
         replies = tokens.reply(order)
         whole: list[str] = []
+        held = 0
         try:
             async for said in replies:
                 if isinstance(said, End):
@@ -166,10 +164,13 @@ class Transformers:
                         yield Chunk(ChunkKind.CONTENT, "".join(whole), tokens=said.tokens)
                     yield Chunk(ChunkKind.FINISH, finish_reason=said.finish_reason)
                     yield Chunk(ChunkKind.USAGE, usage=Usage(len(order.tokens), said.tokens))
-                elif request.stream:
-                    yield Chunk(ChunkKind.CONTENT, said, tokens=0 if isinstance(said, Rest) else 1)
-                else:
+                    return
+                held += not isinstance(said, Rest)
+                if not request.stream:
                     whole.append(said)
+                elif said:  # a token without text comes with the text that it is part of
+                    yield Chunk(ChunkKind.CONTENT, said, tokens=held)
+                    held = 0
         finally:
             await replies.aclose()  # type: ignore[attr-defined]
 
@@ -180,23 +181,33 @@ class Transformers:
         """
         if self._threads is None or self._loaded is None:
             raise EngineError("the engine transformers is not running; call start() first")
+        if not 1 <= first < len(tokens):
+            raise EngineError(f"scores start at a position from 1 to {len(tokens) - 1}, not {first}")
         if len(tokens) > self._context_tokens:
             raise EngineError(f"{len(tokens)} tokens do not fit the context of {self._context_tokens}; raise n_ctx")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, tuple(tokens), first)
 
     async def tokenize(self, text: str) -> list[int]:
         """The ids that the model's tokenizer.json gives, no special tokens added."""
-        return self._ids(text)
+        return self._ids(text, special=False)
 
-    def _ids(self, text: str) -> list[int]:
+    async def _end_replies(self) -> None:
+        replies, self._replies = self._replies, None
+        if replies is not None:
+            replies.close()
+        if isinstance(replies, Batcher):
+            await asyncio.to_thread(replies.stop)
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
         if self._tokenizer is None:
             raise EngineError("the engine transformers is not running; call start() first")
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
         return ids
 
     def _order(self, request: Request) -> Order:
         prompt = request.transcript
-        ids = self._ids(prompt) if isinstance(prompt, str) else prompt
+        # What the model wants in front of a text, as everybody's tokenizer and the other engines put it there.
+        ids = self._ids(prompt, special=True) if isinstance(prompt, str) else prompt
         if not ids:
             raise EngineError("the prompt has no tokens; transformers needs one at least")
         return Order(
@@ -209,12 +220,11 @@ class Transformers:
             seed=request.sampling.get("seed"),
         )
 
-    def _load(self) -> EngineInfo:
+    def _load(self, threads: ThreadPoolExecutor) -> EngineInfo:
         for name, value in NO_USAGE_REPORTS.items():
             os.environ.setdefault(name, value)
         self.prepare()
         assert self._source is not None
-        assert self._threads is not None
         import torch
 
         torch.set_num_threads(self._options.threads)
@@ -230,7 +240,7 @@ class Transformers:
             self._replies = batcher
         else:
             arguments = cache_arguments(self._options, loaded.device)
-            self._replies = Decoder(model, self._tokenizer, arguments, self._threads)
+            self._replies = Decoder(model, self._tokenizer, arguments, threads)
         return self._info(loaded, shape)
 
     def _info(self, loaded: loading.Loaded, shape: ModelShape | None) -> EngineInfo:
@@ -249,7 +259,7 @@ class Transformers:
             name=ENGINE,
             version=transformers.__version__,
             model=self._source.name,
-            model_hash=models.content_hash(self._source),
+            model_hash=self._hash,
             level=loaded.level,
             weight_bytes=sum(path.stat().st_size for path in self._files),
             context_tokens=self._context_tokens,
@@ -284,7 +294,7 @@ class Transformers:
 
 
 def _tokenizer(source: models.ModelSource) -> Any:
-    """The model's own tokenizer, cut to what every engine does: no special tokens, nothing shortened or filled up."""
+    """The model's own tokenizer, nothing shortened or filled up."""
     from tokenizers import Tokenizer
 
     path = source.path / "tokenizer.json"
@@ -319,14 +329,10 @@ def _versions() -> dict[str, str]:
 
 def _give_memory_back() -> None:
     """What Python, torch and the C library keep for later goes back to the system and the GPU."""
-    gc.collect()
+    give_back()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
 
 __all__ = ["Transformers"]

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,6 +40,7 @@ _CHILD = Path(__file__).with_name("llama_server_child.py")
 _QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is there already
 _STOP_TIMEOUT_S = 5.0
 _REPLY_TIMEOUT_S = 10.0
+_SCORE_TIMEOUT_S = 300.0  # the first one evaluates half a chunk, of a large model on a small processor
 _LOG_LINES = 3
 # Warnings and information of llama.cpp, and the frames of a Python traceback.
 _UNTELLING = re.compile(r"[\d.]+ [WID] | |Traceback")
@@ -110,7 +112,8 @@ class LlamaServer:
         """
         if len(tokens) > self._context:
             raise EngineError(f"{len(tokens)} tokens are more than the context of {self._context}; raise n_ctx")
-        return await asyncio.to_thread(score_by_server, _ask, self.endpoint().url, tokens, first)
+        ask = partial(_ask, timeout_s=_SCORE_TIMEOUT_S)
+        return await asyncio.to_thread(score_by_server, ask, self.endpoint().url, tokens, first)
 
     def alive(self) -> str | None:
         """Why the process is not running, in one sentence; None while it runs."""
@@ -228,9 +231,11 @@ class LlamaServer:
         )
 
 
-def _ask(url: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _ask(
+    url: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = _REPLY_TIMEOUT_S
+) -> dict[str, Any]:
     """The JSON that our own server answers; no proxy may come between."""
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=_REPLY_TIMEOUT_S)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=timeout_s)
     try:
         connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body))
         answer: dict[str, Any] = json.loads(connection.getresponse().read())

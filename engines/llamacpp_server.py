@@ -32,7 +32,7 @@ from engines.server_process import ServerCommand, ServerProcess
 _NAME = "llama-cpp-server"
 # The numbers of ggml's types, as the server wants them.
 _TYPE_NUMBERS = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
-_ALL_LAYERS = -1
+_ALL_LAYERS = -1  # llama.cpp's own default too; the server's is 0
 _VERSIONS = "import importlib.metadata as m; print(m.version('llama-cpp-python'))"
 
 
@@ -170,7 +170,7 @@ def arguments(options: LlamaCppServerOptions, model: GgufModel, context: int) ->
         "n_threads_batch": options.threads,
         "n_batch": options.n_batch,
         "n_ubatch": options.n_ubatch,
-        "n_gpu_layers": _ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers or 0,
+        "n_gpu_layers": options.n_gpu_layers if isinstance(options.n_gpu_layers, int) else _ALL_LAYERS,
         "flash_attn": options.flash_attn,
         "type_k": _TYPE_NUMBERS[options.cache_type_k],
         "type_v": _TYPE_NUMBERS[options.cache_type_v],

@@ -27,7 +27,6 @@ from engines.base import (
     Usage,
 )
 from engines.memory import MemoryEstimate
-from engines.models import source as models
 from engines.options import read_options
 from engines.scores import Scores
 from engines.server_process import signal_name
@@ -56,7 +55,7 @@ class Vllm:
         self._defaults: Mapping[str, Any] = {}
         self._numbers = itertools.count(1)
         self._active: set[str] = set()
-        self._used = False
+        self._loading: asyncio.Future[None] | None = None
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
@@ -83,15 +82,16 @@ class Vllm:
 
         Raises LevelUnsupported for a level that this build of vLLM refuses, else StartFailed.
         """
-        if self._used:
+        if self._loading is not None:
             raise EngineError("vllm was started already; make a new engine for another start")
-        self._used = True
-        await asyncio.to_thread(self.prepare)
-        await asyncio.to_thread(self._load)
+        self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+        await asyncio.shield(self._loading)
         return self._info()
 
     async def stop(self) -> None:
         """End vLLM's processes and let go of what it holds in this one; replies in progress end. Idempotent."""
+        if self._loading is not None and not self._loading.done():
+            await asyncio.wait([self._loading])  # a start that was given up goes on in its thread, and makes processes
         llm, self._llm = self._llm, None
         if llm is not None:
             await llm.abort(list(self._active))
@@ -217,6 +217,7 @@ class Vllm:
 
     def _load(self) -> None:
         """Blocking; in a thread, because the loop must go on telling the parent that we live."""
+        self.prepare()
         assert self._model is not None
         log, start = self._spec.log_path, size_of(self._spec.log_path)
         before = {child.pid for child in psutil.Process().children(recursive=True)}
@@ -269,7 +270,7 @@ class Vllm:
             name="vllm",
             version=vllm.__version__,
             model=self._model.source.name,
-            model_hash=models.content_hash(self._model.source),
+            model_hash=self._model.model_hash,
             level=level_of(model.quantization)
             if model.quantization
             else next((level for level, name in DTYPES.items() if name == dtype), dtype),

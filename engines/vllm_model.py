@@ -36,6 +36,7 @@ class VllmModel:
     weights: tuple[Path, ...]
     plan: LevelPlan
     shape: ModelShape | None
+    model_hash: str
 
     @classmethod
     def of(cls, spec: EngineSpec, options: VllmOptions) -> VllmModel:
@@ -46,9 +47,9 @@ class VllmModel:
         if source.kind == "gguf":
             raise ModelError(f"vllm loads folders in the Hugging Face layout, not {source.path.name}; name such a one")
         weights = tuple(models.weight_files(source))
-        return cls(
-            spec, options, source, weights, level_plan(spec.level, options, source, weights), shape_of(source.path)
-        )
+        plan = level_plan(spec.level, options, source, weights)
+        # Hashed now, because a start is timed.
+        return cls(spec, options, source, weights, plan, shape_of(source.path), models.content_hash(source))
 
     @property
     def weight_bytes(self) -> int:

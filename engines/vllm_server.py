@@ -15,7 +15,6 @@ from typing import Any
 
 from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, LevelUnsupported, StartFailed
 from engines.memory import MemoryEstimate
-from engines.models import source as models
 from engines.options import read_options
 from engines.scores import Scores
 from engines.server_process import ServerCommand, ServerProcess
@@ -204,7 +203,7 @@ class VllmServer:
             name=_NAME,
             version=version,
             model=self._model.source.name,
-            model_hash=models.content_hash(self._model.source),
+            model_hash=self._model.model_hash,
             level=self._model.plan.level,
             weight_bytes=self._model.weight_bytes,
             context_tokens=self._context,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -16,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+from engines import hf_loading
 from engines.base import (
     Chunk,
     ChunkKind,
@@ -145,6 +147,9 @@ def test_scores_are_those_of_the_greedy_choice() -> None:
         assert scores.true_logprobs == pytest.approx(scores.logprobs.max(axis=1))
         with pytest.raises(EngineError, match="n_ctx"):
             await engine.score([97] * 1025, 1)
+        for first in (0, 2):
+            with pytest.raises(EngineError, match=f"from 1 to 1, not {first}"):
+                await engine.score([97, 98], first)
 
     running(spec_of(), body)
 
@@ -232,6 +237,69 @@ def test_replies_in_progress_end_when_the_engine_is_stopped() -> None:
                 await reply
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("batching", ["none", "continuous"])
+def test_stopping_while_it_loads_leaves_nothing(batching: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that was given up goes on in its thread; what it makes does not outlive the stop."""
+    began, go_on, load = threading.Event(), threading.Event(), hf_loading.load
+
+    def load_later(*given: Any) -> hf_loading.Loaded:
+        began.set()
+        go_on.wait()
+        return load(*given)
+
+    monkeypatch.setattr(hf_loading, "load", load_later)
+    before = set(threading.enumerate())
+
+    async def main() -> None:
+        engine = Transformers(spec_of(batching=batching))
+        starting = asyncio.create_task(engine.start())
+        await asyncio.to_thread(began.wait)
+        starting.cancel()
+        stopping = asyncio.create_task(engine.stop())
+        await asyncio.wait([starting])
+        go_on.set()
+        await stopping
+        assert engine.model is None
+        with pytest.raises(EngineError, match="not running"):
+            await collect(engine.generate(Request(TEXT, 1)))
+
+    asyncio.run(main())
+    assert set(threading.enumerate()) <= before
+
+
+def test_what_the_tokenizer_puts_in_front_of_a_text_is_there(tmp_path: Path) -> None:
+    """A prompt that is text begins as the model wants it; token ids are used as they are."""
+    model = tmp_path / "model"
+    shutil.copytree(resolve(ModelReference("tiny")).path, model)
+    tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    first, text = {"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [first, text],
+        "pair": [first, text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|bos|>": {"id": "<|bos|>", "ids": [256], "tokens": ["<|bos|>"]}},
+    }
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+
+    async def body(engine: Transformers, info: EngineInfo) -> list[int | None]:
+        assert await engine.tokenize(TEXT) == list(TEXT.encode())
+        replies = [await collect(engine.generate(Request(prompt, 1))) for prompt in (TEXT, tuple(TEXT.encode()))]
+        return [usage.usage.prompt_tokens for *_, usage in replies if usage.usage]
+
+    assert running(spec_of(model=str(model)), body) == [len(TEXT) + 1, len(TEXT)]
+
+
+@pytest.mark.parametrize("batching", ["none", "continuous"])
+def test_a_token_without_text_is_no_chunk(batching: str) -> None:
+    """What may begin a stop text is held back with its token, and both come with the text after it."""
+    full = text_of(reply_of(spec_of(batching=batching), Request(TEXT, 24, exact=True)))
+    never = [full[6:9] + "\n"]
+    *content, _, usage = reply_of(spec_of(batching=batching), Request(TEXT, 24, exact=True, sampling={"stop": never}))
+    assert text_of(content) == full
+    assert all(chunk.text for chunk in content)
+    assert sum(chunk.tokens or 0 for chunk in content) == usage.usage.output_tokens == 24  # type: ignore[union-attr]
 
 
 @pytest.mark.slow

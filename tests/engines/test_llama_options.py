@@ -149,3 +149,11 @@ def test_the_python_server_chooses_no_attention() -> None:
     spec = EngineSpec("llama-cpp-server", ModelReference("tiny"), "q8_0", {"flash_attn": "auto"})
     with pytest.raises(EngineError, match="flash_attn of llama-cpp-server is 'auto'; it must be true or false"):
         LlamaCppServer(spec)
+
+
+@pytest.mark.parametrize(("layers", "written"), [(None, "-1"), ("all", "-1"), (0, "0"), (7, "7")])
+def test_layers_left_to_llama_cpp_go_where_it_puts_them(layers: int | str | None, written: str) -> None:
+    """llama-cpp-python's server would keep them on the processor; llama.cpp itself takes a GPU that it finds."""
+    options = parse_options(LlamaCppServerOptions, {"n_gpu_layers": layers}, "llama-cpp-server")
+    words = arguments(options, MODEL, 128)
+    assert words[words.index("--n_gpu_layers") + 1] == written
