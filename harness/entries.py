@@ -26,6 +26,7 @@ def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: 
         "provenance": session["provenance"],
         "sessions": [session],
         "notes": [],
+        "only_quality": not any(cell.trials for cell in planned if isinstance(cell, Cell)),
         "cells": [cell_entry(entry) for entry in sorted(planned, key=lambda one: one.index)],
     }
 

@@ -34,7 +34,7 @@ def _rows_of(cell: Mapping[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
     window = f"{told['positions']} positions in {told['chunks']} chunks"
     keys = dict(zip(KEYS, quality_keys(cell), strict=True)) | {"class": ALL}
     shared = {"source": source, "window": window}
-    for name, estimate in figures_of(folder / (cell.get("path") or f"cells/{cell['id']}") / told["path"]).items():
+    for name, estimate in figures_of(folder / told["path"]).items():
         row: dict[str, Any] = {"metric": name, "statistic": SCALAR, "unit": METRICS[name].unit} | shared
         row |= {"value": estimate.value, "low": estimate.low, "high": estimate.high, "bound": estimate.bound.value}
         row |= {"n": estimate.n, "n_eff": estimate.n_eff}

@@ -45,7 +45,7 @@ def what_is_left(path: Path, env: Mapping[str, str] | None = None) -> Rest:
     scenario = restore(manifest["scenario"], path / MANIFEST)
     known = {entry["id"]: entry for entry in manifest["cells"]}
     planned = [cell for cell in expand(scenario, env=env) if cell.id in known]
-    if not any(entry["trials"] for entry in known.values()) and scenario.quality is not None:
+    if manifest.get("only_quality"):
         planned = [replace(cell, trials=()) if isinstance(cell, Cell) else cell for cell in planned]
     check_variables([cell for cell in planned if known[cell.id]["status"] != "complete"])
     lacking = [cell for cell in planned if isinstance(cell, Cell) and _lacks(path, cell, known[cell.id], scenario)]

@@ -88,7 +88,9 @@ class Story:
         self._reached_a_trial = self._scoring = True
 
     def _quality(self, facts: dict[str, Any], _: int | None) -> None:
-        self._entry["quality"] = facts["quality"]
+        found = facts["quality"]
+        stored = {"path": f"{self._entry['path']}/{found['path']}"} if found.get("path") else {}
+        self._entry["quality"] = found | stored  # the cell's folder is another once its trials are measured again
         self._scoring = False
 
     def _failed(self, facts: dict[str, Any], _: int | None) -> None:

@@ -14,6 +14,10 @@ from harness.errors import ExitCode
 from harness.limits import parse_limit
 from harness.quality_summary import is_about_quality, quality_limits
 from harness.results import Results, derive
+from harness.store import RunWriter
+from harness.story import Story
+from harness.supervisor import StopRequest
+from harness.telemetry import Sampler
 
 LIMITS = ("kl_mean <= 0.01", "top1_agreement >= 0.95")
 
@@ -49,14 +53,17 @@ def derived(
     return derive({"status": "complete", "cells": cells, "scenario": scenario, "name": "t"}, [], folder)
 
 
-SCORED = {"status": "complete", "reason": None, "path": "quality.parquet", "positions": 200, "chunks": 4, "k": None}
+def scored(level: str, **changed: Any) -> dict[str, Any]:
+    """What is told of a cell that was scored."""
+    told = {"status": "complete", "reason": None, "positions": 200, "chunks": 4, "k": None}
+    return told | {"path": f"cells/{level}/quality.parquet"} | changed
 
 
 def test_a_limit_is_judged_once_a_cell(tmp_path: Path) -> None:
     """By the cell's own figure; one that breaks it makes the exit code, and `decide: any` needs only one that holds."""
     store(tmp_path, "q8", 0.001)
     store(tmp_path, "q4", 0.02)
-    cells = [cell("q8", SCORED), cell("q4", SCORED)]
+    cells = [cell("q8", scored("q8")), cell("q4", scored("q4"))]
     found = derived(tmp_path, cells)
     assert [one.outcome.value for one in found.verdicts] == ["pass", "pass", "fail", "pass"]
     assert {one.keys[-1] for one in found.verdicts} == {"quality"}
@@ -87,7 +94,7 @@ def test_a_lower_bound_decides_nothing_about_the_divergence(tmp_path: Path) -> N
     table = pq.read_table(tmp_path / "cells" / "q8" / "quality.parquet").to_pandas()
     table["kl_lower_bound"], table["kl"] = table["kl"], np.nan
     pq.write_table(pa.Table.from_pandas(table), tmp_path / "cells" / "q8" / "quality.parquet")
-    found = derived(tmp_path, [cell("q8", SCORED | {"k": 20})], ("kl_mean <= 0.01", "kl_bound <= 0.01"))
+    found = derived(tmp_path, [cell("q8", scored("q8", k=20))], ("kl_mean <= 0.01", "kl_bound <= 0.01"))
     assert [one.outcome.value for one in found.verdicts] == ["cannot_tell", "pass"]
     assert "only a lower bound can be told" in found.verdicts[0].sentence
 
@@ -99,3 +106,15 @@ def test_limits_of_loads_count_once() -> None:
     assert quality_limits(manifest, {"trials": [trial, trial]}) == ("kl_mean <= 0.01", "ppl_ratio <= 1.1")
     assert not is_about_quality("error_rate <= 1")
     assert parse_limit("top1_agreement >= 95%").value == 0.95
+
+
+def test_figures_stay_where_they_are_when_loads_are_measured_again(tmp_path: Path) -> None:
+    """A resumed cell has another folder; what was scored before is still found in the first one."""
+    store(tmp_path, "q8", 0.001)
+    writer = RunWriter(tmp_path / "run", {"cells": [cell("q8", {}, path="cells/q8")]})
+    (entry,) = writer.manifest["cells"]
+    sampler = Sampler(lambda _: None, client_pid=None, scope="client")
+    story = Story(writer, entry, sampler, StopRequest(), lambda *_: None)
+    story.hear({"event": "quality", "quality": scored("q8", path="quality.parquet")})
+    resumed = entry | {"path": "cells/q8/attempt-2"}
+    assert [one.outcome.value for one in derived(tmp_path, [resumed]).verdicts] == ["pass", "pass"]

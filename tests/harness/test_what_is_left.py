@@ -1,0 +1,35 @@
+"""What a stored run lacks, told from its manifest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cells import Cell
+from harness.entries import first_manifest
+from harness.matrix import expand
+from harness.resume import what_is_left
+from harness.scenario import restore
+from harness.store import RunWriter
+
+TREE: dict[str, Any] = {
+    "engines": [{"engine": "simulated", "quantization": ["q8_0", "q4_0"]}],
+    "load": [{"kind": "single_user", "requests": 1}],
+    "quality": {},
+}
+
+
+@pytest.mark.parametrize("with_loads", [True, False])
+def test_cells_that_were_skipped_get_the_loads_they_were_to_have(tmp_path: Path, with_loads: bool) -> None:
+    """Also where every cell was skipped; and none, if the run was begun for its quality alone."""
+    scenario = restore(TREE, Path("x.yaml"))
+    cells = [one for one in expand(scenario) if isinstance(one, Cell)]
+    planned = cells if with_loads else [replace(one, trials=()) for one in cells]
+    writer = RunWriter(tmp_path / "run", first_manifest(scenario, planned, "harness"))
+    for entry in writer.manifest["cells"]:
+        entry |= {"status": "skipped", "reason": "too little memory", "trials": []}
+    writer.save()
+    assert [len(cell.trials) for cell in what_is_left(tmp_path / "run").cells] == [int(with_loads)] * 2
