@@ -65,8 +65,8 @@ class Positions:
 
     @property
     def top1_same(self) -> NDArray[np.bool_]:
-        """Where both find the same token likeliest."""
-        same: NDArray[np.bool_] = self.reference_top1 == self.top1
+        """Where both find the same token likeliest; not where neither tells of any."""
+        same: NDArray[np.bool_] = (self.reference_top1 == self.top1) & (self.top1 >= 0)
         return same
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,14 @@ from harness.cells import Cell
 from harness.child_process import Emit
 from harness.divergence import Ids, Positions, compare, joined
 from harness.engine_start import describe, timed_start
-from harness.errors import HarnessError, UsageError
+from harness.errors import CellSkipped, HarnessError, UsageError
 from harness.load_part import tokenizer_of
+from harness.memory_check import too_little_memory
 from harness.quality import estimates, indistinguishable
 from harness.quality_scores import Reference, ReferenceWriter, distributions, fitting_chunks
 from harness.quality_text import chunks_of, text_of
 from harness.responses import responses_of
+from harness.streams import write_atomically
 
 FLOOR_CHUNKS = 32
 WHAT_DIFFERS = "the engine was started again, and its sequences were cut to three quarters"
@@ -180,7 +184,7 @@ async def noise_floor(engine: ScoringEngine, reference: Reference, emit: Emit) -
     figures = estimates(columns_of(found, np.repeat(np.array(numbers), cut - first)))
     kl = figures.get("kl_mean") or figures.get("kl_bound")
     return {
-        "kl_mean": None if kl is None else kl.value,
+        "kl_mean": None if kl is None or not math.isfinite(kl.value) else kl.value,
         "top1_agreement": figures["top1_agreement"].value,
         "positions": len(found.nll),
         "differs": WHAT_DIFFERS,
@@ -248,7 +252,9 @@ def store_positions(path: Path, reference: Reference, found: Positions) -> None:
         "token": reference.chunks[:, reference.first :].ravel(),
         "top1_same": found.top1_same,
     } | {name: getattr(found, name) for name in Positions.__slots__}
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    whole = BytesIO()
+    pq.write_table(pa.table(columns), whole, compression="zstd")
+    write_atomically(path, whole.getvalue())
 
 
 @asynccontextmanager
@@ -257,9 +263,13 @@ async def started(cell: Cell, emit: Emit) -> AsyncIterator[Engine]:
     engine = engines.create(cell.spec)
     await asyncio.to_thread(engine.prepare)
     emit({"event": "prepared"})
+    if (reason := await asyncio.to_thread(too_little_memory, engine, cell.spec)) is not None:
+        raise CellSkipped(reason)
     try:
+        emit({"event": "starting"})
         load_s, info = await timed_start(engine)
         emit({"event": "started", "engine": describe(engine, info), "start": {"load_s": load_s}})
         yield engine
     finally:
+        emit({"event": "stopping"})
         await engine.stop()

@@ -17,7 +17,7 @@ import numpy as np
 
 from engines.scores import Scores
 from harness.divergence import Distributions, Ids
-from harness.errors import StorageFailed
+from harness.errors import StorageFailed, UsageError
 from harness.streams import storage_errors
 
 MOST_BYTES = 4 * 2**30
@@ -37,9 +37,18 @@ def fitting_chunks(folder: Path, bytes_per_chunk: int) -> int:
 
 
 def distributions(scores: Scores) -> Distributions:
-    """An engine's answer; a whole vocabulary with gaps counts as its likeliest tokens only."""
+    """An engine's answer; a whole vocabulary with gaps counts as its likeliest tokens only.
+
+    Raises UsageError where it tells of no token at all, as a model does whose numbers overflow.
+    """
     logprobs = np.asarray(scores.logprobs, dtype=np.float32)
     tokens = scores.tokens
+    lost = int(np.isnan(logprobs).all(axis=1).sum())
+    if lost and tokens is None:
+        raise UsageError(
+            f"at {lost} of {len(logprobs)} positions every log-probability is NaN: the model's numbers overflow at "
+            "this level; choose one with a wider range, such as bf16"
+        )
     if tokens is None and np.isnan(logprobs).any():
         tokens = np.broadcast_to(np.arange(logprobs.shape[1], dtype=np.int32), logprobs.shape)
     return Distributions(logprobs, tokens, np.asarray(scores.true_logprobs, dtype=np.float32))

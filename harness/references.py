@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,16 @@ def bits(level: str | None) -> int:
 
 @dataclass(slots=True)
 class References:
-    """Those of one run. told: for the manifest, by id; filled as they are made."""
+    """Those of one run. told: for the manifest, by id; filled as they are made.   tried: the ids of those that were
+    made in this session, well or badly: none is made twice.
+    """
 
     section: Quality | None
     cells: Sequence[Cell]
     folder: Path
     scenario: dict[str, Any]
     told: dict[str, Any]
+    tried: set[str] = field(default_factory=set)
 
     def wants(self, cell: Cell) -> bool:
         """Whether a cell is to be scored: the first repetition of each is, since the text stays the same."""
@@ -112,7 +115,8 @@ class References:
         sizes = (self.section.tokens, self.section.chunk, self.section.first)
         folder = self.folder / FOLDER / choice.id
         order = QualityOrder(str(folder.absolute()), True, *sizes, choice.name, text, choice.level)
-        if not (folder / "facts.json").exists() or choice.id not in self.told:
+        if choice.id not in self.tried:
+            self.tried.add(choice.id)
             hear({"event": "notice", "text": f"scoring the reference first: {choice.id}"})
             self.told[choice.id] = await self._made(choice, order, folder, stop, hear)
         reason = self.told[choice.id].get("reason")

@@ -116,3 +116,10 @@ def test_a_constant_added_to_all_log_probabilities_changes_nothing() -> None:
     row = np.log(drawn(5, 40, 1.0)).astype(np.float32)[None]
     assert np.allclose(normalised(row), normalised(row + 3))
     assert np.exp(normalised(row)).sum() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_where_neither_tells_of_any_token_they_do_not_agree() -> None:
+    """Nothing known is not the same token."""
+    nothing = np.full((1, 2), np.nan, dtype=np.float32)
+    silent = Distributions(nothing, np.array([[0, 1]], dtype=np.int32), np.array([np.nan], dtype=np.float32))
+    assert not compare(silent, silent, np.array([0], dtype=np.int32)).top1_same.any()

@@ -15,8 +15,10 @@ from scoring_fake import FakeScoring
 
 import engines
 from engines.base import EngineSpec
+from engines.memory import MemoryEstimate
+from engines.scores import Scores
 from harness.cells import Cell
-from harness.errors import StorageFailed, UsageError
+from harness.errors import CellSkipped, StorageFailed, UsageError
 from harness.quality_child import QualityOrder, score_cell, score_reference
 from harness.quality_scores import fitting_chunks
 from harness.quality_summary import figures_of
@@ -175,3 +177,34 @@ def test_the_shipped_text_is_long_enough() -> None:
     assert len(text) > 4 * 32_768
     assert text.index("CHAPTER 26. Knights and Squires") > 32_768
     assert chunks_of(list(range(1100)), 1050, 512).shape == (2, 512)
+
+
+def test_a_model_whose_numbers_overflow_is_not_compared(
+    order: QualityOrder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN everywhere is a reason, not a divergence of nothing."""
+    made(order)
+    lost = np.full((32, 64), np.nan, dtype=np.float32)
+
+    async def overflowing(_: Any, tokens: Any, first: int) -> Scores:
+        return Scores(first, lost, None, lost[:, 0])
+
+    monkeypatch.setattr(FakeScoring, "score", overflowing)
+    told = scored(order, at_level("q8_0"), tmp_path / "cell")
+    assert (told["status"], "overflow" in told["reason"]) == ("failed", True)
+
+
+def test_a_reference_that_hangs_is_noticed(order: QualityOrder) -> None:
+    """Each start and stop of its engine is announced, so that the parent can tell when one takes too long."""
+    told: list[dict[str, Any]] = []
+    asyncio.run(score_reference(CELL, order, told.append))
+    once = ["prepared", "starting", "started", "stopping"]
+    assert [one["event"] for one in told if not one["event"].startswith("quality")] == once * 2
+
+
+def test_a_reference_that_does_not_fit_is_not_started(order: QualityOrder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be larger than every cell that is measured."""
+    needed = MemoryEstimate("cpu", {"weights": 1 << 60})
+    monkeypatch.setattr(FakeScoring, "memory_needed", lambda _: needed, raising=False)
+    with pytest.raises(CellSkipped, match="needs at least"):
+        asyncio.run(score_reference(CELL, order, lambda _: None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from harness.errors import ScenarioError
 from harness.matrix import expand
 from harness.references import Choice, References, bits, choose
 from harness.scenario import Scenario, load, restore
+from harness.supervisor import StopRequest
 
 LOAD = [{"kind": "single_user", "requests": 1}]
 
@@ -78,6 +80,22 @@ def test_each_engine_with_its_own_level_where_only_a_level_is_named() -> None:
     found = choose(last, cells, wanted.quality)
     assert isinstance(found, Choice)
     assert (found.cell.variant, found.level) == ("b", "f16")
+
+
+def test_a_reference_that_cannot_be_had_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It may have taken long to fail; every cell that needs it is told the reason."""
+    wanted, made = scenario({}), []
+
+    async def failing(_: References, choice: Choice, *__: Any) -> dict[str, Any]:
+        made.append(choice.id)
+        return {"reason": "it hung"}
+
+    monkeypatch.setattr(References, "_made", failing)
+    cells = [one for one in expand(wanted) if isinstance(one, Cell)]
+    references = References(wanted.quality, cells, tmp_path, wanted.resolved(), {})
+    said = [asyncio.run(references.order_for(one, StopRequest(), lambda _: None)) for one in cells]
+    assert made == ["tiny-llama-server-f16"]
+    assert said == ["the reference tiny-llama-server-f16 could not be scored: it hung"] * 3
 
 
 def test_only_the_first_repetition_is_scored() -> None:
