@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MEMORY_TOLERANCE = 0.01  # a peak is a reading without an interval: two that differ by less than 2 % are alike
 _PER_USER, _ALL_USERS = "output_tokens_per_s_per_user", "output_tokens_per_s"
+_HIGHEST = "the highest precision measured"
+_NOT_OF_QUALITY = f"{_HIGHEST}; quality was measured against another, which is no row of this table"
 _OWN_LOADS = "all users' tokens, each engine under its own loads"
 
 
@@ -63,7 +65,7 @@ def _table(model: str, rows: Sequence[Row], verdicts: Sequence[Verdict], quality
         row.values["speed"] = _speed_of(row, speed)
     for row in rows:
         row.values["speed_ratio"] = _speed_ratio(row, reference, speed)
-    if reference is not None and _is_scored(rows):
+    if reference is not None and why != _NOT_OF_QUALITY and _is_scored(rows):
         _complete(reference)
     figures = {row.key: _figures(row) for row in rows if row.values["speed"]["value"] is not None}
     beaten = beaten_by(figures)
@@ -166,7 +168,8 @@ def _reference(rows: Sequence[Row], quality: Mapping[str, Any]) -> tuple[Row | N
     precisions = [(bits, row) for bits, row in named_bits if bits]
     if not precisions:
         return None, ""
-    return max(precisions, key=lambda one: one[0])[1], "the highest precision measured"
+    why = _NOT_OF_QUALITY if named else _HIGHEST
+    return max(precisions, key=lambda one: one[0])[1], why
 
 
 def _is_named(row: Row, named: Any) -> bool:

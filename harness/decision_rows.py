@@ -306,8 +306,9 @@ def _first(found: Iterable[Mapping[str, Any] | None]) -> Mapping[str, Any]:
 
 
 def quality_facts(rows: Sequence[Row]) -> Mapping[str, Any]:
-    """What the first cell that has any says of how quality was measured."""
-    return _first(cell.get("quality") for row in rows for cell in row.cells)
+    """What the first cell that was scored says of how; where none was, the first of which anything is told."""
+    told = [cell.get("quality") or {} for row in rows for cell in row.cells]
+    return _first([one for one in told if one.get("reference")] or told)
 
 
 def _finite(value: float) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.decision import decide
 from harness.errors import ExitCode
 from tests.choices import MIB, Choice, results_of
 
@@ -217,3 +218,13 @@ def test_numbers_are_numbers(table: dict[str, Any]) -> None:
         for values in (row["values"], *row["loads"].values()):
             for value in values.values():
                 assert all(value[name] is None or math.isfinite(value[name]) for name in ("value", "low", "high"))
+
+
+def test_only_the_reference_of_quality_is_taken_to_equal_itself() -> None:
+    """Where quality was measured against a level that is no row, the highest precision has no figures of its own."""
+    found = results_of([Choice("f16"), LEVELS[1]])
+    manifest = found.manifest | {"scenario": {"quality": {"reference": {"engine": None, "quantization": "f32"}}}}
+    (table,) = decide(manifest, found.summary, found.validity, found.verdicts)
+    row = row_of(table, "f16")
+    assert (row["values"]["kl_mean"]["value"], row["word"]) == (None, "")
+    assert "no row of this table" in table["reference"]["why"]
