@@ -68,7 +68,7 @@ def _memory_left(folder: Path) -> int | None:
         if not text.isdecimal() or int(text) >= UNLIMITED_BYTES:
             return None
         facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        cache = facts.get("inactive_file" if second else "total_inactive_file", 0)
-        return max(0, int(text) - int((folder / used).read_text()) + int(cache))
+        cache = sum(int(facts.get(f"{'' if second else 'total_'}{kind}_file", 0)) for kind in ("inactive", "active"))
+        return max(0, int(text) - int((folder / used).read_text()) + cache)
     except (OSError, ValueError):
         return None

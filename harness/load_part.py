@@ -19,7 +19,7 @@ from harness.drivers.offer import Offer
 from harness.errors import TrialFailed
 from harness.matrix import Cell, cell_at
 from harness.records import Record, Status
-from harness.scenario import Scenario
+from harness.scenario import as_checked
 from harness.timeline import not_sent
 from harness.workload import Schedule, Shard, build
 
@@ -72,7 +72,7 @@ class PartSpec:
 
 def cell_of(part: PartSpec, env: Mapping[str, str] | None = None) -> Cell:
     """The cell, from the scenario. Raises TrialFailed with the reason where it cannot be run from here."""
-    cell = cell_at(Scenario.model_validate(part.scenario), part.cell, env)
+    cell = cell_at(as_checked(part.scenario), part.cell, env)
     if not isinstance(cell, Cell):
         raise TrialFailed("this scenario has no such cell here" if cell is None else cell.reason)
     return cell

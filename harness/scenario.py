@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
 from harness.conversation_problems import conversation_problems, loads_by_key
-from harness.engine_section import EngineBlock, Level, ModelEntry, Ready, Variant
+from harness.engine_section import CHECKED, EngineBlock, Level, ModelEntry, Ready, Variant
 from harness.errors import Problem, ScenarioError
 from harness.loads import LimitText, LoadItem, Slo, Trace
 from harness.quality_section import Quality
@@ -212,6 +212,11 @@ def _trace_problems(scenario: Scenario) -> list[Problem]:
     return problems
 
 
+def as_checked(resolved: Mapping[str, Any]) -> Scenario:
+    """The scenario that another process has checked and resolved for this one, which may lack some of its engines."""
+    return Scenario.model_validate(resolved, context={CHECKED: True})
+
+
 def restore(resolved: Mapping[str, Any], source: Path) -> Scenario:
     """The scenario that `Scenario.resolved` wrote down, as a manifest keeps it.
 
@@ -241,6 +246,7 @@ __all__ = [
     "TrafficClass",
     "Variant",
     "Workload",
+    "as_checked",
     "load",
     "restore",
 ]

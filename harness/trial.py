@@ -40,7 +40,7 @@ from harness.matrix import Cell, TrialPlan, cell_at
 from harness.progress import Progress
 from harness.quality_child import QualityOrder, score_cell, score_reference
 from harness.records import Loop, Phase, Record
-from harness.scenario import Scenario
+from harness.scenario import Scenario, as_checked
 from harness.store import record_writer
 from harness.worker_count import worker_count
 from harness.workload import PHASES, Schedule, build
@@ -253,7 +253,7 @@ async def obey(orders: Orders, body: asyncio.Task[None]) -> None:
 
 async def execute(spec: CellSpec, emit: Emit) -> None:
     """Run the cell, watching the parent."""
-    scenario = Scenario.model_validate(spec.scenario)
+    scenario = as_checked(spec.scenario)
     cell = cell_at(scenario, spec.cell)
     assert isinstance(cell, Cell)  # the parent has looked
     orders = Orders(Control())

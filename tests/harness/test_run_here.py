@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import engines
 from engines.base import EngineSpec
 from engines.memory import MemoryEstimate
 from harness import devices, memory_check
@@ -15,7 +16,7 @@ from harness.cgroup import memory_left_bytes
 from harness.identity import identity
 from harness.interpreter import MODULES, cannot_run_trials, own_packages
 from harness.matrix import Cell, Skip, cell_at, expand
-from harness.scenario import Scenario
+from harness.scenario import Scenario, as_checked
 from harness.supervisor import ChildCommand
 
 LOAD = [{"kind": "single_user", "requests": 3}]
@@ -201,6 +202,18 @@ def test_a_control_group_bounds_what_is_free(tmp_path: Path, version: int) -> No
         (root / folder).mkdir(parents=True)
         (root / folder / names[0]).write_text(limit)
         (root / folder / names[1]).write_text(used)
-        (root / folder / "memory.stat").write_text(f"{names[2]} 150\nother 7\n")
-    assert memory_left_bytes(tmp_path, own) == 1000 - 400 + 150
+        active = names[2].replace("inactive", "active")
+        (root / folder / "memory.stat").write_text(f"{names[2]} 150\n{active} 30\nother 7\n")
+    assert memory_left_bytes(tmp_path, own) == 1000 - 400 + 150 + 30
     assert memory_left_bytes(tmp_path / "nothing", own) is None
+
+
+def test_a_process_may_lack_an_engine_of_another_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plug-in of the environment that leads the run need not be in the one that a cell's process runs in."""
+    monkeypatch.setitem(engines.BUILT_IN, "only_there", "nowhere:Nothing")
+    blocks = [{"engine": "only_there"}, {"engine": "simulated"}]
+    there = Scenario.model_validate({"engines": blocks, "load": [{"kind": "single_user", "requests": 1}]}).resolved()
+    monkeypatch.delitem(engines.BUILT_IN, "only_there")
+    with pytest.raises(ValueError, match="no engine `only_there`"):
+        Scenario.model_validate(there)
+    assert isinstance(cell_at(as_checked(there), 1), Cell)
