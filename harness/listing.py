@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.estimate import Estimate, Range, estimate
-from harness.matrix import Cell, Skip
 from harness.quantities import format_bytes, format_duration
-from harness.scenario import Scenario
 
 if TYPE_CHECKING:
+    from harness.cells import Cell, Skip
     from harness.engine_support import Support
+    from harness.estimate import Estimate, Range
+    from harness.scenario import Scenario
 
 BYTES_PER_RECORD = 500
 BYTES_PER_TOKEN = 40  # the chunk lists of a record while it is still in the uncompressed stream
@@ -22,6 +22,9 @@ BYTES_PER_TOKEN = 40  # the chunk lists of a record while it is still in the unc
 
 def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) -> str:
     """Cells, trials, what will be skipped and why, and what it will take; `folder` is where the run would be stored."""
+    from harness.cells import Skip
+    from harness.estimate import estimate
+
     lines = [f"{scenario.title}: {scenario.description}".rstrip(": ")]
     for cell in planned:
         if isinstance(cell, Skip):

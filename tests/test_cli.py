@@ -92,7 +92,8 @@ def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
 def test_reports_are_made_again_from_the_stored_run(tmp_path: Path) -> None:
     """`report` writes the same files, byte for byte, in the formats asked for, wherever asked."""
     harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path)
-    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("summary.csv", "report.md", "summary.json")}
+    names = ("summary.csv", "decision.csv", "report.md", "summary.json")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in names}
     ended = harness("report", "run", "--format", "csv,md", "--format", "json", "--out", "again", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert {path.name for path in (tmp_path / "again").iterdir()} == set(before)
