@@ -28,6 +28,12 @@ class Checkpoint:
         return found
 
     @cached_property
+    def generation(self) -> dict[str, Any]:
+        """generation_config.json; {} where there is none."""
+        path = self.source.path / "generation_config.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    @cached_property
     def tokenizer(self) -> dict[str, Any]:
         """tokenizer.json; {} where there is none."""
         path = self.source.path / "tokenizer.json"

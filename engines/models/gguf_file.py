@@ -13,7 +13,7 @@ from engines.models.source import ModelSource, content_hash, weight_files
 
 gguf_levels = LEVELS
 # Raise when the same source and level would give another file than before.
-_CONVERTER_VERSION = 1
+_CONVERTER_VERSION = 2
 _FULL_PRECISION = ("f32", "f16", "bf16")
 
 
@@ -63,7 +63,7 @@ def _file_stem(source: ModelSource) -> str:
     """Readable name and a digest of everything the file is made from."""
     digest = hashlib.sha256(content_hash(source).encode())
     if source.kind != "gguf":
-        for name in ("config.json", "tokenizer.json"):
+        for name in ("config.json", "generation_config.json", "tokenizer.json"):
             path = source.path / name
             digest.update(path.read_bytes() if path.is_file() else b"")
     return f"{source.name.replace('/', '--')}-{digest.hexdigest()[:16]}"

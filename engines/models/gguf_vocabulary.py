@@ -10,6 +10,8 @@ from engines.models.weights import Field
 from engines.models.word_vocabulary import LLAMA3_SPLIT
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+# llama.cpp ends a reply at each of them. Without the first it takes token 11 for the end, whatever that is.
+_ENDS = ("eos", "eot", "eom")
 # The two rarest bytes merge to no token, so nothing changes.
 _NO_MERGE = f"{chr(256)} {chr(257)}"
 
@@ -33,11 +35,25 @@ def fields(checkpoint: Checkpoint) -> tuple[Field, ...]:
         Field("tokenizer.ggml.add_bos_token", "BOOL", _begins(checkpoint)),
         Field("tokenizer.ggml.add_eos_token", "BOOL", False),
     ]
-    for role in ("bos", "eos"):
-        token = config.get(f"{role}_token_id")
-        if isinstance(token, int):
-            found.append(Field(f"tokenizer.ggml.{role}_token_id", "UINT32", token))
+    begin, ends = _ids(checkpoint, "bos")[:1], _ids(checkpoint, "eos")
+    checkpoint.refuse(
+        {
+            "no end-of-sequence token": not ends,
+            "more end-of-sequence tokens than llama.cpp knows": len(ends) > len(_ENDS),
+            "special tokens beyond its vocabulary": any(token >= len(texts) for token in (*begin, *ends)),
+            "prompts that begin with a token it does not name": not begin and _begins(checkpoint),
+        }
+    )
+    special = {**dict(zip(("bos",), begin, strict=False)), **dict(zip(_ENDS, ends, strict=False))}
+    found += [Field(f"tokenizer.ggml.{role}_token_id", "UINT32", token) for role, token in special.items()]
     return tuple(found)
+
+
+def _ids(checkpoint: Checkpoint, role: str) -> list[int]:
+    """The ids that have a role; what generation_config.json says comes first, as in transformers."""
+    name = f"{role}_token_id"
+    said = checkpoint.generation.get(name, checkpoint.config.get(name))
+    return [said] if isinstance(said, int) else list(said or ())
 
 
 def _splitter(checkpoint: Checkpoint) -> str:

@@ -15,6 +15,7 @@ from engines.base import LevelUnsupported, ModelError, ModelReference
 from engines.models import gguf_file as ggufs
 from engines.models import gguf_folder, gguf_source, gguf_writer
 from engines.models.gguf_file import gguf_file, gguf_level, gguf_levels, weight_bytes
+from engines.models.gguf_header import read_header
 from engines.models.source import ModelSource, resolve
 
 TINY = resolve(ModelReference("tiny"))
@@ -117,6 +118,33 @@ def test_other_tokenizers_name_the_converter(folder: ModelSource) -> None:
     with pytest.raises(
         ModelError, match=r"tokenizer that is neither bytes nor like those of GPT-2 and Llama 3.*convert_hf_to_gguf\.py"
     ):
+        gguf_file(folder, "f16")
+
+
+def test_every_token_that_ends_a_reply_is_named(folder: ModelSource) -> None:
+    """As generation_config.json has them, else config.json: without a name llama.cpp takes token 11 for the end."""
+    keys = [f"tokenizer.ggml.{role}_token_id" for role in ("eos", "eot", "eom")]
+    _change(folder.path / "config.json", eos_token_id=[256])
+    _change(folder.path / "generation_config.json", eos_token_id=[257, 256])
+    header = read_header(gguf_file(folder, "f16"))
+    assert [header.get(key) for key in keys] == [257, 256, None]
+    (folder.path / "generation_config.json").unlink()
+    header = read_header(gguf_file(folder, "f16"))
+    assert [header.get(key) for key in keys] == [256, None, None]
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        (None, "no end-of-sequence token"),
+        ([97, 98, 99, 257], "more end-of-sequence tokens than llama.cpp knows"),
+        (50_256, "special tokens beyond its vocabulary"),
+    ],
+)
+def test_ends_that_a_file_cannot_name_are_refused(folder: ModelSource, ends: Any, words: str) -> None:
+    """Rather than a model whose replies end at commas."""
+    _change(folder.path / "generation_config.json", eos_token_id=ends)
+    with pytest.raises(ModelError, match=words):
         gguf_file(folder, "f16")
 
 
