@@ -72,7 +72,7 @@ def test_it_tells_what_runs(running: tuple[VllmServer, EngineInfo]) -> None:
 def test_replies_and_counts_come_over_http(running: tuple[VllmServer, EngineInfo]) -> None:
     """A long prompt that comes twice comes out of the prefix cache the second time, and the server says so."""
     records: list[Record] = []
-    schedule = exact_schedule(9, prompt_tokens=400, kind="single_user", requests=2)
+    schedule = exact_schedule(9, prompt_tokens=120, kind="single_user", requests=2)
     settings = DriveSettings(timeout_ns=60_000_000_000)
     for _ in range(2):
         asyncio.run(drive(schedule, running[0].endpoint(), settings, records.append))
