@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness import __version__, bursts, calibration, provenance
-from harness.identity import file_hashes
+from harness.identity import file_hashes, text_hash
 from harness.matrix import Cell, Skip, TrialPlan, identity
 from harness.scenario import Scenario
 
@@ -26,6 +26,7 @@ def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: 
         "provenance": session["provenance"],
         "sessions": [session],
         "notes": [],
+        "quality_text": text_hash(scenario.quality),
         "only_quality": not any(cell.trials for cell in planned if isinstance(cell, Cell)),
         "cells": [cell_entry(entry) for entry in sorted(planned, key=lambda one: one.index)],
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.cells import Cell, TrialPlan
 from harness.loads import Trace
+from harness.quality_section import Quality
 from harness.traffic_section import TrafficClass
 
 
@@ -47,6 +48,12 @@ def file_hashes(plan: TrialPlan) -> dict[str, str | None]:
     paths = [one.prompts for one in workloads if one.prompts is not None]
     paths += [plan.load.file] if isinstance(plan.load, Trace) else []
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None for path in paths}
+
+
+def text_hash(quality: Quality | None) -> str | None:
+    """SHA-256 of the file that is scored; None where it is the shipped one, or no longer there."""
+    path = None if quality is None else quality.text
+    return None if path is None or not path.is_file() else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _json(model: Any) -> Any:

@@ -11,6 +11,7 @@ from harness.gate import Outcome, Verdict
 from harness.limits import parse_limit
 
 Value = dict[str, Any]
+SAME_MEMORY = 1.02  # peaks are readings without an interval: two that differ by less are alike
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -47,11 +48,10 @@ def recommend(options: Sequence[Option], speed: str) -> dict[str, Any]:
         return _without_limits(options, speed)
     holding = [option for option in options if option.holds]
     out = [{"label": option.label, "why": why_out(option)} for option in options if not option.holds]
-    number = len({verdict.limit for option in options for verdict in option.verdicts})
     if not holding:
         sentence, closest = _none(options)
         return _advice("none", sentence, [], out, closest)
-    outcome, sentence, chosen = _best(holding, number, speed)
+    outcome, sentence, chosen = _best(holding, speed)
     return _advice(outcome, sentence, chosen, out)
 
 
@@ -61,9 +61,17 @@ def _advice(
     return {"outcome": outcome, "sentence": sentence, "chosen": list(chosen), "out": list(out), "closest": closest}
 
 
-def _best(holding: Sequence[Option], number: int, speed: str) -> tuple[str, str, list[str]]:
+def _limits(holding: Sequence[Option]) -> str:
+    """How many limits they hold: engines with loads of their own may have limits of their own."""
+    held = [frozenset(verdict.limit for verdict in option.verdicts) for option in holding]
+    if len(set(held)) > 1:
+        return "all their limits"
+    return {1: "the limit", 2: "both limits"}.get(len(held[0]), f"all {len(held[0])} limits")
+
+
+def _best(holding: Sequence[Option], speed: str) -> tuple[str, str, list[str]]:
     """The fastest, or all that may be it."""
-    limits = {1: "the limit", 2: "both limits"}.get(number, f"all {number} limits")
+    limits = _limits(holding)
     if len(holding) == 1:
         only = holding[0]
         told = f"; {speed}: {text(only.speed)}" if only.speed["value"] is not None else ""
@@ -95,7 +103,7 @@ def clearly_faster(one: Option, other: Option) -> bool:
 def _smallest(options: Sequence[Option]) -> str:
     """Which of them takes the least memory, where all are known."""
     sizes = [option.memory["value"] for option in options]
-    if None in sizes or len(set(sizes)) == 1:
+    if None in sizes or max(sizes) <= min(sizes) * SAME_MEMORY:
         return ""
     least = min(options, key=lambda option: float(option.memory["value"]))
     return f"; {least.label} takes the least memory, {text(least.memory)}"
@@ -163,7 +171,10 @@ def _without_limits(options: Sequence[Option], speed: str) -> dict[str, Any]:
         return _advice("unknown", "Nothing to choose from: no row has a valid speed.", [])
     if len(front) == 1:
         only = front[0]
-        why = "every other row is beaten by another" if len(options) > 1 else "it is the only row"
+        others = [option.speed["value"] is not None for option in options if option is not only]
+        why = "every other row is beaten by another" if all(others) else "every other row with a valid speed is beaten"
+        if not any(others):
+            why = "no other row has a valid speed" if others else "it is the only row"
         return _advice("front", f"{only.label}: {why}; {speed}: {text(only.speed)}.", [only.label])
     words = [f"{_names(group)} {what}" for group, what in _strengths(front)]
     sentence = f"No limits decide between {_names(front)}, which no other row beats: {'; '.join(words)}."
@@ -183,7 +194,10 @@ def _strengths(front: Sequence[Option]) -> list[tuple[list[Option], str]]:
     sized = [option for option in front if option.memory["value"] is not None]
     if len(sized) > 1:
         least = min(sized, key=lambda option: float(option.memory["value"]))
-        found.append(([least], f"takes the least memory, {text(least.memory)}"))
+        alike = [option for option in sized if option.memory["value"] <= least.memory["value"] * SAME_MEMORY]
+        if len(alike) < len(sized):
+            what = "takes" if len(alike) == 1 else "take"
+            found.append((alike, f"{what} the least memory, {text(least.memory)}"))
     scored = [option for option in front if option.divergence["value"] is not None]
     if len(scored) > 1:
         nearest = min(scored, key=lambda option: float(option.divergence["value"]))

@@ -17,6 +17,7 @@ from engines.models.source import content_hash, resolve
 from harness import __version__
 from harness.entries import cell_entry, session_entry
 from harness.errors import UsageError
+from harness.identity import text_hash
 from harness.matrix import Cell, Skip, check_variables, expand
 from harness.scenario import Scenario, restore
 from harness.store import MANIFEST, RunWriter, is_complete
@@ -51,6 +52,7 @@ def what_is_left(path: Path, env: Mapping[str, str] | None = None) -> Rest:
     lacking = [cell for cell in planned if isinstance(cell, Cell) and _lacks(path, cell, known[cell.id], scenario)]
     if lacking:
         _check_version(manifest)
+        _check_text(manifest, scenario)
         _check_identities(planned, known)
         _check_models(planned, known, {cell.spec.model for cell in lacking if cell.spec.model is not None})
     told = [_with_secrets(cell, env) if lacking and isinstance(cell, Cell) else cell for cell in planned]
@@ -88,6 +90,13 @@ def _check_version(manifest: Mapping[str, Any]) -> None:
             f"this run was begun by harness {made_by} and this is {__version__}, which may measure otherwise: "
             "resume it with that version, or begin a new run"
         )
+
+
+def _check_text(manifest: Mapping[str, Any], scenario: Scenario) -> None:
+    """Whether cells that are still to be scored would be scored on the same text."""
+    if manifest.get("quality_text") != text_hash(scenario.quality):
+        assert scenario.quality is not None
+        raise UsageError(f"{scenario.quality.text} changed since this run was begun; begin a new run")
 
 
 def _check_identities(planned: Sequence[Cell | Skip], known: Mapping[str, dict[str, Any]]) -> None:

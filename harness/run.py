@@ -87,7 +87,7 @@ def go_on(path: Path, watcher: Watcher, *, command: str, locust: Mapping[str, An
             cells = [cell for cell in rest.planned if isinstance(cell, Cell)]
             run = RunInProgress(rest.scenario, rest.writer, watcher, cells=cells, locust=locust or {})
             run_to_the_end(run, rest.cells)
-        elif rest.writer.manifest["status"] == "running":
+        elif rest.writer.manifest["status"] in ("running", "interrupted"):
             rest.writer.manifest["status"] = final_status(rest.writer.manifest)
             rest.writer.save()
     return rest.writer

@@ -228,3 +228,9 @@ def test_only_the_reference_of_quality_is_taken_to_equal_itself() -> None:
     row = row_of(table, "f16")
     assert (row["values"]["kl_mean"]["value"], row["word"]) == (None, "")
     assert "no row of this table" in table["reference"]["why"]
+
+
+def test_the_same_memory_is_nobodys_strength() -> None:
+    """Of rows that take as much, none takes the least."""
+    same = table_of(Choice("f16", kl=(0.0, 0.0, 0.0)), Choice("q8_0", 0.8, kl=(0.1, 0.09, 0.11)))
+    assert "least memory" not in same["recommendation"]["sentence"]

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from harness.cells import Cell
+from harness.console import SilentWatcher
 from harness.entries import first_manifest
+from harness.errors import UsageError
 from harness.matrix import expand
 from harness.resume import what_is_left
+from harness.run import go_on
 from harness.scenario import restore
 from harness.store import RunWriter
 
@@ -33,3 +36,24 @@ def test_cells_that_were_skipped_get_the_loads_they_were_to_have(tmp_path: Path,
         entry |= {"status": "skipped", "reason": "too little memory", "trials": []}
     writer.save()
     assert [len(cell.trials) for cell in what_is_left(tmp_path / "run").cells] == [int(with_loads)] * 2
+
+
+def test_a_run_stopped_after_its_last_cell_is_complete(tmp_path: Path) -> None:
+    """There is nothing left to be interrupted."""
+    scenario = restore(TREE | {"quality": None}, Path("x.yaml"))
+    writer = RunWriter(tmp_path / "run", first_manifest(scenario, [], "harness"))
+    writer.manifest["status"] = "interrupted"
+    writer.save()
+    assert go_on(tmp_path / "run", SilentWatcher(), command="harness").manifest["status"] == "complete"
+
+
+def test_another_text_is_not_scored_in_the_same_run(tmp_path: Path) -> None:
+    """Figures on two texts would stand in one table."""
+    text = tmp_path / "text.txt"
+    text.write_text("It is a truth universally acknowledged")
+    scenario = restore(TREE | {"quality": {"text": str(text)}}, Path("x.yaml"))
+    RunWriter(tmp_path / "run", first_manifest(scenario, expand(scenario), "harness"))
+    assert what_is_left(tmp_path / "run").cells
+    text.write_text("Call me Ishmael")
+    with pytest.raises(UsageError, match=r"text\.txt changed since this run was begun"):
+        what_is_left(tmp_path / "run")
