@@ -78,3 +78,9 @@ class Skip:
 def slug(text: str) -> str:
     """A text as part of a folder's name, of which file systems allow no more than 255 characters in all."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text)[:_LONGEST_SLUG].strip("-.") or "x"
+
+
+def bits(level: str | None) -> int:
+    """The bits in a level's name, 16 of "bf16", 4 of "q4_k_m"; 0 where it tells none."""
+    found = re.search(r"\d+", level or "")
+    return int(found[0]) if found else 0

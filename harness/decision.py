@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import KEYS
-from harness.decision_rows import Row, Value, known, name_rows, precision, quality_facts, rows_of, unknown
+from harness.cells import bits
+from harness.decision_rows import Row, Value, known, name_rows, quality_facts, rows_of, unknown
 from harness.gate import Verdict
 from harness.pareto import Figure, beaten_by
 from harness.ratios import Measured, ratio
@@ -164,8 +165,8 @@ def _reference(rows: Sequence[Row], quality: Mapping[str, Any]) -> tuple[Row | N
     found = next((row for row in rows if _is_named(row, named)), None) if named else None
     if found is not None:
         return found, "the reference of quality"
-    named_bits = [(precision(str(row.info.get("level") or row.key[2])), row) for row in rows if row.plans]
-    precisions = [(bits, row) for bits, row in named_bits if bits]
+    named_bits = [(bits(str(row.info.get("level") or row.key[2])), row) for row in rows if row.plans]
+    precisions = [(count, row) for count, row in named_bits if count]
     if not precisions:
         return None, ""
     why = _NOT_OF_QUALITY if named else _HIGHEST

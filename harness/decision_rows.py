@@ -6,12 +6,12 @@ A value is {value, low, high, bound, n, unit, source, reason}: None where it is 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import ALL, KEYS, POOLED
+from harness.cells import bits
 from harness.metrics import METRICS, SCALAR
 from harness.quality import LOAD as QUALITY_LOAD
 from harness.quality import word
@@ -238,15 +238,9 @@ def _bits(level: str, on_disk: float | None, in_memory: float | None, parameters
     found = {source: size * 8 / parameters for source, size in sizes.items() if size}
     if not found:
         return unknown(_WHY_UNKNOWN["weight_bytes"], "bits")
-    named = precision(level)
+    named = bits(level)
     source = min(found, key=lambda one: abs(found[one] - named)) if named else next(iter(found))
     return known(found[source], unit="bits", source=source)
-
-
-def precision(level: str) -> int:
-    """The bits in a level's name: 16 of "bf16", 4 of "q4_k_m"; 0 without any."""
-    digits = re.search(r"\d+", level)
-    return int(digits[0]) if digits else 0
 
 
 def _told(info: Mapping[str, Any], name: str, unit: str) -> Value:

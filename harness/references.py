@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from engines import engine_class
-from harness.cells import Cell, slug
+from harness.cells import Cell, bits, slug
 from harness.quality_child import QualityOrder, cannot_score
 from harness.quality_section import Quality
 from harness.supervisor import TRIAL_PATIENCE_S, ChildCommand, StopRequest, supervise
 from harness.trial import CellSpec
 
 FOLDER = "quality"
-PENDING = "pending"
 Hear = Callable[[dict[str, Any]], None]
 
 
@@ -72,12 +70,6 @@ def refusal(cell: Cell, cells: Sequence[Cell], section: Quality) -> str | None:
         return choice
     silent = next((one.engine for one in (cell, choice.cell) if not hasattr(engine_class(one.engine), "score")), None)
     return None if silent is None else cannot_score(silent)
-
-
-def bits(level: str | None) -> int:
-    """The bits in a level's name, 16 of "bf16", 4 of "q4_k_m"; 0 where it tells none."""
-    found = re.search(r"\d+", level or "")
-    return int(found[0]) if found else 0
 
 
 @dataclass(slots=True)

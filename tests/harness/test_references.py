@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness.cells import Cell
+from harness.cells import Cell, bits
 from harness.errors import ScenarioError
 from harness.matrix import expand
-from harness.references import Choice, References, bits, choose
+from harness.references import Choice, References, choose
 from harness.scenario import Scenario, load, restore
 from harness.supervisor import StopRequest
 
