@@ -173,6 +173,8 @@ def _adapter(name: str | None) -> Path | None:
     if name is None:
         return None
     path = Path(name).expanduser()
+    if not path.exists():
+        raise ModelError(f"there is no file {name!r} for the adapter; check the path, it counts from {Path.cwd()}")
     if not path.is_file() or path.suffix != ".gguf":
         raise ModelError(
             f"the adapter {name!r} is no .gguf file; llama.cpp's convert_lora_to_gguf.py makes one of a PEFT folder"

@@ -147,6 +147,8 @@ def _loop(readings: Readings, by_loop: bool) -> Iterator[Reason]:
             "client_heartbeat", level, sentence, "Give the client processor cores that the engine does not use."
         )
     peak, mean = readings["cpu_peak_share"], readings["cpu_share"]
+    if by_loop and readings["connections_opened"] == 0:
+        mean = math.nan  # the engine answers in this process, whose time is therefore mostly the engine's
     level = thresholds.CLIENT_CPU.level(max((v for v in (peak, mean) if math.isfinite(v)), default=math.nan))
     if level is not Level.VALID:
         late_too = by_loop and thresholds.HEARTBEAT_P99_MS.level(heartbeat) is not Level.VALID

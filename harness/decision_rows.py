@@ -194,7 +194,9 @@ def _of_summary(found: Mapping[str, Any]) -> Value:
     value = _finite(float(found["value"]))
     low, high = _finite(float(found["low"])), _finite(float(found["high"]))
     about = {"n": int(found["n"]), "unit": str(found["unit"]), "source": str(found["source"])}
-    reason = "" if value is not None else "only a bound is known: too few requests"
+    bounded = "only a bound is known: too few requests"
+    nothing = "too few requests even for a bound"
+    reason = "" if value is not None else nothing if low is None and high is None else bounded
     return {"value": value, "low": low, "high": high, "bound": str(found["bound"]), "reason": reason} | about
 
 

@@ -47,6 +47,8 @@ def quality(
     asked = {key: value for key, value in given.items() if value is not None}
     if (scenario is None) == (model is None):
         raise UsageError("name either a scenario file or a --model to be scored")
+    if text is not None and not text.is_file():
+        raise UsageError(f"--text names {text}, which is not a file; leave it out to score the shipped text")
     if scenario is None:
         wanted = of_model(str(model), engine.split(","), levels.split(",") if levels else [], asked)
     else:

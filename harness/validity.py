@@ -69,7 +69,9 @@ def _ended(trial: dict[str, Any]) -> Iterator[Reason]:
         why = f": {trial['reason']}" if trial.get("reason") else ""
         began = trial["status"] != "failed" or trial.get("t0_ns") is not None
         advice = "Run it again." if began else "Remove the cause, and run it again."
-        yield Reason(f"trial_{trial['status']}", Level.INVALID, f"The trial is {trial['status']}{why}.", advice)
+        sentence = f"The trial is {trial['status']}{why}"
+        sentence += "" if sentence.endswith(("?", "!", ".")) else "."
+        yield Reason(f"trial_{trial['status']}", Level.INVALID, sentence, advice)
 
 
 def _complete(trial: dict[str, Any], records: pd.DataFrame, columns: Columns) -> Iterator[Reason]:

@@ -116,7 +116,8 @@ def _remarks(table: dict[str, Any]) -> list[str]:
     found = [f"Speed: {table['speed']['text']}."]
     if table["reference"]:
         found.append(f"Reference: {table['reference']['label']}, {table['reference']['why']}.")
-        methods = {row["values"]["speed_ratio"]["source"] for row in table["rows"]} - {"", "the reference"}
+        ratios = [row["values"]["speed_ratio"] for row in table["rows"]]
+        methods = {ratio["source"] for ratio in ratios if ratio["value"] is not None} - {"", "the reference"}
         found += [f"Ratio of speeds: {method}." for method in sorted(methods)]
     found.append(
         "Beaten: another row is at least as good in speed, memory and quality, and better beyond chance in one; "

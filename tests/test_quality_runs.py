@@ -135,7 +135,14 @@ def test_without_load(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [((), "name either a scenario file or a --model"), (("--model", "tiny", "--engine", "nothing"), "no engine")],
+    [
+        ((), "name either a scenario file or a --model"),
+        (("--model", "tiny", "--engine", "nothing"), "no engine"),
+        (
+            ("--model", "tiny", "--levels", "q8_0", "--text", "absent.txt"),
+            "--text names absent.txt, which is not a file",
+        ),
+    ],
 )
 def test_what_the_command_refuses(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
     """One sentence, exit code 2, nothing stored."""

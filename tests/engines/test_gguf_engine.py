@@ -117,6 +117,8 @@ def test_an_adapter_is_a_gguf_file(tmp_path: Path) -> None:
     """Anything else is refused with the converter to use."""
     adapter = write_adapter(tmp_path / "adapter.gguf")
     assert prepared_model(_spec(lora=str(adapter))).lora == adapter
+    with pytest.raises(ModelError, match=r"there is no file 'absent\.gguf' for the adapter"):
+        prepared_model(_spec(lora="absent.gguf"))
     with pytest.raises(ModelError, match=r"convert_lora_to_gguf\.py"):
         prepared_model(_spec(lora=str(tmp_path)))
 

@@ -120,6 +120,23 @@ def test_without_limits_the_front_is_told() -> None:
     assert "bad" not in found["sentence"]
 
 
+def test_rows_without_a_speed_are_not_called_beaten() -> None:
+    """Where only one row was measured, nothing could beat another."""
+    unmeasured = option("none", front=False, speed=None)
+    assert "no other row has a valid speed" in recommend([option("a"), unmeasured], SPEED)["sentence"]
+    told = recommend([option("a"), option("bad", front=False), unmeasured], SPEED)["sentence"]
+    assert "every other row with a valid speed is beaten" in told
+
+
+def test_rows_with_limits_of_their_own_are_not_said_to_hold_those_of_others() -> None:
+    """Each holds one limit, and nobody two."""
+    rows = [
+        Option(name, [verdict(Outcome.PASS, name, limit=limit)], known(9.0), unknown("x"), unknown("x"), "", True)
+        for name, limit in (("a", "ttft_ms p95 <= 100"), ("b", "ttft_ms p95 <= 50"))
+    ]
+    assert "hold all their limits;" in recommend(rows, SPEED)["sentence"]
+
+
 def test_nothing_measured_is_said() -> None:
     """No front, no limits, no recommendation."""
     assert recommend([option("a", front=False)], SPEED)["outcome"] == "unknown"

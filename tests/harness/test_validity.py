@@ -72,6 +72,12 @@ def test_a_noisy_machine_that_did_not_delay_the_client_only_warns() -> None:
     assert set(codes(found)) == {"client_heartbeat", "client_cpu", "merged_reads"}
 
 
+def test_a_reason_that_ends_a_sentence_gets_no_second_full_stop() -> None:
+    """The engine's question stays one."""
+    found = judged([], status="failed", reason="did you mean `n_ctx`?")
+    assert "The trial is failed: did you mean `n_ctx`?" in [reason.sentence for reason in found.reasons]
+
+
 def test_a_late_loop_spoils_stamps_of_its_own() -> None:
     """Without kernel stamps the loop's lateness is in the numbers."""
     records = noisy(1)
@@ -181,6 +187,17 @@ def test_what_does_not_show_in_the_lag_only_warns(reading: dict[str, Any], code:
     found = judged(noisy(1), reading)
     assert codes(found) == {code: Level.WARN}
     assert found.reasons[0].advice
+
+
+def test_the_time_of_an_engine_in_this_process_is_not_the_clients() -> None:
+    """Without a connection the process is busy with the engine; what its loop took still counts."""
+    records = noisy(1)
+    for record in records:
+        record.clock = "loop"
+    busy = {"cpu_share": 0.97, "heartbeat_p99_ms": 8.0, "connections_opened": 0}
+    assert "client_cpu" not in codes(judged(records, busy | {"cpu_peak_share": 0.03}))
+    assert "client_cpu" in codes(judged(records, busy | {"cpu_peak_share": 0.95}))
+    assert "client_cpu" in codes(judged(records, busy | {"connections_opened": 4}))
 
 
 def test_a_busy_loop_that_is_late_and_stamps_arrivals_spoils_them() -> None:

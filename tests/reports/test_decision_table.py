@@ -153,3 +153,13 @@ def test_hostile_names_stay_texts() -> None:
     for plot in pareto.of_models(data)[evil]:
         ET.fromstring(plot.standalone()[plot.standalone().index("<svg") :])
         assert re.fullmatch(r"[A-Za-z0-9.-]+", plot.name)
+
+
+def test_few_requests_are_said_to_be_too_few() -> None:
+    """Not that a bound is known where none is, and no method of a ratio that does not exist."""
+    data = report_data(
+        results_of([Choice("f16", requests=2), Choice("q8_0", requests=2)], limits=("ttft_ms p95 <= 1",))
+    )
+    text = markdown.render(data)
+    assert "too few requests even for a bound" in text
+    assert "Ratio of speeds: usage" not in text
