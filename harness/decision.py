@@ -271,4 +271,7 @@ def _notes(rows: Sequence[Row], figures: Mapping[Any, Mapping[str, Figure]]) -> 
         notes.append("quality was not measured: rows are compared by speed and memory only")
     if {"rss_peak_bytes", "gpu_memory_peak_bytes"} <= kinds:
         notes.append("rows that use a GPU and rows that do not are not compared: their memory is not the same thing")
+    inside = [row.label for row in rows if row.info.get("in_process")]
+    if inside and len(inside) < len(rows):
+        notes.append(f"the memory of engines in process holds Python and our own client too: {', '.join(inside)}")
     return notes

@@ -86,7 +86,12 @@ def engine_pids(engine: Engine, info: EngineInfo) -> list[int]:
 
 def describe(engine: Engine, info: EngineInfo) -> dict[str, Any]:
     """The engine's facts as the manifest keeps them."""
-    known = {"pids": engine_pids(engine, info), "options": dict(info.options), "libraries": dict(info.libraries)}
+    known = {
+        "pids": engine_pids(engine, info),
+        "in_process": not isinstance(engine, ServedEngine),
+        "options": dict(info.options),
+        "libraries": dict(info.libraries),
+    }
     return asdict(info) | known
 
 

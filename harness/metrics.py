@@ -198,7 +198,13 @@ _START_AND_MEMORY = (
         Direction.LOWER,
         Show.NUMBER,
     ),
-    _scalar("load_warm_s", "s", "The same with the model's files in the page cache.", Direction.LOWER, Show.NUMBER),
+    _scalar(
+        "load_warm_s",
+        "s",
+        "The same with the model's files in the page cache; in process also with the library imported already.",
+        Direction.LOWER,
+        Show.NUMBER,
+    ),
     _scalar(
         "first_request_ms",
         "ms",

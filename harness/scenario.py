@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
 from harness.conversation_problems import conversation_problems, loads_by_key
+from harness.engine_problems import engine_problems
 from harness.engine_section import CHECKED, EngineBlock, Level, ModelEntry, Ready, Variant
 from harness.errors import Problem, ScenarioError
 from harness.loads import LimitText, LoadItem, Slo, Trace
@@ -163,6 +164,7 @@ def load(
             problems += problems_of(error, source.tree)
         problems += cross_problems(source.tree)
         problems += [] if scenario is None else placed(prompt_problems(scenario), source.tree)
+        problems += [] if scenario is None or problems else placed(engine_problems(scenario), source.tree)
         problems = without_echoes(source.problems, problems)
     if problems or scenario is None:
         raise ScenarioError(in_order(problems))

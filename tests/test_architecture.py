@@ -26,9 +26,9 @@ ROWS: dict[int, str] = {
     3: "timeline virtual_time pressure cgroup child_process known_process",
     2: "matrix cells combinations run_order trial_plans refusals selection identity devices gpus interpreter "
     "engine_support estimate templates workload traffic repeats timing chains",
-    1: "scenario engine_section traffic_section quality_section scenario_source scenario_problems yaml_nodes "
-    "strict_model loads load_parts session_load conversation_problems lengths quantities limits sentences arrivals "
-    "rate_shapes prompts prefixes traces seeding records",
+    1: "scenario engine_problems engine_section traffic_section quality_section scenario_source scenario_problems "
+    "yaml_nodes strict_model loads load_parts session_load conversation_problems lengths quantities limits sentences "
+    "arrivals rate_shapes prompts prefixes traces seeding records",
     0: "errors reasons thresholds known_server __init__",
 }
 ROW_OF = {module: row for row, modules in ROWS.items() for module in modules.split()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -164,6 +165,13 @@ def test_rows_without_quality_are_compared_by_the_rest() -> None:
     assert any("http" in note for note in found["notes"])
     assert row_of(found, "http")["front"]
     assert "quality was not measured" in table_of(*(Choice("f16"), Choice("q4", 0.8)))["notes"][0]
+
+
+def test_memory_that_holds_more_than_the_engine_is_told() -> None:
+    """In process it is that of the whole trial; only where others are beside it, which it would be compared with."""
+    inside = Choice("inside", info={"in_process": True})
+    assert any("own client too: inside" in note for note in table_of(inside, Choice("f16"))["notes"])
+    assert not any("own client" in note for note in table_of(inside, replace(inside, level="q4"))["notes"])
 
 
 def test_memory_of_gpus_and_of_the_host_is_not_compared() -> None:

@@ -189,10 +189,12 @@ def test_empty_keys_are_not_given(tmp_path: Path) -> None:
 def test_words_are_read_as_yaml_1_2_reads_them(tmp_path: Path) -> None:
     """`on` and `12:30` are texts, `1e3` is a number, whatever YAML 1.1 said; a directive changes nothing."""
     text = LEAST.replace(
-        "{engine: simulated}", "{engine: simulated, options: {a: on, b: 12:30, c: 1e3, d: 0o17, e: 017}}"
+        "{engine: simulated}",
+        "{engine: http, url: 'http://127.0.0.1:9', request: {a: on, b: 12:30, c: 1e3, d: 0o17, e: 017}}",
     )
     for head in ("", "%YAML 1.1\n---\n"):
-        options = scenario_of(tmp_path, head + text).engines[0].options
+        options = scenario_of(tmp_path, head + text).engines[0].request
+        assert options is not None
         assert options == {"a": "on", "b": "12:30", "c": 1000.0, "d": 15, "e": 17}
         assert type(options["c"]) is float
 

@@ -1,0 +1,46 @@
+"""Options of engines that are wrong are told before anything runs, with their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ScenarioError
+from harness.scenario import load
+
+TEXT = """\
+model: tiny
+engines:
+  - engine: llama-server
+    options: {n_paralel: 4}
+  - engine: simulated
+    variants:
+      fine: {ttft_ms: 5}
+      wrong: {ttft_m: 5}
+load: [{kind: single_user, requests: 2}]
+"""
+
+
+def test_unknown_options_are_told_with_their_places(tmp_path: Path) -> None:
+    """Of the engine, and of the variant that has it; the variant beside it is not blamed."""
+    path = tmp_path / "s.yaml"
+    path.write_text(TEXT)
+    with pytest.raises(ScenarioError) as raised:
+        load(path)
+    first, second = raised.value.problems
+    assert str(first).startswith(f"{path}:4:")
+    assert "did you mean 'n_parallel'" in str(first)
+    assert str(second).startswith(f"{path}:8:")
+    assert "did you mean 'ttft_ms'" in str(second)
+
+
+def test_an_engine_without_the_model_that_it_needs_is_told(tmp_path: Path) -> None:
+    """A level that brings its own model is enough."""
+    path = tmp_path / "s.yaml"
+    body = "load: [{kind: single_user, requests: 2}]\n"
+    path.write_text("engines: [{engine: llama-server}]\n" + body)
+    with pytest.raises(ScenarioError, match="needs a model"):
+        load(path)
+    path.write_text("engines: [{engine: llama-server, quantization: [{level: q8_0, model: m.gguf}]}]\n" + body)
+    assert load(path).model == ()
