@@ -21,7 +21,7 @@ import numpy as np
 
 import engines
 from engines.base import Engine, EngineError, ModelReference
-from engines.scores import ScoringEngine
+from engines.scores import Scores, ScoringEngine
 from harness import greedy
 from harness.cells import Cell
 from harness.child_process import Emit
@@ -37,6 +37,7 @@ from harness.responses import responses_of
 from harness.streams import write_atomically
 
 FLOOR_CHUNKS = 32
+LONGEST_SCORING_S = 1800.0
 WHAT_DIFFERS = "the engine was started again, and its sequences were cut to three quarters"
 POSITIONS = "quality.parquet"
 
@@ -204,10 +205,29 @@ async def chunks_for(cell: Cell, order: QualityOrder, engine: Engine) -> tuple[d
     return {"text": name, "tokens": by}, chunks_of(ids, order.tokens, order.chunk)
 
 
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """An engine whose scores are waited for no longer than a limit: `alive` tells nothing of a hang here."""
+
+    engine: ScoringEngine
+    limit_s: float = LONGEST_SCORING_S
+
+    async def score(self, tokens: Sequence[int], first: int) -> Scores:
+        """As the engine's own. Raises EngineError also where it does not answer."""
+        try:
+            async with asyncio.timeout(self.limit_s):
+                return await self.engine.score(tokens, first)
+        except TimeoutError:
+            raise EngineError(f"{len(tokens)} tokens were not scored within {self.limit_s:g} s") from None
+        except EngineError as error:
+            advice = "a smaller `quality.chunk` may help"
+            raise EngineError(f"{len(tokens)} tokens could not be scored at once: {error}; {advice}") from error
+
+
 def able_to_score(cell: Cell, engine: Engine) -> ScoringEngine:
     """The engine, if it can be asked. Raises UsageError, one sentence, if not."""
     if isinstance(engine, ScoringEngine):
-        return engine
+        return Bounded(engine)
     raise UsageError(cannot_score(cell.engine))
 
 
