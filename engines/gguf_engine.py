@@ -17,6 +17,7 @@ from engines.models.gguf_header import read_header
 from engines.models.shape import shape_of
 
 _MIB = 1 << 20
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 RUNTIME_BYTES = {"llama-cpp": 14 * _MIB, "llama-server": 24 * _MIB, "llama-cpp-server": 55 * _MIB}
 """What an engine takes at least beside weights and cache: measured with `tiny` and a batch of 32, rounded down. For
 `llama-cpp` what loading adds to the process, for the servers their whole process."""
@@ -80,10 +81,12 @@ def memory_estimate(spec: EngineSpec, options: LlamaOptions, model: GgufModel, s
     """Weights as large as their file, the KV cache of all slots, and the least that the engine takes beside them.
 
     From below: compute buffers are left out, which depend on the batch and the build, and so is the cache of models
-    that attend to a window only. None where a number of layers goes to a GPU and the rest does not.
+    that attend to a window only. None where a number of layers goes to a GPU and the rest does not, and where llama.cpp
+    is left to choose between a GPU and the host: its build decides.
     """
     layers = options.n_gpu_layers
-    if layers not in (None, 0, "all"):
+    left_to_choose = layers is None and not spec.devices and NVIDIA_DRIVER.exists()
+    if layers not in (None, 0, "all") or left_to_choose:
         return None
     parts = {"weights": ggufs.weight_bytes(model.path), "runtime": RUNTIME_BYTES[spec.engine]}
     if model.lora is not None:

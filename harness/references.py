@@ -75,7 +75,8 @@ def refusal(cell: Cell, cells: Sequence[Cell], section: Quality) -> str | None:
 @dataclass(slots=True)
 class References:
     """Those of one run. told: for the manifest, by id; filled as they are made.   tried: the ids of those that were
-    made in this session, well or badly: none is made twice.
+    made in this session, well or badly: none is made twice.   every: the cells that a reference is chosen from, where
+    only some of them run.
     """
 
     section: Quality | None
@@ -84,6 +85,7 @@ class References:
     scenario: dict[str, Any]
     told: dict[str, Any]
     tried: set[str] = field(default_factory=set)
+    every: Sequence[Cell] = ()
 
     def wants(self, cell: Cell) -> bool:
         """Whether a cell is to be scored: the first repetition of each is, since the text stays the same."""
@@ -95,12 +97,12 @@ class References:
     def refusal(self, cell: Cell) -> str | None:
         """Why a cell that is wanted cannot be scored."""
         assert self.section is not None
-        return refusal(cell, self.cells, self.section)
+        return refusal(cell, self.every or self.cells, self.section)
 
     async def order_for(self, cell: Cell, stop: StopRequest, hear: Hear) -> QualityOrder | str:
         """What to tell the cell's child, the reference made first if need be; a sentence where it cannot be had."""
         assert self.section is not None
-        choice = choose(cell, self.cells, self.section)
+        choice = choose(cell, self.every or self.cells, self.section)
         if isinstance(choice, str):
             return choice
         text = None if self.section.text is None else str(self.section.text.absolute())

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from harness.entries import first_manifest
 from harness.exclusive import run_to_ourselves
-from harness.matrix import Cell, Skip
+from harness.matrix import Cell, Skip, expand
 from harness.quality_child import QualityOrder
 from harness.references import References
 from harness.resume import begin_session, what_is_left
@@ -96,7 +96,9 @@ def go_on(path: Path, watcher: Watcher, *, command: str, locust: Mapping[str, An
 def run_to_the_end(run: RunInProgress, cells: Sequence[Cell]) -> None:
     """These cells of a run, one after the other. `run.cells`: all that the run has, measured in this session or not."""
     told = run.writer.manifest.setdefault("quality", {})
-    run.references = References(run.scenario.quality, run.cells, run.writer.path, run.scenario.resolved(), told)
+    section = run.scenario.quality
+    every = [cell for cell in expand(run.scenario) if isinstance(cell, Cell)] if section is not None else []
+    run.references = References(section, run.cells, run.writer.path, run.scenario.resolved(), told, every=every)
     try:
         asyncio.run(run_cells(run, cells))
     finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engines import gguf_engine
 from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError, ModelReference
 from engines.gguf_engine import (
     RUNTIME_BYTES,
@@ -88,6 +89,14 @@ def test_the_estimate_follows_the_device_and_knows_nothing_of_a_split() -> None:
     assert on_gpu is not None
     assert on_gpu.device == "cuda"
     assert memory_estimate(_spec(), LlamaCppOptions(n_gpu_layers=3), model) is None
+
+
+def test_nothing_is_estimated_where_llama_cpp_may_choose_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A cell must not be skipped for want of host memory that its weights would not take."""
+    model = prepared_model(_spec())
+    monkeypatch.setattr(gguf_engine, "NVIDIA_DRIVER", tmp_path)
+    assert memory_estimate(_spec(), LlamaCppOptions(), model) is None
+    assert memory_estimate(_spec(devices=("cpu",)), LlamaCppOptions(), model) is not None
 
 
 def test_facts_are_those_of_the_file() -> None:

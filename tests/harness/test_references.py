@@ -98,6 +98,22 @@ def test_a_reference_that_cannot_be_had_is_not_tried_again(monkeypatch: pytest.M
     assert said == ["the reference tiny-llama-server-f16 could not be scored: it hung"] * 3
 
 
+def test_a_reference_is_chosen_from_the_whole_matrix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where only some cells run, theirs stays the same: a level is not compared with itself."""
+    wanted, made = scenario({}), []
+
+    async def failing(_: References, choice: Choice, *__: Any) -> dict[str, Any]:
+        made.append(choice.id)
+        return {"reason": "not now"}
+
+    monkeypatch.setattr(References, "_made", failing)
+    cells = [one for one in expand(wanted) if isinstance(one, Cell)]
+    few = [one for one in expand(wanted, only={"quantization": "q4_0"}) if isinstance(one, Cell)]
+    references = References(wanted.quality, few, tmp_path, wanted.resolved(), {}, every=cells)
+    asyncio.run(references.order_for(few[0], StopRequest(), lambda _: None))
+    assert made == ["tiny-llama-server-f16"]
+
+
 def test_only_the_first_repetition_is_scored() -> None:
     """The text is the same in all."""
     wanted = scenario({}, repetitions=3)
