@@ -80,3 +80,12 @@ def test_programs_find_the_values_marked(spoiled: ReportData) -> None:
     first = next(one for one in results if (one["level"], one["load"]) == ("f16", "sustained"))
     assert first["validity"] == "invalid"
     assert first["classes"]["all"]["ttft_ms"]["p50"]["value"] > 0
+
+
+def test_a_success_with_something_invalid_says_why_it_is_one(spoiled: ReportData) -> None:
+    """One cell is enough where the scenario says so; else nothing is added."""
+    scenario = {**spoiled.manifest["scenario"], "decide": "any"}
+    chosen = replace(spoiled, manifest={**spoiled.manifest, "scenario": scenario}, exit_code=0)
+    assert "exit code 0: one cell holds every limit" in markdown.headline(chosen)
+    assert "one cell" not in markdown.headline(replace(chosen, exit_code=4))
+    assert "one cell" not in markdown.headline(replace(spoiled, exit_code=0))
