@@ -45,7 +45,7 @@ def test_the_example_is_installed_and_run(tmp_path: Path) -> None:
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(EXAMPLE)]
     subprocess.run(install, check=True)
     listed = with_plug_ins("list", "engines", folder=tmp_path, plug_ins=site)
-    assert re.search(r"^echo\b.*none", listed.out, re.MULTILINE), listed.out
+    assert re.search(r"^echo\b.*; installed\n.*\bnone$", listed.out, re.MULTILINE), listed.out
     ended = with_plug_ins("run", str(EXAMPLE / "echo.yaml"), "--out", "run", folder=tmp_path, plug_ins=site)
     assert ended.code in (0, 4), ended.err  # a busy machine makes it invalid
     cell = manifest(tmp_path / "run")["cells"][0]
