@@ -69,8 +69,10 @@ test-vllm: $(STAMP) $(VLLM)/.installed  ## vLLM for real, its CPU build in an en
 test-gpu: $(STAMP)  ## what needs a GPU
 	$(BIN)/python -m pytest -m gpu
 
-bench: $(STAMP)  ## speed and memory targets, as ratios and errors within one run
+bench: $(STAMP) $(ENGINES)/.installed $(VLLM)/.installed  ## speed and memory targets, as ratios and errors within one run
 	$(BIN)/python -m pytest benchmarks -q -s
+	$(ENGINES)/bin/python -m pytest benchmarks/test_engine_overhead.py -q -s
+	$(VLLM)/bin/python -m pytest benchmarks/test_engine_overhead.py -q -s
 
 docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.reference
