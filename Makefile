@@ -66,8 +66,9 @@ test-vllm: $(STAMP) $(VLLM)/.installed  ## vLLM for real, its CPU build in an en
 	HARNESS_TESTS_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/python -m pytest -m "vllm and not gpu"
 	HARNESS_TESTS_REQUIRE=vllm $(VLLM)/bin/python -m pytest -m "vllm_inside and not gpu"
 
-test-gpu: $(STAMP)  ## what needs a GPU
+test-gpu: $(STAMP) $(ENGINES)/.installed  ## what needs a GPU
 	$(BIN)/python -m pytest -m gpu
+	$(ENGINES)/bin/python -m pytest -m "gpu and engines"
 
 bench: $(STAMP) $(ENGINES)/.installed $(VLLM)/.installed  ## speed and memory targets, as ratios and errors within one run
 	$(BIN)/python -m pytest benchmarks -q -s
