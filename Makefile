@@ -72,8 +72,8 @@ test-gpu: $(STAMP) $(ENGINES)/.installed  ## what needs a GPU
 
 bench: $(STAMP) $(ENGINES)/.installed $(VLLM)/.installed  ## speed and memory targets, as ratios and errors within one run
 	$(BIN)/python -m pytest benchmarks -q -s
-	$(ENGINES)/bin/python -m pytest benchmarks/test_engine_overhead.py -q -s
-	$(VLLM)/bin/python -m pytest benchmarks/test_engine_overhead.py -q -s
+	$(ENGINES)/bin/python -m pytest benchmarks/test_engine_overhead.py -m engines -q -s
+	$(VLLM)/bin/python -m pytest benchmarks/test_engine_overhead.py -m vllm_inside -q -s
 
 docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.reference
