@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError
-from engines.llama_options import CACHE_BYTES, DEFAULT_CONTEXT_TOKENS, LlamaOptions, Options
+from engines.llama_options import CACHE_BYTES, LlamaOptions, Options
 from engines.memory import MemoryEstimate
 from engines.models import gguf_file as ggufs
 from engines.models import source as models
 from engines.models.gguf_header import read_header
 from engines.models.shape import shape_of
+from engines.options import DEFAULT_CONTEXT_TOKENS
 
 _MIB = 1 << 20
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from engines.base import EngineError, Request
-from engines.options import read_options
+from engines.options import DEFAULT_CONTEXT_TOKENS, default_threads, read_options
 
 ENGINE = "transformers"
-DEFAULT_CONTEXT_TOKENS = 4096
 PAGE_TOKENS = 256
 _ATTENTION = ("eager", "sdpa", "flash_attention_2")
 _CACHES = ("dynamic", "static", "offloaded", "quantized", "none")
@@ -63,9 +61,8 @@ class Options:
 
     @property
     def threads(self) -> int:
-        """Threads of torch: as given, else all cores but one, which the measuring client needs."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.n_threads or max(1, cores - 1)
+        """Threads of torch."""
+        return self.n_threads or default_threads()
 
     @property
     def continuous(self) -> bool:
@@ -120,12 +117,6 @@ def cache_arguments(options: Options, device: str) -> dict[str, Any]:
     if backend is None:
         raise EngineError("cache: quantized needs a library: pip install optimum-quanto (or hqq)")
     return {"cache_implementation": "quantized", "cache_config": {"backend": backend, "nbits": 4}}
-
-
-def stop_texts(request: Request) -> tuple[str, ...]:
-    """The texts that end a reply."""
-    stop = request.sampling.get("stop")
-    return () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
 
 
 def new_tokens(request: Request, prompt_tokens: int, context_tokens: int) -> int:

@@ -39,13 +39,13 @@ from engines.hf_options import (
     new_tokens,
     parse_options,
     sampling_arguments,
-    stop_texts,
 )
 from engines.hf_streaming import Decoder, End, Order, Rest
 from engines.memory import MemoryEstimate
 from engines.models import source as models
 from engines.models.shape import shape_of
-from engines.scores import Scores
+from engines.scores import Scores, check_first
+from engines.stop_strings import stop_strings
 
 if TYPE_CHECKING:
     from engines.models.shape import ModelShape
@@ -181,8 +181,7 @@ class Transformers:
         """
         if self._threads is None or self._loaded is None:
             raise EngineError("the engine transformers is not running; call start() first")
-        if not 1 <= first < len(tokens):
-            raise EngineError(f"scores start at a position from 1 to {len(tokens) - 1}, not {first}")
+        check_first(first, len(tokens))
         if len(tokens) > self._context_tokens:
             raise EngineError(f"{len(tokens)} tokens do not fit the context of {self._context_tokens}; raise n_ctx")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, tuple(tokens), first)
@@ -215,7 +214,7 @@ class Transformers:
             most=new_tokens(request, len(ids), self._context_tokens),
             ends=self._ends,
             exact=request.exact,
-            stops=stop_texts(request),
+            stops=stop_strings(request),
             sampling=sampling_arguments(request.sampling),
             seed=request.sampling.get("seed"),
         )

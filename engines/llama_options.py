@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
 
 from engines.base import EngineError
+from engines.options import default_threads
 
-DEFAULT_CONTEXT_TOKENS = 4096
 CACHE_BYTES = {
     "f32": 4.0,
     "f16": 2.0,
@@ -23,12 +22,6 @@ CACHE_BYTES = {
 }
 """What one value takes in the KV cache, by its type: a block of 32 values holds one scale, or a scale and a minimum."""
 CACHE_TYPES = tuple(CACHE_BYTES)
-
-
-def default_threads() -> int:
-    """All cores but one, which the measuring client needs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ from engines.llama_server_parameters import server_parameters
 from engines.llama_server_scores import score_by_server
 from engines.memory import MemoryEstimate
 from engines.models.gguf_file import gguf_levels
+from engines.process_log import read_from, size_of
 from engines.scores import Scores
 
 _CHILD = Path(__file__).with_name("llama_server_child.py")
@@ -205,19 +206,14 @@ class LlamaServer:
         return [line.strip() for line in self._log_text().splitlines() if line.strip() and not _UNTELLING.match(line)]
 
     def _log_text(self) -> str:
-        if self._spec.log_path is None or not self._spec.log_path.is_file():
-            return ""
-        with self._spec.log_path.open("rb") as file:
-            file.seek(self._log_start)
-            return file.read().decode("utf-8", "replace")
+        return read_from(self._spec.log_path, self._log_start)
 
     def _info(self, model: GgufModel, report: Mapping[str, Any]) -> EngineInfo:
         assert self._process is not None
         self._context = int(_ask(report["url"], "/props")["default_generation_settings"]["n_ctx"])
         log = self._log_text()
         require_device(self._spec, self._options, logged_device(log))
-        if self._spec.log_path is not None:
-            self._log_start = self._spec.log_path.stat().st_size  # what it says of its ending comes later
+        self._log_start = size_of(self._spec.log_path)  # what it says of its ending comes later
         return EngineInfo(
             name="llama-server",
             version=report["version"],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engines.base import EngineError
-from engines.scores import Scores
+from engines.scores import Scores, check_first
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +32,7 @@ def score_by_server(ask: Ask, url: str, tokens: Sequence[int], first: int) -> Sc
     """
     import numpy as np
 
-    if not 1 <= first < len(tokens):
-        raise EngineError(f"scores start at a position from 1 to {len(tokens) - 1}, not {first}")
+    check_first(first, len(tokens))
     vocabulary = _vocabulary(ask, url)
     full = vocabulary <= FULL_VOCABULARY_LIMIT
     wanted = vocabulary if full else min(TOP_TOKENS, vocabulary)

@@ -30,7 +30,7 @@ from engines.llamacpp_native import NativeModel, Sampling
 from engines.llamacpp_reply import reply
 from engines.memory import MemoryEstimate
 from engines.models.gguf_file import gguf_levels
-from engines.scores import Scores
+from engines.scores import Scores, check_first
 
 Result = TypeVar("Result")
 
@@ -233,8 +233,7 @@ class _Outbox:
 def _scores(model: NativeModel, tokens: Sequence[int], first: int) -> Scores:
     import numpy as np
 
-    if not 1 <= first < len(tokens):
-        raise EngineError(f"scores start at a position from 1 to {len(tokens) - 1}, not {first}")
+    check_first(first, len(tokens))
     if len(tokens) > model.context_tokens:
         raise EngineError(f"{len(tokens)} tokens are more than the context of {model.context_tokens}; raise n_ctx")
     logits = model.logits(tokens, first)

@@ -7,6 +7,7 @@ from typing import Any
 
 from engines.base import Chunk, ChunkKind, Request, Usage
 from engines.llamacpp_native import NativeModel, Sampling
+from engines.stop_strings import stop_strings
 from engines.token_text import Piece, TokenText
 
 _Content = Generator[Chunk, None, tuple[int, str | None]]
@@ -66,7 +67,7 @@ def _tokens(
     model: NativeModel, sampler: Any, request: Request, prompt_tokens: int, go_on: Callable[[], bool]
 ) -> _Content:
     """Chunks of content; returns how many tokens were generated and why it ended, None where `go_on` ended it."""
-    text = TokenText(_stop_strings(request))
+    text = TokenText(stop_strings(request))
     most = min(request.max_tokens, model.context_tokens - prompt_tokens)
     finish: str | None = "length"
     count = 0
@@ -103,8 +104,3 @@ def _all_at_once(chunks: _Content) -> tuple[int, str | None, str]:
 
 def _content(piece: Piece) -> Chunk:
     return Chunk(ChunkKind.CONTENT, piece.text, tokens=piece.tokens)
-
-
-def _stop_strings(request: Request) -> tuple[str, ...]:
-    stop = request.sampling.get("stop") or ()
-    return (stop,) if isinstance(stop, str) else tuple(stop)

@@ -27,6 +27,7 @@ from engines.gguf_engine import (
 from engines.llama_options import LlamaCppServerOptions, parse_options
 from engines.memory import MemoryEstimate
 from engines.models.gguf_file import gguf_levels
+from engines.process_log import read_from, size_of
 from engines.server_process import ServerCommand, ServerProcess
 
 _NAME = "llama-cpp-server"
@@ -82,7 +83,7 @@ class LlamaCppServer:
         log = self._spec.log_path
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
-            self._log_start = log.stat().st_size if log.is_file() else 0
+        self._log_start = size_of(log)
         self._server = ServerProcess(
             ServerCommand(
                 shlex.join([self._python(), "-P", "-m", "llama_cpp.server", *arguments(self._options, model, context)]),
@@ -147,11 +148,7 @@ class LlamaCppServer:
         )
 
     def _log_text(self) -> str:
-        if self._spec.log_path is None:
-            return ""
-        with self._spec.log_path.open("rb") as file:
-            file.seek(self._log_start)
-            return file.read().decode("utf-8", "replace")
+        return read_from(self._spec.log_path, self._log_start)
 
 
 def arguments(options: LlamaCppServerOptions, model: GgufModel, context: int) -> list[str]:

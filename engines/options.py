@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
@@ -11,6 +12,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from engines.base import EngineError
 
 Options = TypeVar("Options")
+DEFAULT_CONTEXT_TOKENS = 4096
+"""The longest context that an engine is given unasked, where the model was made for more."""
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "nothing"}
 
 
@@ -35,6 +38,12 @@ def read_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> 
         return kind(**values)
     except ValueError as error:
         raise EngineError(f"options of engine {engine!r}: {error}") from error
+
+
+def default_threads() -> int:
+    """All cores but one, which the measuring client needs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
 
 
 def _instead(name: str, names: list[str]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from engines.base import EngineError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -40,4 +42,10 @@ class ScoringEngine(Protocol):
         ...
 
 
-__all__ = ["Scores", "ScoringEngine"]
+def check_first(first: int, count: int) -> None:
+    """Raises EngineError unless `first` is a position that has tokens before it, and is one of `count`."""
+    if not 1 <= first < count:
+        raise EngineError(f"scores start at a position from 1 to {count - 1}, not {first}")
+
+
+__all__ = ["Scores", "ScoringEngine", "check_first"]

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engines.base import Request
+
+
+def stop_strings(request: Request) -> tuple[str, ...]:
+    """Those that a request names."""
+    stop = request.sampling.get("stop") or ()
+    return (stop,) if isinstance(stop, str) else tuple(stop)
+
 
 class StopStrings:
     """Lets text through up to the first stop string; what may begin one is held back.
@@ -41,4 +49,4 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in range(most, 0, -1) if text.endswith(stop[:size])), 0)
 
 
-__all__ = ["StopStrings"]
+__all__ = ["StopStrings", "stop_strings"]

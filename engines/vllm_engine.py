@@ -28,10 +28,11 @@ from engines.base import (
 )
 from engines.memory import MemoryEstimate
 from engines.options import read_options
+from engines.process_log import read_from, size_of
 from engines.scores import Scores
 from engines.server_process import signal_name
 from engines.vllm_levels import LEVELS, WHILE_LOADING, check_name, level_of
-from engines.vllm_log import is_refusal, output_to, read_from, root_cause, size_of
+from engines.vllm_log import is_refusal, output_to, root_cause
 from engines.vllm_model import LORA_ID, LORA_NAME, VllmModel
 from engines.vllm_options import DTYPES, VllmOptions
 from engines.vllm_scores import check_length, columns, flat_rows, scores_of, whole_vocabulary

@@ -25,20 +25,6 @@ _PREAMBLE = re.compile(r"\d+ validation errors? for \w+ +(?:[\w.]+ +)?Value erro
 _LONGEST = 300
 
 
-def size_of(log: Path | None) -> int:
-    """How long a log is now."""
-    return log.stat().st_size if log is not None and log.is_file() else 0
-
-
-def read_from(log: Path | None, start: int) -> str:
-    """What a log has gained since it was `start` bytes long; empty without a log."""
-    if log is None or not log.is_file():
-        return ""
-    with log.open("rb") as file:
-        file.seek(start)
-        return file.read().decode("utf-8", "replace")
-
-
 def root_cause(text: str) -> str | None:
     """The first error in a log that does not only point to another one, its kind and first sentence; None: none."""
     for line in text.splitlines():
@@ -79,4 +65,4 @@ def _is_standard_error(log: Path) -> bool:
     return log.is_file() and os.path.samestat(log.stat(), os.fstat(2))
 
 
-__all__ = ["is_refusal", "output_to", "read_from", "root_cause", "size_of"]
+__all__ = ["is_refusal", "output_to", "root_cause"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engines.base import EngineError
-from engines.scores import Scores
+from engines.scores import Scores, check_first
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +18,7 @@ MOST_VALUES = 1 << 23
 
 def check_length(count: int, first: int, context_tokens: int) -> None:
     """Raises EngineError for a sequence that cannot be scored; vLLM generates one token after it."""
-    if not 1 <= first < count:
-        raise EngineError(f"scoring begins at token 1 or later and before the end, not at {first} of {count}")
+    check_first(first, count)
     if count >= context_tokens:
         raise EngineError(f"{count} tokens to score do not fit into a context of {context_tokens}: raise max_model_len")
 

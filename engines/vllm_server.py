@@ -16,10 +16,11 @@ from typing import Any
 from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, LevelUnsupported, StartFailed
 from engines.memory import MemoryEstimate
 from engines.options import read_options
+from engines.process_log import read_from, size_of
 from engines.scores import Scores
 from engines.server_process import ServerCommand, ServerProcess
 from engines.vllm_levels import LEVELS, WHILE_LOADING, check_name
-from engines.vllm_log import is_refusal, read_from, root_cause, size_of
+from engines.vllm_log import is_refusal, root_cause
 from engines.vllm_model import LORA_NAME, VllmModel
 from engines.vllm_options import DTYPES, VllmOptions
 from engines.vllm_scores import check_length, page_rows, scores_of, whole_vocabulary
