@@ -14,7 +14,8 @@ from harness.distributions import Distribution, Pool, distributions
 from harness.latencies import observe
 from harness.limits import is_split
 from harness.means import mean_estimate
-from harness.metrics import METRICS, SCALAR, STATISTICS
+from harness.metric import SCALAR, STATISTICS
+from harness.metrics import METRICS
 from harness.rates import Rate, Window, judged, rates, shares
 from harness.reading import LEVELS, Reading, StoredTrial, read
 from harness.stats import Bound, Estimate
@@ -59,7 +60,7 @@ def summarise(trials: Iterable[StoredTrial], extra: Collection[tuple[str, str]] 
     observation have no row; `facts` says why. Repetitions that follow each other need the memory of one group.
     """
     levels = levels_for(extra)
-    return tidy([found for trial in trials for found in measure(trial, read(trial, levels))], extra)
+    return tidy([found for trial in trials for found in measure(trial, read(trial, levels), trial.samples())], extra)
 
 
 def tidy(
@@ -81,9 +82,14 @@ def levels_for(extra: Collection[tuple[str, str]]) -> tuple[float, ...]:
     return tuple(sorted({*LEVELS, *own}))
 
 
-def measure(stored: StoredTrial, reading: Reading) -> list[Measures]:
-    """The measures of a trial: of all requests together and, where it has several classes, of each."""
-    peaks = machine.peaks(stored.samples(), reading.trial, reading.columns)
+def measure(
+    stored: StoredTrial, reading: Reading, samples: pd.DataFrame, facts: dict[str, Any] | None = None
+) -> list[Measures]:
+    """The measures of a trial: of all requests together and, where it has several classes, of each.
+
+    samples: of its cell.   facts: see `facts.facts_of`.
+    """
+    peaks = machine.peaks(samples, reading.trial, reading.columns)
     taken = machine.start_values(stored.cell, reading.trial) | peaks
     texts = (_joined(reading.frame["clock"]), _joined(reading.frame["token_source"]))
     return [

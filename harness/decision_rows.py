@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis import ALL, KEYS, POOLED
 from harness.cells import bits
-from harness.metrics import METRICS, SCALAR
+from harness.metric import SCALAR
+from harness.metrics import METRICS
 from harness.quality import LOAD as QUALITY_LOAD
 from harness.quality import word
 from harness.reasons import Level, Validity, worst

@@ -29,8 +29,8 @@ _VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+")
 _ONE_TOKEN = "no reply had two tokens in two chunks"
 
 
-def facts_of(cell: dict[str, Any], reading: Reading) -> dict[str, Any]:
-    """What a report says about a trial beside its metrics; JSON-able.
+def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
+    """What a report says about a trial beside its metrics; JSON-able. samples: of its cell.
 
     Keys: cell, trial (ids), window, requests (by phase), statuses, errors (see `errors_of`), slo_vacuous (good
     requests to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason),

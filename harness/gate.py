@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis import ALL, KEYS, POOLED
 from harness.errors import ExitCode, first_that_applies
 from harness.limits import Limit, parse_limit
-from harness.metrics import SCALAR, find
+from harness.metric import SCALAR
+from harness.metrics import find
 from harness.validity import Level
 
 if TYPE_CHECKING:

@@ -9,102 +9,47 @@ the client or the server caused is in it; with `_service` it counts from the mom
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
-SCALAR = "value"
-STATISTICS = ("p50", "p90", "p95", "p99", "max", "mean", "min")
+from harness.machine_metrics import ENERGY, SERVER_PAGE, START_AND_MEMORY
+from harness.metric import Direction, Metric, Show, latency, quality, scalar
 
-
-class Direction(StrEnum):
-    """Which way is better."""
-
-    LOWER = "lower"
-    HIGHER = "higher"
-    NONE = "none"
-
-
-class Show(StrEnum):
-    """How a value is formatted."""
-
-    TIME = "time"
-    NUMBER = "number"
-    SHARE = "share"
-    BYTES = "bytes"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric. takes_statistics: it has a distribution; otherwise one value. unmeasured: why nothing measures it
-    yet.
-    """
-
-    name: str
-    unit: str
-    definition: str
-    direction: Direction
-    show: Show
-    takes_statistics: bool
-    unmeasured: str | None = None
-
-    @property
-    def statistics(self) -> tuple[str, ...]:
-        """The names under `statistic` in the summary."""
-        return STATISTICS if self.takes_statistics else (SCALAR,)
-
-
-def _latency(name: str, definition: str) -> Metric:
-    return Metric(name, "ms", definition, Direction.LOWER, Show.TIME, takes_statistics=True)
-
-
-def _scalar(
-    name: str, unit: str, definition: str, direction: Direction, show: Show, unmeasured: str | None = None
-) -> Metric:
-    return Metric(name, unit, definition, direction, show, takes_statistics=False, unmeasured=unmeasured)
-
-
-def _quality(name: str, unit: str, definition: str) -> Metric:
-    return _scalar(name, unit, definition, Direction.LOWER, Show.NUMBER)
-
-
-_NO_ENERGY = "this version does not measure energy yet"
 _NO_PRICES = "this version does not know prices yet"
 
 _LATENCIES = (
-    _latency(
+    latency(
         "ttft_ms",
         "Time to first token: arrival of the first token-bearing chunk - due. Replies that are not streamed have none.",
     ),
-    _latency("ttft_service_ms", "Arrival of the first token-bearing chunk - sent."),
-    _latency("ttfo_ms", "Time to first answer token (content or tool call, not reasoning): its arrival - due."),
-    _latency("ttfo_service_ms", "Arrival of the first answer token - sent."),
-    _latency("ttfb_ms", "Time to first byte: arrival of the first byte of the reply's body - sent."),
-    _latency(
+    latency("ttft_service_ms", "Arrival of the first token-bearing chunk - sent."),
+    latency("ttfo_ms", "Time to first answer token (content or tool call, not reasoning): its arrival - due."),
+    latency("ttfo_service_ms", "Arrival of the first answer token - sent."),
+    latency("ttfb_ms", "Time to first byte: arrival of the first byte of the reply's body - sent."),
+    latency(
         "tpot_ms",
         "Time per output token of a request: (last token - first token) / (output tokens - 1). "
         "Needs two tokens and two chunks, else there is none.",
     ),
-    _latency(
+    latency(
         "tpot_adj_ms",
         "As tpot_ms, but divided by the tokens after the first chunk: exact when chunks bear several tokens. "
         "Needs token counts per chunk.",
     ),
-    _latency(
+    latency(
         "icl_ms",
         "Inter-chunk latency: gaps between token-bearing chunks, the gaps of all requests pooled; zero gaps kept.",
     ),
-    _latency(
+    latency(
         "itl_ms",
         "Inter-token latency: each gap / tokens of the chunk that ends it, counted once per token, pooled. "
         "Only where tokens per chunk are known.",
     ),
-    _latency("stall_max_ms", "The longest gap between two token-bearing chunks of a request."),
-    _latency("e2e_ms", "End to end: last token - due; for a reply that is not streamed, end of the response - due."),
-    _latency("e2e_service_ms", "As e2e_ms, but from sent."),
-    _latency("e2e_close_ms", "End of the response (with usage and end marker) - due."),
-    _latency("norm_latency_ms", "e2e_ms / output tokens."),
-    _latency("send_lag_ms", "Sent - due: how late this client was. In ttft_ms and e2e_ms it is included."),
+    latency("stall_max_ms", "The longest gap between two token-bearing chunks of a request."),
+    latency("e2e_ms", "End to end: last token - due; for a reply that is not streamed, end of the response - due."),
+    latency("e2e_service_ms", "As e2e_ms, but from sent."),
+    latency("e2e_close_ms", "End of the response (with usage and end marker) - due."),
+    latency("norm_latency_ms", "e2e_ms / output tokens."),
+    latency("send_lag_ms", "Sent - due: how late this client was. In ttft_ms and e2e_ms it is included."),
     Metric(
         "output_tokens_per_s_per_user",
         "tokens/s",
@@ -113,7 +58,7 @@ _LATENCIES = (
         Show.NUMBER,
         takes_statistics=True,
     ),
-    _latency("reported_total_ms", "The server's own word, not measured here: how long a successful request took it."),
+    latency("reported_total_ms", "The server's own word, not measured here: how long a successful request took it."),
     Metric(
         "reported_memory_peak_bytes",
         "bytes",
@@ -124,49 +69,49 @@ _LATENCIES = (
     ),
 )
 _RATES = (
-    _scalar(
+    scalar(
         "offered_rps",
         "requests/s",
         "Requests due in the window / its length. Open loops limited by a number N: (N - 1) / (last due - first due).",
         Direction.NONE,
         Show.NUMBER,
     ),
-    _scalar(
+    scalar(
         "completed_rps",
         "requests/s",
         "Successful requests that ended in the window / its length.",
         Direction.HIGHER,
         Show.NUMBER,
     ),
-    _scalar(
+    scalar(
         "goodput_rps",
         "requests/s",
         "Good requests due in the window / its length. Good: successful and within every limit of `slo`.",
         Direction.HIGHER,
         Show.NUMBER,
     ),
-    _scalar(
+    scalar(
         "output_tokens_per_s",
         "tokens/s",
         "Output tokens of any request that arrived in the window / its length. The tokens of a chunk arrive together.",
         Direction.HIGHER,
         Show.NUMBER,
     ),
-    _scalar(
+    scalar(
         "input_tokens_per_s",
         "tokens/s",
         "Prompt tokens of requests whose first token (or whole reply) arrived in the window / its length.",
         Direction.HIGHER,
         Show.NUMBER,
     ),
-    _scalar(
+    scalar(
         "mean_concurrency",
         "requests",
         "Mean number of requests between sent and end of response during the window.",
         Direction.NONE,
         Show.NUMBER,
     ),
-    _scalar(
+    scalar(
         "attainment",
         "share",
         "Good / measured requests. Failed and timed-out ones are not good; a missing tpot is no fault. Requests that "
@@ -174,7 +119,7 @@ _RATES = (
         Direction.HIGHER,
         Show.SHARE,
     ),
-    _scalar(
+    scalar(
         "error_rate",
         "share",
         "Measured requests that failed, were refused, timed out or did not finish / measured requests sent, those that "
@@ -182,7 +127,7 @@ _RATES = (
         Direction.LOWER,
         Show.SHARE,
     ),
-    _scalar(
+    scalar(
         "cached_share",
         "share",
         "Prompt tokens the engine took from a cache / prompt tokens; a reply from a result cache counts whole.",
@@ -190,97 +135,30 @@ _RATES = (
         Show.SHARE,
     ),
 )
-_START_AND_MEMORY = (
-    _scalar(
-        "load_s",
-        "s",
-        "From starting the engine until it is ready, files not in the page cache as far as we know.",
-        Direction.LOWER,
-        Show.NUMBER,
-    ),
-    _scalar(
-        "load_warm_s",
-        "s",
-        "The same with the model's files in the page cache; in process also with the library imported already.",
-        Direction.LOWER,
-        Show.NUMBER,
-    ),
-    _scalar(
-        "first_request_ms",
-        "ms",
-        "End-to-end time of the first request after the start, before any warm-up.",
-        Direction.LOWER,
-        Show.TIME,
-    ),
-    _scalar(
-        "weight_bytes",
-        "bytes",
-        "Size of the weight files that the engine loaded.",
-        Direction.LOWER,
-        Show.BYTES,
-    ),
-    _scalar(
-        "rss_after_load_bytes",
-        "bytes",
-        "Resident memory of the engine's processes after the first start and its first request.",
-        Direction.LOWER,
-        Show.BYTES,
-    ),
-    _scalar(
-        "rss_peak_bytes",
-        "bytes",
-        "Largest reading during the trial of the resident memory of the engine's processes.",
-        Direction.LOWER,
-        Show.BYTES,
-    ),
-    _scalar(
-        "system_memory_peak_share",
-        "share",
-        "Largest reading during the trial of used / total memory of the machine under test.",
-        Direction.LOWER,
-        Show.SHARE,
-    ),
-    _scalar(
-        "gpu_memory_peak_bytes",
-        "bytes",
-        "Largest readings of used memory of each GPU during the trial, added up.",
-        Direction.LOWER,
-        Show.BYTES,
-    ),
-    _scalar("gpu_memory_peak_share", "share", "The same / total memory of those GPUs.", Direction.LOWER, Show.SHARE),
-)
 _QUALITY = (
-    _quality(
+    quality(
         "kl_mean", "nats", "Mean over the scored positions of the Kullback-Leibler divergence KL(reference || it)."
     ),
-    _quality("kl_median", "nats", "The median of the same."),
-    _quality("kl_p99", "nats", "The 99th percentile of the same."),
-    _quality("kl_max", "nats", "The largest of the same."),
-    _quality(
+    quality("kl_median", "nats", "The median of the same."),
+    quality("kl_p99", "nats", "The 99th percentile of the same."),
+    quality("kl_max", "nats", "The largest of the same."),
+    quality(
         "kl_bound",
         "nats",
         "What kl_mean is at least, where only the likeliest tokens are known: all others are taken as one.",
     ),
-    _scalar(
+    scalar(
         "top1_agreement",
         "share",
         "Share of the scored positions where the most likely token is the reference's.",
         Direction.HIGHER,
         Show.SHARE,
     ),
-    _quality("ppl_ratio", "ratio", "exp of the mean difference of -ln p of the true tokens: perplexity / reference's."),
-    _quality("ppl", "perplexity", "exp of the mean -ln p of the true tokens. Depends on the tokenizer and the text."),
+    quality("ppl_ratio", "ratio", "exp of the mean difference of -ln p of the true tokens: perplexity / reference's."),
+    quality("ppl", "perplexity", "exp of the mean -ln p of the true tokens. Depends on the tokenizer and the text."),
 )
 _NOT_YET = (
-    _scalar(
-        "energy_j_per_output_token",
-        "J/token",
-        "Energy of the GPUs in the window / output tokens that arrived in it.",
-        Direction.LOWER,
-        Show.NUMBER,
-        _NO_ENERGY,
-    ),
-    _scalar(
+    scalar(
         "cost_per_1k_requests_usd",
         "USD",
         "Hourly price / good requests per hour * 1000.",
@@ -288,7 +166,7 @@ _NOT_YET = (
         Show.NUMBER,
         _NO_PRICES,
     ),
-    _scalar(
+    scalar(
         "cost_per_1m_output_tokens_usd",
         "USD",
         "Hourly price / output tokens per hour * 1000000.",
@@ -300,7 +178,10 @@ _NOT_YET = (
 
 QUALITY = tuple(metric.name for metric in _QUALITY)
 """Those that belong to a cell, not to one of its loads."""
-METRICS = {metric.name: metric for metric in (*_LATENCIES, *_RATES, *_START_AND_MEMORY, *_QUALITY, *_NOT_YET)}
+METRICS = {
+    metric.name: metric
+    for metric in (*_LATENCIES, *_RATES, *START_AND_MEMORY, *ENERGY, *SERVER_PAGE, *_QUALITY, *_NOT_YET)
+}
 SAME_FROM_SENT = ("tpot_ms", "icl_ms", "itl_ms", "stall_max_ms")
 _ALIASES = {f"{name.removesuffix('_ms')}_service_ms": name for name in SAME_FROM_SENT} | {
     f"{name}_service": METRICS.get(f"{name.removesuffix('_ms')}_service_ms", METRICS[name]).name
@@ -352,11 +233,15 @@ def markdown() -> str:
     groups: Iterable[tuple[str, tuple[Metric, ...]]] = (
         ("Distributions (`p50`, `p90`, `p95`, `p99`, `max`, `mean`, `min`)", _LATENCIES),
         ("Rates and shares", _RATES),
-        ("Start and memory", _START_AND_MEMORY),
+        ("Start and memory", START_AND_MEMORY),
+        ("Energy", ENERGY),
+        ("What the server says of itself", SERVER_PAGE),
         ("Quality, against a reference ([how](quality.md))", _QUALITY),
         ("Named, not measured yet", _NOT_YET),
     )
     for title, group in groups:
+        if not group:
+            continue
         lines += [f"## {title}", "", "| name | unit | better | definition |", "|---|---|---|---|"]
         for metric in group:
             note = f" *Not measured: {metric.unmeasured}.*" if metric.unmeasured else ""

@@ -8,7 +8,8 @@ from typing import Any
 
 from harness.analysis import ALL, KEYS, POOLED
 from harness.limits import parse_limit
-from harness.metrics import METRICS, QUALITY, SCALAR, find
+from harness.metric import SCALAR
+from harness.metrics import METRICS, QUALITY, find
 from harness.quality import LOAD, estimates
 from harness.stats import Estimate
 

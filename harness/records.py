@@ -174,7 +174,8 @@ def record_schema() -> pa.Schema:
 class Sample:
     """One reading of a gauge.
 
-    at_ns: monotonic time of the reading (absolute, same clock as the trial's T0).
+    at_ns: monotonic time of the middle of the reading (absolute, same clock as the trial's T0).
+    width_ns: from before it to after it: the moment read lies within at_ns +- width_ns / 2.
     source: "engine" (its processes together), "client" (the process that sends the load; absent when the engine runs
     inside it), "host", "gpu0", "server". name: what was read, with its unit at the end ("rss_bytes").
     scope: "server" when it describes the machine under test, "client" when only the machine that sends the load.
@@ -185,6 +186,7 @@ class Sample:
     name: str
     value: float
     scope: str = "server"
+    width_ns: int = 0
 
 
 def sample_schema() -> pa.Schema:
@@ -193,7 +195,14 @@ def sample_schema() -> pa.Schema:
 
     text = pa.string()
     return pa.schema(
-        [("at_ns", pa.int64()), ("source", text), ("name", text), ("value", pa.float64()), ("scope", text)]
+        [
+            ("at_ns", pa.int64()),
+            ("source", text),
+            ("name", text),
+            ("value", pa.float64()),
+            ("scope", text),
+            ("width_ns", pa.int64()),
+        ]
     )
 
 

@@ -57,11 +57,11 @@ def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial], folder: Path
     extra = gate.extra_statistics([text for _, _, trial in _entries(manifest) for text in trial.get("limits") or ()])
     for one in trials:
         key = (one.cell["id"], one.trial["id"])
-        reading = read(one, levels_for(extra))
-        validity[key] = judge(one.trial, reading, one.trial.get("client"), calibration)
-        facts[key] = facts_of(one.cell, reading)
-        series[key] = series_of(reading, one.samples())
-        measures += measure(one, reading)
+        reading, samples = read(one, levels_for(extra)), one.samples()
+        facts[key] = facts_of(one.cell, reading, samples)
+        validity[key] = judge(one.trial, reading, one.trial.get("client"), calibration, facts[key])
+        series[key] = series_of(reading, samples, facts[key])
+        measures.extend(measure(one, reading, samples, facts[key]))
     groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]
     summary = tidy(measures, extra, [] if folder is None else quality_rows(manifest, folder))
     verdicts = gate.judge_all(groups, summary)

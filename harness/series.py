@@ -25,8 +25,8 @@ TAIL_POINTS = 50
 SHOWN_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def series_of(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
-    """The plot data of a trial.
+def series_of(reading: Reading, samples: pd.DataFrame, facts: dict[str, Any]) -> dict[str, Any]:
+    """The plot data of a trial. samples: of its cell.   facts: see `facts.facts_of`.
 
     distribution: metric, share, ms (inverse CDF; censored requests leave the curve below share 1).
     latency: due_s, ttft_ms, e2e_ms of measured requests; of more than MAX_POINTS those at SHOWN_QUANTILES in each of

@@ -143,7 +143,7 @@ class TrialData:
         yield from (whole(batch, columns) for batch in batches)
 
     def samples(self) -> pd.DataFrame:
-        """The readings of the trial's cell: at_ns, source, name, value, scope."""
+        """The readings of the trial's cell: at_ns, source, name, value, scope, width_ns."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -154,9 +154,9 @@ class TrialData:
         else:
             stream = folder / "samples.arrows"
             batches = list(read_batches(stream)) if stream.exists() else []
-            table = pa.Table.from_batches(batches, schema=sample_schema())
+            table = pa.Table.from_batches(batches, schema=batches[0].schema if batches else sample_schema())
         frame: pd.DataFrame = table.to_pandas()
-        return frame
+        return frame if "width_ns" in frame else frame.assign(width_ns=0)  # an older version did not store it
 
     def has_records(self) -> bool:
         """Whether anything was stored of the trial."""

@@ -32,10 +32,11 @@ def judge(
     reading: Reading,
     client: dict[str, Any] | None,
     calibration: dict[str, Any] | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> Validity:
     """The validity of a trial from its manifest entry, its records and the client's report about itself.
 
-    calibration: of the machine, as the run's manifest keeps it.
+    calibration: of the machine, as the run's manifest keeps it.   facts: of the trial, see `facts.facts_of`.
     """
     records, columns = reading.frame, reading.columns
     rows = columns.measured

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from reports.tables import Table
+
 COLOURS = ("#2f7fc1", "#d9722e", "#3f9c5a", "#a35bb8", "#b8912b", "#3aa0a0", "#c2557a", "#7a7f87")
 INK = "#010203"  # stands for the text colour of the page until the SVG is put into it
 SIZE_INCHES = (5.6, 2.7)
@@ -21,11 +23,16 @@ MARGINS_INCHES = (0.75, 0.5, 0.1, 0.1)  # left, bottom, right, top; a computed l
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One picture. name: of its file.   alt: what it shows, in words.   svg: complete, with INK for lines and texts."""
+    """One picture. name: of its file.   alt: what it shows, in words.   svg: complete, with INK for lines and texts.
+
+    title: a few words above it.   table: the numbers behind it, for those who cannot see it or want to read them.
+    """
 
     name: str
     alt: str
     svg: str
+    title: str = ""
+    table: Table | None = None
 
     def inline(self) -> str:
         """For a page: scales with it, takes its text colour, says what it shows."""

@@ -117,8 +117,8 @@ def _derived(manifest: dict[str, Any], trials: Sequence[FabricatedTrial], choice
         invalid = one.trial["load"] in spoiled[one.cell["engine"], one.cell["level"]]
         why = Reason("client_lag", Level.INVALID, "Requests were sent late.", "Lower the rate.")
         validity[key] = Validity(Level.INVALID, (why,)) if invalid else Validity(Level.VALID)
-        facts[key] = facts_of(one.cell, reading)
-        measures += measure(one, reading)
+        facts[key] = facts_of(one.cell, reading, one.samples())
+        measures += measure(one, reading, one.samples())
     summary = pd.concat([tidy(measures, extra), _quality(manifest, choices)], ignore_index=True)
     verdicts = judge_all([*_groups(manifest, validity, facts), *_quality_groups(manifest)], summary)
     code = _exit_code(manifest, verdicts, validity)

@@ -20,8 +20,8 @@ ROWS: dict[int, str] = {
     6: "analysis cache_split validity client_signals bursts columns chunks gap_counts latencies rates passing reading "
     "backend_split distributions machine facts series divergence quality quality_scores quality_text greedy responses "
     "quality_summary",
-    5: "store streams load_part worker_count locust_order locust_records stats ordered means metrics "
-    "progress exclusive memory_check reference machine_checks install_checks",
+    5: "store streams load_part worker_count locust_order locust_records stats ordered means metric metrics "
+    "machine_metrics progress exclusive memory_check reference machine_checks install_checks",
     4: "drivers telemetry provenance calibration",
     3: "timeline virtual_time pressure cgroup child_process known_process",
     2: "matrix cells combinations run_order trial_plans refusals selection identity devices gpus interpreter "

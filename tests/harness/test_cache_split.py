@@ -25,7 +25,7 @@ def test_what_came_from_a_cache_has_results_of_its_own() -> None:
     assert value(found, "ttft_ms", "p50", **{"class": "uncached"})["value"] == 90
     assert value(found, "offered_rps", **{"class": "cached"})["value"] == 10
     assert value(found, "offered_rps", **{"class": "uncached"})["value"] == 6
-    counted = tidy(measure(trial, reading.read(trial, most_kept=3)))
+    counted = tidy(measure(trial, reading.read(trial, most_kept=3), trial.samples()))
     assert value(counted, "ttft_ms", "p50", **{"class": "cached"})["value"] == 20
     assert set(counted["class"]) == {"all", "cached", "uncached"}
 

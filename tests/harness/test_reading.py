@@ -64,7 +64,7 @@ def mixed(n: int = 900) -> FabricatedTrial:
 
 def summary_of(trial: FabricatedTrial, most_kept: int) -> pd.DataFrame:
     """The summary, with so many chunks kept."""
-    return tidy(measure(trial, read(trial, levels_for(()), most_kept)))
+    return tidy(measure(trial, read(trial, levels_for(()), most_kept), trial.samples()))
 
 
 def test_counted_and_kept_chunks_give_one_summary(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_counted_and_kept_chunks_give_one_summary(monkeypatch: pytest.MonkeyPatc
 def test_counted_and_kept_chunks_give_one_plot() -> None:
     """Tokens over time agree whether each chunk is looked at or only those of requests that reach across an edge."""
     trial = mixed()
-    kept, counted = (series_of(read(trial, most_kept=kept), trial.samples())["tokens"] for kept in (ALL_KEPT, 0))
+    kept, counted = (series_of(read(trial, most_kept=kept), trial.samples(), {})["tokens"] for kept in (ALL_KEPT, 0))
     pd.testing.assert_frame_equal(kept, counted)
 
 
