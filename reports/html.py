@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reports import decision_table, markdown, plots, quality_table, tables
+from reports import (
+    circumstances,
+    decision_table,
+    load_tables,
+    markdown,
+    plots,
+    quality_table,
+    result_tables,
+    tables,
+    trouble_tables,
+)
 from reports.calibration import calibration_sentence
 from reports.data import ReportData, place
 from reports.requests_table import requests
@@ -37,20 +47,20 @@ def render(data: ReportData) -> str:
             for section in decision_table.sections(data)
         ],
         first=[
-            tables.limits(data),
-            tables.headline(data),
+            result_tables.limits(data),
+            result_tables.headline(data),
             requests(data),
             decision_table.single_engines(data),
             *quality_table.tables(data),
-            tables.not_run(data),
-            tables.servers(data),
-            tables.bursts(data),
-            tables.errors(data),
-            tables.reasons(data),
+            trouble_tables.not_run(data),
+            load_tables.servers(data),
+            load_tables.bursts(data),
+            trouble_tables.errors(data),
+            trouble_tables.reasons(data),
         ],
         overview=[Markup(plot.inline()) for plot in plots.draw(data).overview],
         trials=_trials(data),
-        circumstances=tables.circumstances(data),
+        circumstances=circumstances.of_run(data),
         definitions=data.definitions,
     )
 
@@ -72,7 +82,7 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
                 "title": f"{place(keys)}, {keys[-1]}",
                 "facts": _facts(data, shown),
                 "no_result": tables.NO_RESULT if data.verdict_of(keys) == "invalid" else "",
-                "tables": tables.statistics(data, keys),
+                "tables": result_tables.statistics(data, keys),
                 "plots": [Markup(plot.inline()) for plot in drawn],
             }
         )

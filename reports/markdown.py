@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reports import decision_table, quality_table, tables
+from reports import circumstances, decision_table, load_tables, quality_table, result_tables, trouble_tables
 from reports.calibration import calibration_sentence
 from reports.data import ReportData
 from reports.requests_table import requests
@@ -17,18 +17,18 @@ def render(data: ReportData) -> str:
     """The report."""
     parts = [f"# {escape(data.title)}", headline(data), *_decisions(data)]
     for table in (
-        tables.limits(data),
-        tables.headline(data),
+        result_tables.limits(data),
+        result_tables.headline(data),
         requests(data),
         decision_table.single_engines(data),
         *quality_table.tables(data),
-        tables.not_run(data),
-        tables.servers(data),
-        tables.bursts(data),
-        tables.errors(data),
+        trouble_tables.not_run(data),
+        load_tables.servers(data),
+        load_tables.bursts(data),
+        trouble_tables.errors(data),
     ):
         parts += _section(table)
-    parts += _section(tables.reasons(data))
+    parts += _section(trouble_tables.reasons(data))
     parts += [escape(calibration_sentence(data.manifest)), ""]
     parts += ["<details><summary>Circumstances</summary>", "", *_circumstances(data), "</details>"]
     return "\n".join(parts) + "\n"
@@ -94,4 +94,4 @@ def _cell(cell: Cell) -> str:
 
 
 def _circumstances(data: ReportData) -> list[str]:
-    return [f"- {escape(name)}: {escape(value)}" for name, value in tables.circumstances(data)] + [""]
+    return [f"- {escape(name)}: {escape(value)}" for name, value in circumstances.of_run(data)] + [""]

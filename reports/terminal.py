@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports import decision_table, markdown, quality_table, tables
+from reports import decision_table, load_tables, markdown, quality_table, result_tables, trouble_tables
 from reports.calibration import calibration_sentence
 from reports.data import ReportData
 from reports.tables import Cell, Table
@@ -21,20 +21,20 @@ STYLES = {"good": "green", "bad": "bold red", "doubtful": "yellow", "": ""}
 
 def show(data: ReportData, console: Console) -> None:
     """Print results, limits, what is missing and what to do, and the verdict last, where it stays in view."""
-    results = tables.headline(data)
+    results = result_tables.headline(data)
     if console.width < WIDE:
         _print_stacked(console, results)
     else:
         _print(console, results)
     for table in (
         decision_table.single_engines(data),
-        tables.limits(data),
+        result_tables.limits(data),
         *quality_table.tables(data),
-        tables.not_run(data),
-        tables.servers(data),
-        tables.bursts(data),
-        tables.errors(data),
-        tables.reasons(data),
+        trouble_tables.not_run(data),
+        load_tables.servers(data),
+        load_tables.bursts(data),
+        trouble_tables.errors(data),
+        trouble_tables.reasons(data),
     ):
         _print(console, table)
     _print_decisions(console, data)

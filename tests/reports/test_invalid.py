@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness.decision import decide
 from harness.validity import Level, Validity
-from reports import ReportData, html, markdown, plots, summaries, tables, terminal
+from reports import ReportData, html, markdown, plots, result_tables, summaries, tables, terminal
 
 REASON = {"code": "client_lag", "level": "invalid", "sentence": "Requests were sent late.", "advice": "Lower the rate."}
 
@@ -50,7 +50,7 @@ def test_no_number_of_an_invalid_trial_is_shown(
     full: ReportData, spoiled: ReportData, render: Callable[[ReportData], str]
 ) -> None:
     """The numbers of its row are gone from the results, and the reason stands there with what to do."""
-    p50 = tables.headline(full).rows[0][3].text
+    p50 = result_tables.headline(full).rows[0][3].text
     assert f"{p50}" in render(full)
     page = render(spoiled)
     assert not [number for number in ("80.0", "117", "398.3", "1.96") if f" {number} " in page or f">{number}<" in page]
@@ -61,7 +61,7 @@ def test_no_number_of_an_invalid_trial_is_shown(
 
 def test_the_other_trials_keep_theirs(full: ReportData, spoiled: ReportData) -> None:
     """Only the row of the invalid trial is empty, and its curve is not among those compared."""
-    before, after = tables.headline(full), tables.headline(spoiled)
+    before, after = result_tables.headline(full), result_tables.headline(spoiled)
     assert {cell.text for cell in after.rows[0][3:]} == {"—"}
     assert [[cell.text for cell in row] for row in after.rows[1:3]] == [
         [cell.text for cell in row] for row in before.rows[1:3]

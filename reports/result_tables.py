@@ -1,0 +1,134 @@
+"""What ran and how fast: the results of every trial, its limits, and all metrics of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.data import ALL, KEYS, ReportData, place
+from reports.format import THIN, UNKNOWN, amount, estimate, interval
+from reports.tables import NO_RESULT, TONES, Cell, Table, groups, nan, noted, pooled_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the main table: a metric and a statistic."""
+
+    head: str
+    metric: str
+    statistic: str = "value"
+    show: str = "number"
+
+
+HEADLINE = (
+    Column("TTFT p50, ms", "ttft_ms", "p50"),
+    Column("TTFT p95, ms", "ttft_ms", "p95"),
+    Column("TPOT p50, ms", "tpot_ms", "p50"),
+    Column("E2E p95, ms", "e2e_ms", "p95"),
+    Column("output tokens/s", "output_tokens_per_s"),
+    Column("requests/s", "completed_rps"),
+    Column("errors", "error_rate", show="share"),
+    Column("memory", "rss_peak_bytes", show="bytes"),
+    Column("GPU memory", "gpu_memory_peak_bytes", show="bytes"),
+    Column("load, s", "load_s"),
+)
+_OPTIONAL = ("gpu_memory_peak_bytes", "load_s")
+
+
+def headline(data: ReportData) -> Table:
+    """One row per cell and load, and one per class of its traffic."""
+    rows = pooled_rows(data)
+    present = {key[-2] for key in rows}
+    columns = [column for column in HEADLINE if column.metric not in _OPTIONAL or column.metric in present]
+    notes: list[str] = []
+    lines = []
+    for keys, trials in groups(data).items():
+        if all(trial["status"] in ("pending", "skipped") for _, trial in trials):
+            continue
+        missing = next((facts for facts in _missing_of(data, trials) if facts), None)
+        verdict = data.verdict_of(keys)
+        for name in (ALL, *_classes(rows, keys)):
+            label = keys[-1] if name == ALL else f"{keys[-1]}, class {name}"
+            judged = Cell(verdict.upper() or UNKNOWN, tone=TONES.get(verdict, "")) if name == ALL else Cell("")
+            if verdict == "invalid":
+                values = [Cell(UNKNOWN, note=noted(notes, NO_RESULT)) for _ in columns]
+            else:
+                values = [_value(rows, (*keys, name), column, missing, notes, name == ALL) for column in columns]
+            lines.append((Cell(place(keys)), Cell(label), judged, *values))
+    head = ("cell", "load", "validity", *(column.head for column in columns))
+    return Table("Results", head, lines, notes, texts=3)
+
+
+def _missing_of(data: ReportData, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[dict[str, str]]:
+    return (data.facts_of(cell["id"], trial["id"]).get("missing", {}) for cell, trial in trials)
+
+
+def _classes(rows: dict[tuple[str, ...], dict[str, Any]], keys: tuple[str, ...]) -> list[str]:
+    return sorted({key[5] for key in rows if key[:5] == keys and key[5] != ALL})
+
+
+def _value(
+    rows: dict[tuple[str, ...], dict[str, Any]],
+    keys: tuple[str, ...],
+    column: Column,
+    missing: dict[str, str] | None,
+    notes: list[str],
+    with_note: bool,
+) -> Cell:
+    row = rows.get((*keys, column.metric, column.statistic))
+    text = estimate(row, column.show)
+    if text != UNKNOWN or not with_note:
+        return Cell(text if row is not None or with_note else "", interval(row, column.show))
+    if missing is None:
+        return Cell(UNKNOWN)
+    reason = f"{column.metric}: {missing.get(column.metric, 'no request gave one')}"
+    if row is not None:
+        reason = f"{column.metric} {column.statistic}: too few requests even for a bound"
+    return Cell(UNKNOWN, note=noted(notes, reason))
+
+
+def limits(data: ReportData) -> Table:
+    """One row per limit and trial."""
+    shows = {metric["name"]: (metric["show"], metric["unit"]) for metric in data.definitions}
+    lines = []
+    for verdict in data.verdicts:
+        show, unit = shows.get(verdict["metric"], ("number", ""))
+        value, low, high = (nan(verdict[name]) for name in ("value", "low", "high"))
+        seen = amount(value, low, high, show) if verdict["outcome"] != "invalid" else UNKNOWN
+        if seen != UNKNOWN and show in ("time", "number"):
+            seen += f"{THIN}{unit}"
+        outcome = Cell(verdict["outcome"].replace("_", " ").upper(), tone=TONES.get(verdict["outcome"], "doubtful"))
+        keys = tuple(verdict[key] for key in KEYS)
+        lines.append(
+            (outcome, Cell(verdict["limit"]), Cell(f"{place(keys)}, {keys[-1]}"), Cell(seen), Cell(verdict["sentence"]))
+        )
+    return Table("Limits", ("verdict", "limit", "where", "seen", "why"), lines, texts=5)
+
+
+def statistics(data: ReportData, keys: tuple[str, ...]) -> list[Table]:
+    """Every metric of a trial, one table per class."""
+    shows = {metric["name"]: metric["show"] for metric in data.definitions}
+    rows = pooled_rows(data)
+    return [_all_metrics(rows, keys, name, shows) for name in (ALL, *_classes(rows, keys))]
+
+
+def _all_metrics(
+    rows: dict[tuple[str, ...], dict[str, Any]], keys: tuple[str, ...], name: str, shows: dict[str, str]
+) -> Table:
+    statistics = ("p50", "p90", "p95", "p99", "max", "mean")
+    own = {key[6:]: row for key, row in rows.items() if key[:6] == (*keys, name)}
+    lines: list[tuple[Cell, ...]] = []
+    for metric in dict.fromkeys(key[0] for key in own):
+        show = shows.get(metric, "number")
+        if (metric, "value") in own:
+            row = own[metric, "value"]
+            cells = [Cell(estimate(row, show), interval(row, show)), *[Cell("")] * (len(statistics) - 1)]
+        else:
+            row = own[metric, "max"]
+            found = [own.get((metric, statistic)) for statistic in statistics]
+            cells = [Cell(estimate(one, show), interval(one, show)) for one in found]
+        unit = {"share": "", "bytes": ""}.get(row["unit"], f", {row['unit']}")
+        lines.append((Cell(f"{metric}{unit}"), *cells, Cell(str(row["n"])), Cell(row["source"])))
+    title = "All requests" if name == ALL else f"Class {name}"
+    return Table(title, ("metric", "p50 or value", *statistics[1:], "n", "source"), lines)
