@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports.data import ReportData
 from reports.format import UNKNOWN, amount, seconds
-from reports.tables import Cell, Table, nan
+from reports.tables import Cell, Table, counted, nan, sortable, where_of
 
 MOST_BURSTS = 12
 
@@ -29,16 +29,20 @@ def bursts(data: ReportData) -> Table:
             continue
         where = where_of(cell, trial, data)
         for one in found["taken"][:MOST_BURSTS]:
-            times = [UNKNOWN if one[name] is None else seconds(one[name]) for name in ("drained_s", "recovered_s")]
-            counted = [str(one[name]) for name in ("requests", "backlog_peak", "backlog_before")]
-            failed = Cell(str(one["errors"]), tone="bad" if one["errors"] else "")
-            lines.append((Cell(where), Cell(seconds(one["start_s"])), *map(Cell, (*counted, *times)), failed))
+            sizes = [counted(one[name]) for name in ("requests", "backlog_peak", "backlog_before")]
+            times = [_moment(one[name]) for name in ("drained_s", "recovered_s")]
+            failed = counted(one["errors"], "bad" if one["errors"] else "")
+            lines.append((Cell(where), _moment(one["start_s"]), *sizes, *times, failed))
         if len(found["taken"]) > MOST_BURSTS:
             notes.append(f"{where}: the first {MOST_BURSTS} of {len(found['taken'])}; summary.json has all")
         if found["drained_s"]:
             value, low, high = map(seconds, found["drained_s"])
             notes.append(f"{where}: drained after {value} ({low} to {high}), the geometric mean with its 95 % interval")
     return Table("Bursts", head, lines, notes, texts=2)
+
+
+def _moment(value_s: float | None) -> Cell:
+    return Cell(UNKNOWN if value_s is None else seconds(value_s), value=value_s)
 
 
 def servers(data: ReportData) -> Table:
@@ -49,6 +53,7 @@ def servers(data: ReportData) -> Table:
         where = Cell(where_of(cell, trial, data))
         for server in data.facts_of(cell["id"], trial["id"]).get("servers", ()):
             ttft = UNKNOWN if invalid else amount(nan(server["ttft_p50_ms"]), show="time")
-            failed = Cell(str(server["errors"]), tone="bad" if server["errors"] else "")
-            lines.append((where, Cell(server["server"]), Cell(str(server["requests"])), failed, Cell(ttft)))
+            failed = counted(server["errors"], "bad" if server["errors"] else "")
+            p50 = Cell(ttft, value=None if invalid else sortable(server["ttft_p50_ms"]))
+            lines.append((where, Cell(server["server"]), counted(server["requests"]), failed, p50))
     return Table("Servers", ("where", "server", "requests", "errors", "TTFT p50, ms"), lines, texts=2)

@@ -7,8 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from reports.data import ALL, KEYS, ReportData, place
-from reports.format import THIN, UNKNOWN, amount, estimate, interval
-from reports.tables import NO_RESULT, TONES, Cell, Table, groups, nan, noted, pooled_rows
+from reports.format import THIN, UNKNOWN, amount
+from reports.tables import (
+    NO_RESULT,
+    TONES,
+    Cell,
+    Table,
+    by_class,
+    classes,
+    counted,
+    groups,
+    measured,
+    nan,
+    noted,
+    sortable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +51,8 @@ _OPTIONAL = ("gpu_memory_peak_bytes", "load_s")
 
 def headline(data: ReportData) -> Table:
     """One row per cell and load, and one per class of its traffic."""
-    rows = pooled_rows(data)
-    present = {key[-2] for key in rows}
+    known = by_class(data)
+    present = {metric for rows in known.values() for metric, _ in rows}
     columns = [column for column in HEADLINE if column.metric not in _OPTIONAL or column.metric in present]
     notes: list[str] = []
     lines = []
@@ -48,38 +61,34 @@ def headline(data: ReportData) -> Table:
             continue
         missing = next((facts for facts in _missing_of(data, trials) if facts), None)
         verdict = data.verdict_of(keys)
-        for name in (ALL, *_classes(rows, keys)):
+        for name in (ALL, *classes(data, keys)):
             label = keys[-1] if name == ALL else f"{keys[-1]}, class {name}"
             judged = Cell(verdict.upper() or UNKNOWN, tone=TONES.get(verdict, "")) if name == ALL else Cell("")
             if verdict == "invalid":
                 values = [Cell(UNKNOWN, note=noted(notes, NO_RESULT)) for _ in columns]
             else:
-                values = [_value(rows, (*keys, name), column, missing, notes, name == ALL) for column in columns]
+                rows = known.get((*keys, name), {})
+                values = [_value(rows, column, missing, notes, name == ALL) for column in columns]
             lines.append((Cell(place(keys)), Cell(label), judged, *values))
     head = ("cell", "load", "validity", *(column.head for column in columns))
-    return Table("Results", head, lines, notes, texts=3)
+    return Table("Results", head, lines, notes, texts=3, about=("", "", "", *(column.metric for column in columns)))
 
 
 def _missing_of(data: ReportData, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[dict[str, str]]:
     return (data.facts_of(cell["id"], trial["id"]).get("missing", {}) for cell, trial in trials)
 
 
-def _classes(rows: dict[tuple[str, ...], dict[str, Any]], keys: tuple[str, ...]) -> list[str]:
-    return sorted({key[5] for key in rows if key[:5] == keys and key[5] != ALL})
-
-
 def _value(
-    rows: dict[tuple[str, ...], dict[str, Any]],
-    keys: tuple[str, ...],
+    rows: dict[tuple[str, str], dict[str, Any]],
     column: Column,
     missing: dict[str, str] | None,
     notes: list[str],
     with_note: bool,
 ) -> Cell:
-    row = rows.get((*keys, column.metric, column.statistic))
-    text = estimate(row, column.show)
-    if text != UNKNOWN or not with_note:
-        return Cell(text if row is not None or with_note else "", interval(row, column.show))
+    row = rows.get((column.metric, column.statistic))
+    shown = measured(row, column.show)
+    if shown.text != UNKNOWN or not with_note:
+        return shown if row is not None or with_note else Cell("")
     if missing is None:
         return Cell(UNKNOWN)
     reason = f"{column.metric}: {missing.get(column.metric, 'no request gave one')}"
@@ -95,40 +104,38 @@ def limits(data: ReportData) -> Table:
     for verdict in data.verdicts:
         show, unit = shows.get(verdict["metric"], ("number", ""))
         value, low, high = (nan(verdict[name]) for name in ("value", "low", "high"))
-        seen = amount(value, low, high, show) if verdict["outcome"] != "invalid" else UNKNOWN
+        invalid = verdict["outcome"] == "invalid"
+        seen = amount(value, low, high, show) if not invalid else UNKNOWN
         if seen != UNKNOWN and show in ("time", "number"):
             seen += f"{THIN}{unit}"
         outcome = Cell(verdict["outcome"].replace("_", " ").upper(), tone=TONES.get(verdict["outcome"], "doubtful"))
         keys = tuple(verdict[key] for key in KEYS)
-        lines.append(
-            (outcome, Cell(verdict["limit"]), Cell(f"{place(keys)}, {keys[-1]}"), Cell(seen), Cell(verdict["sentence"]))
-        )
+        limit, where = Cell(verdict["limit"], about=verdict["metric"]), Cell(f"{place(keys)}, {keys[-1]}")
+        number = Cell(seen, value=None if invalid else sortable(verdict["value"]))
+        lines.append((outcome, limit, where, number, Cell(verdict["sentence"])))
     return Table("Limits", ("verdict", "limit", "where", "seen", "why"), lines, texts=5)
 
 
 def statistics(data: ReportData, keys: tuple[str, ...]) -> list[Table]:
     """Every metric of a trial, one table per class."""
     shows = {metric["name"]: metric["show"] for metric in data.definitions}
-    rows = pooled_rows(data)
-    return [_all_metrics(rows, keys, name, shows) for name in (ALL, *_classes(rows, keys))]
+    known = by_class(data)
+    return [_all_metrics(known.get((*keys, name), {}), name, shows) for name in (ALL, *classes(data, keys))]
 
 
-def _all_metrics(
-    rows: dict[tuple[str, ...], dict[str, Any]], keys: tuple[str, ...], name: str, shows: dict[str, str]
-) -> Table:
+def _all_metrics(rows: dict[tuple[str, str], dict[str, Any]], name: str, shows: dict[str, str]) -> Table:
     statistics = ("p50", "p90", "p95", "p99", "max", "mean")
-    own = {key[6:]: row for key, row in rows.items() if key[:6] == (*keys, name)}
     lines: list[tuple[Cell, ...]] = []
-    for metric in dict.fromkeys(key[0] for key in own):
+    for metric in dict.fromkeys(metric for metric, _ in rows):
         show = shows.get(metric, "number")
-        if (metric, "value") in own:
-            row = own[metric, "value"]
-            cells = [Cell(estimate(row, show), interval(row, show)), *[Cell("")] * (len(statistics) - 1)]
+        if (metric, "value") in rows:
+            row = rows[metric, "value"]
+            cells = [measured(row, show), *[Cell("")] * (len(statistics) - 1)]
         else:
-            row = own[metric, "max"]
-            found = [own.get((metric, statistic)) for statistic in statistics]
-            cells = [Cell(estimate(one, show), interval(one, show)) for one in found]
+            row = rows[metric, "max"]
+            cells = [measured(rows.get((metric, statistic)), show) for statistic in statistics]
         unit = {"share": "", "bytes": ""}.get(row["unit"], f", {row['unit']}")
-        lines.append((Cell(f"{metric}{unit}"), *cells, Cell(str(row["n"])), Cell(row["source"])))
+        named = Cell(f"{metric}{unit}", about=metric)
+        lines.append((named, *cells, counted(row["n"]), Cell(row["source"])))
     title = "All requests" if name == ALL else f"Class {name}"
     return Table(title, ("metric", "p50 or value", *statistics[1:], "n", "source"), lines)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from reports.data import KEYS, POOLED, ReportData, keys_of, place
+from reports.data import ALL, KEYS, POOLED, ReportData, keys_of, place
 from reports.format import estimate, interval
 
 
@@ -86,11 +87,27 @@ def nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
+@lru_cache(maxsize=1)  # every table of a report asks for them
 def pooled_rows(data: ReportData) -> dict[tuple[str, ...], dict[str, Any]]:
     """The pooled rows of the summary by (model, engine, level, variant, load, class, metric, statistic)."""
     pooled = data.summary[data.summary["repetition"] == POOLED]
     names = (*KEYS, "class", "metric", "statistic")
-    return {tuple(str(row[name]) for name in names): row for row in pooled.to_dict("records")}  # type: ignore[misc]
+    keys = zip(*(pooled[name].astype(str) for name in names), strict=True)
+    return dict(zip(keys, pooled.to_dict("records"), strict=True))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1)
+def by_class(data: ReportData) -> dict[tuple[str, ...], dict[tuple[str, str], dict[str, Any]]]:
+    """The same by (model, engine, level, variant, load, class), then by (metric, statistic)."""
+    found: dict[tuple[str, ...], dict[tuple[str, str], dict[str, Any]]] = {}
+    for (*keys, metric, statistic), row in pooled_rows(data).items():
+        found.setdefault(tuple(keys), {})[metric, statistic] = row
+    return found
+
+
+def classes(data: ReportData, keys: tuple[str, ...]) -> list[str]:
+    """The classes of traffic of a trial, by name; none where there is but one."""
+    return sorted({key[5] for key in by_class(data) if key[:5] == keys and key[5] != ALL})
 
 
 def groups(data: ReportData) -> dict[tuple[str, ...], list[tuple[dict[str, Any], dict[str, Any]]]]:
