@@ -9,7 +9,7 @@ from typing import Any
 
 from reports.data import ReportData
 from reports.format import UNKNOWN, estimate, interval
-from reports.tables import TONES, Cell, Table
+from reports.tables import TONES, Cell, Table, sortable
 
 Row = dict[str, Any]
 
@@ -217,7 +217,8 @@ def _value(value: dict[str, Any], column: Column, notes: list[str]) -> Cell:
     note = None
     if value["reason"] and (shown == UNKNOWN or value["bound"] == "point" or column.show == "bytes"):
         note = _note(notes, value["reason"])
-    return Cell(shown, interval(row, column.show), note=note)
+    known = row[{"lower": "low", "upper": "high"}.get(value["bound"], "value")]
+    return Cell(shown, interval(row, column.show), note=note, value=sortable(known))
 
 
 def _note(notes: list[str], text: str) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from reports.data import ALL, KEYS, ReportData, place
-from reports.format import UNKNOWN, amount, estimate, interval
-from reports.tables import Cell, Table, pooled_rows
+from reports.format import UNKNOWN, amount
+from reports.tables import Cell, Table, counted, measured, pooled_rows
 
 LOAD = "quality"
 FIGURES = (
@@ -83,7 +83,7 @@ def responses(data: ReportData) -> Table:
             Cell(UNKNOWN if value is None else amount(float(value), show=show))
             for value, show in zip(values, shows, strict=True)
         ]
-        lines.append((Cell(place((*keys, LOAD))), Cell(str(told["replies"])), *cells))
+        lines.append((Cell(place((*keys, LOAD))), counted(told["replies"]), *cells))
     head = ("cell", "replies", *(name for name, _, _ in _RESPONSES))
     return Table("Replies (descriptive)", head, lines, [_DESCRIPTIVE] if lines else [])
 
@@ -120,9 +120,9 @@ def _references(data: ReportData) -> list[str]:
 def _value(row: dict[str, Any] | None, metric: str) -> Cell:
     if row is not None and metric.startswith("kl_") and 0 < row["value"] < _LEAST_IN_FULL:
         low, high = row["low"], row["high"]
-        return Cell(f"{row['value']:.1e}", f"{low:.1e} to {high:.1e}" if low < high else "")
+        return Cell(f"{row['value']:.1e}", f"{low:.1e} to {high:.1e}" if low < high else "", value=row["value"])
     show = "share" if metric == "top1_agreement" else "number"
-    return Cell(estimate(row, show), interval(row, show))
+    return measured(row, show)
 
 
 def _note(notes: list[str], text: str) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reports.data import ALL, ReportData, place
-from reports.format import UNKNOWN, estimate, interval, seconds
-from reports.tables import NO_RESULT, Cell, Table, groups, pooled_rows
+from reports.format import UNKNOWN, seconds
+from reports.tables import NO_RESULT, Cell, Table, counted, groups, measured, pooled_rows
 
 HEAD = ("cell", "load", "measured requests", "succeeded", "time", "mean latency, ms", "output tokens/s")
 
@@ -20,13 +20,13 @@ def requests(data: ReportData) -> Table:
         statuses = [one["statuses"] for one in facts]
         total, good = sum(sum(one.values()) for one in statuses), sum(one.get("ok", 0) for one in statuses)
         took = sum(one["window"]["end_s"] - one["window"]["start_s"] for one in facts)
-        counted = (Cell(str(total)), Cell(str(good), tone="" if good == total else "bad"), Cell(seconds(took)))
+        sizes = (counted(total), counted(good, "" if good == total else "bad"), Cell(seconds(took), value=took))
         invalid = data.verdict_of(keys) == "invalid"
         if invalid and NO_RESULT not in notes:
             notes.append(NO_RESULT)
         values = []
         for metric, statistic in (("e2e_ms", "mean"), ("output_tokens_per_s", "value")):
             row = rows.get((*keys, ALL, metric, statistic))
-            values.append(Cell(UNKNOWN, note=1) if invalid else Cell(estimate(row), interval(row)))
-        lines.append((Cell(place(keys)), Cell(keys[-1]), *counted, *values))
+            values.append(Cell(UNKNOWN, note=1) if invalid else measured(row))
+        lines.append((Cell(place(keys)), Cell(keys[-1]), *sizes, *values))
     return Table("Requests", HEAD, lines, notes, texts=2)
