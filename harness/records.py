@@ -81,6 +81,7 @@ class Record:
     chunk_merged: the read held more than one packet, so that the stamp is the last packet's.
     repeats: the earlier request that this one repeats by plan, word for word.
     reported_*: the server's own figures about the request, beside what was measured of it.
+    retokenized_tokens: of a few replies, the tokens of its text by the model's own tokenizer, counted after the load.
     """
 
     request: int
@@ -114,6 +115,7 @@ class Record:
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
     token_source: str | None = None
+    retokenized_tokens: int | None = None
     cached: bool | None = None
     chunk_ns: Sequence[int] | None = None
     chunk_tokens: Sequence[int | None] | None = None
@@ -133,7 +135,7 @@ class Record:
 COLUMNS = tuple(f.name for f in fields(Record) if f.name != "text")
 _RENAMED = {"class_name": "class"}
 _TEXT = ("class_name", "phase", "loop", "status", "token_source", "clock", "backend", "finish_reason")
-_INT32 = ("turn", "user", "http_status", "worker")
+_INT32 = ("turn", "user", "http_status", "worker", "retokenized_tokens")
 _FLOAT = ("reported_total_ms", "reported_memory_peak_bytes")
 _OTHER = {"error": "string", "cached": "bool_", "connection_reused": "bool_"}
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,10 +69,24 @@ class RunWriter:
         """Close the readings of a cell; returns their number."""
         return to_parquet([cell_folder / "samples.arrows"], cell_folder / "samples.parquet", sample_schema())
 
-    def finish_records(self, trial_folder: Path) -> int:
-        """Put the records of a trial into one file, however it ended and whoever wrote them; returns their number."""
-        streams = record_streams(trial_folder)
-        return to_parquet(streams, trial_folder / "records.parquet", record_schema()) if streams else 0
+    def finish_records(self, trial_folder: Path, recounted: Mapping[int, int] | None = None) -> int:
+        """Put the records of a trial into one file, however it ended and whoever wrote them; returns their number.
+
+        recounted: their `retokenized_tokens` by request, which are known only when the load is over.
+        """
+        streams, completed = record_streams(trial_folder), partial(with_recounted, recounted=recounted or {})
+        return to_parquet(streams, trial_folder / "records.parquet", record_schema(), completed) if streams else 0
+
+
+def with_recounted(records: pa.Table, recounted: Mapping[int, int]) -> pa.Table:
+    """Records with `retokenized_tokens`, by request."""
+    import pyarrow as pa
+
+    if not recounted:
+        return records
+    place = records.schema.get_field_index("retokenized_tokens")
+    tokens = [recounted.get(request) for request in records.column("request").to_pylist()]
+    return records.set_column(place, records.schema.field(place), pa.array(tokens, records.schema.field(place).type))
 
 
 def is_complete(run: Path, trial: Mapping[str, Any]) -> bool:

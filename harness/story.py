@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -80,9 +80,10 @@ class Story:
 
     def _trial_ended(self, facts: dict[str, Any], _: int | None) -> None:
         assert self._trial is not None
-        self._trial["client"] = facts["client"]
-        self._trial["t0_ns"] = facts["client"]["t0_ns"]
-        self._end_trial(facts["status"], facts["reason"])
+        client = facts["client"]
+        recounted = dict(client.pop("recounted", ()))
+        self._trial |= {"client": client, "t0_ns": client["t0_ns"]}
+        self._end_trial(facts["status"], facts["reason"], recounted)
 
     def _quality_begun(self, _: dict[str, Any], __: int | None) -> None:
         self._reached_a_trial = self._scoring = True
@@ -106,11 +107,11 @@ class Story:
         else:
             self._entry |= {"status": "skipped", "reason": facts["reason"], "trials": []}
 
-    def _end_trial(self, status: str, reason: str | None) -> None:
+    def _end_trial(self, status: str, reason: str | None, recounted: Mapping[int, int] | None = None) -> None:
         assert self._trial is not None
         self._trial |= {"status": status, "reason": reason}
         self._trial["others_on_gpus"] = self._sampler.take_others_on_gpus()
-        self._writer.finish_records(self._writer.path / self._trial["path"])
+        self._writer.finish_records(self._writer.path / self._trial["path"], recounted)
         self._trial = None
 
     def _fail_cell(self, reason: str) -> None:

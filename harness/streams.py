@@ -138,10 +138,16 @@ def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
             return  # the last batch is incomplete
 
 
-def to_parquet(streams: Sequence[Path], parquet: Path, schema: pa.Schema) -> int:
+def to_parquet(
+    streams: Sequence[Path],
+    parquet: Path,
+    schema: pa.Schema,
+    completed: Callable[[pa.Table], pa.Table] = lambda group: group,
+) -> int:
     """Turn streams, whole or cut off, into one Parquet file, row group by row group; returns the number of rows.
 
-    The streams are removed once the Parquet file is complete.
+    completed: gives each group what was not known when its rows were written. The streams are removed once the Parquet
+    file is complete.
     """
     temporary = parquet.with_name(f".{parquet.name}.{os.getpid()}.tmp")
     rows = 0
@@ -149,7 +155,7 @@ def to_parquet(streams: Sequence[Path], parquet: Path, schema: pa.Schema) -> int
         try:
             with parquet_writer(temporary, schema) as writer:
                 for group in grouped(chain.from_iterable(map(read_batches, streams))):
-                    writer.write_table(group, row_group_size=len(group))
+                    writer.write_table(completed(group), row_group_size=len(group))
                     rows += len(group)
             temporary.replace(parquet)
         finally:

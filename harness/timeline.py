@@ -238,9 +238,9 @@ def build_record(
         record.clock = Clock.LOOP if np.min(trace.lags) < 0 else Clock.KERNEL
     _add_pieces(record, outcome, trace, t0_ns, keep_chunks=chunks)
     if count is not None and record.token_source in (None, TokenSource.CHUNKS):
-        _count_text(record, _said(outcome), count)
+        _count_text(record, said(outcome), count)
     if text:
-        record.text = _said(outcome)
+        record.text = said(outcome)
     return record
 
 
@@ -252,7 +252,7 @@ def _count_text(record: Record, said: str, count: Callable[[str], int]) -> None:
             record.prompt_tokens = record.requested_prompt_tokens
 
 
-def _said(outcome: Outcome) -> str:
+def said(outcome: Outcome) -> str:
     """All generated text."""
     return "".join([chunk.text for chunk in Pieces.of(outcome.chunks).chunks if chunk.kind in TOKEN_BEARING])
 

@@ -74,7 +74,7 @@ async def drive(
         control.on_change(None)
         if client is not None:
             client.close()
-    state.vitals.fill(report)
+    state.tell()
     return report
 
 

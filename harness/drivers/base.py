@@ -22,6 +22,7 @@ class DriveSettings:
     warm_connections: connections opened before the clock starts; None: as many as the plan needs, at most 64 in open
     loops, because servers with a thread per connection give idle connections their threads.
     canary_port: where the canary's server listens on this machine; None: there is none.
+    recount: whether a few replies are counted once more by the model's own tokenizer, when the load is over.
     """
 
     timeout_ns: int
@@ -30,6 +31,7 @@ class DriveSettings:
     drain_ns: int | None = None
     warm_connections: int | None = None
     canary_port: int | None = None
+    recount: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class DriveReport:
     throttled_periods, throttled_ms, steal_share: what the machine withheld from T0 to the end (see `pressure`).
     open_files_share, ports_share: the most of the limit that was in use at any second.
     clock: "kernel" when the kernel stamped the arrivals of every request that got an answer, else "loop".
+    recounted: (request, tokens of its text by the model's tokenizer) of a few replies, until they are stored.
     workers: where several processes sent the load, the report of each; what stands above is then the worst or the sum.
     """
 
@@ -131,4 +134,5 @@ class DriveReport:
     open_files_share: float | None = None
     ports_share: float | None = None
     notes: list[str] = field(default_factory=list)
+    recounted: list[tuple[int, int]] = field(default_factory=list)
     workers: list[dict[str, Any]] = field(default_factory=list)

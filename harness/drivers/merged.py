@@ -10,7 +10,7 @@ from harness.drivers.base import DriveReport
 from harness.records import Clock
 
 _SUMMED = frozenset({"connections_opened", "connect_errors", "connections_in_window", "canary_events"})
-_OWN = frozenset({"t0_ns", "planned", "recorded", "interrupted", "clock", "notes", "workers"})
+_OWN = frozenset({"t0_ns", "planned", "recorded", "interrupted", "clock", "notes", "recounted", "workers"})
 
 
 def merged(reports: Sequence[dict[str, Any]], t0_ns: int, planned: int | None) -> DriveReport:
@@ -29,5 +29,6 @@ def merged(reports: Sequence[dict[str, Any]], t0_ns: int, planned: int | None) -
     report.recorded = sum(one.get("recorded", 0) for one in reports)
     for one in reports:
         report.notes += [f"load worker {one.get('worker')}: {note}" for note in one.get("notes", ())]
-    report.workers = list(reports)
+        report.recounted += one.get("recounted", ())
+    report.workers = [{name: value for name, value in one.items() if name != "recounted"} for one in reports]
     return report

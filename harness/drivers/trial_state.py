@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
 from harness.drivers.offer import Due, Offer
+from harness.drivers.recount import Recount
 from harness.drivers.vitals import Vitals
 from harness.records import Record
 from harness.timeline import NowNs, Outcome, Trace, build_record, not_sent
@@ -29,6 +30,10 @@ class TrialState:
     part: Part = ALONE
     vitals: Vitals = field(default_factory=Vitals)
     _said_counted: bool = False
+    recount: Recount = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recount = Recount(self.schedule.count_tokens if self.settings.recount else None)
 
     def begin(self, t0_ns: int) -> None:
         """Lay the plan on the clock, and look at the client from now on."""
@@ -49,7 +54,13 @@ class TrialState:
             count=self.schedule.count_tokens,
         )
         self.vitals.add(record)
+        self.recount.see(record, outcome)
         self._hand_on(record)
+
+    def tell(self) -> None:
+        """When the load is over: what the report has to say about it."""
+        self.vitals.fill(self.report)
+        self.report.recounted = self.recount.counted()
 
     def close_offer(self) -> None:
         """Offer nothing more; the rows of an open plan that were never sent get their records."""
