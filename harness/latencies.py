@@ -59,6 +59,15 @@ def observe(columns: Columns) -> dict[str, Observations]:
     } | ({} if lists is None else {"icl_ms": _gaps(columns, lists), "itl_ms": _token_gaps(columns, lists)})
 
 
+def of_each(columns: Columns) -> dict[str, Floats]:
+    """ttft_ms, tpot_ms and e2e_ms of each request, shape (n,), NaN where it has none: not that far, or cancelled."""
+    due = columns.times["due"]
+    ttft = np.where(_offered(columns), columns.times["first_token"] - due, np.nan) / NS_PER_MS
+    e2e = np.where(columns.ok, _end_of_reply(columns) - due, np.nan) / NS_PER_MS
+    tpot = np.where(columns.ok, _tpot_of_each(columns, columns.counts["output_tokens"] - 1), np.nan)
+    return {"ttft_ms": ttft, "tpot_ms": tpot, "e2e_ms": e2e}
+
+
 def good(columns: Columns, slo: dict[str, float | None]) -> tuple[Flags, int]:
     """Which requests succeeded within every limit (ttft_ms, tpot_ms, e2e_ms, stall_ms), and for how many tpot passed
     unseen.

@@ -60,8 +60,10 @@ def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial], folder: Path
         reading, samples = read(one, levels_for(extra)), one.samples()
         facts[key] = facts_of(one.cell, reading, samples)
         validity[key] = judge(one.trial, reading, one.trial.get("client"), calibration, facts[key])
-        series[key] = series_of(reading, samples, facts[key])
-        measures.extend(measure(one, reading, samples, facts[key]))
+        measured = measure(one, reading, samples, facts[key])
+        curves = {found.class_name: found.distributions for found in measured}
+        series[key] = series_of(reading, samples, facts[key], curves)
+        measures.extend(measured)
     groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]
     summary = tidy(measures, extra, [] if folder is None else quality_rows(manifest, folder))
     verdicts = gate.judge_all(groups, summary)

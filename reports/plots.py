@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_CURVES = len(COLOURS)
 MAX_LABEL = 64
 LEGEND_LINE_INCHES = 0.17
-_NAMES = {"ttft_ms": "time to first token", "e2e_ms": "end to end"}
+_NAMES = {"ttft_ms": "time to first token", "e2e_ms": "end to end", "tpot_ms": "per token", "icl_ms": "gaps"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> l
     if not series:
         return []
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{cell['id']}-{trial['id']}")
-    drawn = (_distribution(series, name), _latency(series, name), _tokens(series, name), _memory(series, name))
+    drawn = (_distribution(series, name),)
     return [plot for plot in drawn if plot is not None]
 
 

@@ -13,12 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROWS: dict[int, str] = {
-    10: "cli console doctor listing quality_command report",
+    10: "cli console glance doctor listing quality_command report",
     8: "calibrator jobs run resume references results",
     7: "trial story entries engine_start supervisor load_worker load_workers locust_alone locust_load locust_master "
     "locust_process locust_worker worker quality_child gate decision decision_rows pareto ratios recommendation",
     6: "analysis cache_split validity client_signals bursts columns chunks gap_counts latencies rates passing reading "
-    "backend_split distributions machine facts series divergence quality quality_scores quality_text greedy responses "
+    "backend_split distributions machine facts series series_clouds series_curves series_machine series_time "
+    "divergence quality quality_scores quality_text greedy responses "
     "quality_summary",
     5: "store streams load_part worker_count locust_order locust_records stats ordered means metric metrics "
     "machine_metrics progress exclusive memory_check reference machine_checks install_checks",

@@ -88,7 +88,7 @@ def test_counted_and_kept_chunks_give_one_summary(monkeypatch: pytest.MonkeyPatc
 def test_counted_and_kept_chunks_give_one_plot() -> None:
     """Tokens over time agree whether each chunk is looked at or only those of requests that reach across an edge."""
     trial = mixed()
-    kept, counted = (series_of(read(trial, most_kept=kept), trial.samples(), {})["tokens"] for kept in (ALL_KEPT, 0))
+    kept, counted = (series_of(read(trial, most_kept=kept), trial.samples(), {}, {})["rates"] for kept in (ALL_KEPT, 0))
     pd.testing.assert_frame_equal(kept, counted)
 
 

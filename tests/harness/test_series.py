@@ -2,53 +2,138 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from harness.analysis import measure, summarise
 from harness.rates import MAX_BINS
 from harness.reading import read
 from harness.records import Record, Sample
-from harness.series import CURVE_POINTS, MAX_POINTS, series_of
-from tests.fabricated import S, failed, noisy, streamed, trial_of
+from harness.series import series_of
+from harness.series_clouds import MAX_DOTS, bins_of, dots_of, even_edges
+from harness.series_curves import CURVE_POINTS, NAMED
+from harness.series_machine import MAX_POINTS
+from tests.fabricated import FabricatedTrial, S, failed, noisy, streamed, trial_of, value
+
+
+def series(trial: FabricatedTrial, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The series of a trial."""
+    reading, samples = read(trial), trial.samples()
+    curves = {found.class_name: found.distributions for found in measure(trial, reading, samples)}
+    return series_of(reading, samples, facts or {}, curves)
 
 
 def test_a_long_trial_has_bounded_series() -> None:
     """However many requests, a plot has so many points."""
-    records = [failed(i, i * 10.0, "timeout", 30_000) if i % 9 == 0 else streamed(i, i * 10.0) for i in range(20_000)]
-    trial = trial_of(records, [Sample(1000 * S + i * S // 100, "engine", "rss_bytes", 1e9) for i in range(9000)])
-    found = series_of(read(trial), trial.samples(), {})
-    assert len(found["distribution"]) <= 2 * CURVE_POINTS
-    assert len(found["latency"]) <= MAX_POINTS
-    assert len(found["tokens"]) <= MAX_BINS + 1
-    assert len(found["memory"]) <= MAX_POINTS
+    records = [
+        failed(i, i * 10.0, "timeout", 30_000) if i % 9 == 0 else streamed(i, i * 10.0, prompt_tokens=20 + i % 500)
+        for i in range(20_000)
+    ]
+    found = series(
+        trial_of(records, [Sample(1000 * S + i * S // 100, "engine", "rss_bytes", 1e9) for i in range(9000)])
+    )
+    assert len(found["distribution"]) <= 4 * (CURVE_POINTS + len(NAMED) + 1)
+    assert len(found["latency"]) <= 3 * MAX_DOTS
+    assert len(found["lengths"]) <= 2 * MAX_DOTS
+    assert len(found["rates"]) <= MAX_BINS + 1
+    assert len(found["gauges"]) <= MAX_POINTS
     # requests that never ended leave the curve below one
     curve = found["distribution"].groupby("metric")["share"].max()
     assert curve["e2e_ms"] == pytest.approx(8 / 9, abs=0.01)
 
 
-def test_all_tokens_are_in_the_series() -> None:
-    """The area under tokens/s is the number of tokens."""
-    trial = trial_of(noisy(1))
-    tokens = series_of(read(trial), trial.samples(), {})["tokens"]
-    width_s = float(np.diff(tokens["at_s"])[0])
-    assert float(tokens["tokens_per_s"].sum()) * width_s == pytest.approx(600 * 40)
+def test_the_band_of_a_curve_is_the_interval_of_the_tables() -> None:
+    """At the usual quantiles the curve has the value and the ends that the summary states."""
+    trial = trial_of(noisy(3, 2000, every_ms=30.0))
+    curve = series(trial)["distribution"].query("metric == 'ttft_ms'")
+    summary = summarise([trial])
+    for level in (0.5, 0.9, 0.95, 0.99):
+        row, stated = curve[curve["share"] == level].iloc[0], value(summary, "ttft_ms", f"p{level * 100:g}")
+        assert (row["ms"], row["low_ms"], row["high_ms"]) == (stated["value"], stated["low"], stated["high"])
+    assert curve[curve["share"] > 0.9995][["low_ms", "high_ms"]].isna().all(axis=None)  # too few for an interval
+
+
+def test_all_tokens_and_requests_are_in_the_series() -> None:
+    """The area under a rate is what there was of it; that under the requests in flight is the time they took."""
+    records = noisy(1)
+    rates = series(trial_of(records))["rates"]
+    width_s = float(np.diff(rates["at_s"])[0])
+    areas = (rates.drop(columns="at_s").sum() * width_s).to_dict()
+    assert areas["tokens"] == pytest.approx(600 * 40)
+    assert (areas["offered"], areas["completed"], areas["failed"]) == pytest.approx((600, 600, 0))
+    assert areas["in_flight"] == pytest.approx(sum(r.done_ns - r.sent_ns for r in records) / S)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("records", [[], [Record(request=0)], [failed(0, 0, "http_error", 1)]])
 def test_nothing_measured_has_empty_series(records: list[Record]) -> None:
     """A trial in which nothing worked has nothing to plot, and says so without an error."""
-    trial = trial_of(records, window=None)
-    found = series_of(read(trial), trial.samples(), {})
-    assert not len(found["distribution"])
-    assert not len(found["memory"])
+    found = series(trial_of(records, window=None))
+    for name in ("distribution", "classes", "latency", "latency_bins", "lengths", "length_bins", "gauges"):
+        assert not len(found[name]), name
 
 
 def test_a_single_slow_request_among_many_stays_seen() -> None:
     """Thinning keeps the extremes of every part of the time, and the middle."""
     records = [streamed(i, i * 10.0, ttft_ms=5000.0 if i == 7777 else 50.0 + i % 7) for i in range(12_000)]
-    found = series_of(read(trial_of(records, end_s=120.0)), trial_of([]).samples(), {})
-    slow = found["latency"].query("ttft_ms > 4000")
-    assert slow["due_s"].tolist() == pytest.approx([77.77])
-    assert found["latency"]["ttft_ms"].median() == pytest.approx(53.0, abs=1)
+    found = series(trial_of(records, end_s=120.0))
+    seen = found["latency"].query("metric == 'ttft_ms'")
+    assert seen.query("ms > 4000")["at_s"].tolist() == pytest.approx([77.77])
+    assert seen["ms"].median() == pytest.approx(53.0, abs=1)
+    assert found["latency_bins"].query("metric == 'ttft_ms'")["p50_ms"].tolist() == [53.0] * 60
     curve = found["distribution"].query("metric == 'ttft_ms'")
     assert (curve["ms"].max(), curve["share"].max()) == (5000.0, 1.0)
+
+
+def test_the_warm_up_is_seen_and_told_apart() -> None:
+    """Requests before the window are among the dots, with their phase; the window divides the time."""
+    records = [streamed(i, i * 100.0, phase="warmup" if i < 50 else "measure") for i in range(200)]
+    found = series(trial_of(records, start_s=5.0, end_s=20.0), {"steady": {"warmup_s": 2.5}})
+    assert found["latency"].query("metric == 'e2e_ms'")["phase"].value_counts().to_dict() == {
+        "measure": 150,
+        "warmup": 50,
+    }
+    assert found["phases"]["warmup_end_s"] == 5.0
+    assert found["phases"]["measure_end_s"] == 20.0
+    assert found["phases"]["steady_s"] == 7.5
+
+
+def test_bursts_are_marked_until_the_end() -> None:
+    """Each that began before the last event; a single spike is one."""
+    spans = {"first_s": 5.0, "length_s": 2.0, "every_s": 20.0}
+    found = series(trial_of(noisy(1), bursts=spans))["bursts"]
+    assert found == [(5.0, 7.0), (25.0, 27.0), (45.0, 47.0)]
+    assert series(trial_of(noisy(1), bursts={**spans, "every_s": None}))["bursts"] == [(5.0, 7.0)]
+    assert series(trial_of(noisy(1)))["bursts"] == []
+
+
+def test_classes_have_curves_of_their_own() -> None:
+    """Each class of a mixed load; a load of one class has none."""
+    records = [streamed(i, i * 50.0, ttft_ms=50.0 + 100 * (i % 2), class_name="ab"[i % 2]) for i in range(400)]
+    classes = series(trial_of(records))["classes"].query("metric == 'ttft_ms'")
+    assert classes.groupby("class")["ms"].median().to_dict() == pytest.approx({"a": 50.0, "b": 150.0})
+    assert not len(series(trial_of(noisy(1)))["classes"])
+
+
+def test_peaks_of_memory_outlive_thinning() -> None:
+    """A single high reading is kept; gauges nobody plots are left out."""
+    readings = [
+        Sample(1000 * S + i * S // 50, "engine", "rss_bytes", 9e9 if i == 1234 else 1e9) for i in range(2500)
+    ] + [Sample(1001 * S, "engine", "threads", 5.0), Sample(1001 * S, "gpu1", "power_w", 300.0)]
+    gauges = series(trial_of(noisy(1), readings))["gauges"]
+    assert gauges.query("source == 'engine'")["value"].max() == 9e9
+    assert set(zip(gauges["source"], gauges["name"], strict=True)) == {("engine", "rss_bytes"), ("gpu1", "power_w")}
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e3), st.floats(0, 1e6)), min_size=1, max_size=2000))
+def test_dots_hold_the_extremes(points: list[tuple[float, float]]) -> None:
+    """The greatest and the least of all points are drawn, at most MAX_DOTS of them; bins count every point once."""
+    x, y = np.array(sorted(points)).T
+    shown = dots_of(x, y)
+    assert len(shown) <= MAX_DOTS
+    assert (y[shown].max(), y[shown].min()) == (y.max(), y.min())
+    bins = bins_of(x, y, even_edges(x))
+    assert bins["n"].sum() in (0, len(x))

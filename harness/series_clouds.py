@@ -1,0 +1,64 @@
+"""Clouds: very many points as few, so that what is usual and what is rare both stay seen."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import stats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MAX_DOTS = 300
+SHOWN_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+PARTS = MAX_DOTS // len(SHOWN_QUANTILES)
+LEAST_PER_BIN = 40
+
+
+def dots_of(x: Floats, y: Floats) -> Ints:
+    """Which points to draw; all of a few. Of more than MAX_DOTS those at SHOWN_QUANTILES of y in each of PARTS equal
+    parts of the range of x. x: ascending.
+    """
+    if len(x) <= MAX_DOTS:
+        return np.arange(len(x))
+    picked = []
+    for first, last in _slices(x, np.linspace(x[0], x[-1], PARTS + 1)):
+        wanted = np.unique([int(np.ceil((last - first - 1) * share)) for share in SHOWN_QUANTILES])
+        picked.append(first + np.argpartition(y[first:last], wanted)[wanted])
+    return np.sort(np.concatenate(picked))
+
+
+def bins_of(x: Floats, y: Floats, edges: Floats) -> pd.DataFrame:
+    """The median and the 95 % quantile of y between edges of x: x (mean), n, p50, p95; none of empty parts.
+
+    x: ascending.
+    """
+    import pandas as pd
+
+    rows = [
+        (float(x[a:b].mean()), b - a, stats.quantile(y[a:b], 0.5), stats.quantile(y[a:b], 0.95))
+        for a, b in _slices(x, edges)
+    ]
+    return pd.DataFrame(rows, columns=["x", "n", "p50", "p95"])
+
+
+def even_edges(x: Floats, most: int = PARTS) -> Floats:
+    """Edges of equal parts of the range of x with about LEAST_PER_BIN points each, none for too few points."""
+    parts = min(most, len(x) // LEAST_PER_BIN)
+    return np.linspace(x[0], x[-1], parts + 1) if parts > 1 else np.empty(0)
+
+
+def _slices(x: Floats, edges: Floats) -> list[tuple[int, int]]:
+    """(first, last) places of the points between edges, those at the last edge included."""
+    if not len(edges):
+        return []
+    begins = np.searchsorted(x, edges)
+    begins[-1] = len(x)
+    return [(int(a), int(b)) for a, b in pairwise(begins) if b > a]

@@ -1,0 +1,61 @@
+"""Gauges over the time of a trial: memory, processors, GPUs, and what the server says of its queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness import machine
+from harness.columns import Columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_POINTS = 240
+SHOWN = {
+    "engine": ("rss_bytes", "pss_bytes", "cpu_share"),
+    "host": ("memory_used_bytes", "cpu_share"),
+    "client": ("cpu_share",),
+    "gpu": (
+        *("memory_used_bytes", "memory_total_bytes", "engine_memory_bytes", "utilisation_share", "power_w"),
+        *("power_limit_w", "temperature_c", "sm_clock_mhz", "throttled"),
+    ),
+    "server": ("running_requests", "waiting_requests", "kv_cache_share"),
+}
+_PEAKS = ("throttled",)
+
+
+def gauges_over_time(trial: dict[str, Any], samples: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """at_s, source, name, value of the gauges SHOWN, of each source and name at most MAX_POINTS: of more the greatest
+    of a part of the time for bytes and throttling, else the mean.
+    """
+    readings = machine.during(samples, trial, columns)
+    source = readings["source"].astype(str)
+    kind = source.str.rstrip("0123456789")
+    wanted = np.zeros(len(readings), dtype=np.bool_)
+    for each, names in SHOWN.items():
+        wanted |= ((kind == each) & readings["name"].isin(names)).to_numpy()
+    frame = readings.loc[wanted, ["at_s", "name", "value"]].assign(source=source[wanted])
+    frame = frame[np.isfinite(frame["value"].astype("float64"))]
+    return _thinned(frame)[["at_s", "source", "name", "value"]].reset_index(drop=True)
+
+
+def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    thinned = []
+    for (source, name), own in frame.groupby(["source", "name"], sort=True, observed=True):
+        if len(own) <= MAX_POINTS:
+            thinned.append(own)
+            continue
+        first, last = float(own["at_s"].min()), float(own["at_s"].max())
+        part = ((own["at_s"] - first) * (MAX_POINTS / max(last - first, 1e-9))).clip(0, MAX_POINTS - 1).astype("int64")
+        parts = own.groupby(part)
+        values = parts["value"].max() if _keeps_peaks(str(name)) else parts["value"].mean()
+        thinned.append(pd.DataFrame({"at_s": parts["at_s"].mean(), "source": source, "name": name, "value": values}))
+    return pd.concat(thinned, ignore_index=True) if thinned else frame
+
+
+def _keeps_peaks(name: str) -> bool:
+    return name in _PEAKS or name.endswith("_bytes")
