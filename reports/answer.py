@@ -1,0 +1,233 @@
+"""The answer of a run in one paragraph: what was measured on what, how fast it was, whether the limits hold, what most
+casts doubt on it and what to do about that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports import decision_table
+from reports.data import ALL, ReportData, place
+from reports.format import THIN, UNKNOWN, count, estimate, interval
+from reports.tables import by_class, groups
+
+Rows = dict[tuple[str, str], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number of the answer. before and after: what stands around it; after may be a unit."""
+
+    before: str
+    metric: str
+    statistic: str = "value"
+    show: str = "number"
+    after: str = ""
+
+
+SPEED = (
+    Figure("", "output_tokens_per_s", after=" output tokens/s"),
+    Figure("", "completed_rps", after=" requests/s"),
+    Figure("time to first token p50 ", "ttft_ms", "p50", after=f"{THIN}ms"),
+    Figure("p95 ", "ttft_ms", "p95", after=f"{THIN}ms"),
+    Figure("then ", "tpot_ms", "p50", after=f"{THIN}ms per token (p50)"),
+)
+RANGES = (
+    Figure("output tokens/s", "output_tokens_per_s"),
+    Figure("time to first token p95", "ttft_ms", "p95", after=f"{THIN}ms"),
+)
+MOST_TRIALS = 2
+MOST_NAMES = 4
+_HARMLESS = ("ok", "cancelled", "not_sent")
+
+
+def sentences(data: ReportData) -> list[str]:
+    """The paragraph, sentence by sentence; plain text."""
+    found = [_measured(data), *_chosen(data), *_numbers(data), _limits(data), _not_measured(data), _doubt(data)]
+    return [sentence for sentence in found if sentence]
+
+
+def paragraph(data: ReportData) -> str:
+    """The same as one text."""
+    return " ".join(sentences(data))
+
+
+def _measured(data: ReportData) -> str:
+    """What was measured on what, and how the requests ended."""
+    done = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell["id"], trial["id"])]
+    if not done:
+        return "No trial left a measurement." if data.manifest["cells"] else "Nothing was planned."
+    cells = list({cell["id"]: cell for cell, _ in done}.values())
+    parts = [_listed(str(cell["model"]) for cell in cells if cell["model"])]
+    levels = _listed(str(cell["level"]) for cell in cells if cell["level"])
+    parts.append(f"at {levels}" if levels else "")
+    versions = {str(cell["engine"]): told for cell in cells if (told := (cell.get("engine_info") or {}).get("version"))}
+    engines = (str(cell["engine"]) for cell in cells)
+    parts.append(f"on {_listed(f'{name} ({versions[name]})' if name in versions else name for name in engines)}")
+    loads = _listed(str(trial["load"]) for _, trial in done)
+    repetitions = len({cell["repetition"] for cell in cells})
+    often = f", {repetitions} repetitions of each" if repetitions > 1 else ""
+    machine = _machine(data)
+    what = " ".join(part for part in parts if part)
+    return f"Measured: {what}, under {loads}{often}{f', on {machine}' if machine else ''}: {_ended(data, done)}."
+
+
+def _machine(data: ReportData) -> str:
+    """The machine the run was made on; "" where it is not told."""
+    known = (data.manifest.get("provenance") or {}).get("must_match") or {}
+    gpus = Counter(str(one.get("name") if isinstance(one, dict) else one) for one in known.get("gpus") or ())
+    cards = [name if number == 1 else f"{number} x {name}" for name, number in gpus.items()]
+    cores = f"{count(known['cores'], 'core')}" if known.get("cores") else ""
+    processor = " with ".join(part for part in (str(known.get("cpu") or ""), cores) if part)
+    return " and ".join(part for part in (*cards, processor) if part)
+
+
+def _ended(data: ReportData, done: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """How many requests were measured and how they ended."""
+    statuses: Counter[str] = Counter()
+    for cell, trial in done:
+        statuses.update(data.facts_of(cell["id"], trial["id"])["statuses"])
+    total, bad = sum(statuses.values()), sum(n for status, n in statuses.items() if status not in _HARMLESS)
+    measured = f"{count(len(done), 'trial')}, {count(total, 'measured request')}"
+    if not total:
+        return measured
+    if not bad:
+        return f"{measured}, none failed"
+    worst = max((status for status in statuses if status not in _HARMLESS), key=lambda status: statuses[status])
+    return f"{measured}, of which {bad} failed ({bad / total:.1%}; most often {worst.replace('_', ' ')})"
+
+
+def _chosen(data: ReportData) -> list[str]:
+    """What to run, where there was a choice."""
+    return [section.advice[0] for section in decision_table.sections(data, wide=False)[:MOST_NAMES]]
+
+
+def _numbers(data: ReportData) -> list[str]:
+    """The numbers of each trial where they are few; where they are many, from where to where they go."""
+    shown = [(keys, rows) for keys in groups(data) if (rows := _rows(data, keys))]
+    several = len(groups(data)) > 1
+    if len(shown) <= MOST_TRIALS:
+        told = [(keys, _figures(rows)) for keys, rows in shown]
+        return [
+            f"{f'{place(keys)}, {keys[-1]}' if several else 'It reached'}{':' if several else ''} {numbers}."
+            for keys, numbers in told
+            if numbers
+        ]
+    ranges = [text for figure in RANGES if (text := _range(figure, shown))]
+    return [f"{text[0].upper()}{text[1:]}." for text in ranges]
+
+
+def _rows(data: ReportData, keys: tuple[str, ...]) -> Rows:
+    """The pooled numbers of a trial; none of an invalid one, which has no result."""
+    return {} if data.verdict_of(keys) == "invalid" else by_class(data).get((*keys, ALL), {})
+
+
+def _figures(rows: Rows) -> str:
+    parts = []
+    for figure in SPEED:
+        row = rows.get((figure.metric, figure.statistic))
+        text = estimate(row, figure.show)
+        if text != UNKNOWN:
+            ends = interval(row, figure.show)
+            parts.append(f"{figure.before}{text}{figure.after}{f' ({ends})' if ends else ''}")
+    return ", ".join(parts)
+
+
+def _range(figure: Figure, shown: Sequence[tuple[tuple[str, ...], Rows]]) -> str:
+    """From the lowest to the highest point among the trials."""
+    rows = [
+        (keys, found[figure.metric, figure.statistic])
+        for keys, found in shown
+        if (figure.metric, figure.statistic) in found
+    ]
+    points = [
+        (row["value"], keys, row) for keys, row in rows if row["bound"] == "point" and row["value"] == row["value"]
+    ]
+    if len(points) < MOST_TRIALS:
+        return ""
+    (_, low_keys, low), (_, high_keys, high) = (pick(points, key=lambda one: one[0]) for pick in (min, max))
+    ends = [
+        f"{estimate(row, figure.show)}{figure.after} ({place(keys)}, {keys[-1]})"
+        for keys, row in ((low_keys, low), (high_keys, high))
+    ]
+    open_ended = len(rows) - len(points)
+    beside = f"; {open_ended} more known as a bound only" if open_ended else ""
+    return f"{figure.before} goes from {ends[0]} to {ends[1]}{beside}"
+
+
+def _limits(data: ReportData) -> str:
+    """How many limits hold, and the first that does not."""
+    if not data.verdicts:
+        return "No limit was set."
+    outcomes = Counter(one["outcome"] for one in data.verdicts)
+    if outcomes["pass"] == len(data.verdicts):
+        return "The one limit holds." if len(data.verdicts) == 1 else f"All {len(data.verdicts)} limits hold."
+    words = {"fail": "broken", "invalid": "on an invalid trial", "cannot_tell": "undecided", "pass": "held"}
+    parts = _joined([f"{outcomes[kind]} {word}" for kind, word in words.items() if outcomes[kind]])
+    first = next(one for kind in words for one in data.verdicts if one["outcome"] == kind)
+    named = f"{first['limit']} ({place(keys_of_verdict(first))}, {first['load']})"
+    why = "" if first["outcome"] == "invalid" else f": {first['sentence']}"
+    kind = words[first["outcome"]]
+    return f"Of {count(len(data.verdicts), 'limit')}, {parts}; {kind} is {_ended_with_point(named + why)}"
+
+
+def keys_of_verdict(verdict: dict[str, Any]) -> tuple[str, ...]:
+    """Where in the summary the numbers of a limit are."""
+    return tuple(str(verdict[name] or "") for name in ("model", "engine", "level", "variant", "load"))
+
+
+def _not_measured(data: ReportData) -> str:
+    broken = [
+        entry
+        for cell in data.manifest["cells"]
+        for entry in ([cell] if cell["status"] in ("skipped", "failed") or not cell.get("trials") else cell["trials"])
+        if entry["status"] != "complete"
+    ]
+    if not broken:
+        return ""
+    reason = broken[0].get("reason") or "no reason was recorded"
+    return f"Not measured to the end: {len(broken)}; the first because {_ended_with_point(str(reason))}"
+
+
+def _doubt(data: ReportData) -> str:
+    """The weightiest and most widespread reason not to believe the numbers, with what to do."""
+    if not data.validity:
+        return ""
+    seen = [one for one in data.validity if data.facts_of(one["cell"], one["trial"])] or data.validity
+    judged = [one for one in seen if one["reasons"]]
+    if not judged:
+        return "No check found a reason to doubt these numbers."
+    level = "invalid" if any(one["verdict"] == "invalid" for one in judged) else "warn"
+    reasons = [(reason["code"], reason) for one in judged for reason in one["reasons"] if reason["level"] == level]
+    often = Counter({code: len({id(one) for one in judged if code in _codes(one)}) for code, _ in reasons})
+    code, trials = often.most_common(1)[0]
+    reason = next(found for name, found in reasons if name == code)
+    many = f"{trials} of {count(len(seen), 'trial')}"
+    opening = (
+        f"{many} {'is' if trials == 1 else 'are'} no result" if level == "invalid" else f"The main doubt, in {many}"
+    )
+    return f"{opening}: {_ended_with_point(reason['sentence'])} {_ended_with_point(reason['advice'])}".rstrip()
+
+
+def _codes(judged: dict[str, Any]) -> set[str]:
+    return {reason["code"] for reason in judged["reasons"]}
+
+
+def _ended_with_point(text: str) -> str:
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Each name once; the first few of many."""
+    known = list(dict.fromkeys(names))
+    if len(known) > MOST_NAMES:
+        return f"{', '.join(known[:MOST_NAMES])} and {len(known) - MOST_NAMES} more"
+    return _joined(known)
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
