@@ -1,4 +1,6 @@
-"""What a person sees while a run goes on: a moving line on a terminal, plain lines elsewhere; on standard error."""
+"""What a person sees while a run goes on: a moving block of lines on a terminal, plain lines elsewhere; on standard
+error.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from harness.glance import SEPARATOR, fitted, how_far, how_fast, how_well, what_went_wrong
 
 PLAIN_EVERY_S = 5.0
 
@@ -26,7 +30,7 @@ class SilentWatcher:
 
 
 class ConsoleWatcher:
-    """Tells a run as it happens. Use as a context manager: the moving line must be put away at the end."""
+    """Tells a run as it happens. Use as a context manager: the moving block must be put away at the end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -34,6 +38,7 @@ class ConsoleWatcher:
         self._prefix = ""
         self._trial_began_s = 0.0
         self._last_plain_s = 0.0
+        self._phase = ""
 
     def __enter__(self) -> ConsoleWatcher:
         if self._live:
@@ -59,9 +64,9 @@ class ConsoleWatcher:
             what = "the server answers" if load_s is None else f"engine loaded in {load_s:.2f} s"
             self._say(f"{self._prefix}: {what}")
         elif kind == "trial_begun":
-            self._trial_began_s = time.monotonic()
+            self._trial_began_s, self._phase = time.monotonic(), ""
         elif kind == "progress":
-            self._show(f"{cell['trials'][event['trial']]['load']}: {self._progress(event)}")
+            self._progress(cell["trials"][event["trial"]]["load"], event)
         elif kind == "quality_progress":
             self._show(f"scoring: {event['done']}/{event['chunks']} chunks")
         elif kind == "notice":
@@ -81,21 +86,17 @@ class ConsoleWatcher:
         finishing = "stopping: finishing what is in flight (again to stop now); everything measured is saved"
         self._say(finishing if level == 1 else "stopping now; everything measured is saved")
 
-    def _progress(self, event: dict[str, Any]) -> str:
-        elapsed_s = time.monotonic() - self._trial_began_s
-        parts = [
-            event["phase"],
-            f"{event['done']}" + (f"/{event['planned']}" if event["planned"] else "") + " requests",
-        ]
-        if event["ends_s"]:
-            parts.append(f"{max(0.0, event['ends_s'] - elapsed_s):.0f} s left")
-        elif event["planned"] and event["done"]:
-            parts.append(f"about {elapsed_s / event['done'] * (event['planned'] - event['done']):.0f} s left")
-        if event["ttft_ms"] is not None:
-            parts.append(f"TTFT {event['ttft_ms']:.0f} ms")
-        if event["failed"]:
-            parts.append(f"{event['failed']} failed")
-        return " · ".join(parts)
+    def _progress(self, load: str, event: dict[str, Any]) -> None:
+        """A look at the trial that is going on. Where nothing moves, at once when its phase changes."""
+        far = how_far(event, time.monotonic() - self._trial_began_s)
+        told = (how_fast(event), how_well(event), what_went_wrong(event))
+        lines = [SEPARATOR.join(parts) for parts in told if parts]
+        if self._live:
+            first = fitted(f"{self._prefix}{SEPARATOR}{load}", f"{SEPARATOR}{far}", self._console.width)
+            self._live.update(Text("\n  ".join([first, *lines]), no_wrap=True, overflow="ellipsis"))
+            return
+        changed, self._phase = event["phase"] != self._phase, event["phase"]
+        self._show(f"{load}: {SEPARATOR.join([far, *lines])}", at_once=changed)
 
     def _show(self, text: str, *, at_once: bool = False) -> None:
         """Something that the next line may replace."""

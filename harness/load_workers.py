@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from harness.drivers.merged import merged
 from harness.errors import TrialFailed
 from harness.load_part import PartSpec, lost_rows
 from harness.load_worker import Order
-from harness.progress import Progress
+from harness.progress import Progress, together
 from harness.records import Phase
 from harness.store import record_writer, requests_recorded
 from harness.timeline import NS_PER_MS
@@ -31,7 +30,6 @@ LONGEST_BEGINNING_S = 900.0  # a long plan is being built, a tokenizer loaded
 LOOK_EVERY_S = 1.0
 GOODBYE_S = 10.0
 LOST = "lost"
-_PHASES = list(Phase)
 
 
 @dataclass(slots=True)
@@ -164,14 +162,9 @@ class Crew:
     def facts(self) -> dict[str, Any]:
         """How far all are together, as `Progress.facts` says it of one."""
         told = [worker.progress for worker in self._workers if worker.progress]
-        ttft = [one["ttft_ms"] for one in told if one["ttft_ms"] is not None]
-        return {
-            **Progress(self._schedule).facts(),
-            "done": sum(one["done"] for one in told),
-            "failed": sum(one["failed"] for one in told),
-            "ttft_ms": statistics.median(ttft) if ttft else None,
-            "phase": max((one["phase"] for one in told), key=_PHASES.index, default=str(Phase.WARMUP)),
-        }
+        lost = sum(worker.lost is not None for worker in self._workers)
+        nothing = Progress(self._schedule).facts() | {"phase": str(Phase.WARMUP), "workers_lost": lost}
+        return nothing | together(told)
 
     async def dismiss(self) -> None:
         """They end when their standard input does; whoever does not is killed."""

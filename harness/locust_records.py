@@ -14,7 +14,10 @@ from harness.store import record_writer
 
 BATCH_ROWS = 256
 BATCH_S = 0.5
-_COUNTED = ("status", "done_ns", "first_token_ns", "due_ns", "error")
+_COUNTED = (
+    *("status", "done_ns", "first_token_ns", "last_token_ns", "due_ns", "sent_ns", "output_tokens", "http_status"),
+    "error",
+)
 
 
 class Outgoing:

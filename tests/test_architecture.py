@@ -24,7 +24,7 @@ ROWS: dict[int, str] = {
     5: "store streams load_part worker_count locust_order locust_records stats ordered means metric metrics "
     "machine_metrics progress exclusive memory_check reference machine_checks install_checks",
     4: "drivers telemetry provenance calibration",
-    3: "timeline virtual_time pressure cgroup child_process known_process",
+    3: "timeline virtual_time pressure cgroup child_process known_process ticks process_tree process_gauges host_gauges",
     2: "matrix cells combinations run_order trial_plans refusals selection identity devices gpus interpreter "
     "engine_support estimate templates workload traffic repeats timing chains",
     1: "scenario engine_problems engine_section traffic_section quality_section scenario_source scenario_problems "

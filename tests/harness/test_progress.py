@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.progress import Progress
+import numpy as np
+
+from harness.progress import Progress, together
 from harness.records import Loop, Record, Status
 from harness.workload import Window
 
@@ -18,6 +20,18 @@ class Planned:
     count = 100
     continues = False
     window = Window(2 * S, 10 * S)
+    due_ns = np.arange(100) * S // 10
+
+
+class Hands:
+    """A clock that is set by hand, in seconds."""
+
+    def __init__(self, at_s: float = 0.0) -> None:
+        self.at_s = at_s
+
+    def __call__(self) -> int:
+        """Now."""
+        return round(self.at_s * S)
 
 
 def progress_after(*records: Record) -> Progress:
@@ -40,6 +54,49 @@ def test_counts_phase_and_the_median_of_recent_first_tokens() -> None:
     ).facts()
     assert (facts["done"], facts["failed"], facts["phase"], facts["planned"]) == (3, 1, "measure", 100)
     assert round(facts["ttft_ms"]) == 100
+
+
+def test_rates_are_those_of_the_last_seconds_beside_what_the_plan_offers() -> None:
+    """Two a second are answered where ten are offered; a second of silence brings the rate down, and it is noticed."""
+    clock = Hands(1000.0)
+    progress = Progress(Planned(), clock)  # type: ignore[arg-type]
+    assert progress.facts()["completed_rps"] is None
+    for number in range(6):
+        clock.at_s = 1000.5 + number / 2
+        progress.add(done(number, 0.5 + number / 2, output_tokens=20))
+        facts = progress.facts()
+    assert (facts["completed_rps"], facts["tokens_per_s"]) == (2.0, 40.0)
+    assert (facts["elapsed_s"], facts["due"], facts["offered_rps"]) == (3.0, 31, 10.0)
+    for clock.at_s in (1005.0, 1007.0, 1009.0):
+        facts = progress.facts()
+    assert facts["completed_rps"] == 0.0
+    assert facts["elapsed_s"] == 9.0
+
+
+def test_the_client_and_the_last_failure_are_told() -> None:
+    """The largest lag of sending and of reading, and what went wrong last, in words; a lag not known is none."""
+    facts = progress_after(
+        done(0, 1, sent_ns=round(0.5004 * S), chunk_lag_ns=[200_000, 5_000_000]),
+        done(1, 2, sent_ns=round(1.5001 * S), chunk_lag_ns=[-1]),
+        done(2, 3, status=Status.TIMEOUT),
+        done(3, 4, status=Status.HTTP_ERROR, http_status=503),
+    ).facts()
+    assert (round(facts["send_lag_ms"], 3), round(facts["read_lag_ms"], 3)) == (0.4, 0.2)
+    assert (facts["failed"], facts["last_failure"]) == (2, "HTTP 503")
+    facts = progress_after(done(0, 1, status=Status.CONNECTION_ERROR, error="refused\nby " + "x" * 99)).facts()
+    assert facts["last_failure"].startswith("refused by xxx")
+    assert len(facts["last_failure"]) == 60
+
+
+def test_several_who_share_a_plan_are_one() -> None:
+    """Counts and rates add up, the worst lag counts, the plan is everybody's."""
+    one = progress_after(done(0, 3, output_tokens=5, first_token_ns=3 * S - 40_000_000, last_token_ns=3 * S)).facts()
+    other = progress_after(done(1, 1, status=Status.EMPTY)).facts()
+    both = together([one | {"completed_rps": 2.0, "offered_rps": 9.0}, other | {"offered_rps": 10.0}])
+    assert (both["done"], both["failed"], both["phase"]) == (2, 1, "measure")
+    assert (both["completed_rps"], both["offered_rps"], both["tpot_ms"]) == (2.0, 10.0, 10.0)
+    assert both["last_failure"] == "an empty reply"
+    assert together([]) == {}
 
 
 def test_a_server_that_stays_away_is_silent_since_the_first_failure() -> None:

@@ -1,0 +1,130 @@
+"""What a person sees while a run goes on, from a stream of events and from a real run at a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness import glance
+from harness.console import ConsoleWatcher
+from tests.command import environment
+
+CELL = {
+    "id": "003-llama-160m-llama-cpp-server-q4_k_m-a-variant-with-a-long-name",
+    "trials": [{"load": "production_workload"}],
+}
+AT_WORK: dict[str, Any] = {
+    "event": "progress",
+    "trial": 0,
+    "phase": "measure",
+    "done": 34,
+    "planned": 120,
+    "ends_s": 60.0,
+    "elapsed_s": 43.0,
+    "failed": 3,
+    "last_failure": "HTTP 503",
+    "ttft_ms": 14.2,
+    "tpot_ms": 0.812,
+    "completed_rps": 1.9,
+    "offered_rps": 2.0,
+    "tokens_per_s": 57.4,
+    "send_lag_ms": 0.41,
+    "read_lag_ms": 0.12,
+    "workers_lost": 0,
+    "machine": {"rss_bytes": 110e6, "gpu_memory_bytes": 2.25e9, "gpu_memory_total_bytes": 150e9},
+}
+BARE = {"event": "progress", "trial": 0, "phase": "warmup", "done": 0, "planned": None, "ends_s": None, "failed": 0}
+SCENARIO = """
+engines: [{engine: simulated}]
+load: [{kind: sustained, rate: 20, duration: 2s}]
+"""
+
+
+def shown(*events: dict[str, Any], terminal: bool) -> str:
+    """What stands on standard error after these events."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=80, height=24, color_system=None)
+    with ConsoleWatcher(console) as watcher:
+        watcher.cell_begins(CELL, 3, 24)
+        for event in ({"event": "trial_begun", "trial": 0}, *events):
+            watcher.event(CELL, event)
+    return out.getvalue()
+
+
+def test_a_block_of_short_lines_fits_a_terminal() -> None:
+    """The name gives way; what happens stands there whole: rate beside plan, latencies, errors, client, memory."""
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]", shown(AT_WORK, terminal=True))]
+    assert max(map(len, lines)) <= 80
+    assert any(re.fullmatch(r"\[3/24\] llama-.*… ?.*n_workload · measure, 17 s left", line) for line in lines), lines
+    assert "  34/120 requests · 1.9 of 2.0 per s · TTFT 14 ms · TPOT 0.81 ms · 57 tokens/s" in lines
+    assert "  client late 0.41 ms · engine 105 MiB · GPU 2.10 GiB of 140 GiB" in lines
+    assert "  3 failed, last: HTTP 503" in lines
+
+
+def test_without_a_terminal_plain_lines_say_the_same_when_the_phase_changes() -> None:
+    """One line with everything for each phase; what comes within five seconds of it is left out; no control codes."""
+    text = shown(BARE, AT_WORK, AT_WORK | {"done": 35}, terminal=False)
+    lines = text.splitlines()
+    assert [line.split(": ")[-1] for line in lines[:2]] == ["preparing", "warmup · 0 requests · no errors"]
+    assert len(lines) == 3
+    assert "measure, 17 s left · 34/120 requests · 1.9 of 2.0 per s · TTFT 14 ms" in lines[2]
+    assert "\x1b" not in text
+
+
+def test_the_time_left_follows_the_plan_or_the_pace() -> None:
+    """By the end of the window where there is one, else by the requests so far, else nothing is said."""
+    assert glance.time_left_s(AT_WORK, 99.0) == 17.0
+    assert glance.time_left_s(AT_WORK | {"elapsed_s": None}, 50.0) == 10.0
+    assert glance.time_left_s(AT_WORK | {"ends_s": None, "done": 40}, 0.0) == pytest.approx(86.0)
+    assert glance.time_left_s(BARE, 5.0) is None
+    assert glance.how_far(AT_WORK | {"elapsed_s": 0.0, "ends_s": 3700.0}, 0.0) == "measure, 61 min 40 s left"
+
+
+def test_load_processes_that_died_are_told() -> None:
+    """The display says it while the trial goes on."""
+    assert "load processes that died: 2" in glance.what_went_wrong(AT_WORK | {"workers_lost": 2})
+
+
+def run_at_a_terminal(folder: Path, *options: str) -> tuple[int, str]:
+    """(exit code, what the terminal got on standard error) of a short run."""
+    (folder / "s.yaml").write_text(SCENARIO, encoding="utf-8")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "harness.cli", "run", "s.yaml", "--out", "run", "--format", "csv", *options]
+    env = environment({"COLUMNS": "80", "LINES": "24", "TERM": "xterm"})
+    process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    got = b""
+    while True:
+        try:
+            some = os.read(ours, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not some:
+            break
+        got += some
+    os.close(ours)
+    return process.wait(), got.decode()
+
+
+@pytest.mark.slow
+def test_a_real_run_at_a_terminal_shows_and_clears_its_block(tmp_path: Path) -> None:
+    """Rates and latencies are seen while it goes on; nothing of the block is left behind; `--quiet` shows nothing."""
+    code, text = run_at_a_terminal(tmp_path)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    assert code in (0, 4)  # a busy machine makes the client late, which is another test's matter
+    assert re.search(r"\d+/40 requests · \d+(\.\d)? of \d+(\.\d)? per s · TTFT [\d.]+ ms · TPOT [\d.]+ ms", plain)
+    assert re.search(r"no errors · client late [\d.]+ ms", plain)
+    assert re.search(r"(measure|warmup), \d s left", plain)
+    assert "\x1b[2K" in text
+    assert plain.rstrip().splitlines()[-1].strip().endswith("complete, 40 requests")
+    (tmp_path / "again").mkdir()
+    assert run_at_a_terminal(tmp_path / "again", "--quiet")[1] == ""
