@@ -26,7 +26,7 @@ ROWS: dict[int, str] = {
     4: "drivers telemetry provenance calibration",
     3: "timeline virtual_time pressure cgroup child_process known_process ticks process_tree process_gauges host_gauges",
     2: "matrix cells combinations run_order trial_plans refusals selection identity devices gpus interpreter "
-    "engine_support estimate templates workload traffic repeats timing chains",
+    "gpu_gauges nvidia_gpus amd_gpus engine_support estimate templates workload traffic repeats timing chains",
     1: "scenario engine_problems engine_section traffic_section quality_section scenario_source scenario_problems "
     "yaml_nodes strict_model loads load_parts session_load conversation_problems lengths quantities limits sentences "
     "arrivals rate_shapes prompts prefixes traces seeding records",

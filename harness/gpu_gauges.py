@@ -1,0 +1,126 @@
+"""Gauges of one GPU: read in turn, each with the middle of its reading; what cannot be read is said once.
+
+The words for what slows a GPU down are NVML's event reasons, for GPUs of all makers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from harness.records import Sample
+
+RETRY_NS = 1_000_000_000
+SLOWLY_NS = 1_000_000_000
+OFTEN_NS = 0
+WHOLE_GPU = "anything"
+
+REASONS = {
+    0x1: "idle",
+    0x2: "clocks set by the user",
+    0x4: "software power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+    0x100: "display clocks",
+    0x200: "board limit",
+    0x400: "reliability limit",
+}
+SLOWED_DOWN = 0x8 | 0x20 | 0x40 | 0x80
+
+
+class Untold(Exception):
+    """A gauge has no value now. forever: this GPU or driver lacks it; else it is asked again."""
+
+    def __init__(self, reason: str, *, forever: bool) -> None:
+        super().__init__(reason)
+        self.forever = forever
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A call of the driver that gives one reading or several.
+
+    what: in words, for whoever has to do without.   read: values by the names under which samples are kept; raises
+    Untold.   every_ns: not more often than so.
+    """
+
+    what: str
+    read: Callable[[], Mapping[str, float]]
+    every_ns: int = OFTEN_NS
+
+
+def as_readings(mask: int) -> dict[str, float]:
+    """A mask of reasons as readings: the mask, and whether heat or a fault of power holds the GPU back."""
+    return {"throttle_reasons": float(mask), "throttled": float(bool(mask & SLOWED_DOWN))}
+
+
+def named(mask: int) -> list[str]:
+    """The reasons in a mask, in words; unknown bits by number."""
+    bits = [1 << place for place in range(mask.bit_length()) if mask >> place & 1]
+    return [REASONS.get(bit, f"reason {bit:#x}") for bit in bits]
+
+
+def utc_now() -> str:
+    """The time of day, for sentences."""
+    return datetime.now(UTC).strftime("%H:%M:%S UTC")
+
+
+class GaugeReader:
+    """Reads the gauges of one GPU, `source` ("gpu0").
+
+    A gauge that the GPU lacks is asked once and told in `unread`. One that breaks down later, as all do once a GPU is
+    lost, is told with the time and asked again once a second: the GPU may come back.
+    """
+
+    def __init__(
+        self, source: str, gauges: Sequence[Gauge], unread: list[str], clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._source, self._gauges, self._unread, self._clock = source, list(gauges), unread, clock
+        self._due_ns = {gauge.what: 0 for gauge in gauges}
+        self._told: set[str] = set()
+        self._lost = False
+
+    def samples(self) -> list[Sample]:
+        """One reading of every gauge that is due."""
+        taken: list[Sample] = []
+        broken: dict[str, str] = {}
+        for gauge in list(self._gauges):
+            before_ns = self._clock()
+            if before_ns < self._due_ns[gauge.what]:
+                continue
+            try:
+                values = gauge.read()
+            except Untold as error:
+                self._give_up(gauge, error, before_ns, broken)
+                continue
+            width_ns = self._clock() - before_ns
+            self._due_ns[gauge.what] = before_ns + gauge.every_ns
+            at_ns = before_ns + width_ns // 2
+            taken += [Sample(at_ns, self._source, name, value, width_ns=width_ns) for name, value in values.items()]
+        self._tell(broken, silent=not taken)
+        return taken
+
+    def _give_up(self, gauge: Gauge, error: Untold, now_ns: int, broken: dict[str, str]) -> None:
+        if error.forever:
+            self._gauges.remove(gauge)
+            self._unread.append(f"{self._source} does not tell {gauge.what}: {error}")
+        else:
+            self._due_ns[gauge.what] = now_ns + RETRY_NS
+            broken[gauge.what] = str(error)
+
+    def _tell(self, broken: Mapping[str, str], *, silent: bool) -> None:
+        """One sentence for a GPU that tells nothing any more, else one per gauge; never twice."""
+        self._lost = silent and (self._lost or len(broken) > 1)
+        if self._lost and broken and WHOLE_GPU not in self._told:
+            self._told.add(WHOLE_GPU)
+            why = next(iter(broken.values()))
+            self._unread.append(f"{self._source} could not be read any more from {utc_now()} on: {why}")
+        for what, why in broken.items():
+            if not self._lost and what not in self._told:
+                self._told.add(what)
+                self._unread.append(f"{self._source} did not tell {what} at {utc_now()}: {why}")
