@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from harness.report import Report
     from harness.scenario import Scenario
 
-FORMATS = ("html", "md", "csv", "json", "junit", "plots")
+FORMATS = ("html", "md", "csv", "parquet", "json", "junit", "plots")
+EXPORTS = ("prometheus",)
 
 app = typer.Typer(
     help="Benchmark and load-test LLM inference.",
@@ -59,7 +60,10 @@ Labels = Annotated[list[str], typer.Option("--label", metavar="KEY=VALUE", help=
 Formats = Annotated[
     list[str], typer.Option("--format", metavar="NAME", help=f"Reports to write: {', '.join(FORMATS)}. Default: all.")
 ]
-
+Exports = Annotated[
+    list[str],
+    typer.Option("--export", metavar="KIND:FILE", help="Write the summary for another program: prometheus:FILE."),
+]
 Only = Annotated[
     str | None,
     typer.Option(
@@ -96,6 +100,7 @@ def run(
     only: Only = None,
     resume: Resume = None,
     formats: Formats = [],  # noqa: B006
+    exports: Exports = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while running.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")] = False,
@@ -115,6 +120,7 @@ def run(
 
     patience_s = parse_wait(wait)
     who = None if driver is None else driver.value
+    files = check_exports(exports)
     what = {"SCENARIO": scenario, "--out": out, "--set": sets, "--label": labels, "--only": only, "--driver": who}
     job = new_job(scenario, out, sets, labels, only, who) if resume is None else stored_job(resume, what)
     within_s, bind = parse_wait(workers_within, "--workers-within"), (master_bind_host, master_bind_port)
@@ -130,6 +136,7 @@ def run(
     report = measure(
         job.scenario, job.planned, job.folder, kinds, wait_s=patience_s, quiet=quiet, locust=locust, stored=job.stored
     )
+    report.export(files)
     show(report, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_code)
 
@@ -183,6 +190,7 @@ def worker(
 def report(
     run: Annotated[str, typer.Argument(help="A run's folder, its name, or latest.", show_default=False)],
     formats: Formats = [],  # noqa: B006
+    exports: Exports = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")] = False,
     out: Annotated[Path | None, typer.Option(help="Where to write the reports. Default: into the run.")] = None,
 ) -> None:
@@ -190,7 +198,9 @@ def report(
     from harness.report import write
     from harness.store import find_run
 
+    files = check_exports(exports)
     made = write(find_run(run), check_formats(formats), out=out)
+    made.export(files)
     show(made, as_json=as_json, quiet=False)
     raise typer.Exit(made.exit_code)
 
@@ -295,6 +305,19 @@ def check_formats(formats: list[str]) -> tuple[str, ...]:
         if name not in FORMATS:
             raise UsageError(f"--format {name}: there is no such report; write one of {', '.join(FORMATS)}")
     return tuple(asked) or FORMATS
+
+
+def check_exports(exports: list[str]) -> list[tuple[str, Path]]:
+    """(kind, file) of each; what could not be written at the end is refused at the beginning."""
+    found = []
+    for text in exports:
+        kind, _, file = text.partition(":")
+        if kind not in EXPORTS or not file:
+            raise UsageError(f"--export {text}: there is no such export; write {EXPORTS[0]}:FILE")
+        if not Path(file).parent.is_dir() or Path(file).is_dir():
+            raise UsageError(f"--export {text}: {file} cannot be a file; name one in a folder that exists")
+        found.append((kind, Path(file)))
+    return found
 
 
 def parse_wait(text: str, option: str = "--wait") -> float:

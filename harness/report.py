@@ -10,7 +10,7 @@ from harness.errors import ExitCode
 from harness.results import Results, derive
 from harness.store import Run
 from harness.streams import storage_errors
-from reports import ReportData
+from reports import ReportData, export
 from reports import write as write_files
 
 HEADLINES = ("report.html", "report.md")
@@ -27,6 +27,12 @@ class Report:
     def headline_files(self) -> list[Path]:
         """The files a person wants to open."""
         return [path for path in self.files if path.name in HEADLINES]
+
+    def export(self, files: Sequence[tuple[str, Path]]) -> None:
+        """Write the summary for other programs: (kind, file) of each. Raises StorageFailed if one cannot be written."""
+        for kind, file in files:
+            with storage_errors(file):
+                export(self.data, kind, file)
 
 
 def write(run: Path, formats: Sequence[str], *, out: Path | None = None) -> Report:

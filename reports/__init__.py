@@ -1,7 +1,8 @@
 """Reports: tables in, files out. Nothing here measures, judges or knows the harness.
 
-`write(data, folder, formats)` writes files; `reports.terminal.show(data, console)` is the summary at the end of a
-run. Heavy libraries are loaded by the formats that need them.
+`write(data, folder, formats)` writes files, `export(data, kind, file)` one for another program;
+`reports.terminal.show(data, console)` is the summary at the end of a run. Heavy libraries are loaded by the formats
+that need them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from reports.data import ReportData
 
-FORMATS = ("html", "md", "junit", "csv", "json", "plots")
+FORMATS = ("html", "md", "junit", "csv", "parquet", "json", "plots")
+EXPORTS = ("prometheus",)
 
 
 def write(data: ReportData, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
@@ -34,9 +36,25 @@ def _write_one(data: ReportData, folder: Path, name: str) -> list[Path]:
         from reports.plots import save
 
         return save(data, folder / "plots")
+    if name == "parquet":
+        from reports.summary_parquet import write as write_parquet
+
+        return [write_parquet(data, folder / "summary.parquet")]
     file = folder / {"csv": "summary.csv", "json": "summary.json", "junit": "junit.xml"}.get(name, f"report.{name}")
     file.write_text(_text(data, name), encoding="utf-8", newline="\n")
     return [file, *_decision(data, folder)] if name == "csv" else [file]
+
+
+def export(data: ReportData, kind: str, file: Path) -> None:
+    """Write the summary for a program that keeps history; `kind` is one of EXPORTS.
+
+    Raises ValueError for an unknown kind, OSError if the file cannot be written.
+    """
+    if kind not in EXPORTS:
+        raise ValueError(f"there is no export {kind!r}; known are {', '.join(EXPORTS)}")
+    from reports import prometheus
+
+    prometheus.write(data, file)
 
 
 def _decision(data: ReportData, folder: Path) -> list[Path]:
@@ -68,4 +86,4 @@ def _text(data: ReportData, name: str) -> str:
     return summaries.as_csv(data) if name == "csv" else summaries.as_json(data)
 
 
-__all__ = ["FORMATS", "ReportData", "write"]
+__all__ = ["EXPORTS", "FORMATS", "ReportData", "export", "write"]

@@ -6,10 +6,17 @@ import csv
 import io
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reports.data import KEYS, ReportData
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    *(*KEYS, "class", "repetition", "metric", "statistic"),
+    *("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window", "validity"),
+)
 _NUMBERS = ("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window")
 
 _TEXTS = ("engine", "level", "variant", "loaded_level", "device", "status", "reason", "repetitions", "limits")
@@ -21,9 +28,13 @@ def as_csv(data: ReportData) -> str:
 
     validity: of the repetition, or the worst of those pooled. Numbers of invalid trials are only here and in the JSON.
     """
-    marked = data.summary.assign(validity=_validity_of_rows(data))
-    text: str = marked.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    text: str = with_validity(data).to_csv(index=False, float_format="%.9g", lineterminator="\n")
     return text
+
+
+def with_validity(data: ReportData) -> pd.DataFrame:
+    """The tidy summary with the validity of what each row is of; columns: COLUMNS."""
+    return data.summary.assign(validity=_validity_of_rows(data))
 
 
 def _validity_of_rows(data: ReportData) -> list[str]:

@@ -6,15 +6,18 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
 import reports
 from reports import ReportData, html, junit, markdown, summaries, terminal
+from reports.data import KEYS
 
 
 def test_markdown_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -> None:
@@ -89,6 +92,17 @@ def test_an_unknown_format_is_refused(full: ReportData, tmp_path: Path) -> None:
         reports.write(full, tmp_path, ["pdf"])
 
 
+def test_parquet_has_the_rows_of_the_csv_with_types(full: ReportData, tmp_path: Path) -> None:
+    """What is unknown is null, an open end infinite; three lines of pandas go on from it."""
+    (file,) = reports.write(full, tmp_path, ["parquet"])
+    summary = pd.read_parquet(file)
+    assert list(summary.columns) == list(summaries.COLUMNS) == summaries.as_csv(full).splitlines()[0].split(",")
+    assert summary["metric"].tolist() == full.summary["metric"].tolist()
+    assert np.allclose(summary["value"], full.summary["value"].astype(float), equal_nan=True)
+    assert np.isinf(summary.loc[summary["bound"] == "lower", "high"]).any()
+    assert summary.dtypes["n"] == "int64"
+
+
 def test_csv_reads_back(full: ReportData) -> None:
     """What was written is what was known."""
     back = pd.read_csv(io.StringIO(summaries.as_csv(full)), keep_default_na=False, na_values={"value": "", "low": ""})
@@ -98,9 +112,26 @@ def test_csv_reads_back(full: ReportData) -> None:
 
 
 def test_junit_counts(full: ReportData) -> None:
-    """Failed cells are errors, skipped ones skipped, broken limits failures."""
+    """Failed cells are errors, skipped ones skipped, broken limits and those nobody can tell of failures."""
     suite = ET.fromstring(junit.render(full).split("\n", 1)[1])
-    assert suite.attrib == {"name": "choose", "tests": "14", "failures": "7", "errors": "1", "skipped": "1"}
+    counts = {name: suite.get(name) for name in ("name", "tests", "failures", "errors", "skipped")}
+    assert counts == {"name": "choose", "tests": "14", "failures": "7", "errors": "1", "skipped": "1"}
+    assert {case.get("type") for case in suite.iter("failure")} == {"fail", "cannot_tell"}
+    for case in suite:
+        assert set(case.attrib) == {"classname", "name", "time"}
+        assert float(case.attrib["time"]) >= 0
+    assert float(suite.attrib["time"]) == pytest.approx(sum(float(case.attrib["time"]) for case in suite))
+    assert len({(case.get("classname"), case.get("name")) for case in suite}) == len(suite)
+
+
+def test_junit_holds_nothing_invalid_for_passed(hostile: ReportData) -> None:
+    """An invalid trial, and a limit on it, are errors: a pipeline must not take them for passed."""
+    limit = {**dict(zip(KEYS, ("m", "e", "l", "", "x"), strict=True)), "limit": "ttft_ms p50 <= 1"}
+    limits = [limit | {"outcome": outcome, "sentence": "Why."} for outcome in ("invalid", "pass")]
+    suite = ET.fromstring(junit.render(replace(hostile, verdicts=limits)).split("\n", 1)[1])
+    invalid = [judged for judged in hostile.validity if judged["verdict"] == "invalid"]
+    assert len(list(suite.iter("error"))) == len(invalid) + 1 > 1
+    assert {case.get("type") for case in suite.iter("error")} == {"invalid"}
 
 
 @pytest.mark.parametrize("render", [markdown.render, html.render, junit.render, summaries.as_csv, summaries.as_json])

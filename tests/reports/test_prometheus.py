@@ -1,0 +1,118 @@
+"""The export for Prometheus: its grammar, its numbers, and how the file is replaced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import reports
+from reports import ReportData, prometheus
+from reports.data import KEYS
+
+_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
+_SAMPLE = re.compile(rf"({_NAME})\{{(.*)\}} (-?[0-9.]+(?:e[+-][0-9]+)?)")
+_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\\\|\\"|\\n)*)"(?:,|$)')
+
+
+@dataclass(frozen=True)
+class Family:
+    """A gauge as it was read back. samples: by their labels, in order."""
+
+    about: str
+    samples: dict[tuple[tuple[str, str], ...], float]
+
+
+def parsed(text: str) -> dict[str, Family]:
+    """By the text format's own rules: HELP, TYPE, then that gauge's samples together, none of them twice."""
+    assert text.endswith("\n")
+    found: dict[str, Family] = {}
+    name, typed = "", ""
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            _, _, name, about = line.split(" ", 3)
+            assert name not in found
+            found[name] = Family(about, {})
+        elif line.startswith("# TYPE "):
+            assert line == f"# TYPE {name} gauge"
+            typed = name
+        else:
+            sample = _SAMPLE.fullmatch(line)
+            assert sample, line
+            assert sample[1] == name == typed
+            labels = tuple((one[1], one[2]) for one in _LABEL.finditer(sample[2]))
+            assert ",".join(f'{key}="{value}"' for key, value in labels) == sample[2]
+            assert labels not in found[name].samples
+            found[name].samples[labels] = float(sample[3])
+    return found
+
+
+def test_it_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -> None:
+    """Everything but most of the distributions and of their statistics."""
+    lines = prometheus.render(full).splitlines(keepends=True)
+    lines = [
+        line for line in lines if "ttft_s" in line or not re.match(r"(# \w+ )?harness_[a-z0-9_]+_(seconds|ms)", line)
+    ]
+    short = [line for line in lines if line.startswith("#") or not re.search(r'"(p90|p99|max|mean|min)"', line)]
+    golden("metrics.prom", re.sub(r"\d+\.\d{4,}", lambda number: f"{float(number[0]):.5g}", "".join(short)))
+
+
+def test_every_row_of_a_trial_that_may_be_believed_is_there(full: ReportData) -> None:
+    """In base units, a bound only as its end; the rows of invalid trials are left out, and it is said why."""
+    found = parsed(prometheus.render(full))
+    rows = full.summary[full.summary["repetition"] == "pooled"]
+    invalid = [
+        keys
+        for keys in rows[list(KEYS)].drop_duplicates().itertuples(index=False)
+        if full.verdict_of(keys) == "invalid"
+    ]
+    kept = rows[~rows[list(KEYS)].apply(tuple, axis=1).isin([tuple(keys) for keys in invalid])]
+    points = kept[(kept["metric"] == "ttft_ms") & (kept["bound"] == "point")]
+    family = found["harness_ttft_seconds"]
+    assert "Unit: seconds. In the summary: ttft_ms." in family.about
+    assert len(family.samples) == len(points) > 0
+    assert sorted(family.samples.values()) == pytest.approx(sorted(points["value"] / 1000), rel=1e-8)
+    bounds = kept[(kept["metric"] == "ttft_ms") & (kept["bound"] == "lower")]
+    assert len(bounds) > 0
+    lows = kept[(kept["metric"] == "ttft_ms") & kept["low"].between(-1e300, 1e300)]
+    assert len(found["harness_ttft_seconds_low"].samples) == len(lows) > len(points[points["low"].notna()])
+    assert set(found["harness_trial_validity"].samples.values()) <= {0.0, 1.0, 2.0}
+    assert len(found["harness_limit_outcome"].samples) == len(full.verdicts)
+
+
+def test_results_of_invalid_trials_are_left_out(hostile: ReportData) -> None:
+    """Half of the requests failed: only the judgement is exported. Names with quotes and bars stay one label."""
+    found = parsed(prometheus.render(hostile))
+    worst = {dict(labels)["load"]: value for labels, value in found["harness_trial_validity"].samples.items()}
+    assert max(worst.values()) == 2.0
+    invalid = {load for load, value in worst.items() if value == 2.0}
+    exported = {dict(labels)["load"] for labels in found.get("harness_ttft_seconds", Family("", {})).samples}
+    assert not exported & invalid
+    assert '<script>document.title=\\"owned\\"</script>' in {
+        dict(one)["run"] for one in found["harness_run_exit_code"].samples
+    }
+
+
+def test_the_file_is_replaced_as_a_whole(full: ReportData, tmp_path: Path) -> None:
+    """Nothing else is left in the collector's folder; an unknown kind is refused by name."""
+    file = tmp_path / "harness.prom"
+    file.write_text("old")
+    before = file.stat().st_ino
+    reports.export(full, "prometheus", file)
+    assert file.stat().st_ino != before
+    assert [one.name for one in tmp_path.iterdir()] == ["harness.prom"]
+    assert parsed(file.read_text(encoding="utf-8"))
+    with pytest.raises(ValueError, match="known are prometheus"):
+        reports.export(full, "graphite", file)
+
+
+def test_another_program_reads_it(full: ReportData, hostile: ReportData) -> None:
+    """Prometheus' own parser finds the same samples, where it is installed."""
+    parser = pytest.importorskip("prometheus_client.parser")
+    for data in (full, hostile):
+        text = prometheus.render(data)
+        theirs = {family.name: len(family.samples) for family in parser.text_string_to_metric_families(text)}
+        assert theirs == {name: len(family.samples) for name, family in parsed(text).items()}
