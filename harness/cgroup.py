@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.kept_files import kept, numbers
+
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
 UNLIMITED_BYTES = 1 << 60  # version 1 writes a number near 2^63 where there is no limit
@@ -61,14 +63,78 @@ def memory_left_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
 
 
 def _memory_left(folder: Path) -> int | None:
-    second = (folder / "memory.max").exists()
+    used, limit = _memory(folder) or (0, None)
+    return None if limit is None else max(0, limit - used)
+
+
+def _memory(folder: Path) -> tuple[int, int | None] | None:
+    """(bytes used without the file cache that can be dropped, limit or None) of a group; None where it is not told."""
+    second = (folder / "memory.current").exists()
     limit, used = ("memory.max", "memory.current") if second else ("memory.limit_in_bytes", "memory.usage_in_bytes")
     try:
         text = (folder / limit).read_text().strip()
-        if not text.isdecimal() or int(text) >= UNLIMITED_BYTES:
-            return None
-        facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        cache = sum(int(facts.get(f"{'' if second else 'total_'}{kind}_file", 0)) for kind in ("inactive", "active"))
-        return max(0, int(text) - int((folder / used).read_text()) + cache)
+        names = (b"inactive_file", b"active_file") if second else (b"total_inactive_file", b"total_active_file")
+        cache = sum(numbers((folder / "memory.stat").read_bytes(), *names).values())
+        left = max(0, int((folder / used).read_text()) - cache)
+        return left, int(text) if text.isdecimal() and int(text) < UNLIMITED_BYTES else None
     except (OSError, ValueError):
         return None
+
+
+class Group:
+    """The control group of a process, read again and again; the tightest of its own and those above it.
+
+    own: the process's /proc/<pid>/cgroup.
+    """
+
+    def __init__(self, root: Path = ROOT, own: Path = OWN) -> None:
+        told = [(folder, found[1]) for folder in folders_of("memory", root, own) if (found := _memory(folder))]
+        limited = [folder for folder, limit in told if limit is not None]
+        self._memory = limited or [folder for folder, _ in told][:1]
+        self._time = [file for folder in folders_of_time(root, own) if (file := kept(folder / "cpu.stat")) is not None]
+
+    @property
+    def unread(self) -> str | None:
+        """What cannot be read of it, in one sentence."""
+        gone = [what for what, files in (("memory", self._memory), ("processor time", self._time)) if not files]
+        return f"the control group's {' and '.join(gone)} cannot be read here" if gone else None
+
+    def read(self) -> dict[str, float]:
+        """memory_used_bytes (file cache that can be dropped not counted) and, where there is a limit,
+        memory_limit_bytes; throttled_periods and throttled_s since the group was made. What is not told is absent.
+        """
+        groups = [one for folder in self._memory if (one := _memory(folder)) is not None]
+        limited = [(used, limit) for used, limit in groups if limit is not None]
+        found: dict[str, float] = {}
+        if limited:
+            used, limit = min(limited, key=lambda one: one[1] - one[0])
+            found = {"memory_used_bytes": used, "memory_limit_bytes": limit}
+        elif groups:
+            found = {"memory_used_bytes": groups[0][0]}
+        try:
+            periods, throttled_ns = throttled_of([file.read().decode() for file in self._time])
+        except OSError:
+            return found  # the group was removed
+        if periods is not None and throttled_ns is not None:
+            found |= {"throttled_periods": periods, "throttled_s": throttled_ns / 1e9}
+        return found
+
+    def close(self) -> None:
+        """Let go of its files."""
+        for file in self._time:
+            file.close()
+        self._time = []
+
+
+def throttled_of(cpu_stats: list[str]) -> tuple[int | None, int | None]:
+    """(periods, nanoseconds) throttled, from `cpu.stat` of a group and those above it, version 1 or 2."""
+    periods, waited_ns = 0, 0
+    known = False
+    for text in cpu_stats:
+        values = dict(line.split(None, 1) for line in text.splitlines() if " " in line)
+        if "nr_throttled" not in values:
+            continue  # a group without a quota
+        known = True
+        periods += int(values["nr_throttled"])
+        waited_ns += int(values.get("throttled_time", 0)) or 1000 * int(values.get("throttled_usec", 0))
+    return (periods, waited_ns) if known else (None, None)

@@ -21,9 +21,10 @@ from harness.load_part import tokenizer_of
 from harness.loads import SingleUser
 from harness.matrix import Cell, TrialPlan
 from harness.memory_check import too_little_memory
+from harness.process_gauges import resident_bytes
+from harness.process_tree import tree
 from harness.records import Record, Status
 from harness.scenario import Scenario
-from harness.telemetry import resident_bytes, tree
 from harness.workload import build
 
 LONGEST_LOAD_TO_REPEAT_S = 20.0

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cgroup import ROOT, folders_of_time
+from harness.cgroup import ROOT, folders_of_time, throttled_of
 
 PROC = Path("/proc")
 _STEAL_FIELD = 7
@@ -47,20 +47,6 @@ def read_pressure(proc: Path = PROC, cgroups: Path = ROOT) -> Pressure:
     stat = _text(proc / "stat")
     steal, total = (None, None) if stat is None else steal_of(stat)
     return Pressure(*throttled, steal, total)
-
-
-def throttled_of(cpu_stats: list[str]) -> tuple[int | None, int | None]:
-    """(periods, nanoseconds) throttled, from `cpu.stat` of a group and those above it, version 1 or 2."""
-    periods, waited_ns = 0, 0
-    known = False
-    for text in cpu_stats:
-        values = dict(line.split(None, 1) for line in text.splitlines() if " " in line)
-        if "nr_throttled" not in values:
-            continue  # a group without a quota
-        known = True
-        periods += int(values["nr_throttled"])
-        waited_ns += int(values.get("throttled_time", 0)) or 1000 * int(values.get("throttled_usec", 0))
-    return (periods, waited_ns) if known else (None, None)
 
 
 def steal_of(stat: str) -> tuple[int | None, int | None]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,10 +20,12 @@ from harness.quality_child import QualityOrder
 from harness.references import References
 from harness.resume import begin_session, what_is_left
 from harness.scenario import Scenario
+from harness.server_pages import ServerPages
 from harness.store import RunWriter
 from harness.story import Story, close_entry
 from harness.supervisor import ChildCommand, StopRequest, supervise
-from harness.telemetry import Sampler
+from harness.telemetry import Sampler, one_at_a_time
+from harness.ticks import Ticker
 from harness.trial import CellSpec
 
 
@@ -134,21 +135,21 @@ async def run_cell(run: RunInProgress, cell: Cell, entry: dict[str, Any]) -> Non
     folder = run.writer.folder(entry["path"])
     per_trial = run.scenario.restart == "per_trial"
     with run.writer.samples(folder) as samples:
-        sampler = Sampler(samples.add, client_pid=None, scope=cell.scope)
-        async with sampling(sampler, run.scenario.telemetry.interval_s):
+        keep = one_at_a_time(samples.add)
+        sampler, pages = Sampler(keep, client_pid=None, scope=cell.scope), ServerPages(keep, cell)
+        with pages.reading(entry), sampling(sampler, run.scenario.telemetry.interval_s, entry):
             quality = await quality_order(run, cell, entry)
             while (waiting := [one for one in entry["trials"] if one["status"] == "pending"]) or quality:
                 if run.stop.level:
                     break  # while the reference was scored
                 now = waiting[:1] if per_trial else waiting
                 last = len(now) == len(waiting)
-                await run_child(run, cell, entry, now, sampler, quality if last else None)
+                await run_child(run, cell, entry, now, (sampler, pages), quality if last else None)
                 quality = None if scored(entry) or (last and not waiting) else quality
                 if run.stop.level or entry["status"] in ("failed", "skipped"):
                     break
     run.writer.finish_samples(folder)
     close_entry(entry, interrupted=bool(run.stop.level))
-    entry["unread"] = sampler.unread
     run.writer.save()
 
 
@@ -190,10 +191,11 @@ async def run_child(
     cell: Cell,
     entry: dict[str, Any],
     waiting: Sequence[dict[str, Any]],
-    sampler: Sampler,
+    readers: tuple[Sampler, ServerPages],
     quality: QualityOrder | None = None,
 ) -> None:
     """Start a child for these trials, and for scoring after them; keep the manifest true while it runs."""
+    sampler, pages = readers
     folder = run.writer.folder(entry["path"])
     for trial in waiting:
         run.writer.folder(trial["path"])
@@ -208,30 +210,33 @@ async def run_child(
     spec.save(folder / "child.json")
     command = ChildCommand.of(cell, folder, run.scenario.patience_s)
     story = Story(run.writer, entry, sampler, run.stop, run.watcher.event)
-    reason = await supervise(command, run.stop, story.child_is, story.hear)
+
+    def hear(event: dict[str, Any]) -> None:
+        pages.hear(entry, event)
+        story.hear(event)
+
+    reason = await supervise(command, run.stop, story.child_is, hear)
+    pages.forget()
     story.close(reason)
     (folder / "child.json").unlink()
     run.writer.save()
 
 
-@contextlib.asynccontextmanager
-async def sampling(sampler: Sampler, interval_s: float) -> AsyncIterator[None]:
-    """Readings at absolute ticks for as long as the block lasts."""
-
-    async def tick() -> None:
-        due = time.monotonic()
-        while True:
-            sampler.sample()
-            due = max(due + interval_s, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
-
-    task = asyncio.ensure_future(tick())
+@contextlib.contextmanager
+def sampling(sampler: Sampler, interval_s: float, entry: dict[str, Any]) -> Iterator[None]:
+    """Readings at absolute ticks for as long as the block lasts, on a thread: the loop has other work, such as closing
+    a long trial's files. What could not be read, and what the readings took, goes into the cell's entry.
+    """
+    ticker = Ticker(sampler.sample, interval_s)
+    ticker.start()
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        failure = ticker.stop()
+        sampler.close()
+        entry |= {"unread": sampler.unread, "sampler": ticker.pace.told()}
+    if failure is not None:
+        raise failure
 
 
 @contextlib.contextmanager

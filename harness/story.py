@@ -46,7 +46,8 @@ class Story:
         if heard:
             heard({key: value for key, value in event.items() if key not in {"event", "trial"}}, event.get("trial"))
             self._writer.save()
-        self._tell(self._entry, event)
+        seen = {"machine": self._sampler.glance()} if event["event"] == "progress" else {}
+        self._tell(self._entry, event | seen)
 
     def close(self, reason: str | None) -> None:
         """The child is gone. reason: why, if out of order."""

@@ -6,123 +6,216 @@ the samples: it is never a zero.
 
 from __future__ import annotations
 
-import contextlib
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 
 import psutil
 
-from harness.gpus import find_gpus
+from harness.cgroup import OWN, ROOT, Group
+from harness.gpus import Gpus, find_gpus
+from harness.host_gauges import Host
+from harness.process_gauges import Together
+from harness.process_tree import PROC, tree
 from harness.records import Sample
+from harness.ticks import Pace, Paced
 
-TREE_REFRESH_S = 1.0
-
-
-def tree(pids: Iterable[int]) -> set[int]:
-    """These processes and all their descendants, as far as they live."""
-    members: set[int] = set()
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            members.add(pid)
-            members.update(child.pid for child in process.children(recursive=True))
-    return members
-
-
-def resident_bytes(pids: Iterable[int]) -> int:
-    """Resident memory of processes together; shared pages count once per process."""
-    total = 0
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total += psutil.Process(pid).memory_info().rss
-    return total
+SLOW_S = 1.0
+_GLANCE = {
+    ("engine", "rss_bytes"): "rss_bytes",
+    ("gpu", "memory_used_bytes"): "gpu_memory_bytes",
+    ("gpu", "memory_total_bytes"): "gpu_memory_total_bytes",
+}
 
 
 class Sampler:
-    """Reads the engine's processes, the client's, the host and the GPUs.
+    """Reads the engine's processes, the client's, the host, its control group and the GPUs.
 
     client_pid: the process that sends the load, with its descendants (load processes) but not the engine's; None when
-    the engine runs inside it. scope: "server", or "client" when the server is on another machine. `watch` names the
-    engine's processes; their descendants are found.
+    the engine runs inside it. scope: "server", or "client" when the server is on another machine. gpus: which of them,
+    as the driver counts them; None: all, (): none. `watch` names the engine's processes; their descendants are found.
+
+    `sample` is called on one thread, everything else from any. What is cheap and moves fast (memory in use, processor
+    time, GPUs) is read every time, the rest once a second, and what would cost more than 0.05 % of a core so, rarer.
     """
 
-    def __init__(self, sink: Callable[[Sample], None], *, client_pid: int | None, scope: str = "server") -> None:
+    def __init__(
+        self,
+        sink: Callable[[Sample], None],
+        *,
+        client_pid: int | None,
+        scope: str = "server",
+        gpus: Collection[int] | None = None,
+    ) -> None:
         self._sink = sink
         self._scope = scope
-        self._client_pid = client_pid
-        self._engine_pids: tuple[int, ...] = ()
-        self._trees: dict[str, set[int]] = {}
-        self._tree_read_s = 0.0
-        self._processes: dict[int, psutil.Process] = {}
-        self._gpus, reason = find_gpus()
+        self._watched: tuple[tuple[int, ...], int | None] = ((), client_pid)
+        self._following: tuple[tuple[int, ...], int | None] | None = None
+        self._together = {"engine": Together(), "client": Together()}
+        self._members: dict[str, set[int]] = {"engine": set(), "client": set()}
+        self._host, self._group = Host(), Group()
+        self._gpus, reason = _gpus(gpus)
         self.unread = [reason] if reason else []
+        self._trees, self._pss = Paced(SLOW_S), {name: Paced(SLOW_S) for name in self._together}
+        self._slow_ns = self._own_ns = self._own_cpu_ns = 0
+        self._latest_ms = 0.0
         self._others_on_gpus: int | None = None
-        psutil.cpu_percent()  # the first call only sets the starting point
+        self._glance: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def watch(self, engine_pids: Iterable[int], client_pid: int | None) -> None:
         """Change whose memory counts as the engine's and as the client's."""
-        self._engine_pids, self._client_pid = tuple(engine_pids), client_pid
-        self._tree_read_s = 0.0
+        self._watched = tuple(engine_pids), client_pid
 
     def take_others_on_gpus(self) -> int | None:
         """The most processes that computed on the GPUs and are not ours, since this was asked last; None: not read."""
-        most, self._others_on_gpus = self._others_on_gpus, None
+        with self._lock:
+            most, self._others_on_gpus = self._others_on_gpus, None
         return most
 
-    def sample(self) -> None:
-        """Take one reading of everything."""
-        at_ns = time.monotonic_ns()
-        self._refresh_trees()
-        for source, pids in self._trees.items():
-            if pids:
-                self._emit(at_ns, source, "rss_bytes", self._resident(pids))
-                self._emit(at_ns, source, "cpu_share", self._cpu(pids))
-        memory = psutil.virtual_memory()
-        self._emit(at_ns, "host", "memory_used_bytes", memory.total - memory.available)
-        self._emit(at_ns, "host", "memory_used_share", 1 - memory.available / memory.total)
-        self._emit(at_ns, "host", "cpu_share", psutil.cpu_percent() / 100)
+    def glance(self) -> dict[str, float]:
+        """The last rss_bytes of the engine, and gpu_memory_bytes and gpu_memory_total_bytes of all GPUs read; what is
+        not known is absent.
+        """
+        return dict(self._glance)
+
+    def sample(self, pace: Pace | None = None) -> None:
+        """Take one reading of everything that is due. pace: of the ticks that this is one of, to tell what they
+        cost.
+        """
+        now_ns = time.monotonic_ns()
+        self._refresh_trees(now_ns)
+        glance: dict[str, float] = {}
+        slow = now_ns - self._slow_ns >= 0.99 * SLOW_S * 1e9
+        if slow:
+            self._slow_ns = now_ns
+        for source, processes in self._together.items():
+            self._read(source, processes.fast, glance)
+        self._read("host", self._host.fast, glance)
         if self._gpus:
-            for reading in self._gpus.samples(at_ns):
-                self._emit(reading.at_ns, reading.source, reading.name, reading.value)
+            self._read_gpus(now_ns, glance)
+        if slow:
+            self._read_slowly()
+        if pace is not None:
+            self._tell_own_cost(pace, slow)
+        self._glance = glance
 
-    def _emit(self, at_ns: int, source: str, name: str, value: float) -> None:
-        scope = "client" if source == "client" else self._scope
-        self._sink(Sample(at_ns, source, name, float(value), scope))
+    def close(self) -> None:
+        """Let go of files; nothing is read any more."""
+        for processes in self._together.values():
+            processes.close()
+        self._host.close()
+        self._group.close()
 
-    def _refresh_trees(self) -> None:
-        """Finding descendants walks all of /proc, so it is done once a second."""
-        if time.monotonic() - self._tree_read_s < TREE_REFRESH_S:
+    def _read(
+        self, source: str, read: Callable[[], Mapping[str, float]], glance: dict[str, float] | None = None
+    ) -> None:
+        """Readings that were taken together have one moment and one width."""
+        before_ns = time.monotonic_ns()
+        values = read()
+        after_ns = time.monotonic_ns()
+        middle_ns, width_ns = (before_ns + after_ns) // 2, after_ns - before_ns
+        for name, value in values.items():
+            self._emit((middle_ns, width_ns), source, name, float(value), glance)
+
+    def _emit(
+        self, when: tuple[int, int], source: str, name: str, value: float, glance: dict[str, float] | None = None
+    ) -> None:
+        """when: the middle of the reading and its width, nanoseconds."""
+        scope = "client" if source in ("client", "sampler") else self._scope
+        self._sink(Sample(when[0], source, name, value, scope, when[1]))
+        if glance is not None:
+            shown = _GLANCE.get((source.rstrip("0123456789"), name))
+            if shown:
+                glance[shown] = glance.get(shown, 0.0) + value
+
+    def _read_gpus(self, now_ns: int, glance: dict[str, float]) -> None:
+        assert self._gpus is not None
+        for one in self._gpus.samples(now_ns, self._members["engine"]):
+            self._emit((one.at_ns, one.width_ns), one.source, one.name, one.value, glance)
+
+    def _read_slowly(self) -> None:
+        now_ns = time.monotonic_ns()
+        for source, processes in self._together.items():
+            self._read(source, processes.slow)
+            if self._members[source] and self._pss[source].due(now_ns):
+                self._read(source, partial(self._proportional, source))
+        self._read("host", self._host.slow)
+        self._read("cgroup", self._group.read)
+        self._say_unread()
+
+    def _proportional(self, source: str) -> dict[str, float]:
+        size = self._pss[source].read(self._together[source].pss_bytes)
+        return {} if size is None else {"pss_bytes": size}
+
+    def _say_unread(self) -> None:
+        """Every sentence once, whoever says it."""
+        said = [*self._host.unread.values(), self._group.unread, *(self._gpus.unread if self._gpus else ())]
+        for processes in self._together.values():
+            said += processes.unread.values()
+        self.unread += [one for one in dict.fromkeys(said) if one and one not in self.unread]
+
+    def _tell_own_cost(self, pace: Pace, slow: bool) -> None:
+        """What the readings themselves took of one core since this was told last, and how late they came."""
+        self._latest_ms = max(self._latest_ms, pace.late_ms)
+        if not slow:
             return
-        self._tree_read_s = time.monotonic()
-        engine = tree(self._engine_pids)
-        client = tree([self._client_pid]) - engine if self._client_pid else set()
-        self._trees = {"engine": engine, "client": client}
-        if self._gpus and engine:  # else the engine's own process is not known to be it
-            # A driver may tell the numbers that processes have outside of this container: those are not found here.
-            found = {pid for pid in self._gpus.processes() - engine - client if psutil.pid_exists(pid)}
+        if self._own_ns and pace.ended_ns > self._own_ns:
+            share = (pace.cpu_ns - self._own_cpu_ns) / (pace.ended_ns - self._own_ns)
+            self._read("sampler", lambda: {"cpu_share": share, "late_ms": self._latest_ms})
+        self._own_ns, self._own_cpu_ns, self._latest_ms = pace.ended_ns, pace.cpu_ns, 0.0
+
+    def _refresh_trees(self, now_ns: int) -> None:
+        """Finding descendants looks at many processes, so it is done once a second, or when others are to be read."""
+        watched = self._watched
+        if watched is not self._following:
+            self._follow_others(watched)
+        elif not self._trees.due(now_ns):
+            return
+        engine_pids, client_pid = watched
+        self._members = self._trees.read(lambda: _members(engine_pids, client_pid))
+        for source, pids in self._members.items():
+            self._together[source].follow(pids)
+        if self._gpus and self._members["engine"]:  # else the engine's own process is not known to be it
+            self._count_others(self._gpus.processes())
+
+    def _follow_others(self, watched: tuple[tuple[int, ...], int | None]) -> None:
+        """Counters begin anew, and the control group is that of the engine."""
+        self._following = watched
+        for source in self._together:
+            self._together[source].close()
+            self._pss[source].at_once()
+        self._together = {source: Together() for source in self._together}
+        own = next((file for pid in watched[0] if (file := PROC / str(pid) / "cgroup").exists()), OWN)
+        self._group.close()
+        self._group = Group(ROOT, own)
+
+    def _count_others(self, on_gpus: set[int]) -> None:
+        ours = self._members["engine"] | self._members["client"]
+        # A driver may tell the numbers that processes have outside of this container: those are not found here.
+        found = {pid for pid in on_gpus - ours if psutil.pid_exists(pid)}
+        with self._lock:
             self._others_on_gpus = max(len(found), self._others_on_gpus or 0)
-        self._processes = {
-            pid: self._processes.get(pid) or psutil.Process(pid) for pid in self._existing(engine | client)
-        }
 
-    @staticmethod
-    def _existing(pids: set[int]) -> list[int]:
-        return [pid for pid in pids if psutil.pid_exists(pid)]
 
-    def _each(self, pids: set[int]) -> Iterator[psutil.Process]:
-        return (self._processes[pid] for pid in pids if pid in self._processes)
+def _members(engine_pids: Iterable[int], client_pid: int | None) -> dict[str, set[int]]:
+    engine = tree(engine_pids)
+    return {"engine": engine, "client": tree([client_pid]) - engine if client_pid else set()}
 
-    def _resident(self, pids: set[int]) -> float:
-        total = 0
-        for process in self._each(pids):
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                total += process.memory_info().rss
-        return total
 
-    def _cpu(self, pids: set[int]) -> float:
-        """Cores in use since the last reading (1.0 is one whole core)."""
-        total = 0.0
-        for process in self._each(pids):
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                total += process.cpu_percent() / 100
-        return total
+def _gpus(numbers: Collection[int] | None) -> tuple[Gpus | None, str | None]:
+    if numbers is None:
+        return find_gpus()
+    return find_gpus(numbers) if numbers else (None, "no GPU was read: the scenario gives the engine none")
+
+
+def one_at_a_time(sink: Callable[[Sample], None]) -> Callable[[Sample], None]:
+    """The same sink for several threads."""
+    lock = threading.Lock()
+
+    def locked(sample: Sample) -> None:
+        with lock:
+            sink(sample)
+
+    return locked

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 
 from harness import gpus, provenance, telemetry
+from harness.process_gauges import resident_bytes
+from harness.process_tree import tree
 from harness.records import Sample
-from harness.telemetry import Sampler, resident_bytes, tree
+from harness.telemetry import Sampler
 
 MIB = 1 << 20
 HOLDER = (
@@ -106,8 +108,9 @@ class TwoOnOneGpu:
 
     def __init__(self, *processes: int) -> None:
         self._processes = set(processes)
+        self.unread: list[str] = []
 
-    def samples(self, at_ns: int) -> Iterator[Sample]:
+    def samples(self, at_ns: int, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
         """Nothing."""
         yield from ()
 

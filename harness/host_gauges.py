@@ -1,0 +1,100 @@
+"""Readings of this machine as a whole: memory, processors, swap, disks."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+import psutil
+
+from harness.kept_files import kept
+from harness.process_gauges import PAGE_BYTES
+from harness.process_tree import PROC
+
+CLOCK_RATES = Path("/sys/devices/system/cpu")
+MOST_CLOCK_RATES = 8
+_SINCE_BOOT = {
+    "pswpin": ("swap_in_bytes", PAGE_BYTES),
+    "pswpout": ("swap_out_bytes", PAGE_BYTES),
+    "pgpgin": ("disk_read_bytes", 1024),
+    "pgpgout": ("disk_written_bytes", 1024),
+}
+_EVENTS = tuple(name.encode() for name in _SINCE_BOOT)
+
+
+class Host:
+    """The machine. unread: what could not be read, and why."""
+
+    def __init__(self, proc: Path = PROC, clock_rates: Path = CLOCK_RATES) -> None:
+        self.unread: dict[str, str] = {}
+        self._memory = kept(proc / "meminfo")
+        self._events = kept(proc / "vmstat", 65536)
+        self._rates = [
+            file
+            for path in sorted(clock_rates.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))[:MOST_CLOCK_RATES]
+            if (file := kept(path, 32)) is not None
+        ]
+        psutil.cpu_percent()  # the first call only sets the starting point
+        self._cpu_ns = time.monotonic_ns()
+
+    def fast(self) -> dict[str, float]:
+        """memory_used_bytes, memory_used_share: what is not available to a process that asks for memory now."""
+        total, available = self._total_and_available()
+        return {"memory_used_bytes": total - available, "memory_used_share": 1 - available / total}
+
+    def slow(self) -> dict[str, float]:
+        """cpu_share of all processors, since the reading before; swap_used_bytes; swap_in_bytes, swap_out_bytes,
+        disk_read_bytes and disk_written_bytes since boot; cpu_mhz, the mean of some processors, where told.
+        """
+        return self._cpu() | self._since_boot() | self._clock_rate()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for file in (self._memory, self._events, *self._rates):
+            if file is not None:
+                file.close()
+        self._memory = self._events = None
+        self._rates = []
+
+    def _total_and_available(self) -> tuple[int, int]:
+        found = {} if self._memory is None else self._memory.numbers(b"MemTotal", b"MemAvailable")
+        if len(found) == 2:
+            return found["MemTotal"] * 1024, found["MemAvailable"] * 1024
+        memory = psutil.virtual_memory()
+        return memory.total, memory.available
+
+    def _cpu(self) -> dict[str, float]:
+        now_ns = time.monotonic_ns()
+        elapsed_ns, self._cpu_ns = now_ns - self._cpu_ns, now_ns
+        share = psutil.cpu_percent() / 100
+        return {"cpu_share": share} if elapsed_ns > 100_000_000 else {}  # the counters move in steps of 10 ms
+
+    def _since_boot(self) -> dict[str, float]:
+        """By the kernel's own counters of pages, which count a disk once however it is divided."""
+        found: dict[str, float] = {}
+        memory = {} if self._memory is None else self._memory.numbers(b"SwapTotal", b"SwapFree")
+        if len(memory) == 2:
+            found["swap_used_bytes"] = (memory["SwapTotal"] - memory["SwapFree"]) * 1024
+        events = {} if self._events is None else self._events.numbers(*_EVENTS)
+        for name, count in events.items():
+            gauge, size = _SINCE_BOOT[name]
+            found[gauge] = count * size
+        return found or self._since_boot_elsewhere()
+
+    def _since_boot_elsewhere(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        try:
+            swap, disks = psutil.swap_memory(), psutil.disk_io_counters()
+        except (OSError, RuntimeError, NotImplementedError) as error:
+            self.unread.setdefault("swap", f"the machine's swap and disks cannot be read: {error}")
+            return found
+        found = {"swap_used_bytes": swap.used, "swap_in_bytes": swap.sin, "swap_out_bytes": swap.sout}
+        return found | ({"disk_read_bytes": disks.read_bytes, "disk_written_bytes": disks.write_bytes} if disks else {})
+
+    def _clock_rate(self) -> dict[str, float]:
+        rates = []
+        for file in self._rates:
+            with contextlib.suppress(OSError, ValueError):  # a processor that was switched off
+                rates.append(int(file.read()) / 1000)
+        return {"cpu_mhz": sum(rates) / len(rates)} if rates else {}
