@@ -1,14 +1,22 @@
-"""report.html: one file that needs nothing else: no network, no script. Everything shown is escaped by the template."""
+"""report.html: one file that needs nothing else. It loads nothing, runs only the script that its policy names, and is
+whole without it. Everything shown is escaped by the templates.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reports import (
+    answer,
     circumstances,
     decision_table,
     load_tables,
+    machine_tables,
     markdown,
     plots,
     quality_table,
@@ -19,15 +27,83 @@ from reports import (
 from reports.calibration import calibration_sentence
 from reports.data import ReportData, place
 from reports.requests_table import requests
+from reports.tables import Table
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from reports.drawing import Plot
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_TRIALS_WITH_PLOTS = 24
+_UNDRAWN = f"Only the first {MAX_TRIALS_WITH_PLOTS} trials have their pictures here; those of this one are in plots/."
+_HOW_TO_READ = (
+    "Small numbers are 95\u00a0% intervals. “>\u00a0X” and “<\u00a0X” are bounds: too few requests, or some never "
+    "ended. Latencies count from the moment a request was due."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A plot as the page shows it. picture: safe to show as it is."""
+
+    title: str
+    picture: Markup
+    table: Table | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the page before the trials. anchor: what links to it name.   choices: pictures above the tables."""
+
+    anchor: str
+    title: str
+    tables: Sequence[Table]
+    advice: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+    choices: Sequence[Picture] = ()
+    plots: Sequence[Picture] = ()
+
+
+@dataclass(slots=True)
+class FirstUses:
+    """Which metrics the tables have shown so far: the first place of each gets an anchor, to come back to."""
+
+    seen: set[str] = field(default_factory=set)
+
+    def first(self, metric: str) -> bool:
+        """Whether this is the first place."""
+        new = metric not in self.seen
+        self.seen.add(metric)
+        return new
 
 
 def render(data: ReportData) -> str:
     """The page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
+
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    parts, trials, uses = _parts(data), _trials(data), FirstUses()
+    page: str = _template(uses.first, uses.seen.__contains__).render(
+        data=data,
+        verdict=data.verdict(),
+        tone=tables.TONES.get(data.verdict(), "bad"),
+        headline=markdown.headline(data).strip().replace("**", ""),
+        answer=answer.paragraph(data),
+        contents=_contents(parts, trials),
+        parts=parts,
+        trials=trials,
+        command=str(data.manifest.get("command") or ""),
+        circumstances=circumstances.of_run(data),
+        footer=f"harness {data.manifest.get('harness_version') or ''}, {data.manifest.get('created_utc') or ''}",
+        script=Markup(script),  # ours, not the run's
+        script_hash=script_hash(script),
+    )
+    return page
+
+
+def _template(first_use: Callable[[str], bool], used: Callable[[str], bool]) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -36,54 +112,97 @@ def render(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(
-        data=data,
-        verdict=data.verdict(),
-        tone=tables.TONES.get(data.verdict(), "bad"),
-        calibration=calibration_sentence(data.manifest),
-        headline=markdown.headline(data).strip().replace("**", ""),
-        decisions=[
-            (section, [Markup(plot.inline()) for plot in plots.draw(data).choices.get(section.model, ())])
-            for section in decision_table.sections(data)
-        ],
-        first=[
-            result_tables.limits(data),
-            result_tables.headline(data),
-            requests(data),
-            decision_table.single_engines(data),
-            *quality_table.tables(data),
-            trouble_tables.not_run(data),
-            load_tables.servers(data),
-            load_tables.bursts(data),
-            trouble_tables.errors(data),
-            trouble_tables.reasons(data),
-        ],
-        overview=[Markup(plot.inline()) for plot in plots.draw(data).overview],
-        trials=_trials(data),
-        circumstances=circumstances.of_run(data),
-        definitions=data.definitions,
+    environment.globals |= {"first_use": first_use, "used": used}
+    return environment.get_template("report.html")
+
+
+def script_hash(script: str) -> str:
+    """What a content security policy calls a script: the only one that may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def _parts(data: ReportData) -> list[Part]:
+    """What stands before the trials; parts without a row are left out."""
+    return [part for part in (*_decisions(data), *_run_parts(data)) if any(table.rows for table in part.tables)]
+
+
+def _decisions(data: ReportData) -> list[Part]:
+    drawn = plots.draw(data).choices
+    return [
+        Part(
+            f"decision-{number}",
+            section.title,
+            section.tables,
+            section.advice,
+            section.remarks,
+            _pictures(drawn.get(section.model, ())),
+        )
+        for number, section in enumerate(decision_table.sections(data), 1)
+    ]
+
+
+def _run_parts(data: ReportData) -> list[Part]:
+    results = [result_tables.headline(data), requests(data), decision_table.single_engines(data)]
+    remarks = (_HOW_TO_READ, calibration_sentence(data.manifest))
+    overview = _pictures(plots.draw(data).overview)
+    quality = [table for table in quality_table.tables(data) if table.rows]
+    rest = (
+        ("validity", trouble_tables.reasons(data)),
+        ("not-measured", trouble_tables.not_run(data)),
+        ("errors", trouble_tables.errors(data)),
+        ("bursts", load_tables.bursts(data)),
+        ("servers", load_tables.servers(data)),
     )
+    return [
+        Part("results", "Results", [table for table in results if table.rows], remarks=remarks, plots=overview),
+        *_single("limits", result_tables.limits(data)),
+        *(part for anchor, table in rest for part in _single(anchor, table)),
+        Part("quality", "Quality", quality),
+    ]
+
+
+def _single(anchor: str, table: Table) -> list[Part]:
+    return [Part(anchor, table.title, [table])] if table.rows else []
+
+
+def _pictures(drawn: Iterable[Plot]) -> list[Picture]:
+    from markupsafe import Markup
+
+    return [Picture(plot.title, Markup(plot.inline()), plot.table) for plot in drawn]
+
+
+def _contents(parts: Sequence[Part], trials: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Anchors and names of the parts, with those of the trials below theirs."""
+    return [
+        *((part.anchor, part.title, []) for part in parts),
+        ("trials", "Trials", [(trial["anchor"], trial["title"]) for trial in trials]),
+        ("circumstances", "Circumstances", []),
+        ("definitions", "Definitions", []),
+    ]
 
 
 def _trials(data: ReportData) -> list[dict[str, Any]]:
     """Statistics, facts and plots of each group of repetitions; plots of the first repetition."""
-    from markupsafe import Markup
-
     found: list[dict[str, Any]] = []
     for number, (keys, trials) in enumerate(tables.groups(data).items(), 1):
         shown = [(cell, trial) for cell, trial in trials if data.facts_of(cell["id"], trial["id"])]
         if not shown:
             continue
         first = (shown[0][0]["id"], shown[0][1]["id"])
-        drawn = plots.draw(data).of_trial[first] if number <= MAX_TRIALS_WITH_PLOTS else []
+        drawn = plots.draw(data).of_trial[first]
+        verdict = data.verdict_of(keys)
         found.append(
             {
                 "anchor": f"trial-{number}",
                 "title": f"{place(keys)}, {keys[-1]}",
+                "verdict": verdict.upper(),
+                "tone": tables.TONES.get(verdict, ""),
                 "facts": _facts(data, shown),
-                "no_result": tables.NO_RESULT if data.verdict_of(keys) == "invalid" else "",
+                "no_result": tables.NO_RESULT if verdict == "invalid" else "",
                 "tables": result_tables.statistics(data, keys),
-                "plots": [Markup(plot.inline()) for plot in drawn],
+                "machine": [table for cell, trial in shown for table in machine_tables.of_trial(data, cell, trial)],
+                "plots": _pictures(drawn) if number <= MAX_TRIALS_WITH_PLOTS else [],
+                "undrawn": _UNDRAWN if drawn else "",
             }
         )
     return found
@@ -98,13 +217,13 @@ def _facts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]
         lines += [
             (f"loop{suffix}", f"{str(trial['loop']).replace('_', ' ')}, window {facts['window']['text']}"),
             (f"measured requests{suffix}", statuses),
-            (f"tokens counted by{suffix}", _parts(facts["token_sources"])),
-            (f"arrivals stamped by{suffix}", _parts(facts["clocks"])),
+            (f"tokens counted by{suffix}", _shares(facts["token_sources"])),
+            (f"arrivals stamped by{suffix}", _shares(facts["clocks"])),
         ]
     return lines
 
 
-def _parts(shares: dict[str, float]) -> str:
+def _shares(shares: dict[str, float]) -> str:
     if len(shares) == 1:
         return next(iter(shares))
     return ", ".join(f"{name} {share:.1%}" for name, share in shares.items()) or "nobody"
