@@ -7,15 +7,16 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import machine, stats
+from harness import machine, server_facts, stats
 from harness.columns import ALL as ALL
 from harness.columns import Columns, Flags
-from harness.distributions import Distribution, Pool, distributions
+from harness.distributions import Distribution, Pool, distributions, guarded
 from harness.latencies import observe
 from harness.limits import is_split
 from harness.means import mean_estimate
 from harness.metric import SCALAR, STATISTICS
 from harness.metrics import METRICS
+from harness.queue_guard import NO_GUARD, QueueGuard
 from harness.rates import Rate, Window, judged, rates, shares
 from harness.reading import LEVELS, Reading, StoredTrial, read
 from harness.stats import Bound, Estimate
@@ -29,12 +30,14 @@ COLUMNS = (
 )
 KEYS = ("model", "engine", "level", "variant", "load")
 POOLED = "pooled"
-PEAKS = frozenset(machine.GAUGES)
+MEDIAN = 0.5
+PEAKS = server_facts.PEAKS | {*machine.GAUGES}
 _TOKEN_METRICS = frozenset(
     {"tpot_ms", "tpot_adj_ms", "itl_ms", "norm_latency_ms", "output_tokens_per_s", "input_tokens_per_s"}
     | {"output_tokens_per_s_per_user", "cached_share"}
 )
 _START_OR_MEMORY = dict.fromkeys(machine.START_METRICS, "start") | {n: s for n, (s, _) in machine.GAUGES.items()}
+_START_OR_MEMORY |= dict.fromkeys(server_facts.NAMES, "server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Measures:
     rates: dict[str, Rate]
     shares: dict[str, Flags]
     readings: dict[str, float] = field(default_factory=dict)
+    guard: QueueGuard = NO_GUARD
 
 
 def summarise(trials: Iterable[StoredTrial], extra: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
@@ -91,6 +95,7 @@ def measure(
     """
     peaks = machine.peaks(samples, reading.trial, reading.columns)
     taken = machine.start_values(stored.cell, reading.trial) | peaks
+    taken |= server_facts.server_readings(facts)
     texts = (_joined(reading.frame["clock"]), _joined(reading.frame["token_source"]))
     return [
         _measure_class(stored, reading, columns, texts, name, taken if name == ALL else {})
@@ -135,10 +140,13 @@ def _measure_class(
         window=reading.window,
         clock=texts[0],
         token_source=texts[1],
-        distributions=distributions(rows, reading.observed if name == ALL else observe(rows)),
+        distributions=reading.distributions
+        if name == ALL
+        else guarded(distributions(rows, observe(rows)), reading.guard),
         rates=rates(columns, reading.window, reading.trial),
         shares=shares_of(reading.trial, rows, name),
         readings=readings,
+        guard=reading.guard,
     )
 
 
@@ -186,7 +194,7 @@ def estimates(
             wanted = dict.fromkeys((*STATISTICS, *(statistic for other, statistic in extra if other == name)))
             yield from ((name, statistic, pool.estimate(statistic)) for statistic in wanted)
         elif name in ("attainment", "error_rate"):
-            yield name, SCALAR, stats.share_estimate(_shares(group, name))
+            yield name, SCALAR, _share(group, name)
         elif name == "goodput_rps":
             yield name, SCALAR, _goodput(group)
         elif any(name in one.rates for one in group):
@@ -195,13 +203,14 @@ def estimates(
             yield name, SCALAR, _reading(name, [one.readings[name] for one in group if name in one.readings])
 
 
-def _shares(group: Sequence[Measures], name: str) -> list[Flags]:
-    return [one.shares[name] for one in group if name in one.shares]
+def _share(group: Sequence[Measures], name: str) -> Estimate:
+    told = [one for one in group if name in one.shares]
+    return stats.share_estimate([one.shares[name] for one in told], caps=[one.guard.cap(MEDIAN) for one in told])
 
 
 def _goodput(group: Sequence[Measures]) -> Estimate:
     """Attainment, with its interval, times measured requests per second."""
-    attained = stats.share_estimate(_shares(group, "attainment"))
+    attained = _share(group, "attainment")
     seconds = sum(one.window.seconds for one in group)
     if attained.n == 0 or seconds <= 0:
         return Estimate(math.nan)

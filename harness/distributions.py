@@ -14,8 +14,8 @@ from harness.columns import Columns
 from harness.latencies import Observations
 from harness.means import Batched
 from harness.ordered import Ordered, merged
-from harness.reading import LEVELS
-from harness.stats import Estimate
+from harness.queue_guard import GUARDED, QueueGuard
+from harness.stats import LEVELS, Estimate
 
 
 class Distribution(Protocol):
@@ -84,6 +84,43 @@ class Listed:
                 stats.sizes_by_level(self.observations.values, [p], self.observations.clusters, self.ordered)
             )
         return min(self.sizes[level] for level in (*(level for level in stats.GUARD_LEVELS if level < p), p))
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Latencies that cannot be worth more than the states of the queue they waited in."""
+
+    inner: Distribution
+    guard: QueueGuard
+
+    @property
+    def ordered(self) -> Ordered:
+        """See Distribution."""
+        return self.inner.ordered
+
+    @property
+    def known(self) -> Ordered:
+        """See Distribution."""
+        return self.inner.known
+
+    @property
+    def censored(self) -> int:
+        """See Distribution."""
+        return self.inner.censored
+
+    @property
+    def batches(self) -> Batched:
+        """See Distribution."""
+        return self.inner.batches
+
+    def effective_size(self, p: float) -> float:
+        """See Distribution."""
+        return min(self.inner.effective_size(p), self.guard.cap(p))
+
+
+def guarded(found: dict[str, Distribution], guard: QueueGuard) -> dict[str, Distribution]:
+    """The latencies among them held down by the queue."""
+    return {name: Guarded(one, guard) if name in GUARDED else one for name, one in found.items()}
 
 
 def distributions(columns: Columns, observed: dict[str, Observations]) -> dict[str, Distribution]:

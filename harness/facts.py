@@ -15,9 +15,11 @@ from harness.columns import Columns
 from harness.latencies import good
 from harness.machine import GAUGES, START_METRICS
 from harness.metrics import METRICS
+from harness.queue_guard import queue_facts
 from harness.rates import NS_PER_S, counts
 from harness.reading import Reading
 from harness.records import Phase, Status
+from harness.server_facts import server_facts, why_missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,10 +36,11 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
 
     Keys: cell, trial (ids), window, requests (by phase), statuses, errors (see `errors_of`), slo_vacuous (good
     requests to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason),
-    bursts (see `bursts_of`) and, where there are several, servers (see `servers_of`).
+    bursts (see `bursts_of`), queue (see `queue_facts`), server (see `server_facts`) and, where there are several, servers (see `servers_of`).
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     spread = servers_of(records)
+    server = server_facts(reading, samples)
     return {
         "cell": cell["id"],
         "trial": trial["id"],
@@ -46,10 +49,12 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
         "statuses": counts(columns.where(columns.phase == Phase.MEASURE)),
         "errors": errors_of(records),
         "bursts": bursts_of(reading),
+        "queue": queue_facts(reading),
         "slo_vacuous": good(columns.measured, trial.get("slo") or {})[1],
         "token_sources": _shares(records["token_source"]),
         "clocks": _shares(records["clock"]),
-        "missing": missing(cell, trial, columns),
+        "server": server,
+        "missing": missing(cell, trial, columns) | why_missing(server),
         **({"servers": spread} if spread else {}),
     }
 

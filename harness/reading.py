@@ -18,17 +18,20 @@ from harness.backend_split import backend_split
 from harness.cache_split import cache_split
 from harness.chunks import ChunkLists, PerRequest, aligned
 from harness.columns import ALL, CHUNK_COLUMNS, Columns, Flags, Ints, due_order
+from harness.distributions import Distribution, distributions, guarded
 from harness.latencies import Observations, observe
 from harness.passing import PassingChunks
+from harness.queue_guard import NO_GUARD, TAIL, QueueGuard, guard_of
 from harness.rates import Window, window_of
 from harness.records import record_schema
+from harness.stats import LEVELS as LEVELS
+from harness.steady import changes_by_plan
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 DEFAULT_CLASS = "default"
-LEVELS = (0.5, 0.75, 0.9, 0.95, 0.99)
 MOST_KEPT = 2**20
 SAMPLE_PARTS = 8
 
@@ -91,6 +94,23 @@ class Reading:
     def observed(self) -> dict[str, Observations]:
         """The distributions of the measured requests."""
         return observe(self.columns.measured)
+
+    @cached_property
+    def distributions(self) -> dict[str, Distribution]:
+        """The same with what their statistics need, held down by the queue."""
+        return guarded(self._unguarded, self.guard)
+
+    @cached_property
+    def guard(self) -> QueueGuard:
+        """What the queue makes of the latencies; nothing where the load changes by plan."""
+        if changes_by_plan(self.trial):
+            return NO_GUARD
+        ttft, e2e = (self._unguarded[name] for name in ("ttft_ms", "e2e_ms"))
+        return guard_of(self.columns, (ttft if ttft.ordered.n else e2e).effective_size(TAIL))
+
+    @cached_property
+    def _unguarded(self) -> dict[str, Distribution]:
+        return distributions(self.columns.measured, self.observed)
 
 
 def groups_of(columns: Columns) -> dict[str, Flags]:

@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 
 ALPHA = 0.05
 GUARD_LEVELS = (0.5, 0.75, 0.9)
+LEVELS = (*GUARD_LEVELS, 0.95, 0.99)
 MIN_RUNS_FOR_SPREAD = 3
 SPREAD_FACTOR = 1.5
 DIRECT_PAIRS = 16
@@ -308,18 +309,22 @@ def extreme_estimate(ordered: Ordered, known: Ordered, *, largest: bool) -> Esti
     return Estimate(value, n=n)
 
 
-def share_estimate(runs: Sequence[NDArray[Any]], alpha: float = ALPHA) -> Estimate:
+def share_estimate(
+    runs: Sequence[NDArray[Any]], alpha: float = ALPHA, *, caps: Sequence[float] | None = None
+) -> Estimate:
     """The share of true flags with the Clopper-Pearson interval at the effective size.
 
-    With k of n flags true and effective size m the interval is that of k m / n successes among m.
+    With k of n flags true and effective size m the interval is that of k m / n successes among m. caps: the most that
+    each run's flags can be worth (a queue that mixes slowly).
     """
     from scipy.special import betaincinv
 
-    flags = [np.asarray(run, dtype=np.float64) for run in runs if len(run)]
+    flags = [np.asarray(run, dtype=np.float64) for run in runs]
     n = sum(len(run) for run in flags)
     if n == 0:
         return Estimate(math.nan, n=0, n_eff=0.0)
-    m = sum(len(run) / autocorrelation_time(run) for run in flags)
+    most = [math.inf] * len(flags) if caps is None else caps
+    m = sum(min(len(run) / autocorrelation_time(run), cap) for run, cap in zip(flags, most, strict=True))
     share = float(sum(run.sum() for run in flags)) / n
     k = share * m
     low = 0.0 if share <= 0 else float(betaincinv(k, m - k + 1, alpha / 2))

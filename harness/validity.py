@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import client_signals, stats, thresholds
+from harness import client_signals, queue_guard, stats, thresholds
 from harness.client_signals import HEADLINE_QUANTILE, Observed
 from harness.columns import Columns
 from harness.limits import parse_limit
@@ -45,7 +45,8 @@ def judge(
         observed = reading.observed
         reasons += [*_client(trial, columns, records, client, observed), *_errors(trial, rows)]
         reasons += client_signals.beyond_calibration(rows, client, calibration)
-        reasons += [*_enough(trial, observed), *_tokens(rows, records), *_cut_short(records), *_steady(trial, observed)]
+        reasons += [*_enough(trial, reading), *queue_guard.too_short(reading), *_tokens(rows, records)]
+        reasons += [*_cut_short(records), *_steady(trial, observed)]
     return Validity.of(reasons)
 
 
@@ -148,15 +149,15 @@ def _errors(trial: dict[str, Any], rows: Columns) -> Iterator[Reason]:
     yield Reason("errors", level, sentence, advice)
 
 
-def _enough(trial: dict[str, Any], observed: Observed) -> Iterator[Reason]:
+def _enough(trial: dict[str, Any], reading: Reading) -> Iterator[Reason]:
     """Too few requests for a quantile is never invalid: it is printed as a bound."""
     worth: dict[str, tuple[float, int]] = {}
     needed = stats.floor_two_sided(HEADLINE_QUANTILE)
     for name in ("ttft_ms", "e2e_ms"):
-        values = observed[name].values
-        size = stats.effective_size(values, [*stats.GUARD_LEVELS, HEADLINE_QUANTILE])
-        if len(values) and math.floor(size) < needed:
-            worth[name] = size, len(values)
+        found = reading.distributions[name]
+        size = found.effective_size(HEADLINE_QUANTILE)
+        if found.ordered.n and math.floor(size) < needed:
+            worth[name] = size, found.ordered.n
     if worth:
         size, n = min(worth.values())
         sentence = (

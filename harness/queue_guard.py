@@ -1,0 +1,156 @@
+"""Queue guard: where requests queue, a window is worth no more than the independent states of the queue in it.
+
+Latencies alone cannot show this: beside the spread of lengths and services a slow queue is hard to see in them, while
+every one of them depends on it. The number of requests in flight shows it at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.columns import Columns, Floats
+from harness.reasons import Level, Reason
+from harness.records import Status
+from harness.stats import MAX_STEPS, autocorrelation_time
+from harness.steady import changes_by_plan
+
+if TYPE_CHECKING:
+    from harness.reading import Reading
+
+STEP_NS = 1e8
+LEAST_STEPS = 1024
+TAIL = 0.99
+FEW_STATES = 100
+FEW_STATES_FOR_TAILS = 200
+FIRST_TAIL_LEVEL = 0.95
+QUEUEING_SHARE = 0.5
+TAIL_DEVIATIONS = 2.5
+GUARDED = frozenset(
+    {"ttft_ms", "ttft_service_ms", "ttfo_ms", "ttfo_service_ms", "ttfb_ms"}
+    | {"e2e_ms", "e2e_service_ms", "e2e_close_ms", "norm_latency_ms"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueGuard:
+    """How far a trial's latencies can be trusted to be many.
+
+    states: effective number of independent states of the requests in flight, NaN unknown.   queueing: successive
+    latencies depend on each other much.   tail_follows: the slowest requests are those that met many others.
+    """
+
+    states: float = math.nan
+    queueing: bool = False
+    tail_follows: bool = False
+
+    def cap(self, p: float) -> float:
+        """The most that latencies can be worth for the quantile of this level; infinite where nothing limits them.
+
+        From p95 on 200 states are asked for, and from p99 on wherever the tail follows the queue: coverage of G/G/32
+        at 0.7 falls to 0.9 otherwise (tests/test_coverage.py).
+        """
+        queued = self.queueing or (self.tail_follows and p >= TAIL)
+        few = FEW_STATES_FOR_TAILS if p >= FIRST_TAIL_LEVEL else FEW_STATES
+        return self.states if queued and self.states < few else math.inf
+
+    @property
+    def applied(self) -> bool:
+        """Whether it limits the quantiles below the tail, too."""
+        return math.isfinite(self.cap(0.5))
+
+    def as_fact(self) -> dict[str, Any]:
+        """JSON-able: n_eff_in_flight (None unknown), queueing, tail_follows, applied."""
+        states = self.states if math.isfinite(self.states) else None
+        flags = {"queueing": self.queueing, "tail_follows": self.tail_follows, "applied": self.applied}
+        return {"n_eff_in_flight": states, **flags}
+
+
+NO_GUARD = QueueGuard()
+
+
+def guard_of(columns: Columns, n_eff_tail: float) -> QueueGuard:
+    """The guard of a trial. columns: all requests.   n_eff_tail: effective size of the latencies for p99.
+
+    The latencies are times to the first token, to the end where nothing was streamed.
+    """
+    sent = ~columns.has_status([Status.NOT_SENT]) & np.isfinite(columns.times["due"])
+    rows = columns.measured
+    first = rows.times["first_token"]
+    event = first if np.isfinite(first).any() else rows.times["done"]
+    latency = np.where(rows.censored & ~np.isfinite(event), np.inf, event - rows.times["due"])
+    known = ~np.isnan(latency)
+    arrivals, values = rows.times["due"][known], latency[known]
+    if len(values) < 2 or not arrivals[-1] > arrivals[0]:
+        return NO_GUARD
+    return guard(columns.times["due"][sent], np.sort(columns.ended[sent]), arrivals, values, n_eff_tail)
+
+
+def guard(due: Floats, ended: Floats, arrivals: Floats, values: Floats, n_eff_tail: float) -> QueueGuard:
+    """The guard from ns: due and ended of all requests, each in order; arrivals of those with a latency, in order.
+
+    A queue is there where the latencies' own effective size for p99 is below half their number.
+    """
+    n = len(values)
+    return QueueGuard(
+        states=states_in_flight(due, ended, (float(arrivals[0]), float(arrivals[-1])), n),
+        queueing=n_eff_tail < QUEUEING_SHARE * n,
+        tail_follows=tail_follows(values, in_flight(due, ended, arrivals)),
+    )
+
+
+def in_flight(due: Floats, ended: Floats, at: Floats) -> Floats:
+    """Requests due before and not yet ended at these moments; due and ended each in ascending order."""
+    found = np.searchsorted(due, at) - np.searchsorted(ended, at)
+    return found.astype(np.float64)
+
+
+def states_in_flight(due: Floats, ended: Floats, span_ns: tuple[float, float], n: int) -> float:
+    """The window over the integrated autocorrelation time of the requests in flight.
+
+    They are sampled at most 0.1 s apart, and as often as there are requests; in windows above about 3.6 hours less
+    often, MAX_STEPS times.
+    """
+    begin, end = span_ns
+    steps = min(MAX_STEPS, max(math.ceil((end - begin) / STEP_NS), n, LEAST_STEPS))
+    sampled = in_flight(due, ended, np.linspace(begin, end, steps))
+    return steps / autocorrelation_time(sampled)
+
+
+def tail_follows(values: Floats, met: Floats) -> bool:
+    """Whether the slowest hundredth met more requests in flight than the others, by the mean of their ranks (normal
+    approximation): chance alone says so six times in a thousand.
+    """
+    n = len(values)
+    slowest = max(1, round(n * (1 - TAIL)))
+    order = np.argsort(values, kind="stable")
+    counts, places = np.unique(met, return_inverse=True)
+    sizes = np.bincount(places, minlength=len(counts))
+    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[places]
+    spread = float(ranks.std()) / math.sqrt(slowest)
+    excess = float(ranks[order[-slowest:]].mean()) - (n + 1) / 2
+    return spread > 0 and excess > TAIL_DEVIATIONS * spread
+
+
+def queue_facts(reading: Reading) -> dict[str, Any]:
+    """What the queue makes of a trial's latencies: see `QueueGuard.as_fact`; and why where it was not asked."""
+    planned = changes_by_plan(reading.trial)
+    return reading.guard.as_fact() | ({"reason": "the load changes by plan"} if planned else {})
+
+
+def too_short(reading: Reading) -> Iterator[Reason]:
+    """A window in which the queue went through too few independent states for intervals of the latencies."""
+    guard = reading.guard
+    if not guard.applied:
+        return
+    times = FEW_STATES / guard.states
+    sentence = (
+        f"Requests queued, and their number in flight went through only about {guard.states:.0f} independent states in "
+        f"{reading.window.seconds:.0f} s: the latencies are worth no more than so many requests."
+    )
+    advice = f"Measure about {times:.1f} times as long ({times * reading.window.seconds:.0f} s), or offer less."
+    yield Reason("window_too_short", Level.WARN, sentence, advice)
