@@ -1,24 +1,35 @@
-"""Known answers: from plan to record, on engines whose times theory or arithmetic can tell, in virtual time."""
+"""Known answers: from plan to report, on engines whose times arithmetic can tell, in virtual time.
+
+docs/method.md lists them by their numbers; `test_known_queues.py` has those of theory's queues.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.base import EngineSpec
+from engines.base import Chunk, ChunkKind, EngineSpec, InProcessEngine, Request, Usage
 from engines.simulated import SimulatedEngine
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
+from harness.reading import read
 from harness.records import Loop, Phase, Record, Status
+from harness.results import Results
+from harness.store import Run
 from harness.virtual_time import run
 from harness.workload import Schedule
+from tests.fabricated import failed, streamed, value
 from tests.plans import exact_schedule
+from tests.stored import KEY, results_of
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -27,27 +38,54 @@ FROZEN = {"ttft_ms": 10, "tpot_ms": 0, "stall": {"at_s": 30, "for_s": 1}}
 
 def driven(schedule: Schedule, **options: Any) -> list[Record]:
     """The records of a schedule on a simulated engine, in virtual time."""
+    records = driven_on(SimulatedEngine(EngineSpec("simulated", options=options)), schedule)
+    assert {record.status for record in records if record.phase != Phase.COOLDOWN} == {Status.OK}
+    return records
+
+
+def driven_on(engine: InProcessEngine, schedule: Schedule) -> list[Record]:
+    """The same on any engine that waits with its loop's timers."""
     records: list[Record] = []
 
     async def body() -> None:
-        engine = SimulatedEngine(EngineSpec("simulated", options=options))
         await engine.start()
         await drive(schedule, engine, DriveSettings(timeout_ns=1000 * SECOND), records.append)
         await engine.stop()
 
     run(body())
-    assert {record.status for record in records if record.phase != Phase.COOLDOWN} == {Status.OK}
     return records
+
+
+class Scripted(SimulatedEngine):
+    """Replies with given chunks, each so many ms after the request came."""
+
+    def __init__(self, steps: Sequence[tuple[float, Chunk]]) -> None:
+        super().__init__(EngineSpec("simulated"))
+        self._steps = steps
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """The script."""
+        before_ms = 0.0
+        for at_ms, chunk in self._steps:
+            await asyncio.sleep((at_ms - before_ms) / 1000)
+            before_ms = at_ms
+            yield chunk
+
+
+def stored_ms(run_folder: Path, metric: str) -> NDArray[np.float64]:
+    """What the analysis reads of a metric in the only trial of a stored run; +inf where it is censored."""
+    (trial,) = Run.open(run_folder).trials()
+    return read(trial).observed[metric].values
+
+
+def number(results: Results, metric: str, statistic: str = "value") -> float:
+    """One number of the summary."""
+    return float(value(results.summary, metric, statistic)["value"])
 
 
 def measured(records: list[Record]) -> list[Record]:
     """The records of the measured phase."""
     return [record for record in records if record.phase == Phase.MEASURE]
-
-
-def e2e_ms(records: list[Record]) -> NDArray[np.float64]:
-    """Due to last token."""
-    return np.array([(record.last_token_ns or 0) - (record.due_ns or 0) for record in records]) / MS
 
 
 def quantiles(values: NDArray[np.float64], *percents: float) -> list[float]:
@@ -56,42 +94,43 @@ def quantiles(values: NDArray[np.float64], *percents: float) -> list[float]:
     return [round(float(np.sort(values)[rank - 1]), 3) for rank in ranks]
 
 
-def test_an_open_loop_sees_the_whole_freeze() -> None:
-    """100/s for 60 s, 10 ms each, frozen for a second at 30 s: 101 requests suffer, p99 420 ms, mean 18.58 ms."""
-    records = measured(
-        driven(exact_schedule(1, kind="sustained", rate=100, arrivals="constant", duration="60s"), **FROZEN)
-    )
-    latencies = e2e_ms(records)
-    assert len(records) == 6000
-    assert {record.loop for record in records} == {Loop.OPEN}
-    assert (latencies > 10.5).sum() == 101
+def test_an_open_loop_sees_the_whole_freeze(tmp_path: Path) -> None:
+    """Known answer 3: 100/s for 60 s, 10 ms each, a freeze of 1 s: 101 requests suffer, p99 420 ms, mean 18.58 ms."""
+    schedule = exact_schedule(1, kind="sustained", rate=100, arrivals="constant", duration="60s")
+    results = results_of(tmp_path / "run", driven(schedule, **FROZEN), schedule, slo={"e2e_ms": 10.5})
+    latencies = stored_ms(tmp_path / "run", "e2e_ms")
+    assert (len(latencies), (latencies > 10.5).sum()) == (6000, 101)
     assert quantiles(latencies, 98, 98.5, 99, 99.5, 99.9, 100) == [10, 120, 420, 720, 960, 1010]
-    assert latencies.mean() == pytest.approx(18.58, abs=0.01)
+    assert number(results, "e2e_ms", "mean") == pytest.approx(18.58, abs=0.005)
+    assert number(results, "e2e_ms", "max") == pytest.approx(1010, abs=1e-3)
+    assert number(results, "attainment") == pytest.approx(1 - 101 / 6000, abs=1e-9)
+    assert number(results, "offered_rps") == pytest.approx(100, abs=1e-9)
+    assert results.facts[KEY]["requests"]["measure"] == 6000
+    p99 = value(results.summary, "e2e_ms", "p99")
+    assert (p99["bound"], p99["n_eff"] < 368) == ("lower", True)  # one freeze is one event, not 101 observations
 
 
-def test_a_closed_loop_hides_the_freeze_and_says_that_it_is_closed() -> None:
-    """The same server with one user: one slow request, p99 10 ms; every record says that its loop is closed."""
-    records = measured(driven(exact_schedule(1, kind="single_user", duration="60s"), **FROZEN))
-    latencies = e2e_ms(records)
-    assert len(records) == 5900
+def test_a_closed_loop_hides_the_freeze_and_says_that_it_is_closed(tmp_path: Path) -> None:
+    """Known answer 4: the same server with one user: one slow request, p99 10 ms; records and trial say `closed`."""
+    schedule = exact_schedule(1, kind="single_user", duration="60s")
+    records = driven(schedule, **FROZEN)
+    results = results_of(tmp_path / "run", records, schedule)
+    latencies = stored_ms(tmp_path / "run", "e2e_ms")
+    assert (len(latencies), (latencies > 10.5).sum()) == (5900, 1)
     assert quantiles(latencies, 99, 100) == [10, 1010]
-    assert (latencies > 10.5).sum() == 1
+    assert number(results, "e2e_ms", "p99") == pytest.approx(10, abs=1e-3)
     assert {record.loop for record in records} == {Loop.CLOSED}
+    assert results.manifest["cells"][0]["trials"][0]["loop"] == "closed"
 
 
-def test_a_closed_loop_obeys_its_law() -> None:
-    """Eight users, one second of thinking, one of service: 4.00 requests/s and 4.00 in flight (X = N / (R + Z))."""
-    records = driven(
-        exact_schedule(1, kind="sustained", users=8, think_time="1s", duration="500s"), ttft_ms=1000, tpot_ms=0
-    )
-    end = 500 * SECOND
-    completed = sum(1 for record in records if (record.done_ns or 0) <= end) / 500
-    busy_ns = sum(
-        min(record.done_ns or 0, end) - (record.sent_ns or 0) for record in records if (record.sent_ns or 0) < end
-    )
-    assert completed == pytest.approx(4.0, rel=0.005)
-    assert busy_ns / end == pytest.approx(4.0, rel=0.005)
-    assert busy_ns / end == pytest.approx(completed * 1.0, rel=0.001)  # Little's law, one second in flight each
+def test_a_closed_loop_obeys_its_law(tmp_path: Path) -> None:
+    """Known answer 14: eight users, 1 s of thinking and 1 of service: 4.00/s, 4.00 in flight, as Little says."""
+    schedule = exact_schedule(1, kind="sustained", users=8, think_time="1s", warmup="10s", duration="500s")
+    results = results_of(tmp_path / "run", driven(schedule, ttft_ms=1000, tpot_ms=0), schedule)
+    per_s, in_flight = number(results, "completed_rps"), number(results, "mean_concurrency")
+    assert per_s == pytest.approx(4.0, rel=0.005)  # X = N / (R + Z)
+    assert in_flight == pytest.approx(4.0, rel=0.005)
+    assert in_flight == pytest.approx(per_s * number(results, "e2e_service_ms", "mean") / 1000, rel=0.001)
 
 
 def test_a_warm_up_leaves_as_many_measured_requests_as_were_asked_for() -> None:
@@ -102,50 +141,105 @@ def test_a_warm_up_leaves_as_many_measured_requests_as_were_asked_for() -> None:
     assert schedule.count is None
 
 
-def test_tokens_are_counted_when_they_come() -> None:
-    """2 requests/s, each 100 tokens over 10 s: 200 tokens/s in the window; whole answers over all the time give 171."""
+def test_tokens_are_counted_when_they_come(tmp_path: Path) -> None:
+    """Known answer 12: 2/s, 100 tokens over 10 s each: 200 tokens/s in the window; whole answers over all time, 171."""
     schedule = exact_schedule(100, kind="sustained", rate=2, arrivals="constant", warmup="20s", duration="60s")
     records = driven(schedule, ttft_ms=100, tpot_ms=100)
-    arrivals_ns = np.concatenate([np.asarray(record.chunk_ns or [], dtype=np.int64) for record in records])
-    inside = ((arrivals_ns >= 20 * SECOND) & (arrivals_ns < 80 * SECOND)).sum()
-    assert inside / 60 == pytest.approx(200, rel=0.005)
+    results = results_of(tmp_path / "run", records, schedule)
+    assert number(results, "output_tokens_per_s") == pytest.approx(200, rel=0.005)
     last_ns = max(record.last_token_ns or 0 for record in measured(records))
     naive = sum(record.output_tokens or 0 for record in measured(records)) / ((last_ns - 20 * SECOND) / SECOND)
     assert naive == pytest.approx(171.4, rel=0.01)
 
 
-def test_chunks_of_four_keep_their_tokens() -> None:
-    """100 tokens in 25 chunks of 4, first at 200 ms, every 40 ms: last at 1,160 ms, (last - first) / 99 is 9.697 ms."""
+def fate(request: int) -> Record:
+    """Of a hundred, one is refused, one cut off after 20 ms of tokens, one hangs; the others take 100 ms."""
+    due_ms = request * 10
+    if request % 100 == 1:
+        return failed(request, due_ms, Status.HTTP_ERROR, 5, http_status=500)
+    if request % 100 == 2:
+        cut = {"status": Status.TRUNCATED, "last_token_ns": (due_ms + 40) * MS, "done_ns": (due_ms + 60) * MS}
+        return streamed(request, due_ms, ttft_ms=20, tokens=3, gap_ms=10, **cut)
+    if request % 100 == 3:
+        return failed(request, due_ms, Status.TIMEOUT, 30_000)
+    return streamed(request, due_ms, ttft_ms=20, tokens=9, gap_ms=10)
+
+
+def test_failures_are_kept_and_hangs_are_bounds(tmp_path: Path) -> None:
+    """Known answer 13: of 10,000, 100 are refused, 100 cut, 100 hang: error rate 3.00 %, attainment .9700, p98.9 100 ms
+    and p99 more than 30,000 ms, where a tool that drops what hangs prints 100 ms.
+    """
+    results = results_of(
+        tmp_path / "run",
+        [fate(request) for request in range(10_000)],
+        window={"start_ns": 0, "end_ns": 100 * SECOND},
+        limits=["e2e_ms p98.9 <= 200", "error_rate <= 0.05"],
+        slo={"ttft_ms": 50.0, "e2e_ms": 1000.0},
+    )
+    assert results.facts[KEY]["statuses"] == {"ok": 9700, "http_error": 100, "truncated": 100, "timeout": 100}
+    assert number(results, "error_rate") == pytest.approx(0.03, abs=1e-12)
+    assert number(results, "attainment") == pytest.approx(0.97, abs=1e-12)
+    e2e, ttft = (value(results.summary, name, "p99") for name in ("e2e_ms", "ttft_ms"))
+    assert (e2e["n"], e2e["bound"], math.isnan(e2e["value"])) == (9800, "lower", True)
+    assert e2e["low"] == pytest.approx(30_000)
+    assert (ttft["n"], ttft["bound"]) == (9900, "lower")
+    assert number(results, "e2e_ms", "p98.9") == pytest.approx(100, abs=1e-3)
+    seen = stored_ms(tmp_path / "run", "e2e_ms")
+    assert quantiles(seen[np.isfinite(seen)], 99) == [100]  # what a tool says that drops what hangs
+
+
+def test_chunks_of_four_keep_their_tokens(tmp_path: Path) -> None:
+    """Known answer 10: 100 tokens in 25 chunks of 4, first at 200 ms, every 40: last at 1,160, tpot 960 / 99 = 9.697,
+    adjusted 10.000, chunks 40.0 and tokens 10.0 apart.
+    """
     schedule = exact_schedule(100, kind="single_user", requests=1)
-    (record,) = driven(schedule, ttft_ms=200, tpot_ms=10, tokens_per_chunk=4)
-    assert record.first_token_ns is not None
-    assert record.last_token_ns is not None
-    assert record.due_ns is not None
-    assert (record.first_token_ns - record.due_ns, record.last_token_ns - record.due_ns) == (200 * MS, 1160 * MS)
-    assert list(record.chunk_tokens or ()) == [4] * 25
-    assert record.output_tokens == 100
-    assert (record.last_token_ns - record.first_token_ns) / 99 / MS == pytest.approx(9.697, abs=0.001)
+    records = driven(schedule, ttft_ms=200, tpot_ms=10, tokens_per_chunk=4)
+    results_of(tmp_path / "run", records, schedule)
+    assert (records[0].output_tokens, list(records[0].chunk_tokens or ())) == (100, [4] * 25)
+    for metric, expected in {
+        "ttft_ms": 200,
+        "e2e_ms": 1160,
+        "tpot_ms": 9.697,
+        "tpot_adj_ms": 10,
+        "icl_ms": 40,
+        "itl_ms": 10,
+    }.items():
+        assert stored_ms(tmp_path / "run", metric) == pytest.approx(expected, abs=5e-4), metric
+    assert [len(stored_ms(tmp_path / "run", metric)) for metric in ("icl_ms", "itl_ms")] == [24, 96]
 
 
-def single_server_queue(rate: float, requests: int) -> tuple[NDArray[np.float64], float]:
-    """Latencies in ms and the mean number in the system of M/M/1 with a service rate of 100/s."""
-    schedule = exact_schedule(1, kind="sustained", rate=rate, requests=requests)
-    records = driven(schedule, ttft_ms=10, tpot_ms=0, max_batch=1, service="exponential", seed=7)
-    latencies = e2e_ms(records)
-    spanned_ms = max(record.done_ns or 0 for record in records) / MS
-    return latencies, float(latencies.sum() / spanned_ms)
+FINISH = Chunk(ChunkKind.FINISH, finish_reason="stop")
 
 
 @pytest.mark.parametrize(
-    ("requests", "tolerance"),
-    [(5_000, 0.1), pytest.param(200_000, 0.015, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+    ("steps", "status", "expected"),
+    [
+        ([(200, Chunk(ChunkKind.CONTENT, "a", tokens=1)), (210, FINISH)], Status.OK, ([200], [200], [], 1)),
+        ([(200, FINISH), (200, Chunk(ChunkKind.USAGE, usage=Usage(16, 0)))], Status.EMPTY, ([], [], [], 0)),
+        ([(200, FINISH)], Status.EMPTY, ([], [], [], None)),
+        (
+            [
+                (200 + 10 * i, Chunk(ChunkKind.REASONING if i < 50 else ChunkKind.CONTENT, "a", tokens=1))
+                for i in range(100)
+            ]
+            + [(1190, FINISH)],
+            Status.OK,
+            ([200], [700], [10], 100),
+        ),
+    ],
+    ids=["one token", "no token", "only an end", "fifty of reasoning"],
 )
-def test_a_single_server_queue_has_the_latencies_of_theory(requests: int, tolerance: float) -> None:
-    """M/M/1, 50/s on 100/s: mean 20 ms, p50 13.86, p95 59.91, p99 92.10, one request in the system on average."""
-    latencies, in_system = single_server_queue(50, requests)
-    assert latencies.mean() == pytest.approx(20, rel=tolerance)
-    assert quantiles(latencies, 50, 95, 99) == pytest.approx([13.86, 59.91, 92.10], rel=2 * tolerance)
-    assert in_system == pytest.approx(1.0, rel=1.5 * tolerance)
+def test_replies_at_the_edge(
+    tmp_path: Path, steps: list[tuple[float, Chunk]], status: Status, expected: tuple[Any, ...]
+) -> None:
+    """Known answer 11: one token has no tpot, never 0; none is a failure; ttft counts reasoning, ttfo does not."""
+    schedule = exact_schedule(100, kind="single_user", requests=1)
+    records = driven_on(Scripted(steps), schedule)
+    results_of(tmp_path / "run", records, schedule)
+    ttft, ttfo, tpot, tokens = expected
+    assert (records[0].status, records[0].output_tokens) == (status, tokens)
+    for metric, wanted in (("ttft_ms", ttft), ("ttfo_ms", ttfo), ("tpot_ms", tpot)):
+        assert stored_ms(tmp_path / "run", metric).tolist() == pytest.approx(wanted), metric
 
 
 def test_every_row_of_the_plan_is_a_record() -> None:
