@@ -5,12 +5,12 @@ casts doubt on it and what to do about that.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reports import decision_table
-from reports.data import ALL, ReportData, place
+from reports.data import ALL, KEYS, ReportData, place
 from reports.format import THIN, UNKNOWN, count, estimate, interval
 from reports.tables import by_class, groups
 
@@ -44,10 +44,22 @@ MOST_NAMES = 4
 _HARMLESS = ("ok", "cancelled", "not_sent")
 
 
+def labelled(data: ReportData) -> list[tuple[str, str]]:
+    """The paragraph in parts: a word that says what the part is about, and its sentences; plain text."""
+    found = (
+        ("Measured", _measured(data)),
+        ("Choice", " ".join(_chosen(data))),
+        ("Speed", " ".join(_numbers(data))),
+        ("Limits", _limits(data)),
+        ("Missing", _not_measured(data)),
+        ("Doubt", _doubt(data)),
+    )
+    return [(label, text) for label, text in found if text]
+
+
 def sentences(data: ReportData) -> list[str]:
-    """The paragraph, sentence by sentence; plain text."""
-    found = [_measured(data), *_chosen(data), *_numbers(data), _limits(data), _not_measured(data), _doubt(data)]
-    return [sentence for sentence in found if sentence]
+    """The parts with their words in front."""
+    return [f"{label}: {text}" for label, text in labelled(data)]
 
 
 def paragraph(data: ReportData) -> str:
@@ -72,7 +84,7 @@ def _measured(data: ReportData) -> str:
     often = f", {repetitions} repetitions of each" if repetitions > 1 else ""
     machine = _machine(data)
     what = " ".join(part for part in parts if part)
-    return f"Measured: {what}, under {loads}{often}{f', on {machine}' if machine else ''}: {_ended(data, done)}."
+    return f"{what}, under {loads}{often}{f', on {machine}' if machine else ''}: {_ended(data, done)}."
 
 
 def _machine(data: ReportData) -> str:
@@ -108,16 +120,26 @@ def _chosen(data: ReportData) -> list[str]:
 def _numbers(data: ReportData) -> list[str]:
     """The numbers of each trial where they are few; where they are many, from where to where they go."""
     shown = [(keys, rows) for keys in groups(data) if (rows := _rows(data, keys))]
-    several = len(groups(data)) > 1
+    name = _namer(data)
     if len(shown) <= MOST_TRIALS:
-        told = [(keys, _figures(rows)) for keys, rows in shown]
-        return [
-            f"{f'{place(keys)}, {keys[-1]}' if several else 'It reached'}{':' if several else ''} {numbers}."
-            for keys, numbers in told
-            if numbers
-        ]
-    ranges = [text for figure in RANGES if (text := _range(figure, shown))]
-    return [f"{text[0].upper()}{text[1:]}." for text in ranges]
+        told = [(name(keys), _figures(rows)) for keys, rows in shown]
+        alone = len(groups(data)) == 1
+        return [f"{'' if alone else f'{named}: '}{numbers}." for named, numbers in told if numbers]
+    ranges = [text for figure in RANGES if (text := _range(figure, shown, name))]
+    return [f"{'; '.join(ranges)}."] if ranges else []
+
+
+def _namer(data: ReportData) -> Callable[[Sequence[str]], str]:
+    """Names a trial by what tells it from the others of the run."""
+    known = list(groups(data))
+    differs = [len({keys[number] for keys in known}) > 1 for number in range(len(KEYS))]
+    if not any(differs):
+        differs[-1] = True
+
+    def name(keys: Sequence[str]) -> str:
+        return " · ".join(key for key, tells in zip(keys, differs, strict=True) if tells and key) or place(keys)
+
+    return name
 
 
 def _rows(data: ReportData, keys: tuple[str, ...]) -> Rows:
@@ -136,42 +158,37 @@ def _figures(rows: Rows) -> str:
     return ", ".join(parts)
 
 
-def _range(figure: Figure, shown: Sequence[tuple[tuple[str, ...], Rows]]) -> str:
+def _range(figure: Figure, shown: Sequence[tuple[tuple[str, ...], Rows]], name: Callable[[Sequence[str]], str]) -> str:
     """From the lowest to the highest point among the trials."""
-    rows = [
-        (keys, found[figure.metric, figure.statistic])
-        for keys, found in shown
-        if (figure.metric, figure.statistic) in found
-    ]
-    points = [
-        (row["value"], keys, row) for keys, row in rows if row["bound"] == "point" and row["value"] == row["value"]
-    ]
+    key = (figure.metric, figure.statistic)
+    rows = [(keys, found[key]) for keys, found in shown if key in found]
+    points = [(keys, row) for keys, row in rows if row["bound"] == "point" and row["value"] == row["value"]]
     if len(points) < MOST_TRIALS:
         return ""
-    (_, low_keys, low), (_, high_keys, high) = (pick(points, key=lambda one: one[0]) for pick in (min, max))
-    ends = [
-        f"{estimate(row, figure.show)}{figure.after} ({place(keys)}, {keys[-1]})"
-        for keys, row in ((low_keys, low), (high_keys, high))
-    ]
+    ends = []
+    for pick in (min, max):
+        keys, row = pick(points, key=lambda one: one[1]["value"])
+        sure = interval(row, figure.show)
+        ends.append(f"{estimate(row, figure.show)}{figure.after} ({name(keys)}{f'; {sure}' if sure else ''})")
     open_ended = len(rows) - len(points)
     beside = f"; {open_ended} more known as a bound only" if open_ended else ""
-    return f"{figure.before} goes from {ends[0]} to {ends[1]}{beside}"
+    return f"{figure.before} from {ends[0]} to {ends[1]}{beside}"
 
 
 def _limits(data: ReportData) -> str:
     """How many limits hold, and the first that does not."""
     if not data.verdicts:
-        return "No limit was set."
+        return "none was set."
     outcomes = Counter(one["outcome"] for one in data.verdicts)
-    if outcomes["pass"] == len(data.verdicts):
-        return "The one limit holds." if len(data.verdicts) == 1 else f"All {len(data.verdicts)} limits hold."
+    total = len(data.verdicts)
+    if outcomes["pass"] == total:
+        return "the only one holds." if total == 1 else f"all {total} hold."
     words = {"fail": "broken", "invalid": "on an invalid trial", "cannot_tell": "undecided", "pass": "held"}
     parts = _joined([f"{outcomes[kind]} {word}" for kind, word in words.items() if outcomes[kind]])
-    first = next(one for kind in words for one in data.verdicts if one["outcome"] == kind)
-    named = f"{first['limit']} ({place(keys_of_verdict(first))}, {first['load']})"
-    why = "" if first["outcome"] == "invalid" else f": {first['sentence']}"
-    kind = words[first["outcome"]]
-    return f"Of {count(len(data.verdicts), 'limit')}, {parts}; {kind} is {_ended_with_point(named + why)}"
+    kind, first = next((kind, one) for kind in words for one in data.verdicts if one["outcome"] == kind)
+    named = f"{first['limit']} under {_namer(data)(keys_of_verdict(first))}"
+    why = "" if kind == "invalid" else f": {first['sentence']}"
+    return f"{parts} of {total}; {words[kind]}: {_ended_with_point(named + why)}"
 
 
 def keys_of_verdict(verdict: dict[str, Any]) -> tuple[str, ...]:
@@ -189,7 +206,7 @@ def _not_measured(data: ReportData) -> str:
     if not broken:
         return ""
     reason = broken[0].get("reason") or "no reason was recorded"
-    return f"Not measured to the end: {len(broken)}; the first because {_ended_with_point(str(reason))}"
+    return f"{len(broken)} not measured to the end; the first: {_ended_with_point(str(reason))}"
 
 
 def _doubt(data: ReportData) -> str:
@@ -199,16 +216,14 @@ def _doubt(data: ReportData) -> str:
     seen = [one for one in data.validity if data.facts_of(one["cell"], one["trial"])] or data.validity
     judged = [one for one in seen if one["reasons"]]
     if not judged:
-        return "No check found a reason to doubt these numbers."
+        return "no check found a reason for one."
     level = "invalid" if any(one["verdict"] == "invalid" for one in judged) else "warn"
     reasons = [(reason["code"], reason) for one in judged for reason in one["reasons"] if reason["level"] == level]
     often = Counter({code: len({id(one) for one in judged if code in _codes(one)}) for code, _ in reasons})
     code, trials = often.most_common(1)[0]
     reason = next(found for name, found in reasons if name == code)
     many = f"{trials} of {count(len(seen), 'trial')}"
-    opening = (
-        f"{many} {'is' if trials == 1 else 'are'} no result" if level == "invalid" else f"The main doubt, in {many}"
-    )
+    opening = f"no result in {many}" if level == "invalid" else f"in {many}"
     return f"{opening}: {_ended_with_point(reason['sentence'])} {_ended_with_point(reason['advice'])}".rstrip()
 
 

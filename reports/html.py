@@ -89,7 +89,7 @@ def render(data: ReportData) -> str:
         verdict=data.verdict(),
         tone=tables.TONES.get(data.verdict(), "bad"),
         headline=markdown.headline(data).strip().replace("**", ""),
-        answer=answer.paragraph(data),
+        answer=answer.labelled(data),
         contents=_contents(parts, trials),
         parts=parts,
         trials=trials,

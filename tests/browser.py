@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its debugging pipe: no port, no driver program, nothing to install but the browser."""
+"""A headless Chromium, driven over its debugging pipe: no port, no driver, nothing to install but the browser."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Page:
         """The mouse, in the middle of the first element that fits."""
         find = f"document.querySelector({json.dumps(selector)})"
         self.value(f"{find}.scrollIntoView({{behavior: 'instant', block: 'center'}})")
-        box = self.value(f"(() => {{ const b = {find}.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; }})()")
+        box = self.value(f"(b => [b.x, b.y, b.width, b.height])({find}.getBoundingClientRect())")
         x, y = box[0] + box[2] / 2, box[1] + box[3] / 2
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
@@ -121,7 +121,8 @@ class Page:
     @property
     def requests(self) -> list[str]:
         """Addresses asked for, the page's own among them."""
-        return [event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        asked = [event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        return [one["request"]["url"] for one in asked]
 
     def _next(self, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The next message that fits; the events before it are kept."""
