@@ -178,6 +178,7 @@ class EngineInfo:
     device: where the weights are, such as "cpu" or "cuda:0".   parameters: how many weights the model has.
     kv_bytes_per_token: what one token of context takes in the KV cache, as configured.
     memory: bytes by what they are for ("weights", "kv_cache", "runtime"), as the engine itself says, where it does.
+    metrics_urls: pages for Prometheus on which it may tell of itself while it works; whether one is there is found out.
     """
 
     name: str
@@ -194,6 +195,7 @@ class EngineInfo:
     parameters: int | None = None
     kv_bytes_per_token: float | None = None
     memory: Mapping[str, int] = field(default_factory=dict)
+    metrics_urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from engines.addresses import Address, check_proxy
+from engines.addresses import UNIX_SCHEME, Address, check_proxy, is_loopback
 from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
@@ -22,6 +22,7 @@ from engines.server_process import READY_LIMIT_S, READY_POLL_S, ServerCommand, S
 
 DEFAULT_DIALECT = "openai-completions"
 _READY_KEYS = frozenset({"path", "timeout_s"})
+_NO_PAGES = ("ollama",)  # it has none
 _MODEL_LISTS = {"openai": ("/v1/models", "data", "id"), "ollama": ("/api/tags", "models", "name")}
 
 
@@ -128,6 +129,7 @@ class HttpEngine:
             context_tokens=min(context_tokens, default=None),
             pids=self._server.pids() if self._server is not None else (),
             options={**asdict(self._options), "url": self._urls[0] if len(self._urls) == 1 else list(self._urls)},
+            metrics_urls=_metrics_pages(self._urls, self._options.dialect),
         )
 
     async def stop(self) -> None:
@@ -283,6 +285,18 @@ class HttpEngine:
 def _base(url: str) -> str:
     """The address without a trailing slash and without /v1, which the dialects add."""
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _metrics_pages(urls: Sequence[str], dialect: str) -> tuple[str, ...]:
+    """Where servers on this machine may tell of themselves. Others are asked only where the scenario says so."""
+    if dialect.startswith(_NO_PAGES) or not all(is_loopback(url) for url in urls):
+        return ()
+    return tuple(f"{url}{':' if _is_bare_socket(url) else ''}/metrics" for url in urls)
+
+
+def _is_bare_socket(url: str) -> bool:
+    """Whether a path must be set off from that of a Unix socket."""
+    return url.startswith(UNIX_SCHEME) and not Address.of(url).base_path
 
 
 def _stem(name: str) -> str:

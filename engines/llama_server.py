@@ -223,6 +223,7 @@ class LlamaServer:
             libraries={"xllamacpp": report["version"], "ggml": report["system"].strip()},
             device=logged_device(log),
             memory=logged_memory(log),
+            metrics_urls=(f"{report['url']}/metrics",),
             **known_facts(self._options, model),
         )
 

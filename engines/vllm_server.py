@@ -215,6 +215,7 @@ class VllmServer:
             parameters=self._model.shape.parameters if self._model.shape else None,
             kv_bytes_per_token=per_token,
             memory={"kv_cache": round(held * per_token)} if per_token and held else {},
+            metrics_urls=(f"{url}/metrics",),
         )
 
 

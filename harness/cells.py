@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from engines.base import EngineSpec
 from harness.loads import Load, Slo
+from harness.metrics_pages import MetricsPage
 from harness.traffic_section import TrafficClass, Workload
 
 _LONGEST_SLUG = 40
@@ -44,6 +45,7 @@ class Cell:
 
     scope: "server" where readings of this machine are the server's, else "client".   interpreter: of its process, where
     that is another than ours.   start_timeout_s: how long its engine may take to start.
+    pages: those for Prometheus that are to be read beside the engine's own; (): none at all; None: none are named.
     """
 
     index: int
@@ -58,6 +60,7 @@ class Cell:
     scope: str = "server"
     interpreter: str | None = None
     start_timeout_s: float = 900.0
+    pages: tuple[MetricsPage, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,20 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
 
 from engines import BUILT_IN, names
-from engines.addresses import NO_PROXY, UNIX_SCHEME, Address, check_proxy
+from engines.addresses import NO_PROXY, UNIX_SCHEME, check_proxy
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
 from engines.headers import check_header
 from harness.loads import LoadItem
+from harness.metrics_pages import MetricsPages, checked_address
 from harness.quantities import PositiveSeconds
 from harness.scenario_problems import near
 from harness.scenario_source import looks_secret
-from harness.strict_model import AlsoAccepts, FreeText, Name, NotBuilt, StrictModel, TextOrItems, listed
+from harness.strict_model import AlsoAccepts, FreeText, Name, StrictModel, TextOrItems, listed
 
 CHECKED = "checked"
 """Says in the context of a validation that another process has found the engines, which may not be installed here."""
@@ -57,7 +57,7 @@ def _known_dialect(value: str) -> str:
 def _checked_urls(value: Any) -> Any:
     """One address, or a list of several that differ."""
     if isinstance(value, str):
-        return _checked_url(value)
+        return checked_address(value)
     if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
         raise ValueError("is an address, or a list of addresses such as `[http://a:8000, http://b:8000]`")
     if not value:
@@ -65,28 +65,7 @@ def _checked_urls(value: Any) -> Any:
     for url in value:
         if value.count(url) > 1:
             raise ValueError(f"lists {url} twice; keep one")
-    return [_checked_url(url) for url in value]
-
-
-def _checked_url(value: str) -> str:
-    if value.startswith(UNIX_SCHEME + ":"):
-        Address.of(value)
-        return value
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # raised for a port that is no number
-        usable = False
-    if not usable:
-        socket = value.startswith(("unix:", "/"))
-        form = f"{UNIX_SCHEME}:///path/to.sock" if socket else "http://host:port"
-        raise ValueError(f"{value!r} is not an address; write `{form}`")
-    if parts.username or parts.password:
-        raise ValueError("must not hold a user name or password; name their variable in `headers_env` or `api_key_env`")
-    if parts.query or parts.fragment:
-        raise ValueError("must not hold a `?` or `#`, which would not be sent; name a key's variable in `api_key_env`")
-    Address.of(value)
-    return value
+    return [checked_address(url) for url in value]
 
 
 def _checked_command(value: str) -> str:
@@ -329,7 +308,12 @@ class EngineBlock(HttpKeys):
     load: Annotated[tuple[LoadItem, ...], Field(min_length=1)] | None = Field(
         default=None, description="Replaces the scenario's `load` for this engine."
     )
-    metrics_urls: NotBuilt = Field(default=None, description="Pages from which the server's own readings are taken.")
+    metrics_urls: MetricsPages | None = Field(
+        default=None,
+        description="Pages for Prometheus from which the server's own readings are taken, beside the engine's own; "
+        "`[]`: read none.",
+        examples=[["http://gpu-host:9400/metrics"]],
+    )
     api_key_env: EnvName | None = Field(
         default=None,
         description="Name of the environment variable that holds the API key.",

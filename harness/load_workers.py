@@ -135,6 +135,7 @@ class Crew:
         """Give everyone T0, and from now on every order to stop."""
         self._t0_ns = time.monotonic_ns() + LEAD_NS
         self._tell_all(f"begin {self._t0_ns}")
+        self._control.begins(self._t0_ns)
         self._control.on_change(self._pass_on)
         self._pass_on()
 

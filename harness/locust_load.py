@@ -40,14 +40,16 @@ async def drive_by_locust(order: Order, trial: int, emit: Emit, control: Control
     control.on_change(pass_on)
     pass_on()
     try:
-        return await listen(process, trial, emit)
+        return await listen(process, trial, emit, control)
     finally:
         control.on_change(None)
         stdin.close()
         await gone(process)
 
 
-async def listen(process: asyncio.subprocess.Process, trial: int, emit: Emit) -> tuple[DriveReport, str | None]:
+async def listen(
+    process: asyncio.subprocess.Process, trial: int, emit: Emit, control: Control
+) -> tuple[DriveReport, str | None]:
     """Pass on what it tells until it has ended."""
     assert process.stdout is not None
     async for line in process.stdout:
@@ -57,6 +59,8 @@ async def listen(process: asyncio.subprocess.Process, trial: int, emit: Emit) ->
             break  # cut off in the middle of a line: it is dying
         if event["event"] in TOLD:
             emit({**event, "trial": trial})
+        elif event["event"] == "clock":
+            control.begins(event["t0_ns"])
         elif event["event"] == "ended":
             return DriveReport(**event["report"]), event["silence"]
         elif event["event"] == "failed":

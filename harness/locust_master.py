@@ -131,6 +131,7 @@ class Master:
             there = {"t0_ns": worker.clock.there(self._t0_ns), "t0_utc_s": t0_utc_s}
             self._session.send("harness_begin", there, worker.name)
         work.begun = True
+        work.control.begins(self._t0_ns)
         work.control.on_change(self._pass_on)
         self._pass_on()
 

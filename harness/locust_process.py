@@ -2,9 +2,9 @@
 
 The child of a cell starts it as `python -P -m harness.locust_process`, writes one line of JSON to its standard input
 (`Order`) and then `stop` or `abort` as to a cell's child; the end of standard input means abort. Events come as JSON
-lines on standard output, by `event`: `notice` {text}, `waiting` {text}, `progress` {...}, `ended` {report, silence},
-`failed` {reason}. Records go to the trial's folder from here. Importing Locust changes the whole interpreter, which is
-why nothing else runs in this process.
+lines on standard output, by `event`: `notice` {text}, `waiting` {text}, `clock` {t0_ns}, `progress` {...},
+`ended` {report, silence}, `failed` {reason}. Records go to the trial's folder from here. Importing Locust changes the
+whole interpreter, which is why nothing else runs in this process.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from harness.progress import Progress
 
 async def carry_out(work: Work, drive_it: Callable[[Work], Awaitable[DriveReport]]) -> None:
     """Do the work and tell of it; the parent's orders are obeyed meanwhile."""
+    work.control.on_begin(lambda t0_ns: work.emit({"event": "clock", "t0_ns": t0_ns}))
     async with background(obey(work.control)), background(tell_progress(work)):
         try:
             report = await drive_it(work)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from harness.metric import Direction, Metric, Show, scalar
-
-NO_ENERGY = "this version does not measure energy yet"
+from harness.metric import Direction, Show, scalar
 
 START_AND_MEMORY = (
     scalar(
@@ -67,12 +65,83 @@ START_AND_MEMORY = (
 )
 ENERGY = (
     scalar(
-        "energy_j_per_output_token",
-        "J/token",
-        "Energy of the GPUs in the window / output tokens that arrived in it.",
+        "energy_j",
+        "J",
+        "Energy of the engine's GPUs in the measuring window, together, idle power included: the growth of their "
+        "counters. The interval holds what is not known of the window's ends, and 5 % for the sensor.",
         Direction.LOWER,
         Show.NUMBER,
-        NO_ENERGY,
+    ),
+    scalar(
+        "energy_j_per_output_token",
+        "J/token",
+        "The same / output tokens that arrived in the window.",
+        Direction.LOWER,
+        Show.NUMBER,
+    ),
+    scalar(
+        "energy_j_per_good_request",
+        "J",
+        "The same / measured requests that met every limit of the slo.",
+        Direction.LOWER,
+        Show.NUMBER,
+    ),
+    scalar(
+        "gpu_power_w",
+        "W",
+        "Mean of the power readings of each of these GPUs in the window, added up.",
+        Direction.LOWER,
+        Show.NUMBER,
+    ),
+    scalar(
+        "gpu_utilisation_share",
+        "share",
+        "Mean share of time in which a kernel was resident on these GPUs: not how busy they were.",
+        Direction.NONE,
+        Show.SHARE,
     ),
 )
-SERVER_PAGE: tuple[Metric, ...] = ()
+SERVER_PAGE = (
+    scalar(
+        "server_running_mean",
+        "requests",
+        "Requests that the server was working on, by its own page: mean over the window.",
+        Direction.NONE,
+        Show.NUMBER,
+    ),
+    scalar(
+        "server_waiting_mean",
+        "requests",
+        "Requests that waited inside the server, by its own page: mean over the window.",
+        Direction.LOWER,
+        Show.NUMBER,
+    ),
+    scalar(
+        "server_queue_ms_mean",
+        "ms",
+        "What requests that ended in the window had waited inside the server, by its own count: mean.",
+        Direction.LOWER,
+        Show.TIME,
+    ),
+    scalar(
+        "kv_cache_peak_share",
+        "share",
+        "Largest reading in the window of the part of the KV cache in use, by the server's page.",
+        Direction.LOWER,
+        Show.SHARE,
+    ),
+    scalar(
+        "prefix_hit_share",
+        "share",
+        "Prompt tokens that the server found in its prefix cache / those it looked for, over the window.",
+        Direction.HIGHER,
+        Show.SHARE,
+    ),
+    scalar(
+        "preemptions",
+        "count",
+        "Requests that the server put back in its queue for want of room, in the window.",
+        Direction.LOWER,
+        Show.NUMBER,
+    ),
+)

@@ -13,6 +13,7 @@ from harness.combinations import Combination, combinations, last_part
 from harness.engine_section import Variant
 from harness.errors import UsageError
 from harness.identity import identity
+from harness.metrics_pages import pages_of
 from harness.refusals import answers_in_process, refusal, variable_missing
 from harness.run_order import in_run_order
 from harness.scenario import Scenario
@@ -88,7 +89,8 @@ def _cell_or_skip(
     python = spec.python if spec.python and answers_in_process(engine) else None
     patience_s = max(one.block.start_timeout_s, float(dict(spec.options.get("ready") or {}).get("timeout_s", 0)))
     names = (index, cell_id, model, engine, level, one.shown_variant, one.repetition)
-    return Cell(*names, spec, trials, scope, python, patience_s)
+    pages = pages_of(one.block.metrics_urls, scenario.telemetry.metrics_urls)
+    return Cell(*names, spec, trials, scope, python, patience_s, pages)
 
 
 def _cell_id(scenario: Scenario, one: Combination, index: int) -> str:

@@ -17,7 +17,7 @@ from harness.scenario import Scenario
 _SECTIONS = (
     ("The scenario", ("Scenario",)),
     ("`model`", ("ModelEntry",)),
-    ("`engines[]`", ("EngineBlock", "Level", "Variant", "Ready", "Tls")),
+    ("`engines[]`", ("EngineBlock", "Level", "Variant", "Ready", "Tls", "MetricsPage")),
     ("`workload`", ("Workload", "Prefix", "Cancel", "Sampling")),
     ("Lengths", ("FixedLength", "UniformLength", "NormalLength", "LognormalLength", "EmpiricalLength")),
     ("`classes`", ("TrafficClass",)),

@@ -15,6 +15,7 @@ from harness.engine_problems import engine_problems
 from harness.engine_section import CHECKED, EngineBlock, Level, ModelEntry, Ready, Variant
 from harness.errors import Problem, ScenarioError
 from harness.loads import LimitText, LoadItem, Slo, Trace
+from harness.metrics_pages import MetricsPages
 from harness.quality_section import Quality
 from harness.quantities import PositiveSeconds
 from harness.scenario_problems import cross_problems, in_order, placed, problems_of, without_echoes
@@ -44,7 +45,11 @@ class Telemetry(StrictModel):
         default=0.5, alias="interval", description="Time between two readings.", examples=["500ms"]
     )
     gpus: NotBuilt = Field(default=None, description="The GPUs to read.")
-    metrics_urls: NotBuilt = Field(default=None, description="Pages of servers to read.")
+    metrics_urls: MetricsPages | None = Field(
+        default=None,
+        description="Pages for Prometheus to read beside every engine.",
+        examples=[["http://gpu-host:9400/metrics"]],
+    )
 
 
 class Budget(StrictModel):

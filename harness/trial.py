@@ -6,9 +6,10 @@ more, finish what is in flight), `abort` (stop now). The end of standard input m
 Whatever the engine prints goes to the cell's log.
 
 Events, by `event`: `alive` (once a second, to tell a hang from work), `prepared`, `starting` and `stopping` (the
-engine), `started` {engine, start}, `trial_begun` {trial, its part of the manifest}, `progress` {trial, ...},
-`trial_ended` {trial, status, reason, client}, `skipped` {reason} (the cell cannot be run here), `failed` {reason},
-`stopped` (on request, before a trial was under way), those of `harness.quality_child`, `ended`.
+engine), `started` {engine, start}, `trial_begun` {trial, its part of the manifest}, `clock` {trial, t0_ns, window} (T0
+is fixed), `progress` {trial, ...}, `trial_ended` {trial, status, reason, client}, `skipped` {reason} (the cell cannot
+be run here), `failed` {reason}, `stopped` (on request, before a trial was under way), those of
+`harness.quality_child`, `ended`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from harness.workload import PHASES, Schedule, build
 
 ALIVE_EVERY_S = 1.0
 WATCH_ENGINE_EVERY_S = 0.2
+LAST_READING_S = 0.2  # the parent reads the server's page once more before that ends, or gets other work
 
 
 @dataclass(slots=True)
@@ -133,6 +135,8 @@ async def run_trial(trial: Trial) -> bool:
         workers = worker_count(schedule, plan.load.workers)
     facts = trial_facts(schedule) | {"driver": plan.load.driver, "workers": workers}
     trial.emit({"event": "trial_begun", "trial": trial.index, **facts})
+    clock = {"event": "clock", "trial": trial.index, "window": facts["window"]}
+    trial.control.on_begin(lambda t0_ns: trial.emit({**clock, "t0_ns": t0_ns}))
     async with background(watch_engine(trial.engine, trial.control)) as watch:
         report, silence = await sent(trial, schedule, workers)
         died = watch.result() if watch.done() else None
@@ -143,6 +147,8 @@ async def run_trial(trial: Trial) -> bool:
     trial.emit(
         {"event": "trial_ended", "trial": trial.index, "status": status, "reason": why, "client": asdict(report)}
     )
+    if reason is None and isinstance(trial.engine, ServedEngine):
+        await asyncio.sleep(LAST_READING_S)
     return reason is None
 
 
@@ -208,6 +214,7 @@ def trial_facts(schedule: Schedule) -> dict[str, Any]:
             "measure": phases.get(Phase.MEASURE, whole),
         },
         "prompt_length_source": schedule.prompt_sources,
+        "pinned_outputs": schedule.pinned_outputs,
     }
 
 

@@ -63,6 +63,7 @@ async def drive(
         with collector_off() if isinstance(target, Endpoint) else contextlib.nullcontext():
             own_ns = now_ns() + (_LEAD_NS if isinstance(target, Endpoint) else 0)
             state.begin(own_ns if part.start is None else await part.start())
+            control.begins(report.t0_ns)
             control.on_change(functools.partial(state.guarded, client.control_changed))
             client.start()
             if control.stopped:

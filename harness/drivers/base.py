@@ -62,6 +62,7 @@ class Control:
         self.aborted = False
         self.released = False
         self._wake: Callable[[], None] | None = None
+        self._begun: Callable[[int], None] | None = None
 
     def stop(self) -> None:
         """Offer nothing more; let what is in flight end within `drain_ns`."""
@@ -81,6 +82,15 @@ class Control:
     def on_change(self, wake: Callable[[], None] | None) -> None:
         """What the driver wants called after each of the above."""
         self._wake = wake
+
+    def on_begin(self, begun: Callable[[int], None] | None) -> None:
+        """What is to be called once T0 is fixed, with it: absolute, on the monotonic clock."""
+        self._begun = begun
+
+    def begins(self, t0_ns: int) -> None:
+        """T0 is fixed."""
+        if self._begun is not None:
+            self._begun(t0_ns)
 
     def _notify(self) -> None:
         if self._wake is not None:
