@@ -1,37 +1,89 @@
-"""report.md: fits a comment on a pull request; the verdict comes first."""
+"""report.md: fits a comment on a pull request, however large the run; the verdict and the answer come first."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from reports import circumstances, decision_table, load_tables, quality_table, result_tables, trouble_tables
+from reports import answer, circumstances, decision_table, load_tables, quality_table, result_tables, trouble_tables
 from reports.calibration import calibration_sentence
 from reports.data import ReportData
+from reports.decision_table import Section
 from reports.requests_table import requests
 from reports.tables import Cell, Table
 
+MOST_CHARACTERS = 60_000
+"""A comment takes 65,536 characters; whoever writes one puts something around it."""
+ROWS = (100, 40, 20, 10, 5, 2)
+"""Rows of each table, tried in turn until the report fits."""
+FOLDED_FROM = 20
+LONGEST_TEXT = 300
+_SHORTENED = "the report is shortened here: report.html has all of it"
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~])")
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the report is made of, before it is fitted. main: shown; further: folded."""
+
+    beginning: Sequence[str]
+    main: Sequence[Table]
+    further: Sequence[Table]
+    sections: Sequence[Section]
+    calibration: str
+    circumstances: Sequence[tuple[str, str]]
+
+
 def render(data: ReportData) -> str:
-    """The report."""
-    parts = [f"# {escape(data.title)}", headline(data), *_decisions(data)]
-    for table in (
-        result_tables.limits(data),
-        result_tables.headline(data),
-        requests(data),
-        decision_table.single_engines(data),
-        *quality_table.tables(data),
-        trouble_tables.not_run(data),
-        load_tables.servers(data),
-        load_tables.bursts(data),
-        trouble_tables.errors(data),
-    ):
-        parts += _section(table)
-    parts += _section(trouble_tables.reasons(data))
-    parts += [escape(calibration_sentence(data.manifest)), ""]
-    parts += ["<details><summary>Circumstances</summary>", "", *_circumstances(data), "</details>"]
-    return "\n".join(parts) + "\n"
+    """The report, of at most MOST_CHARACTERS characters."""
+    contents = _contents(data)
+    for rows in ROWS:
+        text = "\n".join(_parts(contents, rows)) + "\n"
+        if len(text) <= MOST_CHARACTERS:
+            return text
+    first = [*contents.beginning, escape(contents.calibration), "", f"({_SHORTENED})"]
+    return "\n".join(line[: MOST_CHARACTERS // len(first) - 1] for line in first) + "\n"
+
+
+def _contents(data: ReportData) -> Contents:
+    return Contents(
+        beginning=[
+            f"# {escape(data.title, LONGEST_TEXT)}",
+            headline(data),
+            escape(answer.paragraph(data), 10 * LONGEST_TEXT),
+            "",
+        ],
+        main=[
+            result_tables.limits(data),
+            result_tables.headline(data),
+            trouble_tables.reasons(data),
+            trouble_tables.not_run(data),
+            trouble_tables.errors(data),
+        ],
+        further=[
+            requests(data),
+            decision_table.single_engines(data),
+            *quality_table.tables(data),
+            load_tables.servers(data),
+            load_tables.bursts(data),
+        ],
+        sections=decision_table.sections(data),
+        calibration=calibration_sentence(data.manifest),
+        circumstances=circumstances.of_run(data),
+    )
+
+
+def _parts(contents: Contents, rows: int) -> Iterator[str]:
+    yield from contents.beginning
+    for table in contents.main:
+        yield from _section(_shortened(table, rows))
+    yield from _decisions(contents.sections, rows)
+    if any(table.rows for table in contents.further):
+        told = [line for table in contents.further for line in _section(_shortened(table, rows), 3, folded=False)]
+        yield from _folded("Further tables", told)
+    yield from (escape(contents.calibration), "")
+    yield from _folded("Circumstances", _circumstances(contents.circumstances, rows))
 
 
 def headline(data: ReportData) -> str:
@@ -56,31 +108,64 @@ def _why_zero(data: ReportData) -> str:
     return ": one cell holds every limit (decide: any)" if chosen and spoiled and data.exit_code == 0 else ""
 
 
-def escape(text: str) -> str:
-    """Text that shows as itself: no markup, no mentions, no links, one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("://", ":&#8203;//")
+def escape(text: str, longest: int | None = None) -> str:
+    """Text that shows as itself: no markup, no mentions, no links, one line; cut off beyond `longest` characters."""
+    plain = " ".join(text.split())
+    if longest is not None and len(plain) > longest:
+        plain = f"{plain[: longest - 1]}…"
+    return _SPECIAL.sub(r"\\\1", plain).replace("://", ":&#8203;//")
 
 
-def _decisions(data: ReportData) -> list[str]:
+def _decisions(sections: Sequence[Section], rows: int) -> list[str]:
     """What to run; the tables behind it folded, but for the first."""
     parts = []
-    for section in decision_table.sections(data):
-        parts += [f"## {escape(section.title)}", "", *(part for line in section.advice for part in (escape(line), ""))]
-        first, *others = section.tables
-        parts += [*_section(first, 3), "<details><summary>Sizes, starts, loads, and how to read it</summary>", ""]
-        parts += [line for table in others for line in _section(table, 3)]
-        parts += [*(f"- {escape(remark)}" for remark in section.remarks), "", "</details>", ""]
+    for section in sections:
+        advice = (escape(line, LONGEST_TEXT * rows) for line in section.advice)
+        parts += [f"## {escape(section.title)}", "", *(part for line in advice for part in (line, ""))]
+        first, *others = (_shortened(table, rows) for table in section.tables)
+        parts += _section(first, 3)
+        behind = [line for table in others for line in _section(table, 3, folded=False)]
+        remarks = [*(f"- {escape(remark)}" for remark in section.remarks), ""]
+        parts += _folded("Sizes, starts, loads, and how to read it", [*behind, *remarks])
     return parts
 
 
-def _section(table: Table, level: int = 2) -> list[str]:
+def _folded(summary: str, lines: Sequence[str]) -> list[str]:
+    return [f"<details><summary>{summary}</summary>", "", *lines, "</details>", ""]
+
+
+def _shortened(table: Table, most: int) -> Table:
+    """The most telling rows where there are too many: those that something is wrong with, then the first ones."""
+    if len(table.rows) <= most:
+        return table
+    order = sorted(range(len(table.rows)), key=lambda number: (_harmless(table.rows[number]), number))
+    kept = [table.rows[number] for number in sorted(order[:most])]
+    used = sorted({cell.note for row in kept for cell in row if cell.note})
+    notes = [table.notes[number - 1] for number in used]
+    renumbered = [
+        tuple(replace(cell, note=used.index(cell.note) + 1) if cell.note else cell for cell in row) for row in kept
+    ]
+    more = f"{len(table.rows) - most} more rows: report.html has them, summary.csv their numbers"
+    return replace(table, rows=renumbered, notes=[*notes, more])
+
+
+def _harmless(row: tuple[Cell, ...]) -> int:
+    tones = {cell.tone for cell in row}
+    return 0 if "bad" in tones else 1 if "doubtful" in tones else 2
+
+
+def _section(table: Table, level: int = 2, *, folded: bool = True) -> list[str]:
+    """A table under its title; a long one folded, where that is asked for."""
     if not table.rows:
         return []
     rule = ["---" if i < table.texts else "--:" for i in range(len(table.head))]
-    lines = [f"{'#' * level} {table.title}", "", _line(table.head), _line(rule)]
+    lines = [_line([escape(name, LONGEST_TEXT) for name in table.head]), _line(rule)]
     lines += [_line([_cell(cell) for cell in row]) for row in table.rows]
-    notes = [f"{number}. {escape(note)}" for number, note in enumerate(table.notes, 1)]
-    return [*lines, "", *notes, ""] if notes else [*lines, ""]
+    notes = [f"{number}. {escape(note, LONGEST_TEXT)}" for number, note in enumerate(table.notes, 1)]
+    lines += ["", *notes, ""] if notes else [""]
+    if folded and len(table.rows) > FOLDED_FROM:
+        lines = _folded(f"{len(table.rows)} rows", lines)
+    return [f"{'#' * level} {table.title}", "", *lines]
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:
@@ -88,10 +173,11 @@ def _line(cells: list[str] | tuple[str, ...]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    text = escape(cell.text)
+    text = escape(cell.text, LONGEST_TEXT)
     text = f"**{text}**" if cell.tone == "bad" and text else text
     return f"{text} ({cell.note})" if cell.note else text
 
 
-def _circumstances(data: ReportData) -> list[str]:
-    return [f"- {escape(name)}: {escape(value)}" for name, value in circumstances.of_run(data)] + [""]
+def _circumstances(told: Sequence[tuple[str, str]], rows: int) -> list[str]:
+    lines = [f"- {escape(name, LONGEST_TEXT)}: {escape(value, 4 * LONGEST_TEXT)}" for name, value in told[:rows]]
+    return [*lines, *([f"- ({len(told) - rows} more)"] if len(told) > rows else []), ""]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports import decision_table, load_tables, markdown, quality_table, result_tables, trouble_tables
+from reports import answer, decision_table, load_tables, markdown, quality_table, result_tables, trouble_tables
 from reports.calibration import calibration_sentence
 from reports.data import ReportData
 from reports.tables import Cell, Table
@@ -20,7 +20,7 @@ STYLES = {"good": "green", "bad": "bold red", "doubtful": "yellow", "": ""}
 
 
 def show(data: ReportData, console: Console) -> None:
-    """Print results, limits, what is missing and what to do, and the verdict last, where it stays in view."""
+    """Print results, limits, what is missing and what to do; answer and verdict last, where they stay in view."""
     results = result_tables.headline(data)
     if console.width < WIDE:
         _print_stacked(console, results)
@@ -39,6 +39,7 @@ def show(data: ReportData, console: Console) -> None:
         _print(console, table)
     _print_decisions(console, data)
     console.print(Text(_printable(calibration_sentence(data.manifest))))
+    console.print(Text(f"\n{_printable(answer.paragraph(data))}\n"))
     console.print(Text(markdown.headline(data).strip().replace("**", ""), style="bold"))
 
 
