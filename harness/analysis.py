@@ -7,10 +7,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from harness import machine, server_facts, stats
 from harness.columns import ALL as ALL
 from harness.columns import Columns, Flags
 from harness.distributions import Distribution, Pool, distributions, guarded
+from harness.energy_facts import energy_readings, energy_sources
 from harness.latencies import observe
 from harness.limits import is_split
 from harness.means import mean_estimate
@@ -53,7 +56,8 @@ class Measures:
     distributions: dict[str, Distribution]
     rates: dict[str, Rate]
     shares: dict[str, Flags]
-    readings: dict[str, float] = field(default_factory=dict)
+    readings: dict[str, float | Estimate] = field(default_factory=dict)
+    sensors: dict[str, str] = field(default_factory=dict)
     guard: QueueGuard = NO_GUARD
 
 
@@ -94,13 +98,19 @@ def measure(
     samples: of its cell.   facts: see `facts.facts_of`.
     """
     peaks = machine.peaks(samples, reading.trial, reading.columns)
-    taken = machine.start_values(stored.cell, reading.trial) | peaks
+    taken: dict[str, float | Estimate] = {**machine.start_values(stored.cell, reading.trial), **peaks}
     taken |= server_facts.server_readings(facts)
     texts = (_joined(reading.frame["clock"]), _joined(reading.frame["token_source"]))
-    return [
+    found = [
         _measure_class(stored, reading, columns, texts, name, taken if name == ALL else {})
         for name, columns in reading.groups.items()
     ]
+    return [_with_energy(one, facts) if one.class_name == ALL else one for one in found]
+
+
+def _with_energy(found: Measures, facts: dict[str, Any] | None) -> Measures:
+    known = energy_readings(facts, found.rates, found.shares)
+    return replace(found, readings=found.readings | known, sensors=energy_sources(facts))
 
 
 def slo_of(trial: dict[str, Any], class_name: str) -> dict[str, float | None]:
@@ -129,7 +139,7 @@ def _measure_class(
     columns: Columns,
     texts: tuple[str, str],
     name: str,
-    readings: dict[str, float],
+    readings: dict[str, float | Estimate],
 ) -> Measures:
     cell, rows = stored.cell, columns.measured
     keys = tuple(str(value or "") for value in (*(cell[key] for key in KEYS[:-1]), reading.trial["load"]))
@@ -180,6 +190,8 @@ def _rows(group: Sequence[Measures], repetition: str, extra: Collection[tuple[st
 def _source(name: str, group: Sequence[Measures]) -> str:
     if name in _START_OR_MEMORY:
         return _START_OR_MEMORY[name]
+    if name in group[0].sensors:
+        return "; ".join(dict.fromkeys(one.sensors[name] for one in group if one.sensors.get(name)))
     texts = [one.token_source if name in _TOKEN_METRICS else one.clock for one in group]
     return "+".join(dict.fromkeys(text for text in texts if text))
 
@@ -242,9 +254,14 @@ def _rate(name: str, runs: Sequence[Rate]) -> Estimate:
     return Estimate(value, max(0.0, interval.low), interval.high, Bound.POINT, n, interval.n_eff)
 
 
-def _reading(name: str, values: Sequence[float]) -> Estimate:
-    """Peaks: the largest. Times of starts: the mean over the starts."""
+def _reading(name: str, readings: Sequence[float | Estimate]) -> Estimate:
+    """Peaks: the largest. Others: the mean; what a sensor may be off by does not shrink with repetitions."""
+    known = [one if isinstance(one, Estimate) else Estimate(one) for one in readings]
+    values = [one.value for one in known]
     if name in PEAKS and values:
         return Estimate(max(values), n=len(values))
     found = stats.t_interval(values)
+    if known and not any(math.isnan(one.low) for one in known):
+        low, high = (float(np.mean([getattr(one, end) for one in known])) for end in ("low", "high"))
+        found = replace(found, low=float(np.fmin(found.low, low)), high=float(np.fmax(found.high, high)))
     return replace(found, low=max(0.0, found.low)) if found.low < 0 else found

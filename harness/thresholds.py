@@ -65,6 +65,14 @@ EQUAL_GAPS = Threshold("gaps between chunks that are the same to the nanosecond 
 THROTTLED = Threshold("periods in which the processor quota was used up (cgroup)", "count", 0, condition=_MACHINE)
 STEAL = Threshold("processor time taken by the hypervisor", "share", 0.01, condition=_MACHINE)
 OTHERS_ON_GPUS = Threshold("processes on the GPUs that are not of this run", "count", 0, condition=_MACHINE)
+GPU_THROTTLED = Threshold(
+    "time in which heat or a fault of power slowed a GPU down", "share", 0.01,
+    condition="above 5 % with the advice not to compare; a software power cap is told and not judged",
+)  # fmt: skip
+THROTTLED_BEYOND_COMPARISON = 0.05
+ENERGY_COUNTER = Threshold(
+    "energy counters that went back or stood still", "count", 0, condition="there is no energy then"
+)
 OPEN_FILES = Threshold("open files, as a share of the limit", "share", 0.8)
 PORTS = Threshold("TCP sockets, as a share of the ephemeral ports", "share", 0.8)
 WAITED_FOR_CONNECTION = Threshold(
@@ -77,6 +85,10 @@ ROWS_MISSING = Threshold("planned requests without exactly one record, or never 
 ERRORS = Threshold("measured requests that failed", "share", 0.001, 0.01, "a limit on `error_rate` judges instead")
 NOTHING_SUCCEEDED = Threshold("every measured request failed", "count", 0, 0, "whatever limit there is")
 TOKEN_DISAGREEMENT = Threshold("tokens counted by chunk against the engine's total, median", "share", 0.01, 0.05)
+TOKENS_BY_TEXT = Threshold(
+    "tokens of a few replies' texts, by the model's tokenizer, against the stated total, median", "share", 0.01,
+    condition="from 10 replies on; texts need not have the tokens that were generated",
+)  # fmt: skip
 CUT_SHORT = Threshold("replies that ended by `length` below the tokens asked for", "count", 0)
 CALIBRATED_TTFT_P99_MS = Threshold(
     "calibration: error of the first token's arrival, p99", "ms", 2.0, condition="beyond it a load is not trusted here"
@@ -92,9 +104,9 @@ DRIFT = Threshold(
 
 TABLE = (
     LAG_MS, LAG_SHARE_OF_TTFT_P50, LATE_SHARE_OF_TAIL, MOVED_SHARE, HEARTBEAT_P99_MS, CHUNK_LAG_P99_MS, CANARY_MS,
-    CANARY_P50_SHARE_OF_TPOT_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, STEAL, OTHERS_ON_GPUS, OPEN_FILES,
+    CANARY_P50_SHARE_OF_TPOT_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, STEAL, OTHERS_ON_GPUS, GPU_THROTTLED, ENERGY_COUNTER, OPEN_FILES,
     PORTS, WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, WORKERS_LOST, ROWS_MISSING, ERRORS, NOTHING_SUCCEEDED,
-    TOKEN_DISAGREEMENT,
+    TOKEN_DISAGREEMENT, TOKENS_BY_TEXT,
     CUT_SHORT, DRIFT, CALIBRATED_TTFT_P99_MS, CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS,
 )  # fmt: skip
 BEGIN, END = "<!-- thresholds: begin -->", "<!-- thresholds: end -->"

@@ -11,11 +11,14 @@ import numpy as np
 from harness import client_signals, queue_guard, stats, thresholds
 from harness.client_signals import HEADLINE_QUANTILE, Observed
 from harness.columns import Columns
+from harness.energy_facts import energy_reasons
 from harness.limits import parse_limit
 from harness.rates import shares
 from harness.reading import Reading
 from harness.reasons import Level, Reason, Validity
-from harness.records import BROKEN_OFF, Clock, Loop, Phase, Status, TokenSource
+from harness.records import BROKEN_OFF, Clock, Loop, Phase, Status
+from harness.throttling import throttling_reasons
+from harness.token_truth import token_reasons
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,8 +48,9 @@ def judge(
         observed = reading.observed
         reasons += [*_client(trial, columns, records, client, observed), *_errors(trial, rows)]
         reasons += client_signals.beyond_calibration(rows, client, calibration)
-        reasons += [*_enough(trial, reading), *queue_guard.too_short(reading), *_tokens(rows, records)]
-        reasons += [*_cut_short(records), *_steady(trial, observed)]
+        reasons += [*_enough(trial, reading), *queue_guard.too_short(reading)]
+        reasons += [*token_reasons(trial, reading, facts), *_cut_short(records), *_steady(trial, observed)]
+    reasons += [*throttling_reasons(facts), *energy_reasons(facts)]
     return Validity.of(reasons)
 
 
@@ -176,24 +180,6 @@ def _more_of(trial: dict[str, Any], n: int, times: float) -> str:
     if (trial.get("window") or {}).get("end_ns") is None:
         return f"Measure with about {math.ceil(n * times)} requests."
     return f"Measure about {times:.1f} times as long."
-
-
-def _tokens(rows: Columns, records: pd.DataFrame) -> Iterator[Reason]:
-    counted = rows.each.counted
-    stated = rows.counts["output_tokens"]
-    both = rows.ok & np.isfinite(counted) & (stated > 0)
-    if both.any():
-        off = float(np.median(counted[both] / stated[both] - 1))
-        level = thresholds.TOKEN_DISAGREEMENT.level(abs(off))
-        if level is not Level.VALID:
-            sentence = f"Tokens counted chunk by chunk differ from the engine's total by {off:+.1%} (median)."
-            yield Reason(
-                "token_counts", level, sentence, "Find out which count is right before using tokens/s or tpot."
-            )
-    whole = records["status"] == Status.OK  # what was cut off lacks the counts that come at the end
-    if bool((records["token_source"][whole] == TokenSource.CHUNKS).any()):
-        sentence = "The engine does not count tokens: each chunk was taken for one."
-        yield Reason("tokens_are_chunks", Level.WARN, sentence, "Switch on usage in the server's replies.")
 
 
 def _cut_short(records: pd.DataFrame) -> Iterator[Reason]:

@@ -1,0 +1,160 @@
+"""What the GPUs used while a trial measured: the facts, the metrics made of them, and why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness import energy, thresholds
+from harness.columns import Flags
+from harness.energy import Energy, NoEnergy
+from harness.machine import SERVER
+from harness.machine_metrics import ENERGY
+from harness.rates import NS_PER_S, Rate, Window
+from harness.reasons import Level, Reason
+from harness.stats import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NO_GPU = "no GPU of the machine under test was read"
+_GAUGES = ("energy_j", "power_w", "power_averaged_s", "utilisation_share")
+
+
+def energy_facts(
+    cell: Mapping[str, Any], trial: Mapping[str, Any], window: Window, samples: pd.DataFrame
+) -> dict[str, Any]:
+    """The energy of the GPUs in the window, together: those that the engine was given, or all that were read.
+
+    samples: of the cell.   j, low, high: joules, None without a number.   seconds: of the window.   sensor: what they
+    come from.   uncertainty_share.   power_w: mean of the power readings, added up; utilisation_share: mean.
+    gpus: per GPU {gpu, j, power_w, utilisation_share, reason}.   reason: why there is no number, or what is to be
+    known about it.   broken: a counter cannot be trusted.   Empty where no GPU was read.
+    """
+    gauges = _gauges(cell, trial, samples)
+    if not gauges:
+        return {}
+    start_s, end_s = window.start_ns / NS_PER_S, window.end_ns / NS_PER_S
+    each: list[dict[str, Any]] = []
+    parts: list[Energy] = []
+    broken = False
+    for gpu, read in gauges.items():
+        entry: dict[str, Any] = {"gpu": gpu, "j": None, "reason": None}
+        try:
+            found = _energy(read, start_s, end_s)
+            parts.append(found)
+            entry["j"] = found.j
+        except NoEnergy as error:
+            entry["reason"] = f"{gpu}: {error}"
+            broken = broken or error.broken
+        for name in ("power_w", "utilisation_share"):
+            entry[name] = energy.mean(read[name], start_s, end_s) if name in read else None
+        each.append(entry)
+    total = energy.together(parts) if len(parts) == len(each) else None
+    powers = [entry["power_w"] for entry in each]
+    busy = [entry["utilisation_share"] for entry in each]
+    return {
+        "j": total.j if total else None,
+        "low": total.low if total else None,
+        "high": total.high if total else None,
+        "seconds": window.seconds,
+        "sensor": total.sensor if total else None,
+        "uncertainty_share": total.uncertainty_share if total else None,
+        "power_w": None if None in powers else sum(powers),
+        "utilisation_share": None if None in busy else sum(busy) / len(busy),
+        "gpus": each,
+        "reason": _reason(trial, each),
+        "broken": broken,
+    }
+
+
+def energy_readings(
+    facts: Mapping[str, Any] | None, rates: Mapping[str, Rate], shares: Mapping[str, Flags]
+) -> dict[str, float | Estimate]:
+    """The metrics of energy that are known. facts: of the trial.   rates, shares: of all its requests."""
+    told = (facts or {}).get("energy") or {}
+    found: dict[str, float | Estimate] = {}
+    if told.get("power_w") is not None:
+        found["gpu_power_w"] = told["power_w"]
+    if told.get("utilisation_share") is not None:
+        found["gpu_utilisation_share"] = told["utilisation_share"]
+    if told.get("j") is None:
+        return found
+    found["energy_j"] = _per(told, 1)
+    tokens = rates["output_tokens_per_s"]
+    if tokens.amount > 0 and not tokens.at_least:
+        found["energy_j_per_output_token"] = _per(told, tokens.amount)
+    good = int(shares["attainment"].sum()) if "attainment" in shares else 0
+    if good:
+        found["energy_j_per_good_request"] = _per(told, good)
+    return found
+
+
+def _per(told: Mapping[str, Any], amount: float) -> Estimate:
+    return Estimate(told["j"] / amount, told["low"] / amount, told["high"] / amount, n=1)
+
+
+def energy_sources(facts: Mapping[str, Any] | None) -> dict[str, str]:
+    """The sensor of each metric of energy, for the summary's column `source`."""
+    told = (facts or {}).get("energy") or {}
+    named = {metric.name: str(told.get("sensor") or "") for metric in ENERGY if metric.name.startswith("energy")}
+    return named | {"gpu_power_w": "gpu power sensor", "gpu_utilisation_share": "gpu"}
+
+
+def missing_energy(told: Mapping[str, Any], slo: Mapping[str, Any]) -> dict[str, str]:
+    """Why a metric of energy may have no value. told: the facts."""
+    of_energy = [metric.name for metric in ENERGY]
+    if not told:
+        return dict.fromkeys(of_energy, NO_GPU)
+    if told["j"] is None:
+        return dict.fromkeys(of_energy, told["reason"])
+    found = dict.fromkeys(of_energy, "the GPU does not tell it")
+    found["energy_j_per_output_token"] = "no output token was counted in the window"
+    no_slo = not any(limit is not None for limit in slo.values())
+    found["energy_j_per_good_request"] = "the scenario sets no slo" if no_slo else "no request was good"
+    return found
+
+
+def energy_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
+    """A counter that cannot be trusted leaves the latencies as they are, so it only warns: there is no energy then."""
+    told = (facts or {}).get("energy") or {}
+    if thresholds.ENERGY_COUNTER.level(float(told.get("broken", False))) is not Level.VALID:
+        sentence = f"The energy of the GPUs is not known: {told['reason']}."
+        yield Reason("energy_counter", Level.WARN, sentence, "Run it again without resetting the GPU or its driver.")
+
+
+def _gauges(
+    cell: Mapping[str, Any], trial: Mapping[str, Any], samples: pd.DataFrame
+) -> dict[str, dict[str, energy.Gauge]]:
+    """Gauges of each GPU by name, in seconds from T0; of the GPUs that the engine was given."""
+    t0_ns = trial.get("t0_ns")
+    if t0_ns is None or not len(samples):
+        return {}
+    of_gpu = samples["source"].astype(str).str.startswith("gpu") & (samples["scope"] == SERVER)
+    own = samples[of_gpu & samples["name"].isin(_GAUGES)].sort_values("at_ns", kind="stable")
+    given = {f"gpu{number}" for number in cell.get("devices") or () if number != "cpu"}
+    found: dict[str, dict[str, energy.Gauge]] = {}
+    for (source, name), readings in own.groupby([own["source"].astype(str), own["name"].astype(str)], sort=True):
+        if given and source not in given:
+            continue
+        at_s = (readings["at_ns"].to_numpy(dtype="int64") - t0_ns) / NS_PER_S
+        found.setdefault(str(source), {})[str(name)] = energy.Gauge(at_s, readings["value"].to_numpy(dtype="float64"))
+    return found
+
+
+def _energy(read: Mapping[str, energy.Gauge], start_s: float, end_s: float) -> Energy:
+    if "energy_j" in read:
+        return energy.by_counter(read["energy_j"], start_s, end_s)
+    if "power_w" not in read:
+        raise NoEnergy("it tells neither energy nor power")
+    averaged = read.get("power_averaged_s")
+    return energy.by_power(read["power_w"], 1.0 if averaged is None else float(averaged.values.max()), start_s, end_s)
+
+
+def _reason(trial: Mapping[str, Any], each: list[dict[str, Any]]) -> str | None:
+    without = [str(entry["reason"]) for entry in each if entry["reason"]]
+    if without:
+        return "; ".join(without)
+    if trial.get("others_on_gpus"):
+        return "other processes computed on the GPUs: what they used is in it"
+    return None
