@@ -63,6 +63,8 @@ def cell_entry(cell: Cell | Skip, folder: str | None = None) -> dict[str, Any]:
     }
     if isinstance(cell, Skip):
         return entry | {"status": "skipped", "reason": cell.reason}
+    if cell.spec.devices:
+        entry["devices"] = list(cell.spec.devices)
     entry["trials"] = [trial_entry(cell, plan, path) for plan in cell.trials]
     return entry
 

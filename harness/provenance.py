@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from harness import __version__
-from harness.gpus import NvidiaGpus
+from harness.gpus import find_gpus
 
 LIBRARIES = (
     "xllamacpp",
@@ -66,6 +66,7 @@ def context() -> dict[str, Any]:
         "virtualised": virtualised(),
         "governor": governor(),
         "load_average_1m": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "gpus": gpu_environment(),
     }
 
 
@@ -106,11 +107,22 @@ def virtualised() -> bool | None:
 
 
 def gpu_names() -> list[str]:
-    """The NVIDIA GPUs here; empty where none can be read."""
-    try:
-        return NvidiaGpus().names()
-    except RuntimeError:
-        return []
+    """The GPUs here; empty where none can be read."""
+    found, _ = find_gpus()
+    return found.names() if found else []
+
+
+def gpu_environment() -> dict[str, Any] | None:
+    """The state of driver and GPUs now (`NvidiaGpus.environment`); None where none can be read."""
+    found, _ = find_gpus()
+    return found.environment() if found else None
+
+
+def add_end(session: dict[str, Any]) -> None:
+    """Put the state of the GPUs at the end of a session beside that at its start, where there was one."""
+    told = session["provenance"]["context"]
+    if told.get("gpus"):
+        told["gpus_at_end"] = gpu_environment()
 
 
 def _lines(path: str) -> list[str]:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness import provenance
 from harness.entries import first_manifest
 from harness.exclusive import run_to_ourselves
 from harness.matrix import Cell, Skip, expand
@@ -122,6 +123,7 @@ async def run_cells(run: RunInProgress, cells: Sequence[Cell]) -> None:
         finally:
             if manifest["status"] == "running":
                 manifest["status"] = "failed"
+            provenance.add_end(manifest["sessions"][-1])
             run.writer.save()
 
 
