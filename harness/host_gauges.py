@@ -38,16 +38,13 @@ class Host:
         psutil.cpu_percent()  # the first call only sets the starting point
         self._cpu_ns = time.monotonic_ns()
 
-    def fast(self) -> dict[str, float]:
-        """memory_used_bytes, memory_used_share: what is not available to a process that asks for memory now."""
-        total, available = self._total_and_available()
-        return {"memory_used_bytes": total - available, "memory_used_share": 1 - available / total}
+    def read(self) -> dict[str, float]:
+        """memory_used_bytes and memory_used_share: what a process that asks for memory now could not have.
 
-    def slow(self) -> dict[str, float]:
-        """cpu_share of all processors, since the reading before; swap_used_bytes; swap_in_bytes, swap_out_bytes,
+        cpu_share of all processors, since the reading before; swap_used_bytes; swap_in_bytes, swap_out_bytes,
         disk_read_bytes and disk_written_bytes since boot; cpu_mhz, the mean of some processors, where told.
         """
-        return self._cpu() | self._since_boot() | self._clock_rate()
+        return self._memory_used() | self._cpu() | self._since_boot() | self._clock_rate()
 
     def close(self) -> None:
         """Let go of the files."""
@@ -56,6 +53,10 @@ class Host:
                 file.close()
         self._memory = self._events = None
         self._rates = []
+
+    def _memory_used(self) -> dict[str, float]:
+        total, available = self._total_and_available()
+        return {"memory_used_bytes": total - available, "memory_used_share": 1 - available / total}
 
     def _total_and_available(self) -> tuple[int, int]:
         found = {} if self._memory is None else self._memory.numbers(b"MemTotal", b"MemAvailable")

@@ -231,11 +231,11 @@ class Together:
             found |= {"read_bytes": self._read, "written_bytes": self._written}
         return found
 
-    def pss_bytes(self) -> float | None:
-        """Memory with shared pages divided among those who share them; None where it is not told of all."""
+    def proportional(self) -> dict[str, float]:
+        """pss_bytes: memory with shared pages divided among those who share them; absent where one does not tell."""
         sizes: list[int] = []
         whole = self._each("proportional memory (PSS)", lambda _, process: sizes.append(process.pss_bytes()))
-        return float(sum(sizes)) if whole and sizes else None
+        return {"pss_bytes": sum(sizes)} if whole and sizes else {}
 
     def _each(self, what: str, read: Callable[[int, Process], None]) -> bool:
         """Read something of every process; whether none refused it."""

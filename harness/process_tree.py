@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -17,12 +18,13 @@ def tree(pids: Iterable[int], proc: Path = PROC) -> set[int]:
     roots = [pid for pid in pids if psutil.pid_exists(pid)]
     if not roots:
         return set()
-    return _by_their_threads(roots, proc) if _threads_tell(proc) else _by_their_parents(roots, proc)
+    return _by_their_threads(roots, proc) if _threads_tell(str(proc)) else _by_their_parents(roots, proc)
 
 
-def _threads_tell(proc: Path) -> bool:
+@cache
+def _threads_tell(proc: str) -> bool:
     """Whether this kernel lists the children of a thread, so that nobody else need be looked at."""
-    return (proc / "self" / "task" / str(os.getpid()) / "children").exists()
+    return os.path.exists(f"{proc}/self/task/{os.getpid()}/children")
 
 
 def _by_their_threads(roots: Iterable[int], proc: Path) -> set[int]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness import provenance
+from harness.devices import CPU
 from harness.entries import first_manifest
 from harness.exclusive import run_to_ourselves
 from harness.matrix import Cell, Skip, expand
 from harness.quality_child import QualityOrder
+from harness.records import Sample
 from harness.references import References
 from harness.resume import begin_session, what_is_left
 from harness.scenario import Scenario
@@ -138,7 +140,7 @@ async def run_cell(run: RunInProgress, cell: Cell, entry: dict[str, Any]) -> Non
     per_trial = run.scenario.restart == "per_trial"
     with run.writer.samples(folder) as samples:
         keep = one_at_a_time(samples.add)
-        sampler, pages = Sampler(keep, client_pid=None, scope=cell.scope), ServerPages(keep, cell)
+        sampler, pages = reading_for(run.scenario, cell, keep), ServerPages(keep, cell)
         with pages.reading(entry), sampling(sampler, run.scenario.telemetry.interval_s, entry):
             quality = await quality_order(run, cell, entry)
             while (waiting := [one for one in entry["trials"] if one["status"] == "pending"]) or quality:
@@ -222,6 +224,13 @@ async def run_child(
     story.close(reason)
     (folder / "child.json").unlink()
     run.writer.save()
+
+
+def reading_for(scenario: Scenario, cell: Cell, sink: Callable[[Sample], None]) -> Sampler:
+    """What reads this machine for a cell: of the GPUs those that the scenario names, or that its engine may use."""
+    given, devices = scenario.telemetry.gpus, cell.spec.devices
+    own = tuple(int(one) for one in devices if one != CPU) if devices else None
+    return Sampler(sink, client_pid=None, scope=cell.scope, gpus=own if given is None else given)
 
 
 @contextlib.contextmanager

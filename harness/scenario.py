@@ -42,9 +42,17 @@ class Telemetry(StrictModel):
     """What is read beside the requests."""
 
     interval_s: PositiveSeconds = Field(
-        default=0.5, alias="interval", description="Time between two readings.", examples=["500ms"]
+        default=0.1,
+        alias="interval",
+        description="Time between two readings of what moves fast; the rest is read once a second.",
+        examples=["500ms"],
     )
-    gpus: NotBuilt = Field(default=None, description="The GPUs to read.")
+    gpus: tuple[Annotated[Integer, Field(ge=0)], ...] | None = Field(
+        default=None,
+        description="The GPUs to read, as the driver counts them; `[]`: none. Where absent, those of the engine's "
+        "`devices`, or all.",
+        examples=[[0, 1]],
+    )
     metrics_urls: MetricsPages | None = Field(
         default=None,
         description="Pages for Prometheus to read beside every engine.",

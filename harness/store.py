@@ -63,7 +63,7 @@ class RunWriter:
 
     def samples(self, cell_folder: Path) -> StreamWriter[Sample]:
         """Where the readings of a cell go."""
-        return StreamWriter(cell_folder / "samples.arrows", sample_schema(), sample_columns)
+        return StreamWriter(cell_folder / "samples.arrows", sample_schema(), sample_columns, flush_s=2.0)
 
     def finish_samples(self, cell_folder: Path) -> int:
         """Close the readings of a cell; returns their number."""

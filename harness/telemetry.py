@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
 
 import psutil
 
@@ -22,6 +21,8 @@ from harness.records import Sample
 from harness.ticks import Pace, Paced
 
 SLOW_S = 1.0
+TREES_S = 2.0
+MOST_OF_A_CORE = 0.0005
 _GLANCE = {
     ("engine", "rss_bytes"): "rss_bytes",
     ("gpu", "memory_used_bytes"): "gpu_memory_bytes",
@@ -36,8 +37,8 @@ class Sampler:
     the engine runs inside it. scope: "server", or "client" when the server is on another machine. gpus: which of them,
     as the driver counts them; None: all, (): none. `watch` names the engine's processes; their descendants are found.
 
-    `sample` is called on one thread, everything else from any. What is cheap and moves fast (memory in use, processor
-    time, GPUs) is read every time, the rest once a second, and what would cost more than 0.05 % of a core so, rarer.
+    `sample` is called on one thread, everything else from any. What moves fast (memory and processor time of the
+    engine, GPUs) is read every time, the rest once a second; PSS and descendants rarer where they take long.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Sampler:
         self._host, self._group = Host(), Group()
         self._gpus, reason = _gpus(gpus)
         self.unread = [reason] if reason else []
-        self._trees, self._pss = Paced(SLOW_S), {name: Paced(SLOW_S) for name in self._together}
+        self._trees, self._pss = Paced(TREES_S, MOST_OF_A_CORE), Paced(SLOW_S, MOST_OF_A_CORE)
         self._slow_ns = self._own_ns = self._own_cpu_ns = 0
         self._latest_ms = 0.0
         self._others_on_gpus: int | None = None
@@ -90,9 +91,7 @@ class Sampler:
         slow = now_ns - self._slow_ns >= 0.99 * SLOW_S * 1e9
         if slow:
             self._slow_ns = now_ns
-        for source, processes in self._together.items():
-            self._read(source, processes.fast, glance)
-        self._read("host", self._host.fast, glance)
+        self._read("engine", self._together["engine"].fast, glance)
         if self._gpus:
             self._read_gpus(now_ns, glance)
         if slow:
@@ -137,17 +136,18 @@ class Sampler:
 
     def _read_slowly(self) -> None:
         now_ns = time.monotonic_ns()
+        self._read("client", self._together["client"].fast)
         for source, processes in self._together.items():
             self._read(source, processes.slow)
-            if self._members[source] and self._pss[source].due(now_ns):
-                self._read(source, partial(self._proportional, source))
-        self._read("host", self._host.slow)
+        if self._members["engine"] and self._pss.due(now_ns):
+            self._pss.read(self._read_proportional)
+        self._read("host", self._host.read)
         self._read("cgroup", self._group.read)
         self._say_unread()
 
-    def _proportional(self, source: str) -> dict[str, float]:
-        size = self._pss[source].read(self._together[source].pss_bytes)
-        return {} if size is None else {"pss_bytes": size}
+    def _read_proportional(self) -> None:
+        for source, processes in self._together.items():
+            self._read(source, processes.proportional)
 
     def _say_unread(self) -> None:
         """Every sentence once, whoever says it."""
@@ -167,7 +167,7 @@ class Sampler:
         self._own_ns, self._own_cpu_ns, self._latest_ms = pace.ended_ns, pace.cpu_ns, 0.0
 
     def _refresh_trees(self, now_ns: int) -> None:
-        """Finding descendants looks at many processes, so it is done once a second, or when others are to be read."""
+        """Finding descendants looks at many processes, so it is done rarely, and when others are to be read."""
         watched = self._watched
         if watched is not self._following:
             self._follow_others(watched)
@@ -183,9 +183,9 @@ class Sampler:
     def _follow_others(self, watched: tuple[tuple[int, ...], int | None]) -> None:
         """Counters begin anew, and the control group is that of the engine."""
         self._following = watched
+        self._pss.at_once()
         for source in self._together:
             self._together[source].close()
-            self._pss[source].at_once()
         self._together = {source: Together() for source in self._together}
         own = next((file for pid in watched[0] if (file := PROC / str(pid) / "cgroup").exists()), OWN)
         self._group.close()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-COSTLY_SHARE = 0.0005
 LONGEST_SLEEP_S = 0.1
 
 
@@ -98,10 +97,10 @@ class Ticker:
 
 
 class Paced:
-    """When a reading is due again: every second, or as much rarer as it takes to cost 0.05 % of a core at most."""
+    """When a reading is due again: every so often, or as much rarer as it takes to cost this share of a core."""
 
-    def __init__(self, every_s: float = 1.0) -> None:
-        self._every_ns = round(every_s * 1e9)
+    def __init__(self, every_s: float, share: float) -> None:
+        self._every_ns, self._share = round(every_s * 1e9), share
         self._next_ns = 0
 
     def due(self, now_ns: int) -> bool:
@@ -121,4 +120,4 @@ class Paced:
 
     def took(self, now_ns: int, cost_ns: int) -> None:
         """A reading that began now cost so much processor time."""
-        self._next_ns = now_ns + max(self._every_ns, round(cost_ns / COSTLY_SHARE))
+        self._next_ns = now_ns + max(self._every_ns, round(cost_ns / self._share))

@@ -82,7 +82,7 @@ def test_a_process_that_ends_is_no_error(holder: subprocess.Popen[str]) -> None:
     taken.clear()
     sampler.sample()
     assert values(taken, "engine", "rss_bytes") == []
-    assert len(values(taken, "host", "cpu_share")) == 1
+    assert {sample.source for sample in taken} <= {"host", "cgroup", "client"}
 
 
 def test_readings_of_another_machine_are_labelled_client() -> None:
