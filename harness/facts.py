@@ -39,8 +39,8 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
 
     Keys: cell, trial (ids), window, requests (by phase), statuses, errors (see `errors_of`), slo_vacuous (good
     requests to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason),
-    bursts (see `bursts_of`), queue (see `queue_facts`), tokens (see `tokens_of`), server (see `server_facts`) and, where there are several,
-    servers (see `servers_of`).
+    bursts (see `bursts_of`), queue (see `queue_facts`), tokens (see `tokens_of`), server (see
+    `server_facts`) and, where there are several, servers (see `servers_of`).
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     spread = servers_of(records)

@@ -167,6 +167,11 @@ class Schedule:
         """How prompts got their length, per class: `tokenizer` (exact), `estimated` (4 characters a token), `file`."""
         return {stream.name: stream.prompts.source for stream in self._traffic.streams}
 
+    @property
+    def pinned_outputs(self) -> list[str]:
+        """Classes whose replies shall be exactly as long as planned."""
+        return [stream.name for stream in self._traffic.streams if stream.exact]
+
     def _beginning(self, chain: int) -> tuple[int, str | None]:
         """Due time and phase of a chain's first row."""
         if self.due_ns is None:

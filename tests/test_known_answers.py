@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,8 @@ def fate(request: int) -> Record:
     if request % 100 == 1:
         return failed(request, due_ms, Status.HTTP_ERROR, 5, http_status=500)
     if request % 100 == 2:
-        cut = {"status": Status.TRUNCATED, "last_token_ns": (due_ms + 40) * MS, "done_ns": (due_ms + 60) * MS}
-        return streamed(request, due_ms, ttft_ms=20, tokens=3, gap_ms=10, **cut)
+        cut = streamed(request, due_ms, ttft_ms=20, tokens=3, gap_ms=10, status=Status.TRUNCATED)
+        return replace(cut, done_ns=(due_ms + 60) * MS)
     if request % 100 == 3:
         return failed(request, due_ms, Status.TIMEOUT, 30_000)
     return streamed(request, due_ms, ttft_ms=20, tokens=9, gap_ms=10)

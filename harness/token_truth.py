@@ -1,0 +1,113 @@
+"""Who counted the tokens of a trial, and whether those who counted the same replies agree.
+
+The total that metrics use is a reply's best source (`records.TokenSource`). Beside it stand the counts of its chunks,
+and of a few replies the tokens of their text by the model's own tokenizer. Sources: docs/method.md, "Counting tokens".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness import thresholds
+from harness.columns import Flags, Floats, due_order
+from harness.reading import Reading
+from harness.reasons import Level, Reason
+from harness.records import Phase, Status, TokenSource
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEAST_RECOUNTED = 10
+LEAST_FIDELITY = 0.99
+_ADVICE = "Find out which count is right before using tokens/s or tpot."
+
+
+def tokens_of(trial: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+    """What is known of the counting; JSON-able. Over the measured requests that succeeded:
+
+    counted_by: requests by source ("usage", "engine", "tokenizer", "chunks"; "nobody").
+    chunks, text: how far the counts of all chunks, and of the re-tokenised text, are from the total that somebody else
+    counted: replies, median_share, worst_share (largest by amount, with its sign); None where nothing can be compared.
+    length_fidelity: of the replies whose length the plan fixed (`exact`): replies, share of those as long as asked, to
+    a token; None where it fixed none.
+    """
+    records = reading.frame
+    whole = records[((records["phase"] == Phase.MEASURE) & (records["status"] == Status.OK)).to_numpy(dtype=np.bool_)]
+    sources = whole["token_source"].astype(object)
+    sources = sources.where(sources.notna(), "nobody").value_counts()
+    return {
+        "counted_by": {str(name): int(n) for name, n in sources.items() if n},
+        "chunks": _by_chunks(reading),
+        "text": _by_text(whole),
+        "length_fidelity": _fidelity(whole, trial.get("pinned_outputs") or ()),
+    }
+
+
+def token_reasons(trial: Mapping[str, Any], reading: Reading, facts: Mapping[str, Any] | None) -> Iterator[Reason]:
+    """What of it speaks against the numbers. facts: of the trial, where they are known already."""
+    tokens = (facts or {}).get("tokens") or tokens_of(trial, reading)
+    chunks, text, fidelity = tokens["chunks"], tokens["text"], tokens["length_fidelity"]
+    if chunks is not None:
+        level = thresholds.TOKEN_DISAGREEMENT.level(abs(chunks["median_share"]))
+        if level is not Level.VALID:
+            sentence = "Tokens counted chunk by chunk differ from the engine's total by "
+            yield Reason("token_counts", level, sentence + f"{chunks['median_share']:+.1%} (median).", _ADVICE)
+    if text is not None and text["replies"] >= LEAST_RECOUNTED:
+        level = thresholds.TOKENS_BY_TEXT.level(abs(text["median_share"]))
+        if level is not Level.VALID:
+            sentence = (
+                f"The texts of {text['replies']} replies have {text['median_share']:+.1%} tokens (median), by the "
+            )
+            sentence += "model's own tokenizer, against the total that was stated."
+            yield Reason("tokens_by_text", level, sentence, f"{_ADVICE} Is it the model that is served?")
+    if tokens["counted_by"].get(TokenSource.CHUNKS):
+        sentence = "The engine does not count tokens: each chunk was taken for one."
+        yield Reason("tokens_are_chunks", Level.WARN, sentence, "Switch on usage in the server's replies.")
+    if fidelity is not None and fidelity["share"] < LEAST_FIDELITY:
+        sentence = f"Only {fidelity['share']:.1%} of the replies whose length the plan fixed are as long as asked."
+        advice = "Compare with no run whose replies had other lengths; use an engine that can hold a length (`exact`)."
+        yield Reason("length_fidelity", Level.WARN, sentence, advice)
+
+
+def _by_chunks(reading: Reading) -> dict[str, Any] | None:
+    """Only where somebody else counted the total: chunks are not compared with themselves."""
+    rows = reading.columns.measured
+    order = due_order(reading.frame)[reading.columns.measured_rows]
+    others = reading.frame["token_source"].isin([str(TokenSource.USAGE), str(TokenSource.TOKENIZER)])
+    both = rows.ok & others.to_numpy(dtype=np.bool_)[order]
+    return _differences(rows.each.counted[both], rows.counts["output_tokens"][both])
+
+
+def _by_text(whole: pd.DataFrame) -> dict[str, Any] | None:
+    """Tokens without a text of their own are no difference: the one that ends a reply, and reasoning that is hidden."""
+    some = whole[whole["retokenized_tokens"].notna().to_numpy(dtype=np.bool_)]
+    counted, stated = _numbers(some, "retokenized_tokens"), _numbers(some, "output_tokens")
+    hidden = np.nan_to_num(_numbers(some, "reasoning_tokens")) > 0
+    counted = np.where(counted == stated - 1, stated, counted)
+    return _differences(counted[~hidden], stated[~hidden])
+
+
+def _differences(counted: Floats, stated: Floats) -> dict[str, Any] | None:
+    both: Flags = np.isfinite(counted) & (stated > 0)
+    if not both.any():
+        return None
+    off = counted[both] / stated[both] - 1
+    worst = float(off[np.argmax(np.abs(off))])
+    return {"replies": int(both.sum()), "median_share": float(np.median(off)), "worst_share": worst}
+
+
+def _fidelity(whole: pd.DataFrame, pinned: Sequence[str]) -> dict[str, Any] | None:
+    own = whole[whole["class"].isin(list(pinned)).to_numpy(dtype=np.bool_)]
+    asked, got = _numbers(own, "requested_output_tokens"), _numbers(own, "output_tokens")
+    known = np.isfinite(asked) & np.isfinite(got)
+    if not known.any():
+        return None
+    alike = np.abs(got - asked)[known] <= 1  # some servers do not count the last token
+    return {"replies": int(known.sum()), "share": float(alike.mean())}
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> Floats:
+    return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
