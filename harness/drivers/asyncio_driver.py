@@ -75,8 +75,7 @@ async def drive(
         control.on_change(None)
         if client is not None:
             client.close()
-    state.tell()
-    return report
+    return state.tell()
 
 
 def _warm_count(schedule: Schedule, settings: DriveSettings) -> int:

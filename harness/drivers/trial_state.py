@@ -57,10 +57,11 @@ class TrialState:
         self.recount.see(record, outcome)
         self._hand_on(record)
 
-    def tell(self) -> None:
-        """When the load is over: what the report has to say about it."""
+    def tell(self) -> DriveReport:
+        """When the load is over: the report, with what it has to say about it."""
         self.vitals.fill(self.report)
         self.report.recounted = self.recount.counted()
+        return self.report
 
     def close_offer(self) -> None:
         """Offer nothing more; the rows of an open plan that were never sent get their records."""
