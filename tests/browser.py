@@ -97,7 +97,7 @@ class Page:
         """The mouse, in the middle of the first element that fits."""
         find = f"document.querySelector({json.dumps(selector)})"
         self.value(f"{find}.scrollIntoView({{behavior: 'instant', block: 'center'}})")
-        box = self.value(f"(b => [b.x, b.y, b.width, b.height])({find}.getBoundingClientRect())")
+        box = self.value(f"(b => [b.x, b.y, b.width, b.height])({find}.getClientRects()[0])")
         x, y = box[0] + box[2] / 2, box[1] + box[3] / 2
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)

@@ -1,0 +1,230 @@
+"""report.html in a browser: it complains of nothing, asks for nothing, fits, sorts, filters, and needs no mouse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports import ReportData, html
+from tests import browser
+from tests.browser import Page
+
+pytestmark = pytest.mark.slow
+
+WIDTHS = (375, 768, 1440)
+SCHEMES = ("light", "dark")
+RESULTS = "#results table"
+TABBABLE = """[...document.querySelectorAll('a[href], button, input, summary, [tabindex="0"]')].filter(element =>
+    element.checkVisibility() && !(element.tagName !== 'SUMMARY' && element.closest('details:not([open])')))"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser for all tests of this file."""
+    with browser.opened(tmp_path_factory.mktemp("browser")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def files(full: ReportData, hostile: ReportData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pages of both runs; that of the hostile one with its plots, as if its trials were valid."""
+    folder = tmp_path_factory.mktemp("pages")
+    shown = {"full": full, "hostile": hostile, "believed": replace(hostile, validity=())}
+    for name, data in shown.items():
+        (folder / f"{name}.html").write_text(html.render(data), encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in shown}
+
+
+def column(page: Page, table: str, number: int) -> list[str]:
+    """The texts of a column as they stand, of the rows that show."""
+    rows = f"[...document.querySelector({json.dumps(table)}).tBodies[0].rows]"
+    found: list[str] = page.value(f"{rows}.filter(r => !r.hidden).map(r => r.cells[{number}].textContent.trim())")
+    return found
+
+
+def focused(page: Page) -> Any:
+    """Which of the elements that the keyboard should reach has the focus; -1 for none of them."""
+    return page.value(f"{TABBABLE}.indexOf(document.activeElement)")
+
+
+@pytest.mark.parametrize("name", ["full", "hostile", "believed"])
+def test_nothing_is_complained_of_and_nothing_asked_for(page: Page, files: dict[str, Path], name: str) -> None:
+    """No error, no warning, no refused script, no request but for the file itself, and no name runs as a script."""
+    page.visit(files[name])
+    page.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.complaints == []
+    assert page.requests == [files[name].as_uri()]
+    assert page.value("document.title") != "owned"
+    assert page.value("document.scripts.length") == 1
+
+
+def test_only_the_script_of_the_page_may_run(page: Page, files: dict[str, Path]) -> None:
+    """Its policy refuses any other, and text as code."""
+    page.visit(files["full"])
+    page.value("""(() => { const other = document.createElement('script');
+        other.textContent = 'document.title = "owned"'; document.body.append(other); })()""")
+    assert page.value("document.title") != "owned"
+    assert (
+        page.value("(() => { const b = document.body; b.setAttribute('onclick', 'this.id = 1'); b.click(); })()")
+        is None
+    )
+    assert page.value("document.body.id") == ""
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_fits_and_every_picture_has_a_size(
+    page: Page, files: dict[str, Path], width: int, scheme: str
+) -> None:
+    """Only tables scroll sideways, and no picture collapses, on a telephone as on a desk, in light as in dark."""
+    page.show_as(width, scheme)
+    for name in ("full", "believed"):
+        page.visit(files[name])
+        assert page.value("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
+        boxes = "[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect())"
+        sizes = page.value(f"{boxes}.map(b => [b.width, b.height])")
+        assert sizes
+        assert all(across > 200 and down > 80 for across, down in sizes)
+
+
+def test_light_and_dark_differ(page: Page, files: dict[str, Path]) -> None:
+    """The colours follow the reader's choice, those of texts in pictures too."""
+    seen = {}
+    for scheme in SCHEMES:
+        page.show_as(768, scheme)
+        page.visit(files["full"])
+        ink = "getComputedStyle(document.querySelector('figure svg text')).fill"
+        seen[scheme] = page.value(f"[getComputedStyle(document.body).backgroundColor, {ink}]")
+    assert seen["light"][0] == "rgb(255, 255, 255)"
+    assert not set(seen["light"]) & set(seen["dark"])
+
+
+def test_a_click_sorts_and_the_third_restores(page: Page, files: dict[str, Path]) -> None:
+    """By the number behind the text; up, down, and as it was. What is unknown stays last."""
+    page.visit(files["full"])
+    written = column(page, RESULTS, 3)
+    button = f"{RESULTS} th:nth-child(4) button"
+    page.click(button)
+    up = column(page, RESULTS, 3)
+    values = page.value(f"[...document.querySelector('{RESULTS}').tBodies[0].rows].map(r => r.cells[3].dataset.value)")
+    assert [float(value) for value in values if value] == sorted(float(value) for value in values if value)
+    assert page.value(f"document.querySelector('{RESULTS} th:nth-child(4)').ariaSort") == "ascending"
+    page.click(button)
+    down = column(page, RESULTS, 3)
+    assert up != down
+    known = [text for text in up if not text.startswith("—")]
+    assert [text for text in down if not text.startswith("—")] == known[::-1]
+    assert up[len(known) :] == down[len(known) :]
+    page.click(button)
+    assert column(page, RESULTS, 3) == written
+
+
+def test_the_keyboard_sorts(page: Page, files: dict[str, Path]) -> None:
+    """Enter and the space bar do what a click does, by text too."""
+    page.visit(files["full"])
+    page.value(f"document.querySelector('{RESULTS} th:nth-child(2) button').focus()")
+    page.press("Enter")
+    assert column(page, RESULTS, 1) == sorted(column(page, RESULTS, 1))
+    page.press("Space")
+    assert column(page, RESULTS, 1) == sorted(column(page, RESULTS, 1), reverse=True)
+
+
+def test_a_filter_hides_rows_and_says_how_many_are_left(page: Page, files: dict[str, Path]) -> None:
+    """All words must be in a row, whatever their case; emptied, it shows everything again."""
+    page.visit(files["full"])
+    everything = column(page, "#limits table", 1)
+    page.value("document.querySelector('#limits .filter input').focus()")
+    page.type("Q4 ttft")
+    assert 0 < len(column(page, "#limits table", 1)) < len(everything)
+    assert all("q4" in text for text in column(page, "#limits table", 2))
+    said = "document.querySelector('#limits .filter output').textContent"
+    assert page.value(said) == f"{len(column(page, '#limits table', 1))} of {len(everything)} rows"
+    page.value(
+        "(f => { f.value = ''; f.dispatchEvent(new Event('input')); })(document.querySelector('#limits .filter input'))"
+    )
+    assert column(page, "#limits table", 1) == everything
+
+
+def test_tab_reaches_everything_in_order(page: Page, files: dict[str, Path]) -> None:
+    """Every link, button, field and scrolling table, each once, in the order of the page, with a mark around it."""
+    page.show_as(1440, "light")
+    page.visit(files["full"])
+    count = page.value(f"{TABBABLE}.length")
+    assert count > 50
+    reached, unmarked = [], []
+    for _ in range(count):
+        page.press("Tab")
+        reached.append(focused(page))
+        if page.value("getComputedStyle(document.activeElement).outlineStyle") == "none":
+            unmarked.append(page.value("document.activeElement.outerHTML"))
+    assert reached == list(range(count))
+    assert unmarked == []
+
+
+def test_a_metric_leads_to_its_definition_and_back(page: Page, files: dict[str, Path]) -> None:
+    """One click there, one back, each to a place that is in view."""
+    page.show_as(1440, "light")
+    page.visit(files["full"])
+    page.click(f"{RESULTS} a[href='#metric-ttft_ms']")
+    assert page.value("location.hash") == "#metric-ttft_ms"
+    page.click("#metric-ttft_ms a.back")
+    assert page.value("location.hash") == "#use-ttft_ms"
+    assert page.value("document.querySelectorAll('#use-ttft_ms').length") == 1
+    missing = "[...document.querySelectorAll('a[href^=\"#\"]')].filter(a => !document.getElementById(a.hash.slice(1)))"
+    assert page.value(f"{missing}.map(a => a.hash)") == []
+
+
+def test_a_link_into_something_folded_opens_it(page: Page, files: dict[str, Path]) -> None:
+    """Otherwise it would lead nowhere."""
+    page.visit(files["full"])
+    target = "document.querySelector('article details [id^=\"use-\"]')"
+    page.value(f"location.hash = {target}.id")
+    page.value("new Promise(done => setTimeout(done, 0))")
+    assert page.value(f"{target}.closest('details').open")
+
+
+def test_print_shows_what_is_folded(page: Page, files: dict[str, Path]) -> None:
+    """Paper cannot be clicked; afterwards all is folded again."""
+    page.visit(files["full"])
+    folded = "document.querySelectorAll('details:not([open])').length"
+    before = page.value(folded)
+    assert before > 0
+    page.value("dispatchEvent(new Event('beforeprint'))")
+    assert page.value(folded) == 0
+    page.value("dispatchEvent(new Event('afterprint'))")
+    assert page.value(folded) == before
+
+
+def test_headings_and_regions_are_in_order(page: Page, files: dict[str, Path]) -> None:
+    """One first heading, no level left out; one header, main and contents; names for tables and pictures."""
+    page.visit(files["full"])
+    levels = page.value("[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => Number(h.tagName[1]))")
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert page.value("['header', 'main', 'nav', 'footer'].map(t => document.querySelectorAll(t).length)") == [1] * 4
+    assert page.value("[...document.querySelectorAll('table')].every(t => t.caption && t.caption.textContent)")
+    pictures = "[...document.querySelectorAll('figure svg')]"
+    assert page.value(f"{pictures}.every(s => s.getAttribute('role') === 'img' && s.ariaLabel)")
+    assert page.value("[...document.querySelectorAll('th')].every(h => h.scope)")
+    ids = page.value("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+
+
+def test_without_scripts_everything_is_there(page: Page, files: dict[str, Path]) -> None:
+    """A reader who allows none loses the tools and nothing else."""
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        page.visit(files["full"])
+        controls = page.call("DOM.getDocument")["root"]["nodeId"]
+        for selector in (".sort", ".filter", ".copy"):
+            assert page.call("DOM.querySelectorAll", nodeId=controls, selector=selector)["nodeIds"] == []
+        assert len(page.call("DOM.querySelectorAll", nodeId=controls, selector=f"{RESULTS} tr")["nodeIds"]) > 3
+        assert page.complaints == []
+    finally:
+        page.call("Emulation.setScriptExecutionDisabled", value=False)
