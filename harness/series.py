@@ -13,10 +13,10 @@ from harness.columns import ALL, Columns
 from harness.distributions import Distribution
 from harness.latencies import of_each
 from harness.reading import Reading
-from harness.series_clouds import PARTS, bins_of, dots_of, even_edges
+from harness.series_clouds import bins_of, dots_of, even_edges
 from harness.series_curves import CLASS_CURVES, curves_of
 from harness.series_machine import gauges_over_time
-from harness.series_time import bursts_over_time, latency_over_time, phases_of, rates_over_time
+from harness.series_time import bursts_over_time, latency_over_time, phases_of, rates_over_time, slices_over_time
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BY_LENGTH = ("ttft_ms", "e2e_ms")
 MAX_CLASSES = 8
 LEAST_LENGTHS = 3
+LENGTH_PARTS, LEAST_PER_LENGTH = 15, 10
 
 
 def series_of(
@@ -36,7 +37,8 @@ def series_of(
     requests, by class (ALL among them) and metric.
 
     distribution: see `curves_of`.   classes: the same of each class, with the column class.   latency, latency_bins:
-    see `latency_over_time`.   lengths, length_bins: see `_by_length`.   rates: see `rates_over_time`.   gauges: see
+    see `latency_over_time`.   lengths, length_bins: see `_by_length`.   rates: see `rates_over_time`.   slices: see
+    `slices_over_time`.   gauges: see
     `gauges_over_time`.   phases: see `phases_of`.   bursts: [(start, end)] in s from T0.
     """
     columns, trial = reading.columns, reading.trial
@@ -51,6 +53,7 @@ def series_of(
         "lengths": lengths,
         "length_bins": length_bins,
         "rates": rates_over_time(columns),
+        "slices": slices_over_time(columns),
         "gauges": gauges_over_time(trial, samples, columns),
         "phases": phases,
         "bursts": bursts_over_time(trial, phases["end_s"] or 0.0),
@@ -87,7 +90,7 @@ def _by_length(rows: Columns) -> tuple[pd.DataFrame, pd.DataFrame]:
         at, y = x[seen], values[seen]
         shown = dots_of(at, y)
         dots.append(pd.DataFrame({"tokens": at[shown], "metric": metric, "ms": y[shown]}))
-        found = bins_of(at, y, even_edges(at, PARTS // 4))
+        found = bins_of(at, y, even_edges(at, LENGTH_PARTS, LEAST_PER_LENGTH))
         bins.append(found.rename(columns={"x": "tokens", "p50": "p50_ms", "p95": "p95_ms"}).assign(metric=metric))
     return (
         pd.concat([frame for frame in dots if len(frame)] or dots, ignore_index=True),

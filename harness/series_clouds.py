@@ -49,9 +49,9 @@ def bins_of(x: Floats, y: Floats, edges: Floats) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["x", "n", "p50", "p95"])
 
 
-def even_edges(x: Floats, most: int = PARTS) -> Floats:
-    """Edges of equal parts of the range of x with about LEAST_PER_BIN points each, none for too few points."""
-    parts = min(most, len(x) // LEAST_PER_BIN)
+def even_edges(x: Floats, most: int = PARTS, least: int = LEAST_PER_BIN) -> Floats:
+    """Edges of equal parts of the range of x with about `least` points each, none for too few points."""
+    parts = min(most, len(x) // least)
     return np.linspace(x[0], x[-1], parts + 1) if parts > 1 else np.empty(0)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import count, takewhile
+from itertools import count, pairwise, takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness import stats
 from harness.columns import FAILED, Columns, Floats
 from harness.latencies import of_each
 from harness.rates import NS_PER_S, Window, output_tokens_in, time_bins
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_BURSTS = 100
+SLICES = 20
 OVER_TIME = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 
@@ -56,16 +58,42 @@ def rates_over_time(columns: Columns) -> pd.DataFrame:
     if len(edges) < 2 or not len(columns):
         return pd.DataFrame({name: [] for name in names})
     width_s = float(edges[1] - edges[0]) / NS_PER_S
-    sent = ~columns.has_status([Status.NOT_SENT])
-    moments = {
-        "offered": columns.times["due"][sent],
-        "completed": columns.ended[columns.ok],
-        "failed": columns.ended[columns.has_status(FAILED)],
-    }
-    found = {name: counted(each, edges) / width_s for name, each in moments.items()}
+    found = {name: counted(each, edges) / width_s for name, each in _moments(columns).items()}
     found["tokens"] = output_tokens_in(columns, edges)[0] / width_s
     found["in_flight"] = in_flight(columns, edges)
     return pd.DataFrame({"at_s": edges[:-1] / NS_PER_S + width_s / 2, **found})
+
+
+def slices_over_time(columns: Columns) -> pd.DataFrame:
+    """The same in SLICES equal parts of the time, for a table: from_s, until_s, offered, completed, failed (counts),
+    in_flight (mean) and of the requests due in it the medians ttft_ms, tpot_ms, e2e_ms (NaN: none).
+    """
+    import pandas as pd
+
+    last_ns = float(np.nanmax(columns.ended)) if np.isfinite(columns.ended).any() else 0.0
+    edges = np.linspace(0.0, last_ns + 1, SLICES + 1) if last_ns > 0 else np.empty(0)
+    names = ("from_s", "until_s", *_moments(columns), "in_flight", *OVER_TIME)
+    if not len(edges):
+        return pd.DataFrame({name: [] for name in names})
+    found: dict[str, Floats] = {"from_s": edges[:-1] / NS_PER_S, "until_s": edges[1:] / NS_PER_S}
+    found |= {name: counted(each, edges) for name, each in _moments(columns).items()}
+    found["in_flight"] = in_flight(columns, edges)
+    due = columns.times["due"]
+    begins = np.searchsorted(due, edges)  # those that never fell due are NaN, which comes last
+    for metric, values in of_each(columns).items():
+        parts = [values[a:b] for a, b in pairwise(begins)]
+        known = [part[np.isfinite(part)] for part in parts]
+        found[metric] = np.array([stats.quantile(part, 0.5) for part in known])
+    return pd.DataFrame(found)
+
+
+def _moments(columns: Columns) -> dict[str, Floats]:
+    """When what is counted happened."""
+    return {
+        "offered": columns.times["due"][~columns.has_status([Status.NOT_SENT])],
+        "completed": columns.ended[columns.ok],
+        "failed": columns.ended[columns.has_status(FAILED)],
+    }
 
 
 def counted(moments: Floats, edges: Floats) -> Floats:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.data import ReportData
 from reports.decision_table import decisions
-from reports.drawing import COLOURS, INK, Plot, figure, label_axes
+from reports.drawing import COLOURS, INK, MUTED, Plot, figure, label_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _mark(axes: Axes, point: Point, scale: float) -> None:
-    colour = COLOURS[0] if point.front else COLOURS[7]
+    colour = COLOURS[0] if point.front else MUTED
     spread = [[max(0.0, point.speed - point.low)], [max(0.0, point.high - point.speed)]]
     axes.errorbar(
         [point.memory / scale],
@@ -145,7 +145,7 @@ def _legend(axes: Axes, points: Sequence[Point]) -> None:
     from matplotlib.lines import Line2D
 
     def sign(marker: str, text: str, *, front: bool) -> Line2D:
-        colour = COLOURS[0] if front else COLOURS[7]
+        colour = COLOURS[0] if front else MUTED
         face = colour if front else "none"
         return Line2D([], [], marker=marker, color=colour, markerfacecolor=face, linestyle="none", label=text)
 
