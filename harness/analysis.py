@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import machine, server_facts, stats
+from harness import machine, server_facts, stats, telemetry_facts
 from harness.columns import ALL as ALL
 from harness.columns import Columns, Flags
 from harness.distributions import Distribution, Pool, distributions, guarded
@@ -40,7 +40,7 @@ _TOKEN_METRICS = frozenset(
     | {"output_tokens_per_s_per_user", "cached_share"}
 )
 _START_OR_MEMORY = dict.fromkeys(machine.START_METRICS, "start") | {n: s for n, (s, _) in machine.GAUGES.items()}
-_START_OR_MEMORY |= dict.fromkeys(server_facts.NAMES, "server")
+_START_OR_MEMORY |= dict.fromkeys(server_facts.NAMES, "server") | telemetry_facts.SOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,7 @@ def measure(
     peaks = machine.peaks(samples, reading.trial, reading.columns)
     taken: dict[str, float | Estimate] = {**machine.start_values(stored.cell, reading.trial), **peaks}
     taken |= server_facts.server_readings(facts)
+    taken |= telemetry_facts.telemetry_readings(facts)
     texts = (_joined(reading.frame["clock"]), _joined(reading.frame["token_source"]))
     found = [
         _measure_class(stored, reading, columns, texts, name, taken if name == ALL else {})

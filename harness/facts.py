@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.books import books_of
 from harness.bursts import bursts_of
 from harness.columns import Columns
 from harness.energy_facts import energy_facts, missing_energy
 from harness.latencies import good
 from harness.machine import GAUGES, START_METRICS
+from harness.memory_parts import memory_facts
 from harness.metrics import METRICS
 from harness.queue_guard import queue_facts
 from harness.rates import NS_PER_S, counts
 from harness.reading import Reading
 from harness.records import Phase, Status
 from harness.server_facts import server_facts, why_missing
+from harness.steady import steady_facts
+from harness.telemetry_facts import missing_telemetry, telemetry_facts
 from harness.throttling import throttling_facts
 from harness.token_truth import tokens_of
 
@@ -39,13 +43,15 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
 
     Keys: cell, trial (ids), window, requests (by phase), statuses, errors (see `errors_of`), slo_vacuous (good
     requests to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason),
-    bursts (see `bursts_of`), queue (see `queue_facts`), tokens (see `tokens_of`), server (see
-    `server_facts`) and, where there are several, servers (see `servers_of`).
+    bursts (see `bursts_of`), queue (see `queue_facts`), tokens (see `tokens_of`), books (see `books_of`), server (see
+    `server_facts`), telemetry and memory (see `telemetry_facts`, `memory_facts`) and, where there are several, servers
+    (see `servers_of`).
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     spread = servers_of(records)
     server = server_facts(reading, samples)
     energy = energy_facts(cell, trial, window, samples)
+    telemetry = telemetry_facts(cell, trial, window, samples)
     return {
         "cell": cell["id"],
         "trial": trial["id"],
@@ -55,14 +61,21 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
         "errors": errors_of(records),
         "bursts": bursts_of(reading),
         "queue": queue_facts(reading),
+        "steady": steady_facts(reading),
         "slo_vacuous": good(columns.measured, trial.get("slo") or {})[1],
         "token_sources": _shares(records["token_source"]),
         "tokens": tokens_of(trial, reading),
+        "books": books_of(cell, trial, reading, samples),
         "clocks": _shares(records["clock"]),
         "server": server,
         "energy": energy,
         "throttling": throttling_facts(trial, window, samples),
-        "missing": missing(cell, trial, columns) | why_missing(server) | missing_energy(energy, trial.get("slo") or {}),
+        "telemetry": telemetry,
+        "memory": memory_facts(cell, reading, samples),
+        "missing": missing(cell, trial, columns)
+        | why_missing(server)
+        | missing_energy(energy, trial.get("slo") or {})
+        | missing_telemetry(telemetry),
         **({"servers": spread} if spread else {}),
     }
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.columns import Columns
 
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
 START_METRICS = ("load_s", "load_warm_s", "first_request_ms", "weight_bytes", "rss_after_load_bytes")
 GAUGES = {
     "rss_peak_bytes": ("engine", "rss_bytes"),
+    "pss_peak_bytes": ("engine", "pss_bytes"),
     "system_memory_peak_share": ("host", "memory_used_share"),
     "gpu_memory_peak_bytes": ("gpu", "memory_used_bytes"),
     "gpu_memory_peak_share": ("gpu", "memory_used_bytes"),
@@ -28,30 +33,59 @@ def start_values(cell: dict[str, Any], trial: dict[str, Any]) -> dict[str, float
 def peaks(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> dict[str, float]:
     """The largest readings of the machine under test during a trial; those nobody took are left out.
 
-    The last reading before the trial counts too: memory that was taken then is still held when the trial begins.
+    The last reading of each before the trial counts too: memory that was taken then is still held when it begins.
     """
-    readings = during(samples, trial, columns)
-    found = {}
+    found: dict[str, float] = {}
     for metric, (source, name) in GAUGES.items():
-        each = _peak_of_each(readings, source, name)
-        if len(each) and not metric.startswith("gpu"):
-            found[metric] = float(each.max())
-    used, total = (
-        _peak_of_each(readings, "gpu", "memory_used_bytes"),
-        _peak_of_each(readings, "gpu", "memory_total_bytes"),
-    )
-    if len(used):
-        found["gpu_memory_peak_bytes"] = float(used.sum())
-    if len(used) and set(used.index) == set(total.index):
-        found["gpu_memory_peak_share"] = float(used.sum() / total.sum())
+        if not metric.startswith("gpu"):
+            each = peak_of_each(samples, trial, columns, source, name)
+            found |= {metric: max(each.values())} if each else {}
+    used = peak_of_each(samples, trial, columns, "gpu", "memory_used_bytes")
+    total = peak_of_each(samples, trial, columns, "gpu", "memory_total_bytes")
+    if used:
+        found["gpu_memory_peak_bytes"] = sum(used.values())
+    if used and used.keys() == total.keys():
+        found["gpu_memory_peak_share"] = sum(used.values()) / sum(total.values())
     return found
 
 
-def _peak_of_each(readings: pd.DataFrame, source: str, name: str) -> pd.Series[float]:
-    """The largest reading of every source of a kind ("gpu": "gpu0", "gpu1", ...)."""
-    of_kind = readings["source"].astype(str).str.rstrip("0123456789") == source
-    chosen = readings[of_kind & (readings["name"] == name)]
-    return chosen.groupby(chosen["source"].astype(str))["value"].max()
+def peak_of_each(
+    samples: pd.DataFrame, trial: dict[str, Any], columns: Columns, kind: str, name: str
+) -> dict[str, float]:
+    """The largest reading during a trial, the last before it included, of every source of a kind ("gpu": "gpu0",
+    "gpu1", ...).
+    """
+    if trial.get("t0_ns") is None or not len(columns):
+        return {}
+    end_s = _end_s(columns)
+    found = {}
+    for source, gauge in gauges(samples, kind, name).items():
+        at_s = (gauge.at_ns - trial["t0_ns"]) / 1e9
+        begin = max(0, int(np.searchsorted(at_s, 0.0, side="right")) - 1)
+        seen = gauge.values[begin : int(np.searchsorted(at_s, end_s, side="right"))]
+        if len(seen):
+            found[source] = float(seen.max())
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """Readings of one gauge in the order of time: at_ns of the monotonic clock, shape (n,); values, shape (n,)."""
+
+    at_ns: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+def gauges(samples: pd.DataFrame, kind: str, name: str, scope: str = SERVER) -> dict[str, Gauge]:
+    """A gauge of every source of a kind ("gpu": "gpu0", "gpu1", ...); none where there is no reading."""
+    chosen = samples[(samples["name"] == name) & (samples["scope"] == scope)]
+    found = {}
+    for source in chosen["source"].unique():
+        if str(source).rstrip("0123456789") == kind:
+            own = chosen[chosen["source"] == source]
+            order = np.argsort(own["at_ns"].to_numpy(), kind="stable")
+            found[str(source)] = Gauge(own["at_ns"].to_numpy()[order], own["value"].to_numpy(dtype=np.float64)[order])
+    return found
 
 
 def during(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> pd.DataFrame:
@@ -61,7 +95,12 @@ def during(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> pd
     if t0_ns is None or not len(own) or not len(columns):
         return own.iloc[:0].assign(at_s=[])
     own = own.assign(at_s=(own["at_ns"] - t0_ns) / 1e9)
-    end_s = max((float(column.max()) for column in (columns.ended,) if len(column)), default=0.0) / 1e9
+    end_s = _end_s(columns)
     before = own.loc[own["at_s"] <= 0, "at_s"]
     begin_s = float(before.max()) if len(before) else 0.0
     return own[(own["at_s"] >= begin_s) & ~(own["at_s"] > end_s)]
+
+
+def _end_s(columns: Columns) -> float:
+    """When the last request of a trial ended, from T0; NaN is later than everything."""
+    return float(columns.ended.max()) / 1e9 if len(columns.ended) else 0.0

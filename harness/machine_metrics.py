@@ -48,6 +48,35 @@ START_AND_MEMORY = (
         Show.BYTES,
     ),
     scalar(
+        "pss_peak_bytes",
+        "bytes",
+        "The same with shared pages divided among those who share them (PSS); read at most once a second, and rarer "
+        "where that takes long.",
+        Direction.LOWER,
+        Show.BYTES,
+    ),
+    scalar(
+        "engine_cpu_cores",
+        "cores",
+        "Processor time of the engine's processes / time, over the measuring window.",
+        Direction.NONE,
+        Show.NUMBER,
+    ),
+    scalar(
+        "engine_major_faults",
+        "count",
+        "Pages for which the engine's processes waited for a disk, in the measuring window.",
+        Direction.LOWER,
+        Show.NUMBER,
+    ),
+    scalar(
+        "swapped_bytes",
+        "bytes",
+        "What the machine under test moved to and from its swap in the measuring window.",
+        Direction.LOWER,
+        Show.BYTES,
+    ),
+    scalar(
         "system_memory_peak_share",
         "share",
         "Largest reading during the trial of used / total memory of the machine under test.",

@@ -245,7 +245,7 @@ def sampling(sampler: Sampler, interval_s: float, entry: dict[str, Any]) -> Iter
     finally:
         failure = ticker.stop()
         sampler.close()
-        entry |= {"unread": sampler.unread, "sampler": ticker.pace.told()}
+        entry |= {"unread": sampler.unread, "sampler": {"scope": sampler.scope, **ticker.pace.told()}}
     if failure is not None:
         raise failure
 

@@ -50,7 +50,7 @@ class Sampler:
         gpus: Collection[int] | None = None,
     ) -> None:
         self._sink = sink
-        self._scope = scope
+        self.scope = scope
         self._watched: tuple[tuple[int, ...], int | None] = ((), client_pid)
         self._following: tuple[tuple[int, ...], int | None] | None = None
         self._together = {"engine": Together(), "client": Together()}
@@ -122,7 +122,7 @@ class Sampler:
         self, when: tuple[int, int], source: str, name: str, value: float, glance: dict[str, float] | None = None
     ) -> None:
         """when: the middle of the reading and its width, nanoseconds."""
-        scope = "client" if source in ("client", "sampler") else self._scope
+        scope = "client" if source in ("client", "sampler") else self.scope
         self._sink(Sample(when[0], source, name, value, scope, when[1]))
         if glance is not None:
             shown = _GLANCE.get((source.rstrip("0123456789"), name))

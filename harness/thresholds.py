@@ -63,6 +63,17 @@ CLIENT_CPU = Threshold(
 MERGED_READS = Threshold("chunks that came in a read with others", "share", 0.20)
 EQUAL_GAPS = Threshold("gaps between chunks that are the same to the nanosecond in three replies", "share", 0.20)
 THROTTLED = Threshold("periods in which the processor quota was used up (cgroup)", "count", 0, condition=_MACHINE)
+SWAPPED_MIB_PER_S = Threshold(
+    "MiB a second that the machine under test moved to or from its swap", "count", 1.0, condition="in the window"
+)
+MAJOR_FAULTS_PER_S = Threshold(
+    "pages a second for which the engine waited for a disk", "count", 10.0, condition="in the window"
+)
+SAMPLER_CPU = Threshold(
+    "processor time of the readings of the machine, of one core", "share", 0.005,
+    condition="from 100 readings on; at 10 readings a second, in proportion where more are asked for",
+)  # fmt: skip
+SAMPLER_CPU_WITH_GPUS = Threshold("the same where GPUs are read", "share", 0.01)
 STEAL = Threshold("processor time taken by the hypervisor", "share", 0.01, condition=_MACHINE)
 OTHERS_ON_GPUS = Threshold("processes on the GPUs that are not of this run", "count", 0, condition=_MACHINE)
 GPU_THROTTLED = Threshold(
@@ -89,6 +100,14 @@ TOKENS_BY_TEXT = Threshold(
     "tokens of a few replies' texts, by the model's tokenizer, against the stated total, median", "share", 0.01,
     condition="from 10 replies on; texts need not have the tokens that were generated",
 )  # fmt: skip
+BOOKS = Threshold(
+    "tokens and requests of the trial as the server counted them against the client's", "share", 0.005,
+    condition="where the server's page was read before the first and after the last request",
+)  # fmt: skip
+LITTLE_GAP = Threshold(
+    "requests in flight against arrivals times time in the system (Little's law)", "share", 0.02,
+    condition="beyond what was in flight at the window's ends",
+)  # fmt: skip
 CUT_SHORT = Threshold("replies that ended by `length` below the tokens asked for", "count", 0)
 CALIBRATED_TTFT_P99_MS = Threshold(
     "calibration: error of the first token's arrival, p99", "ms", 2.0, condition="beyond it a load is not trusted here"
@@ -96,18 +115,19 @@ CALIBRATED_TTFT_P99_MS = Threshold(
 CALIBRATED_ITL_P99_MS = Threshold("calibration: error of the time between two tokens, p99", "ms", 0.5)
 CALIBRATED_LAG_P99_MS = Threshold("calibration: send lag, p99", "ms", 1.0)
 DRIFT = Threshold(
-    "drift of the end-to-end time over the window",
-    "share",
-    0.02,
-    condition="p < 0.01; not for loads that change by plan",
+    "drift of TTFT, TPOT or the requests in flight over the window", "share", 0.02,
+    condition="p < 0.01, all together; not for loads that change by plan",
+)  # fmt: skip
+WARM_UP = Threshold(
+    "part of the window that still warmed up (MSER-5)", "share", 0.05, condition="not for loads that change by plan"
 )
-
 TABLE = (
     LAG_MS, LAG_SHARE_OF_TTFT_P50, LATE_SHARE_OF_TAIL, MOVED_SHARE, HEARTBEAT_P99_MS, CHUNK_LAG_P99_MS, CANARY_MS,
-    CANARY_P50_SHARE_OF_TPOT_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, STEAL, OTHERS_ON_GPUS, GPU_THROTTLED, ENERGY_COUNTER, OPEN_FILES,
-    PORTS, WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, WORKERS_LOST, ROWS_MISSING, ERRORS, NOTHING_SUCCEEDED,
-    TOKEN_DISAGREEMENT, TOKENS_BY_TEXT,
-    CUT_SHORT, DRIFT, CALIBRATED_TTFT_P99_MS, CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS,
+    CANARY_P50_SHARE_OF_TPOT_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, SWAPPED_MIB_PER_S,
+    MAJOR_FAULTS_PER_S, SAMPLER_CPU, SAMPLER_CPU_WITH_GPUS, STEAL, OTHERS_ON_GPUS, GPU_THROTTLED, ENERGY_COUNTER,
+    OPEN_FILES, PORTS, WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, WORKERS_LOST, ROWS_MISSING, ERRORS,
+    NOTHING_SUCCEEDED, TOKEN_DISAGREEMENT, TOKENS_BY_TEXT, BOOKS, LITTLE_GAP, CUT_SHORT, DRIFT, WARM_UP,
+    CALIBRATED_TTFT_P99_MS, CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS,
 )  # fmt: skip
 BEGIN, END = "<!-- thresholds: begin -->", "<!-- thresholds: end -->"
 

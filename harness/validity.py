@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import client_signals, queue_guard, stats, thresholds
+from harness import client_signals, queue_guard, stats, steady, thresholds
+from harness.books import books_reasons
 from harness.client_signals import HEADLINE_QUANTILE, Observed
 from harness.columns import Columns
 from harness.energy_facts import energy_reasons
@@ -17,6 +18,7 @@ from harness.rates import shares
 from harness.reading import Reading
 from harness.reasons import Level, Reason, Validity
 from harness.records import BROKEN_OFF, Clock, Loop, Phase, Status
+from harness.telemetry_facts import telemetry_reasons
 from harness.throttling import throttling_reasons
 from harness.token_truth import token_reasons
 
@@ -24,10 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Level", "Reason", "Validity", "judge", "unmeasured"]
-
-DRIFT_P_VALUE = 0.01
-DRIFT_BATCHES = 20
-CHANGING_LOADS = ("burst", "steps", "trace")
 
 
 def judge(
@@ -49,8 +47,10 @@ def judge(
         reasons += [*_client(trial, columns, records, client, observed), *_errors(trial, rows)]
         reasons += client_signals.beyond_calibration(rows, client, calibration)
         reasons += [*_enough(trial, reading), *queue_guard.too_short(reading)]
-        reasons += [*token_reasons(trial, reading, facts), *_cut_short(records), *_steady(trial, observed)]
+        reasons += [*token_reasons(trial, reading, facts), *books_reasons(facts), *_cut_short(records)]
+        reasons += steady.unsteady(reading, facts["steady"] if facts else steady.steady_facts(reading))
     reasons += [*throttling_reasons(facts), *energy_reasons(facts)]
+    reasons += telemetry_reasons(facts, client, reading.window.seconds)
     return Validity.of(reasons)
 
 
@@ -194,22 +194,3 @@ def _cut_short(records: pd.DataFrame) -> Iterator[Reason]:
         sentence += f" ({np.median(got[short]):.0f} of {np.median(asked[short]):.0f} at the median)."
         advice = "Give the engine a longer context, or ask for shorter prompts or replies."
         yield Reason("cut_short", Level.WARN, sentence, advice)
-
-
-def _steady(trial: dict[str, Any], observed: Observed) -> Iterator[Reason]:
-    """A trend over the window: Kendall's tau over batch means of the end-to-end time. Loads that change by plan have
-    one.
-    """
-    if trial.get("kind") in CHANGING_LOADS:
-        return
-    values = observed["e2e_ms"].values
-    values = values[np.isfinite(values)]
-    size = len(values) // DRIFT_BATCHES
-    if size < 5:
-        return
-    batches = values[: size * DRIFT_BATCHES].reshape(DRIFT_BATCHES, size).mean(axis=1)
-    trend = stats.trend(batches)
-    change = trend.slope * (DRIFT_BATCHES - 1) / float(batches.mean())
-    if trend.p_value < DRIFT_P_VALUE and thresholds.DRIFT.level(abs(change)) is not Level.VALID:
-        sentence = f"The end-to-end time drifted by {change:+.0%} over the window."
-        yield Reason("not_steady", Level.WARN, sentence, "Warm up for longer, or offer less than the engine can take.")
