@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +171,12 @@ def _pictures(drawn: Iterable[Plot]) -> list[Picture]:
     return [Picture(plot.title, Markup(plot.inline()), plot.table) for plot in drawn]
 
 
+def _unnumbered(plot: Plot) -> Plot:
+    """The same without its numbers: those of an invalid trial are no result, but its course helps to find the cause."""
+    title = plot.title or plot.name
+    return replace(plot, alt=f"{title}, of an invalid trial: no number is stated.", table=None)
+
+
 def _contents(parts: Sequence[Part], trials: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Anchors and names of the parts, with those of the trials below theirs."""
     return [
@@ -189,7 +195,7 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
         if not shown:
             continue
         first = (shown[0][0]["id"], shown[0][1]["id"])
-        drawn = plots.draw(data).of_trial[first]
+        drawn, with_plots = plots.draw(data).of_trial[first], number <= MAX_TRIALS_WITH_PLOTS
         verdict = data.verdict_of(keys)
         found.append(
             {
@@ -201,7 +207,7 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
                 "no_result": tables.NO_RESULT if verdict == "invalid" else "",
                 "tables": result_tables.statistics(data, keys),
                 "machine": [table for cell, trial in shown for table in machine_tables.of_trial(data, cell, trial)],
-                "plots": _pictures(drawn) if number <= MAX_TRIALS_WITH_PLOTS else [],
+                "plots": _pictures(map(_unnumbered, drawn) if verdict == "invalid" else drawn) if with_plots else [],
                 "undrawn": _UNDRAWN if drawn else "",
             }
         )
