@@ -1,0 +1,269 @@
+"""Energy of the GPUs: counters and power of known truth, and what makes a number impossible."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import energy
+from harness.analysis import measure, tidy
+from harness.energy import COUNTER, Gauge, NoEnergy, by_counter, by_power
+from harness.energy_facts import energy_facts, energy_reasons, missing_energy
+from harness.facts import facts_of
+from harness.rates import Window
+from harness.reading import read
+from harness.records import Sample
+from harness.validity import Level, judge
+from tests.fabricated import FabricatedTrial, cell_entry, streamed, trial_entry, value
+
+
+def counter(
+    watts: float,
+    seconds: float,
+    *,
+    every_s: float = 0.1,
+    tick_s: float = 0.02,
+    begin_s: float = -1.0,
+    start_j: float = 5e3,
+) -> Gauge:
+    """Readings of a counter that is brought up to date every `tick_s`, under constant power."""
+    at_s = np.arange(begin_s, seconds + 1.0, every_s)
+    shown = np.floor((at_s - begin_s) / tick_s + 1e-9) * tick_s
+    return Gauge(at_s, start_j + watts * shown)
+
+
+def test_300_w_for_60_s_are_18_kj() -> None:
+    """The known answer: within half a percent, and its interval holds the sensor's 5 %."""
+    found = by_counter(counter(300, 60), 0.0, 60.0)
+    assert found.j == pytest.approx(18_000, rel=0.005)
+    assert found.sensor == COUNTER
+    assert found.low < 18_000 * 0.95 < 18_000 < 18_000 * 1.05 < found.high
+    assert found.uncertainty_share == pytest.approx(0.055, abs=0.005)
+
+
+@given(
+    watts=st.floats(20, 1500),
+    seconds=st.floats(2, 300),
+    every_s=st.floats(0.05, 1.0),
+    tick_s=st.floats(0.005, 0.5),
+    phase_s=st.floats(0, 0.5),
+)
+def test_the_interval_holds_the_truth(
+    watts: float, seconds: float, every_s: float, tick_s: float, phase_s: float
+) -> None:
+    """However often the counter is brought up to date and read."""
+    found = by_counter(counter(watts, seconds, every_s=every_s, tick_s=tick_s, begin_s=-1 - phase_s), 0.0, seconds)
+    assert found.low <= watts * seconds <= found.high
+    assert abs(found.j - watts * seconds) <= watts * 2 * (tick_s + every_s)
+
+
+@given(st.lists(st.floats(0, 1000), min_size=80, max_size=80), st.floats(0.2, 5.0))
+def test_the_bounds_hold_under_any_power(powers: Sequence[float], end_s: float) -> None:
+    """Between the edges nothing is assumed of the power: without the sensor's share the truth still lies between."""
+    at_s = np.arange(-1.0, 7.0, 0.1)
+    joules = np.concatenate([[0.0], np.cumsum(np.array(powers[1:]) * 0.1)])
+    try:
+        found = by_counter(Gauge(at_s, joules), 0.0, end_s)
+    except NoEnergy:
+        return
+    truth = float(np.interp(end_s, at_s, joules) - np.interp(0.0, at_s, joules))
+    slack = 1e-6 + 0.1 * max(powers)  # beyond the last edge, power has no bound
+    assert found.low - slack <= truth <= found.high + slack
+
+
+def test_a_short_window_is_less_certain() -> None:
+    """What is not known of the ends weighs more the shorter the window is."""
+    shares = [by_counter(counter(300, seconds), 0.0, seconds).uncertainty_share for seconds in (2, 10, 60)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 0.1
+
+
+def test_a_slow_counter_is_read_at_its_edges() -> None:
+    """A counter that moves once a second counts when it moves, not whenever it is read."""
+    found = by_counter(counter(300, 60.5, tick_s=1.0), 0.0, 60.5)
+    assert found.j == pytest.approx(300 * 60.5, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("gauge", "words", "broken"),
+    [
+        (
+            Gauge(np.arange(-1, 61.0), np.where(np.arange(-1, 61.0) < 30, 9e3, 10.0)),
+            "went back from 9000 J to 10 J",
+            True,
+        ),
+        (Gauge(np.arange(-1, 61.0), np.full(62, 7.0)), "stood still", True),
+        (Gauge(np.array([0.5]), np.array([7.0])), "not read for the last 59.5 s", False),
+        (Gauge(np.empty(0), np.empty(0)), "read 0 times", False),
+        (counter(300, 30), "not read for the last", False),
+        (counter(300, 60, begin_s=20.0), "not read for the first 20.0 s", False),
+    ],
+)
+def test_a_counter_that_cannot_be_trusted_gives_no_number(gauge: Gauge, words: str, broken: bool) -> None:
+    """But a reason."""
+    with pytest.raises(NoEnergy, match=words) as found:
+        by_counter(gauge, 0.0, 60.0)
+    assert found.value.broken is broken
+
+
+def test_a_reset_outside_the_window_is_none_of_its_business() -> None:
+    """Only the readings around the window count."""
+    whole = counter(300, 60, begin_s=-30.0)
+    values = np.where(whole.at_s < -10, whole.values + 1e6, whole.values)
+    assert by_counter(Gauge(whole.at_s, values), 0.0, 60.0).j == pytest.approx(18_000, rel=0.005)
+
+
+def test_power_is_added_up_where_there_is_no_counter() -> None:
+    """Constant power is exact; power that changes is less certain the longer the sensor averages."""
+    at_s = np.arange(-1.0, 61.0, 0.1)
+    steady = by_power(Gauge(at_s, np.full(len(at_s), 300.0)), 0.0, 0.0, 60.0)
+    assert steady.j == pytest.approx(18_000)
+    assert steady.uncertainty_share == pytest.approx(0.05)
+    wave = 300 + 200 * np.sin(at_s)
+    instant, averaged = (by_power(Gauge(at_s, wave), over_s, 0.0, 60.0) for over_s in (0.0, 1.0))
+    assert instant.low < 18_000 + 200 * (1 - math.cos(60.0)) < instant.high
+    assert averaged.uncertainty_share > instant.uncertainty_share
+    assert "instant" in instant.sensor
+    assert "averaged over 1 s" in averaged.sensor
+
+
+def test_a_hole_in_the_power_readings_gives_no_number() -> None:
+    """What was drawn in it is not known."""
+    at_s = np.concatenate([np.arange(-1.0, 20.0, 0.1), np.arange(30.0, 61.0, 0.1)])
+    with pytest.raises(NoEnergy, match="not read for 10"):
+        by_power(Gauge(at_s, np.full(len(at_s), 300.0)), 0.0, 0.0, 60.0)
+
+
+def test_the_mean_weighs_readings_by_time() -> None:
+    """Ten readings in the first second weigh as much as the one that stands for the second."""
+    at_s = np.array([*np.arange(0.0, 1.0, 0.1), 1.0])
+    values = np.array([100.0] * 10 + [200.0])
+    assert energy.mean(Gauge(at_s, values), 0.0, 2.0) == pytest.approx(150)
+    assert energy.mean(Gauge(at_s, values), 5.0, 6.0) is None
+
+
+T0_NS = 10**12
+WINDOW = Window(0.0, 60e9, "0 s to 60 s")
+
+
+def of_gpu(index: int, gauge: Gauge, name: str = "energy_j") -> list[Sample]:
+    """Samples of one gauge of a GPU."""
+    return [
+        Sample(T0_NS + round(at * 1e9), f"gpu{index}", name, float(value))
+        for at, value in zip(gauge.at_s, gauge.values, strict=True)
+    ]
+
+
+def table(samples: Sequence[Sample]) -> pd.DataFrame:
+    """Samples as they are read from a run."""
+    return FabricatedTrial({}, {}, (), samples).samples()
+
+
+def facts(samples: Sequence[Sample], cell: dict[str, Any] | None = None, **trial: Any) -> dict[str, Any]:
+    """The facts of a minute."""
+    return energy_facts(cell or {}, {"t0_ns": T0_NS, **trial}, WINDOW, table(samples))
+
+
+def test_gpus_are_added_up() -> None:
+    """Of two GPUs; with the mean of their power and utilisation."""
+    told = [*of_gpu(0, counter(300, 60)), *of_gpu(1, counter(100, 60))]
+    for index, watts, share in ((0, 300.0, 0.8), (1, 100.0, 0.2)):
+        at_s = np.arange(-1, 61.0)
+        told += of_gpu(index, Gauge(at_s, np.full(62, watts)), "power_w")
+        told += of_gpu(index, Gauge(at_s, np.full(62, share)), "utilisation_share")
+    found = facts(told)
+    assert found["j"] == pytest.approx(24_000, rel=0.005)
+    assert found["power_w"] == pytest.approx(400)
+    assert found["utilisation_share"] == pytest.approx(0.5)
+    assert [one["gpu"] for one in found["gpus"]] == ["gpu0", "gpu1"]
+    assert found["reason"] is None
+
+
+def test_only_the_engines_gpus_count() -> None:
+    """Where the scenario gives it some."""
+    told = [*of_gpu(0, counter(300, 60)), *of_gpu(1, counter(100, 60))]
+    assert facts(told, {"devices": ["1"]})["j"] == pytest.approx(6_000, rel=0.005)
+
+
+def test_one_gpu_without_a_number_leaves_none() -> None:
+    """A sum without one of its parts would be too small; the latencies stay valid, the energy is warned about."""
+    went_back = Gauge(np.arange(-1, 61.0), np.where(np.arange(-1, 61.0) < 30, 9e3, 10.0))
+    found = facts([*of_gpu(0, counter(300, 60)), *of_gpu(1, went_back)])
+    assert found["j"] is None
+    assert found["gpus"][0]["j"] == pytest.approx(18_000, rel=0.005)
+    assert "gpu1: its energy counter went back" in found["reason"]
+    (reason,) = energy_reasons({"energy": found})
+    assert (reason.code, reason.level) == ("energy_counter", Level.WARN)
+    assert "went back" in missing_energy(found, {})["energy_j"]
+
+
+def test_readings_of_the_clients_machine_are_not_the_servers_energy() -> None:
+    """With the server elsewhere the GPU here is idle or busy with something else."""
+    here = [Sample(one.at_ns, one.source, one.name, one.value, "client") for one in of_gpu(0, counter(300, 60))]
+    assert facts(here) == {}
+    assert missing_energy({}, {})["energy_j"] == "no GPU of the machine under test was read"
+
+
+def test_shared_gpus_are_told() -> None:
+    """The energy of others is in the number."""
+    assert "other processes" in facts(of_gpu(0, counter(300, 60)), others_on_gpus=2)["reason"]
+
+
+def summary_of(*trials: FabricatedTrial) -> pd.DataFrame:
+    """The summary of repetitions, with what their facts say of energy."""
+    found = []
+    for one in trials:
+        reading, samples = read(one), one.samples()
+        found += measure(one, reading, samples, facts_of(one.cell, reading, samples))
+    return tidy(found)
+
+
+def minute(watts: float, repetition: int = 1, **trial: Any) -> FabricatedTrial:
+    """Sixty requests of ten tokens, one a second, on a GPU of constant power."""
+    entry = trial_entry(t0_ns=T0_NS, **trial)
+    records = [streamed(number, 1000 * number, ttft_ms=100 + 10 * (number % 2)) for number in range(60)]
+    told = [*of_gpu(0, counter(watts, 60)), *of_gpu(0, Gauge(np.arange(-1, 61.0), np.full(62, watts)), "power_w")]
+    return FabricatedTrial(cell_entry(repetition=repetition), entry, records, told)
+
+
+def test_energy_per_token_and_per_good_request() -> None:
+    """Joules of the window over the tokens that arrived in it, and over the requests within the limits."""
+    found = summary_of(minute(300, slo={"ttft_ms": 105.0}))
+    assert value(found, "energy_j")["value"] == pytest.approx(18_000, rel=0.005)
+    per_token = value(found, "energy_j_per_output_token")
+    assert per_token["value"] == pytest.approx(18_000 / 600, rel=0.005)
+    assert per_token["low"] < 30 * 0.95 < 30 * 1.05 < per_token["high"]
+    assert per_token["source"] == COUNTER
+    assert value(found, "energy_j_per_good_request")["value"] == pytest.approx(18_000 / 30, rel=0.005)
+    assert value(found, "gpu_power_w")["value"] == pytest.approx(300)
+
+
+def test_repetitions_do_not_shrink_what_the_sensor_may_be_off_by() -> None:
+    """The pooled interval is never narrower than the sensor allows, and wider where repetitions differ."""
+    alike = value(summary_of(minute(300), minute(300, 2), minute(300, 3)), "energy_j")
+    assert alike["value"] == pytest.approx(18_000, rel=0.005)
+    assert alike["low"] < 18_000 * 0.95 < 18_000 * 1.05 < alike["high"]
+    apart = value(summary_of(minute(200), minute(300, 2), minute(400, 3)), "energy_j")
+    assert apart["high"] - apart["low"] > 2 * (alike["high"] - alike["low"])
+
+
+def test_a_counter_that_was_reset_warns_and_leaves_the_latencies() -> None:
+    """The trial is not spoiled; its energy is not there, and the facts say why."""
+    trial = minute(300)
+    readings = [*trial.readings]
+    readings[300] = Sample(readings[300].at_ns, "gpu0", "energy_j", 1.0)
+    trial = FabricatedTrial(trial.cell, trial.trial, trial.made, readings)
+    reading, samples = read(trial), trial.samples()
+    found = facts_of(trial.cell, reading, samples)
+    assert "went back" in found["missing"]["energy_j"]
+    validity = judge(trial.trial, reading, None, None, found)
+    assert {reason.code: reason.level for reason in validity.reasons}["energy_counter"] is Level.WARN
+    assert "energy_j" not in set(summary_of(trial)["metric"])
+    assert "ttft_ms" in set(summary_of(trial)["metric"])

@@ -1,0 +1,379 @@
+"""Readings of GPUs: the real binding on a library of known truth, and a stand-in for AMD's."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from enum import IntEnum
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from harness import gpus, provenance
+from harness.energy import COUNTER
+from harness.energy_facts import energy_facts
+from harness.gpus import AmdGpus, NvidiaGpus, find_gpus
+from harness.rates import Window
+from harness.records import Sample
+from harness.throttling import throttling_facts
+from tests.fabricated import FabricatedTrial
+from tests.fake_nvml import FakeNvml, fake_nvml
+
+S = 1_000_000_000
+MINUTE = Window(0.0, 60.0 * S, "0 s to 60 s")
+
+
+def values(samples: Iterator[Sample], source: str = "gpu0") -> dict[str, float]:
+    """Readings of one GPU by name."""
+    return {sample.name: sample.value for sample in samples if sample.source == source}
+
+
+def ended_process() -> int:
+    """The number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    return ended.pid
+
+
+def test_every_gauge_is_read() -> None:
+    """With the unit that its name says."""
+    with fake_nvml(now_ns=10 * S, reasons=0x48, processes=f"{os.getpid()}:4294967296,1:1048576"):
+        found = NvidiaGpus()
+        read = values(found.samples(0, [os.getpid()]))
+    assert read == pytest.approx(
+        {
+            "memory_used_bytes": 8 * 2**30,
+            "memory_total_bytes": 80 * 2**30,
+            "memory_reserved_bytes": 2**29,
+            "engine_memory_bytes": 4 * 2**30,
+            "utilisation_share": 0.73,
+            "memory_busy_share": 0.41,
+            "power_w": 300.0,
+            "power_averaged_s": 0.0,
+            "power_limit_w": 700.0,
+            "energy_j": 5000 + 300 * 10,
+            "sm_clock_mhz": 1980,
+            "memory_clock_mhz": 2619,
+            "temperature_c": 55,
+            "throttle_reasons": 0x48,
+            "throttled": 1.0,
+        }
+    )
+    assert found.unread == []
+
+
+def test_used_memory_means_the_same_whatever_the_driver_tells() -> None:
+    """What NVML's second version calls used leaves the reserved memory out; the first one's does not."""
+    with fake_nvml():
+        new = values(NvidiaGpus().samples(0))
+    with fake_nvml(without="nvmlDeviceGetMemoryInfo_v2"):
+        old = values(NvidiaGpus().samples(0))
+    assert old["memory_used_bytes"] == new["memory_used_bytes"]
+    assert "memory_reserved_bytes" not in old
+
+
+def test_a_reading_lies_in_its_stamp() -> None:
+    """The stamp is the middle of the call, the width what it took."""
+    moments = iter(range(0, 10_000, 100))
+    with fake_nvml():
+        taken = list(NvidiaGpus(clock=lambda: next(moments)).samples(0))
+    memory = next(sample for sample in taken if sample.name == "memory_used_bytes")
+    assert (memory.at_ns, memory.width_ns) == (50, 100)
+    energy = next(sample for sample in taken if sample.name == "energy_j")
+    assert energy.at_ns > memory.at_ns + memory.width_ns // 2
+
+
+def test_what_a_gpu_lacks_is_asked_once_and_told_once() -> None:
+    """And the other gauges go on."""
+    with fake_nvml(without="nvmlDeviceGetTotalEnergyConsumption,nvmlDeviceGetClockInfo"):
+        found = NvidiaGpus()
+        for _ in range(3):
+            read = values(found.samples(0))
+    assert "energy_j" not in read
+    assert read["power_w"] == 300.0
+    assert found.unread == [
+        "gpu0 does not tell its energy: Not Supported",
+        "gpu0 does not tell its SM clock: Not Supported",
+        "gpu0 does not tell its memory clock: Not Supported",
+    ]
+
+
+@pytest.mark.parametrize(("capability", "averaged_s"), [(70, 0.0), (80, 0.0), (86, 1.0), (90, 1.0)])
+def test_the_class_of_the_power_sensor_is_kept(capability: int, averaged_s: float) -> None:
+    """Without instant power it depends on the architecture what NVML's power is: a second's mean from Ampere on."""
+    with fake_nvml(capability=capability):
+        assert values(NvidiaGpus().samples(0))["power_averaged_s"] == 0.0
+    with fake_nvml(capability=capability, without="NVML_FI_DEV_POWER_INSTANT"):
+        read = values(NvidiaGpus().samples(0))
+    assert (read["power_w"], read["power_averaged_s"]) == (300.0, averaged_s)
+
+
+def test_slow_gauges_are_read_once_a_second() -> None:
+    """What changes slowly, or costs the driver much, is not read with every tick."""
+    now = [0]
+    with fake_nvml():
+        found = NvidiaGpus(clock=lambda: now[0])
+        first, second = values(found.samples(0)), values(found.samples(0))
+        now[0] = S
+        third = values(found.samples(0))
+    assert "temperature_c" in first
+    assert "temperature_c" not in second
+    assert "temperature_c" in third
+    assert "power_w" in second
+
+
+def test_a_lost_gpu_is_told_once_with_the_time_and_asked_again() -> None:
+    """Sampling goes on; should it come back, its readings come back, too."""
+    now = [0]
+    with fake_nvml(gpus=2) as fake:
+        found = NvidiaGpus(clock=lambda: now[0])
+        assert values(found.samples(0), "gpu1")
+        fake.set(lost=1)
+        for now[0] in range(0, 5 * S, S // 10):
+            assert list(found.samples(0)) == []
+        fake.set(lost=0)
+        now[0] += 2 * S
+        assert values(found.samples(0))["power_w"] == 300.0
+        fake.set(lost=1)
+        now[0] += 2 * S
+        assert list(found.samples(0)) == []
+    assert len(found.unread) == 2
+    assert all("could not be read any more from " in said and "UTC on: GPU is lost" in said for said in found.unread)
+
+
+def test_memory_of_processes_that_the_driver_does_not_tell_is_absent() -> None:
+    """Never a zero: under WDDM and MIG there is no amount, in a container the numbers are those of others."""
+    with fake_nvml(processes=f"{os.getpid()}:na"):
+        found = NvidiaGpus()
+        assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
+        assert found.unread == ["gpu0 does not tell the memory of each process: the driver names the processes only"]
+    with fake_nvml(processes=f"{ended_process()}:1000000"):
+        found = NvidiaGpus()
+        assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
+        assert "process numbers that do not exist here" in found.unread[0]
+    with fake_nvml(processes="1:1000000"):
+        found = NvidiaGpus()
+        assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
+        assert found.unread == []
+
+
+def test_some_of_the_gpus_can_be_chosen() -> None:
+    """By the driver's numbers, which are those of their sources."""
+    with fake_nvml(gpus=3):
+        found, reason = find_gpus([2, 0])
+        assert found is not None
+        assert reason is None
+        assert {sample.source for sample in found.samples(0)} == {"gpu0", "gpu2"}
+        assert found.names() == ["Fake GPU 0", "Fake GPU 2"]
+        assert find_gpus([7]) == (None, "there is no GPU 7 here: there are 3, numbered from 0")
+    with fake_nvml(gpus=0):
+        assert find_gpus() == (None, "no NVIDIA GPU here")
+
+
+def test_provenance_keeps_the_state_of_the_gpus() -> None:
+    """Driver, CUDA and what decides how fast a GPU may run, at the start and at the end; what is untold is absent."""
+    with fake_nvml(limit_mw=350000, without="nvmlDeviceGetEccMode"):
+        found = provenance.collect()
+        session = {"provenance": found}
+        provenance.add_end(session)
+    told = found["context"]["gpus"]
+    assert found["must_match"]["gpus"] == ["Fake GPU 0"]
+    assert (told["driver"], told["cuda"]) == ("999.1", "13.1")
+    state = told["gpus"][0]
+    assert (state["power_limit_w"], state["pcie_generation"], state["pcie_generation_max"]) == (350.0, 4, 5)
+    assert state["persistence"] is True
+    assert "ecc" not in state
+    assert found["context"]["gpus_at_end"]["gpus"][0]["uuid"] == "GPU-fake-0"
+
+
+def a_minute(fake: FakeNvml, found: gpus.Gpus, now: list[int]) -> list[Sample]:
+    """Readings ten times a second from before the minute until after it, in virtual time."""
+    taken = []
+    for now[0] in range(-2 * S, 62 * S, S // 10):
+        fake.set(now_ns=now[0] + 10 * S)
+        taken += found.samples(now[0])
+    return taken
+
+
+@pytest.mark.parametrize(("reset_s", "rises"), [(None, True), (30, False)])
+def test_a_minute_at_300_w_is_18_kj_unless_the_counter_was_reset(reset_s: int | None, rises: bool) -> None:
+    """From the library through the binding to joules: within half a percent, or no number and the reason."""
+    now = [0]
+    with fake_nvml(power_mw=300000, **({} if reset_s is None else {"reset_ns": (reset_s + 10) * S})) as fake:
+        taken = a_minute(fake, NvidiaGpus(clock=lambda: now[0]), now)
+    samples = FabricatedTrial({}, {}, (), taken).samples()
+    found = energy_facts({}, {"t0_ns": 0}, MINUTE, samples)
+    if rises:
+        assert found["sensor"] == COUNTER
+        assert found["j"] == pytest.approx(18_000, rel=0.005)
+        assert found["power_w"] == pytest.approx(300)
+    else:
+        assert found["j"] is None
+        assert "went back" in found["reason"]
+
+
+def test_throttling_is_read_through_the_binding() -> None:
+    """A fifth of the minute in heat."""
+    now = [0]
+    with fake_nvml() as fake:
+        found = NvidiaGpus(clock=lambda: now[0])
+        taken = []
+        for now[0] in range(0, 60 * S, S // 10):
+            fake.set(reasons=0x40 if now[0] >= 48 * S else 0x4)
+            taken += found.samples(now[0])
+    told = throttling_facts({"t0_ns": 0}, MINUTE, FabricatedTrial({}, {}, (), taken).samples())["gpu0"]
+    assert told["share"] == pytest.approx(0.2, abs=0.01)
+    assert told["reasons"]["software power cap"] == pytest.approx(0.8, abs=0.01)
+
+
+class SmiException(Exception):
+    """AMD's base of all errors."""
+
+
+class Clk(IntEnum):
+    """Kinds of clocks."""
+
+    GFX = 1
+    MEM = 4
+
+
+class Kind(IntEnum):
+    """Kinds of memory."""
+
+    VRAM = 0
+
+
+class Sensor(IntEnum):
+    """Places of sensors, and what is asked of them."""
+
+    JUNCTION = 1
+    CURRENT = 0
+
+
+def amd_library(**changes: Any) -> ModuleType:
+    """A stand-in for `amdsmi` with its names and units; an exception among the changes is raised by that call."""
+    answers: dict[str, Any] = {
+        "amdsmi_init": None,
+        "amdsmi_get_processor_handles": ["first"],
+        "amdsmi_get_gpu_asic_info": {"market_name": "Stand-in 300"},
+        "amdsmi_get_gpu_driver_info": {"driver_name": "amdgpu", "driver_version": "6.12"},
+        "amdsmi_get_gpu_device_uuid": "uuid-of-first",
+        "amdsmi_get_gpu_memory_usage": 10 * 2**30,
+        "amdsmi_get_gpu_memory_total": 192 * 2**30,
+        "amdsmi_get_gpu_activity": {"gfx_activity": 50, "umc_activity": 25, "mm_activity": "N/A"},
+        "amdsmi_get_power_info": {"current_socket_power": 600, "average_socket_power": "N/A"},
+        "amdsmi_get_power_cap_info": {"power_cap": 750_000_000, "default_power_cap": 750_000_000},
+        "amdsmi_get_energy_count": {"energy_accumulator": 1_000_000, "counter_resolution": 15.3},
+        "amdsmi_get_clock_info": {"clk": 2100},
+        "amdsmi_get_temp_metric": 61,
+        "amdsmi_get_pcie_info": {"pcie_metric": {"pcie_width": 16}, "pcie_static": {"max_pcie_width": 16}},
+        "amdsmi_get_gpu_metrics_info": {
+            "indep_throttle_status": "N/A",
+            "ppt_residency_acc": 5,
+            "hbm_thm_residency_acc": 1,
+        },
+        "amdsmi_get_gpu_process_list": [{"pid": os.getpid(), "memory_usage": {"vram_mem": 2**30}}],
+    }
+    library = ModuleType("amdsmi")
+    library.__spec__ = importlib.machinery.ModuleSpec("amdsmi", None)
+    parts: dict[str, Any] = {"AmdSmiException": SmiException, "AmdSmiClkType": Clk, "AmdSmiMemoryType": Kind}
+    parts |= {"AmdSmiTemperatureType": Sensor, "AmdSmiTemperatureMetric": Sensor}
+    for name, answer in (answers | changes).items():
+        parts[name] = lambda *_, answer=answer: _answered(answer)
+    library.__dict__.update(parts)
+    return library
+
+
+def _answered(answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def test_amd_gauges_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as the library has them, in our units, under the same names."""
+    monkeypatch.setitem(sys.modules, "amdsmi", amd_library())
+    found = AmdGpus()
+    read = values(found.samples(0, [os.getpid()]))
+    assert read == pytest.approx(
+        {
+            "memory_used_bytes": 10 * 2**30,
+            "memory_total_bytes": 192 * 2**30,
+            "engine_memory_bytes": 2**30,
+            "utilisation_share": 0.5,
+            "memory_busy_share": 0.25,
+            "power_w": 600.0,
+            "power_averaged_s": 0.0,
+            "power_limit_w": 750.0,
+            "energy_j": 15.3,
+            "sm_clock_mhz": 2100,
+            "memory_clock_mhz": 2100,
+            "temperature_c": 61,
+        }
+    )
+    assert found.environment()["gpus"][0]["name"] == "Stand-in 300"
+    assert found.processes() == {os.getpid()}
+    assert found.unread == []
+
+
+def test_amd_counters_of_throttling_say_what_grew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words that NVIDIA's GPUs use."""
+    metrics = {"indep_throttle_status": 2**64 - 1, "ppt_residency_acc": 5, "hbm_thm_residency_acc": 1}
+    monkeypatch.setitem(sys.modules, "amdsmi", amd_library(amdsmi_get_gpu_metrics_info=metrics))
+    found = AmdGpus()
+    assert "throttled" not in values(found.samples(0))
+    metrics["hbm_thm_residency_acc"] = 3
+    assert values(found.samples(0))["throttle_reasons"] == 0x40
+    metrics["ppt_residency_acc"] = 6
+    read = values(found.samples(0))
+    assert (read["throttle_reasons"], read["throttled"]) == (0x4, 0.0)
+
+
+@pytest.mark.parametrize(("status", "mask"), [(0, 0), (1, 0x4), (1 << 16, 0x8), (1 << 36, 0x40)])
+def test_amd_status_bits_are_sorted_by_cause(monkeypatch: pytest.MonkeyPatch, status: int, mask: int) -> None:
+    """Power, current and heat."""
+    told = {"indep_throttle_status": status}
+    monkeypatch.setitem(sys.modules, "amdsmi", amd_library(amdsmi_get_gpu_metrics_info=told))
+    assert values(AmdGpus().samples(0))["throttle_reasons"] == mask
+
+
+def test_older_amd_libraries_and_smaller_gpus_tell_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other names of older versions are known; what is not there is told once."""
+    library = amd_library(
+        amdsmi_get_energy_count={"power": 1_000_000, "counter_resolution": 1.0},
+        amdsmi_get_clock_info={"cur_clk": 900},
+        amdsmi_get_power_info={"average_socket_power": 100},
+        amdsmi_get_temp_metric=61000,
+        amdsmi_get_gpu_activity={"gfx_activity": 10, "umc_activity": "N/A"},
+        amdsmi_get_power_cap_info=SmiException("AMDSMI_STATUS_NOT_SUPPORTED"),
+    )
+    del library.amdsmi_get_gpu_metrics_info
+    monkeypatch.setitem(sys.modules, "amdsmi", library)
+    found = AmdGpus()
+    read = values(found.samples(0))
+    assert values(found.samples(0))
+    assert (read["energy_j"], read["sm_clock_mhz"], read["temperature_c"]) == (1.0, 900, 61)
+    assert (read["power_w"], read["power_averaged_s"]) == (100, 1.0)
+    assert "memory_busy_share" not in read
+    assert [said.split(":")[0] for said in found.unread] == [
+        "gpu0 does not tell what throttles it",
+        "gpu0 does not tell its power limit",
+    ]
+
+
+def test_amd_is_asked_where_there_is_no_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And both reasons are told where neither can be read."""
+
+    def none_here(*_: Any) -> None:
+        raise RuntimeError("no NVIDIA GPU here")
+
+    monkeypatch.setattr(gpus, "NvidiaGpus", none_here)
+    monkeypatch.setitem(sys.modules, "amdsmi", amd_library())
+    found, _ = find_gpus()
+    assert isinstance(found, AmdGpus)
+    monkeypatch.setitem(sys.modules, "amdsmi", amd_library(amdsmi_init=SmiException("no driver")))
+    assert find_gpus() == (None, "no NVIDIA GPU here; no AMD GPU can be read here: no driver")
