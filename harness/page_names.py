@@ -162,7 +162,7 @@ def _samples(text: str, wanted: frozenset[str]) -> dict[str, list[tuple[Labels, 
     """The samples with a wanted name. Pages are long: no other line is parsed, nor can one spoil the page."""
     from prometheus_client.parser import text_string_to_metric_families  # loads a web server
 
-    lines = [line for line in text.splitlines() if line.replace("{", " ", 1).split(" ", 1)[0] in wanted]
+    lines = [line for line in text.split("\n") if line.replace("{", " ", 1).split(" ", 1)[0] in wanted]
     found: dict[str, list[tuple[Labels, float]]] = defaultdict(list)
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):
         for sample in family.samples:

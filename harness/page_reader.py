@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from engines.addresses import Address, tls_context
@@ -22,6 +23,12 @@ EVERY_NS = 1_000_000_000
 PATIENCE_S = 0.8
 LARGEST_PAGE_BYTES = 8 << 20
 CLEAR_OF_AN_END_NS = 300_000_000
+
+
+def load_libraries() -> None:
+    """What the first page would otherwise wait for."""
+    import_module("aiohttp")
+    import_module("prometheus_client.parser")
 
 
 class PageFailed(Exception):
@@ -50,6 +57,7 @@ class PageOrder:
 class PageReader:
     """One page: how it is fetched, what was found on it, and how it went.
 
+    misses: failures in a row.   dropped: it is not asked any more.
     tally: what the manifest says of it: url, source, kind, scrapes, failures, ms_per_scrape (from the request to the
     whole page), ms_per_reading (of this process, for making sense of it), reason (of the last failure).
     """
@@ -59,6 +67,7 @@ class PageReader:
         self.kind: str | None = None
         self.source = ""
         self.dropped = False
+        self.misses = 0
         self.tally: dict[str, Any] = {}
         self.begin_tally()
 
@@ -91,9 +100,11 @@ class PageReader:
             raise self._failed(PageFailed(NO_KNOWN_NAME, final=True))
         self._count(after_ns - before_ns, time.monotonic_ns() - after_ns)
         self.kind = self.tally["kind"] = page.kind
+        self.misses = 0
         return page, before_ns, after_ns
 
     def _failed(self, failure: PageFailed) -> PageFailed:
+        self.misses += 1
         self.tally["failures"] += 1
         self.tally["reason"] = str(failure)
         return failure
@@ -126,16 +137,19 @@ async def _text(session: aiohttp.ClientSession, url: str) -> str:
 
 @contextlib.asynccontextmanager
 async def session_for(order: PageOrder) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
-    """What fetches a page, without any proxy, and the address in its words. Raises PageFailed for useless TLS files."""
+    """What fetches a page, without any proxy, and the address in its words. Each time over a connection of its own: one
+    that is kept takes a thread from some servers. Raises PageFailed for useless TLS files.
+    """
     import aiohttp
 
     address = Address.of(order.url)
     connector: aiohttp.BaseConnector
     try:
         if address.socket_path is not None:
-            connector = aiohttp.UnixConnector(address.socket_path)
+            connector = aiohttp.UnixConnector(address.socket_path, force_close=True)
         else:
-            connector = aiohttp.TCPConnector(ssl=tls_context(order.tls) if address.secure else True)
+            context = tls_context(order.tls) if address.secure else True
+            connector = aiohttp.TCPConnector(ssl=context, force_close=True)
     except (EngineError, ssl.SSLError) as error:
         raise PageFailed(str(error), final=True) from error
     url = f"{'https' if address.secure else 'http'}://{address.authority}{address.base_path or '/metrics'}"

@@ -17,7 +17,7 @@ from engines.addresses import Address
 from engines.base import EngineSpec
 from harness.cells import Cell
 from harness.page_names import CPU_COUNTERS, HOST, SERVER, Page, cpu_share
-from harness.page_reader import Due, PageFailed, PageOrder, PageReader, session_for
+from harness.page_reader import Due, PageFailed, PageOrder, PageReader, load_libraries, session_for
 from harness.records import Sample
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class ServerPages:
         self._gpus: dict[tuple[str, str], str] = {}
         self._cpu: dict[str, dict[str, float]] = {}
         self._loop = asyncio.new_event_loop()
-        self._cpu_ns = 0
+        self._began: tuple[int, int] | None = None
+        self._cost: dict[str, float] | None = None
         self._fault: Exception | None = None
         self.unread: list[str] = []
 
@@ -78,7 +79,6 @@ class ServerPages:
         """They are read as long as the block lasts, from when the engine has started. Then what could not be read, and
         what reading the others took, goes into the cell's entry.
         """
-        began_ns = time.monotonic_ns()
         thread = threading.Thread(target=self._run, name="server-pages", daemon=True)
         thread.start()
         try:
@@ -87,19 +87,19 @@ class ServerPages:
             self.forget()
             self._post(self._loop.stop)
             thread.join()
-            lasted_ns = time.monotonic_ns() - began_ns
             entry["unread"] = [*(entry.get("unread") or ()), *self.unread]
-            entry["page_reader"] = {"cpu_share": self._cpu_ns / lasted_ns} if self._tasks else None
+            entry["page_reader"] = self._cost
         if self._fault is not None:
             raise self._fault
 
     def _run(self) -> None:
-        before_ns = time.thread_time_ns()
         self._loop.run_forever()
         ended = self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
         self._fault = next((fault for fault in ended if isinstance(fault, Exception)), None)
         self._loop.close()
-        self._cpu_ns = time.thread_time_ns() - before_ns
+        if self._began is not None:
+            cpu_ns, lasted_ns = (now - then for now, then in zip(_clocks(), self._began, strict=True))
+            self._cost = {"cpu_share": cpu_ns / lasted_ns}
 
     def _post(self, action: Callable[..., None], *arguments: Any) -> None:
         self._loop.call_soon_threadsafe(action, *arguments)
@@ -115,6 +115,9 @@ class ServerPages:
         self._forget()
         self._own = own
         self._readers = [PageReader(order) for order in orders_for(self._cell, own)]
+        if self._readers and self._began is None:
+            load_libraries()
+            self._began = _clocks()
         now_ns = time.monotonic_ns()
         self._due = [Due(now_ns) for _ in self._readers]
         self._to_probe, self._probed = len(self._readers), asyncio.Event()
@@ -147,6 +150,8 @@ class ServerPages:
         """Find out who speaks, before any reading is kept."""
         try:
             await reader.fetch(session, url)
+            reader.dropped = self._cell.scope == SERVER and not _speaks_for_a_server(reader.kind)
+            reader.tally["reason"] = ENGINE_IS_HERE if reader.dropped else None
         except PageFailed as failure:
             reader.dropped = failure.final and not reader.order.asked
             self._say(reader, failure)
@@ -166,8 +171,7 @@ class ServerPages:
         try:
             page, before_ns, after_ns = await reader.fetch(session, url)
         except PageFailed as failure:
-            never = reader.kind is None and reader.tally["failures"] >= PROBES
-            reader.dropped = not reader.order.asked and never
+            reader.dropped = reader.kind is None and reader.misses >= PROBES and not reader.order.asked
             self._say(reader, failure)
             return
         for source, name, value in self._readings(reader, page):
@@ -182,10 +186,7 @@ class ServerPages:
     def _readings(self, reader: PageReader, page: Page) -> list[tuple[str, str, float]]:
         """(source, name, value) of what is kept of a page."""
         kept = [(reader.source, one.name, one.value) for one in page.found if one.source == SERVER]
-        machine = [one for one in page.found if one.source != SERVER]
-        if machine and self._cell.scope == SERVER:
-            reader.tally["reason"] = ENGINE_IS_HERE
-            return kept
+        machine = [one for one in page.found if one.source != SERVER and self._cell.scope != SERVER]
         counters = {one.name: one.value for one in machine if one.name in CPU_COUNTERS}
         before, self._cpu[reader.order.url] = self._cpu.get(reader.order.url, {}), counters
         share = cpu_share(before, counters)
@@ -202,6 +203,11 @@ class ServerPages:
             number = next(n for n in range(len(taken) + 1) if f"gpu{n}" not in taken)
             self._gpus[url, source] = f"gpu{number}" if source in taken else source
         return self._gpus[url, source]
+
+
+def _clocks() -> tuple[int, int]:
+    """Processor time of this thread, and time."""
+    return time.thread_time_ns(), time.monotonic_ns()
 
 
 def _speaks_for_a_server(kind: str | None) -> bool:

@@ -1,0 +1,297 @@
+"""Pages are read for as long as an engine is up, with its key where they are its own; failures are counted and said."""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from page_server import PageServer, page, serving_page
+
+from engines.base import EngineSpec
+from harness.cells import Cell
+from harness.metrics_pages import MetricsPage
+from harness.page_reader import CLEAR_OF_AN_END_NS, EVERY_NS, Due
+from harness.records import Sample
+from harness.server_pages import ENGINE_IS_HERE, ServerPages, orders_for
+
+MS = 1_000_000
+NOWHERE = "http://127.0.0.1:9/metrics"
+
+
+def cell(*asked: str | dict[str, Any], scope: str = "server", **spec: Any) -> Cell:
+    """A cell of engine http with these pages named; without any, none is."""
+    pages = tuple(MetricsPage.model_validate({"url": one} if isinstance(one, str) else one) for one in asked)
+    return Cell(0, "000-http", None, "http", None, None, 1, EngineSpec("http", **spec), (), scope, pages=pages or None)
+
+
+class Watched:
+    """Pages beside a cell, as the parent of a run reads them; `entry` is the cell's."""
+
+    def __init__(self, one: Cell) -> None:
+        self.samples: queue.Queue[Sample] = queue.Queue()
+        self.pages = ServerPages(self.samples.put, one)
+        self.entry: dict[str, Any] = {"trials": [{"index": 0}], "unread": ["no GPU"]}
+
+    def hear(self, kind: str, **rest: Any) -> None:
+        """An event of the child."""
+        self.pages.hear(self.entry, {"event": kind, **rest})
+
+    def begin(self, *own: str) -> list[dict[str, Any]]:
+        """The engine has started and a trial begun; what is told of its pages."""
+        self.hear("started", engine={"metrics_urls": list(own)})
+        self.hear("trial_begun", trial=0)
+        tallies: list[dict[str, Any]] = self.entry["trials"][0]["pages"]
+        return tallies
+
+    def ask(self) -> None:
+        """A moment at which the page is to be read is now."""
+        self.hear("trial_ended")
+
+    def next(self, source: str, name: str) -> Sample:
+        """The next reading of this name; at most five seconds are waited for it."""
+        while (sample := self.samples.get(timeout=5)).source != source or sample.name != name:
+            pass
+        return sample
+
+
+def until(found: Callable[[], bool]) -> None:
+    """Until something has come true; at most five seconds are waited."""
+    give_up_at = time.monotonic() + 5
+    while not found():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.005)
+
+
+def test_an_engines_own_page_is_read_without_being_named() -> None:
+    """Its readings are the server's, with the middle and the width of the reading; the trial says how it went."""
+    with serving_page(page("vllm")) as server:
+        watched = Watched(cell())
+        with watched.pages.reading(watched.entry):
+            before_ns = time.monotonic_ns()
+            (tally,) = watched.begin(server.url) or [{}]
+            sample = watched.next("server0", "generation_tokens")
+            after_ns = time.monotonic_ns()
+        assert (sample.value, sample.scope) == (1200, "server")
+        assert before_ns < sample.at_ns < after_ns
+        assert 0 < sample.width_ns < after_ns - before_ns
+        (tally,) = watched.entry["trials"][0]["pages"]
+        assert (tally["url"], tally["source"], tally["kind"], tally["reason"]) == (server.url, "server0", "vllm", None)
+        assert tally["scrapes"] >= 1
+        assert tally["ms_per_scrape"] > 0
+        assert watched.entry["unread"] == ["no GPU"]
+        assert 0 <= watched.entry["page_reader"]["cpu_share"] < 1
+    json.dumps(watched.entry)
+
+
+def test_an_engine_without_a_page_is_asked_once_and_nothing_is_said() -> None:
+    """Only the facts of the trial tell why."""
+    with serving_page(None) as server:
+        watched = Watched(cell())
+        with watched.pages.reading(watched.entry):
+            tallies = watched.begin(server.url)
+            until(lambda: any(one["reason"] for one in tallies))
+            watched.ask()
+        assert len(server.asked) == 1
+    assert tallies[0]["reason"] == "answers with status 404"
+    assert (tallies[0]["failures"] + tallies[0]["scrapes"], watched.entry["unread"]) in (
+        (0, ["no GPU"]),
+        (1, ["no GPU"]),
+    )
+    assert watched.samples.empty()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [(None, "answers with status 404"), ("other 1\n", "holds none of the names that are known")],
+)
+def test_a_named_page_that_fails_is_said_once_and_asked_again(text: str | None, why: str) -> None:
+    """It may come up later; then it is read."""
+    with serving_page(text) as server:
+        watched = Watched(cell(server.url))
+        with watched.pages.reading(watched.entry):
+            tallies = watched.begin()
+            until(lambda: len(server.asked) >= 2)
+            server.text = page("llamacpp")
+            watched.ask()
+            assert watched.next("server0", "waiting_requests").value == 4
+    assert watched.entry["unread"] == ["no GPU", f"The page {server.url} {why}."]
+    assert (tallies[0]["kind"], tallies[0]["reason"]) == ("llamacpp", why)
+    assert tallies[0]["failures"] >= 1
+
+
+def test_a_slow_page_is_a_failure_and_no_zero() -> None:
+    """A page that hangs costs its time-out; the readings before it stay all there are."""
+    with serving_page(page("vllm")) as server:
+        watched = Watched(cell())
+        with watched.pages.reading(watched.entry):
+            tallies = watched.begin(server.url)
+            watched.next("server0", "running_requests")
+            server.held.clear()
+            watched.ask()
+            until(lambda: tallies[0]["failures"] > 0)
+        taken = tallies[0]["scrapes"]
+        assert tallies[0]["reason"] == "did not answer within 0.8 s"
+        assert taken >= 1
+        assert all(sample.value == 0 for sample in watched.samples.queue if sample.name == "running_requests")
+
+
+def test_a_page_is_never_asked_twice_at_a_time() -> None:
+    """Whatever moments are wished for."""
+    with serving_page(page("vllm")) as server:
+        watched = Watched(cell())
+        with watched.pages.reading(watched.entry):
+            watched.begin(server.url)
+            watched.next("server0", "running_requests")
+            now_ns = time.monotonic_ns()
+            for ms in range(5):
+                window = {"start_ns": ms * MS, "end_ns": 2 * ms * MS}
+                watched.hear("clock", t0_ns=now_ns, window=window)
+            asked = len(server.asked)
+            until(lambda: len(server.asked) > asked)
+        assert server.at_once == 1
+
+
+def test_the_ends_of_a_window_are_asked_for_early() -> None:
+    """T0 is told before it comes: the page is read right at the ends, besides once a second."""
+    with serving_page(page("vllm")) as server:
+        watched = Watched(cell())
+        with watched.pages.reading(watched.entry):
+            watched.begin(server.url)
+            watched.next("server0", "running_requests")
+            t0_ns = time.monotonic_ns() + 50 * MS
+            watched.hear("clock", t0_ns=t0_ns, window={"start_ns": 100 * MS, "end_ns": 200 * MS})
+            read = [watched.next("server0", "running_requests").at_ns for _ in range(2)]
+    assert read[0] >= t0_ns + 100 * MS
+    assert read[1] >= t0_ns + 200 * MS
+
+
+def test_a_stopping_engine_is_left_alone() -> None:
+    """A page that is gone because the engine is, is no failure; another start has another page."""
+    with serving_page(page("vllm")) as first, serving_page(page("llamacpp")) as second:
+        watched = Watched(cell())
+        with watched.pages.reading(watched.entry):
+            watched.begin(first.url)
+            watched.next("server0", "preemptions")
+            watched.hear("starting")
+            watched.begin(second.url)
+            watched.hear("started", engine={"metrics_urls": [second.url]})  # said again after the first request
+            assert watched.next("server0", "waiting_requests").value == 4
+        (tally,) = watched.entry["trials"][0]["pages"]
+        assert (tally["url"], tally["failures"]) == (second.url, 0)
+
+
+def exporters(server: PageServer, scope: str) -> tuple[list[Sample], list[dict[str, Any]], list[str]]:
+    """What is taken of a page of an exporter: samples, what the trial says of it, what could not be read."""
+    watched = Watched(cell(server.url, scope=scope))
+    with watched.pages.reading(watched.entry):
+        tallies = watched.begin()
+        until(lambda: any(one["reason"] for one in tallies) or watched.samples.qsize() >= 10)
+    return list(watched.samples.queue), tallies, watched.entry["unread"][1:]
+
+
+def test_exporters_speak_for_a_server_elsewhere() -> None:
+    """GPUs and host of the machine that serves; this machine is read directly."""
+    with serving_page(page("dcgm") + page("node")) as server:
+        samples, tallies, unread = exporters(server, "client")
+        values = {(sample.source, sample.name): sample.value for sample in samples}
+        assert values["gpu0", "memory_used_bytes"] == 80000 << 20
+        assert values["gpu1", "sm_clock_mhz"] == 139
+        assert values["host", "memory_used_share"] == 0.25
+        assert not [source for source, _ in values if source.startswith("server")]
+        assert {sample.scope for sample in samples} == {"server"}
+        assert (tallies[0]["kind"], tallies[0]["source"], unread) == ("dcgm+node", None, [])
+        samples, tallies, unread = exporters(server, "server")
+        assert (samples, tallies[0]["reason"], unread) == ([], ENGINE_IS_HERE, [])
+
+
+def test_gpus_of_several_machines_have_numbers_of_their_own() -> None:
+    """Two exporters may both have a GPU 0."""
+    with serving_page(page("dcgm")) as first, serving_page(page("dcgm")) as second:
+        watched = Watched(cell(first.url, second.url, scope="client"))
+        with watched.pages.reading(watched.entry):
+            watched.begin()
+            seen: set[str] = set()
+            until(lambda: bool(seen.add(watched.samples.get(timeout=5).source)) or len(seen) == 4)
+    assert seen == {"gpu0", "gpu1", "gpu2", "gpu3"}
+
+
+def test_servers_are_numbered_in_the_order_of_their_pages() -> None:
+    """Exporters between them do not count."""
+    with serving_page(page("vllm")) as first, serving_page(page("node")) as host, serving_page(page("tgi")) as second:
+        watched = Watched(cell(host.url, second.url, scope="client"))
+        with watched.pages.reading(watched.entry):
+            tallies = watched.begin(first.url)
+            watched.next("server1", "waiting_requests")
+        assert [(one["kind"], one["source"]) for one in tallies] == [
+            ("vllm", "server0"),
+            ("node", None),
+            ("tgi", "server1"),
+        ]
+
+
+def test_names_of_a_page_can_be_stated() -> None:
+    """A server of one's own."""
+    with serving_page("my_queue 3\n") as server:
+        watched = Watched(cell({"url": server.url, "names": {"waiting_requests": "my_queue"}}))
+        with watched.pages.reading(watched.entry):
+            watched.begin()
+            assert watched.next("server0", "waiting_requests").value == 3
+
+
+def test_the_key_goes_to_the_same_server_only() -> None:
+    """Scheme, host and port must be those of requests; neither the manifest nor a repr shows it."""
+    key = {
+        "api_key": "sk-1",
+        "headers": {"X-Tenant": "t"},
+        "options": {"url": "http://a:8000/base", "tls": {"ca": "c"}},
+    }
+    own, other, asked = orders_for(cell("http://b:8000/metrics", "http://a:9400", **key), ["http://a:8000/metrics"])
+    assert own.headers == {"X-Tenant": "t", "Authorization": "Bearer sk-1"}
+    assert own.tls == {"ca": "c"}
+    assert (other.headers, other.tls, asked.headers, asked.tls) == ({}, {}, {}, {})
+    assert "sk-1" not in repr(own)
+    with serving_page(page("vllm")) as server:
+        watched = Watched(cell(api_key="sk-2"))
+        with watched.pages.reading(watched.entry):
+            watched.begin(server.url)
+            watched.next("server0", "running_requests")
+        assert server.asked[0]["Authorization"] == "Bearer sk-2"
+        assert "sk-2" not in json.dumps(watched.entry)
+
+
+def test_no_page_can_be_wished_for() -> None:
+    """An empty list leaves the engine's own page alone too."""
+    nothing = Cell(0, "000-http", None, "http", None, None, 1, EngineSpec("http"), (), pages=())
+    assert orders_for(nothing, [NOWHERE]) == []
+
+
+def moments(due: Due, until_ns: int) -> Sequence[int]:
+    """When a page is asked, if each reading takes no time."""
+    found = []
+    while (now_ns := due.next_ns(found[-1] if found else 0)) < until_ns:
+        due.done(now_ns)
+        found.append(now_ns)
+    return found
+
+
+def test_ticks_give_way_to_the_ends_of_a_window() -> None:
+    """Once a second, and at the moments asked for; a tick right before one of those would be in its way."""
+    due = Due(0)
+    assert moments(due, 3 * EVERY_NS) == [0, EVERY_NS, 2 * EVERY_NS]
+    end_ns = 4 * EVERY_NS + CLEAR_OF_AN_END_NS // 2
+    due.at(3 * EVERY_NS + EVERY_NS // 2, end_ns)
+    assert moments(due, 6 * EVERY_NS) == [3 * EVERY_NS, 3 * EVERY_NS + EVERY_NS // 2, end_ns, 5 * EVERY_NS]
+
+
+def test_ticks_that_were_missed_are_not_made_up_for() -> None:
+    """After a long reading the page is asked once, and then on the old grid."""
+    due = Due(0)
+    due.at(EVERY_NS // 4, EVERY_NS // 2)
+    late_ns = 5 * EVERY_NS + EVERY_NS // 3
+    assert due.next_ns(late_ns) <= late_ns
+    due.done(late_ns)
+    assert due.next_ns(late_ns) == 6 * EVERY_NS
