@@ -83,7 +83,7 @@ class Story:
         assert self._trial is not None
         client = facts["client"]
         recounted = dict(client.pop("recounted", ()))
-        self._trial |= {"client": client, "t0_ns": client["t0_ns"]}
+        self._trial |= {"client": client, "t0_ns": client["t0_ns"], "ended_ns": time.monotonic_ns()}
         self._end_trial(facts["status"], facts["reason"], recounted)
 
     def _quality_begun(self, _: dict[str, Any], __: int | None) -> None:

@@ -1,0 +1,154 @@
+"""The client's counts against the server's, and a trial's times against each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.books import LITTLE, books_of, books_reasons
+from harness.reading import Reading
+from harness.records import Record, Sample
+from tests.fabricated import S, cell_entry, changed, failed, frame, noisy, streamed, trial_entry, trial_of
+from tests.queues import one_server, poisson_arrivals_ns
+
+T0_S = 1000
+
+
+def counters(at_s: float, tokens: float, prompts: float, source: str = "server0") -> list[Sample]:
+    """A page as it was read so long after T0."""
+    at_ns = round((T0_S + at_s) * S)
+    named = {"generation_tokens": tokens, "prompt_tokens": prompts}
+    return [Sample(at_ns, source, name, amount, width_ns=2_000_000) for name, amount in named.items()]
+
+
+def books(
+    records: list[Record], pages: list[Sample], cell: dict[str, Any] | None = None, **changes: Any
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What is held against each other, by what it is about, and the sentences of the reasons."""
+    trial = trial_entry(**changes)
+    made = trial_of(records, pages)
+    found = books_of(cell or cell_entry(trials=[trial]), trial, Reading.of(frame(records), trial), made.samples())
+    return {entry["what"]: entry for entry in found}, [one.sentence for one in books_reasons({"books": found})]
+
+
+def replies(n: int = 100) -> list[Record]:
+    """Two a second, each 10 tokens of output and 20 of prompt."""
+    return [streamed(i, i * 500 + 100) for i in range(n)]
+
+
+@pytest.mark.parametrize(("more", "balanced"), [(0, True), (4, True), (6, False), (-6, False), (500, False)])
+def test_the_servers_tokens_are_ours(more: int, balanced: bool) -> None:
+    """1,000 tokens between the pages around the trial: half a percent more or less is another client, or a loss."""
+    pages = [*counters(-0.1, 5000, 70), *counters(20, 5400, 900), *counters(61, 6000 + more, 2070)]
+    found, reasons = books(replies(), pages)
+    entry = found["output tokens"]
+    assert (entry["client"], entry["client_most"], entry["server"]) == (1000, 1000, 1000 + more)
+    assert entry["source"] == "server0"
+    assert entry["difference_share"] == pytest.approx(more / max(1000, 1000 + more))
+    assert found["prompt tokens"]["difference_share"] == 0
+    assert bool(reasons) is not balanced
+    if reasons:
+        assert reasons == [f"The server counted {1000 + more:,} output tokens during the trial, the client 1,000."]
+
+
+def test_all_phases_count_and_what_was_given_up_counts_as_far_as_it_may_have_gone() -> None:
+    """Warm-up is in the server's counters, too; of a reply that was cut the server may have made any number."""
+    records = replies(98)
+    changed(records[0], phase="warmup")
+    records += [
+        streamed(98, 50_000, tokens=4, status="cancelled", requested_output_tokens=10, prompt_tokens=None),
+        failed(99, 50_500, "timeout", 1000),
+    ]
+    records[-1].requested_prompt_tokens = 20
+    found, _ = books(records, [*counters(-1, 0, 0), *counters(61, 990, 1980)])
+    assert (found["output tokens"]["client"], found["output tokens"]["client_most"]) == (984, 1000)
+    assert (found["prompt tokens"]["client"], found["prompt tokens"]["client_most"]) == (1960, 2000)
+    assert {entry["difference_share"] for entry in found.values()} == {0}
+
+
+def test_a_cached_prompt_may_be_counted_or_not() -> None:
+    """llama.cpp's counter leaves out what came from its cache, vLLM's does not."""
+    records = [changed(one, cached_tokens=15) for one in replies()]
+    for counted in (500, 2000):
+        found, reasons = books(records, [*counters(-1, 0, 0), *counters(61, 1000, counted)])
+        assert found["prompt tokens"]["difference_share"] == 0
+        assert not reasons
+    assert books(records, [*counters(-1, 0, 0), *counters(61, 1000, 400)])[1]
+
+
+def test_chunks_are_not_held_against_tokens() -> None:
+    """Where nobody counts tokens there is nothing to compare."""
+    records = [changed(one, token_source="chunks") for one in replies()]
+    assert "output tokens" not in books(records, [*counters(-1, 0, 0), *counters(61, 990, 2000)])[0]
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        [],
+        counters(61, 1000, 2000),
+        counters(-1, 0, 0),
+        [*counters(5, 0, 0), *counters(61, 1000, 2000)],
+        [*counters(-1, 900, 900), *counters(30, 10, 10), *counters(61, 1000, 2000)],
+        [*counters(-1, 0, 0), *counters(61, 500, 1000), *counters(-1, 0, 0, "server1")],
+    ],
+    ids=["no page", "none before", "none after", "too late", "started again", "one of two lost"],
+)
+def test_without_both_pages_nothing_is_compared(pages: list[Sample]) -> None:
+    """A page before the first request and one after the last, of every server, without a new start between."""
+    assert "output tokens" not in books(replies(), pages)[0]
+
+
+def test_servers_add_up() -> None:
+    """Two pages are two halves."""
+    pages = [*counters(-1, 0, 0), *counters(61, 400, 900), *counters(-1, 7, 7, "server1")]
+    pages += counters(61, 607, 1107, "server1")
+    entry = books(replies(), pages)[0]["output tokens"]
+    assert (entry["server"], entry["source"], entry["difference_share"]) == (1000, "server0+server1", 0)
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "compared"),
+    [
+        ({"t0_ns": (T0_S - 50) * S, "ended_ns": (T0_S - 2) * S}, True),
+        ({"t0_ns": (T0_S - 50) * S, "ended_ns": (T0_S - 1) * S + S // 2}, False),
+        ({"t0_ns": (T0_S - 50) * S}, False),
+        ({"t0_ns": (T0_S + 62) * S}, True),
+        ({"t0_ns": (T0_S + 60) * S}, False),
+        ({"t0_ns": (T0_S + 60) * S, "session": 2}, True),
+    ],
+)
+def test_what_other_trials_did_is_not_counted(neighbour: dict[str, Any], compared: bool) -> None:
+    """Pages read before the trial before it had ended, or after the next had begun, hold their tokens."""
+    other = trial_entry(id="001-other", **neighbour)
+    cell = cell_entry(trials=[other, trial_entry()])
+    found, _ = books(replies(), [*counters(-1, 0, 0), *counters(61, 1000, 2000)], cell)
+    assert ("output tokens" in found) is compared
+
+
+def test_a_trial_that_broke_off_has_no_books() -> None:
+    """What was lost with it is unknown."""
+    assert books(replies(), [*counters(-1, 0, 0), *counters(61, 1, 1)], status="failed") == ({}, [])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_littles_law_holds_for_any_queue(seed: int) -> None:
+    """With what was in flight at the ends of the window; whatever lies before and after."""
+    n = 2000
+    served = one_server(poisson_arrivals_ns(90, n, seed), np.full(n, S // 100))
+    records = [
+        streamed(i, at / 1e6, ttft_ms=(done - at) / 1e6, tokens=1)
+        for i, (at, done) in enumerate(zip(served.arrived_ns.tolist(), served.done_ns.tolist(), strict=True))
+    ]
+    found, reasons = books(records, [], start_s=2.0, end_s=20.0)
+    entry = found["requests in flight"]
+    assert entry["source"] == LITTLE
+    assert entry["difference_share"] == pytest.approx(entry["ends_share"], abs=1e-9)
+    assert not reasons
+
+
+def test_the_books_of_a_plain_trial_balance() -> None:
+    """Nothing is said of it."""
+    assert books(noisy(1), [])[1] == []
