@@ -77,6 +77,7 @@ def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> dict[str, Any]:
         "load": plan.name,
         "kind": plan.load.kind,
         "bursts": bursts.spans_of(plan.load),
+        "ramp": getattr(plan.load, "ramp", None) is not None,
         "identity": identity(cell, plan),
         "files": file_hashes(plan),
         "attempt": 1,

@@ -17,7 +17,6 @@ from harness.columns import Columns, Floats
 from harness.reasons import Level, Reason
 from harness.records import Status
 from harness.stats import MAX_STEPS, autocorrelation_time
-from harness.steady import changes_by_plan
 
 if TYPE_CHECKING:
     from harness.reading import Reading
@@ -30,6 +29,7 @@ FEW_STATES_FOR_TAILS = 200
 FIRST_TAIL_LEVEL = 0.95
 QUEUEING_SHARE = 0.5
 TAIL_DEVIATIONS = 2.5
+CHANGING_LOADS = ("burst", "steps", "trace")
 GUARDED = frozenset(
     {"ttft_ms", "ttft_service_ms", "ttfo_ms", "ttfo_service_ms", "ttfb_ms"}
     | {"e2e_ms", "e2e_service_ms", "e2e_close_ms", "norm_latency_ms"}
@@ -71,6 +71,11 @@ class QueueGuard:
 
 
 NO_GUARD = QueueGuard()
+
+
+def changes_by_plan(trial: dict[str, Any]) -> bool:
+    """Whether the load of a trial is not the same throughout, as was planned."""
+    return trial.get("kind") in CHANGING_LOADS or bool(trial.get("ramp"))
 
 
 def guard_of(columns: Columns, n_eff_tail: float) -> QueueGuard:

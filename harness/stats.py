@@ -341,11 +341,17 @@ class Trend:
 
 
 def trend(series: Floats) -> Trend:
-    """Kendall's tau against the index, two-sided by the normal approximation; good from about ten values on."""
+    """Kendall's tau against the index, two-sided by the normal approximation; good from about ten values on.
+
+    Its deviation grows with the root of the autocorrelation time of what the slope leaves over, so that a series with
+    a memory is not called drifting for its own slow turns (after Hamed and Rao 1998).
+    """
     n = len(series)
     first, second = np.triu_indices(n, k=1)
     rises = series[second] - series[first]
     score = abs(float(np.sign(rises).sum()))
-    deviation = math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    slope = float(np.median(rises / (second - first)))
+    time = autocorrelation_time(series - slope * np.arange(n))
+    deviation = math.sqrt(time * n * (n - 1) * (2 * n + 5) / 18)
     z = max(0.0, score - 1) / deviation
-    return Trend(math.erfc(z / math.sqrt(2)), float(np.median(rises / (second - first))))
+    return Trend(math.erfc(z / math.sqrt(2)), slope)
