@@ -209,7 +209,7 @@ def test_the_likeliest_fall_and_the_true_one_may_be_beside_them() -> None:
 
 def test_what_cannot_be_scored_is_refused() -> None:
     """The first token has nothing before it; the text and one more token must fit."""
-    with pytest.raises(EngineError, match="begins at token 1"):
+    with pytest.raises(EngineError, match="start at a position from 1"):
         check_length(5, 0, 100)
     with pytest.raises(EngineError, match="raise max_model_len"):
         check_length(100, 1, 100)
