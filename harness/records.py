@@ -4,7 +4,8 @@ The columns are a contract: reports, notebooks and other tools read them. All `_
 trial's T0 on the monotonic clock; null means that it did not happen or is not known.
 
 Format history (`FORMAT_VERSION` is written into every manifest; a change of a column raises it):
-0  first layout, may still change
+0  was never frozen; a column that such a run lacks is read as null
+1  frozen: `harness.run_format` describes it, tests/data/runs/v1 holds runs of it
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT_VERSION = 0
+FORMAT_VERSION = 1
 BROKEN_OFF = "the conversation was broken off"
 """How the `error` of a turn begins that was not sent because one before it in its conversation had failed."""
 

@@ -47,7 +47,7 @@ class RunWriter:
     def reopen(cls, path: Path) -> RunWriter:
         """A stored run, to go on with it. Raises RunUnreadable as `Run.open` does."""
         writer = cls.__new__(cls)
-        writer.path, writer.manifest = path, Run.open(path).manifest
+        writer.path, writer.manifest = path, Run.open(path).manifest | {"format": FORMAT_VERSION}
         return writer
 
     def save(self) -> None:
@@ -205,7 +205,7 @@ class Run:
         file = path / MANIFEST
         try:
             manifest = json.loads(file.read_bytes())
-            found = manifest["format"]
+            found = int(manifest["format"])
         except FileNotFoundError:
             raise RunUnreadable(f"{path} is not a run: it has no {MANIFEST}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -108,6 +108,28 @@ def test_a_format_that_does_not_exist_lists_those_that_do(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_the_summary_is_exported_by_the_run_and_by_a_report(tmp_path: Path) -> None:
+    """Both write the same gauges, and nothing else into the collector's folder."""
+    (tmp_path / "collector").mkdir()
+    run = ("run", str(scenario(tmp_path)), "--out", "run", "--format", "csv", "--export")
+    assert harness(*run, "prometheus:collector/a.prom", cwd=tmp_path).code == 0
+    ended = harness("report", "run", "--format", "csv", "--export", "prometheus:collector/b.prom", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert sorted(path.name for path in (tmp_path / "collector").iterdir()) == ["a.prom", "b.prom"]
+    text = (tmp_path / "collector" / "a.prom").read_text(encoding="utf-8")
+    assert text == (tmp_path / "collector" / "b.prom").read_text(encoding="utf-8")
+    assert 'harness_ttft_seconds{run="t",' in text
+
+
+@pytest.mark.parametrize("export", ["graphite:x", "prometheus", "prometheus:", "prometheus:nowhere/x.prom"])
+def test_an_export_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path, export: str) -> None:
+    """An unknown kind, no file, a folder that does not exist: one sentence, exit 2."""
+    ended = harness("run", str(scenario(tmp_path)), "--export", export, cwd=tmp_path)
+    assert (ended.code, ended.err.count("\n"), f"--export {export}: " in ended.err) == (2, 1, True)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
 def test_labels_and_sets_reach_the_manifest(tmp_path: Path) -> None:
     """`--label` and `--set` change what is run and are stored; the command to repeat it is stored too."""
     arguments = ("--label", "commit=abc", "--set", "load.0.requests=2", "--out", "run")

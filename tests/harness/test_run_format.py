@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import reports
 from harness import format_columns, format_manifest, run_format
 from harness.divergence import Positions
 from harness.drivers.base import DriveReport
 from harness.entries import first_manifest
 from harness.matrix import expand
 from harness.records import FORMAT_VERSION, record_schema, sample_schema
+from harness.report import report_data
+from harness.results import derive
 from harness.scenario import load
+from harness.store import Run
 from reports import summaries, summary_parquet
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "run-format.md"
-FROZEN: dict[int, str] = {}
+FROZEN = {1: "6591e7bc8ab11b05398377880448775a5651f10f1f58cc460661f22a3aa63314"}
 RUNS = ROOT / "tests" / "data" / "runs"
+STORED = sorted(file.parent for file in RUNS.glob("v*/*/manifest.json"))
+KEYS = ["model", "engine", "level", "variant", "load", "class", "repetition", "metric", "statistic"]
+NUMBERS = ("value", "low", "high", "n", "n_eff")
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -57,5 +70,83 @@ def test_every_key_of_a_manifest_has_a_text(tmp_path: Path) -> None:
 
 
 def test_the_format_is_frozen() -> None:
-    """A column that came, went or changed its type raises FORMAT_VERSION: then add the new fingerprint here."""
+    """A column that came, went or changed its type raises FORMAT_VERSION: then the new fingerprint goes here, and a run
+    of that version beside the older ones.
+    """
     assert FROZEN[FORMAT_VERSION] == run_format.fingerprint()
+    assert (RUNS / f"v{FORMAT_VERSION}").is_dir()
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: str(path.relative_to(RUNS)))
+def test_a_stored_run_gives_the_same_summary(path: Path, request: pytest.FixtureRequest) -> None:
+    """Whatever version reads it; metrics that are new may be added. `--update-golden` stores what is found now."""
+    run = Run.open(path)
+    found = derive(run.manifest, run.trials(), path).summary
+    expected = path.with_suffix(".csv")
+    if request.config.getoption("--update-golden"):
+        found.to_csv(expected, index=False, float_format="%.9g", lineterminator="\n")
+    stored = pd.read_csv(
+        expected, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, ""), dtype={"repetition": str}
+    )
+    both = stored.merge(found, on=KEYS, how="left", suffixes=("", "_now"), indicator=True)
+    assert (both["_merge"] == "both").all(), both[both["_merge"] != "both"][KEYS]
+    for name in NUMBERS:
+        assert both[f"{name}_now"].astype(float).to_numpy() == pytest.approx(both[name], rel=1e-6, nan_ok=True), name
+    assert len(stored) > 100
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: str(path.relative_to(RUNS)))
+def test_a_stored_run_holds_what_the_page_says_and_nothing_of_its_machine(path: Path) -> None:
+    """The columns of its version, no key without a text, no path of whoever made it; and it is small."""
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    assert format_manifest.undocumented(manifest) == set()
+    assert not re.search(r'"[^"]*/(root|home|tmp|work|Users)/', json.dumps(manifest))
+    if manifest["format"] == FORMAT_VERSION:
+        for file in path.rglob("records.parquet"):
+            assert pq.read_schema(file).equals(record_schema())
+        for file in path.rglob("samples.parquet"):
+            assert pq.read_schema(file).equals(sample_schema())
+    assert sum(file.stat().st_size for file in path.rglob("*")) < 200_000
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: str(path.relative_to(RUNS)))
+def test_readings_are_under_names_that_the_page_lists(path: Path) -> None:
+    """Every source and name in the samples stands in the table of them."""
+    listed = {
+        source: set(re.findall(r"`([a-z0-9_]+)`", names))
+        for sources, names, _ in format_columns.SAMPLE_NAMES
+        for source in re.findall(r"`([a-z]+)\d*`", sources)
+    }
+    for file in path.rglob("samples.parquet"):
+        seen = pd.read_parquet(file)[["source", "name"]].drop_duplicates()
+        unlisted = [(s, n) for s, n in seen.itertuples(index=False) if n not in listed[s.rstrip("0123456789")]]
+        assert unlisted == []
+
+
+def test_a_run_of_format_0_is_read_with_what_it_lacks_unknown(tmp_path: Path) -> None:
+    """Columns that came later are null; its numbers are those of the others."""
+    shutil.copytree(STORED[0], tmp_path / "run")
+    for name, gone in (("records", "retokenized_tokens"), ("samples", "width_ns")):
+        for file in (tmp_path / "run").rglob(f"{name}.parquet"):
+            pq.write_table(pq.read_table(file).drop_columns([gone]), file)
+    file = tmp_path / "run" / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"format": 0}), encoding="utf-8")
+    old, new = Run.open(tmp_path / "run"), Run.open(STORED[0])
+    assert old.trials()[0].records(["retokenized_tokens"])["retokenized_tokens"].isna().all()
+    pd.testing.assert_frame_equal(
+        derive(old.manifest, old.trials()).summary, derive(new.manifest, new.trials()).summary
+    )
+
+
+def test_three_lines_of_pandas_go_on_from_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both examples of the page, as they stand there."""
+    shutil.copytree(STORED[0], tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    reports.write(report_data(derive(run.manifest, run.trials())), tmp_path / "run", ["parquet"])
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert [len([line for line in block.splitlines() if not line.startswith("from")]) for block in blocks] == [3, 3]
+    for block in blocks:
+        exec(block, {"run": str(tmp_path / "run")})
+    shown = capsys.readouterr().out
+    assert "simulated" in shown
+    assert "measure" in shown
