@@ -1,0 +1,92 @@
+"""The books of real runs: our counts against those of llama.cpp's server, alone with it and beside another client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import rows_on_disk, running, scenario
+
+from engines.base import EngineSpec, ModelReference
+from engines.llama_server import LlamaServer
+from harness.results import Results, derive
+from harness.store import Run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The address of a llama.cpp server of our own, which a run takes for somebody's."""
+    engine = LlamaServer(EngineSpec("llama-server", ModelReference("tiny"), "q8_0", log_path=tmp_path / "engine.log"))
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(engine.start())
+            yield engine.endpoint().url
+        finally:
+            runner.run(engine.stop())
+
+
+def others_tokens(url: str, tokens: int) -> int:
+    """Another client's request; the tokens it got."""
+    body = {"prompt": "Somebody else asks this.", "max_tokens": tokens, "ignore_eos": True}
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return int(json.load(answer)["usage"]["completion_tokens"])
+
+
+def run_beside(url: str, folder: Path, others: int) -> Results:
+    """A run of some seconds with warm-up, where another client asks for so many tokens once it is under way."""
+    run = folder / "run"
+    load = {"kind": "sustained", "rate": 5, "arrivals": "constant", "warmup": "1s", "duration": "4s"}
+    keys: dict[str, Any] = {
+        "model": "tiny",
+        "engines": [{"engine": "http", "url": url, "dialect": "openai-completions"}],
+        "workload": {"prompt_tokens": 20, "output_tokens": {"dist": "fixed", "value": 16, "exact": True}},
+        "load": [load],
+    }
+    with running("run", str(scenario(folder, **keys)), "--out", str(run), cwd=folder) as process:
+        deadline = time.monotonic() + 60
+        while others and not rows_on_disk(run):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert not others or others_tokens(url, others) == others
+        assert process.communicate(timeout=60)[1] is not None
+    stored = Run.open(run)
+    return derive(stored.manifest, stored.trials(), run)
+
+
+def test_alone_with_the_server_the_books_balance(server: str, tmp_path: Path) -> None:
+    """Every token of prompt and output that the server counted is one of ours, warm-up included; and the texts of the
+    replies have, by the model's tokenizer, the tokens that the server says.
+    """
+    results = run_beside(server, tmp_path, 0)
+    ((_, facts),) = results.facts.items()
+    entries = {entry["what"]: entry for entry in facts["books"]}
+    for what, each in (("output tokens", 16), ("prompt tokens", 20)):
+        entry = entries[what]
+        assert entry["server"] >= 20 * each
+        assert entry["difference_share"] == 0
+    ((_, validity),) = results.validity.items()
+    assert "books" not in {reason.code for reason in validity.reasons}
+    assert facts["tokens"]["text"]["replies"] == facts["statuses"]["ok"]
+    assert facts["tokens"]["text"]["worst_share"] == 0
+    assert facts["tokens"]["length_fidelity"]["share"] == 1
+
+
+def test_another_client_is_noticed(server: str, tmp_path: Path) -> None:
+    """Its tokens are in the server's counter and not in ours."""
+    results = run_beside(server, tmp_path, 60)
+    ((_, facts),) = results.facts.items()
+    entry = next(entry for entry in facts["books"] if entry["what"] == "output tokens")
+    assert entry["server"] - entry["client_most"] == 60
+    ((_, validity),) = results.validity.items()
+    assert any("The server counted" in reason.sentence for reason in validity.reasons if reason.code == "books")
