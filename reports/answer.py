@@ -217,8 +217,9 @@ def _doubt(data: ReportData) -> str:
     judged = [one for one in seen if one["reasons"]]
     if not judged:
         return "no check found a reason for one."
-    level = "invalid" if any(one["verdict"] == "invalid" for one in judged) else "warn"
-    reasons = [(reason["code"], reason) for one in judged for reason in one["reasons"] if reason["level"] == level]
+    every = [(reason["code"], reason) for one in judged for reason in one["reasons"]]
+    level = "invalid" if any(reason["level"] == "invalid" for _, reason in every) else "warn"
+    reasons = [(code, reason) for code, reason in every if reason["level"] == level]
     often = Counter({code: len({id(one) for one in judged if code in _codes(one)}) for code, _ in reasons})
     code, trials = often.most_common(1)[0]
     reason = next(found for name, found in reasons if name == code)

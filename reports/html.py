@@ -180,7 +180,7 @@ def _unnumbered(plot: Plot) -> Plot:
 def _contents(parts: Sequence[Part], trials: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Anchors and names of the parts, with those of the trials below theirs."""
     return [
-        *((part.anchor, part.title, []) for part in parts),
+        *((part.anchor, part.title.partition(",")[0], []) for part in parts),
         ("trials", "Trials", [(trial["anchor"], trial["title"]) for trial in trials]),
         ("circumstances", "Circumstances", []),
         ("definitions", "Definitions", []),

@@ -1,0 +1,126 @@
+"""report.html as a file: its size, how fast it is made, and whether its colours can be read."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from harness.report import report_data
+from harness.results import derive
+from reports import ReportData, html, tables
+from reports.tables import measured
+from tests.fabricated import FabricatedTrial, cell_entry, noisy, trial_entry
+from tests.reports.conftest import manifest, memory
+
+LARGEST_BYTES = 3_000_000
+LEAST_CONTRAST = 4.5
+INKS = ("ink", "soft", "link", "good", "bad", "doubtful")
+GROUNDS = ("paper", "band")
+DARK = "prefers-color-scheme: dark"
+
+
+def colours(dark: bool) -> dict[str, str]:
+    """The variables of the style, as a reader of light or dark pages has them."""
+    style = (html.TEMPLATES / "report.css").read_text(encoding="utf-8")
+    light, night = re.findall(r":root \{(.*?)\}", style, flags=re.DOTALL)[:2]
+    assert style.index(DARK) < style.index(night)
+    found = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", light))
+    return found | (dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", night)) if dark else {})
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 defines it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    """From 1, the same, to 21, black on white."""
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("ink", "ground"), list(product(INKS, GROUNDS)))
+def test_every_text_can_be_read(dark: bool, ink: str, ground: str) -> None:
+    """Each colour of a text has enough contrast on each ground it stands on."""
+    known = colours(dark)
+    assert contrast(known[ink], known[ground]) >= LEAST_CONTRAST
+
+
+def test_contrast_is_that_of_the_standard() -> None:
+    """Black on white is 21, a grey known to just pass passes, and one known to just fail fails."""
+    assert contrast("#000000", "#ffffff") == pytest.approx(21.0)
+    assert contrast("#767676", "#ffffff") >= LEAST_CONTRAST > contrast("#777777", "#ffffff")
+
+
+@pytest.mark.slow
+def test_twenty_trials_make_a_small_page() -> None:
+    """Under three megabytes, pictures and the numbers behind them included; prints how long it took."""
+    loads = [f"rate-{number}" for number in range(10)]
+    levels = {"f16": 1.0, "q4": 0.7}
+    trials = [
+        FabricatedTrial(
+            cell_entry(id=f"00{index}-tiny-{level}", index=index, level=level),
+            trial_entry(id=f"{number:03}-{load}", index=number, load=load, limits=["ttft_ms p95 <= 150"]),
+            noisy(number, slower=slower),
+            memory(2e9 * slower),
+        )
+        for index, (level, slower) in enumerate(levels.items())
+        for number, load in enumerate(loads)
+    ]
+    cells = [
+        trials[start].cell | {"trials": [one.trial for one in trials[start : start + len(loads)]]}
+        for start in range(0, len(trials), len(loads))
+    ]
+    data = report_data(derive(manifest(cells), trials))
+    began = time.perf_counter()
+    page = html.render(data)
+    took_s, size = time.perf_counter() - began, len(page.encode())
+    sys.stdout.write(f"20 trials: {size / 1e6:.2f} MB in {took_s:.1f} s, {page.count('<svg ')} pictures\n")
+    assert page.count("<article ") == len(trials)
+    assert size < LARGEST_BYTES
+
+
+def test_a_cell_keeps_the_number_behind_its_text() -> None:
+    """Bounds sort as the number they are a bound of; what is unknown has none."""
+    row = {"value": 2.0, "low": 1.0, "high": 3.0, "bound": "point"}
+    assert measured(row).value == 2.0
+    assert measured(row | {"bound": "lower"}).value == 1.0
+    assert measured(row | {"bound": "upper"}).value == 3.0
+    assert measured(row | {"value": float("nan")}).value is None
+    assert measured(None).value is None
+
+
+def test_each_metric_shown_is_defined(full: ReportData) -> None:
+    """Every link to a definition leads to one, and back to one place."""
+    page = html.render(full)
+    linked = set(re.findall(r'href="#metric-([a-z0-9_]+)"', page))
+    defined = re.findall(r'id="metric-([a-z0-9_]+)"', page)
+    used = re.findall(r'id="use-([a-z0-9_]+)"', page)
+    assert linked <= set(defined)
+    assert sorted(used) == sorted(linked)
+    assert len(defined) == len(set(defined)) == len(full.definitions)
+
+
+def test_an_invalid_trial_keeps_its_pictures_without_numbers(full: ReportData) -> None:
+    """What its course was helps to find the cause; its numbers are no result."""
+    judged = [one | {"verdict": "invalid"} for one in full.validity]
+    page = html.render(replace(full, validity=judged))
+    assert page.count("<svg ") > 0
+    assert "of an invalid trial: no number is stated." in page
+    trials = page[page.index('<section id="trials">') : page.index('<section id="circumstances">')]
+    assert "Numbers behind it" not in trials
+
+
+def test_a_run_of_many_trials_says_where_its_pictures_are(full: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number of trials pictures would make the page too large."""
+    monkeypatch.setattr(html, "MAX_TRIALS_WITH_PLOTS", 1)
+    page = html.render(full)
+    assert page.count("Only the first") == len(tables.groups(full)) - 2  # one never ran, one has its pictures
