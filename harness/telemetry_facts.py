@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import thresholds
+from harness.client_signals import Readings
 from harness.machine import SERVER, Gauge, gauges
 from harness.rates import Window
 from harness.reasons import Level, Reason
@@ -134,14 +135,12 @@ def _swapping(window: Mapping[str, Any], seconds: float) -> Iterator[Reason]:
 def _throttled(window: Mapping[str, Any], client: Mapping[str, Any] | None) -> Iterator[Reason]:
     """Of the engine's control group; where it is the client's, too, the client's own reading has said so."""
     periods = window.get("throttled_periods") or 0.0
-    if (client or {}).get("throttled_periods") or thresholds.THROTTLED.level(periods) is Level.VALID:
+    if Readings.of(client)["throttled_periods"] > 0 or thresholds.THROTTLED.level(periods) is Level.VALID:
         return
-    sentence = (
-        f"The engine's processor quota was used up in {periods:.0f} periods, {window['throttled_s']:.2f} s in all."
-    )
-    yield Reason(
-        "engine_throttled", Level.WARN, sentence, "Give its container more processor time, if that is not meant."
-    )
+    sentence = f"The engine's processor quota was used up in {periods:.0f} periods"
+    sentence += f", {window['throttled_s']:.2f} s in all." if window.get("throttled_s") is not None else "."
+    advice = "Give its container more processor time, unless it is to be measured with so little."
+    yield Reason("engine_throttled", Level.WARN, sentence, advice)
 
 
 def _sampler(told: Mapping[str, Any], window: Mapping[str, Any], seconds: float) -> Iterator[Reason]:

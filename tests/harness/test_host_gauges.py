@@ -1,0 +1,103 @@
+"""Readings of the machine and of a control group are what the kernel's files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.cgroup import Group
+from harness.host_gauges import Host
+from harness.process_gauges import PAGE_BYTES
+
+MEMINFO = "MemTotal: 1000 kB\nMemFree: 100 kB\nMemAvailable: 400 kB\nSwapTotal: 50 kB\nSwapFree: 20 kB\n"
+VMSTAT = "nr_free_pages 5\npgpgin 3\npgpgout 4\npswpin 1\npswpout 2\n"
+
+
+def test_the_kernels_files_are_read(tmp_path: Path) -> None:
+    """Memory that a process could not have, swap, disks and the clock rate, in bytes and MHz."""
+    (tmp_path / "meminfo").write_text(MEMINFO)
+    (tmp_path / "vmstat").write_text(VMSTAT)
+    for number, rate in enumerate((2_000_000, 3_000_000)):
+        folder = tmp_path / f"cpu{number}" / "cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_cur_freq").write_text(f"{rate}\n")
+    host = Host(tmp_path, tmp_path)
+    read = host.read()
+    assert (read["memory_used_bytes"], read["memory_used_share"]) == (600 * 1024, 0.6)
+    assert read["swap_used_bytes"] == 30 * 1024
+    assert (read["swap_in_bytes"], read["swap_out_bytes"]) == (PAGE_BYTES, 2 * PAGE_BYTES)
+    assert (read["disk_read_bytes"], read["disk_written_bytes"]) == (3 * 1024, 4 * 1024)
+    assert read["cpu_mhz"] == 2500.0
+    host.close()
+    assert host.unread == {}
+
+
+def test_elsewhere_psutil_is_asked(tmp_path: Path) -> None:
+    """The same names, where there are no such files; what is not told is absent."""
+    host = Host(tmp_path, tmp_path)
+    read = host.read()
+    assert read["memory_used_share"] == pytest.approx(psutil.virtual_memory().percent / 100, abs=0.05)
+    assert "swap_in_bytes" in read
+    assert "cpu_mhz" not in read
+
+
+def test_what_psutil_cannot_read_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence, however often it is asked."""
+
+    def refused() -> None:
+        raise OSError("not permitted")
+
+    monkeypatch.setattr(psutil, "swap_memory", refused)
+    host = Host(tmp_path, tmp_path)
+    host.read()
+    assert "swap_used_bytes" not in host.read()
+    assert list(host.unread.values()) == ["the machine's swap and disks cannot be read: not permitted"]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_tightest_group_is_read(tmp_path: Path, version: int) -> None:
+    """Its limit, its use without the file cache that can be dropped; throttling of it and those above it together."""
+    first = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    limit, used, cache = first if version == 1 else ("memory.max", "memory.current", "inactive_file")
+    own = tmp_path / "own"
+    own.write_text("4:memory:/a/b\n1:cpu:/a/b\n" if version == 1 else "0::/a/b\n")
+    memory, time = (tmp_path / "memory", tmp_path / "cpu") if version == 1 else (tmp_path, tmp_path)
+    unlimited = str(2**63 - 4096) if version == 1 else "max"
+    for folder, limited in (("a", "1000"), ("a/b", unlimited)):
+        (memory / folder).mkdir(parents=True)
+        (memory / folder / limit).write_text(limited)
+        (memory / folder / used).write_text("400")
+        (memory / folder / "memory.stat").write_text(f"{cache} 150\n")
+        (time / folder).mkdir(parents=True, exist_ok=True)
+        spent = "throttled_time 2000000" if version == 1 else "throttled_usec 2000"
+        (time / folder / "cpu.stat").write_text(f"nr_periods 9\nnr_throttled 3\n{spent}\n")
+    group = Group(tmp_path, own)
+    assert group.read() == {
+        "memory_used_bytes": 250,
+        "memory_limit_bytes": 1000,
+        "throttled_periods": 6,
+        "throttled_s": pytest.approx(0.004),
+    }
+    assert group.unread is None
+    group.close()
+    group.close()
+
+
+def test_without_a_limit_the_own_groups_use_is_read(tmp_path: Path) -> None:
+    """And no limit is stated; no quota, no throttling."""
+    (tmp_path / "own").write_text("0::/a\n")
+    (tmp_path / "a").mkdir()
+    for name, text in (("memory.max", "max"), ("memory.current", "7"), ("memory.stat", ""), ("cpu.stat", "usage 1\n")):
+        (tmp_path / "a" / name).write_text(text)
+    group = Group(tmp_path, tmp_path / "own")
+    assert group.read() == {"memory_used_bytes": 7}
+    group.close()
+
+
+def test_a_machine_without_control_groups_says_so(tmp_path: Path) -> None:
+    """Once, in one sentence."""
+    group = Group(tmp_path, tmp_path / "nothing")
+    assert group.read() == {}
+    assert group.unread == "the control group's memory and processor time cannot be read here"
