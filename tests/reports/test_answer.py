@@ -1,0 +1,124 @@
+"""The answer in one paragraph: every part tells what the tables tell, and nothing that an invalid trial would."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.report import report_data
+from harness.results import derive
+from reports import ReportData, answer
+from tests.fabricated import FabricatedTrial, cell_entry, noisy, trial_entry
+from tests.reports.conftest import LIMITS, manifest
+
+
+def parts(data: ReportData) -> dict[str, str]:
+    """By the word in front."""
+    return dict(answer.labelled(data))
+
+
+def one_trial(*, limits: list[str], **changes: Any) -> ReportData:
+    """A run of a single valid trial."""
+    trial = FabricatedTrial(cell_entry(**changes), trial_entry(limits=limits), noisy(1))
+    run = manifest([trial.cell | {"trials": [trial.trial], "engine_info": {"version": "1.2"}}])
+    return report_data(derive(run, [trial]))
+
+
+@pytest.fixture(scope="module")
+def alone() -> ReportData:
+    """One trial, one limit, which holds."""
+    return one_trial(limits=["ttft_ms p95 <= 500"])
+
+
+def test_it_says_what_was_measured_on_what(full: ReportData) -> None:
+    """Model, levels, engine with version, loads, machine, and how the requests ended."""
+    assert parts(full)["Measured"] == (
+        "tiny at f16 and q4 on simulated (1.2), under sustained and single, on Example 9000 with 8 cores: 3 trials, "
+        "1230 measured requests, of which 120 failed (9.8%; most often connection error)."
+    )
+
+
+def test_a_single_trial_is_told_with_its_intervals(alone: ReportData) -> None:
+    """Throughput, time to first token and time per token."""
+    speed = parts(alone)["Speed"]
+    assert "398.3 output tokens/s (394.5 to 402.1)" in speed
+    assert "time to first token p50 80.0" in speed
+    assert "p95 117" in speed
+    assert "ms per token (p50)" in speed
+
+
+def test_many_trials_are_told_by_their_ends(full: ReportData) -> None:
+    """From the lowest to the highest, named by what tells the trials apart; bounds are only counted."""
+    speed = parts(full)["Speed"]
+    assert speed.startswith("output tokens/s from 320 (q4 · sustained")
+    assert "to 398.3 (f16 · sustained; 394.5 to 402.1)" in speed
+    assert "1 more known as a bound only" in speed
+
+
+def test_limits_that_hold_are_said_to_hold(alone: ReportData) -> None:
+    """One, all, or none at all."""
+    assert parts(alone)["Limits"] == "the only one holds."
+    assert parts(replace(alone, verdicts=[*alone.verdicts] * 3))["Limits"] == "all 3 hold."
+    assert parts(replace(alone, verdicts=[]))["Limits"] == "none was set."
+
+
+def test_a_broken_limit_is_named(full: ReportData) -> None:
+    """How many of each kind, and the first that is broken, with what was seen."""
+    said = parts(full)["Limits"]
+    assert said.startswith("2 broken, 5 undecided and 2 held of 9; broken: ttft_ms p95 <= 150 under q4 · sustained")
+    assert said.endswith("168.1 ms.")
+
+
+def test_the_weightiest_doubt_comes_with_advice(alone: ReportData) -> None:
+    """What invalidates goes before what only warns, the frequent before the rare; without a reason, that is said."""
+    weak = {"code": "a", "level": "warn", "sentence": "It is warm.", "advice": "Cool it."}
+    bad = {"code": "b", "level": "invalid", "sentence": "Requests were late", "advice": "Lower the rate"}
+    where = {"cell": alone.validity[0]["cell"], "trial": alone.validity[0]["trial"]}
+
+    def doubt(*reasons: dict[str, str]) -> str:
+        judged = [where | {"verdict": "warn", "reasons": list(reasons)}]
+        return parts(replace(alone, validity=judged))["Doubt"]
+
+    assert doubt(weak, weak, bad) == "no result in 1 of 1 trial: Requests were late. Lower the rate."
+    assert doubt(weak) == "in 1 of 1 trial: It is warm. Cool it."
+    assert doubt() == "no check found a reason for one."
+
+
+def test_no_number_of_an_invalid_trial_is_told(alone: ReportData) -> None:
+    """It has no result."""
+    judged = [one | {"verdict": "invalid"} for one in alone.validity]
+    assert "Speed" not in parts(replace(alone, validity=judged))
+
+
+def test_what_is_missing_is_counted_with_a_reason(full: ReportData, alone: ReportData) -> None:
+    """Cells that were skipped and trials that broke off."""
+    assert parts(full)["Missing"] == "2 not measured to the end; the first: the engine exited with signal 9."
+    assert "Missing" not in parts(alone)
+
+
+def test_a_run_without_measurements_has_an_answer(full: ReportData) -> None:
+    """Nothing planned, or nothing measured."""
+    empty = replace(full, manifest=full.manifest | {"cells": []}, facts=[], validity=[], verdicts=[], decisions=[])
+    assert parts(empty)["Measured"] == "Nothing was planned."
+    assert parts(replace(full, facts=[], decisions=[]))["Measured"] == "No trial left a measurement."
+
+
+def test_gpus_are_counted_by_name(alone: ReportData) -> None:
+    """Two of a kind are one name."""
+    provenance = {"must_match": {"cpu": "Example 9000", "cores": 8, "gpus": ["A100", "A100", "L4"]}}
+    shown = replace(alone, manifest=alone.manifest | {"provenance": provenance})
+    assert "on 2 x A100 and L4 and Example 9000 with 8 cores" in parts(shown)["Measured"]
+
+
+def test_a_choice_is_told(full: ReportData) -> None:
+    """What to run, where rows were compared."""
+    assert parts(full)["Choice"].startswith("None qualifies")
+    assert "Choice" not in parts(one_trial(limits=LIMITS[:1]))
+
+
+def test_the_paragraph_is_its_sentences(full: ReportData) -> None:
+    """One text of all parts, each with its word."""
+    assert answer.paragraph(full) == " ".join(answer.sentences(full))
+    assert answer.sentences(full)[0].startswith("Measured: tiny")
