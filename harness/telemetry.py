@@ -98,10 +98,11 @@ class Sampler:
             self._read_slowly()
         if pace is not None:
             self._tell_own_cost(pace, slow)
-        self._glance = glance
+        self._glance = self._glance | glance
 
     def close(self) -> None:
-        """Let go of files; nothing is read any more."""
+        """Let go of files, and say what could not be read to the end; nothing is read any more."""
+        self._say_unread()
         for processes in self._together.values():
             processes.close()
         self._host.close()

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness import gpus, provenance, telemetry
+from engines.base import EngineSpec
+from harness import gpus, provenance, run, telemetry
+from harness.cells import Cell
+from harness.errors import StorageFailed
 from harness.process_gauges import resident_bytes
 from harness.process_tree import tree
 from harness.records import Sample
+from harness.scenario import Scenario
+from harness.store import RunWriter
+from harness.story import Story
+from harness.supervisor import StopRequest
 from harness.telemetry import Sampler
 
 MIB = 1 << 20
@@ -130,6 +142,169 @@ def test_others_on_the_gpus_are_told(monkeypatch: pytest.MonkeyPatch, holder: su
     sampler.sample()
     assert sampler.take_others_on_gpus() == 1
     assert sampler.take_others_on_gpus() is None
+
+
+class ScriptedGpus:
+    """Two GPUs, the second of which is lost on the way."""
+
+    def __init__(self) -> None:
+        self.unread: list[str] = []
+        self.asked_for: list[set[int]] = []
+
+    def samples(self, at_ns: int, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
+        """Memory of both, then of one."""
+        self.asked_for.append(set(engine_pids))
+        for number in (0, 1) if len(self.asked_for) == 1 else (0,):
+            yield Sample(at_ns + 5, f"gpu{number}", "memory_used_bytes", 10.0, "server", 3)
+            yield Sample(at_ns + 5, f"gpu{number}", "memory_total_bytes", 40.0, "server", 3)
+        if len(self.asked_for) > 1 and not self.unread:
+            self.unread.append("gpu1 was lost")
+
+    def processes(self) -> set[int]:
+        """None."""
+        return set()
+
+
+def test_a_glance_shows_the_last_reading(monkeypatch: pytest.MonkeyPatch, holder: subprocess.Popen[str]) -> None:
+    """The engine's memory, and that of all GPUs together; a GPU that is lost is said to be, once."""
+    gpus_here = ScriptedGpus()
+    monkeypatch.setattr(telemetry, "find_gpus", lambda: (gpus_here, None))
+    taken: list[Sample] = []
+    sampler = Sampler(taken.append, client_pid=None, scope="client")
+    assert sampler.glance() == {}
+    sampler.watch([holder.pid], None)
+    sampler.sample()
+    glance = sampler.glance()
+    assert glance["rss_bytes"] == values(taken, "engine", "rss_bytes")[-1]
+    assert (glance["gpu_memory_bytes"], glance["gpu_memory_total_bytes"]) == (20.0, 80.0)
+    assert gpus_here.asked_for == [{holder.pid}]
+    assert {(sample.scope, sample.width_ns) for sample in taken if sample.source == "gpu0"} == {("client", 3)}
+    for _ in range(3):
+        sampler.sample()
+    sampler.close()
+    assert sampler.glance()["gpu_memory_bytes"] == 10.0
+    assert sampler.unread.count("gpu1 was lost") == 1
+
+
+def test_no_gpu_is_read_where_none_is_asked_for() -> None:
+    """And that is said."""
+    sampler = Sampler([].append, client_pid=None, gpus=())
+    assert sampler.unread == ["no GPU was read: the scenario gives the engine none"]
+    sampler.close()
+
+
+@pytest.mark.parametrize(
+    ("devices", "given", "read"),
+    [(None, None, None), ("cpu", None, ()), ([1, 2], None, (1, 2)), ([1, 2], [0], (0,)), (None, [], ())],
+)
+def test_the_gpus_read_are_those_asked_for_or_those_of_the_engine(
+    devices: Any, given: list[int] | None, read: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scenario's `telemetry.gpus` before the engine's `devices`; all without either."""
+    asked: list[Any] = []
+    monkeypatch.setattr(run, "Sampler", lambda *_, **options: asked.append(options["gpus"]))
+    engine = {"engine": "simulated"} | ({} if devices is None else {"devices": devices})
+    scenario = Scenario.model_validate(
+        {"engines": [engine], "load": [{"kind": "single_user", "requests": 1}]}
+        | ({} if given is None else {"telemetry": {"gpus": given}})
+    )
+    spec = EngineSpec("simulated", devices=scenario.engines[0].devices)
+    cell = Cell(0, "c", None, "simulated", None, None, 1, spec, ())
+    run.reading_for(scenario, cell, lambda _: None)
+    assert asked == [read]
+
+
+def test_what_moves_slowly_is_read_rarely(holder: subprocess.Popen[str]) -> None:
+    """Of two readings at once the engine's memory is in both, the machine's in one; moments lie in order."""
+    taken: list[Sample] = []
+    sampler = Sampler(taken.append, client_pid=None)
+    sampler.watch([holder.pid], os.getpid())
+    before_ns = time.monotonic_ns()
+    sampler.sample()
+    sampler.sample()
+    assert len(values(taken, "engine", "rss_bytes")) == 2
+    for name in ("memory_used_share", "swap_in_bytes"):
+        assert len(values(taken, "host", name)) == 1
+    assert len(values(taken, "engine", "pss_bytes")) == 1
+    assert len(values(taken, "engine", "cpu_share")) == 1  # there is none before the second reading
+    assert all(before_ns <= sample.at_ns - sample.width_ns / 2 for sample in taken)
+    assert all(sample.at_ns + sample.width_ns / 2 <= time.monotonic_ns() + 1 for sample in taken)
+    sampler.close()
+
+
+def test_readings_go_on_while_the_parent_is_busy(holder: subprocess.Popen[str]) -> None:
+    """They come from a thread: what blocks the loop, such as closing a long trial's files, leaves no hole."""
+    enough = threading.Event()
+    taken: list[Sample] = []
+
+    def sink(sample: Sample) -> None:
+        taken.append(sample)
+        if sample.name == "late_ms":
+            enough.set()
+
+    sampler = Sampler(sink, client_pid=None)
+    sampler.watch([holder.pid], None)
+    entry: dict[str, Any] = {}
+
+    async def main() -> None:
+        with run.sampling(sampler, 0.02, entry):
+            assert enough.wait(30)  # the loop stands still for as long
+
+    asyncio.run(main())
+    assert len(values(taken, "engine", "rss_bytes")) > 10
+    assert (entry["sampler"]["interval_s"], entry["sampler"]["scope"]) == (0.02, "server")
+    assert entry["sampler"]["ticks"] == len(values(taken, "engine", "rss_bytes"))
+    assert 0 < entry["sampler"]["cpu_share"] < 1
+    assert entry["unread"] == sampler.unread
+    (share,) = values(taken, "sampler", "cpu_share")[:1]
+    assert 0 < share < 1
+    assert {sample.scope for sample in taken if sample.source == "sampler"} == {"client"}
+
+
+def test_a_reading_that_cannot_be_stored_is_not_lost_in_the_thread() -> None:
+    """The run hears of it."""
+
+    def full(_: Sample) -> None:
+        raise StorageFailed("no space left")
+
+    with pytest.raises(StorageFailed), run.sampling(Sampler(full, client_pid=None), 0.001, {}):
+        pass
+
+
+def test_several_threads_share_a_sink_one_at_a_time() -> None:
+    """What is not made for threads may be behind it."""
+    inside: list[int] = []
+    most = []
+
+    def sink(_: Sample) -> None:
+        inside.append(1)
+        most.append(len(inside))
+        inside.pop()
+
+    keep = telemetry.one_at_a_time(sink)
+    threads = [threading.Thread(target=lambda: [keep(Sample(0, "x", "y", 0.0)) for _ in range(200)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(most), max(most)) == (800, 1)
+
+
+def test_progress_is_told_with_a_glance_at_the_machine(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    """Other events are passed on as they came."""
+    sampler = Sampler(lambda _: None, client_pid=None)
+    sampler.watch([holder.pid], None)
+    sampler.sample()
+    told: list[dict[str, Any]] = []
+    story = Story(RunWriter(tmp_path / "run", {}), {}, sampler, StopRequest(), lambda _, event: told.append(event))
+    story.hear({"event": "progress", "trial": 0, "done": 3})
+    story.hear({"event": "prepared"})
+    sampler.close()
+    assert told == [
+        {"event": "progress", "trial": 0, "done": 3, "machine": sampler.glance()},
+        {"event": "prepared"},
+    ]
+    assert told[0]["machine"]["rss_bytes"] > 100 * MIB
 
 
 @pytest.mark.gpu
