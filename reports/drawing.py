@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from reports.axes import FONT, LINE_HEIGHT, Axes, key_block, key_lines, key_row, text, upright_text, width_of
+from reports.palette import INK
+from reports.scales import Scale
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from reports.tables import Table
 
-# At least 3:1 on white and on the dark page; neighbours differ for the colour-blind too, and lines in their dashes
-COLOURS = ("#2d78b4", "#ff4b0f", "#0fa587", "#782dff", "#d21e4b", "#1e8796", "#8778ff", "#f0694b")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-MUTED = "#7a7f87"
-INK = "#010203"  # stands for the text colour of the page until the SVG is put into it
-SIZE_INCHES = (5.6, 2.7)
-MARGINS_INCHES = (0.75, 0.5, 0.1, 0.1)  # left, bottom, right, top; a computed layout would draw everything twice
-TITLE_INCHES = 0.26  # above each of several axes
-_SETTINGS: dict[str, Any] = {
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": INK,
-    "grid.alpha": 0.15,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.4,
-    "axes.grid": True,
-    "text.parse_math": False,
-    "path.simplify_threshold": 0.2,
-}
+WIDTH, HEIGHT = 560.0, 300.0
+LEFT, RIGHT, TOP, BOTTOM = 62.0, 12.0, 10.0, 40.0
+PANEL_HEIGHT, PANEL_TITLE = 84.0, 26.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,147 +35,90 @@ class Plot:
 
     def inline(self) -> str:
         """For a page: scales with it, takes its text colour, says what it shows."""
-        body = self.svg[self.svg.index("<svg") :].replace(INK, "currentColor")
         label = escape(self.alt, quote=True)
+        body = self.svg.replace(INK, "currentColor")
         return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', body, count=1)
 
     def standalone(self) -> str:
         """For a file: black on white."""
-        return self.svg.replace(INK, "#1a1a1a")
+        return '<?xml version="1.0" encoding="utf-8"?>\n' + self.svg.replace(INK, "#1a1a1a")
 
 
-@dataclass
-class Drawing:
-    """Axes above each other, `axes` the first of them; `svg` is there once the block is left."""
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One of several axes above each other. draw: puts the values into them."""
 
-    stack: list[Axes]
-    svg: str = ""
-
-    @property
-    def axes(self) -> Axes:
-        """The only pair of axes."""
-        return self.stack[0]
+    title: str
+    upright: Scale
+    draw: Callable[[Axes], None]
 
 
-@contextmanager
-def figure(
-    salt: str,
-    below_inches: float = 0.0,
-    size_inches: tuple[float, float] = SIZE_INCHES,
-    titles: Sequence[str] = (),
-) -> Iterator[Drawing]:
-    """Draws with our settings only; the salt keeps the ids of several SVGs in one page apart, and the same each
-    time.
-
-    size_inches: of the whole; with titles, of each pair of axes, one below the other over the same abscissa.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    settings: Any = {**_SETTINGS, "svg.hashsalt": salt}
-    with mpl.rc_context(settings):
-        left, bottom, right, top = MARGINS_INCHES
-        bottom += below_inches
-        width, each = size_inches
-        height = len(titles) * each + bottom + top if titles else each + below_inches
-        whole = Figure(figsize=(width, height))
-        across = (left / width, (width - left - right) / width)
-        if titles:
-            inner = each - TITLE_INCHES
-            floors = [height - top - (number + 1) * each for number in range(len(titles))]
-            stack = [whole.add_axes((across[0], floor / height, across[1], inner / height)) for floor in floors]
-            _entitle(stack, titles)
-        else:
-            stack = [whole.add_axes((across[0], bottom / height, across[1], (height - bottom - top) / height))]
-        drawing = Drawing(stack)
-        yield drawing
-        out = StringIO()
-        whole.savefig(out, format="svg", transparent=True, dpi=150, metadata={"Date": None})
-        drawing.svg = slim(out.getvalue())
+def picture(
+    along: Scale, upright: Scale, draw: Callable[[Axes], None], labels: tuple[str, str], height: float = HEIGHT
+) -> str:
+    """One pair of axes with its legend below. labels: of the abscissa and the ordinate."""
+    axes = Axes((LEFT, TOP, WIDTH - LEFT - RIGHT, height - TOP - BOTTOM), along, upright)
+    draw(axes)
+    parts = [axes.svg(), text(LEFT + axes.box[2] / 2, height - 6, labels[0], size=FONT, anchor="middle")]
+    if labels[1]:
+        parts.append(upright_text(14, TOP + axes.box[3] / 2, labels[1]))
+    lines = key_lines(axes.keys, WIDTH - 16) if len(axes.keys) > 1 else []
+    below = len(lines) * LINE_HEIGHT + 6 if lines else 0.0
+    return svg(height + below, [*parts, *key_block(lines, 8, height + 13)])
 
 
-def _entitle(stack: Sequence[Axes], titles: Sequence[str]) -> None:
-    for axes, title in zip(stack, titles, strict=True):
-        axes.annotate(title, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=8.5)
-        axes.tick_params(labelsize=8)
-        if axes is not stack[-1]:
-            axes.tick_params(labelbottom=False)
+def stacked(along: Scale, panels: Sequence[Panel], label: str, mark: Callable[[Axes], None]) -> str:
+    """Axes below each other over the same abscissa. mark: shades parts of it in each."""
+    parts: list[str] = []
+    width = WIDTH - LEFT - RIGHT
+    for number, panel in enumerate(panels):
+        top = number * (PANEL_HEIGHT + PANEL_TITLE) + PANEL_TITLE
+        axes = Axes((LEFT, top, width, PANEL_HEIGHT), along, panel.upright)
+        mark(axes)
+        panel.draw(axes)
+        parts.append(axes.svg(marks_below=number == len(panels) - 1))
+        parts.append(text(LEFT - 50, top - 8, panel.title, size=FONT))
+        parts += key_row(axes.keys, LEFT + width, top - 8) if len(axes.keys) > 1 else ()
+    height = len(panels) * (PANEL_HEIGHT + PANEL_TITLE) + BOTTOM
+    return svg(height, [*parts, text(LEFT + width / 2, height - 8, label, size=FONT, anchor="middle")])
 
 
-def label_axes(axes: Axes, x: str, y: str, *, from_zero: bool) -> None:
-    """Names the axes; from_zero: the upright one begins there."""
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    if from_zero:
-        axes.set_ylim(bottom=0)
-
-
-def legend(axes: Axes, **where: Any) -> None:
-    """What the lines are, where there are several."""
-    if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend(**{"frameon": False, "fontsize": 8, "labelcolor": INK, **where})
-
-
-def legend_above(axes: Axes) -> None:
-    """The same in one line at the right above the axes, beside their title."""
-    lines = len(axes.get_legend_handles_labels()[0])
-    legend(
-        axes,
-        loc="lower right",
-        bbox_to_anchor=(1.01, 0.99),
-        ncols=max(lines, 1),
-        borderaxespad=0,
-        borderpad=0.1,
-        columnspacing=1.1,
-        handlelength=2.0,
-        handletextpad=0.4,
+def svg(height: float, parts: Iterable[str]) -> str:
+    """The whole document, WIDTH wide."""
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH:g}" height="{height:g}" '
+            f'viewBox="0 0 {WIDTH:g} {height:g}">',
+            f'<g fill="{INK}" font-family="system-ui, sans-serif" font-size="{FONT:g}">',
+            *parts,
+            "</g>\n</svg>\n",
+        ]
     )
 
 
-def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str) -> None:
-    """Small dots as one path: a tenth of the size of markers, and vectors."""
-    import numpy as np
-    from matplotlib.patches import PathPatch
-    from matplotlib.path import Path
+class Labels:
+    """Words beside points, where they cover neither a point nor each other."""
 
-    points = np.repeat(np.column_stack([x, y]).astype(np.float64), 2, axis=0)
-    codes = np.tile(np.array([Path.MOVETO, Path.LINETO], dtype=np.uint8), len(x))
-    look: Any = {"facecolor": "none", "edgecolor": colour, "linewidth": 2.4, "capstyle": "round", "alpha": 0.45}
-    axes.add_patch(PathPatch(Path(points, codes), **look))
-    axes.update_datalim(points)
-    axes.autoscale_view()
+    PLACES = ((8, -5), (8, 14), (-8, -5), (-8, 14), (8, -18), (-8, -18), (8, 27), (-8, 27))
 
+    def __init__(self, axes: Axes, spots: Sequence[tuple[float, float]]) -> None:
+        """spots: of all points, in the picture."""
+        self._axes = axes
+        self._taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots]
 
-def plain_log_ticks(axis: Any, low: float, high: float) -> None:
-    """Marks 1, 2, 5 or 1, 3 or 1 of each decade between two values, as plain numbers."""
-    import math
+    def put(self, x: float, y: float, words: str, *, bold: bool = False) -> None:
+        """Beside a point at the first place that is free, else at the first."""
+        left, _, width, _ = self._axes.box
+        boxes = [(self._box(words, x + across, y + up, across), across, up) for across, up in self.PLACES]
+        inside = [one for one in boxes if one[0][0] >= left and one[0][2] <= left + width + RIGHT] or boxes
+        box, across, up = next((one for one in inside if not self._covers(one[0])), inside[0])
+        self._taken.append(box)
+        self._axes.text(x + across, y + up, words, anchor="start" if across > 0 else "end", bold=bold)
 
-    from matplotlib.ticker import FixedLocator, NullLocator
+    def _box(self, words: str, x: float, y: float, across: float) -> tuple[float, float, float, float]:
+        width = width_of(words)
+        left = x if across > 0 else x - width
+        return left, y - 10, left + width, y + 3
 
-    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    for steps in ((1, 2, 5), (1, 3), (1,)):
-        marks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
-        if len(marks) <= 9:
-            break
-    axis.set_major_locator(FixedLocator(marks))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: f"{value:.12g}" if 1e-3 <= value < 1e6 else f"{value:.0e}")
-
-
-def slim(svg: str) -> str:
-    """The same picture in fewer bytes: coordinates to a tenth of a point, no comments, no names of groups."""
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<g) id="[^"]*"', r"\1", svg)  # the same in every plot, and nothing refers to them
-    svg = re.sub(r' (d|x|y|width|height|transform)="([^"]*)"', _rounded, svg)
-    svg = re.sub(r"font: ([^;\"]*px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
-    return re.sub(r"\n\s*", "\n", svg)
-
-
-def _rounded(attribute: re.Match[str]) -> str:
-    name, value = attribute.groups()
-    value = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), value)
-    value = re.sub(r"\s+", " ", value).strip()
-    if name == "d":
-        value = re.sub(r"M (\S+ \S+) L \1(?= M|$)", r"M\1h0", value)
-        value = re.sub(r" ?([MLCQZz]) ?", r"\1", value)
-    return f' {name}="{value}"'
+    def _covers(self, box: tuple[float, float, float, float]) -> bool:
+        return any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in self._taken)

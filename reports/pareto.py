@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from reports import scales
+from reports.axes import Axes, Key
 from reports.data import ReportData
 from reports.decision_table import decisions
-from reports.drawing import COLOURS, INK, MUTED, Plot, figure, label_axes
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from reports.drawing import Labels, Plot, picture
+from reports.format import amount, interval
+from reports.palette import COLOURS, DASHES, MUTED
+from reports.tables import Cell, Table
 
 MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", "": "P"}
-SIZE_INCHES = (6.4, 3.4)
-LETTER_POINTS, LINE_POINTS = 4.6, 11.0
-PLACES = ((7, 4), (7, -11), (-7, 4), (-7, -11), (7, 15), (-7, 15), (7, -22), (-7, -22))
+HEIGHT = 340.0
 MAX_LABEL = 28
+MOST_ROWS = 40
 _MEMORIES = {"rss_peak_bytes": "memory", "gpu_memory_peak_bytes": "GPU memory"}
 
 
@@ -63,19 +64,41 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
     largest = max(point.memory for point in points)
     scale, unit = (2**30, "GiB") if largest >= 2**30 else (2**20, "MiB")
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"choice-{table['model']}-{noun}").strip("-")
-    with figure(name, size_inches=SIZE_INCHES) as drawing:
-        axes = drawing.axes
+    memory = [point.memory / scale for point in points]
+
+    def draw(axes: Axes) -> None:
         _link(axes, points, scale)
-        for point in points:
-            _mark(axes, point, scale)
-        label_axes(axes, f"{noun} at its peak, {unit}", "speed, tokens/s", from_zero=True)
-        axes.set_xlim(*_span([point.memory / scale for point in points]))
-        axes.set_ylim(top=max(point.high for point in points) * 1.12)
-        _name(axes, points, scale)
-        _legend(axes, points)
+        for point, held in zip(points, memory, strict=True):
+            colour = COLOURS[0] if point.front else MUTED
+            axes.whiskers((held, held), (min(point.low, point.speed), max(point.high, point.speed)), colour)
+            axes.marker(held, point.speed, _shape(point.word), colour, filled=point.front)
+        _name(axes, points, memory)
+        axes.keys += _keys(points)
+
+    labels = (f"{noun} at its peak, {unit} (less is better)", "speed, tokens/s (more is better)")
+    upright = scales.from_zero(max(max(point.high, point.speed) for point in points) * 1.06)
+    svg = picture(scales.linear(*_span(memory)), upright, draw, labels, HEIGHT)
     front = ", ".join(point.label for point in points if point.front)
     alt = f"Speed against {noun} of {len(points)} rows. The line joins those that nothing beats: {front or 'none'}."
-    return Plot(name, alt, drawing.svg)
+    return Plot(name, alt, svg, f"Speed against {noun}", _table(points, noun))
+
+
+def _table(points: Sequence[Point], noun: str) -> Table:
+    rows = [
+        (
+            Cell(point.label),
+            Cell(amount(point.memory, show="bytes"), value=point.memory),
+            Cell(amount(point.speed, point.low, point.high), _interval(point), value=point.speed),
+            Cell(point.word or "unknown"),
+            Cell("" if point.front else "yes"),
+        )
+        for point in points[:MOST_ROWS]
+    ]
+    return Table("", ("row", noun, "speed, tokens/s", "quality", "beaten by another"), rows)
+
+
+def _interval(point: Point) -> str:
+    return interval({"value": point.speed, "low": point.low, "high": point.high, "bound": "point"})
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
@@ -84,74 +107,31 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return max(0.0, min(values) - room), max(values) + room
 
 
-def _mark(axes: Axes, point: Point, scale: float) -> None:
-    colour = COLOURS[0] if point.front else MUTED
-    spread = [[max(0.0, point.speed - point.low)], [max(0.0, point.high - point.speed)]]
-    axes.errorbar(
-        [point.memory / scale],
-        [point.speed],
-        yerr=spread,
-        fmt=MARKERS.get(point.word, MARKERS[""]),
-        markersize=6,
-        color=colour,
-        markerfacecolor=colour if point.front else "none",
-        elinewidth=0.9,
-        capsize=2,
-    )
+def _shape(word: str) -> str:
+    return MARKERS.get(word, MARKERS[""])
 
 
 def _link(axes: Axes, points: Sequence[Point], scale: float) -> None:
     """A line through the rows that nothing beats, from the smallest on."""
     front = sorted((point for point in points if point.front), key=lambda point: (point.memory, -point.speed))
     across, up = [point.memory / scale for point in front], [point.speed for point in front]
-    axes.plot(across, up, color=COLOURS[0], alpha=0.45, linewidth=1.1, linestyle="--", zorder=1)
+    axes.line(across, up, COLOURS[0], DASHES[1], width=1.2)
 
 
-def _name(axes: Axes, points: Sequence[Point], scale: float) -> None:
-    """Labels beside their points where they cover neither a point nor another label."""
-    places = [axes.transData.transform((point.memory / scale, point.speed)) for point in points]
-    per_point = axes.figure.dpi / 72
-    spots = [(float(x) / per_point, float(y) / per_point) for x, y in places]
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
+def _name(axes: Axes, points: Sequence[Point], memory: Sequence[float]) -> None:
+    """The rows beside their points."""
+    spots = axes.places(memory, [point.speed for point in points]).tolist()
+    labels = Labels(axes, [(x, y) for x, y in spots])
     for point, (x, y) in zip(points, spots, strict=True):
         text = point.label if len(point.label) <= MAX_LABEL else f"{point.label[: MAX_LABEL - 1]}…"
-        boxes = [(_box(text, x, y, across, up), across, up) for across, up in PLACES]
-        box, across, up = next((one for one in boxes if not _covers(one[0], taken)), boxes[0])
-        taken.append(box)
-        axes.annotate(
-            text,
-            (point.memory / scale, point.speed),
-            xytext=(across, up),
-            textcoords="offset points",
-            ha="left" if across > 0 else "right",
-            fontsize=8,
-            fontweight="bold" if point.chosen else "normal",
-            color=INK,
-        )
+        labels.put(x, y, text, bold=point.chosen)
 
 
-def _box(text: str, x: float, y: float, across: float, up: float) -> tuple[float, float, float, float]:
-    width = len(text) * LETTER_POINTS
-    left = x + across if across > 0 else x + across - width
-    return left, y + up, left + width, y + up + LINE_POINTS
-
-
-def _covers(box: tuple[float, float, float, float], taken: Sequence[tuple[float, float, float, float]]) -> bool:
-    return any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
-
-
-def _legend(axes: Axes, points: Sequence[Point]) -> None:
+def _keys(points: Sequence[Point]) -> list[Key]:
     """Which marker is which quality, and that hollow ones are beaten."""
-    from matplotlib.lines import Line2D
-
-    def sign(marker: str, text: str, *, front: bool) -> Line2D:
-        colour = COLOURS[0] if front else MUTED
-        face = colour if front else "none"
-        return Line2D([], [], marker=marker, color=colour, markerfacecolor=face, linestyle="none", label=text)
-
     words = [word for word in MARKERS if any(point.word == word for point in points)]
-    shown = [sign(MARKERS[word], word or "quality unknown", front=True) for word in words] if words != [""] else []
+    told = words if words != [""] else []
+    keys = [Key(word or "quality unknown", COLOURS[0], shape=MARKERS[word]) for word in told]
     if any(not point.front for point in points):
-        shown.append(sign("o" if words != [""] else MARKERS[""], "hollow: beaten by another", front=False))
-    if shown:
-        axes.legend(handles=shown, frameon=False, fontsize=8, labelcolor=INK, loc="best")
+        keys.append(Key("hollow: beaten by another", MUTED, shape="o" if told else MARKERS[""], filled=False))
+    return keys

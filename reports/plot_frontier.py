@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from reports import scales
+from reports.axes import Axes, Key
 from reports.data import ALL, ReportData, place
-from reports.drawing import COLOURS, DASHES, INK, Plot, figure, legend, plain_log_ticks
+from reports.drawing import Labels, Plot, picture
 from reports.format import amount
-from reports.plot_latency import LEGEND_LINE_INCHES, shortened
+from reports.palette import COLOURS, DASHES
+from reports.plot_latency import shortened
 from reports.tables import Cell, Table, groups, measured, pooled_rows
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-SIZE_INCHES = (6.4, 3.4)
 THROUGHPUT = ("output_tokens_per_s", "value")
 LATENCIES = (("ttft_ms", "TTFT"), ("e2e_ms", "end to end"))
 LINKED = ("single_user", "sustained", "mixed", "sessions")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 MAX_LABEL = 26
+HEIGHT, STEEP = 340.0, 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,86 +71,52 @@ def _points(data: ReportData, metric: str) -> tuple[list[Point], int]:
 def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
     cells = list(dict.fromkeys(point.cell for point in points))[: len(COLOURS)]
     shown = [point for point in points if point.cell in cells]
-    with figure("frontier", LEGEND_LINE_INCHES * (len(cells) + 0.5) if len(cells) > 1 else 0.0, SIZE_INCHES) as drawing:
-        axes = drawing.axes
+
+    def draw(axes: Axes) -> None:
         for number, cell in enumerate(cells):
             own = sorted((point for point in shown if point.cell == cell), key=lambda point: point.order)
-            _line(axes, own, number, shortened(cell))
-        _scale(axes, shown)
-        axes.set_xlabel("output tokens/s (more is better)")
-        axes.set_ylabel(f"{noun} p95, ms (less is better)")
-        _name(axes, shown, cells)
-        legend(axes, loc="upper left", bbox_to_anchor=(-0.1, -0.15), handlelength=3.2)
-    return Plot(
-        "frontier",
-        _alt(shown, noun, bounds),
-        drawing.svg,
-        f"Throughput against {noun} over the loads",
-        _table(shown, noun),
-    )
+            _line(axes, own, number)
+            axes.keys.append(Key(shortened(cell), COLOURS[number], shape=MARKERS[number]))
+        _name(axes, shown)
+
+    labels = ("output tokens/s (more is better)", f"{noun} p95, ms (less is better)")
+    along = scales.from_zero(max(point.throughput["value"] for point in shown) * 1.08)
+    svg = picture(along, _latency_scale(shown), draw, labels, HEIGHT)
+    title = f"Throughput against {noun} over the loads"
+    return Plot("frontier", _alt(shown, noun, bounds), svg, title, _table(shown, noun))
 
 
-def _line(axes: Axes, own: Sequence[Point], number: int, label: str) -> None:
+def _line(axes: Axes, own: Sequence[Point], number: int) -> None:
     colour = COLOURS[number]
-    for loop in dict.fromkeys(point.linked for point in own):
-        linked = [point for point in own if point.linked == loop and loop]
-        axes.plot(
-            [point.throughput["value"] for point in linked],
-            [point.latency["value"] for point in linked],
-            color=colour,
-            linestyle=DASHES[number % len(DASHES)],
-            alpha=0.6,
-        )
-    axes.errorbar(
-        [point.throughput["value"] for point in own],
-        [point.latency["value"] for point in own],
-        xerr=_spread([point.throughput for point in own]),
-        yerr=_spread([point.latency for point in own]),
-        fmt=MARKERS[number],
-        markersize=5.5,
-        color=colour,
-        elinewidth=0.9,
-        capsize=2,
-        label=label,
-    )
+    for loop in dict.fromkeys(point.linked for point in own if point.linked):
+        linked = [point for point in own if point.linked == loop]
+        x, y = ([getattr(point, name)["value"] for point in linked] for name in ("throughput", "latency"))
+        axes.line(x, y, colour, DASHES[number % len(DASHES)], width=1.4)
+    for point in own:
+        x, y = point.throughput["value"], point.latency["value"]
+        axes.whiskers(_ends(point.throughput), (y, y), colour)
+        axes.whiskers((x, x), _ends(point.latency), colour)
+        axes.marker(x, y, MARKERS[number], colour)
 
 
-def _spread(rows: Sequence[dict[str, Any]]) -> list[list[float]]:
-    """Distances of the ends of the intervals below and above; 0 where they are open or unknown."""
-
-    def known(distance: float) -> float:
-        return distance if math.isfinite(distance) and distance > 0 else 0.0
-
-    return [
-        [known(row["value"] - row["low"]) for row in rows],
-        [known(row["high"] - row["value"]) for row in rows],
-    ]
+def _ends(row: dict[str, Any]) -> tuple[float, float]:
+    """Of the interval; the value itself where it is open or unknown."""
+    low, high = (row[end] if math.isfinite(row[end]) else row["value"] for end in ("low", "high"))
+    return float(low), float(high)
 
 
-def _scale(axes: Axes, points: Sequence[Point]) -> None:
-    """Logarithmic upright where latencies differ much; both with room for labels."""
-    values = [point.latency["value"] for point in points]
-    ends = [row[end] for point in points for row in (point.latency,) for end in ("low", "high")]
-    finite = [value for value in (*values, *ends) if math.isfinite(value) and value > 0]
-    if not finite:
-        return
-    low, high = min(finite), max(finite)
-    if high > 6 * low:
-        axes.set_yscale("log")
-        axes.set_ylim(low / 1.4, high * 1.5)
-        plain_log_ticks(axes.yaxis, low / 1.4, high * 1.5)
-    else:
-        axes.set_ylim(0, high * 1.15)
-    axes.set_xlim(0, max(point.throughput["value"] for point in points) * 1.18)
+def _latency_scale(points: Sequence[Point]) -> scales.Scale:
+    """Logarithmic where latencies differ much."""
+    ends = [end for point in points for end in _ends(point.latency)]
+    return scales.upright(min(ends), max(ends), STEEP)
 
 
-def _name(axes: Axes, points: Sequence[Point], cells: Sequence[str]) -> None:
+def _name(axes: Axes, points: Sequence[Point]) -> None:
     """The load beside its point."""
-    for point in points:
-        text = point.load if len(point.load) <= MAX_LABEL else f"{point.load[: MAX_LABEL - 1]}…"
-        where = (point.throughput["value"], point.latency["value"])
-        up = 5 if cells.index(point.cell) % 2 == 0 else -11
-        axes.annotate(text, where, xytext=(6, up), textcoords="offset points", fontsize=7.5, color=INK)
+    spots = axes.places(*([getattr(p, name)["value"] for p in points] for name in ("throughput", "latency"))).tolist()
+    labels = Labels(axes, [(x, y) for x, y in spots])
+    for point, (x, y) in zip(points, spots, strict=True):
+        labels.put(x, y, point.load if len(point.load) <= MAX_LABEL else f"{point.load[: MAX_LABEL - 1]}…")
 
 
 def _alt(points: Sequence[Point], noun: str, bounds: int) -> str:

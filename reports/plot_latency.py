@@ -2,157 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from reports.drawing import COLOURS, DASHES, Plot, dots, figure, legend, plain_log_ticks
-from reports.format import amount, count, interval
+import numpy as np
+
+from reports import scales
+from reports.axes import Axes
+from reports.curves import Curve, curves_table
+from reports.drawing import Plot, picture
+from reports.format import amount
+from reports.palette import COLOURS, DASHES
 from reports.tables import Cell, Table
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "end to end", "icl_ms": "between chunks"}
-SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 0.99999)
+COMPARED = ("ttft_ms", "e2e_ms")
 LOWEST = 0.01
 MAX_LABEL = 64
-LEGEND_LINE_INCHES = 0.17
-SIZE_INCHES = (5.6, 3.1)
 LEAST_LENGTH_RATIO = 1.2
-_NORMAL = NormalDist()
-
-
-def share_name(share: float) -> str:
-    """0.999 as "p99.9"."""
-    return f"p{share * 100:.10g}"
-
-
-def quantile(curve: pd.DataFrame, share: float) -> dict[str, Any] | None:
-    """The row of a curve at a share, as an estimate; None beyond its end (censored) or its number of requests."""
-    reached = curve[curve["share"] >= share - 1e-9]
-    n = int(curve["n"].iloc[0])
-    if not len(reached) or min(share, 1 - share) * n < 1:
-        return None
-    row = reached.iloc[0]
-    return {"value": row["ms"], "low": row["low_ms"], "high": row["high_ms"], "bound": "point"}
-
-
-def cell(row: dict[str, Any] | None) -> Cell:
-    """An estimate in a table, "" for none."""
-    if row is None:
-        return Cell("")
-    value = float(row["value"])
-    return Cell(amount(value, row["low"], row["high"]), interval(row), value=value)
+STEEP = 30.0
 
 
 def distribution(frame: pd.DataFrame, name: str) -> Plot | None:
     """The latencies of a trial on one logarithmic axis."""
-    if not len(frame):
+    curves = [Curve.of(NAMES[metric], own) for metric in NAMES if len(own := frame[frame["metric"] == metric])]
+    if not curves:
         return None
-    curves = [
-        (NAMES[metric], frame[frame["metric"] == metric]) for metric in NAMES if (frame["metric"] == metric).any()
-    ]
-    with figure(f"{name}-distribution", size_inches=SIZE_INCHES) as drawing:
-        draw_curves(drawing.axes, curves, "latency, ms (logarithmic)")
-        legend(drawing.axes, loc="lower right")
-    found = [f"{label} {' and '.join(_named(curve, (0.5, 0.99)))}" for label, curve in curves]
-    requests = count(
-        int(max(curve["n"].iloc[0] for label, curve in curves if label != NAMES["icl_ms"] or len(curves) == 1)),
-        "request",
-    )
-    alt = f"Latency distributions of up to {requests}: {'; '.join(found)}."
+    alt = f"Latency distributions: {'; '.join(curve.words() for curve in curves)}."
     title = "How latencies are distributed, with 95 % intervals"
-    return Plot(f"{name}-distribution", alt, drawing.svg, title, curves_table(curves))
+    return Plot(f"{name}-distribution", alt, _picture(curves, "latency"), title, curves_table(curves))
 
 
 def of_classes(frame: pd.DataFrame, name: str) -> Plot | None:
     """The time to the first token of each class; end to end where nothing was streamed."""
-    metric = next((one for one in ("ttft_ms", "e2e_ms") if (frame["metric"] == one).any()), None)
+    metric = next((one for one in COMPARED if (frame["metric"] == one).any()), None)
     if metric is None:
         return None
-    chosen = frame[frame["metric"] == metric]
-    curves = [(str(group), curve) for group, curve in chosen.groupby("class", sort=False)][: len(COLOURS)]
-    with figure(f"{name}-classes", size_inches=SIZE_INCHES) as drawing:
-        draw_curves(
-            drawing.axes, [(shortened(label), curve) for label, curve in curves], f"{NAMES[metric]}, ms (logarithmic)"
-        )
-        legend(drawing.axes, loc="lower right")
-    found = [f"{label} {' and '.join(_named(curve, (0.5, 0.95)))}" for label, curve in curves]
-    alt = f"Distribution of {NAMES[metric]} by class: {'; '.join(found)}."
-    title = f"{NAMES[metric]} of each class, with 95 % intervals"
-    return Plot(f"{name}-classes", alt, drawing.svg, title, curves_table(curves))
+    groups = frame[frame["metric"] == metric].groupby("class", sort=False, observed=True)
+    curves = [Curve.of(shortened(str(group)), own) for group, own in groups][: len(COLOURS)]
+    alt = f"Distribution of {NAMES[metric]} by class: {'; '.join(curve.words() for curve in curves)}."
+    title = f"{_capital(NAMES[metric])} of each class, with 95 % intervals"
+    return Plot(f"{name}-classes", alt, _picture(curves, NAMES[metric]), title, curves_table(curves))
 
 
-def overlay(metric: str, shown: Sequence[tuple[str, pd.DataFrame]], name: str) -> Plot | None:
+def overlay(metric: str, shown: Sequence[tuple[str, pd.DataFrame]]) -> Plot | None:
     """One curve for each of several trials, the first len(COLOURS) of them; None for fewer than two."""
-    every = [(label, frame[frame["metric"] == metric]) for label, frame in shown]
-    every = [(label, frame) for label, frame in every if len(frame)]
+    own = [(label, frame[frame["metric"] == metric]) for label, frame in shown]
+    every = [Curve.of(shortened(label), frame) for label, frame in own if len(frame)]
     curves = every[: len(COLOURS)]
     if len(curves) < 2:
         return None
-    with figure(name, LEGEND_LINE_INCHES * (len(curves) + 0.5), SIZE_INCHES) as drawing:
-        draw_curves(
-            drawing.axes, [(shortened(label), frame) for label, frame in curves], f"{NAMES[metric]}, ms (logarithmic)"
-        )
-        legend(drawing.axes, loc="upper left", bbox_to_anchor=(-0.12, -0.17), handlelength=3.2)
     some = f"the first {len(curves)} of {len(every)} trials" if len(every) > len(curves) else f"{len(curves)} trials"
-    found = [f"{label} {' and '.join(_named(curve, (0.5, 0.95)))}" for label, curve in curves]
-    alt = f"Distribution of {NAMES[metric]}, one curve for each of {some}: {'; '.join(found)}."
-    return Plot(name, alt, drawing.svg, f"{NAMES[metric]} of {some}", curves_table(curves))
+    words = "; ".join(curve.words() for curve in curves)
+    alt = f"Distribution of {NAMES[metric]}, one curve for each of {some}: {words}."
+    name = f"overview-{metric.removesuffix('_ms')}"
+    return Plot(
+        name, alt, _picture(curves, NAMES[metric]), f"{_capital(NAMES[metric])} of {some}", curves_table(curves)
+    )
 
 
-def _named(curve: pd.DataFrame, shares: Iterable[float]) -> list[str]:
-    found = [(share, quantile(curve, share)) for share in shares]
-    return [f"{share_name(share)} {cell(row).text} ms" for share, row in found if row] or ["too few for a quantile"]
-
-
-def curves_table(curves: Sequence[tuple[str, pd.DataFrame]]) -> Table:
-    """The usual quantiles of each curve."""
-    rows = []
-    for share in SHARES:
-        cells = [cell(quantile(curve, share)) for _, curve in curves]
-        if any(one.text for one in cells):
-            rows.append((Cell(share_name(share)), *cells))
-    requests = [Cell(str(int(curve["n"].iloc[0]))) for _, curve in curves]
-    return Table("", ("quantile", *(f"{label}, ms" for label, _ in curves)), [*rows, (Cell("observations"), *requests)])
-
-
-def draw_curves(axes: Axes, curves: Sequence[tuple[str, pd.DataFrame]], label: str) -> None:
+def _picture(curves: Sequence[Curve], label: str) -> str:
     """Quantiles against a logarithmic axis of time, on a scale on which a log-normal distribution is a straight line.
 
-    The last requests, whose quantile no number of requests could tell, end at the upper edge.
+    The slowest request, whose quantile no number of requests could tell, ends its curve half a request below 1. Gaps
+    between chunks, of which there are far more, are drawn as far up as the others.
     """
-    most = max(int(curve["n"].iloc[0]) for _, curve in curves)
-    top = _height(1 - 0.5 / max(most, 20))
-    lowest, highest = [], []
-    for number, (name, curve) in enumerate(curves):
-        curve = curve[(curve["share"] >= LOWEST) & (curve["ms"] > 0)]
-        if not len(curve):
-            continue
-        ms = curve["ms"].to_numpy()
-        up = [min(_height(share), top) for share in curve["share"]]
-        colour = COLOURS[number % len(COLOURS)]
-        band = curve["low_ms"].notna().to_numpy() & curve["high_ms"].notna().to_numpy()
-        axes.fill_betweenx(up, curve["low_ms"], curve["high_ms"], where=band, color=colour, alpha=0.18, linewidth=0)
-        axes.step(ms, up, where="post", color=colour, linestyle=DASHES[number % len(DASHES)], label=name)
-        lowest.append(ms[0])
-        highest.append(ms[-1])
-    axes.set_xscale("log")
-    low, high = (min(lowest), max(highest)) if lowest else (1.0, 10.0)
-    low, high = low / 1.15, max(high * 1.15, low * 1.5)
-    axes.set_xlim(low, high)
-    plain_log_ticks(axes.xaxis, low, high)
-    marks = [share for share in SHARES if _height(share) < top + 1e-9]
-    axes.set_yticks([_height(share) for share in marks], [share_name(share) for share in marks])
-    axes.set_ylim(_height(LOWEST), top)
-    axes.set_xlabel(label)
+    seen = np.concatenate([curve.ms[(curve.share >= LOWEST) & (curve.ms > 0)] for curve in curves])
+    low, high = (float(seen.min()), float(seen.max())) if len(seen) else (1.0, 10.0)
+    along = scales.logarithmic(low / 1.1, max(high * 1.1, low * 1.5))
+    requests = [curve.n for curve in curves if curve.label != NAMES["icl_ms"]] or [curve.n for curve in curves]
+    upright = scales.of_shares(LOWEST, max(requests))
+
+    def draw(axes: Axes) -> None:
+        for number, curve in enumerate(curves):
+            colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+            share = np.minimum(curve.share, 1 - 0.5 / curve.n)
+            rows = (share >= LOWEST) & (share <= upright.high + 1e-12) & (curve.ms > 0)
+            share = share[rows]
+            axes.band_along(curve.low[rows], curve.high[rows], share, colour)
+            axes.steps(curve.ms[rows], share, colour, dash, words=curve.label)
+
+    return picture(along, upright, draw, (f"{label}, ms (logarithmic)", ""))
 
 
-def _height(share: float) -> float:
-    """In standard deviations."""
-    return _NORMAL.inv_cdf(min(max(share, 1e-9), 1 - 1e-9))
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def by_length(lengths: pd.DataFrame, bins: pd.DataFrame, name: str) -> Plot | None:
@@ -160,37 +97,21 @@ def by_length(lengths: pd.DataFrame, bins: pd.DataFrame, name: str) -> Plot | No
     if not len(lengths) or lengths["tokens"].max() < LEAST_LENGTH_RATIO * max(lengths["tokens"].min(), 1):
         return None
     metrics = [metric for metric in NAMES if (lengths["metric"] == metric).any()]
-    wide = lengths["tokens"].max() > 20 * max(lengths["tokens"].min(), 1)
-    with figure(f"{name}-length", size_inches=SIZE_INCHES) as drawing:
-        axes = drawing.axes
+    shortest, longest = float(lengths["tokens"].min()), float(lengths["tokens"].max())
+    wide = longest > 20 * max(shortest, 1.0)
+    along = scales.logarithmic(max(shortest, 1) / 1.1, longest * 1.1) if wide else scales.from_zero(longest)
+
+    def draw(axes: Axes) -> None:
         for number, metric in enumerate(metrics):
             own, line = lengths[lengths["metric"] == metric], bins[bins["metric"] == metric]
-            dots(axes, own["tokens"].tolist(), own["ms"].tolist(), COLOURS[number])
-            look: dict[str, Any] = {"color": COLOURS[number], "linestyle": DASHES[number]}
-            axes.plot(line["tokens"], line["p50_ms"], label=f"{NAMES[metric]}, median", **look)
-        if wide:
-            axes.set_xscale("log")
-            plain_log_ticks(
-                axes.xaxis, max(float(lengths["tokens"].min()), 1) / 1.1, float(lengths["tokens"].max()) * 1.1
-            )
-        _upright(axes, lengths["ms"].to_numpy())
-        axes.set_xlabel("prompt, tokens" + (" (logarithmic)" if wide else ""))
-        axes.set_ylabel("latency, ms")
-        legend(axes, loc="upper left")
-    table = _length_table(bins, metrics)
+            axes.dots(own["tokens"], own["ms"], COLOURS[number])
+            axes.line(line["tokens"], line["p50_ms"], COLOURS[number], DASHES[number], words=f"{NAMES[metric]}, median")
+
+    upright = scales.upright(float(lengths["ms"].min()), float(lengths["ms"].max()), STEEP)
+    labels = ("prompt, tokens" + (" (logarithmic)" if wide else ""), "latency, ms")
+    svg = picture(along, upright, draw, labels)
     title = "Latency against the length of the prompt"
-    return Plot(f"{name}-length", _length_alt(lengths, bins, metrics), drawing.svg, title, table)
-
-
-def _upright(axes: Axes, values: Any) -> None:
-    """From zero; logarithmic where the values differ too much for that."""
-    least, greatest = float(values.min()), float(values.max())
-    if least > 0 and greatest > 30 * least:
-        axes.set_yscale("log")
-        axes.set_ylim(least / 1.2, greatest * 1.3)
-        plain_log_ticks(axes.yaxis, least / 1.2, greatest * 1.3)
-    else:
-        axes.set_ylim(0, greatest * 1.1)
+    return Plot(f"{name}-length", _length_alt(lengths, bins, metrics), svg, title, _length_table(bins, metrics))
 
 
 def _length_alt(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[str]) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import COLOURS, DASHES, MUTED, Plot
+from reports import scales
+from reports.axes import Axes
+from reports.drawing import Panel, Plot
 from reports.format import amount, seconds
-from reports.plot_time import Panel, stacked
+from reports.palette import COLOURS, DASHES, DOTTED, MUTED
+from reports.plot_time import over_time
 from reports.tables import Cell, Table
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 MOST_LINES = 4
 THROTTLED = COLOURS[4]
@@ -42,11 +44,15 @@ class Group:
 GROUPS = (
     Group(
         "memory, GiB",
+        (Line("engine", "rss_bytes", "engine"), Line("host", "memory_used_bytes", "whole machine")),
+        2**-30,
+    ),
+    Group(
+        "GPU memory, GiB",
         (
-            Line("engine", "rss_bytes", "engine"),
-            Line("gpu", "memory_used_bytes", "GPU"),
-            Line("host", "memory_used_bytes", "whole machine"),
-            Line("gpu", "memory_total_bytes", "GPU has", limit=True),
+            Line("gpu", "memory_used_bytes", "in use"),
+            Line("gpu", "engine_memory_bytes", "by the engine"),
+            Line("gpu", "memory_total_bytes", "all there is", limit=True),
         ),
         2**-30,
     ),
@@ -67,7 +73,7 @@ def machine(series: dict[str, Any], name: str) -> Plot | None:
     panels = [_panel(group, own, throttled) for group, own in found if any(not line.limit for line, _, _ in own)]
     if not panels:
         return None
-    svg = stacked(f"{name}-machine", panels, series)
+    svg = over_time(panels, series, ["red: GPU throttled"] if throttled else [])
     return Plot(f"{name}-machine", _alt(series, throttled), svg, "The machine over time", _table(gauges))
 
 
@@ -82,59 +88,49 @@ def _found(group: Group, gauges: pd.DataFrame) -> Iterator[tuple[Line, str, pd.D
 def _panel(
     group: Group, found: Sequence[tuple[Line, str, pd.DataFrame]], throttled: Sequence[tuple[float, float]]
 ) -> Panel:
+    values = [own["value"] for line, _, own in found if not line.limit]
+    highest = max(float(own.max()) for own in values)
+    if group.title.endswith("GiB") and highest < 2**30:
+        group = replace(group, title=group.title.replace("GiB", "MiB"), scale=2**-20)
     of_gpus = group.title.startswith("GPU")
-    if group.title == "memory, GiB" and max(own["value"].max() for _, _, own in found) < 2**30:
-        group = Group("memory, MiB", group.lines, 2**-20)
-    title = group.title
-    if of_gpus and throttled:
-        title += " (red: throttled)"
+    limits = {float(own["value"].max()) for line, _, own in found if line.limit}
+    limits = {limit * group.scale for limit in limits if limit < 2.5 * highest}
+    top = max(highest * group.scale, *limits) if limits else highest * group.scale
+    least = min(float(own.min()) for own in values) * group.scale
 
     def draw(axes: Axes) -> None:
-        _lines(axes, group, found)
+        _lines(axes, group, [one for one in found if not one[0].limit])
+        for limit in sorted(limits):
+            axes.across(limit, MUTED, DOTTED, next(line.words for line in group.lines if line.limit))
         for start, end in throttled if of_gpus else ():
-            axes.axvspan(start, end, color=THROTTLED, alpha=0.3, linewidth=0, ymax=0.12)
-        if group.from_zero:
-            axes.set_ylim(bottom=0)
+            axes.span(start, end, THROTTLED, 0.45, 0.1)
 
-    return Panel(title, draw)
+    room = (top - least) * 0.08 or 1.0
+    upright = scales.from_zero(top, 4) if group.from_zero else scales.linear(least - room, top + room, 4)
+    return Panel(group.title, upright, draw)
 
 
 def _lines(axes: Axes, group: Group, found: Sequence[tuple[Line, str, pd.DataFrame]]) -> None:
-    shown = [one for one in found if not one[0].limit]
-    drawn = dict.fromkeys(line for line, _, _ in shown)
     number = 0
-    for line in drawn:
-        own = {source: readings for each, source, readings in shown if each is line}
+    for line in dict.fromkeys(line for line, _, _ in found):
+        own = {source: readings for each, source, readings in found if each is line}
         if len(own) > MOST_LINES:
             _range(axes, line, own, group.scale, number)
             number += 1
             continue
         for source, readings in own.items():
-            which = f" {source.removeprefix(line.source)}" if len(own) > 1 else ""
-            _line(
-                axes,
-                readings,
-                group.scale,
-                number,
-                f"{line.words or _kind(line)}{which}" if which or line.words else "",
-            )
+            which = f"{_kind(line)} {source.removeprefix(line.source)}" if len(own) > 1 else ""
+            _line(axes, readings, group.scale, number, " ".join(word for word in (line.words, which) if word))
             number += 1
-    limits = [float(own["value"].max()) * group.scale for line, _, own in found if line.limit]
-    highest = max(float(own["value"].max()) * group.scale for _, _, own in shown)
-    words = next((line.words for line in group.lines if line.limit), "")
-    for limit in sorted({limit for limit in limits if limit < 2.5 * highest}):
-        axes.axhline(limit, color=MUTED, linewidth=0.9, linestyle=DASHES[2], label=words)
 
 
 def _kind(line: Line) -> str:
     return "GPU" if line.source == "gpu" else line.source
 
 
-def _line(axes: Axes, own: pd.DataFrame, scale: float, number: int, label: str) -> None:
-    look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
-    look |= {"label": label} if label else {}
-    look |= {"marker": "."} if len(own) == 1 else {}  # one reading makes no line
-    axes.plot(own["at_s"], own["value"] * scale, **look)
+def _line(axes: Axes, own: pd.DataFrame, scale: float, number: int, words: str) -> None:
+    colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+    axes.line(own["at_s"], own["value"] * scale, colour, dash, words=words)
 
 
 def _range(axes: Axes, line: Line, own: dict[str, pd.DataFrame], scale: float, number: int) -> None:
@@ -144,11 +140,10 @@ def _range(axes: Axes, line: Line, own: dict[str, pd.DataFrame], scale: float, n
     every = pd.concat(list(own.values()))
     at = every["at_s"].round(1)
     parts = every["value"].groupby(at)
-    colour = COLOURS[number % len(COLOURS)]
     low, high = parts.min() * scale, parts.max() * scale
-    axes.fill_between(low.index, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.band(low.index, low, high, COLOURS[number % len(COLOURS)])
     mean = pd.DataFrame({"at_s": low.index, "value": parts.mean().to_numpy()})
-    _line(axes, mean, scale, number, f"mean of {len(own)} {_kind(line)}s (band: least to greatest)")
+    _line(axes, mean, scale, number, f"mean of {len(own)} {_kind(line)}s and their range")
 
 
 def _throttled(gauges: pd.DataFrame) -> list[tuple[float, float]]:

@@ -1,63 +1,52 @@
-"""Plots over the time of a trial: what was offered and what the service made of it, and the machine meanwhile."""
+"""Plots over the time of a trial: what was offered and what the service made of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import COLOURS, DASHES, INK, MUTED, Plot, dots, figure, legend_above, plain_log_ticks
+from reports import scales
+from reports.axes import Axes
+from reports.drawing import Panel, Plot, stacked
 from reports.format import amount, seconds
+from reports.palette import COLOURS, DASHES, DOTTED, INK, MUTED
 from reports.tables import Cell, Table
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
-PANEL_INCHES = (5.6, 1.18)
 STEEP = 15.0
-BURST = COLOURS[1]
+MOST_ABOVE = 2.5
+BURST, LIMIT = COLOURS[1], COLOURS[4]
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One pair of axes over time."""
-
-    title: str
-    draw: Callable[[Axes], None]
-
-
-def service(series: dict[str, Any], name: str) -> Plot | None:
-    """Latencies, rates, requests in flight and tokens, over one axis of time."""
-    panels = [*_latency_panels(series), *_rate_panels(series)]
+def service(series: dict[str, Any], slo: Mapping[str, float | None], name: str) -> Plot | None:
+    """Latencies, rates, requests in flight and tokens, over one axis of time. slo: limits of a good request, in ms."""
+    panels = [*_latency_panels(series, slo), *_rate_panels(series)]
     if not panels:
         return None
-    svg = stacked(f"{name}-time", panels, series)
+    svg = over_time(panels, series)
     return Plot(f"{name}-time", _service_alt(series), svg, "The service over time", _slices_table(series["slices"]))
 
 
-def stacked(salt: str, panels: list[Panel], series: dict[str, Any]) -> str:
-    """Axes below each other over the same time, the parts that were not measured and the bursts marked in each."""
+def over_time(panels: Sequence[Panel], series: dict[str, Any], notes: Sequence[str] = ()) -> str:
+    """Axes below each other over the same time, the parts that were not measured and the bursts marked in each.
+
+    notes: what else the label of the time says.
+    """
     phases, bursts = series["phases"], series["bursts"]
-    with figure(salt, size_inches=PANEL_INCHES, titles=[panel.title for panel in panels]) as drawing:
-        for panel, axes in zip(panels, drawing.stack, strict=True):
-            panel.draw(axes)
-            _mark(axes, phases, bursts)
-            legend_above(axes)
-        drawing.stack[-1].set_xlabel(_time_label(phases, bursts))
-    return drawing.svg
-
-
-def _mark(axes: Axes, phases: dict[str, Any], bursts: list[tuple[float, float]]) -> None:
     end_s = max(phases["end_s"], 1e-3)
-    axes.set_xlim(0, end_s)
-    for start, end in _unmeasured(phases):
-        axes.axvspan(start, end, color=INK, alpha=0.1, linewidth=0)
-    for start, end in bursts:
-        axes.axvspan(start, max(end, start + end_s / 300), color=BURST, alpha=0.16, linewidth=0)
-    if phases.get("steady_s"):
-        axes.axvline(phases["steady_s"], color=INK, linewidth=0.8, linestyle=DASHES[2])
+
+    def mark(axes: Axes) -> None:
+        for start, end in _unmeasured(phases):
+            axes.span(start, end, INK, 0.1)
+        for start, end in bursts:
+            axes.span(start, end, BURST, 0.16)
+        if phases.get("steady_s"):
+            axes.up(phases["steady_s"], DOTTED)
+
+    return stacked(scales.linear(0.0, end_s, 10), panels, _time_label(phases, bursts, notes), mark)
 
 
 def _unmeasured(phases: dict[str, Any]) -> Iterator[tuple[float, float]]:
@@ -69,78 +58,87 @@ def _unmeasured(phases: dict[str, Any]) -> Iterator[tuple[float, float]]:
         yield phases["measure_end_s"], end_s
 
 
-def _time_label(phases: dict[str, Any], bursts: list[tuple[float, float]]) -> str:
-    notes = []
-    if phases["warmup_end_s"] > 1e-3 * phases["end_s"]:
-        notes.append("grey: warm-up and after the window")
-    elif any(_unmeasured(phases)):
-        notes.append("grey: after the window")
-    if bursts:
-        notes.append("orange: burst")
-    if phases.get("steady_s"):
-        notes.append("dotted: steady from here")
+def _time_label(phases: dict[str, Any], bursts: Sequence[tuple[float, float]], more: Sequence[str]) -> str:
+    spans = list(_unmeasured(phases))
+    before, after = any(start == 0 for start, _ in spans), any(start > 0 for start, _ in spans)
+    greys = [*(["warm-up"] if before else []), *(["after the window"] if after else [])]
+    notes = [f"grey: {' and '.join(greys)}"] if greys else []
+    notes += ["orange: burst"] if bursts else []
+    notes += ["dotted: steady from here"] if phases.get("steady_s") else []
+    notes += more
     return "time, s" + (f" ({'; '.join(notes)})" if notes else "")
 
 
-def _latency_panels(series: dict[str, Any]) -> Iterator[Panel]:
+def _latency_panels(series: dict[str, Any], slo: Mapping[str, float | None]) -> Iterator[Panel]:
     """Time to the first token and time per token; end to end where nothing was streamed."""
     frame = series["latency"]
     seen = [metric for metric in ("ttft_ms", "tpot_ms") if (frame["metric"] == metric).any()]
     names = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "end to end"}
     for metric in seen or [metric for metric in ("e2e_ms",) if (frame["metric"] == metric).any()]:
-        yield Panel(f"{names[metric]}, ms", _latency_drawer(series, metric))
+        yield _latency_panel(series, metric, f"{names[metric]}, ms", slo.get(metric))
 
 
-def _latency_drawer(series: dict[str, Any], metric: str) -> Callable[[Axes], None]:
+def _latency_panel(series: dict[str, Any], metric: str, title: str, limit: float | None) -> Panel:
     own = series["latency"][series["latency"]["metric"] == metric]
     bins = series["latency_bins"][series["latency_bins"]["metric"] == metric]
+    greatest, usual = float(own["ms"].max()), float(own["ms"].median())
+    least = max(float(own["ms"].min()), usual / 30)
+    steep = usual > 0 and greatest > STEEP * usual
+    top = max(greatest, limit) if limit is not None and limit < MOST_ABOVE * greatest else greatest
 
     def draw(axes: Axes) -> None:
-        dots(axes, own["at_s"].tolist(), own["ms"].tolist(), COLOURS[0])
-        axes.plot(bins["at_s"], bins["p50_ms"], color=INK, linewidth=1.2, label="median")
-        axes.plot(bins["at_s"], bins["p95_ms"], color=INK, linewidth=1.0, linestyle=DASHES[1], label="p95")
-        greatest, usual = float(own["ms"].max()), float(own["ms"].median())
-        if usual > 0 and greatest > STEEP * usual:
-            low = max(float(own["ms"].min()), usual / 30) / 1.2
-            axes.set_yscale("log")
-            axes.set_ylim(low, greatest * 1.3)
-            plain_log_ticks(axes.yaxis, low, greatest * 1.3)
-        else:
-            axes.set_ylim(0, greatest * 1.1)
+        axes.dots(own["at_s"], own["ms"], COLOURS[0])
+        axes.line(bins["at_s"], bins["p50_ms"], INK, words="median", width=1.4)
+        axes.line(bins["at_s"], bins["p95_ms"], INK, DASHES[1], words="p95", width=1.2)
+        if limit is not None and limit < MOST_ABOVE * greatest:
+            axes.across(limit, LIMIT, DOTTED, f"limit {limit:g} ms")
 
-    return draw
+    return Panel(title, scales.logarithmic(least / 1.2, top * 1.25, 5) if steep else scales.from_zero(top, 4), draw)
 
 
 def _rate_panels(series: dict[str, Any]) -> Iterator[Panel]:
     rates = series["rates"]
     if not len(rates):
         return
-    failed = [("failed", "failed", COLOURS[4], DASHES[2])] if rates["failed"].any() else []
-    lines = [("offered", "offered", MUTED, "-"), ("completed", "completed", COLOURS[0], DASHES[1]), *failed]
-    yield Panel("requests/s", lambda axes: _steps(axes, rates, lines))
-    yield Panel("requests in flight", lambda axes: _queue(axes, series))
+    failed = [("failed", "failed", COLOURS[4], DOTTED)] if rates["failed"].any() else []
+    lines = [("offered", "offered", MUTED, ""), ("completed", "completed", COLOURS[0], DASHES[1]), *failed]
+    yield _rates_panel("requests/s", rates, lines)
+    yield _queue_panel(series)
     if rates["tokens"].any():
-        yield Panel("output tokens/s", lambda axes: _steps(axes, rates, [("tokens", "", COLOURS[2], "-")]))
+        yield _rates_panel("output tokens/s", rates, [("tokens", "", COLOURS[2], "")])
 
 
-def _steps(axes: Axes, frame: pd.DataFrame, lines: list[tuple[str, str, str, Any]]) -> None:
-    for column, label, colour, dash in lines:
-        known: dict[str, Any] = {"label": label} if label else {}
-        axes.plot(frame["at_s"], frame[column], color=colour, linestyle=dash, drawstyle="steps-mid", **known)
-    axes.set_ylim(bottom=0)
+def _rates_panel(title: str, rates: pd.DataFrame, lines: Sequence[tuple[str, str, str, str]]) -> Panel:
+    def draw(axes: Axes) -> None:
+        for column, words, colour, dash in lines:
+            axes.steps(*_bars(rates, column), colour, dash, words=words)
+
+    return Panel(title, scales.from_zero(max(float(rates[column].max()) for column, *_ in lines), 4), draw)
 
 
-def _queue(axes: Axes, series: dict[str, Any]) -> None:
+def _bars(rates: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
+    """(begins, values) of the parts of the time, with the end of the last."""
+    middles, values = rates["at_s"].tolist(), rates[column].tolist()
+    half = (middles[1] - middles[0]) / 2 if len(middles) > 1 else middles[0]
+    return [*(middle - half for middle in middles), middles[-1] + half], [*values, values[-1]]
+
+
+def _queue_panel(series: dict[str, Any]) -> Panel:
     """What the client had sent and not yet got, and what the server says it works on and keeps waiting."""
     rates, gauges = series["rates"], series["gauges"]
-    axes.plot(rates["at_s"], rates["in_flight"], color=COLOURS[0], label="in flight", drawstyle="steps-mid")
-    for number, (name, label) in enumerate((("running_requests", "running"), ("waiting_requests", "waiting")), 1):
-        own = gauges[gauges["name"] == name]
-        if len(own):
-            total = own.groupby("at_s")["value"].sum() if own["source"].nunique() == 1 else _summed(own)
-            look: dict[str, Any] = {"color": COLOURS[number + 2], "linestyle": DASHES[number]}
-            axes.plot(total.index, total, label=f"{label} in the server", **look)
-    axes.set_ylim(bottom=0)
+    told = {
+        words: _summed(gauges[gauges["name"] == name])
+        for name, words in (("running_requests", "server: running"), ("waiting_requests", "server: waiting"))
+        if (gauges["name"] == name).any()
+    }
+
+    def draw(axes: Axes) -> None:
+        axes.steps(*_bars(rates, "in_flight"), COLOURS[0], words="in flight")
+        for number, (words, total) in enumerate(told.items(), 1):
+            axes.line(total.index, total, COLOURS[number + 2], DASHES[number], words=words)
+
+    most = max(float(rates["in_flight"].max()), *(float(total.max()) for total in told.values()), 1.0)
+    return Panel("requests at a time", scales.from_zero(most, 4), draw)
 
 
 def _summed(own: pd.DataFrame) -> pd.Series[float]:

@@ -13,8 +13,6 @@ from reports.data import ReportData, keys_of, place
 from reports.drawing import Plot
 from reports.tables import repetition
 
-COMPARED = ("ttft_ms", "e2e_ms")
-
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -54,7 +52,7 @@ def overview(data: ReportData) -> list[Plot]:
         if (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") != "invalid"
         if (frame := data.series.get((cell["id"], trial["id"]), {}).get("distribution")) is not None and len(frame)
     ]
-    overlays = (plot_latency.overlay(metric, shown, f"overview-{metric.removesuffix('_ms')}") for metric in COMPARED)
+    overlays = (plot_latency.overlay(metric, shown) for metric in plot_latency.COMPARED)
     return [plot for plot in (plot_frontier.frontier(data), *overlays) if plot is not None]
 
 
@@ -67,7 +65,7 @@ def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> l
     drawn = (
         plot_latency.distribution(series["distribution"], name),
         plot_latency.of_classes(series["classes"], name),
-        plot_time.service(series, name),
+        plot_time.service(series, trial.get("slo") or {}, name),
         plot_machine.machine(series, name),
         plot_latency.by_length(series["lengths"], series["length_bins"], name),
     )
