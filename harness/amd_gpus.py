@@ -72,7 +72,7 @@ class AmdGpus:
 
     def names(self) -> list[str]:
         """The GPUs' product names, in the library's order."""
-        return [str(self._smi.amdsmi_get_gpu_asic_info(handle)["market_name"]) for handle in self._handles.values()]
+        return [str(state.get("name", "unknown")) for state in self.environment()["gpus"]]
 
     def processes(self) -> set[int]:
         """The processes that compute on the GPUs; none where the driver does not tell."""

@@ -143,6 +143,8 @@ def _gauges(
 
 
 def _energy(read: Mapping[str, energy.Gauge], start_s: float, end_s: float) -> Energy:
+    if end_s <= start_s:
+        raise NoEnergy("nothing was measured")
     if "energy_j" in read:
         return energy.by_counter(read["energy_j"], start_s, end_s)
     if "power_w" not in read:

@@ -15,6 +15,7 @@ from harness.records import Sample
 MILLI = 1e-3
 GA100 = (8, 0)
 AVERAGED_S = 1.0
+MOST_STRANGERS = 3
 
 
 class NvidiaGpus:
@@ -44,6 +45,7 @@ class NvidiaGpus:
         self._handles = {index: handle for index, handle in handles.items() if devices is None or index in devices}
         self.unread: list[str] = []
         self._engine_pids: Collection[int] = ()
+        self._strangers: dict[int, int] = {}
         self._readers = [
             GaugeReader(f"gpu{index}", self._gauges(handle), self.unread, clock)
             for index, handle in self._handles.items()
@@ -60,7 +62,7 @@ class NvidiaGpus:
 
     def names(self) -> list[str]:
         """The GPUs' product names, in NVML's order."""
-        return [str(self._nvml.nvmlDeviceGetName(handle)) for handle in self._handles.values()]
+        return [str(self._state(index, handle).get("name", "unknown")) for index, handle in self._handles.items()]
 
     def driver(self) -> str:
         """The driver's version; "unknown" where it does not tell."""
@@ -128,7 +130,7 @@ class NvidiaGpus:
             "its memory clock": lambda: {
                 "memory_clock_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM))
             },
-            "what throttles it": lambda: as_readings(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)),
+            "what throttles it": lambda: as_readings(self._reasons(handle)),
         }
         slow: dict[str, Callable[[], Mapping[str, float]]] = {
             "its temperature": lambda: {
@@ -164,6 +166,14 @@ class NvidiaGpus:
         """Shares of the driver's last sample period (1/6 s to 1 s) with a kernel resident, and with memory in use."""
         told = self._nvml.nvmlDeviceGetUtilizationRates(handle)
         return {"utilisation_share": told.gpu / 100, "memory_busy_share": told.memory / 100}
+
+    def _reasons(self, handle: Any) -> int:
+        """Drivers before 535 know only the older of two names for the same."""
+        nvml = self._nvml
+        try:
+            return int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
+        except (nvml.NVMLError_FunctionNotFound, AttributeError):
+            return int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
 
     def _power_sensor(self, handle: Any) -> Callable[[], Mapping[str, float]]:
         """The call that reads power, and over what time it averages.
@@ -205,7 +215,9 @@ class NvidiaGpus:
         ours = [told[pid] for pid in self._engine_pids if pid in told]
         if any(used is None for used in ours):
             raise Untold("the driver names the processes only", forever=True)
-        if not ours and self._engine_pids and told and not any(_exists(pid) for pid in told):
+        strangers = not ours and bool(self._engine_pids and told) and not any(_exists(pid) for pid in told)
+        times = self._strangers[id(handle)] = self._strangers.get(id(handle), 0) + 1 if strangers else 0
+        if times > MOST_STRANGERS:  # one that has just ended is listed for a moment
             reason = "the driver tells process numbers that do not exist here, as in a container with its own"
             raise Untold(reason, forever=True)
         return {"engine_memory_bytes": float(sum(ours))} if ours else {}

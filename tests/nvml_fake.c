@@ -25,7 +25,7 @@ static long long gpus = 1, power_mw = 300000, begun_ns = 0, start_mj = 5000000, 
 static long long reset_ns = -1, lost = 0, lost_ns = -1, total = 85899345920LL, used = 8589934592LL, reserved = 536870912LL;
 static long long gpu_percent = 73, memory_percent = 41, sm_mhz = 1980, memory_mhz = 2619, celsius = 55, reasons = 0;
 static long long capability = 90, limit_mw = 700000, mig = -1;
-static char without[512] = "", processes[512] = "";
+static char without[512] = "", older[512] = "", processes[512] = "";
 
 static struct { const char *key; long long *number; char *text; } known[] = {
     {"gpus", &gpus, 0}, {"power_mw", &power_mw, 0}, {"begun_ns", &begun_ns, 0}, {"start_mj", &start_mj, 0},
@@ -33,7 +33,8 @@ static struct { const char *key; long long *number; char *text; } known[] = {
     {"lost_ns", &lost_ns, 0}, {"total", &total, 0}, {"used", &used, 0}, {"reserved", &reserved, 0},
     {"gpu_percent", &gpu_percent, 0}, {"memory_percent", &memory_percent, 0}, {"sm_mhz", &sm_mhz, 0},
     {"memory_mhz", &memory_mhz, 0}, {"celsius", &celsius, 0}, {"reasons", &reasons, 0}, {"capability", &capability, 0},
-    {"limit_mw", &limit_mw, 0}, {"mig", &mig, 0}, {"without", 0, without}, {"processes", 0, processes},
+    {"limit_mw", &limit_mw, 0}, {"mig", &mig, 0}, {"without", 0, without}, {"older", 0, older},
+    {"processes", 0, processes},
 };
 
 void fake_set(const char *words) {
@@ -58,12 +59,15 @@ static long long now(void) {
     return spec.tv_sec * 1000000000LL + spec.tv_nsec;
 }
 
-/* What a device call answers before it looks at its arguments. `without` names calls that this GPU lacks. */
+/* What a device call answers before it looks at its arguments. `without` names calls that this GPU lacks, `older` those
+ * that this driver does not know. */
 static int ready(const char *call) {
     char between[600], wanted[128];
     snprintf(between, sizeof between, ",%s,", without);
     snprintf(wanted, sizeof wanted, ",%s,", call);
     if (strstr(between, wanted)) return NOT_SUPPORTED;
+    snprintf(between, sizeof between, ",%s,", older);
+    if (strstr(between, wanted)) return FUNCTION_NOT_FOUND;
     return lost || (lost_ns >= 0 && now() >= lost_ns) ? LOST : OK;
 }
 
@@ -109,6 +113,7 @@ GIVE(nvmlDeviceGetMaxPcieLinkGeneration, unsigned, 5)
 GIVE(nvmlDeviceGetCurrPcieLinkWidth, unsigned, 16)
 GIVE(nvmlDeviceGetMaxPcieLinkWidth, unsigned, 16)
 GIVE(nvmlDeviceGetCurrentClocksThrottleReasons, unsigned long long, reasons)
+GIVE(nvmlDeviceGetCurrentClocksEventReasons, unsigned long long, reasons)
 GIVE_OF(nvmlDeviceGetClockInfo, unsigned, of == SM ? sm_mhz : memory_mhz)
 GIVE_OF(nvmlDeviceGetMaxClockInfo, unsigned, of == SM ? sm_mhz : memory_mhz)
 GIVE_OF(nvmlDeviceGetTemperature, unsigned, celsius)

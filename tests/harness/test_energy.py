@@ -40,7 +40,7 @@ def counter(
 
 
 def test_300_w_for_60_s_are_18_kj() -> None:
-    """The known answer: within half a percent, and its interval holds the sensor's 5 %."""
+    """Known answer 20: within half a percent, and its interval holds the sensor's 5 %."""
     found = by_counter(counter(300, 60), 0.0, 60.0)
     assert found.j == pytest.approx(18_000, rel=0.005)
     assert found.sensor == COUNTER
@@ -107,7 +107,7 @@ def test_a_slow_counter_is_read_at_its_edges() -> None:
     ],
 )
 def test_a_counter_that_cannot_be_trusted_gives_no_number(gauge: Gauge, words: str, broken: bool) -> None:
-    """But a reason."""
+    """Known answer 20: but a reason, where it went back, stood still or was not read."""
     with pytest.raises(NoEnergy, match=words) as found:
         by_counter(gauge, 0.0, 60.0)
     assert found.value.broken is broken
@@ -209,6 +209,14 @@ def test_readings_of_the_clients_machine_are_not_the_servers_energy() -> None:
     here = [Sample(one.at_ns, one.source, one.name, one.value, "client") for one in of_gpu(0, counter(300, 60))]
     assert facts(here) == {}
     assert missing_energy({}, {})["energy_j"] == "no GPU of the machine under test was read"
+
+
+def test_nothing_measured_is_no_fault_of_the_counter() -> None:
+    """An empty window has no energy, and no warning."""
+    empty = Window(0.0, 0.0, "empty: nothing was measured")
+    found = energy_facts({}, {"t0_ns": T0_NS}, empty, table(of_gpu(0, counter(300, 60))))
+    assert (found["j"], found["reason"]) == (None, "gpu0: nothing was measured")
+    assert not list(energy_reasons({"energy": found}))
 
 
 def test_shared_gpus_are_told() -> None:

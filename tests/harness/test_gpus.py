@@ -76,6 +76,22 @@ def test_used_memory_means_the_same_whatever_the_driver_tells() -> None:
     assert "memory_reserved_bytes" not in old
 
 
+def test_an_older_driver_is_asked_by_older_names() -> None:
+    """Calls that it does not know have predecessors that it does."""
+    newer = "nvmlDeviceGetCurrentClocksEventReasons,nvmlDeviceGetMemoryInfo_v2,nvmlDeviceGetFieldValues"
+    with fake_nvml(older=newer, reasons=0x20, capability=70):
+        found = NvidiaGpus()
+        read = values(found.samples(0))
+    assert (read["throttled"], read["memory_total_bytes"], read["power_w"]) == (1.0, 80 * 2**30, 300.0)
+    assert found.unread == []
+
+
+def test_names_of_lost_gpus_end_no_run() -> None:
+    """What a manifest begins with is there, whatever state the GPU is in."""
+    with fake_nvml(lost=1):
+        assert provenance.collect()["must_match"]["gpus"] == ["unknown"]
+
+
 def test_a_reading_lies_in_its_stamp() -> None:
     """The stamp is the middle of the call, the width what it took."""
     moments = iter(range(0, 10_000, 100))
@@ -151,10 +167,12 @@ def test_memory_of_processes_that_the_driver_does_not_tell_is_absent() -> None:
         found = NvidiaGpus()
         assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
         assert found.unread == ["gpu0 does not tell the memory of each process: the driver names the processes only"]
+    now = [0]
     with fake_nvml(processes=f"{ended_process()}:1000000"):
-        found = NvidiaGpus()
-        assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
-        assert "process numbers that do not exist here" in found.unread[0]
+        found = NvidiaGpus(clock=lambda: now[0])
+        for now[0] in range(0, 10 * S, S):
+            assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
+        assert ["process numbers that do not exist here" in said for said in found.unread] == [True]
     with fake_nvml(processes="1:1000000"):
         found = NvidiaGpus()
         assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
