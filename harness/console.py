@@ -75,6 +75,8 @@ class ConsoleWatcher:
             self._trial_began_s = time.monotonic()  # which it will, when the last worker has come
             self._show(event["text"], at_once=True)
         elif kind == "trial_ended":
+            if self._live:
+                self._live.update(Text(""), refresh=True)  # what was shown is over
             self._say(f"{self._prefix} {cell['trials'][event['trial']]['load']}: {ending(event)}")
         elif kind == "stopped":
             self._say(f"{self._prefix}: interrupted before the next trial")

@@ -13,7 +13,7 @@ SEPARATOR = " · "
 def how_far(event: Mapping[str, Any], elapsed_s: float) -> str:
     """The phase and the time that is left. elapsed_s: since the trial began, where the event does not know better."""
     left_s = time_left_s(event, elapsed_s)
-    return str(event["phase"]) + ("" if left_s is None else f", {_clock(left_s)} left")
+    return str(event["phase"]) + (f", {_clock(left_s)} left" if left_s else "")
 
 
 def time_left_s(event: Mapping[str, Any], elapsed_s: float) -> float | None:
