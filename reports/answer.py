@@ -84,7 +84,10 @@ def _measured(data: ReportData) -> str:
     often = f", {repetitions} repetitions of each" if repetitions > 1 else ""
     machine = _machine(data)
     what = " ".join(part for part in parts if part)
-    return f"{what}, under {loads}{often}{f', on {machine}' if machine else ''}: {_ended(data, done)}."
+    scopes = [(data.facts_of(cell["id"], trial["id"]).get("telemetry") or {}).get("scope") for cell, trial in done]
+    place_of = "from" if "client" in scopes else "on"  # the server is elsewhere, and its machine is not known
+    machine = f", {place_of} {machine}" if machine else ""
+    return f"{what}, under {loads}{often}{machine}: {_ended(data, done)}."
 
 
 def _machine(data: ReportData) -> str:

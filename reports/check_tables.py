@@ -8,12 +8,26 @@ from typing import Any
 from reports.format import amount, count, seconds
 from reports.tables import Cell, Table
 
+LITTLE = "Little's law"
 _STATES = {"steady": "good", "warm-up": "doubtful", "drift": "doubtful"}
+_PRESSURES = (
+    ("swapped_bytes", "memory swapped on the machine", "bytes"),
+    ("engine_major_faults", "pages the engine waited for from disk", "number"),
+    ("throttled_s", "time the engine's control group was held back, s", "number"),
+)
 
 
 def checks(facts: Mapping[str, Any]) -> Table:
-    """One row per check: steadiness, queue, sample size, tokens, books, the readings themselves."""
-    rows = [*_steady(facts), *_queue(facts), *_sizes(facts), *_tokens(facts), *_books(facts), *_readings(facts)]
+    """One row per check: steadiness, queue, sample size, tokens, books, the machine, the readings themselves."""
+    rows = [
+        *_steady(facts),
+        *_queue(facts),
+        *_sizes(facts),
+        *_tokens(facts),
+        *_books(facts),
+        *_machine(facts),
+        *_readings(facts),
+    ]
     lines = [(Cell(name), Cell(what, tone=tone)) for name, what, tone in rows]
     return Table("Checks", ("check", "what was seen"), lines, texts=2)
 
@@ -46,18 +60,14 @@ def _queue(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         applied = "intervals are widened for it" if told.get("applied") else "intervals need not be widened"
         yield "queueing", "; ".join(part for part in ("requests wait for each other", worth, applied) if part), ""
     elif "queueing" in told:
-        yield "queueing", "none to speak of", "good"
+        yield "queueing", "requests hardly wait for each other", "good"
 
 
 def _sizes(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for statistic, told in (facts.get("sample_size") or {}).items():
-        if not isinstance(told, Mapping) or told.get("needed") is None or told.get("have") is None:
-            continue
-        enough = told["have"] >= told["needed"]
-        have = f"{amount(told['have'])} independent requests of {amount(told['needed'])} needed"
-        longer = told.get("times_longer")
-        more = f"; measure {amount(longer)} times as long" if longer and not enough else ""
-        yield f"sample size for {statistic}", f"{have}{more}", "good" if enough else "doubtful"
+        have = f"{amount(told['n'])} requests are worth {amount(told['have'])} independent ones"
+        more = f"a point needs {amount(told['needed'])}: {amount(told['times_longer'])} times as many"
+        yield f"{statistic} is a bound", f"{have}; {more}", "doubtful"
 
 
 def _tokens(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -78,21 +88,27 @@ def _tokens(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 def _books(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for line in facts.get("books") or ():
-        if not isinstance(line, Mapping) or line.get("client") is None or line.get("server") is None:
-            continue
-        share = line.get("difference_share")
-        differs = f", {share:+.2%} apart" if share is not None else ""
-        source = f" ({line['source']})" if line.get("source") else ""
-        both = f"client {amount(line['client'])}, server {amount(line['server'])}{differs}{source}"
-        yield f"books: {str(line['what']).replace('_', ' ')}", both, ""
+        least, most = line["client"], line["client_most"]
+        client = amount(least) if least == most else f"{amount(least)} to {amount(most)}"
+        first, second = ("on average", "by arrivals and times") if line["source"] == LITTLE else ("by the client", "")
+        both = f"{client} {first}, {amount(line['server'])} {second or 'by the server'}"
+        yield f"books: {line['what']}", f"{both}: {line['difference_share']:+.2%} apart ({line['source']})", ""
+
+
+def _machine(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    told = (facts.get("telemetry") or {}).get("window") or {}
+    if (cores := told.get("engine_cpu_cores")) is not None:
+        yield "cores the engine kept busy", amount(cores), ""
+    for name, words, show in _PRESSURES:
+        if (value := told.get(name)) is not None:
+            yield words, amount(value, show=show) if value else "none", "doubtful" if value else "good"
 
 
 def _readings(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     told = facts.get("telemetry") or {}
     sampler = told.get("sampler") or {}
     if sampler.get("ticks"):
-        late = sampler.get("late_ticks") or 0
-        cost = sampler.get("cpu_share")
+        late, cost = sampler.get("late_ticks") or 0, sampler.get("cpu_share")
         busy = f", {amount(cost, show='share')} of a core" if cost is not None else ""
         every = f" every {seconds(sampler['interval_s'])}" if sampler.get("interval_s") else ""
         yield "readings of the machine", f"{sampler['ticks']}{every}, {late} late{busy}", "doubtful" if late else ""
