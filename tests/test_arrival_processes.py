@@ -201,7 +201,7 @@ def test_sessions() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_many_workers_send_what_one_does(workers: int) -> None:
-    """The arrivals of Poisson traffic do not depend on how many share it, and stay as dispersed."""
+    """Known answer 5: the arrivals of Poisson traffic do not depend on how many share it, and stay as dispersed."""
     plan = plan_of(kind="sustained", rate=50, requests=2000)
     parts = [driven(plan, Part(shard=Shard(index, workers))) for index in range(workers)]
     moments = np.sort(np.concatenate([sent(part) for part in parts]))

@@ -62,8 +62,9 @@ def codes(validity: Validity) -> dict[str, Level]:
 
 @pytest.mark.slow
 def test_what_is_due_is_sent_then() -> None:
-    """200/s for 5 s: every row of the plan is a record with its due time. What is due is sent no later than another
-    timer of the same loop goes off that asks for every millisecond, and the last requests are as punctual as the first.
+    """Known answer 6: 200/s for 5 s: every row of the plan is a record with its due time. What is due is sent no later
+    than another timer of the same loop goes off that asks for every millisecond, and the last requests are as punctual
+    as the first.
     """
     ran_ns: list[int] = []
 
@@ -91,8 +92,8 @@ def test_what_is_due_is_sent_then() -> None:
 
 @pytest.mark.slow
 def test_a_stalling_client_is_found_out() -> None:
-    """The client's loop is kept busy for 50 ms twice a second: the trial is invalid for the client's lag; TTFT from due
-    contains the stalls, TTFT from sent does not.
+    """Known answer 7: the client's loop is kept busy for 50 ms twice a second: the trial is invalid for the client's
+    lag; TTFT from due contains the stalls, TTFT from sent does not.
     """
     stalls_ns: list[tuple[int, int]] = []
 
@@ -124,8 +125,9 @@ def test_a_stalling_client_is_found_out() -> None:
 
 @pytest.mark.slow
 def test_the_canary_tells_the_error_of_arrivals() -> None:
-    """The canary sends twenty events a second beside the load; their recorded arrivals are off by no more than those
-    of the load's own tokens, whose texts hold the truth, and the plan and its records know nothing of it.
+    """Known answer 8: the canary sends twenty events a second beside the load; their recorded arrivals are off by no
+    more than those of the load's own tokens, whose texts hold the truth, and the plan and its records know nothing of
+    it.
     """
     schedule = exact_schedule(1, kind="sustained", rate=100, requests=300)
     records, report = driven(schedule)

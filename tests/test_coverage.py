@@ -74,7 +74,9 @@ def naive_coverage(made: Queued, p: float) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_nine_of_ten_intervals_hold_the_truth(cell: str) -> None:
-    """At p50, p95 and p99, whatever the queue; of independent values about 95 of 100 do, more where ranks are few."""
+    """Known answer 15: at p50, p95 and p99, whatever the queue; of independent values about 95 of 100 do, more where
+    ranks are few.
+    """
     found = coverage(CELLS[cell](np.random.default_rng(15), RUNS))
     assert min(share for share, _ in found.values()) >= 0.90, found
     if cell == "independent":
@@ -83,7 +85,7 @@ def test_nine_of_ten_intervals_hold_the_truth(cell: str) -> None:
 
 @pytest.mark.slow
 def test_the_interval_for_independent_values_fails_on_a_queue() -> None:
-    """Which proves that the test above can fail: at 0.85 it holds the p95 in fewer than three runs of ten."""
+    """Known answer 15: the test above can fail: at 0.85 this interval holds the p95 in fewer than 3 runs of 10."""
     made = CELLS["M/M/1 0.85"](np.random.default_rng(15), RUNS)
     assert naive_coverage(made, 0.95) < 0.3
     assert coverage(made)[0.95][0] > 0.9

@@ -28,6 +28,7 @@ from harness.results import Results
 from harness.store import Run
 from harness.virtual_time import run
 from harness.workload import Schedule
+from tests import stub_server
 from tests.fabricated import failed, streamed, value
 from tests.plans import exact_schedule
 from tests.stored import KEY, results_of
@@ -241,6 +242,46 @@ def test_replies_at_the_edge(
     assert (records[0].status, records[0].output_tokens) == (status, tokens)
     for metric, wanted in (("ttft_ms", ttft), ("ttfo_ms", ttfo), ("tpot_ms", tpot)):
         assert stored_ms(tmp_path / "run", metric).tolist() == pytest.approx(wanted), metric
+
+
+def delta(**said: str) -> bytes:
+    """One event of a chat."""
+    return stub_server.chunk(stub_server.event({"choices": [{"index": 0, "delta": said}]}))
+
+
+async def slow_to_speak(call: stub_server.Call) -> None:
+    """Headers at 2 ms, the role at 5, an empty text at 10, the first word at 200, the second at 220, then the usage."""
+    await call.send(stub_server.STREAM_HEAD, after_ms=2)
+    await call.send(delta(role="assistant"), after_ms=3)
+    await call.send(delta(content=""), after_ms=5)
+    await call.send(delta(content="a"), after_ms=190)
+    await call.send(delta(content="b"), after_ms=20)
+    await call.send(stub_server.chunk(stub_server.ending(2)) + stub_server.LAST_CHUNK)
+
+
+def test_only_tokens_are_tokens(tmp_path: Path) -> None:
+    """Known answer 9: neither the headers, the role nor an empty text is a first token, and there is one gap between
+    two words, whatever else was sent; by the moments at which the server wrote, to 50 ms.
+    """
+
+    async def main() -> tuple[list[Record], list[int], int]:
+        async with stub_server.serving(slow_to_speak) as server:
+            chat = replace(server.endpoint, dialect="openai-chat")
+            records, report = await stub_server.measure(chat, stub_server.open_plan([10]))
+            return records, server.calls[0].log_ns, report.t0_ns
+
+    records, written_ns, t0_ns = asyncio.run(main())
+    results_of(tmp_path / "run", records)
+    headers, role, _, first, second, _ = (np.array(written_ns) - t0_ns) / MS
+    (record,) = records
+    due_ms, sent_ms = (record.due_ns or 0) / MS, (record.sent_ns or 0) / MS
+    assert 0 <= stored_ms(tmp_path / "run", "ttfb_ms")[0] - (role - sent_ms) < 50
+    assert headers < (record.headers_ns or 0) / MS <= role + 50
+    assert 0 <= stored_ms(tmp_path / "run", "ttft_ms")[0] - (first - due_ms) < 50
+    (gap,) = stored_ms(tmp_path / "run", "icl_ms")
+    assert gap == pytest.approx(second - first, abs=50)
+    assert stored_ms(tmp_path / "run", "tpot_ms") == pytest.approx([gap])
+    assert stored_ms(tmp_path / "run", "ttft_ms")[0] > 190
 
 
 def test_every_row_of_the_plan_is_a_record() -> None:

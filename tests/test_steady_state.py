@@ -57,7 +57,8 @@ def facts_of_window(ttft_ms: Floats, **changes: Any) -> tuple[dict[str, Any], di
 
 
 def test_a_warm_up_is_cut_where_it_ends() -> None:
-    """Cut at about 51 s of 300, in the mean of what is left 100.1 +- 0.3 ms, whatever the noise draws."""
+    """Known answer 16: cut at about 51 s of 300, in the mean of what is left 100.1 +- 0.3 ms, whatever the noise draws.
+    """
     rng = np.random.default_rng(16)
     runs = [warming(rng) for _ in range(100)]
     cuts = [cut_of(bins_of(run)) for run in runs]
@@ -70,7 +71,9 @@ def test_a_warm_up_is_cut_where_it_ends() -> None:
 
 
 def test_a_drift_is_seen_and_a_flat_stream_left_alone() -> None:
-    """A fifth over the window always; nothing at all at most twice in a hundred, in both searches together."""
+    """Known answer 16: a fifth over the window always; nothing at all at most twice in a hundred, in both searches
+    together.
+    """
     rng = np.random.default_rng(17)
     found = [drift_of(drifting(rng)) for _ in range(200)]
     assert np.mean([one is not None and one.p_value < 0.01 and one.change > 0.02 for one in found]) >= 0.99

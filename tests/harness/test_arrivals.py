@@ -27,7 +27,7 @@ def test_constant_arrivals_never_drift() -> None:
 
 
 def test_constant_arrivals_of_a_whole_period_have_equal_gaps() -> None:
-    """A rate whose period is whole nanoseconds has a gap error of exactly 0."""
+    """Known answer 5: a rate whose period is whole nanoseconds has a gap error of exactly 0."""
     assert set(np.diff(arrivals.constant(100, count=100_000)).tolist()) == {10_000_000}
 
 
@@ -47,17 +47,21 @@ def test_rates_with_many_digits_stay_exact() -> None:
 
 
 def test_poisson_gaps_are_exponential_and_independent() -> None:
-    """100,000 arrivals: Kolmogorov-Smirnov, dispersion of counts near 1, no correlation of neighbouring gaps."""
+    """Known answer 5: 100,000 arrivals: Kolmogorov-Smirnov, dispersion of counts near 1, no correlation of neighbouring
+    gaps.
+    """
     due_ns = arrivals.poisson(100, generator(1), count=100_000)
     gaps_s = np.diff(due_ns) / SECOND_NS
     assert stats.kstest(gaps_s, "expon", args=(0, 0.01)).pvalue > 0.001
     assert arrivals.index_of_dispersion(due_ns, 1.0) == pytest.approx(1.0, abs=0.15)
     assert arrivals.index_of_dispersion(due_ns, 0.05) == pytest.approx(1.0, abs=0.03)
+    seconds = arrivals.poisson(2, generator(1), count=200_000)  # 100,000 windows of one second
+    assert arrivals.index_of_dispersion(seconds, 1.0) == pytest.approx(1.0, abs=0.03)
     assert abs(np.corrcoef(gaps_s[:-1], gaps_s[1:])[0, 1]) < 0.01
 
 
 def test_poisson_arrivals_do_not_sit_on_a_lattice() -> None:
-    """Hardly any arrival falls within a microsecond of a whole second."""
+    """Known answer 5: hardly any arrival falls within a microsecond of a whole second."""
     due_ns = arrivals.poisson(100, generator(2), count=100_000)
     distance_ns = np.minimum(due_ns % SECOND_NS, SECOND_NS - due_ns % SECOND_NS)
     assert np.mean(distance_ns < 1_000) < 1e-4
@@ -71,7 +75,9 @@ def test_poisson_is_not_renormalised() -> None:
 
 
 def test_gamma_gaps_have_their_cv_and_dispersion() -> None:
-    """A million arrivals with cv 2: gaps are Gamma(1/4), and over long windows counts vary four times as much."""
+    """Known answer 5: a million arrivals with cv 2: gaps are Gamma(1/4), and over long windows counts vary four times
+    as much.
+    """
     due_ns = arrivals.gamma(10, 2.0, generator(1), count=1_000_000)
     gaps_s = np.diff(due_ns) / SECOND_NS
     assert gaps_s.std() / gaps_s.mean() == pytest.approx(2.0, abs=0.03)

@@ -39,16 +39,18 @@ def drawn(seed: int, size: int, spread: float) -> np.ndarray:
 
 
 def test_the_divergence_of_a_coin_from_a_loaded_one() -> None:
-    """KL((.5, .5) || (.9, .1)) = .5 ln(.5/.9) + .5 ln(.5/.1) = .5108."""
+    """Known answer 20: KL((.5, .5) || (.9, .1)) = .5 ln(.5/.9) + .5 ln(.5/.1) = .5108."""
     found = compare(whole(0.5, 0.5), whole(0.9, 0.1), at(0))
     assert found.kl[0] == pytest.approx(0.5108, abs=5e-5)
+    assert (found.reference_top1[0], found.top1[0], found.top1_same[0]) == (0, 0, True)  # of a tie the lowest token
     assert found.nll[0] == pytest.approx(-math.log(0.9), rel=1e-6)
     assert found.delta_p[0] == pytest.approx(0.4, rel=1e-6)
     assert np.isnan(found.kl_lower_bound[0])
+    assert not compare(whole(0.5, 0.5), whole(0.1, 0.9), at(0)).top1_same[0]
 
 
 def test_a_distribution_does_not_diverge_from_itself() -> None:
-    """The same gives 0 and full agreement."""
+    """Known answer 20: the same gives 0 and full agreement."""
     one = whole(*drawn(3, 500, 2.0))
     found = compare(one, one, at(7))
     assert found.kl[0] < 1e-12

@@ -100,6 +100,7 @@ def test_a_slow_counter_is_read_at_its_edges() -> None:
             True,
         ),
         (Gauge(np.arange(-1, 61.0), np.full(62, 7.0)), "stood still", True),
+        (counter(300, 60, tick_s=40.0), "up to date only once", False),
         (Gauge(np.array([0.5]), np.array([7.0])), "not read for the last 59.5 s", False),
         (Gauge(np.empty(0), np.empty(0)), "read 0 times", False),
         (counter(300, 30), "not read for the last", False),

@@ -63,7 +63,9 @@ def test_stamps_become_monotonic_time() -> None:
 
 @pytest.mark.parametrize("step_ns", [HOUR, -HOUR, 50 * MS, -50 * MS])
 def test_a_stepped_wall_clock_changes_no_interval(step_ns: int) -> None:
-    """If the wall clock jumps between packet and read, the loop's time is used; afterwards stamps count again."""
+    """Known answer 22: if the wall clock jumps between packet and read, the loop's time is used; afterwards stamps
+    count again.
+    """
     clocks = Clocks()
     stamps = clocks.stamps()
     before_ns = clocks.monotonic_ns

@@ -130,7 +130,7 @@ SIZES = st.none() | st.lists(st.integers(1, 90), min_size=1, max_size=40)
 def test_each_token_has_the_time_of_the_read_that_completes_it(
     stream: Stream, sizes: list[int] | None, cuts: list[int]
 ) -> None:
-    """Texts and counts are those of the stream in one piece; no token is early, none late."""
+    """Known answer 21: texts and counts are those of the stream in one piece; no token is early, none late."""
     if not stream.texts:
         for i in range(10):
             stream.token(f" \u00e4{i}", space=True, lines=1, ascii_only=False)
@@ -149,8 +149,8 @@ def test_each_token_has_the_time_of_the_read_that_completes_it(
 def test_streams_that_go_wrong_are_told_apart(
     stream: Stream, sizes: list[int] | None, cuts: list[int], how: str
 ) -> None:
-    """An error within a 200 and nonsense are errors of the stream, an end without a finish is a truncation, in every
-    cut; the tokens before keep their times.
+    """Known answer 21: an error within a 200 and nonsense are errors of the stream, an end without a finish is a
+    truncation, in every cut; the tokens before keep their times.
     """
     if how == "error":
         stream.event({"error": {"message": MESSAGE, "code": 500}})
