@@ -1,7 +1,7 @@
 """How far a trial is, kept up to date record by record: counts and the last few latencies, nothing that grows.
 
-A record costs a handful of comparisons: it is taken between two requests. Rates are differences between two looks, and
-the plan is searched only when somebody looks.
+A record costs a handful of comparisons, for it is taken between two requests: the last ones are only kept, and read
+when somebody looks, as the plan is. Rates are differences between two looks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from harness.records import Loop, Phase, Record, Status
@@ -22,6 +22,7 @@ RATE_AT_LEAST_OVER_S = 1.0
 MOST_LOOKS = 64
 LONGEST_REASON = 60
 NS_PER_S = 1_000_000_000
+_NO_FAILURE = (Status.OK, Status.CANCELLED)
 _WORDS = {
     Status.HTTP_ERROR: "an HTTP error",
     Status.REJECTED: "turned away",
@@ -47,10 +48,7 @@ class Progress:
         self._planned = None if schedule.continues else schedule.count  # cooldown rows are not work to be done
         self._window = schedule.window
         self._statuses: Counter[str] = Counter()
-        self._recent_ttft_ms: deque[float] = deque(maxlen=RECENT)
-        self._recent_tpot_ms: deque[float] = deque(maxlen=RECENT)
-        self._recent_send_lag_ns: deque[int] = deque(maxlen=RECENT)
-        self._recent_read_lag_ns: deque[int] = deque(maxlen=RECENT)
+        self._recent: deque[Record] = deque(maxlen=RECENT)
         self._tokens = 0
         self._last_failed: Record | None = None
         self._looks: deque[tuple[int, int, int]] = deque(maxlen=MOST_LOOKS)
@@ -65,27 +63,12 @@ class Progress:
         self._statuses[record.status] += 1
         if record.done_ns is not None:
             self._last_done_ns = max(self._last_done_ns, record.done_ns)
-        if record.first_token_ns is not None and record.due_ns is not None:
-            self._recent_ttft_ms.append((record.first_token_ns - record.due_ns) / 1e6)
-        self._follow_tokens(record)
-        self._follow_client(record)
-        if record.status not in (Status.OK, Status.CANCELLED):
+        if record.output_tokens is not None:
+            self._tokens += record.output_tokens
+        self._recent.append(record)
+        if record.status not in _NO_FAILURE:
             self._last_failed = record
         self._follow_reachability(record)
-
-    def _follow_tokens(self, record: Record) -> None:
-        tokens = record.output_tokens
-        if tokens is None:
-            return
-        self._tokens += tokens
-        if tokens > 1 and record.first_token_ns is not None and record.last_token_ns is not None:
-            self._recent_tpot_ms.append((record.last_token_ns - record.first_token_ns) / (tokens - 1) / 1e6)
-
-    def _follow_client(self, record: Record) -> None:
-        if record.sent_ns is not None and record.due_ns is not None:
-            self._recent_send_lag_ns.append(record.sent_ns - record.due_ns)
-        if record.chunk_lag_ns:
-            self._recent_read_lag_ns.append(record.chunk_lag_ns[0])
 
     def _follow_reachability(self, record: Record) -> None:
         if record.status == Status.CONNECTION_ERROR:
@@ -121,11 +104,8 @@ class Progress:
             "ends_s": None if end_ns is None else end_ns / 1e9,
             "failed": self._statuses.total() - self._statuses[Status.OK] - self._statuses[Status.CANCELLED],
             "last_failure": None if self._last_failed is None else in_words(self._last_failed),
-            "ttft_ms": _median(self._recent_ttft_ms),
-            "tpot_ms": _median(self._recent_tpot_ms),
-            "send_lag_ms": _largest_ms(self._recent_send_lag_ns),
-            "read_lag_ms": _largest_ms(self._recent_read_lag_ns),
             "phase": str(self._phase()),
+            **_latencies(self._recent),
             **self._look(),
         }
 
@@ -188,10 +168,21 @@ def in_words(record: Record) -> str:
     return words
 
 
-def _median(values: Sequence[float] | deque[float]) -> float | None:
+def _latencies(records: Iterable[Record]) -> dict[str, float | None]:
+    found: dict[str, list[float]] = {name: [] for name in ("ttft_ms", "tpot_ms", "send_lag_ms", "read_lag_ms")}
+    for one in records:
+        if one.due_ns is not None and one.first_token_ns is not None:
+            found["ttft_ms"].append((one.first_token_ns - one.due_ns) / 1e6)
+        if one.due_ns is not None and one.sent_ns is not None:
+            found["send_lag_ms"].append((one.sent_ns - one.due_ns) / 1e6)
+        if one.output_tokens is not None and one.output_tokens > 1 and one.first_token_ns is not None:
+            last_ns = one.first_token_ns if one.last_token_ns is None else one.last_token_ns
+            found["tpot_ms"].append((last_ns - one.first_token_ns) / (one.output_tokens - 1) / 1e6)
+        if one.chunk_lag_ns and one.chunk_lag_ns[0] >= 0:
+            found["read_lag_ms"].append(one.chunk_lag_ns[0] / 1e6)
+    medians = {name: _median(found[name]) for name in ("ttft_ms", "tpot_ms")}
+    return medians | {name: max(found[name], default=None) for name in ("send_lag_ms", "read_lag_ms")}
+
+
+def _median(values: Sequence[float]) -> float | None:
     return statistics.median(values) if values else None
-
-
-def _largest_ms(values: deque[int]) -> float | None:
-    known = [value for value in values if value >= 0]
-    return max(known) / 1e6 if known else None
