@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 SENSOR_SHARE = 0.05
 MAX_GAP_S = 2.0
 COUNTER = "energy counter of the GPU"
-INSTANT = "instant power of the GPU, added up"
+INSTANT = "instant power of the GPU"
 
 Floats = NDArray[np.float64]
 
@@ -71,8 +71,10 @@ def by_counter(counter: Gauge, start_s: float, end_s: float) -> Energy:
         reason = f"its energy counter went back from {before:.0f} J to {after:.0f} J: the driver or the GPU was reset"
         raise NoEnergy(reason, broken=True)
     rises = np.flatnonzero(np.diff(near.values) > 0) + 1
-    if len(rises) < 2:
+    if not len(rises):
         raise NoEnergy("its energy counter stood still in the window", broken=True)
+    if len(rises) < 2:
+        raise NoEnergy("its energy counter was brought up to date only once in the window")
     edges = Gauge(near.at_s[rises], near.values[rises])
     known_s = near.at_s[rises - 1]  # an edge came after the reading before it
     mean_w = (edges.values[-1] - edges.values[0]) / (edges.at_s[-1] - edges.at_s[0])
@@ -99,8 +101,12 @@ def by_power(power: Gauge, averaged_s: float, start_s: float, end_s: float) -> E
     joules = float(((watts[1:] + watts[:-1]) / 2 * np.diff(moments)).sum())
     spread = float(watts.max() - watts.min())
     edges = spread * (gap_s + averaged_s)
-    sensor = INSTANT if averaged_s == 0 else f"power averaged over {averaged_s:g} s by the GPU, added up"
-    return _with_sensor(joules, max(joules - edges, 0.0), joules + edges, sensor)
+    return _with_sensor(joules, max(joules - edges, 0.0), joules + edges, f"{power_sensor(averaged_s)}, added up")
+
+
+def power_sensor(averaged_s: float) -> str:
+    """What power readings are, in words."""
+    return INSTANT if averaged_s == 0 else f"power averaged over {averaged_s:g} s by the GPU"
 
 
 def together(parts: list[Energy]) -> Energy:

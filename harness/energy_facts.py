@@ -120,7 +120,9 @@ def energy_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
     told = (facts or {}).get("energy") or {}
     if thresholds.ENERGY_COUNTER.level(float(told.get("broken", False))) is not Level.VALID:
         sentence = f"The energy of the GPUs is not known: {told['reason']}."
-        yield Reason("energy_counter", Level.WARN, sentence, "Run it again without resetting the GPU or its driver.")
+        yield Reason(
+            "energy_counter", Level.WARN, sentence, "Measure for longer, and without resetting the GPU or its driver."
+        )
 
 
 def _gauges(
