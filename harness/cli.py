@@ -160,7 +160,10 @@ def measure(
     from harness.matrix import needs_the_machine
     from harness.report import write
     from harness.run import execute, go_on
+    from harness.sample_size import foretold
 
+    for line in () if quiet else foretold(planned):
+        say(line)
     lock = machine_to_ourselves(scenario.title, wait_s=wait_s) if needs_the_machine(planned) else nullcontext()
     with lock, nullcontext(SilentWatcher()) if quiet else ConsoleWatcher(error_console()) as watcher:
         if stored:
@@ -211,6 +214,7 @@ def validate(
     sets: Sets = [],  # noqa: B006
 ) -> None:
     """Check scenario files; every problem with its place and what to write instead."""
+    from harness.sample_size import foretold_of
     from harness.scenario import load
 
     problems: list[Problem] = []
@@ -221,6 +225,8 @@ def validate(
             problems += error.problems
         else:
             print(f"{path}: fine")
+            for line in foretold_of(checked):
+                say(f"{path}: {line}")
             for name in checked.variables_not_set():
                 say(f"{path}: the environment variable {name} is not set; `harness run` will need it")
     if problems:

@@ -22,6 +22,7 @@ from harness.queue_guard import queue_facts
 from harness.rates import NS_PER_S, counts
 from harness.reading import Reading
 from harness.records import Phase, Status
+from harness.sample_size import sizes_of
 from harness.server_facts import server_facts, why_missing
 from harness.steady import steady_facts
 from harness.telemetry_facts import missing_telemetry, telemetry_facts
@@ -43,7 +44,8 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
 
     Keys: cell, trial (ids), window, requests (by phase), statuses, errors (see `errors_of`), slo_vacuous (good
     requests to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason),
-    bursts (see `bursts_of`), queue (see `queue_facts`), tokens (see `tokens_of`), books (see `books_of`), server (see
+    bursts (see `bursts_of`), queue (see `queue_facts`), steady (see
+    `steady_facts`), sample_size (see `sizes_of`), tokens (see `tokens_of`), books (see `books_of`), server (see
     `server_facts`), telemetry and memory (see `telemetry_facts`, `memory_facts`) and, where there are several, servers
     (see `servers_of`).
     """
@@ -62,6 +64,7 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
         "bursts": bursts_of(reading),
         "queue": queue_facts(reading),
         "steady": steady_facts(reading),
+        "sample_size": sizes_of(reading),
         "slo_vacuous": good(columns.measured, trial.get("slo") or {})[1],
         "token_sources": _shares(records["token_source"]),
         "tokens": tokens_of(trial, reading),

@@ -16,7 +16,7 @@ from harness.scenario import Scenario
 def trial_plans(scenario: Scenario, one: Combination) -> Iterator[TrialPlan]:
     """The loads of one cell, in the order of the file."""
     loads = scenario.load if one.block.load is None else one.block.load
-    for index, (load, name) in enumerate(zip(loads, _names(loads), strict=True)):
+    for index, (load, name) in enumerate(zip(loads, load_names(loads), strict=True)):
         slo = scenario.slo.overridden_by(load.slo)
         classes = {
             class_name: each.model_copy(
@@ -46,7 +46,7 @@ def trial_seed(scenario_seed: int, load_index: int, repetition: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _names(loads: Sequence[Load]) -> list[str]:
+def load_names(loads: Sequence[Load]) -> list[str]:
     """A name for each load, no two alike: its own, or its kind with what tells it from others of that kind."""
     kinds = [load.kind for load in loads]
     wanted = [load.name or (load.kind if kinds.count(load.kind) == 1 else _telling_name(load)) for load in loads]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import client_signals, queue_guard, stats, steady, thresholds
+from harness import client_signals, queue_guard, sample_size, steady, thresholds
 from harness.books import books_reasons
-from harness.client_signals import HEADLINE_QUANTILE, Observed
+from harness.client_signals import Observed
 from harness.columns import Columns
 from harness.energy_facts import energy_reasons
 from harness.limits import parse_limit
@@ -46,7 +45,8 @@ def judge(
         observed = reading.observed
         reasons += [*_client(trial, columns, records, client, observed), *_errors(trial, rows)]
         reasons += client_signals.beyond_calibration(rows, client, calibration)
-        reasons += [*_enough(trial, reading), *queue_guard.too_short(reading)]
+        reasons += sample_size.too_few(reading, facts["sample_size"] if facts else sample_size.sizes_of(reading))
+        reasons += queue_guard.too_short(reading)
         reasons += [*token_reasons(trial, reading, facts), *books_reasons(facts), *_cut_short(records)]
         reasons += steady.unsteady(reading, facts["steady"] if facts else steady.steady_facts(reading))
     reasons += [*throttling_reasons(facts), *energy_reasons(facts)]
@@ -151,35 +151,6 @@ def _errors(trial: dict[str, Any], rows: Columns) -> Iterator[Reason]:
     sentence = f"{rate:.2%} of the measured requests failed; the latencies are those of the others."
     advice = "Look at the errors, or state what is acceptable with a limit such as `error_rate <= 0.05`."
     yield Reason("errors", level, sentence, advice)
-
-
-def _enough(trial: dict[str, Any], reading: Reading) -> Iterator[Reason]:
-    """Too few requests for a quantile is never invalid: it is printed as a bound."""
-    worth: dict[str, tuple[float, int]] = {}
-    needed = stats.floor_two_sided(HEADLINE_QUANTILE)
-    for name in ("ttft_ms", "e2e_ms"):
-        found = reading.distributions[name]
-        size = found.effective_size(HEADLINE_QUANTILE)
-        if found.ordered.n and math.floor(size) < needed:
-            worth[name] = size, found.ordered.n
-    if worth:
-        size, n = min(worth.values())
-        sentence = (
-            f"p95 of {' and '.join(worth)} is given as a bound: it needs {needed} independent requests, "
-            f"and these {n} are worth {size:.0f}."
-        )
-        yield Reason("few_samples", Level.WARN, sentence, _more_of(trial, n, needed / max(size, 1)))
-
-
-def _more_of(trial: dict[str, Any], n: int, times: float) -> str:
-    """How to measure so many times as much: loads that end with a number of requests have no time to prolong, and
-    more time does not make a spike larger.
-    """
-    if (trial.get("bursts") or {"every_s": math.inf})["every_s"] is None:
-        return f"Repeat the spike (`repetitions`), or measure with about {math.ceil(n * times)} requests."
-    if (trial.get("window") or {}).get("end_ns") is None:
-        return f"Measure with about {math.ceil(n * times)} requests."
-    return f"Measure about {times:.1f} times as long."
 
 
 def _cut_short(records: pd.DataFrame) -> Iterator[Reason]:

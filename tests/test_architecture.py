@@ -20,7 +20,8 @@ ROWS: dict[int, str] = {
     6: "analysis cache_split validity client_signals bursts columns chunks gap_counts latencies rates passing reading server_facts "
     "backend_split distributions machine facts series series_clouds series_curves series_machine series_time "
     "divergence quality quality_scores quality_text greedy responses "
-    "quality_summary energy energy_facts telemetry_facts memory_parts throttling queue_guard steady token_truth books",
+    "quality_summary energy energy_facts telemetry_facts memory_parts throttling token_truth books "
+    "queue_guard steady sample_size",
     5: "store streams load_part worker_count locust_order locust_records stats ordered means metric metrics "
     "machine_metrics progress exclusive memory_check reference machine_checks install_checks",
     4: "drivers server_pages page_reader telemetry provenance calibration",

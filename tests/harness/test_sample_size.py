@@ -1,0 +1,90 @@
+"""Sample size: what is said before a run, and what it lacked after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import stats
+from harness.reading import read
+from harness.sample_size import label, measured_requests, sizes_of, too_few, will_be_bounds
+from tests.fabricated import noisy, trial_of
+from tests.plans import load_of, workload_of
+
+
+def said(limits: tuple[str, ...] = (), repetitions: int = 1, **load: Any) -> str | None:
+    """The line about a load."""
+    return will_be_bounds("chat", load_of(**load), workload_of(), limits, repetitions)
+
+
+def test_a_short_open_load_is_told_how_long_it_must_be() -> None:
+    """Two requests a second for 30 s are 60: a p95 needs 72, which take 36 s, and a p99 368, which take 3 min."""
+    line = said(kind="sustained", rate=2, duration="30s", warmup="10s")
+    assert line is not None
+    assert line.startswith("load chat: about 60 requests in 30 s, so ")
+    assert "p95 (needs at least 72, 36 s) and p99 (needs at least 368, 3 min)" in line
+    assert line.endswith("will be given as bounds")
+
+
+def test_a_load_of_a_number_of_requests_needs_more_of_them() -> None:
+    """It has no time that could be too short."""
+    line = said(kind="single_user", requests=100)
+    assert line == "load chat: about 100 requests, so p99 (needs at least 368) will be given as a bound"
+
+
+def test_repetitions_are_taken_together() -> None:
+    """Four times a hundred are enough for a p99; three times are not."""
+    assert said(kind="single_user", requests=100, repetitions=4) is None
+    line = said(kind="single_user", requests=100, repetitions=3)
+    assert line is not None
+    assert "about 100 requests, 3 times, so p99" in line
+
+
+def test_levels_of_limits_count() -> None:
+    """A limit on p99.9 needs far more than the levels that are always given."""
+    assert said(kind="single_user", requests=1000) is None
+    line = said(("ttft_ms p99.9 <= 800",), kind="single_user", requests=1000)
+    assert line is not None
+    assert f"p99.9 (needs at least {stats.floor_two_sided(0.999)})" in line
+
+
+def test_nobody_knows_how_many_requests_a_closed_load_makes_in_a_time() -> None:
+    """Nothing is said."""
+    assert said(kind="sustained", users=8, duration="30s") is None
+
+
+@given(st.integers(1, 2000), st.integers(1, 10))
+def test_more_requests_never_need_more(requests: int, repetitions: int) -> None:
+    """A load with a request more lacks no level that the smaller one has."""
+    less, more = (said(kind="single_user", requests=n, repetitions=repetitions) or "" for n in (requests, requests + 1))
+    for p in (0.5, 0.95, 0.99):
+        assert f"{label(p)} (" in less or f"{label(p)} (" not in more
+        assert (f"{label(p)} (" in less) == (requests * repetitions < stats.floor_two_sided(p))
+
+
+def test_the_warm_up_is_not_measured() -> None:
+    """Only the window counts."""
+    assert measured_requests(load_of(kind="sustained", rate=2, duration="30s", warmup="60s"), workload_of()) == 60
+
+
+@pytest.mark.parametrize(("n", "statistics"), [(600, []), (200, ["ttft_ms p99", "e2e_ms p99"])])
+def test_what_a_trial_lacks_is_a_fact(n: int, statistics: list[str]) -> None:
+    """Each quantile that is a bound, with how many times as long it should have been."""
+    reading = read(trial_of(noisy(3, n)))
+    found = sizes_of(reading)
+    assert list(found) == statistics
+    for size in found.values():
+        assert size["needed"] == stats.floor_two_sided(0.99)
+        assert size["times_longer"] == pytest.approx(size["needed"] / size["have"])
+
+
+def test_a_p99_is_warned_of_only_where_it_is_asked_for() -> None:
+    """Without a limit on it the bound speaks for itself."""
+    plain, limited = (read(trial_of(noisy(3, 200), limits=limits)) for limits in ([], ["ttft_ms p99 <= 1000"]))
+    assert not list(too_few(plain, sizes_of(plain)))
+    (reason,) = too_few(limited, sizes_of(limited))
+    assert (reason.code, reason.sentence[:12]) == ("few_samples", "p99 of ttft_")
+    assert "times as long" in reason.advice
