@@ -17,6 +17,7 @@ from harness.stats import Estimate
 if TYPE_CHECKING:
     import pandas as pd
 
+UNKNOWN_AVERAGED_S = 1.0
 NO_GPU = "no GPU of the machine under test was read"
 _GAUGES = ("energy_j", "power_w", "power_averaged_s", "utilisation_share")
 
@@ -27,32 +28,23 @@ def energy_facts(
     """The energy of the GPUs in the window, together: those that the engine was given, or all that were read.
 
     samples: of the cell.   j, low, high: joules, None without a number.   seconds: of the window.   sensor: what they
-    come from.   uncertainty_share.   power_w: mean of the power readings, added up; utilisation_share: mean.
-    gpus: per GPU {gpu, j, power_w, utilisation_share, reason}.   reason: why there is no number, or what is to be
-    known about it.   broken: a counter cannot be trusted.   Empty where no GPU was read.
+    come from.   uncertainty_share.   power_w: mean of the power readings, added up.   power_sensor: what those are.
+    utilisation_share: mean.   gpus: per GPU {gpu, j, power_w, utilisation_share, reason}.   reason: why there is no
+    number, or what is to be known about it.   broken: a counter cannot be trusted.   Empty where no GPU was read.
     """
     gauges = _gauges(cell, trial, samples)
     if not gauges:
         return {}
-    start_s, end_s = window.start_ns / NS_PER_S, window.end_ns / NS_PER_S
-    each: list[dict[str, Any]] = []
-    parts: list[Energy] = []
-    broken = False
+    entries, parts, broken = [], [], False
     for gpu, read in gauges.items():
-        entry: dict[str, Any] = {"gpu": gpu, "j": None, "reason": None}
-        try:
-            found = _energy(read, start_s, end_s)
-            parts.append(found)
-            entry["j"] = found.j
-        except NoEnergy as error:
-            entry["reason"] = f"{gpu}: {error}"
-            broken = broken or error.broken
-        for name in ("power_w", "utilisation_share"):
-            entry[name] = energy.mean(read[name], start_s, end_s) if name in read else None
-        each.append(entry)
-    total = energy.together(parts) if len(parts) == len(each) else None
-    powers = [entry["power_w"] for entry in each]
-    busy = [entry["utilisation_share"] for entry in each]
+        entry, found, failed = _of_one(gpu, read, window.start_ns / NS_PER_S, window.end_ns / NS_PER_S)
+        entries.append(entry)
+        parts += [found] if found else []
+        broken = broken or failed
+    total = energy.together(parts) if len(parts) == len(entries) else None
+    powers = [entry["power_w"] for entry in entries]
+    busy = [entry["utilisation_share"] for entry in entries]
+    averaged = [_averaged_s(read) for read in gauges.values() if "power_w" in read]
     return {
         "j": total.j if total else None,
         "low": total.low if total else None,
@@ -61,11 +53,26 @@ def energy_facts(
         "sensor": total.sensor if total else None,
         "uncertainty_share": total.uncertainty_share if total else None,
         "power_w": None if None in powers else sum(powers),
+        "power_sensor": energy.power_sensor(max(averaged)) if averaged else None,
         "utilisation_share": None if None in busy else sum(busy) / len(busy),
-        "gpus": each,
-        "reason": _reason(trial, each),
+        "gpus": entries,
+        "reason": _reason(trial, entries),
         "broken": broken,
     }
+
+
+def _of_one(
+    gpu: str, read: Mapping[str, energy.Gauge], start_s: float, end_s: float
+) -> tuple[dict[str, Any], Energy | None, bool]:
+    """A GPU's entry, its energy, and whether its counter is broken."""
+    entry: dict[str, Any] = {"gpu": gpu, "j": None, "reason": None}
+    for name in ("power_w", "utilisation_share"):
+        entry[name] = energy.mean(read[name], start_s, end_s) if name in read else None
+    try:
+        found = _energy(read, start_s, end_s)
+    except NoEnergy as error:
+        return entry | {"reason": f"{gpu}: {error}"}, None, error.broken
+    return entry | {"j": found.j}, found, False
 
 
 def energy_readings(
@@ -98,7 +105,7 @@ def energy_sources(facts: Mapping[str, Any] | None) -> dict[str, str]:
     """The sensor of each metric of energy, for the summary's column `source`."""
     told = (facts or {}).get("energy") or {}
     named = {metric.name: str(told.get("sensor") or "") for metric in ENERGY if metric.name.startswith("energy")}
-    return named | {"gpu_power_w": "gpu power sensor", "gpu_utilisation_share": "gpu"}
+    return named | {"gpu_power_w": str(told.get("power_sensor") or ""), "gpu_utilisation_share": "gpu"}
 
 
 def missing_energy(told: Mapping[str, Any], slo: Mapping[str, Any]) -> dict[str, str]:
@@ -151,8 +158,13 @@ def _energy(read: Mapping[str, energy.Gauge], start_s: float, end_s: float) -> E
         return energy.by_counter(read["energy_j"], start_s, end_s)
     if "power_w" not in read:
         raise NoEnergy("it tells neither energy nor power")
-    averaged = read.get("power_averaged_s")
-    return energy.by_power(read["power_w"], 1.0 if averaged is None else float(averaged.values.max()), start_s, end_s)
+    return energy.by_power(read["power_w"], _averaged_s(read), start_s, end_s)
+
+
+def _averaged_s(read: Mapping[str, energy.Gauge]) -> float:
+    """Over what time the power readings average; a second where they do not say, as those of exporters."""
+    told = read.get("power_averaged_s")
+    return float(told.values.max()) if told is not None else UNKNOWN_AVERAGED_S
 
 
 def _reason(trial: Mapping[str, Any], each: list[dict[str, Any]]) -> str | None:
