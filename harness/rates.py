@@ -142,10 +142,15 @@ def output_tokens_in(columns: Columns, edges: Floats) -> tuple[Floats, bool]:
 
 
 def time_bins(columns: Columns) -> Floats:
-    """Edges of equal parts of a trial for a plot over time, at most MAX_BINS + 1 parts, in nanoseconds."""
-    last_s = float(np.nanmax(columns.ended)) / NS_PER_S if np.isfinite(columns.ended).any() else 0.0
+    """Edges of equal parts of a trial for a plot over time, from 0 to its last event, at most MAX_BINS parts, in
+    nanoseconds; a single one where nothing happened.
+    """
+    last_ns = float(np.nanmax(columns.ended)) if np.isfinite(columns.ended).any() else 0.0
+    if last_ns <= 0:
+        return np.zeros(1)
+    last_s = last_ns / NS_PER_S
     width_s = max(1.0, float(np.ceil(last_s / MAX_BINS))) if last_s > 5 else max(last_s / 20, 1e-3)
-    return np.arange(0.0, last_s + width_s, width_s) * NS_PER_S
+    return np.linspace(0.0, last_ns, max(1, round(last_s / width_s)) + 1)
 
 
 def _arrived(columns: Columns, edges: Floats) -> Floats:

@@ -100,7 +100,7 @@ class Axes:
         """Small dots, all in one path."""
         spots = _rounded(self.places(x, y))
         path = "".join(f"M{_n(a)} {_n(b)}h0" for a, b in spots)
-        look = 'stroke-width="3.2" stroke-linecap="round" stroke-opacity=".45"'
+        look = 'stroke-width="3.2" stroke-linecap="round" stroke-opacity=".6"'
         self.parts.append(f'<path d="{path}" fill="none" stroke="{colour}" {look}/>')
 
     def span(self, start: float, end: float, colour: str, opacity: float, share: float = 1.0) -> None:
