@@ -186,7 +186,7 @@ def _limits(data: ReportData) -> str:
     total = len(data.verdicts)
     if outcomes["pass"] == total:
         return "the only one holds." if total == 1 else f"all {total} hold."
-    words = {"fail": "broken", "invalid": "on an invalid trial", "cannot_tell": "undecided", "pass": "held"}
+    words = {"fail": "broken", "invalid": "without a result", "cannot_tell": "undecided", "pass": "held"}
     parts = _joined([f"{outcomes[kind]} {word}" for kind, word in words.items() if outcomes[kind]])
     kind, first = next((kind, one) for kind in words for one in data.verdicts if one["outcome"] == kind)
     named = f"{first['limit']} under {_namer(data)(keys_of_verdict(first))}"
@@ -220,19 +220,14 @@ def _doubt(data: ReportData) -> str:
     judged = [one for one in seen if one["reasons"]]
     if not judged:
         return "no check found a reason for one."
-    every = [(reason["code"], reason) for one in judged for reason in one["reasons"]]
-    level = "invalid" if any(reason["level"] == "invalid" for _, reason in every) else "warn"
-    reasons = [(code, reason) for code, reason in every if reason["level"] == level]
-    often = Counter({code: len({id(one) for one in judged if code in _codes(one)}) for code, _ in reasons})
+    level = "invalid" if any(reason["level"] == "invalid" for one in judged for reason in one["reasons"]) else "warn"
+    reasons = [{reason["code"]: reason for reason in one["reasons"] if reason["level"] == level} for one in judged]
+    often = Counter(code for of_trial in reasons for code in of_trial)
     code, trials = often.most_common(1)[0]
-    reason = next(found for name, found in reasons if name == code)
+    reason = next(of_trial[code] for of_trial in reasons if code in of_trial)
     many = f"{trials} of {count(len(seen), 'trial')}"
     opening = f"no result in {many}" if level == "invalid" else f"in {many}"
     return f"{opening}: {_ended_with_point(reason['sentence'])} {_ended_with_point(reason['advice'])}".rstrip()
-
-
-def _codes(judged: dict[str, Any]) -> set[str]:
-    return {reason["code"] for reason in judged["reasons"]}
 
 
 def _ended_with_point(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reports.format import amount, count, seconds
+from reports.format import amount, seconds
 from reports.tables import Cell, Table
 
 LITTLE = "Little's law"
@@ -74,7 +74,7 @@ def _tokens(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     told = facts.get("tokens") or {}
     counted_by = told.get("counted_by") or {}
     if counted_by:
-        yield "tokens counted by", ", ".join(f"{name}: {count(n, 'reply')}" for name, n in counted_by.items()), ""
+        yield "tokens counted by", ", ".join(f"{name}: {f'{n} replies'}" for name, n in counted_by.items()), ""
     for name, words in (("chunks", "chunks against that count"), ("text", "text, by tokenizer, against that count")):
         differs = told.get(name)
         if differs:

@@ -52,11 +52,11 @@ def memory(facts: Mapping[str, Any]) -> Table:
         share = part["bytes"] / total if total else None
         of_all = Cell(UNKNOWN if share is None else amount(share, show="share"), value=share)
         name = PARTS.get(part["part"], str(part["part"]).replace("_", " "))
-        lines.append((Cell(name), _bytes(part["bytes"]), of_all, Cell(str(part.get("source") or ""))))
+        lines.append((Cell(name), Cell(str(part["source"])), _bytes(part["bytes"]), of_all))
     if lines and total:
-        lines.append((Cell("in use at most"), _bytes(total), Cell(""), Cell(str(told.get("total_source") or ""))))
+        lines.append((Cell("in use at most"), Cell(str(told["total_source"])), _bytes(total), Cell("")))
     notes = [f"the rest is not known: {told['reason']}"] if lines and told.get("reason") else []
-    return Table("Memory by what it is for", ("part", "bytes", "of all", "known from"), lines, notes)
+    return Table("Memory by what it is for", ("part", "known from", "bytes", "of all"), lines, notes, texts=2)
 
 
 def energy(facts: Mapping[str, Any]) -> Table:
@@ -64,9 +64,9 @@ def energy(facts: Mapping[str, Any]) -> Table:
     told = facts.get("energy") or {}
     lines = []
     for one in told.get("gpus") or ():
-        lines.append((Cell(str(one["gpu"])), *_used(one), Cell(str(one.get("reason") or ""))))
+        lines.append((Cell(str(one["gpu"])), Cell(str(one.get("reason") or "")), *_used(one)))
     if len(lines) > 1:
-        lines.append((Cell("together"), *_used(told), Cell("")))
+        lines.append((Cell("together"), Cell(""), *_used(told)))
     notes = []
     if lines and told.get("j") is not None:
         sure = told.get("uncertainty_share")
@@ -74,7 +74,8 @@ def energy(facts: Mapping[str, Any]) -> Table:
         notes.append(f"energy by {told.get('sensor') or 'an unnamed sensor'}{within}")
     if lines and told.get("reason"):
         notes.append(str(told["reason"]))
-    return Table("GPUs in the window", ("GPU", "energy, J", "mean power, W", "busy", "remark"), lines, notes)
+    head = ("GPU", "remark", "energy, J", "mean power, W", "busy")
+    return Table("GPUs in the window", head, lines, notes, texts=2)
 
 
 def _used(told: Mapping[str, Any]) -> tuple[Cell, Cell, Cell]:

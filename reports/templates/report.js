@@ -2,7 +2,7 @@
 // Sorts and filters tables, copies the command, opens what is folded before it is printed. The page is whole without it.
 (() => {
   const LEAST_ROWS_TO_SORT = 2;
-  const LEAST_ROWS_TO_FILTER = 6;
+  const LEAST_ROWS_TO_FILTER = 8;
   const NEXT = { none: "ascending", ascending: "descending", descending: "none" };
 
   const make = (tag, attributes = {}, text = "") => {
