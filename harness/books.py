@@ -39,16 +39,15 @@ def books_of(
     flight at the window's start or end.
     difference_share: server against client, as a share of the larger; 0 where it lies between the least and the most.
     """
-    sent = reading.frame[reading.frame["sent_ns"].notna().to_numpy(dtype=np.bool_)]
-    if trial.get("status") != "complete" or not len(sent):
+    if trial.get("status") != "complete" or not np.isfinite(reading.columns.times["sent"]).any():
         return []
-    found = [_little(reading)]
-    for name, client in _client(sent).items():
-        server = _server(cell, trial, reading, samples, name)
-        if server is not None:
-            low, high = client
-            found.append(_entry(_NAMES[name], low, high, *server))
-    return [entry for entry in found if entry is not None]
+    little = _little(reading)
+    told = {name: _server(cell, trial, reading, samples, name) for name in _NAMES}
+    counted = _client(reading.frame) if any(told.values()) else {}
+    found = [
+        _entry(_NAMES[name], *bounds, *server) for name, bounds in counted.items() if (server := told[name]) is not None
+    ]
+    return found if little is None else [little, *found]
 
 
 def books_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
@@ -83,8 +82,9 @@ def _entry(what: str, low: float, high: float, server: float, source: str) -> di
     }
 
 
-def _client(sent: pd.DataFrame) -> dict[str, tuple[float, float]]:
+def _client(records: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """The least and the most of each counter that the client's requests may have made."""
+    sent = records[records["sent_ns"].notna().to_numpy(dtype=np.bool_)]
     whole = (sent["status"] == Status.OK).to_numpy(dtype=np.bool_)
     by_chunks = (sent["token_source"] == TokenSource.CHUNKS).to_numpy(dtype=np.bool_)
     output, prompt = _numbers(sent, "output_tokens"), _numbers(sent, "prompt_tokens")

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 LEAST_RECOUNTED = 10
 LEAST_FIDELITY = 0.99
+_COLUMNS = [
+    "class",
+    "token_source",
+    "output_tokens",
+    "retokenized_tokens",
+    "reasoning_tokens",
+    "requested_output_tokens",
+]
 _ADVICE = "Find out which count is right before using tokens/s or tpot."
 
 
@@ -35,11 +43,12 @@ def tokens_of(trial: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
     a token; None where it fixed none.
     """
     records = reading.frame
-    whole = records[((records["phase"] == Phase.MEASURE) & (records["status"] == Status.OK)).to_numpy(dtype=np.bool_)]
-    sources = whole["token_source"].astype(object)
-    sources = sources.where(sources.notna(), "nobody").value_counts()
+    chosen = ((records["phase"] == Phase.MEASURE) & (records["status"] == Status.OK)).to_numpy(dtype=np.bool_)
+    whole = records[_COLUMNS][chosen]
+    sources = whole["token_source"].value_counts()
+    silent = int(whole["token_source"].isna().sum())
     return {
-        "counted_by": {str(name): int(n) for name, n in sources.items() if n},
+        "counted_by": {str(name): int(n) for name, n in [*sources.items(), ("nobody", silent)] if n},
         "chunks": _by_chunks(reading),
         "text": _by_text(whole),
         "length_fidelity": _fidelity(whole, trial.get("pinned_outputs") or ()),

@@ -29,10 +29,13 @@ class Recount:
 
     def see(self, record: Record, outcome: Outcome) -> None:
         """Look at a reply that has ended; nearly always that is all."""
-        if self._count is None or record.phase != Phase.MEASURE or record.status != Status.OK:
+        if self._count is None:
             return
         self._until_next -= 1
         if self._until_next:
+            return
+        if record.phase != Phase.MEASURE or record.status != Status.OK:
+            self._until_next = 1  # the next one, then
             return
         self._until_next = self._step
         text = said(outcome) if record.token_source in (TokenSource.USAGE, TokenSource.ENGINE) else ""
