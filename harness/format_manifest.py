@@ -109,6 +109,7 @@ TRIAL = {
     "pages[].*": Column("Metrics pages read meanwhile: what each is, and what it told."),
     "others_on_gpus": Column("The most other processes on the GPUs at once.", null="not read"),
     "t0_ns": Column("T0, to which the times of records are offsets.", _MONOTONIC, "it has not begun"),
+    "begun_ns": Column("When it began, before T0.", _MONOTONIC, "it has not begun"),
     "ended_ns": Column("When it was over.", _MONOTONIC, "it did not begin"),
     "t0_utc": Column("T0 as a time of day.", null="it has not begun"),
     "start.*": Column("Of the start that it ran on, as of the cell."),

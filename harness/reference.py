@@ -110,7 +110,7 @@ def _heading(name: str, model: Mapping[str, Any]) -> str:
         if key in model["properties"]:
             return f"`{key}: {model['properties'][key]['const']}`"
     own = {"EngineBlock": "An engine", "Level": "`quantization[]`", "Variant": "`variants.*`", "Ready": "`ready`"}
-    own |= {"Tls": "`tls`", "Quality": "The section", "Reference": "`reference`"}
+    own |= {"Tls": "`tls`", "MetricsPage": "`metrics_urls[]`", "Quality": "The section", "Reference": "`reference`"}
     inner = {"Prefix": "`prefix`", "Cancel": "`cancel`", "Spike": "`spike`", "Ramp": "`ramp`", "Step": "`steps[]`"}
     return own.get(name) or inner.get(name) or {"Sampling": "`sampling`", "Workload": "A workload"}[name]
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 NS_PER_MS = 1e6
 AT_THE_END_NS = 100_000_000
 FAR_NS = 2_500_000_000
-IDLE_NS = 5_000_000_000
+AROUND_NS = 60_000_000_000
+LAST_READING_NS = 200_000_000  # see `trial.LAST_READING_S`
 PEAKS = frozenset({"kv_cache_peak_share"})
 _OF_SERVERS = r"server\d+"
 _FROM_PAIRS = {"prefix_hit_share": ("prefix_hits_tokens", "prefix_queries_tokens", 1.0)} | {
@@ -49,10 +50,7 @@ def server_facts(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     if not len(own):
         return {"pages": pages, "window": {}, "ends": {}, "notes": [], "reason": _why_nothing(trial, pages)}
     t0_ns = trial["t0_ns"]
-    window = _Window(t0_ns + reading.window.start_ns, t0_ns + reading.window.end_ns)
-    fixed = trial.get("window") or {}
-    window.idle_before = not fixed.get("start_ns")
-    window.idle_after = fixed.get("end_ns") is None
+    window = _Window.of(trial, t0_ns + reading.window.start_ns, t0_ns + reading.window.end_ns)
     found: dict[str, Any] = {name: told for name in GAUGES if (told := _gauge(own, name, window)) is not None}
     increases, ends, notes = _increases(own, window)
     found |= increases
@@ -92,12 +90,22 @@ def why_missing(server: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Window:
-    """Where readings count, absolute. idle_before, idle_after: nothing was asked of the server there."""
+    """Where readings count, absolute. idle_from_ns, idle_until_ns: since when, before it, and until when, after it,
+    nothing was asked of the server; None where it was.
+    """
 
     start_ns: int
     end_ns: int
-    idle_before: bool = False
-    idle_after: bool = False
+    idle_from_ns: int | None = None
+    idle_until_ns: int | None = None
+
+    @classmethod
+    def of(cls, trial: Mapping[str, Any], start_ns: float, end_ns: float) -> _Window:
+        """A load without a warm-up begins there, and one that sends a number of requests ends there."""
+        planned, ended_ns = trial.get("window") or {}, trial.get("ended_ns")
+        before = None if planned.get("start_ns") else trial.get("begun_ns")
+        after = None if planned.get("end_ns") is not None or ended_ns is None else ended_ns + LAST_READING_NS
+        return cls(round(start_ns), round(end_ns), before, after)
 
 
 def _of_the_trial(samples: pd.DataFrame, trial: Mapping[str, Any], reading: Reading) -> pd.DataFrame:
@@ -106,7 +114,7 @@ def _of_the_trial(samples: pd.DataFrame, trial: Mapping[str, Any], reading: Read
     if trial.get("t0_ns") is None or not len(own):
         return own.iloc[:0]
     at = own["at_ns"] - trial["t0_ns"]
-    near = (at >= reading.window.start_ns - IDLE_NS) & (at <= reading.window.end_ns + IDLE_NS)
+    near = (at >= reading.window.start_ns - AROUND_NS) & (at <= reading.window.end_ns + AROUND_NS)
     found: pd.DataFrame = own[near].sort_values("at_ns", kind="stable")
     return found
 
@@ -146,8 +154,8 @@ def _increases(own: pd.DataFrame, window: _Window) -> tuple[dict[str, float], di
         at = readings["at_ns"].to_numpy(dtype=np.int64)
         values = readings["value"].to_numpy(dtype=np.float64)
         width = readings["width_ns"].to_numpy(dtype=np.float64)
-        first = _at(at, values, width, window.start_ns, idle="before" if window.idle_before else None)
-        last = _at(at, values, width, window.end_ns, idle="after" if window.idle_after else None)
+        first = _at(at, values, width, window.start_ns, window.idle_from_ns)
+        last = _at(at, values, width, window.end_ns, window.idle_until_ns)
         if first is None or last is None:
             unknown.add(str(name))
             continue
@@ -191,9 +199,11 @@ def _at(
     values: np.ndarray[Any, Any],
     width: np.ndarray[Any, Any],
     moment_ns: int,
-    idle: str | None,
+    idle_ns: int | None,
 ) -> _AtEnd | None:
-    """A counter at a moment; None where no reading is near enough. idle: on which side nothing was asked."""
+    """A counter at a moment; None where no reading is near enough. idle_ns: from when on until then, or from then on
+    until when, nothing was asked of the server.
+    """
 
     def read(i: int, how: str) -> _AtEnd:
         off_ms = float(at[i] - moment_ns) / NS_PER_MS
@@ -202,9 +212,9 @@ def _at(
     before = int(np.searchsorted(at, moment_ns, side="right")) - 1
     after = before + 1
     around = [i for i in (before, after) if 0 <= i < len(at)]
-    idle_one = {"before": before, "after": after}.get(idle or "", -1)
-    if idle_one in around and abs(int(at[idle_one]) - moment_ns) <= IDLE_NS:
-        return read(idle_one, "idle")
+    idle = [i for i in around if idle_ns is not None and min(idle_ns, moment_ns) <= at[i] <= max(idle_ns, moment_ns)]
+    if idle:
+        return read(idle[0], "idle")
     nearest = min(around, key=lambda i: abs(int(at[i]) - moment_ns))
     if abs(int(at[nearest]) - moment_ns) <= AT_THE_END_NS:
         return read(nearest, "read")

@@ -62,7 +62,7 @@ class ServerPages:
             self.forget()
         elif kind == "trial_begun":
             trial = next(one for one in entry["trials"] if one["index"] == event["trial"])
-            trial["pages"] = []
+            trial |= {"pages": [], "begun_ns": time.monotonic_ns()}
             self._post(self._begin_tallies, trial["pages"])
         elif kind == "clock":
             ends = (event["window"]["start_ns"], event["window"]["end_ns"])
@@ -94,7 +94,7 @@ class ServerPages:
 
     def _run(self) -> None:
         self._loop.run_forever()
-        ended = self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+        ended = self._loop.run_until_complete(_ends(self._tasks))
         self._fault = next((fault for fault in ended if isinstance(fault, Exception)), None)
         self._loop.close()
         if self._began is not None:
@@ -128,6 +128,7 @@ class ServerPages:
         for reader in self._readers:
             reader.begin_tally()
             tallies.append(reader.tally)  # it goes on counting there
+        self._ask(time.monotonic_ns())  # before T0
 
     def _ask(self, *moments_ns: int) -> None:
         for due in self._due:
@@ -243,3 +244,8 @@ def _headers(spec: EngineSpec) -> dict[str, str]:
 def _origin(url: str) -> tuple[bool, str, int, str | None]:
     address = Address.of(url)
     return address.secure, address.host, address.port, address.socket_path
+
+
+async def _ends(tasks: Sequence[asyncio.Task[None]]) -> list[BaseException | None]:
+    """How all ended: gathered inside the loop, for of no tasks `gather` cannot tell the loop by itself."""
+    return await asyncio.gather(*tasks, return_exceptions=True)

@@ -100,7 +100,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         ("workload: {prefix: {tokens: 99}, prompt_tokens: 99}", "3:1: workload: `prefix.tokens` (99) must be less than `prompt_tokens` (99)"),
         ("workload: {repeat: 30}", "3:20: workload.repeat: must be at most 1, found 30"),
         ("budget: {usd: 3}", "3:10: budget.usd: `usd` is not built yet"),
-        ("telemetry: {metrics_urls: [x]}", "3:13: telemetry.metrics_urls: `metrics_urls` is not built yet"),
+        ("telemetry: {metrics_urls: [x]}", "3:28: telemetry.metrics_urls.0: 'x' is not an address; write `http://host:port`"),
         ("name: my run", "3:7: name: may hold letters, digits, `.`, `_` and `-` only; write `my-run`"),
         ("version: 2", "3:10: version: must be `1`, found 2"),
         ("workload: {stream: yes}", "3:20: workload.stream: must be true or false, found 'yes'"),

@@ -49,7 +49,7 @@ class Watched:
 
     def ask(self) -> None:
         """A moment at which the page is to be read is now."""
-        self.hear("trial_ended")
+        self.hear("trial_ended", trial=0)
 
     def next(self, source: str, name: str) -> Sample:
         """The next reading of this name; at most five seconds are waited for it."""
