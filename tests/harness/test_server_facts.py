@@ -125,7 +125,7 @@ def test_a_gauge_is_weighted_by_the_time_it_stands_for() -> None:
 
 def test_several_servers_add_up() -> None:
     """Requests and counters of all; the caches' shares are averaged."""
-    gauges = {"running_requests": [(10, 1), (20, 3)], "kv_cache_share": [(10, 0.2), (20, 0.4)]}
+    gauges: dict[str, Any] = {"running_requests": [(10, 1), (20, 3)], "kv_cache_share": [(10, 0.2), (20, 0.4)]}
     other = frame({"running_requests": [(10, 2), (20, 2)], "kv_cache_share": [(10, 0.6), (20, 0.8)]}, "server1")
     counters = frame({"preemptions": [(10, 0), (20, 2)]}, "server1")
     found = facts_of({**gauges, "preemptions": [(10, 5), (20, 6)]}, more=pd.concat([other, counters]))

@@ -215,7 +215,8 @@ def test_gpus_of_several_machines_have_numbers_of_their_own() -> None:
         with watched.pages.reading(watched.entry):
             watched.begin()
             seen: set[str] = set()
-            until(lambda: bool(seen.add(watched.samples.get(timeout=5).source)) or len(seen) == 4)
+            while len(seen) < 4:
+                seen.add(watched.samples.get(timeout=5).source)
     assert seen == {"gpu0", "gpu1", "gpu2", "gpu3"}
 
 
@@ -244,7 +245,7 @@ def test_names_of_a_page_can_be_stated() -> None:
 
 def test_the_key_goes_to_the_same_server_only() -> None:
     """Scheme, host and port must be those of requests; neither the manifest nor a repr shows it."""
-    key = {
+    key: dict[str, Any] = {
         "api_key": "sk-1",
         "headers": {"X-Tenant": "t"},
         "options": {"url": "http://a:8000/base", "tls": {"ca": "c"}},
@@ -271,7 +272,7 @@ def test_no_page_can_be_wished_for() -> None:
 
 def moments(due: Due, until_ns: int) -> Sequence[int]:
     """When a page is asked, if each reading takes no time."""
-    found = []
+    found: list[int] = []
     while (now_ns := due.next_ns(found[-1] if found else 0)) < until_ns:
         due.done(now_ns)
         found.append(now_ns)
