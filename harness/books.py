@@ -65,7 +65,8 @@ def books_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
             f"{client:,.0f}" if client == entry["client_most"] else f"{client:,.0f} to {entry['client_most']:,.0f}"
         )
         sentence = f"The server counted {server:,.0f} {what} during the trial, the client {counted}."
-        advice = "Let nothing else use the server, and look for retries on the way, or for requests that were lost."
+        advice = "Let nothing else use the server; look for retries on the way, for requests that were lost, and for "
+        advice += "servers behind it whose pages `metrics_urls` does not name."
         yield Reason("books", Level.WARN, sentence, advice)
 
 
@@ -86,11 +87,12 @@ def _client(records: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """The least and the most of each counter that the client's requests may have made."""
     sent = records[records["sent_ns"].notna().to_numpy(dtype=np.bool_)]
     whole = (sent["status"] == Status.OK).to_numpy(dtype=np.bool_)
+    kept = sent["cached"].astype(object).eq(True).to_numpy(dtype=np.bool_)  # a reply from before may never reach it
     by_chunks = (sent["token_source"] == TokenSource.CHUNKS).to_numpy(dtype=np.bool_)
     output, prompt = _numbers(sent, "output_tokens"), _numbers(sent, "prompt_tokens")
     found = {
-        "prompt_tokens": _prompts(sent, whole, prompt),
-        "finished_requests": (float(whole.sum()), float(len(sent))),
+        "prompt_tokens": _prompts(sent, whole & ~kept, prompt),
+        "finished_requests": (float((whole & ~kept).sum()), float(len(sent))),
     }
     if not by_chunks[whole].any():  # chunks are no tokens
         asked = _numbers(sent, "requested_output_tokens")
@@ -98,7 +100,7 @@ def _client(records: pd.DataFrame) -> dict[str, tuple[float, float]]:
         by_text = (sent["token_source"] == TokenSource.TOKENIZER).to_numpy(dtype=np.bool_)
         ends = by_text.sum()  # the token that ends a reply has no text
         most = np.where(silent, np.fmax(asked, least), least).sum() + ends
-        found["generation_tokens"] = (float(least.sum()), float(most))
+        found["generation_tokens"] = (float(least[~kept].sum()), float(most))
     return {name: bounds for name, bounds in found.items() if np.isfinite(bounds).all()}
 
 

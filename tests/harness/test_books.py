@@ -78,6 +78,13 @@ def test_a_cached_prompt_may_be_counted_or_not() -> None:
     assert books(records, [*counters(-1, 0, 0), *counters(61, 1000, 400)])[1]
 
 
+def test_a_reply_from_a_result_cache_may_never_have_reached_the_server() -> None:
+    """A gateway gave the same reply again: the server may have counted it, or not."""
+    records = [changed(one, cached=number < 50) for number, one in enumerate(replies())]
+    for counted in (500, 1000):
+        assert not books(records, [*counters(-1, 0, 0), *counters(61, counted, 2 * counted)])[1]
+
+
 def test_chunks_are_not_held_against_tokens() -> None:
     """Where nobody counts tokens there is nothing to compare."""
     records = [changed(one, token_source="chunks") for one in replies()]
