@@ -104,6 +104,7 @@ TRIAL = {
     "planned.warmup": Column("Those in the warm-up.", null="replies decide"),
     "planned.measure": Column("Those to be measured.", null="replies decide"),
     "prompt_length_source.*": Column("How prompts got their length, by class: `tokenizer`, `estimated` or `file`."),
+    "pinned_outputs[]": Column("Classes whose replies shall be exactly as long as planned."),
     "driver": Column("Who sent the load: `inprocess` or `locust`."),
     "workers": Column("How many processes sent it."),
     "pages[].*": Column("Metrics pages read meanwhile: what each is, and what it told."),
