@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats import ALPHA, Bound, Estimate, Floats, autocorrelation_time, cluster_starts, t_factor
+from harness.stats import (
+    ALPHA,
+    Bound,
+    Estimate,
+    Floats,
+    autocorrelation_time,
+    cluster_starts,
+    t_factor,
+    widen_by_spread,
+)
 
 MAX_CENSORED_SHARE_FOR_MEAN = 0.001
 MAX_BATCHES = 30
@@ -78,4 +87,7 @@ def mean_of_batches(parts: Sequence[Batched], censored: int, alpha: float = ALPH
     if len(batches) < 2:
         return Estimate(mean, math.nan, math.nan, Bound.POINT, n, n_eff)
     half = t_factor(len(batches), alpha) * float(batches.std(ddof=1)) / math.sqrt(len(batches))
-    return Estimate(mean, mean - half, mean + half, Bound.POINT, n, n_eff)
+    low, high = widen_by_spread(
+        [part.total / part.n for part in parts if part.n], mean, mean - half, mean + half, alpha
+    )
+    return Estimate(mean, low, high, Bound.POINT, n, n_eff)

@@ -17,6 +17,7 @@ from harness.facts import facts_of
 from harness.gate import Group, Verdict
 from harness.quality_summary import is_about_quality, quality_keys, quality_limits, quality_rows, why_missing
 from harness.reading import StoredTrial, read
+from harness.repetitions import differing, spreads
 from harness.series import series_of
 from harness.validity import Level, Validity, judge, unmeasured
 
@@ -64,8 +65,9 @@ def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial], folder: Path
         curves = {found.class_name: found.distributions for found in measured}
         series[key] = series_of(reading, samples, facts[key], curves)
         measures.extend(measured)
-    groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]
     summary = tidy(measures, extra, [] if folder is None else quality_rows(manifest, folder))
+    _compare_starts(manifest, summary, validity, facts)
+    groups = [*_groups(manifest, validity, facts), *_quality_groups(manifest)]
     verdicts = gate.judge_all(groups, summary)
     code = _exit_code(manifest, verdicts, validity)
     decisions = decide(manifest, summary, validity, verdicts, facts)
@@ -76,6 +78,25 @@ def _entries(manifest: dict[str, Any]) -> list[tuple[tuple[str, str], dict[str, 
     """((cell id, trial id), cell, trial) of everything planned."""
     cells = manifest["cells"]
     return [((cell["id"], trial["id"]), cell, trial) for cell in cells for trial in cell.get("trials", ())]
+
+
+def _compare_starts(
+    manifest: dict[str, Any],
+    summary: pd.DataFrame,
+    validity: dict[tuple[str, str], Validity],
+    facts: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    """Add to each repetition what only all of them together can tell."""
+    found = spreads(summary, KEYS)
+    for key, cell, trial in _entries(manifest):
+        own = found.get(_keys(cell, trial), {})
+        if key in facts and own:
+            facts[key]["repetitions"] = {statistic: spread.as_fact() for statistic, spread in own.items()}
+            validity[key] = Validity.of([*validity[key].reasons, *differing(own)])
+
+
+def _keys(cell: dict[str, Any], trial: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(value or "") for value in (*(cell[name] for name in KEYS[:-1]), trial["load"]))
 
 
 def _groups(
@@ -90,7 +111,7 @@ def _groups(
     for key, cell, trial in _entries(manifest):
         if cell["status"] == "skipped" or key not in validity:
             continue
-        keys = tuple(str(value or "") for value in (*(cell[name] for name in KEYS[:-1]), trial["load"]))
+        keys = _keys(cell, trial)
         gone = dict.fromkeys(metrics.METRICS, f"the trial is {trial['status']}")
         missing = facts[key]["missing"] if key in facts else gone
         before = found.get(keys)

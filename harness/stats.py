@@ -226,7 +226,8 @@ def ordered_quantile(
     if math.floor(size) < needed:
         return _one_sided(ordered, known, p, size, alpha)
     low, high = _two_sided(ordered, p, size, alpha)
-    low, high = _widen_by_spread(own, p, value, low, high, alpha)
+    each = [run.at(quantile_rank(run.n, p)) for run in own if run.n]
+    low, high = widen_by_spread(each, value, low, high, alpha)
     return Estimate(value, low, high, Bound.POINT, n, size, needed)
 
 
@@ -253,15 +254,14 @@ def _one_sided(ordered: Ordered, known: Ordered, p: float, size: float, alpha: f
     return Estimate(math.nan, low, math.inf, Bound.LOWER, n, size, needed)
 
 
-def _widen_by_spread(
-    runs: Sequence[Ordered], p: float, value: float, low: float, high: float, alpha: float
+def widen_by_spread(
+    own: Sequence[float], value: float, low: float, high: float, alpha: float = ALPHA
 ) -> tuple[float, float]:
-    """The interval from the runs' own quantiles instead, where they differ far more than one run's noise explains."""
-    filled = [run for run in runs if run.n]
-    if len(filled) < MIN_RUNS_FOR_SPREAD:
+    """The interval from the runs' own values instead, where they differ far more than one run's noise explains."""
+    k = len(own)
+    if k < MIN_RUNS_FOR_SPREAD:
         return low, high
-    own = np.array([run.at(quantile_rank(run.n, p)) for run in filled])
-    half = t_factor(len(own), alpha) * math.sqrt(float(((own - value) ** 2).sum()) / (len(own) - 1) / len(own))
+    half = t_factor(k, alpha) * math.sqrt(float(((np.array(own) - value) ** 2).sum()) / (k - 1) / k)
     if math.isfinite(half) and math.isfinite(high - low) and 2 * half > SPREAD_FACTOR * (high - low):
         return value - half, value + half
     return low, high
@@ -329,7 +329,8 @@ def share_estimate(
     k = share * m
     low = 0.0 if share <= 0 else float(betaincinv(k, m - k + 1, alpha / 2))
     high = 1.0 if share >= 1 else float(betaincinv(k + 1, m - k, 1 - alpha / 2))
-    return Estimate(share, min(low, share), max(high, share), Bound.POINT, n, m)
+    low, high = widen_by_spread([float(run.mean()) for run in flags if len(run)], share, low, high, alpha)
+    return Estimate(share, min(max(low, 0.0), share), max(min(high, 1.0), share), Bound.POINT, n, m)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,10 @@ DRIFT = Threshold(
     "drift of TTFT, TPOT or the requests in flight over the window", "share", 0.02,
     condition="p < 0.01, all together; not for loads that change by plan",
 )  # fmt: skip
+START_SPREAD = Threshold(
+    "standard deviation between starts of a cell, over what the noise within one explains", "count", 2,
+    condition="three repetitions or more, above 2 % of the value",
+)  # fmt: skip
 WARM_UP = Threshold(
     "part of the window that still warmed up (MSER-5)", "share", 0.05, condition="not for loads that change by plan"
 )
@@ -126,7 +130,7 @@ TABLE = (
     CANARY_P50_SHARE_OF_TPOT_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, SWAPPED_MIB_PER_S,
     MAJOR_FAULTS_PER_S, SAMPLER_CPU, SAMPLER_CPU_WITH_GPUS, STEAL, OTHERS_ON_GPUS, GPU_THROTTLED, ENERGY_COUNTER,
     OPEN_FILES, PORTS, WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, WORKERS_LOST, ROWS_MISSING, ERRORS,
-    NOTHING_SUCCEEDED, TOKEN_DISAGREEMENT, TOKENS_BY_TEXT, BOOKS, LITTLE_GAP, CUT_SHORT, DRIFT, WARM_UP,
+    NOTHING_SUCCEEDED, TOKEN_DISAGREEMENT, TOKENS_BY_TEXT, BOOKS, LITTLE_GAP, CUT_SHORT, DRIFT, WARM_UP, START_SPREAD,
     CALIBRATED_TTFT_P99_MS, CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS,
 )  # fmt: skip
 BEGIN, END = "<!-- thresholds: begin -->", "<!-- thresholds: end -->"
