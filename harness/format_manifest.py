@@ -4,6 +4,8 @@ name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from harness.format_columns import Column
 
 _MONOTONIC = "ns, monotonic clock"
@@ -156,22 +158,14 @@ GROUPS = (
 EVERY = {f"{prefix}{key}": column for _, prefix, group in GROUPS for key, column in group.items()}
 
 
-def undocumented(manifest: object, path: str = "") -> set[str]:
-    """Keys of a manifest that no text describes."""
-    if _described(path):
+def undocumented(document: object, texts: Mapping[str, Column] = EVERY, path: str = "") -> set[str]:
+    """Keys of a manifest, or of a document with other texts, that no text describes."""
+    if any(f"{path}{ending}" in texts for ending in ("", ".*", "[]", "[].*")):
         return set()
-    if isinstance(manifest, dict):
-        below = (undocumented(value, f"{path}.{key}" if path else str(key)) for key, value in manifest.items())
+    if isinstance(document, dict):
+        below = (undocumented(value, texts, f"{path}.{key}" if path else str(key)) for key, value in document.items())
         return set().union(*below)
-    if isinstance(manifest, list):
-        return set().union(*(undocumented(value, f"{path}[]") for value in manifest))
-    return {path} if manifest is not None or not _has_below(path) else set()
-
-
-def _described(path: str) -> bool:
-    return path in EVERY or f"{path}.*" in EVERY or f"{path}[]" in EVERY or f"{path}[].*" in EVERY
-
-
-def _has_below(path: str) -> bool:
-    """Whether something below a key that is null would be described."""
-    return any(key.startswith((f"{path}.", f"{path}[]")) for key in EVERY)
+    if isinstance(document, list):
+        return set().union(*(undocumented(value, texts, f"{path}[]") for value in document))
+    has_below = any(key.startswith((f"{path}.", f"{path}[]")) for key in texts)
+    return {path} if document is not None or not has_below else set()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.format_columns import DECISION, QUALITY, RECORDS, SAMPLE_NAMES, SAMPLES, SUMMARY, Column
+from harness.format_json import DOCUMENT, FACTS
 from harness.format_manifest import GROUPS
 from harness.records import FORMAT_VERSION, record_schema, sample_schema
 from reports.summary_parquet import schema as summary_schema
@@ -54,13 +55,6 @@ from pathlib import Path
 
 """
 _OTHERS = """\
-## summary.json
-
-What `--json` prints too: `title`, `status`, `exit_code`, `validity` (the worst), `calibration`, `limits` (each with
-`outcome`, `value`, `low`, `high`, `n`, `sentence`), `decisions` (a table per model), `results` (per cell, load and
-repetition: `classes`, in them metrics, in them statistics with the numbers of a row of the summary), `trials` (with
-`validity`, its `reasons`, and `facts`). Its keys may grow within a format; none changes its meaning.
-
 ## junit.xml
 
 A `testcase` per trial and per limit, `classname` the cell, `name` the load and the limit, `time` the seconds of the
@@ -97,7 +91,11 @@ def markdown() -> str:
         "## decision.csv\n\nOne row per engine, level and variant of a model. Values that no row has are left out.\n"
     )
     parts.append(_table(DECISION, {}))
-    parts.append(_OTHERS)
+    parts += _section(
+        "summary.json", "What `--json` prints too; no NaN and no infinity: both are null. Keys may be added."
+    )
+    parts.append(_table(DOCUMENT, {}))
+    parts += ["### Facts about each trial: `trials[].facts`\n", _table(FACTS, {}), _OTHERS]
     parts += _section("manifest.json", "`[]`: each of a list; `*`: names that depend on what was run.")
     for title, _, keys in GROUPS:
         parts += [f"### {title}\n", _table(keys, {})]

@@ -32,7 +32,7 @@ ROWS: dict[int, str] = {
     1: "scenario engine_problems engine_section metrics_pages page_names traffic_section quality_section "
     "scenario_source scenario_problems yaml_nodes strict_model loads load_parts session_load conversation_problems lengths quantities limits sentences "
     "arrivals rate_shapes prompts prefixes traces seeding records "
-    "format_columns format_manifest",
+    "format_columns format_json format_manifest",
     0: "errors reasons thresholds known_server __init__",
 }
 ROW_OF = {module: row for row, modules in ROWS.items() for module in modules.split()}

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import reports
-from harness import format_columns, format_manifest, run_format
+from harness import format_columns, format_json, format_manifest, run_format
 from harness.divergence import Positions
 from harness.drivers.base import DriveReport
 from harness.entries import first_manifest
@@ -46,7 +46,7 @@ def test_every_column_has_a_text_and_every_text_a_column() -> None:
     assert list(format_columns.SUMMARY) == summary_parquet.schema().names == list(summaries.COLUMNS)
     assert set(format_columns.QUALITY) == {"chunk", "position", "token", "top1_same", *Positions.__slots__}
     every = (format_columns.RECORDS, format_columns.SAMPLES, format_columns.SUMMARY, format_columns.QUALITY)
-    for columns in (*every, format_columns.DECISION, format_manifest.EVERY):
+    for columns in (*every, format_columns.DECISION, format_manifest.EVERY, format_json.EVERY):
         assert all(column.meaning.endswith(".") for column in columns.values())
 
 
@@ -67,6 +67,14 @@ def test_every_key_of_a_manifest_has_a_text(tmp_path: Path) -> None:
     client = {one.name: [] if one.name in ("notes", "workers", "recounted") else 1 for one in fields(DriveReport)}
     assert format_manifest.undocumented({"cells": [{"trials": [{"client": client}]}]}) == set()
     assert format_manifest.undocumented({"cells": [{"new": 1}]}) == {"cells[].new"}
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: str(path.relative_to(RUNS)))
+def test_every_key_of_the_json_has_a_text(path: Path) -> None:
+    """Of the document, its trials and the facts about them."""
+    run = Run.open(path)
+    document = json.loads(summaries.as_json(report_data(derive(run.manifest, run.trials(), path))))
+    assert format_manifest.undocumented(document, format_json.EVERY) == set()
 
 
 def test_the_format_is_frozen() -> None:
