@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
 
 from engines.addresses import Address, tls_context
 from engines.base import EngineError
@@ -116,11 +117,15 @@ class PageReader:
             self.tally[name] = mean + (took / 1e6 - mean) / self.tally["scrapes"]
 
 
-async def _text(session: aiohttp.ClientSession, url: str) -> str:
+async def _text(session: aiohttp.ClientSession, url: str, *, turns: int = 1) -> str:
+    """What stands at an address, or where that points to once within the same server, as from /metrics to /metrics/."""
     import aiohttp
 
     try:
         async with session.get(url, allow_redirects=False) as response:
+            there = _same_server(response) if turns else None
+            if there is not None:
+                return await _text(session, there, turns=0)
             if response.status != 200:
                 raise PageFailed(f"answers with status {response.status}", final=400 <= response.status < 500)
             body = bytearray()
@@ -133,6 +138,14 @@ async def _text(session: aiohttp.ClientSession, url: str) -> str:
         raise PageFailed(f"did not answer within {PATIENCE_S:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
         raise PageFailed(f"cannot be had: {str(error).replace(' ssl:default', '')}") from error
+
+
+def _same_server(response: aiohttp.ClientResponse) -> str | None:
+    """Where a response sends us, if that is the same server: our headers are for nobody else."""
+    if response.status not in (301, 302, 307, 308) or "Location" not in response.headers:
+        return None
+    target = urljoin(str(response.url), response.headers["Location"])
+    return target if urlsplit(target)[:2] == urlsplit(str(response.url))[:2] else None
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,8 @@ class _Window:
 
 def _of_the_trial(samples: pd.DataFrame, trial: Mapping[str, Any], reading: Reading) -> pd.DataFrame:
     """The readings of servers from shortly before the window until shortly after, in the order of time."""
-    own = samples[samples["source"].astype(str).str.fullmatch(_OF_SERVERS)]
+    servers = [source for source in samples["source"].unique() if re.fullmatch(_OF_SERVERS, str(source))]
+    own = samples[samples["source"].isin(servers)]
     if trial.get("t0_ns") is None or not len(own):
         return own.iloc[:0]
     at = own["at_ns"] - trial["t0_ns"]

@@ -57,7 +57,7 @@ class ServerPages:
         """An event of the child, see `harness.trial`."""
         kind = event["event"]
         if kind == "started":
-            self._post(self._watch, tuple(event["engine"].get("metrics_urls") or ()))
+            self._post(self._watch, tuple(filter(_is_address, event["engine"].get("metrics_urls") or ())))
         elif kind in ("starting", "stopping"):
             self.forget()
         elif kind == "trial_begun":
@@ -239,6 +239,14 @@ def orders_for(cell: Cell, own: Sequence[str]) -> list[PageOrder]:
 def _headers(spec: EngineSpec) -> dict[str, str]:
     plain = {name: str(value) for name, value in (spec.options.get("headers") or {}).items()}
     return {**plain, **spec.headers, **({"Authorization": f"Bearer {spec.api_key}"} if spec.api_key else {})}
+
+
+def _is_address(url: str) -> bool:
+    """Whether an engine, which may be anybody's, names a page that can be had."""
+    try:
+        return bool(Address.of(url))
+    except ValueError:
+        return False
 
 
 def _origin(url: str) -> tuple[bool, str, int, str | None]:

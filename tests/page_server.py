@@ -20,12 +20,14 @@ def page(name: str) -> str:
 @dataclass
 class PageServer:
     """text: the page; None: 404.   status: of a page that is there.   held: while it is clear, nothing is answered.
+    location: where /metrics sends us, while the page is at /metrics/.
 
     asked: the headers of each request.   at_once: the most requests that were open at a time.
     """
 
     text: str | None
     status: int = 200
+    location: str | None = None
     held: threading.Event = field(default_factory=threading.Event)
     asked: list[dict[str, str]] = field(default_factory=list)
     open_now: int = 0
@@ -54,7 +56,10 @@ def _handler(server: PageServer) -> type[BaseHTTPRequestHandler]:
             server.held.wait(10)
             body = (server.text or "").encode()
             server.open_now -= 1
-            self.send_response(server.status if server.text is not None else 404)
+            moved = server.location is not None and not self.path.endswith("/")
+            self.send_response(307 if moved else server.status if server.text is not None else 404)
+            if moved:
+                self.send_header("Location", server.location or "")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -264,6 +264,23 @@ def test_the_key_goes_to_the_same_server_only() -> None:
         assert "sk-2" not in json.dumps(watched.entry)
 
 
+def test_a_page_may_have_moved_within_its_server() -> None:
+    """Some frameworks send us from /metrics to /metrics/; to another server our key does not follow."""
+    with serving_page(page("vllm")) as server, serving_page(page("vllm")) as stranger:
+        server.location = "/metrics/"
+        watched = Watched(cell(api_key="sk-3"))
+        with watched.pages.reading(watched.entry):
+            watched.begin(server.url, "no address")
+            watched.next("server0", "running_requests")
+        server.location = stranger.url + "/"
+        watched = Watched(cell(api_key="sk-3"))
+        with watched.pages.reading(watched.entry):
+            tallies = watched.begin(server.url)
+            until(lambda: any(one["failures"] for one in tallies))
+        assert stranger.asked == []
+        assert tallies[0]["reason"] == "answers with status 307"
+
+
 def test_no_page_can_be_wished_for() -> None:
     """An empty list leaves the engine's own page alone too."""
     nothing = Cell(0, "000-http", None, "http", None, None, 1, EngineSpec("http"), (), pages=())
