@@ -3,37 +3,80 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from reports.data import ReportData
+from reports.format import amount
+
+PROVENANCE = {"must_match": "machine (must match)", "under_test": "under test", "context": "context"}
+LEAST_ALIKE = 2
+_PASSING = ("pids",)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Lines of (name, value) that belong together; title: "" for those of the run itself."""
+
+    title: str
+    lines: list[tuple[str, str]]
 
 
 def of_run(data: ReportData) -> list[tuple[str, str]]:
-    """What must be known to repeat the run, as (name, value)."""
+    """All of it as (name, value), the group in the name where it is not the run's own."""
+    return [
+        (f"{group.title}, {name}" if group.title else name, value)
+        for group in groups(data)
+        for name, value in group.lines
+    ]
+
+
+def groups(data: ReportData) -> list[Group]:
+    """The run itself first (without a title), then its machine, what was under test, its engines, plans and notes."""
     manifest = data.manifest
-    found = [
+    run = [
         ("command", str(manifest.get("command") or "")),
         ("created", str(manifest.get("created_utc") or "")),
         ("harness", str(manifest.get("harness_version") or "")),
         ("labels", _plain(manifest.get("labels"))),
         ("seed", _plain((manifest.get("scenario") or {}).get("seed"))),
     ]
-    for part in ("must_match", "under_test", "context"):
-        for name, value in _flat(part.replace("_", " "), (manifest.get("provenance") or {}).get(part) or {}):
-            found.append((name, value))
-    for cell in manifest["cells"]:
-        for name, value in _flat(f"engine of {cell['id']}", cell.get("engine_info") or {}):
-            found.append((name, value))
+    provenance = manifest.get("provenance") or {}
+    parts = [Group(title, list(_flat("", provenance.get(part) or {}))) for part, title in PROVENANCE.items()]
+    notes = [("note", str(note)) for note in manifest.get("notes") or ()]
+    found = [Group("", run), *parts, *_engines(manifest["cells"]), Group("plans", list(_plans(data))), Group("", notes)]
+    told = [Group(one.title, [line for line in one.lines if line[1] not in ("", "{}", "None")]) for one in found]
+    return [group for group in told if group.lines]
+
+
+def _engines(cells: Sequence[Mapping[str, Any]]) -> list[Group]:
+    """What engines say of themselves: once where all say the same, else cell by cell."""
+    told = {str(cell["id"]): dict(_flat("", _lasting(cell.get("engine_info") or {}))) for cell in cells}
+    told = {cell: lines for cell, lines in told.items() if lines}
+    if len(told) < LEAST_ALIKE:
+        return [Group(f"engine of {cell}", list(lines.items())) for cell, lines in told.items()]
+    first = next(iter(told.values()))
+    alike = {name: value for name, value in first.items() if all(own.get(name) == value for own in told.values())}
+    each = [
+        Group(f"engine of {cell}", [(name, value) for name, value in lines.items() if name not in alike])
+        for cell, lines in told.items()
+    ]
+    return [Group("engine of every cell", list(alike.items())), *each]
+
+
+def _lasting(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what means nothing once the run is over."""
+    return {name: value for name, value in info.items() if name not in _PASSING}
+
+
+def _plans(data: ReportData) -> Iterator[tuple[str, str]]:
     for cell, trial in data.trials():
-        found.append(
-            (f"plan of {cell['id']}/{trial['id']}", f"{trial.get('plan_hash') or ''} (seed {trial.get('seed')})")
-        )
-        found.append((f"load of {cell['id']}/{trial['id']}", _sender(trial)))
-        notes = (trial.get("client") or {}).get("notes", ())
-        found += [(f"client of {cell['id']}/{trial['id']}", str(note)) for note in notes]
-    found += [("note", str(note)) for note in manifest.get("notes") or ()]
-    return [(name, value) for name, value in found if value and value not in ("{}", "None")]
+        where = f"{cell['id']}/{trial['id']}"
+        yield f"plan of {where}", f"{trial.get('plan_hash') or ''} (seed {trial.get('seed')})"
+        yield f"load of {where}", _sender(trial)
+        for note in (trial.get("client") or {}).get("notes", ()):
+            yield f"client of {where}", str(note)
 
 
 def _sender(trial: Mapping[str, Any]) -> str:
@@ -50,12 +93,18 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
     """Nested dictionaries as dotted names; what is unknown is left out."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from _flat(f"{prefix}, {name}", inner)
+            yield from _flat(f"{prefix}, {name}" if prefix else str(name), inner)
     elif value not in (None, "", [], ()):
-        yield prefix, _plain(value)
+        yield prefix, _sized(value) if prefix.endswith("_bytes") and isinstance(value, int | float) else _plain(value)
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict | list | tuple):
         return json.dumps(value, ensure_ascii=False, default=str) if value else ""
     return "" if value is None else str(value)
+
+
+def _sized(value: float) -> str:
+    """Bytes, to be read and to be compared."""
+    exact = str(int(value))
+    return f"{amount(float(value), show='bytes')} ({exact} bytes)" if value >= 1024 else f"{exact} bytes"

@@ -94,7 +94,7 @@ def render(data: ReportData) -> str:
         parts=parts,
         trials=trials,
         command=str(data.manifest.get("command") or ""),
-        circumstances=circumstances.of_run(data),
+        circumstances=circumstances.groups(data),
         footer=f"harness {data.manifest.get('harness_version') or ''}, {data.manifest.get('created_utc') or ''}",
         script=Markup(script),  # ours, not the run's
         script_hash=script_hash(script),

@@ -76,8 +76,8 @@
     if (rows.length >= LEAST_ROWS_TO_SORT) makeSortable(table, rows);
     if (rows.length >= LEAST_ROWS_TO_FILTER) makeFilterable(table.parentElement, name, rows);
   }
-  for (const list of document.querySelectorAll("dl[data-tools]")) {
-    makeFilterable(list, list.dataset.tools, [...list.children]);
+  for (const list of document.querySelectorAll("[data-tools]:not(table)")) {
+    makeFilterable(list, list.dataset.tools, [...list.querySelectorAll("dt")].map((name) => name.parentElement));
   }
 
   for (const code of document.querySelectorAll("code[data-copy]")) {

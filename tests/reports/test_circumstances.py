@@ -1,0 +1,54 @@
+"""What must be known to repeat a run: nothing of it lost, nothing of it told twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reports import ReportData, circumstances
+from tests.reports.conftest import manifest
+
+
+def run_of(*infos: dict[str, Any]) -> ReportData:
+    """A run whose cells have engines that say this of themselves."""
+    cells = [{"id": f"00{number}", "engine_info": info, "trials": []} for number, info in enumerate(infos)]
+    return ReportData("run", manifest(cells), summary=None)  # type: ignore[arg-type]
+
+
+def groups(data: ReportData) -> dict[str, dict[str, str]]:
+    """By title; those of the run itself together."""
+    found: dict[str, dict[str, str]] = {}
+    for group in circumstances.groups(data):
+        found.setdefault(group.title, {}).update(group.lines)
+    return found
+
+
+def test_what_engines_share_is_told_once() -> None:
+    """And of each what is its own; process ids mean nothing later."""
+    shared = {"version": "1.2", "options": {"n_ctx": 1024, "mmap": True}}
+    found = groups(run_of(shared | {"level": "f16", "pids": [1]}, shared | {"level": "q4", "pids": [2]}))
+    assert found["engine of every cell"] == {"version": "1.2", "options, n_ctx": "1024", "options, mmap": "True"}
+    assert found["engine of 000"] == {"level": "f16"}
+    assert found["engine of 001"] == {"level": "q4"}
+
+
+def test_one_engine_is_named() -> None:
+    """There is nothing to share; cells that never started say nothing."""
+    found = groups(run_of({"version": "1.2"}, {}))
+    assert found["engine of 000"] == {"version": "1.2"}
+    assert "engine of every cell" not in found
+
+
+def test_bytes_can_be_read_and_compared() -> None:
+    """With a unit, and exact."""
+    found = groups(run_of({"weight_bytes": 3_428_608, "kv_bytes": 12}))
+    assert found["engine of 000"] == {"weight_bytes": "3.27\u202fMiB (3428608 bytes)", "kv_bytes": "12 bytes"}
+
+
+def test_the_run_comes_first(full: ReportData) -> None:
+    """The command that repeats it, its seed, then the machine, and each plan with its hash and who sent it."""
+    lines = circumstances.of_run(full)
+    assert lines[0] == ("command", "harness run choose.yaml")
+    assert ("seed", "1") in lines
+    assert ("machine (must match), cpu", "Example 9000") in lines
+    assert any(name.startswith("plans, plan of 000") and value.endswith("(seed 7)") for name, value in lines)
+    assert lines[-1] == ("note", "GPU not read: no driver")
