@@ -12,7 +12,7 @@ from harness.columns import Columns
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_POINTS = 240
+MAX_POINTS = 160
 SHOWN = {
     "engine": ("rss_bytes", "pss_bytes", "cpu_share"),
     "host": ("memory_used_bytes", "cpu_share"),

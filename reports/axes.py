@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -98,8 +97,7 @@ class Axes:
 
     def dots(self, x: ArrayLike, y: ArrayLike, colour: str) -> None:
         """Small dots, all in one path."""
-        spots = _rounded(self.places(x, y))
-        path = "".join(f"M{_n(a)} {_n(b)}h0" for a, b in spots)
+        path = _scattered(self.places(x, y))
         look = 'stroke-width="3.2" stroke-linecap="round" stroke-opacity=".6"'
         self.parts.append(f'<path d="{path}" fill="none" stroke="{colour}" {look}/>')
 
@@ -238,27 +236,54 @@ def _runs(known: NDArray[np.bool_]) -> list[tuple[int, int]]:
 def _polyline(spots: Floats) -> str:
     paths = []
     for start, end in _runs(_known(spots)):
-        own = _rounded(spots[start:end])
-        head = f"M{_n(own[0][0])} {_n(own[0][1])}"
-        rest = [f"L{_n(x)} {_n(y)}" for before, (x, y) in pairwise(own) if before != (x, y)]
-        paths.append(head + ("".join(rest) or "h0"))
+        tenths = _tenths(spots[start:end])
+        moves = np.diff(tenths, axis=0)
+        steps = "".join(_pair(x, y) for x, y in moves[moves.any(axis=1)].tolist())
+        paths.append(_start(tenths) + (f"l{steps.removeprefix(' ')}" if steps else "h0"))
     return "".join(paths)
 
 
 def _staircase(spots: Floats) -> str:
     paths = []
     for start, end in _runs(_known(spots)):
-        own = _rounded(spots[start:end])
-        path = f"M{_n(own[0][0])} {_n(own[0][1])}"
-        for (_, y), (to_x, to_y) in pairwise(own):
-            if to_y != y:
-                path += f"H{_n(to_x)}V{_n(to_y)}"
-        paths.append(path + (f"H{_n(own[-1][0])}" if len(own) > 1 else "h0"))
+        tenths = _tenths(spots[start:end])
+        path, x = _start(tenths), int(tenths[0, 0])
+        ups = np.diff(tenths[:, 1])
+        for to_x, up in zip(tenths[1:, 0][ups != 0].tolist(), ups[ups != 0].tolist(), strict=True):
+            path += (f"h{_short(to_x - x)}" if to_x != x else "") + f"v{_short(up)}"
+            x = to_x
+        paths.append(path + f"h{_short(int(tenths[-1, 0]) - x)}")
     return "".join(paths)
 
 
-def _rounded(spots: Floats) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in np.round(spots, 1).tolist()]
+def _scattered(spots: Floats) -> str:
+    tenths = _tenths(spots[_known(spots)])
+    if not len(tenths):
+        return ""
+    moves = "".join(f"m{_pair(x, y).removeprefix(' ')}h0" for x, y in np.diff(tenths, axis=0).tolist())
+    return f"{_start(tenths)}h0{moves}"
+
+
+def _tenths(spots: Floats) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = np.round(spots * 10).astype(np.int64)
+    return found
+
+
+def _start(tenths: NDArray[np.int64]) -> str:
+    return f"M{_pair(*tenths[0].tolist()).removeprefix(' ')}"
+
+
+def _pair(x: int, y: int) -> str:
+    """Two numbers of a path, in tenths, each with what must stand before it."""
+    first, second = _short(x), _short(y)
+    return (first if x < 0 else f" {first}") + (second if y < 0 else f" {second}")
+
+
+def _short(tenths: int) -> str:
+    """-5 as "-.5", 20 as "2"."""
+    whole, rest = divmod(abs(tenths), 10)
+    sign = "-" if tenths < 0 else ""
+    return f"{sign}{whole or ''}.{rest}" if rest else f"{sign}{whole}"
 
 
 def _n(value: float) -> str:

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reports import scales
 from reports.axes import Axes
 from reports.drawing import Panel, Plot
@@ -17,7 +20,10 @@ from reports.tables import Cell, Table
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_LINES = 4
+Floats = NDArray[np.float64]
+
+MOST_LINES, MOST_ROWS = 4, 40
+MOST_ABOVE = 2.5
 THROTTLED = COLOURS[4]
 
 
@@ -63,43 +69,68 @@ GROUPS = (
     Group("GPU temperature, °C", (Line("gpu", "temperature_c", ""),), from_zero=False),
     Group("KV cache in use, %", (Line("server", "kv_cache_share", ""),), 100.0),
 )
+TOLD = {
+    ("engine", "rss_bytes"): ("memory of the engine", "bytes", ""),
+    ("gpu", "memory_used_bytes"): ("memory of a GPU", "bytes", ""),
+    ("gpu", "power_w"): ("power of a GPU", "number", " W"),
+    ("gpu", "utilisation_share"): ("utilisation of a GPU", "share", ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """The readings of one gauge of one source, such as "gpu1". at: in s."""
+
+    source: str
+    name: str
+    at: Floats
+    value: Floats
+
+    @property
+    def kind(self) -> str:
+        """The source without its number."""
+        return self.source.rstrip("0123456789")
+
+
+Found = Sequence[tuple[Line, Gauge]]
+Span = tuple[float, float]
 
 
 def machine(series: dict[str, Any], name: str) -> Plot | None:
     """What was read of the machine under test; None where nothing was."""
-    gauges = series["gauges"]
+    gauges = list(_gauges(series["gauges"]))
     throttled = _throttled(gauges)
-    found = [(group, list(_found(group, gauges))) for group in GROUPS]
-    panels = [_panel(group, own, throttled) for group, own in found if any(not line.limit for line, _, _ in own)]
+    found = [(group, [(line, one) for line in group.lines for one in gauges if _is(one, line)]) for group in GROUPS]
+    panels = [_panel(group, own, throttled) for group, own in found if any(not line.limit for line, _ in own)]
     if not panels:
         return None
     svg = over_time(panels, series, ["red: GPU throttled"] if throttled else [])
-    return Plot(f"{name}-machine", _alt(series, throttled), svg, "The machine over time", _table(gauges))
+    alt = _alt(gauges, throttled, series["phases"]["end_s"])
+    return Plot(f"{name}-machine", alt, svg, "The machine over time", _table(gauges))
 
 
-def _found(group: Group, gauges: pd.DataFrame) -> Iterator[tuple[Line, str, pd.DataFrame]]:
-    """(line, source, readings) of what was read."""
-    kind = gauges["source"].str.rstrip("0123456789")
-    for line in group.lines:
-        for source, own in gauges[(kind == line.source) & (gauges["name"] == line.name)].groupby("source", sort=True):
-            yield line, str(source), own
+def _gauges(frame: pd.DataFrame) -> Iterator[Gauge]:
+    for (source, name), own in frame.groupby(["source", "name"], sort=True, observed=True):
+        yield Gauge(str(source), str(name), own["at_s"].to_numpy(np.float64), own["value"].to_numpy(np.float64))
 
 
-def _panel(
-    group: Group, found: Sequence[tuple[Line, str, pd.DataFrame]], throttled: Sequence[tuple[float, float]]
-) -> Panel:
-    values = [own["value"] for line, _, own in found if not line.limit]
-    highest = max(float(own.max()) for own in values)
+def _is(gauge: Gauge, line: Line) -> bool:
+    return gauge.kind == line.source and gauge.name == line.name
+
+
+def _panel(group: Group, found: Found, throttled: Sequence[Span]) -> Panel:
+    shown = [(line, gauge) for line, gauge in found if not line.limit]
+    highest = max(float(gauge.value.max()) for _, gauge in shown)
     if group.title.endswith("GiB") and highest < 2**30:
         group = replace(group, title=group.title.replace("GiB", "MiB"), scale=2**-20)
     of_gpus = group.title.startswith("GPU")
-    limits = {float(own["value"].max()) for line, _, own in found if line.limit}
-    limits = {limit * group.scale for limit in limits if limit < 2.5 * highest}
+    limits = {float(gauge.value.max()) for line, gauge in found if line.limit}
+    limits = {limit * group.scale for limit in limits if limit < MOST_ABOVE * highest}
     top = max(highest * group.scale, *limits) if limits else highest * group.scale
-    least = min(float(own.min()) for own in values) * group.scale
+    least = min(float(gauge.value.min()) for _, gauge in shown) * group.scale
 
     def draw(axes: Axes) -> None:
-        _lines(axes, group, [one for one in found if not one[0].limit])
+        _lines(axes, group.scale, shown)
         for limit in sorted(limits):
             axes.across(limit, MUTED, DOTTED, next(line.words for line in group.lines if line.limit))
         for start, end in throttled if of_gpus else ():
@@ -110,83 +141,80 @@ def _panel(
     return Panel(group.title, upright, draw)
 
 
-def _lines(axes: Axes, group: Group, found: Sequence[tuple[Line, str, pd.DataFrame]]) -> None:
+def _lines(axes: Axes, scale: float, found: Found) -> None:
     number = 0
-    for line in dict.fromkeys(line for line, _, _ in found):
-        own = {source: readings for each, source, readings in found if each is line}
+    for line in dict.fromkeys(line for line, _ in found):
+        own = [gauge for each, gauge in found if each is line]
         if len(own) > MOST_LINES:
-            _range(axes, line, own, group.scale, number)
+            _range(axes, own, scale, number)
             number += 1
             continue
-        for source, readings in own.items():
-            which = f"{_kind(line)} {source.removeprefix(line.source)}" if len(own) > 1 else ""
-            _line(axes, readings, group.scale, number, " ".join(word for word in (line.words, which) if word))
+        for gauge in own:
+            which = f"{_noun(line)} {gauge.source.removeprefix(line.source)}" if len(own) > 1 else ""
+            words = " ".join(word for word in (line.words, which) if word)
+            colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+            axes.line(gauge.at, gauge.value * scale, colour, dash, words=words)
             number += 1
 
 
-def _kind(line: Line) -> str:
+def _noun(line: Line) -> str:
     return "GPU" if line.source == "gpu" else line.source
 
 
-def _line(axes: Axes, own: pd.DataFrame, scale: float, number: int, words: str) -> None:
-    colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
-    axes.line(own["at_s"], own["value"] * scale, colour, dash, words=words)
-
-
-def _range(axes: Axes, line: Line, own: dict[str, pd.DataFrame], scale: float, number: int) -> None:
+def _range(axes: Axes, own: Sequence[Gauge], scale: float, number: int) -> None:
     """Of many the mean, and a band from the least to the greatest."""
-    import pandas as pd
-
-    every = pd.concat(list(own.values()))
-    at = every["at_s"].round(1)
-    parts = every["value"].groupby(at)
-    low, high = parts.min() * scale, parts.max() * scale
-    axes.band(low.index, low, high, COLOURS[number % len(COLOURS)])
-    mean = pd.DataFrame({"at_s": low.index, "value": parts.mean().to_numpy()})
-    _line(axes, mean, scale, number, f"mean of {len(own)} {_kind(line)}s and their range")
+    at = np.unique(np.concatenate([gauge.at for gauge in own]).round(1))
+    every = np.array([np.interp(at, gauge.at, gauge.value) for gauge in own]) * scale
+    colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+    axes.band(at, every.min(axis=0), every.max(axis=0), colour)
+    noun = "GPUs" if own[0].kind == "gpu" else f"{own[0].kind}s"
+    axes.line(at, every.mean(axis=0), colour, dash, words=f"mean of {len(own)} {noun} and their range")
 
 
-def _throttled(gauges: pd.DataFrame) -> list[tuple[float, float]]:
-    """When a GPU was throttled: from the middle between a reading that was not and one that was, and back."""
-    spans: list[tuple[float, float]] = []
-    for _, own in gauges[gauges["name"] == "throttled"].groupby("source", sort=True):
-        at, on = own["at_s"].to_numpy(), (own["value"] > 0).to_numpy()
-        for i in range(len(at)):
-            if on[i]:
-                start = (at[i - 1] + at[i]) / 2 if i else at[i]
-                end = (at[i] + at[i + 1]) / 2 if i + 1 < len(at) else at[i]
-                if spans and abs(spans[-1][1] - start) < 1e-9:
-                    spans[-1] = (spans[-1][0], end)
-                else:
-                    spans.append((start, end))
-    return spans
+def _throttled(gauges: Sequence[Gauge]) -> list[Span]:
+    """When any GPU was throttled: from the middle between a reading that was not and one that was, and back."""
+    spans: list[Span] = []
+    for gauge in gauges:
+        if gauge.name != "throttled":
+            continue
+        middles = (gauge.at[1:] + gauge.at[:-1]) / 2
+        starts, ends = np.append(gauge.at[:1], middles), np.append(middles, gauge.at[-1:])
+        on = gauge.value > 0
+        spans += zip(starts[on].tolist(), ends[on].tolist(), strict=True)
+    return _joined(spans)
 
 
-def _alt(series: dict[str, Any], throttled: Sequence[tuple[float, float]]) -> str:
-    gauges = series["gauges"]
-    words = {
-        ("engine", "rss_bytes"): ("memory of the engine", "bytes", ""),
-        ("gpu", "memory_used_bytes"): ("memory of a GPU", "bytes", ""),
-        ("gpu", "power_w"): ("power of a GPU", "number", " W"),
-        ("gpu", "utilisation_share"): ("utilisation of a GPU", "share", ""),
-    }
-    kind = gauges["source"].str.rstrip("0123456789")
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    """Without overlaps, in order."""
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1] + 1e-9:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _alt(gauges: Sequence[Gauge], throttled: Sequence[Span], end_s: float) -> str:
     parts = []
-    for (source, name), (noun, show, unit) in words.items():
-        own = gauges.loc[(kind == source) & (gauges["name"] == name), "value"]
-        if len(own):
-            parts.append(f"{noun} at most {amount(float(own.max()), show=show)}{unit}")
+    for (kind, name), (noun, show, unit) in TOLD.items():
+        peaks = [float(gauge.value.max()) for gauge in gauges if (gauge.kind, gauge.name) == (kind, name)]
+        if peaks:
+            parts.append(f"{noun} at most {amount(max(peaks), show=show)}{unit}")
     if throttled:
         parts.append(f"throttled for {seconds(sum(end - start for start, end in throttled))}")
-    return f"The machine over {seconds(series['phases']['end_s'])}: {', '.join(parts) or 'see the table'}."
+    return f"The machine over {seconds(end_s)}: {', '.join(parts) or 'see the table'}."
 
 
-def _table(gauges: pd.DataFrame) -> Table:
+def _table(gauges: Sequence[Gauge]) -> Table:
     """Each gauge from its first reading to its last."""
     rows = []
-    for (source, name), own in gauges.groupby(["source", "name"], sort=True):
-        show = "bytes" if str(name).endswith("_bytes") else "number"
-        values = own["value"]
-        found = (values.iloc[0], values.min(), values.mean(), values.max(), values.iloc[-1])
-        rows.append((Cell(f"{source} {name}"), *(Cell(amount(float(value), show=show)) for value in found)))
-    return Table("", ("gauge", "first", "least", "mean", "greatest", "last"), rows[:40])
+    for gauge in gauges[:MOST_ROWS]:
+        values = gauge.value
+        show = "bytes" if gauge.name.endswith("_bytes") else "number"
+        found = (values[0], values.min(), values.mean(), values.max(), values[-1])
+        cells = (Cell(amount(float(value), show=show), value=float(value)) for value in found)
+        rows.append((Cell(f"{gauge.source} {gauge.name}"), *cells))
+    left_out = len(gauges) - MOST_ROWS
+    notes = [f"{left_out} more gauges are in samples.parquet"] if left_out > 0 else []
+    return Table("", ("gauge", "first", "least", "mean", "greatest", "last"), rows, notes)

@@ -30,21 +30,21 @@ def test_a_line_breaks_where_nothing_is_known() -> None:
     """NaN parts it; a value alone is a dot; what lies beyond is drawn at the edge."""
     drawn = axes()
     drawn.line([0, 1, 2, 3, 4, 20], [0, 5, math.nan, 2, math.nan, 20], "red")
-    assert paths(drawn) == ["M0 100L10 50M30 80h0M100 0h0"]
+    assert paths(drawn) == ["M0 100l10-50M30 80h0M100 0h0"]
 
 
 def test_steps_hold_until_the_next() -> None:
     """Level first, then up or down; equal neighbours are one level line."""
     drawn = axes()
     drawn.steps([0, 2, 4, 6], [1, 1, 3, 3], "red")
-    assert paths(drawn) == ["M0 90H40V70H60"]
+    assert paths(drawn) == ["M0 90h40v-20h20"]
 
 
 def test_a_band_goes_there_and_back() -> None:
     """Where both of its ends are known."""
     drawn = axes()
     drawn.band([0, 1, 2], [1, 1, math.nan], [2, 3, 4], "red")
-    assert paths(drawn) == ["M0 90L10 90L10 70L0 80z"]
+    assert paths(drawn) == ["M0 90l10 0 0-20-10 10z"]
 
 
 @given(st.lists(st.tuples(st.floats(-5, 15), st.floats(-5, 15) | st.just(math.nan)), max_size=40))
@@ -54,9 +54,27 @@ def test_nothing_leaves_the_box(points: list[tuple[float, float]]) -> None:
     x, y = np.array(points).reshape(-1, 2).T
     drawn.line(x, y, "red")
     drawn.steps(x, y, "red")
-    numbers = [float(found) for path in paths(drawn) for found in re.findall(r"-?[\d.]+", path.replace("h0", ""))]
-    assert all(0 <= number <= 100 for number in numbers)
-    assert not re.search(r"\.\d\d|e-|nan|inf", "".join(paths(drawn)))
+    for path in paths(drawn):
+        assert not re.search(r"\.\d\d|e-|nan|inf", path)
+        for spot in ends(path):
+            assert all(-1e-6 <= value <= 100 + 1e-6 for value in spot)
+
+
+def ends(path: str) -> list[tuple[float, float]]:
+    """Every spot that a path goes to."""
+    x = y = 0.0
+    found = []
+    for command, numbers in re.findall(r"([Mlhv])([^Mlhv]*)", path):
+        values = [float(value) for value in re.findall(r"-?(?:\d+\.?\d*|\.\d+)", numbers)]
+        if command == "M":
+            x, y = values
+            found.append((x, y))
+            continue
+        pairs = zip(values[::2], values[1::2], strict=True) if command == "l" else [(values[0], 0.0)]
+        for across, up in pairs if command != "v" else [(0.0, values[0])]:
+            x, y = x + across, y + up
+            found.append((x, y))
+    return found
 
 
 def test_words_are_text() -> None:
