@@ -245,6 +245,7 @@ def _why_nothing(trial: Mapping[str, Any], pages: Sequence[Mapping[str, Any]]) -
         return "the engine has no page of its own, and `metrics_urls` names none"
     first = next((page for page in pages if page.get("reason")), None)
     if first is None:
-        return "no page was read during the trial"
+        only_exporters = all(page.get("kind") and not page.get("source") for page in pages)
+        return "`metrics_urls` names exporters only" if only_exporters else "no page was read during the trial"
     more = "; see `names` of `metrics_urls`" if first["reason"] == NO_KNOWN_NAME else ""
     return f"the page {first['url']} {first['reason']}{more}"

@@ -140,6 +140,7 @@ def test_several_servers_add_up() -> None:
         (None, "no page of the server was read in this run"),
         ((), "the engine has no page of its own, and `metrics_urls` names none"),
         ((PAGE,), "no page was read during the trial"),
+        ((PAGE | {"source": None, "kind": "dcgm"},), "`metrics_urls` names exporters only"),
         ((PAGE | {"reason": "answers with status 404"},), "the page http://s/metrics answers with status 404"),
         (
             (PAGE | {"reason": "holds none of the names that are known"},),
