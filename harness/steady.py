@@ -209,7 +209,7 @@ def _of_requests(values: Floats, due_s: Floats) -> Series:
 
 def _in_flight(columns: Columns, begin_ns: float, end_ns: float) -> Series:
     """Means over equal parts of the time, about as many as five requests each give."""
-    sent = ~columns.has_status([Status.NOT_SENT]) & np.isfinite(columns.times["due"])
+    sent = ~columns.has_status([Status.NOT_SENT]) & np.isfinite(columns.times["due"]) & np.isfinite(columns.ended)
     due_s, ended_s = ((times[sent] - begin_ns) / NS_PER_S for times in (columns.times["due"], columns.ended))
     count = max(1, min(MOST_BINS, len(columns.measured) // BIN_REQUESTS))
     edges_s = np.linspace(0.0, (end_ns - begin_ns) / NS_PER_S, count * PARTS_OF_BIN + 1)
