@@ -70,6 +70,8 @@ UNDER_LOAD = (
     Column("succeeded", "success", "share"),
     Column("attainment", "attainment", "share", optional=True),
 )
+ABOUT = {"ttft_p95_ms": "ttft_ms", "tpot_p95_ms": "tpot_ms", "e2e_p95_ms": "e2e_ms", "success": "error_rate"}
+"""The metrics that columns of another name show."""
 
 
 def decisions(data: ReportData) -> list[dict[str, Any]]:
@@ -146,7 +148,8 @@ def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
         "beaten by",
         *(["quality"] if scored else []),
     ]
-    return Table("Choice", (*head, *(column.head for column in columns)), lines, notes, texts=len(head))
+    heads = (*head, *(column.head for column in columns))
+    return Table("Choice", heads, lines, notes, len(head), _about(len(head), columns))
 
 
 def _scored(table: dict[str, Any]) -> bool:
@@ -165,7 +168,7 @@ def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) ->
         values = [_value(row["values"][column.name], column, notes) for column in columns]
         lines.append((Cell(name), Cell(loaded), *values))
     heads = ("engine, level", "level as loaded", *(column.head for column in columns))
-    return Table("Size, memory and start", heads, lines, notes, texts=2)
+    return Table("Size, memory and start", heads, lines, notes, 2, _about(2, columns))
 
 
 def single_engines(data: ReportData) -> Table:
@@ -190,7 +193,12 @@ def loads(table: dict[str, Any]) -> Table:
             cells = [_value(values[column.name], column, notes) for column in columns]
             lines.append((Cell(name), Cell(row["label"]), Cell(verdict.upper(), tone=TONES.get(verdict, "")), *cells))
     heads = ("load", "engine, level", "validity", *(column.head for column in columns))
-    return Table("Under each load", heads, lines, notes, texts=3)
+    return Table("Under each load", heads, lines, notes, 3, _about(3, columns))
+
+
+def _about(texts: int, columns: Sequence[Column]) -> tuple[str, ...]:
+    """The metrics of a table's columns, the leading ones being texts."""
+    return (*[""] * texts, *(ABOUT.get(column.name, column.name) for column in columns))
 
 
 def _success(values: dict[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def render(data: ReportData) -> str:
 
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     parts, trials, uses = _parts(data), _trials(data), FirstUses()
-    page: str = _template(uses.first, uses.seen.__contains__).render(
+    defined = {metric["name"] for metric in data.definitions}
+    page: str = _template(defined.__contains__, uses.first, uses.seen.__contains__).render(
         data=data,
         verdict=data.verdict(),
         tone=tables.TONES.get(data.verdict(), "bad"),
@@ -102,7 +103,7 @@ def render(data: ReportData) -> str:
     return page
 
 
-def _template(first_use: Callable[[str], bool], used: Callable[[str], bool]) -> Any:
+def _template(defined: Callable[[str], bool], first_use: Callable[[str], bool], used: Callable[[str], bool]) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -112,7 +113,7 @@ def _template(first_use: Callable[[str], bool], used: Callable[[str], bool]) -> 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"first_use": first_use, "used": used}
+    environment.globals |= {"defined": defined, "first_use": first_use, "used": used}
     return environment.get_template("report.html")
 
 
@@ -204,6 +205,7 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
                 "verdict": verdict.upper(),
                 "tone": tables.TONES.get(verdict, ""),
                 "facts": _facts(data, shown),
+                "doubts": _doubts(data, shown),
                 "no_result": tables.NO_RESULT if verdict == "invalid" else "",
                 "tables": result_tables.statistics(data, keys),
                 "machine": [table for cell, trial in shown for table in machine_tables.of_trial(data, cell, trial)],
@@ -227,6 +229,16 @@ def _facts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]
             (f"arrivals stamped by{suffix}", _shares(facts["clocks"])),
         ]
     return lines
+
+
+def _doubts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[str, str, str]]:
+    """(word, its tone, what was seen and what to do) of every reason, the weightier first."""
+    found = []
+    for cell, trial in trials:
+        for reason in (data.validity_of(cell["id"], trial["id"]) or {"reasons": ()})["reasons"]:
+            word = f"{reason['level'].upper()}{tables.repetition(cell, data)}"
+            found.append((word, tables.TONES[reason["level"]], f"{reason['sentence']} {reason['advice']}"))
+    return sorted(found, key=lambda doubt: doubt[1] != tables.TONES["invalid"])
 
 
 def _shares(shares: dict[str, float]) -> str:

@@ -66,7 +66,9 @@ def detail(data: ReportData) -> Table:
         name = Cell(place((*keys, LOAD)), note=_note(notes, f"not scored: {reason}") if reason else None)
         lines.append((name, *values, Cell(greedy_text(told.get("greedy")))))
     head = ("cell", *(name for name, _ in shown), "greedy replies")
-    return Table("Quality, against the reference", head, lines, notes + _references(data) if lines else [])
+    told = notes + _references(data) if lines else []
+    about = ("", *(metric for _, metric in shown))
+    return Table("Quality, against the reference", head, lines, told, about=about)
 
 
 def responses(data: ReportData) -> Table:

@@ -1,4 +1,4 @@
-"""How many requests each trial sent, how many succeeded, how long it took, and their mean latency."""
+"""Requests of each trial: in which kind of loop, how many, how many succeeded, the time they took, mean latency."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from reports.data import ALL, ReportData, place
 from reports.format import UNKNOWN, seconds
 from reports.tables import NO_RESULT, Cell, Table, counted, groups, measured, pooled_rows
 
-HEAD = ("cell", "load", "measured requests", "succeeded", "time", "mean latency, ms", "output tokens/s")
+HEAD = ("cell", "load", "loop", "measured requests", "succeeded", "time", "mean latency, ms", "output tokens/s")
 
 
 def requests(data: ReportData) -> Table:
@@ -28,5 +28,6 @@ def requests(data: ReportData) -> Table:
         for metric, statistic in (("e2e_ms", "mean"), ("output_tokens_per_s", "value")):
             row = rows.get((*keys, ALL, metric, statistic))
             values.append(Cell(UNKNOWN, note=1) if invalid else measured(row))
-        lines.append((Cell(place(keys)), Cell(keys[-1]), *sizes, *values))
-    return Table("Requests", HEAD, lines, notes, texts=2)
+        loops = {str(trial.get("loop") or "").replace("_", " ") for _, trial in trials}
+        lines.append((Cell(place(keys)), Cell(keys[-1]), Cell(" or ".join(sorted(loops - {""}))), *sizes, *values))
+    return Table("Requests", HEAD, lines, notes, texts=3, about=("",) * 6 + ("e2e_ms", "output_tokens_per_s"))

@@ -30,7 +30,8 @@ class Cell:
 class Table:
     """A table with footnotes; texts: how many of the leading columns are texts, the others are numbers.
 
-    about: the metric of each column, "" where it shows none; shorter where the last ones show none.
+    about: the metric of each column, "" where it shows none; shorter where the last ones show none. Names that are not
+        defined lead nowhere.
     """
 
     title: str
