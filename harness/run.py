@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from harness import provenance
 from harness.devices import CPU
 from harness.entries import first_manifest
+from harness.errors import HarnessError
 from harness.exclusive import run_to_ourselves
 from harness.matrix import Cell, Skip, expand
 from harness.quality_child import QualityOrder
@@ -237,6 +238,8 @@ def reading_for(scenario: Scenario, cell: Cell, sink: Callable[[Sample], None]) 
 def sampling(sampler: Sampler, interval_s: float, entry: dict[str, Any]) -> Iterator[None]:
     """Readings at absolute ticks for as long as the block lasts, on a thread: the loop has other work, such as closing
     a long trial's files. What could not be read, and what the readings took, goes into the cell's entry.
+
+    Raises what storing a reading raised.
     """
     ticker = Ticker(sampler.sample, interval_s)
     ticker.start()
@@ -245,8 +248,12 @@ def sampling(sampler: Sampler, interval_s: float, entry: dict[str, Any]) -> Iter
     finally:
         failure = ticker.stop()
         sampler.close()
+        if failure is not None and not isinstance(failure, HarnessError):  # what was measured is worth more
+            sampler.unread.append(
+                f"readings ended after {ticker.pace.ticks} ticks: {type(failure).__name__}: {failure}"
+            )
         entry |= {"unread": sampler.unread, "sampler": {"scope": sampler.scope, **ticker.pace.told()}}
-    if failure is not None:
+    if isinstance(failure, HarnessError):
         raise failure
 
 

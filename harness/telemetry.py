@@ -77,9 +77,9 @@ class Sampler:
 
     def glance(self) -> dict[str, float]:
         """The last rss_bytes of the engine, and gpu_memory_bytes and gpu_memory_total_bytes of all GPUs read; what is
-        not known is absent.
+        not known is absent, and everything where the server is on another machine.
         """
-        return dict(self._glance)
+        return dict(self._glance) if self.scope == "server" else {}
 
     def sample(self, pace: Pace | None = None) -> None:
         """Take one reading of everything that is due. pace: of the ticks that this is one of, to tell what they

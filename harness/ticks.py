@@ -60,7 +60,7 @@ class Pace:
 
 
 class Ticker:
-    """Calls an action at every tick, the first at once, until `stop`. An action that raises ends it; `stop` tells."""
+    """Calls an action at every tick, the first in any case, until `stop`. One that raises ends it; `stop` tells."""
 
     def __init__(self, action: Callable[[Pace], None], interval_s: float) -> None:
         self._action = action
@@ -82,10 +82,12 @@ class Ticker:
     def _run(self) -> None:
         before_ns = time.thread_time_ns()
         try:
-            while self._wait():
+            while True:
                 self.pace.begins(time.monotonic_ns())
                 self._action(self.pace)
                 self.pace.ended(time.monotonic_ns(), time.thread_time_ns() - before_ns)
+                if not self._wait():
+                    return
         except Exception as error:
             self._failure = error
 

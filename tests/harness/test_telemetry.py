@@ -170,7 +170,7 @@ def test_a_glance_shows_the_last_reading(monkeypatch: pytest.MonkeyPatch, holder
     gpus_here = ScriptedGpus()
     monkeypatch.setattr(telemetry, "find_gpus", lambda: (gpus_here, None))
     taken: list[Sample] = []
-    sampler = Sampler(taken.append, client_pid=None, scope="client")
+    sampler = Sampler(taken.append, client_pid=None)
     assert sampler.glance() == {}
     sampler.watch([holder.pid], None)
     sampler.sample()
@@ -178,12 +178,17 @@ def test_a_glance_shows_the_last_reading(monkeypatch: pytest.MonkeyPatch, holder
     assert glance["rss_bytes"] == values(taken, "engine", "rss_bytes")[-1]
     assert (glance["gpu_memory_bytes"], glance["gpu_memory_total_bytes"]) == (20.0, 80.0)
     assert gpus_here.asked_for == [{holder.pid}]
-    assert {(sample.scope, sample.width_ns) for sample in taken if sample.source == "gpu0"} == {("client", 3)}
+    assert {(sample.scope, sample.width_ns) for sample in taken if sample.source == "gpu0"} == {("server", 3)}
     for _ in range(3):
         sampler.sample()
     sampler.close()
     assert sampler.glance()["gpu_memory_bytes"] == 10.0
     assert sampler.unread.count("gpu1 was lost") == 1
+    elsewhere = Sampler(taken.append, client_pid=None, scope="client")
+    elsewhere.sample()
+    assert {sample.scope for sample in taken if sample.source == "gpu0"} == {"server", "client"}
+    assert elsewhere.glance() == {}
+    elsewhere.close()
 
 
 def test_no_gpu_is_read_where_none_is_asked_for() -> None:
@@ -269,6 +274,18 @@ def test_a_reading_that_cannot_be_stored_is_not_lost_in_the_thread() -> None:
 
     with pytest.raises(StorageFailed), run.sampling(Sampler(full, client_pid=None), 0.001, {}):
         pass
+
+
+def test_a_reading_that_breaks_ends_the_readings_and_not_the_run() -> None:
+    """What is measured is worth more; that the readings ended is said."""
+
+    def broken(_: Sample) -> None:
+        raise ValueError("not a number")
+
+    entry: dict[str, Any] = {}
+    with run.sampling(Sampler(broken, client_pid=None), 0.001, entry):
+        pass
+    assert entry["unread"][-1] == "readings ended after 1 ticks: ValueError: not a number"
 
 
 def test_several_threads_share_a_sink_one_at_a_time() -> None:
