@@ -21,7 +21,7 @@ def results_of(path: Path, records: Sequence[Record], schedule: Schedule | None 
     facts = {} if schedule is None else trial_facts(schedule)
     trial = trial_entry() | facts | {"client": {}} | changes
     cell = cell_entry(trials=[trial], path="cells/000", scope="server")
-    writer = RunWriter(path, {"status": "complete", "cells": [cell], "scenario": {}})
+    writer = RunWriter(path, {"name": "stored", "status": "complete", "cells": [cell], "scenario": {}})
     with record_writer(writer.folder(trial["path"])) as stream:
         for record in records:
             stream.add(record)
