@@ -17,7 +17,8 @@ ROWS: dict[int, str] = {
     8: "calibrator jobs run resume references results",
     7: "trial story entries engine_start supervisor load_worker load_workers locust_alone locust_load locust_master "
     "locust_process locust_worker worker quality_child gate decision decision_rows pareto ratios recommendation",
-    6: "analysis cache_split validity client_signals bursts columns chunks gap_counts latencies rates passing reading server_facts "
+    6: "analysis cache_split validity client_signals bursts columns chunks gap_counts latencies rates passing reading "
+    "server_facts "
     "backend_split distributions machine facts series series_clouds series_curves series_machine series_time "
     "divergence quality quality_scores quality_text greedy responses "
     "quality_summary energy energy_facts telemetry_facts memory_parts throttling token_truth books "
@@ -30,7 +31,8 @@ ROWS: dict[int, str] = {
     2: "matrix cells combinations run_order trial_plans refusals selection identity devices gpus interpreter "
     "gpu_gauges nvidia_gpus amd_gpus engine_support estimate templates workload traffic repeats timing chains",
     1: "scenario engine_problems engine_section metrics_pages page_names traffic_section quality_section "
-    "scenario_source scenario_problems yaml_nodes strict_model loads load_parts session_load conversation_problems lengths quantities limits sentences "
+    "scenario_source scenario_problems yaml_nodes strict_model loads load_parts session_load conversation_problems "
+    "lengths quantities limits sentences "
     "arrivals rate_shapes prompts prefixes traces seeding records "
     "format_columns format_json format_manifest",
     0: "errors reasons thresholds known_server __init__",
