@@ -23,15 +23,32 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """Readings of a gauge: moments in ascending order, and the value at each."""
+    """Readings of a gauge: moments in ascending order, the value at each, and what each reading took (0 where it is
+    not known): the true moment lies within at_s +- width_s / 2.
+    """
 
     at_s: Floats
     values: Floats
+    width_s: Floats | float = 0.0
+
+    @property
+    def from_s(self) -> Floats:
+        """The earliest moments that the values may be of."""
+        return self.at_s - np.asarray(self.width_s) / 2
+
+    @property
+    def until_s(self) -> Floats:
+        """The latest."""
+        return self.at_s + np.asarray(self.width_s) / 2
 
     def between(self, start_s: float, end_s: float) -> Gauge:
         """Those from one moment to another."""
         inside = (self.at_s >= start_s) & (self.at_s <= end_s)
-        return Gauge(self.at_s[inside], self.values[inside])
+        return self.only(inside)
+
+    def only(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> Gauge:
+        """Some of them."""
+        return Gauge(self.at_s[which], self.values[which], np.broadcast_to(self.width_s, self.at_s.shape)[which])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +92,8 @@ def by_counter(counter: Gauge, start_s: float, end_s: float) -> Energy:
         raise NoEnergy("its energy counter stood still in the window", broken=True)
     if len(rises) < 2:
         raise NoEnergy("its energy counter was brought up to date only once in the window")
-    edges = Gauge(near.at_s[rises], near.values[rises])
-    known_s = near.at_s[rises - 1]  # an edge came after the reading before it
+    edges = near.only(rises)
+    known_s = near.from_s[rises - 1]  # an edge came after the reading before it
     mean_w = (edges.values[-1] - edges.values[0]) / (edges.at_s[-1] - edges.at_s[0])
     at_start, at_end = (_at(edges, known_s, near, moment_s, mean_w) for moment_s in (start_s, end_s))
     low, high = at_end[0] - at_start[2], at_end[2] - at_start[0]
@@ -145,7 +162,7 @@ def _at(edges: Gauge, known_s: Floats, near: Gauge, moment_s: float, mean_w: flo
     missing = mean_w * max(first[0] - moment_s, moment_s - last[0], 0.0)
     about = float(np.interp(moment_s, edges.at_s, edges.values))
     about += -missing if moment_s < first[0] else missing
-    before, after = edges.at_s <= moment_s, known_s >= moment_s
+    before, after = edges.until_s <= moment_s, known_s >= moment_s
     if before.any():
         low = float(edges.values[before][-1])
     else:

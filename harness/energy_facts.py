@@ -147,7 +147,9 @@ def _gauges(
         if given and source not in given:
             continue
         at_s = (readings["at_ns"].to_numpy(dtype="int64") - t0_ns) / NS_PER_S
-        found.setdefault(str(source), {})[str(name)] = energy.Gauge(at_s, readings["value"].to_numpy(dtype="float64"))
+        found.setdefault(str(source), {})[str(name)] = energy.Gauge(
+            at_s, readings["value"].to_numpy(dtype="float64"), readings["width_ns"].to_numpy(dtype="float64") / NS_PER_S
+        )
     return found
 
 

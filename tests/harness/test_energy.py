@@ -78,6 +78,17 @@ def test_the_bounds_hold_under_any_power(powers: Sequence[float], end_s: float) 
     assert found.low - slack <= truth <= found.high + slack
 
 
+def test_readings_that_took_long_are_less_certain() -> None:
+    """A reading may be of any moment of its call, also where that is the one that misleads most."""
+    quick = counter(300, 10)
+    slow = Gauge(quick.at_s, quick.values, np.full(len(quick.at_s), 0.05))
+    first, second = by_counter(quick, 0.0, 10.0), by_counter(slow, 0.0, 10.0)
+    assert (second.j, second.high - second.low > first.high - first.low) == (first.j, True)
+    late = Gauge(quick.at_s + 0.025 * np.where(quick.at_s > 5, 1, -1), quick.values, slow.width_s)
+    found = by_counter(late, 0.0, 10.0)
+    assert found.low < 3_000 < found.high
+
+
 def test_a_short_window_is_less_certain() -> None:
     """What is not known of the ends weighs more the shorter the window is."""
     shares = [by_counter(counter(300, seconds), 0.0, seconds).uncertainty_share for seconds in (2, 10, 60)]
