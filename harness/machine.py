@@ -33,12 +33,13 @@ def start_values(cell: dict[str, Any], trial: dict[str, Any]) -> dict[str, float
 def peaks(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> dict[str, float]:
     """The largest readings of the machine under test during a trial; those nobody took are left out.
 
-    The last reading of each before the trial counts too: memory that was taken then is still held when it begins.
+    The last reading of each before the trial counts too: memory that was taken then is still held when it begins. Not
+    so PSS, which is read so rarely that it may be from before the engine had taken anything.
     """
     found: dict[str, float] = {}
     for metric, (source, name) in GAUGES.items():
         if not metric.startswith("gpu"):
-            each = peak_of_each(samples, trial, columns, source, name)
+            each = peak_of_each(samples, trial, columns, source, name, held=name != "pss_bytes")
             found |= {metric: max(each.values())} if each else {}
     used = peak_of_each(samples, trial, columns, "gpu", "memory_used_bytes")
     total = peak_of_each(samples, trial, columns, "gpu", "memory_total_bytes")
@@ -50,10 +51,10 @@ def peaks(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> dic
 
 
 def peak_of_each(
-    samples: pd.DataFrame, trial: dict[str, Any], columns: Columns, kind: str, name: str
+    samples: pd.DataFrame, trial: dict[str, Any], columns: Columns, kind: str, name: str, *, held: bool = True
 ) -> dict[str, float]:
-    """The largest reading during a trial, the last before it included, of every source of a kind ("gpu": "gpu0",
-    "gpu1", ...).
+    """The largest reading during a trial of every source of a kind ("gpu": "gpu0", "gpu1", ...). held: the last before
+    it counts, too.
     """
     if trial.get("t0_ns") is None or not len(columns):
         return {}
@@ -61,7 +62,7 @@ def peak_of_each(
     found = {}
     for source, gauge in gauges(samples, kind, name).items():
         at_s = (gauge.at_ns - trial["t0_ns"]) / 1e9
-        begin = max(0, int(np.searchsorted(at_s, 0.0, side="right")) - 1)
+        begin = max(0, int(np.searchsorted(at_s, 0.0, side="right")) - held)
         seen = gauge.values[begin : int(np.searchsorted(at_s, end_s, side="right"))]
         if len(seen):
             found[source] = float(seen.max())

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.analysis import measure, tidy
 from harness.facts import facts_of
 from harness.machine import Gauge, gauges, peaks
 from harness.reading import read
 from harness.records import Sample
 from harness.telemetry_facts import growth, mean, telemetry_facts, telemetry_readings, telemetry_reasons
-from tests.fabricated import FabricatedTrial, S, cell_entry, noisy, trial_entry, trial_of
+from harness.validity import judge
+from tests.fabricated import FabricatedTrial, S, cell_entry, noisy, trial_entry, trial_of, value
 
 T0 = 1_000 * S
 SAMPLER = {"scope": "server", "interval_s": 0.1, "ticks": 700, "late_ticks": 2, "cpu_share": 0.002, "ms_per_tick": 0.2}
@@ -157,8 +159,29 @@ def test_throttling_that_the_client_told_is_not_told_twice() -> None:
     assert reason.sentence == "The engine's processor quota was used up in 3 periods."
 
 
+def test_a_trial_shows_what_its_readings_say() -> None:
+    """In its summary with the source, and among the reasons to doubt it."""
+    readings = [
+        *every_second("engine", "cpu_share", [1.5] * 70),
+        *every_second("engine", "major_faults", [at * 50.0 for at in range(70)]),
+        *every_second("host", "swap_in_bytes", [0.0] * 70),
+        *every_second("host", "swap_out_bytes", [0.0] * 70),
+    ]
+    made = FabricatedTrial(cell_entry(sampler=SAMPLER), trial_entry(), noisy(1), readings)
+    reading, samples = read(made), made.samples()
+    found = facts_of(made.cell, reading, samples)
+    summary = tidy(measure(made, reading, samples, found))
+    cores = value(summary, "engine_cpu_cores")
+    assert (cores["value"], cores["unit"], cores["source"]) == (pytest.approx(1.5), "cores", "engine")
+    assert value(summary, "swapped_bytes")["value"] == 0
+    (reason,) = (one for one in judge(made.trial, reading, {}, None, found).reasons if one.code == "swapping")
+    assert reason.sentence == "The engine waited 3000 times for a page from the disk while it was measured."
+
+
 def test_a_peak_counts_what_was_held_when_the_trial_began() -> None:
-    """The last reading of each gauge before it, however long ago, and none after its end."""
+    """The last reading of each gauge before it, however long ago, and none after its end; PSS, read rarely, only of
+    the trial itself.
+    """
     readings = [
         Sample(T0 - 20 * S, "engine", "pss_bytes", 500.0),
         Sample(T0 - 1 * S, "engine", "rss_bytes", 70.0),
@@ -171,5 +194,5 @@ def test_a_peak_counts_what_was_held_when_the_trial_began() -> None:
     ]
     made = trial_of(noisy(1), readings)
     found = peaks(made.samples(), made.trial, read(made).columns)
-    assert (found["pss_peak_bytes"], found["rss_peak_bytes"]) == (500.0, 70.0)
+    assert (found.get("pss_peak_bytes"), found["rss_peak_bytes"]) == (None, 70.0)
     assert (found["gpu_memory_peak_bytes"], found["gpu_memory_peak_share"]) == (30.0, 0.375)
