@@ -19,7 +19,8 @@ Ints = NDArray[np.int64]
 MAX_DOTS = 300
 SHOWN_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 PARTS = MAX_DOTS // len(SHOWN_QUANTILES)
-LEAST_PER_BIN = 40
+LEAST_PER_BIN, LEAST_PARTS = 25, 5
+LEAST_FOR_P50, LEAST_FOR_P95 = 5, 20
 
 
 def dots_of(x: Floats, y: Floats) -> Ints:
@@ -36,14 +37,20 @@ def dots_of(x: Floats, y: Floats) -> Ints:
 
 
 def bins_of(x: Floats, y: Floats, edges: Floats) -> pd.DataFrame:
-    """The median and the 95 % quantile of y between edges of x: x (mean), n, p50, p95; none of empty parts.
+    """The median and the 95 % quantile of y between edges of x: x (mean), n, p50, p95; none of empty parts, NaN for
+    fewer than LEAST_FOR_P50 and LEAST_FOR_P95 points.
 
     x: ascending.
     """
     import pandas as pd
 
     rows = [
-        (float(x[a:b].mean()), b - a, stats.quantile(y[a:b], 0.5), stats.quantile(y[a:b], 0.95))
+        (
+            float(x[a:b].mean()),
+            b - a,
+            stats.quantile(y[a:b], 0.5) if b - a >= LEAST_FOR_P50 else np.nan,
+            stats.quantile(y[a:b], 0.95) if b - a >= LEAST_FOR_P95 else np.nan,
+        )
         for a, b in _slices(x, edges)
     ]
     return pd.DataFrame(rows, columns=["x", "n", "p50", "p95"])
@@ -52,7 +59,7 @@ def bins_of(x: Floats, y: Floats, edges: Floats) -> pd.DataFrame:
 def even_edges(x: Floats, most: int = PARTS, least: int = LEAST_PER_BIN) -> Floats:
     """Edges of equal parts of the range of x with about `least` points each, none for too few points."""
     parts = min(most, len(x) // least)
-    return np.linspace(x[0], x[-1], parts + 1) if parts > 1 else np.empty(0)
+    return np.linspace(x[0], x[-1], parts + 1) if parts >= LEAST_PARTS else np.empty(0)
 
 
 def _slices(x: Floats, edges: Floats) -> list[tuple[int, int]]:

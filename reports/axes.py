@@ -73,6 +73,8 @@ class Axes:
         self._stroke(_staircase(self.places(x, y)), colour, dash, words, width)
 
     def _stroke(self, path: str, colour: str, dash: str, words: str, width: float) -> None:
+        if not path:
+            return
         look = f' stroke-dasharray="{dash}"' if dash else ' stroke-linecap="round"'
         self.parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}"{look}/>')
         if words:
@@ -95,11 +97,13 @@ class Axes:
         if paths:
             self.parts.insert(0, f'<path d="{"".join(paths)}" fill="{colour}" fill-opacity=".18"/>')
 
-    def dots(self, x: ArrayLike, y: ArrayLike, colour: str) -> None:
+    def dots(self, x: ArrayLike, y: ArrayLike, colour: str, *, words: str = "") -> None:
         """Small dots, all in one path."""
         path = _scattered(self.places(x, y))
-        look = 'stroke-width="3.2" stroke-linecap="round" stroke-opacity=".6"'
+        look = 'stroke-width="3.2" stroke-linecap="round" stroke-opacity=".7"'
         self.parts.append(f'<path d="{path}" fill="none" stroke="{colour}" {look}/>')
+        if words:
+            self.keys.append(Key(words, colour, shape="o"))
 
     def span(self, start: float, end: float, colour: str, opacity: float, share: float = 1.0) -> None:
         """Shades a part of the abscissa, to a share of the height."""

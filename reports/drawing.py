@@ -62,7 +62,7 @@ def picture(
     parts = [axes.svg(), text(LEFT + axes.box[2] / 2, height - 6, labels[0], size=FONT, anchor="middle")]
     if labels[1]:
         parts.append(upright_text(14, TOP + axes.box[3] / 2, labels[1]))
-    lines = key_lines(axes.keys, WIDTH - 16) if len(axes.keys) > 1 else []
+    lines = key_lines(axes.keys, WIDTH - 16)
     below = len(lines) * LINE_HEIGHT + 6 if lines else 0.0
     return svg(height + below, [*parts, *key_block(lines, 8, height + 13)])
 
@@ -78,7 +78,7 @@ def stacked(along: Scale, panels: Sequence[Panel], label: str, mark: Callable[[A
         panel.draw(axes)
         parts.append(axes.svg(marks_below=number == len(panels) - 1))
         parts.append(text(LEFT - 50, top - 8, panel.title, size=FONT))
-        parts += key_row(axes.keys, LEFT + width, top - 8) if len(axes.keys) > 1 else ()
+        parts += key_row(axes.keys, LEFT + width, top - 8)
     height = len(panels) * (PANEL_HEIGHT + PANEL_TITLE) + BOTTOM
     return svg(height, [*parts, text(LEFT + width / 2, height - 8, label, size=FONT, anchor="middle")])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "end to end", "icl_ms": "between chunks"}
 COMPARED = ("ttft_ms", "e2e_ms")
 LOWEST = 0.01
-MAX_LABEL = 64
+MAX_LABEL, MOST_ROWS = 64, 40
 LEAST_LENGTH_RATIO = 1.2
 STEEP = 30.0
 
@@ -104,21 +105,26 @@ def by_length(lengths: pd.DataFrame, bins: pd.DataFrame, name: str) -> Plot | No
     def draw(axes: Axes) -> None:
         for number, metric in enumerate(metrics):
             own, line = lengths[lengths["metric"] == metric], bins[bins["metric"] == metric]
-            axes.dots(own["tokens"], own["ms"], COLOURS[number])
-            axes.line(line["tokens"], line["p50_ms"], COLOURS[number], DASHES[number], words=f"{NAMES[metric]}, median")
+            axes.dots(own["tokens"], own["ms"], COLOURS[number], words=NAMES[metric])
+            axes.line(line["tokens"], line["p50_ms"], COLOURS[number], DASHES[number])
 
     upright = scales.upright(float(lengths["ms"].min()), float(lengths["ms"].max()), STEEP)
-    labels = ("prompt, tokens" + (" (logarithmic)" if wide else ""), "latency, ms")
+    labels = (
+        "prompt, tokens" + (" (logarithmic)" if wide else ""),
+        "latency, ms (lines: medians)" if len(bins) else "latency, ms",
+    )
     svg = picture(along, upright, draw, labels)
     title = "Latency against the length of the prompt"
-    return Plot(f"{name}-length", _length_alt(lengths, bins, metrics), svg, title, _length_table(bins, metrics))
+    return Plot(
+        f"{name}-length", _length_alt(lengths, bins, metrics), svg, title, _length_table(lengths, bins, metrics)
+    )
 
 
 def _length_alt(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[str]) -> str:
     shortest, longest = (f"{value:.0f}" for value in (lengths["tokens"].min(), lengths["tokens"].max()))
     parts = []
     for metric in metrics:
-        own = bins[bins["metric"] == metric]
+        own = bins[(bins["metric"] == metric) & bins["p50_ms"].notna()]
         if len(own) > 1:
             first, last = own.iloc[0], own.iloc[-1]
             parts.append(
@@ -128,21 +134,30 @@ def _length_alt(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[str
     return f"Latency against prompts of {shortest} to {longest} tokens" + (f": {'; '.join(parts)}." if parts else ".")
 
 
-def _length_table(bins: pd.DataFrame, metrics: Sequence[str]) -> Table:
-    head = (
-        "prompt, tokens (mean)",
-        "requests",
-        *(f"{NAMES[metric]} {p}, ms" for metric in metrics for p in ("p50", "p95")),
-    )
-    rows = []
-    for tokens, own in bins.groupby("tokens", sort=True):
+def _length_table(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[str]) -> Table:
+    """Medians and p95 by length; the requests themselves where they are too few for that."""
+    if not len(bins):
+        return _requests_table(lengths)
+    named = [(metric, key) for metric in metrics for key in ("p50_ms", "p95_ms")]
+    rows: list[tuple[Cell, ...]] = []
+    for _, own in bins.groupby("tokens", sort=True):
         found = {str(row["metric"]): row for row in own.to_dict("records")}
-        values = [found.get(metric, {}).get(key) for metric in metrics for key in ("p50_ms", "p95_ms")]
-        requests = str(int(own["n"].max()))
-        rows.append(
-            (Cell(amount(float(str(tokens)))), Cell(requests), *(Cell("" if v is None else amount(v)) for v in values))
-        )
-    return Table("", head, rows)
+        values = [found.get(metric, {}).get(key, math.nan) for metric, key in named]
+        first = next(iter(found.values()))
+        rows.append((_number(first["tokens"]), _number(float(own["n"].max())), *(_number(value) for value in values)))
+    head = (f"{NAMES[metric]} {key.removesuffix('_ms')}, ms" for metric, key in named)
+    return Table("", ("prompt, tokens (mean)", "requests", *head), rows, texts=0)
+
+
+def _requests_table(lengths: pd.DataFrame) -> Table:
+    own = lengths.sort_values("tokens", kind="stable").to_dict("records")
+    rows = [(Cell(NAMES[str(row["metric"])]), _number(row["tokens"]), _number(row["ms"])) for row in own[:MOST_ROWS]]
+    notes = [f"{len(own) - MOST_ROWS} more are in records.parquet"] if len(own) > MOST_ROWS else []
+    return Table("", ("latency", "prompt, tokens", "ms"), rows, notes)
+
+
+def _number(value: float) -> Cell:
+    return Cell("") if math.isnan(value) else Cell(amount(value), value=float(value))
 
 
 def shortened(label: str) -> str:

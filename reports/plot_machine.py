@@ -48,11 +48,8 @@ class Group:
 
 
 GROUPS = (
-    Group(
-        "memory, GiB",
-        (Line("engine", "rss_bytes", "engine"), Line("host", "memory_used_bytes", "whole machine")),
-        2**-30,
-    ),
+    Group("memory of the engine, GiB", (Line("engine", "rss_bytes", ""),), 2**-30),
+    Group("memory in use on the whole machine, GiB", (Line("host", "memory_used_bytes", ""),), 2**-30),
     Group(
         "GPU memory, GiB",
         (

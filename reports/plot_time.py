@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reports import scales
 from reports.axes import Axes
 from reports.drawing import Panel, Plot, stacked
-from reports.format import amount, seconds
+from reports.format import amount, count, seconds
 from reports.palette import COLOURS, DASHES, DOTTED, INK, MUTED
 from reports.tables import Cell, Table
 
@@ -162,10 +162,9 @@ def _service_alt(series: dict[str, Any]) -> str:
     for metric, label in (("ttft_ms", "TTFT"), ("tpot_ms", "TPOT")):
         known = slices[slices[metric].notna()]
         if len(known):
-            parts.append(
-                f"the median {label} between {amount(known[metric].min())} and {amount(known[metric].max())} ms"
-            )
-    bursts = f", {len(series['bursts'])} bursts" if series["bursts"] else ""
+            ends = list(dict.fromkeys((amount(known[metric].min()), amount(known[metric].max()))))
+            parts.append(f"the median {label} {'between ' if len(ends) > 1 else ''}{' and '.join(ends)} ms")
+    bursts = f", {count(len(series['bursts']), 'burst')}" if series["bursts"] else ""
     return f"Over {seconds(phases['end_s'])}{bursts}: {', '.join(parts) or 'nothing happened'}."
 
 

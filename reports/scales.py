@@ -59,7 +59,7 @@ def logarithmic(low: float, high: float, most: int = MOST_MARKS) -> Scale:
     choices.append(choices[-1][:: 1 + len(choices[-1]) // most])
     marks = next(choice for choice in choices if len(choice) <= most)
     marks = marks if len(marks) > 2 else [mark for mark in _even(low, high, most - 2) if mark > 0] or marks
-    return Scale(low, high, np.log10, [(mark, plain(mark)) for mark in marks])
+    return Scale(low, high, lambda values: np.log10(np.maximum(values, low)), [(mark, plain(mark)) for mark in marks])
 
 
 def upright(least: float, greatest: float, steep: float) -> Scale:

@@ -14,7 +14,7 @@ from harness.rates import MAX_BINS
 from harness.reading import read
 from harness.records import Record, Sample
 from harness.series import series_of
-from harness.series_clouds import MAX_DOTS, bins_of, dots_of, even_edges
+from harness.series_clouds import LEAST_FOR_P95, MAX_DOTS, bins_of, dots_of, even_edges
 from harness.series_curves import CURVE_POINTS, NAMED
 from harness.series_machine import MAX_POINTS
 from tests.fabricated import FabricatedTrial, S, failed, noisy, streamed, trial_of, value
@@ -137,3 +137,4 @@ def test_dots_hold_the_extremes(points: list[tuple[float, float]]) -> None:
     assert (y[shown].max(), y[shown].min()) == (y.max(), y.min())
     bins = bins_of(x, y, even_edges(x))
     assert bins["n"].sum() in (0, len(x))
+    assert bins["p95"].isna().equals(bins["n"] < LEAST_FOR_P95)

@@ -33,6 +33,16 @@ def test_a_line_breaks_where_nothing_is_known() -> None:
     assert paths(drawn) == ["M0 100l10-50M30 80h0M100 0h0"]
 
 
+def test_an_empty_line_is_none() -> None:
+    """It has no entry in the legend either; zero lies at the end of a logarithmic scale."""
+    drawn = axes()
+    drawn.line([], [], "red", words="nothing")
+    drawn.steps([1, 2], [math.nan, math.nan], "red", words="nothing")
+    assert not drawn.keys
+    assert not drawn.parts
+    assert scales.logarithmic(1, 10).at([0.0])[0] == 0
+
+
 def test_steps_hold_until_the_next() -> None:
     """Level first, then up or down; equal neighbours are one level line."""
     drawn = axes()

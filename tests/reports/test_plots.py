@@ -114,6 +114,18 @@ def test_the_distribution_states_what_the_results_state(drawn: dict[str, Plot]) 
     assert "p50" in words(plot)
 
 
+def test_few_requests_are_listed_by_length() -> None:
+    """Too few for medians: the table has each, and the plot no line."""
+    few = [streamed(i, i * 100.0, prompt_tokens=20 + i) for i in range(15)]
+    data = data_of(FabricatedTrial(cell_entry(), trial_entry(end_s=2.0), few))
+    length = next(
+        plot for plot in plots.draw(data).of_trial["000-tiny-simulated-f16", "000-sustained"] if "length" in plot.name
+    )
+    assert length.table is not None
+    assert len(length.table.rows) == 30
+    assert "latency, ms" in words(length)
+
+
 def test_time_is_divided_and_bursts_are_marked(drawn: dict[str, Plot]) -> None:
     """The same in each pair of axes, and said below; the limit on TTFT is a line, the queue of the server is there."""
     for name in ("time", "machine"):
