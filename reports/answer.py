@@ -33,7 +33,7 @@ SPEED = (
     Figure("", "completed_rps", after=" requests/s"),
     Figure("time to first token p50 ", "ttft_ms", "p50", after=f"{THIN}ms"),
     Figure("p95 ", "ttft_ms", "p95", after=f"{THIN}ms"),
-    Figure("then ", "tpot_ms", "p50", after=f"{THIN}ms per token (p50)"),
+    Figure("time per token p50 ", "tpot_ms", "p50", after=f"{THIN}ms"),
 )
 RANGES = (
     Figure("output tokens/s", "output_tokens_per_s"),
@@ -73,17 +73,17 @@ def _measured(data: ReportData) -> str:
     if not done:
         return "No trial left a measurement." if data.manifest["cells"] else "Nothing was planned."
     cells = list({cell["id"]: cell for cell, _ in done}.values())
-    parts = [_listed(str(cell["model"]) for cell in cells if cell["model"])]
+    model = _listed(str(cell["model"]) for cell in cells if cell["model"])
     levels = _listed(str(cell["level"]) for cell in cells if cell["level"])
-    parts.append(f"at {levels}" if levels else "")
     versions = {str(cell["engine"]): told for cell in cells if (told := (cell.get("engine_info") or {}).get("version"))}
-    engines = (str(cell["engine"]) for cell in cells)
-    parts.append(f"on {_listed(f'{name} ({versions[name]})' if name in versions else name for name in engines)}")
+    names = (str(cell["engine"]) for cell in cells)
+    engines = _listed(f"{name} ({versions[name]})" if name in versions else name for name in names)
+    at = f"at {levels}" if levels else ""
+    what = " ".join(part for part in ((model, at, f"on {engines}") if model else (engines, at)) if part)
     loads = _listed(str(trial["load"]) for _, trial in done)
     repetitions = len({cell["repetition"] for cell in cells})
     often = f", {repetitions} repetitions of each" if repetitions > 1 else ""
     machine = _machine(data)
-    what = " ".join(part for part in parts if part)
     scopes = [(data.facts_of(cell["id"], trial["id"]).get("telemetry") or {}).get("scope") for cell, trial in done]
     place_of = "from" if "client" in scopes else "on"  # the server is elsewhere, and its machine is not known
     machine = f", {place_of} {machine}" if machine else ""

@@ -46,7 +46,7 @@ def test_a_single_trial_is_told_with_its_intervals(alone: ReportData) -> None:
     assert "398.3 output tokens/s (394.5 to 402.1)" in speed
     assert "time to first token p50 80.0" in speed
     assert "p95 117" in speed
-    assert "ms per token (p50)" in speed
+    assert "time per token p50 11.96" in speed
 
 
 def test_many_trials_are_told_by_their_ends(full: ReportData) -> None:
@@ -103,6 +103,13 @@ def test_a_run_without_measurements_has_an_answer(full: ReportData) -> None:
     empty = replace(full, manifest=full.manifest | {"cells": []}, facts=[], validity=[], verdicts=[], decisions=[])
     assert parts(empty)["Measured"] == "Nothing was planned."
     assert parts(replace(full, facts=[], decisions=[]))["Measured"] == "No trial left a measurement."
+
+
+def test_an_engine_without_a_model_is_named_first(alone: ReportData) -> None:
+    """A server that runs already may not say what it serves."""
+    cells = [cell | {"model": None} for cell in alone.manifest["cells"]]
+    shown = replace(alone, manifest=alone.manifest | {"cells": cells})
+    assert parts(shown)["Measured"].startswith("simulated (1.2) at f16, under sustained")
 
 
 def test_gpus_are_counted_by_name(alone: ReportData) -> None:

@@ -201,6 +201,20 @@ def test_print_shows_what_is_folded(page: Page, files: dict[str, Path]) -> None:
     assert page.value(folded) == before
 
 
+def test_the_printed_page_fits_the_paper(page: Page, files: dict[str, Path]) -> None:
+    """A sheet lying down, with everything unfolded; dark ink on white whatever the reader's setting."""
+    page.show_as(1030, "dark")
+    page.visit(files["full"])
+    try:
+        page.call("Emulation.setEmulatedMedia", media="print")
+        page.value("dispatchEvent(new Event('beforeprint'))")
+        assert page.value("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert page.value("getComputedStyle(document.querySelector('nav')).display") == "none"
+    finally:
+        page.call("Emulation.setEmulatedMedia", media="")
+
+
 def test_headings_and_regions_are_in_order(page: Page, files: dict[str, Path]) -> None:
     """One first heading, no level left out; one header, main and contents; names for tables and pictures."""
     page.visit(files["full"])
