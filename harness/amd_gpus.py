@@ -74,6 +74,12 @@ class AmdGpus:
         """The GPUs' product names, in the library's order."""
         return [str(state.get("name", "unknown")) for state in self.environment()["gpus"]]
 
+    def driver(self) -> str:
+        """The driver's version; "unknown" where it does not tell."""
+        with contextlib.suppress(self._smi.AmdSmiException, KeyError, AttributeError):
+            return str(self._smi.amdsmi_get_gpu_driver_info(next(iter(self._handles.values())))["driver_version"])
+        return "unknown"
+
     def processes(self) -> set[int]:
         """The processes that compute on the GPUs; none where the driver does not tell."""
         found: set[int] = set()
@@ -89,19 +95,18 @@ class AmdGpus:
             state: dict[str, Any] = {"index": index}
             for name, ask in {
                 "name": lambda one: smi.amdsmi_get_gpu_asic_info(one)["market_name"],
-                "uuid": smi.amdsmi_get_gpu_device_uuid,
+                "uuid": lambda one: smi.amdsmi_get_gpu_device_uuid(one),
                 "power_limit_w": lambda one: smi.amdsmi_get_power_cap_info(one)["power_cap"] * MICRO,
                 "power_limit_default_w": lambda one: smi.amdsmi_get_power_cap_info(one)["default_power_cap"] * MICRO,
                 "pcie_width": lambda one: smi.amdsmi_get_pcie_info(one)["pcie_metric"]["pcie_width"],
                 "pcie_width_max": lambda one: smi.amdsmi_get_pcie_info(one)["pcie_static"]["max_pcie_width"],
             }.items():
-                with contextlib.suppress(smi.AmdSmiException, KeyError, TypeError):  # versions differ in what they tell
+                with contextlib.suppress(
+                    smi.AmdSmiException, AttributeError, KeyError, TypeError
+                ):  # versions differ in what they tell
                     state[name] = ask(handle)
             states.append(state)
-        driver = "unknown"
-        with contextlib.suppress(smi.AmdSmiException, KeyError, IndexError):
-            driver = str(smi.amdsmi_get_gpu_driver_info(next(iter(self._handles.values())))["driver_version"])
-        return {"driver": driver, "gpus": states}
+        return {"driver": self.driver(), "gpus": states}
 
     def _gauges(self, index: int, handle: Any) -> list[Gauge]:
         smi = self._smi

@@ -32,6 +32,10 @@ class Gpus(Protocol):
         """Their product names, in the driver's order."""
         ...
 
+    def driver(self) -> str:
+        """The driver's version; "unknown" where it does not tell."""
+        ...
+
     def environment(self) -> dict[str, Any]:
         """The state in which driver and GPUs are now; JSON-able."""
         ...

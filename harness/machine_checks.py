@@ -17,7 +17,7 @@ import psutil
 from harness import provenance
 from harness.cgroup import cpu_quota_cores
 from harness.drivers.connection import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
-from harness.gpus import NvidiaGpus
+from harness.gpus import find_gpus
 from harness.pressure import open_files, read_ceilings, read_pressure, read_tcp_sockets
 
 GIB = 1 << 30
@@ -198,11 +198,10 @@ def disk(folder: Path) -> Check:
 
 
 def gpus() -> Check:
-    """NVIDIA GPUs and what else runs on them."""
-    try:
-        found = NvidiaGpus()
-    except RuntimeError as error:
-        return Check("GPU", State.OK, str(error))
+    """GPUs and what else runs on them."""
+    found, reason = find_gpus()
+    if found is None:
+        return Check("GPU", State.OK, str(reason))
     text = ", ".join(_counted(found.names())) + f", driver {found.driver()}"
     others = len(found.processes())
     if others:

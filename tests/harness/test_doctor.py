@@ -231,7 +231,7 @@ class OneGpu:
 @pytest.mark.parametrize(("others", "state"), [(0, State.OK), (3, State.WARN)])
 def test_gpus_are_named_with_their_driver(monkeypatch: pytest.MonkeyPatch, others: int, state: State) -> None:
     """And other processes on them are told."""
-    monkeypatch.setattr(machine_checks, "NvidiaGpus", lambda: OneGpu(others))
+    monkeypatch.setattr(machine_checks, "find_gpus", lambda: (OneGpu(others), None))
     found = machine_checks.gpus()
     assert found.state is state
     assert found.found.startswith("2 x H200, driver 570.1")

@@ -369,7 +369,7 @@ def test_older_amd_libraries_and_smaller_gpus_tell_less(monkeypatch: pytest.Monk
         amdsmi_get_gpu_activity={"gfx_activity": 10, "umc_activity": "N/A"},
         amdsmi_get_power_cap_info=SmiException("AMDSMI_STATUS_NOT_SUPPORTED"),
     )
-    del library.amdsmi_get_gpu_metrics_info
+    del library.amdsmi_get_gpu_metrics_info, library.amdsmi_get_gpu_device_uuid
     monkeypatch.setitem(sys.modules, "amdsmi", library)
     found = AmdGpus()
     read = values(found.samples(0))
@@ -377,6 +377,7 @@ def test_older_amd_libraries_and_smaller_gpus_tell_less(monkeypatch: pytest.Monk
     assert (read["energy_j"], read["sm_clock_mhz"], read["temperature_c"]) == (1.0, 900, 61)
     assert (read["power_w"], read["power_averaged_s"]) == (100, 1.0)
     assert "memory_busy_share" not in read
+    assert set(found.environment()["gpus"][0]) == {"index", "name", "pcie_width", "pcie_width_max"}
     assert [said.split(":")[0] for said in found.unread] == [
         "gpu0 does not tell what throttles it",
         "gpu0 does not tell its power limit",
