@@ -10,7 +10,7 @@ class KeptFile:
     """A file that is read again from its beginning. Raises OSError where it cannot be opened."""
 
     def __init__(self, path: str | Path, most_bytes: int = 4096) -> None:
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = os.open(path, os.O_RDONLY)
         self._most_bytes = most_bytes
 
     def read(self) -> bytes:

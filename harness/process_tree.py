@@ -80,7 +80,7 @@ def parents(proc: Path = PROC) -> dict[int, int]:
 
 
 def _content(path: str) -> bytes:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file = os.open(path, os.O_RDONLY)
     try:
         return os.read(file, 4096)
     finally:
