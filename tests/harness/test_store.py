@@ -34,6 +34,13 @@ def test_a_file_in_the_way_is_not_a_run_folder(tmp_path: Path) -> None:
         RunWriter(tmp_path / "run", {"cells": []})
 
 
+def test_a_run_that_is_gone_on_with_has_the_format_of_who_goes_on(tmp_path: Path) -> None:
+    """What is added has the newer columns: a program that knows only the older ones is told."""
+    RunWriter(tmp_path / "run", {"cells": [], "format": 0})
+    RunWriter.reopen(tmp_path / "run").save()
+    assert Run.open(tmp_path / "run").manifest["format"] == FORMAT_VERSION
+
+
 def test_a_run_can_be_read_while_it_goes_on(tmp_path: Path) -> None:
     """Records still in the stream are seen by a reader."""
     writer = RunWriter(tmp_path / "run", {"cells": [CELL]})
