@@ -28,7 +28,7 @@ FEW_STATES = 100
 FEW_STATES_FOR_TAILS = 200
 FIRST_TAIL_LEVEL = 0.95
 QUEUEING_SHARE = 0.5
-TAIL_DEVIATIONS = 2.5
+DEVIATIONS = 2.5
 CHANGING_LOADS = ("burst", "steps", "trace")
 GUARDED = frozenset(
     {"ttft_ms", "ttft_service_ms", "ttfo_ms", "ttfo_service_ms", "ttfb_ms"}
@@ -40,8 +40,8 @@ GUARDED = frozenset(
 class QueueGuard:
     """How far a trial's latencies can be trusted to be many.
 
-    states: effective number of independent states of the requests in flight, NaN unknown.   queueing: successive
-    latencies depend on each other much.   tail_follows: the slowest requests are those that met many others.
+    states: effective number of independent states of the requests in flight, NaN unknown.   queueing: latencies depend
+    on each other much, and on those.   tail_follows: the slowest requests are those that met many others.
     """
 
     states: float = math.nan
@@ -98,13 +98,16 @@ def guard_of(columns: Columns, n_eff_tail: float) -> QueueGuard:
 def guard(due: Floats, ended: Floats, arrivals: Floats, values: Floats, n_eff_tail: float) -> QueueGuard:
     """The guard from ns: due and ended of all requests, each in order; arrivals of those with a latency, in order.
 
-    A queue is there where the latencies' own effective size for p99 is below half their number.
+    A queue is there where the latencies' own effective size for p99 is below half their number, and they follow the
+    requests in flight: a busy machine makes neighbours alike, too, but not those that met many.
     """
     n = len(values)
+    met = in_flight(due, ended, arrivals)
+    tail = tail_follows(values, met)
     return QueueGuard(
         states=states_in_flight(due, ended, (float(arrivals[0]), float(arrivals[-1])), n),
-        queueing=n_eff_tail < QUEUEING_SHARE * n,
-        tail_follows=tail_follows(values, in_flight(due, ended, arrivals)),
+        queueing=n_eff_tail < QUEUEING_SHARE * n and (tail or follows(values, met)),
+        tail_follows=tail,
     )
 
 
@@ -126,19 +129,37 @@ def states_in_flight(due: Floats, ended: Floats, span_ns: tuple[float, float], n
     return steps / autocorrelation_time(sampled)
 
 
+def follows(values: Floats, met: Floats) -> bool:
+    """Whether latencies are longer the more requests in flight they met, by the correlation of their ranks (Spearman,
+    normal approximation): chance alone says so six times in a thousand.
+    """
+    one, other = _ranks(values), _ranks(met)
+    spread = float(one.std()) * float(other.std())
+    if spread == 0:
+        return False
+    covariance = float(((one - one.mean()) * (other - other.mean())).mean())
+    return covariance / spread * math.sqrt(len(values)) > DEVIATIONS
+
+
 def tail_follows(values: Floats, met: Floats) -> bool:
-    """Whether the slowest hundredth met more requests in flight than the others, by the mean of their ranks (normal
-    approximation): chance alone says so six times in a thousand.
+    """The same of the slowest hundredth: whether they met more requests in flight than the others, by the mean of their
+    ranks.
     """
     n = len(values)
     slowest = max(1, round(n * (1 - TAIL)))
     order = np.argsort(values, kind="stable")
-    counts, places = np.unique(met, return_inverse=True)
-    sizes = np.bincount(places, minlength=len(counts))
-    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[places]
+    ranks = _ranks(met)
     spread = float(ranks.std()) / math.sqrt(slowest)
     excess = float(ranks[order[-slowest:]].mean()) - (n + 1) / 2
-    return spread > 0 and excess > TAIL_DEVIATIONS * spread
+    return spread > 0 and excess > DEVIATIONS * spread
+
+
+def _ranks(values: Floats) -> Floats:
+    """From 1, equal values sharing the mean of theirs."""
+    counts, places = np.unique(values, return_inverse=True)
+    sizes = np.bincount(places, minlength=len(counts))
+    ranks: Floats = (np.cumsum(sizes) - (sizes - 1) / 2)[places]
+    return ranks
 
 
 def queue_facts(reading: Reading) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import stats
-from harness.queue_guard import NO_GUARD, TAIL, QueueGuard, guard, in_flight, states_in_flight, tail_follows
+from harness.queue_guard import NO_GUARD, TAIL, QueueGuard, follows, guard, in_flight, states_in_flight, tail_follows
 from harness.reading import read
 from harness.validity import judge
 from tests import many_queues
@@ -84,9 +84,11 @@ def test_whether_the_slowest_met_many() -> None:
     """Latencies made of the queue follow it, independent ones do not; ties do not matter."""
     rng = np.random.default_rng(43)
     met = rng.poisson(5, 2000).astype(float)
-    assert tail_follows(met + rng.normal(0, 1, 2000), met)
+    for follow in (tail_follows, follows):
+        assert follow(met + rng.normal(0, 1, 2000), met)
+        assert not follow(rng.normal(size=2000) - met, met)
+        assert not follow(rng.normal(size=2000), np.ones(2000))
     assert np.mean([tail_follows(rng.normal(size=2000), met) for _ in range(300)]) <= 0.03
-    assert not tail_follows(rng.normal(size=2000), np.ones(2000))
 
 
 def test_independent_latencies_are_not_guarded() -> None:
@@ -104,6 +106,17 @@ def test_a_busy_queue_is_guarded_and_told() -> None:
     reasons = {one.code: one for one in judge(trial.trial, reading, None).reasons}
     assert "independent states" in reasons["window_too_short"].sentence
     assert "times as long" in reasons["window_too_short"].advice
+
+
+def test_a_busy_machine_is_no_queue() -> None:
+    """Latencies that are alike for a while, whoever they met, are left at what they themselves are worth."""
+    rng = np.random.default_rng(46)
+    due = np.cumsum(rng.exponential(0.05, 2000)) * NS
+    latency = np.repeat(rng.lognormal(0, 1, 40), 50)
+    own = stats.effective_size(latency, [0.5, 0.99])
+    one = guard(due, np.sort(due + rng.lognormal(0, 1, 2000) * NS), due, latency, own)
+    assert own < 1000
+    assert not one.queueing
 
 
 def test_loads_that_change_by_plan_are_not_guarded() -> None:
