@@ -80,9 +80,12 @@ class NvidiaGpus:
         return found
 
     def free_bytes(self, devices: Collection[int] = ()) -> int:
-        """Memory that is free on these GPUs together; of all without `devices`."""
+        """Memory that is free on these GPUs together; of all without `devices`. Raises RuntimeError if one is lost."""
         chosen = [handle for index, handle in self._handles.items() if not devices or index in devices]
-        return sum(int(self._nvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in chosen)
+        try:
+            return sum(int(self._nvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in chosen)
+        except self._nvml.NVMLError as error:
+            raise RuntimeError(f"the memory of a GPU cannot be read: {error}") from error
 
     def environment(self) -> dict[str, Any]:
         """The state in which driver and GPUs are now: what a run is to be compared with. Untold facts are absent."""

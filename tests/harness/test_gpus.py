@@ -87,9 +87,11 @@ def test_an_older_driver_is_asked_by_older_names() -> None:
 
 
 def test_names_of_lost_gpus_end_no_run() -> None:
-    """What a manifest begins with is there, whatever state the GPU is in."""
+    """What a manifest begins with is there, whatever state the GPU is in; no check of memory breaks on it."""
     with fake_nvml(lost=1):
         assert provenance.collect()["must_match"]["gpus"] == ["unknown"]
+        with pytest.raises(RuntimeError, match="GPU is lost"):
+            NvidiaGpus().free_bytes()
 
 
 def test_a_reading_lies_in_its_stamp() -> None:
