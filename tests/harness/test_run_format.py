@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "run-format.md"
 FROZEN = {1: "6591e7bc8ab11b05398377880448775a5651f10f1f58cc460661f22a3aa63314"}
 RUNS = ROOT / "tests" / "data" / "runs"
+NEWEST = RUNS / f"v{FORMAT_VERSION}" / "quick"
 STORED = sorted(file.parent for file in RUNS.glob("v*/*/manifest.json"))
 KEYS = ["model", "engine", "level", "variant", "load", "class", "repetition", "metric", "statistic"]
 NUMBERS = ("value", "low", "high", "n", "n_eff")
@@ -134,13 +135,13 @@ def test_readings_are_under_names_that_the_page_lists(path: Path) -> None:
 
 def test_a_run_of_format_0_is_read_with_what_it_lacks_unknown(tmp_path: Path) -> None:
     """Columns that came later are null; its numbers are those of the others."""
-    shutil.copytree(STORED[0], tmp_path / "run")
+    shutil.copytree(NEWEST, tmp_path / "run")
     for name, gone in (("records", "retokenized_tokens"), ("samples", "width_ns")):
         for file in (tmp_path / "run").rglob(f"{name}.parquet"):
             pq.write_table(pq.read_table(file).drop_columns([gone]), file)
     file = tmp_path / "run" / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"format": 0}), encoding="utf-8")
-    old, new = Run.open(tmp_path / "run"), Run.open(STORED[0])
+    old, new = Run.open(tmp_path / "run"), Run.open(NEWEST)
     assert old.trials()[0].records(["retokenized_tokens"])["retokenized_tokens"].isna().all()
     pd.testing.assert_frame_equal(
         derive(old.manifest, old.trials()).summary, derive(new.manifest, new.trials()).summary
@@ -149,7 +150,7 @@ def test_a_run_of_format_0_is_read_with_what_it_lacks_unknown(tmp_path: Path) ->
 
 def test_three_lines_of_pandas_go_on_from_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both examples of the page, as they stand there."""
-    shutil.copytree(STORED[0], tmp_path / "run")
+    shutil.copytree(NEWEST, tmp_path / "run")
     run = Run.open(tmp_path / "run")
     reports.write(report_data(derive(run.manifest, run.trials())), tmp_path / "run", ["parquet"])
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
