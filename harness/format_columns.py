@@ -175,7 +175,8 @@ SAMPLE_NAMES = (
     (
         "`gpu0`, ...",
         "`memory_used_bytes`, `memory_total_bytes`, `memory_reserved_bytes`, `engine_memory_bytes`, "
-        "`utilisation_share`, `memory_busy_share`, `sm_clock_mhz`, `memory_clock_mhz`, `power_w`, `power_limit_w`, "
+        "`utilisation_share`, `memory_busy_share`, `sm_clock_mhz`, `memory_clock_mhz`, `power_w`, "
+        "`power_averaged_s` (over what time the GPU averages it; 0: instant), `power_limit_w`, "
         "`energy_j` (a counter), `temperature_c`, `throttle_reasons` (the driver's bits), `throttled` (1: heat, power "
         "or hardware holds it back)",
         "a GPU, as far as its driver tells",

@@ -27,7 +27,7 @@ RUN = {
     "references[].*": Column("Of each reference of quality: its cell, where its scores are, its noise floor."),
     "provenance.must_match.*": Column("The machine: runs from unlike ones are not compared by accident."),
     "provenance.under_test.*": Column("Versions of the libraries that may generate tokens."),
-    "provenance.context.*": Column("System, Python, load average."),
+    "provenance.context.*": Column("System, Python, load average, and the GPUs' state at the beginning and the end."),
     "provenance.calibration.*": Column(
         "What `harness doctor` found of this client, if it was asked.", null="it was not"
     ),
@@ -51,6 +51,7 @@ CELL = {
     "path": Column("Its folder in the run."),
     "status": Column("`pending`, `complete`, `failed`, `interrupted` or `skipped`."),
     "reason": Column("Why it is not complete.", null="it is, or it is pending"),
+    "devices[]": Column("The devices that its engine was given.", null="the scenario names none"),
     "unread[]": Column("What could not be read of this machine, in sentences."),
     "sampler.*": Column("The readings themselves: interval, ticks, late ones, what they cost."),
     "page_reader.*": Column("The readings of servers' metrics pages.", null="there were none"),
