@@ -95,6 +95,15 @@ def test_a_window_is_read_at_its_ends(tmp_path: Path) -> None:
     assert 0 < server["window"]["generation_tokens"] <= 1.7 * 20 * 3 * 8
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sender", [{"driver": "locust"}, {"workers": 2}], ids=["locust", "workers"])
+def test_whoever_sends_tells_when_the_window_is(tmp_path: Path, sender: dict[str, Any]) -> None:
+    """Locust's process and several load processes fix T0 themselves; the page is read at the ends all the same."""
+    load = [{"kind": "sustained", "rate": 20, "warmup": "400ms", "duration": "1300ms", "timeout": "10s", **sender}]
+    server = server_of(results(tmp_path, {"engine": "llama-server"}, model="tiny", workload=EXACT, load=load))
+    assert [server["ends"][end]["how"] for end in ("start", "end")] == ["read", "read"]
+
+
 def test_a_server_without_a_page_is_measured_all_the_same(tmp_path: Path) -> None:
     """Why nothing is known stands behind each metric, and nowhere else."""
     found = results(tmp_path, {"engine": "http", "command": TINY})
