@@ -28,8 +28,8 @@ class ReportData:
     decisions: per model {model, reference, speed, loads, rows, recommendation, quality, notes}; a row has engine,
         level, variant, label, loaded_level, device, status, reason, repetitions, values, loads, validity, memory,
         front, beaten_by, limits, chosen; a value is {value, low, high, bound, n, unit, source, reason}, or None.
-    series: per (cell, trial) {distribution, classes, latency, latency_bins, lengths, length_bins, rates, slices, gauges:
-        frames; phases, bursts}.
+    series: per (cell, trial) the frames distribution, classes, latency, latency_bins, lengths, length_bins, rates,
+        slices, gauges, and phases, bursts.
     """
 
     title: str
