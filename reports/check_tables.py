@@ -9,6 +9,7 @@ from reports.format import amount, seconds
 from reports.tables import Cell, Table
 
 LITTLE = "Little's law"
+LATE_SHARE = 0.05
 _STATES = {"steady": "good", "warm-up": "doubtful", "drift": "doubtful"}
 _PRESSURES = (
     ("swapped_bytes", "memory swapped on the machine", "bytes"),
@@ -65,8 +66,8 @@ def _queue(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 def _sizes(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for statistic, told in (facts.get("sample_size") or {}).items():
-        have = f"{amount(told['n'])} requests are worth {amount(told['have'])} independent ones"
-        more = f"a point needs {amount(told['needed'])}: {amount(told['times_longer'])} times as many"
+        have = f"{told['n']} requests are worth {amount(told['have'])} independent ones"
+        more = f"a point needs {told['needed']}: {amount(told['times_longer'])} times as many"
         yield f"{statistic} is a bound", f"{have}; {more}", "doubtful"
 
 
@@ -111,6 +112,10 @@ def _readings(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         late, cost = sampler.get("late_ticks") or 0, sampler.get("cpu_share")
         busy = f", {amount(cost, show='share')} of a core" if cost is not None else ""
         every = f" every {seconds(sampler['interval_s'])}" if sampler.get("interval_s") else ""
-        yield "readings of the machine", f"{sampler['ticks']}{every}, {late} late{busy}", "doubtful" if late else ""
+        yield (
+            "readings of the machine",
+            f"{sampler['ticks']}{every}, {late} late{busy}",
+            "doubtful" if late > LATE_SHARE * sampler["ticks"] else "",
+        )
     for sentence in told.get("unread") or ():
         yield "not read", str(sentence), ""
