@@ -125,7 +125,8 @@ def _labels(data: ReportData, row: Mapping[Any, Any]) -> dict[str, str]:
 
 def _gauge(name: str, about: str, series: Iterable[Series]) -> list[str]:
     """The lines of one gauge; none where there is nothing to say."""
-    lines = [f"{name}{_in_braces(one.labels)} {one.value:.12g}" for one in series]
+    known = {_in_braces(one.labels): one.value for one in series}  # a limit may stand twice in a scenario
+    lines = [f"{name}{labels} {value:.12g}" for labels, value in known.items()]
     if not lines:
         return []
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,12 @@ def test_results_of_invalid_trials_are_left_out(hostile: ReportData) -> None:
     assert '<script>document.title=\\"owned\\"</script>' in {
         dict(one)["run"] for one in found["harness_run_exit_code"].samples
     }
+
+
+def test_a_limit_that_stands_twice_is_one_gauge(full: ReportData) -> None:
+    """Prometheus refuses a whole file for one sample that is there twice."""
+    twice = replace(full, verdicts=[*full.verdicts, *full.verdicts])
+    assert len(parsed(prometheus.render(twice))["harness_limit_outcome"].samples) == len(full.verdicts)
 
 
 def test_the_file_is_replaced_as_a_whole(full: ReportData, tmp_path: Path) -> None:
