@@ -91,19 +91,18 @@ class AmdGpus:
     def environment(self) -> dict[str, Any]:
         """As `NvidiaGpus.environment`, as far as the library has it."""
         smi, states = self._smi, []
+        asked: dict[str, Callable[[Any], Any]] = {
+            "name": lambda one: smi.amdsmi_get_gpu_asic_info(one)["market_name"],
+            "uuid": lambda one: smi.amdsmi_get_gpu_device_uuid(one),
+            "power_limit_w": lambda one: smi.amdsmi_get_power_cap_info(one)["power_cap"] * MICRO,
+            "power_limit_default_w": lambda one: smi.amdsmi_get_power_cap_info(one)["default_power_cap"] * MICRO,
+            "pcie_width": lambda one: smi.amdsmi_get_pcie_info(one)["pcie_metric"]["pcie_width"],
+            "pcie_width_max": lambda one: smi.amdsmi_get_pcie_info(one)["pcie_static"]["max_pcie_width"],
+        }
         for index, handle in self._handles.items():
             state: dict[str, Any] = {"index": index}
-            for name, ask in {
-                "name": lambda one: smi.amdsmi_get_gpu_asic_info(one)["market_name"],
-                "uuid": lambda one: smi.amdsmi_get_gpu_device_uuid(one),
-                "power_limit_w": lambda one: smi.amdsmi_get_power_cap_info(one)["power_cap"] * MICRO,
-                "power_limit_default_w": lambda one: smi.amdsmi_get_power_cap_info(one)["default_power_cap"] * MICRO,
-                "pcie_width": lambda one: smi.amdsmi_get_pcie_info(one)["pcie_metric"]["pcie_width"],
-                "pcie_width_max": lambda one: smi.amdsmi_get_pcie_info(one)["pcie_static"]["max_pcie_width"],
-            }.items():
-                with contextlib.suppress(
-                    smi.AmdSmiException, AttributeError, KeyError, TypeError
-                ):  # versions differ in what they tell
+            for name, ask in asked.items():
+                with contextlib.suppress(smi.AmdSmiException, AttributeError, KeyError, TypeError):  # versions differ
                     state[name] = ask(handle)
             states.append(state)
         return {"driver": self.driver(), "gpus": states}
