@@ -9,7 +9,7 @@ from typing import Any
 
 from reports.check_tables import checks
 from reports.data import ReportData
-from reports.format import UNKNOWN, amount
+from reports.format import UNKNOWN, amount, grouped
 from reports.tables import Cell, Table, counted, repetition
 
 PARTS = {"kv_cache": "KV cache", "weights": "weights", "runtime": "runtime"}
@@ -104,10 +104,12 @@ def server(facts: Mapping[str, Any]) -> Table:
     lines = []
     for name, (words, show) in GAUGES.items():
         if isinstance(window.get(name), Mapping):
-            lines.append((Cell(words), _number(window[name].get("mean"), show), _number(window[name].get("max"), show)))
+            lines.append(
+                (Cell(words), _number(window[name].get("mean"), show), _counted(window[name].get("max"), show))
+            )
     for name, (words, show) in COUNTERS.items():
         if isinstance(window.get(name), int | float):
-            lines.append((Cell(words), _number(window[name], show), Cell("")))
+            lines.append((Cell(words), _counted(window[name], show), Cell("")))
     notes = [str(note) for note in told.get("notes") or ()] if lines else []
     return Table("The server of itself", ("in the window", "mean, or how many", "most"), lines, notes)
 
@@ -140,3 +142,9 @@ def _bytes(value: float | None) -> Cell:
 def _number(value: float | None, show: str = "number") -> Cell:
     """What is not known is shown as such."""
     return Cell(UNKNOWN) if value is None else Cell(amount(float(value), show=show), value=float(value))
+
+
+def _counted(value: float | None, show: str) -> Cell:
+    """A number of things is whole."""
+    whole = value is not None and show == "number" and float(value).is_integer()
+    return Cell(grouped(f"{value:.0f}"), value=float(value)) if value is not None and whole else _number(value, show)
