@@ -180,3 +180,42 @@ def test_lag_by_lag_agrees_with_all_lags_at_once(values: np.ndarray, window: int
         assert stats.autocorrelation_time(smooth) == pytest.approx(
             stats._autocorrelation_time_by_fft(centred), rel=1e-6, abs=1e-6
         )
+
+
+@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=300).map(np.array), levels, st.floats(0.01, 0.4))
+def test_more_confidence_never_narrows_an_interval(values: np.ndarray, p: float, alpha: float) -> None:
+    """Where both are numbers, the interval at half the alpha holds the other one."""
+    wide, narrow = (stats.quantile_estimate([values], p, alpha=one) for one in (alpha / 2, alpha))
+    if wide.bound is Bound.POINT:
+        assert wide.low <= narrow.low <= narrow.high <= wide.high
+
+
+@given(st.lists(st.floats(0, 1e4), min_size=80, max_size=300).map(np.array), st.floats(1, 300))
+def test_a_cap_leaves_the_number_and_takes_certainty(values: np.ndarray, cap: float) -> None:
+    """A quantile held down by a queue is the same number or a bound, and is worth no more than the cap."""
+    free, held = (stats.quantile_estimate([values], 0.5, m_cap=one) for one in (None, cap))
+    assert held.n_eff <= min(cap, free.n_eff)
+    if held.bound is Bound.POINT:
+        assert held.value == free.value
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=200).map(np.array), st.floats(1, 300))
+def test_a_cap_widens_a_share(flags: np.ndarray, cap: float) -> None:
+    """The same share with an interval at least as wide."""
+    free, held = (stats.share_estimate([flags], caps=caps) for caps in (None, [cap]))
+    assert held.value == free.value
+    assert held.low <= free.low + 1e-9
+    assert held.high >= free.high - 1e-9
+
+
+def test_runs_that_differ_widen_means_and_shares_too() -> None:
+    """Three repetitions on different levels make every interval as wide as they differ."""
+    rng = np.random.default_rng(9)
+    apart = [rng.normal(mean, 1, 400) for mean in (90, 100, 110)]
+    found = mean_estimate(apart)
+    assert found.high - found.low > 20
+    shares = [rng.random(400) < share for share in (0.2, 0.5, 0.8)]
+    share = stats.share_estimate(shares)
+    assert share.high - share.low > 0.5
+    assert share.low >= 0
+    assert share.high <= 1
