@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from harness.analysis import KEYS, summarise
 from harness.repetitions import Spread, differing, spread_of, spreads
+from harness.results import derive
 from tests.fabricated import cell_entry, noisy, trial_of
 
 positive = st.floats(1.0, 1e5)
@@ -78,3 +79,17 @@ def test_equal_starts_are_flagged_seldom() -> None:
     runs = rng.normal(100, 5, (2000, 3))
     flagged = [spread_of(list(run), list(run - 9.8), list(run + 9.8)) for run in runs]
     assert np.mean([one is not None and one.hysteresis for one in flagged]) <= 0.03
+
+
+def test_every_start_of_a_run_warns_of_the_others() -> None:
+    """The reason stands with each repetition, the spreads are facts, and the pooled interval is the one over starts."""
+    trials = [trial_of(noisy(seed, 300, slower=by)) for seed, by in enumerate((1.0, 1.2, 1.0))]
+    for number, trial in enumerate(trials, 1):
+        trial.cell.update(cell_entry(id=f"00{number}", repetition=number), trials=[trial.trial])
+    results = derive({"cells": [trial.cell for trial in trials], "status": "complete"}, trials)
+    assert len(results.validity) == 3
+    for key, validity in results.validity.items():
+        assert "hysteresis" in {reason.code for reason in validity.reasons}
+        assert results.facts[key]["repetitions"]["ttft_ms p50"]["hysteresis"]
+    row = results.summary.query("repetition == 'pooled' and metric == 'ttft_ms' and statistic == 'p50'").iloc[0]
+    assert row["high"] - row["low"] > 20
