@@ -57,7 +57,7 @@ def facts_of_window(ttft_ms: Floats, **changes: Any) -> tuple[dict[str, Any], di
 
 
 def test_a_warm_up_is_cut_where_it_ends() -> None:
-    """Known answer 16: cut at about 51 s of 300, in the mean of what is left 100.1 +- 0.3 ms, whatever the noise draws."""
+    """Known answer 16: cut at about 51 s of 300, in the mean of what is left 100.1 +- 0.3 ms, whatever the noise."""
     rng = np.random.default_rng(16)
     runs = [warming(rng) for _ in range(100)]
     cuts = [cut_of(bins_of(run)) for run in runs]
