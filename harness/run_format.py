@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 PANDAS = """\
 import pandas as pd
+
 summary = pd.read_parquet(f"{run}/summary.parquet").query("repetition == 'pooled' and validity != 'invalid'")
 print(summary.pivot_table(index=["engine", "level", "load"], columns=["metric", "statistic"], values="value"))
 """
 REQUESTS = """\
+from pathlib import Path
+
 import pandas as pd
+
 records = pd.concat(pd.read_parquet(path) for path in sorted(Path(run).glob("cells/*/*/records.parquet")))
 print(((records["first_token_ns"] - records["due_ns"]) / 1e6).groupby(records["phase"]).describe())
 """
@@ -50,7 +54,6 @@ _GOING_ON = f"""\
 The requests themselves:
 
 ```python
-from pathlib import Path
 {REQUESTS}```
 
 """
