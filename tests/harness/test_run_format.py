@@ -154,7 +154,8 @@ def test_three_lines_of_pandas_go_on_from_a_run(tmp_path: Path, capsys: pytest.C
     run = Run.open(tmp_path / "run")
     reports.write(report_data(derive(run.manifest, run.trials())), tmp_path / "run", ["parquet"])
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert [len([line for line in block.splitlines() if line and not line.startswith("from")]) for block in blocks] == [3, 3]
+    lines = [[line for line in block.splitlines() if line and not line.startswith("from")] for block in blocks]
+    assert [len(block) for block in lines] == [3, 3]
     for block in blocks:
         exec(block, {"run": str(tmp_path / "run")})
     shown = capsys.readouterr().out
