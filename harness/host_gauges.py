@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -14,6 +15,7 @@ from harness.process_tree import PROC
 
 CLOCK_RATES = Path("/sys/devices/system/cpu")
 MOST_CLOCK_RATES = 8
+LEAST_CPU_NS = 100_000_000  # the counters move in steps of 10 ms
 _SINCE_BOOT = {
     "pswpin": ("swap_in_bytes", PAGE_BYTES),
     "pswpout": ("swap_out_bytes", PAGE_BYTES),
@@ -21,6 +23,14 @@ _SINCE_BOOT = {
     "pgpgout": ("disk_written_bytes", 1024),
 }
 _EVENTS = tuple(name.encode() for name in _SINCE_BOOT)
+
+
+def busy_share(before: Any, now: Any) -> float | None:
+    """The share of all processors in use between two of psutil's `cpu_times`; None where no time passed."""
+    names = [name for name in now._fields if name not in ("guest", "guest_nice")]  # they are in user and nice
+    spent = {name: max(0.0, getattr(now, name) - getattr(before, name)) for name in names}
+    total = sum(spent.values())
+    return 1 - (spent["idle"] + spent.get("iowait", 0.0)) / total if total > 0 else None
 
 
 class Host:
@@ -35,8 +45,7 @@ class Host:
             for path in sorted(clock_rates.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))[:MOST_CLOCK_RATES]
             if (file := kept(path, 32)) is not None
         ]
-        psutil.cpu_percent()  # the first call only sets the starting point
-        self._cpu_ns = time.monotonic_ns()
+        self._cpu_ns, self._cpu_times = time.monotonic_ns(), psutil.cpu_times()
 
     def read(self) -> dict[str, float]:
         """memory_used_bytes and memory_used_share: what a process that asks for memory now could not have.
@@ -66,10 +75,14 @@ class Host:
         return memory.total, memory.available
 
     def _cpu(self) -> dict[str, float]:
+        """Not by psutil's own difference: it remembers the last reading of each thread, and of a new one says 0."""
         now_ns = time.monotonic_ns()
-        elapsed_ns, self._cpu_ns = now_ns - self._cpu_ns, now_ns
-        share = psutil.cpu_percent() / 100
-        return {"cpu_share": share} if elapsed_ns > 100_000_000 else {}  # the counters move in steps of 10 ms
+        if now_ns - self._cpu_ns <= LEAST_CPU_NS:
+            return {}
+        before, self._cpu_times = self._cpu_times, psutil.cpu_times()
+        self._cpu_ns = now_ns
+        share = busy_share(before, self._cpu_times)
+        return {} if share is None else {"cpu_share": share}
 
     def _since_boot(self) -> dict[str, float]:
         """By the kernel's own counters of pages, which count a disk once however it is divided."""

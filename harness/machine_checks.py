@@ -7,7 +7,7 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,7 @@ from harness import provenance
 from harness.cgroup import cpu_quota_cores
 from harness.drivers.connection import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
 from harness.gpus import find_gpus
+from harness.host_gauges import busy_share
 from harness.pressure import open_files, read_ceilings, read_pressure, read_tcp_sockets
 
 GIB = 1 << 30
@@ -92,7 +93,7 @@ def other_load(sleep: Callable[[float], None] = time.sleep) -> Check:
     before, idle_before = read_pressure(), psutil.cpu_times()
     sleep(LOOK_S)
     steal = read_pressure().since(before).steal_share
-    busy = _busy_share(idle_before, psutil.cpu_times())
+    busy = busy_share(idle_before, psutil.cpu_times()) or 0.0
     average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     found = f"processor {busy:.0%} busy" + (f", {steal:.1%} stolen by the hypervisor" if steal is not None else "")
     found += f", load average {average:.1f}" if average is not None else ""
@@ -213,18 +214,6 @@ def gpus() -> Check:
 def _counted(names: list[str]) -> Iterator[str]:
     for name in dict.fromkeys(names):
         yield f"{names.count(name)} x {name}"
-
-
-def _busy_share(before: object, after: object) -> float:
-    spent = {name: getattr(after, name) - getattr(before, name) for name in _names(before)}
-    total = sum(spent.values())
-    idle = spent.get("idle", 0.0) + spent.get("iowait", 0.0)
-    return max(0.0, 1 - idle / total) if total > 0 else 0.0
-
-
-def _names(times: object) -> Mapping[str, object] | tuple[str, ...]:
-    fields: tuple[str, ...] = getattr(times, "_fields", ())
-    return tuple(name for name in fields if name not in ("guest", "guest_nice"))  # contained in user and nice
 
 
 def _clock_cost_ns(times: int = 20_000) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections import namedtuple
 from pathlib import Path
 
 import psutil
 import pytest
 
+from harness import host_gauges
 from harness.cgroup import Group
-from harness.host_gauges import Host
+from harness.host_gauges import Host, busy_share
 from harness.process_gauges import PAGE_BYTES
 
 MEMINFO = "MemTotal: 1000 kB\nMemFree: 100 kB\nMemAvailable: 400 kB\nSwapTotal: 50 kB\nSwapFree: 20 kB\n"
@@ -54,6 +57,29 @@ def test_what_psutil_cannot_read_is_said_once(tmp_path: Path, monkeypatch: pytes
     host.read()
     assert "swap_used_bytes" not in host.read()
     assert list(host.unread.values()) == ["the machine's swap and disks cannot be read: not permitted"]
+
+
+Times = namedtuple("Times", ["user", "nice", "system", "idle", "iowait", "guest"])
+BEFORE, BUSY_A_QUARTER = Times(1, 0, 1, 10, 2, 1), Times(2, 0, 1.5, 14, 2.5, 2)
+
+
+def test_waiting_processors_are_idle_and_guests_count_once() -> None:
+    """1.5 s of 6 s were busy: a guest's second lies within the user's. Where no time passed nothing is known."""
+    assert busy_share(BEFORE, BUSY_A_QUARTER) == pytest.approx(0.25)
+    assert busy_share(BEFORE, BEFORE) is None
+
+
+def test_the_first_reading_on_another_thread_is_no_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings are taken on a thread of their own, and psutil begins anew with each."""
+    told = iter([BEFORE, BUSY_A_QUARTER])
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(told))
+    monkeypatch.setattr(host_gauges, "LEAST_CPU_NS", -1)
+    host, read = Host(tmp_path, tmp_path), {}
+    thread = threading.Thread(target=lambda: read.update(host.read()))
+    thread.start()
+    thread.join()
+    assert read["cpu_share"] == pytest.approx(0.25)
+    host.close()
 
 
 @pytest.mark.parametrize("version", [1, 2])
