@@ -97,7 +97,7 @@ def measure(
 
     samples: of its cell.   facts: see `facts.facts_of`.
     """
-    peaks = machine.peaks(samples, reading.trial, reading.columns)
+    peaks = machine.peaks(machine.without_others_gpus(stored.cell, samples), reading.trial, reading.columns)
     taken: dict[str, float | Estimate] = {**machine.start_values(stored.cell, reading.trial), **peaks}
     taken |= server_facts.server_readings(facts)
     taken |= telemetry_facts.telemetry_readings(facts)

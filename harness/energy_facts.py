@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness import energy, thresholds
 from harness.columns import Flags
 from harness.energy import Energy, NoEnergy
-from harness.machine import SERVER
+from harness.machine import NO_GPU, SERVER, without_others_gpus
 from harness.machine_metrics import ENERGY
 from harness.rates import NS_PER_S, Rate, Window
 from harness.reasons import Level, Reason
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNKNOWN_AVERAGED_S = 1.0
-NO_GPU = "no GPU of the machine under test was read"
 _GAUGES = ("energy_j", "power_w", "power_averaged_s", "utilisation_share")
 
 
 def energy_facts(
     cell: Mapping[str, Any], trial: Mapping[str, Any], window: Window, samples: pd.DataFrame
 ) -> dict[str, Any]:
-    """The energy of the GPUs in the window, together: those that the engine was given, or all that were read.
+    """The energy of the GPUs in the window, together: those that the engine was given, or all that were read; none
+    where it computes on the processor.
 
     samples: of the cell.   j, low, high: joules, None without a number.   seconds: of the window.   sensor: what they
     come from.   uncertainty_share.   power_w: mean of the power readings, added up.   power_sensor: what those are.
@@ -108,11 +108,11 @@ def energy_sources(facts: Mapping[str, Any] | None) -> dict[str, str]:
     return named | {"gpu_power_w": str(told.get("power_sensor") or ""), "gpu_utilisation_share": "gpu"}
 
 
-def missing_energy(told: Mapping[str, Any], slo: Mapping[str, Any]) -> dict[str, str]:
-    """Why a metric of energy may have no value. told: the facts."""
+def missing_energy(told: Mapping[str, Any], slo: Mapping[str, Any], no_gpu: str = NO_GPU) -> dict[str, str]:
+    """Why a metric of energy may have no value. told: the facts.   no_gpu: why no GPU counts, where none does."""
     of_energy = [metric.name for metric in ENERGY]
     if not told:
-        return dict.fromkeys(of_energy, NO_GPU)
+        return dict.fromkeys(of_energy, no_gpu)
     if told["j"] is None:
         return dict.fromkeys(of_energy, told["reason"])
     found = dict.fromkeys(of_energy, "the GPU does not tell it")
@@ -135,17 +135,15 @@ def energy_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
 def _gauges(
     cell: Mapping[str, Any], trial: Mapping[str, Any], samples: pd.DataFrame
 ) -> dict[str, dict[str, energy.Gauge]]:
-    """Gauges of each GPU by name, in seconds from T0; of the GPUs that the engine was given."""
+    """Gauges of each GPU by name, in seconds from T0; of the engine's GPUs."""
     t0_ns = trial.get("t0_ns")
     if t0_ns is None or not len(samples):
         return {}
+    samples = without_others_gpus(cell, samples)
     of_gpu = samples["source"].astype(str).str.startswith("gpu") & (samples["scope"] == SERVER)
     own = samples[of_gpu & samples["name"].isin(_GAUGES)].sort_values("at_ns", kind="stable")
-    given = {f"gpu{number}" for number in cell.get("devices") or () if number != "cpu"}
     found: dict[str, dict[str, energy.Gauge]] = {}
     for (source, name), readings in own.groupby([own["source"].astype(str), own["name"].astype(str)], sort=True):
-        if given and source not in given:
-            continue
         at_s = (readings["at_ns"].to_numpy(dtype="int64") - t0_ns) / NS_PER_S
         found.setdefault(str(source), {})[str(name)] = energy.Gauge(
             at_s, readings["value"].to_numpy(dtype="float64"), readings["width_ns"].to_numpy(dtype="float64") / NS_PER_S

@@ -15,7 +15,7 @@ from harness.bursts import bursts_of
 from harness.columns import Columns
 from harness.energy_facts import energy_facts, missing_energy
 from harness.latencies import good
-from harness.machine import GAUGES, START_METRICS
+from harness.machine import GAUGES, START_METRICS, no_gpu_because, without_others_gpus
 from harness.memory_parts import memory_facts
 from harness.metrics import METRICS
 from harness.queue_guard import queue_facts
@@ -72,12 +72,12 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
         "clocks": _shares(records["clock"]),
         "server": server,
         "energy": energy,
-        "throttling": throttling_facts(trial, window, samples),
+        "throttling": throttling_facts(trial, window, without_others_gpus(cell, samples)),
         "telemetry": telemetry,
         "memory": memory_facts(cell, reading, samples),
         "missing": missing(cell, trial, columns)
         | why_missing(server)
-        | missing_energy(energy, trial.get("slo") or {})
+        | missing_energy(energy, trial.get("slo") or {}, no_gpu_because(cell))
         | missing_telemetry(telemetry),
         **({"servers": spread} if spread else {}),
     }
@@ -145,7 +145,7 @@ def missing(cell: dict[str, Any], trial: dict[str, Any], columns: Columns) -> di
     found: dict[str, str] = {name: reason for name, reason in reasons.items() if reason is not None}
     found |= dict.fromkeys(START_METRICS, "it was not measured when the engine started")
     found |= dict.fromkeys(GAUGES, "no reading was taken on the machine under test during the trial")
-    found |= {name: "no GPU of the machine under test was read" for name in GAUGES if name.startswith("gpu")}
+    found |= {name: no_gpu_because(cell) for name in GAUGES if name.startswith("gpu")}
     if not any(limit is not None for limit in (trial.get("slo") or {}).values()):
         found |= dict.fromkeys(("attainment", "goodput_rps"), "the scenario sets no slo")
     if not np.isfinite(rows.counts["cached_tokens"]).any() and not rows.cached.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,35 @@ GAUGES = {
     "gpu_memory_peak_share": ("gpu", "memory_used_bytes"),
 }
 SERVER = "server"
+CPU = "cpu"
+NO_GPU = "no GPU of the machine under test was read"
+NOT_ON_A_GPU = "the engine computes on the processor: the GPUs of its machine are not its own"
+
+
+def on_processor(cell: Mapping[str, Any]) -> bool:
+    """Whether an engine says, or its scenario, that it computes on the processor; not where nobody says."""
+    device = (cell.get("engine_info") or {}).get("device")
+    return str(device).startswith(CPU) if device else list(cell.get("devices") or ()) == [CPU]
+
+
+def no_gpu_because(cell: Mapping[str, Any]) -> str:
+    """Why a trial has no reading of a GPU, where it has none."""
+    return NOT_ON_A_GPU if on_processor(cell) else NO_GPU
+
+
+def without_others_gpus(cell: Mapping[str, Any], samples: pd.DataFrame) -> pd.DataFrame:
+    """The samples without those of GPUs that are not the engine's: where it computes on the processor, of all but those
+    on which the driver saw its memory; where the scenario's `devices` gives it some, of the others.
+    """
+    given = [f"gpu{number}" for number in cell.get("devices") or () if number != CPU]
+    of_gpu = samples["source"].astype(str).str.fullmatch(r"gpu\d+").to_numpy(dtype=np.bool_)
+    if on_processor(cell):
+        held = (samples["name"] == "engine_memory_bytes") & (samples["value"] > 0)
+        given = samples.loc[held, "source"].astype(str).unique().tolist()
+    elif not given:
+        return samples
+    own: pd.DataFrame = samples[~of_gpu | samples["source"].isin(given).to_numpy(dtype=np.bool_)]
+    return own
 
 
 def start_values(cell: dict[str, Any], trial: dict[str, Any]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.columns import Columns
-from harness.machine import peak_of_each, peaks
+from harness.machine import peak_of_each, peaks, without_others_gpus
 from harness.reading import Reading
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def memory_facts(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) 
     most in flight, as estimated; None: not known), reason (why there is no rest, None where there is one).
     """
     info = cell.get("engine_info") or {}
-    total = total_of(info, reading, samples)
+    total = total_of(info, reading, without_others_gpus(cell, samples))
     tokens = most_tokens_in_flight(reading.columns)
     parts = list(known_parts(info, tokens))
     rest = rest_of(parts, total)

@@ -17,6 +17,7 @@ from harness.analysis import measure, tidy
 from harness.energy import COUNTER, Gauge, NoEnergy, by_counter, by_power
 from harness.energy_facts import energy_facts, energy_reasons, missing_energy
 from harness.facts import facts_of
+from harness.machine import NOT_ON_A_GPU
 from harness.rates import Window
 from harness.reading import read
 from harness.records import Sample
@@ -202,6 +203,28 @@ def test_only_the_engines_gpus_count() -> None:
     """Where the scenario gives it some."""
     told = [*of_gpu(0, counter(300, 60)), *of_gpu(1, counter(100, 60))]
     assert facts(told, {"devices": ["1"]})["j"] == pytest.approx(6_000, rel=0.005)
+
+
+@pytest.mark.parametrize("cell", [{"engine_info": {"device": "cpu"}}, {"devices": ["cpu"]}])
+def test_a_gpu_beside_an_engine_on_the_processor_is_not_its(cell: dict[str, Any]) -> None:
+    """Its energy, its memory and its heat are somebody else's: there is no number, but the reason."""
+    hot = Gauge(np.arange(-1.0, 61.0), np.full(62, 64.0))
+    readings = [*of_gpu(0, counter(300, 60)), *of_gpu(0, hot, "memory_used_bytes"), *of_gpu(0, hot, "throttle_reasons")]
+    one = FabricatedTrial(cell_entry(**cell), trial_entry(t0_ns=T0_NS), [streamed(0, 0.0)], readings)
+    reading, samples = read(one), one.samples()
+    found = facts_of(one.cell, reading, samples)
+    (measured,) = measure(one, reading, samples, found)
+    assert (found["energy"], found["throttling"]) == ({}, {})
+    assert not {"energy_j", "gpu_memory_peak_bytes"} & measured.readings.keys()
+    for metric in ("energy_j", "gpu_power_w", "gpu_memory_peak_bytes"):
+        assert found["missing"][metric] == NOT_ON_A_GPU
+
+
+def test_where_the_driver_sees_its_memory_a_gpu_is_the_engines() -> None:
+    """llama.cpp holds its weights in main memory and computes prompts on a GPU all the same."""
+    told = [*of_gpu(0, counter(300, 60)), *of_gpu(1, counter(100, 60))]
+    told += of_gpu(1, Gauge(np.array([1.0]), np.array([5e8])), "engine_memory_bytes")
+    assert facts(told, {"engine_info": {"device": "cpu"}})["j"] == pytest.approx(6_000, rel=0.005)
 
 
 def test_one_gpu_without_a_number_leaves_none() -> None:
