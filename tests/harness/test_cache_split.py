@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,16 +16,20 @@ from tests.fabricated import streamed, trial_of, value
 
 def test_what_came_from_a_cache_has_results_of_its_own() -> None:
     """By the server's word: a result cache, or at least half of the prompt; errors and rates are split, too."""
-    flagged = [replace(streamed(n, 10 * n, ttft_ms=20), cached=True) for n in range(5)]
-    mostly = [replace(streamed(n, 10 * n, ttft_ms=20), prompt_tokens=100, cached_tokens=50) for n in range(5, 10)]
-    hardly = [replace(streamed(n, 10 * n, ttft_ms=90), prompt_tokens=100, cached_tokens=49) for n in range(10, 16)]
-    trial = trial_of([*flagged, *mostly, *hardly], end_s=1.0)
+    kinds: list[dict[str, Any]] = [  # in turns: in blocks they would look like a queue that builds up
+        {"ttft_ms": 20, "cached": True},
+        {"ttft_ms": 90, "prompt_tokens": 100, "cached_tokens": 49},
+        {"ttft_ms": 20, "prompt_tokens": 100, "cached_tokens": 50},
+        {"ttft_ms": 90, "prompt_tokens": 100, "cached_tokens": 0},
+    ]
+    records = [streamed(n, 10 * n, **kinds[n % 4]) for n in range(80)]
+    trial = trial_of(records, end_s=1.0)
     found = summarise([trial])
     assert set(found["class"]) == {"all", "cached", "uncached"}
     assert value(found, "ttft_ms", "p50", **{"class": "cached"})["value"] == 20
     assert value(found, "ttft_ms", "p50", **{"class": "uncached"})["value"] == 90
-    assert value(found, "offered_rps", **{"class": "cached"})["value"] == 10
-    assert value(found, "offered_rps", **{"class": "uncached"})["value"] == 6
+    assert value(found, "offered_rps", **{"class": "cached"})["value"] == 40
+    assert value(found, "offered_rps", **{"class": "uncached"})["value"] == 40
     counted = tidy(measure(trial, reading.read(trial, most_kept=3), trial.samples()))
     assert value(counted, "ttft_ms", "p50", **{"class": "cached"})["value"] == 20
     assert set(counted["class"]) == {"all", "cached", "uncached"}
