@@ -57,16 +57,6 @@ def labelled(data: ReportData) -> list[tuple[str, str]]:
     return [(label, text) for label, text in found if text]
 
 
-def sentences(data: ReportData) -> list[str]:
-    """The parts with their words in front."""
-    return [f"{label}: {text}" for label, text in labelled(data)]
-
-
-def paragraph(data: ReportData) -> str:
-    """The same as one text."""
-    return " ".join(sentences(data))
-
-
 def _measured(data: ReportData) -> str:
     """What was measured on what, and how the requests ended."""
     done = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell["id"], trial["id"])]
@@ -168,14 +158,16 @@ def _range(figure: Figure, shown: Sequence[tuple[tuple[str, ...], Rows]], name: 
     points = [(keys, row) for keys, row in rows if row["bound"] == "point" and row["value"] == row["value"]]
     if len(points) < MOST_TRIALS:
         return ""
-    ends = []
-    for pick in (min, max):
-        keys, row = pick(points, key=lambda one: one[1]["value"])
-        sure = interval(row, figure.show)
-        ends.append(f"{estimate(row, figure.show)}{figure.after} ({name(keys)}{f'; {sure}' if sure else ''})")
+    ends = [pick(points, key=lambda one: one[1]["value"]) for pick in (min, max)]
+    shown = [f"{estimate(row, figure.show)}{figure.after}" for _, row in ends]
+    sure = [interval(row, figure.show) for _, row in ends]
+    told = [
+        f"{text} ({name(keys)}{f'; {ci}' if ci else ''})" for text, (keys, _), ci in zip(shown, ends, sure, strict=True)
+    ]
+    alike = f"{figure.before} {shown[0]} in each"
     open_ended = len(rows) - len(points)
     beside = f"; {open_ended} more known as a bound only" if open_ended else ""
-    return f"{figure.before} from {ends[0]} to {ends[1]}{beside}"
+    return f"{alike if shown[0] == shown[1] else f'{figure.before} from {told[0]} to {told[1]}'}{beside}"
 
 
 def _limits(data: ReportData) -> str:

@@ -33,7 +33,7 @@ def of_run(data: ReportData) -> list[tuple[str, str]]:
 
 
 def groups(data: ReportData) -> list[Group]:
-    """The run itself first (without a title), then its machine, what was under test, its engines, plans and notes."""
+    """The run itself first (without a title), then its machine, what was under test, its engines, trials and notes."""
     manifest = data.manifest
     run = [
         ("command", str(manifest.get("command") or "")),
@@ -45,7 +45,13 @@ def groups(data: ReportData) -> list[Group]:
     provenance = manifest.get("provenance") or {}
     parts = [Group(title, list(_flat("", provenance.get(part) or {}))) for part, title in PROVENANCE.items()]
     notes = [("note", str(note)) for note in manifest.get("notes") or ()]
-    found = [Group("", run), *parts, *_engines(manifest["cells"]), Group("plans", list(_plans(data))), Group("", notes)]
+    found = [
+        Group("", run),
+        *parts,
+        *_engines(manifest["cells"]),
+        Group("trials", list(_trials(data))),
+        Group("", notes),
+    ]
     told = [Group(one.title, [line for line in one.lines if line[1] not in ("", "{}", "None")]) for one in found]
     return [group for group in told if group.lines]
 
@@ -70,13 +76,13 @@ def _lasting(info: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in info.items() if name not in _PASSING}
 
 
-def _plans(data: ReportData) -> Iterator[tuple[str, str]]:
+def _trials(data: ReportData) -> Iterator[tuple[str, str]]:
     for cell, trial in data.trials():
         where = f"{cell['id']}/{trial['id']}"
-        yield f"plan of {where}", f"{trial.get('plan_hash') or ''} (seed {trial.get('seed')})"
-        yield f"load of {where}", _sender(trial)
+        yield f"{where} plan", f"{trial.get('plan_hash') or ''} (seed {trial.get('seed')})"
+        yield f"{where} load", _sender(trial)
         for note in (trial.get("client") or {}).get("notes", ()):
-            yield f"client of {where}", str(note)
+            yield f"{where} client", str(note)
 
 
 def _sender(trial: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ def _contents(data: ReportData) -> Contents:
         beginning=[
             f"# {escape(data.title, LONGEST_TEXT)}",
             headline(data),
-            escape(answer.paragraph(data), 10 * LONGEST_TEXT),
+            " ".join(f"**{label}:** {escape(told, 5 * LONGEST_TEXT)}" for label, told in answer.labelled(data)),
             "",
         ],
         main=[

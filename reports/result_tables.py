@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reports.data import ALL, KEYS, ReportData, place
@@ -44,9 +44,10 @@ HEADLINE = (
     Column("errors", "error_rate", show="share"),
     Column("memory", "rss_peak_bytes", show="bytes"),
     Column("GPU memory", "gpu_memory_peak_bytes", show="bytes"),
+    Column("energy, J/token", "energy_j_per_output_token"),
     Column("load, s", "load_s"),
 )
-_OPTIONAL = ("gpu_memory_peak_bytes", "load_s")
+_OPTIONAL = ("gpu_memory_peak_bytes", "energy_j_per_output_token", "load_s")
 
 
 def headline(data: ReportData) -> Table:
@@ -87,6 +88,8 @@ def _value(
 ) -> Cell:
     row = rows.get((column.metric, column.statistic))
     shown = measured(row, column.show)
+    if row is not None and column.metric.startswith("energy") and shown.text != UNKNOWN:
+        return replace(shown, note=noted(notes, f"energy by {row['source'] or 'an unnamed sensor'}"))
     if shown.text != UNKNOWN or not with_note:
         return shown if row is not None or with_note else Cell("")
     if missing is None:

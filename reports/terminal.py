@@ -39,7 +39,10 @@ def show(data: ReportData, console: Console) -> None:
         _print(console, table)
     _print_decisions(console, data)
     console.print(Text(_printable(calibration_sentence(data.manifest))))
-    console.print(Text(f"\n{_printable(answer.paragraph(data))}\n"))
+    console.print()
+    for label, told in answer.labelled(data):
+        console.print(Text.assemble((f"{label}: ", "bold"), _printable(told)))
+    console.print()
     console.print(Text(markdown.headline(data).strip().replace("**", ""), style="bold"))
 
 

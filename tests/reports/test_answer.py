@@ -125,7 +125,12 @@ def test_a_choice_is_told(full: ReportData) -> None:
     assert "Choice" not in parts(one_trial(limits=LIMITS[:1]))
 
 
-def test_the_paragraph_is_its_sentences(full: ReportData) -> None:
-    """One text of all parts, each with its word."""
-    assert answer.paragraph(full) == " ".join(answer.sentences(full))
-    assert answer.sentences(full)[0].startswith("Measured: tiny")
+def test_trials_that_were_as_fast_are_told_once() -> None:
+    """Numbers that show the same are not told as a range."""
+    cells = [cell_entry(level=level) | {"id": f"00{number}"} for number, level in enumerate(("f16", "q4"))]
+    cells.append(cell_entry(level="q8") | {"id": "002"})
+    trials = [FabricatedTrial(cell, trial_entry(), noisy(1)) for cell in cells]
+    run = manifest([one.cell | {"trials": [one.trial]} for one in trials])
+    speed = parts(report_data(derive(run, trials)))["Speed"]
+    assert "output tokens/s 398.3 in each" in speed
+    assert "from" not in speed

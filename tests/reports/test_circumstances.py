@@ -50,5 +50,7 @@ def test_the_run_comes_first(full: ReportData) -> None:
     assert lines[0] == ("command", "harness run choose.yaml")
     assert ("seed", "1") in lines
     assert ("machine (must match), cpu", "Example 9000") in lines
-    assert any(name.startswith("plans, plan of 000") and value.endswith("(seed 7)") for name, value in lines)
+    plans = [value for name, value in lines if name.startswith("trials, 000") and name.endswith(" plan")]
+    assert plans
+    assert all(value.endswith("(seed 7)") for value in plans)
     assert lines[-1] == ("note", "GPU not read: no driver")
