@@ -159,15 +159,15 @@ def _range(figure: Figure, shown: Sequence[tuple[tuple[str, ...], Rows]], name: 
     if len(points) < MOST_TRIALS:
         return ""
     ends = [pick(points, key=lambda one: one[1]["value"]) for pick in (min, max)]
-    shown = [f"{estimate(row, figure.show)}{figure.after}" for _, row in ends]
+    texts = [f"{estimate(row, figure.show)}{figure.after}" for _, row in ends]
     sure = [interval(row, figure.show) for _, row in ends]
     told = [
-        f"{text} ({name(keys)}{f'; {ci}' if ci else ''})" for text, (keys, _), ci in zip(shown, ends, sure, strict=True)
+        f"{text} ({name(keys)}{f'; {ci}' if ci else ''})" for text, (keys, _), ci in zip(texts, ends, sure, strict=True)
     ]
-    alike = f"{figure.before} {shown[0]} in each"
+    alike = f"{figure.before} {texts[0]} in each"
     open_ended = len(rows) - len(points)
     beside = f"; {open_ended} more known as a bound only" if open_ended else ""
-    return f"{alike if shown[0] == shown[1] else f'{figure.before} from {told[0]} to {told[1]}'}{beside}"
+    return f"{alike if texts[0] == texts[1] else f'{figure.before} from {told[0]} to {told[1]}'}{beside}"
 
 
 def _limits(data: ReportData) -> str:

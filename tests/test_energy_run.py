@@ -41,7 +41,7 @@ def test_a_run_reports_the_energy_of_its_window(tmp_path: Path) -> None:
     for page in (
         "summary.json",
         "summary.csv",
-        *(() if ended.code else ("report.html",)),
+        *(() if ended.code else ("report.html", "report.md")),
     ):  # it shows no invalid results
         assert COUNTER in (tmp_path / "run" / page).read_text(), page
     told = manifest(tmp_path / "run")["provenance"]["context"]
