@@ -20,6 +20,7 @@ NS_PER_MS = 1e6
 AT_THE_END_NS = 100_000_000
 FAR_NS = 2_500_000_000
 AROUND_NS = 60_000_000_000
+LEAST_COVERED = 0.5
 LAST_READING_NS = 200_000_000  # see `trial.LAST_READING_S`
 PEAKS = frozenset({"kv_cache_peak_share"})
 _OF_SERVERS = r"server\d+"
@@ -35,6 +36,7 @@ _METRICS = {
     "server_queue_ms_mean": ("queue_time_ms_mean", None),
 }
 NAMES = tuple(_METRICS)
+SELDOM = "the page was not read for more than half of the window"
 
 
 def server_facts(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
@@ -43,16 +45,19 @@ def server_facts(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     pages: of each page url, source, kind, scrapes, failures, ms_per_scrape, ms_per_reading, reason.
     window: of gauges {mean, max}, of counters the increase over the window, prefix_hit_share, queue_time_ms_mean; what
     is not known is absent.   ends: how the counters were read at its start and end, see `_at`.
-    notes: sentences about what is not as it should be.   reason: why there is nothing at all, else None.
+    notes: sentences about what is not as it should be.   seldom: gauges that were read for too little of the window.
+    reason: why there is nothing at all, else None.
     """
     trial = reading.trial
     pages = list(trial.get("pages") or ())
     own = _of_the_trial(samples, trial, reading)
     if not len(own):
-        return {"pages": pages, "window": {}, "ends": {}, "notes": [], "reason": _why_nothing(trial, pages)}
+        nothing = {"pages": pages, "window": {}, "ends": {}, "notes": [], "seldom": []}
+        return nothing | {"reason": _why_nothing(trial, pages)}
     t0_ns = trial["t0_ns"]
     window = _Window.of(trial, t0_ns + reading.window.start_ns, t0_ns + reading.window.end_ns)
     found: dict[str, Any] = {name: told for name in GAUGES if (told := _gauge(own, name, window)) is not None}
+    seldom = [name for name in GAUGES if name not in found and (own["name"] == name).any()]
     increases, ends, notes = _increases(own, window)
     found |= increases
     for name, (amount, per, unit) in _FROM_PAIRS.items():
@@ -61,8 +66,9 @@ def server_facts(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     for name in ("prefix_hits_tokens", "prefix_queries_tokens", "queue_time_s", "queue_time_count"):
         found.pop(name, None)
     known = {name: value for name, value in found.items() if value is not None}
-    reason = None if known else "no page was read within the window"
-    return {"pages": pages, "window": known, "ends": ends, "notes": notes, "reason": reason}
+    notes += [f"The server's gauges are not known: {SELDOM}."] if seldom else []
+    reason = None if known else SELDOM if seldom else "no page was read within the window"
+    return {"pages": pages, "window": known, "ends": ends, "notes": notes, "seldom": seldom, "reason": reason}
 
 
 def server_readings(facts: Mapping[str, Any] | None) -> dict[str, float]:
@@ -86,6 +92,7 @@ def why_missing(server: Mapping[str, Any]) -> dict[str, str]:
         found |= {name: server["notes"][0] for name, (_, part) in _METRICS.items() if part is None}
     elif window.get("finished_requests") == 0:
         found["server_queue_ms_mean"] = "no request ended in the window by the server's count"
+    found |= {name: SELDOM for name, (gauge, _) in _METRICS.items() if gauge in (server.get("seldom") or ())}
     return {name: why for name, why in found.items() if _METRICS[name][0] not in window}
 
 
@@ -123,26 +130,32 @@ def _of_the_trial(samples: pd.DataFrame, trial: Mapping[str, Any], reading: Read
 
 def _gauge(own: pd.DataFrame, name: str, window: _Window) -> dict[str, float] | None:
     """Mean over the time of the window, and the largest reading; servers together: requests add up, shares are
-    averaged. None without two readings, one of which lies within.
+    averaged. None where readings stand for less than half of the window.
     """
-    chosen = own[own["name"] == name]
-    wide = chosen.pivot_table(index="at_ns", columns="source", values="value", aggfunc="last", observed=True).ffill()
-    wide = wide.dropna()
-    together = wide.mean(axis=1) if name.endswith("_share") else wide.sum(axis=1)
+    together = _together(own[own["name"] == name], window, average=name.endswith("_share"))
     at, values = together.index.to_numpy(dtype=np.float64), together.to_numpy(dtype=np.float64)
-    inside = (at >= window.start_ns - AT_THE_END_NS) & (at <= window.end_ns + AT_THE_END_NS)
-    if not inside.any() or window.end_ns <= window.start_ns:
+    if not len(at) or window.end_ns <= window.start_ns:
         return None
-    at, values = at[inside], values[inside]
-    # Each reading stands for the time that it is the nearest to.
-    edges = np.clip(np.concatenate([[window.start_ns], (at[1:] + at[:-1]) / 2, [window.end_ns]]), *_ends(window))
-    weights = np.diff(edges)
-    mean = float(np.average(values, weights=weights)) if weights.sum() > 0 else float(values.mean())
-    return {"mean": mean, "max": float(values.max())}
+    # Each reading stands for the time that it is the nearest to, and for FAR_NS at most: what came later is not known.
+    middles = (at[1:] + at[:-1]) / 2
+    begins = np.maximum(np.concatenate([[window.start_ns], middles]), at - FAR_NS / 2)
+    ends = np.minimum(np.concatenate([middles, [window.end_ns]]), at + FAR_NS / 2)
+    weights = np.maximum(np.minimum(ends, window.end_ns) - np.maximum(begins, window.start_ns), 0.0)
+    if weights.sum() < LEAST_COVERED * (window.end_ns - window.start_ns):
+        return None
+    return {"mean": float(np.average(values, weights=weights)), "max": float(values.max())}
 
 
-def _ends(window: _Window) -> tuple[int, int]:
-    return window.start_ns, window.end_ns
+def _together(chosen: pd.DataFrame, window: _Window, *, average: bool) -> pd.Series[Any]:
+    """A gauge of all servers by the moment of reading, within the window; at moments when one of them had not been read
+    for FAR_NS, there is none.
+    """
+    wide = chosen.pivot_table(index="at_ns", columns="source", values="value", aggfunc="last", observed=True)
+    at = wide.index.to_numpy(dtype=np.float64)
+    read_at = wide.notna().mul(at, axis=0).where(wide.notna()).ffill()
+    wide = wide.ffill().where(read_at.rsub(at, axis=0) <= FAR_NS).dropna()
+    wide = wide.loc[window.start_ns - AT_THE_END_NS : window.end_ns + AT_THE_END_NS]
+    return wide.mean(axis=1) if average else wide.sum(axis=1)
 
 
 def _increases(own: pd.DataFrame, window: _Window) -> tuple[dict[str, float], dict[str, Any], list[str]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from harness.metrics import METRICS
 from harness.rates import Window
-from harness.server_facts import NAMES, server_facts, server_readings, why_missing
+from harness.server_facts import NAMES, SELDOM, server_facts, server_readings, why_missing
 
 S = 1_000_000_000
 T0 = 7 * S
@@ -82,9 +82,27 @@ def test_between_two_readings_a_counter_is_interpolated_and_says_so() -> None:
 def test_without_a_reading_near_an_end_nothing_is_known() -> None:
     """The page failed for half of the window: an increase over less than the window is no increase over it."""
     found = facts_of({"generation_tokens": [(10, 0), (15, 400)], "running_requests": [(10, 1), (15, 3)]})
-    assert "generation_tokens" not in found["window"]
-    assert found["window"]["running_requests"] == {"mean": pytest.approx(2.5), "max": 3}
-    assert found["notes"] == ["The server's counters are not known: no page was read near an end of the window."]
+    assert found["window"] == {}
+    assert found["notes"] == [
+        "The server's counters are not known: no page was read near an end of the window.",
+        f"The server's gauges are not known: {SELDOM}.",
+    ]
+
+
+@pytest.mark.parametrize(("hung_at_s", "mean"), [(20, 4.0), (17, 4.0), (12, None)])
+def test_a_reading_from_before_a_page_hung_stands_for_a_moment_only(hung_at_s: int, mean: float | None) -> None:
+    """What the server did later is not guessed: nothing is said where that is more than half of the window."""
+    found = facts_of({"running_requests": [(at_s, 4) for at_s in range(10, hung_at_s + 1)], "preemptions": [(10, 0)]})
+    gauge = found["window"].get("running_requests")
+    assert (gauge and gauge["mean"]) == mean
+    assert (why_missing(found).get("server_running_mean") == SELDOM) is (mean is None)
+
+
+def test_a_server_that_hangs_leaves_no_sum_with_the_others() -> None:
+    """Its last reading is not added to what the other tells for the rest of the window."""
+    other = frame({"running_requests": [(10, 7), (11, 7)]}, "server1")
+    found = facts_of({"running_requests": [(at_s, 1) for at_s in range(10, 21)]}, more=other)
+    assert (found["window"], found["seldom"]) == ({}, ["running_requests"])
 
 
 def test_a_reading_on_the_wrong_side_is_named_so() -> None:
@@ -110,7 +128,8 @@ def test_a_load_that_ends_by_itself_is_read_when_it_is_over() -> None:
 
 def test_a_server_that_was_started_again_has_no_increase() -> None:
     """A counter that falls tells it; gauges are as good as before."""
-    found = facts_of({"preemptions": [(10, 9), (15, 1), (20, 30)], "waiting_requests": [(10, 1), (15, 1), (20, 1)]})
+    waiting = [(at_s, 1.0) for at_s in range(10, 21)]
+    found = facts_of({"preemptions": [(10, 9), (15, 1), (20, 30)], "waiting_requests": waiting})
     assert found["window"] == {"waiting_requests": {"mean": 1.0, "max": 1.0}}
     assert found["notes"] == ["A counter of server0 fell during the window: the server was started again."]
     assert "fell" in why_missing(found)["preemptions"]
@@ -119,14 +138,21 @@ def test_a_server_that_was_started_again_has_no_increase() -> None:
 
 def test_a_gauge_is_weighted_by_the_time_it_stands_for() -> None:
     """Readings are not evenly spaced; those outside the window do not count."""
-    found = facts_of({"waiting_requests": [(9, 50), (10, 0), (18, 0), (19, 8), (20, 8), (21, 99)]})
+    found = facts_of(
+        {"waiting_requests": [(9, 50), *[(at_s, 0) for at_s in range(10, 19, 2)], (19, 8), (20, 8), (21, 99)]}
+    )
     assert found["window"]["waiting_requests"] == {"mean": pytest.approx(1.2), "max": 8}
 
 
 def test_several_servers_add_up() -> None:
     """Requests and counters of all; the caches' shares are averaged."""
-    gauges: dict[str, Any] = {"running_requests": [(10, 1), (20, 3)], "kv_cache_share": [(10, 0.2), (20, 0.4)]}
-    other = frame({"running_requests": [(10, 2), (20, 2)], "kv_cache_share": [(10, 0.6), (20, 0.8)]}, "server1")
+
+    def each(start: float, end: float) -> list[tuple[float, float]]:
+        """A gauge that changes in the middle of the window."""
+        return [(at_s, start if at_s < 15 else end) for at_s in (10, 12, 14, 16, 18, 20)]
+
+    gauges: dict[str, Any] = {"running_requests": each(1, 3), "kv_cache_share": each(0.2, 0.4)}
+    other = frame({"running_requests": each(2, 2), "kv_cache_share": each(0.6, 0.8)}, "server1")
     counters = frame({"preemptions": [(10, 0), (20, 2)]}, "server1")
     found = facts_of({**gauges, "preemptions": [(10, 5), (20, 6)]}, more=pd.concat([other, counters]))
     assert found["window"]["running_requests"] == {"mean": pytest.approx(4), "max": 5}
@@ -158,7 +184,7 @@ def test_nothing_read_has_a_reason(pages: Any, why: str) -> None:
 
 def test_what_a_page_does_not_tell_is_missing_for_that() -> None:
     """llama.cpp's page has no KV cache."""
-    found = facts_of({"running_requests": [(10, 1), (20, 1)]})
+    found = facts_of({"running_requests": [(at_s, 1) for at_s in range(10, 21)]})
     assert set(why_missing(found)) == {*NAMES} - {"server_running_mean"}
     assert why_missing(found)["kv_cache_peak_share"] == "the server's page does not tell it"
 
