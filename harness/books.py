@@ -1,4 +1,4 @@
-"""Books: what the client counted against what the server counted, and whether the trial's own times add up.
+"""Books: what the client counted against what the server counted.
 
 Tokens and requests of the whole trial, whatever their phase and however they ended, against the increase of the
 server's counters from its last page before the first request to its first one after the last. Where the client cannot
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NS_PER_S = 1e9
-LITTLE = "Little's law"
+MOMENT_S = 0.1
+LEAST_READINGS = 20
+IN_FLIGHT = "requests in flight"
 _OF_SERVERS = r"server\d+"
 _NAMES = {"generation_tokens": "output tokens", "prompt_tokens": "prompt tokens", "finished_requests": "requests"}
 
@@ -34,37 +36,33 @@ def books_of(
     """What can be held against each other; JSON-able. samples: of the cell.
 
     what: "output tokens", "prompt tokens", "requests": as the client counted (client: the least, client_most) and the
-    server; source: its pages. "requests in flight", source LITTLE: their mean over the window (client) against arrivals
-    per second times mean time in the system (server); ends_share: as much of the difference are requests that were in
-    flight at the window's start or end.
+    server; source: its pages. IN_FLIGHT: their mean at the moments in the window at which the page was read, see
+    `_in_flight`.
     difference_share: server against client, as a share of the larger; 0 where it lies between the least and the most.
     """
     if trial.get("status") != "complete" or not np.isfinite(reading.columns.times["sent"]).any():
         return []
-    little = _little(reading)
     told = {name: _server(cell, trial, reading, samples, name) for name in _NAMES}
     counted = _client(reading.frame) if any(told.values()) else {}
     found = [
         _entry(_NAMES[name], *bounds, *server) for name, bounds in counted.items() if (server := told[name]) is not None
     ]
-    return found if little is None else [little, *found]
+    at_once = _in_flight(trial, reading, samples)
+    return found if at_once is None else [*found, at_once]
 
 
 def books_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
     """What does not balance, by the facts of a trial."""
     for entry in (facts or {}).get("books") or ():
         what, client, server = entry["what"], entry["client"], entry["server"]
-        if entry["source"] == LITTLE:
-            if thresholds.LITTLE_GAP.level(abs(entry["difference_share"] - entry["ends_share"])) is not Level.VALID:
-                sentence = f"{client:.3g} {what} on average, where arrivals and times make it {server:.3g}."
-                yield Reason("books", Level.WARN, sentence, "Records are missing or wrong; do not use the concurrency.")
+        threshold = thresholds.BOOKS_IN_FLIGHT if what == IN_FLIGHT else thresholds.BOOKS
+        if threshold.level(abs(entry["difference_share"])) is Level.VALID:
             continue
-        if thresholds.BOOKS.level(abs(entry["difference_share"])) is Level.VALID:
-            continue
-        counted = (
-            f"{client:,.0f}" if client == entry["client_most"] else f"{client:,.0f} to {entry['client_most']:,.0f}"
-        )
-        sentence = f"The server counted {server:,.0f} {what} during the trial, the client {counted}."
+        digits = 1 if what == IN_FLIGHT else 0
+        most = entry["client_most"]
+        counted = f"{client:,.{digits}f}" + ("" if client == most else f" to {most:,.{digits}f}")
+        when = "on average" if what == IN_FLIGHT else "during the trial"
+        sentence = f"The server counted {server:,.{digits}f} {what} {when}, the client {counted}."
         advice = "Let nothing else use the server; look for retries on the way, for requests that were lost, and for "
         advice += "servers behind it whose pages `metrics_urls` does not name."
         yield Reason("books", Level.WARN, sentence, advice)
@@ -151,25 +149,38 @@ def _between_trials(cell: Mapping[str, Any], trial: Mapping[str, Any]) -> tuple[
     return max(ended, default=-np.inf), min(begun, default=np.inf)
 
 
-def _little(reading: Reading) -> dict[str, Any] | None:
-    """L = lambda W (Little 1961) over the window; both in seconds of requests until the end. What was in flight at the
-    start and after the end is the whole difference, or else times are missing.
+def _in_flight(trial: Mapping[str, Any], reading: Reading, samples: pd.DataFrame) -> dict[str, Any] | None:
+    """The server's own count of requests that run or wait, against the records, at the moments of its readings in the
+    window; None with fewer than LEAST_READINGS, or where not every server tells both.
+
+    The least: replies that came from no cache and were on their way for MOMENT_S before and after the reading, and for
+    as long as it took. The most: all that were on their way at some time between.
     """
-    columns, window = reading.columns, reading.window
-    sent, ended = columns.times["sent"], columns.ended
-    own = window.holds(sent)
-    if window.seconds <= 0 or not own.any():
+    chosen = samples[samples["name"].isin(["running_requests", "waiting_requests"])]
+    chosen = chosen[chosen["source"].astype(str).str.fullmatch(_OF_SERVERS)]
+    sources = sorted(chosen["source"].astype(str).unique())
+    if trial.get("t0_ns") is None or len(sources) != 1 or chosen["name"].nunique() != 2:
+        return None  # pages of several servers are of several moments
+    both = chosen.pivot_table(index=["at_ns", "width_ns"], columns="name", values="value", observed=True).dropna()
+    at = both.index.get_level_values("at_ns").to_numpy(dtype=np.float64) - trial["t0_ns"]
+    inside = reading.window.holds(at)
+    if inside.sum() < LEAST_READINGS:
         return None
-    start, end = window.start_ns, window.end_ns
-    inside = np.maximum(np.minimum(ended, end) - np.maximum(sent, start), 0.0)
-    in_flight, times = float(np.nansum(inside)), float(np.nansum((ended - sent)[own]))
-    if in_flight <= 0:
-        return None
-    carried_in = np.nansum(np.maximum(np.minimum(ended, end) - start, 0.0)[sent < start])
-    carried_out = np.nansum(np.maximum(ended - end, 0.0)[own])
-    lasted = NS_PER_S * window.seconds
-    entry = _entry("requests in flight", in_flight / lasted, in_flight / lasted, times / lasted, LITTLE)
-    return entry | {"ends_share": float(carried_out - carried_in) / max(in_flight, times)}
+    half = both.index.get_level_values("width_ns").to_numpy(dtype=np.float64) / 2 + MOMENT_S * NS_PER_S
+    begins, ends = (at - half)[inside], (at + half)[inside]
+    rows, ended = reading.frame, np.where(np.isnan(reading.columns.ended), np.inf, reading.columns.ended)
+    sent = reading.columns.times["sent"]
+    cached = rows["cached"].astype(object).eq(True).to_numpy(dtype=np.bool_)
+    surely = (rows["status"] == Status.OK).to_numpy(dtype=np.bool_) & ~cached
+    least = np.maximum(_begun(sent[surely], begins) - _begun(ended[surely], ends), 0.0)
+    most = _begun(sent, ends) - _begun(ended, begins)
+    server = float(both.to_numpy(dtype=np.float64).sum(axis=1)[inside].mean())
+    return _entry(IN_FLIGHT, float(least.mean()), float(most.mean()), server, sources[0])
+
+
+def _begun(events: Floats, moments: Floats) -> Floats:
+    """How many of some events had been by each moment."""
+    return np.searchsorted(np.sort(events[~np.isnan(events)]), moments, side="right").astype(np.float64)
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> Floats:

@@ -62,7 +62,7 @@ FACTS = {
     "slo_vacuous": Column("Good requests to which the limit on `tpot` could not be applied."),
     "token_sources.*": Column("Who counted tokens.", "share"),
     "tokens.*": Column("Where two counted the same tokens, by how much they differ; replies of the length asked for."),
-    "books[].*": Column("The client's sums against the server's counters, and Little's law."),
+    "books[].*": Column("The client's sums, and requests in flight, against the server's page."),
     "clocks.*": Column("Who stamped arrivals.", "share"),
     "server.*": Column("What the servers' pages said over the window."),
     "servers[].*": Column("How requests spread over several servers."),

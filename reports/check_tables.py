@@ -8,7 +8,6 @@ from typing import Any
 from reports.format import amount, seconds
 from reports.tables import Cell, Table
 
-LITTLE = "Little's law"
 LATE_SHARE = 0.05
 _STATES = {"steady": "good", "warm-up": "doubtful", "drift": "doubtful"}
 _PRESSURES = (
@@ -91,8 +90,7 @@ def _books(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for line in facts.get("books") or ():
         least, most = line["client"], line["client_most"]
         client = amount(least) if least == most else f"{amount(least)} to {amount(most)}"
-        first, second = ("on average", "by arrivals and times") if line["source"] == LITTLE else ("by the client", "")
-        both = f"{client} {first}, {amount(line['server'])} {second or 'by the server'}"
+        both = f"{client} by the client, {amount(line['server'])} by the server"
         yield f"books: {line['what']}", f"{both}: {line['difference_share']:+.2%} apart ({line['source']})", ""
 
 

@@ -1,13 +1,14 @@
-"""The client's counts against the server's, and a trial's times against each other."""
+"""The client's counts against the server's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.books import LITTLE, books_of, books_reasons
+from harness.books import IN_FLIGHT, books_of, books_reasons
 from harness.reading import Reading
 from harness.records import Record, Sample
 from tests.fabricated import S, cell_entry, changed, failed, frame, noisy, streamed, trial_entry, trial_of
@@ -140,20 +141,47 @@ def test_a_trial_that_broke_off_has_no_books() -> None:
     assert books(replies(), [*counters(-1, 0, 0), *counters(61, 1, 1)], status="failed") == ({}, [])
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_littles_law_holds_for_any_queue(seed: int) -> None:
-    """With what was in flight at the ends of the window; whatever lies before and after."""
-    n = 2000
-    served = one_server(poisson_arrivals_ns(90, n, seed), np.full(n, S // 100))
+def queue_of(seed: int) -> tuple[list[Record], Callable[[float], int]]:
+    """Requests of a queue that wait and are served one by one, and how many there are at a moment (seconds from T0)."""
+    n = 240
+    served = one_server(poisson_arrivals_ns(4.5, n, seed), np.full(n, S // 5))
+    arrived, done = served.arrived_ns, served.done_ns
     records = [
-        streamed(i, at / 1e6, ttft_ms=(done - at) / 1e6, tokens=1)
-        for i, (at, done) in enumerate(zip(served.arrived_ns.tolist(), served.done_ns.tolist(), strict=True))
+        streamed(i, at / 1e6, ttft_ms=(end - at) / 1e6, tokens=1)
+        for i, (at, end) in enumerate(zip(arrived.tolist(), done.tolist(), strict=True))
     ]
-    found, reasons = books(records, [], start_s=2.0, end_s=20.0)
-    entry = found["requests in flight"]
-    assert entry["source"] == LITTLE
-    assert entry["difference_share"] == pytest.approx(entry["ends_share"], abs=1e-9)
-    assert not reasons
+    return records, lambda at_s: int(((arrived <= at_s * S) & (done > at_s * S)).sum())
+
+
+def gauges(count: Callable[[float], float], until_s: int = 50) -> list[Sample]:
+    """A page that was read once a second: one request runs, the others wait."""
+    told = []
+    for at_s in range(until_s):
+        now = count(at_s)
+        at_ns = (T0_S + at_s) * S
+        told.append(Sample(at_ns, "server0", "running_requests", min(now, 1), width_ns=2_000_000))
+        told.append(Sample(at_ns, "server0", "waiting_requests", max(now - 1, 0), width_ns=2_000_000))
+    return told
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("more", "share", "balanced"), [(0, 1.0, True), (20, 1.0, False), (0, 0.2, False)])
+def test_the_servers_requests_in_flight_are_ours(seed: int, more: int, share: float, balanced: bool) -> None:
+    """Of a queue; not where somebody else's requests are there, too, or most of ours never came."""
+    records, count = queue_of(seed)
+    found, reasons = books(records, gauges(lambda at_s: count(at_s) * share + more), start_s=0.0, end_s=50.0)
+    entry = found[IN_FLIGHT]
+    assert entry["server"] == pytest.approx(np.mean([count(at_s) for at_s in range(50)]) * share + more)
+    assert (not reasons, entry["source"]) == (balanced, "server0")
+    assert (entry["difference_share"] == 0) is balanced
+
+
+@pytest.mark.parametrize("lost", [None, "running_requests", "waiting_requests"])
+def test_requests_in_flight_need_both_gauges_and_enough_readings(lost: str | None) -> None:
+    """Else there is nothing to compare."""
+    records, count = queue_of(1)
+    pages = [one for one in gauges(count, 15 if lost is None else 50) if one.name != lost]
+    assert IN_FLIGHT not in books(records, pages, start_s=0.0, end_s=50.0)[0]
 
 
 def test_the_books_of_a_plain_trial_balance() -> None:
