@@ -171,13 +171,15 @@ def resident_bytes(pids: Iterable[int]) -> int:
 class Together:
     """Several processes as one: sums over those that live.
 
-    Counters only grow: what a process that ended had counted stays in them. unread: what could not be read, and why.
+    Counters only grow: what a process that ended had counted stays in them, and one that was not found for a while goes
+    on where it was. unread: what could not be read, and why.
     """
 
     def __init__(self) -> None:
         self._processes: dict[int, Process] = {}
         self._last: dict[int, tuple[State, int]] = {}
-        self._disk: dict[int, tuple[int, int]] = {}
+        self._faults: dict[int, tuple[int, int]] = {}  # of all that ever were
+        self._disk: dict[int, tuple[int, int]] = {}  # as well
         self._minor = self._major = self._read = self._written = 0
         self._faults_told = False
         self._threads = 0
@@ -216,7 +218,7 @@ class Together:
             if (before := self._last.get(pid)) is not None and now_ns > before[1]:
                 cores += (state.cpu_s - before[0].cpu_s) / (now_ns - before[1]) * 1e9
                 compared = True
-            self._count_faults(state, None if before is None else before[0])
+            self._count_faults(pid, state)
             self._last[pid] = state, now_ns
         return ({"rss_bytes": rss} if known else {}) | ({"cpu_share": cores} if compared else {})
 
@@ -255,20 +257,28 @@ class Together:
             why = str(error) if isinstance(error, NotImplementedError) else "a process of it may not be read"
             self.unread.setdefault(what, f"{what} cannot be read: {why}")
 
-    def _count_faults(self, state: State, before: State | None) -> None:
+    def _count_faults(self, pid: int, state: State) -> None:
         if state.minor_faults is not None and state.major_faults is not None:
             self._faults_told = True
-            self._minor += state.minor_faults - ((before and before.minor_faults) or 0)
-            self._major += state.major_faults - ((before and before.major_faults) or 0)
+            minor, major = _grown(self._faults, pid, (state.minor_faults, state.major_faults))
+            self._minor, self._major = self._minor + minor, self._major + major
 
     def _add_disk(self, pid: int, process: Process) -> None:
-        read, written = process.disk()
-        before = self._disk.get(pid, (0, 0))
-        self._read, self._written = self._read + read - before[0], self._written + written - before[1]
-        self._disk[pid] = read, written
+        read, written = _grown(self._disk, pid, process.disk())
+        self._read, self._written = self._read + read, self._written + written
 
     def _drop(self, pid: int) -> None:
         if (process := self._processes.pop(pid, None)) is not None:
             process.close()
         self._last.pop(pid, None)
-        self._disk.pop(pid, None)
+
+
+def _grown(counted: dict[int, tuple[int, int]], pid: int, now: tuple[int, int]) -> tuple[int, int]:
+    """By how much two counters of a process grew since they were counted last, which is from here on `now`; all of them
+    where they are smaller than before: it is another process of the same number.
+    """
+    before = counted.get(pid, (0, 0))
+    counted[pid] = now
+    if now[0] < before[0] or now[1] < before[1]:
+        return now
+    return now[0] - before[0], now[1] - before[1]

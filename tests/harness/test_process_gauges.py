@@ -133,6 +133,22 @@ def test_counters_of_several_only_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (both.fast(), both.slow()) == ({}, {})
 
 
+def test_a_process_that_was_lost_for_a_while_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had counted before is not counted again when it is found again; of another of its number all is new."""
+    lives = [Scripted(State(1000, 9.0, 1, 500, 90)), Scripted(State(1000, 9.5, 1, 510, 95))]
+    lives.append(Scripted(State(100, 0.0, 1, 7, 2)))
+    monkeypatch.setattr(process_gauges, "opened", lambda _: lives.pop(0))
+    one = Together()
+    read = []
+    for pids in ({1}, set(), {1}, set(), {1}):
+        one.follow(pids)
+        one.fast()
+        read += [one.slow()] if pids else []
+    assert [told["major_faults"] for told in read] == [90, 95, 97]
+    assert [told["minor_faults"] for told in read] == [500, 510, 517]
+    assert {told["read_bytes"] for told in read} == {100}
+
+
 def test_what_is_refused_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """And there is no number."""
     monkeypatch.setattr(process_gauges, "opened", lambda _: Scripted(State(1, 0.0, 1)))
