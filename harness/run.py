@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness import provenance
-from harness.devices import CPU
+from harness.devices import CPU, visible_gpus
 from harness.entries import first_manifest
 from harness.errors import HarnessError
 from harness.exclusive import run_to_ourselves
@@ -229,9 +230,25 @@ async def run_child(
 
 def reading_for(scenario: Scenario, cell: Cell, sink: Callable[[Sample], None]) -> Sampler:
     """What reads this machine for a cell: of the GPUs those that the scenario names, or that its engine may use."""
-    given, devices = scenario.telemetry.gpus, cell.spec.devices
-    own = tuple(int(one) for one in devices if one != CPU) if devices else None
-    return Sampler(sink, client_pid=None, scope=cell.scope, gpus=own if given is None else given)
+    gpus, remark = scenario.telemetry.gpus, None
+    if gpus is None:
+        try:
+            gpus = _own_gpus(cell)
+        except ValueError as error:
+            remark = str(error)
+    sampler = Sampler(sink, client_pid=None, scope=cell.scope, gpus=gpus)
+    if remark:
+        sampler.unread.append(remark)
+    return sampler
+
+
+def _own_gpus(cell: Cell) -> tuple[int, ...] | None:
+    """Those that the scenario's `devices` gives an engine, or else the environment that it inherits; None: all. What a
+    server that runs already inherited is not known. Raises ValueError as `visible_gpus`.
+    """
+    if cell.spec.devices:
+        return tuple(int(one) for one in cell.spec.devices if one != CPU)
+    return None if cell.spec.options.get("url") else visible_gpus({**os.environ, **cell.spec.env})
 
 
 @contextlib.contextmanager

@@ -208,7 +208,7 @@ def _members(engine_pids: Iterable[int], client_pid: int | None) -> dict[str, se
 def _gpus(numbers: Collection[int] | None) -> tuple[Gpus | None, str | None]:
     if numbers is None:
         return find_gpus()
-    return find_gpus(numbers) if numbers else (None, "no GPU was read: the scenario gives the engine none")
+    return find_gpus(numbers) if numbers else (None, "no GPU was read: the engine is given none")
 
 
 def one_at_a_time(sink: Callable[[Sample], None]) -> Callable[[Sample], None]:

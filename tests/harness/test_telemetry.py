@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from engines.base import EngineSpec
-from harness import gpus, provenance, run, telemetry
+from harness import devices, gpus, provenance, run, telemetry
 from harness.cells import Cell
 from harness.errors import StorageFailed
 from harness.process_gauges import resident_bytes
@@ -194,7 +194,7 @@ def test_a_glance_shows_the_last_reading(monkeypatch: pytest.MonkeyPatch, holder
 def test_no_gpu_is_read_where_none_is_asked_for() -> None:
     """And that is said."""
     sampler = Sampler([].append, client_pid=None, gpus=())
-    assert sampler.unread == ["no GPU was read: the scenario gives the engine none"]
+    assert sampler.unread == ["no GPU was read: the engine is given none"]
     sampler.close()
 
 
@@ -217,6 +217,47 @@ def test_the_gpus_read_are_those_asked_for_or_those_of_the_engine(
     cell = Cell(0, "c", None, "simulated", None, None, 1, spec, ())
     run.reading_for(scenario, cell, lambda _: None)
     assert asked == [read]
+
+
+@pytest.mark.parametrize(
+    ("visible", "read"),
+    [(None, None), ("1", (1,)), ("GPU-b", (1,)), ("1,0", (1, 0)), ("0,-1,1", (0,)), ("", ()), ("-1", ()), ("7", ())],
+)
+def test_the_gpus_that_an_engine_inherits_are_its(
+    visible: str | None, read: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By number or identifier, as CUDA reads them; those of a server that runs already are not known."""
+    monkeypatch.setattr(devices, "gpus_here", lambda: (("H200", "GPU-aa"), ("H200", "GPU-bb")))
+    if visible is None:
+        monkeypatch.delenv(devices.VISIBLE, raising=False)
+    else:
+        monkeypatch.setenv(devices.VISIBLE, visible)
+    asked: list[Any] = []
+    monkeypatch.setattr(run, "Sampler", lambda *_, **options: asked.append(options["gpus"]))
+    scenario = Scenario.model_validate({"load": [{"kind": "single_user", "requests": 1}]})
+    for options in ({}, {"url": "http://127.0.0.1:9"}):
+        run.reading_for(scenario, Cell(0, "c", None, "x", None, None, 1, EngineSpec("x", options=options), ()), print)
+    assert asked == [read, None]
+
+
+@pytest.mark.parametrize(
+    ("visible", "names", "why"),
+    [
+        ("MIG-12", ("H200", "H200"), "MIG-12, which is no one GPU"),
+        ("GPU-", ("H200", "H200"), "GPU-, which"),
+        ("1", ("H200", "T4"), "several kinds"),
+    ],
+)
+def test_gpus_that_cannot_be_told_are_all_read_and_that_is_said(
+    visible: str, names: tuple[str, str], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, with what to do."""
+    monkeypatch.setattr(devices, "gpus_here", lambda: ((names[0], "GPU-aa"), (names[1], "GPU-bb")))
+    monkeypatch.setenv(devices.VISIBLE, visible)
+    scenario = Scenario.model_validate({"load": [{"kind": "single_user", "requests": 1}]})
+    sampler = run.reading_for(scenario, Cell(0, "c", None, "x", None, None, 1, EngineSpec("x"), ()), print)
+    assert [why in said for said in sampler.unread].count(True) == 1
+    sampler.close()
 
 
 def test_what_moves_slowly_is_read_rarely(holder: subprocess.Popen[str]) -> None:
