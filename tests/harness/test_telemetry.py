@@ -144,6 +144,9 @@ def test_others_on_the_gpus_are_told(monkeypatch: pytest.MonkeyPatch, holder: su
     assert sampler.take_others_on_gpus() is None
 
 
+ONE_USER = {"kind": "single_user", "requests": 1}
+
+
 class ScriptedGpus:
     """Two GPUs, the second of which is lost on the way."""
 
@@ -234,7 +237,7 @@ def test_the_gpus_that_an_engine_inherits_are_its(
         monkeypatch.setenv(devices.VISIBLE, visible)
     asked: list[Any] = []
     monkeypatch.setattr(run, "Sampler", lambda *_, **options: asked.append(options["gpus"]))
-    scenario = Scenario.model_validate({"load": [{"kind": "single_user", "requests": 1}]})
+    scenario = Scenario.model_validate({"engines": [{"engine": "simulated"}], "load": [ONE_USER]})
     for options in ({}, {"url": "http://127.0.0.1:9"}):
         run.reading_for(scenario, Cell(0, "c", None, "x", None, None, 1, EngineSpec("x", options=options), ()), print)
     assert asked == [read, None]
@@ -254,7 +257,7 @@ def test_gpus_that_cannot_be_told_are_all_read_and_that_is_said(
     """Once, with what to do."""
     monkeypatch.setattr(devices, "gpus_here", lambda: ((names[0], "GPU-aa"), (names[1], "GPU-bb")))
     monkeypatch.setenv(devices.VISIBLE, visible)
-    scenario = Scenario.model_validate({"load": [{"kind": "single_user", "requests": 1}]})
+    scenario = Scenario.model_validate({"engines": [{"engine": "simulated"}], "load": [ONE_USER]})
     sampler = run.reading_for(scenario, Cell(0, "c", None, "x", None, None, 1, EngineSpec("x"), ()), print)
     assert [why in said for said in sampler.unread].count(True) == 1
     sampler.close()
