@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from engines.addresses import Address
 from engines.base import EngineSpec
 from harness.cells import Cell
+from harness.errors import HarnessError
 from harness.page_names import CPU_COUNTERS, HOST, SERVER, Page, cpu_share
 from harness.page_reader import Due, PageFailed, PageOrder, PageReader, load_libraries, session_for
 from harness.records import Sample
@@ -50,7 +51,7 @@ class ServerPages:
         self._loop = asyncio.new_event_loop()
         self._began: tuple[int, int] | None = None
         self._cost: dict[str, float] | None = None
-        self._fault: Exception | None = None
+        self._not_stored: HarnessError | None = None
         self.unread: list[str] = []
 
     def hear(self, entry: dict[str, Any], event: dict[str, Any]) -> None:
@@ -78,6 +79,8 @@ class ServerPages:
     def reading(self, entry: dict[str, Any]) -> Iterator[None]:
         """They are read as long as the block lasts, from when the engine has started. Then what could not be read, and
         what reading the others took, goes into the cell's entry.
+
+        Raises what storing a reading raised.
         """
         thread = threading.Thread(target=self._run, name="server-pages", daemon=True)
         thread.start()
@@ -89,13 +92,13 @@ class ServerPages:
             thread.join()
             entry["unread"] = [*(entry.get("unread") or ()), *self.unread]
             entry["page_reader"] = self._cost
-        if self._fault is not None:
-            raise self._fault
+        if self._not_stored is not None:
+            raise self._not_stored
 
     def _run(self) -> None:
+        self._loop.set_exception_handler(self._broken)
         self._loop.run_forever()
-        ended = self._loop.run_until_complete(_ends(self._tasks))
-        self._fault = next((fault for fault in ended if isinstance(fault, Exception)), None)
+        self._loop.run_until_complete(_ends(self._tasks))
         self._loop.close()
         if self._began is not None:
             cpu_ns, lasted_ns = (now - then for now, then in zip(_clocks(), self._began, strict=True))
@@ -146,6 +149,18 @@ class ServerPages:
             reader.tally["reason"] = str(failure)
             self._say(reader, failure)
             self._one_less_to_probe()
+        except HarnessError as error:
+            self._not_stored = error
+        except Exception as error:  # ours: what was measured is worth more than this page
+            reader.dropped, reader.tally["reason"] = True, f"was read no more: {type(error).__name__}: {error}"
+            self.unread.append(f"The page {reader.order.url} {reader.tally['reason']}.")
+            self._one_less_to_probe()
+
+    def _broken(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What failed beside all pages."""
+        error = context.get("exception")
+        what = f"{type(error).__name__}: {error}" if error else context["message"]
+        self.unread.append(f"Pages were not read as they should be: {what}.")
 
     async def _probe(self, reader: PageReader, session: aiohttp.ClientSession, url: str) -> None:
         """Find out who speaks, before any reading is kept."""

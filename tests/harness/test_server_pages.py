@@ -12,7 +12,9 @@ import pytest
 from page_server import PageServer, page, serving_page
 
 from engines.base import EngineSpec
+from harness import server_pages
 from harness.cells import Cell
+from harness.errors import StorageFailed
 from harness.metrics_pages import MetricsPage
 from harness.page_reader import CLEAR_OF_AN_END_NS, EVERY_NS, Due
 from harness.records import Sample
@@ -31,9 +33,9 @@ def cell(*asked: str | dict[str, Any], scope: str = "server", **spec: Any) -> Ce
 class Watched:
     """Pages beside a cell, as the parent of a run reads them; `entry` is the cell's."""
 
-    def __init__(self, one: Cell) -> None:
+    def __init__(self, one: Cell, sink: Callable[[Sample], None] | None = None) -> None:
         self.samples: queue.Queue[Sample] = queue.Queue()
-        self.pages = ServerPages(self.samples.put, one)
+        self.pages = ServerPages(sink or self.samples.put, one)
         self.entry: dict[str, Any] = {"trials": [{"index": 0}], "unread": ["no GPU"]}
 
     def hear(self, kind: str, **rest: Any) -> None:
@@ -182,6 +184,56 @@ def test_a_stopping_engine_is_left_alone() -> None:
             assert watched.next("server0", "waiting_requests").value == 4
         (tally,) = watched.entry["trials"][0]["pages"]
         assert (tally["url"], tally["failures"]) == (second.url, 0)
+
+
+def test_a_fault_of_ours_in_reading_a_page_costs_no_run() -> None:
+    """It is one sentence, the other pages are read on, and what was measured is kept."""
+
+    def bursts(sample: Sample) -> None:
+        if sample.source == "server0":
+            raise ZeroDivisionError("a fault")
+        taken.put(sample)
+
+    taken: queue.Queue[Sample] = queue.Queue()
+    with serving_page(page("vllm")) as first, serving_page(page("llamacpp")) as second:
+        watched = Watched(cell(first.url, second.url), bursts)
+        with watched.pages.reading(watched.entry):
+            watched.begin()
+            assert taken.get(timeout=5).source == "server1"
+            until(lambda: bool(watched.pages.unread))
+    assert watched.entry["unread"][1:] == [f"The page {first.url} was read no more: ZeroDivisionError: a fault."]
+
+
+def test_a_fault_while_pages_are_looked_for_costs_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said in a sentence, too."""
+    monkeypatch.setattr(server_pages, "orders_for", lambda *_: 1 // 0)
+    watched = Watched(cell())
+    with watched.pages.reading(watched.entry):
+        watched.begin()
+    assert watched.entry["unread"][1:] == [
+        "Pages were not read as they should be: ZeroDivisionError: integer division or modulo by zero."
+    ]
+
+
+def test_a_reading_of_a_page_that_cannot_be_stored_ends_the_run() -> None:
+    """As any other that cannot."""
+
+    taken: list[Sample] = []
+
+    def full(sample: Sample) -> None:
+        taken.append(sample)
+        raise StorageFailed("the disk is full")
+
+    with serving_page(page("vllm")) as server:
+        watched = Watched(cell(server.url), full)
+
+        def read_until_it_fails() -> None:
+            with watched.pages.reading(watched.entry):
+                watched.begin()
+                until(lambda: bool(taken))
+
+        with pytest.raises(StorageFailed):
+            read_until_it_fails()
 
 
 def exporters(server: PageServer, scope: str) -> tuple[list[Sample], list[dict[str, Any]], list[str]]:
