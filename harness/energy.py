@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 SENSOR_SHARE = 0.05
 MAX_GAP_S = 2.0
+MOST_MISSED = 3.0
+REFRESHED_S = 30.0
 COUNTER = "energy counter of the GPU"
 INSTANT = "instant power of the GPU"
 
@@ -40,6 +42,11 @@ class Gauge:
     def until_s(self) -> Floats:
         """The latest."""
         return self.at_s + np.asarray(self.width_s) / 2
+
+    @property
+    def longest_gap_s(self) -> float:
+        """How long it may not have been read: MOST_MISSED of its own intervals, but never less than MAX_GAP_S."""
+        return max(MAX_GAP_S, MOST_MISSED * float(np.median(np.diff(self.at_s)))) if len(self.at_s) > 1 else MAX_GAP_S
 
     def between(self, start_s: float, end_s: float) -> Gauge:
         """Those from one moment to another."""
@@ -67,15 +74,19 @@ class Energy:
 
 
 class NoEnergy(Exception):
-    """Why there is no number. broken: a counter that cannot be trusted, not one that was not read."""
+    """Why there is no number. broken: a counter that cannot be trusted, not one that was not read.   stale: what was
+    read in the window may be from before it.
+    """
 
-    def __init__(self, reason: str, *, broken: bool = False) -> None:
+    def __init__(self, reason: str, *, broken: bool = False, stale: bool = False) -> None:
         super().__init__(reason)
-        self.broken = broken
+        self.broken, self.stale = broken, stale
 
 
-def by_counter(counter: Gauge, start_s: float, end_s: float) -> Energy:
-    """The counter's growth over [start_s, end_s]. counter: joules, from before the window until after it.
+def by_counter(counter: Gauge, start_s: float, end_s: float, *, exported: bool = False) -> Energy:
+    """The counter's growth over [start_s, end_s]. counter: joules, from before the window until after it; holes in it
+    do no harm, for only the ends count.   exported: it was read from a page, which an exporter may bring up to date as
+    rarely as every REFRESHED_S (the default of DCGM's).
 
     Raises NoEnergy: too few readings, none near an end of the window, a counter that stood still or went backwards.
     """
@@ -88,6 +99,9 @@ def by_counter(counter: Gauge, start_s: float, end_s: float) -> Energy:
         reason = f"its energy counter went back from {before:.0f} J to {after:.0f} J: the driver or the GPU was reset"
         raise NoEnergy(reason, broken=True)
     rises = np.flatnonzero(np.diff(near.values) > 0) + 1
+    if not len(rises) and exported and end_s - start_s < 2 * REFRESHED_S:
+        reason = "its page was not brought up to date while the window lasted: start DCGM's exporter with `-c 1000`"
+        raise NoEnergy(reason, stale=True)
     if not len(rises):
         raise NoEnergy("its energy counter stood still in the window", broken=True)
     if len(rises) < 2:
@@ -110,7 +124,7 @@ def by_power(power: Gauge, averaged_s: float, start_s: float, end_s: float) -> E
     if len(near.at_s) < 2:
         raise NoEnergy(f"its power was read {len(near.at_s)} times in the window")
     gap_s = float(np.diff(near.at_s).max())
-    if gap_s > max(MAX_GAP_S, averaged_s):
+    if gap_s > max(power.longest_gap_s, averaged_s):
         raise NoEnergy(f"its power was not read for {gap_s:.1f} s of the window")
     inner = near.at_s[(near.at_s > start_s) & (near.at_s < end_s)]
     moments = np.concatenate([[start_s], inner, [end_s]])
@@ -138,16 +152,17 @@ def mean(gauge: Gauge, start_s: float, end_s: float) -> float | None:
     if not len(inside.at_s):
         return None
     until = np.append(inside.at_s[1:], end_s)
-    weights = np.minimum(until - inside.at_s, MAX_GAP_S)
+    weights = np.minimum(until - inside.at_s, gauge.longest_gap_s)
     return float(np.average(inside.values, weights=weights)) if weights.sum() > 0 else float(inside.values.mean())
 
 
 def _around(gauge: Gauge, start_s: float, end_s: float) -> Gauge:
-    """The readings in a window and those within MAX_GAP_S of it. Raises NoEnergy where an end was not read."""
-    near = gauge.between(start_s - MAX_GAP_S, end_s + MAX_GAP_S)
-    if len(near.at_s) and near.at_s[0] > start_s + MAX_GAP_S:
+    """The readings in a window and those shortly before and after. Raises NoEnergy where an end was not read."""
+    far_s = gauge.longest_gap_s
+    near = gauge.between(start_s - far_s, end_s + far_s)
+    if len(near.at_s) and near.at_s[0] > start_s + far_s:
         raise NoEnergy(f"it was not read for the first {near.at_s[0] - start_s:.1f} s of the window")
-    if len(near.at_s) and near.at_s[-1] < end_s - MAX_GAP_S:
+    if len(near.at_s) and near.at_s[-1] < end_s - far_s:
         raise NoEnergy(f"it was not read for the last {end_s - near.at_s[-1]:.1f} s of the window")
     return near
 

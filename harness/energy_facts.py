@@ -36,8 +36,10 @@ def energy_facts(
     if not gauges:
         return {}
     entries, parts, broken = [], [], False
+    ends_s = window.start_ns / NS_PER_S, window.end_ns / NS_PER_S
+    exported = (cell.get("sampler") or {}).get("scope", SERVER) != SERVER  # what was read here is not the server's
     for gpu, read in gauges.items():
-        entry, found, failed = _of_one(gpu, read, window.start_ns / NS_PER_S, window.end_ns / NS_PER_S)
+        entry, found, failed = _of_one(gpu, read, *ends_s, exported=exported)
         entries.append(entry)
         parts += [found] if found else []
         broken = broken or failed
@@ -62,15 +64,17 @@ def energy_facts(
 
 
 def _of_one(
-    gpu: str, read: Mapping[str, energy.Gauge], start_s: float, end_s: float
+    gpu: str, read: Mapping[str, energy.Gauge], start_s: float, end_s: float, *, exported: bool
 ) -> tuple[dict[str, Any], Energy | None, bool]:
     """A GPU's entry, its energy, and whether its counter is broken."""
     entry: dict[str, Any] = {"gpu": gpu, "j": None, "reason": None}
     for name in ("power_w", "utilisation_share"):
         entry[name] = energy.mean(read[name], start_s, end_s) if name in read else None
     try:
-        found = _energy(read, start_s, end_s)
+        found = _energy(read, start_s, end_s, exported=exported)
     except NoEnergy as error:
+        if error.stale:
+            entry |= {"power_w": None, "utilisation_share": None}
         return entry | {"reason": f"{gpu}: {error}"}, None, error.broken
     return entry | {"j": found.j}, found, False
 
@@ -151,11 +155,11 @@ def _gauges(
     return found
 
 
-def _energy(read: Mapping[str, energy.Gauge], start_s: float, end_s: float) -> Energy:
+def _energy(read: Mapping[str, energy.Gauge], start_s: float, end_s: float, *, exported: bool) -> Energy:
     if end_s <= start_s:
         raise NoEnergy("nothing was measured")
     if "energy_j" in read:
-        return energy.by_counter(read["energy_j"], start_s, end_s)
+        return energy.by_counter(read["energy_j"], start_s, end_s, exported=exported)
     if "power_w" not in read:
         raise NoEnergy("it tells neither energy nor power")
     return energy.by_power(read["power_w"], _averaged_s(read), start_s, end_s)

@@ -126,6 +126,45 @@ def test_a_counter_that_cannot_be_trusted_gives_no_number(gauge: Gauge, words: s
     assert found.value.broken is broken
 
 
+def test_a_page_that_was_not_brought_up_to_date_is_no_broken_counter() -> None:
+    """DCGM's exporter does so every 30 s: in a window of 20 s its numbers may all be from before, and are not known; a
+    counter that stands still for minutes is broken, whoever tells it.
+    """
+    at_s = np.arange(-1.0, 21.0)
+    told = of_gpu(0, Gauge(at_s, np.full(22, 9e3))) + of_gpu(0, Gauge(at_s, np.full(22, 300.0)), "power_w")
+    window = Window(0.0, 20e9, "0 s to 20 s")
+    elsewhere = {"sampler": {"scope": "client"}}
+    found = energy_facts(elsewhere, {"t0_ns": T0_NS}, window, table(told))
+    assert (found["j"], found["power_w"], found["broken"]) == (None, None, False)
+    assert missing_energy(found, {})["gpu_power_w"].startswith("gpu0: its page was not brought up to date")
+    assert energy_facts({}, {"t0_ns": T0_NS}, window, table(told))["broken"]
+    minutes = Gauge(np.arange(-1.0, 121.0), np.full(122, 9e3))
+    with pytest.raises(NoEnergy, match="stood still") as error:
+        by_counter(minutes, 0.0, 120.0, exported=True)
+    assert error.value.broken
+
+
+def test_a_hole_in_the_readings_of_a_counter_does_no_harm() -> None:
+    """Only the ends count: 40 of 60 seconds were not read, and the energy is known as before."""
+    whole = counter(300, 60)
+    ends = whole.only((whole.at_s < 10) | (whole.at_s > 50))
+    assert by_counter(ends, 0.0, 60.0).j == pytest.approx(18_000, rel=0.005)
+
+
+@pytest.mark.parametrize(("every_s", "missed", "known"), [(1.0, 1, True), (1.0, 2, True), (1.0, 4, False)])
+def test_missed_readings_of_power_are_bridged_by_the_interval_of_their_source(
+    every_s: float, missed: int, known: bool
+) -> None:
+    """Of a page that is read once a second, one or two that were missed lose nothing."""
+    at_s = np.arange(-1.0, 61.5, every_s)
+    kept = Gauge(at_s, np.full(len(at_s), 300.0)).only((at_s < 20) | (at_s > 20 + (missed - 1) * every_s + 0.5))
+    if known:
+        assert by_power(kept, 1.0, 0.0, 60.0).j == pytest.approx(18_000)
+        return
+    with pytest.raises(NoEnergy, match="not read for 5"):
+        by_power(kept, 1.0, 0.0, 60.0)
+
+
 def test_a_reset_outside_the_window_is_none_of_its_business() -> None:
     """Only the readings around the window count."""
     whole = counter(300, 60, begin_s=-30.0)
