@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 PROC = Path("/proc")
+FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of the kernel
 
 
 def tree(pids: Iterable[int], proc: Path = PROC) -> set[int]:
@@ -19,6 +20,14 @@ def tree(pids: Iterable[int], proc: Path = PROC) -> set[int]:
     if not roots:
         return set()
     return _by_their_threads(roots, proc) if _threads_tell(str(proc)) else _by_their_parents(roots, proc)
+
+
+def numbers_are_the_machines(proc: Path = PROC) -> bool:
+    """Whether processes have the same numbers here as for drivers: not in a container with numbers of its own."""
+    try:
+        return os.readlink(proc / "self" / "ns" / "pid") == f"pid:[{FIRST_NAMESPACE}]"
+    except OSError:
+        return True  # systems without namespaces
 
 
 @cache

@@ -16,13 +16,17 @@ from harness.cgroup import OWN, ROOT, Group
 from harness.gpus import Gpus, find_gpus
 from harness.host_gauges import Host
 from harness.process_gauges import Together
-from harness.process_tree import PROC, tree
+from harness.process_tree import PROC, numbers_are_the_machines, tree
 from harness.records import Sample
 from harness.ticks import Pace, Paced
 
 SLOW_S = 1.0
 TREES_S = 2.0
 MOST_OF_A_CORE = 0.0005
+NOT_TOLD_APART = (
+    "processes on the GPUs cannot be told apart from here: the driver names them by numbers, "
+    "and those of this container are its own"
+)
 _GLANCE = {
     ("engine", "rss_bytes"): "rss_bytes",
     ("gpu", "memory_used_bytes"): "gpu_memory_bytes",
@@ -194,8 +198,10 @@ class Sampler:
 
     def _count_others(self, on_gpus: set[int]) -> None:
         ours = self._members["engine"] | self._members["client"]
-        # A driver may tell the numbers that processes have outside of this container: those are not found here.
-        found = {pid for pid in on_gpus - ours if psutil.pid_exists(pid)}
+        if on_gpus and not on_gpus & ours and not numbers_are_the_machines():
+            self.unread += [] if NOT_TOLD_APART in self.unread else [NOT_TOLD_APART]
+            return
+        found = {pid for pid in on_gpus - ours if psutil.pid_exists(pid)}  # one that has just ended is told for a while
         with self._lock:
             self._others_on_gpus = max(len(found), self._others_on_gpus or 0)
 

@@ -19,7 +19,7 @@ from harness import devices, gpus, provenance, run, telemetry
 from harness.cells import Cell
 from harness.errors import StorageFailed
 from harness.process_gauges import resident_bytes
-from harness.process_tree import tree
+from harness.process_tree import numbers_are_the_machines, tree
 from harness.records import Sample
 from harness.scenario import Scenario
 from harness.store import RunWriter
@@ -142,6 +142,35 @@ def test_others_on_the_gpus_are_told(monkeypatch: pytest.MonkeyPatch, holder: su
     sampler.sample()
     assert sampler.take_others_on_gpus() == 1
     assert sampler.take_others_on_gpus() is None
+
+
+def test_the_engines_own_processes_are_no_strangers_in_a_container(
+    monkeypatch: pytest.MonkeyPatch, holder: subprocess.Popen[str]
+) -> None:
+    """The driver may tell the numbers that they have outside of it, and by chance one of them is here: nobody is
+    accused, and that nothing is known is said once. Where it tells our numbers, others are counted.
+    """
+    monkeypatch.setattr(telemetry, "numbers_are_the_machines", lambda: False)
+    for on_gpu, others, said in (({os.getppid(), 10**7}, None, True), ({holder.pid, os.getpid()}, 1, False)):
+        gpu = TwoOnOneGpu(*on_gpu)
+        monkeypatch.setattr(telemetry, "find_gpus", lambda gpu=gpu: (gpu, None))
+        sampler = Sampler(lambda _: None, client_pid=None)
+        for pids in ([holder.pid], [holder.pid]):
+            sampler.watch(pids, None)
+            sampler.sample()
+        assert sampler.take_others_on_gpus() == others
+        assert sampler.unread.count(telemetry.NOT_TOLD_APART) == said
+        sampler.close()
+
+
+@pytest.mark.parametrize(("link", "own"), [("pid:[4026531836]", True), ("pid:[4026533333]", False), (None, True)])
+def test_a_container_with_numbers_of_its_own_is_known(tmp_path: Path, link: str | None, own: bool) -> None:
+    """By the namespace of its processes; systems without any have none."""
+    folder = tmp_path / "self" / "ns"
+    folder.mkdir(parents=True)
+    if link is not None:
+        (folder / "pid").symlink_to(link)
+    assert numbers_are_the_machines(tmp_path) is own
 
 
 ONE_USER = {"kind": "single_user", "requests": 1}
