@@ -8,6 +8,7 @@ the most that it may be, and only what lies outside is a difference.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from harness.columns import Flags, Floats
 from harness.reading import Reading
 from harness.reasons import Level, Reason
 from harness.records import Status, TokenSource
+from harness.texts import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,8 +119,8 @@ def _server(
     """By how much a counter rose over the trial, all servers together, and whose pages say so; None where one page is
     missing, was read while another trial ran, or began anew.
     """
-    own = samples[(samples["name"] == name) & samples["source"].astype(str).str.fullmatch(_OF_SERVERS)]
-    sources = sorted(str(source) for source in own["source"].unique())
+    own = samples[one_of(samples["name"], [name])]
+    sources = sorted(source for source in map(str, own["source"].unique()) if re.fullmatch(_OF_SERVERS, source))
     if trial.get("t0_ns") is None or not sources or len(reading.frame["backend"].dropna().unique()) > len(sources):
         return None
     t0_ns = int(trial["t0_ns"])

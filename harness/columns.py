@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from harness.chunks import ChunkLists, PerRequest, aligned
 from harness.gap_counts import CountedGaps
 from harness.records import Phase, Status
+from harness.texts import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,8 +127,11 @@ class Columns:
 
     def has_status(self, statuses: Sequence[str]) -> Flags:
         """Which requests ended in one of these ways."""
-        found: Flags = self.status.isin([str(status) for status in statuses])
-        return found
+        return one_of(self.status, statuses)
+
+    def in_phase(self, phase: str) -> Flags:
+        """Which requests were due in a phase."""
+        return one_of(self.phase, [phase])
 
     @cached_property
     def measured(self) -> Columns:
@@ -137,7 +141,7 @@ class Columns:
     @cached_property
     def measured_rows(self) -> Flags:
         """Which these are."""
-        rows: Flags = np.asarray(self.phase == Phase.MEASURE) & ~self.has_status([Status.NOT_SENT])
+        rows: Flags = self.in_phase(Phase.MEASURE) & ~self.has_status([Status.NOT_SENT])
         return rows
 
     @cached_property

@@ -157,7 +157,8 @@ def _add_trial(
 
 def _index(summary: pd.DataFrame) -> dict[tuple[str, ...], dict[str, Any]]:
     """The rows for all classes together, by keys, repetition, metric and statistic."""
-    own = summary[summary["class"] == ALL]
+    shown = {metric for metric, _ in UNDER_LOAD.values()} | {*QUALITY}
+    own = summary[(summary["class"] == ALL) & summary["metric"].isin(shown)]
     names = (*KEYS, "repetition", "metric", "statistic")
     return {tuple(str(row[name]) for name in names): row for row in own.to_dict("records")}  # type: ignore[misc]
 

@@ -26,6 +26,7 @@ from harness.sample_size import sizes_of
 from harness.server_facts import server_facts, why_missing
 from harness.steady import steady_facts
 from harness.telemetry_facts import missing_telemetry, telemetry_facts
+from harness.texts import counts_of, one_of
 from harness.throttling import throttling_facts
 from harness.token_truth import tokens_of
 
@@ -87,6 +88,8 @@ def servers_of(records: pd.DataFrame) -> list[dict[str, Any]]:
     """How the measured requests spread over several servers: server, requests, errors, ttft_p50_ms (of the good ones,
     from due; None where none streamed). Empty where fewer than two are named.
     """
+    if records["backend"].nunique() < 2:
+        return []
     status, backend = records["status"].astype(object), records["backend"].astype(object)
     offered = (records["phase"].astype(object) == Phase.MEASURE) & (status != Status.NOT_SENT)
     found = []
@@ -108,12 +111,13 @@ def errors_of(records: pd.DataFrame) -> list[dict[str, Any]]:
     succeeded.
     """
     status = records["status"]
-    cut_off = (status == Status.UNFINISHED) & (records["phase"] == Phase.COOLDOWN)
-    failed = records[~status.isin([str(fine) for fine in _NOT_ERRORS]) & ~cut_off]
-    if not len(failed):
+    cut_off = one_of(status, [Status.UNFINISHED]) & one_of(records["phase"], [Phase.COOLDOWN])
+    wrong = ~one_of(status, _NOT_ERRORS) & ~cut_off
+    if not wrong.any():
         return []
+    failed = records[wrong]
     ended = failed["done_ns"].fillna(failed["due_ns"]).astype("float64") / NS_PER_S
-    due_ok = records.loc[status == Status.OK, "due_ns"]
+    due_ok = records.loc[one_of(status, [Status.OK]), "due_ns"]
     last_ok_s = float(due_ok.max()) / NS_PER_S if len(due_ok) else -math.inf
     text = failed["error"].astype(object).where(failed["error"].notna(), "").astype(str)
     kind = text.str.replace(_VARYING, "#", regex=True).str.slice(0, MAX_TEXT)
@@ -172,8 +176,8 @@ def _missing_latencies(rows: Columns) -> dict[str, str]:
 
 def _shares(series: pd.Series[Any]) -> dict[str, float]:
     """Share of each value among those known."""
-    known = series.dropna()
-    return {str(name): float(n) / len(known) for name, n in known.value_counts().items() if n}
+    found = counts_of(series)
+    return {name: n / sum(found.values()) for name, n in found.items()}
 
 
 def _number(value: float) -> float | None:

@@ -78,7 +78,8 @@ def extra_statistics(limits: Sequence[str]) -> set[tuple[str, str]]:
 
 def judge_all(groups: Sequence[Group], summary: pd.DataFrame) -> list[Verdict]:
     """Every limit on every group, in their order; the pooled rows of the summary are judged."""
-    pooled = summary[summary["repetition"] == POOLED]
+    told = {metric.name for group in groups for text in group.limits if (metric := find(parse_limit(text).metric))}
+    pooled = summary[(summary["repetition"] == POOLED) & summary["metric"].isin(told)]
     index = {
         tuple(row[name] for name in (*KEYS, "class", "metric", "statistic")): row for row in pooled.to_dict("records")
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.columns import Columns
+from harness.columns import Columns, Flags, Floats
+from harness.texts import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +46,10 @@ def without_others_gpus(cell: Mapping[str, Any], samples: pd.DataFrame) -> pd.Da
     on which the driver saw its memory; where the scenario's `devices` gives it some, of the others.
     """
     given = [f"gpu{number}" for number in cell.get("devices") or () if number != CPU]
-    of_gpu = samples["source"].astype(str).str.fullmatch(r"gpu\d+").to_numpy(dtype=np.bool_)
+    named = [source for source in map(str, samples["source"].unique()) if re.fullmatch(r"gpu\d+", source)]
+    if not named:
+        return samples
+    of_gpu = one_of(samples["source"], named)
     if on_processor(cell):
         held = (samples["name"] == "engine_memory_bytes") & (samples["value"] > 0)
         given = samples.loc[held, "source"].astype(str).unique().tolist()
@@ -109,27 +114,31 @@ class Gauge:
 
 def gauges(samples: pd.DataFrame, kind: str, name: str, scope: str = SERVER) -> dict[str, Gauge]:
     """A gauge of every source of a kind ("gpu": "gpu0", "gpu1", ...); none where there is no reading."""
-    chosen = samples[(samples["name"] == name) & (samples["scope"] == scope)]
-    found = {}
-    for source in chosen["source"].unique():
-        if str(source).rstrip("0123456789") == kind:
-            own = chosen[chosen["source"] == source]
-            order = np.argsort(own["at_ns"].to_numpy(), kind="stable")
-            found[str(source)] = Gauge(own["at_ns"].to_numpy()[order], own["value"].to_numpy(dtype=np.float64)[order])
+    chosen = one_of(samples["name"], [name]) & one_of(samples["scope"], [scope])
+    found: dict[str, Gauge] = {}
+    if not chosen.any():
+        return found
+    at_ns, values = samples["at_ns"].to_numpy()[chosen], samples["value"].to_numpy(dtype=np.float64)[chosen]
+    sources = samples["source"].array[chosen]
+    for source in map(str, sources.unique()):
+        if source.rstrip("0123456789") == kind:
+            own = one_of(sources, [source])
+            order = np.argsort(at_ns[own], kind="stable")
+            found[source] = Gauge(at_ns[own][order], values[own][order])
     return found
 
 
-def during(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> pd.DataFrame:
-    """The server's samples from the last before the trial's T0 until its last event, with `at_s` from T0."""
+def during(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> tuple[Flags, Floats]:
+    """Which samples are the server's, from the last before the trial's T0 until its last event; and when each was
+    taken, in s from T0.
+    """
     t0_ns = trial.get("t0_ns")
-    own = samples[samples["scope"] == SERVER]
-    if t0_ns is None or not len(own) or not len(columns):
-        return own.iloc[:0].assign(at_s=[])
-    own = own.assign(at_s=(own["at_ns"] - t0_ns) / 1e9)
-    end_s = _end_s(columns)
-    before = own.loc[own["at_s"] <= 0, "at_s"]
-    begin_s = float(before.max()) if len(before) else 0.0
-    return own[(own["at_s"] >= begin_s) & ~(own["at_s"] > end_s)]
+    if t0_ns is None or not len(samples) or not len(columns):
+        return np.zeros(len(samples), dtype=np.bool_), np.zeros(len(samples))
+    own = one_of(samples["scope"], [SERVER])
+    at_s = (samples["at_ns"].to_numpy() - t0_ns) / 1e9
+    begin_s = float(at_s[own & (at_s <= 0)].max(initial=-np.inf))
+    return own & (at_s >= (begin_s if np.isfinite(begin_s) else 0.0)) & ~(at_s > _end_s(columns)), at_s
 
 
 def _end_s(columns: Columns) -> float:

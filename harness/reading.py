@@ -25,6 +25,7 @@ from harness.queue_guard import NO_GUARD, TAIL, QueueGuard, changes_by_plan, gua
 from harness.rates import Window, window_of
 from harness.records import record_schema
 from harness.stats import LEVELS as LEVELS
+from harness.texts import frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,12 +144,8 @@ def _scalars(trial: StoredTrial) -> pd.DataFrame:
     import pyarrow as pa
 
     fields = [field for field in record_schema() if not pa.types.is_list(field.type)]
-    table = pa.Table.from_batches(trial.batches([field.name for field in fields]), schema=pa.schema(fields))
-    for place, field in enumerate(fields):
-        if pa.types.is_string(field.type):
-            table = table.set_column(place, field.name, table.column(place).dictionary_encode())
-    frame: pd.DataFrame = table.to_pandas(self_destruct=True, split_blocks=True)
-    return frame
+    batches = trial.batches([field.name for field in fields])
+    return frame_of(pa.Table.from_batches(batches, schema=pa.schema(fields)))
 
 
 def chunk_lists(batch: pa.RecordBatch) -> ChunkLists:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ def column_name(attribute: str) -> str:
     return _RENAMED.get(attribute, attribute)
 
 
+@cache
 def record_schema() -> pa.Schema:
     """The Arrow schema of `records.parquet`; texts are stored apart."""
     import pyarrow as pa
@@ -192,6 +194,7 @@ class Sample:
     width_ns: int = 0
 
 
+@cache
 def sample_schema() -> pa.Schema:
     """The Arrow schema of `samples.parquet`: one row per reading."""
     import pyarrow as pa

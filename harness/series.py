@@ -13,8 +13,9 @@ from harness.columns import ALL, Columns
 from harness.distributions import Distribution
 from harness.latencies import of_each
 from harness.reading import Reading
-from harness.series_clouds import bins_of, dots_of, even_edges
+from harness.series_clouds import bins_of, dots_of, even_edges, stacked
 from harness.series_curves import CLASS_CURVES, curves_of
+from harness.series_curves import COLUMNS as CURVE_COLUMNS
 from harness.series_machine import gauges_over_time
 from harness.series_time import bursts_over_time, latency_over_time, phases_of, rates_over_time, slices_over_time
 
@@ -64,35 +65,28 @@ def _classes(distributions: Mapping[str, Mapping[str, Distribution]]) -> pd.Data
     import pandas as pd
 
     names = [name for name in distributions if name != ALL][:MAX_CLASSES]
+    if not names:
+        return pd.DataFrame({name: [] for name in (*CURVE_COLUMNS, "class")})
     frames = [curves_of(distributions[name], CLASS_CURVES).assign(**{"class": name}) for name in names]
-    return pd.concat(frames, ignore_index=True) if frames else curves_of({}).assign(**{"class": []})
+    return pd.concat(frames, ignore_index=True)
 
 
 def _by_length(rows: Columns) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(dots, bins) of the latency of measured requests against the length of their prompts: tokens, metric, ms; and
     tokens, metric, n, p50_ms, p95_ms. Empty where fewer than LEAST_LENGTHS lengths were met.
     """
-    import pandas as pd
-
     tokens = rows.counts["prompt_tokens"]
     order = np.argsort(tokens, kind="stable")
     order = order[np.isfinite(tokens[order])]
     x = tokens[order]
-    dots = [pd.DataFrame({"tokens": [], "metric": [], "ms": []})]
-    bins = [pd.DataFrame({"tokens": [], "metric": [], "n": [], "p50_ms": [], "p95_ms": []})]
-    if 1 + np.count_nonzero(np.diff(x)) < LEAST_LENGTHS:
-        return dots[0], bins[0]
+    dots, bins = {}, {}
+    enough = 1 + np.count_nonzero(np.diff(x)) >= LEAST_LENGTHS
     for metric, each in of_each(rows).items():
         values = each[order]
         seen = np.isfinite(values)
-        if metric not in BY_LENGTH or not seen.any():
-            continue
-        at, y = x[seen], values[seen]
-        shown = dots_of(at, y)
-        dots.append(pd.DataFrame({"tokens": at[shown], "metric": metric, "ms": y[shown]}))
-        found = bins_of(at, y, even_edges(at, LENGTH_PARTS, LEAST_PER_LENGTH))
-        bins.append(found.rename(columns={"x": "tokens", "p50": "p50_ms", "p95": "p95_ms"}).assign(metric=metric))
-    return (
-        pd.concat([frame for frame in dots if len(frame)] or dots, ignore_index=True),
-        pd.concat([frame for frame in bins if len(frame)] or bins, ignore_index=True),
-    )
+        if enough and metric in BY_LENGTH and seen.any():
+            at, y = x[seen], values[seen]
+            shown = dots_of(at, y)
+            dots[metric] = (at[shown], y[shown])
+            bins[metric] = bins_of(at, y, even_edges(at, LENGTH_PARTS, LEAST_PER_LENGTH))
+    return stacked(dots, ("tokens", "ms")), stacked(bins, ("tokens", "n", "p50_ms", "p95_ms"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,24 +37,31 @@ def dots_of(x: Floats, y: Floats) -> Ints:
     return np.sort(np.concatenate(picked))
 
 
-def bins_of(x: Floats, y: Floats, edges: Floats) -> pd.DataFrame:
+def bins_of(x: Floats, y: Floats, edges: Floats) -> tuple[Floats, Ints, Floats, Floats]:
     """The median and the 95 % quantile of y between edges of x: x (mean), n, p50, p95; none of empty parts, NaN for
     fewer than LEAST_FOR_P50 and LEAST_FOR_P95 points.
 
     x: ascending.
     """
+    parts = _slices(x, edges)
+    n = np.array([b - a for a, b in parts], dtype=np.int64)
+    means = np.array([float(x[a:b].mean()) for a, b in parts])
+    p50, p95 = (
+        np.array([stats.quantile(y[a:b], p) if b - a >= least else np.nan for a, b in parts])
+        for p, least in ((0.5, LEAST_FOR_P50), (0.95, LEAST_FOR_P95))
+    )
+    return means, n, p50, p95
+
+
+def stacked(parts: Mapping[str, Sequence[NDArray[Any]]], names: Sequence[str]) -> pd.DataFrame:
+    """The columns of several metrics in one frame, below each other. names: of the columns behind `metric`."""
     import pandas as pd
 
-    rows = [
-        (
-            float(x[a:b].mean()),
-            b - a,
-            stats.quantile(y[a:b], 0.5) if b - a >= LEAST_FOR_P50 else np.nan,
-            stats.quantile(y[a:b], 0.95) if b - a >= LEAST_FOR_P95 else np.nan,
-        )
-        for a, b in _slices(x, edges)
-    ]
-    return pd.DataFrame(rows, columns=["x", "n", "p50", "p95"])
+    if not parts:
+        return pd.DataFrame({name: [] for name in ("metric", *names)})
+    metrics = [metric for metric, columns in parts.items() for _ in range(len(columns[0]))]
+    columns = (np.concatenate(each) for each in zip(*parts.values(), strict=True))
+    return pd.DataFrame({"metric": metrics, **dict(zip(names, columns, strict=True))})
 
 
 def even_edges(x: Floats, most: int = PARTS, least: int = LEAST_PER_BIN) -> Floats:

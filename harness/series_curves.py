@@ -12,6 +12,7 @@ from harness import stats
 from harness.distributions import Distribution
 from harness.ordered import Ordered
 from harness.reading import LEVELS
+from harness.series_clouds import stacked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,23 +34,20 @@ def curves_of(found: Mapping[str, Distribution], metrics: tuple[str, ...] = CURV
     share: of the requests at most as slow as ms.   low_ms, high_ms: the 95 % interval of that quantile, NaN where
     there are too few for one.   n: observations. Censored requests leave the curve below share 1.
     """
-    import pandas as pd
-
-    frames = [_curve(metric, found[metric]) for metric in metrics if metric in found and found[metric].ordered.n]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({name: [] for name in COLUMNS})
+    curves = {metric: _curve(found[metric]) for metric in metrics if metric in found and found[metric].ordered.n}
+    return stacked(curves, COLUMNS[1:])
 
 
-def _curve(metric: str, distribution: Distribution) -> pd.DataFrame:
-    import pandas as pd
-
+def _curve(distribution: Distribution) -> tuple[Floats, Floats, Floats, Floats, Ints]:
+    """The columns behind `metric`."""
     ordered = distribution.ordered
     n = ordered.n
     levels = _levels(n)
     ranks = np.clip(np.ceil(n * levels - 1e-9), 1, n).astype(np.int64)
     ms = _at(ordered, ranks)
     low, high = _band(distribution, levels)
-    frame = pd.DataFrame({"metric": metric, "share": ranks / n, "ms": ms, "low_ms": low, "high_ms": high, "n": n})
-    return frame.loc[np.isfinite(ms)]
+    seen = np.isfinite(ms)
+    return ranks[seen] / n, ms[seen], low[seen], high[seen], np.full(int(seen.sum()), n)
 
 
 def _levels(n: int) -> Floats:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import machine
-from harness.columns import Columns
+from harness.columns import Columns, Flags
+from harness.texts import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,15 +31,27 @@ def gauges_over_time(trial: dict[str, Any], samples: pd.DataFrame, columns: Colu
     """at_s, source, name, value of the gauges SHOWN, of each source and name at most MAX_POINTS: of more the greatest
     of a part of the time for bytes and throttling, else the mean.
     """
-    readings = machine.during(samples, trial, columns)
-    source = readings["source"].astype(str)
-    kind = source.str.rstrip("0123456789")
-    wanted = np.zeros(len(readings), dtype=np.bool_)
-    for each, names in SHOWN.items():
-        wanted |= ((kind == each) & readings["name"].isin(names)).to_numpy()
-    frame = readings.loc[wanted, ["at_s", "name", "value"]].assign(source=source[wanted])
-    frame = frame[np.isfinite(frame["value"].astype("float64"))]
-    return _thinned(frame)[["at_s", "source", "name", "value"]].reset_index(drop=True)
+    import pandas as pd
+
+    inside, at_s = machine.during(samples, trial, columns)
+    shown = inside & _shown(samples)
+    if not shown.any():
+        return pd.DataFrame({name: [] for name in ("at_s", "source", "name", "value")})
+    texts = {name: samples[name].array[shown].astype(str) for name in ("source", "name")}
+    values = samples["value"].to_numpy(dtype=np.float64)[shown]
+    return _thinned(pd.DataFrame({"at_s": at_s[shown], **texts, "value": values}))
+
+
+def _shown(samples: pd.DataFrame) -> Flags:
+    """Which readings are of the gauges SHOWN, and numbers."""
+    sources = {str(source) for source in samples["source"].unique()}
+    wanted = np.zeros(len(samples), dtype=np.bool_)
+    for kind, names in SHOWN.items():
+        own = [source for source in sources if source.rstrip("0123456789") == kind]
+        if own:
+            wanted |= one_of(samples["source"], own) & one_of(samples["name"], names)
+    finite: Flags = np.isfinite(samples["value"].to_numpy(dtype=np.float64))
+    return wanted & finite
 
 
 def _thinned(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,13 +6,14 @@ from itertools import count, pairwise, takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness import stats
 from harness.columns import FAILED, Columns, Floats
 from harness.latencies import of_each
 from harness.rates import NS_PER_S, Window, output_tokens_in, time_bins
 from harness.records import Status
-from harness.series_clouds import bins_of, dots_of, even_edges
+from harness.series_clouds import bins_of, dots_of, even_edges, stacked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,26 +28,18 @@ def latency_over_time(columns: Columns) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     dots: at_s, metric, ms, phase; bounded, see `dots_of`.   bins: at_s, metric, n, p50_ms, p95_ms; none for few.
     """
-    import pandas as pd
-
-    dots, bins = [], []
+    dots: dict[str, tuple[Floats, Floats, NDArray[Any]]] = {}
+    bins = {}
     due_s = columns.times["due"] / NS_PER_S
+    phases = np.array([*map(str, columns.phase.categories), ""])
     for metric, values in of_each(columns).items():
         seen = np.flatnonzero(np.isfinite(values) & np.isfinite(due_s))
         x, y = due_s[seen], values[seen]
-        if not len(x):
-            continue
-        shown = dots_of(x, y)
-        phase = np.asarray(columns.phase[seen[shown]]).astype(str)
-        dots.append(pd.DataFrame({"at_s": x[shown], "metric": metric, "ms": y[shown], "phase": phase}))
-        found = bins_of(x, y, even_edges(x)).rename(columns={"x": "at_s", "p50": "p50_ms", "p95": "p95_ms"})
-        bins.append(found.assign(metric=metric))
-    return (
-        pd.concat(dots, ignore_index=True) if dots else pd.DataFrame({"at_s": [], "metric": [], "ms": [], "phase": []}),
-        pd.concat(bins, ignore_index=True)
-        if bins
-        else pd.DataFrame({"at_s": [], "metric": [], "n": [], "p50_ms": [], "p95_ms": []}),
-    )
+        if len(x):
+            shown = dots_of(x, y)
+            dots[metric] = (x[shown], y[shown], phases[columns.phase.codes[seen[shown]]])
+            bins[metric] = bins_of(x, y, even_edges(x))
+    return stacked(dots, ("at_s", "ms", "phase")), stacked(bins, ("at_s", "n", "p50_ms", "p95_ms"))
 
 
 def rates_over_time(columns: Columns) -> pd.DataFrame:

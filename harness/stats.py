@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ MIN_RUNS_FOR_SPREAD = 3
 SPREAD_FACTOR = 1.5
 DIRECT_PAIRS = 16
 MAX_STEPS = 2**17
+MOST_REMEMBERED = 4096  # trials alike ask for the same
 MOST_FOR_BLAS = 10_000  # beyond it starts threads, whose waiting for each other costs more
 
 
@@ -267,6 +269,7 @@ def widen_by_spread(
     return low, high
 
 
+@lru_cache(MOST_REMEMBERED)
 def t_factor(k: int, alpha: float = ALPHA) -> float:
     """Half the width of Student's interval for the mean of k values, in standard errors."""
     from scipy.special import stdtrit
@@ -274,6 +277,7 @@ def t_factor(k: int, alpha: float = ALPHA) -> float:
     return float(stdtrit(k - 1, 1 - alpha / 2))
 
 
+@lru_cache(MOST_REMEMBERED)
 def _binomial_quantile(q: float, m: int, p: float) -> int:
     """The least k with P(Bin(m, p) <= k) >= q."""
     from scipy.special import bdtr, bdtrik

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import RunDirectoryExists, RunUnreadable, UsageError
 from harness.records import FORMAT_VERSION, Record, Sample, record_schema, sample_schema, to_columns
 from harness.streams import StreamWriter, read_batches, read_parquet, storage_errors, to_parquet, write_atomically
+from harness.texts import frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,7 +171,7 @@ class TrialData:
             stream = folder / "samples.arrows"
             batches = list(read_batches(stream)) if stream.exists() else []
             table = pa.Table.from_batches(batches, schema=batches[0].schema if batches else sample_schema())
-        frame: pd.DataFrame = table.to_pandas()
+        frame = frame_of(table)
         return frame if "width_ns" in frame else frame.assign(width_ns=0)  # an older version did not store it
 
     def has_records(self) -> bool:
@@ -183,7 +184,8 @@ def whole(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
     """These columns of a batch of records; null where an older version of this program did not store one."""
     import pyarrow as pa
 
-    fields = [record_schema().field(name) for name in columns]
+    schema = record_schema()
+    fields = [schema.field(name) for name in columns]
     stored = set(batch.schema.names)
     arrays = [batch.column(f.name) if f.name in stored else pa.nulls(batch.num_rows, f.type) for f in fields]
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))

@@ -16,6 +16,7 @@ from harness.columns import Flags, Floats, due_order
 from harness.reading import Reading
 from harness.reasons import Level, Reason
 from harness.records import Phase, Status, TokenSource
+from harness.texts import counts_of, one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,12 +44,11 @@ def tokens_of(trial: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
     a token; None where it fixed none.
     """
     records = reading.frame
-    chosen = ((records["phase"] == Phase.MEASURE) & (records["status"] == Status.OK)).to_numpy(dtype=np.bool_)
-    whole = records[_COLUMNS][chosen]
-    sources = whole["token_source"].value_counts()
-    silent = int(whole["token_source"].isna().sum())
+    chosen = one_of(records["phase"], [Phase.MEASURE]) & one_of(records["status"], [Status.OK])
+    whole = records[_COLUMNS] if chosen.all() else records.loc[chosen, _COLUMNS]
+    sources = counts_of(whole["token_source"])
     return {
-        "counted_by": {str(name): int(n) for name, n in [*sources.items(), ("nobody", silent)] if n},
+        "counted_by": sources | ({"nobody": silent} if (silent := len(whole) - sum(sources.values())) else {}),
         "chunks": _by_chunks(reading),
         "text": _by_text(whole),
         "length_fidelity": _fidelity(whole, trial.get("pinned_outputs") or ()),
@@ -85,8 +85,8 @@ def _by_chunks(reading: Reading) -> dict[str, Any] | None:
     """Only where somebody else counted the total: chunks are not compared with themselves."""
     rows = reading.columns.measured
     order = due_order(reading.frame)[reading.columns.measured_rows]
-    others = reading.frame["token_source"].isin([str(TokenSource.USAGE), str(TokenSource.TOKENIZER)])
-    both = rows.ok & others.to_numpy(dtype=np.bool_)[order]
+    others = one_of(reading.frame["token_source"], [TokenSource.USAGE, TokenSource.TOKENIZER])
+    both = rows.ok & others[order]
     return _differences(rows.each.counted[both], rows.counts["output_tokens"][both])
 
 

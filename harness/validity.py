@@ -18,6 +18,7 @@ from harness.reading import Reading
 from harness.reasons import Level, Reason, Validity
 from harness.records import BROKEN_OFF, Clock, Loop, Phase, Status
 from harness.telemetry_facts import telemetry_reasons
+from harness.texts import one_of
 from harness.throttling import throttling_reasons
 from harness.token_truth import token_reasons
 
@@ -88,20 +89,22 @@ def _complete(trial: dict[str, Any], records: pd.DataFrame, columns: Columns) ->
         yield Reason("rows_doubled", Level.INVALID, f"{doubled} requests have more than one record.", advice)
     planned = trial.get("planned") or {}
     for phase in (Phase.WARMUP, Phase.MEASURE):
-        expected, found = planned.get(phase.value), int((columns.phase == phase).sum())
+        expected, found = planned.get(phase.value), int(columns.in_phase(phase).sum())
         if expected is not None and expected != found:
             sentence = f"{expected} {phase.value} requests were planned and {found} have a record."
             broken_off = "It broke off; what was measured before is here." if trial["status"] == "failed" else advice
             yield Reason("rows_missing", Level.INVALID, sentence, broken_off)
     yield from _unsent(records)
-    if trial["status"] == "complete" and not (columns.phase == Phase.MEASURE).any():
+    if trial["status"] == "complete" and not columns.in_phase(Phase.MEASURE).any():
         advice = "Measure for longer than the time between two requests."
         yield Reason("nothing_measured", Level.INVALID, "No request fell due in the measuring window.", advice)
 
 
 def _unsent(records: pd.DataFrame) -> Iterator[Reason]:
     """Measured requests without a send time: later turns behind a failed one, and those that the trial owes."""
-    unsent = records[(records["phase"] == Phase.MEASURE) & (records["status"] == Status.NOT_SENT)]
+    unsent = records[one_of(records["phase"], [Phase.MEASURE]) & one_of(records["status"], [Status.NOT_SENT])]
+    if not len(unsent):
+        return
     errors = unsent["error"].astype(object)
     behind = int(errors.where(errors.notna(), "").astype(str).str.startswith(BROKEN_OFF).sum())
     if behind < len(unsent):
@@ -125,14 +128,13 @@ def _client(
     yield from client_signals.on_time(observed)
     if trial.get("loop") != Loop.CLOSED:
         yield from client_signals.on_plan(due, sent, observed)
-    by_loop = bool((records["clock"] == Clock.LOOP).any())
+    by_loop = bool(one_of(records["clock"], [Clock.LOOP]).any())
     yield from client_signals.about_itself(client, observed, by_loop=by_loop)
-    offered = records[(records["phase"] == Phase.MEASURE) & records["sent_ns"].notna()]
-    times = [
-        offered[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in ("due_ns", "connected_ns", "sent_ns")
-    ]
+    offered = one_of(records["phase"], [Phase.MEASURE]) & records["sent_ns"].notna().to_numpy(dtype=np.bool_)
+    stored = (records[name] for name in ("due_ns", "connected_ns", "sent_ns"))
+    times = [column.to_numpy(dtype=np.float64, na_value=np.nan)[offered] for column in stored]
     yield from client_signals.waited_for_connections(*times)
-    refused = records.loc[records["status"] == Status.CONNECTION_ERROR, "error"]
+    refused = records.loc[one_of(records["status"], [Status.CONNECTION_ERROR]), "error"]
     yield from client_signals.exhausted({str(text): int(n) for text, n in refused.value_counts().items()})
 
 
@@ -157,8 +159,8 @@ def _cut_short(records: pd.DataFrame) -> Iterator[Reason]:
     """Replies that ended for want of room before the tokens that were asked for: the context was full."""
     asked = records["requested_output_tokens"].to_numpy(dtype=np.float64, na_value=np.nan)
     got = records["output_tokens"].to_numpy(dtype=np.float64, na_value=np.nan)
-    ended = ((records["finish_reason"] == "length") & (records["status"] == Status.OK)).to_numpy(dtype=np.bool_)
-    measured_rows = (records["phase"] == Phase.MEASURE).to_numpy(dtype=np.bool_)
+    ended = one_of(records["finish_reason"], ["length"]) & one_of(records["status"], [Status.OK])
+    measured_rows = one_of(records["phase"], [Phase.MEASURE])
     short = measured_rows & ended & (got < asked - 1)  # some servers do not count the last token
     if thresholds.CUT_SHORT.level(float(short.sum())) is not Level.VALID:
         sentence = f"{short.sum()} replies ended by `length` before the tokens asked for"

@@ -23,7 +23,7 @@ ROWS: dict[int, str] = {
     "divergence quality quality_scores quality_text greedy responses "
     "quality_summary energy energy_facts telemetry_facts memory_parts throttling token_truth books "
     "queue_guard steady sample_size repetitions",
-    5: "store streams load_part worker_count locust_order locust_records stats ordered means metric metrics "
+    5: "store streams load_part worker_count locust_order locust_records stats ordered means metric metrics texts "
     "machine_metrics progress exclusive memory_check reference machine_checks install_checks",
     4: "drivers server_pages page_reader telemetry provenance calibration",
     3: "timeline virtual_time pressure cgroup child_process known_process ticks "
