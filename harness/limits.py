@@ -164,7 +164,7 @@ def _value(metric: str, text: str) -> float:
     """The number in the metric's unit, which its name tells; a value with a unit is converted."""
     if _NUMBER.fullmatch(text):
         return float(text)
-    if metric.endswith(("_ms", "_ms_service")):
+    if "ms" in metric.split("_"):
         return parse_duration_s(text) * 1000
     if metric in ("load_s", "load_warm_s"):
         return parse_duration_s(text)

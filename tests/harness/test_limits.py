@@ -40,6 +40,20 @@ def test_values_are_in_the_unit_of_the_metric(text: str, value: float) -> None:
     assert parse_limit(text).value == value
 
 
+def test_every_time_and_size_takes_its_units() -> None:
+    """Wherever the unit stands in the name: `server_queue_ms_mean <= 5ms` as `ttft_ms p95 <= 5ms`."""
+    values = {"ms": ("5ms", 5.0), "s": ("5ms", 0.005), "bytes": ("5kB", 5000.0), "share": ("5%", 0.05)}
+    checked = set()
+    for name in METRIC_NAMES:
+        metric = METRICS[name]
+        if metric.unit in values:
+            text, value = values[metric.unit]
+            statistic = " p95" if name in DISTRIBUTIONS else ""
+            assert parse_limit(f"{name}{statistic} <= {text}").value == pytest.approx(value)
+            checked.add(metric.unit)
+    assert checked == values.keys()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
