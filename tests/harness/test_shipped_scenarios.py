@@ -38,7 +38,7 @@ def test_each_loads_expands_and_ends_within_minutes(name: str) -> None:
     assert all("is not installed" in cell.reason for cell in planned if isinstance(cell, Skip))
     models = len({cell.model for cell in cells})
     assert estimate(planned).time_s.low <= 180 * (1 if models == 1 else 6)
-    assert estimate(planned).requests.low <= 700 * (1 if models == 1 else 2)
+    assert estimate(planned).requests.low <= 1_300 * (1 if models == 1 else 2)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,10 +67,10 @@ def test_each_can_measure_another_server_by_its_engine_block_alone(name: str, tm
     assert {type(cell) for cell in expand(scenario)} == {Cell}
 
 
-def test_quickstart_takes_about_a_minute() -> None:
-    """Two cells whose open load takes 28 seconds each, and some short requests."""
+def test_quickstart_takes_about_two_minutes() -> None:
+    """Two cells whose open load takes 43 seconds each, and some short requests."""
     found = estimate(expand(load(shipped_path("quickstart"), env={})))
-    assert (found.cells, found.trials, found.time_s.low) == (2, 4, 56)
+    assert (found.cells, found.trials, found.time_s.low) == (2, 4, 86)
 
 
 def test_an_unknown_template_names_the_nearest() -> None:
