@@ -88,6 +88,15 @@ class AmdGpus:
                 found |= {int(one["pid"]) for one in self._smi.amdsmi_get_gpu_process_list(handle)}
         return found
 
+    def free_bytes(self, devices: Collection[int] = ()) -> int:
+        """As `NvidiaGpus.free_bytes`."""
+        chosen = [handle for index, handle in self._handles.items() if not devices or index in devices]
+        try:
+            told = [self._told(partial(self._memory, handle)) for handle in chosen]
+        except Untold as error:
+            raise RuntimeError(f"the memory of a GPU cannot be read: {error}") from error
+        return sum(int(one["memory_total_bytes"] - one["memory_used_bytes"]) for one in told)
+
     def environment(self) -> dict[str, Any]:
         """As `NvidiaGpus.environment`, as far as the library has it."""
         smi, states = self._smi, []

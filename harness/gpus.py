@@ -28,6 +28,10 @@ class Gpus(Protocol):
         """The processes that compute on them, as far as the driver tells."""
         ...
 
+    def free_bytes(self, devices: Collection[int] = ()) -> int:
+        """Memory that is free on these GPUs together; of all without `devices`. Raises RuntimeError if one is lost."""
+        ...
+
     def names(self) -> list[str]:
         """Their product names, in the driver's order."""
         ...

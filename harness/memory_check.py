@@ -12,8 +12,8 @@ import psutil
 from engines.base import Engine, EngineSpec
 from engines.memory import EstimatingEngine, MemoryEstimate
 from harness.cgroup import memory_left_bytes
-from harness.devices import VISIBLE
-from harness.gpus import NvidiaGpus
+from harness.devices import visible_gpus
+from harness.gpus import find_gpus
 from harness.quantities import format_bytes
 
 PARTS = {"weights": "weights", "kv_cache": "KV cache", "runtime": "runtime"}
@@ -38,11 +38,9 @@ def free_bytes(needed: MemoryEstimate, spec: EngineSpec) -> int | None:
         left = memory_left_bytes()
         available = int(psutil.virtual_memory().available)
         return available if left is None else min(available, left)
-    visible = [one for one in os.environ.get(VISIBLE, "").split(",") if one]
-    named = spec.devices or visible
-    if not all(one.isdecimal() for one in named):
-        return None  # by an identifier that may be a part of a GPU
     try:
-        return NvidiaGpus().free_bytes([int(one) for one in named])
-    except RuntimeError:
-        return None
+        named = [int(one) for one in spec.devices] if spec.devices else visible_gpus({**os.environ, **spec.env})
+        gpus, _ = find_gpus()
+        return None if gpus is None or named == () else gpus.free_bytes(named or ())
+    except (RuntimeError, ValueError):
+        return None  # which GPUs, or what is free on them, cannot be told

@@ -395,6 +395,6 @@ def test_amd_is_asked_where_there_is_no_nvidia_gpu(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(gpus, "NvidiaGpus", none_here)
     monkeypatch.setitem(sys.modules, "amdsmi", amd_library())
     found, _ = find_gpus()
-    assert isinstance(found, AmdGpus)
+    assert (type(found), found and found.free_bytes([0])) == (AmdGpus, 182 * 2**30)
     monkeypatch.setitem(sys.modules, "amdsmi", amd_library(amdsmi_init=SmiException("no driver")))
     assert find_gpus() == (None, "no NVIDIA GPU here; no AMD GPU can be read here: no driver")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,30 @@ def test_memory_that_is_not_free_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert memory_check.too_little_memory(object(), EngineSpec("x")) is None  # type: ignore[arg-type]
     gpu = MemoryEstimate("cuda", {"weights": 5 * GIB})
     assert (told(gpu, GIB) or "").endswith("1 GiB is free on the GPUs")
+
+
+@pytest.mark.parametrize(
+    ("visible", "given", "free"),
+    [(None, (), 48), ("1", (), 32), ("GPU-a", (), 16), ("1", ("0",), 16), ("", (), None), ("MIG-1", (), None)],
+)
+def test_free_memory_is_that_of_the_engines_gpus(
+    visible: str | None, given: tuple[str, ...], free: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made them; by number or identifier; None where they cannot be told."""
+
+    class Free:
+        """Two GPUs, with 16 and 32 bytes free."""
+
+        def free_bytes(self, devices: Collection[int] = ()) -> int:
+            """Of some, or of all."""
+            return sum((16, 32)[number] for number in devices or (0, 1))
+
+    monkeypatch.setattr(memory_check, "find_gpus", lambda: (Free(), None))
+    monkeypatch.setattr(devices, "gpus_here", lambda: (("MI300X", "GPU-aa"), ("MI300X", "GPU-bb")))
+    env = {} if visible is None else {devices.VISIBLE: visible}
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    spec = EngineSpec("x", devices=given, env=env)
+    assert memory_check.free_bytes(MemoryEstimate("cuda", {}), spec) == free
 
 
 @pytest.mark.parametrize("version", [1, 2])
