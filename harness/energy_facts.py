@@ -141,7 +141,7 @@ def _gauges(
 ) -> dict[str, dict[str, energy.Gauge]]:
     """Gauges of each GPU by name, in seconds from T0; of the engine's GPUs."""
     t0_ns = trial.get("t0_ns")
-    if t0_ns is None or not len(samples):
+    if t0_ns is None or not any(str(source).startswith("gpu") for source in samples["source"].unique()):
         return {}
     samples = without_others_gpus(cell, samples)
     of_gpu = samples["source"].astype(str).str.startswith("gpu") & (samples["scope"] == SERVER)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import gate, metrics
 from harness.analysis import KEYS, Measures, levels_for, measure, tidy
+from harness.cell_samples import CellSamples
 from harness.decision import decide
 from harness.errors import ExitCode
 from harness.facts import facts_of
@@ -56,9 +57,11 @@ def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial], folder: Path
     facts, series = {}, {}
     measures: list[Measures] = []
     extra = gate.extra_statistics([text for _, _, trial in _entries(manifest) for text in trial.get("limits") or ()])
+    levels, cells = levels_for(extra), CellSamples()
     for one in trials:
         key = (one.cell["id"], one.trial["id"])
-        reading, samples = read(one, levels_for(extra)), one.samples()
+        reading = read(one, levels)
+        samples = cells.around(one, reading)
         facts[key] = facts_of(one.cell, reading, samples)
         validity[key] = judge(one.trial, reading, one.trial.get("client"), calibration, facts[key])
         measured = measure(one, reading, samples, facts[key])

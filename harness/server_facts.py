@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.page_names import COUNTERS, GAUGES, NO_KNOWN_NAME
+from harness.texts import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +120,7 @@ class _Window:
 def _of_the_trial(samples: pd.DataFrame, trial: Mapping[str, Any], reading: Reading) -> pd.DataFrame:
     """The readings of servers from shortly before the window until shortly after, in the order of time."""
     servers = [source for source in samples["source"].unique() if re.fullmatch(_OF_SERVERS, str(source))]
-    own = samples[samples["source"].isin(servers)]
+    own = samples[one_of(samples["source"], servers)]
     if trial.get("t0_ns") is None or not len(own):
         return own.iloc[:0]
     at = own["at_ns"] - trial["t0_ns"]
@@ -132,7 +133,10 @@ def _gauge(own: pd.DataFrame, name: str, window: _Window) -> dict[str, float] | 
     """Mean over the time of the window, and the largest reading; servers together: requests add up, shares are
     averaged. None where readings stand for less than half of the window.
     """
-    together = _together(own[own["name"] == name], window, average=name.endswith("_share"))
+    chosen = own[one_of(own["name"], [name])]
+    if not len(chosen):
+        return None
+    together = _together(chosen, window, average=name.endswith("_share"))
     at, values = together.index.to_numpy(dtype=np.float64), together.to_numpy(dtype=np.float64)
     if not len(at) or window.end_ns <= window.start_ns:
         return None

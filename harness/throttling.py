@@ -12,6 +12,7 @@ from harness.gpu_gauges import SLOWED_DOWN, named
 from harness.machine import SERVER
 from harness.rates import NS_PER_S, Window
 from harness.reasons import Level, Reason
+from harness.texts import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,9 @@ def throttling_facts(trial: Mapping[str, Any], window: Window, samples: pd.DataF
     t0_ns = trial.get("t0_ns")
     if t0_ns is None or not len(samples):
         return {}
-    told = samples[(samples["name"] == "throttle_reasons") & (samples["scope"] == SERVER)]
+    told = samples[one_of(samples["name"], ["throttle_reasons"]) & one_of(samples["scope"], [SERVER])]
+    if not len(told):
+        return {}
     told = told[told["source"].astype(str).str.startswith("gpu")].sort_values("at_ns", kind="stable")
     found = {}
     for source, readings in told.groupby(told["source"].astype(str), sort=True):
