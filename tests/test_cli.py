@@ -22,6 +22,7 @@ def test_a_slip_in_a_command_is_exit_2_with_a_suggestion(tmp_path: Path) -> None
     assert (ended.code, "run" in ended.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_init_writes_a_scenario_that_validates(tmp_path: Path) -> None:
     """`init` writes a shipped scenario under a new name, `validate` finds nothing wrong, and nothing is overwritten."""
     assert harness("init", "--template", "burst", "--out", "mine.yaml", cwd=tmp_path).code == 0
@@ -121,6 +122,7 @@ def test_the_summary_is_exported_by_the_run_and_by_a_report(tmp_path: Path) -> N
     assert 'harness_ttft_seconds{run="t",' in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("export", ["graphite:x", "prometheus", "prometheus:", "prometheus:nowhere/x.prom"])
 def test_an_export_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path, export: str) -> None:
     """An unknown kind, no file, a folder that does not exist: one sentence, exit 2."""
@@ -140,6 +142,7 @@ def test_labels_and_sets_reach_the_manifest(tmp_path: Path) -> None:
     assert "--set load.0.requests=2" in stored["command"]
 
 
+@pytest.mark.slow
 def test_only_some_cells(tmp_path: Path) -> None:
     """`--only` keeps what fits; what fits nothing is refused with what there is."""
     path = scenario(tmp_path, engines=[{"engine": "simulated", "quantization": ["q4_0", "q8_0"]}])

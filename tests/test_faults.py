@@ -130,6 +130,7 @@ def test_no_secret_reaches_a_file_or_the_screen(tmp_path: Path) -> None:
         assert not any(secret in text for text in texts)
 
 
+@pytest.mark.slow
 def test_a_second_run_on_the_same_machine_is_refused(tmp_path: Path) -> None:
     """While one run measures, another one is told which, and exits 2; with --wait it takes its turn."""
     env = {"HARNESS_CACHE": str(tmp_path / "cache")}

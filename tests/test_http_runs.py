@@ -42,6 +42,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return records(folder / "run", trial)
 
 
+@pytest.mark.slow
 def test_several_servers_share_the_requests_and_are_told_apart(tmp_path: Path) -> None:
     """Each gets its share, and the report has a line for each."""
     with running() as first, running() as second:
@@ -57,6 +58,7 @@ def test_several_servers_share_the_requests_and_are_told_apart(tmp_path: Path) -
     assert report.count("| 6 | 0 |") == 2
 
 
+@pytest.mark.slow
 def test_several_servers_of_which_one_is_another(tmp_path: Path) -> None:
     """Servers of different models, and one that is not there, are no one service."""
     with running() as first, running("--models n") as second:
@@ -118,6 +120,7 @@ def test_mistakes_are_told_before_anything_runs(tmp_path: Path, engine: dict[str
     assert sentence in str(told.value)
 
 
+@pytest.mark.slow
 def test_a_missing_key_stops_the_other_cells_too(tmp_path: Path) -> None:
     """It is a mistake of usage: nothing is run; checking and planning only say so."""
     engine, others = {"url": "http://127.0.0.1:9", "api_key_env": "NO_SUCH_KEY"}, ({"engine": "simulated"},)
@@ -133,6 +136,7 @@ def test_a_missing_key_stops_the_other_cells_too(tmp_path: Path) -> None:
     assert "NO_SUCH_KEY" in planned.out
 
 
+@pytest.mark.slow
 def test_headers_reach_the_server_as_they_are_written(tmp_path: Path) -> None:
     """Plain ones are stored; a value that no header can carry is refused without being shown."""
     with running() as url:

@@ -77,6 +77,7 @@ def test_eight_exponential_servers() -> None:
         assert within.low <= 1 - beyond <= within.high
 
 
+@pytest.mark.slow
 def test_one_server_of_constant_speed() -> None:
     """Known answer 2: M/D/1 at .8 waits 2.00 services on average (Pollaczek 1930, Khinchin 1932)."""
     n = 400_000

@@ -143,6 +143,7 @@ def test_replies_come_through_as_they_are_made(tmp_path: Path, unix: bool) -> No
     assert all(list(record.chunk_ns or ()) == sorted(set(record.chunk_ns or ())) for record in records)
 
 
+@pytest.mark.slow
 @needs_openssl
 def test_it_ends_tls(tmp_path: Path) -> None:
     """With a certificate from a private authority, and asking for ours."""
@@ -161,6 +162,7 @@ def test_it_ends_tls(tmp_path: Path) -> None:
     assert (strangers[0].status, strangers[0].http_status) == (Status.HTTP_ERROR, 400)
 
 
+@pytest.mark.slow
 def test_what_its_buffering_spoils_is_told(tmp_path: Path) -> None:
     """nginx holds back what comes without chunks until it has 4 KiB: the run says that the gaps cannot be seen."""
     load = [{"kind": "sustained", "users": 2, "requests": 30, "timeout": "20s"}]
@@ -171,6 +173,7 @@ def test_what_its_buffering_spoils_is_told(tmp_path: Path) -> None:
     assert "held several packets" in (tmp_path / "run" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_its_buffering_leaves_alone(tmp_path: Path) -> None:
     """Chunks are passed on one by one even then; and without chunks they are where it does not buffer."""
     for arguments, buffering in (("", "on"), ("--until-close", "off")):
@@ -181,6 +184,7 @@ def test_what_its_buffering_leaves_alone(tmp_path: Path) -> None:
         assert any(len(set(record.chunk_ns or ())) == 4 for record in records)
 
 
+@pytest.mark.slow
 def test_killed_in_mid_run(tmp_path: Path) -> None:
     """What was under way is cut off, what fell due later finds nobody: each a row, each with a sentence."""
 
@@ -206,6 +210,7 @@ def test_an_engine_that_is_gone_behind_it(tmp_path: Path) -> None:
     assert [(record.status, record.http_status) for record in records] == [(Status.HTTP_ERROR, 502)] * 2
 
 
+@pytest.mark.slow
 def test_idle_connections_that_it_closes(tmp_path: Path) -> None:
     """Another is opened for the next turn; nothing fails, and the notes say how many there were."""
     plan = Plan(4, users=1, think_ns=1_400 * MS)

@@ -59,6 +59,7 @@ def test_the_example_is_installed_and_run(tmp_path: Path) -> None:
     assert "engine 'echo' has no option 'pace'; did you mean 'pace_ms'?" in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [

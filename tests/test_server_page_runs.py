@@ -18,6 +18,7 @@ from engines.server_process import ServerCommand, ServerProcess
 from harness.results import Results, derive
 from harness.store import Run
 
+pytestmark = pytest.mark.slow  # each test is a run
 LOAD = [{"kind": "sustained", "users": 2, "requests": 12, "timeout": "10s"}]
 EXACT = {"prompt_tokens": 16, "output_tokens": {"dist": "fixed", "value": 8, "exact": True}}
 
@@ -95,7 +96,6 @@ def test_a_window_is_read_at_its_ends(tmp_path: Path) -> None:
     assert 0 < server["window"]["generation_tokens"] <= 1.7 * 20 * 3 * 8
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sender", [{"driver": "locust"}, {"workers": 2}], ids=["locust", "workers"])
 def test_whoever_sends_tells_when_the_window_is(tmp_path: Path, sender: dict[str, Any]) -> None:
     """Locust's process and several load processes fix T0 themselves; the page is read at the ends all the same."""
@@ -152,7 +152,6 @@ def test_a_page_that_is_named_and_missing_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.vllm
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_vllm_tells_of_its_queue_and_cache(tmp_path: Path) -> None:
     """With room for one sequence the second user waits inside the server, which says so and counts as we do."""

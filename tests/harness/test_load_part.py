@@ -62,6 +62,7 @@ def rebuild_hash() -> str:
     return build(plan.load, plan.workload, plan.seed).plan_hash
 
 
+@pytest.mark.slow
 @given(st.integers(1, 5), st.sets(st.integers(0, 39)), st.integers(0, 5000))
 def test_every_row_of_a_dead_share_is_told_once(of: int, seen: set[int], died_ms: int) -> None:
     """Its own rows without a record: `unfinished` if due by its death, `not_sent` if later; nobody else's."""

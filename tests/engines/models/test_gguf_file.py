@@ -46,6 +46,7 @@ def test_every_level_of_tiny_states_what_it_is(level: str) -> None:
     assert path.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_lower_levels_are_smaller() -> None:
     """Each level of the list takes less than the one before it; f16 and bf16 take the same."""
     sizes = [weight_bytes(gguf_file(TINY, level)) for level in gguf_levels]
@@ -155,6 +156,7 @@ def test_configuration_is_part_of_what_a_file_is_made_from(folder: ModelSource) 
     assert gguf_file(folder, "q8_0") != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["f16", "q4_k_m"])
 def test_parts_of_large_tensors_give_the_same_file(level: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A matrix that does not fit into memory is quantized some rows at a time, which changes no byte."""

@@ -133,6 +133,7 @@ def test_real_time_in_process() -> None:
     assert report.heartbeat_p99_ms is not None
 
 
+@pytest.mark.slow
 def test_a_population_with_failures_is_counted_exactly() -> None:
     """9 700 good, 100 errors, 100 cuts, 100 hangs: each in its place, none missing."""
     kinds = {1: "error", 2: "cut", 3: "hang"}

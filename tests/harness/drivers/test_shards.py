@@ -80,6 +80,7 @@ def test_a_warm_up_leaves_the_shards_together_as_many_as_were_asked_for(workers:
     assert sum(due.phase == Phase.MEASURE for part in parts for due in part) == 20
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["open", "sessions"]), st.integers(1, 4), st.integers(0, 30))
 def test_every_row_of_a_stopped_plan_is_told_of_once(name: str, workers: int, stop_after: int) -> None:
