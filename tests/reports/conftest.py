@@ -79,6 +79,7 @@ def full() -> ReportData:
         cell_entry(id="001-tiny-simulated-q4", level="q4"), trial_entry(limits=LIMITS, slo=slo), records
     )
     short = trial_entry(id="001-single", load="single", kind="single_user", loop="closed", end_s=None)
+    short["t0_ns"] = T0_NS - 30 * S  # before the first reading
     alone = FabricatedTrial(good.cell, short, noisy(3, 30))
     broken = trial_entry(status="failed", reason="the engine exited with signal 9", limits=LIMITS)
     cells = [
