@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports.format import amount, interval
-from reports.scales import SHARES, share_name
 from reports.tables import Cell, Table
+from reports.ticks import SHARES, share_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,23 +1,52 @@
-"""One picture as SVG: for a page (its text colour follows the reader's light or dark setting) and as a file."""
+"""One picture as SVG: for a page (its text colour follows the reader's light or dark setting) and as a file.
+
+matplotlib draws it. What costs it time is left out: layouts that are computed, ticks that are looked for, grids of
+single lines (docs/adr/0011-cost-of-plots.md).
+"""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from io import StringIO
+from typing import TYPE_CHECKING, Any
 
-from reports.axes import FONT, LINE_HEIGHT, Axes, key_block, key_lines, key_row, text, upright_text, width_of
+from reports.marks import SMALL, grid, width_of
 from reports.palette import INK
-from reports.scales import Scale
+from reports.slim import slim
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from reports.tables import Table
 
-WIDTH, HEIGHT = 560.0, 300.0
+WIDTH, HEIGHT = 560.0, 300.0  # in units of the SVG; matplotlib has 72 of them to the inch
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 12.0, 10.0, 40.0
 PANEL_HEIGHT, PANEL_TITLE = 84.0, 26.0
+FONT, LINE_HEIGHT, KEY_WIDTH = 12.0, 16.0, 26.0
+_UNITS_PER_INCH = 72
+_SETTINGS: dict[str, Any] = {
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("xtick.bottom", "ytick.left", "axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("font.size", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), SMALL),
+    **dict.fromkeys(("legend.borderpad", "legend.borderaxespad"), 0.0),
+    "legend.handlelength": KEY_WIDTH / SMALL,
+    "legend.handletextpad": 4 / SMALL,
+    "legend.columnspacing": 12 / SMALL,
+    "legend.labelspacing": 0.25,
+    "axes.linewidth": 1.0,
+    "axes.titley": 1.0,  # or each drawing asks where the title has room
+    "font.family": "sans-serif",
+    "lines.scale_dashes": False,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,79 +75,107 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One of several axes above each other. draw: puts the values into them."""
+    """One of several axes above each other. draw: sets the ends of the upright axis and puts the values in."""
 
     title: str
-    upright: Scale
     draw: Callable[[Axes], None]
 
 
-def picture(
-    along: Scale, upright: Scale, draw: Callable[[Axes], None], labels: tuple[str, str], height: float = HEIGHT
+def picture(name: str, draw: Callable[[Axes], None], labels: tuple[str, str], height: float = HEIGHT) -> str:
+    """One pair of axes with its legend below. draw: sets their ends and puts the values in.   name: of the plot; keeps
+    ids within a page apart.   labels: of the abscissa and the ordinate.
+    """
+    with _settings(name):
+        whole = _figure(height)
+        axes = _axes(whole, TOP, height - TOP - BOTTOM)
+        draw(axes)
+        grid(axes)
+        below = _legend_below(whole, axes)
+        floor, upper = below + BOTTOM, height - TOP - BOTTOM
+        total = height + below
+        whole.set_size_inches(WIDTH / _UNITS_PER_INCH, total / _UNITS_PER_INCH)
+        axes.set_position((LEFT / WIDTH, floor / total, (WIDTH - LEFT - RIGHT) / WIDTH, upper / total))
+        _write(whole, (LEFT + WIDTH - RIGHT) / 2, below + 6, labels[0], ha="center")
+        _write(whole, 14, floor + upper / 2, labels[1], ha="center", va="center", rotation=90)
+        return _written(whole)
+
+
+def stacked(
+    name: str, panels: Sequence[Panel], along: Callable[[Axes], None], label: str, mark: Callable[[Axes], None]
 ) -> str:
-    """One pair of axes with its legend below. labels: of the abscissa and the ordinate."""
-    axes = Axes((LEFT, TOP, WIDTH - LEFT - RIGHT, height - TOP - BOTTOM), along, upright)
-    draw(axes)
-    parts = [axes.svg(), text(LEFT + axes.box[2] / 2, height - 6, labels[0], size=FONT, anchor="middle")]
-    if labels[1]:
-        parts.append(upright_text(14, TOP + axes.box[3] / 2, labels[1]))
-    lines = key_lines(axes.keys, WIDTH - 16)
-    below = len(lines) * LINE_HEIGHT + 6 if lines else 0.0
-    return svg(height + below, [*parts, *key_block(lines, 8, height + 13)])
+    """Axes below each other over the same abscissa. along: sets its ends.   mark: shades parts of it in each."""
+    each = PANEL_HEIGHT + PANEL_TITLE
+    height = len(panels) * each + BOTTOM
+    with _settings(name):
+        whole = _figure(height)
+        for number, panel in enumerate(panels):
+            top = number * each + PANEL_TITLE
+            axes = _axes(whole, top, PANEL_HEIGHT)
+            along(axes)
+            panel.draw(axes)
+            mark(axes)
+            grid(axes)
+            if number < len(panels) - 1:
+                axes.tick_params(labelbottom=False)
+            _write(whole, LEFT - 50, height - top + 8, panel.title)
+            _legend_above(axes)
+        _write(whole, (LEFT + WIDTH - RIGHT) / 2, 8, label, ha="center")
+        return _written(whole)
 
 
-def stacked(along: Scale, panels: Sequence[Panel], label: str, mark: Callable[[Axes], None]) -> str:
-    """Axes below each other over the same abscissa. mark: shades parts of it in each."""
-    parts: list[str] = []
-    width = WIDTH - LEFT - RIGHT
-    for number, panel in enumerate(panels):
-        top = number * (PANEL_HEIGHT + PANEL_TITLE) + PANEL_TITLE
-        axes = Axes((LEFT, top, width, PANEL_HEIGHT), along, panel.upright)
-        mark(axes)
-        panel.draw(axes)
-        parts.append(axes.svg(marks_below=number == len(panels) - 1))
-        parts.append(text(LEFT - 50, top - 8, panel.title, size=FONT))
-        parts += key_row(axes.keys, LEFT + width, top - 8)
-    height = len(panels) * (PANEL_HEIGHT + PANEL_TITLE) + BOTTOM
-    return svg(height, [*parts, text(LEFT + width / 2, height - 8, label, size=FONT, anchor="middle")])
+def _figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure((WIDTH / _UNITS_PER_INCH, height / _UNITS_PER_INCH), dpi=_UNITS_PER_INCH, frameon=False)
 
 
-def svg(height: float, parts: Iterable[str]) -> str:
-    """The whole document, WIDTH wide."""
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH:g}" height="{height:g}" '
-            f'viewBox="0 0 {WIDTH:g} {height:g}">',
-            f'<g fill="{INK}" font-family="system-ui, sans-serif" font-size="{FONT:g}">',
-            *parts,
-            "</g>\n</svg>\n",
-        ]
-    )
+def _axes(whole: Figure, top: float, height: float) -> Axes:
+    """A rectangle so far below the upper edge, as high as said."""
+    total = whole.get_figheight() * _UNITS_PER_INCH
+    box = (LEFT / WIDTH, (total - top - height) / total, (WIDTH - LEFT - RIGHT) / WIDTH, height / total)
+    axes = whole.add_axes(box, autoscale_on=False)
+    axes.patch.set_visible(False)
+    return axes
 
 
-class Labels:
-    """Words beside points, where they cover neither a point nor each other."""
+def _write(whole: Figure, x: float, y: float, words: str, **look: Any) -> None:
+    """Words at so much from the left and from below."""
+    if words:
+        whole.text(x / WIDTH, y / (whole.get_figheight() * _UNITS_PER_INCH), words, fontsize=FONT, **look)
 
-    PLACES = ((8, -5), (8, 14), (-8, -5), (-8, 14), (8, -18), (-8, -18), (8, 27), (-8, 27))
 
-    def __init__(self, axes: Axes, spots: Sequence[tuple[float, float]]) -> None:
-        """spots: of all points, in the picture."""
-        self._axes = axes
-        self._taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots]
+def _legend_below(whole: Figure, axes: Axes) -> float:
+    """The entries in as many columns as the widest of them allows; returns how much room they take."""
+    handles, words = axes.get_legend_handles_labels()
+    if not words:
+        return 0.0
+    widest = max(KEY_WIDTH + 4 + width_of(one) + 12 for one in words)
+    columns = max(1, min(len(words), int((WIDTH - 16) / widest)))
+    whole.legend(handles, words, loc="lower left", bbox_to_anchor=(8 / WIDTH, 0), ncols=columns)
+    return math.ceil(len(words) / columns) * LINE_HEIGHT + 6
 
-    def put(self, x: float, y: float, words: str, *, bold: bool = False) -> None:
-        """Beside a point at the first place that is free, else at the first."""
-        left, _, width, _ = self._axes.box
-        boxes = [(self._box(words, x + across, y + up, across), across, up) for across, up in self.PLACES]
-        inside = [one for one in boxes if one[0][0] >= left and one[0][2] <= left + width + RIGHT] or boxes
-        box, across, up = next((one for one in inside if not self._covers(one[0])), inside[0])
-        self._taken.append(box)
-        self._axes.text(x + across, y + up, words, anchor="start" if across > 0 else "end", bold=bold)
 
-    def _box(self, words: str, x: float, y: float, across: float) -> tuple[float, float, float, float]:
-        width = width_of(words)
-        left = x if across > 0 else x - width
-        return left, y - 10, left + width, y + 3
+def _legend_above(axes: Axes) -> None:
+    """The entries in one line that ends at the right, above the axes."""
+    handles, words = axes.get_legend_handles_labels()
+    if words:
+        above = 1 + 4 / PANEL_HEIGHT
+        axes.legend(handles, words, loc="lower right", bbox_to_anchor=(1, above), ncols=len(words))
 
-    def _covers(self, box: tuple[float, float, float, float]) -> bool:
-        return any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in self._taken)
+
+@contextmanager
+def _settings(name: str) -> Iterator[None]:
+    import matplotlib as mpl
+
+    settings: Any = {**_SETTINGS, "svg.hashsalt": name}
+    with mpl.rc_context(settings):
+        yield
+
+
+def _written(whole: Figure) -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    out = StringIO()
+    canvas: Any = FigureCanvasSVG(whole)
+    canvas.print_svg(out, metadata={"Date": None})
+    return slim(out.getvalue(), INK, SMALL)

@@ -196,7 +196,7 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
         if not shown:
             continue
         first = (shown[0][0]["id"], shown[0][1]["id"])
-        drawn, with_plots = plots.draw(data).of_trial[first], number <= MAX_TRIALS_WITH_PLOTS
+        drawn = plots.draw(data).of_trial(*first) if number <= MAX_TRIALS_WITH_PLOTS else []
         verdict = data.verdict_of(keys)
         found.append(
             {
@@ -209,8 +209,8 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
                 "no_result": tables.NO_RESULT if verdict == "invalid" else "",
                 "tables": result_tables.statistics(data, keys),
                 "machine": [table for cell, trial in shown for table in machine_tables.of_trial(data, cell, trial)],
-                "plots": _pictures(map(_unnumbered, drawn) if verdict == "invalid" else drawn) if with_plots else [],
-                "undrawn": _UNDRAWN if drawn else "",
+                "plots": _pictures(map(_unnumbered, drawn) if verdict == "invalid" else drawn),
+                "undrawn": _UNDRAWN if data.series.get(first) else "",
             }
         )
     return found

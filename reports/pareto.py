@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reports import scales
-from reports.axes import Axes, Key
+from reports import marks, ticks
 from reports.data import ReportData
 from reports.decision_table import decisions
-from reports.drawing import Labels, Plot, picture
+from reports.drawing import Plot, picture
 from reports.format import amount, interval
 from reports.palette import COLOURS, DASHES, MUTED
 from reports.tables import Cell, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", "": "P"}
 HEIGHT = 340.0
@@ -67,17 +69,19 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
     memory = [point.memory / scale for point in points]
 
     def draw(axes: Axes) -> None:
+        ticks.linear(axes.xaxis, *_span(memory))
+        ticks.from_zero(axes.yaxis, max(max(point.high, point.speed) for point in points) * 1.06)
         _link(axes, points, scale)
         for point, held in zip(points, memory, strict=True):
             colour = COLOURS[0] if point.front else MUTED
-            axes.whiskers((held, held), (min(point.low, point.speed), max(point.high, point.speed)), colour)
-            axes.marker(held, point.speed, _shape(point.word), colour, filled=point.front)
+            arms = [(max(0.0, point.speed - point.low), max(0.0, point.high - point.speed))]
+            shape = MARKERS.get(point.word, MARKERS[""])
+            marks.estimates(axes, [held], [point.speed], [], arms, colour, shape, filled=point.front)
         _name(axes, points, memory)
-        axes.keys += _keys(points)
+        _keys(axes, points)
 
     labels = (f"{noun} at its peak, {unit} (less is better)", "speed, tokens/s (more is better)")
-    upright = scales.from_zero(max(max(point.high, point.speed) for point in points) * 1.06)
-    svg = picture(scales.linear(*_span(memory)), upright, draw, labels, HEIGHT)
+    svg = picture(name, draw, labels, HEIGHT)
     front = ", ".join(point.label for point in points if point.front)
     alt = f"Speed against {noun} of {len(points)} rows. The line joins those that nothing beats: {front or 'none'}."
     return Plot(name, alt, svg, f"Speed against {noun}", _table(points, noun))
@@ -107,31 +111,26 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return max(0.0, min(values) - room), max(values) + room
 
 
-def _shape(word: str) -> str:
-    return MARKERS.get(word, MARKERS[""])
-
-
 def _link(axes: Axes, points: Sequence[Point], scale: float) -> None:
     """A line through the rows that nothing beats, from the smallest on."""
     front = sorted((point for point in points if point.front), key=lambda point: (point.memory, -point.speed))
     across, up = [point.memory / scale for point in front], [point.speed for point in front]
-    axes.line(across, up, COLOURS[0], DASHES[1], width=1.2)
+    marks.line(axes, across, up, COLOURS[0], DASHES[1], width=1.2)
 
 
 def _name(axes: Axes, points: Sequence[Point], memory: Sequence[float]) -> None:
     """The rows beside their points."""
-    spots = axes.places(memory, [point.speed for point in points]).tolist()
-    labels = Labels(axes, [(x, y) for x, y in spots])
-    for point, (x, y) in zip(points, spots, strict=True):
+    labels = marks.Labels(axes, memory, [point.speed for point in points])
+    for point, held in zip(points, memory, strict=True):
         text = point.label if len(point.label) <= MAX_LABEL else f"{point.label[: MAX_LABEL - 1]}…"
-        labels.put(x, y, text, bold=point.chosen)
+        labels.put(held, point.speed, text, bold=point.chosen)
 
 
-def _keys(points: Sequence[Point]) -> list[Key]:
+def _keys(axes: Axes, points: Sequence[Point]) -> None:
     """Which marker is which quality, and that hollow ones are beaten."""
     words = [word for word in MARKERS if any(point.word == word for point in points)]
     told = words if words != [""] else []
-    keys = [Key(word or "quality unknown", COLOURS[0], shape=MARKERS[word]) for word in told]
+    for word in told:
+        marks.key(axes, word or "quality unknown", COLOURS[0], MARKERS[word])
     if any(not point.front for point in points):
-        keys.append(Key("hollow: beaten by another", MUTED, shape="o" if told else MARKERS[""], filled=False))
-    return keys
+        marks.key(axes, "hollow: beaten by another", MUTED, "o" if told else MARKERS[""], filled=False)

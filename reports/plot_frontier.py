@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reports import scales
-from reports.axes import Axes, Key
+from reports import marks, ticks
 from reports.data import ALL, ReportData, place
-from reports.drawing import Labels, Plot, picture
+from reports.drawing import Plot, picture
 from reports.format import amount
 from reports.palette import COLOURS, DASHES
 from reports.plot_latency import shortened
 from reports.tables import Cell, Table, groups, measured, pooled_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 THROUGHPUT = ("output_tokens_per_s", "value")
 LATENCIES = (("ttft_ms", "TTFT"), ("e2e_ms", "end to end"))
@@ -73,15 +75,17 @@ def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
     shown = [point for point in points if point.cell in cells]
 
     def draw(axes: Axes) -> None:
+        ticks.from_zero(axes.xaxis, max(point.throughput["value"] for point in shown) * 1.08)
+        ends = [end for point in shown for end in _ends(point.latency)]
+        ticks.upright(axes.yaxis, min(ends), max(ends), STEEP)
         for number, cell in enumerate(cells):
             own = sorted((point for point in shown if point.cell == cell), key=lambda point: point.order)
             _line(axes, own, number)
-            axes.keys.append(Key(shortened(cell), COLOURS[number], shape=MARKERS[number]))
+            marks.key(axes, shortened(cell), COLOURS[number], MARKERS[number])
         _name(axes, shown)
 
     labels = ("output tokens/s (more is better)", f"{noun} p95, ms (less is better)")
-    along = scales.from_zero(max(point.throughput["value"] for point in shown) * 1.08)
-    svg = picture(along, _latency_scale(shown), draw, labels, HEIGHT)
+    svg = picture("frontier", draw, labels, HEIGHT)
     title = f"Throughput against {noun} over the loads"
     return Plot("frontier", _alt(shown, noun, bounds), svg, title, _table(shown, noun))
 
@@ -90,13 +94,20 @@ def _line(axes: Axes, own: Sequence[Point], number: int) -> None:
     colour = COLOURS[number]
     for loop in dict.fromkeys(point.linked for point in own if point.linked):
         linked = [point for point in own if point.linked == loop]
-        x, y = ([getattr(point, name)["value"] for point in linked] for name in ("throughput", "latency"))
-        axes.line(x, y, colour, DASHES[number % len(DASHES)], width=1.4)
-    for point in own:
-        x, y = point.throughput["value"], point.latency["value"]
-        axes.whiskers(_ends(point.throughput), (y, y), colour)
-        axes.whiskers((x, x), _ends(point.latency), colour)
-        axes.marker(x, y, MARKERS[number], colour)
+        x, y = (_values([getattr(point, name) for point in linked]) for name in ("throughput", "latency"))
+        marks.line(axes, x, y, colour, DASHES[number % len(DASHES)], width=1.4)
+    across, up = ([getattr(point, name) for point in own] for name in ("throughput", "latency"))
+    spots, arms = (_values(across), _values(up)), (_arms(across), _arms(up))
+    marks.estimates(axes, *spots, *arms, colour, MARKERS[number])
+
+
+def _values(rows: Sequence[dict[str, Any]]) -> list[float]:
+    return [float(row["value"]) for row in rows]
+
+
+def _arms(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+    """How far each interval reaches to either side."""
+    return [(row["value"] - _ends(row)[0], _ends(row)[1] - row["value"]) for row in rows]
 
 
 def _ends(row: dict[str, Any]) -> tuple[float, float]:
@@ -105,18 +116,13 @@ def _ends(row: dict[str, Any]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _latency_scale(points: Sequence[Point]) -> scales.Scale:
-    """Logarithmic where latencies differ much."""
-    ends = [end for point in points for end in _ends(point.latency)]
-    return scales.upright(min(ends), max(ends), STEEP)
-
-
 def _name(axes: Axes, points: Sequence[Point]) -> None:
     """The load beside its point."""
-    spots = axes.places(*([getattr(p, name)["value"] for p in points] for name in ("throughput", "latency"))).tolist()
-    labels = Labels(axes, [(x, y) for x, y in spots])
-    for point, (x, y) in zip(points, spots, strict=True):
-        labels.put(x, y, point.load if len(point.load) <= MAX_LABEL else f"{point.load[: MAX_LABEL - 1]}…")
+    x, y = (_values([getattr(point, name) for point in points]) for name in ("throughput", "latency"))
+    labels = marks.Labels(axes, x, y)
+    for point, across, up in zip(points, x, y, strict=True):
+        words = point.load if len(point.load) <= MAX_LABEL else f"{point.load[: MAX_LABEL - 1]}…"
+        labels.put(across, up, words)
 
 
 def _alt(points: Sequence[Point], noun: str, bounds: int) -> str:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports import scales
-from reports.axes import Axes
+from reports import marks, ticks
 from reports.curves import Curve, curves_table
 from reports.drawing import Plot, picture
 from reports.format import amount
@@ -18,6 +17,7 @@ from reports.tables import Cell, Table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "end to end", "icl_ms": "between chunks"}
 COMPARED = ("ttft_ms", "e2e_ms")
@@ -34,7 +34,8 @@ def distribution(frame: pd.DataFrame, name: str) -> Plot | None:
         return None
     alt = f"Latency distributions: {'; '.join(curve.words() for curve in curves)}."
     title = "How latencies are distributed, with 95 % intervals"
-    return Plot(f"{name}-distribution", alt, _picture(curves, "latency"), title, curves_table(curves))
+    name = f"{name}-distribution"
+    return Plot(name, alt, _picture(name, curves, "latency"), title, curves_table(curves))
 
 
 def of_classes(frame: pd.DataFrame, name: str) -> Plot | None:
@@ -46,7 +47,8 @@ def of_classes(frame: pd.DataFrame, name: str) -> Plot | None:
     curves = [Curve.of(shortened(str(group)), own) for group, own in groups][: len(COLOURS)]
     alt = f"Distribution of {NAMES[metric]} by class: {'; '.join(curve.words() for curve in curves)}."
     title = f"{_capital(NAMES[metric])} of each class, with 95 % intervals"
-    return Plot(f"{name}-classes", alt, _picture(curves, NAMES[metric]), title, curves_table(curves))
+    name = f"{name}-classes"
+    return Plot(name, alt, _picture(name, curves, NAMES[metric]), title, curves_table(curves))
 
 
 def overlay(metric: str, shown: Sequence[tuple[str, pd.DataFrame]]) -> Plot | None:
@@ -60,12 +62,11 @@ def overlay(metric: str, shown: Sequence[tuple[str, pd.DataFrame]]) -> Plot | No
     words = "; ".join(curve.words() for curve in curves)
     alt = f"Distribution of {NAMES[metric]}, one curve for each of {some}: {words}."
     name = f"overview-{metric.removesuffix('_ms')}"
-    return Plot(
-        name, alt, _picture(curves, NAMES[metric]), f"{_capital(NAMES[metric])} of {some}", curves_table(curves)
-    )
+    title = f"{_capital(NAMES[metric])} of {some}"
+    return Plot(name, alt, _picture(name, curves, NAMES[metric]), title, curves_table(curves))
 
 
-def _picture(curves: Sequence[Curve], label: str) -> str:
+def _picture(name: str, curves: Sequence[Curve], label: str) -> str:
     """Quantiles against a logarithmic axis of time, on a scale on which a log-normal distribution is a straight line.
 
     The slowest request, whose quantile no number of requests could tell, ends its curve half a request below 1. Gaps
@@ -73,20 +74,20 @@ def _picture(curves: Sequence[Curve], label: str) -> str:
     """
     seen = np.concatenate([curve.ms[(curve.share >= LOWEST) & (curve.ms > 0)] for curve in curves])
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (1.0, 10.0)
-    along = scales.logarithmic(low / 1.1, max(high * 1.1, low * 1.5))
     requests = [curve.n for curve in curves if curve.label != NAMES["icl_ms"]] or [curve.n for curve in curves]
-    upright = scales.of_shares(LOWEST, max(requests))
 
     def draw(axes: Axes) -> None:
+        ticks.logarithmic(axes.xaxis, low / 1.1, max(high * 1.1, low * 1.5))
+        top = ticks.of_shares(axes.yaxis, LOWEST, max(requests))
         for number, curve in enumerate(curves):
             colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
             share = np.minimum(curve.share, 1 - 0.5 / curve.n)
-            rows = (share >= LOWEST) & (share <= upright.high + 1e-12) & (curve.ms > 0)
+            rows = (share >= LOWEST) & (share <= top + 1e-12) & (curve.ms > 0)
             share = share[rows]
-            axes.band_along(curve.low[rows], curve.high[rows], share, colour)
-            axes.steps(curve.ms[rows], share, colour, dash, words=curve.label)
+            marks.band(axes, share, curve.low[rows], curve.high[rows], colour, along=True)
+            marks.line(axes, curve.ms[rows], share, colour, dash, words=curve.label, steps=True)
 
-    return picture(along, upright, draw, (f"{label}, ms (logarithmic)", ""))
+    return picture(name, draw, (f"{label}, ms (logarithmic)", ""))
 
 
 def _capital(words: str) -> str:
@@ -100,24 +101,25 @@ def by_length(lengths: pd.DataFrame, bins: pd.DataFrame, name: str) -> Plot | No
     metrics = [metric for metric in NAMES if (lengths["metric"] == metric).any()]
     shortest, longest = float(lengths["tokens"].min()), float(lengths["tokens"].max())
     wide = longest > 20 * max(shortest, 1.0)
-    along = scales.logarithmic(max(shortest, 1) / 1.1, longest * 1.1) if wide else scales.from_zero(longest)
 
     def draw(axes: Axes) -> None:
+        if wide:
+            ticks.logarithmic(axes.xaxis, max(shortest, 1) / 1.1, longest * 1.1)
+        else:
+            ticks.from_zero(axes.xaxis, longest)
+        ticks.upright(axes.yaxis, float(lengths["ms"].min()), float(lengths["ms"].max()), STEEP)
         for number, metric in enumerate(metrics):
             own, line = lengths[lengths["metric"] == metric], bins[bins["metric"] == metric]
-            axes.dots(own["tokens"], own["ms"], COLOURS[number], words=NAMES[metric])
-            axes.line(line["tokens"], line["p50_ms"], COLOURS[number], DASHES[number])
+            marks.dots(axes, own["tokens"], own["ms"], COLOURS[number], words=NAMES[metric])
+            marks.line(axes, line["tokens"], line["p50_ms"], COLOURS[number], DASHES[number])
 
-    upright = scales.upright(float(lengths["ms"].min()), float(lengths["ms"].max()), STEEP)
     labels = (
         "prompt, tokens" + (" (logarithmic)" if wide else ""),
         "latency, ms (lines: medians)" if len(bins) else "latency, ms",
     )
-    svg = picture(along, upright, draw, labels)
-    title = "Latency against the length of the prompt"
-    return Plot(
-        f"{name}-length", _length_alt(lengths, bins, metrics), svg, title, _length_table(lengths, bins, metrics)
-    )
+    name, title = f"{name}-length", "Latency against the length of the prompt"
+    svg, alt = picture(name, draw, labels), _length_alt(lengths, bins, metrics)
+    return Plot(name, alt, svg, title, _length_table(lengths, bins, metrics))
 
 
 def _length_alt(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[str]) -> str:

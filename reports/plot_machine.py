@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reports import scales
-from reports.axes import Axes
+from reports import marks, ticks
 from reports.drawing import Panel, Plot
 from reports.format import amount, seconds
 from reports.palette import COLOURS, DASHES, DOTTED, MUTED
@@ -19,6 +18,7 @@ from reports.tables import Cell, Table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
 
@@ -101,9 +101,10 @@ def machine(series: dict[str, Any], name: str) -> Plot | None:
     panels = [_panel(group, own, throttled) for group, own in found if any(not line.limit for line, _ in own)]
     if not panels:
         return None
-    svg = over_time(panels, series, ["red: GPU throttled"] if throttled else [])
+    name = f"{name}-machine"
+    svg = over_time(name, panels, series, ["red: GPU throttled"] if throttled else [])
     alt = _alt(gauges, throttled, series["phases"]["end_s"])
-    return Plot(f"{name}-machine", alt, svg, "The machine over time", _table(gauges))
+    return Plot(name, alt, svg, "The machine over time", _table(gauges))
 
 
 def _gauges(frame: pd.DataFrame) -> Iterator[Gauge]:
@@ -125,17 +126,20 @@ def _panel(group: Group, found: Found, throttled: Sequence[Span]) -> Panel:
     limits = {limit * group.scale for limit in limits if limit < MOST_ABOVE * highest}
     top = max(highest * group.scale, *limits) if limits else highest * group.scale
     least = min(float(gauge.value.min()) for _, gauge in shown) * group.scale
+    room = (top - least) * 0.08 or 1.0
 
     def draw(axes: Axes) -> None:
+        if group.from_zero:
+            ticks.from_zero(axes.yaxis, top, 4)
+        else:
+            ticks.linear(axes.yaxis, least - room, top + room, 4)
         _lines(axes, group.scale, shown)
         for limit in sorted(limits):
-            axes.across(limit, MUTED, DOTTED, next(line.words for line in group.lines if line.limit))
+            marks.across(axes, limit, MUTED, DOTTED, next(line.words for line in group.lines if line.limit))
         for start, end in throttled if of_gpus else ():
-            axes.span(start, end, THROTTLED, 0.45, 0.1)
+            marks.span(axes, start, end, THROTTLED, 0.45, 0.1)
 
-    room = (top - least) * 0.08 or 1.0
-    upright = scales.from_zero(top, 4) if group.from_zero else scales.linear(least - room, top + room, 4)
-    return Panel(group.title, upright, draw)
+    return Panel(group.title, draw)
 
 
 def _lines(axes: Axes, scale: float, found: Found) -> None:
@@ -150,7 +154,7 @@ def _lines(axes: Axes, scale: float, found: Found) -> None:
             which = f"{_noun(line)} {gauge.source.removeprefix(line.source)}" if len(own) > 1 else ""
             words = " ".join(word for word in (line.words, which) if word)
             colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
-            axes.line(gauge.at, gauge.value * scale, colour, dash, words=words)
+            marks.line(axes, gauge.at, gauge.value * scale, colour, dash, words=words)
             number += 1
 
 
@@ -163,9 +167,9 @@ def _range(axes: Axes, own: Sequence[Gauge], scale: float, number: int) -> None:
     at = np.unique(np.concatenate([gauge.at for gauge in own]).round(1))
     every = np.array([np.interp(at, gauge.at, gauge.value) for gauge in own]) * scale
     colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
-    axes.band(at, every.min(axis=0), every.max(axis=0), colour)
+    marks.band(axes, at, every.min(axis=0), every.max(axis=0), colour)
     noun = "GPUs" if own[0].kind == "gpu" else f"{own[0].kind}s"
-    axes.line(at, every.mean(axis=0), colour, dash, words=f"mean of {len(own)} {noun} and their range")
+    marks.line(axes, at, every.mean(axis=0), colour, dash, words=f"mean of {len(own)} {noun} and their range")
 
 
 def _throttled(gauges: Sequence[Gauge]) -> list[Span]:

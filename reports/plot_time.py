@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reports import scales
-from reports.axes import Axes
+from reports import marks, ticks
 from reports.drawing import Panel, Plot, stacked
 from reports.format import amount, count, seconds
 from reports.palette import COLOURS, DASHES, DOTTED, INK, MUTED
@@ -15,6 +14,7 @@ from reports.tables import Cell, Table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 STEEP = 15.0
 MOST_ABOVE = 2.5
@@ -26,27 +26,31 @@ def service(series: dict[str, Any], slo: Mapping[str, float | None], name: str) 
     panels = [*_latency_panels(series, slo), *_rate_panels(series)]
     if not panels:
         return None
-    svg = over_time(panels, series)
-    return Plot(f"{name}-time", _service_alt(series), svg, "The service over time", _slices_table(series["slices"]))
+    name = f"{name}-time"
+    svg = over_time(name, panels, series)
+    return Plot(name, _service_alt(series), svg, "The service over time", _slices_table(series["slices"]))
 
 
-def over_time(panels: Sequence[Panel], series: dict[str, Any], notes: Sequence[str] = ()) -> str:
+def over_time(name: str, panels: Sequence[Panel], series: dict[str, Any], notes: Sequence[str] = ()) -> str:
     """Axes below each other over the same time, the parts that were not measured and the bursts marked in each.
 
-    notes: what else the label of the time says.
+    name: of the plot.   notes: what else the label of the time says.
     """
     phases, bursts = series["phases"], series["bursts"]
     end_s = max(phases["end_s"], 1e-3)
 
     def mark(axes: Axes) -> None:
         for start, end in _unmeasured(phases):
-            axes.span(start, end, INK, 0.1)
+            marks.span(axes, start, end, INK, 0.1)
         for start, end in bursts:
-            axes.span(start, end, BURST, 0.16)
+            marks.span(axes, start, end, BURST, 0.16)
         if phases.get("steady_s"):
-            axes.up(phases["steady_s"], DOTTED)
+            marks.up(axes, phases["steady_s"], DOTTED)
 
-    return stacked(scales.linear(0.0, end_s, 10), panels, _time_label(phases, bursts, notes), mark)
+    def along(axes: Axes) -> None:
+        ticks.linear(axes.xaxis, 0.0, end_s, 10)
+
+    return stacked(name, panels, along, _time_label(phases, bursts, notes), mark)
 
 
 def _unmeasured(phases: dict[str, Any]) -> Iterator[tuple[float, float]]:
@@ -87,13 +91,17 @@ def _latency_panel(series: dict[str, Any], metric: str, title: str, limit: float
     top = max(greatest, limit) if limit is not None and limit < MOST_ABOVE * greatest else greatest
 
     def draw(axes: Axes) -> None:
-        axes.dots(own["at_s"], own["ms"], COLOURS[0])
-        axes.line(bins["at_s"], bins["p50_ms"], INK, words="median", width=1.4)
-        axes.line(bins["at_s"], bins["p95_ms"], INK, DASHES[1], words="p95", width=1.2)
+        if steep:
+            ticks.logarithmic(axes.yaxis, least / 1.2, top * 1.25, 5)
+        else:
+            ticks.from_zero(axes.yaxis, top, 4)
+        marks.dots(axes, own["at_s"], own["ms"], COLOURS[0])
+        marks.line(axes, bins["at_s"], bins["p50_ms"], INK, words="median", width=1.4)
+        marks.line(axes, bins["at_s"], bins["p95_ms"], INK, DASHES[1], words="p95", width=1.2)
         if limit is not None and limit < MOST_ABOVE * greatest:
-            axes.across(limit, LIMIT, DOTTED, f"limit {limit:g} ms")
+            marks.across(axes, limit, LIMIT, DOTTED, f"limit {limit:g} ms")
 
-    return Panel(title, scales.logarithmic(least / 1.2, top * 1.25, 5) if steep else scales.from_zero(top, 4), draw)
+    return Panel(title, draw)
 
 
 def _rate_panels(series: dict[str, Any]) -> Iterator[Panel]:
@@ -101,19 +109,20 @@ def _rate_panels(series: dict[str, Any]) -> Iterator[Panel]:
     if not len(rates):
         return
     failed = [("failed", "failed", COLOURS[4], DOTTED)] if rates["failed"].any() else []
-    lines = [("offered", "offered", MUTED, ""), ("completed", "completed", COLOURS[0], DASHES[1]), *failed]
+    lines = [("offered", "offered", MUTED, "-"), ("completed", "completed", COLOURS[0], DASHES[1]), *failed]
     yield _rates_panel("requests/s", rates, lines)
     yield _queue_panel(series)
     if rates["tokens"].any():
-        yield _rates_panel("output tokens/s", rates, [("tokens", "", COLOURS[2], "")])
+        yield _rates_panel("output tokens/s", rates, [("tokens", "", COLOURS[2], "-")])
 
 
-def _rates_panel(title: str, rates: pd.DataFrame, lines: Sequence[tuple[str, str, str, str]]) -> Panel:
+def _rates_panel(title: str, rates: pd.DataFrame, lines: Sequence[tuple[str, str, str, Any]]) -> Panel:
     def draw(axes: Axes) -> None:
+        ticks.from_zero(axes.yaxis, max(float(rates[column].max()) for column, *_ in lines), 4)
         for column, words, colour, dash in lines:
-            axes.steps(*_bars(rates, column), colour, dash, words=words)
+            marks.line(axes, *_bars(rates, column), colour, dash, words=words, steps=True)
 
-    return Panel(title, scales.from_zero(max(float(rates[column].max()) for column, *_ in lines), 4), draw)
+    return Panel(title, draw)
 
 
 def _bars(rates: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
@@ -133,12 +142,13 @@ def _queue_panel(series: dict[str, Any]) -> Panel:
     }
 
     def draw(axes: Axes) -> None:
-        axes.steps(*_bars(rates, "in_flight"), COLOURS[0], words="in flight")
+        ticks.from_zero(axes.yaxis, most, 4)
+        marks.line(axes, *_bars(rates, "in_flight"), COLOURS[0], words="in flight", steps=True)
         for number, (words, total) in enumerate(told.items(), 1):
-            axes.line(total.index, total, COLOURS[number + 2], DASHES[number], words=words)
+            marks.line(axes, total.index, total, COLOURS[number + 2], DASHES[number], words=words)
 
     most = max(float(rates["in_flight"].max()), *(float(total.max()) for total in told.values()), 1.0)
-    return Panel("requests at a time", scales.from_zero(most, 4), draw)
+    return Panel("requests at a time", draw)
 
 
 def _summed(own: pd.DataFrame) -> pd.Series[float]:

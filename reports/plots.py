@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,48 @@ from reports.drawing import Plot
 from reports.tables import repetition
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Drawn:
-    """All plots of a run. choices: by model.   overview: over all trials.   of_trial: by (cell id, trial id)."""
+    """The plots of a run, each drawn when it is first asked for: a page shows those of a few trials only."""
 
-    choices: dict[str, list[Plot]]
-    overview: list[Plot]
-    of_trial: dict[tuple[str, str], list[Plot]]
+    data: ReportData
+    _of_trials: dict[tuple[str, str], list[Plot]] = field(default_factory=dict)
+
+    @cached_property
+    def choices(self) -> dict[str, list[Plot]]:
+        """By model."""
+        return pareto.of_models(self.data)
+
+    @cached_property
+    def overview(self) -> list[Plot]:
+        """Over all trials."""
+        return overview(self.data)
+
+    def of_trial(self, cell_id: str, trial_id: str) -> list[Plot]:
+        """Those of one trial; KeyError where there is no such trial."""
+        key = (cell_id, trial_id)
+        if key not in self._of_trials:
+            cell, trial = self._trials[key]
+            self._of_trials[key] = of_trial(self.data, cell, trial)
+        return self._of_trials[key]
+
+    @cached_property
+    def _trials(self) -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
+        return {(cell["id"], trial["id"]): (cell, trial) for cell, trial in self.data.trials()}
 
 
 @lru_cache(maxsize=1)  # the page and the files show the same pictures, and drawing them is most of the work
 def draw(data: ReportData) -> Drawn:
-    """Every plot."""
-    trials = {(cell["id"], trial["id"]): of_trial(data, cell, trial) for cell, trial in data.trials()}
-    return Drawn(pareto.of_models(data), overview(data), trials)
+    """Every plot, once it is asked for."""
+    return Drawn(data)
 
 
 def save(data: ReportData, folder: Path) -> list[Path]:
     """Write every plot as SVG; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn, written = draw(data), []
-    groups = [*drawn.choices.values(), drawn.overview, *drawn.of_trial.values()]
-    for plot in [plot for group in groups for plot in group]:
+    trials = (drawn.of_trial(cell["id"], trial["id"]) for cell, trial in data.trials())
+    for plot in chain(*drawn.choices.values(), drawn.overview, *trials):
         file = folder / f"{plot.name}.svg"
         file.write_text(plot.standalone(), encoding="utf-8", newline="\n")
         written.append(file)

@@ -1,0 +1,122 @@
+"""Axes' ends and marks: few marks at round values, fixed beforehand, for finding and laying out ticks is most of the
+time that a plot takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from reports.format import grouped
+
+if TYPE_CHECKING:
+    from matplotlib.axis import XAxis, YAxis
+
+    Axis = XAxis | YAxis
+
+Floats = NDArray[np.float64]
+
+SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 0.99999)
+MOST_MARKS = 8
+_NORMAL = NormalDist()
+
+
+def linear(axis: Axis, low: float, high: float, most: int = 6) -> None:
+    """An even axis; empty ranges are made a little wider."""
+    if not high > low:
+        high = low + (abs(low) or 1.0)
+    _fix(axis, "linear", low, high, even(low, high, most))
+
+
+def from_zero(axis: Axis, high: float, most: int = 6) -> None:
+    """An even axis with some room above the greatest value."""
+    linear(axis, 0.0, high * 1.06 if high > 0 else 1.0, most)
+
+
+def logarithmic(axis: Axis, low: float, high: float, most: int = MOST_MARKS) -> None:
+    """A logarithmic axis; low above zero."""
+    if not high > low:
+        low, high = low / 2, low * 2
+    _fix(axis, "log", low, high, decades(low, high, most))
+
+
+def upright(axis: Axis, least: float, greatest: float, steep: float) -> None:
+    """From zero; logarithmic where the greatest is more than `steep` times the least."""
+    if least > 0 and greatest > steep * least:
+        logarithmic(axis, least / 1.2, greatest * 1.25, 5)
+    else:
+        from_zero(axis, greatest, 5)
+
+
+def of_shares(axis: Axis, lowest: float, most: int) -> float:
+    """Quantiles up to what `most` observations can tell; a normal distribution is a straight line. Returns the end."""
+    top = 1 - 0.5 / max(most, 20)
+    shown = [share for share in SHARES if lowest <= share <= top + 1e-9]
+    _fix(axis, "function", lowest, top, shown, map(share_name, shown), functions=(deviations, _shares))
+    return top
+
+
+def share_name(share: float) -> str:
+    """0.999 as "p99.9"."""
+    return f"p{share * 100:.10g}"
+
+
+def plain(value: float) -> str:
+    """A mark as people write it."""
+    return f"{value:.0e}" if abs(value) >= 1e7 or 0 < abs(value) < 1e-4 else grouped(f"{value:.10g}")
+
+
+def even(low: float, high: float, most: int) -> list[float]:
+    """Round numbers evenly apart, at most one more than `most`."""
+    from matplotlib.ticker import MaxNLocator
+
+    found = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return _within([round(float(mark), 12) for mark in found], low, high)
+
+
+def decades(low: float, high: float, most: int) -> list[float]:
+    """As many round numbers of each power of ten as are not too many; even ones where that leaves hardly any."""
+    from matplotlib.ticker import LogLocator
+
+    choices = (
+        _within(LogLocator(subs=steps, numticks=most).tick_values(low, high), low, high)
+        for steps in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,))
+    )
+    marks = next((choice for choice in choices if len(choice) <= most), [])
+    return marks if len(marks) > 2 else [mark for mark in even(low, high, most - 2) if mark > 0] or marks
+
+
+def deviations(shares: ArrayLike) -> Floats:
+    """How many standard deviations from the mean so much of a normal distribution lies below."""
+    inside = np.clip(np.asarray(shares, dtype=np.float64), 1e-9, 1 - 1e-9)
+    found: Floats = np.array([_NORMAL.inv_cdf(float(share)) for share in inside.ravel()]).reshape(inside.shape)
+    return found
+
+
+def _shares(places: ArrayLike) -> Floats:
+    inside = np.asarray(places, dtype=np.float64)
+    found: Floats = np.array([_NORMAL.cdf(float(place)) for place in inside.ravel()]).reshape(inside.shape)
+    return found
+
+
+def _within(marks: Iterable[float], low: float, high: float) -> list[float]:
+    room = (high - low) * 1e-9
+    return [float(mark) for mark in marks if low - room <= mark <= high + room]
+
+
+def _fix(
+    axis: Axis, kind: str, low: float, high: float, marks: Sequence[float], names: Iterable[str] = (), **how: Any
+) -> None:
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    axes, x = axis.axes, axis.axis_name == "x"
+    if kind != "linear":
+        (axes.set_xscale if x else axes.set_yscale)(kind, **how)
+    axis.set_major_locator(FixedLocator(marks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FixedFormatter(list(names) or [plain(mark) for mark in marks]))
+    (axes.set_xlim if x else axes.set_ylim)(low, high)
