@@ -56,7 +56,7 @@ test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest
 
 test-fast: $(STAMP)  ## the unit tests, on two cores in about a minute
-	$(BIN)/python -m pytest -m "not slow and not gpu" -q -n 2 --dist loadfile -p no:benchmark
+	$(BIN)/python -m pytest -m "not slow and not gpu" -q -n 2 --dist loadfile -p no:benchmark --hypothesis-profile fast
 
 test-engines: $(ENGINES)/.installed  ## transformers and llama-cpp-python for real, on the CPU
 	HARNESS_TESTS_REQUIRE=torch,transformers,bitsandbytes,torchao,peft,llama_cpp \

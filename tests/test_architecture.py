@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ ROWS: dict[int, str] = {
     8: "calibrator jobs run resume references results",
     7: "trial story entries engine_start supervisor load_worker load_workers locust_alone locust_load locust_master "
     "locust_process locust_worker worker quality_child gate decision decision_rows pareto ratios recommendation",
-    6: "analysis cache_split cell_samples validity client_signals bursts columns chunks gap_counts latencies rates passing reading "
-    "server_facts "
+    6: "analysis cache_split cell_samples validity client_signals bursts columns chunks gap_counts latencies rates passing "
+    "reading server_facts "
     "backend_split distributions machine facts series series_clouds series_curves series_machine series_time "
     "divergence quality quality_scores quality_text greedy responses "
     "quality_summary energy energy_facts telemetry_facts memory_parts throttling token_truth books "
@@ -47,9 +48,15 @@ def sources(*packages: str) -> list[Path]:
     return sorted(path for package in packages for path in (ROOT / package).rglob("*.py"))
 
 
+@cache
+def nodes(text: str) -> tuple[ast.AST, ...]:
+    """All of a program, parsed once for every test that asks."""
+    return tuple(ast.walk(ast.parse(text)))
+
+
 def imports(path: Path) -> Iterator[str]:
     """The modules a file imports, wherever in it the import stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path.read_text()):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -90,7 +97,7 @@ def test_files_and_functions_stay_short(path: Path) -> None:
     """At most 400 lines a file and 50 a function."""
     text = path.read_text()
     assert text.count("\n") <= 400
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(text):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno + 1 <= 50, f"{path.name}: {node.name}"
 
@@ -103,7 +110,7 @@ def test_only_the_command_line_prints_and_exits(path: Path) -> None:
     main = 'if __name__ == "__main__":'
     calls = {
         node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
-        for node in ast.walk(ast.parse(path.read_text().partition(main)[0]))
+        for node in nodes(path.read_text().partition(main)[0])
         if isinstance(node, ast.Call)
     }
     assert not calls & {"print", "exit", "quit", "sys.exit", "os._exit"}
