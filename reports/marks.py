@@ -63,7 +63,7 @@ def dots(axes: Axes, x: ArrayLike, y: ArrayLike, colour: str, *, words: str = ""
     points = np.repeat(points[np.isfinite(points).all(axis=1)], 2, axis=0)
     codes = np.tile(np.array([Path.MOVETO, Path.LINETO], dtype=np.uint8), len(points) // 2)
     look: Any = {"facecolor": "none", "edgecolor": colour, "linewidth": 3.2, "capstyle": "round", "alpha": 0.7}
-    axes.add_patch(PathPatch(Path(points, codes), clip_on=False, **look))
+    axes.add_artist(PathPatch(Path(points, codes), clip_on=False, **look))  # a patch would be measured point by point
     if words:
         key(axes, words, colour, "o")
 
