@@ -48,7 +48,7 @@ def test_the_report_fits_a_comment_and_begins_with_the_answer(large: ReportData)
     text = markdown.render(large)
     assert len(text) < COMMENT
     assert text.splitlines()[2].startswith("**WARN** · limits: 18 fail, 1182 pass")
-    assert text.splitlines()[4].startswith("Measured: tiny")
+    assert text.splitlines()[4].startswith("**Measured:** tiny")
     assert text.index("## Limits") < text.index("## Results") < text.index("## Validity")
     limits = text[text.index("## Limits") : text.index("## Results")]
     assert re.search(r"\*\*FAIL\*\*.*level-197", limits)
