@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Ids = NDArray[np.int32]
 
 BLOCK_ELEMENTS = 2**22
-LEAST_REST = 1e-6
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +150,15 @@ def lower_bound(p: Floats, q: Floats) -> Floats:
     """What KL(p || q) is at least, by the data-processing inequality: the divergence after all tokens that are not
     known of both are put into one bucket.
 
-    p, q: [rows, k] log-probabilities of the same tokens; columns where either is NaN count as not known. A rest that
-    is smaller than 1e-6 cannot be told from rounding of float32; it is taken as 1e-6, which only lowers the bound.
+    p, q: [rows, k] log-probabilities of the same tokens; columns where either is NaN count as not known. By rounding to
+    float32 the rest of q may be 1e-6 larger than it seems; it is taken so, which only lowers the bound.
     """
     known = ~(np.isnan(p) | np.isnan(q))
     shares_p, shares_q = np.where(known, np.exp(p), 0.0), np.where(known, np.exp(q), 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         terms = np.where(known & (shares_p > 0), shares_p * (p - q), 0.0)
         rest_p = np.clip(1.0 - shares_p.sum(axis=1), 0.0, 1.0)
-        rest_q = np.clip(1.0 - shares_q.sum(axis=1), LEAST_REST, 1.0)
+        rest_q = np.clip(1.0 - shares_q.sum(axis=1) + ROUNDING, ROUNDING, 1.0)
         rest = np.where(rest_p > 0, rest_p * np.log(rest_p / rest_q), 0.0)
     found: Floats = np.maximum(terms.sum(axis=1) + rest, 0.0)
     return found

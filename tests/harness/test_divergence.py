@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.divergence import Distributions, compare, lower_bound, normalised
@@ -85,6 +85,7 @@ def test_divergence_is_never_negative(seed: int, size: int, spread: float) -> No
 
 
 @given(st.integers(0, 10_000), st.integers(2, 60), st.integers(1, 20), st.floats(0.1, 5.0), st.booleans())
+@example(seed=20, size=21, k=20, spread=2.0, tells_true=False)  # one unlikely token is left, a rest lost in rounding
 def test_the_lower_bound_is_never_above_the_divergence(
     seed: int, size: int, k: int, spread: float, tells_true: bool
 ) -> None:
