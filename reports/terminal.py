@@ -15,18 +15,13 @@ from reports.calibration import calibration_sentence
 from reports.data import ReportData
 from reports.tables import Cell, Table
 
-WIDE = 120
 STYLES = {"good": "green", "bad": "bold red", "doubtful": "yellow", "": ""}
 
 
 def show(data: ReportData, console: Console) -> None:
     """Print results, limits, what is missing and what to do; answer and verdict last, where they stay in view."""
-    results = result_tables.headline(data)
-    if console.width < WIDE:
-        _print_stacked(console, results)
-    else:
-        _print(console, results)
     for table in (
+        result_tables.headline(data),
         decision_table.single_engines(data),
         result_tables.limits(data),
         *quality_table.tables(data),
@@ -51,11 +46,7 @@ def _print_decisions(console: Console, data: ReportData) -> None:
     for section in decision_table.sections(data, wide=False):
         console.print(Text(_printable(section.title), style="bold"))
         for table in section.tables:
-            if console.width < WIDE:
-                console.print(Text(table.title, style="bold"))
-                _print_stacked(console, table)
-            else:
-                _print(console, _narrowed(table))
+            _print(console, _narrowed(table))
         for line in (*section.remarks, ""):
             console.print(Text(_printable(line)))
         for number, line in enumerate(section.advice):
@@ -63,15 +54,42 @@ def _print_decisions(console: Console, data: ReportData) -> None:
 
 
 def _print(console: Console, table: Table) -> None:
+    """As a table where every number and every word fits in one piece, else a paragraph for each row."""
     if not table.rows:
         return
+    if _width(table, whole=True) <= console.width:
+        _print_table(console, table)
+        return
+    table = _narrowed(table)
+    if table.texts < len(table.head) and _width(table, whole=False) > console.width:
+        _print_stacked(console, table)
+    else:
+        _print_table(console, table, left=0)
+
+
+def _print_table(console: Console, table: Table, left: int = 1) -> None:
+    """left: spaces before each column, beside the one behind it and that between two."""
     shown = RichTable(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown.padding = (0, 1, 0, left)
     for number, name in enumerate(table.head):
-        shown.add_column(Text(name), justify="left" if number < table.texts else "right", overflow="fold")
+        text = number < table.texts
+        whole = not text or all(" " not in words for words in (name, *(row[number].text for row in table.rows)))
+        shown.add_column(Text(name), justify="left" if text else "right", overflow="fold", no_wrap=whole)
     for row in table.rows:
         shown.add_row(*(_text(cell) for cell in row))
     console.print(shown)
     _print_notes(console, table)
+
+
+def _width(table: Table, *, whole: bool) -> int:
+    """Columns it takes with the spaces between; whole: texts in one line, else broken between words."""
+    total = (3 if whole else 2) * len(table.head) + 1
+    for number, name in enumerate(table.head):
+        lines = [*name.splitlines(), *(_text(row[number]).plain for row in table.rows)]
+        if number < table.texts and not whole:
+            lines = [word for line in lines for word in line.split()]
+        total += max(map(len, lines), default=0)
+    return total
 
 
 def _narrowed(table: Table) -> Table:
@@ -86,11 +104,17 @@ def _narrowed(table: Table) -> Table:
 
 def _print_stacked(console: Console, table: Table) -> None:
     """For narrow terminals: a paragraph for each row instead of columns of three letters."""
+    console.print(Text(table.title, style="bold"))
+    heads = [" ".join(name.split()) for name in table.head[table.texts :]]
     for row in table.rows:
         place = [text for text in map(_text, row[: table.texts]) if text.plain]
         console.print(Text(", ").join(place), style="bold")
-        values = zip(table.head[table.texts :], row[table.texts :], strict=True)
-        console.print(Text("  ") + Text(" · ").join(Text(f"{name} ") + _text(cell) for name, cell in values))
+        values = row[table.texts :]
+        if values[0].note and all((cell.text, cell.note) == (values[0].text, values[0].note) for cell in values):
+            console.print(Text("  ") + _text(values[0]))
+            continue
+        named = (Text(f"{name} ") + _text(cell) for name, cell in zip(heads, values, strict=True))
+        console.print(Text("  ") + Text(" · ").join(named))
     _print_notes(console, table)
 
 

@@ -68,6 +68,18 @@ def test_terminal_is_as_agreed(full: ReportData, golden: Callable[[str, str], No
     assert "\x1b" not in out.getvalue()
 
 
+@pytest.mark.parametrize("width", [70, 90, 105, 120, 140, 200])
+def test_no_word_of_the_results_is_broken(full: ReportData, width: int) -> None:
+    """Numbers, verdicts and names stand whole at any width; where they do not fit side by side, row by row."""
+    out = io.StringIO()
+    terminal.show(full, Console(file=out, width=width))
+    results = out.getvalue().partition("Limits")[0]
+    assert all(len(line) <= width for line in results.splitlines())
+    words = results.replace(",", " ").split()
+    for word in ("simulated", "sustained", "INVALID", "398.3", "11.96", "GiB"):
+        assert word in words
+
+
 def test_a_narrow_terminal_has_paragraphs(full: ReportData) -> None:
     """Eighty columns are too few for the table of results: each trial is a line, no word is broken."""
     out = io.StringIO()
