@@ -35,13 +35,16 @@ SPEED = (
     Figure("p95 ", "ttft_ms", "p95", after=f"{THIN}ms"),
     Figure("time per token p50 ", "tpot_ms", "p50", after=f"{THIN}ms"),
 )
-RANGES = (
-    Figure("output tokens/s", "output_tokens_per_s"),
-    Figure("time to first token p95", "ttft_ms", "p95", after=f"{THIN}ms"),
+RANGES = (  # of each group the first that is known in two trials or more
+    (Figure("output tokens/s", "output_tokens_per_s"),),
+    (
+        Figure("time to first token p95", "ttft_ms", "p95", after=f"{THIN}ms"),
+        Figure("time to first token p50", "ttft_ms", "p50", after=f"{THIN}ms"),
+    ),
 )
 MOST_TRIALS = 2
 MOST_NAMES = 4
-_HARMLESS = ("ok", "cancelled", "not_sent")
+_HARMLESS = ("ok", "cancelled")
 
 
 def labelled(data: ReportData) -> list[tuple[str, str]]:
@@ -95,14 +98,16 @@ def _ended(data: ReportData, done: Sequence[tuple[dict[str, Any], dict[str, Any]
     statuses: Counter[str] = Counter()
     for cell, trial in done:
         statuses.update(data.facts_of(cell["id"], trial["id"])["statuses"])
+    unsent = statuses.pop("not_sent", 0)
     total, bad = sum(statuses.values()), sum(n for status, n in statuses.items() if status not in _HARMLESS)
     measured = f"{count(len(done), 'trial')}, {count(total, 'measured request')}"
+    lacking = f"; {unsent} more planned, but never sent" if unsent else ""
     if not total:
-        return measured
+        return measured + lacking
     if not bad:
-        return f"{measured}, none failed"
+        return f"{measured}, none failed{lacking}"
     worst = max((status for status in statuses if status not in _HARMLESS), key=lambda status: statuses[status])
-    return f"{measured}, of which {bad} failed ({bad / total:.1%}; most often {worst.replace('_', ' ')})"
+    return f"{measured}, of which {bad} failed ({bad / total:.1%}; most often {worst.replace('_', ' ')}){lacking}"
 
 
 def _chosen(data: ReportData) -> list[str]:
@@ -118,7 +123,8 @@ def _numbers(data: ReportData) -> list[str]:
         told = [(name(keys), _figures(rows)) for keys, rows in shown]
         alone = len(groups(data)) == 1
         return [f"{'' if alone else f'{named}: '}{numbers}." for named, numbers in told if numbers]
-    ranges = [text for figure in RANGES if (text := _range(figure, shown, name))]
+    texts = (next((text for figure in group if (text := _range(figure, shown, name))), "") for group in RANGES)
+    ranges = [text for text in texts if text]
     return [f"{'; '.join(ranges)}."] if ranges else []
 
 
@@ -195,7 +201,7 @@ def _not_measured(data: ReportData) -> str:
     broken = [
         entry
         for cell in data.manifest["cells"]
-        for entry in ([cell] if cell["status"] in ("skipped", "failed") or not cell.get("trials") else cell["trials"])
+        for entry in ([cell] if cell.get("reason") or not cell.get("trials") else cell["trials"])
         if entry["status"] != "complete"
     ]
     if not broken:

@@ -40,6 +40,21 @@ def test_it_says_what_was_measured_on_what(full: ReportData) -> None:
     )
 
 
+def test_what_was_never_sent_was_not_measured(alone: ReportData) -> None:
+    """It is no measured request, and neither failed nor went well."""
+    (facts,) = alone.facts
+    stopped = replace(alone, facts=[facts | {"statuses": {"ok": 30, "not_sent": 170}}])
+    assert parts(stopped)["Measured"].endswith("30 measured requests, none failed; 170 more planned, but never sent.")
+
+
+def test_a_trial_that_broke_off_says_why(alone: ReportData) -> None:
+    """Though the reason is its own and not its cell's."""
+    cell = dict(alone.manifest["cells"][0], status="failed", reason=None)
+    cell["trials"] = [dict(cell["trials"][0], status="failed", reason="the engine ended")]
+    told = parts(replace(alone, manifest=dict(alone.manifest, cells=[cell])))
+    assert told["Missing"] == "1 not measured to the end; the first: the engine ended."
+
+
 def test_a_single_trial_is_told_with_its_intervals(alone: ReportData) -> None:
     """Throughput, time to first token and time per token."""
     speed = parts(alone)["Speed"]
