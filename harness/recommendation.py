@@ -35,6 +35,12 @@ class Option:
         """Every limit is met, and there is one: as the gate counts with `decide: any`."""
         return bool(self.verdicts) and all(verdict.outcome is Outcome.PASS for verdict in self.verdicts)
 
+    @property
+    def undecided(self) -> bool:
+        """It breaks no limit, but was not measured well enough to hold them all."""
+        outcomes = {verdict.outcome for verdict in self.verdicts}
+        return bool(outcomes - {Outcome.PASS}) and Outcome.FAIL not in outcomes
+
 
 def recommend(options: Sequence[Option], speed: str) -> dict[str, Any]:
     """The advice for one model: {outcome, sentence, chosen, out, closest}.
@@ -51,7 +57,8 @@ def recommend(options: Sequence[Option], speed: str) -> dict[str, Any]:
     if not holding:
         sentence, closest = _none(options)
         return _advice("none", sentence, [], out, closest)
-    outcome, sentence, chosen = _best(holding, speed)
+    undecided = any(option.undecided for option in options)
+    outcome, sentence, chosen = _best(holding, speed, "known to hold" if undecided else "")
     return _advice(outcome, sentence, chosen, out)
 
 
@@ -69,13 +76,17 @@ def _limits(holding: Sequence[Option]) -> str:
     return {1: "the limit", 2: "both limits"}.get(len(held[0]), f"all {len(held[0])} limits")
 
 
-def _best(holding: Sequence[Option], speed: str) -> tuple[str, str, list[str]]:
-    """The fastest, or all that may be it."""
+def _best(holding: Sequence[Option], speed: str, known: str) -> tuple[str, str, list[str]]:
+    """The fastest, or all that may be it. known: words for "hold" where other rows may hold the limits too."""
     limits = _limits(holding)
     if len(holding) == 1:
         only = holding[0]
         told = f"; {speed}: {text(only.speed)}" if only.speed["value"] is not None else ""
-        return "choice", f"Take {only.label}: it alone holds {limits}{told}.", [only.label]
+        return (
+            "choice",
+            f"Take {only.label}: it alone {'is ' + known if known else 'holds'} {limits}{told}.",
+            [only.label],
+        )
     timed = [option for option in holding if option.speed["value"] is not None]
     if not timed:
         return (
@@ -86,7 +97,9 @@ def _best(holding: Sequence[Option], speed: str) -> tuple[str, str, list[str]]:
     fastest = max(timed, key=lambda option: float(option.speed["value"]))
     rivals = [option for option in holding if option is not fastest and not clearly_faster(fastest, option)]
     if not rivals:
-        sentence = f"Take {fastest.label}: of {len(holding)} that hold {limits} it is the fastest; {speed}: "
+        sentence = (
+            f"Take {fastest.label}: of {len(holding)} {known or 'that hold'} {limits} it is the fastest; {speed}: "
+        )
         return "choice", f"{sentence}{text(fastest.speed)}.", [fastest.label]
     tied = [fastest, *rivals]
     speeds = ", ".join(f"{option.label} {text(option.speed)}" for option in tied)

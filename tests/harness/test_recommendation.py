@@ -60,6 +60,15 @@ def test_the_only_one_that_holds_is_taken() -> None:
     assert found["sentence"] == "Take one: it alone holds the limit."
 
 
+def test_a_rival_that_could_not_be_judged_is_not_beaten() -> None:
+    """The choice says that it is the one of which it is known."""
+    undecided = [option("other", Outcome.INVALID), option("third", Outcome.CANNOT_TELL)]
+    found = recommend([option("one", Outcome.PASS, speed=None), *undecided], SPEED)
+    assert found["sentence"] == "Take one: it alone is known to hold the limit."
+    found = recommend([option("fast", Outcome.PASS), option("slow", Outcome.PASS, speed=(9, 8, 10)), *undecided], SPEED)
+    assert found["sentence"].startswith("Take fast: of 2 known to hold the limit it is the fastest; ")
+
+
 def test_speeds_that_overlap_cannot_be_told_apart() -> None:
     """Both are named, and which is smaller."""
     found = recommend([option("a", Outcome.PASS), option("b", Outcome.PASS, speed=(101, 96, 106), memory=5e8)], SPEED)
