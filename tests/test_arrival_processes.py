@@ -23,6 +23,8 @@ from harness.virtual_time import run
 from harness.workload import Schedule, Shard, build
 from tests.plans import load_of, workload_of
 
+pytestmark = pytest.mark.slow
+
 SECOND = 1_000_000_000
 Int64 = NDArray[np.int64]
 ONE_TOKEN = {"prompt_tokens": 8, "output_tokens": {"dist": "fixed", "value": 1, "exact": True}}

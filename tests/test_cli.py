@@ -10,6 +10,8 @@ from command import harness, scenario
 
 from harness import __version__
 
+pytestmark = pytest.mark.slow
+
 
 def test_version(tmp_path: Path) -> None:
     """`--version` prints the version and nothing else."""

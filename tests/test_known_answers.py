@@ -35,6 +35,8 @@ from tests.fabricated import failed, streamed, value
 from tests.plans import exact_schedule
 from tests.stored import KEY, results_of
 
+pytestmark = pytest.mark.slow
+
 MS = 1_000_000
 SECOND = 1_000_000_000
 FROZEN = {"ttft_ms": 10, "tpot_ms": 0, "stall": {"at_s": 30, "for_s": 1}}

@@ -36,6 +36,8 @@ from tests.queues import (
     several_servers,
 )
 
+pytestmark = pytest.mark.slow
+
 SECOND = 1_000_000_000
 
 

@@ -28,6 +28,8 @@ from harness.records import Clock, Loop, Record, Status
 from tests.authority import Authority, needs_openssl
 from tests.stub_server import MS, Plan, measure, open_plan
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 TINY = f"{sys.executable} {Path(__file__).parent / 'engines' / 'tiny_server.py'} {{port}} --models m"
 CONFIGURATION = """

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from command import harness, manifest, running
 
+pytestmark = pytest.mark.slow
+
 SCENARIO = """\
 model: tiny
 engines: [{engine: ENGINE, quantization: [LEVELS]}]

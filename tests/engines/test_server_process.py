@@ -17,6 +17,8 @@ from engines import server_process
 from engines.base import StartFailed
 from engines.server_process import ServerCommand, ServerProcess, free_port
 
+pytestmark = pytest.mark.slow
+
 SERVER = f"{sys.executable} {Path(__file__).with_name('tiny_server.py')} {{port}}"
 
 

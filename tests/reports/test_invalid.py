@@ -15,6 +15,8 @@ from harness.decision import decide
 from harness.validity import Level, Validity
 from reports import ReportData, html, markdown, plots, result_tables, summaries, tables, terminal
 
+pytestmark = pytest.mark.slow
+
 REASON = {"code": "client_lag", "level": "invalid", "sentence": "Requests were sent late.", "advice": "Lower the rate."}
 
 

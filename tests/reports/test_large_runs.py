@@ -10,6 +10,8 @@ import pytest
 
 from reports import ReportData, junit, markdown
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 200
 COMMENT = 65_536
 LONG = "a reason that goes on and on with <markup> and https://example.org/ and `ticks` " * 40

@@ -20,6 +20,8 @@ from harness.workload import Schedule, build
 from tests.plans import load_of, workload_of
 from tests.stub_server import LAST_CHUNK, MS, SECOND, STREAM_HEAD, Call, chunk, ending, event, piece, serving
 
+pytestmark = pytest.mark.slow
+
 TALKS = {"kind": "sessions", "rate": 20, "sessions": 4, "turns": 3, "think_time": "20ms"}
 
 

@@ -29,6 +29,8 @@ from tests.stub_server import (
     serving,
 )
 
+pytestmark = pytest.mark.slow
+
 
 async def good(call: Call) -> None:
     """A good reply at once."""

@@ -18,6 +18,8 @@ from harness.errors import StorageFailed
 from harness.records import Record, Status
 from tests.stub_server import Call, measure, open_plan, run, serving
 
+pytestmark = pytest.mark.slow
+
 
 async def good(call: Call) -> None:
     """A good reply."""

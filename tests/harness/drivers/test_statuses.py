@@ -16,6 +16,8 @@ from harness.records import Record, Status
 from tests.stub_server import LAST_CHUNK, STREAM_HEAD, Call, chunk, ending, event, open_plan, piece, reply, run, serving
 from tests.stub_server import measure as measure_against
 
+pytestmark = pytest.mark.slow
+
 GOOD = STREAM_HEAD + chunk(piece(" a")) + chunk(piece(" b")) + chunk(ending()) + LAST_CHUNK
 
 

@@ -14,7 +14,10 @@ from engines.base import Endpoint
 from harness.records import Record, Status
 from tests.stub_server import Call, StubServer, measure, open_plan, serving
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate"),
+]
 
 
 @pytest.fixture

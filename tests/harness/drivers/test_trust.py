@@ -21,7 +21,7 @@ from tests.authority import Authority, locked, needs_openssl
 from tests.harness.drivers.test_ways import Forwarder, forwarding
 from tests.stub_server import Call, StubServer, measure, open_plan
 
-pytestmark = needs_openssl
+pytestmark = [needs_openssl, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

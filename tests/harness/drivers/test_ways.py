@@ -35,6 +35,8 @@ from tests.stub_server import (
     serving,
 )
 
+pytestmark = pytest.mark.slow
+
 Measured = tuple[list[Record], DriveReport, StubServer]
 
 
