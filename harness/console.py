@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.glance import SEPARATOR, fitted, how_far, how_fast, how_well, what_went_wrong
+from reports.characters import for_terminal
 
 PLAIN_EVERY_S = 5.0
 
@@ -95,7 +96,7 @@ class ConsoleWatcher:
         lines = [SEPARATOR.join(parts) for parts in told if parts]
         if self._live:
             first = fitted(f"{self._prefix}{SEPARATOR}{load}", f"{SEPARATOR}{far}", self._console.width)
-            self._live.update(Text("\n  ".join([first, *lines]), no_wrap=True, overflow="ellipsis"))
+            self._live.update(Text("\n  ".join(map(for_terminal, (first, *lines))), no_wrap=True, overflow="ellipsis"))
             return
         changed, self._phase = event["phase"] != self._phase, event["phase"]
         self._show(f"{load}: {SEPARATOR.join([far, *lines])}", at_once=changed)
@@ -104,14 +105,14 @@ class ConsoleWatcher:
         """Something that the next line may replace."""
         line = f"{self._prefix}: {text}"
         if self._live:
-            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+            self._live.update(Text(for_terminal(line), no_wrap=True, overflow="ellipsis"))
         elif at_once or time.monotonic() - self._last_plain_s >= PLAIN_EVERY_S:
             self._last_plain_s = time.monotonic()
             self._say(line)
 
     def _say(self, line: str) -> None:
         """Something that stays."""
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(for_terminal(line)), soft_wrap=True)
 
 
 def ending(event: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from reports.characters import for_xml
 from reports.marks import SMALL, grid, width_of
 from reports.palette import INK
 from reports.slim import slim
@@ -65,12 +67,12 @@ class Plot:
     def inline(self) -> str:
         """For a page: scales with it, takes its text colour, says what it shows."""
         label = escape(self.alt, quote=True)
-        body = self.svg.replace(INK, "currentColor")
+        body = _inked(self.svg, "currentColor")
         return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', body, count=1)
 
     def standalone(self) -> str:
         """For a file: black on white."""
-        return '<?xml version="1.0" encoding="utf-8"?>\n' + self.svg.replace(INK, "#1a1a1a")
+        return '<?xml version="1.0" encoding="utf-8"?>\n' + _inked(self.svg, "#1a1a1a")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,5 +179,12 @@ def _written(whole: Figure) -> str:
 
     out = StringIO()
     canvas: Any = FigureCanvasSVG(whole)
-    canvas.print_svg(out, metadata={"Date": None})
-    return slim(out.getvalue(), INK, SMALL)
+    with warnings.catch_warnings():  # the reader's font is used, not the one that texts are measured with here
+        warnings.filterwarnings("ignore", r"Glyph \d+|Matplotlib currently does not support", UserWarning)
+        canvas.print_svg(out, metadata={"Date": None})
+    return slim(for_xml(out.getvalue()), INK, SMALL)
+
+
+def _inked(svg: str, colour: str) -> str:
+    """With a colour for lines and texts; INK in a text is somebody's name."""
+    return re.sub(rf'(?<=[":]){INK}(?=[";])(?=[^<]*>)', colour, svg)

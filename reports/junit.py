@@ -7,20 +7,17 @@ limit on an invalid trial is an `error`. What was skipped is `skipped`.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from reports.characters import for_xml
 from reports.data import KEYS, ReportData, keys_of, place
 from reports.tables import repetition
-
-# XML 1.0 has no way to write these, not even escaped.
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render(data: ReportData) -> str:
     """The document."""
-    suite = ET.Element("testsuite", name=clean(data.title), timestamp=str(data.manifest.get("created_utc") or ""))
+    suite = ET.Element("testsuite", name=for_xml(data.title), timestamp=str(data.manifest.get("created_utc") or ""))
     for cell in data.manifest["cells"]:
         if not cell.get("trials"):
             where = place([str(cell[key] or "") for key in KEYS[:-1]] + [""])
@@ -34,7 +31,7 @@ def render(data: ReportData) -> str:
         elif judged and judged["verdict"] == "invalid":
             _add(case, "error", "invalid", _sentences(judged))
         elif judged and judged["reasons"]:
-            ET.SubElement(case, "system-out").text = clean(_sentences(judged))
+            ET.SubElement(case, "system-out").text = for_xml(_sentences(judged))
     for verdict in data.verdicts:
         keys = [verdict[key] for key in KEYS]
         case = _case(suite, place(keys), f"{keys[-1]}: {verdict['limit']}")
@@ -48,13 +45,8 @@ def render(data: ReportData) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
 
 
-def clean(text: str) -> str:
-    """Text without what XML cannot hold."""
-    return _FORBIDDEN.sub("\ufffd", text)
-
-
 def _case(suite: ET.Element, where: str, name: str, seconds: float = 0.0) -> ET.Element:
-    return ET.SubElement(suite, "testcase", classname=clean(where), name=clean(name), time=f"{seconds:.3f}")
+    return ET.SubElement(suite, "testcase", classname=for_xml(where), name=for_xml(name), time=f"{seconds:.3f}")
 
 
 def _sentences(judged: dict[str, Any]) -> str:
@@ -74,4 +66,4 @@ def _outcome(case: ET.Element, status: str, reason: str) -> None:
 
 
 def _add(case: ET.Element, tag: str, kind: str, message: str) -> None:
-    ET.SubElement(case, tag, {"type": kind, "message": clean(message)}).text = clean(message)
+    ET.SubElement(case, tag, {"type": kind, "message": for_xml(message)}).text = for_xml(message)

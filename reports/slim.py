@@ -1,4 +1,7 @@
-"""What matplotlib wrote as SVG, in a third of the bytes and without what would reach beyond the picture in a page."""
+"""What matplotlib wrote as SVG, in a third of the bytes and without what would reach beyond the picture in a page.
+
+Texts, which are names of others, are left as they are: in them `<` and `>` are escaped, so a tag can be told from them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 FONT_FAMILY = "system-ui, sans-serif"
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-\d+)?")
 _SPACES = re.compile(r"\s+")
+_TAG = re.compile(r"<[^>]*>")
 
 
 def slim(svg: str, ink: str, size: float) -> str:
@@ -19,9 +23,7 @@ def slim(svg: str, ink: str, size: float) -> str:
     svg = re.sub(r'(<svg)[^>]* width="([\d.]+)pt" height="([\d.]+)pt"([^>]*) version="1.1"', _head, svg, count=1)
     svg = _without_empty_groups(re.sub(r'(<g) id="[^"]*"', r"\1", svg).replace("<g/>", ""))
     svg = re.sub(r'<text style="([^"]*)"([^>]*)>', lambda found: _text(found, ink, size), svg)
-    svg = re.sub(r' d="([^"]*)"', lambda found: f' d="{_path(found[1])}"', svg)
-    svg = re.sub(r' (x|y)="([^"]*)"', lambda found: f' {found[1]}="{_rounded(found[2])}"', svg)
-    svg = re.sub(r'style="([^"]*)"', lambda found: f'style="{_style(found[1])}"', svg)
+    svg = _TAG.sub(lambda found: _tag(found[0]), svg)
     look = f'fill="{ink}" font-family="{FONT_FAMILY}" font-size="{size:g}" stroke-linejoin="round"'
     svg = re.sub(r"(<svg[^>]*>)(.*)</svg>", rf"\1<g {look}>\2</g></svg>", svg, count=1, flags=re.DOTALL)
     return re.sub(r"\n\s*", "\n", svg)
@@ -61,6 +63,13 @@ def _text(found: re.Match[str], ink: str, size: float) -> str:
     rest = re.sub(r' transform="rotate\(-0 [^"]*"', "", rest)
     rest = re.sub(r' transform="([^"]*)"', lambda turn: f' transform="{_rounded(turn[1])}"', rest)
     return f"<text{rest}{told}>"
+
+
+def _tag(tag: str) -> str:
+    """With shorter paths, coordinates and styles."""
+    tag = re.sub(r' d="([^"]*)"', lambda found: f' d="{_path(found[1])}"', tag)
+    tag = re.sub(r' (x|y)="([^"]*)"', lambda found: f' {found[1]}="{_rounded(found[2])}"', tag)
+    return re.sub(r'style="([^"]*)"', lambda found: f'style="{_style(found[1])}"', tag)
 
 
 def _path(path: str) -> str:

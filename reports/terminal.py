@@ -12,6 +12,7 @@ from rich.text import Text
 
 from reports import answer, decision_table, load_tables, markdown, quality_table, result_tables, trouble_tables
 from reports.calibration import calibration_sentence
+from reports.characters import for_terminal
 from reports.data import ReportData
 from reports.tables import Cell, Table
 
@@ -33,10 +34,10 @@ def show(data: ReportData, console: Console) -> None:
     ):
         _print(console, table)
     _print_decisions(console, data)
-    console.print(Text(_printable(calibration_sentence(data.manifest))))
+    console.print(Text(for_terminal(calibration_sentence(data.manifest))))
     console.print()
     for label, told in answer.labelled(data):
-        console.print(Text.assemble((f"{label}: ", "bold"), _printable(told)))
+        console.print(Text.assemble((f"{label}: ", "bold"), for_terminal(told)))
     console.print()
     console.print(Text(markdown.headline(data).strip().replace("**", ""), style="bold"))
 
@@ -44,13 +45,13 @@ def show(data: ReportData, console: Console) -> None:
 def _print_decisions(console: Console, data: ReportData) -> None:
     """What to run; the numbers under each load stand in the results already."""
     for section in decision_table.sections(data, wide=False):
-        console.print(Text(_printable(section.title), style="bold"))
+        console.print(Text(for_terminal(section.title), style="bold"))
         for table in section.tables:
             _print(console, _narrowed(table))
         for line in (*section.remarks, ""):
-            console.print(Text(_printable(line)))
+            console.print(Text(for_terminal(line)))
         for number, line in enumerate(section.advice):
-            console.print(Text(_printable(line), style="" if number else "bold"))
+            console.print(Text(for_terminal(line), style="" if number else "bold"))
 
 
 def _print(console: Console, table: Table) -> None:
@@ -69,7 +70,8 @@ def _print(console: Console, table: Table) -> None:
 
 def _print_table(console: Console, table: Table, left: int = 1) -> None:
     """left: spaces before each column, beside the one behind it and that between two."""
-    shown = RichTable(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    title = Text(for_terminal(table.title))
+    shown = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     shown.padding = (0, 1, 0, left)
     for number, name in enumerate(table.head):
         text = number < table.texts
@@ -104,7 +106,7 @@ def _narrowed(table: Table) -> Table:
 
 def _print_stacked(console: Console, table: Table) -> None:
     """For narrow terminals: a paragraph for each row instead of columns of three letters."""
-    console.print(Text(table.title, style="bold"))
+    console.print(Text(for_terminal(table.title), style="bold"))
     heads = [" ".join(name.split()) for name in table.head[table.texts :]]
     for row in table.rows:
         place = [text for text in map(_text, row[: table.texts]) if text.plain]
@@ -120,14 +122,9 @@ def _print_stacked(console: Console, table: Table) -> None:
 
 def _print_notes(console: Console, table: Table) -> None:
     for number, note in enumerate(table.notes, 1):
-        console.print(Text(f"({number}) {note}"))
+        console.print(Text(for_terminal(f"({number}) {note}")))
 
 
 def _text(cell: Cell) -> Text:
-    text = _printable(cell.text)
+    text = for_terminal(cell.text)
     return Text(f"{text} ({cell.note})" if cell.note else text, style=STYLES[cell.tone])
-
-
-def _printable(text: str) -> str:
-    """Server errors, and files from elsewhere, may carry escape sequences."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)

@@ -60,6 +60,20 @@ def shown(*events: dict[str, Any], terminal: bool) -> str:
     return out.getvalue()
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_escape_sequences_of_others_are_not_obeyed(terminal: bool) -> None:
+    """What a server or an engine says reaches the terminal as text."""
+    bad = "\x1b]0;owned\x07 \x9b31m"
+    out = shown(
+        AT_WORK | {"last_failure": bad},
+        {"event": "failed", "reason": bad},
+        {"event": "notice", "text": bad},
+        terminal=terminal,
+    )
+    assert "owned" in out
+    assert not re.search("\x1b\\]|\x9b|\x07", out)
+
+
 def test_a_block_of_short_lines_fits_a_terminal() -> None:
     """The name gives way; what happens stands there whole: rate beside plan, latencies, errors, client, memory."""
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]", shown(AT_WORK, terminal=True))]

@@ -9,12 +9,13 @@ from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
 from reports import marks, ticks
-from reports.drawing import HEIGHT, WIDTH, Panel, picture, stacked
+from reports.drawing import HEIGHT, WIDTH, Panel, Plot, picture, stacked
 from reports.palette import COLOURS, INK
 
 RED = "#ff0000"
@@ -52,6 +53,33 @@ def test_a_line_breaks_where_nothing_is_known() -> None:
     """NaN parts it; a value alone is a dot; what lies beyond is drawn at the edge."""
     svg = drawn(lambda axes: marks.line(axes, [0, 1, 2, 3, 4, 20], [0, 5, math.nan, 2, math.nan, 20], RED))
     assert paths(svg) == ["M62 260L110.6 135M207.8 210h0M548 10h0"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'M 1.25 2.25 L 1.25 2.25" d="M 3.14159 2.71828" x="1.2345" style="a: b; stroke-linecap: square"',
+        '<g/> <g id="q"> <!-- c --> <metadata>m</metadata> <text style="font: 8px">',
+        f'fill="{INK}" xlink:href \\1 &amp; 千问 \u05d0',
+    ],
+)
+def test_words_stay_as_they_are(words: str) -> None:
+    """However much they look like parts of a picture, in whatever script: names are those of others."""
+
+    def draw(axes: Axes) -> None:
+        marks.key(axes, words, RED, "o")
+        marks.Labels(axes, [1], [1]).put(1, 1, words)
+
+    plot = Plot("one", "", drawn(draw))
+    for svg in (plot.svg, plot.inline(), plot.standalone().split("\n", 1)[1]):
+        texts = [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("text")]
+        assert texts.count(words) == 2
+
+
+def test_what_xml_cannot_hold_is_replaced() -> None:
+    """A control character in a name leaves the picture well-formed."""
+    svg = drawn(lambda axes: marks.key(axes, "a\x1b\ufffeb", RED, "o"))
+    assert "a\ufffd\ufffdb" in [element.text for element in ET.fromstring(svg).iter()]
 
 
 def test_an_empty_line_is_none() -> None:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from itertools import groupby
 from xml.etree import ElementTree as ET
 
+import pytest
 from rich.console import Console
 
 from reports import ReportData, html, junit, markdown, plots, terminal
@@ -74,9 +75,14 @@ def test_junit_stays_well_formed(hostile: ReportData) -> None:
     assert suite.get("name") == '<script>document.title="owned"</script>'
 
 
-def test_terminal_shows_escapes_as_text(hostile: ReportData) -> None:
-    """An escape sequence in an error does not reach the terminal, brackets are no markup."""
+@pytest.mark.parametrize("width", [60, 300])
+def test_terminal_shows_escapes_as_text(hostile: ReportData, width: int) -> None:
+    """Escape sequences in errors, in names and in notes do not reach the terminal, brackets are no markup."""
     out = io.StringIO()
-    terminal.show(hostile, Console(file=out, width=300))
-    assert "\x1b" not in out.getvalue()
-    assert "]]> $x^" in out.getvalue()
+    cells = [{**cell, "model": "m\x1b[31m [bold]m[/bold]"} for cell in hostile.manifest["cells"]]
+    scored = {"quality": {"reason": "\x1b]0;owned\x07 \x9b31m"}}
+    named = replace(hostile, manifest={**hostile.manifest, "cells": [*cells, {**cells[0], **scored, "trials": []}]})
+    terminal.show(named, Console(file=out, width=width))
+    assert not {"\x1b", "\x9b", "\x07"} & set(out.getvalue())
+    assert "]]> $x^" in " ".join(out.getvalue().split())
+    assert "[bold]m[/bold]" in out.getvalue()
