@@ -15,7 +15,7 @@ from harness.bursts import bursts_of
 from harness.columns import Columns
 from harness.energy_facts import energy_facts, missing_energy
 from harness.latencies import good
-from harness.machine import GAUGES, START_METRICS, no_gpu_because, without_others_gpus
+from harness.machine import GAUGES, PROCESS_GAUGES, START_METRICS, no_gpu_because, without_others_gpus
 from harness.memory_parts import memory_facts
 from harness.metrics import METRICS
 from harness.queue_guard import queue_facts
@@ -149,6 +149,8 @@ def missing(cell: dict[str, Any], trial: dict[str, Any], columns: Columns) -> di
     found: dict[str, str] = {name: reason for name, reason in reasons.items() if reason is not None}
     found |= dict.fromkeys(START_METRICS, "it was not measured when the engine started")
     found |= dict.fromkeys(GAUGES, "no reading was taken on the machine under test during the trial")
+    if cell.get("engine_info") and not cell["engine_info"].get("pids"):
+        found |= dict.fromkeys(PROCESS_GAUGES, "the engine's processes are not known: this run did not start them")
     found |= {name: no_gpu_because(cell) for name in GAUGES if name.startswith("gpu")}
     if not any(limit is not None for limit in (trial.get("slo") or {}).values()):
         found |= dict.fromkeys(("attainment", "goodput_rps"), "the scenario sets no slo")

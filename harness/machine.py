@@ -24,6 +24,7 @@ GAUGES = {
     "gpu_memory_peak_bytes": ("gpu", "memory_used_bytes"),
     "gpu_memory_peak_share": ("gpu", "memory_used_bytes"),
 }
+PROCESS_GAUGES = tuple(name for name, (source, _) in GAUGES.items() if source == "engine")
 SERVER = "server"
 CPU = "cpu"
 NO_GPU = "no GPU of the machine under test was read"

@@ -126,6 +126,8 @@ def _none(options: Sequence[Option]) -> tuple[str, str | None]:
     """Why no row qualifies, and the row that is nearest."""
     judged = [option for option in options if option.verdicts]
     known = [option for option in judged if _excess(option) < math.inf]
+    if not known and not any(verdict.outcome is Outcome.FAIL for option in judged for verdict in option.verdicts):
+        return "None can be chosen yet: no row breaks a limit, but none could be held against all of them.", None
     if not known:
         return "None qualifies: each row breaks a limit, or could not be held against all of them.", None
     closest = min(known, key=_excess)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from reports.data import ReportData
 from reports.format import UNKNOWN, amount, seconds
-from reports.tables import Cell, Table, counted, nan, sortable, where_of
+from reports.tables import Cell, Table, counted, nan, noted, sortable, where_of
 
 MOST_BURSTS = 12
+OPEN_ENDED = {  # why they may be unknown
+    "drained_s": "not before the next burst or the end of the trial",
+    "recovered_s": "not before the next burst or the end of the trial, or fewer than 20 requests came before the burst",
+}
 
 
 def bursts(data: ReportData) -> Table:
@@ -18,7 +22,7 @@ def bursts(data: ReportData) -> Table:
         "most waiting",
         "usual before",
         "drained after",
-        "TTFT as before after",
+        "TTFT as before, after",
         "errors",
     )
     lines: list[tuple[Cell, ...]] = []
@@ -30,9 +34,9 @@ def bursts(data: ReportData) -> Table:
         where = where_of(cell, trial, data)
         for one in found["taken"][:MOST_BURSTS]:
             sizes = [counted(one[name]) for name in ("requests", "backlog_peak", "backlog_before")]
-            times = [_moment(one[name]) for name in ("drained_s", "recovered_s")]
+            times = [_moment(one[name], notes, why) for name, why in OPEN_ENDED.items()]
             failed = counted(one["errors"], "bad" if one["errors"] else "")
-            lines.append((Cell(where), _moment(one["start_s"]), *sizes, *times, failed))
+            lines.append((Cell(where), Cell(seconds(one["start_s"]), value=one["start_s"]), *sizes, *times, failed))
         if len(found["taken"]) > MOST_BURSTS:
             notes.append(f"{where}: the first {MOST_BURSTS} of {len(found['taken'])}; summary.json has all")
         if found["drained_s"]:
@@ -41,8 +45,10 @@ def bursts(data: ReportData) -> Table:
     return Table("Bursts", head, lines, notes, texts=2)
 
 
-def _moment(value_s: float | None) -> Cell:
-    return Cell(UNKNOWN if value_s is None else seconds(value_s), value=value_s)
+def _moment(value_s: float | None, notes: list[str], why: str) -> Cell:
+    if value_s is None:
+        return Cell(UNKNOWN, note=noted(notes, why))
+    return Cell(seconds(value_s), value=value_s)
 
 
 def servers(data: ReportData) -> Table:

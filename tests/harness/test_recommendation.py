@@ -105,6 +105,7 @@ def test_nothing_could_be_judged() -> None:
     """Then nobody is closest."""
     found = recommend([option("a", Outcome.INVALID), option("b", Outcome.CANNOT_TELL)], SPEED)
     assert (found["outcome"], found["closest"]) == ("none", None)
+    assert found["sentence"].startswith("None can be chosen yet: no row breaks a limit")
     assert [one["why"] for one in found["out"]] == [
         "its trial load0 is invalid",
         "cannot tell `ttft_ms p95 <= 100` under load0: ttft_ms p95 is 120 ms",

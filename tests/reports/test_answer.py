@@ -55,6 +55,14 @@ def test_a_trial_that_broke_off_says_why(alone: ReportData) -> None:
     assert told["Missing"] == "1 not measured to the end; the first: the engine ended."
 
 
+def test_memory_of_a_server_that_nobody_here_started_is_not_known(alone: ReportData) -> None:
+    """That is the reason, not that readings are lacking; of a run that tells of no engine it is the readings."""
+    info = {"name": "http", "pids": []}
+    (facts,) = one_trial(limits=["error_rate <= 0.1"], engine_info=info).facts
+    assert facts["missing"]["rss_peak_bytes"].startswith("the engine's processes are not known")
+    assert alone.facts[0]["missing"]["rss_peak_bytes"].startswith("no reading was taken")
+
+
 def test_a_single_trial_is_told_with_its_intervals(alone: ReportData) -> None:
     """Throughput, time to first token and time per token."""
     speed = parts(alone)["Speed"]
