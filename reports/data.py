@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ class ReportData:
 
     def validity_of(self, cell: str, trial: str) -> dict[str, Any] | None:
         """The judgement of a trial, None if there is none."""
-        return next((one for one in self.validity if (one["cell"], one["trial"]) == (cell, trial)), None)
+        return self._validity.get((cell, trial))
 
     def facts_of(self, cell: str, trial: str) -> dict[str, Any]:
         """The facts about a trial, empty if it left none."""
-        return next((one for one in self.facts if (one["cell"], one["trial"]) == (cell, trial)), {})
+        return self._facts.get((cell, trial), {})
 
     def verdict(self) -> str:
         """The worst validity of the run: "valid", "warn", "invalid", or "" if nothing was judged."""
@@ -63,14 +64,25 @@ class ReportData:
 
     def verdict_of(self, keys: Sequence[str], repetition: str = POOLED) -> str:
         """The validity of one row of the results: of the repetitions together the worst, or of one of them."""
-        chosen = [
-            judged
-            for cell, trial in self.trials()
-            if keys_of(cell, trial) == tuple(keys)
-            and repetition in (POOLED, str(cell["repetition"]))
-            and (judged := self.validity_of(cell["id"], trial["id"]))
-        ]
-        return _worst(chosen)
+        judged = self._judged.get(tuple(keys), ())
+        return _worst([found for own, found in judged if repetition in (POOLED, own)])
+
+    @cached_property
+    def _validity(self) -> dict[tuple[str, str], dict[str, Any]]:
+        return {(one["cell"], one["trial"]): one for one in self.validity}
+
+    @cached_property
+    def _facts(self) -> dict[tuple[str, str], dict[str, Any]]:
+        return {(one["cell"], one["trial"]): one for one in self.facts}
+
+    @cached_property
+    def _judged(self) -> dict[tuple[str, ...], list[tuple[str, dict[str, Any]]]]:
+        """(repetition, judgement) by the keys of the summary: every row of it asks."""
+        found: dict[tuple[str, ...], list[tuple[str, dict[str, Any]]]] = {}
+        for cell, trial in self.trials():
+            if judged := self.validity_of(cell["id"], trial["id"]):
+                found.setdefault(keys_of(cell, trial), []).append((str(cell["repetition"]), judged))
+        return found
 
 
 def _worst(judged: Sequence[dict[str, Any]]) -> str:

@@ -1,0 +1,29 @@
+"""Looking something up in a run costs the same however many trials it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from reports import ReportData, prometheus
+
+
+class Counted(list[Any]):
+    """A list that counts how often it is gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_rows_of_the_summary_do_not_go_through_all_trials_each(full: ReportData) -> None:
+    """The cells, the judgements and the facts are gone through a few times, not once per row."""
+    lists = {"validity": Counted(full.validity), "facts": Counted(full.facts)}
+    cells = Counted(full.manifest["cells"])
+    data = replace(full, manifest={**full.manifest, "cells": cells}, **lists)
+    prometheus.render(data)
+    assert len(full.summary) > 100
+    assert max(one.times for one in (cells, *lists.values())) <= 5
