@@ -140,7 +140,12 @@ def _client(
 
 def _errors(trial: dict[str, Any], rows: Columns) -> Iterator[Reason]:
     """Latencies of the survivors say little once requests fail, unless the scenario has a limit for that."""
-    rate = float(shares(rows, {})["error_rate"].mean())
+    failed = shares(rows, {})["error_rate"]
+    if not len(failed):
+        sentence = "The plan gave up every measured request: no latency is known, and nothing could fail."
+        yield Reason("all_given_up", Level.WARN, sentence, "Lower the share of `cancel`, or measure for longer.")
+        return
+    rate = float(failed.mean())
     if rate == 1:
         sentence = "Every measured request failed; what there is of latencies is of replies that broke off."
         yield Reason("nothing_succeeded", Level.INVALID, sentence, "Look at the errors: nothing was measured.")

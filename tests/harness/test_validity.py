@@ -275,6 +275,12 @@ def test_when_nothing_succeeded_no_limit_makes_it_valid() -> None:
     assert found.verdict is Level.INVALID
 
 
+def test_a_trial_of_which_the_plan_gave_up_every_request_is_not_simply_valid() -> None:
+    """Nothing failed, but nothing is known of latencies either."""
+    found = judged([failed(i, i * 100.0, "cancelled", 5) for i in range(20)])
+    assert codes(found) == {"all_given_up": Level.WARN}
+
+
 @pytest.mark.parametrize(("end_s", "words"), [(60.0, "times as long"), (None, "Measure with about")])
 def test_how_to_measure_more(end_s: float | None, words: str) -> None:
     """A load that ends with a number of requests cannot be prolonged; it gets more of them."""
