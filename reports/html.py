@@ -210,6 +210,7 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
                 "tables": result_tables.statistics(data, keys),
                 "machine": [table for cell, trial in shown for table in machine_tables.of_trial(data, cell, trial)],
                 "plots": _pictures(map(_unnumbered, drawn) if verdict == "invalid" else drawn),
+                "drawn": f"Drawn: repetition {shown[0][0]['repetition']} of {len(shown)}." if len(shown) > 1 else "",
                 "undrawn": _UNDRAWN if data.series.get(first) else "",
             }
         )
@@ -217,18 +218,27 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
 
 
 def _facts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[str, str]]:
-    lines = []
+    """What repetitions have in common once, the rest for each of them."""
+    found: dict[str, dict[str, list[str]]] = {}
     for cell, trial in trials:
         facts = data.facts_of(cell["id"], trial["id"])
-        suffix = tables.repetition(cell, data)
         statuses = ", ".join(f"{number} {status}" for status, number in facts["statuses"].items()) or "none"
-        lines += [
-            (f"loop{suffix}", f"{str(trial['loop']).replace('_', ' ')}, window {facts['window']['text']}"),
-            (f"measured requests{suffix}", statuses),
-            (f"tokens counted by{suffix}", _shares(facts["token_sources"])),
-            (f"arrivals stamped by{suffix}", _shares(facts["clocks"])),
-        ]
-    return lines
+        for name, text in (
+            ("loop", f"{str(trial['loop']).replace('_', ' ')}, window {facts['window']['text']}"),
+            ("measured requests", statuses),
+            ("tokens counted by", _shares(facts["token_sources"])),
+            ("arrivals stamped by", _shares(facts["clocks"])),
+        ):
+            found.setdefault(name, {}).setdefault(text, []).append(str(cell["repetition"]))
+    return [(name, _by_repetition(texts)) for name, texts in found.items()]
+
+
+def _by_repetition(texts: dict[str, list[str]]) -> str:
+    """texts: with the repetitions of which each is true."""
+    if len(texts) == 1:
+        ((text, numbers),) = texts.items()
+        return f"{text}, each repetition" if len(numbers) > 1 else text
+    return "; ".join(f"{text} (repetition {', '.join(numbers)})" for text, numbers in texts.items())
 
 
 def _doubts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[str, str, str]]:

@@ -124,3 +124,16 @@ def test_a_run_of_many_trials_says_where_its_pictures_are(full: ReportData, monk
     monkeypatch.setattr(html, "MAX_TRIALS_WITH_PLOTS", 1)
     page = html.render(full)
     assert page.count("Only the first") == len(tables.groups(full)) - 2  # one never ran, one has its pictures
+
+
+def test_repetitions_are_told_together_and_the_one_drawn_is_named() -> None:
+    """What is the same of all stands once; the pictures are of one of them, and say so."""
+    trials = [
+        FabricatedTrial(cell_entry(id=f"{number}", repetition=number), trial_entry(), noisy(number))
+        for number in (1, 2)
+    ]
+    run = manifest([one.cell | {"trials": [one.trial]} for one in trials])
+    page = html.render(report_data(derive(run, trials)))
+    assert page.count("<dt>loop</dt>") == 1
+    assert ", each repetition</dd>" in page
+    assert "Drawn: repetition 1 of 2." in page
