@@ -84,13 +84,21 @@ def estimates(
     *,
     filled: bool = True,
 ) -> None:
-    """Signs at values with their intervals. beside, above: how far each reaches to its lower and its upper end; empty
-    for none.
-    """
-    arms = [np.array(ends).T if ends else None for ends in (beside, above)]
+    """Signs at values with their intervals. beside, above: the lower and the upper end of each; empty for none."""
+    across, up = _inside(x, axes.get_xlim()), _inside(y, axes.get_ylim())
+    arms = (_arms(beside, across, axes.get_xlim()), _arms(above, up, axes.get_ylim()))
     look: Any = {"elinewidth": 1.0, "capsize": 3.0, "markersize": 7.0, "clip_on": False}
     look["markerfacecolor"] = colour if filled else "none"
-    axes.errorbar(x, y, xerr=arms[0], yerr=arms[1], fmt=shape, color=colour, **look)
+    axes.errorbar(across, up, xerr=arms[0], yerr=arms[1], fmt=shape, color=colour, **look)
+
+
+def _arms(ends: Sequence[tuple[float, float]], spots: Floats, limits: tuple[float, float]) -> Floats | None:
+    """How far intervals reach to either side of their values, within the axes."""
+    if not ends:
+        return None
+    low, high = _inside(ends, limits).T
+    found: Floats = np.maximum(0.0, [spots - low, high - spots])
+    return found
 
 
 def span(axes: Axes, start: float, end: float, colour: str, opacity: float, share: float = 1.0) -> None:

@@ -13,7 +13,7 @@ from reports.decision_table import decisions
 from reports.drawing import Plot, picture
 from reports.format import amount, interval
 from reports.palette import COLOURS, DASHES, MUTED
-from reports.tables import Cell, Table
+from reports.tables import Cell, Table, first_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", "": "P"}
 HEIGHT = 340.0
 MAX_LABEL = 28
-MOST_ROWS = 40
 _MEMORIES = {"rss_peak_bytes": "memory", "gpu_memory_peak_bytes": "GPU memory"}
 
 
@@ -74,9 +73,9 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
         _link(axes, points, scale)
         for point, held in zip(points, memory, strict=True):
             colour = COLOURS[0] if point.front else MUTED
-            arms = [(max(0.0, point.speed - point.low), max(0.0, point.high - point.speed))]
             shape = MARKERS.get(point.word, MARKERS[""])
-            marks.estimates(axes, [held], [point.speed], [], arms, colour, shape, filled=point.front)
+            ends = [(point.low, point.high)]
+            marks.estimates(axes, [held], [point.speed], [], ends, colour, shape, filled=point.front)
         _name(axes, points, memory)
         _keys(axes, points)
 
@@ -96,9 +95,9 @@ def _table(points: Sequence[Point], noun: str) -> Table:
             Cell(point.word or "unknown"),
             Cell("" if point.front else "yes"),
         )
-        for point in points[:MOST_ROWS]
+        for point in points
     ]
-    return Table("", ("row", noun, "speed, tokens/s", "quality", "beaten by another"), rows)
+    return first_rows(Table("", ("row", noun, "speed, tokens/s", "quality", "beaten by another"), rows))
 
 
 def _interval(point: Point) -> str:

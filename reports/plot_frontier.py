@@ -13,7 +13,7 @@ from reports.drawing import Plot, picture
 from reports.format import amount
 from reports.palette import COLOURS, DASHES
 from reports.plot_latency import shortened
-from reports.tables import Cell, Table, groups, measured, pooled_rows
+from reports.tables import Cell, Table, first_rows, groups, measured, pooled_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,11 +71,12 @@ def _points(data: ReportData, metric: str) -> tuple[list[Point], int]:
 
 
 def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
-    cells = list(dict.fromkeys(point.cell for point in points))[: len(COLOURS)]
+    every = list(dict.fromkeys(point.cell for point in points))
+    cells = every[: len(COLOURS)]
     shown = [point for point in points if point.cell in cells]
 
     def draw(axes: Axes) -> None:
-        ticks.from_zero(axes.xaxis, max(point.throughput["value"] for point in shown) * 1.08)
+        ticks.from_zero(axes.xaxis, max(_ends(point.throughput)[1] for point in shown) * 1.08)
         ends = [end for point in shown for end in _ends(point.latency)]
         ticks.upright(axes.yaxis, min(ends), max(ends), STEEP)
         for number, cell in enumerate(cells):
@@ -86,8 +87,9 @@ def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
 
     labels = ("output tokens/s (more is better)", f"{noun} p95, ms (less is better)")
     svg = picture("frontier", draw, labels, HEIGHT)
-    title = f"Throughput against {noun} over the loads"
-    return Plot("frontier", _alt(shown, noun, bounds), svg, title, _table(shown, noun))
+    some = f" of the first {len(cells)} of {len(every)} cells" if len(every) > len(cells) else ""
+    title = f"Throughput against {noun} over the loads{some}"
+    return Plot("frontier", _alt(points, noun, bounds, some), svg, title, _table(points, noun))
 
 
 def _line(axes: Axes, own: Sequence[Point], number: int) -> None:
@@ -97,17 +99,12 @@ def _line(axes: Axes, own: Sequence[Point], number: int) -> None:
         x, y = (_values([getattr(point, name) for point in linked]) for name in ("throughput", "latency"))
         marks.line(axes, x, y, colour, DASHES[number % len(DASHES)], width=1.4)
     across, up = ([getattr(point, name) for point in own] for name in ("throughput", "latency"))
-    spots, arms = (_values(across), _values(up)), (_arms(across), _arms(up))
-    marks.estimates(axes, *spots, *arms, colour, MARKERS[number])
+    ends = ([_ends(row) for row in across], [_ends(row) for row in up])
+    marks.estimates(axes, _values(across), _values(up), *ends, colour, MARKERS[number])
 
 
 def _values(rows: Sequence[dict[str, Any]]) -> list[float]:
     return [float(row["value"]) for row in rows]
-
-
-def _arms(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
-    """How far each interval reaches to either side."""
-    return [(row["value"] - _ends(row)[0], _ends(row)[1] - row["value"]) for row in rows]
 
 
 def _ends(row: dict[str, Any]) -> tuple[float, float]:
@@ -125,7 +122,7 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
         labels.put(across, up, words)
 
 
-def _alt(points: Sequence[Point], noun: str, bounds: int) -> str:
+def _alt(points: Sequence[Point], noun: str, bounds: int, some: str) -> str:
     fastest = max(points, key=lambda point: point.throughput["value"])
     quickest = min(points, key=lambda point: point.latency["value"])
     text = (
@@ -133,6 +130,7 @@ def _alt(points: Sequence[Point], noun: str, bounds: int) -> str:
         f"({fastest.cell}, {fastest.load}, {noun} p95 {amount(fastest.latency['value'])} ms); least {noun} p95 "
         f"{amount(quickest.latency['value'])} ms ({quickest.cell}, {quickest.load})."
     )
+    text += f" Drawn are those{some}." if some else ""
     return text + (f" {bounds} more had too few requests for a p95." if bounds else "")
 
 
@@ -140,4 +138,4 @@ def _table(points: Sequence[Point], noun: str) -> Table:
     rows = [
         (Cell(point.cell), Cell(point.load), measured(point.throughput), measured(point.latency)) for point in points
     ]
-    return Table("", ("cell", "load", "output tokens/s", f"{noun} p95, ms"), rows[:40], texts=2)
+    return first_rows(Table("", ("cell", "load", "output tokens/s", f"{noun} p95, ms"), rows, texts=2))

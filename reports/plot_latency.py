@@ -44,9 +44,11 @@ def of_classes(frame: pd.DataFrame, name: str) -> Plot | None:
     if metric is None:
         return None
     groups = frame[frame["metric"] == metric].groupby("class", sort=False, observed=True)
-    curves = [Curve.of(shortened(str(group)), own) for group, own in groups][: len(COLOURS)]
-    alt = f"Distribution of {NAMES[metric]} by class: {'; '.join(curve.words() for curve in curves)}."
-    title = f"{_capital(NAMES[metric])} of each class, with 95 % intervals"
+    every = [Curve.of(shortened(str(group)), own) for group, own in groups]
+    curves = every[: len(COLOURS)]
+    of = f"the first {len(curves)} of {len(every)} classes" if len(every) > len(curves) else "each class"
+    alt = f"Distribution of {NAMES[metric]} of {of}: {'; '.join(curve.words() for curve in curves)}."
+    title = f"{_capital(NAMES[metric])} of {of}, with 95 % intervals"
     name = f"{name}-classes"
     return Plot(name, alt, _picture(name, curves, NAMES[metric]), title, curves_table(curves))
 

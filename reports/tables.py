@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -56,6 +56,14 @@ TONES = {
     "pending": "",
 }
 NO_RESULT = "an invalid trial has no result: what was seen, and what to do, stands under Validity"
+
+
+def first_rows(table: Table, most: int = 40) -> Table:
+    """The table behind a plot where it has too many rows, which it then says."""
+    left_out = len(table.rows) - most
+    if left_out <= 0:
+        return table
+    return replace(table, rows=table.rows[:most], notes=[*table.notes, f"{left_out} more are in summary.csv"])
 
 
 def measured(row: dict[str, Any] | None, show: str = "number", note: int | None = None) -> Cell:

@@ -76,6 +76,16 @@ def test_words_stay_as_they_are(words: str) -> None:
         assert texts.count(words) == 2
 
 
+def test_intervals_end_at_the_axes() -> None:
+    """However wide, and below zero; the sign stays where its value is."""
+
+    def draw(axes: Axes) -> None:
+        marks.estimates(axes, [5.0], [5.0], [(-40.0, 400.0)], [(4.0, 99.0)], RED, "o")
+
+    ends = {spot for path in paths(drawn(draw)) for spot in spots(path)}
+    assert {(62.0, 135.0), (548.0, 135.0), (305.0, 160.0), (305.0, 10.0)} <= ends
+
+
 def test_what_xml_cannot_hold_is_replaced() -> None:
     """A control character in a name leaves the picture well-formed."""
     svg = drawn(lambda axes: marks.key(axes, "a\x1b\ufffeb", RED, "o"))

@@ -183,6 +183,27 @@ def test_the_frontier_joins_the_loads_of_a_cell() -> None:
     assert across == sorted(across)  # more load, more tokens
 
 
+def test_more_cells_and_classes_than_colours_are_counted() -> None:
+    """The picture says that it shows the first ones only; its table and its sentence are of all cells."""
+    trials = [
+        FabricatedTrial(cell_entry(id=f"{i:03}", level=f"l{i:02}"), trial_entry(), noisy(i, slower=1 + i / 20))
+        for i in range(len(COLOURS) + 3)
+    ]
+    run = manifest([one.cell | {"trials": [one.trial]} for one in trials])
+    plot = plots.overview(report_data(derive(run, trials)))[0]
+    assert "first 8 of 11 cells" in plot.title
+    assert plot.alt.startswith("Throughput against TTFT p95 of 11 loads")
+    assert "first 8 of 11 cells" in plot.alt
+    assert plot.table is not None
+    assert len(plot.table.rows) == 11
+    mixed = [streamed(i, i * 100.0, class_name=f"c{i % 11:02}") for i in range(550)]
+    own = data_of(FabricatedTrial(cell_entry(), trial_entry(), mixed))
+    classes = next(
+        one for one in plots.draw(own).of_trial("000-tiny-simulated-f16", "000-sustained") if "classes" in one.name
+    )
+    assert "first 8 of 11 classes" in classes.title
+
+
 def test_twenty_trials_make_less_than_two_megabytes() -> None:
     """With everything a trial can show; the page has room for its tables."""
     one = data_of(trial(4))
