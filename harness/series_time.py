@@ -12,7 +12,7 @@ from harness import stats
 from harness.columns import FAILED, Columns, Floats
 from harness.latencies import of_each
 from harness.rates import NS_PER_S, Window, output_tokens_in, time_bins
-from harness.records import Status
+from harness.records import Phase, Status
 from harness.series_clouds import bins_of, dots_of, even_edges, stacked
 
 if TYPE_CHECKING:
@@ -81,11 +81,12 @@ def slices_over_time(columns: Columns) -> pd.DataFrame:
 
 
 def _moments(columns: Columns) -> dict[str, Floats]:
-    """When what is counted happened."""
+    """When what is counted happened. What the end of the trial cut off behind the window is no failure."""
+    cut_off = columns.has_status([Status.UNFINISHED]) & (columns.phase != Phase.MEASURE)
     return {
         "offered": columns.times["due"][~columns.has_status([Status.NOT_SENT])],
         "completed": columns.ended[columns.ok],
-        "failed": columns.ended[columns.has_status(FAILED)],
+        "failed": columns.ended[columns.has_status(FAILED) & ~cut_off],
     }
 
 

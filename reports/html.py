@@ -226,7 +226,7 @@ def _facts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]
         for name, text in (
             ("loop", f"{str(trial['loop']).replace('_', ' ')}, window {facts['window']['text']}"),
             ("measured requests", statuses),
-            ("tokens counted by", _shares(facts["token_sources"])),
+            ("tokens counted by", _shares(_relative(facts["tokens"]["counted_by"]))),
             ("arrivals stamped by", _shares(facts["clocks"])),
         ):
             found.setdefault(name, {}).setdefault(text, []).append(str(cell["repetition"]))
@@ -249,6 +249,10 @@ def _doubts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]
             word = f"{reason['level'].upper()}{tables.repetition(cell, data)}"
             found.append((word, tables.TONES[reason["level"]], f"{reason['sentence']} {reason['advice']}"))
     return sorted(found, key=lambda doubt: doubt[1] != tables.TONES["invalid"])
+
+
+def _relative(numbers: dict[str, int]) -> dict[str, float]:
+    return {name: number / sum(numbers.values()) for name, number in numbers.items() if number}
 
 
 def _shares(shares: dict[str, float]) -> str:

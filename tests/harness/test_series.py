@@ -68,6 +68,13 @@ def test_all_tokens_and_requests_are_in_the_series() -> None:
     assert areas["in_flight"] == pytest.approx(sum(r.done_ns - r.sent_ns for r in records) / S)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(("phase", "failures"), [("measure", 1), ("cooldown", 0)])
+def test_what_the_end_cuts_off_behind_the_window_did_not_fail(phase: str, failures: int) -> None:
+    """Only a measured request that did not end in time counts as failed."""
+    rates = series(trial_of([*noisy(1), failed(600, 59_900, "unfinished", 50, phase=phase)]))["rates"]
+    assert rates["failed"].sum() * np.diff(rates["at_s"])[0] == pytest.approx(failures)
+
+
 @pytest.mark.parametrize("records", [[], [Record(request=0)], [failed(0, 0, "http_error", 1)]])
 def test_nothing_measured_has_empty_series(records: list[Record]) -> None:
     """A trial in which nothing worked has nothing to plot, and says so without an error."""
