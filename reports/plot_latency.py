@@ -38,15 +38,16 @@ def distribution(frame: pd.DataFrame, name: str) -> Plot | None:
     return Plot(name, alt, _picture(name, curves, "latency"), title, curves_table(curves))
 
 
-def of_classes(frame: pd.DataFrame, name: str) -> Plot | None:
-    """The time to the first token of each class; end to end where nothing was streamed."""
+def of_classes(frame: pd.DataFrame, name: str, total: int) -> Plot | None:
+    """The time to the first token of each class; end to end where nothing was streamed. total: how many there are, of
+    which no more than len(COLOURS) are drawn.
+    """
     metric = next((one for one in COMPARED if (frame["metric"] == one).any()), None)
     if metric is None:
         return None
     groups = frame[frame["metric"] == metric].groupby("class", sort=False, observed=True)
-    every = [Curve.of(shortened(str(group)), own) for group, own in groups]
-    curves = every[: len(COLOURS)]
-    of = f"the first {len(curves)} of {len(every)} classes" if len(every) > len(curves) else "each class"
+    curves = [Curve.of(shortened(str(group)), own) for group, own in groups][: len(COLOURS)]
+    of = "each class" if total <= len(curves) else f"{len(curves)} of {total} classes"
     alt = f"Distribution of {NAMES[metric]} of {of}: {'; '.join(curve.words() for curve in curves)}."
     title = f"{_capital(NAMES[metric])} of {of}, with 95 % intervals"
     name = f"{name}-classes"

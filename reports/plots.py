@@ -12,7 +12,7 @@ from typing import Any
 from reports import pareto, plot_frontier, plot_latency, plot_machine, plot_time
 from reports.data import ReportData, keys_of, place
 from reports.drawing import Plot
-from reports.tables import repetition
+from reports.tables import classes, repetition
 
 
 @dataclass
@@ -85,7 +85,7 @@ def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> l
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{cell['id']}-{trial['id']}")
     drawn = (
         plot_latency.distribution(series["distribution"], name),
-        plot_latency.of_classes(series["classes"], name),
+        plot_latency.of_classes(series["classes"], name, len(classes(data, keys_of(cell, trial)))),
         plot_time.service(series, trial.get("slo") or {}, name),
         plot_machine.machine(series, name),
         plot_latency.by_length(series["lengths"], series["length_bins"], name),

@@ -201,7 +201,7 @@ def test_more_cells_and_classes_than_colours_are_counted() -> None:
     classes = next(
         one for one in plots.draw(own).of_trial("000-tiny-simulated-f16", "000-sustained") if "classes" in one.name
     )
-    assert "first 8 of 11 classes" in classes.title
+    assert "8 of 11 classes" in classes.title
 
 
 def test_twenty_trials_make_less_than_two_megabytes() -> None:
