@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from reports import answer, circumstances, decision_table, load_tables, quality_table, result_tables, trouble_tables
 from reports.calibration import calibration_sentence
+from reports.characters import for_xml
 from reports.data import ReportData
 from reports.decision_table import Section
 from reports.requests_table import requests
@@ -20,7 +21,8 @@ ROWS = (100, 40, 20, 10, 5, 2)
 FOLDED_FROM = 20
 LONGEST_TEXT = 300
 _SHORTENED = "the report is shortened here: report.html has all of it"
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~])")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~$&])")
+_ADDRESS = re.compile(r"://|(?<=\bwww)\.", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,11 @@ def _why_zero(data: ReportData) -> str:
 
 def escape(text: str, longest: int | None = None) -> str:
     """Text that shows as itself: no markup, no mentions, no links, one line; cut off beyond `longest` characters."""
-    plain = " ".join(text.split())
+    plain = " ".join(for_xml(text).split())
     if longest is not None and len(plain) > longest:
         plain = f"{plain[: longest - 1]}…"
-    return _SPECIAL.sub(r"\\\1", plain).replace("://", ":&#8203;//")
+    shown = _SPECIAL.sub(r"\\\1", plain)
+    return _ADDRESS.sub(lambda found: f"{found[0][0]}&#8203;{found[0][1:]}", shown)
 
 
 def _decisions(sections: Sequence[Section], rows: int) -> list[str]:

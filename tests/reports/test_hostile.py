@@ -69,6 +69,20 @@ def test_markdown_keeps_its_table(hostile: ReportData) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("$x$ &lt;b&gt;", r"\$x\$ \&lt;b\&gt;"),
+        ("https://a.example www.b.example", "https:&#8203;//a.example www.&#8203;b.example"),
+        ("a\x1b[31m", "a\ufffd\\[31m"),
+        ("2.5 ms", "2.5 ms"),
+    ],
+)
+def test_markdown_makes_nothing_of_signs(text: str, shown: str) -> None:
+    """No formula, no character by its name, no link, no escape sequence."""
+    assert markdown.escape(text) == shown
+
+
 def test_junit_stays_well_formed(hostile: ReportData) -> None:
     """Control characters are replaced, markup is escaped."""
     suite = ET.fromstring(junit.render(hostile).split("\n", 1)[1])
