@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", "": "P"}
 HEIGHT = 340.0
-MAX_LABEL = 28
+MAX_LABEL, MAX_NAME = 28, 120
 _MEMORIES = {"rss_peak_bytes": "memory", "gpu_memory_peak_bytes": "GPU memory"}
 
 
@@ -64,7 +64,7 @@ def _points(table: dict[str, Any], memory: str) -> Iterator[Point]:
 def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
     largest = max(point.memory for point in points)
     scale, unit = (2**30, "GiB") if largest >= 2**30 else (2**20, "MiB")
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"choice-{table['model']}-{noun}").strip("-")
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"choice-{table['model'][:MAX_NAME]}-{noun}").strip("-")
     memory = [point.memory / scale for point in points]
 
     def draw(axes: Axes) -> None:

@@ -52,12 +52,16 @@ def draw(data: ReportData) -> Drawn:
 
 
 def save(data: ReportData, folder: Path) -> list[Path]:
-    """Write every plot as SVG; returns the files."""
+    """Write every plot as SVG; returns the files. Models whose names differ in signs alone get numbers."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn, written = draw(data), []
+    drawn, written, taken = draw(data), list[Path](), set[Path]()
     trials = (drawn.of_trial(cell["id"], trial["id"]) for cell, trial in data.trials())
     for plot in chain(*drawn.choices.values(), drawn.overview, *trials):
-        file = folder / f"{plot.name}.svg"
+        file, number = folder / f"{plot.name}.svg", 1
+        while file in taken:
+            number += 1
+            file = folder / f"{plot.name}-{number}.svg"
+        taken.add(file)
         file.write_text(plot.standalone(), encoding="utf-8", newline="\n")
         written.append(file)
     return written

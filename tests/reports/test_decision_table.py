@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 import reports
 from harness.report import report_data
-from reports import ReportData, decision_table, html, markdown, pareto, summaries, terminal
+from reports import ReportData, decision_table, html, markdown, pareto, plots, summaries, terminal
 from tests.choices import MIB, Choice, results_of
 
 LIMITS = ("ttft_ms p50 <= 130", "kl_mean <= 0.05")
@@ -156,6 +157,16 @@ def test_hostile_names_stay_texts() -> None:
     for plot in pareto.of_models(data)[evil]:
         ET.fromstring(plot.standalone()[plot.standalone().index("<svg") :])
         assert re.fullmatch(r"[A-Za-z0-9.-]+", plot.name)
+
+
+def test_pictures_of_models_of_like_names_are_files_of_their_own(chosen: ReportData, tmp_path: Path) -> None:
+    """Signs that a file's name cannot hold, and a name that is too long for one, overwrite nothing."""
+    (table,) = chosen.decisions
+    models = ("a b", "a/b", "x" * 400, "x" * 401)
+    data = replace(chosen, decisions=[table | {"model": name} for name in models], series={})
+    names = [file.name for file in plots.save(data, tmp_path) if file.name.startswith("choice")]
+    assert len(names) == len(set(names)) == len(models)
+    assert names[:2] == ["choice-a-b-memory.svg", "choice-a-b-memory-2.svg"]
 
 
 def test_few_requests_are_said_to_be_too_few() -> None:
