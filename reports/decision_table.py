@@ -9,7 +9,7 @@ from typing import Any
 
 from reports.data import ReportData
 from reports.format import UNKNOWN, estimate, interval
-from reports.tables import TONES, Cell, Table, sortable
+from reports.tables import TONES, Cell, Table, noted, sortable
 
 Row = dict[str, Any]
 
@@ -224,22 +224,16 @@ def _value(value: dict[str, Any], column: Column, notes: list[str]) -> Cell:
     shown = estimate(row, column.show)
     note = None
     if value["reason"] and (shown == UNKNOWN or value["bound"] == "point" or column.show == "bytes"):
-        note = _note(notes, value["reason"])
+        note = noted(notes, value["reason"])
     known = row[{"lower": "low", "upper": "high"}.get(value["bound"], "value")]
     return Cell(shown, interval(row, column.show), note=note, value=sortable(known))
-
-
-def _note(notes: list[str], text: str) -> int:
-    if text not in notes:
-        notes.append(text)
-    return notes.index(text) + 1
 
 
 def _choice(row: Row, advice: dict[str, Any], notes: list[str]) -> Cell:
     """What the recommendation says of the row."""
     if row["status"] != "complete" and not row["chosen"]:
         reason = row["reason"] or "no reason was recorded"
-        return Cell(row["status"].upper(), tone=TONES.get(row["status"], ""), note=_note(notes, reason))
+        return Cell(row["status"].upper(), tone=TONES.get(row["status"], ""), note=noted(notes, reason))
     if row["chosen"]:
         word = {"choice": "TAKE", "tie": "CANNOT TELL", "front": "on the front"}[advice["outcome"]]
         return Cell(word, tone={"choice": "good", "tie": "doubtful"}.get(advice["outcome"], ""))

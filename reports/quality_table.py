@@ -6,7 +6,7 @@ from typing import Any
 
 from reports.data import ALL, KEYS, ReportData, place
 from reports.format import UNKNOWN, amount
-from reports.tables import Cell, Table, counted, measured, pooled_rows
+from reports.tables import Cell, Table, counted, measured, noted, pooled_rows
 
 LOAD = "quality"
 FIGURES = (
@@ -62,8 +62,8 @@ def detail(data: ReportData) -> Table:
         reason = told.get("reason")
         values = [_value(rows.get((*keys, LOAD, ALL, metric, "value")), metric) for _, metric in shown]
         if told.get("indistinguishable"):
-            values[0] = Cell(values[0].text, values[0].detail, note=_note(notes, _INDISTINGUISHABLE))
-        name = Cell(place((*keys, LOAD)), note=_note(notes, f"not scored: {reason}") if reason else None)
+            values[0] = Cell(values[0].text, values[0].detail, note=noted(notes, _INDISTINGUISHABLE))
+        name = Cell(place((*keys, LOAD)), note=noted(notes, f"not scored: {reason}") if reason else None)
         lines.append((name, *values, Cell(greedy_text(told.get("greedy")))))
     head = ("cell", *(name for name, _ in shown), "greedy replies")
     told = notes + _references(data) if lines else []
@@ -125,9 +125,3 @@ def _value(row: dict[str, Any] | None, metric: str) -> Cell:
         return Cell(f"{row['value']:.1e}", f"{low:.1e} to {high:.1e}" if low < high else "", value=row["value"])
     show = "share" if metric == "top1_agreement" else "number"
     return measured(row, show)
-
-
-def _note(notes: list[str], text: str) -> int:
-    if text not in notes:
-        notes.append(text)
-    return notes.index(text) + 1
