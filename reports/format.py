@@ -8,6 +8,7 @@ UNKNOWN = "—"
 THIN = "\u202f"
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 PLAIN_DIGITS = 3
+MOST_DECIMALS, LEAST_WRITTEN_OUT = 6, 1e-4
 
 
 def amount(value: float, low: float = math.nan, high: float = math.nan, show: str = "number") -> str:
@@ -58,7 +59,7 @@ def count(number: int, noun: str) -> str:
 
 
 def _digits(value: float, low: float, high: float) -> str:
-    """The last digit shown is about a tenth of the interval; without an interval three digits."""
+    """The last digit shown is about a tenth of the interval; without one three digits. What is not 0 is not shown as 0."""
     width = high - low
     known = math.isfinite(width) and width > max(1e-9, 1e-6 * abs(value))  # narrower is rounding noise
     if known:
@@ -67,7 +68,9 @@ def _digits(value: float, low: float, high: float) -> str:
         decimals = max(0, PLAIN_DIGITS - 1 - math.floor(math.log10(abs(value))))
     else:
         return "0"
-    return grouped(f"{round(value, decimals):.{max(0, min(decimals, 6))}f}")
+    if decimals > MOST_DECIMALS and 0 < abs(value) < LEAST_WRITTEN_OUT:
+        return f"{value:.1e}"
+    return grouped(f"{round(value, decimals):.{max(0, min(decimals, MOST_DECIMALS))}f}")
 
 
 def grouped(digits: str) -> str:

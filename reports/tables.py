@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -80,8 +81,8 @@ def counted(number: int, tone: str = "") -> Cell:
 
 
 def sortable(value: float | None) -> float | None:
-    """The value, None where nothing is known."""
-    return None if value is None or value != value else float(value)
+    """The value, None where nothing is known; an end that is open is not."""
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def noted(notes: list[str], text: str) -> int:

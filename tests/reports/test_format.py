@@ -89,3 +89,11 @@ def test_shown_values_are_near_the_truth(value: float, half: float) -> None:
     """Rounding changes less than the interval is wide, or than one in a hundred."""
     shown = float(amount(value, value - half, value + half).replace("\u202f", ""))
     assert abs(shown - value) <= max(0.11 * half, 0.006 * abs(value), 1e-6)
+
+
+@given(st.floats(1e-300, 1e-4), st.floats(0, 0.5))
+def test_nothing_known_is_shown_as_zero(value: float, half: float) -> None:
+    """However small: a divergence of 3e-8 is not 0.000000."""
+    low, high = value * (1 - half), value * (1 + half)
+    assert abs(float(amount(value, low, high)) - value) <= 0.06 * value
+    assert abs(float(amount(value)) - value) <= 0.06 * value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -95,6 +96,7 @@ def test_a_cell_keeps_the_number_behind_its_text() -> None:
     assert measured(row | {"bound": "lower"}).value == 1.0
     assert measured(row | {"bound": "upper"}).value == 3.0
     assert measured(row | {"value": float("nan")}).value is None
+    assert measured(row | {"bound": "lower", "low": -math.inf}).value is None  # sorts last, as what is shown as a dash
     assert measured(None).value is None
 
 
