@@ -59,7 +59,7 @@ def count(number: int, noun: str) -> str:
 
 
 def _digits(value: float, low: float, high: float) -> str:
-    """The last digit shown is about a tenth of the interval; without one three digits. What is not 0 is not shown as 0."""
+    """The last digit shown is about a tenth of the interval; without one three digits. Never 0 for what is not."""
     width = high - low
     known = math.isfinite(width) and width > max(1e-9, 1e-6 * abs(value))  # narrower is rounding noise
     if known:
