@@ -15,6 +15,7 @@ import typer
 
 from harness.errors import ExitCode, HarnessError, Interrupted, Problem, ScenarioError, UsageError
 from harness.quality_command import quality
+from reports.characters import for_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -349,8 +350,8 @@ def command_line() -> str:
 
 
 def say(text: str) -> None:
-    """One line on standard error."""
-    print(text, file=sys.stderr)
+    """A line on standard error, or several; what a server said in them is not obeyed."""
+    print("\n".join(map(for_terminal, text.splitlines())), file=sys.stderr)
 
 
 def error_console() -> Console:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import glance
+from harness import cli, glance
 from harness.console import ConsoleWatcher
 from tests.command import environment
 
@@ -58,6 +58,12 @@ def shown(*events: dict[str, Any], terminal: bool) -> str:
         for event in ({"event": "trial_begun", "trial": 0}, *events):
             watcher.event(CELL, event)
     return out.getvalue()
+
+
+def test_what_is_said_holds_no_escape_sequences(capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors may quote a server; their lines stay lines."""
+    cli.say("harness: the server said: \x1b]0;owned\x07\nfile.yaml:2:3: second")
+    assert capsys.readouterr().err == "harness: the server said:  ]0;owned \nfile.yaml:2:3: second\n"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
