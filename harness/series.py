@@ -39,11 +39,12 @@ def series_of(
 
     distribution: see `curves_of`.   classes: the same of each class, with the column class.   latency, latency_bins:
     see `latency_over_time`.   lengths, length_bins: see `_by_length`.   rates: see `rates_over_time`.   slices: see
-    `slices_over_time`.   gauges: see
-    `gauges_over_time`.   phases: see `phases_of`.   bursts: [(start, end)] in s from T0.
+    `slices_over_time`.   gauges: see `gauges_over_time`.   phases: see `phases_of`.   bursts: [(start, end)]
+    in s from T0.
     """
     columns, trial = reading.columns, reading.trial
     dots, bins = latency_over_time(columns)
+    rates = rates_over_time(columns)
     lengths, length_bins = _by_length(columns.measured)
     phases = phases_of(columns, reading.window, facts)
     return {
@@ -53,8 +54,8 @@ def series_of(
         "latency_bins": bins,
         "lengths": lengths,
         "length_bins": length_bins,
-        "rates": rates_over_time(columns),
-        "slices": slices_over_time(columns),
+        "rates": rates,
+        "slices": slices_over_time(columns, rates),
         "gauges": gauges_over_time(trial, samples, columns),
         "phases": phases,
         "bursts": bursts_over_time(trial, phases["end_s"] or 0.0),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_BURSTS = 100
-SLICES = 20
+MOST_SLICES = 40
 OVER_TIME = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 
@@ -57,26 +57,27 @@ def rates_over_time(columns: Columns) -> pd.DataFrame:
     return pd.DataFrame({"at_s": edges[:-1] / NS_PER_S + width_s / 2, **found})
 
 
-def slices_over_time(columns: Columns) -> pd.DataFrame:
-    """The same in SLICES equal parts of the time, for a table: from_s, until_s, offered, completed, failed (counts),
-    in_flight (mean) and of the requests due in it the medians ttft_ms, tpot_ms, e2e_ms (NaN: none).
+def slices_over_time(columns: Columns, rates: pd.DataFrame) -> pd.DataFrame:
+    """The same for a table: the parts of the time that `rates` has (see `rates_over_time`), or as many of them together
+    as leave at most MOST_SLICES. from_s, until_s, the columns of rates (means over the part), and of the requests due
+    in it the medians ttft_ms, tpot_ms, e2e_ms (NaN: none).
     """
     import pandas as pd
 
-    last_ns = float(np.nanmax(columns.ended)) if np.isfinite(columns.ended).any() else 0.0
-    edges = np.linspace(0.0, last_ns + 1, SLICES + 1) if last_ns > 0 else np.empty(0)
-    names = ("from_s", "until_s", *_moments(columns), "in_flight", *OVER_TIME)
-    if not len(edges):
-        return pd.DataFrame({name: [] for name in names})
+    shown = [name for name in rates.columns if name != "at_s"]
+    parts = len(rates)
+    if not parts:
+        return pd.DataFrame({name: [] for name in ("from_s", "until_s", *shown, *OVER_TIME)})
+    first = np.arange(0, parts, -(-parts // MOST_SLICES))
+    sizes = np.diff([*first, parts])
+    edges = time_bins(columns)[[*first, parts]]
     found: dict[str, Floats] = {"from_s": edges[:-1] / NS_PER_S, "until_s": edges[1:] / NS_PER_S}
-    found |= {name: counted(each, edges) for name, each in _moments(columns).items()}
-    found["in_flight"] = in_flight(columns, edges)
+    found |= {name: np.add.reduceat(rates[name].to_numpy(dtype=np.float64), first) / sizes for name in shown}
     due = columns.times["due"]
-    begins = np.searchsorted(due, edges)  # those that never fell due are NaN, which comes last
+    begins = np.searchsorted(due, [*edges[:-1], edges[-1] + 1])  # those that never fell due are NaN, which comes last
     for metric, values in of_each(columns).items():
-        parts = [values[a:b] for a, b in pairwise(begins)]
-        known = [part[np.isfinite(part)] for part in parts]
-        found[metric] = np.array([stats.quantile(part, 0.5) for part in known])
+        among = [values[a:b] for a, b in pairwise(begins)]
+        found[metric] = np.array([stats.quantile(part[np.isfinite(part)], 0.5) for part in among])
     return pd.DataFrame(found)
 
 

@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 
 STEEP = 15.0
 MOST_ABOVE = 2.5
+SHORT_S = 0.9
+ALWAYS = ("offered", "completed", "failed", "in_flight")
+SLICES = (
+    ("offered", "offered, requests/s"),
+    ("completed", "completed, requests/s"),
+    ("failed", "failed, requests/s"),
+    ("in_flight", "in flight (mean)"),
+    ("tokens", "output tokens/s"),
+    ("ttft_ms", "TTFT p50, ms"),
+    ("tpot_ms", "TPOT p50, ms"),
+    ("e2e_ms", "end to end p50, ms"),
+)
 BURST, LIMIT = COLOURS[1], COLOURS[4]
 
 
@@ -163,11 +175,11 @@ def _service_alt(series: dict[str, Any]) -> str:
     parts = []
     if len(rates):
         parts.append(
-            f"at most {amount(rates['offered'].max())} requests/s offered, "
-            f"at most {amount(rates['in_flight'].max())} in flight"
+            f"at most {_plainly(rates['offered'].max())} requests/s offered, "
+            f"at most {_plainly(rates['in_flight'].max())} in flight"
         )
         if rates["tokens"].any():
-            parts.append(f"at most {amount(rates['tokens'].max())} output tokens/s")
+            parts.append(f"at most {_plainly(rates['tokens'].max())} output tokens/s")
     slices = series["slices"]
     for metric, label in (("ttft_ms", "TTFT"), ("tpot_ms", "TPOT")):
         known = slices[slices[metric].notna()]
@@ -179,26 +191,20 @@ def _service_alt(series: dict[str, Any]) -> str:
 
 
 def _slices_table(slices: pd.DataFrame) -> Table:
-    head = (
-        "from, s",
-        "until, s",
-        "offered",
-        "completed",
-        "failed",
-        "in flight (mean)",
-        "TTFT p50, ms",
-        "TPOT p50, ms",
-        "end to end p50, ms",
-    )
+    """The parts of the time that the plot has, or a few of them together, and what it draws of them."""
+    columns = [(name, head) for name, head in SLICES if name in ALWAYS or slices[name].any()]
+    places = 1 if len(slices) and slices["until_s"].iloc[0] > SHORT_S else 3
     rows = [
         (
-            *(Cell(f"{row[key]:.4g}") for key in ("from_s", "until_s")),
-            *(Cell(str(int(row[key]))) for key in ("offered", "completed", "failed")),
-            *(
-                Cell("" if math.isnan(row[key]) else amount(row[key]))
-                for key in ("in_flight", "ttft_ms", "tpot_ms", "e2e_ms")
-            ),
+            *(Cell(f"{row[key]:.{places}f}") for key in ("from_s", "until_s")),
+            *(Cell("" if math.isnan(row[name]) else _plainly(row[name])) for name, _ in columns),
         )
         for row in slices.to_dict("records")
     ]
-    return Table("", head, rows, texts=0)
+    return Table("", ("from, s", "until, s", *(head for _, head in columns)), rows, texts=0)
+
+
+def _plainly(value: float) -> str:
+    """As an amount, and whole numbers without what stands behind the point."""
+    shown = amount(value)
+    return shown.rstrip("0").rstrip(".") if "." in shown and value == round(value) else shown

@@ -17,6 +17,7 @@ from harness.series import series_of
 from harness.series_clouds import LEAST_FOR_P95, MAX_DOTS, bins_of, dots_of, even_edges
 from harness.series_curves import CURVE_POINTS, NAMED
 from harness.series_machine import MAX_POINTS
+from harness.series_time import MOST_SLICES
 from tests.fabricated import FabricatedTrial, S, failed, noisy, streamed, trial_of, value
 
 
@@ -66,6 +67,25 @@ def test_all_tokens_and_requests_are_in_the_series() -> None:
     assert areas["tokens"] == pytest.approx(600 * 40)
     assert (areas["offered"], areas["completed"], areas["failed"]) == pytest.approx((600, 600, 0))
     assert areas["in_flight"] == pytest.approx(sum(r.done_ns - r.sent_ns for r in records) / S)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("requests", [600, 3000])
+def test_the_table_over_time_has_the_parts_of_the_plot(requests: int) -> None:
+    """Its rates are those drawn, part by part; of a long trial the means of as many parts together as fit a table."""
+    found = series(trial_of(noisy(1, requests)))
+    rates, slices = found["rates"], found["slices"]
+    together = -(-len(rates) // MOST_SLICES)
+    assert len(slices) == -(-len(rates) // together) <= MOST_SLICES
+    half_s = float(np.diff(rates["at_s"])[0]) / 2
+    for number, row in slices.iterrows():
+        own = rates.iloc[int(str(number)) * together :][:together]
+        assert [row["from_s"], row["until_s"]] == pytest.approx(
+            [own["at_s"].min() - half_s, own["at_s"].max() + half_s]
+        )
+        for name in ("offered", "completed", "failed", "in_flight", "tokens"):
+            assert row[name] == pytest.approx(own[name].mean())
+    widths = slices["until_s"] - slices["from_s"]
+    assert (slices["completed"] * widths).sum() == pytest.approx(requests)
 
 
 @pytest.mark.parametrize(("phase", "failures"), [("measure", 1), ("cooldown", 0)])

@@ -141,6 +141,16 @@ def test_time_is_divided_and_bursts_are_marked(drawn: dict[str, Plot]) -> None:
     assert "2 bursts" in drawn["time"].alt
 
 
+def test_the_numbers_over_time_are_those_drawn(drawn: dict[str, Plot]) -> None:
+    """Rates, part by part of the time, without a gap."""
+    table = drawn["time"].table
+    assert table is not None
+    assert table.head[:4] == ("from, s", "until, s", "offered, requests/s", "completed, requests/s")
+    assert "output tokens/s" in table.head
+    assert [row[0].text for row in table.rows[1:]] == [row[1].text for row in table.rows[:-1]]
+    assert "failed, requests/s" in table.head
+
+
 def test_throttling_is_seen_and_said(drawn: dict[str, Plot]) -> None:
     """In words with its length, and in the note below."""
     assert "throttled for 10\u202fs" in drawn["machine"].alt
