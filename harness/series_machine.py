@@ -25,18 +25,20 @@ SHOWN = {
     "server": ("running_requests", "waiting_requests", "kv_cache_share"),
 }
 _PEAKS = ("throttled",)
+_OF_PARTS = ("least", "mean", "greatest")
 
 
 def gauges_over_time(trial: dict[str, Any], samples: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """at_s, source, name, value of the gauges SHOWN, of each source and name at most MAX_POINTS: of more the greatest
-    of a part of the time for bytes and throttling, else the mean.
+    """at_s, source, name, value, least, mean, greatest of the gauges SHOWN, of each source and name at most MAX_POINTS.
+
+    Of more readings each row is a part of the time: value is its greatest for bytes and throttling, else its mean.
     """
     import pandas as pd
 
     inside, at_s = machine.during(samples, trial, columns)
     shown = inside & _shown(samples)
     if not shown.any():
-        return pd.DataFrame({name: [] for name in ("at_s", "source", "name", "value")})
+        return pd.DataFrame({name: [] for name in ("at_s", "source", "name", "value", *_OF_PARTS)})
     texts = {name: samples[name].array[shown].astype(str) for name in ("source", "name")}
     values = samples["value"].to_numpy(dtype=np.float64)[shown]
     return _thinned(pd.DataFrame({"at_s": at_s[shown], **texts, "value": values}))
@@ -60,13 +62,16 @@ def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
     thinned = []
     for (source, name), own in frame.groupby(["source", "name"], sort=True, observed=True):
         if len(own) <= MAX_POINTS:
-            thinned.append(own)
+            thinned.append(own.assign(**dict.fromkeys(_OF_PARTS, own["value"])))
             continue
         first, last = float(own["at_s"].min()), float(own["at_s"].max())
         part = ((own["at_s"] - first) * (MAX_POINTS / max(last - first, 1e-9))).clip(0, MAX_POINTS - 1).astype("int64")
         parts = own.groupby(part)
-        values = parts["value"].max() if _keeps_peaks(str(name)) else parts["value"].mean()
-        thinned.append(pd.DataFrame({"at_s": parts["at_s"].mean(), "source": source, "name": name, "value": values}))
+        told = {"least": parts["value"].min(), "mean": parts["value"].mean(), "greatest": parts["value"].max()}
+        value = told["greatest" if _keeps_peaks(str(name)) else "mean"]
+        thinned.append(
+            pd.DataFrame({"at_s": parts["at_s"].mean(), "source": source, "name": name, "value": value, **told})
+        )
     return pd.concat(thinned, ignore_index=True) if thinned else frame
 
 

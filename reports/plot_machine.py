@@ -76,12 +76,17 @@ TOLD = {
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """The readings of one gauge of one source, such as "gpu1". at: in s."""
+    """The readings of one gauge of one source, such as "gpu1". at: in s.   value: as drawn.   least, mean, greatest: of
+    the readings that a value stands for.
+    """
 
     source: str
     name: str
     at: Floats
     value: Floats
+    least: Floats
+    mean: Floats
+    greatest: Floats
 
     @property
     def kind(self) -> str:
@@ -109,7 +114,8 @@ def machine(series: dict[str, Any], name: str) -> Plot | None:
 
 def _gauges(frame: pd.DataFrame) -> Iterator[Gauge]:
     for (source, name), own in frame.groupby(["source", "name"], sort=True, observed=True):
-        yield Gauge(str(source), str(name), own["at_s"].to_numpy(np.float64), own["value"].to_numpy(np.float64))
+        columns = (own[column].to_numpy(np.float64) for column in ("at_s", "value", "least", "mean", "greatest"))
+        yield Gauge(str(source), str(name), *columns)
 
 
 def _is(gauge: Gauge, line: Line) -> bool:
@@ -199,7 +205,7 @@ def _joined(spans: Sequence[Span]) -> list[Span]:
 def _alt(gauges: Sequence[Gauge], throttled: Sequence[Span], end_s: float) -> str:
     parts = []
     for (kind, name), (noun, show, unit) in TOLD.items():
-        peaks = [float(gauge.value.max()) for gauge in gauges if (gauge.kind, gauge.name) == (kind, name)]
+        peaks = [float(gauge.greatest.max()) for gauge in gauges if (gauge.kind, gauge.name) == (kind, name)]
         if peaks:
             parts.append(f"{noun} at most {amount(max(peaks), show=show)}{unit}")
     if throttled:
@@ -213,7 +219,7 @@ def _table(gauges: Sequence[Gauge]) -> Table:
     for gauge in gauges[:MOST_ROWS]:
         values = gauge.value
         show = "bytes" if gauge.name.endswith("_bytes") else "number"
-        found = (values[0], values.min(), values.mean(), values.max(), values[-1])
+        found = (values[0], gauge.least.min(), gauge.mean.mean(), gauge.greatest.max(), values[-1])
         cells = (Cell(amount(float(value), show=show), value=float(value)) for value in found)
         rows.append((Cell(f"{gauge.source} {gauge.name}"), *cells))
     left_out = len(gauges) - MOST_ROWS

@@ -152,6 +152,8 @@ def test_peaks_of_memory_outlive_thinning() -> None:
     ] + [Sample(1001 * S, "engine", "threads", 5.0), Sample(1001 * S, "gpu1", "power_w", 300.0)]
     gauges = series(trial_of(noisy(1), readings))["gauges"]
     assert gauges.query("source == 'engine'")["value"].max() == 9e9
+    assert (gauges["least"] <= gauges["mean"]).all()
+    assert (gauges["mean"] <= gauges["greatest"]).all()
     assert set(zip(gauges["source"], gauges["name"], strict=True)) == {("engine", "rss_bytes"), ("gpu1", "power_w")}
 
 

@@ -158,6 +158,21 @@ def test_throttling_is_seen_and_said(drawn: dict[str, Plot]) -> None:
     assert "power of a GPU at most 600 W" in drawn["machine"].alt
 
 
+def test_the_greatest_reading_is_stated_though_means_are_drawn() -> None:
+    """Of six hundred readings a line shows means; the sentence and the table tell the extremes."""
+    readings = [
+        Sample(T0_NS + i * S // 10, "gpu0", "power_w", 700.0 if i == 301 else 90.0 if i == 311 else 300.0)
+        for i in range(600)
+    ]
+    plot = plots.draw(data_of(FabricatedTrial(cell_entry(), trial_entry(), noisy(1), readings))).of_trial(
+        "000-tiny-simulated-f16", "000-sustained"
+    )[-1]
+    assert "power of a GPU at most 700" in plot.alt
+    assert plot.table is not None
+    (row,) = plot.table.rows
+    assert [cell.value for cell in row[1:]] == pytest.approx([300, 90, 300.3, 700, 300], rel=1e-3)
+
+
 def test_many_gpus_are_one_line_and_their_range() -> None:
     """Eight lines tell nothing; the table has each."""
     data = data_of(trial(8))
