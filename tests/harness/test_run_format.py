@@ -70,6 +70,18 @@ def test_every_key_of_a_manifest_has_a_text(tmp_path: Path) -> None:
     assert format_manifest.undocumented({"cells": [{"new": 1}]}) == {"cells[].new"}
 
 
+def test_no_key_of_a_manifest_goes() -> None:
+    """What the stored run of this version has, and a run does not begin with, comes while it goes on: nothing else."""
+    scenario = load(RUNS / "frozen.yaml")
+    then = json.loads((NEWEST / "manifest.json").read_text(encoding="utf-8"))
+    now = first_manifest(scenario, expand(scenario), "harness")
+    assert set(then) - set(now) == {"format", "quality"}
+    assert set(then["cells"][0]) - set(now["cells"][0]) == {"page_reader", "sampler", "unread"}
+    later = {"begun_ns", "driver", "ended_ns", "others_on_gpus", "pages", "pinned_outputs", "prompt_length_source"}
+    trials = (run["cells"][0]["trials"][0] for run in (then, now))
+    assert set.difference(*map(set, trials)) == later | {"session", "start", "workers"}
+
+
 @pytest.mark.parametrize("path", STORED, ids=lambda path: str(path.relative_to(RUNS)))
 def test_every_key_of_the_json_has_a_text(path: Path) -> None:
     """Of the document, its trials and the facts about them."""
