@@ -64,6 +64,12 @@ class Plot:
     title: str = ""
     table: Table | None = None
 
+    @property
+    def height(self) -> float:
+        """Of the picture, in units of the SVG; it is WIDTH wide."""
+        found = re.search(r'<svg[^>]* height="([\d.]+)"', self.svg)
+        return float(found[1]) if found else HEIGHT
+
     def inline(self) -> str:
         """For a page: scales with it, takes its text colour, says what it shows."""
         label = escape(self.alt, quote=True)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_TRIALS_WITH_PLOTS = 24
+ROW_HEIGHT, TITLE_HEIGHT, FOLD_HEIGHT, LINE_HEIGHT = 20.0, 40.0, 23.0, 36.0  # in units of the pictures
 _UNDRAWN = f"Only the first {MAX_TRIALS_WITH_PLOTS} trials have their pictures here; those of this one are in plots/."
 _HOW_TO_READ = (
     "Small numbers are 95\u00a0% intervals. “>\u00a0X” and “<\u00a0X” are bounds: too few requests, or some never "
@@ -45,11 +46,15 @@ _HOW_TO_READ = (
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A plot as the page shows it. picture: safe to show as it is."""
+    """A plot as the page shows it. picture: safe to show as it is.   rows, opened: of the grid, for its height without
+    and with the table.
+    """
 
     title: str
     picture: Markup
     table: Table | None
+    rows: int
+    opened: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +174,16 @@ def _single(anchor: str, table: Table) -> list[Part]:
 def _pictures(drawn: Iterable[Plot]) -> list[Picture]:
     from markupsafe import Markup
 
-    return [Picture(plot.title, Markup(plot.inline()), plot.table) for plot in drawn]
+    return [Picture(plot.title, Markup(plot.inline()), plot.table, *_rows_of(plot)) for plot in drawn]
+
+
+def _rows_of(plot: Plot) -> tuple[int, int]:
+    """How many rows of the grid, without and with its table: pictures of unlike heights then stand below each other
+    without holes.
+    """
+    closed = plot.height + TITLE_HEIGHT + (FOLD_HEIGHT if plot.table else 0.0)
+    behind = LINE_HEIGHT * (2 + len(plot.table.rows)) if plot.table else 0.0
+    return round(closed / ROW_HEIGHT), round((closed + behind) / ROW_HEIGHT)
 
 
 def _unnumbered(plot: Plot) -> Plot:
