@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engines.base import (
     Chunk,
@@ -29,6 +29,9 @@ from engines.base import (
     Usage,
 )
 from engines.options import read_options
+
+if TYPE_CHECKING:
+    from engines.models.tokenizer import Tokenizer
 
 LEVELS = ("fp32", "f16", "fp16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0")
 CHARACTERS_PER_TOKEN = 4
@@ -96,6 +99,7 @@ class SimulatedEngine:
             raise LevelUnsupported(f"engine 'simulated' has no level {spec.level!r}; it has {', '.join(LEVELS)}")
         self._speed = float(self._options.level_speed.get(spec.level, 1.0)) if spec.level else 1.0
         self._random = random.Random(self._options.seed)
+        self._tokenizer: Tokenizer | None = None
         self._running = False
         self._memory: bytearray | None = None
         self._busy = 0
@@ -110,7 +114,15 @@ class SimulatedEngine:
         return LEVELS
 
     def prepare(self) -> Sequence[Path]:
-        """Nothing to build, no weight files."""
+        """No weight files; the tokenizer of the model, so that prompts have the tokens that the plan gave them.
+
+        Raises ModelError if there is no such model.
+        """
+        if self._spec.model is not None:
+            from engines.models.source import resolve
+            from engines.models.tokenizer import tokenizer
+
+            self._tokenizer = tokenizer(resolve(self._spec.model))
         return ()
 
     async def start(self) -> EngineInfo:
@@ -156,10 +168,10 @@ class SimulatedEngine:
             if self._options.error_every and number % self._options.error_every == 0:
                 yield Chunk(ChunkKind.ERROR, "an error was asked for by the option error_every")
                 return
-            tokens = self._reply_tokens(request)
+            asked, tokens = self._prompt_tokens(request), self._reply_tokens(request)
             pieces = self._pieces(request, tokens)
             for index, (work_ns, borne) in enumerate(pieces, start=1):
-                deadline_ns = self._deadline(start_ns, self._scaled(work_ns, number, factor, request))
+                deadline_ns = self._deadline(start_ns, self._scaled(work_ns, number, factor, asked))
                 await self._until(deadline_ns)
                 if index == len(pieces):
                     # The slot is free from the deadline on, whenever the reader fetches the last chunk.
@@ -170,7 +182,7 @@ class SimulatedEngine:
             if end_ns is None:
                 self._release(_now_ns())
         yield Chunk(ChunkKind.FINISH, finish_reason="length" if tokens == request.max_tokens else "stop")
-        yield Chunk(ChunkKind.USAGE, usage=Usage(prompt_tokens=prompt_tokens(request), output_tokens=tokens))
+        yield Chunk(ChunkKind.USAGE, usage=Usage(prompt_tokens=asked, output_tokens=tokens))
 
     def _receive(self) -> tuple[int, float]:
         if self._received == 0:
@@ -190,6 +202,13 @@ class SimulatedEngine:
             self._hung.append(asyncio.get_running_loop().create_future())
             await self._hung[-1]
 
+    def _prompt_tokens(self, request: Request) -> int:
+        """Of a prompt with its conversation: the ids, the model's tokens, or one for every four characters begun."""
+        prompt = request.transcript
+        if isinstance(prompt, tuple):
+            return len(prompt)
+        return -(-len(prompt) // CHARACTERS_PER_TOKEN) if self._tokenizer is None else self._tokenizer.count(prompt)
+
     def _reply_tokens(self, request: Request) -> int:
         natural = self._options.natural_tokens
         return request.max_tokens if natural is None or request.exact else min(natural, request.max_tokens)
@@ -201,10 +220,10 @@ class SimulatedEngine:
         chunks = [(start * gap_ns, min(each, tokens - start)) for start in range(0, tokens, each)]
         return chunks if request.stream or not chunks else [(chunks[-1][0], tokens)]
 
-    def _scaled(self, work_ns: float, number: int, factor: float, request: Request) -> int:
+    def _scaled(self, work_ns: float, number: int, factor: float, asked: int) -> int:
         ttft_ns = self._options.ttft_ms * _NS_PER_MS
         if self._options.prefill_tokens_per_s is not None:
-            ttft_ns += prompt_tokens(request) / self._options.prefill_tokens_per_s * _NS_PER_S
+            ttft_ns += asked / self._options.prefill_tokens_per_s * _NS_PER_S
         if number == 1:
             ttft_ns += self._options.first_request_extra_ms * _NS_PER_MS
         return round((ttft_ns + work_ns) * factor)
@@ -252,14 +271,6 @@ class SimulatedEngine:
                 timer.cancel()
         if not self._running:
             raise EngineError("the simulated engine was stopped")
-
-
-def prompt_tokens(request: Request) -> int:
-    """Tokens of a prompt with its conversation: the ids, or one for every four characters begun."""
-    prompt = request.transcript
-    if isinstance(prompt, tuple):
-        return len(prompt)
-    return -(-len(prompt) // CHARACTERS_PER_TOKEN)
 
 
 def _wake(reached: asyncio.Future[None]) -> None:

@@ -100,6 +100,11 @@ TOKENS_BY_TEXT = Threshold(
     "tokens of a few replies' texts, by the model's tokenizer, against the stated total, median", "share", 0.01,
     condition="from 10 replies on; texts need not have the tokens that were generated",
 )  # fmt: skip
+PROMPT_TOKENS = Threshold(
+    "tokens of the prompts as the server counts them against the plan, median", "share", 0.1,
+    condition="beyond 40 tokens more, a chat template's, or 1 less; above 50 % where the plan estimated them",
+)  # fmt: skip
+PROMPT_TOKENS_ESTIMATED = 0.5
 BOOKS = Threshold(
     "tokens and requests of the trial as the server counted them against the client's", "share", 0.005,
     condition="where the server's page was read before the first and after the last request",
@@ -130,7 +135,7 @@ TABLE = (
     CANARY_P50_SHARE_OF_TPOT_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, SWAPPED_MIB_PER_S,
     MAJOR_FAULTS_PER_S, SAMPLER_CPU, SAMPLER_CPU_WITH_GPUS, STEAL, OTHERS_ON_GPUS, GPU_THROTTLED, ENERGY_COUNTER,
     OPEN_FILES, PORTS, WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, WORKERS_LOST, ROWS_MISSING, ERRORS,
-    NOTHING_SUCCEEDED, TOKEN_DISAGREEMENT, TOKENS_BY_TEXT, BOOKS, BOOKS_IN_FLIGHT, CUT_SHORT, DRIFT, WARM_UP,
+    NOTHING_SUCCEEDED, TOKEN_DISAGREEMENT, TOKENS_BY_TEXT, PROMPT_TOKENS, BOOKS, BOOKS_IN_FLIGHT, CUT_SHORT, DRIFT, WARM_UP,
     START_SPREAD, CALIBRATED_TTFT_P99_MS, CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS,
 )  # fmt: skip
 BEGIN, END = "<!-- thresholds: begin -->", "<!-- thresholds: end -->"

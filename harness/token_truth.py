@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LEAST_RECOUNTED = 10
 LEAST_FIDELITY = 0.99
+_TEMPLATE_TOKENS = 40  # the longest template of a chat in common use puts some 36 around a prompt
 _COLUMNS = [
     "class",
     "token_source",
@@ -30,6 +31,9 @@ _COLUMNS = [
     "retokenized_tokens",
     "reasoning_tokens",
     "requested_output_tokens",
+    "prompt_tokens",
+    "requested_prompt_tokens",
+    "turn",
 ]
 _ADVICE = "Find out which count is right before using tokens/s or tpot."
 
@@ -42,6 +46,9 @@ def tokens_of(trial: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
     counted: replies, median_share, worst_share (largest by amount, with its sign); None where nothing can be compared.
     length_fidelity: of the replies whose length the plan fixed (`exact`): replies, share of those as long as asked, to
     a token; None where it fixed none.
+    prompts: replies whose prompt the server counted, median_share and worst_share off the plan's length, and `beyond`,
+    the median share of what a chat template cannot explain; None where nothing can be compared. Later turns carry the
+    conversation before them, and are left out.
     """
     records = reading.frame
     chosen = one_of(records["phase"], [Phase.MEASURE]) & one_of(records["status"], [Status.OK])
@@ -52,6 +59,7 @@ def tokens_of(trial: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
         "chunks": _by_chunks(reading),
         "text": _by_text(whole),
         "length_fidelity": _fidelity(whole, trial.get("pinned_outputs") or ()),
+        "prompts": _prompts(whole),
     }
 
 
@@ -79,6 +87,21 @@ def token_reasons(trial: Mapping[str, Any], reading: Reading, facts: Mapping[str
         sentence = f"Only {fidelity['share']:.1%} of the replies whose length the plan fixed are as long as asked."
         advice = "Compare with no run whose replies had other lengths; use an engine that can hold a length (`exact`)."
         yield Reason("length_fidelity", Level.WARN, sentence, advice)
+    yield from _prompt_reasons(trial, tokens.get("prompts"))
+
+
+def _prompt_reasons(trial: Mapping[str, Any], prompts: Mapping[str, Any] | None) -> Iterator[Reason]:
+    """A server that cuts prompts off looks fast; other prompts than those planned are another load."""
+    if prompts is None or thresholds.PROMPT_TOKENS.level(abs(prompts["beyond"])) is Level.VALID:
+        return
+    estimated = "estimated" in (trial.get("prompt_length_source") or {}).values()
+    if estimated and abs(prompts["beyond"]) <= thresholds.PROMPT_TOKENS_ESTIMATED:
+        return
+    sentence = f"The server counts {prompts['median_share']:+.1%} tokens (median) in the prompts, against the plan."
+    advice = "Is it another model than `model`? Does it cut prompts off? Then give it a longer context."
+    if estimated:
+        advice = "Name the `model` that is served: without it the plan takes four characters for a token."
+    yield Reason("prompt_tokens", Level.WARN, sentence, advice)
 
 
 def _by_chunks(reading: Reading) -> dict[str, Any] | None:
@@ -97,6 +120,18 @@ def _by_text(whole: pd.DataFrame) -> dict[str, Any] | None:
     hidden = np.nan_to_num(_numbers(some, "reasoning_tokens")) > 0
     counted = np.where(counted == stated - 1, stated, counted)
     return _differences(counted[~hidden], stated[~hidden])
+
+
+def _prompts(whole: pd.DataFrame) -> dict[str, Any] | None:
+    """Where our tokenizer counted the reply, its prompt is the plan's; a count of none is no count."""
+    counted_here = one_of(whole["token_source"], [TokenSource.TOKENIZER]) | (_numbers(whole, "turn") > 0)
+    counted, asked = (_numbers(whole, name)[~counted_here] for name in ("prompt_tokens", "requested_prompt_tokens"))
+    both: Flags = (counted > 0) & (asked > 0)
+    told = _differences(counted[both], asked[both])
+    if told is None:
+        return None
+    more = (counted - asked)[both]
+    return told | {"beyond": float(np.median((more - np.clip(more, -1, _TEMPLATE_TOKENS)) / asked[both]))}
 
 
 def _differences(counted: Floats, stated: Floats) -> dict[str, Any] | None:

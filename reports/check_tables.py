@@ -75,7 +75,12 @@ def _tokens(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     counted_by = told.get("counted_by") or {}
     if counted_by:
         yield "tokens counted by", ", ".join(f"{name}: {f'{n} replies'}" for name, n in counted_by.items()), ""
-    for name, words in (("chunks", "chunks against that count"), ("text", "text, by tokenizer, against that count")):
+    compared = (
+        ("chunks", "chunks against that count"),
+        ("text", "text, by tokenizer, against that count"),
+        ("prompts", "prompts, by the server, against the plan"),
+    )
+    for name, words in compared:
         differs = told.get(name)
         if differs:
             text = f"{differs['median_share']:+.2%} (median), {differs['worst_share']:+.2%} at worst"

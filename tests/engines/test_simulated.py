@@ -24,6 +24,7 @@ from engines.base import (
     ModelReference,
     Request,
     StartFailed,
+    Usage,
     collect,
 )
 from engines.simulated import SimulatedEngine
@@ -86,6 +87,21 @@ def test_the_prompt_takes_its_time() -> None:
     """The prompt's tokens over prefill_tokens_per_s are added to the base."""
     (times,) = times_of((0, Request(tuple(range(50)), 1)), ttft_ms=10, prefill_tokens_per_s=1000)
     assert times == [60 * MS_NS]
+
+
+def test_prompts_have_the_tokens_of_the_model() -> None:
+    """A prepared engine counts by the model's own tokenizer (of `tiny`: bytes), one without a model four characters."""
+    told = {}
+    for model in (ModelReference("tiny"), None):
+        engine = SimulatedEngine(EngineSpec("simulated", model))
+
+        async def body(engine: SimulatedEngine = engine) -> list[Usage | None]:
+            engine.prepare()
+            await engine.start()
+            return [chunk.usage async for chunk in engine.generate(Request("x" * 58, 1))]
+
+        told[model] = virtually(body)[-1]
+    assert [usage.prompt_tokens for usage in told.values() if usage] == [58, 15]
 
 
 def test_the_first_request_can_be_slower() -> None:

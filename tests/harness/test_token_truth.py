@@ -92,3 +92,35 @@ def test_replies_as_long_as_asked(got: int, pinned: list[str], share: float | No
     fidelity = tokens["length_fidelity"]
     assert (None if fidelity is None else fidelity["share"]) == share
     assert ("length_fidelity" in reasons) == doubted
+
+
+@pytest.mark.parametrize(
+    ("asked", "counted", "source", "doubted"),
+    [
+        (58, 15, "tokenizer", True),
+        (1000, 512, "tokenizer", True),
+        (1000, 905, "tokenizer", False),
+        (16, 52, "tokenizer", False),  # a chat's template around it
+        (8, 7, "tokenizer", False),
+        (100, 200, "tokenizer", True),
+        (100, 70, "estimated", False),
+        (100, 40, "estimated", True),
+        (100, 0, "tokenizer", False),  # a server that does not count prompts
+    ],
+)
+def test_prompts_as_long_as_planned(asked: int, counted: int, source: str, doubted: bool) -> None:
+    """More than a tenth off beyond what a template adds is doubted; where the plan estimated them, half."""
+    lengths = {"requested_prompt_tokens": asked, "prompt_tokens": counted}
+    tokens, reasons = told(replies(3, **lengths), prompt_length_source={"default": source})
+    assert ("prompt_tokens" in reasons) == doubted
+    if counted:
+        assert tokens["prompts"]["median_share"] == pytest.approx(counted / asked - 1)
+    else:
+        assert tokens["prompts"] is None
+
+
+def test_prompts_that_the_plan_itself_counted_are_not_compared() -> None:
+    """Nor are later turns, which carry the conversation before them."""
+    ours = replies(5, token_source="tokenizer", prompt_tokens=20)
+    later = replies(5, turn=1, prompt_tokens=500)
+    assert told([*ours, *later])[0]["prompts"] is None
