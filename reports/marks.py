@@ -20,7 +20,10 @@ Floats = NDArray[np.float64]
 
 SMALL = 11.0
 LETTER = 0.58  # mean width of a letter in heights of the font, rather too much
-RIGHT = 12.0  # room that words may take beside the axes
+RIGHT, ABOVE = 12.0, 8.0  # room that words may take beside and above the axes
+
+Line = tuple[tuple[float, float], tuple[float, float]]
+Box = tuple[float, float, float, float]
 
 
 def line(
@@ -135,21 +138,26 @@ def width_of(words: str, size: float = SMALL) -> float:
 
 
 class Labels:
-    """Words beside points, where they cover neither a point nor each other."""
+    """Words beside points, where they cover neither a point, nor each other, nor a line if that can be."""
 
-    PLACES = ((8, 5), (8, -14), (-8, 5), (-8, -14), (8, 18), (-8, 18), (8, -27), (-8, -27))
+    PLACES = (
+        *((8, 5), (8, -14), (-8, 5), (-8, -14), (8, 18), (-8, 18), (8, -27), (-8, -27)),
+        *((8, 31), (-8, 31), (8, -40), (-8, -40)),
+    )
 
-    def __init__(self, axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
-        """x, y: of all points."""
+    def __init__(self, axes: Axes, x: Sequence[float], y: Sequence[float], lines: Sequence[Line] = ()) -> None:
+        """x, y: of all points.   lines: ((x, y), (x, y)) of the ends of straight ones."""
         self._axes = axes
         self._taken = [(a - 5, b - 5, a + 5, b + 5) for a, b in map(self._spot, x, y)]
+        self._lines = [(*self._spot(*first), *self._spot(*last)) for first, last in lines]
 
     def put(self, x: float, y: float, words: str, *, bold: bool = False) -> None:
-        """Beside a point at the first place that is free, else at the first."""
+        """Beside a point at the first place that is free, else at one that covers a line, else at the first."""
         frame, (a, b) = self._axes.bbox, self._spot(x, y)
         boxes = [(self._box(words, a + across, b + up, across), across, up) for across, up in self.PLACES]
-        inside = [one for one in boxes if one[0][0] >= frame.x0 and one[0][2] <= frame.x1 + RIGHT] or boxes
-        box, across, up = next((one for one in inside if not self._covers(one[0])), inside[0])
+        inside = [one for one in boxes if self._fits(one[0], frame)] or boxes
+        free = [one for one in inside if not self._covers(one[0])] or inside[:1]
+        box, across, up = next((one for one in free if not self._crossed(one[0])), free[0])
         self._taken.append(box)
         look: dict[str, Any] = {"ha": "left" if across > 0 else "right", "weight": "bold" if bold else "normal"}
         self._axes.annotate(words, (x, y), xytext=(across, up), textcoords="offset points", fontsize=SMALL, **look)
@@ -158,13 +166,34 @@ class Labels:
         a, b = self._axes.transData.transform((x, y))
         return float(a), float(b)
 
-    def _box(self, words: str, x: float, y: float, across: float) -> tuple[float, float, float, float]:
+    def _box(self, words: str, x: float, y: float, across: float) -> Box:
         width = width_of(words)
         left = x if across > 0 else x - width
         return left, y - 3, left + width, y + 10
 
-    def _covers(self, box: tuple[float, float, float, float]) -> bool:
+    def _fits(self, box: Box, frame: Any) -> bool:
+        beside = box[0] >= frame.x0 and box[2] <= frame.x1 + RIGHT
+        return bool(beside and box[1] >= frame.y0 and box[3] <= frame.y1 + ABOVE)
+
+    def _covers(self, box: Box) -> bool:
         return any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in self._taken)
+
+    def _crossed(self, box: Box) -> bool:
+        return any(_crosses(line, box) for line in self._lines)
+
+
+def _crosses(line: Box, box: Box) -> bool:
+    """Whether a part of a straight line lies in a box: what each pair of its sides leaves of the line, from 0 to 1."""
+    begin, end = 0.0, 1.0
+    for first, last, low, high in ((line[0], line[2], box[0], box[2]), (line[1], line[3], box[1], box[3])):
+        step = last - first
+        if step == 0:
+            if not low < first < high:
+                return False
+            continue
+        ends = sorted(((low - first) / step, (high - first) / step))
+        begin, end = max(begin, ends[0]), min(end, ends[1])
+    return begin < end
 
 
 def _inside(values: ArrayLike, limits: tuple[float, float]) -> Floats:

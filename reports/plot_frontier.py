@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from reports import marks, ticks
@@ -75,27 +76,46 @@ def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
     cells = every[: len(COLOURS)]
     shown = [point for point in points if point.cell in cells]
 
+    loads = [sorted((one for one in shown if one.cell == cell), key=lambda one: one.order) for cell in cells]
+    across = [end for point in shown for end in _ends(point.throughput)]
+    up = [end for point in shown for end in _ends(point.latency)]
+    steep = min(up) > 0 and max(up) > STEEP * min(up)
+
     def draw(axes: Axes) -> None:
-        ticks.from_zero(axes.xaxis, max(_ends(point.throughput)[1] for point in shown) * 1.08)
-        ends = [end for point in shown for end in _ends(point.latency)]
-        ticks.upright(axes.yaxis, min(ends), max(ends), STEEP)
-        for number, cell in enumerate(cells):
-            own = sorted((point for point in shown if point.cell == cell), key=lambda point: point.order)
+        ticks.around(axes.xaxis, min(across), max(across))
+        if steep:
+            ticks.upright(axes.yaxis, min(up), max(up), STEEP)
+        else:
+            ticks.around(axes.yaxis, min(up), max(up), 5)
+        for number, (cell, own) in enumerate(zip(cells, loads, strict=True)):
             _line(axes, own, number)
             marks.key(axes, shortened(cell), COLOURS[number], MARKERS[number])
-        _name(axes, shown)
+        _name(axes, loads)
 
-    labels = ("output tokens/s (more is better)", f"{noun} p95, ms (less is better)")
+    labels = (
+        f"output tokens/s (more is better{_begins(across)})",
+        f"{noun} p95, ms (less is better{', logarithmic' if steep else _begins(up)})",
+    )
     svg = picture("frontier", draw, labels, HEIGHT)
     some = f" of the first {len(cells)} of {len(every)} cells" if len(every) > len(cells) else ""
     title = f"Throughput against {noun} over the loads{some}"
     return Plot("frontier", _alt(points, noun, bounds, some), svg, title, _table(points, noun))
 
 
+def _begins(ends: Sequence[float]) -> str:
+    """What a reader would not expect of an axis."""
+    return "; begins above 0" if ticks.beginning(min(ends), max(ends)) > 0 else ""
+
+
+def _joined(own: Sequence[Point]) -> Iterator[list[Point]]:
+    """What a line goes through."""
+    for loop in dict.fromkeys(point.linked for point in own if point.linked):
+        yield [point for point in own if point.linked == loop]
+
+
 def _line(axes: Axes, own: Sequence[Point], number: int) -> None:
     colour = COLOURS[number]
-    for loop in dict.fromkeys(point.linked for point in own if point.linked):
-        linked = [point for point in own if point.linked == loop]
+    for linked in _joined(own):
         x, y = (_values([getattr(point, name) for point in linked]) for name in ("throughput", "latency"))
         marks.line(axes, x, y, colour, DASHES[number % len(DASHES)], width=1.4)
     across, up = ([getattr(point, name) for point in own] for name in ("throughput", "latency"))
@@ -113,13 +133,27 @@ def _ends(row: dict[str, Any]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _name(axes: Axes, points: Sequence[Point]) -> None:
+def _name(axes: Axes, cells: Sequence[Sequence[Point]]) -> None:
     """The load beside its point."""
+    points = [point for own in cells for point in own]
     x, y = (_values([getattr(point, name) for point in points]) for name in ("throughput", "latency"))
-    labels = marks.Labels(axes, x, y)
+    labels = marks.Labels(axes, x, y, list(_strokes(cells)))
     for point, across, up in zip(points, x, y, strict=True):
         words = point.load if len(point.load) <= MAX_LABEL else f"{point.load[: MAX_LABEL - 1]}…"
         labels.put(across, up, words)
+
+
+def _strokes(cells: Sequence[Sequence[Point]]) -> Iterator[marks.Line]:
+    """The straight lines of the picture: between loads, and of intervals."""
+    for own in cells:
+        for linked in _joined(own):
+            yield from pairwise((point.throughput["value"], point.latency["value"]) for point in linked)
+        for point in own:
+            x, y = point.throughput["value"], point.latency["value"]
+            left, right = _ends(point.throughput)
+            low, high = _ends(point.latency)
+            yield (left, y), (right, y)
+            yield (x, low), (x, high)
 
 
 def _alt(points: Sequence[Point], noun: str, bounds: int, some: str) -> str:

@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 0.99999)
 MOST_MARKS = 8
+FAR = 0.5
+ROOM, LEAST_ROOM = 0.15, 0.005
 _NORMAL = NormalDist()
 
 
@@ -50,6 +52,20 @@ def upright(axis: Axis, least: float, greatest: float, steep: float) -> None:
         logarithmic(axis, least / 1.2, greatest * 1.25, 5)
     else:
         from_zero(axis, greatest, 5)
+
+
+def beginning(least: float, greatest: float) -> float:
+    """Where an axis begins that shall hold values between: 0, but for values that would lie in its upper part alone."""
+    if least < FAR * greatest:
+        return 0.0
+    return max(0.0, least - ROOM * (greatest - least) - LEAST_ROOM * greatest)
+
+
+def around(axis: Axis, least: float, greatest: float, most: int = 6) -> None:
+    """An even axis from `beginning` on, with the same room above the greatest value."""
+    begin = beginning(least, greatest)
+    above = least - begin if begin > 0 else greatest * 0.06
+    linear(axis, begin, greatest + above if greatest > 0 else 1.0, most)
 
 
 def of_shares(axis: Axis, lowest: float, most: int) -> float:

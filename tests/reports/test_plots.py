@@ -8,11 +8,12 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from harness.records import Record, Sample
 from harness.report import report_data
 from harness.results import derive
-from reports import ReportData, plots
+from reports import ReportData, marks, plots
 from reports.drawing import Plot
 from reports.palette import COLOURS, MUTED
 from tests.fabricated import FabricatedTrial, S, cell_entry, failed, noisy, streamed, trial_entry
@@ -206,6 +207,32 @@ def test_the_frontier_joins_the_loads_of_a_cell() -> None:
     across = [float(spot.split()[0]) for spot in re.split("[ML]", path)[1:]]
     assert len(across) == 3
     assert across == sorted(across)  # more load, more tokens
+
+
+def test_near_loads_are_drawn_apart() -> None:
+    """An axis begins near points that all lie far from 0, and its name says so; intervals stay inside."""
+    trials = [
+        FabricatedTrial(cell_entry(), trial_entry(id=f"{i}", index=i, load=f"load-{i}"), noisy(i, slower=1 + i / 50))
+        for i in range(2)
+    ]
+    plot = plots.draw(data_of(*trials)).overview[0]
+    assert "output tokens/s (more is better; begins above 0)" in words(plot)
+    assert "TTFT p95, ms (less is better; begins above 0)" in words(plot)
+    spots = [
+        spot.split()
+        for path in re.findall(r'<path d="M([^"]*)" style="[^"]*;stroke-width:1', plot.svg)
+        for spot in re.split("[ML]", path)
+    ]
+    assert all(0 <= float(x) <= 560 for x, *_ in spots)
+
+
+def test_names_of_loads_lie_beside_lines_and_points() -> None:
+    """A name takes the first place that covers nothing, and covers a line only where there is no such place."""
+    axes = Figure((5, 5), dpi=72).add_axes((0, 0, 1, 1), xlim=(0, 360), ylim=(0, 360))
+    labels = marks.Labels(axes, [100, 130], [100, 105], [((130, 105), (300, 120))])
+    labels.put(100, 100, "load")
+    labels.put(130, 105, "other")
+    assert [text.get_position() for text in axes.texts] == [(8, -14), (8, -14)]
 
 
 def test_more_cells_and_classes_than_colours_are_counted() -> None:

@@ -55,6 +55,17 @@ def test_marks_are_round(fix: Callable[[object], None], expected: list[str]) -> 
     assert names(drawn) == expected
 
 
+@given(POSITIVE, st.floats(0, 5))
+def test_values_of_an_even_axis_lie_inside(least: float, more: float) -> None:
+    """It begins at 0 unless all lie far from there, never below, and has room at both ends then."""
+    drawn, greatest = axes(), least * (1 + more)
+    ticks.around(drawn.xaxis, least, greatest)
+    begin, end = drawn.get_xlim()
+    assert begin == ticks.beginning(least, greatest)
+    assert 0 <= begin < least <= greatest < end
+    assert (begin == 0) == (least < 0.5 * greatest)
+
+
 @given(POSITIVE, POSITIVE)
 def test_marks_lie_between_the_ends(one: float, other: float) -> None:
     """On even and logarithmic axes, few of them, and at least one unless the ends are all but the same."""
