@@ -74,7 +74,8 @@ def _tokens(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     told = facts.get("tokens") or {}
     counted_by = told.get("counted_by") or {}
     if counted_by:
-        yield "tokens counted by", ", ".join(f"{name}: {f'{n} replies'}" for name, n in counted_by.items()), ""
+        counts = (f"{name}: {number} {'reply' if number == 1 else 'replies'}" for name, number in counted_by.items())
+        yield "tokens counted by", ", ".join(counts), ""
     compared = (
         ("chunks", "chunks against that count"),
         ("text", "text, by tokenizer, against that count"),

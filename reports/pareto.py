@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", "": "P"}
 HEIGHT = 340.0
 MAX_LABEL, MAX_NAME = 28, 120
+MOST_LABELS = 20
+"""Of more rows only those that matter are named, or their names would cover each other."""
 _MEMORIES = {"rss_peak_bytes": "memory", "gpu_memory_peak_bytes": "GPU memory"}
 
 
@@ -118,9 +120,11 @@ def _link(axes: Axes, points: Sequence[Point], scale: float) -> None:
 
 
 def _name(axes: Axes, points: Sequence[Point], memory: Sequence[float]) -> None:
-    """The rows beside their points."""
+    """The rows beside their points: the front and the chosen ones where they are many."""
     labels = marks.Labels(axes, memory, [point.speed for point in points])
     for point, held in zip(points, memory, strict=True):
+        if len(points) > MOST_LABELS and not (point.front or point.chosen):
+            continue
         text = point.label if len(point.label) <= MAX_LABEL else f"{point.label[: MAX_LABEL - 1]}…"
         labels.put(held, point.speed, text, bold=point.chosen)
 

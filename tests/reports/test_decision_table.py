@@ -105,6 +105,16 @@ def test_the_picture_names_every_row(chosen: ReportData) -> None:
     assert plot.alt.endswith("nothing beats: f16, q8_0, q4_k_m, q4_0.")
 
 
+def test_of_many_rows_the_picture_names_those_that_matter(chosen: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those beaten by others stand in the table behind it only."""
+    monkeypatch.setattr(pareto, "MOST_LABELS", 4)
+    (plot,) = pareto.of_models(chosen)["tiny"]
+    texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
+    assert "worse" not in texts
+    assert {"f16", "q8_0", "q4_k_m", "q4_0"} <= texts
+    assert any(row[0].text == "worse" for row in plot.table.rows)
+
+
 def test_quality_has_its_columns_only_where_it_was_measured() -> None:
     """Else a remark says that it was not."""
     data = report_data(results_of((Choice("f16"), Choice("q4", 0.8))))
