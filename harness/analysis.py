@@ -252,7 +252,8 @@ def _rate(name: str, runs: Sequence[Rate]) -> Estimate:
         interval.high - interval.low
     ):
         interval = between
-    return Estimate(value, max(0.0, interval.low), interval.high, Bound.POINT, n, interval.n_eff)
+    low = 0.0 if interval.low < 0 else interval.low  # which may be NaN, of which max() would make 0
+    return Estimate(value, low, interval.high, Bound.POINT, n, interval.n_eff)
 
 
 def _reading(name: str, readings: Sequence[float | Estimate]) -> Estimate:

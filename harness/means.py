@@ -22,6 +22,7 @@ from harness.stats import (
 
 MAX_CENSORED_SHARE_FOR_MEAN = 0.001
 MAX_BATCHES = 30
+MIN_BATCHES = 4  # Student's factor is 3.2 for four, 4.3 for three and 12.7 for two: an interval that says nothing
 
 
 def mean_estimate(
@@ -34,7 +35,8 @@ def mean_estimate(
     """The mean of all runs, by non-overlapping batch means.
 
     Batches are at most 30 per run and at least five autocorrelation times long. Censored values enter with their
-    lower bound; when they are more than 0.1 % there is no mean: the value is a lower bound.
+    lower bound; when they are more than 0.1 % there is no mean: the value is a lower bound. Fewer than four batches
+    give no interval.
     """
     known = list(bounds) if bounds is not None else list(runs)
     censored = sum(int(np.isinf(run).sum()) for run in runs)
@@ -84,7 +86,7 @@ def mean_of_batches(parts: Sequence[Batched], censored: int, alpha: float = ALPH
     if censored > MAX_CENSORED_SHARE_FOR_MEAN * n:
         return Estimate(math.nan, mean, math.inf, Bound.LOWER, n, n_eff)
     batches = np.concatenate([part.means for part in parts])
-    if len(batches) < 2:
+    if len(batches) < MIN_BATCHES:
         return Estimate(mean, math.nan, math.nan, Bound.POINT, n, n_eff)
     half = t_factor(len(batches), alpha) * float(batches.std(ddof=1)) / math.sqrt(len(batches))
     low, high = widen_by_spread(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports.data import ALL, ReportData, place
 from reports.format import UNKNOWN, seconds
-from reports.tables import NO_RESULT, Cell, Table, counted, groups, measured, pooled_rows
+from reports.tables import NO_RESULT, Cell, Table, averaged, counted, groups, noted, pooled_rows
 
 HEAD = ("cell", "load", "loop", "measured requests", "succeeded", "time", "mean latency, ms", "output tokens/s")
 
@@ -22,12 +22,10 @@ def requests(data: ReportData) -> Table:
         took = sum(one["window"]["end_s"] - one["window"]["start_s"] for one in facts)
         sizes = (counted(total), counted(good, "" if good == total else "bad"), Cell(seconds(took), value=took))
         invalid = data.verdict_of(keys) == "invalid"
-        if invalid and NO_RESULT not in notes:
-            notes.append(NO_RESULT)
         values = []
         for metric, statistic in (("e2e_ms", "mean"), ("output_tokens_per_s", "value")):
             row = rows.get((*keys, ALL, metric, statistic))
-            values.append(Cell(UNKNOWN, note=1) if invalid else measured(row))
+            values.append(Cell(UNKNOWN, note=noted(notes, NO_RESULT)) if invalid else averaged(row, notes))
         loops = {str(trial.get("loop") or "").replace("_", " ") for _, trial in trials}
         lines.append((Cell(place(keys)), Cell(keys[-1]), Cell(" or ".join(sorted(loops - {""}))), *sizes, *values))
     return Table("Requests", HEAD, lines, notes, texts=3, about=("",) * 6 + ("e2e_ms", "output_tokens_per_s"))

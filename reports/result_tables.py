@@ -13,6 +13,7 @@ from reports.tables import (
     TONES,
     Cell,
     Table,
+    averaged,
     by_class,
     classes,
     counted,
@@ -47,6 +48,7 @@ HEADLINE = (
     Column("energy, J/token", "energy_j_per_output_token"),
     Column("load, s", "load_s"),
 )
+_AVERAGED = ("output_tokens_per_s", "completed_rps")
 _OPTIONAL = ("gpu_memory_peak_bytes", "energy_j_per_output_token", "load_s")
 
 
@@ -87,7 +89,7 @@ def _value(
     with_note: bool,
 ) -> Cell:
     row = rows.get((column.metric, column.statistic))
-    shown = measured(row, column.show)
+    shown = averaged(row, notes, column.show) if column.metric in _AVERAGED else measured(row, column.show)
     if row is not None and column.metric.startswith("energy") and shown.text != UNKNOWN:
         return replace(shown, note=noted(notes, f"energy by {row['source'] or 'an unnamed sensor'}"))
     if shown.text != UNKNOWN or not with_note:

@@ -42,6 +42,11 @@ class Table:
     texts: int = 1
     about: tuple[str, ...] = ()
 
+    @property
+    def joins(self) -> bool:
+        """Whether several texts stand before its numbers: where there is no room they go below the first of them."""
+        return 1 < self.texts < len(self.head)
+
 
 TONES = {
     "valid": "good",
@@ -57,6 +62,7 @@ TONES = {
     "pending": "",
 }
 NO_RESULT = "an invalid trial has no result: what was seen, and what to do, stands under Validity"
+NO_INTERVAL = "no interval: what was measured falls into fewer than four parts that are independent of each other"
 
 
 def first_rows(table: Table, most: int = 40) -> Table:
@@ -73,6 +79,12 @@ def measured(row: dict[str, Any] | None, show: str = "number", note: int | None 
         return Cell(estimate(None), note=note)
     known = row[{"lower": "low", "upper": "high"}.get(row["bound"], "value")]
     return Cell(estimate(row, show), interval(row, show), note=note, value=sortable(known))
+
+
+def averaged(row: dict[str, Any] | None, notes: list[str], show: str = "number") -> Cell:
+    """A rate or a mean of requests; where it has no interval, a footnote says why."""
+    bare = row is not None and row["bound"] == "point" and math.isnan(row["low"])
+    return measured(row, show, noted(notes, NO_INTERVAL) if bare else None)
 
 
 def counted(number: int, tone: str = "") -> Cell:

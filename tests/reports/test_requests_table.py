@@ -1,0 +1,44 @@
+"""The table of requests: what was sent, and means that have no interval."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from harness.records import Record
+from harness.report import report_data
+from harness.results import derive
+from reports import ReportData
+from reports.requests_table import requests
+from reports.result_tables import headline
+from reports.tables import NO_INTERVAL
+from tests.fabricated import FabricatedTrial, cell_entry, noisy, streamed, trial_entry
+from tests.reports.conftest import manifest
+
+
+def data_of(records: list[Record], **changes: Any) -> ReportData:
+    """A run of one trial with these records."""
+    trial = FabricatedTrial(cell_entry(), trial_entry(**changes), records)
+    return report_data(derive(manifest([trial.cell | {"trials": [trial.trial]}]), [trial]))
+
+
+def test_a_mean_without_an_interval_says_why() -> None:
+    """Three replies are three batches at most; the tables say it once."""
+    data = data_of([streamed(i, i * 1000) for i in range(3)])
+    (row,) = requests(data).rows
+    latency = row[requests(data).head.index("mean latency, ms")]
+    assert (latency.text, latency.detail, latency.note) == ("190", "", 1)
+    assert requests(data).notes == [NO_INTERVAL]
+    several = data_of([streamed(i, i * 1000, ttft_ms=100 + 7 * (i % 5)) for i in range(60)])
+    assert NO_INTERVAL not in [*requests(several).notes, *headline(several).notes]
+
+
+def test_a_rate_without_an_interval_has_no_end_of_one() -> None:
+    """Thirty requests of one user hang together: few independent parts, and neither end is known."""
+    data = data_of(noisy(3, 30), loop="closed", kind="single_user", end_s=None)
+    rate = data.summary[data.summary["metric"] == "output_tokens_per_s"].iloc[0]
+    assert rate["value"] > 0
+    assert math.isnan(rate["low"])
+    assert math.isnan(rate["high"])
+    assert requests(data).rows[0][-1].note == 1
+    assert NO_INTERVAL in headline(data).notes
