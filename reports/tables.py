@@ -16,7 +16,8 @@ from reports.format import estimate, interval
 class Cell:
     """text, with a smaller detail; tone: "good", "bad", "doubtful" or "". note: number of a footnote.
 
-    value: the number behind the text, for whoever sorts.   about: the name of the metric that the text is.
+    value: the number behind the text, for whoever sorts.   about: the name of the metric that the text is.   folded:
+        what the text sums up, for formats that can fold.
     """
 
     text: str
@@ -25,6 +26,7 @@ class Cell:
     note: int | None = None
     value: float | None = None
     about: str = ""
+    folded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

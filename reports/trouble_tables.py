@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from reports.data import KEYS, ReportData, keys_of, place
@@ -10,15 +11,40 @@ from reports.tables import TONES, Cell, Table, repetition, where_of
 
 
 def reasons(data: ReportData) -> Table:
-    """Why trials are not simply valid."""
-    lines = []
+    """Why trials are not simply valid: a row for each kind of reason, those that spoil trials first. Where trials gave
+    it other numbers, those of the first of them are shown.
+    """
+    kinds: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
     for cell, trial in data.trials():
         judged = data.validity_of(cell["id"], trial["id"])
         for reason in judged["reasons"] if judged else ():
-            level = Cell(reason["level"].upper(), tone=TONES[reason["level"]])
-            where = Cell(where_of(cell, trial, data))
-            lines.append((level, where, Cell(reason["sentence"]), Cell(reason["advice"])))
+            kinds.setdefault((reason["level"], reason["code"]), []).append((where_of(cell, trial, data), reason))
+    ordered = sorted(kinds.items(), key=lambda kind: kind[0][0] != "invalid")
+    lines = [_reasons_line(level, found, len(data.validity)) for (level, _), found in ordered]
     return Table("Validity", ("level", "where", "what was seen", "what to do"), lines, texts=4)
+
+
+def _reasons_line(level: str, found: Sequence[tuple[str, dict[str, Any]]], trials: int) -> tuple[Cell, ...]:
+    """found: where, and the reason.   trials: how many were judged."""
+    where, first = found[0]
+    tone = Cell(level.upper(), tone=TONES[level])
+    places = list(dict.fromkeys(where for where, _ in found))
+    if len(places) == 1:
+        return tone, Cell(where), Cell(_joined(found, "sentence")), Cell(_joined(found, "advice"))
+    many = f"in all {trials} trials" if len(places) == trials else f"in {len(places)} of {trials} trials"
+    seen, advice = first["sentence"], first["advice"]
+    other_sentences, other_advice = (len({reason[name] for _, reason in found}) > 1 for name in ("sentence", "advice"))
+    if other_sentences:
+        seen = f"In one of them, {where}: {seen}"
+    if other_advice:
+        advice = f"{'In that one' if other_sentences else f'For {where}'}: {advice[:1].lower()}{advice[1:]}"
+    folded = tuple(f"{where}: {reason['sentence']} {reason['advice']}".rstrip() for where, reason in found)
+    return tone, Cell(many, folded=folded), Cell(seen), Cell(advice)
+
+
+def _joined(found: Sequence[tuple[str, dict[str, Any]]], name: str) -> str:
+    """What a trial says more than once of the same kind."""
+    return " ".join(dict.fromkeys(reason[name] for _, reason in found))
 
 
 def not_run(data: ReportData) -> Table:
