@@ -101,7 +101,12 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
         for name, inner in value.items():
             yield from _flat(f"{prefix}, {name}" if prefix else str(name), inner)
     elif value not in (None, "", [], ()):
-        yield prefix, _sized(value) if prefix.endswith("_bytes") and isinstance(value, int | float) else _plain(value)
+        yield prefix, _sized(value) if _of_bytes(prefix) and isinstance(value, int | float) else _plain(value)
+
+
+def _of_bytes(name: str) -> bool:
+    """Names say so, but for what an engine says of its memory, which is in bytes throughout."""
+    return name.startswith("memory, ") or name.endswith("_bytes") or "_bytes_per_" in name
 
 
 def _plain(value: Any) -> str:

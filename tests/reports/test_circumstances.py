@@ -40,8 +40,13 @@ def test_one_engine_is_named() -> None:
 
 def test_bytes_can_be_read_and_compared() -> None:
     """With a unit, and exact."""
-    found = groups(run_of({"weight_bytes": 3_428_608, "kv_bytes": 12}))
-    assert found["engine of 000"] == {"weight_bytes": "3.27\u202fMiB (3428608 bytes)", "kv_bytes": "12 bytes"}
+    told = {"weight_bytes": 3_428_608, "kv_bytes": 12, "kv_bytes_per_token": 2048.0, "memory": {"runtime": 8_409_580}}
+    assert groups(run_of(told))["engine of 000"] == {
+        "weight_bytes": "3.27\u202fMiB (3428608 bytes)",
+        "kv_bytes": "12 bytes",
+        "kv_bytes_per_token": "2.00\u202fKiB (2048 bytes)",
+        "memory, runtime": "8.02\u202fMiB (8409580 bytes)",
+    }
 
 
 def test_the_run_comes_first(full: ReportData) -> None:
