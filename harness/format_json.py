@@ -61,7 +61,7 @@ FACTS = {
     "sample_size.*": Column("Independent requests that a quantile needs, and has."),
     "slo_vacuous": Column("Good requests to which the limit on `tpot` could not be applied."),
     "token_sources.*": Column("Who counted tokens.", "share"),
-    "tokens.*": Column("Where two counted the same tokens, by how much they differ; replies of the length asked for."),
+    "tokens.*": Column("Where two counted the same tokens, by how much they differ; lengths against those asked for."),
     "books[].*": Column("The client's sums, and requests in flight, against the server's page."),
     "clocks.*": Column("Who stamped arrivals.", "share"),
     "server.*": Column("What the servers' pages said over the window."),
