@@ -19,6 +19,7 @@ from harness.loads import Load
 from harness.matrix import Cell, Skip
 from harness.metrics import find
 from harness.reasons import Level, Reason
+from harness.records import Loop
 from harness.scenario import Scenario
 from harness.traffic_section import Workload
 from harness.trial_plans import load_names
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LEVELS = (0.5, 0.95, 0.99)
 HEADLINE = 0.95
 METRICS = ("ttft_ms", "e2e_ms")
+DEPENDENT = 0.5  # requests worth less than this part of their number hang together
 
 
 def foretold(planned: Sequence[Cell | Skip]) -> list[str]:
@@ -118,7 +120,22 @@ def too_few(reading: Reading, sizes: dict[str, dict[str, Any]]) -> Iterator[Reas
             f"{label(p)} of {' and '.join(of_level)} {verb}: it needs {worst['needed']} independent requests, "
             f"and these {worst['n']} are worth {worst['have']:.0f}."
         )
-        yield Reason("few_samples", Level.WARN, sentence, more_of(reading, worst["n"], worst["times_longer"]))
+        advice = more_of(reading, worst["n"], worst["times_longer"])
+        if alone(reading) and worst["have"] < DEPENDENT * worst["n"]:
+            advice = (
+                f"Nobody queues behind one user: free the machine of other work. If that was all, {lowered(advice)}"
+            )
+        yield Reason("few_samples", Level.WARN, sentence, advice)
+
+
+def alone(reading: Reading) -> bool:
+    """Whether one user at a time was all there was: what then depends on each other does so by the machine."""
+    return reading.trial.get("loop") == Loop.CLOSED and reading.frame["user"].nunique() <= 1
+
+
+def lowered(sentence: str) -> str:
+    """A sentence in the middle of another."""
+    return sentence[:1].lower() + sentence[1:]
 
 
 def more_of(reading: Reading, n: int, times: float) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness import stats
 from harness.reading import read
 from harness.sample_size import label, measured_requests, sizes_of, too_few, will_be_bounds
-from tests.fabricated import noisy, trial_of
+from tests.fabricated import noisy, streamed, trial_of
 from tests.plans import load_of, workload_of
 
 
@@ -88,3 +88,15 @@ def test_a_p99_is_warned_of_only_where_it_is_asked_for() -> None:
     (reason,) = too_few(limited, sizes_of(limited))
     assert (reason.code, reason.sentence[:12]) == ("few_samples", "p99 of ttft_")
     assert "times as long" in reason.advice
+
+
+@pytest.mark.parametrize(("users", "told"), [(1, True), (2, False)])
+def test_one_user_is_told_of_the_machine_first(users: int, told: bool) -> None:
+    """Where nobody queues and requests still hang together, more of them is the second thing to try."""
+    slow_then_fast = [
+        streamed(i, i * 1000, ttft_ms=(100 if i // 50 % 2 else 200) + i % 7, user=i % users) for i in range(400)
+    ]
+    reading = read(trial_of(slow_then_fast, loop="closed", end_s=None))
+    reason = next(iter(too_few(reading, sizes_of(reading))))
+    assert reason.advice.startswith("Nobody queues behind one user: free the machine of other work.") == told
+    assert "easure with about" in reason.advice
