@@ -117,5 +117,7 @@ class ConsoleWatcher:
 
 def ending(event: dict[str, Any]) -> str:
     """How a trial ended, in a few words."""
-    recorded = f"{event['client']['recorded']} requests"
-    return f"{event['status']}, {recorded}" + (f": {event['reason']}" if event["reason"] else "")
+    client = event["client"]
+    recorded, unsent = client["recorded"], client["not_sent"]
+    sent = f"{recorded - unsent} of {recorded} requests were sent" if unsent else f"{recorded} requests"
+    return f"{event['status']}, {sent}" + (f": {event['reason']}" if event["reason"] else "")

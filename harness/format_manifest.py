@@ -122,6 +122,7 @@ CLIENT = {
     "t0_ns": Column("T0.", _MONOTONIC),
     "planned": Column("Rows of the plan.", null="it has no end"),
     "recorded": Column("Rows of `records.parquet`."),
+    "not_sent": Column("Those of them whose request was never sent."),
     "interrupted": Column("Whether it was stopped before its end."),
     "clock": Column("`kernel` where the kernel stamped every arrival, else `loop`."),
     "send_lag_p50_ms": Column("Sent - due.", "ms", "nothing was sent"),

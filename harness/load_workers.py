@@ -19,7 +19,7 @@ from harness.errors import TrialFailed
 from harness.load_part import PartSpec, lost_rows
 from harness.load_worker import Order
 from harness.progress import Progress, together
-from harness.records import Phase
+from harness.records import Phase, Status
 from harness.store import record_writer, requests_recorded
 from harness.timeline import NS_PER_MS
 from harness.workload import Schedule, Shard
@@ -152,9 +152,10 @@ class Crew:
     def finish(self) -> tuple[DriveReport, str | None]:
         """Write the rows of those who were lost, and put the reports together; why the server was silent, if it was."""
         lost = [worker for worker in self._workers if worker.lost is not None]
-        rows = self._write_lost(lost) if lost else 0
+        rows, not_sent = self._write_lost(lost) if lost else (0, 0)
         report = merged([described(worker) for worker in self._workers], self._t0_ns, self._schedule.count)
         report.recorded += rows
+        report.not_sent += not_sent
         report.interrupted = report.interrupted or self._control.stopped
         report.notes += [f"load process {worker.index} died: {worker.lost}" for worker in lost]
         silences = [one.silence for one in self._workers if one.report is not None and one.report["recorded"]]
@@ -179,8 +180,9 @@ class Crew:
                 self._kill([worker for worker in self._workers if worker.process.returncode is None])
                 await asyncio.wait(hanging)
 
-    def _write_lost(self, lost: Sequence[Worker]) -> int:
-        rows = 0
+    def _write_lost(self, lost: Sequence[Worker]) -> tuple[int, int]:
+        """Records of those who died, theirs and ours; how many of them were never sent."""
+        rows = not_sent = 0
         with record_writer(self._folder, LOST) as writer:
             for worker in lost:
                 seen = requests_recorded(self._folder, str(worker.index))
@@ -189,7 +191,8 @@ class Crew:
                 for record in lost_rows(self._schedule, shard, seen, self._t0_ns, worker.lost_ns):
                     writer.add(record)
                     rows += 1
-        return rows
+                    not_sent += record.status == Status.NOT_SENT
+        return rows, not_sent
 
     def _tell_all(self, order: str) -> None:
         for worker in self._workers:

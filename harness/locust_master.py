@@ -160,6 +160,7 @@ class Master:
         self._collected.close()
         report = merged([described(worker) for worker in roster], self._t0_ns, schedule.count)
         report.recorded = self._collected.rows
+        report.not_sent += self._collected.lost
         report.interrupted = report.interrupted or self._work.control.stopped
         report.notes = [*roster.notes, *report.notes]
         return report

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from harness.progress import Progress
-from harness.records import Record, record_schema, to_columns
+from harness.records import Record, Status, record_schema, to_columns
 from harness.store import record_writer
 
 BATCH_ROWS = 256
@@ -52,12 +52,15 @@ class Outgoing:
 
 
 class Collected:
-    """The master's side: writes what comes in to the trial's folder and follows it. rows: how many so far."""
+    """The master's side: writes what comes in to the trial's folder and follows it.
+
+    rows: how many so far.   lost: those of them that are made here and were never sent.
+    """
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         self._writer = record_writer(folder)
         self._progress = progress
-        self.rows = 0
+        self.rows = self.lost = 0
 
     def take(self, ipc: bytes) -> list[int]:
         """Take a batch from a worker; the numbers of its requests."""
@@ -76,6 +79,7 @@ class Collected:
             self._writer.add(record)
             self._progress.add(record)
             self.rows += 1
+            self.lost += record.status == Status.NOT_SENT
 
     def close(self) -> None:
         """Write the rest."""

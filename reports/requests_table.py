@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reports.data import ALL, ReportData, place
 from reports.format import UNKNOWN, seconds
 from reports.tables import NO_RESULT, Cell, Table, averaged, counted, groups, noted, pooled_rows
 
 HEAD = ("cell", "load", "loop", "measured requests", "succeeded", "time", "mean latency, ms", "output tokens/s")
+NEVER_SENT = "requests of the plan that were never sent are not among them; Validity says how many"
 
 
 def requests(data: ReportData) -> Table:
@@ -18,9 +21,11 @@ def requests(data: ReportData) -> Table:
         if not facts:
             continue
         statuses = [one["statuses"] for one in facts]
-        total, good = sum(sum(one.values()) for one in statuses), sum(one.get("ok", 0) for one in statuses)
+        unsent = sum(one.get("not_sent", 0) for one in statuses)
+        total, good = sum(sum(one.values()) for one in statuses) - unsent, sum(one.get("ok", 0) for one in statuses)
         took = sum(one["window"]["end_s"] - one["window"]["start_s"] for one in facts)
-        sizes = (counted(total), counted(good, "" if good == total else "bad"), Cell(seconds(took), value=took))
+        sent = replace(counted(total), note=noted(notes, NEVER_SENT) if unsent else None)
+        sizes = (sent, counted(good, "" if good == total else "bad"), Cell(seconds(took), value=took))
         invalid = data.verdict_of(keys) == "invalid"
         values = []
         for metric, statistic in (("e2e_ms", "mean"), ("output_tokens_per_s", "value")):

@@ -103,6 +103,7 @@ class DriveReport:
 
     t0_ns: the trial's T0 on the monotonic clock.   planned: rows of the plan, None when it has no end.
     send_lag: sent minus due over all requests sent.   heartbeat: lateness of a 10 ms tick.
+    recorded, not_sent: records handed on, and those of them whose request was never sent.
     cpu_share: CPU seconds of this process per second of the trial.   chunk_lag: how long arrivals waited to be read.
     cpu_peak_share: the same of the loop's thread in the worst whole second.
     merged_read_share: part of the token-bearing chunks that shared a read with others.
@@ -119,6 +120,7 @@ class DriveReport:
     t0_ns: int
     planned: int | None
     recorded: int = 0
+    not_sent: int = 0
     interrupted: bool = False
     clock: str = "loop"
     send_lag_p50_ms: float | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from harness.drivers.base import DriveReport
 from harness.records import Clock
 
-_SUMMED = frozenset({"connections_opened", "connect_errors", "connections_in_window", "canary_events"})
+_SUMMED = frozenset({"not_sent", "connections_opened", "connect_errors", "connections_in_window", "canary_events"})
 _OWN = frozenset({"t0_ns", "planned", "recorded", "interrupted", "clock", "notes", "recounted", "workers"})
 
 

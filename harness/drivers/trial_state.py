@@ -10,7 +10,7 @@ from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Par
 from harness.drivers.offer import Due, Offer
 from harness.drivers.recount import Recount
 from harness.drivers.vitals import Vitals
-from harness.records import Record
+from harness.records import Record, Status
 from harness.timeline import NowNs, Outcome, Trace, build_record, not_sent
 from harness.workload import Schedule
 
@@ -95,6 +95,7 @@ class TrialState:
 
     def _hand_on(self, record: Record) -> None:
         self.report.recorded += 1
+        self.report.not_sent += record.status == Status.NOT_SENT
         self.sink(record)
 
     def guarded(self, call: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from harness import cli, glance
-from harness.console import ConsoleWatcher
+from harness.console import ConsoleWatcher, ending
 from tests.command import environment
 
 CELL = {
@@ -166,3 +166,11 @@ def test_a_real_run_at_a_terminal_shows_and_clears_its_block(tmp_path: Path) -> 
     assert not [line for line in left if "client late" in line or "preparing" in line]
     (tmp_path / "again").mkdir()
     assert run_at_a_terminal(tmp_path / "again", "--quiet")[1] == ""
+
+
+def test_requests_that_were_never_sent_are_not_counted_as_sent() -> None:
+    """A trial that was interrupted says what it got to; one that was not, how many requests it had."""
+    broken = {"status": "interrupted", "reason": None, "client": {"recorded": 220, "not_sent": 160}}
+    assert ending(broken) == "interrupted, 60 of 220 requests were sent"
+    whole = {"status": "complete", "reason": None, "client": {"recorded": 220, "not_sent": 0}}
+    assert ending(whole) == "complete, 220 requests"

@@ -9,10 +9,10 @@ from harness.records import Record
 from harness.report import report_data
 from harness.results import derive
 from reports import ReportData
-from reports.requests_table import requests
+from reports.requests_table import NEVER_SENT, requests
 from reports.result_tables import headline
 from reports.tables import NO_INTERVAL
-from tests.fabricated import FabricatedTrial, cell_entry, noisy, streamed, trial_entry
+from tests.fabricated import FabricatedTrial, cell_entry, failed, noisy, streamed, trial_entry
 from tests.reports.conftest import manifest
 
 
@@ -42,3 +42,12 @@ def test_a_rate_without_an_interval_has_no_end_of_one() -> None:
     assert math.isnan(rate["high"])
     assert requests(data).rows[0][-1].note == 1
     assert NO_INTERVAL in headline(data).notes
+
+
+def test_requests_that_were_never_sent_are_not_counted() -> None:
+    """Of 30 planned requests 20 were sent: 20 were measured, and a note says that there were others."""
+    records = [*noisy(3, 20), *(failed(i, i * 100, "not_sent", 0, sent_ns=None) for i in range(20, 30))]
+    data = data_of(records, limits=["error_rate <= 1"])
+    (row,) = requests(data).rows
+    assert [row[3].text, row[4].text] == ["20", "20"]
+    assert NEVER_SENT in requests(data).notes
