@@ -146,7 +146,7 @@ def measure(
     scenario: Scenario,
     planned: Sequence[Cell | Skip],
     folder: Path,
-    formats: tuple[str, ...],
+    formats: tuple[str, ...] | None,
     *,
     wait_s: float,
     quiet: bool,
@@ -305,13 +305,13 @@ def table_console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
-def check_formats(formats: list[str]) -> tuple[str, ...]:
-    """The formats asked for, also as comma-separated lists; all of them by default."""
+def check_formats(formats: list[str]) -> tuple[str, ...] | None:
+    """The formats asked for, also as comma-separated lists; None, the default, is all of them."""
     asked = [name for text in formats for name in text.split(",")]
     for name in asked:
         if name not in FORMATS:
             raise UsageError(f"--format {name}: there is no such report; write one of {', '.join(FORMATS)}")
-    return tuple(asked) or FORMATS
+    return tuple(asked) or None
 
 
 def check_exports(exports: list[str]) -> list[tuple[str, Path]]:

@@ -35,8 +35,8 @@ class Report:
                 export(self.data, kind, file)
 
 
-def write(run: Path, formats: Sequence[str], *, out: Path | None = None) -> Report:
-    """Derive a stored run's results and write its reports, into the run's folder or `out`.
+def write(run: Path, formats: Sequence[str] | None, *, out: Path | None = None) -> Report:
+    """Derive a stored run's results and write its reports, into the run's folder or `out`. formats: None for all.
 
     Raises RunUnreadable if `run` is none, StorageFailed if the reports cannot be written.
     """
@@ -45,7 +45,7 @@ def write(run: Path, formats: Sequence[str], *, out: Path | None = None) -> Repo
     data = report_data(results)
     folder = out or run
     with storage_errors(folder):
-        files = write_files(data, folder, tuple(formats))
+        files = write_files(data, folder, formats)
     return Report(data, results.exit_code, tuple(files))
 
 

@@ -16,26 +16,28 @@ FORMATS = ("html", "md", "junit", "csv", "parquet", "json", "plots")
 EXPORTS = ("prometheus",)
 
 
-def write(data: ReportData, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def write(data: ReportData, folder: Path, formats: Sequence[str] | None = None) -> list[Path]:
     """Write the report in each of the formats into a folder, over earlier ones; returns the files written.
+
+    formats: None for all of them, but with pictures of so many trials only as a page shows.
 
     Raises ValueError for an unknown format, OSError if the folder cannot be written to.
     """
-    unknown = sorted(set(formats) - set(FORMATS))
+    unknown = sorted(set(formats or ()) - set(FORMATS))
     if unknown:
         raise ValueError(f"there is no report format {unknown[0]!r}; known are {', '.join(FORMATS)}")
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    for name in formats:
-        written += _write_one(data, folder, name)
+    for name in FORMATS if formats is None else formats:
+        written += _write_one(data, folder, name, every=formats is not None)
     return written
 
 
-def _write_one(data: ReportData, folder: Path, name: str) -> list[Path]:
+def _write_one(data: ReportData, folder: Path, name: str, *, every: bool) -> list[Path]:
     if name == "plots":
         from reports.plots import save
 
-        return save(data, folder / "plots")
+        return save(data, folder / "plots", every=every)
     if name == "parquet":
         from reports.summary_parquet import write as write_parquet
 

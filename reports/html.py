@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from reports.drawing import Plot
 
 TEMPLATES = Path(__file__).parent / "templates"
-MAX_TRIALS_WITH_PLOTS = 24
+MAX_TRIALS_WITH_PLOTS = plots.MOST_TRIALS
+_DRAW = "`harness report RUN --format plots` draws"
 ROW_HEIGHT, TITLE_HEIGHT, FOLD_HEIGHT, LINE_HEIGHT = 20.0, 40.0, 23.0, 36.0  # in units of the pictures
-_UNDRAWN = f"Only the first {MAX_TRIALS_WITH_PLOTS} trials have their pictures here; those of this one are in plots/."
+_UNDRAWN = f"Only the first {MAX_TRIALS_WITH_PLOTS} trials have their pictures here; {_DRAW} those of every one."
 _HOW_TO_READ = (
     "Small numbers are 95\u00a0% intervals. “>\u00a0X” and “<\u00a0X” are bounds: too few requests, or some never "
     "ended. Latencies count from the moment a request was due."
@@ -224,11 +225,17 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
                 "tables": result_tables.statistics(data, keys),
                 "machine": [table for cell, trial in shown for table in machine_tables.of_trial(data, cell, trial)],
                 "plots": _pictures(map(_unnumbered, drawn) if verdict == "invalid" else drawn),
-                "drawn": f"Drawn: repetition {shown[0][0]['repetition']} of {len(shown)}." if len(shown) > 1 else "",
+                "drawn": _repetition_drawn(shown),
                 "undrawn": _UNDRAWN if data.series.get(first) else "",
             }
         )
     return found
+
+
+def _repetition_drawn(trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """Of which repetition the pictures are, where there are several."""
+    number = trials[0][0]["repetition"]
+    return f"Drawn: repetition {number} of {len(trials)}; {_DRAW} the others." if len(trials) > 1 else ""
 
 
 def _facts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[str, str]]:

@@ -14,6 +14,8 @@ from reports.data import ReportData, keys_of, place
 from reports.drawing import Plot
 from reports.tables import classes, repetition
 
+MOST_TRIALS = 24
+
 
 @dataclass
 class Drawn:
@@ -51,11 +53,16 @@ def draw(data: ReportData) -> Drawn:
     return Drawn(data)
 
 
-def save(data: ReportData, folder: Path) -> list[Path]:
-    """Write every plot as SVG; returns the files. Models whose names differ in signs alone get numbers."""
+def save(data: ReportData, folder: Path, *, every: bool = True) -> list[Path]:
+    """Write every plot as SVG; returns the files. Models whose names differ in signs alone get numbers.
+
+    every: False for those of MOST_TRIALS trials only, the ones that a page shows first.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     drawn, written, taken = draw(data), list[Path](), set[Path]()
-    trials = (drawn.of_trial(cell["id"], trial["id"]) for cell, trial in data.trials())
+    chosen = None if every else set(_first(data))
+    keys = ((cell["id"], trial["id"]) for cell, trial in data.trials())
+    trials = (drawn.of_trial(*key) for key in keys if chosen is None or key in chosen)
     for plot in chain(*drawn.choices.values(), drawn.overview, *trials):
         file, number = folder / f"{plot.name}.svg", 1
         while file in taken:
@@ -65,6 +72,14 @@ def save(data: ReportData, folder: Path) -> list[Path]:
         file.write_text(plot.standalone(), encoding="utf-8", newline="\n")
         written.append(file)
     return written
+
+
+def _first(data: ReportData) -> list[tuple[str, str]]:
+    """MOST_TRIALS trials: the first repetition of each, as on the page, then others."""
+    measured = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell["id"], trial["id"])]
+    first = {keys_of(cell, trial): (cell["id"], trial["id"]) for cell, trial in reversed(measured)}
+    of_page = [first[keys] for keys in dict.fromkeys(keys_of(cell, trial) for cell, trial in measured)]
+    return list(dict.fromkeys([*of_page, *((cell["id"], trial["id"]) for cell, trial in measured)]))[:MOST_TRIALS]
 
 
 def overview(data: ReportData) -> list[Plot]:

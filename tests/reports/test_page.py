@@ -138,4 +138,4 @@ def test_repetitions_are_told_together_and_the_one_drawn_is_named() -> None:
     page = html.render(report_data(derive(run, trials)))
     assert page.count("<dt>loop</dt>") == 1
     assert ", each repetition</dd>" in page
-    assert "Drawn: repetition 1 of 2." in page
+    assert "Drawn: repetition 1 of 2; `harness report RUN --format plots` draws the others." in page

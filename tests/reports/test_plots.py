@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+import reports
 from harness.records import Record, Sample
 from harness.report import report_data
 from harness.results import derive
@@ -254,6 +256,22 @@ def test_more_cells_and_classes_than_colours_are_counted() -> None:
         one for one in plots.draw(own).of_trial("000-tiny-simulated-f16", "000-sustained") if "classes" in one.name
     )
     assert "8 of 11 classes" in classes.title
+
+
+def test_files_of_many_trials_are_drawn_when_asked_for(
+    full: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default so many trials have theirs as on the page, later ones only where plots are asked for."""
+    monkeypatch.setattr(plots, "MOST_TRIALS", 1)
+    names = {
+        name: {file.name for file in reports.write(full, tmp_path / name, formats) if file.suffix == ".svg"}
+        for name, formats in (("default", None), ("asked", ("plots",)))
+    }
+    assert any("000-sustained" in name for name in names["default"])
+    assert not any("001-" in name for name in names["default"])
+    assert names["default"] < names["asked"]
+    assert any("001-single" in name for name in names["asked"])
+    assert "frontier.svg" in names["default"]
 
 
 def test_twenty_trials_make_less_than_two_megabytes() -> None:
