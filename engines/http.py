@@ -231,13 +231,14 @@ class HttpEngine:
             )
         if not path or page.status == 404:
             return None
+        advice = "set url to the base address of the API"
+        if self._server is not None:
+            advice = f"name the dialect of the server that command starts: perhaps it is not {self._options.dialect!r}"
         if page.html:
-            raise StartFailed(f"{url} answered with an HTML page; set url to the base address of the API")
+            raise StartFailed(f"{url} answered with an HTML page; {advice}")
         entries = page.content.get(listed) if page.content is not None else None
         if page.status != 200 or not isinstance(entries, list):
-            raise StartFailed(
-                f"{url} did not list its models (status {page.status}); set url to the base address of the API"
-            )
+            raise StartFailed(f"{url} did not list its models (status {page.status}); {advice}")
         return {str(entry[name]): entry for entry in entries if isinstance(entry, dict) and name in entry}
 
     def _loading(self) -> bool:

@@ -11,7 +11,7 @@ from harness.locust_order import driven_by
 from harness.matrix import Cell, Skip, check_runnable, expand
 from harness.resume import what_is_left
 from harness.scenario import Scenario, load
-from harness.store import find_run, new_run_path
+from harness.store import find_run, new_run_path, refuse_existing
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,11 @@ class Job:
     stored: bool
 
     def check(self) -> None:
-        """Raises UsageError if nothing can be run; of a stored run there may be nothing left."""
+        """Raises RunDirectoryExists if its place is taken, UsageError if nothing can be run; of a stored run there may
+        be nothing left.
+        """
         if not self.stored:
+            refuse_existing(self.folder)
             check_runnable(self.planned)
 
 

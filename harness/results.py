@@ -20,7 +20,7 @@ from harness.quality_summary import is_about_quality, quality_keys, quality_limi
 from harness.reading import StoredTrial, read
 from harness.repetitions import differing, spreads
 from harness.series import series_of
-from harness.validity import Level, Validity, judge, unmeasured
+from harness.validity import Level, Validity, judge, unmeasured, what_became
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +115,7 @@ def _groups(
         if cell["status"] == "skipped" or key not in validity:
             continue
         keys = _keys(cell, trial)
-        gone = dict.fromkeys(metrics.METRICS, f"the trial is {trial['status']}")
+        gone = dict.fromkeys(metrics.METRICS, f"the trial {what_became(trial['status'])}")
         missing = facts[key]["missing"] if key in facts else gone
         before = found.get(keys)
         levels = {validity[key].verdict} | ({before.validity} if before else set())

@@ -183,9 +183,10 @@ def _message(details: ErrorDetails, key: str) -> str:
         return f"must be {_either(context['expected'])}, found {shown}{_did_you_mean(details, context['expected'])}"
     if kind == "union_tag_invalid":
         tag = str(context["tag"])
-        return (
-            f"unknown {context['discriminator'].strip(_QUOTE)} `{tag}`; {near(tag, _words(context['expected_tags']))}"
-        )
+        known = _words(context["expected_tags"])
+        if "sustained" in known and tag in _KEYS_OF_SUSTAINED:
+            return f"unknown kind `{tag}`; write `kind: sustained` with `{tag}: {_KEYS_OF_SUSTAINED[tag]}`"
+        return f"unknown {context['discriminator'].strip(_QUOTE)} `{tag}`; {near(tag, known)}"
     if kind == "union_tag_not_found":
         name = context["discriminator"].strip(_QUOTE)
         return f"needs `{name}`, such as `{name}: {_FIRST[name]}`"
@@ -197,6 +198,7 @@ def _message(details: ErrorDetails, key: str) -> str:
 
 
 _QUOTE = "'"
+_KEYS_OF_SUSTAINED = {"users": 4, "rate": 2}  # which are what the load is, to whoever looks for a kind
 _FIRST = {"kind": "single_user", "dist": "fixed"}
 _SIMPLE: dict[str, Callable[[str], str]] = (
     dict.fromkeys(_LIST_KINDS, lambda shown: f"must be a list, found {shown}; write `[...]` or a `- ` before each item")

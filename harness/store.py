@@ -28,6 +28,12 @@ RUNS = Path("runs")
 BATCH_ELEMENTS = 2**20
 
 
+def refuse_existing(path: Path) -> None:
+    """Raises RunDirectoryExists unless a new run may be stored there."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunDirectoryExists(f"{path} exists and results are never overwritten; choose another folder with --out")
+
+
 class RunWriter:
     """A run that is being made. Its folder must be new; the manifest is replaced atomically whenever it changes."""
 
@@ -38,10 +44,7 @@ class RunWriter:
             try:
                 path.mkdir(parents=True)
             except FileExistsError:
-                if any(path.iterdir()) if path.is_dir() else True:
-                    raise RunDirectoryExists(
-                        f"{path} exists and results are never overwritten; choose another folder with --out"
-                    ) from None
+                refuse_existing(path)
         self.save()
 
     @classmethod

@@ -25,7 +25,7 @@ from harness.token_truth import token_reasons
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Level", "Reason", "Validity", "judge", "unmeasured"]
+__all__ = ["Level", "Reason", "Validity", "judge", "unmeasured", "what_became"]
 
 
 def judge(
@@ -61,6 +61,11 @@ def unmeasured(trial: dict[str, Any]) -> Validity:
     return Validity(Level.INVALID, reasons)
 
 
+def what_became(status: str) -> str:
+    """The status of a trial in words that follow its name."""
+    return {"failed": "failed", "interrupted": "was interrupted"}.get(status, f"is {status}")
+
+
 def _alone(trial: dict[str, Any]) -> Iterator[Reason]:
     """Whether the engine had the GPUs to itself. What others take from it is true of this machine, so it only warns."""
     others = trial.get("others_on_gpus") or 0
@@ -76,7 +81,7 @@ def _ended(trial: dict[str, Any]) -> Iterator[Reason]:
         why = f": {trial['reason']}" if trial.get("reason") else ""
         began = trial["status"] != "failed" or trial.get("t0_ns") is not None
         advice = "Run it again." if began else "Remove the cause, and run it again."
-        sentence = f"The trial is {trial['status']}{why}"
+        sentence = f"The trial {what_became(trial['status'])}{why}"
         sentence += "" if sentence.endswith(("?", "!", ".")) else "."
         yield Reason(f"trial_{trial['status']}", Level.INVALID, sentence, advice)
 

@@ -97,7 +97,8 @@ def headline(data: ReportData) -> str:
     if kinds:
         words.append("limits: " + ", ".join(f"{outcomes.count(kind)} {kind.replace('_', ' ')}" for kind in kinds))
     if data.manifest.get("status") != "complete":
-        words.append(f"the run is {data.manifest.get('status')}")
+        status = str(data.manifest.get("status"))
+        words.append({"failed": "the run failed", "interrupted": "interrupted"}.get(status, f"the run is {status}"))
     if data.exit_code is not None:
         words.append(f"exit code {data.exit_code}{_why_zero(data)}")
     return "\n" + " · ".join(words) + "\n"

@@ -73,6 +73,7 @@ def test_2_a_missing_file_and_a_run_that_exists(tmp_path: Path) -> None:
     there = harness("run", str(scenario(tmp_path)), "--out", "run", *QUICK, cwd=tmp_path)
     assert there.code == 2
     assert "never overwritten" in there.err
+    assert "bound" not in there.err, "refused before anything else is said"
 
 
 def test_3_a_crash_costs_its_trial_only(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_130_interrupted_once_finishes_what_is_in_flight(tmp_path: Path, number:
     assert {row["status"] for row in rows} == {"ok", "not_sent"}
     assert trial["status"] == "interrupted"
     report = (run / "report.md").read_text()
-    assert "The trial is interrupted: it was stopped before its end." in report
+    assert "The trial was interrupted: it was stopped before its end." in report
     assert "sent by this client, one process" in report
 
 

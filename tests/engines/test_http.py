@@ -94,6 +94,23 @@ def test_a_page_instead_of_an_api_is_recognised() -> None:
     assert str(caught.value) == f"{url}/v1/models answered with an HTML page; set url to the base address of the API"
 
 
+def test_of_a_server_of_ours_the_dialect_may_be_wrong(tmp_path: Path) -> None:
+    """It has no url that could be set."""
+
+    async def body() -> None:
+        options = {"command": f"{PROGRAM} --html", "ready": {"path": "/v1/models"}}
+        engine = HttpEngine(EngineSpec("http", options=options, log_path=tmp_path / "log"))
+        try:
+            await engine.start()
+        finally:
+            await engine.stop()
+
+    with pytest.raises(StartFailed) as caught:
+        asyncio.run(body())
+    assert "name the dialect of the server that command starts" in str(caught.value)
+    assert "set url" not in str(caught.value)
+
+
 def test_keys_are_sent_and_never_shown() -> None:
     """A server with a key answers with it and refuses without; neither error nor repr holds it."""
     with running("--models served --key s3cret") as url:

@@ -141,7 +141,7 @@ def test_results_of_a_whole_run() -> None:
     cells.append(cell_entry(id="002-skip", level="q2", status="skipped", reason="no such level", trials=[]))
     found = derive({"status": "complete", "cells": cells, "scenario": {}}, [good])
     assert [v.outcome.value for v in found.verdicts] == ["pass", "pass", "cannot_tell", "cannot_tell"]
-    assert found.verdicts[2].sentence == "ttft_ms has no value: the trial is failed."
+    assert found.verdicts[2].sentence == "ttft_ms has no value: the trial failed."
     assert found.exit_code is ExitCode.TRIAL_FAILED
     assert found.validity[("001-broken", "000-sustained")].verdict is Level.INVALID
 

@@ -275,3 +275,12 @@ def test_wrong_settings_name_the_nearest_key(tmp_path: Path) -> None:
         "--set slo.ttft: slo.ttft: 9 has no unit; write `9s` or `9ms`",
         "--set enginess: enginess: unknown key; did you mean `engines`?",
     ]
+
+
+@pytest.mark.parametrize(("kind", "key"), [("users", "users: 4"), ("rate", "rate: 2")])
+def test_a_kind_that_is_a_key_of_another(tmp_path: Path, kind: str, key: str) -> None:
+    """`kind: users` is what `sustained` does with `users`, and no misspelt `steps`."""
+    file = tmp_path / "s.yaml"
+    file.write_text(f"engines: [{{engine: simulated}}]\nload: [{{kind: {kind}, duration: 5s}}]\n")
+    (sentence,) = problems_of(file)
+    assert sentence.endswith(f"load.0: unknown kind `{kind}`; write `kind: sustained` with `{key}`")

@@ -75,7 +75,7 @@ def test_a_noisy_machine_that_did_not_delay_the_client_only_warns() -> None:
 def test_a_reason_that_ends_a_sentence_gets_no_second_full_stop() -> None:
     """The engine's question stays one."""
     found = judged([], status="failed", reason="did you mean `n_ctx`?")
-    assert "The trial is failed: did you mean `n_ctx`?" in [reason.sentence for reason in found.reasons]
+    assert "The trial failed: did you mean `n_ctx`?" in [reason.sentence for reason in found.reasons]
 
 
 def test_a_late_loop_spoils_stamps_of_its_own() -> None:

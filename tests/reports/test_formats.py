@@ -153,3 +153,10 @@ def test_a_run_in_which_nothing_ran_has_a_report(full: ReportData, render: Calla
     empty = ReportData("nothing", full.manifest | {"cells": cells}, full.summary.iloc[:0], definitions=full.definitions)
     text = render(empty)
     assert "simulated has no level q2" in text or render is summaries.as_csv or render is summaries.as_json
+
+
+@pytest.mark.parametrize(("status", "words"), [("failed", "the run failed"), ("interrupted", "interrupted")])
+def test_the_headline_says_how_a_run_ended(full: ReportData, status: str, words: str) -> None:
+    """In words, not by the name of its status."""
+    ended = replace(full, manifest=full.manifest | {"status": status})
+    assert f" · {words} · " in markdown.headline(ended)
