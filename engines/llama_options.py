@@ -73,6 +73,7 @@ class LlamaServerOptions(LlamaOptions):
     n_parallel: slots, that is, requests generated at the same time; further ones wait. Each has a context of n_ctx.
     cont_batching: let a request join those that are being generated; off: it waits until all slots are idle.
     prefix_cache: reuse the computed prompt of an earlier request that begins the same.
+    cache_ram_mib: memory for computed prompts whose slot was given to another; None: llama.cpp's own choice (8,192).
     grammar: GBNF text that every reply keeps to.
     port: None is a free one.   ready_timeout_s: how long loading may take.
     """
@@ -80,6 +81,7 @@ class LlamaServerOptions(LlamaOptions):
     n_parallel: int = 4
     cont_batching: bool = True
     prefix_cache: bool = True
+    cache_ram_mib: int | None = None
     grammar: str | None = None
     port: int | None = None
     ready_timeout_s: float = 300.0
@@ -103,7 +105,7 @@ Options = TypeVar("Options", bound=LlamaOptions)
 
 _COUNTS = ("n_ctx", "n_parallel", "n_threads", "n_batch", "n_ubatch")
 _SWITCHES = ("mmap", "mlock", "prefix_cache", "cont_batching")
-_OPTIONAL = ("n_ctx", "n_threads", "n_gpu_layers", "port", "grammar")
+_OPTIONAL = ("n_ctx", "n_threads", "n_gpu_layers", "port", "grammar", "cache_ram_mib")
 
 
 def parse_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> Options:
@@ -138,6 +140,7 @@ def _wrong(name: str, value: Any) -> str | None:
         "cache_type_k": (value in CACHE_TYPES, f"one of {', '.join(CACHE_TYPES)}"),
         "cache_type_v": (value in CACHE_TYPES, f"one of {', '.join(CACHE_TYPES)}"),
         "grammar": (isinstance(value, str) and "::=" in value, "the text of a GBNF grammar, such as 'root ::= [a-z]+'"),
+        "cache_ram_mib": (whole and value >= 0, "a whole number of MiB from 0 up"),
         "state_cache_bytes": (whole and value >= 0, "a whole number from 0 up"),
         "port": (whole and 0 < value < 65536, "a port from 1 to 65535"),
         "ready_timeout_s": ((whole or isinstance(value, float)) and value > 0, "a number of seconds above 0"),

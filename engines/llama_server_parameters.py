@@ -48,6 +48,8 @@ def server_parameters(
     }
     if not options.prefix_cache:
         parameters["cache_ram_mib"] = 0
+    elif options.cache_ram_mib is not None:
+        parameters["cache_ram_mib"] = options.cache_ram_mib
     if options.n_gpu_layers is not None:
         parameters["n_gpu_layers"] = _ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers
     if options.grammar is not None:

@@ -260,6 +260,12 @@ def _out(row: Row) -> str:
     return f"its trial {spoiled[0]} is invalid" if row.values["speed"]["value"] is None and spoiled else ""
 
 
+def _keeps_prompts(row: Row) -> bool:
+    """Whether what it computed of prompts fills memory, which a level or a size of model has no part in."""
+    options = row.info.get("options") or {}
+    return row.key[1] == "llama-server" and bool(options.get("prefix_cache")) and options.get("cache_ram_mib") is None
+
+
 def _notes(rows: Sequence[Row], figures: Mapping[Any, Mapping[str, Figure]]) -> list[str]:
     """What the reader must know of the comparison."""
     notes = []
@@ -274,4 +280,10 @@ def _notes(rows: Sequence[Row], figures: Mapping[Any, Mapping[str, Figure]]) -> 
     inside = [row.label for row in rows if row.info.get("in_process")]
     if inside and len(inside) < len(rows):
         notes.append(f"the memory of engines in process holds Python and our own client too: {', '.join(inside)}")
+    growing = [row.label for row in rows if _keeps_prompts(row)]
+    if growing:
+        what = (
+            "the peak memory of llama-server holds the prompts that it keeps for reuse, more with every request up to"
+        )
+        notes.append(f"{what} 8 GiB (`cache_ram_mib: 0` keeps none): {', '.join(growing)}")
     return notes

@@ -58,6 +58,7 @@ def test_unknown_option_names_the_one_that_was_meant() -> None:
         ("cont_batching", "yes", "true or false"),
         ("grammar", "a word", "the text of a GBNF grammar"),
         ("port", 70000, "a port from 1 to 65535"),
+        ("cache_ram_mib", -1, "a whole number of MiB from 0 up"),
         ("ready_timeout_s", 0, "a number of seconds above 0"),
         ("ready_timeout_s", "10", "a number of seconds above 0"),
     ],
@@ -88,6 +89,12 @@ def test_prefix_cache_off_leaves_no_cache_behind() -> None:
     found = _parameters(prefix_cache=False)
     assert (found["cache_prompt"], found["cache_ram_mib"]) == (False, 0)
     assert "cache_ram_mib" not in _parameters()
+
+
+def test_prompts_kept_in_memory_can_be_bounded() -> None:
+    """They would fill 8 GiB; without a prefix cache there are none, whatever the bound."""
+    assert _parameters(cache_ram_mib=32)["cache_ram_mib"] == 32
+    assert _parameters(cache_ram_mib=32, prefix_cache=False)["cache_ram_mib"] == 0
 
 
 def test_options_in_force_have_no_gaps_where_we_choose() -> None:

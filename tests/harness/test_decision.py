@@ -242,3 +242,19 @@ def test_the_same_memory_is_nobodys_strength() -> None:
     """Of rows that take as much, none takes the least."""
     same = table_of(Choice("f16", kl=(0.0, 0.0, 0.0)), Choice("q8_0", 0.8, kl=(0.1, 0.09, 0.11)))
     assert "least memory" not in same["recommendation"]["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"prefix_cache": True}, True),
+        ({"prefix_cache": True, "cache_ram_mib": None}, True),
+        ({"prefix_cache": True, "cache_ram_mib": 0}, False),
+        ({"prefix_cache": False}, False),
+    ],
+)
+def test_memory_that_grows_with_the_requests_is_told(options: dict[str, Any], told: bool) -> None:
+    """llama.cpp's server keeps the prompts of all requests, unless it is told otherwise."""
+    server = Choice("q8_0", engine="llama-server", info={"options": options})
+    notes = table_of(server, Choice("f16"))["notes"]
+    assert any("keeps for reuse" in note and note.endswith("llama-server · q8_0") for note in notes) == told
