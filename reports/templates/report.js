@@ -100,7 +100,6 @@
     if (target) target.scrollIntoView();
   };
   window.addEventListener("hashchange", reveal);
-  if (location.hash) reveal();
 
   let opened = [];
   window.addEventListener("beforeprint", () => {
@@ -110,4 +109,6 @@
   window.addEventListener("afterprint", () => {
     for (const folded of opened) folded.open = false;
   });
+
+  if (location.hash) reveal(); // last, for an address that is none throws
 })();

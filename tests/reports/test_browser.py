@@ -25,10 +25,17 @@ TABBABLE = """[...document.querySelectorAll('a[href], button, input, summary, [t
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """A browser for all tests of this file."""
     with browser.opened(tmp_path_factory.mktemp("browser")) as opened:
         yield opened
+
+
+@pytest.fixture
+def page(tab: Page) -> Page:
+    """As wide as a desk allows, whatever the test before asked for."""
+    tab.show_as(1440, "light")
+    return tab
 
 
 @pytest.fixture(scope="module")
