@@ -59,7 +59,8 @@ Resume = Annotated[
 Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as load.0.rate=4.")]
 Labels = Annotated[list[str], typer.Option("--label", metavar="KEY=VALUE", help="Label the run, such as commit=abc.")]
 Formats = Annotated[
-    list[str], typer.Option("--format", metavar="NAME", help=f"Reports to write: {', '.join(FORMATS)}. Default: all.")
+    list[str],
+    typer.Option("--format", metavar="NAME", help=f"Write: {', '.join(FORMATS)}. Default: all; plots of 24 trials."),
 ]
 Exports = Annotated[
     list[str],
