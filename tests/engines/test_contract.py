@@ -31,6 +31,8 @@ from harness.records import Record, Status
 from harness.workload import Schedule
 from tests.plans import exact_schedule
 
+pytestmark = pytest.mark.slow
+
 LIMIT_NS = 60_000_000_000
 TINY_SERVER = f"{executable} {Path(__file__).with_name('tiny_server.py')} {{port}} --models {{model}} --pause 0.002"
 

@@ -17,6 +17,8 @@ from engines.base import EngineError, EngineInfo, EngineSpec, ModelReference, St
 from engines.http import HttpEngine
 from engines.server_process import ServerCommand, ServerProcess, free_port
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = f"{sys.executable} {Path(__file__).with_name('tiny_server.py')} {{port}}"
 
 

@@ -16,6 +16,8 @@ from engines.server_process import ServerCommand, ServerProcess
 from tests.authority import Authority, needs_openssl
 from tests.harness.drivers.test_ways import Forwarder, forwarding
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = f"{sys.executable} {Path(__file__).with_name('tiny_server.py')} {{port}} --models m"
 
 

@@ -20,6 +20,8 @@ from harness.pressure import Ceilings
 from harness.records import Status
 from reports.calibration import NOT_CALIBRATED, sentence
 
+pytestmark = pytest.mark.slow
+
 MS = 1_000_000
 
 

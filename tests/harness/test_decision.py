@@ -119,6 +119,7 @@ def test_levels_with_loads_of_their_own_are_compared_by_all_users_tokens() -> No
     assert row_of(found, "q8_0")["values"]["speed"]["unit"] == "tokens/s"
 
 
+@pytest.mark.slow
 def test_repetitions_give_the_ratio_its_interval() -> None:
     """From three on, paired; with one, from the intervals of both."""
     once, often = row_of(table_of(*LEVELS), "q4_0"), row_of(table_of(*LEVELS, repetitions=3), "q4_0")

@@ -199,6 +199,7 @@ def test_ctrl_c_ends_it_and_its_server(tmp_path: Path) -> None:
     assert psutil.wait_procs(server, timeout=10)[1] == []
 
 
+@pytest.mark.slow
 def test_the_command_prints_json(tmp_path: Path) -> None:
     """Checks and calibration, the exit code that of the process."""
     ended = harness("doctor", "--no-calibrate", "--json", cwd=tmp_path)

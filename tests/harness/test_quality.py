@@ -52,6 +52,7 @@ def test_the_same_positions_give_the_same_intervals() -> None:
     assert estimates(columns(10, 8)) == estimates(columns(10, 8))
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_mean_covers_it() -> None:
     """Of 60 samples of 40 chunks about 95 % of the intervals hold the mean that they were drawn around."""
     chunks, per_chunk = 40, 16

@@ -28,6 +28,7 @@ def series(trial: FabricatedTrial, facts: dict[str, Any] | None = None) -> dict[
     return series_of(reading, samples, facts or {}, curves)
 
 
+@pytest.mark.slow
 def test_a_long_trial_has_bounded_series() -> None:
     """However many requests, a plot has so many points."""
     records = [

@@ -20,6 +20,8 @@ from harness.page_reader import CLEAR_OF_AN_END_NS, EVERY_NS, Due
 from harness.records import Sample
 from harness.server_pages import ENGINE_IS_HERE, ServerPages, orders_for
 
+pytestmark = pytest.mark.slow
+
 MS = 1_000_000
 NOWHERE = "http://127.0.0.1:9/metrics"
 

@@ -16,6 +16,8 @@ import pytest
 from harness import supervisor
 from harness.supervisor import ChildCommand, StopRequest, supervise
 
+pytestmark = pytest.mark.slow
+
 SAY = "import json, os, signal, sys, time\ndef say(**event): print(json.dumps(event), flush=True)\n"
 
 

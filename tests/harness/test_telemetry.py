@@ -310,6 +310,7 @@ def test_what_moves_slowly_is_read_rarely(holder: subprocess.Popen[str]) -> None
     sampler.close()
 
 
+@pytest.mark.slow
 def test_readings_go_on_while_the_parent_is_busy(holder: subprocess.Popen[str]) -> None:
     """They come from a thread: what blocks the loop, such as closing a long trial's files, leaves no hole."""
     enough = threading.Event()

@@ -18,6 +18,8 @@ from reports import marks, ticks
 from reports.drawing import HEIGHT, WIDTH, Panel, Plot, picture, stacked
 from reports.palette import COLOURS, INK
 
+pytestmark = pytest.mark.slow
+
 RED = "#ff0000"
 NUMBER = r"-?\d+(?:\.\d+)?"
 

@@ -100,6 +100,7 @@ def test_a_cell_keeps_the_number_behind_its_text() -> None:
     assert measured(None).value is None
 
 
+@pytest.mark.slow
 def test_each_metric_shown_is_defined(full: ReportData) -> None:
     """Every link to a definition leads to one, and back to one place."""
     page = html.render(full)
@@ -111,6 +112,7 @@ def test_each_metric_shown_is_defined(full: ReportData) -> None:
     assert len(defined) == len(set(defined)) == len(full.definitions)
 
 
+@pytest.mark.slow
 def test_an_invalid_trial_keeps_its_pictures_without_numbers(full: ReportData) -> None:
     """What its course was helps to find the cause; its numbers are no result."""
     judged = [one | {"verdict": "invalid"} for one in full.validity]
@@ -121,6 +123,7 @@ def test_an_invalid_trial_keeps_its_pictures_without_numbers(full: ReportData) -
     assert "Numbers behind it" not in trials
 
 
+@pytest.mark.slow
 def test_a_run_of_many_trials_says_where_its_pictures_are(full: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a number of trials pictures would make the page too large."""
     monkeypatch.setattr(html, "MAX_TRIALS_WITH_PLOTS", 1)

@@ -21,6 +21,8 @@ from reports.palette import COLOURS, MUTED
 from tests.fabricated import FabricatedTrial, S, cell_entry, failed, noisy, streamed, trial_entry
 from tests.reports.conftest import T0_NS, manifest
 
+pytestmark = pytest.mark.slow
+
 BURSTS = {"first_s": 10.0, "length_s": 4.0, "every_s": 30.0}
 
 

@@ -118,6 +118,7 @@ def test_converted_model_continues_like_the_original(tmp_path: Path) -> None:
     assert agreeing / total >= 0.95
 
 
+@pytest.mark.slow
 def test_tiny_predicts_its_held_out_text() -> None:
     """The committed weights are a trained model: well under the 1.6 nats per byte that they were made for."""
     ids = list((TINY.path / "heldout.txt").read_bytes()[:1537])

@@ -18,6 +18,8 @@ from harness.workload import Schedule, build
 from tests.plans import load_of, workload_of
 from tests.stub_server import MS, SECOND, STREAM_HEAD, Call, chunk, piece, serving
 
+pytestmark = pytest.mark.slow
+
 FIVE = {"output_tokens": {"dist": "fixed", "value": 50, "exact": True}}
 
 

@@ -56,6 +56,7 @@ def carried_out(schedule: Schedule, shard: Shard, stop_after: int | None = None)
     return taken, [] if stop_after is None else list(offer.close())
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(PLANS)), st.integers(1, 8))
 def test_the_shards_of_a_plan_are_the_plan(name: str, workers: int) -> None:
