@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -37,13 +37,18 @@ def _threads_tell(proc: str) -> bool:
 
 
 def _by_their_threads(roots: Iterable[int], proc: Path) -> set[int]:
+    return _all_below(roots, lambda pid: _children_of(f"{proc}/{pid}/task"))
+
+
+def _all_below(roots: Iterable[int], children_of: Callable[[int], Iterable[int]]) -> set[int]:
+    """The roots, their children, and so on."""
     found: set[int] = set()
     waiting = list(roots)
     while waiting:
         pid = waiting.pop()
         if pid not in found:
             found.add(pid)
-            waiting += _children_of(f"{proc}/{pid}/task")
+            waiting += children_of(pid)
     return found
 
 
@@ -62,14 +67,7 @@ def _by_their_parents(roots: Iterable[int], proc: Path) -> set[int]:
     children: dict[int, list[int]] = defaultdict(list)
     for pid, parent in parents(proc).items():
         children[parent].append(pid)
-    found: set[int] = set()
-    waiting = list(roots)
-    while waiting:
-        pid = waiting.pop()
-        if pid not in found:
-            found.add(pid)
-            waiting += children[pid]
-    return found
+    return _all_below(roots, children.__getitem__)
 
 
 def parents(proc: Path = PROC) -> dict[int, int]:
