@@ -12,11 +12,11 @@ import numpy as np
 
 from harness.columns import Ints
 from harness.reading import Reading, StoredTrial
+from harness.server_facts import AROUND_NS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-AROUND_NS = 60_000_000_000  # see `server_facts.AROUND_NS`
 _GAUGE = ["source", "name", "scope"]
 
 

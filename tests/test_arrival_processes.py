@@ -74,7 +74,6 @@ def test_constant() -> None:
     assert moments[-1] - moments[0] == pytest.approx(49.99 * SECOND, abs=2)
 
 
-@pytest.mark.slow
 def test_poisson() -> None:
     """Independent exponential gaps: dispersion 1 in windows of any length, no correlation, no lattice of seconds."""
     moments = sent(driven(plan_of(kind="sustained", rate=50, requests=20_000)))
@@ -87,7 +86,6 @@ def test_poisson() -> None:
     assert (moments % SECOND == 0).mean() < 1e-3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("cv", "tolerance"), [(0.5, 0.05), (2.0, 0.1)])
 def test_gamma(cv: float, tolerance: float) -> None:
     """Gaps of the asked variation; over long windows counts vary by its square."""
@@ -120,7 +118,6 @@ def test_spike() -> None:
     assert kolmogorov_smirnov(moments[inside] - 30) > 1e-3
 
 
-@pytest.mark.slow
 def test_steps() -> None:
     """Each rate for as long as asked."""
     steps = [{"rate": 20, "for": "50s"}, {"rate": 80, "for": "50s"}, {"rate": 40, "for": "100s"}]
@@ -179,7 +176,6 @@ def test_closed_loops(think_time: Any, mean_s: float, variation: float) -> None:
     assert thought.std() / thought.mean() == pytest.approx(variation, rel=0.1, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_sessions() -> None:
     """Conversations begin as Poisson arrivals whatever the replies take; turns follow reply and think time.
 

@@ -24,7 +24,6 @@ def test_a_slip_in_a_command_is_exit_2_with_a_suggestion(tmp_path: Path) -> None
     assert (ended.code, "run" in ended.err) == (2, True)
 
 
-@pytest.mark.slow
 def test_init_writes_a_scenario_that_validates(tmp_path: Path) -> None:
     """`init` writes a shipped scenario under a new name, `validate` finds nothing wrong, and nothing is overwritten."""
     assert harness("init", "--template", "burst", "--out", "mine.yaml", cwd=tmp_path).code == 0
@@ -71,7 +70,6 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.slow
 def test_data_goes_to_standard_output_and_the_rest_elsewhere(tmp_path: Path) -> None:
     """`--json --quiet` prints one JSON document and says nothing else; the run is in runs/."""
     ended = harness("run", str(scenario(tmp_path)), "--json", "--quiet", cwd=tmp_path)
@@ -81,7 +79,6 @@ def test_data_goes_to_standard_output_and_the_rest_elsewhere(tmp_path: Path) -> 
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
-@pytest.mark.slow
 def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
     """Without a terminal there are no colours and no moving lines, and progress is on standard error."""
     ended = harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path)
@@ -91,7 +88,6 @@ def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
     assert "simulated" in ended.err
 
 
-@pytest.mark.slow
 def test_reports_are_made_again_from_the_stored_run(tmp_path: Path) -> None:
     """`report` writes the same files, byte for byte, in the formats asked for, wherever asked."""
     harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path)
@@ -110,7 +106,6 @@ def test_a_format_that_does_not_exist_lists_those_that_do(tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
 def test_the_summary_is_exported_by_the_run_and_by_a_report(tmp_path: Path) -> None:
     """Both write the same gauges, and nothing else into the collector's folder."""
     (tmp_path / "collector").mkdir()
@@ -124,7 +119,6 @@ def test_the_summary_is_exported_by_the_run_and_by_a_report(tmp_path: Path) -> N
     assert 'harness_ttft_seconds{run="t",' in text
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("export", ["graphite:x", "prometheus", "prometheus:", "prometheus:nowhere/x.prom"])
 def test_an_export_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path, export: str) -> None:
     """An unknown kind, no file, a folder that does not exist: one sentence, exit 2."""
@@ -133,7 +127,6 @@ def test_an_export_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
 def test_labels_and_sets_reach_the_manifest(tmp_path: Path) -> None:
     """`--label` and `--set` change what is run and are stored; the command to repeat it is stored too."""
     arguments = ("--label", "commit=abc", "--set", "load.0.requests=2", "--out", "run")
@@ -144,7 +137,6 @@ def test_labels_and_sets_reach_the_manifest(tmp_path: Path) -> None:
     assert "--set load.0.requests=2" in stored["command"]
 
 
-@pytest.mark.slow
 def test_only_some_cells(tmp_path: Path) -> None:
     """`--only` keeps what fits; what fits nothing is refused with what there is."""
     path = scenario(tmp_path, engines=[{"engine": "simulated", "quantization": ["q4_0", "q8_0"]}])

@@ -100,7 +100,6 @@ def quantiles(values: NDArray[np.float64], *percents: float) -> list[float]:
     return [round(float(np.sort(values)[rank - 1]), 3) for rank in ranks]
 
 
-@pytest.mark.slow
 def test_an_open_loop_sees_the_whole_freeze(tmp_path: Path) -> None:
     """Known answer 3: 100/s for 60 s, 10 ms each, a freeze of 1 s: 101 requests suffer, p99 420 ms, mean 18.58 ms."""
     schedule = exact_schedule(1, kind="sustained", rate=100, arrivals="constant", duration="60s")
@@ -117,7 +116,6 @@ def test_an_open_loop_sees_the_whole_freeze(tmp_path: Path) -> None:
     assert (p99["bound"], p99["n_eff"] < 368) == ("lower", True)  # one freeze is one event, not 101 observations
 
 
-@pytest.mark.slow
 def test_a_closed_loop_hides_the_freeze_and_says_that_it_is_closed(tmp_path: Path) -> None:
     """Known answer 4: the same server with one user: one slow request, p99 10 ms; records and report say `closed`."""
     schedule = exact_schedule(1, kind="single_user", duration="60s")

@@ -65,7 +65,6 @@ def test_one_exponential_server(
     assert value(summary, "completed_rps")["value"] == pytest.approx(rate, rel=0.01)
 
 
-@pytest.mark.slow
 def test_eight_exponential_servers() -> None:
     """Known answer 2: M/M/8 at .9: 70.15 % wait, .877 s on average, 31.5 % longer than a second (Erlang 1917)."""
     n = 1_000_000
@@ -79,7 +78,6 @@ def test_eight_exponential_servers() -> None:
         assert within.low <= 1 - beyond <= within.high
 
 
-@pytest.mark.slow
 def test_one_server_of_constant_speed() -> None:
     """Known answer 2: M/D/1 at .8 waits 2.00 services on average (Pollaczek 1930, Khinchin 1932)."""
     n = 400_000

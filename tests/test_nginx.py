@@ -145,7 +145,6 @@ def test_replies_come_through_as_they_are_made(tmp_path: Path, unix: bool) -> No
     assert all(list(record.chunk_ns or ()) == sorted(set(record.chunk_ns or ())) for record in records)
 
 
-@pytest.mark.slow
 @needs_openssl
 def test_it_ends_tls(tmp_path: Path) -> None:
     """With a certificate from a private authority, and asking for ours."""
@@ -164,7 +163,6 @@ def test_it_ends_tls(tmp_path: Path) -> None:
     assert (strangers[0].status, strangers[0].http_status) == (Status.HTTP_ERROR, 400)
 
 
-@pytest.mark.slow
 def test_what_its_buffering_spoils_is_told(tmp_path: Path) -> None:
     """nginx holds back what comes without chunks until it has 4 KiB: the run says that the gaps cannot be seen."""
     load = [{"kind": "sustained", "users": 2, "requests": 30, "timeout": "20s"}]
@@ -175,7 +173,6 @@ def test_what_its_buffering_spoils_is_told(tmp_path: Path) -> None:
     assert "held several packets" in (tmp_path / "run" / "report.md").read_text()
 
 
-@pytest.mark.slow
 def test_what_its_buffering_leaves_alone(tmp_path: Path) -> None:
     """Chunks are passed on one by one even then; and without chunks they are where it does not buffer."""
     for arguments, buffering in (("", "on"), ("--until-close", "off")):
@@ -186,7 +183,6 @@ def test_what_its_buffering_leaves_alone(tmp_path: Path) -> None:
         assert any(len(set(record.chunk_ns or ())) == 4 for record in records)
 
 
-@pytest.mark.slow
 def test_killed_in_mid_run(tmp_path: Path) -> None:
     """What was under way is cut off, what fell due later finds nobody: each a row, each with a sentence."""
 
@@ -212,7 +208,6 @@ def test_an_engine_that_is_gone_behind_it(tmp_path: Path) -> None:
     assert [(record.status, record.http_status) for record in records] == [(Status.HTTP_ERROR, 502)] * 2
 
 
-@pytest.mark.slow
 def test_idle_connections_that_it_closes(tmp_path: Path) -> None:
     """Another is opened for the next turn; nothing fails, and the notes say how many there were."""
     plan = Plan(4, users=1, think_ns=1_400 * MS)
@@ -232,7 +227,6 @@ def test_a_connection_that_carries_few_requests(tmp_path: Path) -> None:
     assert not [note for note in report.notes if "sent again" in note]
 
 
-@pytest.mark.slow
 def test_the_embedded_engine_behind_it(tmp_path: Path) -> None:
     """llama.cpp's replies come through unchanged; it closes connections silently, so nginx must not keep any to it."""
     spec = EngineSpec("llama-server", ModelReference("tiny"), "q8_0", {"n_threads": 1}, log_path=tmp_path / "log")

@@ -48,7 +48,6 @@ def check_levels(run: Path) -> None:
     assert found["q8_0", "ppl"]["unit"] == "perplexity"
 
 
-@pytest.mark.slow
 def test_a_matrix_with_quality(tmp_path: Path) -> None:
     """Loads and figures of each cell in one run: limits judged once a cell, the reference scored though not measured,
     its scores deleted.
@@ -71,7 +70,6 @@ def test_a_matrix_with_quality(tmp_path: Path) -> None:
     assert junit.count('message="kl_mean is 0.002') == 1
 
 
-@pytest.mark.slow
 def test_a_process_killed_while_scoring_costs_the_figures_only(tmp_path: Path) -> None:
     """The loads' results stay, the reason is told, the run goes on to its end and leaves nothing behind."""
     run = tmp_path / "run"
@@ -111,7 +109,6 @@ def wait_for_scoring(run: Path, pid: int) -> None:
     raise AssertionError("the trial never ended")
 
 
-@pytest.mark.slow
 def test_an_engine_that_cannot_score_says_so(tmp_path: Path) -> None:
     """Its loads are measured; alone, without loads, the command fails with the same sentence."""
     path = tmp_path / "simulated.yaml"
@@ -127,7 +124,6 @@ def test_an_engine_that_cannot_score_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.engines
-@pytest.mark.slow
 def test_without_load(tmp_path: Path) -> None:
     """`harness quality` stores a run of scores only, here with the default 32,768 tokens in one go a chunk."""
     needs.library("llama_cpp")

@@ -160,7 +160,6 @@ def test_a_wrong_stamp_would_be_seen() -> None:
     assert np.percentile(wrong.first_errors_ms(), 50) >= 5
 
 
-@pytest.mark.slow
 def test_a_small_ladder_is_climbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every level and rate is tried or said not to be, for want of open files or of time."""
     monkeypatch.setattr(calibrator, "read_ceilings", lambda: Ceilings(files=100, ports=None))
@@ -173,7 +172,6 @@ def test_a_small_ladder_is_climbed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Calibration.from_dict(json.loads(json.dumps(found.as_dict()))) == found
 
 
-@pytest.mark.slow
 def test_ctrl_c_between_two_loads_is_not_lost() -> None:
     """Where an exception would be swallowed (an object is being cleared away), calibrating ends nevertheless."""
     told: list[str] = []

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import results
-from harness.cell_samples import AROUND_NS, CellSamples
+from harness.cell_samples import CellSamples
 from harness.reading import read
 from harness.records import Sample
+from harness.server_facts import AROUND_NS
 from harness.store import Run, RunWriter, record_writer
 from tests.fabricated import MS, FabricatedTrial, S, cell_entry, streamed, trial_entry
 

@@ -75,7 +75,6 @@ def test_a_child_that_dies_leaves_a_sentence(tmp_path: Path, text: str, words: s
     assert words in reason
 
 
-@pytest.mark.slow
 def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a sign of life for longer than the patience of a trial, the child is killed and the reason says so."""
     monkeypatch.setattr(supervisor, "TRIAL_PATIENCE_S", 0.5)

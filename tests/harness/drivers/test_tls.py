@@ -67,7 +67,6 @@ def test_an_unknown_authority(certificate: tuple[Path, Path]) -> None:
         assert "cannot be trusted" in (record.error or "")
 
 
-@pytest.mark.slow
 def test_a_server_without_tls() -> None:
     """Speaking https to an http server is a connection error, not a hang."""
 

@@ -83,7 +83,6 @@ def test_a_private_authority(ours: Authority) -> None:
     assert records[1].connection_reused
 
 
-@pytest.mark.slow
 def test_a_tunnel_through_a_proxy(ours: Authority) -> None:
     """A proxy is asked for a tunnel, in which the server is verified as without one."""
     proxy = Forwarder({})
