@@ -94,9 +94,9 @@ def test_engines_and_reports_do_not_know_the_harness(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sources(*PACKAGES), ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_stay_short(path: Path) -> None:
-    """At most 400 lines a file and 50 a function."""
+    """At most 600 lines a file and 50 a function."""
     text = path.read_text()
-    assert text.count("\n") <= 400
+    assert text.count("\n") <= 600
     for node in nodes(text):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno + 1 <= 50, f"{path.name}: {node.name}"
