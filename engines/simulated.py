@@ -38,6 +38,7 @@ CHARACTERS_PER_TOKEN = 4
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 _WORD = " token"
+_LOOK_EVERY_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class SimulatedOptions:
     service: "fixed", or "exponential": the times of a request are multiplied by one draw of mean 1, seeded by `seed`.
     stall: {at_s, for_s}: from at_s after the first request on, all work stands still for for_s.
     error_every: every n-th reply is an error.   hang_after_requests: later replies never come.
+    hold: {after_requests, until}: later replies wait until the file `until` exists, so that who watches sets the pace.
     crash_after_requests: the next one aborts the process.   fail_start: start() fails with this sentence.
     """
 
@@ -71,6 +73,7 @@ class SimulatedOptions:
     stall: Mapping[str, Any] | None = None
     error_every: int | None = None
     hang_after_requests: int | None = None
+    hold: Mapping[str, Any] | None = None
     crash_after_requests: int | None = None
     fail_start: str | None = None
 
@@ -87,6 +90,8 @@ class SimulatedOptions:
             raise ValueError(f"service is 'fixed' or 'exponential', not {self.service!r}")
         if self.stall is not None and set(self.stall) != {"at_s", "for_s"}:
             raise ValueError(f"stall is written {{at_s: 30, for_s: 1}}, not {dict(self.stall)!r}")
+        if self.hold is not None and set(self.hold) != {"after_requests", "until"}:
+            raise ValueError(f"hold is written {{after_requests: 5, until: go-on}}, not {dict(self.hold)!r}")
 
 
 class SimulatedEngine:
@@ -165,6 +170,7 @@ class SimulatedEngine:
         end_ns: int | None = None
         try:
             await self._maybe_hang(number)
+            start_ns = await self._held(number, start_ns)
             if self._options.error_every and number % self._options.error_every == 0:
                 yield Chunk(ChunkKind.ERROR, "an error was asked for by the option error_every")
                 return
@@ -201,6 +207,15 @@ class SimulatedEngine:
         if limit is not None and number > limit:
             self._hung.append(asyncio.get_running_loop().create_future())
             await self._hung[-1]
+
+    async def _held(self, number: int, start_ns: int) -> int:
+        """When a reply begins that would begin at start_ns: once nobody holds it back any more."""
+        hold = self._options.hold
+        if hold is None or number <= hold["after_requests"]:
+            return start_ns
+        while self._running and not Path(hold["until"]).exists():
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return max(start_ns, _now_ns())
 
     def _prompt_tokens(self, request: Request) -> int:
         """Of a prompt with its conversation: the ids, the model's tokens, or one for every four characters begun."""

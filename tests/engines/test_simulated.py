@@ -212,6 +212,25 @@ def test_errors_and_hangs_come_on_demand() -> None:
     virtually(body)
 
 
+def test_replies_are_held_until_a_file_exists(tmp_path: Path) -> None:
+    """The second reply waits for the file, however long that takes, and then takes its usual time."""
+    go_on = tmp_path / "go-on"
+
+    async def body() -> int:
+        engine = engine_with(ttft_ms=10, hold={"after_requests": 1, "until": str(go_on)})
+        await engine.start()
+        await collect(engine.generate(Request("x", 1)))
+        held = asyncio.create_task(collect(engine.generate(Request("x", 1))))
+        await asyncio.sleep(10)
+        assert not held.done()
+        go_on.touch()
+        gone_on_ns = now_ns()
+        await held
+        return now_ns() - gone_on_ns
+
+    assert 10 * MS_NS <= virtually(body) <= 20 * MS_NS
+
+
 def test_start_takes_its_time_and_can_fail() -> None:
     """load_s passes before the engine is there, or before it fails with the sentence asked for."""
 
