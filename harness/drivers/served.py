@@ -215,6 +215,8 @@ class ServedClient:
         except OSError as error:
             exchange.trace.done_ns = self._now_ns()
             self._ended(exchange, Cut(Status.CONNECTION_ERROR, f"no connection can be opened: {error.strerror}"))
+            self._followers_due = True
+            self._poller.wake()
             return
         connection.send(exchange)
 

@@ -16,7 +16,7 @@ from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.drivers.connection import Connection
 from harness.errors import StorageFailed
 from harness.records import Record, Status
-from tests.stub_server import Call, measure, open_plan, run, serving
+from tests.stub_server import Call, Plan, measure, open_plan, run, serving
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def test_no_more_sockets(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         return real(*arguments)
 
     monkeypatch.setattr("harness.drivers.pool.Connection", limited)
-    records, report, _ = run(script, open_plan([20.0 * i for i in range(8)]), warm_connections=5)
+    records, report, _ = run(script, Plan(8, users=3), warm_connections=5)
     assert "before the start: 3 of 5 connections could be opened (Too many open files)" in report.notes
     assert report.connections_opened == 3
     lost = [record for record in records if record.status != Status.OK]
@@ -89,8 +89,8 @@ def test_records_that_cannot_be_kept_when_a_trial_is_stopped(order: Callable[[Co
         async with serving(good) as server:
             asyncio.get_running_loop().call_later(0.1, order, control)
             plan: Any = open_plan([0, 60_000])
-            trial = drive(plan, server.endpoint, DriveSettings(10**10), keep, control)
-            await asyncio.wait_for(trial, 10)
+            trial = drive(plan, server.endpoint, DriveSettings(10**11), keep, control)
+            await asyncio.wait_for(trial, 60)
 
     with pytest.raises(StorageFailed, match="no space"):
         asyncio.run(main())
