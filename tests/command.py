@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ import pyarrow.parquet as pq
 from harness.streams import read_batches
 
 ROOT = Path(__file__).parents[1]
+# With this environment a run's cells live in virtual time, where no client is late: only for engines in process.
+VIRTUAL_TIME = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'data' / 'virtual_time'}"}
+LONGEST_WAIT_S = 240.0  # for what surely comes
+LOOK_EVERY_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,26 @@ def scenario(folder: Path, **keys: Any) -> Path:
     path = folder / "scenario.yaml"
     path.write_text(json.dumps(content | keys))  # JSON is YAML
     return path
+
+
+def told(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    """What a running command tells on its standard error, as soon as it does."""
+    assert process.stderr is not None
+    lines = ""
+    while not (found := re.search(pattern, lines)):
+        line = process.stderr.readline()
+        assert line, lines
+        lines += line
+    return found
+
+
+def wait_until(there: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Until something is so, which comes while a command runs."""
+    deadline = time.monotonic() + LONGEST_WAIT_S
+    while not there():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(LOOK_EVERY_S)
 
 
 def manifest(run: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { OK = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, FUNCTION_NOT_FOUND = 13, LOST = 15 };
 enum { POWER_INSTANT = 186, SM = 1, VALUE_UNSIGNED = 1, MOST_PROCESSES = 16 };
@@ -25,7 +26,7 @@ static long long gpus = 1, power_mw = 300000, begun_ns = 0, start_mj = 5000000, 
 static long long reset_ns = -1, lost = 0, lost_ns = -1, total = 85899345920LL, used = 8589934592LL, reserved = 536870912LL;
 static long long gpu_percent = 73, memory_percent = 41, sm_mhz = 1980, memory_mhz = 2619, celsius = 55, reasons = 0;
 static long long capability = 90, limit_mw = 700000, mig = -1;
-static char without[512] = "", older[512] = "", processes[512] = "";
+static char without[512] = "", older[512] = "", processes[512] = "", lost_when[512] = "";
 
 static struct { const char *key; long long *number; char *text; } known[] = {
     {"gpus", &gpus, 0}, {"power_mw", &power_mw, 0}, {"begun_ns", &begun_ns, 0}, {"start_mj", &start_mj, 0},
@@ -34,7 +35,7 @@ static struct { const char *key; long long *number; char *text; } known[] = {
     {"gpu_percent", &gpu_percent, 0}, {"memory_percent", &memory_percent, 0}, {"sm_mhz", &sm_mhz, 0},
     {"memory_mhz", &memory_mhz, 0}, {"celsius", &celsius, 0}, {"reasons", &reasons, 0}, {"capability", &capability, 0},
     {"limit_mw", &limit_mw, 0}, {"mig", &mig, 0}, {"without", 0, without}, {"older", 0, older},
-    {"processes", 0, processes},
+    {"processes", 0, processes}, {"lost_when", 0, lost_when},
 };
 
 void fake_set(const char *words) {
@@ -68,6 +69,7 @@ static int ready(const char *call) {
     if (strstr(between, wanted)) return NOT_SUPPORTED;
     snprintf(between, sizeof between, ",%s,", older);
     if (strstr(between, wanted)) return FUNCTION_NOT_FOUND;
+    if (*lost_when && !access(lost_when, F_OK)) return LOST; /* once that file exists */
     return lost || (lost_ns >= 0 && now() >= lost_ns) ? LOST : OK;
 }
 

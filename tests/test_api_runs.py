@@ -18,7 +18,7 @@ from engines.server_process import ServerCommand, ServerProcess
 
 PROGRAM = f"{sys.executable} {Path(__file__).parent / 'engines' / 'real_apis.py'}"
 WORKLOAD = {"prompt_tokens": 12, "output_tokens": {"dist": "fixed", "value": 12}, "sampling": {"temperature": 0.0}}
-LOAD = [{"kind": "sustained", "users": 2, "requests": 24, "timeout": "20s"}]
+LOAD = [{"kind": "sustained", "users": 2, "requests": 24, "timeout": "120s"}]
 MEASURED = (0, 4)  # a busy machine makes a trial invalid; what was recorded is the same
 pytestmark = pytest.mark.slow
 
@@ -65,9 +65,10 @@ def test_statistics_and_a_cache_of_results(tmp_path: Path, stream: bool) -> None
         took_ms = (row["done_ns"] - row["sent_ns"]) / 1e6
         assert row["cached"] or row["reported_total_ms"] <= took_ms
         assert row["reported_memory_peak_bytes"] > 2**20
-    fresh_ns = min(row["done_ns"] - row["sent_ns"] for row in found if not row["cached"])
-    assert min(row["done_ns"] - row["sent_ns"] for row in found if row["cached"]) < fresh_ns
     told = summary(tmp_path)
+    for name, cached in (("cached", True), ("uncached", False)):
+        latencies_ms = [(row["done_ns"] - row["due_ns"]) / 1e6 for row in found if row["cached"] is cached]
+        assert told[name, "e2e_close_ms", "min"] == pytest.approx(min(latencies_ms))
     assert {name for name, _, _ in told} == {"all", "cached", "uncached", "repeated", "original"}
     assert told["all", "reported_total_ms", "min"] > 0
     assert told["all", "reported_memory_peak_bytes", "max"] == max(row["reported_memory_peak_bytes"] for row in found)
@@ -75,7 +76,8 @@ def test_statistics_and_a_cache_of_results(tmp_path: Path, stream: bool) -> None
 
 def test_two_backends_have_results_of_their_own(tmp_path: Path) -> None:
     """By the name in each reply; nobody counted tokens, so our own tokenizer did, and says so."""
-    ended = run(tmp_path, "backend", dialect="generate-backend", workload={"stream": False})
+    command = f"{PROGRAM} backend {{port}} --pause 0.01"  # so that replies overlap, and both are needed
+    ended = run(tmp_path, "backend", dialect="generate-backend", command=command, workload={"stream": False})
     assert ended.code in MEASURED, ended.err
     found = rows(tmp_path)
     answered = Counter(row["backend"] for row in found)
@@ -91,7 +93,7 @@ def test_two_backends_have_results_of_their_own(tmp_path: Path) -> None:
 def test_a_backend_by_request(tmp_path: Path) -> None:
     """What the scenario adds to requests reaches the server; a stream says who answered in its last event."""
     more = {"request": {"backend": "llama_cpp_small", "urgency": "low"}}
-    command = f"{PROGRAM} backend {{port}} --tell"
+    command = f"{PROGRAM} backend {{port}} --tell --pause 0.01"
     ended = run(tmp_path, "backend", dialect="generate-backend", command=command, **more)
     assert ended.code in MEASURED, ended.err
     found = rows(tmp_path)
@@ -136,7 +138,8 @@ def test_an_error_in_mid_stream(tmp_path: Path, api: str, dialect: str) -> None:
 )
 def test_what_is_given_up_ends_in_the_engine(tmp_path: Path, api: str, dialect: str) -> None:
     """The server stops to generate for requests whose connection is closed."""
-    server = ServerProcess(ServerCommand(f"{PROGRAM} {api} {{port}}", env=environment(), ready_path="/health"))
+    command = f"{PROGRAM} {api} {{port}} --pause 0.05"  # 20 s for a whole reply
+    server = ServerProcess(ServerCommand(command, env=environment(), ready_path="/health"))
     asyncio.run(server.start())
     try:
         workload = {"output_tokens": 400, "cancel": {"share": 1.0, "after": "150ms"}}

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import rows_on_disk, running, scenario
+from command import harness, running, scenario, wait_until
 
 from engines.base import EngineSpec, ModelReference
 from engines.llama_server import LlamaServer
 from harness.results import Results, derive
 from harness.store import Run
+from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow
 
@@ -38,37 +38,34 @@ def others_tokens(url: str, tokens: int) -> int:
     body = {"prompt": "Somebody else asks this.", "max_tokens": tokens, "ignore_eos": True}
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         return int(json.load(answer)["usage"]["completion_tokens"])
 
 
-def run_beside(url: str, folder: Path, others: int) -> Results:
-    """A run of some seconds with warm-up, where another client asks for so many tokens once it is under way."""
-    run = folder / "run"
-    load = {"kind": "sustained", "rate": 5, "arrivals": "constant", "warmup": "1s", "duration": "4s"}
+def command_against(url: str, folder: Path) -> tuple[str, ...]:
+    """The command of a run of some seconds with warm-up."""
+    load = {"kind": "sustained", "rate": 5, "arrivals": "constant", "warmup": "1s", "duration": "4s", "timeout": "120s"}
     keys: dict[str, Any] = {
         "model": "tiny",
         "engines": [{"engine": "http", "url": url, "dialect": "openai-completions"}],
         "workload": {"prompt_tokens": 20, "output_tokens": {"dist": "fixed", "value": 16, "exact": True}},
         "load": [load],
     }
-    with running("run", str(scenario(folder, **keys)), "--out", str(run), cwd=folder) as process:
-        deadline = time.monotonic() + 60
-        while others and not rows_on_disk(run):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert not others or others_tokens(url, others) == others
-        assert process.communicate(timeout=60)[1] is not None
-    stored = Run.open(run)
-    return derive(stored.manifest, stored.trials(), run)
+    return "run", str(scenario(folder, **keys)), "--out", "run"
+
+
+def results_in(folder: Path) -> Results:
+    """What a run found out."""
+    stored = Run.open(folder / "run")
+    return derive(stored.manifest, stored.trials(), folder / "run")
 
 
 def test_alone_with_the_server_the_books_balance(server: str, tmp_path: Path) -> None:
     """Every token of prompt and output that the server counted is one of ours, warm-up included; and the texts of the
     replies have, by the model's tokenizer, the tokens that the server says.
     """
-    results = run_beside(server, tmp_path, 0)
+    harness(*command_against(server, tmp_path), cwd=tmp_path)
+    results = results_in(tmp_path)
     ((_, facts),) = results.facts.items()
     entries = {entry["what"]: entry for entry in facts["books"]}
     for what, each in (("output tokens", 16), ("prompt tokens", 20)):
@@ -84,7 +81,16 @@ def test_alone_with_the_server_the_books_balance(server: str, tmp_path: Path) ->
 
 def test_another_client_is_noticed(server: str, tmp_path: Path) -> None:
     """Its tokens are in the server's counter and not in ours."""
-    results = run_beside(server, tmp_path, 60)
+    go_on = tmp_path / "go-on"
+    with (
+        Relay(int(server.rpartition(":")[2]), 5, go_on) as relay,
+        running(*command_against(relay.url, tmp_path), cwd=tmp_path) as process,
+    ):
+        wait_until(reached(go_on).exists, process)
+        assert others_tokens(server, 60) == 60
+        go_on.touch()
+        process.communicate(timeout=120)
+    results = results_in(tmp_path)
     ((_, facts),) = results.facts.items()
     entry = next(entry for entry in facts["books"] if entry["what"] == "output tokens")
     assert entry["server"] - entry["client_most"] == 60

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import harness, scenario
+from command import VIRTUAL_TIME, harness, scenario
 
 from harness import __version__
 
@@ -72,7 +72,7 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(tmp_path: Path) -> None:
 
 def test_data_goes_to_standard_output_and_the_rest_elsewhere(tmp_path: Path) -> None:
     """`--json --quiet` prints one JSON document and says nothing else; the run is in runs/."""
-    ended = harness("run", str(scenario(tmp_path)), "--json", "--quiet", cwd=tmp_path)
+    ended = harness("run", str(scenario(tmp_path)), "--json", "--quiet", cwd=tmp_path, env=VIRTUAL_TIME)
     assert ended.code == 0, ended.err
     assert ended.err == ""
     assert json.loads(ended.out)["exit_code"] == 0
@@ -81,7 +81,7 @@ def test_data_goes_to_standard_output_and_the_rest_elsewhere(tmp_path: Path) -> 
 
 def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
     """Without a terminal there are no colours and no moving lines, and progress is on standard error."""
-    ended = harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path)
+    ended = harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path, env=VIRTUAL_TIME)
     assert ended.code == 0, ended.err
     assert "\x1b" not in ended.out + ended.err
     assert "TTFT" in ended.out
@@ -90,7 +90,7 @@ def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
 
 def test_reports_are_made_again_from_the_stored_run(tmp_path: Path) -> None:
     """`report` writes the same files, byte for byte, in the formats asked for, wherever asked."""
-    harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path)
+    harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path, env=VIRTUAL_TIME)
     names = ("summary.csv", "decision.csv", "report.md", "summary.json")
     before = {name: (tmp_path / "run" / name).read_bytes() for name in names}
     ended = harness("report", "run", "--format", "csv,md", "--format", "json", "--out", "again", cwd=tmp_path)
@@ -110,7 +110,7 @@ def test_the_summary_is_exported_by_the_run_and_by_a_report(tmp_path: Path) -> N
     """Both write the same gauges, and nothing else into the collector's folder."""
     (tmp_path / "collector").mkdir()
     run = ("run", str(scenario(tmp_path)), "--out", "run", "--format", "csv", "--export")
-    assert harness(*run, "prometheus:collector/a.prom", cwd=tmp_path).code == 0
+    assert harness(*run, "prometheus:collector/a.prom", cwd=tmp_path, env=VIRTUAL_TIME).code == 0
     ended = harness("report", "run", "--format", "csv", "--export", "prometheus:collector/b.prom", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert sorted(path.name for path in (tmp_path / "collector").iterdir()) == ["a.prom", "b.prom"]

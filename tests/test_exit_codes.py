@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import harness, manifest, records, rows_on_disk, running, scenario
+from command import VIRTUAL_TIME, harness, manifest, records, rows_on_disk, running, scenario, told, wait_until
 
 QUICK = ("--format", "md,junit")
 pytestmark = pytest.mark.slow
@@ -23,7 +22,7 @@ def simulated(**options: Any) -> list[dict[str, Any]]:
 def test_0_everything_ran_and_holds(tmp_path: Path) -> None:
     """A run whose limits hold ends with 0 and leaves every file of a run."""
     path = scenario(tmp_path, limits=["ttft_ms p50 <= 500", "error_rate <= 0.01"])
-    ended = harness("run", str(path), "--out", "run", cwd=tmp_path)
+    ended = harness("run", str(path), "--out", "run", cwd=tmp_path, env=VIRTUAL_TIME)
     assert ended.code == 0, ended.err
     run = tmp_path / "run"
     names = {found.name for found in run.iterdir()}
@@ -39,7 +38,7 @@ def test_0_everything_ran_and_holds(tmp_path: Path) -> None:
 def test_1_a_limit_is_broken(tmp_path: Path) -> None:
     """A limit that the measured value breaks ends the run with 1, and the report names it."""
     path = scenario(tmp_path, limits=["ttft_ms p50 <= 1"])
-    ended = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path)
+    ended = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=VIRTUAL_TIME)
     assert ended.code == 1, ended.err
     assert "ttft_ms p50 <= 1" in (tmp_path / "run" / "report.md").read_text().replace("\\", "")
     assert "ttft_ms p50 <= 1" in (tmp_path / "run" / "junit.xml").read_text().replace("&lt;", "<")
@@ -133,17 +132,8 @@ def test_4_nothing_succeeded_whatever_the_limit_says(tmp_path: Path) -> None:
 def test_6_nobody_can_tell(tmp_path: Path) -> None:
     """A limit on a gauge that this machine lacks was not checked: 6, never a pass."""
     path = scenario(tmp_path, limits=["gpu_memory_peak_share <= 0.8"])
-    ended = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path)
+    ended = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=VIRTUAL_TIME)
     assert ended.code == 6, ended.err
-
-
-def wait_for_records(run: Path, process: Any) -> None:
-    """Until the first rows of a running trial are on disk."""
-    while process.poll() is None:
-        if rows_on_disk(run) >= 5:
-            return
-        time.sleep(0.05)
-    raise AssertionError(process.communicate())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -152,12 +142,12 @@ def test_130_interrupted_once_finishes_what_is_in_flight(tmp_path: Path, number:
     path = scenario(
         tmp_path,
         engines=simulated(tpot_ms=50),
-        load=[{"kind": "sustained", "rate": 20, "arrivals": "constant", "duration": "60s", "timeout": "5s"}],
+        load=[{"kind": "sustained", "rate": 20, "arrivals": "constant", "duration": "60s", "timeout": "60s"}],
     )
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
-        wait_for_records(tmp_path / "run", process)
+        wait_until(lambda: rows_on_disk(tmp_path / "run") >= 5, process)
         os.kill(process.pid, number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     run = tmp_path / "run"
     (cell,) = manifest(run)["cells"]
@@ -176,17 +166,17 @@ def test_130_interrupted_twice_stops_now_and_saves(tmp_path: Path) -> None:
     path = scenario(
         tmp_path,
         engines=simulated(hang_after_requests=60),
+        # Half are given up, so that rows keep coming when nothing is answered any more.
+        workload={"prompt_tokens": 8, "output_tokens": 4, "cancel": {"share": 0.5, "after": "500ms"}},
         load=[{"kind": "sustained", "rate": 50, "arrivals": "constant", "duration": "600s", "timeout": "500s"}],
     )
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
-        wait_for_records(tmp_path / "run", process)
+        wait_until(lambda: rows_on_disk(tmp_path / "run") >= 80, process)  # more than are answered
         os.kill(process.pid, signal.SIGINT)
-        assert process.stderr is not None
-        while "stopping" not in process.stderr.readline():
-            pass
+        told(process, "stopping")
         os.kill(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     (cell,) = manifest(tmp_path / "run")["cells"]
     rows = records(tmp_path / "run", cell["trials"][0])
-    assert {row["status"] for row in rows} == {"ok", "unfinished", "not_sent"}
+    assert {row["status"] for row in rows} == {"ok", "cancelled", "unfinished", "not_sent"}

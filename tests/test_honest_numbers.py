@@ -75,14 +75,14 @@ def test_replies_that_all_break_off_are_no_completed_requests(tmp_path: Path) ->
 
 def test_an_interrupted_start_is_no_failure(tmp_path: Path) -> None:
     """Ctrl-C while an engine starts ends with 130, soon, and is called an interruption."""
-    block = {"engine": "http", "command": "sh -c 'sleep 60' {port}", "ready": {"path": "/health"}}
+    block = {"engine": "http", "command": "sh -c 'sleep 3600' {port}", "ready": {"path": "/health", "timeout": "3600s"}}
     path = scenario(tmp_path, engines=[block])
     with running("run", str(path), "--out", "run", "--format", "md", cwd=tmp_path) as process:
         assert process.stderr is not None
         while "starting the engine" not in process.stderr.readline():
             assert process.poll() is None
         os.kill(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "failed" not in err
     assert "interrupted before the next trial" in err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,19 @@ from typing import Any
 
 import psutil
 import pytest
-from command import harness, manifest, records, rows_on_disk, running, scenario
+from command import harness, manifest, records, running, scenario, told, wait_until
 
 from harness.known_process import KnownServer
 from harness.known_server import model_name
+from harness.streams import read_batches
+from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow
 OPEN = {"kind": "sustained", "rate": 60, "warmup": "500ms", "requests": 60, "timeout": "10s"}
-OPEN_FOR_A_TIME = {"kind": "sustained", "rate": 60, "warmup": "300ms", "duration": "1s", "timeout": "2s"}
+OPEN_FOR_A_TIME = {"kind": "sustained", "rate": 60, "warmup": "300ms", "duration": "1s", "timeout": "10s"}
 CLOSED = {"kind": "sustained", "users": 6, "requests": 60, "timeout": "10s", "think_time": "5ms"}
 SESSIONS = {"kind": "sessions", "rate": 20, "sessions": 12, "turns": 3, "think_time": "10ms", "timeout": "10s"}
-LONG = {"kind": "sustained", "rate": 50, "duration": "30s", "arrivals": "constant", "timeout": "5s"}
+LONG = {"kind": "sustained", "rate": 30, "duration": "300s", "arrivals": "constant", "timeout": "200s"}
 PLANNED = ("request", "class", "session", "turn", "user", "phase", "after", "think_ns", "requested_prompt_tokens",
            "requested_output_tokens")  # fmt: skip
 QUICK = ("--format", "json")
@@ -34,9 +35,14 @@ def server() -> Iterator[KnownServer]:
         yield running_server
 
 
-def engines(server: KnownServer, first_ms: float = 20, gap_ms: float = 2) -> list[dict[str, Any]]:
+def engines(url: str) -> list[dict[str, Any]]:
     """The server as an engine."""
-    return [{"engine": "http", "url": f"http://127.0.0.1:{server.port}", "served_model": model_name(first_ms, gap_ms)}]
+    return [{"engine": "http", "url": url, "served_model": model_name(20, 2)}]
+
+
+def url_of(server: KnownServer) -> str:
+    """Where it listens."""
+    return f"http://127.0.0.1:{server.port}"
 
 
 def load_processes(process: Any) -> list[psutil.Process]:
@@ -45,13 +51,14 @@ def load_processes(process: Any) -> list[psutil.Process]:
     return [child for child in below if "harness.load_worker" in child.cmdline()]
 
 
-def wait_for_rows(run: Path, rows: int, process: Any) -> None:
-    """Until so many records are on disk."""
-    until_s = time.monotonic() + 30
-    while rows_on_disk(run) < rows:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until_s
-        time.sleep(0.05)
+def still_there(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those of them that do not end by themselves."""
+    return psutil.wait_procs(processes, timeout=60)[1]
+
+
+def who_stored(run: Path) -> int:
+    """How many load processes have records on disk."""
+    return sum(any(batch.num_rows for batch in read_batches(found)) for found in run.rglob("records-*.arrows"))
 
 
 @pytest.mark.parametrize("load", [OPEN, OPEN_FOR_A_TIME, CLOSED, SESSIONS], ids=["open", "timed", "closed", "sessions"])
@@ -61,7 +68,7 @@ def test_the_load_is_the_same_whatever_the_number_of_processes(
     """The same plan hash and the same multiset of requests, due times and lengths from 1, 2 and 4 processes."""
     found = []
     for workers in (1, 2, 4):
-        path = scenario(tmp_path, engines=engines(server), load=[{**load, "workers": workers}])
+        path = scenario(tmp_path, engines=engines(url_of(server)), load=[{**load, "workers": workers}])
         ended = harness("run", str(path), "--out", f"{workers}", *QUICK, cwd=tmp_path)
         assert ended.code in (0, 4), ended.err  # a busy machine may make it invalid
         (trial,) = manifest(tmp_path / f"{workers}")["cells"][0]["trials"]
@@ -86,12 +93,12 @@ def test_the_load_is_the_same_whatever_the_number_of_processes(
 
 def test_a_load_process_that_dies_is_told_of_and_the_others_go_on(tmp_path: Path, server: KnownServer) -> None:
     """SIGKILL to one of two: every planned request has one row, the other's are complete, exit 4: invalid."""
-    path = scenario(tmp_path, engines=engines(server), load=[{**LONG, "duration": "6s", "workers": 2}])
+    path = scenario(tmp_path, engines=engines(url_of(server)), load=[{**LONG, "duration": "10s", "workers": 2}])
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
-        wait_for_rows(run, 60, process)
+        wait_until(lambda: who_stored(run), process)
         load_processes(process)[1].kill()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=200)
     assert process.returncode == 4, out + err
     (trial,) = manifest(run)["cells"][0]["trials"]
     assert trial["status"] == "complete"
@@ -111,41 +118,46 @@ def test_a_load_process_that_dies_is_told_of_and_the_others_go_on(tmp_path: Path
 def test_ctrl_c_ends_all_load_processes_and_accounts_for_every_row(
     tmp_path: Path, server: KnownServer, times: int
 ) -> None:
-    """Once or twice: exit 130, a row for every planned request, no process left behind."""
-    slow = engines(server, 300, 100)
-    path = scenario(tmp_path, engines=slow, load=[{**LONG, "workers": 2}])
-    run = tmp_path / "run"
-    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
-        wait_for_rows(run, 20, process)
-        workers = load_processes(process)
-        for _ in range(times):
+    """Once: what is in flight is finished. Twice: it is cut off. Exit 130, a row for every planned request, no process
+    left behind.
+    """
+    run, go_on = tmp_path / "run", tmp_path / "go-on"
+    with Relay(server.port, 20, go_on) as relay:
+        path = scenario(tmp_path, engines=engines(relay.url), load=[{**LONG, "workers": 2}])
+        with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
+            wait_until(reached(go_on).exists, process)
+            workers = load_processes(process)
             process.send_signal(signal.SIGINT)
-            time.sleep(0.05)  # two signals at once would be one
-        out, err = process.communicate(timeout=60)
+            told(process, "stopping: finishing what is in flight")
+            if times == 1:
+                go_on.touch()
+            else:
+                process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=200)
     assert process.returncode == 130, out + err
     (trial,) = manifest(run)["cells"][0]["trials"]
     assert trial["status"] == "interrupted"
     rows = records(run, trial)
-    assert [row["request"] for row in rows if row["phase"] == "measure"] == list(range(1500))
+    assert [row["request"] for row in rows if row["phase"] == "measure"] == list(range(9000))
     statuses = Counter(row["status"] for row in rows)
     assert statuses["ok"]
     assert statuses["not_sent"]
     assert bool(statuses["unfinished"]) == (times == 2)
     assert len(workers) == 2
-    assert not any(worker.is_running() for worker in workers)
+    assert still_there(workers) == []
 
 
 def test_a_killed_trial_leaves_no_load_process_and_keeps_its_rows(tmp_path: Path, server: KnownServer) -> None:
     """SIGKILL to the trial's process: the load processes end by themselves, their records are kept, exit 3."""
-    path = scenario(tmp_path, engines=engines(server), load=[{**LONG, "workers": 2}])
+    path = scenario(tmp_path, engines=engines(url_of(server)), load=[{**LONG, "workers": 2}])
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
-        wait_for_rows(run, 40, process)
+        wait_until(lambda: who_stored(run) == 2, process)
         workers = load_processes(process)
         workers[0].parent().kill()  # type: ignore[union-attr]
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=200)
     assert process.returncode == 3, out + err
-    assert not any(worker.is_running() for worker in workers)
+    assert still_there(workers) == []
     (trial,) = manifest(run)["cells"][0]["trials"]
     assert {row["worker"] for row in records(run, trial)} == {0, 1}
     assert not list(run.rglob("*.arrows"))

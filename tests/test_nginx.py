@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from engines.http import HttpEngine
 from engines.llama_server import LlamaServer
 from engines.server_process import ServerCommand, ServerProcess, free_port
 from harness.drivers.base import DriveReport
+from harness.drivers.wire import ResponseReader
 from harness.records import Clock, Loop, Record, Status
 from tests.authority import Authority, needs_openssl
-from tests.stub_server import MS, Plan, measure, open_plan
+from tests.stub_server import LAST_CHUNK, MS, STREAM_HEAD, Call, Plan, chunk, ending, measure, open_plan, piece, serving
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +93,7 @@ def nginx(
     command = [str(PROGRAM), "-p", str(home), "-e", str(home / "error.log"), "-c", str(home / "nginx.conf")]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not _answers(path if unix else port):
             assert process.poll() is None, (home / "error.log").read_text()
             assert time.monotonic() < deadline
@@ -102,7 +103,7 @@ def nginx(
     finally:
         if process.poll() is None:
             process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def _answers(at: Path | int) -> bool:
@@ -134,7 +135,7 @@ def measured(url: str, plan: Plan, **more: Any) -> tuple[list[Record], DriveRepo
 
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
 def test_replies_come_through_as_they_are_made(tmp_path: Path, unix: bool) -> None:
-    """Without buffering each token has a time of its own, connections are kept, and the kernel stamps what it can."""
+    """Every reply is whole, connections are kept, and the kernel stamps what it can."""
     with engine() as behind, nginx(tmp_path, behind.port, unix=unix) as front:
         started = HttpEngine(EngineSpec("http", options={"url": front.url}))
         assert asyncio.run(started.start()).model == "m"
@@ -142,7 +143,6 @@ def test_replies_come_through_as_they_are_made(tmp_path: Path, unix: bool) -> No
     assert [(record.status, record.output_tokens) for record in records] == [(Status.OK, 4)] * 12
     assert report.connections_opened == 3
     assert {record.clock for record in records} == {Clock.LOOP if unix else Clock.KERNEL}
-    assert all(list(record.chunk_ns or ()) == sorted(set(record.chunk_ns or ())) for record in records)
 
 
 @needs_openssl
@@ -169,35 +169,90 @@ def test_what_its_buffering_spoils_is_told(tmp_path: Path) -> None:
     with engine("--pause 0.01 --until-close") as behind, nginx(tmp_path, behind.port, buffering="on") as front:
         path = scenario(tmp_path, engines=[{"engine": "http", "url": front.url}], load=load)
         ended = harness("run", str(path), "--out", "run", "--format", "md", cwd=tmp_path)
-    assert ended.code == 0, ended.err
+    assert ended.code in (0, 4), ended.err  # a busy machine may make it invalid
     assert "held several packets" in (tmp_path / "run" / "report.md").read_text()
 
 
-def test_what_its_buffering_leaves_alone(tmp_path: Path) -> None:
-    """Chunks are passed on one by one even then; and without chunks they are where it does not buffer."""
-    for arguments, buffering in (("", "on"), ("--until-close", "off")):
-        plan = Plan(8, users=2)
-        with engine(f"--pause 0.02 {arguments}") as behind, nginx(tmp_path, behind.port, buffering=buffering) as front:
-            records, _ = measured(front.url, plan)
-        assert [record.status for record in records] == [Status.OK] * 8
-        assert any(len(set(record.chunk_ns or ())) == 4 for record in records)
+@dataclass
+class Steps:
+    """An engine that goes on with a reply only when the client has read all that was sent of it; read: what it has."""
+
+    chunked: bool
+    read: bytearray = field(default_factory=bytearray)
+
+    async def answer(self, call: Call) -> None:
+        """Four tokens, each with a text of its own, one after the other."""
+        head = STREAM_HEAD if self.chunked else STREAM_HEAD.replace(b"transfer-encoding: chunked\r\n", b"")
+        await call.send(head)
+        for token in range(4):
+            text = f"<{call.number}.{token}>"
+            await self.send(call, piece(text))
+            while text.encode() not in self.read:
+                await asyncio.sleep(0.001)
+        await self.send(call, ending(4))
+        if self.chunked:
+            await call.send(LAST_CHUNK)
+        else:
+            call.writer.close()
+
+    async def send(self, call: Call, events: bytes) -> None:
+        """A piece of the body."""
+        await call.send(chunk(events) if self.chunked else events)
+
+
+@pytest.mark.parametrize(
+    ("buffering", "chunked", "unix"),
+    [("off", True, False), ("off", True, True), ("off", False, False), ("on", True, False)],
+    ids=["unbuffered", "unix", "until-close", "buffered"],
+)
+def test_tokens_come_through_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffering: str, chunked: bool, unix: bool
+) -> None:
+    """Each has a time of its own: without buffering, and with it where the engine sends chunks."""
+    steps, feed = Steps(chunked), ResponseReader.feed
+
+    def read(reader: ResponseReader, data: bytes) -> bool:
+        steps.read += data
+        return feed(reader, data)
+
+    monkeypatch.setattr(ResponseReader, "feed", read)
+
+    async def main() -> list[Record]:
+        async with serving(steps.answer) as engine:
+            with nginx(tmp_path, engine.port, buffering=buffering, unix=unix) as front:
+                target = Endpoint(front.url, "openai-completions", "m")
+                return (await measure(target, Plan(8, users=2)))[0]
+
+    records = asyncio.run(main())
+    assert [record.status for record in records] == [Status.OK] * 8
+    for record in records:
+        times = list(record.chunk_ns or ())
+        assert len(times) == 4
+        assert times == sorted(set(times))
 
 
 def test_killed_in_mid_run(tmp_path: Path) -> None:
     """What was under way is cut off, what fell due later finds nobody: each a row, each with a sentence."""
+    fronts: list[Front] = []
 
-    async def main(front: Front) -> list[Record]:
-        asyncio.get_running_loop().call_later(0.5, front.process.kill)
-        plan = open_plan([10.0 * i for i in range(100)])
-        return (await measure(Endpoint(front.url, "openai-completions", "m"), plan))[0]
+    async def answer(call: Call) -> None:
+        if call.number == 10:
+            fronts[0].process.kill()
+        await call.good()
 
-    with engine() as behind, nginx(tmp_path, behind.port) as front:
-        records = asyncio.run(main(front))
-    assert [record.request for record in records] == list(range(100))
+    async def main() -> list[Record]:
+        async with serving(answer) as engine:
+            with nginx(tmp_path, engine.port) as front:
+                fronts.append(front)
+                target = Endpoint(front.url, "openai-completions", "m")
+                return (await measure(target, Plan(30, users=2)))[0]
+
+    records = asyncio.run(main())
+    assert [record.request for record in records] == list(range(30))
     assert {record.status for record in records} <= {Status.OK, Status.TRUNCATED, Status.CONNECTION_ERROR}
-    assert records[0].status == Status.OK
-    assert records[-1].status == Status.CONNECTION_ERROR
-    assert "nothing listens at localhost" in (records[-1].error or "")
+    assert {record.status for record in records[:8]} == {Status.OK}
+    assert {record.status for record in records[14:]} == {Status.CONNECTION_ERROR}
+    assert {"nothing listens at localhost" in (record.error or "") for record in records[14:]} == {True}
     assert all(record.error for record in records if record.status != Status.OK)
 
 
@@ -210,10 +265,10 @@ def test_an_engine_that_is_gone_behind_it(tmp_path: Path) -> None:
 
 def test_idle_connections_that_it_closes(tmp_path: Path) -> None:
     """Another is opened for the next turn; nothing fails, and the notes say how many there were."""
-    plan = Plan(4, users=1, think_ns=1_400 * MS)
-    with engine("") as behind, nginx(tmp_path, behind.port, server="keepalive_timeout 700ms;") as front:
+    plan = Plan(2, users=1, think_ns=5_000 * MS)  # a busy nginx has three seconds to do it
+    with engine("") as behind, nginx(tmp_path, behind.port, server="keepalive_timeout 2s;") as front:
         records, report = measured(front.url, plan)
-    assert [record.status for record in records] == [Status.OK] * 4
+    assert [record.status for record in records] == [Status.OK] * 2
     assert plan.loop is Loop.CLOSED
     assert [note for note in report.notes if "idle connections were closed by localhost" in note]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from command import harness, manifest, running
+from command import ROOT, harness, manifest, running, wait_until
+
+from tests.relay import reached
 
 pytestmark = pytest.mark.slow
 
@@ -72,41 +73,22 @@ def test_a_matrix_with_quality(tmp_path: Path) -> None:
 
 def test_a_process_killed_while_scoring_costs_the_figures_only(tmp_path: Path) -> None:
     """The loads' results stay, the reason is told, the run goes on to its end and leaves nothing behind."""
-    run = tmp_path / "run"
-    arguments = ("run", str(written(tmp_path, "q8_0", 1024)), "--out", str(run))
-    with running(*arguments, cwd=tmp_path) as process:
-        ours = psutil.Process(process.pid)
-        wait_for_scoring(run, process.pid)
-        for child in ours.children():
-            child.kill()  # while its engine is asked about 512 positions, one after the other
-        process.communicate(timeout=120)
+    run, never = tmp_path / "run", tmp_path / "never"
+    path = written(tmp_path, "q8_0", 256, "held")
+    hold = f"{{level: q8_0, requests: 20, until: {never}, head: 'POST /completion '}}"
+    path.write_text(path.read_text().replace("engine: held", f"engine: held, options: {{hold: {hold}}}"))
+    plug_in = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'data' / 'held'}"}
+    with running("run", str(path), "--out", str(run), cwd=tmp_path, env=plug_in) as process:
+        wait_until(reached(never).exists, process)
+        for child in psutil.Process(process.pid).children():
+            child.kill()  # while its engine is asked about 128 positions, one after the other
+        process.communicate(timeout=200)
     (cell,) = manifest(run)["cells"]
     assert cell["trials"][0]["status"] == "complete"
     assert "killed by SIGKILL" in cell["quality"]["reason"]
     assert (run / cell["trials"][0]["path"] / "records.parquet").exists()
     assert "not scored" in (run / "report.md").read_text()
     assert not list((run / "quality").rglob("*.f32"))
-
-
-def checks_the_client(process: psutil.Process) -> bool:
-    """Whether it is the server of known times."""
-    try:
-        return "harness.known_server" in process.cmdline()
-    except psutil.Error:
-        return False  # it has ended
-
-
-def wait_for_scoring(run: Path, pid: int) -> None:
-    """Until the cell's trial, and the check of the client behind it, are over: what dies before is started again."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and psutil.pid_exists(pid):
-        if (run / "manifest.json").exists():
-            trials = manifest(run)["cells"][0]["trials"]
-            checking = any(map(checks_the_client, psutil.Process(pid).children(recursive=True)))
-            if trials and trials[0]["status"] == "complete" and not checking:
-                return
-        time.sleep(0.05)
-    raise AssertionError("the trial never ended")
 
 
 def test_an_engine_that_cannot_score_says_so(tmp_path: Path) -> None:

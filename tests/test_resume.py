@@ -6,16 +6,31 @@ import hashlib
 import json
 import os
 import signal
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from command import Ended, harness, manifest, records, rows_on_disk, running, scenario
+from command import (
+    ROOT,
+    VIRTUAL_TIME,
+    Ended,
+    harness,
+    manifest,
+    records,
+    rows_on_disk,
+    running,
+    scenario,
+    told,
+    wait_until,
+)
 from filelock import FileLock
 
+from tests.relay import reached
+
 QUICK = ("--format", "md", "--quiet")
+PLUGIN = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'data' / 'held'}"}
 pytestmark = pytest.mark.slow
 
 
@@ -25,9 +40,9 @@ def two_levels(**keys: Any) -> dict[str, Any]:
     return {"engines": [levels], **keys}
 
 
-def resume(folder: Path, run: str = "run") -> Ended:
-    """Go on with a run."""
-    return harness("run", "--resume", run, *QUICK, cwd=folder)
+def resume(folder: Path, env: Mapping[str, str] | None = None) -> Ended:
+    """Go on with the run."""
+    return harness("run", "--resume", "run", *QUICK, cwd=folder, env=env)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -36,15 +51,14 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def wait_for_second_cell(run: Path, process: Any, rows: int = 5) -> None:
-    """Until the first cell is complete and the second has stored some rows."""
-    deadline = time.monotonic() + 100
-    while process.poll() is None and time.monotonic() < deadline:
+def wait_for_second_cell(run: Path, process: Any) -> None:
+    """Until the first cell is complete and the second, which the engine holds back, has stored some rows."""
+
+    def in_the_middle() -> bool:
         there = (run / "manifest.json").exists() and manifest(run)["cells"][0]["status"] == "complete"
-        if there and rows_on_disk(run) >= rows:
-            return
-        time.sleep(0.05)
-    raise AssertionError(process.communicate() if process.poll() is not None else "the second cell did not begin")
+        return there and rows_on_disk(run) > 0
+
+    wait_until(in_the_middle, process)
 
 
 def kill_all(process: Any) -> None:
@@ -78,21 +92,25 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
     """Parent, child and server are killed in the middle of the second level of a real llama.cpp run; resumed, the first
     level's files are the same byte by byte and the second is complete.
     """
+    go_on = tmp_path / "go-on"
+    hold = {"level": "q4_0", "requests": 15, "until": str(go_on), "head": "POST /v1/completions "}
     path = scenario(
         tmp_path,
         model="tiny",
-        engines=[{"engine": "llama-server", "quantization": ["q8_0", "q4_0"]}],
+        engines=[{"engine": "held", "quantization": ["q8_0", "q4_0"], "options": {"hold": hold}}],
         workload={"prompt_tokens": 16, "output_tokens": 16},
-        load=[{"kind": "single_user", "requests": 60, "timeout": "60s"}],
+        load=[{"kind": "single_user", "requests": 30, "timeout": "300s"}],
     )
     run = tmp_path / "run"
-    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
+    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=PLUGIN) as process:
+        wait_until(reached(go_on).exists, process)
         wait_for_second_cell(run, process)
         kill_all(process)
     assert manifest(run)["status"] == "running"
     before = contents(run / manifest(run)["cells"][0]["path"])
     assert "000-single_user/records.parquet" in before
-    ended = resume(tmp_path)
+    go_on.touch()
+    ended = resume(tmp_path, PLUGIN)
     assert ended.code in (0, 4), ended.err
     check_resumed(run, before)
     attempt = manifest(run)["cells"][1]["trials"][0]["attempts"][0]
@@ -102,13 +120,23 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     """After Ctrl-C in the second cell the first is kept, and the second measured again from its beginning."""
-    load = [{"kind": "sustained", "rate": 40, "arrivals": "constant", "requests": 120, "timeout": "5s"}]
-    path = scenario(tmp_path, **two_levels(load=load))
+    go_on, times = tmp_path / "go-on", {"ttft_ms": 50, "tpot_ms": 1}  # so slow that rows are stored before the hold
+    hold = {"after_requests": 30, "until": str(go_on)}
+    path = scenario(
+        tmp_path,
+        engines=[
+            {"engine": "simulated", "quantization": ["q8_0"], "options": times},
+            {"engine": "simulated", "quantization": ["q4_0"], "options": {**times, "hold": hold}},
+        ],
+        load=[{"kind": "sustained", "users": 2, "requests": 60, "timeout": "300s"}],
+    )
     run = tmp_path / "run"
-    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
+    with running("run", str(path), "--out", "run", *QUICK[:2], cwd=tmp_path) as process:
         wait_for_second_cell(run, process)
         os.kill(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
+        told(process, "stopping: finishing what is in flight")
+        go_on.touch()
+        process.communicate(timeout=200)
     assert process.returncode == 130
     before = contents(run / manifest(run)["cells"][0]["path"])
     ended = resume(tmp_path)
@@ -123,7 +151,7 @@ def test_a_complete_run_is_only_reported_again(tmp_path: Path) -> None:
     """
     path = scenario(tmp_path, load=[{"kind": "single_user", "requests": 3, "timeout": "5s"}])
     run = tmp_path / "run"
-    assert harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path).code == 0
+    assert harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=VIRTUAL_TIME).code == 0
     before = contents(run)
     (run / "report.md").unlink()
     assert resume(tmp_path).code == 0

@@ -1,6 +1,6 @@
 """Servers for tests, run as a program: APIs that are not OpenAI's, spoken over real engines (llama.cpp with `tiny`).
 
-python real_apis.py stats|backend|ollama PORT [--break-after TOKENS] [--tell]
+python real_apis.py stats|backend|ollama PORT [--break-after TOKENS] [--tell] [--pause SECONDS]
 
 stats: a cache of whole results by exact prompt, a batch window, and the peak memory that was really read.
 backend: two levels of one model are its backends, chosen by name, by urgency, or by which has less to do.
@@ -93,7 +93,9 @@ class Said:
 
 
 class Api:
-    """What the three have in common: backends, and a stream that may break."""
+    """What the three have in common: backends, and a stream that may break. pause_s: after each piece of a reply."""
+
+    pause_s = 0.0
 
     def __init__(self, backends: Mapping[str, Backend], break_after: int | None, tell: bool) -> None:
         self.backends = dict(backends)
@@ -122,6 +124,7 @@ class Api:
                         said.pieces += 1
                         backend.pieces += 1
                         yield choice["text"]
+                        await asyncio.sleep(self.pause_s)
                 if said.pieces == self.break_after:
                     raise RuntimeError(BROKEN)
 
@@ -362,8 +365,10 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("--break-after", type=int, help="every reply breaks after so many pieces")
     parser.add_argument("--tell", action="store_true", help="streams say who answered")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds after each piece of a reply")
     given = parser.parse_args()
     api = APIS[given.api](given.break_after, given.tell)
+    api.pause_s = given.pause
 
     async def health(request: web.Request) -> web.StreamResponse:
         return web.json_response({"pieces": sum(backend.pieces for backend in api.backends.values())})

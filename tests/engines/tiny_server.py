@@ -2,12 +2,15 @@
 
 python tiny_server.py PORT [--models a,b] [--unready N] [--child] [--deaf] [--die MESSAGE] [--html] [--key KEY]
     [--pause SECONDS] [--loading N] [--cut TOKENS] [--certificate FILE] [--host ADDRESS] [--until-close]
+    [--kill-after N]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 import signal
 import ssl
 import subprocess
@@ -26,6 +29,8 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # or tokens on a kept connection would wait 40 ms for each other
     options: argparse.Namespace
     asked = 0
+    answered = itertools.count(1)
+    whole = 0
 
     def do_GET(self) -> None:
         """Answer the pages an engine asks for at its start."""
@@ -50,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Stream max_tokens tokens, then the finish reason and the usage."""
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.options.kill_after is not None and self.whole >= self.options.kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
         tokens = request["max_tokens"]
         events: list[dict[str, Any]] = [{"choices": [{"text": " a", "finish_reason": None}]} for _ in range(tokens)]
         events.append({"choices": [{"text": "", "finish_reason": "length"}]})
@@ -69,6 +76,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(self.options.pause)
         if not self.options.until_close:
             self.wfile.write(b"0\r\n\r\n")
+        type(self).whole = next(self.answered)
 
     def chunk(self, data: bytes) -> None:
         """One piece of a chunked body."""
@@ -108,6 +116,7 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--cut", type=int)
     parser.add_argument("--until-close", action="store_true", help="end replies by closing, without chunks")
+    parser.add_argument("--kill-after", type=int, help="the next request after so many whole replies kills the server")
     parser.add_argument("--certificate", help="a file with certificate and key: speak TLS")
     Handler.options = options = parser.parse_args()
     if options.die:
