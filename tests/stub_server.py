@@ -127,6 +127,10 @@ class Call:
     writer: asyncio.StreamWriter
     log_ns: list[int]
 
+    def sent_by(self, at_ns: int) -> int:
+        """How many times something had been sent by then."""
+        return sum(sent_ns <= at_ns for sent_ns in self.log_ns)
+
     async def send(self, data: bytes, after_ms: float = 0) -> None:
         """Write bytes, after a while; notes the time."""
         if after_ms:
@@ -139,6 +143,13 @@ class Call:
         """A good reply of two tokens."""
         await self.send(STREAM_HEAD + chunk(piece(" a")))
         await self.send(chunk(piece(" b")) + chunk(ending()) + LAST_CHUNK)
+
+    async def talk(self) -> None:
+        """A reply of one token every 10 ms until the client leaves; each is one `send`, the first with the head."""
+        await self.send(STREAM_HEAD + chunk(piece()))
+        with contextlib.suppress(ConnectionError):
+            while not self.writer.transport.is_closing():
+                await self.send(chunk(piece()), after_ms=10)
 
     def hang_up(self) -> None:
         """Reset the connection."""
@@ -218,11 +229,11 @@ async def measure(
     target: Endpoint | InProcessEngine,
     plan: Plan,
     *,
-    timeout_ms: float = 5_000,
+    timeout_ms: float = 60_000,
     control: Control | None = None,
     **settings: Any,
 ) -> tuple[list[Record], DriveReport]:
-    """The records of a plan, in the order of their numbers, and the client's report."""
+    """The records of a plan, in the order of their numbers, and the client's report. timeout_ms: against a hang."""
     records: list[Record] = []
     chosen = DriveSettings(round(timeout_ms * MS), keep_text=True, **settings)
     report = await drive(plan, target, chosen, records.append, control)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from harness import calibration, calibrator
 from harness.calibration import Calibration, RateLevel, StreamLevel, beyond, conclude
@@ -17,7 +18,7 @@ from harness.drivers.base import DriveReport
 from harness.errors import Interrupted
 from harness.known_process import KnownServer
 from harness.pressure import Ceilings
-from harness.records import Status
+from harness.records import Record, Status
 from reports.calibration import NOT_CALIBRATED, sentence
 
 pytestmark = pytest.mark.slow
@@ -129,12 +130,20 @@ def test_the_smallest_quota_counts(tmp_path: Path, files: dict[str, str], quota:
     assert cpu_quota_cores(tmp_path, own) == quota
 
 
+def had_a_read_of_its_own(record: Record) -> NDArray[np.bool_]:
+    """Of each chunk what the client says of it, which is so: the last one may share its read with the reply's end."""
+    read, shared = np.asarray(record.chunk_read), np.asarray(record.chunk_merged, dtype=bool)
+    as_the_next = read[1:] == read[:-1]
+    assert (shared[:-1] == (np.append(False, as_the_next[:-1]) | as_the_next)).all()
+    return ~shared
+
+
 @pytest.mark.parametrize("streams", [1, 32, pytest.param(128, marks=pytest.mark.slow)])
 def test_recorded_times_are_those_in_the_chunks(streams: int) -> None:
     """Known answer 8: arrivals are within 0.3 ms (p50) and 2 ms (p99) of the moment of sending that each chunk holds.
 
-    What the machine did to the client itself, by its own account (reads that held several chunks, lateness of its
-    tick), is allowed on top; the clock must be the kernel's, or nothing could be so exact.
+    Chunks that the client, by its own account, read together with others have the time of the last and are left out;
+    the clock must be the kernel's, or nothing could be so exact.
     """
     with KnownServer() as server:
         plan = schedule(30, kind="sustained", users=streams, requests=max(streams, 2))
@@ -142,13 +151,16 @@ def test_recorded_times_are_those_in_the_chunks(streams: int) -> None:
     assert {one.status for one in truth.records} == {Status.OK}
     assert len(truth.sent_ns) == plan.count
     assert truth.report.clock == "kernel"
-    allowed_ms = truth.report.heartbeat_p99_ms or 0 if truth.report.merged_read_share else 0.0
-    every = np.concatenate([seen - sent for sent, seen in zip(truth.sent_ns, truth.seen_ns, strict=True)]) / MS
+    late_ms = [(seen - sent) / MS for sent, seen in zip(truth.sent_ns, truth.seen_ns, strict=True)]
+    alone = [had_a_read_of_its_own(one) for one in truth.records]
+    every = np.concatenate([late[own] for late, own in zip(late_ms, alone, strict=True)])
+    first = [late[0] for late, own in zip(late_ms, alone, strict=True) if own[0]]
+    gaps = [np.diff(late)[own[1:] & own[:-1]] for late, own in zip(late_ms, alone, strict=True)]
     assert every.min() >= -0.05  # nothing arrives before it is sent; the two clocks differ by less
     assert np.percentile(every, 50) <= 0.3
-    assert np.percentile(every, 99) <= 2 + allowed_ms
-    assert np.percentile(truth.first_errors_ms(), 50) <= 0.3
-    assert np.percentile(truth.gap_errors_ms(), 99) <= 2 + allowed_ms
+    assert np.percentile(every, 99) <= 2
+    assert np.percentile(first, 50) <= 0.3
+    assert np.percentile(np.abs(np.concatenate(gaps)), 99) <= 2
 
 
 def test_a_wrong_stamp_would_be_seen() -> None:
@@ -163,8 +175,9 @@ def test_a_wrong_stamp_would_be_seen() -> None:
 def test_a_small_ladder_is_climbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every level and rate is tried or said not to be, for want of open files or of time."""
     monkeypatch.setattr(calibrator, "read_ceilings", lambda: Ceilings(files=100, ports=None))
+    monkeypatch.setattr(calibrator, "_complaint", lambda *_: None)  # a busy machine would end the climb
     said: list[str] = []
-    found = calibrate(Ladder((1, 4, 64), 1, (50,), 0.2, 30.0), said.append)
+    found = calibrate(Ladder((1, 4, 64), 1, (50,), 0.2, 600.0), said.append)
     assert {one.streams for one in found.levels} == {1, 4}
     assert {one.requests_per_s for one in found.rates} == {50}
     assert len(said) == len(found.levels) + len(found.rates)

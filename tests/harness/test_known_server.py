@@ -9,13 +9,14 @@ import time
 
 import pytest
 
+from harness import known_process
 from harness.known_process import KnownServer
 from harness.known_server import model_name, parse_model, sent_times_ns
 
 
 def ask(server: KnownServer, **body: object) -> tuple[int, str]:
     """Status and body of a request for a completion."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as client:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as client:
         client.request("POST", "/v1/completions", json.dumps(body))
         answer = client.getresponse()
         return answer.status, answer.read().decode()
@@ -48,7 +49,7 @@ def test_it_says_what_it_cannot_serve() -> None:
             status, answer = ask(server, **body)
             assert status == 400
             assert len(json.loads(answer)["error"]["message"]) > 20
-        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         client.request("GET", "/health")
         assert client.getresponse().status == 200
         client.close()
@@ -57,7 +58,7 @@ def test_it_says_what_it_cannot_serve() -> None:
 def test_the_canary_goes_on() -> None:
     """The canary's stream sends a token every 50 ms and has no end."""
     with KnownServer() as server:
-        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         client.request("GET", "/canary")
         with client.getresponse() as answer:
             lines = [answer.readline().decode() for _ in range(8)]
@@ -67,8 +68,9 @@ def test_the_canary_goes_on() -> None:
     assert sent[-1] - sent[0] >= 2 * 50_000_000
 
 
-def test_it_ends_with_its_standard_input() -> None:
+def test_it_ends_with_its_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing its standard input ends the process, without being killed."""
+    monkeypatch.setattr(known_process, "END_LIMIT_S", 60.0)
     server = KnownServer()
     server.start()
     process = server._process

@@ -50,7 +50,7 @@ def test_it_ends_with_its_trial_and_keeps_its_rows(tmp_path: Path) -> None:
             worker.stdin.write(f"begin {time.monotonic_ns()}\n")
             worker.stdin.close()
             worker.stdout.close()
-            worker.wait(20)
+            worker.wait(120)
         finally:
             worker.kill()
             worker.wait()

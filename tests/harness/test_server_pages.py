@@ -12,7 +12,7 @@ import pytest
 from page_server import PageServer, page, serving_page
 
 from engines.base import EngineSpec
-from harness import server_pages
+from harness import page_reader, server_pages
 from harness.cells import Cell
 from harness.errors import StorageFailed
 from harness.metrics_pages import MetricsPage
@@ -23,7 +23,14 @@ from harness.server_pages import ENGINE_IS_HERE, ServerPages, orders_for
 pytestmark = pytest.mark.slow
 
 MS = 1_000_000
+WAIT_S = 60  # for what comes at once on a machine that is not busy
 NOWHERE = "http://127.0.0.1:9/metrics"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page fails because this machine is busy."""
+    monkeypatch.setattr(page_reader, "PATIENCE_S", WAIT_S)
 
 
 def cell(*asked: str | dict[str, Any], scope: str = "server", **spec: Any) -> Cell:
@@ -56,15 +63,15 @@ class Watched:
         self.hear("trial_ended", trial=0)
 
     def next(self, source: str, name: str) -> Sample:
-        """The next reading of this name; at most five seconds are waited for it."""
-        while (sample := self.samples.get(timeout=5)).source != source or sample.name != name:
+        """The next reading of this name."""
+        while (sample := self.samples.get(timeout=WAIT_S)).source != source or sample.name != name:
             pass
         return sample
 
 
 def until(found: Callable[[], bool]) -> None:
-    """Until something has come true; at most five seconds are waited."""
-    give_up_at = time.monotonic() + 5
+    """Until something has come true."""
+    give_up_at = time.monotonic() + WAIT_S
     while not found():
         assert time.monotonic() < give_up_at
         time.sleep(0.005)
@@ -127,8 +134,9 @@ def test_a_named_page_that_fails_is_said_once_and_asked_again(text: str | None, 
     assert tallies[0]["failures"] >= 1
 
 
-def test_a_slow_page_is_a_failure_and_no_zero() -> None:
+def test_a_slow_page_is_a_failure_and_no_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that hangs costs its time-out; the readings before it stay all there are."""
+    monkeypatch.setattr(page_reader, "PATIENCE_S", 0.8)
     with serving_page(page("vllm")) as server:
         watched = Watched(cell())
         with watched.pages.reading(watched.entry):
@@ -159,8 +167,9 @@ def test_a_page_is_never_asked_twice_at_a_time() -> None:
         assert server.at_once == 1
 
 
-def test_the_ends_of_a_window_are_asked_for_early() -> None:
-    """T0 is told before it comes: the page is read right at the ends, besides once a second."""
+def test_the_ends_of_a_window_are_asked_for_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T0 is told before it comes: the page is read right at the ends, whatever is read besides."""
+    monkeypatch.setattr(page_reader, "EVERY_NS", 3600 * 1000 * MS)  # nothing else in this time
     with serving_page(page("vllm")) as server:
         watched = Watched(cell())
         with watched.pages.reading(watched.entry):
@@ -168,9 +177,10 @@ def test_the_ends_of_a_window_are_asked_for_early() -> None:
             watched.next("server0", "running_requests")
             t0_ns = time.monotonic_ns() + 50 * MS
             watched.hear("clock", t0_ns=t0_ns, window={"start_ns": 100 * MS, "end_ns": 200 * MS})
-            read = [watched.next("server0", "running_requests").at_ns for _ in range(2)]
-    assert read[0] >= t0_ns + 100 * MS
-    assert read[1] >= t0_ns + 200 * MS
+            first_ns = watched.next("server0", "running_requests").at_ns
+            assert first_ns >= t0_ns + 100 * MS
+            if first_ns < t0_ns + 200 * MS:  # else it came so late that it stands for both ends
+                assert watched.next("server0", "running_requests").at_ns >= t0_ns + 200 * MS
 
 
 def test_a_stopping_engine_is_left_alone() -> None:
@@ -201,7 +211,7 @@ def test_a_fault_of_ours_in_reading_a_page_costs_no_run() -> None:
         watched = Watched(cell(first.url, second.url), bursts)
         with watched.pages.reading(watched.entry):
             watched.begin()
-            assert taken.get(timeout=5).source == "server1"
+            assert taken.get(timeout=WAIT_S).source == "server1"
             until(lambda: bool(watched.pages.unread))
     assert watched.entry["unread"][1:] == [f"The page {first.url} was read no more: ZeroDivisionError: a fault."]
 
@@ -270,7 +280,7 @@ def test_gpus_of_several_machines_have_numbers_of_their_own() -> None:
             watched.begin()
             seen: set[str] = set()
             while len(seen) < 4:
-                seen.add(watched.samples.get(timeout=5).source)
+                seen.add(watched.samples.get(timeout=WAIT_S).source)
     assert seen == {"gpu0", "gpu1", "gpu2", "gpu3"}
 
 

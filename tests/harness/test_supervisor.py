@@ -8,13 +8,23 @@ import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
 
-from harness import supervisor
-from harness.supervisor import ChildCommand, StopRequest, supervise
+from harness import supervisor, virtual_time
+from harness.supervisor import (
+    ABORT_S,
+    DRAIN_S,
+    TRIAL_PATIENCE_S,
+    Child,
+    ChildCommand,
+    StopRequest,
+    pass_on_stops,
+    supervise,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +42,9 @@ class Program(ChildCommand):
         return [sys.executable, "-P", "-c", SAY + textwrap.dedent(self.text)]
 
 
-def run(folder: Path, text: str, stop_after: str | None = None) -> tuple[str | None, list[dict[str, Any]], str]:
+def run(
+    folder: Path, text: str, stop_after: str | None = None, silence_s: float = TRIAL_PATIENCE_S
+) -> tuple[str | None, list[dict[str, Any]], str]:
     """Why the child ended out of order, its events, and its log. stop_after: the event on which the user stops."""
     heard: list[dict[str, Any]] = []
     stop = StopRequest()
@@ -44,7 +56,7 @@ def run(folder: Path, text: str, stop_after: str | None = None) -> tuple[str | N
             stop.raise_level()
 
     log = folder / "log.txt"
-    program = Program(folder / "spec.json", log, {"FROM_SCENARIO": "yes"}, text=text)
+    program = Program(folder / "spec.json", log, {"FROM_SCENARIO": "yes"}, silence_s=silence_s, text=text)
     reason = asyncio.run(supervise(program, stop, pids.append, hear))
     assert not psutil.pid_exists(pids[0]), "the child is gone"
     return reason, heard, log.read_text()
@@ -75,12 +87,11 @@ def test_a_child_that_dies_leaves_a_sentence(tmp_path: Path, text: str, words: s
     assert words in reason
 
 
-def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_hangs_is_ended(tmp_path: Path) -> None:
     """Without a sign of life for longer than the patience of a trial, the child is killed and the reason says so."""
-    monkeypatch.setattr(supervisor, "TRIAL_PATIENCE_S", 0.5)
-    reason, heard, _ = run(tmp_path, "say(event='trial_begun')\ntime.sleep(600)")
+    reason, heard, _ = run(tmp_path, "say(event='trial_begun')\ntime.sleep(600)", silence_s=0.5)
     assert reason is not None
-    assert "no sign of life" in reason
+    assert "no sign of life for 0.5 s" in reason
     assert [event["event"] for event in heard] == ["trial_begun"]
 
 
@@ -92,8 +103,39 @@ def test_a_stop_reaches_the_child_as_an_order(tmp_path: Path) -> None:
     assert heard[-1] == {"event": "heard", "order": "stop"}
 
 
-def test_a_child_that_will_not_stop_is_aborted_and_then_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the bound of the drain comes `abort`, after another bound the end."""
+class Stubborn:
+    """A child that notes when it is told something, and does nothing about it."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[float, str]] = []
+
+    def tell(self, order: str) -> None:
+        """An order."""
+        self.told.append((asyncio.get_running_loop().time(), order))
+
+    def kill(self) -> None:
+        """The end."""
+        self.tell("killed")
+
+
+@pytest.mark.parametrize(("level", "abort_s"), [(1, DRAIN_S + ABORT_S), (2, 0)])
+def test_orders_come_at_their_times(level: int, abort_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`stop` at once, `abort` after the bound of the drain or the second request, after another bound the end."""
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time()))
+    child = Stubborn()
+
+    async def main() -> None:
+        stop = StopRequest(level, asyncio.Event())
+        assert stop.changed is not None
+        stop.changed.set()
+        await pass_on_stops(cast("Child", child), stop)
+
+    virtual_time.run(main())
+    assert child.told == [(0, "stop"), (abort_s, "abort"), (abort_s + ABORT_S, "killed")]
+
+
+def test_a_child_that_will_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it has heard by then, `stop` and `abort` in this order."""
     monkeypatch.setattr(supervisor, "DRAIN_S", 0.2)
     monkeypatch.setattr(supervisor, "ABORT_S", 0.3)
     text = """
@@ -103,7 +145,8 @@ def test_a_child_that_will_not_stop_is_aborted_and_then_killed(tmp_path: Path, m
         time.sleep(600)
     """
     reason, heard, _ = run(tmp_path, text, stop_after="ready")
-    assert [event.get("order") for event in heard] == [None, "stop", "abort"]
+    orders = [event.get("order") for event in heard]
+    assert orders == [None, "stop", "abort"][: len(orders)]
     assert reason is not None
     assert "SIGKILL" in reason
 
@@ -119,7 +162,7 @@ def test_the_engine_of_a_dead_child_does_not_outlive_it(tmp_path: Path) -> None:
     _, heard, _ = run(tmp_path, text)
     (pid,) = heard[0]["engine"]["pids"]
     try:
-        psutil.Process(pid).wait(timeout=10)
+        psutil.Process(pid).wait(timeout=60)
     except psutil.NoSuchProcess:
         return
     assert not psutil.pid_exists(pid)

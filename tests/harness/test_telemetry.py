@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -292,12 +293,14 @@ def test_gpus_that_cannot_be_told_are_all_read_and_that_is_said(
     sampler.close()
 
 
-def test_what_moves_slowly_is_read_rarely(holder: subprocess.Popen[str]) -> None:
-    """Of two readings at once the engine's memory is in both, the machine's in one; moments lie in order."""
+def test_what_moves_slowly_is_read_rarely(holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two readings within a second the engine's memory is in both, the machine's in one; moments lie in order."""
+    clock = itertools.count(10**10, 10**6)  # a millisecond at each look, however long the machine takes
+    monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic_ns=clock.__next__))
     taken: list[Sample] = []
     sampler = Sampler(taken.append, client_pid=None)
     sampler.watch([holder.pid], os.getpid())
-    before_ns = time.monotonic_ns()
+    before_ns = next(clock)
     sampler.sample()
     sampler.sample()
     assert len(values(taken, "engine", "rss_bytes")) == 2
@@ -306,7 +309,9 @@ def test_what_moves_slowly_is_read_rarely(holder: subprocess.Popen[str]) -> None
     assert len(values(taken, "engine", "pss_bytes")) == 1
     assert len(values(taken, "engine", "cpu_share")) == 1  # there is none before the second reading
     assert all(before_ns <= sample.at_ns - sample.width_ns / 2 for sample in taken)
-    assert all(sample.at_ns + sample.width_ns / 2 <= time.monotonic_ns() + 1 for sample in taken)
+    after_ns = next(clock)
+    assert after_ns < before_ns + 10**9
+    assert all(sample.at_ns + sample.width_ns / 2 <= after_ns for sample in taken)
     sampler.close()
 
 
@@ -318,7 +323,7 @@ def test_readings_go_on_while_the_parent_is_busy(holder: subprocess.Popen[str]) 
 
     def sink(sample: Sample) -> None:
         taken.append(sample)
-        if sample.name == "late_ms":
+        if len(values(taken, "engine", "rss_bytes")) > 10 and values(taken, "sampler", "late_ms"):
             enough.set()
 
     sampler = Sampler(sink, client_pid=None)
@@ -327,10 +332,9 @@ def test_readings_go_on_while_the_parent_is_busy(holder: subprocess.Popen[str]) 
 
     async def main() -> None:
         with run.sampling(sampler, 0.02, entry):
-            assert enough.wait(30)  # the loop stands still for as long
+            assert enough.wait(120)  # the loop stands still for as long
 
     asyncio.run(main())
-    assert len(values(taken, "engine", "rss_bytes")) > 10
     assert (entry["sampler"]["interval_s"], entry["sampler"]["scope"]) == (0.02, "server")
     assert entry["sampler"]["ticks"] == len(values(taken, "engine", "rss_bytes"))
     assert 0 < entry["sampler"]["cpu_share"] < 1

@@ -62,7 +62,7 @@ def test_the_thread_ticks_until_it_is_stopped() -> None:
 
     ticker = Ticker(action, 0.001)
     ticker.start()
-    assert three.wait(10)
+    assert three.wait(60)
     assert ticker.stop() is None
     count = len(seen)
     assert [number for number, _ in seen] == list(range(1, count + 1))

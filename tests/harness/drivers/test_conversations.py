@@ -65,7 +65,7 @@ async def served(
     records: list[Record] = []
     async with serving(script) as server:
         endpoint = Endpoint(server.endpoint.url, dialect, "stub")
-        await drive(plan, endpoint, DriveSettings(5 * SECOND, keep_text=True), records.append, control)
+        await drive(plan, endpoint, DriveSettings(60 * SECOND, keep_text=True), records.append, control)
         bodies = [json.loads(call.body) for call in server.calls]
         return sorted(records, key=lambda record: record.request), bodies, server.connections
 
@@ -167,15 +167,15 @@ def test_a_failed_turn_ends_its_conversation() -> None:
 
 def test_a_failed_turn_ends_its_conversation_over_the_wire() -> None:
     """An HTTP error in the first turn of one of two conversations: its two later turns are not sent."""
+    plan = plan_of(kind="sessions", rate=20, sessions=2, turns=3, arrivals="constant")
 
     async def script(call: Call) -> None:
-        if call.number == 0:
+        if json.loads(call.body)["prompt"] == plan.request(0).prompt:
             body = b"{}"
             await call.send(b"HTTP/1.1 500 no\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
         else:
             await call.send(STREAM_HEAD + chunk(piece(" fine")) + chunk(ending(1)) + LAST_CHUNK)
 
-    plan = plan_of(kind="sessions", rate=20, sessions=2, turns=3, arrivals="constant")
     records, bodies, _ = asyncio.run(served(plan, script))
     statuses = [record.status for record in records]
     assert statuses == [Status.HTTP_ERROR, Status.NOT_SENT, Status.NOT_SENT, Status.OK, Status.OK, Status.OK]
@@ -204,6 +204,7 @@ def test_a_stopped_trial_tells_of_every_turn() -> None:
         control.stop()
         await call.send(STREAM_HEAD + chunk(piece(" fine")) + chunk(ending(1)) + LAST_CHUNK)
 
-    records, bodies, _ = asyncio.run(served(plan_of(), stopping, control=control))
+    plan = plan_of(kind="sessions", rate=0.01, sessions=4, turns=3, arrivals="constant")  # the second after 100 s
+    records, bodies, _ = asyncio.run(served(plan, stopping, control=control))
     assert len(bodies) == 1
     assert [record.status for record in records] == [Status.OK] + [Status.NOT_SENT] * 11

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
+import json
+from typing import Any
 
 import numpy as np
 import pytest
 
-from engines.base import Endpoint
+from engines.base import Endpoint, Request
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveSettings
 from harness.records import Clock, Phase, Record, Status
@@ -35,12 +36,6 @@ pytestmark = pytest.mark.slow
 async def good(call: Call) -> None:
     """A good reply at once."""
     await call.good()
-
-
-async def hang(call: Call) -> None:
-    """A reply that never ends."""
-    await call.send(STREAM_HEAD + chunk(piece()))
-    await asyncio.Event().wait()
 
 
 def test_an_open_loop_gives_one_row_for_each_planned_request() -> None:
@@ -70,13 +65,16 @@ def test_the_order_of_a_record_is_the_order_of_events() -> None:
 
 def test_a_slow_server_does_not_slow_down_an_open_loop() -> None:
     """Requests are sent when due although no reply has come; new connections are opened for them."""
+    every_request_came = asyncio.Event()
 
     async def slow(call: Call) -> None:
-        await asyncio.sleep(0.4)
+        if call.number == 3:
+            every_request_came.set()
+        await every_request_came.wait()
         await call.good()
 
     records, report, server = run(slow, open_plan([0, 50, 100, 150]), warm_connections=1)
-    assert all(record.sent_ns < 390 * MS for record in records)
+    assert [record.status for record in records] == [Status.OK] * 4
     assert [record.connection_reused for record in records] == [True, False, False, False]
     assert server.connections == report.connections_opened == 4
     assert records[0].connected_ns is None
@@ -111,20 +109,26 @@ def test_a_closed_loop_with_a_window_ends_after_its_measured_requests() -> None:
             Phase.WARMUP if record.due_ns < 100 * MS else Phase.MEASURE if record.due_ns < 300 * MS else Phase.COOLDOWN
         )
         assert record.phase == expected
-    assert all(record.status == Status.OK for record in records if record.phase == Phase.MEASURE)
-    assert {Phase.WARMUP, Phase.MEASURE} <= {record.phase for record in records}
+    assert all(record.status == Status.OK for record in records if record.phase != Phase.COOLDOWN)
+    for user in range(2):
+        last = [record for record in records if record.user == user][-1]
+        assert last.phase == Phase.COOLDOWN or last.done_ns >= 290 * MS  # type: ignore[operator]  # nobody stops early
     assert not report.interrupted
 
 
 def test_cooldown_is_offered_only_while_something_is_measured() -> None:
     """Cooldown rows go on while the last measured request runs; those never due have no record."""
 
-    async def slow_first(call: Call) -> None:
-        await asyncio.sleep(0.15 if call.number == 0 else 0)
+    three_came = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        if call.number == 2:
+            three_came.set()
+        await three_came.wait()
         await call.good()
 
-    plan = open_plan([0, 50, 100, 400, 500], phases=[1, 2, 2, 2, 2], continues=True)
-    records, report, _ = run(slow_first, plan)
+    plan = open_plan([0, 50, 100, 600_000, 600_100], phases=[1, 2, 2, 2, 2], continues=True)
+    records, report, _ = run(script, plan)
     assert [record.request for record in records] == [0, 1, 2]
     assert report.recorded == 3
 
@@ -132,23 +136,35 @@ def test_cooldown_is_offered_only_while_something_is_measured() -> None:
 def test_a_server_that_vanishes_gives_errors_at_their_due_times() -> None:
     """After a kill every later request is a connection error when it falls due; nothing hangs."""
 
+    class Numbered(Plan):
+        def request(self, i: int, history: Any = ()) -> Request:
+            return Request(f"number {i}", 4)
+
     async def main() -> list[Record]:
+        answered: set[int] = set()
+        three_answered = asyncio.Event()
         async with serving(good) as server:
 
             async def killer(call: Call) -> None:
-                if call.number == 3:
-                    server.kill()
-                else:
+                number = int(json.loads(call.body)["prompt"].removeprefix("number "))
+                if number < 3:
                     await call.good()
+                    answered.add(number)
+                    if len(answered) == 3:
+                        three_answered.set()
+                else:
+                    await three_answered.wait()  # several may have come at once
+                    server.kill()
 
             server._script = killer
-            records, _ = await measure(server.endpoint, open_plan([20 * i for i in range(10)]))
+            plan = Numbered(10, due_ns=np.arange(10) * 20 * MS)
+            records, _ = await measure(server.endpoint, plan)
             return records
 
     records = asyncio.run(main())
     assert [record.status for record in records[:3]] == [Status.OK] * 3
     assert {record.status for record in records[3:]} == {Status.CONNECTION_ERROR}
-    assert all(record.done_ns - record.due_ns < 2_000 * MS for record in records)  # type: ignore[operator]
+    assert all(record.done_ns >= record.due_ns for record in records)  # type: ignore[operator]
 
 
 def test_closed_loop_users_do_not_storm_a_dead_server() -> None:
@@ -168,7 +184,7 @@ def test_a_stale_connection_is_replaced_without_a_second_row() -> None:
         else:
             await call.good()
 
-    records, report, server = run(script, open_plan([0, 60]), warm_connections=1)
+    records, report, server = run(script, Plan(2, users=1), warm_connections=1)
     assert [record.status for record in records] == [Status.OK, Status.OK]
     assert len(server.calls) == 3
     assert any("sent again" in note for note in report.notes)
@@ -182,7 +198,7 @@ def test_a_connection_that_the_server_wants_closed_is_not_reused() -> None:
         await call.send(head + chunk(piece()) + chunk(ending()) + LAST_CHUNK)
         call.writer.close()
 
-    records, _, server = run(script, open_plan([0, 60]), warm_connections=1)
+    records, _, server = run(script, Plan(2, users=1), warm_connections=1)
     assert [record.status for record in records] == [Status.OK, Status.OK]
     assert server.connections == 2
 
@@ -200,7 +216,7 @@ def test_stop_and_abort(way: str) -> None:
             await call.good()
 
         async with serving(slow) as server:
-            records, report = await measure(server.endpoint, open_plan([0, 2_000, 4_000]), control=control)
+            records, report = await measure(server.endpoint, open_plan([0, 600_000, 600_100]), control=control)
             return records, report.interrupted
 
     records, interrupted = asyncio.run(main())
@@ -210,22 +226,31 @@ def test_stop_and_abort(way: str) -> None:
 
 
 def test_what_does_not_end_within_the_drain_is_unfinished() -> None:
-    """After a stop, requests in flight have `drain_ns` to end."""
+    """After a stop, requests in flight have `drain_ns` to end; the first token of one that has not is kept."""
 
     async def main() -> list[Record]:
         control = Control()
+        token_sent = asyncio.Event()
 
         async def script(call: Call) -> None:
-            control.stop()
-            await hang(call)
+            if call.number == 0:
+                await call.send(STREAM_HEAD + chunk(piece()))
+                token_sent.set()
+            elif call.number == 1:
+                await token_sent.wait()
+                await call.good()  # which the client reads after the token, and then asks again
+                return
+            else:
+                control.stop()
+            await asyncio.Event().wait()
 
         async with serving(script) as server:
-            records, _ = await measure(server.endpoint, open_plan([0]), control=control, drain_ns=100 * MS)
+            records, _ = await measure(server.endpoint, Plan(4, users=2), control=control, drain_ns=100 * MS)
             return records
 
     records = asyncio.run(main())
-    assert records[0].status == Status.UNFINISHED
-    assert records[0].first_token_ns is not None
+    assert sorted(record.status for record in records) == [Status.OK, Status.UNFINISHED, Status.UNFINISHED]
+    assert [record.first_token_ns is not None for record in records] == [True, True, False]
 
 
 def test_a_failing_sink_ends_the_trial() -> None:
@@ -256,21 +281,16 @@ def test_the_collector_is_left_as_it_was() -> None:
 
 
 def test_arrivals_agree_with_the_server_own_log() -> None:
-    """Arrival and time to first token differ from the truth by less than the time the server itself was late."""
-    log: list[tuple[int, int]] = []
+    """An arrival lies between the moment before the token was written and that before the next one was."""
 
     async def script(call: Call) -> None:
-        came_ns = time.monotonic_ns()
         await call.send(STREAM_HEAD)
         await call.send(chunk(piece(" a")), after_ms=30)
-        log.append((came_ns, call.log_ns[-1]))
         await call.send(chunk(piece(" b")) + chunk(ending()) + LAST_CHUNK, after_ms=30)
 
-    records, report, _ = run(script, open_plan([0]))
+    records, report, server = run(script, open_plan([0]))
     record = records[0]
     assert record.first_token_ns is not None
     if report.clock == Clock.KERNEL:
-        arrived_ns = record.first_token_ns + report.t0_ns
-        written_ns = log[0][1]
-        assert arrived_ns >= written_ns
-        assert arrived_ns - written_ns < log[0][1] - log[0][0]  # the gap that it must not be blurred into
+        _, written_ns, next_ns = server.calls[0].log_ns
+        assert written_ns <= record.first_token_ns + report.t0_ns < next_ns  # not blurred into the gap

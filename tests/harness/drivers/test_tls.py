@@ -12,7 +12,7 @@ import pytest
 
 from engines.base import Endpoint
 from harness.records import Record, Status
-from tests.stub_server import Call, StubServer, measure, open_plan, serving
+from tests.stub_server import Call, measure, open_plan, serving
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,14 +41,9 @@ def over_tls(certificate: tuple[Path, Path]) -> list[Record]:
     async def main() -> list[Record]:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*certificate)
-        server = StubServer(good)
-        await server.start(context)
-        target = Endpoint(f"https://localhost:{server.port}", "openai-completions")
-        try:
+        async with serving(good, tls=context) as server:
+            target = Endpoint(f"https://localhost:{server.port}", "openai-completions")
             return (await measure(target, open_plan([0, 100])))[0]
-        finally:
-            server.kill()
-            await asyncio.sleep(0.05)
 
     return asyncio.run(main())
 

@@ -19,7 +19,7 @@ from engines.http import HttpEngine
 from harness.records import Record, Status
 from tests.authority import Authority, locked, needs_openssl
 from tests.harness.drivers.test_ways import Forwarder, forwarding
-from tests.stub_server import Call, StubServer, measure, open_plan
+from tests.stub_server import Call, measure, open_plan, serving
 
 pytestmark = [needs_openssl, pytest.mark.slow]
 
@@ -56,22 +56,16 @@ def secured(
         context.load_cert_chain(*server_files)
         if clients is not None:
             context.verify_mode = ssl.CERT_REQUIRED
-        server = StubServer(good)
-        await server.start(context)
         proxy = through or Forwarder({})
-        proxy.names = {**proxy.names, f"localhost:{server.port}": server.port}
-        async with forwarding(proxy):
+        async with serving(good, tls=context) as server, forwarding(proxy):
+            proxy.names = {**proxy.names, f"localhost:{server.port}": server.port}
             target = Endpoint(
                 url.format(port=server.port),
                 "openai-completions",
                 tls={name: str(path) for name, path in tls.items()},
                 proxy=None if through is None else f"http://127.0.0.1:{proxy.port}",
             )
-            try:
-                return (await measure(target, open_plan([0, 100])))[0]
-            finally:
-                server.kill()
-                await asyncio.sleep(0.05)
+            return (await measure(target, open_plan([0, 100])))[0]
 
     return asyncio.run(main())
 
@@ -119,14 +113,9 @@ def test_a_server_that_is_not_to_be_trusted(ours: Authority, theirs: Authority, 
     async def start() -> None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*files)
-        server = StubServer(good)
-        await server.start(context)
-        try:
+        async with serving(good, tls=context) as server:
             options = {"url": f"https://localhost:{server.port}", "tls": {"ca": str(ca)}}
             await HttpEngine(EngineSpec("http", options=options)).start()
-        finally:
-            server.kill()
-            await asyncio.sleep(0.05)
 
     with pytest.raises(StartFailed, match=sentence):
         asyncio.run(start())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import itertools
 import socket
 import zlib
 from collections.abc import AsyncIterator, Mapping
@@ -264,14 +265,21 @@ def test_requests_go_round_several_urls() -> None:
         assert record.status == (Status.CONNECTION_ERROR if record.request % 3 == 2 else Status.OK)
 
 
+@pytest.fixture
+def every_look_is_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool takes each connection for idle since 600 ms when it hears that it was closed."""
+    monkeypatch.setattr("harness.drivers.pool.monotonic_ns", itertools.count(0, 600 * MS).__next__)
+
+
+@pytest.mark.usefixtures("every_look_is_later")
 def test_idle_connections_that_the_server_closes() -> None:
     """Another connection is opened, which the record and the notes show; nothing fails, nothing is sent twice."""
 
     async def script(call: Call) -> None:
         await call.good()
-        asyncio.get_running_loop().call_later(0.55, call.writer.close)  # its keep-alive time
+        call.writer.close()  # its keep-alive time is over
 
-    plan = Plan(3, users=1, think_ns=700 * MS)
+    plan = Plan(3, users=1, think_ns=20 * MS)
     records, report, server = measured(script, plan, "http://127.0.0.1:{port}")
     assert [record.status for record in records] == [Status.OK] * 3
     assert len(server.calls) == 3
@@ -279,17 +287,18 @@ def test_idle_connections_that_the_server_closes() -> None:
     assert [note for note in report.notes if "idle connections were closed by 127.0.0.1" in note]
 
 
+@pytest.mark.usefixtures("every_look_is_later")
 def test_an_idle_connection_closed_late_is_no_habit() -> None:
     """A server that closed a connection for being idle keeps the next one, which is used again."""
 
     async def script(call: Call) -> None:
         await call.good()
         if call.number == 0:
-            asyncio.get_running_loop().call_later(0.6, call.writer.close)
+            call.writer.close()
 
-    records, _, server = measured(script, open_plan([0, 800, 850, 900]), "http://127.0.0.1:{port}")
+    records, _, server = measured(script, Plan(4, users=1, think_ns=20 * MS), "http://127.0.0.1:{port}")
     assert [record.status for record in records] == [Status.OK] * 4
-    assert [call.connection for call in server.calls[1:]] == [server.calls[1].connection] * 3
+    assert [call.connection for call in server.calls] == [0, 1, 1, 1]
 
 
 def test_slow_headers_and_interim_answers() -> None:
