@@ -26,11 +26,12 @@ ARGUMENTS = (
     "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--no-first-run",
+    "--allow-pre-commit-input",  # or what is typed and clicked before the first picture of a page would be lost
     "--remote-debugging-pipe",
 )
 # the browser wants its pipes as the descriptors 3 and 4
 LAUNCHER = "import os, sys; [os.dup2(int(sys.argv[i]), i + 2) for i in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "Space": (32, " ")}
 
 
@@ -103,9 +104,16 @@ class Page:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def show_as(self, width: int, scheme: str, *, height: int = 900) -> None:
-        """The size of the window, and whether the reader prefers "light" or "dark"."""
+        """The size of the window, and whether the reader prefers "light" or "dark"; nothing moves by itself.
+
+        Waits until the page has that size: the browser answers before.
+        """
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        preferred = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in preferred.items()]
+        self.call("Emulation.setEmulatedMedia", features=features)
+        sized = f"innerWidth === {width} && innerHeight === {height}"
+        self.value(f"new Promise(done => (function look() {{ {sized} ? done() : setTimeout(look, 5); }})())")
 
     def screenshot(self, file: Path, *, whole: bool = True) -> None:
         """A picture of the page, whole or what is in the window."""

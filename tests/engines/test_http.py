@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from engines.base import EngineError, EngineInfo, EngineSpec, ModelReference, StartFailed
 from engines.http import HttpEngine
-from engines.server_process import ServerCommand, ServerProcess, free_port
+from engines.server_process import ServerCommand, ServerProcess
 
 pytestmark = pytest.mark.slow
 
@@ -130,11 +131,13 @@ def test_keys_are_sent_and_never_shown() -> None:
 
 def test_nobody_there_is_a_sentence() -> None:
     """A refused connection names the address and what to do."""
-    url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(StartFailed, match=f"no server answers at {url}/v1/models: .*; start it, or correct url"):
-        started(url=url)
-    with pytest.raises(StartFailed, match=f"{url}/health did not answer 200 within 0.2 s: no server answers"):
-        started(url=url, ready={"path": "/health", "timeout_s": 0.2})
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # it does not listen, and nobody else can
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(StartFailed, match=f"no server answers at {url}/v1/models: .*; start it, or correct url"):
+            started(url=url)
+        with pytest.raises(StartFailed, match=f"{url}/health did not answer 200 within 0.2 s: no server answers"):
+            started(url=url, ready={"path": "/health", "timeout_s": 0.2})
 
 
 def test_an_untrusted_certificate_is_a_sentence(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import shutil
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -227,11 +228,20 @@ def test_replies_in_progress_end_when_the_engine_is_stopped() -> None:
     async def main() -> None:
         engine = Transformers(spec_of())
         await engine.start()
+        go_on, passes = threading.Event(), itertools.count()
+
+        def hold(*_: Any) -> None:
+            if next(passes) >= 10:
+                go_on.wait()
+
+        engine.model.register_forward_pre_hook(hold)
         replies = [engine.generate(Request(TEXT, 900, exact=True)) for _ in range(2)]
         await anext(replies[0])
         waiting = asyncio.create_task(collect(replies[1]))
-        await asyncio.sleep(0)
-        await engine.stop()
+        stopping = asyncio.create_task(engine.stop())
+        await asyncio.sleep(0)  # both have begun
+        go_on.set()
+        await stopping
         for reply in (collect(replies[0]), waiting, collect(engine.generate(Request(TEXT, 1)))):
             with pytest.raises(EngineError, match=r"stopped|not running"):
                 await reply
@@ -333,6 +343,25 @@ def test_an_adapter_changes_the_output(tmp_path: Path) -> None:
         Transformers(spec_of(lora=str(tmp_path))).prepare()
 
 
+@contextmanager
+def _read_between_passes(model: Any) -> Iterator[None]:
+    """Each forward pass waits until the event loop has had time for what the passes before it gave."""
+    loop = asyncio.get_running_loop()
+
+    async def idle() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    def wait(*_: Any) -> None:
+        asyncio.run_coroutine_threadsafe(idle(), loop).result()
+
+    hook = model.register_forward_pre_hook(wait)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_continuous_batching_overlaps_and_changes_nothing(attention: str) -> None:
     """Two requests' tokens come in turns, and each text is the one it has alone; scores too."""
@@ -347,7 +376,8 @@ def test_continuous_batching_overlaps_and_changes_nothing(attention: str) -> Non
                 order.append(number)
             return "".join(parts)
 
-        texts = await asyncio.gather(one(0, TEXT), one(1, "She was "))
+        with _read_between_passes(engine.model):
+            texts = await asyncio.gather(one(0, TEXT), one(1, "She was "))
         scores = await engine.score(list(TEXT.encode()), 1)
         return order, list(texts), float(scores.true_logprobs.mean())
 
@@ -355,9 +385,9 @@ def test_continuous_batching_overlaps_and_changes_nothing(attention: str) -> Non
     alone = running(spec_of(attention=attention), body)
     assert texts == alone[1]
     assert mean == pytest.approx(alone[2], abs=1e-5)
-    turns = sum(a != b for a, b in pairwise(order))
+    turns = sum(a != b for a, b in itertools.pairwise(order))
     assert turns > 10
-    assert sum(a != b for a, b in pairwise(alone[0])) == 1
+    assert sum(a != b for a, b in itertools.pairwise(alone[0])) == 1
 
 
 def test_continuous_batching_refuses_to_draw() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import engines
 from engines.base import Chunk, ChunkKind, EngineError, EngineInfo, EngineSpec, ModelReference, Request, StartFailed
 from engines.base import collect as whole
 from engines.llamacpp import LlamaCpp
+from engines.llamacpp_native import NativeModel
 from engines.models.gguf_file import gguf_levels
 from engines.scores import Scores
 from tests.engines.greedy import HELD_OUT
@@ -69,6 +71,22 @@ def _finish(chunks: Sequence[Chunk]) -> str | None:
 def _usage(chunks: Sequence[Chunk]) -> tuple[int | None, int | None, int | None]:
     usage = next(chunk.usage for chunk in chunks if chunk.usage)
     return usage.prompt_tokens, usage.output_tokens, usage.cached_tokens
+
+
+class _Held:
+    """Lets the engine draw `free` tokens; the next one waits for `go_on`, so that the test sets the pace."""
+
+    def __init__(self, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.drawn, self.go_on = 0, threading.Event()
+        sample = NativeModel.sample
+
+        def held(model: NativeModel, chain: Any) -> int:
+            self.drawn += 1
+            if self.drawn > free:
+                self.go_on.wait()
+            return sample(model, chain)
+
+        monkeypatch.setattr(NativeModel, "sample", held)
 
 
 def test_tokens_come_one_by_one_and_then_the_end(tmp_path: Path) -> None:
@@ -195,16 +213,19 @@ def test_requests_wait_for_each_other_in_order(tmp_path: Path) -> None:
     _with(_spec(tmp_path), body)
 
 
-def test_closing_a_reply_ends_it_in_the_engine(tmp_path: Path) -> None:
+def test_closing_a_reply_ends_it_in_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next request begins long before the given-up one would have been through."""
+    held = _Held(10, monkeypatch)
 
     async def body(engine: LlamaCpp) -> None:
         given_up = engine.generate(Request(PROMPT, 460, exact=True, sampling=GREEDY))
         await anext(given_up)
         await given_up.aclose()  # type: ignore[attr-defined]
+        held.go_on.set()
         chunks = await whole(engine.generate(Request(PROMPT + "x" * 400, 2, exact=True)))
         # What the two share is in the cache: the prompt, and as little of the reply as had been generated.
         assert len(PROMPT) <= (_usage(chunks)[2] or 0) < len(PROMPT) + 20
+        assert held.drawn <= 10 + 1 + 2
 
     _with(_spec(tmp_path), body)
 
@@ -237,16 +258,19 @@ def test_an_adapter_changes_what_is_said(tmp_path: Path) -> None:
         _with(_spec(tmp_path, lora=wrong), body)
 
 
-def test_stop_ends_what_runs_and_what_waits(tmp_path: Path) -> None:
+def test_stop_ends_what_runs_and_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both end with a sentence; nothing can be asked afterwards."""
+    held = _Held(10, monkeypatch)
 
     async def main() -> None:
         async with _running(_spec(tmp_path)) as (engine, _):
             streams = [engine.generate(Request(PROMPT, 460, exact=True)) for _ in range(2)]
             await anext(streams[0])
             ends = [asyncio.ensure_future(whole(stream)) for stream in streams]
-            await asyncio.sleep(0)
-            await engine.stop()
+            stopping = asyncio.ensure_future(engine.stop())
+            await asyncio.sleep(0)  # all three have begun
+            held.go_on.set()
+            await stopping
             for end in ends:
                 with pytest.raises(EngineError, match="was stopped"):
                     await end

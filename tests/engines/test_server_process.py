@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +102,7 @@ def test_descendants_in_other_sessions_are_ended_too(tmp_path: Path) -> None:
 def test_a_server_that_ignores_the_polite_signal_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the grace period comes SIGKILL."""
     monkeypatch.setattr(server_process, "TERM_GRACE_S", 0.1)
+    monkeypatch.setattr(server_process, "KILL_LIMIT_S", 60.0)  # a busy machine may take its time over it
 
     async def body() -> int:
         server = server_with("--deaf", tmp_path / "log", ready_path="/health")
@@ -147,18 +150,34 @@ def test_a_server_that_is_killed_later_is_noticed(tmp_path: Path) -> None:
     assert asyncio.run(body()) == f'the server {sys.executable!r} was killed by SIGKILL; its last line: "serving"'
 
 
-def test_a_server_that_is_never_ready_times_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("listens", "seen"), [(True, "status 503"), (False, "nothing answered")])
+def test_a_server_that_is_never_ready_times_out(
+    listens: bool, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The sentence holds the limit, what was last seen and where."""
+    monkeypatch.setattr(server_process, "PROBE_LIMIT_S", 60.0)
+    command = shlex.join([sys.executable, "-c", "import signal; signal.pause()", "{port}"])
 
-    async def body() -> None:
-        server = server_with("--unready 1000000", tmp_path / "log", ready_path="/health", ready_timeout_s=0.7)
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async def body(taken: socket.socket) -> None:
+        answering = await asyncio.start_server(refuse, sock=taken) if listens else None
+        where = {"port": taken.getsockname()[1], "ready_path": "/health", "ready_timeout_s": 0.2}
+        server = ServerProcess(ServerCommand(command, log_path=tmp_path / "log", **where))
         try:
             await server.start()
         finally:
             await server.stop()
+            if answering is not None:
+                answering.close()
 
-    with pytest.raises(StartFailed, match=r"was not ready after 0\.7 s: (status 503|nothing answered) at http://127"):
-        asyncio.run(body())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(StartFailed, match=rf"was not ready after 0\.2 s: {seen} at http://127.*/health$"):
+            asyncio.run(body(taken))
 
 
 @pytest.mark.parametrize(
@@ -178,12 +197,10 @@ def test_commands_that_cannot_run_are_refused(command: str, sentence: str) -> No
 
 def test_a_taken_port_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When somebody else was faster, the server is started again on another port."""
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        ports = iter([taken.getsockname()[1], free_port()])
+        ports = itertools.chain([taken.getsockname()[1]], iter(free_port, 0))
         monkeypatch.setattr(server_process, "free_port", lambda: next(ports))
 
         async def body() -> int:
@@ -198,16 +215,14 @@ def test_a_taken_port_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_model_environment_and_stop_command_are_used(tmp_path: Path) -> None:
     """{model} and {port} are filled in without a shell, env is passed on, and `stop` runs after the end."""
     log = tmp_path / "log"
-    code = "import os,sys,time; print(sys.argv[1:], os.environ['COLOUR'], flush=True); time.sleep(60)"
+    code = "import os,signal,socket,sys; print(sys.argv[1:], os.environ['COLOUR'], flush=True); "
+    code += "server = socket.create_server(('127.0.0.1', int(sys.argv[2]))); signal.pause()"
     command = f'{sys.executable} -c "{code}" {{model}} {{port}} $HOME'
     stop = f"{sys.executable} -c \"import sys; print('stopped', sys.argv[1]); sys.exit(1)\" {{port}}"
 
     async def body() -> int:
-        server = ServerProcess(
-            ServerCommand(command, "a model", {"COLOUR": "blue"}, stop=stop, log_path=log, ready_timeout_s=0.5)
-        )
-        with pytest.raises(StartFailed):
-            await server.start()
+        server = ServerProcess(ServerCommand(command, "a model", {"COLOUR": "blue"}, stop=stop, log_path=log))
+        await server.start()  # it listens after it has told
         await server.stop()
         return server.port
 
@@ -237,5 +252,5 @@ asyncio.run(main())
         assert parent.stdout is not None
         server = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    psutil.wait_procs([server], timeout=20)
+    psutil.wait_procs([server], timeout=60)
     assert gone(server.pid)

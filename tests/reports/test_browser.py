@@ -60,6 +60,13 @@ def focused(page: Page) -> Any:
     return page.value(f"{TABBABLE}.indexOf(document.activeElement)")
 
 
+def follow(page: Page, selector: str) -> Any:
+    """Click a link within the page; where it led, once the page has taken notice."""
+    page.value("void (window.led = new Promise(done => addEventListener('hashchange', done, {once: true})))")
+    page.click(selector)
+    return page.value("window.led.then(() => location.hash)")
+
+
 @pytest.mark.parametrize("name", ["full", "hostile", "believed"])
 def test_nothing_is_complained_of_and_nothing_asked_for(page: Page, files: dict[str, Path], name: str) -> None:
     """No error, no warning, no refused script, no request but for the file itself, and no name runs as a script."""
@@ -178,10 +185,8 @@ def test_a_metric_leads_to_its_definition_and_back(page: Page, files: dict[str, 
     """One click there, one back, each to a place that is in view."""
     page.show_as(1440, "light")
     page.visit(files["full"])
-    page.click(f"{RESULTS} a[href='#metric-ttft_ms']")
-    assert page.value("location.hash") == "#metric-ttft_ms"
-    page.click("#metric-ttft_ms a.back")
-    assert page.value("location.hash") == "#use-ttft_ms"
+    assert follow(page, f"{RESULTS} a[href='#metric-ttft_ms']") == "#metric-ttft_ms"
+    assert follow(page, "#metric-ttft_ms a.back") == "#use-ttft_ms"
     assert page.value("document.querySelectorAll('#use-ttft_ms').length") == 1
     missing = "[...document.querySelectorAll('a[href^=\"#\"]')].filter(a => !document.getElementById(a.hash.slice(1)))"
     assert page.value(f"{missing}.map(a => a.hash)") == []
@@ -191,8 +196,8 @@ def test_a_link_into_something_folded_opens_it(page: Page, files: dict[str, Path
     """Otherwise it would lead nowhere."""
     page.visit(files["full"])
     target = "document.querySelector('article details [id^=\"use-\"]')"
-    page.value(f"location.hash = {target}.id")
-    page.value("new Promise(done => setTimeout(done, 0))")
+    led = f"addEventListener('hashchange', done, {{once: true}}); location.hash = {target}.id;"
+    page.value(f"new Promise(done => {{ {led} }}).then(() => null)")
     assert page.value(f"{target}.closest('details').open")
 
 
