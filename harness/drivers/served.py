@@ -136,7 +136,6 @@ class ServedClient:
         """A reply is complete."""
         self.pool.give_back(connection, reusable=exchange.reply.reusable)
         self._ended(exchange, None)
-        self._followers_due = True
 
     def lost(self, connection: Connection, exchange: Exchange | None, reason: str) -> None:
         """A connection is gone."""
@@ -153,7 +152,6 @@ class ServedClient:
             return
         exchange.trace.done_ns = self._now_ns()
         self._ended(exchange, Cut(Status.CONNECTION_ERROR, reason))
-        self._followers_due = True
         self._poller.wake()
 
     # Sending:
@@ -215,7 +213,6 @@ class ServedClient:
         except OSError as error:
             exchange.trace.done_ns = self._now_ns()
             self._ended(exchange, Cut(Status.CONNECTION_ERROR, f"no connection can be opened: {error.strerror}"))
-            self._followers_due = True
             self._poller.wake()
             return
         connection.send(exchange)
@@ -252,8 +249,9 @@ class ServedClient:
     # Ending:
 
     def _ended(self, exchange: Exchange, cut: Cut | None) -> None:
-        """A request is over: its user may go on, its reply is decoded later."""
+        """A request is over: its user may go on, with the next round; its reply is decoded later."""
         due = exchange.due
+        self._followers_due = True
         self._in_flight.pop(due.row.request, None)
         exchange.connection = None
         exchange.payload = b""
