@@ -24,7 +24,8 @@ class Relay:
     """Passes bytes on, both ways, from a free port to another; in a thread of its own for the length of the block.
 
     requests: so many whose head begins with `head` are passed on, each at least pace_s after it came, so that what
-    they bring has time to be stored; the later ones wait, where there is an `until`.   url: where it listens.
+    they bring has time to be stored; the later ones wait, where there is an `until`. One that comes again word for
+    word, because the server had closed its connection, counts once.   url: where it listens.
     passed: pieces of replies, each with the moment on the monotonic clock at which it was passed on.
     """
 
@@ -39,7 +40,7 @@ class Relay:
     ) -> None:
         self._port, self._requests, self._until = port, requests, until
         self._head, self._pace_s = head.encode(), pace_s
-        self._asked = 0
+        self._asked: list[bytes] = []
         self._ended = asyncio.Event()
         self._listening = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -104,8 +105,9 @@ class Relay:
         """Wait until it is a request's turn, whose beginning this may be."""
         if not data.startswith(self._head):
             return
-        self._asked += 1
-        if self._until is None or self._asked <= self._requests:
+        if data not in self._asked:
+            self._asked.append(data)
+        if self._until is None or self._asked.index(data) < self._requests:
             await asyncio.sleep(self._pace_s)
             return
         reached(self._until).touch()
