@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -19,10 +20,18 @@ import pyarrow.parquet as pq
 from harness.streams import read_batches
 
 ROOT = Path(__file__).parents[1]
-# With this environment a run's cells live in virtual time, where no client is late: only for engines in process.
-VIRTUAL_TIME = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'data' / 'virtual_time'}"}
 LONGEST_WAIT_S = 240.0  # for what surely comes
 LOOK_EVERY_S = 0.02
+
+
+def on_path(*names: str) -> dict[str, str]:
+    """An environment that has modules and plug-ins of tests/data beside the packages under test."""
+    return {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, *(ROOT / "tests" / "data" / name for name in names))))}
+
+
+# With this environment a run's cells live in virtual time, where no client is late: only for engines in process.
+VIRTUAL_TIME = on_path("virtual_time")
+HELD = on_path("held")
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,18 @@ def told(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
         assert line, lines
         lines += line
     return found
+
+
+def interrupt(process: subprocess.Popen[str], go_on: Path, times: int = 1) -> None:
+    """Ctrl-C to a run whose replies are held until `go_on` exists. When it is heard of, they go on, or the second one
+    comes.
+    """
+    process.send_signal(signal.SIGINT)
+    told(process, "stopping: finishing what is in flight")
+    if times == 1:
+        go_on.touch()
+    else:
+        process.send_signal(signal.SIGINT)
 
 
 def wait_until(there: Callable[[], object], process: subprocess.Popen[str]) -> None:

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ROOT, VIRTUAL_TIME, harness, manifest, records, scenario
+from command import harness, manifest, on_path, records, scenario
 
 from harness.cgroup import OWN, folders_of
 from harness.cgroup import ROOT as GROUPS
 
-MISBEHAVING = ROOT / "tests" / "data" / "misbehaving"
-PLUGIN = {"PYTHONPATH": f"{ROOT}:{MISBEHAVING}"}
+MISBEHAVING = on_path("misbehaving")
 REQUESTS = 8
 PATIENCE_S = 15  # as long as the sound levels may be held up by a busy machine
 pytestmark = pytest.mark.slow
 
 
 def run(
-    folder: Path, levels: list[str], environment: dict[str, str] = PLUGIN, **block: Any
+    folder: Path, levels: list[str], environment: dict[str, str] = MISBEHAVING, **block: Any
 ) -> tuple[int, dict[str, dict[str, Any]], str]:
     """Exit code, cells by level, and the report of a run of these levels, the sound ones around them. block: of the
     levels alone.
@@ -84,7 +83,7 @@ def test_what_cannot_run_here_is_skipped(tmp_path: Path) -> None:
     """A level that the device lacks, one for which there is too little memory, and one that needs a GPU where none may
     be used are skips with their reason, not failures.
     """
-    punctual = {"PYTHONPATH": f"{VIRTUAL_TIME['PYTHONPATH']}:{MISBEHAVING}"}
+    punctual = on_path("virtual_time", "misbehaving")
     code, cells, report = run(tmp_path, ["unsupported", "too_large", "on_gpu"], punctual, devices="cpu")
     assert code == 0
     assert {cells[level]["status"] for level in ("unsupported", "too_large", "on_gpu")} == {"skipped"}

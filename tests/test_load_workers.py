@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from command import harness, manifest, records, running, scenario, told, wait_until
+from command import harness, interrupt, manifest, records, running, scenario, wait_until
 
 from harness.known_process import KnownServer
 from harness.known_server import model_name
@@ -127,12 +126,7 @@ def test_ctrl_c_ends_all_load_processes_and_accounts_for_every_row(
         with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
             wait_until(reached(go_on).exists, process)
             workers = load_processes(process)
-            process.send_signal(signal.SIGINT)
-            told(process, "stopping: finishing what is in flight")
-            if times == 1:
-                go_on.touch()
-            else:
-                process.send_signal(signal.SIGINT)
+            interrupt(process, go_on, times)
             out, err = process.communicate(timeout=200)
     assert process.returncode == 130, out + err
     (trial,) = manifest(run)["cells"][0]["trials"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import harness, manifest, records, running, scenario, told, wait_until
+from command import harness, interrupt, manifest, records, running, scenario, told, wait_until
 
 from harness.known_process import KnownServer
 from harness.known_server import model_name
@@ -149,12 +148,7 @@ def test_ctrl_c_ends_it_as_any_other_load(tmp_path: Path, server: KnownServer, t
         path = scenario(tmp_path, engines=engines(relay.url), load=[{**endless, "driver": "locust"}])
         with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
             wait_until(reached(go_on).exists, process)
-            process.send_signal(signal.SIGINT)
-            told(process, "stopping: finishing what is in flight")
-            if times == 1:
-                go_on.touch()
-            else:
-                process.send_signal(signal.SIGINT)
+            interrupt(process, go_on, times)
             _, err = process.communicate(timeout=200)
     assert process.returncode == 130, err
     (trial,) = manifest(run)["cells"][0]["trials"]

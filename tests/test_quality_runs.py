@@ -10,7 +10,7 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from command import ROOT, harness, manifest, running, wait_until
+from command import HELD, harness, manifest, running, wait_until
 
 from tests.relay import reached
 
@@ -77,8 +77,7 @@ def test_a_process_killed_while_scoring_costs_the_figures_only(tmp_path: Path) -
     path = written(tmp_path, "q8_0", 256, "held")
     hold = f"{{level: q8_0, requests: 20, until: {never}, head: 'POST /completion '}}"
     path.write_text(path.read_text().replace("engine: held", f"engine: held, options: {{hold: {hold}}}"))
-    plug_in = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'data' / 'held'}"}
-    with running("run", str(path), "--out", str(run), cwd=tmp_path, env=plug_in) as process:
+    with running("run", str(path), "--out", str(run), cwd=tmp_path, env=HELD) as process:
         wait_until(reached(never).exists, process)
         for child in psutil.Process(process.pid).children():
             child.kill()  # while its engine is asked about 128 positions, one after the other

@@ -13,16 +13,16 @@ from typing import Any
 import psutil
 import pytest
 from command import (
-    ROOT,
+    HELD,
     VIRTUAL_TIME,
     Ended,
     harness,
+    interrupt,
     manifest,
     records,
     rows_on_disk,
     running,
     scenario,
-    told,
     wait_until,
 )
 from filelock import FileLock
@@ -30,7 +30,6 @@ from filelock import FileLock
 from tests.relay import reached
 
 QUICK = ("--format", "md", "--quiet")
-PLUGIN = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'data' / 'held'}"}
 pytestmark = pytest.mark.slow
 
 
@@ -102,7 +101,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
         load=[{"kind": "single_user", "requests": 30, "timeout": "300s"}],
     )
     run = tmp_path / "run"
-    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=PLUGIN) as process:
+    with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=HELD) as process:
         wait_until(reached(go_on).exists, process)
         wait_for_second_cell(run, process)
         kill_all(process)
@@ -110,7 +109,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
     before = contents(run / manifest(run)["cells"][0]["path"])
     assert "000-single_user/records.parquet" in before
     go_on.touch()
-    ended = resume(tmp_path, PLUGIN)
+    ended = resume(tmp_path, HELD)
     assert ended.code in (0, 4), ended.err
     check_resumed(run, before)
     attempt = manifest(run)["cells"][1]["trials"][0]["attempts"][0]
@@ -133,9 +132,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK[:2], cwd=tmp_path) as process:
         wait_for_second_cell(run, process)
-        os.kill(process.pid, signal.SIGINT)
-        told(process, "stopping: finishing what is in flight")
-        go_on.touch()
+        interrupt(process, go_on)
         process.communicate(timeout=200)
     assert process.returncode == 130
     before = contents(run / manifest(run)["cells"][0]["path"])
