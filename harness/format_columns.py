@@ -32,15 +32,23 @@ RECORDS = {
     "after": Column("The request it waited for.", null="it waited for none"),
     "think_ns": Column("Pause by plan between the end of that request and its own due time.", "ns", "open loop"),
     "repeats": Column("The earlier request whose words it repeats by plan.", null="words of its own"),
+    "planned_cancel_ns": Column("How long after it was sent the client gives it up by plan.", "ns", "it does not"),
     "due_ns": Column("When it had to be sent. Latencies count from here.", _NS, "its turn never came"),
     "dispatched_ns": Column("When the client took it up.", _NS, _NEVER),
     "connected_ns": Column("When a connection opened for it was ready.", _NS, "an open connection was used, or none"),
     "sent_ns": Column("When its last byte was handed to the system.", _NS, _NEVER),
+    "accepting_ns": Column(
+        "How long the other side took to accept the connection and to take the request.",
+        "ns",
+        "not sent over a network",
+    ),
+    "resends": Column("How often it was sent again: its connection had been closed before the request was read."),
     "headers_ns": Column("Arrival of the first byte of the response's head.", _NS, _NEVER),
     "first_byte_ns": Column("Arrival of the first byte of the body.", _NS, _NEVER),
     "first_token_ns": Column("Arrival of the first token-bearing chunk.", _NS, "not streamed, or no token came"),
     "first_answer_ns": Column("Arrival of the first chunk of the answer (content or tool call).", _NS, "none came"),
     "last_token_ns": Column("Arrival of the last token-bearing chunk.", _NS, "not streamed, or no token came"),
+    "finish_ns": Column("Arrival of the event that said why generation ended.", _NS, "not streamed, or none said so"),
     "done_ns": Column("End of the request: of the response, of the failure, or of our patience.", _NS, "not sent"),
     "status": Column(
         "`ok`, `http_error`, `rejected` (429, 503), `stream_error`, `truncated`, `empty`, `timeout`, `cancelled` (by "

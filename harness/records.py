@@ -6,6 +6,7 @@ trial's T0 on the monotonic clock; null means that it did not happen or is not k
 Format history (`FORMAT_VERSION` is written into every manifest; a change of a column raises it):
 0  was never frozen; a column that such a run lacks is read as null
 1  frozen: `harness.run_format` describes it, tests/data/runs/v1 holds runs of it
+2  planned_cancel_ns, accepting_ns, resends, finish_ns
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BROKEN_OFF = "the conversation was broken off"
 """How the `error` of a turn begins that was not sent because one before it in its conversation had failed."""
 
@@ -58,6 +59,18 @@ class Status(StrEnum):
     NOT_SENT = "not_sent"
 
 
+CENSORED = (Status.TIMEOUT, Status.UNFINISHED)
+FAILED = (
+    Status.HTTP_ERROR,
+    Status.REJECTED,
+    Status.STREAM_ERROR,
+    Status.TRUNCATED,
+    Status.EMPTY,
+    Status.CONNECTION_ERROR,
+    *CENSORED,
+)
+
+
 class TokenSource(StrEnum):
     """Who counted the output tokens, best first."""
 
@@ -81,7 +94,9 @@ class Record:
     class_name is stored as `class`. The chunk lists run in parallel, one element per token-bearing chunk: arrival,
     tokens borne (null: not known), kind, index of the read that brought it, the client's lag behind the kernel's stamp.
     chunk_merged: the read held more than one packet, so that the stamp is the last packet's.
-    repeats: the earlier request that this one repeats by plan, word for word.
+    repeats: the earlier request that this one repeats by plan, word for word.   planned_cancel_ns: given up by plan so
+    long after it was sent.   accepting_ns: how long the other side took to accept the connection and the request.
+    resends: how often it was sent again, on a new connection.
     reported_*: the server's own figures about the request, beside what was measured of it.
     retokenized_tokens: of a few replies, the tokens of its text by the model's own tokenizer, counted after the load.
     """
@@ -96,15 +111,19 @@ class Record:
     after: int | None = None
     think_ns: int | None = None
     repeats: int | None = None
+    planned_cancel_ns: int | None = None
     due_ns: int | None = None
     dispatched_ns: int | None = None
     connected_ns: int | None = None
     sent_ns: int | None = None
+    accepting_ns: int | None = None
+    resends: int = 0
     headers_ns: int | None = None
     first_byte_ns: int | None = None
     first_token_ns: int | None = None
     first_answer_ns: int | None = None
     last_token_ns: int | None = None
+    finish_ns: int | None = None
     done_ns: int | None = None
     status: str = Status.NOT_SENT
     http_status: int | None = None
@@ -137,7 +156,7 @@ class Record:
 COLUMNS = tuple(f.name for f in fields(Record) if f.name != "text")
 _RENAMED = {"class_name": "class"}
 _TEXT = ("class_name", "phase", "loop", "status", "token_source", "clock", "backend", "finish_reason")
-_INT32 = ("turn", "user", "http_status", "worker", "retokenized_tokens")
+_INT32 = ("turn", "user", "resends", "http_status", "worker", "retokenized_tokens")
 _FLOAT = ("reported_total_ms", "reported_memory_peak_bytes")
 _OTHER = {"error": "string", "cached": "bool_", "connection_reused": "bool_"}
 

@@ -19,6 +19,7 @@ from harness.errors import StorageFailed
 
 Row = TypeVar("Row")
 GROUP_ROWS = 16_384
+MOST_AT_ONCE = 10_000  # of the sizes of rows, which are elements of lists: about 2 ms
 GROUP_BYTES = 64 * 2**20
 
 
@@ -53,7 +54,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 class StreamWriter(Generic[Row]):
     """Appends rows to an Arrow stream; a row is on disk at the latest `flush_s` after it came in, if rows keep coming.
 
-    `flush_if_due` writes what has waited long enough; call it from time to time where rows are rare.
+    `flush_if_due` writes what has waited long enough; call it from time to time where rows are rare. size: of a row,
+    where they differ: what is written at once is bounded, for it takes time.
     """
 
     def __init__(
@@ -64,10 +66,12 @@ class StreamWriter(Generic[Row]):
         *,
         rows: int = 512,
         flush_s: float = 0.5,
+        size: Callable[[Row], int] = lambda _: 0,
     ) -> None:
         self._path, self._schema, self._columns = path, schema, columns
-        self._rows, self._flush_s = rows, flush_s
+        self._rows, self._flush_s, self._size_of = rows, flush_s, size
         self._pending: list[Row] = []
+        self._size = 0
         self._oldest_s = 0.0
         with storage_errors(path):
             self._file = pa.OSFile(str(path), "wb")
@@ -79,7 +83,8 @@ class StreamWriter(Generic[Row]):
         if not self._pending:
             self._oldest_s = time.monotonic()
         self._pending.append(row)
-        if len(self._pending) >= self._rows:
+        self._size += self._size_of(row)
+        if len(self._pending) >= self._rows or self._size >= MOST_AT_ONCE:
             self.flush()
         else:
             self.flush_if_due()
@@ -99,7 +104,7 @@ class StreamWriter(Generic[Row]):
         """Write everything taken so far."""
         if not self._pending:
             return
-        rows, self._pending = self._pending, []
+        rows, self._pending, self._size = self._pending, [], 0
         self._write(rows)
 
     def _write(self, rows: Sequence[Row]) -> None:

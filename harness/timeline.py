@@ -152,7 +152,8 @@ class Trace:
     """What is noted of one request while it runs; times are monotonic and absolute.
 
     stamps, read_ns: of each read over a socket, the kernel's stamp as it came and the time behind the read; converted
-    later to arrivals and lags (lag -1: stamped by the loop).   earliest_ns: no reply can have arrived before.
+    later to arrivals and lags (lag -1: stamped by the loop).   accepting_ns: how long the other side took to accept the
+    connection and the request.   resends: how often it was sent again.   earliest_ns: no reply can have arrived before.
     first_body_read, headers_read: indices of reads.   backend: which of several servers it is sent to.
     """
 
@@ -162,6 +163,8 @@ class Trace:
     dispatched_ns: int | None = None
     connected_ns: int | None = None
     sent_ns: int | None = None
+    accepting_ns: int | None = None
+    resends: int = 0
     done_ns: int | None = None
     connection_reused: bool | None = None
     earliest_ns: int = 0
@@ -207,8 +210,21 @@ def build_record(
     chunks, text: whether to keep the chunk lists and the reply. A reply that was not streamed has no token times.
     count: the tokens of a text by the model's own tokenizer, for replies of which nobody else says how many there are.
     """
+    record = _without_pieces(trace, outcome, t0_ns, loop)
+    if len(trace.arrivals):
+        record.clock = Clock.LOOP if np.min(trace.lags) < 0 else Clock.KERNEL
+    _add_pieces(record, outcome, trace, t0_ns, keep_chunks=chunks)
+    if count is not None and record.token_source in (None, TokenSource.CHUNKS):
+        _count_text(record, said(outcome), count)
+    if text:
+        record.text = said(outcome)
+    return record
+
+
+def _without_pieces(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop) -> Record:
+    """What was planned of a request, when it went through which hands, and how it ended."""
     row = trace.row
-    record = Record(
+    return Record(
         request=row.request,
         class_name=row.class_name,
         session=row.session,
@@ -219,10 +235,13 @@ def build_record(
         after=row.after,
         think_ns=row.think_ns if loop is Loop.CLOSED else None,
         repeats=row.repeats,
+        planned_cancel_ns=row.cancel_ns,
         due_ns=trace.due_ns - t0_ns,
         dispatched_ns=_since(t0_ns, trace.dispatched_ns),
         connected_ns=_since(t0_ns, trace.connected_ns),
         sent_ns=_since(t0_ns, trace.sent_ns),
+        accepting_ns=trace.accepting_ns,
+        resends=trace.resends,
         headers_ns=_since(t0_ns, trace.stamp(trace.headers_read)),
         first_byte_ns=_since(t0_ns, trace.stamp(trace.first_body_read)),
         done_ns=_since(t0_ns, trace.done_ns),
@@ -234,14 +253,6 @@ def build_record(
         connection_reused=trace.connection_reused,
         backend=trace.backend,
     )
-    if len(trace.arrivals):
-        record.clock = Clock.LOOP if np.min(trace.lags) < 0 else Clock.KERNEL
-    _add_pieces(record, outcome, trace, t0_ns, keep_chunks=chunks)
-    if count is not None and record.token_source in (None, TokenSource.CHUNKS):
-        _count_text(record, said(outcome), count)
-    if text:
-        record.text = said(outcome)
-    return record
 
 
 def _count_text(record: Record, said: str, count: Callable[[str], int]) -> None:
@@ -263,6 +274,9 @@ def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, k
     bearing = bearing_tokens(pieces.kinds)
     chunks, kinds = _picked(pieces.chunks, bearing), _picked(pieces.kinds, bearing)
     usage = _add_extras(record, pieces.chunks) if len(chunks) < len(pieces) else None
+    if record.finish_reason is not None and outcome.streamed:
+        said_in = next(read for read, chunk in reversed(pieces) if chunk.finish_reason is not None)
+        record.finish_ns = int(trace.arrivals[said_in]) - t0_ns
     tokens = list(map(_TOKENS, chunks))
     _count_tokens(record, usage, tokens, streamed=outcome.streamed)
     if not chunks or not outcome.streamed:

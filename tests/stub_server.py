@@ -62,6 +62,10 @@ class Plan:
         """There are no conversations."""
         return False
 
+    def turn_in_round(self, i: int) -> int:
+        """One further with each row."""
+        return i
+
     def loop_of(self, row: Row) -> Loop:
         """That of the plan."""
         return self.loop
@@ -125,6 +129,7 @@ class Call:
     head: bytes
     body: bytes
     writer: asyncio.StreamWriter
+    reader: asyncio.StreamReader
     log_ns: list[int]
 
     def sent_by(self, at_ns: int) -> int:
@@ -200,7 +205,7 @@ class StubServer:
                     int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
                 )
                 body = await reader.readexactly(length)
-                self.calls.append(Call(len(self.calls), connection, head, body, writer, []))
+                self.calls.append(Call(len(self.calls), connection, head, body, writer, reader, []))
                 await self._script(self.calls[-1])
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             self._writers.discard(writer)  # the client or the test has had enough

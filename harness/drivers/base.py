@@ -102,13 +102,17 @@ class DriveReport:
     """What the client says about itself; None where nothing was measured.
 
     t0_ns: the trial's T0 on the monotonic clock.   planned: rows of the plan, None when it has no end.
-    send_lag: sent minus due over all requests sent.   heartbeat: lateness of a 10 ms tick.
-    recorded, not_sent: records handed on, and those of them whose request was never sent.
+    send_lag: how late this client sent, over all requests sent.   heartbeat: lateness of a 10 ms tick.
+    measured_until_ns: of a closed loop limited by requests: when the first one fell due, as an offset from T0, that was
+    not measured any more.
+    recorded, not_sent, cooldown: records handed on, those of them whose request was never sent, and those of the
+    cooldown.
     cpu_share: CPU seconds of this process per second of the trial.   chunk_lag: how long arrivals waited to be read.
     cpu_peak_share: the same of the loop's thread in the worst whole second.
     merged_read_share: part of the token-bearing chunks that shared a read with others.
     equal_gap_share: part of the gaps between chunks that are the same in three replies or more.
     canary: recorded arrival minus the moment of sending that the event itself holds; see `drivers.canary`.
+    resends: requests sent again, because their connection had been closed before they were read.
     connections_opened: before T0 and after; connections_in_window: after T0.
     throttled_periods, throttled_ms, steal_share: what the machine withheld from T0 to the end (see `pressure`).
     open_files_share, ports_share: the most of the limit that was in use at any second.
@@ -119,8 +123,10 @@ class DriveReport:
 
     t0_ns: int
     planned: int | None
+    measured_until_ns: int | None = None
     recorded: int = 0
     not_sent: int = 0
+    cooldown: int = 0
     interrupted: bool = False
     clock: str = "loop"
     send_lag_p50_ms: float | None = None
@@ -131,6 +137,7 @@ class DriveReport:
     merged_read_share: float | None = None
     chunk_lag_p99_ms: float | None = None
     connections_opened: int = 0
+    resends: int = 0
     connect_errors: int = 0
     connections_in_window: int | None = None
     cpu_peak_share: float | None = None

@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 from dataclasses import dataclass
+from enum import Enum
 from time import monotonic_ns
 from typing import Any, Protocol
 
@@ -24,6 +25,9 @@ from harness.timeline import StampClock, Trace
 
 _READ_BYTES = 65_536
 _ANCILLARY_BYTES = 64
+AT_ONCE_NS = 500_000_000  # a connection closed sooner after a reply was not closed for being idle
+_SOON_NS = 20_000_000  # a connection that had been closed says so as soon as the next request arrives
+_UNACKED_AT = 24  # in struct tcp_info: segments that were sent and not acknowledged
 TIMESTAMPING = 37
 STAMP_RECEIVED_IN_SOFTWARE = (1 << 3) | (1 << 4)  # SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE
 
@@ -38,7 +42,16 @@ class Exchange:
     due: Any = None
     streams: bool = True
     connection: Connection | None = None
-    sent_again: bool = False
+
+
+class End(Enum):
+    """What the end of a connection says of the request on it.
+
+    BEHIND_A_REPLY: it came right behind the reply before, and the request: a server that closes after its replies
+    throws away what comes meanwhile, and one that fails at once looks alike.
+    """
+
+    UNREAD, BEHIND_A_REPLY, READ = range(3)
 
 
 class Owner(Protocol):
@@ -52,8 +65,8 @@ class Owner(Protocol):
         """A reply has ended."""
         ...
 
-    def lost(self, connection: Connection, exchange: Exchange | None, reason: str) -> None:
-        """The connection is gone; one sentence."""
+    def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
+        """The connection is gone; reason: one sentence."""
         ...
 
 
@@ -61,12 +74,12 @@ class Connection:
     """A connection that carries one request at a time.
 
     place: where it leads.   ready: connected (and secured).   connected_ns: since when.   used: has carried a request.
-    idle_since_ns: when it was last given back.
+    idle_since_ns: when it was last given back, 0: never.
     """
 
     __slots__ = (
-        "_connected", "_file", "_number", "_out", "_owner", "_poller", "_recvmsg", "_socket", "_stamps", "_tls",
-        "_tunnel", "_writing", "connected_ns", "exchange", "idle_since_ns", "place", "ready", "used",
+        "_connected", "_file", "_number", "_out", "_owner", "_poller", "_recvmsg", "_socket", "_stamps", "_taken",
+        "_tls", "_tunnel", "_writing", "connected_ns", "exchange", "idle_since_ns", "place", "ready", "used",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +99,7 @@ class Connection:
         self._tunnel = Tunnel(place) if place.tunnelled else None
         self._out = b""
         self._writing = False
+        self._taken = False  # something of the request was accepted by the system
         self._connected = False
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._recvmsg = self._socket.recvmsg
@@ -107,6 +121,16 @@ class Connection:
         if self.ready:
             self._start()
 
+    def gone(self) -> bool:
+        """Whether the other side has closed it while it was idle, or has sent what nobody asked for."""
+        try:
+            found = self._socket.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            return True
+        return not found or self._tls is None  # TLS has something of its own to say
+
     @property
     def clean(self) -> bool:
         """Whether nothing of a request is still to be sent: a reply may come before its request has left."""
@@ -123,6 +147,7 @@ class Connection:
     def _start(self) -> None:
         assert self.exchange is not None
         self.used = True
+        self._taken = False
         self.exchange.trace.earliest_ns = monotonic_ns()
         self._push(self.exchange.payload)
 
@@ -144,11 +169,12 @@ class Connection:
                 self._poller.change(self._file, READ | WRITE)
                 return
             except OSError as error:
-                self._lose(_reason(error, self.place))
+                self._lose(_reason(error, self.place), End.READ if self._taken else End.UNREAD)
                 return
+            self._taken = True
             self._out = self._out[count:]
             if not self._out and self.ready and self.exchange is not None:
-                self.exchange.trace.sent_ns = now_ns
+                _sent(self.exchange.trace, now_ns)
         if self._writing:
             self._writing = False
             self._poller.change(self._file, READ)
@@ -171,11 +197,12 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._end_of_stream(_reason(error, self.place))
+            self._end_of_stream(_reason(error, self.place), reset=True)
             return
         read_ns = monotonic_ns()
         if not data:
-            self._end_of_stream("the server closed the connection")
+            number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self._end_of_stream("the server closed the connection", reset=number != 0)
             return
         if self._tls is not None:
             data = self._decrypted(data)
@@ -192,13 +219,36 @@ class Connection:
             trace.done_ns = self._stamps.last_arrival(trace)
             self._owner.completed(self, exchange)
 
-    def _end_of_stream(self, reason: str) -> None:
+    def _end_of_stream(self, reason: str, *, reset: bool) -> None:
         exchange = self.exchange
         if exchange is not None and exchange.reply.started and exchange.reply.closed():
             exchange.trace.done_ns = monotonic_ns()
             self._owner.completed(self, exchange)
         else:
-            self._lose(reason)
+            self._lose(reason, self._end(reset=reset))
+
+    def _end(self, *, reset: bool) -> End:
+        """Whether the other side had closed the connection before it read the request that was just sent.
+
+        Its system resets a connection that is closed while something lies there unread, and one that was closed before
+        anything came; and it does not acknowledge what came after its end. Who has read a request and then closes does
+        neither. A reset may also be meant, so only one right behind a reply and the next request counts.
+        """
+        now_ns = monotonic_ns()
+        trace = None if self.exchange is None else self.exchange.trace
+        if trace is None or not self.idle_since_ns or trace.sent_ns is None:
+            return End.READ
+        soon = now_ns - self.idle_since_ns < AT_ONCE_NS and now_ns - trace.earliest_ns < _SOON_NS
+        if self._unacknowledged() or (reset and soon):
+            return End.UNREAD
+        return End.BEHIND_A_REPLY if soon else End.READ
+
+    def _unacknowledged(self) -> bool:
+        """Whether something of what was sent has not arrived."""
+        if sys.platform != "linux" or self._socket.family == socket.AF_UNIX:
+            return False
+        told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED_AT + 4)
+        return len(told) == _UNACKED_AT + 4 and int.from_bytes(told[_UNACKED_AT:], sys.byteorder) > 0
 
     def _finish_connecting(self) -> None:
         number = self._number or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -268,10 +318,18 @@ class Connection:
             self._lose(distrust(error, self.place.address.host))
             return b""
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str, end: End = End.READ) -> None:
         exchange = self.exchange
         self.close()
-        self._owner.lost(self, exchange, reason)
+        self._owner.lost(self, exchange, reason, end)
+
+
+def _sent(trace: Trace, now_ns: int) -> None:
+    """The last byte was taken. What was sent again counts from when it was sent first."""
+    if trace.sent_ns is None:
+        trace.sent_ns = now_ns
+        began_ns = trace.earliest_ns if trace.connection_reused else trace.dispatched_ns
+        trace.accepting_ns = 0 if began_ns is None else now_ns - began_ns
 
 
 def _reason(error: OSError, place: Place) -> str:

@@ -9,8 +9,20 @@ from typing import Any
 from harness.drivers.base import DriveReport
 from harness.records import Clock
 
-_SUMMED = frozenset({"not_sent", "connections_opened", "connect_errors", "connections_in_window", "canary_events"})
-_OWN = frozenset({"t0_ns", "planned", "recorded", "interrupted", "clock", "notes", "recounted", "workers"})
+_SUMMED = frozenset(
+    {
+        "not_sent",
+        "cooldown",
+        "connections_opened",
+        "connect_errors",
+        "connections_in_window",
+        "canary_events",
+        "resends",
+    }
+)
+_OWN = frozenset(
+    {"t0_ns", "planned", "measured_until_ns", "recorded", "interrupted", "clock", "notes", "recounted", "workers"}
+)
 
 
 def merged(reports: Sequence[dict[str, Any]], t0_ns: int, planned: int | None) -> DriveReport:
@@ -25,6 +37,9 @@ def merged(reports: Sequence[dict[str, Any]], t0_ns: int, planned: int | None) -
             setattr(report, name, sum(values) if name in _SUMMED else max(values))
     clocks = {one["clock"] for one in reports if one.get("clock")}
     report.clock = Clock.KERNEL if clocks == {Clock.KERNEL} else Clock.LOOP
+    report.measured_until_ns = min(
+        (one["measured_until_ns"] for one in reports if one.get("measured_until_ns") is not None), default=None
+    )
     report.interrupted = any(one.get("interrupted") for one in reports)
     report.recorded = sum(one.get("recorded", 0) for one in reports)
     for one in reports:

@@ -1,7 +1,9 @@
 """Connections: opened before the clock starts, reused, opened anew when all are busy. Nothing ever waits for one.
 
-Some servers close a connection after each streamed reply without saying so (llama.cpp's does). Once that has happened,
-connections are used for one request each, and another is opened ahead for each one that was taken.
+Some servers close a connection after each reply, some of them without saying so, and throw away what comes meanwhile
+(llama.cpp's does). So at first a connection rests after its reply, and others are used, until one was left open for
+_REST_NS. Once a few in a row were closed, connections are used for one request each, and another is opened ahead for
+each one taken.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ from time import monotonic_ns
 from typing import Any
 
 from harness.drivers.base import DriveReport
-from harness.drivers.connection import Connection, Owner
+from harness.drivers.connection import AT_ONCE_NS, Connection, Owner
 from harness.drivers.place import Place
 from harness.drivers.poller import Poller
 from harness.timeline import StampClock
 
 _OPENED_AT_ONCE = 128
 _PATIENCE_S = 5.0
-_AT_ONCE_NS = 500_000_000  # an idle connection closed sooner was not closed for being idle
+_IN_A_ROW = 3
+_MOST_RESTING = 16
+_REST_NS = 50_000_000  # within which a server that closes after its replies has done so, also where it computes on
 
 
 class Pool:
@@ -36,11 +40,14 @@ class Pool:
         self._addresses: list[tuple[Any, ...]] = []
         self._unknown: OSError | None = None
         self._idle: list[Connection] = []  # those never used first, each kind in the order in which they became idle
+        self._resting: list[Connection] = []
+        self._keeps_open = False  # as far as is known
         self._opening: set[Connection] = set()
         self._changed: asyncio.Future[None] | None = None
         self._choosing = False
         self._ahead = 0
         self._one_request_each = False
+        self._closed_in_a_row = 0
         self._closed_idle = 0
 
     async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
@@ -69,41 +76,78 @@ class Pool:
         The one used last, for its server certainly attends to it. Of those never used the oldest: a server with few
         threads gives them to the connections that came first, and reads nothing from the others until those end.
         """
-        if fresh or not self._idle:
+        self._end_rest()
+        while self._idle and not fresh:
+            taken = self._idle.pop(-1 if self._idle[-1].used else 0)
+            if not taken.gone():
+                self._open_ahead()
+                return taken
+            taken.close()
+            self.stale(taken)
+        try:
             return self._open()
-        taken = self._idle.pop(-1 if self._idle[-1].used else 0)
-        self._open_ahead()
-        return taken
+        except OSError:
+            if fresh or not self._resting:
+                raise
+            return self._resting.pop(0)
+
+    def _end_rest(self) -> None:
+        """Whether a connection was left open after its reply for long enough to trust all of them."""
+        while self._resting and monotonic_ns() - self._resting[0].idle_since_ns >= _REST_NS:
+            rested = self._resting.pop(0)
+            if rested.gone():
+                rested.close()
+                self.stale(rested)
+                continue
+            self._keeps_open = True
+            self._idle += [rested, *self._resting]
+            self._resting.clear()
 
     def stale(self, connection: Connection) -> None:
-        """A connection that was used again turned out to be closed."""
+        """A connection that was to be used again turned out to be closed."""
         if not self._closed_after_reply(connection):
             self._closed_idle += 1
 
     def _closed_after_reply(self, connection: Connection) -> bool:
-        """Whether the server closed a connection right after its reply; it will do so again."""
-        if not connection.used or monotonic_ns() - connection.idle_since_ns >= _AT_ONCE_NS:
+        """Whether the server closed a connection right after its reply; then it may do so again."""
+        if not connection.idle_since_ns or monotonic_ns() - connection.idle_since_ns >= AT_ONCE_NS:
             return False
-        if not self._one_request_each:
+        self._closed_by_habit()
+        return True
+
+    def _closed_by_habit(self) -> None:
+        """The server closed a connection after a good reply. Once may be chance."""
+        self._closed_in_a_row += 1
+        self._keeps_open = False
+        if not self._one_request_each and self._closed_in_a_row >= _IN_A_ROW:
             self._one_request_each = True
             at = self._place.at
             self._report.notes.append(f"{at} closes connections after their replies: another is opened ahead for each")
         self._open_ahead()
-        return True
 
     def _open_ahead(self) -> None:
         """Keep as many ready as before the start, where the server closes each after use."""
         if self._one_request_each and len(self._idle) + len(self._opening) < self._ahead:
             self._open_several(1)  # where none can be opened, the request that needs one will say so
 
-    def give_back(self, connection: Connection, *, reusable: bool) -> None:
-        """A connection has done its work."""
+    def give_back(self, connection: Connection, *, reusable: bool, good: bool) -> None:
+        """A connection has done its work. good: with a reply that is no refusal."""
+        if connection.idle_since_ns:
+            self._closed_in_a_row = 0
         if reusable and connection.clean and not self._one_request_each:
             connection.exchange = None
             connection.idle_since_ns = monotonic_ns()
-            self._idle.append(connection)
-        else:
-            connection.close()
+            resting = not self._keeps_open and len(self._resting) < _MOST_RESTING
+            (self._resting if resting else self._idle).append(connection)
+            return
+        connection.close()
+        if good and not reusable:
+            self._closed_by_habit()
+
+    @property
+    def closes_after_replies(self) -> bool:
+        """Whether the last connection that told was closed behind its reply."""
+        return self._closed_in_a_row > 0
 
     def connected(self, connection: Connection) -> None:
         """A connection is ready; those opened ahead become idle."""
@@ -118,8 +162,9 @@ class Pool:
         # A socket's queue is short, and `warm` tries again; of several addresses one that answers is enough.
         if not connection.ready and not ahead_of_accept and not self._choosing:
             self._report.connect_errors += 1
-        if connection in self._idle:
-            self._idle.remove(connection)
+        waiting = self._idle if connection in self._idle else self._resting
+        if connection in waiting:
+            waiting.remove(connection)
             if not self._closed_after_reply(connection):
                 self._closed_idle += 1
         if connection in self._opening:
@@ -128,9 +173,10 @@ class Pool:
 
     def close(self) -> None:
         """Close all idle connections."""
-        for connection in [*self._idle, *self._opening]:
+        for connection in [*self._idle, *self._resting, *self._opening]:
             connection.close()
         self._idle.clear()
+        self._resting.clear()
         self._opening.clear()
         if self._closed_idle:
             self._report.notes.append(

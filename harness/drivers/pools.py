@@ -1,4 +1,4 @@
-"""The connections to all servers of an endpoint: request i goes to server i modulo their number, whoever sends it."""
+"""The connections to all servers of an endpoint: requests go round, those of one conversation to the same server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from harness.timeline import StampClock
 
 
 class Pools:
-    """A pool for each place; see `Pool` for what its methods do. A connection knows its place."""
+    """A pool for each place; see `Pool` for what its methods do. A connection knows its place.
+
+    turn: the request's place in the round, see `Schedule.turn_in_round`.
+    """
 
     def __init__(
         self, poller: Poller, places: Sequence[Place], stamps: StampClock, owner: Owner, report: DriveReport
@@ -34,21 +37,21 @@ class Pools:
         for pool in self._pools:
             await pool.warm(each, loop)
 
-    def place(self, request: int) -> Place:
+    def place(self, turn: int) -> Place:
         """Where a request goes."""
-        return self._places[request % len(self._places)]
+        return self._places[turn % len(self._places)]
 
-    def backend(self, request: int) -> str | None:
+    def backend(self, turn: int) -> str | None:
         """The URL to which a request goes; None where there is but one."""
-        return self.place(request).address.url if len(self._places) > 1 else None
+        return self.place(turn).address.url if len(self._places) > 1 else None
 
-    def take(self, request: int, *, fresh: bool = False) -> Connection:
+    def take(self, turn: int, *, fresh: bool = False) -> Connection:
         """A connection for a request."""
-        return self._pools[request % len(self._pools)].take(fresh=fresh)
+        return self._pools[turn % len(self._pools)].take(fresh=fresh)
 
-    def give_back(self, connection: Connection, *, reusable: bool) -> None:
+    def give_back(self, connection: Connection, *, reusable: bool, good: bool) -> None:
         """A connection has done its work."""
-        self._pool_of[connection.place].give_back(connection, reusable=reusable)
+        self._pool_of[connection.place].give_back(connection, reusable=reusable, good=good)
 
     def drop(self, connection: Connection) -> None:
         """Close a connection in the middle of a reply."""
@@ -57,6 +60,10 @@ class Pools:
     def stale(self, connection: Connection) -> None:
         """A connection that was used again turned out to be closed."""
         self._pool_of[connection.place].stale(connection)
+
+    def closes_after_replies(self, connection: Connection) -> bool:
+        """Whether this connection's server does, as far as is known."""
+        return self._pool_of[connection.place].closes_after_replies
 
     def connected(self, connection: Connection) -> None:
         """A connection is ready."""

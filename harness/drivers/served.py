@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections import deque
+from time import monotonic_ns
 
 from engines.base import Endpoint
 from engines.dialects import get
 from harness.drivers.canary import Canary
-from harness.drivers.connection import Connection, Exchange
+from harness.drivers.connection import Connection, End, Exchange
 from harness.drivers.conversations import Conversations
 from harness.drivers.giving_up import GivingUp, why_given_up
 from harness.drivers.offer import Due
@@ -21,15 +23,18 @@ from harness.drivers.pools import Pools
 from harness.drivers.prepared import Prepared
 from harness.drivers.trial_state import TrialState
 from harness.drivers.wire import ResponseReader
-from harness.records import Status
+from harness.records import FAILED, Status
 from harness.timeline import NS_PER_MS, Outcome, StampClock
 
 _TICK_NS = 10 * NS_PER_MS
-_QUIET_NS = 400_000  # decoding one reply takes about so long: none is begun when a request falls due sooner
+_QUIET_NS = 400_000  # work that can wait takes at least so long: none is begun when a request falls due sooner
+_DECODING_NS_PER_BYTE = 10.0  # to begin with; then as this machine shows
+_TELLING_BYTES = 8_192  # shorter replies say little of it
 _BURST_NS = 1_000_000  # a burst is sent in slices, so that replies to its beginning are read meanwhile
 _BACKLOG_READS = 128_000
 _BACKLOG_REPLIES = 16_384
 _BACKLOG_BYTES = 32 << 20
+_REFUSED = 400  # HTTP statuses from here on
 _MOST_REPLIES = 256  # of conversations that go on: their users think meanwhile
 _CATCH_UP_READS = 4
 
@@ -55,8 +60,8 @@ class ServedClient:
         self._backlog_reads = 0
         self._backlog_bytes = 0
         self._behind: list[Exchange] = []
-        self._sent_again = 0
         self._followers_due = False
+        self._ns_per_byte = _DECODING_NS_PER_BYTE
         self._drain_until_ns: int | None = None
         self._ending = False
         self._heads: dict[tuple[Place, str], bytes] = {}
@@ -103,9 +108,11 @@ class ServedClient:
         self._give_up_alarm.close()
         self._heartbeat.close()
         self._poller.close()
-        if self._sent_again:
+        resends = self._state.report.resends
+        if resends:
+            again = "1 request was" if resends == 1 else f"{resends} requests were"
             self._state.report.notes.append(
-                f"{self._sent_again} sent again on a new connection: the server had closed the idle one without a word"
+                f"{again} sent again on a new connection: the server had closed the old one before it read the request"
             )
 
     def control_changed(self) -> None:
@@ -134,19 +141,25 @@ class ServedClient:
 
     def completed(self, connection: Connection, exchange: Exchange) -> None:
         """A reply is complete."""
-        self.pool.give_back(connection, reusable=exchange.reply.reusable)
+        reply = exchange.reply
+        self.pool.give_back(connection, reusable=reply.reusable, good=reply.status < _REFUSED and reply.failure is None)
         self._ended(exchange, None)
 
-    def lost(self, connection: Connection, exchange: Exchange | None, reason: str) -> None:
-        """A connection is gone."""
+    def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
+        """A connection is gone. A request that nobody has read is sent again, once."""
         self.pool.lost(connection, reason)
         if exchange is None:
             return
-        stale = exchange.trace.connection_reused and connection.used and not exchange.reply.started
-        if stale and not exchange.sent_again:
-            exchange.sent_again = True
-            exchange.trace.sent_ns = None
-            self._sent_again += 1
+        trace = exchange.trace
+        behind_a_reply = end is End.BEHIND_A_REPLY and self.pool.closes_after_replies(connection)
+        if (
+            (end is End.UNREAD or behind_a_reply)
+            and trace.connection_reused
+            and not exchange.reply.started
+            and not trace.resends
+        ):
+            trace.resends = 1
+            self._state.report.resends += 1
             self.pool.stale(connection)
             self._send(exchange, fresh=True)
             return
@@ -170,7 +183,7 @@ class ServedClient:
     def _encoded(self, request: int) -> tuple[bytes, bool]:
         asked = self._conversations.request(request)
         wire = self._dialect.encode(asked, self._endpoint.model)
-        place = self.pool.place(request)
+        place = self.pool.place(self._state.schedule.turn_in_round(request))
         head = self._heads.get((place, wire.path))
         if head is None:
             headers = {**wire.headers, **{name.lower(): value for name, value in self._endpoint.headers.items()}}
@@ -194,7 +207,7 @@ class ServedClient:
                 continue
             payload, streams = self._prepared.take(due)
             exchange = Exchange(self._state.trace(due), payload, ResponseReader(), due, streams)
-            exchange.trace.backend = self.pool.backend(due.row.request)
+            exchange.trace.backend = self.pool.backend(self._state.schedule.turn_in_round(due.row.request))
             self._in_flight[due.row.request] = exchange
             if due.row.cancel_ns is not None:
                 self._giving_up.add(due.row.request, self._now_ns() + due.row.cancel_ns)
@@ -209,7 +222,7 @@ class ServedClient:
 
     def _send(self, exchange: Exchange, *, fresh: bool = False) -> None:
         try:
-            connection = self.pool.take(exchange.due.row.request, fresh=fresh)
+            connection = self.pool.take(self._state.schedule.turn_in_round(exchange.due.row.request), fresh=fresh)
         except OSError as error:
             exchange.trace.done_ns = self._now_ns()
             self._ended(exchange, Cut(Status.CONNECTION_ERROR, f"no connection can be opened: {error.strerror}"))
@@ -264,9 +277,9 @@ class ServedClient:
             self._backlog.append((exchange, cut))
             self._backlog_reads += len(exchange.trace.read_ns)
             self._backlog_bytes += exchange.reply.size
-        refused = cut is not None and cut.status is Status.CONNECTION_ERROR
+        failed = exchange.reply.status >= _REFUSED if cut is None else cut.status in FAILED
         assert exchange.trace.done_ns is not None
-        self._offer.ended(due, exchange.trace.done_ns, connection_lost=refused)
+        self._offer.ended(due, exchange.trace.done_ns, failed=failed)
         full = self._backlog_reads > _BACKLOG_READS or self._backlog_bytes > _BACKLOG_BYTES
         if full or len(self._backlog) > _BACKLOG_REPLIES:
             self._decode_one()  # one for one, so that a wave of endings is no stall
@@ -321,19 +334,28 @@ class ServedClient:
             if not self._state.finished.done():
                 self._state.finished.set_result(None)
             return False
-        due_ns = self._offer.next_due_ns
-        if due_ns is not None and due_ns - self._now_ns() < _QUIET_NS and not self._ending:
+        quiet_ns = self._quiet_ns()
+        if quiet_ns < _QUIET_NS:
             return False
-        if self._replies:
+        if self._replies and self._takes_ns(next(iter(self._replies.values()))) <= quiet_ns:
             self._read_reply(next(iter(self._replies)))
             return True
-        if self._backlog:
+        if self._backlog and self._takes_ns(self._backlog[0]) <= quiet_ns:
             self._decode_one()
             return True
         if self._behind:
             self._behind.pop().reply.catch_up()
             return True
         return not self._ending and self._prepared.step()
+
+    def _quiet_ns(self) -> float:
+        """How long until a request falls due."""
+        due_ns = None if self._ending else self._offer.next_due_ns
+        return math.inf if due_ns is None else due_ns - self._now_ns()
+
+    def _takes_ns(self, ended: tuple[Exchange, Cut | None]) -> float:
+        """About how long a reply takes to decode."""
+        return ended[0].reply.size * self._ns_per_byte
 
     def _read_reply(self, session: int | None) -> None:
         """Decode the reply that a conversation goes on from, unless that was done."""
@@ -353,7 +375,10 @@ class ServedClient:
         self._stamps.resolve(exchange.trace)
         exchange.trace.headers_read = reply.headers_read
         exchange.trace.first_body_read = reply.first_body_read
+        began_ns = monotonic_ns()
         outcome = judge(reply, self._dialect, cut, streams=exchange.streams)
+        if reply.size >= _TELLING_BYTES:
+            self._ns_per_byte += ((monotonic_ns() - began_ns) / reply.size - self._ns_per_byte) / 4
         next_turn = self._conversations.heard(exchange.trace.row, outcome)
         if next_turn is not None:
             self._prepared.want(next_turn)

@@ -10,7 +10,7 @@ from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Par
 from harness.drivers.offer import Due, Offer
 from harness.drivers.recount import Recount
 from harness.drivers.vitals import Vitals
-from harness.records import Record, Status
+from harness.records import Phase, Record, Status
 from harness.timeline import NowNs, Outcome, Trace, build_record, not_sent
 from harness.workload import Schedule
 
@@ -60,6 +60,7 @@ class TrialState:
     def tell(self) -> DriveReport:
         """When the load is over: the report, with what it has to say about it."""
         self.vitals.fill(self.report)
+        self.report.measured_until_ns = self.offer.measured_until_ns
         self.report.recounted = self.recount.counted()
         return self.report
 
@@ -71,7 +72,7 @@ class TrialState:
     def give_up(self, due: Due, why: str) -> None:
         """A turn of a conversation that was broken off is not sent; what follows it falls due in its own time."""
         self._not_sent(due, why)
-        self.offer.ended(due, due.due_ns)
+        self.offer.passed_over(due)
 
     def _not_sent(self, due: Due, why: str) -> None:
         loop = self.schedule.loop_of(due.row)
@@ -96,6 +97,7 @@ class TrialState:
     def _hand_on(self, record: Record) -> None:
         self.report.recorded += 1
         self.report.not_sent += record.status == Status.NOT_SENT
+        self.report.cooldown += record.phase == Phase.COOLDOWN
         self.sink(record)
 
     def guarded(self, call: Callable[[], None]) -> None:

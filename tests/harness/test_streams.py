@@ -87,3 +87,14 @@ def test_a_file_that_may_not_grow_is_one_sentence(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, ignored)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(("size", "written"), [(0, 0), (2_500, 4), (9_999, 2), (10_000, 1), (30_000, 1)])
+def test_what_is_written_at_once_is_bounded(tmp_path: Path, size: int, written: int) -> None:
+    """Rows of long lists go to the disk before there are 512 of them, as soon as they have 10,000 elements."""
+    with StreamWriter(tmp_path / "r.arrows", record_schema(), to_columns, flush_s=1e9, size=lambda _: size) as writer:
+        for number in range(8):
+            writer.add(Record(number))
+        found = [len(batch) for batch in read_batches(tmp_path / "r.arrows") if len(batch)]
+        assert found == ([written] * (8 // written) if written else [])
+    assert sum(len(batch) for batch in read_batches(tmp_path / "r.arrows")) == 8
