@@ -272,6 +272,15 @@ class ServedEngine(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class CachesPrompts(Protocol):
+    """An engine that can be told to drop what it has cached of earlier prompts."""
+
+    async def reset_cache(self) -> bool | None:
+        """Drop it, with nothing in flight; whether it did, None where this server has no way."""
+        ...
+
+
 async def collect(chunks: AsyncIterator[Chunk]) -> list[Chunk]:
     """All chunks of a reply; for tests and notebooks."""
     return [chunk async for chunk in chunks]
@@ -280,6 +289,7 @@ async def collect(chunks: AsyncIterator[Chunk]) -> list[Chunk]:
 __all__ = [
     "NO_USAGE_REPORTS",
     "TOKEN_BEARING",
+    "CachesPrompts",
     "Chunk",
     "ChunkKind",
     "Endpoint",

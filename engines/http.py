@@ -23,6 +23,7 @@ from engines.server_process import READY_LIMIT_S, READY_POLL_S, ServerCommand, S
 DEFAULT_DIALECT = "openai-completions"
 _READY_KEYS = frozenset({"path", "timeout_s"})
 _NO_PAGES = ("ollama",)  # it has none
+_RESETS = {"vllm": "/reset_prefix_cache", "sglang": "/flush_cache"}
 _MODEL_LISTS = {"openai": ("/v1/models", "data", "id"), "ollama": ("/api/tags", "models", "name")}
 
 
@@ -82,6 +83,7 @@ class _Server:
     version: str | None
     context_tokens: int | None
     level: str | None = None
+    reset_path: str | None = None
 
 
 class HttpEngine:
@@ -93,6 +95,7 @@ class HttpEngine:
         self._server = self._server_process()
         self._urls = self._options.urls
         self._model: str | None = None
+        self._resets: list[str | None] = []
         self._running = False
 
     @classmethod
@@ -114,6 +117,7 @@ class HttpEngine:
             self._urls = (self._server.url,)
         servers = [await self._ask(url) for url in self._urls]
         self._model = servers[0].model
+        self._resets = [server.reset_path for server in servers]
         for url, server in zip(self._urls, servers, strict=True):
             if server.model != self._model:
                 what = f"{self._urls[0]} serves {self._model!r}, {url} serves {server.model!r}"
@@ -131,6 +135,20 @@ class HttpEngine:
             options={**asdict(self._options), "url": self._urls[0] if len(self._urls) == 1 else list(self._urls)},
             metrics_urls=_metrics_pages(self._urls, self._options.dialect),
         )
+
+    async def reset_cache(self) -> bool | None:
+        """Have servers that say they are vLLM or SGLang drop their prefix cache; vLLM has the route in its development
+        mode alone. None where no server is known to have one.
+        """
+        if None in self._resets or not self._resets:
+            return None
+        done = [await self._reset(url, path) for url, path in zip(self._urls, self._resets, strict=True) if path]
+        return all(done)
+
+    async def _reset(self, url: str, path: str) -> bool:
+        options = self._options
+        async with open_pages(url, headers=self._headers(), tls=options.tls, proxy=options.proxy) as pages:
+            return await pages.post(path) == HTTPStatus.OK
 
     async def stop(self) -> None:
         """End the server if we started it."""
@@ -196,7 +214,9 @@ class HttpEngine:
             models = await self._served_models(pages)
             model = self._choose_model(models, url)
             context_tokens = await self._context_tokens(pages, models, model)
-            return _Server(model, await self._version(pages), context_tokens, _level((models or {}).get(model or "")))
+            entry = (models or {}).get(model or "") or {}
+            reset_path = _RESETS.get(str(entry.get("owned_by")).lower())
+            return _Server(model, await self._version(pages), context_tokens, _level(entry), reset_path)
 
     async def _wait_until_ready(self, pages: Pages) -> None:
         """Poll the page of `ready` until it answers 200."""

@@ -61,6 +61,16 @@ class Pages:
         except (aiohttp.ClientError, OSError) as error:
             raise StartFailed(f"no server answers at {url}: {_why(error)}; start it, or correct url") from error
 
+    async def post(self, path: str) -> int | None:
+        """Ask the server to do something that needs no words; the status it answered with, None where it did not."""
+        import aiohttp
+
+        try:
+            async with self._session.post(self._base + path, allow_redirects=False, **self._proxy) as response:
+                return response.status
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None
+
     async def optional(self, path: str) -> dict[str, Any]:
         """The JSON object of a page that a server may have; empty where it has none."""
         try:

@@ -105,6 +105,10 @@ class Vllm:
         self._children = []
         gc.collect()
 
+    async def reset_cache(self) -> bool:
+        """Have vLLM drop its prefix cache."""
+        return await self._llm.reset_prefix_cache() is not False
+
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """The reply, a chunk for each token, or for several where they came together.
 

@@ -45,6 +45,7 @@ class Cell:
 
     scope: "server" where readings of this machine are the server's, else "client".   interpreter: of its process, where
     that is another than ours.   start_timeout_s: how long its engine may take to start.
+    salt: of its made-up prompts, see `prompts.WordPrompts`.
     pages: those for Prometheus that are to be read beside the engine's own; (): none at all; None: none are named.
     """
 
@@ -61,6 +62,12 @@ class Cell:
     interpreter: str | None = None
     start_timeout_s: float = 900.0
     pages: tuple[MetricsPage, ...] | None = None
+    salt: int = 0
+
+    @property
+    def stays_up(self) -> bool:
+        """Whether its server runs before and after this run, and may remember what it was asked."""
+        return bool(self.spec.options.get("url"))
 
 
 @dataclass(frozen=True, slots=True)

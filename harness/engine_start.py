@@ -114,7 +114,8 @@ async def first_request(cell: Cell, engine: Engine) -> float | None:
     plan = cell.trials[0]
     workload = next((one.workload for one in plan.classes.values() if one.workload is not None), plan.workload)
     one = SingleUser.model_validate({"kind": "single_user", "requests": 1, "timeout": f"{plan.timeout_s}s"})
-    schedule = build(one, workload, plan.seed ^ FIRST_REQUEST_SEED, tokenizer=tokenizer_of(cell.spec.model))
+    words = tokenizer_of(cell.spec.model)
+    schedule = build(one, workload, plan.seed ^ FIRST_REQUEST_SEED, tokenizer=words, salt=cell.salt)
     records: list[Record] = []
     await drive(schedule, target_of(engine), settings_of(plan), records.append)
     return next(

@@ -107,6 +107,13 @@ TRIAL = {
     "planned.warmup": Column("Those in the warm-up.", null="replies decide"),
     "planned.measure": Column("Those to be measured.", null="replies decide"),
     "prompt_length_source.*": Column("How prompts got their length, by class: `tokenizer`, `estimated` or `file`."),
+    "prompt_files.*": Column("Of classes whose prompts come from a file: its `lines`, the `offset` of the first used."),
+    "shares_prompts": Column("Whether requests begin alike by plan, or may (prompts from a file)."),
+    "prompts_asked.*": Column(
+        "Of those classes: `requests` sent, and how many asked `again` what this start of the engine had been asked."
+    ),
+    "cache_reset": Column("Whether the engine dropped its cache of prompts before.", null="it has no way to"),
+    "salt": Column("What made its prompts others than those of other runs.", null="the server did not run before"),
     "pinned_outputs[]": Column("Classes whose replies shall be exactly as long as planned."),
     "driver": Column("Who sent the load: `inprocess` or `locust`."),
     "workers": Column("How many processes sent it."),
@@ -121,11 +128,18 @@ TRIAL = {
 CLIENT = {
     "t0_ns": Column("T0.", _MONOTONIC),
     "planned": Column("Rows of the plan.", null="it has no end"),
+    "measured_until_ns": Column(
+        "In a closed loop limited by requests: when the first one fell due that was not measured.",
+        "ns from T0",
+        "another limit",
+    ),
     "recorded": Column("Rows of `records.parquet`."),
     "not_sent": Column("Those of them whose request was never sent."),
+    "cooldown": Column("Those of them that only kept the load up until the last measured one had ended."),
     "interrupted": Column("Whether it was stopped before its end."),
     "clock": Column("`kernel` where the kernel stamped every arrival, else `loop`."),
-    "send_lag_p50_ms": Column("Sent - due.", "ms", "nothing was sent"),
+    "resends": Column("Requests sent again: their connection had been closed before they were read."),
+    "send_lag_p50_ms": Column("How late this client sent.", "ms", "nothing was sent"),
     "send_lag_p99_ms": Column("The same.", "ms", "nothing was sent"),
     "send_lag_max_ms": Column("The same.", "ms", "nothing was sent"),
     "heartbeat_p99_ms": Column("Lateness of a 10 ms tick of the event loop.", "ms", "no tick"),

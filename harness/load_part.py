@@ -28,7 +28,8 @@ from harness.workload import Schedule, Shard, build
 class PartSpec:
     """A trial for those who send a share of it; JSON-able by `dataclasses.asdict`.
 
-    scenario: as resolved.   cell, trial: indices.   settings: a DriveSettings.   target: an Endpoint, without headers.
+    scenario: as resolved.   cell, trial: indices.   settings: a DriveSettings.   salt: of the cell's prompts.
+    target: an Endpoint, without headers.
     """
 
     scenario: Mapping[str, Any]
@@ -36,15 +37,23 @@ class PartSpec:
     trial: int
     plan_hash: str
     settings: Mapping[str, Any]
+    salt: int = 0
     target: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, scenario: Mapping[str, Any], cell: int, trial: int, plan_hash: str, settings: DriveSettings, to: Endpoint
+        cls,
+        scenario: Mapping[str, Any],
+        cell: int,
+        trial: int,
+        plan_hash: str,
+        settings: DriveSettings,
+        to: Endpoint,
+        salt: int = 0,
     ) -> PartSpec:
         """From what the process has that started the engine."""
         target = {name: value for name, value in asdict(to).items() if name != "headers"}
-        return cls(scenario, cell, trial, plan_hash, asdict(settings), target)
+        return cls(scenario, cell, trial, plan_hash, asdict(settings), salt, target)
 
     @property
     def url(self) -> str:
@@ -89,7 +98,7 @@ def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
         words = tokenizer_of(cell.spec.model)
     except EngineError as error:
         raise TrialFailed(f"the plan cannot be made here: {error}") from error
-    schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words)
+    schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words, salt=part.salt)
     if schedule.plan_hash != part.plan_hash:
         raise TrialFailed(
             f"the plan made here ({schedule.plan_hash[:12]}) is not the one to be sent ({part.plan_hash[:12]}): "
@@ -121,4 +130,6 @@ def lost_rows(
         record = not_sent(due.row, due.phase, due.due_ns - t0_ns, schedule.loop)
         record.worker = shard.index
         record.error = "its load worker died"
-        yield replace(record, status=Status.UNFINISHED) if due.due_ns <= died_ns else record
+        if due.due_ns <= died_ns:  # nobody saw more of it than until then
+            record = replace(record, status=Status.UNFINISHED, done_ns=died_ns - t0_ns)
+        yield record

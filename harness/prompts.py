@@ -24,6 +24,7 @@ from harness.sentences import SENTENCES
 
 CHARACTERS_PER_TOKEN = 4
 _HEAD_WORDS = 3
+_OFFSET = 4
 _CORPUS_SENTENCES = 2_000
 _LONGEST = 2**31 - 1
 _MASK = 2**64 - 1
@@ -103,9 +104,13 @@ def _draw(length: Any, random: np.random.Generator, count: int) -> NDArray[np.fl
 
 
 class WordPrompts:
-    """Prompts of a wanted length made of our own sentences; see `Prompts`."""
+    """Prompts of a wanted length made of our own sentences; see `Prompts`.
 
-    def __init__(self, seed: int, tokenizer: Tokenizer | None = None) -> None:
+    salt: another one gives every prompt, and every common beginning, another head of the same length: a server that has
+    seen the prompts of one run does not know those of the next. It is not part of the fingerprint.
+    """
+
+    def __init__(self, seed: int, tokenizer: Tokenizer | None = None, salt: int = 0) -> None:
         self.source = "estimated" if tokenizer is None else "tokenizer"
         self._tokenizer = tokenizer
         self._salt = int(generator(seed, 1).integers(2**63))
@@ -119,6 +124,7 @@ class WordPrompts:
         self._spent = list(accumulate((costs[word] for word in words), initial=0))
         self._codes = len(self._heads) ** _HEAD_WORDS
         self._step, self._shift = _permutation(self._codes, seed)
+        self._shift = (self._shift + salt) % self._codes
         self._filler = None if tokenizer is None else _filler(tokenizer)
         self._additive = tokenizer is None or self._is_additive()
         self.fingerprint = digest(f"words 1 {seed} {self.source} {sorted(costs.items())}".encode())
@@ -210,19 +216,26 @@ class WordPrompts:
 class FilePrompts:
     """Prompts from a JSON Lines file, in the order of the file, again from the start after the last; see `Prompts`.
 
+    offset: the line with which they begin, from 0; drawn from the seed, so that loads of one start meet others.
     A line is {"prompt": text or list of token ids, "output_tokens": n (optional)}; other keys are the file's own.
     output_tokens: per line, 0 where the line does not say.   prompt_tokens: per line, 0 where it cannot be counted.
     """
 
     source = "file"
 
-    def __init__(self, path: Path, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(self, path: Path, tokenizer: Tokenizer | None = None, seed: int = 0) -> None:
         """Raises ScenarioError with the file and line of everything wrong in the file."""
         content = _read(path)
         self.fingerprint = digest(content)
         self._prompts, output_tokens = _parse_lines(path, content)
         self.output_tokens = np.array(output_tokens, dtype=np.int32)
         self.prompt_tokens = np.array([_known_tokens(prompt, tokenizer) for prompt in self._prompts], dtype=np.int32)
+        self.offset = int(generator(seed, _OFFSET).integers(len(self._prompts)))
+
+    def lines(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The lines of some requests, by their numbers among those that draw from the file."""
+        found: NDArray[np.int64] = (numbers + self.offset) % len(self._prompts)
+        return found
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -233,8 +246,8 @@ class FilePrompts:
         return all(isinstance(prompt, str) for prompt in self._prompts)
 
     def prompt(self, index: int, tokens: int) -> str | tuple[int, ...]:
-        """The prompt of line `index`; `tokens` is not used, the file decides."""
-        return self._prompts[index % len(self._prompts)]
+        """The prompt of request `index` among those that draw from the file; `tokens` is not used."""
+        return self._prompts[(index + self.offset) % len(self._prompts)]
 
 
 def _shuffled_words(seed: int) -> list[str]:

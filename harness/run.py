@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -212,6 +213,7 @@ async def run_child(
         trials=[(trial["index"], str((run.writer.path / trial["path"]).resolve())) for trial in waiting],
         locust={**run.locust, "more": more_by_locust(run, waiting)},
         quality={} if quality is None else asdict(quality),
+        salt=salt_of(run.writer, cell, entry) if cell.stays_up else 0,
     )
     spec.save(folder / "child.json")
     command = ChildCommand.of(cell, folder, run.scenario.patience_s)
@@ -226,6 +228,14 @@ async def run_child(
     story.close(reason)
     (folder / "child.json").unlink()
     run.writer.save()
+
+
+def salt_of(writer: RunWriter, cell: Cell, entry: Mapping[str, Any]) -> int:
+    """The same for all trials of one attempt at a cell of one run, and no other, so that a server which stays up has
+    none of their prompts in a cache.
+    """
+    what = f"salt {writer.path.name} {writer.manifest['created_utc']} {cell.id} {entry.get('attempt') or 1}"
+    return int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
 
 
 def reading_for(scenario: Scenario, cell: Cell, sink: Callable[[Sample], None]) -> Sampler:

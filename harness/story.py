@@ -84,6 +84,7 @@ class Story:
         client = facts["client"]
         recounted = dict(client.pop("recounted", ()))
         self._trial |= {"client": client, "t0_ns": client["t0_ns"], "ended_ns": time.monotonic_ns()}
+        self._trial["prompts_asked"] = facts["prompts_asked"]
         self._end_trial(facts["status"], facts["reason"], recounted)
 
     def _quality_begun(self, _: dict[str, Any], __: int | None) -> None:

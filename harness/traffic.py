@@ -110,6 +110,7 @@ class Traffic:
         self.cancels = any(stream.cancel is not None for stream in streams)
         self._whole: Columns | None = None
         self._blocks: dict[int, Columns] = {}
+        self._dealt: dict[int, NDArray[np.int16]] = {}
 
     def materialised(self, count: int | None) -> Traffic:
         """The same traffic with the first `count` rows computed now; itself where the plan has no end."""
@@ -142,6 +143,21 @@ class Traffic:
         columns, at = (self._whole, i) if self._whole is not None else (self._cached(i // self._block), i % self._block)
         own = columns.turn_think_ns if later_turn and columns.turn_think_ns is not None else columns.think_ns
         return 0 if own is None else int(own[at])
+
+    def number_in_class(self, i: int) -> int:
+        """Of row i among the rows of its class, from 0."""
+        if len(self.streams) == 1:
+            return i
+        block, at = divmod(i, self._block)
+        if block not in self._dealt:
+            self._dealt = {block: self._deal(block)}
+        of_row = self._dealt[block]
+        index = int(of_row[at])
+        return int(_dealt(self._shares, np.array([block * self._block]))[0, index] + (of_row[:at] == index).sum())
+
+    def rows_of_class(self, place: int, rows: int) -> int:
+        """How many of the first rows are of a class, give or take a hand of the cards that they are dealt from."""
+        return rows if len(self.streams) == 1 else int(_dealt(self._shares, np.array([rows]))[0, place])
 
     def columns(self) -> Columns:
         """All rows that are computed, or the first block of a plan without end."""
@@ -201,11 +217,20 @@ class Traffic:
             return self._trace.prompt_tokens[row], self._trace.output_tokens[row]
         replied = draw_lengths(stream.output_tokens, generator(self._seed, _OUTPUT_TOKENS, index, block), self._block)
         if isinstance(stream.prompts, FilePrompts):
-            line = np.arange(block * self._block, (block + 1) * self._block) % len(stream.prompts)
+            line = stream.prompts.lines(self._numbers(block, index))
             stated = stream.prompts.output_tokens[line]
             return stream.prompts.prompt_tokens[line], np.where(stated > 0, stated, replied)
         asked = draw_lengths(stream.prompt_tokens, generator(self._seed, _PROMPT_TOKENS, index, block), self._block)
         return asked, replied
+
+    def _numbers(self, block: int, index: int) -> NDArray[np.int64]:
+        """Of the rows of a block among those of a class: for each row how many of the class come before it."""
+        if len(self.streams) == 1:
+            return np.arange(block * self._block, (block + 1) * self._block)
+        before = _dealt(self._shares, np.array([block * self._block]))[0, index]
+        own = self._deal(block) == index
+        numbers: NDArray[np.int64] = before + np.cumsum(own) - own
+        return numbers
 
     def _think(self, block: int) -> NDArray[np.int64] | None:
         if self._think_time is None or (self._think_time.dist == "fixed" and self._think_time.value_s == 0):
@@ -243,14 +268,19 @@ class Traffic:
 
 
 def _shares_in_hands(shares: NDArray[np.float64], hand: int, first: int, hands: int) -> NDArray[np.int64]:
-    """How often each class comes in each hand: differences of the largest-remainder rounding of the running totals."""
-    totals = np.arange(first, first + hands + 1) * hand
+    """How often each class comes in each hand: differences of the running totals."""
+    counts: NDArray[np.int64] = np.diff(_dealt(shares, np.arange(first, first + hands + 1) * hand), axis=0)
+    return counts
+
+
+def _dealt(shares: NDArray[np.float64], totals: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each class has come after so many rows, rounded by the largest remainder; shape (totals, classes)."""
     quotas = np.round(totals[:, None] * shares[None, :], 6)
     whole = np.floor(quotas).astype(np.int64)
     missing = totals - whole.sum(axis=1)
     rank = (whole - quotas).argsort(axis=1, kind="stable").argsort(axis=1)
-    counts: NDArray[np.int64] = np.diff(whole + (rank < missing[:, None]), axis=0)
-    return counts
+    dealt: NDArray[np.int64] = whole + (rank < missing[:, None])
+    return dealt
 
 
 def _plain(distribution: Any) -> Any:

@@ -7,8 +7,8 @@ Whatever the engine prints goes to the cell's log.
 
 Events, by `event`: `alive` (once a second, to tell a hang from work), `prepared`, `starting` and `stopping` (the
 engine), `started` {engine, start}, `trial_begun` {trial, its part of the manifest}, `clock` {trial, t0_ns, window} (T0
-is fixed), `progress` {trial, ...}, `trial_ended` {trial, status, reason, client}, `skipped` {reason} (the cell cannot
-be run here), `failed` {reason}, `stopped` (on request, before a trial was under way), those of
+is fixed), `progress` {trial, ...}, `trial_ended` {trial, status, reason, client, prompts_asked}, `skipped` {reason}
+(the cell cannot be run here), `failed` {reason}, `stopped` (on request, before a trial was under way), those of
 `harness.quality_child`, `ended`.
 """
 
@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engines.base import Endpoint, Engine, EngineError, LevelUnsupported, ServedEngine
+from engines.base import CachesPrompts, Endpoint, Engine, EngineError, LevelUnsupported, ServedEngine
 from harness.child_process import PROGRESS_EVERY_S, Emit, background, event_loop_runner, event_stream
 from harness.drivers import canary
 from harness.drivers.asyncio_driver import drive
@@ -39,6 +39,7 @@ from harness.locust_load import drive_by_locust
 from harness.locust_order import Order
 from harness.matrix import Cell, TrialPlan, cell_at
 from harness.progress import Progress
+from harness.prompt_reuse import AskedLines
 from harness.quality_child import QualityOrder, score_cell, score_reference
 from harness.records import Loop, Phase, Record
 from harness.scenario import Scenario, as_checked
@@ -70,7 +71,7 @@ class CellSpec:
 
     folder: the cell's; trials: (index in the cell, folder) of those to run.   locust: how Locust is used where a load
     asks for it, as `Order` has it; `more` there: whether other cells' trials follow.   quality: a `QualityOrder`, to be
-    carried out after the trials, or in their place where it is about the reference; {}: none.
+    carried out after the trials, or in their place where it is about the reference; {}: none.   salt: of its prompts.
     """
 
     scenario: dict[str, Any]
@@ -79,6 +80,7 @@ class CellSpec:
     trials: Sequence[tuple[int, str]]
     locust: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
+    salt: int = 0
 
     def save(self, path: Path) -> None:
         """Write the specification where the child will read it."""
@@ -88,10 +90,11 @@ class CellSpec:
 async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, orders: Orders) -> None:
     """Run the trials of one cell, then score it. Raises EngineError if the engine cannot be had."""
     async with started_engine(cell, scenario, emit) as engine:
+        asked = AskedLines()
         with canary.sender(isinstance(engine, ServedEngine)) as sender:
             for index, folder in spec.trials:
                 orders.driving = True
-                trial = Trial(cell, index, Path(folder), spec, engine, emit, orders.control, sender)
+                trial = Trial(cell, index, Path(folder), spec, engine, emit, orders.control, sender, asked)
                 usable = await run_trial(trial)
                 orders.driving = False
                 if not usable or orders.stopping:
@@ -102,7 +105,10 @@ async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, o
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One load on one cell, and what driving it needs. sender: where the canary's events come from."""
+    """One load on one cell, and what driving it needs.
+
+    sender: where the canary's events come from.   asked: what the engine was asked by earlier loads.
+    """
 
     cell: Cell
     index: int
@@ -112,6 +118,7 @@ class Trial:
     emit: Emit
     control: Control
     sender: canary.Sender
+    asked: AskedLines
 
     @property
     def plan(self) -> TrialPlan:
@@ -129,11 +136,13 @@ async def run_trial(trial: Trial) -> bool:
     """Drive one load, its records streaming to the trial's folder; whether the engine can take another."""
     plan = trial.plan
     words = tokenizer_of(trial.cell.spec.model)
-    schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words)
+    schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words, salt=trial.cell.salt)
     workers = 1
     if isinstance(trial.engine, ServedEngine) and plan.load.driver != "locust":
         workers = worker_count(schedule, plan.load.workers)
+    reset = await cache_reset(trial)
     facts = trial_facts(schedule) | {"driver": plan.load.driver, "workers": workers}
+    facts |= {"salt": trial.cell.salt or None, "cache_reset": reset}
     trial.emit({"event": "trial_begun", "trial": trial.index, **facts})
     clock = {"event": "clock", "trial": trial.index, "window": facts["window"]}
     trial.control.on_begin(lambda t0_ns: trial.emit({**clock, "t0_ns": t0_ns}))
@@ -144,12 +153,22 @@ async def run_trial(trial: Trial) -> bool:
     reason = died or silence
     status = "failed" if reason else "interrupted" if report.interrupted else "complete"
     why = reason or ("it was stopped before its end" if report.interrupted else None)
-    trial.emit(
-        {"event": "trial_ended", "trial": trial.index, "status": status, "reason": why, "client": asdict(report)}
-    )
+    told = {"status": status, "reason": why, "client": asdict(report)}
+    told["prompts_asked"] = trial.asked.add(schedule, report.recorded - report.not_sent)
+    trial.emit({"event": "trial_ended", "trial": trial.index, **told})
     if reason is None and isinstance(trial.engine, ServedEngine):
         await asyncio.sleep(LAST_READING_S)
     return reason is None
+
+
+async def cache_reset(trial: Trial) -> bool | None:
+    """Have the engine drop what it cached of earlier prompts; whether it did, None where it has no way."""
+    if not isinstance(trial.engine, CachesPrompts):
+        return None
+    reset = await trial.engine.reset_cache()
+    if reset:
+        trial.asked.forget()
+    return reset
 
 
 async def sent(trial: Trial, schedule: Schedule, workers: int) -> tuple[DriveReport, str | None]:
@@ -196,14 +215,15 @@ def part_of(trial: Trial, schedule: Schedule) -> tuple[PartSpec, Endpoint]:
     target = target_of(trial.engine)
     assert isinstance(target, Endpoint)  # others were refused before anything ran
     cell = trial.cell.index
-    return PartSpec.of(trial.spec.scenario, cell, trial.index, schedule.plan_hash, trial.settings, target), target
+    salt = trial.cell.salt
+    return PartSpec.of(trial.spec.scenario, cell, trial.index, schedule.plan_hash, trial.settings, target, salt), target
 
 
 def trial_facts(schedule: Schedule) -> dict[str, Any]:
     """What the manifest says of a plan before the first request."""
     known = schedule.phases if schedule.loop is Loop.OPEN else None  # of conversations only first turns are known
     phases = {} if known is None else {p: int((known == n).sum()) for n, p in enumerate(PHASES)}
-    whole = schedule.count if schedule.window.start_ns == 0 and not schedule.continues else None
+    measured = schedule.measured if schedule.loop is Loop.CLOSED else None
     return {
         "loop": str(schedule.loop),
         "plan_hash": schedule.plan_hash,
@@ -211,9 +231,11 @@ def trial_facts(schedule: Schedule) -> dict[str, Any]:
         "planned": {
             "total": schedule.count,
             "warmup": phases.get(Phase.WARMUP),
-            "measure": phases.get(Phase.MEASURE, whole),
+            "measure": phases.get(Phase.MEASURE, measured),
         },
         "prompt_length_source": schedule.prompt_sources,
+        "prompt_files": schedule.prompt_files,
+        "shares_prompts": schedule.shares_prompts,
         "pinned_outputs": schedule.pinned_outputs,
     }
 
@@ -292,7 +314,7 @@ def in_the_child(cell: Cell, spec: CellSpec) -> Cell:
     may be secret (the parent passed them on in our environment) stand where the stored scenario has asterisks.
     """
     env = {name: os.environ.get(name, value) for name, value in cell.spec.env.items()}
-    return replace(cell, spec=replace(cell.spec, log_path=Path(spec.folder) / "log.txt", env=env))
+    return replace(cell, salt=spec.salt, spec=replace(cell.spec, log_path=Path(spec.folder) / "log.txt", env=env))
 
 
 def main() -> None:

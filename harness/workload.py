@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.base import Request, Turn
 from harness.chains import Chains, Sessions, Singles, TurnCounts, Users
@@ -76,8 +77,8 @@ class Schedule:
     """All requests of a trial. Immutable; row(i) and request(i) depend on nothing but the plan and i.
 
     loop: open, closed or partly open.   users: of a closed loop, else 0.
-    count: rows in the plan; None: a closed loop whose rows have no end, for its length depends on the replies.
-    measured: closed loops limited by requests: how many are measured, after as many in the warm-up as fall due there.
+    count: rows in the plan; None: a closed loop, whose rows have no end, for its length depends on the replies.
+    measured: limited by so many requests (partly open: conversations) after the warm-up; None: by time, or a file.
     window: where requests are measured.   continues: load goes on as cooldown until the measured requests have ended.
     starts: the rows that wait for nobody, rising; all others follow one of them (`follower`).
     due_ns, phases: of the starts, parallel to them, due times in order, phases index into PHASES; None in closed loops.
@@ -101,15 +102,26 @@ class Schedule:
         self._chains = chains
         self._traffic = traffic.materialised(chains.count)
         self.plan_hash = _plan_hash(timing, self._traffic, chains)
-        whole_plan_measured = timing.loop is Loop.CLOSED and timing.count is not None and timing.window.start_ns == 0
-        self._closed_phase = Phase.MEASURE if whole_plan_measured else None
+
+    @property
+    def to_be_done(self) -> int | None:
+        """The requests that a trial is over with, where their number is known before: those of the warm-up and the
+        measured ones.
+        """
+        if self.loop is Loop.CLOSED:
+            return self.measured if self.window.start_ns == 0 else None
+        if self.measured is None:
+            return None if self.continues else self.count
+        assert self.phases is not None
+        done = int(np.count_nonzero(self.phases != PHASES.index(Phase.COOLDOWN)))
+        return int(self.starts[done]) if done < len(self.starts) else self.count
 
     def row(self, i: int) -> Row:
         """What is planned for request i; IndexError outside the plan."""
         self._check(i)
         asked, place = self._traffic.asked(i), self._chains.place(i)
         waits = place.after is not None
-        due_ns, phase = (None, self._closed_phase) if waits else self._beginning(place.chain)
+        due_ns, phase = (None, None) if waits else self._beginning(place.chain)
         return Row(
             request=i,
             class_name=self._traffic.streams[asked.stream].name,
@@ -138,6 +150,10 @@ class Schedule:
         """Whether request i goes on with a conversation, so that it cannot be written before the reply it answers."""
         return self._chains.is_later_turn(i)
 
+    def turn_in_round(self, i: int) -> int:
+        """Whose turn it is among several servers, modulo their number: the same for all of a conversation."""
+        return self._chains.turn_in_round(i)
+
     def loop_of(self, row: Row) -> Loop:
         """Whether this row is sent at a planned time (open) or when another has ended (closed)."""
         if self.loop is not Loop.PARTLY_OPEN:
@@ -152,8 +168,9 @@ class Schedule:
         prompts = stream.prompts
         if stream.later_prompts is not None and self.is_later_turn(i):
             prompts = stream.later_prompts
+        number = self._traffic.number_in_class(asked.origin) if isinstance(prompts, FilePrompts) else asked.origin
         return Request(
-            prompt=prompts.prompt(asked.origin, asked.prompt_tokens),
+            prompt=prompts.prompt(number, asked.prompt_tokens),
             max_tokens=asked.output_tokens,
             exact=stream.exact,
             sampling=stream.sampling,
@@ -168,6 +185,33 @@ class Schedule:
         return {stream.name: stream.prompts.source for stream in self._traffic.streams}
 
     @property
+    def prompt_files(self) -> dict[str, dict[str, int]]:
+        """Of classes whose prompts come from a file: how many `lines` it has, and the `offset` of the first used."""
+        files = {stream.name: stream.prompts for stream in self._traffic.streams}
+        return {
+            name: {"lines": len(prompts), "offset": prompts.offset}
+            for name, prompts in files.items()
+            if isinstance(prompts, FilePrompts)
+        }
+
+    def file_lines(self, requests: int) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
+        """Of classes whose prompts come from a file: name, the file's fingerprint, and the lines that they use among
+        the first so many requests of the plan, in order; where classes are mixed, give or take a hand of them.
+        """
+        for place, stream in enumerate(self._traffic.streams):
+            if isinstance(stream.prompts, FilePrompts):
+                numbers = np.arange(self._traffic.rows_of_class(place, requests))
+                yield stream.name, stream.prompts.fingerprint, stream.prompts.lines(numbers)
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether requests have beginnings in common by plan: of files nobody knows."""
+        streams = self._traffic.streams
+        return self._chains.turns is not None or any(
+            stream.repeat or isinstance(stream.prompts, FilePrompts | PrefixedPrompts) for stream in streams
+        )
+
+    @property
     def pinned_outputs(self) -> list[str]:
         """Classes whose replies shall be exactly as long as planned."""
         return [stream.name for stream in self._traffic.streams if stream.exact]
@@ -175,7 +219,7 @@ class Schedule:
     def _beginning(self, chain: int) -> tuple[int, str | None]:
         """Due time and phase of a chain's first row."""
         if self.due_ns is None:
-            return 0, self._closed_phase
+            return 0, None
         return int(self.due_ns[chain]), None if self.phases is None else PHASES[self.phases[chain]]
 
     def _check(self, i: int) -> None:
@@ -191,11 +235,12 @@ def build(
     classes: Mapping[str, TrafficClass] | None = None,
     tokenizer: Tokenizer | None = None,
     timeout_s: float | None = None,
+    salt: int = 0,
 ) -> Schedule:
     """The schedule of one expanded load (`harness.loads`) over a workload, or over `classes` where the load is mixed.
 
     tokenizer: the served model's; without it prompt lengths are estimated.   timeout_s: how long the load goes on after
-    a window limited by duration (None: the load's own).
+    a window limited by duration (None: the load's own).   salt: of the prompts that are made up, see `WordPrompts`.
     Raises ScenarioError where a file of prompts or a trace cannot be used or a class is too rare to be dealt out.
     """
     parts: list[tuple[str, float, Workload, int | None]] = [("default", 1.0, workload, None)]
@@ -204,7 +249,7 @@ def build(
         parts = [
             (name, one.weight, workload.overridden_by(one.workload), one.priority) for name, one in classes.items()
         ]
-    words = WordPrompts(seed, tokenizer) if any(asked.prompts is None for _, _, asked, _ in parts) else None
+    words = WordPrompts(seed, tokenizer, salt) if any(asked.prompts is None for _, _, asked, _ in parts) else None
     count = None if tokenizer is None else tokenizer.count
     streams = tuple(
         _stream(name, weight, asked, _prompts(asked, words, seed, tokenizer), priority)
@@ -263,7 +308,7 @@ def _check_shares(classes: Mapping[str, TrafficClass]) -> None:
 
 def _prompts(workload: Workload, words: WordPrompts | None, seed: int, tokenizer: Tokenizer | None) -> Prompts:
     if workload.prompts is not None:
-        return FilePrompts(workload.prompts, tokenizer)
+        return FilePrompts(workload.prompts, tokenizer, seed)
     assert words is not None
     prefix = workload.prefix
     if prefix is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,28 @@ def test_a_running_server_tells_model_and_version() -> None:
     endpoint = engine.endpoint()
     assert (endpoint.url, endpoint.dialect, endpoint.model) == (url, "openai-completions", "served")
     assert engine.alive() is None
+
+
+@pytest.mark.parametrize(
+    ("owner", "route", "done", "asked"),
+    [
+        ("vllm", "/reset_prefix_cache", True, ["/reset_prefix_cache"]),
+        ("vllm", None, False, ["/reset_prefix_cache"]),
+        ("sglang", "/flush_cache", True, ["/flush_cache"]),
+        ("somebody", "/flush_cache", None, []),
+        (None, None, None, []),
+    ],
+)
+def test_a_cache_is_dropped_where_there_is_a_route(
+    owner: str | None, route: str | None, done: bool | None, asked: list[str]
+) -> None:
+    """vLLM's, in its development mode, and SGLang's; nobody else is sent what he may not understand."""
+    arguments = "--models served" + (f" --owner {owner}" if owner else "") + (f" --reset {route}" if route else "")
+    with running(arguments) as url:
+        _, engine = started(url=url)
+        assert asyncio.run(engine.reset_cache()) is done
+        with urllib.request.urlopen(url + "/resets") as page:
+            assert json.load(page)["resets"] == asked
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 python tiny_server.py PORT [--models a,b] [--unready N] [--child] [--deaf] [--die MESSAGE] [--html] [--key KEY]
     [--pause SECONDS] [--loading N] [--cut TOKENS] [--certificate FILE] [--host ADDRESS] [--until-close]
-    [--kill-after N]
+    [--kill-after N] [--owner NAME] [--reset PATH]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import threading
 import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -31,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
     asked = 0
     answered = itertools.count(1)
     whole = 0
+    resets: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
         """Answer the pages an engine asks for at its start."""
@@ -46,14 +47,21 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(503, {"error": "loading"})
         elif self.path == "/v1/models" and self.options.models:
             names = self.options.models.split(",")
-            self.reply(200, {"data": [{"id": name, "max_model_len": 2048} for name in names]})
+            owner = {"owned_by": self.options.owner} if self.options.owner else {}
+            self.reply(200, {"data": [{"id": name, "max_model_len": 2048, **owner} for name in names]})
+        elif self.path == "/resets":
+            self.reply(200, {"resets": self.resets})
         elif self.path == "/version":
             self.reply(200, {"version": "9.9.9"})
         else:
             self.reply(404, {"error": "not found"})
 
     def do_POST(self) -> None:
-        """Stream max_tokens tokens, then the finish reason and the usage."""
+        """Stream max_tokens tokens, then the finish reason and the usage; or drop a cache."""
+        if self.path in ("/reset_prefix_cache", "/flush_cache"):
+            type(self).resets.append(self.path)
+            self.reply(200 if self.path == self.options.reset else 404, "")
+            return
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.options.kill_after is not None and self.whole >= self.options.kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -115,6 +123,8 @@ def main() -> None:
     parser.add_argument("--key")
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--cut", type=int)
+    parser.add_argument("--owner", help="whose models it serves, as its list says")
+    parser.add_argument("--reset", help="the route that drops its cache")
     parser.add_argument("--until-close", action="store_true", help="end replies by closing, without chunks")
     parser.add_argument("--kill-after", type=int, help="the next request after so many whole replies kills the server")
     parser.add_argument("--certificate", help="a file with certificate and key: speak TLS")

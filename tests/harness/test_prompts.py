@@ -18,7 +18,10 @@ from engines.models.tokenizer import ByteTokenizer
 from harness.errors import ScenarioError
 from harness.lengths import Length, ThinkTime
 from harness.prompts import CHARACTERS_PER_TOKEN, FilePrompts, WordPrompts, draw_lengths, draw_seconds
+from harness.scenario import TrafficClass
 from harness.seeding import generator
+from harness.workload import build
+from tests.plans import load_of, workload_of
 
 
 class WordPieces:
@@ -113,6 +116,33 @@ def test_prompts_depend_on_seed_and_index_alone() -> None:
     assert all(ESTIMATED.prompt(i, 50) != other.prompt(i, 50) for i in range(50))
 
 
+def heads(prompts: WordPrompts, count: int) -> list[str]:
+    """The first three words of the first prompts."""
+    return [" ".join(prompts.prompt(index, 60).split()[:3]) for index in range(count)]
+
+
+@pytest.mark.parametrize("salt", [1, 7, 2**55])
+def test_a_salt_gives_every_prompt_another_head(salt: int) -> None:
+    """No prompt of one run begins as one of the other does; lengths, and what determines the plan, stay."""
+    salted = WordPrompts(1, salt=salt)
+    assert salted.fingerprint == ESTIMATED.fingerprint
+    assert not set(heads(ESTIMATED, 2000)) & set(heads(salted, 2000))
+    assert heads(salted, 100) == heads(WordPrompts(1, salt=salt), 100)
+    for tokenizer, _ in EXACT:
+        exact = WordPrompts(1, tokenizer, salt)
+        assert [tokenizer.count(exact.prompt(index, 40)) for index in range(20)] == [40] * 20
+
+
+def test_a_salt_changes_common_beginnings_too() -> None:
+    """What requests of one run share is shared with no other run."""
+    workload = workload_of(prompt_tokens=60, prefix={"tokens": 40})
+    plain, salted = (build(load_of(kind="single_user", requests=9), workload, 1, salt=salt) for salt in (0, 5))
+    assert plain.plan_hash == salted.plan_hash
+    begun = [{str(plan.request(i).prompt)[:100] for i in range(9)} for plan in (plain, salted)]
+    assert [len(one) for one in begun] == [1, 1]
+    assert begun[0] != begun[1]
+
+
 def test_prompts_are_cheap() -> None:
     """A prompt of 600 tokens costs less CPU time than hashing 200 kB does, in the same process."""
     import hashlib
@@ -129,14 +159,49 @@ def test_prompts_are_cheap() -> None:
 
 
 def test_a_file_gives_its_prompts_in_order(tmp_path: Path) -> None:
-    """Lines come in order, again from the start, with their own output lengths and countable prompt lengths."""
+    """Lines come in order from an offset on, again from the start after the last, with their own output lengths and
+    countable prompt lengths.
+    """
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "Hello", "output_tokens": 7, "id": 1}\n\n{"prompt": [1, 2, 3]}\n')
     prompts = FilePrompts(path, ByteTokenizer())
-    assert [prompts.prompt(i, 0) for i in range(3)] == ["Hello", (1, 2, 3), "Hello"]
+    in_order = ["Hello", (1, 2, 3)] * 2
+    assert [prompts.prompt(i, 0) for i in range(3)] == in_order[prompts.offset : prompts.offset + 3]
     assert prompts.output_tokens.tolist() == [7, 0]
     assert prompts.prompt_tokens.tolist() == [5, 3]
     assert FilePrompts(path).prompt_tokens.tolist() == [0, 3]
+
+
+def test_the_offset_in_a_file_is_drawn_from_the_seed(tmp_path: Path) -> None:
+    """Two loads of one start begin in other places, evenly over the file, so that they share few prompts."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(f'{{"prompt": "P{i}"}}\n' for i in range(1000)))
+    made = [FilePrompts(path, seed=seed) for seed in range(200)]
+    assert all(0 <= one.offset < 1000 for one in made)
+    assert np.mean([one.offset for one in made]) == pytest.approx(499.5, abs=70)  # 3.4 standard deviations
+    assert [one.prompt(0, 0) for one in made] == [f"P{one.offset}" for one in made]
+    assert FilePrompts(path, seed=7).offset == made[7].offset
+    assert len({one.fingerprint for one in made}) == 1
+    assert made[7].lines(np.arange(3)).tolist() == [(made[7].offset + i) % 1000 for i in range(3)]
+
+
+@pytest.mark.parametrize("limit", [{"rate": 10, "requests": 300}, {"users": 2, "requests": 300}])
+def test_each_class_goes_through_a_file_line_by_line(tmp_path: Path, limit: dict[str, Any]) -> None:
+    """In mixed traffic too: the n-th request of a class has the n-th line behind the offset, and its length."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(f'{{"prompt": "P{i}", "output_tokens": {i + 1}}}\n' for i in range(97)))
+    classes = {
+        "read": TrafficClass.model_validate({"weight": 3, "workload": {"prompts": path}}),
+        "made": TrafficClass.model_validate({"weight": 7}),
+    }
+    plan = build(load_of(kind="mixed", **limit), workload_of(), 3, classes=classes)
+    offset = plan.prompt_files["read"]["offset"]
+    assert plan.prompt_files == {"read": {"lines": 97, "offset": offset}}
+    rows = [i for i in range(280) if plan.row(i).class_name == "read"]
+    assert len(rows) == 84
+    for number, i in enumerate(rows):
+        line = (offset + number) % 97
+        assert (plan.request(i).prompt, plan.request(i).max_tokens) == (f"P{line}", line + 1)
 
 
 def test_every_malformed_line_is_named(tmp_path: Path) -> None:
