@@ -20,9 +20,10 @@ from harness.means import mean_estimate
 from harness.metric import SCALAR, STATISTICS
 from harness.metrics import METRICS
 from harness.queue_guard import NO_GUARD, QueueGuard
-from harness.rates import Rate, Window, judged, rates, shares
+from harness.rates import Rate, judged, rates, shares
 from harness.reading import LEVELS, Reading, StoredTrial, read
 from harness.stats import Bound, Estimate
+from harness.window import Window
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,11 +155,17 @@ def _measure_class(
         distributions=reading.distributions
         if name == ALL
         else guarded(distributions(rows, observe(rows)), reading.guard),
-        rates=rates(columns, reading.window, reading.trial),
-        shares=shares_of(reading.trial, rows, name),
+        rates=rates(columns, reading.window),
+        shares=shares_of(reading.trial, rows, name) | _good_in_window(reading, columns, name),
         readings=readings,
         guard=reading.guard,
     )
+
+
+def _good_in_window(reading: Reading, columns: Columns, name: str) -> dict[str, Flags]:
+    """Which of the requests due in the window were good, for goodput."""
+    found = shares_of(reading.trial, reading.window.population(columns), name)
+    return {"goodput": found["attainment"]} if "attainment" in found else {}
 
 
 def _joined(series: pd.Series[Any]) -> str:
@@ -222,8 +229,8 @@ def _share(group: Sequence[Measures], name: str) -> Estimate:
 
 
 def _goodput(group: Sequence[Measures]) -> Estimate:
-    """Attainment, with its interval, times measured requests per second."""
-    attained = _share(group, "attainment")
+    """The share of good requests among those due in the window, with its interval, times their number per second."""
+    attained = _share(group, "goodput")
     seconds = sum(one.window.seconds for one in group)
     if attained.n == 0 or seconds <= 0:
         return Estimate(math.nan)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from harness import stats
-from harness.columns import FAILED, Columns, Floats
+from harness.columns import Columns, Floats
 from harness.loads import Burst, Load
 from harness.reading import Reading
-from harness.records import Status
+from harness.reasons import Level, Reason
+from harness.records import FAILED, Phase, Status
 
 NS_PER_S = 1e9
 MOST_LISTED = 1_000
@@ -31,7 +32,8 @@ class Taken:
     requests: due in it.   errors: of these, failed.   backlog_before, backlog_peak: requests due and not yet ended, at
     its start and the most before the next burst.   drained_s: until no more of them were open than before.
     recovered_s: until the median TTFT of three windows in a row was below the 97.5 % quantile of what it was before.
-    None: not before the next burst or the end; of recovered_s, too, where fewer than 20 requests came before it.
+    None: not before the next burst or the end of the trial, when what still runs is cut off; of recovered_s, too, where
+    fewer than 20 requests came before it.
     """
 
     start_s: float
@@ -59,7 +61,7 @@ def spans_of(load: Load) -> dict[str, float | None] | None:
 
 
 def bursts_of(reading: Reading) -> dict[str, Any] | None:
-    """How the bursts of a trial were taken, JSON-able; None for a trial without bursts.
+    """How the bursts of a trial were taken that lie in its window, JSON-able; None for a trial without bursts.
 
     taken: see `Taken`, the first MOST_LISTED.   drained_s: [value, low, high], the geometric mean over all of them with
     its 95 % interval, None if some were not drained or there are fewer than 8.
@@ -69,19 +71,35 @@ def bursts_of(reading: Reading) -> dict[str, Any] | None:
     if not spans or not len(columns.measured):
         return None
     sent = columns.where(~columns.has_status([Status.NOT_SENT]) & np.isfinite(columns.times["due"]))
-    taken = list(_each(sent, spans, columns.measured.times["due"].max()))
+    taken = list(_each(sent, spans, reading.window.end_ns))
     return {"taken": [asdict(one) for one in taken[:MOST_LISTED]], "drained_s": _mean_of([t.drained_s for t in taken])}
 
 
-def _each(columns: Columns, spans: dict[str, float | None], last_due: float) -> Iterator[Taken]:
+def burst_reasons(reading: Reading) -> Iterator[Reason]:
+    """Whether the window ends within a burst, which is then not among those that were taken."""
+    spans, end_s = reading.trial.get("bursts"), reading.window.end_ns / NS_PER_S
+    if not spans or not spans["every_s"] or reading.trial.get("status") != "complete":
+        return
+    since_s = (end_s - spans["first_s"]) % spans["every_s"]
+    if end_s > spans["first_s"] and 0 < since_s < spans["length_s"]:
+        sentence = f"The window ends {since_s:g} s into a burst of {spans['length_s']:g} s, which is left out."
+        yield Reason("burst_cut", Level.WARN, sentence, "Set `duration` to a multiple of `every`.")
+
+
+def _each(columns: Columns, spans: dict[str, float | None], window_end_ns: float) -> Iterator[Taken]:
     first_s, length_s, every_s = spans["first_s"], spans["length_s"], spans["every_s"]
     assert first_s is not None
     assert length_s is not None
-    due, ended = columns.times["due"], np.sort(columns.ended)
-    failed = columns.has_status(FAILED)
+    # What was cut off at the end of the trial has not ended, and is no error.
+    cut_off = columns.has_status([Status.UNFINISHED]) & columns.in_phase(Phase.COOLDOWN)
+    due, ended = columns.times["due"], np.sort(np.where(cut_off, np.inf, columns.ended))
+    failed = columns.has_status(FAILED) & ~cut_off
     number = 0
-    while (start := (first_s + number * (every_s or 0.0)) * NS_PER_S) <= last_due and (number == 0 or every_s):
+    while number == 0 or every_s:
+        start = (first_s + number * (every_s or 0.0)) * NS_PER_S
         end = start + length_s * NS_PER_S
+        if end > window_end_ns and every_s:
+            return
         until = start + every_s * NS_PER_S if every_s else math.inf
         low, high = np.searchsorted(due, [start, max(end, start + 1)])
         calm_since = -math.inf if every_s is None else start - (every_s - length_s) / 2 * NS_PER_S
@@ -119,7 +137,7 @@ def _peak(due: Floats, ended: Floats, start: float, until: float) -> int:
 
 def _drained(due: Floats, ended: Floats, end: float, until: float, before: int) -> float | None:
     """The first end of a request after the burst with which no more are open than before it."""
-    moments = np.concatenate(([end], ended[(ended >= end) & (ended < until)]))
+    moments = np.concatenate(([end], ended[(ended >= end) & (ended < until) & np.isfinite(ended)]))
     low = np.flatnonzero(_backlog(due, ended, moments) <= before)
     return float((moments[low[0]] - end) / NS_PER_S) if len(low) else None
 

@@ -24,7 +24,7 @@ from harness.known_process import KnownServer
 from harness.known_server import sent_times_ns
 from harness.loads import Load, LoadItem
 from harness.pressure import read_ceilings
-from harness.records import Record, Status
+from harness.records import Phase, Record, Status
 from harness.scenario import Workload
 from harness.thresholds import CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS, CALIBRATED_TTFT_P99_MS
 from harness.timeline import NS_PER_MS, NS_PER_S
@@ -229,6 +229,7 @@ def measure(server: KnownServer, plan: Schedule, first_ms: float, gap_ms: float)
         driving = drive(plan, server.endpoint(first_ms, gap_ms), settings, records.append, control)
         report: DriveReport = event_loop_runner()(driving)
     wall_s = (time.monotonic_ns() - began_ns) / NS_PER_S
+    records = [one for one in records if one.phase == Phase.MEASURE]
     whole = [one for one in records if one.status == Status.OK and one.chunk_ns and one.text]
     sent = [np.asarray(sent_times_ns(one.text or ""), dtype=np.int64) for one in whole]
     seen = [np.asarray(one.chunk_ns, dtype=np.int64) + report.t0_ns for one in whole]
@@ -279,7 +280,9 @@ def _failure(records: Sequence[Record], plan: Schedule) -> str | None:
     failed = [one for one in records if one.status != Status.OK]
     if failed:
         return f"{len(failed)} of {len(records)} requests failed: {failed[0].status}, {failed[0].error or 'no reason'}"
-    return None if len(records) == plan.count else f"{plan.count} requests were planned, {len(records)} have a record"
+    if len(records) == plan.measured:
+        return None
+    return f"{plan.measured} requests were planned, {len(records)} have a record"
 
 
 def schedule(tokens: int, **load: Any) -> Schedule:

@@ -60,6 +60,10 @@ class Chains(Protocol):
         """Whether row i goes on with a conversation, so that what it says depends on replies."""
         ...
 
+    def turn_in_round(self, i: int) -> int:
+        """Whose turn it is among several servers: one further with each row, or with each conversation."""
+        ...
+
 
 class Singles:
     """Rows that wait for nobody; see `Chains`."""
@@ -80,6 +84,10 @@ class Singles:
     def is_later_turn(self, i: int) -> bool:
         """No."""
         return False
+
+    def turn_in_round(self, i: int) -> int:
+        """One further with each row."""
+        return i
 
 
 class TurnCounts:
@@ -137,6 +145,11 @@ class Users:
         """Whether it is not the first of its conversation."""
         return self._turns is not None and self._conversation(i % self._users, i // self._users)[1] > 0
 
+    def turn_in_round(self, i: int) -> int:
+        """Each user goes round; one further with each of his rows, or conversations."""
+        user, row = i % self._users, i // self._users
+        return user + (row if self._turns is None else self._conversation(user, row)[0])
+
     def _conversation(self, user: int, row: int) -> tuple[int, int]:
         """The number of a user's conversation that his row belongs to, and the turn."""
         assert self._turns is not None
@@ -175,6 +188,10 @@ class Sessions:
     def is_later_turn(self, i: int) -> bool:
         """Whether it is not the first of its conversation."""
         return bool(self._turn[i])
+
+    def turn_in_round(self, i: int) -> int:
+        """One further with each conversation."""
+        return int(self._session[i])
 
 
 __all__ = ["Chains", "Place", "Sessions", "Singles", "TurnCounts", "Users"]

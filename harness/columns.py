@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harness.chunks import ChunkLists, PerRequest, aligned
 from harness.gap_counts import CountedGaps
-from harness.records import Phase, Status
+from harness.records import CENSORED, Phase, Status, TokenSource
 from harness.texts import one_of
 
 if TYPE_CHECKING:
@@ -27,17 +27,9 @@ Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 ALL = "all"
-CENSORED = (Status.TIMEOUT, Status.UNFINISHED)
-FAILED = (
-    Status.HTTP_ERROR,
-    Status.REJECTED,
-    Status.STREAM_ERROR,
-    Status.TRUNCATED,
-    Status.EMPTY,
-    Status.CONNECTION_ERROR,
-    *CENSORED,
-)
-_TIMES = ("due", "sent", "first_byte", "first_token", "first_answer", "last_token", "done")
+_TIMES = ("due", "sent", "accepting", "first_byte", "first_token", "first_answer", "last_token", "finish", "done")
+_NO_EVENTS = ("due", "accepting")
+_CUT = ("length", "max_tokens")
 _COUNTS = ("requested_output_tokens", "prompt_tokens", "output_tokens", "cached_tokens")
 _REPORTED = ("reported_total_ms", "reported_memory_peak_bytes")
 CHUNK_COLUMNS = ("chunk_ns", "chunk_tokens")
@@ -59,11 +51,13 @@ class Counted:
 class Columns:
     """The columns that metrics are made of.
 
-    times: `_ns` columns by their stem, shape (n,).   counts: token counts, shape (n,), NaN unknown.   status, phase,
-    class_name: texts, shape (n,).   cached: the reply came from a result cache.   repeated: the plan had asked the same
-    before.   each: what is known of each request's chunks.   lists: all chunks; None where there are too many, or of
-    requests picked out of those.   counted: then, what was counted of them.   reported: what the server itself says of
-    each request, by column, shape (n,), NaN where it is silent.   backend: who answered, texts, shape (n,).
+    times: `_ns` columns by their stem, shape (n,); `accepting` is a length of time.   counts: token counts, shape (n,),
+    NaN unknown.   status, phase, class_name: texts, shape (n,).   cached: the reply came from a result cache.
+    repeated: the plan had asked the same before.   given_up: by the plan, whether or not it came to that.
+    ended_by_itself: the reply was not cut at its length, and the server counted its tokens.   each: what is known of
+    each request's chunks.   lists: all chunks; None where there are too many, or of requests picked out of those.
+    counted: then, what was counted of them.   reported: what the server itself says of each request, by column, shape
+    (n,), NaN where it is silent.   backend: who answered, texts, shape (n,).
     """
 
     times: dict[str, Floats]
@@ -73,6 +67,8 @@ class Columns:
     class_name: pd.Categorical
     cached: Flags
     repeated: Flags
+    given_up: Flags
+    ended_by_itself: Flags
     each: PerRequest
     lists: ChunkLists | None
     counted: Counted | None = None
@@ -101,7 +97,9 @@ class Columns:
             phase=_texts(records["phase"])[order],
             class_name=_texts(records["class"])[order],
             cached=records["cached"].astype(object).eq(True).to_numpy(dtype=np.bool_)[order],
-            repeated=records["repeats"].notna().to_numpy(dtype=np.bool_)[order],
+            repeated=_there(records["repeats"])[order],
+            given_up=(_there(records["planned_cancel_ns"]) | one_of(records["status"], [Status.CANCELLED]))[order],
+            ended_by_itself=_ended_by_itself(records)[order],
             each=each,
             lists=lists,
             reported={name: _floats(records[name])[order] for name in _REPORTED},
@@ -118,6 +116,8 @@ class Columns:
             class_name=self.class_name[rows],
             cached=self.cached[rows],
             repeated=self.repeated[rows],
+            given_up=self.given_up[rows],
+            ended_by_itself=self.ended_by_itself[rows],
             each=self.each.where(rows),
             lists=self.lists.where(rows) if self.lists is not None else None,
             counted=counted,
@@ -161,7 +161,7 @@ class Columns:
         return np.where(np.isfinite(self.times["done"]), self.times["done"], last)
 
     def _events(self) -> list[Floats]:
-        return [column for stem, column in self.times.items() if stem != "due"]
+        return [column for stem, column in self.times.items() if stem not in _NO_EVENTS]
 
 
 def measured(columns: Columns) -> Columns:
@@ -196,3 +196,13 @@ def _flat(series: pd.Series[Any]) -> tuple[Floats, Ints]:
         every[kept] = sizes
         sizes = every
     return (np.concatenate(present).astype(np.float64) if present else np.empty(0)), sizes
+
+
+def _ended_by_itself(records: pd.DataFrame) -> Flags:
+    reasons, counted_by = records["finish_reason"], records["token_source"]
+    return _there(reasons) & ~one_of(reasons, _CUT) & one_of(counted_by, [TokenSource.USAGE])
+
+
+def _there(column: pd.Series[Any]) -> Flags:
+    """Which requests have a value."""
+    return column.notna().to_numpy(dtype=np.bool_)

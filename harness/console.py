@@ -120,4 +120,7 @@ def ending(event: dict[str, Any]) -> str:
     client = event["client"]
     recorded, unsent = client["recorded"], client["not_sent"]
     sent = f"{recorded - unsent} of {recorded} requests were sent" if unsent else f"{recorded} requests"
+    further = client.get("cooldown", 0)
+    if further:
+        sent += f", {further} of them to keep the load up until the last measured one had ended"
     return f"{event['status']}, {sent}" + (f": {event['reason']}" if event["reason"] else "")

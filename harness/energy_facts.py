@@ -10,9 +10,10 @@ from harness.columns import Flags
 from harness.energy import Energy, NoEnergy
 from harness.machine import NO_GPU, SERVER, without_others_gpus
 from harness.machine_metrics import ENERGY
-from harness.rates import NS_PER_S, Rate, Window
+from harness.rates import Rate
 from harness.reasons import Level, Reason
 from harness.stats import Estimate
+from harness.window import NS_PER_S, Window
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +96,7 @@ def energy_readings(
     tokens = rates["output_tokens_per_s"]
     if tokens.amount > 0 and not tokens.at_least:
         found["energy_j_per_output_token"] = _per(told, tokens.amount)
-    good = int(shares["attainment"].sum()) if "attainment" in shares else 0
+    good = int(shares["goodput"].sum()) if "goodput" in shares else 0
     if good:
         found["energy_j_per_good_request"] = _per(told, good)
     return found

@@ -40,8 +40,9 @@ class Range:
 class Estimate:
     """What a plan will use.
 
-    requests: expected number, warm-up included; where arrivals are random this is their mean.   tokens: prompt and
-    output together, at their mean lengths (`high` None for prompts from a file).   time_s: without starting engines.
+    requests: expected number, warm-up included; where arrivals are random this is their mean; `high` with those that
+    keep the load up until the measured ones have ended.   tokens: prompt and output together, at their mean lengths
+    (`high` None for prompts from a file).   time_s: without starting engines.
     """
 
     cells: int
@@ -62,7 +63,9 @@ def estimate(planned: Iterable[Cell | Skip]) -> Estimate:
     cells = list(planned)
     runnable = [cell for cell in cells if isinstance(cell, Cell)]
     plans = [plan for cell in runnable for plan in cell.trials]
-    requests = [expected_requests(plan.load, plan.workload) for plan in plans]
+    requests = [
+        expected_requests(plan.load, plan.workload) + further_requests(plan.load, plan.workload) for plan in plans
+    ]
     return Estimate(
         cells=len(runnable),
         skipped=len(cells) - len(runnable),
@@ -88,6 +91,22 @@ def expected_requests(load: Load, workload: Workload = ONE_TURN) -> Range:
     if load.requests is not None:
         return _exactly(load.requests)
     return Range(float(_users(load)), None)
+
+
+def further_requests(load: Load, workload: Workload = ONE_TURN) -> Range:
+    """How many requests may follow those, so that the last measured ones meet as much load as the first: as many again
+    where a number limits the load, those of a time-out where time does.
+    """
+    if isinstance(load, Trace) or (isinstance(load, Burst) and load.rate is None):
+        return NOTHING
+    if isinstance(load, Sessions):
+        again = load.rate * load.timeout_s
+        begun = again if load.sessions is None else min(float(load.sessions), again)
+        return Range(0.0, begun * _turns(load, workload).expected_tokens)
+    if not _is_open(load):
+        return Range(0.0, None if load.requests is None else float(load.requests) if _users(load) > 1 else 0.0)
+    again = _last_rate(load) * load.timeout_s
+    return Range(0.0, again if load.requests is None else min(float(load.requests), again))
 
 
 def expected_time_s(load: Load, workload: Workload = ONE_TURN) -> Range:
@@ -159,9 +178,12 @@ def over_budget(budget: Budget, wanted: Estimate) -> list[str]:
     ):
         if allowed is None:
             continue
+        need = f"the plan needs about {used.low:,.0f} {name}"
         if used.low > allowed:
-            need = f"the plan needs about {used.low:,.0f} {name}"
             problems.append(f"{need}, `budget` allows {allowed:,.0f}; shorten it or raise the budget")
+        elif used.high is not None and used.high > allowed and name != "seconds":
+            most = f"and {used.high:,.0f} at most with the load that goes on until the measured requests have ended"
+            problems.append(f"{need} {most}, `budget` allows {allowed:,.0f}; raise it or lower `timeout`")
         elif used.high is None:
             problems.append(f"`budget` allows {allowed:,.0f} {name}, but the plan has no bound; {_REMEDY[name]}")
     return problems
@@ -210,6 +232,14 @@ def _warmup_rate(load: Load) -> float:
         return load.steps[0].rate
     ramp, rate = _ramp(load), _mean_rate(load)
     return rate if ramp is None else ramp.ends(rate)[0]
+
+
+def _last_rate(load: Load) -> float:
+    """Of the load that goes on behind the window."""
+    if isinstance(load, Steps):
+        return load.steps[-1].rate
+    ramp, rate = _ramp(load), _mean_rate(load)
+    return rate if ramp is None else ramp.ends(rate)[1]
 
 
 def _requests_within(load: Load, seconds: float) -> float:

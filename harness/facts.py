@@ -19,7 +19,7 @@ from harness.machine import GAUGES, PROCESS_GAUGES, START_METRICS, no_gpu_becaus
 from harness.memory_parts import memory_facts
 from harness.metrics import METRICS
 from harness.queue_guard import queue_facts
-from harness.rates import NS_PER_S, counts
+from harness.rates import counts
 from harness.reading import Reading
 from harness.records import Phase, Status
 from harness.sample_size import sizes_of
@@ -29,6 +29,7 @@ from harness.telemetry_facts import missing_telemetry, telemetry_facts
 from harness.texts import counts_of, one_of
 from harness.throttling import throttling_facts
 from harness.token_truth import tokens_of
+from harness.window import NS_PER_S
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,12 +44,12 @@ _ONE_TOKEN = "no reply had two tokens in two chunks"
 def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     """What a report says about a trial beside its metrics; JSON-able. samples: of its cell.
 
-    Keys: cell, trial (ids), window, requests (by phase), statuses, errors (see `errors_of`), slo_vacuous (good
-    requests to which the tpot limit could not be applied), token_sources, clocks, missing (metric -> reason),
-    bursts (see `bursts_of`), queue (see `queue_facts`), steady (see
-    `steady_facts`), sample_size (see `sizes_of`), tokens (see `tokens_of`), books (see `books_of`), server (see
-    `server_facts`), telemetry and memory (see `telemetry_facts`, `memory_facts`) and, where there are several, servers
-    (see `servers_of`).
+    Keys: cell, trial (ids), window, served_s (see `_served_s`), requests (by phase), statuses, errors (see
+    `errors_of`), slo_vacuous (good requests to which the tpot limit could not be applied), token_sources, clocks,
+    missing (metric -> reason), bursts (see `bursts_of`), queue (see `queue_facts`), steady (see `steady_facts`),
+    sample_size (see `sizes_of`), tokens (see `tokens_of`), books (see `books_of`), server (see `server_facts`),
+    telemetry and memory (see `telemetry_facts`, `memory_facts`) and, where there are several, servers (see
+    `servers_of`).
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     spread = servers_of(records)
@@ -58,7 +59,13 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
     return {
         "cell": cell["id"],
         "trial": trial["id"],
-        "window": {"start_s": window.start_ns / NS_PER_S, "end_s": window.end_ns / NS_PER_S, "text": window.text},
+        "window": {
+            "start_s": window.start_ns / NS_PER_S,
+            "end_s": window.end_ns / NS_PER_S,
+            "ramp_in_s": window.ramp_in_ns / NS_PER_S,
+            "text": window.text,
+        },
+        "served_s": _served_s(columns),
         "requests": {phase.value: int((columns.phase == phase).sum()) for phase in Phase},
         "statuses": counts(columns.where(columns.phase == Phase.MEASURE)),
         "errors": errors_of(records),
@@ -84,6 +91,13 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
     }
 
 
+def _served_s(columns: Columns) -> float:
+    """From the first measured request due to the last one ended; 0 where none was."""
+    rows = columns.measured
+    ends = (np.nanmin(rows.times["due"]), np.nanmax(rows.ended)) if len(rows) else (0.0, 0.0)
+    return float(ends[1] - ends[0]) / NS_PER_S
+
+
 def servers_of(records: pd.DataFrame) -> list[dict[str, Any]]:
     """How the measured requests spread over several servers: server, requests, errors, ttft_p50_ms (of the good ones,
     from due; None where none streamed). Empty where fewer than two are named.
@@ -104,7 +118,8 @@ def servers_of(records: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def errors_of(records: pd.DataFrame) -> list[dict[str, Any]]:
-    """The kinds of failure, the most frequent first: status, http_status, requests, first_s, last_s, example, ended.
+    """The kinds of failure, the most frequent first: status, http_status, requests (of all phases), measured (those of
+    them that were), first_s, last_s, example, ended.
 
     Load that went on after the window and was cut off is no error. Texts that differ only in numbers are one kind.
     Times are offsets from T0 of the moment a request failed. ended: no request that fell due after the first failure
@@ -135,6 +150,7 @@ def _kind_of_error(group: pd.DataFrame, last_ok_s: float) -> dict[str, Any]:
         "status": str(first["_status"]),
         "http_status": int(first["_http"]) if first["_http"] >= 0 else None,
         "requests": len(group),
+        "measured": int(one_of(group["phase"], [Phase.MEASURE]).sum()),
         "first_s": _number(group["_at"].min()),
         "last_s": _number(group["_at"].max()),
         "example": str(first["_text"])[:MAX_TEXT],

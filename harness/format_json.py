@@ -51,10 +51,11 @@ DOCUMENT = {
 FACTS = {
     "cell": Column("Id of the cell."),
     "trial": Column("Id of the trial."),
-    "window.*": Column("Where measuring began and ended.", "s from T0"),
+    "window.*": Column("Where measuring began and ended, and how long before it the load came up.", "s from T0"),
+    "served_s": Column("From the first measured request due to the last one ended.", "s"),
     "requests.*": Column("Requests by phase."),
     "statuses.*": Column("How the measured ones ended."),
-    "errors[].*": Column("Kinds of failure: how many, from when to when, an example."),
+    "errors[].*": Column("Kinds of failure: how many, how many of them measured, from when to when, an example."),
     "bursts[].*": Column("How each burst was taken.", null="no bursts by plan"),
     "queue.*": Column("Whether a queue makes requests depend on each other, and what that does to the intervals."),
     "steady.*": Column("Whether the window was steady, still warming up or drifting."),

@@ -2,7 +2,8 @@
 
 A request that timed out or did not finish is censored: it counts as +inf for order statistics, and its `bounds` entry
 keeps how long it had lasted. Requests without the event (no token, not streamed, failed before) are left out of that
-metric.
+metric. So are those that the plan gives up, whether or not it came to that: it does where they are slow, so that the
+others of them are the fast ones. First tokens that were seen count where each of them was.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from harness.chunks import ChunkLists, PerRequest
 from harness.columns import Columns, Flags, Floats, Ints
-from harness.records import Status
+from harness.records import FAILED
 
 NS_PER_MS = 1e6
 
@@ -45,7 +46,7 @@ def observe(columns: Columns) -> dict[str, Observations]:
         "ttft_service_ms": _until(columns, "first_token", from_sent),
         "ttfo_ms": _until(columns, "first_answer", from_due),
         "ttfo_service_ms": _until(columns, "first_answer", from_sent),
-        "ttfb_ms": _plain(columns.times["first_byte"] - from_sent, _offered(columns)),
+        "ttfb_ms": _plain(columns.times["first_byte"] - from_sent, _offered(columns, "first_byte")),
         "tpot_ms": tpot,
         "tpot_adj_ms": _tpot(columns, columns.counts["output_tokens"] - columns.each.first),
         "stall_max_ms": _longest_gap(columns),
@@ -53,7 +54,7 @@ def observe(columns: Columns) -> dict[str, Observations]:
         "e2e_service_ms": _ended(columns, end, from_sent),
         "e2e_close_ms": _ended(columns, columns.times["done"], from_due),
         "norm_latency_ms": _normalised(columns, end),
-        "send_lag_ms": _plain(from_sent - from_due, np.isfinite(from_sent)),
+        "send_lag_ms": _plain(_own_lag(columns), np.isfinite(from_sent)),
         "output_tokens_per_s_per_user": _speeds(tpot),
         **{name: _stated(columns, name) for name in ("reported_total_ms", "reported_memory_peak_bytes")},
     } | ({} if lists is None else {"icl_ms": _gaps(columns, lists), "itl_ms": _token_gaps(columns, lists)})
@@ -62,9 +63,10 @@ def observe(columns: Columns) -> dict[str, Observations]:
 def of_each(columns: Columns) -> dict[str, Floats]:
     """ttft_ms, tpot_ms and e2e_ms of each request, shape (n,), NaN where it has none: not that far, or cancelled."""
     due = columns.times["due"]
-    ttft = np.where(_offered(columns), columns.times["first_token"] - due, np.nan) / NS_PER_MS
-    e2e = np.where(columns.ok, _end_of_reply(columns) - due, np.nan) / NS_PER_MS
-    tpot = np.where(columns.ok, _tpot_of_each(columns, columns.counts["output_tokens"] - 1), np.nan)
+    whole = columns.ok & ~columns.given_up
+    ttft = np.where(_offered(columns, "first_token"), columns.times["first_token"] - due, np.nan) / NS_PER_MS
+    e2e = np.where(whole, _end_of_reply(columns) - due, np.nan) / NS_PER_MS
+    tpot = np.where(whole, _tpot_of_each(columns, columns.counts["output_tokens"] - 1), np.nan)
     return {"ttft_ms": ttft, "tpot_ms": tpot, "e2e_ms": e2e}
 
 
@@ -96,9 +98,18 @@ def good(columns: Columns, slo: dict[str, float | None]) -> tuple[Flags, int]:
     return flags, vacuous
 
 
-def _offered(columns: Columns) -> Flags:
-    """All that may show a time before the end: everything but what the scenario itself cancelled."""
-    return ~columns.has_status([Status.CANCELLED])
+def _offered(columns: Columns, event: str) -> Flags:
+    """All that may show a time before the end: everything but what the plan gives up, and that too where each of them
+    had got so far.
+    """
+    seen = np.isfinite(columns.times[event])
+    failed = columns.has_status(FAILED) & ~columns.censored
+    return ~columns.given_up | (seen | failed)[columns.given_up].all()
+
+
+def _own_lag(columns: Columns) -> Floats:
+    """Due until sent, less what the other side took to accept the connection and the request."""
+    return columns.times["sent"] - columns.times["due"] - np.nan_to_num(columns.times["accepting"])
 
 
 def _plain(nanoseconds: Floats, rows: Flags) -> Observations:
@@ -118,8 +129,9 @@ def _with_censored(nanoseconds: Floats, known: Flags, at_least: Floats, censored
 def _until(columns: Columns, event: str, start: Floats) -> Observations:
     """Time to a first event: seen also in requests that failed or timed out after it."""
     at = columns.times[event]
-    known = np.isfinite(at) & np.isfinite(start) & _offered(columns)
-    censored = columns.censored & ~np.isfinite(at) & np.isfinite(start)
+    offered = _offered(columns, event) & np.isfinite(start)
+    known = offered & np.isfinite(at)
+    censored = offered & columns.censored & ~np.isfinite(at)
     return _with_censored(at - start, known, columns.ended - start, censored)
 
 
@@ -130,8 +142,20 @@ def _end_of_reply(columns: Columns) -> Floats:
 
 
 def _ended(columns: Columns, end: Floats, start: Floats) -> Observations:
-    known = columns.ok & np.isfinite(end) & np.isfinite(start)
-    return _with_censored(end - start, known, columns.ended - start, columns.censored & np.isfinite(start))
+    whole = ~columns.given_up & np.isfinite(start)
+    known = whole & columns.ok & np.isfinite(end)
+    return _with_censored(end - start, known, columns.ended - start, whole & columns.censored)
+
+
+def _last_token(columns: Columns) -> Floats:
+    """When the last token was there. The token that ends a reply has no text, but most servers count it: it came with
+    the event that said so. A reply that was cut at its length has no such token, nor has one of which every token that
+    was counted had come before.
+    """
+    last = columns.times["last_token"]
+    with_text = np.fmax(columns.each.sizes, columns.each.counted)
+    unseen = columns.ended_by_itself & (columns.counts["output_tokens"] > with_text)
+    return np.where(unseen, np.fmax(last, columns.times["finish"]), last)
 
 
 def _several_chunks(columns: Columns) -> Flags:
@@ -143,7 +167,7 @@ def _several_chunks(columns: Columns) -> Flags:
 def _tpot_of_each(columns: Columns, divisor: Floats) -> Floats:
     """(last - first) / divisor in ms, NaN where a request has none."""
     enough = _several_chunks(columns) & (columns.counts["output_tokens"] >= 2) & (divisor >= 1)
-    span = columns.times["last_token"] - columns.times["first_token"]
+    span = _last_token(columns) - columns.times["first_token"]
     return np.where(enough, span / np.where(enough, divisor, 1.0), np.nan) / NS_PER_MS
 
 
@@ -156,19 +180,23 @@ def _tpot(columns: Columns, divisor: Floats) -> Observations:
     seen = np.nan_to_num(columns.counts["output_tokens"], nan=1.0)
     most = np.fmax(columns.counts["requested_output_tokens"], seen + 1)
     at_least = (columns.ended - first) / np.maximum(most - 1, 1)
-    return _with_censored(each, columns.ok & np.isfinite(each), at_least, columns.censored & np.isfinite(first))
+    whole = ~columns.given_up
+    known, censored = whole & columns.ok & np.isfinite(each), whole & columns.censored & np.isfinite(first)
+    return _with_censored(each, known, at_least, censored)
 
 
 def _longest_gap(columns: Columns) -> Observations:
     longest = columns.each.longest_ns
     since_last = columns.ended - columns.times["last_token"]
-    censored = columns.censored & np.isfinite(since_last)
-    return _with_censored(longest, columns.ok & np.isfinite(longest), np.fmax(longest, since_last), censored)
+    whole = ~columns.given_up
+    censored = whole & columns.censored & np.isfinite(since_last)
+    known = whole & columns.ok & np.isfinite(longest)
+    return _with_censored(longest, known, np.fmax(longest, since_last), censored)
 
 
 def chosen_for_gaps(columns: Columns) -> Flags:
-    """Whose gaps count: successful requests, and those that were given up."""
-    return columns.ok | columns.censored
+    """Whose gaps count: successful requests, and those that lasted too long; none that the plan gives up."""
+    return (columns.ok | columns.censored) & ~columns.given_up
 
 
 def cut_off_waits(columns: Columns) -> Floats:
@@ -202,12 +230,24 @@ def token_gaps(lists: ChunkLists) -> tuple[Floats, Ints, Ints]:
     bearing = lists.gap_tokens >= 1
     tokens = lists.gap_tokens[bearing].astype(np.int64)
     request = np.repeat(np.arange(len(lists.sizes)), lists.gap_counts)[bearing]
-    return lists.gaps_ns[bearing] / tokens, tokens, np.bincount(request, minlength=len(lists.sizes)).astype(np.int64)
+    gaps = lists.gaps_ns[bearing] if bearing.all() else _until_tokens(lists, bearing, request)
+    return gaps / tokens, tokens, np.bincount(request, minlength=len(lists.sizes)).astype(np.int64)
+
+
+def _until_tokens(lists: ChunkLists, bearing: Flags, request: Ints) -> Floats:
+    """The gaps that bear tokens, each with those before it that bear none."""
+    elapsed = np.concatenate(([0.0], np.cumsum(lists.gaps_ns, dtype=np.float64)))
+    ends = elapsed[1:][bearing]
+    begins = elapsed[(np.cumsum(lists.gap_counts) - lists.gap_counts)[request]]
+    same = np.concatenate(([False], request[1:] == request[:-1])) if len(request) else np.empty(0, dtype=np.bool_)
+    begins[same] = ends[:-1][same[1:]] if len(request) else ends
+    found: Floats = ends - begins
+    return found
 
 
 def _token_gaps(columns: Columns, lists: ChunkLists) -> Observations:
     """Gaps spread over the tokens that ended them."""
-    chosen = lists.where(chosen_for_token_gaps(columns.ok, columns.each))
+    chosen = lists.where(chosen_for_token_gaps(columns.ok & ~columns.given_up, columns.each))
     gaps, tokens, of_request = token_gaps(chosen)
     values = np.repeat(gaps, tokens) / NS_PER_MS
     ends = np.concatenate(([0], np.cumsum(tokens)))[np.concatenate(([0], np.cumsum(of_request)))]
@@ -215,10 +255,14 @@ def _token_gaps(columns: Columns, lists: ChunkLists) -> Observations:
 
 
 def _normalised(columns: Columns, end: Floats) -> Observations:
-    tokens = columns.counts["output_tokens"]
-    known = columns.ok & np.isfinite(end) & np.isfinite(columns.times["due"]) & (tokens >= 1)
-    values = (end - columns.times["due"])[known] / tokens[known] / NS_PER_MS
-    return Observations(values, values)
+    """A censored request could at best have produced all it was asked for at the moment it was given up."""
+    due, tokens = columns.times["due"], columns.counts["output_tokens"]
+    whole = ~columns.given_up & np.isfinite(due)
+    known = whole & columns.ok & np.isfinite(end) & (tokens >= 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each = (end - due) / tokens
+    at_least = (columns.ended - due) / np.fmax(columns.counts["requested_output_tokens"], np.fmax(tokens, 1.0))
+    return _with_censored(each, known, at_least, whole & columns.censored)
 
 
 def _stated(columns: Columns, name: str) -> Observations:

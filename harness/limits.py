@@ -130,6 +130,10 @@ def parse_limit(text: str) -> Limit:
     return Limit(match["class_name"], metric, statistic, op, _value(metric, match["value"]), " ".join(text.split()))
 
 
+RESERVED_CLASSES = ("all", "default")
+"""Names of groups of requests in results, which no class may have, beside those of splits."""
+
+
 def is_split(class_name: str) -> bool:
     """Whether a class is none of the scenario's, but one that results are split into."""
     return class_name in CACHE_CLASSES or class_name.startswith(BACKEND_CLASS)

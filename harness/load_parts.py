@@ -146,5 +146,7 @@ class BaseLoad(CommonLoad):
         default=None, alias="duration", description="How long to measure, after the warm-up.", examples=["60s"]
     )
     requests: Count | None = Field(
-        default=None, description="How many requests to measure, instead of a duration.", examples=[100]
+        default=None,
+        description="How many requests to measure, instead of a duration; the load goes on until they have ended.",
+        examples=[100],
     )

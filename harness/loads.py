@@ -196,8 +196,14 @@ class Burst(BaseLoad):
     def _fits(self) -> Self:
         if self.burst_for_s is not None and self.every_s is not None and self.burst_for_s >= self.every_s:
             raise ValueError("`burst_for` must be shorter than `every`")
-        if self.spike is not None and self.duration_s is not None and self.spike.at_s >= self.duration_s:
-            raise ValueError("`spike.at` must be before the end of `duration`")
+        spike, duration_s = self.spike, self.duration_s
+        if spike is None or duration_s is None:
+            return self
+        if spike.at_s >= duration_s or spike.at_s + spike.within_s > duration_s:
+            raise ValueError(
+                f"the spike ends {spike.at_s + spike.within_s:g} s after measuring has begun, `duration` no later: a "
+                "part of it would not be measured; lengthen `duration`, or shorten `spike.at` or `spike.within`"
+            )
         return self
 
     def irrelevant_keys(self) -> frozenset[str]:

@@ -11,7 +11,8 @@ from harness.chunks import ChunkLists, PerRequest
 from harness.columns import ALL, Columns, Counted, Flags, Floats, Ints
 from harness.gap_counts import GapCounter, thresholds
 from harness.latencies import chosen_for_gaps, chosen_for_token_gaps, cut_off_waits, token_gaps
-from harness.rates import Window, chunk_weights, time_bins
+from harness.rates import chunk_weights, time_bins
+from harness.window import Window
 
 SLICE_CHUNKS = 2**18
 SAMPLE_CHUNKS = 2**18

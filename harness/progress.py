@@ -45,7 +45,7 @@ class Progress:
     def __init__(self, schedule: Schedule, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._now_ns = now_ns
         self._due_ns = schedule.due_ns if schedule.loop is Loop.OPEN else None
-        self._planned = None if schedule.continues else schedule.count  # cooldown rows are not work to be done
+        self._planned = schedule.to_be_done
         self._window = schedule.window
         self._statuses: Counter[str] = Counter()
         self._recent: deque[Record] = deque(maxlen=RECENT)
@@ -174,7 +174,7 @@ def _latencies(records: Iterable[Record]) -> dict[str, float | None]:
         if one.due_ns is not None and one.first_token_ns is not None:
             found["ttft_ms"].append((one.first_token_ns - one.due_ns) / 1e6)
         if one.due_ns is not None and one.sent_ns is not None:
-            found["send_lag_ms"].append((one.sent_ns - one.due_ns) / 1e6)
+            found["send_lag_ms"].append((one.sent_ns - one.due_ns - (one.accepting_ns or 0)) / 1e6)
         if one.output_tokens is not None and one.output_tokens > 1 and one.first_token_ns is not None:
             last_ns = one.first_token_ns if one.last_token_ns is None else one.last_token_ns
             found["tpot_ms"].append((last_ns - one.first_token_ns) / (one.output_tokens - 1) / 1e6)

@@ -4,40 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from harness.chunks import ChunkLists, PerRequest
-from harness.columns import FAILED, Columns, Flags, Floats, measured
+from harness.columns import Columns, Flags, Floats
 from harness.latencies import good
-from harness.records import Loop, Status
+from harness.records import FAILED, Status
+from harness.window import NS_PER_S, Window
 
-NS_PER_S = 1e9
-BINS = 20
 MAX_BINS = 240
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The measuring window [start_ns, end_ns) as offsets from T0, and in words."""
-
-    start_ns: float
-    end_ns: float
-    text: str
-
-    @property
-    def seconds(self) -> float:
-        """Its length."""
-        return (self.end_ns - self.start_ns) / NS_PER_S
-
-    def edges(self) -> Floats:
-        """Ends of BINS equal parts, shape (BINS + 1,), nanoseconds."""
-        return np.linspace(self.start_ns, self.end_ns, BINS + 1)
-
-    def holds(self, moments: Floats) -> Flags:
-        """Which moments lie in it; NaN does not."""
-        return (moments >= self.start_ns) & (moments < self.end_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,34 +35,17 @@ class Rate:
         return self.amount / self.per if self.per > 0 else math.nan
 
 
-def window_of(trial: dict[str, Any], columns: Columns) -> Window:
-    """The window of a trial: as planned, or from the first measured due time to the last measured end.
+def rates(columns: Columns, window: Window) -> dict[str, Rate]:
+    """Every rate, by metric name: amounts of the window over its length.
 
-    The second where the trial is limited by a number of requests. A planned window that the trial did not live
-    through ends with the last event.
+    columns: all requests of all phases (of one class).
     """
-    planned = trial.get("window") or {"start_ns": 0, "end_ns": None}
-    rows = measured(columns)
-    if planned["end_ns"] is None:
-        if not len(rows):
-            return Window(0.0, 0.0, "empty: nothing was measured")
-        start, end = float(np.nanmin(rows.times["due"])), float(np.nanmax(rows.ended)) + 1
-        return Window(start, end, f"first due to last done, {(end - start) / NS_PER_S:.3f} s")
-    start, end = float(planned["start_ns"]), float(planned["end_ns"])
-    if trial["status"] != "complete" and len(columns):
-        last = float(np.nanmax(columns.ended)) if np.isfinite(columns.ended).any() else start
-        end = max(start, min(end, last))
-    return Window(start, end, f"{start / NS_PER_S:g} s to {end / NS_PER_S:g} s")
-
-
-def rates(columns: Columns, window: Window, trial: dict[str, Any]) -> dict[str, Rate]:
-    """Every rate, by metric name. columns: all requests of all phases (of one class)."""
-    rows = measured(columns)
+    rows, columns = window.population(columns), window.load(columns)
     done_ok = columns.times["done"][columns.ok & window.holds(columns.times["done"])]
     tokens, unknown = output_tokens_in(columns, window.edges())
     prompts, prompt_unknown = _prompt_tokens_in(columns, window)
     found = {
-        "offered_rps": _offered(rows, window, trial),
+        "offered_rps": Rate(float(len(rows)), window.seconds, len(rows)),
         "completed_rps": Rate(
             float(len(done_ok)),
             window.seconds,
@@ -102,9 +61,8 @@ def rates(columns: Columns, window: Window, trial: dict[str, Any]) -> dict[str, 
 
 
 def judged(columns: Columns) -> Columns:
-    """The requests that can be good or bad: all but those that the plan gave up."""
-    given_up = columns.has_status([Status.CANCELLED])
-    return columns.where(~given_up) if given_up.any() else columns
+    """The requests that can be good or bad: all but those that the plan gives up, whether or not it came to that."""
+    return columns.where(~columns.given_up) if columns.given_up.any() else columns
 
 
 def shares(columns: Columns, slo: dict[str, float | None]) -> dict[str, Flags]:
@@ -173,14 +131,6 @@ def chunk_weights(lists: ChunkLists, each: PerRequest, total: Floats) -> Floats:
         return weights
     counted = lists.tokens * np.repeat(scale, each.sizes)
     return np.where(np.repeat(by_count, each.sizes), counted, np.repeat(even, each.sizes))
-
-
-def _offered(rows: Columns, window: Window, trial: dict[str, Any]) -> Rate:
-    n = len(rows)
-    if (trial.get("window") or {}).get("end_ns") is None and trial["loop"] == Loop.OPEN:
-        due = rows.times["due"]
-        return Rate(n - 1.0, float(np.ptp(due)) / NS_PER_S if n > 1 else 0.0, n)
-    return Rate(float(n), window.seconds, n)
 
 
 def _prompt_tokens_in(columns: Columns, window: Window) -> tuple[Floats, bool]:

@@ -22,10 +22,10 @@ from harness.distributions import Distribution, distributions, guarded
 from harness.latencies import Observations, observe
 from harness.passing import PassingChunks
 from harness.queue_guard import NO_GUARD, TAIL, QueueGuard, changes_by_plan, guard_of
-from harness.rates import Window, window_of
 from harness.records import record_schema
 from harness.stats import LEVELS as LEVELS
 from harness.texts import frame_of
+from harness.window import Window, window_of
 
 if TYPE_CHECKING:
     import pandas as pd

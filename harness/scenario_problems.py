@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from harness.errors import Problem
-from harness.limits import is_split, parse_limit
+from harness.limits import RESERVED_CLASSES, is_split, parse_limit
 from harness.strict_model import MISSING_KEY, NOT_BUILT, UNKNOWN_KEY
 from harness.yaml_nodes import Node, Place, join
 
@@ -87,6 +87,9 @@ def cross_problems(tree: Node) -> Iterator[Problem]:
     """Mistakes between sections: limits of classes that do not exist, mixed loads without classes, no model."""
     top = _children(tree)
     classes = _children(top.get("classes"))
+    for name, node in classes.items():
+        if name in RESERVED_CLASSES or is_split(name):
+            yield node.place.problem(f"`{name}` is a name of results; call the class otherwise", join("classes", name))
     yield from _limit_classes(top.get("limits"), "limits", classes)
     for path, load in _loads(top):
         keys = _children(load)

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import stats
-from harness.columns import FAILED, Columns, Floats
+from harness.columns import Columns, Floats
 from harness.latencies import of_each
-from harness.rates import NS_PER_S, Window, output_tokens_in, time_bins
-from harness.records import Phase, Status
+from harness.rates import output_tokens_in, time_bins
+from harness.records import FAILED, Phase, Status
 from harness.series_clouds import bins_of, dots_of, even_edges, stacked
+from harness.window import NS_PER_S, Window
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,9 +18,10 @@ from harness import stats, thresholds
 from harness.columns import Columns, Floats
 from harness.latencies import of_each
 from harness.queue_guard import changes_by_plan
-from harness.rates import NS_PER_S, output_tokens_in, time_bins
+from harness.rates import output_tokens_in, time_bins
 from harness.reasons import Level, Reason
 from harness.records import Status
+from harness.window import NS_PER_S
 
 if TYPE_CHECKING:
     from harness.reading import Reading
@@ -183,7 +184,7 @@ def unsteady(reading: Reading, facts: dict[str, Any]) -> Iterator[Reason]:
 def series_of_window(reading: Reading) -> dict[str, Series]:
     """What is looked at: medians of ttft and tpot (without any, of e2e), tokens per second, requests in flight."""
     columns = reading.columns
-    rows = columns.measured
+    rows = reading.window.population(columns)
     due = rows.times["due"]
     if not len(rows) or not due[-1] > due[0]:
         return {}
@@ -193,7 +194,7 @@ def series_of_window(reading: Reading) -> dict[str, Series]:
         name: _of_requests(values[name], (due - reading.window.start_ns) / NS_PER_S)
         for name in (("ttft_ms", "tpot_ms") if first else ("e2e_ms",))
     }
-    found["in_flight"] = _in_flight(columns, reading.window.start_ns, float(due[-1]))
+    found["in_flight"] = _in_flight(columns, len(rows), reading.window.start_ns, float(due[-1]))
     found["output_tokens_per_s"] = _tokens(columns, reading.window.start_ns, float(due[-1]))
     return found
 
@@ -207,11 +208,11 @@ def _of_requests(values: Floats, due_s: Floats) -> Series:
     return Series(due_s[: count * width : width], bins, (values, due_s))
 
 
-def _in_flight(columns: Columns, begin_ns: float, end_ns: float) -> Series:
+def _in_flight(columns: Columns, offered: int, begin_ns: float, end_ns: float) -> Series:
     """Means over equal parts of the time, about as many as five requests each give."""
     sent = ~columns.has_status([Status.NOT_SENT]) & np.isfinite(columns.times["due"]) & np.isfinite(columns.ended)
     due_s, ended_s = ((times[sent] - begin_ns) / NS_PER_S for times in (columns.times["due"], columns.ended))
-    count = max(1, min(MOST_BINS, len(columns.measured) // BIN_REQUESTS))
+    count = max(1, min(MOST_BINS, offered // BIN_REQUESTS))
     edges_s = np.linspace(0.0, (end_ns - begin_ns) / NS_PER_S, count * PARTS_OF_BIN + 1)
     busy_s = np.diff(_elapsed(due_s, edges_s) - _elapsed(np.sort(ended_s), edges_s))
     parts = busy_s / (edges_s[1] - edges_s[0])

@@ -106,7 +106,12 @@ def is_complete(run: Path, trial: Mapping[str, Any]) -> bool:
 
 def record_writer(trial_folder: Path, part: str | None = None) -> StreamWriter[Record]:
     """Where the records of a trial go. part: who writes them, where several do."""
-    return StreamWriter(record_stream(trial_folder, part), record_schema(), to_columns)
+    return StreamWriter(record_stream(trial_folder, part), record_schema(), to_columns, size=_elements)
+
+
+def _elements(record: Record) -> int:
+    """Of the lists of a record."""
+    return 0 if record.chunk_ns is None else len(record.chunk_ns)
 
 
 def record_stream(trial_folder: Path, part: str | None = None) -> Path:

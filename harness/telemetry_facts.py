@@ -12,8 +12,8 @@ import numpy as np
 from harness import thresholds
 from harness.client_signals import Readings
 from harness.machine import SERVER, Gauge, gauges
-from harness.rates import Window
 from harness.reasons import Level, Reason
+from harness.window import Window
 
 if TYPE_CHECKING:
     import pandas as pd

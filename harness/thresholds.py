@@ -87,7 +87,10 @@ ENERGY_COUNTER = Threshold(
 OPEN_FILES = Threshold("open files, as a share of the limit", "share", 0.8)
 PORTS = Threshold("TCP sockets, as a share of the ephemeral ports", "share", 0.8)
 WAITED_FOR_CONNECTION = Threshold(
-    "requests that waited for a new connection longer than 1 ms", "share", 0.01, condition="the wait is in the lag"
+    "requests that waited for a new connection longer than 1 ms",
+    "share",
+    0.01,
+    condition="the wait is in ttft_ms, and not in the client's lag",
 )
 CONNECT_ERRORS = Threshold("connections that could not be opened", "count", 0)
 EXHAUSTED = Threshold("requests for which this machine had no port or no open file left", "count", 0, 0)
@@ -105,6 +108,14 @@ PROMPT_TOKENS = Threshold(
     condition="beyond 40 tokens more, a chat template's, or 1 less; above 50 % where the plan estimated them",
 )  # fmt: skip
 PROMPT_TOKENS_ESTIMATED = 0.5
+CACHED_UNPLANNED = Threshold(
+    "prompt tokens that the server took from its cache where no two prompts begin alike", "share", 0.02,
+    condition="beyond 40 tokens a request, a chat template's",
+)  # fmt: skip
+PROMPTS_AGAIN = Threshold(
+    "requests whose prompt, from a file, the engine had been asked since it started", "share", 0.0,
+    condition="not where the server says that it took no more than 2 % from its cache",
+)  # fmt: skip
 BOOKS = Threshold(
     "tokens and requests of the trial as the server counted them against the client's", "share", 0.005,
     condition="where the server's page was read before the first and after the last request",
@@ -135,7 +146,8 @@ TABLE = (
     CANARY_P50_SHARE_OF_TPOT_P50, CLIENT_CPU, MERGED_READS, EQUAL_GAPS, THROTTLED, SWAPPED_MIB_PER_S,
     MAJOR_FAULTS_PER_S, SAMPLER_CPU, SAMPLER_CPU_WITH_GPUS, STEAL, OTHERS_ON_GPUS, GPU_THROTTLED, ENERGY_COUNTER,
     OPEN_FILES, PORTS, WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, WORKERS_LOST, ROWS_MISSING, ERRORS,
-    NOTHING_SUCCEEDED, TOKEN_DISAGREEMENT, TOKENS_BY_TEXT, PROMPT_TOKENS, BOOKS, BOOKS_IN_FLIGHT, CUT_SHORT, DRIFT,
+    NOTHING_SUCCEEDED, TOKEN_DISAGREEMENT, TOKENS_BY_TEXT, PROMPT_TOKENS, CACHED_UNPLANNED,
+    PROMPTS_AGAIN, BOOKS, BOOKS_IN_FLIGHT, CUT_SHORT, DRIFT,
     WARM_UP, START_SPREAD, CALIBRATED_TTFT_P99_MS, CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS,
 )  # fmt: skip
 BEGIN, END = "<!-- thresholds: begin -->", "<!-- thresholds: end -->"

@@ -10,9 +10,9 @@ import numpy as np
 from harness import thresholds
 from harness.gpu_gauges import SLOWED_DOWN, named
 from harness.machine import SERVER
-from harness.rates import NS_PER_S, Window
 from harness.reasons import Level, Reason
 from harness.texts import one_of
+from harness.window import NS_PER_S, Window
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,7 +22,11 @@ _NS_PER_S = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time in which a request must fall due to be measured, as offsets from T0; end None: limited by requests."""
+    """The time in which a request must fall due to be measured, as offsets from T0.
+
+    end None: only the replies can tell. A closed loop limited by requests is measured until its users have sent so
+    many; a trace and a lone spike are played to their end.
+    """
 
     start_ns: int
     end_ns: int | None
@@ -32,7 +36,8 @@ class Window:
 class Timing:
     """When the chains of a schedule begin (`harness.chains`); the fields are those of `harness.workload.Schedule`.
 
-    count: of the rows, None without end; in partly open loops, of the conversations.
+    count: of the rows, None without end; in partly open loops, of the conversations.   measured: limited by so many
+    requests, or conversations.
     """
 
     loop: Loop
@@ -49,24 +54,28 @@ def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
     """The timing of one expanded load (`harness.loads`); `timeout_s` None: the load's own.
 
     Warm-up and measurement draw from different streams, so a longer warm-up leaves the measured arrivals as they are.
-    A load limited by duration goes on for a time-out after the window: that is as long as a measured request can take.
+    Load goes on as cooldown, so that the last measured requests meet what the first met: for a time-out after a window
+    limited by duration, which is as long as a measured request can take; for as many requests again after one limited
+    by requests, which ends when the first of these falls due.
     """
     start_ns = _ns(load.warmup_s)
-    duration_ns = None if load.duration_s is None else _ns(load.duration_s)
-    window = Window(start_ns, None if duration_ns is None else start_ns + duration_ns)
     users = getattr(load, "users", None)
     if users is not None:
-        # How many requests fall into a warm-up, only the replies can tell: then the rows have no end.
-        count = load.requests if start_ns == 0 else None
-        return Timing(Loop.CLOSED, count, users, window, duration_ns is not None, measured=load.requests)
-    end_ns = None if window.end_ns is None else window.end_ns + _ns(load.timeout_s if timeout_s is None else timeout_s)
-    due_ns = np.concatenate([_warmup(load, seed, start_ns), _measured(load, seed, start_ns, end_ns)])
+        end_ns = None if load.duration_s is None else start_ns + _ns(load.duration_s)
+        return Timing(Loop.CLOSED, None, users, Window(start_ns, end_ns), True, measured=load.requests)
+    timeout_ns = _ns(load.timeout_s if timeout_s is None else timeout_s)
+    warmup, number = _warmup(load, seed, start_ns), _number(load)
+    measured, window = _measured(load, seed, start_ns, timeout_ns)
+    due_ns = np.concatenate([warmup, measured])
     phases = np.full(len(due_ns), _MEASURE, dtype=np.int8)
-    phases[due_ns < start_ns] = _WARMUP
-    if window.end_ns is not None:
+    phases[: len(warmup)] = _WARMUP
+    if number is not None:
+        phases[len(warmup) + number :] = _COOLDOWN
+    elif window.end_ns is not None:
         phases[due_ns >= window.end_ns] = _COOLDOWN
     loop = Loop.PARTLY_OPEN if load.kind == "sessions" else Loop.OPEN
-    return Timing(loop, len(due_ns), 0, window, duration_ns is not None, due_ns=due_ns, phases=phases)
+    continues = window.end_ns is not None
+    return Timing(loop, len(due_ns), 0, window, continues, measured=number, due_ns=due_ns, phases=phases)
 
 
 def trace_timing(warmup_s: float, due_ns: Int64) -> Timing:
@@ -90,23 +99,35 @@ def _warmup(load: Any, seed: int, start_ns: int) -> Int64:
     return arrivals.poisson(rate, random, end_ns=start_ns)
 
 
-def _measured(load: Any, seed: int, start_ns: int, end_ns: int | None) -> Int64:
-    """Arrivals of the window and the cooldown, or the asked number of them."""
+def _measured(load: Any, seed: int, start_ns: int, timeout_ns: int) -> tuple[Int64, Window]:
+    """Arrivals of the window and the cooldown, and the window."""
     spike = getattr(load, "spike", None)
     extra = np.empty(0, dtype=np.int64)
     if spike is not None:
         at_ns = start_ns + _ns(spike.at_s)
         extra = arrivals.spike(spike.requests, spike.within_s, generator(seed, _SPIKE), start_ns=at_ns)
         if load.rate is None:
-            return extra
-    base = _base(load, seed, start_ns, end_ns)
-    return arrivals.merge(base, extra) if len(extra) else base
+            return extra, Window(start_ns, None)
+    number = _number(load)
+    if number is None:
+        end_ns = start_ns + _ns(load.duration_s)
+        base = _base(load, seed, start_ns, end_ns=end_ns + timeout_ns)
+        return (arrivals.merge(base, extra) if len(extra) else base), Window(start_ns, end_ns)
+    base = _base(load, seed, start_ns, count=2 * number + 1)
+    end_ns = int(base[number])
+    further = int(np.searchsorted(base[number : 2 * number], end_ns + timeout_ns))
+    return base[: number + further], Window(start_ns, end_ns)
 
 
-def _base(load: Any, seed: int, start_ns: int, end_ns: int | None) -> Int64:
+def _number(load: Any) -> int | None:
+    """How many requests, or conversations, limit an open load; None where its duration does."""
+    number: int | None = load.sessions if load.kind == "sessions" else load.requests
+    return number
+
+
+def _base(load: Any, seed: int, start_ns: int, **limit: int) -> Int64:
     shape, random, process = _shape(load), generator(seed, _GAPS), Process(load.arrivals)
-    count = load.sessions if load.kind == "sessions" else load.requests
-    limits: Any = {"start_ns": start_ns, "end_ns": end_ns, "count": count}
+    limits: Any = {"start_ns": start_ns, **limit}
     if shape is not None:
         return arrivals.changing(shape, process, random, cv=_cv(load), anchor_ns=start_ns, **limits)
     if process is Process.CONSTANT:

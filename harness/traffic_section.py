@@ -107,7 +107,8 @@ class Workload(StrictModel):
     def _prefix_fits(self) -> Self:
         asked = self.prompt_tokens
         longest = asked.value if isinstance(asked, FixedLength) else asked.max
-        if self.prefix is None or longest is None or "prompt_tokens" not in self.model_fields_set:
+        # Classes may say how long prompts are; a manifest writes the default out, which nobody gave.
+        if self.prefix is None or longest is None or asked == type(self).model_fields["prompt_tokens"].default:
             return self
         if self.prefix.tokens >= longest:
             raise ValueError(f"`prefix.tokens` ({self.prefix.tokens}) must be less than `prompt_tokens` ({longest})")

@@ -9,10 +9,12 @@ import numpy as np
 
 from harness import client_signals, queue_guard, sample_size, steady, thresholds
 from harness.books import books_reasons
+from harness.bursts import burst_reasons
 from harness.client_signals import Observed
 from harness.columns import Columns
 from harness.energy_facts import energy_reasons
 from harness.limits import parse_limit
+from harness.prompt_reuse import reuse_reasons
 from harness.rates import shares
 from harness.reading import Reading
 from harness.reasons import Level, Reason, Validity
@@ -49,6 +51,7 @@ def judge(
         reasons += sample_size.too_few(reading, facts["sample_size"] if facts else sample_size.sizes_of(reading))
         reasons += queue_guard.too_short(reading)
         reasons += [*token_reasons(trial, reading, facts), *books_reasons(facts), *_cut_short(records)]
+        reasons += [*reuse_reasons(trial, columns), *burst_reasons(reading)]
         reasons += steady.unsteady(reading, facts["steady"] if facts else steady.steady_facts(reading))
     reasons += [*throttling_reasons(facts), *energy_reasons(facts)]
     reasons += telemetry_reasons(facts, client, reading.window.seconds)
@@ -93,11 +96,13 @@ def _complete(trial: dict[str, Any], records: pd.DataFrame, columns: Columns) ->
     if doubled:
         yield Reason("rows_doubled", Level.INVALID, f"{doubled} requests have more than one record.", advice)
     planned = trial.get("planned") or {}
+    # In a closed loop another request takes the place of a turn that is not sent.
+    counted = ~columns.has_status([Status.NOT_SENT]) if trial.get("loop") == Loop.CLOSED else np.True_
     for phase in (Phase.WARMUP, Phase.MEASURE):
-        expected, found = planned.get(phase.value), int(columns.in_phase(phase).sum())
+        expected, found = planned.get(phase.value), int((columns.in_phase(phase) & counted).sum())
         if expected is not None and expected != found:
             sentence = f"{expected} {phase.value} requests were planned and {found} have a record."
-            broken_off = "It broke off; what was measured before is here." if trial["status"] == "failed" else advice
+            broken_off = "It broke off; what was measured before is here." if trial["status"] != "complete" else advice
             yield Reason("rows_missing", Level.INVALID, sentence, broken_off)
     yield from _unsent(records)
     if trial["status"] == "complete" and not columns.in_phase(Phase.MEASURE).any():
@@ -129,7 +134,7 @@ def _client(
 ) -> Iterator[Reason]:
     """Whether the client was the bottleneck."""
     rows = columns.measured
-    due, sent = rows.times["due"], rows.times["sent"]
+    due, sent = rows.times["due"], rows.times["sent"] - np.nan_to_num(rows.times["accepting"])
     yield from client_signals.on_time(observed)
     if trial.get("loop") != Loop.CLOSED:
         yield from client_signals.on_plan(due, sent, observed)

@@ -245,13 +245,19 @@ def _facts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]
         facts = data.facts_of(cell["id"], trial["id"])
         statuses = ", ".join(f"{number} {status}" for status, number in facts["statuses"].items()) or "none"
         for name, text in (
-            ("loop", f"{str(trial['loop']).replace('_', ' ')}, window {facts['window']['text']}"),
+            ("loop", f"{str(trial['loop']).replace('_', ' ')}, window {_window(facts['window'])}"),
             ("measured requests", statuses),
             ("tokens counted by", _shares(_relative(facts["tokens"]["counted_by"]))),
             ("arrivals stamped by", _shares(facts["clocks"])),
         ):
             found.setdefault(name, {}).setdefault(text, []).append(str(cell["repetition"]))
     return [(name, _by_repetition(texts)) for name, texts in found.items()]
+
+
+def _window(window: dict[str, Any]) -> str:
+    """Where measuring began and ended, and what was left out while the load came up."""
+    ramp_in_s = window.get("ramp_in_s")
+    return str(window["text"]) + (f", after a ramp-in of {ramp_in_s:.3g} s" if ramp_in_s else "")
 
 
 def _by_repetition(texts: dict[str, list[str]]) -> str:

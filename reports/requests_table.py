@@ -23,7 +23,7 @@ def requests(data: ReportData) -> Table:
         statuses = [one["statuses"] for one in facts]
         unsent = sum(one.get("not_sent", 0) for one in statuses)
         total, good = sum(sum(one.values()) for one in statuses) - unsent, sum(one.get("ok", 0) for one in statuses)
-        took = sum(one["window"]["end_s"] - one["window"]["start_s"] for one in facts)
+        took = sum(one["served_s"] for one in facts)
         sent = replace(counted(total), note=noted(notes, NEVER_SENT) if unsent else None)
         sizes = (sent, counted(good, "" if good == total else "bad"), Cell(seconds(took), value=took))
         invalid = data.verdict_of(keys) == "invalid"

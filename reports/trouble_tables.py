@@ -84,6 +84,9 @@ def errors(data: ReportData) -> Table:
 def when(error: dict[str, Any]) -> str:
     """Since when and how often."""
     times = count(error["requests"], "request")
+    measured = error.get("measured", error["requests"])
+    if measured < error["requests"]:
+        times += f", {measured} of them measured" if measured else ", none of them measured"
     if error["ended"]:
         return f"from {seconds(error['first_s'])} on ({times}, none succeeded after)"
     if error["first_s"] == error["last_s"]:

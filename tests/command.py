@@ -141,3 +141,8 @@ def records(run: Path, trial: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The records of a trial, in the order of the plan."""
     rows = pq.read_table(run / trial["path"] / "records.parquet").to_pylist()
     return sorted(rows, key=lambda row: row["request"])
+
+
+def measured(run: Path, trial: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those of the measured requests: a load by number goes on until these have ended."""
+    return [row for row in records(run, trial) if row["phase"] == "measure"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Ended, environment, harness, manifest, records, scenario
+from command import Ended, environment, harness, manifest, measured, scenario
 
 from engines.server_process import ServerCommand, ServerProcess
 
@@ -39,7 +39,7 @@ def run(folder: Path, api: str, *, workload: dict[str, Any] | None = None, **eng
 def rows(folder: Path) -> list[dict[str, Any]]:
     """The records of the only trial."""
     (trial,) = manifest(folder / "run")["cells"][0]["trials"]
-    return records(folder / "run", trial)
+    return measured(folder / "run", trial)
 
 
 def summary(folder: Path) -> dict[tuple[str, str, str], float]:

@@ -269,7 +269,8 @@ def test_a_file_of_prompts_is_measured(tmp_path: Path) -> None:
     ended = harness("run", str(path), *QUICK, cwd=tmp_path)
     assert ended.code in (0, 4), ended.err
     (trial,) = manifest(tmp_path / "run")["cells"][0]["trials"]
-    assert [row["output_tokens"] for row in records(tmp_path / "run", trial)] == [4, 3] * 10
+    first = trial["prompt_files"]["default"]["offset"]
+    assert [row["output_tokens"] for row in records(tmp_path / "run", trial)] == ([4, 3] * 11)[first : first + 20]
 
 
 def test_names_of_any_length(tmp_path: Path) -> None:

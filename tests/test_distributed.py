@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
-from command import ROOT, environment, manifest, records, rows_on_disk, running, scenario, wait_until
+from command import ROOT, environment, manifest, measured, records, rows_on_disk, running, scenario, wait_until
 
 from harness.known_process import KnownServer
 from harness.known_server import model_name
@@ -106,12 +106,12 @@ def test_two_workers_send_one_plan_in_every_trial(tmp_path: Path, company: Compa
     said = ended(master)
     assert master.returncode in (0, 4), said  # a busy machine may make it invalid
     opened, closed = company.trials()
-    rows = records(company.run, opened)
+    rows = measured(company.run, opened)
     assert [row["request"] for row in rows] == list(range(200))
     assert [row["worker"] for row in rows] == [0, 1] * 100
     assert {row["status"] for row in rows} == {"ok"}
     assert all(row["sent_ns"] >= row["due_ns"] - uncertainty_ns(opened) for row in rows)
-    rows = records(company.run, closed)
+    rows = measured(company.run, closed)
     assert sorted(row["request"] for row in rows) == list(range(60))
     assert all(row["worker"] == row["user"] % 2 for row in rows)
     reports = opened["client"]["workers"]
@@ -181,7 +181,7 @@ def test_a_worker_that_never_comes_is_not_waited_for_long(
     assert "1 of 2 load workers are ready" in said
     (trial,) = company.trials()
     assert any("had not come in time" in note for note in trial["client"]["notes"])
-    rows = records(company.run, trial)
+    rows = measured(company.run, trial)
     assert Counter((row["worker"], row["status"]) for row in rows) == {(0, "ok"): 200, (1, "not_sent"): 200}
     ended(worker)
     assert worker.returncode == 0

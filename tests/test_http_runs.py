@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Ended, harness, manifest, records, scenario
+from command import Ended, harness, manifest, measured, scenario
 
 from engines.server_process import ServerCommand, ServerProcess, free_port
 
@@ -37,14 +37,14 @@ def run(folder: Path, engine: dict[str, Any], *, others: tuple[dict[str, Any], .
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The records of its only trial."""
+    """The measured records of its only trial."""
     (trial,) = manifest(folder / "run")["cells"][0]["trials"]
-    return records(folder / "run", trial)
+    return measured(folder / "run", trial)
 
 
 @pytest.mark.slow
 def test_several_servers_share_the_requests_and_are_told_apart(tmp_path: Path) -> None:
-    """Each gets its share, and the report has a line for each."""
+    """Each gets its share, for every user goes round, and the report has a line for each."""
     with running() as first, running() as second:
         ended = run(tmp_path, {"url": [first, second]})
     assert ended.code in (0, 4), ended.err  # 4: a busy machine makes the client late
@@ -52,7 +52,7 @@ def test_several_servers_share_the_requests_and_are_told_apart(tmp_path: Path) -
     assert told["cells"][0]["engine_info"]["options"]["url"] == [first, second]
     rows = rows_of(tmp_path)
     assert Counter(row["backend"] for row in rows) == {first: 6, second: 6}
-    assert all(row["backend"] == (first, second)[row["request"] % 2] for row in rows)
+    assert all(row["backend"] == (first, second)[(row["user"] + row["request"] // 2) % 2] for row in rows)
     report = (tmp_path / "run" / "report.md").read_text()
     assert "## Servers" in report
     assert report.count("| 6 | 0 |") == 2

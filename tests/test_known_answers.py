@@ -19,19 +19,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.base import Chunk, ChunkKind, EngineSpec, InProcessEngine, Request, Usage
+from engines.base import Chunk, ChunkKind, EngineSpec, Request, Usage
 from engines.simulated import SimulatedEngine
-from harness.drivers.asyncio_driver import drive
-from harness.drivers.base import DriveSettings
 from harness.reading import read
 from harness.records import Loop, Phase, Record, Status
 from harness.report import report_data
-from harness.results import Results
 from harness.store import Run
-from harness.virtual_time import run
 from harness.workload import Schedule
 from reports import markdown
 from tests import stub_server
+from tests.driven import driven_on, measured, number, simulated
 from tests.fabricated import failed, streamed, value
 from tests.plans import exact_schedule
 from tests.stored import KEY, results_of
@@ -45,21 +42,8 @@ FROZEN = {"ttft_ms": 10, "tpot_ms": 0, "stall": {"at_s": 30, "for_s": 1}}
 
 def driven(schedule: Schedule, **options: Any) -> list[Record]:
     """The records of a schedule on a simulated engine, in virtual time."""
-    records = driven_on(SimulatedEngine(EngineSpec("simulated", options=options)), schedule)
+    records, _ = driven_on(simulated(**options), schedule)
     assert {record.status for record in records if record.phase != Phase.COOLDOWN} == {Status.OK}
-    return records
-
-
-def driven_on(engine: InProcessEngine, schedule: Schedule) -> list[Record]:
-    """The same on any engine that waits with its loop's timers."""
-    records: list[Record] = []
-
-    async def body() -> None:
-        await engine.start()
-        await drive(schedule, engine, DriveSettings(timeout_ns=1000 * SECOND), records.append)
-        await engine.stop()
-
-    run(body())
     return records
 
 
@@ -83,16 +67,6 @@ def stored_ms(run_folder: Path, metric: str) -> NDArray[np.float64]:
     """What the analysis reads of a metric in the only trial of a stored run; +inf where it is censored."""
     (trial,) = Run.open(run_folder).trials()
     return read(trial).observed[metric].values
-
-
-def number(results: Results, metric: str, statistic: str = "value") -> float:
-    """One number of the summary."""
-    return float(value(results.summary, metric, statistic)["value"])
-
-
-def measured(records: list[Record]) -> list[Record]:
-    """The records of the measured phase."""
-    return [record for record in records if record.phase == Phase.MEASURE]
 
 
 def quantiles(values: NDArray[np.float64], *percents: float) -> list[float]:
@@ -141,10 +115,12 @@ def test_a_closed_loop_obeys_its_law(tmp_path: Path) -> None:
 
 
 def test_a_warm_up_leaves_as_many_measured_requests_as_were_asked_for() -> None:
-    """Three users, one second a reply, 5 s of warm-up: 15 warm-up requests, then exactly the 10 to be measured."""
+    """Three users, one second a reply, 5 s of warm-up: 15 warm-up requests, then exactly the 10 to be measured;
+    the two users who find none left go on beside the last.
+    """
     schedule = exact_schedule(1, kind="sustained", users=3, requests=10, warmup="5s")
     records = driven(schedule, ttft_ms=1000, tpot_ms=0)
-    assert Counter(record.phase for record in records) == {Phase.WARMUP: 15, Phase.MEASURE: 10}
+    assert Counter(record.phase for record in records) == {Phase.WARMUP: 15, Phase.MEASURE: 10, Phase.COOLDOWN: 2}
     assert schedule.count is None
 
 
@@ -215,6 +191,29 @@ def test_chunks_of_four_keep_their_tokens(tmp_path: Path) -> None:
     assert [len(stored_ms(tmp_path / "run", metric)) for metric in ("icl_ms", "itl_ms")] == [24, 96]
 
 
+@pytest.mark.parametrize("tokens", [3, 5, 10, 20, 100])
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_a_token_every_50_ms_is_a_tpot_of_50_ms(tmp_path: Path, tokens: int, reason: str) -> None:
+    """However many there are: where a reply ends by itself the last one counted is the end itself, without a text,
+    which the finishing event brings; where it is cut at its length all have a text, and what follows is no token.
+    """
+    texts = tokens - (reason == "stop")
+    steps = [(200.0 + 50 * i, Chunk(ChunkKind.CONTENT, "a", tokens=1)) for i in range(texts)]
+    ended_ms = 200.0 + 50 * (tokens - 1) + (7 if reason == "length" else 0)
+    steps += [
+        (ended_ms, Chunk(ChunkKind.FINISH, finish_reason=reason)),
+        (ended_ms, Chunk(ChunkKind.USAGE, usage=Usage(16, tokens))),
+    ]
+    schedule = exact_schedule(100, kind="single_user", requests=1)
+    records, _ = driven_on(Scripted(steps), schedule)
+    results_of(tmp_path / "run", records, schedule)
+    assert (records[0].output_tokens, records[0].finish_ns) == (tokens, ended_ms * MS)
+    for metric in ("tpot_ms", "tpot_adj_ms", "icl_ms"):
+        assert stored_ms(tmp_path / "run", metric) == pytest.approx(50.0, abs=1e-6), metric
+    assert stored_ms(tmp_path / "run", "e2e_ms") == pytest.approx(200 + 50 * (texts - 1))
+    assert stored_ms(tmp_path / "run", "output_tokens_per_s_per_user") == pytest.approx(20)
+
+
 FINISH = Chunk(ChunkKind.FINISH, finish_reason="stop")
 
 
@@ -241,7 +240,7 @@ def test_replies_at_the_edge(
 ) -> None:
     """Known answer 11: one token has no tpot, never 0; none is a failure; ttft counts reasoning, ttfo does not."""
     schedule = exact_schedule(100, kind="single_user", requests=1)
-    records = driven_on(Scripted(steps), schedule)
+    records, _ = driven_on(Scripted(steps), schedule)
     results_of(tmp_path / "run", records, schedule)
     ttft, ttfo, tpot, tokens = expected
     assert (records[0].status, records[0].output_tokens) == (status, tokens)
@@ -296,9 +295,14 @@ def test_only_tokens_are_tokens(tmp_path: Path) -> None:
 
 
 def test_every_row_of_the_plan_is_a_record() -> None:
-    """An open plan of 3,000 rows ends in 3,000 records with the planned due times, though the server is overloaded."""
+    """3,000 requests to be measured end in as many records with the planned due times, though the server is overloaded,
+    and so do those that follow them until they have ended.
+    """
     schedule = exact_schedule(1, kind="sustained", rate=300, requests=3000)
     records = driven(schedule, ttft_ms=10, tpot_ms=0, max_batch=1)
     assert schedule.due_ns is not None
-    assert {record.request: record.due_ns for record in records} == dict(enumerate(schedule.due_ns.tolist()))
+    assert len(measured(records)) == 3000
+    due_ns = dict(enumerate(schedule.due_ns.tolist()))
+    assert {record.request: record.due_ns for record in records} == {i: due_ns[i] for i in range(len(records))}
+    assert len(records) == 6000
     assert max(record.sent_ns - record.due_ns for record in records if record.sent_ns and record.due_ns) < MS

@@ -12,18 +12,14 @@ import random
 import numpy as np
 import pytest
 
-from engines.base import EngineSpec
-from engines.simulated import SimulatedEngine
 from harness.analysis import summarise
 from harness.distributions import Pool, distributions
-from harness.drivers.asyncio_driver import drive
-from harness.drivers.base import DriveSettings
 from harness.rates import shares
 from harness.reading import read
 from harness.records import Record
 from harness.stats import share_estimate
-from harness.virtual_time import run
 from harness.workload import Schedule
+from tests.driven import driven_on, measured, simulated
 from tests.fabricated import value
 from tests.plans import exact_schedule
 from tests.queues import (
@@ -97,17 +93,9 @@ def test_arrays_are_the_definition() -> None:
 
 
 def through_the_driver(schedule: Schedule, **options: object) -> list[Record]:
-    """The records of a queue that our simulated engine is, by our driver, in the order of the requests."""
-    records: list[Record] = []
-
-    async def body() -> None:
-        engine = SimulatedEngine(EngineSpec("simulated", options={"ttft_ms": 10, "tpot_ms": 0, **options}))
-        await engine.start()
-        await drive(schedule, engine, DriveSettings(timeout_ns=1000 * SECOND), records.append)
-        await engine.stop()
-
-    run(body())
-    return sorted(records, key=lambda record: record.request)
+    """The measured records of a queue that our simulated engine is, by our driver, in the order of the requests."""
+    records, _ = driven_on(simulated(**{"ttft_ms": 10, "tpot_ms": 0, **options}), schedule)
+    return measured(records)
 
 
 def drawn_services_ns(n: int, seed: int) -> Int64:
@@ -127,8 +115,9 @@ def test_the_driver_is_the_same_queue(servers: int, rate: float, service: str) -
     schedule = exact_schedule(1, kind="sustained", rate=rate, requests=n)
     records = through_the_driver(schedule, max_batch=servers, service=service, seed=7)
     assert schedule.due_ns is not None
+    due_ns = schedule.due_ns[:n]
     services = drawn_services_ns(n, 7) if service == "exponential" else np.full(n, 10_000_000)
-    served: Served = several_servers(schedule.due_ns, services, servers)
+    served: Served = several_servers(due_ns, services, servers)
     done = np.array([record.last_token_ns for record in records])
     assert np.abs(done - served.done_ns).max() <= 1000
-    assert (np.array([record.due_ns for record in records]) == schedule.due_ns).all()
+    assert [record.due_ns for record in records] == due_ns.tolist()

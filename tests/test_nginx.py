@@ -62,6 +62,12 @@ def nginx_is_here() -> None:
         pytest.skip("nginx is missing; install nginx-light")
 
 
+@pytest.fixture(autouse=True)
+def used_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it leaves connections open need not be found out first, so that they can be counted."""
+    monkeypatch.setattr("harness.drivers.pool._REST_NS", 0)
+
+
 @dataclass
 class Front:
     """An nginx that runs: its address and its process."""

@@ -83,7 +83,7 @@ def _warm_count(schedule: Schedule, settings: DriveSettings) -> int:
     if settings.warm_connections is not None:
         return settings.warm_connections
     if schedule.loop is Loop.CLOSED:
-        return schedule.users if schedule.count is None else min(schedule.users, schedule.count)
+        return schedule.users
     return 0 if schedule.due_ns is None else min(_WARM_OPEN, most_in_a_second(schedule.due_ns))
 
 

@@ -14,7 +14,7 @@ from harness.drivers.outcome import stream_verdict
 from harness.drivers.pacing import make_alarm
 from harness.drivers.prepared import Prepared
 from harness.drivers.trial_state import TrialState
-from harness.records import Status
+from harness.records import FAILED, Status
 from harness.timeline import NS_PER_MS, NS_PER_S, Outcome, Trace
 
 _TICK_NS = 10 * NS_PER_MS
@@ -140,7 +140,7 @@ class InProcessClient:
         next_turn = self._conversations.heard(due.row, outcome)
         if next_turn is not None:
             self._prepared.want(next_turn)
-        self._offer.ended(due, trace.done_ns)
+        self._offer.ended(due, trace.done_ns, failed=outcome.status in FAILED)
         self._state.record(trace, outcome)
 
     async def _read(self, request: Request, trace: Trace, chunks: list[ReadChunk]) -> None:

@@ -3,7 +3,8 @@
 A request that waits for nobody falls due at the plan's time, whatever happens to others; one that follows another
 (a user's next, the next turn of a conversation) when that has ended and the think time is over. Load that goes on after
 the window (cooldown) is offered only while a request that counts (warm-up or measured) is still to be sent or in
-flight.
+flight. The users of a closed loop limited by requests share them: whoever is free takes the next, and when all are
+taken everyone goes on, for as many requests again at most, so that the last ones meet the same load as the first.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from harness.records import Loop, Phase
 from harness.timing import PHASES
 from harness.workload import WHOLE, Row, Schedule, Shard
 
-AFTER_LOST_CONNECTION_NS = 100_000_000
+AFTER_FAILURE_NS = 100_000_000
 _COOLDOWN = PHASES.index(Phase.COOLDOWN)
 
 
@@ -46,10 +47,10 @@ class Offer:
         self._closed = False
         self._starts = schedule.starts[shard.index :: shard.of]
         self._next = self._end = self._must_end = 0  # places among the starts that have a planned due time
-        self._measured_left = _measured_of(schedule, self._starts)
+        self._pool = _pool_of(schedule, self._starts)
         self._waiting: list[tuple[int, int]] = []
         # Of conversations limited by number every turn is told of, so that it matters which ones have been taken.
-        told = schedule.loop is Loop.PARTLY_OPEN and schedule.window.end_ns is None
+        told = schedule.loop is Loop.PARTLY_OPEN and schedule.measured is not None
         self._taken = bytearray(schedule.count or 0) if told else None
         if schedule.due_ns is not None:
             self._plan_starts()
@@ -74,7 +75,7 @@ class Offer:
     @property
     def next_due_ns(self) -> int | None:
         """When the next request falls due; None when none is known."""
-        if self._closed:
+        if self._closed or (self._pool is not None and self._pool.empty):
             return None
         waiting_ns = self._waiting[0][0] if self._waiting else None
         if self._next >= self._end:
@@ -96,7 +97,22 @@ class Offer:
         """Whether nothing that counts is still to be sent or in flight."""
         if self._counting_in_flight:
             return False
+        if self._pool is not None:
+            return self._closed or self._pool.measured == 0
         return self._closed or (self._next >= self._must_end and self._counting_pending == 0)
+
+    @property
+    def measured_until_ns(self) -> int | None:
+        """When the first request fell due, or would have, that was not measured any more, as an offset; None where that
+        is planned, or was not reached.
+        """
+        pool = self._pool
+        if pool is None or pool.measured or not pool.requests:
+            return None
+        end_ns = pool.ended_ns
+        if end_ns is None and self._waiting:
+            end_ns = self._waiting[0][0]
+        return None if end_ns is None else end_ns - self._t0_ns
 
     def take(self) -> Due:
         """The request that falls due next; IndexError when there is none."""
@@ -107,20 +123,22 @@ class Offer:
                 self._next += 1
                 return self._taken_now(request, due_ns)
         due_ns, request = heapq.heappop(self._waiting)
-        self._counting_pending -= self._counts(due_ns)
+        self._counting_pending -= self._counts(due_ns, request)
         return self._taken_now(request, due_ns)
 
     def _taken_now(self, request: int, due_ns: int) -> Due:
         due = self._due(request, due_ns)
+        if self._pool is not None:
+            due = self._pool.take(due)
         self._counting_in_flight += due.phase != Phase.COOLDOWN
         if self._taken is not None:
             self._taken[request] = 1
         return due
 
-    def ended(self, due: Due, done_ns: int, *, connection_lost: bool = False) -> None:
+    def ended(self, due: Due, done_ns: int, *, failed: bool = False) -> None:
         """A request has ended; the one that follows it falls due after the think time.
 
-        After a failed connection that is 100 ms at least: a dead server must not be asked a million times a second.
+        After a failure that is 100 ms at least: a server that refuses must not be asked a million times a second.
         """
         self._counting_in_flight -= due.phase != Phase.COOLDOWN
         if self._closed:
@@ -129,7 +147,13 @@ class Offer:
         if following is None:
             return
         think_ns = self._schedule.wait_ns(following)
-        self._wait(done_ns + (max(think_ns, AFTER_LOST_CONNECTION_NS) if connection_lost else think_ns), following)
+        self._wait(done_ns + (max(think_ns, AFTER_FAILURE_NS) if failed else think_ns), following)
+
+    def passed_over(self, due: Due) -> None:
+        """A request that was taken is not sent; what follows it falls due in its own time, and another is measured."""
+        if self._pool is not None:
+            self._pool.give_back(due)
+        self.ended(due, due.due_ns)
 
     def upcoming(self, limit: int) -> Iterator[int]:
         """Requests that will probably fall due next and can be written already, in order, at most `limit`."""
@@ -156,7 +180,8 @@ class Offer:
             yield self._due(int(self._starts[place]), self._t0_ns + int(self._due_ns[place]))
         if self._taken is None:
             if self._schedule.loop is Loop.PARTLY_OPEN:
-                yield from (self._due(request, due_ns) for due_ns, request in self._waiting if self._counts(due_ns))
+                waiting = ((due_ns, request) for due_ns, request in self._waiting if self._counts(due_ns, request))
+                yield from (self._due(request, due_ns) for due_ns, request in waiting)
             return
         yield from self._later_turns(self._taken)
 
@@ -165,7 +190,8 @@ class Offer:
         written.
         """
         known_ns = {request: due_ns for due_ns, request in self._waiting}
-        for place, start in enumerate(self._starts):
+        for place in range(self._must_end):
+            start = self._starts[place]
             start_ns = self._t0_ns + int(self._due_ns[place])
             turn = self._schedule.follower(int(start))
             while turn is not None:
@@ -175,31 +201,69 @@ class Offer:
 
     def _due(self, request: int, due_ns: int) -> Due:
         row = self._schedule.row(request)
-        return Due(row, due_ns, row.phase or self._phase(due_ns))
+        return Due(row, due_ns, row.phase or self._phase(due_ns, row))
 
     def _wait(self, due_ns: int, request: int) -> None:
-        if self._measured_left is not None and self._phase(due_ns) == Phase.MEASURE:
-            if self._measured_left == 0:
-                return
-            self._measured_left -= 1
         heapq.heappush(self._waiting, (due_ns, request))
-        self._counting_pending += self._counts(due_ns)
+        self._counting_pending += self._counts(due_ns, request)
 
-    def _counts(self, due_ns: int) -> bool:
+    def _counts(self, due_ns: int, request: int) -> bool:
+        """Whether a request that waits for another will be measured, or comes before those that are."""
         end_ns = self._schedule.window.end_ns
-        return end_ns is None or due_ns - self._t0_ns < end_ns
+        if end_ns is None or due_ns - self._t0_ns < end_ns:
+            return True
+        return self._taken is not None and self._phase(due_ns, self._schedule.row(request)) != Phase.COOLDOWN
 
-    def _phase(self, due_ns: int) -> str:
-        if due_ns - self._t0_ns < self._schedule.window.start_ns:
+    def _phase(self, due_ns: int, row: Row) -> str:
+        """By the due time; all turns of the conversations that are measured belong to them, however late."""
+        window, at_ns = self._schedule.window, due_ns - self._t0_ns
+        if at_ns < window.start_ns:
             return Phase.WARMUP
-        return Phase.MEASURE if self._counts(due_ns) else Phase.COOLDOWN
+        if window.end_ns is None or at_ns < window.end_ns:
+            return Phase.MEASURE
+        if self._taken is None or row.session is None or self._schedule.phases is None:
+            return Phase.COOLDOWN
+        began = PHASES[self._schedule.phases[row.session]]
+        return Phase.MEASURE if began == Phase.MEASURE else Phase.COOLDOWN
 
 
-def _measured_of(schedule: Schedule, users: Sequence[int] | Int64) -> int | None:
-    """How many measured requests fall to these users of a closed loop, so that the shards together have them all.
+class Pool:
+    """The requests that the users of a closed loop share.
 
-    None where the rows themselves are counted, or nothing is.
+    requests: how many shall be measured.   measured: how many of them are left.   further: how many may follow those.
+    ended_ns: when the first of these fell due.
     """
-    if schedule.measured is None or schedule.count is not None:
+
+    def __init__(self, requests: int) -> None:
+        self.requests = self.measured = self.further = requests
+        self.ended_ns: int | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing more is to be sent."""
+        return not self.measured and not self.further
+
+    def take(self, due: Due) -> Due:
+        """One that falls due now, measured if there is one left; those of the warm-up are not counted."""
+        if due.phase == Phase.WARMUP:
+            return due
+        if self.measured:
+            self.measured -= 1
+            return due
+        self.further -= 1
+        if self.ended_ns is None:
+            self.ended_ns = due.due_ns
+        return due._replace(phase=Phase.COOLDOWN)
+
+    def give_back(self, due: Due) -> None:
+        """It was not sent."""
+        self.measured += due.phase == Phase.MEASURE
+
+
+def _pool_of(schedule: Schedule, users: Sequence[int] | Int64) -> Pool | None:
+    """The requests of these users of a closed loop, so that the shards together have them all; None where the rows
+    themselves are planned, or time is the limit.
+    """
+    if schedule.measured is None or schedule.loop is not Loop.CLOSED:
         return None
-    return sum(len(range(int(user), schedule.measured, schedule.users)) for user in users)
+    return Pool(sum(len(range(int(user), schedule.measured, schedule.users)) for user in users))

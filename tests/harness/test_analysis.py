@@ -49,17 +49,21 @@ def test_tokens_per_second_without_chunk_data(kept: str) -> None:
 
 @pytest.fixture(scope="module")
 def censored_summary() -> pd.DataFrame:
-    """9 700 good, 100 HTTP errors, 100 streams cut after the first token, 100 that hang until 30 s."""
+    """9 700 good, 100 HTTP errors, 100 streams cut after the first token, 100 that hang until 30 s; a second of warm-up
+    before.
+    """
     rng = np.random.default_rng(1)
     kinds = rng.permutation(["good"] * 9700 + ["http"] * 100 + ["cut"] * 100 + ["hang"] * 100)
     made = {
-        "good": lambda i: streamed(i, i * 10.0, ttft_ms=20, tokens=9, gap_ms=10),
-        "http": lambda i: failed(i, i * 10.0, "http_error", 5, http_status=500),
-        "cut": lambda i: streamed(i, i * 10.0, ttft_ms=20, tokens=3, gap_ms=10, status="stream_error"),
-        "hang": lambda i: failed(i, i * 10.0, "timeout", 30_000),
+        "good": lambda i: streamed(i, 1000 + i * 10.0, ttft_ms=20, tokens=9, gap_ms=10),
+        "http": lambda i: failed(i, 1000 + i * 10.0, "http_error", 5, http_status=500),
+        "cut": lambda i: streamed(i, 1000 + i * 10.0, ttft_ms=20, tokens=3, gap_ms=10, status="stream_error"),
+        "hang": lambda i: failed(i, 1000 + i * 10.0, "timeout", 30_000),
     }
+    warmup = [streamed(10_000 + i, i * 10.0, ttft_ms=20, tokens=9, phase="warmup") for i in range(100)]
     slo = {"ttft_ms": 50.0, "tpot_ms": None, "e2e_ms": 200.0, "stall_ms": None}
-    return summarise([trial_of([made[kind](i) for i, kind in enumerate(kinds)], end_s=100.0, slo=slo)])
+    records = [*warmup, *(made[kind](i) for i, kind in enumerate(kinds))]
+    return summarise([trial_of(records, start_s=1.0, end_s=101.0, slo=slo)])
 
 
 def test_failures_are_counted_exactly(censored_summary: pd.DataFrame) -> None:
@@ -156,10 +160,16 @@ def test_due_and_sent_stand_beside_each_other() -> None:
 
 
 def test_cancelled_and_unsent_requests_have_no_latency() -> None:
-    """What the scenario cancelled is in no latency and no error; what was never sent is in no metric."""
-    records = [streamed(0, 0), streamed(1, 100, status="cancelled"), Record(request=2, due_ns=200 * MS)]
-    assert len(observed(*records)["ttft_ms"]) == 1
-    summary = summarise([trial_of(records, end_s=1.0)])
+    """What the plan gives up is in no error and no latency but the first token, which came; what was never sent is in
+    no metric.
+    """
+    records = [streamed(0, 1000), streamed(1, 1100, status="cancelled"), Record(request=2, due_ns=1200 * MS)]
+    records.append(streamed(3, 0, phase="warmup"))
+    found = observed(*records)
+    assert found["ttft_ms"] == found["ttft_service_ms"] == [100.0, 100.0]
+    assert found["e2e_ms"] == [190.0]
+    assert len(found["tpot_ms"]) == len(found["stall_max_ms"]) == len(found["norm_latency_ms"]) == 1
+    summary = summarise([trial_of(records, start_s=1.0, end_s=2.0)])
     assert value(summary, "offered_rps")["value"] == 2.0
     assert value(summary, "error_rate")["value"] == 0.0
     assert value(summary, "error_rate")["n"] == 1
@@ -167,11 +177,11 @@ def test_cancelled_and_unsent_requests_have_no_latency() -> None:
 
 def test_what_the_plan_gave_up_is_neither_good_nor_bad_but_its_tokens_count() -> None:
     """Three good, one failed, four given up: attainment 3 / 4, errors 1 / 4, all 8 offered, tokens of 7."""
-    given_up = [streamed(number, 10 * number, status="cancelled") for number in range(4)]
-    good = [streamed(number, 10 * number) for number in range(4, 7)]
-    failed = Record(request=7, due_ns=75 * MS, sent_ns=75 * MS, done_ns=80 * MS, status="http_error")
+    given_up = [streamed(number, 1000 + 10 * number, status="cancelled") for number in range(4)]
+    good = [streamed(number, 1000 + 10 * number) for number in range(4, 7)]
+    records = [streamed(8, 0, phase="warmup"), *given_up, *good, failed(7, 1075, "http_error", 5)]
     for classes in ({}, {"class_slo": {"default": {"ttft_ms": 1000.0}}}):
-        trial = trial_of([*given_up, *good, failed], end_s=1.0, slo={"ttft_ms": 1000.0}, **classes)
+        trial = trial_of(records, start_s=1.0, end_s=2.0, slo={"ttft_ms": 1000.0}, **classes)
         summary = summarise([trial])
         assert value(summary, "attainment")["value"] == 0.75
         assert value(summary, "error_rate")["value"] == 0.25
@@ -209,12 +219,15 @@ def test_gaps_agree_with_a_plain_loop(shapes: list[tuple[int, float, bool]]) -> 
 
 
 def test_a_trial_limited_by_requests_says_its_window() -> None:
-    """The window runs from the first due time to the last end, and the offered rate from gaps between due times."""
-    summary = summarise([trial_of([streamed(i, 1000.0 + i * 100.0) for i in range(11)], end_s=None)])
-    assert value(summary, "offered_rps")["value"] == pytest.approx(10.0)
-    completed = value(summary, "completed_rps")
-    assert completed["window"].startswith("first due to last done")
-    assert completed["value"] == pytest.approx(11 / 1.19, rel=1e-4)
+    """Eleven measured of ten a second: the window begins with the second, which meets the first, and ends when the
+    first is due that is not measured; none of them makes a rate smaller.
+    """
+    records = [streamed(i, 1000.0 + i * 100.0, phase="measure" if i < 11 else "cooldown") for i in range(13)]
+    summary = summarise([trial_of(records, start_s=1.0, end_s=2.1, slo={"e2e_ms": 200.0})])
+    for name in ("offered_rps", "completed_rps", "goodput_rps"):
+        found = value(summary, name)
+        assert (found["value"], found["window"]) == (pytest.approx(10.0), "1.100 s to 2.100 s")
+    assert value(summary, "e2e_ms", "p50")["n"] == 11
 
 
 def test_classes_have_rows_of_their_own() -> None:

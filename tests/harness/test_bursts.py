@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from harness.bursts import bursts_of, spans_of
+from harness.bursts import burst_reasons, bursts_of, spans_of
 from harness.reading import read
-from harness.records import Record
-from tests.fabricated import failed, streamed, trial_of
+from harness.records import Phase, Record, Status
+from tests.fabricated import MS, changed, failed, streamed, trial_of
 from tests.plans import load_of
 
 
@@ -83,6 +84,76 @@ def test_errors_belong_to_the_burst_in_which_they_were_due() -> None:
     assert (found["taken"][0]["errors"], found["taken"][0]["requests"]) == (3, 10)
 
 
+def cut_off(records: list[Record], window_end_ms: float, at_ms: float | None = None) -> list[Record]:
+    """What fell due behind the window is cooldown; what of it had not ended when the trial was over is cut off."""
+    behind = [one for one in records if (one.due_ns or 0) >= window_end_ms * MS]
+    over_ns = max(one.done_ns or 0 for one in records if one not in behind) if at_ms is None else round(at_ms * MS)
+    for record in behind:
+        record.phase = Phase.COOLDOWN
+        if (record.done_ns or 0) > over_ns:
+            changed(record, status=Status.UNFINISHED, done_ns=over_ns, first_token_ns=None, chunk_ns=None)
+    return [one for one in records if (one.due_ns or 0) < over_ns]
+
+
+@pytest.mark.parametrize(("to_the_end", "drained_s"), [(True, 299.1), (False, None)])
+def test_what_is_cut_off_at_the_end_has_not_ended(to_the_end: bool, drained_s: float | None) -> None:
+    """300 more over 4/s at a server that takes 200 ms for each: a request a second of the backlog goes, so that 299.1 s
+    pass until it is drained. A trial whose last measured request ends before has not seen it, and none of its own
+    cutting is an error.
+    """
+    due = sorted([*np.arange(0, 400_000, 250.0).tolist(), *[10_100.0] * 300])
+    spans = {"first_s": 10.1, "length_s": 0.0, "every_s": None}
+    records = queue(due, 200)
+    records = cut_off(records, 60_000, 500_000 if to_the_end else None)
+    found = bursts_of(read(trial_of(records, bursts=spans)))
+    assert found is not None
+    (one,) = found["taken"]
+    assert (one["requests"], one["errors"], one["backlog_before"]) == (300, 0, 1)
+    assert one["drained_s"] == (None if drained_s is None else pytest.approx(drained_s))
+
+
+def test_a_burst_that_reaches_beyond_the_window_is_not_told() -> None:
+    """A base of 1/s and 20/s for 5 s every 40 s, at a server of 5/s: 76 are left at the end of each burst and 4/s of
+    them go, 19 s; of the two bursts within 100 s one is told where the second's end is not measured, and of the 100
+    errors that the cut-off would be, none.
+    """
+    due = [i * 1000.0 for i in range(17)]
+    for begun in (17_500.0, 57_500.0):
+        due += [begun + i * 50.0 for i in range(100)]
+        due += [begun + 5_000 + i * 1000.0 for i in range(35)]
+    spans = {"first_s": 17.5, "length_s": 5.0, "every_s": 40.0}
+    for window_end_s, told in ((62.5, 2), (62.4, 1)):
+        records = cut_off(queue(due, 200), window_end_s * 1000)
+        found = bursts_of(read(trial_of(records, bursts=spans, end_s=window_end_s)))
+        assert found is not None
+        assert [one["start_s"] for one in found["taken"]] == [17.5, 57.5][:told]
+        assert [one["errors"] for one in found["taken"]] == [0, 0][:told]
+        assert found["taken"][0]["requests"] == 100
+        assert found["taken"][0]["drained_s"] == pytest.approx(18.75, abs=0.25)
+
+
+def test_errors_that_are_not_ours_stay_errors() -> None:
+    """A measured request that did not end in time, and one of the cooldown that the server refused."""
+    records = queue([i * 100.0 for i in range(100)], 10)
+    records[50] = failed(50, 5000, Status.UNFINISHED, 5000)
+    records[51] = failed(51, 5100, Status.REJECTED, 5, phase=Phase.COOLDOWN)
+    records[52] = failed(52, 5200, Status.UNFINISHED, 4800, phase=Phase.COOLDOWN)
+    spans = {"first_s": 5.0, "length_s": 1.0, "every_s": None}
+    found = bursts_of(read(trial_of(records, bursts=spans)))
+    assert found is not None
+    assert (found["taken"][0]["errors"], found["taken"][0]["requests"]) == (2, 10)
+
+
+@pytest.mark.parametrize(("at", "within"), [("25s", "10s"), ("30s", "1ms"), ("0s", "31s"), ("30s", "0s")])
+def test_a_spike_that_would_not_be_measured_to_its_end_is_refused(at: str, within: str) -> None:
+    """A part of it would fall due behind `duration`; one that ends with it is taken."""
+    spike = {"requests": 100, "at": at, "within": within}
+    load = {"kind": "burst", "rate": 1, "duration": "30s"}
+    with pytest.raises(ValidationError, match="a part of it would not be measured"):
+        load_of(spike=spike, **load)
+    assert load_of(spike=spike | {"at": "20s", "within": "10s"}, **load).spike.within_s == 10.0
+
+
 def test_loads_without_bursts_have_none() -> None:
     """Neither their entry nor their facts."""
     assert spans_of(load_of(kind="sustained", rate=1, duration="10s")) is None
@@ -98,3 +169,13 @@ def test_where_the_bursts_of_a_load_are() -> None:
     assert spans_of(bursts) == {"first_s": 9.0, "length_s": 2.0, "every_s": 10.0}
     assert spans_of(spike) == {"first_s": 12.0, "length_s": 1.0, "every_s": None}
     assert not math.isnan(spike.warmup_s)
+
+
+@pytest.mark.parametrize(("end_s", "into_s"), [(20, None), (15, None), (17.5, 2.5), (18, None), (7, 2), (4, None)])
+def test_a_burst_cut_by_the_window_is_told(end_s: float, into_s: float | None) -> None:
+    """Bursts of 3 s every 10 s, the first at 5 s: one that the window does not hold whole is left out, with a word."""
+    rows = [streamed(i, i * 100.0) for i in range(int(end_s * 10))]
+    window = {"start_ns": 0, "end_ns": int(end_s * 1e9)}
+    trial = trial_of(rows, window=window, bursts={"first_s": 5.0, "length_s": 3.0, "every_s": 10.0})
+    told = f"The window ends {into_s:g} s into a burst of 3 s, which is left out." if into_s else None
+    assert [one.sentence for one in burst_reasons(read(trial))] == ([told] if told else [])

@@ -22,8 +22,8 @@ def test_what_came_from_a_cache_has_results_of_its_own() -> None:
         {"ttft_ms": 20, "prompt_tokens": 100, "cached_tokens": 50},
         {"ttft_ms": 90, "prompt_tokens": 100, "cached_tokens": 0},
     ]
-    records = [streamed(n, 10 * n, **kinds[n % 4]) for n in range(80)]
-    trial = trial_of(records, end_s=1.0)
+    records = [streamed(n, 1000 + 10 * n, **kinds[n % 4]) for n in range(80)]
+    trial = trial_of([streamed(80, 0, phase="warmup"), *records], start_s=1.0, end_s=2.0)
     found = summarise([trial])
     assert set(found["class"]) == {"all", "cached", "uncached"}
     assert value(found, "ttft_ms", "p50", **{"class": "cached"})["value"] == 20

@@ -149,7 +149,7 @@ def test_recorded_times_are_those_in_the_chunks(streams: int) -> None:
         plan = schedule(30, kind="sustained", users=streams, requests=max(streams, 2))
         truth = measure(server, plan, 20, 20)
     assert {one.status for one in truth.records} == {Status.OK}
-    assert len(truth.sent_ns) == plan.count
+    assert len(truth.sent_ns) == plan.measured
     assert truth.report.clock == "kernel"
     late_ms = [(seen - sent) / MS for sent, seen in zip(truth.sent_ns, truth.seen_ns, strict=True)]
     alone = [had_a_read_of_its_own(one) for one in truth.records]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter
 
 from harness.chains import Chains, Sessions, Singles, TurnCounts, Users
 from harness.lengths import Turns
+from harness.records import Phase
 from harness.workload import build
 from tests.plans import load_of, workload_of
 
@@ -68,6 +70,36 @@ def test_turns_of_a_conversation_follow_each_other(chains: Chains) -> None:
                 assert other.session != one.session
 
 
+@settings(max_examples=60)
+@given(CHAINS, st.integers(2, 5))
+def test_servers_take_turns_with_conversations(chains: Chains, servers: int) -> None:
+    """All of a conversation go to one server; from one conversation, or single request, of a chain to the next it is
+    the next server's turn.
+    """
+    of_session: dict[int, set[int]] = {}
+    for start in chains.starts:
+        row, before = int(start), None
+        while row is not None:
+            place, turn = chains.place(row), chains.turn_in_round(row) % servers
+            if place.session is not None:
+                of_session.setdefault(place.session, set()).add(turn)
+            if before is not None and place.turn == 0:
+                assert turn == (before + 1) % servers
+            before, row = turn, chains.follower(row)
+    assert all(len(turns) == 1 for turns in of_session.values())
+
+
+@pytest.mark.parametrize(("users", "servers"), [(7, 2), (8, 2), (9, 3), (8, 3)])
+def test_every_server_gets_its_share_whatever_the_number_of_users(users: int, servers: int) -> None:
+    """At any moment, and of each user: neither number has to divide the other."""
+    chains = Users(users, None)
+    rounds = Counter(chains.turn_in_round(i) % servers for i in range(users))
+    assert max(rounds.values()) - min(rounds.values()) <= 1
+    for user in range(users):
+        own = Counter(chains.turn_in_round(user + users * row) % servers for row in range(12 * servers))
+        assert own == dict.fromkeys(range(servers), 12)
+
+
 def test_conversations_have_the_turns_that_were_drawn() -> None:
     """Three each, for users and for sessions; the first ones do not depend on how many there are."""
     three = turn_counts(turns=3)
@@ -87,18 +119,19 @@ def test_the_wait_of_a_row_is_its_think_time(load: dict[str, object]) -> None:
     """Asked alone it is the same."""
     thinking = {"dist": "exponential", "mean": "2s"}
     plan = build(load_of(**load), workload_of(turns=3, think_time=thinking), 1)
-    later = [i for i in range(plan.count or 0) if plan.row(i).after is not None]
+    later = [i for i in range(60) if plan.row(i).after is not None]
     assert [plan.wait_ns(i) for i in later] == [plan.row(i).think_ns for i in later]
     assert max(plan.wait_ns(i) for i in later) > 0
 
 
 def test_a_million_rows_of_conversations_are_planned_in_seconds() -> None:
     """As arrays; what they need is a few dozen bytes a row."""
-    load = load_of(kind="sessions", rate=1000, sessions=250_000, turns=4)
+    load = load_of(kind="sessions", rate=1000, sessions=125_000, turns=4, timeout="1h")
     schedule = build(load, workload_of(), 1)
-    assert schedule.count == 1_000_000
+    assert schedule.count == 1_000_000  # half of them follow those that are measured
     assert schedule.follower(2) == 3
     assert schedule.follower(3) is None
     assert np.asarray(schedule.starts).nbytes == 2_000_000
     row = schedule.row(999_999)
     assert (row.session, row.turn, row.after, row.due_ns, row.phase) == (249_999, 3, 999_998, None, None)
+    assert [schedule.row(i).phase for i in (0, 499_996, 500_000)] == [Phase.MEASURE, Phase.MEASURE, Phase.COOLDOWN]

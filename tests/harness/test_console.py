@@ -172,8 +172,11 @@ def test_a_real_run_at_a_terminal_shows_and_clears_its_block(tmp_path: Path) -> 
     """Rates and latencies are seen while it goes on; nothing of the block is left behind; `--quiet` shows nothing."""
     code, text = run_at_a_terminal(tmp_path, wanted=SEEN_ON_THE_WAY)
     assert code in (0, 4)  # a busy machine makes the client late, which is another test's matter
-    for pattern in (*SEEN_ON_THE_WAY, r"\[1/1\] simulated sustained: complete, 60 requests"):
+    for pattern in SEEN_ON_THE_WAY:
         assert re.search(pattern, plain(text))
+    ended = re.search(r"\[1/1\] simulated sustained: complete, (\d+) requests", plain(text))
+    assert ended is not None
+    assert 60 <= int(ended[1]) <= 120  # with those that followed while the measured ones were served
     left = left_on_screen(text)
     assert left[-1].startswith("[1/1] simulated sustained: complete"), left
     assert not [line for line in left if "client late" in line or "preparing" in line]
@@ -187,3 +190,6 @@ def test_requests_that_were_never_sent_are_not_counted_as_sent() -> None:
     assert ending(broken) == "interrupted, 60 of 220 requests were sent"
     whole = {"status": "complete", "reason": None, "client": {"recorded": 220, "not_sent": 0}}
     assert ending(whole) == "complete, 220 requests"
+    client = {"recorded": 130, "not_sent": 0, "cooldown": 30}
+    told = "complete, 130 requests, 30 of them to keep the load up until the last measured one had ended"
+    assert ending({"status": "complete", "reason": None, "client": client}) == told

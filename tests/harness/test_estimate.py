@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from harness.errors import UsageError
-from harness.estimate import Range, check_budget, estimate, expected_requests, expected_time_s
+from harness.estimate import (
+    Range,
+    check_budget,
+    estimate,
+    expected_requests,
+    expected_time_s,
+    further_requests,
+)
 from harness.loads import Load, LoadItem
 from harness.matrix import expand
 from harness.scenario import Scenario
@@ -75,13 +82,35 @@ def test_requests_and_time_are_bounded_from_both_sides(
 
 
 def test_a_plan_is_the_sum_of_its_cells() -> None:
-    """Skipped cells use nothing."""
-    load = {"kind": "sustained", "rate": 2, "duration": "10s"}
+    """Skipped cells use nothing; load that goes on for a time-out of 5 s may come on top, 10 requests each."""
+    load = {"kind": "sustained", "rate": 2, "duration": "10s", "timeout": "5s"}
     block = {"engine": "simulated", "quantization": ["q8_0", "no-such-level"]}
     found = estimate(expand(scenario_of(load, engines=[block], repetitions=3)))
     assert (found.cells, found.skipped, found.trials) == (3, 3, 3)
-    assert found.requests == Range(60, 60)
-    assert found.tokens == Range(900, 900)
+    assert found.requests == Range(60, 90)
+    assert found.tokens == Range(900, 1350)
+
+
+@pytest.mark.parametrize(
+    ("load", "most"),
+    [
+        ({"kind": "sustained", "rate": 2, "duration": "60s"}, 20),
+        ({"kind": "sustained", "rate": 2, "requests": 10}, 10),
+        ({"kind": "sustained", "rate": 2, "requests": 100}, 20),
+        ({"kind": "sustained", "rate": 2, "ramp": {"to": 8, "over": "10s"}, "duration": "20s"}, 80),
+        ({"kind": "steps", "steps": [{"rate": 2, "for": "10s"}, {"rate": 8, "for": "5s"}]}, 80),
+        ({"kind": "sustained", "users": 4, "requests": 10}, 10),
+        ({"kind": "sustained", "users": 4, "duration": "60s"}, None),
+        ({"kind": "single_user", "requests": 10}, 0),
+        ({"kind": "burst", "spike": {"requests": 9, "within": "2s"}}, 0),
+        ({"kind": "burst", "rate": 1, "spike": {"requests": 9, "within": "2s"}, "duration": "30s"}, 10),
+        ({"kind": "sessions", "rate": 2, "sessions": 5, "turns": 3}, 15),
+        ({"kind": "sessions", "rate": 2, "duration": "60s", "turns": 3}, 60),
+    ],
+)
+def test_load_that_goes_on_is_as_much_again_or_that_of_a_time_out(load: dict[str, Any], most: float | None) -> None:
+    """With a time-out of 10 s; a single user has nobody to go on beside him, a trace and a lone spike end by plan."""
+    assert further_requests(LOAD.validate_python(load | {"timeout": "10s"})) == Range(0, most)
 
 
 def test_tokens_of_mixed_traffic_follow_the_weights() -> None:
@@ -89,6 +118,7 @@ def test_tokens_of_mixed_traffic_follow_the_weights() -> None:
     classes = {"a": {"weight": 3}, "b": {"weight": 1, "workload": {"output_tokens": 45}}}
     found = estimate(expand(scenario_of({"kind": "mixed", "rate": 1, "requests": 100}, classes=classes)))
     assert found.tokens.low == pytest.approx(75 * 15 + 25 * 55)
+    assert found.tokens.high == pytest.approx(2 * (75 * 15 + 25 * 55))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +138,12 @@ def test_tokens_of_mixed_traffic_follow_the_weights() -> None:
             {"time": "1m"},
             {"kind": "sustained", "rate": 2, "duration": "2m"},
             "the plan needs about 120 seconds, `budget` allows 60; shorten it or raise the budget",
+        ),
+        (
+            {"requests": 125},
+            {"kind": "sustained", "rate": 2, "duration": "60s", "timeout": "5s"},
+            "the plan needs about 120 requests and 130 at most with the load that goes on until the measured requests "
+            "have ended, `budget` allows 125; raise it or lower `timeout`",
         ),
         (
             {"requests": 50},

@@ -14,7 +14,7 @@ from harness.gate import Group, Outcome, Verdict, exit_code, extra_statistics, j
 from harness.limits import parse_limit
 from harness.results import derive
 from harness.validity import Level
-from tests.fabricated import FabricatedTrial, cell_entry, failed, noisy, trial_entry
+from tests.fabricated import FabricatedTrial, cell_entry, failed, noisy, trial_entry, trial_of
 
 KEYS = ("tiny", "simulated", "f16", "", "sustained")
 
@@ -170,3 +170,13 @@ def test_load_that_was_cut_off_after_the_window_is_no_error() -> None:
     records = noisy(1, 100)
     records[-1] = failed(99, 9900.0, "unfinished", 20, phase="cooldown")
     assert errors_of(FabricatedTrial(cell_entry(), trial_entry(), records).records()) == []
+
+
+def test_errors_say_how_many_of_them_were_measured() -> None:
+    """Those of warm-up and cooldown are listed, too, and are in no error rate; so are those whom the plan gives up."""
+    records = noisy(1, 100)
+    for i, phase in ((3, "warmup"), (4, "measure"), (5, "measure"), (98, "cooldown"), (99, "cooldown")):
+        records[i] = failed(i, i * 100.0, "http_error", 5, http_status=500, error="no", phase=phase)
+    records[6] = failed(6, 600.0, "rejected", 5, http_status=429, error="later", phase="warmup")
+    told = [(one["requests"], one["measured"]) for one in errors_of(trial_of(records).records())]
+    assert told == [(5, 2), (1, 0)]

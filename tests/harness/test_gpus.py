@@ -17,9 +17,9 @@ from harness import gpus, provenance
 from harness.energy import COUNTER
 from harness.energy_facts import energy_facts
 from harness.gpus import AmdGpus, NvidiaGpus, find_gpus
-from harness.rates import Window
 from harness.records import Sample
 from harness.throttling import throttling_facts
+from harness.window import Window
 from tests.fabricated import FabricatedTrial
 from tests.fake_nvml import FakeNvml, fake_nvml
 

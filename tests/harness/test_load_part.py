@@ -54,6 +54,14 @@ def test_another_plan_than_was_meant_is_refused() -> None:
     assert rebuild(replace(part("0"), plan_hash=cell_hash)).plan_hash == cell_hash
 
 
+def test_the_plan_made_elsewhere_has_the_cells_salt() -> None:
+    """A salt changes what is asked, not the plan: hash and lengths are the same, every prompt is another."""
+    plain, salted = (rebuild(replace(part(rebuild_hash()), salt=salt)) for salt in (0, 77))
+    assert plain.plan_hash == salted.plan_hash
+    assert [plain.row(i) for i in range(20)] == [salted.row(i) for i in range(20)]
+    assert not {plain.request(i).prompt for i in range(20)} & {salted.request(i).prompt for i in range(20)}
+
+
 def rebuild_hash() -> str:
     """The hash of the scenario's plan."""
     from harness.load_part import cell_of
@@ -65,14 +73,18 @@ def rebuild_hash() -> str:
 @pytest.mark.slow
 @given(st.integers(1, 5), st.sets(st.integers(0, 39)), st.integers(0, 5000))
 def test_every_row_of_a_dead_share_is_told_once(of: int, seen: set[int], died_ms: int) -> None:
-    """Its own rows without a record: `unfinished` if due by its death, `not_sent` if later; nobody else's."""
+    """Its own rows without a record: `unfinished` if due by its death, and ended by it; `not_sent` if later; nobody
+    else's.
+    """
     schedule = build(load_of(kind="sustained", rate=10, requests=40, arrivals="constant"), workload_of(), 1)
     shard, t0_ns = Shard(of - 1, of), 7_000_000_000
     lost = list(lost_rows(schedule, shard, seen, t0_ns, t0_ns + died_ms * MS))
     assert [record.request for record in lost] == [i for i in range(of - 1, 40, of) if i not in seen]
     for record in lost:
         assert record.due_ns is not None
-        assert record.status == (Status.UNFINISHED if record.due_ns <= died_ms * MS else Status.NOT_SENT)
+        due_by_then = record.due_ns <= died_ms * MS
+        assert record.status == (Status.UNFINISHED if due_by_then else Status.NOT_SENT)
+        assert record.done_ns == (died_ms * MS if due_by_then else None)
         assert record.worker == shard.index
         assert record.error == "its load worker died"
 

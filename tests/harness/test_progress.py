@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from harness.progress import Progress, together
 from harness.records import Loop, Record, Status
 from harness.workload import Window
+from tests.plans import schedule_of
 
 S = 1_000_000_000
 
@@ -17,8 +19,7 @@ class Planned:
     """As much of a schedule as progress needs."""
 
     loop = Loop.OPEN
-    count = 100
-    continues = False
+    to_be_done = 100
     window = Window(2 * S, 10 * S)
     due_ns = np.arange(100) * S // 10
 
@@ -56,6 +57,20 @@ def test_counts_phase_and_the_median_of_recent_first_tokens() -> None:
     assert round(facts["ttft_ms"]) == 100
 
 
+@pytest.mark.parametrize(
+    ("load", "planned"),
+    [
+        ({"rate": 10, "requests": 40, "arrivals": "constant", "warmup": "2s"}, 60),
+        ({"users": 3, "requests": 40}, 40),
+        ({"users": 3, "requests": 40, "warmup": "2s"}, None),
+        ({"rate": 10, "duration": "4s"}, None),
+    ],
+)
+def test_load_that_goes_on_is_no_work_to_be_done(load: dict[str, Any], planned: int | None) -> None:
+    """Planned are the requests of the warm-up and the measured ones, where their number is known before."""
+    assert Progress(schedule_of(kind="sustained", **load)).facts()["planned"] == planned
+
+
 def test_rates_are_those_of_the_last_seconds_beside_what_the_plan_offers() -> None:
     """Two a second are answered where ten are offered; a second of silence brings the rate down, and it is noticed."""
     clock = Hands(1000.0)
@@ -74,9 +89,11 @@ def test_rates_are_those_of_the_last_seconds_beside_what_the_plan_offers() -> No
 
 
 def test_the_client_and_the_last_failure_are_told() -> None:
-    """The largest lag of sending and of reading, and what went wrong last, in words; a lag not known is none."""
+    """The largest lag of sending (less what the server took to accept it) and of reading, and what went wrong last, in
+    words; a lag not known is none.
+    """
     facts = progress_after(
-        done(0, 1, sent_ns=round(0.5004 * S), chunk_lag_ns=[200_000, 5_000_000]),
+        done(0, 1, sent_ns=round(0.9004 * S), accepting_ns=400_000_000, chunk_lag_ns=[200_000, 5_000_000]),
         done(1, 2, sent_ns=round(1.5001 * S), chunk_lag_ns=[-1]),
         done(2, 3, status=Status.TIMEOUT),
         done(3, 4, status=Status.HTTP_ERROR, http_status=503),

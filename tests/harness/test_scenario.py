@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from harness.errors import ScenarioError
 from harness.lengths import ExponentialTime, FixedLength, LognormalLength
 from harness.loads import Burst, Mixed, SingleUser, Steps, Sustained
-from harness.scenario import DEFAULT_SEED, Scenario, load, restore
+from harness.scenario import DEFAULT_SEED, Scenario, as_checked, load, restore
 
 LEAST = "engines: [{engine: simulated}]\nload: [{kind: single_user, requests: 3}]\n"
 EVERYTHING = """\
@@ -213,6 +213,14 @@ def test_paths_are_relative_to_the_file_in_which_they_stand(tmp_path: Path) -> N
     (tmp_path / "base" / "base.yaml").write_text(LEAST + "workload: {prompts: prompts.jsonl}\n")
     scenario = scenario_of(tmp_path, "extends: base/base.yaml\n")
     assert scenario.workload.prompts == tmp_path / "base" / "prompts.jsonl"
+
+
+def test_a_prefix_alone_is_restored_as_it_was_read(tmp_path: Path) -> None:
+    """Classes say how long prompts are: the default, which the stored scenario writes out, is nobody's mistake."""
+    classes = "classes: {a: {workload: {prompt_tokens: 600}}, b: {workload: {prompt_tokens: 900}}}\n"
+    scenario = scenario_of(tmp_path, LEAST + "workload: {prefix: {share: 0.5, tokens: 400}}\n" + classes)
+    assert restore(scenario.resolved(), scenario.source).resolved() == scenario.resolved()
+    assert as_checked(scenario.resolved()).workload == scenario.workload
 
 
 def test_labels_are_added(tmp_path: Path) -> None:

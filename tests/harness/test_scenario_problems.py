@@ -284,3 +284,31 @@ def test_a_kind_that_is_a_key_of_another(tmp_path: Path, kind: str, key: str) ->
     file.write_text(f"engines: [{{engine: simulated}}]\nload: [{{kind: {kind}, duration: 5s}}]\n")
     (sentence,) = problems_of(file)
     assert sentence.endswith(f"load.0: unknown kind `{kind}`; write `kind: sustained` with `{key}`")
+
+
+@pytest.mark.parametrize(
+    "name", ["all", "default", "cached", "uncached", "repeated", "original", "backend:0", "backend:http://a:1"]
+)
+def test_a_class_has_no_name_of_results(tmp_path: Path, name: str) -> None:
+    """Results of all, and of those that results are split into, would be mixed up with those of the class."""
+    text = LEAST + f'classes:\n  chat: {{weight: 1}}\n  "{name}": {{weight: 2}}\n'
+    (found,) = problems_of(written(tmp_path, text))
+    assert found.startswith("s.yaml:5:")
+    assert found.endswith(f"classes.{name}: `{name}` is a name of results; call the class otherwise")
+
+
+@pytest.mark.parametrize("name", ["alle", "All", "cache", "originals", "backend", "repeat"])
+def test_names_like_those_of_results_are_free(tmp_path: Path, name: str) -> None:
+    """Only the names themselves are taken."""
+    scenario = load(written(tmp_path, LEAST + f"classes: {{chat: {{weight: 1}}, {name}: {{weight: 2}}}}\n"), env={})
+    assert set(scenario.classes) == {"chat", name}
+
+
+def test_a_spike_that_would_not_be_measured_has_its_sentence(tmp_path: Path) -> None:
+    """A part of it would fall due behind the window."""
+    spike = "load: [{kind: burst, rate: 1, spike: {requests: 9, within: 10s, at: 25s}, duration: 30s}]\n"
+    (found,) = problems_of(written(tmp_path, LEAST.splitlines()[0] + "\n" + spike))
+    assert found == (
+        "s.yaml:2:8: load.0: the spike ends 35 s after measuring has begun, `duration` no later: a part of it would not "
+        "be measured; lengthen `duration`, or shorten `spike.at` or `spike.within`"
+    )

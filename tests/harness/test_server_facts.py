@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.metrics import METRICS
-from harness.rates import Window
 from harness.server_facts import NAMES, SELDOM, server_facts, server_readings, why_missing
+from harness.window import Window
 
 S = 1_000_000_000
 T0 = 7 * S

@@ -356,3 +356,33 @@ def test_others_on_the_gpus_only_warn() -> None:
     """What they took from the engine is true of the machine; the numbers are what it reached beside them."""
     assert codes(judged(noisy(400), others_on_gpus=2))["others_on_gpus"] is Level.WARN
     assert "others_on_gpus" not in codes(judged(noisy(400), others_on_gpus=0))
+
+
+def test_a_server_that_is_slow_to_accept_is_no_late_client() -> None:
+    """40 ms until each request was sent, of which the other side took all but 0.1: the lag is its own affair."""
+    records = [streamed(i, i * 100.0, ttft_ms=80, lag_ms=40.0, accepting_ns=39_900_000) for i in range(600)]
+    assert "client_lag" not in codes(judged(records))
+    half = [streamed(i, i * 100.0, ttft_ms=80, lag_ms=40.0, accepting_ns=20_000_000) for i in range(600)]
+    assert codes(judged(half))["client_lag"] is Level.INVALID
+
+
+def test_a_turn_that_is_not_sent_leaves_its_place_to_another() -> None:
+    """Three measured of a closed loop that shall measure three, though a fourth broke off; in an open loop it is one
+    too many, for every row there has its place.
+    """
+    records: list[Record] = [streamed(i, i * 1000.0) for i in range(3)]
+    records.append(Record(request=3, due_ns=1_500_000_000, error="the conversation was broken off: its turn 1 failed"))
+    closed = codes(judged(records, planned={"measure": 3}, loop="closed", end_s=None))
+    assert "rows_missing" not in closed
+    assert closed["broken_off"] is Level.WARN
+    assert codes(judged(records, planned={"measure": 3}))["rows_missing"] is Level.INVALID
+    fewer = codes(judged(records[1:], planned={"measure": 3}, loop="closed", end_s=None))
+    assert fewer["rows_missing"] is Level.INVALID
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted"])
+def test_what_a_trial_that_was_stopped_did_not_do_is_not_our_fault(status: str) -> None:
+    """It was planned, and the trial did not come to it."""
+    found = judged(noisy(1, 50), status=status, reason="why", loop="closed", end_s=None, planned={"measure": 100})
+    (reason,) = (one for one in found.reasons if one.code == "rows_missing")
+    assert reason.advice == "It broke off; what was measured before is here."

@@ -35,7 +35,7 @@ def plan(output_tokens: int = 4, **load: Any) -> Schedule:
         (plan(rate=900, requests=900, arrivals="constant"), 1),
         (plan(rate=2500, requests=5000, arrivals="constant"), 3),
         (plan(rate=200, requests=400, arrivals="constant", output_tokens=500), 4),
-        (plan(rate=1, requests=3, arrivals="constant", output_tokens=100_000), 3),
+        (plan(rate=1, requests=1, arrivals="constant", output_tokens=100_000), 2),
     ],
     ids=["few users", "512 users", "513 users", "2000 users", "900/s", "2500/s", "100k tokens/s", "few requests"],
 )

@@ -37,14 +37,33 @@ def test_an_open_loop_has_its_phases_by_due_time() -> None:
 
 
 def test_an_open_loop_limited_by_requests_measures_exactly_so_many() -> None:
-    """The warm-up comes before, nothing comes after."""
+    """The warm-up comes before; as many again may follow, and the window ends when the first of those falls due."""
     schedule = schedule_of(kind="sustained", rate=10, warmup="5s", requests=100)
     assert schedule.phases is not None
-    assert schedule.window == Window(5 * SECOND_NS, None)
-    assert not schedule.continues
-    assert Counter(schedule.phases.tolist())[1] == 100
-    assert 2 not in schedule.phases
-    assert 20 < Counter(schedule.phases.tolist())[0] < 90
+    assert schedule.due_ns is not None
+    counts = Counter(schedule.phases.tolist())
+    assert (counts[1], counts[2], schedule.measured, schedule.continues) == (100, 100, 100, True)
+    assert 20 < counts[0] < 90
+    assert schedule.window == Window(5 * SECOND_NS, int(schedule.due_ns[counts[0] + 100]))
+    assert schedule.to_be_done == counts[0] + 100
+
+
+def test_what_follows_a_number_of_requests_lasts_a_time_out_at_most() -> None:
+    """At 10/s for 3 s: the 101st request, with which the window ends, and the 29 within the time-out after it."""
+    schedule = schedule_of(kind="sustained", rate=10, requests=100, arrivals="constant", timeout="3s")
+    assert schedule.due_ns is not None
+    assert schedule.window == Window(0, 10 * SECOND_NS)
+    assert (schedule.count, schedule.to_be_done) == (130, 100)
+    assert int(schedule.due_ns[-1]) < 13 * SECOND_NS
+
+
+def test_the_limit_does_not_change_the_arrivals() -> None:
+    """Whether a number or a time ends the load, requests fall due at the same moments."""
+    by_number = schedule_of(kind="sustained", rate=10, requests=100)
+    by_time = schedule_of(kind="sustained", rate=10, duration="60s")
+    assert by_number.due_ns is not None
+    assert by_time.due_ns is not None
+    assert by_number.due_ns.tolist() == by_time.due_ns[:200].tolist()
 
 
 def test_a_longer_warmup_leaves_the_measured_arrivals_alone() -> None:
@@ -90,31 +109,43 @@ OPEN_LOADS = st.one_of(
 def test_any_open_plan_is_in_order_and_in_its_phases(
     load: dict[str, Any], arrivals: dict[str, Any], warmup_s: int, limit: dict[str, Any], seed: int
 ) -> None:
-    """Due times rise, phases follow the window, and a number of requests is kept to the letter."""
+    """Due times rise, phases follow the window, and a number of requests is kept to the letter: two that fall due in
+    the same nanosecond are told apart by their rank.
+    """
     schedule = schedule_of(seed, **load, **limit, **arrivals, warmup=f"{warmup_s}s", timeout="5s")
     assert schedule.due_ns is not None
     assert schedule.phases is not None
     assert schedule.count == len(schedule.due_ns) == len(schedule.phases)
     assert np.all(np.diff(schedule.due_ns) >= 0)
     assert np.all(schedule.due_ns >= 0)
-    end_ns = schedule.window.end_ns if schedule.window.end_ns is not None else 2**62
-    expected = np.where(schedule.due_ns < warmup_s * SECOND_NS, 0, np.where(schedule.due_ns < end_ns, 1, 2))
-    assert np.array_equal(schedule.phases, expected)
-    assert "requests" not in limit or (schedule.phases == 1).sum() == limit["requests"]
+    end_ns = schedule.window.end_ns
+    assert end_ns is not None
+    warmup = int((schedule.due_ns < warmup_s * SECOND_NS).sum())
+    number = limit.get("requests", int((schedule.due_ns < end_ns).sum()) - warmup)
+    rank = np.arange(schedule.count)
+    assert np.array_equal(schedule.phases, np.where(rank < warmup, 0, np.where(rank < warmup + number, 1, 2)))
+    assert np.all(schedule.due_ns[schedule.phases == 1] <= end_ns)
+    assert np.all((schedule.due_ns >= end_ns)[schedule.phases == 2])
+    assert np.all(schedule.due_ns < end_ns + 5 * SECOND_NS)
+    assert "requests" not in limit or (schedule.phases == 2).sum() <= limit["requests"]
 
 
 def test_a_closed_loop_names_each_users_requests() -> None:
-    """User u's k-th request is k * users + u and follows the one before it."""
+    """User u's k-th request is k * users + u and follows the one before it, without end: who is free takes the next, so
+    that nobody knows before which rows will be measured.
+    """
     schedule = schedule_of(kind="sustained", users=3, requests=8, think_time="2s")
-    assert (schedule.loop, schedule.count, schedule.users, schedule.continues) == (Loop.CLOSED, 8, 3, False)
+    assert (schedule.loop, schedule.count, schedule.users, schedule.continues) == (Loop.CLOSED, None, 3, True)
+    assert (schedule.measured, schedule.to_be_done) == (8, 8)
     rows = [schedule.row(i) for i in range(8)]
     assert [row.user for row in rows] == [0, 1, 2, 0, 1, 2, 0, 1]
     assert [row.after for row in rows] == [None, None, None, 0, 1, 2, 3, 4]
     assert [row.due_ns for row in rows] == [0, 0, 0, None, None, None, None, None]
     assert [row.think_ns for row in rows] == [0, 0, 0] + [2 * SECOND_NS] * 5
-    assert {row.phase for row in rows} == {Phase.MEASURE}
-    with pytest.raises(IndexError, match="there is no request 8"):
-        schedule.row(8)
+    assert {row.phase for row in rows} == {None}
+    assert schedule.row(8).after == 5
+    with pytest.raises(IndexError, match="there is no request -1"):
+        schedule.row(-1)
 
 
 def test_a_closed_loop_limited_by_duration_has_no_end() -> None:
@@ -187,7 +218,10 @@ def test_a_ramp_begins_with_the_window() -> None:
 def test_a_ramp_limited_by_requests_measures_exactly_so_many() -> None:
     """Mixed traffic may rise too."""
     schedule = schedule_of(kind="mixed", rate=8, ramp={"over": "5s"}, requests=100, arrivals="gamma", cv=2)
-    assert (schedule.count, schedule.continues) == (100, False)
+    assert (schedule.measured, schedule.to_be_done, schedule.continues) == (100, 100, True)
+    assert schedule.count is not None
+    assert {schedule.row(i).phase for i in range(100)} == {Phase.MEASURE}
+    assert {schedule.row(i).phase for i in range(100, schedule.count)} == {Phase.COOLDOWN}
 
 
 def test_classes_have_their_exact_shares() -> None:

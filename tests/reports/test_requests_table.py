@@ -29,7 +29,9 @@ def test_a_mean_without_an_interval_says_why() -> None:
     latency = row[requests(data).head.index("mean latency, ms")]
     assert (latency.text, latency.detail, latency.note) == ("190", "", 1)
     assert requests(data).notes == [NO_INTERVAL]
-    several = data_of([streamed(i, i * 1000, ttft_ms=100 + 7 * (i % 5)) for i in range(60)])
+    first = streamed(60, 0, phase="warmup")
+    varied = [streamed(i, 1000 + i * 1000, ttft_ms=100 + 7 * (i % 5)) for i in range(60)]
+    several = data_of([first, *varied], start_s=1.0, end_s=61.0)
     assert NO_INTERVAL not in [*requests(several).notes, *headline(several).notes]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from reports import ReportData, html, markdown
-from reports.trouble_tables import reasons
+from reports.trouble_tables import reasons, when
 
 LATE = {"code": "client_lag", "level": "warn", "advice": "Lower the rate."}
 
@@ -59,3 +61,22 @@ def test_a_trial_with_two_of_a_kind_is_one_trial(full: ReportData) -> None:
     assert row[1].text == "tiny · simulated · f16, sustained"
     assert row[2].text == "Tokens are 3% apart. Requests are 2% apart."
     assert row[3].text == "Lower the rate."
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ({"requests": 5}, "between 1 s and 9 s (5 requests)"),
+        ({"requests": 5, "measured": 5}, "between 1 s and 9 s (5 requests)"),
+        ({"requests": 5, "measured": 2}, "between 1 s and 9 s (5 requests, 2 of them measured)"),
+        ({"requests": 5, "measured": 0}, "between 1 s and 9 s (5 requests, none of them measured)"),
+        ({"requests": 1, "measured": 0, "last_s": 1.0}, "at 1 s (1 request, none of them measured)"),
+        (
+            {"requests": 5, "measured": 4, "ended": True},
+            "from 1 s on (5 requests, 4 of them measured, none succeeded after)",
+        ),
+    ],
+)
+def test_errors_that_were_not_measured_are_told_apart(error: dict[str, Any], words: str) -> None:
+    """Those of warm-up and cooldown are no part of the error rate; an older run does not tell them apart."""
+    assert when({"first_s": 1.0, "last_s": 9.0, "ended": False} | error).replace("\u202f", " ") == words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from engines.simulated import SimulatedEngine
 from harness import virtual_time
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveSettings
-from harness.records import Loop, Record, Status
+from harness.records import Loop, Phase, Record, Status
 from harness.workload import Schedule, build
 from tests.plans import load_of, workload_of
 from tests.stub_server import LAST_CHUNK, MS, SECOND, STREAM_HEAD, Call, chunk, ending, event, piece, serving
@@ -44,8 +44,13 @@ class Remembering(SimulatedEngine):
             yield one
 
 
+def counted(records: list[Record]) -> list[Record]:
+    """Those that the trial is about, in the order of their numbers, without what follows them as load."""
+    return sorted((one for one in records if one.phase != Phase.COOLDOWN), key=lambda record: record.request)
+
+
 def in_virtual_time(plan: Schedule, **options: Any) -> tuple[list[Record], list[Request]]:
-    """Records in the order of their numbers, and what the engine was asked."""
+    """Records in the order of their numbers, without the cooldown, and what the engine was asked."""
     records: list[Record] = []
     engine = Remembering(**options)
 
@@ -55,26 +60,28 @@ def in_virtual_time(plan: Schedule, **options: Any) -> tuple[list[Record], list[
         await engine.stop()
 
     virtual_time.run(body())
-    return sorted(records, key=lambda record: record.request), engine.asked
+    return counted(records), engine.asked
 
 
 async def served(
     plan: Schedule, script: Any, dialect: str = "openai-completions", control: Control | None = None
 ) -> tuple[list[Record], list[dict[str, Any]], int]:
-    """Records in the order of their numbers, the bodies that the server got, and its number of connections."""
+    """Records in the order of their numbers, without the cooldown, the bodies that the server got, and its number of
+    connections.
+    """
     records: list[Record] = []
     async with serving(script) as server:
         endpoint = Endpoint(server.endpoint.url, dialect, "stub")
         await drive(plan, endpoint, DriveSettings(60 * SECOND, keep_text=True), records.append, control)
         bodies = [json.loads(call.body) for call in server.calls]
-        return sorted(records, key=lambda record: record.request), bodies, server.connections
+        return counted(records), bodies, server.connections
 
 
 def test_turns_carry_the_replies_that_came_in_process() -> None:
     """Each turn knows the prompts and replies before it, and falls due after reply and think time."""
     plan = plan_of()
     records, asked = in_virtual_time(plan, ttft_ms=30, tpot_ms=2)
-    assert plan.count == len(records) == 12
+    assert plan.to_be_done == len(records) == 12
     by_prompt = {request.prompt: request for request in asked}
     for record in records:
         request = by_prompt[plan.request(record.request).prompt]
@@ -141,7 +148,9 @@ def test_users_hold_one_conversation_after_the_other() -> None:
     ]  # fmt: skip
     assert {record.loop for record in records} == {Loop.CLOSED}
     assert [record.think_ns for record in records[2:6]] == [50 * MS, 50 * MS, SECOND, SECOND]
-    assert sorted(len(request.history) for request in asked) == [0] * 5 + [1] * 4
+    begun = {plan.request(record.request).prompt for record in records if not record.turn}
+    assert sorted(len(request.history) for request in asked if request.prompt in begun) == [0] * 5
+    assert sum(len(request.history) for request in asked) == 4
 
 
 def test_a_failed_turn_ends_its_conversation() -> None:
@@ -161,8 +170,16 @@ def test_a_failed_turn_ends_its_conversation() -> None:
             assert record.due_ns > broken[0].done_ns  # type: ignore[operator]
     plan = plan_of({"turns": 3}, kind="sustained", users=2, requests=20)
     records, _ = in_virtual_time(plan, error_every=4)
-    assert len(records) == 20
     assert {Status.OK, Status.NOT_SENT, Status.STREAM_ERROR} == {record.status for record in records}
+
+
+def test_another_request_takes_the_place_of_a_turn_that_was_not_sent() -> None:
+    """Two users, 20 requests, every fourth fails: 20 are sent, of them 5 fail, whatever was broken off."""
+    plan = plan_of({"turns": 3}, kind="sustained", users=2, requests=20)
+    records, _ = in_virtual_time(plan, error_every=4)
+    sent = [record for record in records if record.sent_ns is not None]
+    assert Counter(record.status for record in sent) == {Status.OK: 15, Status.STREAM_ERROR: 5}
+    assert len(records) > 20
 
 
 def test_a_failed_turn_ends_its_conversation_over_the_wire() -> None:
@@ -179,7 +196,8 @@ def test_a_failed_turn_ends_its_conversation_over_the_wire() -> None:
     records, bodies, _ = asyncio.run(served(plan, script))
     statuses = [record.status for record in records]
     assert statuses == [Status.HTTP_ERROR, Status.NOT_SENT, Status.NOT_SENT, Status.OK, Status.OK, Status.OK]
-    assert len(bodies) == 4
+    begun = [[body for body in bodies if body["prompt"].startswith(plan.request(i).prompt)] for i in (0, 3)]
+    assert [len(some) for some in begun] == [1, 3]
 
 
 def test_a_server_that_closes_idle_connections_between_turns_is_reached_again() -> None:
@@ -190,7 +208,7 @@ def test_a_server_that_closes_idle_connections_between_turns_is_reached_again() 
         await asyncio.sleep(0.02)
         call.writer.close()
 
-    plan = plan_of(kind="sessions", rate=20, sessions=1, turns=3, think_time="100ms")
+    plan = plan_of(kind="sessions", rate=0.01, sessions=1, turns=3, think_time="100ms", arrivals="constant")
     records, _, connections = asyncio.run(served(plan, closing))
     assert [record.status for record in records] == [Status.OK] * 3
     assert connections >= 3

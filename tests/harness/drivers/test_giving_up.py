@@ -14,7 +14,7 @@ from engines.simulated import SimulatedEngine
 from harness import virtual_time
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveReport, DriveSettings
-from harness.records import Record, Status
+from harness.records import Phase, Record, Status
 from harness.workload import Schedule, build
 from tests.plans import load_of, workload_of
 from tests.stub_server import MS, SECOND, Call, serving
@@ -31,7 +31,7 @@ def plan_of(share: float, after: Any, **load: Any) -> Schedule:
 
 
 def in_virtual_time(plan: Schedule, **options: Any) -> list[Record]:
-    """Records in the order of their numbers."""
+    """Records of the measured requests, in the order of their numbers."""
     records: list[Record] = []
 
     async def body() -> None:
@@ -41,7 +41,12 @@ def in_virtual_time(plan: Schedule, **options: Any) -> list[Record]:
         await engine.stop()
 
     virtual_time.run(body())
-    return sorted(records, key=lambda record: record.request)
+    return measured(records)
+
+
+def measured(records: list[Record]) -> list[Record]:
+    """In the order of their numbers, without what follows them as load."""
+    return sorted((one for one in records if one.phase == Phase.MEASURE), key=lambda record: record.request)
 
 
 def test_the_chosen_rows_are_planned() -> None:
@@ -61,6 +66,7 @@ def test_a_request_is_given_up_at_its_time_in_process() -> None:
     plan = plan_of(0.4, "100ms")
     records = in_virtual_time(plan, ttft_ms=50, tpot_ms=10)
     for record, planned in zip(records, map(plan.row, range(400)), strict=True):
+        assert record.planned_cancel_ns == planned.cancel_ns
         assert record.status == (Status.OK if planned.cancel_ns is None else Status.CANCELLED)
         if record.status == Status.CANCELLED:
             assert record.done_ns - record.sent_ns == 100 * MS  # type: ignore[operator]
@@ -70,8 +76,10 @@ def test_a_request_is_given_up_at_its_time_in_process() -> None:
 
 
 def test_a_reply_that_ends_sooner_is_not_given_up() -> None:
-    """Nobody leaves who has what he wanted."""
-    assert {record.status for record in in_virtual_time(plan_of(1, "10s"), ttft_ms=50, tpot_ms=1)} == {Status.OK}
+    """Nobody leaves who has what he wanted; that he would have left stays known."""
+    records = in_virtual_time(plan_of(1, "10s"), ttft_ms=50, tpot_ms=1)
+    assert {record.status for record in records} == {Status.OK}
+    assert {record.planned_cancel_ns for record in records} == {10 * SECOND}
 
 
 def test_a_user_goes_on_after_giving_up() -> None:
@@ -86,13 +94,14 @@ def test_a_user_goes_on_after_giving_up() -> None:
 def test_the_connection_is_closed_at_the_time_over_the_wire() -> None:
     """The server sees the client leave; tokens that had come are kept, others go on undisturbed."""
     plan = plan_of(1, "60ms", kind="sustained", rate=50, requests=5)
+    wanted = {str(plan.request(i).prompt) for i in range(5)}
     left: dict[str, Call] = {}
     all_left = asyncio.Event()
 
     async def talking(call: Call) -> None:
         await call.talk()
         left[json.loads(call.body)["prompt"]] = call
-        if len(left) == 5:
+        if wanted <= set(left):
             all_left.set()
 
     async def main() -> tuple[list[Record], DriveReport]:
@@ -100,7 +109,7 @@ def test_the_connection_is_closed_at_the_time_over_the_wire() -> None:
         async with serving(talking) as server:
             report = await drive(plan, server.endpoint, DriveSettings(60 * SECOND), records.append)
             await asyncio.wait_for(all_left.wait(), 60)
-        return records, report
+        return measured(records), report
 
     records, report = asyncio.run(main())
     assert len(records) == 5

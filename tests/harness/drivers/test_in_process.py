@@ -179,3 +179,20 @@ def test_an_end_at_the_moment_at_which_a_request_falls_due(way: str) -> None:
 
     second = Status.OK if way == "stop" else Status.UNFINISHED
     assert [record.status for record in virtual_time.run(main())] == [Status.OK, second, Status.NOT_SENT]
+
+
+def test_a_user_waits_after_a_failure() -> None:
+    """100 ms at least, or as long as he thinks; after a reply only that."""
+    for think_ms, waits_ms in ((0, [100, 0, 100]), (30, [100, 30, 100]), (200, [200, 200, 200])):
+        plan = Plan(4, users=1, think_ns=think_ms * MS)
+        records, _ = virtual_time.run(measure(Scripted(faults={0: "error", 2: "raise"}), plan))
+        done_ns = [record.done_ns for record in records]
+        waited = [(one.due_ns - at_ns) / MS for one, at_ns in zip(records[1:], done_ns[:-1], strict=True)]  # type: ignore[operator]
+        assert waited == waits_ms
+
+
+def test_nothing_is_accepted_or_sent_again_in_process() -> None:
+    """There is no other side."""
+    records, report = virtual_time.run(measure(Scripted(), open_plan([0, 10])))
+    assert [(record.accepting_ns, record.resends) for record in records] == [(None, 0)] * 2
+    assert report.resends == 0

@@ -26,6 +26,7 @@ from tests.stub_server import (
     measure,
     open_plan,
     piece,
+    reply,
     run,
     serving,
 )
@@ -81,8 +82,9 @@ def test_a_slow_server_does_not_slow_down_an_open_loop() -> None:
     assert records[1].connected_ns is not None
 
 
-def test_connections_are_kept_and_reused() -> None:
+def test_connections_are_kept_and_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     """One user needs one connection, whatever the number of requests."""
+    monkeypatch.setattr("harness.drivers.pool._REST_NS", 0)
     records, _, server = run(good, Plan(5, users=1))
     assert server.connections == 1
     assert {record.connection_reused for record in records} == {True}
@@ -175,19 +177,20 @@ def test_closed_loop_users_do_not_storm_a_dead_server() -> None:
     assert 2 <= len(records) <= 10
 
 
-def test_a_stale_connection_is_replaced_without_a_second_row() -> None:
-    """A server that closes a kept connection upon reuse gets the request again on a new one."""
+@pytest.mark.parametrize("status", ["429 slow down", "500 no", "503 busy"])
+def test_closed_loop_users_do_not_storm_a_server_that_refuses(status: str) -> None:
+    """After a refusal a user waits 100 ms too, or as long as he thinks, whichever is longer."""
 
-    async def script(call: Call) -> None:
-        if call.connection == 0 and call.number == 1:
-            call.hang_up()
-        else:
-            await call.good()
+    async def refusing(call: Call) -> None:
+        await call.send(reply(status, b"{}"))
 
-    records, report, server = run(script, Plan(2, users=1), warm_connections=1)
-    assert [record.status for record in records] == [Status.OK, Status.OK]
-    assert len(server.calls) == 3
-    assert any("sent again" in note for note in report.notes)
+    for think_ms in (0, 30, 150):
+        records, _, _ = run(refusing, Plan(6, users=2, think_ns=think_ms * MS))
+        assert {record.status for record in records} <= {Status.HTTP_ERROR, Status.REJECTED}
+        done_ns = {record.request: record.done_ns for record in records}
+        for record in records[2:]:
+            before_ns = done_ns[record.request - 2]
+            assert record.due_ns == before_ns + max(100, think_ms) * MS  # type: ignore[operator]
 
 
 def test_a_connection_that_the_server_wants_closed_is_not_reused() -> None:
@@ -201,6 +204,40 @@ def test_a_connection_that_the_server_wants_closed_is_not_reused() -> None:
     records, _, server = run(script, Plan(2, users=1), warm_connections=1)
     assert [record.status for record in records] == [Status.OK, Status.OK]
     assert server.connections == 2
+
+
+def test_users_share_the_requests_that_are_measured() -> None:
+    """Whoever is free takes the next: a user whose first reply is slow leaves the others the rest, and when all are
+    taken they go on beside him, for as many again at most; the report says since when.
+    """
+    others_are_done = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        if call.number == 12:
+            others_are_done.set()
+        if call.number == 0:
+            await others_are_done.wait()
+        await call.good()
+
+    plan = Plan(None, users=3, measured=10, continues=True)
+    records, report, _ = run(script, plan)
+    first = next(record for record in records if record.done_ns == max(one.done_ns or 0 for one in records[:3]))
+    measured = [record for record in records if record.phase == Phase.MEASURE]
+    further = [record for record in records if record.phase == Phase.COOLDOWN]
+    assert len(measured) == 10
+    assert 3 <= len(further) <= 10
+    assert [record.request for record in measured if record.user == first.user] == [first.user]
+    assert report.measured_until_ns == min(record.due_ns or 0 for record in further)
+    assert max(record.due_ns or 0 for record in measured) <= report.measured_until_ns
+
+
+def test_one_user_ends_with_his_last_measured_request() -> None:
+    """Nobody is measured beside whom he would have to go on; the window ends when his next one would have been due."""
+    records, report, server = run(good, Plan(None, users=1, measured=5, continues=True, think_ns=10 * MS))
+    assert [record.phase for record in records] == [Phase.MEASURE] * 5
+    assert len(server.calls) == 5
+    assert records[-1].done_ns is not None
+    assert report.measured_until_ns == records[-1].done_ns + 10 * MS
 
 
 @pytest.mark.parametrize("way", ["stop", "abort"])

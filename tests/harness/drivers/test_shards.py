@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.drivers.merged import merged
 from harness.drivers.offer import Due, Offer
 from harness.records import Loop, Phase
 from harness.workload import Schedule, Shard, build
@@ -58,7 +59,7 @@ def carried_out(schedule: Schedule, shard: Shard, stop_after: int | None = None)
 
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(sorted(PLANS)), st.integers(1, 8))
+@given(st.sampled_from(sorted(set(PLANS) - {"conversations of users"})), st.integers(1, 8))
 def test_the_shards_of_a_plan_are_the_plan(name: str, workers: int) -> None:
     """Whatever the number of workers: the same requests, due times and phases, each from one worker."""
     schedule = plan_of(name)
@@ -67,10 +68,28 @@ def test_the_shards_of_a_plan_are_the_plan(name: str, workers: int) -> None:
     together = sorted((due.row.request, due.due_ns, due.phase) for part in parts for due in part)
     counting = [one for one in together if one[2] != Phase.COOLDOWN]
     assert counting == sorted((due.row.request, due.due_ns, due.phase) for due in alone if due.phase != Phase.COOLDOWN)
-    if not schedule.continues:
-        assert [one[0] for one in together] == list(range(schedule.count or 0))
+    if schedule.to_be_done is not None:
+        assert [one[0] for one in counting] == list(range(schedule.to_be_done))
     for part in parts:
         assert [due.due_ns for due in part] == sorted(due.due_ns for due in part)
+
+
+@pytest.mark.parametrize("workers", range(1, 9))
+def test_workers_share_the_requests_of_users_by_their_users(workers: int) -> None:
+    """Which rows are measured depends on who is free, so that workers may choose others; together they are as many, and
+    each user's are the first of his.
+    """
+    schedule = plan_of("conversations of users")
+    measured = [
+        due.row.request
+        for index in range(workers)
+        for due in carried_out(schedule, Shard(index, workers))[0]
+        if due.phase == Phase.MEASURE
+    ]
+    assert len(measured) == len(set(measured)) == 41
+    for user in range(5):
+        own = sorted(request for request in measured if request % 5 == user)
+        assert own == list(range(user, user + 5 * len(own), 5))
 
 
 @pytest.mark.parametrize("workers", range(1, 9))
@@ -85,18 +104,20 @@ def test_a_warm_up_leaves_the_shards_together_as_many_as_were_asked_for(workers:
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["open", "sessions"]), st.integers(1, 4), st.integers(0, 30))
 def test_every_row_of_a_stopped_plan_is_told_of_once(name: str, workers: int, stop_after: int) -> None:
-    """What was taken and what was never sent are the plan, later turns included."""
+    """What was taken and what was never sent are what the plan measures, later turns included."""
     schedule = plan_of(name)
     told: list[int] = []
     for index in range(workers):
         taken, never = carried_out(schedule, Shard(index, workers), stop_after)
-        told += [due.row.request for due in (*taken, *never)]
-    assert sorted(told) == list(range(schedule.count or 0))
+        told += [due.row.request for due in (*taken, *never) if due.phase != Phase.COOLDOWN]
+    assert sorted(told) == list(range(schedule.to_be_done or 0))
 
 
 @pytest.mark.parametrize("name", ["sessions", "sessions for a time"])
 def test_conversations_begin_by_plan_and_go_on_after_replies(name: str) -> None:
-    """First turns fall due when the plan says, later ones after the reply and the think time; all are labelled so."""
+    """First turns fall due when the plan says, later ones after the reply and the think time; all are labelled so. Of
+    a number of conversations all turns are measured, of those for a time the turns that fall due in it.
+    """
     schedule = plan_of(name)
     assert schedule.loop is Loop.PARTLY_OPEN
     taken, _ = carried_out(schedule, Shard(0, 1))
@@ -109,7 +130,8 @@ def test_conversations_begin_by_plan_and_go_on_after_replies(name: str) -> None:
             assert due.due_ns == before.due_ns + SERVICE_NS + due.row.think_ns
             assert schedule.loop_of(due.row) is Loop.CLOSED
         start, end = schedule.window.start_ns, schedule.window.end_ns
-        late = end is not None and due.due_ns >= end
+        begun = schedule.row(int(schedule.starts[due.row.session or 0])).phase
+        late = end is not None and due.due_ns >= end and not (name == "sessions" and begun == Phase.MEASURE)
         assert due.phase == (Phase.WARMUP if due.due_ns < start else Phase.COOLDOWN if late else Phase.MEASURE)
 
 
@@ -123,3 +145,41 @@ def test_later_turns_are_not_written_ahead() -> None:
     offer.ended(due, due.due_ns + SERVICE_NS)
     assert not any(schedule.is_later_turn(request) for request in offer.upcoming(1000))
     assert offer.follower(due) is None
+
+
+def test_users_of_several_workers_are_measured_until_the_first_was_not() -> None:
+    """Of the moments at which the workers' shares were taken the earliest ends the window; without any: none."""
+    told = [{"measured_until_ns": at, "resends": again} for at, again in ((7, 1), (None, 0), (5, 2))]
+    together = merged(told, 0, None)
+    assert (together.measured_until_ns, together.resends) == (5, 3)
+    assert merged([{"measured_until_ns": None}], 0, None).measured_until_ns is None
+
+
+def test_who_has_not_come_to_the_end_of_his_share_says_so() -> None:
+    """Nothing while one is left to be sent; then when the next would have been due; then when it was."""
+    schedule = build(load_of(kind="sustained", users=2, requests=3, think_time="10ms"), workload_of(), 1)
+    offer = Offer(schedule)
+    offer.begin(5 * MS)
+    one, _ = offer.take(), offer.take()
+    assert offer.measured_until_ns is None
+    offer.ended(one, 35 * MS)
+    third = offer.take()
+    assert (third.phase, offer.measured_until_ns) == (Phase.MEASURE, None)
+    offer.ended(third, 65 * MS)
+    assert offer.measured_until_ns == 70 * MS
+    assert (offer.take().phase, offer.measured_until_ns) == (Phase.COOLDOWN, 70 * MS)
+
+
+def test_what_is_passed_over_is_given_back() -> None:
+    """A turn that is not sent takes no place among those to be measured."""
+    schedule = build(load_of(kind="sustained", users=1, requests=2), workload_of(), 1)
+    offer = Offer(schedule)
+    offer.begin(0)
+    for _ in range(5):
+        due = offer.take()
+        assert (due.due_ns, due.phase) == (0, Phase.MEASURE)
+        offer.passed_over(due)
+    for _ in range(2):
+        due = offer.take()
+        offer.ended(due, due.due_ns + SERVICE_NS)
+    assert offer.over

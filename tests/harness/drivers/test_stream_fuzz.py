@@ -115,8 +115,8 @@ def record_of(wire: bytes, cuts: list[int]) -> tuple[Record, list[int]]:
 def without_times(record: Record) -> Record:
     """What must not depend on how the bytes were cut."""
     none = dict.fromkeys(
-        ("headers_ns", "first_byte_ns", "first_token_ns", "first_answer_ns", "last_token_ns", "chunk_ns", "chunk_read",
-         "chunk_lag_ns", "chunk_merged"),
+        ("headers_ns", "first_byte_ns", "first_token_ns", "first_answer_ns", "last_token_ns", "finish_ns", "chunk_ns",
+         "chunk_read", "chunk_lag_ns", "chunk_merged"),
     )  # fmt: skip
     return replace(record, **none)
 

@@ -21,6 +21,8 @@ from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveReport, DriveSettings
 from harness.errors import TrialFailed
 from harness.records import Clock, Record, Status
+from harness.workload import build
+from tests.plans import load_of, workload_of
 from tests.stub_server import (
     LAST_CHUNK,
     MS,
@@ -263,6 +265,35 @@ def test_requests_go_round_several_urls() -> None:
     assert [record.backend for record in records] == [urls[record.request % 3] for record in records]
     for record in records:
         assert record.status == (Status.CONNECTION_ERROR if record.request % 3 == 2 else Status.OK)
+
+
+@pytest.mark.parametrize("users", [6, 7])
+def test_a_conversation_stays_on_one_server(users: int) -> None:
+    """Whatever the number of users and of servers: its turns go where the first went, and each server gets some of each
+    user's conversations.
+    """
+    load = load_of(kind="sustained", users=users, requests=12 * users)
+    plan = build(load, workload_of(prompt_tokens=8, output_tokens=4, turns=3), 1)
+
+    async def main() -> tuple[list[Record], list[str]]:
+        async with AsyncExitStack() as stack:
+            servers = [StubServer(good) for _ in range(2)]
+            for server in servers:
+                await server.start()
+                stack.callback(server.kill)
+            urls = [server.endpoint.url for server in servers]
+            records, _ = await measure(replace(servers[0].endpoint, others=urls[1:]), plan)  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            return records, urls
+
+    records, urls = asyncio.run(main())
+    servers_of: dict[int | None, set[str | None]] = {}
+    of_user: dict[int | None, set[str | None]] = {}
+    for record in records:
+        servers_of.setdefault(record.session, set()).add(record.backend)
+        of_user.setdefault(record.user, set()).add(record.backend)
+    assert {len(found) for found in servers_of.values()} == {1}
+    assert all(found == set(urls) for found in of_user.values())
 
 
 @pytest.fixture

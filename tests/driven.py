@@ -1,0 +1,59 @@
+"""Loads driven over engines in virtual time, and what a run finds out that stored their records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from engines.base import EngineSpec, InProcessEngine
+from engines.simulated import SimulatedEngine
+from harness.drivers.asyncio_driver import drive
+from harness.drivers.base import DriveReport, DriveSettings
+from harness.records import Phase, Record
+from harness.results import Results
+from harness.virtual_time import run
+from harness.workload import Schedule
+from tests.fabricated import value
+from tests.stored import results_of
+
+SECOND = 1_000_000_000
+
+
+def simulated(**options: Any) -> SimulatedEngine:
+    """The engine with exact times."""
+    return SimulatedEngine(EngineSpec("simulated", options=options))
+
+
+def driven_on(engine: InProcessEngine, schedule: Schedule, timeout_s: int = 1000) -> tuple[list[Record], DriveReport]:
+    """All records of a schedule on an engine that waits with its loop's timers, and the client's report."""
+    records: list[Record] = []
+
+    async def body() -> DriveReport:
+        await engine.start()
+        report = await drive(schedule, engine, DriveSettings(timeout_ns=timeout_s * SECOND), records.append)
+        await engine.stop()
+        return report
+
+    return records, run(body())
+
+
+def measured(records: list[Record]) -> list[Record]:
+    """Those of the measured phase, in the order of the requests."""
+    return sorted((one for one in records if one.phase == Phase.MEASURE), key=lambda record: record.request)
+
+
+def results_on(path: Path, engine: InProcessEngine, schedule: Schedule, timeout_s: int = 1000, **trial: Any) -> Results:
+    """What a run finds out whose only trial was this load. trial: more of its entry in the manifest."""
+    records, report = driven_on(engine, schedule, timeout_s)
+    until = {"measured_until_ns": report.measured_until_ns}
+    return results_of(path, records, schedule, **{"client": until, **trial})
+
+
+def number(results: Results, metric: str, statistic: str = "value") -> float:
+    """One number of the summary."""
+    return float(value(results.summary, metric, statistic)["value"])
+
+
+def rates_of(results: Results, *metrics: str) -> list[float]:
+    """Several rates, to a millionth."""
+    return [round(number(results, metric), 6) for metric in metrics]
