@@ -223,7 +223,8 @@ class Engine(Protocol):
     """What every engine has.
 
     It may also have: `devices(level)`, a class method, where a level can run ("cpu", "cuda"); `memory_needed()` of
-    `engines.memory`; `score()` of `engines.scores`; `async tokenize(text)`, the ids the loaded model's tokenizer gives.
+    `engines.memory`; `import_library()`, what the first start in a process imports; `score()` of `engines.scores`;
+    `async tokenize(text)`, the ids the loaded model's tokenizer gives.
     Modules of adapters import without the library they adapt; what the library is stands in `engines.LIBRARIES`.
     """
 

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from engines.base import EngineError, Request
-from engines.options import DEFAULT_CONTEXT_TOKENS, default_threads, read_options
+from engines.cores import default_threads
+from engines.options import DEFAULT_CONTEXT_TOKENS, read_options
 
 ENGINE = "transformers"
 PAGE_TOKENS = 256

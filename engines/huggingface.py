@@ -114,6 +114,11 @@ class Transformers:
             self._source = source
         return self._files
 
+    def import_library(self) -> None:
+        """torch and transformers. Raises ImportError."""
+        import torch  # noqa: F401
+        from transformers import AutoModelForCausalLM  # noqa: F401
+
     def memory_needed(self) -> MemoryEstimate | None:
         """Weights at the level, the cache that continuous batching reserves, and torch itself; from below."""
         self.prepare()

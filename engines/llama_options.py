@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
 
 from engines.base import EngineError
-from engines.options import default_threads
+from engines.cores import default_threads
 
 CACHE_BYTES = {
     "f32": 4.0,

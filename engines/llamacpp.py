@@ -142,6 +142,10 @@ class LlamaCpp:
             raise EngineError("llama-cpp is not running; start it first")
         return await asyncio.wrap_future(self._thread.submit(call))
 
+    def import_library(self) -> None:
+        """llama-cpp-python. Raises ImportError."""
+        import llama_cpp  # noqa: F401
+
     def _prepared(self) -> GgufModel:
         if self._file is None:
             self._file = prepared_model(self._spec)

@@ -34,6 +34,8 @@ _NAME = "llama-cpp-server"
 # The numbers of ggml's types, as the server wants them.
 _TYPE_NUMBERS = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
 _ALL_LAYERS = -1  # llama.cpp's own default too; the server's is 0
+# The server's own default is 1.1, in force at temperature 0 too; that of every other engine, its library's too, is 1.
+_SAMPLING_AS_ELSEWHERE = {"repeat_penalty": 1.0}
 _VERSIONS = "import importlib.metadata as m; print(m.version('llama-cpp-python'))"
 
 
@@ -100,7 +102,8 @@ class LlamaCppServer:
         """Where the server listens."""
         if self._server is None or self._stopped:
             raise EngineError(f"{_NAME} is not running; start it first")
-        return Endpoint(self._server.url, "openai-completions", model=self._prepared().source.name)
+        url, model = self._server.url, self._prepared().source.name
+        return Endpoint(url, "openai-completions", model, request=_SAMPLING_AS_ELSEWHERE)
 
     def alive(self) -> str | None:
         """Why the process is not running, in one sentence; None while it runs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
@@ -38,12 +37,6 @@ def read_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> 
         return kind(**values)
     except ValueError as error:
         raise EngineError(f"options of engine {engine!r}: {error}") from error
-
-
-def default_threads() -> int:
-    """All cores but one, which the measuring client needs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
 
 
 def _instead(name: str, names: list[str]) -> str:

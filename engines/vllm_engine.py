@@ -220,6 +220,13 @@ class Vllm:
             raise EngineError("vllm is not running; start it first")
         return self._llm
 
+    def import_library(self) -> None:
+        """vLLM and torch. Raises ImportError."""
+        self.prepare()
+        assert self._model is not None
+        with output_to(self._spec.log_path), _environment(self._model.environment()):
+            from vllm.v1.engine.async_llm import AsyncLLM  # noqa: F401
+
     def _load(self) -> None:
         """Blocking; in a thread, because the loop must go on telling the parent that we live."""
         self.prepare()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engines.base import NO_USAGE_REPORTS, EngineError, EngineSpec, ModelError
+from engines.cores import default_threads, one_of_each_core
 from engines.memory import MemoryEstimate
 from engines.models import source as models
 from engines.models.shape import ModelShape, shape_of
@@ -102,9 +103,20 @@ class VllmModel:
         settings = {**_QUIET, "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}  # a process with threads must not be forked
         if self._sized_by_us:
             settings["VLLM_CPU_KVCACHE_SPACE"] = str(self.cpu_cache_gib)
+        if self.threads_bound:
+            settings["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, one_of_each_core(self.threads_bound)))
         if self.spec.devices:
             settings["CUDA_VISIBLE_DEVICES"] = "" if self.spec.devices == ("cpu",) else ",".join(self.spec.devices)
         return {**settings, **self.spec.env}
+
+    @property
+    def threads_bound(self) -> int | None:
+        """Threads that compute on a CPU: as many as the other engines take. None where vLLM deals them out itself, to
+        several ranks.
+        """
+        if self.options.tensor_parallel_size > 1:
+            return None
+        return self.options.n_threads or default_threads()
 
     @property
     def _sized_by_us(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-_OURS = frozenset({"kv_cache_space_gib", "extra", "port", "ready_timeout_s"})
+_OURS = frozenset({"kv_cache_space_gib", "n_threads", "extra", "port", "ready_timeout_s"})
 _AT_LEAST_ONE = ("max_model_len", "tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens")
 
 
@@ -19,6 +19,7 @@ class VllmOptions:
     quantization: a method that has no level here, under vLLM's name.   kv_cache_dtype: "auto", "fp8", ...
     gpu_memory_utilization: share of the device's memory to take.   max_model_len: context of one request, in tokens.
     kv_cache_space_gib: size of the KV cache on a CPU. None: what the requests at a time need, at most 4.
+    n_threads: threads that compute on a CPU. None: the physical cores, or the control group's quota, less one.
     scheduling_policy: "fcfs", or "priority" to obey the priorities of requests.
     extra: further engine arguments of vLLM, passed on as they are.
     port, ready_timeout_s: of the server; a free port; how long loading may take.
@@ -35,6 +36,7 @@ class VllmOptions:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     kv_cache_space_gib: int | None = None
+    n_threads: int | None = None
     scheduling_policy: str = "fcfs"
     seed: int = 0
     port: int | None = None
@@ -42,7 +44,7 @@ class VllmOptions:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (*_AT_LEAST_ONE, "kv_cache_space_gib"):
+        for name in (*_AT_LEAST_ONE, "kv_cache_space_gib", "n_threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is 1 or more, not {value!r}")

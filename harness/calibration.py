@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.cores import cpu_quota_cores
 from engines.models.cache import directory
 from harness import __version__
-from harness.cgroup import cpu_quota_cores
 from harness.errors import StorageFailed
 from harness.provenance import cpu_model, usable_cores
 

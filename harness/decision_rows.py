@@ -261,10 +261,20 @@ def _of_starts(row: Row, name: str) -> Value:
         notes = [start["load_note"] for start in starts if start.get("load_note") and name == "load_warm_s"]
         return unknown(str(notes[0]) if notes else row.reason or "it was not measured at the start", unit)
     found = t_interval(values)
-    warm = name == "load_s" and not all(start.get("load_cold", True) for start in starts)
-    reason = "the system could not be asked to forget the weight files: perhaps not cold" if warm else ""
+    reason = _why_not_cold(starts) if name == "load_s" else ""
     low = max(0.0, found.low) if math.isfinite(found.low) else found.low
     return known(found.value, low, found.high, n=len(values), unit=unit, source="start", reason=reason)
+
+
+def _why_not_cold(starts: Sequence[Mapping[str, Any]]) -> str:
+    """Empty where each start was cold, or has no weight files."""
+    warm = [start for start in starts if not start.get("load_cold", True)]
+    if not warm:
+        return ""
+    shares = [start["load_dropped_share"] for start in warm if start.get("load_dropped_share") is not None]
+    if not shares:
+        return "the system could not be asked to forget the weight files: perhaps not cold"
+    return f"{1 - min(shares):.0%} of the weight files stayed in the file cache: perhaps not cold"
 
 
 def _starts(cell: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

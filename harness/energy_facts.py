@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness import energy, thresholds
 from harness.columns import Flags
 from harness.energy import Energy, NoEnergy
-from harness.machine import NO_GPU, SERVER, without_others_gpus
+from harness.machine import NO_GPU, SERVER, engines_gpus, without_others_gpus
 from harness.machine_metrics import ENERGY
 from harness.rates import Rate
 from harness.reasons import Level, Reason
@@ -25,8 +25,8 @@ _GAUGES = ("energy_j", "power_w", "power_averaged_s", "utilisation_share")
 def energy_facts(
     cell: Mapping[str, Any], trial: Mapping[str, Any], window: Window, samples: pd.DataFrame
 ) -> dict[str, Any]:
-    """The energy of the GPUs in the window, together: those that the engine was given, or all that were read; none
-    where it computes on the processor.
+    """The energy of the engine's GPUs in the window, together; none where it computes on the processor. Which GPUs are
+    the engine's, `machine.without_others_gpus` says.
 
     samples: of the cell.   j, low, high: joules, None without a number.   seconds: of the window.   sensor: what they
     come from.   uncertainty_share.   power_w: mean of the power readings, added up.   power_sensor: what those are.
@@ -59,7 +59,7 @@ def energy_facts(
         "power_sensor": energy.power_sensor(max(averaged)) if averaged else None,
         "utilisation_share": None if None in busy else sum(busy) / len(busy),
         "gpus": entries,
-        "reason": _reason(trial, entries),
+        "reason": _reason(cell, trial, entries, samples),
         "broken": broken,
     }
 
@@ -172,10 +172,14 @@ def _averaged_s(read: Mapping[str, energy.Gauge]) -> float:
     return float(told.values.max()) if told is not None else UNKNOWN_AVERAGED_S
 
 
-def _reason(trial: Mapping[str, Any], each: list[dict[str, Any]]) -> str | None:
+def _reason(
+    cell: Mapping[str, Any], trial: Mapping[str, Any], each: list[dict[str, Any]], samples: pd.DataFrame
+) -> str | None:
     without = [str(entry["reason"]) for entry in each if entry["reason"]]
     if without:
         return "; ".join(without)
     if trial.get("others_on_gpus"):
         return "other processes computed on the GPUs: what they used is in it"
+    if len(each) > 1 and not cell.get("devices") and not engines_gpus(samples):
+        return f"the driver does not tell which GPUs the engine uses: all {len(each)} are in it; name them in `devices`"
     return None

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import engines
@@ -17,6 +16,7 @@ from harness.child_process import Emit
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
 from harness.errors import CellSkipped
+from harness.file_cache import dropped_share
 from harness.load_part import tokenizer_of
 from harness.loads import SingleUser
 from harness.matrix import Cell, TrialPlan
@@ -29,6 +29,7 @@ from harness.workload import build
 
 LONGEST_LOAD_TO_REPEAT_S = 20.0
 LONGEST_DRAIN_S = 30.0
+COLD_SHARE = 0.95
 FIRST_REQUEST_SEED = 1
 
 
@@ -36,23 +37,32 @@ FIRST_REQUEST_SEED = 1
 async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIterator[Engine]:
     """The engine, loaded, its start measured and reported; stopped at the end whatever happens.
 
-    A start is measured twice: cold (the weight files dropped from the file cache, where the system lets us) with the
-    first request after it, and warm. Loads that take long are not repeated, and the event says so.
+    A start is measured twice: cold (the weight files dropped from the file cache, and looked whether they are) with the
+    first request after it, and warm. Loads that take long are not repeated, and the event says so. What the library of
+    an engine in this process takes to be imported is timed once and is in both: a server would import it each time.
 
     Raises CellSkipped where there is too little memory, LevelUnsupported and other EngineErrors as the engine does.
     """
     engine = engines.create(cell.spec)
     weights = await asyncio.to_thread(engine.prepare)
     emit({"event": "prepared"})
+    import_s = await asyncio.to_thread(timed_import, engine)
     if (reason := await asyncio.to_thread(too_little_memory, engine, cell.spec)) is not None:
         raise CellSkipped(reason)
     try:
-        cold = drop_from_file_cache(weights)
+        dropped = await asyncio.to_thread(dropped_share, weights)
         emit({"event": "starting"})
-        load_s, info = await timed_start(engine)
+        load_s, info = await timed_start(engine, import_s)
         pids = engine_pids(engine, info)
-        start: dict[str, Any] = {"load_cold": cold, "load_warm_s": None, "load_note": None}
+        cold = dropped is not None and dropped >= COLD_SHARE
+        start: dict[str, Any] = {
+            "load_cold": cold,
+            "load_dropped_share": dropped,
+            "load_warm_s": None,
+            "load_note": None,
+        }
         start["load_s"] = load_s if pids else None  # a server that runs already was not loaded
+        start["import_s"] = import_s
         emit({"event": "started", "engine": describe(engine, info), "start": start})
         start["first_request_ms"] = await first_request(cell, engine)
         start["rss_after_load_bytes"] = resident_bytes(tree(pids)) if pids else None
@@ -61,7 +71,7 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
                 await engine.stop()
                 engine = engines.create(cell.spec)
                 emit({"event": "starting"})
-                start["load_warm_s"], info = await timed_start(engine)
+                start["load_warm_s"], info = await timed_start(engine, import_s)
             else:
                 start["load_note"] = (
                     f"not repeated warm: a start takes {load_s:.0f} s; a limit on load_warm_s asks for it"
@@ -73,11 +83,25 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
         await engine.stop()
 
 
-async def timed_start(engine: Engine) -> tuple[float, EngineInfo]:
-    """Start an engine; seconds until it can take a request, and what it says of itself."""
+def timed_import(engine: Engine) -> float | None:
+    """Seconds in which the engine's library is imported into this process; None where it is not needed here, or is
+    missing, of which the start will tell.
+    """
+    import_library = getattr(engine, "import_library", None)
+    if import_library is None:
+        return None
+    began = time.monotonic_ns()
+    with contextlib.suppress(ImportError):
+        import_library()
+        return (time.monotonic_ns() - began) / 1e9
+    return None
+
+
+async def timed_start(engine: Engine, import_s: float | None) -> tuple[float, EngineInfo]:
+    """Start an engine; seconds until it can take a request, import_s among them, and what it says of itself."""
     began = time.monotonic_ns()
     info = await engine.start()
-    return (time.monotonic_ns() - began) / 1e9, info
+    return (import_s or 0.0) + (time.monotonic_ns() - began) / 1e9, info
 
 
 def engine_pids(engine: Engine, info: EngineInfo) -> list[int]:
@@ -94,16 +118,6 @@ def describe(engine: Engine, info: EngineInfo) -> dict[str, Any]:
         "libraries": dict(info.libraries),
     }
     return asdict(info) | known
-
-
-def drop_from_file_cache(files: Sequence[Path]) -> bool:
-    """Ask the system to forget these files' pages; False where it cannot be asked (then no start is cold)."""
-    if not files or not hasattr(os, "posix_fadvise"):
-        return False
-    for path in files:
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return True
 
 
 async def first_request(cell: Cell, engine: Engine) -> float | None:

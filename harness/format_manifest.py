@@ -73,7 +73,13 @@ CELL = {
     "engine_info.memory.*": Column("Its own word of what its memory is for.", "bytes"),
     "engine_info.metrics_urls[]": Column("Pages for Prometheus on which it may tell of itself."),
     "start.load_s": Column("From asking for the engine until it takes a request.", "s", "it ran already"),
-    "start.load_cold": Column("Whether its files had been dropped from the file cache before."),
+    "start.import_s": Column(
+        "Of which the engine's library was being imported.", "s", "it runs in a process of its own, which imports it"
+    ),
+    "start.load_cold": Column("Whether they had been dropped from the file cache: at least 95 % of them."),
+    "start.load_dropped_share": Column(
+        "The share of its files that the file cache had forgotten.", null="there are none, or the system does not tell"
+    ),
     "start.load_warm_s": Column("The same a second time.", "s", "no second start was made"),
     "start.load_note": Column("Why not, or what to know of it.", null="nothing"),
     "start.first_request_ms": Column("End-to-end time of the first request.", "ms", "it failed"),

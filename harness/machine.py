@@ -43,21 +43,28 @@ def no_gpu_because(cell: Mapping[str, Any]) -> str:
 
 
 def without_others_gpus(cell: Mapping[str, Any], samples: pd.DataFrame) -> pd.DataFrame:
-    """The samples without those of GPUs that are not the engine's: where it computes on the processor, of all but those
-    on which the driver saw its memory; where the scenario's `devices` gives it some, of the others.
+    """The samples without those of GPUs that are not the engine's. Its own are those that the scenario's `devices`
+    gives it, else those on which the driver saw its memory. Where the driver does not tell whose memory is whose, they
+    are all that were read, and none where the engine computes on the processor.
     """
     given = [f"gpu{number}" for number in cell.get("devices") or () if number != CPU]
     named = [source for source in map(str, samples["source"].unique()) if re.fullmatch(r"gpu\d+", source)]
     if not named:
         return samples
     of_gpu = one_of(samples["source"], named)
-    if on_processor(cell):
-        held = (samples["name"] == "engine_memory_bytes") & (samples["value"] > 0)
-        given = samples.loc[held, "source"].astype(str).unique().tolist()
-    elif not given:
+    if on_processor(cell) or not given:
+        given = engines_gpus(samples)
+    if not given and not on_processor(cell):
         return samples
     own: pd.DataFrame = samples[~of_gpu | samples["source"].isin(given).to_numpy(dtype=np.bool_)]
     return own
+
+
+def engines_gpus(samples: pd.DataFrame) -> list[str]:
+    """The GPUs on which the driver saw memory of the engine's processes."""
+    held = (samples["name"] == "engine_memory_bytes") & (samples["value"] > 0)
+    found: list[str] = samples.loc[held, "source"].astype(str).unique().tolist()
+    return found
 
 
 def start_values(cell: dict[str, Any], trial: dict[str, Any]) -> dict[str, float]:
@@ -80,7 +87,8 @@ def peaks(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> dic
     used = peak_of_each(samples, trial, columns, "gpu", "memory_used_bytes")
     total = peak_of_each(samples, trial, columns, "gpu", "memory_total_bytes")
     if used:
-        found["gpu_memory_peak_bytes"] = sum(used.values())
+        own = peak_of_each(samples, trial, columns, "gpu", "engine_memory_bytes")
+        found["gpu_memory_peak_bytes"] = sum(own.values()) if own else sum(used.values())
     if used and used.keys() == total.keys():
         found["gpu_memory_peak_share"] = sum(used.values()) / sum(total.values())
     return found

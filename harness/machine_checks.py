@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from engines.cores import cpu_quota_cores
 from harness import provenance
-from harness.cgroup import cpu_quota_cores
 from harness.drivers.connection import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
 from harness.gpus import find_gpus
 from harness.host_gauges import busy_share

@@ -86,11 +86,18 @@ START_AND_MEMORY = (
     scalar(
         "gpu_memory_peak_bytes",
         "bytes",
-        "Largest readings of used memory of each GPU during the trial, added up.",
+        "Largest readings of each GPU's memory that the engine held during the trial, added up; of all that was in use "
+        "where the driver does not tell whose it is.",
         Direction.LOWER,
         Show.BYTES,
     ),
-    scalar("gpu_memory_peak_share", "share", "The same / total memory of those GPUs.", Direction.LOWER, Show.SHARE),
+    scalar(
+        "gpu_memory_peak_share",
+        "share",
+        "Largest readings of the memory in use on those GPUs, whoever held it / their total memory.",
+        Direction.LOWER,
+        Show.SHARE,
+    ),
 )
 ENERGY = (
     scalar(

@@ -9,7 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cgroup import ROOT, folders_of_time, throttled_of
+from engines.cores import ROOT
+from harness.cgroup import folders_of_time, throttled_of
 
 PROC = Path("/proc")
 _STEAL_FIELD = 7

@@ -287,7 +287,7 @@ async def started(cell: Cell, emit: Emit) -> AsyncIterator[Engine]:
         raise CellSkipped(reason)
     try:
         emit({"event": "starting"})
-        load_s, info = await timed_start(engine)
+        load_s, info = await timed_start(engine, None)
         emit({"event": "started", "engine": describe(engine, info), "start": {"load_s": load_s}})
         yield engine
     finally:

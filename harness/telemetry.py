@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import psutil
 
-from harness.cgroup import OWN, ROOT, Group
+from engines.cores import OWN, ROOT
+from harness.cgroup import Group
 from harness.gpus import Gpus, find_gpus
 from harness.host_gauges import Host
 from harness.process_gauges import Together

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from harness.cgroup import cpu_quota_cores
+from engines.cores import cpu_quota_cores
 from harness.drivers.asyncio_driver import most_in_a_second
 from harness.workload import Schedule
 

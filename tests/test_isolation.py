@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from command import harness, manifest, on_path, records, scenario
 
-from harness.cgroup import OWN, folders_of
-from harness.cgroup import ROOT as GROUPS
+from engines.cores import OWN, folders_of
+from engines.cores import ROOT as GROUPS
 
 MISBEHAVING = on_path("misbehaving")
 REQUESTS = 8

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engines.cores import cpu_quota_cores
 from harness import calibration, calibrator
 from harness.calibration import Calibration, RateLevel, StreamLevel, beyond, conclude
 from harness.calibrator import FULL, QUICK, Ladder, Truth, calibrate, measure, schedule
-from harness.cgroup import cpu_quota_cores
 from harness.drivers.base import DriveReport
 from harness.errors import Interrupted
 from harness.known_process import KnownServer

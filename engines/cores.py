@@ -1,0 +1,80 @@
+"""How many cores a computing engine should take on this machine, and what limits them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+PROCESSORS = Path("/sys/devices/system/cpu")
+
+
+def default_threads() -> int:
+    """All physical cores that we may use but one, which the measuring client needs; at least one.
+
+    Threads beyond the control group's quota spin while they wait for time (4 to 45 times slower, reported for
+    llama.cpp), and a second thread on a core has nothing to compute with that the first has not.
+    """
+    cores = physical_cores()
+    quota = cpu_quota_cores()
+    return max(1, (cores if quota is None else min(cores, int(quota))) - 1)
+
+
+def physical_cores(processors: Path = PROCESSORS) -> int:
+    """Cores among the logical processors that this process may run on; those of one core count once."""
+    return max(1, len(one_of_each_core(sys.maxsize, processors)))
+
+
+def one_of_each_core(most: int, processors: Path = PROCESSORS) -> list[int]:
+    """The first logical processor of each core that this process may run on, at most so many."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    first = {_siblings(processors, one): one for one in reversed(allowed)}
+    return sorted(first.values())[:most]
+
+
+def _siblings(processors: Path, one: int) -> str:
+    """The logical processors of the core that a logical processor belongs to; itself where that is not told."""
+    try:
+        return (processors / f"cpu{one}" / "topology" / "thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(one)
+
+
+def cpu_quota_cores(root: Path = ROOT, own: Path = OWN) -> float | None:
+    """How many cores' worth of time the control groups of this process may use; None without a quota.
+
+    The smallest of the process' own group and those above it; inside a container only the own one may be visible.
+    """
+    found = [quota for folder in folders_of("cpu", root, own) if (quota := _quota(folder)) is not None]
+    return min(found, default=None)
+
+
+def folders_of(controller: str, root: Path, own: Path) -> list[Path]:
+    """The folders of the groups with this controller, or with all of them (version 2), and all above them."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = root / controllers if controllers else root
+        group = Path(path.lstrip("/"))
+        folders += [top / part for part in (group, *group.parents)]
+    return folders
+
+
+def _quota(folder: Path) -> float | None:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        return int(quota) / int(period) if quota not in ("max", "-1") else None
+    except (OSError, ValueError):
+        return None
