@@ -273,7 +273,7 @@ def _why_not_cold(starts: Sequence[Mapping[str, Any]]) -> str:
         return ""
     shares = [start["load_dropped_share"] for start in warm if start.get("load_dropped_share") is not None]
     if not shares:
-        return "the system could not be asked to forget the weight files: perhaps not cold"
+        return "the system does not tell whether the weight files left the file cache: perhaps not cold"
     return f"{1 - min(shares):.0%} of the weight files stayed in the file cache: perhaps not cold"
 
 

@@ -84,17 +84,18 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
 
 
 def timed_import(engine: Engine) -> float | None:
-    """Seconds in which the engine's library is imported into this process; None where it is not needed here, or is
-    missing, of which the start will tell.
+    """Seconds in which the engine's library is imported into this process; None where it is not needed here, or cannot
+    be imported.
     """
     import_library = getattr(engine, "import_library", None)
     if import_library is None:
         return None
     began = time.monotonic_ns()
-    with contextlib.suppress(ImportError):
+    try:
         import_library()
-        return (time.monotonic_ns() - began) / 1e9
-    return None
+    except Exception:  # whatever it is, the start meets it again, and says so
+        return None
+    return (time.monotonic_ns() - began) / 1e9
 
 
 async def timed_start(engine: Engine, import_s: float | None) -> tuple[float, EngineInfo]:

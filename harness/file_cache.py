@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -23,23 +24,30 @@ def dropped_share(files: Sequence[Path]) -> float | None:
     total = sum(path.stat().st_size for path in files)
     if not total or not hasattr(os, "posix_fadvise"):
         return None
-    kept = 0
-    for path in files:
+    kept = [_kept_bytes(path) for path in files]
+    return None if None in kept else 1 - sum(one for one in kept if one is not None) / total
+
+
+def _kept_bytes(path: Path) -> int | None:
+    """What of a file stays in memory although the system was asked to forget it."""
+    try:
         with path.open("rb") as file:
-            os.fsync(file.fileno())  # what was only just written cannot be forgotten
+            with contextlib.suppress(OSError):  # not every file system takes it for a file that is only read
+                os.fsync(file.fileno())  # what was only just written cannot be forgotten
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            found = resident_bytes(file.fileno())
-        if found is None:
-            return None
-        kept += found
-    return 1 - kept / total
+            return resident_bytes(file.fileno())
+    except OSError:
+        return None
 
 
 def resident_bytes(file: int) -> int | None:
-    """How much of an open file lies in memory, by whole pages (mincore(2)); None where the system does not tell."""
+    """How much of an open file lies in memory, by whole pages (mincore(2)); None where the system does not tell.
+
+    Of files that a process neither owns nor may write to, Linux says that all of it does, whatever is so.
+    """
     size = os.fstat(file).st_size
     libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "mincore"):
+    if not hasattr(libc, "mincore") or not _is_told(file):
         return None
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
@@ -53,6 +61,11 @@ def resident_bytes(file: int) -> int | None:
             return None
         found += min(pages * mmap.PAGESIZE, length)
     return found
+
+
+def _is_told(file: int) -> bool:
+    own = os.geteuid()
+    return own in (0, os.fstat(file).st_uid) or os.access(f"/proc/self/fd/{file}", os.W_OK)
 
 
 def _resident_pages(libc: ctypes.CDLL, file: int, begin: int, length: int) -> int | None:

@@ -8,14 +8,15 @@ START_AND_MEMORY = (
     scalar(
         "load_s",
         "s",
-        "From starting the engine until it is ready, files not in the page cache as far as we know.",
+        "From starting the engine until it is ready, its library's import among it, the model's files dropped from the "
+        "file cache before; where the system shows that they were not, the decision table says so.",
         Direction.LOWER,
         Show.NUMBER,
     ),
     scalar(
         "load_warm_s",
         "s",
-        "The same with the model's files in the page cache; in process also with the library imported already.",
+        "The same with the model's files in the file cache; in process with the import as it was timed the first time.",
         Direction.LOWER,
         Show.NUMBER,
     ),

@@ -28,7 +28,7 @@ ROWS: dict[int, str] = {
     "machine_metrics progress exclusive memory_check reference machine_checks install_checks",
     4: "drivers server_pages page_reader telemetry provenance calibration",
     3: "timeline virtual_time pressure cgroup child_process known_process ticks "
-    "process_tree process_gauges host_gauges kept_files",
+    "process_tree process_gauges host_gauges kept_files file_cache",
     2: "matrix cells combinations run_order trial_plans refusals selection identity devices gpus interpreter "
     "gpu_gauges nvidia_gpus amd_gpus engine_support estimate templates workload traffic repeats timing chains",
     1: "scenario engine_problems engine_section metrics_pages page_names traffic_section quality_section "

@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -568,3 +570,22 @@ def test_on_a_gpu(level: str, batching: str) -> None:
     except LevelUnsupported as error:
         pytest.skip(str(error))
     assert torch.cuda.memory_allocated() < 20_000_000
+
+
+def test_nothing_imports_the_library_before_the_stopwatch() -> None:
+    """Neither making the engine nor preparing it; asking for its memory would, so the import is timed before that."""
+    program = (
+        "import sys\n"
+        "import engines\n"
+        "from engines.base import EngineSpec, ModelReference\n"
+        "engine = engines.create(EngineSpec('transformers', ModelReference('tiny'), 'fp32'))\n"
+        "engine.prepare()\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules), sorted(sys.modules)\n"
+        "engine.import_library()\n"
+        "before = set(sys.modules)\n"
+        "assert {'torch', 'transformers'} <= before\n"
+        "engine.memory_needed()\n"
+        "assert not [name for name in set(sys.modules) - before if name.startswith('torch.')]\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
