@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from harness.gpu_gauges import SLOWLY_NS, Gauge, GaugeReader, Untold, as_readings
+from harness.gpu_gauges import SLOWLY_NS, Gauge, GaugeReader, Untold, as_readings, where_it_computes
 from harness.records import Sample
 
 MICRO = 1e-6
@@ -80,13 +80,13 @@ class AmdGpus:
             return str(self._smi.amdsmi_get_gpu_driver_info(next(iter(self._handles.values())))["driver_version"])
         return "unknown"
 
-    def processes(self) -> set[int]:
-        """The processes that compute on the GPUs; none where the driver does not tell."""
-        found: set[int] = set()
+    def processes(self, engine_pids: Collection[int] = ()) -> set[int]:
+        """See `gpus.Gpus`; none where the driver does not tell."""
+        found: list[set[int]] = []
         for handle in self._handles.values():
             with contextlib.suppress(self._smi.AmdSmiException):
-                found |= {int(one["pid"]) for one in self._smi.amdsmi_get_gpu_process_list(handle)}
-        return found
+                found.append({int(one["pid"]) for one in self._smi.amdsmi_get_gpu_process_list(handle)})
+        return where_it_computes(found, engine_pids)
 
     def free_bytes(self, devices: Collection[int] = ()) -> int:
         """As `NvidiaGpus.free_bytes`."""

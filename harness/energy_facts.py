@@ -181,5 +181,6 @@ def _reason(
     if trial.get("others_on_gpus"):
         return "other processes computed on the GPUs: what they used is in it"
     if len(each) > 1 and not cell.get("devices") and not engines_gpus(samples):
-        return f"the driver does not tell which GPUs the engine uses: all {len(each)} are in it; name them in `devices`"
+        unknown = "it is not known which GPUs the engine uses"
+        return f"{unknown}: all {len(each)} that were read are in it; name its own in `devices`"
     return None

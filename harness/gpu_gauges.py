@@ -6,7 +6,7 @@ The words for what slows a GPU down are NVML's event reasons, for GPUs of all ma
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -57,6 +57,12 @@ class Gauge:
 def as_readings(mask: int) -> dict[str, float]:
     """A mask of reasons as readings: the mask, and whether heat or a fault of power holds the GPU back."""
     return {"throttle_reasons": float(mask), "throttled": float(bool(mask & SLOWED_DOWN))}
+
+
+def where_it_computes(of_each: Sequence[set[int]], engine_pids: Collection[int]) -> set[int]:
+    """The processes on those GPUs where one of the engine's computes, or on all of them where none does."""
+    own = [processes for processes in of_each if not processes.isdisjoint(engine_pids)]
+    return set().union(*(own or of_each))
 
 
 def named(mask: int) -> list[str]:

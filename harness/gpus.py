@@ -24,8 +24,10 @@ class Gpus(Protocol):
         """One reading of each gauge of each GPU that is due. engine_pids: whose memory is the engine's."""
         ...
 
-    def processes(self) -> set[int]:
-        """The processes that compute on them, as far as the driver tells."""
+    def processes(self, engine_pids: Collection[int] = ()) -> set[int]:
+        """The processes that compute on them, as far as the driver tells; only on those where one of the engine's
+        does, if there are such.
+        """
         ...
 
     def free_bytes(self, devices: Collection[int] = ()) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from harness.gpu_gauges import SLOWLY_NS, Gauge, GaugeReader, Untold, as_readings
+from harness.gpu_gauges import SLOWLY_NS, Gauge, GaugeReader, Untold, as_readings, where_it_computes
 from harness.records import Sample
 
 MILLI = 1e-3
@@ -71,13 +71,13 @@ class NvidiaGpus:
         except self._nvml.NVMLError:
             return "unknown"
 
-    def processes(self) -> set[int]:
-        """The processes that compute on the GPUs; none where the driver does not tell (containers, MIG)."""
-        found: set[int] = set()
+    def processes(self, engine_pids: Collection[int] = ()) -> set[int]:
+        """See `gpus.Gpus`; none where the driver does not tell (containers, MIG)."""
+        found: list[set[int]] = []
         for handle in self._handles.values():
             with contextlib.suppress(self._nvml.NVMLError):
-                found |= {process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
-        return found
+                found.append({process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)})
+        return where_it_computes(found, engine_pids)
 
     def free_bytes(self, devices: Collection[int] = ()) -> int:
         """Memory that is free on these GPUs together; of all without `devices`. Raises RuntimeError if one is lost."""

@@ -184,7 +184,7 @@ class Sampler:
         for source, pids in self._members.items():
             self._together[source].follow(pids)
         if self._gpus and self._members["engine"]:  # else the engine's own process is not known to be it
-            self._count_others(self._gpus.processes())
+            self._count_others(self._gpus.processes(self._members["engine"]))
 
     def _follow_others(self, watched: tuple[tuple[int, ...], int | None]) -> None:
         """Counters begin anew, and the control group is that of the engine."""

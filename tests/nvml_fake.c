@@ -26,6 +26,7 @@ static long long gpus = 1, power_mw = 300000, begun_ns = 0, start_mj = 5000000, 
 static long long reset_ns = -1, lost = 0, lost_ns = -1, total = 85899345920LL, used = 8589934592LL, reserved = 536870912LL;
 static long long gpu_percent = 73, memory_percent = 41, sm_mhz = 1980, memory_mhz = 2619, celsius = 55, reasons = 0;
 static long long capability = 90, limit_mw = 700000, mig = -1;
+static long long busy = -1, idle_mw = 70000; /* the one GPU that works, where not all do; what each of the others draws */
 static char without[512] = "", older[512] = "", processes[512] = "", lost_when[512] = "";
 
 static struct { const char *key; long long *number; char *text; } known[] = {
@@ -34,7 +35,8 @@ static struct { const char *key; long long *number; char *text; } known[] = {
     {"lost_ns", &lost_ns, 0}, {"total", &total, 0}, {"used", &used, 0}, {"reserved", &reserved, 0},
     {"gpu_percent", &gpu_percent, 0}, {"memory_percent", &memory_percent, 0}, {"sm_mhz", &sm_mhz, 0},
     {"memory_mhz", &memory_mhz, 0}, {"celsius", &celsius, 0}, {"reasons", &reasons, 0}, {"capability", &capability, 0},
-    {"limit_mw", &limit_mw, 0}, {"mig", &mig, 0}, {"without", 0, without}, {"older", 0, older},
+    {"limit_mw", &limit_mw, 0}, {"mig", &mig, 0}, {"busy", &busy, 0},
+    {"idle_mw", &idle_mw, 0}, {"without", 0, without}, {"older", 0, older},
     {"processes", 0, processes}, {"lost_when", 0, lost_when},
 };
 
@@ -73,6 +75,10 @@ static int ready(const char *call) {
     return lost || (lost_ns >= 0 && now() >= lost_ns) ? LOST : OK;
 }
 
+static int idle(device d) { return busy >= 0 && (long long)(uintptr_t)d - 1 != busy; }
+static long long power(device d) { return idle(d) ? idle_mw : power_mw; }
+static long long held(device d) { return idle(d) ? reserved : used; }
+
 #define ASK(call) do { int refusal = ready(call); if (refusal) return refusal; } while (0)
 #define GIVE(call, type, what) int call(device d, type *out) { (void)d; ASK(#call); *out = (type)(what); return OK; }
 #define GIVE_OF(call, type, what) \
@@ -105,7 +111,7 @@ int nvmlDeviceGetUUID(device d, char *out, unsigned length) {
     return OK;
 }
 
-GIVE(nvmlDeviceGetPowerUsage, unsigned, power_mw)
+GIVE(nvmlDeviceGetPowerUsage, unsigned, power(d))
 GIVE(nvmlDeviceGetEnforcedPowerLimit, unsigned, limit_mw)
 GIVE(nvmlDeviceGetPowerManagementLimit, unsigned, limit_mw)
 GIVE(nvmlDeviceGetPowerManagementDefaultLimit, unsigned, limit_mw)
@@ -121,40 +127,35 @@ GIVE_OF(nvmlDeviceGetMaxClockInfo, unsigned, of == SM ? sm_mhz : memory_mhz)
 GIVE_OF(nvmlDeviceGetTemperature, unsigned, celsius)
 
 int nvmlDeviceGetTotalEnergyConsumption(device d, unsigned long long *out) {
-    (void)d;
     ASK("nvmlDeviceGetTotalEnergyConsumption");
     long long since = now() - begun_ns, from = start_mj;
     if (reset_ns >= 0 && now() >= reset_ns) since = now() - reset_ns, from = 0;
     since -= since % tick_ns;
-    *out = (unsigned long long)(from + (long long)((double)power_mw * (double)since / 1e9));
+    *out = (unsigned long long)(from + (long long)((double)power(d) * (double)since / 1e9));
     return OK;
 }
 int nvmlDeviceGetFieldValues(device d, int count, field_value *out) {
-    (void)d;
     ASK("nvmlDeviceGetFieldValues");
     for (int i = 0; i < count; i++) {
         out[i].result = out[i].field == POWER_INSTANT ? ready("NVML_FI_DEV_POWER_INSTANT") : NOT_SUPPORTED;
         out[i].type = VALUE_UNSIGNED;
-        out[i].value.u = (unsigned)power_mw;
+        out[i].value.u = (unsigned)power(d);
     }
     return OK;
 }
 int nvmlDeviceGetMemoryInfo(device d, memory_v1 *out) {
-    (void)d;
     ASK("nvmlDeviceGetMemoryInfo");
-    out->total = total, out->free = total - used, out->used = used;
+    out->total = total, out->free = total - held(d), out->used = held(d);
     return OK;
 }
 int nvmlDeviceGetMemoryInfo_v2(device d, memory_v2 *out) {
-    (void)d;
     ASK("nvmlDeviceGetMemoryInfo_v2");
-    out->total = total, out->free = total - used, out->reserved = reserved, out->used = used - reserved;
+    out->total = total, out->free = total - held(d), out->reserved = reserved, out->used = held(d) - reserved;
     return OK;
 }
 int nvmlDeviceGetUtilizationRates(device d, utilisation *out) {
-    (void)d;
     ASK("nvmlDeviceGetUtilizationRates");
-    out->gpu = (unsigned)gpu_percent, out->memory = (unsigned)memory_percent;
+    out->gpu = idle(d) ? 0 : (unsigned)gpu_percent, out->memory = idle(d) ? 0 : (unsigned)memory_percent;
     return OK;
 }
 int nvmlDeviceGetEccMode(device d, unsigned *current, unsigned *pending) {
@@ -176,14 +177,13 @@ int nvmlDeviceGetCudaComputeCapability(device d, int *major, int *minor) {
     *major = (int)capability / 10, *minor = (int)capability % 10;
     return OK;
 }
-/* processes=PID:BYTES,PID:na */
+/* processes=PID:BYTES,PID:na; of the busy GPU */
 int nvmlDeviceGetComputeRunningProcesses_v3(device d, unsigned *count, process *out) {
-    (void)d;
     ASK("nvmlDeviceGetComputeRunningProcesses");
     process found[MOST_PROCESSES];
     unsigned n = 0;
     char copy[512];
-    snprintf(copy, sizeof copy, "%s", processes);
+    snprintf(copy, sizeof copy, "%s", idle(d) ? "" : processes);
     for (char *rest = 0, *one = strtok_r(copy, ",", &rest); one && n < MOST_PROCESSES; one = strtok_r(0, ",", &rest)) {
         char *colon = strchr(one, ':');
         memset(&found[n], 0, sizeof found[n]);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +18,15 @@ from harness.analysis import measure, tidy
 from harness.energy import COUNTER, Gauge, NoEnergy, by_counter, by_power
 from harness.energy_facts import energy_facts, energy_reasons, missing_energy
 from harness.facts import facts_of
+from harness.gpus import find_gpus
 from harness.machine import NOT_ON_A_GPU
+from harness.memory_parts import memory_facts
 from harness.reading import read
 from harness.records import Sample
 from harness.validity import Level, judge
 from harness.window import Window
 from tests.fabricated import FabricatedTrial, cell_entry, streamed, trial_entry, value
+from tests.fake_nvml import fake_nvml
 
 
 def counter(
@@ -235,7 +239,8 @@ def test_gpus_are_added_up() -> None:
     assert found["power_w"] == pytest.approx(400)
     assert found["utilisation_share"] == pytest.approx(0.5)
     assert [one["gpu"] for one in found["gpus"]] == ["gpu0", "gpu1"]
-    assert found["reason"] is None
+    assert found["reason"].startswith("it is not known which GPUs the engine uses: all 2 that were read are in it")
+    assert facts(told, {"devices": ["0", "1"]})["reason"] is None
 
 
 def test_only_the_engines_gpus_count() -> None:
@@ -350,3 +355,48 @@ def test_a_counter_that_was_reset_warns_and_leaves_the_latencies() -> None:
     assert {reason.code: reason.level for reason in validity.reasons}["energy_counter"] is Level.WARN
     assert "energy_j" not in set(summary_of(trial)["metric"])
     assert "ttft_ms" in set(summary_of(trial)["metric"])
+
+
+BUSY_W, IDLE_W, HELD = 300.0, 70.0, 20 * 2**30
+
+
+def of_eight_gpus(seconds: int = 61, **words: Any) -> list[Sample]:
+    """A minute of readings of the fake driver's eight GPUs, the first of which works and holds 20 GiB."""
+    taken: list[Sample] = []
+    state = {"power_mw": round(BUSY_W * 1e3), "idle_mw": round(IDLE_W * 1e3), "gpu_percent": 90, "used": HELD + 2**30}
+    with fake_nvml(gpus=8, busy=0, **{**state, **words}) as fake:
+        found, reason = find_gpus()
+        assert found is not None, reason
+        for tick in range(-10, seconds * 10):
+            now_ns = T0_NS + tick * 10**8
+            fake.set(now_ns=now_ns)
+            read_now = found.samples(now_ns, [os.getpid()])
+            taken += [Sample(now_ns, one.source, one.name, one.value) for one in read_now]
+    return taken
+
+
+@pytest.mark.parametrize("cell", [{}, {"devices": ["0"]}, {"engine_info": {"device": "cpu"}}])
+def test_idle_gpus_of_the_machine_are_not_the_engines(cell: dict[str, Any]) -> None:
+    """Eight GPUs, of which it uses one: 300 W for a minute, nine tenths busy, 20 GiB; the seven others' 70 W, their
+    idleness and their memory are nobody's business, whether the scenario names the one or the driver tells it.
+    """
+    samples = of_eight_gpus(processes=f"{os.getpid()}:{HELD}")
+    found = facts(samples, cell)
+    assert (found["j"], found["reason"]) == (pytest.approx(BUSY_W * 60, rel=0.005), None)
+    assert (found["power_w"], found["utilisation_share"]) == (pytest.approx(BUSY_W), pytest.approx(0.9))
+    assert [one["gpu"] for one in found["gpus"]] == ["gpu0"]
+    one = FabricatedTrial(cell_entry(**cell), trial_entry(t0_ns=T0_NS), [streamed(0, 0.0)], samples)
+    (measured,) = measure(one, read(one), one.samples(), {"energy": found})
+    assert measured.readings["gpu_memory_peak_bytes"] == HELD
+    assert measured.readings["gpu_memory_peak_share"] == pytest.approx((HELD + 2**30) / 80 / 2**30)
+    memory = memory_facts(one.cell | {"engine_info": {"device": "cuda"}}, read(one), one.samples())
+    assert memory["total_bytes"] == HELD
+
+
+def test_where_processes_are_not_told_apart_all_gpus_count_and_that_is_said() -> None:
+    """300 W and seven times 70 W, with what to write so that it is one."""
+    found = facts(of_eight_gpus(processes="1:1000000"))
+    assert found["j"] == pytest.approx((BUSY_W + 7 * IDLE_W) * 60, rel=0.005)
+    assert found["utilisation_share"] == pytest.approx(0.9 / 8)
+    assert "not known which GPUs the engine uses: all 8 that were read are in it" in found["reason"]
+    assert facts(of_eight_gpus(processes="1:1000000"), {"devices": ["0"]})["reason"] is None

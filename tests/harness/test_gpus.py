@@ -16,6 +16,7 @@ import pytest
 from harness import gpus, provenance
 from harness.energy import COUNTER
 from harness.energy_facts import energy_facts
+from harness.gpu_gauges import where_it_computes
 from harness.gpus import AmdGpus, NvidiaGpus, find_gpus
 from harness.records import Sample
 from harness.throttling import throttling_facts
@@ -179,6 +180,17 @@ def test_memory_of_processes_that_the_driver_does_not_tell_is_absent() -> None:
         found = NvidiaGpus()
         assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
         assert found.unread == []
+
+
+def test_processes_are_those_beside_the_engine() -> None:
+    """On the other GPUs of the machine they take nothing from it; where it computes on none they are all."""
+    with fake_nvml(gpus=2, processes="1:10"):
+        assert NvidiaGpus().processes([os.getpid()]) == {1}
+    with fake_nvml(gpus=2, busy=1, processes=f"1:10,{os.getpid()}:5"):
+        assert NvidiaGpus().processes([os.getpid()]) == {1, os.getpid()}
+        assert NvidiaGpus([0]).processes([os.getpid()]) == set()
+    assert where_it_computes([{1, 2}, {2, 3}, {4}], [3]) == {2, 3}
+    assert where_it_computes([{1, 2}, {4}], [9]) == {1, 2, 4}
 
 
 def test_some_of_the_gpus_can_be_chosen() -> None:

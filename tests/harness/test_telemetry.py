@@ -127,7 +127,7 @@ class TwoOnOneGpu:
         """Nothing."""
         yield from ()
 
-    def processes(self) -> set[int]:
+    def processes(self, engine_pids: Collection[int] = ()) -> set[int]:
         """Both."""
         return self._processes
 
@@ -193,7 +193,7 @@ class ScriptedGpus:
         if len(self.asked_for) > 1 and not self.unread:
             self.unread.append("gpu1 was lost")
 
-    def processes(self) -> set[int]:
+    def processes(self, engine_pids: Collection[int] = ()) -> set[int]:
         """None."""
         return set()
 
