@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -12,26 +12,27 @@ PROCESSORS = Path("/sys/devices/system/cpu")
 
 
 def default_threads() -> int:
-    """All physical cores that we may use but one, which the measuring client needs; at least one.
+    """All cores that this process may use but one, which the measuring client needs; at least one.
 
     Threads beyond the control group's quota spin while they wait for time (4 to 45 times slower, reported for
     llama.cpp), and a second thread on a core has nothing to compute with that the first has not.
     """
-    cores = physical_cores()
-    quota = cpu_quota_cores()
+    return threads_for(len(one_of_each_core()), cpu_quota_cores())
+
+
+def threads_for(cores: int, quota: float | None) -> int:
+    """Whole cores that are there and that the quota pays for, less one; at least one."""
     return max(1, (cores if quota is None else min(cores, int(quota))) - 1)
 
 
-def physical_cores(processors: Path = PROCESSORS) -> int:
-    """Cores among the logical processors that this process may run on; those of one core count once."""
-    return max(1, len(one_of_each_core(sys.maxsize, processors)))
-
-
-def one_of_each_core(most: int, processors: Path = PROCESSORS) -> list[int]:
-    """The first logical processor of each core that this process may run on, at most so many."""
-    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    first = {_siblings(processors, one): one for one in reversed(allowed)}
-    return sorted(first.values())[:most]
+def one_of_each_core(allowed: Iterable[int] | None = None, processors: Path = PROCESSORS) -> list[int]:
+    """The first logical processor of each physical core among those that this process may run on."""
+    if allowed is None:
+        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    first: dict[str, int] = {}
+    for one in sorted(allowed):
+        first.setdefault(_siblings(processors, one), one)
+    return list(first.values())
 
 
 def _siblings(processors: Path, one: int) -> str:

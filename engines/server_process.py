@@ -46,7 +46,7 @@ class ServerCommand:
 
     command: str
     model: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ready_path: str | None = None
     ready_timeout_s: float = READY_LIMIT_S

@@ -57,6 +57,7 @@ class Vllm:
         self._numbers = itertools.count(1)
         self._active: set[str] = set()
         self._loading: asyncio.Future[None] | None = None
+        self._log_start = 0
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
@@ -231,14 +232,14 @@ class Vllm:
         """Blocking; in a thread, because the loop must go on telling the parent that we live."""
         self.prepare()
         assert self._model is not None
-        log, start = self._spec.log_path, size_of(self._spec.log_path)
+        log, self._log_start = self._spec.log_path, size_of(self._spec.log_path)
         before = {child.pid for child in psutil.Process().children(recursive=True)}
         known = set(multiprocessing.active_children())
         try:
             with output_to(log), _environment(self._model.environment()):
                 self._llm = _make(self._model.arguments())
         except Exception as error:
-            raise self._start_failure(error, root_cause(read_from(log, start))) from error
+            raise self._start_failure(error, root_cause(self._log())) from error
         finally:
             self._processes = [one for one in _helpers() if one.pid not in before]
             self._children = [child for child in multiprocessing.active_children() if child not in known]
@@ -247,6 +248,9 @@ class Vllm:
             for name, value in self._llm.vllm_config.model_config.get_diff_sampling_param().items()
             if name not in _NOT_SAMPLING
         }
+
+    def _log(self) -> str:
+        return read_from(self._spec.log_path, self._log_start)
 
     def _start_failure(self, error: Exception, logged: str | None) -> EngineError:
         assert self._model is not None
@@ -289,7 +293,7 @@ class Vllm:
             weight_bytes=self._model.weight_bytes,
             context_tokens=model.max_model_len,
             pids=tuple(process.pid for process in self._processes),
-            options=_in_force(self._options, config, dtype),
+            options=_in_force(self._options, config, dtype) | {"n_threads": self._model.threads_in_force(self._log())},
             libraries={"vllm": vllm.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
             device=str(config.device_config.device_type),
             parameters=self._model.shape.parameters if self._model.shape else None,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from engines.base import NO_USAGE_REPORTS, EngineError, EngineSpec, ModelError
-from engines.cores import default_threads, one_of_each_core
+from engines.cores import cpu_quota_cores, default_threads, one_of_each_core
 from engines.memory import MemoryEstimate
 from engines.models import source as models
 from engines.models.shape import ModelShape, shape_of
@@ -24,6 +26,7 @@ _USUAL_REQUESTS = 128
 _DEFAULT_CONTEXT_TOKENS = 4096
 # Measured for `tiny` with the CPU build: all its processes together, without weights and KV cache.
 RUNTIME_BYTES = 1_400_000_000
+_BOUND = re.compile(r"local_rank=\d+, core ids=\[([\d, ]+)\]")
 _QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is there already
 
 
@@ -103,14 +106,14 @@ class VllmModel:
         settings = {**_QUIET, "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}  # a process with threads must not be forked
         if self._sized_by_us:
             settings["VLLM_CPU_KVCACHE_SPACE"] = str(self.cpu_cache_gib)
-        if self.threads_bound:
-            settings["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, one_of_each_core(self.threads_bound)))
+        if self.device == "cpu" and self.threads is not None:
+            settings |= _on_threads(self.threads, one_of_each_core(), cpu_quota_cores())
         if self.spec.devices:
             settings["CUDA_VISIBLE_DEVICES"] = "" if self.spec.devices == ("cpu",) else ",".join(self.spec.devices)
         return {**settings, **self.spec.env}
 
     @property
-    def threads_bound(self) -> int | None:
+    def threads(self) -> int | None:
         """Threads that compute on a CPU: as many as the other engines take. None where vLLM deals them out itself, to
         several ranks.
         """
@@ -139,7 +142,7 @@ class VllmModel:
 
         The cache is taken at once on a CPU; of a GPU's, which fills what there is, one context is needed to start.
         """
-        device = self._device()
+        device = self.device
         size = BYTES_PER_WEIGHT.get(self.plan.level)
         counted = self.shape.parameters if self.shape else None
         weights = round(counted * size) if counted and size else self.weight_bytes
@@ -149,9 +152,28 @@ class VllmModel:
         cache = round(self.context_tokens * (self.kv_bytes_per_token or 0))
         return MemoryEstimate(device, {"weights": weights, "kv_cache": cache})
 
-    def _device(self) -> Literal["cpu", "cuda"]:
+    def threads_in_force(self, log: str) -> int | None:
+        """Threads that compute, by what vLLM's log says of their binding, else by what it was told; None on a GPU."""
+        if self.device != "cpu":
+            return None
+        bound = [len(cores.split(",")) for cores in _BOUND.findall(log)]
+        told = self.environment().get("OMP_NUM_THREADS", "")
+        return sum(bound) or (int(told) if told.isdecimal() else self.threads)
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where it will compute, as far as that is known before it starts."""
         on_gpu = self.spec.devices != ("cpu",) and Path("/dev/nvidiactl").exists()
         return "cuda" if on_gpu else "cpu"
+
+
+def _on_threads(threads: int, cores: Sequence[int], quota: float | None) -> dict[str, str]:
+    """vLLM binds each thread to a core. Not where a control group has a quota: all groups on the machine would bind
+    theirs to the same cores; nor where there are fewer cores than threads.
+    """
+    if threads > len(cores) or (quota is not None and quota < len(cores)):
+        return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+    return {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores[:threads]))}
 
 
 def _allowed_rank(rank: int) -> int:

@@ -199,7 +199,8 @@ class VllmServer:
         per_token = self._model.kv_bytes_per_token
         held = int(cache.get("num_gpu_blocks") or 0) * int(cache.get("block_size") or 0)
         dtype = _DTYPE.search(self._log())
-        chosen = {"max_model_len": self._context} | ({"dtype": dtype[1]} if dtype else {})
+        chosen: dict[str, Any] = {"max_model_len": self._context} | ({"dtype": dtype[1]} if dtype else {})
+        chosen["n_threads"] = self._model.threads_in_force(self._log())
         return EngineInfo(
             name=_NAME,
             version=version,

@@ -212,6 +212,12 @@ def test_a_taken_port_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert asyncio.run(body()) != taken.getsockname()[1]
 
 
+def test_what_may_be_secret_is_not_shown() -> None:
+    """A command that lands in a message or a log shows neither its environment nor its headers."""
+    command = ServerCommand("x", env={"KEY": "secret-1"}, headers={"Authorization": "secret-2"})
+    assert "secret" not in repr(command)
+
+
 def test_the_model_environment_and_stop_command_are_used(tmp_path: Path) -> None:
     """{model} and {port} are filled in without a shell, env is passed on, and `stop` runs after the end."""
     log = tmp_path / "log"

@@ -25,6 +25,7 @@ from engines.base import (
     StartFailed,
     collect,
 )
+from engines.cores import default_threads
 from engines.scores import Scores
 from engines.vllm_engine import Vllm
 from tests.engines.greedy import HELD_OUT
@@ -92,6 +93,7 @@ def test_it_tells_what_runs(running: Running) -> None:
     assert info.memory == {"kv_cache": 1 << 30}
     assert info.options["max_num_seqs"] > 0
     assert info.options["kv_cache_space_gib"] == 1
+    assert info.options["n_threads"] == default_threads()
     assert len(info.pids) >= 2
     assert os.getpid() not in info.pids
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from engines.base import EngineError, EngineInfo, EngineSpec, LevelUnsupported, ModelReference, StartFailed
+from engines.cores import default_threads
 from engines.vllm_server import VllmServer
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
@@ -65,6 +66,7 @@ def test_it_tells_what_runs(running: tuple[VllmServer, EngineInfo]) -> None:
     assert info.version
     assert (info.level, info.device, info.context_tokens, info.options["dtype"]) == ("fp32", "cpu", 1024, "float32")
     assert info.memory == {"kv_cache": 1 << 30}
+    assert info.options["n_threads"] == default_threads()
     assert len(info.pids) >= 3
     assert engine.alive() is None
 
