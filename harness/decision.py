@@ -16,12 +16,12 @@ from harness.gate import Verdict
 from harness.pareto import Figure, beaten_by
 from harness.ratios import Measured, ratio
 from harness.reasons import Level, Validity
-from harness.recommendation import Option, recommend
+from harness.recommendation import SAME_MEMORY, Option, recommend
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MEMORY_TOLERANCE = 0.01  # a peak is a reading without an interval: two that differ by less than 2 % are alike
+MEMORY_TOLERANCE = SAME_MEMORY - 1  # a peak is a reading without an interval: two that differ by less are alike
 _PER_USER, _ALL_USERS = "output_tokens_per_s_per_user", "output_tokens_per_s"
 _HIGHEST = "the highest precision measured"
 _NOT_OF_QUALITY = f"{_HIGHEST}; quality was measured against another, which is no row of this table"
@@ -240,8 +240,7 @@ def _figures(row: Row) -> dict[str, Figure]:
     memory, divergence = _memory(row), row.values["kl_mean"]
     found = {"speed": _figure(row.values["speed"], more_is_better=True)}
     if memory["value"] is not None:
-        near = memory["value"] * (1 - MEMORY_TOLERANCE), memory["value"] * (1 + MEMORY_TOLERANCE)
-        found[_memory_name(row)] = Figure.of(memory["value"], *near, more_is_better=False)
+        found[_memory_name(row)] = Figure.alike_within(memory["value"], MEMORY_TOLERANCE, more_is_better=False)
     if divergence["value"] is not None:
         found["quality"] = _figure(divergence, more_is_better=False)
     return found

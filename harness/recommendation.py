@@ -216,8 +216,17 @@ def _strengths(front: Sequence[Option]) -> list[tuple[list[Option], str]]:
     scored = [option for option in front if option.divergence["value"] is not None]
     if len(scored) > 1:
         nearest = min(scored, key=lambda option: float(option.divergence["value"]))
-        found.append(([nearest], f"is nearest to the reference, KL {text(nearest.divergence)}"))
+        near = [option for option in scored if option is nearest or _is_as_near(option, nearest)]
+        if len(near) < len(scored):
+            verb = "is" if len(near) == 1 else "are"
+            found.append((near, f"{verb} nearest to the reference, KL {text(nearest.divergence)}"))
     return found
+
+
+def _is_as_near(one: Option, nearest: Option) -> bool:
+    """Whether its divergence lies within what the smallest may be."""
+    high = nearest.divergence["high"]
+    return high is not None and float(one.divergence["value"]) <= float(high)
 
 
 def _names(options: Sequence[Option]) -> str:

@@ -122,7 +122,8 @@ def _remarks(table: dict[str, Any]) -> list[str]:
         methods = {ratio["source"] for ratio in ratios if ratio["value"] is not None} - {"", "the reference"}
         found += [f"Ratio of speeds: {method}." for method in sorted(methods)]
     found.append(
-        "Beaten: another row is at least as good in speed, memory and quality, and better beyond chance in one; "
+        "Beaten: another row is worse in none of speed, memory and quality by what can be told, and better beyond chance "
+        "in one; "
         "the line in the picture joins the rows that nobody beats."
     )
     return [*found, *(f"{note[0].upper()}{note[1:]}." for note in table["notes"])]

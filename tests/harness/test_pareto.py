@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.pareto import Figure, beaten_by, beats, better
+from harness.pareto import Figure, beaten_by, beats, better, not_worse
 
 NAMES = ("speed", "memory", "quality")
 
@@ -19,6 +20,16 @@ def figures(draw: st.DrawFn) -> Figure:
     if draw(st.booleans()):
         return Figure(value, math.nan, math.nan)
     return Figure(value, value - draw(st.integers(0, 4)), value + draw(st.integers(0, 4)))
+
+
+def alike_within(value: float, share: float) -> Figure:
+    """Something of which less is better, and of which a difference of so much says nothing."""
+    return Figure.alike_within(value, share, more_is_better=False)
+
+
+def less(value: float, low: float, high: float) -> Figure:
+    """Something of which less is better."""
+    return Figure.of(value, low, high, more_is_better=False)
 
 
 rows = st.dictionaries(st.sampled_from(NAMES), figures(), min_size=1)
@@ -45,20 +56,25 @@ def test_no_two_rows_beat_each_other(one: dict[str, Figure], other: dict[str, Fi
 
 @given(tables)
 def test_there_is_no_circle(table: dict[int, dict[str, Figure]]) -> None:
-    """Going from a row to one that beats it ends, also where rows have different figures."""
-    beaten = beaten_by(table)
-    for name in table:
-        here, steps = name, 0
-        while beaten[here]:
-            here, steps = beaten[here][0], steps + 1
-            assert steps <= len(table)
+    """Going from a row to those that beat it ends, whichever way, also where rows have different figures."""
+    beaten, left = beaten_by(table), set(table)
+    while settled := {name for name in left if not left & set(beaten[name])}:
+        left -= settled
+    assert not left
+
+
+@given(tables)
+def test_who_is_named_beats(table: dict[int, dict[str, Figure]]) -> None:
+    """A circle takes some away, and nothing adds any."""
+    for name, others in beaten_by(table).items():
+        assert all(beats(table[other], table[name]) for other in others)
 
 
 @given(rows, rows)
 def test_who_beats_is_nowhere_worse_and_somewhere_better(one: dict[str, Figure], other: dict[str, Figure]) -> None:
-    """By the values everywhere, beyond the intervals in one figure."""
+    """Not beyond the intervals anywhere, beyond them in one figure."""
     if beats(one, other):
-        assert all(one[name].value >= figure.value for name, figure in other.items())
+        assert not any(better(figure, one[name]) for name, figure in other.items())
         assert any(one[name].low > figure.high for name, figure in other.items())
 
 
@@ -102,3 +118,49 @@ def test_smaller_is_better_where_it_is_said() -> None:
     large = Figure.of(2.0, 1.9, 2.1, more_is_better=False)
     assert better(small, large)
     assert not better(large, small)
+
+
+FAST = Figure(30, 29, 31)
+SLOW = Figure(15, 14, 16)
+
+
+@pytest.mark.parametrize(
+    ("figure", "one", "other", "beaten"),
+    [
+        ("memory", alike_within(1001.0, 0.02), alike_within(1000.0, 0.02), True),  # a thousandth more
+        ("memory", alike_within(1019.0, 0.02), alike_within(1000.0, 0.02), True),
+        ("memory", alike_within(1021.0, 0.02), alike_within(1000.0, 0.02), False),
+        ("quality", less(1.00e-4, 0.9e-4, 1.1e-4), less(0.99e-4, 0.9e-4, 1.1e-4), True),
+        ("quality", less(0.5, 1e-4, 2.0), less(1e-3, 5e-4, 2e-3), False),  # its own wide interval is no excuse
+        ("quality", less(1.1e-4, math.nan, math.nan), less(1.0e-4, math.nan, math.nan), False),
+    ],
+)
+def test_what_differs_less_than_can_be_told_decides_nothing(
+    figure: str, one: Figure, other: Figure, beaten: bool
+) -> None:
+    """A row twice as fast beats the other unless it is worse by more than chance or the tolerance explains."""
+    assert beats({"speed": FAST, figure: one}, {"speed": SLOW, figure: other}) is beaten
+    assert not beats({"speed": SLOW, figure: other}, {"speed": FAST, figure: one})
+
+
+def test_the_tolerance_has_no_gap() -> None:
+    """Of two memories either one is better beyond the tolerance, or they are alike."""
+    for more in (1000.0, 1010.0, 1019.9, 1020.1, 1100.0):
+        small, large = alike_within(1000.0, 0.02), alike_within(more, 0.02)
+        assert better(small, large) is not not_worse(large, small)
+
+
+def test_a_circle_beats_nobody_in_it() -> None:
+    """Each of three beats the next in one figure and is alike in the others; a fourth is beaten by all of them."""
+    low, wide, high = Figure(1, 0, 2), Figure(4, 0, 8), Figure(5, 4, 6)
+    circle = {
+        "a": {"x": high, "y": wide, "z": low},
+        "b": {"x": low, "y": high, "z": wide},
+        "c": {"x": wide, "y": low, "z": high},
+    }
+    assert beats(circle["a"], circle["b"])
+    assert beats(circle["b"], circle["c"])
+    assert beats(circle["c"], circle["a"])
+    assert beaten_by(circle) == {"a": [], "b": [], "c": []}
+    worst = {"x": Figure(-5, -6, -4), "y": Figure(-5, -6, -4), "z": Figure(-5, -6, -4)}
+    assert beaten_by(circle | {"d": worst})["d"] == ["a", "b", "c"]
