@@ -17,6 +17,7 @@ from harness.energy_facts import energy_readings, energy_sources
 from harness.latencies import observe
 from harness.limits import is_split
 from harness.means import mean_estimate
+from harness.memory_peaks import memory_readings
 from harness.metric import SCALAR, STATISTICS
 from harness.metrics import METRICS
 from harness.queue_guard import NO_GUARD, QueueGuard
@@ -35,7 +36,7 @@ COLUMNS = (
 KEYS = ("model", "engine", "level", "variant", "load")
 POOLED = "pooled"
 MEDIAN = 0.5
-PEAKS = server_facts.PEAKS | {*machine.GAUGES}
+PEAKS = server_facts.PEAKS | {*machine.GAUGES, *machine.LOAD_PEAKS}
 _TOKEN_METRICS = frozenset(
     {"tpot_ms", "tpot_adj_ms", "itl_ms", "norm_latency_ms", "output_tokens_per_s", "input_tokens_per_s"}
     | {"output_tokens_per_s_per_user", "cached_share"}
@@ -98,7 +99,9 @@ def measure(
 
     samples: of its cell.   facts: see `facts.facts_of`.
     """
-    peaks = machine.peaks(machine.without_others_gpus(stored.cell, samples), reading.trial, reading.columns)
+    own = machine.without_others_gpus(stored.cell, samples)
+    held = memory_readings(stored.cell, reading.trial, own, reading.columns)
+    peaks = machine.peaks(own, reading.trial, reading.columns) | {name: one.bytes for name, one in held.items()}
     taken: dict[str, float | Estimate] = {**machine.start_values(stored.cell, reading.trial), **peaks}
     taken |= server_facts.server_readings(facts)
     taken |= telemetry_facts.telemetry_readings(facts)
@@ -107,12 +110,13 @@ def measure(
         _measure_class(stored, reading, columns, texts, name, taken if name == ALL else {})
         for name, columns in reading.groups.items()
     ]
-    return [_with_energy(one, facts) if one.class_name == ALL else one for one in found]
+    sensors = energy_sources(facts) | {name: one.source for name, one in held.items()}
+    return [_with_energy(one, facts, sensors) if one.class_name == ALL else one for one in found]
 
 
-def _with_energy(found: Measures, facts: dict[str, Any] | None) -> Measures:
+def _with_energy(found: Measures, facts: dict[str, Any] | None, sensors: dict[str, str]) -> Measures:
     known = energy_readings(facts, found.rates, found.shares)
-    return replace(found, readings=found.readings | known, sensors=energy_sources(facts))
+    return replace(found, readings=found.readings | known, sensors=sensors)
 
 
 def slo_of(trial: dict[str, Any], class_name: str) -> dict[str, float | None]:
@@ -196,10 +200,10 @@ def _rows(group: Sequence[Measures], repetition: str, extra: Collection[tuple[st
 
 
 def _source(name: str, group: Sequence[Measures]) -> str:
-    if name in _START_OR_MEMORY:
-        return _START_OR_MEMORY[name]
     if name in group[0].sensors:
         return "; ".join(dict.fromkeys(one.sensors[name] for one in group if one.sensors.get(name)))
+    if name in _START_OR_MEMORY:
+        return _START_OR_MEMORY[name]
     texts = [one.token_source if name in _TOKEN_METRICS else one.clock for one in group]
     return "+".join(dict.fromkeys(text for text in texts if text))
 

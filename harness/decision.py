@@ -13,10 +13,12 @@ from harness.analysis import KEYS
 from harness.cells import bits
 from harness.decision_rows import Row, Value, known, name_rows, quality_facts, rows_of, unknown
 from harness.gate import Verdict
+from harness.memory_need import RESERVED, needed, remark
+from harness.memory_peaks import SHARED_IN_EACH, SHARED_ONCE
 from harness.pareto import Figure, beaten_by
 from harness.ratios import Measured, ratio
 from harness.reasons import Level, Validity
-from harness.recommendation import SAME_MEMORY, Option, recommend
+from harness.recommendation import SAME_MEMORY, UNRESERVED, WHILE_LOADING, Option, recommend
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +70,10 @@ def _table(model: str, rows: Sequence[Row], verdicts: Sequence[Verdict], quality
         row.values["speed_ratio"] = _speed_ratio(row, reference, speed)
     if reference is not None and why != _NOT_OF_QUALITY and _is_scored(rows):
         _complete(reference)
+    for row in rows:
+        measured = _memory_name(row)
+        row.values["memory_needed_bytes"] = need = needed(row, measured)
+        row.values[measured] = row.values[measured] | {"reason": remark(row.values[measured], need)}
     figures = {row.key: _figures(row) for row in rows if row.values["speed"]["value"] is not None}
     beaten = beaten_by(figures)
     own = {row.key: [one for one in verdicts if one.keys[:-1] == row.key] for row in rows}
@@ -220,14 +226,15 @@ def _complete(reference: Row) -> None:
 
 
 def _memory(row: Row) -> Value:
-    return row.values[_memory_name(row)]
+    return row.values["memory_needed_bytes"]
 
 
 def _memory_name(row: Row) -> str:
-    """That of GPUs where the engine uses them, else that of its processes."""
+    """The value that was read: that of GPUs where the engine uses them, else that of its processes."""
     device = row.info.get("device")
     used = _is_known(row.values["gpu_memory_peak_bytes"]) and (device is None or not str(device).startswith("cpu"))
-    return "gpu_memory_peak_bytes" if used else "rss_peak_bytes"
+    own = "memory_peak_bytes" if "memory_peak_bytes" in row.values else "rss_peak_bytes"
+    return "gpu_memory_peak_bytes" if used else own
 
 
 def _is_known(value: Value) -> bool:
@@ -274,7 +281,7 @@ def _notes(rows: Sequence[Row], figures: Mapping[Any, Mapping[str, Figure]]) -> 
         notes.append(f"compared by speed and memory only, for their quality is unknown: {', '.join(without)}")
     elif figures and "quality" not in kinds:
         notes.append("quality was not measured: rows are compared by speed and memory only")
-    if {"rss_peak_bytes", "gpu_memory_peak_bytes"} <= kinds:
+    if {"memory_peak_bytes", "gpu_memory_peak_bytes"} <= kinds:
         notes.append("rows that use a GPU and rows that do not are not compared: their memory is not the same thing")
     inside = [row.label for row in rows if row.info.get("in_process")]
     if inside and len(inside) < len(rows):
@@ -285,4 +292,25 @@ def _notes(rows: Sequence[Row], figures: Mapping[Any, Mapping[str, Figure]]) -> 
             "the peak memory of llama-server holds the prompts that it keeps for reuse, more with every request up to"
         )
         notes.append(f"{what} 8 GiB (`cache_ram_mib: 0` keeps none): {', '.join(growing)}")
+    return [*notes, *_notes_of_memory(rows)]
+
+
+def _notes_of_memory(rows: Sequence[Row]) -> list[str]:
+    """Where the memory that rows are compared by is not what was read while they served, or read otherwise."""
+    notes = []
+    needs = {row.label: row.values["memory_needed_bytes"] for row in rows}
+    unknown = [label for label, need in needs.items() if need["reason"].startswith(RESERVED)]
+    if unknown:
+        what = "the memory that these take is reserved by a setting, whatever they need, so it is not compared"
+        notes.append(f"{what}: {', '.join(unknown)}")
+    if unreserved := [label for label, need in needs.items() if need["source"] == UNRESERVED]:
+        notes.append(f"the memory of these is compared {UNRESERVED}: {', '.join(unreserved)}")
+    if loading := [label for label, need in needs.items() if need["source"] == WHILE_LOADING]:
+        notes.append(f"these take more memory while they load, and are compared by that: {', '.join(loading)}")
+    sources = {row.label: row.values.get("memory_peak_bytes", {}).get("source") for row in rows}
+    if {SHARED_ONCE, SHARED_IN_EACH} <= set(sources.values()):
+        summed = [label for label, source in sources.items() if source == SHARED_IN_EACH]
+        notes.append(
+            f"of these, pages that processes share are counted in each, for no PSS was read: {', '.join(summed)}"
+        )
     return notes

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Value = dict[str, Any]
 RowKey = tuple[str, str, str, str]
+PEAKS = ("memory_peak_bytes", "rss_peak_bytes", "gpu_memory_peak_bytes", "load_peak_bytes", "load_gpu_peak_bytes")
 UNDER_LOAD = {
     "output_tokens_per_s": ("output_tokens_per_s", SCALAR),
     "output_tokens_per_s_per_user": ("output_tokens_per_s_per_user", "p50"),
@@ -35,8 +36,7 @@ UNDER_LOAD = {
     "error_rate": ("error_rate", SCALAR),
     "attainment": ("attainment", SCALAR),
     "mean_concurrency": ("mean_concurrency", SCALAR),
-    "rss_peak_bytes": ("rss_peak_bytes", SCALAR),
-    "gpu_memory_peak_bytes": ("gpu_memory_peak_bytes", SCALAR),
+    **{name: (name, SCALAR) for name in PEAKS},
 }
 QUALITY = ("kl_mean", "kl_bound", "top1_agreement", "ppl_ratio")
 START = ("load_s", "load_warm_s", "first_request_ms", "rss_after_load_bytes")
@@ -56,7 +56,8 @@ class Row:
     validity: of each load, the worst of its repetitions.   missing: why a metric has no value, by load.
     plans: the plan of each load in each repetition.   kinds: of each load.   loads: values under each load.
     speeds: one user's median speed under each load in each repetition.   word: for the quality, "" where unknown.
-    label: its name among the rows of its model.
+    label: its name among the rows of its model.   kv_used: bytes of its KV cache that were in use at most.
+    pages: the kinds of server whose pages were read.
     """
 
     key: RowKey
@@ -70,6 +71,8 @@ class Row:
     speeds: dict[str, dict[str, float]] = field(default_factory=dict)
     word: str = ""
     label: str = ""
+    kv_used: float | None = None
+    pages: set[str] = field(default_factory=set)
 
     @property
     def status(self) -> str:
@@ -153,6 +156,10 @@ def _add_trial(
         row.validity[load] = worst(validity[key].verdict, row.validity.get(load, Level.VALID))
     if key in facts:
         row.missing.setdefault(load, facts[key]["missing"])
+        used = (facts[key].get("memory") or {}).get("kv_used_bytes")
+        row.kv_used = row.kv_used if used is None else max(used, row.kv_used or 0.0)
+        pages = (facts[key].get("server") or {}).get("pages") or ()
+        row.pages |= {kind for page in pages for kind in str(page.get("kind") or "").split("+")}
 
 
 def _index(summary: pd.DataFrame) -> dict[tuple[str, ...], dict[str, Any]]:
@@ -175,7 +182,7 @@ def _fill(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]]) -> None:
         row.speeds[load] = {} if invalid else _speeds(row, index, load)
     row.values |= _of_engine(row)
     row.values |= {name: _of_starts(row, name) for name in START}
-    row.values |= {name: _peak(row, name) for name in ("rss_peak_bytes", "gpu_memory_peak_bytes")}
+    row.values |= {name: _peak(row, name) for name in PEAKS}
     row.values |= {name: _quality(row, index, name) for name in QUALITY}
     if (divergence := row.values["kl_mean"]["value"]) is not None:
         agreement = row.values["top1_agreement"]["value"]

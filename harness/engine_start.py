@@ -51,11 +51,14 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
         raise CellSkipped(reason)
     try:
         dropped = await asyncio.to_thread(dropped_share, weights)
-        emit({"event": "starting"})
+        began_ns = time.monotonic_ns()
+        emit(starting(engine))
         load_s, info = await timed_start(engine, import_s)
         pids = engine_pids(engine, info)
         cold = dropped is not None and dropped >= COLD_SHARE
         start: dict[str, Any] = {
+            "began_ns": began_ns,
+            "ready_ns": time.monotonic_ns(),
             "load_cold": cold,
             "load_dropped_share": dropped,
             "load_warm_s": None,
@@ -70,7 +73,7 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
             if load_s <= LONGEST_LOAD_TO_REPEAT_S or any("load_warm_s" in limit for limit in scenario.limits):
                 await engine.stop()
                 engine = engines.create(cell.spec)
-                emit({"event": "starting"})
+                emit(starting(engine))
                 start["load_warm_s"], info = await timed_start(engine, import_s)
             else:
                 start["load_note"] = (
@@ -81,6 +84,11 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
     finally:
         emit({"event": "stopping"})
         await engine.stop()
+
+
+def starting(engine: Engine) -> dict[str, Any]:
+    """The event that tells where to look for the memory of an engine that is about to start."""
+    return {"event": "starting", "in_process": not isinstance(engine, ServedEngine)}
 
 
 def timed_import(engine: Engine) -> float | None:

@@ -15,7 +15,7 @@ from harness.bursts import bursts_of
 from harness.columns import Columns
 from harness.energy_facts import energy_facts, missing_energy
 from harness.latencies import good
-from harness.machine import GAUGES, PROCESS_GAUGES, START_METRICS, no_gpu_because, without_others_gpus
+from harness.machine import GAUGES, LOAD_PEAKS, PROCESS_GAUGES, START_METRICS, no_gpu_because, without_others_gpus
 from harness.memory_parts import memory_facts
 from harness.metrics import METRICS
 from harness.queue_guard import queue_facts
@@ -165,9 +165,12 @@ def missing(cell: dict[str, Any], trial: dict[str, Any], columns: Columns) -> di
     found: dict[str, str] = {name: reason for name, reason in reasons.items() if reason is not None}
     found |= dict.fromkeys(START_METRICS, "it was not measured when the engine started")
     found |= dict.fromkeys(GAUGES, "no reading was taken on the machine under test during the trial")
+    found |= dict.fromkeys(LOAD_PEAKS, "no reading was taken while the engine started")
     if cell.get("engine_info") and not cell["engine_info"].get("pids"):
-        found |= dict.fromkeys(PROCESS_GAUGES, "the engine's processes are not known: this run did not start them")
-    found |= {name: no_gpu_because(cell) for name in GAUGES if name.startswith("gpu")}
+        found |= dict.fromkeys(
+            (*PROCESS_GAUGES, "load_peak_bytes"), "the engine's processes are not known: this run did not start them"
+        )
+    found |= {name: no_gpu_because(cell) for name in (*GAUGES, *LOAD_PEAKS) if "gpu" in name}
     if not any(limit is not None for limit in (trial.get("slo") or {}).values()):
         found |= dict.fromkeys(("attainment", "goodput_rps"), "the scenario sets no slo")
     if not np.isfinite(rows.counts["cached_tokens"]).any() and not rows.cached.any():

@@ -72,6 +72,8 @@ CELL = {
     "engine_info.kv_bytes_per_token": Column("KV cache per token of context.", "bytes", "it does not say"),
     "engine_info.memory.*": Column("Its own word of what its memory is for.", "bytes"),
     "engine_info.metrics_urls[]": Column("Pages for Prometheus on which it may tell of itself."),
+    "start.began_ns": Column("When the first start began.", "ns, monotonic clock"),
+    "start.ready_ns": Column("When that one took a request.", "ns, monotonic clock"),
     "start.load_s": Column("From asking for the engine until it takes a request.", "s", "it ran already"),
     "start.import_s": Column(
         "Of which the engine's library was being imported.", "s", "it runs in a process of its own, which imports it"

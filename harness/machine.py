@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 START_METRICS = ("load_s", "load_warm_s", "first_request_ms", "weight_bytes", "rss_after_load_bytes")
 GAUGES = {
+    "memory_peak_bytes": ("engine", "rss_bytes"),
     "rss_peak_bytes": ("engine", "rss_bytes"),
     "pss_peak_bytes": ("engine", "pss_bytes"),
     "system_memory_peak_share": ("host", "memory_used_share"),
     "gpu_memory_peak_bytes": ("gpu", "memory_used_bytes"),
     "gpu_memory_peak_share": ("gpu", "memory_used_bytes"),
 }
+LOAD_PEAKS = ("load_peak_bytes", "load_gpu_peak_bytes")
+_SIMPLE = ("rss_peak_bytes", "pss_peak_bytes", "system_memory_peak_share")
 PROCESS_GAUGES = tuple(name for name, (source, _) in GAUGES.items() if source == "engine")
 SERVER = "server"
 CPU = "cpu"
@@ -80,10 +83,10 @@ def peaks(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> dic
     so PSS, which is read so rarely that it may be from before the engine had taken anything.
     """
     found: dict[str, float] = {}
-    for metric, (source, name) in GAUGES.items():
-        if not metric.startswith("gpu"):
-            each = peak_of_each(samples, trial, columns, source, name, held=name != "pss_bytes")
-            found |= {metric: max(each.values())} if each else {}
+    for metric in _SIMPLE:
+        source, name = GAUGES[metric]
+        each = peak_of_each(samples, trial, columns, source, name, held=name != "pss_bytes")
+        found |= {metric: max(each.values())} if each else {}
     used = peak_of_each(samples, trial, columns, "gpu", "memory_used_bytes")
     total = peak_of_each(samples, trial, columns, "gpu", "memory_total_bytes")
     if used:
@@ -100,17 +103,23 @@ def peak_of_each(
     """The largest reading during a trial of every source of a kind ("gpu": "gpu0", "gpu1", ...). held: the last before
     it counts, too.
     """
-    if trial.get("t0_ns") is None or not len(columns):
+    span = span_ns(trial, columns)
+    if span is None:
         return {}
-    end_s = _end_s(columns)
     found = {}
     for source, gauge in gauges(samples, kind, name).items():
-        at_s = (gauge.at_ns - trial["t0_ns"]) / 1e9
-        begin = max(0, int(np.searchsorted(at_s, 0.0, side="right")) - held)
-        seen = gauge.values[begin : int(np.searchsorted(at_s, end_s, side="right"))]
+        begin = max(0, int(np.searchsorted(gauge.at_ns, span[0], side="right")) - held)
+        seen = gauge.values[begin : int(np.searchsorted(gauge.at_ns.astype(np.float64), span[1], side="right"))]
         if len(seen):
             found[source] = float(seen.max())
     return found
+
+
+def span_ns(trial: Mapping[str, Any], columns: Columns) -> tuple[float, float] | None:
+    """When a trial began and its last request ended (NaN: later than everything); None where nothing was sent."""
+    if trial.get("t0_ns") is None or not len(columns):
+        return None
+    return float(trial["t0_ns"]), float(trial["t0_ns"]) + _end_s(columns) * 1e9
 
 
 @dataclass(frozen=True, slots=True)

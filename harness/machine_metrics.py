@@ -42,6 +42,29 @@ START_AND_MEMORY = (
         Show.BYTES,
     ),
     scalar(
+        "memory_peak_bytes",
+        "bytes",
+        "Largest memory of the engine's processes during the trial, what they share counted once: each reading of "
+        "resident memory less what it counted too often at the nearest reading of PSS. Resident memory where PSS was "
+        "not read; `source` says which.",
+        Direction.LOWER,
+        Show.BYTES,
+    ),
+    scalar(
+        "load_peak_bytes",
+        "bytes",
+        "The same while the engine started, until it took a request: the cold start.",
+        Direction.LOWER,
+        Show.BYTES,
+    ),
+    scalar(
+        "load_gpu_peak_bytes",
+        "bytes",
+        "Largest readings of its GPUs' memory while the engine started, added up, as `gpu_memory_peak_bytes`.",
+        Direction.LOWER,
+        Show.BYTES,
+    ),
+    scalar(
         "rss_peak_bytes",
         "bytes",
         "Largest reading during the trial of the resident memory of the engine's processes.",

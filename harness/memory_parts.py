@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.columns import Columns
-from harness.machine import peak_of_each, peaks, without_others_gpus
+from harness.machine import peak_of_each, without_others_gpus
+from harness.memory_peaks import SHARED_IN_EACH, SHARED_ONCE, memory_readings
 from harness.reading import Reading
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 WEIGHTS, KV_CACHE, RUNTIME = "weights", "kv_cache", "runtime"
 TOLD = "the engine says so"
+_SEEN = {
+    SHARED_ONCE: "largest reading of the memory of its processes, shared pages counted once",
+    SHARED_IN_EACH: "largest reading of the resident memory",
+}
 _NO_PARTS = ("device_peak",)
 
 
@@ -41,10 +46,11 @@ def memory_facts(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) 
     """The memory of an engine during a trial, by what it is for.
 
     Keys: breakdown (part, bytes, source of each), total_bytes and total_source (None: nothing was read), tokens (the
-    most in flight, as estimated; None: not known), reason (why there is no rest, None where there is one).
+    most in flight, as estimated; None: not known), kv_used_bytes (of the KV cache, see `kv_used`), reason (why there is
+    no rest, None where there is one).
     """
     info = cell.get("engine_info") or {}
-    total = total_of(info, reading, without_others_gpus(cell, samples))
+    total = total_of(cell, reading, without_others_gpus(cell, samples))
     tokens = most_tokens_in_flight(reading.columns)
     parts = list(known_parts(info, tokens))
     rest = rest_of(parts, total)
@@ -55,6 +61,7 @@ def memory_facts(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) 
         "total_bytes": None if total is None else total.bytes,
         "total_source": None if total is None else total.source,
         "tokens": tokens,
+        "kv_used_bytes": kv_used(info, tokens, reading, samples),
         "reason": rest if isinstance(rest, str) else None,
     }
 
@@ -89,13 +96,24 @@ def rest_of(parts: list[Part], total: Total | None) -> Part | str:
     return Part(name, left, f"what is left of the {total.source}")
 
 
-def total_of(info: Mapping[str, Any], reading: Reading, samples: pd.DataFrame) -> Total | None:
-    """The memory that was in use at most, where the engine computes: GPU memory, the engine's own where the driver
-    tells it, or resident memory.
+def kv_used(info: Mapping[str, Any], tokens: float | None, reading: Reading, samples: pd.DataFrame) -> float | None:
+    """The most of the KV cache that requests can have had in use: their tokens, whole replies counted; where those are
+    not known, the largest share that the server's page told, of the cache that the engine tells of.
     """
-    if str(info.get("device") or "cpu").startswith("cpu"):
-        found = peaks(samples, reading.trial, reading.columns).get("rss_peak_bytes")
-        return None if found is None else Total(found, "largest reading of the resident memory")
+    if tokens is not None and info.get("kv_bytes_per_token"):
+        return float(tokens * info["kv_bytes_per_token"])
+    shares = peak_of_each(samples, reading.trial, reading.columns, "server", "kv_cache_share")
+    whole = (info.get("memory") or {}).get(KV_CACHE)
+    return max(shares.values()) * whole if shares and whole else None
+
+
+def total_of(cell: Mapping[str, Any], reading: Reading, samples: pd.DataFrame) -> Total | None:
+    """The memory that was in use at most, where the engine computes: GPU memory, the engine's own where the driver
+    tells it, or that of its processes.
+    """
+    if str((cell.get("engine_info") or {}).get("device") or "cpu").startswith("cpu"):
+        found = memory_readings(cell, reading.trial, samples, reading.columns).get("memory_peak_bytes")
+        return None if found is None else Total(found.bytes, _SEEN[found.source])
     own = peak_of_each(samples, reading.trial, reading.columns, "gpu", "engine_memory_bytes")
     if own:
         source = "largest reading of the GPU memory of the engine's processes"

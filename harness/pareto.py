@@ -4,7 +4,8 @@ A row is beaten by another that is nowhere worse, in any figure the beaten row h
 least (their intervals do not meet). A value that lies within what the other's may be is not worse: a difference that
 chance or a tolerance explains decides nothing. What a row was not measured in is neither held against it nor counted
 for it: the other must have all figures that it has. Small differences can add up along a chain, so that rows beat each
-other in a circle; those are then beaten by none of the circle. So the rows that nobody beats (the front) are never none.
+other in a circle; those are then beaten by none of the circle. So the rows that nobody beats (the front) are never
+none.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ from harness.limits import parse_limit
 
 Value = dict[str, Any]
 SAME_MEMORY = 1.02  # peaks are readings without an interval: two that differ by less are alike
+WHILE_LOADING = "while it loads"
+UNRESERVED = "without the KV cache that it reserves and does not use"
+QUALIFIED = (WHILE_LOADING, UNRESERVED)
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -119,7 +122,7 @@ def _smallest(options: Sequence[Option]) -> str:
     if None in sizes or max(sizes) <= min(sizes) * SAME_MEMORY:
         return ""
     least = min(options, key=lambda option: float(option.memory["value"]))
-    return f"; {least.label} takes the least memory, {text(least.memory)}"
+    return f"; {least.label} takes the least memory, {size(least.memory)}"
 
 
 def _none(options: Sequence[Option]) -> tuple[str, str | None]:
@@ -212,7 +215,7 @@ def _strengths(front: Sequence[Option]) -> list[tuple[list[Option], str]]:
         alike = [option for option in sized if option.memory["value"] <= least.memory["value"] * SAME_MEMORY]
         if len(alike) < len(sized):
             what = "takes" if len(alike) == 1 else "take"
-            found.append((alike, f"{what} the least memory, {text(least.memory)}"))
+            found.append((alike, f"{what} the least memory, {size(least.memory)}"))
     scored = [option for option in front if option.divergence["value"] is not None]
     if len(scored) > 1:
         nearest = min(scored, key=lambda option: float(option.divergence["value"]))
@@ -232,6 +235,11 @@ def _is_as_near(one: Option, nearest: Option) -> bool:
 def _names(options: Sequence[Option]) -> str:
     labels = [option.label for option in options]
     return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
+
+
+def size(memory: Value) -> str:
+    """Memory for a sentence, and what it is where that is not the peak while serving."""
+    return f"{text(memory)} ({memory['source']})" if memory["source"] in QUALIFIED else text(memory)
 
 
 def text(value: Value) -> str:

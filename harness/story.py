@@ -35,6 +35,7 @@ class Story:
     def hear(self, event: dict[str, Any]) -> None:
         """One event."""
         heard = {
+            "starting": self._starting,
             "started": self._started,
             "trial_begun": self._trial_begun,
             "trial_ended": self._trial_ended,
@@ -60,6 +61,9 @@ class Story:
             self._fail_cell(f"before its first trial: {reason}")
         elif not self._reached_a_trial and self._entry["status"] == "pending" and not self._stop.level:
             self._fail_cell("its process ended without a word")
+
+    def _starting(self, facts: dict[str, Any], _: int | None) -> None:
+        self._sampler.watch_start(self._child_pid, in_process=bool(facts.get("in_process")))
 
     def _started(self, facts: dict[str, Any], _: int | None) -> None:
         self._entry["engine_info"], self._entry["start"] = facts["engine"], facts["start"]

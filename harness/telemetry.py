@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 import psutil
 
@@ -23,6 +24,7 @@ from harness.ticks import Pace, Paced
 
 SLOW_S = 1.0
 TREES_S = 2.0
+START_TREES_S = 0.2  # while an engine starts, nothing is measured that looking for its processes could disturb
 MOST_OF_A_CORE = 0.0005
 NOT_TOLD_APART = (
     "processes on the GPUs cannot be told apart from here: the driver names them by numbers, "
@@ -33,6 +35,15 @@ _GLANCE = {
     ("gpu", "memory_used_bytes"): "gpu_memory_bytes",
     ("gpu", "memory_total_bytes"): "gpu_memory_total_bytes",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """Whose memory is the engine's: that of these processes and all below them, or only of those below."""
+
+    engine_pids: tuple[int, ...]
+    client_pid: int | None
+    below: bool = False
 
 
 class Sampler:
@@ -56,15 +67,15 @@ class Sampler:
     ) -> None:
         self._sink = sink
         self.scope = scope
-        self._watched: tuple[tuple[int, ...], int | None] = ((), client_pid)
-        self._following: tuple[tuple[int, ...], int | None] | None = None
+        self._watched = _Watched((), client_pid)
+        self._following: _Watched | None = None
         self._together = {"engine": Together(), "client": Together()}
         self._members: dict[str, set[int]] = {"engine": set(), "client": set()}
         self._host, self._group = Host(), Group()
         self._gpus, reason = _gpus(gpus)
         self.unread = [reason] if reason else []
         self._trees, self._pss = Paced(TREES_S, MOST_OF_A_CORE), Paced(SLOW_S, MOST_OF_A_CORE)
-        self._slow_ns = self._own_ns = self._own_cpu_ns = 0
+        self._slow_ns = self._trees_ns = self._own_ns = self._own_cpu_ns = 0
         self._latest_ms = 0.0
         self._others_on_gpus: int | None = None
         self._glance: dict[str, float] = {}
@@ -72,7 +83,11 @@ class Sampler:
 
     def watch(self, engine_pids: Iterable[int], client_pid: int | None) -> None:
         """Change whose memory counts as the engine's and as the client's."""
-        self._watched = tuple(engine_pids), client_pid
+        self._watched = _Watched(tuple(engine_pids), client_pid)
+
+    def watch_start(self, child_pid: int, *, in_process: bool) -> None:
+        """The child of a cell starts its engine: in itself, or in processes below it, looked for at once."""
+        self._watched = _Watched((child_pid,), None) if in_process else _Watched((child_pid,), child_pid, below=True)
 
     def take_others_on_gpus(self) -> int | None:
         """The most processes that computed on the GPUs and are not ours, since this was asked last; None: not read."""
@@ -177,23 +192,23 @@ class Sampler:
         watched = self._watched
         if watched is not self._following:
             self._follow_others(watched)
-        elif not self._trees.due(now_ns):
+        elif not self._trees.due(now_ns) and not (watched.below and now_ns - self._trees_ns >= START_TREES_S * 1e9):
             return
-        engine_pids, client_pid = watched
-        self._members = self._trees.read(lambda: _members(engine_pids, client_pid))
+        self._trees_ns = now_ns
+        self._members = self._trees.read(lambda: _members(watched))
         for source, pids in self._members.items():
             self._together[source].follow(pids)
         if self._gpus and self._members["engine"]:  # else the engine's own process is not known to be it
             self._count_others(self._gpus.processes(self._members["engine"]))
 
-    def _follow_others(self, watched: tuple[tuple[int, ...], int | None]) -> None:
+    def _follow_others(self, watched: _Watched) -> None:
         """Counters begin anew, and the control group is that of the engine."""
         self._following = watched
         self._pss.at_once()
         for source in self._together:
             self._together[source].close()
         self._together = {source: Together() for source in self._together}
-        own = next((file for pid in watched[0] if (file := PROC / str(pid) / "cgroup").exists()), OWN)
+        own = next((file for pid in watched.engine_pids if (file := PROC / str(pid) / "cgroup").exists()), OWN)
         self._group.close()
         self._group = Group(ROOT, own)
 
@@ -207,9 +222,9 @@ class Sampler:
             self._others_on_gpus = max(len(found), self._others_on_gpus or 0)
 
 
-def _members(engine_pids: Iterable[int], client_pid: int | None) -> dict[str, set[int]]:
-    engine = tree(engine_pids)
-    return {"engine": engine, "client": tree([client_pid]) - engine if client_pid else set()}
+def _members(watched: _Watched) -> dict[str, set[int]]:
+    engine = tree(watched.engine_pids) - set(watched.engine_pids if watched.below else ())
+    return {"engine": engine, "client": tree([watched.client_pid]) - engine if watched.client_pid else set()}
 
 
 def _gpus(numbers: Collection[int] | None) -> tuple[Gpus | None, str | None]:

@@ -40,7 +40,7 @@ CHOOSE = (
     Column("speed, tokens/s", "speed"),
     Column("to reference", "speed_ratio", "share"),
     Column("size on disk", "weight_bytes", "bytes"),
-    Column("memory, peak", "rss_peak_bytes", "bytes"),
+    Column("memory, peak", "memory_peak_bytes", "bytes"),
     Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
 )
 QUALITY = (
@@ -52,8 +52,10 @@ ENGINE = (
     Column("bits per weight", "bits_per_weight", optional=True),
     Column("size on disk", "weight_bytes", "bytes", optional=True),
     Column("weights in memory", "weights_in_memory_bytes", "bytes", optional=True),
+    Column("memory, loading", "load_peak_bytes", "bytes", optional=True),
     Column("memory, loaded", "rss_after_load_bytes", "bytes", optional=True),
-    Column("memory, peak", "rss_peak_bytes", "bytes", optional=True),
+    Column("memory, peak", "memory_peak_bytes", "bytes", optional=True),
+    Column("GPU memory, loading", "load_gpu_peak_bytes", "bytes", optional=True),
     Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
     Column("KV cache per token", "kv_bytes_per_token", "bytes", optional=True),
     Column("load cold, s", "load_s", optional=True),
@@ -122,9 +124,8 @@ def _remarks(table: dict[str, Any]) -> list[str]:
         methods = {ratio["source"] for ratio in ratios if ratio["value"] is not None} - {"", "the reference"}
         found += [f"Ratio of speeds: {method}." for method in sorted(methods)]
     found.append(
-        "Beaten: another row is worse in none of speed, memory and quality by what can be told, and better beyond chance "
-        "in one; "
-        "the line in the picture joins the rows that nobody beats."
+        "Beaten: another row is, as far as can be told, worse in none of speed, memory and quality, and better beyond "
+        "chance in one; the line in the picture joins the rows that nobody beats."
     )
     return [*found, *(f"{note[0].upper()}{note[1:]}." for note in table["notes"])]
 

@@ -23,7 +23,7 @@ HEIGHT = 340.0
 MAX_LABEL, MAX_NAME = 28, 120
 MOST_LABELS = 20
 """Of more rows only those that matter are named, or their names would cover each other."""
-_MEMORIES = {"rss_peak_bytes": "memory", "gpu_memory_peak_bytes": "GPU memory"}
+_MEMORIES = {"memory_peak_bytes": "memory", "gpu_memory_peak_bytes": "GPU memory"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _of_model(table: dict[str, Any]) -> Iterator[Plot]:
 
 def _points(table: dict[str, Any], memory: str) -> Iterator[Point]:
     for row in table["rows"]:
-        speed, held = row["values"]["speed"], row["values"][memory]
+        speed, held = row["values"]["speed"], row["values"]["memory_needed_bytes"]
         if speed["value"] is None or held["value"] is None or row["memory"] != memory:
             continue
         low, high = (speed["value"] if speed[end] is None else speed[end] for end in ("low", "high"))
@@ -81,7 +81,7 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
         _name(axes, points, memory)
         _keys(axes, points)
 
-    labels = (f"{noun} at its peak, {unit} (less is better)", "speed, tokens/s (more is better)")
+    labels = (f"{noun} needed, {unit} (less is better)", "speed, tokens/s (more is better)")
     svg = picture(name, draw, labels, HEIGHT)
     front = ", ".join(point.label for point in points if point.front)
     alt = f"Speed against {noun} of {len(points)} rows. The line joins those that nothing beats: {front or 'none'}."

@@ -43,7 +43,7 @@ HEADLINE = (
     Column("output tokens/s", "output_tokens_per_s"),
     Column("requests/s", "completed_rps"),
     Column("errors", "error_rate", show="share"),
-    Column("memory", "rss_peak_bytes", show="bytes"),
+    Column("memory", "memory_peak_bytes", show="bytes"),
     Column("GPU memory", "gpu_memory_peak_bytes", show="bytes"),
     Column("energy, J/token", "energy_j_per_output_token"),
     Column("load, s", "load_s"),

@@ -26,6 +26,7 @@ class Choice:
     """A level: how much slower than 80 tokens/s and 80 ms, what it takes, how far it is from the reference.
 
     kl: mean, low, high.   invalid: loads that are.   status, reason: of its cells, where they were not run.
+    loading: what it takes while it starts.
     """
 
     level: str
@@ -39,6 +40,7 @@ class Choice:
     invalid: tuple[str, ...] = ()
     info: dict[str, Any] = field(default_factory=dict)
     requests: int = 120
+    loading: float | None = None
 
 
 def results_of(
@@ -92,7 +94,10 @@ def _cell(
     cell["trials"] = made
     if choice.status != "complete":
         return cell | {"engine_info": {}, "start": {}}, []
-    held = [Sample(T0_NS + i * S // 2, "engine", "rss_bytes", choice.memory) for i in range(-2, 20)]
+    if choice.loading is not None:
+        cell["start"] = cell["start"] | {"began_ns": T0_NS - 30 * S, "ready_ns": T0_NS - 20 * S}
+    heavy = [] if choice.loading is None else [Sample(T0_NS - 25 * S, "engine", "rss_bytes", choice.loading)]
+    held = heavy + [Sample(T0_NS + i * S // 2, "engine", "rss_bytes", choice.memory) for i in range(-2, 20)]
     seed = 100 * number + repetition
     records = [noisy(seed + index, choice.requests, slower=choice.slower) for index, _ in enumerate(loads)]
     return cell, [FabricatedTrial(cell, entry, records[index], held) for index, entry in enumerate(made)]

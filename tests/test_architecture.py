@@ -17,12 +17,13 @@ ROWS: dict[int, str] = {
     10: "cli console glance doctor listing quality_command report run_format",
     8: "calibrator jobs run resume references results",
     7: "trial story entries engine_start supervisor load_worker load_workers locust_alone locust_load locust_master "
-    "locust_process locust_worker worker quality_child gate decision decision_rows pareto ratios recommendation",
+    "locust_process locust_worker worker quality_child gate decision decision_rows memory_need pareto ratios "
+    "recommendation",
     6: "analysis cache_split cell_samples validity client_signals bursts columns chunks gap_counts latencies rates "
     "window passing reading server_facts "
     "backend_split distributions machine facts series series_clouds series_curves series_machine series_time "
     "divergence quality quality_scores quality_text greedy responses "
-    "quality_summary energy energy_facts telemetry_facts memory_parts throttling token_truth books "
+    "quality_summary energy energy_facts telemetry_facts memory_parts memory_peaks throttling token_truth books "
     "queue_guard steady sample_size repetitions prompt_reuse",
     5: "store streams load_part worker_count locust_order locust_records stats ordered means metric metrics texts "
     "machine_metrics progress exclusive memory_check reference machine_checks install_checks",
