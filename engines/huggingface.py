@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,9 +115,18 @@ class Transformers:
         return self._files
 
     def import_library(self) -> None:
-        """torch and transformers. Raises ImportError."""
+        """torch, transformers and its code for this model, and what makes the level. Raises ImportError."""
         import torch  # noqa: F401
-        from transformers import AutoModelForCausalLM  # noqa: F401
+        from transformers import AutoConfig
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+        self.prepare()
+        assert self._source is not None
+        config = AutoConfig.from_pretrained(self._source.path, local_files_only=True)
+        with suppress(KeyError):  # none that writes texts: the start will say so
+            MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        if self._spec.level in levels.BITSANDBYTES:
+            import bitsandbytes  # noqa: F401
 
     def memory_needed(self) -> MemoryEstimate | None:
         """Weights at the level, the cache that continuous batching reserves, and torch itself; from below."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis import ALL, KEYS, POOLED
 from harness.cells import bits
+from harness.machine import LOAD_PEAKS
 from harness.metric import SCALAR
 from harness.metrics import METRICS
 from harness.quality import LOAD as QUALITY_LOAD
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 Value = dict[str, Any]
 RowKey = tuple[str, str, str, str]
-PEAKS = ("memory_peak_bytes", "rss_peak_bytes", "gpu_memory_peak_bytes", "load_peak_bytes", "load_gpu_peak_bytes")
+PEAKS = ("memory_peak_bytes", "rss_peak_bytes", "gpu_memory_peak_bytes", *LOAD_PEAKS)
 UNDER_LOAD = {
     "output_tokens_per_s": ("output_tokens_per_s", SCALAR),
     "output_tokens_per_s_per_user": ("output_tokens_per_s_per_user", "p50"),
@@ -175,7 +176,7 @@ def _fill(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]]) -> None:
         invalid = row.validity.get(load) is Level.INVALID
         row.loads[load] = {
             name: unknown(row.reason or f"its trial {load} is invalid")
-            if invalid
+            if invalid and name not in LOAD_PEAKS
             else _measured(row, index, load, metric, statistic)
             for name, (metric, statistic) in UNDER_LOAD.items()
         }
@@ -294,14 +295,16 @@ def _starts(cell: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 
 
 def _peak(row: Row, name: str) -> Value:
-    """The largest over all loads; where one of them is invalid only a bound, for it may have been the largest."""
+    """The largest over all loads; where one of them is invalid only a bound, for it may have been the largest. What a
+    start took has nothing to do with that.
+    """
     found = [values[name] for values in row.loads.values()]
     seen = [one for one in found if one["value"] is not None]
     spoiled = [load for load, level in row.validity.items() if level is Level.INVALID]
     if not seen:
         return found[0] if found else unknown(row.reason or "nothing was measured", "bytes")
     largest = max(seen, key=lambda one: float(one["value"]))
-    if not spoiled:
+    if not spoiled or name in LOAD_PEAKS:
         return largest
     why = f"at least: the trial {spoiled[0]} is invalid"
     return largest | {"value": None, "low": largest["value"], "bound": "lower", "reason": why}

@@ -111,6 +111,15 @@ def test_a_level_that_takes_more_to_load_is_not_recommended_as_the_smallest() ->
     assert "nf4 takes the least memory, 400 MiB (while it loads)" in alone["recommendation"]["sentence"]
 
 
+def test_what_a_start_took_is_known_though_the_trial_is_invalid() -> None:
+    """The load was spoiled, not the start; the peak of the trial is a bound then, and there is no need to tell."""
+    spoiled = Choice("nf4", memory=100 * MIB, loading=400 * MIB, invalid=("single_user",))
+    values = row_of(table_of(spoiled, Choice("q8_0")), "nf4")["values"]
+    assert values["load_peak_bytes"]["value"] == 400 * MIB
+    assert (values["memory_peak_bytes"]["value"], values["memory_peak_bytes"]["bound"]) == (None, "lower")
+    assert values["memory_needed_bytes"]["value"] is None
+
+
 def test_a_level_twice_as_fast_is_not_saved_by_a_thousandth_of_memory() -> None:
     """Faster, nearer to the reference, and 0.1 % larger: it beats."""
     fast = Choice("q8_0", 0.5, memory=100.1 * MIB, kl=(0.0005, 0.0004, 0.0006))
