@@ -17,7 +17,7 @@ from engines.simulated import SimulatedEngine
 from harness import engine_start
 from harness.cells import Cell
 from harness.decision_rows import _why_not_cold
-from harness.engine_start import started_engine, timed_import
+from harness.engine_start import started_engine, starting, timed_import
 from harness.matrix import expand
 from harness.scenario import Scenario
 
@@ -109,6 +109,16 @@ def test_a_start_is_cold_where_the_files_had_left_the_cache(
     _, start = started(monkeypatch, [tmp_path / "weights"], dropped)
     assert (start["load_cold"], start["load_dropped_share"]) == (cold, dropped)
     assert _why_not_cold([start]) == said
+
+
+def test_a_start_says_when_it_was_and_where_its_memory_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The parent reads memory from the begin of the cold start on; of an engine in process that is this process."""
+    served = engines.create(EngineSpec("http", options={"url": "http://127.0.0.1:9"}))
+    before_ns = time.monotonic_ns()
+    _, start = started(monkeypatch, [tmp_path / "weights"])
+    assert before_ns < start["began_ns"] < start["ready_ns"] < time.monotonic_ns()
+    assert starting(SimulatedEngine(EngineSpec("simulated"))) == {"event": "starting", "in_process": True}
+    assert starting(served) == {"event": "starting", "in_process": False}
 
 
 def raising(error: Exception) -> Callable[[], None]:

@@ -402,6 +402,39 @@ def test_progress_is_told_with_a_glance_at_the_machine(tmp_path: Path, holder: s
     assert told[0]["machine"]["rss_bytes"] > 100 * MIB
 
 
+def test_an_engine_is_read_from_the_moment_it_starts(
+    tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the cell's process says so, all that it has below it is the engine, also what comes a fifth of a second
+    later; from then on, when the engine has told its processes, they are.
+    """
+    now_ns = [10**10]
+    monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic_ns=lambda: now_ns[0]))
+    taken: list[Sample] = []
+    sampler = Sampler(taken.append, client_pid=None, gpus=())
+    entry: dict[str, Any] = {"trials": []}
+    story = Story(RunWriter(tmp_path / "run", {}), entry, sampler, StopRequest(), lambda _, event: None)
+
+    def engine_bytes(after_s: float) -> float:
+        now_ns[0] += round(after_s * 1e9)
+        taken.clear()
+        sampler.sample()
+        return sum(values(taken, "engine", "rss_bytes"))
+
+    story.child_is(os.getpid())
+    assert engine_bytes(0.1) == 0
+    story.hear({"event": "starting", "in_process": False})
+    first = engine_bytes(0.1)
+    assert 100 * MIB < first < 200 * MIB
+    other = holding(50)
+    assert engine_bytes(telemetry.START_TREES_S) > first + 50 * MIB
+    described = {"pids": [other.pid]}
+    story.hear({"event": "started", "engine": described, "start": {}})
+    assert 50 * MIB < engine_bytes(0.1) < 100 * MIB
+    other.communicate("\n")
+    sampler.close()
+
+
 @pytest.mark.gpu
 def test_a_gpu_tells_its_memory() -> None:
     """Where there is a GPU, its memory in use lies between nothing and its total."""
