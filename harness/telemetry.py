@@ -79,6 +79,7 @@ class Sampler:
         self._latest_ms = 0.0
         self._others_on_gpus: int | None = None
         self._glance: dict[str, float] = {}
+        self._engines_gpus: set[str] = set()
         self._lock = threading.Lock()
 
     def watch(self, engine_pids: Iterable[int], client_pid: int | None) -> None:
@@ -96,8 +97,8 @@ class Sampler:
         return most
 
     def glance(self) -> dict[str, float]:
-        """The last rss_bytes of the engine, and gpu_memory_bytes and gpu_memory_total_bytes of all GPUs read; what is
-        not known is absent, and everything where the server is on another machine.
+        """The last rss_bytes of the engine, and gpu_memory_bytes and gpu_memory_total_bytes of its GPUs, or of all that
+        are read where those are not known; what is not known is absent, and everything where the server is elsewhere.
         """
         return dict(self._glance) if self.scope == "server" else {}
 
@@ -152,8 +153,11 @@ class Sampler:
 
     def _read_gpus(self, now_ns: int, glance: dict[str, float]) -> None:
         assert self._gpus is not None
-        for one in self._gpus.samples(now_ns, self._members["engine"]):
-            self._emit((one.at_ns, one.width_ns), one.source, one.name, one.value, glance)
+        readings = list(self._gpus.samples(now_ns, self._members["engine"]))
+        self._engines_gpus |= {one.source for one in readings if one.name == "engine_memory_bytes" and one.value > 0}
+        for one in readings:
+            seen = glance if not self._engines_gpus or one.source in self._engines_gpus else None
+            self._emit((one.at_ns, one.width_ns), one.source, one.name, one.value, seen)
 
     def _read_slowly(self) -> None:
         now_ns = time.monotonic_ns()
@@ -205,6 +209,7 @@ class Sampler:
         """Counters begin anew, and the control group is that of the engine."""
         self._following = watched
         self._pss.at_once()
+        self._engines_gpus = set()
         for source in self._together:
             self._together[source].close()
         self._together = {source: Together() for source in self._together}

@@ -180,9 +180,10 @@ ONE_USER = {"kind": "single_user", "requests": 1}
 class ScriptedGpus:
     """Two GPUs, the second of which is lost on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, engines: str | None = None) -> None:
         self.unread: list[str] = []
         self.asked_for: list[set[int]] = []
+        self._engines = engines
 
     def samples(self, at_ns: int, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
         """Memory of both, then of one."""
@@ -190,6 +191,8 @@ class ScriptedGpus:
         for number in (0, 1) if len(self.asked_for) == 1 else (0,):
             yield Sample(at_ns + 5, f"gpu{number}", "memory_used_bytes", 10.0, "server", 3)
             yield Sample(at_ns + 5, f"gpu{number}", "memory_total_bytes", 40.0, "server", 3)
+        if self._engines is not None:
+            yield Sample(at_ns + 5, self._engines, "engine_memory_bytes", 7.0, "server", 3)
         if len(self.asked_for) > 1 and not self.unread:
             self.unread.append("gpu1 was lost")
 
@@ -222,6 +225,16 @@ def test_a_glance_shows_the_last_reading(monkeypatch: pytest.MonkeyPatch, holder
     assert {sample.scope for sample in taken if sample.source == "gpu0"} == {"server", "client"}
     assert elsewhere.glance() == {}
     elsewhere.close()
+
+
+def test_a_glance_is_at_the_engines_gpus(monkeypatch: pytest.MonkeyPatch, holder: subprocess.Popen[str]) -> None:
+    """Where the driver tells which they are."""
+    monkeypatch.setattr(telemetry, "find_gpus", lambda: (ScriptedGpus("gpu1"), None))
+    sampler = Sampler([].append, client_pid=None)
+    sampler.watch([holder.pid], None)
+    sampler.sample()
+    assert (sampler.glance()["gpu_memory_bytes"], sampler.glance()["gpu_memory_total_bytes"]) == (10.0, 40.0)
+    sampler.close()
 
 
 def test_no_gpu_is_read_where_none_is_asked_for() -> None:
