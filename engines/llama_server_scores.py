@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 FULL_VOCABULARY_LIMIT = 4096
 """Up to so many tokens the server is asked for all of them: each answer is JSON of about 60 bytes a token."""
 TOP_TOKENS = 512
-_LEAST = -3.0e38  # what the server writes for a probability that is zero in float32: the least float, near enough
+LEAST = -104.0
+"""For a probability that is zero in float32, of which the server writes the least float: the least one that is not is
+1.4e-45, and what is below half of it is zero; ln(0.7e-45) is -103.97."""
 
 Ask = Callable[[str, str, Mapping[str, Any] | None], dict[str, Any]]
 
@@ -26,7 +28,8 @@ def score_by_server(ask: Ask, url: str, tokens: Sequence[int], first: int) -> Sc
 
     ask: (url, path, body) -> the answer.   The requests go to one slot, whose cache holds the beginning already: each
     computes one token. Probabilities are those before any sampling: no temperature, no truncation. Models with
-    a vocabulary over FULL_VOCABULARY_LIMIT tell the TOP_TOKENS likeliest.
+    a vocabulary over FULL_VOCABULARY_LIMIT tell the TOP_TOKENS likeliest; where the true token is not among them, which
+    are the positions that cost most, all are asked for, so that its probability is always known.
 
     Raises EngineError if the server does not tell.
     """
@@ -49,7 +52,10 @@ def score_by_server(ask: Ask, url: str, tokens: Sequence[int], first: int) -> Sc
             assert ids is not None
             ids[row, : len(found)] = [token for token, _ in found]
             logprobs[row, : len(found)] = [value for _, value in found]
-        true[row] = dict(found).get(tokens[position], math.nan)
+        of_true = dict(found).get(tokens[position])
+        if of_true is None and not full:
+            of_true = dict(_next(ask, url, tokens[:position], vocabulary)).get(tokens[position])
+        true[row] = math.nan if of_true is None else of_true
     return Scores(first, logprobs, ids, true)
 
 
@@ -74,7 +80,7 @@ def _next(ask: Ask, url: str, prompt: Sequence[int], wanted: int) -> list[tuple[
     answer = ask(url, "/completion", body)
     try:
         top = answer["completion_probabilities"][0]["top_logprobs"]
-        return [(int(one["id"]), max(float(one["logprob"]), _LEAST)) for one in top]
+        return [(int(one["id"]), max(float(one["logprob"]), LEAST)) for one in top]
     except (KeyError, IndexError, TypeError) as error:
         said = answer.get("error", {}) if isinstance(answer, Mapping) else {}
         reason = said.get("message") if isinstance(said, Mapping) else None
