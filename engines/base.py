@@ -224,7 +224,7 @@ class Engine(Protocol):
 
     It may also have: `devices(level)`, a class method, where a level can run ("cpu", "cuda"); `memory_needed()` of
     `engines.memory`; `import_library()`, what the first start in a process imports; `score()` of `engines.scores`;
-    `async tokenize(text)`, the ids the loaded model's tokenizer gives.
+    `async tokenize(text)`, the ids the loaded model's tokenizer gives; `async beginning()`, those it puts in front.
     Modules of adapters import without the library they adapt; what the library is stands in `engines.LIBRARIES`.
     """
 

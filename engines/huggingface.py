@@ -44,7 +44,7 @@ from engines.hf_streaming import Decoder, End, Order, Rest
 from engines.memory import MemoryEstimate
 from engines.models import source as models
 from engines.models.shape import shape_of
-from engines.scores import Scores, check_first
+from engines.scores import PROBE, Scores, check_first, put_before
 from engines.stop_strings import stop_strings
 
 if TYPE_CHECKING:
@@ -203,6 +203,10 @@ class Transformers:
     async def tokenize(self, text: str) -> list[int]:
         """The ids that the model's tokenizer.json gives, no special tokens added."""
         return self._ids(text, special=False)
+
+    async def beginning(self) -> list[int]:
+        """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
+        return put_before(self._ids(PROBE, special=True), self._ids(PROBE, special=False))
 
     async def _end_replies(self) -> None:
         replies, self._replies = self._replies, None

@@ -35,7 +35,7 @@ from engines.llama_server_scores import score_by_server
 from engines.memory import MemoryEstimate
 from engines.models.gguf_file import gguf_levels
 from engines.process_log import read_from, size_of
-from engines.scores import Scores
+from engines.scores import PROBE, Scores, put_before
 
 _CHILD = Path(__file__).with_name("llama_server_child.py")
 _QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is there already
@@ -102,9 +102,11 @@ class LlamaServer:
 
     async def tokenize(self, text: str) -> list[int]:
         """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
-        answer = await asyncio.to_thread(_ask, self.endpoint().url, "/tokenize", {"content": text})
-        ids: list[int] = answer["tokens"]
-        return ids
+        return await self._tokenized(text, special=False)
+
+    async def beginning(self) -> list[int]:
+        """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
+        return put_before(await self._tokenized(PROBE, special=True), await self._tokenized(PROBE, special=False))
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
         """The distributions of tokens[first:], asked for position by position.
@@ -129,6 +131,11 @@ class LlamaServer:
         self._stopped, self._url = True, None
         if self._process is not None:
             await asyncio.to_thread(_end, self._process)
+
+    async def _tokenized(self, text: str, *, special: bool) -> list[int]:
+        order = {"content": text, "add_special": special}
+        ids: list[int] = (await asyncio.to_thread(_ask, self.endpoint().url, "/tokenize", order))["tokens"]
+        return ids
 
     async def _launch(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         read_end, write_end = os.pipe()

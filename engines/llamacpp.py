@@ -30,7 +30,7 @@ from engines.llamacpp_native import NativeModel, Sampling
 from engines.llamacpp_reply import reply
 from engines.memory import MemoryEstimate
 from engines.models.gguf_file import gguf_levels
-from engines.scores import Scores, check_first
+from engines.scores import PROBE, Scores, check_first, put_before
 
 Result = TypeVar("Result")
 
@@ -95,6 +95,11 @@ class LlamaCpp:
     async def tokenize(self, text: str) -> list[int]:
         """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
         return await self._native(lambda: self.native.tokenize(text, special=False))
+
+    async def beginning(self) -> list[int]:
+        """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
+        served = await self._native(lambda: self.native.tokenize(PROBE, special=True))
+        return put_before(served, await self.tokenize(PROBE))
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
         """The distributions of tokens[first:] over the whole vocabulary.

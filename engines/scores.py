@@ -42,10 +42,24 @@ class ScoringEngine(Protocol):
         ...
 
 
+PROBE = "a"
+
+
+def put_before(served: Sequence[int], plain: Sequence[int]) -> list[int]:
+    """The ids in front of a text's own. served: with what the engine adds to a text that it is sent.
+
+    Raises EngineError where the text's own are not among them.
+    """
+    for start in range(len(served) - len(plain) + 1):
+        if list(served[start : start + len(plain)]) == list(plain):
+            return list(served[:start])
+    raise EngineError(f"{PROBE!r} becomes other tokens where special ones are added: {list(served)}, not {list(plain)}")
+
+
 def check_first(first: int, count: int) -> None:
     """Raises EngineError unless `first` is a position that has tokens before it, and is one of `count`."""
     if not 1 <= first < count:
         raise EngineError(f"scores start at a position from 1 to {count - 1}, not {first}")
 
 
-__all__ = ["Scores", "ScoringEngine", "check_first"]
+__all__ = ["PROBE", "Scores", "ScoringEngine", "check_first", "put_before"]

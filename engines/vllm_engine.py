@@ -29,7 +29,7 @@ from engines.base import (
 from engines.memory import MemoryEstimate
 from engines.options import read_options
 from engines.process_log import read_from, size_of
-from engines.scores import Scores
+from engines.scores import PROBE, Scores, put_before
 from engines.server_process import signal_name
 from engines.vllm_levels import LEVELS, WHILE_LOADING, check_name, level_of
 from engines.vllm_log import is_refusal, output_to, root_cause
@@ -142,10 +142,11 @@ class Vllm:
 
     async def tokenize(self, text: str) -> list[int]:
         """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
-        found = self.llm.get_tokenizer()
-        tokenizer = await found if asyncio.iscoroutine(found) else found
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        return await self._tokenized(text, special=False)
+
+    async def beginning(self) -> list[int]:
+        """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
+        return put_before(await self._tokenized(PROBE, special=True), await self._tokenized(PROBE, special=False))
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
         """The distributions of tokens[first:], over the whole vocabulary where 2^23 values suffice, else the likeliest.
@@ -178,6 +179,12 @@ class Vllm:
             raise EngineError("vllm gave no log-probabilities")
         rows = await asyncio.to_thread(flat_rows, found, first)
         return whole_vocabulary(scores_of(rows, tokens[first:], first), vocabulary)
+
+    async def _tokenized(self, text: str, *, special: bool) -> list[int]:
+        found = self.llm.get_tokenizer()
+        tokenizer = await found if asyncio.iscoroutine(found) else found
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=special)
+        return ids
 
     def _stream(self, request: Request, number: str) -> Any:
         from vllm import TokensPrompt

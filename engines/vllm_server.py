@@ -17,7 +17,7 @@ from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, LevelUns
 from engines.memory import MemoryEstimate
 from engines.options import read_options
 from engines.process_log import read_from, size_of
-from engines.scores import Scores
+from engines.scores import PROBE, Scores, put_before
 from engines.server_process import ServerCommand, ServerProcess
 from engines.vllm_levels import LEVELS, WHILE_LOADING, check_name
 from engines.vllm_log import is_refusal, root_cause
@@ -106,10 +106,11 @@ class VllmServer:
 
     async def tokenize(self, text: str) -> list[int]:
         """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
-        order = {"model": self._served_model(), "prompt": text, "add_special_tokens": False}
-        answer = await asyncio.to_thread(_ask, self.endpoint().url, "/tokenize", order)
-        ids: list[int] = answer["tokens"]
-        return ids
+        return await self._tokenized(text, special=False)
+
+    async def beginning(self) -> list[int]:
+        """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
+        return put_before(await self._tokenized(PROBE, special=True), await self._tokenized(PROBE, special=False))
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
         """The distributions of tokens[first:], over the whole vocabulary where 2^20 values suffice, else the likeliest.
@@ -134,6 +135,11 @@ class VllmServer:
             raise EngineError(f"{_NAME} gave no log-probabilities")
         scores = scores_of(page_rows(found, first), tokens[first:], first)
         return whole_vocabulary(scores, vocabulary) if vocabulary is not None else scores
+
+    async def _tokenized(self, text: str, *, special: bool) -> list[int]:
+        order = {"model": self._served_model(), "prompt": text, "add_special_tokens": special}
+        ids: list[int] = (await asyncio.to_thread(_ask, self.endpoint().url, "/tokenize", order))["tokens"]
+        return ids
 
     def _command(self) -> ServerCommand:
         assert self._model is not None

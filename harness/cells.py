@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engines.base import EngineSpec
+from engines.base import EngineSpec, ModelReference
 from harness.loads import Load, Slo
 from harness.metrics_pages import MetricsPage
 from harness.traffic_section import TrafficClass, Workload
@@ -69,6 +69,15 @@ class Cell:
         """Whether its server runs before and after this run, and may remember what it was asked."""
         return bool(self.spec.options.get("url"))
 
+    @property
+    def own_model(self) -> ModelReference | None:
+        """The model that the scenario names, also where the level has a checkpoint of its own."""
+        given = self.spec.model
+        if self.model is None or given is None:
+            return given
+        name = self.model.removesuffix(f"+{last_part(given.lora)}") if given.lora else self.model
+        return given if given.name == name else ModelReference(name, lora=given.lora)
+
 
 @dataclass(frozen=True, slots=True)
 class Skip:
@@ -94,3 +103,17 @@ def bits(level: str | None) -> int:
     """The bits in a level's name, 16 of "bf16", 4 of "q4_k_m"; 0 where it tells none."""
     found = re.search(r"\d+", level or "")
     return int(found[0]) if found else 0
+
+
+FULL_BITS = 16
+"""A level of so many bits or more is no quantization."""
+
+
+def is_full(level: str | None) -> bool:
+    """Whether a level that was loaded keeps full precision; not where its name does not tell."""
+    return bits(level) >= FULL_BITS
+
+
+def last_part(name: str) -> str:
+    """Of a hub id or a path, what it calls the model."""
+    return name.rstrip("/").rpartition("/")[2].removesuffix(".gguf")

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from engines.base import ModelReference
+from harness.cells import last_part
 from harness.engine_section import EngineBlock, Level, ModelEntry
 from harness.errors import UsageError
 from harness.scenario import Scenario
@@ -48,11 +49,6 @@ class Combination:
         if self.model is not None:
             return self.model.name + (f"+{last_part(self.model.lora)}" if self.model.lora else "")
         return None if self.reference is None else self.reference.name
-
-
-def last_part(name: str) -> str:
-    """Of a hub id or a path, what it calls the model."""
-    return name.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
 
 
 def combinations(scenario: Scenario) -> list[Combination]:

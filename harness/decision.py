@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import KEYS
-from harness.cells import bits
-from harness.decision_rows import Row, Value, known, name_rows, quality_facts, rows_of, unknown
+from harness.cells import bits, is_full
+from harness.decision_rows import Row, Value, is_known, known, name_rows, quality_facts, rows_of, unknown
 from harness.gate import Verdict
 from harness.memory_need import RESERVED, needed, remark
 from harness.memory_peaks import SHARED_IN_EACH, SHARED_ONCE
@@ -170,20 +170,30 @@ def _reference(rows: Sequence[Row], quality: Mapping[str, Any]) -> tuple[Row | N
     named = quality_facts(rows).get("reference") or quality.get("reference")
     found = next((row for row in rows if _is_named(row, named)), None) if named else None
     if found is not None:
-        return found, "the reference of quality"
-    named_bits = [(bits(str(row.info.get("level") or row.key[2])), row) for row in rows if row.plans]
-    precisions = [(count, row) for count, row in named_bits if count]
+        loaded = found.reference_level
+        quantized = f", itself quantized ({loaded})" if loaded and not is_full(loaded) else ""
+        return found, f"the reference of quality{quantized}"
+    precisions = [row for row in rows if row.plans and _precision(row)[0]]
     if not precisions:
         return None, ""
-    why = _NOT_OF_QUALITY if named else _HIGHEST
-    return max(precisions, key=lambda one: one[0])[1], why
+    return max(precisions, key=_precision), _NOT_OF_QUALITY if named else _HIGHEST
+
+
+def _precision(row: Row) -> tuple[int, float]:
+    """The bits of its level's name, 0 where it has none; of the same by name, those that its weights really take."""
+    measured = row.values["bits_per_weight"]["value"]
+    return bits(str(row.info.get("level") or row.key[2])), measured or 0.0
 
 
 def _is_named(row: Row, named: Any) -> bool:
-    """named: a level, "engine/level", or both and perhaps a variant in a mapping."""
+    """named: what was the reference, by all its names; else as a scenario asks for one, where what it leaves out may be
+    anything: a level, "engine/level", or both and perhaps a variant in a mapping.
+    """
     _, engine, level, variant = row.key
+    if isinstance(named, Mapping) and "level" in named:
+        return (engine, level, variant) == tuple(str(named.get(key) or "") for key in ("engine", "level", "variant"))
     if isinstance(named, Mapping):
-        asked = (named.get("engine"), named.get("level") or named.get("quantization"), named.get("variant"))
+        asked = (named.get("engine"), named.get("quantization"), named.get("variant"))
         return all(want is None or want == have for want, have in zip(asked, (engine, level, variant), strict=True))
     return str(named) in (level, f"{engine}/{level}", row.label, f"{engine}/{level}/{variant}")
 
@@ -213,13 +223,13 @@ def _number(value: Value) -> Measured:
 
 
 def _is_scored(rows: Sequence[Row]) -> bool:
-    return any(_is_known(row.values[name]) for row in rows for name in ("kl_mean", "kl_bound"))
+    return any(is_known(row.values[name]) for row in rows for name in ("kl_mean", "kl_bound"))
 
 
 def _complete(reference: Row) -> None:
     """The reference differs from itself by nothing, where it was not scored against itself."""
     for name, value in (("kl_mean", 0.0), ("top1_agreement", 1.0), ("ppl_ratio", 1.0)):
-        if not _is_known(reference.values[name]):
+        if reference.values[name]["value"] is None:
             unit = reference.values[name]["unit"]
             reference.values[name] = known(value, value, value, unit=unit, source="the reference itself")
     reference.word = "reference"
@@ -232,23 +242,21 @@ def _memory(row: Row) -> Value:
 def _memory_name(row: Row) -> str:
     """The value that was read: that of GPUs where the engine uses them, else that of its processes."""
     device = row.info.get("device")
-    used = _is_known(row.values["gpu_memory_peak_bytes"]) and (device is None or not str(device).startswith("cpu"))
+    used = is_known(row.values["gpu_memory_peak_bytes"]) and (device is None or not str(device).startswith("cpu"))
     own = "memory_peak_bytes" if "memory_peak_bytes" in row.values else "rss_peak_bytes"
     return "gpu_memory_peak_bytes" if used else own
 
 
-def _is_known(value: Value) -> bool:
-    """Whether there is a number, or a bound."""
-    return value["value"] is not None or value["bound"] != "point"
-
-
 def _figures(row: Row) -> dict[str, Figure]:
-    """What a row is compared by. Memory of GPUs and of the host are not the same thing."""
+    """What a row is compared by. Memory of GPUs and of the host are not the same thing, and the distance from what is
+    itself quantized is no quality.
+    """
     memory, divergence = _memory(row), row.values["kl_mean"]
+    from_full = row.reference_level is None or is_full(row.reference_level)
     found = {"speed": _figure(row.values["speed"], more_is_better=True)}
     if memory["value"] is not None:
         found[_memory_name(row)] = Figure.alike_within(memory["value"], MEMORY_TOLERANCE, more_is_better=False)
-    if divergence["value"] is not None:
+    if divergence["value"] is not None and from_full:
         found["quality"] = _figure(divergence, more_is_better=False)
     return found
 
@@ -272,15 +280,30 @@ def _keeps_prompts(row: Row) -> bool:
     return row.key[1] == "llama-server" and bool(options.get("prefix_cache")) and options.get("cache_ram_mib") is None
 
 
+def _notes_of_quality(rows: Sequence[Row], figures: Mapping[Any, Mapping[str, Figure]]) -> list[str]:
+    """Which rows are compared without their quality, and what is known of it."""
+    quantized = {row.reference_level for row in rows if row.reference_level and not is_full(row.reference_level)}
+    if quantized and _is_scored(rows):
+        what = f"the reference is itself quantized ({', '.join(sorted(quantized))})"
+        return [f"{what}: what is told is the distance from it, no quality, and rows are not compared by it"]
+    without = [row for row in rows if "quality" not in figures[row.key]]
+    bounded = [row.label for row in without if is_known(row.values["kl_mean"])]
+    unknown_of = [row.label for row in without if row.label not in bounded]
+    if rows and len(unknown_of) == len(rows):
+        return ["quality was not measured: rows are compared by speed and memory only"]
+    notes = []
+    if bounded:
+        notes.append(f"compared by speed and memory only, for of their KL a lower bound is known: {', '.join(bounded)}")
+    if unknown_of:
+        notes.append(f"compared by speed and memory only, for their quality is unknown: {', '.join(unknown_of)}")
+    return notes
+
+
 def _notes(rows: Sequence[Row], figures: Mapping[Any, Mapping[str, Figure]]) -> list[str]:
     """What the reader must know of the comparison."""
     notes = []
     kinds = {name for own in figures.values() for name in own}
-    without = [row.label for row in rows if row.key in figures and "quality" not in figures[row.key]]
-    if "quality" in kinds and without:
-        notes.append(f"compared by speed and memory only, for their quality is unknown: {', '.join(without)}")
-    elif figures and "quality" not in kinds:
-        notes.append("quality was not measured: rows are compared by speed and memory only")
+    notes += _notes_of_quality([row for row in rows if row.key in figures], figures)
     if {"memory_peak_bytes", "gpu_memory_peak_bytes"} <= kinds:
         notes.append("rows that use a GPU and rows that do not are not compared: their memory is not the same thing")
     inside = [row.label for row in rows if row.info.get("in_process")]

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import ALL, KEYS, POOLED
-from harness.cells import bits
+from harness.cells import bits, is_full
 from harness.machine import LOAD_PEAKS
 from harness.metric import SCALAR
 from harness.metrics import METRICS
 from harness.quality import LOAD as QUALITY_LOAD
 from harness.quality import word
+from harness.quality_summary import why_missing
 from harness.reasons import Level, Validity, worst
 from harness.stats import t_interval
 
@@ -57,8 +58,8 @@ class Row:
     validity: of each load, the worst of its repetitions.   missing: why a metric has no value, by load.
     plans: the plan of each load in each repetition.   kinds: of each load.   loads: values under each load.
     speeds: one user's median speed under each load in each repetition.   word: for the quality, "" where unknown.
-    label: its name among the rows of its model.   kv_used: bytes of its KV cache that were in use at most.
-    pages: the kinds of server whose pages were read.
+    reference_level: as which the reference of its quality was loaded.   label: its name among the rows of its model.
+    kv_used: bytes of its KV cache that were in use at most.   pages: the kinds of server whose pages were read.
     """
 
     key: RowKey
@@ -71,6 +72,7 @@ class Row:
     loads: dict[str, dict[str, Value]] = field(default_factory=dict)
     speeds: dict[str, dict[str, float]] = field(default_factory=dict)
     word: str = ""
+    reference_level: str | None = None
     label: str = ""
     kv_used: float | None = None
     pages: set[str] = field(default_factory=set)
@@ -138,6 +140,7 @@ def rows_of(
             _add_trial(row, cell, trial, validity, facts)
     index = _index(summary)
     for row in found.values():
+        row.reference_level = reference_level(quality_facts([row]), manifest["cells"])
         _fill(row, index)
     return list(found.values())
 
@@ -185,9 +188,8 @@ def _fill(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]]) -> None:
     row.values |= {name: _of_starts(row, name) for name in START}
     row.values |= {name: _peak(row, name) for name in PEAKS}
     row.values |= {name: _quality(row, index, name) for name in QUALITY}
-    if (divergence := row.values["kl_mean"]["value"]) is not None:
-        agreement = row.values["top1_agreement"]["value"]
-        row.word = word(divergence, math.nan if agreement is None else agreement)
+    if is_full(row.reference_level) and is_known(row.values["kl_mean"]):
+        row.word = word(_ends(row.values["kl_mean"]), _ends(row.values["top1_agreement"]))
 
 
 def _measured(
@@ -312,11 +314,25 @@ def _peak(row: Row, name: str) -> Value:
 
 def _quality(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]], name: str) -> Value:
     found = index.get((*row.key, QUALITY_LOAD, POOLED, name, SCALAR))
-    if found is not None:
-        return _of_summary(found)
-    told = _first(cell.get("quality") for cell in row.cells)
-    unit = METRICS[name].unit if name in METRICS else ""
-    return unknown(str(told.get("reason") or row.reason or "quality was not measured"), unit)
+    scored = [cell for cell in row.cells if cell.get("quality")]
+    why = why_missing(scored[0])[name] if scored else row.reason or "quality was not measured"
+    if found is None:
+        return unknown(why, METRICS[name].unit)
+    value = _of_summary(found)
+    return value | {"reason": why} if value["bound"] != "point" else value
+
+
+def _ends(value: Value) -> tuple[float, float]:
+    """Of its interval, or twice the value; of a bound the other end is infinite."""
+    if value["bound"] == "lower":
+        return value["low"], math.inf
+    low, high = (value["value"] if value[end] is None else value[end] for end in ("low", "high"))
+    return (math.nan, math.nan) if low is None else (low, high)
+
+
+def is_known(value: Value) -> bool:
+    """Whether there is a number, or a bound."""
+    return value["value"] is not None or value["bound"] != "point"
 
 
 def _first(found: Iterable[Mapping[str, Any] | None]) -> Mapping[str, Any]:
@@ -327,6 +343,17 @@ def quality_facts(rows: Sequence[Row]) -> Mapping[str, Any]:
     """What the first cell that was scored says of how; where none was, the first of which anything is told."""
     told = [cell.get("quality") or {} for row in rows for cell in row.cells]
     return _first([one for one in told if one.get("reference")] or told)
+
+
+def reference_level(told: Mapping[str, Any], cells: Iterable[Mapping[str, Any]]) -> str | None:
+    """As which the reference was loaded. told: of a cell's quality; before it held the level, that of the cell which
+    is the reference.
+    """
+    named = told.get("reference") or {}
+    if told.get("reference_level") or named.get("level"):
+        return str(told.get("reference_level") or named["level"])
+    same = [cell for cell in cells if all(cell[name] == named.get(name) for name in KEYS[:-1])]
+    return _first(cell.get("engine_info") for cell in same).get("level")
 
 
 def _finite(value: float) -> float | None:

@@ -1,7 +1,8 @@
 """The gate: the scenario's limits against the summary, and the exit code.
 
 A limit is judged by the value; where there is only a bound it passes or fails if the bound decides, else nobody can
-tell. A metric without a value is "cannot_tell" with the reason, which exits 6: a limit that was not checked has not
+tell. Nor can anybody of a figure of quality whose chunks are too few for an interval: it says nothing of other text. A
+metric without a value is "cannot_tell" with the reason, which exits 6: a limit that was not checked has not
 held.
 """
 
@@ -18,12 +19,13 @@ from harness.analysis import ALL, KEYS, POOLED
 from harness.errors import ExitCode, first_that_applies
 from harness.limits import Limit, parse_limit
 from harness.metric import SCALAR
-from harness.metrics import find
+from harness.metrics import QUALITY, find
 from harness.validity import Level
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_OF_THIS_TEXT = ("kl_max",)  # a fact about what was scored, so it has no interval
 _OPERATORS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
 
 
@@ -92,12 +94,20 @@ def judge(limit: Limit, group: Group, rows: Mapping[tuple[Any, ...], Mapping[Any
     name = metric.name if metric else limit.metric
     row = rows.get((*group.keys, limit.class_name or ALL, name, limit.statistic or SCALAR))
     if row is None:
-        why = group.missing.get(name) or _why_no_row(limit)
-        return _verdict(limit, group, Outcome.CANNOT_TELL, None, f"{limit.metric} has no value: {why}.")
+        reason = group.missing.get(name) or _why_no_row(limit)
+        return _verdict(limit, group, Outcome.CANNOT_TELL, None, f"{limit.metric} has no value: {reason}.")
     if group.validity is Level.INVALID:
         return _verdict(limit, group, Outcome.INVALID, row, "The trial is invalid, so its numbers decide nothing.")
+    if name in QUALITY and name not in _OF_THIS_TEXT and _lacks_interval(row):
+        few = f"{limit.metric} is {row['value']:.4g} in {int(row['n_eff'])} chunks, too few for an interval"
+        return _verdict(limit, group, Outcome.CANNOT_TELL, row, f"{few}; raise `quality.tokens` to tell.")
     outcome = _outcome(limit, row)
-    return _verdict(limit, group, outcome, row, _sentence(limit, row, outcome))
+    why = group.missing.get(name) if name in QUALITY else None
+    return _verdict(limit, group, outcome, row, _sentence(limit, row, outcome, why))
+
+
+def _lacks_interval(row: Mapping[Any, Any]) -> bool:
+    return math.isfinite(row["value"]) and math.isnan(row["low"])
 
 
 def _why_no_row(limit: Limit) -> str:
@@ -121,7 +131,8 @@ def _outcome(limit: Limit, row: Mapping[Any, Any]) -> Outcome:
     return Outcome.CANNOT_TELL
 
 
-def _sentence(limit: Limit, row: Mapping[Any, Any], outcome: Outcome) -> str:
+def _sentence(limit: Limit, row: Mapping[Any, Any], outcome: Outcome, why: str | None) -> str:
+    """why: no point is known, where there is another reason than too few observations."""
     subject = " ".join(part for part in (limit.metric, limit.statistic) if part)
     unit = "" if row["unit"] == "share" else f" {row['unit']}"
     low, high, n = float(row["low"]), float(row["high"]), int(row["n"])
@@ -132,7 +143,9 @@ def _sentence(limit: Limit, row: Mapping[Any, Any], outcome: Outcome) -> str:
         return f"{text}."
     text = f"{subject} is known only as {'at least' if row['bound'] == 'lower' else 'at most'} "
     text += f"{low if row['bound'] == 'lower' else high:.4g}{unit} ({n} observations)"
-    return f"{text}; measure for longer to tell." if outcome is Outcome.CANNOT_TELL else f"{text}."
+    if outcome is Outcome.CANNOT_TELL:
+        text += f": {why}" if why else "; measure for longer to tell"
+    return f"{text}."
 
 
 def _verdict(limit: Limit, group: Group, outcome: Outcome, row: Mapping[Any, Any] | None, sentence: str) -> Verdict:

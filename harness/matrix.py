@@ -8,8 +8,8 @@ from typing import Any
 
 from engines.addresses import is_loopback
 from engines.base import EngineSpec
-from harness.cells import Cell, Skip, TrialPlan, slug
-from harness.combinations import Combination, combinations, last_part
+from harness.cells import Cell, Skip, TrialPlan, last_part, slug
+from harness.combinations import Combination, combinations
 from harness.engine_section import Variant
 from harness.errors import UsageError
 from harness.identity import identity

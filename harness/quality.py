@@ -1,8 +1,9 @@
 """The figures of quality: from positions (`harness.divergence`) to estimates with intervals, and the words for them.
 
-Positions of one chunk of text depend on each other, so intervals come from drawing whole chunks with replacement
-(cluster bootstrap, 2,000 times, seeded): percentiles of the drawn figures; for the mean divergence, whose distribution
-is skewed, bias-corrected and accelerated (BCa; Efron 1987).
+Positions of one chunk of text depend on each other, so chunks are what an interval counts. That of a mean is Student's,
+from the chunks' means. For a divergence and for the share of positions that disagree, which are skewed and above 0, it
+is laid around the logarithm of the mean (delta method). Quantiles draw whole chunks with replacement (cluster
+bootstrap, 2,000 times, seeded), from FEWEST_CHUNKS on; with fewer such an interval holds the truth too seldom.
 
 `python -m harness.quality` writes the words into docs/quality.md.
 """
@@ -13,13 +14,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats import ALPHA, Bound, Estimate, quantile
+from harness.stats import ALPHA, Bound, Estimate, quantile, t_factor
 
 Floats = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
@@ -30,6 +30,7 @@ DRAWS = 2_000
 SEED = 1_987
 DESIGN_EFFECT = 4.0
 FLOOR_FACTOR = 3.0
+FEWEST_CHUNKS = 20
 _DRAWS_AT_ONCE = 50
 
 
@@ -46,9 +47,20 @@ GRADES = (Grade("near-lossless", 0.001, 0.985), Grade("good", 0.01, 0.95), Grade
 WORST = "poor"
 
 
-def word(kl_mean: float, top1: float) -> str:
-    """The first grade whose bounds both figures keep, else "poor"; figures that are NaN keep no bound."""
-    return next((grade.word for grade in GRADES if kl_mean <= grade.kl and top1 >= grade.top1), WORST)
+def word(kl: tuple[float, float], top1: tuple[float, float]) -> str:
+    """The grade that figures within these ends have; where they allow several, the best and the worst of them.
+
+    A divergence that is known only from below may be infinite: what is left is the best. NaN keeps no bound.
+    """
+    best, worst = _grade(kl[0], top1[1]), _grade(kl[1], top1[0])
+    if best == worst:
+        return best
+    return f"{best} at best" if math.isinf(kl[1]) else f"{best} to {worst}"
+
+
+def _grade(kl: float, top1: float) -> str:
+    """The first grade whose bounds both figures keep."""
+    return next((grade.word for grade in GRADES if kl <= grade.kl and top1 >= grade.top1), WORST)
 
 
 def indistinguishable(kl_mean: float, floor: float | None) -> bool:
@@ -56,100 +68,124 @@ def indistinguishable(kl_mean: float, floor: float | None) -> bool:
     return floor is not None and kl_mean <= FLOOR_FACTOR * floor
 
 
-def estimates(columns: Columns) -> dict[str, Estimate]:
+def estimates(columns: Columns, k: int | None = None) -> dict[str, Estimate]:
     """Each metric of quality with its 95 % interval, in the order of `metrics`; what cannot be told is not there.
 
     columns: chunk, nll_reference, nll, kl, kl_lower_bound, top1_same: one entry per position, NaN where unknown.
+    k: of how many of its likeliest tokens the engine told; None: of all.
     """
-    draws = _Draws(np.asarray(columns["chunk"]))
-    found: dict[str, Estimate | None] = {}
-    kl = np.asarray(columns["kl"], dtype=np.float64)
-    if not np.isnan(kl).any() and len(kl):
-        found["kl_mean"] = draws.mean(kl, accelerated=True)
-        found["kl_median"], found["kl_p99"] = draws.quantile(kl, 0.5), draws.quantile(kl, 0.99)
-        found["kl_max"] = Estimate(float(kl.max()), n=len(kl), n_eff=draws.clusters)
-    bound = np.asarray(columns["kl_lower_bound"], dtype=np.float64)
-    found["kl_bound"] = draws.mean(bound, accelerated=True)
-    found["top1_agreement"] = _agreement(draws, np.asarray(columns["top1_same"], dtype=np.float64))
+    chunks = _Chunks(np.asarray(columns["chunk"]))
+    found: dict[str, Estimate | None] = _divergences(chunks, columns)
+    found["top1_agreement"] = _agreement(chunks, np.asarray(columns["top1_same"], dtype=np.float64))
     nll, nll_reference = np.asarray(columns["nll"], float), np.asarray(columns["nll_reference"], float)
-    found["ppl_ratio"] = draws.mean(nll - nll_reference, np.exp)
-    found["ppl"] = draws.mean(nll, np.exp)
+    with np.errstate(invalid="ignore"):
+        change = nll - nll_reference
+    if not np.isnan(change).any():
+        found["ppl_ratio"] = chunks.mean(change, _exp)
+    # What is not among the k likeliest has a probability of 1 / (k + 1) at most.
+    least = np.where(np.isnan(nll), math.log((k or 0) + 1), nll)
+    ppl = chunks.mean(least, _perplexity)
+    found["ppl"] = ppl if ppl is None or not np.isnan(nll).any() else _at_least(ppl)
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _agreement(draws: _Draws, same: Floats) -> Estimate | None:
-    """Where no position differs, the bootstrap knows no less than 1; then the rule of three, positions counted as a
-    quarter of an independent one each.
+def _exp(mean: float) -> float:
+    """Infinite where it is too large for a float, as ends of very wide intervals are."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(mean))
+
+
+def _perplexity(mean: float) -> float:
+    """No less than 1, whatever an interval's end is."""
+    return _exp(max(0.0, mean))
+
+
+def _divergences(chunks: _Chunks, columns: Columns) -> dict[str, Estimate | None]:
+    """Where only a bound is known at some positions, the mean is known from below, the rest of the figures not."""
+    kl = np.asarray(columns["kl"], dtype=np.float64)
+    if not len(kl):
+        return {}
+    if np.isnan(kl).any():
+        bound = chunks.mean(np.where(np.isnan(kl), columns["kl_lower_bound"], kl), above_zero=True)
+        return {"kl_mean": None if bound is None else _at_least(bound), "kl_bound": bound}
+    return {
+        "kl_mean": chunks.mean(kl, above_zero=True),
+        "kl_median": chunks.quantile(kl, 0.5),
+        "kl_p99": chunks.quantile(kl, 0.99),
+        "kl_max": Estimate(float(kl.max()), n=len(kl), n_eff=chunks.count),
+    }
+
+
+def _at_least(bound: Estimate) -> Estimate:
+    """What is not below a figure: so not below the lower end of its interval."""
+    low = bound.low if math.isfinite(bound.low) else bound.value
+    return Estimate(math.nan, low, math.inf, Bound.LOWER, bound.n, bound.n_eff)
+
+
+def _agreement(chunks: _Chunks, same: Floats) -> Estimate | None:
+    """By the share that differs. Where no position does, the rule of three, positions counted as a quarter of an
+    independent one each.
     """
-    found = draws.mean(same)
-    if found is None or found.value < 1.0:
-        return found
-    return Estimate(1.0, max(0.0, 1.0 - 3.0 * DESIGN_EFFECT / found.n), 1.0, Bound.POINT, found.n, found.n_eff)
+    if not len(same):
+        return None
+    found = chunks.mean(1.0 - same, above_zero=True, least_deviation=float(same.std()))
+    assert found is not None
+    low, high = 1.0 - found.high, 1.0 - found.low
+    if found.value == 0.0:
+        low, high = 1.0 - 3.0 * DESIGN_EFFECT / found.n, 1.0
+    return Estimate(1.0 - found.value, max(0.0, low), high, Bound.POINT, found.n, found.n_eff)
 
 
-class _Draws:
-    """Chunks drawn with replacement, so many times; the same draws for every figure."""
+class _Chunks:
+    """Which positions stand in which chunk."""
 
     def __init__(self, chunks: NDArray[Any]) -> None:
-        _, self._cluster = np.unique(chunks, return_inverse=True)
-        self.clusters = int(self._cluster.max()) + 1 if len(self._cluster) else 0
-        random = np.random.default_rng(SEED)
-        shares = np.full(self.clusters, 1.0 / max(1, self.clusters))
-        self._times = random.multinomial(self.clusters, shares, size=DRAWS)
+        _, self._chunk = np.unique(chunks, return_inverse=True)
+        self.count = int(self._chunk.max()) + 1 if len(self._chunk) else 0
 
     def mean(
-        self, values: Floats, shown: Callable[[Any], Any] = float, *, accelerated: bool = False
+        self,
+        values: Floats,
+        shown: Callable[[float], float] = float,
+        *,
+        above_zero: bool = False,
+        least_deviation: float = 0.0,
     ) -> Estimate | None:
-        """A mean over positions, put through an increasing function; positions that are NaN are left out."""
-        known = ~np.isnan(values)
-        n = int(known.sum())
+        """A mean over positions, put through an increasing function; without an interval where there is one chunk.
+
+        above_zero: the mean is no less, and its logarithm is nearer to normal.   least_deviation: that of a position
+        which depends on no other; chunks that happen to agree more than that tell no more.
+        """
+        n = len(values)
         if not n:
             return None
-        sums = np.bincount(self._cluster, np.where(known, values, 0.0), self.clusters)
-        counts = np.bincount(self._cluster, known.astype(np.float64), self.clusters)
-        value = float(sums.sum() / counts.sum())
-        if int((counts > 0).sum()) < 2 or not math.isfinite(value):
-            return Estimate(float(shown(value)), n=n, n_eff=self.clusters)
-        sizes = self._times @ counts
-        drawn = (self._times @ sums)[sizes > 0] / sizes[sizes > 0]
-        levels = _accelerated(drawn, value, sums, counts) if accelerated else (ALPHA / 2, 1 - ALPHA / 2)
-        low, high = np.quantile(drawn, levels)
-        ends = min(low, value), max(high, value)
-        return Estimate(
-            float(shown(value)), float(shown(ends[0])), float(shown(ends[1])), Bound.POINT, n, self.clusters
-        )
+        value = float(values.mean())
+        if self.count < 2 or not math.isfinite(value):
+            return Estimate(shown(value), n=n, n_eff=self.count)
+        away = np.bincount(self._chunk, values - value, self.count)
+        error = math.sqrt(float((away**2).sum()) * self.count / (self.count - 1)) / n
+        half = t_factor(self.count) * max(error, least_deviation / math.sqrt(n))
+        low, high = value - half, value + half
+        if above_zero:
+            ratio = _exp(half / value) if value > 0 else 1.0
+            low, high = value / ratio, value * ratio
+        return Estimate(shown(value), shown(low), shown(high), Bound.POINT, n, self.count)
 
     def quantile(self, values: Floats, p: float) -> Estimate:
-        """A quantile over positions (inverse CDF)."""
+        """A quantile over positions (inverse CDF); without an interval where there are few chunks."""
         value = quantile(values, p)
-        if self.clusters < 2:
-            return Estimate(value, n=len(values), n_eff=self.clusters)
+        if self.count < FEWEST_CHUNKS:
+            return Estimate(value, n=len(values), n_eff=self.count)
         order = np.argsort(values, kind="stable")
-        ordered, cluster = values[order], self._cluster[order]
+        ordered, cluster = values[order], self._chunk[order]
+        times = np.random.default_rng(SEED).multinomial(self.count, np.full(self.count, 1 / self.count), size=DRAWS)
         drawn = []
         for start in range(0, DRAWS, _DRAWS_AT_ONCE):
-            reached = np.cumsum(self._times[start : start + _DRAWS_AT_ONCE, cluster], axis=1)
+            reached = np.cumsum(times[start : start + _DRAWS_AT_ONCE, cluster], axis=1)
             rank = np.ceil(reached[:, -1:] * p - 1e-9)
             drawn.append(ordered[(reached >= rank).argmax(axis=1)])
         low, high = np.quantile(np.concatenate(drawn), (ALPHA / 2, 1 - ALPHA / 2), method="inverted_cdf")
-        return Estimate(value, float(low), float(high), Bound.POINT, len(values), self.clusters)
-
-
-def _accelerated(drawn: Floats, value: float, sums: NDArray[Any], counts: NDArray[Any]) -> tuple[float, float]:
-    """The levels of the drawn means at which a BCa interval ends; the acceleration from leaving out each chunk once."""
-    left = counts.sum() - counts
-    without = (sums.sum() - sums)[left > 0] / left[left > 0]
-    away = without.mean() - without
-    spread = float((away**2).sum()) ** 1.5
-    acceleration = float((away**3).sum()) / (6 * spread) if spread > 0 else 0.0
-    share = float((drawn < value).mean() + (drawn == value).mean() / 2)
-    normal = NormalDist()
-    bias = normal.inv_cdf(min(max(share, 0.5 / len(drawn)), 1 - 0.5 / len(drawn)))
-
-    def level(z: float) -> float:
-        return normal.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
-
-    return level(normal.inv_cdf(ALPHA / 2)), level(normal.inv_cdf(1 - ALPHA / 2))
+        return Estimate(value, float(low), float(high), Bound.POINT, len(values), self.count)
 
 
 BEGIN, END = "<!-- grades: begin -->", "<!-- grades: end -->"

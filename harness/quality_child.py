@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 import engines
-from engines.base import Engine, EngineError, ModelReference
+from engines.base import Engine, EngineError, EngineInfo
 from engines.scores import Scores, ScoringEngine
 from harness import greedy
-from harness.cells import Cell
+from harness.cells import Cell, is_full
 from harness.child_process import Emit
 from harness.divergence import Ids, Positions, compare, joined
 from harness.engine_start import describe, timed_start
@@ -47,7 +47,7 @@ class QualityOrder:
     """What the parent asks of a child; JSON-able.
 
     folder: of the reference's scores.   making: score the reference, with everything below; else score the cell.
-    level: of the reference, where it is not the cell's.   text: None for the shipped one.   name: of the reference.
+    level: of the reference, None: the checkpoint's own.   text: None for the shipped one.   name: of the reference.
     """
 
     folder: str
@@ -67,16 +67,19 @@ async def score_reference(cell: Cell, order: QualityOrder, emit: Emit) -> None:
     """
     folder, began = Path(order.folder), time.monotonic()
     cell = with_level(cell, order.level)
-    async with started(cell, emit) as engine:
+    async with started(cell, emit) as (engine, info):
         scoring = able_to_score(cell, engine)
         source, wanted = await chunks_for(cell, order, engine)
         emit({"event": "quality_begun"})
         chunks, columns, whole = await _write_scores(scoring, wanted, order.first, folder, emit)
         prompts = greedy.prompts_of(chunks)
+        level = info.level or order.level
         continuations = [await greedy.continuation(scoring, prompt) for prompt in prompts]
     np.save(folder / "chunks.npy", chunks)
     facts = source | {
         "name": order.name,
+        "level": level,
+        "quantized": None if level is None else not is_full(level),
         "first": order.first,
         "columns": columns,
         "k": None if whole else columns,
@@ -87,7 +90,7 @@ async def score_reference(cell: Cell, order: QualityOrder, emit: Emit) -> None:
         "continuations": continuations,
     }
     (folder / "facts.json").write_text(json.dumps(facts))
-    async with started(cell, emit) as engine:
+    async with started(cell, emit) as (engine, _):
         floor = await noise_floor(able_to_score(cell, engine), Reference.open(folder), emit)
     facts |= {"noise_floor": floor}
     (folder / "facts.json").write_text(json.dumps(facts))
@@ -115,7 +118,7 @@ async def _scored(cell: Cell, reference: Reference, engine: Engine, folder: Path
     widths: set[int | None] = set()
     for number, chunk in enumerate(reference.chunks):
         mine = distributions(await scoring.score(chunk.tolist(), reference.first))
-        widths.add(None if mine.whole else mine.logprobs.shape[1])
+        widths.add(None if mine.whole else int((~np.isnan(mine.logprobs)).sum(axis=1).min()))
         theirs, true = reference.of_chunk(number), reference.true_tokens(number)
         parts.append(await asyncio.to_thread(compare, theirs, mine, true))
         emit({"event": "quality_progress", "done": number + 1, "chunks": len(reference.chunks)})
@@ -129,19 +132,17 @@ async def _scored(cell: Cell, reference: Reference, engine: Engine, folder: Path
         "positions": len(found.nll),
         "chunks": len(reference.chunks),
         "k": min(limited) if limited else None,
+        "true_unknown": int(np.isnan(found.nll).sum()),
         "tokens": facts["tokens"],
         "text": facts["text"],
+        "reference_level": facts["level"],
+        "beginning": await beginning_of(engine),
         "noise_floor": facts["noise_floor"],
-        "indistinguishable": indistinguishable(mean_divergence(found), facts["noise_floor"]["kl_mean"]),
+        "indistinguishable": indistinguishable(float(found.kl.mean()), facts["noise_floor"]["kl_mean"]),
         "greedy": await divergence_of(scoring, facts),
         "responses": await responses_of(engine, facts["prompts"], tokenizer_of(cell.spec.model)),
         "path": POSITIONS,
     }
-
-
-def mean_divergence(found: Positions) -> float:
-    """The mean of the divergence, or of its lower bound where only that is known."""
-    return float((found.kl_lower_bound if np.isnan(found.kl).any() else found.kl).mean())
 
 
 async def divergence_of(engine: ScoringEngine, facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -183,7 +184,7 @@ async def noise_floor(engine: ScoringEngine, reference: Reference, emit: Emit) -
         emit({"event": "quality_progress", "done": number + 1, "chunks": len(numbers)})
     found = joined(parts)
     figures = estimates(columns_of(found, np.repeat(np.array(numbers), cut - first)))
-    kl = figures.get("kl_mean") or figures.get("kl_bound")
+    kl = figures.get("kl_bound") or figures.get("kl_mean")
     return {
         "kl_mean": None if kl is None or not math.isfinite(kl.value) else kl.value,
         "top1_agreement": figures["top1_agreement"].value,
@@ -193,7 +194,11 @@ async def noise_floor(engine: ScoringEngine, reference: Reference, emit: Emit) -
 
 
 async def chunks_for(cell: Cell, order: QualityOrder, engine: Engine) -> tuple[dict[str, Any], Ids]:
-    """(what the text and its token ids are, the chunks), by our tokenizer of the model or else the engine's own."""
+    """(what the text and its token ids are, the chunks), by our tokenizer of the model or else the engine's own.
+
+    What the engine puts in front of a text that it is sent stands at each chunk's beginning, in place of as many ids:
+    a model that is served with it is not itself without. "beginning": those ids, None where the engine does not say.
+    """
     name, text = text_of(None if order.text is None else Path(order.text))
     tokenizer = tokenizer_of(cell.spec.model)
     if tokenizer is not None:
@@ -202,7 +207,15 @@ async def chunks_for(cell: Cell, order: QualityOrder, engine: Engine) -> tuple[d
         ids, by = await engine.tokenize(text), f"{cell.engine}'s own tokenizer"
     else:
         raise UsageError(f"the tokens of {cell.model or cell.engine} are unknown: name a `model` that has a tokenizer")
-    return {"text": name, "tokens": by}, chunks_of(ids, order.tokens, order.chunk)
+    chunks, beginning = chunks_of(ids, order.tokens, order.chunk), await beginning_of(engine)
+    chunks[:, : len(beginning or ())] = beginning or ()
+    return {"text": name, "tokens": by, "beginning": beginning}, chunks
+
+
+async def beginning_of(engine: Engine) -> list[int] | None:
+    """The ids that an engine puts in front of a text that it is sent; None where it does not say."""
+    found: list[int] | None = await engine.beginning() if hasattr(engine, "beginning") else None
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +251,9 @@ def cannot_score(engine: str) -> str:
 
 def with_level(cell: Cell, level: str | None) -> Cell:
     """The cell with the reference's level in place of its own, and the model that the scenario names."""
-    if level is None or level == cell.level:
+    if level == cell.level:
         return cell
-    model = cell.spec.model
-    if cell.model is not None and (model is None or model.name != cell.model):
-        model = ModelReference(cell.model)
-    return replace(cell, level=level, spec=replace(cell.spec, level=level, model=model))
+    return replace(cell, level=level, spec=replace(cell.spec, level=level, model=cell.own_model))
 
 
 def bound_sentence(wanted: int, used: int) -> str | None:
@@ -278,7 +288,7 @@ def store_positions(path: Path, reference: Reference, found: Positions) -> None:
 
 
 @asynccontextmanager
-async def started(cell: Cell, emit: Emit) -> AsyncIterator[Engine]:
+async def started(cell: Cell, emit: Emit) -> AsyncIterator[tuple[Engine, EngineInfo]]:
     """The engine, started without being measured; stopped at the end whatever happens."""
     engine = engines.create(cell.spec)
     await asyncio.to_thread(engine.prepare)
@@ -289,7 +299,7 @@ async def started(cell: Cell, emit: Emit) -> AsyncIterator[Engine]:
         emit({"event": "starting"})
         load_s, info = await timed_start(engine, None)
         emit({"event": "started", "engine": describe(engine, info), "start": {"load_s": load_s}})
-        yield engine
+        yield engine, info
     finally:
         emit({"event": "stopping"})
         await engine.stop()

@@ -15,6 +15,7 @@ from harness.stats import Estimate
 
 NOT_ASKED = "the scenario asks for none: write `quality: {}` into it"
 _BOUND_ONLY = "only the likeliest tokens are known, so only a lower bound can be told: kl_bound"
+_TRUE_UNKNOWN = "at some positions the true token is not among the likeliest, which are all that is known"
 _READ = ("chunk", "nll_reference", "nll", "kl", "kl_lower_bound", "top1_same")
 
 
@@ -32,10 +33,12 @@ def _rows_of(cell: Mapping[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
         return
     k = told.get("k")
     source = "full vocabulary" if k is None else f"likeliest {k} tokens"
+    if told.get("true_unknown"):
+        source += f", the true one unknown at {told['true_unknown']} positions"
     window = f"{told['positions']} positions in {told['chunks']} chunks"
     keys = dict(zip(KEYS, quality_keys(cell), strict=True)) | {"class": ALL}
     shared = {"source": source, "window": window}
-    for name, estimate in figures_of(folder / told["path"]).items():
+    for name, estimate in figures_of(folder / told["path"], k).items():
         row: dict[str, Any] = {"metric": name, "statistic": SCALAR, "unit": METRICS[name].unit} | shared
         row |= {"value": estimate.value, "low": estimate.low, "high": estimate.high, "bound": estimate.bound.value}
         row |= {"n": estimate.n, "n_eff": estimate.n_eff}
@@ -43,12 +46,12 @@ def _rows_of(cell: Mapping[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
             yield keys | {"repetition": repetition} | row
 
 
-def figures_of(positions: Path) -> dict[str, Estimate]:
-    """`quality.estimates` of a stored table of positions."""
+def figures_of(positions: Path, k: int | None = None) -> dict[str, Estimate]:
+    """`quality.estimates` of a stored table of positions. k: of how many tokens the engine told, None: of all."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(positions, columns=list(_READ))
-    return estimates({name: table.column(name).to_numpy() for name in _READ})
+    return estimates({name: table.column(name).to_numpy() for name in _READ}, k)
 
 
 def quality_keys(cell: Mapping[str, Any]) -> tuple[str, ...]:
@@ -77,4 +80,5 @@ def why_missing(cell: Mapping[str, Any]) -> dict[str, str]:
         return dict.fromkeys(QUALITY, cell.get("reason") or NOT_ASKED)
     if told.get("reason"):
         return dict.fromkeys(QUALITY, told["reason"])
-    return dict.fromkeys(QUALITY, _BOUND_ONLY) | {"kl_bound": "the whole vocabulary is known: see kl_mean"}
+    found = dict.fromkeys(QUALITY, _BOUND_ONLY) | dict.fromkeys(("ppl", "ppl_ratio"), _TRUE_UNKNOWN)
+    return found | {"kl_bound": "the whole vocabulary is known: see kl_mean"}

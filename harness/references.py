@@ -9,19 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from engines import engine_class
-from harness.cells import Cell, bits, slug
+from harness.cells import FULL_BITS, Cell, bits, is_full, slug
 from harness.quality_child import QualityOrder, cannot_score
 from harness.quality_section import Quality
 from harness.supervisor import TRIAL_PATIENCE_S, ChildCommand, StopRequest, supervise
 from harness.trial import CellSpec
 
 FOLDER = "quality"
+OWN = "own"
+"""In the name of a reference's folder: the checkpoint's own precision, which no cell has."""
+OWN_PRECISION = 24
+"""Bits that a cell without a level counts as: the checkpoint's own precision is no less than any 16 bits that are made
+of it, and no more than 32."""
+MADE_BEFOREHAND = ("awq", "gptq", "compressed-tensors")
+_CACHE_TYPES = ("cache_type_k", "cache_type_v", "kv_cache_dtype")
 Hear = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A cell to be the reference, at its own level or at one that is not measured."""
+    """A cell to be the reference, at its own level or at one that is not measured; None: the checkpoint's own."""
 
     cell: Cell
     level: str | None
@@ -35,7 +42,8 @@ class Choice:
     @property
     def id(self) -> str:
         """Its folder's name."""
-        return "-".join(slug(part.rpartition("/")[2] or part) for part in self.name.values() if part)
+        names = self.name if self.level is not None or self.cell.level is None else self.name | {"level": OWN}
+        return "-".join(slug(part.rpartition("/")[2] or part) for part in names.values() if part)
 
 
 def choose(cell: Cell, cells: Sequence[Cell], section: Quality) -> Choice | str:
@@ -43,8 +51,7 @@ def choose(cell: Cell, cells: Sequence[Cell], section: Quality) -> Choice | str:
     wanted = section.reference
     same = [one for one in cells if one.model == cell.model]
     if wanted is None or not (wanted.quantization or wanted.engine or wanted.variant):
-        best = max(same, key=lambda one: bits(one.level))
-        return Choice(best, best.level)
+        return _most_precise(same)
     engine, level = wanted.engine or cell.engine, wanted.quantization
     found = [one for one in same if one.engine == engine]
     if not found:
@@ -53,14 +60,43 @@ def choose(cell: Cell, cells: Sequence[Cell], section: Quality) -> Choice | str:
     if not of_variant:
         return f"{engine} has no variant `{wanted.variant}` here that could be the reference"
     own = [one for one in of_variant if one.variant == cell.variant] or of_variant
-    measured = [one for one in own if level is None or one.level == level]
-    if measured:
-        best = max(measured, key=lambda one: bits(one.level))
-        return Choice(best, best.level)
+    if level is None:
+        return _most_precise(own)
+    measured = next((one for one in own if one.level == level), None)
+    if measured is not None:
+        return Choice(measured, level)
     levels = engine_class(engine).levels()
     if level not in levels:
         return f"{engine} has no level `{level}` that could be the reference; it has {', '.join(levels) or 'none'}"
     return Choice(own[0], level)
+
+
+def _most_precise(cells: Sequence[Cell]) -> Choice:
+    """Never a quantized cell of its own accord: where all are, the checkpoint's own precision, which is no cell.
+
+    A checkpoint may itself be quantized; then nothing else exists.
+    """
+    able = [one for one in cells if hasattr(engine_class(one.engine), "score")] or list(cells)
+    full = [one for one in able if _precision(one) >= FULL_BITS]
+    if full:
+        best = max(full, key=lambda one: (not _narrow_cache(one), _precision(one)))
+        return Choice(best, best.level)
+    stored = [one for one in able if one.level in MADE_BEFOREHAND and one.spec.model == one.own_model]
+    return Choice(stored[0], stored[0].level) if stored else Choice(able[0], None)
+
+
+def _precision(cell: Cell) -> int:
+    """Bits of a cell's weights, 0 where they are quantized; by the names that the scenario gives."""
+    level = cell.level or cell.spec.options.get("quantization")
+    if level is None:
+        return OWN_PRECISION
+    return bits(str(level)) if is_full(str(level)) else 0
+
+
+def _narrow_cache(cell: Cell) -> bool:
+    """Whether keys and values are kept in fewer bits, which costs as much quality as weights may."""
+    kept = [bits(str(cell.spec.options.get(name))) for name in _CACHE_TYPES]
+    return any(0 < count < FULL_BITS for count in kept)
 
 
 def refusal(cell: Cell, cells: Sequence[Cell], section: Quality) -> str | None:
@@ -113,9 +149,14 @@ class References:
             self.tried.add(choice.id)
             hear({"event": "notice", "text": f"scoring the reference first: {choice.id}"})
             self.told[choice.id] = await self._made(choice, order, folder, stop, hear)
+            if self.told[choice.id].get("quantized"):
+                loaded = self.told[choice.id]["level"]
+                hear({"event": "notice", "text": f"the reference {choice.id} is itself quantized: {loaded}"})
         reason = self.told[choice.id].get("reason")
         if reason:
-            return f"the reference {choice.id} could not be scored: {reason}"
+            own = choice.level == choice.cell.level
+            advice = "" if own else "; name a level that is measured as `quality.reference`"
+            return f"the reference {choice.id} could not be scored: {reason}{advice}"
         return QualityOrder(str(folder.absolute()), False, *sizes, choice.name, text)
 
     async def _made(

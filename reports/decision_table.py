@@ -45,7 +45,6 @@ CHOOSE = (
 )
 QUALITY = (
     Column("KL, nats", "kl_mean", wide=True),
-    Column("KL at least", "kl_bound", optional=True, wide=True),
     Column("same top token", "top1_agreement", "share", wide=True),
 )
 ENGINE = (
@@ -155,7 +154,7 @@ def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
 
 
 def _scored(table: dict[str, Any]) -> bool:
-    return any(_has(row["values"][name]) for row in table["rows"] for name in ("kl_mean", "kl_bound", "top1_agreement"))
+    return any(_has(row["values"][name]) for row in table["rows"] for name in ("kl_mean", "top1_agreement"))
 
 
 def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) -> Table:
@@ -225,7 +224,8 @@ def _value(value: dict[str, Any], column: Column, notes: list[str]) -> Cell:
     row = numbers | {"bound": value["bound"]}
     shown = estimate(row, column.show)
     note = None
-    if value["reason"] and (shown == UNKNOWN or value["bound"] == "point" or column.show == "bytes"):
+    told_of_bounds = column.show == "bytes" or column.name == "kl_mean"
+    if value["reason"] and (shown == UNKNOWN or value["bound"] == "point" or told_of_bounds):
         note = noted(notes, value["reason"])
     known = row[{"lower": "low", "upper": "high"}.get(value["bound"], "value")]
     return Cell(shown, interval(row, column.show), note=note, value=sortable(known))

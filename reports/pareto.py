@@ -18,7 +18,8 @@ from reports.tables import Cell, Table, first_rows
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", "": "P"}
+SEVERAL = "several grades possible"
+MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", SEVERAL: "h", "": "P"}
 HEIGHT = 340.0
 MAX_LABEL, MAX_NAME = 28, 120
 MOST_LABELS = 20
@@ -75,7 +76,7 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
         _link(axes, points, scale)
         for point, held in zip(points, memory, strict=True):
             colour = COLOURS[0] if point.front else MUTED
-            shape = MARKERS.get(point.word, MARKERS[""])
+            shape = MARKERS[_grade(point)]
             ends = [(point.low, point.high)]
             marks.estimates(axes, [held], [point.speed], [], ends, colour, shape, filled=point.front)
         _name(axes, points, memory)
@@ -129,9 +130,14 @@ def _name(axes: Axes, points: Sequence[Point], memory: Sequence[float]) -> None:
         labels.put(held, point.speed, text, bold=point.chosen)
 
 
+def _grade(point: Point) -> str:
+    """Its word, where that is one grade."""
+    return point.word if point.word in MARKERS else SEVERAL
+
+
 def _keys(axes: Axes, points: Sequence[Point]) -> None:
     """Which marker is which quality, and that hollow ones are beaten."""
-    words = [word for word in MARKERS if any(point.word == word for point in points)]
+    words = [word for word in MARKERS if any(_grade(point) == word for point in points)]
     told = words if words != [""] else []
     for word in told:
         marks.key(axes, word or "quality unknown", COLOURS[0], MARKERS[word])

@@ -50,7 +50,7 @@ def detail(data: ReportData) -> Table:
     rows = pooled_rows(data)
     present = {key[-2] for key in rows if key[4] == LOAD}
     shown = [(head, metric) for head, metric in FIGURES if metric not in _OPTIONAL or metric in present]
-    if not present & {"kl_mean"}:
+    if not any(key[-2] == "kl_mean" and row["bound"] == "point" for key, row in rows.items()):
         shown = [(head, metric) for head, metric in shown if not metric.startswith("kl_") or metric == "kl_bound"]
     notes: list[str] = []
     lines = []
@@ -61,9 +61,10 @@ def detail(data: ReportData) -> Table:
         keys = tuple(str(cell[key] or "") for key in KEYS[:-1])
         reason = told.get("reason")
         values = [_value(rows.get((*keys, LOAD, ALL, metric, "value")), metric) for _, metric in shown]
-        if told.get("indistinguishable"):
+        if told.get("indistinguishable") and told.get("k") is None:  # a small lower bound shows nothing
             values[0] = Cell(values[0].text, values[0].detail, note=noted(notes, _INDISTINGUISHABLE))
-        name = Cell(place((*keys, LOAD)), note=noted(notes, f"not scored: {reason}") if reason else None)
+        said = f"not scored: {reason}" if reason else _remark(told, data)
+        name = Cell(place((*keys, LOAD)), note=noted(notes, said) if said else None)
         lines.append((name, *values, Cell(greedy_text(told.get("greedy")))))
     head = ("cell", *(name for name, _ in shown), "greedy replies")
     told = notes + _references(data) if lines else []
@@ -102,19 +103,43 @@ def greedy_text(told: dict[str, Any] | None) -> str:
     return f"first differ at token {told['median_at']:g}{gap} (medians); {same} of {count} never"
 
 
+def _remark(told: dict[str, Any], data: ReportData) -> str:
+    """What sets the scores of a cell apart from others; "" where nothing does."""
+    if told.get("true_unknown"):
+        return (
+            f"the probability of the true token is unknown at {told['true_unknown']} of {told['positions']} positions"
+        )
+    given = next((one.get("beginning") for one in _told(data) if one["name"] == told.get("reference")), None)
+    own = told.get("beginning")
+    if given is None or own is None or own == given:
+        return ""
+    return f"scored after {_ids(given)}, as the reference is served; this engine puts {_ids(own)} in front of a text"
+
+
+def _ids(ids: list[int]) -> str:
+    return f"token {', '.join(map(str, ids))}" if ids else "nothing"
+
+
+def _told(data: ReportData) -> list[dict[str, Any]]:
+    """Of each reference that was scored."""
+    return [told for told in (data.manifest.get("quality") or {}).values() if told.get("positions")]
+
+
 def _references(data: ReportData) -> list[str]:
     """What was scored, and how far the reference is from itself."""
     lines = []
-    for told in (data.manifest.get("quality") or {}).values():
-        if not told.get("positions"):
-            continue
+    for told in _told(data):
         name = " · ".join(str(part) for part in told["name"].values() if part)
         floor = told["noise_floor"]
         known = "unknown" if floor["kl_mean"] is None else f"{floor['kl_mean']:.2g} nats"
         text = (
             f"reference {name}: {told['positions']} positions in {told['chunks']} chunks of {told['text']}, tokens by "
         )
-        text += f"{told['tokens']}; from itself {known} (KL; {floor['differs']})"
+        text += f"{told['tokens']}"
+        text += f", each after {_ids(told['beginning'])}" if told.get("beginning") else ""
+        text += f"; from itself {known} (KL; {floor['differs']})"
+        if told.get("quantized"):
+            text += f"; it is itself quantized ({told['level']}), so these are distances from it, no quality"
         lines.append(f"{text}; {told['bound']}" if told.get("bound") else text)
     return lines
 

@@ -25,8 +25,8 @@ MIB = 2.0**20
 class Choice:
     """A level: how much slower than 80 tokens/s and 80 ms, what it takes, how far it is from the reference.
 
-    kl: mean, low, high.   invalid: loads that are.   status, reason: of its cells, where they were not run.
-    loading: what it takes while it starts.
+    kl: mean, low, high.   reference: the level it is far from.   invalid: loads that are.   status, reason: of its
+    cells, where they were not run.   loading: what it takes while it starts.
     """
 
     level: str
@@ -38,6 +38,7 @@ class Choice:
     status: str = "complete"
     reason: str | None = None
     invalid: tuple[str, ...] = ()
+    reference: str = "f32"
     info: dict[str, Any] = field(default_factory=dict)
     requests: int = 120
     loading: float | None = None
@@ -77,6 +78,7 @@ def _cell(
         status=choice.status,
         reason=choice.reason,
         engine_info=memory | choice.info,
+        quality={"reference_level": choice.reference} if choice.kl else None,
     )
     if choice.status == "skipped":
         return cell | {"engine_info": {}, "start": {}, "trials": []}, []
