@@ -6,6 +6,7 @@ of the reference's continuation says where a candidate would have gone elsewhere
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -31,10 +32,11 @@ def prompts_of(chunks: Ids) -> list[list[int]]:
 
 async def continuation(engine: ScoringEngine, prompt: Sequence[int], tokens: int = TOKENS) -> list[int]:
     """The tokens that greedy decoding gives, by scoring: a few are guessed at a time, and those that the model itself
-    would have chosen stay (Jacobi decoding); each round gives at least one.
+    would have chosen stay (Jacobi decoding); each round gives at least one. The first guess is the prompt's commonest
+    token: an engine may have to look twice for one that it finds unlikely.
     """
     found: list[int] = []
-    guess = [prompt[-1]] * _AT_ONCE
+    guess = [Counter(prompt).most_common(1)[0][0]] * _AT_ONCE
     while len(found) < tokens:
         scores = distributions(await engine.score([*prompt, *found, *guess], len(prompt) + len(found)))
         chosen = likeliest(scores).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,18 @@ def write(folder: Path, name: str, **changes: Any) -> ModelSource:
         folder / "model.safetensors", shapes, lambda tensor: random_weights.pieces(tensor, shapes[tensor], 1)
     )
     return resolve(ModelReference(str(folder)))
+
+
+def tiny_with_beginning(folder: Path) -> ModelReference:
+    """A copy of `tiny` whose tokenizer puts the token of beginning, 256, in front of a text, as Llama's and Gemma's do."""
+    shutil.copytree(resolve(ModelReference("tiny")).path, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    first, text = {"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [first, text],
+        "pair": [first, text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|bos|>": {"id": "<|bos|>", "ids": [256], "tokens": ["<|bos|>"]}},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    return ModelReference(str(folder))

@@ -36,6 +36,7 @@ from engines.base import (
 from engines.hf_loading import weight_bytes
 from engines.huggingface import Transformers
 from engines.models.source import resolve
+from tests.models_made_small import tiny_with_beginning
 
 TEXT = "It is a truth universally"
 PLAIN = ("fp32", "fp16", "bf16")
@@ -291,24 +292,14 @@ def test_stopping_while_it_loads_leaves_nothing(batching: str, monkeypatch: pyte
 
 def test_what_the_tokenizer_puts_in_front_of_a_text_is_there(tmp_path: Path) -> None:
     """A prompt that is text begins as the model wants it; token ids are used as they are."""
-    model = tmp_path / "model"
-    shutil.copytree(resolve(ModelReference("tiny")).path, model)
-    tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
-    first, text = {"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
-    tokenizer["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [first, text],
-        "pair": [first, text, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {"<|bos|>": {"id": "<|bos|>", "ids": [256], "tokens": ["<|bos|>"]}},
-    }
-    (model / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    model = tiny_with_beginning(tmp_path / "model")
 
     async def body(engine: Transformers, info: EngineInfo) -> list[int | None]:
         assert await engine.tokenize(TEXT) == list(TEXT.encode())
         replies = [await collect(engine.generate(Request(prompt, 1))) for prompt in (TEXT, tuple(TEXT.encode()))]
         return [usage.usage.prompt_tokens for *_, usage in replies if usage.usage]
 
-    assert running(spec_of(model=str(model)), body) == [len(TEXT) + 1, len(TEXT)]
+    assert running(spec_of(model=model.name), body) == [len(TEXT) + 1, len(TEXT)]
 
 
 @pytest.mark.parametrize("batching", ["none", "continuous"])

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from engines.base import EngineError
-from engines.llama_server_scores import FULL_VOCABULARY_LIMIT, TOP_TOKENS, score_by_server
+from engines.llama_server_scores import FULL_VOCABULARY_LIMIT, LEAST, TOP_TOKENS, score_by_server
+from harness.divergence import Distributions, compare
+from harness.quality_scores import distributions
 
 
 class _Server:
@@ -26,7 +28,7 @@ class _Server:
         assert body is not None
         self.asked.append(body)
         first, count = len(body["prompt"]), self.told or body["n_probs"]
-        top = [{"id": (first + rank) % self.vocabulary, "logprob": -float(rank)} for rank in range(count)]
+        top = [{"id": (first + rank) % self.vocabulary, "logprob": -rank / 50} for rank in range(count)]
         return {"completion_probabilities": [{"top_logprobs": top}]}
 
 
@@ -37,13 +39,15 @@ def test_a_small_vocabulary_is_told_whole() -> None:
     assert scores.tokens is None
     assert scores.logprobs.shape == (2, 10)
     assert scores.logprobs[0].argmax() == 2
-    np.testing.assert_array_equal(scores.true_logprobs, [-5, -5])
+    np.testing.assert_allclose(scores.true_logprobs, [-0.1, -0.1])
     assert [body["prompt"] for body in server.asked] == [[5, 6], [5, 6, 7]]
     assert {body["n_predict"] for body in server.asked} == {1}
 
 
 def test_a_large_vocabulary_is_told_by_its_likeliest() -> None:
-    """In falling order, with the tokens beside them; a true token that is not among them is unknown."""
+    """In falling order, with the tokens beside them; a true token that is not among them is unknown where the server
+    tells no more.
+    """
     server = _Server(FULL_VOCABULARY_LIMIT + 1, told=TOP_TOKENS - 1)
     scores = score_by_server(server.ask, "", [0, 1, 4000], 1)
     assert scores.tokens is not None
@@ -51,6 +55,41 @@ def test_a_large_vocabulary_is_told_by_its_likeliest() -> None:
     assert (scores.tokens[0, 0], scores.tokens[0, -1]) == (1, -1)
     assert math.isnan(scores.logprobs[0, -1])
     np.testing.assert_array_equal(scores.true_logprobs, [0, math.nan])
+
+
+def test_all_tokens_are_asked_for_where_the_true_one_is_not_among_the_likeliest() -> None:
+    """Only there: left out, these positions would flatter the perplexity."""
+    vocabulary = FULL_VOCABULARY_LIMIT + 1
+    server = _Server(vocabulary)
+    tokens = [0, 1, 4000, 3, 3000]
+    scores = score_by_server(server.ask, "", tokens, 1)
+    np.testing.assert_allclose(scores.true_logprobs, [0, -79.96, 0, -59.92])
+    assert [(len(body["prompt"]), body["n_probs"]) for body in server.asked] == [
+        (1, TOP_TOKENS),
+        (2, TOP_TOKENS),
+        (2, vocabulary),
+        (3, TOP_TOKENS),
+        (4, TOP_TOKENS),
+        (4, vocabulary),
+    ]
+
+
+def test_a_probability_of_zero_is_what_float32_takes_for_zero() -> None:
+    """The server writes the least float for it; the reference's 5e-41 there is nothing, and no divergence of 0.0017."""
+    least = float(np.finfo(np.float32).min)
+
+    def ask(url: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        if path == "/v1/models":
+            return {"data": [{"meta": {"n_vocab": 2}}]}
+        top = [{"id": 0, "logprob": 0.0}, {"id": 1, "logprob": least}]
+        return {"completion_probabilities": [{"top_logprobs": top}]}
+
+    found = distributions(score_by_server(ask, "", [0, 0, 1], 1))
+    np.testing.assert_array_equal(found.logprobs, [[0, LEAST], [0, LEAST]])
+    true = np.array([0, 1], dtype=np.int32)
+    p = Distributions(np.array([[0.0, -92.7]] * 2, dtype=np.float32), None, np.zeros(2, dtype=np.float32))
+    assert compare(p, found, true).kl.max() < 1e-37
+    assert np.log(np.float64(np.float32(1.4e-45)) / 2) == pytest.approx(LEAST, abs=0.05)
 
 
 def test_a_server_that_does_not_tell_is_an_error() -> None:

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from engines.base import EngineSpec, ModelReference
 from harness.cells import Cell, bits
 from harness.errors import ScenarioError
 from harness.matrix import expand
+from harness.quality_child import with_level
+from harness.quality_section import Quality
 from harness.references import Choice, References, choose
 from harness.scenario import Scenario, load, restore
 from harness.supervisor import StopRequest
@@ -37,6 +40,43 @@ def test_the_highest_precision_is_the_default() -> None:
     found = chosen({})
     assert found.name == {"model": "tiny", "engine": "llama-server", "level": "f16", "variant": None}
     assert found.id == "tiny-llama-server-f16"
+
+
+def cell_of(engine: str, level: str | None = None, **options: Any) -> Cell:
+    """A cell of `tiny`, whether its engine is installed here or not."""
+    spec = EngineSpec(engine, ModelReference("tiny"), level, options)
+    return Cell(0, "x", "tiny", engine, level, None, 1, spec, ())
+
+
+@pytest.mark.parametrize(
+    ("cells", "number", "level"),
+    [
+        ([cell_of("llama-server", "q4_k_m"), cell_of("llama-server")], 1, None),
+        ([cell_of("transformers", "int8"), cell_of("transformers")], 1, None),
+        ([cell_of("llama-server", "f16"), cell_of("transformers")], 1, None),
+        ([cell_of("transformers"), cell_of("llama-server", "f32")], 1, "f32"),
+        ([cell_of("llama-server", "q4_0"), cell_of("llama-server", "q8_0")], 0, None),
+        ([cell_of("transformers", "nf4"), cell_of("llama-server", "q4_0")], 0, None),
+        ([cell_of("vllm", "awq")], 0, "awq"),
+        ([cell_of("vllm", quantization="fp8"), cell_of("vllm")], 1, None),
+        ([cell_of("llama-server", "f32", cache_type_k="q4_0"), cell_of("llama-server", "f16")], 1, "f16"),
+        ([cell_of("http"), cell_of("llama-server", "q8_0")], 1, None),
+    ],
+)
+def test_the_default_is_never_a_quantized_row(cells: list[Cell], number: int, level: str | None) -> None:
+    """A cell without a level has the checkpoint's own precision; where no cell keeps it, the reference is no cell."""
+    found = choose(cells[0], cells, Quality())
+    assert isinstance(found, Choice)
+    assert found.cell is cells[number]
+    assert found.level == level
+
+
+def test_the_folder_of_a_reference_that_is_no_cell() -> None:
+    """It is not that of the cell which it is made from."""
+    cells = [cell_of("llama-server", "q8_0")]
+    found = choose(cells[0], cells, Quality())
+    assert isinstance(found, Choice)
+    assert (found.id, found.name["level"]) == ("tiny-llama-server-own", None)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +165,20 @@ def test_only_the_first_repetition_is_scored() -> None:
         References(wanted.quality, later, Path("run"), {}, {}).wants(one) == (one.repetition == 2) for one in later
     )
     assert not References(None, cells, Path("run"), {}, {}).wants(cells[0])
+
+
+def test_the_checkpoints_own_precision_replaces_the_cells_level() -> None:
+    """With the model that the scenario names, also where the level has a checkpoint of its own, or an adapter is on."""
+    own = {"level": "q4_0", "model": "gpt2-small"}
+    wanted = scenario({}, engines=[{"engine": "llama-server", "quantization": [own]}])
+    (cell,) = [one for one in expand(wanted) if isinstance(one, Cell)]
+    assert cell.spec.model == ModelReference("gpt2-small")
+    found = with_level(cell, None)
+    assert (found.level, found.spec.level, found.spec.model) == (None, None, ModelReference("tiny"))
+    adapted = scenario({}, model={"name": "tiny", "lora": "some/adapter.gguf"})
+    (first, *_) = [one for one in expand(adapted) if isinstance(one, Cell)]
+    assert first.model == "tiny+adapter"
+    assert with_level(first, None).spec.model == ModelReference("tiny", lora=first.spec.model.lora)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("level", "found"), [("bf16", 16), ("q4_k_m", 4), ("f32", 32), ("awq", 0), (None, 0)])
