@@ -32,13 +32,16 @@ def bytes_per_weight(level: str) -> float:
 
 def checkpoint_level(folder: Path) -> str | None:
     """The level that a checkpoint was quantized to, by its config.json; None for a plain one."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); fetch or write it again") from error
+    config = _config(folder)
     said = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
     return _named(said) if said else None
+
+
+def is_bfloat16(folder: Path) -> bool:
+    """Whether a checkpoint's weights are stored so, by its config.json."""
+    config = _config(folder)
+    told = {**(config.get("text_config") or {}), **config}
+    return str(told.get("dtype") or told.get("torch_dtype")).removeprefix("torch.") == "bfloat16"
 
 
 def level_to_load(asked: str | None, folder: Path, name: str) -> str | None:
@@ -62,7 +65,7 @@ def level_to_load(asked: str | None, folder: Path, name: str) -> str | None:
     return None if found else asked
 
 
-def loading_arguments(level: str | None, device: str) -> dict[str, Any]:
+def loading_arguments(level: str | None, device: str, folder: Path | None = None) -> dict[str, Any]:
     """What `from_pretrained` is given so that it makes the level. level: None loads the checkpoint as it is."""
     import torch
 
@@ -77,8 +80,9 @@ def loading_arguments(level: str | None, device: str) -> dict[str, Any]:
         return {"dtype": narrow, "quantization_config": TorchAoConfig(quant_type=torchao_recipe(level, device))}
     from transformers import BitsAndBytesConfig
 
-    if level == "int8":  # its kernels compute in fp16
-        return {"dtype": torch.float16, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    if level == "int8":  # its kernels take fp16; what is between them keeps the range of a bf16 checkpoint
+        between = narrow if folder is not None and is_bfloat16(folder) else torch.float16
+        return {"dtype": between, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
     four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=level, bnb_4bit_compute_dtype=narrow)
     return {"dtype": narrow, "quantization_config": four_bits}
 
@@ -114,6 +118,15 @@ def loaded_level(model: Any, wanted: str | None, folder: Path) -> str:
     names = {dtype: level for level, dtype in PLAIN.items()}
     dtype = str(model.dtype).removeprefix("torch.")
     return names.get(dtype, dtype)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); fetch or write it again") from error
+    return found
 
 
 def _named(said: Mapping[str, Any]) -> str:

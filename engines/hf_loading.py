@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: P
         arguments["attn_implementation"] = options.attention
     if options.max_memory is not None:
         arguments["max_memory"] = {int(key) if key.isdigit() else key: v for key, v in options.max_memory.items()}
-    made = _try_level(wanted, device)
+    made = _try_level(wanted, device, folder)
+    if wanted == "int8":  # else it logs each cast of each layer
+        getLogger("bitsandbytes.autograd._functions").setLevel(ERROR)
     model = _from_pretrained(
         lambda: AutoModelForCausalLM.from_pretrained(folder, **arguments, **made), spec.level or wanted, name
     )
@@ -149,7 +152,7 @@ def _require_flash_attention(device: str) -> None:
         raise EngineError("attention: flash_attention_2 needs a GPU and the package flash-attn; write sdpa or eager")
 
 
-def _try_level(level: str | None, device: str) -> dict[str, Any]:
+def _try_level(level: str | None, device: str, folder: Path) -> dict[str, Any]:
     """The arguments for a level; torchao's are tried on one layer first, because in loading its reasons are lost."""
     try:
         if level in TORCHAO:
@@ -163,7 +166,7 @@ def _try_level(level: str | None, device: str) -> dict[str, Any]:
             with torch.inference_mode():
                 probe(torch.zeros(1, _PROBE_WIDTH, device=device, dtype=made["dtype"]))
             return made
-        return loading_arguments(level, device)
+        return loading_arguments(level, device, folder)
     except Exception as error:  # a library may refuse in any way
         raise LevelUnsupported(f"{level} does not run on {device} here: {reason(error)}") from error
 

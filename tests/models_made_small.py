@@ -40,7 +40,7 @@ def write(folder: Path, name: str, **changes: Any) -> ModelSource:
 
 
 def tiny_with_beginning(folder: Path) -> ModelReference:
-    """A copy of `tiny` whose tokenizer puts the token of beginning, 256, in front of a text, as Llama's and Gemma's do."""
+    """A copy of `tiny` whose tokenizer puts the token of beginning, 256, in front of a text, as Llama's do."""
     shutil.copytree(resolve(ModelReference("tiny")).path, folder)
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     first, text = {"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}

@@ -119,6 +119,36 @@ def test_every_level_that_runs_here_generates_and_scores(level: str) -> None:
     running(spec_of(level), body)
 
 
+def save_wide(folder: Path) -> None:
+    """`tiny` in bf16 with all that is added up between layers 2**14 times as large, which the norms take out again."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = resolve(ModelReference("tiny")).path
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, tie_word_embeddings=False)
+    with torch.no_grad():
+        model.lm_head.weight = torch.nn.Parameter(model.model.embed_tokens.weight.clone())
+        model.model.embed_tokens.weight *= 2**14
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight *= 2**14
+            layer.mlp.down_proj.weight *= 2**14
+    model.save_pretrained(folder)
+    shutil.copy(source / "tokenizer.json", folder)
+
+
+@pytest.mark.slow
+def test_int8_keeps_the_range_of_a_bf16_checkpoint(tmp_path: Path) -> None:
+    """Sums that fp16 cannot hold do not overflow between the layers that are quantized."""
+    needs.library("bitsandbytes")
+    save_wide(tmp_path)
+
+    async def body(engine: Transformers, _: EngineInfo) -> float:
+        return float((await engine.score(list(TEXT.encode()), 1)).true_logprobs.mean())
+
+    assert running(spec_of("int8", str(tmp_path)), body) == pytest.approx(-1.09, abs=0.05)
+    assert np.isnan(running(spec_of("fp16", str(tmp_path)), body))
+
+
 def test_without_a_level_the_checkpoint_s_own_type_is_loaded() -> None:
     """`tiny` is stored in f16, and that is what runs and what is said."""
 
