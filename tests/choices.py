@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +26,8 @@ MIB = 2.0**20
 class Choice:
     """A level: how much slower than 80 tokens/s and 80 ms, what it takes, how far it is from the reference.
 
-    kl: mean, low, high.   reference: the level it is far from.   invalid: loads that are.   status, reason: of its
-    cells, where they were not run.   loading: what it takes while it starts.
+    kl: mean, low, high; mean NaN: at least low.   reference: the level it is far from.   invalid: loads that are.
+    status, reason: of its cells, where they were not run.   loading: what it takes while it starts.
     """
 
     level: str
@@ -143,7 +144,8 @@ def _quality(manifest: dict[str, Any], choices: Sequence[Choice]) -> pd.DataFram
         shared |= {"load": "quality", "class": ALL, "repetition": POOLED, "statistic": "value", "bound": "point"}
         shared |= {"n": 16384, "n_eff": 64.0, "source": "scores", "window": "text"}
         value, low, high = one.kl
-        rows.append(shared | {"metric": "kl_mean", "value": value, "low": low, "high": high, "unit": "nats"})
+        bound = {"bound": "lower" if math.isnan(value) else "point"}
+        rows.append(shared | bound | {"metric": "kl_mean", "value": value, "low": low, "high": high, "unit": "nats"})
         agreed = (one.top1, one.top1 - 0.002, min(1.0, one.top1 + 0.002))
         rows.append(
             shared

@@ -15,10 +15,15 @@ BLUR = {"f16": 0.0, "q8_0": 0.02, "q4_0": 0.4}
 
 
 class FakeScoring:
-    """Options: `top`, tell of so many tokens only; `broken`, fail when scoring."""
+    """Options: `top`, tell of so many tokens only; `hides`, of the true token only where it is among them; `first`, put
+    this token in front of a text; `broken`, fail when scoring.
+    """
 
     def __init__(self, spec: EngineSpec) -> None:
         self._top = int(spec.options.get("top", 0))
+        self._hides = bool(spec.options.get("hides"))
+        self._first = spec.options.get("first")
+        self._level = spec.level or "f16"
         self._broken = bool(spec.options.get("broken"))
         table = np.random.default_rng(1).normal(size=(VOCABULARY, VOCABULARY)) * 2
         blur = np.random.default_rng(2).normal(size=table.shape) * BLUR[spec.level or "f16"]
@@ -36,7 +41,7 @@ class FakeScoring:
 
     async def start(self) -> EngineInfo:
         """Ready at once."""
-        return EngineInfo("fake")
+        return EngineInfo("fake", level=self._level)
 
     async def stop(self) -> None:
         """Nothing to end."""
@@ -44,6 +49,10 @@ class FakeScoring:
     async def tokenize(self, text: str) -> list[int]:
         """A token for each sign."""
         return [ord(sign) % VOCABULARY for sign in text]
+
+    async def beginning(self) -> list[int]:
+        """As asked for."""
+        return [] if self._first is None else [int(self._first)]
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
         """Row by row from the table."""
@@ -55,6 +64,8 @@ class FakeScoring:
         if not self._top:
             return Scores(first, whole, None, of_true)
         best = np.argsort(-whole, axis=1)[:, : self._top].astype(np.int32)
+        if self._hides:
+            of_true = np.where((best == true[:, None]).any(axis=1), of_true, np.nan).astype(np.float32)
         return Scores(first, np.take_along_axis(whole, best, axis=1), best, of_true)
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:

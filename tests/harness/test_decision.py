@@ -168,6 +168,67 @@ def test_rows_without_quality_are_compared_by_the_rest() -> None:
     assert "quality was not measured" in table_of(*(Choice("f16"), Choice("q4", 0.8)))["notes"][0]
 
 
+def bounded(choice: Choice, low: float) -> Choice:
+    """Of its divergence only a lower bound is known."""
+    return replace(choice, kl=(math.nan, low, math.inf))
+
+
+def test_a_bound_on_quality_is_shown_and_rules_out_words() -> None:
+    """It is not called unmeasured, and it is no figure to be compared by."""
+    found = table_of(LEVELS[0], bounded(LEVELS[1], 0.002), bounded(LEVELS[2], 0.06))
+    assert [row["word"] for row in found["rows"]] == ["reference", "good at best", "poor"]
+    value = row_of(found, "q8_0")["values"]["kl_mean"]
+    assert (value["value"], value["low"], value["bound"]) == (None, 0.002, "lower")
+    assert "only a lower bound can be told" in value["reason"]
+    notes = " ".join(found["notes"])
+    assert "of their KL a lower bound is known: q8_0, q4_0" in notes
+    assert "not measured" not in notes
+    assert "unknown" not in notes
+    alone = table_of(bounded(LEVELS[1], 0.002), bounded(LEVELS[2], 0.06))["notes"]
+    assert not any("not measured" in note for note in alone)
+
+
+def test_a_word_says_what_the_interval_leaves_open() -> None:
+    """Not what its middle would be."""
+    found = table_of(LEVELS[0], Choice("q8_0", kl=(0.0009, 0.0004, 0.004), top1=0.99))
+    assert row_of(found, "q8_0")["word"] == "near-lossless to good"
+
+
+def test_the_distance_from_a_quantized_reference_is_no_quality() -> None:
+    """It has no word, no row is compared by it, and both the reference and a note say so."""
+    levels = [replace(one, reference="q8_0") for one in LEVELS]
+    results = results_of(levels)
+    named = {"model": "tiny", "engine": "simulated", "level": "q8_0", "variant": None}
+    told = [cell | {"quality": {"reference": named, "reference_level": "q8_0"}} for cell in results.manifest["cells"]]
+    (found,) = decide(results.manifest | {"cells": told}, results.summary, results.validity, results.verdicts)
+    assert found["reference"] == {"label": "q8_0", "why": "the reference of quality, itself quantized (q8_0)"}
+    assert [row["word"] for row in found["rows"]] == ["", "reference", ""]
+    assert any("the reference is itself quantized (q8_0)" in note for note in found["notes"])
+    assert row_of(found, "q4_0")["front"]
+    assert row_of(found, "f16")["beaten_by"] == ["q8_0", "q4_0"]  # by speed and memory alone
+    old = [cell | {"quality": {"reference": named}} for cell in results.manifest["cells"]]
+    (before,) = decide(results.manifest | {"cells": old}, results.summary, results.validity, results.verdicts)
+    assert [row["word"] for row in before["rows"]] == ["", "reference", ""]
+
+
+@pytest.mark.parametrize(("level", "label"), [(None, "simulated"), ("q4_k_m", "q4_k_m")])
+def test_the_reference_is_the_row_with_all_its_names(level: str | None, label: str) -> None:
+    """A reference without a level is the row without one, not the first of its engine."""
+    results = results_of([replace(LEVELS[1], level="q4_k_m"), replace(LEVELS[0], level="f16")])
+    named = {"model": "tiny", "engine": "simulated", "level": level, "variant": None}
+    cells = [cell | {"quality": {"reference": named}} for cell in results.manifest["cells"]]
+    cells[1] |= {"level": None}
+    (found,) = decide(results.manifest | {"cells": cells}, results.summary, results.validity, results.verdicts)
+    assert found["reference"]["label"] == label
+
+
+def test_of_levels_with_as_many_bits_by_name_that_which_takes_more_is_the_more_precise() -> None:
+    """Where nothing was scored, speed is told against the highest precision, whatever the order of the rows."""
+    levels = [Choice("q4_0", memory=90 * MIB), Choice("q4_k_m", memory=100 * MIB)]
+    assert table_of(*levels)["reference"]["label"] == "q4_k_m"
+    assert table_of(*reversed(levels))["reference"]["label"] == "q4_k_m"
+
+
 def test_memory_that_holds_more_than_the_engine_is_told() -> None:
     """In process it is that of the whole trial; only where others are beside it, which it would be compared with."""
     inside = Choice("inside", info={"in_process": True})

@@ -1,15 +1,24 @@
-"""Asking an engine for scores: what hangs or fails becomes one sentence."""
+"""Scoring in the child: what hangs or fails becomes one sentence; what is told of a reference and of a cell."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from engines.base import EngineError
+import engines
+from engines.base import EngineError, EngineSpec
 from engines.scores import Scores
-from harness.quality_child import Bounded
+from harness.cells import Cell
+from harness.quality_child import Bounded, QualityOrder, score_cell, score_reference
+from harness.quality_summary import figures_of
+from harness.stats import Bound
+from tests.scoring_fake import FakeScoring
 
 
 class Silent:
@@ -39,3 +48,61 @@ def test_a_refusal_names_the_key_that_may_help() -> None:
     """What the engine says, and what the scenario can change."""
     with pytest.raises(EngineError, match=r"raise n_ctx; a smaller `quality\.chunk`"):
         asyncio.run(Bounded(Refusing()).score([1, 2, 3], 1))
+
+
+ORDER = QualityOrder("", True, 640, 16, 8, {"model": None, "engine": "fake", "level": None, "variant": None})
+
+
+def cell(level: str | None, **options: Any) -> Cell:
+    """A cell of the fake engine, without a model: its own tokenizer gives the ids."""
+    return Cell(0, "x", None, "fake", level, None, 1, EngineSpec("fake", None, level, options), ())
+
+
+def scores(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, level: str, order: QualityOrder = ORDER, **options: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what is told of the reference, what of a cell at this level), whose positions are in the folder."""
+    monkeypatch.setattr(engines, "create", FakeScoring)
+    told: list[dict[str, Any]] = []
+    order = replace(order, folder=str(folder))
+    asyncio.run(score_reference(cell("q4_0", **options), order, told.append))
+    asyncio.run(
+        score_cell(cell(level, **options), order, FakeScoring(cell(level, **options).spec), folder, told.append)
+    )
+    reference, scored = (event["quality"] for event in told if event["event"] == "quality")
+    return reference, scored
+
+
+def test_the_reference_is_loaded_at_its_own_level(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """None is the checkpoint's own, whatever level the cell has that it is made from; which that is, is stored."""
+    reference, scored = scores(monkeypatch, tmp_path, "q8_0")
+    assert (reference["level"], reference["quantized"]) == ("f16", False)
+    assert (scored["reference_level"], scored["true_unknown"], scored["k"]) == ("f16", 0, None)
+    quantized, _ = scores(monkeypatch, tmp_path, "q8_0", replace(ORDER, level="q4_0"))
+    assert (quantized["level"], quantized["quantized"]) == ("q4_0", True)
+
+
+def test_chunks_begin_as_the_model_is_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the engine puts in front of a text replaces the first id of each; nothing where it puts none."""
+    scores(monkeypatch, tmp_path, "q8_0")
+    plain = np.load(tmp_path / "chunks.npy")
+    reference, scored = scores(monkeypatch, tmp_path, "q8_0", first=63)
+    begun = np.load(tmp_path / "chunks.npy")
+    assert (begun[:, 0] == 63).all()
+    assert (begun[:, 1:] == plain[:, 1:]).all()
+    assert reference["beginning"] == scored["beginning"] == [63]
+
+
+def test_true_tokens_that_are_not_told_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Then perplexity is known from below, and that is below the whole's; no ratio, no agreement with the noise."""
+    scores(monkeypatch, tmp_path, "q4_0")
+    whole = figures_of(tmp_path / "quality.parquet")
+    _, scored = scores(monkeypatch, tmp_path, "q4_0", top=8, hides=True)
+    found = figures_of(tmp_path / "quality.parquet", scored["k"])
+    assert (scored["k"], scored["positions"]) == (8, 320)
+    assert 10 < scored["true_unknown"] < 310
+    assert "ppl_ratio" not in found
+    assert found["ppl"].bound is Bound.LOWER
+    assert 2 < found["ppl"].low < whole["ppl"].value
+    assert found["kl_mean"].low <= whole["kl_mean"].value
+    assert not scored["indistinguishable"]

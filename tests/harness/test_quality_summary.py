@@ -99,6 +99,40 @@ def test_a_lower_bound_decides_nothing_about_the_divergence(tmp_path: Path) -> N
     assert "only a lower bound can be told" in found.verdicts[0].sentence
 
 
+def test_a_lower_bound_breaks_a_limit_that_it_exceeds(tmp_path: Path) -> None:
+    """The divergence is above it, whatever it is."""
+    store(tmp_path, "q8", 0.02)
+    table = pq.read_table(tmp_path / "cells" / "q8" / "quality.parquet").to_pandas()
+    table["kl_lower_bound"], table["kl"] = table["kl"], np.nan
+    pq.write_table(pa.Table.from_pandas(table), tmp_path / "cells" / "q8" / "quality.parquet")
+    (verdict,) = derived(tmp_path, [cell("q8", scored("q8", k=20))], ("kl_mean <= 0.01",)).verdicts
+    assert verdict.outcome.value == "fail"
+    assert "known only as at least 0.01" in verdict.sentence
+
+
+def test_a_figure_without_an_interval_holds_no_limit(tmp_path: Path) -> None:
+    """Four chunks say too little of a quantile, whichever side of the limit it is on; the largest is a fact."""
+    store(tmp_path, "q8", 0.001)
+    limits = ("kl_p99 <= 0.1", "kl_p99 <= 0.0001", "kl_max <= 0.1")
+    found = derived(tmp_path, [cell("q8", scored("q8"))], limits).verdicts
+    assert [one.outcome.value for one in found] == ["cannot_tell", "cannot_tell", "pass"]
+    assert "in 4 chunks, too few for an interval; raise `quality.tokens`" in found[0].sentence
+
+
+def test_perplexity_of_runs_before_all_tokens_were_asked_for(tmp_path: Path) -> None:
+    """Stored positions without the true token's probability make the perplexity a lower bound, and no ratio."""
+    store(tmp_path, "q8", 0.001)
+    table = pq.read_table(tmp_path / "cells" / "q8" / "quality.parquet").to_pandas()
+    table.loc[::20, "nll"] = np.nan
+    pq.write_table(pa.Table.from_pandas(table), tmp_path / "cells" / "q8" / "quality.parquet")
+    found = derived(tmp_path, [cell("q8", scored("q8", k=512))], ("ppl_ratio <= 2", "ppl <= 2", "ppl <= 10"))
+    assert [one.outcome.value for one in found.verdicts] == ["cannot_tell", "fail", "cannot_tell"]
+    assert "the true token is not among the likeliest" in found.verdicts[0].sentence
+    row = found.summary[(found.summary["metric"] == "ppl") & (found.summary["repetition"] == "pooled")].iloc[0]
+    assert row["bound"] == "lower"
+    assert np.e < row["low"] <= np.exp((190 + 10 * np.log(513)) / 200)
+
+
 def test_limits_of_loads_count_once() -> None:
     """Those of the scenario stand in each of its trials, too."""
     trial = {"limits": ["ttft_ms p50 <= 1", "kl_mean <= 0.01", "ppl_ratio <= 1.1"]}
