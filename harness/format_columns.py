@@ -105,8 +105,8 @@ QUALITY = {
     "position": Column("Position in the chunk, from 0."),
     "token": Column("The true token there."),
     "top1_same": Column("Whether the likeliest token is the reference's."),
-    "nll_reference": Column("-ln p of the true token by the reference.", "nats"),
-    "nll": Column("-ln p of the true token by this cell.", "nats"),
+    "nll_reference": Column("-ln p of the true token by the reference.", "nats", "NaN: not known"),
+    "nll": Column("-ln p of the true token by this cell.", "nats", "NaN: not known"),
     "kl": Column("KL(reference ‖ this cell).", "nats", "NaN: only the likeliest tokens are known"),
     "kl_lower_bound": Column("The least it can be, with all other tokens taken as one.", "nats", "NaN: `kl` is known"),
     "reference_top1": Column(

@@ -24,7 +24,9 @@ RUN = {
     "notes[]": Column("What a reader should know, in sentences."),
     "quality_text": Column("SHA-256 of the text that was scored.", null="none was"),
     "only_quality": Column("Whether the run was made by `harness quality`, without load."),
-    "references[].*": Column("Of each reference of quality: its cell, where its scores are, its noise floor."),
+    "references[].*": Column(
+        "Of each reference of quality: its cell, the level as loaded, the ids in front of each chunk, its noise floor."
+    ),
     "provenance.must_match.*": Column("The machine: runs from unlike ones are not compared by accident."),
     "provenance.under_test.*": Column("Versions of the libraries that may generate tokens."),
     "provenance.context.*": Column("System, Python, load average, and the GPUs' state at the beginning and the end."),
@@ -55,7 +57,10 @@ CELL = {
     "unread[]": Column("What could not be read of this machine, in sentences."),
     "sampler.*": Column("The readings themselves: interval, ticks, late ones, what they cost."),
     "page_reader.*": Column("The readings of servers' metrics pages.", null="there were none"),
-    "quality.*": Column("How it was scored, against which reference, where `quality.parquet` is."),
+    "quality.*": Column(
+        "How it was scored, against which reference and its level, at how many positions the true token is unknown, "
+        "where `quality.parquet` is."
+    ),
     "engine_info.name": Column("What runs, in its own word."),
     "engine_info.version": Column("Its version.", null="it does not say"),
     "engine_info.model": Column("The model as loaded.", null="it does not say"),

@@ -145,7 +145,10 @@ _RATES = (
 )
 _QUALITY = (
     quality(
-        "kl_mean", "nats", "Mean over the scored positions of the Kullback-Leibler divergence KL(reference || it)."
+        "kl_mean",
+        "nats",
+        "Mean over the scored positions of the Kullback-Leibler divergence KL(reference || it); a lower bound where "
+        "only the likeliest tokens are known.",
     ),
     quality("kl_median", "nats", "The median of the same."),
     quality("kl_p99", "nats", "The 99th percentile of the same."),
@@ -162,8 +165,18 @@ _QUALITY = (
         Direction.HIGHER,
         Show.SHARE,
     ),
-    quality("ppl_ratio", "ratio", "exp of the mean difference of -ln p of the true tokens: perplexity / reference's."),
-    quality("ppl", "perplexity", "exp of the mean -ln p of the true tokens. Depends on the tokenizer and the text."),
+    quality(
+        "ppl_ratio",
+        "ratio",
+        "exp of the mean difference of -ln p of the true tokens: perplexity / reference's; none where p is unknown at "
+        "some positions.",
+    ),
+    quality(
+        "ppl",
+        "perplexity",
+        "exp of the mean -ln p of the true tokens; a lower bound where p is unknown at some positions. Depends on the "
+        "tokenizer and the text.",
+    ),
 )
 _NOT_YET = (
     scalar(

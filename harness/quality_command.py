@@ -24,9 +24,7 @@ def quality(
     model: Annotated[str | None, typer.Option(help="Instead of a scenario: the model.")] = None,
     engine: Annotated[str, typer.Option(help="With --model: the engine, or several with commas.")] = "llama-server",
     levels: Annotated[str | None, typer.Option(help="With --model: the levels, such as q8_0,q4_0.")] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="A level, or engine/level. Default: the highest precision.")
-    ] = None,
+    reference: Annotated[str | None, typer.Option(help="A level, or engine/level. Default: full precision.")] = None,
     text: Annotated[Path | None, typer.Option(help="The text to score. Default: the shipped one.")] = None,
     tokens: Annotated[int | None, typer.Option(help="How many tokens of it, at most. Default: 32768.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/<time>-<name>.")] = None,

@@ -36,13 +36,13 @@ def _text(value: Any) -> Any:
 
 
 class Quality(StrictModel):
-    """How far each cell is from the same model in its highest precision, on the same text. `quality: {}` is enough."""
+    """How far each cell is from the same model in full precision, on the same text. `quality: {}` is enough."""
 
     reference: Annotated[Reference, BeforeValidator(_reference_from_text), AlsoAccepts({"type": "string"})] | None = (
         Field(
             default=None,
             description="A level of the same engine, `engine/level`, or both with a variant; where absent, the "
-            "highest precision among the levels of each model.",
+            "cell of each model in the highest precision, 16 bits or more; without one, the checkpoint as it is.",
             examples=["f16"],
         )
     )
