@@ -14,6 +14,7 @@ import pytest
 import engines
 from engines.base import EngineError, EngineSpec
 from engines.scores import Scores
+from harness import greedy
 from harness.cells import Cell
 from harness.quality_child import Bounded, QualityOrder, score_cell, score_reference
 from harness.quality_summary import figures_of
@@ -106,3 +107,12 @@ def test_true_tokens_that_are_not_told_are_counted(monkeypatch: pytest.MonkeyPat
     assert 2 < found["ppl"].low < whole["ppl"].value
     assert found["kl_mean"].low <= whole["kl_mean"].value
     assert not scored["indistinguishable"]
+
+
+def test_a_continuation_is_what_greedy_decoding_gives() -> None:
+    """Whatever is guessed first: token by token, always the likeliest."""
+    engine = FakeScoring(cell("f16").spec)
+    slowly = [7, 3]
+    for _ in range(12):
+        slowly.append(int(asyncio.run(engine.score([*slowly, 0], len(slowly))).logprobs[0].argmax()))
+    assert asyncio.run(greedy.continuation(engine, [7, 3], 12)) == slowly[2:]

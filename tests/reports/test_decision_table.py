@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -103,6 +104,21 @@ def test_the_picture_names_every_row(chosen: ReportData) -> None:
     texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
     assert {"f16", "q8_0", "q4_k_m", "q4_0", "worse", "near-lossless", "hollow: beaten by another"} <= texts
     assert plot.alt.endswith("nothing beats: f16, q8_0, q4_k_m, q4_0.")
+
+
+def test_grades_that_are_not_decided_have_a_marker_of_their_own() -> None:
+    """The table behind the picture has the words; the divergence is shown as a bound, with the reason."""
+    open_ended = replace(LEVELS[2], kl=(math.nan, 0.002, math.inf))
+    data = report_data(results_of((LEVELS[0], LEVELS[1], open_ended)))
+    (plot,) = pareto.of_models(data)["tiny"]
+    texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
+    assert "several grades possible" in texts
+    assert [row[3].text for row in plot.table.rows] == ["reference", "near-lossless", "degraded at best"]
+    (section,) = decision_table.sections(data)
+    table = section.tables[0]
+    shown = table.rows[2][table.head.index("KL, nats")]
+    assert shown.text.startswith(">")
+    assert "only a lower bound can be told" in table.notes[shown.note - 1]  # type: ignore[operator]
 
 
 def test_of_many_rows_the_picture_names_those_that_matter(chosen: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:

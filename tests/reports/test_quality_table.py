@@ -90,6 +90,32 @@ def test_bounds_have_a_column_of_their_own() -> None:
     assert "KL, nats" not in table.head
 
 
+def test_what_sets_scores_apart_is_told() -> None:
+    """True tokens that are unknown, an engine that would begin otherwise, a reference that is itself quantized."""
+    name = {"model": "tiny", "engine": "e", "level": "q8_0", "variant": None}
+    told = {"beginning": [1], "level": "q8_0", "quantized": True, "name": name}
+    cells = [
+        cell("q4_0", k=512, true_unknown=7, reference=name, beginning=[1]),
+        cell("q2_k", reference=name, beginning=[]),
+        cell("q8_0", reference=name, beginning=[1]),
+    ]
+    data = report(cells)
+    data.manifest["quality"]["tiny-e-f16"] = REFERENCE | told
+    table = quality_table.detail(data)
+    lost, other, same = (row[0].note for row in table.rows)
+    assert table.notes[lost - 1] == "the probability of the true token is unknown at 7 of 16384 positions"  # type: ignore[operator]
+    assert "after token 1, as the reference is served; this engine puts nothing" in table.notes[other - 1]  # type: ignore[operator]
+    assert same is None
+    assert "each after token 1; from itself" in table.notes[-1]
+    assert "it is itself quantized (q8_0), so these are distances from it, no quality" in table.notes[-1]
+
+
+def test_a_small_bound_is_not_called_indistinguishable() -> None:
+    """As runs did that were stored before."""
+    data = report([cell("q4_0", k=20, indistinguishable=True)], figure("q4_0", "kl_bound", 1e-6, 1e-7, 1e-5))
+    assert quality_table.detail(data).rows[0][1].note is None
+
+
 def test_replies_are_called_descriptive(scored: ReportData) -> None:
     """The title and a footnote say so; what is unknown is a dash."""
     table = quality_table.responses(scored)
