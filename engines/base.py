@@ -106,7 +106,8 @@ class Request:
 
     prompt: text, or token ids.   max_tokens: the most tokens to generate.
     exact: generate exactly that many (do not stop at the end-of-sequence token), where the engine can.
-    sampling: temperature, top_p, top_k, seed, stop, under these names; absent keys are the engine's defaults.
+    sampling: temperature, top_p, top_k, seed, stop, under these names. What is absent is 0 (greedy) or off in the
+    engines that we start, whatever their own defaults are, and left to a server that we only talk to.
     stream: ask for the reply piece by piece.   history: the earlier turns of the conversation, oldest first.
     priority: sooner or later than other requests, as the engine reads it; None: it is not told.
     """
@@ -207,6 +208,8 @@ class Endpoint:
     headers: extra request headers; may hold secrets, never stored.   others: further servers of the same model, over
     which requests are spread.   tls: files, under `ca`, `cert`, `key`.   proxy: an address, or "none"; absent: as the
     environment says.   request: what is put into the body of each request, beside what the dialect sets.
+    unsaid: what is put there where the request does not say it.   exact: what asks for an exact length, in place of the
+    dialect's own words; {}: those.
     """
 
     url: str
@@ -217,6 +220,8 @@ class Endpoint:
     tls: Mapping[str, str] = field(default_factory=dict)
     proxy: str | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
+    unsaid: Mapping[str, Any] = field(default_factory=dict)
+    exact: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -134,6 +134,7 @@ def _manager(model: Any, options: Options, context_tokens: int) -> Any:
     settings = deepcopy(model.generation_config)
     settings.do_sample = False
     settings.temperature = settings.top_p = settings.top_k = None
+    settings.repetition_penalty = None
     if settings.eos_token_id is None:
         settings.eos_token_id = _NO_END
     batching = ContinuousBatchingConfig(

@@ -16,6 +16,7 @@ PAGE_TOKENS = 256
 _ATTENTION = ("eager", "sdpa", "flash_attention_2")
 _CACHES = ("dynamic", "static", "offloaded", "quantized", "none")
 _BATCHING = ("none", "continuous")
+_OFF = {"repetition_penalty": 1.0}  # many models' generation_config.json asks for more, in force when greedy too
 _CACHE_QUANTIZERS = {"quanto": "optimum.quanto", "hqq": "hqq"}
 
 
@@ -90,16 +91,14 @@ def parse_options(given: Mapping[str, Any]) -> Options:
 
 
 def sampling_arguments(sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """What to hand to `generate` for a request's sampling.
-
-    Nothing given: as the model's own generation_config.json says, which is greedy where it says nothing. temperature 0
-    is greedy. What is absent beside a temperature, a top_p or a top_k is the library's default.
+    """What to hand to `generate` for a request's sampling: what is absent is 0 or off, as in the other engines, whatever
+    the library's defaults (`top_k` 50) and the model's own generation_config.json say.
     """
-    temperature = sampling.get("temperature")
+    temperature = sampling.get("temperature") or 0
     if temperature == 0:
-        return {"do_sample": False}
-    drawn = {name: sampling[name] for name in ("temperature", "top_p", "top_k") if sampling.get(name) is not None}
-    return {"do_sample": True, **drawn} if drawn else {}
+        return {"do_sample": False, **_OFF}
+    cuts = {"top_k": sampling.get("top_k") or 0, "top_p": 1.0 if sampling.get("top_p") is None else sampling["top_p"]}
+    return {"do_sample": True, "temperature": temperature, **cuts, "min_p": None, **_OFF}
 
 
 def cache_arguments(options: Options, device: str) -> dict[str, Any]:

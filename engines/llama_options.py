@@ -21,6 +21,9 @@ CACHE_BYTES = {
     "q4_0": 18 / 32,
 }
 """What one value takes in the KV cache, by its type: a block of 32 values holds one scale, or a scale and a minimum."""
+PLAIN_SAMPLING = {"temperature": 0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
+"""What the servers are told where a request does not say it. Their own: 0.8, 40, 0.95, 0.05, and 1.0 or (that of
+llama-cpp-python, in force at temperature 0 too) 1.1."""
 CACHE_TYPES = tuple(CACHE_BYTES)
 
 

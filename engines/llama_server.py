@@ -29,7 +29,7 @@ from engines.gguf_engine import (
     require_device,
     require_model,
 )
-from engines.llama_options import LlamaServerOptions, parse_options
+from engines.llama_options import PLAIN_SAMPLING, LlamaServerOptions, parse_options
 from engines.llama_server_parameters import server_parameters
 from engines.llama_server_scores import score_by_server
 from engines.memory import MemoryEstimate
@@ -98,7 +98,7 @@ class LlamaServer:
         """Where the server listens."""
         if self._url is None:
             raise EngineError("llama-server is not running; start it first")
-        return Endpoint(self._url, "openai-completions", model=self._alias())
+        return Endpoint(self._url, "openai-completions", model=self._alias(), unsaid=PLAIN_SAMPLING)
 
     async def tokenize(self, text: str) -> list[int]:
         """The token ids that the loaded model's own tokenizer gives, no special tokens added."""

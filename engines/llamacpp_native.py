@@ -26,15 +26,15 @@ _NO_SLOT = 1
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw tokens, by llama.cpp's own defaults, which are those of its server.
+    """How to draw tokens; nothing that is not asked for, whatever llama.cpp's own defaults are.
 
-    temperature: 0 is greedy.   seed: None is another one each time.   exact: never draw the end of the reply.
+    temperature: 0 is greedy.   top_k: 0 is all.   seed: None is another one each time.
+    exact: never draw the end of the reply.
     """
 
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
     seed: int | None = None
     exact: bool = False
 
@@ -160,7 +160,6 @@ class NativeModel:
             return chain
         c.llama_sampler_chain_add(chain, c.llama_sampler_init_top_k(sampling.top_k))
         c.llama_sampler_chain_add(chain, c.llama_sampler_init_top_p(sampling.top_p, 1))
-        c.llama_sampler_chain_add(chain, c.llama_sampler_init_min_p(sampling.min_p, 1))
         c.llama_sampler_chain_add(chain, c.llama_sampler_init_temp(sampling.temperature))
         seed = c.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF
         c.llama_sampler_chain_add(chain, c.llama_sampler_init_dist(seed))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from engines import missing_library
 from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
@@ -24,7 +27,7 @@ from engines.gguf_engine import (
     require_device,
     require_model,
 )
-from engines.llama_options import LlamaCppServerOptions, parse_options
+from engines.llama_options import PLAIN_SAMPLING, LlamaCppServerOptions, parse_options
 from engines.memory import MemoryEstimate
 from engines.models.gguf_file import gguf_levels
 from engines.process_log import read_from, size_of
@@ -34,9 +37,21 @@ _NAME = "llama-cpp-server"
 # The numbers of ggml's types, as the server wants them.
 _TYPE_NUMBERS = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
 _ALL_LAYERS = -1  # llama.cpp's own default too; the server's is 0
-# The server's own default is 1.1, in force at temperature 0 too; that of every other engine, its library's too, is 1.
-_SAMPLING_AS_ELSEWHERE = {"repeat_penalty": 1.0}
-_VERSIONS = "import importlib.metadata as m; print(m.version('llama-cpp-python'))"
+_NEVER = -1e9  # added to a logit
+# Run where the library is: its version, and which tokens of a model end a reply.
+_TOLD = """
+import importlib.metadata, json, sys
+from llama_cpp import llama_cpp as c
+c.llama_backend_init()
+parameters = c.llama_model_default_params()
+parameters.vocab_only = True
+model = c.llama_model_load_from_file(sys.argv[1].encode(), parameters)
+vocabulary = None if model is None else c.llama_model_get_vocab(model)
+size = 0 if model is None else c.llama_vocab_n_tokens(vocabulary)
+ends = [token for token in range(size) if c.llama_vocab_is_eog(vocabulary, token)]
+eos = None if model is None else c.llama_vocab_eos(vocabulary)
+print(json.dumps({"version": importlib.metadata.version("llama-cpp-python"), "ends": ends, "eos": eos}))
+"""
 
 
 class LlamaCppServer:
@@ -53,6 +68,7 @@ class LlamaCppServer:
         self._server: ServerProcess | None = None
         self._stopped = False
         self._log_start = 0
+        self._library: dict[str, Any] = {"ends": (), "eos": None}
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
@@ -66,7 +82,10 @@ class LlamaCppServer:
 
     def prepare(self) -> Sequence[Path]:
         """Find or fetch the model and make its GGUF file at the level asked for (cached)."""
-        return self._prepared().files
+        files = self._prepared().files
+        if not missing_library(_NAME, self._spec.python):
+            _asked(self._python(), str(self._prepared().path))  # now, because a start is timed
+        return files
 
     def memory_needed(self) -> MemoryEstimate | None:
         """Weights, KV cache, and the least that the process takes."""
@@ -80,7 +99,7 @@ class LlamaCppServer:
         if self._server is not None:
             raise EngineError(f"{_NAME} was started already; make a new engine for another start")
         model = await asyncio.to_thread(self._prepared)
-        version = await asyncio.to_thread(self._version)
+        self._library = await asyncio.to_thread(self._told)
         context = context_tokens(self._options, model)
         log = self._spec.log_path
         if log is not None:
@@ -96,14 +115,14 @@ class LlamaCppServer:
             )
         )
         await self._server.start()
-        return await asyncio.to_thread(self._info, model, version, context)
+        return await asyncio.to_thread(self._info, model, context)
 
     def endpoint(self) -> Endpoint:
         """Where the server listens."""
         if self._server is None or self._stopped:
             raise EngineError(f"{_NAME} is not running; start it first")
         url, model = self._server.url, self._prepared().source.name
-        return Endpoint(url, "openai-completions", model, request=_SAMPLING_AS_ELSEWHERE)
+        return Endpoint(url, "openai-completions", model, unsaid=PLAIN_SAMPLING, exact=self._no_end())
 
     def alive(self) -> str | None:
         """Why the process is not running, in one sentence; None while it runs."""
@@ -125,17 +144,22 @@ class LlamaCppServer:
     def _python(self) -> str:
         return self._spec.python or sys.executable
 
-    def _version(self) -> str:
+    def _told(self) -> dict[str, Any]:
+        """What the library says of itself and of the model's vocabulary."""
         if missing := missing_library(_NAME, self._spec.python):
             raise StartFailed(missing)
-        try:
-            told = subprocess.run([self._python(), "-P", "-c", _VERSIONS], capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise StartFailed(f"{self._python()} cannot tell the version of llama-cpp-python: {error}") from error
-        return told.stdout.strip()
+        return _asked(self._python(), str(self._prepared().path))
 
-    def _info(self, model: GgufModel, version: str, context: int) -> EngineInfo:
+    def _no_end(self) -> dict[str, Any]:
+        """What forbids every token that ends a reply, where `min_tokens` would not: it forbids one of them, and with
+        both the server (0.3.36) forgets both.
+        """
+        ends = self._library["ends"]
+        return {"logit_bias": {str(token): _NEVER for token in ends}} if set(ends) - {self._library["eos"]} else {}
+
+    def _info(self, model: GgufModel, context: int) -> EngineInfo:
         assert self._server is not None
+        version = str(self._library["version"])
         log = self._log_text()
         require_device(self._spec, self._options, logged_device(log))
         return EngineInfo(
@@ -152,6 +176,17 @@ class LlamaCppServer:
 
     def _log_text(self) -> str:
         return read_from(self._spec.log_path, self._log_start)
+
+
+@functools.cache
+def _asked(python: str, gguf: str) -> dict[str, Any]:
+    order = [python, "-P", "-c", _TOLD, gguf]
+    try:
+        told = subprocess.run(order, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+        found: dict[str, Any] = json.loads(told.stdout)
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        raise StartFailed(f"{python} cannot say what its llama-cpp-python is: {error}") from error
+    return found
 
 
 def arguments(options: LlamaCppServerOptions, model: GgufModel, context: int) -> list[str]:

@@ -39,7 +39,6 @@ from engines.vllm_scores import check_length, columns, flat_rows, scores_of, who
 
 _END_LIMIT_S = 3.0
 _SAMPLING = ("temperature", "top_p", "top_k", "seed", "stop")
-_NOT_SAMPLING = ("max_tokens", "max_new_tokens")
 
 
 class Vllm:
@@ -53,7 +52,6 @@ class Vllm:
         self._llm: Any = None
         self._processes: list[psutil.Process] = []
         self._children: list[Any] = []
-        self._defaults: Mapping[str, Any] = {}
         self._numbers = itertools.count(1)
         self._active: set[str] = set()
         self._loading: asyncio.Future[None] | None = None
@@ -200,13 +198,13 @@ class Vllm:
         )
 
     def _sampling(self, request: Request) -> Any:
-        """vLLM's parameters; what the request leaves out is what its server would take: the model's own defaults."""
+        """vLLM's parameters; what the request leaves out is off, whatever the model's generation_config.json says."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         asked = {name: request.sampling[name] for name in _SAMPLING if request.sampling.get(name) is not None}
         return SamplingParams(
-            **{**self._defaults, **asked},
+            **{"temperature": 0.0, **asked},
             max_tokens=request.max_tokens,
             min_tokens=request.max_tokens if request.exact else 0,
             ignore_eos=request.exact,
@@ -250,11 +248,6 @@ class Vllm:
         finally:
             self._processes = [one for one in _helpers() if one.pid not in before]
             self._children = [child for child in multiprocessing.active_children() if child not in known]
-        self._defaults = {
-            name: value
-            for name, value in self._llm.vllm_config.model_config.get_diff_sampling_param().items()
-            if name not in _NOT_SAMPLING
-        }
 
     def _log(self) -> str:
         return read_from(self._spec.log_path, self._log_start)

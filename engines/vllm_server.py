@@ -27,6 +27,8 @@ from engines.vllm_scores import check_length, page_rows, scores_of, whole_vocabu
 
 _NAME = "vllm-server"
 _MODULE = "vllm.entrypoints.openai.api_server"
+# The server's own defaults are those of the model's generation_config.json, in which many penalise repetition.
+_PLAIN_SAMPLING = {"temperature": 0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 _REPLY_TIMEOUT_S = 60.0
 # Every value of a page takes some 60 characters.
 _MOST_VALUES_ON_A_PAGE = 1 << 20
@@ -90,7 +92,7 @@ class VllmServer:
         """Where the server listens."""
         if self._server is None or self._stopped:
             raise EngineError(f"{_NAME} is not running; start it first")
-        return Endpoint(self._server.url, "openai-completions", model=self._served_model())
+        return Endpoint(self._server.url, "openai-completions", model=self._served_model(), unsaid=_PLAIN_SAMPLING)
 
     def alive(self) -> str | None:
         """Why the process is not running, in one sentence; None while it runs."""

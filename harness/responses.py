@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from engines.base import TOKEN_BEARING, Chunk, Endpoint, Engine, InProcessEngine, Request, ServedEngine
-from engines.dialects import get as dialect_of
+from engines.dialects import of as dialect_of
 from engines.dialects.base import WireResponse
 from engines.models.tokenizer import Tokenizer
 
@@ -124,7 +124,7 @@ def _fetched(endpoint: Endpoint, request: Request) -> str:
     if not endpoint.url.startswith("http://") or endpoint.tls:
         raise ValueError("only servers reached by plain HTTP are asked for replies")
     host, _, base = endpoint.url.removeprefix("http://").partition("/")
-    wire = dialect_of(endpoint.dialect)
+    wire = dialect_of(endpoint)
     asked = wire.encode(request, endpoint.model)
     connection = http.client.HTTPConnection(host, timeout=TIMEOUT_S)
     try:

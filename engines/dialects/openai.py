@@ -27,16 +27,23 @@ class OpenAICompletions:
     takes_priority = True
     own = _OWN | {"prompt"}
 
-    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
+    def __init__(
+        self,
+        added: Mapping[str, Any] = NOTHING,
+        unsaid: Mapping[str, Any] = NOTHING,
+        exact: Mapping[str, Any] = NOTHING,
+    ) -> None:
+        """unsaid: what is sent where a request does not say it.   exact: in place of our words for an exact length."""
         check_added(added, self.own, self.name)
-        self._added = added
+        self._added = {**unsaid, **added}
+        self._exact = exact
         self._decoder = EventDecoder(self.chunks)
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """The request for a server that knows the model as `model`."""
         prompt = request.transcript
         body = {"prompt": prompt if isinstance(prompt, str) else list(prompt)}
-        return _encode(self.path, body, request, model, self._added)
+        return _encode(self.path, body, request, model, self._added, self._exact)
 
     def decode(self, response: WireResponse) -> Pieces:
         """Every piece of the reply; an ERROR chunk for what cannot be read."""
@@ -57,9 +64,16 @@ class OpenAIChat:
     takes_priority = True
     own = _OWN | {"messages"}
 
-    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
+    def __init__(
+        self,
+        added: Mapping[str, Any] = NOTHING,
+        unsaid: Mapping[str, Any] = NOTHING,
+        exact: Mapping[str, Any] = NOTHING,
+    ) -> None:
+        """unsaid: what is sent where a request does not say it.   exact: in place of our words for an exact length."""
         check_added(added, self.own, self.name)
-        self._added = added
+        self._added = {**unsaid, **added}
+        self._exact = exact
         self._decoder = EventDecoder(self.chunks)
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
@@ -73,7 +87,7 @@ class OpenAIChat:
         for turn in request.history:
             messages += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply}]
         messages.append({"role": "user", "content": request.prompt})
-        return _encode(self.path, {"messages": messages}, request, model, self._added)
+        return _encode(self.path, {"messages": messages}, request, model, self._added, self._exact)
 
     def decode(self, response: WireResponse) -> Pieces:
         """Every piece of the reply; an ERROR chunk for what cannot be read."""
@@ -85,7 +99,12 @@ class OpenAIChat:
 
 
 def _encode(
-    path: str, body: dict[str, Any], request: Request, model: str | None, added: Mapping[str, Any]
+    path: str,
+    body: dict[str, Any],
+    request: Request,
+    model: str | None,
+    added: Mapping[str, Any],
+    exact: Mapping[str, Any],
 ) -> WireRequest:
     if model is not None:
         body["model"] = model
@@ -94,8 +113,7 @@ def _encode(
     if request.stream:
         body["stream_options"] = {"include_usage": True}
     if request.exact:
-        body["ignore_eos"] = True
-        body["min_tokens"] = request.max_tokens
+        body |= exact or {"ignore_eos": True, "min_tokens": request.max_tokens}
     if request.priority is not None:
         body["priority"] = request.priority
     for key in SAMPLING:

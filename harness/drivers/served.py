@@ -9,7 +9,7 @@ from collections import deque
 from time import monotonic_ns
 
 from engines.base import Endpoint
-from engines.dialects import get
+from engines.dialects import of as dialect_of
 from harness.drivers.canary import Canary
 from harness.drivers.connection import Connection, End, Exchange
 from harness.drivers.conversations import Conversations
@@ -53,7 +53,7 @@ class ServedClient:
         self._offer = state.offer
         self._now_ns = state.now_ns
         self._endpoint = endpoint
-        self._dialect = get(endpoint.dialect, endpoint.request)
+        self._dialect = dialect_of(endpoint)
         self._secrets = _secrets(endpoint) + secrets_of(places)
         self._in_flight: dict[int, Exchange] = {}
         self._backlog: deque[tuple[Exchange, Cut | None]] = deque()

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import needs
 import pytest
 
-from engines.base import EngineError, EngineInfo, EngineSpec, ModelReference, StartFailed
+from engines import dialects
+from engines.base import EngineError, EngineInfo, EngineSpec, ModelReference, Request, StartFailed, collect
+from engines.llamacpp import LlamaCpp
 from engines.llamacpp_server import LlamaCppServer
+from engines.models.source import resolve
 
 PROMPT = "It is a truth universally acknowledged, that"
 
@@ -125,3 +130,55 @@ def test_a_python_without_the_library_is_told(tmp_path: Path) -> None:
     spec = EngineSpec("llama-cpp-server", ModelReference("tiny"), "q8_0", python="/no/such/python")
     with pytest.raises(StartFailed, match="llama_cpp, which is not installed in the environment of /no/such/python"):
         asyncio.run(LlamaCppServer(spec).start())
+
+
+def _completed(engine: LlamaCppServer, request: Request) -> dict[str, Any]:
+    """What the server answers to what the client sends."""
+    endpoint = engine.endpoint()
+    wire = dialects.of(endpoint).encode(request, endpoint.model)
+    status, text = _ask(endpoint.url, **json.loads(wire.body))
+    assert status == 200, text
+    answer: dict[str, Any] = json.loads(text)
+    return answer
+
+
+def test_it_draws_as_the_library_does_in_this_process(tmp_path: Path) -> None:
+    """Its own default penalises repetition, at temperature 0 too; ours is none, as in every other engine."""
+    request = Request(PROMPT, 120, stream=False)
+
+    async def main() -> tuple[str, str, str]:
+        in_process = LlamaCpp(replace(_spec(tmp_path, "f32"), engine="llama-cpp"))
+        await in_process.start()
+        here = "".join(chunk.text for chunk in await collect(in_process.generate(request)))
+        await in_process.stop()
+        async with _running(_spec(tmp_path, "f32")) as (engine, _):
+            there = await asyncio.to_thread(_completed, engine, request)
+            body = {"prompt": PROMPT, "max_tokens": 120, "temperature": 0}
+            _, plain = await asyncio.to_thread(_ask, engine.endpoint().url, **body)
+        return here, there["choices"][0]["text"], json.loads(plain)["choices"][0]["text"]
+
+    here, there, by_its_own_defaults = asyncio.run(main())
+    assert there == here
+    assert by_its_own_defaults != here
+
+
+def test_exact_lengths_forbid_every_token_that_ends_a_reply(tmp_path: Path) -> None:
+    """The server's `min_tokens` forbids one; in this model a space ends replies too."""
+    folder = tmp_path / "model"
+    shutil.copytree(resolve(ModelReference("tiny")).path, folder)
+    said = json.loads((folder / "generation_config.json").read_text())
+    said["eos_token_id"] = [said["eos_token_id"], ord(" ")]
+    (folder / "generation_config.json").write_text(json.dumps(said))
+
+    async def main() -> list[tuple[int, str]]:
+        async with _running(replace(_spec(tmp_path), model=ModelReference(str(folder)))) as (engine, _):
+            found = []
+            for exact in (False, True):
+                answer = await asyncio.to_thread(_completed, engine, Request(PROMPT, 40, exact=exact, stream=False))
+                found.append((answer["usage"]["completion_tokens"], answer["choices"][0]["finish_reason"]))
+            return found
+
+    (free, why), pinned = asyncio.run(main())
+    assert free < 20
+    assert why == "stop"
+    assert pinned == (40, "length")
