@@ -180,6 +180,7 @@ class EngineInfo:
     kv_bytes_per_token: what one token of context takes in the KV cache, as configured.
     memory: bytes by what they are for ("weights", "kv_cache", "runtime"), as the engine itself says, where it does.
     metrics_urls: pages for Prometheus on which it may tell of itself while it works; whether one is there is found out.
+    slots: how many requests it generates at a time; further ones wait in it.
     """
 
     name: str
@@ -197,6 +198,7 @@ class EngineInfo:
     kv_bytes_per_token: float | None = None
     memory: Mapping[str, int] = field(default_factory=dict)
     metrics_urls: tuple[str, ...] = ()
+    slots: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

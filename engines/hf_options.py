@@ -91,8 +91,9 @@ def parse_options(given: Mapping[str, Any]) -> Options:
 
 
 def sampling_arguments(sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """What to hand to `generate` for a request's sampling: what is absent is 0 or off, as in the other engines, whatever
-    the library's defaults (`top_k` 50) and the model's own generation_config.json say.
+    """What to hand to `generate` for a request's sampling: what is absent is 0 or off, as in the other engines.
+
+    Neither the library's defaults (`top_k` 50) nor those of the model's generation_config.json count.
     """
     temperature = sampling.get("temperature") or 0
     if temperature == 0:

@@ -286,6 +286,7 @@ class Transformers:
             parameters=shape.parameters if shape else None,
             kv_bytes_per_token=per_token,
             memory=memory,
+            slots=self._options.max_batch if self._options.continuous else 1,
         )
 
     def _kv_bytes_per_token(self, model: Any, shape: ModelShape | None) -> float | None:

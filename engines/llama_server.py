@@ -231,6 +231,7 @@ class LlamaServer:
             device=logged_device(log),
             memory=logged_memory(log),
             metrics_urls=(f"{report['url']}/metrics",),
+            slots=self._options.n_parallel,
             **known_facts(self._options, model),
         )
 

@@ -181,6 +181,7 @@ class LlamaCpp:
             libraries={"llama-cpp-python": version, "ggml": llama_cpp.llama_print_system_info().decode().strip()},
             device=logged_device(self._log.text),
             memory=logged_memory(self._log.text),
+            slots=1,
             **{**facts, "parameters": self._model.parameters},
         )
 

@@ -171,6 +171,7 @@ class LlamaCppServer:
             libraries={"llama-cpp-python": version},
             device=logged_device(log),
             memory=logged_memory(log),
+            slots=1,
             **known_facts(self._options, model),
         )
 

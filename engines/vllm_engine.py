@@ -299,6 +299,7 @@ class Vllm:
             parameters=self._model.shape.parameters if self._model.shape else None,
             kv_bytes_per_token=per_token,
             memory={"kv_cache": round(blocks * per_token)} if per_token and blocks else {},
+            slots=getattr(config.scheduler_config, "max_num_seqs", None),
         )
 
 

@@ -225,6 +225,7 @@ class VllmServer:
             kv_bytes_per_token=per_token,
             memory={"kv_cache": round(held * per_token)} if per_token and held else {},
             metrics_urls=(f"{url}/metrics",),
+            slots=self._options.max_num_seqs,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engines.base import EngineSpec, ModelReference
 from harness.loads import Load, Slo
@@ -38,6 +38,19 @@ class TrialPlan:
         """After this long a request has failed."""
         return self.load.timeout_s
 
+    @property
+    def workloads(self) -> list[Workload]:
+        """What is asked, by each class where there are classes."""
+        return [one.workload for one in self.classes.values() if one.workload is not None] or [self.workload]
+
+    def left_to_the_server(self) -> TrialPlan:
+        """The same for a server that refuses temperature 0."""
+        classes = {
+            name: one.model_copy(update={"workload": one.workload and one.workload.left_to_the_server()})
+            for name, one in self.classes.items()
+        }
+        return replace(self, workload=self.workload.left_to_the_server(), classes=classes)
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -46,6 +59,7 @@ class Cell:
     scope: "server" where readings of this machine are the server's, else "client".   interpreter: of its process, where
     that is another than ours.   start_timeout_s: how long its engine may take to start.
     salt: of its made-up prompts, see `prompts.WordPrompts`.
+    refusal: the words of a server that refuses temperature 0, so that its trials are without.
     pages: those for Prometheus that are to be read beside the engine's own; (): none at all; None: none are named.
     """
 
@@ -63,6 +77,7 @@ class Cell:
     start_timeout_s: float = 900.0
     pages: tuple[MetricsPage, ...] | None = None
     salt: int = 0
+    refusal: str | None = None
 
     @property
     def stays_up(self) -> bool:
@@ -77,6 +92,10 @@ class Cell:
             return given
         name = self.model.removesuffix(f"+{last_part(given.lora)}") if given.lora else self.model
         return given if given.name == name else ModelReference(name, lora=given.lora)
+
+    def refused(self, words: str) -> Cell:
+        """The cell of a server that refused temperature 0 with these words."""
+        return replace(self, trials=tuple(plan.left_to_the_server() for plan in self.trials), refusal=words)
 
 
 @dataclass(frozen=True, slots=True)

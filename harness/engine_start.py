@@ -17,29 +17,36 @@ from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
 from harness.errors import CellSkipped
 from harness.file_cache import dropped_share
+from harness.lengths import FixedLength
 from harness.load_part import tokenizer_of
-from harness.loads import SingleUser
+from harness.loads import Sustained
 from harness.matrix import Cell, TrialPlan
 from harness.memory_check import too_little_memory
 from harness.process_gauges import resident_bytes
 from harness.process_tree import tree
 from harness.records import Record, Status
-from harness.scenario import Scenario
+from harness.scenario import Scenario, Workload
 from harness.workload import build
 
 LONGEST_LOAD_TO_REPEAT_S = 20.0
 LONGEST_DRAIN_S = 30.0
 COLD_SHARE = 0.95
 FIRST_REQUEST_SEED = 1
+WARM_UP_SEED = 2
+WARM_UP_TOKENS = 16
+MOST_TOGETHER = 8
+REFUSALS = (400, 422)
 
 
 @contextlib.asynccontextmanager
-async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIterator[Engine]:
-    """The engine, loaded, its start measured and reported; stopped at the end whatever happens.
+async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIterator[tuple[Engine, Cell]]:
+    """The engine, loaded, its start measured and reported, and the cell as its server takes it; the engine is stopped
+    at the end whatever happens.
 
     A start is measured twice: cold (the weight files dropped from the file cache, and looked whether they are) with the
     first request after it, and warm. Loads that take long are not repeated, and the event says so. What the library of
     an engine in this process takes to be imported is timed once and is in both: a server would import it each time.
+    No instance is measured with the first request that it ever gets.
 
     Raises CellSkipped where there is too little memory, LevelUnsupported and other EngineErrors as the engine does.
     """
@@ -50,24 +57,15 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
     if (reason := await asyncio.to_thread(too_little_memory, engine, cell.spec)) is not None:
         raise CellSkipped(reason)
     try:
-        dropped = await asyncio.to_thread(dropped_share, weights)
-        began_ns = time.monotonic_ns()
+        start = start_facts(await asyncio.to_thread(dropped_share, weights), import_s)
         emit(starting(engine))
         load_s, info = await timed_start(engine, import_s)
+        start["ready_ns"] = time.monotonic_ns()
         pids = engine_pids(engine, info)
-        cold = dropped is not None and dropped >= COLD_SHARE
-        start: dict[str, Any] = {
-            "began_ns": began_ns,
-            "ready_ns": time.monotonic_ns(),
-            "load_cold": cold,
-            "load_dropped_share": dropped,
-            "load_warm_s": None,
-            "load_note": None,
-        }
         start["load_s"] = load_s if pids else None  # a server that runs already was not loaded
-        start["import_s"] = import_s
         emit({"event": "started", "engine": describe(engine, info), "start": start})
-        start["first_request_ms"] = await first_request(cell, engine)
+        start["first_request_ms"], cell = await first_request(cell, engine)
+        start |= {"temperature_refused": cell.refusal, "warm_up": 1}
         start["rss_after_load_bytes"] = resident_bytes(tree(pids)) if pids else None
         if weights:
             if load_s <= LONGEST_LOAD_TO_REPEAT_S or any("load_warm_s" in limit for limit in scenario.limits):
@@ -75,12 +73,14 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
                 engine = engines.create(cell.spec)
                 emit(starting(engine))
                 start["load_warm_s"], info = await timed_start(engine, import_s)
+                start["warm_up"] = 0
             else:
                 start["load_note"] = (
                     f"not repeated warm: a start takes {load_s:.0f} s; a limit on load_warm_s asks for it"
                 )
+        start["warm_up"] += await warm_up(cell, engine, start["warm_up"])
         emit({"event": "started", "engine": describe(engine, info), "start": start})
-        yield engine
+        yield engine, cell
     finally:
         emit({"event": "stopping"})
         await engine.stop()
@@ -89,6 +89,19 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
 def starting(engine: Engine) -> dict[str, Any]:
     """The event that tells where to look for the memory of an engine that is about to start."""
     return {"event": "starting", "in_process": not isinstance(engine, ServedEngine)}
+
+
+def start_facts(dropped: float | None, import_s: float | None) -> dict[str, Any]:
+    """What is known of a start that begins now. dropped: the share of the weights that the file cache forgot."""
+    cold = dropped is not None and dropped >= COLD_SHARE
+    return {
+        "began_ns": time.monotonic_ns(),
+        "load_cold": cold,
+        "load_dropped_share": dropped,
+        "load_warm_s": None,
+        "load_note": None,
+        "import_s": import_s,
+    }
 
 
 def timed_import(engine: Engine) -> float | None:
@@ -129,26 +142,74 @@ def describe(engine: Engine, info: EngineInfo) -> dict[str, Any]:
     return asdict(info) | known
 
 
-async def first_request(cell: Cell, engine: Engine) -> float | None:
-    """Milliseconds of the first request after the start, due to done; None if it did not succeed.
+async def first_request(cell: Cell, engine: Engine) -> tuple[float | None, Cell]:
+    """Milliseconds of the first request after the start, due to done; None if it did not succeed. And the cell: another
+    where the server refuses temperature 0, but takes the same request without.
+    """
+    record = await one_request(cell, engine)
+    if isinstance(engine, ServedEngine) and (words := refused_temperature(record)) is not None:
+        without = cell.refused(words)
+        again = await one_request(without, engine)
+        if again is not None and again.status == Status.OK:
+            record, cell = again, without
+    if record is None or record.status != Status.OK or record.done_ns is None or record.due_ns is None:
+        return None, cell
+    return (record.done_ns - record.due_ns) / 1e6, cell
 
-    Its prompt comes from a seed of its own, so that no later prompt finds its beginning in a prefix cache.
+
+async def one_request(cell: Cell, engine: Engine) -> Record | None:
+    """What became of a request like those of the cell's loads, greedy if any of them is."""
+    every = [workload for plan in cell.trials for workload in plan.workloads]
+    workload = next((one for one in every if one.sampling.temperature == 0), every[0])
+    return next(iter(await asked(cell, engine, workload, FIRST_REQUEST_SEED)), None)
+
+
+def refused_temperature(record: Record | None) -> str | None:
+    """What a server said that refused a request for its temperature; None where it did not."""
+    said = (record and record.error) or ""
+    refused = record is not None and record.http_status in REFUSALS and "temperature" in said.lower()
+    return said if refused else None
+
+
+async def warm_up(cell: Cell, engine: Engine, answered: int) -> int:
+    """Send a fresh instance short requests that nobody measures: one alone, then as many together as the loads will
+    have in flight. How many succeeded.
+
+    answered: the requests that it has answered.   None are sent to a server that ran before, and to a simulation. Their
+    prompts are made up, for those of a file would be in a cache when they are measured.
+    """
+    if cell.stays_up or cell.engine == "simulated":
+        return 0
+    like = cell.trials[0].workloads[0]
+    length = FixedLength(value=WARM_UP_TOKENS, exact=like.output_tokens.exact)
+    plain = {"prompts": None, "prefix": None, "repeat": None, "turns": None, "cancel": None, "output_tokens": length}
+    together = min(MOST_TOGETHER, max(most_at_once(plan) for plan in cell.trials))
+    rounds = [1] * (answered == 0) + [together] * (together > 1)
+    found: list[Record] = []
+    for number, users in enumerate(rounds):
+        found += await asked(cell, engine, like.model_copy(update=plain), WARM_UP_SEED + number, users)
+    return sum(record.status == Status.OK for record in found)
+
+
+def most_at_once(plan: TrialPlan) -> int:
+    """How many requests a load may have in flight; of an open loop nobody knows."""
+    users = getattr(plan.load, "users", None)
+    return MOST_TOGETHER if users is None else int(users)
+
+
+async def asked(cell: Cell, engine: Engine, workload: Workload, seed: int, users: int = 1) -> list[Record]:
+    """Requests that are measured by nobody, one for each of some users.
+
+    Their prompts come from a seed of their own, so that no later prompt finds its beginning in a prefix cache.
     """
     plan = cell.trials[0]
-    workload = next((one.workload for one in plan.classes.values() if one.workload is not None), plan.workload)
-    one = SingleUser.model_validate({"kind": "single_user", "requests": 1, "timeout": f"{plan.timeout_s}s"})
+    asks = {"kind": "sustained", "users": users, "requests": users, "timeout": f"{plan.timeout_s}s"}
     words = tokenizer_of(cell.spec.model)
-    schedule = build(one, workload, plan.seed ^ FIRST_REQUEST_SEED, tokenizer=words, salt=cell.salt)
+    load = Sustained.model_validate(asks)
+    schedule = build(load, workload, plan.seed ^ seed, tokenizer=words, salt=cell.salt)
     records: list[Record] = []
     await drive(schedule, target_of(engine), settings_of(plan), records.append)
-    return next(
-        (
-            (record.done_ns - record.due_ns) / 1e6
-            for record in records
-            if record.status == Status.OK and record.done_ns is not None and record.due_ns is not None
-        ),
-        None,
-    )
+    return records
 
 
 def settings_of(plan: TrialPlan) -> DriveSettings:

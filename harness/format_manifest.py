@@ -75,6 +75,7 @@ CELL = {
     "engine_info.device": Column("Where the weights are.", null="it does not say"),
     "engine_info.parameters": Column("How many weights the model has.", null="it does not say"),
     "engine_info.kv_bytes_per_token": Column("KV cache per token of context.", "bytes", "it does not say"),
+    "engine_info.slots": Column("Requests that it generates at a time.", null="it does not say"),
     "engine_info.memory.*": Column("Its own word of what its memory is for.", "bytes"),
     "engine_info.metrics_urls[]": Column("Pages for Prometheus on which it may tell of itself."),
     "start.began_ns": Column("When the first start began.", "ns, monotonic clock"),
@@ -90,6 +91,10 @@ CELL = {
     "start.load_warm_s": Column("The same a second time.", "s", "no second start was made"),
     "start.load_note": Column("Why not, or what to know of it.", null="nothing"),
     "start.first_request_ms": Column("End-to-end time of the first request.", "ms", "it failed"),
+    "start.temperature_refused": Column(
+        "The server's words where it refuses temperature 0 and is asked without.", null="it does not"
+    ),
+    "start.warm_up": Column("Requests that were sent after the start and not measured."),
     "start.rss_after_load_bytes": Column("Resident memory then.", "bytes", "not a process of this machine"),
 }
 TRIAL = {
@@ -128,6 +133,8 @@ TRIAL = {
     "cache_reset": Column("Whether the engine dropped its cache of prompts before.", null="it has no way to"),
     "salt": Column("What made its prompts others than those of other runs.", null="the server did not run before"),
     "pinned_outputs[]": Column("Classes whose replies shall be exactly as long as planned."),
+    "sampling.*": Column("What was sent of how tokens are drawn, by class: `temperature` and the others."),
+    "users": Column("Users of a closed loop.", null="another loop"),
     "driver": Column("Who sent the load: `inprocess` or `locust`."),
     "workers": Column("How many processes sent it."),
     "pages[].*": Column("Metrics pages read meanwhile: what each is, and what it told."),

@@ -29,7 +29,7 @@ class PartSpec:
     """A trial for those who send a share of it; JSON-able by `dataclasses.asdict`.
 
     scenario: as resolved.   cell, trial: indices.   settings: a DriveSettings.   salt: of the cell's prompts.
-    target: an Endpoint, without headers.
+    target: an Endpoint, without headers.   refusal: of the cell, whose server refuses temperature 0.
     """
 
     scenario: Mapping[str, Any]
@@ -39,6 +39,7 @@ class PartSpec:
     settings: Mapping[str, Any]
     salt: int = 0
     target: Mapping[str, Any] = field(default_factory=dict)
+    refusal: str | None = None
 
     @classmethod
     def of(
@@ -50,10 +51,11 @@ class PartSpec:
         settings: DriveSettings,
         to: Endpoint,
         salt: int = 0,
+        refusal: str | None = None,
     ) -> PartSpec:
         """From what the process has that started the engine."""
         target = {name: value for name, value in asdict(to).items() if name != "headers"}
-        return cls(scenario, cell, trial, plan_hash, asdict(settings), salt, target)
+        return cls(scenario, cell, trial, plan_hash, asdict(settings), salt, target, refusal)
 
     @property
     def url(self) -> str:
@@ -84,7 +86,7 @@ def cell_of(part: PartSpec, env: Mapping[str, str] | None = None) -> Cell:
     cell = cell_at(as_checked(part.scenario), part.cell, env)
     if not isinstance(cell, Cell):
         raise TrialFailed("this scenario has no such cell here" if cell is None else cell.reason)
-    return cell
+    return cell if part.refusal is None else cell.refused(part.refusal)
 
 
 def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:

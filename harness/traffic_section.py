@@ -16,12 +16,19 @@ TextOrTexts = Annotated[tuple[str, ...], BeforeValidator(listed), AlsoAccepts({"
 
 
 class Sampling(StrictModel):
-    """How tokens are drawn; what is left out is the engine's default."""
+    """How tokens are drawn: greedily, unless a temperature is given. What is left out is off in the engines that we
+    start, and left to the server with `engine: http`.
+    """
 
-    temperature: Annotated[Number, Field(ge=0)] | None = Field(default=None, description="0 is greedy.", examples=[0])
+    temperature: Annotated[Number, Field(ge=0)] | None = Field(
+        default=0,
+        description="0 is greedy; a server that refuses it is asked without, and the report says so. `null` leaves it "
+        "to the server.",
+        examples=[0.7],
+    )
     top_p: Share | None = Field(default=None, description="Nucleus sampling.", examples=[0.95])
     top_k: Annotated[Integer, Field(ge=0)] | None = Field(
-        default=None, description="Only the k likeliest tokens.", examples=[40]
+        default=None, description="Only the k likeliest tokens; 0 is all.", examples=[40]
     )
     seed: Integer | None = Field(default=None, description="The engine's random seed.", examples=[1])
     stop: TextOrTexts | None = Field(default=None, description="Texts at which generation ends.", examples=[["\n\n"]])
@@ -30,6 +37,10 @@ class Sampling(StrictModel):
         """The keys that are given, for `engines.base.Request.sampling`."""
         given = {name: value for name, value in self if value is not None}
         return given | ({"stop": list(self.stop)} if self.stop is not None else {})
+
+    def left_to_the_server(self) -> Sampling:
+        """The same for a server that refuses temperature 0: nothing is said of a temperature in its place."""
+        return self.model_copy(update={"temperature": None}) if self.temperature == 0 else self
 
 
 class Prefix(StrictModel):
@@ -124,6 +135,10 @@ class Workload(StrictModel):
     def irrelevant_keys(self) -> frozenset[str]:
         """Prompts of a file have their lengths already."""
         return frozenset({"prompt_tokens"} if self.prompts is not None else ())
+
+    def left_to_the_server(self) -> Workload:
+        """The same for a server that refuses temperature 0."""
+        return self.model_copy(update={"sampling": self.sampling.left_to_the_server()})
 
     def overridden_by(self, other: Workload | None) -> Workload:
         """This workload, the keys that `other` gives replaced by its own."""

@@ -89,7 +89,7 @@ class CellSpec:
 
 async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, orders: Orders) -> None:
     """Run the trials of one cell, then score it. Raises EngineError if the engine cannot be had."""
-    async with started_engine(cell, scenario, emit) as engine:
+    async with started_engine(cell, scenario, emit) as (engine, cell):
         asked = AskedLines()
         with canary.sender(isinstance(engine, ServedEngine)) as sender:
             for index, folder in spec.trials:
@@ -214,9 +214,9 @@ def part_of(trial: Trial, schedule: Schedule) -> tuple[PartSpec, Endpoint]:
     """What those are told who send the load in place of this process, and where to."""
     target = target_of(trial.engine)
     assert isinstance(target, Endpoint)  # others were refused before anything ran
-    cell = trial.cell.index
-    salt = trial.cell.salt
-    return PartSpec.of(trial.spec.scenario, cell, trial.index, schedule.plan_hash, trial.settings, target, salt), target
+    cell, settings = trial.cell, trial.settings
+    part = (trial.spec.scenario, cell.index, trial.index, schedule.plan_hash, settings, target, cell.salt, cell.refusal)
+    return PartSpec.of(*part), target
 
 
 def trial_facts(schedule: Schedule) -> dict[str, Any]:
@@ -237,6 +237,8 @@ def trial_facts(schedule: Schedule) -> dict[str, Any]:
         "prompt_files": schedule.prompt_files,
         "shares_prompts": schedule.shares_prompts,
         "pinned_outputs": schedule.pinned_outputs,
+        "sampling": schedule.sampling,
+        "users": schedule.users or None,
     }
 
 

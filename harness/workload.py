@@ -216,6 +216,11 @@ class Schedule:
         """Classes whose replies shall be exactly as long as planned."""
         return [stream.name for stream in self._traffic.streams if stream.exact]
 
+    @property
+    def sampling(self) -> dict[str, dict[str, Any]]:
+        """How tokens are asked to be drawn, per class."""
+        return {stream.name: dict(stream.sampling) for stream in self._traffic.streams}
+
     def _beginning(self, chain: int) -> tuple[int, str | None]:
         """Due time and phase of a chain's first row."""
         if self.due_ns is None:
