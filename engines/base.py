@@ -181,6 +181,8 @@ class EngineInfo:
     memory: bytes by what they are for ("weights", "kv_cache", "runtime"), as the engine itself says, where it does.
     metrics_urls: pages for Prometheus on which it may tell of itself while it works; whether one is there is found out.
     slots: how many requests it generates at a time; further ones wait in it.
+    imatrix: whether the weights were quantized with an importance matrix; None: not known, or not quantized so far.
+    unused_instructions: sets of instructions of the processor that its build does not use.
     """
 
     name: str
@@ -199,6 +201,8 @@ class EngineInfo:
     memory: Mapping[str, int] = field(default_factory=dict)
     metrics_urls: tuple[str, ...] = ()
     slots: int | None = None
+    imatrix: bool | None = None
+    unused_instructions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ RUNTIME_BYTES = {"llama-cpp": 14 * _MIB, "llama-server": 24 * _MIB, "llama-cpp-s
 """What an engine takes at least beside weights and cache: measured with `tiny` and a batch of 32, rounded down. For
 `llama-cpp` what loading adds to the process, for the servers their whole process."""
 _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_NARROW = ("q2", "q3", "q4", "q5", "q6")
 _PURPOSES = {"model": "weights", "KV": "kv_cache", "RS": "kv_cache", "compute": "runtime", "output": "runtime"}
 
 
@@ -107,6 +108,7 @@ def known_facts(options: LlamaOptions, model: GgufModel) -> dict[str, Any]:
         "model_hash": model.model_hash,
         "level": ggufs.gguf_level(model.path),
         "weight_bytes": ggufs.weight_bytes(model.path),
+        "imatrix": _has_imatrix(model),
         "parameters": None if shape is None else shape.parameters,
         "kv_bytes_per_token": kv_bytes_per_token(options, model),
     }
@@ -166,6 +168,16 @@ def device_environment(devices: tuple[str, ...]) -> Mapping[str, str]:
     if not devices:
         return {}
     return {"CUDA_VISIBLE_DEVICES": "" if devices == ("cpu",) else ",".join(devices)}
+
+
+def _has_imatrix(model: GgufModel) -> bool | None:
+    """Whether importances were known when the weights were quantized: not by us. None for 8 bits and more, and where a
+    file does not say who made it.
+    """
+    if "quantize.imatrix.entries_count" in read_header(model.path):
+        return True
+    level = ggufs.gguf_level(model.path) or ""
+    return False if model.path != model.source.path and level[:2] in _NARROW else None
 
 
 def _has_window(path: Path) -> bool:

@@ -29,6 +29,7 @@ from engines.gguf_engine import (
     require_device,
     require_model,
 )
+from engines.instructions import unused_instructions
 from engines.llama_options import PLAIN_SAMPLING, LlamaServerOptions, parse_options
 from engines.llama_server_parameters import server_parameters
 from engines.llama_server_scores import score_by_server
@@ -232,6 +233,7 @@ class LlamaServer:
             memory=logged_memory(log),
             metrics_urls=(f"{report['url']}/metrics",),
             slots=self._options.n_parallel,
+            unused_instructions=unused_instructions(report["system"]),
             **known_facts(self._options, model),
         )
 

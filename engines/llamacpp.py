@@ -24,6 +24,7 @@ from engines.gguf_engine import (
     require_device,
     require_model,
 )
+from engines.instructions import unused_instructions
 from engines.llama_options import LlamaCppOptions, parse_options
 from engines.llamacpp_log import NativeLog
 from engines.llamacpp_native import NativeModel, Sampling
@@ -182,6 +183,7 @@ class LlamaCpp:
             device=logged_device(self._log.text),
             memory=logged_memory(self._log.text),
             slots=1,
+            unused_instructions=unused_instructions(llama_cpp.llama_print_system_info().decode()),
             **{**facts, "parameters": self._model.parameters},
         )
 

@@ -147,7 +147,6 @@ class SimulatedEngine:
             model=model.name if model else None,
             level=self._spec.level,
             options=asdict(self._options),
-            slots=self._options.max_batch,
         )
 
     async def stop(self) -> None:

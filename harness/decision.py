@@ -19,6 +19,7 @@ from harness.pareto import Figure, beaten_by
 from harness.ratios import Measured, ratio
 from harness.reasons import Level, Validity
 from harness.recommendation import SAME_MEMORY, UNRESERVED, WHILE_LOADING, Option, recommend
+from harness.setting_notes import setting_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,7 @@ def _table(model: str, rows: Sequence[Row], verdicts: Sequence[Verdict], quality
         "rows": shown,
         "recommendation": advice,
         "quality": dict(quality_facts(rows)),
-        "notes": _notes(rows, figures),
+        "notes": [*_notes(rows, figures), *setting_notes(rows)],
     }
 
 

@@ -78,7 +78,7 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
                 start["load_note"] = (
                     f"not repeated warm: a start takes {load_s:.0f} s; a limit on load_warm_s asks for it"
                 )
-        start["warm_up"] += await warm_up(cell, engine, start["warm_up"])
+            start["warm_up"] += await warm_up(cell, engine, start["warm_up"])
         emit({"event": "started", "engine": describe(engine, info), "start": start})
         yield engine, cell
     finally:
@@ -175,11 +175,9 @@ async def warm_up(cell: Cell, engine: Engine, answered: int) -> int:
     """Send a fresh instance short requests that nobody measures: one alone, then as many together as the loads will
     have in flight. How many succeeded.
 
-    answered: the requests that it has answered.   None are sent to a server that ran before, and to a simulation. Their
-    prompts are made up, for those of a file would be in a cache when they are measured.
+    answered: the requests that it has answered. Prompts are made up, for those of a file would be in a cache when they
+    are measured.
     """
-    if cell.stays_up or cell.engine == "simulated":
-        return 0
     like = cell.trials[0].workloads[0]
     length = FixedLength(value=WARM_UP_TOKENS, exact=like.output_tokens.exact)
     plain = {"prompts": None, "prefix": None, "repeat": None, "turns": None, "cancel": None, "output_tokens": length}

@@ -76,6 +76,10 @@ CELL = {
     "engine_info.parameters": Column("How many weights the model has.", null="it does not say"),
     "engine_info.kv_bytes_per_token": Column("KV cache per token of context.", "bytes", "it does not say"),
     "engine_info.slots": Column("Requests that it generates at a time.", null="it does not say"),
+    "engine_info.imatrix": Column(
+        "Whether weights were quantized with an importance matrix.", null="8 bits and more, or not known"
+    ),
+    "engine_info.unused_instructions[]": Column("What the processor can do and its build does not use."),
     "engine_info.memory.*": Column("Its own word of what its memory is for.", "bytes"),
     "engine_info.metrics_urls[]": Column("Pages for Prometheus on which it may tell of itself."),
     "start.began_ns": Column("When the first start began.", "ns, monotonic clock"),
@@ -135,6 +139,7 @@ TRIAL = {
     "pinned_outputs[]": Column("Classes whose replies shall be exactly as long as planned."),
     "sampling.*": Column("What was sent of how tokens are drawn, by class: `temperature` and the others."),
     "users": Column("Users of a closed loop.", null="another loop"),
+    "slots": Column("Requests that its engine generates at a time.", null="it does not say"),
     "driver": Column("Who sent the load: `inprocess` or `locust`."),
     "workers": Column("How many processes sent it."),
     "pages[].*": Column("Metrics pages read meanwhile: what each is, and what it told."),

@@ -54,7 +54,7 @@ def rates(columns: Columns, window: Window) -> dict[str, Rate]:
         ),
         "output_tokens_per_s": Rate(float(tokens.sum()), window.seconds, len(rows), tokens, unknown),
         "input_tokens_per_s": Rate(float(prompts.sum()), window.seconds, len(rows), prompts, prompt_unknown),
-        "mean_concurrency": Rate(_busy_seconds(columns, window), window.seconds, len(rows)),
+        "mean_concurrency": Rate(busy_seconds(columns, window), window.seconds, len(rows)),
     }
     cached = _cached(rows)
     return found | ({"cached_share": cached} if cached is not None else {})
@@ -142,7 +142,8 @@ def _prompt_tokens_in(columns: Columns, window: Window) -> tuple[Floats, bool]:
     return arrived.astype(np.float64), bool(np.isnan(tokens).any())
 
 
-def _busy_seconds(columns: Columns, window: Window) -> float:
+def busy_seconds(columns: Columns, window: Window) -> float:
+    """Seconds that requests were in flight within the window, all of them together."""
     sent = columns.times["sent"]
     inside = np.minimum(columns.ended, window.end_ns) - np.maximum(sent, window.start_ns)
     return float(np.nansum(np.maximum(inside, 0.0))) / NS_PER_S

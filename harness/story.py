@@ -77,6 +77,7 @@ class Story:
         self._trial |= facts | {
             "status": "running",
             "session": len(self._writer.manifest["sessions"]),
+            "slots": self._entry["engine_info"].get("slots"),
             "start": dict(self._entry["start"]),  # of the start that this trial runs on: the cell may have several
             "t0_ns": time.monotonic_ns(),  # until the client has said when exactly
             "t0_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),

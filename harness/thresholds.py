@@ -45,6 +45,10 @@ MOVED_SHARE = Threshold(
     "requests of 10 s of the plan that were sent in a later 10 s", "share", 0.01, 0.05,
     "two requests or more, later than 5 ms and than 2 % of the median TTFT",
 )  # fmt: skip
+QUEUED_IN_ENGINE = Threshold(
+    "requests in flight on average, for each that the engine generates at a time", "count", 1.05,
+    condition="in closed loops with more users than that",
+)  # fmt: skip
 HEARTBEAT_P99_MS = Threshold("lateness of the client's 10 ms tick, p99", "ms", 5.0, 20.0, _BY_LOOP)
 CHUNK_LAG_P99_MS = Threshold(
     "from a packet's arrival to its being read, p99", "ms", 5.0, condition="the kernel's stamps are not late by it"
@@ -147,7 +151,7 @@ TABLE = (
     MAJOR_FAULTS_PER_S, SAMPLER_CPU, SAMPLER_CPU_WITH_GPUS, STEAL, OTHERS_ON_GPUS, GPU_THROTTLED, ENERGY_COUNTER,
     OPEN_FILES, PORTS, WAITED_FOR_CONNECTION, CONNECT_ERRORS, EXHAUSTED, WORKERS_LOST, ROWS_MISSING, ERRORS,
     NOTHING_SUCCEEDED, TOKEN_DISAGREEMENT, TOKENS_BY_TEXT, PROMPT_TOKENS, CACHED_UNPLANNED,
-    PROMPTS_AGAIN, BOOKS, BOOKS_IN_FLIGHT, CUT_SHORT, DRIFT,
+    PROMPTS_AGAIN, BOOKS, BOOKS_IN_FLIGHT, CUT_SHORT, QUEUED_IN_ENGINE, DRIFT,
     WARM_UP, START_SPREAD, CALIBRATED_TTFT_P99_MS, CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS,
 )  # fmt: skip
 BEGIN, END = "<!-- thresholds: begin -->", "<!-- thresholds: end -->"

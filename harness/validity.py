@@ -13,6 +13,7 @@ from harness.bursts import burst_reasons
 from harness.client_signals import Observed
 from harness.columns import Columns
 from harness.energy_facts import energy_reasons
+from harness.engine_reasons import engine_reasons
 from harness.limits import parse_limit
 from harness.prompt_reuse import reuse_reasons
 from harness.rates import shares
@@ -53,6 +54,7 @@ def judge(
         reasons += [*token_reasons(trial, reading, facts), *books_reasons(facts), *_cut_short(records)]
         reasons += [*reuse_reasons(trial, columns), *burst_reasons(reading)]
         reasons += steady.unsteady(reading, facts["steady"] if facts else steady.steady_facts(reading))
+        reasons += engine_reasons(trial, reading)
     reasons += [*throttling_reasons(facts), *energy_reasons(facts)]
     reasons += telemetry_reasons(facts, client, reading.window.seconds)
     return Validity.of(reasons)

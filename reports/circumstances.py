@@ -77,12 +77,25 @@ def _lasting(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trials(data: ReportData) -> Iterator[tuple[str, str]]:
+    drawn = {_drawn(trial) for _, trial in data.trials()} - {""}
+    if len(drawn) == 1:
+        yield "sampling of every trial", next(iter(drawn))
     for cell, trial in data.trials():
         where = f"{cell['id']}/{trial['id']}"
         yield f"{where} plan", f"{trial.get('plan_hash') or ''} (seed {trial.get('seed')})"
         yield f"{where} load", _sender(trial)
+        if len(drawn) > 1:
+            yield f"{where} sampling", _drawn(trial)
         for note in (trial.get("client") or {}).get("notes", ()):
             yield f"{where} client", str(note)
+
+
+def _drawn(trial: Mapping[str, Any]) -> str:
+    """How tokens were asked to be drawn; empty where nothing was recorded."""
+    classes: Mapping[str, Mapping[str, Any]] = trial.get("sampling") or {}
+    told = {name: ", ".join(f"{key} {value}" for key, value in asked.items()) for name, asked in classes.items()}
+    told = {name: said or "left to the server" for name, said in told.items()}
+    return next(iter(told.values())) if len(set(told.values())) == 1 else _plain(told)
 
 
 def _sender(trial: Mapping[str, Any]) -> str:

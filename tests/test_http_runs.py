@@ -59,6 +59,28 @@ def test_several_servers_share_the_requests_and_are_told_apart(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("driver", ["inprocess", "locust"])
+def test_a_server_that_refuses_temperature_0_is_asked_without(tmp_path: Path, driver: str) -> None:
+    """Every request succeeds, the plan says what was sent, and the report tells why it is another."""
+    load = [{**LOAD[0], "driver": driver}]
+    with running("--models m --own-temperature") as odd, running() as plain:
+        path = scenario(tmp_path, engines=[{"engine": "http", "url": url} for url in (odd, plain)], load=load)
+        ended = harness("run", str(path), "--out", "run", "--format", "md,json", cwd=tmp_path)
+    assert ended.code in (0, 4), ended.err
+    told = manifest(tmp_path / "run")
+    refused, greedy = (cell["trials"][0] for cell in told["cells"])
+    assert {row["status"] for row in records(tmp_path / "run", refused) if row["phase"] == "measure"} == {"ok"}
+    assert refused["sampling"] == {"default": {}}
+    assert greedy["sampling"] == {"default": {"temperature": 0}}
+    assert refused["plan_hash"] != greedy["plan_hash"]
+    words = "Unsupported value: 'temperature' does not support 0 with this model."
+    assert words in refused["start"]["temperature_refused"]
+    assert greedy["start"]["temperature_refused"] is None
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert report.count("The server refuses temperature 0 and drew tokens by its own") >= 1
+
+
+@pytest.mark.slow
 def test_several_servers_of_which_one_is_another(tmp_path: Path) -> None:
     """Servers of different models, and one that is not there, are no one service."""
     with running() as first, running("--models n") as second:

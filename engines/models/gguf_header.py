@@ -7,6 +7,7 @@ number of dimensions (u32), dimensions (u64 each, the fastest first), type (u32)
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +22,20 @@ _LONGEST = 1 << 28
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Every metadata field by key.
+    """Every metadata field by key; not to be changed, for it is remembered: a large vocabulary takes a while to read,
+    and engines ask in the middle of a start that is timed.
 
     Raises ModelError if the file is not GGUF or ends early.
     """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    return _read(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, _changed_ns: int, _size: int) -> dict[str, Any]:
     with _opened(path) as (file, _, fields):
         return dict(_field(file) for _ in range(fields))
 

@@ -2,7 +2,7 @@
 
 python tiny_server.py PORT [--models a,b] [--unready N] [--child] [--deaf] [--die MESSAGE] [--html] [--key KEY]
     [--pause SECONDS] [--loading N] [--cut TOKENS] [--certificate FILE] [--host ADDRESS] [--until-close]
-    [--kill-after N] [--owner NAME] [--reset PATH]
+    [--kill-after N] [--owner NAME] [--reset PATH] [--own-temperature]
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.options.kill_after is not None and self.whole >= self.options.kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.options.own_temperature and "temperature" in request:
+            self.reply(
+                400, {"error": {"message": "Unsupported value: 'temperature' does not support 0 with this model."}}
+            )
+            return
         tokens = request["max_tokens"]
         events: list[dict[str, Any]] = [{"choices": [{"text": " a", "finish_reason": None}]} for _ in range(tokens)]
         events.append({"choices": [{"text": "", "finish_reason": "length"}]})
@@ -127,6 +132,7 @@ def main() -> None:
     parser.add_argument("--reset", help="the route that drops its cache")
     parser.add_argument("--until-close", action="store_true", help="end replies by closing, without chunks")
     parser.add_argument("--kill-after", type=int, help="the next request after so many whole replies kills the server")
+    parser.add_argument("--own-temperature", action="store_true", help="refuse requests that name a temperature")
     parser.add_argument("--certificate", help="a file with certificate and key: speak TLS")
     Handler.options = options = parser.parse_args()
     if options.die:
