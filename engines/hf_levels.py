@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ BITSANDBYTES = ("int8", "nf4", "fp4")
 TORCHAO = ("int8-torchao", "int4-torchao", "fp8")
 FROM_CHECKPOINT = {"gptq": "GPTQ", "awq": "AWQ", "compressed-tensors": "compressed-tensors"}
 LEVELS = (*PLAIN, "int8", "int8-torchao", "int4-torchao", "nf4", "fp4", "fp8", *FROM_CHECKPOINT)
-_CUDA_ONLY = ("int4-torchao", "gptq", "awq")
+_CUDA_ONLY = ("int4-torchao",)  # no packing of torchao 0.18 runs on a CPU
+# What loads such checkpoints, on GPUs and on CPUs: modules, which are called like their distributions.
+_LIBRARIES = {"gptq": ("optimum", "gptqmodel"), "awq": ("gptqmodel",), "compressed-tensors": ("compressed_tensors",)}
 _GROUP = 64
 # From below: scales and what stays unquantized (embeddings, norms) are left out.
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int8-torchao": 1.0, "fp8": 1.0}
@@ -23,6 +26,16 @@ _BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int8-torchao": 1.
 def places(level: str) -> tuple[str, ...]:
     """Where a level can run: "cpu", "cuda"."""
     return ("cuda",) if level in _CUDA_ONLY else ("cpu", "cuda")
+
+
+def require_libraries(level: str | None) -> None:
+    """Raises LevelUnsupported where a checkpoint's level needs libraries that are not installed: the message of
+    transformers would be that a GPU is needed.
+    """
+    lacking = [module for module in _LIBRARIES.get(level or "", ()) if find_spec(module) is None]
+    if lacking:
+        names = " ".join(module.replace("_", "-") for module in lacking)
+        raise LevelUnsupported(f"{level} needs libraries that are not installed here: pip install {names}")
 
 
 def bytes_per_weight(level: str) -> float:

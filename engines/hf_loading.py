@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError, StartFailed
-from engines.hf_levels import PLAIN, TORCHAO, level_to_load, loaded_level, loading_arguments, places, torchao_recipe
+from engines.hf_levels import (
+    PLAIN,
+    TORCHAO,
+    checkpoint_level,
+    level_to_load,
+    loaded_level,
+    loading_arguments,
+    places,
+    require_libraries,
+    torchao_recipe,
+)
 from engines.hf_options import Options
 
 _PROBE_WIDTH = 256
@@ -69,6 +79,7 @@ def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: P
     device = choose_device(options, spec.devices)
     if wanted is not None and device.split(":")[0] not in places(wanted):
         raise LevelUnsupported(f"{wanted} runs on {', '.join(places(wanted))} alone, and the device here is {device}")
+    require_libraries(checkpoint_level(folder))
     if options.attention == "flash_attention_2":
         _require_flash_attention(device)
     logging.disable_progress_bar()

@@ -79,6 +79,7 @@ class LlamaServerOptions(LlamaOptions):
     cache_ram_mib: memory for computed prompts whose slot was given to another; None: llama.cpp's own choice (8,192).
     grammar: GBNF text that every reply keeps to.
     port: None is a free one.   ready_timeout_s: how long loading may take.
+    binary: another llama-server to start than the embedded one, by path or by a name on PATH.
     """
 
     n_parallel: int = 4
@@ -88,6 +89,7 @@ class LlamaServerOptions(LlamaOptions):
     grammar: str | None = None
     port: int | None = None
     ready_timeout_s: float = 300.0
+    binary: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +110,7 @@ Options = TypeVar("Options", bound=LlamaOptions)
 
 _COUNTS = ("n_ctx", "n_parallel", "n_threads", "n_batch", "n_ubatch")
 _SWITCHES = ("mmap", "mlock", "prefix_cache", "cont_batching")
-_OPTIONAL = ("n_ctx", "n_threads", "n_gpu_layers", "port", "grammar", "cache_ram_mib")
+_OPTIONAL = ("n_ctx", "n_threads", "n_gpu_layers", "port", "grammar", "cache_ram_mib", "binary")
 
 
 def parse_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> Options:
@@ -143,6 +145,7 @@ def _wrong(name: str, value: Any) -> str | None:
         "cache_type_k": (value in CACHE_TYPES, f"one of {', '.join(CACHE_TYPES)}"),
         "cache_type_v": (value in CACHE_TYPES, f"one of {', '.join(CACHE_TYPES)}"),
         "grammar": (isinstance(value, str) and "::=" in value, "the text of a GBNF grammar, such as 'root ::= [a-z]+'"),
+        "binary": (isinstance(value, str) and value.strip() != "", "the path or the name of a program"),
         "cache_ram_mib": (whole and value >= 0, "a whole number of MiB from 0 up"),
         "state_cache_bytes": (whole and value >= 0, "a whole number from 0 up"),
         "port": (whole and 0 < value < 65536, "a port from 1 to 65535"),

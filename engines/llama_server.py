@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -31,12 +32,14 @@ from engines.gguf_engine import (
 )
 from engines.instructions import unused_instructions
 from engines.llama_options import PLAIN_SAMPLING, LlamaServerOptions, parse_options
+from engines.llama_server_binary import Program, program
 from engines.llama_server_parameters import server_parameters
 from engines.llama_server_scores import score_by_server
 from engines.memory import MemoryEstimate
 from engines.models.gguf_file import gguf_levels
 from engines.process_log import read_from, size_of
 from engines.scores import PROBE, Scores, put_before
+from engines.server_process import ServerCommand, ServerProcess
 
 _CHILD = Path(__file__).with_name("llama_server_child.py")
 _QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is there already
@@ -59,6 +62,8 @@ class LlamaServer:
         self._context = 0
         self._process: subprocess.Popen[str] | None = None
         self._url: str | None = None
+        self._program: Program | None = None
+        self._server: ServerProcess | None = None
         self._log_start = 0
         self._stopped = False
 
@@ -73,8 +78,11 @@ class LlamaServer:
         return ("cpu", "cuda")
 
     def prepare(self) -> Sequence[Path]:
-        """Find or fetch the model and make its GGUF file at the level asked for (cached)."""
-        return self._prepared().files
+        """Find or fetch the model and make its GGUF file at the level asked for (cached); ask what `binary` is."""
+        files = self._prepared().files
+        if self._options.binary is not None:
+            self._program = program(self._options.binary)
+        return files
 
     def memory_needed(self) -> MemoryEstimate | None:
         """Weights, the KV cache of all slots, and the least that the process takes."""
@@ -85,13 +93,15 @@ class LlamaServer:
 
         Raises StartFailed if it ends before that or takes longer than `ready_timeout_s`.
         """
-        if self._process is not None:
+        if self._process is not None or self._server is not None:
             raise EngineError("llama-server was started already; make a new engine for another start")
-        model = await asyncio.to_thread(self._prepared)
-        context = context_tokens(self._options, model)
-        report = await self._launch(
-            server_parameters(self._options, model.path, self._alias(), context, lora=model.lora)
-        )
+        await asyncio.to_thread(self.prepare)
+        model = self._prepared()
+        asked = (self._options, model.path, self._alias(), context_tokens(self._options, model), model.lora)
+        if self._program is None:
+            report = await self._launch(server_parameters(*asked))
+        else:
+            report = await self._start_program(self._program, self._program.arguments(*asked))
         self._url = report["url"]
         return await asyncio.to_thread(self._info, model, report)
 
@@ -99,7 +109,8 @@ class LlamaServer:
         """Where the server listens."""
         if self._url is None:
             raise EngineError("llama-server is not running; start it first")
-        return Endpoint(self._url, "openai-completions", model=self._alias(), unsaid=PLAIN_SAMPLING)
+        asked = {**PLAIN_SAMPLING, "cache_prompt": self._options.prefix_cache}
+        return Endpoint(self._url, "openai-completions", model=self._alias(), unsaid=asked)
 
     async def tokenize(self, text: str) -> list[int]:
         """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
@@ -121,17 +132,41 @@ class LlamaServer:
 
     def alive(self) -> str | None:
         """Why the process is not running, in one sentence; None while it runs."""
-        if self._process is None:
+        if self._server is None and self._process is None:
             return "llama-server was not started"
         if self._stopped:
             return "llama-server was stopped"
+        if self._server is not None:
+            return self._server.alive()
+        assert self._process is not None
         return None if self._process.poll() is None else self._ending()
 
     async def stop(self) -> None:
-        """End the process, by force after five seconds."""
+        """End the process, by force after some seconds."""
         self._stopped, self._url = True, None
         if self._process is not None:
             await asyncio.to_thread(_end, self._process)
+        if self._server is not None:
+            await self._server.stop()
+
+    async def _start_program(self, program: Program, arguments: Sequence[str]) -> dict[str, Any]:
+        """Start another llama-server; what the embedded one reports, of it."""
+        log = self._spec.log_path
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_start = size_of(log)
+        self._server = ServerProcess(
+            ServerCommand(
+                shlex.join(arguments),
+                env={**device_environment(self._spec.devices), **self._spec.env},
+                ready_path="/health",
+                ready_timeout_s=self._options.ready_timeout_s,
+                log_path=log,
+                port=self._options.port,
+            )
+        )
+        await self._server.start()
+        return {"url": self._server.url, "version": program.version, "system": program.system}
 
     async def _tokenized(self, text: str, *, special: bool) -> list[int]:
         order = {"content": text, "add_special": special}
@@ -188,6 +223,9 @@ class LlamaServer:
             self._model = prepared_model(self._spec)
         return self._model
 
+    def _library(self) -> str:
+        return "xllamacpp" if self._program is None else "llama-server"
+
     def _python(self) -> str:
         return self._spec.python or sys.executable
 
@@ -217,7 +255,7 @@ class LlamaServer:
         return read_from(self._spec.log_path, self._log_start)
 
     def _info(self, model: GgufModel, report: Mapping[str, Any]) -> EngineInfo:
-        assert self._process is not None
+        pids = self._server.pids() if self._server else (self._process.pid,) if self._process else ()
         self._context = int(_ask(report["url"], "/props")["default_generation_settings"]["n_ctx"])
         log = self._log_text()
         require_device(self._spec, self._options, logged_device(log))
@@ -226,9 +264,9 @@ class LlamaServer:
             name="llama-server",
             version=report["version"],
             context_tokens=self._context,
-            pids=(self._process.pid,),
+            pids=pids,
             options=self._options.in_force(self._context),
-            libraries={"xllamacpp": report["version"], "ggml": report["system"].strip()},
+            libraries={self._library(): report["version"], "ggml": report["system"].strip()},
             device=logged_device(log),
             memory=logged_memory(log),
             metrics_urls=(f"{report['url']}/metrics",),
