@@ -138,3 +138,12 @@ def test_model_and_level_are_checked_first() -> None:
         require_model(EngineSpec("llama-cpp"))
     with pytest.raises(LevelUnsupported, match="no level 'fp8'"):
         require_model(_spec("fp8"))
+
+
+@pytest.mark.parametrize(("level", "imatrix"), [("q4_k_m", False), ("q2_k", False), ("q8_0", None), ("f16", None)])
+def test_levels_that_are_made_here_have_no_imatrix(level: str, imatrix: bool | None) -> None:
+    """From 8 bits on none is used; of a file that was made elsewhere it is not known."""
+    model = prepared_model(_spec(level))
+    assert known_facts(LlamaCppOptions(), model)["imatrix"] is imatrix
+    given = prepared_model(EngineSpec("llama-cpp", ModelReference(str(model.path))))
+    assert known_facts(LlamaCppOptions(), given)["imatrix"] is None

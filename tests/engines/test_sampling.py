@@ -1,0 +1,63 @@
+"""Tokens are drawn alike in every engine that we start: what a request does not say is 0 or off."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engines import dialects
+from engines.base import Endpoint, Request
+from engines.hf_options import sampling_arguments
+from engines.llama_options import PLAIN_SAMPLING
+from engines.llamacpp_native import Sampling
+from engines.llamacpp_reply import sampling_of
+
+
+def body_of(endpoint: Endpoint, request: Request) -> dict[str, Any]:
+    """What is sent."""
+    found: dict[str, Any] = json.loads(dialects.of(endpoint).encode(request, "m").body)
+    return found
+
+
+@pytest.mark.parametrize("dialect", ["openai-completions", "openai-chat"])
+def test_what_a_request_leaves_out_is_said_to_a_server_of_ours(dialect: str) -> None:
+    """What it says stays as it is said."""
+    endpoint = Endpoint("http://x", dialect, unsaid=PLAIN_SAMPLING)
+    plain = body_of(endpoint, Request("hi", 3))
+    assert {name: plain[name] for name in PLAIN_SAMPLING} == PLAIN_SAMPLING
+    asked = body_of(endpoint, Request("hi", 3, sampling={"temperature": 0.7, "top_k": 5}))
+    assert (asked["temperature"], asked["top_k"], asked["top_p"], asked["repeat_penalty"]) == (0.7, 5, 1.0, 1.0)
+    assert "repeat_penalty" not in body_of(Endpoint("http://x", dialect), Request("hi", 3))
+
+
+def test_an_exact_length_is_asked_for_in_the_server_s_own_words() -> None:
+    """In place of the dialect's, and only where it is exact."""
+    endpoint = Endpoint("http://x", "openai-completions", exact={"logit_bias": {"7": -1e9}})
+    exact, free = (body_of(endpoint, Request("hi", 3, exact=exact)) for exact in (True, False))
+    assert exact["logit_bias"] == {"7": -1e9}
+    assert not {"ignore_eos", "min_tokens"} & exact.keys()
+    assert "logit_bias" not in free
+    plain = body_of(Endpoint("http://x", "openai-completions"), Request("hi", 3, exact=True))
+    assert (plain["ignore_eos"], plain["min_tokens"]) == (True, 3)
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0}, {"top_p": 0.9}, {"temperature": None, "seed": 1}])
+def test_without_a_temperature_transformers_is_greedy(sampling: dict[str, Any]) -> None:
+    """Whatever the model's generation_config.json says."""
+    assert sampling_arguments(sampling) == {"do_sample": False, "repetition_penalty": 1.0}
+
+
+def test_with_a_temperature_transformers_draws_from_all_tokens() -> None:
+    """The library's own `top_k` would be 50."""
+    found = sampling_arguments({"temperature": 0.7})
+    assert (found["do_sample"], found["temperature"], found["top_k"], found["top_p"]) == (True, 0.7, 0, 1.0)
+    found = sampling_arguments({"temperature": 0.7, "top_k": 4, "top_p": 0.5})
+    assert (found["top_k"], found["top_p"]) == (4, 0.5)
+
+
+def test_llama_cpp_in_process_draws_the_same() -> None:
+    """Greedy where nothing is said; no cut beside a temperature."""
+    assert sampling_of(Request("hi", 3)) == Sampling(temperature=0, top_k=0, top_p=1.0)
+    assert sampling_of(Request("hi", 3, sampling={"temperature": 0.7})) == Sampling(temperature=0.7, top_k=0, top_p=1.0)
