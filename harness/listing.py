@@ -33,7 +33,22 @@ def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) 
         lines.append(f"  {cell.id}")
         lines += [f"    {plan.id}  {plan.load.kind}, seed {plan.seed}" for plan in cell.trials]
     scoring = [] if scenario.quality is None else [f"quality    up to {scenario.quality.tokens:,} tokens for each cell"]
-    return "\n".join([*lines, *totals(estimate(planned), folder), *scoring])
+    return "\n".join([*lines, *drawn(planned), *totals(estimate(planned), folder), *scoring])
+
+
+def drawn(planned: Sequence[Cell | Skip]) -> list[str]:
+    """How tokens will be asked to be drawn: a line, or one for each way where there are several."""
+    from harness.cells import Skip
+
+    cells = [cell for cell in planned if not isinstance(cell, Skip)]
+    asked = [workload.sampling.as_options() for cell in cells for plan in cell.trials for workload in plan.workloads]
+    ways = [", ".join(f"{name} {told(value)}" for name, value in one.items()) or "left to the server" for one in asked]
+    return [f"sampling   {way}" for way in dict.fromkeys(ways)]
+
+
+def told(value: object) -> str:
+    """A setting's value: numbers without needless digits."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def totals(wanted: Estimate, folder: Path) -> list[str]:

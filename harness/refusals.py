@@ -18,6 +18,7 @@ from harness.engine_section import EngineBlock
 from harness.interpreter import cannot_run_trials
 from harness.scenario import Scenario
 from harness.scenario_problems import near
+from harness.traffic_section import SERVER
 
 ENGINES_WITHOUT_LORA = ("http", "simulated")
 
@@ -116,6 +117,8 @@ def _no_sampling(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> st
     workloads = [scenario.workload, *(one.workload for one in scenario.classes.values() if one.workload is not None)]
     asked = dict.fromkeys(name for workload in workloads for name in workload.sampling.as_options())
     dialect = str(spec.options.get("dialect", DEFAULT_DIALECT))
+    if block.engine != "http" and any(workload.sampling.temperature == SERVER for workload in workloads):
+        return f"`temperature: {SERVER}` is for `engine: http`: {block.engine} is started here; give it a temperature"
     if block.engine != "http" or not asked or dialect not in DIALECTS:
         return None
     carried = getattr(dialect_of(dialect), "sampling", tuple(asked))

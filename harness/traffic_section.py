@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
@@ -15,15 +16,27 @@ Share = Annotated[Number, Field(gt=0, le=1)]
 TextOrTexts = Annotated[tuple[str, ...], BeforeValidator(listed), AlsoAccepts({"type": "string"})]
 
 
+SERVER = "server"
+
+
+def _checked_temperature(value: Any) -> Any:
+    if value == SERVER or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf):
+        return value
+    raise ValueError(f"must be a number from 0 up, or `{SERVER}` for the server's own, found {value!r}")
+
+
+Temperature = Annotated[Literal["server"] | Annotated[Number, Field(ge=0)], BeforeValidator(_checked_temperature)]
+
+
 class Sampling(StrictModel):
     """How tokens are drawn: greedily, unless a temperature is given. What is left out is off in the engines that we
     start, and left to the server with `engine: http`.
     """
 
-    temperature: Annotated[Number, Field(ge=0)] | None = Field(
-        default=0,
-        description="0 is greedy; a server that refuses it is asked without, and the report says so. `null` leaves it "
-        "to the server.",
+    temperature: Temperature = Field(
+        default=0.0,
+        description="0 is greedy; a server that refuses it is asked without, and the report says so. `server` leaves "
+        "it to the server, for `engine: http`.",
         examples=[0.7],
     )
     top_p: Share | None = Field(default=None, description="Nucleus sampling.", examples=[0.95])
@@ -35,12 +48,12 @@ class Sampling(StrictModel):
 
     def as_options(self) -> dict[str, Any]:
         """The keys that are given, for `engines.base.Request.sampling`."""
-        given = {name: value for name, value in self if value is not None}
+        given = {name: value for name, value in self if value is not None and value != SERVER}
         return given | ({"stop": list(self.stop)} if self.stop is not None else {})
 
     def left_to_the_server(self) -> Sampling:
         """The same for a server that refuses temperature 0: nothing is said of a temperature in its place."""
-        return self.model_copy(update={"temperature": None}) if self.temperature == 0 else self
+        return self.model_copy(update={"temperature": SERVER}) if self.temperature == 0 else self
 
 
 class Prefix(StrictModel):

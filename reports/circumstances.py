@@ -93,9 +93,13 @@ def _trials(data: ReportData) -> Iterator[tuple[str, str]]:
 def _drawn(trial: Mapping[str, Any]) -> str:
     """How tokens were asked to be drawn; empty where nothing was recorded."""
     classes: Mapping[str, Mapping[str, Any]] = trial.get("sampling") or {}
-    told = {name: ", ".join(f"{key} {value}" for key, value in asked.items()) for name, asked in classes.items()}
+    told = {name: ", ".join(f"{key} {_short(asked[key])}" for key in asked) for name, asked in classes.items()}
     told = {name: said or "left to the server" for name, said in told.items()}
     return next(iter(told.values())) if len(set(told.values())) == 1 else _plain(told)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _sender(trial: Mapping[str, Any]) -> str:

@@ -132,6 +132,25 @@ def test_every_key_is_read_in_base_units(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_tokens_are_drawn_greedily_unless_a_temperature_is_given(tmp_path: Path) -> None:
+    """Absent is 0; `server` leaves it to the server; what else is left out is not sent."""
+    for written, sent in (
+        ("{}", {"temperature": 0}),
+        ("{seed: 3}", {"temperature": 0, "seed": 3}),
+        ("{temperature: 0.7}", {"temperature": 0.7}),
+        ("{temperature: server}", {}),
+    ):
+        (tmp_path / "s.yaml").write_text(
+            "engines: [{engine: simulated}]\nload: [{kind: single_user, requests: 1}]\n"
+            f"workload: {{sampling: {written}}}\n"
+        )
+        sampling = load(str(tmp_path / "s.yaml")).workload.sampling
+        assert sampling.as_options() == sent
+        assert sampling.left_to_the_server().as_options() == {
+            name: value for name, value in sent.items() if (name, value) != ("temperature", 0)
+        }
+
+
 def test_a_list_of_rates_is_one_load_each(tmp_path: Path) -> None:
     """Names of loads that come from one item tell them apart."""
     scenario = scenario_of(tmp_path, EVERYTHING, env=ENVIRONMENT)
