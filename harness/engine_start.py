@@ -161,7 +161,8 @@ async def one_request(cell: Cell, engine: Engine) -> Record | None:
     """What became of a request like those of the cell's loads, greedy if any of them is."""
     every = [workload for plan in cell.trials for workload in plan.workloads]
     workload = next((one for one in every if one.sampling.temperature == 0), every[0])
-    return next(iter(await asked(cell, engine, workload, FIRST_REQUEST_SEED)), None)
+    records = await asked(cell, engine, workload, FIRST_REQUEST_SEED)
+    return next((record for record in records if record.request == 0), None)
 
 
 def refused_temperature(record: Record | None) -> str | None:
@@ -196,7 +197,7 @@ def most_at_once(plan: TrialPlan) -> int:
 
 
 async def asked(cell: Cell, engine: Engine, workload: Workload, seed: int, users: int = 1) -> list[Record]:
-    """Requests that are measured by nobody, one for each of some users.
+    """Requests that are measured by nobody, one for each of some users, and what these send until all have ended.
 
     Their prompts come from a seed of their own, so that no later prompt finds its beginning in a prefix cache.
     """
