@@ -41,7 +41,9 @@ NO_USAGE_REPORTS = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_
 
 
 class ChunkKind(StrEnum):
-    """What one piece of a reply carries. Only CONTENT, REASONING and TOOL with a non-empty payload bear tokens."""
+    """What one piece of a reply carries. Only CONTENT, REASONING and TOOL bear tokens; without text only where the
+    server says how many. UNREADABLE: something that says nothing to us, passed over where the reply goes on behind it.
+    """
 
     ROLE = "role"
     EMPTY = "empty"
@@ -52,6 +54,7 @@ class ChunkKind(StrEnum):
     FINISH = "finish"
     ERROR = "error"
     COMMENT = "comment"
+    UNREADABLE = "unreadable"
 
     __hash__ = str.__hash__  # that of Enum is written in Python; a kind is looked up for every token
 
@@ -73,7 +76,8 @@ class Usage:
 class Chunk:
     """One piece of a reply.
 
-    kind: what it carries.   text: its payload ("" where it has none; the sentence of an ERROR).
+    kind: what it carries.   text: its payload ("" where it has none; the sentence of an ERROR and an UNREADABLE; of a
+    USAGE what in it cannot be a count).
     tokens: how many tokens it bears, None when the engine does not say.
     finish_reason: set on the piece that says why generation ended ("stop", "length", ...).
     usage: set on the piece that carries the counts.   cached: the whole reply came from a result cache.

@@ -30,7 +30,7 @@ ALL = "all"
 _TIMES = ("due", "sent", "accepting", "first_byte", "first_token", "first_answer", "last_token", "finish", "done")
 _NO_EVENTS = ("due", "accepting")
 _CUT = ("length", "max_tokens")
-_COUNTS = ("requested_output_tokens", "prompt_tokens", "output_tokens", "cached_tokens")
+_COUNTS = ("requested_output_tokens", "prompt_tokens", "output_tokens", "reasoning_tokens", "cached_tokens")
 _REPORTED = ("reported_total_ms", "reported_memory_peak_bytes")
 CHUNK_COLUMNS = ("chunk_ns", "chunk_tokens")
 
@@ -143,6 +143,16 @@ class Columns:
         """Which these are."""
         rows: Flags = self.in_phase(Phase.MEASURE) & ~self.has_status([Status.NOT_SENT])
         return rows
+
+    @cached_property
+    def shown_tokens(self) -> Floats:
+        """Output tokens without the reasoning that was counted but kept from us: its time lies before the first token.
+
+        Reasoning that was shown comes before the answer, so that the first answer is later than the first token.
+        """
+        tokens, reasoning = self.counts["output_tokens"], self.counts["reasoning_tokens"]
+        kept = (self.times["first_answer"] <= self.times["first_token"]) & (reasoning > 0) & (reasoning < tokens)
+        return np.where(kept, tokens - reasoning, tokens)
 
     @cached_property
     def ok(self) -> Flags:

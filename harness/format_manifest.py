@@ -164,6 +164,8 @@ CLIENT = {
     "interrupted": Column("Whether it was stopped before its end."),
     "clock": Column("`kernel` where the kernel stamped every arrival, else `loop`."),
     "resends": Column("Requests sent again: their connection had been closed before they were read."),
+    "unreadable_events": Column("Events of replies that could not be read and were passed over."),
+    "impossible_counts": Column("Token counts in replies that cannot be true; they are unknown."),
     "send_lag_p50_ms": Column("How late this client sent.", "ms", "nothing was sent"),
     "send_lag_p99_ms": Column("The same.", "ms", "nothing was sent"),
     "send_lag_max_ms": Column("The same.", "ms", "nothing was sent"),

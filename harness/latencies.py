@@ -39,7 +39,7 @@ def observe(columns: Columns) -> dict[str, Observations]:
     """
     from_due, from_sent = columns.times["due"], columns.times["sent"]
     end = _end_of_reply(columns)
-    tpot = _tpot(columns, columns.counts["output_tokens"] - 1)
+    tpot = _tpot(columns, columns.shown_tokens - 1)
     lists = columns.lists
     return {
         "ttft_ms": _until(columns, "first_token", from_due),
@@ -48,7 +48,7 @@ def observe(columns: Columns) -> dict[str, Observations]:
         "ttfo_service_ms": _until(columns, "first_answer", from_sent),
         "ttfb_ms": _plain(columns.times["first_byte"] - from_sent, _offered(columns, "first_byte")),
         "tpot_ms": tpot,
-        "tpot_adj_ms": _tpot(columns, columns.counts["output_tokens"] - columns.each.first),
+        "tpot_adj_ms": _tpot(columns, _after_first_chunk(columns)),
         "stall_max_ms": _longest_gap(columns),
         "e2e_ms": _ended(columns, end, from_due),
         "e2e_service_ms": _ended(columns, end, from_sent),
@@ -66,7 +66,7 @@ def of_each(columns: Columns) -> dict[str, Floats]:
     whole = columns.ok & ~columns.given_up
     ttft = np.where(_offered(columns, "first_token"), columns.times["first_token"] - due, np.nan) / NS_PER_MS
     e2e = np.where(whole, _end_of_reply(columns) - due, np.nan) / NS_PER_MS
-    tpot = np.where(whole, _tpot_of_each(columns, columns.counts["output_tokens"] - 1), np.nan)
+    tpot = np.where(whole, _tpot_of_each(columns, columns.shown_tokens - 1), np.nan)
     return {"ttft_ms": ttft, "tpot_ms": tpot, "e2e_ms": e2e}
 
 
@@ -79,7 +79,7 @@ def good(columns: Columns, slo: dict[str, float | None]) -> tuple[Flags, int]:
     """
     ttft = (columns.times["first_token"] - columns.times["due"]) / NS_PER_MS
     e2e = (_end_of_reply(columns) - columns.times["due"]) / NS_PER_MS
-    tpot = _tpot_of_each(columns, columns.counts["output_tokens"] - 1)
+    tpot = _tpot_of_each(columns, columns.shown_tokens - 1)
     stall = columns.each.longest_ns / NS_PER_MS
     alone = columns.each.sizes == 1
     flags = columns.ok.copy()
@@ -154,7 +154,7 @@ def _last_token(columns: Columns) -> Floats:
     """
     last = columns.times["last_token"]
     with_text = np.fmax(columns.each.sizes, columns.each.counted)
-    unseen = columns.ended_by_itself & (columns.counts["output_tokens"] > with_text)
+    unseen = columns.ended_by_itself & (columns.shown_tokens > with_text)
     return np.where(unseen, np.fmax(last, columns.times["finish"]), last)
 
 
@@ -164,9 +164,16 @@ def _several_chunks(columns: Columns) -> Flags:
     return np.where(columns.each.sizes > 0, columns.each.sizes >= 2, later)
 
 
+def _after_first_chunk(columns: Columns) -> Floats:
+    """Tokens behind the first chunk, which may have been counted with the reasoning before it."""
+    first = columns.each.first
+    holds_reasoning = first > np.nan_to_num(columns.counts["reasoning_tokens"], nan=np.inf)
+    return np.where(holds_reasoning, columns.counts["output_tokens"], columns.shown_tokens) - first
+
+
 def _tpot_of_each(columns: Columns, divisor: Floats) -> Floats:
     """(last - first) / divisor in ms, NaN where a request has none."""
-    enough = _several_chunks(columns) & (columns.counts["output_tokens"] >= 2) & (divisor >= 1)
+    enough = _several_chunks(columns) & (columns.shown_tokens >= 2) & (divisor >= 1)
     span = _last_token(columns) - columns.times["first_token"]
     return np.where(enough, span / np.where(enough, divisor, 1.0), np.nan) / NS_PER_MS
 

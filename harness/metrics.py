@@ -29,6 +29,7 @@ _LATENCIES = (
         "tpot_ms",
         "Time per output token of a request: (last token - first token) / (output tokens - 1). A reply that ends by "
         "itself has its last token, where that is counted though it has no text, in the event that says so. "
+        "Reasoning that the server counts but does not show is no divisor. "
         "Needs two tokens and two chunks, else there is none.",
     ),
     latency(

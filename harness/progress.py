@@ -175,13 +175,20 @@ def _latencies(records: Iterable[Record]) -> dict[str, float | None]:
             found["ttft_ms"].append((one.first_token_ns - one.due_ns) / 1e6)
         if one.due_ns is not None and one.sent_ns is not None:
             found["send_lag_ms"].append((one.sent_ns - one.due_ns - (one.accepting_ns or 0)) / 1e6)
-        if one.output_tokens is not None and one.output_tokens > 1 and one.first_token_ns is not None:
+        tokens = _shown(one)
+        if tokens > 1 and one.first_token_ns is not None:
             last_ns = one.first_token_ns if one.last_token_ns is None else one.last_token_ns
-            found["tpot_ms"].append((last_ns - one.first_token_ns) / (one.output_tokens - 1) / 1e6)
+            found["tpot_ms"].append((last_ns - one.first_token_ns) / (tokens - 1) / 1e6)
         if one.chunk_lag_ns and one.chunk_lag_ns[0] >= 0:
             found["read_lag_ms"].append(one.chunk_lag_ns[0] / 1e6)
     medians = {name: _median(found[name]) for name in ("ttft_ms", "tpot_ms")}
     return medians | {name: max(found[name], default=None) for name in ("send_lag_ms", "read_lag_ms")}
+
+
+def _shown(record: Record) -> int:
+    """Output tokens without reasoning that was counted but not shown; see `Columns.shown_tokens`."""
+    tokens, hidden = record.output_tokens or 0, record.reasoning_tokens or 0
+    return tokens - hidden if hidden < tokens and record.first_answer_ns == record.first_token_ns else tokens
 
 
 def _median(values: Sequence[float]) -> float | None:

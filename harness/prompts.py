@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
@@ -29,6 +30,7 @@ _CORPUS_SENTENCES = 2_000
 _LONGEST = 2**31 - 1
 _MASK = 2**64 - 1
 _MOST_PROBLEMS = 20
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class Length(Protocol):
@@ -351,6 +353,8 @@ def _parse_line(line: bytes) -> tuple[str | tuple[int, ...], int]:
 
 def _parse_prompt(prompt: object, wanted: str) -> str | tuple[int, ...]:
     if isinstance(prompt, str) and prompt:
+        if half := _HALF.search(prompt):
+            raise ValueError(f"'prompt' holds half a character (\\u{ord(half[0]):04x}); write both halves, or \\ufffd")
         return prompt
     if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
         return tuple(prompt)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from engines.base import TOKEN_BEARING, Chunk, Endpoint, Engine, InProcessEngine, Request, ServedEngine
+from engines.base import TOKEN_BEARING, Chunk, ChunkKind, Endpoint, Engine, InProcessEngine, Request, ServedEngine
 from engines.dialects import of as dialect_of
 from engines.dialects.base import WireResponse
 from engines.models.tokenizer import Tokenizer
@@ -135,7 +135,11 @@ def _fetched(endpoint: Endpoint, request: Request) -> str:
     finally:
         connection.close()
     headers = {name.lower(): value for name, value in answer.getheaders()}
-    return _text([piece.chunk for piece in wire.decode(WireResponse(answer.status, headers, [body]))])
+    chunks = wire.decode(WireResponse(answer.status, headers, [body])).chunks
+    failure = next((chunk.text for chunk in chunks if chunk.kind is ChunkKind.ERROR), None)
+    if failure is not None:
+        raise ValueError(failure)
+    return _text(chunks)
 
 
 def _text(chunks: Sequence[Chunk]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import RunDirectoryExists, RunUnreadable, UsageError
-from harness.records import FORMAT_VERSION, Record, Sample, record_schema, sample_schema, to_columns
+from harness.records import FORMAT_VERSION, Record, Sample, Status, record_schema, sample_schema, to_columns
 from harness.streams import StreamWriter, read_batches, read_parquet, storage_errors, to_parquet, write_atomically
 from harness.texts import frame_of
 
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 RUNS = Path("runs")
 BATCH_ELEMENTS = 2**20
+_SENTENCE = 200
+_PLANNED = (
+    "request", "class_name", "session", "turn", "user", "phase", "loop", "after", "think_ns", "repeats",
+    "planned_cancel_ns", "due_ns", "dispatched_ns", "sent_ns", "done_ns", "requested_prompt_tokens",
+    "requested_output_tokens", "worker",
+)  # fmt: skip
 
 
 def refuse_existing(path: Path) -> None:
@@ -106,7 +112,16 @@ def is_complete(run: Path, trial: Mapping[str, Any]) -> bool:
 
 def record_writer(trial_folder: Path, part: str | None = None) -> StreamWriter[Record]:
     """Where the records of a trial go. part: who writes them, where several do."""
-    return StreamWriter(record_stream(trial_folder, part), record_schema(), to_columns, size=_elements)
+    return StreamWriter(
+        record_stream(trial_folder, part), record_schema(), to_columns, size=_elements, instead=failed_row
+    )
+
+
+def failed_row(record: Record, error: Exception) -> Record:
+    """What takes the place of a record that cannot be stored: when and what was asked, and that it failed."""
+    kept = {name: getattr(record, name) for name in _PLANNED}
+    why = f"the reply cannot be stored: {type(error).__name__}: {error}".encode("utf-8", "replace").decode()
+    return Record(**kept, status=Status.STREAM_ERROR, error=" ".join(why.split())[:_SENTENCE])
 
 
 def _elements(record: Record) -> int:

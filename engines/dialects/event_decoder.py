@@ -2,93 +2,127 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from engines.base import Chunk, ChunkKind
+from engines.base import TOKEN_BEARING, Chunk, ChunkKind
+from engines.dialects.answer_values import unreadable
 from engines.dialects.base import Pieces, WireResponse
+from engines.dialects.broken_text import broken, mend, tolerant
+from engines.dialects.chunk_counts import count_chunks
 from engines.dialects.event_scan import EventScan, KnownPieces
+from engines.dialects.failures import failure_in, server_text, text_chunk, told_failure, web_page, words_alone
+from engines.dialects.framing import Framing, framing_of, is_whole
 from engines.dialects.line_scan import scan_lines
-from engines.dialects.sse import COMMENT
+from engines.dialects.sse import COMMENT, FAILURE
 
 ToChunks = Callable[[Mapping[str, Any]], list[Chunk]]
 _DONE = b"[DONE]"
-_QUOTED_CHARACTERS = 200
+_DEEPEST = 4
+_SEVERAL = re.compile(rb"\r\n|\n|\r|(?<=[}\]])\s*data:\s*")
 
 
 class EventDecoder:
-    """Decodes answers whose events `to_chunks` understands."""
+    """Decodes answers whose events `to_chunks` understands: it is given objects only, and finds nothing in those that
+    are none of its format.
+    """
 
     def __init__(self, to_chunks: ToChunks) -> None:
         self._to_chunks = to_chunks
         self._known = KnownPieces()
+        self._broken = False
 
     def answer(self, response: WireResponse) -> Pieces:
-        """The chunks of a response, read as its status and its content type say."""
+        """The chunks of a response, read as its status and its bytes say."""
         last = max(len(response.reads) - 1, 0)
         if response.status >= 300:
             text = server_text(b"".join(response.reads))
             return Pieces([last], [Chunk(ChunkKind.ERROR, f"the server answered HTTP {response.status}{text}")])
-        kind = response.headers.get("content-type", "")
-        if "html" in kind:
-            text = server_text(b"".join(response.reads))
-            return Pieces([last], [Chunk(ChunkKind.ERROR, f"the server answered with a web page{text}")])
-        if "ndjson" in kind:
+        self._broken = False
+        pieces = self._framed(response, last)
+        if self._broken:
+            mend(pieces.chunks)
+        return count_chunks(pieces)
+
+    def _framed(self, response: WireResponse, last: int) -> Pieces:
+        framing = framing_of(response)
+        if framing is Framing.EVENTS:
+            return self.stream(response.reads)
+        if framing is Framing.LINES:
             return scan_lines(response.reads, self.parse)
-        if "json" in kind and "event-stream" not in kind:
+        if framing is Framing.DOCUMENT:
             return self.document(response.reads)
-        return self.stream(response.reads)
+        return Pieces([last], [web_page(b"".join(response.reads))])
 
     def stream(self, reads: Sequence[bytes]) -> Pieces:
-        """The chunks of a stream of events."""
+        """The chunks of a stream of events; of a body without any, what it says instead."""
         found = EventScan(reads, self._known, self.parse).pieces()
-        return found if found.chunks else self._not_a_stream(reads)
+        return found if found.chunks else self.document(reads)
 
     def document(self, reads: Sequence[bytes]) -> Pieces:
         """The chunks of one JSON document; they all arrived with its last byte."""
-        chunks = self.parse(b"".join(reads))
-        return Pieces([max(len(reads) - 1, 0)] * len(chunks), chunks)
+        body = b"".join(reads)
+        chunks = self.parse(body) if body.strip() else []
+        return Pieces([max(len(reads) - 1, 0)] * len(chunks), chunks, joined=list(range(1, len(chunks))))
 
     def parse(self, event: bytes) -> list[Chunk]:
         """The chunks in the data of one event."""
-        if event == COMMENT:
-            return [Chunk(ChunkKind.COMMENT)]
-        if event.strip() == _DONE:
-            return [Chunk(ChunkKind.FINISH)]
         try:
-            return self._to_chunks(orjson.loads(event))
-        except (ValueError, TypeError, AttributeError, KeyError):
-            return [Chunk(ChunkKind.ERROR, f"the server sent something that cannot be read{server_text(event)}")]
+            found = orjson.loads(event)
+        except ValueError:
+            return self._strange(event)
+        return self._of(found) if type(found) is dict else self._no_object(found)
 
-    def _not_a_stream(self, reads: Sequence[bytes]) -> Pieces:
-        """A body without any event: a server that forgot to say that it answers with plain JSON, or nothing at all."""
-        return self.document(reads) if b"".join(reads).strip() else Pieces([], [])
+    def _of(self, event: Mapping[str, Any]) -> list[Chunk]:
+        """The chunks of an object: a failure in it counts before all else, unless it bears tokens."""
+        if event.get("error") and (failure := failure_in(event, alone=False)):
+            return [Chunk(ChunkKind.ERROR, failure)]
+        chunks = self._to_chunks(event)
+        if chunks and (chunks[0].kind in TOKEN_BEARING or chunks[0].kind is ChunkKind.ROLE):
+            return chunks
+        if failure := failure_in(event, alone=not chunks):
+            return [*chunks, Chunk(ChunkKind.ERROR, failure)]
+        if chunks:
+            return chunks
+        words = words_alone(event)
+        return [Chunk(ChunkKind.EMPTY) if words is None else unreadable(words)]
 
+    def _no_object(self, found: object, deepest: int = _DEEPEST) -> list[Chunk]:
+        """The chunks of JSON that is no object: objects in a list or in a text, else a sign of life."""
+        if isinstance(found, list):
+            inner = [one for part in found if deepest for one in self._any(part, deepest - 1)]
+            return inner or [Chunk(ChunkKind.COMMENT)]
+        if isinstance(found, str) and found.strip():
+            text = found.encode("utf-8", "replace")
+            return self.parse(text) if deepest and is_whole(text) else [text_chunk(text)]
+        return [Chunk(ChunkKind.COMMENT)]
 
-def server_text(body: bytes) -> str:
-    """What a server said, as the end of a sentence: ': "..."', the first 200 characters; "" when it said nothing."""
-    try:
-        document = orjson.loads(body)
-    except ValueError:
-        document = None
-    if isinstance(document, dict) and document.get("error"):
-        return ": " + error_sentence(document["error"])
-    text = " ".join(body[: 4 * _QUOTED_CHARACTERS].decode("utf-8", "replace").split())
-    return f": {text[:_QUOTED_CHARACTERS]}" if text else ""
+    def _any(self, found: object, deepest: int) -> list[Chunk]:
+        return self._of(found) if isinstance(found, dict) else self._no_object(found, deepest)
 
+    def _strange(self, event: bytes) -> list[Chunk]:
+        """The chunks of what is no JSON by the rules."""
+        text = event.strip()
+        if text == _DONE:
+            return [Chunk(ChunkKind.FINISH)]
+        if event.startswith(FAILURE):
+            return [told_failure(event.removeprefix(FAILURE).strip())]
+        if not text or event == COMMENT:
+            return [Chunk(ChunkKind.COMMENT)]
+        try:
+            found = self._any(tolerant(text), _DEEPEST)
+        except ValueError:
+            return self._several(text)
+        self._broken = self._broken or broken(found)
+        return found
 
-def error_sentence(error: object) -> str:
-    """The message in an `error` object, at most 200 characters."""
-    message = error.get("message", error) if isinstance(error, dict) else error
-    text = message if isinstance(message, str) else orjson.dumps(message, default=str).decode()
-    return " ".join(text.split())[:_QUOTED_CHARACTERS]
-
-
-def tool_text(call: Mapping[str, Any]) -> str:
-    """What a call of a tool holds of generated text."""
-    function = call.get("function") or {}
-    arguments = function.get("arguments") or ""
-    written = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
-    return str(function.get("name") or "") + written
+    def _several(self, text: bytes) -> list[Chunk]:
+        """Several events where one should be, each whole; else what the text is that is no JSON."""
+        parts = [part.strip().removeprefix(b"data:").strip() for part in _SEVERAL.split(text)]
+        parts = [part for part in parts if part]
+        if parts != [text] and parts and all(map(is_whole, parts)):
+            return [chunk for part in parts for chunk in self.parse(part)]
+        return [text_chunk(text)]

@@ -18,7 +18,8 @@ import orjson
 
 from engines.base import TOKEN_BEARING, Chunk, ChunkKind
 from engines.dialects.base import Pieces
-from engines.dialects.sse import COMMENT, EventSplitter
+from engines.dialects.broken_text import broken
+from engines.dialects.sse import COMMENT, EventSplitter, one_line_each
 
 Parse = Callable[[bytes], list[Chunk]]
 _KNOWN_PIECES = 20_000
@@ -90,6 +91,7 @@ class EventScan:
         self._chunks: list[Chunk] = []
         self._kinds: list[ChunkKind] = []
         self._ends: list[int] = []
+        self._joined: list[int] = []
 
     def pieces(self) -> Pieces:
         """Everything in the body."""
@@ -108,7 +110,7 @@ class EventScan:
             return Pieces([], [])
         read_ends = np.array(self._read_ends)
         reads = read_ends.searchsorted(np.array(self._ends), "left").clip(max=len(read_ends) - 1)
-        return Pieces(reads.tolist(), self._chunks, self._kinds)
+        return Pieces(reads.tolist(), self._chunks, self._kinds, self._joined)
 
     def _run(self, template: _Template, at: int) -> int:
         """Take the events from `at` up to the last with the template's tail; where it stopped."""
@@ -176,14 +178,14 @@ class EventScan:
 
     def _split(self, at: int) -> None:
         """Take everything from `at` on as the standard says, read by read."""
-        splitter = EventSplitter(started=at > 0)
+        splitter = EventSplitter(started=at > 0, single=one_line_each(self._body))
         for read_end in self._read_ends[bisect_right(self._read_ends, at) :]:
             for event in splitter.feed(self._body[at:read_end]):
                 self._take(event, read_end)
             at = read_end
         for event in splitter.finish():
             rest = self._parse(event)
-            if not any(chunk.kind is ChunkKind.ERROR for chunk in rest):  # half an event says only that it was cut
+            if not any(chunk.kind is ChunkKind.UNREADABLE for chunk in rest):  # half an event says only that it was cut
                 self._add(rest, len(self._body) + 1)  # known to be all when the last read came, if empty
 
     def _take(self, event: bytes, end: int) -> None:
@@ -197,6 +199,8 @@ class EventScan:
 
     def _add(self, chunks: Sequence[Chunk], end: int) -> None:
         """Add chunks that were complete at one place in the body."""
+        if len(chunks) > 1:
+            self._joined += range(len(self._chunks) + 1, len(self._chunks) + len(chunks))
         self._chunks += chunks
         self._kinds += [chunk.kind for chunk in chunks]
         self._ends += [end] * len(chunks)
@@ -219,6 +223,8 @@ class EventScan:
             return
         kind, text = chunks[0].kind, chunks[0].text
         if kind not in TOKEN_BEARING or chunks[0].tokens is not None:
+            return
+        if not text.isascii() and broken(chunks):
             return
         quoted = orjson.dumps(text)
         at = event.find(quoted)

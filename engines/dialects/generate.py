@@ -14,12 +14,14 @@ whole text, as a result cache may answer, has come in one piece.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from engines.base import Chunk, ChunkKind, Request, Usage
-from engines.dialects.answer_values import amount_at, count_at, piece, reported_of, text_at
+from engines.base import Chunk, ChunkKind, Request
+from engines.dialects.answer_values import amount_at, mapping_at, pieces_of, reported_of, text_at, usage_of
 from engines.dialects.base import Pieces, WireRequest, WireResponse
-from engines.dialects.event_decoder import EventDecoder, error_sentence
+from engines.dialects.event_decoder import EventDecoder
+from engines.dialects.failures import ending
 from engines.dialects.request_body import NOTHING, SAMPLING, check_added, post, sampling_of, text_of
 
 BYTES_PER_MB = 2**20
@@ -94,35 +96,33 @@ def _decode(response: WireResponse, events: EventDecoder, whole: EventDecoder) -
 
 
 def _stats_chunks(event: Mapping[str, Any], texts: tuple[str, ...]) -> list[Chunk]:
-    if event.get("error"):
-        return [Chunk(ChunkKind.ERROR, error_sentence(event["error"]))]
-    text = text_at(event, *texts)
-    found = [piece(ChunkKind.CONTENT, text)] if text else []
-    stats, cached = event.get("generation_stats"), event.get("cached")
+    found = _texts(event, texts)
+    stats, cached = mapping_at(event, "generation_stats"), event.get("cached")
     if stats or isinstance(cached, bool):
-        stats = stats or {}
-        usage = Usage(count_at(stats, "prompt_tokens"), count_at(stats, "generated_tokens"))
+        counts, note = usage_of(stats.get("prompt_tokens"), stats.get("generated_tokens"))
         reported = reported_of(
             total_ms=amount_at(stats, "total_time_ms"),
             memory_peak_bytes=amount_at(stats, "memory_peak_mb", BYTES_PER_MB),
         )
-        found.append(Chunk(ChunkKind.USAGE, usage=usage if stats else None, cached=cached, reported=reported))
+        known = cached if isinstance(cached, bool) else None
+        found.append(Chunk(ChunkKind.USAGE, note, usage=counts if stats else None, cached=known, reported=reported))
     if stats or event.get("done") is True:
-        found.append(Chunk(ChunkKind.FINISH, finish_reason=text_at(event, "finish_reason") or None))
-    return found or [Chunk(ChunkKind.EMPTY)]
+        found += ending(event.get("finish_reason")) or [Chunk(ChunkKind.FINISH)]
+    return found
 
 
 def _backend_chunks(event: Mapping[str, Any], texts: tuple[str, ...]) -> list[Chunk]:
-    if event.get("error"):
-        return [Chunk(ChunkKind.ERROR, error_sentence(event["error"]))]
-    text = text_at(event, *texts)
-    found = [piece(ChunkKind.CONTENT, text)] if text else []
+    found = _texts(event, texts)
     backend = text_at(event, "backend_used") or None
     reported = reported_of(total_ms=amount_at(event, "generation_time", 1000))
-    ended = event.get("done") is True or reported is not None
-    if ended:
-        reason = text_at(event, "finish_reason") or None
-        found.append(Chunk(ChunkKind.FINISH, finish_reason=reason, backend=backend, reported=reported))
+    if event.get("done") is True or reported is not None:
+        end = ending(event.get("finish_reason")) or [Chunk(ChunkKind.FINISH)]
+        found += [replace(chunk, backend=backend, reported=reported) for chunk in end]
     elif backend is not None:
         found.append(Chunk(ChunkKind.EMPTY, backend=backend))
-    return found or [Chunk(ChunkKind.EMPTY)]
+    return found
+
+
+def _texts(event: Mapping[str, Any], names: tuple[str, ...]) -> list[Chunk]:
+    """The pieces in the first of these that is there and not empty."""
+    return next((pieces_of(event[name]) for name in names if event.get(name)), [])

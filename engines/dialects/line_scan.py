@@ -19,20 +19,24 @@ def scan_lines(reads: Sequence[bytes], parse: Callable[[bytes], list[Chunk]]) ->
     """
     chunks: list[Chunk] = []
     ends: list[int] = []
+    joined: list[int] = []
     at = 0
     *lines, rest = b"".join(reads).split(b"\n")
     for line in lines:
         at += len(line) + 1
         if line and not line.isspace():
             found = parse(line)
+            if len(found) > 1:
+                joined += range(len(chunks) + 1, len(chunks) + len(found))
             chunks += found
             ends += [at] if len(found) == 1 else [at] * len(found)
     if rest.strip():
         found = parse(rest)
-        if not any(chunk.kind is ChunkKind.ERROR for chunk in found):
+        if not any(chunk.kind is ChunkKind.UNREADABLE for chunk in found):
+            joined += range(len(chunks) + 1, len(chunks) + len(found))
             chunks += found
             ends += [at + len(rest)] * len(found)
     if not chunks:
         return Pieces([], [])
     read_ends = np.array(list(accumulate(map(len, reads))))
-    return Pieces(read_ends.searchsorted(np.array(ends), "left").tolist(), chunks)
+    return Pieces(read_ends.searchsorted(np.array(ends), "left").tolist(), chunks, joined=joined)

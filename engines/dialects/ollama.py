@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engines.base import Chunk, ChunkKind, Request, Usage
-from engines.dialects.answer_values import amount_at, count_at, piece, reported_of, text_at
+from engines.base import Chunk, ChunkKind, Request
+from engines.dialects.answer_values import amount_at, mapping_at, piece, pieces_of, reported_of, tool_pieces, usage_of
 from engines.dialects.base import Pieces, WireRequest, WireResponse
-from engines.dialects.event_decoder import EventDecoder, error_sentence, tool_text
+from engines.dialects.event_decoder import EventDecoder
+from engines.dialects.failures import ending
 from engines.dialects.request_body import NOTHING, SAMPLING, check_added, post, sampling_of, text_of
 
 _MS_PER_NS = 1e-6
@@ -51,7 +52,7 @@ class OllamaChat:
     def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
         check_added(added, self.own, self.name)
         self._added = added
-        self._decoder = EventDecoder(lambda event: _chunks(event, event.get("message") or {}, "content"))
+        self._decoder = EventDecoder(lambda event: _chunks(event, mapping_at(event, "message"), "content"))
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """The request for a server that knows the model as `model`. Raises ValueError for token ids."""
@@ -78,24 +79,22 @@ def _post(
 def _chunks(event: Mapping[str, Any], said: Mapping[str, Any], answer: str) -> list[Chunk]:
     """The pieces of one line. said: where its texts are.   answer: the name of the answer's text there."""
     text = said.get(answer)
-    if text and event.get("done") is False and _OTHERS.isdisjoint(said) and "error" not in event and type(text) is str:
+    if text and event.get("done") is False and _OTHERS.isdisjoint(said) and type(text) is str:
         return [piece(ChunkKind.CONTENT, text)]  # nearly every line, without looking for what it has not
-    if event.get("error"):
-        return [Chunk(ChunkKind.ERROR, error_sentence(event["error"]))]
     found = []
-    if thought := text_at(said, "thinking"):
-        found.append(piece(ChunkKind.REASONING, thought))
-    if text := text_at(said, answer):
-        found.append(piece(ChunkKind.CONTENT, text))
-    if tools := "".join(tool_text(call) for call in said.get("tool_calls") or ()):
-        found.append(piece(ChunkKind.TOOL, tools))
+    if said.get("thinking"):
+        found += pieces_of(said["thinking"], ChunkKind.REASONING)
+    if text:
+        found += pieces_of(text)
+    if said.get("tool_calls"):
+        found += tool_pieces(said["tool_calls"])
     if event.get("done") is True:
         found.append(_ending(event))
-        found.append(Chunk(ChunkKind.FINISH, finish_reason=text_at(event, "done_reason") or None))
-    return found or [Chunk(ChunkKind.EMPTY)]
+        found += ending(event.get("done_reason")) or [Chunk(ChunkKind.FINISH)]
+    return found or [Chunk(ChunkKind.EMPTY)] if answer in said else found
 
 
 def _ending(event: Mapping[str, Any]) -> Chunk:
-    usage = Usage(count_at(event, "prompt_eval_count"), count_at(event, "eval_count"))
+    counts, note = usage_of(event.get("prompt_eval_count"), event.get("eval_count"))
     reported = reported_of(total_ms=amount_at(event, "total_duration", _MS_PER_NS))
-    return Chunk(ChunkKind.USAGE, usage=usage, reported=reported)
+    return Chunk(ChunkKind.USAGE, note, usage=counts, reported=reported)

@@ -11,12 +11,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engines.base import Chunk, ChunkKind, Request, Usage
+from engines.base import Chunk, ChunkKind, Request
+from engines.dialects.answer_values import (
+    listed,
+    mapping_at,
+    piece,
+    pieces_of,
+    tool_pieces,
+    unreadable,
+    usage_of,
+    with_tokens,
+)
 from engines.dialects.base import Pieces, WireRequest, WireResponse
-from engines.dialects.event_decoder import EventDecoder, error_sentence, tool_text
+from engines.dialects.broken_text import as_json
+from engines.dialects.event_decoder import EventDecoder, ToChunks
+from engines.dialects.failures import ending
 from engines.dialects.request_body import NOTHING, SAMPLING, check_added, post
 
 _OWN = frozenset({"model", "max_tokens", "stream", "stream_options", "ignore_eos", "min_tokens", "priority", *SAMPLING})
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 
 
 class OpenAICompletions:
@@ -122,49 +135,67 @@ def _encode(
     return post(path, body, added, "text/event-stream" if request.stream else "application/json")
 
 
-def _chunks(event: Mapping[str, Any], pieces: Any) -> list[Chunk]:
-    if event.get("error"):
-        return [Chunk(ChunkKind.ERROR, error_sentence(event["error"]))]
+def _chunks(event: Mapping[str, Any], pieces: ToChunks) -> list[Chunk]:
+    """The pieces of one event; nothing where it holds neither choices nor counts."""
     found: list[Chunk] = []
-    for choice in event.get("choices") or ():
+    choices = event.get("choices")
+    for choice in choices if type(choices) is list else listed(choices):
+        if type(choice) is not dict:
+            found.append(unreadable(choice))
+            continue
         found += pieces(choice)
         if choice.get("finish_reason"):
-            found.append(Chunk(ChunkKind.FINISH, finish_reason=str(choice["finish_reason"])))
+            found += ending(choice["finish_reason"])
     if event.get("usage"):
-        found.append(Chunk(ChunkKind.USAGE, usage=_usage(event["usage"])))
-    return found or [Chunk(ChunkKind.EMPTY)]
+        found.append(_usage(event["usage"]))
+    return found
 
 
 def _completion_pieces(choice: Mapping[str, Any]) -> list[Chunk]:
     text = choice.get("text")
-    if text:
-        ids = choice.get("token_ids")
-        return [Chunk(ChunkKind.CONTENT, text, tokens=len(ids) if ids else None)]
-    return [] if choice.get("finish_reason") else [Chunk(ChunkKind.EMPTY)]
+    found = [piece(ChunkKind.CONTENT, text)] if text and type(text) is str else pieces_of(text)
+    return _with_the_rest(choice, found, ChunkKind.EMPTY)
 
 
 def _chat_pieces(choice: Mapping[str, Any]) -> list[Chunk]:
-    delta = choice.get("delta") or choice.get("message") or {}
-    found = []
-    reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-    if reasoning:
-        found.append(Chunk(ChunkKind.REASONING, reasoning))
-    if delta.get("content"):
-        found.append(Chunk(ChunkKind.CONTENT, delta["content"]))
-    tools = "".join(tool_text(call) for call in delta.get("tool_calls") or ())
-    if tools:
-        found.append(Chunk(ChunkKind.TOOL, tools))
-    if not found and not choice.get("finish_reason"):
-        found.append(Chunk(ChunkKind.ROLE if delta.get("role") else ChunkKind.EMPTY))
-    return found
+    delta = mapping_at(choice, "delta") or mapping_at(choice, "message")
+    found: list[Chunk] = []
+    thoughts = next((delta[name] for name in _THOUGHTS if delta.get(name)), None)
+    if thoughts:
+        found += pieces_of(thoughts, ChunkKind.REASONING)
+    for name in ("content", "refusal"):
+        if delta.get(name):
+            found += pieces_of(delta[name])
+    for name in ("tool_calls", "function_call"):
+        if delta.get(name):
+            found += tool_pieces(delta[name])
+    return _with_the_rest(choice, found, ChunkKind.ROLE if delta.get("role") else ChunkKind.EMPTY)
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    output = usage.get("completion_tokens_details") or {}
-    prompt = usage.get("prompt_tokens_details") or {}
-    return Usage(
-        prompt_tokens=usage.get("prompt_tokens"),
-        output_tokens=usage.get("completion_tokens"),
-        reasoning_tokens=output.get("reasoning_tokens", usage.get("reasoning_tokens")),
-        cached_tokens=prompt.get("cached_tokens"),
+def _with_the_rest(choice: Mapping[str, Any], found: list[Chunk], without: ChunkKind) -> list[Chunk]:
+    """The pieces of a choice with the tokens it says they bear. without: what it is that has none, nor an end."""
+    if "token_ids" in choice or "logprobs" in choice:
+        found = with_tokens(found, _tokens(choice))
+    return found if found or choice.get("finish_reason") else [Chunk(without)]
+
+
+def _tokens(choice: Mapping[str, Any]) -> int | None:
+    """How many tokens a choice bears, by their ids or, one each, their probabilities."""
+    probabilities = mapping_at(choice, "logprobs")
+    for tokens in (choice.get("token_ids"), probabilities.get("content"), probabilities.get("tokens")):
+        if isinstance(tokens, list) and tokens:
+            return len(tokens)
+    return None
+
+
+def _usage(usage: object) -> Chunk:
+    if not isinstance(usage, dict):
+        return Chunk(ChunkKind.USAGE, f"no counts of tokens: {as_json(usage)[:100]}")
+    output, prompt = mapping_at(usage, "completion_tokens_details"), mapping_at(usage, "prompt_tokens_details")
+    counts, note = usage_of(
+        usage.get("prompt_tokens"),
+        usage.get("completion_tokens"),
+        output.get("reasoning_tokens", usage.get("reasoning_tokens")),
+        prompt.get("cached_tokens"),
     )
+    return Chunk(ChunkKind.USAGE, note, usage=counts)

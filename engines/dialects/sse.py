@@ -2,16 +2,26 @@
 
 Follows the HTML standard, section "Parsing an event stream"
 (https://html.spec.whatwg.org/multipage/server-sent-events.html): lines end with CRLF, LF or CR; a blank line ends an
-event; several `data` lines are joined with LF.
+event; several `data` lines are joined with LF. Beyond the standard: what servers say in a field `error` or in an event
+of that name comes out as `FAILURE` and their words; lines that are no field at all (JSON or sentences that a gateway
+writes into the stream) are events of their own; and a whole body may end its events with one line end.
 """
 
 from __future__ import annotations
 
 import re
 
+from engines.dialects.framing import is_whole
+
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_LINE = re.compile(rb"([^\r\n]*)(?:\r\n|\n|\r)")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COMMENT = b":"
+FAILURE = b":error "
+_ERROR_FIELDS = (b"error", b"exception")
+_FIELDS = (b"data", b"event", b"id", b"retry")
+_FAILS = re.compile(rb"error|exception|fail|fatal", re.IGNORECASE)
+_BEGINS_LOOSE = (b"{", b"[", b"<", b'"')
 
 
 class EventSplitter:
@@ -19,15 +29,19 @@ class EventSplitter:
 
     An event comes out of the `feed` that brings the byte which ends it. A comment line comes out as `COMMENT`.
     started: the first byte to come begins an event, but not the body, so that it is no byte order mark.
+    single: a line of data that is whole JSON is an event without an empty line behind it.
     """
 
-    __slots__ = ("_after_cr", "_data", "_pending", "_started")
+    __slots__ = ("_after_cr", "_data", "_loose", "_name", "_pending", "_single", "_started")
 
-    def __init__(self, *, started: bool = False) -> None:
+    def __init__(self, *, started: bool = False, single: bool = False) -> None:
         self._pending = b""
         self._data: list[bytes] = []
+        self._loose: list[bytes] = []
+        self._name = b""
         self._after_cr = False
         self._started = started
+        self._single = single
 
     def feed(self, body: bytes) -> list[bytes]:
         """The data of every event that these bytes complete."""
@@ -42,13 +56,13 @@ class EventSplitter:
 
     def finish(self) -> list[bytes]:
         """What an ended body leaves behind: the data of an event that no blank line ended."""
-        done = self._feed_lines(b"\n\n") if self._pending or self._data else []
+        done = self._feed_lines(b"\n\n") if self._pending or self._data or self._loose or self._name else []
         return [event for event in done if event != COMMENT]
 
     @property
     def at_boundary(self) -> bool:
         """Whether the next byte begins a new event."""
-        return self._started and not (self._pending or self._data or self._after_cr)
+        return self._started and not (self._pending or self._data or self._after_cr or self._loose or self._name)
 
     def _feed_lines(self, body: bytes) -> list[bytes]:
         if self._after_cr and body:
@@ -67,16 +81,70 @@ class EventSplitter:
         return self._events(lines)
 
     def _events(self, lines: list[bytes]) -> list[bytes]:
-        done = []
+        done: list[bytes] = []
         for line in lines:
             if not line:
-                if self._data:
-                    done.append(b"\n".join(self._data))
-                    self._data = []
+                self._end(done)
             elif line.startswith(b":"):
                 done.append(COMMENT)
             else:
                 name, _, value = line.partition(b":")
-                if name == b"data":
-                    self._data.append(value.removeprefix(b" "))
+                if name in _FIELDS:
+                    self._field(name, value.removeprefix(b" "), done)
+                else:
+                    self._other(line, name, done)
         return done
+
+    def _field(self, name: bytes, value: bytes, done: list[bytes]) -> None:
+        """A field of the standard."""
+        if self._loose:
+            self._end_loose(done)
+        if name == b"event":
+            self._name = value.strip()
+        elif name == b"data":
+            self._data.append(value)
+            if self._single and len(self._data) == 1 and is_whole(value):
+                self._end(done)
+
+    def _other(self, line: bytes, name: bytes, done: list[bytes]) -> None:
+        """A line that the standard knows nothing of: an unknown field is passed over, all else is loose text."""
+        if name.lower() in _ERROR_FIELDS and name != line:
+            done.append(FAILURE + line[len(name) + 1 :].strip())
+        elif self._loose or line.lstrip().startswith(_BEGINS_LOOSE) or b" " in name.strip():
+            self._loose.append(line)
+            if len(self._loose) == 1 and is_whole(line):
+                self._end_loose(done)
+
+    def _end(self, done: list[bytes]) -> None:
+        """An event is complete."""
+        if self._loose:
+            self._end_loose(done)
+        fails = self._name and _FAILS.search(self._name)
+        if self._data or fails:
+            data = b"\n".join(self._data)
+            done.append(FAILURE + (data or self._name) if fails else data)
+        self._data = []
+        self._name = b""
+
+    def _end_loose(self, done: list[bytes]) -> None:
+        done.append(b"\n".join(self._loose))
+        self._loose = []
+
+
+def one_line_each(body: bytes) -> bool:
+    """Whether one line end ends the events, not an empty line: behind the first line of data, which is whole, comes
+    another without an empty line between.
+    """
+    first = False
+    for line in _LINE.finditer(body):
+        name, _, value = line[1].removeprefix(_BYTE_ORDER_MARK).partition(b":")
+        if not line[1] and first:
+            return False
+        if name == b"data":
+            value = value.strip()
+            if first:
+                return value == b"[DONE]" or value.startswith((b"{", b"["))
+            first = is_whole(value)
+            if not first:
+                return False
+    return False

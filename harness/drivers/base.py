@@ -113,6 +113,8 @@ class DriveReport:
     equal_gap_share: part of the gaps between chunks that are the same in three replies or more.
     canary: recorded arrival minus the moment of sending that the event itself holds; see `drivers.canary`.
     resends: requests sent again, because their connection had been closed before they were read.
+    unreadable_events: events of replies that could not be read and were passed over.
+    impossible_counts: statements of token counts in replies that cannot be true; these counts are unknown.
     connections_opened: before T0 and after; connections_in_window: after T0.
     throttled_periods, throttled_ms, steal_share: what the machine withheld from T0 to the end (see `pressure`).
     open_files_share, ports_share: the most of the limit that was in use at any second.
@@ -138,6 +140,8 @@ class DriveReport:
     chunk_lag_p99_ms: float | None = None
     connections_opened: int = 0
     resends: int = 0
+    unreadable_events: int = 0
+    impossible_counts: int = 0
     connect_errors: int = 0
     connections_in_window: int | None = None
     cpu_peak_share: float | None = None

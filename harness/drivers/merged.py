@@ -18,6 +18,8 @@ _SUMMED = frozenset(
         "connections_in_window",
         "canary_events",
         "resends",
+        "unreadable_events",
+        "impossible_counts",
     }
 )
 _OWN = frozenset(

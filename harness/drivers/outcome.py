@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from engines.base import TOKEN_BEARING, ChunkKind
 from engines.dialects.base import Dialect, Pieces, ReadChunk
+from engines.dialects.framing import Framing, framing_of
 from harness.drivers.wire import ResponseReader
 from harness.records import Status
 from harness.timeline import Outcome
 
-_ERROR = ChunkKind.ERROR
+_ERROR, _UNREADABLE, _USAGE = ChunkKind.ERROR, ChunkKind.UNREADABLE, ChunkKind.USAGE
+_STREAMED = (Framing.EVENTS, Framing.LINES)
+_SENTENCE = 200
 _BUSY = (429, 503)
 
 
@@ -24,26 +27,59 @@ class Cut:
 
 
 def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: bool) -> Outcome:
-    """How a request ended. streams: the request asked for a stream. A cut request keeps what had arrived."""
+    """How a request ended. streams: the request asked for a stream. A cut request keeps what had arrived.
+
+    Nothing that a server sends may raise here, whatever its dialect makes of it: the request failed, not the trial.
+    """
     status = reply.status or None
     try:
         response = reply.wire_response()
     except ValueError as unreadable:
         return Outcome(cut.status if cut else Status.STREAM_ERROR, str(unreadable), status)
-    kind = response.headers.get("content-type", "")
-    streamed = streams and not ("json" in kind and "event-stream" not in kind and "ndjson" not in kind)
-    chunks = dialect.decode(response) if reply.headers_read is not None else Pieces([], [])
-    said = chunks.chunks[chunks.kinds.index(_ERROR)].text if _ERROR in chunks.kinds else None
+    framing = framing_of(response)
+    streamed = streams and framing in _STREAMED
+    try:
+        chunks = dialect.decode(response) if reply.headers_read is not None else Pieces([], [])
+    except Exception as failure:  # a dialect may come from anywhere
+        why = f"the reply cannot be decoded: {type(failure).__name__}: {failure}"[:_SENTENCE]
+        return Outcome(cut.status if cut else Status.STREAM_ERROR, why, status)
+    kinds = set(chunks.kinds)
+    said = chunks.chunks[chunks.kinds.index(_ERROR)].text if _ERROR in kinds else None
+    odd = _odd(chunks, kinds)
     if cut is not None and cut.status is not Status.CONNECTION_ERROR:
-        return Outcome(cut.status, cut.reason, status, chunks, streamed)
+        return Outcome(cut.status, cut.reason, status, chunks, streamed, *odd)
     if reply.failure is not None:
-        return Outcome(Status.HTTP_ERROR, reply.failure, status, chunks, streamed)
+        return Outcome(Status.HTTP_ERROR, reply.failure, status, chunks, streamed, *odd)
     if cut is not None and not reply.started:
         return Outcome(Status.CONNECTION_ERROR, cut.reason, status)
-    if response.status >= 300 or "html" in kind:
+    if response.status >= 300 or framing is Framing.PAGE:
         return _refused(response.status, response.headers.get("location"), said)
+    if said is None and cut is None and _UNREADABLE in kinds:
+        said = last_words(chunks)
     verdict, error = stream_verdict(chunks, said, cut.reason if cut else None, streamed=streamed)
-    return Outcome(verdict, error, status, chunks, streamed)
+    return Outcome(verdict, error, status, chunks, streamed, *odd)
+
+
+def last_words(chunks: Pieces) -> str | None:
+    """What could not be read, where the reply ended with it: no token behind it, and nowhere a finish reason.
+
+    Otherwise it was passed over: a sign of life that nobody knows, half a character.
+    """
+    if any(chunk.finish_reason is not None for chunk in chunks.chunks):
+        return None
+    after = next((at for at in reversed(range(len(chunks))) if chunks.kinds[at] in TOKEN_BEARING), -1)
+    behind = chunks.chunks[after + 1 :]
+    return next((chunk.text for chunk in behind if chunk.kind is _UNREADABLE), None)
+
+
+def _odd(chunks: Pieces, kinds: set[ChunkKind]) -> tuple[int, int]:
+    """How many events could not be read, and how many counts of tokens cannot be."""
+    unreadable = chunks.kinds.count(_UNREADABLE) if _UNREADABLE in kinds else 0
+    impossible = 0
+    if _USAGE in kinds:
+        stated = chunks.chunks[chunks.kinds.index(_USAGE) :]
+        impossible = sum(1 for chunk in stated if chunk.kind is _USAGE and chunk.text)
+    return unreadable, impossible
 
 
 def stream_verdict(
@@ -51,9 +87,9 @@ def stream_verdict(
 ) -> tuple[Status, str | None]:
     """The status of a reply that began well, and the sentence.
 
-    said: the sentence of an ERROR chunk.   cut_off: why it ended early.
+    said: what the server says went wrong, which counts also where it hung up then.   cut_off: why it ended early.
     """
-    if said is not None and cut_off is None:
+    if said is not None:
         return Status.STREAM_ERROR, said
     finished = any(chunk.kind is ChunkKind.FINISH for _, chunk in reversed(chunks))
     if cut_off is not None and not (finished and streamed):

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import math
 from collections import deque
+from dataclasses import replace
 from time import monotonic_ns
 
 from engines.base import Endpoint
@@ -391,7 +392,7 @@ class ServedClient:
             return outcome
         for secret in self._secrets:
             error = error.replace(secret, "***")
-        return Outcome(outcome.status, error, outcome.http_status, outcome.chunks, outcome.streamed)
+        return replace(outcome, error=error)
 
 
 def _secrets(endpoint: Endpoint) -> list[str]:

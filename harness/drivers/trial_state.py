@@ -14,6 +14,8 @@ from harness.records import Phase, Record, Status
 from harness.timeline import NowNs, Outcome, Trace, build_record, not_sent
 from harness.workload import Schedule
 
+_SENTENCE = 200
+
 
 @dataclass(slots=True)
 class TrialState:
@@ -42,9 +44,21 @@ class TrialState:
         self.vitals.begin(self.report)
 
     def record(self, trace: Trace, outcome: Outcome) -> None:
-        """Build the record of a request and hand it on."""
+        """Build the record of a request and hand it on. A reply of which none can be made costs that row only."""
+        try:
+            record = self._built(trace, outcome)
+        except Exception as error:  # whatever an engine or a server has put into it
+            why = f"no record can be made of the reply: {type(error).__name__}: {error}"[:_SENTENCE]
+            outcome = Outcome(Status.STREAM_ERROR, why, outcome.http_status)
+            record = self._built(trace, outcome)
+        self.vitals.see(outcome)
+        self.vitals.add(record)
+        self.recount.see(record, outcome)
+        self._hand_on(record)
+
+    def _built(self, trace: Trace, outcome: Outcome) -> Record:
         settings = self.settings
-        record = build_record(
+        return build_record(
             trace,
             outcome,
             self.report.t0_ns,
@@ -53,9 +67,6 @@ class TrialState:
             text=settings.keep_text,
             count=self.schedule.count_tokens,
         )
-        self.vitals.add(record)
-        self.recount.see(record, outcome)
-        self._hand_on(record)
 
     def tell(self) -> DriveReport:
         """When the load is over: the report, with what it has to say about it."""

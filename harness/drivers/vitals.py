@@ -16,7 +16,7 @@ import numpy as np
 from harness import pressure
 from harness.drivers.base import DriveReport
 from harness.records import Clock, Record
-from harness.timeline import NS_PER_MS, NS_PER_S
+from harness.timeline import NS_PER_MS, NS_PER_S, Outcome
 
 _KEPT = 1 << 18
 _SECOND_NS = NS_PER_S
@@ -122,6 +122,8 @@ class Vitals:
         self._worst_send_lag_ns: int | None = None
         self._pieces = 0
         self._merged = 0
+        self._unreadable = 0
+        self._impossible = 0
         self._loop_stamped = 0
         self._kernel_stamped = 0
         self._opened_before: int | None = None
@@ -157,8 +159,14 @@ class Vitals:
             self._pieces += len(record.chunk_merged)
             self._merged += sum(record.chunk_merged)
 
+    def see(self, outcome: Outcome) -> None:
+        """Count what in a reply could not be read, and what it states that cannot be."""
+        self._unreadable += outcome.unreadable
+        self._impossible += outcome.impossible
+
     def fill(self, report: DriveReport) -> None:
         """Write everything into the report."""
+        self._fill_odd(report)
         wall_ns = time.monotonic_ns() - self._began_ns
         report.clock = Clock.KERNEL if self._kernel_stamped and not self._loop_stamped else Clock.LOOP
         report.send_lag_p50_ms = self._send_lags.percentile_ms(50)
@@ -177,6 +185,15 @@ class Vitals:
                 f"{self._loop_stamped} of {self._loop_stamped + self._kernel_stamped} replies hold reads "
                 "that the kernel's stamp could not be used for; their arrivals are those of the event loop"
             )
+
+    def _fill_odd(self, report: DriveReport) -> None:
+        report.unreadable_events, report.impossible_counts = self._unreadable, self._impossible
+        if self._unreadable:
+            events = "1 event" if self._unreadable == 1 else f"{self._unreadable} events"
+            report.notes.append(f"{events} of the server's replies could not be read and were passed over")
+        if self._impossible:
+            times = "once" if self._impossible == 1 else f"{self._impossible} times"
+            report.notes.append(f"replies state a number of tokens that cannot be ({times}); it counts as unknown")
 
     def _fill_machine(self, report: DriveReport) -> None:
         withheld = pressure.read_pressure().since(self._pressure)

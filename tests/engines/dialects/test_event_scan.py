@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engines.base import Chunk, ChunkKind
 from engines.dialects.event_decoder import EventDecoder
 from engines.dialects.openai import OpenAIChat
-from engines.dialects.sse import EventSplitter
+from engines.dialects.sse import EventSplitter, one_line_each
 
 
 def delta(fields: str, finish: str = "null") -> bytes:
@@ -44,11 +44,11 @@ EVENTS = st.one_of(st.sampled_from(TOKENS), st.sampled_from(TOKENS), st.sampled_
 
 def by_the_parser(reads: Sequence[bytes], decoder: EventDecoder) -> list[tuple[int, Chunk]]:
     """Every event cut out as the standard says, and parsed."""
-    splitter = EventSplitter()
+    splitter = EventSplitter(single=one_line_each(b"".join(reads)))
     found = [(at, chunk) for at, read in enumerate(reads) for e in splitter.feed(read) for chunk in decoder.parse(e)]
     for event in splitter.finish():
         rest = decoder.parse(event)
-        if not any(chunk.kind is ChunkKind.ERROR for chunk in rest):
+        if not any(chunk.kind is ChunkKind.UNREADABLE for chunk in rest):
             found += [(len(reads) - 1, chunk) for chunk in rest]
     return found
 

@@ -149,8 +149,9 @@ def test_errors(name: str) -> None:
     (refused,) = decoded(name, b'{"error": "no such backend"}', status=400, headers=DOCUMENT)
     assert refused.text == "the server answered HTTP 400: no such backend"
     assert decoded(name, b"<html>", headers={"content-type": "text/html"})[0].kind is ChunkKind.ERROR
-    for strange in ({"token": 3}, ["token"], 7):
-        assert decoded(name, event(strange))[0].kind is ChunkKind.ERROR  # type: ignore[arg-type]
+    for strange in ({"token": 3}, ["token"]):
+        assert decoded(name, event(strange))[0].kind is ChunkKind.UNREADABLE  # type: ignore[arg-type]
+    assert decoded(name, event(7))[0].kind is ChunkKind.COMMENT  # type: ignore[arg-type]
 
 
 def test_figures_that_are_none_are_left_out() -> None:

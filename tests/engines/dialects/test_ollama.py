@@ -106,8 +106,9 @@ def test_errors() -> None:
     """In mid-stream, and lines that nobody can read."""
     found = decoded("ollama-generate", line(response=" a", done=False), b'{"error": "out of memory"}\n')
     assert found[-1] == (1, Chunk(ChunkKind.ERROR, "out of memory"))
-    for strange in (b"nonsense\n", b'{"response": 3}\n', b"[]\n"):
-        assert decoded("ollama-generate", strange)[0][1].kind is ChunkKind.ERROR
+    for strange in (b"nonsense\n", b'{"response": 3}\n', b'["x"]\n'):
+        assert decoded("ollama-generate", strange)[0][1].kind is ChunkKind.UNREADABLE
+    assert decoded("ollama-generate", b"[]\n")[0][1].kind is ChunkKind.COMMENT
 
 
 @given(
