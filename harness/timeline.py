@@ -276,7 +276,7 @@ def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, k
     pieces = Pieces.of(outcome.chunks)
     bearing = bearing_tokens(pieces.kinds)
     chunks, kinds = _picked(pieces.chunks, bearing), _picked(pieces.kinds, bearing)
-    usage = _add_extras(record, pieces.chunks) if len(chunks) < len(pieces) else None
+    usage = _add_extras(record, _told(pieces.chunks, bearing)) if len(chunks) < len(pieces) else None
     if record.finish_reason is not None and outcome.streamed:
         said_in = next(read for read, chunk in reversed(pieces) if chunk.finish_reason is not None)
         record.finish_ns = int(trace.arrivals[said_in]) - t0_ns
@@ -299,7 +299,7 @@ def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, k
         record.chunk_read = reads.tolist()
         if record.clock == Clock.KERNEL:
             record.chunk_lag_ns = np.asarray(trace.lags)[reads].tolist()
-        record.chunk_merged = merged(np.delete(all_reads, pieces.joined) if pieces.joined else all_reads, reads)
+        record.chunk_merged = merged(all_reads, reads, pieces.joined)
 
 
 def bearing_tokens(kinds: list[ChunkKind]) -> slice | list[int]:
@@ -312,19 +312,30 @@ def bearing_tokens(kinds: list[ChunkKind]) -> slice | list[int]:
     return [at for at, kind in enumerate(kinds) if kind in TOKEN_BEARING]
 
 
+def _told(chunks: list[Chunk], bearing: slice | list[int]) -> list[Chunk]:
+    """The pieces that may say something beside their text: all but the inner ones of a run of text."""
+    if not isinstance(bearing, slice):
+        return chunks
+    return chunks[: bearing.start + 1] + chunks[bearing.stop - 1 :]
+
+
 def _picked(values: list[T], places: slice | list[int]) -> list[T]:
     return values[places] if isinstance(places, slice) else list(map(values.__getitem__, places))
 
 
-def merged(events: Int64, reads: Int64) -> list[bool]:
+def merged(all_reads: Int64, reads: Int64, joined: Sequence[int] = ()) -> list[bool]:
     """Which of the token-bearing chunks, by their `reads`, may carry the time of a later packet.
 
     The kernel gives a read the stamp of its last packet and does not say how many there were. A read that completes one
     event has the right stamp for it, whatever it held; a read that completes several may have held several packets. So
     all its chunks count as merged: too many where a server sends several events at once, never too few.
-    events: the reads of all events, those without tokens included.
+    all_reads: the reads of all chunks, those without tokens included.   joined: the places of those that came in one
+    event with the chunk before them.
     """
-    listed: list[bool] = (np.bincount(events)[reads] > 1).tolist()
+    events = np.bincount(all_reads)
+    if joined:
+        events -= np.bincount(all_reads[joined], minlength=len(events))
+    listed: list[bool] = (events[reads] > 1).tolist()
     return listed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import isfinite
 from typing import Any
@@ -44,6 +44,8 @@ def text_at(event: Mapping[str, Any], *names: str) -> str:
 
 def count_of(found: object) -> int | None:
     """A number of tokens; None for what cannot be one: a text, a fraction, less than none, beyond all measure."""
+    if type(found) is int and 0 <= found <= _MOST_TOKENS:
+        return found
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _MOST_TOKENS:
         return None
     return int(found) if int(found) == found else None
@@ -54,6 +56,11 @@ def usage_of(
 ) -> tuple[Usage, str]:
     """Counts as a server states them, and a few words about those that cannot be: they are unknown."""
     stated = (prompt_tokens, output_tokens, reasoning_tokens, cached_tokens)
+    for found in stated:
+        if found is not None and (type(found) is not int or not 0 <= found <= _MOST_TOKENS):
+            break
+    else:
+        return Usage(*stated), ""  # type: ignore[arg-type]
     counts = [count_of(found) for found in stated]
     impossible = [found for found, count in zip(stated, counts, strict=True) if found is not None and count is None]
     note = ", ".join(as_json(found)[:_QUOTED] for found in impossible)
@@ -74,9 +81,9 @@ def reported_of(**amounts: float | None) -> dict[str, float] | None:
 
 
 @lru_cache(maxsize=20_000)
-def piece(kind: ChunkKind, text: str) -> Chunk:
+def piece(kind: ChunkKind, text: str, tokens: int | None = None) -> Chunk:
     """A piece of text; few differ, and to look one up costs less than to make it."""
-    return Chunk(kind, text)
+    return Chunk(kind, text, tokens)
 
 
 def unreadable(found: object) -> Chunk:
@@ -149,15 +156,6 @@ def with_tokens(found: list[Chunk], tokens: int | None) -> list[Chunk]:
     """
     if not tokens:
         return found
-    bearing = [chunk for chunk in found if chunk.kind is not ChunkKind.UNREADABLE]
-    if not bearing:
-        return [*found, Chunk(ChunkKind.CONTENT, tokens=tokens)]
-    if len(bearing) > 1:
-        return found
-    counted = Chunk(bearing[0].kind, bearing[0].text, tokens)
-    return [counted if chunk is bearing[0] else chunk for chunk in found]
-
-
-def bears(chunks: Iterable[Chunk]) -> bool:
-    """Whether any of these bears tokens."""
-    return any(chunk.kind in (ChunkKind.CONTENT, ChunkKind.REASONING, ChunkKind.TOOL) for chunk in chunks)
+    if len(found) == 1 and found[0].kind is not ChunkKind.UNREADABLE:
+        return [piece(found[0].kind, found[0].text, tokens)]
+    return found or [piece(ChunkKind.CONTENT, "", tokens)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from engines.base import TOKEN_BEARING, Chunk, ChunkKind
+from engines.base import TOKEN_BEARING, ChunkKind
+from engines.dialects.answer_values import piece
 from engines.dialects.base import Pieces
 
 _USAGE = ChunkKind.USAGE
+_ENDS = (ChunkKind.FINISH, ChunkKind.ERROR)
 
 
 def count_chunks(pieces: Pieces) -> Pieces:
@@ -16,58 +18,57 @@ def count_chunks(pieces: Pieces) -> Pieces:
     """
     if pieces.kinds.count(_USAGE) < 2:
         return pieces
-    events = _events(pieces)
-    counted, before = dict[int, int](), 0
-    waiting: list[int] = []
-    bearing = 0
-    for event in events:
-        own = [at for at in event if pieces.kinds[at] in TOKEN_BEARING]
-        bearing += len(own)
-        count = _count(pieces, event)
-        if count is None:
-            waiting += own
-            continue
-        more, before = count - before, count
-        if more < 0:
-            return pieces
-        if not waiting:
-            _share(pieces, event, own, more, counted)
-        waiting = []
-    without = sum(1 for at, tokens in counted.items() if not tokens and pieces.chunks[at].text)
-    return _with(pieces, counted) if counted and 2 * without <= bearing else pieces
-
-
-def _events(pieces: Pieces) -> list[list[int]]:
-    """The places of the pieces, event by event."""
-    joined = set(pieces.joined)
-    events: list[list[int]] = []
-    for at in range(len(pieces)):
-        if at in joined:
-            events[-1].append(at)
-        else:
-            events.append([at])
-    return events
-
-
-def _count(pieces: Pieces, event: list[int]) -> int | None:
-    counts = [usage.output_tokens for at in event if (usage := pieces.chunks[at].usage) is not None]
-    return counts[-1] if counts else None
-
-
-def _share(pieces: Pieces, event: list[int], own: list[int], more: int, counted: dict[int, int]) -> None:
-    """Give an event's tokens to its pieces: to the last, for they came together."""
-    if own:
-        counted.update(dict.fromkeys(own[:-1], 0))
-        counted[own[-1]] = more
-        return
-    kinds = {pieces.kinds[at] for at in event}
-    if more and not kinds & {ChunkKind.FINISH, ChunkKind.ERROR} and ChunkKind.EMPTY in kinds:
-        counted[next(at for at in event if pieces.kinds[at] is ChunkKind.EMPTY)] = more
-
-
-def _with(pieces: Pieces, counted: dict[int, int]) -> Pieces:
+    counted = _counted(pieces)
+    if counted is None:
+        return pieces
     chunks = list(pieces.chunks)
     for at, tokens in counted.items():
         kind = chunks[at].kind
-        chunks[at] = Chunk(kind if kind in TOKEN_BEARING else ChunkKind.CONTENT, chunks[at].text, tokens)
+        chunks[at] = piece(kind if kind in TOKEN_BEARING else ChunkKind.CONTENT, chunks[at].text, tokens)
     return Pieces(pieces.reads, chunks, joined=pieces.joined)
+
+
+def _counted(pieces: Pieces) -> dict[int, int] | None:
+    """The tokens of each place of which they are known; None where the counts are no counts so far."""
+    joined, counted = set(pieces.joined), dict[int, int]()
+    before = bearing = without = 0
+    event, waiting = _Event(), False
+    for at, kind in enumerate(pieces.kinds):
+        if at not in joined:
+            waiting = waiting or bool(event.own)
+            event = _Event()
+        if kind in TOKEN_BEARING:
+            event.own.append(at)
+            bearing += 1
+        elif kind is _USAGE and (usage := pieces.chunks[at].usage) is not None and usage.output_tokens is not None:
+            more, before = usage.output_tokens - before, usage.output_tokens
+            if more < 0:
+                return None
+            if not waiting:
+                without += bool(event.own) and not more
+                event.share(more, counted)
+            waiting, event.own = False, []
+        elif kind is ChunkKind.EMPTY:
+            event.empty = at
+        elif kind in _ENDS:
+            event.ends = True
+    return counted if counted and 2 * without <= bearing else None
+
+
+class _Event:
+    """The places of one event's pieces: with tokens, without a text; and whether it ends the reply."""
+
+    __slots__ = ("empty", "ends", "own")
+
+    def __init__(self) -> None:
+        self.own: list[int] = []
+        self.empty: int | None = None
+        self.ends = False
+
+    def share(self, more: int, counted: dict[int, int]) -> None:
+        """Give the event's tokens to its pieces: to the last, for they came together."""
+        if self.own:
+            counted.update(dict.fromkeys(self.own[:-1], 0))
+            counted[self.own[-1]] = more
+        elif more and self.empty is not None and not self.ends:
+            counted[self.empty] = more

@@ -21,6 +21,7 @@ from engines.dialects.sse import COMMENT, FAILURE
 
 ToChunks = Callable[[Mapping[str, Any]], list[Chunk]]
 _DONE = b"[DONE]"
+_SPEAKS = TOKEN_BEARING | {ChunkKind.ROLE}
 _DEEPEST = 4
 _SEVERAL = re.compile(rb"\r\n|\n|\r|(?<=[}\]])\s*data:\s*")
 
@@ -70,19 +71,26 @@ class EventDecoder:
 
     def parse(self, event: bytes) -> list[Chunk]:
         """The chunks in the data of one event."""
+        if event == _DONE:
+            return [Chunk(ChunkKind.FINISH)]
         try:
             found = orjson.loads(event)
         except ValueError:
             return self._strange(event)
-        return self._of(found) if type(found) is dict else self._no_object(found)
+        if type(found) is dict and not found.get("error"):
+            chunks = self._to_chunks(found)
+            return chunks if chunks and chunks[0].kind in _SPEAKS else self._silent(found, chunks)
+        return self._of(found) if isinstance(found, dict) else self._no_object(found)
 
     def _of(self, event: Mapping[str, Any]) -> list[Chunk]:
-        """The chunks of an object: a failure in it counts before all else, unless it bears tokens."""
+        """The chunks of an object: a failure in it counts before all else."""
         if event.get("error") and (failure := failure_in(event, alone=False)):
             return [Chunk(ChunkKind.ERROR, failure)]
         chunks = self._to_chunks(event)
-        if chunks and (chunks[0].kind in TOKEN_BEARING or chunks[0].kind is ChunkKind.ROLE):
-            return chunks
+        return chunks if chunks and chunks[0].kind in _SPEAKS else self._silent(event, chunks)
+
+    def _silent(self, event: Mapping[str, Any], chunks: list[Chunk]) -> list[Chunk]:
+        """The chunks of an object that bears no token: it may say that something went wrong."""
         if failure := failure_in(event, alone=not chunks):
             return [*chunks, Chunk(ChunkKind.ERROR, failure)]
         if chunks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from engines.base import Chunk, ChunkKind
@@ -27,7 +28,9 @@ _NAMES = frozenset({"object", "type", "event", "status", "state", "kind"})
 _SUCCESS = frozenset({"success", "ok", "issuccess", "succeeded"})
 _STATUS_CODES = frozenset({"status", "statuscode", "httpstatus"})
 _ENVELOPES = frozenset({"baseresp", "data", "result", "response", "header", "body", "output"})
+_TELLING = _ERRORS | _ERROR_CODES | _NAMES | _SUCCESS | _STATUS_CODES | _ENVELOPES | {"code"}
 _GOOD_CODES = frozenset({"", "0", "200", "ok", "success", "succeeded", "none", "null"})
+_USUAL = frozenset({"chat.completion.chunk", "chat.completion", "text_completion"})
 _CALLS_ITSELF = re.compile(r"error|exception|fail|abort|fatal|overload|unavailable|denied|cancel|timed?[-_ ]?out", re.I)
 _SAYS = re.compile(
     rb"error|exception|traceback|fail|fatal|abort|out of memory|overload|unavailable|denied|unauthori[sz]ed|forbidden|"
@@ -36,6 +39,7 @@ _SAYS = re.compile(
 )
 _SAYS_AS_KEY = re.compile(rb"""^[\[{\s]*['"]?(?:error|errors|exception|fault|detail)['"]?\s*:""", re.I)
 _JSON_BEGINS = re.compile(rb"""\s*(?:\{|"|\[\s*[\[{"\d])""")
+_USUAL_ENDS = frozenset({"stop", "length", "tool_calls"})
 _ENDED_BADLY = re.compile(
     r"error|exception|abort|fail|cancel|timed?_?-?out|insufficient|overload|unavailable|interrupt|disconnect|crash|"
     r"kill|evict|preempt|out_of_memory|\boom\b",
@@ -72,7 +76,9 @@ def failure_in(event: Mapping[str, Any], *, alone: bool, deepest: int = _DEEPEST
     alone: the format knows nothing in it. Then a code or a status that is not good says so, too.
     """
     for key, value in event.items():
-        name = key.replace("_", "").lower()
+        name = _telling(key)
+        if not name or (type(value) is str and value in _USUAL):
+            continue
         failed = _is_failure(name, value) or (alone and _is_bad_code(name, value))
         if not failed and name in _ENVELOPES and isinstance(value, dict) and deepest:
             inner = failure_in(value, alone=alone or name == "baseresp", deepest=deepest - 1)
@@ -119,6 +125,8 @@ def web_page(body: bytes) -> Chunk:
 
 def ending(reason: object) -> list[Chunk]:
     """The end of a reply with its finish reason, which may be that it failed; nothing where there is no reason yet."""
+    if isinstance(reason, str) and reason in _USUAL_ENDS:
+        return [Chunk(ChunkKind.FINISH, finish_reason=reason)]
     name, words = reason, ""
     if isinstance(reason, dict):
         name, words = reason.get("type") or reason.get("reason"), _words(reason, 1)
@@ -131,6 +139,13 @@ def ending(reason: object) -> list[Chunk]:
         said = f": {_short(words)}" if words and words != name else ""
         return [Chunk(ChunkKind.ERROR, f"the server ended its reply with the finish reason {name!r}{said}")]
     return [Chunk(ChunkKind.FINISH, finish_reason=name)]
+
+
+@lru_cache(maxsize=4096)
+def _telling(key: str) -> str:
+    """A key as the sets above have it; "" for one that tells nothing of failures."""
+    name = key.replace("_", "").replace("-", "").lower()
+    return name if name in _TELLING or name.endswith("exception") else ""
 
 
 def _is_failure(name: str, value: object) -> bool:

@@ -8,6 +8,7 @@ from engines.dialects.base import WireResponse
 from engines.dialects.broken_text import tolerant
 
 _ENOUGH = 8
+_LOOKED_AT = 4096
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -28,12 +29,12 @@ def framing_of(response: WireResponse) -> Framing:
     if start.startswith(_FIELDS):
         return Framing.EVENTS
     if start.startswith((b"{", b"[")):
-        return _of_json(b"".join(response.reads), kind)
+        return Framing.LINES if _is_lines(kind) else _of_json(b"".join(response.reads))
     if start.startswith(b"<"):
         return Framing.PAGE
     if "event-stream" in kind:
         return Framing.EVENTS
-    if "ndjson" in kind or "jsonl" in kind:
+    if _is_lines(kind):
         return Framing.LINES
     if "json" in kind:
         return Framing.DOCUMENT
@@ -42,6 +43,9 @@ def framing_of(response: WireResponse) -> Framing:
 
 def _beginning(response: WireResponse) -> bytes:
     """The first bytes that are not blank."""
+    start = next(filter(None, response.reads), b"")
+    if start.startswith(_FIELDS):
+        return start
     start = b""
     for data in response.reads:
         start = (start + data).removeprefix(_BYTE_ORDER_MARK).lstrip()
@@ -50,13 +54,17 @@ def _beginning(response: WireResponse) -> bytes:
     return start
 
 
-def _of_json(body: bytes, kind: str) -> Framing:
-    if b"\ndata:" in body or b"\rdata:" in body:
-        return Framing.EVENTS
-    if "ndjson" in kind or "jsonl" in kind:
-        return Framing.LINES
+def _is_lines(kind: str) -> bool:
+    return "ndjson" in kind or "jsonl" in kind or "json-lines" in kind
+
+
+def _of_json(body: bytes) -> Framing:
+    """By what follows the first line, where that is whole: events, or further lines."""
     first, _, rest = body.lstrip().partition(b"\n")
-    return Framing.LINES if rest and not rest.isspace() and is_whole(first) else Framing.DOCUMENT
+    rest = rest[:_LOOKED_AT].lstrip()
+    if not rest or not is_whole(first):
+        return Framing.DOCUMENT
+    return Framing.EVENTS if rest.startswith(_FIELDS) else Framing.LINES
 
 
 def is_whole(text: bytes) -> bool:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from engines.base import Chunk, ChunkKind, Request
-from engines.dialects.answer_values import amount_at, mapping_at, piece, pieces_of, reported_of, tool_pieces, usage_of
+from engines.dialects.answer_values import NOTHING as NO_FIELDS
+from engines.dialects.answer_values import amount_at, piece, pieces_of, reported_of, tool_pieces, usage_of
 from engines.dialects.base import Pieces, WireRequest, WireResponse
 from engines.dialects.event_decoder import EventDecoder
 from engines.dialects.failures import ending
@@ -52,7 +53,7 @@ class OllamaChat:
     def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
         check_added(added, self.own, self.name)
         self._added = added
-        self._decoder = EventDecoder(lambda event: _chunks(event, mapping_at(event, "message"), "content"))
+        self._decoder = EventDecoder(lambda event: _chunks(event, event.get("message"), "content"))
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """The request for a server that knows the model as `model`. Raises ValueError for token ids."""
@@ -76,8 +77,10 @@ def _post(
     return post(path, body, added, "application/x-ndjson" if request.stream else "application/json")
 
 
-def _chunks(event: Mapping[str, Any], said: Mapping[str, Any], answer: str) -> list[Chunk]:
+def _chunks(event: Mapping[str, Any], said: object, answer: str) -> list[Chunk]:
     """The pieces of one line. said: where its texts are.   answer: the name of the answer's text there."""
+    if not isinstance(said, dict):
+        said = NO_FIELDS
     text = said.get(answer)
     if text and event.get("done") is False and _OTHERS.isdisjoint(said) and type(text) is str:
         return [piece(ChunkKind.CONTENT, text)]  # nearly every line, without looking for what it has not

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engines.base import Chunk, ChunkKind, Request
+from engines.dialects.answer_values import NOTHING as NO_FIELDS
 from engines.dialects.answer_values import (
     listed,
     mapping_at,
@@ -174,7 +175,7 @@ def _chat_pieces(choice: Mapping[str, Any]) -> list[Chunk]:
 
 def _with_the_rest(choice: Mapping[str, Any], found: list[Chunk], without: ChunkKind) -> list[Chunk]:
     """The pieces of a choice with the tokens it says they bear. without: what it is that has none, nor an end."""
-    if "token_ids" in choice or "logprobs" in choice:
+    if choice.get("token_ids") or choice.get("logprobs"):
         found = with_tokens(found, _tokens(choice))
     return found if found or choice.get("finish_reason") else [Chunk(without)]
 
@@ -191,7 +192,8 @@ def _tokens(choice: Mapping[str, Any]) -> int | None:
 def _usage(usage: object) -> Chunk:
     if not isinstance(usage, dict):
         return Chunk(ChunkKind.USAGE, f"no counts of tokens: {as_json(usage)[:100]}")
-    output, prompt = mapping_at(usage, "completion_tokens_details"), mapping_at(usage, "prompt_tokens_details")
+    output, prompt = usage.get("completion_tokens_details"), usage.get("prompt_tokens_details")
+    output, prompt = output if isinstance(output, dict) else usage, prompt if isinstance(prompt, dict) else NO_FIELDS
     counts, note = usage_of(
         usage.get("prompt_tokens"),
         usage.get("completion_tokens"),

@@ -10,6 +10,7 @@ writes into the stream) are events of their own; and a whole body may end its ev
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from engines.dialects.framing import is_whole
 
@@ -21,6 +22,7 @@ FAILURE = b":error "
 _ERROR_FIELDS = (b"error", b"exception")
 _FIELDS = (b"data", b"event", b"id", b"retry")
 _FAILS = re.compile(rb"error|exception|fail|fatal", re.IGNORECASE)
+_HARMLESS = frozenset({b"event: message", b"event:message", b"event: completion", b"event: chunk", b"event: delta"})
 _BEGINS_LOOSE = (b"{", b"[", b"<", b'"')
 
 
@@ -32,13 +34,13 @@ class EventSplitter:
     single: a line of data that is whole JSON is an event without an empty line behind it.
     """
 
-    __slots__ = ("_after_cr", "_data", "_loose", "_name", "_pending", "_single", "_started")
+    __slots__ = ("_after_cr", "_data", "_failing", "_loose", "_pending", "_single", "_started")
 
     def __init__(self, *, started: bool = False, single: bool = False) -> None:
         self._pending = b""
         self._data: list[bytes] = []
         self._loose: list[bytes] = []
-        self._name = b""
+        self._failing = b""
         self._after_cr = False
         self._started = started
         self._single = single
@@ -56,13 +58,13 @@ class EventSplitter:
 
     def finish(self) -> list[bytes]:
         """What an ended body leaves behind: the data of an event that no blank line ended."""
-        done = self._feed_lines(b"\n\n") if self._pending or self._data or self._loose or self._name else []
+        done = self._feed_lines(b"\n\n") if self._pending or self._data or self._loose or self._failing else []
         return [event for event in done if event != COMMENT]
 
     @property
     def at_boundary(self) -> bool:
         """Whether the next byte begins a new event."""
-        return self._started and not (self._pending or self._data or self._after_cr or self._loose or self._name)
+        return self._started and not (self._pending or self._data or self._after_cr or self._loose or self._failing)
 
     def _feed_lines(self, body: bytes) -> list[bytes]:
         if self._after_cr and body:
@@ -84,32 +86,42 @@ class EventSplitter:
         done: list[bytes] = []
         for line in lines:
             if not line:
-                self._end(done)
+                if self._failing or self._loose:
+                    self._end(done)
+                elif self._data:
+                    done.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
+                    self._data = []
+            elif line.startswith(b"data:"):
+                self._data.append(line[6:] if line.startswith(b" ", 5) else line[5:])
+                if self._single or self._loose:
+                    self._look_at_data(done)
             elif line.startswith(b":"):
                 done.append(COMMENT)
+            elif line in _HARMLESS and not self._loose:
+                self._failing = b""
             else:
-                name, _, value = line.partition(b":")
-                if name in _FIELDS:
-                    self._field(name, value.removeprefix(b" "), done)
-                else:
-                    self._other(line, name, done)
+                self._other(line, done)
         return done
 
-    def _field(self, name: bytes, value: bytes, done: list[bytes]) -> None:
-        """A field of the standard."""
+    def _look_at_data(self, done: list[bytes]) -> None:
+        """A line of data has come that may end something."""
         if self._loose:
             self._end_loose(done)
-        if name == b"event":
-            self._name = value.strip()
-        elif name == b"data":
-            self._data.append(value)
-            if self._single and len(self._data) == 1 and is_whole(value):
-                self._end(done)
+        if self._single and len(self._data) == 1 and is_whole(self._data[0]):
+            self._end(done)
 
-    def _other(self, line: bytes, name: bytes, done: list[bytes]) -> None:
-        """A line that the standard knows nothing of: an unknown field is passed over, all else is loose text."""
-        if name.lower() in _ERROR_FIELDS and name != line:
-            done.append(FAILURE + line[len(name) + 1 :].strip())
+    def _other(self, line: bytes, done: list[bytes]) -> None:
+        """A line without data: an unknown field is passed over; what is no field at all is loose text."""
+        name, colon, value = line.partition(b":")
+        if name in _FIELDS:
+            if self._loose:
+                self._end_loose(done)
+            if name == b"event":
+                self._failing = _failing(line)
+            elif name == b"data":
+                self._data.append(value)
+        elif colon and name.lower() in _ERROR_FIELDS:
+            done.append(FAILURE + value.strip())
         elif self._loose or line.lstrip().startswith(_BEGINS_LOOSE) or b" " in name.strip():
             self._loose.append(line)
             if len(self._loose) == 1 and is_whole(line):
@@ -119,16 +131,24 @@ class EventSplitter:
         """An event is complete."""
         if self._loose:
             self._end_loose(done)
-        fails = self._name and _FAILS.search(self._name)
-        if self._data or fails:
-            data = b"\n".join(self._data)
-            done.append(FAILURE + (data or self._name) if fails else data)
+        data = b"\n".join(self._data)
+        if self._failing:
+            done.append(FAILURE + (data or self._failing))
+        elif self._data:
+            done.append(data)
         self._data = []
-        self._name = b""
+        self._failing = b""
 
     def _end_loose(self, done: list[bytes]) -> None:
         done.append(b"\n".join(self._loose))
         self._loose = []
+
+
+@lru_cache(maxsize=256)
+def _failing(line: bytes) -> bytes:
+    """The name of an event that says that something failed, from its line; b"" for any other."""
+    name = line.partition(b":")[2].strip()
+    return name if _FAILS.search(name) else b""
 
 
 def one_line_each(body: bytes) -> bool:

@@ -187,7 +187,8 @@ def _outcome(chunks: list[ReadChunk], cut: tuple[Status, str] | None, request: R
     if cut is not None:
         return Outcome(cut[0], cut[1], None, chunks, request.stream)
     said = next((chunk.text for _, chunk in chunks if chunk.kind is ChunkKind.ERROR), None)
-    status, error = stream_verdict(chunks, said, None, streamed=request.stream)
+    kinds = {chunk.kind for _, chunk in chunks}
+    status, error = stream_verdict(kinds, said, None, streamed=request.stream)
     return Outcome(status, error, None, chunks, request.stream)
 
 

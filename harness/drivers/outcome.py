@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass
 
 from engines.base import TOKEN_BEARING, ChunkKind
-from engines.dialects.base import Dialect, Pieces, ReadChunk
+from engines.dialects.base import Dialect, Pieces
 from engines.dialects.framing import Framing, framing_of
 from harness.drivers.wire import ResponseReader
 from harness.records import Status
@@ -56,7 +56,7 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
         return _refused(response.status, response.headers.get("location"), said)
     if said is None and cut is None and _UNREADABLE in kinds:
         said = last_words(chunks)
-    verdict, error = stream_verdict(chunks, said, cut.reason if cut else None, streamed=streamed)
+    verdict, error = stream_verdict(kinds, said, cut.reason if cut else None, streamed=streamed)
     return Outcome(verdict, error, status, chunks, streamed, *odd)
 
 
@@ -83,20 +83,21 @@ def _odd(chunks: Pieces, kinds: set[ChunkKind]) -> tuple[int, int]:
 
 
 def stream_verdict(
-    chunks: Sequence[ReadChunk], said: str | None, cut_off: str | None, *, streamed: bool
+    kinds: Set[ChunkKind], said: str | None, cut_off: str | None, *, streamed: bool
 ) -> tuple[Status, str | None]:
     """The status of a reply that began well, and the sentence.
 
-    said: what the server says went wrong, which counts also where it hung up then.   cut_off: why it ended early.
+    kinds: of its pieces.   said: what the server says went wrong, which counts also where it hung up then.
+    cut_off: why it ended early.
     """
     if said is not None:
         return Status.STREAM_ERROR, said
-    finished = any(chunk.kind is ChunkKind.FINISH for _, chunk in reversed(chunks))
+    finished = ChunkKind.FINISH in kinds
     if cut_off is not None and not (finished and streamed):
         return Status.TRUNCATED, f"the reply was cut off: {cut_off}"
-    if streamed and chunks and not finished:
+    if streamed and kinds and not finished:
         return Status.TRUNCATED, "the reply ended without saying that it was finished"
-    if not any(chunk.kind in TOKEN_BEARING for _, chunk in chunks):
+    if TOKEN_BEARING.isdisjoint(kinds):
         return Status.EMPTY, "the reply holds no token"
     return Status.OK, None
 
