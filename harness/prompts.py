@@ -339,6 +339,8 @@ def _parse_line(line: bytes) -> tuple[str | tuple[int, ...], int]:
         raise ValueError(f"not UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno}); {wanted}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists without end
+        raise ValueError(f"JSON that is larger than any prompt; {wanted}") from error
     if not isinstance(entry, dict):
         raise ValueError(f"a line is a JSON object; {wanted}")
     for key in entry.keys() - {"prompt", "output_tokens"}:

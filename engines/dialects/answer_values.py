@@ -63,7 +63,7 @@ def usage_of(
         return Usage(*stated), ""  # type: ignore[arg-type]
     counts = [count_of(found) for found in stated]
     impossible = [found for found, count in zip(stated, counts, strict=True) if found is not None and count is None]
-    note = ", ".join(as_json(found)[:_QUOTED] for found in impossible)
+    note = ", ".join((as_json(found) or "an empty text")[:_QUOTED] for found in impossible)
     return Usage(*counts), f"no count of tokens: {note}" if note else ""
 
 

@@ -9,13 +9,12 @@ from typing import Any
 import orjson
 
 from engines.base import TOKEN_BEARING, Chunk, ChunkKind
-from engines.dialects.answer_values import unreadable
 from engines.dialects.base import Pieces, WireResponse
 from engines.dialects.broken_text import broken, mend, tolerant
 from engines.dialects.chunk_counts import count_chunks
 from engines.dialects.event_scan import EventScan, KnownPieces
 from engines.dialects.failures import failure_in, server_text, text_chunk, told_failure, web_page, words_alone
-from engines.dialects.framing import Framing, framing_of, is_whole
+from engines.dialects.framing import BYTE_ORDER_MARK, Framing, framing_of, is_whole
 from engines.dialects.line_scan import scan_lines
 from engines.dialects.sse import COMMENT, FAILURE
 
@@ -95,8 +94,7 @@ class EventDecoder:
             return [*chunks, Chunk(ChunkKind.ERROR, failure)]
         if chunks:
             return chunks
-        words = words_alone(event)
-        return [Chunk(ChunkKind.EMPTY) if words is None else unreadable(words)]
+        return [words_alone(event) or Chunk(ChunkKind.EMPTY)]
 
     def _no_object(self, found: object, deepest: int = _DEEPEST) -> list[Chunk]:
         """The chunks of JSON that is no object: objects in a list or in a text, else a sign of life."""
@@ -114,6 +112,8 @@ class EventDecoder:
     def _strange(self, event: bytes) -> list[Chunk]:
         """The chunks of what is no JSON by the rules."""
         text = event.strip()
+        if text.startswith(BYTE_ORDER_MARK):
+            return self.parse(text.removeprefix(BYTE_ORDER_MARK))
         if text == _DONE:
             return [Chunk(ChunkKind.FINISH)]
         if event.startswith(FAILURE):

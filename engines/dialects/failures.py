@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from engines.base import Chunk, ChunkKind
+from engines.dialects.answer_values import unreadable
 from engines.dialects.broken_text import as_json, clean, tolerant
 
 _QUOTED_CHARACTERS = 200
@@ -90,12 +91,15 @@ def failure_in(event: Mapping[str, Any], *, alone: bool, deepest: int = _DEEPEST
     return None
 
 
-def words_alone(event: Mapping[str, Any]) -> str | None:
-    """What an object says in which the format knows nothing; None where it says nothing, or only that all is well."""
-    said = _words({name: value for name, value in event.items() if isinstance(value, str | list)}, 2)
+def words_alone(event: Mapping[str, Any]) -> Chunk | None:
+    """What an object says in which the format knows nothing, and nothing else tells of a failure; None where it says
+    nothing, or only that all is well.
+    """
+    said = _words({name: value for name, value in event.items() if isinstance(value, str | list)}, 3)
     if not said or said.lower() in _GOOD_CODES or is_pulse(said.encode("utf-8", "replace")):
         return None
-    return _short(said)
+    words = _short(said)
+    return Chunk(ChunkKind.ERROR, words) if _SAYS.search(said.encode("utf-8", "replace")) else unreadable(words)
 
 
 def is_pulse(text: bytes) -> bool:

@@ -10,7 +10,7 @@ from engines.dialects.broken_text import tolerant
 _ENOUGH = 8
 _LOOKED_AT = 4096
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Framing(Enum):
@@ -29,7 +29,9 @@ def framing_of(response: WireResponse) -> Framing:
     if start.startswith(_FIELDS):
         return Framing.EVENTS
     if start.startswith((b"{", b"[")):
-        return Framing.LINES if _is_lines(kind) else _of_json(b"".join(response.reads))
+        if _is_lines(kind) and start.endswith(b"}\n"):
+            return Framing.LINES
+        return _of_json(b"".join(response.reads), _is_lines(kind))
     if start.startswith(b"<"):
         return Framing.PAGE
     if "event-stream" in kind:
@@ -48,7 +50,7 @@ def _beginning(response: WireResponse) -> bytes:
         return start
     start = b""
     for data in response.reads:
-        start = (start + data).removeprefix(_BYTE_ORDER_MARK).lstrip()
+        start = (start + data).removeprefix(BYTE_ORDER_MARK).lstrip()
         if len(start) >= _ENOUGH:
             break
     return start
@@ -58,10 +60,13 @@ def _is_lines(kind: str) -> bool:
     return "ndjson" in kind or "jsonl" in kind or "json-lines" in kind
 
 
-def _of_json(body: bytes) -> Framing:
-    """By what follows the first line, where that is whole: events, or further lines."""
-    first, _, rest = body.lstrip().partition(b"\n")
+def _of_json(body: bytes, lines: bool) -> Framing:
+    """By what follows the first line, where that is whole: events, or further lines. lines: the server says lines."""
+    body = body.removeprefix(BYTE_ORDER_MARK).lstrip()
+    first, _, rest = body.partition(b"\n")
     rest = rest[:_LOOKED_AT].lstrip()
+    if lines and not (rest and not is_whole(first) and is_whole(body)):
+        return Framing.LINES
     if not rest or not is_whole(first):
         return Framing.DOCUMENT
     return Framing.EVENTS if rest.startswith(_FIELDS) else Framing.LINES

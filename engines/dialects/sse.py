@@ -12,11 +12,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from engines.dialects.framing import is_whole
+from engines.dialects.framing import BYTE_ORDER_MARK, is_whole
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _LINE = re.compile(rb"([^\r\n]*)(?:\r\n|\n|\r)")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 COMMENT = b":"
 FAILURE = b":error "
 _ERROR_FIELDS = (b"error", b"exception")
@@ -47,7 +46,7 @@ class EventSplitter:
 
     def feed(self, body: bytes) -> list[bytes]:
         """The data of every event that these bytes complete."""
-        if not self._started and not self._pending and len(body) >= 3 and not body.startswith(_BYTE_ORDER_MARK):
+        if not self._started and not self._pending and len(body) >= 3 and not body.startswith(BYTE_ORDER_MARK):
             self._started = True
         if self.at_boundary and body.endswith(b"\n\n") and body.find(b"\r") < 0:
             events = body[:-2].split(b"\n\n")
@@ -73,10 +72,10 @@ class EventSplitter:
                 body = body[1:]
         pending = self._pending + body
         if not self._started:
-            if len(pending) < 3 and _BYTE_ORDER_MARK.startswith(pending):
+            if len(pending) < 3 and BYTE_ORDER_MARK.startswith(pending):
                 self._pending = pending
                 return []
-            pending = pending.removeprefix(_BYTE_ORDER_MARK)
+            pending = pending.removeprefix(BYTE_ORDER_MARK)
             self._started = True
         *lines, self._pending = _LINE_END.split(pending)
         self._after_cr = pending.endswith(b"\r")
@@ -157,7 +156,7 @@ def one_line_each(body: bytes) -> bool:
     """
     first = False
     for line in _LINE.finditer(body):
-        name, _, value = line[1].removeprefix(_BYTE_ORDER_MARK).partition(b":")
+        name, _, value = line[1].removeprefix(BYTE_ORDER_MARK).partition(b":")
         if not line[1] and first:
             return False
         if name == b"data":

@@ -88,6 +88,13 @@ def test_rates_are_those_of_the_last_seconds_beside_what_the_plan_offers() -> No
     assert facts["elapsed_s"] == 9.0
 
 
+def test_reasoning_that_is_kept_from_us_is_no_divisor() -> None:
+    """300 thoughts that nobody saw and 11 tokens 50 ms apart."""
+    times = {"first_token_ns": S, "first_answer_ns": S, "last_token_ns": S + S // 2}
+    facts = progress_after(done(0, 2, output_tokens=311, reasoning_tokens=300, **times)).facts()
+    assert facts["tpot_ms"] == pytest.approx(50.0)
+
+
 def test_the_client_and_the_last_failure_are_told() -> None:
     """The largest lag of sending (less what the server took to accept it) and of reading, and what went wrong last, in
     words; a lag not known is none.

@@ -243,6 +243,28 @@ def test_an_empty_file_says_what_to_write(tmp_path: Path, content: str) -> None:
         FilePrompts(path)
 
 
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ude00", "a \\ud83d b", "\\ude00\\ud83d"])
+def test_half_a_character_cannot_be_sent(tmp_path: Path, half: str) -> None:
+    """The line is named before anything runs; both halves are a character."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(f'{{"prompt": "\\ud83d\\ude00"}}\n{{"prompt": "{half}"}}\n')
+    with pytest.raises(ScenarioError, match=r"prompts\.jsonl:2.*half a character"):
+        FilePrompts(path)
+    path.write_text('{"prompt": "\\ud83d\\ude00"}\n')
+    assert FilePrompts(path).prompt(0, 1) == "\U0001f600"
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"prompt": ' + "9" * 5_000 + "}", '{"prompt": [' + "9" * 5_000 + "]}"]
+)
+def test_json_without_measure_is_one_sentence(tmp_path: Path, line: str) -> None:
+    """Nested without end, and numbers of thousands of digits."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(ScenarioError, match=r"prompts\.jsonl:1"):
+        FilePrompts(path)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A file that is not there is one problem with its path."""
     with pytest.raises(ScenarioError, match="the prompts cannot be read: No such file"):

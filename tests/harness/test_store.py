@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import RunDirectoryExists, RunUnreadable, UsageError
-from harness.records import FORMAT_VERSION, Record, record_schema, to_columns
+from harness.records import FORMAT_VERSION, Record, Status, record_schema, to_columns
 from harness.store import Run, RunWriter, find_run, new_run_path, record_writer
 
 CELL = {"id": "000-a", "trials": [{"id": "000-b", "path": "cells/000-a/000-b"}]}
@@ -113,3 +113,23 @@ def test_a_column_that_an_older_version_did_not_store_is_unknown(tmp_path: Path)
     )
     (trial,) = Run.open(tmp_path / "run").trials()
     assert trial.records(["request", "backend"]).isna().to_numpy().tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"output_tokens": 2**70}, {"finish_reason": "\ud83d"}, {"prompt_tokens": "9"}, {"chunk_tokens": [2**40]}],
+)
+def test_a_row_that_cannot_be_stored_costs_that_row(tmp_path: Path, odd: dict[str, object]) -> None:
+    """Its request failed, when it was asked is kept, and the others are as they were."""
+    planned = [Record(i, due_ns=i, sent_ns=i + 1, status=Status.OK, output_tokens=3) for i in range(5)]
+    for name, value in odd.items():
+        setattr(planned[2], name, value)
+    with record_writer(tmp_path) as writer:
+        for record in planned:
+            writer.add(record)
+    assert RunWriter(tmp_path / "run", {"cells": []}).finish_records(tmp_path) == 5
+    rows = pq.read_table(tmp_path / "records.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "ok", "stream_error", "ok", "ok"]
+    assert [(row["request"], row["due_ns"], row["sent_ns"]) for row in rows] == [(i, i, i + 1) for i in range(5)]
+    assert rows[2]["error"].startswith("the reply cannot be stored: ")
+    assert [row["output_tokens"] for row in rows] == [3, 3, None, 3, 3]

@@ -191,3 +191,32 @@ def test_what_the_other_side_took_to_accept_is_not_the_clients_lag() -> None:
     assert found["send_lag_ms"] == [10.0, 3.0]
     assert found["ttft_ms"] == [100.0, 100.0]
     assert found["ttft_service_ms"] == [70.0, 97.0]
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_reasoning_that_is_kept_from_us_is_no_divisor(shown: bool, reason: str) -> None:
+    """300 thoughts and ten tokens of answer, 50.0 ms apart: thoughts that were shown are tokens with a time."""
+    thoughts = [Chunk(ChunkKind.REASONING, "t")] * 300 if shown else []
+    texts = [*thoughts, *[Chunk(ChunkKind.CONTENT, "x")] * 10]
+    end = [Chunk(ChunkKind.FINISH, finish_reason=reason), Chunk(ChunkKind.USAGE, usage=Usage(9, 310, 300))]
+    arrivals = [round((200 + GAP_MS * i) * MS) for i in range(len(texts))]
+    arrivals += [arrivals[-1]] * 2
+    trace = Trace(ROW, 0, "measure", sent_ns=0, arrivals=arrivals, lags=[0] * len(arrivals), done_ns=arrivals[-1])
+    pieces = [ReadChunk(read_in, chunk) for read_in, chunk in enumerate([*texts, *end])]
+    outcome = Outcome(Status.OK, None, 200, pieces)
+    record = build_record(trace, outcome, 0, Loop.OPEN, chunks=True, text=False)
+    found = observed(record)
+    assert record.output_tokens == 310
+    assert found["tpot_ms"] == [pytest.approx(GAP_MS)]
+    assert found["output_tokens_per_s_per_user"] == [pytest.approx(20.0)]
+    within = Columns.of(trial_of([record]).records())
+    assert good(within, {"tpot_ms": GAP_MS + 0.001})[0].tolist() == [True]
+    assert good(within, {"tpot_ms": GAP_MS - 0.001})[0].tolist() == [False]
+
+
+def test_reasoning_beyond_the_output_is_not_taken_from_it() -> None:
+    """Some servers count it beside the output: 10 tokens of answer are 10."""
+    record = streamed(0, 0, ttft_ms=100, tokens=10, gap_ms=50)
+    record.reasoning_tokens = 300
+    assert observed(record)["tpot_ms"] == [50.0]

@@ -77,6 +77,35 @@ def test_status(name: str) -> None:
     assert record.done_ns is not None
 
 
+def test_what_was_passed_over_is_counted_and_told() -> None:
+    """Events that nobody can read and counts that cannot be: the reply is good, the client says how many there were."""
+    odd = piece(" a") + event(b"hm") + event(b"{half") + piece(" b", "stop")
+    odd += event({"choices": [], "usage": {"completion_tokens": "2"}}) + event(b"[DONE]")
+
+    async def script(call: Call) -> None:
+        await call.send(STREAM_HEAD + chunk(odd) + LAST_CHUNK)
+
+    records, report, _ = run(script, open_plan([0, 5]))
+    assert [(record.status, record.output_tokens, record.token_source) for record in records] == [
+        (Status.OK, 2, "chunks")
+    ] * 2
+    assert (report.unreadable_events, report.impossible_counts) == (4, 2)
+    assert "4 events of the server's replies could not be read and were passed over" in report.notes
+    assert any("a number of tokens that cannot be (2 times)" in note for note in report.notes)
+
+
+def test_a_dialect_that_fails_costs_its_requests_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it raises: the request failed, not the trial."""
+
+    def decode(self: object, response: object) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("engines.dialects.openai.OpenAICompletions.decode", decode)
+    record = only(GOOD)
+    assert (record.status, record.http_status) == (Status.STREAM_ERROR, 200)
+    assert record.error == "the reply cannot be decoded: RecursionError: too deep"
+
+
 def test_sentences_hold_what_the_server_said() -> None:
     """The server's own words are in the error, at most 200 characters of them."""
     assert only(reply("500 Oops", ERROR_BODY)).error == "the server answered HTTP 500: no such model"

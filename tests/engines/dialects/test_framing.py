@@ -1,0 +1,154 @@
+"""The bytes decide how a body is framed; its content type only where they do not tell."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.dialects.base import WireResponse
+from engines.dialects.framing import Framing, framing_of
+from engines.dialects.sse import one_line_each
+from harness.records import Status
+from tests.replied import DONE, FINISH, GOOD, ROLE, TOKENS, USAGE, WORDS, delta, record_of
+from tests.stub_server import event
+
+KINDS = ["text/event-stream", "application/json", "application/x-ndjson", "text/plain", "text/html", "", "Weird/Kind"]
+MARK = b"\xef\xbb\xbf"
+COMMENTED = [b": ping\n\n", ROLE, *(part for token in TOKENS for part in (b": OPENROUTER PROCESSING\n\n", token))]
+WRITTEN: dict[str, list[bytes]] = {
+    "plain": GOOD,
+    "crlf": [part.replace(b"\n", b"\r\n") for part in GOOD],
+    "cr": [part.replace(b"\n", b"\r") for part in GOOD],
+    "no space": [part.replace(b"data: ", b"data:") for part in GOOD],
+    "mark": [MARK + GOOD[0], *GOOD[1:]],
+    "fields": [b"event: message\nid: 1\nretry: 9\n" + part for part in GOOD],
+    "comments": [*COMMENTED, FINISH, USAGE, DONE],
+    "blank lines first": [b"\n\n", b"\r\n", *GOOD],
+    "one line end": [part[:-1] for part in GOOD],
+    "one crlf": [part[:-2] + b"\r\n" for part in GOOD],
+    "one line end and names": [b"event: message\n" + part[:-1] for part in GOOD],
+    "one line end after a comment": [b": hello\n", *(part[:-1] for part in GOOD)],
+    "lines": [part[6:-1] for part in GOOD[:-1]],
+    "lines and crlf": [part[6:-2] + b"\r\n" for part in GOOD[:-1]],
+    "twice data": [b"data: " + part for part in GOOD],
+    "usage and end in one": [*GOOD[:-2], USAGE[:-1] + DONE],
+}
+
+
+def reads_of(body: bytes, places: list[int]) -> list[bytes]:
+    """A body cut at these places."""
+    at = sorted({place % len(body) for place in places} - {0})
+    return [body[a:b] for a, b in zip([0, *at], [*at, len(body)], strict=True)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WRITTEN)
+def test_a_good_stream_is_read_whatever_its_content_type_says(way: str, kind: str) -> None:
+    """Ten tokens, counted, each with the time of its own read."""
+    record = record_of(WRITTEN[way], "openai-chat", kind)
+    assert (record.status, record.error, record.text) == (Status.OK, None, "".join(WORDS))
+    assert (record.output_tokens, record.token_source, record.finish_reason) == (10, "usage", "stop")
+    reads = list(record.chunk_read or ())
+    assert len(set(reads)) == 10
+    assert record.first_token_ns == 1000 * reads[0]
+    assert not any(record.chunk_merged or ())
+
+
+@given(st.sampled_from(sorted(WRITTEN)), st.sampled_from(KINDS), st.lists(st.integers(0, 10_000), max_size=25))
+def test_wherever_it_is_cut(way: str, kind: str, places: list[int]) -> None:
+    """Between the bytes of a character, of a line end or of the mark: the same tokens, never earlier than their end."""
+    body = b"".join(WRITTEN[way])
+    reads = reads_of(body, places)
+    record = record_of(reads, "openai-chat", kind)
+    assert (record.status, record.text, record.output_tokens) == (Status.OK, "".join(WORDS), 10)
+    ends = list(accumulate(map(len, reads)))
+    for word, read in zip(WORDS, record.chunk_read or (), strict=True):
+        last = body.index(f'"{word}"'.encode()) + len(word) + 2
+        assert ends[read - 1] >= last  # read 0 brought the head
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_document_is_no_stream(kind: str) -> None:
+    """It has no time to the first token, whatever it calls itself; over one line or many, with blanks before it."""
+    for body in (
+        b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"completion_tokens":2}}',
+        b'{\n "choices": [\n  {"message": {"content": "hi"},\n   "finish_reason": "stop"}\n ],\n'
+        b' "usage": {"completion_tokens": 2}\n}\n',
+    ):
+        for before in (b"", b"\n\n \n", MARK):
+            reads = [before + body[:20], body[20:]]
+            record = record_of(reads, "openai-chat", kind)
+            assert (record.status, record.text, record.output_tokens) == (Status.OK, "hi", 2)
+            assert record.first_token_ns is None or ("ndjson" in kind and b"\n" not in body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_is_no_answer(kind: str) -> None:
+    """Of a proxy, or of a login."""
+    record = record_of([b"\n<!DOCTYPE html><html><h1>502 Bad Gateway</h1></html>"], "openai-chat", kind)
+    assert record.status == Status.HTTP_ERROR
+    assert "502 Bad Gateway" in (record.error or "")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("body", [b"", b"\n", b"  \r\n\r\n"])
+def test_nothing_is_empty(kind: str, body: bytes) -> None:
+    """Blanks are nothing."""
+    record = record_of([body], "openai-chat", kind)
+    assert record.status in ((Status.EMPTY, Status.HTTP_ERROR) if "html" in kind else (Status.EMPTY,))
+
+
+@given(st.lists(st.binary(max_size=12), max_size=8), st.sampled_from(KINDS))
+def test_any_bytes_have_a_framing(reads: list[bytes], kind: str) -> None:
+    """Whatever they are, and however they are cut: the same."""
+    headers = {"content-type": kind}
+    whole = framing_of(WireResponse(200, headers, [b"".join(reads)]))
+    assert isinstance(whole, Framing)
+    assert framing_of(WireResponse(200, headers, reads)) is whole
+
+
+def test_data_over_several_lines_is_one_event() -> None:
+    """As the standard has it, where its first line is no whole JSON."""
+    lines = b'data: {"choices":[{"index":0,\ndata: "delta":{"content":" a"}}]}\n\n'
+    assert not one_line_each(lines + TOKENS[0])
+    assert record_of([lines, FINISH, DONE]).text == " a"
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        b"data:\n\n", b"data: \n\n", b"data\n\n", b"data: {}\n\n", b"data: []\n\n", b"data: null\n\n", b'data: ""\n\n',
+        b"data: 0\n\n", b"data: 1732000000\n\n", b"data: true\n\n", b"data: ping\n\n", b"data: keep-alive\n\n",
+        b"data: [heartbeat]\n\n", b'data: "ping"\n\n', b'data: {"type":"ping"}\n\n', b"event: ping\ndata: {}\n\n",
+        b"event: ping\n\n", b"event: heartbeat\ndata:\n\n", b": keep-alive\n\n", b":\n", b"\n", b"id: 4\n\n",
+        b'data: {"choices":[]}\n\n', b'data: {"id":"1","choices":[{"index":0,"delta":{}}]}\n\n',
+        b'event: ping\ndata: {"type": "ping", "cost": "0"}\n\n', b'data: {"status":"processing"}\n\n',
+        delta(content=None), delta(content=""), delta(role="assistant"), b'data: {"choices":null}\n\n',
+        b"data: ...\n\n", b'data: {"message":"keep-alive"}\n\n', b"data: OPENROUTER PROCESSING\n\n",
+    ],
+)  # fmt: skip
+def test_signs_of_life_say_nothing(sign: bytes) -> None:
+    """In every dress: before, between and after the tokens, also where only [DONE] ends the reply."""
+    mixed = [part for token in TOKENS for part in (sign, token)]
+    for end in ([sign, FINISH, sign, USAGE, sign, DONE], [USAGE, sign, DONE]):
+        record = record_of([sign, ROLE, *mixed, *end])
+        assert (record.status, record.error, record.output_tokens) == (Status.OK, None, 10)
+        assert len(record.chunk_ns or ()) == 10
+        assert record.first_token_ns == 4000
+
+
+@pytest.mark.parametrize(
+    "strange", [b"hm", b"\xff\xfe", b'{"choices":[{"delta":{"content":" x', b"None", b"undefined", b"{'a': 1}"]
+)
+def test_what_cannot_be_read_is_passed_over_where_the_reply_goes_on(strange: bytes) -> None:
+    """It fails the reply only where it is the last that came."""
+    between = record_of([*TOKENS[:5], event(strange), *TOKENS[5:], DONE])
+    assert (between.status, len(between.chunk_ns or ())) == (Status.OK, 10)
+    finished = record_of([*TOKENS, FINISH, event(strange), DONE])
+    assert finished.status == Status.OK
+    last = record_of([*TOKENS, event(strange), DONE])
+    assert last.status == Status.STREAM_ERROR
+    assert "cannot be read" in (last.error or "")
