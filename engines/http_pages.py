@@ -124,6 +124,6 @@ def _is_html(content_type: str, body: bytes) -> bool:
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
         content = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from harness.progress import Progress
 from harness.records import Record, Status, record_schema, to_columns
-from harness.store import record_writer
+from harness.store import failed_row, record_writer
+from harness.streams import batch_of
 
 BATCH_ROWS = 256
 BATCH_S = 0.5
@@ -91,7 +92,7 @@ def packed(records: list[Record]) -> bytes:
     schema = record_schema()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as stream:
-        stream.write_batch(pa.RecordBatch.from_pydict(to_columns(records), schema=schema))
+        stream.write_batch(batch_of(records, schema, to_columns, failed_row))
     return bytes(sink.getvalue())
 
 

@@ -112,25 +112,9 @@ class StreamWriter(Generic[Row]):
         self._write(rows)
 
     def _write(self, rows: Sequence[Row]) -> None:
-        try:
-            batch = self._batch(rows)
-        except _UNSTORABLE:
-            if self._instead is None:
-                raise
-            batch = self._batch([self._storable(row, self._instead) for row in rows])
+        batch = batch_of(rows, self._schema, self._columns, self._instead)
         with storage_errors(self._path):
             self._writer.write_batch(batch)
-
-    def _batch(self, rows: Sequence[Row]) -> pa.RecordBatch:
-        return pa.RecordBatch.from_pydict(dict(self._columns(rows)), schema=self._schema)
-
-    def _storable(self, row: Row, instead: Callable[[Row, Exception], Row]) -> Row:
-        """The row, or what takes its place."""
-        try:
-            self._batch([row])
-        except _UNSTORABLE as error:
-            return instead(row, error)
-        return row
 
     def close(self) -> None:
         """Write the rest and end the stream."""
@@ -146,6 +130,27 @@ class StreamWriter(Generic[Row]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def batch_of(
+    rows: Sequence[Row],
+    schema: pa.Schema,
+    columns: Callable[[Sequence[Row]], Mapping[str, list[Any]]],
+    instead: Callable[[Row, Exception], Row] | None,
+) -> pa.RecordBatch:
+    """Rows as a batch. instead: gives the row that takes the place of one which the schema cannot hold."""
+    try:
+        return pa.RecordBatch.from_pydict(dict(columns(rows)), schema=schema)
+    except _UNSTORABLE as error:
+        if instead is None:
+            raise
+        if len(rows) == 1:
+            return batch_of([instead(rows[0], error)], schema, columns, None)
+    return (
+        pa.Table.from_batches([batch_of([row], schema, columns, instead) for row in rows])
+        .combine_chunks()
+        .to_batches()[0]
+    )
 
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import RunDirectoryExists, RunUnreadable, UsageError
+from harness.locust_records import packed, unpacked
 from harness.records import FORMAT_VERSION, Record, Status, record_schema, to_columns
 from harness.store import Run, RunWriter, find_run, new_run_path, record_writer
 
@@ -133,3 +134,5 @@ def test_a_row_that_cannot_be_stored_costs_that_row(tmp_path: Path, odd: dict[st
     assert [(row["request"], row["due_ns"], row["sent_ns"]) for row in rows] == [(i, i, i + 1) for i in range(5)]
     assert rows[2]["error"].startswith("the reply cannot be stored: ")
     assert [row["output_tokens"] for row in rows] == [3, 3, None, 3, 3]
+    (sent,) = unpacked(packed(planned))  # as Locust's workers send it
+    assert sent.column("status").to_pylist() == ["ok", "ok", "stream_error", "ok", "ok"]
