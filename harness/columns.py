@@ -148,10 +148,12 @@ class Columns:
     def shown_tokens(self) -> Floats:
         """Output tokens without the reasoning that was counted but kept from us: its time lies before the first token.
 
-        Reasoning that was shown comes before the answer, so that the first answer is later than the first token.
+        Reasoning that was shown comes before the answer, so that the first answer is later than the first token; or it
+        is in the text, so that there are more chunks than tokens without it.
         """
         tokens, reasoning = self.counts["output_tokens"], self.counts["reasoning_tokens"]
         kept = (self.times["first_answer"] <= self.times["first_token"]) & (reasoning > 0) & (reasoning < tokens)
+        kept &= self.each.sizes <= tokens - reasoning
         return np.where(kept, tokens - reasoning, tokens)
 
     @cached_property

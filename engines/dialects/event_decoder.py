@@ -20,7 +20,6 @@ from engines.dialects.sse import COMMENT, FAILURE
 
 ToChunks = Callable[[Mapping[str, Any]], list[Chunk]]
 _DONE = b"[DONE]"
-_SPEAKS = TOKEN_BEARING | {ChunkKind.ROLE}
 _DEEPEST = 4
 _SEVERAL = re.compile(rb"\r\n|\n|\r|(?<=[}\]])\s*data:\s*")
 
@@ -78,7 +77,7 @@ class EventDecoder:
             return self._strange(event)
         if type(found) is dict and not found.get("error"):
             chunks = self._to_chunks(found)
-            return chunks if chunks and chunks[0].kind in _SPEAKS else self._silent(found, chunks)
+            return chunks if chunks and chunks[0].kind in TOKEN_BEARING else self._silent(found, chunks)
         return self._of(found) if isinstance(found, dict) else self._no_object(found)
 
     def _of(self, event: Mapping[str, Any]) -> list[Chunk]:
@@ -86,7 +85,7 @@ class EventDecoder:
         if event.get("error") and (failure := failure_in(event, alone=False)):
             return [Chunk(ChunkKind.ERROR, failure)]
         chunks = self._to_chunks(event)
-        return chunks if chunks and chunks[0].kind in _SPEAKS else self._silent(event, chunks)
+        return chunks if chunks and chunks[0].kind in TOKEN_BEARING else self._silent(event, chunks)
 
     def _silent(self, event: Mapping[str, Any], chunks: list[Chunk]) -> list[Chunk]:
         """The chunks of an object that bears no token: it may say that something went wrong."""
@@ -114,7 +113,7 @@ class EventDecoder:
         text = event.strip()
         if text.startswith(BYTE_ORDER_MARK):
             return self.parse(text.removeprefix(BYTE_ORDER_MARK))
-        if text == _DONE:
+        if text.upper() == _DONE:
             return [Chunk(ChunkKind.FINISH)]
         if event.startswith(FAILURE):
             return [told_failure(event.removeprefix(FAILURE).strip())]

@@ -9,9 +9,10 @@ first.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from engines.base import Chunk, ChunkKind, Request
+from engines.base import Chunk, ChunkKind, Request, Usage
 from engines.dialects.answer_values import NOTHING as NO_FIELDS
 from engines.dialects.answer_values import (
     listed,
@@ -26,7 +27,7 @@ from engines.dialects.answer_values import (
 from engines.dialects.base import Pieces, WireRequest, WireResponse
 from engines.dialects.broken_text import as_json
 from engines.dialects.event_decoder import EventDecoder, ToChunks
-from engines.dialects.failures import ending
+from engines.dialects.failures import ending, failure_in
 from engines.dialects.request_body import NOTHING, SAMPLING, check_added, post
 
 _OWN = frozenset({"model", "max_tokens", "stream", "stream_options", "ignore_eos", "min_tokens", "priority", *SAMPLING})
@@ -145,6 +146,8 @@ def _chunks(event: Mapping[str, Any], pieces: ToChunks) -> list[Chunk]:
             found.append(unreadable(choice))
             continue
         found += pieces(choice)
+        if choice.get("error") and (failure := failure_in(choice, alone=False)):
+            found.append(Chunk(ChunkKind.ERROR, failure))
         if choice.get("finish_reason"):
             found += ending(choice["finish_reason"])
     if event.get("usage"):
@@ -200,4 +203,14 @@ def _usage(usage: object) -> Chunk:
         output.get("reasoning_tokens", usage.get("reasoning_tokens")),
         prompt.get("cached_tokens"),
     )
+    if counts.reasoning_tokens:
+        counts = _with_reasoning(counts, usage.get("total_tokens"))
     return Chunk(ChunkKind.USAGE, note, usage=counts)
+
+
+def _with_reasoning(counts: Usage, total: object) -> Usage:
+    """Counts whose output holds the reasoning: where the total shows that a server counts it beside, it is added."""
+    prompt, output, reasoning = counts.prompt_tokens, counts.output_tokens, counts.reasoning_tokens
+    if prompt is None or output is None or reasoning is None or total != prompt + output + reasoning:
+        return counts
+    return replace(counts, output_tokens=output + reasoning)

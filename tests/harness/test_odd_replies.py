@@ -75,6 +75,14 @@ def test_counts_that_are_no_object(odd: Any) -> None:
     assert counts(record_of([*TOKENS, FINISH, nested, DONE])) == (9, 10, "usage")
 
 
+def test_reasoning_that_is_counted_beside_the_output_is_added() -> None:
+    """As the total shows; where it does not, the output holds it."""
+    counts_of = {"prompt_tokens": 9, "completion_tokens": 10, "completion_tokens_details": {"reasoning_tokens": 7}}
+    for total, output in ((26, 17), (19, 10), (None, 10), ("26", 10)):
+        record = record_of([*TOKENS, FINISH, usage(**counts_of, total_tokens=total), DONE])
+        assert (record.output_tokens, record.reasoning_tokens) == (output, 7)
+
+
 def test_a_server_that_counts_nothing() -> None:
     """Its zeros are no counts where there is a prompt and there are tokens."""
     zeros = usage(prompt_tokens=0, completion_tokens=0, total_tokens=0, prompt_tokens_details={"cached_tokens": 0})

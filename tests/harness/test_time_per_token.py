@@ -215,6 +215,13 @@ def test_reasoning_that_is_kept_from_us_is_no_divisor(shown: bool, reason: str) 
     assert good(within, {"tpot_ms": GAP_MS - 0.001})[0].tolist() == [False]
 
 
+def test_reasoning_in_the_text_is_a_divisor() -> None:
+    """Ten pieces of text, of which the server says that seven are reasoning: they were shown."""
+    record = streamed(0, 0, ttft_ms=100, tokens=10, gap_ms=50)
+    record.reasoning_tokens = 7
+    assert observed(record)["tpot_ms"] == [50.0]
+
+
 def test_reasoning_beyond_the_output_is_not_taken_from_it() -> None:
     """Some servers count it beside the output: 10 tokens of answer are 10."""
     record = streamed(0, 0, ttft_ms=100, tokens=10, gap_ms=50)

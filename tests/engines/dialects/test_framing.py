@@ -34,6 +34,8 @@ WRITTEN: dict[str, list[bytes]] = {
     "lines": [part[6:-1] for part in GOOD[:-1]],
     "lines and crlf": [part[6:-2] + b"\r\n" for part in GOOD[:-1]],
     "twice data": [b"data: " + part for part in GOOD],
+    "end in small letters": [*GOOD[:-1], b"data:[done] \n\n"],
+    "end as a text": [*GOOD[:-1], b'data: "[DONE]"\n\n'],
     "usage and end in one": [*GOOD[:-2], USAGE[:-1] + DONE],
 }
 
