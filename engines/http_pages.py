@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 ANSWER_LIMIT_S = 10.0
+LARGEST_PAGE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Pages:
         url = self.url + path
         try:
             async with self._session.get(self._base + path, allow_redirects=False, **self._proxy) as response:
-                body = await response.read()
+                body = await _body(response, url)
                 return Page(response.status, _is_html(response.content_type, body), _object(body))
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise StartFailed(f"no secure connection to {url}: {self._distrusted(error)}") from error
@@ -83,6 +84,16 @@ class Pages:
         """What OpenSSL said, which aiohttp wraps."""
         inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
         return distrust(inner, self._host) if isinstance(inner, ssl.SSLError) else str(error)
+
+
+async def _body(response: aiohttp.ClientResponse, url: str) -> bytes:
+    """A whole page. Raises StartFailed for one that does not end."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > LARGEST_PAGE_BYTES:
+            raise StartFailed(f"{url} answers with more than {LARGEST_PAGE_BYTES >> 20} MiB; correct url")
+    return bytes(body)
 
 
 def _why(error: Exception) -> str:

@@ -28,7 +28,8 @@ _BEGINS_LOOSE = (b"{", b"[", b"<", b'"')
 class EventSplitter:
     """Cuts a body, given read by read, into events.
 
-    An event comes out of the `feed` that brings the byte which ends it. A comment line comes out as `COMMENT`.
+    An event comes out of the `feed` that brings the byte which ends it. A comment line comes out as `COMMENT`. What is
+    known to hold no line end is not searched again, however long a line is and in however many pieces it comes.
     started: the first byte to come begins an event, but not the body, so that it is no byte order mark.
     single: a line of data that is whole JSON is an event without an empty line behind it.
     """
@@ -36,7 +37,7 @@ class EventSplitter:
     __slots__ = ("_after_cr", "_data", "_failing", "_loose", "_pending", "_single", "_started")
 
     def __init__(self, *, started: bool = False, single: bool = False) -> None:
-        self._pending = b""
+        self._pending: list[bytes] = []  # the pieces of a line that has not ended
         self._data: list[bytes] = []
         self._loose: list[bytes] = []
         self._failing = b""
@@ -70,15 +71,21 @@ class EventSplitter:
             self._after_cr = False
             if body.startswith(b"\n"):  # second half of a CRLF whose CR ended the previous read
                 body = body[1:]
-        pending = self._pending + body
         if not self._started:
-            if len(pending) < 3 and BYTE_ORDER_MARK.startswith(pending):
-                self._pending = pending
+            body = b"".join([*self._pending, body])
+            self._pending = []
+            if len(body) < 3 and BYTE_ORDER_MARK.startswith(body):
+                self._pending = [body]
                 return []
-            pending = pending.removeprefix(BYTE_ORDER_MARK)
+            body = body.removeprefix(BYTE_ORDER_MARK)
             self._started = True
-        *lines, self._pending = _LINE_END.split(pending)
-        self._after_cr = pending.endswith(b"\r")
+        *lines, rest = _LINE_END.split(body) if b"\n" in body or b"\r" in body else (body,)
+        if lines:
+            lines[0] = b"".join([*self._pending, lines[0]])
+            self._pending = []
+        if rest:
+            self._pending.append(rest)
+        self._after_cr = body.endswith(b"\r")
         return self._events(lines)
 
     def _events(self, lines: list[bytes]) -> list[bytes]:

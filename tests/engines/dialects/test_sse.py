@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,24 @@ def test_line_ends(end: bytes) -> None:
     body = b"\xef\xbb\xbf: hi\nevent: x\ndata: a\ndata:b\n\nid: 7\n\ndata: c\n\n".replace(b"\n", end)
     assert events_of(body) == [COMMENT, b"a\nb", b"c"]
     assert events_of(*[bytes([byte]) for byte in body]) == [COMMENT, b"a\nb", b"c"]
+
+
+def seconds_to_split(pieces: int) -> float:
+    """Processor time to read a line that comes in so many pieces and does not end; the least of three."""
+    taken = []
+    for _ in range(3):
+        splitter = EventSplitter()
+        began = time.process_time()
+        for _ in range(pieces):
+            splitter.feed(b"x" * 1024)
+        assert len(splitter.finish()) == 0
+        taken.append(time.process_time() - began)
+    return min(taken)
+
+
+def test_a_long_line_in_many_pieces_is_looked_at_once() -> None:
+    """Eight times as many pieces take about eight times as long, not sixty-four times."""
+    assert seconds_to_split(16_000) < 30 * seconds_to_split(2_000)
 
 
 @given(
