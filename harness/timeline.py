@@ -6,7 +6,7 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ _TOKENS = attrgetter("tokens")
 _STAMP_BYTES = 48  # struct scm_timestamping: three of struct timespec, the first by software
 _OFFSETS = 4096
 _UNUSABLE_NS = 1 << 61  # an arrival in the far future
+_NEVER_NS = 1 << 62
 _STEP_NS = 5_000  # two clocks read one after the other differ by less, unless something came between
 _SECONDS_NANOSECONDS = struct.Struct("qq").unpack_from
 
@@ -44,7 +45,8 @@ class StampClock:
     `sample` reads both clocks; whoever reads sockets calls it before each round of reads. What is noted of a read is
     the kernel's stamp as it came and the monotonic time behind the read; `arrivals` converts many at once, each with
     the difference of the clocks in force when it was read. A stamp that would lie before the previous arrival or after
-    its read, and one read while the wall clock was stepped, is not used: the arrival is the read, and its lag unknown.
+    its read, and one read while the wall clock was stepped or in the round after that, is not used: the arrival is the
+    read, and its lag unknown. What had come in before the step was stamped by the old clock, whenever it is read.
     """
 
     def __init__(self, monotonic_ns: NowNs = time.monotonic_ns, wall_ns: NowNs = time.time_ns) -> None:
@@ -53,11 +55,15 @@ class StampClock:
         self._offset_ns = self._measured()
         self._offsets: list[_Offset] = [_Offset(0, self._offset_ns)]
         self._sampled_ns = monotonic_ns()
+        self._stepped = False  # at the last look
 
     def sample(self) -> None:
         """Look whether the wall clock still runs as it did."""
         wall_ns = self._wall_ns()
         now_ns = self._monotonic_ns()
+        if self._stepped:
+            self._stepped = False
+            self._offsets[-1].settled_ns = now_ns
         if not -_STEP_NS < now_ns - wall_ns - self._offset_ns < _STEP_NS:
             self._change()
         self._sampled_ns = now_ns
@@ -65,10 +71,10 @@ class StampClock:
     def arrival(self, stamp: bytes, read_ns: int, earliest_ns: int) -> tuple[int, int]:
         """When the last packet of a read came in, and how long it waited to be read; the lag is -1 when not known."""
         offset = next((o for o in reversed(self._offsets) if o.since_ns <= read_ns), self._offsets[0])
-        if len(stamp) == _STAMP_BYTES and read_ns <= offset.trusted_ns:
+        if len(stamp) == _STAMP_BYTES and offset.settled_ns <= read_ns <= offset.trusted_ns:
             seconds, nanoseconds = _SECONDS_NANOSECONDS(stamp)
             arrival_ns = seconds * NS_PER_S + nanoseconds + offset.ns
-            if earliest_ns <= arrival_ns <= read_ns:
+            if max(earliest_ns, offset.stepped_ns) <= arrival_ns <= read_ns:
                 return arrival_ns, read_ns - arrival_ns
         return read_ns, -1
 
@@ -77,9 +83,11 @@ class StampClock:
         joined, reads = b"".join(stamps), np.array(read_ns, dtype=np.int64)
         if len(reads) and len(joined) == _STAMP_BYTES * len(reads):
             at = np.frombuffer(joined, dtype=np.int64).reshape(len(reads), -1)
-            arrivals = at[:, 0] * NS_PER_S + at[:, 1] + self._offsets_of(reads)
+            offset_ns, stepped_ns = self._offsets_of(reads)
+            arrivals = at[:, 0] * NS_PER_S + at[:, 1] + offset_ns
             lags = reads - arrivals
-            if arrivals[0] >= earliest_ns and lags.min() >= 0 and not (arrivals[1:] < arrivals[:-1]).any():
+            fits = arrivals[0] >= max(earliest_ns, stepped_ns) and lags.min() >= 0
+            if fits and not (arrivals[1:] < arrivals[:-1]).any():
                 return arrivals, lags
         listed = []
         for stamp, at_ns in zip(stamps, read_ns, strict=True):
@@ -88,15 +96,20 @@ class StampClock:
         both = np.array(listed, dtype=np.int64).reshape(-1, 2)
         return both[:, 0], both[:, 1]
 
-    def _offsets_of(self, read_ns: Int64) -> Int64 | int:
-        """The difference of the clocks in force at each read; where there is none, one that makes a stamp unusable."""
-        if read_ns[0] >= self._offsets[-1].since_ns:
-            return self._offsets[-1].ns
+    def _offsets_of(self, read_ns: Int64) -> tuple[Int64 | int, int]:
+        """The difference of the clocks in force at each read; where there is none, one that makes a stamp unusable. And
+        before when nothing may have come in by it: if there was a step among the reads, it is looked at read by read.
+        """
+        last = self._offsets[-1]
+        if read_ns[0] >= max(last.since_ns, last.settled_ns):
+            return last.ns, last.stepped_ns
         first = next((i for i, o in enumerate(reversed(self._offsets)) if o.since_ns <= read_ns[0]), len(self._offsets))
         offsets = self._offsets[-first - 1 :]
         index = np.maximum(np.searchsorted([o.since_ns for o in offsets], read_ns, "right") - 1, 0)
+        stepped_ns = max(o.stepped_ns for o in offsets)
         trusted_ns = np.array([o.trusted_ns for o in offsets])[index]
-        return np.where(read_ns <= trusted_ns, np.array([o.ns for o in offsets])[index], _UNUSABLE_NS)
+        usable = (read_ns <= trusted_ns) & (read_ns >= np.array([o.settled_ns for o in offsets])[index])
+        return np.where(usable, np.array([o.ns for o in offsets])[index], _UNUSABLE_NS), stepped_ns
 
     def last_arrival(self, trace: Trace) -> int:
         """When the last read of a reply came in, before all are converted."""
@@ -119,9 +132,13 @@ class StampClock:
         if -_STEP_NS < offset_ns - before_ns < _STEP_NS:
             return
         self._offset_ns = offset_ns
+        since_ns = self._monotonic_ns()
         if abs(offset_ns - before_ns) >= NS_PER_MS:  # stepped: some time after the last look, stamps are others
+            self._stepped = True
             self._offsets[-1].trusted_ns = self._sampled_ns
-        self._offsets.append(_Offset(self._monotonic_ns(), self._offset_ns))
+            self._offsets.append(_Offset(since_ns, offset_ns, settled_ns=_NEVER_NS, stepped_ns=since_ns))
+        else:
+            self._offsets.append(replace(self._offsets[-1], since_ns=since_ns, ns=offset_ns))
         if len(self._offsets) > _OFFSETS:
             del self._offsets[: _OFFSETS // 2]
 
@@ -140,11 +157,17 @@ class StampClock:
 
 @dataclass(slots=True)
 class _Offset:
-    """Monotonic minus wall time since a moment; what is read after `trusted_ns` may be stamped by a stepped clock."""
+    """Monotonic minus wall time since a moment; what is read after `trusted_ns` may be stamped by a stepped clock.
+
+    settled_ns: what is read before may be stamped by the clock before the step.   stepped_ns: so is what would have
+    come in before this by the new one; 0 where there was no step.
+    """
 
     since_ns: int
     ns: int
-    trusted_ns: int = 1 << 62
+    trusted_ns: int = _NEVER_NS
+    settled_ns: int = 0
+    stepped_ns: int = 0
 
 
 @dataclass(slots=True)

@@ -80,6 +80,33 @@ def test_a_stepped_wall_clock_changes_no_interval(step_ns: int) -> None:
     assert arrival(clocks, stamps, stamp(stamp_ns), before_ns) == (clocks.monotonic_ns - 2 * MS, 2 * MS)
 
 
+@pytest.mark.parametrize("step_ns", [HOUR, -HOUR, 50 * MS, -50 * MS, 2 * MS, -2 * MS])
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_a_packet_from_before_a_step_keeps_no_stamp(step_ns: int, rounds: int) -> None:
+    """It was stamped 5 ms before a step and is read 1 ms after it, or some rounds later: the new difference of the
+    clocks would put it 50 ms too early, so the loop's time is used, in one read and among others of a reply.
+    """
+    clocks = Clocks()
+    stamps = clocks.stamps()
+    earliest_ns = clocks.monotonic_ns
+    clocks.advance(200 * MS)
+    stamps.sample()
+    good, good_ns = stamp(clocks.wall_ns), clocks.monotonic_ns
+    old = stamp(clocks.wall_ns)
+    clocks.advance(5 * MS)
+    clocks.wall_ns += step_ns
+    for _ in range(rounds):
+        clocks.advance(1 * MS)
+        stamps.sample()
+    read_ns = clocks.monotonic_ns
+    assert stamps.arrival(old, read_ns, earliest_ns) == (read_ns, -1)
+    arrivals, lags = stamps.arrivals([good, old], [good_ns, read_ns], earliest_ns)
+    assert (arrivals.tolist(), lags.tolist()) == ([good_ns, read_ns], [0, -1])
+    clocks.advance(7 * MS)
+    stamps.sample()
+    assert stamps.arrival(stamp(clocks.wall_ns), clocks.monotonic_ns, earliest_ns) == (clocks.monotonic_ns, 0)
+
+
 def test_without_a_stamp_the_arrival_is_now() -> None:
     """No ancillary data: stamped by the loop."""
     clocks = Clocks()
