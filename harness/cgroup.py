@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
+
 from engines.cores import OWN, ROOT, folders_of
 from harness.kept_files import kept, numbers
 
@@ -21,6 +23,24 @@ def memory_left_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
     """
     found = [left for folder in folders_of("memory", root, own) if (left := _memory_left(folder)) is not None]
     return min(found, default=None)
+
+
+def free_memory_bytes() -> int:
+    """How much more memory this process can have: what is free on the machine, or less where a control group or a limit
+    on its address space (`ulimit -v`) allows less.
+    """
+    left = [int(psutil.virtual_memory().available), memory_left_bytes(), address_space_left_bytes()]
+    return max(0, min(one for one in left if one is not None))
+
+
+def address_space_left_bytes() -> int | None:
+    """What the limit on this process's address space leaves it; None without one."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit - int(psutil.Process().memory_info().vms)
 
 
 def _memory_left(folder: Path) -> int | None:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 
-import psutil
-
 from engines.base import Engine, EngineSpec
 from engines.memory import EstimatingEngine, MemoryEstimate
-from harness.cgroup import memory_left_bytes
+from harness.cgroup import free_memory_bytes
 from harness.devices import visible_gpus
 from harness.gpus import find_gpus
 from harness.quantities import format_bytes
@@ -35,9 +33,7 @@ def too_little_memory(engine: Engine, spec: EngineSpec) -> str | None:
 def free_bytes(needed: MemoryEstimate, spec: EngineSpec) -> int | None:
     """Memory that is free on the device of an estimate; None where that cannot be read."""
     if needed.device == "cpu":
-        left = memory_left_bytes()
-        available = int(psutil.virtual_memory().available)
-        return available if left is None else min(available, left)
+        return free_memory_bytes()
     try:
         named = [int(one) for one in spec.devices] if spec.devices else visible_gpus({**os.environ, **spec.env})
         gpus, _ = find_gpus()

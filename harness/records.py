@@ -24,6 +24,16 @@ FORMAT_VERSION = 2
 BROKEN_OFF = "the conversation was broken off"
 """How the `error` of a turn begins that was not sent because one before it in its conversation had failed."""
 
+TOO_LATE = "this client came to send it only after its time-out"
+"""How the `error` of a planned request begins that was given up unsent, because this client was so far behind."""
+EXHAUSTED = ("Too many open files", "Cannot assign requested address", "No buffer space available")
+"""What stands in the `error` of a request for which this machine had no connection left: not the server's doing."""
+
+
+def exhausted(error: str | None) -> bool:
+    """Whether this machine itself had no connection left."""
+    return error is not None and any(text in error for text in EXHAUSTED)
+
 
 class Phase(StrEnum):
     """Part of a trial to which a request belongs, by its due time."""

@@ -19,7 +19,7 @@ from harness.prompt_reuse import reuse_reasons
 from harness.rates import shares
 from harness.reading import Reading
 from harness.reasons import Level, Reason, Validity
-from harness.records import BROKEN_OFF, Clock, Loop, Phase, Status
+from harness.records import BROKEN_OFF, TOO_LATE, Clock, Loop, Phase, Status
 from harness.telemetry_facts import telemetry_reasons
 from harness.texts import one_of
 from harness.throttling import throttling_reasons
@@ -118,10 +118,15 @@ def _unsent(records: pd.DataFrame) -> Iterator[Reason]:
     if not len(unsent):
         return
     errors = unsent["error"].astype(object)
-    behind = int(errors.where(errors.notna(), "").astype(str).str.startswith(BROKEN_OFF).sum())
+    said = errors.where(errors.notna(), "").astype(str)
+    behind, late = (int(said.str.startswith(beginning).sum()) for beginning in (BROKEN_OFF, TOO_LATE))
     if behind < len(unsent):
-        sentence = f"{len(unsent) - behind} planned requests were never sent."
-        yield Reason("not_sent", Level.INVALID, sentence, "Let the trial finish, with all its load processes.")
+        sentence = f"{len(unsent) - behind} planned requests were never sent"
+        advice = "Let the trial finish, with all its load processes."
+        if late:
+            sentence += f", {late} of them because this client came to them only after their time-out"
+            advice = "Offer less: the load is more than this process can send, or an engine inside it can take."
+        yield Reason("not_sent", Level.INVALID, f"{sentence}.", advice)
     if behind:
         sentence = f"{behind} later turns of conversations were not sent, because a turn before them had failed."
         yield Reason("broken_off", Level.WARN, sentence, "Look at the errors: the load was lighter than planned.")

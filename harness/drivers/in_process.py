@@ -19,6 +19,8 @@ from harness.timeline import NS_PER_MS, NS_PER_S, Outcome, Trace
 
 _TICK_NS = 10 * NS_PER_MS
 _SENTENCE = 200
+_PASS_NS = 1_000_000
+_UNBEGUN = 16  # no more is handed over while so many have not begun, so that the loop gets on with the rest
 
 
 class InProcessClient:
@@ -34,6 +36,7 @@ class InProcessClient:
         self._tasks: dict[asyncio.Task[None], tuple[Due, Trace, Request]] = {}
         self._why_cut = "the trial was ended at once"
         self._ending = False
+        self._unbegun = 0
         self._conversations = Conversations(state.schedule)
         self._prepared = Prepared(self._conversations.request, self._offer, _size, limit_bytes=8 << 20)
         self._alarm = make_alarm(loop, None, self._dispatch, state.now_ns)
@@ -82,17 +85,21 @@ class InProcessClient:
 
     def _dispatch(self) -> None:
         offer = self._offer
+        pause_ns = self._now_ns() + _PASS_NS
         while not self._ending and not offer.over:
-            due_ns = offer.next_due_ns
-            if due_ns is None or due_ns > self._now_ns():
+            due_ns, now_ns = offer.next_due_ns, self._now_ns()
+            if due_ns is None or due_ns > now_ns or now_ns > pause_ns or self._unbegun >= _UNBEGUN:
                 break
             due = offer.take()
+            if self._state.given_up_unsent(due, now_ns):
+                continue
             why_not = self._conversations.broken(due.row)
             if why_not is not None:
                 self._state.give_up(due, why_not)
                 continue
             request, trace = self._prepared.take(due), self._state.trace(due)
             task = self._loop.create_task(self._one(due, trace, request))
+            self._unbegun += 1
             self._tasks[task] = due, trace, request
             task.add_done_callback(self._forget)
         if not self._ending:
@@ -104,11 +111,13 @@ class InProcessClient:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._state.fail(error)
         elif trace.done_ns is None and not self._state.finished.done():  # cut off before its first step
+            self._unbegun -= 1
             self._ended(due, trace, request, [], (Status.UNFINISHED, self._why_cut))
         self._end_if_over()
 
     async def _one(self, due: Due, trace: Trace, request: Request) -> None:
         """One request from its first step to its record."""
+        self._unbegun -= 1
         trace.sent_ns = trace.dispatched_ns = self._now_ns()
         chunks: list[ReadChunk] = []
         cut: tuple[Status, str] | None = None

@@ -54,6 +54,8 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
         return Outcome(Status.CONNECTION_ERROR, cut.reason, status)
     if response.status >= 300 or framing is Framing.PAGE:
         return _refused(response.status, response.headers.get("location"), said)
+    if reply.too_long is not None:
+        return Outcome(Status.TRUNCATED, f"the reply was cut off: {reply.too_long}", status, chunks, streamed, *odd)
     if said is None and cut is None and _UNREADABLE in kinds:
         said = last_words(chunks)
     verdict, error = stream_verdict(kinds, said, cut.reason if cut else None, streamed=streamed)

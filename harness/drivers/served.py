@@ -11,6 +11,7 @@ from time import monotonic_ns
 
 from engines.base import Endpoint
 from engines.dialects import of as dialect_of
+from harness.cgroup import free_memory_bytes
 from harness.drivers.canary import Canary
 from harness.drivers.connection import Connection, End, Exchange
 from harness.drivers.conversations import Conversations
@@ -23,13 +24,14 @@ from harness.drivers.poller import Poller
 from harness.drivers.pools import Pools
 from harness.drivers.prepared import Prepared
 from harness.drivers.trial_state import TrialState
-from harness.drivers.wire import ResponseReader
+from harness.drivers.wire import MOST_BYTES, ResponseReader
 from harness.records import FAILED, Status
 from harness.timeline import NS_PER_MS, Outcome, StampClock
 
 _TICK_NS = 10 * NS_PER_MS
 _QUIET_NS = 400_000  # work that can wait takes at least so long: none is begun when a request falls due sooner
 _DECODING_NS_PER_BYTE = 10.0  # to begin with; then as this machine shows
+_DECODING_NS_PER_ROUND = 20_000_000  # beyond it even a full backlog waits for the next, so that others are heard
 _TELLING_BYTES = 8_192  # shorter replies say little of it
 _BURST_NS = 1_000_000  # a burst is sent in slices, so that replies to its beginning are read meanwhile
 _BACKLOG_READS = 128_000
@@ -38,6 +40,8 @@ _BACKLOG_BYTES = 32 << 20
 _REFUSED = 400  # HTTP statuses from here on
 _MOST_REPLIES = 256  # of conversations that go on: their users think meanwhile
 _CATCH_UP_READS = 4
+_SHARE_OF_FREE_MEMORY = 0.5  # for replies under way
+_TICKS_BETWEEN_SUMS = 25
 
 
 class ServedClient:
@@ -63,6 +67,7 @@ class ServedClient:
         self._behind: list[Exchange] = []
         self._followers_due = False
         self._ns_per_byte = _DECODING_NS_PER_BYTE
+        self._decoded_ns = 0  # in this round
         self._drain_until_ns: int | None = None
         self._ending = False
         self._heads: dict[tuple[Place, str], bytes] = {}
@@ -78,6 +83,8 @@ class ServedClient:
         self._alarm = make_alarm(loop, self._poller, self._dispatch, state.now_ns)
         self._heartbeat = make_alarm(loop, self._poller, self._tick, state.now_ns)
         self._next_tick_ns = 0
+        self._ticks = 0
+        self._most_held = int(free_memory_bytes() * _SHARE_OF_FREE_MEMORY)
         port = state.settings.canary_port
         self._canary = None if port is None else Canary(self._poller, self._stamps, port)
 
@@ -143,7 +150,7 @@ class ServedClient:
     def completed(self, connection: Connection, exchange: Exchange) -> None:
         """A reply is complete."""
         reply = exchange.reply
-        self.pool.give_back(connection, reusable=reply.reusable, good=reply.status < _REFUSED and reply.failure is None)
+        self.pool.give_back(connection, reusable=reply.reusable, good=reply.complete and reply.status < _REFUSED)
         self._ended(exchange, None)
 
     def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
@@ -177,6 +184,7 @@ class ServedClient:
         have come in too, and one read would hold both.
         """
         self._stamps.sample()
+        self._decoded_ns = 0
         if self._followers_due:
             self._followers_due = False
             self._dispatch()
@@ -203,6 +211,8 @@ class ServedClient:
             if due_ns is None or due_ns > now_ns or now_ns > pause_ns:
                 break
             due = offer.take()
+            if self._state.given_up_unsent(due, now_ns):
+                continue
             if due.row.turn and (why_not := self._why_not(due)) is not None:
                 self._state.give_up(due, why_not)
                 continue
@@ -278,11 +288,12 @@ class ServedClient:
             self._backlog.append((exchange, cut))
             self._backlog_reads += len(exchange.trace.read_ns)
             self._backlog_bytes += exchange.reply.size
-        failed = exchange.reply.status >= _REFUSED if cut is None else cut.status in FAILED
+        reply = exchange.reply
+        failed = reply.status >= _REFUSED or not reply.complete if cut is None else cut.status in FAILED
         assert exchange.trace.done_ns is not None
         self._offer.ended(due, exchange.trace.done_ns, failed=failed)
         full = self._backlog_reads > _BACKLOG_READS or self._backlog_bytes > _BACKLOG_BYTES
-        if full or len(self._backlog) > _BACKLOG_REPLIES:
+        if (full or len(self._backlog) > _BACKLOG_REPLIES) and self._decoded_ns < _DECODING_NS_PER_ROUND:
             self._decode_one()  # one for one, so that a wave of endings is no stall
 
     def _cut(self, exchange: Exchange, cut: Cut) -> None:
@@ -315,8 +326,26 @@ class ServedClient:
             self._cut(exchange, Cut(Status.TIMEOUT, f"not finished {timeout_ns / 1e9:g} s after it was due"))
         if self._drain_until_ns is not None and now_ns >= self._drain_until_ns:
             self._cut_all("still running when the time to finish after the stop was over")
+        self._ticks += 1
+        if self._ticks % _TICKS_BETWEEN_SUMS == 0:
+            late += self._cut_the_longest()
         if late or self._drain_until_ns is not None:
             self._dispatch()
+
+    def _cut_the_longest(self) -> list[Exchange]:
+        """End the longest replies where all under way take more memory than they may, for few can be too many."""
+        if len(self._in_flight) * MOST_BYTES <= self._most_held:
+            return []
+        held = sum(exchange.reply.size for exchange in self._in_flight.values())
+        cut = []
+        for exchange in sorted(self._in_flight.values(), key=lambda one: -one.reply.size):
+            if held <= self._most_held:
+                break
+            held -= exchange.reply.size
+            why = f"the reply was cut off: all those under way held more than {self._most_held >> 20} MiB of memory"
+            self._cut(exchange, Cut(Status.TRUNCATED, why))
+            cut.append(exchange)
+        return cut
 
     def _end_if_over(self) -> None:
         self._state.tell_counted()
@@ -378,8 +407,10 @@ class ServedClient:
         exchange.trace.first_body_read = reply.first_body_read
         began_ns = monotonic_ns()
         outcome = judge(reply, self._dialect, cut, streams=exchange.streams)
+        took_ns = monotonic_ns() - began_ns
+        self._decoded_ns += took_ns
         if reply.size >= _TELLING_BYTES:
-            self._ns_per_byte += ((monotonic_ns() - began_ns) / reply.size - self._ns_per_byte) / 4
+            self._ns_per_byte += (took_ns / reply.size - self._ns_per_byte) / 4
         next_turn = self._conversations.heard(exchange.trace.row, outcome)
         if next_turn is not None:
             self._prepared.want(next_turn)

@@ -10,8 +10,8 @@ from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Par
 from harness.drivers.offer import Due, Offer
 from harness.drivers.recount import Recount
 from harness.drivers.vitals import Vitals
-from harness.records import Phase, Record, Status
-from harness.timeline import NowNs, Outcome, Trace, build_record, not_sent
+from harness.records import TOO_LATE, Loop, Phase, Record, Status
+from harness.timeline import NS_PER_S, NowNs, Outcome, Trace, build_record, not_sent
 from harness.workload import Schedule
 
 _SENTENCE = 200
@@ -84,6 +84,16 @@ class TrialState:
         """A turn of a conversation that was broken off is not sent; what follows it falls due in its own time."""
         self._not_sent(due, why)
         self.offer.passed_over(due)
+
+    def given_up_unsent(self, due: Due, now_ns: int) -> bool:
+        """Whether a request of an open loop was come to so late that its time is over: then it is not sent, and has its
+        record.
+        """
+        timeout_ns = self.settings.timeout_ns
+        if now_ns - due.due_ns < timeout_ns or self.schedule.loop is not Loop.OPEN:
+            return False
+        self.give_up(due, f"{TOO_LATE} of {timeout_ns / NS_PER_S:g} s")
+        return True
 
     def _not_sent(self, due: Due, why: str) -> None:
         loop = self.schedule.loop_of(due.row)

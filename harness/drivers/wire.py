@@ -7,7 +7,9 @@ parsed, and the parser alone decides: bytes inside the payload that look like an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, auto
+from itertools import accumulate
 
 import httptools
 
@@ -15,6 +17,10 @@ from engines.dialects.base import WireResponse
 from harness.drivers.content_encoding import decoded
 
 _SHORTEST_END = 4
+MOST_BYTES = 64 << 20  # of a reply: more than 200,000 tokens in events of their own
+KEPT_BYTES = 4 << 20  # of a reply that has more: it has failed, and what little is looked at of it costs no time
+MOST_OF_A_HEAD = 256 << 10
+_ALLOWED = f"than {MOST_BYTES >> 20} MiB, which is the most; the first {KEPT_BYTES >> 20} MiB were kept"
 
 
 class _Until(Enum):
@@ -31,11 +37,12 @@ class ResponseReader:
 
     complete: the response has ended.   reusable: the connection may carry another request.
     failure: one sentence when what came in is not HTTP.   headers_read, first_body_read: which read brought them.
+    too_long: why it was given up, as the end of a sentence: more came in, or was compressed in it, than is kept of one.
     """
 
     __slots__ = (
         "_chunked", "_kept", "_left", "_parser", "_parts", "_size", "_until", "bodies", "complete", "failure",
-        "first_body_read", "headers", "headers_read", "on_body", "reusable", "status",
+        "first_body_read", "headers", "headers_read", "on_body", "reusable", "status", "too_long",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -45,6 +52,7 @@ class ResponseReader:
         self.complete = False
         self.reusable = False
         self.failure: str | None = None
+        self.too_long: str | None = None
         self.headers_read: int | None = None
         self.first_body_read: int | None = None
         self._kept: list[bytes] = []
@@ -57,8 +65,11 @@ class ResponseReader:
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> bool:
-        """Take what one read brought; whether the response has ended."""
+        """Take what one read brought; whether the response has ended, or is given up."""
         self._kept.append(data)
+        self._size += len(data)
+        if self._size > MOST_BYTES:
+            return self._given_up()
         if self._chunked:
             return (data[-4:] == b"\r\n\r\n" or len(data) < _SHORTEST_END) and self._parse()
         if self._until is _Until.LENGTH:
@@ -66,7 +77,7 @@ class ResponseReader:
             return self._left <= 0 and self._parse()
         if self._until is _Until.CLOSE:
             return False
-        return self._parse()
+        return self._parse() or self._endless_head()
 
     @property
     def waiting(self) -> int:
@@ -97,7 +108,7 @@ class ResponseReader:
 
     @property
     def size(self) -> int:
-        """Bytes that are held: what does not change once the reply is over."""
+        """Bytes that are held of it."""
         return self._size
 
     def wire_response(self) -> WireResponse:
@@ -105,8 +116,28 @@ class ResponseReader:
 
         Raises ValueError, one sentence, for a content encoding that was not asked for and cannot be removed.
         """
-        encoding = self.headers.get("content-encoding")
-        return WireResponse(self.status, self.headers, decoded(encoding, self.bodies) if encoding else self.bodies)
+        bodies: Sequence[bytes] = self.bodies
+        if encoding := self.headers.get("content-encoding"):
+            bodies, whole = decoded(encoding, bodies, MOST_BYTES)
+            if not whole:
+                self.too_long = f"uncompressed it is longer {_ALLOWED}"
+                bodies = _beginning(bodies, KEPT_BYTES)
+        return WireResponse(self.status, self.headers, bodies)
+
+    def _given_up(self) -> bool:
+        """It has become too long."""
+        self.too_long = f"it is longer {_ALLOWED}"
+        parsed = len(self.bodies)
+        reads = _beginning([*self.bodies, *self._kept], KEPT_BYTES)
+        self.bodies[:], self._kept[:] = reads[:parsed], reads[parsed:]
+        self._size = sum(map(len, reads))
+        return True
+
+    def _endless_head(self) -> bool:
+        """Whether the head alone has become too long."""
+        if self._until is _Until.HEAD and self._size > MOST_OF_A_HEAD:
+            self.failure = f"the head of the reply is longer than {MOST_OF_A_HEAD >> 10} KiB"
+        return self.failure is not None
 
     def _parse(self) -> bool:
         """Give the parser everything that was kept, read by read."""
@@ -115,14 +146,14 @@ class ResponseReader:
             return self.complete
         for data in self._kept:
             if not self.complete and self.failure is None:
-                self._give(parser, data)
+                if data:  # nothing is left of what came too late
+                    self._give(parser, data)
             elif data:
                 self.reusable = False  # more than one response came in
             parts = self._parts
             if parts and self.first_body_read is None:
                 self.first_body_read = len(bodies)
             bodies.append(parts[0] if len(parts) == 1 else b"".join(parts))
-            self._size += len(data)
             parts.clear()
         self._kept.clear()
         if self._until is _Until.HEAD and self.headers_read is not None:
@@ -181,3 +212,9 @@ class ResponseReader:
             self.complete = True
             self._parts = self._parts.copy()  # the parser goes on adding to the old list what no request asked for
             self.reusable = self._parser.should_keep_alive()
+
+
+def _beginning(reads: Sequence[bytes], most: int) -> list[bytes]:
+    """As many reads, without what comes after so many bytes."""
+    starts = accumulate(map(len, reads), initial=0)
+    return [data[: max(0, most - start)] for data, start in zip(reads, starts, strict=False)]

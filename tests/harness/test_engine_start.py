@@ -83,11 +83,11 @@ def test_the_import_is_part_of_both_starts(monkeypatch: pytest.MonkeyPatch, tmp_
     nothing of it is left out, and is told beside.
     """
     asked, start = started(monkeypatch, [tmp_path / "weights"])
-    assert [what for what, _ in asked] == ["prepare", "import", "memory", "start", "start"]
+    assert [what for what, _ in asked] == ["prepare", "import", "memory", "start", "prepare", "start"]
     took = dict(asked[1:2])["import"]
     assert took >= A_WHILE_S
     assert start["import_s"] >= took
-    cold, warm = asked[3][1], asked[4][1]
+    cold, warm = asked[3][1], asked[5][1]
     assert start["load_s"] >= took + cold
     assert start["load_warm_s"] >= took + warm
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -196,3 +199,50 @@ def test_nothing_is_accepted_or_sent_again_in_process() -> None:
     records, report = virtual_time.run(measure(Scripted(), open_plan([0, 10])))
     assert [(record.accepting_ns, record.resends) for record in records] == [(None, 0)] * 2
     assert report.resends == 0
+
+
+class Busy:
+    """An engine that takes the loop's whole time: each reply costs it so many ms of work."""
+
+    def __init__(self, work_ms: float) -> None:
+        self._work_s = work_ms / 1e3
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """One token, after as much work."""
+        until_s = time.monotonic() + self._work_s
+        while time.monotonic() < until_s:
+            pass
+        yield Chunk(ChunkKind.CONTENT, " a", tokens=1)
+        yield Chunk(ChunkKind.FINISH, finish_reason="length")
+
+
+def test_an_engine_that_cannot_keep_up_is_overloaded_and_not_hung() -> None:
+    """Three times as much work as time: others are heard all the while, each request has its row, those that were come
+    to after their time-out are not sent, and the trial ends when the last one's time is over.
+    """
+    looks: list[float] = []
+
+    async def look() -> None:
+        while True:
+            looks.append(time.monotonic())
+            await asyncio.sleep(0)
+
+    async def main() -> list[Record]:
+        looking = asyncio.ensure_future(look())
+        try:
+            records, _ = await measure(Busy(3.0), open_plan(list(range(600))), timeout_ms=300)  # type: ignore[arg-type]
+        finally:
+            looking.cancel()
+        return records
+
+    records = asyncio.run(main())
+    taken_s = looks[-1] - looks[0]
+    assert max(b - a for a, b in pairwise(looks)) < taken_s / 4
+    assert [record.request for record in records] == list(range(600))
+    statuses = Counter(record.status for record in records)
+    assert statuses[Status.OK] > 0
+    assert statuses[Status.NOT_SENT] > 0
+    assert set(statuses) <= {Status.OK, Status.NOT_SENT, Status.TIMEOUT}
+    late = next(record for record in records if record.status == Status.NOT_SENT)
+    assert late.error == "this client came to send it only after its time-out of 0.3 s"
+    assert late.sent_ns is None
