@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from harness import stats, thresholds
+from harness import records, stats, thresholds
 from harness.calibration import beyond
 from harness.columns import Columns, Floats
 from harness.latencies import Observations
@@ -204,7 +204,7 @@ def _connections(readings: Readings) -> Iterator[Reason]:
             "connect_errors", Level.WARN, sentence, "Look at the server's backlog and its limit of open files."
         )
     for name, threshold, what, advice in (
-        ("open_files_share", thresholds.OPEN_FILES, "open files", "Raise `ulimit -n`."),
+        ("open_files_share", thresholds.OPEN_FILES, "open files", "Raise the hard limit (`ulimit -Hn`)."),
         ("ports_share", thresholds.PORTS, "ports", "Widen net.ipv4.ip_local_port_range, or let connections be reused."),
     ):
         if threshold.level(readings[name]) is not Level.VALID:
@@ -246,10 +246,15 @@ def exhausted(errors: Mapping[str, int]) -> Iterator[Reason]:
 
     errors: of requests that found no connection, with how often each occurred.
     """
-    count = sum(times for error, times in errors.items() if any(text in error for text in _EXHAUSTED))
+    count = sum(times for error, times in errors.items() if records.exhausted(error))
     if thresholds.EXHAUSTED.level(count) is not Level.VALID:
         sentence = f"{count} requests failed because this machine had no port or no open file left."
-        yield Reason("client_exhausted", Level.INVALID, sentence, "Raise `ulimit -n`, or offer less.")
+        yield Reason(
+            "client_exhausted",
+            Level.INVALID,
+            sentence,
+            "Raise the hard limit (`ulimit -Hn`) or the ports, or offer less.",
+        )
 
 
 def beyond_calibration(
@@ -276,6 +281,3 @@ def largest_load(rows: Columns) -> tuple[float | None, float | None]:
     at_once = int((np.arange(1, len(begun) + 1) - np.searchsorted(over, begun, side="right")).max())
     seconds = (over[-1] - begun[0]) / 1e9
     return float(at_once), float(rows.each.sizes.sum()) / seconds if seconds > 0 else None
-
-
-_EXHAUSTED = ("Too many open files", "Cannot assign requested address", "No buffer space available")

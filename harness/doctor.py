@@ -14,6 +14,7 @@ from harness.errors import ExitCode, StorageFailed, TrialFailed, UsageError
 from harness.exclusive import machine_to_ourselves
 from harness.install_checks import install_checks
 from harness.machine_checks import Check, State, machine_checks
+from harness.pressure import raise_file_limit
 from reports.calibration import BUSY_SHARE, sentence
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Examination:
 
 def examine(*, calibrating: bool, quick: bool, say: Callable[[str], None]) -> Examination:
     """Check everything, and calibrate where wanted. say: told what goes on while calibrating."""
+    raise_file_limit()  # as every process does that sends
     checks = [*machine_checks(RUNS), *install_checks()]
     if not calibrating:
         known = calibration.cached()

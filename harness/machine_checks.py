@@ -150,7 +150,7 @@ def files() -> Check:
         return Check("open files", State.OK, found)
     state = State.BAD if limit < FEWEST_FILES else State.WARN
     return Check(
-        "open files", state, found, f"Each stream needs one: `ulimit -n 65536` before loads over {limit // 2}."
+        "open files", state, found, f"Each stream needs one: `ulimit -Hn 65536` before loads over {limit // 2}."
     )
 
 

@@ -5,6 +5,8 @@ Everything is read from /proc and the control groups; where they are missing (ma
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from harness.cgroup import folders_of_time, throttled_of
 
 PROC = Path("/proc")
 _STEAL_FIELD = 7
+NO_FILE_LEFT = (errno.EMFILE, errno.ENFILE)
 _TIME_FIELDS = 8  # what follows (guest time) is contained in the first
 
 
@@ -80,9 +83,28 @@ def read_ceilings(proc: Path = PROC) -> Ceilings:
     return Ceilings(None if soft == resource.RLIM_INFINITY else soft, ports)
 
 
-def open_files() -> int:
-    """About how many files this process has open: the lowest free descriptor, which costs two system calls."""
-    lowest = os.open(os.devnull, os.O_RDONLY)
+def raise_file_limit() -> None:
+    """Let this process open as many files as its hard limit allows, where the system lets it."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a lower one that it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def open_files(ceiling: int | None = None) -> int:
+    """About how many files this process has open: the lowest free descriptor, which costs two system calls; `ceiling`
+    where there is none.
+    """
+    try:
+        lowest = os.open(os.devnull, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in NO_FILE_LEFT and ceiling is not None:
+            return ceiling
+        raise
     os.close(lowest)
     return lowest
 

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from harness.records import Loop, Phase, Record, Status
+from harness.records import Loop, Phase, Record, Status, exhausted
 from harness.workload import Schedule
 
 RECENT = 50
@@ -71,7 +71,7 @@ class Progress:
         self._follow_reachability(record)
 
     def _follow_reachability(self, record: Record) -> None:
-        if record.status == Status.CONNECTION_ERROR:
+        if record.status == Status.CONNECTION_ERROR and not exhausted(record.error):
             self._unreachable += 1
             if self._unreachable_since_ns is None:
                 self._unreachable_since_ns = record.done_ns

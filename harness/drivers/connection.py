@@ -83,8 +83,12 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, poller: Poller, address: tuple[Any, ...], place: Place, stamps: StampClock, owner: Owner
+        self, poller: Poller, address: tuple[Any, ...], place: Place, stamps: StampClock, owner: Owner, spare: int
     ) -> None:
+        """Begin to connect. spare: the first file descriptor that is kept for others.
+
+        Raises OSError where no descriptor can be had.
+        """
         family, target = address
         self.ready = False
         self.used = False
@@ -102,6 +106,9 @@ class Connection:
         self._taken = False  # something of the request was accepted by the system
         self._connected = False
         self._socket = socket.socket(family, socket.SOCK_STREAM)
+        if self._socket.fileno() >= spare:
+            self._socket.close()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         self._recvmsg = self._socket.recvmsg
         self._socket.setblocking(False)
         if family != getattr(socket, "AF_UNIX", None):
@@ -340,4 +347,6 @@ def _reason(error: OSError, place: Place) -> str:
         return f"nothing listens at {at}: the connection was refused"
     if isinstance(error, ConnectionResetError | BrokenPipeError):
         return f"{at} cut the connection off"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"no connection to {at}: {error.strerror}: this machine has no port left for one more connection"
     return f"no connection to {at}: {error.strerror or error}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from bisect import bisect_left
 from operator import attrgetter
 from time import monotonic_ns
@@ -19,6 +20,7 @@ from harness.drivers.base import DriveReport
 from harness.drivers.connection import AT_ONCE_NS, Connection, Owner
 from harness.drivers.place import Place
 from harness.drivers.poller import Poller
+from harness.pressure import NO_FILE_LEFT, read_ceilings
 from harness.timeline import StampClock
 
 _OPENED_AT_ONCE = 128
@@ -26,6 +28,7 @@ _PATIENCE_S = 5.0
 _IN_A_ROW = 3
 _MOST_RESTING = 16
 _REST_NS = 50_000_000  # within which a server that closes after its replies has done so, also where it computes on
+_SPARE_FILES = 16  # for what else the process opens: records, readings of the machine, modules
 
 
 class Pool:
@@ -37,6 +40,7 @@ class Pool:
         self._owner = owner
         self._report = report
         self._stamps = stamps
+        self._files = read_ceilings().files
         self._addresses: list[tuple[Any, ...]] = []
         self._unknown: OSError | None = None
         self._idle: list[Connection] = []  # those never used first, each kind in the order in which they became idle
@@ -195,7 +199,14 @@ class Pool:
     def _open(self) -> Connection:
         if not self._addresses:
             raise self._unknown or OSError(0, f"the name {self._place.dialled[0]} has no address")
-        opened = Connection(self._poller, self._addresses[0], self._place, self._stamps, self._owner)
+        spare = sys.maxsize if self._files is None else self._files - _SPARE_FILES
+        try:
+            opened = Connection(self._poller, self._addresses[0], self._place, self._stamps, self._owner, spare)
+        except OSError as error:
+            if error.errno in NO_FILE_LEFT and self._files is not None:
+                why = f"{error.strerror}: `ulimit -n` lets this process have {self._files}, all are in use"
+                raise OSError(error.errno, why) from error
+            raise
         self._report.connections_opened += 1
         return opened
 

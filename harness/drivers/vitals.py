@@ -105,7 +105,8 @@ class Seconds:
         self.cpu_peak = max((cpu_ns - self._cpu_ns) / wall_ns, self.cpu_peak or 0.0)
         self._wall_ns, self._cpu_ns = now_ns, cpu_ns
         if self._ceilings.files:
-            self.files_peak = max(pressure.open_files() / self._ceilings.files, self.files_peak or 0.0)
+            opened = pressure.open_files(self._ceilings.files)
+            self.files_peak = max(opened / self._ceilings.files, self.files_peak or 0.0)
         sockets = pressure.read_tcp_sockets()
         if self._ceilings.ports and sockets is not None:
             self.ports_peak = max(sockets / self._ceilings.ports, self.ports_peak or 0.0)

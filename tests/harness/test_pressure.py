@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from harness.pressure import (
     tcp_sockets,
     throttled_of,
 )
+from tests.command import environment
 
 STAT = "cpu  100 0 50 800 10 0 5 35 7 0\ncpu0 50 0 25 400 5 0 2 18 7 0\n"
 V2 = "usage_usec 5\nnr_periods 10\nnr_throttled 3\nthrottled_usec 250\n"
@@ -86,6 +89,19 @@ def test_sockets_that_hold_a_port() -> None:
     text = "sockets: used 16\nTCP: inuse 5 orphan 0 tw 12 alloc 9 mem 112\nUDP: inuse 0 mem 0\n"
     assert tcp_sockets(text) == 17
     assert tcp_sockets("") is None
+
+
+def test_the_gauge_of_open_files_survives_the_limit() -> None:
+    """Where no file can be opened any more, all are in use; the soft limit is raised to the hard one."""
+    program = (
+        "import os, resource\nfrom harness.pressure import open_files, raise_file_limit, read_ceilings\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 60))\nraise_file_limit()\n"
+        "assert read_ceilings().files == 60\n"
+        "opened = []\ntry:\n    while True:\n        opened.append(os.open(os.devnull, os.O_RDONLY))\n"
+        "except OSError:\n    pass\n"
+        "assert open_files(read_ceilings().files) == 60\nassert len(opened) > 40\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment())
 
 
 def test_open_files_grow_with_what_is_opened() -> None:

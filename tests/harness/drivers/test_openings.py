@@ -15,6 +15,7 @@ from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.drivers.connection import Connection
 from harness.errors import StorageFailed
+from harness.pressure import read_ceilings
 from harness.records import Record, Status
 from tests.stub_server import Call, Plan, measure, open_plan, run, serving
 
@@ -68,12 +69,13 @@ def test_no_more_sockets(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("harness.drivers.pool.Connection", limited)
     records, report, _ = run(script, Plan(8, users=3), warm_connections=5)
-    assert "before the start: 3 of 5 connections could be opened (Too many open files)" in report.notes
+    why = f"Too many open files: `ulimit -n` lets this process have {read_ceilings().files}, all are in use"
+    assert f"before the start: 3 of 5 connections could be opened ({why})" in report.notes
     assert report.connections_opened == 3
     lost = [record for record in records if record.status != Status.OK]
     assert len(records) == 8
     assert len(lost) == (0 if script is good else 5)
-    assert {record.error for record in lost} <= {"no connection can be opened: Too many open files"}
+    assert {record.error for record in lost} <= {f"no connection can be opened: {why}"}
 
 
 @pytest.mark.parametrize("order", [Control.stop, Control.abort])
