@@ -26,6 +26,7 @@ from harness.loads import Load, LoadItem
 from harness.pressure import read_ceilings
 from harness.records import Phase, Record, Status
 from harness.scenario import Workload
+from harness.stop_signals import stop_signals
 from harness.thresholds import CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS, CALIBRATED_TTFT_P99_MS
 from harness.timeline import NS_PER_MS, NS_PER_S
 from harness.workload import Schedule, build
@@ -44,7 +45,6 @@ _SLOWER = 1.1  # the server itself was late by more than a tenth of each gap
 _CLOSE = 1.3  # levels closer than this are not told apart
 _LOOK_S = 0.3
 _TIMEOUT_S = 20
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SPARE_FILES = 64
 
 
@@ -266,9 +266,9 @@ def _heard_between(say: Say) -> Iterator[Say]:
 
 @contextlib.contextmanager
 def _handled(end: Callable[[], None]) -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in stop_signals()}
     try:
-        for number in _SIGNALS:
+        for number in before:
             signal.signal(number, lambda *_: end())
         yield
     finally:

@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from harness.errors import ExitCode, HarnessError, Interrupted, Problem, ScenarioError, UsageError
+from harness.errors import (
+    ExitCode,
+    HarnessError,
+    Interrupted,
+    Problem,
+    ScenarioError,
+    UsageError,
+    first_that_applies,
+)
+from harness.outlets import lost_output, open_outlets
 from harness.quality_command import quality
+from harness.stop_signals import stop_signals
 from reports.characters import for_terminal
 
 if TYPE_CHECKING:
@@ -364,33 +374,45 @@ def error_console() -> Console:
 
 def main() -> NoReturn:
     """Entry point: run the command, turn whatever went wrong into a sentence and an exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         signal.signal(number, interrupt)
+    outlets = open_outlets()
+    code = carried_out()
+    if (why := lost_output(outlets)) is not None:
+        say(f"harness: {why}")
+        code = first_that_applies({code, ExitCode.TRIAL_FAILED})
+    sys.exit(code)
+
+
+def carried_out() -> ExitCode:
+    """Run the command; what its end means."""
     try:
         app()
-        sys.exit(ExitCode.HOLDS)
+    except SystemExit as end:
+        return ExitCode(int(end.code or 0))
     except HarnessError as error:
         say(f"harness: {error}")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left; there is nobody to tell
-        sys.exit(ExitCode.HOLDS)
+        return error.exit_code
     except Exception as error:
         say(f"harness: this is a defect of harness, please report it: {type(error).__name__}: {error}")
         say(f"harness: details are in {save_traceback()}")
-        sys.exit(ExitCode.TRIAL_FAILED)
+        return ExitCode.TRIAL_FAILED
+    return ExitCode.HOLDS
 
 
 def interrupt(*_: object) -> NoReturn:
-    """Ctrl-C or SIGTERM outside a run: nothing is in flight that would have to be finished."""
+    """Ctrl-C, SIGTERM or SIGHUP outside a run: nothing is in flight that would have to be finished."""
     raise Interrupted("interrupted")
 
 
-def save_traceback() -> Path:
-    """Keep what only a maintainer can read."""
-    with tempfile.NamedTemporaryFile("w", prefix="harness-defect-", suffix=".txt", delete=False) as file:
-        traceback.print_exc(file=file)
-    return Path(file.name)
+def save_traceback() -> str:
+    """Keep what only a maintainer can read; where."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="harness-defect-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+    except OSError as error:
+        return f"no file: {error.strerror or error}"
+    return file.name
 
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+"""Whoever reads what a command prints may leave: the run goes on, and its exit code says what it found."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import VIRTUAL_TIME, environment, manifest, scenario
+
+COMMAND = [sys.executable, "-P", "-m", "harness.cli", "run", "scenario.yaml", "--out", "run", "--format", "md"]
+
+
+def run_in(folder: Path, redirection: str, limits: list[str]) -> subprocess.CompletedProcess[str]:
+    """A run whose streams go where the shell is told."""
+    scenario(folder, limits=limits)
+    shell = ["bash", "-c", f'"$@" {redirection}; exit ${{PIPESTATUS[0]}}', "bash", *COMMAND]
+    env = environment(VIRTUAL_TIME)
+    return subprocess.run(shell, cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.mark.parametrize("redirection", ["| head -1", "2> >(head -1 >/dev/null)", ">&-", "2>&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(("limit", "code"), [("ttft_ms p50 <= 500", 0), ("ttft_ms p50 <= 1", 1)])
+def test_the_exit_code_is_the_runs(tmp_path: Path, redirection: str, limit: str, code: int) -> None:
+    """Broken limits are 1, and nothing else is."""
+    done = run_in(tmp_path, redirection, [limit])
+    assert done.returncode == code, done.stderr
+    assert manifest(tmp_path / "run")["status"] == "complete"
+    assert (tmp_path / "run" / "report.md").exists()
+    assert "defect" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_output_that_finds_no_room_is_a_sentence(tmp_path: Path) -> None:
+    """The run is stored and complete, and who wanted its table is told that it is lost: 3."""
+    done = run_in(tmp_path, ">/dev/full", ["ttft_ms p50 <= 500"])
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1] == (
+        "harness: what was printed could not be written: No space left on device; the run's own folder is complete"
+    )
+    assert manifest(tmp_path / "run")["status"] == "complete"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_while_it_is_loaded(tmp_path: Path, number: int) -> None:
+    """One sentence and 130, from the first line of the program on."""
+    (tmp_path / "typer.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\nprint('too late')\n")
+    env = environment()
+    env["PYTHONPATH"] = os.pathsep.join((str(tmp_path), env["PYTHONPATH"]))
+    command = [sys.executable, "-P", "-m", "harness.command", "--version"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "harness: interrupted\n")
+
+
+def test_nohup_is_obeyed(tmp_path: Path) -> None:
+    """Where SIGHUP is ignored, it stays so."""
+    program = (
+        "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from harness.stop_signals import stop_signals\nassert signal.SIGHUP not in stop_signals()\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\nassert signal.SIGHUP in stop_signals()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], env=environment(), check=True)
