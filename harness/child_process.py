@@ -6,16 +6,20 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from engines.server_process import signal_name
+from harness.errors import TrialFailed
 
 LONGEST_LINE_BYTES = 1 << 24
 PROGRESS_EVERY_S = 0.5
 Emit = Callable[[dict[str, Any]], None]
+Made = TypeVar("Made")
 
 
 def own_packages_first(environment: Mapping[str, str], root: Path | None = None) -> dict[str, str]:
@@ -63,6 +67,52 @@ def event_loop_runner() -> Callable[[Any], Any]:
         return asyncio.run
     runner: Callable[[Any], Any] = uvloop.run
     return runner
+
+
+async def aside(work: Callable[[], Made]) -> Made:
+    """Something long, done on a thread, so that orders are heard meanwhile. The process does not wait for it to end."""
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    task = _Aside(work, lambda: loop.call_soon_threadsafe(over.set))
+    await over.wait()
+    return task.result()
+
+
+def unless_ordered(work: Callable[[], Made]) -> Made:
+    """Something long, before the loop runs that hears orders. Raises TrialFailed if one comes, or nobody is left."""
+    ended, end = os.pipe()
+    try:
+        task = _Aside(work, lambda: os.write(end, b"."))
+        ready, _, _ = select.select([0, ended], [], [])
+        if ended not in ready:
+            raise TrialFailed("the trial was ended while its plan was made")
+        return task.result()
+    finally:
+        os.close(ended)
+
+
+class _Aside(Generic[Made]):
+    """Work on a thread of its own, that no end of the process waits for; then `over` is called."""
+
+    def __init__(self, work: Callable[[], Made], over: Callable[[], object]) -> None:
+        self._work, self._over = work, over
+        self._made: list[Made] = []
+        self._error: BaseException | None = None
+        threading.Thread(target=self._do, daemon=True).start()
+
+    def _do(self) -> None:
+        try:
+            self._made.append(self._work())
+        except BaseException as error:
+            self._error = error
+        with contextlib.suppress(RuntimeError, OSError):  # nobody waits any more
+            self._over()
+
+    def result(self) -> Made:
+        """What was made; raises what the work raised."""
+        if self._error is not None:
+            raise self._error
+        return self._made[0]
 
 
 @contextlib.asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import time
@@ -12,7 +11,7 @@ from typing import Any
 
 import engines
 from engines.base import Endpoint, Engine, EngineInfo, InProcessEngine, ServedEngine
-from harness.child_process import Emit
+from harness.child_process import Emit, aside
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
 from harness.errors import CellSkipped
@@ -51,13 +50,13 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
     Raises CellSkipped where there is too little memory, LevelUnsupported and other EngineErrors as the engine does.
     """
     engine = engines.create(cell.spec)
-    weights = await asyncio.to_thread(engine.prepare)
+    weights = await aside(engine.prepare)
     emit({"event": "prepared"})
-    import_s = await asyncio.to_thread(timed_import, engine)
-    if (reason := await asyncio.to_thread(too_little_memory, engine, cell.spec)) is not None:
+    import_s = await aside(lambda: timed_import(engine))
+    if (reason := await aside(lambda: too_little_memory(engine, cell.spec))) is not None:
         raise CellSkipped(reason)
     try:
-        start = start_facts(await asyncio.to_thread(dropped_share, weights), import_s)
+        start = start_facts(await aside(lambda: dropped_share(weights)), import_s)
         emit(starting(engine))
         load_s, info = await timed_start(engine, import_s)
         start["ready_ns"] = time.monotonic_ns()
@@ -71,7 +70,7 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
             if load_s <= LONGEST_LOAD_TO_REPEAT_S or any("load_warm_s" in limit for limit in scenario.limits):
                 await engine.stop()
                 engine = engines.create(cell.spec)
-                await asyncio.to_thread(engine.prepare)  # of a start only loading is timed, the second time too
+                await aside(engine.prepare)  # of a start only loading is timed, the second time too
                 emit(starting(engine))
                 start["load_warm_s"], info = await timed_start(engine, import_s)
                 start["warm_up"] = 0

@@ -9,6 +9,8 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.locust_order import driven_by
 from harness.matrix import Cell, Skip, check_runnable, expand
+from harness.plan_size import plan_too_large, processes_of
+from harness.refusals import answers_in_process
 from harness.resume import what_is_left
 from harness.scenario import Scenario, load
 from harness.store import find_run, new_run_path, refuse_existing
@@ -24,12 +26,22 @@ class Job:
     stored: bool
 
     def check(self) -> None:
-        """Raises RunDirectoryExists if its place is taken, UsageError if nothing can be run; of a stored run there may
-        be nothing left.
+        """Raises RunDirectoryExists if its place is taken, UsageError if nothing can be run, or a plan is too large for
+        this machine; of a stored run there may be nothing left.
         """
         if not self.stored:
             refuse_existing(self.folder)
             check_runnable(self.planned)
+        check_plans(self.planned)
+
+
+def check_plans(planned: Sequence[Cell | Skip]) -> None:
+    """Raises UsageError, one sentence, for a plan that this machine has not the memory to make."""
+    for cell in planned:
+        for plan in cell.trials if isinstance(cell, Cell) else ():
+            processes = processes_of(plan, served=not answers_in_process(cell.engine))
+            if (why := plan_too_large(plan, processes)) is not None:
+                raise UsageError(f"load {plan.name} of {cell.id}: {why}")
 
 
 def new_job(

@@ -7,7 +7,7 @@ any connection is made. Of header values it has those that the scenario may stor
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,13 +15,11 @@ from engines.base import Endpoint, EngineError, ModelReference
 from engines.models.source import resolve
 from engines.models.tokenizer import Tokenizer, tokenizer
 from harness.drivers.base import DriveSettings
-from harness.drivers.offer import Offer
 from harness.errors import TrialFailed
 from harness.matrix import Cell, cell_at
-from harness.records import Record, Status
+from harness.plan_size import plan_too_large
 from harness.scenario import as_checked
-from harness.timeline import not_sent
-from harness.workload import Schedule, Shard, build
+from harness.workload import Schedule, build
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,12 @@ class PartSpec:
 
 def cell_of(part: PartSpec, env: Mapping[str, str] | None = None) -> Cell:
     """The cell, from the scenario. Raises TrialFailed with the reason where it cannot be run from here."""
-    cell = cell_at(as_checked(part.scenario), part.cell, env)
+    return cell_from(part.scenario, part.cell, env)
+
+
+def cell_from(scenario: Mapping[str, Any], index: int, env: Mapping[str, str] | None = None) -> Cell:
+    """A cell of a resolved scenario. Raises TrialFailed as `cell_of`."""
+    cell = cell_at(as_checked(scenario), index, env)
     if not isinstance(cell, Cell):
         raise TrialFailed("this scenario has no such cell here" if cell is None else cell.reason)
     return cell if part.refusal is None else cell.refused(part.refusal)
@@ -94,13 +97,10 @@ def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
 
     Raises TrialFailed, one sentence, if it is not the one that was meant, or cannot be made here.
     """
-    cell = cell_of(part, env)
-    plan = cell.trials[part.trial]
     try:
-        words = tokenizer_of(cell.spec.model)
+        schedule = schedule_of(replace(cell_of(part, env), salt=part.salt), part.trial)
     except EngineError as error:
         raise TrialFailed(f"the plan cannot be made here: {error}") from error
-    schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words, salt=part.salt)
     if schedule.plan_hash != part.plan_hash:
         raise TrialFailed(
             f"the plan made here ({schedule.plan_hash[:12]}) is not the one to be sent ({part.plan_hash[:12]}): "
@@ -109,29 +109,20 @@ def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
     return schedule
 
 
+def schedule_of(cell: Cell, trial: int) -> Schedule:
+    """The plan of one of a cell's trials.
+
+    Raises EngineError where the model's tokenizer cannot be had, ScenarioError as `build` does, and TrialFailed where
+    this machine has not the memory for it.
+    """
+    plan = cell.trials[trial]
+    if (why := plan_too_large(plan)) is not None:
+        raise TrialFailed(why)
+    words = tokenizer_of(cell.spec.model)
+    return build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words, salt=cell.salt)
+
+
 @functools.cache  # a process has one cell, and a hub is not to be asked again between its trials
 def tokenizer_of(model: ModelReference | None) -> Tokenizer | None:
     """The tokenizer of the cell's model, where it can be had without the engine."""
     return None if model is None else tokenizer(resolve(model))
-
-
-def lost_rows(
-    schedule: Schedule, shard: Shard, seen: Collection[int] | Sequence[int], t0_ns: int, died_ns: int
-) -> Iterator[Record]:
-    """Records of what a process that died had not told of, in an open loop: `unfinished` where it had fallen due by
-    then, `not_sent` where not. What a closed loop's users would have sent next, nobody knows.
-
-    seen: requests whose records have come in.   t0_ns, died_ns: absolute, on one clock.
-    """
-    known = set(seen)
-    offer = Offer(schedule, shard)
-    offer.begin(t0_ns)
-    for due in offer.close():
-        if due.row.request in known:
-            continue
-        record = not_sent(due.row, due.phase, due.due_ns - t0_ns, schedule.loop)
-        record.worker = shard.index
-        record.error = "its load worker died"
-        if due.due_ns <= died_ns:  # nobody saw more of it than until then
-            record = replace(record, status=Status.UNFINISHED, done_ns=died_ns - t0_ns)
-        yield record

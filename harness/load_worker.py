@@ -19,14 +19,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.child_process import PROGRESS_EVERY_S, Emit, background, event_loop_runner, event_stream, first_line
+from harness.child_process import (
+    PROGRESS_EVERY_S,
+    Emit,
+    background,
+    event_loop_runner,
+    event_stream,
+    first_line,
+    unless_ordered,
+)
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveReport, Part
 from harness.errors import HarnessError, TrialFailed
 from harness.load_part import PartSpec, rebuild
+from harness.pressure import raise_file_limit
 from harness.progress import Progress
 from harness.records import Record
-from harness.store import record_writer
+from harness.store import flush_or_end, record_writer
+from harness.streams import StreamWriter
 from harness.workload import Schedule, Shard
 
 
@@ -58,15 +68,15 @@ async def send(order: Order, part: PartSpec, schedule: Schedule, emit: Emit) -> 
             emit({"event": "counted"})
 
     share = Part(Shard(order.index, order.of), start, counted)
-    async with background(obey(control, begun)), background(tell(progress, emit)):
-        with record_writer(Path(order.folder), str(order.index)) as writer:
+    with record_writer(Path(order.folder), str(order.index)) as writer:
 
-            def keep(record: Record) -> None:
-                record.worker = order.index
-                writer.add(record)
-                progress.add(record)
+        def keep(record: Record) -> None:
+            record.worker = order.index
+            writer.add(record)
+            progress.add(record)
 
-            endpoint = part.endpoint(order.headers)
+        endpoint = part.endpoint(order.headers)
+        async with background(obey(control, begun)), background(tell(progress, writer, control, emit)):
             report = await drive(schedule, endpoint, part.drive_settings(), keep, control, share)
     emit({"event": "ended", "report": asdict(report), "silence": progress.silence()})
     return report
@@ -88,10 +98,11 @@ async def obey(control: Control, begun: asyncio.Future[int]) -> None:
     control.abort()
 
 
-async def tell(progress: Progress, emit: Emit) -> None:
-    """Say how far the share is, twice a second."""
+async def tell(progress: Progress, writer: StreamWriter[Record], control: Control, emit: Emit) -> None:
+    """Say how far the share is, twice a second, and see that rows do not wait for others to be stored."""
     while True:
         emit({"event": "progress", **progress.facts()})
+        flush_or_end(writer, control.abort)
         await asyncio.sleep(PROGRESS_EVERY_S)
 
 
@@ -99,10 +110,12 @@ def main() -> None:
     """Entry point."""
     order = Order(**json.loads(first_line()))
     emit = event_stream()
+    raise_file_limit()
     with contextlib.suppress(BrokenPipeError):
         try:
             part = PartSpec(**order.part)
-            event_loop_runner()(send(order, part, rebuild(part), emit))
+            schedule = unless_ordered(lambda: rebuild(part))
+            event_loop_runner()(send(order, part, schedule, emit))
         except HarnessError as error:
             emit({"event": "failed", "reason": str(error)})
 

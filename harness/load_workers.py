@@ -15,12 +15,13 @@ from typing import Any
 from harness.child_process import LONGEST_LINE_BYTES, ended_how, module_command, own_packages_first
 from harness.drivers.base import Control, DriveReport
 from harness.drivers.merged import merged
-from harness.errors import TrialFailed
-from harness.load_part import PartSpec, lost_rows
+from harness.errors import Interrupted, TrialFailed
+from harness.load_part import PartSpec
 from harness.load_worker import Order
+from harness.lost_rows import lost_rows
 from harness.progress import Progress, together
 from harness.records import Phase, Status
-from harness.store import record_writer, requests_recorded
+from harness.store import record_stream, record_writer, told_in
 from harness.timeline import NS_PER_MS
 from harness.workload import Schedule, Shard
 
@@ -103,15 +104,21 @@ class Crew:
         self._t0_ns = 0
 
     async def start(self, count: int, headers: Mapping[str, str]) -> None:
-        """Start them all, then wait until all are ready. Raises TrialFailed if one cannot be."""
+        """Start them all, then wait until all are ready.
+
+        Raises TrialFailed if one cannot be, Interrupted if the load is stopped before.
+        """
         for index in range(count):
             worker = Worker(index, await self._started(index), self._changed)
             order = Order(asdict(self._part), str(self._folder), index, count, dict(headers))
             worker.tell(json.dumps(asdict(order)))
             self._workers.append(worker)
             self._listening.append(asyncio.ensure_future(worker.listen()))
+        self._control.on_change(self._changed.set)
         while not all(worker.ready for worker in self._workers):
             await self._news()
+            if self._control.stopped:
+                raise Interrupted("stopped before the load began")
             self._end_the_hung(LONGEST_BEGINNING_S)
             failed = next((worker for worker in self._workers if worker.lost or worker.refused), None)
             if failed is not None:
@@ -185,10 +192,10 @@ class Crew:
         rows = not_sent = 0
         with record_writer(self._folder, LOST) as writer:
             for worker in lost:
-                seen = requests_recorded(self._folder, str(worker.index))
+                told = told_in([record_stream(self._folder, str(worker.index))])
                 shard = Shard(worker.index, len(self._workers))
-                rows += len(seen)
-                for record in lost_rows(self._schedule, shard, seen, self._t0_ns, worker.lost_ns):
+                rows += len(told)
+                for record in lost_rows(self._schedule, shard, told, worker.lost_ns - self._t0_ns):
                     writer.add(record)
                     rows += 1
                     not_sent += record.status == Status.NOT_SENT
@@ -231,7 +238,7 @@ async def drive_by_workers(crew: Crew, count: int, headers: Mapping[str, str]) -
     """Let load processes send the plan; one report of all, and why the server was silent to the end, if it was.
 
     Their records stream to files of their own in the trial's folder, with those that they leave undone when they die.
-    Raises TrialFailed, one sentence, if one cannot begin.
+    Raises TrialFailed, one sentence, if one cannot begin, and Interrupted if they were stopped before that.
     """
     try:
         await crew.start(count, headers)

@@ -12,7 +12,7 @@ from harness.drivers.locust_session import LocustSession, quieten
 from harness.drivers.locust_users import Seats, tell
 from harness.locust_order import Work
 from harness.records import Record
-from harness.store import record_writer
+from harness.store import flush_or_end, record_writer
 
 SPAWN_PATIENCE_S = 10.0
 LEAD_NS = 50_000_000
@@ -50,6 +50,7 @@ async def send(work: Work, endpoint: Endpoint, session: LocustSession, seats: Se
         return t0_ns
 
     with record_writer(work.folder) as writer:
+        work.flush = lambda: flush_or_end(writer, work.control.abort)
 
         def keep(record: Record) -> None:
             writer.add(record)
@@ -57,7 +58,10 @@ async def send(work: Work, endpoint: Endpoint, session: LocustSession, seats: Se
             tell(session.environment, record, began_utc_s)
 
         part = Part(start=start, hand_over=seats.hand_over)
-        return await drive(work.schedule, endpoint, work.part.drive_settings(), keep, work.control, part)
+        try:
+            return await drive(work.schedule, endpoint, work.part.drive_settings(), keep, work.control, part)
+        finally:
+            work.flush = lambda: None
 
 
 def locust_users(work: Work) -> int:

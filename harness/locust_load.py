@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.child_process import LONGEST_LINE_BYTES, Emit, ended_how, module_command, own_packages_first
 from harness.drivers.base import Control, DriveReport
-from harness.errors import TrialFailed
+from harness.errors import Interrupted, TrialFailed
 from harness.locust_order import Order
 
 TOLD = ("notice", "waiting", "progress")
@@ -20,15 +20,19 @@ TOLD = ("notice", "waiting", "progress")
 async def drive_by_locust(order: Order, trial: int, emit: Emit, control: Control) -> tuple[DriveReport, str | None]:
     """Let Locust send the plan; its own report, and why the server was silent to the end, if it was.
 
-    Its records stream to the trial's folder. Raises TrialFailed, one sentence, if it cannot, or its process dies.
+    Its records stream to the trial's folder. Raises TrialFailed, one sentence, if it cannot, or its process dies, and
+    Interrupted if it could not and was stopped.
     """
-    process = await asyncio.create_subprocess_exec(
-        *module_command("harness.locust_process"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=own_packages_first(os.environ),
-        limit=LONGEST_LINE_BYTES,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *module_command("harness.locust_process"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=own_packages_first(os.environ),
+            limit=LONGEST_LINE_BYTES,
+        )
+    except OSError as error:
+        raise TrialFailed(f"Locust's process could not be started: {error.strerror or error}") from error
     assert process.stdin is not None
     process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
     stdin = process.stdin
@@ -64,7 +68,7 @@ async def listen(
         elif event["event"] == "ended":
             return DriveReport(**event["report"]), event["silence"]
         elif event["event"] == "failed":
-            raise TrialFailed(event["reason"])
+            raise Interrupted("stopped before the load began") if control.stopped else TrialFailed(event["reason"])
     raise TrialFailed(f"Locust's process {ended_how(await process.wait())}")
 
 

@@ -22,10 +22,11 @@ from harness.drivers.locust_session import LocustSession, quieten
 from harness.drivers.locust_users import Seats
 from harness.drivers.merged import merged
 from harness.errors import TrialFailed
-from harness.load_part import lost_rows
 from harness.locust_alone import spawned
 from harness.locust_order import Work
 from harness.locust_records import Collected
+from harness.lost_rows import lost_rows
+from harness.store import record_stream, told_in
 from harness.workload import Shard
 
 LEAD_NS = 1_000_000_000
@@ -154,9 +155,10 @@ class Master:
         for worker in roster:
             if worker.lost is not None:
                 shard = Shard(worker.index, roster.of)
-                self._collected.add(lost_rows(schedule, shard, worker.seen, self._t0_ns, worker.heard_ns))
+                told = told_in([record_stream(self._work.folder)], worker.index)
+                self._collected.add(lost_rows(schedule, shard, told, worker.heard_ns - self._t0_ns))
         for index in roster.absent:
-            self._collected.add(lost_rows(schedule, Shard(index, roster.of), (), self._t0_ns, self._t0_ns))
+            self._collected.add(lost_rows(schedule, Shard(index, roster.of), {}, -1))
         self._collected.close()
         report = merged([described(worker) for worker in roster], self._t0_ns, schedule.count)
         report.recorded = self._collected.rows
@@ -234,7 +236,7 @@ class Master:
     def _records(self, name: str, data: Any) -> None:
         worker = self._roster.get(name)
         if worker is not None and not worker.over:
-            worker.seen.extend(self._collected.take(data["ipc"]))
+            self._collected.take(data["ipc"])
 
     def _counted(self, name: str, _: Any) -> None:
         worker = self._roster.get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,10 @@ class Order:
 
 @dataclass(slots=True)
 class Work:
-    """What a trial under Locust needs, alone or with workers. begun: whether requests fall due."""
+    """What a trial under Locust needs, alone or with workers. begun: whether requests fall due.
+
+    flush: stores the rows that have waited long enough.
+    """
 
     order: Order
     part: PartSpec
@@ -48,6 +51,7 @@ class Work:
     control: Control
     emit: Emit
     begun: bool = False
+    flush: Callable[[], None] = lambda: None
 
     @property
     def folder(self) -> Path:

@@ -16,11 +16,12 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
-from harness.child_process import PROGRESS_EVERY_S, background, event_stream, first_line
+from harness.child_process import PROGRESS_EVERY_S, background, event_stream, first_line, unless_ordered
 from harness.drivers.base import Control, DriveReport
 from harness.errors import HarnessError
 from harness.load_part import PartSpec, rebuild
 from harness.locust_order import Order, Work
+from harness.pressure import raise_file_limit
 from harness.progress import Progress
 
 
@@ -48,10 +49,11 @@ async def obey(control: Control) -> None:
 
 
 async def tell_progress(work: Work) -> None:
-    """Say how far the trial is, twice a second."""
+    """Say how far the trial is, twice a second, and see that rows do not wait for others to be stored."""
     while True:
         if work.begun:
             work.emit({"event": "progress", **work.progress.facts()})
+        work.flush()
         await asyncio.sleep(PROGRESS_EVERY_S)
 
 
@@ -59,9 +61,10 @@ def main() -> None:
     """Entry point."""
     order = Order(**json.loads(first_line()))
     emit = event_stream()
+    raise_file_limit()
     try:
         part = PartSpec(**order.part)
-        schedule = rebuild(part)
+        schedule = unless_ordered(lambda: rebuild(part))
     except HarnessError as error:
         emit({"event": "failed", "reason": str(error)})
         return

@@ -63,16 +63,13 @@ class Collected:
         self._progress = progress
         self.rows = self.lost = 0
 
-    def take(self, ipc: bytes) -> list[int]:
-        """Take a batch from a worker; the numbers of its requests."""
-        requests: list[int] = []
+    def take(self, ipc: bytes) -> None:
+        """Take a batch from a worker."""
         for batch in unpacked(ipc):
             self._writer.add_batch(batch)
             self.rows += batch.num_rows
             for told in batch.select(_COUNTED).to_pylist():
                 self._progress.add(Record(request=0, **told))
-            requests += batch.column("request").to_pylist()
-        return requests
 
     def add(self, records: Iterable[Record]) -> None:
         """Take records that are made here."""

@@ -26,6 +26,7 @@ from harness.drivers.locust_roster import Clock, least_round_trip
 from harness.errors import HarnessError, TrialFailed
 from harness.load_part import PartSpec, rebuild
 from harness.locust_records import Outgoing
+from harness.pressure import raise_file_limit
 from harness.records import Record
 from harness.workload import Schedule, Shard
 
@@ -211,6 +212,7 @@ def main() -> None:
     """Entry point."""
     host, port, patience_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     emit = event_stream()
+    raise_file_limit()
     from harness.drivers.locust_loop import run_in_greenlet
 
     end_with_standard_input()

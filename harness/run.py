@@ -27,12 +27,14 @@ from harness.references import References
 from harness.resume import begin_session, what_is_left
 from harness.scenario import Scenario
 from harness.server_pages import ServerPages
+from harness.stop_signals import stop_signals
 from harness.store import RunWriter
 from harness.story import Story, close_entry
 from harness.supervisor import ChildCommand, StopRequest, supervise
 from harness.telemetry import Sampler, one_at_a_time
 from harness.ticks import Ticker
 from harness.trial import CellSpec
+from harness.unrecorded import Broken, write_unrecorded
 
 
 class Watcher(Protocol):
@@ -226,8 +228,23 @@ async def run_child(
     reason = await supervise(command, run.stop, story.child_is, hear)
     pages.forget()
     story.close(reason)
+    if story.broken is not None:
+        await complete_broken(run, story, spec, command)
     (folder / "child.json").unlink()
     run.writer.save()
+
+
+async def complete_broken(run: RunInProgress, story: Story, spec: CellSpec, command: ChildCommand) -> None:
+    """Give each planned request of a trial that broke off a row, where the plan can be made."""
+    trial = story.broken
+    assert trial is not None
+    folder = str((run.writer.path / trial["path"]).resolve())
+    why = "its process was gone before it was over"
+    broken = Broken(spec.scenario, spec.cell, trial["index"], spec.salt, folder, story.broken_until_ns, why)
+    answer = await write_unrecorded(broken, command, run.stop)
+    if "failed" in answer:
+        trial["reason"] += f"; requests without a record have no rows: {answer['failed']}"
+    story.close_broken(answer.get("facts", {}))
 
 
 def salt_of(writer: RunWriter, cell: Cell, entry: Mapping[str, Any]) -> int:
@@ -286,14 +303,14 @@ def sampling(sampler: Sampler, interval_s: float, entry: dict[str, Any]) -> Iter
 
 @contextlib.contextmanager
 def stop_on_signals(run: RunInProgress) -> Any:
-    """Ctrl-C or SIGTERM once: stop offering. Twice: stop now. Either way everything is saved."""
+    """Ctrl-C, SIGTERM or SIGHUP once: stop offering. Twice: stop now. Either way everything is saved."""
 
     def stop() -> None:
         run.stop.raise_level()
         run.watcher.stopping(run.stop.level)
 
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in stop_signals()}
     for number in before:
         loop.add_signal_handler(number, stop)
     try:

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.errors import RunDirectoryExists, RunUnreadable, UsageError
+from harness.errors import RunDirectoryExists, RunUnreadable, StorageFailed, UsageError
 from harness.records import FORMAT_VERSION, Record, Sample, Status, record_schema, sample_schema, to_columns
 from harness.streams import StreamWriter, read_batches, read_parquet, storage_errors, to_parquet, write_atomically
 from harness.texts import frame_of
@@ -124,6 +124,18 @@ def failed_row(record: Record, error: Exception) -> Record:
     return Record(**kept, status=Status.STREAM_ERROR, error=" ".join(why.split())[:_SENTENCE])
 
 
+def flush_or_end(writer: StreamWriter[Record], end: Callable[[], None]) -> None:
+    """Store the records that have waited long enough; where that is not possible any more, end the load.
+
+    Raises StorageFailed.
+    """
+    try:
+        writer.flush_if_due()
+    except StorageFailed:
+        end()
+        raise
+
+
 def _elements(record: Record) -> int:
     """Of the lists of a record."""
     return 0 if record.chunk_ns is None else len(record.chunk_ns)
@@ -139,11 +151,24 @@ def record_streams(trial_folder: Path) -> list[Path]:
     return sorted(trial_folder.glob("records*.arrows"))
 
 
-def requests_recorded(trial_folder: Path, part: str) -> set[int]:
-    """The requests of which a part has told so far."""
-    stream = record_stream(trial_folder, part)
-    batches = read_batches(stream) if stream.exists() else ()
-    return {request for batch in batches for request in batch.column("request").to_pylist()}
+class Told(NamedTuple):
+    """What is known of a request that has a record: when it was over, as an offset from T0, and its phase."""
+
+    done_ns: int | None
+    phase: str
+
+
+def told_in(streams: Iterable[Path], worker: int | None = None) -> dict[int, Told]:
+    """The requests that have records in some files so far; only a worker's, if one is given."""
+    found: dict[int, Told] = {}
+    for batch in chain.from_iterable(read_batches(stream) for stream in streams if stream.exists()):
+        columns = [batch.column(name).to_pylist() for name in ("request", "done_ns", "phase", "worker")]
+        found |= {
+            request: Told(done_ns, phase)
+            for request, done_ns, phase, of in zip(*columns, strict=True)
+            if worker is None or of == worker
+        }
+    return found
 
 
 def sample_columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:

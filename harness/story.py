@@ -15,7 +15,11 @@ Tell = Callable[[dict[str, Any], dict[str, Any]], None]
 
 
 class Story:
-    """What a child said, written into the cell's entry of the manifest."""
+    """What a child said, written into the cell's entry of the manifest.
+
+    broken: the trial that broke off, whose records are not closed yet; None: there is none.   broken_until_ns: when, as
+    an offset from its T0; negative where that was never fixed.
+    """
 
     def __init__(
         self, writer: RunWriter, entry: dict[str, Any], sampler: Sampler, stop: StopRequest, tell: Tell
@@ -24,8 +28,11 @@ class Story:
         self._child_pid = 0
         self._trial: dict[str, Any] | None = None
         self._began = time.monotonic()
+        self._t0_ns: int | None = None  # of the trial under way
         self._reached_a_trial = False
         self._scoring = False
+        self.broken: dict[str, Any] | None = None
+        self.broken_until_ns = -1
 
     def child_is(self, pid: int) -> None:
         """The child lives: whether its memory is the engine's is not known before that has started."""
@@ -37,6 +44,9 @@ class Story:
         heard = {
             "starting": self._starting,
             "started": self._started,
+            "planning": self._planning,
+            "clock": self._clock,
+            "stopped": self._stopped,
             "trial_begun": self._trial_begun,
             "trial_ended": self._trial_ended,
             "skipped": self._skipped,
@@ -54,7 +64,8 @@ class Story:
         """The child is gone. reason: why, if out of order."""
         if reason and self._trial is not None:
             moment = time.monotonic() - self._began
-            self._end_trial("failed", f"{moment:.1f} s after the trial began: {reason}")
+            when = "while its plan was made" if self._is_being_planned else f"{moment:.1f} s after the trial began"
+            self._break_trial(f"{when}: {reason}")
         elif self._scoring:
             self._entry["quality"] = {"status": "failed", "reason": reason or "the run was stopped"}
         elif reason and not self._reached_a_trial:
@@ -70,8 +81,26 @@ class Story:
         pids = facts["engine"]["pids"]
         self._sampler.watch(pids, None if self._child_pid in pids else self._child_pid)
 
-    def _trial_begun(self, facts: dict[str, Any], index: int | None) -> None:
+    @property
+    def _is_being_planned(self) -> bool:
+        """Whether the plan of the trial under way is still being made."""
+        return self._trial is not None and self._trial["status"] == "pending"
+
+    def _planning(self, _: dict[str, Any], index: int | None) -> None:
         self._reached_a_trial = True
+        self._t0_ns = None
+        self._trial = next(trial for trial in self._entry["trials"] if trial["index"] == index)
+
+    def _clock(self, facts: dict[str, Any], _: int | None) -> None:
+        if self._trial is not None:
+            self._t0_ns = self._trial["t0_ns"] = facts["t0_ns"]
+
+    def _stopped(self, _: dict[str, Any], __: int | None) -> None:
+        """Before a request of the trial was sent: it is as if it had not begun."""
+        if self._trial is not None:
+            self._trial["status"], self._trial = "pending", None
+
+    def _trial_begun(self, facts: dict[str, Any], index: int | None) -> None:
         self._began = time.monotonic()
         self._trial = next(trial for trial in self._entry["trials"] if trial["index"] == index)
         self._trial |= facts | {
@@ -102,8 +131,10 @@ class Story:
         self._scoring = False
 
     def _failed(self, facts: dict[str, Any], _: int | None) -> None:
-        if self._trial is not None:
+        if self._is_being_planned:
             self._end_trial("failed", facts["reason"])
+        elif self._trial is not None:
+            self._break_trial(facts["reason"])
         elif not self._stop.level:
             self._fail_cell(facts["reason"])
 
@@ -113,6 +144,21 @@ class Story:
             self._fail_cell(facts["reason"])
         else:
             self._entry |= {"status": "skipped", "reason": facts["reason"], "trials": []}
+
+    def _break_trial(self, reason: str) -> None:
+        """It did not come to its end: rows of its requests are missing."""
+        assert self._trial is not None
+        self.broken = self._trial
+        self.broken_until_ns = -1 if self._t0_ns is None else time.monotonic_ns() - self._t0_ns
+        self._trial |= {"status": "failed", "reason": reason, "others_on_gpus": self._sampler.take_others_on_gpus()}
+        self._trial = None
+
+    def close_broken(self, facts: Mapping[str, Any]) -> None:
+        """The rows of the trial that broke off are complete, as far as can be. facts: of its plan."""
+        assert self.broken is not None
+        self.broken |= {name: value for name, value in facts.items() if self.broken.get(name) is None}
+        self._writer.finish_records(self._writer.path / self.broken["path"])
+        self.broken = None
 
     def _end_trial(self, status: str, reason: str | None, recounted: Mapping[int, int] | None = None) -> None:
         assert self._trial is not None

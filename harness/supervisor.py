@@ -200,7 +200,10 @@ async def supervise(
     command: ChildCommand, stop: StopRequest, on_start: Callable[[int], None], on_event: OnEvent
 ) -> str | None:
     """Run a child to its end, passing on its events. Returns why it ended out of order, None if it did not."""
-    child = await Child.start(command)
+    try:
+        child = await Child.start(command)
+    except OSError as error:
+        return f"its process could not be started: {error.strerror or error}"
     on_start(child.pid)
     stop.changed = asyncio.Event()
     if stop.level:

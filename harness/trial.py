@@ -6,10 +6,10 @@ more, finish what is in flight), `abort` (stop now). The end of standard input m
 Whatever the engine prints goes to the cell's log.
 
 Events, by `event`: `alive` (once a second, to tell a hang from work), `prepared`, `starting` and `stopping` (the
-engine), `started` {engine, start}, `trial_begun` {trial, its part of the manifest}, `clock` {trial, t0_ns, window} (T0
-is fixed), `progress` {trial, ...}, `trial_ended` {trial, status, reason, client, prompts_asked}, `skipped` {reason}
-(the cell cannot be run here), `failed` {reason}, `stopped` (on request, before a trial was under way), those of
-`harness.quality_child`, `ended`.
+engine), `started` {engine, start}, `planning` {trial} (its plan is being made), `trial_begun` {trial, its part of the
+manifest}, `clock` {trial, t0_ns, window} (T0 is fixed), `progress` {trial, ...}, `trial_ended` {trial, status, reason,
+client, prompts_asked}, `skipped` {reason} (the cell cannot be run here), `failed` {reason}, `stopped` (on request,
+before a request of a trial was due), those of `harness.quality_child`, `ended`.
 """
 
 from __future__ import annotations
@@ -20,32 +20,34 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engines.base import CachesPrompts, Endpoint, Engine, EngineError, LevelUnsupported, ServedEngine
-from harness.child_process import PROGRESS_EVERY_S, Emit, background, event_loop_runner, event_stream
+from harness.child_process import PROGRESS_EVERY_S, Emit, aside, background, event_loop_runner, event_stream
 from harness.drivers import canary
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.engine_start import settings_of, started_engine, target_of
-from harness.errors import CellSkipped, HarnessError
-from harness.load_part import PartSpec, tokenizer_of
+from harness.errors import CellSkipped, HarnessError, Interrupted
+from harness.load_part import PartSpec, schedule_of
 from harness.load_workers import Crew, drive_by_workers
 from harness.locust_load import drive_by_locust
 from harness.locust_order import Order
 from harness.matrix import Cell, TrialPlan, cell_at
+from harness.pressure import raise_file_limit
 from harness.progress import Progress
 from harness.prompt_reuse import AskedLines
 from harness.quality_child import QualityOrder, score_cell, score_reference
 from harness.records import Loop, Phase, Record
 from harness.scenario import Scenario, as_checked
-from harness.store import record_writer
+from harness.store import flush_or_end, record_writer
 from harness.worker_count import worker_count
-from harness.workload import PHASES, Schedule, build
+from harness.workload import PHASES, Schedule
 
 ALIVE_EVERY_S = 1.0
 WATCH_ENGINE_EVERY_S = 0.2
@@ -54,7 +56,7 @@ LAST_READING_S = 0.2  # the parent reads the server's page once more before that
 
 @dataclass(slots=True)
 class Orders:
-    """The parent's orders, as far as the cell has got: `driving` while a trial is under way."""
+    """The parent's orders, as far as the cell has got: `driving` while the plan of a trial is being sent."""
 
     control: Control
     driving: bool = False
@@ -93,9 +95,11 @@ async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, o
         asked = AskedLines()
         with canary.sender(isinstance(engine, ServedEngine)) as sender:
             for index, folder in spec.trials:
-                orders.driving = True
                 trial = Trial(cell, index, Path(folder), spec, engine, emit, orders.control, sender, asked)
-                usable = await run_trial(trial)
+                emit({"event": "planning", "trial": index})
+                schedule = await aside(trial.planned)
+                orders.driving = True
+                usable = await run_trial(trial, schedule)
                 orders.driving = False
                 if not usable or orders.stopping:
                     return  # the parent starts a fresh child for what is left
@@ -131,12 +135,14 @@ class Trial:
         real = self.cell.engine != "simulated"  # whose text is filler
         return replace(settings_of(self.plan), canary_port=self.sender.port, recount=real)
 
+    def planned(self) -> Schedule:
+        """All its requests. Raises ScenarioError as `build` does."""
+        return schedule_of(self.cell, self.index)
 
-async def run_trial(trial: Trial) -> bool:
+
+async def run_trial(trial: Trial, schedule: Schedule) -> bool:
     """Drive one load, its records streaming to the trial's folder; whether the engine can take another."""
     plan = trial.plan
-    words = tokenizer_of(trial.cell.spec.model)
-    schedule = build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words, salt=trial.cell.salt)
     workers = 1
     if isinstance(trial.engine, ServedEngine) and plan.load.driver != "locust":
         workers = worker_count(schedule, plan.load.workers)
@@ -187,7 +193,8 @@ async def send_from_here(trial: Trial, schedule: Schedule) -> tuple[DriveReport,
             writer.add(record)
             progress.add(record)
 
-        async with background(report_progress(progress, trial.index, trial.emit)):
+        store = partial(flush_or_end, writer, trial.control.abort)
+        async with background(report_progress(progress, trial.index, trial.emit, store)):
             report = await drive(schedule, target_of(trial.engine), trial.settings, keep, trial.control)
     return report, progress.silence()
 
@@ -253,10 +260,13 @@ async def watch_engine(engine: Engine, control: Control) -> str | None:
     return f"the engine ended {time.monotonic() - began:.1f} s into the trial: {reason}"
 
 
-async def report_progress(progress: Progress | Crew, index: int, emit: Emit) -> None:
-    """Say how far the trial is, twice a second."""
+async def report_progress(
+    progress: Progress | Crew, index: int, emit: Emit, store: Callable[[], None] = lambda: None
+) -> None:
+    """Say how far the trial is, twice a second. store: stores the rows that wait for others, which may not come."""
     while True:
         emit({"event": "progress", "trial": index, **progress.facts()})
+        store()
         await asyncio.sleep(PROGRESS_EVERY_S)
 
 
@@ -293,7 +303,7 @@ async def execute(spec: CellSpec, emit: Emit) -> None:
     async with background(say_alive(emit)), background(obey(orders, body)):
         try:
             await body
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Interrupted):
             emit({"event": "stopped"})
         except (CellSkipped, LevelUnsupported) as error:
             emit({"event": "skipped", "reason": str(error)})
@@ -323,6 +333,7 @@ def main() -> None:
     """Entry point of the child; its exit code says only whether it got to the end."""
     spec = CellSpec(**json.loads(Path(sys.argv[1]).read_text()))
     emit = event_stream()
+    raise_file_limit()
     with contextlib.suppress(BrokenPipeError):
         event_loop_runner()(execute(spec, emit))
         emit({"event": "ended"})

@@ -58,7 +58,9 @@ def test_an_engine_killed_in_mid_run_fails_loudly_and_loses_nothing(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_killed_trial_process_leaves_its_rows_and_no_engine_behind(tmp_path: Path) -> None:
-    """SIGKILL to the process that measures: its flushed rows are stored, its engine ends, exit 3."""
+    """SIGKILL to the process that measures: its flushed rows are stored, with one for each other request of the plan;
+    its engine ends, exit 3.
+    """
     path = scenario(tmp_path, model="tiny", engines=LLAMA, load=STEADY)
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
@@ -71,7 +73,9 @@ def test_a_killed_trial_process_leaves_its_rows_and_no_engine_behind(tmp_path: P
     assert process.returncode == 3, err
     (trial,) = manifest(run)["cells"][0]["trials"]
     assert "SIGKILL" in trial["reason"]
-    assert {row["status"] for row in records(run, trial)} == {"ok"}
+    measured = [row for row in records(run, trial) if row["phase"] == "measure"]
+    assert [row["request"] for row in measured] == list(range(600))
+    assert {"ok", "not_sent"} <= {row["status"] for row in measured} <= {"ok", "not_sent", "unfinished"}
     assert gone(engine)
 
 

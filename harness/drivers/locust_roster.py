@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from harness.workload import Shard
@@ -36,7 +35,7 @@ class Worker:
     """One worker.
 
     heard_ns: when it last said anything, on the master's clock: what fell due later, it may not have sent.
-    seen: the requests whose records have come in.   report: its own, when it has ended in order.
+    report: its own, when it has ended in order.
     """
 
     name: str
@@ -46,7 +45,6 @@ class Worker:
     lost: str | None = None
     heard_ns: int = 0
     report: dict[str, Any] | None = None
-    seen: array[int] = field(default_factory=lambda: array("q"))
 
     @property
     def ready(self) -> bool:

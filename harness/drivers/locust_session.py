@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from harness.drivers.locust_users import Seats, user_class
 from harness.errors import TrialFailed
 
 PAGE_HOST = "127.0.0.1"
+PAGE_PATIENCE_S = 10.0
+LOOK_EVERY_S = 0.02
 Heard = Callable[[str, Any], None]
 
 
@@ -74,13 +77,23 @@ class LocustSession:
             ) from error
 
     def show_page(self, port: int = 0) -> str:
-        """Serve Locust's web page on a free port of this machine's loopback; returns its address."""
+        """Serve Locust's web page on a free port of this machine's loopback; returns its address, once it answers.
+
+        Raises TrialFailed, one sentence, if it does not.
+        """
         with socket.socket() as probe:
             probe.bind((PAGE_HOST, port))
             port = probe.getsockname()[1]
         page = self.environment.create_web_ui(PAGE_HOST, port)
         self._greenlets.append(gevent.spawn(stats_history, self.runner))
-        return f"http://{PAGE_HOST}:{page.port}"
+        address = f"http://{PAGE_HOST}:{page.port}"
+        until_s = time.monotonic() + PAGE_PATIENCE_S
+        serving: Any = page.greenlet
+        while not serving.dead and time.monotonic() < until_s:
+            if answers(PAGE_HOST, page.port):
+                return address
+            gevent.sleep(LOOK_EVERY_S)
+        raise TrialFailed(f"Locust's page at {address} does not answer; run it again, or leave --web out")
 
     def start(self, users: int) -> None:
         """Spawn the users; returns at once or, as a master, when they have been spawned."""
@@ -124,6 +137,13 @@ class LocustSession:
         page: Any = self.environment.web_ui
         if page is not None:
             page.stop()
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        probe.settimeout(LOOK_EVERY_S)
+        return probe.connect_ex((host, port)) == 0
 
 
 def quieten() -> None:

@@ -1,4 +1,4 @@
-"""What a process is told that sends a share of a trial's load, and what is written where one died."""
+"""What a process is told that sends a share of a trial's load."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engines.base import Endpoint
 from harness.drivers.base import DriveSettings
 from harness.errors import TrialFailed
-from harness.load_part import PartSpec, lost_rows, rebuild
-from harness.records import Status
+from harness.load_part import PartSpec, rebuild
 from harness.scenario import Scenario
-from harness.workload import Shard, build
-from tests.plans import load_of, workload_of
+from harness.workload import build
 
 SCENARIO = {
     "engines": [{"engine": "http", "url": "http://127.0.0.1:1", "served_model": "m"}],
@@ -24,7 +20,6 @@ SCENARIO = {
     "load": [{"kind": "sustained", "rate": 10, "requests": 20}],
 }
 TO = Endpoint("http://127.0.0.1:1", "openai-chat", "m", {"Authorization": "Bearer sk-secret"})
-MS = 1_000_000
 
 
 def part(plan_hash: str) -> PartSpec:
@@ -68,25 +63,6 @@ def rebuild_hash() -> str:
 
     plan = cell_of(part("0")).trials[0]
     return build(plan.load, plan.workload, plan.seed).plan_hash
-
-
-@pytest.mark.slow
-@given(st.integers(1, 5), st.sets(st.integers(0, 39)), st.integers(0, 5000))
-def test_every_row_of_a_dead_share_is_told_once(of: int, seen: set[int], died_ms: int) -> None:
-    """Its own rows without a record: `unfinished` if due by its death, and ended by it; `not_sent` if later; nobody
-    else's.
-    """
-    schedule = build(load_of(kind="sustained", rate=10, requests=40, arrivals="constant"), workload_of(), 1)
-    shard, t0_ns = Shard(of - 1, of), 7_000_000_000
-    lost = list(lost_rows(schedule, shard, seen, t0_ns, t0_ns + died_ms * MS))
-    assert [record.request for record in lost] == [i for i in range(of - 1, 40, of) if i not in seen]
-    for record in lost:
-        assert record.due_ns is not None
-        due_by_then = record.due_ns <= died_ms * MS
-        assert record.status == (Status.UNFINISHED if due_by_then else Status.NOT_SENT)
-        assert record.done_ns == (died_ms * MS if due_by_then else None)
-        assert record.worker == shard.index
-        assert record.error == "its load worker died"
 
 
 def test_a_model_that_is_not_here_is_a_sentence() -> None:

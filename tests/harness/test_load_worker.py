@@ -18,7 +18,7 @@ from harness.known_server import model_name
 from harness.load_part import PartSpec, cell_of
 from harness.load_worker import Order
 from harness.scenario import Scenario
-from harness.store import requests_recorded
+from harness.store import record_stream, told_in
 from harness.workload import build
 
 
@@ -55,4 +55,4 @@ def test_it_ends_with_its_trial_and_keeps_its_rows(tmp_path: Path) -> None:
             worker.kill()
             worker.wait()
     assert worker.returncode == 0
-    assert requests_recorded(tmp_path, "1") == set(range(1, 400, 2))
+    assert set(told_in([record_stream(tmp_path, "1")])) == set(range(1, 400, 2))

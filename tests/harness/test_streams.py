@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from harness.errors import StorageFailed
 from harness.records import Record, Status, record_schema, to_columns
+from harness.store import flush_or_end, record_streams, record_writer, told_in
 from harness.streams import StreamWriter, read_batches, to_parquet, write_atomically
 
 
@@ -98,3 +99,22 @@ def test_what_is_written_at_once_is_bounded(tmp_path: Path, size: int, written: 
         found = [len(batch) for batch in read_batches(tmp_path / "r.arrows") if len(batch)]
         assert found == ([written] * (8 // written) if written else [])
     assert sum(len(batch) for batch in read_batches(tmp_path / "r.arrows")) == 8
+
+
+def test_a_disk_that_is_full_ends_the_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that wait are written when they are due, without another; where that fails, the load is ended at once."""
+    ended: list[str] = []
+    with record_writer(tmp_path) as writer:
+        monkeypatch.setattr(writer, "_flush_s", 0.0)
+        writer._pending.append(Record(request=3))
+        flush_or_end(writer, lambda: ended.append("now"))
+        assert list(told_in(record_streams(tmp_path))) == [3]
+        assert ended == []
+
+        def full() -> None:
+            raise StorageFailed("no space left on the disk")
+
+        monkeypatch.setattr(writer, "flush_if_due", full)
+        with pytest.raises(StorageFailed):
+            flush_or_end(writer, lambda: ended.append("now"))
+    assert ended == ["now"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 import textwrap
@@ -173,3 +174,17 @@ def test_the_child_imports_our_packages_wherever_it_runs() -> None:
     command = ChildCommand(Path("spec.json"), Path("log.txt"), {})
     root = Path(supervisor.__file__).parents[1]
     assert command.full_environment()["PYTHONPATH"].split(os.pathsep)[0] == str(root)
+
+
+def test_a_child_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no process or file left for it, that is a sentence."""
+
+    async def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    command = ChildCommand(tmp_path / "child.json", tmp_path / "log.txt", {})
+    heard: list[Any] = []
+    reason = asyncio.run(supervise(command, StopRequest(), heard.append, heard.append))
+    assert reason == "its process could not be started: Resource temporarily unavailable"
+    assert heard == []
