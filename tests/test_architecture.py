@@ -14,10 +14,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROWS: dict[int, str] = {
-    10: "cli console glance doctor listing quality_command report run_format",
+    10: "cli command console outlets glance doctor listing quality_command report run_format",
     8: "calibrator jobs run resume references results",
     7: "trial story entries engine_start supervisor load_worker load_workers locust_alone locust_load locust_master "
-    "locust_process locust_worker worker quality_child gate decision decision_rows memory_need pareto ratios "
+    "locust_process locust_worker worker quality_child unrecorded gate decision decision_rows memory_need pareto ratios "
     "recommendation setting_notes",
     6: "analysis cache_split cell_samples validity client_signals bursts columns chunks gap_counts latencies rates "
     "window passing reading server_facts engine_reasons "
@@ -26,7 +26,7 @@ ROWS: dict[int, str] = {
     "quality_summary energy energy_facts telemetry_facts memory_parts memory_peaks throttling token_truth books "
     "queue_guard steady sample_size repetitions prompt_reuse",
     5: "store streams load_part worker_count locust_order locust_records stats ordered means metric metrics texts "
-    "machine_metrics progress exclusive memory_check reference machine_checks install_checks",
+    "machine_metrics progress exclusive memory_check plan_size lost_rows reference machine_checks install_checks",
     4: "drivers server_pages page_reader telemetry provenance calibration",
     3: "timeline virtual_time pressure cgroup child_process known_process ticks "
     "process_tree process_gauges host_gauges kept_files file_cache",
@@ -37,7 +37,7 @@ ROWS: dict[int, str] = {
     "lengths quantities limits sentences "
     "arrivals rate_shapes prompts prefixes traces seeding records "
     "format_columns format_json format_manifest",
-    0: "errors reasons thresholds known_server __init__",
+    0: "errors reasons stop_signals thresholds known_server __init__",
 }
 ROW_OF = {module: row for row, modules in ROWS.items() for module in modules.split()}
 HEAVY = {"pandas", "matplotlib", "torch", "locust", "scipy", "pyarrow", "xllamacpp", "numpy", "gguf", "vllm"}
