@@ -55,6 +55,10 @@ class Plan:
         after = i - self.users if self.users and not first else None
         return Row(i, "default", None, 0, user, Phase.MEASURE, after, 0, due_ns, 8, self.tokens)
 
+    def turn_in_round(self, i: int) -> int:
+        """One further with each row."""
+        return i
+
     def follower(self, i: int) -> int | None:
         """The same user's next request."""
         after = i + self.users
