@@ -55,8 +55,7 @@ def server_facts(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     if not len(own):
         nothing = {"pages": pages, "window": {}, "ends": {}, "notes": [], "seldom": []}
         return nothing | {"reason": _why_nothing(trial, pages)}
-    t0_ns = trial["t0_ns"]
-    window = _Window.of(trial, t0_ns + reading.window.start_ns, t0_ns + reading.window.end_ns)
+    window = _Window.of(reading)
     found: dict[str, Any] = {name: told for name in GAUGES if (told := _gauge(own, name, window)) is not None}
     seldom = [name for name in GAUGES if name not in found and (own["name"] == name).any()]
     increases, ends, notes = _increases(own, window)
@@ -109,12 +108,19 @@ class _Window:
     idle_until_ns: int | None = None
 
     @classmethod
-    def of(cls, trial: Mapping[str, Any], start_ns: float, end_ns: float) -> _Window:
-        """A load without a warm-up begins there, and one that sends a number of requests ends there."""
-        planned, ended_ns = trial.get("window") or {}, trial.get("ended_ns")
-        before = None if planned.get("start_ns") else trial.get("begun_ns")
-        after = None if planned.get("end_ns") is not None or ended_ns is None else ended_ns + LAST_READING_NS
-        return cls(round(start_ns), round(end_ns), before, after)
+    def of(cls, reading: Reading) -> _Window:
+        """A load may have been asked for before it, while it came up, and may go on behind it, until what is measured
+        has ended: then the server was not idle.
+        """
+        trial, columns, window = reading.trial, reading.columns, reading.window
+        before, ended_ns = trial.get("begun_ns"), trial.get("ended_ns")
+        after = None if ended_ns is None else ended_ns + LAST_READING_NS
+        if (columns.times["sent"] < window.start_ns).any():
+            before = None
+        if (columns.ended > window.end_ns).any():
+            after = None
+        t0_ns = trial["t0_ns"]
+        return cls(t0_ns + round(window.start_ns), t0_ns + round(window.end_ns), before, after)
 
 
 def _of_the_trial(samples: pd.DataFrame, trial: Mapping[str, Any], reading: Reading) -> pd.DataFrame:

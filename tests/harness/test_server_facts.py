@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -29,13 +30,18 @@ def facts_of(
     source: str = "server0",
     more: pd.DataFrame | None = None,
     ended_s: float = 21.0,
+    asked_s: Sequence[tuple[float, float]] = ((0.0, 21.0),),
 ) -> dict[str, Any]:
-    """The facts of a trial whose window is from 10 to 20 s; read: name to (seconds from T0, value)."""
+    """The facts of a trial whose window is from 10 to 20 s; read: name to (seconds from T0, value).   asked_s: when
+    each request was sent and had ended.
+    """
     told = {"t0_ns": T0, "window": window, "begun_ns": T0 + 5 * S, "ended_ns": T0 + round(ended_s * S)}
     trial = told | ({} if pages is None else {"pages": list(pages)})
     samples = frame(read, source)
     both = samples if more is None else pd.concat([samples, more])
-    reading: Any = SimpleNamespace(trial=trial, window=Window(10 * S, 20 * S, ""))
+    sent, ended = (np.array(moments) * S for moments in zip(*asked_s, strict=True))
+    columns = SimpleNamespace(times={"sent": sent}, ended=ended)
+    reading: Any = SimpleNamespace(trial=trial, window=Window(10 * S, 20 * S, ""), columns=columns)
     return server_facts(reading, both)
 
 
@@ -118,12 +124,34 @@ def test_a_load_that_ends_by_itself_is_read_when_it_is_over() -> None:
     """
     counted = {"generation_tokens": [(4, 7), (6, 50), (11, 60), (19.5, 300), (22.5, 450), (23, 999)]}
     closed = {"start_ns": 0, "end_ns": None}
-    found = facts_of(counted, window=closed, ended_s=22.4)
+    within = [(10.0, 14.0), (14.0, 20.0)]
+    found = facts_of(counted, window=closed, ended_s=22.4, asked_s=within)
     assert found["window"] == {"generation_tokens": 400}
     assert [found["ends"][end]["how"] for end in ("start", "end")] == ["idle", "idle"]
     counted = {"generation_tokens": [(4, 7), (11, 60), (19.5, 300), (23.5, 999)]}
-    found = facts_of(counted, window=closed, ended_s=22.4)
+    found = facts_of(counted, window=closed, ended_s=22.4, asked_s=within)
     assert [found["ends"][end]["how"] for end in ("start", "end")] == ["nearest", "nearest"]
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "ends"),
+    [
+        ([(8.0, 12.0), (12.0, 20.0)], ["between", "idle"]),
+        ([(10.0, 14.0), (14.0, 20.5)], ["idle", "between"]),
+        ([(10.0, 20.0), (20.0, 22.0)], ["idle", "between"]),
+    ],
+    ids=["asked while the load came up", "still in flight", "asked after the window"],
+)
+def test_a_server_that_was_asked_outside_the_window_was_not_idle(
+    asked_s: Sequence[tuple[float, float]], ends: list[str]
+) -> None:
+    """100 tokens a second from the first request sent until the last one ended are 1,000 in the window's ten."""
+    readings_s = np.array([8.5, 9.5, 10.5, 15.0, 19.5, 20.5])
+    tokens = 100 * (np.clip(readings_s, asked_s[0][0], asked_s[-1][1]) - asked_s[0][0])
+    counted = {"generation_tokens": list(zip(readings_s.tolist(), tokens.tolist(), strict=True))}
+    found = facts_of(counted, window={"start_ns": 0, "end_ns": None}, ended_s=22.0, asked_s=asked_s)
+    assert [found["ends"][end]["how"] for end in ("start", "end")] == ends
+    assert found["window"] == {"generation_tokens": pytest.approx(1000)}
 
 
 def test_a_server_that_was_started_again_has_no_increase() -> None:
