@@ -79,6 +79,7 @@ docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.reference
 	$(BIN)/python -m harness.metrics
 	$(BIN)/python -m harness.quality
+	$(BIN)/python -m tests.known_answers
 
 clean:  ## remove what was built here
 	rm -rf $(VENV) $(ENGINES) $(VLLM) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
