@@ -81,7 +81,8 @@ class PartSpec:
 
 def cell_of(part: PartSpec, env: Mapping[str, str] | None = None) -> Cell:
     """The cell, from the scenario. Raises TrialFailed with the reason where it cannot be run from here."""
-    return cell_from(part.scenario, part.cell, env)
+    cell = cell_from(part.scenario, part.cell, env)
+    return cell if part.refusal is None else cell.refused(part.refusal)
 
 
 def cell_from(scenario: Mapping[str, Any], index: int, env: Mapping[str, str] | None = None) -> Cell:
@@ -89,7 +90,7 @@ def cell_from(scenario: Mapping[str, Any], index: int, env: Mapping[str, str] | 
     cell = cell_at(as_checked(scenario), index, env)
     if not isinstance(cell, Cell):
         raise TrialFailed("this scenario has no such cell here" if cell is None else cell.reason)
-    return cell if part.refusal is None else cell.refused(part.refusal)
+    return cell
 
 
 def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:

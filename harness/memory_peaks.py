@@ -1,7 +1,8 @@
 """What an engine held at most, while it started and during a trial; pure.
 
 Resident memory of several processes counts in each of them what they share. PSS does not, but walks page tables, so it
-is read seldom: between its readings resident memory is taken, less what it counted too much at the nearest of them.
+is read seldom: between its readings resident memory is taken, less what it counted too much at the nearest of them,
+and of those within the time in question where there are any: while an engine starts it shares other things.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def engine_held(samples: pd.DataFrame, begin_ns: float, end_ns: float, *, before
         return None
     if shared is None:
         return Held(float(resident.values[inside].max()), SHARED_IN_EACH)
-    once = resident.values[inside] - counted_too_often(resident, shared)[_nearest(shared.at_ns, resident.at_ns[inside])]
+    own = _inside(shared.at_ns, begin_ns, end_ns, before=False)
+    known = Gauge(shared.at_ns[own], shared.values[own]) if len(shared.values[own]) else shared
+    once = resident.values[inside] - counted_too_often(resident, known)[_nearest(known.at_ns, resident.at_ns[inside])]
     return Held(float(once.max()), SHARED_ONCE)
 
 

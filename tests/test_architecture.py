@@ -17,8 +17,8 @@ ROWS: dict[int, str] = {
     10: "cli command console outlets glance doctor listing quality_command report run_format",
     8: "calibrator jobs run resume references results",
     7: "trial story entries engine_start supervisor load_worker load_workers locust_alone locust_load locust_master "
-    "locust_process locust_worker worker quality_child unrecorded gate decision decision_rows memory_need pareto ratios "
-    "recommendation setting_notes",
+    "locust_process locust_worker worker quality_child unrecorded gate decision decision_rows memory_need pareto "
+    "ratios recommendation setting_notes",
     6: "analysis cache_split cell_samples validity client_signals bursts columns chunks gap_counts latencies rates "
     "window passing reading server_facts engine_reasons "
     "backend_split distributions machine facts series series_clouds series_curves series_machine series_time "

@@ -21,6 +21,7 @@ from tests.known_answers.over_a_socket import (
     GROWN_MIB,
     HOLDING,
     LOAD,
+    LOADING_MIB,
     PLAIN,
     PRIVATE_MIB,
     RATE,
@@ -114,6 +115,11 @@ def energy(metric: str, follows: str, bounds: Callable[[Measured], tuple[float, 
     return Case(metric, LOAD, f"{follows}, ± 1 %", cell=PLAIN, bounds=bounds)
 
 
+def while_loading(run: Measured) -> tuple[float, float]:
+    """What it takes, and at most as much beside it as all of a server that holds nothing."""
+    return LOADING_MIB * MIB, LOADING_MIB * MIB + run.value("rss_peak_bytes", LOAD, PLAIN)
+
+
 LOADED_MIB = PRIVATE_MIB + 2 * SHARED_MIB
 CASES = (
     Case(
@@ -130,6 +136,14 @@ CASES = (
         cell=HOLDING,
         bounds=more_than_plain("rss_peak_bytes", LOADED_MIB + GROWN_MIB),
     ),
+    Case(
+        "load_peak_bytes",
+        LOAD,
+        f"{LOADING_MIB} MiB, and at most all of one that holds nothing",
+        cell=HOLDING,
+        bounds=while_loading,
+    ),
+    Case("load_gpu_peak_bytes", LOAD, f"2 · {USED_GIB} GiB", len(GPUS) * USED_GIB * 2**30, cell=PLAIN),
     Case(
         "engine_cpu_cores",
         LOAD,

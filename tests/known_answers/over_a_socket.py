@@ -31,7 +31,7 @@ SLACK_MS = 1.0
 RATE, WARMUP_S, SECONDS = 4, 1, 5
 LOAD, PLAIN, HOLDING = "chat", "plain", "holding"
 SERVER = Path(__file__).with_name("server.py")
-PRIVATE_MIB, SHARED_MIB, GROWN_MIB, BURN_MS, FAULTS = 48, 16, 24, 10, 64
+PRIVATE_MIB, SHARED_MIB, GROWN_MIB, LOADING_MIB, BURN_MS, FAULTS = 48, 16, 24, 160, 10, 64
 WATTS, USED_GIB, TOTAL_GIB, BUSY_PERCENT, GPUS = 300, 12, 80, 73, (0, 1)
 MIDDLE = 1 + RATE * (WARMUP_S + SECONDS // 2)  # the first request after the start came before them
 CHUNKS = ("first", "answer", "third", "fourth", "last")
@@ -46,7 +46,16 @@ def run(folder: Path) -> Measured:
     """A run with two cells: the server as it is, and one that holds memory, burns time and waits for a disk; beside
     them three GPUs by the fake driver, of which the engine is given two.
     """
-    holding = ("--private-mib", PRIVATE_MIB, "--shared-mib", SHARED_MIB, "--grown-mib", GROWN_MIB)
+    holding = (
+        "--private-mib",
+        PRIVATE_MIB,
+        "--shared-mib",
+        SHARED_MIB,
+        "--grown-mib",
+        GROWN_MIB,
+        "--loading-mib",
+        LOADING_MIB,
+    )
     holding += ("--burn-ms", BURN_MS, "--faults", FAULTS, "--fault-at", MIDDLE)  # type: ignore[assignment]
     variants = {PLAIN: {"command": command(folder, PLAIN)}, HOLDING: {"command": command(folder, HOLDING, *holding)}}
     engine = {"engine": "http", "dialect": "openai-chat", "served_model": "m", "variants": variants}
@@ -166,7 +175,9 @@ CASES = (
     logged("ttfo_service_ms", "first answer written - sent", lambda told: between(told, "sent", "answer")),
     logged("ttfb_ms", "role written - sent", lambda told: between(told, "sent", "role")),
     logged("tpot_ms", "(last - first written) / 9", lambda told: per(between(told, "first", "last"), 9)),
+    logged("tpot_adj_ms", "(last - first written) / 8", lambda told: per(between(told, "first", "last"), 8)),
     logged("icl_ms", "between two writings", lambda told: pooled(gaps(told))),
+    logged("itl_ms", "(between two writings) / 2", lambda told: per(pooled(gaps(told)), 2)),
     logged(
         "stall_max_ms",
         "the longest between two writings",

@@ -21,6 +21,7 @@ from typing import Any
 MIB = 1 << 20
 PAGE = mmap.PAGESIZE
 BEAT_S = 0.05
+LOADING_S = 0.6  # several readings long
 TOKENS, PROMPT_TOKENS, CACHED_TOKENS = 10, 50, 20
 SCRIPT = (  # milliseconds, name of the piece, what its event adds to the delta, tokens so far
     (40, "role", {"role": "assistant"}, 0),
@@ -193,6 +194,9 @@ async def main(options: argparse.Namespace) -> None:
     pages: dict[str, Callable[[], str]] = {}
     server = Server(options, pages)
     pages |= pages_of(server)
+    with mmap.mmap(-1, max(1, options.loading_mib * MIB)) as loading:  # and given back before it is ready
+        touch(loading)
+        await asyncio.sleep(LOADING_S)
     server.share_with_a_child(options.shared_mib * MIB)
     server.hold(options.private_mib * MIB)  # after the child was made, which would have it, too
     listening = await asyncio.start_server(server.serve, "0.0.0.0" if options.pages else "127.0.0.1", options.port)
@@ -205,6 +209,6 @@ if __name__ == "__main__":
     parser.add_argument("port", type=int)
     parser.add_argument("--log")
     parser.add_argument("--pages", action="store_true")
-    for name in ("private-mib", "shared-mib", "grown-mib", "burn-ms", "faults", "fault-at", "half"):
+    for name in ("loading-mib", "private-mib", "shared-mib", "grown-mib", "burn-ms", "faults", "fault-at", "half"):
         parser.add_argument(f"--{name}", type=int, default=0)
     asyncio.run(main(parser.parse_args()))

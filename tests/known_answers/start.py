@@ -56,10 +56,22 @@ def shared_once(run: Measured) -> tuple[float, float]:
     return own + SHARED, run.value("rss_peak_bytes", LOAD) - SHARED
 
 
+def as_pss(run: Measured) -> tuple[float, float]:
+    """Between two readings of PSS there is as much as at them."""
+    pss = run.value("pss_peak_bytes", LOAD)
+    return pss - (4 << 20), pss + (4 << 20)
+
+
 CASES = (
     Case("load_s", LOAD, "at least as long as it slept, 0.4 s; at most from prepared until asked", bounds=start(0)),
     Case("load_warm_s", LOAD, "as before; at most from asked until asked again", bounds=start(1)),
     Case("weight_bytes", LOAD, "the file's size", WEIGHTS),
+    Case(
+        "memory_peak_bytes",
+        LOAD,
+        "what is shared counts once, and nothing changes: as `pss_peak_bytes`, ± 4 MiB",
+        bounds=as_pss,
+    ),
     Case(
         "pss_peak_bytes",
         LOAD,

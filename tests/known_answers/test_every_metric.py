@@ -16,8 +16,6 @@ OF_REQUESTS = ("Distributions", "Rates and shares")
 NOT_OVER_A_SOCKET = {
     "reported_total_ms",  # said by the dialect `generate` alone
     "reported_memory_peak_bytes",
-    "tpot_adj_ms",  # chunks with counts
-    "itl_ms",
 }
 
 
