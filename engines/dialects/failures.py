@@ -51,6 +51,7 @@ _PULSE = re.compile(
     re.I,
 )
 _LONGEST_PULSE = 64
+_READ_BYTES = 4096  # of a text that says that something failed, it says so here
 
 
 def sentence_of(found: object, deepest: int = _DEEPEST) -> str:
@@ -111,7 +112,8 @@ def text_chunk(text: bytes) -> Chunk:
     """What a text is that is no JSON, where JSON should stand: a sign of life, a failure, or unreadable."""
     if is_pulse(text):
         return Chunk(ChunkKind.COMMENT)
-    fails = _SAYS_AS_KEY.search(text) or (_SAYS.search(text) and not _JSON_BEGINS.match(text))
+    start = text[:_READ_BYTES]
+    fails = _SAYS_AS_KEY.search(start) or (_SAYS.search(start) and not _JSON_BEGINS.match(start))
     said = f"the server sent something that cannot be read{server_text(text)}"
     return Chunk(ChunkKind.ERROR if fails else ChunkKind.UNREADABLE, said)
 

@@ -15,7 +15,6 @@ from functools import lru_cache
 from engines.dialects.framing import BYTE_ORDER_MARK, is_whole
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_LINE = re.compile(rb"([^\r\n]*)(?:\r\n|\n|\r)")
 COMMENT = b":"
 FAILURE = b":error "
 _ERROR_FIELDS = (b"error", b"exception")
@@ -161,10 +160,11 @@ def one_line_each(body: bytes) -> bool:
     """Whether one line end ends the events, not an empty line: behind the first line of data, which is whole, comes
     another without an empty line between.
     """
-    first = False
-    for line in _LINE.finditer(body):
-        name, _, value = line[1].removeprefix(BYTE_ORDER_MARK).partition(b":")
-        if not line[1] and first:
+    first, begin = False, 0
+    for end in _LINE_END.finditer(body):
+        line, begin = body[begin : end.start()], end.end()
+        name, _, value = line.removeprefix(BYTE_ORDER_MARK).partition(b":")
+        if not line and first:
             return False
         if name == b"data":
             value = value.strip()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from itertools import accumulate
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.dialects import get
 from engines.dialects.base import WireResponse
 from engines.dialects.framing import Framing, framing_of
 from engines.dialects.sse import one_line_each
@@ -154,3 +156,20 @@ def test_what_cannot_be_read_is_passed_over_where_the_reply_goes_on(strange: byt
     last = record_of([*TOKENS, event(strange), DONE])
     assert last.status == Status.STREAM_ERROR
     assert "cannot be read" in (last.error or "")
+
+
+@pytest.mark.parametrize("head", [b"data: ", b"", b'data: {"choices":[{"text":"'])
+@pytest.mark.parametrize("unit", [b"x", b" ", b"}", b"data: ", b"error", b"\r\n"])
+def test_a_body_takes_time_in_proportion_to_its_length(head: bytes, unit: bytes) -> None:
+    """However it is cut and whatever it repeats: four times as much takes no more than ten times as long."""
+
+    def seconds(size: int) -> float:
+        body = head + unit * (size // len(unit))
+        reads = [body[at : at + 4096] for at in range(0, len(body), 4096)]
+        response = WireResponse(200, {"content-type": "text/event-stream"}, reads)
+        began = time.process_time()
+        get("openai-completions", {}).decode(response)
+        return time.process_time() - began
+
+    least = min(seconds(1 << 18) for _ in range(3))
+    assert seconds(1 << 20) < 10 * least + 0.05
