@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -27,12 +27,15 @@ def threads_for(cores: int, quota: float | None) -> int:
 
 def one_of_each_core(allowed: Iterable[int] | None = None, processors: Path = PROCESSORS) -> list[int]:
     """The first logical processor of each physical core among those that this process may run on."""
-    if allowed is None:
-        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     first: dict[str, int] = {}
-    for one in sorted(allowed):
+    for one in sorted(own_processors() if allowed is None else allowed):
         first.setdefault(_siblings(processors, one), one)
     return list(first.values())
+
+
+def own_processors() -> Collection[int]:
+    """The logical processors that this process may run on."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 
 
 def _siblings(processors: Path, one: int) -> str:

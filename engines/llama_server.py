@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from engines.base import NO_USAGE_REPORTS, Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
 from engines.gguf_engine import (
@@ -37,7 +37,7 @@ from engines.llama_server_parameters import server_parameters
 from engines.llama_server_scores import score_by_server
 from engines.memory import MemoryEstimate
 from engines.models.gguf_file import gguf_levels
-from engines.process_log import read_from, size_of
+from engines.process_log import begun, read_from, size_of
 from engines.scores import PROBE, Scores, put_before
 from engines.server_process import ServerCommand, ServerProcess
 
@@ -151,17 +151,14 @@ class LlamaServer:
 
     async def _start_program(self, program: Program, arguments: Sequence[str]) -> dict[str, Any]:
         """Start another llama-server; what the embedded one reports, of it."""
-        log = self._spec.log_path
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-        self._log_start = size_of(log)
+        self._log_start = begun(self._spec.log_path)
         self._server = ServerProcess(
             ServerCommand(
                 shlex.join(arguments),
                 env={**device_environment(self._spec.devices), **self._spec.env},
                 ready_path="/health",
                 ready_timeout_s=self._options.ready_timeout_s,
-                log_path=log,
+                log_path=self._spec.log_path,
                 port=self._options.port,
             )
         )
@@ -197,11 +194,8 @@ class LlamaServer:
         return found
 
     def _spawn(self, report_fd: int) -> subprocess.Popen[str]:
-        log: IO[bytes] | None = None
-        if self._spec.log_path is not None:
-            self._spec.log_path.parent.mkdir(parents=True, exist_ok=True)
-            log = self._spec.log_path.open("ab")
-            self._log_start = log.tell()
+        self._log_start = begun(self._spec.log_path)
+        log = None if self._spec.log_path is None else self._spec.log_path.open("ab")
         try:
             return subprocess.Popen(
                 # -P keeps the child's folder off the path: modules there are named like some of the library's.

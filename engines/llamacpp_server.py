@@ -30,7 +30,7 @@ from engines.gguf_engine import (
 from engines.llama_options import PLAIN_SAMPLING, LlamaCppServerOptions, parse_options
 from engines.memory import MemoryEstimate
 from engines.models.gguf_file import gguf_levels
-from engines.process_log import read_from, size_of
+from engines.process_log import begun, read_from
 from engines.server_process import ServerCommand, ServerProcess
 
 _NAME = "llama-cpp-server"
@@ -101,17 +101,14 @@ class LlamaCppServer:
         model = await asyncio.to_thread(self._prepared)
         self._library = await asyncio.to_thread(self._told)
         context = context_tokens(self._options, model)
-        log = self._spec.log_path
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-        self._log_start = size_of(log)
+        self._log_start = begun(self._spec.log_path)
         self._server = ServerProcess(
             ServerCommand(
                 shlex.join([self._python(), "-P", "-m", "llama_cpp.server", *arguments(self._options, model, context)]),
                 env={**device_environment(self._spec.devices), **self._spec.env},
                 ready_path="/v1/models",
                 ready_timeout_s=self._options.ready_timeout_s,
-                log_path=log,
+                log_path=self._spec.log_path,
             )
         )
         await self._server.start()

@@ -10,6 +10,13 @@ def size_of(log: Path | None) -> int:
     return log.stat().st_size if log is not None and log.is_file() else 0
 
 
+def begun(log: Path | None) -> int:
+    """Make the folder of a log to which a process will write; how long it is now."""
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    return size_of(log)
+
+
 def read_from(log: Path | None, start: int) -> str:
     """What a log has gained since it was `start` bytes long; empty without a log."""
     if log is None or not log.is_file():
@@ -19,4 +26,4 @@ def read_from(log: Path | None, start: int) -> str:
         return file.read().decode("utf-8", "replace")
 
 
-__all__ = ["read_from", "size_of"]
+__all__ = ["begun", "read_from", "size_of"]

@@ -16,7 +16,7 @@ from typing import Any
 from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, LevelUnsupported, StartFailed
 from engines.memory import MemoryEstimate
 from engines.options import read_options
-from engines.process_log import read_from, size_of
+from engines.process_log import begun, read_from
 from engines.scores import PROBE, Scores, put_before
 from engines.server_process import ServerCommand, ServerProcess
 from engines.vllm_levels import LEVELS, WHILE_LOADING, check_name
@@ -78,9 +78,7 @@ class VllmServer:
         if self._server is not None:
             raise EngineError(f"{_NAME} was started already; make a new engine for another start")
         await asyncio.to_thread(self.prepare)
-        if self._spec.log_path is not None:
-            self._spec.log_path.parent.mkdir(parents=True, exist_ok=True)
-        self._log_start = size_of(self._spec.log_path)
+        self._log_start = begun(self._spec.log_path)
         self._server = ServerProcess(self._command())
         try:
             await self._server.start()

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+_SENTENCE = 200
+
 
 class ExitCode(IntEnum):
     """What the process tells its caller."""
@@ -49,6 +51,11 @@ def first_that_applies(codes: Iterable[ExitCode]) -> ExitCode:
     """The exit code of a run to which several apply; HOLDS for none."""
     present = set(codes)
     return next((code for code in PRECEDENCE if code in present), ExitCode.HOLDS)
+
+
+def by_name(what: str, error: Exception) -> str:
+    """What went wrong, and the kind and words of an error that nobody expected; 200 characters at most."""
+    return f"{what}: {type(error).__name__}: {error}"[:_SENTENCE]
 
 
 class HarnessError(Exception):

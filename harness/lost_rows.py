@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 
 from harness.chains import Int64
-from harness.drivers.offer import Due, Offer
+from harness.drivers.offer import Due, Offer, requests_of
 from harness.records import Loop, Phase, Record, Status
 from harness.store import Told
 from harness.timeline import not_sent
@@ -62,7 +62,7 @@ def _of_the_plan(schedule: Schedule, shard: Shard, told: Mapping[int, Told], unt
             if turn is not None and turn not in told and turn not in listed:
                 due_ns = _due_ns(schedule, turn, told, until_ns + 1)
                 if due_ns <= until_ns:
-                    yield Due(schedule.row(turn), due_ns, _phase(schedule, due_ns))
+                    yield Due(schedule.row(turn), due_ns, schedule.window.phase_of(due_ns))
 
 
 def _of_users(
@@ -73,7 +73,7 @@ def _of_users(
     waiting = sorted((_due_ns(schedule, row, told, max(until_ns, 0)), row) for row in following)
     left = None if schedule.measured is None else _left(schedule, users, told)
     for due_ns, request in waiting:
-        phase = _phase(schedule, due_ns)
+        phase: str = schedule.window.phase_of(due_ns)
         if phase == Phase.MEASURE and left is not None:
             phase, left = (Phase.MEASURE, left - 1) if left else (Phase.COOLDOWN, 0)
         if due_ns <= until_ns or (phase == Phase.MEASURE and left is not None):
@@ -103,7 +103,7 @@ def _never_come_to(schedule: Schedule, after: Sequence[int], due_ns: int) -> Ite
 def _left(schedule: Schedule, users: Sequence[int] | Int64, told: Mapping[int, Told]) -> int:
     """How many of the requests that these users share were not measured yet."""
     assert schedule.measured is not None
-    shared = sum(len(range(int(user), schedule.measured, schedule.users)) for user in users)
+    shared = requests_of(users, schedule.measured, schedule.users)
     return max(0, shared - sum(one.phase == Phase.MEASURE for one in told.values()))
 
 
@@ -114,10 +114,3 @@ def _due_ns(schedule: Schedule, request: int, told: Mapping[int, Told], otherwis
         return row.due_ns or 0
     before = told.get(row.after)
     return otherwise_ns if before is None or before.done_ns is None else before.done_ns + schedule.wait_ns(request)
-
-
-def _phase(schedule: Schedule, due_ns: int) -> str:
-    window = schedule.window
-    if due_ns < window.start_ns:
-        return Phase.WARMUP
-    return Phase.MEASURE if window.end_ns is None or due_ns < window.end_ns else Phase.COOLDOWN

@@ -10,11 +10,10 @@ import numpy as np
 from harness import thresholds
 from harness.columns import Columns, Flags
 from harness.reasons import Level, Reason
+from harness.token_truth import TEMPLATE_TOKENS
 
 if TYPE_CHECKING:
     from harness.workload import Schedule
-
-TEMPLATE_TOKENS = 40  # the longest template of a chat in common use, which all prompts begin with
 
 
 class AskedLines:

@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,19 @@ class ChildCommand:
         """The command line."""
         return module_command("harness.trial", str(self.specification), python=self.python)
 
+    async def started(self, arguments: Sequence[str], standard_input: int) -> asyncio.subprocess.Process:
+        """A process for the cell, what it prints of itself going to the log. Raises OSError where it cannot start."""
+        with self.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *arguments,
+                stdin=standard_input,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=self.full_environment(),
+                start_new_session=True,
+                limit=LONGEST_LINE_BYTES,
+            )
+
     def full_environment(self) -> dict[str, str]:
         """Ours, so that the child imports the same packages, and what the engine needs."""
         root = None if self.python is None else own_packages()
@@ -106,17 +119,7 @@ class Child:
     @classmethod
     async def start(cls, command: ChildCommand) -> Child:
         """Start it, its output going to the log, events coming through its standard output."""
-        with command.log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *command.arguments(),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                env=command.full_environment(),
-                start_new_session=True,
-                limit=LONGEST_LINE_BYTES,
-            )
-        return cls(process)
+        return cls(await command.started(command.arguments(), asyncio.subprocess.PIPE))
 
     @property
     def pid(self) -> int:

@@ -31,6 +31,12 @@ class Window:
     start_ns: int
     end_ns: int | None
 
+    def phase_of(self, due_ns: int) -> Phase:
+        """The phase of a request that falls due then, as an offset from T0."""
+        if due_ns < self.start_ns:
+            return Phase.WARMUP
+        return Phase.MEASURE if self.end_ns is None or due_ns < self.end_ns else Phase.COOLDOWN
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:

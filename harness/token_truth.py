@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LEAST_RECOUNTED = 10
 LEAST_FIDELITY = 0.99
-_TEMPLATE_TOKENS = 40  # the longest template of a chat in common use puts some 36 around a prompt
+TEMPLATE_TOKENS = 40  # the longest template of a chat in common use puts some 36 around a prompt
 _COLUMNS = [
     "class",
     "token_source",
@@ -133,7 +133,7 @@ def _prompts(whole: pd.DataFrame) -> dict[str, Any] | None:
     if told is None:
         return None
     more = (counted - asked)[both]
-    return told | {"beyond": float(np.median((more - np.clip(more, -1, _TEMPLATE_TOKENS)) / asked[both]))}
+    return told | {"beyond": float(np.median((more - np.clip(more, -1, TEMPLATE_TOKENS)) / asked[both]))}
 
 
 def _differences(counted: Floats, stated: Floats) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineError
-from harness.child_process import LONGEST_LINE_BYTES, ended_how, event_stream, module_command
+from harness.child_process import ended_how, event_stream, module_command
 from harness.errors import HarnessError
 from harness.load_part import cell_from, schedule_of
 from harness.lost_rows import lost_rows
@@ -50,24 +50,12 @@ async def write_unrecorded(broken: Broken, command: ChildCommand, stop: StopRequ
     order = command.specification.with_name("unrecorded.json")
     try:
         order.write_text(json.dumps(asdict(broken)))
-        return await _answer(await _started(order, command), stop)
+        arguments = module_command("harness.unrecorded", str(order), python=command.python)
+        return await _answer(await command.started(arguments, asyncio.subprocess.DEVNULL), stop)
     except OSError as error:
         return {"failed": f"no process could be started for it: {error.strerror or error}"}
     finally:
         order.unlink(missing_ok=True)
-
-
-async def _started(order: Path, command: ChildCommand) -> asyncio.subprocess.Process:
-    with command.log.open("ab") as log:
-        return await asyncio.create_subprocess_exec(
-            *module_command("harness.unrecorded", str(order), python=command.python),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            env=command.full_environment(),
-            start_new_session=True,
-            limit=LONGEST_LINE_BYTES,
-        )
 
 
 async def _answer(process: asyncio.subprocess.Process, stop: StopRequest) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 
-from engines.cores import cpu_quota_cores
+from engines.cores import cpu_quota_cores, own_processors
 from harness.drivers.asyncio_driver import most_in_a_second
 from harness.workload import Schedule
 
@@ -37,7 +36,7 @@ def worker_count(schedule: Schedule, asked: int | str, cores: int | None = None)
 
 def usable_cores() -> int:
     """Whole cores that this process may use, by affinity and by its control group's quota; one at least."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(own_processors())
     quota = cpu_quota_cores()
     return max(1, allowed if quota is None else min(allowed, int(quota)))
 

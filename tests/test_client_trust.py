@@ -16,10 +16,11 @@ from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveReport, DriveSettings
 from harness.known_process import KnownServer
 from harness.reading import Reading
-from harness.records import Loop, Phase, Record, Status
+from harness.records import Loop, Record, Status
 from harness.thresholds import CANARY_MS
 from harness.validity import Level, Validity, judge
 from harness.workload import Schedule
+from tests.driven import measured
 from tests.fabricated import frame, trial_entry
 from tests.plans import exact_schedule
 
@@ -76,7 +77,7 @@ def test_what_is_due_is_sent_then() -> None:
     schedule = exact_schedule(1, kind="sustained", rate=200, arrivals="poisson", requests=1000)
     records, report = driven(schedule, watch)
     assert schedule.due_ns is not None
-    records = [record for record in records if record.phase == Phase.MEASURE]
+    records = measured(records)
     assert [(record.request, record.due_ns) for record in records] == list(enumerate(schedule.due_ns[:1000].tolist()))
     assert {record.status for record in records} == {Status.OK}
     lag = column(records, "sent_ns") - column(records, "due_ns")
@@ -111,7 +112,7 @@ def test_a_stalling_client_is_found_out() -> None:
     records, report = driven(schedule, lambda loop: loop.call_later(0.3, stall, loop))
     found = judged(schedule, records, report)
     assert (found.verdict, codes(found)["client_lag"]) == (Level.INVALID, Level.INVALID)
-    records = [record for record in records if record.phase == Phase.MEASURE]
+    records = measured(records)
     due, sent, first = (column(records, name) for name in ("due_ns", "sent_ns", "first_token_ns"))
     in_stall = np.zeros(len(due), dtype=bool)
     for began, ended in stalls_ns:
@@ -137,7 +138,7 @@ def test_the_canary_tells_the_error_of_arrivals() -> None:
     records, report = driven(schedule)
     assert len(records) == report.recorded == 300 + report.cooldown
     assert report.connections_opened < 300
-    records = [record for record in records if record.phase == Phase.MEASURE]
+    records = measured(records)
     assert len(records) == 300
     lasted_s = column(records, "done_ns").max() / 1000
     assert 10 * lasted_s <= report.canary_events <= 20 * lasted_s + 2, "a late sender sends fewer, never more"

@@ -14,11 +14,11 @@ from harness.drivers.outcome import stream_verdict
 from harness.drivers.pacing import make_alarm
 from harness.drivers.prepared import Prepared
 from harness.drivers.trial_state import TrialState
+from harness.errors import by_name
 from harness.records import FAILED, Status
 from harness.timeline import NS_PER_MS, NS_PER_S, Outcome, Trace
 
 _TICK_NS = 10 * NS_PER_MS
-_SENTENCE = 200
 _PASS_NS = 1_000_000
 _UNBEGUN = 16  # no more is handed over while so many have not begun, so that the loop gets on with the rest
 
@@ -136,7 +136,7 @@ class InProcessClient:
         except asyncio.CancelledError:
             cut = Status.UNFINISHED, self._why_cut
         except Exception as error:  # an engine may fail in any way; the request failed, not the trial
-            cut = Status.STREAM_ERROR, f"the engine failed: {type(error).__name__}: {error}"[:_SENTENCE]
+            cut = Status.STREAM_ERROR, by_name("the engine failed", error)
         self._ended(due, trace, request, chunks, cut)
         self._dispatch()
 

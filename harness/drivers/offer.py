@@ -216,13 +216,9 @@ class Offer:
 
     def _phase(self, due_ns: int, row: Row) -> str:
         """By the due time; all turns of the conversations that are measured belong to them, however late."""
-        window, at_ns = self._schedule.window, due_ns - self._t0_ns
-        if at_ns < window.start_ns:
-            return Phase.WARMUP
-        if window.end_ns is None or at_ns < window.end_ns:
-            return Phase.MEASURE
-        if self._taken is None or row.session is None or self._schedule.phases is None:
-            return Phase.COOLDOWN
+        phase = self._schedule.window.phase_of(due_ns - self._t0_ns)
+        if phase is not Phase.COOLDOWN or self._taken is None or row.session is None or self._schedule.phases is None:
+            return phase
         began = PHASES[self._schedule.phases[row.session]]
         return Phase.MEASURE if began == Phase.MEASURE else Phase.COOLDOWN
 
@@ -266,4 +262,9 @@ def _pool_of(schedule: Schedule, users: Sequence[int] | Int64) -> Pool | None:
     """
     if schedule.measured is None or schedule.loop is not Loop.CLOSED:
         return None
-    return Pool(sum(len(range(int(user), schedule.measured, schedule.users)) for user in users))
+    return Pool(requests_of(users, schedule.measured, schedule.users))
+
+
+def requests_of(users: Sequence[int] | Int64, requests: int, of: int) -> int:
+    """How many of the requests that so many users share these of them have."""
+    return sum(len(range(int(user), requests, of)) for user in users)

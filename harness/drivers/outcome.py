@@ -9,12 +9,12 @@ from engines.base import TOKEN_BEARING, ChunkKind
 from engines.dialects.base import Dialect, Pieces
 from engines.dialects.framing import Framing, framing_of
 from harness.drivers.wire import ResponseReader
+from harness.errors import by_name
 from harness.records import Status
 from harness.timeline import Outcome
 
 _ERROR, _UNREADABLE, _USAGE = ChunkKind.ERROR, ChunkKind.UNREADABLE, ChunkKind.USAGE
 _STREAMED = (Framing.EVENTS, Framing.LINES)
-_SENTENCE = 200
 _BUSY = (429, 503)
 
 
@@ -41,7 +41,7 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
     try:
         chunks = dialect.decode(response) if reply.headers_read is not None else Pieces([], [])
     except Exception as failure:  # a dialect may come from anywhere
-        why = f"the reply cannot be decoded: {type(failure).__name__}: {failure}"[:_SENTENCE]
+        why = by_name("the reply cannot be decoded", failure)
         return Outcome(cut.status if cut else Status.STREAM_ERROR, why, status)
     kinds = set(chunks.kinds)
     said = chunks.chunks[chunks.kinds.index(_ERROR)].text if _ERROR in kinds else None

@@ -10,11 +10,10 @@ from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Par
 from harness.drivers.offer import Due, Offer
 from harness.drivers.recount import Recount
 from harness.drivers.vitals import Vitals
+from harness.errors import by_name
 from harness.records import TOO_LATE, Loop, Phase, Record, Status
 from harness.timeline import NS_PER_S, NowNs, Outcome, Trace, build_record, not_sent
 from harness.workload import Schedule
-
-_SENTENCE = 200
 
 
 @dataclass(slots=True)
@@ -48,7 +47,7 @@ class TrialState:
         try:
             record = self._built(trace, outcome)
         except Exception as error:  # whatever an engine or a server has put into it
-            why = f"no record can be made of the reply: {type(error).__name__}: {error}"[:_SENTENCE]
+            why = by_name("no record can be made of the reply", error)
             outcome = Outcome(Status.STREAM_ERROR, why, outcome.http_status)
             record = self._built(trace, outcome)
         self.vitals.see(outcome)

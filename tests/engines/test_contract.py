@@ -30,8 +30,9 @@ from engines.base import (
 )
 from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
-from harness.records import Phase, Record, Status
+from harness.records import Record, Status
 from harness.workload import Schedule
+from tests.driven import measured
 from tests.plans import exact_schedule
 
 pytestmark = pytest.mark.slow
@@ -240,11 +241,10 @@ def test_eight_requests_at_once_all_succeed(case: Case, tmp_path: Path) -> None:
     """More requests than slots are served in the end, none lost."""
 
     async def body(engine: Engine, info: EngineInfo) -> None:
-        records = await records_of(engine, exact_schedule(8, kind="sustained", users=8, requests=16))
-        measured = [record for record in records if record.phase == Phase.MEASURE]
-        assert sorted(record.request for record in measured) == list(range(16))
-        assert {record.status for record in measured} == {Status.OK}, [record.error for record in records]
-        assert {record.output_tokens for record in measured} == {8}
+        records = measured(await records_of(engine, exact_schedule(8, kind="sustained", users=8, requests=16)))
+        assert sorted(record.request for record in records) == list(range(16))
+        assert {record.status for record in records} == {Status.OK}, [record.error for record in records]
+        assert {record.output_tokens for record in records} == {8}
 
     with_engine(case.spec(tmp_path), body, kept=case.kept)
 
@@ -254,10 +254,9 @@ def test_a_request_given_up_leaves_it_usable(case: Case, tmp_path: Path) -> None
 
     async def body(engine: Engine, info: EngineInfo) -> None:
         await asyncio.gather(*(broken_off(engine) for _ in range(4)))
-        records = await records_of(engine, exact_schedule(5, kind="sustained", users=4, requests=4))
-        measured = [record for record in records if record.phase == Phase.MEASURE]
-        assert {record.status for record in measured} == {Status.OK}, [record.error for record in records]
-        assert {record.output_tokens for record in measured} == {5}
+        records = measured(await records_of(engine, exact_schedule(5, kind="sustained", users=4, requests=4)))
+        assert {record.status for record in records} == {Status.OK}, [record.error for record in records]
+        assert {record.output_tokens for record in records} == {5}
 
     with_engine(case.spec(tmp_path), body, kept=case.kept)
 
