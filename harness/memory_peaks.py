@@ -51,12 +51,16 @@ def memory_readings(
 
 
 def engine_held(samples: pd.DataFrame, begin_ns: float, end_ns: float, *, before: bool) -> Held | None:
-    """The largest memory of the engine's processes between two moments. before: the last reading before counts, too."""
+    """The largest memory of the engine's processes between two moments. before: where there is no reading between them,
+    the last one before counts: it may be of a start that was not quite over.
+    """
     resident = gauges(samples, "engine", "rss_bytes").get("engine")
     if resident is None:
         return None
     shared = gauges(samples, "engine", "pss_bytes").get("engine")
-    inside = _inside(resident.at_ns, begin_ns, end_ns, before=before)
+    inside = _inside(resident.at_ns, begin_ns, end_ns, before=False)
+    if before and inside.start >= inside.stop:
+        inside = _inside(resident.at_ns, begin_ns, end_ns, before=True)
     if not len(resident.values[inside]):
         return None
     if shared is None:

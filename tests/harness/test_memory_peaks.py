@@ -93,6 +93,18 @@ def test_between_readings_of_pss_resident_memory_says_how_it_grew() -> None:
     assert (found.bytes, found.source) == (110.0, SHARED_ONCE)
 
 
+def test_a_reading_before_the_trial_counts_where_there_is_none_in_it() -> None:
+    """A start that is not quite over shares other things, and may hold more."""
+    starting = [(-0.1, "engine", "rss_bytes", 250), (0.2, "engine", "pss_bytes", 140)]
+    made = trial_with(*starting, (0.1, "engine", "rss_bytes", 220), (0.3, "engine", "rss_bytes", 222))
+    found = engine_held(made.samples(), T0, T0 + 60 * S, before=True)
+    assert found is not None
+    assert found.bytes == 142.0
+    alone = engine_held(trial_with(starting[0]).samples(), T0, T0 + 60 * S, before=True)
+    assert alone is not None
+    assert alone.bytes == 250.0
+
+
 def test_the_summary_says_by_which_reading() -> None:
     """PSS where it was read, else resident memory; both are there beside it."""
     without = trial_with((1.0, "engine", "rss_bytes", 100))
