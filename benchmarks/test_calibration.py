@@ -12,6 +12,7 @@ import pytest
 
 from harness import thresholds
 from harness.calibrator import QUICK, calibrate, rate_level, stream_level
+from harness.doctor import trusted_errors
 from harness.known_process import KnownServer
 
 
@@ -19,7 +20,7 @@ from harness.known_process import KnownServer
 def test_streams(benchmark: Any, streams: int) -> None:
     """So many streams x 50 tokens/s: first tokens within 2 ms and gaps within 0.5 ms at p99, p50 below 0.3 ms."""
     with KnownServer() as server:
-        level = benchmark.pedantic(stream_level, (server, streams, 3), rounds=1)
+        level = benchmark.pedantic(stream_level, (server, streams, 3, trusted_errors()), rounds=1)
     print(f"\n{level}")
     assert level.clock == "kernel"
     assert level.ttft_error_p50_ms <= 0.3
@@ -30,7 +31,7 @@ def test_streams(benchmark: Any, streams: int) -> None:
 def test_rate(benchmark: Any) -> None:
     """1,000 requests/s with Poisson arrivals: sent within 1 ms of due at p99."""
     with KnownServer() as server:
-        level = benchmark.pedantic(rate_level, (server, 1000, 5.0), rounds=1)
+        level = benchmark.pedantic(rate_level, (server, 1000, 5.0, trusted_errors()), rounds=1)
     print(f"\n{level}")
     assert level.requests == 5000
     assert level.send_lag_p99_ms <= thresholds.CALIBRATED_LAG_P99_MS.warn
@@ -38,7 +39,14 @@ def test_rate(benchmark: Any) -> None:
 
 def test_quick_calibration_is_quick(benchmark: Any) -> None:
     """The quick ladder ends within its time and finds something to trust."""
-    found = benchmark.pedantic(calibrate, (QUICK,), rounds=1)
+    found = benchmark.pedantic(
+        calibrate,
+        (
+            trusted_errors(),
+            QUICK,
+        ),
+        rounds=1,
+    )
     print(f"\n{found.summary()}")
     assert found.streams >= 1
     assert benchmark.stats.stats.max < 30

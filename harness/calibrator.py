@@ -27,7 +27,6 @@ from harness.pressure import read_ceilings
 from harness.records import Phase, Record, Status
 from harness.scenario import Workload
 from harness.stop_signals import stop_signals
-from harness.thresholds import CALIBRATED_ITL_P99_MS, CALIBRATED_LAG_P99_MS, CALIBRATED_TTFT_P99_MS
 from harness.timeline import NS_PER_MS, NS_PER_S
 from harness.workload import Schedule, build
 
@@ -65,6 +64,15 @@ QUICK = Ladder((1, 128, 512), 1, (100, 1000), 1.0, 15.0, quick=True)
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """The largest errors, p99 in ms, that a level may have: of first tokens, of gaps between tokens, of sending."""
+
+    first_ms: float
+    gap_ms: float
+    lag_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Truth:
     """What one load showed. sent_ns, seen_ns: of each reply, its tokens as sent and as recorded, absolute."""
 
@@ -95,7 +103,7 @@ class Truth:
         return float(np.mean([np.diff(sent).mean() for sent in self.sent_ns])) / (GAP_MS * NS_PER_MS)
 
 
-def calibrate(ladder: Ladder = FULL, say: Say = lambda _: None) -> Calibration:
+def calibrate(bounds: Bounds, ladder: Ladder = FULL, say: Say = lambda _: None) -> Calibration:
     """Find the largest load that can be trusted here; takes less than a minute.
 
     say: told what is tried.   To be called in the main thread.
@@ -105,14 +113,14 @@ def calibrate(ladder: Ladder = FULL, say: Say = lambda _: None) -> Calibration:
     notes: list[str] = []
     busy_share = psutil.cpu_percent(interval=_LOOK_S) / 100
     with _heard_between(say) as say_or_end, KnownServer() as server:
-        rates = _climb_rates(server, ladder, say_or_end)
-        levels = _climb_streams(server, ladder, until_s, say_or_end, notes)
+        rates = _climb_rates(server, ladder, bounds, say_or_end)
+        levels = _climb_streams(server, ladder, bounds, until_s, say_or_end, notes)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return conclude(levels, rates, notes, created, quick=ladder.quick, busy_share=busy_share)
 
 
 def _climb_streams(
-    server: KnownServer, ladder: Ladder, until_s: float, say: Say, notes: list[str]
+    server: KnownServer, ladder: Ladder, bounds: Bounds, until_s: float, say: Say, notes: list[str]
 ) -> list[StreamLevel]:
     """Up to the first level that fails twice, then one between it and the last that held."""
     tried: list[StreamLevel] = []
@@ -124,23 +132,23 @@ def _climb_streams(
         if time.monotonic() > until_s:
             notes.append(f"{streams:,} streams were not tried: the time for calibrating was over")
             break
-        if _holds(server, streams, ladder.rounds, tried, say):
+        if _holds(server, streams, ladder.rounds, bounds, tried, say):
             continue
         between = round((streams * max((one.streams for one in tried if one.held), default=0)) ** 0.5)
         if ladder.quick or not between or streams / between < _CLOSE:
             break
         if time.monotonic() < until_s:
-            _holds(server, between, ladder.rounds, tried, say)
+            _holds(server, between, ladder.rounds, bounds, tried, say)
         else:
             notes.append(f"{between:,} streams were not tried: the time for calibrating was over")
         break
     return tried
 
 
-def _holds(server: KnownServer, streams: int, rounds: int, tried: list[StreamLevel], say: Say) -> bool:
+def _holds(server: KnownServer, streams: int, rounds: int, bounds: Bounds, tried: list[StreamLevel], say: Say) -> bool:
     """Try a level, a second time where the first failed: what else the machine did need not come again."""
     for _ in range(2):
-        level = stream_level(server, streams, rounds)
+        level = stream_level(server, streams, rounds, bounds)
         tried.append(level)
         say(
             f"{streams} streams: first tokens within {level.ttft_error_p99_ms:.3f} ms, gaps within "
@@ -151,11 +159,11 @@ def _holds(server: KnownServer, streams: int, rounds: int, tried: list[StreamLev
     return False
 
 
-def _climb_rates(server: KnownServer, ladder: Ladder, say: Say) -> list[RateLevel]:
+def _climb_rates(server: KnownServer, ladder: Ladder, bounds: Bounds, say: Say) -> list[RateLevel]:
     tried: list[RateLevel] = []
     for rate in ladder.rates:
         for _ in range(2):
-            level = rate_level(server, rate, ladder.rate_s)
+            level = rate_level(server, rate, ladder.rate_s, bounds)
             tried.append(level)
             say(f"{rate:g} requests/s: sent within {level.send_lag_p99_ms:.3f} ms of due (p99)")
             if level.held:
@@ -165,12 +173,12 @@ def _climb_rates(server: KnownServer, ladder: Ladder, say: Say) -> list[RateLeve
     return tried
 
 
-def stream_level(server: KnownServer, streams: int, rounds: int) -> StreamLevel:
+def stream_level(server: KnownServer, streams: int, rounds: int, bounds: Bounds) -> StreamLevel:
     """So many replies at once, one token every 20 ms each."""
     plan = schedule(TOKENS, kind="sustained", users=streams, requests=streams * rounds)
     truth = measure(server, plan, FIRST_MS, GAP_MS)
     first, gaps = truth.first_errors_ms(), truth.gap_errors_ms()
-    reason = _complaint(truth, plan, first, gaps)
+    reason = _complaint(truth, plan, first, gaps, bounds)
     return StreamLevel(
         streams=streams,
         requests=len(truth.records),
@@ -186,14 +194,16 @@ def stream_level(server: KnownServer, streams: int, rounds: int) -> StreamLevel:
     )
 
 
-def _complaint(truth: Truth, plan: Schedule, first: NDArray[np.float64], gaps: NDArray[np.float64]) -> str | None:
+def _complaint(
+    truth: Truth, plan: Schedule, first: NDArray[np.float64], gaps: NDArray[np.float64], bounds: Bounds
+) -> str | None:
     """Why a level cannot be trusted, or says nothing."""
     failed = _failure(truth.records, plan)
     if failed is not None:
         return failed
     for errors, bound_ms, name in (
-        (first, CALIBRATED_TTFT_P99_MS.warn, "first tokens"),
-        (gaps, CALIBRATED_ITL_P99_MS.warn, "gaps"),
+        (first, bounds.first_ms, "first tokens"),
+        (gaps, bounds.gap_ms, "gaps"),
     ):
         seen_ms = float(np.percentile(errors, 99))
         if seen_ms > bound_ms:
@@ -203,15 +213,15 @@ def _complaint(truth: Truth, plan: Schedule, first: NDArray[np.float64], gaps: N
     return None
 
 
-def rate_level(server: KnownServer, rate: float, seconds: float) -> RateLevel:
+def rate_level(server: KnownServer, rate: float, seconds: float, bounds: Bounds) -> RateLevel:
     """An open loop with Poisson arrivals and short replies."""
     plan = schedule(_RATE_TOKENS, kind="sustained", rate=rate, requests=round(rate * seconds))
     truth = measure(server, plan, _RATE_FIRST_MS, _RATE_GAP_MS)
     lags = np.asarray([(one.sent_ns or 0) - (one.due_ns or 0) for one in truth.records], dtype=np.float64) / NS_PER_MS
     p50, p99, most = (float(value) for value in np.percentile(lags, (50, 99, 100)))
     reason = _failure(truth.records, plan)
-    if reason is None and p99 > CALIBRATED_LAG_P99_MS.warn:
-        reason = f"requests were sent {p99:.2f} ms late at p99, above {CALIBRATED_LAG_P99_MS.warn:g} ms"
+    if reason is None and p99 > bounds.lag_ms:
+        reason = f"requests were sent {p99:.2f} ms late at p99, above {bounds.lag_ms:g} ms"
     return RateLevel(rate, len(truth.records), p50, p99, most, reason is None, reason)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import __version__, calibration
+from harness import __version__, calibration, thresholds
 from harness.calibration import Calibration, RateLevel, StreamLevel
 from harness.errors import ExitCode, StorageFailed, TrialFailed, UsageError
 from harness.exclusive import machine_to_ourselves
@@ -20,6 +20,8 @@ from reports.calibration import BUSY_SHARE, sentence
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from harness.calibrator import Bounds
 
 RUNS = Path("runs")
 COLOURS = {State.OK: "green", State.WARN: "yellow", State.BAD: "bold red"}
@@ -83,7 +85,17 @@ def calibrate_alone(*, quick: bool, say: Callable[[str], None]) -> Calibration:
     from harness.calibrator import FULL, QUICK, calibrate
 
     with machine_to_ourselves("harness doctor"):
-        return calibrate(QUICK if quick else FULL, say)
+        return calibrate(trusted_errors(), QUICK if quick else FULL, say)
+
+
+def trusted_errors() -> Bounds:
+    """The largest errors with which a load is trusted."""
+    from harness.calibrator import Bounds
+
+    ttft, itl, lag = (
+        thresholds.CALIBRATED_TTFT_P99_MS, thresholds.CALIBRATED_ITL_P99_MS, thresholds.CALIBRATED_LAG_P99_MS,
+    )  # fmt: skip
+    return Bounds(ttft.warn, itl.warn, lag.warn)
 
 
 def kept(known: Calibration | None) -> Check:

@@ -24,7 +24,6 @@ from harness.reading import Reading
 from harness.records import Phase, Status
 from harness.sample_size import sizes_of
 from harness.server_facts import server_facts, why_missing
-from harness.steady import steady_facts
 from harness.telemetry_facts import missing_telemetry, telemetry_facts
 from harness.texts import counts_of, one_of
 from harness.throttling import throttling_facts
@@ -46,10 +45,9 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
 
     Keys: cell, trial (ids), window, served_s (see `_served_s`), requests (by phase), statuses, errors (see
     `errors_of`), slo_vacuous (good requests to which the tpot limit could not be applied), token_sources, clocks,
-    missing (metric -> reason), bursts (see `bursts_of`), queue (see `queue_facts`), steady (see `steady_facts`),
-    sample_size (see `sizes_of`), tokens (see `tokens_of`), books (see `books_of`), server (see `server_facts`),
-    telemetry and memory (see `telemetry_facts`, `memory_facts`) and, where there are several, servers (see
-    `servers_of`).
+    missing (metric -> reason), bursts (see `bursts_of`), queue (see `queue_facts`), sample_size (see `sizes_of`),
+    tokens (see `tokens_of`), books (see `books_of`), server (see `server_facts`), telemetry and memory (see
+    `telemetry_facts`, `memory_facts`) and, where there are several, servers (see `servers_of`).
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     spread = servers_of(records)
@@ -71,7 +69,6 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
         "errors": errors_of(records),
         "bursts": bursts_of(reading),
         "queue": queue_facts(reading),
-        "steady": steady_facts(reading),
         "sample_size": sizes_of(reading),
         "slo_vacuous": good(columns.measured, trial.get("slo") or {})[1],
         "token_sources": _shares(records["token_source"]),

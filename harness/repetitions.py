@@ -48,18 +48,6 @@ class Spread:
         """between over within; infinite where a start leaves no doubt about itself and they differ."""
         return self.between / self.within if self.within > 0 else math.inf if self.between > 0 else 0.0
 
-    @property
-    def hysteresis(self) -> bool:
-        """Whether starts differ more than their requests explain, and enough to matter."""
-        matters = self.between > LEAST_SHARE * abs(self.value)
-        return matters and thresholds.START_SPREAD.level(self.ratio) is not Level.VALID
-
-    def as_fact(self) -> dict[str, Any]:
-        """JSON-able; ratio None where it is infinite."""
-        ratio = self.ratio if math.isfinite(self.ratio) else None
-        found = {"starts": self.starts, "value": self.value, "between": self.between, "within": self.within}
-        return found | {"ratio": ratio, "hysteresis": self.hysteresis}
-
 
 def spread_of(values: list[float], lows: list[float], highs: list[float]) -> Spread | None:
     """From the value and the interval of each start; None for fewer than three, or without their intervals."""
@@ -85,9 +73,22 @@ def spreads(summary: pd.DataFrame, keys: tuple[str, ...]) -> dict[tuple[str, ...
     return found
 
 
+def hysteresis(spread: Spread) -> bool:
+    """Whether starts differ more than their requests explain, and enough to matter."""
+    matters = spread.between > LEAST_SHARE * abs(spread.value)
+    return matters and thresholds.START_SPREAD.level(spread.ratio) is not Level.VALID
+
+
+def spread_fact(spread: Spread) -> dict[str, Any]:
+    """Return a spread as JSON-able data; `ratio` is None where it is infinite."""
+    ratio = spread.ratio if math.isfinite(spread.ratio) else None
+    found = {"starts": spread.starts, "value": spread.value, "between": spread.between, "within": spread.within}
+    return found | {"ratio": ratio, "hysteresis": hysteresis(spread)}
+
+
 def differing(found: dict[str, Spread]) -> list[Reason]:
     """The warning about starts that differ; it stands with each of them."""
-    worst = {statistic: spread for statistic, spread in found.items() if spread.hysteresis}
+    worst = {statistic: spread for statistic, spread in found.items() if hysteresis(spread)}
     if not worst:
         return []
     statistic, spread = max(worst.items(), key=lambda one: one[1].ratio)

@@ -18,8 +18,9 @@ from harness.facts import facts_of
 from harness.gate import Group, Verdict
 from harness.quality_summary import is_about_quality, quality_keys, quality_limits, quality_rows, why_missing
 from harness.reading import StoredTrial, read
-from harness.repetitions import differing, spreads
+from harness.repetitions import differing, spread_fact, spreads
 from harness.series import series_of
+from harness.steady import steady_facts
 from harness.validity import Level, Validity, judge, unmeasured, what_became
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial], folder: Path
         key = (one.cell["id"], one.trial["id"])
         reading = read(one, levels)
         samples = cells.around(one, reading)
-        facts[key] = facts_of(one.cell, reading, samples)
+        facts[key] = facts_of(one.cell, reading, samples) | {"steady": steady_facts(reading)}
         validity[key] = judge(one.trial, reading, one.trial.get("client"), calibration, facts[key])
         measured = measure(one, reading, samples, facts[key])
         curves = {found.class_name: found.distributions for found in measured}
@@ -94,7 +95,7 @@ def _compare_starts(
     for key, cell, trial in _entries(manifest):
         own = found.get(_keys(cell, trial), {})
         if key in facts and own:
-            facts[key]["repetitions"] = {statistic: spread.as_fact() for statistic, spread in own.items()}
+            facts[key]["repetitions"] = {statistic: spread_fact(spread) for statistic, spread in own.items()}
             validity[key] = Validity.of([*validity[key].reasons, *differing(own)])
 
 

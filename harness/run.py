@@ -26,7 +26,7 @@ from harness.records import Sample
 from harness.references import References
 from harness.resume import begin_session, what_is_left
 from harness.scenario import Scenario
-from harness.server_pages import ServerPages
+from harness.server_pages import ServerPages, pages_beside
 from harness.stop_signals import stop_signals
 from harness.store import RunWriter
 from harness.story import Story, close_entry
@@ -145,7 +145,7 @@ async def run_cell(run: RunInProgress, cell: Cell, entry: dict[str, Any]) -> Non
     per_trial = run.scenario.restart == "per_trial"
     with run.writer.samples(folder) as samples:
         keep = one_at_a_time(samples.add)
-        sampler, pages = reading_for(run.scenario, cell, keep), ServerPages(keep, cell)
+        sampler, pages = reading_for(run.scenario, cell, keep), pages_beside(cell, keep)
         with pages.reading(entry), sampling(sampler, run.scenario.telemetry.interval_s, entry):
             quality = await quality_order(run, cell, entry)
             while (waiting := [one for one in entry["trials"] if one["status"] == "pending"]) or quality:

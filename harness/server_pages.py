@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engines.addresses import Address
@@ -28,18 +29,21 @@ PROBES = 3
 ENGINE_IS_HERE = "an exporter is read only where the server is elsewhere: this machine is read directly"
 
 Sink = Callable[[Sample], None]
+Orders = Callable[[Sequence[str]], list[PageOrder]]
 
 
 class ServerPages:
     """The pages beside one cell: told of the child's events, they are read for as long as the engine is up.
 
     Everything happens on a thread of its own, so that what the parent does meanwhile delays nothing; `hear` may be
-    called from any.   unread: what could not be read although the scenario names it, once each.
+    called from any.   orders: the pages to read, from those that the engine names.   unread: what could not be read
+    although the scenario names it, once each.
     """
 
-    def __init__(self, sink: Sink, cell: Cell) -> None:
+    def __init__(self, sink: Sink, orders: Orders, *, server_is_here: bool) -> None:
         self._sink = sink
-        self._cell = cell
+        self._orders = orders
+        self._server_is_here = server_is_here
         self._readers: list[PageReader] = []
         self._due: list[Due] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -58,7 +62,7 @@ class ServerPages:
         """An event of the child, see `harness.trial`."""
         kind = event["event"]
         if kind == "started":
-            self._post(self._watch, tuple(filter(_is_address, event["engine"].get("metrics_urls") or ())))
+            self._post(self._watch, tuple(event["engine"].get("metrics_urls") or ()))
         elif kind in ("starting", "stopping"):
             self.forget()
         elif kind == "trial_begun":
@@ -117,7 +121,7 @@ class ServerPages:
             return  # it told once more of the same start
         self._forget()
         self._own = own
-        self._readers = [PageReader(order) for order in orders_for(self._cell, own)]
+        self._readers = [PageReader(order) for order in self._orders(own)]
         if self._readers and self._began is None:
             load_libraries()
             self._began = _clocks()
@@ -166,7 +170,7 @@ class ServerPages:
         """Find out who speaks, before any reading is kept."""
         try:
             await reader.fetch(session, url)
-            reader.dropped = self._cell.scope == SERVER and not _speaks_for_a_server(reader.kind)
+            reader.dropped = self._server_is_here and not _speaks_for_a_server(reader.kind)
             reader.tally["reason"] = ENGINE_IS_HERE if reader.dropped else None
         except PageFailed as failure:
             reader.dropped = failure.final and not reader.order.asked
@@ -202,7 +206,7 @@ class ServerPages:
     def _readings(self, reader: PageReader, page: Page) -> list[tuple[str, str, float]]:
         """(source, name, value) of what is kept of a page."""
         kept = [(reader.source, one.name, one.value) for one in page.found if one.source == SERVER]
-        machine = [one for one in page.found if one.source != SERVER and self._cell.scope != SERVER]
+        machine = [one for one in page.found if one.source != SERVER and not self._server_is_here]
         counters = {one.name: one.value for one in machine if one.name in CPU_COUNTERS}
         before, self._cpu[reader.order.url] = self._cpu.get(reader.order.url, {}), counters
         share = cpu_share(before, counters)
@@ -231,6 +235,11 @@ def _speaks_for_a_server(kind: str | None) -> bool:
     return kind is None or not {*kind.split("+")} <= {"dcgm", "node"}
 
 
+def pages_beside(cell: Cell, sink: Sink) -> ServerPages:
+    """The pages to read beside a cell."""
+    return ServerPages(sink, partial(orders_for, cell), server_is_here=cell.scope == SERVER)
+
+
 def orders_for(cell: Cell, own: Sequence[str]) -> list[PageOrder]:
     """The pages to read beside a cell. own: those that its engine says are its.
 
@@ -239,6 +248,7 @@ def orders_for(cell: Cell, own: Sequence[str]) -> list[PageOrder]:
     spec = cell.spec
     if cell.pages == ():
         return []
+    own = list(filter(_is_address, own))
     asked = {page.url: page for page in cell.pages or ()}
     urls = spec.options.get("url") or ()
     servers = {_origin(url) for url in (*([urls] if isinstance(urls, str) else urls), *own)}

@@ -53,7 +53,7 @@ def judge(
         reasons += queue_guard.too_short(reading)
         reasons += [*token_reasons(trial, reading, facts), *books_reasons(facts), *_cut_short(records)]
         reasons += [*reuse_reasons(trial, columns), *burst_reasons(reading)]
-        reasons += steady.unsteady(reading, facts["steady"] if facts else steady.steady_facts(reading))
+        reasons += steady.unsteady(reading, (facts or {}).get("steady") or steady.steady_facts(reading))
         reasons += engine_reasons(trial, reading)
     reasons += [*throttling_reasons(facts), *energy_reasons(facts)]
     reasons += telemetry_reasons(facts, client, reading.window.seconds)

@@ -11,7 +11,7 @@ from reports.summaries import with_validity
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_NUMBERS = ("value", "low", "high", "n_eff")
+_FLOATS = ("value", "low", "high", "n_eff")
 
 
 def schema() -> pa.Schema:
@@ -21,7 +21,7 @@ def schema() -> pa.Schema:
     from reports.summaries import COLUMNS
 
     def kind(name: str) -> pa.DataType:
-        return pa.float64() if name in _NUMBERS else pa.int64() if name == "n" else pa.string()
+        return pa.float64() if name in _FLOATS else pa.int64() if name == "n" else pa.string()
 
     return pa.schema([(name, kind(name)) for name in COLUMNS])
 

@@ -14,6 +14,7 @@ from engines.cores import cpu_quota_cores
 from harness import calibration, calibrator
 from harness.calibration import Calibration, RateLevel, StreamLevel, beyond, conclude
 from harness.calibrator import FULL, QUICK, Ladder, Truth, calibrate, measure, schedule
+from harness.doctor import trusted_errors
 from harness.drivers.base import DriveReport
 from harness.errors import Interrupted
 from harness.known_process import KnownServer
@@ -177,7 +178,7 @@ def test_a_small_ladder_is_climbed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrator, "read_ceilings", lambda: Ceilings(files=100, ports=None))
     monkeypatch.setattr(calibrator, "_complaint", lambda *_: None)  # a busy machine would end the climb
     said: list[str] = []
-    found = calibrate(Ladder((1, 4, 64), 1, (50,), 0.2, 600.0), said.append)
+    found = calibrate(trusted_errors(), Ladder((1, 4, 64), 1, (50,), 0.2, 600.0), said.append)
     assert {one.streams for one in found.levels} == {1, 4}
     assert {one.requests_per_s for one in found.rates} == {50}
     assert len(said) == len(found.levels) + len(found.rates)
@@ -195,14 +196,14 @@ def test_ctrl_c_between_two_loads_is_not_lost() -> None:
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted):
-        calibrate(Ladder((1,), 1, (20, 40), 0.2, 10.0, quick=True), say)
+        calibrate(trusted_errors(), Ladder((1,), 1, (20, 40), 0.2, 10.0, quick=True), say)
     assert len(told) == 1
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_no_level_begins_after_its_time() -> None:
     """What there was no time for is said."""
-    found = calibrate(Ladder((1,), 1, (), 0.2, 0.0))
+    found = calibrate(trusted_errors(), Ladder((1,), 1, (), 0.2, 0.0))
     assert found.levels == ()
     assert found.notes == ("1 streams were not tried: the time for calibrating was over",)
 

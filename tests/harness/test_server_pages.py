@@ -18,7 +18,7 @@ from harness.errors import StorageFailed
 from harness.metrics_pages import MetricsPage
 from harness.page_reader import CLEAR_OF_AN_END_NS, EVERY_NS, Due
 from harness.records import Sample
-from harness.server_pages import ENGINE_IS_HERE, ServerPages, orders_for
+from harness.server_pages import ENGINE_IS_HERE, orders_for, pages_beside
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ class Watched:
 
     def __init__(self, one: Cell, sink: Callable[[Sample], None] | None = None) -> None:
         self.samples: queue.Queue[Sample] = queue.Queue()
-        self.pages = ServerPages(sink or self.samples.put, one)
+        self.pages = pages_beside(one, sink or self.samples.put)
         self.entry: dict[str, Any] = {"trials": [{"index": 0}], "unread": ["no GPU"]}
 
     def hear(self, kind: str, **rest: Any) -> None:
