@@ -76,9 +76,9 @@ bench: $(STAMP) $(ENGINES)/.installed $(VLLM)/.installed  ## speed and memory ta
 	$(VLLM)/bin/python -m pytest benchmarks/test_engine_overhead.py -m vllm_inside -q -s
 
 docs: $(STAMP)  ## write the generated pages again
-	$(BIN)/python -m harness.reference
+	$(BIN)/python -m harness.scenario.reference
 	$(BIN)/python -m harness.metrics
-	$(BIN)/python -m harness.quality
+	$(BIN)/python -m harness.quality.figures
 	$(BIN)/python -m tests.known_answers
 
 clean:  ## remove what was built here

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness.drivers.connection import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
+from harness.telemetry.kernel_clock import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
 
 _REQUEST = b"POST / HTTP/1.1\r\nhost: stub\r\ncontent-length: 0\r\n\r\n"
 

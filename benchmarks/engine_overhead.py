@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.base import InProcessEngine
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
+from harness.drivers.drive import drive
 from harness.records import Record, Status
 from tests.plans import exact_schedule
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from harness.records import record_schema
-from harness.store import RunWriter
-from harness.streams import parquet_writer
+from harness.store.run import RunWriter
+from harness.store.streams import parquet_writer
 
 ROWS = 8192
 RATE = 1000

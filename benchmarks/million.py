@@ -62,7 +62,7 @@ def _scenario(port: int, requests: int, tokens: int, users: int) -> dict[str, An
 def _watched(arguments: list[str]) -> dict[str, float]:
     """Run the program, and look at the most memory that it and the process that sends have held."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-P", "-m", "harness.cli", *arguments]
+    command = [sys.executable, "-P", "-m", "harness", *arguments]
     program = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     peaks = {"parent_mib": 0.0, "client_mib": 0.0}
     while program.poll() is None:

@@ -1,6 +1,6 @@
 """Takes readings from a process of its own, as the parent of a run does, switched by lines on its standard input.
 
-`on`: ticks begin.   `off`: they end; one line says what they cost (see `harness.ticks.Pace.told`).
+`on`: ticks begin.   `off`: they end; one line says what they cost (see `harness.telemetry.sampler.Pace.told`).
 Arguments: the interval in seconds, the engine's process, where to write the readings.
 """
 
@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 from harness.records import sample_schema
-from harness.store import sample_columns
-from harness.streams import StreamWriter
-from harness.telemetry import Sampler, one_at_a_time
-from harness.ticks import Ticker
+from harness.store.run import sample_columns
+from harness.store.streams import StreamWriter
+from harness.telemetry.sampler import Sampler, Ticker, one_at_a_time
 
 
 def main(interval_s: float, engine_pid: int, readings: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness import thresholds
-from harness.calibrator import QUICK, calibrate, rate_level, stream_level
-from harness.doctor import trusted_errors
-from harness.known_process import KnownServer
+from harness.cli.doctor import trusted_errors
+from harness.drivers.calibration.calibrator import QUICK, calibrate, rate_level, stream_level
+from harness.drivers.calibration.process import KnownServer
+from harness.verdict import thresholds
 
 
 @pytest.mark.parametrize("streams", [128, 256, 512])

@@ -14,7 +14,7 @@ import pytest
 import engines
 from benchmarks.engine_overhead import LIMIT, Overhead, overhead
 from engines.base import EngineSpec, ModelReference
-from harness.child_process import event_loop_runner
+from harness.processes import event_loop_runner
 
 MODEL = "gpt2-small"
 pytestmark = [

@@ -90,13 +90,13 @@ def under_locust(stub: Path, plan: Plan, load: dict[str, Any]) -> Measured:
     import asyncio
 
     import benchmarks.truth as truth
-    from harness.drivers import asyncio_driver
+    from harness.drivers import drive as asyncio_driver
     from harness.drivers.base import Part
-    from harness.drivers.locust_loop import new_loop
+    from harness.drivers.locust.loop import new_loop
 
     made = new_loop()
-    from harness.drivers.locust_session import LocustSession, quieten
-    from harness.drivers.locust_users import Seats, tell
+    from harness.drivers.locust.session import LocustSession, quieten
+    from harness.drivers.locust.users import Seats, tell
 
     quieten()
     seats = Seats(range(plan.users))

@@ -20,8 +20,8 @@ import pytest
 from benchmarks import million
 from benchmarks.fabricate import fabricate
 from harness.records import record_schema
-from harness.store import record_writer
-from harness.streams import to_parquet
+from harness.store.run import record_writer
+from harness.store.streams import to_parquet
 from tests.plans import schedule_of
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +49,7 @@ def table() -> Iterator[None]:
 
 def report(folder: Path) -> Cost:
     """`harness report` on a stored run."""
-    command = [sys.executable, "-P", "-m", "harness.cli", "report", str(folder)]
+    command = [sys.executable, "-P", "-m", "harness", "report", str(folder)]
     began_s = time.monotonic()
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)

@@ -18,8 +18,8 @@ import pytest
 
 import engines
 from engines.base import EngineSpec, ModelReference, ServedEngine
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
+from harness.drivers.drive import drive
 from harness.records import Record, Status
 from tests.plans import exact_schedule
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from harness.known_process import KnownServer
-from harness.known_server import model_name
+from harness.drivers.calibration.process import KnownServer
+from harness.drivers.calibration.server import model_name
 
 ROOT = Path(__file__).parents[1]
 FIRST_MS, GAP_MS = 50.0, 20.0
@@ -43,7 +43,7 @@ def measured(folder: Path, server: KnownServer, workers: int, number: int) -> di
         sys.executable,
         "-P",
         "-m",
-        "harness.cli",
+        "harness",
         "run",
         str(path),
         "--out",

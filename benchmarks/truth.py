@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from engines.base import Endpoint, Request, Turn
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveReport, DriveSettings
+from harness.drivers.drive import drive
 from harness.records import Loop, Phase, Record
-from harness.timing import Window
-from harness.workload import Row
+from harness.schedule.requests import Row
+from harness.schedule.timing import Window
 
 NS_PER_S = 1_000_000_000
 SOURCE = Path(__file__).with_name("stub.c")
@@ -28,7 +28,9 @@ SOURCE = Path(__file__).with_name("stub.c")
 
 @dataclass
 class Plan:
-    """A schedule without words: closed with `users`, or open with due times. Stands for `harness.workload.Schedule`."""
+    """A schedule without words: closed with `users`, or open with due times. Stands for
+    `harness.schedule.requests.Schedule`.
+    """
 
     count: int
     users: int

@@ -18,14 +18,14 @@ from importlib.util import find_spec
 from engines.base import Engine, EngineError, EngineSpec
 
 BUILT_IN = {
-    "http": "engines.http:HttpEngine",
-    "llama-cpp": "engines.llamacpp:LlamaCpp",
-    "llama-cpp-server": "engines.llamacpp_server:LlamaCppServer",
-    "llama-server": "engines.llama_server:LlamaServer",
+    "http": "engines.http.engine:HttpEngine",
+    "llama-cpp": "engines.llamacpp.embedded:LlamaCpp",
+    "llama-cpp-server": "engines.llamacpp.python_server:LlamaCppServer",
+    "llama-server": "engines.llamacpp.server:LlamaServer",
     "simulated": "engines.simulated:SimulatedEngine",
-    "transformers": "engines.huggingface:Transformers",
-    "vllm": "engines.vllm_engine:Vllm",
-    "vllm-server": "engines.vllm_server:VllmServer",
+    "transformers": "engines.huggingface.engine:Transformers",
+    "vllm": "engines.vllm.engine:Vllm",
+    "vllm-server": "engines.vllm.server:VllmServer",
 }
 PLUGIN_GROUP = "harness.engines"
 

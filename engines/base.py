@@ -3,15 +3,26 @@
 An engine starts, stops, and does exactly one of two things: it yields chunks itself (`InProcessEngine.generate`), or it
 says where a server listens (`ServedEngine.endpoint`) and the harness' own client measures. Engines hold no clocks: they
 yield, and the harness stamps. One engine object lives for one cell of the matrix and is used from one asyncio loop.
+
+Request headers that a scenario gives.
+
+How much memory an engine will need, told before it is started.
+
+Teacher-forced log-probabilities: what an engine that can be asked about quality gives.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class EngineError(Exception):
@@ -238,7 +249,7 @@ class Engine(Protocol):
     """What every engine has.
 
     It may also have: `devices(level)`, a class method, where a level can run ("cpu", "cuda"); `memory_needed()` of
-    `engines.memory`; `import_library()`, what the first start in a process imports; `score()` of `engines.scores`;
+    `engines.base`; `import_library()`, what the first start in a process imports; `score()` of `engines.base`;
     `async tokenize(text)`, the ids the loaded model's tokenizer gives; `async beginning()`, those it puts in front.
     Modules of adapters import without the library they adapt; what the library is stands in `engines.LIBRARIES`.
     """
@@ -302,25 +313,94 @@ async def collect(chunks: AsyncIterator[Chunk]) -> list[Chunk]:
     return [chunk async for chunk in chunks]
 
 
-__all__ = [
-    "NO_USAGE_REPORTS",
-    "TOKEN_BEARING",
-    "CachesPrompts",
-    "Chunk",
-    "ChunkKind",
-    "Endpoint",
-    "Engine",
-    "EngineError",
-    "EngineInfo",
-    "EngineSpec",
-    "InProcessEngine",
-    "LevelUnsupported",
-    "ModelError",
-    "ModelReference",
-    "Request",
-    "ServedEngine",
-    "StartFailed",
-    "Turn",
-    "Usage",
-    "collect",
-]
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SIGNS = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_OURS = frozenset({"accept-encoding", "connection", "content-length", "content-type", "host", "transfer-encoding"})
+
+
+def check_header(name: str, value: str = "") -> None:
+    """Raises ValueError, one sentence without the value, for a header that cannot be sent or is not the user's."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a header; write letters, digits and `-`")
+    if name.lower() in _OURS:
+        raise ValueError(f"the header {name} is set by the harness; leave it out")
+    if not _SIGNS.fullmatch(value):
+        raise ValueError(f"the value of the header {name} holds a line break or a sign that no header can carry")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """What an engine will need at its peak.
+
+    device: where: "cpu" is the host's memory, "cuda" that of its GPUs together.
+    parts: bytes by what they are for ("weights", "kv_cache", "runtime"); the need is their sum.
+    """
+
+    device: Literal["cpu", "cuda"]
+    parts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+
+@runtime_checkable
+class EstimatingEngine(Protocol):
+    """An engine that can say what it will need."""
+
+    def memory_needed(self) -> MemoryEstimate | None:
+        """An estimate from below, after prepare() and before start(); None where nothing is known.
+
+        From below: a cell is skipped because of it, which must not happen to one that would have fitted.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The model's distributions over one sequence of tokens, each given all true tokens before it.
+
+    first: the first scored position; row i is about the token at position first + i.
+    logprobs: natural logarithms, [rows, vocabulary], column v about token v; or, where the engine gives only the
+        likeliest, [rows, k] in falling order (NaN where it gave fewer).
+    tokens: [rows, k], the tokens that the columns are about; None where `logprobs` is the whole vocabulary.
+    true_logprobs: [rows], of the tokens that really stand there; NaN where the engine does not tell.
+    """
+
+    first: int
+    logprobs: NDArray[np.float32]
+    tokens: NDArray[np.int32] | None
+    true_logprobs: NDArray[np.float32]
+
+
+@runtime_checkable
+class ScoringEngine(Protocol):
+    """An engine, in process or served, that can say how likely it finds a text."""
+
+    async def score(self, tokens: Sequence[int], first: int) -> Scores:
+        """The distributions of tokens[first:], first >= 1; nothing is sampled. For a started engine.
+
+        Raises EngineError if the sequence is longer than the context, or if the engine does not tell.
+        """
+        ...
+
+
+PROBE = "a"
+
+
+def put_before(served: Sequence[int], plain: Sequence[int]) -> list[int]:
+    """The ids in front of a text's own. served: with what the engine adds to a text that it is sent.
+
+    Raises EngineError where the text's own are not among them.
+    """
+    for start in range(len(served) - len(plain) + 1):
+        if list(served[start : start + len(plain)]) == list(plain):
+            return list(served[:start])
+    raise EngineError(f"{PROBE!r} becomes other tokens where special ones are added: {list(served)}, not {list(plain)}")
+
+
+def check_first(first: int, count: int) -> None:
+    """Raises EngineError unless `first` is a position that has tokens before it, and is one of `count`."""
+    if not 1 <= first < count:
+        raise EngineError(f"scores start at a position from 1 to {count - 1}, not {first}")

@@ -6,6 +6,14 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+
+def usable_cores() -> int:
+    """Whole cores that this process may use, by affinity and by its control group's quota; one at least."""
+    allowed = len(own_processors())
+    quota = cpu_quota_cores()
+    return max(1, allowed if quota is None else min(allowed, int(quota)))
+
+
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
 PROCESSORS = Path("/sys/devices/system/cpu")

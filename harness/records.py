@@ -5,7 +5,7 @@ trial's T0 on the monotonic clock; null means that it did not happen or is not k
 
 Format history (`FORMAT_VERSION` is written into every manifest; a change of a column raises it):
 0  was never frozen; a column that such a run lacks is read as null
-1  frozen: `harness.run_format` describes it, tests/data/runs/v1 holds runs of it
+1  frozen: `harness.cli.format_page` describes it, tests/data/runs/v1 holds runs of it
 2  planned_cancel_ns, accepting_ns, resends, finish_ns
 """
 

@@ -9,19 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import gate, metrics
-from harness.analysis import KEYS, Measures, levels_for, measure, tidy
-from harness.cell_samples import CellSamples
-from harness.decision import decide
+from harness import metrics
+from harness.analysis.facts import facts_of
+from harness.analysis.reading import StoredTrial, read
+from harness.analysis.repetitions import spreads
+from harness.analysis.samples import CellSamples
+from harness.analysis.series.trial import series_of
+from harness.analysis.summary import KEYS, Measures, levels_for, measure, tidy
 from harness.errors import ExitCode
-from harness.facts import facts_of
-from harness.gate import Group, Verdict
-from harness.quality_summary import is_about_quality, quality_keys, quality_limits, quality_rows, why_missing
-from harness.reading import StoredTrial, read
-from harness.repetitions import differing, spread_fact, spreads
-from harness.series import series_of
-from harness.steady import steady_facts
-from harness.validity import Level, Validity, judge, unmeasured, what_became
+from harness.quality.summary import is_about_quality, quality_keys, quality_limits, quality_rows, why_missing
+from harness.verdict import gate
+from harness.verdict.decision import decide
+from harness.verdict.gate import Group, Verdict
+from harness.verdict.reason import Level, Validity
+from harness.verdict.samples import differing, spread_fact
+from harness.verdict.steady import steady_facts
+from harness.verdict.validity import judge, unmeasured, what_became
 
 if TYPE_CHECKING:
     import pandas as pd

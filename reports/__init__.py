@@ -1,8 +1,8 @@
 """Reports: tables in, files out. Nothing here measures, judges or knows the harness.
 
 `write(data, folder, formats)` writes files, `export(data, kind, file)` one for another program;
-`reports.terminal.show(data, console)` is the summary at the end of a run. Heavy libraries are loaded by the formats
-that need them.
+`reports.writers.terminal.show(data, console)` is the summary at the end of a run. Heavy libraries are loaded by the
+formats that need them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _write_one(data: ReportData, folder: Path, name: str, *, every: bool) -> lis
 
         return save(data, folder / "plots", every=every)
     if name == "parquet":
-        from reports.summary_parquet import write as write_parquet
+        from reports.writers.summaries import write as write_parquet
 
         return [write_parquet(data, folder / "summary.parquet")]
     file = folder / {"csv": "summary.csv", "json": "summary.json", "junit": "junit.xml"}.get(name, f"report.{name}")
@@ -54,14 +54,14 @@ def export(data: ReportData, kind: str, file: Path) -> None:
     """
     if kind not in EXPORTS:
         raise ValueError(f"there is no export {kind!r}; known are {', '.join(EXPORTS)}")
-    from reports import prometheus
+    from reports.writers import prometheus
 
     prometheus.write(data, file)
 
 
 def _decision(data: ReportData, folder: Path) -> list[Path]:
     """decision.csv, beside summary.csv; none where nothing was planned."""
-    from reports import summaries
+    from reports.writers import summaries
 
     if not data.decisions:
         return []
@@ -72,18 +72,18 @@ def _decision(data: ReportData, folder: Path) -> list[Path]:
 
 def _text(data: ReportData, name: str) -> str:
     if name == "html":
-        from reports.html import render
+        from reports.writers.html import render
 
         return render(data)
     if name == "md":
-        from reports.markdown import render as markdown
+        from reports.writers.markdown import render as markdown
 
         return markdown(data)
     if name == "junit":
-        from reports.junit import render as junit
+        from reports.writers.junit import render as junit
 
         return junit(data)
-    from reports import summaries
+    from reports.writers import summaries
 
     return summaries.as_csv(data) if name == "csv" else summaries.as_json(data)
 

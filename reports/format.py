@@ -1,8 +1,12 @@
-"""Numbers as people read them: as many digits as the interval allows, bounds as bounds, unknown as a dash."""
+"""Numbers as people read them: as many digits as the interval allows, bounds as bounds, unknown as a dash.
+
+Characters that a place cannot show or must not be given, out of texts that come from servers, files and users.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 
 UNKNOWN = "—"
 THIN = "\u202f"
@@ -81,3 +85,17 @@ def grouped(digits: str) -> str:
         return digits
     parts = [whole[max(0, end - 3) : end] for end in range(len(whole), 0, -3)]
     return sign + THIN.join(reversed(parts)) + dot + rest
+
+
+# XML 1.0 has no way to write these, not even escaped.
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def for_xml(text: str) -> str:
+    """Text without what XML cannot hold."""
+    return _FORBIDDEN.sub("\ufffd", text)
+
+
+def for_terminal(text: str) -> str:
+    """One line without escape sequences, which a terminal would obey, and without what turns its direction."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)

@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis import ALL, COLUMNS, POOLED, tidy
-from harness.decision import decide
-from harness.facts import facts_of
-from harness.gate import judge_all
+from harness.analysis.columns import ALL
+from harness.analysis.facts import facts_of
+from harness.analysis.summary import COLUMNS, POOLED, tidy
 from harness.records import Sample
 from harness.results import Results, _exit_code, _groups, _quality_groups
-from harness.validity import Level, Reason, Validity
+from harness.verdict.decision import decide
+from harness.verdict.gate import judge_all
+from harness.verdict.reason import Level, Reason, Validity
 from tests.fabricated import FabricatedTrial, S, cell_entry, noisy, trial_entry
 
 T0_NS = 1_000 * S
@@ -107,9 +108,9 @@ def _cell(
 
 
 def _derived(manifest: dict[str, Any], trials: Sequence[FabricatedTrial], choices: Sequence[Choice]) -> Results:
-    from harness.analysis import levels_for, measure
-    from harness.gate import extra_statistics
-    from harness.reading import read
+    from harness.analysis.reading import read
+    from harness.analysis.summary import levels_for, measure
+    from harness.verdict.gate import extra_statistics
 
     spoiled = {(one.engine, one.level): one.invalid for one in choices}
     extra = extra_statistics([text for one in trials for text in one.trial["limits"]])

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from harness.streams import read_batches
+from harness.store.streams import read_batches
 
 ROOT = Path(__file__).parents[1]
 LONGEST_WAIT_S = 240.0  # for what surely comes
@@ -63,7 +63,7 @@ def running(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) ->
 def start(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """A command that was begun."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "harness.cli", *arguments],
+        [sys.executable, "-P", "-m", "harness", *arguments],
         cwd=cwd,
         env=environment(env),
         stdin=subprocess.DEVNULL,

@@ -7,12 +7,12 @@ from typing import Any
 
 from engines.base import EngineSpec, InProcessEngine
 from engines.simulated import SimulatedEngine
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveReport, DriveSettings
+from harness.drivers.drive import drive
+from harness.drivers.virtual_time import run
 from harness.records import Phase, Record
 from harness.results import Results
-from harness.virtual_time import run
-from harness.workload import Schedule
+from harness.schedule.requests import Schedule
 from tests.fabricated import value
 from tests.stored import results_of
 

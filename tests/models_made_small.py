@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import ModelReference
-from engines.models import random_weights, safetensors_writer, synthetic, word_vocabulary
-from engines.models.source import ModelSource, resolve
+from engines.models import safetensors_io
+from engines.models.builtin import random_weights, synthetic, vocabulary
+from engines.models.source import resolve
 from engines.models.tokenizer import byte_alphabet
+from engines.models.types import ModelSource
 
 GPT2 = {"n_embd": 256, "n_layer": 9, "n_head": 4, "n_positions": 64, "vocab_size": 400}
 LLAMA = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -29,11 +31,11 @@ def write(folder: Path, name: str, **changes: Any) -> ModelSource:
     """A folder of the same architecture as the built-in model, with smaller sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     content = config(name, **changes)
-    tokenizer = word_vocabulary.tokenizer_json(content["vocab_size"], byte_alphabet())
+    tokenizer = vocabulary.tokenizer_json(content["vocab_size"], byte_alphabet())
     (folder / "config.json").write_text(json.dumps(content))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     shapes = random_weights.shapes(content)
-    safetensors_writer.write_f16(
+    safetensors_io.write_f16(
         folder / "model.safetensors", shapes, lambda tensor: random_weights.pieces(tensor, shapes[tensor], 1)
     )
     return resolve(ModelReference(str(folder)))

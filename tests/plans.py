@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from harness.loads import Load, LoadItem
-from harness.scenario import TrafficClass, Workload
-from harness.workload import Schedule, build
+from harness.scenario.loads import Load, LoadItem
+from harness.scenario.workload import TrafficClass, Workload
+from harness.schedule.requests import Schedule, build
 
 SPREAD = {"dist": "lognormal", "median": 100, "p95": 300}
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.base import Chunk, ChunkKind, EngineInfo, EngineSpec, Request
-from engines.scores import Scores
+from engines.base import Chunk, ChunkKind, EngineInfo, EngineSpec, Request, Scores
 
 VOCABULARY = 64
 BLUR = {"f16": 0.0, "q8_0": 0.02, "q4_0": 0.4}

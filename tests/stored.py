@@ -8,9 +8,9 @@ from typing import Any
 
 from harness.records import Record
 from harness.results import Results, derive
-from harness.store import Run, RunWriter, record_writer
-from harness.trial import trial_facts
-from harness.workload import Schedule
+from harness.run.child import trial_facts
+from harness.schedule.requests import Schedule
+from harness.store.run import Run, RunWriter, record_writer
 from tests.fabricated import cell_entry, trial_entry
 
 KEY = ("000-tiny-simulated-f16", "000-sustained")

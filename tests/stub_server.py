@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from engines.base import Endpoint, InProcessEngine, Request
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveReport, DriveSettings
+from harness.drivers.drive import drive
 from harness.records import Loop, Phase, Record
-from harness.timing import PHASES, Window
-from harness.workload import Row
+from harness.schedule.requests import Row
+from harness.schedule.timing import PHASES, Window
 
 MS = 1_000_000
 SECOND = 1_000_000_000

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from command import Ended, environment, harness, manifest, measured, scenario
 
-from engines.server_process import ServerCommand, ServerProcess
+from engines.process.server import ServerCommand, ServerProcess
 
 PROGRAM = f"{sys.executable} {Path(__file__).parent / 'engines' / 'real_apis.py'}"
 WORKLOAD = {"prompt_tokens": 12, "output_tokens": {"dist": "fixed", "value": 12}, "sampling": {"temperature": 0.0}}

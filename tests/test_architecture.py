@@ -13,33 +13,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROWS: dict[int, str] = {
-    10: "cli command console outlets glance doctor listing quality_command report run_format",
-    8: "calibrator jobs run resume references results",
-    7: "trial story entries engine_start supervisor load_worker load_workers locust_alone locust_load locust_master "
-    "locust_process locust_worker worker quality_child unrecorded gate decision decision_rows memory_need pareto "
-    "ratios recommendation setting_notes",
-    6: "analysis cache_split cell_samples validity client_signals bursts columns chunks gap_counts latencies rates "
-    "window passing reading server_facts engine_reasons "
-    "backend_split distributions machine facts series series_clouds series_curves series_machine series_time "
-    "divergence quality quality_scores quality_text greedy responses "
-    "quality_summary energy energy_facts telemetry_facts memory_parts memory_peaks throttling token_truth books "
-    "queue_guard steady sample_size repetitions prompt_reuse",
-    5: "store streams load_part worker_count locust_order locust_records stats ordered means metric metrics texts "
-    "machine_metrics progress exclusive memory_check plan_size lost_rows reference machine_checks install_checks",
-    4: "drivers server_pages page_reader telemetry provenance calibration",
-    3: "timeline virtual_time pressure cgroup child_process known_process ticks "
-    "process_tree process_gauges host_gauges kept_files file_cache",
-    2: "matrix cells combinations run_order trial_plans refusals selection identity devices gpus interpreter "
-    "gpu_gauges nvidia_gpus amd_gpus engine_support estimate templates workload traffic repeats timing chains",
-    1: "scenario engine_problems engine_section metrics_pages page_names traffic_section quality_section "
-    "scenario_source scenario_problems yaml_nodes strict_model loads load_parts session_load conversation_problems "
-    "lengths quantities limits sentences "
-    "arrivals rate_shapes prompts prefixes traces seeding records "
-    "format_columns format_json format_manifest",
-    0: "errors reasons stop_signals thresholds known_server __init__",
-}
-ROW_OF = {module: row for row, modules in ROWS.items() for module in modules.split()}
+# From the bottom up: each imports from itself and from those before it. A name stands for a module or a package.
+ORDER = (
+    ("errors",),
+    ("units",),
+    ("seeding",),
+    ("records",),
+    ("metrics",),
+    ("processes",),
+    ("scenario",),
+    ("telemetry",),
+    ("store",),
+    ("schedule",),
+    ("drivers",),
+    ("analysis",),
+    ("quality",),
+    ("verdict",),
+    ("run",),
+    ("results",),
+    ("cli",),
+    ("__main__",),
+)
+ROW_OF = {name: row for row, names in enumerate(ORDER) for name in names}
+MOST_EXPORTS = 10
 HEAVY = {"pandas", "matplotlib", "torch", "locust", "scipy", "pyarrow", "xllamacpp", "numpy", "gguf", "vllm"}
 PACKAGES = ("harness", "engines", "reports")
 
@@ -65,26 +61,80 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def module_of(path: Path) -> str:
-    """The name in ROWS under which a file of harness/ stands: its folder's, or its own."""
-    return path.relative_to(ROOT / "harness").with_suffix("").parts[0]
+def room_of(module: str) -> str:
+    """The name in ORDER under which a module of harness/ stands: "harness.store.run" -> "store"."""
+    return module.split(".")[1]
 
 
-def test_every_module_of_harness_has_a_row() -> None:
-    """A new file finds its place in the table, or this fails."""
-    assert {module_of(path) for path in sources("harness")} == set(ROW_OF)
+def name_of(path: Path) -> str:
+    """The dotted name of a file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def ours(path: Path) -> set[str]:
+    """The modules of this repository that a file imports, wherever in it the import stands."""
+    return {name for name in imports(path) if name in all_modules()} - {name_of(path)}
+
+
+@cache
+def all_modules() -> dict[str, Path]:
+    """Every module by its name."""
+    return {name_of(path): path for path in sources(*PACKAGES)}
+
+
+def test_every_module_of_harness_has_a_place() -> None:
+    """A new package finds its place in the order, or this fails; few files stand beside the packages."""
+    rooms = {room_of(name) for name in all_modules() if name.startswith("harness.")}
+    assert rooms == set(ROW_OF)
+    assert len(list((ROOT / "harness").glob("*.py"))) <= 10
 
 
 @pytest.mark.parametrize("path", sources("harness"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_down_only(path: Path) -> None:
-    """A module imports from its own row or the rows below it, and only the top row knows the reports."""
-    own = ROW_OF[module_of(path)]
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "reports":
-            assert own == 10, f"{path.name} imports {name}"
-        if parts[0] == "harness" and len(parts) > 1 and parts[1] in ROW_OF:
-            assert ROW_OF[parts[1]] <= own, f"{path.name} (row {own}) imports {name} (row {ROW_OF[parts[1]]})"
+    """A module imports from its own package or those below, and only the command line knows the reports."""
+    if path == ROOT / "harness" / "__init__.py":
+        assert not ours(path)
+        return
+    own = room_of(name_of(path))
+    for name in ours(path) - {"harness"}:
+        package = name.split(".")[0]
+        assert package != "reports" or own == "cli", f"{path.name} imports {name}"
+        if package == "harness":
+            assert ROW_OF[room_of(name)] <= ROW_OF[own], f"{own} imports {name}"
+            assert ROW_OF[room_of(name)] < ROW_OF[own] or room_of(name) == own, f"{own} imports {name}, its neighbour"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Neither at their top nor inside of functions; a package's face is not asked."""
+    waiting = {name: ours(path) for name, path in all_modules().items() if path.name != "__init__.py"}
+    while free := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
+        for name in free:
+            del waiting[name]
+    assert not waiting, {name: sorted(needs & waiting.keys()) for name, needs in waiting.items()}
+
+
+@pytest.mark.parametrize("path", sources("harness"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_one_package_knows_locust(path: Path) -> None:
+    """Importing it changes the whole interpreter."""
+    if (ROOT / "harness" / "drivers" / "locust") not in path.parents:
+        assert not [name for name in imports(path) if name.split(".")[0] in ("locust", "gevent")]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sources(*PACKAGES) if path.name == "__init__.py"], ids=lambda path: name_of(path)
+)
+def test_a_package_shows_few_names(path: Path) -> None:
+    """What a package's face offers fits on ten fingers."""
+    body = ast.parse(path.read_text()).body
+    defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    listed = [ast.literal_eval(node.value) for node in body if isinstance(node, ast.Assign) and is_list(node)]
+    assert len(listed[0] if listed else [name for name in defined if not name.startswith("_")]) <= MOST_EXPORTS
+
+
+def is_list(node: ast.Assign) -> bool:
+    """Whether it is `__all__`."""
+    return ast.unparse(node.targets[0]) == "__all__"
 
 
 @pytest.mark.parametrize("path", sources("engines", "reports"), ids=lambda path: str(path.relative_to(ROOT)))
@@ -106,7 +156,7 @@ def test_files_and_functions_stay_short(path: Path) -> None:
 @pytest.mark.parametrize("path", sources("harness"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_command_line_prints_and_exits(path: Path) -> None:
     """Library code neither prints nor ends the process."""
-    if ROW_OF[module_of(path)] == 10:
+    if {"cli", "__main__"} & {path.parent.name, path.stem}:
         return
     main = 'if __name__ == "__main__":'
     calls = {
@@ -122,7 +172,7 @@ def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
     """Help, version and lists answer without any of the large libraries."""
     program = (
         "import sys\n"
-        "from harness.cli import main\n"
+        "from harness.cli.app import main\n"
         f"sys.argv = ['harness', *{arguments!r}]\n"
         "try:\n    main()\n"
         "except SystemExit as end:\n    assert end.code in (0, None), end.code\n"

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from engines.base import EngineSpec
 from engines.simulated import SimulatedEngine
-from harness.arrivals import index_of_dispersion
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings, Part
+from harness.drivers.drive import drive
+from harness.drivers.virtual_time import run
 from harness.records import Loop, Phase, Record
-from harness.virtual_time import run
-from harness.workload import Schedule, Shard, build
+from harness.schedule.arrivals import index_of_dispersion
+from harness.schedule.requests import Schedule, Shard, build
 from tests.plans import load_of, workload_of
 
 pytestmark = pytest.mark.slow

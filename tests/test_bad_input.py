@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from command import Ended, environment, harness, manifest, records, scenario
 
-from engines.server_process import free_port
+from engines.process.server import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -247,7 +247,7 @@ def test_a_full_disk(tmp_path: Path, size: str, requests: int) -> None:
         pytest.skip("needs unshare and the right to mount a small file system")
     engine = {"engine": "simulated", "options": {"ttft_ms": 1, "tpot_ms": 0.1, "max_batch": 64}}
     path = scenario(tmp_path, engines=[engine], load=[{"kind": "sustained", "users": 16, "requests": requests}])
-    command = shlex.join([sys.executable, "-P", "-m", "harness.cli", "run", str(path), "--out", str(disk / "run")])
+    command = shlex.join([sys.executable, "-P", "-m", "harness", "run", str(path), "--out", str(disk / "run")])
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", f"{mount} && {command} --format md"],
         env=environment(),

@@ -13,9 +13,9 @@ import pytest
 from command import harness, running, scenario, wait_until
 
 from engines.base import EngineSpec, ModelReference
-from engines.llama_server import LlamaServer
+from engines.llamacpp.server import LlamaServer
 from harness.results import Results, derive
-from harness.store import Run
+from harness.store.run import Run
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from harness.analysis.reading import Reading
 from harness.drivers import canary
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveReport, DriveSettings
-from harness.known_process import KnownServer
-from harness.reading import Reading
+from harness.drivers.calibration.process import KnownServer
+from harness.drivers.drive import drive
 from harness.records import Loop, Record, Status
-from harness.thresholds import CANARY_MS
-from harness.validity import Level, Validity, judge
-from harness.workload import Schedule
+from harness.schedule.requests import Schedule
+from harness.verdict.reason import Level, Validity
+from harness.verdict.thresholds import CANARY_MS
+from harness.verdict.validity import judge
 from tests.driven import measured
 from tests.fabricated import frame, trial_entry
 from tests.plans import exact_schedule

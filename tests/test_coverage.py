@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from harness import stats
-from harness.columns import Floats
-from harness.queue_guard import NO_GUARD, TAIL, QueueGuard, guard
-from harness.stats import Bound, Estimate
+from harness.analysis import stats
+from harness.analysis.columns import Floats
+from harness.analysis.queue import NO_GUARD, TAIL, QueueGuard, guard
+from harness.analysis.stats import Bound, Estimate
 from tests import many_queues
 from tests.many_queues import Queued
 

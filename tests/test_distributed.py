@@ -19,9 +19,9 @@ import psutil
 import pytest
 from command import ROOT, environment, manifest, measured, records, rows_on_disk, running, scenario, wait_until
 
-from harness.known_process import KnownServer
-from harness.known_server import model_name
-from harness.streams import read_batches
+from harness.drivers.calibration.process import KnownServer
+from harness.drivers.calibration.server import model_name
+from harness.store.streams import read_batches
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow
@@ -257,10 +257,10 @@ nsenter -t $far -n ip link set lo up
 nsenter -t $far -n ip addr add 10.77.0.2/24 dev there
 nsenter -t $far -n ip link set there up
 {python} -P {server} 8123 --host 10.77.0.1 & served=$!
-{python} -P -m harness.cli run {scenario} --out run --driver locust --expect-workers 2 --master-bind-host 10.77.0.1 \
+{python} -P -m harness run {scenario} --out run --driver locust --expect-workers 2 --master-bind-host 10.77.0.1 \
   --master-bind-port 5557 --workers-within 120s --format json --yes & master=$!
-nsenter -t $far -n {python} -P -m harness.cli worker --master-host 10.77.0.1 --within 120s & one=$!
-{python} -P -m harness.cli worker --master-host 10.77.0.1 --within 120s & two=$!
+nsenter -t $far -n {python} -P -m harness worker --master-host 10.77.0.1 --within 120s & one=$!
+{python} -P -m harness worker --master-host 10.77.0.1 --within 120s & two=$!
 wait $one; wait $two
 wait $master || [ $? = 4 ]
 """

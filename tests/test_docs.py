@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from harness.cli import app
+from harness.cli.app import app
 from harness.errors import ExitCode
-from harness.scenario import load
+from harness.scenario.reader import load
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

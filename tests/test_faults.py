@@ -23,7 +23,7 @@ SECRET = "sk-very-secret-0123456789"
 def trial_child(process: subprocess.Popen[str]) -> psutil.Process | None:
     """The child that drives the load."""
     children = psutil.Process(process.pid).children()
-    return next((child for child in children if "harness.trial" in child.cmdline()), None)
+    return next((child for child in children if "harness.run.child" in child.cmdline()), None)
 
 
 def gone(pids: list[int]) -> bool:
@@ -126,7 +126,7 @@ def test_a_second_run_on_the_same_machine_is_refused(tmp_path: Path) -> None:
     """While one run measures, another one is told which, and exits 2; with --wait it takes its turn."""
     env = {"HARNESS_CACHE": str(tmp_path / "cache")}
     program = (
-        "import sys, time\nfrom harness.exclusive import machine_to_ourselves\n"
+        "import sys, time\nfrom harness.run.lock import machine_to_ourselves\n"
         "with machine_to_ourselves('first'):\n    print('held', flush=True)\n    sys.stdin.readline()\n"
     )
     holder = subprocess.Popen(

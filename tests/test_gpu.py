@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.gpus import Gpus, find_gpus
+from harness.telemetry.gpus import Gpus, find_gpus
 
 MIB = 2**20
 ALLOCATED = 4 * 2**30

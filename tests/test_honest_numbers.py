@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 from command import harness, manifest, running, scenario
 
-from engines.server_process import free_port
+from engines.process.server import free_port
 from harness.errors import UsageError
-from harness.matrix import Cell, expand
-from harness.scenario import Scenario, load
+from harness.scenario.model import Scenario
+from harness.scenario.reader import load
+from harness.schedule.cells import Cell
+from harness.schedule.matrix import expand
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from command import Ended, harness, manifest, measured, scenario
 
-from engines.server_process import ServerCommand, ServerProcess, free_port
+from engines.process.server import ServerCommand, ServerProcess, free_port
 
 TINY = f"{sys.executable} {Path(__file__).parent / 'engines' / 'tiny_server.py'} {{port}}"
 LOAD = [{"kind": "sustained", "users": 2, "requests": 12, "timeout": "10s"}]
@@ -135,7 +135,7 @@ def test_several_servers_of_which_one_is_another(tmp_path: Path) -> None:
 def test_mistakes_are_told_before_anything_runs(tmp_path: Path, engine: dict[str, Any], sentence: str) -> None:
     """Each with its place, and what to write instead."""
     from harness.errors import ScenarioError
-    from harness.scenario import load
+    from harness.scenario.reader import load
 
     with pytest.raises(ScenarioError) as told:
         load(scenario(tmp_path, engines=[{"engine": "http", **engine}]))

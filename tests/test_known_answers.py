@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from engines.base import Chunk, ChunkKind, EngineSpec, Request, Usage
 from engines.simulated import SimulatedEngine
-from harness.reading import read
+from harness.analysis.reading import read
+from harness.cli.report import report_data
 from harness.records import Loop, Phase, Record, Status
-from harness.report import report_data
-from harness.store import Run
-from harness.workload import Schedule
-from reports import markdown
+from harness.schedule.requests import Schedule
+from harness.store.run import Run
+from reports.writers import markdown
 from tests import stub_server
 from tests.driven import driven_on, measured, number, simulated
 from tests.fabricated import failed, streamed, value

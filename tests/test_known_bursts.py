@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.bursts import spans_of
+from harness.analysis.bursts import spans_of
 from harness.records import Phase, Status
 from tests.driven import driven_on, results_on, simulated
 from tests.plans import exact_schedule, load_of

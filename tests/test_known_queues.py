@@ -12,13 +12,13 @@ import random
 import numpy as np
 import pytest
 
-from harness.analysis import summarise
-from harness.distributions import Pool, distributions
-from harness.rates import shares
-from harness.reading import read
+from harness.analysis.distributions import Pool, distributions
+from harness.analysis.rates import shares
+from harness.analysis.reading import read
+from harness.analysis.stats import share_estimate
+from harness.analysis.summary import summarise
 from harness.records import Record
-from harness.stats import share_estimate
-from harness.workload import Schedule
+from harness.schedule.requests import Schedule
 from tests.driven import driven_on, measured, simulated
 from tests.fabricated import value
 from tests.plans import exact_schedule

@@ -11,9 +11,9 @@ import psutil
 import pytest
 from command import harness, interrupt, manifest, records, running, scenario, wait_until
 
-from harness.known_process import KnownServer
-from harness.known_server import model_name
-from harness.streams import read_batches
+from harness.drivers.calibration.process import KnownServer
+from harness.drivers.calibration.server import model_name
+from harness.store.streams import read_batches
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def url_of(server: KnownServer) -> str:
 def load_processes(process: Any) -> list[psutil.Process]:
     """The load processes of a run that is going on."""
     below = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in below if "harness.load_worker" in child.cmdline()]
+    return [child for child in below if "harness.drivers.workers.worker" in child.cmdline()]
 
 
 def still_there(processes: list[psutil.Process]) -> list[psutil.Process]:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from command import harness, interrupt, manifest, records, running, scenario, told, wait_until
 
-from harness.known_process import KnownServer
-from harness.known_server import model_name
-from harness.machine_metrics import START_AND_MEMORY
+from harness.drivers.calibration.process import KnownServer
+from harness.drivers.calibration.server import model_name
+from harness.metrics import START_AND_MEMORY
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow

@@ -20,11 +20,11 @@ import pytest
 from command import harness, scenario
 
 from engines.base import Endpoint, EngineSpec, ModelReference
-from engines.http import HttpEngine
-from engines.llama_server import LlamaServer
-from engines.server_process import ServerCommand, ServerProcess, free_port
+from engines.http.engine import HttpEngine
+from engines.llamacpp.server import LlamaServer
+from engines.process.server import ServerCommand, ServerProcess, free_port
 from harness.drivers.base import DriveReport
-from harness.drivers.wire import ResponseReader
+from harness.drivers.http.response import ResponseReader
 from harness.records import Clock, Loop, Record, Status
 from tests.authority import Authority, needs_openssl
 from tests.stub_server import LAST_CHUNK, MS, STREAM_HEAD, Call, Plan, chunk, ending, measure, open_plan, piece, serving
@@ -65,7 +65,7 @@ def nginx_is_here() -> None:
 @pytest.fixture(autouse=True)
 def used_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """That it leaves connections open need not be found out first, so that they can be counted."""
-    monkeypatch.setattr("harness.drivers.pool._REST_NS", 0)
+    monkeypatch.setattr("harness.drivers.http.pool._REST_NS", 0)
 
 
 @dataclass

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from command import environment, manifest, on_path, records, rows_on_disk, running, scenario, told, wait_until
 
-from harness.known_process import KnownServer
-from harness.known_server import model_name
+from harness.drivers.calibration.process import KnownServer
+from harness.drivers.calibration.server import model_name
 
 pytestmark = pytest.mark.slow
 QUICK = ("--format", "json")
@@ -73,7 +73,7 @@ def test_the_trials_process_is_killed(tmp_path: Path, load: dict[str, Any]) -> N
     path, run = scenario(tmp_path, engines=held(), load=[load]), tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
         wait_until(lambda: rows_on_disk(run) >= 10, process)
-        below(process, "harness.trial").kill()
+        below(process, "harness.run.child").kill()
         trial, rows = ended(process, run)
     statuses = Counter(row["status"] for row in rows)
     assert statuses["ok"] == 10
@@ -88,7 +88,7 @@ def test_the_trials_process_is_killed_while_it_plans(tmp_path: Path) -> None:
     path, run = scenario(tmp_path, load=[OPEN]), tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=SLOW_PLANS) as process:
         wait_until((tmp_path / "planning").exists, process)
-        below(process, "harness.trial").kill()
+        below(process, "harness.run.child").kill()
         (tmp_path / "planning").unlink()
         trial, rows = ended(process, run)
     assert trial["reason"].startswith("while its plan was made")
@@ -117,7 +117,7 @@ def test_the_run_is_killed_while_a_process_plans(tmp_path: Path) -> None:
     path = scenario(tmp_path, load=[OPEN])
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=SLOW_PLANS) as process:
         wait_until((tmp_path / "planning").exists, process)
-        child = below(process, "harness.trial")
+        child = below(process, "harness.run.child")
         process.kill()
         process.communicate()
         assert not psutil.wait_procs([child], timeout=60)[1]
@@ -128,7 +128,7 @@ def test_a_load_process_is_killed_while_it_plans(tmp_path: Path, server: KnownSe
     """Locust's, or a worker of ours: no request was sent, and each has its row."""
     more = {"driver": "locust"} if way == "locust" else {"workers": 2}
     path, run = scenario(tmp_path, engines=engines(server), load=[OPEN | more]), tmp_path / "run"
-    module = "harness.locust_process" if way == "locust" else "harness.load_worker"
+    module = "harness.drivers.locust.process" if way == "locust" else "harness.drivers.workers.worker"
     env = SLOW_PLANS | {"SLOW_PLANS_OF": module}
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=env) as process:
         wait_until((tmp_path / "planning").exists, process)
@@ -144,7 +144,7 @@ def test_locusts_process_is_killed(tmp_path: Path, server: KnownServer) -> None:
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
         wait_until(lambda: rows_on_disk(run) >= 10, process)
-        below(process, "harness.locust_process").kill()
+        below(process, "harness.drivers.locust.process").kill()
         _, rows = ended(process, run)
     assert [row["request"] for row in rows] == list(range(400))
     statuses = Counter(row["status"] for row in rows)
@@ -157,7 +157,7 @@ def test_open_files_run_out(tmp_path: Path, server: KnownServer) -> None:
     load = {"kind": "sustained", "users": 100, "requests": 300, "timeout": "20s"}
     path, run = scenario(tmp_path, engines=engines(server), load=[load]), tmp_path / "run"
     few = 'ulimit -n 64; exec "$@"'
-    command = [sys.executable, "-P", "-m", "harness.cli", "run", str(path), "--out", "run", *QUICK]
+    command = [sys.executable, "-P", "-m", "harness", "run", str(path), "--out", "run", *QUICK]
     done = subprocess.run(
         ["sh", "-c", few, "sh", *command], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command import VIRTUAL_TIME, environment, manifest, scenario
 
-COMMAND = [sys.executable, "-P", "-m", "harness.cli", "run", "scenario.yaml", "--out", "run", "--format", "md"]
+COMMAND = [sys.executable, "-P", "-m", "harness", "run", "scenario.yaml", "--out", "run", "--format", "md"]
 
 
 def run_in(folder: Path, redirection: str, limits: list[str]) -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,7 @@ def test_a_command_that_is_ended_while_it_is_loaded(tmp_path: Path, number: int)
     (tmp_path / "typer.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\nprint('too late')\n")
     env = environment()
     env["PYTHONPATH"] = os.pathsep.join((str(tmp_path), env["PYTHONPATH"]))
-    command = [sys.executable, "-P", "-m", "harness.command", "--version"]
+    command = [sys.executable, "-P", "-m", "harness.cli.main", "--version"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "harness: interrupted\n")
 
@@ -60,7 +60,7 @@ def test_nohup_is_obeyed(tmp_path: Path) -> None:
     """Where SIGHUP is ignored, it stays so."""
     program = (
         "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from harness.stop_signals import stop_signals\nassert signal.SIGHUP not in stop_signals()\n"
+        "from harness.processes import stop_signals\nassert signal.SIGHUP not in stop_signals()\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\nassert signal.SIGHUP in stop_signals()\n"
     )
     subprocess.run([sys.executable, "-c", program], env=environment(), check=True)

@@ -15,11 +15,11 @@ import pytest
 from command import HELD, harness, manifest, records, running, scenario, wait_until
 from page_server import page, serving_page
 
-from engines.server_process import ServerCommand, ServerProcess
-from harness.engine_start import WARM_UP_TOKENS
+from engines.process.server import ServerCommand, ServerProcess
 from harness.results import Results, derive
-from harness.store import Run
-from harness.streams import read_batches
+from harness.run.engine import WARM_UP_TOKENS
+from harness.store.run import Run
+from harness.store.streams import read_batches
 from tests.relay import reached
 
 pytestmark = pytest.mark.slow  # each test is a run

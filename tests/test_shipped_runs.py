@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from command import ROOT, harness, manifest
 
-from harness.templates import list_scenarios
+from harness.scenario.templates import list_scenarios
 
 LATENCIES = {"ttft_ms", "tpot_ms", "e2e_ms", "error_rate", "output_tokens_per_s"}
 MEMORY = {"rss_peak_bytes", "weight_bytes"}

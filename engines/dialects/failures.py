@@ -12,8 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from engines.base import Chunk, ChunkKind
-from engines.dialects.answer_values import unreadable
-from engines.dialects.broken_text import as_json, clean, tolerant
+from engines.dialects.answers import as_json, clean, tolerant, unreadable
 
 _QUOTED_CHARACTERS = 200
 _DEEPEST = 6

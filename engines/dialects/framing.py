@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from engines.dialects.answers import tolerant
 from engines.dialects.base import WireResponse
-from engines.dialects.broken_text import tolerant
 
 _ENOUGH = 8
 _LOOKED_AT = 4096

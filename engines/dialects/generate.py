@@ -18,11 +18,11 @@ from dataclasses import replace
 from typing import Any
 
 from engines.base import Chunk, ChunkKind, Request
-from engines.dialects.answer_values import amount_at, mapping_at, pieces_of, reported_of, text_at, usage_of
+from engines.dialects.answers import amount_at, mapping_at, pieces_of, reported_of, text_at, usage_of
 from engines.dialects.base import Pieces, WireRequest, WireResponse
-from engines.dialects.event_decoder import EventDecoder
+from engines.dialects.body import NOTHING, SAMPLING, check_added, post, sampling_of, text_of
+from engines.dialects.events import EventDecoder
 from engines.dialects.failures import ending
-from engines.dialects.request_body import NOTHING, SAMPLING, check_added, post, sampling_of, text_of
 
 BYTES_PER_MB = 2**20
 _PIECES = ("token", "text")

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from engines.base import Chunk, ChunkKind, Request
-from engines.dialects.answer_values import NOTHING as NO_FIELDS
-from engines.dialects.answer_values import amount_at, piece, pieces_of, reported_of, tool_pieces, usage_of
+from engines.dialects.answers import NOTHING as NO_FIELDS
+from engines.dialects.answers import amount_at, piece, pieces_of, reported_of, tool_pieces, usage_of
 from engines.dialects.base import Pieces, WireRequest, WireResponse
-from engines.dialects.event_decoder import EventDecoder
+from engines.dialects.body import NOTHING, SAMPLING, check_added, post, sampling_of, text_of
+from engines.dialects.events import EventDecoder
 from engines.dialects.failures import ending
-from engines.dialects.request_body import NOTHING, SAMPLING, check_added, post, sampling_of, text_of
 
 _MS_PER_NS = 1e-6
 _OTHERS = frozenset({"thinking", "tool_calls"})

@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from engines.base import Chunk, ChunkKind, Request, Usage
-from engines.dialects.answer_values import NOTHING as NO_FIELDS
-from engines.dialects.answer_values import (
+from engines.dialects.answers import NOTHING as NO_FIELDS
+from engines.dialects.answers import (
+    as_json,
     listed,
     mapping_at,
     piece,
@@ -25,10 +26,9 @@ from engines.dialects.answer_values import (
     with_tokens,
 )
 from engines.dialects.base import Pieces, WireRequest, WireResponse
-from engines.dialects.broken_text import as_json
-from engines.dialects.event_decoder import EventDecoder, ToChunks
+from engines.dialects.body import NOTHING, SAMPLING, check_added, post
+from engines.dialects.events import EventDecoder, ToChunks
 from engines.dialects.failures import ending, failure_in
-from engines.dialects.request_body import NOTHING, SAMPLING, check_added, post
 
 _OWN = frozenset({"model", "max_tokens", "stream", "stream_options", "ignore_eos", "min_tokens", "priority", *SAMPLING})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")

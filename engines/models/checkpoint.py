@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from engines.base import ModelError
-from engines.models import safetensors_file
-from engines.models.safetensors_file import StoredTensor
-from engines.models.source import ModelSource, weight_files
+from engines.models import safetensors_io
+from engines.models.safetensors_io import StoredTensor
+from engines.models.source import weight_files
+from engines.models.types import ModelSource
 
 _LEVELS = {"F32": "f32", "BF16": "bf16", "F16": "f16"}
 
@@ -42,7 +43,7 @@ class Checkpoint:
     def tensors(self) -> dict[str, StoredTensor]:
         """The tensors by name, not loaded."""
         return {
-            name: tensor for path in weight_files(self.source) for name, tensor in safetensors_file.read(path).items()
+            name: tensor for path in weight_files(self.source) for name, tensor in safetensors_io.read(path).items()
         }
 
     def natural_level(self) -> str:
@@ -72,6 +73,3 @@ class Checkpoint:
             f"`python convert_hf_to_gguf.py {self.source.path} --outfile {self.source.path.name}.gguf` "
             "and name the .gguf file"
         )
-
-
-__all__ = ["Checkpoint", "StoredTensor"]

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from engines.base import ModelError
-from engines.models import gguf_header, safetensors_file
-from engines.models.source import ModelSource, weight_files
+from engines.models import safetensors_io
+from engines.models.gguf import header as gguf_header
+from engines.models.source import weight_files
+from engines.models.types import ModelSource
 
 # What the keys of config.json are called in one architecture or another.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -120,7 +122,7 @@ def _parameters(path: Path, config: Mapping[str, Any]) -> int | None:
     if not files or "quantization_config" in config:
         return computed_parameters(config)
     files = weight_files(ModelSource(path.name, "folder", path))
-    sizes = {name: tensor.shape for file in files for name, tensor in safetensors_file.read(file).items()}
+    sizes = {name: tensor.shape for file in files for name, tensor in safetensors_io.read(file).items()}
     tied = bool(config.get("tie_word_embeddings", config.get("model_type") == "gpt2"))
     counted = [
         shape for name, shape in sizes.items() if not (name.endswith(_NO_PARAMETERS) or (tied and "lm_head" in name))

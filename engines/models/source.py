@@ -5,30 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from engines.base import ModelError, ModelReference
-from engines.models import cache, synthetic
+from engines.models import cache
+from engines.models.builtin import synthetic
+from engines.models.types import ModelSource
 
 BUILT_IN = {"tiny": Path(__file__).parent / "tiny"}
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SPLIT_GGUF = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """A model on this machine.
-
-    path: a folder in the Hugging Face layout, or a GGUF file.   revision: the commit of a hub model, else None.
-    """
-
-    name: str
-    kind: Literal["builtin", "folder", "gguf", "hub"]
-    path: Path
-    revision: str | None = None
 
 
 def built_in() -> dict[str, str]:

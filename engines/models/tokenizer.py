@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engines.base import ModelError
-from engines.models import word_vocabulary
-from engines.models.gguf_header import read_header
+from engines.models.builtin import vocabulary as word_vocabulary
+from engines.models.gguf.header import read_header
 
 if TYPE_CHECKING:
-    from engines.models.source import ModelSource
+    from engines.models.types import ModelSource
 
 
 class Tokenizer(Protocol):

@@ -17,12 +17,12 @@ from time import monotonic_ns
 import numpy as np
 
 from harness.drivers.base import DriveReport
-from harness.drivers.connection import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
-from harness.drivers.poller import READ, Poller
+from harness.drivers.calibration.process import KnownServer
+from harness.drivers.calibration.server import CANARY_PATH
+from harness.drivers.http.poller import READ, Poller
+from harness.drivers.timeline import NS_PER_MS, StampClock
 from harness.errors import TrialFailed
-from harness.known_process import KnownServer
-from harness.known_server import CANARY_PATH
-from harness.timeline import NS_PER_MS, StampClock
+from harness.telemetry.kernel_clock import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
 
 _SENT = re.compile(rb'"text":" (\d+)"')
 _READ_BYTES = 65_536

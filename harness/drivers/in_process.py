@@ -7,16 +7,15 @@ from collections.abc import AsyncIterator
 
 from engines.base import Chunk, ChunkKind, InProcessEngine, Request
 from engines.dialects.base import ReadChunk
-from harness.drivers.conversations import Conversations
-from harness.drivers.giving_up import why_given_up
+from harness.drivers.conversations import Conversations, why_given_up
+from harness.drivers.http.pacing import make_alarm
 from harness.drivers.offer import Due
 from harness.drivers.outcome import stream_verdict
-from harness.drivers.pacing import make_alarm
 from harness.drivers.prepared import Prepared
-from harness.drivers.trial_state import TrialState
+from harness.drivers.timeline import NS_PER_MS, NS_PER_S, Outcome, Trace
+from harness.drivers.trial import TrialState
 from harness.errors import by_name
 from harness.records import FAILED, Status
-from harness.timeline import NS_PER_MS, NS_PER_S, Outcome, Trace
 
 _TICK_NS = 10 * NS_PER_MS
 _PASS_NS = 1_000_000

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from harness.chains import Int64
 from harness.records import Loop, Phase
-from harness.timing import PHASES
-from harness.workload import WHOLE, Row, Schedule, Shard
+from harness.schedule.chains import Int64
+from harness.schedule.requests import WHOLE, Row, Schedule, Shard
+from harness.schedule.timing import PHASES
 
 AFTER_FAILURE_NS = 100_000_000
 _COOLDOWN = PHASES.index(Phase.COOLDOWN)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from engines.base import TOKEN_BEARING, ChunkKind
 from engines.dialects.base import Dialect, Pieces
 from engines.dialects.framing import Framing, framing_of
-from harness.drivers.wire import ResponseReader
+from harness.drivers.http.response import ResponseReader
+from harness.drivers.timeline import Outcome
 from harness.errors import by_name
 from harness.records import Status
-from harness.timeline import Outcome
 
 _ERROR, _UNREADABLE, _USAGE = ChunkKind.ERROR, ChunkKind.UNREADABLE, ChunkKind.USAGE
 _STREAMED = (Framing.EVENTS, Framing.LINES)

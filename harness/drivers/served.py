@@ -11,22 +11,21 @@ from time import monotonic_ns
 
 from engines.base import Endpoint
 from engines.dialects import of as dialect_of
-from harness.cgroup import free_memory_bytes
 from harness.drivers.canary import Canary
-from harness.drivers.connection import Connection, End, Exchange
-from harness.drivers.conversations import Conversations
-from harness.drivers.giving_up import GivingUp, why_given_up
+from harness.drivers.conversations import Conversations, GivingUp, why_given_up
+from harness.drivers.http.connection import Connection, End, Exchange
+from harness.drivers.http.pacing import make_alarm
+from harness.drivers.http.place import Place, secrets_of
+from harness.drivers.http.poller import Poller
+from harness.drivers.http.pool import Pools
+from harness.drivers.http.response import MOST_BYTES, ResponseReader
 from harness.drivers.offer import Due
 from harness.drivers.outcome import Cut, judge
-from harness.drivers.pacing import make_alarm
-from harness.drivers.place import Place, secrets_of
-from harness.drivers.poller import Poller
-from harness.drivers.pools import Pools
 from harness.drivers.prepared import Prepared
-from harness.drivers.trial_state import TrialState
-from harness.drivers.wire import MOST_BYTES, ResponseReader
+from harness.drivers.timeline import NS_PER_MS, Outcome, StampClock
+from harness.drivers.trial import TrialState
 from harness.records import FAILED, Status
-from harness.timeline import NS_PER_MS, Outcome, StampClock
+from harness.telemetry.cgroup import free_memory_bytes
 
 _TICK_NS = 10 * NS_PER_MS
 _QUIET_NS = 400_000  # work that can wait takes at least so long: none is begun when a request falls due sooner

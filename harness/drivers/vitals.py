@@ -1,4 +1,7 @@
-"""What the client measures of itself: how late it sent, how late its clock ticked, how busy it was."""
+"""What the client measures of itself: how late it sent, how late its clock ticked, how busy it was.
+
+Recount: the texts of a few replies, kept for their tokens to be counted once more when the load is over.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,16 @@ import os
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
 
-from harness import pressure
 from harness.drivers.base import DriveReport
-from harness.records import Clock, Record
-from harness.timeline import NS_PER_MS, NS_PER_S, Outcome
+from harness.drivers.timeline import NS_PER_MS, NS_PER_S, Outcome, said
+from harness.records import Clock, Phase, Record, Status, TokenSource
+from harness.telemetry import cgroup
 
 _KEPT = 1 << 18
 _SECOND_NS = NS_PER_S
@@ -89,7 +92,7 @@ class Seconds:
     """What is read once a second: processor time of the loop's thread, open files, ports. Peaks only."""
 
     def __init__(self) -> None:
-        self._ceilings = pressure.read_ceilings()
+        self._ceilings = cgroup.read_ceilings()
         self._wall_ns = time.monotonic_ns()
         self._cpu_ns = time.thread_time_ns()
         self.cpu_peak: float | None = None
@@ -105,9 +108,9 @@ class Seconds:
         self.cpu_peak = max((cpu_ns - self._cpu_ns) / wall_ns, self.cpu_peak or 0.0)
         self._wall_ns, self._cpu_ns = now_ns, cpu_ns
         if self._ceilings.files:
-            opened = pressure.open_files(self._ceilings.files)
+            opened = cgroup.open_files(self._ceilings.files)
             self.files_peak = max(opened / self._ceilings.files, self.files_peak or 0.0)
-        sockets = pressure.read_tcp_sockets()
+        sockets = cgroup.read_tcp_sockets()
         if self._ceilings.ports and sockets is not None:
             self.ports_peak = max(sockets / self._ceilings.ports, self.ports_peak or 0.0)
 
@@ -134,7 +137,7 @@ class Vitals:
         """Count time, processor time and what the machine withholds from now on."""
         self._began_ns = time.monotonic_ns()
         self._began_cpu_s = _cpu_s()
-        self._pressure = pressure.read_pressure()
+        self._pressure = cgroup.read_pressure()
         self._seconds = Seconds()
         self._opened_before = None if report is None else report.connections_opened
 
@@ -197,7 +200,7 @@ class Vitals:
             report.notes.append(f"replies state a number of tokens that cannot be ({times}); it counts as unknown")
 
     def _fill_machine(self, report: DriveReport) -> None:
-        withheld = pressure.read_pressure().since(self._pressure)
+        withheld = cgroup.read_pressure().since(self._pressure)
         report.throttled_periods = withheld.throttled_periods
         report.throttled_ms = None if withheld.throttled_ns is None else withheld.throttled_ns / NS_PER_MS
         report.steal_share = withheld.steal_share
@@ -224,3 +227,52 @@ def collector_off() -> Iterator[None]:
         gc.unfreeze()
         if was_on:
             gc.enable()
+
+
+REPLIES = 200
+CHARACTERS = 400_000
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
+class Recount:
+    """Keeps the replies of up to `replies` measured requests, spread evenly over all, and `characters` of them at most.
+
+    Only where somebody else counted (the server's usage, the engine): the count by text is a second opinion. A text
+    with a replacement character is left out: what the tokens were cannot be read from it any more.
+    """
+
+    def __init__(
+        self, count: Callable[[str], int] | None, replies: int = REPLIES, characters: int = CHARACTERS
+    ) -> None:
+        self._count = count
+        self._most, self._characters = replies, characters
+        self._kept: dict[int, str] = {}
+        self._step, self._until_next = 1, 1
+
+    def see(self, record: Record, outcome: Outcome) -> None:
+        """Look at a reply that has ended; nearly always that is all."""
+        if self._count is None:
+            return
+        self._until_next -= 1
+        if self._until_next:
+            return
+        if record.phase != Phase.MEASURE or record.status != Status.OK:
+            self._until_next = 1  # the next one, then
+            return
+        self._until_next = self._step
+        text = said(outcome) if record.token_source in (TokenSource.USAGE, TokenSource.ENGINE) else ""
+        self._kept[record.request] = "" if _BROKEN in text else text  # looked at, for nothing
+        if len(self._kept) > self._most:
+            self._kept = {request: text for place, (request, text) in enumerate(self._kept.items()) if place % 2 == 0}
+            self._step = self._until_next = 2 * self._step
+
+    def counted(self) -> list[tuple[int, int]]:
+        """(request, tokens by its text) of those kept, as far as `characters` goes. Takes time: not under load."""
+        if self._count is None:
+            return []
+        found, left = [], self._characters
+        for request, text in self._kept.items():
+            left -= len(text)
+            if text and left >= 0:
+                found.append((request, self._count(text)))
+        return found

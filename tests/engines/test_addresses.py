@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engines.addresses import Address
+from engines.http.addresses import Address
 
 
 @pytest.mark.parametrize(

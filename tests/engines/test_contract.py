@@ -28,10 +28,10 @@ from engines.base import (
     Request,
     ServedEngine,
 )
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
+from harness.drivers.drive import drive
 from harness.records import Record, Status
-from harness.workload import Schedule
+from harness.schedule.requests import Schedule
 from tests.driven import measured
 from tests.plans import exact_schedule
 

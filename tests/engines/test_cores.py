@@ -9,9 +9,9 @@ import pytest
 
 from engines import cores
 from engines.cores import default_threads, one_of_each_core, threads_for
-from engines.hf_options import Options
-from engines.llama_options import LlamaCppOptions, LlamaServerOptions
-from engines.vllm_model import _on_threads
+from engines.huggingface.options import Options
+from engines.llamacpp.options import LlamaCppOptions, LlamaServerOptions
+from engines.vllm.model import _on_threads
 
 
 def processors(folder: Path, siblings: Sequence[str]) -> Path:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engines import gguf_engine
 from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError, ModelReference
-from engines.gguf_engine import (
+from engines.llamacpp import base
+from engines.llamacpp.base import (
     RUNTIME_BYTES,
     device_environment,
     known_facts,
@@ -20,7 +20,7 @@ from engines.gguf_engine import (
     require_device,
     require_model,
 )
-from engines.llama_options import LlamaCppOptions
+from engines.llamacpp.options import LlamaCppOptions
 from tests.engines.lora_file import write_adapter
 
 LOG = """
@@ -94,7 +94,7 @@ def test_the_estimate_follows_the_device_and_knows_nothing_of_a_split() -> None:
 def test_nothing_is_estimated_where_llama_cpp_may_choose_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A cell must not be skipped for want of host memory that its weights would not take."""
     model = prepared_model(_spec())
-    monkeypatch.setattr(gguf_engine, "NVIDIA_DRIVER", tmp_path)
+    monkeypatch.setattr(base, "NVIDIA_DRIVER", tmp_path)
     assert memory_estimate(_spec(), LlamaCppOptions(), model) is None
     assert memory_estimate(_spec(devices=("cpu",)), LlamaCppOptions(), model) is not None
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from engines.base import EngineError, EngineInfo, EngineSpec, ModelReference, StartFailed
-from engines.http import HttpEngine
-from engines.server_process import ServerCommand, ServerProcess
+from engines.http.engine import HttpEngine
+from engines.process.server import ServerCommand, ServerProcess
 
 pytestmark = pytest.mark.slow
 

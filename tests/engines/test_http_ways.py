@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from engines.addresses import Address, proxy_for
 from engines.base import EngineSpec, StartFailed
-from engines.http import HttpEngine
-from engines.server_process import ServerCommand, ServerProcess
+from engines.http.addresses import Address, proxy_for
+from engines.http.engine import HttpEngine
+from engines.process.server import ServerCommand, ServerProcess
 from tests.authority import Authority, needs_openssl
 from tests.harness.drivers.test_ways import Forwarder, forwarding
 

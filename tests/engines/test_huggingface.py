@@ -21,7 +21,6 @@ import numpy as np
 import psutil
 import pytest
 
-from engines import hf_loading
 from engines.base import (
     Chunk,
     ChunkKind,
@@ -34,8 +33,9 @@ from engines.base import (
     StartFailed,
     collect,
 )
-from engines.hf_loading import weight_bytes
-from engines.huggingface import Transformers
+from engines.huggingface import loading
+from engines.huggingface.engine import Transformers
+from engines.huggingface.loading import weight_bytes
 from engines.models.source import resolve
 from tests.models_made_small import tiny_with_beginning
 
@@ -294,14 +294,14 @@ def test_replies_in_progress_end_when_the_engine_is_stopped() -> None:
 @pytest.mark.parametrize("batching", ["none", "continuous"])
 def test_stopping_while_it_loads_leaves_nothing(batching: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start that was given up goes on in its thread; what it makes does not outlive the stop."""
-    began, go_on, load = threading.Event(), threading.Event(), hf_loading.load
+    began, go_on, load = threading.Event(), threading.Event(), loading.load
 
-    def load_later(*given: Any) -> hf_loading.Loaded:
+    def load_later(*given: Any) -> loading.Loaded:
         began.set()
         go_on.wait()
         return load(*given)
 
-    monkeypatch.setattr(hf_loading, "load", load_later)
+    monkeypatch.setattr(loading, "load", load_later)
     before = set(threading.enumerate())
 
     async def main() -> None:

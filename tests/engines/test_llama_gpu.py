@@ -10,7 +10,7 @@ import pytest
 
 import engines
 from engines.base import EngineInfo, EngineSpec, LevelUnsupported, ModelReference
-from harness.gpus import find_gpus
+from harness.telemetry.gpus import find_gpus
 
 
 @pytest.mark.gpu

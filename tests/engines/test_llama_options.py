@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from engines.base import EngineError, EngineSpec, ModelReference
-from engines.gguf_engine import GgufModel, on_devices
-from engines.llama_options import (
+from engines.llamacpp.base import GgufModel, on_devices
+from engines.llamacpp.options import (
     LlamaCppOptions,
     LlamaCppServerOptions,
     LlamaOptions,
     LlamaServerOptions,
     parse_options,
 )
-from engines.llama_server_parameters import server_parameters
-from engines.llamacpp_server import LlamaCppServer, arguments
-from engines.models.source import ModelSource
+from engines.llamacpp.python_server import LlamaCppServer, arguments
+from engines.llamacpp.server_parameters import server_parameters
+from engines.models.types import ModelSource
 
 MODEL = GgufModel(ModelSource("tiny", "gguf", Path("model.gguf")), Path("model.gguf"), Path("adapter.gguf"))
 

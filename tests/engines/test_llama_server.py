@@ -27,11 +27,11 @@ from engines.base import (
     EngineSpec,
     LevelUnsupported,
     ModelReference,
+    Scores,
     ServedEngine,
     StartFailed,
 )
-from engines.llama_server import LlamaServer
-from engines.scores import Scores
+from engines.llamacpp.server import LlamaServer
 from tests.engines.lora_file import write_adapter
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -252,7 +252,7 @@ def test_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         "import asyncio, sys\n"
         "from pathlib import Path\n"
         "from engines.base import EngineSpec, ModelReference\n"
-        "from engines.llama_server import LlamaServer\n"
+        "from engines.llamacpp.server import LlamaServer\n"
         "spec = EngineSpec('llama-server', ModelReference('tiny'), 'q8_0', log_path=Path(sys.argv[1]))\n"
         "async def scenario():\n"
         "    print((await LlamaServer(spec).start()).pids[0], flush=True)\n"

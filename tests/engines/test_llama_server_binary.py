@@ -15,10 +15,10 @@ import pytest
 
 from engines import dialects
 from engines.base import EngineError, EngineInfo, EngineSpec, ModelReference, Request, StartFailed
-from engines.instructions import unused_instructions
-from engines.llama_options import LlamaServerOptions
-from engines.llama_server import LlamaServer
-from engines.llama_server_binary import Program, program
+from engines.llamacpp.instructions import unused_instructions
+from engines.llamacpp.options import LlamaServerOptions
+from engines.llamacpp.server import LlamaServer
+from engines.llamacpp.server_binary import Program, program
 
 SCRIPT = Path(__file__).with_name("llama_server_program.py")
 WHOLE = frozenset({"--load-mode", "--no-webui", "--offline"})

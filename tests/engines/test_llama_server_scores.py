@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from engines.base import EngineError
-from engines.llama_server_scores import FULL_VOCABULARY_LIMIT, LEAST, TOP_TOKENS, score_by_server
-from harness.divergence import Distributions, compare
-from harness.quality_scores import distributions
+from engines.llamacpp.server_scores import FULL_VOCABULARY_LIMIT, LEAST, TOP_TOKENS, score_by_server
+from harness.quality.divergence import Distributions, compare
+from harness.quality.scores import distributions
 
 
 class _Server:

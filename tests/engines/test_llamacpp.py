@@ -17,12 +17,21 @@ import psutil
 import pytest
 
 import engines
-from engines.base import Chunk, ChunkKind, EngineError, EngineInfo, EngineSpec, ModelReference, Request, StartFailed
+from engines.base import (
+    Chunk,
+    ChunkKind,
+    EngineError,
+    EngineInfo,
+    EngineSpec,
+    ModelReference,
+    Request,
+    Scores,
+    StartFailed,
+)
 from engines.base import collect as whole
-from engines.llamacpp import LlamaCpp
-from engines.llamacpp_native import NativeModel
-from engines.models.gguf_file import gguf_levels
-from engines.scores import Scores
+from engines.llamacpp.embedded import LlamaCpp
+from engines.llamacpp.native import NativeModel
+from engines.models.gguf.file import gguf_levels
 from tests.engines.greedy import HELD_OUT
 from tests.engines.lora_file import write_adapter
 
@@ -318,7 +327,7 @@ def test_without_a_file_the_log_goes_to_stderr(tmp_path: Path) -> None:
     code = (
         "import asyncio\n"
         "from engines.base import EngineSpec, ModelReference\n"
-        "from engines.llamacpp import LlamaCpp\n"
+        "from engines.llamacpp.embedded import LlamaCpp\n"
         "async def main():\n"
         "    engine = LlamaCpp(EngineSpec('llama-cpp', ModelReference('tiny'), 'q8_0', {'n_ctx': 256}))\n"
         "    await engine.start()\n"

@@ -17,8 +17,8 @@ import pytest
 
 from engines import dialects
 from engines.base import EngineError, EngineInfo, EngineSpec, ModelReference, Request, StartFailed, collect
-from engines.llamacpp import LlamaCpp
-from engines.llamacpp_server import LlamaCppServer
+from engines.llamacpp.embedded import LlamaCpp
+from engines.llamacpp.python_server import LlamaCppServer
 from engines.models.source import resolve
 
 PROMPT = "It is a truth universally acknowledged, that"

@@ -9,10 +9,10 @@ import pytest
 
 from engines import dialects
 from engines.base import Endpoint, Request
-from engines.hf_options import sampling_arguments
-from engines.llama_options import PLAIN_SAMPLING
-from engines.llamacpp_native import Sampling
-from engines.llamacpp_reply import sampling_of
+from engines.huggingface.options import sampling_arguments
+from engines.llamacpp.native import Sampling
+from engines.llamacpp.options import PLAIN_SAMPLING
+from engines.llamacpp.reply import sampling_of
 
 
 def body_of(endpoint: Endpoint, request: Request) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import pytest
 
 import engines
 from engines.base import EngineSpec, ModelReference
-from harness.cells import Cell
-from harness.quality_child import QualityOrder, score_reference
-from harness.quality_text import text_of
+from harness.quality.text import text_of
+from harness.run.scoring import QualityOrder, score_reference
+from harness.schedule.cells import Cell
 from tests.models_made_small import tiny_with_beginning
 
 TOKENS, CHUNK = 1024, 128

@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from engines import server_process
 from engines.base import StartFailed
-from engines.server_process import ServerCommand, ServerProcess, free_port
+from engines.process import server as server_process
+from engines.process.server import ServerCommand, ServerProcess, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -243,7 +243,7 @@ def test_a_server_dies_with_us(tmp_path: Path) -> None:
     """When the process that started it is killed, the server ends."""
     program = f"""
 import asyncio, pathlib, sys
-from engines.server_process import ServerCommand, ServerProcess
+from engines.process.server import ServerCommand, ServerProcess
 async def main():
     server = ServerProcess(ServerCommand({SERVER!r}, ready_path="/health", log_path=pathlib.Path(sys.argv[1])))
     await server.start()

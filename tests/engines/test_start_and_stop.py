@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 import engines
-from engines import llama_server, vllm_engine
 from engines.base import EngineError, EngineSpec, ModelReference
+from engines.llamacpp import server
 from engines.models import cache
-from engines.models.gguf_file import gguf_file
+from engines.models.gguf.file import gguf_file
 from engines.models.source import resolve
-from engines.vllm_engine import Vllm
+from engines.vllm import engine as vllm_engine
+from engines.vllm.engine import Vllm
 
 ENGINES = ("llama-cpp", "llama-cpp-server", "llama-server", "transformers", "vllm", "vllm-server")
 
@@ -96,8 +97,8 @@ def test_llama_server_has_time_to_score_a_large_model(monkeypatch: pytest.Monkey
             patience.append(self.timeout)
             raise ConnectionRefusedError
 
-    monkeypatch.setattr(llama_server.http.client, "HTTPConnection", Unreachable)
-    engine = llama_server.LlamaServer(EngineSpec("llama-server", ModelReference("tiny")))
+    monkeypatch.setattr(server.http.client, "HTTPConnection", Unreachable)
+    engine = server.LlamaServer(EngineSpec("llama-server", ModelReference("tiny")))
     engine._url, engine._context = "http://127.0.0.1:1", 8
     with pytest.raises(EngineError, match="does not answer"):
         asyncio.run(engine.score([1, 2], 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.token_text import Piece, TokenText
+from engines.text import Piece, TokenText
 
 
 def _pieces(tokens: list[bytes], stop: tuple[str, ...] = ()) -> tuple[list[Piece], TokenText]:

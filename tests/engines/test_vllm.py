@@ -22,12 +22,12 @@ from engines.base import (
     LevelUnsupported,
     ModelReference,
     Request,
+    Scores,
     StartFailed,
     collect,
 )
 from engines.cores import default_threads
-from engines.scores import Scores
-from engines.vllm_engine import Vllm
+from engines.vllm.engine import Vllm
 from tests.engines.greedy import HELD_OUT
 from tests.engines.vllm_checkpoints import adapter, w8a8
 

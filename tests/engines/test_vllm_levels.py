@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import engines
 from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError, ModelReference
-from engines.vllm_log import is_refusal, root_cause
-from engines.vllm_model import VllmModel
-from engines.vllm_options import VllmOptions
-from engines.vllm_scores import check_length, columns, page_rows, scores_of, whole_vocabulary
-from engines.vllm_server import cache_facts, command_line
+from engines.vllm.log import is_refusal, root_cause
+from engines.vllm.model import VllmModel
+from engines.vllm.options import VllmOptions
+from engines.vllm.scores import check_length, columns, page_rows, scores_of, whole_vocabulary
+from engines.vllm.server import cache_facts, command_line
 
 TINY = Path(engines.__file__).parent / "models" / "tiny"
 

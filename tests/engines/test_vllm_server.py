@@ -15,9 +15,9 @@ import pytest
 
 from engines.base import EngineError, EngineInfo, EngineSpec, LevelUnsupported, ModelReference, StartFailed
 from engines.cores import default_threads
-from engines.vllm_server import VllmServer
-from harness.drivers.asyncio_driver import drive
+from engines.vllm.server import VllmServer
 from harness.drivers.base import DriveSettings
+from harness.drivers.drive import drive
 from harness.records import Record, Status
 from tests.engines.greedy import HELD_OUT
 from tests.plans import exact_schedule

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import engines
-from engines.models import safetensors_file
+from engines.models import safetensors_io
 
 TINY = Path(engines.__file__).parent / "models" / "tiny"
 _EIGHT_BITS = {"num_bits": 8, "type": "int", "symmetric": True}
@@ -42,7 +42,7 @@ def w8a8(folder: Path) -> Path:
 
 def _quantized() -> dict[str, Any]:
     tensors: dict[str, Any] = {}
-    for name, tensor in safetensors_file.read(TINY / "model.safetensors").items():
+    for name, tensor in safetensors_io.read(TINY / "model.safetensors").items():
         values = tensor.load()
         if "_proj." in name:
             scale = np.abs(values).max(axis=1, keepdims=True) / 127

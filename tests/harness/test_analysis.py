@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis import COLUMNS, summarise
-from harness.columns import Columns, measured
-from harness.latencies import observe
+from harness.analysis.columns import Columns, measured
+from harness.analysis.latencies import observe
+from harness.analysis.stats import quantile_estimate
+from harness.analysis.summary import COLUMNS, summarise
 from harness.metrics import METRICS
 from harness.records import Record, Sample
-from harness.stats import quantile_estimate
 from tests.fabricated import MS, FabricatedTrial, S, cell_entry, failed, noisy, streamed, trial_entry, trial_of, value
 
 

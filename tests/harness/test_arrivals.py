@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness import arrivals
-from harness.arrivals import Process
-from harness.rate_shapes import Bursts
+from harness.schedule import arrivals
+from harness.schedule.arrivals import Bursts, Process
 from harness.seeding import generator
 
 SECOND_NS = 1_000_000_000

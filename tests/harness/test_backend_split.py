@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis import summarise
+from harness.analysis.summary import summarise
 from harness.records import Record
-from harness.scenario import load
+from harness.scenario.reader import load
 from tests.fabricated import streamed, trial_of, value
 
 

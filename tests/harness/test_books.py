@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.books import IN_FLIGHT, books_of, books_reasons
-from harness.reading import Reading
+from harness.analysis.reading import Reading
+from harness.analysis.server_counts import IN_FLIGHT, books_of
 from harness.records import Record, Sample
+from harness.verdict.tokens import books_reasons
 from tests.fabricated import S, cell_entry, changed, failed, frame, noisy, streamed, trial_entry, trial_of
 from tests.queues import one_server, poisson_arrivals_ns
 

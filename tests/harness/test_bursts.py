@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from harness.bursts import burst_reasons, bursts_of, spans_of
-from harness.reading import read
+from harness.analysis.bursts import bursts_of, spans_of
+from harness.analysis.reading import read
 from harness.records import Phase, Record, Status
+from harness.verdict.samples import burst_reasons
 from tests.fabricated import MS, changed, failed, streamed, trial_of
 from tests.plans import load_of
 

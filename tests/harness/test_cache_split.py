@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness import reading
-from harness.analysis import measure, summarise, tidy
-from harness.scenario import load
+from harness.analysis import reading
+from harness.analysis.summary import measure, summarise, tidy
+from harness.scenario.reader import load
 from tests.fabricated import streamed, trial_of, value
 
 

@@ -11,16 +11,16 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.cores import cpu_quota_cores
-from harness import calibration, calibrator
-from harness.calibration import Calibration, RateLevel, StreamLevel, beyond, conclude
-from harness.calibrator import FULL, QUICK, Ladder, Truth, calibrate, measure, schedule
-from harness.doctor import trusted_errors
+from harness.cli.doctor import trusted_errors
 from harness.drivers.base import DriveReport
+from harness.drivers.calibration import calibrator, store
+from harness.drivers.calibration.calibrator import FULL, QUICK, Ladder, Truth, calibrate, measure, schedule
+from harness.drivers.calibration.process import KnownServer
+from harness.drivers.calibration.store import Calibration, RateLevel, StreamLevel, beyond, conclude
 from harness.errors import Interrupted
-from harness.known_process import KnownServer
-from harness.pressure import Ceilings
 from harness.records import Record, Status
-from reports.calibration import NOT_CALIBRATED, sentence
+from harness.telemetry.cgroup import Ceilings
+from reports.answer import NOT_CALIBRATED, sentence
 
 pytestmark = pytest.mark.slow
 
@@ -64,17 +64,17 @@ def test_the_largest_load_is_below_every_failure() -> None:
 
 def test_it_is_kept_for_this_machine_alone(own_cache: Path) -> None:
     """What was saved is read back the same; for another machine, and from a damaged file, there is none."""
-    assert calibration.cached() is None
+    assert store.cached() is None
     made = concluded(level(1), level(32), rates=(rate(100),))
-    path = calibration.save(made)
+    path = store.save(made)
     assert path.is_relative_to(own_cache)
-    assert calibration.cached() == made
-    assert calibration.summary_for_runs() == made.summary()
+    assert store.cached() == made
+    assert store.summary_for_runs() == made.summary()
     assert json.dumps(made.summary())
-    assert calibration.cache_path(made.identity | {"kernel": "other"}) != path
+    assert store.cache_path(made.identity | {"kernel": "other"}) != path
     path.write_text("{")
-    assert calibration.cached() is None
-    assert calibration.summary_for_runs() is None
+    assert store.cached() is None
+    assert store.summary_for_runs() is None
 
 
 def test_what_lies_beyond_is_said() -> None:

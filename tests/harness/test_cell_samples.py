@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import results
-from harness.cell_samples import CellSamples
-from harness.reading import read
+from harness.analysis.reading import read
+from harness.analysis.samples import CellSamples
+from harness.analysis.server import AROUND_NS
 from harness.records import Sample
-from harness.server_facts import AROUND_NS
-from harness.store import Run, RunWriter, record_writer
+from harness.store.run import Run, RunWriter, record_writer
 from tests.fabricated import MS, FabricatedTrial, S, cell_entry, streamed, trial_entry
 
 GAUGES = (("engine", "rss_bytes", "server"), ("client", "cpu_share", "client"), ("server0", "prompt_tokens", "server"))

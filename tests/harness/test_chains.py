@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from harness.chains import Chains, Sessions, Singles, TurnCounts, Users
-from harness.lengths import Turns
 from harness.records import Phase
-from harness.workload import build
+from harness.scenario.lengths import Turns
+from harness.schedule.chains import Chains, Sessions, Singles, TurnCounts, Users
+from harness.schedule.requests import build
 from tests.plans import load_of, workload_of
 
 TURNS = {"dist": "uniform", "min": 1, "max": 5}

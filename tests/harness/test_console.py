@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import cli, glance
-from harness.console import ConsoleWatcher, ending
+from harness.cli import app, progress
+from harness.cli.progress import ConsoleWatcher, ending
 from tests.command import environment
 
 CELL = {
@@ -68,7 +68,7 @@ def shown(*events: dict[str, Any], terminal: bool) -> str:
 
 def test_what_is_said_holds_no_escape_sequences(capsys: pytest.CaptureFixture[str]) -> None:
     """Errors may quote a server; their lines stay lines."""
-    cli.say("harness: the server said: \x1b]0;owned\x07\nfile.yaml:2:3: second")
+    app.say("harness: the server said: \x1b]0;owned\x07\nfile.yaml:2:3: second")
     assert capsys.readouterr().err == "harness: the server said:  ]0;owned \nfile.yaml:2:3: second\n"
 
 
@@ -108,16 +108,16 @@ def test_without_a_terminal_plain_lines_say_the_same_when_the_phase_changes() ->
 
 def test_the_time_left_follows_the_plan_or_the_pace() -> None:
     """By the end of the window where there is one, else by the requests so far, else nothing is said."""
-    assert glance.time_left_s(AT_WORK, 99.0) == 17.0
-    assert glance.time_left_s(AT_WORK | {"elapsed_s": None}, 50.0) == 10.0
-    assert glance.time_left_s(AT_WORK | {"ends_s": None, "done": 40}, 0.0) == pytest.approx(86.0)
-    assert glance.time_left_s(BARE, 5.0) is None
-    assert glance.how_far(AT_WORK | {"elapsed_s": 0.0, "ends_s": 3700.0}, 0.0) == "measure, 61 min 40 s left"
+    assert progress.time_left_s(AT_WORK, 99.0) == 17.0
+    assert progress.time_left_s(AT_WORK | {"elapsed_s": None}, 50.0) == 10.0
+    assert progress.time_left_s(AT_WORK | {"ends_s": None, "done": 40}, 0.0) == pytest.approx(86.0)
+    assert progress.time_left_s(BARE, 5.0) is None
+    assert progress.how_far(AT_WORK | {"elapsed_s": 0.0, "ends_s": 3700.0}, 0.0) == "measure, 61 min 40 s left"
 
 
 def test_load_processes_that_died_are_told() -> None:
     """The display says it while the trial goes on."""
-    assert "load processes that died: 2" in glance.what_went_wrong(AT_WORK | {"workers_lost": 2})
+    assert "load processes that died: 2" in progress.what_went_wrong(AT_WORK | {"workers_lost": 2})
 
 
 def plain(text: str) -> str:
@@ -132,7 +132,7 @@ def run_at_a_terminal(folder: Path, *options: str, wanted: Sequence[str] = ()) -
     go_on = folder / "go-on"
     (folder / "s.yaml").write_text(SCENARIO % go_on, encoding="utf-8")
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "harness.cli", "run", "s.yaml", "--out", "run", "--format", "csv", *options]
+    command = [sys.executable, "-m", "harness", "run", "s.yaml", "--out", "run", "--format", "csv", *options]
     env = environment({"COLUMNS": "80", "LINES": "24", "TERM": "xterm"})
     process = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=theirs)
     os.close(theirs)

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ScenarioError
-from harness.estimate import Range, estimate, expected_requests, expected_time_s
-from harness.matrix import Cell, Skip, expand, identity
-from harness.scenario import load, restore
-from harness.workload import build
+from harness.scenario.reader import load, restore
+from harness.schedule.cells import Cell, Skip
+from harness.schedule.estimate import Range, estimate, expected_requests, expected_time_s
+from harness.schedule.identity import identity
+from harness.schedule.matrix import expand
+from harness.schedule.requests import build
 from tests.plans import load_of, workload_of
 
 USERS = "{kind: sustained, users: 2, requests: 3}"

@@ -11,10 +11,10 @@ import pytest
 
 from engines.base import Endpoint
 from harness.drivers.base import Control, DriveSettings
+from harness.drivers.workers.crew import Crew, drive_by_workers
+from harness.drivers.workers.part import PartSpec
 from harness.errors import TrialFailed
-from harness.load_part import PartSpec
-from harness.load_workers import Crew, drive_by_workers
-from harness.workload import build
+from harness.schedule.requests import build
 from tests.plans import load_of, workload_of
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.decision import decide
 from harness.errors import ExitCode
+from harness.verdict.decision import decide
 from tests.choices import MIB, Choice, results_of
 
 LEVELS = (
@@ -111,7 +111,7 @@ def test_levels_with_loads_of_their_own_are_compared_by_all_users_tokens() -> No
     for number, cell in enumerate(results.manifest["cells"]):
         for trial in cell["trials"]:
             trial["plan_hash"] = f"{number}"
-    from harness.decision import decide
+    from harness.verdict.decision import decide
 
     (found,) = decide(results.manifest, results.summary, results.validity, results.verdicts, results.facts)
     assert found["speed"]["load"] is None
@@ -238,8 +238,8 @@ def test_memory_that_holds_more_than_the_engine_is_told() -> None:
 
 def test_memory_of_gpus_and_of_the_host_is_not_compared() -> None:
     """A row on a GPU is not beaten by one that uses none."""
-    from harness.decision import _memory_name
-    from harness.decision_rows import Row, known
+    from harness.verdict.decision import _memory_name
+    from harness.verdict.decision_rows import Row, known
 
     values = {"gpu_memory_peak_bytes": known(1e9), "rss_peak_bytes": known(2e9)}
     rows = [
@@ -252,7 +252,7 @@ def test_each_model_has_a_table() -> None:
     """In the order of the matrix."""
     one, other = results_of(LEVELS[:1]), results_of(LEVELS[:1], model="small")
     cells = [*one.manifest["cells"], *({**cell, "id": f"other-{cell['id']}"} for cell in other.manifest["cells"])]
-    from harness.decision import decide
+    from harness.verdict.decision import decide
 
     found = decide(one.manifest | {"cells": cells}, one.summary, one.validity, [])
     assert [table["model"] for table in found] == ["tiny", "small"]

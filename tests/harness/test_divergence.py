@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.divergence import Distributions, compare, lower_bound, normalised
+from harness.quality.divergence import Distributions, compare, lower_bound, normalised
 
 UNKNOWN = np.full(1, np.nan, dtype=np.float32)
 

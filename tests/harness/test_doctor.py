@@ -12,13 +12,24 @@ import psutil
 import pytest
 from rich.console import Console
 
-from harness import calibration, doctor, machine_checks
-from harness.calibration import Calibration, RateLevel, StreamLevel, conclude
-from harness.doctor import Examination, examine, judged, kept, show
+from harness.cli import doctor
+from harness.cli.doctor import (
+    Examination,
+    engine_checks,
+    examine,
+    install_checks,
+    judged,
+    kept,
+    packages,
+    proxies,
+    show,
+)
+from harness.drivers.calibration import store
+from harness.drivers.calibration.store import Calibration, RateLevel, StreamLevel, conclude
 from harness.errors import ExitCode, TrialFailed, UsageError
-from harness.install_checks import engine_checks, install_checks, packages, proxies
-from harness.machine_checks import Check, State
-from harness.pressure import Ceilings, Pressure
+from harness.telemetry import checks
+from harness.telemetry.cgroup import Ceilings, Pressure
+from harness.telemetry.checks import Check, State
 from tests.command import harness, running
 
 
@@ -38,7 +49,7 @@ def made(*, held: bool = True) -> Calibration:
 
 def test_every_check_says_what_was_found(tmp_path: Path) -> None:
     """All checks run on this machine; what is not good comes with what to do."""
-    found = [*machine_checks.machine_checks(tmp_path), *install_checks()]
+    found = [*checks.machine_checks(tmp_path), *install_checks()]
     assert len({check.name for check in found}) == len(found)
     for check in found:
         assert check.found
@@ -54,7 +65,7 @@ def test_a_governor_that_saves_power_is_warned_of(tmp_path: Path, governors: lis
     for number, name in enumerate(governors):
         (tmp_path / f"cpu{number}" / "cpufreq").mkdir(parents=True)
         (tmp_path / f"cpu{number}" / "cpufreq" / "scaling_governor").write_text(name + "\n")
-    assert machine_checks.governor(tmp_path).state is state
+    assert checks.governor(tmp_path).state is state
 
 
 @pytest.mark.parametrize(
@@ -62,16 +73,16 @@ def test_a_governor_that_saves_power_is_warned_of(tmp_path: Path, governors: lis
 )
 def test_few_open_files_are_told(monkeypatch: pytest.MonkeyPatch, limit: int | None, state: State) -> None:
     """The default of 1,024 is worth a warning; hardly any make measuring impossible."""
-    monkeypatch.setattr(machine_checks, "read_ceilings", lambda: Ceilings(limit, None))
-    assert machine_checks.files().state is state
+    monkeypatch.setattr(checks, "read_ceilings", lambda: Ceilings(limit, None))
+    assert checks.files().state is state
 
 
 @pytest.mark.parametrize(("count", "used", "state"), [(28_000, 10, "ok"), (28_000, 20_000, "warn"), (500, 0, "warn")])
 def test_few_ports_are_told(monkeypatch: pytest.MonkeyPatch, count: int, used: int, state: str) -> None:
     """A small range, or one mostly in use."""
-    monkeypatch.setattr(machine_checks, "read_ceilings", lambda: Ceilings(None, count))
-    monkeypatch.setattr(machine_checks, "read_tcp_sockets", lambda: used)
-    assert machine_checks.ports().state == state
+    monkeypatch.setattr(checks, "read_ceilings", lambda: Ceilings(None, count))
+    monkeypatch.setattr(checks, "read_tcp_sockets", lambda: used)
+    assert checks.ports().state == state
 
 
 @pytest.mark.parametrize(("idle", "steal", "state"), [(100, 0, "ok"), (50, 0, "warn"), (95, 5, "warn")])
@@ -82,8 +93,8 @@ def test_other_load_is_told(monkeypatch: pytest.MonkeyPatch, idle: int, steal: i
     readings = iter([times(*[0.0] * fields), times(100.0 - idle, 0.0, 0.0, float(idle), *[0.0] * (fields - 4))])
     pressures = iter([Pressure(0, 0, 0, 0), Pressure(0, 0, steal, 100)])
     monkeypatch.setattr(psutil, "cpu_times", lambda: next(readings))
-    monkeypatch.setattr(machine_checks, "read_pressure", lambda: next(pressures))
-    assert machine_checks.other_load(lambda _: None).state == state
+    monkeypatch.setattr(checks, "read_pressure", lambda: next(pressures))
+    assert checks.other_load(lambda _: None).state == state
 
 
 @pytest.mark.parametrize(
@@ -94,17 +105,17 @@ def test_a_strange_or_slow_clock_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None, cost_ns: float, state: State
 ) -> None:
     """hpet is slow and coarse, as is any that the kernel reads; a source that is not shown is no reason to warn."""
-    monkeypatch.setattr(machine_checks, "_clock_cost_ns", lambda: cost_ns)
+    monkeypatch.setattr(checks, "_clock_cost_ns", lambda: cost_ns)
     if source is not None:
         (tmp_path / "source").write_text(f"{source}\n")
-    assert machine_checks.clock(tmp_path / "source").state is state
+    assert checks.clock(tmp_path / "source").state is state
 
 
 def test_a_folder_that_cannot_be_written_is_bad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Runs must be stored somewhere."""
-    assert machine_checks.disk(tmp_path / "runs").state is not State.BAD
+    assert checks.disk(tmp_path / "runs").state is not State.BAD
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert machine_checks.disk(tmp_path / "runs").state is State.BAD
+    assert checks.disk(tmp_path / "runs").state is State.BAD
 
 
 def test_mixed_installations_are_bad(tmp_path: Path) -> None:
@@ -177,7 +188,7 @@ def test_a_quick_calibration_does_not_replace_a_whole_one(monkeypatch: pytest.Mo
         found = examine(calibrating=True, quick=quick, say=lambda _: None)
         assert found.calibration is not None
         assert found.calibration.quick is quick
-        cached = calibration.cached()
+        cached = store.cached()
         assert cached is not None
         assert cached.quick is kept_quick
 
@@ -239,7 +250,7 @@ class OneGpu:
 @pytest.mark.parametrize(("others", "state"), [(0, State.OK), (3, State.WARN)])
 def test_gpus_are_named_with_their_driver(monkeypatch: pytest.MonkeyPatch, others: int, state: State) -> None:
     """And other processes on them are told."""
-    monkeypatch.setattr(machine_checks, "find_gpus", lambda: (OneGpu(others), None))
-    found = machine_checks.gpus()
+    monkeypatch.setattr(checks, "find_gpus", lambda: (OneGpu(others), None))
+    found = checks.gpus()
     assert found.state is state
     assert found.found.startswith("2 x H200, driver 570.1")

@@ -13,18 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import energy
-from harness.analysis import measure, tidy
-from harness.energy import COUNTER, Gauge, NoEnergy, by_counter, by_power
-from harness.energy_facts import energy_facts, energy_reasons, missing_energy
-from harness.facts import facts_of
-from harness.gpus import find_gpus
-from harness.machine import NOT_ON_A_GPU
-from harness.memory_parts import memory_facts
-from harness.reading import read
+from harness.analysis import energy
+from harness.analysis.energy import COUNTER, Gauge, NoEnergy, by_counter, by_power, energy_facts, missing_energy
+from harness.analysis.facts import facts_of
+from harness.analysis.machine import NOT_ON_A_GPU
+from harness.analysis.memory import memory_facts
+from harness.analysis.reading import read
+from harness.analysis.summary import measure, tidy
+from harness.analysis.window import Window
 from harness.records import Sample
-from harness.validity import Level, judge
-from harness.window import Window
+from harness.telemetry.gpus import find_gpus
+from harness.verdict.machine import energy_reasons
+from harness.verdict.reason import Level
+from harness.verdict.validity import judge
 from tests.fabricated import FabricatedTrial, cell_entry, streamed, trial_entry, value
 from tests.fake_nvml import fake_nvml
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness.decision_rows import Row
-from harness.engine_reasons import engine_reasons
-from harness.reading import read
-from harness.reasons import Level
-from harness.setting_notes import setting_notes
+from harness.analysis.reading import read
+from harness.verdict.decision_rows import Row
+from harness.verdict.engine import engine_reasons
+from harness.verdict.reason import Level
+from harness.verdict.setting_notes import setting_notes
 from tests.fabricated import streamed, trial_of
 
 

@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 
 import engines
-from engines.base import EngineInfo, EngineSpec
-from engines.memory import MemoryEstimate
+from engines.base import EngineInfo, EngineSpec, MemoryEstimate
 from engines.simulated import SimulatedEngine
-from harness import engine_start
-from harness.cells import Cell
-from harness.decision_rows import _why_not_cold
-from harness.engine_start import started_engine, starting, timed_import
-from harness.matrix import expand
-from harness.scenario import Scenario
+from harness.run import engine as engine_start
+from harness.run.engine import started_engine, starting, timed_import
+from harness.scenario.model import Scenario
+from harness.schedule.cells import Cell
+from harness.schedule.matrix import expand
+from harness.verdict.decision_rows import _why_not_cold
 
 SCENARIO = Scenario.model_validate(
     {"engines": [{"engine": "simulated", "options": {"ttft_ms": 0, "tpot_ms": 0}}],

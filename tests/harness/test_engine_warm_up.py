@@ -11,10 +11,11 @@ import pytest
 
 import engines
 from engines.base import Chunk, ChunkKind, EngineInfo, EngineSpec, Request, Usage
-from harness.engine_start import refused_temperature, started_engine
-from harness.matrix import Cell, expand
 from harness.records import Record
-from harness.scenario import load
+from harness.run.engine import refused_temperature, started_engine
+from harness.scenario.reader import load
+from harness.schedule.cells import Cell
+from harness.schedule.matrix import expand
 
 LOADS = "[{kind: single_user, requests: 5}, {kind: sustained, users: 3, requests: 9}]"
 

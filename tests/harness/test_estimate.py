@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from harness.errors import UsageError
-from harness.estimate import (
+from harness.scenario.loads import Load, LoadItem
+from harness.scenario.model import Scenario
+from harness.schedule.estimate import (
     Range,
     check_budget,
     estimate,
@@ -18,9 +20,7 @@ from harness.estimate import (
     expected_time_s,
     further_requests,
 )
-from harness.loads import Load, LoadItem
-from harness.matrix import expand
-from harness.scenario import Scenario
+from harness.schedule.matrix import expand
 
 LOAD: TypeAdapter[Load] = TypeAdapter(LoadItem)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine_start import COLD_SHARE
-from harness.file_cache import dropped_share, resident_bytes
+from harness.run.engine import COLD_SHARE
+from harness.telemetry.file_cache import dropped_share, resident_bytes
 
 PAGES = 512
 SIZE = PAGES * mmap.PAGESIZE
@@ -102,7 +102,7 @@ def test_what_the_system_hides_is_unknown_and_not_resident(weights: Path, tmp_pa
     weights.chmod(0o644)
     program = (
         "import os, sys\n"
-        "from harness.file_cache import dropped_share\n"
+        "from harness.telemetry.file_cache import dropped_share\n"
         "from pathlib import Path\n"
         "file = open(sys.argv[1], 'rb')\n"
         "os.setuid(65534)\n"

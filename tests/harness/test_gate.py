@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from harness.analysis import summarise
+from harness.analysis.facts import errors_of
+from harness.analysis.summary import summarise
 from harness.errors import ExitCode
-from harness.facts import errors_of
-from harness.gate import Group, Outcome, Verdict, exit_code, extra_statistics, judge, judge_all
-from harness.limits import parse_limit
 from harness.results import derive
-from harness.validity import Level
+from harness.scenario.limits import parse_limit
+from harness.verdict.gate import Group, Outcome, Verdict, exit_code, extra_statistics, judge, judge_all
+from harness.verdict.reason import Level
 from tests.fabricated import FabricatedTrial, cell_entry, failed, noisy, trial_entry, trial_of
 
 KEYS = ("tiny", "simulated", "f16", "", "sustained")

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.analysis import summarise
-from harness.columns import Columns, Floats, measured
-from harness.facts import errors_of
-from harness.latencies import observe, of_each
+from harness.analysis.columns import Columns, Floats, measured
+from harness.analysis.facts import errors_of
+from harness.analysis.latencies import observe, of_each
+from harness.analysis.summary import summarise
 from harness.records import Record, Status
 from tests.fabricated import MS, S, failed, streamed, trial_of, value
 

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from harness import gpus, provenance
-from harness.energy import COUNTER
-from harness.energy_facts import energy_facts
-from harness.gpu_gauges import where_it_computes
-from harness.gpus import AmdGpus, NvidiaGpus, find_gpus
+from harness.analysis.energy import COUNTER, energy_facts
+from harness.analysis.machine import throttling_facts
+from harness.analysis.window import Window
 from harness.records import Sample
-from harness.throttling import throttling_facts
-from harness.window import Window
+from harness.telemetry import gpus, provenance
+from harness.telemetry.gpus import find_gpus
+from harness.telemetry.gpus.amd import AmdGpus
+from harness.telemetry.gpus.gauges import where_it_computes
+from harness.telemetry.gpus.nvidia import NvidiaGpus
 from tests.fabricated import FabricatedTrial
 from tests.fake_nvml import FakeNvml, fake_nvml
 

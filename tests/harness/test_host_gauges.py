@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import host_gauges
-from harness.cgroup import Group
-from harness.host_gauges import Host, busy_share
-from harness.process_gauges import PAGE_BYTES
+from harness.telemetry import host as host_gauges
+from harness.telemetry.cgroup import Group
+from harness.telemetry.host import Host, busy_share
+from harness.telemetry.processes import PAGE_BYTES
 
 MEMINFO = "MemTotal: 1000 kB\nMemFree: 100 kB\nMemAvailable: 400 kB\nSwapTotal: 50 kB\nSwapFree: 20 kB\n"
 VMSTAT = "nr_free_pages 5\npgpgin 3\npgpgout 4\npswpin 1\npswpout 2\n"

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from harness import known_process
-from harness.known_process import KnownServer
-from harness.known_server import model_name, parse_model, sent_times_ns
+from harness.drivers.calibration import process as known_process
+from harness.drivers.calibration.process import KnownServer
+from harness.drivers.calibration.server import model_name, parse_model, sent_times_ns
 
 
 def ask(server: KnownServer, **body: object) -> tuple[int, str]:

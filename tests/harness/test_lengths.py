@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from harness.lengths import Length, ThinkTime
+from harness.scenario.lengths import Length, ThinkTime
 
 LENGTH: TypeAdapter[Any] = TypeAdapter(Length)
 TIME: TypeAdapter[Any] = TypeAdapter(ThinkTime)

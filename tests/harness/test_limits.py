@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.limits import DISTRIBUTIONS, METRIC_NAMES, OPERATORS, SCALARS, Limit, override, parse_limit
 from harness.metrics import METRICS
+from harness.scenario.limits import DISTRIBUTIONS, METRIC_NAMES, OPERATORS, SCALARS, Limit, override, parse_limit
 
 
 def test_a_limit_is_metric_statistic_operator_and_value() -> None:

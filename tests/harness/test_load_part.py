@@ -9,10 +9,10 @@ import pytest
 
 from engines.base import Endpoint
 from harness.drivers.base import DriveSettings
+from harness.drivers.workers.part import PartSpec, rebuild
 from harness.errors import TrialFailed
-from harness.load_part import PartSpec, rebuild
-from harness.scenario import Scenario
-from harness.workload import build
+from harness.scenario.model import Scenario
+from harness.schedule.requests import build
 
 SCENARIO = {
     "engines": [{"engine": "http", "url": "http://127.0.0.1:1", "served_model": "m"}],
@@ -59,7 +59,7 @@ def test_the_plan_made_elsewhere_has_the_cells_salt() -> None:
 
 def rebuild_hash() -> str:
     """The hash of the scenario's plan."""
-    from harness.load_part import cell_of
+    from harness.drivers.workers.part import cell_of
 
     plan = cell_of(part("0")).trials[0]
     return build(plan.load, plan.workload, plan.seed).plan_hash

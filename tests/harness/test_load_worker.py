@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.child_process import module_command, own_packages_first
 from harness.drivers.base import DriveSettings
-from harness.known_process import KnownServer
-from harness.known_server import model_name
-from harness.load_part import PartSpec, cell_of
-from harness.load_worker import Order
-from harness.scenario import Scenario
-from harness.store import record_stream, told_in
-from harness.workload import build
+from harness.drivers.calibration.process import KnownServer
+from harness.drivers.calibration.server import model_name
+from harness.drivers.workers.part import PartSpec, cell_of
+from harness.drivers.workers.worker import Order
+from harness.processes import module_command, own_packages_first
+from harness.scenario.model import Scenario
+from harness.schedule.requests import build
+from harness.store.run import record_stream, told_in
 
 
 @pytest.mark.slow
@@ -34,7 +34,7 @@ def test_it_ends_with_its_trial_and_keeps_its_rows(tmp_path: Path) -> None:
         plan = cell_of(part).trials[0]
         part = replace(part, plan_hash=build(plan.load, plan.workload, plan.seed).plan_hash)
         worker = subprocess.Popen(
-            module_command("harness.load_worker"),
+            module_command("harness.drivers.workers.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=own_packages_first(os.environ),

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.lost_rows import lost_rows
+from harness.drivers.workers.lost_rows import lost_rows
 from harness.records import Loop, Phase, Record, Status
-from harness.store import Told
-from harness.workload import WHOLE, Schedule, Shard, build
+from harness.schedule.requests import WHOLE, Schedule, Shard, build
+from harness.store.run import Told
 from tests.plans import exact_schedule, load_of, workload_of
 
 MS = 1_000_000

@@ -8,20 +8,14 @@ from typing import Any
 
 import pytest
 
-from engines.addresses import is_loopback
 from engines.base import ModelReference
+from engines.http.addresses import is_loopback
 from harness.errors import UsageError
-from harness.matrix import (
-    Cell,
-    Skip,
-    check_runnable,
-    expand,
-    identity,
-    needs_the_machine,
-    slug,
-    trial_seed,
-)
-from harness.scenario import Scenario
+from harness.scenario.model import Scenario
+from harness.schedule.cells import Cell, Skip, slug
+from harness.schedule.identity import identity
+from harness.schedule.matrix import check_runnable, expand, needs_the_machine
+from harness.schedule.trials import trial_seed
 
 LOAD = [{"kind": "single_user", "requests": 3}]
 

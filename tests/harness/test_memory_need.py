@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.decision_rows import Row, known, unknown
-from harness.memory_need import RESERVED, needed, reserves
-from harness.recommendation import UNRESERVED, WHILE_LOADING
+from harness.verdict.decision_rows import Row, known, unknown
+from harness.verdict.memory_need import RESERVED, needed, reserves
+from harness.verdict.recommendation import UNRESERVED, WHILE_LOADING
 from tests.choices import MIB, Choice, results_of
 from tests.harness.test_decision import row_of, table_of
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.memory_parts import memory_facts, most_tokens_in_flight
-from harness.reading import read
+from harness.analysis.memory import memory_facts, most_tokens_in_flight
+from harness.analysis.reading import read
 from harness.records import Sample
 from tests.fabricated import FabricatedTrial, S, cell_entry, streamed, trial_entry
 

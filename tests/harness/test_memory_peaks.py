@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from harness.analysis import measure, tidy
-from harness.facts import facts_of
-from harness.memory_parts import memory_facts
-from harness.memory_peaks import SHARED_IN_EACH, SHARED_ONCE, engine_held, gpus_held
-from harness.reading import read
+from harness.analysis.facts import facts_of
+from harness.analysis.memory import SHARED_IN_EACH, SHARED_ONCE, engine_held, gpus_held, memory_facts
+from harness.analysis.reading import read
+from harness.analysis.summary import measure, tidy
 from harness.records import Sample
-from harness.telemetry import Sampler
+from harness.telemetry.sampler import Sampler
 from tests.fabricated import FabricatedTrial, S, cell_entry, noisy, trial_entry, value
 
 MIB = 2**20

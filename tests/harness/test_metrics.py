@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import limits
 from harness.metrics import METRICS, find, markdown
+from harness.scenario import limits
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 

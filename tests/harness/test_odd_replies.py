@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engines.base import Usage
-from engines.dialects.answer_values import usage_of
+from engines.dialects.answers import usage_of
 from harness.drivers.conversations import Conversations
 from harness.records import Record, Status
 from tests.replied import (

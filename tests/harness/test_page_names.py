@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_server import page
 
-from harness.page_names import COUNTERS, GAUGES, HOST, SERVER, Page, cpu_share, read_page
+from harness.telemetry.prometheus.names import COUNTERS, GAUGES, HOST, SERVER, Page, cpu_share, read_page
 
 MIB = 1 << 20
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.pareto import Figure, beaten_by, beats, better, not_worse
+from harness.verdict.dominance import Figure, beaten_by, beats, better, not_worse
 
 NAMES = ("speed", "memory", "quality")
 

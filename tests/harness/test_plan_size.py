@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from harness.estimate import expected_requests, further_requests
-from harness.matrix import TrialPlan
-from harness.plan_size import BYTES_PER_REQUEST, plan_too_large, processes_of
-from harness.workload import build
+from harness.schedule.cells import TrialPlan
+from harness.schedule.estimate import expected_requests, further_requests
+from harness.schedule.requests import build
+from harness.schedule.size import BYTES_PER_REQUEST, plan_too_large, processes_of
 from tests.command import harness
 from tests.plans import load_of, workload_of
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.models.tokenizer import ByteTokenizer
-from harness.prefixes import LEAST_OWN_TOKENS, PrefixedPrompts
-from harness.prompts import Tokenizer, WordPrompts
+from harness.scenario.prompt_files import Tokenizer
+from harness.schedule.prompts import LEAST_OWN_TOKENS, PrefixedPrompts, WordPrompts
 
 
 class WordPieces:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pressure import (
+from harness.telemetry.cgroup import (
     Pressure,
     open_files,
     read_ceilings,
@@ -94,7 +94,7 @@ def test_sockets_that_hold_a_port() -> None:
 def test_the_gauge_of_open_files_survives_the_limit() -> None:
     """Where no file can be opened any more, all are in use; the soft limit is raised to the hard one."""
     program = (
-        "import os, resource\nfrom harness.pressure import open_files, raise_file_limit, read_ceilings\n"
+        "import os, resource\nfrom harness.telemetry.cgroup import open_files, raise_file_limit, read_ceilings\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 60))\nraise_file_limit()\n"
         "assert read_ceilings().files == 60\n"
         "opened = []\ntry:\n    while True:\n        opened.append(os.open(os.devnull, os.O_RDONLY))\n"

@@ -13,10 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import process_gauges
-from harness.kept_files import kept, numbers
-from harness.process_gauges import LinuxProcess, OtherProcess, State, Together, opened, resident_bytes
-from harness.process_tree import parents, tree
+from harness.telemetry import processes as process_gauges
+from harness.telemetry.processes import (
+    LinuxProcess,
+    OtherProcess,
+    State,
+    Together,
+    opened,
+    parents,
+    resident_bytes,
+    tree,
+)
+from harness.telemetry.procfs import kept, numbers
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 WAITS = "import sys\nprint('up', flush=True)\nsys.stdin.readline()"
@@ -164,7 +172,7 @@ def test_what_is_refused_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("told", [True, False])
 def test_a_tree_holds_all_that_descend(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
     """Whether the kernel lists children or everybody's parent has to be looked at."""
-    monkeypatch.setattr("harness.process_tree._threads_tell", lambda _: told)
+    monkeypatch.setattr("harness.telemetry.processes._threads_tell", lambda _: told)
     process = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     child = int(process.stdout.readline())

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.progress import Progress, together
+from harness.drivers.progress import Progress, together
 from harness.records import Loop, Record, Status
-from harness.workload import Window
+from harness.schedule.timing import Window
 from tests.plans import schedule_of
 
 S = 1_000_000_000

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from plans import load_of
 
-from harness.prompt_reuse import AskedLines
-from harness.reading import read
-from harness.reasons import Level
-from harness.scenario import TrafficClass, Workload
-from harness.validity import judge
-from harness.workload import Schedule, build
+from harness.analysis.prompt_reuse import AskedLines
+from harness.analysis.reading import read
+from harness.scenario.workload import TrafficClass, Workload
+from harness.schedule.requests import Schedule, build
+from harness.verdict.reason import Level
+from harness.verdict.validity import judge
 from tests.fabricated import streamed, trial_of
 
 

@@ -16,11 +16,12 @@ from pydantic import TypeAdapter
 
 from engines.models.tokenizer import ByteTokenizer
 from harness.errors import ScenarioError
-from harness.lengths import Length, ThinkTime
-from harness.prompts import CHARACTERS_PER_TOKEN, FilePrompts, WordPrompts, draw_lengths, draw_seconds
-from harness.scenario import TrafficClass
+from harness.scenario.lengths import Length, ThinkTime
+from harness.scenario.prompt_files import FilePrompts
+from harness.scenario.workload import TrafficClass
+from harness.schedule.prompts import CHARACTERS_PER_TOKEN, WordPrompts, draw_lengths, draw_seconds
+from harness.schedule.requests import build
 from harness.seeding import generator
-from harness.workload import build
 from tests.plans import load_of, workload_of
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.quality import GRADES, estimates, grades_as_markdown, indistinguishable, word
-from harness.stats import Bound
+from harness.analysis.stats import Bound
+from harness.quality.figures import GRADES, estimates, grades_as_markdown, indistinguishable, word
 
 PAGE = Path(__file__).parents[2] / "docs" / "quality.md"
 

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 
 import engines
-from engines.base import EngineError, EngineSpec
-from engines.scores import Scores
-from harness import greedy
-from harness.cells import Cell
-from harness.quality_child import Bounded, QualityOrder, score_cell, score_reference
-from harness.quality_summary import figures_of
-from harness.stats import Bound
+from engines.base import EngineError, EngineSpec, Scores
+from harness.analysis.stats import Bound
+from harness.quality import greedy
+from harness.quality.summary import figures_of
+from harness.run.scoring import Bounded, QualityOrder, score_cell, score_reference
+from harness.schedule.cells import Cell
 from tests.scoring_fake import FakeScoring
 
 

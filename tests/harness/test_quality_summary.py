@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import ExitCode
-from harness.limits import parse_limit
-from harness.quality_summary import is_about_quality, quality_limits
+from harness.quality.summary import is_about_quality, quality_limits
 from harness.results import Results, derive
-from harness.store import RunWriter
-from harness.story import Story
-from harness.supervisor import StopRequest
-from harness.telemetry import Sampler
+from harness.run.story import Story
+from harness.run.supervisor import StopRequest
+from harness.scenario.limits import parse_limit
+from harness.store.run import RunWriter
+from harness.telemetry.sampler import Sampler
 
 LIMITS = ("kl_mean <= 0.01", "top1_agreement >= 0.95")
 

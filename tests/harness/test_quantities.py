@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.quantities import (
+from harness.units import (
     format_duration,
     format_duration_ms,
     parse_bytes,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import stats
-from harness.queue_guard import NO_GUARD, TAIL, QueueGuard, follows, guard, in_flight, states_in_flight, tail_follows
-from harness.reading import read
-from harness.validity import judge
+from harness.analysis import stats
+from harness.analysis.queue import NO_GUARD, TAIL, QueueGuard, follows, guard, in_flight, states_in_flight, tail_follows
+from harness.analysis.reading import read
+from harness.verdict.validity import judge
 from tests import many_queues
 from tests.fabricated import noisy, streamed, trial_of
 

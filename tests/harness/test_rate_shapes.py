@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness import arrivals
-from harness.arrivals import Process
-from harness.loads import Ramp
-from harness.rate_shapes import Bursts, Pieces, RateShape
+from harness.scenario.loads import Ramp
+from harness.schedule import arrivals
+from harness.schedule.arrivals import Bursts, Pieces, Process, RateShape
 from harness.seeding import generator
 
 SECOND_NS = 1_000_000_000

@@ -11,18 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import gap_counts, passing
-from harness.analysis import levels_for, measure, tidy
-from harness.chunks import ChunkLists
-from harness.columns import Columns
-from harness.ordered import Ordered, merged
-from harness.passing import arrived_in
-from harness.rates import chunk_weights
-from harness.reading import read
+from harness.analysis import gap_counts, one_pass
+from harness.analysis.chunks import ChunkLists
+from harness.analysis.columns import Columns
+from harness.analysis.one_pass import arrived_in
+from harness.analysis.rates import chunk_weights
+from harness.analysis.reading import read
+from harness.analysis.series.trial import series_of
+from harness.analysis.stats import Ordered, autocorrelation_time, merged
+from harness.analysis.summary import levels_for, measure, tidy
 from harness.records import Record, record_schema, to_columns
-from harness.series import series_of
-from harness.stats import autocorrelation_time
-from harness.streams import StreamWriter, read_parquet, to_parquet
+from harness.store.streams import StreamWriter, read_parquet, to_parquet
 from tests.fabricated import MS, FabricatedTrial, S, failed, streamed, trial_of
 
 ALL_KEPT = 10**9
@@ -69,7 +68,7 @@ def summary_of(trial: FabricatedTrial, most_kept: int) -> pd.DataFrame:
 
 def test_counted_and_kept_chunks_give_one_summary(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every number of every class agrees; quantiles of gaps to within a bucket, effective sizes roughly."""
-    monkeypatch.setattr(passing, "SLICE_CHUNKS", 700)
+    monkeypatch.setattr(one_pass, "SLICE_CHUNKS", 700)
     trial = mixed()
     kept, counted = summary_of(trial, ALL_KEPT), summary_of(trial, 0)
     keys = ["class", "repetition", "metric", "statistic"]

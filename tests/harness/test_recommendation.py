@@ -7,10 +7,10 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.decision_rows import Value, known, unknown
 from harness.errors import ExitCode
-from harness.gate import Outcome, Verdict, exit_code
-from harness.recommendation import Option, recommend, text
+from harness.verdict.decision_rows import Value, known, unknown
+from harness.verdict.gate import Outcome, Verdict, exit_code
+from harness.verdict.recommendation import Option, recommend, text
 
 SPEED = "one user's speed (p50) under single_user"
 

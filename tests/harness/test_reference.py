@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from harness.reference import json_schema, markdown, schema_text
+from harness.scenario.reference import json_schema, markdown, schema_text
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAST: dict[str, Any] = {"engines": [{"engine": "simulated"}], "load": [{"kind": "single_user", "requests": 1}]}
@@ -21,7 +21,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json_schema())
     ids=["schema", "page"],
 )
 def test_what_is_generated_is_up_to_date(path: str, text: str) -> None:
-    """`python -m harness.reference` writes both."""
+    """`python -m harness.scenario.reference` writes both."""
     assert (ROOT / path).read_text(encoding="utf-8") == text
 
 

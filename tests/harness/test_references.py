@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from engines.base import EngineSpec, ModelReference
-from harness.cells import Cell, bits
 from harness.errors import ScenarioError
-from harness.matrix import expand
-from harness.quality_child import with_level
-from harness.quality_section import Quality
-from harness.references import Choice, References, choose
-from harness.scenario import Scenario, load, restore
-from harness.supervisor import StopRequest
+from harness.run.references import Choice, References, choose
+from harness.run.scoring import with_level
+from harness.run.supervisor import StopRequest
+from harness.scenario.model import Scenario
+from harness.scenario.quality import Quality
+from harness.scenario.reader import load, restore
+from harness.schedule.cells import Cell, bits
+from harness.schedule.matrix import expand
 
 LOAD = [{"kind": "single_user", "requests": 1}]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.scenario import TrafficClass, Workload
-from harness.workload import Schedule, build
+from harness.scenario.workload import TrafficClass, Workload
+from harness.schedule.requests import Schedule, build
 from tests.plans import load_of, workload_of
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis import KEYS, summarise
-from harness.repetitions import Spread, differing, hysteresis, spread_of, spreads
+from harness.analysis.repetitions import Spread, spread_of, spreads
+from harness.analysis.summary import KEYS, summarise
 from harness.results import derive
+from harness.verdict.samples import differing, hysteresis
 from tests.fabricated import cell_entry, noisy, trial_of
 
 positive = st.floats(1.0, 1e5)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.responses import describe, distinct, flesch, overlap, summary, syllables
+from harness.quality.responses import describe, distinct, flesch, overlap, summary, syllables
 
 
 @pytest.mark.parametrize(

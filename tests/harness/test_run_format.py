@@ -14,17 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 
 import reports
-from harness import format_columns, format_json, format_manifest, run_format
-from harness.divergence import Positions
+from harness.cli import format_page
+from harness.cli.report import report_data
 from harness.drivers.base import DriveReport
-from harness.entries import first_manifest
-from harness.matrix import expand
+from harness.quality.divergence import Positions
 from harness.records import FORMAT_VERSION, record_schema, sample_schema
-from harness.report import report_data
 from harness.results import derive
-from harness.scenario import load
-from harness.store import Run
-from reports import summaries, summary_parquet
+from harness.run.entries import first_manifest
+from harness.scenario.reader import load
+from harness.schedule.matrix import expand
+from harness.store import format_columns, format_json, format_manifest
+from harness.store.run import Run
+from reports.writers import summaries
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "run-format.md"
@@ -41,15 +42,15 @@ NUMBERS = ("value", "low", "high", "n", "n_eff")
 
 
 def test_the_page_is_up_to_date() -> None:
-    """`python -m harness.run_format` would change nothing."""
-    assert PAGE.read_text(encoding="utf-8") == run_format.markdown()
+    """`python -m harness.cli.format_page` would change nothing."""
+    assert PAGE.read_text(encoding="utf-8") == format_page.markdown()
 
 
 def test_every_column_has_a_text_and_every_text_a_column() -> None:
     """Records, samples, summary (CSV and Parquet alike) and quality, in the order of the files."""
     assert list(format_columns.RECORDS) == record_schema().names
     assert list(format_columns.SAMPLES) == sample_schema().names
-    assert list(format_columns.SUMMARY) == summary_parquet.schema().names == list(summaries.COLUMNS)
+    assert list(format_columns.SUMMARY) == summaries.schema().names == list(summaries.COLUMNS)
     assert set(format_columns.QUALITY) == {"chunk", "position", "token", "top1_same", *Positions.__slots__}
     every = (format_columns.RECORDS, format_columns.SAMPLES, format_columns.SUMMARY, format_columns.QUALITY)
     for columns in (*every, format_columns.DECISION, format_manifest.EVERY, format_json.EVERY):
@@ -102,8 +103,8 @@ def test_the_format_is_frozen() -> None:
     assert max(FROZEN) <= FORMAT_VERSION <= NOT_FROZEN_YET == max(FROZEN) + 1
     stored = {int(path.parent.name.removeprefix("v")) for path in STORED}
     assert stored == {0, *FROZEN}
-    assert (run_format.fingerprint() in FROZEN.values()) is (FORMAT_VERSION in FROZEN)
-    assert FROZEN.get(FORMAT_VERSION, run_format.fingerprint()) == run_format.fingerprint()
+    assert (format_page.fingerprint() in FROZEN.values()) is (FORMAT_VERSION in FROZEN)
+    assert FROZEN.get(FORMAT_VERSION, format_page.fingerprint()) == format_page.fingerprint()
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: str(path.relative_to(RUNS)))

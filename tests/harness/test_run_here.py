@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 import engines
-from engines.base import EngineSpec
-from engines.memory import MemoryEstimate
-from harness import devices, memory_check
-from harness.cgroup import memory_left_bytes
-from harness.identity import identity
-from harness.interpreter import MODULES, cannot_run_trials, own_packages
-from harness.matrix import Cell, Skip, cell_at, expand
-from harness.scenario import Scenario, as_checked
-from harness.supervisor import ChildCommand
+from engines.base import EngineSpec, MemoryEstimate
+from harness.run import engine
+from harness.run.supervisor import ChildCommand
+from harness.scenario.model import Scenario
+from harness.scenario.reader import as_checked
+from harness.schedule import devices
+from harness.schedule.cells import Cell, Skip
+from harness.schedule.identity import identity
+from harness.schedule.interpreter import MODULES, cannot_run_trials, own_packages
+from harness.schedule.matrix import cell_at, expand
+from harness.telemetry.cgroup import memory_left_bytes
 
 LOAD = [{"kind": "single_user", "requests": 3}]
 GIB = 1 << 30
@@ -111,7 +113,7 @@ def test_an_interpreter_runs_the_cell_of_an_engine_inside_it(tmp_path: Path) -> 
     """Our own can; one without our libraries is a skip that names them and what to install; one that is none too."""
     found = cell({"engine": "simulated", "python": sys.executable})
     command = ChildCommand.of(found, tmp_path, 60.0)
-    assert command.arguments()[:4] == [sys.executable, "-P", "-m", "harness.trial"]
+    assert command.arguments()[:4] == [sys.executable, "-P", "-m", "harness.run.child"]
     first = command.full_environment()["PYTHONPATH"].partition(":")[0]
     assert Path(first) == own_packages()
     assert sorted(path.name for path in Path(first).iterdir()) == ["engines", "harness", "reports"]
@@ -176,8 +178,8 @@ def test_memory_that_is_not_free_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     """Need and what is free, by parts; enough, and what nobody knows, is no reason to skip."""
 
     def told(estimate: MemoryEstimate | None, free: int | None) -> str | None:
-        monkeypatch.setattr(memory_check, "free_bytes", lambda needed, spec: free)
-        return memory_check.too_little_memory(Needy(estimate), EngineSpec("x"))  # type: ignore[arg-type]
+        monkeypatch.setattr(engine, "free_bytes", lambda needed, spec: free)
+        return engine.too_little_memory(Needy(estimate), EngineSpec("x"))  # type: ignore[arg-type]
 
     estimate = MemoryEstimate("cpu", {"weights": 5 * GIB, "kv_cache": GIB, "runtime": GIB // 2})
     assert told(estimate, 4 * GIB) == (
@@ -186,7 +188,7 @@ def test_memory_that_is_not_free_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert told(estimate, 7 * GIB) is None
     assert told(estimate, None) is None
     assert told(None, 1) is None
-    assert memory_check.too_little_memory(object(), EngineSpec("x")) is None  # type: ignore[arg-type]
+    assert engine.too_little_memory(object(), EngineSpec("x")) is None  # type: ignore[arg-type]
     gpu = MemoryEstimate("cuda", {"weights": 5 * GIB})
     assert (told(gpu, GIB) or "").endswith("1 GiB is free on the GPUs")
 
@@ -207,12 +209,12 @@ def test_free_memory_is_that_of_the_engines_gpus(
             """Of some, or of all."""
             return sum((16, 32)[number] for number in devices or (0, 1))
 
-    monkeypatch.setattr(memory_check, "find_gpus", lambda: (Free(), None))
+    monkeypatch.setattr(engine, "find_gpus", lambda: (Free(), None))
     monkeypatch.setattr(devices, "gpus_here", lambda: (("MI300X", "GPU-aa"), ("MI300X", "GPU-bb")))
     env = {} if visible is None else {devices.VISIBLE: visible}
     monkeypatch.delenv(devices.VISIBLE, raising=False)
     spec = EngineSpec("x", devices=given, env=env)
-    assert memory_check.free_bytes(MemoryEstimate("cuda", {}), spec) == free
+    assert engine.free_bytes(MemoryEstimate("cuda", {}), spec) == free
 
 
 @pytest.mark.parametrize("version", [1, 2])

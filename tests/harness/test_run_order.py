@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.matrix import Cell, Skip, expand
-from harness.run_order import places
-from harness.scenario import Scenario
+from harness.scenario.model import Scenario
+from harness.schedule.cells import Cell, Skip
+from harness.schedule.matrix import expand, places
 
 SEEDS = st.integers(0, 2**63)
 

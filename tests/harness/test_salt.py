@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.cells import Cell
-from harness.matrix import expand
-from harness.run import salt_of
-from harness.scenario import load
-from harness.store import RunWriter
+from harness.run.run import salt_of
+from harness.scenario.reader import load
+from harness.schedule.cells import Cell
+from harness.schedule.matrix import expand
+from harness.store.run import RunWriter
 
 ENGINES = "engines: [{engine: http, url: 'http://127.0.0.1:1'}, {engine: simulated}]\n"
 

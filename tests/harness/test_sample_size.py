@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import stats
-from harness.reading import read
-from harness.sample_size import label, measured_requests, sizes_of, too_few, will_be_bounds
+from harness.analysis import stats
+from harness.analysis.reading import read
+from harness.analysis.sample_size import label, sizes_of
+from harness.cli.foretold import measured_requests, will_be_bounds
+from harness.verdict.samples import too_few
 from tests.fabricated import noisy, streamed, trial_of
 from tests.plans import load_of, workload_of
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from harness.errors import ScenarioError
-from harness.lengths import ExponentialTime, FixedLength, LognormalLength
-from harness.loads import Burst, Mixed, SingleUser, Steps, Sustained
-from harness.scenario import DEFAULT_SEED, Scenario, as_checked, load, restore
+from harness.scenario.lengths import ExponentialTime, FixedLength, LognormalLength
+from harness.scenario.loads import Burst, Mixed, SingleUser, Steps, Sustained
+from harness.scenario.model import DEFAULT_SEED, Scenario
+from harness.scenario.reader import as_checked, load, restore
 
 LEAST = "engines: [{engine: simulated}]\nload: [{kind: single_user, requests: 3}]\n"
 EVERYTHING = """\

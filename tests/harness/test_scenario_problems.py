@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ScenarioError
-from harness.scenario import load
+from harness.scenario.reader import load
 
 WRONG = """\
 name: chat

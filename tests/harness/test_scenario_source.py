@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.scenario_source import looks_secret, merge, read
-from harness.yaml_nodes import Node, Place, core_scalar, parse
+from harness.scenario.source import looks_secret, merge, read
+from harness.scenario.yaml_tree import Node, Place, core_scalar, parse
 
 HERE = Place("test")
 KEYS = st.sampled_from(["a", "b", "c"])

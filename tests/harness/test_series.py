@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis import measure, summarise
-from harness.rates import MAX_BINS
-from harness.reading import read
+from harness.analysis.rates import MAX_BINS
+from harness.analysis.reading import read
+from harness.analysis.series.clouds import LEAST_FOR_P95, MAX_DOTS, bins_of, dots_of, even_edges
+from harness.analysis.series.curves import CURVE_POINTS, NAMED
+from harness.analysis.series.machine import MAX_POINTS
+from harness.analysis.series.time import MOST_SLICES
+from harness.analysis.series.trial import series_of
+from harness.analysis.summary import measure, summarise
 from harness.records import Record, Sample
-from harness.series import series_of
-from harness.series_clouds import LEAST_FOR_P95, MAX_DOTS, bins_of, dots_of, even_edges
-from harness.series_curves import CURVE_POINTS, NAMED
-from harness.series_machine import MAX_POINTS
-from harness.series_time import MOST_SLICES
 from tests.fabricated import FabricatedTrial, S, failed, noisy, streamed, trial_of, value
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.analysis.server import NAMES, SELDOM, server_facts, server_readings, why_missing
+from harness.analysis.window import Window
 from harness.metrics import METRICS
-from harness.server_facts import NAMES, SELDOM, server_facts, server_readings, why_missing
-from harness.window import Window
 
 S = 1_000_000_000
 T0 = 7 * S

@@ -12,13 +12,15 @@ import pytest
 from page_server import PageServer, page, serving_page
 
 from engines.base import EngineSpec
-from harness import page_reader, server_pages
-from harness.cells import Cell
 from harness.errors import StorageFailed
-from harness.metrics_pages import MetricsPage
-from harness.page_reader import CLEAR_OF_AN_END_NS, EVERY_NS, Due
 from harness.records import Sample
-from harness.server_pages import ENGINE_IS_HERE, orders_for, pages_beside
+from harness.run import pages as server_pages
+from harness.run.pages import orders_for, pages_beside
+from harness.scenario.metrics_urls import MetricsPage
+from harness.schedule.cells import Cell
+from harness.telemetry.prometheus import page as page_reader
+from harness.telemetry.prometheus.page import CLEAR_OF_AN_END_NS, EVERY_NS, Due
+from harness.telemetry.prometheus.scraper import ENGINE_IS_HERE
 
 pytestmark = pytest.mark.slow
 

@@ -9,11 +9,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from harness.errors import UsageError
-from harness.estimate import estimate
-from harness.matrix import Cell, Skip, expand
-from harness.reference import json_schema
-from harness.scenario import load
-from harness.templates import EDITOR_LINE, init_template, list_scenarios, shipped_path
+from harness.scenario.reader import load
+from harness.scenario.reference import json_schema
+from harness.scenario.templates import EDITOR_LINE, init_template, list_scenarios, shipped_path
+from harness.schedule.cells import Cell, Skip
+from harness.schedule.estimate import estimate
+from harness.schedule.matrix import expand
 
 NAMES = sorted(list_scenarios())
 

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import stats
-from harness.means import mean_estimate
-from harness.stats import Bound
+from harness.analysis import stats
+from harness.analysis.stats import Bound, mean_estimate
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 series = st.lists(finite, min_size=1, max_size=60).map(np.array)

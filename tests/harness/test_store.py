@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from harness.drivers.locust.records import packed, unpacked
 from harness.errors import RunDirectoryExists, RunUnreadable, UsageError
-from harness.locust_records import packed, unpacked
 from harness.records import FORMAT_VERSION, Record, Status, record_schema, to_columns
-from harness.store import Run, RunWriter, find_run, new_run_path, record_writer
+from harness.store.run import Run, RunWriter, find_run, new_run_path, record_writer
 
 CELL = {"id": "000-a", "trials": [{"id": "000-b", "path": "cells/000-a/000-b"}]}
 

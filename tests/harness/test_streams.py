@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from harness.errors import StorageFailed
 from harness.records import Record, Status, record_schema, to_columns
-from harness.store import flush_or_end, record_streams, record_writer, told_in
-from harness.streams import StreamWriter, read_batches, to_parquet, write_atomically
+from harness.store.run import flush_or_end, record_streams, record_writer, told_in
+from harness.store.streams import StreamWriter, read_batches, to_parquet, write_atomically
 
 
 def write_records(path: Path, count: int, rows_per_batch: int = 10) -> None:
@@ -57,7 +57,7 @@ def test_rows_written_before_a_kill_are_there(tmp_path: Path) -> None:
         import os, signal, sys
         from pathlib import Path
         from harness.records import Record, record_schema, to_columns
-        from harness.streams import StreamWriter
+        from harness.store.streams import StreamWriter
         writer = StreamWriter(Path(sys.argv[1]), record_schema(), to_columns, rows=10)
         for number in range(35):
             writer.add(Record(number))

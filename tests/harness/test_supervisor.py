@@ -15,8 +15,9 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from harness import supervisor, virtual_time
-from harness.supervisor import (
+from harness.drivers import virtual_time
+from harness.run import supervisor
+from harness.run.supervisor import (
     ABORT_S,
     DRAIN_S,
     TRIAL_PATIENCE_S,

@@ -16,17 +16,19 @@ from typing import Any
 import pytest
 
 from engines.base import EngineSpec
-from harness import devices, gpus, provenance, run, telemetry
-from harness.cells import Cell
 from harness.errors import StorageFailed
-from harness.process_gauges import resident_bytes
-from harness.process_tree import numbers_are_the_machines, tree
 from harness.records import Sample
-from harness.scenario import Scenario
-from harness.store import RunWriter
-from harness.story import Story
-from harness.supervisor import StopRequest
-from harness.telemetry import Sampler
+from harness.run import run
+from harness.run.story import Story
+from harness.run.supervisor import StopRequest
+from harness.scenario.model import Scenario
+from harness.schedule import devices
+from harness.schedule.cells import Cell
+from harness.store.run import RunWriter
+from harness.telemetry import gpus, provenance
+from harness.telemetry import sampler as telemetry
+from harness.telemetry.processes import numbers_are_the_machines, resident_bytes, tree
+from harness.telemetry.sampler import Sampler
 
 MIB = 1 << 20
 HOLDER = (
@@ -113,7 +115,7 @@ def test_without_a_gpu_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(gpus, "NvidiaGpus", no_driver)
     assert Sampler([].append, client_pid=None).unread == ["no NVIDIA GPU can be read here: no driver"]
-    assert telemetry.find_gpus() == (None, "no NVIDIA GPU can be read here: no driver")
+    assert gpus.find_gpus() == (None, "no NVIDIA GPU can be read here: no driver")
 
 
 class TwoOnOneGpu:

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis import measure, tidy
-from harness.facts import facts_of
-from harness.machine import Gauge, gauges, peaks
-from harness.reading import read
+from harness.analysis.facts import facts_of
+from harness.analysis.machine import Gauge, gauges, peaks
+from harness.analysis.reading import read
+from harness.analysis.summary import measure, tidy
+from harness.analysis.telemetry import growth, mean, telemetry_facts, telemetry_readings
 from harness.records import Sample
-from harness.telemetry_facts import growth, mean, telemetry_facts, telemetry_readings, telemetry_reasons
-from harness.validity import judge
+from harness.verdict.machine import telemetry_reasons
+from harness.verdict.validity import judge
 from tests.fabricated import FabricatedTrial, S, cell_entry, noisy, trial_entry, trial_of, value
 
 T0 = 1_000 * S

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import thresholds
-from harness.reasons import Level
-from harness.thresholds import TABLE, Threshold, as_markdown, inserted
+from harness.verdict import thresholds
+from harness.verdict.reason import Level
+from harness.verdict.thresholds import TABLE, Threshold, as_markdown, inserted
 
 PAGE = Path(__file__).parents[2] / "docs" / "method.md"
 
 
 def test_the_page_says_what_the_code_does() -> None:
-    """docs/method.md holds the table as it is; `python -m harness.thresholds` writes it there."""
+    """docs/method.md holds the table as it is; `python -m harness.verdict.thresholds` writes it there."""
     assert as_markdown() in PAGE.read_text(encoding="utf-8")
 
 

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.gpu_gauges import REASONS, SLOWED_DOWN, as_readings, named
+from harness.analysis.machine import shares_of_time, throttling_facts
+from harness.analysis.window import Window
 from harness.records import Sample
-from harness.throttling import shares_of_time, throttling_facts, throttling_reasons
-from harness.validity import Level
-from harness.window import Window
+from harness.telemetry.gpus.gauges import REASONS, SLOWED_DOWN, as_readings, named
+from harness.verdict.machine import throttling_reasons
+from harness.verdict.reason import Level
 from tests.fabricated import FabricatedTrial
 
 T0_NS = 10**12

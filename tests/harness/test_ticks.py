@@ -7,7 +7,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.ticks import Pace, Paced, Ticker
+from harness.telemetry.sampler import Pace, Paced, Ticker
 
 MS = 1_000_000
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from engines.base import Chunk, ChunkKind, Usage
 from engines.dialects.base import ReadChunk
-from harness.analysis import measure, tidy
-from harness.columns import Columns, measured
-from harness.latencies import good, observe
-from harness.reading import LEVELS, read
+from harness.analysis.columns import Columns, measured
+from harness.analysis.latencies import good, observe
+from harness.analysis.reading import read
+from harness.analysis.stats import LEVELS
+from harness.analysis.summary import measure, tidy
+from harness.drivers.timeline import Outcome, Trace, build_record
 from harness.records import Loop, Record, Status
-from harness.timeline import Outcome, Trace, build_record
-from harness.workload import Row
+from harness.schedule.requests import Row
 from tests.fabricated import MS, S, failed, streamed, trial_of, value
 
 GAP_MS = 50.0

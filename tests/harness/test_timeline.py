@@ -10,9 +10,9 @@ import pytest
 
 from engines.base import Chunk, ChunkKind, Usage
 from engines.dialects.base import ReadChunk
+from harness.drivers.timeline import Outcome, StampClock, Trace, build_record, merged
 from harness.records import Clock, Loop, Record, Status, TokenSource
-from harness.timeline import Outcome, StampClock, Trace, build_record, merged
-from harness.workload import Row
+from harness.schedule.requests import Row
 
 MS = 1_000_000
 HOUR = 3_600_000_000_000

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness.reading import Reading
-from harness.reasons import Level
+from harness.analysis.reading import Reading
+from harness.analysis.tokens import tokens_of
 from harness.records import Record
-from harness.token_truth import token_reasons, tokens_of
+from harness.verdict.reason import Level
+from harness.verdict.tokens import token_reasons
 from tests.fabricated import failed, frame, streamed, trial_entry
 
 

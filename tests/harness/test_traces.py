@@ -14,11 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import ScenarioError
-from harness.estimate import Range, expected_requests, expected_time_s
-from harness.matrix import Cell, expand, identity
-from harness.scenario import Scenario, load
-from harness.traces import read_trace
-from harness.workload import Schedule, Window, build
+from harness.scenario.model import Scenario
+from harness.scenario.reader import load
+from harness.scenario.traces import read_trace
+from harness.schedule.cells import Cell
+from harness.schedule.estimate import Range, expected_requests, expected_time_s
+from harness.schedule.identity import identity
+from harness.schedule.matrix import expand
+from harness.schedule.requests import Schedule, build
+from harness.schedule.timing import Window
 from tests.plans import load_of, workload_of
 
 SECOND_NS = 1_000_000_000

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.scenario import Workload
-from harness.trial import trial_facts
-from harness.workload import build
+from harness.run.child import trial_facts
+from harness.scenario.workload import Workload
+from harness.schedule.requests import build
 from tests.plans import load_of, schedule_of, workload_of
 
 

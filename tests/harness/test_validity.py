@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from harness.client_signals import largest_load
-from harness.reading import read
+from harness.analysis.reading import read
 from harness.records import Record
-from harness.validity import Level, Validity, judge, unmeasured
+from harness.verdict.client import largest_load
+from harness.verdict.reason import Level, Validity
+from harness.verdict.validity import judge, unmeasured
 from tests.fabricated import failed, noisy, streamed, trial_entry, trial_of
 
 

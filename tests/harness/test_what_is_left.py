@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from harness.cells import Cell
-from harness.console import SilentWatcher
-from harness.entries import first_manifest
+from harness.cli.progress import SilentWatcher
 from harness.errors import UsageError
-from harness.matrix import expand
-from harness.resume import what_is_left
-from harness.run import go_on
-from harness.scenario import restore
-from harness.store import RunWriter
+from harness.run.entries import first_manifest
+from harness.run.resume import what_is_left
+from harness.run.run import go_on
+from harness.scenario.reader import restore
+from harness.schedule.cells import Cell
+from harness.schedule.matrix import expand
+from harness.store.run import RunWriter
 
 TREE: dict[str, Any] = {
     "engines": [{"engine": "simulated", "quantization": ["q8_0", "q4_0"]}],

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from engines.base import EngineSpec
 from engines.simulated import SimulatedEngine
-from harness.columns import Columns
-from harness.rates import rates
-from harness.reading import read
+from harness.analysis.columns import Columns
+from harness.analysis.rates import rates
+from harness.analysis.reading import read
+from harness.analysis.window import Window, window_of
 from harness.records import Phase, Record, Status
-from harness.window import Window, window_of
 from tests.driven import driven_on, measured, number, rates_of, results_on, simulated
 from tests.fabricated import FabricatedTrial, failed, streamed, trial_of
 from tests.plans import exact_schedule

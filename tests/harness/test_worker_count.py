@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.matrix import Cell, Skip, expand
-from harness.scenario import Scenario
-from harness.worker_count import usable_cores, worker_count
-from harness.workload import Schedule, build
+from engines.cores import usable_cores
+from harness.drivers.workers.count import worker_count
+from harness.scenario.model import Scenario
+from harness.schedule.cells import Cell, Skip
+from harness.schedule.matrix import expand
+from harness.schedule.requests import Schedule, build
 from tests.plans import load_of, workload_of
 
 HTTP = {"engine": "http", "url": "http://127.0.0.1:1", "served_model": "m"}

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from harness.errors import ScenarioError
 from harness.records import Loop, Phase
-from harness.scenario import TrafficClass, Workload
-from harness.workload import PHASES, Window, build
+from harness.scenario.workload import TrafficClass, Workload
+from harness.schedule.requests import build
+from harness.schedule.timing import PHASES, Window
 from tests.plans import SPREAD, load_of, schedule_of, workload_of
 
 SECOND_NS = 1_000_000_000

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from harness.cli.report import report_data
 from harness.records import Sample
-from harness.report import report_data
 from harness.results import derive
-from reports import ReportData
+from reports.data import ReportData
 from tests.fabricated import FabricatedTrial, S, cell_entry, failed, noisy, trial_entry
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.report import report_data
+from harness.cli.report import report_data
 from harness.results import derive
-from reports import ReportData, answer
+from reports import answer
+from reports.data import ReportData
 from tests.fabricated import FabricatedTrial, cell_entry, noisy, trial_entry
 from tests.reports.conftest import LIMITS, manifest
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from reports import ReportData, html
+from reports.data import ReportData
+from reports.writers import html
 from tests import browser
 from tests.browser import Page
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports import ReportData, circumstances
+from reports.data import ReportData
+from reports.tables import circumstances
 from tests.reports.conftest import manifest
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from reports import ReportData, prometheus
+from reports.data import ReportData
+from reports.writers import prometheus
 
 
 class Counted(list[Any]):

@@ -16,8 +16,12 @@ import pytest
 from rich.console import Console
 
 import reports
-from harness.report import report_data
-from reports import ReportData, decision_table, html, markdown, pareto, plots, summaries, terminal
+from harness.cli.report import report_data
+from reports import plots
+from reports.data import ReportData
+from reports.plots import choice
+from reports.tables import decision
+from reports.writers import html, markdown, summaries, terminal
 from tests.choices import MIB, Choice, results_of
 
 LIMITS = ("ttft_ms p50 <= 130", "kl_mean <= 0.05")
@@ -100,7 +104,7 @@ def test_files_for_programs(chosen: ReportData, tmp_path: Path) -> None:
 
 def test_the_picture_names_every_row(chosen: ReportData) -> None:
     """And joins those that nothing beats."""
-    (plot,) = pareto.of_models(chosen)["tiny"]
+    (plot,) = choice.of_models(chosen)["tiny"]
     texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
     assert {"f16", "q8_0", "q4_k_m", "q4_0", "worse", "near-lossless", "hollow: beaten by another"} <= texts
     assert plot.alt.endswith("nothing beats: f16, q8_0, q4_k_m, q4_0.")
@@ -110,11 +114,11 @@ def test_grades_that_are_not_decided_have_a_marker_of_their_own() -> None:
     """The table behind the picture has the words; the divergence is shown as a bound, with the reason."""
     open_ended = replace(LEVELS[2], kl=(math.nan, 0.002, math.inf))
     data = report_data(results_of((LEVELS[0], LEVELS[1], open_ended)))
-    (plot,) = pareto.of_models(data)["tiny"]
+    (plot,) = choice.of_models(data)["tiny"]
     texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
     assert "several grades possible" in texts
     assert [row[3].text for row in plot.table.rows] == ["reference", "near-lossless", "degraded at best"]
-    (section,) = decision_table.sections(data)
+    (section,) = decision.sections(data)
     table = section.tables[0]
     shown = table.rows[2][table.head.index("KL, nats")]
     assert shown.text.startswith(">")
@@ -123,8 +127,8 @@ def test_grades_that_are_not_decided_have_a_marker_of_their_own() -> None:
 
 def test_of_many_rows_the_picture_names_those_that_matter(chosen: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those beaten by others stand in the table behind it only."""
-    monkeypatch.setattr(pareto, "MOST_LABELS", 4)
-    (plot,) = pareto.of_models(chosen)["tiny"]
+    monkeypatch.setattr(choice, "MOST_LABELS", 4)
+    (plot,) = choice.of_models(chosen)["tiny"]
     texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
     assert "worse" not in texts
     assert {"f16", "q8_0", "q4_k_m", "q4_0"} <= texts
@@ -134,7 +138,7 @@ def test_of_many_rows_the_picture_names_those_that_matter(chosen: ReportData, mo
 def test_quality_has_its_columns_only_where_it_was_measured() -> None:
     """Else a remark says that it was not."""
     data = report_data(results_of((Choice("f16"), Choice("q4", 0.8))))
-    (section,) = decision_table.sections(data)
+    (section,) = decision.sections(data)
     assert not [name for name in section.tables[0].head if "KL" in name or name == "quality"]
     assert any("Quality was not measured" in remark for remark in section.remarks)
     assert "limits" not in section.tables[0].head
@@ -143,8 +147,8 @@ def test_quality_has_its_columns_only_where_it_was_measured() -> None:
 def test_a_single_row_is_no_choice() -> None:
     """It gets a block about its engine instead."""
     data = report_data(results_of((Choice("f16"),)))
-    assert decision_table.sections(data) == []
-    (row,) = decision_table.single_engines(data).rows
+    assert decision.sections(data) == []
+    (row,) = decision.single_engines(data).rows
     assert (row[0].text, row[1].text) == ("tiny · f16", "f16")
     assert "Which" not in markdown.render(data)
 
@@ -152,7 +156,7 @@ def test_a_single_row_is_no_choice() -> None:
 def test_without_load_there_is_no_choice() -> None:
     """A run that only scored quality has its own table."""
     data = report_data(results_of((Choice("f16", kl=(0.0, 0.0, 0.0)), Choice("q4", kl=(0.1, 0.09, 0.11))), loads=()))
-    assert decision_table.sections(data) == []
+    assert decision.sections(data) == []
 
 
 def test_no_rows_no_block() -> None:
@@ -161,14 +165,14 @@ def test_no_rows_no_block() -> None:
     results = results_of((bare,))
     for cell in results.manifest["cells"]:
         cell["start"] = {}
-    from harness.decision import decide
+    from harness.verdict.decision import decide
 
     decisions = decide(results.manifest, results.summary, results.validity, [], results.facts)
     for value in decisions[0]["rows"][0]["values"].values():
         value["value"] = None
     data = report_data(results)
     object.__setattr__(data, "decisions", decisions)
-    assert decision_table.single_engines(data).rows == []
+    assert decision.single_engines(data).rows == []
 
 
 def test_hostile_names_stay_texts() -> None:
@@ -180,7 +184,7 @@ def test_hostile_names_stay_texts() -> None:
     assert "&lt;script&gt;" in page
     text = markdown.render(data)
     assert not re.search(r"(?<!\\)<script", text)
-    for plot in pareto.of_models(data)[evil]:
+    for plot in choice.of_models(data)[evil]:
         ET.fromstring(plot.standalone()[plot.standalone().index("<svg") :])
         assert re.fullmatch(r"[A-Za-z0-9.-]+", plot.name)
 

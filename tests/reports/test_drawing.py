@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
-from reports import marks, ticks
-from reports.drawing import HEIGHT, WIDTH, Panel, Plot, picture, stacked
-from reports.palette import COLOURS, INK
+from reports.plots import axes as ticks
+from reports.plots import marks
+from reports.plots.drawing import HEIGHT, WIDTH, Panel, Plot, picture, stacked
+from reports.plots.palette import COLOURS, INK
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ import pytest
 from rich.console import Console
 
 import reports
-from reports import ReportData, html, junit, markdown, summaries, terminal
-from reports.data import KEYS
+from reports.data import KEYS, ReportData
+from reports.writers import html, junit, markdown, summaries, terminal
 
 
 def test_markdown_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -> None:

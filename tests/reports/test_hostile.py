@@ -12,7 +12,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from reports import ReportData, html, junit, markdown, plots, terminal
+from reports import plots
+from reports.data import ReportData
+from reports.writers import html, junit, markdown, terminal
 
 
 class Tags(HTMLParser):

@@ -11,9 +11,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from harness.decision import decide
-from harness.validity import Level, Validity
-from reports import ReportData, html, markdown, plots, result_tables, summaries, tables, terminal
+from harness.verdict.decision import decide
+from harness.verdict.reason import Level, Validity
+from reports import plots
+from reports.data import ReportData
+from reports.tables import base
+from reports.tables import results as result_tables
+from reports.writers import html, markdown, summaries, terminal
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +62,7 @@ def test_no_number_of_an_invalid_trial_is_shown(
     assert not [number for number in ("80.0", "117", "398.3", "1.96") if f" {number} " in page or f">{number}<" in page]
     assert "Requests were sent late." in page
     assert "Lower the rate." in page
-    assert tables.NO_RESULT in page
+    assert base.NO_RESULT in page
 
 
 def test_the_other_trials_keep_theirs(full: ReportData, spoiled: ReportData) -> None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from reports import ReportData, junit, markdown
+from reports.data import ReportData
+from reports.writers import junit, markdown
 
 pytestmark = pytest.mark.slow
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports import ReportData, check_tables, machine_tables
-from reports.tables import Table
+from reports.data import ReportData
+from reports.tables import checks, machine
+from reports.tables.base import Table
 
 MIB = 1 << 20
 MEMORY: dict[str, Any] = {
@@ -58,12 +59,12 @@ def texts(table: Table) -> list[list[str]]:
 
 def seen(**facts: Any) -> dict[str, str]:
     """The table of checks as a dictionary."""
-    return {row[0].text: row[1].text for row in check_tables.checks(facts).rows}
+    return {row[0].text: row[1].text for row in checks.checks(facts).rows}
 
 
 def test_memory_is_split_by_what_it_is_for() -> None:
     """Each part with its share of what was in use at most, and why the rest is not known."""
-    table = machine_tables.memory({"memory": MEMORY})
+    table = machine.memory({"memory": MEMORY})
     assert texts(table) == [
         ["weights", "the engine says so", "3.00\u202fMiB", "37.5\u202f%"],
         ["KV cache", "the engine says so", "1.00\u202fMiB", "12.5\u202f%"],
@@ -74,13 +75,13 @@ def test_memory_is_split_by_what_it_is_for() -> None:
 
 def test_memory_without_a_total_has_no_shares() -> None:
     """A share of an unknown number is unknown."""
-    table = machine_tables.memory({"memory": MEMORY | {"total_bytes": None, "total_source": None}})
+    table = machine.memory({"memory": MEMORY | {"total_bytes": None, "total_source": None}})
     assert [row[3] for row in texts(table)] == ["—", "—"]
 
 
 def test_energy_is_told_per_gpu_and_together() -> None:
     """What a GPU does not tell is a dash, with the reason beside it."""
-    table = machine_tables.energy({"energy": ENERGY})
+    table = machine.energy({"energy": ENERGY})
     assert texts(table) == [
         ["gpu0", "", "200", "20.0", "75.0\u202f%"],
         ["gpu1", "gpu1: it was lost", "100", "10.0", "—"],
@@ -95,7 +96,7 @@ def test_what_held_a_gpu_back_is_named_the_longest_first() -> None:
         "gpu0": {"share": 0.25, "reasons": {"idle": 0.125, "hw_thermal": 0.25}},
         "gpu1": {"share": 0.0, "reasons": {}},
     }
-    table = machine_tables.throttling({"throttling": told})
+    table = machine.throttling({"throttling": told})
     assert texts(table) == [
         ["gpu0", "hw thermal 25.0\u202f%, idle 12.5\u202f%", "25.0\u202f%"],
         ["gpu1", "nothing", "0\u202f%"],
@@ -104,7 +105,7 @@ def test_what_held_a_gpu_back_is_named_the_longest_first() -> None:
 
 def test_a_server_tells_its_queue_and_its_counters() -> None:
     """Gauges with mean and most, counters with their increase; what the page lacks is left out."""
-    table = machine_tables.server({"server": SERVER})
+    table = machine.server({"server": SERVER})
     assert texts(table) == [
         ["requests being computed", "3.50", "8"],
         ["KV cache in use", "25.0\u202f%", "50.0\u202f%"],
@@ -116,7 +117,7 @@ def test_a_server_tells_its_queue_and_its_counters() -> None:
 
 def test_pages_say_how_often_they_could_not_be_read() -> None:
     """A page that failed is marked."""
-    (row,) = machine_tables.pages({"server": SERVER}).rows
+    (row,) = machine.pages({"server": SERVER}).rows
     assert [cell.text for cell in row] == ["http://127.0.0.1:1/metrics", "vllm", "30", "2", "2.50"]
     assert row[3].tone == "doubtful"
 
@@ -124,7 +125,7 @@ def test_pages_say_how_often_they_could_not_be_read() -> None:
 def test_nothing_known_makes_no_table() -> None:
     """No rows, whatever is asked."""
     tables = ("memory", "energy", "throttling", "server", "pages", "checks")
-    assert not [name for name in tables if getattr(machine_tables, name)({}).rows]
+    assert not [name for name in tables if getattr(machine, name)({}).rows]
 
 
 def test_each_check_says_what_was_seen() -> None:
@@ -179,5 +180,5 @@ def test_a_check_that_was_not_made_says_why() -> None:
 def test_every_trial_that_ran_has_its_checks(full: ReportData) -> None:
     """From real facts; of an invalid trial there are no tables that would be results."""
     for cell, trial in full.trials():
-        titles = [table.title for table in machine_tables.of_trial(full, cell, trial)]
+        titles = [table.title for table in machine.of_trial(full, cell, trial)]
         assert ("Checks" in titles) == bool(full.facts_of(cell["id"], trial["id"]))

@@ -11,10 +11,12 @@ from itertools import product
 
 import pytest
 
-from harness.report import report_data
+from harness.cli.report import report_data
 from harness.results import derive
-from reports import ReportData, html, tables
-from reports.tables import measured
+from reports.data import ReportData
+from reports.tables import base
+from reports.tables.base import measured
+from reports.writers import html
 from tests.fabricated import FabricatedTrial, cell_entry, noisy, trial_entry
 from tests.reports.conftest import manifest, memory
 
@@ -128,7 +130,7 @@ def test_a_run_of_many_trials_says_where_its_pictures_are(full: ReportData, monk
     """Beyond a number of trials pictures would make the page too large."""
     monkeypatch.setattr(html, "MAX_TRIALS_WITH_PLOTS", 1)
     page = html.render(full)
-    assert page.count("Only the first") == len(tables.groups(full)) - 2  # one never ran, one has its pictures
+    assert page.count("Only the first") == len(base.groups(full)) - 2  # one never ran, one has its pictures
 
 
 def test_repetitions_are_told_together_and_the_one_drawn_is_named() -> None:

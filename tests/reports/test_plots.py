@@ -12,12 +12,14 @@ import pytest
 from matplotlib.figure import Figure
 
 import reports
+from harness.cli.report import report_data
 from harness.records import Record, Sample
-from harness.report import report_data
 from harness.results import derive
-from reports import ReportData, marks, plots
-from reports.drawing import Plot
-from reports.palette import COLOURS, MUTED
+from reports import plots
+from reports.data import ReportData
+from reports.plots import marks
+from reports.plots.drawing import Plot
+from reports.plots.palette import COLOURS, MUTED
 from tests.fabricated import FabricatedTrial, S, cell_entry, failed, noisy, streamed, trial_entry
 from tests.reports.conftest import T0_NS, manifest
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import reports
-from reports import ReportData, prometheus
-from reports.data import KEYS
+from reports.data import KEYS, ReportData
+from reports.writers import prometheus
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _SAMPLE = re.compile(rf"({_NAME})\{{(.*)\}} (-?[0-9.]+(?:e[+-][0-9]+)?)")

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.analysis import COLUMNS
-from harness.quality_child import cannot_score
-from reports import html, markdown, quality_table
+from harness.analysis.summary import COLUMNS
+from harness.run.scoring import cannot_score
 from reports.data import ReportData
+from reports.tables import quality as quality_table
+from reports.writers import html, markdown
 
 FLOOR = {"kl_mean": 0.0002, "top1_agreement": 1.0, "positions": 64, "differs": "the engine was started again"}
 GREEDY = {"prompts": 8, "tokens": 32, "same_share": 0.25, "median_at": 13, "median_gap": 0.021}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from harness.cli.report import report_data
 from harness.records import Record
-from harness.report import report_data
 from harness.results import derive
-from reports import ReportData
-from reports.requests_table import NEVER_SENT, requests
-from reports.result_tables import headline
-from reports.tables import NO_INTERVAL
+from reports.data import ReportData
+from reports.tables.base import NO_INTERVAL
+from reports.tables.results import NEVER_SENT, headline, requests
 from tests.fabricated import FabricatedTrial, cell_entry, failed, noisy, streamed, trial_entry
 from tests.reports.conftest import manifest
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import ticks
+from reports.plots import axes as ticks
 
 POSITIVE = st.floats(1e-3, 1e7)
 THIN = "\u202f"

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from reports import ReportData, html, markdown
-from reports.trouble_tables import reasons, when
+from reports.data import ReportData
+from reports.tables.checks import reasons, when
+from reports.writers import html, markdown
 
 LATE = {"code": "client_lag", "level": "warn", "advice": "Lower the rate."}
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from engines.base import Endpoint, EngineInfo, EngineSpec
-from engines.llama_server import LlamaServer
+from engines.llamacpp.server import LlamaServer
 from tests.relay import Relay
 
 PACE_S = 0.1

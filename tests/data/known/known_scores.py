@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.base import Chunk, ChunkKind, EngineInfo, EngineSpec, Request
-from engines.scores import Scores
+from engines.base import Chunk, ChunkKind, EngineInfo, EngineSpec, Request, Scores
 
 SIGNS = "abcd"
 AFTER_A = {"f16": (1 / 2, 1 / 4, 1 / 8, 1 / 8), "q8_0": (1 / 2, 1 / 8, 1 / 4, 1 / 8)}

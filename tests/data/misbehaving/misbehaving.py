@@ -11,8 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from engines.base import Chunk, ChunkKind, EngineInfo, EngineSpec, LevelUnsupported, Request, Usage
-from engines.memory import MemoryEstimate
+from engines.base import Chunk, ChunkKind, EngineInfo, EngineSpec, LevelUnsupported, MemoryEstimate, Request, Usage
 
 SOUND_REQUESTS = 6
 BLOCK_BYTES = 16 << 20

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.base import Chunk, ChunkKind
-from engines.dialects.event_decoder import EventDecoder
+from engines.dialects.events import EventDecoder
 from engines.dialects.openai import OpenAIChat
 from engines.dialects.sse import EventSplitter, one_line_each
 

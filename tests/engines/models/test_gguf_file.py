@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from engines.base import LevelUnsupported, ModelError, ModelReference
-from engines.models import gguf_file as ggufs
-from engines.models import gguf_folder, gguf_source, gguf_writer
-from engines.models.gguf_file import gguf_file, gguf_level, gguf_levels, weight_bytes
-from engines.models.gguf_header import read_header
-from engines.models.source import ModelSource, resolve
+from engines.models.gguf import file as ggufs
+from engines.models.gguf import folder as gguf_folder
+from engines.models.gguf import write
+from engines.models.gguf.file import gguf_file, gguf_level, gguf_levels, weight_bytes
+from engines.models.gguf.header import read_header
+from engines.models.source import resolve
+from engines.models.types import ModelSource
 
 TINY = resolve(ModelReference("tiny"))
 
@@ -160,10 +162,10 @@ def test_configuration_is_part_of_what_a_file_is_made_from(folder: ModelSource) 
 @pytest.mark.parametrize("level", ["f16", "q4_k_m"])
 def test_parts_of_large_tensors_give_the_same_file(level: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A matrix that does not fit into memory is quantized some rows at a time, which changes no byte."""
-    for source in (gguf_folder.read(TINY), gguf_source.read(ModelSource("own", "gguf", gguf_file(TINY, "f16")))):
-        gguf_writer.write(source, level, tmp_path / "whole.gguf")
-        monkeypatch.setattr(gguf_writer, "_PART_VALUES", 1000)
-        gguf_writer.write(source, level, tmp_path / "parts.gguf")
+    for source in (gguf_folder.read(TINY), write.read(ModelSource("own", "gguf", gguf_file(TINY, "f16")))):
+        write.write(source, level, tmp_path / "whole.gguf")
+        monkeypatch.setattr(write, "_PART_VALUES", 1000)
+        write.write(source, level, tmp_path / "parts.gguf")
         monkeypatch.undo()
         assert (tmp_path / "parts.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines.base import ModelError
-from engines.models.gguf_header import read_header
+from engines.models.gguf.header import read_header
 
 
 def _file(path: Path, texts: list[str]) -> Path:

@@ -16,12 +16,13 @@ import pytest
 from models_made_small import write
 
 from engines.base import EngineSpec, ModelError, ModelReference
-from engines.llama_server import LlamaServer
-from engines.models import gguf_file as ggufs
-from engines.models import safetensors_file
-from engines.models.gguf_writer import file_type
-from engines.models.source import ModelSource, resolve, weight_files
+from engines.llamacpp.server import LlamaServer
+from engines.models import safetensors_io
+from engines.models.gguf import file as ggufs
+from engines.models.gguf.write import file_type
+from engines.models.source import resolve, weight_files
 from engines.models.tokenizer import tokenizer
+from engines.models.types import ModelSource
 
 NEW_TOKENS, TOP = 32, 20
 TEXT = "It was a truth, acknowledged!\n\n I'll pay 12345; 3.14 \t x__y  'S caf\u00e9 na\u00efve \u00bd \u4f60 done."
@@ -130,7 +131,7 @@ def test_a_converted_gpt2_is_whole(tmp_path: Path) -> None:
     found = {tensor.name: tensor for tensor in gguf.GGUFReader(str(ggufs.gguf_file(source, "f16"))).tensors}
     assert len(found) == 2 * 12 + 4
     assert found["blk.1.attn_qkv.weight"].data.shape == (768, 256)
-    stored = safetensors_file.read(source.path / "model.safetensors")
+    stored = safetensors_io.read(source.path / "model.safetensors")
     assert np.array_equal(
         found["blk.1.attn_qkv.weight"].data.astype(np.float32), stored["transformer.h.1.attn.c_attn.weight"].load().T
     )

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.base import EngineSpec, ModelReference
-from engines.llama_server import LlamaServer
-from engines.models import safetensors_file
-from engines.models.llama_folder import interleave
+from engines.llamacpp.server import LlamaServer
+from engines.models import safetensors_io
+from engines.models.gguf.llama import interleave
 from engines.models.source import resolve
 
 TINY = resolve(ModelReference("tiny"))
@@ -28,7 +28,7 @@ class NumpyLlama:
 
     def __init__(self, folder: Path) -> None:
         self.config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-        stored = safetensors_file.read(folder / "model.safetensors")
+        stored = safetensors_io.read(folder / "model.safetensors")
         self.weights = {name.removeprefix("model."): tensor.load() for name, tensor in stored.items()}
 
     def logits(self, ids: list[int]) -> Array:

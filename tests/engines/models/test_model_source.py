@@ -14,7 +14,8 @@ import pytest
 
 from engines.base import ModelError, ModelReference
 from engines.models import source as models
-from engines.models.source import ModelSource, content_hash, resolve, weight_files
+from engines.models.source import content_hash, resolve, weight_files
+from engines.models.types import ModelSource
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

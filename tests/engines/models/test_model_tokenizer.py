@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.base import ModelReference
-from engines.models.source import ModelSource, resolve
+from engines.models.source import resolve
 from engines.models.tokenizer import ByteTokenizer, byte_alphabet, is_byte_tokenizer, tokenizer, why_no_tokenizer
+from engines.models.types import ModelSource
 
 
 @given(st.text())

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.models.quantize import LEVELS, quantize, stored_bytes, tensor_type
-from engines.models.weights import Layout
+from engines.models.gguf.quantize import LEVELS, quantize, stored_bytes, tensor_type
+from engines.models.types import Layout
 
 # Relative root-mean-square error on normally distributed weights; measured, then a tenth added.
 ERROR_BOUNDS = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engines.base import ModelError, ModelReference
-from engines.models.gguf_file import gguf_file
+from engines.models.gguf.file import gguf_file
 from engines.models.shape import computed_parameters, shape_of
 from engines.models.source import resolve
 

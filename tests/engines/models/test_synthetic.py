@@ -12,7 +12,8 @@ import pytest
 from models_made_small import config
 
 from engines.base import ModelError, ModelReference
-from engines.models import random_weights, safetensors_file, synthetic
+from engines.models import safetensors_io
+from engines.models.builtin import random_weights, synthetic
 from engines.models.shape import computed_parameters, shape_of
 from engines.models.source import built_in, content_hash, resolve, weight_files
 
@@ -78,7 +79,7 @@ def test_values_follow_from_name_and_seed(small_here: Path, monkeypatch: pytest.
     """Another machine builds the very same file; no two tensors are alike; norms start neutral."""
     source = resolve(ModelReference("gpt2-small"))
     first = content_hash(source)
-    stored = safetensors_file.read(weight_files(source)[0])
+    stored = safetensors_io.read(weight_files(source)[0])
     up, other = (stored[f"transformer.h.{layer}.mlp.c_fc.weight"].load() for layer in (0, 1))
     assert np.std(up) == pytest.approx(0.02, rel=0.02)
     assert abs(np.corrcoef(up.ravel(), other.ravel())[0, 1]) < 0.01
@@ -92,7 +93,7 @@ def test_too_little_space_is_told_before_anything_is_written(small_here: Path, m
     """One sentence with what is needed and where; nothing is left behind."""
     source = resolve(ModelReference("gpt2-small"))
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("engines.models.synthetic.shutil.disk_usage", lambda _: usage(10, 9, 1_000_000))
+    monkeypatch.setattr("engines.models.builtin.synthetic.shutil.disk_usage", lambda _: usage(10, 9, 1_000_000))
     with pytest.raises(ModelError, match=r"building gpt2-small takes 14 MB in .*, where 1 MB are free; free space"):
         weight_files(source)
     assert not list(source.path.glob("model*"))

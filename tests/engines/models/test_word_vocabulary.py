@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.base import ModelReference
-from engines.models.source import ModelSource, resolve
-from engines.models.synthetic import MODELS
+from engines.models.builtin.synthetic import MODELS
+from engines.models.builtin.vocabulary import CHARACTERS, tokenizer_json, tokens
+from engines.models.source import resolve
 from engines.models.tokenizer import PieceTokenizer, byte_alphabet, is_piece_tokenizer, tokenizer, why_no_tokenizer
-from engines.models.word_vocabulary import CHARACTERS, tokenizer_json, tokens
+from engines.models.types import ModelSource
 
 SIZE = 2000
 VOCABULARY = tokenizer_json(SIZE, byte_alphabet())
@@ -92,7 +93,7 @@ def test_a_tokenizer_in_a_gguf_file_is_read_too(tmp_path: Path) -> None:
     """A user who names the .gguf file of such a model gets the same counts."""
     from models_made_small import write
 
-    from engines.models.gguf_file import gguf_file
+    from engines.models.gguf.file import gguf_file
 
     source = write(tmp_path / "model", "gpt2-small")
     of_file = tokenizer(ModelSource("own", "gguf", gguf_file(source, "q8_0")))

@@ -8,9 +8,10 @@ import gzip
 import pytest
 
 from engines.dialects import get
-from harness.drivers import served, wire
+from harness.drivers import served
+from harness.drivers.http import response
+from harness.drivers.http.response import ResponseReader
 from harness.drivers.outcome import judge
-from harness.drivers.wire import ResponseReader
 from harness.records import Status
 from tests.stub_server import LAST_CHUNK, STREAM_HEAD, Call, Plan, chunk, ending, open_plan, piece, run
 
@@ -31,8 +32,8 @@ ENDLESS = {
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MOST_BYTES", MOST)
-    monkeypatch.setattr(wire, "KEPT_BYTES", KEPT)
+    monkeypatch.setattr(response, "MOST_BYTES", MOST)
+    monkeypatch.setattr(response, "KEPT_BYTES", KEPT)
 
 
 def read(head: bytes, more: bytes) -> ResponseReader:
@@ -64,7 +65,7 @@ def test_an_endless_reply_is_cut_off(name: str) -> None:
 @pytest.mark.parametrize("head", [b"X-A: b\r\n", b"x" * 1000, b"HTTP/1.1 100 Continue\r\n\r\n"])
 def test_an_endless_head_is_cut_off(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Headers without end, one endless header, interim responses without end."""
-    monkeypatch.setattr(wire, "MOST_OF_A_HEAD", 5_000)
+    monkeypatch.setattr(response, "MOST_OF_A_HEAD", 5_000)
     reader = ResponseReader()
     reader.feed(b"" if b"100" in head else b"HTTP/1.1 200 OK\r\n" + (b"X-Long: " if b"\n" not in head else b""))
     taken = 1 + next(number for number in range(10_000) if reader.feed(head))
@@ -103,7 +104,7 @@ async def firehose(call: Call) -> None:
 
 def test_users_go_on_after_an_endless_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long before the time-out it has its row; the next request goes over another connection and succeeds."""
-    monkeypatch.setattr("harness.drivers.pool._REST_NS", 0)
+    monkeypatch.setattr("harness.drivers.http.pool._REST_NS", 0)
     records, report, server = run(firehose, Plan(3, users=1))
     assert [record.status for record in records] == [Status.TRUNCATED, Status.OK, Status.OK]
     assert server.connections == 2

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.drivers.content_encoding import decoded
+from harness.drivers.http.response import decoded
 
 MOST = 1 << 20
 MIB_OF_ZEROS = bytes(1 << 20)

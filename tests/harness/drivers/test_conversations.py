@@ -12,11 +12,11 @@ import pytest
 from engines.base import Endpoint, EngineSpec, Request
 from engines.dialects import get
 from engines.simulated import SimulatedEngine
-from harness import virtual_time
-from harness.drivers.asyncio_driver import drive
+from harness.drivers import virtual_time
 from harness.drivers.base import Control, DriveSettings
+from harness.drivers.drive import drive
 from harness.records import Loop, Phase, Record, Status
-from harness.workload import Schedule, build
+from harness.schedule.requests import Schedule, build
 from tests.plans import load_of, workload_of
 from tests.stub_server import LAST_CHUNK, MS, SECOND, STREAM_HEAD, Call, chunk, ending, event, piece, serving
 

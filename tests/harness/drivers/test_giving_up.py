@@ -11,11 +11,11 @@ import pytest
 
 from engines.base import EngineSpec
 from engines.simulated import SimulatedEngine
-from harness import virtual_time
-from harness.drivers.asyncio_driver import drive
+from harness.drivers import virtual_time
 from harness.drivers.base import DriveReport, DriveSettings
+from harness.drivers.drive import drive
 from harness.records import Phase, Record, Status
-from harness.workload import Schedule, build
+from harness.schedule.requests import Schedule, build
 from tests.plans import load_of, workload_of
 from tests.stub_server import MS, SECOND, Call, serving
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.drivers.locust_roster import Clock, Roster, least_round_trip
-from harness.workload import Shard
+from harness.drivers.locust.roster import Clock, Roster, least_round_trip
+from harness.schedule.requests import Shard
 
 
 def ready(roster: Roster, *names: str) -> None:

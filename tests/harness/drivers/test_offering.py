@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from engines.base import Endpoint, Request
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveSettings
+from harness.drivers.drive import drive
 from harness.records import Clock, Phase, Record, Status
-from harness.timing import Window
+from harness.schedule.timing import Window
 from tests.stub_server import (
     LAST_CHUNK,
     MS,
@@ -84,7 +84,7 @@ def test_a_slow_server_does_not_slow_down_an_open_loop() -> None:
 
 def test_connections_are_kept_and_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     """One user needs one connection, whatever the number of requests."""
-    monkeypatch.setattr("harness.drivers.pool._REST_NS", 0)
+    monkeypatch.setattr("harness.drivers.http.pool._REST_NS", 0)
     records, _, server = run(good, Plan(5, users=1))
     assert server.connections == 1
     assert {record.connection_reused for record in records} == {True}

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from engines.base import Endpoint
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import Control, DriveReport, DriveSettings
-from harness.drivers.connection import Connection
+from harness.drivers.drive import drive
+from harness.drivers.http.connection import Connection
 from harness.errors import StorageFailed
-from harness.pressure import read_ceilings
 from harness.records import Record, Status
+from harness.telemetry.cgroup import read_ceilings
 from tests.stub_server import Call, Plan, measure, open_plan, run, serving
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def test_no_more_sockets(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(errno.EMFILE, "Too many open files")
         return real(*arguments)
 
-    monkeypatch.setattr("harness.drivers.pool.Connection", limited)
+    monkeypatch.setattr("harness.drivers.http.pool.Connection", limited)
     records, report, _ = run(script, Plan(8, users=3), warm_connections=5)
     why = f"Too many open files: `ulimit -n` lets this process have {read_ceilings().files}, all are in use"
     assert f"before the start: 3 of 5 connections could be opened ({why})" in report.notes

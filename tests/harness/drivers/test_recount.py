@@ -9,11 +9,11 @@ import pytest
 
 from engines.base import Chunk, ChunkKind
 from engines.dialects.base import ReadChunk
-from harness.drivers.merged import merged
-from harness.drivers.recount import Recount
+from harness.drivers.base import merged
+from harness.drivers.timeline import Outcome
+from harness.drivers.vitals import Recount
 from harness.records import Phase, Record, Status, TokenSource
-from harness.store import Run, RunWriter, record_writer
-from harness.timeline import Outcome
+from harness.store.run import Run, RunWriter, record_writer
 
 CELL = {"id": "000-a", "trials": [{"id": "000-b", "path": "cells/000-a/000-b"}]}
 

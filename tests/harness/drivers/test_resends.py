@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engines.base import Endpoint
-from harness.drivers.connection import Connection
+from harness.drivers.http.connection import Connection
 from harness.records import Record, Status
 from tests.stub_server import (
     LAST_CHUNK,
@@ -41,7 +41,7 @@ def at_once_is_whenever(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection is used again at once, as one of a server that is known to leave them open."""
-    monkeypatch.setattr("harness.drivers.pool._REST_NS", 0)
+    monkeypatch.setattr("harness.drivers.http.pool._REST_NS", 0)
 
 
 async def good(call: Call) -> None:
@@ -226,17 +226,17 @@ def test_a_server_that_throws_away_what_comes_behind_its_reply_fails_nobody(user
 
 def test_a_rested_connection_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until one was left open for long enough, others are opened; then they serve in turn."""
-    monkeypatch.setattr("harness.drivers.pool._REST_NS", 10**18)
+    monkeypatch.setattr("harness.drivers.http.pool._REST_NS", 10**18)
     records, _, server = run(good, Plan(5, users=1), warm_connections=1)
     assert statuses(records) == [Status.OK] * 5
     assert server.connections == 5
-    monkeypatch.setattr("harness.drivers.pool._REST_NS", 0)
+    monkeypatch.setattr("harness.drivers.http.pool._REST_NS", 0)
     assert run(good, Plan(5, users=1), warm_connections=1)[2].connections == 1
 
 
 def test_no_more_than_sixteen_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server is not flooded with connections while this is being learnt."""
-    monkeypatch.setattr("harness.drivers.pool._REST_NS", 10**18)
+    monkeypatch.setattr("harness.drivers.http.pool._REST_NS", 10**18)
     assert run(good, Plan(100, users=1), warm_connections=1)[2].connections == 17
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.drivers.merged import merged
+from harness.drivers.base import merged
 from harness.drivers.offer import Due, Offer
 from harness.records import Loop, Phase
-from harness.workload import Schedule, Shard, build
+from harness.schedule.requests import Schedule, Shard, build
 from tests.plans import load_of, workload_of
 
 MS = 1_000_000

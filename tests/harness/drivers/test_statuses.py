@@ -9,8 +9,8 @@ import json
 import pytest
 
 from engines.base import Endpoint
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveSettings
+from harness.drivers.drive import drive
 from harness.errors import TrialFailed
 from harness.records import Record, Status
 from tests.stub_server import LAST_CHUNK, STREAM_HEAD, Call, chunk, ending, event, open_plan, piece, reply, run, serving

@@ -13,11 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engines.dialects import get
+from harness.drivers.http.response import ResponseReader
 from harness.drivers.outcome import judge
-from harness.drivers.wire import ResponseReader
+from harness.drivers.timeline import Trace, build_record
 from harness.records import Loop, Record, Status
-from harness.timeline import Trace, build_record
-from harness.workload import Row
+from harness.schedule.requests import Row
 
 ROW = Row(0, "default", None, 0, None, "measure", None, 0, 0, 1, 4)
 MESSAGE = "out of memory: \u20ac 5 \U0001f525"

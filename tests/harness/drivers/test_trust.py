@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from engines.addresses import tls_context
 from engines.base import Endpoint, EngineError, EngineSpec, StartFailed
-from engines.http import HttpEngine
+from engines.http.addresses import tls_context
+from engines.http.engine import HttpEngine
 from harness.records import Record, Status
 from tests.authority import Authority, locked, needs_openssl
 from tests.harness.drivers.test_ways import Forwarder, forwarding

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from engines.base import Endpoint
-from harness.drivers.asyncio_driver import drive
 from harness.drivers.base import DriveReport, DriveSettings
+from harness.drivers.drive import drive
 from harness.errors import TrialFailed
 from harness.records import Clock, Record, Status
-from harness.workload import build
+from harness.schedule.requests import build
 from tests.plans import load_of, workload_of
 from tests.stub_server import (
     LAST_CHUNK,
@@ -299,7 +299,7 @@ def test_a_conversation_stays_on_one_server(users: int) -> None:
 @pytest.fixture
 def every_look_is_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool takes each connection for idle since 600 ms when it hears that it was closed."""
-    monkeypatch.setattr("harness.drivers.pool.monotonic_ns", itertools.count(0, 600 * MS).__next__)
+    monkeypatch.setattr("harness.drivers.http.pool.monotonic_ns", itertools.count(0, 600 * MS).__next__)
 
 
 @pytest.mark.usefixtures("every_look_is_later")

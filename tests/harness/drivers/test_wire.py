@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.dialects import get
+from harness.drivers.http.response import ResponseReader
 from harness.drivers.outcome import judge
-from harness.drivers.wire import ResponseReader
+from harness.drivers.timeline import Trace, build_record
 from harness.records import Loop, Record
-from harness.timeline import Trace, build_record
-from harness.workload import Row
+from harness.schedule.requests import Row
 from tests.stub_server import LAST_CHUNK, STREAM_HEAD, chunk, ending, event, piece
 
 ROW = Row(0, "default", None, 0, None, "measure", None, 0, 0, 1, 4)

@@ -1,0 +1,321 @@
+"""Values in the JSON of servers, taken only where they are what they should be. Nothing here raises.
+
+JSON as servers write it against the rules, and characters that came in halves.
+
+Counts per chunk, from a server that states its count so far in every event.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from math import isfinite
+from typing import Any
+
+import orjson
+
+from engines.base import TOKEN_BEARING, Chunk, ChunkKind, Usage
+from engines.dialects.base import Pieces
+
+_HALF = re.compile("[\ud800-\udfff]")
+_FIRST_HALF = re.compile("[\ud800-\udbff]$")
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+
+
+def tolerant(data: bytes) -> object:
+    """What JSON says that breaks the rules: NaN and infinities, bare control characters, halves of characters.
+
+    Bytes that are no UTF-8 and lone surrogates stay in the texts as lone surrogates; see `mend`. Raises ValueError for
+    what is no JSON at all.
+    """
+    try:
+        return orjson.loads(data)
+    except ValueError:
+        pass  # not by the rules
+    try:
+        return json.loads(data.decode("utf-8", "surrogateescape"), strict=False)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def as_json(found: object) -> str:
+    """A value as one line, whatever it is."""
+    try:
+        return found if isinstance(found, str) else orjson.dumps(found).decode()
+    except TypeError:
+        return json.dumps(found, default=str)
+
+
+def clean(text: str) -> str:
+    """The text with U+FFFD for halves of characters: it can be written down."""
+    return _HALF.sub(_UNKNOWN, text) if _HALF.search(text) else text
+
+
+def mend(chunks: list[Chunk]) -> None:
+    """Put characters together that came in halves, in place: each stands in the piece that completed it.
+
+    A half may be one of a pair of surrogates, or some bytes of UTF-8. One that nothing completes becomes U+FFFD.
+    """
+    for kind in TOKEN_BEARING:
+        places = [place for place, chunk in enumerate(chunks) if chunk.kind is kind]
+        joiner = _Joiner()
+        for place in places:
+            chunk = chunks[place]
+            text = joiner.take(chunk.text, last=place == places[-1])
+            if text != chunk.text:
+                chunks[place] = Chunk(kind, text, chunk.tokens)
+    for place, chunk in enumerate(chunks):
+        if chunk.kind not in TOKEN_BEARING and _HALF.search(chunk.text + (chunk.finish_reason or "")):
+            chunks[place] = _cleaned(chunk)
+
+
+def _cleaned(chunk: Chunk) -> Chunk:
+    reason = None if chunk.finish_reason is None else clean(chunk.finish_reason)
+    backend = None if chunk.backend is None else clean(chunk.backend)
+    return replace(chunk, text=clean(chunk.text), finish_reason=reason, backend=backend)
+
+
+class _Joiner:
+    """Takes texts one after the other and keeps the half that one ends with."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._first_half = ""
+
+    def take(self, text: str, *, last: bool) -> str:
+        """What can be shown once this text has come."""
+        text, self._first_half = self._first_half + text, ""
+        if not last and (half := _FIRST_HALF.search(text)):
+            text, self._first_half = text[: half.start()], half.group()
+        paired = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        known = _NO_BYTE.sub(_UNKNOWN, paired)
+        return self._decoder.decode(known.encode("utf-8", "surrogateescape"), final=last)
+
+
+def broken(chunks: list[Chunk]) -> bool:
+    """Whether a half of a character stands in these."""
+    return any(_HALF.search(f"{one.text}{one.finish_reason or ''}{one.backend or ''}") for one in chunks)
+
+
+_MOST_TOKENS = 2**31 - 1
+_MOST = 2**53 * 1e6
+_DEEPEST = 8
+_WITHIN = ("text", "thinking", "reasoning", "refusal", "content", "summary", "parts", "transcript")
+_THOUGHTS = ("think", "reason", "thought")
+_CALLS = ("tool", "function", "call")
+_QUOTED = 40
+NOTHING: Mapping[str, Any] = {}
+
+
+def mapping_at(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object of this name; an empty one where it is none."""
+    found = event.get(name)
+    return found if isinstance(found, dict) else NOTHING
+
+
+def listed(found: object) -> Sequence[object]:
+    """A list as it is, one object as a list of itself; nothing of anything else."""
+    if isinstance(found, list):
+        return found
+    return [found] if isinstance(found, dict) and found else []
+
+
+def text_at(event: Mapping[str, Any], *names: str) -> str:
+    """The first of these that is a text and not empty, else ""."""
+    for name in names:
+        found = event.get(name)
+        if found and isinstance(found, str):
+            return found
+    return ""
+
+
+def count_of(found: object) -> int | None:
+    """A number of tokens; None for what cannot be one: a text, a fraction, less than none, beyond all measure."""
+    if type(found) is int and 0 <= found <= _MOST_TOKENS:
+        return found
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _MOST_TOKENS:
+        return None
+    return int(found) if int(found) == found else None
+
+
+def usage_of(
+    prompt_tokens: object, output_tokens: object, reasoning_tokens: object = None, cached_tokens: object = None
+) -> tuple[Usage, str]:
+    """Counts as a server states them, and a few words about those that cannot be: they are unknown."""
+    stated = (prompt_tokens, output_tokens, reasoning_tokens, cached_tokens)
+    for found in stated:
+        if found is not None and (type(found) is not int or not 0 <= found <= _MOST_TOKENS):
+            break
+    else:
+        return Usage(*stated), ""  # type: ignore[arg-type]
+    counts = [count_of(found) for found in stated]
+    impossible = [found for found, count in zip(stated, counts, strict=True) if found is not None and count is None]
+    note = ", ".join((as_json(found) or "an empty text")[:_QUOTED] for found in impossible)
+    return Usage(*counts), f"no count of tokens: {note}" if note else ""
+
+
+def amount_at(event: Mapping[str, Any], name: str, factor: float = 1.0) -> float | None:
+    """A number that is not negative, times the factor that makes it ours; None where there is none."""
+    found = event.get(name)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < _MOST:
+        return None
+    return float(found) * factor if isfinite(found) else None
+
+
+def reported_of(**amounts: float | None) -> dict[str, float] | None:
+    """What a server reports, without what it is silent about; None for nothing at all."""
+    return {name: amount for name, amount in amounts.items() if amount is not None} or None
+
+
+@lru_cache(maxsize=20_000)
+def piece(kind: ChunkKind, text: str, tokens: int | None = None) -> Chunk:
+    """A piece of text; few differ, and to look one up costs less than to make it."""
+    return Chunk(kind, text, tokens)
+
+
+def unreadable(found: object) -> Chunk:
+    """What says nothing to us, with its beginning."""
+    return Chunk(ChunkKind.UNREADABLE, f"the server sent something that cannot be read: {as_json(found)[:200]}")
+
+
+def pieces_of(content: object, kind: ChunkKind = ChunkKind.CONTENT) -> list[Chunk]:
+    """The pieces in a content: a text, or a list of parts, among which thinking is no answer."""
+    if type(content) is str:
+        return [piece(kind, content)] if content else []
+    if content is None or content is False or content == [] or content == {}:
+        return []
+    found: list[Chunk] = []
+    for own, text in _parts(content, kind, _DEEPEST):
+        if found and found[-1].kind is own:
+            found[-1] = Chunk(own, found[-1].text + text)
+        else:
+            found.append(Chunk(own, text))
+    return [chunk for chunk in found if chunk.text] if found else [unreadable(content)]
+
+
+def _parts(part: object, kind: ChunkKind, deepest: int) -> Iterator[tuple[ChunkKind, str]]:
+    """The texts in a part, each with its kind; nothing where it holds none, "" where it may."""
+    if isinstance(part, str):
+        yield kind, part
+    elif isinstance(part, list) and deepest:
+        for one in part:
+            yield from _parts(one, kind, deepest - 1)
+    elif isinstance(part, dict) and deepest:
+        own = _kind_of(part, kind)
+        if own is ChunkKind.TOOL:
+            yield own, tool_text(part)
+            return
+        name = next((name for name in _WITHIN if part.get(name)), None)
+        if name is not None:
+            yield from _parts(part[name], own, deepest - 1)
+        elif own is not kind or any(name in part for name in _WITHIN):
+            yield own, ""
+
+
+def _kind_of(part: Mapping[str, Any], kind: ChunkKind) -> ChunkKind:
+    said = text_at(part, "type").lower()
+    if part.get("thought") is True or any(word in said for word in _THOUGHTS):
+        return ChunkKind.REASONING
+    if not said and kind is ChunkKind.CONTENT and ("thinking" in part or "reasoning" in part):
+        return ChunkKind.REASONING
+    return ChunkKind.TOOL if any(word in said for word in _CALLS) else kind
+
+
+def tool_text(call: object) -> str:
+    """What a call of a tool holds of generated text."""
+    if not isinstance(call, dict):
+        return ""
+    inner = mapping_at(call, "function") or mapping_at(call, "custom") or call
+    given = next((inner[name] for name in ("arguments", "input", "partial_json", "parameters") if inner.get(name)), "")
+    return text_at(inner, "name") + (given if isinstance(given, str) else as_json(given))
+
+
+def tool_pieces(calls: object) -> list[Chunk]:
+    """The piece that calls of tools make, if they hold any text."""
+    text = "".join(map(tool_text, listed(calls)))
+    return [piece(ChunkKind.TOOL, text)] if text else []
+
+
+def with_tokens(found: list[Chunk], tokens: int | None) -> list[Chunk]:
+    """These pieces of one event, of which the server says how many tokens they bear together.
+
+    Tokens without a text are tokens all the same. Of several pieces nobody knows which bears how many.
+    """
+    if not tokens:
+        return found
+    if len(found) == 1 and found[0].kind is not ChunkKind.UNREADABLE:
+        return [piece(found[0].kind, found[0].text, tokens)]
+    return found or [piece(ChunkKind.CONTENT, "", tokens)]
+
+
+_USAGE = ChunkKind.USAGE
+_ENDS = (ChunkKind.FINISH, ChunkKind.ERROR)
+
+
+def count_chunks(pieces: Pieces) -> Pieces:
+    """The pieces with the tokens that each bears, where the counts between them say so.
+
+    An event without text that raises the count bore a token, unless it ends the reply. Counts that fall, and such as
+    leave most pieces without any token, are no counts so far.
+    """
+    if pieces.kinds.count(_USAGE) < 2:
+        return pieces
+    counted = _counted(pieces)
+    if counted is None:
+        return pieces
+    chunks = list(pieces.chunks)
+    for at, tokens in counted.items():
+        kind = chunks[at].kind
+        chunks[at] = piece(kind if kind in TOKEN_BEARING else ChunkKind.CONTENT, chunks[at].text, tokens)
+    return Pieces(pieces.reads, chunks, joined=pieces.joined)
+
+
+def _counted(pieces: Pieces) -> dict[int, int] | None:
+    """The tokens of each place of which they are known; None where the counts are no counts so far."""
+    joined, counted = set(pieces.joined), dict[int, int]()
+    before = bearing = without = 0
+    event, waiting = _Event(), False
+    for at, kind in enumerate(pieces.kinds):
+        if at not in joined:
+            waiting = waiting or bool(event.own)
+            event = _Event()
+        if kind in TOKEN_BEARING:
+            event.own.append(at)
+            bearing += 1
+        elif kind is _USAGE and (usage := pieces.chunks[at].usage) is not None and usage.output_tokens is not None:
+            more, before = usage.output_tokens - before, usage.output_tokens
+            if more < 0:
+                return None
+            if not waiting:
+                without += bool(event.own) and not more
+                event.share(more, counted)
+            waiting, event.own = False, []
+        elif kind is ChunkKind.EMPTY:
+            event.empty = at
+        elif kind in _ENDS:
+            event.ends = True
+    return counted if counted and 2 * without <= bearing else None
+
+
+class _Event:
+    """The places of one event's pieces: with tokens, without a text; and whether it ends the reply."""
+
+    __slots__ = ("empty", "ends", "own")
+
+    def __init__(self) -> None:
+        self.own: list[int] = []
+        self.empty: int | None = None
+        self.ends = False
+
+    def share(self, more: int, counted: dict[int, int]) -> None:
+        """Give the event's tokens to its pieces: to the last, for they came together."""
+        if self.own:
+            counted.update(dict.fromkeys(self.own[:-1], 0))
+            counted[self.own[-1]] = more
+        elif more and self.empty is not None and not self.ends:
+            counted[self.empty] = more

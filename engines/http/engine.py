@@ -1,0 +1,335 @@
+"""Any server that runs already, or that a command starts, in any dialect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed, check_header
+from engines.dialects import DIALECTS
+from engines.dialects import get as dialect_of
+from engines.http.addresses import UNIX_SCHEME, Address, check_proxy, is_loopback
+from engines.http.pages import Pages, open_pages
+from engines.options import read_options
+from engines.process.server import READY_LIMIT_S, READY_POLL_S, ServerCommand, ServerProcess
+
+DEFAULT_DIALECT = "openai-completions"
+_READY_KEYS = frozenset({"path", "timeout_s"})
+_NO_PAGES = ("ollama",)  # it has none
+_RESETS = {"vllm": "/reset_prefix_cache", "sglang": "/flush_cache"}
+_MODEL_LISTS = {"openai": ("/v1/models", "data", "id"), "ollama": ("/api/tags", "models", "name")}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """Where the server is and how to talk to it.
+
+    url: base address of a server that runs already, or of several that serve the same, over which requests are spread;
+    or command: what starts one (see `engines.process.server`).   ready: {path, timeout_s}.   stop: run after the
+    command has ended.   served_model: the name to put in requests.   headers: extra ones, not secret.
+    tls: files, under `ca`, `cert`, `key`.   proxy: an address, or "none"; absent: as the environment says.
+    request: what is put into the body of each request, beside what the dialect sets itself.
+    """
+
+    dialect: str = DEFAULT_DIALECT
+    url: str | Sequence[str] | None = None
+    command: str | None = None
+    ready: Mapping[str, Any] | None = None
+    stop: str | None = None
+    served_model: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    tls: Mapping[str, Any] = field(default_factory=dict)
+    proxy: str | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers' base addresses, without /v1, which the dialects add; empty where a command starts one."""
+        listed = (self.url,) if isinstance(self.url, str) else tuple(self.url or ())
+        return tuple(_base(url) for url in listed)
+
+    def __post_init__(self) -> None:
+        if (self.url is None) == (self.command is None):
+            raise ValueError("write either url (a server that runs) or command (which starts one)")
+        if self.dialect not in DIALECTS:
+            near = get_close_matches(self.dialect, DIALECTS, n=1) or sorted(DIALECTS)
+            raise ValueError(f"there is no dialect {self.dialect!r}; did you mean {' or '.join(near)}?")
+        dialect_of(self.dialect, self.request)
+        if self.ready is not None and not set(self.ready) <= _READY_KEYS:
+            raise ValueError(f"ready is written {{path: /health, timeout: 5m}}, not {dict(self.ready)!r}")
+        if self.url is not None and not self.urls:
+            raise ValueError("url names no server; write its address")
+        secure = [Address.of(url).secure for url in self.urls]
+        if self.tls and not any(secure):
+            raise ValueError("tls is for a url that begins with https://")
+        if self.proxy is not None:
+            check_proxy(self.proxy)
+        for name, value in self.headers.items():
+            check_header(name, str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """What a server tells of itself; None where it is silent."""
+
+    model: str | None
+    version: str | None
+    context_tokens: int | None
+    level: str | None = None
+    reset_path: str | None = None
+
+
+class HttpEngine:
+    """See the module; implements `engines.base.ServedEngine`."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
+        self._options = read_options(HttpOptions, spec.options, "http")
+        self._server = self._server_process()
+        self._urls = self._options.urls
+        self._model: str | None = None
+        self._resets: list[str | None] = []
+        self._running = False
+
+    @classmethod
+    def levels(cls) -> tuple[str, ...]:
+        """No say: the server decides what it serves."""
+        return ()
+
+    def prepare(self) -> Sequence[Path]:
+        """Nothing to build, no weight files that we know of."""
+        return ()
+
+    async def start(self) -> EngineInfo:
+        """Start the server where there is a command, wait for it, and ask it which model it serves.
+
+        Raises StartFailed, one sentence: it does not answer, is no API, refuses the key, or serves another model.
+        """
+        if self._server is not None:
+            await self._server.start()
+            self._urls = (self._server.url,)
+        servers = [await self._ask(url) for url in self._urls]
+        self._model = servers[0].model
+        self._resets = [server.reset_path for server in servers]
+        for url, server in zip(self._urls, servers, strict=True):
+            if server.model != self._model:
+                what = f"{self._urls[0]} serves {self._model!r}, {url} serves {server.model!r}"
+                raise StartFailed(f"{what}; requests are spread only over servers of one model")
+        versions = dict.fromkeys(server.version for server in servers if server.version is not None)
+        context_tokens = [server.context_tokens for server in servers if server.context_tokens is not None]
+        self._running = True
+        return EngineInfo(
+            name="http",
+            version=", ".join(versions) or None,
+            model=self._model,
+            level=servers[0].level if len({server.level for server in servers}) == 1 else None,
+            context_tokens=min(context_tokens, default=None),
+            pids=self._server.pids() if self._server is not None else (),
+            options={**asdict(self._options), "url": self._urls[0] if len(self._urls) == 1 else list(self._urls)},
+            metrics_urls=_metrics_pages(self._urls, self._options.dialect),
+        )
+
+    async def reset_cache(self) -> bool | None:
+        """Have servers that say they are vLLM or SGLang drop their prefix cache; vLLM has the route in its development
+        mode alone. None where no server is known to have one.
+        """
+        if None in self._resets or not self._resets:
+            return None
+        done = [await self._reset(url, path) for url, path in zip(self._urls, self._resets, strict=True) if path]
+        return all(done)
+
+    async def _reset(self, url: str, path: str) -> bool:
+        options = self._options
+        async with open_pages(url, headers=self._headers(), tls=options.tls, proxy=options.proxy) as pages:
+            return await pages.post(path) == HTTPStatus.OK
+
+    async def stop(self) -> None:
+        """End the server if we started it."""
+        self._running = False
+        if self._server is not None:
+            await self._server.stop()
+
+    def endpoint(self) -> Endpoint:
+        """Where the client sends; EngineError before start()."""
+        if not self._running:
+            raise EngineError("the http engine is not running; call start() first")
+        options = self._options
+        return Endpoint(
+            self._urls[0],
+            options.dialect,
+            self._model,
+            self._headers(),
+            others=self._urls[1:],
+            tls=options.tls,
+            proxy=options.proxy,
+            request=options.request,
+        )
+
+    def alive(self) -> str | None:
+        """Why our server ended; None while it runs, and for a server that is not ours."""
+        return self._server.alive() if self._server is not None else None
+
+    def _server_process(self) -> ServerProcess | None:
+        options = self._options
+        if options.command is None:
+            return None
+        ready = options.ready or {}
+        command = ServerCommand(
+            command=options.command,
+            model=self._spec.model.name if self._spec.model else None,
+            env=self._spec.env,
+            headers=self._headers(),
+            ready_path=ready.get("path"),
+            ready_timeout_s=float(ready.get("timeout_s", READY_LIMIT_S)),
+            stop=options.stop,
+            log_path=self._spec.log_path,
+        )
+        return ServerProcess(command)
+
+    def _headers(self) -> dict[str, str]:
+        """Headers of every request. Raises EngineError, which names the header, for a value that none can carry."""
+        key = self._spec.api_key
+        plain = {name: str(value) for name, value in self._options.headers.items()}
+        headers = {**plain, **self._spec.headers, **({"Authorization": f"Bearer {key}"} if key else {})}
+        for name, value in headers.items():
+            try:
+                check_header(name, value)
+            except ValueError as error:
+                raise EngineError(str(error)) from error
+        return headers
+
+    async def _ask(self, url: str) -> _Server:
+        """Wait for a server where the scenario says how, and ask it what it serves."""
+        options = self._options
+        async with open_pages(url, headers=self._headers(), tls=options.tls, proxy=options.proxy) as pages:
+            if self._server is None and options.ready is not None:
+                await self._wait_until_ready(pages)
+            models = await self._served_models(pages)
+            model = self._choose_model(models, url)
+            context_tokens = await self._context_tokens(pages, models, model)
+            entry = (models or {}).get(model or "") or {}
+            reset_path = _RESETS.get(str(entry.get("owned_by")).lower())
+            return _Server(model, await self._version(pages), context_tokens, _level(entry), reset_path)
+
+    async def _wait_until_ready(self, pages: Pages) -> None:
+        """Poll the page of `ready` until it answers 200."""
+        ready = self._options.ready or {}
+        path, limit_s = ready.get("path", "/health"), float(ready.get("timeout_s", READY_LIMIT_S))
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + limit_s
+        while True:
+            try:
+                found = f"status {(await pages.get(path)).status}"
+            except StartFailed as error:
+                found = str(error)
+            if found == "status 200":
+                return
+            if loop.time() >= give_up_at:
+                raise StartFailed(f"{pages.url}{path} did not answer 200 within {limit_s:g} s: {found}")
+            await asyncio.sleep(READY_POLL_S)
+
+    async def _served_models(self, pages: Pages) -> dict[str, dict[str, Any]] | None:
+        """id -> entry of the server's list of models; None where it has no such list."""
+        path, listed, name = _MODEL_LISTS.get(self._options.dialect.partition("-")[0], ("", "", ""))
+        url = pages.url + path
+        page = await pages.get(path)
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + READY_LIMIT_S
+        while page.status == HTTPStatus.SERVICE_UNAVAILABLE and self._loading() and loop.time() < give_up_at:
+            await asyncio.sleep(READY_POLL_S)
+            page = await pages.get(path)
+        if page.status in (401, 403):
+            raise StartFailed(
+                f"{url} refused us (status {page.status}); name the variable of a valid key in api_key_env"
+            )
+        if not path or page.status == 404:
+            return None
+        advice = "set url to the base address of the API"
+        if self._server is not None:
+            advice = f"name the dialect of the server that command starts: perhaps it is not {self._options.dialect!r}"
+        if page.html:
+            raise StartFailed(f"{url} answered with an HTML page; {advice}")
+        entries = page.content.get(listed) if page.content is not None else None
+        if page.status != 200 or not isinstance(entries, list):
+            raise StartFailed(f"{url} did not list its models (status {page.status}); {advice}")
+        return {str(entry[name]): entry for entry in entries if isinstance(entry, dict) and name in entry}
+
+    def _loading(self) -> bool:
+        """Whether a 503 only means that our own server, of which no page tells when it is ready, still loads."""
+        return self._server is not None and self._options.ready is None and self._server.alive() is None
+
+    def _choose_model(self, models: Mapping[str, Any] | None, url: str) -> str | None:
+        """The name to put in requests, checked against what the server says it serves."""
+        stated = self._options.served_model
+        wanted = stated or (self._spec.model.name if self._spec.model else None)
+        if not models or wanted in models:
+            return wanted
+        if wanted is None:
+            if len(models) == 1:
+                return next(iter(models))
+            raise StartFailed(f"the server at {url} serves {_listed(models)}; set served_model to one of them")
+        same = [name for name in models if _stem(name) == _stem(wanted)]
+        if stated is None and len(same) == 1:
+            return same[0]
+        near = get_close_matches(wanted, models, n=3, cutoff=0.4) or list(models)[:10]
+        what = f"the server at {url} does not serve {wanted!r}"
+        raise StartFailed(f"{what}; set served_model to what is meant, such as {_listed(near)}")
+
+    async def _version(self, pages: Pages) -> str | None:
+        """The server's version where it tells: vLLM on /version, llama.cpp in /props, Ollama on a page of its own."""
+        ollama = self._options.dialect.startswith("ollama")
+        told = (("/api/version", "version"),) if ollama else (("/version", "version"), ("/props", "build_info"))
+        for path, key in told:
+            content = await pages.optional(path)
+            if isinstance(content.get(key), str):
+                return str(content[key])
+        return None
+
+    async def _context_tokens(
+        self, pages: Pages, models: Mapping[str, dict[str, Any]] | None, model: str | None
+    ) -> int | None:
+        """Context in use: vLLM's max_model_len, llama.cpp's n_ctx per slot."""
+        length = (models or {}).get(model or "", {}).get("max_model_len")
+        if not isinstance(length, int):
+            settings = (await pages.optional("/props")).get("default_generation_settings")
+            length = settings.get("n_ctx") if isinstance(settings, dict) else None
+        return length if isinstance(length, int) else None
+
+
+def _base(url: str) -> str:
+    """The address without a trailing slash and without /v1, which the dialects add."""
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _metrics_pages(urls: Sequence[str], dialect: str) -> tuple[str, ...]:
+    """Where servers on this machine may tell of themselves. Others are asked only where the scenario says so."""
+    if dialect.startswith(_NO_PAGES) or not all(is_loopback(url) for url in urls):
+        return ()
+    return tuple(f"{url}{':' if _is_bare_socket(url) else ''}/metrics" for url in urls)
+
+
+def _is_bare_socket(url: str) -> bool:
+    """Whether a path must be set off from that of a Unix socket."""
+    return url.startswith(UNIX_SCHEME) and not Address.of(url).base_path
+
+
+def _stem(name: str) -> str:
+    path = urlsplit(name).path if "://" in name else name  # `qwen:1b` is no address
+    return PurePosixPath(path).name.lower().removesuffix(".gguf").removesuffix(":latest")
+
+
+def _level(entry: Mapping[str, Any] | None) -> str | None:
+    """The level that Ollama states of a model, in our letters."""
+    details = (entry or {}).get("details")
+    level = details.get("quantization_level") if isinstance(details, Mapping) else None
+    return level.lower() if isinstance(level, str) and level else None
+
+
+def _listed(names: Mapping[str, Any] | Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in list(names)[:10]) + (", ..." if len(names) > 10 else "")

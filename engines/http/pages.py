@@ -1,0 +1,140 @@
+"""The pages of a server that tell what it is: fetched on the way that requests will take, without exact clocks."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engines.base import StartFailed
+from engines.http.addresses import Address, distrust, proxy_for, tls_context
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import aiohttp
+
+ANSWER_LIMIT_S = 10.0
+LARGEST_PAGE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a GET brought: status, whether it is HTML, and the JSON object in it (None: it is none)."""
+
+    status: int
+    html: bool
+    content: dict[str, Any] | None
+
+
+class Pages:
+    """Pages of one server, read within `open_pages`. url: its address, for sentences."""
+
+    def __init__(self, session: aiohttp.ClientSession, address: Address, proxy: Mapping[str, Any]) -> None:
+        self.url = address.url
+        self._base = f"{'https' if address.secure else 'http'}://{address.authority}{address.base_path}"
+        self._host = address.host
+        self._session = session
+        self._proxy = proxy
+
+    async def get(self, path: str) -> Page:
+        """One page. Raises StartFailed, one sentence, where none comes."""
+        import aiohttp
+
+        url = self.url + path
+        try:
+            async with self._session.get(self._base + path, allow_redirects=False, **self._proxy) as response:
+                body = await _body(response, url)
+                return Page(response.status, _is_html(response.content_type, body), _object(body))
+        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+            raise StartFailed(f"no secure connection to {url}: {self._distrusted(error)}") from error
+        except TimeoutError as error:
+            raise StartFailed(
+                f"{url} did not answer within {ANSWER_LIMIT_S:g} s; is the server busy or hanging?"
+            ) from error
+        except aiohttp.ClientProxyConnectionError as error:
+            raise StartFailed(f"the proxy for {url} does not answer: {error.strerror or error}") from error
+        except aiohttp.ClientHttpProxyError as error:
+            raise StartFailed(f"the proxy opens no tunnel to {url} (HTTP {error.status} {error.message})") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise StartFailed(f"no server answers at {url}: {_why(error)}; start it, or correct url") from error
+
+    async def post(self, path: str) -> int | None:
+        """Ask the server to do something that needs no words; the status it answered with, None where it did not."""
+        import aiohttp
+
+        try:
+            async with self._session.post(self._base + path, allow_redirects=False, **self._proxy) as response:
+                return response.status
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None
+
+    async def optional(self, path: str) -> dict[str, Any]:
+        """The JSON object of a page that a server may have; empty where it has none."""
+        try:
+            page = await self.get(path)
+        except StartFailed:
+            return {}
+        return page.content or {} if page.status == 200 else {}
+
+    def _distrusted(self, error: Exception) -> str:
+        """What OpenSSL said, which aiohttp wraps."""
+        inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+        return distrust(inner, self._host) if isinstance(inner, ssl.SSLError) else str(error)
+
+
+async def _body(response: aiohttp.ClientResponse, url: str) -> bytes:
+    """A whole page. Raises StartFailed for one that does not end."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > LARGEST_PAGE_BYTES:
+            raise StartFailed(f"{url} answers with more than {LARGEST_PAGE_BYTES >> 20} MiB; correct url")
+    return bytes(body)
+
+
+def _why(error: Exception) -> str:
+    """What went wrong; aiohttp also tells of TLS, whether there is any or not."""
+    return str(error).replace(" ssl:default", "")
+
+
+@asynccontextmanager
+async def open_pages(
+    url: str, *, headers: Mapping[str, str], tls: Mapping[str, str], proxy: str | None
+) -> AsyncIterator[Pages]:
+    """The pages of a server. Raises StartFailed for an address or a proxy, EngineError for a certificate, of no use."""
+    import aiohttp
+
+    try:
+        address = Address.of(url)
+        through = proxy_for(address, proxy)
+    except ValueError as error:
+        raise StartFailed(str(error)) from error
+    connector: aiohttp.BaseConnector
+    if address.socket_path is not None:
+        connector = aiohttp.UnixConnector(address.socket_path)
+    else:
+        connector = aiohttp.TCPConnector(ssl=tls_context(tls) if address.secure else True)
+    way: dict[str, Any] = {}
+    if through is not None:
+        secret = {"Proxy-Authorization": through.authorization} if through.authorization else {}
+        # What asks for a tunnel carries the password; a request within it is the server's.
+        way = {"proxy": through.url} | ({"proxy_headers" if address.secure else "headers": secret} if secret else {})
+    timeout = aiohttp.ClientTimeout(total=ANSWER_LIMIT_S)
+    async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
+        yield Pages(session, address, way)
+
+
+def _is_html(content_type: str, body: bytes) -> bool:
+    return content_type == "text/html" or body[:100].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,147 @@
+"""The library's continuous batching: many requests in one forward pass, each a stream of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from engines.base import EngineError
+from engines.huggingface.options import PAGE_TOKENS, Options
+from engines.huggingface.streaming import End, Mailbox, Order, Rest, TextPieces
+
+_LEAST_BATCH_TOKENS = 512
+_NO_END = -1
+_PAGED = "paged|"
+_STOP_TIMEOUT_S = 30.0
+
+
+class Batcher:
+    """Starts the library's manager, hands it orders and takes its tokens apart."""
+
+    def __init__(self, model: Any, tokenizer: Any, options: Options, context_tokens: int) -> None:
+        self._tokenizer = tokenizer
+        self._open: set[Mailbox] = set()
+        self._taken = 0
+        self.cache_tokens = options.pages(context_tokens) * PAGE_TOKENS
+        self._manager = _manager(model, options, context_tokens)
+
+    def start(self) -> None:
+        """Make the cache and run; on a GPU its graphs are recorded first. Blocking."""
+        if self._manager.model.device.type == "cuda":
+            self._manager.warmup()
+        self._manager.start()
+
+    async def reply(self, order: Order) -> AsyncIterator[str | End]:
+        """The text of each token as it is produced ("" where it is held back), then an End.
+
+        Raises EngineError for what the manager cannot do for one request among others: drawing, with a seed.
+        """
+        if order.sampling.get("do_sample"):
+            raise EngineError("continuous batching of transformers generates greedily; write temperature: 0")
+        mailbox = Mailbox()
+        reader = _Reader(mailbox, order, TextPieces(self._tokenizer, order.stops))
+        self._taken += 1
+        name = f"request-{self._taken}"
+        self._manager.register_result_handler(name, reader.read)
+        self._open.add(mailbox)
+        ended = False
+        try:
+            ends = [_NO_END] if order.exact or not order.ends else list(order.ends)
+            added = self._manager.add_request(
+                list(order.tokens), request_id=name, max_new_tokens=order.most, streaming=True, eos_token_id=ends
+            )
+            if added is None:
+                raise EngineError("the continuous batching of transformers has ended; see the log for why")
+            while not ended:
+                letter = await mailbox.take()
+                ended = isinstance(letter, End) and not reader.cut
+                yield letter
+                if isinstance(letter, End):
+                    return
+        finally:
+            self._open.discard(mailbox)
+            mailbox.given_up.set()
+            if not ended:
+                self._manager.cancel_request(name)
+
+    def close(self) -> None:
+        """End every reply with an EngineError. From the event loop."""
+        for mailbox in list(self._open):
+            mailbox.post(EngineError("the engine transformers was stopped"))
+
+    def stop(self) -> None:
+        """End the manager's thread and let go of its cache. Blocking."""
+        self._manager.stop(block=True, timeout=_STOP_TIMEOUT_S, hard_stop=True)
+        self._manager.destroy()
+        self._manager = None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """A context in which the manager computes nothing and the model attends as outside of it."""
+        model = self._manager.model
+        attention = model.config._attn_implementation
+        with self._manager.pause():
+            model.set_attn_implementation(attention.removeprefix(_PAGED))
+            try:
+                yield
+            finally:
+                model.set_attn_implementation(attention)
+
+
+class _Reader:
+    """Takes what is new out of the growing outputs that the manager delivers."""
+
+    def __init__(self, mailbox: Mailbox, order: Order, pieces: TextPieces) -> None:
+        self._mailbox = mailbox
+        self._ends = () if order.exact else order.ends
+        self._pieces = pieces
+        self._seen = 0
+        self.cut = False
+
+    def read(self, output: Any) -> None:
+        """Called in the event loop for every step."""
+        if self.cut or self._mailbox.given_up.is_set():
+            return
+        if output.error is not None:
+            self._mailbox.post(EngineError(f"transformers failed in generating: {output.error}"))
+            return
+        for token in output.generated_tokens[self._seen :]:
+            self._seen += 1
+            if token in self._ends:
+                break
+            self._mailbox.post(self._pieces.add(token))
+            if self._pieces.stopped:
+                self.cut = True
+                self._mailbox.post(End("stop", self._seen))
+                return
+        if output.is_finished():
+            self._end(output)
+
+    def _end(self, output: Any) -> None:
+        if rest := self._pieces.rest():
+            self._mailbox.post(Rest(rest))
+        last = output.generated_tokens[-1] if output.generated_tokens else None
+        self._mailbox.post(End("stop" if last in self._ends else "length", self._seen))
+
+
+def _manager(model: Any, options: Options, context_tokens: int) -> Any:
+    from copy import deepcopy
+
+    from transformers import ContinuousBatchingConfig
+
+    settings = deepcopy(model.generation_config)
+    settings.do_sample = False
+    settings.temperature = settings.top_p = settings.top_k = None
+    settings.repetition_penalty = None
+    if settings.eos_token_id is None:
+        settings.eos_token_id = _NO_END
+    batching = ContinuousBatchingConfig(
+        page_size=PAGE_TOKENS,
+        num_blocks=options.pages(context_tokens),
+        max_batch_tokens=max(_LEAST_BATCH_TOKENS, options.max_batch),
+        max_requests_per_batch=options.max_batch,
+        allow_block_sharing=options.prefix_cache,
+        auto_switch_to_flash=False,
+    )
+    return model.init_continuous_batching(generation_config=settings, continuous_batching_config=batching)

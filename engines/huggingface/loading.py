@@ -1,0 +1,226 @@
+"""Loading a model with transformers: where to, at which level, with which adapter; and how much it takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from logging import ERROR, getLogger
+from pathlib import Path
+from typing import Any
+
+from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError, StartFailed
+from engines.huggingface.levels import (
+    PLAIN,
+    TORCHAO,
+    checkpoint_level,
+    level_to_load,
+    loaded_level,
+    loading_arguments,
+    places,
+    require_libraries,
+    torchao_recipe,
+)
+from engines.huggingface.options import Options
+
+_PROBE_WIDTH = 256
+_ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory.
+
+    level: of the weights as they are.   weight_bytes: what they take there; None where some are moved in and out.
+    """
+
+    model: Any
+    level: str
+    device: str
+    weight_bytes: int | None
+
+
+def choose_device(options: Options, devices: Sequence[str]) -> str:
+    """The torch device to load to. devices: `EngineSpec.devices`.
+
+    Raises EngineError if it is a GPU that torch cannot use.
+    """
+    import torch
+
+    if devices == ("cpu",):
+        if options.device.startswith("cuda"):
+            raise EngineError(f"device: {options.device} contradicts devices: cpu; leave one of them away")
+        return "cpu"
+    wanted = options.device
+    if devices:
+        # As the driver counts; whoever started this process may have chosen already.
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", ",".join(devices))
+        wanted = "cuda" if wanted == "auto" else wanted
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cpu":
+        return wanted
+    number = int(wanted.partition(":")[2] or 0)
+    if not torch.cuda.is_available() or number >= torch.cuda.device_count():
+        raise EngineError(f"torch {torch.__version__} finds no GPU for device {wanted}; write device: cpu")
+    return f"cuda:{number}"
+
+
+def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: Path | None) -> Loaded:
+    """The model at the level asked for.
+
+    Raises LevelUnsupported if the level cannot be had here, StartFailed if loading fails otherwise.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    wanted = level_to_load(spec.level, folder, name)
+    device = choose_device(options, spec.devices)
+    if wanted is not None and device.split(":")[0] not in places(wanted):
+        raise LevelUnsupported(f"{wanted} runs on {', '.join(places(wanted))} alone, and the device here is {device}")
+    require_libraries(checkpoint_level(folder))
+    if options.attention == "flash_attention_2":
+        _require_flash_attention(device)
+    logging.disable_progress_bar()
+    arguments: dict[str, Any] = {"local_files_only": True, "device_map": _device_map(device, options, spec.devices)}
+    if options.attention is not None:
+        arguments["attn_implementation"] = options.attention
+    if options.max_memory is not None:
+        arguments["max_memory"] = {int(key) if key.isdigit() else key: v for key, v in options.max_memory.items()}
+    made = _try_level(wanted, device, folder)
+    if wanted == "int8":  # else it logs each cast of each layer
+        getLogger("bitsandbytes.autograd._functions").setLevel(ERROR)
+    model = _from_pretrained(
+        lambda: AutoModelForCausalLM.from_pretrained(folder, **arguments, **made), spec.level or wanted, name
+    )
+    model.eval()
+    if "disk" in (getattr(model, "hf_device_map", None) or {}).values():
+        raise StartFailed(f"max_memory leaves layers of {name} without room on any device; raise it")
+    level = loaded_level(model, wanted, folder)
+    if adapter is not None:
+        _put_adapter(model, adapter)
+    if level not in PLAIN:
+        _try_one_token(model, level)
+    return Loaded(model, level, str(model.device), weight_bytes(model))
+
+
+def adapter_folder(reference: str) -> Path:
+    """The folder of a LoRA adapter, fetched if it is a hub id. Raises ModelError if it cannot be had."""
+    path = Path(reference).expanduser()
+    if path.is_file():
+        raise ModelError(f"the adapter {reference!r} is a file; transformers takes a folder with adapter_config.json")
+    if not path.is_dir():
+        if reference.count("/") != 1 or reference.startswith((".", "~")):
+            raise ModelError(f"there is no adapter {reference!r}; name a folder in PEFT's layout or a hub id: org/name")
+        path = _fetch_adapter(reference)
+    missing = [name for name in _ADAPTER_FILES if not (path / name).is_file()]
+    if missing:
+        raise ModelError(f"the adapter {reference!r} has no {', '.join(missing)}; save it with PEFT's save_pretrained")
+    return path
+
+
+def weight_bytes(model: Any) -> int | None:
+    """What parameters and buffers take in memory, those shared by several layers once; None where some are not there
+    but when they are needed.
+    """
+    seen: dict[tuple[str, int], int] = {}
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(tensor.device.type == "meta" for tensor in tensors):
+        return None
+    for tensor in tensors:
+        for part in _parts(tensor):
+            seen[str(part.device), part.data_ptr()] = part.numel() * part.element_size()
+    return sum(seen.values())
+
+
+def _parts(tensor: Any) -> Iterator[Any]:
+    """The plain tensors that a quantized one is made of."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _parts(getattr(tensor, name))
+        return
+    yield tensor.data
+    state = getattr(tensor, "quant_state", None)  # of bitsandbytes, 4 bits
+    if state is not None:
+        nested = getattr(state, "state2", None)
+        scales = [state.absmax, state.code, *([nested.absmax, nested.code] if nested is not None else [])]
+        yield from scales
+    row_scales = getattr(tensor, "SCB", None)  # of bitsandbytes, 8 bits
+    if row_scales is not None:
+        yield row_scales
+
+
+def _device_map(device: str, options: Options, devices: Sequence[str]) -> str:
+    several = len(devices) > 1 and device != "cpu"
+    return "auto" if several or options.max_memory is not None else device
+
+
+def _require_flash_attention(device: str) -> None:
+    from transformers.utils import is_flash_attn_2_available
+
+    if device == "cpu" or not is_flash_attn_2_available():
+        raise EngineError("attention: flash_attention_2 needs a GPU and the package flash-attn; write sdpa or eager")
+
+
+def _try_level(level: str | None, device: str, folder: Path) -> dict[str, Any]:
+    """The arguments for a level; torchao's are tried on one layer first, because in loading its reasons are lost."""
+    try:
+        if level in TORCHAO:
+            import torch
+            from torchao.quantization import quantize_
+
+            made = loading_arguments(level, device)
+            layer = torch.nn.Linear(_PROBE_WIDTH, _PROBE_WIDTH, bias=False, device=device, dtype=made["dtype"])
+            probe = torch.nn.Sequential(layer)
+            quantize_(probe, torchao_recipe(str(level), device))
+            with torch.inference_mode():
+                probe(torch.zeros(1, _PROBE_WIDTH, device=device, dtype=made["dtype"]))
+            return made
+        return loading_arguments(level, device, folder)
+    except Exception as error:  # a library may refuse in any way
+        raise LevelUnsupported(f"{level} does not run on {device} here: {reason(error)}") from error
+
+
+def _from_pretrained(make: Callable[[], Any], level: str | None, name: str) -> Any:
+    try:
+        return make()
+    except Exception as error:  # a library may refuse in any way
+        if level is not None and level not in PLAIN:
+            raise LevelUnsupported(f"{name} cannot be loaded at {level} here: {reason(error)}") from error
+        raise StartFailed(f"transformers cannot load {name}: {reason(error)}") from error
+
+
+def _put_adapter(model: Any, adapter: Path) -> None:
+    try:
+        model.load_adapter(str(adapter))
+    except Exception as error:  # a library may refuse in any way
+        raise StartFailed(f"the adapter {adapter.name} does not fit the model: {reason(error)}") from error
+
+
+def _try_one_token(model: Any, level: str) -> None:
+    """Kernels refuse shapes only when they are called, and some checkpoints are unpacked only then: better now than in
+    the first request, and before the weights are weighed.
+    """
+    import torch
+
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+    except Exception as error:  # a library may refuse in any way
+        raise LevelUnsupported(f"{level} does not run with this model here: {reason(error)}") from error
+
+
+def _fetch_adapter(reference: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(reference, allow_patterns=_ADAPTER_FILES))
+    except Exception as error:  # the hub's errors have no common class that says what they are
+        raise ModelError(f"the adapter {reference!r} could not be fetched from the hub: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """The first sentence of a library's complaint."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0].strip()[:300]}" if text else type(error).__name__

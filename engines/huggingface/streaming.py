@@ -1,0 +1,240 @@
+"""`generate` in a thread, its tokens one by one in the event loop; one request at a time.
+
+Generated token ids to text, piece by piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from engines.base import EngineError
+from engines.text import StopStrings
+
+
+class TextPieces:
+    """Takes ids one at a time and gives the text that is certain.
+
+    Held back: a character whose bytes are not all there, and what may be the beginning of a stop text.
+    `stopped`: a stop text was reached; it and what follows it is not part of the reply.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+        from tokenizers.decoders import DecodeStream
+
+        self._tokenizer = tokenizer
+        self._step = DecodeStream(skip_special_tokens=False).step
+        self._text = StopStrings(stops)
+        self._incomplete: list[int] = []
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop text was reached."""
+        return self._text.stopped
+
+    def add(self, token: int) -> str:
+        """The text that can be given now that this token has come."""
+        text: str | None = self._step(self._tokenizer, token)
+        if text is None:
+            self._incomplete.append(token)
+            return ""
+        self._incomplete.clear()
+        return self._text.take(text)
+
+    def rest(self) -> str:
+        """What is still held back when the reply ends."""
+        if self.stopped:
+            return ""
+        tail: str = self._tokenizer.decode(self._incomplete, skip_special_tokens=False) if self._incomplete else ""
+        return self._text.rest() + tail
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One request as the library takes it.
+
+    tokens: the prompt.   most: tokens to generate at the most.   ends: ids that end the reply; with `exact` they are
+    never chosen.   sampling: arguments of `generate`.
+    """
+
+    tokens: Sequence[int]
+    most: int
+    ends: tuple[int, ...] = ()
+    exact: bool = False
+    stops: tuple[str, ...] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last thing a reply says. tokens: generated, the one that ended it included."""
+
+    finish_reason: str
+    tokens: int
+
+
+class Rest(str):
+    """Text that was held back and belongs to no further token."""
+
+    __slots__ = ()
+
+
+class Mailbox:
+    """What a thread says to one reader in the event loop, in order."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._letters: deque[str | End | Exception] = deque()
+        self._came: asyncio.Future[None] | None = None
+        self.given_up = threading.Event()
+
+    def post(self, letter: str | End | Exception) -> None:
+        """From any thread."""
+        self._letters.append(letter)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake)
+
+    async def take(self) -> str | End:
+        """The next one; an exception is raised."""
+        while not self._letters:
+            self._came = self._loop.create_future()
+            await self._came
+        letter = self._letters.popleft()
+        if isinstance(letter, Exception):
+            raise letter
+        return letter
+
+    def _wake(self) -> None:
+        if self._came is not None and not self._came.done():
+            self._came.set_result(None)
+
+
+class _GivenUp(Exception):
+    """Nobody reads the reply any more."""
+
+
+class _Finished(Exception):
+    """A stop text was reached."""
+
+
+class _Streamer:
+    """What `generate` hands its tokens to, from its thread."""
+
+    def __init__(self, order: Order, pieces: TextPieces, mailbox: Mailbox) -> None:
+        self._ends = frozenset(order.ends)
+        self._pieces = pieces
+        self._mailbox = mailbox
+        self._prompt_seen = False
+        self.tokens = 0
+        self.ended = False
+
+    def put(self, value: Any) -> None:
+        """The prompt at first, then each token."""
+        if self._mailbox.given_up.is_set():
+            raise _GivenUp
+        if not self._prompt_seen:
+            self._prompt_seen = True
+            return
+        token = int(value)
+        self.tokens += 1
+        if token in self._ends:
+            self.ended = True
+            return
+        self._mailbox.post(self._pieces.add(token))
+        if self._pieces.stopped:
+            raise _Finished
+
+    def end(self) -> None:
+        """Called after the last one; what is to be said then is said by `Decoder`."""
+
+
+class Decoder:
+    """Runs `model.generate`, one order after the other, in a thread of its own."""
+
+    def __init__(self, model: Any, tokenizer: Any, arguments: Mapping[str, Any], threads: ThreadPoolExecutor) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._arguments = arguments
+        self._threads = threads
+        self._open: set[Mailbox] = set()
+
+    async def reply(self, order: Order) -> AsyncIterator[str | End]:
+        """The text of each token as it is produced ("" where it is held back), then an End."""
+        mailbox = Mailbox()
+        self._open.add(mailbox)
+        job = self._threads.submit(self._generate, order, mailbox)
+        try:
+            while True:
+                letter = await mailbox.take()
+                yield letter
+                if isinstance(letter, End):
+                    return
+        finally:
+            self._open.discard(mailbox)
+            mailbox.given_up.set()
+            job.cancel()
+
+    def close(self) -> None:
+        """End every reply with an EngineError."""
+        for mailbox in list(self._open):
+            mailbox.given_up.set()
+            mailbox.post(EngineError("the engine transformers was stopped"))
+
+    def _generate(self, order: Order, mailbox: Mailbox) -> None:
+        pieces = TextPieces(self._tokenizer, order.stops)
+        streamer = _Streamer(order, pieces, mailbox)
+        try:
+            self._call(order, streamer, mailbox)
+        except _GivenUp:
+            return
+        except _Finished:
+            mailbox.post(End("stop", streamer.tokens))
+            return
+        except Exception as error:  # the request fails, not the thread
+            mailbox.post(EngineError(f"transformers failed in generating: {type(error).__name__}: {error}"))
+            return
+        if rest := pieces.rest():
+            mailbox.post(Rest(rest))
+        mailbox.post(End("stop" if streamer.ended else "length", streamer.tokens))
+
+    def _call(self, order: Order, streamer: _Streamer, mailbox: Mailbox) -> None:
+        import torch
+
+        if mailbox.given_up.is_set():
+            raise _GivenUp
+        if order.seed is not None:
+            torch.manual_seed(order.seed)
+        ids = torch.tensor([list(order.tokens)], device=self._model.device)
+        self._model.generate(
+            ids, attention_mask=torch.ones_like(ids), streamer=streamer, **generate_arguments(order), **self._arguments
+        )
+
+
+class _NeverEnd:
+    """A logits processor: the ids that would end the reply are never chosen."""
+
+    def __init__(self, ends: Sequence[int]) -> None:
+        self._ends = list(ends)
+
+    def __call__(self, ids: Any, scores: Any) -> Any:
+        scores[:, self._ends] = float("-inf")
+        return scores
+
+
+def generate_arguments(order: Order) -> dict[str, Any]:
+    """What `generate` is given for one order, beside the prompt."""
+    arguments: dict[str, Any] = {"max_new_tokens": order.most, **order.sampling}
+    if not order.ends:
+        return arguments
+    arguments |= {"eos_token_id": list(order.ends), "pad_token_id": order.ends[0]}
+    if order.exact:
+        from transformers import LogitsProcessorList
+
+        arguments["logits_processor"] = LogitsProcessorList([_NeverEnd(order.ends)])
+    return arguments

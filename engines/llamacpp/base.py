@@ -1,0 +1,198 @@
+"""What the three llama.cpp engines share: the model as a GGUF file, its context, and what can be said of its memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engines.base import EngineError, EngineSpec, LevelUnsupported, MemoryEstimate, ModelError
+from engines.llamacpp.options import CACHE_BYTES, LlamaOptions, Options
+from engines.models import source as models
+from engines.models.gguf import file as ggufs
+from engines.models.gguf.header import read_header
+from engines.models.shape import shape_of
+from engines.models.types import ModelSource
+from engines.options import DEFAULT_CONTEXT_TOKENS
+
+_MIB = 1 << 20
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
+RUNTIME_BYTES = {"llama-cpp": 14 * _MIB, "llama-server": 24 * _MIB, "llama-cpp-server": 55 * _MIB}
+"""What an engine takes at least beside weights and cache: measured with `tiny` and a batch of 32, rounded down. For
+`llama-cpp` what loading adds to the process, for the servers their whole process."""
+_BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_NARROW = ("q2", "q3", "q4", "q5", "q6")
+_PURPOSES = {"model": "weights", "KV": "kv_cache", "RS": "kv_cache", "compute": "runtime", "output": "runtime"}
+
+
+@dataclass(frozen=True, slots=True)
+class GgufModel:
+    """A model ready to be loaded.
+
+    lora: an adapter over it, a GGUF file too.   model_hash: of the source's weights.
+    """
+
+    source: ModelSource
+    path: Path
+    lora: Path | None = None
+    model_hash: str | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What loading reads."""
+        return (self.path,) if self.lora is None else (self.path, self.lora)
+
+
+def prepared_model(spec: EngineSpec) -> GgufModel:
+    """The model of a spec at its level, found or made (cached).
+
+    Raises ModelError and LevelUnsupported.
+    """
+    assert spec.model is not None
+    source = models.resolve(spec.model)
+    path, lora = ggufs.gguf_file(source, spec.level), _adapter(spec.model.lora)
+    return GgufModel(source, path, lora, models.content_hash(source))  # hashed now, because a start is timed
+
+
+def require_model(spec: EngineSpec) -> None:
+    """Raises EngineError where the spec names no model, LevelUnsupported for a level that no GGUF file has."""
+    if spec.model is None:
+        raise EngineError(f"{spec.engine} needs a model; name one, for example model: tiny")
+    if spec.level is not None and spec.level not in ggufs.gguf_levels:
+        raise LevelUnsupported(f"{spec.engine} has no level {spec.level!r}; known are {', '.join(ggufs.gguf_levels)}")
+
+
+def context_tokens(options: LlamaOptions, model: GgufModel) -> int:
+    """The context of one request: as asked for, else the model's, but no more than the default limit."""
+    if options.n_ctx is not None:
+        return options.n_ctx
+    return min(ggufs.context_tokens(model.path) or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS)
+
+
+def kv_bytes_per_token(options: LlamaOptions, model: GgufModel) -> float | None:
+    """What one token takes in the KV cache; None where the architecture is unknown."""
+    shape = shape_of(model.path)
+    if shape is None:
+        return None
+    return shape.kv_bytes_per_token((CACHE_BYTES[options.cache_type_k] + CACHE_BYTES[options.cache_type_v]) / 2)
+
+
+def memory_estimate(spec: EngineSpec, options: LlamaOptions, model: GgufModel, slots: int = 1) -> MemoryEstimate | None:
+    """Weights as large as their file, the KV cache of all slots, and the least that the engine takes beside them.
+
+    From below: compute buffers are left out, which depend on the batch and the build, and so is the cache of models
+    that attend to a window only. None where a number of layers goes to a GPU and the rest does not, and where llama.cpp
+    is left to choose between a GPU and the host: its build decides.
+    """
+    layers = options.n_gpu_layers
+    left_to_choose = layers is None and not spec.devices and NVIDIA_DRIVER.exists()
+    if layers not in (None, 0, "all") or left_to_choose:
+        return None
+    parts = {"weights": ggufs.weight_bytes(model.path), "runtime": RUNTIME_BYTES[spec.engine]}
+    if model.lora is not None:
+        parts["weights"] += model.lora.stat().st_size
+    per_token = kv_bytes_per_token(options, model)
+    if per_token is not None and not _has_window(model.path):
+        parts["kv_cache"] = round(per_token * context_tokens(options, model) * slots)
+    on_gpu = layers == "all" or (layers is None and spec.devices not in ((), ("cpu",)))
+    return MemoryEstimate("cuda" if on_gpu else "cpu", parts)
+
+
+def known_facts(options: LlamaOptions, model: GgufModel) -> dict[str, Any]:
+    """The fields of EngineInfo that the file and the options tell."""
+    shape = shape_of(model.path)
+    return {
+        "model": model.source.name,
+        "model_hash": model.model_hash,
+        "level": ggufs.gguf_level(model.path),
+        "weight_bytes": ggufs.weight_bytes(model.path),
+        "imatrix": _has_imatrix(model),
+        "parameters": None if shape is None else shape.parameters,
+        "kv_bytes_per_token": kv_bytes_per_token(options, model),
+    }
+
+
+def logged_memory(log: str) -> dict[str, int]:
+    """Bytes by what they are for, from what llama.cpp writes when it loads; {} if it wrote nothing of the kind.
+
+    Beside a mapped file, the weights that were copied into the processor's own order are "weight_copies": they are in
+    the file's pages too.
+    """
+    buffers = _BUFFER.findall(log)
+    mapped = any(device.endswith("_Mapped") for device, _, _ in buffers)
+    found: dict[str, int] = {}
+    for device, kind, mebibytes in buffers:
+        purpose = "weight_copies" if mapped and device.endswith("_REPACK") else _PURPOSES[kind]
+        found[purpose] = found.get(purpose, 0) + round(float(mebibytes) * _MIB)
+    return found
+
+
+def logged_device(log: str) -> str | None:
+    """Where the weights are, such as "cpu" or "cuda:0"; the first accelerator where several devices share them."""
+    devices = [device for device, kind, _ in _BUFFER.findall(log) if kind == "model"]
+    accelerators = [one for one in devices if not one.startswith("CPU") and not one.endswith("_Host")]
+    if not devices:
+        return None
+    if not accelerators:
+        return "cpu"
+    name = accelerators[0].lower()
+    return re.sub(r"(?<=\D)(\d+)$", r":\1", name)
+
+
+def on_devices(options: Options, devices: tuple[str, ...]) -> Options:
+    """The options where the spec says which devices to use: ("cpu",) puts no layer on a GPU.
+
+    Raises EngineError if the options say otherwise.
+    """
+    if devices != ("cpu",):
+        return options
+    if options.n_gpu_layers not in (None, 0):
+        raise EngineError(f"n_gpu_layers is {options.n_gpu_layers}, but the device is the cpu; leave one of them out")
+    return replace(options, n_gpu_layers=0)
+
+
+def require_device(spec: EngineSpec, options: LlamaOptions, device: str | None) -> None:
+    """Raises LevelUnsupported where a GPU is asked for, and the build loaded everything on the CPU without a word."""
+    if device != "cpu" or spec.devices in ((), ("cpu",)) or options.n_gpu_layers == 0:
+        return
+    raise LevelUnsupported(
+        f"{spec.engine} put no layer on GPU {', '.join(spec.devices)}: this build of llama.cpp knows none; install one "
+        "that does, or write devices: cpu"
+    )
+
+
+def device_environment(devices: tuple[str, ...]) -> Mapping[str, str]:
+    """The variables that show an engine's process only the devices it may use."""
+    if not devices:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": "" if devices == ("cpu",) else ",".join(devices)}
+
+
+def _has_imatrix(model: GgufModel) -> bool | None:
+    """Whether importances were known when the weights were quantized: not by us. None for 8 bits and more, and where a
+    file does not say who made it.
+    """
+    if "quantize.imatrix.entries_count" in read_header(model.path):
+        return True
+    level = ggufs.gguf_level(model.path) or ""
+    return False if model.path != model.source.path and level[:2] in _NARROW else None
+
+
+def _has_window(path: Path) -> bool:
+    header = read_header(path)
+    return bool(header.get(f"{header.get('general.architecture')}.attention.sliding_window"))
+
+
+def _adapter(name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise ModelError(f"there is no file {name!r} for the adapter; check the path, it counts from {Path.cwd()}")
+    if not path.is_file() or path.suffix != ".gguf":
+        raise ModelError(
+            f"the adapter {name!r} is no .gguf file; llama.cpp's convert_lora_to_gguf.py makes one of a PEFT folder"
+        )
+    return path.resolve()

@@ -1,0 +1,122 @@
+"""Another `llama-server` than the embedded one: a program on this machine, what it is and how it is called.
+
+Which build it is decides how fast it is; the option `binary` names it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from engines.base import StartFailed
+from engines.llamacpp.options import LlamaServerOptions
+
+_PATIENCE_S = 30.0
+_VERSION = re.compile(r"^version: *(.+)$", re.MULTILINE)
+_SYSTEM = re.compile(r"system_info: .*?\| *(\S.*)$", re.MULTILINE)
+_NEEDED = ("--model", "--port", "--parallel", "--ctx-size", "--flash-attn")
+_VERBOSE = "4"  # from this level on it says for which instructions it was built
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that is a `llama-server`.
+
+    version: as it says.   options: the long names of those it has.   system: what it was built for, "" where it is
+    silent.
+    """
+
+    path: str
+    version: str
+    options: frozenset[str]
+    system: str
+
+    def arguments(
+        self, options: LlamaServerOptions, gguf: Path, alias: str, context_tokens: int, lora: Path | None = None
+    ) -> list[str]:
+        """How it is called; {port} stands for the port.   context_tokens: of one slot."""
+        switch = {True: "on", False: "off", "auto": "auto"}
+        given: dict[str, object] = {
+            "--model": gguf,
+            "--alias": alias,
+            "--host": "127.0.0.1",
+            "--port": "{port}",
+            "--ctx-size": context_tokens * options.n_parallel,
+            "--parallel": options.n_parallel,
+            "--threads": options.threads,
+            "--threads-batch": options.threads,
+            "--batch-size": options.n_batch,
+            "--ubatch-size": options.n_ubatch,
+            "--flash-attn": switch[options.flash_attn],
+            "--cache-type-k": options.cache_type_k,
+            "--cache-type-v": options.cache_type_v,
+            "--n-gpu-layers": 999 if options.n_gpu_layers == "all" else options.n_gpu_layers,
+            "--cache-ram": options.cache_ram_mib if options.prefix_cache else 0,
+            "--grammar": options.grammar,
+            "--lora": lora,
+        }
+        found = [part for name, value in given.items() if value is not None for part in (name, str(value))]
+        return [self.path, *found, *self._switches(options)]
+
+    def _switches(self, options: LlamaServerOptions) -> list[str]:
+        mode = {(True, True): "mmap+mlock", (False, True): "mlock", (False, False): "none"}
+        loading = [] if options.mmap and not options.mlock else ["--load-mode", mode[options.mmap, options.mlock]]
+        if "--load-mode" not in self.options:
+            loading = ["--no-mmap"] * (not options.mmap) + ["--mlock"] * options.mlock
+        quiet = [name for name in ("--no-webui", "--offline") if name in self.options]
+        batching = [] if options.cont_batching else ["--no-cont-batching"]
+        return ["--metrics", *quiet, *loading, *batching]
+
+
+def program(binary: str) -> Program:
+    """The program that the option names, by path or by a name on PATH.
+
+    Raises StartFailed if there is none, it cannot be run, or is no llama-server.
+    """
+    named = os.path.expanduser(binary)
+    path = shutil.which(named)
+    if path is None:
+        what = "is not executable" if Path(named).exists() else "is not there"
+        raise StartFailed(f"option binary of llama-server is {binary!r}, which {what}; name llama.cpp's llama-server")
+    return _asked(os.path.abspath(path), binary)
+
+
+@cache
+def _asked(path: str, binary: str) -> Program:
+    version, told = _VERSION.search(_said(path, "--version")), _said(path, "--help")
+    options = frozenset(re.findall(r"(?<!\S)--[a-z][a-z-]+", told))
+    lacking = [name for name in _NEEDED if name not in options]
+    if version is None or lacking:
+        why = "does not tell its version" if version is None else f"has no option {lacking[0]}"
+        what = f"option binary of llama-server is {binary!r}, which {why}"
+        raise StartFailed(f"{what}; name llama.cpp's llama-server, of September 2025 or later")
+    return Program(path, version[1].strip(), options, _system(path))
+
+
+def _system(path: str) -> str:
+    """What it was built for, which it tells before it looks for its model."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = _SYSTEM.search(_said(path, "--verbosity", _VERBOSE, "--model", str(Path(folder) / "none.gguf")))
+    return found[1].strip() if found else ""
+
+
+def _said(path: str, *arguments: str) -> str:
+    """Everything a program writes; "" if it cannot be run, or does not end."""
+    try:
+        ended = subprocess.run(
+            [path, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_PATIENCE_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return ended.stdout.decode("utf-8", "replace")

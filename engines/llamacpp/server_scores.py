@@ -1,0 +1,94 @@
+"""Teacher-forced log-probabilities from llama.cpp's server, which tells those of the next token only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from engines.base import EngineError, Scores, check_first
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FULL_VOCABULARY_LIMIT = 4096
+"""Up to so many tokens the server is asked for all of them: each answer is JSON of about 60 bytes a token."""
+TOP_TOKENS = 512
+LEAST = -104.0
+"""For a probability that is zero in float32, of which the server writes the least float: the least one that is not is
+1.4e-45, and what is below half of it is zero; ln(0.7e-45) is -103.97."""
+
+Ask = Callable[[str, str, Mapping[str, Any] | None], dict[str, Any]]
+
+
+def score_by_server(ask: Ask, url: str, tokens: Sequence[int], first: int) -> Scores:
+    """The distributions of tokens[first:], each position a request of its own whose prompt is all that is before it.
+
+    ask: (url, path, body) -> the answer.   The requests go to one slot, whose cache holds the beginning already: each
+    computes one token. Probabilities are those before any sampling: no temperature, no truncation. Models with
+    a vocabulary over FULL_VOCABULARY_LIMIT tell the TOP_TOKENS likeliest; where the true token is not among them, which
+    are the positions that cost most, all are asked for, so that its probability is always known.
+
+    Raises EngineError if the server does not tell.
+    """
+    import numpy as np
+
+    check_first(first, len(tokens))
+    vocabulary = _vocabulary(ask, url)
+    full = vocabulary <= FULL_VOCABULARY_LIMIT
+    wanted = vocabulary if full else min(TOP_TOKENS, vocabulary)
+    rows = len(tokens) - first
+    logprobs = np.full((rows, wanted), np.nan, dtype=np.float32)
+    ids = None if full else np.full((rows, wanted), -1, dtype=np.int32)
+    true = np.full(rows, np.nan, dtype=np.float32)
+    for row in range(rows):
+        position = first + row
+        found = _next(ask, url, tokens[:position], wanted)
+        if full:
+            _spread(found, logprobs[row])
+        else:
+            assert ids is not None
+            ids[row, : len(found)] = [token for token, _ in found]
+            logprobs[row, : len(found)] = [value for _, value in found]
+        of_true = dict(found).get(tokens[position])
+        if of_true is None and not full:
+            of_true = dict(_next(ask, url, tokens[:position], vocabulary)).get(tokens[position])
+        true[row] = math.nan if of_true is None else of_true
+    return Scores(first, logprobs, ids, true)
+
+
+def _spread(found: Sequence[tuple[int, float]], row: NDArray[np.float32]) -> None:
+    for token, value in found:
+        row[token] = value
+
+
+def _next(ask: Ask, url: str, prompt: Sequence[int], wanted: int) -> list[tuple[int, float]]:
+    """(token, log-probability) of the likeliest next tokens, in falling order."""
+    body = {
+        "prompt": list(prompt),
+        "n_predict": 1,
+        "n_probs": wanted,
+        "post_sampling_probs": False,
+        "temperature": 0,
+        "cache_prompt": True,
+        "id_slot": 0,
+        "ignore_eos": False,
+        "grammar": "",
+    }
+    answer = ask(url, "/completion", body)
+    try:
+        top = answer["completion_probabilities"][0]["top_logprobs"]
+        return [(int(one["id"]), max(float(one["logprob"]), LEAST)) for one in top]
+    except (KeyError, IndexError, TypeError) as error:
+        said = answer.get("error", {}) if isinstance(answer, Mapping) else {}
+        reason = said.get("message") if isinstance(said, Mapping) else None
+        raise EngineError(f"llama-server tells no probabilities: {reason or 'its answer has none'}") from error
+
+
+def _vocabulary(ask: Ask, url: str) -> int:
+    try:
+        found: int = ask(url, "/v1/models", None)["data"][0]["meta"]["n_vocab"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise EngineError("llama-server does not tell the size of the model's vocabulary") from error
+    return found

@@ -1,0 +1,171 @@
+"""Quantization levels: which type each tensor gets, and the quantizing itself.
+
+The choice follows llama.cpp's own (`llama_tensor_get_type_impl` and `tensor_type_fallback` in src/llama-quant.cpp,
+without an importance matrix), for dense models: a level is a default type, and some levels give the tensors that suffer
+most a better one. The arithmetic is ggml's, called in the library that xllamacpp ships.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.base import EngineError
+from engines.models.types import FloatArray, Layout
+
+DEFAULT_TYPES = {
+    "f32": "F32",
+    "f16": "F16",
+    "bf16": "BF16",
+    "q8_0": "Q8_0",
+    "q6_k": "Q6_K",
+    "q5_k_m": "Q5_K",
+    "q5_0": "Q5_0",
+    "q4_k_m": "Q4_K",
+    "q4_0": "Q4_0",
+    "q3_k_m": "Q3_K",
+    "q2_k": "Q2_K",
+}
+LEVELS = tuple(DEFAULT_TYPES)
+FLOAT_TYPES = frozenset({"F32", "F16", "BF16"})
+# For rows that are no multiple of 256: the type with blocks of 32 that llama.cpp takes instead.
+_FALLBACKS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+_NEVER_QUANTIZED = ("_norm.weight", "position_embd.weight")
+_BLOCK = re.compile(r"blk\.(\d+)\.(.+)\.weight")
+
+
+def tensor_type(level: str, name: str, shape: tuple[int, ...], layout: Layout) -> str:
+    """The GGML type of a tensor at a level, such as "Q6_K"; `shape` is (rows, columns)."""
+    if len(shape) < 2 or not name.endswith("weight") or name.endswith(_NEVER_QUANTIZED):
+        return "F32"
+    default = DEFAULT_TYPES[level]
+    if default in FLOAT_TYPES:
+        return default
+    is_output = name == "output.weight" or (layout.tied_embeddings and name == "token_embd.weight")
+    return _fitting(_output_type(default, shape[-1]) if is_output else _inner_type(level, name, layout), shape[-1])
+
+
+def quantize(values: FloatArray, type_name: str) -> NDArray[np.uint8]:
+    """The bytes of a tensor in a GGML type; `values` is (rows, columns) or a vector.
+
+    Raises EngineError if the library that quantizes is missing.
+    """
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if type_name == "F32":
+        return _as_bytes(values)
+    if type_name == "F16":
+        with np.errstate(over="ignore"):  # out of f16's range becomes infinite, as in llama.cpp
+            return _as_bytes(values.astype(np.float16))
+    if type_name == "BF16":
+        return _as_bytes(_bfloat16(values))
+    return _by_ggml(values, type_name)
+
+
+def stored_bytes(shape: tuple[int, ...], type_name: str) -> int:
+    """How many bytes a tensor of this shape takes in this type."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[type_name]]
+    return int(np.prod(shape, dtype=np.int64)) // int(block) * int(block_bytes)
+
+
+def _output_type(default: str, columns: int) -> str:
+    block = 32 if default in ("Q8_0", "Q5_0", "Q4_0") else 256
+    return "Q8_0" if columns % block or default == "Q8_0" else "Q6_K"
+
+
+def _inner_type(level: str, name: str, layout: Layout) -> str:
+    default, match = DEFAULT_TYPES[level], _BLOCK.fullmatch(name)
+    if match is None:
+        return default
+    layer, part = int(match[1]), match[2]
+    if part in ("attn_v", "attn_qkv"):  # where the three are one matrix, it is treated as the values are
+        return _value_type(level, layer, layout)
+    if part == "ffn_down":
+        if level == "q3_k_m":
+            return "Q5_K" if layer < layout.layers // 16 else "Q4_K"
+        if level in ("q4_k_m", "q5_k_m") and _deserves_more(layer, layout.layers):
+            return "Q6_K"
+        return "Q3_K" if level == "q2_k" else default
+    if part == "attn_output":
+        return {"q2_k": "Q3_K", "q3_k_m": "Q4_K"}.get(level, default)
+    return default
+
+
+def _value_type(level: str, layer: int, layout: Layout) -> str:
+    chosen = DEFAULT_TYPES[level]
+    if level == "q2_k":
+        chosen = "Q4_K" if layout.heads // layout.kv_heads >= 4 else "Q3_K"
+    elif level == "q3_k_m":
+        chosen = "Q5_K" if layer < 2 else "Q4_K"
+    elif level in ("q4_k_m", "q5_k_m") and _deserves_more(layer, layout.layers):
+        chosen = "Q6_K"
+    # llama.cpp knows its 70B by 80 layers with grouped queries: the tensor is small there, the gain is not.
+    is_70b = layout.layers == 80 and layout.heads != layout.kv_heads
+    return "Q5_K" if is_70b and chosen in ("Q3_K", "Q4_K") else chosen
+
+
+def _deserves_more(layer: int, layers: int) -> bool:
+    """The first and last eighth of the layers, and every third between (`use_more_bits` in llama.cpp)."""
+    return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+
+
+def _fitting(type_name: str, columns: int) -> str:
+    if type_name in _FALLBACKS and columns % 256:
+        type_name = _FALLBACKS[type_name]
+    return "F16" if columns % 32 else type_name
+
+
+def _as_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    return values.reshape(-1).view(np.uint8)
+
+
+def _bfloat16(values: FloatArray) -> NDArray[np.uint16]:
+    """Round to nearest, ties to even; NaN stays NaN (ggml_compute_fp32_to_bf16)."""
+    bits = values.view(np.uint32)
+    rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    quiet = (bits >> 16) | 64
+    return np.where((bits & 0x7FFFFFFF) > 0x7F800000, quiet, rounded).astype(np.uint16)
+
+
+def _by_ggml(values: FloatArray, type_name: str) -> NDArray[np.uint8]:
+    from gguf import GGMLQuantizationType
+
+    rows = values.size // values.shape[-1]
+    result = np.empty(stored_bytes(values.shape, type_name), dtype=np.uint8)
+    written = _ggml().ggml_quantize_chunk(
+        int(GGMLQuantizationType[type_name]), values.ctypes.data, result.ctypes.data, 0, rows, values.shape[-1], None
+    )
+    if written != result.size:
+        raise EngineError(
+            f"quantizing to {type_name} gave {written} bytes, not {result.size}; install another version of xllamacpp"
+        )
+    return result
+
+
+@cache
+def _ggml() -> ctypes.CDLL:
+    spec = find_spec("xllamacpp")
+    found = sorted(Path(spec.origin).parent.glob("xllamacpp*.so")) if spec and spec.origin else []
+    if not found:
+        raise EngineError("quantizing needs the xllamacpp package; install it with: pip install xllamacpp")
+    library = ctypes.CDLL(str(found[0]))
+    quantize_chunk = library.ggml_quantize_chunk
+    quantize_chunk.restype = ctypes.c_size_t
+    quantize_chunk.argtypes = [
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+    ]
+    return library

@@ -1,0 +1,1 @@
+"""The vLLM engines, in process and as a server."""

@@ -1,0 +1,65 @@
+"""What vLLM's log says about a failure: its exceptions only point there."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_RAISED = re.compile(r"(?:^|\s)((?:[A-Za-z_][\w.]*\.)?[A-Za-z_]\w*(?:Error|Exception|Interrupt))\s*:\s*(.+)$")
+_POINTS_ELSEWHERE = (
+    "Engine core initialization failed",
+    "WorkerProc initialization failed",
+    "EngineCore encountered an issue",
+    "cancelled",
+)
+_UNSUPPORTED = re.compile(
+    r"not supported|unsupported|not implemented|NotImplementedError|unknown quantization|does not support"
+    r"|has no attribute|must be one of|not available",
+    re.IGNORECASE,
+)
+_PREAMBLE = re.compile(r"\d+ validation errors? for \w+ +(?:[\w.]+ +)?Value error, |\s*\[type=.*$")
+_LONGEST = 300
+
+
+def root_cause(text: str) -> str | None:
+    """The first error in a log that does not only point to another one, its kind and first sentence; None: none."""
+    for line in text.splitlines():
+        match = _RAISED.search(line)
+        if match and not any(sign in match[2] for sign in _POINTS_ELSEWHERE):
+            words = _PREAMBLE.sub("", match[2]).strip()
+            return f"{match[1].rpartition('.')[2]}: {words.partition('. ')[0].rstrip('.')}"[:_LONGEST]
+    return None
+
+
+def is_refusal(cause: str) -> bool:
+    """Whether an error means that the build cannot do it at all, not that something went wrong this time."""
+    return _UNSUPPORTED.search(cause) is not None
+
+
+@contextmanager
+def output_to(log: Path | None) -> Iterator[None]:
+    """What this process and those it starts meanwhile print goes to the log, as it does already in a cell's child."""
+    if log is None or _is_standard_error(log):
+        yield
+        return
+    kept = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with log.open("ab") as file:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, _ in kept:
+                os.dup2(file.fileno(), descriptor)
+        yield
+    finally:
+        for descriptor, copy in kept:
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+def _is_standard_error(log: Path) -> bool:
+    return log.is_file() and os.path.samestat(log.stat(), os.fstat(2))

@@ -1,0 +1,91 @@
+"""Log-probabilities as vLLM gives them, as `engines.base.Scores`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from engines.base import EngineError, Scores, check_first
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# vLLM makes several Python objects of every value, some 130 bytes: that is about 1 GiB.
+MOST_VALUES = 1 << 23
+
+
+def check_length(count: int, first: int, context_tokens: int) -> None:
+    """Raises EngineError for a sequence that cannot be scored; vLLM generates one token after it."""
+    check_first(first, count)
+    if count >= context_tokens:
+        raise EngineError(f"{count} tokens to score do not fit into a context of {context_tokens}: raise max_model_len")
+
+
+def columns(count: int, vocabulary: int) -> int:
+    """How many of the likeliest tokens to ask for at each of `count` positions: all where that can be held."""
+    return vocabulary if count * vocabulary <= MOST_VALUES else max(1, MOST_VALUES // count)
+
+
+def scores_of(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], true: Sequence[int], first: int) -> Scores:
+    """What was answered about each of the `true` tokens: its token ids and their log-probabilities.
+
+    vLLM names the true token first and then the likeliest, in falling order, with the true one among them or not.
+    """
+    import numpy as np
+
+    for ids, values in rows:
+        if len(ids) == 0 or len(ids) != len(values):
+            raise EngineError("vllm gave no log-probabilities for a part of the text")
+    true_logprobs = np.array(
+        [next(iter(values[ids == token]), np.nan) for (ids, values), token in zip(rows, true, strict=True)], np.float32
+    )
+    widest = max(len(ids) for ids, _ in rows)
+    tokens = np.zeros((len(rows), widest), np.int32)
+    logprobs = np.full((len(rows), widest), np.nan, np.float32)
+    for row, (ids, values) in enumerate(rows):
+        order = np.argsort(-values, kind="stable")
+        tokens[row, : len(ids)], logprobs[row, : len(ids)] = ids[order], values[order]
+    return Scores(first, logprobs, tokens, true_logprobs)
+
+
+def whole_vocabulary(scores: Scores, vocabulary: int) -> Scores:
+    """The same with a column for every token, where every row has them all; else unchanged."""
+    import numpy as np
+
+    if scores.tokens is None or scores.tokens.shape[1] != vocabulary or np.isnan(scores.logprobs).any():
+        return scores
+    logprobs = np.full_like(scores.logprobs, np.nan)
+    np.put_along_axis(logprobs, scores.tokens.astype(np.int64), scores.logprobs, axis=1)
+    return scores if np.isnan(logprobs).any() else Scores(scores.first, logprobs, None, scores.true_logprobs)
+
+
+def flat_rows(found: Any, first: int) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    """The rows from `first` on out of vLLM's FlatLogprobs."""
+    import numpy as np
+
+    rows = []
+    for start, end in list(zip(found.start_indices, found.end_indices, strict=True))[first:]:
+        rows.append(_row(np.asarray(found.token_ids[start:end], np.int32), np.asarray(found.logprobs[start:end])))
+    return rows
+
+
+def page_rows(
+    found: Sequence[Mapping[str, Mapping[str, Any]] | None], first: int
+) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    """The rows from `first` on out of the server's `prompt_logprobs`."""
+    import numpy as np
+
+    rows = []
+    for entry in found[first:]:
+        ids = np.array([int(token) for token in entry or {}], np.int32)
+        rows.append(_row(ids, np.array([one["logprob"] for one in (entry or {}).values()])))
+    return rows
+
+
+def _row(ids: NDArray[np.int32], values: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Every token once: the true one stands among the likeliest too."""
+    import numpy as np
+
+    unique, index = np.unique(ids, return_index=True)
+    return unique, values[index].astype(np.float32)

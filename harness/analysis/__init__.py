@@ -1,0 +1,1 @@
+"""From records and samples to numbers. No thresholds, no advice."""

@@ -1,0 +1,159 @@
+"""Bursts and spikes: how each was taken, and how long the service needed to be as before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.analysis import stats
+from harness.analysis.columns import Columns, Floats
+from harness.analysis.reading import Reading
+from harness.records import FAILED, Phase, Status
+from harness.scenario.loads import Burst, Load
+
+NS_PER_S = 1e9
+MOST_LISTED = 1_000
+BAND = 0.975
+LEAST_BEFORE = 20
+WINDOWS = 3
+LONGEST_WINDOW_NS = 10 * NS_PER_S
+_WINDOWS_OF_THE_CALM = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One burst. Times in s: start_s from T0, the others from the end of the burst.
+
+    requests: due in it.   errors: of these, failed.   backlog_before, backlog_peak: requests due and not yet ended, at
+    its start and the most before the next burst.   drained_s: until no more of them were open than before.
+    recovered_s: until the median TTFT of three windows in a row was below the 97.5 % quantile of what it was before.
+    None: not before the next burst or the end of the trial, when what still runs is cut off; of recovered_s, too, where
+    fewer than 20 requests came before it.
+    """
+
+    start_s: float
+    length_s: float
+    requests: int
+    errors: int
+    backlog_before: int
+    backlog_peak: int
+    drained_s: float | None
+    recovered_s: float | None
+
+
+def spans_of(load: Load) -> dict[str, float | None] | None:
+    """When the bursts of a load are: the first one's start after T0, each one's length, from one to the next (None: a
+    single spike), in s; None for a load without bursts.
+    """
+    if not isinstance(load, Burst):
+        return None
+    if load.spike is not None:
+        return {"first_s": load.warmup_s + load.spike.at_s, "length_s": load.spike.within_s, "every_s": None}
+    assert load.burst_for_s is not None
+    assert load.every_s is not None
+    first_s = load.warmup_s + (load.every_s - load.burst_for_s) / 2
+    return {"first_s": first_s, "length_s": load.burst_for_s, "every_s": load.every_s}
+
+
+def bursts_of(reading: Reading) -> dict[str, Any] | None:
+    """How the bursts of a trial were taken that lie in its window, JSON-able; None for a trial without bursts.
+
+    taken: see `Taken`, the first MOST_LISTED.   drained_s: [value, low, high], the geometric mean over all of them with
+    its 95 % interval, None if some were not drained or there are fewer than 8.
+    """
+    spans = reading.trial.get("bursts")
+    columns = reading.columns
+    if not spans or not len(columns.measured):
+        return None
+    sent = columns.where(~columns.has_status([Status.NOT_SENT]) & np.isfinite(columns.times["due"]))
+    taken = list(_each(sent, spans, reading.window.end_ns))
+    return {"taken": [asdict(one) for one in taken[:MOST_LISTED]], "drained_s": _mean_of([t.drained_s for t in taken])}
+
+
+def _each(columns: Columns, spans: dict[str, float | None], window_end_ns: float) -> Iterator[Taken]:
+    first_s, length_s, every_s = spans["first_s"], spans["length_s"], spans["every_s"]
+    assert first_s is not None
+    assert length_s is not None
+    # What was cut off at the end of the trial has not ended, and is no error.
+    cut_off = columns.has_status([Status.UNFINISHED]) & columns.in_phase(Phase.COOLDOWN)
+    due, ended = columns.times["due"], np.sort(np.where(cut_off, np.inf, columns.ended))
+    failed = columns.has_status(FAILED) & ~cut_off
+    number = 0
+    while number == 0 or every_s:
+        start = (first_s + number * (every_s or 0.0)) * NS_PER_S
+        end = start + length_s * NS_PER_S
+        if end > window_end_ns and every_s:
+            return
+        until = start + every_s * NS_PER_S if every_s else math.inf
+        low, high = np.searchsorted(due, [start, max(end, start + 1)])
+        calm_since = -math.inf if every_s is None else start - (every_s - length_s) / 2 * NS_PER_S
+        before = _usual_backlog(due, ended, calm_since, start)
+        yield Taken(
+            start_s=start / NS_PER_S,
+            length_s=length_s,
+            requests=int(high - low),
+            errors=int(failed[low:high].sum()),
+            backlog_before=before,
+            backlog_peak=_peak(due, ended, start, until),
+            drained_s=_drained(due, ended, end, until, before),
+            recovered_s=_recovered(columns, (calm_since, start), (end, until)),
+        )
+        number += 1
+
+
+def _backlog(due: Floats, ended: Floats, at: Floats) -> Floats:
+    """Requests due and not yet ended at these moments."""
+    opened = np.searchsorted(due, at, side="right") - np.searchsorted(ended, at, side="right")
+    return opened.astype(np.float64)
+
+
+def _usual_backlog(due: Floats, ended: Floats, since: float, start: float) -> int:
+    inside = due[(due >= since) & (due < start)]
+    if len(inside) < LEAST_BEFORE:
+        return int(np.searchsorted(due, start) - np.searchsorted(ended, start))
+    return int(stats.quantile(_backlog(due, ended, inside), BAND))
+
+
+def _peak(due: Floats, ended: Floats, start: float, until: float) -> int:
+    inside = due[(due >= start) & (due < until)]
+    return int(_backlog(due, ended, inside).max()) if len(inside) else 0
+
+
+def _drained(due: Floats, ended: Floats, end: float, until: float, before: int) -> float | None:
+    """The first end of a request after the burst with which no more are open than before it."""
+    moments = np.concatenate(([end], ended[(ended >= end) & (ended < until) & np.isfinite(ended)]))
+    low = np.flatnonzero(_backlog(due, ended, moments) <= before)
+    return float((moments[low[0]] - end) / NS_PER_S) if len(low) else None
+
+
+def _recovered(columns: Columns, calm: tuple[float, float], rest: tuple[float, float]) -> float | None:
+    """calm, rest: from and until when, before and after the burst."""
+    due, ttft = columns.times["due"], columns.times["first_token"] - columns.times["due"]
+    ttft = np.where(columns.censored & ~np.isfinite(ttft), np.inf, ttft)
+    before = ttft[(due >= calm[0]) & (due < calm[1]) & ~np.isnan(ttft)]
+    after = (due >= rest[0]) & (due < rest[1]) & ~np.isnan(ttft)
+    if len(before) < LEAST_BEFORE or not after.any():
+        return None
+    band = stats.quantile(before, BAND)
+    last = rest[1] if math.isfinite(rest[1]) else float(due[after].max()) + 1
+    width = min(LONGEST_WINDOW_NS, (last - rest[0]) / _WINDOWS_OF_THE_CALM)
+    bins = ((due[after] - rest[0]) // width).astype(np.int64)
+    good = np.zeros(int(bins.max()) + 1, dtype=np.bool_)
+    starts = np.flatnonzero(np.diff(bins, prepend=-1))
+    for number, values in zip(bins[starts], np.split(ttft[after], starts[1:]), strict=True):
+        good[number] = stats.quantile(values, 0.5) <= band
+    in_a_row = np.convolve(good, np.ones(WINDOWS, dtype=np.int64), mode="valid") == WINDOWS
+    return float(np.argmax(in_a_row) * width / NS_PER_S) if in_a_row.any() else None
+
+
+def _mean_of(drained: list[float | None]) -> list[float] | None:
+    """Geometric mean and interval: times to recover are skewed."""
+    known = [value for value in drained if value is not None and value > 0]
+    if len(known) < len(drained) or len(known) < 8:
+        return None
+    found = stats.t_interval(np.log(known))
+    return [float(np.exp(value)) for value in (found.value, found.low, found.high)]

@@ -1,0 +1,208 @@
+"""Facts about a trial that are no metric: how requests ended, what went wrong and since when, and why a number is
+missing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.analysis.bursts import bursts_of
+from harness.analysis.columns import Columns
+from harness.analysis.energy import energy_facts, missing_energy
+from harness.analysis.latencies import good
+from harness.analysis.machine import (
+    GAUGES,
+    LOAD_PEAKS,
+    PROCESS_GAUGES,
+    START_METRICS,
+    no_gpu_because,
+    throttling_facts,
+    without_others_gpus,
+)
+from harness.analysis.memory import memory_facts
+from harness.analysis.rates import counts
+from harness.analysis.reading import Reading, queue_facts
+from harness.analysis.sample_size import sizes_of
+from harness.analysis.server import server_facts, why_missing
+from harness.analysis.server_counts import books_of
+from harness.analysis.telemetry import missing_telemetry, telemetry_facts
+from harness.analysis.tokens import tokens_of
+from harness.analysis.window import NS_PER_S
+from harness.metrics import METRICS
+from harness.records import Phase, Status
+from harness.store.categories import counts_of, one_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_KINDS = 12
+MAX_TEXT = 200
+_NOT_ERRORS = (Status.OK, Status.CANCELLED, Status.NOT_SENT)
+_VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+")
+_ONE_TOKEN = "no reply had two tokens in two chunks"
+
+
+def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
+    """What a report says about a trial beside its metrics; JSON-able. samples: of its cell.
+
+    Keys: cell, trial (ids), window, served_s (see `_served_s`), requests (by phase), statuses, errors (see
+    `errors_of`), slo_vacuous (good requests to which the tpot limit could not be applied), token_sources, clocks,
+    missing (metric -> reason), bursts (see `bursts_of`), queue (see `queue_facts`), sample_size (see `sizes_of`),
+    tokens (see `tokens_of`), books (see `books_of`), server (see `server_facts`), telemetry and memory (see
+    `telemetry_facts`, `memory_facts`) and, where there are several, servers (see `servers_of`).
+    """
+    trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
+    spread = servers_of(records)
+    server = server_facts(reading, samples)
+    energy = energy_facts(cell, trial, window, samples)
+    telemetry = telemetry_facts(cell, trial, window, samples)
+    return {
+        "cell": cell["id"],
+        "trial": trial["id"],
+        "window": {
+            "start_s": window.start_ns / NS_PER_S,
+            "end_s": window.end_ns / NS_PER_S,
+            "ramp_in_s": window.ramp_in_ns / NS_PER_S,
+            "text": window.text,
+        },
+        "served_s": _served_s(columns),
+        "requests": {phase.value: int((columns.phase == phase).sum()) for phase in Phase},
+        "statuses": counts(columns.where(columns.phase == Phase.MEASURE)),
+        "errors": errors_of(records),
+        "bursts": bursts_of(reading),
+        "queue": queue_facts(reading),
+        "sample_size": sizes_of(reading),
+        "slo_vacuous": good(columns.measured, trial.get("slo") or {})[1],
+        "token_sources": _shares(records["token_source"]),
+        "tokens": tokens_of(trial, reading),
+        "books": books_of(cell, trial, reading, samples),
+        "clocks": _shares(records["clock"]),
+        "server": server,
+        "energy": energy,
+        "throttling": throttling_facts(trial, window, without_others_gpus(cell, samples)),
+        "telemetry": telemetry,
+        "memory": memory_facts(cell, reading, samples),
+        "missing": missing(cell, trial, columns)
+        | why_missing(server)
+        | missing_energy(energy, trial.get("slo") or {}, no_gpu_because(cell))
+        | missing_telemetry(telemetry),
+        **({"servers": spread} if spread else {}),
+    }
+
+
+def _served_s(columns: Columns) -> float:
+    """From the first measured request due to the last one ended; 0 where none was."""
+    rows = columns.measured
+    ends = (np.nanmin(rows.times["due"]), np.nanmax(rows.ended)) if len(rows) else (0.0, 0.0)
+    return float(ends[1] - ends[0]) / NS_PER_S
+
+
+def servers_of(records: pd.DataFrame) -> list[dict[str, Any]]:
+    """How the measured requests spread over several servers: server, requests, errors, ttft_p50_ms (of the good ones,
+    from due; None where none streamed). Empty where fewer than two are named.
+    """
+    if records["backend"].nunique() < 2:
+        return []
+    status, backend = records["status"].astype(object), records["backend"].astype(object)
+    offered = (records["phase"].astype(object) == Phase.MEASURE) & (status != Status.NOT_SENT)
+    found = []
+    for server in sorted(backend[offered].dropna().unique()):
+        own = offered & (backend == server)
+        good_ones = own & (status == Status.OK)
+        ttft_ns = (records.loc[good_ones, "first_token_ns"] - records.loc[good_ones, "due_ns"]).astype("float64")
+        failed = int((own & ~status.isin(_NOT_ERRORS)).sum())
+        p50_ms = _number(float(ttft_ns.median()) / 1e6)
+        found.append({"server": server, "requests": int(own.sum()), "errors": failed, "ttft_p50_ms": p50_ms})
+    return found if len(found) > 1 else []
+
+
+def errors_of(records: pd.DataFrame) -> list[dict[str, Any]]:
+    """The kinds of failure, the most frequent first: status, http_status, requests (of all phases), measured (those of
+    them that were), first_s, last_s, example, ended.
+
+    Load that went on after the window and was cut off is no error. Texts that differ only in numbers are one kind.
+    Times are offsets from T0 of the moment a request failed. ended: no request that fell due after the first failure
+    succeeded.
+    """
+    status = records["status"]
+    cut_off = one_of(status, [Status.UNFINISHED]) & one_of(records["phase"], [Phase.COOLDOWN])
+    wrong = ~one_of(status, _NOT_ERRORS) & ~cut_off
+    if not wrong.any():
+        return []
+    failed = records[wrong]
+    ended = failed["done_ns"].fillna(failed["due_ns"]).astype("float64") / NS_PER_S
+    due_ok = records.loc[one_of(status, [Status.OK]), "due_ns"]
+    last_ok_s = float(due_ok.max()) / NS_PER_S if len(due_ok) else -math.inf
+    text = failed["error"].astype(object).where(failed["error"].notna(), "").astype(str)
+    kind = text.str.replace(_VARYING, "#", regex=True).str.slice(0, MAX_TEXT)
+    http = failed["http_status"].astype("float64").fillna(-1).astype("int64")
+    grouped = failed.assign(_at=ended, _text=text, _http=http, _status=status[failed.index].astype(object)).groupby(
+        ["_status", "_http", kind], sort=False, observed=True
+    )
+    found = [_kind_of_error(group, last_ok_s) for _, group in grouped]
+    return sorted(found, key=lambda error: -error["requests"])[:MAX_KINDS]
+
+
+def _kind_of_error(group: pd.DataFrame, last_ok_s: float) -> dict[str, Any]:
+    first = group.iloc[0]
+    return {
+        "status": str(first["_status"]),
+        "http_status": int(first["_http"]) if first["_http"] >= 0 else None,
+        "requests": len(group),
+        "measured": int(one_of(group["phase"], [Phase.MEASURE]).sum()),
+        "first_s": _number(group["_at"].min()),
+        "last_s": _number(group["_at"].max()),
+        "example": str(first["_text"])[:MAX_TEXT],
+        "ended": bool(group["_at"].min() > last_ok_s),
+    }
+
+
+def missing(cell: dict[str, Any], trial: dict[str, Any], columns: Columns) -> dict[str, str]:
+    """Why a metric may have no value in this trial, by metric name; read where the summary has no row."""
+    rows = columns.measured
+    reasons = {name: metric.unmeasured for name, metric in METRICS.items() if metric.unmeasured}
+    found: dict[str, str] = {name: reason for name, reason in reasons.items() if reason is not None}
+    found |= dict.fromkeys(START_METRICS, "it was not measured when the engine started")
+    found |= dict.fromkeys(GAUGES, "no reading was taken on the machine under test during the trial")
+    found |= dict.fromkeys(LOAD_PEAKS, "no reading was taken while the engine started")
+    if cell.get("engine_info") and not cell["engine_info"].get("pids"):
+        found |= dict.fromkeys(
+            (*PROCESS_GAUGES, "load_peak_bytes"), "the engine's processes are not known: this run did not start them"
+        )
+    found |= {name: no_gpu_because(cell) for name in (*GAUGES, *LOAD_PEAKS) if "gpu" in name}
+    if not any(limit is not None for limit in (trial.get("slo") or {}).values()):
+        found |= dict.fromkeys(("attainment", "goodput_rps"), "the scenario sets no slo")
+    if not np.isfinite(rows.counts["cached_tokens"]).any() and not rows.cached.any():
+        found["cached_share"] = "the engine says nothing about its caches"
+    return found | _missing_latencies(rows)
+
+
+def _missing_latencies(rows: Columns) -> dict[str, str]:
+    latencies = [name for name, metric in METRICS.items() if metric.takes_statistics]
+    if not len(rows):
+        return dict.fromkeys(latencies, "no request was measured")
+    found = dict.fromkeys(latencies, "no measured request got that far")
+    found |= dict.fromkeys(rows.reported, "the server says nothing of it with its replies")
+    if rows.ok.any() and not np.isfinite(rows.times["first_token"][rows.ok]).any():
+        not_streamed = ("ttft_ms", "ttft_service_ms", "ttfo_ms", "ttfo_service_ms", "tpot_ms", "icl_ms", "stall_max_ms")
+        return found | dict.fromkeys(not_streamed, "the replies were not streamed")
+    found |= dict.fromkeys(("tpot_ms", "output_tokens_per_s_per_user", "icl_ms", "stall_max_ms"), _ONE_TOKEN)
+    if not rows.each.sizes.any():
+        found |= dict.fromkeys(("icl_ms", "itl_ms", "stall_max_ms"), "arrival times of chunks were not kept")
+    if not rows.each.known.any():
+        found |= dict.fromkeys(("itl_ms", "tpot_adj_ms"), "the engine does not say how many tokens a chunk bears")
+    return found
+
+
+def _shares(series: pd.Series[Any]) -> dict[str, float]:
+    """Share of each value among those known."""
+    found = counts_of(series)
+    return {name: n / sum(found.values()) for name, n in found.items()}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,79 @@
+"""Clouds: very many points as few, so that what is usual and what is rare both stay seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.analysis import stats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MAX_DOTS = 300
+SHOWN_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+PARTS = MAX_DOTS // len(SHOWN_QUANTILES)
+LEAST_PER_BIN, LEAST_PARTS = 30, 5
+LEAST_FOR_P50, LEAST_FOR_P95 = 5, 20
+
+
+def dots_of(x: Floats, y: Floats) -> Ints:
+    """Which points to draw; all of a few. Of more than MAX_DOTS those at SHOWN_QUANTILES of y in each of PARTS equal
+    parts of the range of x. x: ascending.
+    """
+    if len(x) <= MAX_DOTS:
+        return np.arange(len(x))
+    picked = []
+    for first, last in _slices(x, np.linspace(x[0], x[-1], PARTS + 1)):
+        wanted = np.unique([int(np.ceil((last - first - 1) * share)) for share in SHOWN_QUANTILES])
+        picked.append(first + np.argpartition(y[first:last], wanted)[wanted])
+    return np.sort(np.concatenate(picked))
+
+
+def bins_of(x: Floats, y: Floats, edges: Floats) -> tuple[Floats, Ints, Floats, Floats]:
+    """The median and the 95 % quantile of y between edges of x: x (mean), n, p50, p95; none of empty parts, NaN for
+    fewer than LEAST_FOR_P50 and LEAST_FOR_P95 points.
+
+    x: ascending.
+    """
+    parts = _slices(x, edges)
+    n = np.array([b - a for a, b in parts], dtype=np.int64)
+    means = np.array([float(x[a:b].mean()) for a, b in parts])
+    p50, p95 = (
+        np.array([stats.quantile(y[a:b], p) if b - a >= least else np.nan for a, b in parts])
+        for p, least in ((0.5, LEAST_FOR_P50), (0.95, LEAST_FOR_P95))
+    )
+    return means, n, p50, p95
+
+
+def stacked(parts: Mapping[str, Sequence[NDArray[Any]]], names: Sequence[str]) -> pd.DataFrame:
+    """The columns of several metrics in one frame, below each other. names: of the columns behind `metric`."""
+    import pandas as pd
+
+    if not parts:
+        return pd.DataFrame({name: [] for name in ("metric", *names)})
+    metrics = [metric for metric, columns in parts.items() for _ in range(len(columns[0]))]
+    columns = (np.concatenate(each) for each in zip(*parts.values(), strict=True))
+    return pd.DataFrame({"metric": metrics, **dict(zip(names, columns, strict=True))})
+
+
+def even_edges(x: Floats, most: int = PARTS, least: int = LEAST_PER_BIN) -> Floats:
+    """Edges of equal parts of the range of x with about `least` points each, none for too few points."""
+    parts = min(most, len(x) // least)
+    return np.linspace(x[0], x[-1], parts + 1) if parts >= LEAST_PARTS else np.empty(0)
+
+
+def _slices(x: Floats, edges: Floats) -> list[tuple[int, int]]:
+    """(first, last) places of the points between edges, those at the last edge included."""
+    if not len(edges):
+        return []
+    begins = np.searchsorted(x, edges)
+    begins[-1] = len(x)
+    return [(int(a), int(b)) for a, b in pairwise(begins) if b > a]

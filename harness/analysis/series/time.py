@@ -1,0 +1,140 @@
+"""What happened when: latencies, rates, concurrency and tokens over the time of a trial, and what divides it."""
+
+from __future__ import annotations
+
+from itertools import count, pairwise, takewhile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.analysis import stats
+from harness.analysis.columns import Columns, Floats
+from harness.analysis.latencies import of_each
+from harness.analysis.rates import output_tokens_in, time_bins
+from harness.analysis.series.clouds import bins_of, dots_of, even_edges, stacked
+from harness.analysis.window import NS_PER_S, Window
+from harness.records import FAILED, Phase, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_BURSTS = 100
+MOST_SLICES = 40
+OVER_TIME = ("ttft_ms", "tpot_ms", "e2e_ms")
+
+
+def latency_over_time(columns: Columns) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(dots, bins) of all offered requests, those of the warm-up included, by when they were due.
+
+    dots: at_s, metric, ms, phase; bounded, see `dots_of`.   bins: at_s, metric, n, p50_ms, p95_ms; none for few.
+    """
+    dots: dict[str, tuple[Floats, Floats, NDArray[Any]]] = {}
+    bins = {}
+    due_s = columns.times["due"] / NS_PER_S
+    phases = np.array([*map(str, columns.phase.categories), ""])
+    for metric, values in of_each(columns).items():
+        seen = np.flatnonzero(np.isfinite(values) & np.isfinite(due_s))
+        x, y = due_s[seen], values[seen]
+        if len(x):
+            shown = dots_of(x, y)
+            dots[metric] = (x[shown], y[shown], phases[columns.phase.codes[seen[shown]]])
+            bins[metric] = bins_of(x, y, even_edges(x))
+    return stacked(dots, ("at_s", "ms", "phase")), stacked(bins, ("at_s", "n", "p50_ms", "p95_ms"))
+
+
+def rates_over_time(columns: Columns) -> pd.DataFrame:
+    """at_s, and per second: offered (due), completed and failed requests (when they ended), tokens (output)."""
+    import pandas as pd
+
+    edges = time_bins(columns)
+    names = ("at_s", "offered", "completed", "failed", "tokens", "in_flight")
+    if len(edges) < 2 or not len(columns):
+        return pd.DataFrame({name: [] for name in names})
+    width_s = float(edges[1] - edges[0]) / NS_PER_S
+    found = {name: counted(each, edges) / width_s for name, each in _moments(columns).items()}
+    found["tokens"] = output_tokens_in(columns, edges)[0] / width_s
+    found["in_flight"] = in_flight(columns, edges)
+    return pd.DataFrame({"at_s": edges[:-1] / NS_PER_S + width_s / 2, **found})
+
+
+def slices_over_time(columns: Columns, rates: pd.DataFrame) -> pd.DataFrame:
+    """The same for a table: the parts of the time that `rates` has (see `rates_over_time`), or as many of them together
+    as leave at most MOST_SLICES. from_s, until_s, the columns of rates (means over the part), and of the requests due
+    in it the medians ttft_ms, tpot_ms, e2e_ms (NaN: none).
+    """
+    import pandas as pd
+
+    shown = [name for name in rates.columns if name != "at_s"]
+    parts = len(rates)
+    if not parts:
+        return pd.DataFrame({name: [] for name in ("from_s", "until_s", *shown, *OVER_TIME)})
+    first = np.arange(0, parts, -(-parts // MOST_SLICES))
+    sizes = np.diff([*first, parts])
+    edges = time_bins(columns)[[*first, parts]]
+    found: dict[str, Floats] = {"from_s": edges[:-1] / NS_PER_S, "until_s": edges[1:] / NS_PER_S}
+    found |= {name: np.add.reduceat(rates[name].to_numpy(dtype=np.float64), first) / sizes for name in shown}
+    due = columns.times["due"]
+    begins = np.searchsorted(due, [*edges[:-1], edges[-1] + 1])  # those that never fell due are NaN, which comes last
+    for metric, values in of_each(columns).items():
+        among = [values[a:b] for a, b in pairwise(begins)]
+        found[metric] = np.array([stats.quantile(part[np.isfinite(part)], 0.5) for part in among])
+    return pd.DataFrame(found)
+
+
+def _moments(columns: Columns) -> dict[str, Floats]:
+    """When what is counted happened. What the end of the trial cut off behind the window is no failure."""
+    cut_off = columns.has_status([Status.UNFINISHED]) & (columns.phase != Phase.MEASURE)
+    return {
+        "offered": columns.times["due"][~columns.has_status([Status.NOT_SENT])],
+        "completed": columns.ended[columns.ok],
+        "failed": columns.ended[columns.has_status(FAILED) & ~cut_off],
+    }
+
+
+def counted(moments: Floats, edges: Floats) -> Floats:
+    """How many moments lie between edges of equal parts that begin at 0; the last end is included."""
+    parts = len(edges) - 1
+    place = np.floor(moments[np.isfinite(moments)] / edges[1])
+    place[place == parts] = parts - 1
+    inside = place[(place >= 0) & (place < parts)].astype(np.int64)
+    return np.bincount(inside, minlength=parts).astype(np.float64)
+
+
+def in_flight(columns: Columns, edges: Floats) -> Floats:
+    """The mean number of requests sent and not yet ended between neighbouring edges."""
+    begun = np.isfinite(columns.times["sent"])
+    sent, ended = np.sort(columns.times["sent"][begun]), np.sort(columns.ended[begun])
+    busy: Floats = np.diff(_since(sent, edges) - _since(ended, edges)) / np.diff(edges)
+    return np.maximum(busy, 0.0)
+
+
+def _since(moments: Floats, edges: Floats) -> Floats:
+    """For each edge the sum of the times since those moments that lie before it."""
+    sums = np.concatenate(([0.0], np.cumsum(moments)))
+    before = np.searchsorted(moments, edges)
+    since: Floats = before * edges - sums[before]
+    return since
+
+
+def phases_of(columns: Columns, window: Window, facts: dict[str, Any]) -> dict[str, float | None]:
+    """What divides a trial, in s from T0: warmup_end_s, measure_end_s, end_s (its last event), and steady_s: from when
+    on the service was steady where that was after warmup_end_s, else None.
+    """
+    last = float(np.nanmax(columns.ended)) / NS_PER_S if np.isfinite(columns.ended).any() else 0.0
+    start_s, end_s = window.start_ns / NS_PER_S, window.end_ns / NS_PER_S
+    cut_s = (facts.get("steady") or {}).get("warmup_s")
+    steady_s = start_s + float(cut_s) if cut_s else None
+    return {"warmup_end_s": start_s, "measure_end_s": end_s, "end_s": max(last, end_s), "steady_s": steady_s}
+
+
+def bursts_over_time(trial: dict[str, Any], end_s: float) -> list[tuple[float, float]]:
+    """(start, end) of the bursts of a trial, in s from T0, the first MOST_BURSTS."""
+    spans = trial.get("bursts")
+    if not spans:
+        return []
+    first_s, length_s, every_s = spans["first_s"], spans["length_s"], spans["every_s"]
+    if every_s is None:
+        return [(first_s, first_s + length_s)] if first_s <= end_s else []
+    starts = takewhile(lambda start: start <= end_s, (first_s + number * every_s for number in count()))
+    return [(start, start + length_s) for start, _ in zip(starts, range(MOST_BURSTS), strict=False)]

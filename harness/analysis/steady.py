@@ -1,0 +1,169 @@
+"""Steady: whether the measured stream had stopped warming up when the window began, and did not drift within it.
+
+It only tells. The numbers stay those of the planned window: what a search for the best place to cut leaves out differs
+from run to run, so that two runs would no longer have measured the same thing, and a service that is slow to warm up
+would look better than its users find it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.analysis import stats
+from harness.analysis.columns import Columns, Floats
+from harness.analysis.latencies import of_each
+from harness.analysis.rates import output_tokens_in, time_bins
+from harness.analysis.window import NS_PER_S
+from harness.records import Status
+
+if TYPE_CHECKING:
+    from harness.analysis.reading import Reading
+
+BIN_REQUESTS = 5
+LEAST_BINS = 20
+MOST_BINS = 600
+PARTS_OF_BIN = 4
+BATCHES = 20
+CLEAR_DEVIATIONS = 4.0
+CLEAR_SHARE = 0.02
+STILL_DEVIATIONS = 2.0
+DECAYING = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Something measured over the window in bins. starts_s: of each bin after the window's begin.   values: per bin.
+
+    each: what trends are of, in order, with when (in s after the window's begin); None for a series without a test.
+    """
+
+    starts_s: Floats
+    values: Floats
+    each: tuple[Floats, Floats] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a series is best cut: so many bins at its begin.
+
+    clear: they differ from the rest as a warm-up does.   converged: the cut lies before the half, which is the limit.
+    """
+
+    bins: int
+    clear: bool
+    converged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How likely chance alone makes a trend as clear, and the fitted change over the whole as a share of the mean."""
+
+    p_value: float
+    change: float
+
+
+def mser(bins: Floats) -> int:
+    """How many bins at the begin to cut so that the standard error of the mean of the others is least: the marginal
+    standard error rule (White 1997) with the bins as its batches; at most half of them.
+    """
+    m = len(bins)
+    centred = bins - bins.mean()
+    cuts = np.arange(m // 2 + 1)
+    left = m - cuts
+    sums, squares = (np.cumsum(part[::-1])[::-1][cuts] for part in (centred, centred**2))
+    spread = np.maximum(squares - sums**2 / left, 1e-12 * squares[0])
+    return int(cuts[np.argmin(spread / left.astype(np.float64) ** 2)])
+
+
+def cut_of(bins: Floats) -> Cut:
+    """Where a series is best cut, and whether what comes before is a warm-up and no chance.
+
+    Queues make excursions of their own. So it must differ from the rest by CLEAR_DEVIATIONS, the rest's autocorrelation
+    counted in, and by CLEAR_SHARE of the rest's mean; its first third must be about as far off as any, and its second
+    half off by STILL_DEVIATIONS.
+    """
+    d = mser(bins)
+    if d == 0:
+        return Cut(0, False, True)
+    rest = bins[d:]
+    middle, spread, time = float(rest.mean()), float(rest.std()), stats.autocorrelation_time(rest)
+    sign = math.copysign(1, float(bins[:d].mean()) - middle)
+
+    def off(part: Floats) -> float:
+        return sign * (float(part.mean()) - middle)
+
+    def deviation(part: Floats) -> float:
+        return spread * math.sqrt(time / len(part) + time / len(rest))
+
+    begin, late = bins[:d], bins[d // 2 : d]
+    clear = (
+        off(begin) > max(CLEAR_DEVIATIONS * deviation(begin), CLEAR_SHARE * abs(middle))
+        and off(late) > STILL_DEVIATIONS * deviation(late)
+        and off(begin[: -(-d // 3)]) >= DECAYING * max(off(part) for part in np.array_split(begin, min(3, d)))
+    )
+    return Cut(d, clear, d < len(bins) // 2)
+
+
+def drift_of(values: Floats) -> Drift | None:
+    """The trend of BATCHES batch means; None for fewer than five values each."""
+    size = len(values) // BATCHES
+    if size < BIN_REQUESTS:
+        return None
+    means = values[: size * BATCHES].reshape(BATCHES, size).mean(axis=1)
+    found, middle = stats.trend(means), float(np.abs(means.mean()))
+    return Drift(found.p_value, found.slope * (BATCHES - 1) / middle if middle > 0 else 0.0)
+
+
+def series_of_window(reading: Reading) -> dict[str, Series]:
+    """What is looked at: medians of ttft and tpot (without any, of e2e), tokens per second, requests in flight."""
+    columns = reading.columns
+    rows = reading.window.population(columns)
+    due = rows.times["due"]
+    if not len(rows) or not due[-1] > due[0]:
+        return {}
+    values = of_each(rows)
+    first = np.isfinite(values["ttft_ms"]).any()
+    found = {
+        name: _of_requests(values[name], (due - reading.window.start_ns) / NS_PER_S)
+        for name in (("ttft_ms", "tpot_ms") if first else ("e2e_ms",))
+    }
+    found["in_flight"] = _in_flight(columns, len(rows), reading.window.start_ns, float(due[-1]))
+    found["output_tokens_per_s"] = _tokens(columns, reading.window.start_ns, float(due[-1]))
+    return found
+
+
+def _of_requests(values: Floats, due_s: Floats) -> Series:
+    known = np.isfinite(values)
+    values, due_s = values[known], due_s[known]
+    width = max(BIN_REQUESTS, -(-len(values) // MOST_BINS))
+    count = len(values) // width
+    bins = np.median(values[: count * width].reshape(count, width), axis=1)
+    return Series(due_s[: count * width : width], bins, (values, due_s))
+
+
+def _in_flight(columns: Columns, offered: int, begin_ns: float, end_ns: float) -> Series:
+    """Means over equal parts of the time, about as many as five requests each give."""
+    sent = ~columns.has_status([Status.NOT_SENT]) & np.isfinite(columns.times["due"]) & np.isfinite(columns.ended)
+    due_s, ended_s = ((times[sent] - begin_ns) / NS_PER_S for times in (columns.times["due"], columns.ended))
+    count = max(1, min(MOST_BINS, offered // BIN_REQUESTS))
+    edges_s = np.linspace(0.0, (end_ns - begin_ns) / NS_PER_S, count * PARTS_OF_BIN + 1)
+    busy_s = np.diff(_elapsed(due_s, edges_s) - _elapsed(np.sort(ended_s), edges_s))
+    parts = busy_s / (edges_s[1] - edges_s[0])
+    return Series(edges_s[:-1:PARTS_OF_BIN], parts.reshape(count, PARTS_OF_BIN).mean(axis=1), (parts, edges_s[:-1]))
+
+
+def _elapsed(moments: Floats, at: Floats) -> Floats:
+    """The sum of the times that have passed since those of the moments, in ascending order, that lie before."""
+    before = np.searchsorted(moments, at)
+    return before * at - np.concatenate(([0.0], np.cumsum(moments)))[before]
+
+
+def _tokens(columns: Columns, begin_ns: float, end_ns: float) -> Series:
+    edges = time_bins(columns)
+    inside = (edges[:-1] >= begin_ns) & (edges[1:] <= end_ns)
+    arrived, _ = output_tokens_in(columns, edges)
+    return Series((edges[:-1][inside] - begin_ns) / NS_PER_S, arrived[inside])

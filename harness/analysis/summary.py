@@ -1,0 +1,277 @@
+"""Analysis: stored trials in, the summary out. `metrics.py` defines every number, `stats.py` its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.analysis import machine, server, stats, telemetry
+from harness.analysis.columns import ALL, Columns, Flags
+from harness.analysis.distributions import Distribution, Pool, distributions, guarded
+from harness.analysis.energy import energy_readings, energy_sources
+from harness.analysis.latencies import observe
+from harness.analysis.memory import memory_readings
+from harness.analysis.queue import NO_GUARD, QueueGuard
+from harness.analysis.rates import Rate, judged, rates, shares
+from harness.analysis.reading import Reading, StoredTrial, read
+from harness.analysis.stats import LEVELS, Bound, Estimate, mean_estimate
+from harness.analysis.window import Window
+from harness.metrics import METRICS, SCALAR, STATISTICS
+from harness.scenario.limits import is_split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    *("model", "engine", "level", "variant", "load", "class", "repetition", "metric", "statistic"),
+    *("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window"),
+)
+KEYS = ("model", "engine", "level", "variant", "load")
+POOLED = "pooled"
+MEDIAN = 0.5
+PEAKS = server.PEAKS | {*machine.GAUGES, *machine.LOAD_PEAKS}
+_TOKEN_METRICS = frozenset(
+    {"tpot_ms", "tpot_adj_ms", "itl_ms", "norm_latency_ms", "output_tokens_per_s", "input_tokens_per_s"}
+    | {"output_tokens_per_s_per_user", "cached_share"}
+)
+_START_OR_MEMORY = dict.fromkeys(machine.START_METRICS, "start") | {n: s for n, (s, _) in machine.GAUGES.items()}
+_START_OR_MEMORY |= dict.fromkeys(server.NAMES, "server") | telemetry.SOURCES
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """Everything measured of one class of one trial, before any statistic."""
+
+    keys: tuple[str, ...]
+    class_name: str
+    repetition: int
+    window: Window
+    clock: str
+    token_source: str
+    distributions: dict[str, Distribution]
+    rates: dict[str, Rate]
+    shares: dict[str, Flags]
+    readings: dict[str, float | Estimate] = field(default_factory=dict)
+    sensors: dict[str, str] = field(default_factory=dict)
+    guard: QueueGuard = NO_GUARD
+
+
+def summarise(trials: Iterable[StoredTrial], extra: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
+    """The tidy summary (columns: COLUMNS): each metric and statistic per repetition, and pooled over repetitions.
+
+    extra: further (metric, statistic) pairs, such as ("ttft_ms", "p99.9"), that a limit asks for. Metrics without any
+    observation have no row; `facts` says why. Repetitions that follow each other need the memory of one group.
+    """
+    levels = levels_for(extra)
+    return tidy([found for trial in trials for found in measure(trial, read(trial, levels), trial.samples())], extra)
+
+
+def tidy(
+    measures: Iterable[Measures], extra: Collection[tuple[str, str]] = (), more: Iterable[dict[str, Any]] = ()
+) -> pd.DataFrame:
+    """The same from what was measured of each trial; more: further rows, behind these."""
+    import pandas as pd
+
+    groups: dict[tuple[str, ...], list[Measures]] = {}
+    for found in measures:
+        groups.setdefault((*found.keys, found.class_name), []).append(found)
+    rows = [row for group in groups.values() for row in _group_rows(group, extra)] + list(more)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def levels_for(extra: Collection[tuple[str, str]]) -> tuple[float, ...]:
+    """The levels of all quantiles that will be asked for."""
+    own = {float(statistic[1:]) / 100 for _, statistic in extra if statistic.startswith("p")}
+    return tuple(sorted({*LEVELS, *own}))
+
+
+def measure(
+    stored: StoredTrial, reading: Reading, samples: pd.DataFrame, facts: dict[str, Any] | None = None
+) -> list[Measures]:
+    """The measures of a trial: of all requests together and, where it has several classes, of each.
+
+    samples: of its cell.   facts: see `facts.facts_of`.
+    """
+    own = machine.without_others_gpus(stored.cell, samples)
+    held = memory_readings(stored.cell, reading.trial, own, reading.columns)
+    peaks = machine.peaks(own, reading.trial, reading.columns) | {name: one.bytes for name, one in held.items()}
+    taken: dict[str, float | Estimate] = {**machine.start_values(stored.cell, reading.trial), **peaks}
+    taken |= server.server_readings(facts)
+    taken |= telemetry.telemetry_readings(facts)
+    texts = (_joined(reading.frame["clock"]), _joined(reading.frame["token_source"]))
+    found = [
+        _measure_class(stored, reading, columns, texts, name, taken if name == ALL else {})
+        for name, columns in reading.groups.items()
+    ]
+    sensors = energy_sources(facts) | {name: one.source for name, one in held.items()}
+    return [_with_energy(one, facts, sensors) if one.class_name == ALL else one for one in found]
+
+
+def _with_energy(found: Measures, facts: dict[str, Any] | None, sensors: dict[str, str]) -> Measures:
+    known = energy_readings(facts, found.rates, found.shares)
+    return replace(found, readings=found.readings | known, sensors=sensors)
+
+
+def slo_of(trial: dict[str, Any], class_name: str) -> dict[str, float | None]:
+    """The limits that make a request of a class good: the class's own over the trial's."""
+    own = (trial.get("class_slo") or {}).get(class_name) or {}
+    given = {name: limit for name, limit in own.items() if limit is not None}
+    return (trial.get("slo") or {}) | given
+
+
+def shares_of(trial: dict[str, Any], rows: Columns, class_name: str) -> dict[str, Flags]:
+    """Error and attainment flags; over all classes each request is held to its own class's limits."""
+    if not (class_name == ALL or is_split(class_name)) or not trial.get("class_slo"):
+        return shares(rows, slo_of(trial, class_name))
+    found: dict[str, Flags] = {}
+    rows = judged(rows)
+    for name in sorted(set(rows.class_name.unique().dropna())):
+        own = rows.class_name == name
+        for metric, flags in shares(rows.where(own), slo_of(trial, name)).items():
+            found.setdefault(metric, rows.ok.copy())[own] = flags
+    return found
+
+
+def _measure_class(
+    stored: StoredTrial,
+    reading: Reading,
+    columns: Columns,
+    texts: tuple[str, str],
+    name: str,
+    readings: dict[str, float | Estimate],
+) -> Measures:
+    cell, rows = stored.cell, columns.measured
+    keys = tuple(str(value or "") for value in (*(cell[key] for key in KEYS[:-1]), reading.trial["load"]))
+    return Measures(
+        keys=keys,
+        class_name=name,
+        repetition=int(cell["repetition"]),
+        window=reading.window,
+        clock=texts[0],
+        token_source=texts[1],
+        distributions=reading.distributions
+        if name == ALL
+        else guarded(distributions(rows, observe(rows)), reading.guard),
+        rates=rates(columns, reading.window),
+        shares=shares_of(reading.trial, rows, name) | _good_in_window(reading, columns, name),
+        readings=readings,
+        guard=reading.guard,
+    )
+
+
+def _good_in_window(reading: Reading, columns: Columns, name: str) -> dict[str, Flags]:
+    """Which of the requests due in the window were good, for goodput."""
+    found = shares_of(reading.trial, reading.window.population(columns), name)
+    return {"goodput": found["attainment"]} if "attainment" in found else {}
+
+
+def _joined(series: pd.Series[Any]) -> str:
+    return "+".join(sorted(str(value) for value in series.dropna().unique()))
+
+
+def _group_rows(group: Sequence[Measures], extra: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
+    rows = [row for one in group for row in _rows([one], str(one.repetition), extra)]
+    pooled = _rows(group, POOLED, extra) if len(group) > 1 else [row | {"repetition": POOLED} for row in rows]
+    return rows + pooled
+
+
+def _rows(group: Sequence[Measures], repetition: str, extra: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
+    first = group[0]
+    shared = dict(zip(KEYS, first.keys, strict=True)) | {"class": first.class_name, "repetition": repetition}
+    window = "; ".join(dict.fromkeys(one.window.text for one in group))
+    rows = []
+    for name, statistic, estimate in estimates(group, extra):
+        if math.isnan(estimate.value) and estimate.bound is Bound.POINT:
+            continue
+        rows.append(
+            shared
+            | {"metric": name, "statistic": statistic, "value": estimate.value, "low": estimate.low}
+            | {"high": estimate.high, "bound": estimate.bound.value, "n": estimate.n, "n_eff": estimate.n_eff}
+            | {"unit": METRICS[name].unit, "source": _source(name, group), "window": window}
+        )
+    return rows
+
+
+def _source(name: str, group: Sequence[Measures]) -> str:
+    if name in group[0].sensors:
+        return "; ".join(dict.fromkeys(one.sensors[name] for one in group if one.sensors.get(name)))
+    if name in _START_OR_MEMORY:
+        return _START_OR_MEMORY[name]
+    texts = [one.token_source if name in _TOKEN_METRICS else one.clock for one in group]
+    return "+".join(dict.fromkeys(text for text in texts if text))
+
+
+def estimates(
+    group: Sequence[Measures], extra: Collection[tuple[str, str]] = ()
+) -> Iterable[tuple[str, str, Estimate]]:
+    """(metric, statistic, estimate) of repetitions taken together, in the order of the registry."""
+    for name, metric in METRICS.items():
+        if metric.takes_statistics:
+            pool = Pool([one.distributions[name] for one in group])
+            wanted = dict.fromkeys((*STATISTICS, *(statistic for other, statistic in extra if other == name)))
+            yield from ((name, statistic, pool.estimate(statistic)) for statistic in wanted)
+        elif name in ("attainment", "error_rate"):
+            yield name, SCALAR, _share(group, name)
+        elif name == "goodput_rps":
+            yield name, SCALAR, _goodput(group)
+        elif any(name in one.rates for one in group):
+            yield name, SCALAR, _rate(name, [one.rates[name] for one in group if name in one.rates])
+        else:
+            yield name, SCALAR, _reading(name, [one.readings[name] for one in group if name in one.readings])
+
+
+def _share(group: Sequence[Measures], name: str) -> Estimate:
+    told = [one for one in group if name in one.shares]
+    return stats.share_estimate([one.shares[name] for one in told], caps=[one.guard.cap(MEDIAN) for one in told])
+
+
+def _goodput(group: Sequence[Measures]) -> Estimate:
+    """The share of good requests among those due in the window, with its interval, times their number per second."""
+    attained = _share(group, "goodput")
+    seconds = sum(one.window.seconds for one in group)
+    if attained.n == 0 or seconds <= 0:
+        return Estimate(math.nan)
+    per_second = attained.n / seconds
+    scaled = (attained.value * per_second, attained.low * per_second, attained.high * per_second)
+    return Estimate(*scaled, Bound.POINT, attained.n, attained.n_eff)
+
+
+def _rate(name: str, runs: Sequence[Rate]) -> Estimate:
+    """A ratio of sums; its interval from equal parts of the window (batch means), and from the runs where they
+    differ more.
+    """
+    amount, per, n = sum(run.amount for run in runs), sum(run.per for run in runs), sum(run.n for run in runs)
+    if per <= 0 or n == 0:
+        return Estimate(math.nan)
+    value = amount / per
+    if any(run.at_least for run in runs):
+        return Estimate(math.nan, value, math.inf, Bound.LOWER, n) if amount > 0 else Estimate(math.nan)
+    parts = [run.bins * len(run.bins) / run.per for run in runs if run.bins is not None and run.per > 0]
+    if not parts:
+        between = stats.t_interval([run.value for run in runs])
+        return Estimate(value, between.low, between.high, Bound.POINT, n)
+    interval = mean_estimate(parts)
+    between = stats.t_interval([run.value for run in runs])
+    if len(runs) >= stats.MIN_RUNS_FOR_SPREAD and between.high - between.low > stats.SPREAD_FACTOR * (
+        interval.high - interval.low
+    ):
+        interval = between
+    low = 0.0 if interval.low < 0 else interval.low  # which may be NaN, of which max() would make 0
+    return Estimate(value, low, interval.high, Bound.POINT, n, interval.n_eff)
+
+
+def _reading(name: str, readings: Sequence[float | Estimate]) -> Estimate:
+    """Peaks: the largest. Others: the mean; what a sensor may be off by does not shrink with repetitions."""
+    known = [one if isinstance(one, Estimate) else Estimate(one) for one in readings]
+    values = [one.value for one in known]
+    if name in PEAKS and values:
+        return Estimate(max(values), n=len(values))
+    found = stats.t_interval(values)
+    if known and not any(math.isnan(one.low) for one in known):
+        low, high = (float(np.mean([getattr(one, end) for one in known])) for end in ("low", "high"))
+        found = replace(found, low=float(np.fmin(found.low, low)), high=float(np.fmax(found.high, high)))
+    return replace(found, low=max(0.0, found.low)) if found.low < 0 else found

@@ -1,0 +1,92 @@
+"""The `harness` command: its commands, and what becomes of an error."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import traceback
+from typing import Annotated, NoReturn
+
+import typer
+
+from harness.cli.doctor import doctor
+from harness.cli.init import init
+from harness.cli.listing import list_
+from harness.cli.outlets import lost_output, open_outlets
+from harness.cli.output import say
+from harness.cli.quality import quality
+from harness.cli.report import report
+from harness.cli.run import run
+from harness.cli.validate import validate
+from harness.cli.worker import worker
+from harness.errors import ExitCode, HarnessError, Interrupted, first_that_applies
+from harness.processes import stop_signals
+
+app = typer.Typer(
+    help="Benchmark and load-test LLM inference.",
+    epilog="Begin with `harness run scenarios/quickstart.yaml`, or `harness init` to write a scenario of your own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def harness(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Benchmark and load-test LLM inference."""
+    if version:
+        from harness import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+for command in (run, quality, worker, report, validate, init):
+    app.command()(command)
+app.command(name="list")(list_)
+app.command()(doctor)
+
+
+def main() -> NoReturn:
+    """Entry point: run the command, turn whatever went wrong into a sentence and an exit code."""
+    for number in stop_signals():
+        signal.signal(number, interrupt)
+    outlets = open_outlets()
+    code = carried_out()
+    if (why := lost_output(outlets)) is not None:
+        say(f"harness: {why}")
+        code = first_that_applies({code, ExitCode.TRIAL_FAILED})
+    sys.exit(code)
+
+
+def carried_out() -> ExitCode:
+    """Run the command; what its end means."""
+    try:
+        app()
+    except SystemExit as end:
+        return ExitCode(int(end.code or 0))
+    except HarnessError as error:
+        say(f"harness: {error}")
+        return error.exit_code
+    except Exception as error:
+        say(f"harness: this is a defect of harness, please report it: {type(error).__name__}: {error}")
+        say(f"harness: details are in {save_traceback()}")
+        return ExitCode.TRIAL_FAILED
+    return ExitCode.HOLDS
+
+
+def interrupt(*_: object) -> NoReturn:
+    """Ctrl-C, SIGTERM or SIGHUP outside a run: nothing is in flight that would have to be finished."""
+    raise Interrupted("interrupted")
+
+
+def save_traceback() -> str:
+    """Keep what only a maintainer can read; where."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="harness-defect-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+    except OSError as error:
+        return f"no file: {error.strerror or error}"
+    return file.name

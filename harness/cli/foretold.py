@@ -1,0 +1,72 @@
+"""Foretell which quantiles of a plan will be bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness.analysis import stats
+from harness.analysis.sample_size import LEVELS, _joined, _time, label, limited
+from harness.scenario.loads import Load
+from harness.scenario.model import Scenario
+from harness.scenario.workload import Workload
+from harness.schedule.cells import Cell, Skip
+from harness.schedule.estimate import expected_requests
+from harness.schedule.trials import load_names
+
+
+def foretold(planned: Sequence[Cell | Skip]) -> list[str]:
+    """A line for each load of a plan some of whose quantiles will be bounds, however the requests turn out."""
+    cells = [cell for cell in planned if isinstance(cell, Cell)]
+    times = max((cell.repetition for cell in cells), default=1)
+    plans = {plan.name: plan for cell in cells for plan in cell.trials}
+    lines = (will_be_bounds(name, plan.load, plan.workload, plan.limits, times) for name, plan in plans.items())
+    return [line for line in lines if line]
+
+
+def foretold_of(scenario: Scenario) -> list[str]:
+    """The same of a scenario that is not expanded."""
+    blocks = [scenario.load, *(block.load for block in scenario.engines if block.load is not None)]
+    lines = {}
+    for loads in blocks:
+        for name, load in zip(load_names(loads), loads, strict=True):
+            limits = (*scenario.limits, *load.limits)
+            lines[name] = will_be_bounds(name, load, scenario.workload, limits, scenario.repetitions)
+    return [line for line in lines.values() if line]
+
+
+def will_be_bounds(
+    name: str, load: Load, workload: Workload, limits: Iterable[str] = (), repetitions: int = 1
+) -> str | None:
+    """What to say before a load runs; None where every quantile may be a number, or nobody knows how many requests
+    there will be. limits: whose levels count, too.   repetitions: which are taken together.
+    """
+    expected = measured_requests(load, workload)
+    if expected is None:
+        return None
+    levels = sorted({*LEVELS, *(p for _, p in limited(limits))})
+    lacking = [p for p in levels if expected * repetitions < stats.floor_two_sided(p)]
+    if not lacking:
+        return None
+    seconds = _seconds(load)
+    gives = f"about {expected:.0f} requests" + ("" if seconds is None else f" in {_time(seconds)}")
+    gives += "" if repetitions == 1 else f", {repetitions} times"
+    needs = [f"{label(p)} (needs at least {_least(p, load, expected * repetitions)})" for p in lacking]
+    return f"load {name}: {gives}, so {_joined(needs)} will be given as {'bounds' if len(lacking) > 1 else 'a bound'}"
+
+
+def measured_requests(load: Load, workload: Workload) -> float | None:
+    """How many requests a load is expected to measure, at most; None where that depends on the engine."""
+    if "warmup_s" in type(load).model_fields:
+        load = load.model_copy(update={"warmup_s": 0.0})
+    return expected_requests(load, workload).high
+
+
+def _least(p: float, load: Load, expected: float) -> str:
+    needed = stats.floor_two_sided(p)
+    seconds = _seconds(load)
+    return f"{needed}" + ("" if seconds is None or expected <= 0 else f", {_time(seconds * needed / expected)}")
+
+
+def _seconds(load: Load) -> float | None:
+    seconds: float | None = getattr(load, "duration_s", None)
+    return seconds

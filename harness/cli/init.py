@@ -1,0 +1,33 @@
+"""`harness init`: write a scenario to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.output import say
+from harness.errors import UsageError
+
+
+def init(
+    template: Annotated[
+        str, typer.Option(help="A shipped scenario to begin with; see `harness list scenarios`.")
+    ] = "quickstart",
+    out: Annotated[Path | None, typer.Option(help="The file to write. Default: print it.")] = None,
+) -> None:
+    """Write a commented scenario to begin with."""
+    from harness.scenario.templates import init_template
+
+    text = init_template(template)
+    if out is None:
+        print(text, end="")
+        return
+    if out.exists():
+        raise UsageError(f"{out} exists; choose another name with --out")
+    try:
+        out.write_text(text)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot write: {error.strerror}; choose another name with --out") from error
+    say(f"wrote {out}; check it with `harness validate {out}`, run it with `harness run {out}`")

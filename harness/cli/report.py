@@ -1,0 +1,111 @@
+"""`harness report`: derive the results of a stored run, and hand plain tables to `reports`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import Exports, Formats, check_exports, check_formats
+from harness.cli.output import say, table_console
+from harness.errors import ExitCode
+
+if TYPE_CHECKING:
+    from harness.results import Results
+    from reports.data import ReportData
+
+HEADLINES = ("report.html", "report.md")
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="A run's folder, its name, or latest.", show_default=False)],
+    formats: Formats = [],  # noqa: B006
+    exports: Exports = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Where to write the reports. Default: into the run.")] = None,
+) -> None:
+    """Make the reports of a stored run again."""
+    from harness.store.run import find_run
+
+    files = check_exports(exports)
+    made = write(find_run(run), check_formats(formats), out=out)
+    made.export(files)
+    show(made, as_json=as_json, quiet=False)
+    raise typer.Exit(made.exit_code)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found out and written. files: in the order of the formats."""
+
+    data: ReportData
+    exit_code: ExitCode
+    files: tuple[Path, ...]
+
+    def headline_files(self) -> list[Path]:
+        """The files a person wants to open."""
+        return [path for path in self.files if path.name in HEADLINES]
+
+    def export(self, files: Sequence[tuple[str, Path]]) -> None:
+        """Write the summary for other programs: (kind, file) of each. Raises StorageFailed if one cannot be written."""
+        from harness.store.streams import storage_errors
+        from reports import export
+
+        for kind, file in files:
+            with storage_errors(file):
+                export(self.data, kind, file)
+
+
+def show(made: Report, *, as_json: bool, quiet: bool) -> None:
+    """The data on standard output; where the reports are on standard error."""
+    if as_json:
+        from reports.writers.summaries import as_json as json_text
+
+        print(json_text(made.data), end="")
+    else:
+        from reports.writers import terminal
+
+        terminal.show(made.data, table_console())
+    if not quiet:
+        for path in made.headline_files():
+            say(f"wrote {path}")
+
+
+def write(run: Path, formats: Sequence[str] | None, *, out: Path | None = None) -> Report:
+    """Derive a stored run's results and write its reports, into the run's folder or `out`. formats: None for all.
+
+    Raises RunUnreadable if `run` is none, StorageFailed if the reports cannot be written.
+    """
+    from harness.results import derive
+    from harness.store.run import Run
+    from harness.store.streams import storage_errors
+    from reports import write as write_files
+
+    stored = Run.open(run)
+    results = derive(stored.manifest, stored.trials(), run)
+    data = report_data(results)
+    folder = out or run
+    with storage_errors(folder):
+        files = write_files(data, folder, formats)
+    return Report(data, results.exit_code, tuple(files))
+
+
+def report_data(results: Results) -> ReportData:
+    """The results as the plain tables that reports take."""
+    from reports.data import ReportData
+
+    return ReportData(
+        title=results.manifest["name"],
+        manifest=results.manifest,
+        summary=results.summary,
+        validity=[{"cell": cell, "trial": trial, **one.as_dict()} for (cell, trial), one in results.validity.items()],
+        facts=list(results.facts.values()),
+        verdicts=[verdict.as_dict() for verdict in results.verdicts],
+        definitions=results.definitions,
+        decisions=results.decisions,
+        series=results.series,
+        exit_code=int(results.exit_code),
+    )

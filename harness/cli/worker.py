@@ -1,0 +1,109 @@
+"""`harness worker`: sends a share of the load of a run that is led from elsewhere.
+
+Each trial gets a fresh process (`harness.drivers.locust.worker`), because Locust changes the interpreter it runs in.
+This one only starts them, one after the other, until the master says that there are no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.options import parse_wait
+from harness.cli.output import say
+from harness.errors import ExitCode, HarnessError, Interrupted, TrialFailed
+from harness.processes import ended_how, module_command, own_packages_first
+
+NEXT_TRIAL_WITHIN_S = 900.0
+END_S = 5.0
+
+
+def worker(
+    master_host: Annotated[str, typer.Option(help="The machine that leads the run.", show_default=False)],
+    master_port: Annotated[int, typer.Option(help="Its --master-bind-port.", min=1, max=65535)] = 5557,
+    within: Annotated[str, typer.Option(help="How long to wait for it.")] = "10m",
+) -> None:
+    """Send a share of the load of `harness run --driver locust --expect-workers N`, which runs elsewhere."""
+    trials = serve(master_host, master_port, within_s=parse_wait(within, "--within"), say=say)
+    say(f"the run is over; this worker sent its share of {trials} trial{'s' if trials > 1 else ''}")
+
+
+class WorkerFailed(HarnessError):
+    """The share could not be sent; the exit code is that of the process that tried."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = ExitCode(code)
+
+
+def serve(host: str, port: int, *, within_s: float, say: Callable[[str], None]) -> int:
+    """Take part in one run; the number of its trials in which this worker sent its share.
+
+    within_s: how long the master is waited for; for a run's next trial up to 15 minutes.
+    Raises TrialFailed or WorkerFailed, one sentence, if there is no master, if it vanishes, or if the share cannot be
+    sent from here, and Interrupted after Ctrl-C.
+    """
+    trials = 0
+    say(f"waiting for the master at {host}:{port}")
+    while True:
+        told = take_part(host, port, within_s if not trials else NEXT_TRIAL_WITHIN_S, say)
+        if "failed" in told:
+            raise WorkerFailed(told["failed"], told["code"])
+        trials += 1
+        if not told["more"]:
+            return trials
+        say("the trial is over; waiting for the next")
+
+
+def take_part(host: str, port: int, within_s: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """One trial in a process of its own; what that says last."""
+    with process(host, port, within_s) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            try:
+                told: dict[str, Any] = json.loads(line)
+            except ValueError:
+                break  # cut off in the middle of a line: it is dying
+            if "text" not in told:
+                return told
+            say(told["text"])
+        status = running.wait()
+    raise TrialFailed(f"the process that was to send the load {ended_how(status)}")
+
+
+@contextlib.contextmanager
+def process(host: str, port: int, within_s: float) -> Iterator[subprocess.Popen[str]]:
+    """The process of one trial; gone when the block ends, however it ends."""
+    running = subprocess.Popen(
+        module_command("harness.drivers.locust.worker", host, str(port), str(within_s)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=own_packages_first(os.environ),
+        start_new_session=True,  # Ctrl-C is for us, who tell it
+    )
+    try:
+        yield running
+    except (KeyboardInterrupt, Interrupted):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGTERM)
+        raise
+    finally:
+        assert running.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            running.stdin.close()
+        try:
+            running.wait(END_S)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+        if running.stdout is not None:
+            running.stdout.close()

@@ -1,0 +1,1 @@
+"""A server of known truth, and the errors of the measuring client on it."""

@@ -1,0 +1,306 @@
+"""Drives the server of known truth with growing loads and compares what the client recorded with what was sent."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from harness.drivers.base import Control, DriveReport, DriveSettings
+from harness.drivers.calibration.process import KnownServer
+from harness.drivers.calibration.server import sent_times_ns
+from harness.drivers.calibration.store import Calibration, RateLevel, StreamLevel, conclude
+from harness.drivers.drive import drive
+from harness.drivers.timeline import NS_PER_MS, NS_PER_S
+from harness.errors import Interrupted, TrialFailed
+from harness.processes import event_loop_runner, stop_signals
+from harness.records import Phase, Record, Status
+from harness.scenario.loads import Load, LoadItem
+from harness.scenario.workload import Workload
+from harness.schedule.requests import Schedule, build
+from harness.telemetry.cgroup import read_ceilings
+
+Say = Callable[[str], None]
+Int64 = NDArray[np.int64]
+
+FIRST_MS = 50.0
+GAP_MS = 20.0
+TOKENS = 50
+_RATE_FIRST_MS = 5.0
+_RATE_GAP_MS = 5.0
+_RATE_TOKENS = 2
+_BIN_NS = 100 * NS_PER_MS
+_SLOWER = 1.1  # the server itself was late by more than a tenth of each gap
+_CLOSE = 1.3  # levels closer than this are not told apart
+_LOOK_S = 0.3
+_TIMEOUT_S = 20
+_SPARE_FILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Which loads are tried, in order. rounds: requests of each stream.   limit_s: no level begins later."""
+
+    streams: tuple[int, ...]
+    rounds: int
+    rates: tuple[float, ...]
+    rate_s: float
+    limit_s: float
+    quick: bool = False
+
+
+FULL = Ladder((1, 32, 128, 512, 1024, 2048, 4096), 3, (100, 500, 1000, 2000, 4000), 2.0, 45.0)
+QUICK = Ladder((1, 128, 512), 1, (100, 1000), 1.0, 15.0, quick=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The largest errors, p99 in ms, that a level may have: of first tokens, of gaps between tokens, of sending."""
+
+    first_ms: float
+    gap_ms: float
+    lag_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What one load showed. sent_ns, seen_ns: of each reply, its tokens as sent and as recorded, absolute."""
+
+    records: list[Record]
+    report: DriveReport
+    sent_ns: list[Int64]
+    seen_ns: list[Int64]
+    server_cpu_share: float
+
+    def first_errors_ms(self) -> NDArray[np.float64]:
+        """Of each reply's first token."""
+        found = [abs(int(seen[0]) - int(sent[0])) for sent, seen in zip(self.sent_ns, self.seen_ns, strict=True)]
+        return np.asarray(found, dtype=np.float64) / NS_PER_MS
+
+    def gap_errors_ms(self) -> NDArray[np.float64]:
+        """Of the times between two tokens."""
+        pairs = zip(self.sent_ns, self.seen_ns, strict=True)
+        return np.concatenate([np.abs(np.diff(seen) - np.diff(sent)) for sent, seen in pairs]) / NS_PER_MS
+
+    def events_per_s(self) -> float:
+        """Tokens sent per second, the middle one of bins of 100 ms."""
+        at_ns = np.concatenate(self.sent_ns)
+        counts = np.bincount((at_ns - at_ns.min()) // _BIN_NS)
+        return float(np.median(counts)) * NS_PER_S / _BIN_NS
+
+    def slowdown(self) -> float:
+        """The server's own gaps in proportion to those asked for."""
+        return float(np.mean([np.diff(sent).mean() for sent in self.sent_ns])) / (GAP_MS * NS_PER_MS)
+
+
+def calibrate(bounds: Bounds, ladder: Ladder = FULL, say: Say = lambda _: None) -> Calibration:
+    """Find the largest load that can be trusted here; takes less than a minute.
+
+    say: told what is tried.   To be called in the main thread.
+    Raises TrialFailed if the server of known truth does not start, Interrupted if the user ends it.
+    """
+    until_s = time.monotonic() + ladder.limit_s
+    notes: list[str] = []
+    busy_share = psutil.cpu_percent(interval=_LOOK_S) / 100
+    with _heard_between(say) as say_or_end, KnownServer() as server:
+        rates = _climb_rates(server, ladder, bounds, say_or_end)
+        levels = _climb_streams(server, ladder, bounds, until_s, say_or_end, notes)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return conclude(levels, rates, notes, created, quick=ladder.quick, busy_share=busy_share)
+
+
+def _climb_streams(
+    server: KnownServer, ladder: Ladder, bounds: Bounds, until_s: float, say: Say, notes: list[str]
+) -> list[StreamLevel]:
+    """Up to the first level that fails twice, then one between it and the last that held."""
+    tried: list[StreamLevel] = []
+    files = read_ceilings().files
+    for streams in ladder.streams:
+        if files is not None and streams > files - _SPARE_FILES:
+            notes.append(f"{streams:,} streams were not tried: only {files} files may be open at once")
+            break
+        if time.monotonic() > until_s:
+            notes.append(f"{streams:,} streams were not tried: the time for calibrating was over")
+            break
+        if _holds(server, streams, ladder.rounds, bounds, tried, say):
+            continue
+        between = round((streams * max((one.streams for one in tried if one.held), default=0)) ** 0.5)
+        if ladder.quick or not between or streams / between < _CLOSE:
+            break
+        if time.monotonic() < until_s:
+            _holds(server, between, ladder.rounds, bounds, tried, say)
+        else:
+            notes.append(f"{between:,} streams were not tried: the time for calibrating was over")
+        break
+    return tried
+
+
+def _holds(server: KnownServer, streams: int, rounds: int, bounds: Bounds, tried: list[StreamLevel], say: Say) -> bool:
+    """Try a level, a second time where the first failed: what else the machine did need not come again."""
+    for _ in range(2):
+        level = stream_level(server, streams, rounds, bounds)
+        tried.append(level)
+        say(
+            f"{streams} streams: first tokens within {level.ttft_error_p99_ms:.3f} ms, gaps within "
+            f"{level.itl_error_p99_ms:.3f} ms (p99)" + (f"; {level.reason}" if level.reason else "")
+        )
+        if level.held:
+            return True
+    return False
+
+
+def _climb_rates(server: KnownServer, ladder: Ladder, bounds: Bounds, say: Say) -> list[RateLevel]:
+    tried: list[RateLevel] = []
+    for rate in ladder.rates:
+        for _ in range(2):
+            level = rate_level(server, rate, ladder.rate_s, bounds)
+            tried.append(level)
+            say(f"{rate:g} requests/s: sent within {level.send_lag_p99_ms:.3f} ms of due (p99)")
+            if level.held:
+                break
+        if not tried[-1].held:
+            break
+    return tried
+
+
+def stream_level(server: KnownServer, streams: int, rounds: int, bounds: Bounds) -> StreamLevel:
+    """So many replies at once, one token every 20 ms each."""
+    plan = schedule(TOKENS, kind="sustained", users=streams, requests=streams * rounds)
+    truth = measure(server, plan, FIRST_MS, GAP_MS)
+    first, gaps = truth.first_errors_ms(), truth.gap_errors_ms()
+    reason = _complaint(truth, plan, first, gaps, bounds)
+    return StreamLevel(
+        streams=streams,
+        requests=len(truth.records),
+        events_per_s=truth.events_per_s(),
+        **_three("ttft_error", first),
+        **_three("itl_error", gaps),
+        cpu_share=truth.report.cpu_share or 0.0,
+        server_cpu_share=truth.server_cpu_share,
+        merged_read_share=truth.report.merged_read_share or 0.0,
+        clock=truth.report.clock,
+        held=reason is None,
+        reason=reason,
+    )
+
+
+def _complaint(
+    truth: Truth, plan: Schedule, first: NDArray[np.float64], gaps: NDArray[np.float64], bounds: Bounds
+) -> str | None:
+    """Why a level cannot be trusted, or says nothing."""
+    failed = _failure(truth.records, plan)
+    if failed is not None:
+        return failed
+    for errors, bound_ms, name in (
+        (first, bounds.first_ms, "first tokens"),
+        (gaps, bounds.gap_ms, "gaps"),
+    ):
+        seen_ms = float(np.percentile(errors, 99))
+        if seen_ms > bound_ms:
+            return f"the error of {name} was {seen_ms:.2f} ms at p99, above {bound_ms:g} ms"
+    if truth.slowdown() > _SLOWER:
+        return "the server of known truth could not send more on these cores"
+    return None
+
+
+def rate_level(server: KnownServer, rate: float, seconds: float, bounds: Bounds) -> RateLevel:
+    """An open loop with Poisson arrivals and short replies."""
+    plan = schedule(_RATE_TOKENS, kind="sustained", rate=rate, requests=round(rate * seconds))
+    truth = measure(server, plan, _RATE_FIRST_MS, _RATE_GAP_MS)
+    lags = np.asarray([(one.sent_ns or 0) - (one.due_ns or 0) for one in truth.records], dtype=np.float64) / NS_PER_MS
+    p50, p99, most = (float(value) for value in np.percentile(lags, (50, 99, 100)))
+    reason = _failure(truth.records, plan)
+    if reason is None and p99 > bounds.lag_ms:
+        reason = f"requests were sent {p99:.2f} ms late at p99, above {bounds.lag_ms:g} ms"
+    return RateLevel(rate, len(truth.records), p50, p99, most, reason is None, reason)
+
+
+def measure(server: KnownServer, plan: Schedule, first_ms: float, gap_ms: float) -> Truth:
+    """Drive a plan and put the server's times beside the client's; to be called in the main thread.
+
+    Raises TrialFailed if nothing comes back, Interrupted if the user ends it.
+    """
+    records: list[Record] = []
+    settings = DriveSettings(_TIMEOUT_S * NS_PER_S, keep_text=True, warm_connections=plan.users or None)
+    process = psutil.Process(server.pid)
+    before_s, began_ns = sum(process.cpu_times()[:2]), time.monotonic_ns()
+    control = Control()
+    with _heard(control):
+        driving = drive(plan, server.endpoint(first_ms, gap_ms), settings, records.append, control)
+        report: DriveReport = event_loop_runner()(driving)
+    wall_s = (time.monotonic_ns() - began_ns) / NS_PER_S
+    records = [one for one in records if one.phase == Phase.MEASURE]
+    whole = [one for one in records if one.status == Status.OK and one.chunk_ns and one.text]
+    sent = [np.asarray(sent_times_ns(one.text or ""), dtype=np.int64) for one in whole]
+    seen = [np.asarray(one.chunk_ns, dtype=np.int64) + report.t0_ns for one in whole]
+    if not whole:
+        raise TrialFailed(f"no reply of the server of known truth arrived: {_failure(records, plan)}")
+    return Truth(records, report, sent, seen, (sum(process.cpu_times()[:2]) - before_s) / wall_s)
+
+
+@contextlib.contextmanager
+def _heard(control: Control) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the load, and then the program: an exception in the loop would be lost."""
+    with _handled(control.abort):
+        yield
+    if control.aborted:
+        raise Interrupted("interrupted")
+
+
+@contextlib.contextmanager
+def _heard_between(say: Say) -> Iterator[Say]:
+    """Between two loads they end the program at the next word: an exception raised where objects are being cleared
+    away would be lost, and calibrating would go on."""
+    control = Control()
+
+    def say_or_end(text: str) -> None:
+        if control.aborted:
+            raise Interrupted("interrupted")
+        say(text)
+
+    with _handled(control.abort):
+        yield say_or_end
+    if control.aborted:
+        raise Interrupted("interrupted")
+
+
+@contextlib.contextmanager
+def _handled(end: Callable[[], None]) -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in stop_signals()}
+    try:
+        for number in before:
+            signal.signal(number, lambda *_: end())
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _failure(records: Sequence[Record], plan: Schedule) -> str | None:
+    failed = [one for one in records if one.status != Status.OK]
+    if failed:
+        return f"{len(failed)} of {len(records)} requests failed: {failed[0].status}, {failed[0].error or 'no reason'}"
+    if len(records) == plan.measured:
+        return None
+    return f"{plan.measured} requests were planned, {len(records)} have a record"
+
+
+def schedule(tokens: int, **load: Any) -> Schedule:
+    """A plan of short prompts and exactly so many tokens; the keys of the load are those of a scenario file."""
+    wanted: Load = TypeAdapter(LoadItem).validate_python(load)
+    output = {"dist": "fixed", "value": tokens, "exact": True}
+    return build(wanted, Workload.model_validate({"prompt_tokens": 16, "output_tokens": output}), seed=1)
+
+
+def _three(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    found = np.percentile(values, (50, 99, 100)) if len(values) else (float("nan"),) * 3
+    return {f"{name}_{part}_ms": float(value) for part, value in zip(("p50", "p99", "max"), found, strict=True)}

@@ -1,0 +1,93 @@
+"""Drives one trial in an asyncio loop: real sockets, an engine in this process, or virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.base import Endpoint, InProcessEngine
+from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
+from harness.drivers.http.place import notes_of, places_of
+from harness.drivers.in_process import InProcessClient
+from harness.drivers.offer import Offer
+from harness.drivers.served import ServedClient
+from harness.drivers.timeline import NS_PER_MS, NS_PER_S, clock_of
+from harness.drivers.trial import TrialState
+from harness.drivers.vitals import collector_off
+from harness.errors import TrialFailed
+from harness.records import Loop
+from harness.schedule.requests import Schedule
+
+_LEAD_NS = 20 * NS_PER_MS
+_WARM_OPEN = 64
+
+
+async def drive(
+    schedule: Schedule,
+    target: InProcessEngine | Endpoint,
+    settings: DriveSettings,
+    sink: Sink,
+    control: Control | None = None,
+    part: Part = ALONE,
+) -> DriveReport:
+    """Send every request of the schedule when it falls due and give each one's record to `sink` when it is complete.
+
+    Exactly one record for each planned row that fell due; in an open loop for every warm-up and measured row, sent or
+    not. Cooldown requests still in flight when the last measured one has ended are cut off (`unfinished`). In a closed
+    loop a user whose connection failed waits 100 ms at least. part: which rows are sent from here, where several
+    processes share the plan.
+    Raises TrialFailed if the requests cannot be written in the endpoint's dialect or its address is none; whatever
+    `sink` raises ends the trial and is raised again.
+    """
+    control = control or Control()
+    loop = asyncio.get_running_loop()
+    now_ns = clock_of(loop)
+    report = DriveReport(t0_ns=0, planned=schedule.count)
+    client: ServedClient | InProcessClient | None = None
+    try:
+        # T0 is not known before the connections are open; the plan is laid on it then.
+        offer = Offer(schedule, part.shard, lingers=part.counted is not None)
+        state = TrialState(schedule, settings, sink, control, offer, report, now_ns, loop.create_future(), part)
+        if isinstance(target, Endpoint):
+            places = places_of(target)
+            report.notes += notes_of(places)
+            client = served = ServedClient(state, target, places, loop)
+            await served.pool.warm(-(-_warm_count(schedule, settings) // part.shard.of), loop)
+        else:
+            client = InProcessClient(state, target, loop)
+        client.prepare()
+        with collector_off() if isinstance(target, Endpoint) else contextlib.nullcontext():
+            own_ns = now_ns() + (_LEAD_NS if isinstance(target, Endpoint) else 0)
+            state.begin(own_ns if part.start is None else await part.start())
+            control.begins(report.t0_ns)
+            control.on_change(functools.partial(state.guarded, client.control_changed))
+            client.start()
+            if control.stopped:
+                state.guarded(client.control_changed)
+            await state.finished
+    except ValueError as error:
+        raise TrialFailed(str(error)) from error
+    finally:
+        control.on_change(None)
+        if client is not None:
+            client.close()
+    return state.tell()
+
+
+def _warm_count(schedule: Schedule, settings: DriveSettings) -> int:
+    """Connections to open before the start: one per user; in open loops the most due in one second, 64 at most."""
+    if settings.warm_connections is not None:
+        return settings.warm_connections
+    if schedule.loop is Loop.CLOSED:
+        return schedule.users
+    return 0 if schedule.due_ns is None else min(_WARM_OPEN, most_in_a_second(schedule.due_ns))
+
+
+def most_in_a_second(due_ns: NDArray[np.int64]) -> int:
+    """The most requests that fall due within one second, by due times in order."""
+    in_a_second = np.searchsorted(due_ns, due_ns + NS_PER_S) - np.arange(len(due_ns))
+    return int(in_a_second.max(initial=0))

@@ -1,0 +1,350 @@
+"""One connection: non-blocking, every read stamped, nothing else done with it.
+
+The hot path of the whole program is `_read`: one `recvmsg`, one look at the clock, three appends.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from time import monotonic_ns
+from typing import Any, Protocol
+
+from engines.http.addresses import distrust
+from harness.drivers.http.place import Place
+from harness.drivers.http.poller import READ, WRITE, Poller
+from harness.drivers.http.response import ResponseReader
+from harness.drivers.http.tls import TlsStream, Tunnel, TunnelRefused
+from harness.drivers.timeline import StampClock, Trace
+from harness.telemetry.kernel_clock import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
+
+_READ_BYTES = 65_536
+_ANCILLARY_BYTES = 64
+AT_ONCE_NS = 500_000_000  # a connection closed sooner after a reply was not closed for being idle
+_SOON_NS = 20_000_000  # a connection that had been closed says so as soon as the next request arrives
+_UNACKED_AT = 24  # in struct tcp_info: segments that were sent and not acknowledged
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request on its way: the bytes to send, what is noted of it, and the reply as it comes in."""
+
+    trace: Trace
+    payload: bytes
+    reply: ResponseReader
+    due: Any = None
+    streams: bool = True
+    connection: Connection | None = None
+
+
+class End(Enum):
+    """What the end of a connection says of the request on it.
+
+    BEHIND_A_REPLY: it came right behind the reply before, and the request: a server that closes after its replies
+    throws away what comes meanwhile, and one that fails at once looks alike.
+    """
+
+    UNREAD, BEHIND_A_REPLY, READ = range(3)
+
+
+class Owner(Protocol):
+    """Whoever uses connections."""
+
+    def connected(self, connection: Connection) -> None:
+        """The connection can carry requests."""
+        ...
+
+    def completed(self, connection: Connection, exchange: Exchange) -> None:
+        """A reply has ended."""
+        ...
+
+    def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
+        """The connection is gone; reason: one sentence."""
+        ...
+
+
+class Connection:
+    """A connection that carries one request at a time.
+
+    place: where it leads.   ready: connected (and secured).   connected_ns: since when.   used: has carried a request.
+    idle_since_ns: when it was last given back, 0: never.
+    """
+
+    __slots__ = (
+        "_connected", "_file", "_number", "_out", "_owner", "_poller", "_recvmsg", "_socket", "_stamps", "_taken",
+        "_tls", "_tunnel", "_writing", "connected_ns", "exchange", "idle_since_ns", "place", "ready", "used",
+    )  # fmt: skip
+
+    def __init__(
+        self, poller: Poller, address: tuple[Any, ...], place: Place, stamps: StampClock, owner: Owner, spare: int
+    ) -> None:
+        """Begin to connect. spare: the first file descriptor that is kept for others.
+
+        Raises OSError where no descriptor can be had.
+        """
+        family, target = address
+        self.ready = False
+        self.used = False
+        self.connected_ns: int | None = None
+        self.idle_since_ns = 0
+        self.exchange: Exchange | None = None
+        self.place = place
+        self._poller = poller
+        self._stamps = stamps
+        self._owner = owner
+        self._tls = TlsStream(place.tls, place.address.host) if place.tls else None
+        self._tunnel = Tunnel(place) if place.tunnelled else None
+        self._out = b""
+        self._writing = False
+        self._taken = False  # something of the request was accepted by the system
+        self._connected = False
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        if self._socket.fileno() >= spare:
+            self._socket.close()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self._recvmsg = self._socket.recvmsg
+        self._socket.setblocking(False)
+        if family != getattr(socket, "AF_UNIX", None):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sys.platform == "linux":
+            self._socket.setsockopt(socket.SOL_SOCKET, TIMESTAMPING, STAMP_RECEIVED_IN_SOFTWARE)
+        self._file = self._socket.fileno()
+        number = self._socket.connect_ex(target)  # failures are told later, as those that the poller brings
+        self._number = 0 if number == errno.EINPROGRESS else number
+        poller.add(self._file, self._on_event, READ | WRITE)
+
+    def send(self, exchange: Exchange) -> None:
+        """Send a request, as soon as the connection is ready."""
+        self.exchange = exchange
+        exchange.connection = self
+        exchange.trace.connection_reused = self.used or self.ready
+        if self.ready:
+            self._start()
+
+    def gone(self) -> bool:
+        """Whether the other side has closed it while it was idle, or has sent what nobody asked for."""
+        try:
+            found = self._socket.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            return True
+        return not found or self._tls is None  # TLS has something of its own to say
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing of a request is still to be sent: a reply may come before its request has left."""
+        return not self._out
+
+    def close(self) -> None:
+        """Close; the owner hears nothing of it."""
+        if self._file >= 0:
+            self._poller.remove(self._file)
+            self._file = -1
+            self._socket.close()
+            self.exchange = None
+
+    def _start(self) -> None:
+        assert self.exchange is not None
+        self.used = True
+        self._taken = False
+        self.exchange.trace.earliest_ns = monotonic_ns()
+        self._push(self.exchange.payload)
+
+    def _push(self, data: bytes) -> None:
+        if self._tls is not None:
+            if data:
+                self._tls.encrypt(data)
+            data = self._tls.to_send()
+        self._out = self._out + data if self._out else data
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._out:
+            now_ns = monotonic_ns()
+            try:
+                count = self._socket.send(self._out)
+            except (BlockingIOError, InterruptedError):
+                self._writing = True
+                self._poller.change(self._file, READ | WRITE)
+                return
+            except OSError as error:
+                self._lose(_reason(error, self.place), End.READ if self._taken else End.UNREAD)
+                return
+            self._taken = True
+            self._out = self._out[count:]
+            if not self._out and self.ready and self.exchange is not None:
+                _sent(self.exchange.trace, now_ns)
+        if self._writing:
+            self._writing = False
+            self._poller.change(self._file, READ)
+
+    def _on_event(self, events: int) -> None:
+        if not self._connected:
+            self._finish_connecting()
+        elif self._tunnel is not None:
+            self._go_on_tunnelling(self._tunnel)
+        else:
+            self._go_on_securing()
+
+    def _read(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+            if events == WRITE or self._file < 0:
+                return
+        try:
+            data, ancillary, _, _ = self._recvmsg(_READ_BYTES, _ANCILLARY_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._end_of_stream(_reason(error, self.place), reset=True)
+            return
+        read_ns = monotonic_ns()
+        if not data:
+            number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self._end_of_stream("the server closed the connection", reset=number != 0)
+            return
+        if self._tls is not None:
+            data = self._decrypted(data)
+            if not data:
+                return
+        exchange = self.exchange
+        if exchange is None:
+            self._lose("the server sent something that no request had asked for")
+            return
+        trace = exchange.trace
+        trace.stamps.append(ancillary[0][2] if ancillary else b"")
+        trace.read_ns.append(read_ns)
+        if exchange.reply.feed(data):
+            trace.done_ns = self._stamps.last_arrival(trace)
+            self._owner.completed(self, exchange)
+
+    def _end_of_stream(self, reason: str, *, reset: bool) -> None:
+        exchange = self.exchange
+        if exchange is not None and exchange.reply.started and exchange.reply.closed():
+            exchange.trace.done_ns = monotonic_ns()
+            self._owner.completed(self, exchange)
+        else:
+            self._lose(reason, self._end(reset=reset))
+
+    def _end(self, *, reset: bool) -> End:
+        """Whether the other side had closed the connection before it read the request that was just sent.
+
+        Its system resets a connection that is closed while something lies there unread, and one that was closed before
+        anything came; and it does not acknowledge what came after its end. Who has read a request and then closes does
+        neither. A reset may also be meant, so only one right behind a reply and the next request counts.
+        """
+        now_ns = monotonic_ns()
+        trace = None if self.exchange is None else self.exchange.trace
+        if trace is None or not self.idle_since_ns or trace.sent_ns is None:
+            return End.READ
+        soon = now_ns - self.idle_since_ns < AT_ONCE_NS and now_ns - trace.earliest_ns < _SOON_NS
+        if self._unacknowledged() or (reset and soon):
+            return End.UNREAD
+        return End.BEHIND_A_REPLY if soon else End.READ
+
+    def _unacknowledged(self) -> bool:
+        """Whether something of what was sent has not arrived."""
+        if sys.platform != "linux" or self._socket.family == socket.AF_UNIX:
+            return False
+        told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED_AT + 4)
+        return len(told) == _UNACKED_AT + 4 and int.from_bytes(told[_UNACKED_AT:], sys.byteorder) > 0
+
+    def _finish_connecting(self) -> None:
+        number = self._number or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._lose(_reason(OSError(number, os.strerror(number)), self.place))
+            return
+        self._connected = True
+        self._poller.change(self._file, READ)
+        if self._tunnel is not None:
+            self._out = self._tunnel.opening
+            self._flush()
+        elif self._tls is None:
+            self._become_ready()
+        else:
+            self._go_on_securing()
+
+    def _go_on_tunnelling(self, tunnel: Tunnel) -> None:
+        try:
+            if tunnel.received(self._received()):
+                self._tunnel = None
+                self._go_on_securing()
+        except TunnelRefused as refused:
+            self._lose(str(refused))
+        except OSError as error:
+            self._lose(_reason(error, self.place))
+
+    def _go_on_securing(self) -> None:
+        assert self._tls is not None
+        try:
+            if data := self._received():
+                self._tls.received(data)
+            self._tls.handshake()
+        except ssl.SSLError as error:
+            self._lose(distrust(error, self.place.address.host))
+            return
+        except OSError as error:
+            self._lose(_reason(error, self.place))
+            return
+        self._push(b"")
+        if self._tls.ready:
+            self._become_ready()
+
+    def _received(self) -> bytes:
+        """What came in for the handshake. Raises ConnectionResetError if the server hung up."""
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        if not data:
+            raise ConnectionResetError("the connection was closed before it was of use")
+        return data
+
+    def _become_ready(self) -> None:
+        self.ready = True
+        self._poller.handle(self._file, self._read)
+        self.connected_ns = monotonic_ns()
+        if self.exchange is not None:
+            self.exchange.trace.connected_ns = self.connected_ns
+            self._start()
+        self._owner.connected(self)
+
+    def _decrypted(self, data: bytes) -> bytes:
+        assert self._tls is not None
+        try:
+            return self._tls.decrypt(data)
+        except ssl.SSLError as error:
+            self._lose(distrust(error, self.place.address.host))
+            return b""
+
+    def _lose(self, reason: str, end: End = End.READ) -> None:
+        exchange = self.exchange
+        self.close()
+        self._owner.lost(self, exchange, reason, end)
+
+
+def _sent(trace: Trace, now_ns: int) -> None:
+    """The last byte was taken. What was sent again counts from when it was sent first."""
+    if trace.sent_ns is None:
+        trace.sent_ns = now_ns
+        began_ns = trace.earliest_ns if trace.connection_reused else trace.dispatched_ns
+        trace.accepting_ns = 0 if began_ns is None else now_ns - began_ns
+
+
+def _reason(error: OSError, place: Place) -> str:
+    at = place.at
+    if error.errno == errno.EAGAIN:
+        return f"{at} has no room for another connection that waits to be accepted"
+    if isinstance(error, ConnectionRefusedError) or error.errno == getattr(os, "ECONNREFUSED", 111):
+        return f"nothing listens at {at}: the connection was refused"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return f"{at} cut the connection off"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"no connection to {at}: {error.strerror}: this machine has no port left for one more connection"
+    return f"no connection to {at}: {error.strerror or error}"

@@ -1,0 +1,125 @@
+"""Being woken at an absolute time, more exactly than loop timers can.
+
+Loop timers are rounded to milliseconds (libuv, epoll). A timerfd wakes within some tens of microseconds, by the
+kernel's high-resolution timers, and is one more file descriptor to the poller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from harness.drivers.http.poller import Poller
+from harness.drivers.timeline import NS_PER_S, NowNs
+
+_CLOCK_MONOTONIC = 1
+_NONBLOCK_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
+_ABSOLUTE = 1
+
+
+class Alarm(Protocol):
+    """Calls back once, at or after the time that was set last."""
+
+    def set(self, at_ns: int | None) -> None:
+        """Ring at this monotonic time; None: not at all."""
+        ...
+
+    def close(self) -> None:
+        """Never ring again."""
+        ...
+
+
+class LoopAlarm:
+    """An alarm by the loop's timers: for virtual time, and where there is nothing better."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object], now_ns: NowNs) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._now_ns = now_ns
+        self._timer: asyncio.TimerHandle | None = None
+        self._at_ns: int | None = None
+
+    def set(self, at_ns: int | None) -> None:
+        """Ring at this monotonic time; None: not at all."""
+        if at_ns == self._at_ns and (self._timer is not None or at_ns is None):
+            return
+        self.close()
+        self._at_ns = at_ns
+        if at_ns is not None:
+            self._timer = self._loop.call_at(at_ns / NS_PER_S, self._fire)
+
+    def close(self) -> None:
+        """Never ring again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._at_ns is not None and self._now_ns() < self._at_ns:  # libuv's timers may be early
+            self._timer = self._loop.call_later(0.001, self._fire)
+            return
+        self._ring()
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _Timer(ctypes.Structure):
+    _fields_ = (("interval", _Timespec), ("value", _Timespec))
+
+
+class TimerfdAlarm:
+    """An alarm by Linux' timerfd. Raises OSError or AttributeError where there is none."""
+
+    def __init__(self, poller: Poller, ring: Callable[[], object]) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._file = self._libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK_CLOEXEC)
+        if self._file < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create failed")
+        self._poller = poller
+        self._ring = ring
+        self._at_ns: int | None = None
+        self._setting = _Timer()
+        self._reference = ctypes.byref(self._setting)
+        poller.add(self._file, self._fire)
+
+    def set(self, at_ns: int | None) -> None:
+        """Ring at this monotonic time, at once if it has passed; None: not at all."""
+        if at_ns == self._at_ns:
+            return
+        self._at_ns = at_ns
+        value = self._setting.value
+        value.seconds, value.nanoseconds = divmod(max(at_ns, 1), NS_PER_S) if at_ns is not None else (0, 0)
+        self._libc.timerfd_settime(self._file, _ABSOLUTE, self._reference, None)
+
+    def close(self) -> None:
+        """Never ring again."""
+        if self._file >= 0:
+            self._poller.remove(self._file)
+            os.close(self._file)
+            self._file = -1
+
+    def _fire(self, _: int) -> None:
+        try:
+            os.read(self._file, 8)
+        except BlockingIOError:  # set anew between the poll and now
+            return
+        self._at_ns = None
+        self._ring()
+
+
+def make_alarm(
+    loop: asyncio.AbstractEventLoop, poller: Poller | None, ring: Callable[[], object], now_ns: NowNs
+) -> Alarm:
+    """The most exact alarm there is; the loop's own where there is no poller."""
+    if poller is not None:
+        try:
+            return TimerfdAlarm(poller, ring)
+        except (OSError, AttributeError):
+            return LoopAlarm(loop, ring, now_ns)
+    return LoopAlarm(loop, ring, now_ns)

@@ -1,0 +1,315 @@
+"""Connections: opened before the clock starts, reused, opened anew when all are busy. Nothing ever waits for one.
+
+Some servers close a connection after each reply, some of them without saying so, and throw away what comes meanwhile
+(llama.cpp's does). So at first a connection rests after its reply, and others are used, until one was left open for
+_REST_NS. Once a few in a row were closed, connections are used for one request each, and another is opened ahead for
+each one taken.
+
+The connections to all servers of an endpoint: requests go round, those of one conversation to the same server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import sys
+from bisect import bisect_left
+from collections.abc import Sequence
+from operator import attrgetter
+from time import monotonic_ns
+from typing import Any
+
+from harness.drivers.base import DriveReport
+from harness.drivers.http.connection import AT_ONCE_NS, Connection, Owner
+from harness.drivers.http.place import Place
+from harness.drivers.http.poller import Poller
+from harness.drivers.timeline import StampClock
+from harness.telemetry.cgroup import NO_FILE_LEFT, read_ceilings
+
+_OPENED_AT_ONCE = 128
+_PATIENCE_S = 5.0
+_IN_A_ROW = 3
+_MOST_RESTING = 16
+_REST_NS = 50_000_000  # within which a server that closes after its replies has done so, also where it computes on
+_SPARE_FILES = 16  # for what else the process opens: records, readings of the machine, modules
+
+
+class Pool:
+    """All connections to one place. `take` raises OSError when none can be opened (no address, no free descriptor)."""
+
+    def __init__(self, poller: Poller, place: Place, stamps: StampClock, owner: Owner, report: DriveReport) -> None:
+        self._poller = poller
+        self._place = place
+        self._owner = owner
+        self._report = report
+        self._stamps = stamps
+        self._files = read_ceilings().files
+        self._addresses: list[tuple[Any, ...]] = []
+        self._unknown: OSError | None = None
+        self._idle: list[Connection] = []  # those never used first, each kind in the order in which they became idle
+        self._resting: list[Connection] = []
+        self._keeps_open = False  # as far as is known
+        self._opening: set[Connection] = set()
+        self._changed: asyncio.Future[None] | None = None
+        self._choosing = False
+        self._ahead = 0
+        self._one_request_each = False
+        self._closed_in_a_row = 0
+        self._closed_idle = 0
+
+    async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Find the address and open `count` connections; fewer where the server does not take them."""
+        try:
+            self._addresses = await self._found(loop)
+        except OSError as error:
+            name = self._place.dialled[0]
+            self._unknown = OSError(error.errno or 0, f"the name {name} is not known ({error.strerror})")
+            self._report.notes.append(f"before the start: the name {name} could not be found")
+            return
+        await self._choose_address(loop)
+        self._ahead = count
+        while len(self._idle) < count:
+            before = len(self._idle)
+            why = self._open_several(min(_OPENED_AT_ONCE, count - before))
+            await self._settled(loop)
+            if why or len(self._idle) == before:
+                opened = f"before the start: {len(self._idle)} of {count} connections could be opened"
+                self._report.notes.append(opened + (f" ({why})" if why else ""))
+                return
+
+    def take(self, *, fresh: bool = False) -> Connection:
+        """An idle connection; a new one, not ready yet, when there is none or `fresh`.
+
+        The one used last, for its server certainly attends to it. Of those never used the oldest: a server with few
+        threads gives them to the connections that came first, and reads nothing from the others until those end.
+        """
+        self._end_rest()
+        while self._idle and not fresh:
+            taken = self._idle.pop(-1 if self._idle[-1].used else 0)
+            if not taken.gone():
+                self._open_ahead()
+                return taken
+            taken.close()
+            self.stale(taken)
+        try:
+            return self._open()
+        except OSError:
+            if fresh or not self._resting:
+                raise
+            return self._resting.pop(0)
+
+    def _end_rest(self) -> None:
+        """Whether a connection was left open after its reply for long enough to trust all of them."""
+        while self._resting and monotonic_ns() - self._resting[0].idle_since_ns >= _REST_NS:
+            rested = self._resting.pop(0)
+            if rested.gone():
+                rested.close()
+                self.stale(rested)
+                continue
+            self._keeps_open = True
+            self._idle += [rested, *self._resting]
+            self._resting.clear()
+
+    def stale(self, connection: Connection) -> None:
+        """A connection that was to be used again turned out to be closed."""
+        if not self._closed_after_reply(connection):
+            self._closed_idle += 1
+
+    def _closed_after_reply(self, connection: Connection) -> bool:
+        """Whether the server closed a connection right after its reply; then it may do so again."""
+        if not connection.idle_since_ns or monotonic_ns() - connection.idle_since_ns >= AT_ONCE_NS:
+            return False
+        self._closed_by_habit()
+        return True
+
+    def _closed_by_habit(self) -> None:
+        """The server closed a connection after a good reply. Once may be chance."""
+        self._closed_in_a_row += 1
+        self._keeps_open = False
+        if not self._one_request_each and self._closed_in_a_row >= _IN_A_ROW:
+            self._one_request_each = True
+            at = self._place.at
+            self._report.notes.append(f"{at} closes connections after their replies: another is opened ahead for each")
+        self._open_ahead()
+
+    def _open_ahead(self) -> None:
+        """Keep as many ready as before the start, where the server closes each after use."""
+        if self._one_request_each and len(self._idle) + len(self._opening) < self._ahead:
+            self._open_several(1)  # where none can be opened, the request that needs one will say so
+
+    def give_back(self, connection: Connection, *, reusable: bool, good: bool) -> None:
+        """A connection has done its work. good: with a reply that is no refusal."""
+        if connection.idle_since_ns:
+            self._closed_in_a_row = 0
+        if reusable and connection.clean and not self._one_request_each:
+            connection.exchange = None
+            connection.idle_since_ns = monotonic_ns()
+            resting = not self._keeps_open and len(self._resting) < _MOST_RESTING
+            (self._resting if resting else self._idle).append(connection)
+            return
+        connection.close()
+        if good and not reusable:
+            self._closed_by_habit()
+
+    @property
+    def closes_after_replies(self) -> bool:
+        """Whether the last connection that told was closed behind its reply."""
+        return self._closed_in_a_row > 0
+
+    def connected(self, connection: Connection) -> None:
+        """A connection is ready; those opened ahead become idle."""
+        if connection in self._opening:
+            self._opening.discard(connection)
+            self._idle.insert(bisect_left(self._idle, True, key=attrgetter("used")), connection)
+            self._notify()
+
+    def lost(self, connection: Connection, reason: str) -> None:
+        """A connection is gone."""
+        ahead_of_accept = connection in self._opening and self._place.address.socket_path is not None
+        # A socket's queue is short, and `warm` tries again; of several addresses one that answers is enough.
+        if not connection.ready and not ahead_of_accept and not self._choosing:
+            self._report.connect_errors += 1
+        waiting = self._idle if connection in self._idle else self._resting
+        if connection in waiting:
+            waiting.remove(connection)
+            if not self._closed_after_reply(connection):
+                self._closed_idle += 1
+        if connection in self._opening:
+            self._opening.discard(connection)
+            self._notify()
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        for connection in [*self._idle, *self._resting, *self._opening]:
+            connection.close()
+        self._idle.clear()
+        self._resting.clear()
+        self._opening.clear()
+        if self._closed_idle:
+            self._report.notes.append(
+                f"{self._closed_idle} idle connections were closed by {self._place.at}; new ones took their place"
+            )
+            self._closed_idle = 0
+
+    async def _found(self, loop: asyncio.AbstractEventLoop) -> list[tuple[Any, ...]]:
+        """Family and target of every address of the place. Raises OSError for a name that nobody knows."""
+        path = self._place.address.socket_path
+        if path is not None:
+            return [(socket.AF_UNIX, path)]
+        found = await loop.getaddrinfo(*self._place.dialled, type=socket.SOCK_STREAM)
+        return [(family, target) for family, _, _, _, target in found]
+
+    def _open(self) -> Connection:
+        if not self._addresses:
+            raise self._unknown or OSError(0, f"the name {self._place.dialled[0]} has no address")
+        spare = sys.maxsize if self._files is None else self._files - _SPARE_FILES
+        try:
+            opened = Connection(self._poller, self._addresses[0], self._place, self._stamps, self._owner, spare)
+        except OSError as error:
+            if error.errno in NO_FILE_LEFT and self._files is not None:
+                why = f"{error.strerror}: `ulimit -n` lets this process have {self._files}, all are in use"
+                raise OSError(error.errno, why) from error
+            raise
+        self._report.connections_opened += 1
+        return opened
+
+    def _open_several(self, count: int) -> str | None:
+        """Begin to open connections that become idle; why not all, where the system gives no more sockets."""
+        try:
+            for _ in range(count):
+                self._opening.add(self._open())
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
+
+    async def _choose_address(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Put the first address that answers in front: a name may have several, of which some lead nowhere."""
+        self._choosing = True
+        for _ in range(len(self._addresses) if len(self._addresses) > 1 else 0):
+            self._open_several(1)
+            await self._settled(loop)
+            if self._idle:
+                break
+            self._addresses.append(self._addresses.pop(0))
+        self._choosing = False
+
+    async def _settled(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until what is being opened is open or has failed."""
+        until_s = loop.time() + _PATIENCE_S
+        while self._opening and loop.time() < until_s:
+            self._changed = loop.create_future()
+            self._poller.wake()
+            await asyncio.wait([self._changed], timeout=until_s - loop.time())
+        for connection in self._opening:
+            connection.close()
+        self._opening.clear()
+
+    def _notify(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+
+class Pools:
+    """A pool for each place; see `Pool` for what its methods do. A connection knows its place.
+
+    turn: the request's place in the round, see `Schedule.turn_in_round`.
+    """
+
+    def __init__(
+        self, poller: Poller, places: Sequence[Place], stamps: StampClock, owner: Owner, report: DriveReport
+    ) -> None:
+        self._places = tuple(places)
+        self._pools = [Pool(poller, place, stamps, owner, report) for place in places]
+        self._pool_of = dict(zip(self._places, self._pools, strict=True))
+
+    async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Open `count` connections, and with several places some more: users meet at one of them by chance.
+
+        Of `count` users spread at random, more than n + 3 sqrt(n) are hardly ever at one place, n being their mean.
+        """
+        mean = count / len(self._pools)
+        each = count if len(self._pools) == 1 else min(count, math.ceil(mean + 3 * math.sqrt(mean)))
+        for pool in self._pools:
+            await pool.warm(each, loop)
+
+    def place(self, turn: int) -> Place:
+        """Where a request goes."""
+        return self._places[turn % len(self._places)]
+
+    def backend(self, turn: int) -> str | None:
+        """The URL to which a request goes; None where there is but one."""
+        return self.place(turn).address.url if len(self._places) > 1 else None
+
+    def take(self, turn: int, *, fresh: bool = False) -> Connection:
+        """A connection for a request."""
+        return self._pools[turn % len(self._pools)].take(fresh=fresh)
+
+    def give_back(self, connection: Connection, *, reusable: bool, good: bool) -> None:
+        """A connection has done its work."""
+        self._pool_of[connection.place].give_back(connection, reusable=reusable, good=good)
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection in the middle of a reply."""
+        connection.close()
+
+    def stale(self, connection: Connection) -> None:
+        """A connection that was used again turned out to be closed."""
+        self._pool_of[connection.place].stale(connection)
+
+    def closes_after_replies(self, connection: Connection) -> bool:
+        """Whether this connection's server does, as far as is known."""
+        return self._pool_of[connection.place].closes_after_replies
+
+    def connected(self, connection: Connection) -> None:
+        """A connection is ready."""
+        self._pool_of[connection.place].connected(connection)
+
+    def lost(self, connection: Connection, reason: str) -> None:
+        """A connection is gone."""
+        self._pool_of[connection.place].lost(connection, reason)
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        for pool in self._pools:
+            pool.close()

@@ -1,0 +1,1 @@
+"""A load that Locust sends. Nothing outside this package imports Locust."""

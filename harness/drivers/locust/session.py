@@ -1,0 +1,151 @@
+"""Locust's environment, runner and web page for one trial."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from locust import runners
+from locust.env import Environment
+from locust.exception import RPCError
+from locust.rpc.protocol import Message
+from locust.stats import stats_history
+
+from harness.drivers.locust.users import Seats, user_class
+from harness.errors import TrialFailed
+
+PAGE_HOST = "127.0.0.1"
+PAGE_PATIENCE_S = 10.0
+LOOK_EVERY_S = 0.02
+Heard = Callable[[str, Any], None]
+
+
+class LocustSession:
+    """What of Locust is used for one trial, from the start of its runner to its end.
+
+    seats: the users of the plan that Locust's users become.   host: the server's address, as the page shows it.
+    """
+
+    def __init__(self, seats: Seats, host: str) -> None:
+        self.environment = Environment(user_classes=[user_class(seats)], host=host)
+        self._greenlets: list[Any] = []
+        self._stopped: Callable[[], object] | None = None
+
+    @property
+    def runner(self) -> Any:
+        """Locust's runner."""
+        return self.environment.runner
+
+    def run_here(self) -> None:
+        """Users run in this process."""
+        self.environment.create_local_runner()
+
+    def lead(self, host: str, port: int) -> int:
+        """Users run in workers that connect to this address; returns the port.
+
+        Raises TrialFailed, one sentence, where it cannot be bound.
+        """
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("" if host == "*" else host, port))
+                port = probe.getsockname()[1]
+        except OSError as error:
+            raise TrialFailed(
+                f"workers cannot be waited for at {host}:{port}: {error.strerror or error}; "
+                "choose another address with --master-bind-host and --master-bind-port"
+            ) from error
+        self.environment.create_master_runner(host, port)
+        return port
+
+    def follow(self, host: str, port: int, patience_s: float) -> None:
+        """Users run here, under a master at this address. Blocks until it has answered.
+
+        Raises TrialFailed, one sentence, if it does not answer within the patience.
+        """
+        runners.CONNECT_RETRY_COUNT = max(1, round(patience_s / runners.CONNECT_TIMEOUT))
+        try:
+            self.environment.create_worker_runner(host, port)
+        except (ConnectionError, OSError, RPCError) as error:
+            raise TrialFailed(
+                f"no master answers at {host}:{port}; start `harness run SCENARIO --driver locust --expect-workers N` "
+                "there, and let --master-bind-host and --master-bind-port name an address that is reached from here"
+            ) from error
+
+    def show_page(self, port: int = 0) -> str:
+        """Serve Locust's web page on a free port of this machine's loopback; returns its address, once it answers.
+
+        Raises TrialFailed, one sentence, if it does not.
+        """
+        with socket.socket() as probe:
+            probe.bind((PAGE_HOST, port))
+            port = probe.getsockname()[1]
+        page = self.environment.create_web_ui(PAGE_HOST, port)
+        self._greenlets.append(gevent.spawn(stats_history, self.runner))
+        address = f"http://{PAGE_HOST}:{page.port}"
+        until_s = time.monotonic() + PAGE_PATIENCE_S
+        serving: Any = page.greenlet
+        while not serving.dead and time.monotonic() < until_s:
+            if answers(PAGE_HOST, page.port):
+                return address
+            gevent.sleep(LOOK_EVERY_S)
+        raise TrialFailed(f"Locust's page at {address} does not answer; run it again, or leave --web out")
+
+    def start(self, users: int) -> None:
+        """Spawn the users; returns at once or, as a master, when they have been spawned."""
+        self.runner.start(users, float(max(users, 1)))
+
+    def on_stop(self, stopped: Callable[[], object]) -> None:
+        """Call when someone stops the test on the page, or Locust itself does; not when it is we who `end` it."""
+        events: Any = self.environment.events
+        self._stopped = stopped
+
+        def stopping(environment: Environment, **_: Any) -> None:
+            if self._stopped is not None:
+                self._stopped()
+
+        events.test_stopping.add_listener(stopping)
+
+    def on_heartbeat(self, heard: Callable[[str], object]) -> None:
+        """As a master, call `heard(worker)` for each of a worker's heartbeats."""
+        events: Any = self.environment.events
+        events.heartbeat_sent.add_listener(lambda client_id, **_: heard(client_id))
+
+    def send(self, kind: str, data: dict[str, Any] | None = None, worker: str | None = None) -> None:
+        """Send a message of ours to the master, or as a master to one worker or to all."""
+        self.runner.send_message(kind, data, worker)
+
+    def listen(self, kind: str, heard: Heard) -> None:
+        """Call `heard(sender, data)` for each message of a kind."""
+
+        def listener(environment: Environment, msg: Message, **_: Any) -> None:
+            heard(msg.node_id, msg.data)
+
+        self.runner.register_message(kind, listener)
+
+    def end(self) -> None:
+        """Stop the users, tell the workers, close the page."""
+        self._stopped = None
+        for greenlet in self._greenlets:
+            greenlet.kill(block=False)
+        if self.runner is not None:
+            self.runner.quit()
+        page: Any = self.environment.web_ui
+        if page is not None:
+            page.stop()
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        probe.settimeout(LOOK_EVERY_S)
+        return probe.connect_ex((host, port)) == 0
+
+
+def quieten() -> None:
+    """Locust tells its log what it does; only what is wrong belongs into ours (it warns of spawning users at once)."""
+    logging.getLogger("locust").setLevel(logging.ERROR)

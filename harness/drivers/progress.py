@@ -1,0 +1,195 @@
+"""How far a trial is, kept up to date record by record: counts and the last few latencies, nothing that grows.
+
+A record costs a handful of comparisons, for it is taken between two requests: the last ones are only kept, and read
+when somebody looks, as the plan is. Rates are differences between two looks.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from harness.records import Loop, Phase, Record, Status, exhausted
+from harness.schedule.requests import Schedule
+
+RECENT = 50
+SILENT_AFTER = 10
+RATE_OVER_S = 5.0
+RATE_AT_LEAST_OVER_S = 1.0
+MOST_LOOKS = 64
+LONGEST_REASON = 60
+NS_PER_S = 1_000_000_000
+_NO_FAILURE = (Status.OK, Status.CANCELLED)
+_WORDS = {
+    Status.HTTP_ERROR: "an HTTP error",
+    Status.REJECTED: "turned away",
+    Status.STREAM_ERROR: "an error inside the reply",
+    Status.TRUNCATED: "the reply broke off",
+    Status.EMPTY: "an empty reply",
+    Status.TIMEOUT: "timed out",
+    Status.CONNECTION_ERROR: "no connection",
+    Status.UNFINISHED: "unfinished",
+    Status.NOT_SENT: "not sent",
+}
+
+
+class Progress:
+    """Counts of one trial. Latencies are of the most recent requests: a glance, not a result.
+
+    now_ns: the clock on which looks are taken; records bear offsets from T0 on a clock that runs alike.
+    """
+
+    def __init__(self, schedule: Schedule, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._now_ns = now_ns
+        self._due_ns = schedule.due_ns if schedule.loop is Loop.OPEN else None
+        self._planned = schedule.to_be_done
+        self._window = schedule.window
+        self._statuses: Counter[str] = Counter()
+        self._recent: deque[Record] = deque(maxlen=RECENT)
+        self._tokens = 0
+        self._last_failed: Record | None = None
+        self._looks: deque[tuple[int, int, int]] = deque(maxlen=MOST_LOOKS)
+        self._t0_ns: int | None = None
+        self._last_done_ns = 0
+        self._unreachable = 0
+        self._unreachable_since_ns: int | None = None
+        self._unreachable_reason = ""
+
+    def add(self, record: Record) -> None:
+        """Take one finished request into account."""
+        self._statuses[record.status] += 1
+        if record.done_ns is not None:
+            self._last_done_ns = max(self._last_done_ns, record.done_ns)
+        if record.output_tokens is not None:
+            self._tokens += record.output_tokens
+        self._recent.append(record)
+        if record.status not in _NO_FAILURE:
+            self._last_failed = record
+        self._follow_reachability(record)
+
+    def _follow_reachability(self, record: Record) -> None:
+        if record.status == Status.CONNECTION_ERROR and not exhausted(record.error):
+            self._unreachable += 1
+            if self._unreachable_since_ns is None:
+                self._unreachable_since_ns = record.done_ns
+                self._unreachable_reason = record.error or ""
+        elif record.status == Status.OK:
+            self._unreachable, self._unreachable_since_ns = 0, None
+
+    def silence(self) -> str | None:
+        """If the trial ended in an unbroken row of failed connections: since when, and why. None otherwise."""
+        everything = self._statuses.total() - self._statuses[Status.NOT_SENT]
+        if self._unreachable < min(SILENT_AFTER, max(1, everything)) or self._unreachable_since_ns is None:
+            return None
+        return (
+            f"the server could not be reached from {self._unreachable_since_ns / 1e9:.1f} s on to the end "
+            f"({self._unreachable} requests): {self._unreachable_reason}"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What a display needs. phase is that of now, judged by the last request that ended.
+
+        elapsed_s: since T0, None before anything ended.   due: requests that had to be sent by now (open loops).
+        offered_rps, completed_rps, tokens_per_s: over the last seconds.   ttft_ms, tpot_ms: medians of the last
+        requests.   send_lag_ms, read_lag_ms: how late this client was at most with them, in sending and in reading.
+        last_failure: what went wrong last, in words.
+        """
+        end_ns = self._window.end_ns
+        return {
+            "done": self._statuses.total(),
+            "planned": self._planned,
+            "ends_s": None if end_ns is None else end_ns / 1e9,
+            "failed": self._statuses.total() - self._statuses[Status.OK] - self._statuses[Status.CANCELLED],
+            "last_failure": None if self._last_failed is None else in_words(self._last_failed),
+            "phase": str(self._phase()),
+            **_latencies(self._recent),
+            **self._look(),
+        }
+
+    def _phase(self) -> Phase:
+        end_ns = self._window.end_ns
+        if self._last_done_ns < self._window.start_ns:
+            return Phase.WARMUP
+        return Phase.COOLDOWN if end_ns is not None and self._last_done_ns > end_ns else Phase.MEASURE
+
+    def _look(self) -> dict[str, float | None]:
+        """Rates since an earlier look, and where the plan should be by now."""
+        now_ns = self._now_ns()
+        self._looks.append((now_ns, self._statuses[Status.OK], self._tokens))
+        while len(self._looks) > 2 and now_ns - self._looks[1][0] >= RATE_OVER_S * NS_PER_S:
+            self._looks.popleft()
+        then_ns, completed, tokens = self._looks[0]
+        seconds = (now_ns - then_ns) / NS_PER_S
+        if self._last_done_ns:  # T0 lies before any moment at which something that ended was seen
+            seen_ns = now_ns - self._last_done_ns
+            self._t0_ns = seen_ns if self._t0_ns is None else min(self._t0_ns, seen_ns)
+        elapsed_s = None if self._t0_ns is None else (now_ns - self._t0_ns) / NS_PER_S
+        found: dict[str, float | None] = {"elapsed_s": elapsed_s, "due": None, "offered_rps": None}
+        enough = seconds >= RATE_AT_LEAST_OVER_S
+        found["completed_rps"] = (self._statuses[Status.OK] - completed) / seconds if enough else None
+        found["tokens_per_s"] = (self._tokens - tokens) / seconds if enough else None
+        if self._due_ns is not None and elapsed_s is not None:
+            now, before = (int((elapsed_s - ago) * NS_PER_S) for ago in (0.0, seconds))
+            first, last = (int(self._due_ns.searchsorted(moment, "right")) for moment in (before, now))
+            found["due"] = last
+            found["offered_rps"] = (last - first) / seconds if enough else None
+        return found
+
+
+def together(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `Progress.facts` says of several who share a plan, as of one; nothing where nobody has told anything."""
+    if not told:
+        return {}
+
+    def known(name: str) -> list[Any]:
+        return [one[name] for one in told if one.get(name) is not None]
+
+    found: dict[str, Any] = {name: sum(known(name)) for name in ("done", "failed")}
+    found |= {name: sum(known(name)) if known(name) else None for name in ("completed_rps", "tokens_per_s")}
+    found |= {name: _median(known(name)) for name in ("ttft_ms", "tpot_ms")}
+    largest = ("send_lag_ms", "read_lag_ms", "elapsed_s", "due", "offered_rps")  # each sees the plan of all
+    found |= {name: max(known(name), default=None) for name in largest}
+    found["last_failure"] = next(iter(known("last_failure")), None)
+    found["phase"] = max(known("phase"), key=list(Phase).index)
+    return found
+
+
+def in_words(record: Record) -> str:
+    """Why a request failed, short."""
+    if record.http_status is not None and record.status in (Status.HTTP_ERROR, Status.REJECTED):
+        return f"HTTP {record.http_status}"
+    words = _WORDS.get(Status(record.status), record.status)
+    reason = " ".join((record.error or "").split())
+    if record.status in (Status.CONNECTION_ERROR, Status.STREAM_ERROR) and reason:
+        return reason if len(reason) <= LONGEST_REASON else f"{reason[: LONGEST_REASON - 1]}…"
+    return words
+
+
+def _latencies(records: Iterable[Record]) -> dict[str, float | None]:
+    found: dict[str, list[float]] = {name: [] for name in ("ttft_ms", "tpot_ms", "send_lag_ms", "read_lag_ms")}
+    for one in records:
+        if one.due_ns is not None and one.first_token_ns is not None:
+            found["ttft_ms"].append((one.first_token_ns - one.due_ns) / 1e6)
+        if one.due_ns is not None and one.sent_ns is not None:
+            found["send_lag_ms"].append((one.sent_ns - one.due_ns - (one.accepting_ns or 0)) / 1e6)
+        tokens = _shown(one)
+        if tokens > 1 and one.first_token_ns is not None:
+            last_ns = one.first_token_ns if one.last_token_ns is None else one.last_token_ns
+            found["tpot_ms"].append((last_ns - one.first_token_ns) / (tokens - 1) / 1e6)
+        if one.chunk_lag_ns and one.chunk_lag_ns[0] >= 0:
+            found["read_lag_ms"].append(one.chunk_lag_ns[0] / 1e6)
+    medians = {name: _median(found[name]) for name in ("ttft_ms", "tpot_ms")}
+    return medians | {name: max(found[name], default=None) for name in ("send_lag_ms", "read_lag_ms")}
+
+
+def _shown(record: Record) -> int:
+    """Output tokens without reasoning that was counted but not shown; see `Columns.shown_tokens`."""
+    tokens, hidden = record.output_tokens or 0, record.reasoning_tokens or 0
+    return tokens - hidden if hidden < tokens and record.first_answer_ns == record.first_token_ns else tokens
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None

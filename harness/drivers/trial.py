@@ -1,0 +1,132 @@
+"""What both kinds of driver share: where records go, and the end of a trial."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
+from harness.drivers.offer import Due, Offer
+from harness.drivers.timeline import NS_PER_S, NowNs, Outcome, Trace, build_record, not_sent
+from harness.drivers.vitals import Recount, Vitals
+from harness.errors import by_name
+from harness.records import TOO_LATE, Loop, Phase, Record, Status
+from harness.schedule.requests import Schedule
+
+
+@dataclass(slots=True)
+class TrialState:
+    """One trial under way; `finished` is set when its last record has been handed on."""
+
+    schedule: Schedule
+    settings: DriveSettings
+    sink: Sink
+    control: Control
+    offer: Offer
+    report: DriveReport
+    now_ns: NowNs
+    finished: asyncio.Future[None]
+    part: Part = ALONE
+    vitals: Vitals = field(default_factory=Vitals)
+    _said_counted: bool = False
+    recount: Recount = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recount = Recount(self.schedule.count_tokens if self.settings.recount else None)
+
+    def begin(self, t0_ns: int) -> None:
+        """Lay the plan on the clock, and look at the client from now on."""
+        self.report.t0_ns = t0_ns
+        self.offer.begin(t0_ns)
+        self.vitals.begin(self.report)
+
+    def record(self, trace: Trace, outcome: Outcome) -> None:
+        """Build the record of a request and hand it on. A reply of which none can be made costs that row only."""
+        try:
+            record = self._built(trace, outcome)
+        except Exception as error:  # whatever an engine or a server has put into it
+            why = by_name("no record can be made of the reply", error)
+            outcome = Outcome(Status.STREAM_ERROR, why, outcome.http_status)
+            record = self._built(trace, outcome)
+        self.vitals.see(outcome)
+        self.vitals.add(record)
+        self.recount.see(record, outcome)
+        self._hand_on(record)
+
+    def _built(self, trace: Trace, outcome: Outcome) -> Record:
+        settings = self.settings
+        return build_record(
+            trace,
+            outcome,
+            self.report.t0_ns,
+            self.schedule.loop_of(trace.row),
+            chunks=settings.keep_chunks,
+            text=settings.keep_text,
+            count=self.schedule.count_tokens,
+        )
+
+    def tell(self) -> DriveReport:
+        """When the load is over: the report, with what it has to say about it."""
+        self.vitals.fill(self.report)
+        self.report.measured_until_ns = self.offer.measured_until_ns
+        self.report.recounted = self.recount.counted()
+        return self.report
+
+    def close_offer(self) -> None:
+        """Offer nothing more; the rows of an open plan that were never sent get their records."""
+        for due in self.offer.close():
+            self._not_sent(due, "the trial was stopped before it was sent")
+
+    def give_up(self, due: Due, why: str) -> None:
+        """A turn of a conversation that was broken off is not sent; what follows it falls due in its own time."""
+        self._not_sent(due, why)
+        self.offer.passed_over(due)
+
+    def given_up_unsent(self, due: Due, now_ns: int) -> bool:
+        """Whether a request of an open loop was come to so late that its time is over: then it is not sent, and has its
+        record.
+        """
+        timeout_ns = self.settings.timeout_ns
+        if now_ns - due.due_ns < timeout_ns or self.schedule.loop is not Loop.OPEN:
+            return False
+        self.give_up(due, f"{TOO_LATE} of {timeout_ns / NS_PER_S:g} s")
+        return True
+
+    def _not_sent(self, due: Due, why: str) -> None:
+        loop = self.schedule.loop_of(due.row)
+        self._hand_on(not_sent(due.row, due.phase, due.due_ns - self.report.t0_ns, loop, why))
+
+    def tell_counted(self) -> None:
+        """Say once that nothing that counts is left here, where others wait for it."""
+        if self.part.counted is not None and not self._said_counted and self.offer.counted:
+            self._said_counted = True
+            self.part.counted()
+
+    def let_go(self) -> bool:
+        """Whether the last change of the control was no order to stop, but that the others have done, too."""
+        if self.control.released:
+            self.offer.release()
+        return not self.control.stopped
+
+    def trace(self, due: Due) -> Trace:
+        """The beginning of a request's trace."""
+        return Trace(due.row, due.due_ns, due.phase, dispatched_ns=self.now_ns())
+
+    def _hand_on(self, record: Record) -> None:
+        self.report.recorded += 1
+        self.report.not_sent += record.status == Status.NOT_SENT
+        self.report.cooldown += record.phase == Phase.COOLDOWN
+        self.sink(record)
+
+    def guarded(self, call: Callable[[], None]) -> None:
+        """Do what someone else asks for: what goes wrong (no space for records) ends the trial, not the asker."""
+        try:
+            call()
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End the trial with an error."""
+        if not self.finished.done():
+            self.finished.set_exception(error)

@@ -1,0 +1,1 @@
+"""A load that several of our own processes send."""

@@ -1,0 +1,130 @@
+"""What a process needs to send a share of a trial's load, as JSON, and the plan made anew from it.
+
+Processes that share a plan do not send it to each other: each builds it from the scenario and checks the hash before
+any connection is made. Of header values it has those that the scenario may store, and none that come from variables.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from engines.base import Endpoint, EngineError, ModelReference
+from engines.models.source import resolve
+from engines.models.tokenizer import Tokenizer, tokenizer
+from harness.drivers.base import DriveSettings
+from harness.errors import TrialFailed
+from harness.scenario.reader import as_checked
+from harness.schedule.cells import Cell
+from harness.schedule.matrix import cell_at
+from harness.schedule.requests import Schedule, build
+from harness.schedule.size import plan_too_large
+
+
+@dataclass(frozen=True, slots=True)
+class PartSpec:
+    """A trial for those who send a share of it; JSON-able by `dataclasses.asdict`.
+
+    scenario: as resolved.   cell, trial: indices.   settings: a DriveSettings.   salt: of the cell's prompts.
+    target: an Endpoint, without headers.   refusal: of the cell, whose server refuses temperature 0.
+    """
+
+    scenario: Mapping[str, Any]
+    cell: int
+    trial: int
+    plan_hash: str
+    settings: Mapping[str, Any]
+    salt: int = 0
+    target: Mapping[str, Any] = field(default_factory=dict)
+    refusal: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        scenario: Mapping[str, Any],
+        cell: int,
+        trial: int,
+        plan_hash: str,
+        settings: DriveSettings,
+        to: Endpoint,
+        salt: int = 0,
+        refusal: str | None = None,
+    ) -> PartSpec:
+        """From what the process has that started the engine."""
+        target = {name: value for name, value in asdict(to).items() if name != "headers"}
+        return cls(scenario, cell, trial, plan_hash, asdict(settings), salt, target, refusal)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return str(self.target["url"])
+
+    def endpoint(self, headers: Mapping[str, str]) -> Endpoint:
+        """Where to send, with the headers of every request."""
+        return Endpoint(**{**self.target, "headers": headers})
+
+    def drive_settings(self) -> DriveSettings:
+        """How requests are treated."""
+        return DriveSettings(**self.settings)
+
+    def own_headers(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The headers of every request, their values from an environment.
+
+        Raises TrialFailed, one sentence, where a variable that the scenario names is missing in it.
+        """
+        spec = cell_of(self, env).spec
+        plain = {str(name): str(value) for name, value in dict(spec.options.get("headers") or {}).items()}
+        key = {"Authorization": f"Bearer {spec.api_key}"} if spec.api_key else {}
+        return {**plain, **spec.headers, **key}
+
+
+def cell_of(part: PartSpec, env: Mapping[str, str] | None = None) -> Cell:
+    """The cell, from the scenario. Raises TrialFailed with the reason where it cannot be run from here."""
+    cell = cell_from(part.scenario, part.cell, env)
+    return cell if part.refusal is None else cell.refused(part.refusal)
+
+
+def cell_from(scenario: Mapping[str, Any], index: int, env: Mapping[str, str] | None = None) -> Cell:
+    """A cell of a resolved scenario. Raises TrialFailed as `cell_of`."""
+    cell = cell_at(as_checked(scenario), index, env)
+    if not isinstance(cell, Cell):
+        raise TrialFailed("this scenario has no such cell here" if cell is None else cell.reason)
+    return cell
+
+
+def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
+    """The plan of the trial.
+
+    Raises TrialFailed, one sentence, if it is not the one that was meant, or cannot be made here.
+    """
+    try:
+        schedule = schedule_of(replace(cell_of(part, env), salt=part.salt), part.trial)
+    except EngineError as error:
+        raise TrialFailed(f"the plan cannot be made here: {error}") from error
+    if schedule.plan_hash != part.plan_hash:
+        raise TrialFailed(
+            f"the plan made here ({schedule.plan_hash[:12]}) is not the one to be sent ({part.plan_hash[:12]}): "
+            "install the same version of harness here, and give it the same files and model"
+        )
+    return schedule
+
+
+def schedule_of(cell: Cell, trial: int) -> Schedule:
+    """The plan of one of a cell's trials.
+
+    Raises EngineError where the model's tokenizer cannot be had, ScenarioError as `build` does, and TrialFailed where
+    this machine has not the memory for it.
+    """
+    plan = cell.trials[trial]
+    if (why := plan_too_large(plan)) is not None:
+        raise TrialFailed(why)
+    words = tokenizer_of(cell.spec.model)
+    return build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words, salt=cell.salt)
+
+
+@functools.cache  # a process has one cell, and a hub is not to be asked again between its trials
+def tokenizer_of(model: ModelReference | None) -> Tokenizer | None:
+    """The tokenizer of the cell's model, where it can be had without the engine."""
+    return None if model is None else tokenizer(resolve(model))

@@ -1,0 +1,346 @@
+"""What the child process of a cell executes: start the engine, drive its trials in turn, stop.
+
+The parent writes the cell's specification to a file, starts `python -P -m harness.run.child FILE` in a session of its
+own, reads one JSON event per line from the child's standard output and writes orders to its standard input: `stop`
+(offer no more, finish what is in flight), `abort` (stop now). The end of standard input means that the parent is gone:
+abort. Whatever the engine prints goes to the cell's log.
+
+Events, by `event`: `alive` (once a second, to tell a hang from work), `prepared`, `starting` and `stopping` (the
+engine), `started` {engine, start}, `planning` {trial} (its plan is being made), `trial_begun` {trial, its part of the
+manifest}, `clock` {trial, t0_ns, window} (T0 is fixed), `progress` {trial, ...}, `trial_ended` {trial, status, reason,
+client, prompts_asked}, `skipped` {reason} (the cell cannot be run here), `failed` {reason}, `stopped` (on request,
+before a request of a trial was due), those of `harness.run.scoring`, `ended`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from engines.base import CachesPrompts, Endpoint, Engine, EngineError, LevelUnsupported, ServedEngine
+from harness.analysis.prompt_reuse import AskedLines
+from harness.drivers import canary
+from harness.drivers.base import Control, DriveReport, DriveSettings
+from harness.drivers.drive import drive
+from harness.drivers.locust.order import Order
+from harness.drivers.locust.trial import drive_by_locust
+from harness.drivers.progress import Progress
+from harness.drivers.workers.count import worker_count
+from harness.drivers.workers.crew import Crew, drive_by_workers
+from harness.drivers.workers.part import PartSpec, schedule_of
+from harness.errors import CellSkipped, HarnessError, Interrupted
+from harness.processes import PROGRESS_EVERY_S, Emit, aside, background, event_loop_runner, event_stream
+from harness.records import Loop, Phase, Record
+from harness.run.engine import settings_of, started_engine, target_of
+from harness.run.scoring import QualityOrder, score_cell, score_reference
+from harness.scenario.model import Scenario
+from harness.scenario.reader import as_checked
+from harness.schedule.cells import Cell, TrialPlan
+from harness.schedule.matrix import cell_at
+from harness.schedule.requests import Schedule
+from harness.schedule.timing import PHASES
+from harness.store.run import flush_or_end, record_writer
+from harness.telemetry.cgroup import raise_file_limit
+
+ALIVE_EVERY_S = 1.0
+WATCH_ENGINE_EVERY_S = 0.2
+LAST_READING_S = 0.2  # the parent reads the server's page once more before that ends, or gets other work
+
+
+@dataclass(slots=True)
+class Orders:
+    """The parent's orders, as far as the cell has got: `driving` while the plan of a trial is being sent."""
+
+    control: Control
+    driving: bool = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new shall be begun."""
+        return self.control.stopped
+
+
+@dataclass(frozen=True, slots=True)
+class CellSpec:
+    """What the parent tells the child.
+
+    folder: the cell's; trials: (index in the cell, folder) of those to run.   locust: how Locust is used where a load
+    asks for it, as `Order` has it; `more` there: whether other cells' trials follow.   quality: a `QualityOrder`, to be
+    carried out after the trials, or in their place where it is about the reference; {}: none.   salt: of its prompts.
+    """
+
+    scenario: dict[str, Any]
+    cell: int
+    folder: str
+    trials: Sequence[tuple[int, str]]
+    locust: dict[str, Any] = field(default_factory=dict)
+    quality: dict[str, Any] = field(default_factory=dict)
+    salt: int = 0
+
+    def save(self, path: Path) -> None:
+        """Write the specification where the child will read it."""
+        path.write_text(json.dumps(asdict(self)))
+
+
+async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, orders: Orders) -> None:
+    """Run the trials of one cell, then score it. Raises EngineError if the engine cannot be had."""
+    async with started_engine(cell, scenario, emit) as (engine, cell):
+        asked = AskedLines()
+        with canary.sender(isinstance(engine, ServedEngine)) as sender:
+            for index, folder in spec.trials:
+                trial = Trial(cell, index, Path(folder), spec, engine, emit, orders.control, sender, asked)
+                emit({"event": "planning", "trial": index})
+                schedule = await aside(trial.planned)
+                orders.driving = True
+                usable = await run_trial(trial, schedule)
+                orders.driving = False
+                if not usable or orders.stopping:
+                    return  # the parent starts a fresh child for what is left
+        if spec.quality:
+            await score_cell(cell, QualityOrder(**spec.quality), engine, Path(spec.folder), emit)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One load on one cell, and what driving it needs.
+
+    sender: where the canary's events come from.   asked: what the engine was asked by earlier loads.
+    """
+
+    cell: Cell
+    index: int
+    folder: Path
+    spec: CellSpec
+    engine: Engine
+    emit: Emit
+    control: Control
+    sender: canary.Sender
+    asked: AskedLines
+
+    @property
+    def plan(self) -> TrialPlan:
+        """Its load and what goes with it."""
+        return self.cell.trials[self.index]
+
+    @property
+    def settings(self) -> DriveSettings:
+        """How the driver treats its requests."""
+        real = self.cell.engine != "simulated"  # whose text is filler
+        return replace(settings_of(self.plan), canary_port=self.sender.port, recount=real)
+
+    def planned(self) -> Schedule:
+        """All its requests. Raises ScenarioError as `build` does."""
+        return schedule_of(self.cell, self.index)
+
+
+async def run_trial(trial: Trial, schedule: Schedule) -> bool:
+    """Drive one load, its records streaming to the trial's folder; whether the engine can take another."""
+    plan = trial.plan
+    workers = 1
+    if isinstance(trial.engine, ServedEngine) and plan.load.driver != "locust":
+        workers = worker_count(schedule, plan.load.workers)
+    reset = await cache_reset(trial)
+    facts = trial_facts(schedule) | {"driver": plan.load.driver, "workers": workers}
+    facts |= {"salt": trial.cell.salt or None, "cache_reset": reset}
+    trial.emit({"event": "trial_begun", "trial": trial.index, **facts})
+    clock = {"event": "clock", "trial": trial.index, "window": facts["window"]}
+    trial.control.on_begin(lambda t0_ns: trial.emit({**clock, "t0_ns": t0_ns}))
+    async with background(watch_engine(trial.engine, trial.control)) as watch:
+        report, silence = await sent(trial, schedule, workers)
+        died = watch.result() if watch.done() else None
+    report.notes += [trial.sender.missing] if trial.sender.missing else []
+    reason = died or silence
+    status = "failed" if reason else "interrupted" if report.interrupted else "complete"
+    why = reason or ("it was stopped before its end" if report.interrupted else None)
+    told = {"status": status, "reason": why, "client": asdict(report)}
+    told["prompts_asked"] = trial.asked.add(schedule, report.recorded - report.not_sent)
+    trial.emit({"event": "trial_ended", "trial": trial.index, **told})
+    if reason is None and isinstance(trial.engine, ServedEngine):
+        await asyncio.sleep(LAST_READING_S)
+    return reason is None
+
+
+async def cache_reset(trial: Trial) -> bool | None:
+    """Have the engine drop what it cached of earlier prompts; whether it did, None where it has no way."""
+    if not isinstance(trial.engine, CachesPrompts):
+        return None
+    reset = await trial.engine.reset_cache()
+    if reset:
+        trial.asked.forget()
+    return reset
+
+
+async def sent(trial: Trial, schedule: Schedule, workers: int) -> tuple[DriveReport, str | None]:
+    """Send the plan; the client's report, and why the server was silent to the end, if it was."""
+    if trial.plan.load.driver == "locust":
+        return await send_by_locust(trial, schedule)
+    return await send_from_here(trial, schedule) if workers == 1 else await send_by_workers(trial, schedule, workers)
+
+
+async def send_from_here(trial: Trial, schedule: Schedule) -> tuple[DriveReport, str | None]:
+    """From this process."""
+    progress = Progress(schedule)
+    with record_writer(trial.folder) as writer:
+
+        def keep(record: Record) -> None:
+            writer.add(record)
+            progress.add(record)
+
+        store = partial(flush_or_end, writer, trial.control.abort)
+        async with background(report_progress(progress, trial.index, trial.emit, store)):
+            report = await drive(schedule, target_of(trial.engine), trial.settings, keep, trial.control)
+    return report, progress.silence()
+
+
+async def send_by_locust(trial: Trial, schedule: Schedule) -> tuple[DriveReport, str | None]:
+    """From Locust's process, or from its workers."""
+    spec, (part, target) = trial.spec, part_of(trial, schedule)
+    later = [index for index, _ in spec.trials[[index for index, _ in spec.trials].index(trial.index) + 1 :]]
+    more = any(trial.cell.trials[index].load.driver == "locust" for index in later)
+    options = {**spec.locust, "more": more or bool(spec.locust.get("more"))}
+    order = Order(asdict(part), str(trial.folder), dict(target.headers), **options)
+    return await drive_by_locust(order, trial.index, trial.emit, trial.control)
+
+
+async def send_by_workers(trial: Trial, schedule: Schedule, workers: int) -> tuple[DriveReport, str | None]:
+    """From several processes that share the plan."""
+    part, target = part_of(trial, schedule)
+    crew = Crew(part, schedule, trial.folder, trial.control)
+    async with background(report_progress(crew, trial.index, trial.emit)):
+        return await drive_by_workers(crew, workers, target.headers)
+
+
+def part_of(trial: Trial, schedule: Schedule) -> tuple[PartSpec, Endpoint]:
+    """What those are told who send the load in place of this process, and where to."""
+    target = target_of(trial.engine)
+    assert isinstance(target, Endpoint)  # others were refused before anything ran
+    cell, settings = trial.cell, trial.settings
+    part = (trial.spec.scenario, cell.index, trial.index, schedule.plan_hash, settings, target, cell.salt, cell.refusal)
+    return PartSpec.of(*part), target
+
+
+def trial_facts(schedule: Schedule) -> dict[str, Any]:
+    """What the manifest says of a plan before the first request."""
+    known = schedule.phases if schedule.loop is Loop.OPEN else None  # of conversations only first turns are known
+    phases = {} if known is None else {p: int((known == n).sum()) for n, p in enumerate(PHASES)}
+    measured = schedule.measured if schedule.loop is Loop.CLOSED else None
+    return {
+        "loop": str(schedule.loop),
+        "plan_hash": schedule.plan_hash,
+        "window": {"start_ns": schedule.window.start_ns, "end_ns": schedule.window.end_ns},
+        "planned": {
+            "total": schedule.count,
+            "warmup": phases.get(Phase.WARMUP),
+            "measure": phases.get(Phase.MEASURE, measured),
+        },
+        "prompt_length_source": schedule.prompt_sources,
+        "prompt_files": schedule.prompt_files,
+        "shares_prompts": schedule.shares_prompts,
+        "pinned_outputs": schedule.pinned_outputs,
+        "sampling": schedule.sampling,
+        "users": schedule.users or None,
+    }
+
+
+async def watch_engine(engine: Engine, control: Control) -> str | None:
+    """Wait until a served engine's process has ended; stop the load then, and say why it ended."""
+    if not isinstance(engine, ServedEngine):
+        return None
+    began = time.monotonic()
+    while (reason := engine.alive()) is None:
+        await asyncio.sleep(WATCH_ENGINE_EVERY_S)
+    control.stop()
+    return f"the engine ended {time.monotonic() - began:.1f} s into the trial: {reason}"
+
+
+async def report_progress(
+    progress: Progress | Crew, index: int, emit: Emit, store: Callable[[], None] = lambda: None
+) -> None:
+    """Say how far the trial is, twice a second. store: stores the rows that wait for others, which may not come."""
+    while True:
+        emit({"event": "progress", "trial": index, **progress.facts()})
+        store()
+        await asyncio.sleep(PROGRESS_EVERY_S)
+
+
+async def say_alive(emit: Emit) -> None:
+    """Let the parent tell work from a hang."""
+    while True:
+        emit({"event": "alive", "utc": datetime.now(UTC).isoformat(timespec="seconds")})
+        await asyncio.sleep(ALIVE_EVERY_S)
+
+
+async def obey(orders: Orders, body: asyncio.Task[None]) -> None:
+    """Carry out the parent's commands; without a parent there is nobody to measure for."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        if line.strip() == b"stop":
+            orders.control.stop()
+            if not orders.driving:
+                body.cancel()  # nothing is in flight: an engine that is only starting need not be waited for
+        elif line.strip() == b"abort":
+            orders.control.abort()
+    orders.control.abort()
+    body.cancel()
+
+
+async def execute(spec: CellSpec, emit: Emit) -> None:
+    """Run the cell, watching the parent."""
+    scenario = as_checked(spec.scenario)
+    cell = cell_at(scenario, spec.cell)
+    assert isinstance(cell, Cell)  # the parent has looked
+    orders = Orders(Control())
+    body = asyncio.ensure_future(work_of(in_the_child(cell, spec), scenario, spec, emit, orders))
+    async with background(say_alive(emit)), background(obey(orders, body)):
+        try:
+            await body
+        except (asyncio.CancelledError, Interrupted):
+            emit({"event": "stopped"})
+        except (CellSkipped, LevelUnsupported) as error:
+            emit({"event": "skipped", "reason": str(error)})
+        except MemoryError:
+            emit({"event": "failed", "reason": "memory ran out in the process of the cell"})
+        except (EngineError, HarnessError) as error:
+            emit({"event": "failed", "reason": str(error)})
+
+
+async def work_of(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, orders: Orders) -> None:
+    """What the child is there for: a cell, or the reference that cells are compared with."""
+    if spec.quality.get("making"):
+        await score_reference(cell, QualityOrder(**spec.quality), emit)
+    else:
+        await run_cell(cell, scenario, spec, emit, orders)
+
+
+def in_the_child(cell: Cell, spec: CellSpec) -> Cell:
+    """The cell as the child has it: its engine's output goes to the cell's log; values that are not stored because they
+    may be secret (the parent passed them on in our environment) stand where the stored scenario has asterisks.
+    """
+    env = {name: os.environ.get(name, value) for name, value in cell.spec.env.items()}
+    return replace(cell, salt=spec.salt, spec=replace(cell.spec, log_path=Path(spec.folder) / "log.txt", env=env))
+
+
+def main() -> None:
+    """Entry point of the child; its exit code says only whether it got to the end."""
+    spec = CellSpec(**json.loads(Path(sys.argv[1]).read_text()))
+    emit = event_stream()
+    raise_file_limit()
+    with contextlib.suppress(BrokenPipeError):
+        event_loop_runner()(execute(spec, emit))
+        emit({"event": "ended"})
+
+
+if __name__ == "__main__":
+    main()

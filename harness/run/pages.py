@@ -1,0 +1,57 @@
+"""Choose the metrics pages to read beside a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from engines.base import EngineSpec
+from engines.http.addresses import Address
+from harness.schedule.cells import Cell
+from harness.telemetry.prometheus.names import SERVER
+from harness.telemetry.prometheus.page import PageOrder
+from harness.telemetry.prometheus.scraper import ServerPages, Sink
+
+
+def pages_beside(cell: Cell, sink: Sink) -> ServerPages:
+    """The pages to read beside a cell."""
+    return ServerPages(sink, partial(orders_for, cell), server_is_here=cell.scope == SERVER)
+
+
+def orders_for(cell: Cell, own: Sequence[str]) -> list[PageOrder]:
+    """The pages to read beside a cell. own: those that its engine says are its.
+
+    The key and the headers of requests go to the same server only (scheme, host and port).
+    """
+    spec = cell.spec
+    if cell.pages == ():
+        return []
+    own = list(filter(_is_address, own))
+    asked = {page.url: page for page in cell.pages or ()}
+    urls = spec.options.get("url") or ()
+    servers = {_origin(url) for url in (*([urls] if isinstance(urls, str) else urls), *own)}
+    found = []
+    for url in dict.fromkeys((*own, *asked)):
+        names = {str(ours): theirs for ours, theirs in asked[url].names.items()} if url in asked else {}
+        trusted = _origin(url) in servers
+        headers, tls = (_headers(spec), dict(spec.options.get("tls") or {})) if trusted else ({}, {})
+        found.append(PageOrder(url, names, url in asked, headers, tls))
+    return found
+
+
+def _headers(spec: EngineSpec) -> dict[str, str]:
+    plain = {name: str(value) for name, value in (spec.options.get("headers") or {}).items()}
+    return {**plain, **spec.headers, **({"Authorization": f"Bearer {spec.api_key}"} if spec.api_key else {})}
+
+
+def _is_address(url: str) -> bool:
+    """Whether an engine, which may be anybody's, names a page that can be had."""
+    try:
+        return bool(Address.of(url))
+    except ValueError:
+        return False
+
+
+def _origin(url: str) -> tuple[bool, str, int, str | None]:
+    address = Address.of(url)
+    return address.secure, address.host, address.port, address.socket_path

@@ -1,0 +1,180 @@
+"""The base of all parts of a scenario: nothing unknown passes, nothing changes, every mistake is told at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Never, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    Strict,
+    ValidationError,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+
+NOT_BUILT = "not_built"
+UNKNOWN_KEY = "unknown_key"
+MISSING_KEY = "missing_key"
+WRONG_KEYS = "wrong_keys"
+
+
+class AlsoAccepts:
+    """Adds a short form to the JSON Schema of a field whose validator takes it."""
+
+    def __init__(self, *schemas: dict[str, Any]) -> None:
+        self.schemas = schemas
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [handler(core), *self.schemas]}
+
+
+class TextOrItems:
+    """The JSON Schema of a list whose validator also takes one item, and a text for an item."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        items = handler(core)
+        either = [{"type": "string"}, items["items"]]
+        return {"anyOf": [*either, {**items, "items": {"anyOf": either}}]}
+
+
+def _refuse(value: object) -> Never:
+    raise PydanticCustomError(NOT_BUILT, "is not built yet")
+
+
+def listed(value: Any) -> Any:
+    """One item as a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _text_from_number(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+NotBuilt = Annotated[None, BeforeValidator(_refuse), WithJsonSchema({"not": {}})]
+Number = Annotated[float, Strict()]
+Integer = Annotated[int, Strict()]
+Name = Annotated[str, Field(min_length=1)]
+FreeText = Annotated[str, BeforeValidator(_text_from_number), AlsoAccepts({"type": "number"})]
+
+
+class StrictModel(BaseModel):
+    """A frozen mapping of the scenario file.
+
+    A key that is given but empty (null) counts as not given. `exactly_one`, `at_most_one`: groups of keys of which that
+    many must be given.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=False)
+
+    exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = ()
+
+    @classmethod
+    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
+        """A sentence for each combination of keys that makes no sense."""
+        problems = []
+        for group in cls.exactly_one:
+            if not any(key in given for key in group):
+                problems.append(f"needs {_one_of(group)}")
+        for group in (*cls.exactly_one, *cls.at_most_one):
+            present = [f"`{key}`" for key in group if key in given]
+            if len(present) > 1:
+                problems.append(f"{' and '.join(present)} exclude each other; keep one")
+        return problems
+
+    def irrelevant_keys(self) -> frozenset[str]:
+        """Keys whose defaults mean nothing beside the other keys; they are left out when it is written down."""
+        return frozenset()
+
+    @model_serializer(mode="wrap")
+    def _what_counts(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        if info.mode != "json":
+            return dumped
+        known = {*type(self).model_fields, *(alias(*item) for item in type(self).model_fields.items())}
+        absent = self.irrelevant_keys()
+        return {
+            key: value for key, value in dumped.items() if key not in absent and (value is not None or key not in known)
+        }
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _tell_everything(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Checks of keys and of values in one go, so that one mistake does not hide another."""
+        if not isinstance(data, Mapping):
+            return handler(data)
+        names = {alias(name, field) for name, field in cls.model_fields.items()}
+        given = {key: value for key, value in data.items() if value is not None or key not in names}
+        problems: list[InitErrorDetails] = [
+            {"type": PydanticCustomError(WRONG_KEYS, "{why}", {"why": why}), "loc": (), "input": None}
+            for why in cls.check_keys(given)
+        ]
+        try:
+            model = handler(given)
+        except ValidationError as error:
+            problems = [*(cls._retold(one) for one in error.errors(include_url=False)), *problems]
+        else:
+            if not problems:
+                return model
+        raise ValidationError.from_exception_data(cls.__name__, problems)
+
+    @classmethod
+    def _retold(cls, error: Any) -> InitErrorDetails:
+        loc, context = error["loc"], error.get("ctx", {})
+        kind, message = error["type"], error["msg"]
+        if kind == "value_error":
+            message = str(context["error"])
+        elif kind == "extra_forbidden" and len(loc) == 1:
+            kind, message = UNKNOWN_KEY, cls.unknown_key(str(loc[0]))
+        elif kind == "missing" and len(loc) == 1:
+            kind, message = MISSING_KEY, cls._missing(str(loc[0]))
+        # Braces in a message would be read as places to fill in.
+        template = "{message}" if "message" not in context else message
+        told = PydanticCustomError(kind, template, {**context, "message": message})
+        return {"type": told, "loc": loc, "input": error.get("input")}
+
+    @classmethod
+    def unknown_key(cls, key: str) -> str:
+        """What to say of a key that is not known."""
+        known = [alias(name, field) for name, field in cls.model_fields.items()]
+        near = get_close_matches(key, known, n=1, cutoff=0.6)
+        return f"unknown key; did you mean `{near[0]}`?" if near else f"unknown key; known are {', '.join(known)}"
+
+    @classmethod
+    def _missing(cls, key: str) -> str:
+        field = next(field for name, field in cls.model_fields.items() if alias(name, field) == key)
+        example = f", such as `{key}: {field.examples[0]}`" if field.examples else ""
+        return f"is missing; write it{example}"
+
+
+def alias(name: str, field: FieldInfo) -> str:
+    """The key in the file for a field of a model."""
+    return field.alias or name
+
+
+def _one_of(keys: tuple[str, ...]) -> str:
+    quoted = [f"`{key}`" for key in keys]
+    return f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def near(wrong: str, known: Iterable[str]) -> str:
+    """What to write instead of a word that is not known."""
+    words = sorted(known)
+    match = get_close_matches(wrong, words, n=1, cutoff=0.5)
+    return f"did you mean `{match[0]}`?" if match else f"known are {', '.join(words)}"
+
+
+_SIGN_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")

@@ -1,0 +1,88 @@
+"""The `metrics_urls` of a scenario: pages for Prometheus on which servers and exporters tell of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from engines.http.addresses import UNIX_SCHEME, Address
+from harness.scenario.base import Name, StrictModel, TextOrItems, listed
+
+ServerName = Literal[
+    "running_requests",
+    "waiting_requests",
+    "kv_cache_share",
+    "prompt_tokens",
+    "generation_tokens",
+    "finished_requests",
+    "preemptions",
+    "prefix_queries_tokens",
+    "prefix_hits_tokens",
+    "cached_prompt_tokens",
+    "queue_time_s",
+    "queue_time_count",
+]
+"""Those of `page_names.GAUGES` and `COUNTERS`."""
+
+
+def checked_address(value: str) -> str:
+    """A server's address without secrets in it. Raises ValueError, one sentence, for anything else."""
+    if value.startswith(UNIX_SCHEME + ":"):
+        Address.of(value)
+        return value
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # raised for a port that is no number
+        usable = False
+    if not usable:
+        socket = value.startswith(("unix:", "/"))
+        form = f"{UNIX_SCHEME}:///path/to.sock" if socket else "http://host:port"
+        raise ValueError(f"{value!r} is not an address; write `{form}`")
+    if parts.username or parts.password:
+        raise ValueError("must not hold a user name or password; name their variable in `headers_env` or `api_key_env`")
+    if parts.query or parts.fragment:
+        raise ValueError("must not hold a `?` or `#`, which would not be sent; name a key's variable in `api_key_env`")
+    Address.of(value)
+    return value
+
+
+class MetricsPage(StrictModel):
+    """A page, and what its names mean where they are not those of a server that is known."""
+
+    url: Annotated[str, AfterValidator(checked_address)] = Field(
+        description="Its address; `/metrics` where that has no path.", examples=["http://127.0.0.1:8000/metrics"]
+    )
+    names: dict[ServerName, Name] = Field(
+        default={},
+        description="Our names to the page's own, for a server whose names are not known; nothing else is read there.",
+        examples=[{"running_requests": "active_requests", "waiting_requests": "queue_length"}],
+    )
+
+
+def _from_text(value: Any) -> Any:
+    return [{"url": item} if isinstance(item, str) else item for item in listed(value)]
+
+
+def _each_once(pages: tuple[MetricsPage, ...]) -> tuple[MetricsPage, ...]:
+    urls = [page.url for page in pages]
+    for url in urls:
+        if urls.count(url) > 1:
+            raise ValueError(f"lists {url} twice; keep one")
+    return pages
+
+
+MetricsPages = Annotated[
+    tuple[MetricsPage, ...], BeforeValidator(_from_text), AfterValidator(_each_once), TextOrItems()
+]
+
+
+def pages_of(*lists: Sequence[MetricsPage] | None) -> tuple[MetricsPage, ...] | None:
+    """The pages of several lists together; None where none is given."""
+    if all(one is None for one in lists):
+        return None
+    found = {page.url: page for one in lists for page in one or ()}
+    return tuple(found.values())

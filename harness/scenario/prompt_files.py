@@ -1,0 +1,140 @@
+"""Read the files of prompts that a scenario names."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import Problem, ScenarioError
+from harness.seeding import generator
+
+_OFFSET = 4
+_MOST_PROBLEMS = 20
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+class Tokenizer(Protocol):
+    """What is needed of a tokenizer; no special tokens are added."""
+
+    def count(self, text: str) -> int:
+        """Number of tokens of a text."""
+        ...
+
+
+class FilePrompts:
+    """Prompts from a JSON Lines file, in the order of the file, again from the start after the last; see `Prompts`.
+
+    offset: the line with which they begin, from 0; drawn from the seed, so that loads of one start meet others.
+    A line is {"prompt": text or list of token ids, "output_tokens": n (optional)}; other keys are the file's own.
+    output_tokens: per line, 0 where the line does not say.   prompt_tokens: per line, 0 where it cannot be counted.
+    """
+
+    source = "file"
+
+    def __init__(self, path: Path, tokenizer: Tokenizer | None = None, seed: int = 0) -> None:
+        """Raises ScenarioError with the file and line of everything wrong in the file."""
+        content = _read(path)
+        self.fingerprint = digest(content)
+        self._prompts, output_tokens = _parse_lines(path, content)
+        self.output_tokens = np.array(output_tokens, dtype=np.int32)
+        self.prompt_tokens = np.array([_known_tokens(prompt, tokenizer) for prompt in self._prompts], dtype=np.int32)
+        self.offset = int(generator(seed, _OFFSET).integers(len(self._prompts)))
+
+    def lines(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The lines of some requests, by their numbers among those that draw from the file."""
+        found: NDArray[np.int64] = (numbers + self.offset) % len(self._prompts)
+        return found
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    @property
+    def all_text(self) -> bool:
+        """Whether no prompt is given as token ids."""
+        return all(isinstance(prompt, str) for prompt in self._prompts)
+
+    def prompt(self, index: int, tokens: int) -> str | tuple[int, ...]:
+        """The prompt of request `index` among those that draw from the file; `tokens` is not used."""
+        return self._prompts[(index + self.offset) % len(self._prompts)]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = f"the prompts cannot be read: {error.strerror}; write the path of a JSON Lines file"
+        raise ScenarioError([Problem(reason, key="workload.prompts", file=str(path))]) from error
+
+
+def _parse_lines(path: Path, content: bytes) -> tuple[list[str | tuple[int, ...]], list[int]]:
+    prompts: list[str | tuple[int, ...]] = []
+    output_tokens: list[int] = []
+    problems: list[Problem] = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            prompt, tokens = _parse_line(line)
+        except ValueError as error:
+            problems.append(Problem(str(error), key="workload.prompts", file=str(path), line=number))
+            if len(problems) == _MOST_PROBLEMS:
+                break
+        else:
+            prompts.append(prompt)
+            output_tokens.append(tokens)
+    if not prompts and not problems:
+        reason = 'the file has no prompts; write one {"prompt": "..."} a line'
+        problems.append(Problem(reason, key="workload.prompts", file=str(path)))
+    if problems:
+        raise ScenarioError(problems)
+    return prompts, output_tokens
+
+
+def _parse_line(line: bytes) -> tuple[str | tuple[int, ...], int]:
+    wanted = 'write {"prompt": "...", "output_tokens": 100}'
+    try:
+        entry = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at column {error.colno}); {wanted}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists without end
+        raise ValueError(f"JSON that is larger than any prompt; {wanted}") from error
+    if not isinstance(entry, dict):
+        raise ValueError(f"a line is a JSON object; {wanted}")
+    for key in entry.keys() - {"prompt", "output_tokens"}:
+        near = difflib.get_close_matches(key, ["prompt", "output_tokens"], n=1, cutoff=0.8)
+        if near:
+            raise ValueError(f"unknown key {key!r}; did you mean {near[0]!r}?")
+    tokens = entry.get("output_tokens")
+    if tokens is not None and (not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 < tokens < 2**31):
+        raise ValueError(f"output_tokens is a whole number of at least 1, not {tokens!r}")
+    return _parse_prompt(entry.get("prompt"), wanted), tokens or 0
+
+
+def _parse_prompt(prompt: object, wanted: str) -> str | tuple[int, ...]:
+    if isinstance(prompt, str) and prompt:
+        if half := _HALF.search(prompt):
+            raise ValueError(f"'prompt' holds half a character (\\u{ord(half[0]):04x}); write both halves, or \\ufffd")
+        return prompt
+    if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
+        return tuple(prompt)
+    raise ValueError(f"'prompt' is a text or a list of token ids, and not empty; {wanted}")
+
+
+def _known_tokens(prompt: str | tuple[int, ...], tokenizer: Tokenizer | None) -> int:
+    if isinstance(prompt, tuple):
+        return len(prompt)
+    return 0 if tokenizer is None else tokenizer.count(prompt)
+
+
+def digest(content: bytes) -> str:
+    """SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,121 @@
+"""Read a scenario file: every problem in it, with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.errors import Problem, ScenarioError
+from harness.scenario.base import _SIGN_NOT_IN_NAMES
+from harness.scenario.checks import (
+    conversation_problems,
+    cross_problems,
+    engine_problems,
+    in_order,
+    loads_by_key,
+    placed,
+    problems_of,
+    without_echoes,
+)
+from harness.scenario.engines import CHECKED
+from harness.scenario.loads import Trace
+from harness.scenario.model import Scenario
+from harness.scenario.source import read
+
+
+def load(
+    path: str | Path,
+    *,
+    sets: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> Scenario:
+    """Read a scenario file.
+
+    sets: `a.b.0.c=value`, applied last.   labels: `key=value`, added.   env: for `${VAR}`; None: this process' own.
+    Raises ScenarioError with every problem found.
+    """
+    source = read(Path(path), sets=sets, labels=labels, env=env)
+    problems = [*source.problems]
+    scenario: Scenario | None = None
+    if source.tree is not None:
+        try:
+            scenario = Scenario.model_validate(source.data)
+        except ValidationError as error:
+            problems += problems_of(error, source.tree)
+        problems += cross_problems(source.tree)
+        problems += [] if scenario is None else placed(prompt_problems(scenario), source.tree)
+        problems += [] if scenario is None or problems else placed(engine_problems(scenario), source.tree)
+        problems = without_echoes(source.problems, problems)
+    if problems or scenario is None:
+        raise ScenarioError(in_order(problems))
+    if not scenario.name:
+        stem = _SIGN_NOT_IN_NAMES.sub("-", Path(path).stem).strip("-.")
+        scenario = scenario.model_copy(update={"name": stem or "scenario"})
+    scenario._source = Path(path)
+    return scenario
+
+
+def prompt_problems(scenario: Scenario) -> list[Problem]:
+    """What is wrong in the files of prompts and traces that a scenario names, and between loads and conversations."""
+    from harness.scenario.prompt_files import (
+        FilePrompts,  # here, because it needs numpy, which `harness list` does without
+    )
+
+    workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
+    problems: list[Problem] = []
+    for path in dict.fromkeys(one.prompts for one in workloads if one.prompts is not None and one.prompts.is_file()):
+        try:
+            FilePrompts(path, None)
+        except ScenarioError as error:
+            problems += error.problems
+    if problems:
+        return problems
+    loads = loads_by_key(scenario.load, [block.load for block in scenario.engines])
+    talks = conversation_problems(loads, scenario.workload, scenario.classes)
+    return [*talks, *_trace_problems(scenario)]
+
+
+def _trace_problems(scenario: Scenario) -> list[Problem]:
+    """What is wrong in the traces that a scenario names, and beside them."""
+    loads = [*scenario.load, *(one for block in scenario.engines for one in block.load or ())]
+    paths = dict.fromkeys(load.file for load in loads if isinstance(load, Trace))
+    if not paths:
+        return []
+    from harness.scenario.traces import read_trace
+
+    problems: list[Problem] = []
+    if scenario.workload.prompts is not None:
+        why = "cannot be given with `kind: trace`, which says how long prompts are; leave it out"
+        problems.append(Problem(why, key="workload.prompts"))
+    for path in paths:
+        if path.is_file():
+            try:
+                read_trace(path)
+            except ScenarioError as error:
+                problems += error.problems
+    return problems
+
+
+def as_checked(resolved: Mapping[str, Any]) -> Scenario:
+    """The scenario that another process has checked and resolved for this one, which may lack some of its engines."""
+    return Scenario.model_validate(resolved, context={CHECKED: True})
+
+
+def restore(resolved: Mapping[str, Any], source: Path) -> Scenario:
+    """The scenario that `Scenario.resolved` wrote down, as a manifest keeps it.
+
+    Raises ScenarioError if it is of another grammar.
+    """
+    try:
+        scenario = Scenario.model_validate(resolved)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        raise ScenarioError(
+            [Problem(str(one["msg"]), ".".join(str(step) for step in one["loc"]), str(source)) for one in details]
+        ) from error
+    scenario._source = source
+    return scenario

@@ -1,0 +1,309 @@
+"""From files to one tree: `extends`, then `--set`, then `${VAR}`, then lists of rates, every value with its place."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from engines.http.addresses import TLS_FILES
+from harness.errors import Problem
+from harness.scenario.loads import LIST_VALUED
+from harness.scenario.yaml_tree import Node, Place, join, parse
+
+_VARIABLE = re.compile(
+    r"\$(?P<escaped>\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}|(?P<wrong>\$\{)"
+)
+_SECRET_NAME = re.compile(
+    r"(^|_)(TOKEN|KEY|APIKEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH)(_|$)", re.IGNORECASE
+)
+_ENV_OF_ENGINE = re.compile(r"engines\.\d+\.env\.(?P<name>.+)")
+_SAFE_PLACES = "write its name under `api_key_env` or `headers_env`, or fill it in under the engine's `env`"
+_INDEX = re.compile(r"\[(\d+)\]")
+
+
+@dataclass(slots=True)
+class Source:
+    """What was read: the merged tree (None where there is none to check) and the problems found on the way."""
+
+    tree: Node | None
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def data(self) -> Any:
+        """The tree without places."""
+        return None if self.tree is None else self.tree.plain()
+
+
+def read(path: Path, *, sets: Sequence[str], labels: Sequence[str], env: Mapping[str, str] | None) -> Source:
+    """Read a scenario file and everything it extends; see the module for the order."""
+    variables = os.environ if env is None else env
+    source = _read_with_parents(path, variables, ())
+    if source.tree is None:
+        return source
+    for text in sets:
+        _apply_set(source, text)
+    for text in labels:
+        _apply_label(source, text)
+    source.tree = _fill(source.tree, variables, "", source.problems)
+    source.tree = _located(source.tree, source.problems)
+    source.tree = _expanded(source.tree)
+    return source
+
+
+def looks_secret(name: str) -> bool:
+    """Whether an environment variable of this name is likely to hold a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def _read_with_parents(path: Path, env: Mapping[str, str], children: tuple[Path, ...]) -> Source:
+    source = _read_file(path)
+    if source.tree is None or not isinstance(source.tree.value, dict):
+        return source
+    extends = source.tree.value.pop("extends", None)
+    if extends is None or extends.value is None:
+        return source
+    found: list[Problem] = []
+    filled = _fill(extends, env, "extends", found)
+    if found or not isinstance(filled.value, str):
+        found = found or [extends.place.problem("must be the path of one file", "extends")]
+        return Source(source.tree, [*source.problems, *found])
+    parent_path = path.parent / Path(filled.value).expanduser()
+    line = (*children, path)
+    if parent_path.resolve() in {one.resolve() for one in line}:
+        chain = " extends ".join(str(one) for one in (*line, parent_path))
+        return Source(
+            source.tree, [*source.problems, extends.place.problem(f"goes round in a circle: {chain}", "extends")]
+        )
+    if not parent_path.is_file():
+        why = "is a folder" if parent_path.is_dir() else "does not exist"
+        wrong = extends.place.problem(f"{parent_path} {why}; a path here is relative to this file", "extends")
+        return Source(source.tree, [*source.problems, wrong])
+    parent = _read_with_parents(parent_path, env, line)
+    merged = source.tree if parent.tree is None else merge(parent.tree, source.tree)
+    return Source(merged, [*source.problems, *parent.problems])
+
+
+def _read_file(path: Path) -> Source:
+    place = Place(str(path))
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return Source(None, [place.problem("there is no such file; `harness init` writes one to begin with")])
+    except IsADirectoryError:
+        return Source(None, [place.problem("is a folder; name a scenario file in it")])
+    except UnicodeDecodeError as error:
+        return Source(None, [place.problem(f"is not UTF-8 text (byte {error.start}); save it as UTF-8")])
+    except OSError as error:
+        return Source(None, [place.problem(f"cannot be read: {error.strerror or error}")])
+    tree, problems = parse(text, str(path), path.parent)
+    if tree is not None and not isinstance(tree.value, dict):
+        if tree.value is None:
+            return Source(None, [place.problem("is empty; the least is `engines:` and `load:`")])
+        wrong = tree.place.problem("must be a mapping at the top, such as `engines: [...]` and `load: [...]`")
+        return Source(None, [*problems, wrong])
+    return Source(tree, problems)
+
+
+def merge(parent: Node, child: Node) -> Node:
+    """The child over the parent: mappings merge, everything else replaces."""
+    if not (isinstance(parent.value, dict) and isinstance(child.value, dict)):
+        return child
+    merged = dict(parent.value)
+    for key, value in child.value.items():
+        merged[key] = merge(merged[key], value) if key in merged else value
+    return replace(child, value=merged)
+
+
+def _apply_set(source: Source, text: str) -> None:
+    path, equals, written = text.partition("=")
+    place = Place(f"--set {path}", folder=Path.cwd())  # without the value, which may be a secret
+    parts = _INDEX.sub(r".\1", path.strip()).split(".")
+    if not equals or not all(parts):
+        source.problems.append(place.problem("must be `key=value`, such as `load.0.rate=4`"))
+        return
+    value, problems = (Node(None, place), []) if not written.strip() else parse(written, place.file, place.folder)
+    if value is None:
+        source.problems += [place.problem(problem.message) for problem in problems]
+        return
+    assert source.tree is not None
+    changed = _set(source.tree, parts, _moved(value, place), place, "")
+    if isinstance(changed, Problem):
+        source.problems.append(changed)
+    else:
+        source.tree = changed
+
+
+def _apply_label(source: Source, text: str) -> None:
+    name, equals, value = text.partition("=")
+    place = Place(f"--label {name}", folder=Path.cwd())
+    if not equals or not name.strip():
+        source.problems.append(place.problem("must be `key=value`, such as `commit=abc123`"))
+        return
+    assert source.tree is not None
+    changed = _set(source.tree, ["labels", name.strip()], Node(value, place, place), place, "")
+    if isinstance(changed, Problem):
+        source.problems.append(changed)
+    else:
+        source.tree = changed
+
+
+def _moved(node: Node, place: Place) -> Node:
+    """The same values, all at one place."""
+    if isinstance(node.value, dict):
+        return Node({key: _moved(child, place) for key, child in node.value.items()}, place, place)
+    if isinstance(node.value, list):
+        return Node([_moved(child, place) for child in node.value], place, place)
+    return Node(node.value, place, place)
+
+
+def _set(node: Node, parts: Sequence[str], value: Node, place: Place, path: str) -> Node | Problem:
+    """The tree with one value replaced; mappings that are not there yet are made."""
+    if not parts:
+        return value
+    head, rest = parts[0], parts[1:]
+    here = join(path, head)
+    if isinstance(node.value, list):
+        if not head.isdecimal() or int(head) >= len(node.value):
+            last = len(node.value) - 1
+            have = f"its indices are 0 to {last}" if last >= 0 else "it is empty"
+            return place.problem(f"`{path}` is a list and has no `{head}`; {have}")
+        index = int(head)
+        changed = _set(node.value[index], rest, value, place, here)
+        if isinstance(changed, Problem):
+            return changed
+        return replace(node, value=[*node.value[:index], changed, *node.value[index + 1 :]])
+    if isinstance(node.value, dict) or node.value is None:
+        children = node.value or {}
+        if head not in children and rest and (near := get_close_matches(head, children, n=1, cutoff=0.7)):
+            return place.problem(f"there is no `{here}`; the nearest key is `{join(path, near[0])}`")
+        child = children.get(head, Node(None, place, place))
+        changed = _set(child, rest, value, place, here)
+        return changed if isinstance(changed, Problem) else replace(node, value={**children, head: changed})
+    return place.problem(f"`{path}` is a plain value and has no `{head}`; set `{path}` itself")
+
+
+def _fill(node: Node, env: Mapping[str, str], path: str, problems: list[Problem]) -> Node:
+    """`${VAR}` and `${VAR:-default}` in every text; `$${` stands for `${`."""
+    if isinstance(node.value, dict):
+        children = {key: _fill(child, env, join(path, key), problems) for key, child in node.value.items()}
+        return replace(node, value=children)
+    if isinstance(node.value, list):
+        items = [_fill(child, env, join(path, index), problems) for index, child in enumerate(node.value)]
+        return replace(node, value=items)
+    if not isinstance(node.value, str) or "${" not in node.value:
+        return node
+
+    def filled(match: re.Match[str]) -> str:
+        if match["escaped"]:
+            return "${"
+        if match["wrong"]:
+            problems.append(
+                node.place.problem(
+                    "`${` is not closed or names no variable; write `${NAME}`, or `$${` for the signs", path
+                )
+            )
+            return ""
+        name, default = match["name"], match["default"]
+        if looks_secret(name) and not _ENV_OF_ENGINE.fullmatch(path):
+            why = f"the value of {name} would be stored with the results; {_SAFE_PLACES}"
+            problems.append(node.place.problem(why, path))
+        value = env.get(name)
+        if default is not None:
+            return value or default[2:]
+        if value is None:
+            hint = f"set it, or write `${{{name}:-default}}`"
+            problems.append(node.place.problem(f"the environment variable {name} is not set; {hint}", path))
+        return value or ""
+
+    return replace(node, value=_VARIABLE.sub(filled, node.value))
+
+
+def _located(tree: Node, problems: list[Problem]) -> Node:
+    """Paths of files that a scenario names, made relative to the file in which they stand."""
+
+    def moved(node: Node, keys: Sequence[str], path: str) -> Node:
+        if not keys:
+            named = isinstance(node.value, str) and (path, node.value) != ("quality.text", "builtin")
+            return _existing(node, path, problems) if named else node
+        if isinstance(node.value, list) and keys[0] == "*":
+            return replace(node, value=[moved(one, keys[1:], join(path, i)) for i, one in enumerate(node.value)])
+        if not isinstance(node.value, dict):
+            return node
+        names = [*node.value] if keys[0] == "*" else [key for key in keys[:1] if key in node.value]
+        changed = {name: moved(node.value[name], keys[1:], join(path, name)) for name in names}
+        return replace(node, value={**node.value, **changed})
+
+    for keys in (
+        ("workload", "prompts"),
+        ("classes", "*", "workload", "prompts"),
+        ("load", "*", "file"),
+        ("quality", "text"),
+        ("engines", "*", "load", "*", "file"),
+        *(("engines", "*", "tls", name) for name in TLS_FILES),
+        *(("engines", "*", "variants", "*", "tls", name) for name in TLS_FILES),
+    ):
+        tree = moved(tree, keys, "")
+    return tree
+
+
+def _existing(node: Node, path: str, problems: list[Problem]) -> Node:
+    found = node.place.folder / Path(str(node.value)).expanduser()
+    if not found.is_file():
+        problems.append(
+            node.place.problem(f"{found} is not a file; a path here is relative to {node.place.folder}", path)
+        )
+    return replace(node, value=str(found))
+
+
+def _expanded(tree: Node) -> Node:
+    """`rate: [1, 2]` as two loads, in the scenario and in the engines that have loads of their own."""
+    if not isinstance(tree.value, dict):
+        return tree
+    children = {**tree.value}
+    if "load" in children:
+        children["load"] = _expanded_list(children["load"], "load")
+    engines = children.get("engines")
+    if engines is not None and isinstance(engines.value, list):
+        children["engines"] = replace(
+            engines, value=[_expanded_engine(item, f"engines.{i}") for i, item in enumerate(engines.value)]
+        )
+    return replace(tree, value=children)
+
+
+def _expanded_engine(block: Node, path: str) -> Node:
+    if not isinstance(block.value, dict) or "load" not in block.value:
+        return block
+    return replace(block, value={**block.value, "load": _expanded_list(block.value["load"], f"{path}.load")})
+
+
+def _expanded_list(loads: Node, path: str) -> Node:
+    if not isinstance(loads.value, list):
+        return loads
+    items = [one for i, item in enumerate(loads.value) for one in _expanded_load(item, f"{path}.{i}")]
+    return replace(loads, value=items)
+
+
+def _expanded_load(load: Node, path: str) -> Iterator[Node]:
+    """One load for each combination of the values of its lists, in the order of the file."""
+    if not isinstance(load.value, dict):
+        yield replace(load, written=path)
+        return
+    lists = {
+        key: [replace(item, key=child.key, written=f"{path}.{key}.{i}") for i, item in enumerate(child.value)]
+        for key, child in load.value.items()
+        if key in LIST_VALUED and isinstance(child.value, list) and child.value
+    }
+    named = load.value.get("name")
+    for combination in itertools.product(*lists.values()):
+        chosen = dict(zip(lists, combination, strict=True))
+        several = {key: node for key, node in chosen.items() if len(lists[key]) > 1}
+        if several and named is not None and isinstance(named.value, str):
+            suffix = "-".join(f"{key}-{node.value}" for key, node in several.items())
+            chosen["name"] = replace(named, value=f"{named.value}-{suffix}")
+        yield replace(load, value={**load.value, **chosen}, written=path)

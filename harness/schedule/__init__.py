@@ -1,0 +1,1 @@
+"""From a scenario to cells, trials and the schedule of every request. Pure and seeded."""

@@ -1,0 +1,301 @@
+"""When requests fall due in an open loop: pure functions of rate, length and seed; no clock.
+
+Every process draws unit-rate arrivals (one a unit: constant; exponential gaps: Poisson; gamma-distributed gaps: gamma)
+and bends them through the inverse of the rate's integral (time rescaling). The draws come one after another from a
+single random stream, so a longer plan begins with the shorter one, and how many workers share the plan cannot change
+it. The last arrival is not pulled to n / rate: that would turn a Poisson process into a bridge, whose counts vary less
+than a Poisson process' do.
+
+Rates that change with time, and the integral by which arrivals of rate 1 are bent to follow them; pure functions.
+
+Where `mass_until(t)` is the expected number of arrivals until t and u an arrival of a process of rate 1, `time_at(u)`,
+its inverse, is an arrival of the process with the changing rate (time rescaling; no arrival is thrown away).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from itertools import accumulate
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+
+class RateShape(Protocol):
+    """A rate as a function of the time in seconds from the anchor, the instant at which the shape begins."""
+
+    def mass_until(self, at_s: float) -> float:
+        """Expected number of arrivals from the anchor until `at_s`; negative before the anchor."""
+        ...
+
+    def time_at(self, mass: Float64) -> Float64:
+        """The inverse of `mass_until`, in seconds from the anchor."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bursts:
+    """A rate that switches: `burst_rate` for `burst_s` in the middle of every period of `every_s`, otherwise `rate`.
+
+    The burst stands in the middle so that each period shows the service before, during and after it.
+    Raises ValueError for bursts outside of their period and for rates that are not positive (`rate` may be 0).
+    """
+
+    rate: float
+    burst_rate: float
+    burst_s: float
+    every_s: float
+
+    def __post_init__(self) -> None:
+        check_rate(self.burst_rate)
+        if not 0 < self.burst_s < self.every_s or self.rate < 0:
+            raise ValueError(f"a burst lies inside its period and rates are not negative: {self}")
+
+    def mass_until(self, at_s: float) -> float:
+        """See `RateShape`."""
+        time_s, mass = self._corners()
+        periods, rest_s = divmod(at_s, self.every_s)
+        return float(periods * mass[-1] + np.interp(rest_s, time_s, mass))
+
+    def time_at(self, mass: Float64) -> Float64:
+        """See `RateShape`."""
+        time_s, corners = self._corners()
+        if self.rate == 0:  # flat pieces have no inverse: keep the burst alone
+            time_s, corners = time_s[1:3], corners[1:3]
+        periods = np.floor(mass / corners[-1])
+        at_s: Float64 = periods * self.every_s + np.interp(mass - periods * corners[-1], corners, time_s)
+        return at_s
+
+    def _corners(self) -> tuple[Float64, Float64]:
+        """Time and expected number of arrivals at the corners of one period."""
+        calm_s = (self.every_s - self.burst_s) / 2
+        time_s = np.array([0.0, calm_s, calm_s + self.burst_s, self.every_s])
+        calm = calm_s * self.rate
+        burst = self.burst_s * self.burst_rate
+        return time_s, np.array([0.0, calm, calm + burst, calm + burst + calm])
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A rate that goes in a straight line from `first[i]` to `last[i]` during `length_s[i]`, piece after piece.
+
+    Before the anchor it is the first of all, after the last piece it stays.
+    Raises ValueError for rates below 0, pieces without length, and rates of 0 but at the very beginning.
+    """
+
+    length_s: tuple[float, ...]
+    first: tuple[float, ...]
+    last: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.length_s) == len(self.first) == len(self.last) > 0 or min(self.length_s) <= 0:
+            raise ValueError(f"every piece has a length of more than 0 and two rates: {self}")
+        if self.first[0] < 0:
+            raise ValueError(f"a rate is not negative: {self}")
+        for rate in (*self.first[1:], *self.last):
+            check_rate(rate)
+
+    def mass_until(self, at_s: float) -> float:
+        """See `RateShape`."""
+        if at_s < 0:
+            return at_s * self.first[0]
+        mass = 0.0
+        for length_s, first, last in zip(self.length_s, self.first, self.last, strict=True):
+            within_s = min(at_s, length_s)
+            mass += within_s * (first + (last - first) * within_s / length_s / 2)
+            at_s -= within_s
+        return mass + at_s * self.last[-1]
+
+    def time_at(self, mass: Float64) -> Float64:
+        """See `RateShape`: in each piece the root of first * t + slope / 2 * t^2 = mass, in its stable form."""
+        length_s, first, last = (np.array(column) for column in (self.length_s, self.first, self.last))
+        begin_s = np.array([*accumulate(self.length_s, initial=0.0)])
+        begin_mass = np.array([*accumulate(length_s * (first + last) / 2, initial=0.0)])
+        rate = np.append(first, last[-1])
+        slope = np.append((last - first) / length_s, 0.0)
+        piece = np.maximum(np.searchsorted(begin_mass, mass, side="right") - 1, 0)
+        rest = mass - begin_mass[piece]
+        bend = np.where(mass < 0, 0.0, slope[piece])
+        divisor = rate[piece] + np.sqrt(np.maximum(rate[piece] ** 2 + 2 * bend * rest, 0.0))
+        within_s = np.divide(2 * rest, divisor, out=np.zeros_like(rest), where=divisor > 0)
+        at_s: Float64 = begin_s[piece] + within_s
+        return at_s
+
+
+def check_rate(rate: float) -> None:
+    """Raises ValueError unless `rate` is a positive, finite number of requests/s."""
+    if not 0 < rate < float("inf"):
+        raise ValueError(f"a rate is a positive number of requests/s, not {rate}")
+
+
+NS_PER_S = 1_000_000_000
+Int64 = NDArray[np.int64]
+_DRAWS_AT_ONCE = 65_536
+_LARGEST_INT64 = 2**63 - 1
+
+
+class Process(StrEnum):
+    """How single arrivals scatter around the rate."""
+
+    CONSTANT = "constant"
+    POISSON = "poisson"
+    GAMMA = "gamma"
+
+
+def constant(rate: float, *, start_ns: int = 0, end_ns: int | None = None, count: int | None = None) -> Int64:
+    """Arrival i at start + i / rate, rounded down to the nanosecond, without drift; int64 offsets.
+
+    Either all arrivals in [start_ns, end_ns) or the first `count`. `rate` is in requests/s and is taken as the decimal
+    number the user wrote, so that 0.1 means one request every 10 s exactly.
+    """
+    _one_limit(end_ns, count)
+    check_rate(rate)
+    period_ns = NS_PER_S / Fraction(repr(float(rate)))
+    if count is None:
+        assert end_ns is not None
+        count = max(0, -((start_ns - end_ns) // period_ns))
+    whole, rest = divmod(period_ns.numerator, period_ns.denominator)
+    if rest * max(count, 1) > _LARGEST_INT64:
+        exact = [start_ns + i * period_ns.numerator // period_ns.denominator for i in range(count)]
+        return np.array(exact, dtype=np.int64)
+    index = np.arange(count, dtype=np.int64)
+    return start_ns + index * whole + index * rest // period_ns.denominator
+
+
+def poisson(
+    rate: float, random: np.random.Generator, *, start_ns: int = 0, end_ns: int | None = None, count: int | None = None
+) -> Int64:
+    """Arrivals with exponential gaps of mean 1 / rate; int64 offsets, limits as in `constant`."""
+    _one_limit(end_ns, count)
+    check_rate(rate)
+    length = None if end_ns is None else (end_ns - start_ns) * rate / NS_PER_S
+    return start_ns + np.floor(_unit_poisson(random, length, count) * (NS_PER_S / rate)).astype(np.int64)
+
+
+def gamma(
+    rate: float,
+    cv: float,
+    random: np.random.Generator,
+    *,
+    start_ns: int = 0,
+    end_ns: int | None = None,
+    count: int | None = None,
+) -> Int64:
+    """Arrivals with gamma-distributed gaps of mean 1 / rate and coefficient of variation `cv`; int64 offsets.
+
+    cv 1 is Poisson, below it is more regular, above it comes in clumps: over long windows the variance of counts is
+    cv^2 times their mean. Limits as in `constant`.
+    """
+    _one_limit(end_ns, count)
+    check_rate(rate)
+    length = None if end_ns is None else (end_ns - start_ns) * rate / NS_PER_S
+    return start_ns + np.floor(_unit_gamma(cv, random, length, count) * (NS_PER_S / rate)).astype(np.int64)
+
+
+def changing(
+    shape: RateShape,
+    process: Process,
+    random: np.random.Generator,
+    *,
+    cv: float = 1.0,
+    start_ns: int = 0,
+    end_ns: int | None = None,
+    count: int | None = None,
+    anchor_ns: int = 0,
+) -> Int64:
+    """Arrivals at a rate that changes: a process of rate 1, rescaled through the integral of the rate; int64 offsets.
+
+    cv: of the gaps of a gamma process, counted in expected arrivals.
+    anchor_ns: where the shape begins (the start of the measurement, so that a warm-up of any length cuts no measured
+    period). Limits as in `constant`.
+    """
+    _one_limit(end_ns, count)
+    begin = shape.mass_until((start_ns - anchor_ns) / NS_PER_S)
+    length = None if end_ns is None else shape.mass_until((end_ns - anchor_ns) / NS_PER_S) - begin
+    unit = _unit(process, cv, random, length, count)
+    at_ns = np.floor(shape.time_at(begin + unit) * NS_PER_S).astype(np.int64) + anchor_ns
+    at_ns = np.maximum(at_ns, start_ns)
+    return at_ns if end_ns is None else at_ns[at_ns < end_ns]
+
+
+def spike(requests: int, within_s: float, random: np.random.Generator, *, start_ns: int = 0) -> Int64:
+    """`requests` arrivals scattered uniformly over `within_s` from `start_ns` on (0: all at once); int64 offsets."""
+    if requests < 0 or within_s < 0:
+        raise ValueError(f"a spike has a number of requests and a width, both not negative: {requests}, {within_s}")
+    return start_ns + np.floor(np.sort(random.random(requests)) * within_s * NS_PER_S).astype(np.int64)
+
+
+def merge(*processes: Int64) -> Int64:
+    """Several arrival processes on one time axis, in order of time."""
+    return np.sort(np.concatenate(processes), kind="stable")
+
+
+def index_of_dispersion(due_ns: Int64, window_s: float) -> float:
+    """Variance over mean of the counts in windows of `window_s`: 1 for Poisson; NaN below two windows."""
+    windows = int((due_ns[-1] - due_ns[0]) // (window_s * NS_PER_S)) if len(due_ns) else 0
+    if windows < 2:
+        return float("nan")
+    bin_of = (due_ns - due_ns[0]) // int(window_s * NS_PER_S)
+    counts = np.bincount(bin_of, minlength=windows)[:windows]
+    return float(counts.var(ddof=1) / counts.mean())
+
+
+def _one_limit(end_ns: int | None, count: int | None) -> None:
+    if (end_ns is None) == (count is None):
+        raise ValueError("give either end_ns or count")
+
+
+def _unit(process: Process, cv: float, random: np.random.Generator, length: float | None, count: int | None) -> Float64:
+    """Arrival times of a process of rate 1: all below `length`, or the first `count`."""
+    match process:
+        case Process.POISSON:
+            return _unit_poisson(random, length, count)
+        case Process.GAMMA:
+            return _unit_gamma(cv, random, length, count)
+        case Process.CONSTANT:
+            return np.arange(count if count is not None else int(np.ceil(max(length or 0.0, 0.0))), dtype=np.float64)
+
+
+def _unit_poisson(random: np.random.Generator, length: float | None, count: int | None) -> Float64:
+    return _renewals(random.standard_exponential, length, count)
+
+
+def _unit_gamma(cv: float, random: np.random.Generator, length: float | None, count: int | None) -> Float64:
+    """Gaps Gamma(k, 1/k) with k = 1 / cv^2, seen from an instant that knows nothing of them.
+
+    So the first gap is the rest of one found by chance, which is long in proportion to its length: a uniform share of
+    Gamma(k + 1, 1/k) (renewal theory, e.g. Cox 1962, 5.1-5.2). A whole gap there would make the first seconds of
+    clumped arrivals too dense, by (cv^2 - 1) / 2 requests.
+    """
+    if not 0 < cv < float("inf"):
+        raise ValueError(f"a coefficient of variation is a positive number, not {cv}")
+    shape = cv**-2
+    first = random.random() * random.standard_gamma(shape + 1) / shape
+    later = _renewals(
+        lambda size: random.standard_gamma(shape, size) / shape,
+        None if length is None else length - first,
+        None if count is None else max(count - 1, 0),
+    )
+    arrivals = np.concatenate([[first], first + later])
+    return arrivals[:count] if length is None else arrivals[arrivals < length]
+
+
+def _renewals(gaps: Callable[[int], Float64], length: float | None, count: int | None) -> Float64:
+    """Arrivals with the given gaps: all below `length`, or the first `count`."""
+    parts = list(_batches(gaps, length, count))
+    arrivals = np.concatenate(parts) if parts else np.empty(0)
+    return arrivals[:count] if length is None else arrivals[arrivals < length]
+
+
+def _batches(gaps: Callable[[int], Float64], length: float | None, count: int | None) -> Iterator[Float64]:
+    reached, drawn = 0.0, 0
+    while drawn < count if count is not None else reached < (length or 0.0):
+        batch = reached + np.cumsum(gaps(_DRAWS_AT_ONCE))
+        reached, drawn = float(batch[-1]), drawn + len(batch)
+        yield batch

@@ -1,0 +1,90 @@
+"""Every model x engine x level x variant x repetition of a scenario, told apart by name."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from engines.base import ModelReference
+from harness.errors import UsageError
+from harness.scenario.engines import EngineBlock, Level, ModelEntry
+from harness.scenario.model import Scenario
+from harness.schedule.cells import last_part
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """One of them. place: of its engine's block in the scenario, where only that tells it from another."""
+
+    block: EngineBlock
+    model: ModelEntry | None
+    level: Level | None
+    variant: str | None
+    repetition: int
+    place: str | None = None
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """What tells its results from those of other cells: model, engine, level, variant."""
+        level = None if self.level is None else self.level.level
+        return self.model_name, self.block.engine, level, self.shown_variant
+
+    @property
+    def shown_variant(self) -> str | None:
+        """The variant, after the place of its block where that is needed to tell blocks apart."""
+        return ".".join(part for part in (self.place, self.variant) if part) or None
+
+    @property
+    def reference(self) -> ModelReference | None:
+        """The model to load: the level's own where it has one."""
+        lora = None if self.model is None else self.model.lora
+        if self.level is not None and self.level.model is not None:
+            return ModelReference(self.level.model, lora=lora)
+        return None if self.model is None else ModelReference(self.model.name, self.model.revision, lora)
+
+    @property
+    def model_name(self) -> str | None:
+        """The model as the scenario names it, whatever checkpoint a level has; an adapter behind a plus sign."""
+        if self.model is not None:
+            return self.model.name + (f"+{last_part(self.model.lora)}" if self.model.lora else "")
+        return None if self.reference is None else self.reference.name
+
+
+def combinations(scenario: Scenario) -> list[Combination]:
+    """All of them, in the order of the file: their places in it are the numbers of the cells.
+
+    Raises UsageError if two could not be told apart.
+    """
+    return _told_apart(scenario, _product(scenario))
+
+
+def _product(scenario: Scenario) -> list[Combination]:
+    models: tuple[ModelEntry | None, ...] = scenario.model or (None,)
+    cells = [
+        (block, model, level, variant)
+        for model, block in itertools.product(models, scenario.engines)
+        for level in (block.quantization or (None,))
+        for variant in (block.variants or (None,))
+    ]
+    repetitions = range(1, scenario.repetitions + 1)
+    if scenario.order == "blocks":
+        return [Combination(*cell, repetition) for cell in cells for repetition in repetitions]
+    return [Combination(*cell, repetition) for repetition in repetitions for cell in cells]
+
+
+def _told_apart(scenario: Scenario, product: list[Combination]) -> list[Combination]:
+    """The same, where blocks of one engine are called by their place if nothing else distinguishes their cells: under
+    one name they would be taken for repetitions of each other.
+    """
+    blocks: dict[tuple[str | None, ...], list[EngineBlock]] = {}
+    for one in product:
+        blocks.setdefault(one.names, []).append(one.block)
+    places = {id(block): f"engines.{number}" for number, block in enumerate(scenario.engines)}
+    several = {names for names, found in blocks.items() if len({id(block) for block in found}) > 1}
+    told = [replace(one, place=places[id(one.block)]) if one.names in several else one for one in product]
+    for names, times in Counter((*one.names, one.repetition) for one in told).items():
+        if times > 1:
+            name = ", ".join(str(part) for part in names[:-1] if part)
+            raise UsageError(f"the scenario holds {name} {times} times; name each once, and repeat with `repetitions`")
+    return told

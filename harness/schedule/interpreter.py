@@ -1,0 +1,68 @@
+"""Another interpreter in which a cell's process can run: what it must have, and how it gets our packages.
+
+An engine that generates inside our process brings its library along, and that may be installed in an environment of
+its own. The cell's process is then run by that environment's interpreter, with our packages and its libraries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from engines.models.cache import directory
+
+OLDEST = (3, 11)
+MODULES = ("filelock", "gguf", "httptools", "numpy", "orjson", "psutil", "pyarrow", "pydantic", "ruamel.yaml")
+PACKAGES = ("harness", "engines", "reports")
+PATIENCE_S = 60.0
+_LOOK = """
+import json, sys
+sys.path[:] = [folder for folder in sys.path if folder]
+from importlib.util import find_spec
+def lacks(name):
+    try:
+        return find_spec(name) is None
+    except ImportError:
+        return True
+print(json.dumps({"version": sys.version_info[:2], "missing": [name for name in %r if lacks(name)]}))
+"""
+
+
+@cache
+def cannot_run_trials(python: str) -> str | None:
+    """Why the process of a cell cannot be run by this interpreter, in one sentence; None where it can."""
+    try:
+        ended = subprocess.run(
+            [python, "-c", _LOOK % (MODULES,)], capture_output=True, check=True, timeout=PATIENCE_S, text=True
+        )
+        found = json.loads(ended.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it gave no answer"
+        return f"`python` names {python}, which cannot be run: {why}"
+    if tuple(found["version"]) < OLDEST:
+        version = ".".join(map(str, found["version"]))
+        return f"`python` names {python}, which is Python {version}; our processes need 3.11 or later"
+    if found["missing"]:
+        lacking = ", ".join(found["missing"])
+        return f"{python} lacks {lacking}, which our processes need: {python} -m pip install inference-harness"
+    return None
+
+
+def own_packages() -> Path:
+    """A folder with our packages and nothing else: the folder that they are installed in holds those of this
+    interpreter too, which another one cannot use.
+    """
+    home = Path(__file__).absolute().parents[2]
+    folder = directory().parent / f"packages-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PACKAGES:
+        link = folder / name
+        if not link.exists():
+            temporary = folder / f".{name}.{os.getpid()}"
+            temporary.symlink_to(home / name, target_is_directory=True)
+            temporary.replace(link)
+    return folder

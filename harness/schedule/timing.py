@@ -1,0 +1,170 @@
+"""When the requests of a load fall due: a load of the scenario -> loop, window, due times and phases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.records import Loop, Phase
+from harness.schedule import arrivals
+from harness.schedule.arrivals import Bursts, Int64, Pieces, Process, RateShape
+from harness.seeding import generator
+
+PHASES = (Phase.WARMUP, Phase.MEASURE, Phase.COOLDOWN)
+_WARMUP, _MEASURE, _COOLDOWN = range(3)
+_WARMUP_GAPS, _GAPS, _SPIKE = 20, 21, 22
+_NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time in which a request must fall due to be measured, as offsets from T0.
+
+    end None: only the replies can tell. A closed loop limited by requests is measured until its users have sent so
+    many; a trace and a lone spike are played to their end.
+    """
+
+    start_ns: int
+    end_ns: int | None
+
+    def phase_of(self, due_ns: int) -> Phase:
+        """The phase of a request that falls due then, as an offset from T0."""
+        if due_ns < self.start_ns:
+            return Phase.WARMUP
+        return Phase.MEASURE if self.end_ns is None or due_ns < self.end_ns else Phase.COOLDOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When the chains of a schedule begin (`harness.schedule.chains`); the fields are those of
+    `harness.schedule.requests.Schedule`.
+
+    count: of the rows, None without end; in partly open loops, of the conversations.   measured: limited by so many
+    requests, or conversations.
+    """
+
+    loop: Loop
+    count: int | None
+    users: int
+    window: Window
+    continues: bool
+    measured: int | None = None
+    due_ns: Int64 | None = None
+    phases: NDArray[np.int8] | None = None
+
+
+def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
+    """The timing of one expanded load (`harness.scenario.loads`); `timeout_s` None: the load's own.
+
+    Warm-up and measurement draw from different streams, so a longer warm-up leaves the measured arrivals as they are.
+    Load goes on as cooldown, so that the last measured requests meet what the first met: for a time-out after a window
+    limited by duration, which is as long as a measured request can take; for as many requests again after one limited
+    by requests, which ends when the first of these falls due.
+    """
+    start_ns = _ns(load.warmup_s)
+    users = getattr(load, "users", None)
+    if users is not None:
+        end_ns = None if load.duration_s is None else start_ns + _ns(load.duration_s)
+        return Timing(Loop.CLOSED, None, users, Window(start_ns, end_ns), True, measured=load.requests)
+    timeout_ns = _ns(load.timeout_s if timeout_s is None else timeout_s)
+    warmup, number = _warmup(load, seed, start_ns), _number(load)
+    measured, window = _measured(load, seed, start_ns, timeout_ns)
+    due_ns = np.concatenate([warmup, measured])
+    phases = np.full(len(due_ns), _MEASURE, dtype=np.int8)
+    phases[: len(warmup)] = _WARMUP
+    if number is not None:
+        phases[len(warmup) + number :] = _COOLDOWN
+    elif window.end_ns is not None:
+        phases[due_ns >= window.end_ns] = _COOLDOWN
+    loop = Loop.PARTLY_OPEN if load.kind == "sessions" else Loop.OPEN
+    continues = window.end_ns is not None
+    return Timing(loop, len(due_ns), 0, window, continues, measured=number, due_ns=due_ns, phases=phases)
+
+
+def trace_timing(warmup_s: float, due_ns: Int64) -> Timing:
+    """The timing of recorded requests, of which those due before `warmup_s` are not measured."""
+    window = Window(_ns(warmup_s), None)
+    phases = np.where(due_ns < window.start_ns, _WARMUP, _MEASURE).astype(np.int8)
+    return Timing(Loop.OPEN, len(due_ns), 0, window, False, due_ns=due_ns, phases=phases)
+
+
+def _warmup(load: Any, seed: int, start_ns: int) -> Int64:
+    shape, random, rate = _shape(load), generator(seed, _WARMUP_GAPS), _opening_rate(load)
+    if start_ns == 0 or not rate:
+        return np.empty(0, dtype=np.int64)
+    process = Process(load.arrivals)
+    if isinstance(shape, Bursts):
+        return arrivals.changing(shape, process, random, cv=_cv(load), end_ns=start_ns, anchor_ns=start_ns)
+    if process is Process.CONSTANT:  # backwards, so that the first measured request comes a full gap later
+        return start_ns - arrivals.constant(rate, end_ns=start_ns + 1)[:0:-1]
+    if process is Process.GAMMA:
+        return arrivals.gamma(rate, _cv(load), random, end_ns=start_ns)
+    return arrivals.poisson(rate, random, end_ns=start_ns)
+
+
+def _measured(load: Any, seed: int, start_ns: int, timeout_ns: int) -> tuple[Int64, Window]:
+    """Arrivals of the window and the cooldown, and the window."""
+    spike = getattr(load, "spike", None)
+    extra = np.empty(0, dtype=np.int64)
+    if spike is not None:
+        at_ns = start_ns + _ns(spike.at_s)
+        extra = arrivals.spike(spike.requests, spike.within_s, generator(seed, _SPIKE), start_ns=at_ns)
+        if load.rate is None:
+            return extra, Window(start_ns, None)
+    number = _number(load)
+    if number is None:
+        end_ns = start_ns + _ns(load.duration_s)
+        base = _base(load, seed, start_ns, end_ns=end_ns + timeout_ns)
+        return (arrivals.merge(base, extra) if len(extra) else base), Window(start_ns, end_ns)
+    base = _base(load, seed, start_ns, count=2 * number + 1)
+    end_ns = int(base[number])
+    further = int(np.searchsorted(base[number : 2 * number], end_ns + timeout_ns))
+    return base[: number + further], Window(start_ns, end_ns)
+
+
+def _number(load: Any) -> int | None:
+    """How many requests, or conversations, limit an open load; None where its duration does."""
+    number: int | None = load.sessions if load.kind == "sessions" else load.requests
+    return number
+
+
+def _base(load: Any, seed: int, start_ns: int, **limit: int) -> Int64:
+    shape, random, process = _shape(load), generator(seed, _GAPS), Process(load.arrivals)
+    limits: Any = {"start_ns": start_ns, **limit}
+    if shape is not None:
+        return arrivals.changing(shape, process, random, cv=_cv(load), anchor_ns=start_ns, **limits)
+    if process is Process.CONSTANT:
+        return arrivals.constant(load.rate, **limits)
+    if process is Process.GAMMA:
+        return arrivals.gamma(load.rate, _cv(load), random, **limits)
+    return arrivals.poisson(load.rate, random, **limits)
+
+
+def _shape(load: Any) -> RateShape | None:
+    """How the rate changes from the start of the window on; None where it does not."""
+    if load.kind == "steps":
+        rates = tuple(step.rate for step in load.steps)
+        return Pieces(tuple(step.for_s for step in load.steps), rates, rates)
+    if getattr(load, "ramp", None) is not None:
+        first, last = load.ramp.ends(load.rate)
+        return Pieces((load.ramp.over_s,), (first,), (last,))
+    if getattr(load, "burst_rate", None) is not None:
+        return Bursts(load.rate, load.burst_rate, load.burst_for_s, load.every_s)
+    return None
+
+
+def _opening_rate(load: Any) -> float | None:
+    """The rate of the warm-up: that with which the window begins; None where there is none."""
+    shape = _shape(load)
+    return shape.first[0] if isinstance(shape, Pieces) else load.rate
+
+
+def _cv(load: Any) -> float:
+    return 1.0 if load.cv is None else float(load.cv)
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * _NS_PER_S)

@@ -1,0 +1,68 @@
+"""The loads of a cell, each with its name, its seed and what its requests must hold."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+
+from harness.scenario.limits import override
+from harness.scenario.loads import Load, Sessions, SingleUser, Steps, Trace
+from harness.scenario.model import Scenario
+from harness.schedule.cells import TrialPlan, slug
+from harness.schedule.combinations import Combination
+
+
+def trial_plans(scenario: Scenario, one: Combination) -> Iterator[TrialPlan]:
+    """The loads of one cell, in the order of the file."""
+    loads = scenario.load if one.block.load is None else one.block.load
+    for index, (load, name) in enumerate(zip(loads, load_names(loads), strict=True)):
+        slo = scenario.slo.overridden_by(load.slo)
+        classes = {
+            class_name: each.model_copy(
+                update={
+                    "workload": scenario.workload.overridden_by(each.workload),
+                    "slo": slo.overridden_by(each.slo),
+                }
+            )
+            for class_name, each in (scenario.classes.items() if load.kind == "mixed" else ())
+        }
+        yield TrialPlan(
+            index=index,
+            id=f"{index:03d}-{slug(name)}",
+            name=name,
+            load=load,
+            workload=scenario.workload,
+            classes=classes,
+            slo=slo,
+            limits=override(scenario.limits, load.limits),
+            seed=trial_seed(scenario.seed, index, one.repetition),
+        )
+
+
+def trial_seed(scenario_seed: int, load_index: int, repetition: int) -> int:
+    """The seed of a trial, below 2^63; engine, level and variant are not in it, so that all meet the same requests."""
+    digest = hashlib.sha256(f"trial {scenario_seed} {load_index} {repetition}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def load_names(loads: Sequence[Load]) -> list[str]:
+    """A name for each load, no two alike: its own, or its kind with what tells it from others of that kind."""
+    kinds = [load.kind for load in loads]
+    wanted = [load.name or (load.kind if kinds.count(load.kind) == 1 else _telling_name(load)) for load in loads]
+    names: list[str] = []
+    for name in wanted:
+        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        names.append(next(one for one in candidates if one not in names))
+    return names
+
+
+def _telling_name(load: Load) -> str:
+    if isinstance(load, SingleUser | Steps | Trace):
+        return load.kind
+    if isinstance(load, Sessions):
+        return f"sessions-rate-{load.rate:g}" + ("" if load.cv is None else f"-cv-{load.cv:g}")
+    uneven = "" if load.cv is None else f"-cv-{load.cv:g}"
+    if load.kind == "burst":
+        return f"burst-{load.burst_rate:g}{uneven}" if load.burst_rate is not None else "burst-spike"
+    return f"{load.kind}-rate-{load.rate:g}{uneven}" if load.rate is not None else f"{load.kind}-users-{load.users}"

@@ -1,0 +1,77 @@
+"""What the keys of summary.json mean: text for docs/run-format.md, with paths as in `format_manifest`."""
+
+from __future__ import annotations
+
+from harness.store.format_columns import Column
+
+_LIMIT = "As in the summary's row that it is judged by."
+DOCUMENT = {
+    "title": Column("The scenario's name."),
+    "status": Column("Of the run, as in the manifest."),
+    "exit_code": Column("What the run exits with ([ci.md](ci.md#exit-codes))."),
+    "validity": Column("The worst of its trials: `valid`, `warn`, `invalid`; empty where none was judged."),
+    "calibration.*": Column("As in the manifest, under `provenance`.", null="it was not asked for"),
+    "limits[].limit": Column("As written."),
+    "limits[].metric": Column("Its metric, as registered."),
+    "limits[].keys[]": Column("Model, engine, level, variant and load, as below."),
+    "limits[].model": Column("Where it was judged."),
+    "limits[].engine": Column("Where it was judged."),
+    "limits[].level": Column("Where it was judged."),
+    "limits[].variant": Column("Where it was judged."),
+    "limits[].load": Column("Where it was judged."),
+    "limits[].outcome": Column("`pass`, `fail`, `invalid` or `cannot_tell`."),
+    "limits[].value": Column(_LIMIT, "the metric's", "only a bound is known, or nothing"),
+    "limits[].low": Column(_LIMIT, "the metric's", "not known, or open"),
+    "limits[].high": Column(_LIMIT, "the metric's", "not known, or open"),
+    "limits[].n": Column("Observations."),
+    "limits[].sentence": Column("Why."),
+    "decisions[].*": Column(
+        "A table per model: `rows`, `recommendation`, reference, notes; numbers as in decision.csv."
+    ),
+    "results[].model": Column("What the numbers are of, as in the summary."),
+    "results[].engine": Column("As above."),
+    "results[].level": Column("As above."),
+    "results[].variant": Column("As above."),
+    "results[].load": Column("As above."),
+    "results[].repetition": Column("As above."),
+    "results[].validity": Column("As in the summary."),
+    "results[].classes.*": Column("Class of traffic, metric, statistic; then value to window, as in the summary."),
+    "trials[].cell": Column("Id of the cell in the manifest."),
+    "trials[].trial": Column("Id of the trial in the manifest."),
+    "trials[].status": Column("As in the manifest."),
+    "trials[].reason": Column("Why it is not complete.", null="it is"),
+    "trials[].validity.cell": Column("As above."),
+    "trials[].validity.trial": Column("As above."),
+    "trials[].validity.verdict": Column("`valid`, `warn` or `invalid`."),
+    "trials[].validity.reasons[].code": Column("What a program can go by."),
+    "trials[].validity.reasons[].level": Column("`warn` or `invalid`."),
+    "trials[].validity.reasons[].sentence": Column("What was seen."),
+    "trials[].validity.reasons[].advice": Column("What to do."),
+}
+FACTS = {
+    "cell": Column("Id of the cell."),
+    "trial": Column("Id of the trial."),
+    "window.*": Column("Where measuring began and ended, and how long before it the load came up.", "s from T0"),
+    "served_s": Column("From the first measured request due to the last one ended.", "s"),
+    "requests.*": Column("Requests by phase."),
+    "statuses.*": Column("How the measured ones ended."),
+    "errors[].*": Column("Kinds of failure: how many, how many of them measured, from when to when, an example."),
+    "bursts[].*": Column("How each burst was taken.", null="no bursts by plan"),
+    "queue.*": Column("Whether a queue makes requests depend on each other, and what that does to the intervals."),
+    "steady.*": Column("Whether the window was steady, still warming up or drifting."),
+    "sample_size.*": Column("Independent requests that a quantile needs, and has."),
+    "slo_vacuous": Column("Good requests to which the limit on `tpot` could not be applied."),
+    "token_sources.*": Column("Who counted tokens.", "share"),
+    "tokens.*": Column("Where two counted the same tokens, by how much they differ; lengths against those asked for."),
+    "books[].*": Column("The client's sums, and requests in flight, against the server's page."),
+    "clocks.*": Column("Who stamped arrivals.", "share"),
+    "server.*": Column("What the servers' pages said over the window."),
+    "servers[].*": Column("How requests spread over several servers."),
+    "energy.*": Column("Energy of the GPUs over the window, and what is not known of it."),
+    "throttling.*": Column("What held each GPU back, and for which share of the window.", null="no GPU was read"),
+    "telemetry.*": Column("What the readings cost, what could not be read, sums over the window."),
+    "memory.*": Column("What the engine's memory was for."),
+    "missing.*": Column("Why a metric has no value, by its name."),
+    "repetitions.*": Column("How far the repetitions agree."),
+}
+EVERY = DOCUMENT | {f"trials[].facts.{key}": column for key, column in FACTS.items()}

@@ -1,0 +1,1 @@
+"""Readings of this machine, its GPUs, and the metrics pages of servers."""

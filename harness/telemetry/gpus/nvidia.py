@@ -1,0 +1,236 @@
+"""NVIDIA GPUs, read through NVML (`nvidia-ml-py`, module `pynvml`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from harness.records import Sample
+from harness.telemetry.gpus.gauges import SLOWLY_NS, Gauge, GaugeReader, Untold, as_readings, where_it_computes
+
+MILLI = 1e-3
+GA100 = (8, 0)
+AVERAGED_S = 1.0
+MOST_STRANGERS = 3
+
+
+class NvidiaGpus:
+    """Every NVIDIA GPU of this machine, or those that `devices` names by NVML's numbers.
+
+    unread: one sentence for everything that could not be read, as soon as that is known.
+    Raises RuntimeError, with the reason, where there is no driver or no GPU.
+    """
+
+    def __init__(self, devices: Collection[int] | None = None, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        try:
+            import pynvml
+        except ImportError as error:
+            raise RuntimeError(f"GPU readings need nvidia-ml-py: {error}") from error
+        self._nvml: Any = pynvml
+        try:
+            pynvml.nvmlInit()
+            count = pynvml.nvmlDeviceGetCount()
+            handles = {index: pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)}
+        except pynvml.NVMLError as error:
+            raise RuntimeError(f"no NVIDIA GPU can be read here: {error}") from error
+        if not count:
+            raise RuntimeError("no NVIDIA GPU here")
+        absent = [index for index in devices or () if index not in handles]
+        if absent:
+            raise RuntimeError(f"there is no GPU {absent[0]} here: there are {count}, numbered from 0")
+        self._handles = {index: handle for index, handle in handles.items() if devices is None or index in devices}
+        self.unread: list[str] = []
+        self._engine_pids: Collection[int] = ()
+        self._strangers: dict[int, int] = {}
+        self._readers = [
+            GaugeReader(f"gpu{index}", self._gauges(handle), self.unread, clock)
+            for index, handle in self._handles.items()
+        ]
+
+    def samples(self, at_ns: int, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
+        """One reading of each gauge of each GPU that is due, stamped when it is taken (`at_ns` is about now).
+
+        engine_pids: the processes whose memory is the engine's.
+        """
+        self._engine_pids = engine_pids
+        for reader in self._readers:
+            yield from reader.samples()
+
+    def names(self) -> list[str]:
+        """The GPUs' product names, in NVML's order."""
+        return [str(self._state(index, handle).get("name", "unknown")) for index, handle in self._handles.items()]
+
+    def driver(self) -> str:
+        """The driver's version; "unknown" where it does not tell."""
+        try:
+            return str(self._nvml.nvmlSystemGetDriverVersion())
+        except self._nvml.NVMLError:
+            return "unknown"
+
+    def processes(self, engine_pids: Collection[int] = ()) -> set[int]:
+        """See `gpus.Gpus`; none where the driver does not tell (containers, MIG)."""
+        found: list[set[int]] = []
+        for handle in self._handles.values():
+            with contextlib.suppress(self._nvml.NVMLError):
+                found.append({process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)})
+        return where_it_computes(found, engine_pids)
+
+    def free_bytes(self, devices: Collection[int] = ()) -> int:
+        """Memory that is free on these GPUs together; of all without `devices`. Raises RuntimeError if one is lost."""
+        chosen = [handle for index, handle in self._handles.items() if not devices or index in devices]
+        try:
+            return sum(int(self._nvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in chosen)
+        except self._nvml.NVMLError as error:
+            raise RuntimeError(f"the memory of a GPU cannot be read: {error}") from error
+
+    def environment(self) -> dict[str, Any]:
+        """The state in which driver and GPUs are now: what a run is to be compared with. Untold facts are absent."""
+        nvml, facts = self._nvml, {"driver": self.driver()}
+        with contextlib.suppress(nvml.NVMLError):
+            version = nvml.nvmlSystemGetCudaDriverVersion()
+            facts["cuda"] = f"{version // 1000}.{version % 1000 // 10}"
+        return facts | {"gpus": [self._state(index, handle) for index, handle in self._handles.items()]}
+
+    def _state(self, index: int, handle: Any) -> dict[str, Any]:
+        nvml = self._nvml
+        asked: dict[str, Callable[[], Any]] = {
+            "name": partial(nvml.nvmlDeviceGetName, handle),
+            "uuid": partial(nvml.nvmlDeviceGetUUID, handle),
+            "compute_capability": lambda: ".".join(map(str, nvml.nvmlDeviceGetCudaComputeCapability(handle))),
+            "persistence": lambda: bool(nvml.nvmlDeviceGetPersistenceMode(handle)),
+            "ecc": lambda: bool(nvml.nvmlDeviceGetCurrentEccMode(handle)),
+            "mig": lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]),
+            "pcie_generation": partial(nvml.nvmlDeviceGetCurrPcieLinkGeneration, handle),
+            "pcie_generation_max": partial(nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle),
+            "pcie_width": partial(nvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
+            "pcie_width_max": partial(nvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
+            "power_limit_w": lambda: nvml.nvmlDeviceGetPowerManagementLimit(handle) * MILLI,
+            "power_limit_default_w": lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle) * MILLI,
+            "sm_clock_max_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
+            "memory_clock_max_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM),
+            "sm_clock_set_mhz": lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_SM),
+            "memory_clock_set_mhz": lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_MEM),
+            "temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+        }
+        state: dict[str, Any] = {"index": index}
+        for name, ask in asked.items():
+            with contextlib.suppress(nvml.NVMLError, AttributeError):  # an older pynvml lacks some of them
+                state[name] = ask()
+        return state
+
+    def _gauges(self, handle: Any) -> list[Gauge]:
+        nvml = self._nvml
+        ask: dict[str, Callable[[], Mapping[str, float]]] = {
+            "its memory": lambda: self._memory(handle),
+            "its utilisation": lambda: self._utilisation(handle),
+            "its power": self._power_sensor(handle),
+            "its energy": lambda: {"energy_j": nvml.nvmlDeviceGetTotalEnergyConsumption(handle) * MILLI},
+            "its SM clock": lambda: {"sm_clock_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))},
+            "its memory clock": lambda: {
+                "memory_clock_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM))
+            },
+            "what throttles it": lambda: as_readings(self._reasons(handle)),
+        }
+        slow: dict[str, Callable[[], Mapping[str, float]]] = {
+            "its temperature": lambda: {
+                "temperature_c": float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
+            },
+            "its power limit": lambda: {"power_limit_w": nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * MILLI},
+            "the memory of each process": lambda: self._engine_memory(handle),
+        }
+        often = [Gauge(what, partial(self._told, read)) for what, read in ask.items()]
+        return often + [Gauge(what, partial(self._told, read), SLOWLY_NS) for what, read in slow.items()]
+
+    def _told(self, read: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+        """What NVML answers; its errors as Untold."""
+        nvml = self._nvml
+        lacking = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND, nvml.NVML_ERROR_NO_PERMISSION)
+        try:
+            return read()
+        except nvml.NVMLError as error:
+            raise Untold(str(error), forever=error.value in lacking) from error
+
+    def _memory(self, handle: Any) -> dict[str, float]:
+        """Used is what is not free: whether NVML's own `used` has the reserved memory in it depends on the driver."""
+        nvml = self._nvml
+        try:
+            told = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
+            reserved = {"memory_reserved_bytes": float(told.reserved)}
+        except (nvml.NVMLError, AttributeError):
+            told, reserved = nvml.nvmlDeviceGetMemoryInfo(handle), {}
+        used = float(told.total - told.free)
+        return {"memory_used_bytes": used, "memory_total_bytes": float(told.total), **reserved}
+
+    def _utilisation(self, handle: Any) -> dict[str, float]:
+        """Shares of the driver's last sample period (1/6 s to 1 s) with a kernel resident, and with memory in use."""
+        told = self._nvml.nvmlDeviceGetUtilizationRates(handle)
+        return {"utilisation_share": told.gpu / 100, "memory_busy_share": told.memory / 100}
+
+    def _reasons(self, handle: Any) -> int:
+        """Drivers before 535 know only the older of two names for the same."""
+        nvml = self._nvml
+        try:
+            return int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
+        except (nvml.NVMLError_FunctionNotFound, AttributeError):
+            return int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+
+    def _power_sensor(self, handle: Any) -> Callable[[], Mapping[str, float]]:
+        """The call that reads power, and over what time it averages.
+
+        The field of instant power, where the driver has it. Otherwise NVML's power usage, which is an average over 1 s
+        from Ampere on (GA100 excepted) and instant before (NVML's reference, nvmlDeviceGetPowerUsage).
+        """
+        nvml = self._nvml
+
+        def instant() -> dict[str, float]:
+            field = nvml.nvmlDeviceGetFieldValues(handle, [nvml.NVML_FI_DEV_POWER_INSTANT])[0]
+            if field.nvmlReturn != nvml.NVML_SUCCESS:
+                raise nvml.NVMLError(field.nvmlReturn)
+            return {"power_w": field.value.uiVal * MILLI, "power_averaged_s": 0.0}
+
+        def usage() -> dict[str, float]:
+            return {"power_w": nvml.nvmlDeviceGetPowerUsage(handle) * MILLI, "power_averaged_s": averaged_s}
+
+        averaged_s = self._averaged_s(handle)
+        try:
+            instant()
+        except (nvml.NVMLError, AttributeError):
+            return usage
+        return instant
+
+    def _averaged_s(self, handle: Any) -> float:
+        nvml = self._nvml
+        try:
+            capability = tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
+        except nvml.NVMLError:
+            return AVERAGED_S  # unknown: the worse of the two
+        return AVERAGED_S if capability >= GA100 and capability != GA100 else 0.0
+
+    def _engine_memory(self, handle: Any) -> dict[str, float]:
+        """What the engine's processes hold; empty while none of them computes here. Raises Untold where the driver
+        names processes without their memory (WDDM, MIG), or by numbers that they have outside of this container.
+        """
+        told = {one.pid: one.usedGpuMemory for one in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        ours = [told[pid] for pid in self._engine_pids if pid in told]
+        if any(used is None for used in ours):
+            raise Untold("the driver names the processes only", forever=True)
+        strangers = not ours and bool(self._engine_pids and told) and not any(_exists(pid) for pid in told)
+        times = self._strangers[id(handle)] = self._strangers.get(id(handle), 0) + 1 if strangers else 0
+        if times > MOST_STRANGERS:  # one that has just ended is listed for a moment
+            reason = "the driver tells process numbers that do not exist here, as in a container with its own"
+            raise Untold(reason, forever=True)
+        return {"engine_memory_bytes": float(sum(ours))} if ours else {}
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

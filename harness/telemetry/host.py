@@ -1,0 +1,113 @@
+"""Readings of this machine as a whole: memory, processors, swap, disks."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.telemetry.processes import PAGE_BYTES, PROC
+from harness.telemetry.procfs import kept
+
+CLOCK_RATES = Path("/sys/devices/system/cpu")
+MOST_CLOCK_RATES = 8
+LEAST_CPU_NS = 100_000_000  # the counters move in steps of 10 ms
+_SINCE_BOOT = {
+    "pswpin": ("swap_in_bytes", PAGE_BYTES),
+    "pswpout": ("swap_out_bytes", PAGE_BYTES),
+    "pgpgin": ("disk_read_bytes", 1024),
+    "pgpgout": ("disk_written_bytes", 1024),
+}
+_EVENTS = tuple(name.encode() for name in _SINCE_BOOT)
+
+
+def busy_share(before: Any, now: Any) -> float | None:
+    """The share of all processors in use between two of psutil's `cpu_times`; None where no time passed."""
+    names = [name for name in now._fields if name not in ("guest", "guest_nice")]  # they are in user and nice
+    spent = {name: max(0.0, getattr(now, name) - getattr(before, name)) for name in names}
+    total = sum(spent.values())
+    return 1 - (spent["idle"] + spent.get("iowait", 0.0)) / total if total > 0 else None
+
+
+class Host:
+    """The machine. unread: what could not be read, and why."""
+
+    def __init__(self, proc: Path = PROC, clock_rates: Path = CLOCK_RATES) -> None:
+        self.unread: dict[str, str] = {}
+        self._memory = kept(proc / "meminfo")
+        self._events = kept(proc / "vmstat", 65536)
+        self._rates = [
+            file
+            for path in sorted(clock_rates.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))[:MOST_CLOCK_RATES]
+            if (file := kept(path, 32)) is not None
+        ]
+        self._cpu_ns, self._cpu_times = time.monotonic_ns(), psutil.cpu_times()
+
+    def read(self) -> dict[str, float]:
+        """memory_used_bytes and memory_used_share: what a process that asks for memory now could not have.
+
+        cpu_share of all processors, since the reading before; swap_used_bytes; swap_in_bytes, swap_out_bytes,
+        disk_read_bytes and disk_written_bytes since boot; cpu_mhz, the mean of some processors, where told.
+        """
+        return self._memory_used() | self._cpu() | self._since_boot() | self._clock_rate()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for file in (self._memory, self._events, *self._rates):
+            if file is not None:
+                file.close()
+        self._memory = self._events = None
+        self._rates = []
+
+    def _memory_used(self) -> dict[str, float]:
+        total, available = self._total_and_available()
+        return {"memory_used_bytes": total - available, "memory_used_share": 1 - available / total}
+
+    def _total_and_available(self) -> tuple[int, int]:
+        found = {} if self._memory is None else self._memory.numbers(b"MemTotal", b"MemAvailable")
+        if len(found) == 2:
+            return found["MemTotal"] * 1024, found["MemAvailable"] * 1024
+        memory = psutil.virtual_memory()
+        return memory.total, memory.available
+
+    def _cpu(self) -> dict[str, float]:
+        """Not by psutil's own difference: it remembers the last reading of each thread, and of a new one says 0."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._cpu_ns <= LEAST_CPU_NS:
+            return {}
+        before, self._cpu_times = self._cpu_times, psutil.cpu_times()
+        self._cpu_ns = now_ns
+        share = busy_share(before, self._cpu_times)
+        return {} if share is None else {"cpu_share": share}
+
+    def _since_boot(self) -> dict[str, float]:
+        """By the kernel's own counters of pages, which count a disk once however it is divided."""
+        found: dict[str, float] = {}
+        memory = {} if self._memory is None else self._memory.numbers(b"SwapTotal", b"SwapFree")
+        if len(memory) == 2:
+            found["swap_used_bytes"] = (memory["SwapTotal"] - memory["SwapFree"]) * 1024
+        events = {} if self._events is None else self._events.numbers(*_EVENTS)
+        for name, count in events.items():
+            gauge, size = _SINCE_BOOT[name]
+            found[gauge] = count * size
+        return found or self._since_boot_elsewhere()
+
+    def _since_boot_elsewhere(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        try:
+            swap, disks = psutil.swap_memory(), psutil.disk_io_counters()
+        except (OSError, RuntimeError, NotImplementedError) as error:
+            self.unread.setdefault("swap", f"the machine's swap and disks cannot be read: {error}")
+            return found
+        found = {"swap_used_bytes": swap.used, "swap_in_bytes": swap.sin, "swap_out_bytes": swap.sout}
+        return found | ({"disk_read_bytes": disks.read_bytes, "disk_written_bytes": disks.write_bytes} if disks else {})
+
+    def _clock_rate(self) -> dict[str, float]:
+        rates = []
+        for file in self._rates:
+            with contextlib.suppress(OSError, ValueError):  # a processor that was switched off
+                rates.append(int(file.read()) / 1000)
+        return {"cpu_mhz": sum(rates) / len(rates)} if rates else {}

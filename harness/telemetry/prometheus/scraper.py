@@ -1,0 +1,236 @@
+"""Reads the Prometheus pages of servers and exporters while a cell runs, from the process that sends nothing.
+
+A page is asked once a second and at both ends of a trial's window, never twice at a time. What goes wrong is counted
+and said once; it is never a zero.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import HarnessError
+from harness.records import Sample
+from harness.telemetry.prometheus.names import CPU_COUNTERS, HOST, SERVER, Page, cpu_share
+from harness.telemetry.prometheus.page import Due, PageFailed, PageOrder, PageReader, load_libraries, session_for
+
+if TYPE_CHECKING:
+    import aiohttp
+
+PROBES = 3
+ENGINE_IS_HERE = "an exporter is read only where the server is elsewhere: this machine is read directly"
+
+Sink = Callable[[Sample], None]
+Orders = Callable[[Sequence[str]], list[PageOrder]]
+
+
+class ServerPages:
+    """The pages beside one cell: told of the child's events, they are read for as long as the engine is up.
+
+    Everything happens on a thread of its own, so that what the parent does meanwhile delays nothing; `hear` may be
+    called from any.   orders: the pages to read, from those that the engine names.   unread: what could not be read
+    although the scenario names it, once each.
+    """
+
+    def __init__(self, sink: Sink, orders: Orders, *, server_is_here: bool) -> None:
+        self._sink = sink
+        self._orders = orders
+        self._server_is_here = server_is_here
+        self._readers: list[PageReader] = []
+        self._due: list[Due] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._own: tuple[str, ...] | None = None
+        self._to_probe = 0
+        self._probed = asyncio.Event()
+        self._gpus: dict[tuple[str, str], str] = {}
+        self._cpu: dict[str, dict[str, float]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._began: tuple[int, int] | None = None
+        self._cost: dict[str, float] | None = None
+        self._not_stored: HarnessError | None = None
+        self.unread: list[str] = []
+
+    def hear(self, entry: dict[str, Any], event: dict[str, Any]) -> None:
+        """An event of the child, see `harness.run.child`."""
+        kind = event["event"]
+        if kind == "started":
+            self._post(self._watch, tuple(event["engine"].get("metrics_urls") or ()))
+        elif kind in ("starting", "stopping"):
+            self.forget()
+        elif kind == "trial_begun":
+            trial = next(one for one in entry["trials"] if one["index"] == event["trial"])
+            trial |= {"pages": [], "begun_ns": time.monotonic_ns()}
+            self._post(self._begin_tallies, trial["pages"])
+        elif kind == "clock":
+            ends = (event["window"]["start_ns"], event["window"]["end_ns"])
+            self._post(self._ask, *(event["t0_ns"] + end for end in ends if end is not None))
+        elif kind == "trial_ended":
+            self._post(self._ask, time.monotonic_ns())
+
+    def forget(self) -> None:
+        """The engine is going, or gone: ask no more."""
+        self._post(self._forget)
+
+    @contextlib.contextmanager
+    def reading(self, entry: dict[str, Any]) -> Iterator[None]:
+        """They are read as long as the block lasts, from when the engine has started. Then what could not be read, and
+        what reading the others took, goes into the cell's entry.
+
+        Raises what storing a reading raised.
+        """
+        thread = threading.Thread(target=self._run, name="server-pages", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.forget()
+            self._post(self._loop.stop)
+            thread.join()
+            entry["unread"] = [*(entry.get("unread") or ()), *self.unread]
+            entry["page_reader"] = self._cost
+        if self._not_stored is not None:
+            raise self._not_stored
+
+    def _run(self) -> None:
+        self._loop.set_exception_handler(self._broken)
+        self._loop.run_forever()
+        self._loop.run_until_complete(_ends(self._tasks))
+        self._loop.close()
+        if self._began is not None:
+            cpu_ns, lasted_ns = (now - then for now, then in zip(_clocks(), self._began, strict=True))
+            self._cost = {"cpu_share": cpu_ns / lasted_ns}
+
+    def _post(self, action: Callable[..., None], *arguments: Any) -> None:
+        self._loop.call_soon_threadsafe(action, *arguments)
+
+    def _forget(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._readers, self._due, self._own = [], [], None
+
+    def _watch(self, own: tuple[str, ...]) -> None:
+        if own == self._own:
+            return  # it told once more of the same start
+        self._forget()
+        self._own = own
+        self._readers = [PageReader(order) for order in self._orders(own)]
+        if self._readers and self._began is None:
+            load_libraries()
+            self._began = _clocks()
+        now_ns = time.monotonic_ns()
+        self._due = [Due(now_ns) for _ in self._readers]
+        self._to_probe, self._probed = len(self._readers), asyncio.Event()
+        pairs = zip(self._readers, self._due, strict=True)
+        self._tasks += [self._loop.create_task(self._follow(reader, due)) for reader, due in pairs]
+
+    def _begin_tallies(self, tallies: list[dict[str, Any]]) -> None:
+        for reader in self._readers:
+            reader.begin_tally()
+            tallies.append(reader.tally)  # it goes on counting there
+        self._ask(time.monotonic_ns())  # before T0
+
+    def _ask(self, *moments_ns: int) -> None:
+        for due in self._due:
+            due.at(*moments_ns)
+
+    async def _follow(self, reader: PageReader, due: Due) -> None:
+        try:
+            async with session_for(reader.order) as (session, url):
+                await self._probe(reader, session, url)
+                while not reader.dropped:
+                    await due.wait()
+                    due.done(time.monotonic_ns())
+                    await self._scrape(reader, session, url)
+        except PageFailed as failure:  # its TLS files are of no use
+            reader.tally["reason"] = str(failure)
+            self._say(reader, failure)
+            self._one_less_to_probe()
+        except HarnessError as error:
+            self._not_stored = error
+        except Exception as error:  # ours: what was measured is worth more than this page
+            reader.dropped, reader.tally["reason"] = True, f"was read no more: {type(error).__name__}: {error}"
+            self.unread.append(f"The page {reader.order.url} {reader.tally['reason']}.")
+            self._one_less_to_probe()
+
+    def _broken(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What failed beside all pages."""
+        error = context.get("exception")
+        what = f"{type(error).__name__}: {error}" if error else context["message"]
+        self.unread.append(f"Pages were not read as they should be: {what}.")
+
+    async def _probe(self, reader: PageReader, session: aiohttp.ClientSession, url: str) -> None:
+        """Find out who speaks, before any reading is kept."""
+        try:
+            await reader.fetch(session, url)
+            reader.dropped = self._server_is_here and not _speaks_for_a_server(reader.kind)
+            reader.tally["reason"] = ENGINE_IS_HERE if reader.dropped else None
+        except PageFailed as failure:
+            reader.dropped = failure.final and not reader.order.asked
+            self._say(reader, failure)
+        self._one_less_to_probe()
+        await self._probed.wait()
+
+    def _one_less_to_probe(self) -> None:
+        """After the last one: servers are numbered in the order of their pages."""
+        self._to_probe -= 1
+        if not self._to_probe:
+            servers = [one for one in self._readers if not one.dropped and _speaks_for_a_server(one.kind)]
+            for number, one in enumerate(servers):
+                one.source = one.tally["source"] = f"{SERVER}{number}"
+            self._probed.set()
+
+    async def _scrape(self, reader: PageReader, session: aiohttp.ClientSession, url: str) -> None:
+        try:
+            page, before_ns, after_ns = await reader.fetch(session, url)
+        except PageFailed as failure:
+            reader.dropped = reader.kind is None and reader.misses >= PROBES and not reader.order.asked
+            self._say(reader, failure)
+            return
+        for source, name, value in self._readings(reader, page):
+            self._sink(Sample((before_ns + after_ns) // 2, source, name, value, SERVER, after_ns - before_ns))
+
+    def _say(self, reader: PageReader, failure: PageFailed) -> None:
+        """Once for each page that the scenario names; others are said among the facts of a trial."""
+        sentence = f"The page {reader.order.url} {failure}."
+        if reader.order.asked and not any(reader.order.url in told for told in self.unread):
+            self.unread.append(sentence)
+
+    def _readings(self, reader: PageReader, page: Page) -> list[tuple[str, str, float]]:
+        """(source, name, value) of what is kept of a page."""
+        kept = [(reader.source, one.name, one.value) for one in page.found if one.source == SERVER]
+        machine = [one for one in page.found if one.source != SERVER and not self._server_is_here]
+        counters = {one.name: one.value for one in machine if one.name in CPU_COUNTERS}
+        before, self._cpu[reader.order.url] = self._cpu.get(reader.order.url, {}), counters
+        share = cpu_share(before, counters)
+        kept += [] if share is None else [(HOST, "cpu_share", share)]
+        every = [one for one in machine if one.name not in CPU_COUNTERS]
+        return kept + [(self._place(reader.order.url, one.source), one.name, one.value) for one in every]
+
+    def _place(self, url: str, source: str) -> str:
+        """The machine's part under a name of its own: two exporters may both have a GPU 0."""
+        if source == HOST:
+            return HOST
+        if (url, source) not in self._gpus:
+            taken = {*self._gpus.values()}
+            number = next(n for n in range(len(taken) + 1) if f"gpu{n}" not in taken)
+            self._gpus[url, source] = f"gpu{number}" if source in taken else source
+        return self._gpus[url, source]
+
+
+def _clocks() -> tuple[int, int]:
+    """Processor time of this thread, and time."""
+    return time.thread_time_ns(), time.monotonic_ns()
+
+
+def _speaks_for_a_server(kind: str | None) -> bool:
+    """Whether a page holds a server's own readings; taken for so while it has not answered."""
+    return kind is None or not {*kind.split("+")} <= {"dcgm", "node"}
+
+
+async def _ends(tasks: Sequence[asyncio.Task[None]]) -> list[BaseException | None]:
+    """How all ended: gathered inside the loop, for of no tasks `gather` cannot tell the loop by itself."""
+    return await asyncio.gather(*tasks, return_exceptions=True)

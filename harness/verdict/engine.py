@@ -1,0 +1,42 @@
+"""What speaks for caution in how an engine was asked: more requests at once than it takes, and another way to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.rates import busy_seconds
+from harness.verdict.reason import Level, Reason
+from harness.verdict.thresholds import QUEUED_IN_ENGINE
+
+if TYPE_CHECKING:
+    from harness.analysis.reading import Reading
+
+
+def engine_reasons(trial: dict[str, Any], reading: Reading) -> Iterator[Reason]:
+    """The reasons of a trial."""
+    yield from _queues(trial, reading)
+    yield from _draws_by_itself(trial)
+
+
+def _queues(trial: dict[str, Any], reading: Reading) -> Iterator[Reason]:
+    """Whether more requests are in flight than the engine generates at a time: latencies hold their waiting then."""
+    slots, users = trial.get("slots"), trial.get("users")
+    if not slots or (users is not None and users <= slots):
+        return
+    window = reading.window
+    in_flight = busy_seconds(reading.columns, window) / window.seconds if window.seconds > 0 else 0.0
+    if QUEUED_IN_ENGINE.level(in_flight / slots) is Level.VALID:
+        return
+    many = f"{users} users" if users is not None else f"{in_flight:.3g} requests in flight"
+    sentence = f"Requests queue in the engine: {many}, {slots} slot{'s' * (slots > 1)}."
+    yield Reason("engine_queue", Level.WARN, sentence, "Give the engine as many slots, or mean to measure the queue.")
+
+
+def _draws_by_itself(trial: dict[str, Any]) -> Iterator[Reason]:
+    """Whether the server refused to be greedy."""
+    if (trial.get("start") or {}).get("temperature_refused"):
+        sentence = (
+            "The server refuses temperature 0 and drew tokens by its own: its replies are not the likeliest ones."
+        )
+        yield Reason("temperature_refused", Level.WARN, sentence, "Name a `temperature` that every engine takes.")

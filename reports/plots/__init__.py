@@ -1,0 +1,112 @@
+"""All plots of a run: for the report and as files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from reports.data import ReportData, keys_of, place
+from reports.plots import choice, frontier, latency, machine, time
+from reports.plots.drawing import Plot
+from reports.tables.base import classes, repetition
+
+MOST_TRIALS = 24
+
+
+@dataclass
+class Drawn:
+    """The plots of a run, each drawn when it is first asked for: a page shows those of a few trials only."""
+
+    data: ReportData
+    _of_trials: dict[tuple[str, str], list[Plot]] = field(default_factory=dict)
+
+    @cached_property
+    def choices(self) -> dict[str, list[Plot]]:
+        """By model."""
+        return choice.of_models(self.data)
+
+    @cached_property
+    def overview(self) -> list[Plot]:
+        """Over all trials."""
+        return overview(self.data)
+
+    def of_trial(self, cell_id: str, trial_id: str) -> list[Plot]:
+        """Those of one trial; KeyError where there is no such trial."""
+        key = (cell_id, trial_id)
+        if key not in self._of_trials:
+            cell, trial = self._trials[key]
+            self._of_trials[key] = of_trial(self.data, cell, trial)
+        return self._of_trials[key]
+
+    @cached_property
+    def _trials(self) -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
+        return {(cell["id"], trial["id"]): (cell, trial) for cell, trial in self.data.trials()}
+
+
+@lru_cache(maxsize=1)  # the page and the files show the same pictures, and drawing them is most of the work
+def draw(data: ReportData) -> Drawn:
+    """Every plot, once it is asked for."""
+    return Drawn(data)
+
+
+def save(data: ReportData, folder: Path, *, every: bool = True) -> list[Path]:
+    """Write every plot as SVG; returns the files. Models whose names differ in signs alone get numbers.
+
+    every: False for those of MOST_TRIALS trials only, the ones that a page shows first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn, written, taken = draw(data), list[Path](), set[Path]()
+    chosen = None if every else set(_first(data))
+    keys = ((cell["id"], trial["id"]) for cell, trial in data.trials())
+    trials = (drawn.of_trial(*key) for key in keys if chosen is None or key in chosen)
+    for plot in chain(*drawn.choices.values(), drawn.overview, *trials):
+        file, number = folder / f"{plot.name}.svg", 1
+        while file in taken:
+            number += 1
+            file = folder / f"{plot.name}-{number}.svg"
+        taken.add(file)
+        file.write_text(plot.standalone(), encoding="utf-8", newline="\n")
+        written.append(file)
+    return written
+
+
+def _first(data: ReportData) -> list[tuple[str, str]]:
+    """MOST_TRIALS trials: the first repetition of each, as on the page, then others."""
+    measured = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell["id"], trial["id"])]
+    first = {keys_of(cell, trial): (cell["id"], trial["id"]) for cell, trial in reversed(measured)}
+    of_page = [first[keys] for keys in dict.fromkeys(keys_of(cell, trial) for cell, trial in measured)]
+    return list(dict.fromkeys([*of_page, *((cell["id"], trial["id"]) for cell, trial in measured)]))[:MOST_TRIALS]
+
+
+def overview(data: ReportData) -> list[Plot]:
+    """The frontier and the distributions of all trials over each other, where there are several. Invalid ones are left
+    out: they are no results to compare.
+    """
+    shown = [
+        (f"{place(keys_of(cell, trial))}, {trial['load']}{repetition(cell, data)}", frame)
+        for cell, trial in data.trials()
+        if (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") != "invalid"
+        if (frame := data.series.get((cell["id"], trial["id"]), {}).get("distribution")) is not None and len(frame)
+    ]
+    overlays = (latency.overlay(metric, shown) for metric in latency.COMPARED)
+    return [plot for plot in (frontier.frontier(data), *overlays) if plot is not None]
+
+
+def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> list[Plot]:
+    """The plots of a trial; those without data are left out."""
+    series = data.series.get((cell["id"], trial["id"]))
+    if not series:
+        return []
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{cell['id']}-{trial['id']}")
+    drawn = (
+        latency.distribution(series["distribution"], name),
+        latency.of_classes(series["classes"], name, len(classes(data, keys_of(cell, trial)))),
+        time.service(series, trial.get("slo") or {}, name),
+        machine.machine(series, name),
+        latency.by_length(series["lengths"], series["length_bins"], name),
+    )
+    return [plot for plot in drawn if plot is not None]

@@ -1,0 +1,146 @@
+"""The picture of a choice: speed against memory, quality as the marker, the front drawn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reports.data import ReportData
+from reports.format import amount, interval
+from reports.plots import axes as ticks
+from reports.plots import marks
+from reports.plots.drawing import Plot, picture
+from reports.plots.palette import COLOURS, DASHES, MUTED
+from reports.tables.base import Cell, Table, first_rows
+from reports.tables.decision import decisions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SEVERAL = "several grades possible"
+MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^", "poor": "X", SEVERAL: "h", "": "P"}
+HEIGHT = 340.0
+MAX_LABEL, MAX_NAME = 28, 120
+MOST_LABELS = 20
+"""Of more rows only those that matter are named, or their names would cover each other."""
+_MEMORIES = {"memory_peak_bytes": "memory", "gpu_memory_peak_bytes": "GPU memory"}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A row of the choice. low, high: of its speed, equal to it where there is no interval."""
+
+    label: str
+    memory: float
+    speed: float
+    low: float
+    high: float
+    front: bool
+    chosen: bool
+    word: str
+
+
+def of_models(data: ReportData) -> dict[str, list[Plot]]:
+    """The pictures of each model with several rows; none where fewer than two have both numbers."""
+    return {table["model"]: list(_of_model(table)) for table in decisions(data)}
+
+
+def _of_model(table: dict[str, Any]) -> Iterator[Plot]:
+    for memory, noun in _MEMORIES.items():
+        points = list(_points(table, memory))
+        if len(points) > 1:
+            yield _draw(table, points, noun)
+
+
+def _points(table: dict[str, Any], memory: str) -> Iterator[Point]:
+    for row in table["rows"]:
+        speed, held = row["values"]["speed"], row["values"]["memory_needed_bytes"]
+        if speed["value"] is None or held["value"] is None or row["memory"] != memory:
+            continue
+        low, high = (speed["value"] if speed[end] is None else speed[end] for end in ("low", "high"))
+        yield Point(
+            row["label"], held["value"], speed["value"], low, high, bool(row["front"]), row["chosen"], row["word"]
+        )
+
+
+def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
+    largest = max(point.memory for point in points)
+    scale, unit = (2**30, "GiB") if largest >= 2**30 else (2**20, "MiB")
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"choice-{table['model'][:MAX_NAME]}-{noun}").strip("-")
+    memory = [point.memory / scale for point in points]
+
+    def draw(axes: Axes) -> None:
+        ticks.linear(axes.xaxis, *_span(memory))
+        ticks.from_zero(axes.yaxis, max(max(point.high, point.speed) for point in points) * 1.06)
+        _link(axes, points, scale)
+        for point, held in zip(points, memory, strict=True):
+            colour = COLOURS[0] if point.front else MUTED
+            shape = MARKERS[_grade(point)]
+            ends = [(point.low, point.high)]
+            marks.estimates(axes, [held], [point.speed], [], ends, colour, shape, filled=point.front)
+        _name(axes, points, memory)
+        _keys(axes, points)
+
+    labels = (f"{noun} needed, {unit} (less is better)", "speed, tokens/s (more is better)")
+    svg = picture(name, draw, labels, HEIGHT)
+    front = ", ".join(point.label for point in points if point.front)
+    alt = f"Speed against {noun} of {len(points)} rows. The line joins those that nothing beats: {front or 'none'}."
+    return Plot(name, alt, svg, f"Speed against {noun}", _table(points, noun))
+
+
+def _table(points: Sequence[Point], noun: str) -> Table:
+    rows = [
+        (
+            Cell(point.label),
+            Cell(amount(point.memory, show="bytes"), value=point.memory),
+            Cell(amount(point.speed, point.low, point.high), _interval(point), value=point.speed),
+            Cell(point.word or "unknown"),
+            Cell("" if point.front else "yes"),
+        )
+        for point in points
+    ]
+    return first_rows(Table("", ("row", noun, "speed, tokens/s", "quality", "beaten by another"), rows))
+
+
+def _interval(point: Point) -> str:
+    return interval({"value": point.speed, "low": point.low, "high": point.high, "bound": "point"})
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    """Room at both sides for labels, at least a tenth of the value where all are alike."""
+    room = max((max(values) - min(values)) * 0.22, max(values) * 0.05)
+    return max(0.0, min(values) - room), max(values) + room
+
+
+def _link(axes: Axes, points: Sequence[Point], scale: float) -> None:
+    """A line through the rows that nothing beats, from the smallest on."""
+    front = sorted((point for point in points if point.front), key=lambda point: (point.memory, -point.speed))
+    across, up = [point.memory / scale for point in front], [point.speed for point in front]
+    marks.line(axes, across, up, COLOURS[0], DASHES[1], width=1.2)
+
+
+def _name(axes: Axes, points: Sequence[Point], memory: Sequence[float]) -> None:
+    """The rows beside their points: the front and the chosen ones where they are many."""
+    labels = marks.Labels(axes, memory, [point.speed for point in points])
+    for point, held in zip(points, memory, strict=True):
+        if len(points) > MOST_LABELS and not (point.front or point.chosen):
+            continue
+        text = point.label if len(point.label) <= MAX_LABEL else f"{point.label[: MAX_LABEL - 1]}…"
+        labels.put(held, point.speed, text, bold=point.chosen)
+
+
+def _grade(point: Point) -> str:
+    """Its word, where that is one grade."""
+    return point.word if point.word in MARKERS else SEVERAL
+
+
+def _keys(axes: Axes, points: Sequence[Point]) -> None:
+    """Which marker is which quality, and that hollow ones are beaten."""
+    words = [word for word in MARKERS if any(_grade(point) == word for point in points)]
+    told = words if words != [""] else []
+    for word in told:
+        marks.key(axes, word or "quality unknown", COLOURS[0], MARKERS[word])
+    if any(not point.front for point in points):
+        marks.key(axes, "hollow: beaten by another", MUTED, "o" if told else MARKERS[""], filled=False)

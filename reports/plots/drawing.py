@@ -1,0 +1,285 @@
+"""One picture as SVG: for a page (its text colour follows the reader's light or dark setting) and as a file.
+
+matplotlib draws it. What costs it time is left out: layouts that are computed, ticks that are looked for, grids of
+single lines (docs/adr/0011-cost-of-plots.md).
+
+What matplotlib wrote as SVG, in a third of the bytes and without what would reach beyond the picture in a page.
+
+Texts, which are names of others, are left as they are: in them `<` and `>` are escaped, so a tag can be told from them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from reports.format import for_xml
+from reports.plots.marks import SMALL, grid, width_of
+from reports.plots.palette import INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from reports.tables.base import Table
+
+FONT_FAMILY = "system-ui, sans-serif"
+_NUMBER = re.compile(r"-?\d+\.\d+(?:e-\d+)?")
+_SPACES = re.compile(r"\s+")
+_TAG = re.compile(r"<[^>]*>")
+
+
+def slim(svg: str, ink: str, size: float) -> str:
+    """The same picture: coordinates to a tenth, no metadata, comments, styles of the whole page or names of groups.
+
+    ink: colour of texts.   size: of their font, where they name no other.
+    """
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg)[^>]* width="([\d.]+)pt" height="([\d.]+)pt"([^>]*) version="1.1"', _head, svg, count=1)
+    svg = _without_empty_groups(re.sub(r'(<g) id="[^"]*"', r"\1", svg).replace("<g/>", ""))
+    svg = re.sub(r'<text style="([^"]*)"([^>]*)>', lambda found: _text(found, ink, size), svg)
+    svg = _TAG.sub(lambda found: _tag(found[0]), svg)
+    look = f'fill="{ink}" font-family="{FONT_FAMILY}" font-size="{size:g}" stroke-linejoin="round"'
+    svg = re.sub(r"(<svg[^>]*>)(.*)</svg>", rf"\1<g {look}>\2</g></svg>", svg, count=1, flags=re.DOTALL)
+    return re.sub(r"\n\s*", "\n", svg)
+
+
+def _head(found: re.Match[str]) -> str:
+    spaces = 'xmlns="http://www.w3.org/2000/svg"'
+    spaces += ' xmlns:xlink="http://www.w3.org/1999/xlink"' if "xlink:href" in found.string else ""
+    box = re.search(r'viewBox="[^"]*"', found[4])
+    return f'{found[1]} {spaces} width="{found[2]}" height="{found[3]}" {box[0] if box else ""}'
+
+
+def _without_empty_groups(svg: str) -> str:
+    """Groups without attributes do nothing."""
+    kept: list[bool] = []
+
+    def one(found: re.Match[str]) -> str:
+        if found[0] == "</g>":
+            return "</g>" if kept.pop() else ""
+        kept.append(found[0] != "<g>")
+        return found[0] if kept[-1] else ""
+
+    return re.sub(r"<g\b[^>]*>|</g>", one, svg)
+
+
+def _text(found: re.Match[str], ink: str, size: float) -> str:
+    """With attributes for what differs from the usual: "font: bold 11px 'DejaVu Sans'" comes whole or in parts."""
+    style, rest = found.groups()
+    look = dict(part.split(": ", 1) for part in style.split("; "))
+    font = look.get("font", "")
+    pixels = re.search(r"([\d.]+)px", look.get("font-size", font))
+    anchor, colour = look.get("text-anchor", "start"), look.get("fill", "")
+    told = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    told += f' fill="{colour}"' if colour not in ("", ink) else ""
+    told += ' font-weight="650"' if re.search(r"\b(?:bold|700)\b", f"{font} {look.get('font-weight', '')}") else ""
+    told += f' font-size="{float(pixels[1]):g}"' if pixels and float(pixels[1]) != size else ""
+    rest = re.sub(r' transform="rotate\(-0 [^"]*"', "", rest)
+    rest = re.sub(r' transform="([^"]*)"', lambda turn: f' transform="{_rounded(turn[1])}"', rest)
+    return f"<text{rest}{told}>"
+
+
+def _tag(tag: str) -> str:
+    """With shorter paths, coordinates and styles."""
+    tag = re.sub(r' d="([^"]*)"', lambda found: f' d="{_path(found[1])}"', tag)
+    tag = re.sub(r' (x|y)="([^"]*)"', lambda found: f' {found[1]}="{_rounded(found[2])}"', tag)
+    return re.sub(r'style="([^"]*)"', lambda found: f'style="{_style(found[1])}"', tag)
+
+
+def _path(path: str) -> str:
+    path = _SPACES.sub(" ", _rounded(path)).strip()
+    path = re.sub(r"M (\S+ \S+) L \1(?= M|$)", r"M \1 h0", path)  # a dot
+    path = re.sub(r"M (\S+ \S+)(?= M|$)", r"M \1 h0", path)  # a value alone
+    path = re.sub(r"(?<=[\d.]) L (?=\S+ \S+)", "L", path)
+    return re.sub(r" ?([MLCQHVhz]) ?", r"\1", path)
+
+
+def _style(style: str) -> str:
+    style = style.replace("; stroke-dashoffset: 0", "").replace("stroke-linejoin: miter; ", "")
+    return style.replace("; stroke-linecap: square", "").replace(": ", ":").replace("; ", ";")
+
+
+def _rounded(text: str) -> str:
+    return _NUMBER.sub(_tenth, text)
+
+
+def _tenth(number: re.Match[str]) -> str:
+    return f"{round(float(number[0]), 1):g}"
+
+
+WIDTH, HEIGHT = 560.0, 300.0  # in units of the SVG; matplotlib has 72 of them to the inch
+LEFT, RIGHT, TOP, BOTTOM = 62.0, 12.0, 10.0, 40.0
+PANEL_HEIGHT, PANEL_TITLE = 84.0, 26.0
+FONT, LINE_HEIGHT, KEY_WIDTH = 12.0, 16.0, 26.0
+_UNITS_PER_INCH = 72
+_SETTINGS: dict[str, Any] = {
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("xtick.bottom", "ytick.left", "axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("font.size", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), SMALL),
+    **dict.fromkeys(("legend.borderpad", "legend.borderaxespad"), 0.0),
+    "legend.handlelength": KEY_WIDTH / SMALL,
+    "legend.handletextpad": 4 / SMALL,
+    "legend.columnspacing": 12 / SMALL,
+    "legend.labelspacing": 0.25,
+    "axes.linewidth": 1.0,
+    "axes.titley": 1.0,  # or each drawing asks where the title has room
+    "font.family": "sans-serif",
+    "lines.scale_dashes": False,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One picture. name: of its file.   alt: what it shows, in words.   svg: complete, with INK for lines and texts.
+
+    title: a few words above it.   table: the numbers behind it, for those who cannot see it or want to read them.
+    """
+
+    name: str
+    alt: str
+    svg: str
+    title: str = ""
+    table: Table | None = None
+
+    @property
+    def height(self) -> float:
+        """Of the picture, in units of the SVG; it is WIDTH wide."""
+        found = re.search(r'<svg[^>]* height="([\d.]+)"', self.svg)
+        return float(found[1]) if found else HEIGHT
+
+    def inline(self) -> str:
+        """For a page: scales with it, takes its text colour, says what it shows."""
+        label = escape(self.alt, quote=True)
+        body = _inked(self.svg, "currentColor")
+        return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', body, count=1)
+
+    def standalone(self) -> str:
+        """For a file: black on white."""
+        return '<?xml version="1.0" encoding="utf-8"?>\n' + _inked(self.svg, "#1a1a1a")
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One of several axes above each other. draw: sets the ends of the upright axis and puts the values in."""
+
+    title: str
+    draw: Callable[[Axes], None]
+
+
+def picture(name: str, draw: Callable[[Axes], None], labels: tuple[str, str], height: float = HEIGHT) -> str:
+    """One pair of axes with its legend below. draw: sets their ends and puts the values in.   name: of the plot; keeps
+    ids within a page apart.   labels: of the abscissa and the ordinate.
+    """
+    with _settings(name):
+        whole = _figure(height)
+        axes = _axes(whole, TOP, height - TOP - BOTTOM)
+        draw(axes)
+        grid(axes)
+        below = _legend_below(whole, axes)
+        floor, upper = below + BOTTOM, height - TOP - BOTTOM
+        total = height + below
+        whole.set_size_inches(WIDTH / _UNITS_PER_INCH, total / _UNITS_PER_INCH)
+        axes.set_position((LEFT / WIDTH, floor / total, (WIDTH - LEFT - RIGHT) / WIDTH, upper / total))
+        _write(whole, (LEFT + WIDTH - RIGHT) / 2, below + 6, labels[0], ha="center")
+        _write(whole, 14, floor + upper / 2, labels[1], ha="center", va="center", rotation=90)
+        return _written(whole)
+
+
+def stacked(
+    name: str, panels: Sequence[Panel], along: Callable[[Axes], None], label: str, mark: Callable[[Axes], None]
+) -> str:
+    """Axes below each other over the same abscissa. along: sets its ends.   mark: shades parts of it in each."""
+    each = PANEL_HEIGHT + PANEL_TITLE
+    height = len(panels) * each + BOTTOM
+    with _settings(name):
+        whole = _figure(height)
+        for number, panel in enumerate(panels):
+            top = number * each + PANEL_TITLE
+            axes = _axes(whole, top, PANEL_HEIGHT)
+            along(axes)
+            panel.draw(axes)
+            mark(axes)
+            grid(axes)
+            if number < len(panels) - 1:
+                axes.tick_params(labelbottom=False)
+            _write(whole, LEFT - 50, height - top + 8, panel.title)
+            _legend_above(axes)
+        _write(whole, (LEFT + WIDTH - RIGHT) / 2, 8, label, ha="center")
+        return _written(whole)
+
+
+def _figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure((WIDTH / _UNITS_PER_INCH, height / _UNITS_PER_INCH), dpi=_UNITS_PER_INCH, frameon=False)
+
+
+def _axes(whole: Figure, top: float, height: float) -> Axes:
+    """A rectangle so far below the upper edge, as high as said."""
+    total = whole.get_figheight() * _UNITS_PER_INCH
+    box = (LEFT / WIDTH, (total - top - height) / total, (WIDTH - LEFT - RIGHT) / WIDTH, height / total)
+    axes = whole.add_axes(box, autoscale_on=False)
+    axes.patch.set_visible(False)
+    return axes
+
+
+def _write(whole: Figure, x: float, y: float, words: str, **look: Any) -> None:
+    """Words at so much from the left and from below."""
+    if words:
+        whole.text(x / WIDTH, y / (whole.get_figheight() * _UNITS_PER_INCH), words, fontsize=FONT, **look)
+
+
+def _legend_below(whole: Figure, axes: Axes) -> float:
+    """The entries in as many columns as the widest of them allows; returns how much room they take."""
+    handles, words = axes.get_legend_handles_labels()
+    if not words:
+        return 0.0
+    widest = max(KEY_WIDTH + 4 + width_of(one) + 12 for one in words)
+    columns = max(1, min(len(words), int((WIDTH - 16) / widest)))
+    whole.legend(handles, words, loc="lower left", bbox_to_anchor=(8 / WIDTH, 0), ncols=columns)
+    return math.ceil(len(words) / columns) * LINE_HEIGHT + 6
+
+
+def _legend_above(axes: Axes) -> None:
+    """The entries in one line that ends at the right, above the axes."""
+    handles, words = axes.get_legend_handles_labels()
+    if words:
+        above = 1 + 4 / PANEL_HEIGHT
+        axes.legend(handles, words, loc="lower right", bbox_to_anchor=(1, above), ncols=len(words))
+
+
+@contextmanager
+def _settings(name: str) -> Iterator[None]:
+    import matplotlib as mpl
+
+    settings: Any = {**_SETTINGS, "svg.hashsalt": name}
+    with mpl.rc_context(settings):
+        yield
+
+
+def _written(whole: Figure) -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    out = StringIO()
+    canvas: Any = FigureCanvasSVG(whole)
+    with warnings.catch_warnings():  # the reader's font is used, not the one that texts are measured with here
+        warnings.filterwarnings("ignore", r"Glyph \d+|Matplotlib currently does not support", UserWarning)
+        canvas.print_svg(out, metadata={"Date": None})
+    return slim(for_xml(out.getvalue()), INK, SMALL)
+
+
+def _inked(svg: str, colour: str) -> str:
+    """With a colour for lines and texts; INK in a text is somebody's name."""
+    return re.sub(rf'(?<=[":]){INK}(?=[";])(?=[^<]*>)', colour, svg)

@@ -1,0 +1,176 @@
+"""The frontier: throughput against latency over the loads of each cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from reports.data import ALL, ReportData, place
+from reports.format import amount
+from reports.plots import axes as ticks
+from reports.plots import marks
+from reports.plots.drawing import Plot, picture
+from reports.plots.latency import shortened
+from reports.plots.palette import COLOURS, DASHES
+from reports.tables.base import Cell, Table, first_rows, groups, measured, pooled_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+THROUGHPUT = ("output_tokens_per_s", "value")
+LATENCIES = (("ttft_ms", "TTFT"), ("e2e_ms", "end to end"))
+LINKED = ("single_user", "sustained", "mixed", "sessions")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+MAX_LABEL = 26
+HEIGHT, STEEP = 340.0, 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A load on a cell. throughput, latency: rows of the summary.   order: how much load it is.   linked: whether
+    more of the same load is a step along a line.
+    """
+
+    cell: str
+    load: str
+    throughput: dict[str, Any]
+    latency: dict[str, Any]
+    order: float
+    linked: str
+
+
+def frontier(data: ReportData) -> Plot | None:
+    """Output tokens per second against the p95 of TTFT (of end to end where nothing streamed), one line per cell
+    through its loads, least first; None for fewer than two points. Invalid trials are no results to compare.
+    """
+    for metric, noun in LATENCIES:
+        points, bounds = _points(data, metric)
+        if len(points) > 1:
+            return _draw(points, bounds, noun)
+    return None
+
+
+def _points(data: ReportData, metric: str) -> tuple[list[Point], int]:
+    """Those with both numbers, and how many lack one because only a bound is known."""
+    rows = pooled_rows(data)
+    points, bounds = [], 0
+    for keys, trials in groups(data).items():
+        throughput, latency = rows.get((*keys, ALL, *THROUGHPUT)), rows.get((*keys, ALL, metric, "p95"))
+        if throughput is None or latency is None or data.verdict_of(keys) == "invalid":
+            continue
+        if throughput["bound"] != "point" or latency["bound"] != "point":
+            bounds += 1
+            continue
+        busy = rows.get((*keys, ALL, "mean_concurrency", "value"))
+        trial = trials[0][1]
+        order = float(busy["value"]) if busy is not None else float(trial["index"])
+        linked = str(trial["loop"]) if trial["kind"] in LINKED else ""
+        points.append(Point(place(keys), keys[-1], throughput, latency, order, linked))
+    return points, bounds
+
+
+def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
+    every = list(dict.fromkeys(point.cell for point in points))
+    cells = every[: len(COLOURS)]
+    shown = [point for point in points if point.cell in cells]
+
+    loads = [sorted((one for one in shown if one.cell == cell), key=lambda one: one.order) for cell in cells]
+    across = [end for point in shown for end in _ends(point.throughput)]
+    up = [end for point in shown for end in _ends(point.latency)]
+    steep = min(up) > 0 and max(up) > STEEP * min(up)
+
+    def draw(axes: Axes) -> None:
+        ticks.around(axes.xaxis, min(across), max(across))
+        if steep:
+            ticks.upright(axes.yaxis, min(up), max(up), STEEP)
+        else:
+            ticks.around(axes.yaxis, min(up), max(up), 5)
+        for number, (cell, own) in enumerate(zip(cells, loads, strict=True)):
+            _line(axes, own, number)
+            marks.key(axes, shortened(cell), COLOURS[number], MARKERS[number])
+        _name(axes, loads)
+
+    labels = (
+        f"output tokens/s (more is better{_begins(across)})",
+        f"{noun} p95, ms (less is better{', logarithmic' if steep else _begins(up)})",
+    )
+    svg = picture("frontier", draw, labels, HEIGHT)
+    some = f" of the first {len(cells)} of {len(every)} cells" if len(every) > len(cells) else ""
+    title = f"Throughput against {noun} over the loads{some}"
+    return Plot("frontier", _alt(points, noun, bounds, some), svg, title, _table(points, noun))
+
+
+def _begins(ends: Sequence[float]) -> str:
+    """What a reader would not expect of an axis."""
+    return "; begins above 0" if ticks.beginning(min(ends), max(ends)) > 0 else ""
+
+
+def _joined(own: Sequence[Point]) -> Iterator[list[Point]]:
+    """What a line goes through."""
+    for loop in dict.fromkeys(point.linked for point in own if point.linked):
+        yield [point for point in own if point.linked == loop]
+
+
+def _line(axes: Axes, own: Sequence[Point], number: int) -> None:
+    colour = COLOURS[number]
+    for linked in _joined(own):
+        x, y = (_values([getattr(point, name) for point in linked]) for name in ("throughput", "latency"))
+        marks.line(axes, x, y, colour, DASHES[number % len(DASHES)], width=1.4)
+    across, up = ([getattr(point, name) for point in own] for name in ("throughput", "latency"))
+    ends = ([_ends(row) for row in across], [_ends(row) for row in up])
+    marks.estimates(axes, _values(across), _values(up), *ends, colour, MARKERS[number])
+
+
+def _values(rows: Sequence[dict[str, Any]]) -> list[float]:
+    return [float(row["value"]) for row in rows]
+
+
+def _ends(row: dict[str, Any]) -> tuple[float, float]:
+    """Of the interval; the value itself where it is open or unknown."""
+    low, high = (row[end] if math.isfinite(row[end]) else row["value"] for end in ("low", "high"))
+    return float(low), float(high)
+
+
+def _name(axes: Axes, cells: Sequence[Sequence[Point]]) -> None:
+    """The load beside its point."""
+    points = [point for own in cells for point in own]
+    x, y = (_values([getattr(point, name) for point in points]) for name in ("throughput", "latency"))
+    labels = marks.Labels(axes, x, y, list(_strokes(cells)))
+    for point, across, up in zip(points, x, y, strict=True):
+        words = point.load if len(point.load) <= MAX_LABEL else f"{point.load[: MAX_LABEL - 1]}…"
+        labels.put(across, up, words)
+
+
+def _strokes(cells: Sequence[Sequence[Point]]) -> Iterator[marks.Line]:
+    """The straight lines of the picture: between loads, and of intervals."""
+    for own in cells:
+        for linked in _joined(own):
+            yield from pairwise((point.throughput["value"], point.latency["value"]) for point in linked)
+        for point in own:
+            x, y = point.throughput["value"], point.latency["value"]
+            left, right = _ends(point.throughput)
+            low, high = _ends(point.latency)
+            yield (left, y), (right, y)
+            yield (x, low), (x, high)
+
+
+def _alt(points: Sequence[Point], noun: str, bounds: int, some: str) -> str:
+    fastest = max(points, key=lambda point: point.throughput["value"])
+    quickest = min(points, key=lambda point: point.latency["value"])
+    text = (
+        f"Throughput against {noun} p95 of {len(points)} loads: most tokens/s {amount(fastest.throughput['value'])} "
+        f"({fastest.cell}, {fastest.load}, {noun} p95 {amount(fastest.latency['value'])} ms); least {noun} p95 "
+        f"{amount(quickest.latency['value'])} ms ({quickest.cell}, {quickest.load})."
+    )
+    text += f" Drawn are those{some}." if some else ""
+    return text + (f" {bounds} more had too few requests for a p95." if bounds else "")
+
+
+def _table(points: Sequence[Point], noun: str) -> Table:
+    rows = [
+        (Cell(point.cell), Cell(point.load), measured(point.throughput), measured(point.latency)) for point in points
+    ]
+    return first_rows(Table("", ("cell", "load", "output tokens/s", f"{noun} p95, ms"), rows, texts=2))

@@ -1,0 +1,228 @@
+"""Plots of the machine over the time of a trial: memory, processors, GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reports.format import amount, seconds
+from reports.plots import axes as ticks
+from reports.plots import marks
+from reports.plots.drawing import Panel, Plot
+from reports.plots.palette import COLOURS, DASHES, DOTTED, MUTED
+from reports.plots.time import over_time
+from reports.tables.base import Cell, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+Floats = NDArray[np.float64]
+
+MOST_LINES, MOST_ROWS = 4, 40
+MOST_ABOVE = 2.5
+THROTTLED = COLOURS[4]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Readings of a gauge. words: what it is, in a legend.   limit: what the others must stay below."""
+
+    source: str
+    name: str
+    words: str
+    limit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Gauges of one unit. scale: readings times this are shown."""
+
+    title: str
+    lines: tuple[Line, ...]
+    scale: float = 1.0
+    from_zero: bool = True
+
+
+GROUPS = (
+    Group("memory of the engine, GiB", (Line("engine", "rss_bytes", ""),), 2**-30),
+    Group("memory in use on the whole machine, GiB", (Line("host", "memory_used_bytes", ""),), 2**-30),
+    Group(
+        "GPU memory, GiB",
+        (
+            Line("gpu", "memory_used_bytes", "in use"),
+            Line("gpu", "engine_memory_bytes", "by the engine"),
+            Line("gpu", "memory_total_bytes", "all there is", limit=True),
+        ),
+        2**-30,
+    ),
+    Group("processor cores in use", (Line("engine", "cpu_share", "engine"), Line("client", "cpu_share", "client"))),
+    Group("GPU utilisation, %", (Line("gpu", "utilisation_share", ""),), 100.0),
+    Group("GPU power, W", (Line("gpu", "power_w", ""), Line("gpu", "power_limit_w", "limit", limit=True))),
+    Group("GPU clock, MHz", (Line("gpu", "sm_clock_mhz", ""),), from_zero=False),
+    Group("GPU temperature, °C", (Line("gpu", "temperature_c", ""),), from_zero=False),
+    Group("KV cache in use, %", (Line("server", "kv_cache_share", ""),), 100.0),
+)
+TOLD = {
+    ("engine", "rss_bytes"): ("memory of the engine", "bytes", ""),
+    ("gpu", "memory_used_bytes"): ("memory of a GPU", "bytes", ""),
+    ("gpu", "power_w"): ("power of a GPU", "number", " W"),
+    ("gpu", "utilisation_share"): ("utilisation of a GPU", "share", ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """The readings of one gauge of one source, such as "gpu1". at: in s.   value: as drawn.   least, mean, greatest: of
+    the readings that a value stands for.
+    """
+
+    source: str
+    name: str
+    at: Floats
+    value: Floats
+    least: Floats
+    mean: Floats
+    greatest: Floats
+
+    @property
+    def kind(self) -> str:
+        """The source without its number."""
+        return self.source.rstrip("0123456789")
+
+
+Found = Sequence[tuple[Line, Gauge]]
+Span = tuple[float, float]
+
+
+def machine(series: dict[str, Any], name: str) -> Plot | None:
+    """What was read of the machine under test; None where nothing was."""
+    gauges = list(_gauges(series["gauges"]))
+    throttled = _throttled(gauges)
+    found = [(group, [(line, one) for line in group.lines for one in gauges if _is(one, line)]) for group in GROUPS]
+    panels = [_panel(group, own, throttled) for group, own in found if any(not line.limit for line, _ in own)]
+    if not panels:
+        return None
+    name = f"{name}-machine"
+    svg = over_time(name, panels, series, ["red: GPU throttled"] if throttled else [])
+    alt = _alt(gauges, throttled, series["phases"]["end_s"])
+    return Plot(name, alt, svg, "The machine over time", _table(gauges))
+
+
+def _gauges(frame: pd.DataFrame) -> Iterator[Gauge]:
+    for (source, name), own in frame.groupby(["source", "name"], sort=True, observed=True):
+        columns = (own[column].to_numpy(np.float64) for column in ("at_s", "value", "least", "mean", "greatest"))
+        yield Gauge(str(source), str(name), *columns)
+
+
+def _is(gauge: Gauge, line: Line) -> bool:
+    return gauge.kind == line.source and gauge.name == line.name
+
+
+def _panel(group: Group, found: Found, throttled: Sequence[Span]) -> Panel:
+    shown = [(line, gauge) for line, gauge in found if not line.limit]
+    highest = max(float(gauge.value.max()) for _, gauge in shown)
+    if group.title.endswith("GiB") and highest < 2**30:
+        group = replace(group, title=group.title.replace("GiB", "MiB"), scale=2**-20)
+    of_gpus = group.title.startswith("GPU")
+    limits = {float(gauge.value.max()) for line, gauge in found if line.limit}
+    limits = {limit * group.scale for limit in limits if limit < MOST_ABOVE * highest}
+    top = max(highest * group.scale, *limits) if limits else highest * group.scale
+    least = min(float(gauge.value.min()) for _, gauge in shown) * group.scale
+    room = (top - least) * 0.08 or 1.0
+
+    def draw(axes: Axes) -> None:
+        if group.from_zero:
+            ticks.from_zero(axes.yaxis, top, 4)
+        else:
+            ticks.linear(axes.yaxis, least - room, top + room, 4)
+        _lines(axes, group.scale, shown)
+        for limit in sorted(limits):
+            marks.across(axes, limit, MUTED, DOTTED, next(line.words for line in group.lines if line.limit))
+        for start, end in throttled if of_gpus else ():
+            marks.span(axes, start, end, THROTTLED, 0.45, 0.1)
+
+    return Panel(group.title, draw)
+
+
+def _lines(axes: Axes, scale: float, found: Found) -> None:
+    number = 0
+    for line in dict.fromkeys(line for line, _ in found):
+        own = [gauge for each, gauge in found if each is line]
+        if len(own) > MOST_LINES:
+            _range(axes, own, scale, number)
+            number += 1
+            continue
+        for gauge in own:
+            which = f"{_noun(line)} {gauge.source.removeprefix(line.source)}" if len(own) > 1 else ""
+            words = " ".join(word for word in (line.words, which) if word)
+            colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+            marks.line(axes, gauge.at, gauge.value * scale, colour, dash, words=words)
+            number += 1
+
+
+def _noun(line: Line) -> str:
+    return "GPU" if line.source == "gpu" else line.source
+
+
+def _range(axes: Axes, own: Sequence[Gauge], scale: float, number: int) -> None:
+    """Of many the mean, and a band from the least to the greatest."""
+    at = np.unique(np.concatenate([gauge.at for gauge in own]).round(1))
+    every = np.array([np.interp(at, gauge.at, gauge.value) for gauge in own]) * scale
+    colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+    marks.band(axes, at, every.min(axis=0), every.max(axis=0), colour)
+    noun = "GPUs" if own[0].kind == "gpu" else f"{own[0].kind}s"
+    marks.line(axes, at, every.mean(axis=0), colour, dash, words=f"mean of {len(own)} {noun} and their range")
+
+
+def _throttled(gauges: Sequence[Gauge]) -> list[Span]:
+    """When any GPU was throttled: from the middle between a reading that was not and one that was, and back."""
+    spans: list[Span] = []
+    for gauge in gauges:
+        if gauge.name != "throttled":
+            continue
+        middles = (gauge.at[1:] + gauge.at[:-1]) / 2
+        starts, ends = np.append(gauge.at[:1], middles), np.append(middles, gauge.at[-1:])
+        on = gauge.value > 0
+        spans += zip(starts[on].tolist(), ends[on].tolist(), strict=True)
+    return _joined(spans)
+
+
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    """Without overlaps, in order."""
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1] + 1e-9:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _alt(gauges: Sequence[Gauge], throttled: Sequence[Span], end_s: float) -> str:
+    parts = []
+    for (kind, name), (noun, show, unit) in TOLD.items():
+        peaks = [float(gauge.greatest.max()) for gauge in gauges if (gauge.kind, gauge.name) == (kind, name)]
+        if peaks:
+            parts.append(f"{noun} at most {amount(max(peaks), show=show)}{unit}")
+    if throttled:
+        parts.append(f"throttled for {seconds(sum(end - start for start, end in throttled))}")
+    return f"The machine over {seconds(end_s)}: {', '.join(parts) or 'see the table'}."
+
+
+def _table(gauges: Sequence[Gauge]) -> Table:
+    """Each gauge from its first reading to its last."""
+    rows = []
+    for gauge in gauges[:MOST_ROWS]:
+        values = gauge.value
+        show = "bytes" if gauge.name.endswith("_bytes") else "number"
+        found = (values[0], gauge.least.min(), gauge.mean.mean(), gauge.greatest.max(), values[-1])
+        cells = (Cell(amount(float(value), show=show), value=float(value)) for value in found)
+        rows.append((Cell(f"{gauge.source} {gauge.name}"), *cells))
+    left_out = len(gauges) - MOST_ROWS
+    notes = [f"{left_out} more gauges are in samples.parquet"] if left_out > 0 else []
+    return Table("", ("gauge", "first", "least", "mean", "greatest", "last"), rows, notes)

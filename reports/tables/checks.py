@@ -1,0 +1,213 @@
+"""What was looked at to find out whether the numbers of a trial can be believed, and what was seen, all well or not.
+
+What went wrong: why trials are not simply valid, what was not measured, and errors by kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from reports.data import KEYS, ReportData, keys_of, place
+from reports.format import amount, count, seconds
+from reports.tables.base import TONES, Cell, Table, repetition, where_of
+
+LATE_SHARE = 0.05
+_STATES = {"steady": "good", "warm-up": "doubtful", "drift": "doubtful"}
+_PRESSURES = (
+    ("swapped_bytes", "memory swapped on the machine", "bytes"),
+    ("engine_major_faults", "pages the engine waited for from disk", "number"),
+    ("throttled_s", "time the engine's control group was held back, s", "number"),
+)
+
+
+def checks(facts: Mapping[str, Any]) -> Table:
+    """One row per check: steadiness, queue, sample size, tokens, books, the machine, the readings themselves."""
+    rows = [
+        *_steady(facts),
+        *_queue(facts),
+        *_sizes(facts),
+        *_tokens(facts),
+        *_books(facts),
+        *_machine(facts),
+        *_readings(facts),
+    ]
+    lines = [(Cell(name), Cell(what, tone=tone)) for name, what, tone in rows]
+    return Table("Checks", ("check", "what was seen"), lines, texts=2)
+
+
+def _steady(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    told = facts.get("steady") or {}
+    kind, reason = told.get("class"), told.get("reason")
+    if kind:
+        cut_s = told.get("warmup_s")
+        warming = f"; the first {seconds(cut_s)} of the window still warmed up" if cut_s else ""
+        why = f" ({reason})" if reason else ""
+        yield "steady state", f"{kind}{why}{warming}", _STATES.get(kind, "")
+    elif reason:
+        yield "steady state", f"not looked at: {reason}", ""
+    for metric, trend in (told.get("trends") or {}).items():
+        change = trend.get("change")
+        if change is not None:
+            chance = trend.get("p_value")
+            by_chance = f", by chance with p = {amount(chance)}" if chance is not None else ""
+            yield f"trend of {metric}", f"{change:+.1%} over the window{by_chance}", ""
+
+
+def _queue(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    told = facts.get("queue") or {}
+    if told.get("reason"):
+        yield "queueing", f"not looked at: {told['reason']}", ""
+    elif told.get("queueing"):
+        states = told.get("n_eff_in_flight")
+        worth = f"the window is worth {amount(states)} independent states of the queue" if states is not None else ""
+        applied = "intervals are widened for it" if told.get("applied") else "intervals need not be widened"
+        yield "queueing", "; ".join(part for part in ("requests wait for each other", worth, applied) if part), ""
+    elif "queueing" in told:
+        yield "queueing", "requests hardly wait for each other", "good"
+
+
+def _sizes(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for statistic, told in (facts.get("sample_size") or {}).items():
+        have = f"{told['n']} requests are worth {amount(told['have'])} independent ones"
+        more = f"a point needs {told['needed']}: {amount(told['times_longer'])} times as many"
+        yield f"{statistic} is a bound", f"{have}; {more}", "doubtful"
+
+
+def _tokens(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    told = facts.get("tokens") or {}
+    counted_by = told.get("counted_by") or {}
+    if counted_by:
+        counts = (f"{name}: {number} {'reply' if number == 1 else 'replies'}" for name, number in counted_by.items())
+        yield "tokens counted by", ", ".join(counts), ""
+    compared = (
+        ("chunks", "chunks against that count"),
+        ("text", "text, by tokenizer, against that count"),
+        ("prompts", "prompts, by the server, against the plan"),
+    )
+    for name, words in compared:
+        differs = told.get(name)
+        if differs:
+            text = f"{differs['median_share']:+.2%} (median), {differs['worst_share']:+.2%} at worst"
+            yield words, f"{text}, of {differs['replies']} replies", ""
+    fidelity = told.get("length_fidelity")
+    if fidelity:
+        text = f"{amount(fidelity['share'], show='share')} of {fidelity['replies']} replies as long as asked"
+        yield "length of replies", text, ""
+
+
+def _books(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for line in facts.get("books") or ():
+        least, most = line["client"], line["client_most"]
+        client = amount(least) if least == most else f"{amount(least)} to {amount(most)}"
+        both = f"{client} by the client, {amount(line['server'])} by the server"
+        yield f"books: {line['what']}", f"{both}: {line['difference_share']:+.2%} apart ({line['source']})", ""
+
+
+def _machine(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    told = (facts.get("telemetry") or {}).get("window") or {}
+    if (cores := told.get("engine_cpu_cores")) is not None:
+        yield "cores the engine kept busy", amount(cores), ""
+    for name, words, show in _PRESSURES:
+        if (value := told.get(name)) is not None:
+            yield words, amount(value, show=show) if value else "none", "doubtful" if value else "good"
+
+
+def _readings(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    told = facts.get("telemetry") or {}
+    sampler = told.get("sampler") or {}
+    if sampler.get("ticks"):
+        late, cost = sampler.get("late_ticks") or 0, sampler.get("cpu_share")
+        busy = f", {amount(cost, show='share')} of a core" if cost is not None else ""
+        every = f" every {seconds(sampler['interval_s'])}" if sampler.get("interval_s") else ""
+        yield (
+            "readings of the machine",
+            f"{sampler['ticks']}{every}, {late} late{busy}",
+            "doubtful" if late > LATE_SHARE * sampler["ticks"] else "",
+        )
+    for sentence in told.get("unread") or ():
+        yield "not read", str(sentence), ""
+
+
+def reasons(data: ReportData) -> Table:
+    """Why trials are not simply valid: a row for each kind of reason, those that spoil trials first. Where trials gave
+    it other numbers, those of the first of them are shown.
+    """
+    kinds: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+    for cell, trial in data.trials():
+        judged = data.validity_of(cell["id"], trial["id"])
+        for reason in judged["reasons"] if judged else ():
+            kinds.setdefault((reason["level"], reason["code"]), []).append((where_of(cell, trial, data), reason))
+    ordered = sorted(kinds.items(), key=lambda kind: kind[0][0] != "invalid")
+    lines = [_reasons_line(level, found, len(data.validity)) for (level, _), found in ordered]
+    return Table("Validity", ("level", "where", "what was seen", "what to do"), lines, texts=4)
+
+
+def _reasons_line(level: str, found: Sequence[tuple[str, dict[str, Any]]], trials: int) -> tuple[Cell, ...]:
+    """found: where, and the reason.   trials: how many were judged."""
+    where, first = found[0]
+    tone = Cell(level.upper(), tone=TONES[level])
+    places = list(dict.fromkeys(where for where, _ in found))
+    if len(places) == 1:
+        return tone, Cell(where), Cell(_joined(found, "sentence")), Cell(_joined(found, "advice"))
+    many = f"in all {trials} trials" if len(places) == trials else f"in {len(places)} of {trials} trials"
+    seen, advice = first["sentence"], first["advice"]
+    other_sentences, other_advice = (len({reason[name] for _, reason in found}) > 1 for name in ("sentence", "advice"))
+    if other_sentences:
+        seen = f"In one of them, {where}: {seen}"
+    if other_advice:
+        advice = f"{'In that one' if other_sentences else f'For {where}'}: {advice[:1].lower()}{advice[1:]}"
+    folded = tuple(f"{where}: {reason['sentence']} {reason['advice']}".rstrip() for where, reason in found)
+    return tone, Cell(many, folded=folded), Cell(seen), Cell(advice)
+
+
+def _joined(found: Sequence[tuple[str, dict[str, Any]]], name: str) -> str:
+    """What a trial says more than once of the same kind."""
+    return " ".join(dict.fromkeys(reason[name] for _, reason in found))
+
+
+def not_run(data: ReportData) -> Table:
+    """Cells and trials that were skipped, failed, broke off or never began."""
+    lines = []
+    for cell in data.manifest["cells"]:
+        broken = [trial for trial in cell.get("trials", ()) if trial["status"] != "complete"]
+        whole = len(broken) == len(cell.get("trials", ())) and {trial.get("reason") for trial in broken} <= {
+            cell["reason"]
+        }
+        if cell["status"] != "complete" and whole:
+            where = place([str(cell[key] or "") for key in KEYS[:-1]] + [""]) + repetition(cell, data)
+            lines.append(_not_run_line(where, "all loads", cell))
+            continue
+        for trial in broken:
+            lines.append(_not_run_line(place(keys_of(cell, trial)) + repetition(cell, data), trial["load"], trial))
+    return Table("Not measured, or not to the end", ("cell", "load", "status", "why"), lines, texts=4)
+
+
+def _not_run_line(where: str, load: str, entry: dict[str, Any]) -> tuple[Cell, ...]:
+    status = Cell(entry["status"], tone=TONES.get(entry["status"], ""))
+    return Cell(where), Cell(load), status, Cell(entry.get("reason") or "no reason was recorded")
+
+
+def errors(data: ReportData) -> Table:
+    """Kinds of failed requests, with an example and when they began."""
+    lines = []
+    for cell, trial in data.trials():
+        for error in data.facts_of(cell["id"], trial["id"]).get("errors", ()):
+            code = f" {error['http_status']}" if error["http_status"] is not None else ""
+            what = Cell(f"{error['status']}{code}", tone="bad")
+            where = Cell(where_of(cell, trial, data))
+            lines.append((what, where, Cell(when(error)), Cell(error["example"] or "no message")))
+    return Table("Errors", ("kind", "where", "when", "example"), lines, texts=4)
+
+
+def when(error: dict[str, Any]) -> str:
+    """Since when and how often."""
+    times = count(error["requests"], "request")
+    measured = error.get("measured", error["requests"])
+    if measured < error["requests"]:
+        times += f", {measured} of them measured" if measured else ", none of them measured"
+    if error["ended"]:
+        return f"from {seconds(error['first_s'])} on ({times}, none succeeded after)"
+    if error["first_s"] == error["last_s"]:
+        return f"at {seconds(error['first_s'])} ({times})"
+    return f"between {seconds(error['first_s'])} and {seconds(error['last_s'])} ({times})"

@@ -1,0 +1,256 @@
+"""The decision table: engines and levels of a model side by side, what to run, and why not the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.data import ReportData
+from reports.format import UNKNOWN, estimate, interval
+from reports.tables.base import TONES, Cell, Table, noted, sortable
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of values. optional: left out where no row has one."""
+
+    head: str
+    name: str
+    show: str = "number"
+    optional: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What is shown of one model. advice: what to run and why not the others.   remarks: what the numbers are."""
+
+    title: str
+    model: str
+    advice: list[str]
+    tables: list[Table]
+    remarks: list[str]
+
+
+CHOOSE = (
+    Column("speed, tokens/s", "speed"),
+    Column("to reference", "speed_ratio", "share"),
+    Column("size on disk", "weight_bytes", "bytes"),
+    Column("memory, peak", "memory_peak_bytes", "bytes"),
+    Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
+)
+QUALITY = (
+    Column("KL, nats", "kl_mean", wide=True),
+    Column("same top token", "top1_agreement", "share", wide=True),
+)
+ENGINE = (
+    Column("bits per weight", "bits_per_weight", optional=True),
+    Column("size on disk", "weight_bytes", "bytes", optional=True),
+    Column("weights in memory", "weights_in_memory_bytes", "bytes", optional=True),
+    Column("memory, loading", "load_peak_bytes", "bytes", optional=True),
+    Column("memory, loaded", "rss_after_load_bytes", "bytes", optional=True),
+    Column("memory, peak", "memory_peak_bytes", "bytes", optional=True),
+    Column("GPU memory, loading", "load_gpu_peak_bytes", "bytes", optional=True),
+    Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
+    Column("KV cache per token", "kv_bytes_per_token", "bytes", optional=True),
+    Column("load cold, s", "load_s", optional=True),
+    Column("load warm, s", "load_warm_s", optional=True),
+    Column("first request, ms", "first_request_ms", optional=True),
+)
+UNDER_LOAD = (
+    Column("output tokens/s", "output_tokens_per_s"),
+    Column("one user, tokens/s", "output_tokens_per_s_per_user", optional=True),
+    Column("requests/s", "completed_rps"),
+    Column("TTFT p95, ms", "ttft_p95_ms"),
+    Column("TPOT p95, ms", "tpot_p95_ms"),
+    Column("E2E p95, ms", "e2e_p95_ms"),
+    Column("succeeded", "success", "share"),
+    Column("attainment", "attainment", "share", optional=True),
+)
+ABOUT = {"ttft_p95_ms": "ttft_ms", "tpot_p95_ms": "tpot_ms", "e2e_p95_ms": "e2e_ms", "success": "error_rate"}
+"""The metrics that columns of another name show."""
+
+
+def decisions(data: ReportData) -> list[dict[str, Any]]:
+    """The models for which there is something to decide: more than one row, and load to compare them by."""
+    return [table for table in data.decisions if len(table["rows"]) > 1 and table["loads"]]
+
+
+def sections(data: ReportData, *, wide: bool = True) -> list[Section]:
+    """One for each model with several rows. wide: there is room for every column, and for a table of the loads."""
+    return [
+        Section(
+            _title(data, one),
+            one["model"],
+            _advice(one),
+            [
+                table
+                for table in (choice(one, wide=wide), engines([one]), *([loads(one)] if wide else []))
+                if table.rows
+            ],
+            _remarks(one),
+        )
+        for one in decisions(data)
+    ]
+
+
+def _title(data: ReportData, table: dict[str, Any]) -> str:
+    """The model is named where there are several, the engine where there is but one."""
+    engines = {row["engine"] for row in table["rows"]}
+    named = [table["model"] if len(data.decisions) > 1 else "", *(engines if len(engines) == 1 else ())]
+    about = " · ".join(part for part in named if part)
+    what = "Which level" if len(engines) == 1 else "Which engine and level"
+    return f"{what}: {about}" if about else what
+
+
+def _advice(table: dict[str, Any]) -> list[str]:
+    """The recommendation, and why the others are out."""
+    advice = table["recommendation"]
+    out = [f"{one['label']}: {one['why']}" for one in advice["out"]]
+    return [advice["sentence"], *([f"Out: {'; '.join(out)}."] if out else [])]
+
+
+def _remarks(table: dict[str, Any]) -> list[str]:
+    """What the numbers are and how they are compared."""
+    found = [f"Speed: {table['speed']['text']}."]
+    if table["reference"]:
+        found.append(f"Reference: {table['reference']['label']}, {table['reference']['why']}.")
+        ratios = [row["values"]["speed_ratio"] for row in table["rows"]]
+        methods = {ratio["source"] for ratio in ratios if ratio["value"] is not None} - {"", "the reference"}
+        found += [f"Ratio of speeds: {method}." for method in sorted(methods)]
+    found.append(
+        "Beaten: another row is, as far as can be told, worse in none of speed, memory and quality, and better beyond "
+        "chance in one; the line in the picture joins the rows that nobody beats."
+    )
+    return [*found, *(f"{note[0].upper()}{note[1:]}." for note in table["notes"])]
+
+
+def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
+    """What decides: speed, size, memory, quality, limits and who is beaten."""
+    rows, notes = table["rows"], list[str]()
+    with_limits, scored = any(row["limits"] for row in rows), _scored(table)
+    offered = [column for column in (*CHOOSE, *(QUALITY if scored else ())) if wide or not column.wide]
+    columns = _shown(offered, [row["values"] for row in rows])
+    lines = []
+    for row in rows:
+        limits = Cell(row["limits"].replace("_", " ").upper(), tone=TONES.get(row["limits"], ""))
+        texts = [Cell(row["label"]), _choice(row, table["recommendation"], notes), *([limits] if with_limits else [])]
+        word = [Cell(row["word"] or UNKNOWN)] if scored else []
+        values = [_value(row["values"][column.name], column, notes) for column in columns]
+        lines.append((*texts, _front(row), *word, *values))
+    head = [
+        "engine, level",
+        "choice",
+        *(["limits"] if with_limits else []),
+        "beaten by",
+        *(["quality"] if scored else []),
+    ]
+    heads = (*head, *(column.head for column in columns))
+    return Table("Choice", heads, lines, notes, len(head), _about(len(head), columns))
+
+
+def _scored(table: dict[str, Any]) -> bool:
+    return any(_has(row["values"][name]) for row in table["rows"] for name in ("kl_mean", "top1_agreement"))
+
+
+def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) -> Table:
+    """What each engine takes before any load: bits, sizes, memory, start."""
+    rows = [(table, row) for table in tables_of for row in table["rows"]]
+    columns = _shown(ENGINE, [row["values"] for _, row in rows])
+    notes: list[str] = []
+    lines = []
+    for table, row in rows if columns else ():
+        name = " · ".join(part for part in (table["model"] if with_model else "", row["label"]) if part)
+        loaded = row["loaded_level"] or UNKNOWN
+        values = [_value(row["values"][column.name], column, notes) for column in columns]
+        lines.append((Cell(name), Cell(loaded), *values))
+    heads = ("engine, level", "level as loaded", *(column.head for column in columns))
+    return Table("Size, memory and start", heads, lines, notes, 2, _about(2, columns))
+
+
+def single_engines(data: ReportData) -> Table:
+    """The same for models that have one row, for which there is nothing to decide."""
+    alone = [table for table in data.decisions if len(table["rows"]) == 1]
+    return engines(alone, with_model=True)
+
+
+def loads(table: dict[str, Any]) -> Table:
+    """Every row under every load."""
+    names, rows = table["loads"], table["rows"]
+    under = [row["loads"].get(name, {}) for row in rows for name in names]
+    columns = _shown(UNDER_LOAD, [values | _success(values) for values in under if values])
+    notes: list[str] = []
+    lines = []
+    for name in names:
+        for row in rows:
+            if name not in row["loads"] or name not in row["validity"]:
+                continue
+            verdict = row["validity"][name]
+            values = row["loads"][name] | _success(row["loads"][name])
+            cells = [_value(values[column.name], column, notes) for column in columns]
+            lines.append((Cell(name), Cell(row["label"]), Cell(verdict.upper(), tone=TONES.get(verdict, "")), *cells))
+    heads = ("load", "engine, level", "validity", *(column.head for column in columns))
+    return Table("Under each load", heads, lines, notes, 3, _about(3, columns))
+
+
+def _about(texts: int, columns: Sequence[Column]) -> tuple[str, ...]:
+    """The metrics of a table's columns, the leading ones being texts."""
+    return (*[""] * texts, *(ABOUT.get(column.name, column.name) for column in columns))
+
+
+def _success(values: dict[str, Any]) -> dict[str, Any]:
+    """The share that succeeded, from the share that did not."""
+    failed = values.get("error_rate")
+    if failed is None or failed["value"] is None:
+        return {"success": failed or {}}
+    ends = {new: None if failed[old] is None else 1 - failed[old] for new, old in (("low", "high"), ("high", "low"))}
+    return {"success": failed | {"value": 1 - failed["value"]} | ends}
+
+
+def _has(value: dict[str, Any]) -> bool:
+    return bool(value) and (value["value"] is not None or value["bound"] != "point")
+
+
+def _shown(columns: Sequence[Column], rows: Sequence[dict[str, Any]]) -> list[Column]:
+    return [one for one in columns if not one.optional or any(_has(row[one.name]) for row in rows)]
+
+
+def _value(value: dict[str, Any], column: Column, notes: list[str]) -> Cell:
+    numbers = {name: math.nan if value[name] is None else value[name] for name in ("value", "low", "high")}
+    row = numbers | {"bound": value["bound"]}
+    shown = estimate(row, column.show)
+    note = None
+    told_of_bounds = column.show == "bytes" or column.name == "kl_mean"
+    if value["reason"] and (shown == UNKNOWN or value["bound"] == "point" or told_of_bounds):
+        note = noted(notes, value["reason"])
+    known = row[{"lower": "low", "upper": "high"}.get(value["bound"], "value")]
+    return Cell(shown, interval(row, column.show), note=note, value=sortable(known))
+
+
+def _choice(row: Row, advice: dict[str, Any], notes: list[str]) -> Cell:
+    """What the recommendation says of the row."""
+    if row["status"] != "complete" and not row["chosen"]:
+        reason = row["reason"] or "no reason was recorded"
+        return Cell(row["status"].upper(), tone=TONES.get(row["status"], ""), note=noted(notes, reason))
+    if row["chosen"]:
+        word = {"choice": "TAKE", "tie": "CANNOT TELL", "front": "on the front"}[advice["outcome"]]
+        return Cell(word, tone={"choice": "good", "tie": "doubtful"}.get(advice["outcome"], ""))
+    if row["label"] == advice["closest"]:
+        return Cell("closest", tone="doubtful")
+    if any(one["label"] == row["label"] for one in advice["out"]):
+        return Cell("out")
+    return Cell("holds" if advice["outcome"] in ("choice", "tie") else "")
+
+
+def _front(row: Row) -> Cell:
+    """Whether another row is at least as good in everything and clearly better in something."""
+    if row["front"] is None:
+        return Cell(UNKNOWN)
+    if row["front"]:
+        return Cell("nobody")
+    first, more = row["beaten_by"][0], len(row["beaten_by"]) - 1
+    return Cell(first, detail=f"and {more} more" if more else "")

@@ -1,0 +1,150 @@
+"""What the machine and the server said of themselves during a trial: memory by what it is for, energy and what held the
+GPUs back, the server's queue, cache and counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reports.data import ReportData
+from reports.format import UNKNOWN, amount, grouped
+from reports.tables.base import Cell, Table, counted, repetition
+from reports.tables.checks import checks
+
+PARTS = {"kv_cache": "KV cache", "weights": "weights", "runtime": "runtime"}
+GAUGES = {
+    "running_requests": ("requests being computed", "number"),
+    "waiting_requests": ("requests waiting in its queue", "number"),
+    "kv_cache_share": ("KV cache in use", "share"),
+}
+COUNTERS = {
+    "prefix_hit_share": ("prompt tokens found in its prefix cache", "share"),
+    "queue_time_ms_mean": ("mean time in its queue, ms", "number"),
+    "preemptions": ("preemptions", "number"),
+    "prompt_tokens": ("prompt tokens", "number"),
+    "cached_prompt_tokens": ("of them from a cache", "number"),
+    "generation_tokens": ("tokens generated", "number"),
+    "finished_requests": ("requests finished", "number"),
+}
+
+
+def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> list[Table]:
+    """The tables of one trial; those about which nothing is known are left out.
+
+    Of an invalid trial only what helps to find the cause: the rest would be a result.
+    """
+    facts = data.facts_of(cell["id"], trial["id"])
+    invalid = (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") == "invalid"
+    evidence = (throttling(facts), pages(facts), checks(facts))
+    results = () if invalid else (memory(facts), energy(facts), server(facts))
+    suffix = repetition(cell, data)
+    shown = [table for table in (*results, *evidence) if table.rows]
+    return [_renamed(table, f"{table.title}{suffix}") for table in shown]
+
+
+def memory(facts: Mapping[str, Any]) -> Table:
+    """The engine's memory by what it is for."""
+    told = facts.get("memory") or {}
+    total = told.get("total_bytes")
+    lines = []
+    for part in told.get("breakdown") or ():
+        share = part["bytes"] / total if total else None
+        of_all = Cell(UNKNOWN if share is None else amount(share, show="share"), value=share)
+        name = PARTS.get(part["part"], str(part["part"]).replace("_", " "))
+        lines.append((Cell(name), Cell(str(part["source"])), _bytes(part["bytes"]), of_all))
+    if lines and total:
+        lines.append((Cell("in use at most"), Cell(str(told["total_source"])), _bytes(total), Cell("")))
+    notes = [f"the rest is not known: {told['reason']}"] if lines and told.get("reason") else []
+    return Table("Memory by what it is for", ("part", "known from", "bytes", "of all"), lines, notes, texts=2)
+
+
+def energy(facts: Mapping[str, Any]) -> Table:
+    """Energy, power and use of each GPU in the window."""
+    told = facts.get("energy") or {}
+    lines = []
+    for one in told.get("gpus") or ():
+        lines.append((Cell(str(one["gpu"])), Cell(str(one.get("reason") or "")), *_used(one)))
+    if len(lines) > 1:
+        lines.append((Cell("together"), Cell(""), *_used(told)))
+    notes = []
+    if lines and told.get("j") is not None:
+        sure = told.get("uncertainty_share")
+        within = f", within {amount(sure, show='share')}" if sure is not None else ""
+        notes.append(f"energy by {told.get('sensor') or 'an unnamed sensor'}{within}")
+    if lines and told.get("reason"):
+        notes.append(str(told["reason"]))
+    head = ("GPU", "remark", "energy, J", "mean power, W", "busy")
+    return Table("GPUs in the window", head, lines, notes, texts=2)
+
+
+def _used(told: Mapping[str, Any]) -> tuple[Cell, Cell, Cell]:
+    return (
+        _number(told.get("j")),
+        _number(told.get("power_w")),
+        _number(told.get("utilisation_share"), "share"),
+    )
+
+
+def throttling(facts: Mapping[str, Any]) -> Table:
+    """For how much of the window something held each GPU back, and what."""
+    lines = []
+    for gpu, told in (facts.get("throttling") or {}).items():
+        named = sorted((told.get("reasons") or {}).items(), key=lambda item: -item[1])
+        causes = ", ".join(f"{name.replace('_', ' ')} {amount(share, show='share')}" for name, share in named)
+        lines.append((Cell(str(gpu)), Cell(causes or "nothing"), _number(told.get("share"), "share")))
+    head = ("GPU", "what limited its clocks, harmless or not", "slowed down by heat or power faults")
+    return Table("What held the GPUs back", head, lines, texts=2)
+
+
+def server(facts: Mapping[str, Any]) -> Table:
+    """What the server's own pages say of the window: queue, cache, counters."""
+    told = facts.get("server") or {}
+    window = told.get("window") or {}
+    lines = []
+    for name, (words, show) in GAUGES.items():
+        if isinstance(window.get(name), Mapping):
+            lines.append(
+                (Cell(words), _number(window[name].get("mean"), show), _counted(window[name].get("max"), show))
+            )
+    for name, (words, show) in COUNTERS.items():
+        if isinstance(window.get(name), int | float):
+            lines.append((Cell(words), _counted(window[name], show), Cell("")))
+    notes = [str(note) for note in told.get("notes") or ()] if lines else []
+    return Table("The server of itself", ("in the window", "mean, or how many", "most"), lines, notes)
+
+
+def pages(facts: Mapping[str, Any]) -> Table:
+    """Which pages of servers and exporters were read, how often, and what came of it."""
+    lines = []
+    for page in (facts.get("server") or {}).get("pages") or ():
+        failures = page.get("failures") or 0
+        lines.append(
+            (
+                Cell(str(page.get("url") or page.get("source") or UNKNOWN)),
+                Cell(str(page.get("reason") or page.get("kind") or "")),
+                counted(page.get("scrapes") or 0),
+                counted(failures, "doubtful" if failures else ""),
+                _number(page.get("ms_per_scrape")),
+            )
+        )
+    return Table("Pages read", ("page", "what it is", "readings", "failed", "ms each"), lines, texts=2)
+
+
+def _renamed(table: Table, title: str) -> Table:
+    return Table(title, table.head, table.rows, table.notes, table.texts, table.about)
+
+
+def _bytes(value: float | None) -> Cell:
+    return _number(value, "bytes")
+
+
+def _number(value: float | None, show: str = "number") -> Cell:
+    """What is not known is shown as such."""
+    return Cell(UNKNOWN) if value is None else Cell(amount(float(value), show=show), value=float(value))
+
+
+def _counted(value: float | None, show: str) -> Cell:
+    """A number of things is whole."""
+    whole = value is not None and show == "number" and float(value).is_integer()
+    return Cell(grouped(f"{value:.0f}"), value=float(value)) if value is not None and whole else _number(value, show)

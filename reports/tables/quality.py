@@ -1,0 +1,152 @@
+"""How far each cell is from its reference, position by position; and what its replies look like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reports.data import ALL, KEYS, ReportData, place
+from reports.format import UNKNOWN, amount
+from reports.tables.base import Cell, Table, counted, measured, noted, pooled_rows
+
+LOAD = "quality"
+FIGURES = (
+    ("KL, nats", "kl_mean"),
+    ("KL at least", "kl_bound"),
+    ("KL median", "kl_median"),
+    ("KL p99", "kl_p99"),
+    ("KL largest", "kl_max"),
+    ("same top token", "top1_agreement"),
+    ("perplexity", "ppl"),
+    ("ratio", "ppl_ratio"),
+)
+_OPTIONAL = ("kl_bound",)
+_LEAST_IN_FULL = 1e-5
+_RESPONSES = (
+    ("words", "words", "number"),
+    ("different words", "distinct_1", "share"),
+    ("different pairs", "distinct_2", "share"),
+    ("reading ease", "flesch", "number"),
+    ("prompt's words used", "overlap", "share"),
+)
+_INDISTINGUISHABLE = "no more than three times the reference's divergence from itself: indistinguishable from it"
+_DESCRIPTIVE = (
+    "means over greedy replies; they describe and do not judge: a good figure here says nothing of whether the replies "
+    "are right"
+)
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Both tables; without rows where nothing was scored."""
+    return [detail(data), responses(data)]
+
+
+def scored(data: ReportData) -> bool:
+    """Whether any cell was compared with a reference."""
+    return any((cell.get("quality") or {}).get("positions") for cell in data.manifest["cells"])
+
+
+def detail(data: ReportData) -> Table:
+    """One row per cell that was to be scored, with the reason where it could not be."""
+    rows = pooled_rows(data)
+    present = {key[-2] for key in rows if key[4] == LOAD}
+    shown = [(head, metric) for head, metric in FIGURES if metric not in _OPTIONAL or metric in present]
+    if not any(key[-2] == "kl_mean" and row["bound"] == "point" for key, row in rows.items()):
+        shown = [(head, metric) for head, metric in shown if not metric.startswith("kl_") or metric == "kl_bound"]
+    notes: list[str] = []
+    lines = []
+    for cell in data.manifest["cells"]:
+        told = cell.get("quality")
+        if not told:
+            continue
+        keys = tuple(str(cell[key] or "") for key in KEYS[:-1])
+        reason = told.get("reason")
+        values = [_value(rows.get((*keys, LOAD, ALL, metric, "value")), metric) for _, metric in shown]
+        if told.get("indistinguishable") and told.get("k") is None:  # a small lower bound shows nothing
+            values[0] = Cell(values[0].text, values[0].detail, note=noted(notes, _INDISTINGUISHABLE))
+        said = f"not scored: {reason}" if reason else _remark(told, data)
+        name = Cell(place((*keys, LOAD)), note=noted(notes, said) if said else None)
+        lines.append((name, *values, Cell(greedy_text(told.get("greedy")))))
+    head = ("cell", *(name for name, _ in shown), "greedy replies")
+    told = notes + _references(data) if lines else []
+    about = ("", *(metric for _, metric in shown))
+    return Table("Quality, against the reference", head, lines, told, about=about)
+
+
+def responses(data: ReportData) -> Table:
+    """One row per cell that gave replies."""
+    lines = []
+    for cell in data.manifest["cells"]:
+        told = (cell.get("quality") or {}).get("responses") or {}
+        if not told.get("replies"):
+            continue
+        keys = tuple(str(cell[key] or "") for key in KEYS[:-1])
+        values = [told.get(name) for _, name, _ in _RESPONSES]
+        shows = [show for _, _, show in _RESPONSES]
+        cells = [
+            Cell(UNKNOWN if value is None else amount(float(value), show=show))
+            for value, show in zip(values, shows, strict=True)
+        ]
+        lines.append((Cell(place((*keys, LOAD))), counted(told["replies"]), *cells))
+    head = ("cell", "replies", *(name for name, _, _ in _RESPONSES))
+    return Table("Replies (descriptive)", head, lines, [_DESCRIPTIVE] if lines else [])
+
+
+def greedy_text(told: dict[str, Any] | None) -> str:
+    """Where greedy replies leave the reference's, in words."""
+    if not told or not told.get("prompts"):
+        return UNKNOWN
+    count = told["prompts"]
+    if told["median_at"] is None:
+        return f"all {count} the same for {told['tokens']} tokens"
+    gap = "" if told["median_gap"] is None else f" by a gap of {told['median_gap']:.2g} nats"
+    same = round(told["same_share"] * count)
+    return f"first differ at token {told['median_at']:g}{gap} (medians); {same} of {count} never"
+
+
+def _remark(told: dict[str, Any], data: ReportData) -> str:
+    """What sets the scores of a cell apart from others; "" where nothing does."""
+    if told.get("true_unknown"):
+        return (
+            f"the probability of the true token is unknown at {told['true_unknown']} of {told['positions']} positions"
+        )
+    given = next((one.get("beginning") for one in _told(data) if one["name"] == told.get("reference")), None)
+    own = told.get("beginning")
+    if given is None or own is None or own == given:
+        return ""
+    return f"scored after {_ids(given)}, as the reference is served; this engine puts {_ids(own)} in front of a text"
+
+
+def _ids(ids: list[int]) -> str:
+    return f"token {', '.join(map(str, ids))}" if ids else "nothing"
+
+
+def _told(data: ReportData) -> list[dict[str, Any]]:
+    """Of each reference that was scored."""
+    return [told for told in (data.manifest.get("quality") or {}).values() if told.get("positions")]
+
+
+def _references(data: ReportData) -> list[str]:
+    """What was scored, and how far the reference is from itself."""
+    lines = []
+    for told in _told(data):
+        name = " · ".join(str(part) for part in told["name"].values() if part)
+        floor = told["noise_floor"]
+        known = "unknown" if floor["kl_mean"] is None else f"{floor['kl_mean']:.2g} nats"
+        text = (
+            f"reference {name}: {told['positions']} positions in {told['chunks']} chunks of {told['text']}, tokens by "
+        )
+        text += f"{told['tokens']}"
+        text += f", each after {_ids(told['beginning'])}" if told.get("beginning") else ""
+        text += f"; from itself {known} (KL; {floor['differs']})"
+        if told.get("quantized"):
+            text += f"; it is itself quantized ({told['level']}), so these are distances from it, no quality"
+        lines.append(f"{text}; {told['bound']}" if told.get("bound") else text)
+    return lines
+
+
+def _value(row: dict[str, Any] | None, metric: str) -> Cell:
+    if row is not None and metric.startswith("kl_") and 0 < row["value"] < _LEAST_IN_FULL:
+        low, high = row["low"], row["high"]
+        return Cell(f"{row['value']:.1e}", f"{low:.1e} to {high:.1e}" if low < high else "", value=row["value"])
+    show = "share" if metric == "top1_agreement" else "number"
+    return measured(row, show)

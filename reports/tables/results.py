@@ -1,0 +1,240 @@
+"""What ran and how fast: the results of every trial, its limits, and all metrics of one.
+
+How the load was taken: bursts and what came after them, and several servers beside each other.
+
+Requests of each trial: in which kind of loop, how many, how many succeeded, the time they took, mean latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reports.data import ALL, KEYS, ReportData, place
+from reports.format import THIN, UNKNOWN, amount, seconds
+from reports.tables.base import (
+    NO_RESULT,
+    TONES,
+    Cell,
+    Table,
+    averaged,
+    by_class,
+    classes,
+    counted,
+    groups,
+    measured,
+    nan,
+    noted,
+    pooled_rows,
+    sortable,
+    where_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the main table: a metric and a statistic."""
+
+    head: str
+    metric: str
+    statistic: str = "value"
+    show: str = "number"
+
+
+HEADLINE = (
+    Column("TTFT p50, ms", "ttft_ms", "p50"),
+    Column("TTFT p95, ms", "ttft_ms", "p95"),
+    Column("TPOT p50, ms", "tpot_ms", "p50"),
+    Column("E2E p95, ms", "e2e_ms", "p95"),
+    Column("output tokens/s", "output_tokens_per_s"),
+    Column("requests/s", "completed_rps"),
+    Column("errors", "error_rate", show="share"),
+    Column("memory", "memory_peak_bytes", show="bytes"),
+    Column("GPU memory", "gpu_memory_peak_bytes", show="bytes"),
+    Column("energy, J/token", "energy_j_per_output_token"),
+    Column("load, s", "load_s"),
+)
+_AVERAGED = ("output_tokens_per_s", "completed_rps")
+_OPTIONAL = ("gpu_memory_peak_bytes", "energy_j_per_output_token", "load_s")
+
+
+def headline(data: ReportData) -> Table:
+    """One row per cell and load, and one per class of its traffic."""
+    known = by_class(data)
+    present = {metric for rows in known.values() for metric, _ in rows}
+    columns = [column for column in HEADLINE if column.metric not in _OPTIONAL or column.metric in present]
+    notes: list[str] = []
+    lines = []
+    for keys, trials in groups(data).items():
+        if all(trial["status"] in ("pending", "skipped") for _, trial in trials):
+            continue
+        missing = next((facts for facts in _missing_of(data, trials) if facts), None)
+        verdict = data.verdict_of(keys)
+        for name in (ALL, *classes(data, keys)):
+            label = keys[-1] if name == ALL else f"{keys[-1]}, class {name}"
+            judged = Cell(verdict.upper() or UNKNOWN, tone=TONES.get(verdict, "")) if name == ALL else Cell("")
+            if verdict == "invalid":
+                values = [Cell(UNKNOWN, note=noted(notes, NO_RESULT)) for _ in columns]
+            else:
+                rows = known.get((*keys, name), {})
+                values = [_value(rows, column, missing, notes, name == ALL) for column in columns]
+            lines.append((Cell(place(keys)), Cell(label), judged, *values))
+    head = ("cell", "load", "validity", *(column.head for column in columns))
+    return Table("Results", head, lines, notes, texts=3, about=("", "", "", *(column.metric for column in columns)))
+
+
+def _missing_of(data: ReportData, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[dict[str, str]]:
+    return (data.facts_of(cell["id"], trial["id"]).get("missing", {}) for cell, trial in trials)
+
+
+def _value(
+    rows: dict[tuple[str, str], dict[str, Any]],
+    column: Column,
+    missing: dict[str, str] | None,
+    notes: list[str],
+    with_note: bool,
+) -> Cell:
+    row = rows.get((column.metric, column.statistic))
+    shown = averaged(row, notes, column.show) if column.metric in _AVERAGED else measured(row, column.show)
+    if row is not None and column.metric.startswith("energy") and shown.text != UNKNOWN:
+        return replace(shown, note=noted(notes, f"energy by {row['source'] or 'an unnamed sensor'}"))
+    if shown.text != UNKNOWN or not with_note:
+        return shown if row is not None or with_note else Cell("")
+    if missing is None:
+        return Cell(UNKNOWN)
+    reason = f"{column.metric}: {missing.get(column.metric, 'no request gave one')}"
+    if row is not None:
+        reason = f"{column.metric} {column.statistic}: too few requests even for a bound"
+    return Cell(UNKNOWN, note=noted(notes, reason))
+
+
+def limits(data: ReportData) -> Table:
+    """One row per limit and trial."""
+    shows = {metric["name"]: (metric["show"], metric["unit"]) for metric in data.definitions}
+    lines = []
+    for verdict in data.verdicts:
+        show, unit = shows.get(verdict["metric"], ("number", ""))
+        value, low, high = (nan(verdict[name]) for name in ("value", "low", "high"))
+        invalid = verdict["outcome"] == "invalid"
+        seen = amount(value, low, high, show) if not invalid else UNKNOWN
+        if seen != UNKNOWN and show in ("time", "number"):
+            seen += f"{THIN}{unit}"
+        outcome = Cell(verdict["outcome"].replace("_", " ").upper(), tone=TONES.get(verdict["outcome"], "doubtful"))
+        keys = tuple(verdict[key] for key in KEYS)
+        limit, where = Cell(verdict["limit"], about=verdict["metric"]), Cell(f"{place(keys)}, {keys[-1]}")
+        number = Cell(seen, value=None if invalid else sortable(verdict["value"]))
+        lines.append((outcome, limit, where, number, Cell(verdict["sentence"])))
+    return Table("Limits", ("verdict", "limit", "where", "seen", "why"), lines, texts=5)
+
+
+def statistics(data: ReportData, keys: tuple[str, ...]) -> list[Table]:
+    """Every metric of a trial, one table per class."""
+    shows = {metric["name"]: metric["show"] for metric in data.definitions}
+    known = by_class(data)
+    return [_all_metrics(known.get((*keys, name), {}), name, shows) for name in (ALL, *classes(data, keys))]
+
+
+def _all_metrics(rows: dict[tuple[str, str], dict[str, Any]], name: str, shows: dict[str, str]) -> Table:
+    statistics = ("p50", "p90", "p95", "p99", "max", "mean")
+    lines: list[tuple[Cell, ...]] = []
+    for metric in dict.fromkeys(metric for metric, _ in rows):
+        show = shows.get(metric, "number")
+        if (metric, "value") in rows:
+            row = rows[metric, "value"]
+            cells = [measured(row, show), *[Cell("")] * (len(statistics) - 1)]
+        else:
+            row = rows[metric, "max"]
+            cells = [measured(rows.get((metric, statistic)), show) for statistic in statistics]
+        unit = {"share": "", "bytes": ""}.get(row["unit"], f", {row['unit']}")
+        named = Cell(f"{metric}{unit}", about=metric)
+        lines.append((named, *cells, counted(row["n"]), Cell(row["source"])))
+    title = "All requests" if name == ALL else f"Class {name}"
+    return Table(title, ("metric", "p50 or value", *statistics[1:], "n", "source"), lines)
+
+
+MOST_BURSTS = 12
+OPEN_ENDED = {  # why they may be unknown
+    "drained_s": "not before the next burst or the end of the trial",
+    "recovered_s": "not before the next burst or the end of the trial, or fewer than 20 requests came before the burst",
+}
+
+
+def bursts(data: ReportData) -> Table:
+    """How each burst was taken; of invalid trials none."""
+    head = (
+        "where",
+        "burst at",
+        "requests",
+        "most waiting",
+        "usual before",
+        "drained after",
+        "TTFT as before, after",
+        "errors",
+    )
+    lines: list[tuple[Cell, ...]] = []
+    notes: list[str] = []
+    for cell, trial in data.trials():
+        found = data.facts_of(cell["id"], trial["id"]).get("bursts")
+        if not found or (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") == "invalid":
+            continue
+        where = where_of(cell, trial, data)
+        for one in found["taken"][:MOST_BURSTS]:
+            sizes = [counted(one[name]) for name in ("requests", "backlog_peak", "backlog_before")]
+            times = [_moment(one[name], notes, why) for name, why in OPEN_ENDED.items()]
+            failed = counted(one["errors"], "bad" if one["errors"] else "")
+            lines.append((Cell(where), Cell(seconds(one["start_s"]), value=one["start_s"]), *sizes, *times, failed))
+        if len(found["taken"]) > MOST_BURSTS:
+            notes.append(f"{where}: the first {MOST_BURSTS} of {len(found['taken'])}; summary.json has all")
+        if found["drained_s"]:
+            value, low, high = map(seconds, found["drained_s"])
+            notes.append(f"{where}: drained after {value} ({low} to {high}), the geometric mean with its 95 % interval")
+    return Table("Bursts", head, lines, notes, texts=2)
+
+
+def _moment(value_s: float | None, notes: list[str], why: str) -> Cell:
+    if value_s is None:
+        return Cell(UNKNOWN, note=noted(notes, why))
+    return Cell(seconds(value_s), value=value_s)
+
+
+def servers(data: ReportData) -> Table:
+    """How requests spread over several servers."""
+    lines = []
+    for cell, trial in data.trials():
+        invalid = (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") == "invalid"
+        where = Cell(where_of(cell, trial, data))
+        for server in data.facts_of(cell["id"], trial["id"]).get("servers", ()):
+            ttft = UNKNOWN if invalid else amount(nan(server["ttft_p50_ms"]), show="time")
+            failed = counted(server["errors"], "bad" if server["errors"] else "")
+            p50 = Cell(ttft, value=None if invalid else sortable(server["ttft_p50_ms"]))
+            lines.append((where, Cell(server["server"]), counted(server["requests"]), failed, p50))
+    return Table("Servers", ("where", "server", "requests", "errors", "TTFT p50, ms"), lines, texts=2)
+
+
+HEAD = ("cell", "load", "loop", "measured requests", "succeeded", "time", "mean latency, ms", "output tokens/s")
+NEVER_SENT = "requests of the plan that were never sent are not among them; Validity says how many"
+
+
+def requests(data: ReportData) -> Table:
+    """One row per cell and load, repetitions added up; trials that left no records have none."""
+    rows = pooled_rows(data)
+    lines, notes = [], list[str]()
+    for keys, trials in groups(data).items():
+        facts = [one for cell, trial in trials if (one := data.facts_of(cell["id"], trial["id"]))]
+        if not facts:
+            continue
+        statuses = [one["statuses"] for one in facts]
+        unsent = sum(one.get("not_sent", 0) for one in statuses)
+        total, good = sum(sum(one.values()) for one in statuses) - unsent, sum(one.get("ok", 0) for one in statuses)
+        took = sum(one["served_s"] for one in facts)
+        sent = replace(counted(total), note=noted(notes, NEVER_SENT) if unsent else None)
+        sizes = (sent, counted(good, "" if good == total else "bad"), Cell(seconds(took), value=took))
+        invalid = data.verdict_of(keys) == "invalid"
+        values = []
+        for metric, statistic in (("e2e_ms", "mean"), ("output_tokens_per_s", "value")):
+            row = rows.get((*keys, ALL, metric, statistic))
+            values.append(Cell(UNKNOWN, note=noted(notes, NO_RESULT)) if invalid else averaged(row, notes))
+        loops = {str(trial.get("loop") or "").replace("_", " ") for _, trial in trials}
+        lines.append((Cell(place(keys)), Cell(keys[-1]), Cell(" or ".join(sorted(loops - {""}))), *sizes, *values))
+    return Table("Requests", HEAD, lines, notes, texts=3, about=("",) * 6 + ("e2e_ms", "output_tokens_per_s"))

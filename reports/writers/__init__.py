@@ -1,0 +1,1 @@
+"""From tables and plots to files."""

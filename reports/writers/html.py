@@ -1,0 +1,280 @@
+"""report.html: one file that needs nothing else. It loads nothing, runs only the script that its policy names, and is
+whole without it. Everything shown is escaped by the templates.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports import answer, plots
+from reports.answer import calibration_sentence
+from reports.data import ReportData, place
+from reports.tables import base, checks, circumstances, decision, machine
+from reports.tables import quality as quality_table
+from reports.tables import results as result_tables
+from reports.tables.base import Table
+from reports.tables.results import requests
+from reports.writers import markdown
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from reports.plots.drawing import Plot
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_TRIALS_WITH_PLOTS = plots.MOST_TRIALS
+_DRAW = "`harness report RUN --format plots` draws"
+ROW_HEIGHT, TITLE_HEIGHT, FOLD_HEIGHT, LINE_HEIGHT = 20.0, 40.0, 23.0, 36.0  # in units of the pictures
+_UNDRAWN = f"Only the first {MAX_TRIALS_WITH_PLOTS} trials have their pictures here; {_DRAW} those of every one."
+_HOW_TO_READ = (
+    "Small numbers are 95\u00a0% intervals. “>\u00a0X” and “<\u00a0X” are bounds: too few requests, or some never "
+    "ended. Latencies count from the moment a request was due."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A plot as the page shows it. picture: safe to show as it is.   rows, opened: of the grid, for its height without
+    and with the table.
+    """
+
+    title: str
+    picture: Markup
+    table: Table | None
+    rows: int
+    opened: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the page before the trials. anchor: what links to it name.   choices: pictures above the tables."""
+
+    anchor: str
+    title: str
+    tables: Sequence[Table]
+    advice: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+    choices: Sequence[Picture] = ()
+    plots: Sequence[Picture] = ()
+
+
+@dataclass(slots=True)
+class FirstUses:
+    """Which metrics the tables have shown so far: the first place of each gets an anchor, to come back to."""
+
+    seen: set[str] = field(default_factory=set)
+
+    def first(self, metric: str) -> bool:
+        """Whether this is the first place."""
+        new = metric not in self.seen
+        self.seen.add(metric)
+        return new
+
+
+def render(data: ReportData) -> str:
+    """The page."""
+    from markupsafe import Markup
+
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    parts, trials, uses = _parts(data), _trials(data), FirstUses()
+    defined = {metric["name"] for metric in data.definitions}
+    page: str = _template(defined.__contains__, uses.first, uses.seen.__contains__).render(
+        data=data,
+        verdict=data.verdict(),
+        tone=base.TONES.get(data.verdict(), "bad"),
+        headline=markdown.headline(data).strip().replace("**", ""),
+        answer=answer.labelled(data),
+        contents=_contents(parts, trials),
+        parts=parts,
+        trials=trials,
+        command=str(data.manifest.get("command") or ""),
+        circumstances=circumstances.groups(data),
+        footer=f"harness {data.manifest.get('harness_version') or ''}, {data.manifest.get('created_utc') or ''}",
+        script=Markup(script),  # ours, not the run's
+        script_hash=script_hash(script),
+    )
+    return page
+
+
+def _template(defined: Callable[[str], bool], first_use: Callable[[str], bool], used: Callable[[str], bool]) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"defined": defined, "first_use": first_use, "used": used}
+    return environment.get_template("report.html")
+
+
+def script_hash(script: str) -> str:
+    """What a content security policy calls a script: the only one that may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def _parts(data: ReportData) -> list[Part]:
+    """What stands before the trials; parts without a row are left out."""
+    return [part for part in (*_decisions(data), *_run_parts(data)) if any(table.rows for table in part.tables)]
+
+
+def _decisions(data: ReportData) -> list[Part]:
+    drawn = plots.draw(data).choices
+    return [
+        Part(
+            f"decision-{number}",
+            section.title,
+            section.tables,
+            section.advice,
+            section.remarks,
+            _pictures(drawn.get(section.model, ())),
+        )
+        for number, section in enumerate(decision.sections(data), 1)
+    ]
+
+
+def _run_parts(data: ReportData) -> list[Part]:
+    results = [result_tables.headline(data), requests(data), decision.single_engines(data)]
+    remarks = (_HOW_TO_READ, calibration_sentence(data.manifest))
+    overview = _pictures(plots.draw(data).overview)
+    quality = [table for table in quality_table.tables(data) if table.rows]
+    rest = (
+        ("validity", checks.reasons(data)),
+        ("not-measured", checks.not_run(data)),
+        ("errors", checks.errors(data)),
+        ("bursts", result_tables.bursts(data)),
+        ("servers", result_tables.servers(data)),
+    )
+    return [
+        Part("results", "Results", [table for table in results if table.rows], remarks=remarks, plots=overview),
+        *_single("limits", result_tables.limits(data)),
+        *(part for anchor, table in rest for part in _single(anchor, table)),
+        Part("quality", "Quality", quality),
+    ]
+
+
+def _single(anchor: str, table: Table) -> list[Part]:
+    return [Part(anchor, table.title, [table])] if table.rows else []
+
+
+def _pictures(drawn: Iterable[Plot]) -> list[Picture]:
+    from markupsafe import Markup
+
+    return [Picture(plot.title, Markup(plot.inline()), plot.table, *_rows_of(plot)) for plot in drawn]
+
+
+def _rows_of(plot: Plot) -> tuple[int, int]:
+    """How many rows of the grid, without and with its table: pictures of unlike heights then stand below each other
+    without holes.
+    """
+    closed = plot.height + TITLE_HEIGHT + (FOLD_HEIGHT if plot.table else 0.0)
+    behind = LINE_HEIGHT * (2 + len(plot.table.rows)) if plot.table else 0.0
+    return round(closed / ROW_HEIGHT), round((closed + behind) / ROW_HEIGHT)
+
+
+def _unnumbered(plot: Plot) -> Plot:
+    """The same without its numbers: those of an invalid trial are no result, but its course helps to find the cause."""
+    title = plot.title or plot.name
+    return replace(plot, alt=f"{title}, of an invalid trial: no number is stated.", table=None)
+
+
+def _contents(parts: Sequence[Part], trials: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Anchors and names of the parts, with those of the trials below theirs."""
+    return [
+        *((part.anchor, part.title.partition(",")[0], []) for part in parts),
+        ("trials", "Trials", [(trial["anchor"], trial["title"]) for trial in trials]),
+        ("circumstances", "Circumstances", []),
+        ("definitions", "Definitions", []),
+    ]
+
+
+def _trials(data: ReportData) -> list[dict[str, Any]]:
+    """Statistics, facts and plots of each group of repetitions; plots of the first repetition."""
+    found: list[dict[str, Any]] = []
+    for number, (keys, trials) in enumerate(base.groups(data).items(), 1):
+        shown = [(cell, trial) for cell, trial in trials if data.facts_of(cell["id"], trial["id"])]
+        if not shown:
+            continue
+        first = (shown[0][0]["id"], shown[0][1]["id"])
+        drawn = plots.draw(data).of_trial(*first) if number <= MAX_TRIALS_WITH_PLOTS else []
+        verdict = data.verdict_of(keys)
+        found.append(
+            {
+                "anchor": f"trial-{number}",
+                "title": f"{place(keys)}, {keys[-1]}",
+                "verdict": verdict.upper(),
+                "tone": base.TONES.get(verdict, ""),
+                "facts": _facts(data, shown),
+                "doubts": _doubts(data, shown),
+                "no_result": base.NO_RESULT if verdict == "invalid" else "",
+                "tables": result_tables.statistics(data, keys),
+                "machine": [table for cell, trial in shown for table in machine.of_trial(data, cell, trial)],
+                "plots": _pictures(map(_unnumbered, drawn) if verdict == "invalid" else drawn),
+                "drawn": _repetition_drawn(shown),
+                "undrawn": _UNDRAWN if data.series.get(first) else "",
+            }
+        )
+    return found
+
+
+def _repetition_drawn(trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """Of which repetition the pictures are, where there are several."""
+    number = trials[0][0]["repetition"]
+    return f"Drawn: repetition {number} of {len(trials)}; {_DRAW} the others." if len(trials) > 1 else ""
+
+
+def _facts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[str, str]]:
+    """What repetitions have in common once, the rest for each of them."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for cell, trial in trials:
+        facts = data.facts_of(cell["id"], trial["id"])
+        statuses = ", ".join(f"{number} {status}" for status, number in facts["statuses"].items()) or "none"
+        for name, text in (
+            ("loop", f"{str(trial['loop']).replace('_', ' ')}, window {_window(facts['window'])}"),
+            ("measured requests", statuses),
+            ("tokens counted by", _shares(_relative(facts["tokens"]["counted_by"]))),
+            ("arrivals stamped by", _shares(facts["clocks"])),
+        ):
+            found.setdefault(name, {}).setdefault(text, []).append(str(cell["repetition"]))
+    return [(name, _by_repetition(texts)) for name, texts in found.items()]
+
+
+def _window(window: dict[str, Any]) -> str:
+    """Where measuring began and ended, and what was left out while the load came up."""
+    ramp_in_s = window.get("ramp_in_s")
+    return str(window["text"]) + (f", after a ramp-in of {ramp_in_s:.3g} s" if ramp_in_s else "")
+
+
+def _by_repetition(texts: dict[str, list[str]]) -> str:
+    """texts: with the repetitions of which each is true."""
+    if len(texts) == 1:
+        ((text, numbers),) = texts.items()
+        return f"{text}, each repetition" if len(numbers) > 1 else text
+    return "; ".join(f"{text} (repetition {', '.join(numbers)})" for text, numbers in texts.items())
+
+
+def _doubts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[str, str, str]]:
+    """(word, its tone, what was seen and what to do) of every reason, the weightier first."""
+    found = []
+    for cell, trial in trials:
+        for reason in (data.validity_of(cell["id"], trial["id"]) or {"reasons": ()})["reasons"]:
+            word = f"{reason['level'].upper()}{base.repetition(cell, data)}"
+            found.append((word, base.TONES[reason["level"]], f"{reason['sentence']} {reason['advice']}"))
+    return sorted(found, key=lambda doubt: doubt[1] != base.TONES["invalid"])
+
+
+def _relative(numbers: dict[str, int]) -> dict[str, float]:
+    return {name: number / sum(numbers.values()) for name, number in numbers.items() if number}
+
+
+def _shares(shares: dict[str, float]) -> str:
+    if len(shares) == 1:
+        return next(iter(shares))
+    return ", ".join(f"{name} {share:.1%}" for name, share in shares.items()) or "nobody"

@@ -1,0 +1,69 @@
+"""junit.xml: one test case per trial and per limit, as CI systems show them.
+
+A trial passes if it came to its end and its measurement is not invalid; what was not measured, or is invalid, is an
+`error`. A limit that is broken, or that nobody can tell of (it was not checked, so it has not held), is a `failure`; a
+limit on an invalid trial is an `error`. What was skipped is `skipped`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from reports.data import KEYS, ReportData, keys_of, place
+from reports.format import for_xml
+from reports.tables.base import repetition
+
+
+def render(data: ReportData) -> str:
+    """The document."""
+    suite = ET.Element("testsuite", name=for_xml(data.title), timestamp=str(data.manifest.get("created_utc") or ""))
+    for cell in data.manifest["cells"]:
+        if not cell.get("trials"):
+            where = place([str(cell[key] or "") for key in KEYS[:-1]] + [""])
+            _outcome(_case(suite, where + repetition(cell, data), "cell"), cell["status"], cell.get("reason") or "")
+    for cell, trial in data.trials():
+        seconds = _seconds(data.facts_of(cell["id"], trial["id"]))
+        case = _case(suite, place(keys_of(cell, trial)) + repetition(cell, data), trial["load"], seconds)
+        judged = data.validity_of(cell["id"], trial["id"])
+        if trial["status"] != "complete":
+            _outcome(case, trial["status"], trial.get("reason") or "")
+        elif judged and judged["verdict"] == "invalid":
+            _add(case, "error", "invalid", _sentences(judged))
+        elif judged and judged["reasons"]:
+            ET.SubElement(case, "system-out").text = for_xml(_sentences(judged))
+    for verdict in data.verdicts:
+        keys = [verdict[key] for key in KEYS]
+        case = _case(suite, place(keys), f"{keys[-1]}: {verdict['limit']}")
+        if verdict["outcome"] != "pass":
+            kind = "error" if verdict["outcome"] == "invalid" else "failure"
+            _add(case, kind, verdict["outcome"], verdict["sentence"])
+    suite.set("time", f"{sum(float(case.get('time', 0)) for case in suite):.3f}")
+    for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(name, str(sum(1 for _ in suite.iter(tag))))
+    ET.indent(suite)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
+
+
+def _case(suite: ET.Element, where: str, name: str, seconds: float = 0.0) -> ET.Element:
+    return ET.SubElement(suite, "testcase", classname=for_xml(where), name=for_xml(name), time=f"{seconds:.3f}")
+
+
+def _sentences(judged: dict[str, Any]) -> str:
+    return " ".join(reason["sentence"] for reason in judged["reasons"])
+
+
+def _seconds(facts: dict[str, Any]) -> float:
+    """From the first request until the window's end."""
+    return float((facts.get("window") or {}).get("end_s") or 0.0)
+
+
+def _outcome(case: ET.Element, status: str, reason: str) -> None:
+    if status in ("skipped", "pending"):
+        _add(case, "skipped", status, reason)
+    elif status != "complete":
+        _add(case, "error", status, reason)
+
+
+def _add(case: ET.Element, tag: str, kind: str, message: str) -> None:
+    ET.SubElement(case, tag, {"type": kind, "message": for_xml(message)}).text = for_xml(message)

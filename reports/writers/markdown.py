@@ -1,0 +1,188 @@
+"""report.md: fits a comment on a pull request, however large the run; the verdict and the answer come first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from reports import answer
+from reports.answer import calibration_sentence
+from reports.data import ReportData
+from reports.format import for_xml
+from reports.tables import checks, circumstances, decision, quality, results
+from reports.tables.base import Cell, Table
+from reports.tables.decision import Section
+from reports.tables.results import requests
+
+MOST_CHARACTERS = 60_000
+"""A comment takes 65,536 characters; whoever writes one puts something around it."""
+ROWS = (100, 40, 20, 10, 5, 2)
+"""Rows of each table, tried in turn until the report fits."""
+FOLDED_FROM = 20
+LONGEST_TEXT = 300
+_SHORTENED = "the report is shortened here: report.html has all of it"
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#@!~$&])")
+_ADDRESS = re.compile(r"://|(?<=\bwww)\.", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the report is made of, before it is fitted. main: shown; further: folded."""
+
+    beginning: Sequence[str]
+    main: Sequence[Table]
+    further: Sequence[Table]
+    sections: Sequence[Section]
+    calibration: str
+    circumstances: Sequence[tuple[str, str]]
+
+
+def render(data: ReportData) -> str:
+    """The report, of at most MOST_CHARACTERS characters."""
+    contents = _contents(data)
+    for rows in ROWS:
+        text = "\n".join(_parts(contents, rows)) + "\n"
+        if len(text) <= MOST_CHARACTERS:
+            return text
+    first = [*contents.beginning, escape(contents.calibration), "", f"({_SHORTENED})"]
+    return "\n".join(line[: MOST_CHARACTERS // len(first) - 1] for line in first) + "\n"
+
+
+def _contents(data: ReportData) -> Contents:
+    return Contents(
+        beginning=[
+            f"# {escape(data.title, LONGEST_TEXT)}",
+            headline(data),
+            " ".join(f"**{label}:** {escape(told, 5 * LONGEST_TEXT)}" for label, told in answer.labelled(data)),
+            "",
+        ],
+        main=[
+            results.limits(data),
+            results.headline(data),
+            checks.reasons(data),
+            checks.not_run(data),
+            checks.errors(data),
+        ],
+        further=[
+            requests(data),
+            decision.single_engines(data),
+            *quality.tables(data),
+            results.servers(data),
+            results.bursts(data),
+        ],
+        sections=decision.sections(data),
+        calibration=calibration_sentence(data.manifest),
+        circumstances=circumstances.of_run(data),
+    )
+
+
+def _parts(contents: Contents, rows: int) -> Iterator[str]:
+    yield from contents.beginning
+    for table in contents.main:
+        yield from _section(_shortened(table, rows))
+    yield from _decisions(contents.sections, rows)
+    if any(table.rows for table in contents.further):
+        told = [line for table in contents.further for line in _section(_shortened(table, rows), 3, folded=False)]
+        yield from _folded("Further tables", told)
+    yield from (escape(contents.calibration), "")
+    yield from _folded("Circumstances", _circumstances(contents.circumstances, rows))
+
+
+def headline(data: ReportData) -> str:
+    """Validity and limits in one line."""
+    without_trials = "QUALITY ONLY" if quality.scored(data) else "NOTHING MEASURED"
+    words = [f"**{data.verdict().upper() or without_trials}**"]
+    outcomes = [verdict["outcome"] for verdict in data.verdicts]
+    kinds = [kind for kind in ("fail", "invalid", "cannot_tell", "pass") if kind in outcomes]
+    if kinds:
+        words.append("limits: " + ", ".join(f"{outcomes.count(kind)} {kind.replace('_', ' ')}" for kind in kinds))
+    if data.manifest.get("status") != "complete":
+        status = str(data.manifest.get("status"))
+        words.append({"failed": "the run failed", "interrupted": "interrupted"}.get(status, f"the run is {status}"))
+    if data.exit_code is not None:
+        words.append(f"exit code {data.exit_code}{_why_zero(data)}")
+    return "\n" + " · ".join(words) + "\n"
+
+
+def _why_zero(data: ReportData) -> str:
+    """What makes a run a success in which something is invalid or broken."""
+    spoiled = data.verdict() == "invalid" or any(one["outcome"] in ("fail", "invalid") for one in data.verdicts)
+    chosen = (data.manifest.get("scenario") or {}).get("decide") == "any"
+    return ": one cell holds every limit (decide: any)" if chosen and spoiled and data.exit_code == 0 else ""
+
+
+def escape(text: str, longest: int | None = None) -> str:
+    """Text that shows as itself: no markup, no mentions, no links, one line; cut off beyond `longest` characters."""
+    plain = " ".join(for_xml(text).split())
+    if longest is not None and len(plain) > longest:
+        plain = f"{plain[: longest - 1]}…"
+    shown = _SPECIAL.sub(r"\\\1", plain)
+    return _ADDRESS.sub(lambda found: f"{found[0][0]}&#8203;{found[0][1:]}", shown)
+
+
+def _decisions(sections: Sequence[Section], rows: int) -> list[str]:
+    """What to run; the tables behind it folded, but for the first."""
+    parts = []
+    for section in sections:
+        advice = (escape(line, LONGEST_TEXT * rows) for line in section.advice)
+        parts += [f"## {escape(section.title)}", "", *(part for line in advice for part in (line, ""))]
+        first, *others = (_shortened(table, rows) for table in section.tables)
+        parts += _section(first, 3)
+        behind = [line for table in others for line in _section(table, 3, folded=False)]
+        remarks = [*(f"- {escape(remark)}" for remark in section.remarks), ""]
+        parts += _folded("Sizes, starts, loads, and how to read it", [*behind, *remarks])
+    return parts
+
+
+def _folded(summary: str, lines: Sequence[str]) -> list[str]:
+    return [f"<details><summary>{summary}</summary>", "", *lines, "</details>", ""]
+
+
+def _shortened(table: Table, most: int) -> Table:
+    """The most telling rows where there are too many: those that something is wrong with, then the first ones."""
+    if len(table.rows) <= most:
+        return table
+    order = sorted(range(len(table.rows)), key=lambda number: (_harmless(table.rows[number]), number))
+    kept = [table.rows[number] for number in sorted(order[:most])]
+    used = sorted({cell.note for row in kept for cell in row if cell.note})
+    notes = [table.notes[number - 1] for number in used]
+    renumbered = [
+        tuple(replace(cell, note=used.index(cell.note) + 1) if cell.note else cell for cell in row) for row in kept
+    ]
+    more = f"{len(table.rows) - most} more rows: report.html has them, summary.csv their numbers"
+    return replace(table, rows=renumbered, notes=[*notes, more])
+
+
+def _harmless(row: tuple[Cell, ...]) -> int:
+    tones = {cell.tone for cell in row}
+    return 0 if "bad" in tones else 1 if "doubtful" in tones else 2
+
+
+def _section(table: Table, level: int = 2, *, folded: bool = True) -> list[str]:
+    """A table under its title; a long one folded, where that is asked for."""
+    if not table.rows:
+        return []
+    rule = ["---" if i < table.texts else "--:" for i in range(len(table.head))]
+    lines = [_line([escape(name, LONGEST_TEXT) for name in table.head]), _line(rule)]
+    lines += [_line([_cell(cell) for cell in row]) for row in table.rows]
+    notes = [f"{number}. {escape(note, LONGEST_TEXT)}" for number, note in enumerate(table.notes, 1)]
+    lines += ["", *notes, ""] if notes else [""]
+    if folded and len(table.rows) > FOLDED_FROM:
+        lines = _folded(f"{len(table.rows)} rows", lines)
+    return [f"{'#' * level} {table.title}", "", *lines]
+
+
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(cell: Cell) -> str:
+    text = escape(cell.text, LONGEST_TEXT)
+    text = f"**{text}**" if cell.tone == "bad" and text else text
+    return f"{text} ({cell.note})" if cell.note else text
+
+
+def _circumstances(told: Sequence[tuple[str, str]], rows: int) -> list[str]:
+    lines = [f"- {escape(name, LONGEST_TEXT)}: {escape(value, 4 * LONGEST_TEXT)}" for name, value in told[:rows]]
+    return [*lines, *([f"- ({len(told) - rows} more)"] if len(told) > rows else []), ""]

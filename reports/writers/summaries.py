@@ -1,0 +1,159 @@
+"""summary.csv, decision.csv and summary.json: the numbers for other programs.
+
+summary.parquet: the same rows as summary.csv, with types.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.data import KEYS, ReportData
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+COLUMNS = (
+    *(*KEYS, "class", "repetition", "metric", "statistic"),
+    *("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window", "validity"),
+)
+_NUMBERS = ("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window")
+
+_TEXTS = ("engine", "level", "variant", "loaded_level", "device", "status", "reason", "repetitions", "limits")
+_ALWAYS = ("model", *_TEXTS, "front", "beaten_by", "chosen", "quality")
+
+
+def as_csv(data: ReportData) -> str:
+    """The tidy summary: one row per metric, statistic, class and repetition; what is unknown is empty.
+
+    validity: of the repetition, or the worst of those pooled. Numbers of invalid trials are only here and in the JSON.
+    """
+    text: str = with_validity(data).to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    return text
+
+
+def with_validity(data: ReportData) -> pd.DataFrame:
+    """The tidy summary with the validity of what each row is of; columns: COLUMNS."""
+    return data.summary.assign(validity=_validity_of_rows(data))
+
+
+def _validity_of_rows(data: ReportData) -> list[str]:
+    names = [*KEYS, "repetition"]
+    rows = list(data.summary[names].astype(str).itertuples(index=False, name=None))
+    known = {row: data.verdict_of(row[:-1], row[-1]) for row in dict.fromkeys(rows)}
+    return [known[row] for row in rows]
+
+
+def decision_as_csv(data: ReportData) -> str:
+    """The decision table: a row per engine, level and variant of a model; a column per value, with the ends of its
+    interval, and per load and value. What is unknown is empty; values that no row has are left out.
+
+    Units as in `summary.csv`. bound: "lower" or "upper" where only a bound is known.
+    """
+    lines = [_decision_row(table["model"], row) for table in data.decisions for row in table["rows"]]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    used = [name for name in names if name in _ALWAYS or any(line.get(name) not in (None, "") for line in lines)]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, used, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def _decision_row(model: str, row: dict[str, Any]) -> dict[str, Any]:
+    found = {"model": model} | {name: row[name] for name in _TEXTS}
+    found |= {"front": row["front"], "beaten_by": "; ".join(row["beaten_by"]), "chosen": row["chosen"]}
+    found |= {"quality": row["word"]}
+    for name, value in row["values"].items():
+        found |= _columns(name, value)
+    for load, values in row["loads"].items():
+        found |= {f"{load} validity": row["validity"].get(load, "")}
+        for name, value in values.items():
+            found |= _columns(f"{load} {name}", value)
+    return found
+
+
+def _columns(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    shown = {key: "" if value[key] is None else f"{value[key]:.9g}" for key in ("value", "low", "high")}
+    bound = "" if value["bound"] == "point" else value["bound"]
+    return {name: shown["value"], f"{name} low": shown["low"], f"{name} high": shown["high"], f"{name} bound": bound}
+
+
+def as_json(data: ReportData) -> str:
+    """The same nested: trials with their validity and facts, results by class, metric and statistic, limits."""
+    trials = [
+        {
+            "cell": cell["id"],
+            "trial": trial["id"],
+            "status": trial["status"],
+            "reason": trial.get("reason"),
+            "validity": data.validity_of(cell["id"], trial["id"]),
+            "facts": data.facts_of(cell["id"], trial["id"]),
+        }
+        for cell, trial in data.trials()
+    ]
+    document = {
+        "title": data.title,
+        "status": data.manifest.get("status"),
+        "exit_code": data.exit_code,
+        "validity": data.verdict(),
+        "calibration": (data.manifest.get("provenance") or {}).get("calibration"),
+        "limits": list(data.verdicts),
+        "decisions": list(data.decisions),
+        "results": _results(data),
+        "trials": trials,
+    }
+    return json.dumps(_clean(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _results(data: ReportData) -> list[dict[str, Any]]:
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in data.summary.to_dict("records"):
+        names = (*KEYS, "repetition")
+        keys = tuple(str(row[name]) for name in names)
+        if keys not in found:
+            validity = {"validity": data.verdict_of(keys[:-1], keys[-1]), "classes": {}}
+            found[keys] = dict(zip(names, keys, strict=True)) | validity
+        result = found[keys]
+        metrics = result["classes"].setdefault(row["class"], {})
+        metrics.setdefault(row["metric"], {})[row["statistic"]] = {name: row[name] for name in _NUMBERS}
+    return list(found.values())
+
+
+def _clean(value: Any) -> Any:
+    """JSON has no NaN and no infinity: both become null; "bound" says which side is open."""
+    if isinstance(value, dict):
+        return {str(key): _clean(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(inner) for inner in value]
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    return value.item() if hasattr(value, "item") else value
+
+
+_FLOATS = ("value", "low", "high", "n_eff")
+
+
+def schema() -> pa.Schema:
+    """The columns with their types."""
+    import pyarrow as pa
+
+    def kind(name: str) -> pa.DataType:
+        return pa.float64() if name in _FLOATS else pa.int64() if name == "n" else pa.string()
+
+    return pa.schema([(name, kind(name)) for name in COLUMNS])
+
+
+def write(data: ReportData, file: Path) -> Path:
+    """Write the file, over an earlier one; what is not known is null, an open end of an interval infinite."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(with_validity(data), schema=schema(), preserve_index=False)
+    pq.write_table(table, file, compression="zstd")
+    return file
