@@ -39,7 +39,7 @@ def test_the_wheel_brings_three_packages_the_model_and_the_scenarios(tmp_path: P
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"harness", "engines", "reports"}
     assert "engines/models/tiny/model.safetensors" in names
-    assert {"engines/models/tiny/heldout.txt", "harness/texts/moby_dick.txt"} <= set(names)
+    assert {"engines/models/tiny/heldout.txt", "harness/quality/texts/moby_dick.txt"} <= set(names)
     assert "harness/shipped_scenarios/quickstart.yaml" in names
     assert "harness/shipped_scenarios/schema.json" in names
     assert any(name.startswith("reports/templates/") for name in names)

@@ -9,7 +9,7 @@ from harness.schedule.estimate import expected_requests, further_requests
 from harness.telemetry.cgroup import free_memory_bytes
 from harness.units import format_bytes
 
-BYTES_PER_REQUEST = 128  # at most, while it is made; tests/harness/test_plan_size.py measures it
+BYTES_PER_REQUEST = 128  # at most, while it is made; tests/harness/schedule/test_size.py measures it
 BYTES_PER_USER = 2048
 BYTES_PER_BYTE_OF_A_TRACE = 16
 SHARE_OF_FREE_MEMORY = 0.5

@@ -27,7 +27,7 @@ from harness.store import format_columns, format_json, format_manifest
 from harness.store.run import Run
 from reports.writers import summaries
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "run-format.md"
 FROZEN = {1: "6591e7bc8ab11b05398377880448775a5651f10f1f58cc460661f22a3aa63314"}
 NOT_FROZEN_YET = 2

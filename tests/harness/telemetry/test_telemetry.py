@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,7 +312,9 @@ def test_gpus_that_cannot_be_told_are_all_read_and_that_is_said(
 def test_what_moves_slowly_is_read_rarely(holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two readings within a second the engine's memory is in both, the machine's in one; moments lie in order."""
     clock = itertools.count(10**10, 10**6)  # a millisecond at each look, however long the machine takes
-    monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic_ns=clock.__next__))
+    monkeypatch.setattr(
+        telemetry, "time", SimpleNamespace(monotonic_ns=clock.__next__, thread_time_ns=time.thread_time_ns)
+    )
     taken: list[Sample] = []
     sampler = Sampler(taken.append, client_pid=None)
     sampler.watch([holder.pid], os.getpid())
@@ -424,7 +427,9 @@ def test_an_engine_is_read_from_the_moment_it_starts(
     later; from then on, when the engine has told its processes, they are.
     """
     now_ns = [10**10]
-    monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic_ns=lambda: now_ns[0]))
+    monkeypatch.setattr(
+        telemetry, "time", SimpleNamespace(monotonic_ns=lambda: now_ns[0], thread_time_ns=time.thread_time_ns)
+    )
     taken: list[Sample] = []
     sampler = Sampler(taken.append, client_pid=None, gpus=())
     entry: dict[str, Any] = {"trials": []}

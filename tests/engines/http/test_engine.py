@@ -22,7 +22,7 @@ from engines.process.server import ServerCommand, ServerProcess
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = f"{sys.executable} {Path(__file__).with_name('tiny_server.py')} {{port}}"
+PROGRAM = f"{sys.executable} {Path(__file__).parents[1].joinpath('tiny_server.py')} {{port}}"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from harness.scenario.reference import json_schema, markdown, schema_text
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LEAST: dict[str, Any] = {"engines": [{"engine": "simulated"}], "load": [{"kind": "single_user", "requests": 1}]}
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 

@@ -34,7 +34,7 @@ from engines.base import (
 from engines.llamacpp.server import LlamaServer
 from tests.engines.lora_file import write_adapter
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 PROMPT = "It is a truth universally acknowledged, that"
 
 

@@ -173,7 +173,7 @@ def test_the_engine_of_a_dead_child_does_not_outlive_it(tmp_path: Path) -> None:
 def test_the_child_imports_our_packages_wherever_it_runs() -> None:
     """The folder of our packages comes first on its path."""
     command = ChildCommand(Path("spec.json"), Path("log.txt"), {})
-    root = Path(supervisor.__file__).parents[1]
+    root = Path(supervisor.__file__).parents[2]
     assert command.full_environment()["PYTHONPATH"].split(os.pathsep)[0] == str(root)
 
 

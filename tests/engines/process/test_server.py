@@ -21,7 +21,7 @@ from engines.process.server import ServerCommand, ServerProcess, free_port
 
 pytestmark = pytest.mark.slow
 
-SERVER = f"{sys.executable} {Path(__file__).with_name('tiny_server.py')} {{port}}"
+SERVER = f"{sys.executable} {Path(__file__).parents[1].joinpath('tiny_server.py')} {{port}}"
 
 
 def server_with(arguments: str = "", log: Path | None = None, **settings: Any) -> ServerProcess:
@@ -251,7 +251,7 @@ async def main():
     await asyncio.sleep(60)
 asyncio.run(main())
 """
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True, cwd=root
     ) as parent:

@@ -114,6 +114,6 @@ def test_building_takes_little_memory() -> None:
         # The peak since the program began; getrusage would tell that of the process it was forked from.
         "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
-    root = str(Path(__file__).resolve().parents[3])
+    root = str(Path(__file__).resolve().parents[4])
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert int(done.stdout) * 1024 < 200e6

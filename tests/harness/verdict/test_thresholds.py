@@ -11,7 +11,7 @@ from harness.verdict import thresholds
 from harness.verdict.reason import Level
 from harness.verdict.thresholds import TABLE, Threshold, as_markdown, inserted
 
-PAGE = Path(__file__).parents[2] / "docs" / "method.md"
+PAGE = Path(__file__).parents[3] / "docs" / "method.md"
 
 
 def test_the_page_says_what_the_code_does() -> None:

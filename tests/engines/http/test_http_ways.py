@@ -18,7 +18,7 @@ from tests.harness.drivers.test_ways import Forwarder, forwarding
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = f"{sys.executable} {Path(__file__).with_name('tiny_server.py')} {{port}} --models m"
+PROGRAM = f"{sys.executable} {Path(__file__).parents[1].joinpath('tiny_server.py')} {{port}} --models m"
 
 
 @pytest.fixture(autouse=True)

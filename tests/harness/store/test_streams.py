@@ -65,7 +65,7 @@ def test_rows_written_before_a_kill_are_there(tmp_path: Path) -> None:
         """
     )
     path = tmp_path / "r.arrows"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     ended = subprocess.run(
         [sys.executable, "-c", program, str(path)], env={**os.environ, "PYTHONPATH": str(root)}, check=False
     )

@@ -20,7 +20,7 @@ from engines.llamacpp.options import LlamaServerOptions
 from engines.llamacpp.server import LlamaServer
 from engines.llamacpp.server_binary import Program, program
 
-SCRIPT = Path(__file__).with_name("llama_server_program.py")
+SCRIPT = Path(__file__).parents[1].joinpath("llama_server_program.py")
 WHOLE = frozenset({"--load-mode", "--no-webui", "--offline"})
 
 

@@ -10,7 +10,7 @@ from harness.verdict.decision_rows import Row, known, unknown
 from harness.verdict.memory_need import RESERVED, needed, reserves
 from harness.verdict.recommendation import UNRESERVED, WHILE_LOADING
 from tests.choices import MIB, Choice, results_of
-from tests.harness.test_decision import row_of, table_of
+from tests.harness.verdict.test_decision import row_of, table_of
 
 GIB = 2.0**30
 

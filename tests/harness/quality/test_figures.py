@@ -11,7 +11,7 @@ import pytest
 from harness.analysis.stats import Bound
 from harness.quality.figures import GRADES, estimates, grades_as_markdown, indistinguishable, word
 
-PAGE = Path(__file__).parents[2] / "docs" / "quality.md"
+PAGE = Path(__file__).parents[3] / "docs" / "quality.md"
 
 
 def columns(chunks: int, per_chunk: int, seed: int = 0, **given: np.ndarray) -> dict[str, np.ndarray]:
