@@ -106,10 +106,11 @@ def test_building_takes_little_memory() -> None:
         pytest.skip("needs /proc")
     code = (
         "import pathlib, sys, tempfile\n"
-        "from engines.models import random_weights, safetensors_writer, synthetic\n"
+        "from engines.models import safetensors_io\n"
+        "from engines.models.builtin import random_weights, synthetic\n"
         "shapes = random_weights.shapes(synthetic.MODELS['gpt2-small'].config)\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
-        "    safetensors_writer.write_f16(pathlib.Path(folder) / 'w', shapes,\n"
+        "    safetensors_io.write_f16(pathlib.Path(folder) / 'w', shapes,\n"
         "        lambda name: random_weights.pieces(name, shapes[name], 1))\n"
         # The peak since the program began; getrusage would tell that of the process it was forked from.
         "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"

@@ -35,7 +35,7 @@ CLOSING = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
 def at_once_is_whenever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine sees the end of a connection late; here it is always soon enough to be right behind a reply."""
     for name in ("connection.AT_ONCE_NS", "connection._SOON_NS", "pool.AT_ONCE_NS"):
-        monkeypatch.setattr(f"harness.drivers.{name}", 10**18)
+        monkeypatch.setattr(f"harness.drivers.http.{name}", 10**18)
 
 
 @pytest.fixture
