@@ -42,4 +42,5 @@ def test_the_wheel_brings_three_packages_the_model_and_the_scenarios(tmp_path: P
     assert {"engines/models/tiny/heldout.txt", "harness/quality/texts/moby_dick.txt"} <= set(names)
     assert "harness/shipped_scenarios/quickstart.yaml" in names
     assert "harness/shipped_scenarios/schema.json" in names
-    assert any(name.startswith("reports/templates/") for name in names)
+    assert not any("train_tiny" in name for name in names)
+    assert any(name.startswith("reports/writers/templates/") for name in names)
