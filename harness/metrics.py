@@ -1,20 +1,18 @@
-"""The metrics: name, unit, definition, which way is better, how it is shown.
+"""The metrics: name, unit, definition, which way is better, how it is shown, and what other modules ask of it.
 
 `python -m harness.metrics` writes docs/metrics.md.
 
 Two start points. Without a suffix a latency counts from the moment the request was due by the plan, so that waiting
 the client or the server caused is in it; with `_service` it counts from the moment it was sent.
 
-What a metric is.
-
-Metrics of the engine's start and of the machine: memory, energy, and what the server says of itself.
+A new metric of one number for each request is a row here and its computation in `harness/analysis/latencies.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 SCALAR = "value"
@@ -29,413 +27,346 @@ class Direction(StrEnum):
     NONE = "none"
 
 
-class Show(StrEnum):
-    """How a value is formatted."""
+class Need(StrEnum):
+    """Parts of a reply that a metric is computed from; each value says why a trial without it lacks the metric."""
 
-    TIME = "time"
-    NUMBER = "number"
-    SHARE = "share"
-    BYTES = "bytes"
+    STREAM = "the replies were not streamed"
+    TWO_TOKENS = "no reply had two tokens in two chunks"
+    CHUNK_TIMES = "arrival times of chunks were not kept"
+    CHUNK_TOKENS = "the engine does not say how many tokens a chunk bears"
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. takes_statistics: it has a distribution; otherwise one value. unmeasured: why nothing measures it
-    yet.
+    """One metric.
+
+    takes_statistics: it has a distribution; otherwise one value.   unmeasured: why nothing measures it yet.
+    queues: it is longer where requests queue, so the queue guard caps its effective sample size.
+    counts_tokens: its source is that of the token counts, else the clock.
+    same_from_sent: it is the same from due and from sent, so limits may add `_service`.
     """
 
     name: str
     unit: str
     definition: str
-    direction: Direction
-    show: Show
-    takes_statistics: bool
+    direction: Direction = Direction.LOWER
+    takes_statistics: bool = False
     unmeasured: str | None = None
+    queues: bool = False
+    counts_tokens: bool = False
+    same_from_sent: bool = False
+    needs: tuple[Need, ...] = ()
 
     @property
     def statistics(self) -> tuple[str, ...]:
         """The names under `statistic` in the summary."""
         return STATISTICS if self.takes_statistics else (SCALAR,)
 
-
-def latency(name: str, definition: str) -> Metric:
-    """A distribution of milliseconds, lower is better."""
-    return Metric(name, "ms", definition, Direction.LOWER, Show.TIME, takes_statistics=True)
-
-
-def scalar(
-    name: str, unit: str, definition: str, direction: Direction, show: Show, unmeasured: str | None = None
-) -> Metric:
-    """A metric of one value."""
-    return Metric(name, unit, definition, direction, show, takes_statistics=False, unmeasured=unmeasured)
+    @property
+    def show(self) -> str:
+        """How reports format a value: as a time, a share, bytes or a number."""
+        return {"ms": "time", "bytes": "bytes", "share": "share"}.get(self.unit, "number")
 
 
-def quality(name: str, unit: str, definition: str) -> Metric:
-    """A number that grows with what quantizing lost."""
-    return scalar(name, unit, definition, Direction.LOWER, Show.NUMBER)
-
+distribution = partial(Metric, takes_statistics=True)
 
 START_AND_MEMORY = (
-    scalar(
+    Metric(
         "load_s",
         "s",
-        "From starting the engine until it is ready, its library's import among it, the model's files dropped from the "
-        "file cache before; where the system shows that they were not, the decision table says so.",
-        Direction.LOWER,
-        Show.NUMBER,
+        "From starting the engine until it is ready, its library's import among it, the model's files dropped from "
+        "the file cache before; where the system shows that they were not, the decision table says so.",
     ),
-    scalar(
+    Metric(
         "load_warm_s",
         "s",
         "The same with the model's files in the file cache; in process with the import as it was timed the first time.",
-        Direction.LOWER,
-        Show.NUMBER,
     ),
-    scalar(
-        "first_request_ms",
-        "ms",
-        "End-to-end time of the first request after the start, before any warm-up.",
-        Direction.LOWER,
-        Show.TIME,
-    ),
-    scalar(
-        "weight_bytes",
-        "bytes",
-        "Size of the weight files that the engine loaded.",
-        Direction.LOWER,
-        Show.BYTES,
-    ),
-    scalar(
+    Metric("first_request_ms", "ms", "End-to-end time of the first request after the start, before any warm-up."),
+    Metric("weight_bytes", "bytes", "Size of the weight files that the engine loaded."),
+    Metric(
         "rss_after_load_bytes",
         "bytes",
         "Resident memory of the engine's processes after the first start and its first request.",
-        Direction.LOWER,
-        Show.BYTES,
     ),
-    scalar(
+    Metric(
         "memory_peak_bytes",
         "bytes",
         "Largest memory of the engine's processes during the trial, what they share counted once: each reading of "
         "resident memory less what it counted too often at the nearest reading of PSS. Resident memory where PSS was "
         "not read; `source` says which.",
-        Direction.LOWER,
-        Show.BYTES,
     ),
-    scalar(
-        "load_peak_bytes",
-        "bytes",
-        "The same while the engine started, until it took a request: the cold start.",
-        Direction.LOWER,
-        Show.BYTES,
-    ),
-    scalar(
+    Metric("load_peak_bytes", "bytes", "The same while the engine started, until it took a request: the cold start."),
+    Metric(
         "load_gpu_peak_bytes",
         "bytes",
         "Largest readings of its GPUs' memory while the engine started, added up, as `gpu_memory_peak_bytes`.",
-        Direction.LOWER,
-        Show.BYTES,
     ),
-    scalar(
-        "rss_peak_bytes",
-        "bytes",
-        "Largest reading during the trial of the resident memory of the engine's processes.",
-        Direction.LOWER,
-        Show.BYTES,
+    Metric(
+        "rss_peak_bytes", "bytes", "Largest reading during the trial of the resident memory of the engine's processes."
     ),
-    scalar(
+    Metric(
         "pss_peak_bytes",
         "bytes",
         "The same with shared pages divided among those who share them (PSS); read at most once a second, and rarer "
         "where that takes long.",
-        Direction.LOWER,
-        Show.BYTES,
     ),
-    scalar(
+    Metric(
         "engine_cpu_cores",
         "cores",
         "Processor time of the engine's processes / time, over the measuring window.",
         Direction.NONE,
-        Show.NUMBER,
     ),
-    scalar(
+    Metric(
         "engine_major_faults",
         "count",
         "Pages for which the engine's processes waited for a disk, in the measuring window.",
-        Direction.LOWER,
-        Show.NUMBER,
     ),
-    scalar(
-        "swapped_bytes",
-        "bytes",
-        "What the machine under test moved to and from its swap in the measuring window.",
-        Direction.LOWER,
-        Show.BYTES,
-    ),
-    scalar(
+    Metric("swapped_bytes", "bytes", "What the machine under test moved to and from its swap in the measuring window."),
+    Metric(
         "system_memory_peak_share",
         "share",
         "Largest reading during the trial of used / total memory of the machine under test.",
-        Direction.LOWER,
-        Show.SHARE,
     ),
-    scalar(
+    Metric(
         "gpu_memory_peak_bytes",
         "bytes",
-        "Largest readings of each GPU's memory that the engine held during the trial, added up; of all that was in use "
-        "where the driver does not tell whose it is.",
-        Direction.LOWER,
-        Show.BYTES,
+        "Largest readings of each GPU's memory that the engine held during the trial, added up; of all that was in "
+        "use where the driver does not tell whose it is.",
     ),
-    scalar(
+    Metric(
         "gpu_memory_peak_share",
         "share",
         "Largest readings of the memory in use on those GPUs, whoever held it / their total memory.",
-        Direction.LOWER,
-        Show.SHARE,
     ),
 )
 ENERGY = (
-    scalar(
+    Metric(
         "energy_j",
         "J",
         "Energy of the engine's GPUs in the measuring window, together, idle power included: the growth of their "
         "counters. The interval holds what is not known of the window's ends, and 5 % for the sensor.",
-        Direction.LOWER,
-        Show.NUMBER,
     ),
-    scalar(
-        "energy_j_per_output_token",
-        "J/token",
-        "The same / output tokens that arrived in the window.",
-        Direction.LOWER,
-        Show.NUMBER,
-    ),
-    scalar(
-        "energy_j_per_good_request",
-        "J",
-        "The same / measured requests that met every limit of the slo.",
-        Direction.LOWER,
-        Show.NUMBER,
-    ),
-    scalar(
-        "gpu_power_w",
-        "W",
-        "Mean of the power readings of each of these GPUs in the window, added up.",
-        Direction.LOWER,
-        Show.NUMBER,
-    ),
-    scalar(
+    Metric("energy_j_per_output_token", "J/token", "The same / output tokens that arrived in the window."),
+    Metric("energy_j_per_good_request", "J", "The same / measured requests that met every limit of the slo."),
+    Metric("gpu_power_w", "W", "Mean of the power readings of each of these GPUs in the window, added up."),
+    Metric(
         "gpu_utilisation_share",
         "share",
         "Mean share of time in which a kernel was resident on these GPUs: not how busy they were.",
         Direction.NONE,
-        Show.SHARE,
     ),
 )
 SERVER_PAGE = (
-    scalar(
+    Metric(
         "server_running_mean",
         "requests",
         "Requests that the server was working on, by its own page: mean over the window.",
         Direction.NONE,
-        Show.NUMBER,
     ),
-    scalar(
+    Metric(
         "server_waiting_mean",
         "requests",
         "Requests that waited inside the server, by its own page: mean over the window.",
-        Direction.LOWER,
-        Show.NUMBER,
     ),
-    scalar(
+    Metric(
         "server_queue_ms_mean",
         "ms",
         "What requests that ended in the window had waited inside the server, by its own count: mean.",
-        Direction.LOWER,
-        Show.TIME,
     ),
-    scalar(
+    Metric(
         "kv_cache_peak_share",
         "share",
         "Largest reading in the window of the part of the KV cache in use, by the server's page.",
-        Direction.LOWER,
-        Show.SHARE,
     ),
-    scalar(
+    Metric(
         "prefix_hit_share",
         "share",
         "Prompt tokens that the server found in its prefix cache / those it looked for, over the window.",
         Direction.HIGHER,
-        Show.SHARE,
     ),
-    scalar(
-        "preemptions",
-        "count",
-        "Requests that the server put back in its queue for want of room, in the window.",
-        Direction.LOWER,
-        Show.NUMBER,
-    ),
+    Metric("preemptions", "count", "Requests that the server put back in its queue for want of room, in the window."),
 )
 
 _NO_PRICES = "this version does not know prices yet"
 
 _LATENCIES = (
-    latency(
+    distribution(
         "ttft_ms",
+        "ms",
         "Time to first token: arrival of the first token-bearing chunk - due. Replies that are not streamed have none.",
+        queues=True,
+        needs=(Need.STREAM,),
     ),
-    latency("ttft_service_ms", "Arrival of the first token-bearing chunk - sent."),
-    latency("ttfo_ms", "Time to first answer token (content or tool call, not reasoning): its arrival - due."),
-    latency("ttfo_service_ms", "Arrival of the first answer token - sent."),
-    latency("ttfb_ms", "Time to first byte: arrival of the first byte of the reply's body - sent."),
-    latency(
+    distribution(
+        "ttft_service_ms", "ms", "Arrival of the first token-bearing chunk - sent.", queues=True, needs=(Need.STREAM,)
+    ),
+    distribution(
+        "ttfo_ms",
+        "ms",
+        "Time to first answer token (content or tool call, not reasoning): its arrival - due.",
+        queues=True,
+        needs=(Need.STREAM,),
+    ),
+    distribution(
+        "ttfo_service_ms", "ms", "Arrival of the first answer token - sent.", queues=True, needs=(Need.STREAM,)
+    ),
+    distribution(
+        "ttfb_ms", "ms", "Time to first byte: arrival of the first byte of the reply's body - sent.", queues=True
+    ),
+    distribution(
         "tpot_ms",
+        "ms",
         "Time per output token of a request: (last token - first token) / (output tokens - 1). A reply that ends by "
-        "itself has its last token, where that is counted though it has no text, in the event that says so. "
-        "Reasoning that the server counts but does not show is no divisor. "
-        "Needs two tokens and two chunks, else there is none.",
+        "itself has its last token, where that is counted though it has no text, in the event that says so. Reasoning "
+        "that the server counts but does not show is no divisor. Needs two tokens and two chunks, else there is none.",
+        counts_tokens=True,
+        same_from_sent=True,
+        needs=(Need.STREAM, Need.TWO_TOKENS),
     ),
-    latency(
+    distribution(
         "tpot_adj_ms",
-        "As tpot_ms, but divided by the tokens after the first chunk: exact when chunks bear several tokens. "
-        "Needs token counts per chunk.",
+        "ms",
+        "As tpot_ms, but divided by the tokens after the first chunk: exact when chunks bear several tokens. Needs "
+        "token counts per chunk.",
+        counts_tokens=True,
+        needs=(Need.CHUNK_TOKENS,),
     ),
-    latency(
+    distribution(
         "icl_ms",
+        "ms",
         "Inter-chunk latency: gaps between token-bearing chunks, those of all requests pooled that succeeded or timed "
         "out; zero gaps kept.",
+        same_from_sent=True,
+        needs=(Need.STREAM, Need.TWO_TOKENS, Need.CHUNK_TIMES),
     ),
-    latency(
+    distribution(
         "itl_ms",
-        "Inter-token latency: each gap / tokens of the chunk that ends it, counted once per token, pooled; gaps that a "
-        "chunk without tokens ends are part of the next. Only where tokens per chunk are known.",
+        "ms",
+        "Inter-token latency: each gap / tokens of the chunk that ends it, counted once per token, pooled; gaps that "
+        "a chunk without tokens ends are part of the next. Only where tokens per chunk are known.",
+        counts_tokens=True,
+        same_from_sent=True,
+        needs=(Need.CHUNK_TIMES, Need.CHUNK_TOKENS),
     ),
-    latency(
+    distribution(
         "stall_max_ms",
+        "ms",
         "The longest gap between two token-bearing chunks of a request, of those that succeeded or timed out.",
+        same_from_sent=True,
+        needs=(Need.STREAM, Need.TWO_TOKENS, Need.CHUNK_TIMES),
     ),
-    latency("e2e_ms", "End to end: last token - due; for a reply that is not streamed, end of the response - due."),
-    latency("e2e_service_ms", "As e2e_ms, but from sent."),
-    latency("e2e_close_ms", "End of the response (with usage and end marker) - due."),
-    latency("norm_latency_ms", "e2e_ms / output tokens."),
-    latency(
+    distribution(
+        "e2e_ms",
+        "ms",
+        "End to end: last token - due; for a reply that is not streamed, end of the response - due.",
+        queues=True,
+    ),
+    distribution("e2e_service_ms", "ms", "As e2e_ms, but from sent.", queues=True),
+    distribution("e2e_close_ms", "ms", "End of the response (with usage and end marker) - due.", queues=True),
+    distribution("norm_latency_ms", "ms", "e2e_ms / output tokens.", queues=True, counts_tokens=True),
+    distribution(
         "send_lag_ms",
+        "ms",
         "Sent - due, less what the other side took to accept it: how late this client was. In ttft_ms both are.",
     ),
-    Metric(
+    distribution(
         "output_tokens_per_s_per_user",
         "tokens/s",
         "Speed one user sees: 1000 / tpot_ms of the request.",
         Direction.HIGHER,
-        Show.NUMBER,
-        takes_statistics=True,
+        counts_tokens=True,
+        needs=(Need.TWO_TOKENS,),
     ),
-    latency("reported_total_ms", "The server's own word, not measured here: how long a successful request took it."),
-    Metric(
+    distribution(
+        "reported_total_ms", "ms", "The server's own word, not measured here: how long a successful request took it."
+    ),
+    distribution(
         "reported_memory_peak_bytes",
         "bytes",
         "The server's own word, not measured here: its peak memory, as it states it with each successful request.",
-        Direction.LOWER,
-        Show.BYTES,
-        takes_statistics=True,
     ),
 )
 _RATES = (
-    scalar(
-        "offered_rps",
-        "requests/s",
-        "Requests due in the window / its length.",
-        Direction.NONE,
-        Show.NUMBER,
+    Metric("offered_rps", "requests/s", "Requests due in the window / its length.", Direction.NONE),
+    Metric(
+        "completed_rps", "requests/s", "Successful requests that ended in the window / its length.", Direction.HIGHER
     ),
-    scalar(
-        "completed_rps",
-        "requests/s",
-        "Successful requests that ended in the window / its length.",
-        Direction.HIGHER,
-        Show.NUMBER,
-    ),
-    scalar(
+    Metric(
         "goodput_rps",
         "requests/s",
         "Good requests due in the window / its length. Good: successful and within every limit of `slo`.",
         Direction.HIGHER,
-        Show.NUMBER,
     ),
-    scalar(
+    Metric(
         "output_tokens_per_s",
         "tokens/s",
         "Output tokens of any request that arrived in the window / its length. The tokens of a chunk arrive together.",
         Direction.HIGHER,
-        Show.NUMBER,
+        counts_tokens=True,
     ),
-    scalar(
+    Metric(
         "input_tokens_per_s",
         "tokens/s",
         "Prompt tokens of requests whose first token (or whole reply) arrived in the window / its length.",
         Direction.HIGHER,
-        Show.NUMBER,
+        counts_tokens=True,
     ),
-    scalar(
+    Metric(
         "mean_concurrency",
         "requests",
         "Mean number of requests between sent and end of response during the window.",
         Direction.NONE,
-        Show.NUMBER,
     ),
-    scalar(
+    Metric(
         "attainment",
         "share",
         "Good / measured requests. Failed and timed-out ones are not good; a missing tpot is no fault. Requests that "
         "the plan gave up (`cancel`) are in neither number.",
         Direction.HIGHER,
-        Show.SHARE,
     ),
-    scalar(
+    Metric(
         "error_rate",
         "share",
-        "Measured requests that failed, were refused, timed out or did not finish / measured requests sent, those that "
-        "the plan gave up (`cancel`) left out.",
-        Direction.LOWER,
-        Show.SHARE,
+        "Measured requests that failed, were refused, timed out or did not finish / measured requests sent, those "
+        "that the plan gave up (`cancel`) left out.",
     ),
-    scalar(
+    Metric(
         "cached_share",
         "share",
         "Prompt tokens the engine took from a cache / prompt tokens; a reply from a result cache counts whole.",
         Direction.NONE,
-        Show.SHARE,
+        counts_tokens=True,
     ),
 )
 _QUALITY = (
-    quality(
+    Metric(
         "kl_mean",
         "nats",
         "Mean over the scored positions of the Kullback-Leibler divergence KL(reference || it); a lower bound where "
         "only the likeliest tokens are known.",
     ),
-    quality("kl_median", "nats", "The median of the same."),
-    quality("kl_p99", "nats", "The 99th percentile of the same."),
-    quality("kl_max", "nats", "The largest of the same."),
-    quality(
+    Metric("kl_median", "nats", "The median of the same."),
+    Metric("kl_p99", "nats", "The 99th percentile of the same."),
+    Metric("kl_max", "nats", "The largest of the same."),
+    Metric(
         "kl_bound",
         "nats",
         "What kl_mean is at least, where only the likeliest tokens are known: all others are taken as one.",
     ),
-    scalar(
+    Metric(
         "top1_agreement",
         "share",
         "Share of the scored positions where the most likely token is the reference's.",
         Direction.HIGHER,
-        Show.SHARE,
     ),
-    quality(
+    Metric(
         "ppl_ratio",
         "ratio",
         "exp of the mean difference of -ln p of the true tokens: perplexity / reference's; none where p is unknown at "
         "some positions.",
     ),
-    quality(
+    Metric(
         "ppl",
         "perplexity",
         "exp of the mean -ln p of the true tokens; a lower bound where p is unknown at some positions. Depends on the "
@@ -443,21 +374,12 @@ _QUALITY = (
     ),
 )
 _NOT_YET = (
-    scalar(
-        "cost_per_1k_requests_usd",
-        "USD",
-        "Hourly price / good requests per hour * 1000.",
-        Direction.LOWER,
-        Show.NUMBER,
-        _NO_PRICES,
-    ),
-    scalar(
+    Metric("cost_per_1k_requests_usd", "USD", "Hourly price / good requests per hour * 1000.", unmeasured=_NO_PRICES),
+    Metric(
         "cost_per_1m_output_tokens_usd",
         "USD",
         "Hourly price / output tokens per hour * 1000000.",
-        Direction.LOWER,
-        Show.NUMBER,
-        _NO_PRICES,
+        unmeasured=_NO_PRICES,
     ),
 )
 
@@ -467,31 +389,31 @@ METRICS = {
     metric.name: metric
     for metric in (*_LATENCIES, *_RATES, *START_AND_MEMORY, *ENERGY, *SERVER_PAGE, *_QUALITY, *_NOT_YET)
 }
-SAME_FROM_SENT = ("tpot_ms", "icl_ms", "itl_ms", "stall_max_ms")
-_ALIASES = {f"{name.removesuffix('_ms')}_service_ms": name for name in SAME_FROM_SENT} | {
-    f"{name}_service": METRICS.get(f"{name.removesuffix('_ms')}_service_ms", METRICS[name]).name
-    for name in ("ttft_ms", "ttfo_ms", "e2e_ms", *SAME_FROM_SENT)
+_FROM_SENT = {
+    name: f"{name.removesuffix('_ms')}_service_ms"
+    for name, metric in METRICS.items()
+    if metric.same_from_sent or f"{name.removesuffix('_ms')}_service_ms" in METRICS
 }
+ALIASES = {
+    alias: twin if twin in METRICS else name for name, twin in _FROM_SENT.items() for alias in (twin, f"{name}_service")
+}
+"""Further names by which limits may call a metric, each with the name it stands for."""
 
 
 def find(name: str) -> Metric | None:
-    """The metric of a name as limits may write it; gaps between chunks are the same from due and from sent."""
-    return METRICS.get(_ALIASES.get(name, name))
+    """Return the metric of a name as limits may write it; gaps between chunks are the same from due and from sent."""
+    return METRICS.get(ALIASES.get(name, name))
+
+
+def metric_names(*, takes_statistics: bool) -> list[str]:
+    """Return the names of the metrics that are distributions, or of the others."""
+    return [name for name, metric in METRICS.items() if metric.takes_statistics is takes_statistics]
 
 
 def definitions() -> list[dict[str, str]]:
-    """All metrics as plain dictionaries, for reports."""
-    return [
-        {
-            "name": metric.name,
-            "unit": metric.unit,
-            "definition": metric.definition,
-            "direction": metric.direction.value,
-            "show": metric.show.value,
-            "unmeasured": metric.unmeasured or "",
-        }
-        for metric in METRICS.values()
-    ]
+    """Return all metrics as plain dictionaries, for reports."""
+    shown = ("name", "unit", "definition", "direction", "show", "unmeasured")
+    return [{key: str(getattr(metric, key) or "") for key in shown} for metric in METRICS.values()]
 
 
 _INTRODUCTION = """\
@@ -517,7 +439,7 @@ without interpolation.
 def markdown() -> str:
     """The reference page."""
     lines = [_INTRODUCTION]
-    groups: Iterable[tuple[str, tuple[Metric, ...]]] = (
+    groups = (
         ("Distributions (`p50`, `p90`, `p95`, `p99`, `max`, `mean`, `min`)", _LATENCIES),
         ("Rates and shares", _RATES),
         ("Start and memory", START_AND_MEMORY),
@@ -527,8 +449,6 @@ def markdown() -> str:
         ("Named, not measured yet", _NOT_YET),
     )
     for title, group in groups:
-        if not group:
-            continue
         lines += [f"## {title}", "", "| name | unit | better | definition |", "|---|---|---|---|"]
         for metric in group:
             note = f" *Not measured: {metric.unmeasured}.*" if metric.unmeasured else ""

@@ -12,8 +12,9 @@ import numpy as np
 from harness.analysis import stats as means
 from harness.analysis.columns import Columns
 from harness.analysis.latencies import Observations
-from harness.analysis.queue import GUARDED, QueueGuard
+from harness.analysis.queue import QueueGuard
 from harness.analysis.stats import LEVELS, Batched, Estimate, Ordered, merged
+from harness.metrics import METRICS
 
 
 class Distribution(Protocol):
@@ -118,7 +119,7 @@ class Guarded:
 
 def guarded(found: dict[str, Distribution], guard: QueueGuard) -> dict[str, Distribution]:
     """The latencies among them held down by the queue."""
-    return {name: Guarded(one, guard) if name in GUARDED else one for name, one in found.items()}
+    return {name: Guarded(one, guard) if METRICS[name].queues else one for name, one in found.items()}
 
 
 def distributions(columns: Columns, observed: dict[str, Observations]) -> dict[str, Distribution]:

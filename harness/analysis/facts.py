@@ -32,7 +32,7 @@ from harness.analysis.server_counts import books_of
 from harness.analysis.telemetry import missing_telemetry, telemetry_facts
 from harness.analysis.tokens import tokens_of
 from harness.analysis.window import NS_PER_S
-from harness.metrics import METRICS
+from harness.metrics import METRICS, Need, metric_names
 from harness.records import Phase, Status
 from harness.store.categories import counts_of, one_of
 
@@ -43,7 +43,6 @@ MAX_KINDS = 12
 MAX_TEXT = 200
 _NOT_ERRORS = (Status.OK, Status.CANCELLED, Status.NOT_SENT)
 _VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+")
-_ONE_TOKEN = "no reply had two tokens in two chunks"
 
 
 def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
@@ -164,8 +163,7 @@ def _kind_of_error(group: pd.DataFrame, last_ok_s: float) -> dict[str, Any]:
 def missing(cell: dict[str, Any], trial: dict[str, Any], columns: Columns) -> dict[str, str]:
     """Why a metric may have no value in this trial, by metric name; read where the summary has no row."""
     rows = columns.measured
-    reasons = {name: metric.unmeasured for name, metric in METRICS.items() if metric.unmeasured}
-    found: dict[str, str] = {name: reason for name, reason in reasons.items() if reason is not None}
+    found = {name: metric.unmeasured for name, metric in METRICS.items() if metric.unmeasured}
     found |= dict.fromkeys(START_METRICS, "it was not measured when the engine started")
     found |= dict.fromkeys(GAUGES, "no reading was taken on the machine under test during the trial")
     found |= dict.fromkeys(LOAD_PEAKS, "no reading was taken while the engine started")
@@ -182,20 +180,23 @@ def missing(cell: dict[str, Any], trial: dict[str, Any], columns: Columns) -> di
 
 
 def _missing_latencies(rows: Columns) -> dict[str, str]:
-    latencies = [name for name, metric in METRICS.items() if metric.takes_statistics]
+    latencies = metric_names(takes_statistics=True)
     if not len(rows):
         return dict.fromkeys(latencies, "no request was measured")
     found = dict.fromkeys(latencies, "no measured request got that far")
     found |= dict.fromkeys(rows.reported, "the server says nothing of it with its replies")
     if rows.ok.any() and not np.isfinite(rows.times["first_token"][rows.ok]).any():
-        not_streamed = ("ttft_ms", "ttft_service_ms", "ttfo_ms", "ttfo_service_ms", "tpot_ms", "icl_ms", "stall_max_ms")
-        return found | dict.fromkeys(not_streamed, "the replies were not streamed")
-    found |= dict.fromkeys(("tpot_ms", "output_tokens_per_s_per_user", "icl_ms", "stall_max_ms"), _ONE_TOKEN)
+        return found | _that_need(Need.STREAM)
+    found |= _that_need(Need.TWO_TOKENS)
     if not rows.each.sizes.any():
-        found |= dict.fromkeys(("icl_ms", "itl_ms", "stall_max_ms"), "arrival times of chunks were not kept")
+        found |= _that_need(Need.CHUNK_TIMES)
     if not rows.each.known.any():
-        found |= dict.fromkeys(("itl_ms", "tpot_adj_ms"), "the engine does not say how many tokens a chunk bears")
+        found |= _that_need(Need.CHUNK_TOKENS)
     return found
+
+
+def _that_need(need: Need) -> dict[str, str]:
+    return {name: need.value for name, metric in METRICS.items() if need in metric.needs}
 
 
 def _shares(series: pd.Series[Any]) -> dict[str, float]:

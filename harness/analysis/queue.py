@@ -25,10 +25,6 @@ FIRST_TAIL_LEVEL = 0.95
 QUEUEING_SHARE = 0.5
 DEVIATIONS = 2.5
 CHANGING_LOADS = ("burst", "steps", "trace")
-GUARDED = frozenset(
-    {"ttft_ms", "ttft_service_ms", "ttfo_ms", "ttfo_service_ms", "ttfb_ms"}
-    | {"e2e_ms", "e2e_service_ms", "e2e_close_ms", "norm_latency_ms"}
-)
 
 
 @dataclass(frozen=True, slots=True)

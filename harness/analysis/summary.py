@@ -34,10 +34,6 @@ KEYS = ("model", "engine", "level", "variant", "load")
 POOLED = "pooled"
 MEDIAN = 0.5
 PEAKS = server.PEAKS | {*machine.GAUGES, *machine.LOAD_PEAKS}
-_TOKEN_METRICS = frozenset(
-    {"tpot_ms", "tpot_adj_ms", "itl_ms", "norm_latency_ms", "output_tokens_per_s", "input_tokens_per_s"}
-    | {"output_tokens_per_s_per_user", "cached_share"}
-)
 _START_OR_MEMORY = dict.fromkeys(machine.START_METRICS, "start") | {n: s for n, (s, _) in machine.GAUGES.items()}
 _START_OR_MEMORY |= dict.fromkeys(server.NAMES, "server") | telemetry.SOURCES
 
@@ -201,7 +197,7 @@ def _source(name: str, group: Sequence[Measures]) -> str:
         return "; ".join(dict.fromkeys(one.sensors[name] for one in group if one.sensors.get(name)))
     if name in _START_OR_MEMORY:
         return _START_OR_MEMORY[name]
-    texts = [one.token_source if name in _TOKEN_METRICS else one.clock for one in group]
+    texts = [one.token_source if METRICS[name].counts_tokens else one.clock for one in group]
     return "+".join(dict.fromkeys(text for text in texts if text))
 
 
@@ -214,7 +210,7 @@ def estimates(
             pool = Pool([one.distributions[name] for one in group])
             wanted = dict.fromkeys((*STATISTICS, *(statistic for other, statistic in extra if other == name)))
             yield from ((name, statistic, pool.estimate(statistic)) for statistic in wanted)
-        elif name in ("attainment", "error_rate"):
+        elif any(name in one.shares for one in group):
             yield name, SCALAR, _share(group, name)
         elif name == "goodput_rps":
             yield name, SCALAR, _goodput(group)

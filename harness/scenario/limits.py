@@ -5,85 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
+from harness.metrics import METRICS, Metric, find
+from harness.scenario.base import near
 from harness.units import parse_bytes, parse_duration_s, parse_share
 
-# These have a value for every request, so a limit must say which statistic of them it bounds.
-DISTRIBUTIONS = (
-    "ttft_ms",
-    "ttft_service_ms",
-    "ttfo_ms",
-    "ttfo_service_ms",
-    "ttfb_ms",
-    "tpot_ms",
-    "tpot_adj_ms",
-    "icl_ms",
-    "itl_ms",
-    "stall_max_ms",
-    "e2e_ms",
-    "e2e_service_ms",
-    "e2e_close_ms",
-    "norm_latency_ms",
-    "send_lag_ms",
-    "output_tokens_per_s_per_user",
-    "reported_total_ms",
-    "reported_memory_peak_bytes",
-)
-SCALARS = (
-    "load_s",
-    "load_warm_s",
-    "first_request_ms",
-    "weight_bytes",
-    "rss_after_load_bytes",
-    "offered_rps",
-    "completed_rps",
-    "goodput_rps",
-    "output_tokens_per_s",
-    "input_tokens_per_s",
-    "mean_concurrency",
-    "attainment",
-    "error_rate",
-    "cached_share",
-    "memory_peak_bytes",
-    "load_peak_bytes",
-    "load_gpu_peak_bytes",
-    "rss_peak_bytes",
-    "gpu_memory_peak_bytes",
-    "gpu_memory_peak_share",
-    "system_memory_peak_share",
-    "energy_j",
-    "energy_j_per_output_token",
-    "energy_j_per_good_request",
-    "gpu_power_w",
-    "gpu_utilisation_share",
-    "pss_peak_bytes",
-    "engine_cpu_cores",
-    "engine_major_faults",
-    "swapped_bytes",
-    "server_running_mean",
-    "server_waiting_mean",
-    "server_queue_ms_mean",
-    "kv_cache_peak_share",
-    "prefix_hit_share",
-    "preemptions",
-    "kl_mean",
-    "kl_median",
-    "kl_p99",
-    "kl_max",
-    "kl_bound",
-    "top1_agreement",
-    "ppl_ratio",
-    "ppl",
-    "cost_per_1k_requests_usd",
-    "cost_per_1m_output_tokens_usd",
-)
-METRIC_NAMES = (*DISTRIBUTIONS, *SCALARS)
-# From sent instead of from due; gaps between chunks are the same from both.
-_FROM_SENT = ("ttft_ms", "ttfo_ms", "tpot_ms", "icl_ms", "itl_ms", "e2e_ms", "stall_max_ms")
-ALIASES = tuple(f"{name}_service" for name in _FROM_SENT) + tuple(
-    f"{name.removesuffix('_ms')}_service_ms" for name in ("tpot_ms", "icl_ms", "itl_ms", "stall_max_ms")
-)
 CACHE_CLASSES = ("cached", "uncached", "repeated", "original")
 """Names under which results are given beside those of the scenario's classes (`harness.analysis.reading`)."""
 BACKEND_CLASS = "backend:"
@@ -124,13 +50,14 @@ def parse_limit(text: str) -> Limit:
     match = _SHAPE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a limit; write `metric statistic op value`, such as {_EXAMPLE}")
-    metric, op = match["metric"], match["op"]
-    if metric not in METRIC_NAMES and metric not in ALIASES:
-        raise ValueError(_unknown_metric(metric))
+    name, op = match["metric"], match["op"]
+    metric = find(name)
+    if metric is None:
+        raise ValueError(f"there is no metric `{name}`; {near(name, METRICS)}")
     if op not in OPERATORS:
         raise ValueError(f"`{op}` cannot be used in a limit; write one of {', '.join(OPERATORS)}")
-    statistic = _statistic(metric, match["statistic"], op, match["value"])
-    return Limit(match["class_name"], metric, statistic, op, _value(metric, match["value"]), " ".join(text.split()))
+    statistic = _statistic(metric, name, match["statistic"], f"{op} {match['value']}")
+    return Limit(match["class_name"], name, statistic, op, _value(metric, name, match["value"]), " ".join(text.split()))
 
 
 RESERVED_CLASSES = ("all", "default")
@@ -149,34 +76,26 @@ def override(base: Iterable[str], own: Iterable[str]) -> tuple[str, ...]:
     return (*(text for text in base if parse_limit(text).subject not in replaced), *mine)
 
 
-def _unknown_metric(metric: str) -> str:
-    near = get_close_matches(metric, METRIC_NAMES, n=1, cutoff=0.5)
-    hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(METRIC_NAMES)}"
-    return f"there is no metric `{metric}`; {hint}"
-
-
-def _statistic(metric: str, statistic: str | None, op: str, value: str) -> str | None:
-    if metric in SCALARS:
+def _statistic(metric: Metric, name: str, statistic: str | None, bound: str) -> str | None:
+    if not metric.takes_statistics:
         if statistic is not None:
-            raise ValueError(f"`{metric}` is one number; write `{metric} {op} {value}` without `{statistic}`")
+            raise ValueError(f"`{name}` is one number; write `{name} {bound}` without `{statistic}`")
         return None
     if statistic is None:
-        raise ValueError(f"`{metric}` differs from request to request; say which, such as `{metric} p95 {op} {value}`")
+        raise ValueError(f"`{name}` differs from request to request; say which, such as `{name} p95 {bound}`")
     if statistic not in ("mean", "max", "min") and not _QUANTILE.fullmatch(statistic):
         raise ValueError(f"there is no statistic `{statistic}`; write p1 to p99.9, mean, max or min")
     return statistic
 
 
-def _value(metric: str, text: str) -> float:
-    """The number in the metric's unit, which its name tells; a value with a unit is converted."""
+def _value(metric: Metric, name: str, text: str) -> float:
+    """Return the number in the metric's unit; a value with a unit is converted."""
     if _NUMBER.fullmatch(text):
         return float(text)
-    if "ms" in metric.split("_"):
-        return parse_duration_s(text) * 1000
-    if metric in ("load_s", "load_warm_s"):
-        return parse_duration_s(text)
-    if metric.endswith("_bytes"):
+    if metric.unit in ("ms", "s"):
+        return parse_duration_s(text) * (1000 if metric.unit == "ms" else 1)
+    if metric.unit == "bytes":
         return float(parse_bytes(text))
     if text.endswith("%"):
         return parse_share(text)
-    raise ValueError(f"{text!r} is not a number; `{metric}` needs a bare one")
+    raise ValueError(f"{text!r} is not a number; `{name}` needs a bare one")

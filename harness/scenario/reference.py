@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.scenario.limits import DISTRIBUTIONS, SCALARS
+from harness.metrics import metric_names
 from harness.scenario.loads import LOADS_NOT_BUILT
 from harness.scenario.model import Scenario
 from harness.units import DURATION_PATTERN, format_duration
@@ -218,8 +218,8 @@ def _is_not_built(value: Mapping[str, Any]) -> bool:
 
 
 def _limits_text() -> str:
-    distributions = ", ".join(f"`{name}`" for name in DISTRIBUTIONS)
-    scalars = ", ".join(f"`{name}`" for name in SCALARS)
+    distributions = ", ".join(f"`{name}`" for name in metric_names(takes_statistics=True))
+    scalars = ", ".join(f"`{name}`" for name in metric_names(takes_statistics=False))
     return f"""\
 ## `limits`
 
