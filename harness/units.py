@@ -7,12 +7,36 @@ what to write instead. A bare number is refused: nobody can tell whether 30 mean
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A number that is known to lie between two bounds; high None: no bound is known."""
+
+    low: float
+    high: float | None
+
+    @classmethod
+    def exactly(cls, number: float) -> Range:
+        """Return the range of a number that is known."""
+        return cls(float(number), float(number))
+
+    def __add__(self, other: Range) -> Range:
+        high = None if self.high is None or other.high is None else self.high + other.high
+        return Range(self.low + other.low, high)
+
+    def times(self, factor: float) -> Range:
+        """Return both bounds multiplied."""
+        return Range(self.low * factor, None if self.high is None else self.high * factor)
+
+
+NOTHING = Range(0.0, 0.0)
 DURATION_UNITS_S = {
     "us": Decimal("0.000001"),
     "ms": Decimal("0.001"),

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.bursts import spans_of
 from harness.records import Phase, Status
 from tests.driven import driven_on, results_on, simulated
 from tests.plans import exact_schedule, load_of
@@ -22,7 +21,7 @@ TEN_A_SECOND = {"ttft_ms": 100, "tpot_ms": 0, "max_batch": 1}
 def taken(path: Path, server: dict[str, Any], **load: Any) -> list[dict[str, Any]]:
     """What is said of each burst of a load."""
     load = {"kind": "burst", "arrivals": "constant", "timeout": "400s", **load}
-    results = results_on(path, simulated(**server), exact_schedule(1, **load), bursts=spans_of(load_of(**load)))
+    results = results_on(path, simulated(**server), exact_schedule(1, **load), bursts=load_of(**load).burst_spans)
     found: list[dict[str, Any]] = results.facts[KEY]["bursts"]["taken"]
     return found
 

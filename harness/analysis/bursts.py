@@ -13,7 +13,6 @@ from harness.analysis import stats
 from harness.analysis.columns import Columns, Floats
 from harness.analysis.reading import Reading
 from harness.records import FAILED, Phase, Status
-from harness.scenario.loads import Burst, Load
 
 NS_PER_S = 1e9
 MOST_LISTED = 1_000
@@ -43,20 +42,6 @@ class Taken:
     backlog_peak: int
     drained_s: float | None
     recovered_s: float | None
-
-
-def spans_of(load: Load) -> dict[str, float | None] | None:
-    """When the bursts of a load are: the first one's start after T0, each one's length, from one to the next (None: a
-    single spike), in s; None for a load without bursts.
-    """
-    if not isinstance(load, Burst):
-        return None
-    if load.spike is not None:
-        return {"first_s": load.warmup_s + load.spike.at_s, "length_s": load.spike.within_s, "every_s": None}
-    assert load.burst_for_s is not None
-    assert load.every_s is not None
-    first_s = load.warmup_s + (load.every_s - load.burst_for_s) / 2
-    return {"first_s": first_s, "length_s": load.burst_for_s, "every_s": load.every_s}
 
 
 def bursts_of(reading: Reading) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ import numpy as np
 from harness.analysis.columns import Columns, Floats
 from harness.analysis.stats import MAX_STEPS, autocorrelation_time
 from harness.records import Status
+from harness.scenario.loads import KINDS
 
 STEP_NS = 1e8
 LEAST_STEPS = 1024
@@ -24,7 +25,6 @@ FEW_STATES_FOR_TAILS = 200
 FIRST_TAIL_LEVEL = 0.95
 QUEUEING_SHARE = 0.5
 DEVIATIONS = 2.5
-CHANGING_LOADS = ("burst", "steps", "trace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ NO_GUARD = QueueGuard()
 
 def changes_by_plan(trial: dict[str, Any]) -> bool:
     """Whether the load of a trial is not the same throughout, as was planned."""
-    return trial.get("kind") in CHANGING_LOADS or bool(trial.get("ramp"))
+    kind = KINDS.get(str(trial.get("kind")))
+    return bool(kind and kind.changes_by_plan) or bool(trial.get("ramp"))
 
 
 def guard_of(columns: Columns, n_eff_tail: float) -> QueueGuard:

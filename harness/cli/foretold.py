@@ -6,12 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from harness.analysis import stats
 from harness.analysis.sample_size import LEVELS, _joined, _time, label, limited
-from harness.scenario.loads import Load
+from harness.scenario.loads import Load, load_names
 from harness.scenario.model import Scenario
 from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, Skip
-from harness.schedule.estimate import expected_requests
-from harness.schedule.trials import load_names
 
 
 def foretold(planned: Sequence[Cell | Skip]) -> list[str]:
@@ -47,7 +45,7 @@ def will_be_bounds(
     lacking = [p for p in levels if expected * repetitions < stats.floor_two_sided(p)]
     if not lacking:
         return None
-    seconds = _seconds(load)
+    seconds = load.measured_s
     gives = f"about {expected:.0f} requests" + ("" if seconds is None else f" in {_time(seconds)}")
     gives += "" if repetitions == 1 else f", {repetitions} times"
     needs = [f"{label(p)} (needs at least {_least(p, load, expected * repetitions)})" for p in lacking]
@@ -58,15 +56,10 @@ def measured_requests(load: Load, workload: Workload) -> float | None:
     """How many requests a load is expected to measure, at most; None where that depends on the engine."""
     if "warmup_s" in type(load).model_fields:
         load = load.model_copy(update={"warmup_s": 0.0})
-    return expected_requests(load, workload).high
+    return load.expected_requests(workload).high
 
 
 def _least(p: float, load: Load, expected: float) -> str:
     needed = stats.floor_two_sided(p)
-    seconds = _seconds(load)
+    seconds = load.measured_s
     return f"{needed}" + ("" if seconds is None or expected <= 0 else f", {_time(seconds * needed / expected)}")
-
-
-def _seconds(load: Load) -> float | None:
-    seconds: float | None = getattr(load, "duration_s", None)
-    return seconds

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from harness.scenario.model import Scenario
     from harness.schedule.availability import Support
     from harness.schedule.cells import Cell, Skip
-    from harness.schedule.estimate import Estimate, Range
+    from harness.schedule.estimate import Estimate
+    from harness.units import Range
 
 BYTES_PER_RECORD = 500
 BYTES_PER_TOKEN = 40  # the chunk lists of a record while it is still in the uncompressed stream

@@ -237,8 +237,8 @@ async def warm_up(cell: Cell, engine: Engine, answered: int) -> int:
 
 def most_at_once(plan: TrialPlan) -> int:
     """How many requests a load may have in flight; of an open loop nobody knows."""
-    users = getattr(plan.load, "users", None)
-    return MOST_TOGETHER if users is None else int(users)
+    users = plan.load.user_count
+    return MOST_TOGETHER if users is None else users
 
 
 async def asked(cell: Cell, engine: Engine, workload: Workload, seed: int, users: int = 1) -> list[Record]:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness import __version__
-from harness.analysis import bursts
 from harness.drivers.calibration import store
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip, TrialPlan
@@ -79,7 +78,7 @@ def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> dict[str, Any]:
         "index": plan.index,
         "load": plan.name,
         "kind": plan.load.kind,
-        "bursts": bursts.spans_of(plan.load),
+        "bursts": plan.load.burst_spans,
         "ramp": getattr(plan.load, "ramp", None) is not None,
         "identity": identity(cell, plan),
         "files": file_hashes(plan),

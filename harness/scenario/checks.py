@@ -17,9 +17,10 @@ from pydantic_core import ErrorDetails
 from engines import engine_class
 from engines.base import EngineError, EngineSpec, ModelReference
 from harness.errors import Problem
+from harness.records import Loop
 from harness.scenario.base import MISSING_KEY, NOT_BUILT, UNKNOWN_KEY, near
 from harness.scenario.limits import RESERVED_CLASSES, is_split, parse_limit
-from harness.scenario.loads import Load, OpenOrClosed, Sessions, SingleUser
+from harness.scenario.loads import Load
 from harness.scenario.workload import TrafficClass, Workload
 from harness.scenario.yaml_tree import Node, Place, join
 
@@ -293,7 +294,7 @@ def conversation_problems(
     loads: Mapping[str, Load], workload: Workload, classes: Mapping[str, TrafficClass]
 ) -> Iterator[Problem]:
     """What cannot be planned. loads: by their keys in the file."""
-    talks = [load for load in loads.values() if isinstance(load, Sessions)]
+    talks = [load for load in loads.values() if load.loop is Loop.PARTLY_OPEN]
     yield from _load_problems(loads, workload)
     for name, one in classes.items():
         if one.workload is not None and (one.workload.turns or one.workload.think_time):
@@ -311,14 +312,14 @@ def conversation_problems(
 
 def _load_problems(loads: Mapping[str, Load], workload: Workload) -> Iterator[Problem]:
     for key, load in loads.items():
-        if isinstance(load, Sessions):
-            if load.turns is None and workload.turns is None:
+        if load.loop is Loop.PARTLY_OPEN:
+            if load.turns_of(workload) is None:
                 yield Problem("needs `turns`, such as `turns: 3`, here or in `workload`", key=key)
         elif workload.turns is None:
             continue
-        elif load.kind == "mixed":
+        elif load.mixes_classes:
             yield Problem("`workload.turns` does not go with `kind: mixed`; write it without classes", key=key)
-        elif not isinstance(load, SingleUser) and not (isinstance(load, OpenOrClosed) and load.users is not None):
+        elif load.user_count is None:
             why = "`workload.turns` needs somebody who waits for replies: `users`, `single_user` or `kind: sessions`"
             yield Problem(f"{why}; a `{load.kind}` at a rate has nobody", key=key)
 

@@ -1,14 +1,17 @@
-"""Limits as a scenario writes them: `ttft_ms p95 <= 500`, `attainment >= 0.95`, `chat.tpot_ms p50 <= 50ms`."""
+"""Limits as a scenario writes them: `ttft_ms p95 <= 500`, `chat.tpot_ms p50 <= 50ms`; and the `slo` of one request."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from harness.metrics import METRICS, Metric, find
-from harness.scenario.base import near
-from harness.units import parse_bytes, parse_duration_s, parse_share
+from harness.scenario.base import StrictModel, near
+from harness.units import PositiveMilliseconds, parse_bytes, parse_duration_s, parse_share
 
 CACHE_CLASSES = ("cached", "uncached", "repeated", "original")
 """Names under which results are given beside those of the scenario's classes (`harness.analysis.reading`)."""
@@ -60,6 +63,12 @@ def parse_limit(text: str) -> Limit:
     return Limit(match["class_name"], name, statistic, op, _value(metric, name, match["value"]), " ".join(text.split()))
 
 
+def _checked_limit(text: str) -> str:
+    parse_limit(text)
+    return text
+
+
+LimitText = Annotated[str, AfterValidator(_checked_limit)]
 RESERVED_CLASSES = ("all", "default")
 """Names of groups of requests in results, which no class may have, beside those of splits."""
 
@@ -99,3 +108,28 @@ def _value(metric: Metric, name: str, text: str) -> float:
     if text.endswith("%"):
         return parse_share(text)
     raise ValueError(f"{text!r} is not a number; `{name}` needs a bare one")
+
+
+class Slo(StrictModel):
+    """What one request must hold to be good; goodput, attainment and saturation follow from it."""
+
+    ttft_ms: PositiveMilliseconds | None = Field(
+        default=None,
+        alias="ttft",
+        description="Time to first token, from when the request was due.",
+        examples=["500ms"],
+    )
+    tpot_ms: PositiveMilliseconds | None = Field(
+        default=None, alias="tpot", description="Time per output token after the first.", examples=["50ms"]
+    )
+    e2e_ms: PositiveMilliseconds | None = Field(
+        default=None, alias="e2e", description="Time to the last token, from when the request was due.", examples=["5s"]
+    )
+    stall_ms: PositiveMilliseconds | None = Field(
+        default=None, alias="stall", description="The longest gap between two pieces of a reply.", examples=["1s"]
+    )
+
+    def overridden_by(self, other: Slo | None) -> Slo:
+        """These limits, those that `other` gives replaced by its own."""
+        given = {} if other is None else {name: value for name, value in other if value is not None}
+        return self.model_copy(update=given)

@@ -1,221 +1,58 @@
 """The kinds of load: how requests are offered during one trial.
 
-What all kinds of load share: times and limits, objectives of a request, and how arrivals scatter.
-
-The load of people who come when they like and then talk for a while: conversations that begin at a rate.
+A kind is a class here: its keys, and what the plan and the estimates ask of it. When its requests fall due follows from
+its `shape` and its counts in `harness/schedule/timing.py`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness.scenario.base import NOT_BUILT, AlsoAccepts, Integer, Number, StrictModel
-from harness.scenario.lengths import NO_THINK_TIME, ThinkTime, Turns
-from harness.scenario.limits import parse_limit
-from harness.units import PositiveMilliseconds, PositiveSeconds, Seconds
-
-DEFAULT_TIMEOUT_S = 120.0
-
-
-def _checked_limit(text: str) -> str:
-    parse_limit(text)
-    return text
-
-
-def _plain_arrivals(value: Any) -> Any:
-    name = next(iter(value), None) if isinstance(value, Mapping) else str(value).partition("(")[0].strip()
-    if name == "gamma" and value != name:
-        raise ValueError("is one word; write `arrivals: gamma` and beside it `cv: 2`")
-    if name == "ramp":
-        raise ValueError("is about single arrivals; write `ramp: {to: 8, over: 60s}` beside `rate`")
-    return value
-
-
-def _checked_workers(value: Any) -> Any:
-    """One sentence, where a union would tell one for each of its alternatives."""
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
-        return value
-    raise ValueError(f"must be `auto` or a whole number from 1 to 256, found {value!r}")
-
-
-LimitText = Annotated[str, AfterValidator(_checked_limit)]
-Arrivals = Annotated[Literal["constant", "poisson", "gamma"], BeforeValidator(_plain_arrivals)]
-_NUMBERS = {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 1}
-_COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
-Rate = Annotated[Number, Field(gt=0), AlsoAccepts(_NUMBERS)]
-Users = Annotated[Integer, Field(ge=1), AlsoAccepts(_COUNTS)]
-Count = Annotated[Integer, Field(ge=1)]
-Workers = Annotated[Literal["auto"] | Annotated[Integer, Field(ge=1, le=256)], BeforeValidator(_checked_workers)]
-Cv = Annotated[Number, Field(gt=0, le=20), AlsoAccepts(_NUMBERS)]
-
-RATE = "Requests per second, whatever the server does (open loop). A list makes one trial of each."
-USERS = "Users who each wait for the reply before they send again (closed loop). A list makes one trial of each."
-ARRIVALS = (
-    "`poisson`: independent arrivals, as of many users who know nothing of each other; `constant`: evenly spaced; "
-    "`gamma`: as uneven as `cv` says."
+from harness.records import Loop
+from harness.scenario.base import NOT_BUILT, AlsoAccepts, Integer, Number
+from harness.scenario.lengths import NO_THINK_TIME, Length, ThinkTime, Turns
+from harness.scenario.load_base import ONE_TURN, BaseLoad, CommonLoad
+from harness.scenario.rates import (
+    ARRIVALS,
+    CV,
+    Arrivals,
+    Bursts,
+    Count,
+    Cv,
+    Pieces,
+    Ramp,
+    Rate,
+    RateShape,
+    Spike,
+    Step,
+    cv_problems,
 )
-CV = (
-    "With `arrivals: gamma`: standard deviation of the gaps over their mean. 1 is `poisson`, above it requests come in "
-    "clumps, below it they are more even. A list makes one trial of each."
-)
-THINK = "What a user waits between a reply and the next request: a time, or a distribution of times."
+from harness.scenario.workload import Workload
+from harness.units import NOTHING, PositiveSeconds, Range
 
-
-def cv_problems(given: Mapping[str, Any]) -> list[str]:
-    """A sentence where `cv` is given without gamma arrivals, or these without it."""
-    if "cv" in given and given.get("arrivals") != "gamma":
-        return ["`cv` goes with `arrivals: gamma`; add it, or leave `cv` out"]
-    if given.get("arrivals") == "gamma" and "cv" not in given:
-        return ["`arrivals: gamma` needs `cv`, such as `cv: 2`"]
-    return []
-
-
-class Slo(StrictModel):
-    """What one request must hold to be good; goodput, attainment and saturation follow from it."""
-
-    ttft_ms: PositiveMilliseconds | None = Field(
-        default=None,
-        alias="ttft",
-        description="Time to first token, from when the request was due.",
-        examples=["500ms"],
-    )
-    tpot_ms: PositiveMilliseconds | None = Field(
-        default=None, alias="tpot", description="Time per output token after the first.", examples=["50ms"]
-    )
-    e2e_ms: PositiveMilliseconds | None = Field(
-        default=None, alias="e2e", description="Time to the last token, from when the request was due.", examples=["5s"]
-    )
-    stall_ms: PositiveMilliseconds | None = Field(
-        default=None, alias="stall", description="The longest gap between two pieces of a reply.", examples=["1s"]
-    )
-
-    def overridden_by(self, other: Slo | None) -> Slo:
-        """These limits, those that `other` gives replaced by its own."""
-        given = {} if other is None else {name: value for name, value in other if value is not None}
-        return self.model_copy(update=given)
-
-
-class CommonLoad(StrictModel):
-    """What all kinds of load share."""
-
-    name: str | None = Field(
-        default=None, min_length=1, description="The trial's name; made up from the kind where absent."
-    )
-    warmup_s: Seconds = Field(
-        default=0.0,
-        alias="warmup",
-        description="The same load before measuring; labelled, not measured.",
-        examples=["10s"],
-    )
-    timeout_s: PositiveSeconds = Field(
-        default=DEFAULT_TIMEOUT_S,
-        alias="timeout",
-        description="A request that takes longer has failed.",
-        examples=["30s"],
-    )
-    driver: Literal["inprocess", "locust"] = Field(
-        default="inprocess",
-        description="Who sends the load: our own client, or Locust, whose users, statistics, page and workers on other "
-        "machines are then used. The same plan, records and report; served engines only.",
-    )
-    workers: Workers = Field(
-        default="auto",
-        description="Processes that send the load, sharing one plan, to engines that are reached over the network. "
-        "`auto`: one for each 512 users, 1,000 requests or 25,600 tokens due in the busiest second; a core stays free.",
-        examples=["auto", 4],
-    )
-    slo: Slo | None = Field(default=None, description="Keys given here replace the scenario's for this load.")
-    limits: tuple[LimitText, ...] = Field(
-        default=(),
-        description="Limits of this load; added to the scenario's, or in place of those on the same statistic.",
-        examples=[["ttft_ms p95 <= 800"]],
-    )
-
-    @classmethod
-    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
-        """Locust's workers are not ours."""
-        problems = super().check_keys(given)
-        if given.get("driver") == "locust" and given.get("workers", "auto") != "auto":
-            problems.append("`workers` are not Locust's; leave it out, and use `--expect-workers` and `harness worker`")
-        return problems
-
-
-class BaseLoad(CommonLoad):
-    """What loads share that are limited by a duration or by a number of requests."""
-
-    exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "requests"),)
-
-    duration_s: PositiveSeconds | None = Field(
-        default=None, alias="duration", description="How long to measure, after the warm-up.", examples=["60s"]
-    )
-    requests: Count | None = Field(
-        default=None,
-        description="How many requests to measure, instead of a duration; the load goes on until they have ended.",
-        examples=[100],
-    )
-
-
-class Sessions(CommonLoad):
-    """Conversations that begin at a rate, whatever the server does; within each, a turn follows the reply before it.
-
-    Partly open: a slow server delays the later turns of the conversations it has, but not the arrival of new ones.
-    """
-
-    exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "sessions"),)
-
-    kind: Literal["sessions"]
-    rate: Rate = Field(
-        description="Conversations that begin per second. A list makes one trial of each.", examples=[0.5]
-    )
-    duration_s: PositiveSeconds | None = Field(
-        default=None, alias="duration", description="How long to measure, after the warm-up.", examples=["60s"]
-    )
-    sessions: Count | None = Field(
-        default=None, description="How many conversations to measure, instead of a duration.", examples=[50]
-    )
-    turns: Turns | None = Field(
-        default=None,
-        description="Turns of a conversation: a number, or a distribution as of lengths. Absent: the workload's.",
-        examples=[4],
-    )
-    think_time: ThinkTime | None = Field(
-        default=None,
-        description="What a user waits between a reply and the next turn: a time, or a distribution of times. Absent: "
-        "that of the workload, or none.",
-        examples=["5s"],
-    )
-    arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
-    cv: Cv | None = Field(default=None, description=CV, examples=[2])
-
-    @classmethod
-    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
-        """`cv` belongs to gamma arrivals."""
-        return [*super().check_keys(given), *cv_problems(given)]
-
-    @classmethod
-    def unknown_key(cls, key: str) -> str:
-        """What other loads are limited by, and this one is not."""
-        if key == "requests":
-            return "is not known here; write `sessions`, the number of conversations, or `duration`"
-        if key == "users":
-            return "is not known here; `turns` in the workload make users of `kind: sustained` hold conversations"
-        return super().unknown_key(key)
-
-    @property
-    def requests(self) -> None:
-        """The number of requests follows from the turns."""
-        return None
-
+if TYPE_CHECKING:
+    from harness.scenario.traces import Trace as Rows
 
 LOADS_NOT_BUILT = ("saturate",)
 LIST_VALUED = ("rate", "users", "burst_rate", "cv")
 """Keys of a load that may hold a list; each value is a trial of its own."""
+RATE = "Requests per second, whatever the server does (open loop). A list makes one trial of each."
+USERS = "Users who each wait for the reply before they send again (closed loop). A list makes one trial of each."
+THINK = "What a user waits between a reply and the next request: a time, or a distribution of times."
+_COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+Users = Annotated[Integer, Field(ge=1), AlsoAccepts(_COUNTS)]
+
+
+def uneven(cv: float | None) -> str:
+    """Return what a name says of uneven arrivals."""
+    return "" if cv is None else f"-cv-{cv:g}"
 
 
 class SingleUser(BaseLoad):
@@ -225,46 +62,13 @@ class SingleUser(BaseLoad):
     think_time: ThinkTime = Field(default=NO_THINK_TIME, description=THINK, examples=["2s"])
 
     @property
-    def users(self) -> int:
+    def user_count(self) -> int:
         """One."""
         return 1
 
-
-class Ramp(StrictModel):
-    """A rate that changes evenly from the start of the measurement on, and then stays.
-
-    `rate` is one end: with `to` it is where the ramp begins, with `from` where it ends, with neither it is reached
-    from 0. A warm-up has the rate with which the ramp begins.
-    """
-
-    at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("from", "to"),)
-
-    from_rate: Annotated[Number, Field(ge=0)] | None = Field(
-        default=None, alias="from", description="Requests per second at its beginning.", examples=[1]
-    )
-    to_rate: Annotated[Number, Field(gt=0)] | None = Field(
-        default=None, alias="to", description="Requests per second at its end.", examples=[8]
-    )
-    over_s: PositiveSeconds = Field(alias="over", description="How long it takes.", examples=["60s"])
-
-    def ends(self, rate: float) -> tuple[float, float]:
-        """The first and the last rate, where the load has `rate`."""
-        if self.to_rate is not None:
-            return rate, self.to_rate
-        return self.from_rate or 0.0, rate
-
-    def requests_within(self, rate: float, seconds: float) -> float:
-        """Expected number of requests in the first `seconds`."""
-        (first, last), within_s = self.ends(rate), min(seconds, self.over_s)
-        return within_s * (first + (last - first) * within_s / self.over_s / 2) + (seconds - within_s) * last
-
-    def seconds_until(self, rate: float, requests: float) -> float:
-        """The time at which that many requests are expected."""
-        first, last = self.ends(rate)
-        whole = self.over_s * (first + last) / 2
-        if requests >= whole:
-            return self.over_s + (requests - whole) / last
-        return 2 * requests / (first + math.sqrt(first**2 + 2 * (last - first) / self.over_s * requests))
+    def think_times(self, workload: Workload) -> tuple[ThinkTime | None, ThinkTime | None]:
+        """Return the load's time between requests, and the workload's between turns."""
+        return self.think_time, None if workload.turns is None else workload.think_time
 
 
 class OpenOrClosed(BaseLoad):
@@ -305,6 +109,30 @@ class OpenOrClosed(BaseLoad):
         """The key that belongs to the other loop."""
         return frozenset({"arrivals"} if self.rate is None else {"think_time"})
 
+    @property
+    def user_count(self) -> int | None:
+        """The `users`."""
+        return self.users
+
+    @property
+    def mean_rate(self) -> float:
+        """The `rate`."""
+        return self.rate or 0.0
+
+    @property
+    def shape(self) -> RateShape | None:
+        """The ramp."""
+        return None if self.ramp is None or self.rate is None else self.ramp.pieces(self.rate)
+
+    @property
+    def distinction(self) -> str:
+        """The rate, and how uneven it is, or the number of users."""
+        return f"-users-{self.users}" if self.rate is None else f"-rate-{self.rate:g}{uneven(self.cv)}"
+
+    def think_times(self, workload: Workload) -> tuple[ThinkTime | None, ThinkTime | None]:
+        """Return the load's time between requests, and the workload's between turns."""
+        return self.think_time, None if self.turns_of(workload) is None else workload.think_time
+
 
 class Sustained(OpenOrClosed):
     """The same load all the time."""
@@ -315,15 +143,9 @@ class Sustained(OpenOrClosed):
 class Mixed(OpenOrClosed):
     """The same load all the time, over the `classes` of the scenario by their weights."""
 
+    mixes_classes: ClassVar[bool] = True
+
     kind: Literal["mixed"]
-
-
-class Spike(StrictModel):
-    """Many requests at once."""
-
-    requests: Count = Field(description="How many.", examples=[50])
-    within_s: Seconds = Field(alias="within", description="Spread over this time; `0s`: all together.", examples=["1s"])
-    at_s: Seconds = Field(default=0.0, alias="at", description="When, after measuring has begun.", examples=["10s"])
 
 
 class Burst(BaseLoad):
@@ -334,6 +156,8 @@ class Burst(BaseLoad):
 
     exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("burst_rate", "spike"),)
     at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "requests"),)
+
+    changes_by_plan: ClassVar[bool] = True
 
     kind: Literal["burst"]
     rate: Rate | None = Field(
@@ -400,12 +224,44 @@ class Burst(BaseLoad):
         share = self.burst_for_s / self.every_s
         return base * (1 - share) + self.burst_rate * share
 
+    @property
+    def shape(self) -> RateShape | None:
+        """The bursts; a spike comes on top of the rate."""
+        if self.rate is None or self.burst_rate is None or self.burst_for_s is None or self.every_s is None:
+            return None
+        return Bursts(self.rate, self.burst_rate, self.burst_for_s, self.every_s)
 
-class Step(StrictModel):
-    """One of the rates."""
+    @property
+    def distinction(self) -> str:
+        """The rate during a burst, and how uneven it is."""
+        return "-spike" if self.burst_rate is None else f"-{self.burst_rate:g}{uneven(self.cv)}"
 
-    rate: Annotated[Number, Field(gt=0)] = Field(description="Requests per second.", examples=[2])
-    for_s: PositiveSeconds = Field(alias="for", description="How long.", examples=["30s"])
+    @property
+    def burst_spans(self) -> dict[str, float | None]:
+        """Those of the bursts, or of the spike."""
+        if self.spike is not None:
+            return {"first_s": self.warmup_s + self.spike.at_s, "length_s": self.spike.within_s, "every_s": None}
+        assert self.burst_for_s is not None
+        assert self.every_s is not None
+        first_s = self.warmup_s + (self.every_s - self.burst_for_s) / 2
+        return {"first_s": first_s, "length_s": self.burst_for_s, "every_s": self.every_s}
+
+    def expected_requests(self, workload: Workload = ONE_TURN) -> Range:
+        """Return those at the base rate, and the spike's."""
+        if self.spike is None:
+            return super().expected_requests(workload)
+        return Range.exactly(self.spike.requests + self.mean_rate * (self.warmup_s + (self.duration_s or 0.0)))
+
+    def further_requests(self, workload: Workload = ONE_TURN) -> Range:
+        """Return none for a lone spike, which ends by plan."""
+        return NOTHING if self.rate is None else super().further_requests(workload)
+
+    def expected_time_s(self, workload: Workload = ONE_TURN) -> Range:
+        """Return the time of a lone spike too."""
+        if self.spike is None:
+            return super().expected_time_s(workload)
+        ends_s = max(self.duration_s or 0.0, self.spike.at_s + self.spike.within_s)
+        return self._until_answered(self.warmup_s + ends_s)
 
 
 class Steps(CommonLoad):
@@ -414,6 +270,8 @@ class Steps(CommonLoad):
     A warm-up has the rate of the first step; after the last one load goes on at its rate until the measured requests
     have ended.
     """
+
+    changes_by_plan: ClassVar[bool] = True
 
     kind: Literal["steps"]
     steps: tuple[Step, ...] = Field(
@@ -435,19 +293,20 @@ class Steps(CommonLoad):
         return super().unknown_key(key)
 
     @property
-    def duration_s(self) -> float:
-        """How long is measured."""
+    def measured_s(self) -> float:
+        """All steps together."""
         return math.fsum(step.for_s for step in self.steps)
-
-    @property
-    def requests(self) -> None:
-        """The number of requests is left to the arrivals."""
-        return None
 
     @property
     def mean_rate(self) -> float:
         """Requests per second over all steps."""
-        return math.fsum(step.rate * step.for_s for step in self.steps) / self.duration_s
+        return math.fsum(step.rate * step.for_s for step in self.steps) / self.measured_s
+
+    @property
+    def shape(self) -> RateShape:
+        """The steps."""
+        rates = tuple(step.rate for step in self.steps)
+        return Pieces(tuple(step.for_s for step in self.steps), rates, rates)
 
 
 class Trace(CommonLoad):
@@ -455,6 +314,8 @@ class Trace(CommonLoad):
 
     A warm-up is the first part of the trace. `prompt_tokens` and `output_tokens` of the workload do not count.
     """
+
+    changes_by_plan: ClassVar[bool] = True
 
     kind: Literal["trace"]
     file: Path = Field(
@@ -484,15 +345,126 @@ class Trace(CommonLoad):
             return "is given by the trace; leave it out, or use `time_scale` and `sample`"
         return super().unknown_key(key)
 
-    @property
-    def duration_s(self) -> None:
-        """The trace ends by itself."""
-        return None
+    def expected_requests(self, workload: Workload = ONE_TURN) -> Range:
+        """Return the share of the file's."""
+        return Range.exactly(self.sample * len(self._rows().due_ns))
+
+    def further_requests(self, workload: Workload = ONE_TURN) -> Range:
+        """Return none: the trace ends by itself."""
+        return NOTHING
+
+    def expected_time_s(self, workload: Workload = ONE_TURN) -> Range:
+        """Return the time until the last request of the file, and its time-out."""
+        return self._until_answered(self.time_scale * int(self._rows().due_ns[-1]) / 1e9)
+
+    def recorded_tokens(self) -> float:
+        """Return the share of the file's."""
+        rows = self._rows()
+        return self.sample * (int(rows.prompt_tokens.sum()) + int(rows.output_tokens.sum()))
+
+    def _rows(self) -> Rows:
+        from harness.scenario.traces import read_trace  # here, because it needs numpy, which lists do without
+
+        return read_trace(self.file)
+
+
+class Sessions(CommonLoad):
+    """Conversations that begin at a rate, whatever the server does; within each, a turn follows the reply before it.
+
+    Partly open: a slow server delays the later turns of the conversations it has, but not the arrival of new ones.
+    """
+
+    exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "sessions"),)
+
+    kind: Literal["sessions"]
+    rate: Rate = Field(
+        description="Conversations that begin per second. A list makes one trial of each.", examples=[0.5]
+    )
+    duration_s: PositiveSeconds | None = Field(
+        default=None, alias="duration", description="How long to measure, after the warm-up.", examples=["60s"]
+    )
+    sessions: Count | None = Field(
+        default=None, description="How many conversations to measure, instead of a duration.", examples=[50]
+    )
+    turns: Turns | None = Field(
+        default=None,
+        description="Turns of a conversation: a number, or a distribution as of lengths. Absent: the workload's.",
+        examples=[4],
+    )
+    think_time: ThinkTime | None = Field(
+        default=None,
+        description="What a user waits between a reply and the next turn: a time, or a distribution of times. Absent: "
+        "that of the workload, or none.",
+        examples=["5s"],
+    )
+    arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
+    cv: Cv | None = Field(default=None, description=CV, examples=[2])
+
+    @classmethod
+    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
+        """`cv` belongs to gamma arrivals."""
+        return [*super().check_keys(given), *cv_problems(given)]
+
+    @classmethod
+    def unknown_key(cls, key: str) -> str:
+        """What other loads are limited by, and this one is not."""
+        if key == "requests":
+            return "is not known here; write `sessions`, the number of conversations, or `duration`"
+        if key == "users":
+            return "is not known here; `turns` in the workload make users of `kind: sustained` hold conversations"
+        return super().unknown_key(key)
 
     @property
-    def requests(self) -> None:
-        """The trace ends by itself."""
-        return None
+    def measured_s(self) -> float | None:
+        """The `duration`."""
+        return self.duration_s
+
+    @property
+    def measured_count(self) -> int | None:
+        """The conversations."""
+        return self.sessions
+
+    @property
+    def loop(self) -> Loop:
+        """Conversations begin at planned times, their turns after replies."""
+        return Loop.PARTLY_OPEN
+
+    @property
+    def mean_rate(self) -> float:
+        """Conversations per second."""
+        return self.rate
+
+    @property
+    def distinction(self) -> str:
+        """The rate, and how uneven it is."""
+        return f"-rate-{self.rate:g}{uneven(self.cv)}"
+
+    def turns_of(self, workload: Workload) -> Length | None:
+        """Return the load's own turns, or the workload's."""
+        return self.turns or workload.turns
+
+    def think_times(self, workload: Workload) -> tuple[ThinkTime | None, ThinkTime | None]:
+        """Return the load's own time between turns, or the workload's."""
+        return self.think_time or workload.think_time, None
+
+    def expected_requests(self, workload: Workload = ONE_TURN) -> Range:
+        """Return from first turns alone, where the window may end before the others, to all turns of all."""
+        turns = self._mean_turns(workload)
+        if self.sessions is not None:
+            return Range.exactly(self.sessions * turns + self.rate * self.warmup_s * turns)
+        begun = self.rate * (self.warmup_s + (self.duration_s or 0.0))
+        return Range(begun, begun * turns)
+
+    def further_requests(self, workload: Workload = ONE_TURN) -> Range:
+        """Return all turns of the conversations that may follow."""
+        return super().further_requests(workload).times(self._mean_turns(workload))
+
+    def expected_time_s(self, workload: Workload = ONE_TURN) -> Range:
+        """Return the least time for so many conversations; replies may take any."""
+        if self.sessions is None:
+            return super().expected_time_s(workload)
+        think_s = (self._mean_turns(workload) - 1) * self._mean_think_s(workload)
+        return Range(self.warmup_s + (self.sessions - 1) / self.rate + think_s, None)
 
 
 def _built_kind(value: Any) -> Any:
@@ -502,5 +474,20 @@ def _built_kind(value: Any) -> Any:
     return value
 
 
+def load_names(loads: Sequence[Load]) -> list[str]:
+    """Return a name for each load, no two alike: its own, or its kind with what tells it from others of that kind."""
+    kinds = [load.kind for load in loads]
+    wanted = [load.name or load.kind + (load.distinction if kinds.count(load.kind) > 1 else "") for load in loads]
+    names: list[str] = []
+    for name in wanted:
+        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        names.append(next(one for one in candidates if one not in names))
+    return names
+
+
 Load = SingleUser | Sustained | Burst | Mixed | Steps | Trace | Sessions
 LoadItem = Annotated[Annotated[Load, Field(discriminator="kind")], BeforeValidator(_built_kind)]
+KINDS: dict[str, type[CommonLoad]] = {
+    get_args(load.model_fields["kind"].annotation)[0]: load for load in get_args(Load)
+}
+"""The class of each kind, by the name that a scenario and a manifest give it."""

@@ -19,7 +19,8 @@ from harness.scenario.base import (
     listed,
 )
 from harness.scenario.engines import EngineBlock, ModelEntry
-from harness.scenario.loads import LimitText, LoadItem, Slo
+from harness.scenario.limits import LimitText, Slo
+from harness.scenario.loads import LoadItem
 from harness.scenario.metrics_urls import MetricsPages
 from harness.scenario.quality import Quality
 from harness.scenario.workload import TrafficClass, Workload

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
 from harness.scenario.base import AlsoAccepts, Integer, Number, StrictModel, listed
 from harness.scenario.lengths import FixedLength, Length, ThinkTime, Tokens, Turns
-from harness.scenario.loads import Slo
+from harness.scenario.limits import Slo
 
 Share = Annotated[Number, Field(gt=0, le=1)]
 TextOrTexts = Annotated[tuple[str, ...], BeforeValidator(listed), AlsoAccepts({"type": "string"})]

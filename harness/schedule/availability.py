@@ -108,7 +108,7 @@ def _no_priority(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> st
     """Why the classes cannot have their priorities; None where they have none, or the server can be told."""
     loads = scenario.load if block.load is None else block.load
     named = [name for name, one in scenario.classes.items() if one.priority is not None]
-    if not named or not any(load.kind == "mixed" for load in loads):
+    if not named or not any(load.mixes_classes for load in loads):
         return None
     if block.engine == "http":
         dialect = str(spec.options.get("dialect", DEFAULT_DIALECT))

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from engines.base import EngineSpec, ModelReference
-from harness.scenario.loads import Load, Slo
+from harness.scenario.limits import Slo
+from harness.scenario.loads import Load
 from harness.scenario.metrics_urls import MetricsPage
 from harness.scenario.workload import TrafficClass, Workload
 

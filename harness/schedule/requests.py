@@ -20,7 +20,6 @@ from engines.base import Request, Turn
 from harness.errors import Problem, ScenarioError
 from harness.records import Loop, Phase
 from harness.scenario.loads import Load
-from harness.scenario.loads import Sessions as Talks
 from harness.scenario.loads import Trace as Recorded
 from harness.scenario.prompt_files import FilePrompts, Tokenizer
 from harness.scenario.traces import Trace, read_trace
@@ -250,7 +249,7 @@ def build(
     Raises ScenarioError where a file of prompts or a trace cannot be used or a class is too rare to be dealt out.
     """
     parts: list[tuple[str, float, Workload, int | None]] = [("default", 1.0, workload, None)]
-    if load.kind == "mixed" and classes:
+    if load.mixes_classes and classes:
         _check_shares(classes)
         parts = [
             (name, one.weight, workload.overridden_by(one.workload), one.priority) for name, one in classes.items()
@@ -267,23 +266,12 @@ def build(
         timing = trace_timing(load.warmup_s, trace.due_ns)
         return Schedule(timing, Traffic(streams, seed, None, trace), Singles(len(trace.due_ns)), count)
     timing = plan_timing(load, seed, timeout_s)
-    turns = _turns(load, workload)
+    turns = load.turns_of(workload)
+    if turns is None and load.loop is Loop.PARTLY_OPEN:
+        raise ScenarioError([Problem("`kind: sessions` needs `turns`, such as `turns: 3`", key="load.turns")])
     chains = _chains(timing, None if turns is None else TurnCounts(turns, seed))
-    think_time, turn_think_time = getattr(load, "think_time", None), workload.think_time
-    if isinstance(load, Talks):
-        think_time, turn_think_time = think_time or workload.think_time, None
-    traffic = Traffic(streams, seed, think_time, None, None if turns is None else turn_think_time)
-    return Schedule(timing, traffic, chains, count)
-
-
-def _turns(load: Load, workload: Workload) -> Any:
-    """How many turns conversations have, as a distribution; None where there are none."""
-    if isinstance(load, Talks):
-        turns = load.turns or workload.turns
-        if turns is None:
-            raise ScenarioError([Problem("`kind: sessions` needs `turns`, such as `turns: 3`", key="load.turns")])
-        return turns
-    return workload.turns if getattr(load, "users", None) is not None else None
+    think_time, between_turns = load.think_times(workload)
+    return Schedule(timing, Traffic(streams, seed, think_time, None, between_turns), chains, count)
 
 
 def _chains(timing: Timing, turns: TurnCounts | None) -> Chains:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engines.cores import usable_cores
 from harness.scenario.loads import Trace
 from harness.schedule.cells import TrialPlan
-from harness.schedule.estimate import expected_requests, further_requests
+from harness.schedule.estimate import all_requests
 from harness.telemetry.cgroup import free_memory_bytes
 from harness.units import format_bytes
 
@@ -48,10 +48,10 @@ def _needed(plan: TrialPlan, allowed: int) -> tuple[float, str, str]:
     if isinstance(load, Trace):
         size = load.file.stat().st_size if load.file.exists() else 0
         return float(size * BYTES_PER_BYTE_OF_A_TRACE), f"the requests of {load.file}", "write a part of them into it"
-    users = getattr(load, "users", None)
+    users = load.user_count
     if users is not None:  # their requests are made as they go on
         return float(users * BYTES_PER_USER), f"{users:,} users", f"write {_rounded(allowed // BYTES_PER_USER)} at most"
-    most = (expected_requests(load, plan.workload) + further_requests(load, plan.workload)).high or 0.0
+    most = all_requests(plan).high or 0.0
     fewer = f"lower the rate, or shorten the load, until there are {_rounded(allowed // BYTES_PER_REQUEST)} at most"
     number = f"{most:,.0f}" if most < 1e15 else f"{most:.2g}"
     return most * BYTES_PER_REQUEST, f"about {number} planned requests", fewer

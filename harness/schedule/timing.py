@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.records import Loop, Phase
+from harness.scenario.rates import Bursts
 from harness.schedule import arrivals
-from harness.schedule.arrivals import Bursts, Int64, Pieces, Process, RateShape
+from harness.schedule.arrivals import Int64, Process
 from harness.seeding import generator
 
 PHASES = (Phase.WARMUP, Phase.MEASURE, Phase.COOLDOWN)
@@ -65,12 +66,11 @@ def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
     by requests, which ends when the first of these falls due.
     """
     start_ns = _ns(load.warmup_s)
-    users = getattr(load, "users", None)
-    if users is not None:
-        end_ns = None if load.duration_s is None else start_ns + _ns(load.duration_s)
-        return Timing(Loop.CLOSED, None, users, Window(start_ns, end_ns), True, measured=load.requests)
+    if load.user_count is not None:
+        end_ns = None if load.measured_s is None else start_ns + _ns(load.measured_s)
+        return Timing(load.loop, None, load.user_count, Window(start_ns, end_ns), True, measured=load.measured_count)
     timeout_ns = _ns(load.timeout_s if timeout_s is None else timeout_s)
-    warmup, number = _warmup(load, seed, start_ns), _number(load)
+    warmup, number = _warmup(load, seed, start_ns), load.measured_count
     measured, window = _measured(load, seed, start_ns, timeout_ns)
     due_ns = np.concatenate([warmup, measured])
     phases = np.full(len(due_ns), _MEASURE, dtype=np.int8)
@@ -79,9 +79,8 @@ def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
         phases[len(warmup) + number :] = _COOLDOWN
     elif window.end_ns is not None:
         phases[due_ns >= window.end_ns] = _COOLDOWN
-    loop = Loop.PARTLY_OPEN if load.kind == "sessions" else Loop.OPEN
     continues = window.end_ns is not None
-    return Timing(loop, len(due_ns), 0, window, continues, measured=number, due_ns=due_ns, phases=phases)
+    return Timing(load.loop, len(due_ns), 0, window, continues, measured=number, due_ns=due_ns, phases=phases)
 
 
 def trace_timing(warmup_s: float, due_ns: Int64) -> Timing:
@@ -92,7 +91,7 @@ def trace_timing(warmup_s: float, due_ns: Int64) -> Timing:
 
 
 def _warmup(load: Any, seed: int, start_ns: int) -> Int64:
-    shape, random, rate = _shape(load), generator(seed, _WARMUP_GAPS), _opening_rate(load)
+    shape, random, rate = load.shape, generator(seed, _WARMUP_GAPS), load.opening_rate
     if start_ns == 0 or not rate:
         return np.empty(0, dtype=np.int64)
     process = Process(load.arrivals)
@@ -114,9 +113,9 @@ def _measured(load: Any, seed: int, start_ns: int, timeout_ns: int) -> tuple[Int
         extra = arrivals.spike(spike.requests, spike.within_s, generator(seed, _SPIKE), start_ns=at_ns)
         if load.rate is None:
             return extra, Window(start_ns, None)
-    number = _number(load)
+    number = load.measured_count
     if number is None:
-        end_ns = start_ns + _ns(load.duration_s)
+        end_ns = start_ns + _ns(load.measured_s)
         base = _base(load, seed, start_ns, end_ns=end_ns + timeout_ns)
         return (arrivals.merge(base, extra) if len(extra) else base), Window(start_ns, end_ns)
     base = _base(load, seed, start_ns, count=2 * number + 1)
@@ -125,14 +124,8 @@ def _measured(load: Any, seed: int, start_ns: int, timeout_ns: int) -> tuple[Int
     return base[: number + further], Window(start_ns, end_ns)
 
 
-def _number(load: Any) -> int | None:
-    """How many requests, or conversations, limit an open load; None where its duration does."""
-    number: int | None = load.sessions if load.kind == "sessions" else load.requests
-    return number
-
-
 def _base(load: Any, seed: int, start_ns: int, **limit: int) -> Int64:
-    shape, random, process = _shape(load), generator(seed, _GAPS), Process(load.arrivals)
+    shape, random, process = load.shape, generator(seed, _GAPS), Process(load.arrivals)
     limits: Any = {"start_ns": start_ns, **limit}
     if shape is not None:
         return arrivals.changing(shape, process, random, cv=_cv(load), anchor_ns=start_ns, **limits)
@@ -141,25 +134,6 @@ def _base(load: Any, seed: int, start_ns: int, **limit: int) -> Int64:
     if process is Process.GAMMA:
         return arrivals.gamma(load.rate, _cv(load), random, **limits)
     return arrivals.poisson(load.rate, random, **limits)
-
-
-def _shape(load: Any) -> RateShape | None:
-    """How the rate changes from the start of the window on; None where it does not."""
-    if load.kind == "steps":
-        rates = tuple(step.rate for step in load.steps)
-        return Pieces(tuple(step.for_s for step in load.steps), rates, rates)
-    if getattr(load, "ramp", None) is not None:
-        first, last = load.ramp.ends(load.rate)
-        return Pieces((load.ramp.over_s,), (first,), (last,))
-    if getattr(load, "burst_rate", None) is not None:
-        return Bursts(load.rate, load.burst_rate, load.burst_for_s, load.every_s)
-    return None
-
-
-def _opening_rate(load: Any) -> float | None:
-    """The rate of the warm-up: that with which the window begins; None where there is none."""
-    shape = _shape(load)
-    return shape.first[0] if isinstance(shape, Pieces) else load.rate
 
 
 def _cv(load: Any) -> float:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from harness.scenario.limits import override
-from harness.scenario.loads import Load, Sessions, SingleUser, Steps, Trace
+from harness.scenario.loads import load_names
 from harness.scenario.model import Scenario
 from harness.schedule.cells import TrialPlan, slug
 from harness.schedule.combinations import Combination
@@ -25,7 +24,7 @@ def trial_plans(scenario: Scenario, one: Combination) -> Iterator[TrialPlan]:
                     "slo": slo.overridden_by(each.slo),
                 }
             )
-            for class_name, each in (scenario.classes.items() if load.kind == "mixed" else ())
+            for class_name, each in (scenario.classes.items() if load.mixes_classes else ())
         }
         yield TrialPlan(
             index=index,
@@ -44,25 +43,3 @@ def trial_seed(scenario_seed: int, load_index: int, repetition: int) -> int:
     """The seed of a trial, below 2^63; engine, level and variant are not in it, so that all meet the same requests."""
     digest = hashlib.sha256(f"trial {scenario_seed} {load_index} {repetition}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def load_names(loads: Sequence[Load]) -> list[str]:
-    """A name for each load, no two alike: its own, or its kind with what tells it from others of that kind."""
-    kinds = [load.kind for load in loads]
-    wanted = [load.name or (load.kind if kinds.count(load.kind) == 1 else _telling_name(load)) for load in loads]
-    names: list[str] = []
-    for name in wanted:
-        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        names.append(next(one for one in candidates if one not in names))
-    return names
-
-
-def _telling_name(load: Load) -> str:
-    if isinstance(load, SingleUser | Steps | Trace):
-        return load.kind
-    if isinstance(load, Sessions):
-        return f"sessions-rate-{load.rate:g}" + ("" if load.cv is None else f"-cv-{load.cv:g}")
-    uneven = "" if load.cv is None else f"-cv-{load.cv:g}"
-    if load.kind == "burst":
-        return f"burst-{load.burst_rate:g}{uneven}" if load.burst_rate is not None else "burst-spike"
-    return f"{load.kind}-rate-{load.rate:g}{uneven}" if load.rate is not None else f"{load.kind}-users-{load.users}"

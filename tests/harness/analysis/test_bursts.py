@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from harness.analysis.bursts import bursts_of, spans_of
+from harness.analysis.bursts import bursts_of
 from harness.analysis.reading import read
 from harness.records import Phase, Record, Status
 from harness.verdict.samples import burst_reasons
@@ -157,7 +157,7 @@ def test_a_spike_that_would_not_be_measured_to_its_end_is_refused(at: str, withi
 
 def test_loads_without_bursts_have_none() -> None:
     """Neither their entry nor their facts."""
-    assert spans_of(load_of(kind="sustained", rate=1, duration="10s")) is None
+    assert load_of(kind="sustained", rate=1, duration="10s").burst_spans is None
     assert bursts_of(read(trial_of(queue([0.0, 1.0], 1)))) is None
 
 
@@ -167,8 +167,8 @@ def test_where_the_bursts_of_a_load_are() -> None:
     spike = load_of(
         kind="burst", rate=1, spike={"requests": 9, "within": "1s", "at": "7s"}, duration="60s", warmup="5s"
     )
-    assert spans_of(bursts) == {"first_s": 9.0, "length_s": 2.0, "every_s": 10.0}
-    assert spans_of(spike) == {"first_s": 12.0, "length_s": 1.0, "every_s": None}
+    assert bursts.burst_spans == {"first_s": 9.0, "length_s": 2.0, "every_s": 10.0}
+    assert spike.burst_spans == {"first_s": 12.0, "length_s": 1.0, "every_s": None}
     assert not math.isnan(spike.warmup_s)
 
 

@@ -12,10 +12,11 @@ import pytest
 from harness.errors import ScenarioError
 from harness.scenario.reader import load, restore
 from harness.schedule.cells import Cell, Skip
-from harness.schedule.estimate import Range, estimate, expected_requests, expected_time_s
+from harness.schedule.estimate import estimate
 from harness.schedule.identity import identity
 from harness.schedule.matrix import expand
 from harness.schedule.requests import build
+from harness.units import Range
 from tests.plans import load_of, workload_of
 
 USERS = "{kind: sustained, users: 2, requests: 3}"
@@ -75,14 +76,14 @@ def test_token_ids_cannot_be_talked_about(tmp_path: Path) -> None:
 def test_estimates_know_sessions_and_turns() -> None:
     """Twenty conversations of three turns; what they send again is counted."""
     talks = load_of(kind="sessions", rate=2, sessions=20, turns=3, think_time="5s")
-    assert expected_requests(talks) == Range(60, 60)
-    assert expected_time_s(talks).low == pytest.approx(19 / 2 + 2 * 5)
+    assert talks.expected_requests() == Range(60, 60)
+    assert talks.expected_time_s().low == pytest.approx(19 / 2 + 2 * 5)
     lasting = load_of(kind="sessions", rate=2, duration="10s", turns={"dist": "uniform", "min": 1, "max": 5})
-    assert expected_requests(lasting).low == 20
-    assert expected_requests(lasting).high == pytest.approx(60, rel=0.01)
+    assert lasting.expected_requests().low == 20
+    assert lasting.expected_requests().high == pytest.approx(60, rel=0.01)
     users = load_of(kind="sustained", users=2, requests=12, think_time="9s")
     workload = workload_of(turns=3, think_time="3s")
-    assert expected_time_s(users, workload).low == pytest.approx(5 * (9 + 3 + 3) / 3)
+    assert users.expected_time_s(workload).low == pytest.approx(5 * (9 + 3 + 3) / 3)
 
 
 def test_tokens_that_are_sent_again_are_estimated(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_every_key_is_read_in_base_units(tmp_path: Path) -> None:
     assert [(one.arrivals, one.cv) for one in (even, uneven)] == [("gamma", 0.5), ("gamma", 2.0)]
     assert isinstance(steps, Steps)
     assert [(step.rate, step.for_s) for step in steps.steps] == [(1.0, 30.0), (2.5, 60.0)]
-    assert (steps.duration_s, steps.mean_rate) == (90.0, 2.0)
+    assert (steps.measured_s, steps.mean_rate) == (90.0, 2.0)
     assert isinstance(rising, Mixed)
     assert rising.ramp is not None
     assert (rising.ramp.ends(3.0), rising.ramp.over_s) == ((1.0, 3.0), 20.0)

@@ -18,11 +18,11 @@ from harness.scenario.model import Scenario
 from harness.scenario.reader import load
 from harness.scenario.traces import read_trace
 from harness.schedule.cells import Cell
-from harness.schedule.estimate import Range, expected_requests, expected_time_s
 from harness.schedule.identity import identity
 from harness.schedule.matrix import expand
 from harness.schedule.requests import Schedule, build
 from harness.schedule.timing import Window
+from harness.units import Range
 from tests.plans import load_of, workload_of
 
 SECOND_NS = 1_000_000_000
@@ -195,8 +195,8 @@ def test_the_content_of_the_file_is_part_of_the_plan(tmp_path: Path) -> None:
 def test_an_estimate_reads_the_trace(tmp_path: Path) -> None:
     """Requests, time and tokens before anything runs."""
     item = load_of(kind="trace", file=str(written(tmp_path, OURS)), time_scale=4, sample=0.5, timeout="10s")
-    assert expected_requests(item) == Range(1, 1)
-    assert expected_time_s(item) == Range(10, 20)
+    assert item.expected_requests() == Range(1, 1)
+    assert item.expected_time_s() == Range(10, 20)
 
 
 def test_a_scenario_names_a_trace_beside_it(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from harness.scenario.rates import Bursts
 from harness.schedule import arrivals
-from harness.schedule.arrivals import Bursts, Process
+from harness.schedule.arrivals import Process
 from harness.seeding import generator
 
 SECOND_NS = 1_000_000_000

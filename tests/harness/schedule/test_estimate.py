@@ -12,15 +12,9 @@ from pydantic import TypeAdapter
 from harness.errors import UsageError
 from harness.scenario.loads import Load, LoadItem
 from harness.scenario.model import Scenario
-from harness.schedule.estimate import (
-    Range,
-    check_budget,
-    estimate,
-    expected_requests,
-    expected_time_s,
-    further_requests,
-)
+from harness.schedule.estimate import check_budget, estimate
 from harness.schedule.matrix import expand
+from harness.units import Range
 
 LOAD: TypeAdapter[Load] = TypeAdapter(LoadItem)
 
@@ -77,8 +71,8 @@ def test_requests_and_time_are_bounded_from_both_sides(
 ) -> None:
     """Where no bound is known there is none."""
     one = LOAD.validate_python(load)
-    assert expected_requests(one) == Range(*requests)
-    assert expected_time_s(one) == Range(*time_s)
+    assert one.expected_requests() == Range(*requests)
+    assert one.expected_time_s() == Range(*time_s)
 
 
 def test_a_plan_is_the_sum_of_its_cells() -> None:
@@ -110,7 +104,7 @@ def test_a_plan_is_the_sum_of_its_cells() -> None:
 )
 def test_load_that_goes_on_is_as_much_again_or_that_of_a_time_out(load: dict[str, Any], most: float | None) -> None:
     """With a time-out of 10 s; a single user has nobody to go on beside him, a trace and a lone spike end by plan."""
-    assert further_requests(LOAD.validate_python(load | {"timeout": "10s"})) == Range(0, most)
+    assert LOAD.validate_python(load | {"timeout": "10s"}).further_requests() == Range(0, most)
 
 
 def test_tokens_of_mixed_traffic_follow_the_weights() -> None:
@@ -178,4 +172,4 @@ def test_another_machine_is_loaded_only_with_a_budget_or_a_consent() -> None:
 def test_open_loads_send_what_their_rate_says(rate: float, requests: int, warmup_s: int) -> None:
     """Measured requests and those of the warm-up."""
     load = {"kind": "sustained", "rate": rate, "requests": requests, "warmup": f"{warmup_s}s"}
-    assert expected_requests(LOAD.validate_python(load)).low == pytest.approx(requests + rate * warmup_s)
+    assert LOAD.validate_python(load).expected_requests().low == pytest.approx(requests + rate * warmup_s)

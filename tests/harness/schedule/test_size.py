@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 
 from harness.schedule.cells import TrialPlan
-from harness.schedule.estimate import expected_requests, further_requests
 from harness.schedule.requests import build
 from harness.schedule.size import BYTES_PER_REQUEST, plan_too_large, processes_of
 from tests.command import harness
@@ -93,7 +92,7 @@ def test_a_plan_takes_no_more_than_is_said(load: dict[str, Any], workload: Any) 
     """The most memory that numpy and Python had in use while a plan was made, over the requests that are expected."""
     more = {"repeat": 0.2, "cancel": {"share": 0.2, "after": "1s"}} if workload == "all" else {}
     wanted, asked = load_of(**load), workload_of(**more)
-    expected = (expected_requests(wanted, asked) + further_requests(wanted, asked)).high
+    expected = (wanted.expected_requests(asked) + wanted.further_requests(asked)).high
     assert expected is not None
     tracemalloc.start()
     build(wanted, asked, 1)

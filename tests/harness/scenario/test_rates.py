@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.scenario.loads import Ramp
+from harness.scenario.rates import Bursts, Pieces, Ramp, RateShape
 from harness.schedule import arrivals
-from harness.schedule.arrivals import Bursts, Pieces, Process, RateShape
+from harness.schedule.arrivals import Process
 from harness.seeding import generator
+from tests.plans import load_of
 
 SECOND_NS = 1_000_000_000
 RATES = st.floats(0.01, 500)
@@ -95,13 +96,18 @@ def test_arrivals_keep_their_limits(shape: Pieces, process: Process, seed: int, 
     seconds=st.floats(0.1, 300),
 )
 def test_a_ramp_of_a_scenario_is_its_shape(rate: float, ends: dict[str, float], over_s: int, seconds: float) -> None:
-    """What the estimate says beforehand is the integral that the plan uses, and `seconds_until` undoes it."""
-    ramp = Ramp.model_validate({**ends, "over": f"{over_s}s"})
+    """A load says beforehand how many requests its plan will hold, and how long that many take."""
+    keys = {"kind": "sustained", "rate": rate, "ramp": {**ends, "over": f"{over_s}s"}, "timeout": "1s"}
+    ramp = Ramp.model_validate(keys["ramp"])
     first, last = ramp.ends(rate)
-    shape = Pieces((float(over_s),), (first,), (last,))
-    requests = ramp.requests_within(rate, seconds)
-    assert requests == pytest.approx(shape.mass_until(seconds))
-    assert ramp.seconds_until(rate, requests) == pytest.approx(seconds)
+    within_s = min(seconds, over_s)
+    requests = within_s * (first + (last - first) * within_s / over_s / 2) + (seconds - within_s) * last
+    assert ramp.pieces(rate).mass_until(seconds) == pytest.approx(requests)
+    lasting = load_of(**keys, duration=f"{over_s + seconds}s")
+    assert lasting.expected_requests().low == pytest.approx(over_s * (first + last) / 2 + seconds * last)
+    counted = load_of(**keys, requests=max(1, round(requests)))
+    until_s = counted.expected_time_s().low
+    assert ramp.pieces(rate).mass_until(until_s) == pytest.approx(max(1, round(requests)))
 
 
 @pytest.mark.parametrize(
