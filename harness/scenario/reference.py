@@ -7,27 +7,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from harness.metrics import metric_names
-from harness.scenario.loads import LOADS_NOT_BUILT
+from harness.scenario.loads import KINDS, LOADS_NOT_BUILT
 from harness.scenario.model import Scenario
 from harness.units import DURATION_PATTERN, format_duration
 
-_SECTIONS = (
-    ("The scenario", ("Scenario",)),
-    ("`model`", ("ModelEntry",)),
-    ("`engines[]`", ("EngineBlock", "Level", "Variant", "Ready", "Tls", "MetricsPage")),
-    ("`workload`", ("Workload", "Prefix", "Cancel", "Sampling")),
-    ("Lengths", ("FixedLength", "UniformLength", "NormalLength", "LognormalLength", "EmpiricalLength")),
-    ("`classes`", ("TrafficClass",)),
-    ("`load[]`", ("SingleUser", "Sustained", "Ramp", "Burst", "Spike", "Mixed", "Steps", "Step", "Trace", "Sessions")),
-    ("Think times", ("FixedTime", "ExponentialTime", "LognormalTime")),
-    ("`slo`", ("Slo",)),
-    ("`quality`", ("Quality", "Reference")),
-    ("`telemetry`", ("Telemetry",)),
-    ("`budget`", ("Budget",)),
-)
+Schema: TypeAlias = Mapping[str, Any]
+_NOUNS = {"EngineBlock": "engine", "ModelEntry": "model", "TrafficClass": "class", "Variant": "options"}
+_NOUNS |= {"MetricsPage": "page"} | {load.__name__: "load" for load in KINDS.values()}
+_TYPES = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+    "null": "",
+    "path": "path",
+}
 _INTRODUCTION = """\
 # The scenario file
 
@@ -59,13 +56,13 @@ def json_schema() -> dict[str, Any]:
 
 
 def markdown() -> str:
-    """The reference page."""
+    """Return the reference page: a section for each key of a scenario that holds more keys."""
     schema = Scenario.model_json_schema(by_alias=True, mode="validation")
-    models = {"Scenario": schema, **schema["$defs"]}
-    parts = [_INTRODUCTION]
-    for title, names in _SECTIONS:
-        parts.append(f"## {title}\n")
-        parts += [_model_text(name, models[name], alone=len(names) == 1) for name in names]
+    models: dict[str, Schema] = {"Scenario": schema, **schema["$defs"]}
+    parts = [_INTRODUCTION, "## The scenario\n", _model_text(schema)]
+    for key, names in _sections(models).items():
+        parts.append(f"## `{key}`\n")
+        parts += [f"### {_heading(name, models[name])}\n\n{_model_text(models[name])}" for name in names]
     parts += [_limits_text(), _not_built_text(models)]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -92,67 +89,77 @@ def _tidy(node: Any) -> None:
         _tidy(child)
 
 
-def _model_text(name: str, model: Mapping[str, Any], *, alone: bool) -> str:
+def _sections(models: Mapping[str, Schema]) -> dict[str, list[str]]:
+    """Return the models behind each key of a scenario: first those that it holds, then those within them; each once."""
+    found = {key: list(dict.fromkeys(_references(value))) for key, value in models["Scenario"]["properties"].items()}
+    seen = {name for names in found.values() for name in names}
+    for names in found.values():
+        for name in names:  # which grows on the way
+            inner = [one for one in dict.fromkeys(_references(models[name]["properties"])) if one not in seen]
+            seen.update(inner)
+            names += inner
+    return {key: names for key, names in found.items() if names}
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict) and isinstance(node.get("$ref"), str):
+        yield node["$ref"].rpartition("/")[2]
+    for name, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if name != "discriminator":
+            yield from _references(child)
+
+
+def _noun(name: str) -> str:
+    """Return how the column of values calls a model."""
+    endings = {"Length": "length", "Time": "distribution"}
+    return next((noun for end, noun in endings.items() if name.endswith(end)), _NOUNS.get(name, name.lower()))
+
+
+def _heading(name: str, model: Schema) -> str:
+    own = [f"`{key}: {model['properties'][key]['const']}`" for key in ("kind", "dist") if key in model["properties"]]
+    return ", ".join([_noun(name).capitalize(), *own])
+
+
+def _model_text(model: Schema) -> str:
     required = model.get("required", [])
-    heading = "" if alone else f"### {_heading(name, model)}\n\n"
-    about = " ".join(str(model.get("description", "")).split())
-    keys = sorted(model["properties"].items(), key=lambda item: item[0] not in required)
     rows = [
-        f"| `{key}` | {_type(value)} | {_default(key, value, required)} | {_cell(_meaning(value))} |"
-        for key, value in keys
+        f"| `{key}` | {_type(value)} | {'required' if key in required else _default(value)} | {_meaning(value)} |"
+        for key, value in sorted(model["properties"].items(), key=lambda item: item[0] not in required)
         if not _is_not_built(value)
     ]
-    return "\n".join([f"{heading}{about}\n", "| key | value | default | meaning |", "|---|---|---|---|", *rows, ""])
+    about = " ".join(str(model.get("description", "")).split())
+    return "\n".join([f"{about}\n", "| key | value | default | meaning |", "|---|---|---|---|", *rows, ""])
 
 
-def _heading(name: str, model: Mapping[str, Any]) -> str:
-    for key in ("kind", "dist"):
-        if key in model["properties"]:
-            return f"`{key}: {model['properties'][key]['const']}`"
-    own = {"EngineBlock": "An engine", "Level": "`quantization[]`", "Variant": "`variants.*`", "Ready": "`ready`"}
-    own |= {"Tls": "`tls`", "MetricsPage": "`metrics_urls[]`", "Quality": "The section", "Reference": "`reference`"}
-    inner = {"Prefix": "`prefix`", "Cancel": "`cancel`", "Spike": "`spike`", "Ramp": "`ramp`", "Step": "`steps[]`"}
-    return own.get(name) or inner.get(name) or {"Sampling": "`sampling`", "Workload": "A workload"}[name]
-
-
-def _default(key: str, value: Mapping[str, Any], required: list[str]) -> str:
-    if key in required:
-        return "required"
+def _default(value: Schema) -> str:
     default = value.get("default")
     if isinstance(default, float) and _type(value).startswith("time"):
         return f"`{format_duration(default)}`"
-    return "" if default in (None, {}, [], "") or isinstance(default, dict) else f"`{_plain(default)}`"
+    return "" if default in (None, [], "") or isinstance(default, dict) else f"`{_plain(default)}`"
 
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _meaning(value: Mapping[str, Any]) -> str:
+def _meaning(value: Schema) -> str:
     examples = value.get("examples", [])
-    shown = f" For example `{_plain(examples[0])}`." if examples and "$ref" not in examples else ""
-    return f"{value.get('description', '')}{shown}"
+    shown = f" For example `{_plain(examples[0])}`." if examples else ""
+    return f"{value.get('description', '')}{shown}".replace("|", "\\|").replace("\n", "\\n")
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", "\\n")
+def _type(value: Schema) -> str:
+    return " or ".join(name for name in dict.fromkeys(_types(value)) if name)
 
 
-def _type(value: Mapping[str, Any]) -> str:
-    names = dict.fromkeys(_types(value))
-    return " or ".join(name for name in names if name != "nothing")
-
-
-def _types(value: Mapping[str, Any]) -> Iterator[str]:
+def _types(value: Schema) -> Iterator[str]:
     if "anyOf" in value or "oneOf" in value:
         for one in value.get("anyOf", value.get("oneOf", [])):
             yield from _types(one)
     elif "$ref" in value:
-        yield _reference(str(value["$ref"]).rpartition("/")[2])
-    elif "const" in value:
-        yield f"`{_plain(value['const'])}`"
-    elif "enum" in value:
-        yield from (f"`{one}`" for one in value["enum"])
+        yield _noun(str(value["$ref"]).rpartition("/")[2])
+    elif "const" in value or "enum" in value:
+        yield from (f"`{_plain(one)}`" for one in value.get("enum", [value.get("const")]))
     elif value.get("pattern") == DURATION_PATTERN:
         yield "time"
     elif value.get("type") == "array":
@@ -161,59 +168,10 @@ def _types(value: Mapping[str, Any]) -> Iterator[str]:
         inner = value.get("additionalProperties")
         yield f"name to {_type(inner)}" if isinstance(inner, Mapping) and inner else "mapping"
     else:
-        yield _SCALAR_NAMES.get(str(value.get("format", value.get("type"))), "anything")
+        yield _TYPES.get(str(value.get("format", value.get("type"))), "anything")
 
 
-_SCALAR_NAMES = {
-    "integer": "whole number",
-    "number": "number",
-    "string": "text",
-    "boolean": "true or false",
-    "null": "nothing",
-    "path": "path",
-}
-
-
-def _reference(name: str) -> str:
-    for ending, words in (("Length", "length"), ("Time", "distribution")):
-        if name.endswith(ending):
-            return words
-    loads = ("SingleUser", "Sustained", "Burst", "Mixed", "Steps", "Trace", "Sessions")
-    return "load" if name in loads else _MODEL_NAMES.get(name, "mapping")
-
-
-_MODEL_NAMES = {
-    "EngineBlock": "engine",
-    "ModelEntry": "model",
-    "Level": "level",
-    "TrafficClass": "class",
-    "Variant": "options",
-    "Workload": "workload",
-    "Slo": "slo",
-    "Quality": "quality",
-    "Reference": "reference",
-    "Ready": "ready",
-    "Sampling": "sampling",
-    "Spike": "spike",
-    "Prefix": "prefix",
-    "Cancel": "cancel",
-    "Ramp": "ramp",
-    "Step": "step",
-    "Telemetry": "telemetry",
-    "Budget": "budget",
-}
-_PATHS = {
-    "Scenario": "",
-    "ModelEntry": "model.",
-    "EngineBlock": "engines[].",
-    "Workload": "workload.",
-    "TrafficClass": "classes.*.",
-    "Telemetry": "telemetry.",
-    "Budget": "budget.",
-}
-
-
-def _is_not_built(value: Mapping[str, Any]) -> bool:
+def _is_not_built(value: Schema) -> bool:
     return value.get("not") == {}
 
 
@@ -232,23 +190,15 @@ Without: {scalars}.
 """
 
 
-def _not_built_text(models: Mapping[str, Mapping[str, Any]]) -> str:
-    keys = {
-        f"`{_PATHS.get(name, 'load[].')}{key}`": str(value.get("description", ""))
+def _not_built_text(models: Mapping[str, Schema]) -> str:
+    keys = sorted(
+        f"- `{'' if name == 'Scenario' else _noun(name) + '.'}{key}`: {value.get('description', '')}"
         for name, model in models.items()
         for key, value in model.get("properties", {}).items()
         if _is_not_built(value)
-    }
+    )
     kinds = ", ".join(f"`kind: {kind}`" for kind in LOADS_NOT_BUILT)
-    listed = "\n".join(f"- {key}: {meaning}" for key, meaning in sorted(keys.items()))
-    return f"""\
-## Not built yet
-
-These are known and refused, never ignored:
-
-{listed}
-- {kinds}
-"""
+    return "\n".join(["## Not built yet\n", "These are known and refused, never ignored:\n", *keys, f"- {kinds}", ""])
 
 
 if __name__ == "__main__":
