@@ -9,8 +9,7 @@ from typing import Any
 from harness import __version__
 from harness.drivers.calibration import store
 from harness.scenario.model import Scenario
-from harness.schedule.cells import Cell, Skip, TrialPlan
-from harness.schedule.identity import file_hashes, identity, text_hash
+from harness.schedule.cells import Cell, Skip, TrialPlan, file_hashes, identity, text_hash
 from harness.telemetry import provenance
 
 

@@ -13,8 +13,8 @@ from harness.scenario.model import Scenario
 from harness.scenario.reader import load
 from harness.schedule.availability import answers_in_process
 from harness.schedule.cells import Cell, Skip
+from harness.schedule.estimate import plan_too_large, processes_of
 from harness.schedule.matrix import check_runnable, expand
-from harness.schedule.size import plan_too_large, processes_of
 from harness.store.run import find_run, new_run_path, refuse_existing
 
 

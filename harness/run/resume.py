@@ -19,8 +19,7 @@ from harness.errors import UsageError
 from harness.run.entries import cell_entry, session_entry
 from harness.scenario.model import Scenario
 from harness.scenario.reader import restore
-from harness.schedule.cells import Cell, Skip
-from harness.schedule.identity import text_hash
+from harness.schedule.cells import Cell, Skip, text_hash
 from harness.schedule.matrix import check_variables, expand
 from harness.store.run import MANIFEST, RunWriter, is_complete
 

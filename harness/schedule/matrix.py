@@ -1,20 +1,18 @@
 """From a scenario to what will be run: every model x engine x level x variant x repetition, and the loads of each.
 
-In which order the cells of a repetition run, so that drift and what ran before hit all of them alike.
-
-A machine warms up and slows down, and a cell finds the caches and temperatures that its predecessor left. Repetitions
-come in pairs, the second in the opposite order, which cancels a steady drift. Over n pairs of n cells (n/2 where n is
-even) each cell stands equally often at each place and directly behind each other cell: the rows of a square that is
-balanced for carry-over (E. J. Williams, 1949). The first row is the order of the file; the seed shuffles the others.
-
-Choosing cells of a matrix by name, as `--only` does.
+A machine warms up and slows down, and a cell finds the caches and temperatures that its predecessor left. So the order
+of the cells changes from repetition to repetition. Repetitions come in pairs, the second in the opposite order, which
+cancels a steady drift. Over n pairs of n cells (n/2 where n is even) each cell stands equally often at each place and
+directly behind each other cell: the rows of a square that is balanced for carry-over (E. J. Williams, 1949). The first
+row is the order of the file; the seed shuffles the others.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
@@ -24,12 +22,13 @@ from engines.http.addresses import is_loopback
 from harness.errors import UsageError
 from harness.scenario.base import listed, near
 from harness.scenario.engines import Variant
+from harness.scenario.limits import override
+from harness.scenario.loads import load_names
 from harness.scenario.metrics_urls import pages_of
 from harness.scenario.model import Scenario
 from harness.schedule.availability import answers_in_process, refusal, variable_missing
-from harness.schedule.cells import Cell, Skip, last_part, slug
+from harness.schedule.cells import Cell, Skip, TrialPlan, last_part, slug
 from harness.schedule.combinations import Combination, combinations
-from harness.schedule.trials import trial_plans
 
 
 def in_run_order(planned: Sequence[Cell | Skip], seed: int) -> list[Cell | Skip]:
@@ -184,3 +183,36 @@ def engine_spec(one: Combination, secrets: Mapping[str, str]) -> EngineSpec:
         headers={header: secrets[name] for header, name in block.headers_env.items() if name in secrets},
         api_key=None if block.api_key_env is None else secrets.get(block.api_key_env),
     )
+
+
+def trial_plans(scenario: Scenario, one: Combination) -> Iterator[TrialPlan]:
+    """The loads of one cell, in the order of the file."""
+    loads = scenario.load if one.block.load is None else one.block.load
+    for index, (load, name) in enumerate(zip(loads, load_names(loads), strict=True)):
+        slo = scenario.slo.overridden_by(load.slo)
+        classes = {
+            class_name: each.model_copy(
+                update={
+                    "workload": scenario.workload.overridden_by(each.workload),
+                    "slo": slo.overridden_by(each.slo),
+                }
+            )
+            for class_name, each in (scenario.classes.items() if load.mixes_classes else ())
+        }
+        yield TrialPlan(
+            index=index,
+            id=f"{index:03d}-{slug(name)}",
+            name=name,
+            load=load,
+            workload=scenario.workload,
+            classes=classes,
+            slo=slo,
+            limits=override(scenario.limits, load.limits),
+            seed=trial_seed(scenario.seed, index, one.repetition),
+        )
+
+
+def trial_seed(scenario_seed: int, load_index: int, repetition: int) -> int:
+    """The seed of a trial, below 2^63; engine, level and variant are not in it, so that all meet the same requests."""
+    digest = hashlib.sha256(f"trial {scenario_seed} {load_index} {repetition}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -3,9 +3,7 @@
 Made-up prompts are plain English sentences. Each begins with three words chosen by its index, no two alike, so that a
 prefix cache finds nothing to reuse unless the scenario wants it to.
 
-The words that made-up prompts are built from: plain sentences of our own, without digits or rare words.
-
-Prompts that share their beginnings, as those of one application with a long instruction do.
+Prompts may share their beginnings, as those of one application with a long instruction do.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,64 +20,8 @@ from numpy.typing import NDArray
 from harness.scenario.prompt_files import Tokenizer, digest
 from harness.seeding import generator
 
-SENTENCES = (
-    "The old bridge over the river was closed for the winter, and people walked the long way round.",
-    "She wrote the letter twice, because the first one sounded colder than she meant.",
-    "A small boat left the harbour before sunrise with three men and a quiet dog on board.",
-    "Most of the village knew the story, yet nobody agreed on how it ended.",
-    "Rain fell on the tin roof all night and filled every bucket in the yard.",
-    "The teacher asked each child to bring one question and no answers.",
-    "Under the stairs he found a box of maps drawn by someone with a patient hand.",
-    "They planted apple trees along the road so that travellers would have shade and fruit.",
-    "The market opens early on Saturday, and the best bread is gone within an hour.",
-    "My neighbour repairs clocks, although his own kitchen clock has been wrong for years.",
-    "Nobody had cleaned the windows since spring, so the light came in soft and brown.",
-    "The train was late again, but the view from the platform made up for it.",
-    "Before the meeting began, someone had already moved all the chairs into a circle.",
-    "A good recipe says what to do when things go wrong, not only when they go well.",
-    "The library keeps a shelf of books that were returned without a name.",
-    "He learned to swim in a cold lake, with an uncle shouting advice from the shore.",
-    "When the power failed, the whole street came outside to look at the stars.",
-    "The garden is smaller than it looks in the photograph, but the roses are real.",
-    "Every morning the baker whistles the same tune and never gets past the middle.",
-    "Please describe the most useful tool in your house and explain why you keep it.",
-    "The mountain path is safe in summer if you start early and carry enough water.",
-    "Two friends opened a shop for used bicycles and slowly learned to fix them.",
-    "The museum guide spoke about the painter as if they had met the week before.",
-    "It takes a long time to build trust and a short message to lose it.",
-    "Our train of thought was broken by a knock at the door and the smell of coffee.",
-    "The farmer counted the sheep by colour first and by number only at the gate.",
-    "If the weather holds, the boats will race around the island on Sunday afternoon.",
-    "She keeps a notebook of mistakes and reads it whenever she feels too certain.",
-    "The new lamp is bright enough to read by, yet gentle enough for conversation.",
-    "Somewhere behind the wall a cat was asking to be let in or out.",
-    "The doctor drew a simple picture and the patient finally understood the plan.",
-    "Write a short summary of the report for a reader who has only two minutes.",
-    "The valley was so quiet that we could hear the snow slide from the branches.",
-    "He bought a map of a city he had never seen and learned its streets by heart.",
-    "The orchestra tuned for a long time, and some listeners liked that part best.",
-    "An honest answer given late is better than a quick one that has to be taken back.",
-    "The ferry carries cars, letters, goats and, on rare days, a travelling theatre.",
-    "What would you change about this plan if you had twice the time and half the money?",
-    "The hotel had no lift, so the guests on the top floor became good friends.",
-    "Each spring the river moves a little, and the farmers move their fences with it.",
-    "They argued about the colour of the door until the paint in the can had dried.",
-    "The engineer listened to the pump for a minute and then asked for a smaller wrench.",
-    "A child asked why the moon follows the car, and nobody in the car was sure.",
-    "The soup needs salt, patience and a lid that fits.",
-    "Compare the two proposals and say which risks are shared and which are new.",
-    "The postman knows every dog on the hill and most of their secrets.",
-    "Long ago this field was a lake, and in wet years it remembers.",
-    "The choir practises in the kitchen because the echo is kind to beginners.",
-    "He sold the house with the piano in it, since neither would fit through the door.",
-    "After the harvest there is music in the barn and flour on every coat.",
-    "The photograph shows five people laughing at something just outside the frame.",
-    "Explain in plain words how a key turns a lock, as if to a curious visitor.",
-    "The night watchman reads novels about the sea and dreams of dry land.",
-    "No one remembers who hung the bell, but everyone knows what it means.",
-    "The path divides at the broken pine; keep left unless you like wet shoes.",
-    "She measured the room with her scarf and ordered the shelf to match.",
-)
+SENTENCES = tuple((Path(__file__).parent / "sentences.txt").read_text(encoding="utf-8").splitlines())
+"""What made-up prompts are built from: plain sentences of our own, without digits or rare words."""
 
 CHARACTERS_PER_TOKEN = 4
 _HEAD_WORDS = 3

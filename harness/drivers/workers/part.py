@@ -18,9 +18,9 @@ from harness.drivers.base import DriveSettings
 from harness.errors import TrialFailed
 from harness.scenario.reader import as_checked
 from harness.schedule.cells import Cell
+from harness.schedule.estimate import plan_too_large
 from harness.schedule.matrix import cell_at
 from harness.schedule.requests import Schedule, build
-from harness.schedule.size import plan_too_large
 
 
 @dataclass(frozen=True, slots=True)

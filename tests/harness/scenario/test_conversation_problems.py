@@ -11,9 +11,8 @@ import pytest
 
 from harness.errors import ScenarioError
 from harness.scenario.reader import load, restore
-from harness.schedule.cells import Cell, Skip
+from harness.schedule.cells import Cell, Skip, identity
 from harness.schedule.estimate import estimate
-from harness.schedule.identity import identity
 from harness.schedule.matrix import expand
 from harness.schedule.requests import build
 from harness.units import Range

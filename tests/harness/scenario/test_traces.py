@@ -17,8 +17,7 @@ from harness.errors import ScenarioError
 from harness.scenario.model import Scenario
 from harness.scenario.reader import load
 from harness.scenario.traces import read_trace
-from harness.schedule.cells import Cell
-from harness.schedule.identity import identity
+from harness.schedule.cells import Cell, identity
 from harness.schedule.matrix import expand
 from harness.schedule.requests import Schedule, build
 from harness.schedule.timing import Window

@@ -12,10 +12,8 @@ from engines.base import ModelReference
 from engines.http.addresses import is_loopback
 from harness.errors import UsageError
 from harness.scenario.model import Scenario
-from harness.schedule.cells import Cell, Skip, slug
-from harness.schedule.identity import identity
-from harness.schedule.matrix import check_runnable, expand, needs_the_machine
-from harness.schedule.trials import trial_seed
+from harness.schedule.cells import Cell, Skip, identity, slug
+from harness.schedule.matrix import check_runnable, expand, needs_the_machine, trial_seed
 
 LOAD = [{"kind": "single_user", "requests": 3}]
 

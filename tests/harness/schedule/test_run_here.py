@@ -16,8 +16,7 @@ from harness.run.supervisor import ChildCommand
 from harness.scenario.model import Scenario
 from harness.scenario.reader import as_checked
 from harness.schedule import devices
-from harness.schedule.cells import Cell, Skip
-from harness.schedule.identity import identity
+from harness.schedule.cells import Cell, Skip, identity
 from harness.schedule.interpreter import MODULES, cannot_run_trials, own_packages
 from harness.schedule.matrix import cell_at, expand
 from harness.telemetry.cgroup import memory_left_bytes

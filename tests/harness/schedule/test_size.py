@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from harness.schedule.cells import TrialPlan
+from harness.schedule.estimate import BYTES_PER_REQUEST, plan_too_large, processes_of
 from harness.schedule.requests import build
-from harness.schedule.size import BYTES_PER_REQUEST, plan_too_large, processes_of
 from tests.command import harness
 from tests.plans import load_of, workload_of
 
