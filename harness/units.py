@@ -7,6 +7,7 @@ what to write instead. A bare number is refused: nobody can tell whether 30 mean
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
@@ -102,6 +103,11 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.3g} {unit}"
         count /= 1024
     return f"{count:.3g} TiB"
+
+
+def enumerated(words: Sequence[str], last: str = "and") -> str:
+    """Return words as a sentence lists them: `a, b and c`."""
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def format_duration_ms(milliseconds: float) -> str:

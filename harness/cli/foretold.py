@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.analysis import stats
-from harness.analysis.sample_size import LEVELS, _joined, _time, label, limited
+from harness.analysis.sample_size import LEVELS, _time, label, limited
 from harness.scenario.loads import Load, load_names
 from harness.scenario.model import Scenario
 from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, Skip
+from harness.units import enumerated
 
 
 def foretold(planned: Sequence[Cell | Skip]) -> list[str]:
@@ -49,14 +50,14 @@ def will_be_bounds(
     gives = f"about {expected:.0f} requests" + ("" if seconds is None else f" in {_time(seconds)}")
     gives += "" if repetitions == 1 else f", {repetitions} times"
     needs = [f"{label(p)} (needs at least {_least(p, load, expected * repetitions)})" for p in lacking]
-    return f"load {name}: {gives}, so {_joined(needs)} will be given as {'bounds' if len(lacking) > 1 else 'a bound'}"
+    return (
+        f"load {name}: {gives}, so {enumerated(needs)} will be given as {'bounds' if len(lacking) > 1 else 'a bound'}"
+    )
 
 
 def measured_requests(load: Load, workload: Workload) -> float | None:
     """How many requests a load is expected to measure, at most; None where that depends on the engine."""
-    if "warmup_s" in type(load).model_fields:
-        load = load.model_copy(update={"warmup_s": 0.0})
-    return load.expected_requests(workload).high
+    return load.model_copy(update={"warmup_s": 0.0}).expected_requests(workload).high
 
 
 def _least(p: float, load: Load, expected: float) -> str:

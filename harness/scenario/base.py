@@ -25,6 +25,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
+from harness.units import enumerated
+
 NOT_BUILT = "not_built"
 UNKNOWN_KEY = "unknown_key"
 MISSING_KEY = "missing_key"
@@ -88,7 +90,8 @@ class StrictModel(BaseModel):
         problems = []
         for group in cls.exactly_one:
             if not any(key in given for key in group):
-                problems.append(f"needs {_one_of(group)}")
+                keys = [f"`{key}`" for key in group]
+                problems.append(f"needs {enumerated(keys, 'or')}")
         for group in (*cls.exactly_one, *cls.at_most_one):
             present = [f"`{key}`" for key in group if key in given]
             if len(present) > 1:
@@ -165,11 +168,6 @@ def alias(name: str, field: FieldInfo) -> str:
     return field.alias or name
 
 
-def _one_of(keys: tuple[str, ...]) -> str:
-    quoted = [f"`{key}`" for key in keys]
-    return f"{', '.join(quoted[:-1])} or {quoted[-1]}"
-
-
 def near(wrong: str, known: Iterable[str]) -> str:
     """What to write instead of a word that is not known."""
     words = sorted(known)
@@ -177,4 +175,6 @@ def near(wrong: str, known: Iterable[str]) -> str:
     return f"did you mean `{match[0]}`?" if match else f"known are {', '.join(words)}"
 
 
-_SIGN_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+def as_name(text: str) -> str:
+    """Return a text with only the signs that names of runs may hold."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")

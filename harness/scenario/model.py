@@ -8,16 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
-from harness.scenario.base import (
-    _SIGN_NOT_IN_NAMES,
-    FreeText,
-    Integer,
-    Name,
-    NotBuilt,
-    StrictModel,
-    TextOrItems,
-    listed,
-)
+from harness.scenario.base import FreeText, Integer, Name, NotBuilt, StrictModel, TextOrItems, as_name, listed
 from harness.scenario.engines import EngineBlock, ModelEntry
 from harness.scenario.limits import LimitText, Slo
 from harness.scenario.loads import LoadItem
@@ -34,7 +25,7 @@ def _model_from_text(value: Any) -> Any:
 
 
 def _checked_name(value: str) -> str:
-    usable = _SIGN_NOT_IN_NAMES.sub("-", value).strip("-.")
+    usable = as_name(value)
     if value and value != usable:
         raise ValueError(f"may hold letters, digits, `.`, `_` and `-` only; write `{usable or 'my-run'}`")
     return value

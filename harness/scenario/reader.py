@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import Problem, ScenarioError
-from harness.scenario.base import _SIGN_NOT_IN_NAMES
+from harness.scenario.base import as_name
 from harness.scenario.checks import (
     conversation_problems,
     cross_problems,
@@ -53,8 +53,7 @@ def load(
     if problems or scenario is None:
         raise ScenarioError(in_order(problems))
     if not scenario.name:
-        stem = _SIGN_NOT_IN_NAMES.sub("-", Path(path).stem).strip("-.")
-        scenario = scenario.model_copy(update={"name": stem or "scenario"})
+        scenario = scenario.model_copy(update={"name": as_name(Path(path).stem) or "scenario"})
     scenario._source = Path(path)
     return scenario
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from engines.cores import cpu_quota_cores
+from engines.cores import cpu_quota_cores, own_processors
 from harness.telemetry import provenance
 from harness.telemetry.cgroup import open_files, read_ceilings, read_pressure, read_tcp_sockets
 from harness.telemetry.gpus import find_gpus
@@ -65,7 +65,7 @@ def machine_checks(runs: Path) -> Iterator[Check]:
 
 def cores() -> Check:
     """Processor cores that this process may use."""
-    usable, quota = provenance.usable_cores() or 1, cpu_quota_cores()
+    usable, quota = len(own_processors()), cpu_quota_cores()
     found = f"{provenance.cpu_model() or 'unknown processor'}: {os.cpu_count()} cores, {usable} usable"
     found += f", a quota of {quota:g} cores" if quota is not None else ""
     available = min(usable, quota if quota is not None else usable)

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from engines.cores import own_processors
 from harness import __version__
 from harness.telemetry.gpus import find_gpus
 
@@ -36,7 +37,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
-        "usable_cores": usable_cores(),
+        "usable_cores": len(own_processors()),
         "memory_bytes": psutil.virtual_memory().total,
         "memory_limit_bytes": memory_limit_bytes(),
         "architecture": platform.machine(),
@@ -81,11 +82,6 @@ def cpu_model() -> str | None:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or None
-
-
-def usable_cores() -> int | None:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def memory_limit_bytes() -> int | None:

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.cores import cpu_quota_cores
+from engines.cores import cpu_quota_cores, own_processors
 from engines.models.cache import directory
 from harness import __version__
 from harness.errors import StorageFailed
-from harness.telemetry.provenance import cpu_model, usable_cores
+from harness.telemetry.provenance import cpu_model
 
 FORMAT = 1
 _MACHINE_IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
@@ -170,7 +170,7 @@ def identity() -> dict[str, Any]:
         "machine": machine_id(),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
-        "usable_cores": usable_cores(),
+        "usable_cores": len(own_processors()),
         "quota_cores": cpu_quota_cores(),
         "kernel": platform.release(),
         "python": platform.python_version(),
