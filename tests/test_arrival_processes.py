@@ -19,8 +19,8 @@ from harness.drivers.base import DriveSettings, Part
 from harness.drivers.drive import drive
 from harness.drivers.virtual_time import run
 from harness.records import Loop, Phase, Record
-from harness.schedule.arrivals import index_of_dispersion
 from harness.schedule.requests import Schedule, Shard, build
+from tests.dispersion import index_of_dispersion
 from tests.plans import load_of, workload_of
 
 pytestmark = pytest.mark.slow

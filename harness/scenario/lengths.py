@@ -1,7 +1,6 @@
 """Distributions that a scenario can ask for: lengths in tokens and think times in seconds.
 
-Each has `quantile(share)`, the value below which that share of draws lies, so that sampling is one line anywhere: draw
-a uniform share and look it up.
+Lengths have `quantile(share)`, the number of tokens below which that share of draws lies.
 """
 
 from __future__ import annotations
@@ -164,10 +163,6 @@ class FixedTime(StrictModel):
     dist: Literal["fixed"] = "fixed"
     value_s: Seconds = Field(alias="value", description="The time.", examples=["2s"])
 
-    def quantile(self, share: float) -> float:
-        """Seconds below which that share of times lies."""
-        return self.value_s
-
     @property
     def expected_s(self) -> float:
         """The mean in seconds."""
@@ -179,10 +174,6 @@ class ExponentialTime(StrictModel):
 
     dist: Literal["exponential"]
     mean_s: PositiveSeconds = Field(alias="mean", description="The mean.", examples=["5s"])
-
-    def quantile(self, share: float) -> float:
-        """Seconds below which that share of times lies."""
-        return -self.mean_s * math.log1p(-share)
 
     @property
     def expected_s(self) -> float:
@@ -211,10 +202,6 @@ class LognormalTime(StrictModel):
     def log_sd(self) -> float:
         """The standard deviation of the natural logarithm of the seconds."""
         return math.log(self.p95_s / self.median_s) / _Z95
-
-    def quantile(self, share: float) -> float:
-        """Seconds below which that share of times lies."""
-        return math.exp(self.log_mean + self.log_sd * NormalDist().inv_cdf(share))
 
     @property
     def expected_s(self) -> float:

@@ -12,7 +12,7 @@ from harness.records import Loop
 from harness.scenario.base import Integer, StrictModel
 from harness.scenario.lengths import Length, ThinkTime
 from harness.scenario.limits import LimitText, Slo
-from harness.scenario.rates import Count, Pieces, RateShape
+from harness.scenario.rates import Count, Pieces, RateShape, cv_problems
 from harness.scenario.workload import Workload
 from harness.units import NOTHING, PositiveSeconds, Range, Seconds
 
@@ -76,8 +76,8 @@ class CommonLoad(StrictModel):
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
-        """Locust's workers are not ours."""
-        problems = super().check_keys(given)
+        """`cv` belongs to gamma arrivals, and Locust's workers are not ours."""
+        problems = [*super().check_keys(given), *(cv_problems(given) if "arrivals" in cls.model_fields else ())]
         if given.get("driver") == "locust" and given.get("workers", "auto") != "auto":
             problems.append("`workers` are not Locust's; leave it out, and use `--expect-workers` and `harness worker`")
         return problems

@@ -32,7 +32,6 @@ from harness.scenario.rates import (
     RateShape,
     Spike,
     Step,
-    cv_problems,
 )
 from harness.scenario.workload import Workload
 from harness.units import NOTHING, PositiveSeconds, Range
@@ -86,7 +85,7 @@ class OpenOrClosed(BaseLoad):
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         """Arrivals belong to a rate, think time to users."""
-        problems = [*super().check_keys(given), *cv_problems(given)]
+        problems = super().check_keys(given)
         if "users" in given and "rate" not in given and "arrivals" in given:
             problems.append("`arrivals` goes with `rate`; `users` send when their reply is there")
         if "users" in given and "rate" not in given and "ramp" in given:
@@ -180,7 +179,7 @@ class Burst(BaseLoad):
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         """Bursts need all their keys; a spike has its own."""
-        problems = [*super().check_keys(given), *cv_problems(given)]
+        problems = super().check_keys(given)
         bounded = "duration" in given or "requests" in given
         if "spike" in given:
             extra = [f"`{key}`" for key in ("burst_for", "every") if key in given]
@@ -279,11 +278,6 @@ class Steps(CommonLoad):
     )
     arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
     cv: Cv | None = Field(default=None, description=CV, examples=[2])
-
-    @classmethod
-    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
-        """`cv` belongs to gamma arrivals."""
-        return [*super().check_keys(given), *cv_problems(given)]
 
     @classmethod
     def unknown_key(cls, key: str) -> str:
@@ -399,11 +393,6 @@ class Sessions(CommonLoad):
     )
     arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
     cv: Cv | None = Field(default=None, description=CV, examples=[2])
-
-    @classmethod
-    def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
-        """`cv` belongs to gamma arrivals."""
-        return [*super().check_keys(given), *cv_problems(given)]
 
     @classmethod
     def unknown_key(cls, key: str) -> str:

@@ -131,12 +131,7 @@ def _apply_set(source: Source, text: str) -> None:
     if value is None:
         source.problems += [place.problem(problem.message) for problem in problems]
         return
-    assert source.tree is not None
-    changed = _set(source.tree, parts, _moved(value, place), place, "")
-    if isinstance(changed, Problem):
-        source.problems.append(changed)
-    else:
-        source.tree = changed
+    _apply(source, parts, _moved(value, place), place)
 
 
 def _apply_label(source: Source, text: str) -> None:
@@ -145,8 +140,12 @@ def _apply_label(source: Source, text: str) -> None:
     if not equals or not name.strip():
         source.problems.append(place.problem("must be `key=value`, such as `commit=abc123`"))
         return
+    _apply(source, ["labels", name.strip()], Node(value, place, place), place)
+
+
+def _apply(source: Source, parts: Sequence[str], value: Node, place: Place) -> None:
     assert source.tree is not None
-    changed = _set(source.tree, ["labels", name.strip()], Node(value, place, place), place, "")
+    changed = _set(source.tree, parts, value, place, "")
     if isinstance(changed, Problem):
         source.problems.append(changed)
     else:

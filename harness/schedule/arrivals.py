@@ -59,34 +59,27 @@ def constant(rate: float, *, start_ns: int = 0, end_ns: int | None = None, count
     return start_ns + index * whole + index * rest // period_ns.denominator
 
 
-def poisson(
-    rate: float, random: np.random.Generator, *, start_ns: int = 0, end_ns: int | None = None, count: int | None = None
-) -> Int64:
-    """Arrivals with exponential gaps of mean 1 / rate; int64 offsets, limits as in `constant`."""
-    _one_limit(end_ns, count)
-    check_rate(rate)
-    length = None if end_ns is None else (end_ns - start_ns) * rate / NS_PER_S
-    return start_ns + np.floor(_unit_poisson(random, length, count) * (NS_PER_S / rate)).astype(np.int64)
-
-
-def gamma(
+def steady(
+    process: Process,
     rate: float,
-    cv: float,
     random: np.random.Generator,
     *,
+    cv: float = 1.0,
     start_ns: int = 0,
     end_ns: int | None = None,
     count: int | None = None,
 ) -> Int64:
-    """Arrivals with gamma-distributed gaps of mean 1 / rate and coefficient of variation `cv`; int64 offsets.
+    """Return arrivals at a rate that stays: constant ones, or with random gaps of mean 1 / rate; int64 offsets.
 
-    cv 1 is Poisson, below it is more regular, above it comes in clumps: over long windows the variance of counts is
-    cv^2 times their mean. Limits as in `constant`.
+    cv: coefficient of variation of the gaps of a gamma process. 1 is Poisson, below it is more regular, above it comes
+    in clumps: over long windows the variance of counts is cv^2 times their mean. Limits as in `constant`.
     """
+    if process is Process.CONSTANT:
+        return constant(rate, start_ns=start_ns, end_ns=end_ns, count=count)
     _one_limit(end_ns, count)
     check_rate(rate)
     length = None if end_ns is None else (end_ns - start_ns) * rate / NS_PER_S
-    return start_ns + np.floor(_unit_gamma(cv, random, length, count) * (NS_PER_S / rate)).astype(np.int64)
+    return start_ns + np.floor(_unit(process, cv, random, length, count) * (NS_PER_S / rate)).astype(np.int64)
 
 
 def changing(
@@ -125,16 +118,6 @@ def spike(requests: int, within_s: float, random: np.random.Generator, *, start_
 def merge(*processes: Int64) -> Int64:
     """Several arrival processes on one time axis, in order of time."""
     return np.sort(np.concatenate(processes), kind="stable")
-
-
-def index_of_dispersion(due_ns: Int64, window_s: float) -> float:
-    """Variance over mean of the counts in windows of `window_s`: 1 for Poisson; NaN below two windows."""
-    windows = int((due_ns[-1] - due_ns[0]) // (window_s * NS_PER_S)) if len(due_ns) else 0
-    if windows < 2:
-        return float("nan")
-    bin_of = (due_ns - due_ns[0]) // int(window_s * NS_PER_S)
-    counts = np.bincount(bin_of, minlength=windows)[:windows]
-    return float(counts.var(ddof=1) / counts.mean())
 
 
 def _one_limit(end_ns: int | None, count: int | None) -> None:

@@ -99,9 +99,7 @@ def _warmup(load: Any, seed: int, start_ns: int) -> Int64:
         return arrivals.changing(shape, process, random, cv=_cv(load), end_ns=start_ns, anchor_ns=start_ns)
     if process is Process.CONSTANT:  # backwards, so that the first measured request comes a full gap later
         return start_ns - arrivals.constant(rate, end_ns=start_ns + 1)[:0:-1]
-    if process is Process.GAMMA:
-        return arrivals.gamma(rate, _cv(load), random, end_ns=start_ns)
-    return arrivals.poisson(rate, random, end_ns=start_ns)
+    return arrivals.steady(process, rate, random, cv=_cv(load), end_ns=start_ns)
 
 
 def _measured(load: Any, seed: int, start_ns: int, timeout_ns: int) -> tuple[Int64, Window]:
@@ -127,13 +125,9 @@ def _measured(load: Any, seed: int, start_ns: int, timeout_ns: int) -> tuple[Int
 def _base(load: Any, seed: int, start_ns: int, **limit: int) -> Int64:
     shape, random, process = load.shape, generator(seed, _GAPS), Process(load.arrivals)
     limits: Any = {"start_ns": start_ns, **limit}
-    if shape is not None:
-        return arrivals.changing(shape, process, random, cv=_cv(load), anchor_ns=start_ns, **limits)
-    if process is Process.CONSTANT:
-        return arrivals.constant(load.rate, **limits)
-    if process is Process.GAMMA:
-        return arrivals.gamma(load.rate, _cv(load), random, **limits)
-    return arrivals.poisson(load.rate, random, **limits)
+    if shape is None:
+        return arrivals.steady(process, load.rate, random, cv=_cv(load), **limits)
+    return arrivals.changing(shape, process, random, cv=_cv(load), anchor_ns=start_ns, **limits)
 
 
 def _cv(load: Any) -> float:

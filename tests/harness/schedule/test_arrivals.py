@@ -14,6 +14,7 @@ from harness.scenario.rates import Bursts
 from harness.schedule import arrivals
 from harness.schedule.arrivals import Process
 from harness.seeding import generator
+from tests.dispersion import index_of_dispersion
 
 SECOND_NS = 1_000_000_000
 RATES = st.sampled_from([0.1, 0.3, 1.0, 1.5, 3.0, 7.0, 99.9, 100.0, 1000.0])
@@ -50,26 +51,26 @@ def test_poisson_gaps_are_exponential_and_independent() -> None:
     """Known answer 5: 100,000 arrivals: Kolmogorov-Smirnov, dispersion of counts near 1, no correlation of neighbouring
     gaps.
     """
-    due_ns = arrivals.poisson(100, generator(1), count=100_000)
+    due_ns = arrivals.steady(Process.POISSON, 100, generator(1), count=100_000)
     gaps_s = np.diff(due_ns) / SECOND_NS
     assert stats.kstest(gaps_s, "expon", args=(0, 0.01)).pvalue > 0.001
-    assert arrivals.index_of_dispersion(due_ns, 1.0) == pytest.approx(1.0, abs=0.15)
-    assert arrivals.index_of_dispersion(due_ns, 0.05) == pytest.approx(1.0, abs=0.03)
-    seconds = arrivals.poisson(2, generator(1), count=200_000)  # 100,000 windows of one second
-    assert arrivals.index_of_dispersion(seconds, 1.0) == pytest.approx(1.0, abs=0.03)
+    assert index_of_dispersion(due_ns, 1.0) == pytest.approx(1.0, abs=0.15)
+    assert index_of_dispersion(due_ns, 0.05) == pytest.approx(1.0, abs=0.03)
+    seconds = arrivals.steady(Process.POISSON, 2, generator(1), count=200_000)  # 100,000 windows of one second
+    assert index_of_dispersion(seconds, 1.0) == pytest.approx(1.0, abs=0.03)
     assert abs(np.corrcoef(gaps_s[:-1], gaps_s[1:])[0, 1]) < 0.01
 
 
 def test_poisson_arrivals_do_not_sit_on_a_lattice() -> None:
     """Known answer 5: hardly any arrival falls within a microsecond of a whole second."""
-    due_ns = arrivals.poisson(100, generator(2), count=100_000)
+    due_ns = arrivals.steady(Process.POISSON, 100, generator(2), count=100_000)
     distance_ns = np.minimum(due_ns % SECOND_NS, SECOND_NS - due_ns % SECOND_NS)
     assert np.mean(distance_ns < 1_000) < 1e-4
 
 
 def test_poisson_is_not_renormalised() -> None:
     """The number of arrivals in a fixed time varies as a Poisson count does, from seed to seed."""
-    counts = [len(arrivals.poisson(50, generator(seed), end_ns=2 * SECOND_NS)) for seed in range(400)]
+    counts = [len(arrivals.steady(Process.POISSON, 50, generator(seed), end_ns=2 * SECOND_NS)) for seed in range(400)]
     assert np.mean(counts) == pytest.approx(100, abs=2)
     assert np.var(counts) == pytest.approx(100, rel=0.3)
 
@@ -78,11 +79,11 @@ def test_gamma_gaps_have_their_cv_and_dispersion() -> None:
     """Known answer 5: a million arrivals with cv 2: gaps are Gamma(1/4), and over long windows counts vary four times
     as much.
     """
-    due_ns = arrivals.gamma(10, 2.0, generator(1), count=1_000_000)
+    due_ns = arrivals.steady(Process.GAMMA, 10, generator(1), cv=2.0, count=1_000_000)
     gaps_s = np.diff(due_ns) / SECOND_NS
     assert gaps_s.std() / gaps_s.mean() == pytest.approx(2.0, abs=0.03)
     assert gaps_s.mean() == pytest.approx(0.1, rel=0.01)
-    assert arrivals.index_of_dispersion(due_ns, 100.0) == pytest.approx(4.0, abs=0.6)
+    assert index_of_dispersion(due_ns, 100.0) == pytest.approx(4.0, abs=0.6)
     assert stats.kstest(gaps_s[:20_000], "gamma", args=(0.25, 0, 0.4)).pvalue > 0.001
 
 
@@ -90,27 +91,30 @@ def test_gamma_gaps_have_their_cv_and_dispersion() -> None:
 @pytest.mark.parametrize("cv", [0.2, 1.0, 3.0])
 def test_gamma_arrivals_have_their_rate_from_the_first_second(cv: float) -> None:
     """The mean count of a short time is rate times time for any cv: the process does not begin with an arrival."""
-    counts = [len(arrivals.gamma(10, cv, generator(seed), end_ns=SECOND_NS)) for seed in range(3000)]
+    counts = [len(arrivals.steady(Process.GAMMA, 10, generator(seed), cv=cv, end_ns=SECOND_NS)) for seed in range(3000)]
     assert np.mean(counts) == pytest.approx(10, abs=5 * np.std(counts) / np.sqrt(len(counts)))
 
 
 @given(seed=st.integers(0, 2**31), rate=RATES, cv=st.sampled_from([0.05, 0.7, 2.0, 20.0]))
 def test_gamma_arrivals_keep_their_limits(seed: int, rate: float, cv: float) -> None:
     """In order, inside the interval, exactly as many as asked, and a longer plan begins with the shorter."""
-    short = arrivals.gamma(rate, cv, generator(seed), start_ns=7, end_ns=7 + 5 * SECOND_NS)
-    long = arrivals.gamma(rate, cv, generator(seed), start_ns=7, end_ns=7 + 11 * SECOND_NS)
+    short = arrivals.steady(Process.GAMMA, rate, generator(seed), cv=cv, start_ns=7, end_ns=7 + 5 * SECOND_NS)
+    long = arrivals.steady(Process.GAMMA, rate, generator(seed), cv=cv, start_ns=7, end_ns=7 + 11 * SECOND_NS)
     assert np.all(np.diff(long) >= 0)
     assert not len(long) or (long[0] >= 7 and long[-1] <= 7 + 11 * SECOND_NS)
     assert long[: len(short)].tolist() == short.tolist()
-    assert arrivals.gamma(rate, cv, generator(seed), start_ns=7, count=len(long)).tolist() == long.tolist()
+    assert (
+        arrivals.steady(Process.GAMMA, rate, generator(seed), cv=cv, start_ns=7, count=len(long)).tolist()
+        == long.tolist()
+    )
 
 
 @given(seed=st.integers(0, 2**31), rate=RATES)
 def test_a_longer_plan_begins_with_the_shorter(seed: int, rate: float) -> None:
     """Neither the duration nor the number of requests moves the arrivals that both plans have."""
-    short = arrivals.poisson(rate, generator(seed), end_ns=5 * SECOND_NS)
-    long = arrivals.poisson(rate, generator(seed), end_ns=11 * SECOND_NS)
-    counted = arrivals.poisson(rate, generator(seed), count=len(long))
+    short = arrivals.steady(Process.POISSON, rate, generator(seed), end_ns=5 * SECOND_NS)
+    long = arrivals.steady(Process.POISSON, rate, generator(seed), end_ns=11 * SECOND_NS)
+    counted = arrivals.steady(Process.POISSON, rate, generator(seed), count=len(long))
     assert long[: len(short)].tolist() == short.tolist()
     assert counted.tolist() == long.tolist()
 
@@ -158,14 +162,14 @@ def test_a_spike_is_as_wide_as_asked() -> None:
 def test_impossible_rates_are_refused(rate: float) -> None:
     """A rate that is no positive number raises ValueError."""
     with pytest.raises(ValueError, match="positive number of requests/s"):
-        arrivals.poisson(rate, generator(0), count=1)
+        arrivals.steady(Process.POISSON, rate, generator(0), count=1)
 
 
 @pytest.mark.parametrize("cv", [0, -1, float("inf"), float("nan")])
 def test_impossible_variations_are_refused(cv: float) -> None:
     """A coefficient of variation that is no positive number raises ValueError."""
     with pytest.raises(ValueError, match="coefficient of variation is a positive number"):
-        arrivals.gamma(1, cv, generator(0), count=1)
+        arrivals.steady(Process.GAMMA, 1, generator(0), cv=cv, count=1)
 
 
 def test_exactly_one_limit_is_needed() -> None:
