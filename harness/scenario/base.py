@@ -1,4 +1,4 @@
-"""The base of all parts of a scenario: nothing unknown passes, nothing changes, every mistake is told at once."""
+"""Base of all parts of a scenario: unknown keys are refused, models are frozen, all mistakes are reported at once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What pydantic found, and what no single model can see, as sentences with a place.
+"""Problems of a scenario as sentences with a place: those of pydantic, and those that no single model sees.
 
-What is wrong with the options of engines, found by making each engine without starting it.
-
-Mistakes between loads and conversations: who has turns must be able to wait for a reply.
+Options of engines are checked by making each engine without starting it. Conversations need a load that can wait for
+replies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every kind of load shares: its keys, and what the plan and the estimates ask of it."""
+"""The base of every kind of load: shared keys, and what the plan and the estimates ask of a load."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The kinds of load: how requests are offered during one trial.
 
-A kind is a class here: its keys, and what the plan and the estimates ask of it. When its requests fall due follows from
-its `shape` and its counts in `harness/schedule/timing.py`.
+A kind is a class here: its keys, and what the plan and the estimates ask of it. `harness/schedule/timing.py` plans from
+its `shape` and its counts when its requests fall due.
 """
 
 from __future__ import annotations

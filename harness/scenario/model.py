@@ -1,4 +1,4 @@
-"""The scenario file as frozen models, and `load`, which reads one and tells every problem in it with its place."""
+"""The scenario file as frozen models."""
 
 from __future__ import annotations
 

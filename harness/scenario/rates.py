@@ -1,8 +1,8 @@
 """The rate of a load: how single arrivals scatter around it, and how it changes.
 
-A shape gives the expected number of arrivals until a time and its inverse, by which `harness.schedule.arrivals` bends
-arrivals of rate 1. Times count from the anchor, where the measurement begins. Numpy is imported where it is needed:
-lists and help do without.
+A shape has two functions: the expected number of arrivals until a time, and its inverse. `harness.schedule.arrivals`
+bends arrivals of rate 1 by the inverse. Times count from the anchor, where the measurement begins. Numpy is imported
+inside functions, because lists and help do without it.
 """
 
 from __future__ import annotations

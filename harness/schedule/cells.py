@@ -1,4 +1,4 @@
-"""What a scenario expands to: cells of trials, cells that cannot be run, and what tells that two trials are one."""
+"""Cells of trials, cells that cannot be run, and the identity by which a trial is known again."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def _fits(cell: Cell | Skip, key: str, pattern: str) -> bool:
 def expand(
     scenario: Scenario, *, only: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None
 ) -> list[Cell | Skip]:
-    """Every cell of a scenario in the order in which they run (`run_order`); those that cannot run as Skip.
+    """Every cell of a scenario in the order in which they run (`in_run_order`); those that cannot run as Skip.
 
     only: patterns by `model`, `engine`, `quantization`, `variant` or `repetition`, such as {"quantization": "q4_*"};
     a cell stays if it fits all. Numbers and seeds stay those of the whole matrix.

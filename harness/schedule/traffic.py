@@ -1,6 +1,6 @@
-"""What the requests of a plan ask for: class, lengths and think time of each row, drawn in blocks from a seed.
+"""The rows of a plan without their times: class, lengths and think time of each, drawn in blocks from a seed.
 
-Which requests repeat an earlier one, word for word, as a result cache sees them; drawn in blocks from a seed.
+Some rows repeat an earlier one, word for word, as a result cache sees them.
 """
 
 from __future__ import annotations
