@@ -78,7 +78,7 @@ bench: $(STAMP) $(ENGINES)/.installed $(VLLM)/.installed  ## speed and memory ta
 docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.scenario.reference
 	$(BIN)/python -m harness.metrics
-	$(BIN)/python -m harness.quality.figures
+	$(BIN)/python -m harness.verdict.thresholds
 	$(BIN)/python -m tests.known_answers
 
 clean:  ## remove what was built here

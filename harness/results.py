@@ -21,7 +21,7 @@ from harness.quality.summary import is_about_quality, quality_keys, quality_limi
 from harness.verdict import gate
 from harness.verdict.decision import decide
 from harness.verdict.gate import Group, Verdict
-from harness.verdict.reason import Level, Validity
+from harness.verdict.reason import Level, Validity, worst
 from harness.verdict.samples import differing, spread_fact
 from harness.verdict.steady import steady_facts
 from harness.verdict.validity import judge, unmeasured, what_became
@@ -122,10 +122,9 @@ def _groups(
         gone = dict.fromkeys(metrics.METRICS, f"the trial {what_became(trial['status'])}")
         missing = facts[key]["missing"] if key in facts else gone
         before = found.get(keys)
-        levels = {validity[key].verdict} | ({before.validity} if before else set())
-        worst = next(level for level in (Level.INVALID, Level.WARN, Level.VALID) if level in levels)
+        level = worst(validity[key].verdict, before.validity if before else Level.VALID)
         limits = tuple(limit for limit in trial.get("limits") or () if not is_about_quality(limit))
-        found[keys] = Group(keys, limits, worst, before.missing if before else missing)
+        found[keys] = Group(keys, limits, level, before.missing if before else missing)
     return list(found.values())
 
 

@@ -31,6 +31,8 @@ class ReportData:
         front, beaten_by, limits, chosen; a value is {value, low, high, bound, n, unit, source, reason}, or None.
     series: per (cell, trial) the frames distribution, classes, latency, latency_bins, lengths, length_bins, rates,
         slices, gauges, and phases, bursts.
+    calibration: how exactly the client measures where the run was made, in one sentence.
+    late_readings_above: the share of late readings of the machine from which on they are doubtful.
     """
 
     title: str
@@ -43,6 +45,8 @@ class ReportData:
     decisions: Sequence[dict[str, Any]] = ()
     series: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     exit_code: int | None = None
+    calibration: str = ""
+    late_readings_above: float = 1.0
 
     def trials(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """(cell, trial) of everything planned, in order."""

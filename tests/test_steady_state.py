@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.analysis.reading import read
-from harness.analysis.steady import cut_of, drift_of
+from harness.analysis.steady import drift_of
 from harness.records import Record
 from harness.verdict.reason import Reason
-from harness.verdict.steady import DRIFT, NOT_ENOUGH, STEADY, WARM_UP, steady_facts
+from harness.verdict.steady import DRIFT, NOT_ENOUGH, STEADY, WARM_UP, cut_of, steady_facts
 from harness.verdict.validity import judge
 from tests import many_queues
 from tests.fabricated import streamed, trial_of

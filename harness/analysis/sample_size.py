@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 LEVELS = (0.5, 0.95, 0.99)
 HEADLINE = 0.95
 METRICS = ("ttft_ms", "e2e_ms")
-DEPENDENT = 0.5  # requests worth less than this part of their number hang together
 
 
 def limited(limits: Iterable[str]) -> Iterator[tuple[str, float]]:
@@ -53,9 +52,3 @@ def sizes_of(reading: Reading) -> dict[str, dict[str, Any]]:
 def label(p: float) -> str:
     """A level as a statistic is called: p99.9."""
     return f"p{100 * p:.6g}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

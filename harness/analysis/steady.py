@@ -1,4 +1,4 @@
-"""Steady: whether the measured stream had stopped warming up when the window began, and did not drift within it.
+"""Series of the window, where each is best cut, and its trend: from them `verdict.steady` tells whether it was steady.
 
 It only tells. The numbers stay those of the planned window: what a search for the best place to cut leaves out differs
 from run to run, so that two runs would no longer have measured the same thing, and a service that is slow to warm up
@@ -7,7 +7,6 @@ would look better than its users find it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,10 +27,6 @@ LEAST_BINS = 20
 MOST_BINS = 600
 PARTS_OF_BIN = 4
 BATCHES = 20
-CLEAR_DEVIATIONS = 4.0
-CLEAR_SHARE = 0.02
-STILL_DEVIATIONS = 2.0
-DECAYING = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +39,6 @@ class Series:
     starts_s: Floats
     values: Floats
     each: tuple[Floats, Floats] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Where a series is best cut: so many bins at its begin.
-
-    clear: they differ from the rest as a warm-up does.   converged: the cut lies before the half, which is the limit.
-    """
-
-    bins: int
-    clear: bool
-    converged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,35 +60,6 @@ def mser(bins: Floats) -> int:
     sums, squares = (np.cumsum(part[::-1])[::-1][cuts] for part in (centred, centred**2))
     spread = np.maximum(squares - sums**2 / left, 1e-12 * squares[0])
     return int(cuts[np.argmin(spread / left.astype(np.float64) ** 2)])
-
-
-def cut_of(bins: Floats) -> Cut:
-    """Where a series is best cut, and whether what comes before is a warm-up and no chance.
-
-    Queues make excursions of their own. So it must differ from the rest by CLEAR_DEVIATIONS, the rest's autocorrelation
-    counted in, and by CLEAR_SHARE of the rest's mean; its first third must be about as far off as any, and its second
-    half off by STILL_DEVIATIONS.
-    """
-    d = mser(bins)
-    if d == 0:
-        return Cut(0, False, True)
-    rest = bins[d:]
-    middle, spread, time = float(rest.mean()), float(rest.std()), stats.autocorrelation_time(rest)
-    sign = math.copysign(1, float(bins[:d].mean()) - middle)
-
-    def off(part: Floats) -> float:
-        return sign * (float(part.mean()) - middle)
-
-    def deviation(part: Floats) -> float:
-        return spread * math.sqrt(time / len(part) + time / len(rest))
-
-    begin, late = bins[:d], bins[d // 2 : d]
-    clear = (
-        off(begin) > max(CLEAR_DEVIATIONS * deviation(begin), CLEAR_SHARE * abs(middle))
-        and off(late) > STILL_DEVIATIONS * deviation(late)
-        and off(begin[: -(-d // 3)]) >= DECAYING * max(off(part) for part in np.array_split(begin, min(3, d)))
-    )
-    return Cut(d, clear, d < len(bins) // 2)
 
 
 def drift_of(values: Floats) -> Drift | None:

@@ -1,6 +1,4 @@
-"""What the readings say of the machine under test while a trial measured, what they themselves cost, and what of it
-casts doubt on the trial.
-"""
+"""Readings of the machine under test while a trial measured, and what they themselves cost."""
 
 from __future__ import annotations
 
@@ -17,9 +15,6 @@ if TYPE_CHECKING:
 
 SOURCES = {"engine_cpu_cores": "engine", "engine_major_faults": "engine", "swapped_bytes": "host"}
 LEAST_COVERED = 0.5
-USUAL_INTERVAL_S = 0.1
-LEAST_TICKS = 100
-_MIB = 2**20
 
 
 def telemetry_facts(

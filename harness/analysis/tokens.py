@@ -19,8 +19,6 @@ from harness.store.categories import counts_of, one_of
 if TYPE_CHECKING:
     import pandas as pd
 
-LEAST_RECOUNTED = 10
-LEAST_FIDELITY = 0.99
 TEMPLATE_TOKENS = 40  # the longest template of a chat in common use puts some 36 around a prompt
 _COLUMNS = [
     "class",
@@ -33,7 +31,6 @@ _COLUMNS = [
     "requested_prompt_tokens",
     "turn",
 ]
-_ADVICE = "Find out which count is right before using tokens/s or tpot."
 
 
 def tokens_of(trial: Mapping[str, Any], reading: Reading) -> dict[str, Any]:

@@ -28,9 +28,9 @@ from harness.run.lock import machine_to_ourselves
 from harness.schedule.availability import supported
 from harness.telemetry import provenance
 from harness.telemetry.cgroup import raise_file_limit
-from harness.telemetry.checks import Check, State, machine_checks
 from harness.verdict import thresholds
-from reports.answer import BUSY_SHARE, sentence
+from harness.verdict.calibration import sentence
+from harness.verdict.checks import Check, State, machine_checks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -215,10 +215,12 @@ def trusted_errors() -> Bounds:
     """The largest errors with which a load is trusted."""
     from harness.drivers.calibration.calibrator import Bounds
 
-    ttft, itl, lag = (
-        thresholds.CALIBRATED_TTFT_P99_MS, thresholds.CALIBRATED_ITL_P99_MS, thresholds.CALIBRATED_LAG_P99_MS,
-    )  # fmt: skip
-    return Bounds(ttft.warn, itl.warn, lag.warn)
+    return Bounds(
+        first_ms=thresholds.CALIBRATED_TTFT_P99_MS.warn,
+        gap_ms=thresholds.CALIBRATED_ITL_P99_MS.warn,
+        lag_ms=thresholds.CALIBRATED_LAG_P99_MS.warn,
+        slowdown=thresholds.CALIBRATED_SLOWDOWN.warn,
+    )
 
 
 def kept(known: Calibration | None) -> Check:
@@ -232,10 +234,9 @@ def kept(known: Calibration | None) -> Check:
 def judged(found: Calibration) -> Check:
     """What a calibration says."""
     cited = sentence(found.summary())
-    if found.streams and found.busy_share > BUSY_SHARE:
-        return Check("calibration", State.WARN, cited, "Calibrate again when nothing else runs.")
     if found.streams:
-        return Check("calibration", State.OK, cited)
+        level = thresholds.BUSY.level(found.busy_share)
+        return Check.of("calibration", level, cited, "Calibrate again when nothing else runs.")
     reason = found.levels[0].reason if found.levels else "nothing was tried"
     advice = "Free the machine of other work, or give it more cores; what is measured here cannot be believed."
     return Check("calibration", State.BAD, f"not one stream can be trusted: {reason}", advice)

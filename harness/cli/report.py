@@ -95,6 +95,8 @@ def write(run: Path, formats: Sequence[str] | None, *, out: Path | None = None) 
 
 def report_data(results: Results) -> ReportData:
     """The results as the plain tables that reports take."""
+    from harness.verdict.calibration import calibration_sentence
+    from harness.verdict.thresholds import LATE_READINGS
     from reports.data import ReportData
 
     return ReportData(
@@ -108,4 +110,6 @@ def report_data(results: Results) -> ReportData:
         decisions=results.decisions,
         series=results.series,
         exit_code=int(results.exit_code),
+        calibration=calibration_sentence(results.manifest),
+        late_readings_above=LATE_READINGS.value,
     )

@@ -112,12 +112,12 @@ def measure(
     """Run, store and report; progress goes to standard error. stored: the folder holds a run, to go on with."""
     from contextlib import nullcontext
 
-    from harness.cli.foretold import foretold
     from harness.cli.progress import ConsoleWatcher, SilentWatcher
     from harness.cli.report import write
     from harness.run.lock import machine_to_ourselves
     from harness.run.run import execute, go_on
     from harness.schedule.matrix import needs_the_machine
+    from harness.verdict.forecast import foretold
 
     for line in () if quiet else foretold(planned):
         say(line)

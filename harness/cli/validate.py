@@ -17,8 +17,8 @@ def validate(
     sets: Sets = [],  # noqa: B006
 ) -> None:
     """Check scenario files; every problem with its place and what to write instead."""
-    from harness.cli.foretold import foretold_of
     from harness.scenario.reader import load
+    from harness.verdict.forecast import foretold_of
 
     problems: list[Problem] = []
     for path in scenarios:

@@ -1,20 +1,15 @@
-"""The figures of quality: from positions (`harness.quality.divergence`) to estimates with intervals, and the words for
-them.
+"""The figures of quality: from positions (`harness.quality.divergence`) to estimates with intervals.
 
 Positions of one chunk of text depend on each other, so chunks are what an interval counts. That of a mean is Student's,
 from the chunks' means. For a divergence and for the share of positions that disagree, which are skewed and above 0, it
 is laid around the logarithm of the mean (delta method). Quantiles draw whole chunks with replacement (cluster
 bootstrap, 2,000 times, seeded), from FEWEST_CHUNKS on; with fewer such an interval holds the truth too seldom.
-
-`python -m harness.quality.figures` writes the words into docs/quality.md.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,43 +25,8 @@ LOAD = "quality"
 DRAWS = 2_000
 SEED = 1_987
 DESIGN_EFFECT = 4.0
-FLOOR_FACTOR = 3.0
 FEWEST_CHUNKS = 20
 _DRAWS_AT_ONCE = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Grade:
-    """A word and what it takes: a mean divergence of at most `kl`, and at least `top1` agreement."""
-
-    word: str
-    kl: float
-    top1: float
-
-
-GRADES = (Grade("near-lossless", 0.001, 0.985), Grade("good", 0.01, 0.95), Grade("degraded", 0.05, 0.0))
-WORST = "poor"
-
-
-def word(kl: tuple[float, float], top1: tuple[float, float]) -> str:
-    """The grade that figures within these ends have; where they allow several, the best and the worst of them.
-
-    A divergence that is known only from below may be infinite: what is left is the best. NaN keeps no bound.
-    """
-    best, worst = _grade(kl[0], top1[1]), _grade(kl[1], top1[0])
-    if best == worst:
-        return best
-    return f"{best} at best" if math.isinf(kl[1]) else f"{best} to {worst}"
-
-
-def _grade(kl: float, top1: float) -> str:
-    """The first grade whose bounds both figures keep."""
-    return next((grade.word for grade in GRADES if kl <= grade.kl and top1 >= grade.top1), WORST)
-
-
-def indistinguishable(kl_mean: float, floor: float | None) -> bool:
-    """Whether a mean divergence is no more than three times that of the reference from itself."""
-    return floor is not None and kl_mean <= FLOOR_FACTOR * floor
 
 
 def estimates(columns: Columns, k: int | None = None) -> dict[str, Estimate]:
@@ -187,21 +147,3 @@ class _Chunks:
             drawn.append(ordered[(reached >= rank).argmax(axis=1)])
         low, high = np.quantile(np.concatenate(drawn), (ALPHA / 2, 1 - ALPHA / 2), method="inverted_cdf")
         return Estimate(value, float(low), float(high), Bound.POINT, len(values), self.count)
-
-
-BEGIN, END = "<!-- grades: begin -->", "<!-- grades: end -->"
-
-
-def grades_as_markdown() -> str:
-    """The table for docs/quality.md, between its marks."""
-    lines = ["| word | mean KL, nats | top-1 agreement |", "|---|--:|--:|"]
-    for grade in GRADES:
-        share = f"≥ {grade.top1 * 100:g} %" if grade.top1 else "any"
-        lines.append(f"| {grade.word} | ≤ {grade.kl:g} | {share} |")
-    return "\n".join([BEGIN, *lines, f"| {WORST} | above | below |", END])
-
-
-if __name__ == "__main__":
-    PAGE = Path(__file__).resolve().parents[2] / "docs" / "quality.md"
-    BEFORE, _, REST = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(BEFORE + grades_as_markdown() + REST.partition(END)[2], encoding="utf-8")

@@ -43,6 +43,7 @@ from harness.telemetry.file_cache import dropped_share
 from harness.telemetry.gpus import find_gpus
 from harness.telemetry.processes import resident_bytes, tree
 from harness.units import format_bytes
+from harness.verdict.thresholds import COLD_SHARE
 
 PARTS = {"weights": "weights", "kv_cache": "KV cache", "runtime": "runtime"}
 
@@ -74,7 +75,6 @@ def free_bytes(needed: MemoryEstimate, spec: EngineSpec) -> int | None:
 
 LONGEST_LOAD_TO_REPEAT_S = 20.0
 LONGEST_DRAIN_S = 30.0
-COLD_SHARE = 0.95
 FIRST_REQUEST_SEED = 1
 WARM_UP_SEED = 2
 WARM_UP_TOKENS = 16
@@ -138,7 +138,7 @@ def starting(engine: Engine) -> dict[str, Any]:
 
 def start_facts(dropped: float | None, import_s: float | None) -> dict[str, Any]:
     """What is known of a start that begins now. dropped: the share of the weights that the file cache forgot."""
-    cold = dropped is not None and dropped >= COLD_SHARE
+    cold = dropped is not None and dropped >= COLD_SHARE.value
     return {
         "began_ns": time.monotonic_ns(),
         "load_cold": cold,

@@ -26,13 +26,14 @@ from harness.errors import CellSkipped, HarnessError, UsageError
 from harness.processes import Emit
 from harness.quality import greedy
 from harness.quality.divergence import Ids, Positions, compare, joined
-from harness.quality.figures import estimates, indistinguishable
+from harness.quality.figures import estimates
 from harness.quality.responses import responses_of
 from harness.quality.scores import Reference, ReferenceWriter, distributions, fitting_chunks
 from harness.quality.text import chunks_of, text_of
 from harness.run.engine import describe, timed_start, too_little_memory
 from harness.schedule.cells import Cell, is_full
 from harness.store.streams import write_atomically
+from harness.verdict.quality import indistinguishable
 
 FLOOR_CHUNKS = 32
 LONGEST_SCORING_S = 1800.0

@@ -17,16 +17,14 @@ from harness import records
 from harness.analysis import stats
 from harness.analysis.columns import Columns, Floats
 from harness.analysis.latencies import Observations
-from harness.drivers.calibration.store import beyond
 from harness.verdict import thresholds
+from harness.verdict.calibration import beyond
 from harness.verdict.reason import Level, Reason, mildest, worst
 
 Observed = Mapping[str, Observations]
-HEADLINE_QUANTILE = 0.95
-_LEAST_LATE = 2
-_BIN_NS = 10e9
 _COUNTERS = ("connect_errors", "throttled_periods", "throttled_ms", "connections_in_window")
 _OF_ONE = ("canary_events",)  # the quantiles are those of the worst worker, so its number of events is what counts
+_GIVE_IT_CORES = "Give the client processor cores that the engine does not use."
 _FREE_THE_MACHINE = "Lower the rate, or free the machine of other work."
 
 
@@ -65,7 +63,8 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 def judged_quantile(n: int) -> float:
     """The highest quantile that so many observations support, p95 at least: lateness beyond it spoils nothing."""
-    return next((q for q in (0.99, HEADLINE_QUANTILE) if n >= stats.floor_two_sided(q)), HEADLINE_QUANTILE)
+    least = thresholds.JUDGED_QUANTILE.value
+    return next((q for q in (0.99, least) if n >= stats.floor_two_sided(q)), least)
 
 
 def on_time(observed: Observed) -> Iterator[Reason]:
@@ -81,9 +80,9 @@ def on_time(observed: Observed) -> Iterator[Reason]:
     q = judged_quantile(len(lag))
     at_q = float(latest[min(max(1, len(lag) - stats.quantile_rank(len(lag), q)), len(lag) - 1)])
     level = mildest(thresholds.LAG_MS.level(at_q), thresholds.LAG_SHARE_OF_TTFT_P50.level(at_q / max(middle, 1e-9)))
-    late = int((lag > max(thresholds.LATE_SHARE_OF_TTFT_P99 * tail, thresholds.LAG_MS.invalid)).sum())
+    late = int((lag > max(thresholds.LATE_SHARE_OF_TTFT_P99.value * tail, thresholds.LAG_MS.invalid)).sum())
     spoiled = thresholds.LATE_SHARE_OF_TAIL.level(late / len(lag) / (1 - q))
-    level = worst(level, mildest(spoiled, Level.WARN) if late < _LEAST_LATE else spoiled)
+    level = worst(level, mildest(spoiled, Level.WARN) if late < thresholds.LEAST_LATE.value else spoiled)
     if level is not Level.VALID:
         sentence = f"Requests were sent late: p{q * 100:.0f} {at_q:.2f} ms, at most {latest[0]:.2f} ms;"
         sentence += f" {name} p50 is {middle:.1f} ms."
@@ -99,17 +98,16 @@ def on_plan(due_ns: Floats, sent_ns: Floats, observed: Observed) -> Iterator[Rea
         return
     lag_ms = (sent_ns - due_ns) / 1e6
     excused_ms = max(thresholds.LAG_MS.invalid, thresholds.LAG_SHARE_OF_TTFT_P50.invalid * _ttft_p50_ms(observed))
-    bins = (due_ns[known] // _BIN_NS).astype(np.int64)
-    moved = (sent_ns[known] // _BIN_NS > bins) & (lag_ms[known] > excused_ms)
+    part_ns = thresholds.PLAN_PART_S.value * 1e9
+    bins = (due_ns[known] // part_ns).astype(np.int64)
+    moved = (sent_ns[known] // part_ns > bins) & (lag_ms[known] > excused_ms)
     first = int(bins.min())
     planned, late = np.bincount(bins - first), np.bincount(bins - first, weights=moved)
-    share = np.where(late >= _LEAST_LATE, late / np.maximum(planned, 1), 0.0)
+    share = np.where(late >= thresholds.LEAST_LATE.value, late / np.maximum(planned, 1), 0.0)
     at = int(share.argmax())
-    level = thresholds.MOVED_SHARE.level(float(share[at]))
-    if level is not Level.VALID:
-        from_s = (first + at) * _BIN_NS / 1e9
-        sentence = f"Of the {planned[at]} requests due between {from_s:g} s and {from_s + 10:g} s, {late[at]:.0f} were"
-        yield Reason("plan_not_kept", level, f"{sentence} sent after that.", _FREE_THE_MACHINE)
+    from_s, until_s = ((first + part) * thresholds.PLAN_PART_S.value for part in (at, at + 1))
+    sentence = f"Of the {planned[at]} requests due between {from_s:g} s and {until_s:g} s, {late[at]:.0f} were"
+    yield from thresholds.MOVED_SHARE.speaks(float(share[at]), f"{sentence} sent after that.", _FREE_THE_MACHINE)
 
 
 def _ttft_p50_ms(observed: Observed) -> float:
@@ -131,11 +129,10 @@ def about_itself(client: Mapping[str, Any] | None, observed: Observed, *, by_loo
 
 def _lost(client: Mapping[str, Any] | None) -> Iterator[Reason]:
     workers = (client or {}).get("workers") or ()
-    lost = [worker for worker in workers if isinstance(worker, Mapping) and worker.get("lost")]
-    if thresholds.WORKERS_LOST.level(len(lost)) is not Level.VALID:
-        sentence = f"{len(lost)} of {len(workers)} load processes died: {lost[0]['lost']}"
-        advice = "Its share of the load was not sent from then on: run it again."
-        yield Reason("worker_lost", Level.INVALID, f"{sentence.rstrip('.')}.", advice)
+    lost = [worker["lost"] for worker in workers if isinstance(worker, Mapping) and worker.get("lost")]
+    sentence = f"{len(lost)} of {len(workers)} load processes died: {next(iter(lost), '')}"
+    advice = "Its share of the load was not sent from then on: run it again."
+    yield from thresholds.WORKERS_LOST.speaks(len(lost), f"{sentence.rstrip('.')}.", advice)
 
 
 def _loop(readings: Readings, by_loop: bool) -> Iterator[Reason]:
@@ -145,9 +142,7 @@ def _loop(readings: Readings, by_loop: bool) -> Iterator[Reason]:
         # kernel stamps stay true however late the loop looks at them
         level = level if by_loop else Level.WARN
         sentence = f"The client's event loop was late by {heartbeat:.1f} ms at p99."
-        yield Reason(
-            "client_heartbeat", level, sentence, "Give the client processor cores that the engine does not use."
-        )
+        yield Reason("client_heartbeat", level, sentence, _GIVE_IT_CORES)
     peak, mean = readings["cpu_peak_share"], readings["cpu_share"]
     if by_loop and readings["connections_opened"] == 0:
         mean = math.nan  # the engine answers in this process, whose time is therefore mostly the engine's
@@ -163,19 +158,16 @@ def _loop(readings: Readings, by_loop: bool) -> Iterator[Reason]:
 
 def _reads(readings: Readings) -> Iterator[Reason]:
     merged = readings["merged_read_share"]
-    if thresholds.MERGED_READS.level(merged) is not Level.VALID:
-        sentence = f"{merged:.0%} of the reads held several packets, so that gaps within them cannot be seen."
-        yield Reason("merged_reads", Level.WARN, sentence, "Trust tpot more than icl, or give the client more cores.")
+    sentence = f"{merged:.0%} of the reads held several packets, so that gaps within them cannot be seen."
+    advice = "Trust tpot more than icl, or give the client more cores."
+    yield from thresholds.MERGED_READS.speaks(merged, sentence, advice)
     waited = readings["chunk_lag_p99_ms"]
-    if thresholds.CHUNK_LAG_P99_MS.level(waited) is not Level.VALID:
-        sentence = f"Packets waited {waited:.1f} ms at p99 until they were read; their stamps are the kernel's."
-        yield Reason("chunk_lag", Level.WARN, sentence, "Give the client processor cores that the engine does not use.")
+    sentence = f"Packets waited {waited:.1f} ms at p99 until they were read; their stamps are the kernel's."
+    yield from thresholds.CHUNK_LAG_P99_MS.speaks(waited, sentence, _GIVE_IT_CORES)
     equal = readings["equal_gap_share"]
-    if thresholds.EQUAL_GAPS.level(equal) is not Level.VALID:
-        sentence = f"{equal:.0%} of the gaps between chunks are the same to the nanosecond in several replies."
-        yield Reason(
-            "equal_gaps", Level.WARN, sentence, "Look at the machine's clock source: its steps are in icl and tpot."
-        )
+    sentence = f"{equal:.0%} of the gaps between chunks are the same to the nanosecond in several replies."
+    advice = "Look at the machine's clock source: its steps are in icl and tpot."
+    yield from thresholds.EQUAL_GAPS.speaks(equal, sentence, advice)
 
 
 def _canary(readings: Readings, observed: Observed) -> Iterator[Reason]:
@@ -200,31 +192,25 @@ def _canary(readings: Readings, observed: Observed) -> Iterator[Reason]:
 
 def _connections(readings: Readings) -> Iterator[Reason]:
     refused = readings["connect_errors"]
-    if thresholds.CONNECT_ERRORS.level(refused) is not Level.VALID:
-        sentence = f"{refused:.0f} connections could not be opened."
-        yield Reason(
-            "connect_errors", Level.WARN, sentence, "Look at the server's backlog and its limit of open files."
-        )
+    advice = "Look at the server's backlog and its limit of open files."
+    yield from thresholds.CONNECT_ERRORS.speaks(refused, f"{refused:.0f} connections could not be opened.", advice)
     for name, threshold, what, advice in (
         ("open_files_share", thresholds.OPEN_FILES, "open files", "Raise the hard limit (`ulimit -Hn`)."),
         ("ports_share", thresholds.PORTS, "ports", "Widen net.ipv4.ip_local_port_range, or let connections be reused."),
     ):
-        if threshold.level(readings[name]) is not Level.VALID:
-            sentence = f"{readings[name]:.0%} of the {what} that this machine gives the client were in use."
-            yield Reason(name.removesuffix("_share"), Level.WARN, sentence, advice)
+        sentence = f"{readings[name]:.0%} of the {what} that this machine gives the client were in use."
+        yield from threshold.speaks(readings[name], sentence, advice)
 
 
 def _machine(readings: Readings) -> Iterator[Reason]:
     periods = readings["throttled_periods"]
-    if thresholds.THROTTLED.level(periods) is not Level.VALID:
-        sentence = f"The client's processor quota was used up in {periods:.0f} periods"
-        sentence += f", {readings['throttled_ms']:.0f} ms in all." if math.isfinite(readings["throttled_ms"]) else "."
-        advice = "Give the container more processor time; the client's own lag says what it did to the numbers."
-        yield Reason("throttled", Level.WARN, sentence, advice)
+    sentence = f"The client's processor quota was used up in {periods:.0f} periods"
+    sentence += f", {readings['throttled_ms']:.0f} ms in all." if math.isfinite(readings["throttled_ms"]) else "."
+    advice = "Give the container more processor time; the client's own lag says what it did to the numbers."
+    yield from thresholds.THROTTLED.speaks(periods, sentence, advice)
     steal = readings["steal_share"]
-    if thresholds.STEAL.level(steal) is not Level.VALID:
-        sentence = f"The hypervisor took {steal:.1%} of the processor time."
-        yield Reason("steal", Level.WARN, sentence, "Measure on a machine of its own, or repeat to see the spread.")
+    sentence = f"The hypervisor took {steal:.1%} of the processor time."
+    yield from thresholds.STEAL.speaks(steal, sentence, "Measure on a machine of its own, or repeat to see the spread.")
 
 
 def waited_for_connections(due_ns: Floats, connected_ns: Floats, sent_ns: Floats) -> Iterator[Reason]:
@@ -232,15 +218,10 @@ def waited_for_connections(due_ns: Floats, connected_ns: Floats, sent_ns: Floats
     waited_ms = (connected_ns - due_ns) / 1e6
     asked = int(np.isfinite(sent_ns).sum())
     waited = int((waited_ms > thresholds.LAG_MS.warn).sum())
-    if asked and thresholds.WAITED_FOR_CONNECTION.level(waited / asked) is not Level.VALID:
-        longest = float(np.nanmax(waited_ms))
-        sentence = f"{waited} of {asked} requests waited for a new connection, up to {longest:.1f} ms."
-        yield Reason(
-            "new_connections",
-            Level.WARN,
-            sentence,
-            "Let the server keep connections open, or warm up at the full load.",
-        )
+    if asked and waited:
+        sentence = f"{waited} of {asked} requests waited for a new connection, up to {np.nanmax(waited_ms):.1f} ms."
+        advice = "Let the server keep connections open, or warm up at the full load."
+        yield from thresholds.WAITED_FOR_CONNECTION.speaks(waited / asked, sentence, advice)
 
 
 def exhausted(errors: Mapping[str, int]) -> Iterator[Reason]:
@@ -249,14 +230,9 @@ def exhausted(errors: Mapping[str, int]) -> Iterator[Reason]:
     errors: of requests that found no connection, with how often each occurred.
     """
     count = sum(times for error, times in errors.items() if records.exhausted(error))
-    if thresholds.EXHAUSTED.level(count) is not Level.VALID:
-        sentence = f"{count} requests failed because this machine had no port or no open file left."
-        yield Reason(
-            "client_exhausted",
-            Level.INVALID,
-            sentence,
-            "Raise the hard limit (`ulimit -Hn`) or the ports, or offer less.",
-        )
+    sentence = f"{count} requests failed because this machine had no port or no open file left."
+    advice = "Raise the hard limit (`ulimit -Hn`) or the ports, or offer less."
+    yield from thresholds.EXHAUSTED.speaks(count, sentence, advice)
 
 
 def beyond_calibration(

@@ -18,13 +18,13 @@ from harness.verdict.dominance import Figure, beaten_by
 from harness.verdict.gate import Verdict
 from harness.verdict.memory_need import RESERVED, needed, remark
 from harness.verdict.reason import Level, Validity
-from harness.verdict.recommendation import SAME_MEMORY, UNRESERVED, WHILE_LOADING, Option, recommend
+from harness.verdict.recommendation import UNRESERVED, WHILE_LOADING, Option, recommend
 from harness.verdict.setting_notes import setting_notes
+from harness.verdict.thresholds import SAME_MEMORY
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MEMORY_TOLERANCE = SAME_MEMORY - 1  # a peak is a reading without an interval: two that differ by less are alike
 _PER_USER, _ALL_USERS = "output_tokens_per_s_per_user", "output_tokens_per_s"
 _HIGHEST = "the highest precision measured"
 _NOT_OF_QUALITY = f"{_HIGHEST}; quality was measured against another, which is no row of this table"
@@ -256,7 +256,7 @@ def _figures(row: Row) -> dict[str, Figure]:
     from_full = row.reference_level is None or is_full(row.reference_level)
     found = {"speed": _figure(row.values["speed"], more_is_better=True)}
     if memory["value"] is not None:
-        found[_memory_name(row)] = Figure.alike_within(memory["value"], MEMORY_TOLERANCE, more_is_better=False)
+        found[_memory_name(row)] = Figure.alike_within(memory["value"], SAME_MEMORY.value, more_is_better=False)
     if divergence["value"] is not None and from_full:
         found["quality"] = _figure(divergence, more_is_better=False)
     return found

@@ -16,9 +16,9 @@ from harness.analysis.stats import t_interval
 from harness.analysis.summary import KEYS, POOLED
 from harness.metrics import METRICS, SCALAR
 from harness.quality.figures import LOAD as QUALITY_LOAD
-from harness.quality.figures import word
 from harness.quality.summary import why_missing
 from harness.schedule.cells import bits, is_full
+from harness.verdict.quality import word
 from harness.verdict.reason import Level, Validity, worst
 
 if TYPE_CHECKING:

@@ -26,11 +26,10 @@ def _queues(trial: dict[str, Any], reading: Reading) -> Iterator[Reason]:
         return
     window = reading.window
     in_flight = busy_seconds(reading.columns, window) / window.seconds if window.seconds > 0 else 0.0
-    if QUEUED_IN_ENGINE.level(in_flight / slots) is Level.VALID:
-        return
     many = f"{users} users" if users is not None else f"{in_flight:.3g} requests in flight"
     sentence = f"Requests queue in the engine: {many}, {slots} slot{'s' * (slots > 1)}."
-    yield Reason("engine_queue", Level.WARN, sentence, "Give the engine as many slots, or mean to measure the queue.")
+    advice = "Give the engine as many slots, or mean to measure the queue."
+    yield from QUEUED_IN_ENGINE.speaks(in_flight / slots, sentence, advice)
 
 
 def _draws_by_itself(trial: dict[str, Any]) -> Iterator[Reason]:

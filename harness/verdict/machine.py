@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.analysis.telemetry import _MIB, LEAST_TICKS, USUAL_INTERVAL_S
 from harness.telemetry.gpus.gauges import SLOWED_DOWN, named
 from harness.verdict import thresholds
 from harness.verdict.client import Readings
@@ -15,11 +14,9 @@ from harness.verdict.reason import Level, Reason
 def energy_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
     """A counter that cannot be trusted leaves the latencies as they are, so it only warns: there is no energy then."""
     told = (facts or {}).get("energy") or {}
-    if thresholds.ENERGY_COUNTER.level(float(told.get("broken", False))) is not Level.VALID:
-        sentence = f"The energy of the GPUs is not known: {told['reason']}."
-        yield Reason(
-            "energy_counter", Level.WARN, sentence, "Measure for longer, and without resetting the GPU or its driver."
-        )
+    sentence = f"The energy of the GPUs is not known: {told.get('reason')}."
+    advice = "Measure for longer, and without resetting the GPU or its driver."
+    yield from thresholds.ENERGY_COUNTER.speaks(bool(told.get("broken")), sentence, advice)
 
 
 def throttling_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
@@ -31,7 +28,7 @@ def throttling_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
     worst = max(one["share"] for one in held.values())
     each = "; ".join(f"{gpu} for {one['share']:.1%} of the window ({_causes(one)})" for gpu, one in held.items())
     advice = "Cool the GPUs, or look for what limits their power."
-    if worst > thresholds.THROTTLED_BEYOND_COMPARISON:
+    if worst > thresholds.THROTTLED_BEYOND_COMPARISON.value:
         advice = f"Do not compare these numbers with those of other runs. {advice}"
     yield Reason("gpu_throttled", Level.WARN, f"GPUs were slowed down: {each}.", advice)
 
@@ -59,8 +56,8 @@ def telemetry_reasons(
 def _swapping(window: Mapping[str, Any], seconds: float) -> Iterator[Reason]:
     swapped, faults = window.get("swapped_bytes") or 0.0, window.get("engine_major_faults") or 0.0
     found = []
-    if thresholds.SWAPPED_MIB_PER_S.level(swapped / _MIB / seconds) is not Level.VALID:
-        found.append(f"the machine moved {swapped / _MIB:.0f} MiB to or from its swap")
+    if thresholds.SWAPPED_BYTES_PER_S.level(swapped / seconds) is not Level.VALID:
+        found.append(f"the machine moved {swapped / 2**20:.0f} MiB to or from its swap")
     if thresholds.MAJOR_FAULTS_PER_S.level(faults / seconds) is not Level.VALID:
         found.append(f"the engine waited {faults:.0f} times for a page from the disk")
     if found:
@@ -83,9 +80,9 @@ def _throttled(window: Mapping[str, Any], client: Mapping[str, Any] | None) -> I
 def _sampler(told: Mapping[str, Any], window: Mapping[str, Any], seconds: float) -> Iterator[Reason]:
     sampler, share = told.get("sampler") or {}, window.get("sampler_cpu_share")
     interval_s = sampler.get("interval_s")
-    if share is None or not interval_s or seconds < LEAST_TICKS * interval_s:
+    if share is None or not interval_s or seconds < thresholds.LEAST_READINGS.value * interval_s:
         return
     threshold = thresholds.SAMPLER_CPU_WITH_GPUS if told.get("gpus") else thresholds.SAMPLER_CPU
-    if threshold.level(share / max(1.0, USUAL_INTERVAL_S / interval_s)) is not Level.VALID:
-        sentence = f"Taking readings used {share:.1%} of a processor core."
-        yield Reason("sampler_cost", Level.WARN, sentence, "Read less often (`telemetry: {interval: 1s}`).")
+    as_usual = share / max(1.0, thresholds.USUAL_INTERVAL_S.value / interval_s)
+    sentence = f"Taking readings used {share:.1%} of a processor core."
+    yield from threshold.speaks(as_usual, sentence, "Read less often (`telemetry: {interval: 1s}`).")

@@ -8,7 +8,8 @@ hold is not what they need. And an engine may take more while it loads, as one t
 from __future__ import annotations
 
 from harness.verdict.decision_rows import Row, Value, known, unknown
-from harness.verdict.recommendation import SAME_MEMORY, UNRESERVED, WHILE_LOADING, text
+from harness.verdict.recommendation import UNRESERVED, WHILE_LOADING, text
+from harness.verdict.thresholds import SAME_MEMORY
 
 LOADING = {
     "gpu_memory_peak_bytes": "load_gpu_peak_bytes",
@@ -36,7 +37,7 @@ def needed(row: Row, measured: str) -> Value:
     if reserves(row):
         return _without_reserve(row, peak)
     loading = row.values.get(LOADING[measured])
-    if loading is None or loading["value"] is None or loading["value"] <= peak["value"] * SAME_MEMORY:
+    if loading is None or loading["value"] is None or loading["value"] <= peak["value"] * (1 + SAME_MEMORY.value):
         return peak
     return loading | {"source": WHILE_LOADING}
 

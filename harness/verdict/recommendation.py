@@ -9,9 +9,9 @@ from typing import Any
 
 from harness.scenario.limits import parse_limit
 from harness.verdict.gate import Outcome, Verdict
+from harness.verdict.thresholds import SAME_MEMORY
 
 Value = dict[str, Any]
-SAME_MEMORY = 1.02  # peaks are readings without an interval: two that differ by less are alike
 WHILE_LOADING = "while it loads"
 UNRESERVED = "without the KV cache that it reserves and does not use"
 QUALIFIED = (WHILE_LOADING, UNRESERVED)
@@ -119,7 +119,7 @@ def clearly_faster(one: Option, other: Option) -> bool:
 def _smallest(options: Sequence[Option]) -> str:
     """Which of them takes the least memory, where all are known."""
     sizes = [option.memory["value"] for option in options]
-    if None in sizes or max(sizes) <= min(sizes) * SAME_MEMORY:
+    if None in sizes or max(sizes) <= min(sizes) * (1 + SAME_MEMORY.value):
         return ""
     least = min(options, key=lambda option: float(option.memory["value"]))
     return f"; {least.label} takes the least memory, {size(least.memory)}"
@@ -212,7 +212,8 @@ def _strengths(front: Sequence[Option]) -> list[tuple[list[Option], str]]:
     sized = [option for option in front if option.memory["value"] is not None]
     if len(sized) > 1:
         least = min(sized, key=lambda option: float(option.memory["value"]))
-        alike = [option for option in sized if option.memory["value"] <= least.memory["value"] * SAME_MEMORY]
+        largest = least.memory["value"] * (1 + SAME_MEMORY.value)
+        alike = [option for option in sized if option.memory["value"] <= largest]
         if len(alike) < len(sized):
             what = "takes" if len(alike) == 1 else "take"
             found.append((alike, f"{what} the least memory, {size(least.memory)}"))

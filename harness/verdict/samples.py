@@ -10,7 +10,7 @@ from harness.analysis.bursts import NS_PER_S
 from harness.analysis.queue import FEW_STATES
 from harness.analysis.reading import Reading
 from harness.analysis.repetitions import Spread
-from harness.analysis.sample_size import DEPENDENT, HEADLINE, METRICS, _time, label, limited
+from harness.analysis.sample_size import HEADLINE, METRICS, label, limited
 from harness.records import Loop
 from harness.verdict import thresholds
 from harness.verdict.reason import Level, Reason
@@ -41,12 +41,9 @@ def too_short(reading: Reading) -> Iterator[Reason]:
     yield Reason("window_too_short", Level.WARN, sentence, advice)
 
 
-LEAST_SHARE = 0.02
-
-
 def hysteresis(spread: Spread) -> bool:
     """Whether starts differ more than their requests explain, and enough to matter."""
-    matters = spread.between > LEAST_SHARE * abs(spread.value)
+    matters = spread.between > thresholds.LEAST_START_SPREAD.value * abs(spread.value)
     return matters and thresholds.START_SPREAD.level(spread.ratio) is not Level.VALID
 
 
@@ -89,7 +86,7 @@ def too_few(reading: Reading, sizes: dict[str, dict[str, Any]]) -> Iterator[Reas
             f"and these {worst['n']} are worth {worst['have']:.0f}."
         )
         advice = more_of(reading, worst["n"], worst["times_longer"])
-        if alone(reading) and worst["have"] < DEPENDENT * worst["n"]:
+        if alone(reading) and worst["have"] < thresholds.DEPENDENT.value * worst["n"]:
             advice = (
                 f"Nobody queues behind one user: free the machine of other work. If that was all, {lowered(advice)}"
             )
@@ -115,4 +112,11 @@ def more_of(reading: Reading, n: int, times: float) -> str:
         return f"Repeat the spike (`repetitions`), or measure with about {math.ceil(n * times)} requests."
     if (trial.get("window") or {}).get("end_ns") is None:
         return f"Measure with about {math.ceil(n * times)} requests."
-    return f"Measure about {times:.1f} times as long ({_time(times * reading.window.seconds)})."
+    return f"Measure about {times:.1f} times as long ({shown_time(times * reading.window.seconds)})."
+
+
+def shown_time(seconds: float) -> str:
+    """Return a time for a sentence."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.analysis import stats
+from harness.analysis.columns import Floats
 from harness.analysis.queue import changes_by_plan
-from harness.analysis.steady import BIN_REQUESTS, LEAST_BINS, Drift, Series, cut_of, drift_of, series_of_window
+from harness.analysis.steady import BIN_REQUESTS, LEAST_BINS, Drift, Series, drift_of, mser, series_of_window
 from harness.analysis.window import NS_PER_S
 from harness.verdict import thresholds
 from harness.verdict.reason import Level, Reason
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from harness.analysis.reading import Reading
 
 STEADY, WARM_UP, DRIFT, NOT_ENOUGH = "steady", "warm-up", "drift", "not enough"
-DRIFT_P_VALUE = 0.01
 NAMES = {
     "ttft_ms": "the time to the first token",
     "tpot_ms": "the time per output token",
@@ -27,6 +28,47 @@ NAMES = {
     "output_tokens_per_s": "output tokens per second",
     "in_flight": "the number of requests in flight",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a series is best cut: so many bins at its begin.
+
+    clear: they differ from the rest as a warm-up does.   converged: the cut lies before the half, which is the limit.
+    """
+
+    bins: int
+    clear: bool
+    converged: bool
+
+
+def cut_of(bins: Floats) -> Cut:
+    """Return where a series is best cut, and whether what comes before is a warm-up and no chance.
+
+    Queues make excursions of their own. So it must differ from the rest by CLEAR_DEVIATIONS, the rest's autocorrelation
+    counted in, and by CLEAR_SHARE of the rest's mean; its first third must be about as far off as any, and its second
+    half off by STILL_DEVIATIONS.
+    """
+    d = mser(bins)
+    if d == 0:
+        return Cut(0, False, True)
+    rest = bins[d:]
+    middle, spread, time = float(rest.mean()), float(rest.std()), stats.autocorrelation_time(rest)
+    sign = math.copysign(1, float(bins[:d].mean()) - middle)
+
+    def off(part: Floats) -> float:
+        return sign * (float(part.mean()) - middle)
+
+    def deviation(part: Floats) -> float:
+        return spread * math.sqrt(time / len(part) + time / len(rest))
+
+    begin, late = bins[:d], bins[d // 2 : d]
+    chance = thresholds.CLEAR_DEVIATIONS.value * deviation(begin)
+    clear = off(begin) > max(chance, thresholds.CLEAR_SHARE.value * abs(middle))
+    still = off(late) > thresholds.STILL_DEVIATIONS.value * deviation(late)
+    worst = max(off(part) for part in np.array_split(begin, min(3, d)))
+    decaying = off(begin[: -(-d // 3)]) >= thresholds.DECAYING.value * worst
+    return Cut(d, clear and still and decaying, d < len(bins) // 2)
 
 
 def steady_facts(reading: Reading) -> dict[str, Any]:
@@ -91,12 +133,9 @@ def _trends(series: dict[str, Series], since_s: float) -> dict[str, Drift]:
 
 
 def _drifting(trends: dict[str, Drift]) -> list[tuple[str, Drift]]:
-    """Those that did, the clearest first. DRIFT_P_VALUE is for all of them together."""
-    found = [
-        (name, one)
-        for name, one in trends.items()
-        if one.p_value < DRIFT_P_VALUE / len(trends) and thresholds.DRIFT.level(abs(one.change)) is not Level.VALID
-    ]
+    """Return those that did, the clearest first. DRIFT_P_VALUE is for all of them together."""
+    clear = {name: one for name, one in trends.items() if one.p_value < thresholds.DRIFT_P_VALUE.value / len(trends)}
+    found = [(name, one) for name, one in clear.items() if thresholds.DRIFT.level(abs(one.change)) is not Level.VALID]
     return sorted(found, key=lambda one: one[1].p_value)
 
 

@@ -10,19 +10,21 @@ import numpy as np
 from harness.analysis.columns import Columns
 from harness.analysis.reading import Reading
 from harness.analysis.server_counts import IN_FLIGHT
-from harness.analysis.tokens import _ADVICE, LEAST_FIDELITY, LEAST_RECOUNTED, TEMPLATE_TOKENS, tokens_of
+from harness.analysis.tokens import TEMPLATE_TOKENS, tokens_of
 from harness.records import TokenSource
 from harness.verdict import thresholds
 from harness.verdict.reason import Level, Reason
+
+_WHICH_IS_RIGHT = "Find out which count is right before using tokens/s or tpot."
 
 
 def reuse_reasons(trial: Mapping[str, Any], columns: Columns) -> Iterator[Reason]:
     """Whether the engine's cache held more of the measured prompts than the plan gave it to share."""
     share = _cached_share(columns.measured)
-    cached = thresholds.CACHED_UNPLANNED.level(share)
-    if trial.get("shares_prompts") is False and cached is not Level.VALID:
+    if trial.get("shares_prompts") is False:
         sentence = f"{share:.0%} of the prompt tokens came from the server's cache, though no two prompts begin alike."
-        yield Reason("cached_prompts", cached, sentence, "Restart it, or empty its cache, and measure again.")
+        advice = "Restart it, or empty its cache, and measure again."
+        yield from thresholds.CACHED_UNPLANNED.speaks(share, sentence, advice)
     asked = (trial.get("prompts_asked") or {}).values()
     if not asked or share <= thresholds.CACHED_UNPLANNED.warn:
         return
@@ -51,8 +53,6 @@ def books_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
     for entry in (facts or {}).get("books") or ():
         what, client, server = entry["what"], entry["client"], entry["server"]
         threshold = thresholds.BOOKS_IN_FLIGHT if what == IN_FLIGHT else thresholds.BOOKS
-        if threshold.level(abs(entry["difference_share"])) is Level.VALID:
-            continue
         digits = 1 if what == IN_FLIGHT else 0
         most = entry["client_most"]
         counted = f"{client:,.{digits}f}" + ("" if client == most else f" to {most:,.{digits}f}")
@@ -60,7 +60,7 @@ def books_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
         sentence = f"The server counted {server:,.{digits}f} {what} {when}, the client {counted}."
         advice = "Let nothing else use the server; look for retries on the way, for requests that were lost, and for "
         advice += "servers behind it whose pages `metrics_urls` does not name."
-        yield Reason("books", Level.WARN, sentence, advice)
+        yield from threshold.speaks(abs(entry["difference_share"]), sentence, advice)
 
 
 def token_reasons(trial: Mapping[str, Any], reading: Reading, facts: Mapping[str, Any] | None) -> Iterator[Reason]:
@@ -68,25 +68,22 @@ def token_reasons(trial: Mapping[str, Any], reading: Reading, facts: Mapping[str
     tokens = (facts or {}).get("tokens") or tokens_of(trial, reading)
     chunks, text, fidelity = tokens["chunks"], tokens["text"], tokens["length_fidelity"]
     if chunks is not None:
-        level = thresholds.TOKEN_DISAGREEMENT.level(abs(chunks["median_share"]))
-        if level is not Level.VALID:
-            sentence = "Tokens counted chunk by chunk differ from the engine's total by "
-            yield Reason("token_counts", level, sentence + f"{chunks['median_share']:+.1%} (median).", _ADVICE)
-    if text is not None and text["replies"] >= LEAST_RECOUNTED:
-        level = thresholds.TOKENS_BY_TEXT.level(abs(text["median_share"]))
-        if level is not Level.VALID:
-            sentence = (
-                f"The texts of {text['replies']} replies have {text['median_share']:+.1%} tokens (median), by the "
-            )
-            sentence += "model's own tokenizer, against the total that was stated."
-            yield Reason("tokens_by_text", level, sentence, f"{_ADVICE} Is it the model that is served?")
+        off = chunks["median_share"]
+        sentence = f"Tokens counted chunk by chunk differ from the engine's total by {off:+.1%} (median)."
+        yield from thresholds.TOKEN_DISAGREEMENT.speaks(abs(off), sentence, _WHICH_IS_RIGHT)
+    if text is not None and text["replies"] >= thresholds.LEAST_RECOUNTED.value:
+        off = text["median_share"]
+        sentence = f"The texts of {text['replies']} replies have {off:+.1%} tokens (median), by the "
+        sentence += "model's own tokenizer, against the total that was stated."
+        advice = f"{_WHICH_IS_RIGHT} Is it the model that is served?"
+        yield from thresholds.TOKENS_BY_TEXT.speaks(abs(off), sentence, advice)
     if tokens["counted_by"].get(TokenSource.CHUNKS):
         sentence = "The engine does not count tokens: each chunk was taken for one."
         yield Reason("tokens_are_chunks", Level.WARN, sentence, "Switch on usage in the server's replies.")
-    if fidelity is not None and fidelity["share"] < LEAST_FIDELITY:
+    if fidelity is not None:
         sentence = f"Only {fidelity['share']:.1%} of the replies whose length the plan fixed are as long as asked."
         advice = "Compare with no run whose replies had other lengths; use an engine that can hold a length (`exact`)."
-        yield Reason("length_fidelity", Level.WARN, sentence, advice)
+        yield from thresholds.LENGTH_FIDELITY.speaks(fidelity["share"], sentence, advice)
     yield from _prompt_reasons(trial, tokens.get("prompts"))
 
 
@@ -95,7 +92,7 @@ def _prompt_reasons(trial: Mapping[str, Any], prompts: Mapping[str, Any] | None)
     if prompts is None or thresholds.PROMPT_TOKENS.level(abs(prompts["beyond"])) is Level.VALID:
         return
     estimated = "estimated" in (trial.get("prompt_length_source") or {}).values()
-    if estimated and abs(prompts["beyond"]) <= thresholds.PROMPT_TOKENS_ESTIMATED:
+    if estimated and abs(prompts["beyond"]) <= thresholds.PROMPT_TOKENS_ESTIMATED.value:
         return
     sentence = f"The server counts {prompts['median_share']:+.1%} tokens (median) in the prompts, against the plan."
     advice = "Is it another model than `model`? Does it cut prompts off? Then give it a longer context."

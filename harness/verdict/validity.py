@@ -70,11 +70,9 @@ def what_became(status: str) -> str:
 def _alone(trial: dict[str, Any]) -> Iterator[Reason]:
     """Whether the engine had the GPUs to itself. What others take from it is true of this machine, so it only warns."""
     others = trial.get("others_on_gpus") or 0
-    if thresholds.OTHERS_ON_GPUS.level(others) is not Level.VALID:
-        sentence = f"Up to {others} processes that are not of this run computed on the GPUs."
-        yield Reason(
-            "others_on_gpus", Level.WARN, sentence, "End them: what they use is missing from the engine's share."
-        )
+    sentence = f"Up to {others} processes that are not of this run computed on the GPUs."
+    advice = "End them: what they use is missing from the engine's share."
+    yield from thresholds.OTHERS_ON_GPUS.speaks(others, sentence, advice)
 
 
 def _ended(trial: dict[str, Any]) -> Iterator[Reason]:
@@ -98,10 +96,10 @@ def _complete(trial: dict[str, Any], records: pd.DataFrame, columns: Columns) ->
     counted = ~columns.has_status([Status.NOT_SENT]) if trial.get("loop") == Loop.CLOSED else np.True_
     for phase in (Phase.WARMUP, Phase.MEASURE):
         expected, found = planned.get(phase.value), int((columns.in_phase(phase) & counted).sum())
-        if expected is not None and expected != found:
-            sentence = f"{expected} {phase.value} requests were planned and {found} have a record."
-            broken_off = "It broke off; what was measured before is here." if trial["status"] != "complete" else advice
-            yield Reason("rows_missing", Level.INVALID, sentence, broken_off)
+        sentence = f"{expected} {phase.value} requests were planned and {found} have a record."
+        broken_off = "It broke off; what was measured before is here." if trial["status"] != "complete" else advice
+        if expected is not None:
+            yield from thresholds.ROWS_MISSING.speaks(abs(expected - found), sentence, broken_off)
     yield from _unsent(records)
     if trial["status"] == "complete" and not columns.in_phase(Phase.MEASURE).any():
         advice = "Measure for longer than the time between two requests."
@@ -161,7 +159,8 @@ def _errors(trial: dict[str, Any], rows: Columns) -> Iterator[Reason]:
     rate = float(failed.mean())
     if rate == 1:
         sentence = "Every measured request failed; what there is of latencies is of replies that broke off."
-        yield Reason("nothing_succeeded", Level.INVALID, sentence, "Look at the errors: nothing was measured.")
+        advice = "Look at the errors: nothing was measured."
+        yield from thresholds.NOTHING_SUCCEEDED.speaks(len(failed), sentence, advice)
         return
     level = thresholds.ERRORS.level(rate)
     if level is Level.VALID:
@@ -180,8 +179,8 @@ def _cut_short(records: pd.DataFrame) -> Iterator[Reason]:
     ended = one_of(records["finish_reason"], ["length"]) & one_of(records["status"], [Status.OK])
     measured_rows = one_of(records["phase"], [Phase.MEASURE])
     short = measured_rows & ended & (got < asked - 1)  # some servers do not count the last token
-    if thresholds.CUT_SHORT.level(float(short.sum())) is not Level.VALID:
+    if short.any():
         sentence = f"{short.sum()} replies ended by `length` before the tokens asked for"
         sentence += f" ({np.median(got[short]):.0f} of {np.median(asked[short]):.0f} at the median)."
         advice = "Give the engine a longer context, or ask for shorter prompts or replies."
-        yield Reason("cut_short", Level.WARN, sentence, advice)
+        yield from thresholds.CUT_SHORT.speaks(float(short.sum()), sentence, advice)

@@ -36,7 +36,7 @@ def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> l
     """
     facts = data.facts_of(cell["id"], trial["id"])
     invalid = (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") == "invalid"
-    evidence = (throttling(facts), pages(facts), checks(facts))
+    evidence = (throttling(facts), pages(facts), checks(facts, data.late_readings_above))
     results = () if invalid else (memory(facts), energy(facts), server(facts))
     suffix = repetition(cell, data)
     shown = [table for table in (*results, *evidence) if table.rows]

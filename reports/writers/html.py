@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import answer, plots
-from reports.answer import calibration_sentence
 from reports.data import ReportData, place
 from reports.tables import base, checks, circumstances, decision, machine
 from reports.tables import quality as quality_table
@@ -142,7 +141,7 @@ def _decisions(data: ReportData) -> list[Part]:
 
 def _run_parts(data: ReportData) -> list[Part]:
     results = [result_tables.headline(data), requests(data), decision.single_engines(data)]
-    remarks = (_HOW_TO_READ, calibration_sentence(data.manifest))
+    remarks = (_HOW_TO_READ, data.calibration)
     overview = _pictures(plots.draw(data).overview)
     quality = [table for table in quality_table.tables(data) if table.rows]
     rest = (

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from reports import answer
-from reports.answer import calibration_sentence
 from reports.data import ReportData
 from reports.format import for_xml
 from reports.tables import checks, circumstances, decision, quality, results
@@ -72,7 +71,7 @@ def _contents(data: ReportData) -> Contents:
             results.bursts(data),
         ],
         sections=decision.sections(data),
-        calibration=calibration_sentence(data.manifest),
+        calibration=data.calibration,
         circumstances=circumstances.of_run(data),
     )
 

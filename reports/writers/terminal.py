@@ -11,7 +11,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reports import answer
-from reports.answer import calibration_sentence
 from reports.data import ReportData
 from reports.format import for_terminal
 from reports.tables import checks, decision, quality, results
@@ -36,7 +35,7 @@ def show(data: ReportData, console: Console) -> None:
     ):
         _print(console, table)
     _print_decisions(console, data)
-    console.print(Text(for_terminal(calibration_sentence(data.manifest))))
+    console.print(Text(for_terminal(data.calibration)))
     console.print()
     for label, told in answer.labelled(data):
         console.print(Text.assemble((f"{label}: ", "bold"), for_terminal(told)))

@@ -39,7 +39,6 @@ _RATE_FIRST_MS = 5.0
 _RATE_GAP_MS = 5.0
 _RATE_TOKENS = 2
 _BIN_NS = 100 * NS_PER_MS
-_SLOWER = 1.1  # the server itself was late by more than a tenth of each gap
 _CLOSE = 1.3  # levels closer than this are not told apart
 _LOOK_S = 0.3
 _TIMEOUT_S = 20
@@ -64,11 +63,15 @@ QUICK = Ladder((1, 128, 512), 1, (100, 1000), 1.0, 15.0, quick=True)
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The largest errors, p99 in ms, that a level may have: of first tokens, of gaps between tokens, of sending."""
+    """The largest errors, p99 in ms, that a level may have: of first tokens, of gaps between tokens, of sending.
+
+    slowdown: the server's own gaps over those asked for, at most.
+    """
 
     first_ms: float
     gap_ms: float
     lag_ms: float
+    slowdown: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +210,7 @@ def _complaint(
         seen_ms = float(np.percentile(errors, 99))
         if seen_ms > bound_ms:
             return f"the error of {name} was {seen_ms:.2f} ms at p99, above {bound_ms:g} ms"
-    if truth.slowdown() > _SLOWER:
+    if truth.slowdown() > bounds.slowdown:
         return "the server of known truth could not send more on these cores"
     return None
 

@@ -143,27 +143,6 @@ def conclude(
     )
 
 
-def beyond(
-    calibration: dict[str, Any] | None, streams: float | None, events_per_s: float | None, *, workers: int = 1
-) -> str | None:
-    """What of a load lies beyond what was calibrated, in one sentence; None where nothing does, or nothing is known.
-
-    calibration: as a run's manifest keeps it.   streams: the most replies at once.   events_per_s: chunks per second.
-    workers: load processes that shared the load; one was calibrated.
-    """
-    if not calibration:
-        return None
-    over = []
-    for asked, known, name in (
-        (streams, calibration["streams"], "streams"),
-        (events_per_s, calibration["events_per_s"], "chunks/s"),
-    ):
-        if asked is not None and asked / workers > known:
-            each = " for each load process" if workers > 1 else ""
-            over.append(f"{asked / workers:,.0f} {name}{each} (calibrated up to {known:,.0f})")
-    return f"The load went beyond what this machine was calibrated for: {' and '.join(over)}." if over else None
-
-
 def identity() -> dict[str, Any]:
     """What a calibration belongs to."""
     return {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.analysis import stats
 from harness.analysis.reading import read
 from harness.analysis.sample_size import label, sizes_of
-from harness.cli.foretold import measured_requests, will_be_bounds
+from harness.verdict.forecast import measured_requests, will_be_bounds
 from harness.verdict.samples import too_few
 from tests.fabricated import noisy, streamed, trial_of
 from tests.plans import load_of, workload_of

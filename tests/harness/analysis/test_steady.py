@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis.reading import read
-from harness.analysis.steady import BATCHES, cut_of, drift_of, mser, series_of_window
+from harness.analysis.steady import BATCHES, drift_of, mser, series_of_window
 from harness.records import Status
-from harness.verdict.steady import steady_facts
+from harness.verdict.steady import cut_of, steady_facts
 from tests.fabricated import failed, noisy, trial_of
 
 numbers = st.lists(st.integers(-1000, 1000).map(float), min_size=2, max_size=120).map(np.array)

@@ -27,9 +27,9 @@ from harness.cli.doctor import (
 from harness.drivers.calibration import store
 from harness.drivers.calibration.store import Calibration, RateLevel, StreamLevel, conclude
 from harness.errors import ExitCode, TrialFailed, UsageError
-from harness.telemetry import checks
 from harness.telemetry.cgroup import Ceilings, Pressure
-from harness.telemetry.checks import Check, State
+from harness.verdict import checks
+from harness.verdict.checks import Check, State
 from tests.command import harness, running
 
 
@@ -105,7 +105,7 @@ def test_a_strange_or_slow_clock_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None, cost_ns: float, state: State
 ) -> None:
     """hpet is slow and coarse, as is any that the kernel reads; a source that is not shown is no reason to warn."""
-    monkeypatch.setattr(checks, "_clock_cost_ns", lambda: cost_ns)
+    monkeypatch.setattr(checks, "clock_cost_ns", lambda: cost_ns)
     if source is not None:
         (tmp_path / "source").write_text(f"{source}\n")
     assert checks.clock(tmp_path / "source").state is state

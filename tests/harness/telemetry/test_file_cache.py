@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.engine import COLD_SHARE
 from harness.telemetry.file_cache import dropped_share, resident_bytes
+from harness.verdict.thresholds import COLD_SHARE
 
 PAGES = 512
 SIZE = PAGES * mmap.PAGESIZE
@@ -85,7 +85,7 @@ def test_a_file_that_somebody_has_mapped_stays(weights: Path) -> None:
 def test_shares_are_of_the_bytes_of_all_files(weights: Path, in_memory: Path) -> None:
     """Of two files of the same size one is forgotten: half, which is not cold."""
     assert dropped_share([weights, in_memory]) == 0.5
-    assert COLD_SHARE > 0.5
+    assert COLD_SHARE.value > 0.5
 
 
 def test_nothing_is_known_of_nothing(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from harness.drivers.base import DriveReport
 from harness.drivers.calibration import calibrator, store
 from harness.drivers.calibration.calibrator import FULL, QUICK, Ladder, Truth, calibrate, measure, schedule
 from harness.drivers.calibration.process import KnownServer
-from harness.drivers.calibration.store import Calibration, RateLevel, StreamLevel, beyond, conclude
+from harness.drivers.calibration.store import Calibration, RateLevel, StreamLevel, conclude
 from harness.errors import Interrupted
 from harness.records import Record, Status
 from harness.telemetry.cgroup import Ceilings
-from reports.answer import NOT_CALIBRATED, sentence
+from harness.verdict.calibration import NOT_CALIBRATED, beyond, sentence
 
 pytestmark = pytest.mark.slow
 

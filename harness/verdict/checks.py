@@ -1,11 +1,10 @@
-"""What of this machine decides whether measuring on it is possible and believable."""
+"""Judge whether measuring on this machine is possible and believable, before a run: the checks of `harness doctor`."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,21 +18,12 @@ from harness.telemetry import provenance
 from harness.telemetry.cgroup import open_files, read_ceilings, read_pressure, read_tcp_sockets
 from harness.telemetry.gpus import find_gpus
 from harness.telemetry.host import busy_share
-from harness.telemetry.kernel_clock import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
+from harness.telemetry.kernel_clock import clock_cost_ns, stamp_lag_us
+from harness.verdict import thresholds
+from harness.verdict.reason import Level, worst
 
 GIB = 1 << 30
 LOOK_S = 0.5
-FEWEST_FILES = 128
-FEW_FILES = 4096
-FEW_PORTS = 10_000
-NEARLY_ALL = 0.5
-BUSY_SHARE = 0.20
-STEAL_SHARE = 0.01
-LITTLE_MEMORY_BYTES = 2 * GIB
-MUCH_SWAP_BYTES = 256 << 20
-NO_DISK_BYTES = 256 << 20
-LITTLE_DISK_BYTES = 5 * GIB
-SLOW_CLOCK_NS = 1_000
 _CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page")
 
 
@@ -45,6 +35,9 @@ class State(StrEnum):
     BAD = "bad"
 
 
+_STATES = {Level.VALID: State.OK, Level.WARN: State.WARN, Level.INVALID: State.BAD}
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One thing looked at: what was found, and what to do where it is not good."""
@@ -53,6 +46,11 @@ class Check:
     state: State
     found: str
     advice: str = ""
+
+    @classmethod
+    def of(cls, name: str, level: Level, found: str, advice: str) -> Check:
+        """Return the check of a reading whose level is known; advice is left out where all is well."""
+        return cls(name, _STATES[level], found, "" if level is Level.VALID else advice)
 
 
 def machine_checks(runs: Path) -> Iterator[Check]:
@@ -69,10 +67,8 @@ def cores() -> Check:
     found = f"{provenance.cpu_model() or 'unknown processor'}: {os.cpu_count()} cores, {usable} usable"
     found += f", a quota of {quota:g} cores" if quota is not None else ""
     available = min(usable, quota if quota is not None else usable)
-    if available < 2:
-        advice = "Give this process two cores or more: the client and an engine on this machine share them."
-        return Check("processor", State.WARN, found, advice)
-    return Check("processor", State.OK, found)
+    advice = "Give this process two cores or more: the client and an engine on this machine share them."
+    return Check.of("processor", thresholds.CORES.level(available), found, advice)
 
 
 def governor(folder: Path = Path("/sys/devices/system/cpu")) -> Check:
@@ -81,11 +77,9 @@ def governor(folder: Path = Path("/sys/devices/system/cpu")) -> Check:
     if not found:
         why = "a virtual machine does not show it" if provenance.virtualised() else "this system does not show it"
         return Check("frequency", State.OK, f"unknown: {why}")
-    text = "governor " + ", ".join(found)
-    if found == ["performance"]:
-        return Check("frequency", State.OK, text)
+    level = Level.VALID if found == ["performance"] else Level.WARN
     advice = "Cores that clock down between requests answer late: `cpupower frequency-set -g performance`."
-    return Check("frequency", State.WARN, text, advice)
+    return Check.of("frequency", level, "governor " + ", ".join(found), advice)
 
 
 def other_load(sleep: Callable[[float], None] = time.sleep) -> Check:
@@ -97,31 +91,29 @@ def other_load(sleep: Callable[[float], None] = time.sleep) -> Check:
     average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     found = f"processor {busy:.0%} busy" + (f", {steal:.1%} stolen by the hypervisor" if steal is not None else "")
     found += f", load average {average:.1f}" if average is not None else ""
-    if steal is not None and steal > STEAL_SHARE:
-        return Check(
-            "other load", State.WARN, found, "Other virtual machines take time from this one: expect outliers."
-        )
-    if busy > BUSY_SHARE:
-        return Check("other load", State.WARN, found, "End what else is running, or calibrate again when it has ended.")
-    return Check("other load", State.OK, found)
+    stolen = Level.VALID if steal is None else thresholds.STEAL.level(steal)
+    advice = "End what else is running, or calibrate again when it has ended."
+    if stolen is not Level.VALID:
+        advice = "Other virtual machines take time from this one: expect outliers."
+    return Check.of("other load", worst(stolen, thresholds.BUSY.level(busy)), found, advice)
 
 
 def clock(source: Path = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")) -> Check:
     """The clock that everything is measured with."""
     monotonic, counter = time.get_clock_info("monotonic"), time.get_clock_info("perf_counter")
-    cost_ns = _clock_cost_ns()
+    cost_ns = clock_cost_ns()
     try:
         name = source.read_text().strip()
     except OSError:
         name = "unknown source"
     found = f"{monotonic.implementation} from {name}, {cost_ns:.0f} ns to read"
-    if not monotonic.monotonic or monotonic.resolution > 1e-6:
+    if not monotonic.monotonic or thresholds.CLOCK_RESOLUTION_NS.level(monotonic.resolution * 1e9) is not Level.VALID:
         return Check("clock", State.BAD, found, "A monotonic clock that resolves a microsecond is needed.")
     if platform.system() == "Linux" and {monotonic.implementation, counter.implementation} != {
         "clock_gettime(CLOCK_MONOTONIC)"
     }:
         return Check("clock", State.BAD, found, "This Python reads another clock than CLOCK_MONOTONIC: use CPython.")
-    if cost_ns > SLOW_CLOCK_NS:
+    if thresholds.CLOCK_COST_NS.level(cost_ns) is not Level.VALID:
         advice = "Reading the time needs the kernel here; choose another clock source, such as tsc, if there is one."
         return Check("clock", State.WARN, found, advice)
     if name not in _CLOCKS and name != "unknown source":
@@ -133,7 +125,7 @@ def receive_stamps() -> Check:
     """Whether the kernel says when a packet came in."""
     name = "kernel receive stamps"
     try:
-        lag_us = _stamp_lag_us()
+        lag_us = stamp_lag_us()
     except OSError as error:
         advice = "Arrivals are those of the client's own loop: leave it a core of its own, or measure on Linux."
         return Check(name, State.WARN, f"none: {error.strerror or error}", advice)
@@ -146,12 +138,8 @@ def files() -> Check:
     if limit is None:
         return Check("open files", State.OK, "no limit")
     found = f"at most {limit:,}, {open_files()} open now"
-    if limit >= FEW_FILES:
-        return Check("open files", State.OK, found)
-    state = State.BAD if limit < FEWEST_FILES else State.WARN
-    return Check(
-        "open files", state, found, f"Each stream needs one: `ulimit -Hn 65536` before loads over {limit // 2}."
-    )
+    advice = f"Each stream needs one: `ulimit -Hn 65536` before loads over {limit // 2}."
+    return Check.of("open files", thresholds.FILES.level(limit), found, advice)
 
 
 def ports() -> Check:
@@ -160,10 +148,9 @@ def ports() -> Check:
     if count is None:
         return Check("ports", State.OK, "unknown: this system does not show the range")
     found = f"{count:,} ephemeral ports" + (f", {used:,} TCP sockets in use" if used is not None else "")
-    if count < FEW_PORTS or (used or 0) > NEARLY_ALL * count:
-        advice = 'Widen the range: `sysctl net.ipv4.ip_local_port_range="1024 65535"`, and wait for old connections.'
-        return Check("ports", State.WARN, found, advice)
-    return Check("ports", State.OK, found)
+    level = worst(thresholds.FREE_PORTS.level(count), thresholds.USED_PORTS.level((used or 0) / max(count, 1)))
+    advice = 'Widen the range: `sysctl net.ipv4.ip_local_port_range="1024 65535"`, and wait for old connections.'
+    return Check.of("ports", level, found, advice)
 
 
 def memory() -> Check:
@@ -171,18 +158,16 @@ def memory() -> Check:
     now, limit = psutil.virtual_memory(), provenance.memory_limit_bytes()
     found = f"{now.available / GIB:.1f} of {now.total / GIB:.1f} GiB available"
     found += f", a limit of {limit / GIB:.1f} GiB for this control group" if limit is not None else ""
-    if now.available < LITTLE_MEMORY_BYTES:
-        return Check("memory", State.WARN, found, "End what else holds memory, or engines will push each other out.")
-    return Check("memory", State.OK, found)
+    advice = "End what else holds memory, or engines will push each other out."
+    return Check.of("memory", thresholds.FREE_MEMORY.level(now.available), found, advice)
 
 
 def swap() -> Check:
     """Whether memory was given to the disk."""
     now = psutil.swap_memory()
     found = f"{now.used / GIB:.1f} of {now.total / GIB:.1f} GiB in use" if now.total else "none"
-    if now.used > MUCH_SWAP_BYTES:
-        return Check("swap", State.WARN, found, "What was swapped out comes back late: free memory, then `swapoff -a`.")
-    return Check("swap", State.OK, found)
+    advice = "What was swapped out comes back late: free memory, then `swapoff -a`."
+    return Check.of("swap", thresholds.USED_SWAP.level(now.used), found, advice)
 
 
 def disk(folder: Path) -> Check:
@@ -192,10 +177,8 @@ def disk(folder: Path) -> Check:
     found = f"{free / GIB:.1f} GiB free where runs are stored"
     if not os.access(there, os.W_OK):
         return Check("disk", State.BAD, f"{there} cannot be written", "Work in a folder of your own, or use --out.")
-    if free < LITTLE_DISK_BYTES:
-        state = State.BAD if free < NO_DISK_BYTES else State.WARN
-        return Check("disk", state, found, "Free space, or store runs elsewhere with --out.")
-    return Check("disk", State.OK, found)
+    advice = "Free space, or store runs elsewhere with --out."
+    return Check.of("disk", thresholds.FREE_DISK.level(free), found, advice)
 
 
 def gpus() -> Check:
@@ -205,44 +188,11 @@ def gpus() -> Check:
         return Check("GPU", State.OK, str(reason))
     text = ", ".join(_counted(found.names())) + f", driver {found.driver()}"
     others = len(found.processes())
-    if others:
-        advice = "End them: what they use is missing from the engine's share."
-        return Check("GPU", State.WARN, f"{text}; {others} processes use it", advice)
-    return Check("GPU", State.OK, text)
+    text += f"; {others} processes use it" if others else ""
+    advice = "End them: what they use is missing from the engine's share."
+    return Check.of("GPU", thresholds.OTHERS_ON_GPUS.level(others), text, advice)
 
 
 def _counted(names: list[str]) -> Iterator[str]:
     for name in dict.fromkeys(names):
         yield f"{names.count(name)} x {name}"
-
-
-def _clock_cost_ns(times: int = 20_000) -> float:
-    began_ns = time.monotonic_ns()
-    for _ in range(times):
-        time.monotonic_ns()
-    return (time.monotonic_ns() - began_ns) / times
-
-
-def _stamp_lag_us() -> float:
-    """Send one packet over loopback and ask when it came in. Raises OSError where the kernel does not tell."""
-    if platform.system() != "Linux":
-        raise OSError("this system has none")
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, TIMESTAMPING, STAMP_RECEIVED_IN_SOFTWARE)
-        client.settimeout(2)
-        client.connect(listener.getsockname())
-        server, _ = listener.accept()
-        with server:
-            lag_ns = 0
-            for _ in range(3):  # stamping is switched on with the first socket that asks, which takes a moment
-                server.send(b"x")
-                _, ancillary, _, _ = client.recvmsg(16, 128)
-                read_ns = time.time_ns()
-                if not ancillary:
-                    time.sleep(0.05)
-                    continue
-                seconds, nanoseconds = (int.from_bytes(ancillary[0][2][i : i + 8], "little") for i in (0, 8))
-                lag_ns = read_ns - (seconds * 1_000_000_000 + nanoseconds)
-                if 0 <= lag_ns < 1_000_000_000:
-                    return lag_ns / 1e3
-    raise OSError("packets carry no usable time")

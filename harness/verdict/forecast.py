@@ -1,16 +1,17 @@
-"""Foretell which quantiles of a plan will be bounds."""
+"""Forecast which quantiles of a plan will be bounds, and tell what it would take to have them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from harness.analysis import stats
-from harness.analysis.sample_size import LEVELS, _time, label, limited
+from harness.analysis.sample_size import LEVELS, label, limited
 from harness.scenario.loads import Load, load_names
 from harness.scenario.model import Scenario
 from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, Skip
 from harness.units import enumerated
+from harness.verdict.samples import shown_time
 
 
 def foretold(planned: Sequence[Cell | Skip]) -> list[str]:
@@ -47,7 +48,7 @@ def will_be_bounds(
     if not lacking:
         return None
     seconds = load.measured_s
-    gives = f"about {expected:.0f} requests" + ("" if seconds is None else f" in {_time(seconds)}")
+    gives = f"about {expected:.0f} requests" + ("" if seconds is None else f" in {shown_time(seconds)}")
     gives += "" if repetitions == 1 else f", {repetitions} times"
     needs = [f"{label(p)} (needs at least {_least(p, load, expected * repetitions)})" for p in lacking]
     return (
@@ -63,4 +64,4 @@ def measured_requests(load: Load, workload: Workload) -> float | None:
 def _least(p: float, load: Load, expected: float) -> str:
     needed = stats.floor_two_sided(p)
     seconds = load.measured_s
-    return f"{needed}" + ("" if seconds is None or expected <= 0 else f", {_time(seconds * needed / expected)}")
+    return f"{needed}" + ("" if seconds is None or expected <= 0 else f", {shown_time(seconds * needed / expected)}")
