@@ -107,7 +107,7 @@ def on_plan(due_ns: Floats, sent_ns: Floats, observed: Observed) -> Iterator[Rea
     at = int(share.argmax())
     from_s, until_s = ((first + part) * thresholds.PLAN_PART_S.value for part in (at, at + 1))
     sentence = f"Of the {planned[at]} requests due between {from_s:g} s and {until_s:g} s, {late[at]:.0f} were"
-    yield from thresholds.MOVED_SHARE.speaks(float(share[at]), f"{sentence} sent after that.", _FREE_THE_MACHINE)
+    yield from thresholds.MOVED_SHARE.reasons(float(share[at]), f"{sentence} sent after that.", _FREE_THE_MACHINE)
 
 
 def _ttft_p50_ms(observed: Observed) -> float:
@@ -132,7 +132,7 @@ def _lost(client: Mapping[str, Any] | None) -> Iterator[Reason]:
     lost = [worker["lost"] for worker in workers if isinstance(worker, Mapping) and worker.get("lost")]
     sentence = f"{len(lost)} of {len(workers)} load processes died: {next(iter(lost), '')}"
     advice = "Its share of the load was not sent from then on: run it again."
-    yield from thresholds.WORKERS_LOST.speaks(len(lost), f"{sentence.rstrip('.')}.", advice)
+    yield from thresholds.WORKERS_LOST.reasons(len(lost), f"{sentence.rstrip('.')}.", advice)
 
 
 def _loop(readings: Readings, by_loop: bool) -> Iterator[Reason]:
@@ -160,14 +160,14 @@ def _reads(readings: Readings) -> Iterator[Reason]:
     merged = readings["merged_read_share"]
     sentence = f"{merged:.0%} of the reads held several packets, so that gaps within them cannot be seen."
     advice = "Trust tpot more than icl, or give the client more cores."
-    yield from thresholds.MERGED_READS.speaks(merged, sentence, advice)
+    yield from thresholds.MERGED_READS.reasons(merged, sentence, advice)
     waited = readings["chunk_lag_p99_ms"]
     sentence = f"Packets waited {waited:.1f} ms at p99 until they were read; their stamps are the kernel's."
-    yield from thresholds.CHUNK_LAG_P99_MS.speaks(waited, sentence, _GIVE_IT_CORES)
+    yield from thresholds.CHUNK_LAG_P99_MS.reasons(waited, sentence, _GIVE_IT_CORES)
     equal = readings["equal_gap_share"]
     sentence = f"{equal:.0%} of the gaps between chunks are the same to the nanosecond in several replies."
     advice = "Look at the machine's clock source: its steps are in icl and tpot."
-    yield from thresholds.EQUAL_GAPS.speaks(equal, sentence, advice)
+    yield from thresholds.EQUAL_GAPS.reasons(equal, sentence, advice)
 
 
 def _canary(readings: Readings, observed: Observed) -> Iterator[Reason]:
@@ -193,13 +193,13 @@ def _canary(readings: Readings, observed: Observed) -> Iterator[Reason]:
 def _connections(readings: Readings) -> Iterator[Reason]:
     refused = readings["connect_errors"]
     advice = "Look at the server's backlog and its limit of open files."
-    yield from thresholds.CONNECT_ERRORS.speaks(refused, f"{refused:.0f} connections could not be opened.", advice)
+    yield from thresholds.CONNECT_ERRORS.reasons(refused, f"{refused:.0f} connections could not be opened.", advice)
     for name, threshold, what, advice in (
         ("open_files_share", thresholds.OPEN_FILES, "open files", "Raise the hard limit (`ulimit -Hn`)."),
         ("ports_share", thresholds.PORTS, "ports", "Widen net.ipv4.ip_local_port_range, or let connections be reused."),
     ):
         sentence = f"{readings[name]:.0%} of the {what} that this machine gives the client were in use."
-        yield from threshold.speaks(readings[name], sentence, advice)
+        yield from threshold.reasons(readings[name], sentence, advice)
 
 
 def _machine(readings: Readings) -> Iterator[Reason]:
@@ -207,10 +207,12 @@ def _machine(readings: Readings) -> Iterator[Reason]:
     sentence = f"The client's processor quota was used up in {periods:.0f} periods"
     sentence += f", {readings['throttled_ms']:.0f} ms in all." if math.isfinite(readings["throttled_ms"]) else "."
     advice = "Give the container more processor time; the client's own lag says what it did to the numbers."
-    yield from thresholds.THROTTLED.speaks(periods, sentence, advice)
+    yield from thresholds.THROTTLED.reasons(periods, sentence, advice)
     steal = readings["steal_share"]
     sentence = f"The hypervisor took {steal:.1%} of the processor time."
-    yield from thresholds.STEAL.speaks(steal, sentence, "Measure on a machine of its own, or repeat to see the spread.")
+    yield from thresholds.STEAL.reasons(
+        steal, sentence, "Measure on a machine of its own, or repeat to see the spread."
+    )
 
 
 def waited_for_connections(due_ns: Floats, connected_ns: Floats, sent_ns: Floats) -> Iterator[Reason]:
@@ -221,7 +223,7 @@ def waited_for_connections(due_ns: Floats, connected_ns: Floats, sent_ns: Floats
     if asked and waited:
         sentence = f"{waited} of {asked} requests waited for a new connection, up to {np.nanmax(waited_ms):.1f} ms."
         advice = "Let the server keep connections open, or warm up at the full load."
-        yield from thresholds.WAITED_FOR_CONNECTION.speaks(waited / asked, sentence, advice)
+        yield from thresholds.WAITED_FOR_CONNECTION.reasons(waited / asked, sentence, advice)
 
 
 def exhausted(errors: Mapping[str, int]) -> Iterator[Reason]:
@@ -232,7 +234,7 @@ def exhausted(errors: Mapping[str, int]) -> Iterator[Reason]:
     count = sum(times for error, times in errors.items() if records.exhausted(error))
     sentence = f"{count} requests failed because this machine had no port or no open file left."
     advice = "Raise the hard limit (`ulimit -Hn`) or the ports, or offer less."
-    yield from thresholds.EXHAUSTED.speaks(count, sentence, advice)
+    yield from thresholds.EXHAUSTED.reasons(count, sentence, advice)
 
 
 def beyond_calibration(

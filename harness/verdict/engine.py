@@ -29,7 +29,7 @@ def _queues(trial: dict[str, Any], reading: Reading) -> Iterator[Reason]:
     many = f"{users} users" if users is not None else f"{in_flight:.3g} requests in flight"
     sentence = f"Requests queue in the engine: {many}, {slots} slot{'s' * (slots > 1)}."
     advice = "Give the engine as many slots, or mean to measure the queue."
-    yield from QUEUED_IN_ENGINE.speaks(in_flight / slots, sentence, advice)
+    yield from QUEUED_IN_ENGINE.reasons(in_flight / slots, sentence, advice)
 
 
 def _draws_by_itself(trial: dict[str, Any]) -> Iterator[Reason]:

@@ -16,7 +16,7 @@ def energy_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
     told = (facts or {}).get("energy") or {}
     sentence = f"The energy of the GPUs is not known: {told.get('reason')}."
     advice = "Measure for longer, and without resetting the GPU or its driver."
-    yield from thresholds.ENERGY_COUNTER.speaks(bool(told.get("broken")), sentence, advice)
+    yield from thresholds.ENERGY_COUNTER.reasons(bool(told.get("broken")), sentence, advice)
 
 
 def throttling_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
@@ -85,4 +85,4 @@ def _sampler(told: Mapping[str, Any], window: Mapping[str, Any], seconds: float)
     threshold = thresholds.SAMPLER_CPU_WITH_GPUS if told.get("gpus") else thresholds.SAMPLER_CPU
     as_usual = share / max(1.0, thresholds.USUAL_INTERVAL_S.value / interval_s)
     sentence = f"Taking readings used {share:.1%} of a processor core."
-    yield from threshold.speaks(as_usual, sentence, "Read less often (`telemetry: {interval: 1s}`).")
+    yield from threshold.reasons(as_usual, sentence, "Read less often (`telemetry: {interval: 1s}`).")

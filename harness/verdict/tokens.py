@@ -24,7 +24,7 @@ def reuse_reasons(trial: Mapping[str, Any], columns: Columns) -> Iterator[Reason
     if trial.get("shares_prompts") is False:
         sentence = f"{share:.0%} of the prompt tokens came from the server's cache, though no two prompts begin alike."
         advice = "Restart it, or empty its cache, and measure again."
-        yield from thresholds.CACHED_UNPLANNED.speaks(share, sentence, advice)
+        yield from thresholds.CACHED_UNPLANNED.reasons(share, sentence, advice)
     asked = (trial.get("prompts_asked") or {}).values()
     if not asked or share <= thresholds.CACHED_UNPLANNED.warn:
         return
@@ -60,7 +60,7 @@ def books_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
         sentence = f"The server counted {server:,.{digits}f} {what} {when}, the client {counted}."
         advice = "Let nothing else use the server; look for retries on the way, for requests that were lost, and for "
         advice += "servers behind it whose pages `metrics_urls` does not name."
-        yield from threshold.speaks(abs(entry["difference_share"]), sentence, advice)
+        yield from threshold.reasons(abs(entry["difference_share"]), sentence, advice)
 
 
 def token_reasons(trial: Mapping[str, Any], reading: Reading, facts: Mapping[str, Any] | None) -> Iterator[Reason]:
@@ -70,20 +70,20 @@ def token_reasons(trial: Mapping[str, Any], reading: Reading, facts: Mapping[str
     if chunks is not None:
         off = chunks["median_share"]
         sentence = f"Tokens counted chunk by chunk differ from the engine's total by {off:+.1%} (median)."
-        yield from thresholds.TOKEN_DISAGREEMENT.speaks(abs(off), sentence, _WHICH_IS_RIGHT)
+        yield from thresholds.TOKEN_DISAGREEMENT.reasons(abs(off), sentence, _WHICH_IS_RIGHT)
     if text is not None and text["replies"] >= thresholds.LEAST_RECOUNTED.value:
         off = text["median_share"]
         sentence = f"The texts of {text['replies']} replies have {off:+.1%} tokens (median), by the "
         sentence += "model's own tokenizer, against the total that was stated."
         advice = f"{_WHICH_IS_RIGHT} Is it the model that is served?"
-        yield from thresholds.TOKENS_BY_TEXT.speaks(abs(off), sentence, advice)
+        yield from thresholds.TOKENS_BY_TEXT.reasons(abs(off), sentence, advice)
     if tokens["counted_by"].get(TokenSource.CHUNKS):
         sentence = "The engine does not count tokens: each chunk was taken for one."
         yield Reason("tokens_are_chunks", Level.WARN, sentence, "Switch on usage in the server's replies.")
     if fidelity is not None:
         sentence = f"Only {fidelity['share']:.1%} of the replies whose length the plan fixed are as long as asked."
         advice = "Compare with no run whose replies had other lengths; use an engine that can hold a length (`exact`)."
-        yield from thresholds.LENGTH_FIDELITY.speaks(fidelity["share"], sentence, advice)
+        yield from thresholds.LENGTH_FIDELITY.reasons(fidelity["share"], sentence, advice)
     yield from _prompt_reasons(trial, tokens.get("prompts"))
 
 

@@ -72,7 +72,7 @@ def _alone(trial: dict[str, Any]) -> Iterator[Reason]:
     others = trial.get("others_on_gpus") or 0
     sentence = f"Up to {others} processes that are not of this run computed on the GPUs."
     advice = "End them: what they use is missing from the engine's share."
-    yield from thresholds.OTHERS_ON_GPUS.speaks(others, sentence, advice)
+    yield from thresholds.OTHERS_ON_GPUS.reasons(others, sentence, advice)
 
 
 def _ended(trial: dict[str, Any]) -> Iterator[Reason]:
@@ -99,7 +99,7 @@ def _complete(trial: dict[str, Any], records: pd.DataFrame, columns: Columns) ->
         sentence = f"{expected} {phase.value} requests were planned and {found} have a record."
         broken_off = "It broke off; what was measured before is here." if trial["status"] != "complete" else advice
         if expected is not None:
-            yield from thresholds.ROWS_MISSING.speaks(abs(expected - found), sentence, broken_off)
+            yield from thresholds.ROWS_MISSING.reasons(abs(expected - found), sentence, broken_off)
     yield from _unsent(records)
     if trial["status"] == "complete" and not columns.in_phase(Phase.MEASURE).any():
         advice = "Measure for longer than the time between two requests."
@@ -160,7 +160,7 @@ def _errors(trial: dict[str, Any], rows: Columns) -> Iterator[Reason]:
     if rate == 1:
         sentence = "Every measured request failed; what there is of latencies is of replies that broke off."
         advice = "Look at the errors: nothing was measured."
-        yield from thresholds.NOTHING_SUCCEEDED.speaks(len(failed), sentence, advice)
+        yield from thresholds.NOTHING_SUCCEEDED.reasons(len(failed), sentence, advice)
         return
     level = thresholds.ERRORS.level(rate)
     if level is Level.VALID:
@@ -183,4 +183,4 @@ def _cut_short(records: pd.DataFrame) -> Iterator[Reason]:
         sentence = f"{short.sum()} replies ended by `length` before the tokens asked for"
         sentence += f" ({np.median(got[short]):.0f} of {np.median(asked[short]):.0f} at the median)."
         advice = "Give the engine a longer context, or ask for shorter prompts or replies."
-        yield from thresholds.CUT_SHORT.speaks(float(short.sum()), sentence, advice)
+        yield from thresholds.CUT_SHORT.reasons(float(short.sum()), sentence, advice)

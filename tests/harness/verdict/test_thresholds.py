@@ -62,7 +62,7 @@ def test_grades_go_from_the_best_to_the_worst() -> None:
 def test_levels(one: Threshold, value: float, level: Level) -> None:
     """Beyond, not at; what is not known speaks against nothing."""
     assert one.level(value) is level
-    assert [reason.level for reason in one.speaks(value, "seen", "do")] == [level] * (level is not Level.VALID)
+    assert [reason.level for reason in one.reasons(value, "seen", "do")] == [level] * (level is not Level.VALID)
 
 
 def test_a_page_without_marks_is_refused() -> None:
