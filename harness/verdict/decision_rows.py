@@ -115,12 +115,7 @@ def known(value: float, low: float = math.nan, high: float = math.nan, **about: 
 
 def unknown(reason: str, unit: str = "") -> Value:
     """No value, and why."""
-    return {"value": None, "low": None, "high": None, "bound": "point"} | {
-        "n": 0,
-        "unit": unit,
-        "source": "",
-        "reason": reason,
-    }
+    return known(math.nan, unit=unit, reason=reason) | {"value": None}
 
 
 def rows_of(

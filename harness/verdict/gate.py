@@ -118,17 +118,10 @@ def _outcome(limit: Limit, row: Mapping[Any, Any]) -> Outcome:
     holds = _OPERATORS[limit.op]
     if row["bound"] == "point":
         return Outcome.PASS if holds(row["value"], limit.value) else Outcome.FAIL
-    wants_small = limit.op.startswith("<")
-    low, high = float(row["low"]), float(row["high"])
-    if math.isfinite(high) and holds(high, limit.value) and wants_small:
+    best, worst = (row["low"], row["high"]) if limit.op.startswith("<") else (row["high"], row["low"])
+    if math.isfinite(worst) and holds(worst, limit.value):
         return Outcome.PASS
-    if math.isfinite(low) and not holds(low, limit.value) and wants_small:
-        return Outcome.FAIL
-    if math.isfinite(low) and holds(low, limit.value) and not wants_small:
-        return Outcome.PASS
-    if math.isfinite(high) and not holds(high, limit.value) and not wants_small:
-        return Outcome.FAIL
-    return Outcome.CANNOT_TELL
+    return Outcome.FAIL if math.isfinite(best) and not holds(best, limit.value) else Outcome.CANNOT_TELL
 
 
 def _sentence(limit: Limit, row: Mapping[Any, Any], outcome: Outcome, why: str | None) -> str:
@@ -151,10 +144,9 @@ def _sentence(limit: Limit, row: Mapping[Any, Any], outcome: Outcome, why: str |
 def _verdict(limit: Limit, group: Group, outcome: Outcome, row: Mapping[Any, Any] | None, sentence: str) -> Verdict:
     metric = find(limit.metric)
     name = metric.name if metric else limit.metric
-    if row is None:
-        return Verdict(limit.text, name, group.keys, outcome, math.nan, math.nan, math.nan, 0, sentence)
-    value, low, high = float(row["value"]), float(row["low"]), float(row["high"])
-    return Verdict(limit.text, name, group.keys, outcome, value, low, high, int(row["n"]), sentence)
+    value, low, high = (math.nan if row is None else float(row[part]) for part in ("value", "low", "high"))
+    n = 0 if row is None else int(row["n"])
+    return Verdict(limit.text, name, group.keys, outcome, value, low, high, n, sentence)
 
 
 def exit_code(verdicts: Sequence[Verdict], validities: Sequence[Level], *, decide: str, failed_cells: int) -> ExitCode:
