@@ -53,7 +53,7 @@ def serve(host: str, port: int, *, within_s: float, say: Callable[[str], None]) 
     trials = 0
     say(f"waiting for the master at {host}:{port}")
     while True:
-        told = take_part(host, port, within_s if not trials else NEXT_TRIAL_WITHIN_S, say)
+        told = take_part(host, port, NEXT_TRIAL_WITHIN_S if trials else within_s)
         if "failed" in told:
             raise WorkerFailed(told["failed"], told["code"])
         trials += 1
@@ -62,18 +62,13 @@ def serve(host: str, port: int, *, within_s: float, say: Callable[[str], None]) 
         say("the trial is over; waiting for the next")
 
 
-def take_part(host: str, port: int, within_s: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """One trial in a process of its own; what that says last."""
+def take_part(host: str, port: int, within_s: float) -> dict[str, Any]:
+    """Take part in one trial in a process of its own; return what that says."""
     with process(host, port, within_s) as running:
         assert running.stdout is not None
-        for line in running.stdout:
-            try:
-                told: dict[str, Any] = json.loads(line)
-            except ValueError:
-                break  # cut off in the middle of a line: it is dying
-            if "text" not in told:
-                return told
-            say(told["text"])
+        with contextlib.suppress(ValueError):  # nothing, or cut off in the middle of a line: it is dying
+            told: dict[str, Any] = json.loads(running.stdout.readline())
+            return told
         status = running.wait()
     raise TrialFailed(f"the process that was to send the load {ended_how(status)}")
 
@@ -81,29 +76,25 @@ def take_part(host: str, port: int, within_s: float, say: Callable[[str], None])
 @contextlib.contextmanager
 def process(host: str, port: int, within_s: float) -> Iterator[subprocess.Popen[str]]:
     """The process of one trial; gone when the block ends, however it ends."""
-    running = subprocess.Popen(
+    with subprocess.Popen(
         module_command("harness.drivers.locust.worker", host, str(port), str(within_s)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=own_packages_first(os.environ),
         start_new_session=True,  # Ctrl-C is for us, who tell it
-    )
-    try:
-        yield running
-    except (KeyboardInterrupt, Interrupted):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGTERM)
-        raise
-    finally:
-        assert running.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            running.stdin.close()
+    ) as running:
         try:
-            running.wait(END_S)
-        except subprocess.TimeoutExpired:
+            yield running
+        except (KeyboardInterrupt, Interrupted):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
-        if running.stdout is not None:
-            running.stdout.close()
+                os.killpg(running.pid, signal.SIGTERM)
+            raise
+        finally:
+            assert running.stdin is not None
+            running.stdin.close()
+            try:
+                running.wait(END_S)
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
