@@ -1,6 +1,7 @@
 """How a process of ours and its child talk: orders on standard input, events as JSON lines on standard output.
 
-By which signals a user, or the system, asks for the end.
+An order is a word on a line, in some cases with data behind it as JSON. The end of standard input means that the parent
+is gone. By which signals a user, or the system, asks for the end.
 """
 
 from __future__ import annotations
@@ -63,6 +64,67 @@ def event_stream() -> Emit:
     return emit
 
 
+async def parent_orders() -> AsyncIterator[tuple[str, Any]]:
+    """Yield the parent's orders, each with its data or None, until standard input ends."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    async for line in reader:
+        word, _, data = line.decode().strip().partition(" ")
+        yield word, json.loads(data) if data else None
+
+
+class Pipe:
+    """The parent's side of the talk with a child."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.process = process
+        self._orders, self._events = process.stdin, process.stdout
+
+    @classmethod
+    async def start(cls, module: str, first: Mapping[str, Any]) -> Pipe:
+        """Start a module of ours and write its first line. Raises OSError where the system starts no process."""
+        process = await asyncio.create_subprocess_exec(
+            *module_command(module),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=own_packages_first(os.environ),
+            limit=LONGEST_LINE_BYTES,
+        )
+        pipe = cls(process)
+        pipe._orders.write(json.dumps(first).encode() + b"\n")
+        return pipe
+
+    def tell(self, word: str, data: Mapping[str, Any] | None = None) -> None:
+        """Give an order; a child that is gone does not hear it."""
+        if not self._orders.is_closing():
+            self._orders.write((f"{word} {json.dumps(data)}" if data else word).encode() + b"\n")
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield what the child tells until it has ended."""
+        async for line in self._events:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # cut off in the middle of a line: it is dying
+            yield event
+
+    def kill(self) -> None:
+        """End the child now."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+    async def end(self, patience_s: float) -> None:
+        """End the child's standard input, and with it the child; kill it if it outlasts the patience."""
+        self._orders.close()
+        try:
+            await asyncio.wait_for(self.process.wait(), patience_s)
+        except TimeoutError:
+            self.kill()
+            await self.process.wait()
+
+
 def event_loop_runner() -> Callable[[Any], Any]:
     """uvloop's where it is installed: it costs the client less than the standard loop."""
     try:
@@ -73,11 +135,17 @@ def event_loop_runner() -> Callable[[Any], Any]:
     return runner
 
 
-async def aside(work: Callable[[], Made]) -> Made:
+def on_a_thread(work: Callable[[], None]) -> None:
+    """Begin work on a thread that no end of the process waits for."""
+    threading.Thread(target=work, daemon=True).start()
+
+
+async def aside(work: Callable[[], Made], begin: Callable[[Callable[[], None]], object] = on_a_thread) -> Made:
     """Something long, done on a thread, so that orders are heard meanwhile. The process does not wait for it to end."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     task = _Aside(work, lambda: loop.call_soon_threadsafe(over.set))
+    begin(task.do)
     await over.wait()
     return task.result()
 
@@ -87,6 +155,7 @@ def unless_ordered(work: Callable[[], Made]) -> Made:
     ended, end = os.pipe()
     try:
         task = _Aside(work, lambda: os.write(end, b"."))
+        on_a_thread(task.do)
         ready, _, _ = select.select([0, ended], [], [])
         if ended not in ready:
             raise TrialFailed("the trial was ended while its plan was made")
@@ -96,15 +165,15 @@ def unless_ordered(work: Callable[[], Made]) -> Made:
 
 
 class _Aside(Generic[Made]):
-    """Work on a thread of its own, that no end of the process waits for; then `over` is called."""
+    """Work for another thread; when it has been done there, `over` is called."""
 
     def __init__(self, work: Callable[[], Made], over: Callable[[], object]) -> None:
         self._work, self._over = work, over
         self._made: list[Made] = []
         self._error: BaseException | None = None
-        threading.Thread(target=self._do, daemon=True).start()
 
-    def _do(self) -> None:
+    def do(self) -> None:
+        """Do the work. In the other thread."""
         try:
             self._made.append(self._work())
         except BaseException as error:

@@ -8,9 +8,10 @@ Locust's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import selectors
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -18,42 +19,30 @@ import gevent
 from gevent.monkey import get_original
 from gevent.timeout import Timeout
 
+from harness.processes import aside
+
 _Result = TypeVar("_Result")
+_SystemsSelector: Any = get_original("selectors", "DefaultSelector")
 Ready = list[tuple[selectors.SelectorKey, int]]
 
 
-class HubSelector(selectors.BaseSelector):
+class HubSelector(_SystemsSelector):  # type: ignore[misc]
     """The system's selector, waited for in gevent's hub: other greenlets run meanwhile."""
 
     def __init__(self) -> None:
-        self._native: selectors.BaseSelector = get_original("selectors", "DefaultSelector")()
+        super().__init__()
         self._hub = gevent.get_hub()
-        self._watcher = self._hub.loop.io(self._native.fileno(), 1)
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """As the system's."""
-        return self._native.register(fileobj, events, data)
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        """As the system's."""
-        return self._native.unregister(fileobj)
-
-    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """As the system's."""
-        return self._native.modify(fileobj, events, data)
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        """As the system's."""
-        return self._native.get_map()
+        self._watcher = self._hub.loop.io(self.fileno(), 1)
 
     def close(self) -> None:
         """Let go of the hub and of the system's selector."""
         self._watcher.close()
-        self._native.close()
+        super().close()
 
     def select(self, timeout: float | None = None) -> Ready:
-        """What is ready, waiting for it at most so many seconds; every call lets other greenlets run."""
-        ready = self._native.select(0)
+        """Wait at most so many seconds for what becomes ready; every call lets other greenlets run."""
+        poll: Callable[[float], Ready] = super().select
+        ready = poll(0)
         if ready or (timeout is not None and timeout <= 0):
             gevent.sleep(0)
             return ready
@@ -66,7 +55,7 @@ class HubSelector(selectors.BaseSelector):
         finally:
             if patience is not None:
                 patience.close()
-        return self._native.select(0)
+        return poll(0)
 
 
 def run_in_greenlet(work: Coroutine[Any, Any, _Result]) -> _Result:
@@ -76,47 +65,19 @@ def run_in_greenlet(work: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """A loop whose waiting lets other greenlets run; loads Locust."""
+    """Make a loop whose waiting lets other greenlets run; loads Locust."""
     import_module("locust")  # which makes the process cooperative, and takes its pollers away
     give_back_epoll()
     return asyncio.SelectorEventLoop(HubSelector())
 
 
 def give_back_epoll() -> None:
-    """gevent takes the system's poller out of `select`; the client's own poller never blocks for long and needs it."""
-    if not hasattr(select, "epoll") and (epoll := _original_epoll()) is not None:
-        setattr(select, "epoll", epoll)  # noqa: B010  (to the type checker it is there)
-
-
-def _original_epoll() -> Any:
-    try:
-        return get_original("select", "epoll")
-    except AttributeError:  # a system without it
-        return None
+    """Put the system's poller back into `select`; the client's own poller needs it and never blocks for long."""
+    if not hasattr(select, "epoll"):
+        with contextlib.suppress(AttributeError):  # a system without it
+            setattr(select, "epoll", get_original("select", "epoll"))  # noqa: B010  (to the type checker it is there)
 
 
 async def off_the_loop(work: Callable[[], _Result]) -> _Result:
     """Run work that computes for long in a thread of the system's, so that heartbeats go on; raises what it raises."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-    results: list[_Result] = []
-    errors: list[BaseException] = []
-
-    def attempt() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)  # gevent would print it
-
-    def tell() -> None:
-        if not done.done():
-            done.set_result(None)
-
-    def ended(_: Any) -> None:
-        loop.call_soon_threadsafe(tell)
-
-    gevent.get_hub().threadpool.spawn(attempt).rawlink(ended)
-    await done
-    if errors:
-        raise errors[0]
-    return results[0]
+    return await aside(work, gevent.get_hub().threadpool.spawn)
