@@ -87,8 +87,6 @@ def child(stub: Path, driver: str, load: dict[str, Any]) -> dict[str, Any]:
 
 def under_locust(stub: Path, plan: Plan, load: dict[str, Any]) -> Measured:
     """The same with Locust's runner, users and events, in one of Locust's greenlets."""
-    import asyncio
-
     import benchmarks.truth as truth
     from harness.drivers import drive as asyncio_driver
     from harness.drivers.base import Part
@@ -102,11 +100,9 @@ def under_locust(stub: Path, plan: Plan, load: dict[str, Any]) -> Measured:
     seats = Seats(range(plan.users))
     session = LocustSession(seats, "stub")
     session.run_here()
-    session.start(plan.users or 1)
 
     async def drive(schedule: Any, target: Any, settings: Any, sink: Any) -> Any:
-        while session.runner.user_count < (plan.users or 1):
-            await asyncio.sleep(0.01)
+        await session.spawn(plan.users or 1)
 
         def keep(record: Any) -> None:
             sink(record)

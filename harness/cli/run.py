@@ -71,7 +71,7 @@ def run(
     web: Annotated[bool, typer.Option("--web", help="With Locust: show its web page, on this machine only.")] = False,
 ) -> None:
     """Run a scenario, store it, and report."""
-    from harness.drivers.locust.order import options
+    from harness.drivers.locust.options import options
     from harness.run.job import new_job, stored_job
     from harness.schedule.estimate import check_budget
 

@@ -1,15 +1,12 @@
-"""What a driver is given, how it is told to stop, and what it says about itself.
-
-Several clients' reports of themselves as one: the worst of what says how well they measured, the sum of the rest.
-"""
+"""What a driver is given, how it is told to stop, and what it says about itself."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness.records import Clock, Record
+from harness.records import Record
 from harness.schedule.requests import WHOLE, Shard
 
 Sink = Callable[[Record], None]
@@ -81,6 +78,15 @@ class Control:
         """Every part's requests that count have ended: a part that went on for the others' sake may end."""
         self.released = True
         self._notify()
+
+    def obey(self, order: str) -> None:
+        """Carry out an order by its name."""
+        {"stop": self.stop, "abort": self.abort, "release": self.release}[order]()
+
+    @property
+    def order(self) -> str | None:
+        """The name of the order to end the trial that was given, if one was."""
+        return "abort" if self.aborted else "stop" if self.stopped else None
 
     def on_change(self, wake: Callable[[], None] | None) -> None:
         """What the driver wants called after each of the above."""
@@ -162,45 +168,3 @@ class DriveReport:
     notes: list[str] = field(default_factory=list)
     recounted: list[tuple[int, int]] = field(default_factory=list)
     workers: list[dict[str, Any]] = field(default_factory=list)
-
-
-_SUMMED = frozenset(
-    {
-        "not_sent",
-        "cooldown",
-        "connections_opened",
-        "connect_errors",
-        "connections_in_window",
-        "canary_events",
-        "resends",
-        "unreadable_events",
-        "impossible_counts",
-    }
-)
-_OWN = frozenset(
-    {"t0_ns", "planned", "measured_until_ns", "recorded", "interrupted", "clock", "notes", "recounted", "workers"}
-)
-
-
-def merged(reports: Sequence[dict[str, Any]], t0_ns: int, planned: int | None) -> DriveReport:
-    """One report of several, each as a mapping, of those who died also an incomplete one.
-
-    Numbers are the worst (largest) of any, connections the sum; the clock is the kernel's where it was everyone's.
-    """
-    report = DriveReport(t0_ns=t0_ns, planned=planned)
-    for name in (each.name for each in fields(DriveReport) if each.name not in _OWN):
-        values = [value for one in reports if isinstance(value := one.get(name), int | float)]
-        if values:
-            setattr(report, name, sum(values) if name in _SUMMED else max(values))
-    clocks = {one["clock"] for one in reports if one.get("clock")}
-    report.clock = Clock.KERNEL if clocks == {Clock.KERNEL} else Clock.LOOP
-    report.measured_until_ns = min(
-        (one["measured_until_ns"] for one in reports if one.get("measured_until_ns") is not None), default=None
-    )
-    report.interrupted = any(one.get("interrupted") for one in reports)
-    report.recorded = sum(one.get("recorded", 0) for one in reports)
-    for one in reports:
-        report.notes += [f"load worker {one.get('worker')}: {note}" for note in one.get("notes", ())]
-        report.recounted += one.get("recounted", ())
-    report.workers = [{name: value for name, value in one.items() if name != "recounted"} for one in reports]
-    return report

@@ -32,14 +32,14 @@ from harness.analysis.prompt_reuse import AskedLines
 from harness.drivers import canary
 from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.drivers.drive import drive
-from harness.drivers.locust.order import Order
-from harness.drivers.locust.trial import drive_by_locust
+from harness.drivers.locust.process import drive_by_locust
 from harness.drivers.progress import Progress
 from harness.drivers.workers.count import worker_count
-from harness.drivers.workers.crew import Crew, drive_by_workers
 from harness.drivers.workers.part import PartSpec, schedule_of
+from harness.drivers.workers.pipes import LoadProcesses
+from harness.drivers.workers.worker import Order
 from harness.errors import CellSkipped, HarnessError, Interrupted
-from harness.processes import PROGRESS_EVERY_S, Emit, aside, background, event_loop_runner, event_stream
+from harness.processes import PROGRESS_EVERY_S, Emit, aside, background, event_loop_runner, event_stream, parent_orders
 from harness.records import Loop, Phase, Record
 from harness.run.engine import settings_of, started_engine, target_of
 from harness.run.scoring import QualityOrder, score_cell, score_reference
@@ -75,8 +75,9 @@ class CellSpec:
     """What the parent tells the child.
 
     folder: the cell's; trials: (index in the cell, folder) of those to run.   locust: how Locust is used where a load
-    asks for it, as `Order` has it; `more` there: whether other cells' trials follow.   quality: a `QualityOrder`, to be
-    carried out after the trials, or in their place where it is about the reference; {}: none.   salt: of its prompts.
+    asks for it, as `Options` has it; `more` there: whether other cells' trials follow.   quality: a `QualityOrder`, to
+    be carried out after the trials, or in their place where it is about the reference; {}: none.   salt: of its
+    prompts.
     """
 
     scenario: dict[str, Any]
@@ -208,16 +209,16 @@ async def send_by_locust(trial: Trial, schedule: Schedule) -> tuple[DriveReport,
     later = [index for index, _ in spec.trials[[index for index, _ in spec.trials].index(trial.index) + 1 :]]
     more = any(trial.cell.trials[index].load.driver == "locust" for index in later)
     options = {**spec.locust, "more": more or bool(spec.locust.get("more"))}
-    order = Order(asdict(part), str(trial.folder), dict(target.headers), **options)
+    order = Order(asdict(part), str(trial.folder), headers=dict(target.headers), locust=options)
     return await drive_by_locust(order, trial.index, trial.emit, trial.control)
 
 
 async def send_by_workers(trial: Trial, schedule: Schedule, workers: int) -> tuple[DriveReport, str | None]:
     """From several processes that share the plan."""
     part, target = part_of(trial, schedule)
-    crew = Crew(part, schedule, trial.folder, trial.control)
-    async with background(report_progress(crew, trial.index, trial.emit)):
-        return await drive_by_workers(crew, workers, target.headers)
+    processes = LoadProcesses(part, schedule, trial.folder, trial.control, workers)
+    async with background(report_progress(processes, trial.index, trial.emit)):
+        return await processes.drive(target.headers)
 
 
 def part_of(trial: Trial, schedule: Schedule) -> tuple[PartSpec, Endpoint]:
@@ -264,7 +265,7 @@ async def watch_engine(engine: Engine, control: Control) -> str | None:
 
 
 async def report_progress(
-    progress: Progress | Crew, index: int, emit: Emit, store: Callable[[], None] = lambda: None
+    progress: Progress | LoadProcesses, index: int, emit: Emit, store: Callable[[], None] = lambda: None
 ) -> None:
     """Say how far the trial is, twice a second. store: stores the rows that wait for others, which may not come."""
     while True:
@@ -282,15 +283,12 @@ async def say_alive(emit: Emit) -> None:
 
 async def obey(orders: Orders, body: asyncio.Task[None]) -> None:
     """Carry out the parent's commands; without a parent there is nobody to measure for."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        if line.strip() == b"stop":
+    async for word, _ in parent_orders():
+        if word == "stop":
             orders.control.stop()
             if not orders.driving:
                 body.cancel()  # nothing is in flight: an engine that is only starting need not be waited for
-        elif line.strip() == b"abort":
+        elif word == "abort":
             orders.control.abort()
     orders.control.abort()
     body.cancel()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.drivers.locust.order import driven_by
+from harness.drivers.locust.options import driven_by
 from harness.errors import UsageError
 from harness.run.resume import what_is_left
 from harness.scenario.model import Scenario

@@ -75,7 +75,7 @@ def execute(
 ) -> RunWriter:
     """Run the planned cells of a scenario and store them in `out`. The manifest's status says how it ended.
 
-    locust: how it is used where a load asks for it (`locust_order.options`).
+    locust: how it is used where a load asks for it (`harness.drivers.locust.options`).
     Raises RunDirectoryExists if `out` is there already, StorageFailed if it cannot be written.
     """
     writer = RunWriter(out, first_manifest(scenario, planned, command))

@@ -1,86 +1,85 @@
-"""The process in which Locust runs for one trial: alone, or as the master of workers on other machines.
+"""Locust's process for one trial: a sender alone, or the master of workers on other machines.
 
-The child of a cell starts it as `python -P -m harness.drivers.locust.process`, writes one line of JSON to its standard
-input (`Order`) and then `stop` or `abort` as to a cell's child; the end of standard input means abort. Events come as
-JSON lines on standard output, by `event`: `notice` {text}, `waiting` {text}, `clock` {t0_ns}, `progress` {...},
-`ended` {report, silence}, `failed` {reason}. Records go to the trial's folder from here. Importing Locust changes the
-whole interpreter, which is why nothing else runs in this process.
+Importing Locust changes the whole interpreter, which is why nothing else runs in that process. The trial's process
+starts it as `python -P -m harness.drivers.locust.process` and talks with it as with a load process of ours
+(`harness.drivers.workers.worker`), but for T0, which Locust's process fixes itself. Events beside those of a worker:
+`notice` {text}, `waiting` {text}, `clock` {t0_ns}.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from dataclasses import asdict
+from typing import Any
 
 from harness.drivers.base import Control, DriveReport
-from harness.drivers.locust.order import Order, Work
-from harness.drivers.progress import Progress
-from harness.drivers.workers.part import PartSpec, rebuild
-from harness.errors import HarnessError
-from harness.processes import PROGRESS_EVERY_S, background, event_stream, first_line, unless_ordered
-from harness.telemetry.cgroup import raise_file_limit
+from harness.drivers.locust.options import Options
+from harness.drivers.workers.worker import Order, Sender, serve_parent
+from harness.errors import Interrupted, TrialFailed
+from harness.processes import Emit, Pipe, ended_how
+
+GOODBYE_S = 10.0
 
 
-async def carry_out(work: Work, drive_it: Callable[[Work], Awaitable[DriveReport]]) -> None:
-    """Do the work and tell of it; the parent's orders are obeyed meanwhile."""
-    work.control.on_begin(lambda t0_ns: work.emit({"event": "clock", "t0_ns": t0_ns}))
-    async with background(obey(work.control)), background(tell_progress(work)):
-        try:
-            report = await drive_it(work)
-            work.emit({"event": "ended", "report": asdict(report), "silence": work.progress.silence()})
-        except HarnessError as error:
-            work.emit({"event": "failed", "reason": str(error)})
+async def drive_by_locust(order: Order, trial: int, emit: Emit, control: Control) -> tuple[DriveReport, str | None]:
+    """Let Locust send the plan; return its report, and why the server was silent to the end, if it was.
 
-
-async def obey(control: Control) -> None:
-    """Carry out the parent's commands; without a parent there is nobody to measure for."""
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        if line.strip() == b"stop":
-            control.stop()
-        elif line.strip() == b"abort":
-            control.abort()
-    control.abort()
-
-
-async def tell_progress(work: Work) -> None:
-    """Say how far the trial is, twice a second, and see that rows do not wait for others to be stored."""
-    while True:
-        if work.begun:
-            work.emit({"event": "progress", **work.progress.facts()})
-        work.flush()
-        await asyncio.sleep(PROGRESS_EVERY_S)
-
-
-def main() -> None:
-    """Entry point."""
-    order = Order(**json.loads(first_line()))
-    emit = event_stream()
-    raise_file_limit()
+    Its records stream to the trial's folder. Raises TrialFailed, one sentence, if it cannot, or its process dies, and
+    Interrupted if it could not and was stopped.
+    """
     try:
-        part = PartSpec(**order.part)
-        schedule = unless_ordered(lambda: rebuild(part))
-    except HarnessError as error:
-        emit({"event": "failed", "reason": str(error)})
-        return
-    work = Work(order, part, schedule, Progress(schedule), Control(), emit)
-    with contextlib.suppress(BrokenPipeError):
-        from harness.drivers.locust.loop import run_in_greenlet  # from here on the interpreter is Locust's
+        pipe = await Pipe.start("harness.drivers.locust.process", asdict(order))
+    except OSError as error:
+        raise TrialFailed(f"Locust's process could not be started: {error.strerror or error}") from error
 
-        if order.expect_workers:
-            from harness.drivers.locust.master import lead
+    def pass_on() -> None:
+        if control.order is not None:
+            pipe.tell(control.order)
 
-            run_in_greenlet(carry_out(work, lead))
-        else:
-            from harness.drivers.locust.local import drive_alone
+    control.on_change(pass_on)
+    pass_on()
+    try:
+        return await _listen(pipe, trial, emit, control)
+    finally:
+        control.on_change(None)
+        await pipe.end(GOODBYE_S)
 
-            run_in_greenlet(carry_out(work, drive_alone))
+
+async def _listen(pipe: Pipe, trial: int, emit: Emit, control: Control) -> tuple[DriveReport, str | None]:
+    """Pass on what Locust's process tells until it has ended."""
+    passed_on = {"notice", "waiting"}
+    async for event in pipe.events():
+        word = event["event"]
+        if word in passed_on:
+            emit({**event, "trial": trial})
+        elif word == "clock":
+            passed_on.add("progress")
+            control.begins(event["t0_ns"])
+        elif word == "report":
+            return DriveReport(**event["report"]), event["silence"]
+        elif word == "refused":
+            raise Interrupted("stopped before the load began") if control.stopped else TrialFailed(event["reason"])
+    raise TrialFailed(f"Locust's process {ended_how(await pipe.process.wait())}")
+
+
+async def send(sender: Sender) -> DriveReport:
+    """Send the plan from here or let workers send it. In a greenlet of Locust's."""
+    sender.control.on_begin(lambda t0_ns: sender.say("clock", {"t0_ns": t0_ns}))
+    if Options(**sender.order.locust).expect_workers:
+        from harness.drivers.locust.master import lead
+
+        return await lead(sender)
+    from harness.drivers.locust.local import drive_alone
+
+    return await drive_alone(sender)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end; from here on the interpreter is Locust's."""
+    from harness.drivers.locust.loop import run_in_greenlet
+
+    run_in_greenlet(work)
 
 
 if __name__ == "__main__":
-    main()
+    serve_parent(send, run)

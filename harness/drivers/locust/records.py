@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 
 import pyarrow as pa
 
 from harness.drivers.progress import Progress
-from harness.records import Record, Status, record_schema, to_columns
-from harness.store.run import failed_row, record_writer
-from harness.store.streams import batch_of
+from harness.records import Record, record_schema, to_columns
+from harness.store.run import failed_row
+from harness.store.streams import StreamWriter, batch_of
 
 BATCH_ROWS = 256
 BATCH_S = 0.5
@@ -52,36 +51,12 @@ class Outgoing:
             self._send(packed(rows))
 
 
-class Collected:
-    """The master's side: writes what comes in to the trial's folder and follows it.
-
-    rows: how many so far.   lost: those of them that are made here and were never sent.
-    """
-
-    def __init__(self, folder: Path, progress: Progress) -> None:
-        self._writer = record_writer(folder)
-        self._progress = progress
-        self.rows = self.lost = 0
-
-    def take(self, ipc: bytes) -> None:
-        """Take a batch from a worker."""
-        for batch in unpacked(ipc):
-            self._writer.add_batch(batch)
-            self.rows += batch.num_rows
-            for told in batch.select(_COUNTED).to_pylist():
-                self._progress.add(Record(request=0, **told))
-
-    def add(self, records: Iterable[Record]) -> None:
-        """Take records that are made here."""
-        for record in records:
-            self._writer.add(record)
-            self._progress.add(record)
-            self.rows += 1
-            self.lost += record.status == Status.NOT_SENT
-
-    def close(self) -> None:
-        """Write the rest."""
-        self._writer.close()
+def take(ipc: bytes, writer: StreamWriter[Record], progress: Progress) -> None:
+    """Store a batch that has come in, and follow it."""
+    for batch in unpacked(ipc):
+        writer.add_batch(batch)
+        for told in batch.select(_COUNTED).to_pylist():
+            progress.add(Record(request=0, **told))
 
 
 def packed(records: list[Record]) -> bytes:

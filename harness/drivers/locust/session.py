@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
@@ -20,12 +21,13 @@ from harness.errors import TrialFailed
 
 PAGE_HOST = "127.0.0.1"
 PAGE_PATIENCE_S = 10.0
+SPAWN_PATIENCE_S = 10.0
 LOOK_EVERY_S = 0.02
 Heard = Callable[[str, Any], None]
 
 
 class LocustSession:
-    """What of Locust is used for one trial, from the start of its runner to its end.
+    """Locust's side of one trial, from the start of its runner to its end.
 
     seats: the users of the plan that Locust's users become.   host: the server's address, as the page shows it.
     """
@@ -41,11 +43,11 @@ class LocustSession:
         return self.environment.runner
 
     def run_here(self) -> None:
-        """Users run in this process."""
+        """Run the users in this process."""
         self.environment.create_local_runner()
 
     def lead(self, host: str, port: int) -> int:
-        """Users run in workers that connect to this address; returns the port.
+        """Run the users in workers that connect to this address; return the port.
 
         Raises TrialFailed, one sentence, where it cannot be bound.
         """
@@ -63,7 +65,7 @@ class LocustSession:
         return port
 
     def follow(self, host: str, port: int, patience_s: float) -> None:
-        """Users run here, under a master at this address. Blocks until it has answered.
+        """Run the users here, under a master at this address. Blocks until it has answered.
 
         Raises TrialFailed, one sentence, if it does not answer within the patience.
         """
@@ -95,9 +97,12 @@ class LocustSession:
             gevent.sleep(LOOK_EVERY_S)
         raise TrialFailed(f"Locust's page at {address} does not answer; run it again, or leave --web out")
 
-    def start(self, users: int) -> None:
-        """Spawn the users; returns at once or, as a master, when they have been spawned."""
+    async def spawn(self, users: int) -> None:
+        """Spawn the users and wait for them; the plan goes on without those that are not there in time."""
         self.runner.start(users, float(max(users, 1)))
+        until_s = time.monotonic() + SPAWN_PATIENCE_S
+        while self.runner.user_count < users and time.monotonic() < until_s:
+            await asyncio.sleep(0.01)
 
     def on_stop(self, stopped: Callable[[], object]) -> None:
         """Call when someone stops the test on the page, or Locust itself does; not when it is we who `end` it."""
@@ -111,7 +116,7 @@ class LocustSession:
         events.test_stopping.add_listener(stopping)
 
     def on_heartbeat(self, heard: Callable[[str], object]) -> None:
-        """As a master, call `heard(worker)` for each of a worker's heartbeats."""
+        """Call `heard(worker)` for each heartbeat of a worker. For masters."""
         events: Any = self.environment.events
         events.heartbeat_sent.add_listener(lambda client_id, **_: heard(client_id))
 
@@ -140,12 +145,12 @@ class LocustSession:
 
 
 def answers(host: str, port: int) -> bool:
-    """Whether something listens there."""
+    """Return whether something listens there."""
     with socket.socket() as probe:
         probe.settimeout(LOOK_EVERY_S)
         return probe.connect_ex((host, port)) == 0
 
 
 def quieten() -> None:
-    """Locust tells its log what it does; only what is wrong belongs into ours (it warns of spawning users at once)."""
+    """Keep all but errors of Locust out of the log; it warns of spawning users at once."""
     logging.getLogger("locust").setLevel(logging.ERROR)

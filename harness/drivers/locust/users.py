@@ -24,11 +24,11 @@ TTFT = "ttft"
 
 
 class RequestFailed(Exception):
-    """What Locust shows of a request that failed: its status and the sentence."""
+    """Failure of a request as Locust shows it: the status and the sentence."""
 
 
 class Seat:
-    """Where a Locust user waits for the requests of one user of the plan, and sends them.
+    """The place where a Locust user waits for the requests of one user of the plan, and sends them.
 
     The client wakes it directly and goes on when it has sent, with no turn of gevent's hub between: many users'
     requests fall due together.
@@ -64,7 +64,7 @@ class Seats:
     """Which Locust user is which user of the plan. users: their numbers in the plan; none for an open loop."""
 
     def __init__(self, users: Iterable[int] = ()) -> None:
-        self._free = sorted(users, reverse=True)
+        self.reserve(users)
         self._taken: dict[int, Seat] = {}
 
     def reserve(self, users: Iterable[int]) -> None:
@@ -140,7 +140,7 @@ def tell(environment: Any, record: Record, t0_utc_s: float) -> None:
 
 
 def _context(record: Record, ttft_ms: float | None) -> dict[str, Any]:
-    """What exporters that listen to the event may want besides."""
+    """Return what exporters that listen to the event may want besides."""
     return {
         "request": record.request,
         "class": record.class_name,

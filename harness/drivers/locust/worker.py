@@ -8,22 +8,22 @@ its standard input ends it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 from harness.drivers import canary
-from harness.drivers.base import Control, Part
-from harness.drivers.drive import drive
+from harness.drivers.base import Control
 from harness.drivers.locust.records import Outgoing
-from harness.drivers.locust.roster import Clock, least_round_trip
+from harness.drivers.workers.crew import ClockOffset, least_round_trip
 from harness.drivers.workers.part import PartSpec, rebuild
+from harness.drivers.workers.worker import Share
 from harness.errors import HarnessError, TrialFailed
 from harness.processes import background, event_stream
 from harness.records import Record
@@ -37,7 +37,7 @@ GOODBYE_S = 0.3
 
 
 async def follow(host: str, port: int, patience_s: float, sender: canary.Sender) -> bool:
-    """Take part in one trial; whether another follows.
+    """Take part in one trial; return whether another follows.
 
     Raises TrialFailed if there is no master, if it vanishes, or if this process cannot do its share.
     """
@@ -48,155 +48,127 @@ async def follow(host: str, port: int, patience_s: float, sender: canary.Sender)
     seats = Seats()
     session = LocustSession(seats, "")
     session.follow(host, port, patience_s)
-    share = Share(session, seats, asyncio.get_running_loop(), f"{host}:{port}", sender)
+    worker = LocustWorker(session, seats, f"{host}:{port}", sender)
     try:
-        return await share.carry_out()
+        return await worker.carry_out()
     finally:
         await asyncio.sleep(GOODBYE_S)  # the last messages leave
         session.end()
 
 
-class Share:
-    """One worker's part of one trial."""
+class LocustWorker:
+    """A worker's side of one trial, over Locust's messages, which are heard in Locust's greenlets."""
 
-    def __init__(
-        self, session: Any, seats: Any, loop: asyncio.AbstractEventLoop, address: str, sender: canary.Sender
-    ) -> None:
-        self._session = session
-        self._seats = seats
-        self._loop = loop
-        self._address = address
-        self._sender = sender
-        self._heard: dict[str, asyncio.Future[Any]] = {}
-        self._pongs: asyncio.Queue[tuple[int, int, int]] = asyncio.Queue()
+    def __init__(self, session: Any, seats: Any, address: str, sender: canary.Sender) -> None:
+        self._session, self._seats, self._address, self._sender = session, seats, address, sender
         self._control = Control()
-        for kind in ("part", "begin", "over", "dismissed"):
-            self._heard[kind] = loop.create_future()
-            session.listen(f"harness_{kind}", self._keeper(kind))
-        session.listen("harness_pong", self._pong)
-        for kind, do in (
-            ("release", self._control.release),
-            ("stop", self._control.stop),
-            ("abort", self._control.abort),
-        ):
-            session.listen(f"harness_{kind}", lambda _, __, do=do: loop.call_soon_threadsafe(do))
+        self._loop = asyncio.get_running_loop()
+        self._words: dict[str, asyncio.Queue[dict[str, Any]]] = {}
+        for word in ("part", "pong", "begin", "over", "dismissed"):
+            self._words[word] = asyncio.Queue()
+            session.listen(f"harness_{word}", functools.partial(self._keep, self._words[word]))
+        for order in ("release", "stop", "abort"):
+            session.listen(f"harness_{order}", functools.partial(self._obey, order))
 
     async def carry_out(self) -> bool:
-        """From the first word to the last; whether another trial follows."""
-        self._session.send("harness_hello", {"host": socket.gethostname()})
+        """Take part from the first word to the last; return whether another trial follows."""
+        self._say("hello", {"host": socket.gethostname()})
         told = await self._word("part")
         try:
-            part, schedule = await self._prepared(told)
+            schedule = await self._planned(part := PartSpec(**told["part"]))
         except HarnessError as error:
-            self._session.send("harness_refused", {"reason": str(error)})
+            self._say("refused", {"reason": str(error)})
             raise
         clock = await self._related()
-        await self._drive(part, schedule, Shard(told["index"], told["of"]), clock)
-        over = await self._word("over")
-        return bool(over["more"])
+        await self._send(part, schedule, Shard(told["index"], told["of"]), clock)
+        return bool((await self._word("over"))["more"])
 
-    async def _prepared(self, told: dict[str, Any]) -> tuple[PartSpec, Schedule]:
-        """The plan, made anew; in a thread, so that the master goes on hearing from us."""
+    async def _planned(self, part: PartSpec) -> Schedule:
+        """Make the plan anew; in a thread, so that the master goes on hearing from us."""
         from harness.drivers.locust.loop import off_the_loop
 
-        part = PartSpec(**told["part"])
-        part.endpoint(part.own_headers(os.environ))
-        return part, await off_the_loop(lambda: rebuild(part))
+        part.own_headers(os.environ)  # which may lack one
+        return await off_the_loop(lambda: rebuild(part))
 
-    async def _related(self) -> Clock:
-        """How the master's clock stands to ours."""
+    async def _related(self) -> ClockOffset:
+        """Compare the master's clock with ours."""
         exchanges = []
         for _ in range(PINGS):
-            self._session.send("harness_ping", {"at_ns": time.monotonic_ns()})
-            exchanges.append(await self._while_master_lives(self._pongs.get()))
+            self._say("ping", {"at_ns": time.monotonic_ns()})
+            pong = await self._word("pong")
+            exchanges.append((pong["at_ns"], pong["master_ns"], pong["heard_ns"]))
         return least_round_trip(exchanges)
 
-    async def _drive(self, part: PartSpec, schedule: Schedule, shard: Shard, clock: Clock) -> None:
+    async def _send(self, part: PartSpec, schedule: Schedule, shard: Shard, clock: ClockOffset) -> None:
         """Send the share when told to begin; records leave as they are made, the report at the end."""
         from harness.drivers.locust.users import tell
 
-        outgoing = Outgoing(lambda ipc: self._session.send("harness_records", {"ipc": ipc}))
+        outgoing = Outgoing(lambda ipc: self._say("records", {"ipc": ipc}))
         self._seats.reserve(range(shard.index, schedule.users, shard.of))
         self._session.environment.host = part.url
         began_utc_s = 0.0
 
-        async def start() -> int:
+        async def begun() -> Mapping[str, Any]:
             nonlocal began_utc_s
-            machine = {"offset_ns": clock.offset_ns, "uncertainty_ns": clock.uncertainty_ns}
-            self._session.send("harness_ready", machine)
             begin = await self._word("begin")
             began_utc_s = begin["t0_utc_s"]
-            return int(begin["t0_ns"])
+            return begin
 
         def keep(record: Record) -> None:
-            record.worker = shard.index
             outgoing.add(record)
             tell(self._session.environment, record, began_utc_s)
 
-        driven = Part(shard, start, lambda: self._session.send("harness_counted"), self._seats.hand_over)
+        share = Share(shard, self._control, self._say, begun, clock)
         endpoint = part.endpoint(part.own_headers(os.environ))
         settings = replace(part.drive_settings(), canary_port=self._sender.port)
-        async with self._watched(outgoing):
-            report = await drive(schedule, endpoint, settings, keep, self._control, driven)
+        async with background(self._watch(outgoing)):
+            report = await share.send(schedule, endpoint, settings, keep, self._seats.hand_over)
         report.notes += [self._sender.missing] if self._sender.missing else []
         outgoing.flush()
-        self._session.send("harness_report", {"report": asdict(report)})
+        self._say("report", {"report": asdict(report)})
 
-    @contextlib.asynccontextmanager
-    async def _watched(self, outgoing: Outgoing) -> AsyncIterator[None]:
-        """Meanwhile see that records leave also when they are rare, and stop when the master is gone."""
+    async def _watch(self, outgoing: Outgoing) -> None:
+        """See that records leave also when they are rare, and stop when the master is gone."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            outgoing.flush_if_due()
+            if self._master_silent_s() > MASTER_SILENT_S:
+                self._control.abort()
 
-        async def look() -> None:
-            while True:
-                await asyncio.sleep(LOOK_EVERY_S)
-                outgoing.flush_if_due()
-                if self._master_silent_s() > MASTER_SILENT_S:
-                    self._control.abort()
+    def _say(self, word: str, data: Mapping[str, Any]) -> None:
+        self._session.send(f"harness_{word}", dict(data))
 
-        async with background(look()):
-            yield
+    async def _word(self, word: str) -> dict[str, Any]:
+        """Wait for the master's next word of a kind. Raises TrialFailed if it falls silent or sends us away."""
+        while True:
+            try:
+                return await asyncio.wait_for(self._words[word].get(), LOOK_EVERY_S)
+            except TimeoutError:
+                self._look_for_master()
 
-    async def _word(self, kind: str) -> Any:
-        """The master's next word of a kind."""
-        return await self._while_master_lives(self._heard[kind])
-
-    async def _while_master_lives(self, awaited: Any) -> Any:
-        """Wait for something from the master. Raises TrialFailed if it falls silent or sends us away."""
-        waiting = asyncio.ensure_future(awaited)
-        dismissed = self._heard["dismissed"]
-        while not waiting.done():
-            await asyncio.wait([waiting, dismissed], timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
-            if dismissed.done():
-                raise TrialFailed(
-                    f"the master at {self._address} sent this worker away: {dismissed.result()['reason']}"
-                )
-            if not waiting.done() and self._master_silent_s() > MASTER_SILENT_S:
-                raise TrialFailed(
-                    f"the master at {self._address} has not been heard of for {MASTER_SILENT_S:.0f} s: this worker ends"
-                )
-        return waiting.result()
+    def _look_for_master(self) -> None:
+        if not self._words["dismissed"].empty():
+            reason = self._words["dismissed"].get_nowait()["reason"]
+            raise TrialFailed(f"the master at {self._address} sent this worker away: {reason}")
+        if self._master_silent_s() > MASTER_SILENT_S:
+            raise TrialFailed(
+                f"the master at {self._address} has not been heard of for {MASTER_SILENT_S:.0f} s: this worker ends"
+            )
 
     def _master_silent_s(self) -> float:
         heard_s = self._session.runner.last_heartbeat_timestamp
         return 0.0 if heard_s is None else time.time() - float(heard_s)
 
-    def _keeper(self, kind: str) -> Any:
-        """Keeps the first message of a kind for whoever waits for it."""
-        heard = self._heard[kind]
+    def _keep(self, words: asyncio.Queue[dict[str, Any]], _: str, data: Any) -> None:
+        """Keep a word for whoever waits for it, with the time at which it was heard."""
+        self._loop.call_soon_threadsafe(words.put_nowait, {**data, "heard_ns": time.monotonic_ns()})
 
-        def keep(_: str, data: Any) -> None:
-            self._loop.call_soon_threadsafe(lambda: None if heard.done() else heard.set_result(data))
-
-        return keep
-
-    def _pong(self, _: str, data: Any) -> None:
-        now_ns = time.monotonic_ns()
-        exchange = (data["at_ns"], data["master_ns"], now_ns)
-        self._loop.call_soon_threadsafe(self._pongs.put_nowait, exchange)
+    def _obey(self, order: str, *_: Any) -> None:
+        self._loop.call_soon_threadsafe(self._control.obey, order)
 
 
 def end_with_standard_input() -> None:
-    """Whoever started us holds our standard input; when it ends, there is nobody to tell how this went."""
+    """End this process when its standard input ends: the process that started it is gone."""
     import gevent
     from gevent.os import tp_read
 

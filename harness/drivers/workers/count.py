@@ -1,4 +1,4 @@
-"""How many processes send the load of a trial."""
+"""The number of processes that send the load of a trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOOKED_AT = 1_000
 
 
 def worker_count(schedule: Schedule, asked: int | str, cores: int | None = None) -> int:
-    """The number of load processes: as asked for, or for "auto" as the plan needs; never more than it has chains.
+    """Return the number of load processes: as asked for, or for "auto" as the plan needs; at most one for each chain.
 
     One process is held to its targets (`make bench`) at 512 streams of 50 tokens/s and at 1,000 requests/s: up to there
     it is known to be exact, with several times that in reserve. So "auto" takes one process for each 512 users, 25,600
@@ -35,7 +35,7 @@ def worker_count(schedule: Schedule, asked: int | str, cores: int | None = None)
 
 
 def _tokens_each(schedule: Schedule) -> float:
-    """Mean output tokens of a request, from rows evenly spread over the plan."""
+    """Compute the mean output tokens of a request, from rows evenly spread over the plan."""
     count = schedule.count or 0
     rows = range(0, count, max(1, count // _LOOKED_AT))
     return sum(schedule.row(i).output_tokens for i in rows) / max(1, len(rows))

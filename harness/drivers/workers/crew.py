@@ -1,248 +1,289 @@
-"""The load processes of a trial, as the cell's child sees them: start them, give them T0, listen, put together."""
+"""The workers that share a trial's plan, as the process sees them that leads the trial.
+
+A crew knows no transport. `pipes` reaches processes of ours, `harness.drivers.locust.master` reaches Locust's workers.
+Both transports carry the same conversation:
+
+1. A worker is told its part. It says `ready` {offset_ns, uncertainty_ns} when its connections are open and its first
+   requests are encoded, or `refused` {reason}.
+2. All are told `begin` {t0_ns, t0_utc_s}. Each says how far it is: `progress` {...} or `records` {ipc}.
+3. Each says `counted` when nothing of its own that counts is left. When all have said so, all are told `release`.
+4. Each says `report` {report, silence}. `stop` and `abort` end the load before its time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
 
-from harness.drivers.base import Control, DriveReport, merged
-from harness.drivers.progress import Progress, together
-from harness.drivers.timeline import NS_PER_MS
+from harness.drivers.base import Control, DriveReport, Sink
 from harness.drivers.workers.lost_rows import lost_rows
-from harness.drivers.workers.part import PartSpec
-from harness.drivers.workers.worker import Order
-from harness.errors import Interrupted, TrialFailed
-from harness.processes import LONGEST_LINE_BYTES, ended_how, module_command, own_packages_first
-from harness.records import Phase, Status
+from harness.records import Clock, Status
 from harness.schedule.requests import Schedule, Shard
-from harness.store.run import record_stream, record_writer, told_in
+from harness.store.run import Told
 
-LEAD_NS = 100 * NS_PER_MS  # T0 travels through pipes, and everyone must have read it before it comes
-SILENT_S = 60.0
-LONGEST_BEGINNING_S = 900.0  # a long plan is being built, a tokenizer loaded
-LOOK_EVERY_S = 1.0
-GOODBYE_S = 10.0
-LOST = "lost"
+LOOK_EVERY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class ClockOffset:
+    """Offset of a worker's monotonic clock: leader = worker + offset, to within `uncertainty_ns`."""
+
+    offset_ns: int = 0
+    uncertainty_ns: int = 0
+
+    def there(self, leader_ns: int) -> int:
+        """Return a time of the leader's on the worker's clock."""
+        return leader_ns - self.offset_ns
+
+
+SAME_CLOCK = ClockOffset()
+
+
+def least_round_trip(exchanges: Sequence[tuple[int, int, int]]) -> ClockOffset:
+    """Return the offset by exchanges (asked, the leader's time, answered): the one with the least round trip.
+
+    The leader's reading lies somewhere between the two of the worker's; its middle errs by half the round trip at most.
+    """
+    asked_ns, leader_ns, answered_ns = min(exchanges, key=lambda one: one[2] - one[0])
+    return ClockOffset(leader_ns - (asked_ns + answered_ns) // 2, (answered_ns - asked_ns + 1) // 2)
 
 
 @dataclass(slots=True)
 class Worker:
-    """One load process, and what it has told.
+    """A worker with a share of the plan, and what it has said.
 
-    lost: why it is gone without a report.   lost_ns: when that was seen.   refused: why it cannot do its share.
+    Attributes:
+        heard_ns: Time of its last word on the leader's clock. A request due later may not have been sent.
+        lost: Reason for which it is gone without a report.
+        about: Entries of the manifest besides its report.
     """
 
+    name: str
     index: int
-    process: asyncio.subprocess.Process
-    changed: asyncio.Event
-    ready: bool = False
+    clock: ClockOffset | None = None
     counted: bool = False
-    report: dict[str, Any] | None = None
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] | None = None
     silence: str | None = None
-    refused: str | None = None
     lost: str | None = None
-    lost_ns: int = 0
-    progress: dict[str, Any] = field(default_factory=dict)
-    heard_s: float = field(default_factory=time.monotonic)
+    heard_ns: int = field(default_factory=time.monotonic_ns)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        """Return whether it waits for the start."""
+        return self.clock is not None and self.lost is None
 
     @property
     def over(self) -> bool:
-        """Whether nothing more is to come from it."""
+        """Return whether nothing more will come from it."""
         return self.report is not None or self.lost is not None
 
-    def tell(self, order: str) -> None:
-        """Send an order; one that is gone does not hear it."""
-        assert self.process.stdin is not None
-        if not self.over and not self.process.stdin.is_closing():
-            self.process.stdin.write(order.encode() + b"\n")
 
-    async def listen(self) -> None:
-        """Hear it until it has ended."""
-        assert self.process.stdout is not None
-        async for line in self.process.stdout:
-            self.heard_s = time.monotonic()
-            with contextlib.suppress(ValueError):  # cut off in the middle of a line: it is dying
-                self._hear(json.loads(line))
-            self.changed.set()
-        lost_ns = time.monotonic_ns()
-        status = await self.process.wait()
-        if self.report is None:
-            self.lost, self.lost_ns = self.refused or self.lost or ended_how(status), lost_ns
-        self.changed.set()
+class Transport(Protocol):
+    """The way from a crew to its workers."""
 
-    def _hear(self, event: dict[str, Any]) -> None:
-        kind = event.pop("event")
-        self.ready |= kind == "ready"
-        self.counted |= kind == "counted"
-        if kind == "progress":
-            self.progress = event
-        elif kind == "ended":
-            self.report, self.silence = event["report"], event["silence"]
-        elif kind == "failed":
-            self.refused = event["reason"]
+    def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
+        """Tell a worker something."""
+
+    def look(self) -> None:
+        """Give up the workers that are gone or hang."""
 
 
 class Crew:
-    """The load processes of one trial."""
+    """The workers of a trial, `of` of them expected. A share that nobody has is an absent worker's.
 
-    def __init__(self, part: PartSpec, schedule: Schedule, folder: Path, control: Control) -> None:
-        self._part = part
-        self._schedule = schedule
-        self._folder = folder
-        self._control = control
-        self._changed = asyncio.Event()
-        self._workers: list[Worker] = []
-        self._listening: list[asyncio.Task[None]] = []
+    Attributes:
+        notes: Sentences about workers that were refused, came late or were lost.
+        changed: Set when there is news.
+        closed: Whether it is too late to come.
+        released: Whether all requests that count have ended.
+    """
+
+    def __init__(self, of: int, control: Control, transport: Transport) -> None:
+        self.of = of
+        self.notes: list[str] = []
+        self.changed = asyncio.Event()
+        self.closed = self.released = False
+        self._control, self._transport = control, transport
+        self._workers: dict[str, Worker] = {}
         self._t0_ns = 0
 
-    async def start(self, count: int, headers: Mapping[str, str]) -> None:
-        """Start them all, then wait until all are ready.
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(sorted(self._workers.values(), key=lambda worker: worker.index))
 
-        Raises TrialFailed if one cannot be, Interrupted if the load is stopped before.
-        """
-        for index in range(count):
-            worker = Worker(index, await self._started(index), self._changed)
-            order = Order(asdict(self._part), str(self._folder), index, count, dict(headers))
-            worker.tell(json.dumps(asdict(order)))
-            self._workers.append(worker)
-            self._listening.append(asyncio.ensure_future(worker.listen()))
-        self._control.on_change(self._changed.set)
-        while not all(worker.ready for worker in self._workers):
-            await self._news()
-            if self._control.stopped:
-                raise Interrupted("stopped before the load began")
-            self._end_the_hung(LONGEST_BEGINNING_S)
-            failed = next((worker for worker in self._workers if worker.lost or worker.refused), None)
-            if failed is not None:
-                raise TrialFailed(f"load process {failed.index} could not begin: {failed.refused or failed.lost}")
+    def get(self, name: str) -> Worker | None:
+        """Return the worker of this name, if it takes part."""
+        return self._workers.get(name)
 
-    async def _started(self, index: int) -> asyncio.subprocess.Process:
-        try:
-            return await asyncio.create_subprocess_exec(
-                *module_command("harness.drivers.workers.worker"),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env=own_packages_first(os.environ),
-                limit=LONGEST_LINE_BYTES,
-            )
-        except OSError as error:
-            raise TrialFailed(
-                f"load process {index} could not be started: {error.strerror or error}; use fewer `workers`"
-            ) from error
+    @property
+    def ready(self) -> int:
+        """Count the workers that wait for the start."""
+        return sum(worker.ready for worker in self)
 
-    def begin(self) -> None:
+    @property
+    def absent(self) -> list[int]:
+        """Return the shares that nobody has."""
+        return sorted(set(range(self.of)) - {worker.index for worker in self})
+
+    @property
+    def all_counted(self) -> bool:
+        """Return whether no worker has anything left to send or to wait for that counts."""
+        return all(worker.counted or worker.over for worker in self)
+
+    @property
+    def all_over(self) -> bool:
+        """Return whether every worker has reported or is lost."""
+        return all(worker.over for worker in self)
+
+    # Who takes part:
+
+    def admit(self, name: str) -> Worker | None:
+        """Give a share to a worker that has come; return None and note it if it is too late or one too many."""
+        if (known := self._workers.get(name)) is not None:
+            return known
+        if self.closed or not self.absent:
+            why = "came after the start" if self.closed else f"was one more than the {self.of} expected"
+            self.notes.append(f"a load worker {why} and was sent away")
+            return None
+        self._workers[name] = Worker(name, self.absent[0])
+        return self._workers[name]
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Let a worker go that cannot take part; before the start its share is another's."""
+        if self._workers.pop(name, None) is not None:
+            self.notes.append(f"a load worker refused: {reason}")
+
+    def hear(self, name: str, word: str, data: Mapping[str, Any], now_ns: int) -> None:
+        """Take in a word of a worker; every word is a sign of life."""
+        worker = self._workers.get(name)
+        if worker is None:
+            return
+        worker.heard_ns = now_ns
+        if word == "ready":
+            worker.clock = ClockOffset(data["offset_ns"], data["uncertainty_ns"])
+        elif word == "counted":
+            worker.counted = True
+        elif word == "progress":
+            worker.progress = data
+        elif word == "report" and worker.lost is None:
+            worker.report, worker.silence = data["report"], data.get("silence")
+
+    def lose(self, name: str, why: str, note: str) -> bool:
+        """Note that a worker is gone; return whether it was still waited for."""
+        worker = self._workers.get(name)
+        if worker is None or worker.over:
+            return False
+        self.notes.append(note)
+        if self.closed:
+            worker.lost = why
+        else:  # its share is another's
+            del self._workers[name]
+        return True
+
+    def close(self) -> None:
+        """Go on with those who are ready; the others come too late."""
+        self.closed = True
+        self._workers = {name: worker for name, worker in self._workers.items() if worker.ready}
+        if self.absent:
+            missing = f"{len(self.absent)} of {self.of} load workers had not come in time"
+            self.notes.append(f"{missing}: their requests were not sent")
+
+    # What they do together:
+
+    def begin(self, lead_ns: int) -> None:
         """Give everyone T0, and from now on every order to stop."""
-        self._t0_ns = time.monotonic_ns() + LEAD_NS
-        self._tell_all(f"begin {self._t0_ns}")
+        self._t0_ns, t0_utc_s = time.monotonic_ns() + lead_ns, time.time() + lead_ns / 1e9
+        for worker in self:
+            assert worker.clock is not None
+            there = {"t0_ns": worker.clock.there(self._t0_ns), "t0_utc_s": t0_utc_s}
+            self._transport.send(worker, "begin", there)
         self._control.begins(self._t0_ns)
         self._control.on_change(self._pass_on)
         self._pass_on()
 
     async def follow(self) -> None:
-        """Until everyone has reported or is lost; those who linger for the others' sake are released."""
-        released = False
-        while not all(worker.over for worker in self._workers):
-            if not released and all(worker.counted or worker.over for worker in self._workers):
-                released = True
+        """Wait until everyone has reported or is lost; release those who linger for the others' sake."""
+        while not self.all_over:
+            if not self.released and self.all_counted:
+                self.released = True
                 self._tell_all("release")
-            await self._news()
-            self._end_the_hung(SILENT_S)
+            await self.news()
 
-    def finish(self) -> tuple[DriveReport, str | None]:
-        """Write the rows of those who were lost, and put the reports together; why the server was silent, if it was."""
-        lost = [worker for worker in self._workers if worker.lost is not None]
-        rows, not_sent = self._write_lost(lost) if lost else (0, 0)
-        report = merged([described(worker) for worker in self._workers], self._t0_ns, self._schedule.count)
-        report.recorded += rows
-        report.not_sent += not_sent
-        report.interrupted = report.interrupted or self._control.stopped
-        report.notes += [f"load process {worker.index} died: {worker.lost}" for worker in lost]
-        silences = [one.silence for one in self._workers if one.report is not None and one.report["recorded"]]
-        return report, silences[0] if silences and all(silences) else None
-
-    def facts(self) -> dict[str, Any]:
-        """How far all are together, as `Progress.facts` says it of one."""
-        told = [worker.progress for worker in self._workers if worker.progress]
-        lost = sum(worker.lost is not None for worker in self._workers)
-        nothing = Progress(self._schedule).facts() | {"phase": str(Phase.WARMUP), "workers_lost": lost}
-        return nothing | together(told)
-
-    async def dismiss(self) -> None:
-        """They end when their standard input does; whoever does not is killed."""
-        self._control.on_change(None)
-        for worker in self._workers:
-            assert worker.process.stdin is not None
-            worker.process.stdin.close()
-        if self._listening:
-            _, hanging = await asyncio.wait(self._listening, timeout=GOODBYE_S)
-            if hanging:
-                self._kill([worker for worker in self._workers if worker.process.returncode is None])
-                await asyncio.wait(hanging)
-
-    def _write_lost(self, lost: Sequence[Worker]) -> tuple[int, int]:
-        """Records of those who died, theirs and ours; how many of them were never sent."""
-        rows = not_sent = 0
-        with record_writer(self._folder, LOST) as writer:
-            for worker in lost:
-                told = told_in([record_stream(self._folder, str(worker.index))])
-                shard = Shard(worker.index, len(self._workers))
-                rows += len(told)
-                for record in lost_rows(self._schedule, shard, told, worker.lost_ns - self._t0_ns):
-                    writer.add(record)
-                    rows += 1
-                    not_sent += record.status == Status.NOT_SENT
-        return rows, not_sent
-
-    def _tell_all(self, order: str) -> None:
-        for worker in self._workers:
-            worker.tell(order)
+    async def news(self) -> None:
+        """Wait until someone has said something, a moment at most, and look who is gone."""
+        self.changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.changed.wait(), LOOK_EVERY_S)
+        self._transport.look()
 
     def _pass_on(self) -> None:
-        if self._control.stopped:
-            self._tell_all("abort" if self._control.aborted else "stop")
+        if self._control.order is not None:
+            self._tell_all(self._control.order)
 
-    async def _news(self) -> None:
-        """Wait until someone has said something or is gone, a second at most."""
-        self._changed.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), LOOK_EVERY_S)
+    def _tell_all(self, word: str) -> None:
+        for worker in self:
+            if not worker.over:
+                self._transport.send(worker, word, {})
 
-    def _end_the_hung(self, patience_s: float) -> None:
-        now_s = time.monotonic()
-        for worker in self._workers:
-            if not worker.over and now_s - worker.heard_s > patience_s:
-                worker.refused = f"gave no sign of life for {patience_s:.0f} s and was ended"
-                self._kill([worker])
+    # What is left of it:
 
-    @staticmethod
-    def _kill(workers: Sequence[Worker]) -> None:
-        for worker in workers:
-            with contextlib.suppress(ProcessLookupError):
-                worker.process.kill()
+    def report(self, schedule: Schedule) -> DriveReport:
+        """Put the reports together."""
+        told = [{**(one.report or {}), "worker": one.index, **one.about, "lost": one.lost} for one in self]
+        report = merged(told, self._t0_ns, schedule.count)
+        report.interrupted = report.interrupted or self._control.stopped
+        report.notes = [*self.notes, *report.notes]
+        return report
+
+    def add_lost(
+        self, report: DriveReport, schedule: Schedule, told_of: Callable[[Worker], Mapping[int, Told]], sink: Sink
+    ) -> None:
+        """Make the records of workers that were lost or never came, and count them in the report.
+
+        Args:
+            report: Report of the others.
+            schedule: Plan of all.
+            told_of: Reads which requests of a lost worker have records.
+            sink: Takes the records.
+        """
+        lost = [(one.index, told_of(one), one.heard_ns - self._t0_ns) for one in self if one.lost is not None]
+        for index, told, until_ns in [*lost, *((index, {}, -1) for index in self.absent)]:
+            report.recorded += len(told)
+            for record in lost_rows(schedule, Shard(index, self.of), told, until_ns):
+                sink(record)
+                report.recorded += 1
+                report.not_sent += record.status == Status.NOT_SENT
 
 
-def described(worker: Worker) -> dict[str, Any]:
-    """A worker's report as the manifest keeps it."""
-    return {**(worker.report or {}), "worker": worker.index, "pid": worker.process.pid, "lost": worker.lost}
+_SUMMED = (
+    *("recorded", "not_sent", "cooldown", "connections_opened", "connections_in_window", "connect_errors"),
+    *("canary_events", "resends", "unreadable_events", "impossible_counts"),
+)
+_OWN = ("t0_ns", "planned", "measured_until_ns", "interrupted")
 
 
-async def drive_by_workers(crew: Crew, count: int, headers: Mapping[str, str]) -> tuple[DriveReport, str | None]:
-    """Let load processes send the plan; one report of all, and why the server was silent to the end, if it was.
+def merged(reports: Sequence[Mapping[str, Any]], t0_ns: int, planned: int | None) -> DriveReport:
+    """Return one report of several, each as a mapping, of those who died also an incomplete one.
 
-    Their records stream to files of their own in the trial's folder, with those that they leave undone when they die.
-    Raises TrialFailed, one sentence, if one cannot begin, and Interrupted if they were stopped before that.
+    Numbers are the worst (largest) of any, connections the sum; the clock is the kernel's where it was everyone's.
     """
-    try:
-        await crew.start(count, headers)
-        crew.begin()
-        await crew.follow()
-        return crew.finish()
-    finally:
-        await crew.dismiss()
+    report = DriveReport(t0_ns=t0_ns, planned=planned)
+    for name in (each.name for each in fields(DriveReport) if each.name not in _OWN):
+        values = [value for one in reports if isinstance(value := one.get(name), int | float)]
+        if values:
+            setattr(report, name, sum(values) if name in _SUMMED else max(values))
+    clocks = {one["clock"] for one in reports if one.get("clock")}
+    report.clock = Clock.KERNEL if clocks == {Clock.KERNEL} else Clock.LOOP
+    measured_until = [one["measured_until_ns"] for one in reports if one.get("measured_until_ns") is not None]
+    report.measured_until_ns = min(measured_until, default=None)
+    report.interrupted = any(one.get("interrupted") for one in reports)
+    for one in reports:
+        report.notes += [f"load worker {one.get('worker')}: {note}" for note in one.get("notes", ())]
+        report.recounted += one.get("recounted", ())
+    report.workers = [{name: value for name, value in one.items() if name != "recounted"} for one in reports]
+    return report

@@ -1,4 +1,4 @@
-"""What a process needs to send a share of a trial's load, as JSON, and the plan made anew from it.
+"""The part of a trial that a worker is told, as JSON, and the plan made anew from it.
 
 Processes that share a plan do not send it to each other: each builds it from the scenario and checks the hash before
 any connection is made. Of header values it has those that the scenario may store, and none that come from variables.
@@ -52,7 +52,7 @@ class PartSpec:
         salt: int = 0,
         refusal: str | None = None,
     ) -> PartSpec:
-        """From what the process has that started the engine."""
+        """Make one in the process that started the engine."""
         target = {name: value for name, value in asdict(to).items() if name != "headers"}
         return cls(scenario, cell, trial, plan_hash, asdict(settings), salt, target, refusal)
 
@@ -62,15 +62,15 @@ class PartSpec:
         return str(self.target["url"])
 
     def endpoint(self, headers: Mapping[str, str]) -> Endpoint:
-        """Where to send, with the headers of every request."""
+        """Return the server's endpoint with the headers of every request."""
         return Endpoint(**{**self.target, "headers": headers})
 
     def drive_settings(self) -> DriveSettings:
-        """How requests are treated."""
+        """Return how requests are treated."""
         return DriveSettings(**self.settings)
 
     def own_headers(self, env: Mapping[str, str]) -> dict[str, str]:
-        """The headers of every request, their values from an environment.
+        """Return the headers of every request, their values from an environment.
 
         Raises TrialFailed, one sentence, where a variable that the scenario names is missing in it.
         """
@@ -81,13 +81,13 @@ class PartSpec:
 
 
 def cell_of(part: PartSpec, env: Mapping[str, str] | None = None) -> Cell:
-    """The cell, from the scenario. Raises TrialFailed with the reason where it cannot be run from here."""
+    """Return the cell. Raises TrialFailed with the reason where it cannot be run from here."""
     cell = cell_from(part.scenario, part.cell, env)
     return cell if part.refusal is None else cell.refused(part.refusal)
 
 
 def cell_from(scenario: Mapping[str, Any], index: int, env: Mapping[str, str] | None = None) -> Cell:
-    """A cell of a resolved scenario. Raises TrialFailed as `cell_of`."""
+    """Return a cell of a resolved scenario. Raises TrialFailed as `cell_of`."""
     cell = cell_at(as_checked(scenario), index, env)
     if not isinstance(cell, Cell):
         raise TrialFailed("this scenario has no such cell here" if cell is None else cell.reason)
@@ -95,7 +95,7 @@ def cell_from(scenario: Mapping[str, Any], index: int, env: Mapping[str, str] | 
 
 
 def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
-    """The plan of the trial.
+    """Make the plan of the trial.
 
     Raises TrialFailed, one sentence, if it is not the one that was meant, or cannot be made here.
     """
@@ -112,7 +112,7 @@ def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
 
 
 def schedule_of(cell: Cell, trial: int) -> Schedule:
-    """The plan of one of a cell's trials.
+    """Make the plan of one of a cell's trials.
 
     Raises EngineError where the model's tokenizer cannot be had, ScenarioError as `build` does, and TrialFailed where
     this machine has not the memory for it.
@@ -126,5 +126,5 @@ def schedule_of(cell: Cell, trial: int) -> Schedule:
 
 @functools.cache  # a process has one cell, and a hub is not to be asked again between its trials
 def tokenizer_of(model: ModelReference | None) -> Tokenizer | None:
-    """The tokenizer of the cell's model, where it can be had without the engine."""
+    """Return the tokenizer of the cell's model, where it can be had without the engine."""
     return None if model is None else tokenizer(resolve(model))

@@ -1,11 +1,10 @@
-"""A load process: sends a share of a trial's plan, in step with others that send the rest.
+"""A worker's side of the conversation that a crew leads, and a process that sends load for its parent.
 
-The trial's child starts it as `python -P -m harness.drivers.workers.worker` and writes one line of JSON to its standard
-input (`Order`; header values, which may be secret, come this way and no other), later `begin T0` (absolute, on the
-monotonic clock that all processes of a machine share), `release` (everyone's requests that count have ended), `stop`,
-`abort`. The end of standard input means abort. Events, by `event`: `ready` (connections are open, the first requests
-written), `progress` {...}, `counted` (nothing of its own that counts is left), `ended` {report, silence}, `failed`
-{reason}. Its records go to a file of its own in the trial's folder.
+The trial's process starts `python -P -m harness.drivers.workers.worker` for each share of a plan, and
+`harness.drivers.locust.process` for a load that Locust sends. It writes one line of JSON to the standard input of such
+a process (`Order`; header values, which may be secret, come this way and no other), and then orders: `begin` {t0_ns}
+(absolute, on the monotonic clock that all processes of a machine share), `release`, `stop`, `abort`. The end of
+standard input means abort. Events are the words of `harness.drivers.workers.crew`. Records go to the trial's folder.
 """
 
 from __future__ import annotations
@@ -13,15 +12,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.drivers.base import Control, DriveReport, Part
+from engines.base import Endpoint
+from harness.drivers.base import Control, DriveReport, DriveSettings, Part, Sink
 from harness.drivers.drive import drive
 from harness.drivers.progress import Progress
+from harness.drivers.workers.crew import SAME_CLOCK, ClockOffset
 from harness.drivers.workers.part import PartSpec, rebuild
 from harness.errors import HarnessError, TrialFailed
 from harness.processes import (
@@ -31,6 +31,7 @@ from harness.processes import (
     event_loop_runner,
     event_stream,
     first_line,
+    parent_orders,
     unless_ordered,
 )
 from harness.records import Record
@@ -39,75 +40,134 @@ from harness.store.run import flush_or_end, record_writer
 from harness.store.streams import StreamWriter
 from harness.telemetry.cgroup import raise_file_limit
 
+Words = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A worker's share of one trial, over whatever transport.
+
+    Attributes:
+        say: Tells the leader something.
+        begun: Waits for the leader's `begin`.
+        clock: Offset of our clock.
+    """
+
+    shard: Shard
+    control: Control
+    say: Callable[[str, Words], None]
+    begun: Callable[[], Awaitable[Words]]
+    clock: ClockOffset = SAME_CLOCK
+
+    async def send(
+        self,
+        schedule: Schedule,
+        endpoint: Endpoint,
+        settings: DriveSettings,
+        sink: Sink,
+        hand_over: Callable[[int | None, Callable[[], None]], None] | None = None,
+    ) -> DriveReport:
+        """Send the share when everyone is ready."""
+
+        def keep(record: Record) -> None:
+            record.worker = self.shard.index
+            sink(record)
+
+        part = Part(self.shard, self._start, self._counted, hand_over)
+        return await drive(schedule, endpoint, settings, keep, self.control, part)
+
+    async def _start(self) -> int:
+        self.say("ready", asdict(self.clock))
+        return int((await self.begun())["t0_ns"])
+
+    def _counted(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the end of standard input, which comes too, says what to do
+            self.say("counted", {})
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a load process is asked for: its share of a trial.
+    """Order to a process that sends load, as JSON.
 
-    part: a `PartSpec` as JSON.   folder: the trial's.   index, of: its share.   headers: of every request.
+    Attributes:
+        part: A `PartSpec`.
+        folder: The trial's.
+        index: Number of the share; None for the whole plan.
+        of: Number of shares.
+        headers: Headers of every request; may hold secrets.
+        locust: The `Options` of Locust.
     """
 
     part: Mapping[str, Any]
     folder: str
-    index: int
-    of: int
+    index: int | None = None
+    of: int = 1
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    locust: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def send(order: Order, part: PartSpec, schedule: Schedule, emit: Emit) -> DriveReport:
-    """Send the share when everyone is ready, telling of it."""
-    control, progress = Control(), Progress(schedule)
-    begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+@dataclass(slots=True)
+class Sender:
+    """A process that sends load for its parent, or leads those who do."""
 
-    def start() -> asyncio.Future[int]:
-        emit({"event": "ready"})
-        return begun
+    order: Order
+    part: PartSpec
+    schedule: Schedule
+    emit: Emit
+    writer: StreamWriter[Record]
+    begin: asyncio.Future[Words | None]
+    progress: Progress
+    control: Control = field(default_factory=Control)
 
-    def counted() -> None:
-        with contextlib.suppress(BrokenPipeError):  # the end of standard input, which comes too, says what to do
-            emit({"event": "counted"})
+    def say(self, word: str, data: Words) -> None:
+        """Tell the parent something."""
+        self.emit({"event": word, **data})
 
-    share = Part(Shard(order.index, order.of), start, counted)
-    with record_writer(Path(order.folder), str(order.index)) as writer:
+    def keep(self, record: Record) -> None:
+        """Store a record and follow it."""
+        self.writer.add(record)
+        self.progress.add(record)
 
-        def keep(record: Record) -> None:
-            record.worker = order.index
-            writer.add(record)
-            progress.add(record)
+    async def begun(self) -> Words:
+        """Wait for T0."""
+        if (begin := await self.begin) is None:
+            raise TrialFailed("the trial ended before this load process began")
+        return begin
 
-        endpoint = part.endpoint(order.headers)
-        async with background(obey(control, begun)), background(tell(progress, writer, control, emit)):
-            report = await drive(schedule, endpoint, part.drive_settings(), keep, control, share)
-    emit({"event": "ended", "report": asdict(report), "silence": progress.silence()})
-    return report
+    async def obey(self) -> None:
+        """Carry out the parent's orders; without a parent there is nobody to measure for."""
+        async for word, data in parent_orders():
+            if word == "begin":
+                self.begin.set_result(data)
+            else:
+                self.control.obey(word)
+        if not self.begin.done():
+            self.begin.set_result(None)
+        self.control.abort()
 
-
-async def obey(control: Control, begun: asyncio.Future[int]) -> None:
-    """Carry out the orders; without a trial there is nobody to measure for."""
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    actions = {"release": control.release, "stop": control.stop, "abort": control.abort}
-    while line := await reader.readline():
-        name, _, value = line.decode().strip().partition(" ")
-        if name == "begin":
-            begun.set_result(int(value))
-        else:
-            actions[name]()
-    if not begun.done():
-        begun.set_exception(TrialFailed("the trial ended before this load process began"))
-    control.abort()
-
-
-async def tell(progress: Progress, writer: StreamWriter[Record], control: Control, emit: Emit) -> None:
-    """Say how far the share is, twice a second, and see that rows do not wait for others to be stored."""
-    while True:
-        emit({"event": "progress", **progress.facts()})
-        flush_or_end(writer, control.abort)
-        await asyncio.sleep(PROGRESS_EVERY_S)
+    async def tell_progress(self) -> None:
+        """Report progress twice a second, and store rows that wait for others."""
+        while True:
+            self.say("progress", self.progress.facts())
+            flush_or_end(self.writer, self.control.abort)
+            await asyncio.sleep(PROGRESS_EVERY_S)
 
 
-def main() -> None:
-    """Entry point."""
+Send = Callable[[Sender], Awaitable[DriveReport]]
+
+
+async def carry_out(order: Order, part: PartSpec, schedule: Schedule, emit: Emit, send: Send) -> None:
+    """Send the load, obeying orders and telling of it meanwhile, and report."""
+    begin = asyncio.get_running_loop().create_future()
+    with record_writer(Path(order.folder), None if order.index is None else str(order.index)) as writer:
+        sender = Sender(order, part, schedule, emit, writer, begin, Progress(schedule))
+        async with background(sender.obey()), background(sender.tell_progress()):
+            report = await send(sender)
+    sender.say("report", {"report": asdict(report), "silence": sender.progress.silence()})
+
+
+def serve_parent(send: Send, run: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    """Send the load that standard input asks for; `run` runs the coroutine that does, once the plan has been made."""
     order = Order(**json.loads(first_line()))
     emit = event_stream()
     raise_file_limit()
@@ -115,10 +175,18 @@ def main() -> None:
         try:
             part = PartSpec(**order.part)
             schedule = unless_ordered(lambda: rebuild(part))
-            event_loop_runner()(send(order, part, schedule, emit))
+            run(carry_out(order, part, schedule, emit, send))
         except HarnessError as error:
-            emit({"event": "failed", "reason": str(error)})
+            emit({"event": "refused", "reason": str(error)})
+
+
+async def send_share(sender: Sender) -> DriveReport:
+    """Send a share of the plan, in step with the other load processes."""
+    order = sender.order
+    share = Share(Shard(order.index or 0, order.of), sender.control, sender.say, sender.begun)
+    endpoint = sender.part.endpoint(order.headers)
+    return await share.send(sender.schedule, endpoint, sender.part.drive_settings(), sender.keep)
 
 
 if __name__ == "__main__":
-    main()
+    serve_parent(send_share, event_loop_runner())

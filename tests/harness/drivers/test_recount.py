@@ -9,9 +9,9 @@ import pytest
 
 from engines.base import Chunk, ChunkKind
 from engines.dialects.base import ReadChunk
-from harness.drivers.base import merged
 from harness.drivers.timeline import Outcome
 from harness.drivers.vitals import Recount
+from harness.drivers.workers.crew import merged
 from harness.records import Phase, Record, Status, TokenSource
 from harness.store.run import Run, RunWriter, record_writer
 

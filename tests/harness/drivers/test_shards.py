@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.drivers.base import merged
 from harness.drivers.offer import Due, Offer
+from harness.drivers.workers.crew import merged
 from harness.records import Loop, Phase
 from harness.schedule.requests import Schedule, Shard, build
 from tests.plans import load_of, workload_of

@@ -1,34 +1,115 @@
-"""Load processes that cannot be started."""
+"""Who takes part in a trial that is shared: admitted, refused, late, lost; and how clocks are related."""
 
 from __future__ import annotations
 
-import asyncio
-import errno
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from engines.base import Endpoint
-from harness.drivers.base import Control, DriveSettings
-from harness.drivers.workers.crew import Crew, drive_by_workers
-from harness.drivers.workers.part import PartSpec
-from harness.errors import TrialFailed
-from harness.schedule.requests import build
-from tests.plans import load_of, workload_of
+from harness.drivers.base import Control
+from harness.drivers.workers.crew import Crew, Worker, least_round_trip
 
 
-def test_a_system_that_starts_no_more_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is one sentence with what to do, and nothing is waited for."""
+class Nobody:
+    """A transport that reaches nobody."""
 
-    async def refused(*_: Any, **__: Any) -> None:
-        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
+        """Nothing is heard."""
 
-    async def main() -> None:
-        part = PartSpec.of({}, 0, 0, "", DriveSettings(1), Endpoint("http://127.0.0.1:1", "openai-chat", "m"))
-        schedule = build(load_of(kind="sustained", rate=10, requests=4), workload_of(), 1)
-        await drive_by_workers(Crew(part, schedule, tmp_path, Control()), 2, {})
+    def look(self) -> None:
+        """Nobody is to be seen."""
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
-    with pytest.raises(TrialFailed, match="load process 0 could not be started: Resource temporarily unavailable"):
-        asyncio.run(main())
+
+def crew_of(count: int) -> Crew:
+    """A crew that nobody has come to."""
+    return Crew(count, Control(), Nobody())
+
+
+def share_of(crew: Crew, name: str) -> int | None:
+    """Which share a worker is given that comes."""
+    worker = crew.admit(name)
+    return None if worker is None else worker.index
+
+
+def ready(crew: Crew, *names: str) -> None:
+    """These workers come and can begin."""
+    for name in names:
+        assert crew.admit(name) is not None
+        crew.hear(name, "ready", {"offset_ns": 0, "uncertainty_ns": 0}, 0)
+
+
+def test_shares_are_given_out_once_each() -> None:
+    """Every worker gets a share of its own, the same one if it asks again; one too many gets none, and that is said."""
+    crew = crew_of(2)
+    assert [share_of(crew, name) for name in ("a", "b", "a", "c")] == [0, 1, 0, None]
+    assert crew.notes == ["a load worker was one more than the 2 expected and was sent away"]
+
+
+def test_a_worker_that_refuses_makes_room() -> None:
+    """Before the start the share of a worker that cannot take part goes to the next one."""
+    crew = crew_of(1)
+    crew.admit("a")
+    crew.refuse("a", "the environment variable KEY is not set")
+    assert share_of(crew, "b") == 0
+    assert crew.notes == ["a load worker refused: the environment variable KEY is not set"]
+
+
+def test_a_worker_lost_before_the_start_makes_room() -> None:
+    """Its share goes to the next one, and that it was there is noted."""
+    crew = crew_of(1)
+    ready(crew, "a")
+    assert crew.lose("a", "it was lost", "a load worker was lost before the start")
+    assert crew.ready == 0
+    assert share_of(crew, "b") == 0
+    assert crew.notes == ["a load worker was lost before the start"]
+
+
+def test_a_worker_that_comes_late_is_sent_away() -> None:
+    """After the start nobody is admitted; the shares that nobody has are known."""
+    crew = crew_of(3)
+    ready(crew, "a")
+    crew.admit("slow")
+    crew.close()
+    assert [worker.name for worker in crew] == ["a"]
+    assert crew.absent == [1, 2]
+    assert crew.admit("slow") is None
+    assert crew.notes[0] == "2 of 3 load workers had not come in time: their requests were not sent"
+
+
+def test_a_worker_lost_in_mid_run_is_not_waited_for() -> None:
+    """The others' end is the end; what it said before counts, what it says afterwards does not."""
+    crew = crew_of(2)
+    ready(crew, "a", "b")
+    crew.close()
+    crew.hear("b", "heartbeat", {}, 5)
+    assert crew.lose("b", "it was lost", "load worker 1 was lost")
+    assert not crew.lose("b", "it was lost", "load worker 1 was lost")
+    worker = crew.get("b")
+    assert worker is not None
+    assert (worker.lost, worker.heard_ns) == ("it was lost", 5)
+    assert not crew.all_counted
+    crew.hear("a", "counted", {}, 6)
+    assert crew.all_counted
+    crew.hear("b", "report", {"report": {}}, 7)
+    assert worker.report is None
+    crew.hear("a", "report", {"report": {}}, 7)
+    assert crew.all_over
+
+
+@given(
+    offset_ns=st.integers(-(10**15), 10**15),
+    delays=st.lists(st.tuples(st.integers(0, 10**8), st.integers(0, 10**8)), min_size=1, max_size=30),
+)
+def test_the_clock_is_right_to_within_its_uncertainty(offset_ns: int, delays: list[tuple[int, int]]) -> None:
+    """Whatever the delays there and back, the true offset lies within the stated uncertainty."""
+    exchanges, worker_ns = [], 10**12
+    for there_ns, back_ns in delays:
+        master_ns = worker_ns + there_ns + offset_ns
+        exchanges.append((worker_ns, master_ns, worker_ns + there_ns + back_ns))
+        worker_ns += there_ns + back_ns + 1000
+    clock = least_round_trip(exchanges)
+    assert abs(clock.offset_ns - offset_ns) <= clock.uncertainty_ns
+    assert clock.uncertainty_ns <= (min(there + back for there, back in delays) + 1) // 2
+    assert clock.there(10**12 + clock.offset_ns) == 10**12

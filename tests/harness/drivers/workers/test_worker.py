@@ -47,7 +47,7 @@ def test_it_ends_with_its_trial_and_keeps_its_rows(tmp_path: Path) -> None:
             worker.stdin.flush()
             while '"ready"' not in (line := worker.stdout.readline()):
                 assert line, "it ended"
-            worker.stdin.write(f"begin {time.monotonic_ns()}\n")
+            worker.stdin.write(f"begin {json.dumps({'t0_ns': time.monotonic_ns()})}\n")
             worker.stdin.close()
             worker.stdout.close()
             worker.wait(120)

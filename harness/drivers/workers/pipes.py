@@ -1,0 +1,123 @@
+"""Load processes of ours that share a trial's plan: the crew's transport over pipes, in the trial's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.drivers.base import Control, DriveReport
+from harness.drivers.progress import Progress, together
+from harness.drivers.timeline import NS_PER_MS
+from harness.drivers.workers.crew import Crew, Worker
+from harness.drivers.workers.part import PartSpec
+from harness.drivers.workers.worker import Order
+from harness.errors import Interrupted, TrialFailed
+from harness.processes import Pipe, ended_how
+from harness.records import Phase
+from harness.schedule.requests import Schedule
+from harness.store.run import record_stream, record_writer, told_in
+
+LEAD_NS = 100 * NS_PER_MS  # T0 travels through pipes, and everyone must have read it before it comes
+SILENT_S = 60.0
+LONGEST_BEGINNING_S = 900.0  # a long plan is being built, a tokenizer loaded
+GOODBYE_S = 10.0
+LOST = "lost"
+
+
+class LoadProcesses:
+    """The load processes of one trial, `count` of them."""
+
+    def __init__(self, part: PartSpec, schedule: Schedule, folder: Path, control: Control, count: int) -> None:
+        self._part, self._schedule, self._folder, self._control = part, schedule, folder, control
+        self._crew = Crew(count, control, self)
+        self._pipes: dict[int, Pipe] = {}
+        self._failed: dict[int, str] = {}
+        self._listening: list[asyncio.Task[None]] = []
+
+    async def drive(self, headers: Mapping[str, str]) -> tuple[DriveReport, str | None]:
+        """Let them send the plan; return one report of all, and why the server was silent to the end, if it was.
+
+        Their records stream to files of their own in the trial's folder, with those that they leave undone when they
+        die. Raises TrialFailed, one sentence, if one cannot begin, and Interrupted if they were stopped before that.
+        """
+        try:
+            await self._start(headers)
+            self._crew.close()
+            self._crew.begin(LEAD_NS)
+            await self._crew.follow()
+            return self._report()
+        finally:
+            self._control.on_change(None)
+            await asyncio.gather(*(pipe.end(GOODBYE_S) for pipe in self._pipes.values()))
+            await asyncio.gather(*self._listening, return_exceptions=True)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the progress of all together, as `Progress.facts` does for one."""
+        lost = sum(worker.lost is not None for worker in self._crew)
+        nothing = Progress(self._schedule).facts() | {"phase": str(Phase.WARMUP), "workers_lost": lost}
+        return nothing | together([dict(worker.progress) for worker in self._crew if worker.progress])
+
+    def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
+        """Tell a load process something."""
+        self._pipes[worker.index].tell(word, data)
+
+    def look(self) -> None:
+        """End the load processes that hang."""
+        patience_s = SILENT_S if self._crew.closed else LONGEST_BEGINNING_S
+        for worker in self._crew:
+            if not worker.over and time.monotonic_ns() - worker.heard_ns > patience_s * 1e9:
+                self._failed[worker.index] = f"gave no sign of life for {patience_s:.0f} s and was ended"
+                self._pipes[worker.index].kill()
+
+    async def _start(self, headers: Mapping[str, str]) -> None:
+        """Start them all, then wait until all are ready."""
+        for index in range(self._crew.of):
+            order = Order(asdict(self._part), str(self._folder), index, self._crew.of, dict(headers))
+            try:
+                pipe = await Pipe.start("harness.drivers.workers.worker", asdict(order))
+            except OSError as error:
+                raise TrialFailed(
+                    f"load process {index} could not be started: {error.strerror or error}; use fewer `workers`"
+                ) from error
+            self._pipes[index] = pipe
+            worker = self._crew.admit(str(index))
+            assert worker is not None
+            worker.about = {"pid": pipe.process.pid}
+            self._listening.append(asyncio.ensure_future(self._listen(worker, pipe)))
+        self._control.on_change(self._crew.changed.set)
+        while self._crew.ready < self._crew.of:
+            await self._crew.news()
+            if self._control.stopped:
+                raise Interrupted("stopped before the load began")
+            for index, why in sorted(self._failed.items()):
+                raise TrialFailed(f"load process {index} could not begin: {why}")
+
+    async def _listen(self, worker: Worker, pipe: Pipe) -> None:
+        """Hear a load process until it has ended."""
+        async for event in pipe.events():
+            word = event.pop("event")
+            if word == "refused":
+                self._failed[worker.index] = event["reason"]
+            self._crew.hear(worker.name, word, event, time.monotonic_ns())
+            self._crew.changed.set()
+        self._crew.hear(worker.name, "end", {}, time.monotonic_ns())
+        status = await pipe.process.wait()
+        if not worker.over:
+            why = self._failed.setdefault(worker.index, ended_how(status))
+            self._crew.lose(worker.name, why, f"load process {worker.index} died: {why}")
+        self._crew.changed.set()
+
+    def _report(self) -> tuple[DriveReport, str | None]:
+        report = self._crew.report(self._schedule)
+        if any(worker.lost is not None for worker in self._crew):
+            with record_writer(self._folder, LOST) as writer:
+                self._crew.add_lost(report, self._schedule, self._told_of, writer.add)
+        silences = [one.silence for one in self._crew if one.report is not None and one.report["recorded"]]
+        return report, silences[0] if silences and all(silences) else None
+
+    def _told_of(self, worker: Worker) -> Mapping[int, Any]:
+        return told_in([record_stream(self._folder, str(worker.index))])
