@@ -1,55 +1,100 @@
-"""Options of an engine, read strictly: unknown names and wrong types are refused, defaults are filled in."""
+"""Options of an engine, read strictly: unknown names and wrong values are refused, defaults are filled in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from engines.base import EngineError
 
 Options = TypeVar("Options")
+Positive = Annotated[int, Field(gt=0)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 DEFAULT_CONTEXT_TOKENS = 4096
 """The longest context that an engine is given unasked, where the model was made for more."""
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "nothing"}
+_OTHER_TYPE = ("_type", "none_required", "is_instance_of")
+_NAMES = ("gt", "ge", "le")
+_BOUNDS = {
+    ("gt",): "more than {gt}",
+    ("ge",): "{ge} or more",
+    ("ge", "le"): "from {ge} to {le}",
+    ("gt", "le"): "above {gt} and at most {le}",
+}
 
 
 def read_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> Options:
-    """A dataclass of options from what the scenario says.
+    """Return a dataclass of options from what the scenario says.
 
-    Fields may be int, float, str, bool, a mapping or list type, or a union of these. Raises EngineError, which names
-    the option and what to write instead; also for a ValueError out of the dataclass' own checks.
+    A field's type is checked as pydantic does it, strictly. The description of a `Field` says what the value must be.
+    Raises EngineError, which names the option and what to write instead; also for a ValueError out of the dataclass'
+    own checks.
     """
-    hints = get_type_hints(kind)
-    names = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    types = _types(kind)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, value in given.items():
-        if name not in names:
-            raise EngineError(f"engine {engine!r} has no option {name!r}; {_instead(name, names)}")
-        accepted = _accepted(hints[name])
-        if not _fits(value, accepted):
-            wanted = " or ".join(_WORDS.get(one, "a mapping" if one is Mapping else "a list") for one in accepted)
-            raise EngineError(f"option {name!r} of engine {engine!r} is {wanted}, not {value!r}")
-        values[name] = float(value) if float in accepted and type(value) is int and int not in accepted else value
+        if name not in types:
+            raise EngineError(f"engine {engine!r} has no option {name!r}; {_instead(name, list(types))}")
+        hint, adapter = types[name]
+        try:
+            values[name] = adapter.validate_python(value, strict=True)
+        except ValidationError as error:
+            raise EngineError(_refusal(engine, name, value, hint, error)) from None
     try:
         return kind(**values)
     except ValueError as error:
         raise EngineError(f"options of engine {engine!r}: {error}") from error
 
 
+@cache
+def _types(kind: type) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
+    """Return the type of each option, and what checks it."""
+    return {name: (hint, TypeAdapter(hint)) for name, hint in get_type_hints(kind, include_extras=True).items()}
+
+
 def _instead(name: str, names: list[str]) -> str:
     near = get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(names))}"
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
 
 
-def _accepted(hint: Any) -> tuple[Any, ...]:
-    parts = get_args(hint) if get_origin(hint) is UnionType else (hint,)
-    return tuple(get_origin(part) or part for part in parts)
+def _refusal(engine: str, name: str, value: object, hint: Any, error: ValidationError) -> str:
+    """Return one sentence: what the option is, and what it must be."""
+    parts = list(_parts(hint))
+    described = [field.description for _, field in parts if field and field.description]
+    if described:
+        return f"option {name} of {engine} is {value!r}; it must be {described[0]}"
+    if all(one["type"].endswith(_OTHER_TYPE) for one in error.errors()):
+        words = " or ".join(_WORDS.get(kind, "a mapping" if kind is Mapping else "a list") for kind, _ in parts)
+        return f"option {name!r} of engine {engine!r} is {words}, not {value!r}"
+    words = next((words for kind, field in parts if (words := _limits(kind, field))), error.errors()[0]["msg"])
+    return f"options of engine {engine!r}: {name} is {words}, not {value!r}"
 
 
-def _fits(value: object, accepted: tuple[Any, ...]) -> bool:
-    if isinstance(value, bool):
-        return bool in accepted
-    return isinstance(value, accepted) or (float in accepted and isinstance(value, int))
+def _parts(hint: Any) -> Iterator[tuple[Any, FieldInfo | None]]:
+    """Yield the types that a hint allows, each with its field."""
+    if get_origin(hint) in (Union, UnionType):
+        for part in get_args(hint):
+            yield from _parts(part)
+    elif get_origin(hint) is Annotated:
+        kind, field = get_args(hint)[:2]
+        yield from ((part, field) for part, _ in _parts(kind))
+    elif get_origin(hint) is Literal:
+        yield hint, None
+    else:
+        yield get_origin(hint) or hint, None
+
+
+def _limits(kind: Any, field: FieldInfo | None) -> str:
+    """Return which values of a type are allowed; empty where all are."""
+    if get_origin(kind) is Literal:
+        allowed = get_args(kind)
+        return " or ".join(map(repr, allowed)) if len(allowed) == 2 else f"one of {', '.join(map(str, allowed))}"
+    metadata = field.metadata if field else []
+    bounds = {name: getattr(one, name) for name in _NAMES for one in metadata if hasattr(one, name)}
+    return _BOUNDS.get(tuple(bounds), "").format(**bounds)

@@ -15,7 +15,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from engines.base import (
     Chunk,
@@ -28,7 +30,7 @@ from engines.base import (
     StartFailed,
     Usage,
 )
-from engines.options import read_options
+from engines.options import Positive, read_options
 
 if TYPE_CHECKING:
     from engines.models.tokenizer import Tokenizer
@@ -39,6 +41,7 @@ _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 _WORD = " token"
 _LOOK_EVERY_S = 0.01
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,36 +61,26 @@ class SimulatedOptions:
     crash_after_requests: the next one aborts the process.   fail_start: start() fails with this sentence.
     """
 
-    ttft_ms: float = 50.0
-    tpot_ms: float = 10.0
-    prefill_tokens_per_s: float | None = None
-    first_request_extra_ms: float = 0.0
-    tokens_per_chunk: int = 1
-    max_batch: int | None = None
-    natural_tokens: int | None = None
-    load_s: float = 0.0
-    memory_bytes: int = 0
+    ttft_ms: NotNegative = 50.0
+    tpot_ms: NotNegative = 10.0
+    prefill_tokens_per_s: Annotated[float, Field(gt=0)] | None = None
+    first_request_extra_ms: NotNegative = 0.0
+    tokens_per_chunk: Positive = 1
+    max_batch: Positive | None = None
+    natural_tokens: Positive | None = None
+    load_s: NotNegative = 0.0
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
     level_speed: Mapping[str, Any] = field(default_factory=dict)
-    service: str = "fixed"
+    service: Literal["fixed", "exponential"] = "fixed"
     seed: int = 0
     stall: Mapping[str, Any] | None = None
-    error_every: int | None = None
+    error_every: Positive | None = None
     hang_after_requests: int | None = None
     hold: Mapping[str, Any] | None = None
     crash_after_requests: int | None = None
     fail_start: str | None = None
 
     def __post_init__(self) -> None:
-        not_negative = ("ttft_ms", "tpot_ms", "first_request_extra_ms", "load_s", "memory_bytes")
-        for name in not_negative:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is not negative, not {getattr(self, name)!r}")
-        for name in ("tokens_per_chunk", "max_batch", "natural_tokens", "error_every", "prefill_tokens_per_s"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is more than 0, not {value!r}")
-        if self.service not in ("fixed", "exponential"):
-            raise ValueError(f"service is 'fixed' or 'exponential', not {self.service!r}")
         if self.stall is not None and set(self.stall) != {"at_s", "for_s"}:
             raise ValueError(f"stall is written {{at_s: 30, for_s: 1}}, not {dict(self.stall)!r}")
         if self.hold is not None and set(self.hold) != {"after_requests", "until"}:

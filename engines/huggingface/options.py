@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from engines.base import EngineError, Request
 from engines.cores import default_threads
-from engines.options import DEFAULT_CONTEXT_TOKENS, read_options
+from engines.options import DEFAULT_CONTEXT_TOKENS, Positive, read_options
 
 ENGINE = "transformers"
 PAGE_TOKENS = 256
-_ATTENTION = ("eager", "sdpa", "flash_attention_2")
-_CACHES = ("dynamic", "static", "offloaded", "quantized", "none")
-_BATCHING = ("none", "continuous")
 _OFF = {"repetition_penalty": 1.0}  # many models' generation_config.json asks for more, in force when greedy too
 _CACHE_QUANTIZERS = {"quanto": "optimum.quanto", "hqq": "hqq"}
 
@@ -34,26 +31,17 @@ class Options:
     """
 
     device: str = "auto"
-    attention: str | None = None
-    cache: str = "dynamic"
-    batching: str = "none"
-    max_batch: int = 8
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    cache: Literal["dynamic", "static", "offloaded", "quantized", "none"] = "dynamic"
+    batching: Literal["none", "continuous"] = "none"
+    max_batch: Positive = 8
     prefix_cache: bool = True
-    n_ctx: int | None = None
-    n_threads: int | None = None
+    n_ctx: Positive | None = None
+    n_threads: Positive | None = None
     compile: bool = False
     max_memory: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        choices = {"attention": (None, *_ATTENTION), "cache": _CACHES, "batching": _BATCHING}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                words = ", ".join(str(one) for one in allowed if one is not None)
-                raise ValueError(f"{name} is one of {words}, not {getattr(self, name)!r}")
-        for name in ("max_batch", "n_ctx", "n_threads"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is more than 0, not {value!r}")
         if self.device not in ("auto", "cpu", "cuda") and not self.device.removeprefix("cuda:").isdigit():
             raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {self.device!r}")
         if self.batching == "continuous" and self.cache != "dynamic":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
-from typing import Any, Literal, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
 
 from engines.base import EngineError
 from engines.cores import default_threads
+from engines.options import read_options
 
 CACHE_BYTES = {
     "f32": 4.0,
@@ -24,7 +26,19 @@ CACHE_BYTES = {
 PLAIN_SAMPLING = {"temperature": 0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
 """What the servers are told where a request does not say it. Their own: 0.8, 40, 0.95, 0.05, and 1.0 or (that of
 llama-cpp-python, in force at temperature 0 too) 1.1."""
-CACHE_TYPES = tuple(CACHE_BYTES)
+CacheType = Annotated[
+    Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"],
+    Field(description=f"one of {', '.join(CACHE_BYTES)}"),
+]
+Count = Annotated[int, Field(gt=0, description="a whole number above 0")]
+Bytes = Annotated[int, Field(ge=0, description="a whole number from 0 up")]
+Switch = Annotated[bool, Field(description="true or false")]
+Grammar = Annotated[str, Field(pattern="::=", description="the text of a GBNF grammar, such as 'root ::= [a-z]+'")]
+Seconds = Annotated[float, Field(gt=0, description="a number of seconds above 0")]
+Layers = Annotated[
+    Annotated[int, Field(ge=0)] | Literal["all"], Field(description='a whole number from 0 up, or "all"')
+]
+FlashAttention = Annotated[bool | Literal["auto"], Field(description='true, false or "auto"')]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +50,16 @@ class LlamaOptions:
     n_batch, n_ubatch: the most tokens of a prompt evaluated in one call, and in one piece of it.
     """
 
-    n_ctx: int | None = None
-    n_threads: int | None = None
-    n_batch: int = 2048
-    n_ubatch: int = 512
-    n_gpu_layers: int | Literal["all"] | None = None
-    flash_attn: bool | Literal["auto"] = "auto"
-    cache_type_k: str = "f16"
-    cache_type_v: str = "f16"
-    mmap: bool = True
-    mlock: bool = False
+    n_ctx: Count | None = None
+    n_threads: Count | None = None
+    n_batch: Count = 2048
+    n_ubatch: Count = 512
+    n_gpu_layers: Layers | None = None
+    flash_attn: FlashAttention = "auto"
+    cache_type_k: CacheType = "f16"
+    cache_type_v: CacheType = "f16"
+    mmap: Switch = True
+    mlock: Switch = False
 
     def in_force(self, context_tokens: int) -> dict[str, Any]:
         """Every option with its default filled in; a free port and llama.cpp's own choices stay None."""
@@ -65,8 +79,8 @@ class LlamaCppOptions(LlamaOptions):
     grammar: GBNF text that every reply keeps to.
     """
 
-    prefix_cache: bool = True
-    grammar: str | None = None
+    prefix_cache: Switch = True
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +96,14 @@ class LlamaServerOptions(LlamaOptions):
     binary: another llama-server to start than the embedded one, by path or by a name on PATH.
     """
 
-    n_parallel: int = 4
-    cont_batching: bool = True
-    prefix_cache: bool = True
-    cache_ram_mib: int | None = None
-    grammar: str | None = None
-    port: int | None = None
-    ready_timeout_s: float = 300.0
-    binary: str | None = None
+    n_parallel: Count = 4
+    cont_batching: Switch = True
+    prefix_cache: Switch = True
+    cache_ram_mib: Annotated[int, Field(ge=0, description="a whole number of MiB from 0 up")] | None = None
+    grammar: Grammar | None = None
+    port: Annotated[int, Field(ge=1, le=65535, description="a port from 1 to 65535")] | None = None
+    ready_timeout_s: Seconds = 300.0
+    binary: Annotated[str, Field(pattern=r"\S", description="the path or the name of a program")] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,57 +115,22 @@ class LlamaCppServerOptions(LlamaOptions):
     ready_timeout_s: how long loading may take.
     """
 
-    flash_attn: bool | Literal["auto"] = False
-    state_cache_bytes: int = 0
-    ready_timeout_s: float = 300.0
+    flash_attn: FlashAttention = False
+    state_cache_bytes: Bytes = 0
+    ready_timeout_s: Seconds = 300.0
 
 
 Options = TypeVar("Options", bound=LlamaOptions)
 
-_COUNTS = ("n_ctx", "n_parallel", "n_threads", "n_batch", "n_ubatch")
-_SWITCHES = ("mmap", "mlock", "prefix_cache", "cont_batching")
-_OPTIONAL = ("n_ctx", "n_threads", "n_gpu_layers", "port", "grammar", "cache_ram_mib", "binary")
-
 
 def parse_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> Options:
-    """The options of a scenario, checked.
+    """Return the options of a scenario, checked.
 
     Raises EngineError if one is unknown or has a value that it cannot have.
     """
-    known = [field.name for field in fields(kind)]
-    for name, value in given.items():
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise EngineError(f"{engine} has no option {name!r}; {hint}")
-        if wanted := _wrong(name, value):
-            raise EngineError(f"option {name} of {engine} is {value!r}; it must be {wanted}")
-    found = kind(**given)
+    found = read_options(kind, given, engine)
     if found.cache_type_v not in ("f32", "f16", "bf16") and found.flash_attn is False:
         raise EngineError(
             f"{engine} has cache_type_v {found.cache_type_v} with flash attention alone; set flash_attn: true"
         )
     return found
-
-
-def _wrong(name: str, value: Any) -> str | None:
-    """What the option must be, None if it is."""
-    if value is None and name in _OPTIONAL:
-        return None
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    rules: dict[str, tuple[bool, str]] = {
-        "n_gpu_layers": ((whole and value >= 0) or value == "all", 'a whole number from 0 up, or "all"'),
-        "flash_attn": (isinstance(value, bool) or value == "auto", 'true, false or "auto"'),
-        "cache_type_k": (value in CACHE_TYPES, f"one of {', '.join(CACHE_TYPES)}"),
-        "cache_type_v": (value in CACHE_TYPES, f"one of {', '.join(CACHE_TYPES)}"),
-        "grammar": (isinstance(value, str) and "::=" in value, "the text of a GBNF grammar, such as 'root ::= [a-z]+'"),
-        "binary": (isinstance(value, str) and value.strip() != "", "the path or the name of a program"),
-        "cache_ram_mib": (whole and value >= 0, "a whole number of MiB from 0 up"),
-        "state_cache_bytes": (whole and value >= 0, "a whole number from 0 up"),
-        "port": (whole and 0 < value < 65536, "a port from 1 to 65535"),
-        "ready_timeout_s": ((whole or isinstance(value, float)) and value > 0, "a number of seconds above 0"),
-    }
-    rules |= dict.fromkeys(_COUNTS, (whole and value > 0, "a whole number above 0"))
-    rules |= dict.fromkeys(_SWITCHES, (isinstance(value, bool), "true or false"))
-    fine, wanted = rules[name]
-    return None if fine else wanted

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from engines.options import Port
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _OURS = frozenset({"kv_cache_space_gib", "n_threads", "extra", "port", "ready_timeout_s"})
-_AT_LEAST_ONE = ("max_model_len", "tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens")
+Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,40 +29,25 @@ class VllmOptions:
     port, ready_timeout_s: of the server; a free port; how long loading may take.
     """
 
-    dtype: str | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] | None = None
     quantization: str | None = None
     kv_cache_dtype: str | None = None
-    gpu_memory_utilization: float | None = None
-    max_model_len: int | None = None
-    tensor_parallel_size: int = 1
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_model_len: Count | None = None
+    tensor_parallel_size: Count = 1
     enforce_eager: bool = False
     enable_prefix_caching: bool = True
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
-    kv_cache_space_gib: int | None = None
-    n_threads: int | None = None
-    scheduling_policy: str = "fcfs"
+    max_num_seqs: Count | None = None
+    max_num_batched_tokens: Count | None = None
+    kv_cache_space_gib: Count | None = None
+    n_threads: Count | None = None
+    scheduling_policy: Annotated[Literal["fcfs", "priority"], Field(description="fcfs or priority")] = "fcfs"
     seed: int = 0
-    port: int | None = None
-    ready_timeout_s: float = 600.0
+    port: Port | None = None
+    ready_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (*_AT_LEAST_ONE, "kv_cache_space_gib", "n_threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is 1 or more, not {value!r}")
-        if self.dtype is not None and self.dtype not in ("auto", *DTYPES.values()):
-            raise ValueError(f"dtype is one of auto, {', '.join(DTYPES.values())}, not {self.dtype!r}")
-        share = self.gpu_memory_utilization
-        if share is not None and not 0 < share <= 1:
-            raise ValueError(f"gpu_memory_utilization is above 0 and at most 1, not {share!r}")
-        if self.scheduling_policy not in ("fcfs", "priority"):
-            raise ValueError(f"scheduling_policy is fcfs or priority, not {self.scheduling_policy!r}")
-        if self.port is not None and not 0 < self.port < 65536:
-            raise ValueError(f"port is from 1 to 65535, not {self.port!r}")
-        if self.ready_timeout_s <= 0:
-            raise ValueError(f"ready_timeout_s is above 0, not {self.ready_timeout_s!r}")
         if twice := sorted(self.extra.keys() & asdict(self).keys()):
             raise ValueError(f"{twice[0]} is an option of its own: write it outside `extra`")
 
