@@ -8,7 +8,8 @@ from typing import Any
 
 from engines.base import EngineError
 from engines.huggingface.options import PAGE_TOKENS, Options
-from engines.huggingface.streaming import End, Mailbox, Order, Rest, TextPieces
+from engines.huggingface.streaming import End, Order, Rest, TextPieces
+from engines.outbox import Outbox
 
 _LEAST_BATCH_TOKENS = 512
 _NO_END = -1
@@ -21,7 +22,7 @@ class Batcher:
 
     def __init__(self, model: Any, tokenizer: Any, options: Options, context_tokens: int) -> None:
         self._tokenizer = tokenizer
-        self._open: set[Mailbox] = set()
+        self._open: set[Outbox[str | End]] = set()
         self._taken = 0
         self.cache_tokens = options.pages(context_tokens) * PAGE_TOKENS
         self._manager = _manager(model, options, context_tokens)
@@ -39,12 +40,12 @@ class Batcher:
         """
         if order.sampling.get("do_sample"):
             raise EngineError("continuous batching of transformers generates greedily; write temperature: 0")
-        mailbox = Mailbox()
-        reader = _Reader(mailbox, order, TextPieces(self._tokenizer, order.stops))
+        outbox: Outbox[str | End] = Outbox()
+        reader = _Reader(outbox, order, TextPieces(self._tokenizer, order.stops))
         self._taken += 1
         name = f"request-{self._taken}"
         self._manager.register_result_handler(name, reader.read)
-        self._open.add(mailbox)
+        self._open.add(outbox)
         ended = False
         try:
             ends = [_NO_END] if order.exact or not order.ends else list(order.ends)
@@ -54,21 +55,21 @@ class Batcher:
             if added is None:
                 raise EngineError("the continuous batching of transformers has ended; see the log for why")
             while not ended:
-                letter = await mailbox.take()
-                ended = isinstance(letter, End) and not reader.cut
-                yield letter
-                if isinstance(letter, End):
+                piece = await outbox.take()
+                ended = isinstance(piece, End) and not reader.cut
+                yield piece
+                if isinstance(piece, End):
                     return
         finally:
-            self._open.discard(mailbox)
-            mailbox.given_up.set()
+            self._open.discard(outbox)
+            outbox.closed = True
             if not ended:
                 self._manager.cancel_request(name)
 
     def close(self) -> None:
         """End every reply with an EngineError. From the event loop."""
-        for mailbox in list(self._open):
-            mailbox.post(EngineError("the engine transformers was stopped"))
+        for outbox in list(self._open):
+            outbox.put(EngineError("the engine transformers was stopped"))
 
     def stop(self) -> None:
         """End the manager's thread and let go of its cache. Blocking."""
@@ -92,8 +93,8 @@ class Batcher:
 class _Reader:
     """Takes what is new out of the growing outputs that the manager delivers."""
 
-    def __init__(self, mailbox: Mailbox, order: Order, pieces: TextPieces) -> None:
-        self._mailbox = mailbox
+    def __init__(self, outbox: Outbox[str | End], order: Order, pieces: TextPieces) -> None:
+        self._outbox = outbox
         self._ends = () if order.exact else order.ends
         self._pieces = pieces
         self._seen = 0
@@ -101,28 +102,28 @@ class _Reader:
 
     def read(self, output: Any) -> None:
         """Called in the event loop for every step."""
-        if self.cut or self._mailbox.given_up.is_set():
+        if self.cut or self._outbox.closed:
             return
         if output.error is not None:
-            self._mailbox.post(EngineError(f"transformers failed in generating: {output.error}"))
+            self._outbox.put(EngineError(f"transformers failed in generating: {output.error}"))
             return
         for token in output.generated_tokens[self._seen :]:
             self._seen += 1
             if token in self._ends:
                 break
-            self._mailbox.post(self._pieces.add(token))
+            self._outbox.put(self._pieces.add(token))
             if self._pieces.stopped:
                 self.cut = True
-                self._mailbox.post(End("stop", self._seen))
+                self._outbox.put(End("stop", self._seen))
                 return
         if output.is_finished():
             self._end(output)
 
     def _end(self, output: Any) -> None:
         if rest := self._pieces.rest():
-            self._mailbox.post(Rest(rest))
+            self._outbox.put(Rest(rest))
         last = output.generated_tokens[-1] if output.generated_tokens else None
-        self._mailbox.post(End("stop" if last in self._ends else "length", self._seen))
+        self._outbox.put(End("stop" if last in self._ends else "length", self._seen))
 
 
 def _manager(model: Any, options: Options, context_tokens: int) -> Any:

@@ -5,15 +5,13 @@ Generated token ids to text, piece by piece.
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from engines.base import EngineError
+from engines.outbox import Outbox
 from engines.text import StopStrings
 
 
@@ -85,36 +83,6 @@ class Rest(str):
     __slots__ = ()
 
 
-class Mailbox:
-    """What a thread says to one reader in the event loop, in order."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._letters: deque[str | End | Exception] = deque()
-        self._came: asyncio.Future[None] | None = None
-        self.given_up = threading.Event()
-
-    def post(self, letter: str | End | Exception) -> None:
-        """From any thread."""
-        self._letters.append(letter)
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake)
-
-    async def take(self) -> str | End:
-        """The next one; an exception is raised."""
-        while not self._letters:
-            self._came = self._loop.create_future()
-            await self._came
-        letter = self._letters.popleft()
-        if isinstance(letter, Exception):
-            raise letter
-        return letter
-
-    def _wake(self) -> None:
-        if self._came is not None and not self._came.done():
-            self._came.set_result(None)
-
-
 class _GivenUp(Exception):
     """Nobody reads the reply any more."""
 
@@ -126,17 +94,17 @@ class _Finished(Exception):
 class _Streamer:
     """What `generate` hands its tokens to, from its thread."""
 
-    def __init__(self, order: Order, pieces: TextPieces, mailbox: Mailbox) -> None:
+    def __init__(self, order: Order, pieces: TextPieces, outbox: Outbox[str | End]) -> None:
         self._ends = frozenset(order.ends)
         self._pieces = pieces
-        self._mailbox = mailbox
+        self._outbox = outbox
         self._prompt_seen = False
         self.tokens = 0
         self.ended = False
 
     def put(self, value: Any) -> None:
         """The prompt at first, then each token."""
-        if self._mailbox.given_up.is_set():
+        if self._outbox.closed:
             raise _GivenUp
         if not self._prompt_seen:
             self._prompt_seen = True
@@ -146,7 +114,7 @@ class _Streamer:
         if token in self._ends:
             self.ended = True
             return
-        self._mailbox.post(self._pieces.add(token))
+        self._outbox.put(self._pieces.add(token))
         if self._pieces.stopped:
             raise _Finished
 
@@ -162,51 +130,51 @@ class Decoder:
         self._tokenizer = tokenizer
         self._arguments = arguments
         self._threads = threads
-        self._open: set[Mailbox] = set()
+        self._open: set[Outbox[str | End]] = set()
 
     async def reply(self, order: Order) -> AsyncIterator[str | End]:
         """The text of each token as it is produced ("" where it is held back), then an End."""
-        mailbox = Mailbox()
-        self._open.add(mailbox)
-        job = self._threads.submit(self._generate, order, mailbox)
+        outbox: Outbox[str | End] = Outbox()
+        self._open.add(outbox)
+        job = self._threads.submit(self._generate, order, outbox)
         try:
             while True:
-                letter = await mailbox.take()
-                yield letter
-                if isinstance(letter, End):
+                piece = await outbox.take()
+                yield piece
+                if isinstance(piece, End):
                     return
         finally:
-            self._open.discard(mailbox)
-            mailbox.given_up.set()
+            self._open.discard(outbox)
+            outbox.closed = True
             job.cancel()
 
     def close(self) -> None:
         """End every reply with an EngineError."""
-        for mailbox in list(self._open):
-            mailbox.given_up.set()
-            mailbox.post(EngineError("the engine transformers was stopped"))
+        for outbox in list(self._open):
+            outbox.closed = True
+            outbox.put(EngineError("the engine transformers was stopped"))
 
-    def _generate(self, order: Order, mailbox: Mailbox) -> None:
+    def _generate(self, order: Order, outbox: Outbox[str | End]) -> None:
         pieces = TextPieces(self._tokenizer, order.stops)
-        streamer = _Streamer(order, pieces, mailbox)
+        streamer = _Streamer(order, pieces, outbox)
         try:
-            self._call(order, streamer, mailbox)
+            self._call(order, streamer, outbox)
         except _GivenUp:
             return
         except _Finished:
-            mailbox.post(End("stop", streamer.tokens))
+            outbox.put(End("stop", streamer.tokens))
             return
         except Exception as error:  # the request fails, not the thread
-            mailbox.post(EngineError(f"transformers failed in generating: {type(error).__name__}: {error}"))
+            outbox.put(EngineError(f"transformers failed in generating: {type(error).__name__}: {error}"))
             return
         if rest := pieces.rest():
-            mailbox.post(Rest(rest))
-        mailbox.post(End("stop" if streamer.ended else "length", streamer.tokens))
+            outbox.put(Rest(rest))
+        outbox.put(End("stop" if streamer.ended else "length", streamer.tokens))
 
-    def _call(self, order: Order, streamer: _Streamer, mailbox: Mailbox) -> None:
+    def _call(self, order: Order, streamer: _Streamer, outbox: Outbox[str | End]) -> None:
         import torch
 
-        if mailbox.given_up.is_set():
+        if outbox.closed:
             raise _GivenUp
         if order.seed is not None:
             torch.manual_seed(order.seed)

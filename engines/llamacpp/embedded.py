@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from engines.base import (
     PROBE,
@@ -40,6 +38,7 @@ from engines.llamacpp.native import NativeLog, NativeModel, Sampling
 from engines.llamacpp.options import LlamaCppOptions, parse_options
 from engines.llamacpp.reply import reply
 from engines.models.gguf.file import gguf_levels
+from engines.outbox import Outbox
 from engines.process.memory import give_back
 
 Result = TypeVar("Result")
@@ -132,13 +131,12 @@ class LlamaCpp:
     async def _generate(self, request: Request) -> AsyncIterator[Chunk]:
         if self._thread is None or self._model is None:
             raise EngineError("llama-cpp is not running; start it first")
-        outbox = _Outbox(asyncio.get_running_loop())
+        outbox: Outbox[Chunk | None] = Outbox()
         job = self._thread.submit(self._reply, request, outbox)
-        job.add_done_callback(outbox.ended)
+        job.add_done_callback(lambda _: outbox.put(None))
         try:
-            while chunks := await outbox.take():
-                for chunk in chunks:
-                    yield chunk
+            while (chunk := await outbox.take()) is not None:
+                yield chunk
         finally:
             outbox.closed = True
             job.cancel()
@@ -146,7 +144,7 @@ class LlamaCpp:
             raise EngineError("llama-cpp was stopped")
         job.result()
 
-    def _reply(self, request: Request, outbox: _Outbox) -> None:
+    def _reply(self, request: Request, outbox: Outbox[Chunk | None]) -> None:
         def go_on() -> bool:
             return not (outbox.closed or self._stopped)
 
@@ -206,51 +204,6 @@ class LlamaCpp:
         if log is not None:
             log.close()
         give_back()
-
-
-@dataclass
-class _Outbox:
-    """Chunks on their way from the thread to the loop.   closed: nobody reads them any more."""
-
-    loop: asyncio.AbstractEventLoop
-    closed: bool = False
-    over: bool = False
-    _chunks: deque[Chunk] = field(default_factory=deque)
-    _waiting: asyncio.Future[None] | None = None
-    _called: bool = False
-
-    def put(self, chunk: Chunk) -> None:
-        """From the thread: deliver a chunk."""
-        self._chunks.append(chunk)
-        if not self._called:  # else the loop is late, and will find this one with those before it
-            self._called = True
-            self._call(self._wake)
-
-    def ended(self, _: Future[Any]) -> None:
-        """From the thread: nothing more comes."""
-        self._call(self._end)
-
-    async def take(self) -> list[Chunk]:
-        """What has come since; waits for one chunk at least. Empty once all is over."""
-        while not self._chunks and not self.over:  # a call to wake may be late, its chunk taken already
-            self._waiting = self.loop.create_future()
-            await self._waiting
-        return [self._chunks.popleft() for _ in range(len(self._chunks))]
-
-    def _call(self, function: Callable[[], None]) -> None:
-        try:
-            self.loop.call_soon_threadsafe(function)
-        except RuntimeError:  # the loop was closed with the request still running
-            self.closed = True
-
-    def _end(self) -> None:
-        self.over = True
-        self._wake()
-
-    def _wake(self) -> None:
-        self._called = False
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
 
 
 def _scores(model: NativeModel, tokens: Sequence[int], first: int) -> Scores:
