@@ -14,7 +14,7 @@ Teacher-forced log-probabilities: what an engine that can be asked about quality
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -398,6 +398,11 @@ def put_before(served: Sequence[int], plain: Sequence[int]) -> list[int]:
         if list(served[start : start + len(plain)]) == list(plain):
             return list(served[:start])
     raise EngineError(f"{PROBE!r} becomes other tokens where special ones are added: {list(served)}, not {list(plain)}")
+
+
+async def beginning_of(tokenize: Callable[..., Awaitable[list[int]]]) -> list[int]:
+    """Return the ids that an engine puts in front of a text that it is sent, by its own tokenizer; [] for none."""
+    return put_before(await tokenize(PROBE, special=True), await tokenize(PROBE, special=False))
 
 
 def check_first(first: int, count: int) -> None:

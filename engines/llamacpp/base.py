@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
-from engines.base import EngineError, EngineSpec, LevelUnsupported, MemoryEstimate, ModelError
-from engines.llamacpp.options import CACHE_BYTES, LlamaOptions, Options
+from engines.base import EngineError, EngineInfo, EngineSpec, LevelUnsupported, MemoryEstimate, ModelError
+from engines.llamacpp.options import CACHE_BYTES, LlamaOptions, Options, parse_options
 from engines.models import source as models
 from engines.models.gguf import file as ggufs
 from engines.models.gguf.header import read_header
@@ -79,7 +79,56 @@ def kv_bytes_per_token(options: LlamaOptions, model: GgufModel) -> float | None:
     return shape.kv_bytes_per_token((CACHE_BYTES[options.cache_type_k] + CACHE_BYTES[options.cache_type_v]) / 2)
 
 
-def memory_estimate(spec: EngineSpec, options: LlamaOptions, model: GgufModel, slots: int = 1) -> MemoryEstimate | None:
+class GgufEngine(Generic[Options]):
+    """What the engines of llama.cpp have alike: the model's file, its levels, and where they run."""
+
+    def __init__(self, spec: EngineSpec, kind: type[Options]) -> None:
+        require_model(spec)
+        self._spec = spec
+        self._options = on_devices(parse_options(kind, spec.options, spec.engine), spec.devices)
+        self._found: GgufModel | None = None
+
+    @classmethod
+    def levels(cls) -> tuple[str, ...]:
+        """Every GGUF level that can be made here."""
+        return ggufs.gguf_levels
+
+    @classmethod
+    def devices(cls, level: str) -> tuple[str, ...]:
+        """Both for every level; a GPU needs a build of llama.cpp that knows it."""
+        return ("cpu", "cuda")
+
+    def prepare(self) -> Sequence[Path]:
+        """Find or fetch the model and make its GGUF file at the level asked for (cached)."""
+        return self._file.files
+
+    def memory_needed(self) -> MemoryEstimate | None:
+        """Weights, the KV cache of all slots, and the least that the process takes."""
+        return memory_estimate(self._spec, self._options, self._file)
+
+    @property
+    def _file(self) -> GgufModel:
+        """The model's file; making it may take minutes."""
+        if self._found is None:
+            self._found = prepared_model(self._spec)
+        return self._found
+
+    def _info(self, context: int, log: str, **more: Any) -> EngineInfo:
+        """What runs, by the file, the options and the log. Raises LevelUnsupported as `require_device`."""
+        require_device(self._spec, self._options, logged_device(log))
+        found = {
+            "name": self._spec.engine,
+            "context_tokens": context,
+            "options": self._options.in_force(context),
+            "device": logged_device(log),
+            "memory": logged_memory(log),
+            "slots": self._options.slots,
+            **known_facts(self._options, self._file),
+        }
+        return EngineInfo(**{**found, **more})
+
+
+def memory_estimate(spec: EngineSpec, options: LlamaOptions, model: GgufModel) -> MemoryEstimate | None:
     """Weights as large as their file, the KV cache of all slots, and the least that the engine takes beside them.
 
     From below: compute buffers are left out, which depend on the batch and the build, and so is the cache of models
@@ -95,7 +144,7 @@ def memory_estimate(spec: EngineSpec, options: LlamaOptions, model: GgufModel, s
         parts["weights"] += model.lora.stat().st_size
     per_token = kv_bytes_per_token(options, model)
     if per_token is not None and not _has_window(model.path):
-        parts["kv_cache"] = round(per_token * context_tokens(options, model) * slots)
+        parts["kv_cache"] = round(per_token * context_tokens(options, model) * options.slots)
     on_gpu = layers == "all" or (layers is None and spec.devices not in ((), ("cpu",)))
     return MemoryEstimate("cuda" if on_gpu else "cpu", parts)
 

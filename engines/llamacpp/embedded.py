@@ -5,78 +5,42 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 from engines.base import (
-    PROBE,
     Chunk,
     EngineError,
     EngineInfo,
     EngineSpec,
-    MemoryEstimate,
     Request,
     Scores,
     StartFailed,
+    beginning_of,
     check_first,
-    put_before,
 )
-from engines.llamacpp.base import (
-    GgufModel,
-    context_tokens,
-    known_facts,
-    logged_device,
-    logged_memory,
-    memory_estimate,
-    on_devices,
-    prepared_model,
-    require_device,
-    require_model,
-)
+from engines.llamacpp.base import GgufEngine, context_tokens
 from engines.llamacpp.instructions import unused_instructions
 from engines.llamacpp.native import NativeLog, NativeModel, Sampling
-from engines.llamacpp.options import LlamaCppOptions, parse_options
+from engines.llamacpp.options import LlamaCppOptions
 from engines.llamacpp.reply import reply
-from engines.models.gguf.file import gguf_levels
 from engines.outbox import Outbox
 from engines.process.memory import give_back
 
 Result = TypeVar("Result")
 
 
-class LlamaCpp:
+class LlamaCpp(GgufEngine[LlamaCppOptions]):
     """See the module; implements `engines.base.InProcessEngine`. Options:
     `engines.llamacpp.options.LlamaCppOptions`.
     """
 
     def __init__(self, spec: EngineSpec) -> None:
-        require_model(spec)
-        self._spec = spec
-        self._options = on_devices(parse_options(LlamaCppOptions, spec.options, "llama-cpp"), spec.devices)
-        self._file: GgufModel | None = None
+        super().__init__(spec, LlamaCppOptions)
         self._model: NativeModel | None = None
         self._log: NativeLog | None = None
         # Everything native happens in this one thread, in the order in which it was asked for.
         self._thread: ThreadPoolExecutor | None = None
         self._stopped = False
-
-    @classmethod
-    def levels(cls) -> tuple[str, ...]:
-        """Every GGUF level that can be made here."""
-        return gguf_levels
-
-    @classmethod
-    def devices(cls, level: str) -> tuple[str, ...]:
-        """Both for every level; a GPU needs a build of llama-cpp-python that knows it."""
-        return ("cpu", "cuda")
-
-    def prepare(self) -> Sequence[Path]:
-        """Find or fetch the model and make its GGUF file at the level asked for (cached)."""
-        return self._prepared().files
-
-    def memory_needed(self) -> MemoryEstimate | None:
-        """Weights, KV cache, and the least that the process takes."""
-        return memory_estimate(self._spec, self._options, self._prepared())
 
     async def start(self) -> EngineInfo:
         """Load the model.
@@ -86,8 +50,8 @@ class LlamaCpp:
         if self._thread is not None:
             raise EngineError("llama-cpp was started already; make a new engine for another start")
         self._thread = ThreadPoolExecutor(1, "llama-cpp")
-        file = await asyncio.to_thread(self._prepared)
-        return await self._native(lambda: self._load(file))
+        await asyncio.to_thread(self.prepare)
+        return await self._native(self._load)
 
     def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """The reply, a chunk for each token; closing it ends the generation before the next token."""
@@ -103,14 +67,13 @@ class LlamaCpp:
             raise EngineError("llama-cpp is not running; start it first")
         return self._model
 
-    async def tokenize(self, text: str) -> list[int]:
+    async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
-        return await self._native(lambda: self.native.tokenize(text, special=False))
+        return await self._native(lambda: self.native.tokenize(text, special=special))
 
     async def beginning(self) -> list[int]:
         """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
-        served = await self._native(lambda: self.native.tokenize(PROBE, special=True))
-        return put_before(served, await self.tokenize(PROBE))
+        return await beginning_of(self.tokenize)
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
         """The distributions of tokens[first:] over the whole vocabulary.
@@ -161,17 +124,13 @@ class LlamaCpp:
         """llama-cpp-python. Raises ImportError."""
         import llama_cpp  # noqa: F401
 
-    def _prepared(self) -> GgufModel:
-        if self._file is None:
-            self._file = prepared_model(self._spec)
-        return self._file
-
-    def _load(self, file: GgufModel) -> EngineInfo:
+    def _load(self) -> EngineInfo:
         try:
             import llama_cpp
         except ImportError as error:
             raise StartFailed("llama-cpp needs llama-cpp-python: pip install 'inference-harness[llama-cpp]'") from error
         self._log = NativeLog(self._spec.log_path)
+        file = self._file
         try:
             self._model = NativeModel(file.path, self._options, context_tokens(self._options, file), file.lora)
             self._model.free_sampler(self._model.sampler(Sampling()))  # a grammar that cannot be read shows here
@@ -180,20 +139,14 @@ class LlamaCpp:
             self._unload()
             raise StartFailed(f"{error}: {said or 'it does not say why'}") from None
         self._log.loaded()
-        require_device(self._spec, self._options, logged_device(self._log.text))
-        version = str(llama_cpp.__version__)
-        facts = known_facts(self._options, file)
-        return EngineInfo(
-            name="llama-cpp",
+        version, system = str(llama_cpp.__version__), llama_cpp.llama_print_system_info().decode()
+        return self._info(
+            self._model.context_tokens,
+            self._log.text,
             version=version,
-            context_tokens=self._model.context_tokens,
-            options=self._options.in_force(self._model.context_tokens),
-            libraries={"llama-cpp-python": version, "ggml": llama_cpp.llama_print_system_info().decode().strip()},
-            device=logged_device(self._log.text),
-            memory=logged_memory(self._log.text),
-            slots=1,
-            unused_instructions=unused_instructions(llama_cpp.llama_print_system_info().decode()),
-            **{**facts, "parameters": self._model.parameters},
+            libraries={"llama-cpp-python": version, "ggml": system.strip()},
+            unused_instructions=unused_instructions(system),
+            parameters=self._model.parameters,
         )
 
     def _unload(self) -> None:

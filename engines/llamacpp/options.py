@@ -70,6 +70,11 @@ class LlamaOptions:
         """How many threads compute."""
         return self.n_threads or default_threads()
 
+    @property
+    def slots(self) -> int:
+        """How many requests are generated at a time."""
+        return 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaCppOptions(LlamaOptions):
@@ -104,6 +109,11 @@ class LlamaServerOptions(LlamaOptions):
     port: Annotated[int, Field(ge=1, le=65535, description="a port from 1 to 65535")] | None = None
     ready_timeout_s: Seconds = 300.0
     binary: Annotated[str, Field(pattern=r"\S", description="the path or the name of a program")] | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many requests are generated at a time."""
+        return self.n_parallel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,26 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from engines import missing_library
-from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, MemoryEstimate, StartFailed
-from engines.llamacpp.base import (
-    GgufModel,
-    context_tokens,
-    device_environment,
-    known_facts,
-    logged_device,
-    logged_memory,
-    memory_estimate,
-    on_devices,
-    prepared_model,
-    require_device,
-    require_model,
-)
-from engines.llamacpp.options import PLAIN_SAMPLING, LlamaCppServerOptions, parse_options
-from engines.models.gguf.file import gguf_levels
-from engines.process.log import begun, read_from
-from engines.process.server import ServerCommand, ServerProcess
+from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
+from engines.llamacpp.base import GgufEngine, GgufModel, context_tokens, device_environment
+from engines.llamacpp.options import PLAIN_SAMPLING, LlamaCppServerOptions
+from engines.process.server import EngineServer, ServerCommand, ServerProcess
 
-_NAME = "llama-cpp-server"
 # The numbers of ggml's types, as the server wants them.
 _TYPE_NUMBERS = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
 _ALL_LAYERS = -1  # llama.cpp's own default too; the server's is 0
@@ -53,98 +38,61 @@ print(json.dumps({"version": importlib.metadata.version("llama-cpp-python"), "en
 """
 
 
-class LlamaCppServer:
+class LlamaCppServer(GgufEngine[LlamaCppServerOptions]):
     """See the module; implements `engines.base.ServedEngine`. Options: `LlamaCppServerOptions`."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        require_model(spec)
-        options = parse_options(LlamaCppServerOptions, spec.options, _NAME)
-        if options.flash_attn == "auto":
-            raise EngineError(f"option flash_attn of {_NAME} is 'auto'; it must be true or false")
-        self._spec = spec
-        self._options = on_devices(options, spec.devices)
-        self._model: GgufModel | None = None
-        self._server: ServerProcess | None = None
-        self._stopped = False
-        self._log_start = 0
+        super().__init__(spec, LlamaCppServerOptions)
+        if self._options.flash_attn == "auto":
+            raise EngineError(f"option flash_attn of {spec.engine} is 'auto'; it must be true or false")
+        self._server = EngineServer(spec.engine, spec.log_path)
+        self._python = spec.python or sys.executable
         self._library: dict[str, Any] = {"ends": (), "eos": None}
-
-    @classmethod
-    def levels(cls) -> tuple[str, ...]:
-        """Every GGUF level that can be made here."""
-        return gguf_levels
-
-    @classmethod
-    def devices(cls, level: str) -> tuple[str, ...]:
-        """Both for every level; a GPU needs a build of llama-cpp-python that knows it."""
-        return ("cpu", "cuda")
 
     def prepare(self) -> Sequence[Path]:
         """Find or fetch the model and make its GGUF file at the level asked for (cached)."""
-        files = self._prepared().files
-        if not missing_library(_NAME, self._spec.python):
-            _asked(self._python(), str(self._prepared().path))  # now, because a start is timed
+        files = super().prepare()
+        if not missing_library(self._spec.engine, self._spec.python):
+            _asked(self._python, str(self._file.path))  # now, because a start is timed
         return files
-
-    def memory_needed(self) -> MemoryEstimate | None:
-        """Weights, KV cache, and the least that the process takes."""
-        return memory_estimate(self._spec, self._options, self._prepared())
 
     async def start(self) -> EngineInfo:
         """Start the server and wait until it answers.
 
         Raises StartFailed if it ends before that or takes longer than `ready_timeout_s`.
         """
-        if self._server is not None:
-            raise EngineError(f"{_NAME} was started already; make a new engine for another start")
-        model = await asyncio.to_thread(self._prepared)
-        self._library = await asyncio.to_thread(self._told)
-        context = context_tokens(self._options, model)
-        self._log_start = begun(self._spec.log_path)
-        self._server = ServerProcess(
-            ServerCommand(
-                shlex.join([self._python(), "-P", "-m", "llama_cpp.server", *arguments(self._options, model, context)]),
-                env={**device_environment(self._spec.devices), **self._spec.env},
-                ready_path="/v1/models",
-                ready_timeout_s=self._options.ready_timeout_s,
-                log_path=self._spec.log_path,
-            )
+        self._server.require_new()
+        await asyncio.to_thread(self.prepare)
+        if missing := missing_library(self._spec.engine, self._spec.python):
+            raise StartFailed(missing)
+        self._library = await asyncio.to_thread(_asked, self._python, str(self._file.path))
+        context = context_tokens(self._options, self._file)
+        words = [self._python, "-P", "-m", "llama_cpp.server", *arguments(self._options, self._file, context)]
+        command = ServerCommand(
+            shlex.join(words),
+            env={**device_environment(self._spec.devices), **self._spec.env},
+            ready_path="/v1/models",
+            ready_timeout_s=self._options.ready_timeout_s,
+            log_path=self._spec.log_path,
         )
-        await self._server.start()
-        return await asyncio.to_thread(self._info, model, context)
+        await self._server.start(ServerProcess(command))
+        version = str(self._library["version"])
+        libraries = {"llama-cpp-python": version}
+        more = {"version": version, "libraries": libraries, "pids": self._server.pids()}
+        return await asyncio.to_thread(self._info, context, self._server.log(), **more)
 
     def endpoint(self) -> Endpoint:
         """Where the server listens."""
-        if self._server is None or self._stopped:
-            raise EngineError(f"{_NAME} is not running; start it first")
-        url, model = self._server.url, self._prepared().source.name
+        url, model = self._server.url, self._file.source.name
         return Endpoint(url, "openai-completions", model, unsaid=PLAIN_SAMPLING, exact=self._no_end())
 
     def alive(self) -> str | None:
         """Why the process is not running, in one sentence; None while it runs."""
-        if self._server is None:
-            return f"{_NAME} was not started"
-        return f"{_NAME} was stopped" if self._stopped else self._server.alive()
+        return self._server.alive()
 
     async def stop(self) -> None:
         """End the process and all it has started. Idempotent."""
-        self._stopped = True
-        if self._server is not None:
-            await self._server.stop()
-
-    def _prepared(self) -> GgufModel:
-        if self._model is None:
-            self._model = prepared_model(self._spec)
-        return self._model
-
-    def _python(self) -> str:
-        return self._spec.python or sys.executable
-
-    def _told(self) -> dict[str, Any]:
-        """What the library says of itself and of the model's vocabulary."""
-        if missing := missing_library(_NAME, self._spec.python):
-            raise StartFailed(missing)
-        return _asked(self._python(), str(self._prepared().path))
+        await self._server.stop()
 
     def _no_end(self) -> dict[str, Any]:
         """What forbids every token that ends a reply, where `min_tokens` would not: it forbids one of them, and with
@@ -152,27 +100,6 @@ class LlamaCppServer:
         """
         ends = self._library["ends"]
         return {"logit_bias": {str(token): _NEVER for token in ends}} if set(ends) - {self._library["eos"]} else {}
-
-    def _info(self, model: GgufModel, context: int) -> EngineInfo:
-        assert self._server is not None
-        version = str(self._library["version"])
-        log = self._log_text()
-        require_device(self._spec, self._options, logged_device(log))
-        return EngineInfo(
-            name=_NAME,
-            version=version,
-            context_tokens=context,
-            pids=self._server.pids(),
-            options=self._options.in_force(context),
-            libraries={"llama-cpp-python": version},
-            device=logged_device(log),
-            memory=logged_memory(log),
-            slots=1,
-            **known_facts(self._options, model),
-        )
-
-    def _log_text(self) -> str:
-        return read_from(self._spec.log_path, self._log_start)
 
 
 @functools.cache

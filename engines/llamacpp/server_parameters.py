@@ -14,7 +14,7 @@ _ALL_LAYERS = -2
 def server_parameters(
     options: LlamaServerOptions, gguf: Path, alias: str, context_tokens: int, lora: Path | None = None
 ) -> dict[str, Any]:
-    """What to set in xllamacpp.CommonParams, as JSON; the notation is described in `llama_server_child`.
+    """What to set in xllamacpp.CommonParams, as JSON; the notation is described in `server_child`.
 
     context_tokens: of one slot; the server is given n_parallel times as much, because it divides its context.
     """

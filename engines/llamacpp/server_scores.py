@@ -19,13 +19,13 @@ LEAST = -104.0
 """For a probability that is zero in float32, of which the server writes the least float: the least one that is not is
 1.4e-45, and what is below half of it is zero; ln(0.7e-45) is -103.97."""
 
-Ask = Callable[[str, str, Mapping[str, Any] | None], dict[str, Any]]
+Ask = Callable[[str, Mapping[str, Any] | None], dict[str, Any]]
 
 
-def score_by_server(ask: Ask, url: str, tokens: Sequence[int], first: int) -> Scores:
+def score_by_server(ask: Ask, tokens: Sequence[int], first: int) -> Scores:
     """The distributions of tokens[first:], each position a request of its own whose prompt is all that is before it.
 
-    ask: (url, path, body) -> the answer.   The requests go to one slot, whose cache holds the beginning already: each
+    ask: (path, body) -> the answer.   The requests go to one slot, whose cache holds the beginning already: each
     computes one token. Probabilities are those before any sampling: no temperature, no truncation. Models with
     a vocabulary over FULL_VOCABULARY_LIMIT tell the TOP_TOKENS likeliest; where the true token is not among them, which
     are the positions that cost most, all are asked for, so that its probability is always known.
@@ -35,7 +35,7 @@ def score_by_server(ask: Ask, url: str, tokens: Sequence[int], first: int) -> Sc
     import numpy as np
 
     check_first(first, len(tokens))
-    vocabulary = _vocabulary(ask, url)
+    vocabulary = _vocabulary(ask)
     full = vocabulary <= FULL_VOCABULARY_LIMIT
     wanted = vocabulary if full else min(TOP_TOKENS, vocabulary)
     rows = len(tokens) - first
@@ -44,7 +44,7 @@ def score_by_server(ask: Ask, url: str, tokens: Sequence[int], first: int) -> Sc
     true = np.full(rows, np.nan, dtype=np.float32)
     for row in range(rows):
         position = first + row
-        found = _next(ask, url, tokens[:position], wanted)
+        found = _next(ask, tokens[:position], wanted)
         if full:
             _spread(found, logprobs[row])
         else:
@@ -53,7 +53,7 @@ def score_by_server(ask: Ask, url: str, tokens: Sequence[int], first: int) -> Sc
             logprobs[row, : len(found)] = [value for _, value in found]
         of_true = dict(found).get(tokens[position])
         if of_true is None and not full:
-            of_true = dict(_next(ask, url, tokens[:position], vocabulary)).get(tokens[position])
+            of_true = dict(_next(ask, tokens[:position], vocabulary)).get(tokens[position])
         true[row] = math.nan if of_true is None else of_true
     return Scores(first, logprobs, ids, true)
 
@@ -63,7 +63,7 @@ def _spread(found: Sequence[tuple[int, float]], row: NDArray[np.float32]) -> Non
         row[token] = value
 
 
-def _next(ask: Ask, url: str, prompt: Sequence[int], wanted: int) -> list[tuple[int, float]]:
+def _next(ask: Ask, prompt: Sequence[int], wanted: int) -> list[tuple[int, float]]:
     """(token, log-probability) of the likeliest next tokens, in falling order."""
     body = {
         "prompt": list(prompt),
@@ -76,7 +76,7 @@ def _next(ask: Ask, url: str, prompt: Sequence[int], wanted: int) -> list[tuple[
         "ignore_eos": False,
         "grammar": "",
     }
-    answer = ask(url, "/completion", body)
+    answer = ask("/completion", body)
     try:
         top = answer["completion_probabilities"][0]["top_logprobs"]
         return [(int(one["id"]), max(float(one["logprob"]), LEAST)) for one in top]
@@ -86,9 +86,9 @@ def _next(ask: Ask, url: str, prompt: Sequence[int], wanted: int) -> list[tuple[
         raise EngineError(f"llama-server tells no probabilities: {reason or 'its answer has none'}") from error
 
 
-def _vocabulary(ask: Ask, url: str) -> int:
+def _vocabulary(ask: Ask) -> int:
     try:
-        found: int = ask(url, "/v1/models", None)["data"][0]["meta"]["n_vocab"]
+        found: int = ask("/v1/models", None)["data"][0]["meta"]["n_vocab"]
     except (KeyError, IndexError, TypeError) as error:
         raise EngineError("llama-server does not tell the size of the model's vocabulary") from error
     return found

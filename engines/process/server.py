@@ -7,6 +7,8 @@ this process goes, however it goes, the pipe closes and the shell ends the serve
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import os
 import shlex
 import signal
@@ -16,15 +18,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import psutil
 
-from engines.base import NO_USAGE_REPORTS, StartFailed
+from engines.base import NO_USAGE_REPORTS, EngineError, StartFailed
+from engines.process.log import begun, read_from
 
 READY_LIMIT_S = 300.0
 READY_POLL_S = 0.05
 PROBE_LIMIT_S = 2.0
+REPLY_LIMIT_S = 60.0
 KILL_LIMIT_S = 2.0
 TERM_GRACE_S = 10.0
 STOP_COMMAND_LIMIT_S = 60.0
@@ -255,6 +259,113 @@ class ServerProcess:
         """`: "last line of the log"`, empty where there is none."""
         lines = [line.strip() for line in self._log_tail().splitlines() if line.strip()]
         return f'; its last line: "{lines[-1][:300]}"' if lines else ""
+
+
+class RunningServer(Protocol):
+    """A server in a process of its own, such as a `ServerProcess`."""
+
+    @property
+    def url(self) -> str:
+        """Base address."""
+        ...
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready. Raises StartFailed."""
+        ...
+
+    def alive(self) -> str | None:
+        """Why it ended, in one sentence; None while it runs."""
+        ...
+
+    def pids(self) -> tuple[int, ...]:
+        """Its processes, as they are now."""
+        ...
+
+    async def stop(self) -> None:
+        """End it. Idempotent."""
+        ...
+
+
+class EngineServer:
+    """The server of an engine, from before its start until after its end. engine: its name, for sentences."""
+
+    def __init__(self, engine: str, log_path: Path | None) -> None:
+        self._engine = engine
+        self._log_path = log_path
+        self._log_start = 0
+        self._server: RunningServer | None = None
+        self._ready = self._stopped = False
+
+    def require_new(self) -> None:
+        """Raise EngineError for a second start."""
+        if self._server is not None:
+            raise EngineError(f"{self._engine} was started already; make a new engine for another start")
+
+    async def start(self, server: RunningServer) -> None:
+        """Start a server and wait until it is ready. Raises StartFailed."""
+        self._log_start = begun(self._log_path)
+        self._server = server
+        await server.start()
+        self._ready = True
+
+    @property
+    def url(self) -> str:
+        """Base address. Raises EngineError unless it runs."""
+        if self._server is None or not self._ready or self._stopped:
+            raise EngineError(f"{self._engine} is not running; start it first")
+        return self._server.url
+
+    def pids(self) -> tuple[int, ...]:
+        """Its processes, as they are now."""
+        return self._server.pids() if self._server is not None else ()
+
+    def alive(self) -> str | None:
+        """Why the process is not running, in one sentence; None while it runs."""
+        if self._server is None:
+            return f"{self._engine} was not started"
+        return f"{self._engine} was stopped" if self._stopped else self._server.alive()
+
+    async def stop(self) -> None:
+        """End the process and all it has started. Idempotent."""
+        self._stopped = True
+        if self._server is not None:
+            await self._server.stop()
+
+    def log(self) -> str:
+        """What it has written since it was started."""
+        return read_from(self._log_path, self._log_start)
+
+    def page(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        timeout_s: float = REPLY_LIMIT_S,
+        *,
+        refusals: bool = False,
+    ) -> str:
+        """Return what the server answers; no proxy may come between. refusals: read those too. Raises EngineError."""
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=timeout_s)
+        try:
+            order = None if body is None else json.dumps(body)
+            connection.request("GET" if body is None else "POST", path, order, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            text = response.read().decode()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise EngineError(f"{self._engine} does not answer {path}: {error}; see its log") from error
+        finally:
+            connection.close()
+        if response.status != 200 and not refusals:
+            raise EngineError(f"{self._engine} refuses {path} (status {response.status}): {text[:200]}")
+        return text
+
+    def answer(self, path: str, body: Mapping[str, Any] | None = None, **how: Any) -> dict[str, Any]:
+        """Return the JSON object of a `page`. Raises EngineError."""
+        text = self.page(path, body, **how)
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise EngineError(f"{self._engine} answers {path} with what is no JSON: {error}; see its log") from error
+        return found
 
 
 def free_port() -> int:

@@ -13,10 +13,11 @@ import pytest
 
 import engines
 from engines.base import EngineError, EngineSpec, ModelReference
-from engines.llamacpp import server
+from engines.llamacpp.server import LlamaServer
 from engines.models import cache
 from engines.models.gguf.file import gguf_file
 from engines.models.source import resolve
+from engines.process.server import ServerCommand, ServerProcess
 from engines.vllm import engine as vllm_engine
 from engines.vllm.engine import Vllm
 
@@ -97,9 +98,20 @@ def test_llama_server_has_time_to_score_a_large_model(monkeypatch: pytest.Monkey
             patience.append(self.timeout)
             raise ConnectionRefusedError
 
-    monkeypatch.setattr(server.http.client, "HTTPConnection", Unreachable)
-    engine = server.LlamaServer(EngineSpec("llama-server", ModelReference("tiny")))
-    engine._url, engine._context = "http://127.0.0.1:1", 8
+    monkeypatch.setattr(http.client, "HTTPConnection", Unreachable)
+    engine = LlamaServer(EngineSpec("llama-server", ModelReference("tiny")))
+    engine._context = 8
+    asyncio.run(engine._server.start(_Started()))
     with pytest.raises(EngineError, match="does not answer"):
         asyncio.run(engine.score([1, 2], 1))
     assert patience == [300]
+
+
+class _Started(ServerProcess):
+    """A server that is said to run."""
+
+    def __init__(self) -> None:
+        super().__init__(ServerCommand("none"))
+
+    async def start(self) -> None:
+        """Nothing is started."""

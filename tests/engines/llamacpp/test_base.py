@@ -20,7 +20,7 @@ from engines.llamacpp.base import (
     require_device,
     require_model,
 )
-from engines.llamacpp.options import LlamaCppOptions
+from engines.llamacpp.options import LlamaCppOptions, LlamaServerOptions
 from tests.engines.lora_file import write_adapter
 
 LOG = """
@@ -71,8 +71,8 @@ def test_the_cache_of_tiny_is_computed_from_its_shape() -> None:
 
 def test_the_estimate_has_weights_cache_and_what_any_process_takes() -> None:
     """All slots have a cache of their own."""
-    model, options = prepared_model(_spec()), LlamaCppOptions(n_ctx=512)
-    estimate = memory_estimate(_spec(), options, model, slots=3)
+    model, options = prepared_model(_spec()), LlamaServerOptions(n_ctx=512, n_parallel=3)
+    estimate = memory_estimate(_spec(), options, model)
     assert estimate is not None
     assert estimate.device == "cpu"
     assert estimate.parts == {

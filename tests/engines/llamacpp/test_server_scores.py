@@ -22,7 +22,7 @@ class _Server:
         self.vocabulary, self.told = vocabulary, told
         self.asked: list[Mapping[str, Any]] = []
 
-    def ask(self, url: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+    def ask(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         if path == "/v1/models":
             return {"data": [{"meta": {"n_vocab": self.vocabulary}}]}
         assert body is not None
@@ -35,7 +35,7 @@ class _Server:
 def test_a_small_vocabulary_is_told_whole() -> None:
     """Columns are tokens; each request holds what is before its position, and asks for one token."""
     server = _Server(10)
-    scores = score_by_server(server.ask, "", [5, 6, 7, 8], 2)
+    scores = score_by_server(server.ask, [5, 6, 7, 8], 2)
     assert scores.tokens is None
     assert scores.logprobs.shape == (2, 10)
     assert scores.logprobs[0].argmax() == 2
@@ -49,7 +49,7 @@ def test_a_large_vocabulary_is_told_by_its_likeliest() -> None:
     tells no more.
     """
     server = _Server(FULL_VOCABULARY_LIMIT + 1, told=TOP_TOKENS - 1)
-    scores = score_by_server(server.ask, "", [0, 1, 4000], 1)
+    scores = score_by_server(server.ask, [0, 1, 4000], 1)
     assert scores.tokens is not None
     assert scores.tokens.shape == scores.logprobs.shape == (2, TOP_TOKENS)
     assert (scores.tokens[0, 0], scores.tokens[0, -1]) == (1, -1)
@@ -62,7 +62,7 @@ def test_all_tokens_are_asked_for_where_the_true_one_is_not_among_the_likeliest(
     vocabulary = FULL_VOCABULARY_LIMIT + 1
     server = _Server(vocabulary)
     tokens = [0, 1, 4000, 3, 3000]
-    scores = score_by_server(server.ask, "", tokens, 1)
+    scores = score_by_server(server.ask, tokens, 1)
     np.testing.assert_allclose(scores.true_logprobs, [0, -79.96, 0, -59.92])
     assert [(len(body["prompt"]), body["n_probs"]) for body in server.asked] == [
         (1, TOP_TOKENS),
@@ -78,13 +78,13 @@ def test_a_probability_of_zero_is_what_float32_takes_for_zero() -> None:
     """The server writes the least float for it; the reference's 5e-41 there is nothing, and no divergence of 0.0017."""
     least = float(np.finfo(np.float32).min)
 
-    def ask(url: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+    def ask(path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         if path == "/v1/models":
             return {"data": [{"meta": {"n_vocab": 2}}]}
         top = [{"id": 0, "logprob": 0.0}, {"id": 1, "logprob": least}]
         return {"completion_probabilities": [{"top_logprobs": top}]}
 
-    found = distributions(score_by_server(ask, "", [0, 0, 1], 1))
+    found = distributions(score_by_server(ask, [0, 0, 1], 1))
     np.testing.assert_array_equal(found.logprobs, [[0, LEAST], [0, LEAST]])
     true = np.array([0, 1], dtype=np.int32)
     p = Distributions(np.array([[0.0, -92.7]] * 2, dtype=np.float32), None, np.zeros(2, dtype=np.float32))
@@ -95,13 +95,13 @@ def test_a_probability_of_zero_is_what_float32_takes_for_zero() -> None:
 def test_a_server_that_does_not_tell_is_an_error() -> None:
     """Its own reason is in the sentence."""
 
-    def ask(url: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+    def ask(path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         known = {"data": [{"meta": {"n_vocab": 5}}]}
         return known if path == "/v1/models" else {"error": {"message": "no probabilities today"}}
 
     with pytest.raises(EngineError, match="tells no probabilities: no probabilities today"):
-        score_by_server(ask, "", [1, 2], 1)
+        score_by_server(ask, [1, 2], 1)
     with pytest.raises(EngineError, match="the size of the model's vocabulary"):
-        score_by_server(lambda url, path, body: {}, "", [1, 2], 1)
+        score_by_server(lambda path, body: {}, [1, 2], 1)
     with pytest.raises(EngineError, match="from 1 to 1, not 0"):
-        score_by_server(ask, "", [1, 2], 0)
+        score_by_server(ask, [1, 2], 0)

@@ -1,0 +1,156 @@
+"""The process in which xllamacpp's server runs: told what to load, awaited, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from engines.base import NO_USAGE_REPORTS, EngineSpec, StartFailed
+from engines.process.log import begun, read_from, size_of
+from engines.process.server import signal_name
+
+_CHILD = Path(__file__).with_name("server_child.py")
+_QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is there already
+_STOP_TIMEOUT_S = 5.0
+_LOG_LINES = 3
+# Warnings and information of llama.cpp, and the frames of a Python traceback.
+_UNTELLING = re.compile(r"[\d.]+ [WID] | |Traceback")
+
+
+class EmbeddedServer:
+    """One process, from start() to stop(); see `engines.process.server.RunningServer`.
+
+    parameters: of `server_parameters`.   url, version, system: as it reports them when it is ready.
+    """
+
+    def __init__(
+        self, spec: EngineSpec, environment: Mapping[str, str], parameters: Mapping[str, Any], ready_timeout_s: float
+    ) -> None:
+        self._python = spec.python or sys.executable
+        self._log_path = spec.log_path
+        self._environment = {**os.environ, **_QUIET, **environment}
+        self._parameters = parameters
+        self._ready_timeout_s = ready_timeout_s
+        self._process: subprocess.Popen[str] | None = None
+        self._log_start = 0
+        self.url = self.version = self.system = ""
+
+    async def start(self) -> None:
+        """Start it and wait until the model is loaded and the port listens. Raises StartFailed."""
+        read_end, write_end = os.pipe()
+        try:
+            self._process = self._spawn(write_end)
+        except OSError as error:
+            os.close(read_end)
+            raise StartFailed(f"{self._python} cannot be run: {error.strerror}; check the engine's python") from error
+        finally:
+            os.close(write_end)
+        _send(self._process, {"report_fd": write_end, "parameters": self._parameters})
+        try:
+            line = await asyncio.wait_for(_first_line(read_end), self._ready_timeout_s)
+        except TimeoutError:
+            await self.stop()
+            limit = f"{self._ready_timeout_s:g} s"
+            raise StartFailed(f"llama-server was not ready within {limit}; raise ready_timeout_s") from None
+        if not line:
+            await self.stop()
+            raise StartFailed(self._why_not_started())
+        report = json.loads(line)
+        self.url, self.version, self.system = report["url"], report["version"], report["system"]
+        self._log_start = size_of(self._log_path)  # what it says of its ending comes later
+
+    def alive(self) -> str | None:
+        """Why it ended, in one sentence; None while it runs."""
+        assert self._process is not None
+        return None if self._process.poll() is None else self._ending()
+
+    def pids(self) -> tuple[int, ...]:
+        """The process."""
+        return (self._process.pid,) if self._process else ()
+
+    async def stop(self) -> None:
+        """End the process, by force after some seconds. Idempotent."""
+        if self._process is not None:
+            await asyncio.to_thread(_end, self._process)
+
+    def _spawn(self, report_fd: int) -> subprocess.Popen[str]:
+        self._log_start = begun(self._log_path)
+        log = None if self._log_path is None else self._log_path.open("ab")
+        try:
+            return subprocess.Popen(
+                # -P keeps the child's folder off the path: modules there are named like some of the library's.
+                [self._python, "-P", str(_CHILD)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT if log else None,
+                env=self._environment,
+                pass_fds=(report_fd,),
+                start_new_session=True,
+                text=True,
+            )
+        finally:
+            if log is not None:
+                log.close()
+
+    def _why_not_started(self) -> str:
+        log = "\n".join(self._log())
+        if "couldn't bind" in log:
+            port = self._parameters["port"]
+            return f"port {port} is in use; name another port, or none to have a free one chosen"
+        if "No module named 'xllamacpp'" in log:
+            return f"{self._python} has no xllamacpp; install it there with: pip install xllamacpp"
+        return self._ending()
+
+    def _ending(self) -> str:
+        assert self._process is not None
+        code = self._process.returncode
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
+        lines = "; ".join(self._log()[-_LOG_LINES:])
+        return f"llama-server (process {self._process.pid}) {how}" + (f", saying last: {lines}" if lines else "")
+
+    def _log(self) -> list[str]:
+        """What it said that tells something, line by line."""
+        lines = read_from(self._log_path, self._log_start).splitlines()
+        return [line.strip() for line in lines if line.strip() and not _UNTELLING.match(line)]
+
+
+def _send(process: subprocess.Popen[str], order: Mapping[str, Any]) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended already; the empty report says so
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+
+
+async def _first_line(descriptor: int) -> bytes:
+    """One line from a pipe, b"" if its other end is closed first."""
+    reader = asyncio.StreamReader()
+    pipe = os.fdopen(descriptor, "rb")
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    try:
+        return await reader.readline()
+    finally:
+        transport.close()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ask the process to end, force it if it does not."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):  # what was buffered for it went with it
+            process.stdin.close()
