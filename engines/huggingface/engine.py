@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from engines.base import (
     NO_USAGE_REPORTS,
-    PROBE,
     Chunk,
     ChunkKind,
     EngineError,
@@ -30,8 +29,8 @@ from engines.base import (
     Request,
     Scores,
     Usage,
+    beginning_of,
     check_first,
-    put_before,
 )
 from engines.huggingface import levels, loading
 from engines.huggingface.batching import Batcher
@@ -203,13 +202,13 @@ class Transformers:
             raise EngineError(f"{len(tokens)} tokens do not fit the context of {self._context_tokens}; raise n_ctx")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, tuple(tokens), first)
 
-    async def tokenize(self, text: str) -> list[int]:
+    async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """The ids that the model's tokenizer.json gives, no special tokens added."""
-        return self._ids(text, special=False)
+        return self._ids(text, special=special)
 
     async def beginning(self) -> list[int]:
         """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
-        return put_before(self._ids(PROBE, special=True), self._ids(PROBE, special=False))
+        return await beginning_of(self.tokenize)
 
     async def _end_replies(self) -> None:
         replies, self._replies = self._replies, None

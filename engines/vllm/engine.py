@@ -10,32 +10,17 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-from engines.base import (
-    PROBE,
-    Chunk,
-    ChunkKind,
-    EngineError,
-    EngineInfo,
-    EngineSpec,
-    LevelUnsupported,
-    MemoryEstimate,
-    Request,
-    Scores,
-    StartFailed,
-    Usage,
-    put_before,
-)
-from engines.options import read_options
+from engines.base import Chunk, ChunkKind, EngineError, EngineInfo, EngineSpec, Request, Scores, Usage, beginning_of
 from engines.process.log import read_from, size_of
 from engines.process.server import signal_name
-from engines.vllm.levels import LEVELS, WHILE_LOADING, check_name, level_of
+from engines.vllm.base import VllmEngine
+from engines.vllm.levels import WHILE_LOADING, level_of
 from engines.vllm.log import is_refusal, output_to, root_cause
-from engines.vllm.model import LORA_ID, LORA_NAME, VllmModel
+from engines.vllm.model import LORA_ID, LORA_NAME
 from engines.vllm.options import DTYPES, VllmOptions
 from engines.vllm.scores import check_length, columns, flat_rows, scores_of, whole_vocabulary
 
@@ -43,14 +28,11 @@ _END_LIMIT_S = 3.0
 _SAMPLING = ("temperature", "top_p", "top_k", "seed", "stop")
 
 
-class Vllm:
+class Vllm(VllmEngine):
     """See the module; implements `engines.base.InProcessEngine`. Options: `engines.vllm.options.VllmOptions`."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        self._spec = spec
-        self._options = read_options(VllmOptions, spec.options, spec.engine)
-        check_name(spec.level)
-        self._model: VllmModel | None = None
+        super().__init__(spec)
         self._llm: Any = None
         self._processes: list[psutil.Process] = []
         self._children: list[Any] = []
@@ -58,26 +40,6 @@ class Vllm:
         self._active: set[str] = set()
         self._loading: asyncio.Future[None] | None = None
         self._log_start = 0
-
-    @classmethod
-    def levels(cls) -> tuple[str, ...]:
-        """The types it computes in, the methods it quantizes with while loading, those of checkpoints made before."""
-        return LEVELS
-
-    @classmethod
-    def devices(cls, level: str | None) -> tuple[str, ...]:
-        """vLLM quantizes while loading on GPUs alone."""
-        return ("cuda",) if level in WHILE_LOADING else ("cpu", "cuda")
-
-    def prepare(self) -> Sequence[Path]:
-        """Find or fetch the model and settle how its level is had."""
-        if self._model is None:
-            self._model = VllmModel.of(self._spec, self._options)
-        return self._model.weights
-
-    def memory_needed(self) -> MemoryEstimate | None:
-        """From below; see `VllmModel.memory_needed`."""
-        return self._model.memory_needed() if self._model is not None else None
 
     async def start(self) -> EngineInfo:
         """Load the model; a minute is usual.
@@ -140,13 +102,16 @@ class Vllm:
         yield Chunk(ChunkKind.FINISH, finish_reason=finish)
         yield Chunk(ChunkKind.USAGE, usage=Usage(prompt, output, cached_tokens=cached))
 
-    async def tokenize(self, text: str) -> list[int]:
+    async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
-        return await self._tokenized(text, special=False)
+        found = self.llm.get_tokenizer()
+        tokenizer = await found if asyncio.iscoroutine(found) else found
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=special)
+        return ids
 
     async def beginning(self) -> list[int]:
         """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
-        return put_before(await self._tokenized(PROBE, special=True), await self._tokenized(PROBE, special=False))
+        return await beginning_of(self.tokenize)
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
         """The distributions of tokens[first:], over the whole vocabulary where 2^23 values suffice, else the likeliest.
@@ -180,12 +145,6 @@ class Vllm:
         rows = await asyncio.to_thread(flat_rows, found, first)
         return whole_vocabulary(scores_of(rows, tokens[first:], first), vocabulary)
 
-    async def _tokenized(self, text: str, *, special: bool) -> list[int]:
-        found = self.llm.get_tokenizer()
-        tokenizer = await found if asyncio.iscoroutine(found) else found
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=special)
-        return ids
-
     def _stream(self, request: Request, number: str) -> Any:
         from vllm import TokensPrompt
 
@@ -214,7 +173,6 @@ class Vllm:
         )
 
     def _adapter(self) -> Any:
-        assert self._model is not None
         if self._model.lora is None:
             return None
         from vllm.lora.request import LoRARequest
@@ -231,14 +189,12 @@ class Vllm:
     def import_library(self) -> None:
         """vLLM and torch. Raises ImportError."""
         self.prepare()
-        assert self._model is not None
         with output_to(self._spec.log_path), _environment(self._model.environment()):
             from vllm.v1.engine.async_llm import AsyncLLM  # noqa: F401
 
     def _load(self) -> None:
         """Blocking; in a thread, because the loop must go on telling the parent that we live."""
         self.prepare()
-        assert self._model is not None
         log, self._log_start = self._spec.log_path, size_of(self._spec.log_path)
         before = {child.pid for child in psutil.Process().children(recursive=True)}
         known = set(multiprocessing.active_children())
@@ -255,14 +211,10 @@ class Vllm:
         return read_from(self._spec.log_path, self._log_start)
 
     def _start_failure(self, error: Exception, logged: str | None) -> EngineError:
-        assert self._model is not None
         first = root_cause(f"{type(error).__name__}: " + " ".join(str(error).split()))
         cause = first or logged or type(error).__name__
-        level = self._model.plan.level
-        import_failed = isinstance(error, ImportError)
-        if level not in DTYPES and not import_failed and (is_refusal(cause) or _on_cpu(level)):
-            return LevelUnsupported(f"this build of vllm cannot load the level {level}: {cause}")
-        return StartFailed(f"vllm did not start: {cause}")
+        refused = not isinstance(error, ImportError) and (is_refusal(cause) or _on_cpu(self._model.plan.level))
+        return self._failed(cause, refused=refused)
 
     def _why_failed(self, error: Exception) -> str:
         """One sentence about an exception of vLLM; the exit of its process where it died."""
@@ -278,30 +230,19 @@ class Vllm:
         import transformers
         import vllm
 
-        assert self._model is not None
         config = self.llm.vllm_config
         model, cache = config.model_config, config.cache_config
         dtype = str(model.dtype).removeprefix("torch.")
-        per_token = self._model.kv_bytes_per_token
-        blocks = (cache.num_gpu_blocks or 0) * (cache.block_size or 0)
+        plain = next((level for level, name in DTYPES.items() if name == dtype), dtype)
         return EngineInfo(
-            name="vllm",
             version=vllm.__version__,
-            model=self._model.source.name,
-            model_hash=self._model.model_hash,
-            level=level_of(model.quantization)
-            if model.quantization
-            else next((level for level, name in DTYPES.items() if name == dtype), dtype),
-            weight_bytes=self._model.weight_bytes,
-            context_tokens=model.max_model_len,
+            level=level_of(model.quantization) if model.quantization else plain,
             pids=tuple(process.pid for process in self._processes),
             options=_in_force(self._options, config, dtype) | {"n_threads": self._model.threads_in_force(self._log())},
             libraries={"vllm": vllm.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
             device=str(config.device_config.device_type),
-            parameters=self._model.shape.parameters if self._model.shape else None,
-            kv_bytes_per_token=per_token,
-            memory={"kv_cache": round(blocks * per_token)} if per_token and blocks else {},
             slots=getattr(config.scheduler_config, "max_num_seqs", None),
+            **self._facts(model.max_model_len, (cache.num_gpu_blocks or 0) * (cache.block_size or 0)),
         )
 
 
@@ -383,6 +324,8 @@ def _ended(code: int) -> str:
 
 def _on_cpu(level: str) -> bool:
     """Whether a level was asked of the CPU's build that only others have."""
+    if level not in WHILE_LOADING:
+        return False
     from vllm.platforms import current_platform
 
-    return level in WHILE_LOADING and bool(current_platform.is_cpu())
+    return bool(current_platform.is_cpu())
