@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engines.base import LevelUnsupported
 from engines.models import cache
+from engines.models.checkpoint import Checkpoint
 from engines.models.gguf import folder, write
 from engines.models.gguf.header import read_header
 from engines.models.gguf.quantize import LEVELS
@@ -29,7 +30,7 @@ def gguf_file(source: ModelSource, level: str | None = None) -> Path:
         own = gguf_level(source.path)
         if level is None or level == own:
             return source.path
-    wanted = level if level is not None else folder.natural_level(source)
+    wanted = level if level is not None else Checkpoint(source).natural_level()
     if wanted not in LEVELS:
         raise LevelUnsupported(f"there is no level {wanted!r} for GGUF models; known are {', '.join(LEVELS)}")
     if source.kind == "gguf" and own not in _FULL_PRECISION:

@@ -58,14 +58,13 @@ def quantize(values: FloatArray, type_name: str) -> NDArray[np.uint8]:
     Raises EngineError if the library that quantizes is missing.
     """
     values = np.ascontiguousarray(values, dtype=np.float32)
-    if type_name == "F32":
-        return _as_bytes(values)
-    if type_name == "F16":
-        with np.errstate(over="ignore"):  # out of f16's range becomes infinite, as in llama.cpp
-            return _as_bytes(values.astype(np.float16))
-    if type_name == "BF16":
-        return _as_bytes(_bfloat16(values))
-    return _by_ggml(values, type_name)
+    if type_name not in FLOAT_TYPES:
+        return _by_ggml(values, type_name)
+    import gguf
+
+    with np.errstate(over="ignore"):  # out of f16's range becomes infinite, as in llama.cpp
+        written: NDArray[Any] = gguf.quantize(values, gguf.GGMLQuantizationType[type_name])
+    return written.reshape(-1).view(np.uint8)
 
 
 def stored_bytes(shape: tuple[int, ...], type_name: str) -> int:
@@ -121,18 +120,6 @@ def _fitting(type_name: str, columns: int) -> str:
     if type_name in _FALLBACKS and columns % 256:
         type_name = _FALLBACKS[type_name]
     return "F16" if columns % 32 else type_name
-
-
-def _as_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    return values.reshape(-1).view(np.uint8)
-
-
-def _bfloat16(values: FloatArray) -> NDArray[np.uint16]:
-    """Round to nearest, ties to even; NaN stays NaN (ggml_compute_fp32_to_bf16)."""
-    bits = values.view(np.uint32)
-    rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    quiet = (bits >> 16) | 64
-    return np.where((bits & 0x7FFFFFFF) > 0x7F800000, quiet, rounded).astype(np.uint16)
 
 
 def _by_ggml(values: FloatArray, type_name: str) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engines.base import EngineSpec, ModelReference
 from engines.llamacpp.server import LlamaServer
 from engines.models import safetensors_io
-from engines.models.gguf.llama import interleave
+from engines.models.gguf.folder import interleave
 from engines.models.source import resolve
 
 TINY = resolve(ModelReference("tiny"))
