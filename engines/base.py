@@ -51,6 +51,13 @@ NO_USAGE_REPORTS = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_
 """What every process that an engine launches has in its environment: measuring is nobody else's business."""
 
 
+def device_environment(devices: tuple[str, ...]) -> dict[str, str]:
+    """The variables that show an engine's process only the devices it may use."""
+    if not devices:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": "" if devices == ("cpu",) else ",".join(devices)}
+
+
 class ChunkKind(StrEnum):
     """What one piece of a reply carries. Only CONTENT, REASONING and TOOL bear tokens; without text only where the
     server says how many. UNREADABLE: something that says nothing to us, passed over where the reply goes on behind it.

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.telemetry.gpus import Gpus, find_gpus
+from harness.telemetry.gpus import find_gpus
+from harness.telemetry.gpus.base import Gpus
 
 MIB = 2**20
 ALLOCATED = 4 * 2**30

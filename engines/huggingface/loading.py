@@ -9,7 +9,7 @@ from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
-from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError, StartFailed
+from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError, StartFailed, device_environment
 from engines.huggingface.levels import (
     PLAIN,
     TORCHAO,
@@ -54,8 +54,7 @@ def choose_device(options: Options, devices: Sequence[str]) -> str:
     wanted = options.device
     if devices:
         # As the driver counts; whoever started this process may have chosen already.
-        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", ",".join(devices))
+        os.environ.update({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **device_environment(tuple(devices)), **os.environ})
         wanted = "cuda" if wanted == "auto" else wanted
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
@@ -210,13 +210,6 @@ def require_device(spec: EngineSpec, options: LlamaOptions, device: str | None) 
         f"{spec.engine} put no layer on GPU {', '.join(spec.devices)}: this build of llama.cpp knows none; install one "
         "that does, or write devices: cpu"
     )
-
-
-def device_environment(devices: tuple[str, ...]) -> Mapping[str, str]:
-    """The variables that show an engine's process only the devices it may use."""
-    if not devices:
-        return {}
-    return {"CUDA_VISIBLE_DEVICES": "" if devices == ("cpu",) else ",".join(devices)}
 
 
 def _has_imatrix(model: GgufModel) -> bool | None:

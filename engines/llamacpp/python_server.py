@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from engines import missing_library
-from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
-from engines.llamacpp.base import GgufEngine, GgufModel, context_tokens, device_environment
+from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed, device_environment
+from engines.llamacpp.base import GgufEngine, GgufModel, context_tokens
 from engines.llamacpp.options import PLAIN_SAMPLING, LlamaCppServerOptions
 from engines.process.server import EngineServer, ServerCommand, ServerProcess
 

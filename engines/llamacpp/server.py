@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, Scores, beginning_of
-from engines.llamacpp.base import GgufEngine, context_tokens, device_environment
+from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, Scores, beginning_of, device_environment
+from engines.llamacpp.base import GgufEngine, context_tokens
 from engines.llamacpp.instructions import unused_instructions
 from engines.llamacpp.options import PLAIN_SAMPLING, LlamaServerOptions
 from engines.llamacpp.server_binary import Program, program

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engines.base import NO_USAGE_REPORTS, EngineError, EngineSpec, MemoryEstimate, ModelError
+from engines.base import NO_USAGE_REPORTS, EngineError, EngineSpec, MemoryEstimate, ModelError, device_environment
 from engines.cores import cpu_quota_cores, default_threads, one_of_each_core
 from engines.models import source as models
 from engines.models.shape import ModelShape, shape_of
@@ -108,9 +108,7 @@ class VllmModel:
             settings["VLLM_CPU_KVCACHE_SPACE"] = str(self.cpu_cache_gib)
         if self.device == "cpu" and self.threads is not None:
             settings |= _on_threads(self.threads, one_of_each_core(), cpu_quota_cores())
-        if self.spec.devices:
-            settings["CUDA_VISIBLE_DEVICES"] = "" if self.spec.devices == ("cpu",) else ",".join(self.spec.devices)
-        return {**settings, **self.spec.env}
+        return {**settings, **device_environment(self.spec.devices), **self.spec.env}
 
     @property
     def threads(self) -> int | None:

@@ -36,7 +36,7 @@ from harness.scenario.loads import Sustained
 from harness.scenario.model import Scenario
 from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, TrialPlan
-from harness.schedule.devices import visible_gpus
+from harness.schedule.devices import CPU, visible_gpus
 from harness.schedule.requests import build
 from harness.telemetry.cgroup import free_memory_bytes
 from harness.telemetry.file_cache import dropped_share
@@ -57,13 +57,13 @@ def too_little_memory(engine: Engine, spec: EngineSpec) -> str | None:
     if needed is None or free is None or needed.bytes <= free:
         return None
     parts = ", ".join(f"{PARTS.get(name, name)} {format_bytes(count)}" for name, count in needed.parts.items() if count)
-    where = "on the GPUs" if needed.device == "cuda" else "here"
+    where = "here" if needed.device == CPU else "on the GPUs"
     return f"needs at least {format_bytes(needed.bytes)} ({parts}); {format_bytes(free)} is free {where}"
 
 
 def free_bytes(needed: MemoryEstimate, spec: EngineSpec) -> int | None:
     """Memory that is free on the device of an estimate; None where that cannot be read."""
-    if needed.device == "cpu":
+    if needed.device == CPU:
         return free_memory_bytes()
     try:
         named = [int(one) for one in spec.devices] if spec.devices else visible_gpus({**os.environ, **spec.env})

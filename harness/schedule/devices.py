@@ -6,12 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from harness.telemetry.gpus import find_gpus
+from harness.telemetry.gpus import find_gpus, visibility
+from harness.telemetry.gpus.base import Visibility
 
 CPU = "cpu"
-CUDA = "cuda"
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-ORDER, ORDER_OF_DRIVER = "CUDA_DEVICE_ORDER", "PCI_BUS_ID"
 
 
 @cache
@@ -22,6 +20,11 @@ def gpus_here() -> tuple[tuple[str, str], ...]:
     return tuple((str(state.get("name", "")), str(state.get("uuid", ""))) for state in states)
 
 
+@cache
+def _visibility() -> Visibility:
+    return visibility(find_gpus()[0])
+
+
 def gpu_count() -> int:
     """How many GPUs the driver names here; 0 where there is no driver."""
     return len(gpus_here())
@@ -30,10 +33,11 @@ def gpu_count() -> int:
 def visible_gpus(environment: Mapping[str, str]) -> tuple[int, ...] | None:
     """The GPUs that a process with this environment may use, as the driver counts them; None: all.
 
-    As CUDA reads the variable: numbers and beginnings of identifiers, until the first that names no GPU.
+    As CUDA reads its variable: numbers and beginnings of identifiers, until the first that names no GPU.
     Raises ValueError, with one sentence, where it cannot be told which they are.
     """
-    told, here = environment.get(VISIBLE), gpus_here()
+    (order, as_driver), variable = _visibility().order, _visibility().variable
+    told, here = environment.get(variable), gpus_here()
     if told is None or not here:
         return None
     found: list[int] = []
@@ -43,10 +47,10 @@ def visible_gpus(environment: Mapping[str, str]) -> tuple[int, ...] | None:
             break
         found.append(number)
     by_number = any(entry.strip().isdecimal() for entry in told.split(","))
-    if by_number and environment.get(ORDER) != ORDER_OF_DRIVER and len({name for name, _ in here}) > 1:
+    if by_number and environment.get(order) != as_driver and len({name for name, _ in here}) > 1:
         raise ValueError(
-            f"{VISIBLE}={told} counts GPUs of several kinds in CUDA's order, so all are read: "
-            f"set {ORDER}={ORDER_OF_DRIVER}, or name them in `devices`"
+            f"{variable}={told} counts GPUs of several kinds in CUDA's order, so all are read: "
+            f"set {order}={as_driver}, or name them in `devices`"
         )
     return tuple(dict.fromkeys(found))
 
@@ -59,15 +63,15 @@ def _number_of(entry: str, here: Sequence[tuple[str, str]]) -> int | None:
         return None
     named = [number for number, (_, uuid) in enumerate(here) if entry.startswith("GPU-") and uuid.startswith(entry)]
     if len(named) != 1:
-        raise ValueError(f"{VISIBLE} names {entry}, which is no one GPU of those here, so all are read")
+        raise ValueError(f"{_visibility().variable} names {entry}, which is no one GPU of those here, so all are read")
     return named[0]
 
 
 def kinds_here(devices: Sequence[str], environment: Mapping[str, str] | None = None) -> frozenset[str]:
-    """Where an engine with these devices can compute: "cpu", and "cuda" where it may and can see a GPU."""
-    hidden = (os.environ if environment is None else environment).get(VISIBLE) in ("", "-1")
+    """Where an engine with these devices can compute: "cpu", and such as "cuda" where it may and can see a GPU."""
+    hidden = (os.environ if environment is None else environment).get(_visibility().variable) in ("", "-1")
     seen = devices != (CPU,) and (bool(devices) or not hidden) and gpu_count() > 0
-    return frozenset({CPU, CUDA} if seen else {CPU})
+    return frozenset({CPU, _visibility().kind} if seen else {CPU})
 
 
 def absent(devices: Sequence[str]) -> str | None:
@@ -83,4 +87,5 @@ def environment_of(devices: Sequence[str]) -> dict[str, str]:
     """What a process finds in its environment so that it sees these devices only, in the driver's order."""
     if not devices:
         return {}
-    return {ORDER: ORDER_OF_DRIVER, VISIBLE: "" if devices == (CPU,) else ",".join(devices)}
+    (order, as_driver), variable = _visibility().order, _visibility().variable
+    return {order: as_driver, variable: "" if devices == (CPU,) else ",".join(devices)}

@@ -109,7 +109,7 @@ def gpu_names() -> list[str]:
 
 
 def gpu_environment() -> dict[str, Any] | None:
-    """The state of driver and GPUs now (`NvidiaGpus.environment`); None where none can be read."""
+    """The state of driver and GPUs now (`Gpus.environment`); None where none can be read."""
     found, _ = find_gpus()
     return found.environment() if found else None
 

@@ -19,7 +19,8 @@ import psutil
 from engines.cores import OWN, ROOT
 from harness.records import Sample
 from harness.telemetry.cgroup import Group
-from harness.telemetry.gpus import Gpus, find_gpus
+from harness.telemetry.gpus import find_gpus
+from harness.telemetry.gpus.base import Gpus
 from harness.telemetry.host import Host
 from harness.telemetry.processes import PROC, Together, numbers_are_the_machines, tree
 

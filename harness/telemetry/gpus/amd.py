@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
+import operator
+from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
-from harness.records import Sample
-from harness.telemetry.gpus.gauges import SLOWLY_NS, Gauge, GaugeReader, Untold, as_readings, where_it_computes
+from harness.telemetry.gpus.base import Gpus, Read, Value, Visibility
+from harness.telemetry.gpus.gauges import Untold, as_readings
 
 MICRO = 1e-6
 NO_STATUS = 0xFFFFFFFFFFFFFFFF
@@ -33,46 +33,25 @@ def installed() -> bool:
     return importlib.util.find_spec("amdsmi") is not None
 
 
-class AmdGpus:
-    """Every AMD GPU of this machine, or those that `devices` names by the library's numbers.
+class AmdGpus(Gpus):
+    """Those that `amdsmi` knows, by its numbers."""
 
-    unread: as of `NvidiaGpus`.   Raises RuntimeError, with the reason, where there is no library, driver or GPU.
-    """
+    maker = "AMD"
+    # ROCm's torch calls its GPUs cuda, and HIP reads CUDA's variable.
+    visibility = Visibility("cuda", "CUDA_VISIBLE_DEVICES", ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"))
 
-    def __init__(self, devices: Collection[int] | None = None, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def _connect(self) -> dict[int, Any]:
         try:
             import amdsmi
         except (ImportError, OSError, KeyError) as error:  # it loads a shared library of ROCm when it is imported
             raise RuntimeError(f"readings of AMD GPUs need amdsmi: {error}") from error
         self._smi: Any = amdsmi
+        self._residencies: dict[int, dict[str, float]] = {}
         try:
             amdsmi.amdsmi_init()
-            handles = dict(enumerate(amdsmi.amdsmi_get_processor_handles()))
+            return dict(enumerate(amdsmi.amdsmi_get_processor_handles()))
         except amdsmi.AmdSmiException as error:
             raise RuntimeError(f"no AMD GPU can be read here: {error}") from error
-        if not handles:
-            raise RuntimeError("no AMD GPU here")
-        absent = [index for index in devices or () if index not in handles]
-        if absent:
-            raise RuntimeError(f"there is no GPU {absent[0]} here: there are {len(handles)}, numbered from 0")
-        self._handles = {index: handle for index, handle in handles.items() if devices is None or index in devices}
-        self.unread: list[str] = []
-        self._engine_pids: Collection[int] = ()
-        self._residencies: dict[int, dict[str, float]] = {}
-        self._readers = [
-            GaugeReader(f"gpu{index}", self._gauges(index, handle), self.unread, clock)
-            for index, handle in self._handles.items()
-        ]
-
-    def samples(self, at_ns: int, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
-        """As `NvidiaGpus.samples`."""
-        self._engine_pids = engine_pids
-        for reader in self._readers:
-            yield from reader.samples()
-
-    def names(self) -> list[str]:
-        """The GPUs' product names, in the library's order."""
-        return [str(state.get("name", "unknown")) for state in self.environment()["gpus"]]
 
     def driver(self) -> str:
         """The driver's version; "unknown" where it does not tell."""
@@ -80,45 +59,27 @@ class AmdGpus:
             return str(self._smi.amdsmi_get_gpu_driver_info(next(iter(self._handles.values())))["driver_version"])
         return "unknown"
 
-    def processes(self, engine_pids: Collection[int] = ()) -> set[int]:
-        """See `gpus.Gpus`; none where the driver does not tell."""
-        found: list[set[int]] = []
-        for handle in self._handles.values():
-            with contextlib.suppress(self._smi.AmdSmiException):
-                found.append({int(one["pid"]) for one in self._smi.amdsmi_get_gpu_process_list(handle)})
-        return where_it_computes(found, engine_pids)
+    def _pids(self, handle: Any) -> set[int]:
+        return {int(one["pid"]) for one in self._smi.amdsmi_get_gpu_process_list(handle)}
 
-    def free_bytes(self, devices: Collection[int] = ()) -> int:
-        """As `NvidiaGpus.free_bytes`."""
-        chosen = [handle for index, handle in self._handles.items() if not devices or index in devices]
-        try:
-            told = [self._told(partial(self._memory, handle)) for handle in chosen]
-        except Untold as error:
-            raise RuntimeError(f"the memory of a GPU cannot be read: {error}") from error
-        return sum(int(one["memory_total_bytes"] - one["memory_used_bytes"]) for one in told)
+    def _free_bytes(self, handle: Any) -> int:
+        told = self._memory(handle)
+        return int(told["memory_total_bytes"] - told["memory_used_bytes"])
 
-    def environment(self) -> dict[str, Any]:
-        """As `NvidiaGpus.environment`, as far as the library has it."""
-        smi, states = self._smi, []
-        asked: dict[str, Callable[[Any], Any]] = {
-            "name": lambda one: smi.amdsmi_get_gpu_asic_info(one)["market_name"],
-            "uuid": lambda one: smi.amdsmi_get_gpu_device_uuid(one),
-            "power_limit_w": lambda one: smi.amdsmi_get_power_cap_info(one)["power_cap"] * MICRO,
-            "power_limit_default_w": lambda one: smi.amdsmi_get_power_cap_info(one)["default_power_cap"] * MICRO,
-            "pcie_width": lambda one: smi.amdsmi_get_pcie_info(one)["pcie_metric"]["pcie_width"],
-            "pcie_width_max": lambda one: smi.amdsmi_get_pcie_info(one)["pcie_static"]["max_pcie_width"],
-        }
-        for index, handle in self._handles.items():
-            state: dict[str, Any] = {"index": index}
-            for name, ask in asked.items():
-                with contextlib.suppress(smi.AmdSmiException, AttributeError, KeyError, TypeError):  # versions differ
-                    state[name] = ask(handle)
-            states.append(state)
-        return {"driver": self.driver(), "gpus": states}
-
-    def _gauges(self, index: int, handle: Any) -> list[Gauge]:
+    def _facts(self, handle: Any) -> Mapping[str, Callable[[], Any]]:
         smi = self._smi
-        ask: dict[str, Callable[[], Mapping[str, float]]] = {
+        return {
+            "name": lambda: smi.amdsmi_get_gpu_asic_info(handle)["market_name"],
+            "uuid": lambda: smi.amdsmi_get_gpu_device_uuid(handle),
+            "power_limit_w": lambda: smi.amdsmi_get_power_cap_info(handle)["power_cap"] * MICRO,
+            "power_limit_default_w": lambda: smi.amdsmi_get_power_cap_info(handle)["default_power_cap"] * MICRO,
+            "pcie_width": lambda: smi.amdsmi_get_pcie_info(handle)["pcie_metric"]["pcie_width"],
+            "pcie_width_max": lambda: smi.amdsmi_get_pcie_info(handle)["pcie_static"]["max_pcie_width"],
+        }
+
+    def _often(self, index: int, handle: Any) -> Mapping[str, Read]:
+        smi = self._smi
+        return {
             "its memory": lambda: self._memory(handle),
             "its utilisation": lambda: self._utilisation(handle),
             "its power": lambda: self._power(handle),
@@ -127,18 +88,18 @@ class AmdGpus:
             "its memory clock": lambda: {"memory_clock_mhz": self._clock_mhz(handle, smi.AmdSmiClkType.MEM)},
             "what throttles it": lambda: self._throttling(index, handle),
         }
-        slow: dict[str, Callable[[], Mapping[str, float]]] = {
+
+    def _slowly(self, handle: Any) -> Mapping[str, Read]:
+        smi = self._smi
+        return {
             "its temperature": lambda: self._temperature(handle),
             "its power limit": lambda: {
                 "power_limit_w": _number(smi.amdsmi_get_power_cap_info(handle)["power_cap"]) * MICRO
             },
             "the memory of each process": lambda: self._engine_memory(handle),
         }
-        often = [Gauge(what, partial(self._told, read)) for what, read in ask.items()]
-        return often + [Gauge(what, partial(self._told, read), SLOWLY_NS) for what, read in slow.items()]
 
-    def _told(self, read: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
-        """What the library answers; its errors, and names that this version of it lacks, as Untold."""
+    def _told(self, read: Callable[[], Value]) -> Value:
         try:
             return read()
         except (AttributeError, KeyError, TypeError) as error:
@@ -202,10 +163,7 @@ class AmdGpus:
         if before is None:
             return {}
         grown = [bit for name, bit in RESIDENCIES.items() if now.get(name, 0.0) > before.get(name, float("inf"))]
-        mask = 0
-        for bit in grown:
-            mask |= bit
-        return as_readings(mask)
+        return as_readings(reduce(operator.or_, grown, 0))
 
     def _engine_memory(self, handle: Any) -> dict[str, float]:
         told = {int(one["pid"]): one for one in self._smi.amdsmi_get_gpu_process_list(handle)}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.records import Sample
-from harness.telemetry.gpus.gauges import SLOWLY_NS, Gauge, GaugeReader, Untold, as_readings, where_it_computes
+from harness.telemetry.gpus.base import Gpus, Read, Value, Visibility
+from harness.telemetry.gpus.gauges import Untold, as_readings
 
 MILLI = 1e-3
 GA100 = (8, 0)
@@ -18,51 +16,24 @@ AVERAGED_S = 1.0
 MOST_STRANGERS = 3
 
 
-class NvidiaGpus:
-    """Every NVIDIA GPU of this machine, or those that `devices` names by NVML's numbers.
+class NvidiaGpus(Gpus):
+    """Those that NVML knows."""
 
-    unread: one sentence for everything that could not be read, as soon as that is known.
-    Raises RuntimeError, with the reason, where there is no driver or no GPU.
-    """
+    maker = "NVIDIA"
+    visibility = Visibility("cuda", "CUDA_VISIBLE_DEVICES", ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"))
 
-    def __init__(self, devices: Collection[int] | None = None, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def _connect(self) -> dict[int, Any]:
         try:
             import pynvml
         except ImportError as error:
             raise RuntimeError(f"GPU readings need nvidia-ml-py: {error}") from error
         self._nvml: Any = pynvml
+        self._strangers: dict[int, int] = {}
         try:
             pynvml.nvmlInit()
-            count = pynvml.nvmlDeviceGetCount()
-            handles = {index: pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)}
+            return {index: pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())}
         except pynvml.NVMLError as error:
             raise RuntimeError(f"no NVIDIA GPU can be read here: {error}") from error
-        if not count:
-            raise RuntimeError("no NVIDIA GPU here")
-        absent = [index for index in devices or () if index not in handles]
-        if absent:
-            raise RuntimeError(f"there is no GPU {absent[0]} here: there are {count}, numbered from 0")
-        self._handles = {index: handle for index, handle in handles.items() if devices is None or index in devices}
-        self.unread: list[str] = []
-        self._engine_pids: Collection[int] = ()
-        self._strangers: dict[int, int] = {}
-        self._readers = [
-            GaugeReader(f"gpu{index}", self._gauges(handle), self.unread, clock)
-            for index, handle in self._handles.items()
-        ]
-
-    def samples(self, at_ns: int, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
-        """One reading of each gauge of each GPU that is due, stamped when it is taken (`at_ns` is about now).
-
-        engine_pids: the processes whose memory is the engine's.
-        """
-        self._engine_pids = engine_pids
-        for reader in self._readers:
-            yield from reader.samples()
-
-    def names(self) -> list[str]:
-        """The GPUs' product names, in NVML's order."""
-        return [str(self._state(index, handle).get("name", "unknown")) for index, handle in self._handles.items()]
 
     def driver(self) -> str:
         """The driver's version; "unknown" where it does not tell."""
@@ -71,43 +42,33 @@ class NvidiaGpus:
         except self._nvml.NVMLError:
             return "unknown"
 
-    def processes(self, engine_pids: Collection[int] = ()) -> set[int]:
-        """See `gpus.Gpus`; none where the driver does not tell (containers, MIG)."""
-        found: list[set[int]] = []
-        for handle in self._handles.values():
-            with contextlib.suppress(self._nvml.NVMLError):
-                found.append({process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)})
-        return where_it_computes(found, engine_pids)
-
-    def free_bytes(self, devices: Collection[int] = ()) -> int:
-        """Memory that is free on these GPUs together; of all without `devices`. Raises RuntimeError if one is lost."""
-        chosen = [handle for index, handle in self._handles.items() if not devices or index in devices]
-        try:
-            return sum(int(self._nvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in chosen)
-        except self._nvml.NVMLError as error:
-            raise RuntimeError(f"the memory of a GPU cannot be read: {error}") from error
-
     def environment(self) -> dict[str, Any]:
-        """The state in which driver and GPUs are now: what a run is to be compared with. Untold facts are absent."""
-        nvml, facts = self._nvml, {"driver": self.driver()}
-        with contextlib.suppress(nvml.NVMLError):
-            version = nvml.nvmlSystemGetCudaDriverVersion()
-            facts["cuda"] = f"{version // 1000}.{version % 1000 // 10}"
-        return facts | {"gpus": [self._state(index, handle) for index, handle in self._handles.items()]}
+        """Beside the state, the version of CUDA that the driver has."""
+        found = super().environment()
+        with contextlib.suppress(self._nvml.NVMLError):
+            version = self._nvml.nvmlSystemGetCudaDriverVersion()
+            found["cuda"] = f"{version // 1000}.{version % 1000 // 10}"
+        return found
 
-    def _state(self, index: int, handle: Any) -> dict[str, Any]:
+    def _pids(self, handle: Any) -> set[int]:
+        return {process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+
+    def _free_bytes(self, handle: Any) -> int:
+        return int(self._nvml.nvmlDeviceGetMemoryInfo(handle).free)
+
+    def _facts(self, handle: Any) -> Mapping[str, Callable[[], Any]]:
         nvml = self._nvml
-        asked: dict[str, Callable[[], Any]] = {
-            "name": partial(nvml.nvmlDeviceGetName, handle),
-            "uuid": partial(nvml.nvmlDeviceGetUUID, handle),
+        return {
+            "name": lambda: nvml.nvmlDeviceGetName(handle),
+            "uuid": lambda: nvml.nvmlDeviceGetUUID(handle),
             "compute_capability": lambda: ".".join(map(str, nvml.nvmlDeviceGetCudaComputeCapability(handle))),
             "persistence": lambda: bool(nvml.nvmlDeviceGetPersistenceMode(handle)),
             "ecc": lambda: bool(nvml.nvmlDeviceGetCurrentEccMode(handle)),
             "mig": lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]),
-            "pcie_generation": partial(nvml.nvmlDeviceGetCurrPcieLinkGeneration, handle),
-            "pcie_generation_max": partial(nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle),
-            "pcie_width": partial(nvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
-            "pcie_width_max": partial(nvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
+            "pcie_generation": lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle),
+            "pcie_generation_max": lambda: nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle),
+            "pcie_width": lambda: nvml.nvmlDeviceGetCurrPcieLinkWidth(handle),
+            "pcie_width_max": lambda: nvml.nvmlDeviceGetMaxPcieLinkWidth(handle),
             "power_limit_w": lambda: nvml.nvmlDeviceGetPowerManagementLimit(handle) * MILLI,
             "power_limit_default_w": lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle) * MILLI,
             "sm_clock_max_mhz": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
@@ -116,15 +77,10 @@ class NvidiaGpus:
             "memory_clock_set_mhz": lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_MEM),
             "temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
         }
-        state: dict[str, Any] = {"index": index}
-        for name, ask in asked.items():
-            with contextlib.suppress(nvml.NVMLError, AttributeError):  # an older pynvml lacks some of them
-                state[name] = ask()
-        return state
 
-    def _gauges(self, handle: Any) -> list[Gauge]:
+    def _often(self, index: int, handle: Any) -> Mapping[str, Read]:
         nvml = self._nvml
-        ask: dict[str, Callable[[], Mapping[str, float]]] = {
+        return {
             "its memory": lambda: self._memory(handle),
             "its utilisation": lambda: self._utilisation(handle),
             "its power": self._power_sensor(handle),
@@ -135,18 +91,18 @@ class NvidiaGpus:
             },
             "what throttles it": lambda: as_readings(self._reasons(handle)),
         }
-        slow: dict[str, Callable[[], Mapping[str, float]]] = {
+
+    def _slowly(self, handle: Any) -> Mapping[str, Read]:
+        nvml = self._nvml
+        return {
             "its temperature": lambda: {
                 "temperature_c": float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
             },
             "its power limit": lambda: {"power_limit_w": nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * MILLI},
             "the memory of each process": lambda: self._engine_memory(handle),
         }
-        often = [Gauge(what, partial(self._told, read)) for what, read in ask.items()]
-        return often + [Gauge(what, partial(self._told, read), SLOWLY_NS) for what, read in slow.items()]
 
-    def _told(self, read: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
-        """What NVML answers; its errors as Untold."""
+    def _told(self, read: Callable[[], Value]) -> Value:
         nvml = self._nvml
         lacking = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND, nvml.NVML_ERROR_NO_PERMISSION)
         try:
@@ -178,7 +134,7 @@ class NvidiaGpus:
         except (nvml.NVMLError_FunctionNotFound, AttributeError):
             return int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
 
-    def _power_sensor(self, handle: Any) -> Callable[[], Mapping[str, float]]:
+    def _power_sensor(self, handle: Any) -> Read:
         """The call that reads power, and over what time it averages.
 
         The field of instant power, where the driver has it. Otherwise NVML's power usage, which is an average over 1 s

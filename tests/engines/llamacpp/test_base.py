@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError, ModelReference
+from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError, ModelReference, device_environment
 from engines.llamacpp import base
 from engines.llamacpp.base import (
     RUNTIME_BYTES,
-    device_environment,
     known_facts,
     kv_bytes_per_token,
     logged_device,

@@ -210,8 +210,8 @@ def test_free_memory_is_that_of_the_engines_gpus(
 
     monkeypatch.setattr(engine, "find_gpus", lambda: (Free(), None))
     monkeypatch.setattr(devices, "gpus_here", lambda: (("MI300X", "GPU-aa"), ("MI300X", "GPU-bb")))
-    env = {} if visible is None else {devices.VISIBLE: visible}
-    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    env = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     spec = EngineSpec("x", devices=given, env=env)
     assert engine.free_bytes(MemoryEstimate("cuda", {}), spec) == free
 

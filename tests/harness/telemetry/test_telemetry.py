@@ -278,9 +278,9 @@ def test_the_gpus_that_an_engine_inherits_are_its(
     """By number or identifier, as CUDA reads them; those of a server that runs already are not known."""
     monkeypatch.setattr(devices, "gpus_here", lambda: (("H200", "GPU-aa"), ("H200", "GPU-bb")))
     if visible is None:
-        monkeypatch.delenv(devices.VISIBLE, raising=False)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
-        monkeypatch.setenv(devices.VISIBLE, visible)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     asked: list[Any] = []
     monkeypatch.setattr(run, "Sampler", lambda *_, **options: asked.append(options["gpus"]))
     scenario = Scenario.model_validate({"engines": [{"engine": "simulated"}], "load": [ONE_USER]})
@@ -302,7 +302,7 @@ def test_gpus_that_cannot_be_told_are_all_read_and_that_is_said(
 ) -> None:
     """Once, with what to do."""
     monkeypatch.setattr(devices, "gpus_here", lambda: ((names[0], "GPU-aa"), (names[1], "GPU-bb")))
-    monkeypatch.setenv(devices.VISIBLE, visible)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     scenario = Scenario.model_validate({"engines": [{"engine": "simulated"}], "load": [ONE_USER]})
     sampler = run.reading_for(scenario, Cell(0, "c", None, "x", None, None, 1, EngineSpec("x"), ()), print)
     assert [why in said for said in sampler.unread].count(True) == 1
