@@ -70,7 +70,8 @@ class EmbeddedServer:
 
     def alive(self) -> str | None:
         """Why it ended, in one sentence; None while it runs."""
-        assert self._process is not None
+        if self._process is None:
+            return "llama-server was not started"
         return None if self._process.poll() is None else self._ending()
 
     def pids(self) -> tuple[int, ...]:
