@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.data import ALL, KEYS, ReportData, place
+from reports.data import ALL, KEYS, ReportData, keys_of, place
 from reports.format import THIN, UNKNOWN, count, estimate, interval
 from reports.tables import decision
 from reports.tables.base import by_class, groups
@@ -187,14 +187,9 @@ def _limits(data: ReportData) -> str:
     words = {"fail": "broken", "invalid": "without a result", "cannot_tell": "undecided", "pass": "held"}
     parts = _joined([f"{outcomes[kind]} {word}" for kind, word in words.items() if outcomes[kind]])
     kind, first = next((kind, one) for kind in words for one in data.verdicts if one["outcome"] == kind)
-    named = f"{first['limit']} under {_namer(data)(keys_of_verdict(first))}"
+    named = f"{first['limit']} under {_namer(data)(keys_of(first, first['load']))}"
     why = "" if kind == "invalid" else f": {first['sentence']}"
     return f"{parts} of {total}; {words[kind]}: {_ended_with_point(named + why)}"
-
-
-def keys_of_verdict(verdict: dict[str, Any]) -> tuple[str, ...]:
-    """Where in the summary the numbers of a limit are."""
-    return tuple(str(verdict[name] or "") for name in ("model", "engine", "level", "variant", "load"))
 
 
 def _not_measured(data: ReportData) -> str:

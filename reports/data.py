@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,10 @@ class ReportData:
         """The facts about a trial, empty if it left none."""
         return self._facts.get((cell, trial), {})
 
+    def invalid(self, cell: str, trial: str) -> bool:
+        """Whether a trial was judged invalid: it has no result then."""
+        return (self.validity_of(cell, trial) or {}).get("verdict") == "invalid"
+
     def verdict(self) -> str:
         """The worst validity of the run: "valid", "warn", "invalid", or "" if nothing was judged."""
         return _worst(self.validity)
@@ -85,7 +89,7 @@ class ReportData:
         found: dict[tuple[str, ...], list[tuple[str, dict[str, Any]]]] = {}
         for cell, trial in self.trials():
             if judged := self.validity_of(cell["id"], trial["id"]):
-                found.setdefault(keys_of(cell, trial), []).append((str(cell["repetition"]), judged))
+                found.setdefault(keys_of(cell, trial["load"]), []).append((str(cell["repetition"]), judged))
         return found
 
 
@@ -94,11 +98,11 @@ def _worst(judged: Sequence[dict[str, Any]]) -> str:
     return next((level for level in ("invalid", "warn", "valid") if level in found), "")
 
 
-def keys_of(cell: dict[str, Any], trial: dict[str, Any]) -> tuple[str, ...]:
-    """Where in the summary a trial's rows are."""
-    return tuple(str(value or "") for value in (*(cell[key] for key in KEYS[:-1]), trial["load"]))
+def keys_of(cell: Mapping[str, Any], load: str = "") -> tuple[str, ...]:
+    """Return where in the summary the rows of a load on a cell are."""
+    return (*(str(cell[key] or "") for key in KEYS[:-1]), load)
 
 
 def place(keys: Sequence[str]) -> str:
-    """Model, engine, level and variant in words."""
+    """Return model, engine, level and variant in words."""
     return " · ".join(key for key in keys[:-1] if key) or "—"

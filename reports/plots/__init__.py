@@ -9,10 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from reports.data import ReportData, keys_of, place
+from reports.data import ReportData, keys_of
 from reports.plots import choice, frontier, latency, machine, time
 from reports.plots.drawing import Plot
-from reports.tables.base import classes, repetition
+from reports.tables.base import classes, trial_name
 
 MOST_TRIALS = 24
 
@@ -77,9 +77,11 @@ def save(data: ReportData, folder: Path, *, every: bool = True) -> list[Path]:
 def _first(data: ReportData) -> list[tuple[str, str]]:
     """MOST_TRIALS trials: the first repetition of each, as on the page, then others."""
     measured = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell["id"], trial["id"])]
-    first = {keys_of(cell, trial): (cell["id"], trial["id"]) for cell, trial in reversed(measured)}
-    of_page = [first[keys] for keys in dict.fromkeys(keys_of(cell, trial) for cell, trial in measured)]
-    return list(dict.fromkeys([*of_page, *((cell["id"], trial["id"]) for cell, trial in measured)]))[:MOST_TRIALS]
+    first: dict[tuple[str, ...], tuple[str, str]] = {}
+    for cell, trial in measured:
+        first.setdefault(keys_of(cell, trial["load"]), (cell["id"], trial["id"]))
+    every = ((cell["id"], trial["id"]) for cell, trial in measured)
+    return list(dict.fromkeys([*first.values(), *every]))[:MOST_TRIALS]
 
 
 def overview(data: ReportData) -> list[Plot]:
@@ -87,9 +89,9 @@ def overview(data: ReportData) -> list[Plot]:
     out: they are no results to compare.
     """
     shown = [
-        (f"{place(keys_of(cell, trial))}, {trial['load']}{repetition(cell, data)}", frame)
+        (trial_name(cell, trial, data), frame)
         for cell, trial in data.trials()
-        if (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") != "invalid"
+        if not data.invalid(cell["id"], trial["id"])
         if (frame := data.series.get((cell["id"], trial["id"]), {}).get("distribution")) is not None and len(frame)
     ]
     overlays = (latency.overlay(metric, shown) for metric in latency.COMPARED)
@@ -104,7 +106,7 @@ def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> l
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{cell['id']}-{trial['id']}")
     drawn = (
         latency.distribution(series["distribution"], name),
-        latency.of_classes(series["classes"], name, len(classes(data, keys_of(cell, trial)))),
+        latency.of_classes(series["classes"], name, len(classes(data, keys_of(cell, trial["load"])))),
         time.service(series, trial.get("slo") or {}, name),
         machine.machine(series, name),
         latency.by_length(series["lengths"], series["length_bins"], name),

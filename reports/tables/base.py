@@ -138,16 +138,21 @@ def groups(data: ReportData) -> dict[tuple[str, ...], list[tuple[dict[str, Any],
     """Repetitions of the same trial together, in order."""
     found: dict[tuple[str, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
     for cell, trial in data.trials():
-        found.setdefault(keys_of(cell, trial), []).append((cell, trial))
+        found.setdefault(keys_of(cell, trial["load"]), []).append((cell, trial))
     return found
 
 
 def repetition(cell: dict[str, Any], data: ReportData) -> str:
-    """ ", repetition 2" where there are several."""
+    """Return ", repetition 2" where there are several."""
     several = len({other["repetition"] for other in data.manifest["cells"]}) > 1
     return f", repetition {cell['repetition']}" if several else ""
 
 
-def where_of(cell: dict[str, Any], trial: dict[str, Any], data: ReportData) -> str:
-    """A trial in words: its cell, its load, and its repetition where there are several."""
-    return f"{place(keys_of(cell, trial))}, {trial['load']}{repetition(cell, data)}"
+def cell_name(cell: dict[str, Any], data: ReportData) -> str:
+    """Return a cell in words, with its repetition where there are several."""
+    return f"{place(keys_of(cell))}{repetition(cell, data)}"
+
+
+def trial_name(cell: dict[str, Any], trial: dict[str, Any], data: ReportData) -> str:
+    """Return a trial in words: its cell, its load, and its repetition where there are several."""
+    return f"{place(keys_of(cell))}, {trial['load']}{repetition(cell, data)}"

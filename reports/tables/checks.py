@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reports.data import KEYS, ReportData, keys_of, place
+from reports.data import ReportData
 from reports.format import amount, count, seconds
-from reports.tables.base import TONES, Cell, Table, repetition, where_of
+from reports.tables.base import TONES, Cell, Table, cell_name, trial_name
 
 _STATES = {"steady": "good", "warm-up": "doubtful", "drift": "doubtful"}
 _PRESSURES = (
@@ -136,7 +136,7 @@ def reasons(data: ReportData) -> Table:
     for cell, trial in data.trials():
         judged = data.validity_of(cell["id"], trial["id"])
         for reason in judged["reasons"] if judged else ():
-            kinds.setdefault((reason["level"], reason["code"]), []).append((where_of(cell, trial, data), reason))
+            kinds.setdefault((reason["level"], reason["code"]), []).append((trial_name(cell, trial, data), reason))
     ordered = sorted(kinds.items(), key=lambda kind: kind[0][0] != "invalid")
     lines = [_reasons_line(level, found, len(data.validity)) for (level, _), found in ordered]
     return Table("Validity", ("level", "where", "what was seen", "what to do"), lines, texts=4)
@@ -174,11 +174,9 @@ def not_run(data: ReportData) -> Table:
             cell["reason"]
         }
         if cell["status"] != "complete" and whole:
-            where = place([str(cell[key] or "") for key in KEYS[:-1]] + [""]) + repetition(cell, data)
-            lines.append(_not_run_line(where, "all loads", cell))
+            lines.append(_not_run_line(cell_name(cell, data), "all loads", cell))
             continue
-        for trial in broken:
-            lines.append(_not_run_line(place(keys_of(cell, trial)) + repetition(cell, data), trial["load"], trial))
+        lines += [_not_run_line(cell_name(cell, data), trial["load"], trial) for trial in broken]
     return Table("Not measured, or not to the end", ("cell", "load", "status", "why"), lines, texts=4)
 
 
@@ -194,7 +192,7 @@ def errors(data: ReportData) -> Table:
         for error in data.facts_of(cell["id"], trial["id"]).get("errors", ()):
             code = f" {error['http_status']}" if error["http_status"] is not None else ""
             what = Cell(f"{error['status']}{code}", tone="bad")
-            where = Cell(where_of(cell, trial, data))
+            where = Cell(trial_name(cell, trial, data))
             lines.append((what, where, Cell(when(error)), Cell(error["example"] or "no message")))
     return Table("Errors", ("kind", "where", "when", "example"), lines, texts=4)
 

@@ -35,9 +35,8 @@ def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> l
     Of an invalid trial only what helps to find the cause: the rest would be a result.
     """
     facts = data.facts_of(cell["id"], trial["id"])
-    invalid = (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") == "invalid"
-    evidence = (throttling(facts), pages(facts), checks(facts, data.late_readings_above))
-    results = () if invalid else (memory(facts), energy(facts), server(facts))
+    evidence = (throttling(facts), pages(facts), checks(facts))
+    results = () if data.invalid(cell["id"], trial["id"]) else (memory(facts), energy(facts), server(facts))
     suffix = repetition(cell, data)
     shown = [table for table in (*results, *evidence) if table.rows]
     return [_renamed(table, f"{table.title}{suffix}") for table in shown]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports.data import ALL, KEYS, ReportData, place
+from reports.data import ALL, ReportData, keys_of, place
 from reports.format import UNKNOWN, amount
 from reports.tables.base import Cell, Table, counted, measured, noted, pooled_rows
 
@@ -58,13 +58,13 @@ def detail(data: ReportData) -> Table:
         told = cell.get("quality")
         if not told:
             continue
-        keys = tuple(str(cell[key] or "") for key in KEYS[:-1])
+        keys = keys_of(cell, LOAD)
         reason = told.get("reason")
-        values = [_value(rows.get((*keys, LOAD, ALL, metric, "value")), metric) for _, metric in shown]
+        values = [_value(rows.get((*keys, ALL, metric, "value")), metric) for _, metric in shown]
         if told.get("indistinguishable") and told.get("k") is None:  # a small lower bound shows nothing
             values[0] = Cell(values[0].text, values[0].detail, note=noted(notes, _INDISTINGUISHABLE))
         said = f"not scored: {reason}" if reason else _remark(told, data)
-        name = Cell(place((*keys, LOAD)), note=noted(notes, said) if said else None)
+        name = Cell(place(keys), note=noted(notes, said) if said else None)
         lines.append((name, *values, Cell(greedy_text(told.get("greedy")))))
     head = ("cell", *(name for name, _ in shown), "greedy replies")
     told = notes + _references(data) if lines else []
@@ -79,14 +79,13 @@ def responses(data: ReportData) -> Table:
         told = (cell.get("quality") or {}).get("responses") or {}
         if not told.get("replies"):
             continue
-        keys = tuple(str(cell[key] or "") for key in KEYS[:-1])
         values = [told.get(name) for _, name, _ in _RESPONSES]
         shows = [show for _, _, show in _RESPONSES]
         cells = [
             Cell(UNKNOWN if value is None else amount(float(value), show=show))
             for value, show in zip(values, shows, strict=True)
         ]
-        lines.append((Cell(place((*keys, LOAD))), counted(told["replies"]), *cells))
+        lines.append((Cell(place(keys_of(cell))), counted(told["replies"]), *cells))
     head = ("cell", "replies", *(name for name, _, _ in _RESPONSES))
     return Table("Replies (descriptive)", head, lines, [_DESCRIPTIVE] if lines else [])
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reports.data import ALL, KEYS, ReportData, place
+from reports.data import ALL, ReportData, keys_of, place
 from reports.format import THIN, UNKNOWN, amount, seconds
 from reports.tables.base import (
     NO_RESULT,
@@ -28,7 +28,7 @@ from reports.tables.base import (
     noted,
     pooled_rows,
     sortable,
-    where_of,
+    trial_name,
 )
 
 
@@ -121,7 +121,7 @@ def limits(data: ReportData) -> Table:
         if seen != UNKNOWN and show in ("time", "number"):
             seen += f"{THIN}{unit}"
         outcome = Cell(verdict["outcome"].replace("_", " ").upper(), tone=TONES.get(verdict["outcome"], "doubtful"))
-        keys = tuple(verdict[key] for key in KEYS)
+        keys = keys_of(verdict, verdict["load"])
         limit, where = Cell(verdict["limit"], about=verdict["metric"]), Cell(f"{place(keys)}, {keys[-1]}")
         number = Cell(seen, value=None if invalid else sortable(verdict["value"]))
         lines.append((outcome, limit, where, number, Cell(verdict["sentence"])))
@@ -176,9 +176,9 @@ def bursts(data: ReportData) -> Table:
     notes: list[str] = []
     for cell, trial in data.trials():
         found = data.facts_of(cell["id"], trial["id"]).get("bursts")
-        if not found or (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") == "invalid":
+        if not found or data.invalid(cell["id"], trial["id"]):
             continue
-        where = where_of(cell, trial, data)
+        where = trial_name(cell, trial, data)
         for one in found["taken"][:MOST_BURSTS]:
             sizes = [counted(one[name]) for name in ("requests", "backlog_peak", "backlog_before")]
             times = [_moment(one[name], notes, why) for name, why in OPEN_ENDED.items()]
@@ -202,8 +202,8 @@ def servers(data: ReportData) -> Table:
     """How requests spread over several servers."""
     lines = []
     for cell, trial in data.trials():
-        invalid = (data.validity_of(cell["id"], trial["id"]) or {}).get("verdict") == "invalid"
-        where = Cell(where_of(cell, trial, data))
+        invalid = data.invalid(cell["id"], trial["id"])
+        where = Cell(trial_name(cell, trial, data))
         for server in data.facts_of(cell["id"], trial["id"]).get("servers", ()):
             ttft = UNKNOWN if invalid else amount(nan(server["ttft_p50_ms"]), show="time")
             failed = counted(server["errors"], "bad" if server["errors"] else "")

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from reports.data import KEYS, ReportData, keys_of, place
+from reports.data import ReportData, keys_of, place
 from reports.format import for_xml
-from reports.tables.base import repetition
+from reports.tables.base import cell_name
 
 
 def render(data: ReportData) -> str:
@@ -20,11 +20,10 @@ def render(data: ReportData) -> str:
     suite = ET.Element("testsuite", name=for_xml(data.title), timestamp=str(data.manifest.get("created_utc") or ""))
     for cell in data.manifest["cells"]:
         if not cell.get("trials"):
-            where = place([str(cell[key] or "") for key in KEYS[:-1]] + [""])
-            _outcome(_case(suite, where + repetition(cell, data), "cell"), cell["status"], cell.get("reason") or "")
+            _outcome(_case(suite, cell_name(cell, data), "cell"), cell["status"], cell.get("reason") or "")
     for cell, trial in data.trials():
         seconds = _seconds(data.facts_of(cell["id"], trial["id"]))
-        case = _case(suite, place(keys_of(cell, trial)) + repetition(cell, data), trial["load"], seconds)
+        case = _case(suite, cell_name(cell, data), trial["load"], seconds)
         judged = data.validity_of(cell["id"], trial["id"])
         if trial["status"] != "complete":
             _outcome(case, trial["status"], trial.get("reason") or "")
@@ -33,8 +32,7 @@ def render(data: ReportData) -> str:
         elif judged and judged["reasons"]:
             ET.SubElement(case, "system-out").text = for_xml(_sentences(judged))
     for verdict in data.verdicts:
-        keys = [verdict[key] for key in KEYS]
-        case = _case(suite, place(keys), f"{keys[-1]}: {verdict['limit']}")
+        case = _case(suite, place(keys_of(verdict)), f"{verdict['load']}: {verdict['limit']}")
         if verdict["outcome"] != "pass":
             kind = "error" if verdict["outcome"] == "invalid" else "failure"
             _add(case, kind, verdict["outcome"], verdict["sentence"])

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from reports.data import KEYS, POOLED, ReportData, keys_of
+from reports.data import KEYS, POOLED, ReportData
 
 PREFIX = "harness_"
 VALIDITY = {"valid": 0, "warn": 1, "invalid": 2}
@@ -88,7 +88,8 @@ def _base(unit: str) -> str:
 def _validity(data: ReportData) -> Iterator[list[str]]:
     series = [
         Series(
-            _labels(data, _named(cell, trial)) | {"repetition": str(cell["repetition"])}, VALIDITY[judged["verdict"]]
+            _labels(data, {**cell, "load": trial["load"]}) | {"repetition": str(cell["repetition"])},
+            VALIDITY[judged["verdict"]],
         )
         for cell, trial in data.trials()
         if (judged := data.validity_of(cell["id"], trial["id"]))
@@ -113,10 +114,6 @@ def _run(data: ReportData) -> Iterator[list[str]]:
     if created:
         at_s = datetime.fromisoformat(str(created)).timestamp()
         yield _gauge(f"{PREFIX}run_created_seconds", "When the run began, Unix time.", [Series(run, at_s)])
-
-
-def _named(cell: Mapping[str, Any], trial: Mapping[str, Any]) -> dict[str, str]:
-    return dict(zip(KEYS, keys_of(dict(cell), dict(trial)), strict=True))
 
 
 def _labels(data: ReportData, row: Mapping[Any, Any]) -> dict[str, str]:
