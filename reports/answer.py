@@ -1,5 +1,7 @@
-"""The answer of a run in one paragraph: what was measured on what, how fast it was, whether the limits hold, what most
-casts doubt on it and what to do about that.
+"""Answer of a run: one line of verdicts, one paragraph, one sentence on how exactly the client measures there.
+
+The paragraph: what was measured on what, how fast it was, whether the limits hold, what most casts doubt on it and
+what to do about that.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 from reports.data import ALL, KEYS, ReportData, keys_of, place
 from reports.format import THIN, UNKNOWN, count, estimate, interval
-from reports.tables import decision
+from reports.tables import decision, quality
 from reports.tables.base import by_class, groups
 
 Rows = dict[tuple[str, str], dict[str, Any]]
@@ -45,6 +47,29 @@ RANGES = (  # of each group the first that is known in two trials or more
 MOST_TRIALS = 2
 MOST_NAMES = 4
 _HARMLESS = ("ok", "cancelled")
+
+
+def headline(data: ReportData) -> str:
+    """Return validity and limits in one line; the first word is the verdict."""
+    without_trials = "QUALITY ONLY" if quality.scored(data) else "NOTHING MEASURED"
+    words = [data.verdict().upper() or without_trials]
+    outcomes = [verdict["outcome"] for verdict in data.verdicts]
+    kinds = [kind for kind in ("fail", "invalid", "cannot_tell", "pass") if kind in outcomes]
+    if kinds:
+        words.append("limits: " + ", ".join(f"{outcomes.count(kind)} {kind.replace('_', ' ')}" for kind in kinds))
+    if data.manifest.get("status") != "complete":
+        status = str(data.manifest.get("status"))
+        words.append({"failed": "the run failed", "interrupted": "interrupted"}.get(status, f"the run is {status}"))
+    if data.exit_code is not None:
+        words.append(f"exit code {data.exit_code}{_why_zero(data)}")
+    return " · ".join(words)
+
+
+def _why_zero(data: ReportData) -> str:
+    """Return why a run is a success although something is invalid or broken."""
+    spoiled = data.verdict() == "invalid" or any(one["outcome"] in ("fail", "invalid") for one in data.verdicts)
+    chosen = (data.manifest.get("scenario") or {}).get("decide") == "any"
+    return ": one cell holds every limit (decide: any)" if chosen and spoiled and data.exit_code == 0 else ""
 
 
 def labelled(data: ReportData) -> list[tuple[str, str]]:
@@ -112,7 +137,7 @@ def _ended(data: ReportData, done: Sequence[tuple[dict[str, Any], dict[str, Any]
 
 def _chosen(data: ReportData) -> list[str]:
     """What to run, where there was a choice."""
-    return [section.advice[0] for section in decision.sections(data, wide=False)[:MOST_NAMES]]
+    return [model.advice[0] for model in decision.of_models(data, wide=False)[:MOST_NAMES]]
 
 
 def _numbers(data: ReportData) -> list[str]:

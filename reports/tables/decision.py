@@ -26,8 +26,13 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """What is shown of one model. advice: what to run and why not the others.   remarks: what the numbers are."""
+class Decision:
+    """Comparison of the engines and levels of one model.
+
+    Attributes:
+        advice: What to run, and why not the others.
+        remarks: What the numbers are.
+    """
 
     title: str
     model: str
@@ -80,22 +85,15 @@ def decisions(data: ReportData) -> list[dict[str, Any]]:
     return [table for table in data.decisions if len(table["rows"]) > 1 and table["loads"]]
 
 
-def sections(data: ReportData, *, wide: bool = True) -> list[Section]:
-    """One for each model with several rows. wide: there is room for every column, and for a table of the loads."""
-    return [
-        Section(
-            _title(data, one),
-            one["model"],
-            _advice(one),
-            [
-                table
-                for table in (choice(one, wide=wide), engines([one]), *([loads(one)] if wide else []))
-                if table.rows
-            ],
-            _remarks(one),
-        )
-        for one in decisions(data)
-    ]
+def of_models(data: ReportData, *, wide: bool = True) -> list[Decision]:
+    """Return one for each model with several rows. wide: there is room for every column and a table of the loads."""
+    return [_of_model(data, table, wide) for table in decisions(data)]
+
+
+def _of_model(data: ReportData, table: dict[str, Any], wide: bool) -> Decision:
+    tables = (choice(table, wide=wide), engines([table]), *([loads(table)] if wide else []))
+    shown = [one for one in tables if one.rows]
+    return Decision(_title(data, table), table["model"], _advice(table), shown, _remarks(table))
 
 
 def _title(data: ReportData, table: dict[str, Any]) -> str:

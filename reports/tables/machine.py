@@ -7,10 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports.data import ReportData
 from reports.format import UNKNOWN, amount, grouped
-from reports.tables.base import Cell, Table, counted, repetition
-from reports.tables.checks import checks
+from reports.tables.base import Cell, Table, counted
 
 PARTS = {"kv_cache": "KV cache", "weights": "weights", "runtime": "runtime"}
 GAUGES = {
@@ -27,19 +25,6 @@ COUNTERS = {
     "generation_tokens": ("tokens generated", "number"),
     "finished_requests": ("requests finished", "number"),
 }
-
-
-def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> list[Table]:
-    """The tables of one trial; those about which nothing is known are left out.
-
-    Of an invalid trial only what helps to find the cause: the rest would be a result.
-    """
-    facts = data.facts_of(cell["id"], trial["id"])
-    evidence = (throttling(facts), pages(facts), checks(facts))
-    results = () if data.invalid(cell["id"], trial["id"]) else (memory(facts), energy(facts), server(facts))
-    suffix = repetition(cell, data)
-    shown = [table for table in (*results, *evidence) if table.rows]
-    return [_renamed(table, f"{table.title}{suffix}") for table in shown]
 
 
 def memory(facts: Mapping[str, Any]) -> Table:
@@ -128,10 +113,6 @@ def pages(facts: Mapping[str, Any]) -> Table:
             )
         )
     return Table("Pages read", ("page", "what it is", "readings", "failed", "ms each"), lines, texts=2)
-
-
-def _renamed(table: Table, title: str) -> Table:
-    return Table(title, table.head, table.rows, table.notes, table.texts, table.about)
 
 
 def _bytes(value: float | None) -> Cell:

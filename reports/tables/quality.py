@@ -35,11 +35,6 @@ _DESCRIPTIVE = (
 )
 
 
-def tables(data: ReportData) -> list[Table]:
-    """Both tables; without rows where nothing was scored."""
-    return [detail(data), responses(data)]
-
-
 def scored(data: ReportData) -> bool:
     """Whether any cell was compared with a reference."""
     return any((cell.get("quality") or {}).get("positions") for cell in data.manifest["cells"])

@@ -6,19 +6,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports import answer, plots
+from reports import answer, plots, sections
+from reports.answer import calibration_sentence
 from reports.data import ReportData, place
-from reports.tables import base, checks, circumstances, decision, machine
-from reports.tables import quality as quality_table
-from reports.tables import results as result_tables
+from reports.tables import base, circumstances, decision, results
 from reports.tables.base import Table
-from reports.tables.results import requests
-from reports.writers import markdown
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -86,7 +83,7 @@ def render(data: ReportData) -> str:
         data=data,
         verdict=data.verdict(),
         tone=base.TONES.get(data.verdict(), "bad"),
-        headline=markdown.headline(data).strip().replace("**", ""),
+        headline=answer.headline(data),
         answer=answer.labelled(data),
         contents=_contents(parts, trials),
         parts=parts,
@@ -120,47 +117,23 @@ def script_hash(script: str) -> str:
 
 
 def _parts(data: ReportData) -> list[Part]:
-    """What stands before the trials; parts without a row are left out."""
-    return [part for part in (*_decisions(data), *_run_parts(data)) if any(table.rows for table in part.tables)]
+    """Return what stands before the trials."""
+    return [*_decisions(data), *_sections(data)]
 
 
-def _decisions(data: ReportData) -> list[Part]:
+def _decisions(data: ReportData) -> Iterator[Part]:
     drawn = plots.draw(data).choices
-    return [
-        Part(
-            f"decision-{number}",
-            section.title,
-            section.tables,
-            section.advice,
-            section.remarks,
-            _pictures(drawn.get(section.model, ())),
-        )
-        for number, section in enumerate(decision.sections(data), 1)
-    ]
+    for number, model in enumerate(decision.of_models(data), 1):
+        choices = _pictures(drawn.get(model.model, ()))
+        yield Part(f"decision-{number}", model.title, model.tables, model.advice, model.remarks, choices)
 
 
-def _run_parts(data: ReportData) -> list[Part]:
-    results = [result_tables.headline(data), requests(data), decision.single_engines(data)]
-    remarks = (_HOW_TO_READ, data.calibration)
-    overview = _pictures(plots.draw(data).overview)
-    quality = [table for table in quality_table.tables(data) if table.rows]
-    rest = (
-        ("validity", checks.reasons(data)),
-        ("not-measured", checks.not_run(data)),
-        ("errors", checks.errors(data)),
-        ("bursts", result_tables.bursts(data)),
-        ("servers", result_tables.servers(data)),
-    )
-    return [
-        Part("results", "Results", [table for table in results if table.rows], remarks=remarks, plots=overview),
-        *_single("limits", result_tables.limits(data)),
-        *(part for anchor, table in rest for part in _single(anchor, table)),
-        Part("quality", "Quality", quality),
-    ]
-
-
-def _single(anchor: str, table: Table) -> list[Part]:
-    return [Part(anchor, table.title, [table])] if table.rows else []
+def _sections(data: ReportData) -> Iterator[Part]:
+    for part in sections.page(data):
+        of_results = part.anchor == "results"
+        remarks = (_HOW_TO_READ, calibration_sentence(data.manifest)) if of_results else ()
+        overview = _pictures(plots.draw(data).overview) if of_results else ()
+        yield Part(part.anchor, part.title, part.tables, remarks=remarks, plots=overview)
 
 
 def _pictures(drawn: Iterable[Plot]) -> list[Picture]:
@@ -213,8 +186,8 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
                 "facts": _facts(data, shown),
                 "doubts": _doubts(data, shown),
                 "no_result": base.NO_RESULT if verdict == "invalid" else "",
-                "tables": result_tables.statistics(data, keys),
-                "machine": [table for cell, trial in shown for table in machine.of_trial(data, cell, trial)],
+                "tables": results.statistics(data, keys),
+                "machine": [table for cell, trial in shown for table in sections.of_trial(data, cell, trial)],
                 "plots": _pictures(map(_unnumbered, drawn) if verdict == "invalid" else drawn),
                 "drawn": _repetition_drawn(shown),
                 "undrawn": _UNDRAWN if data.series.get(first) else "",

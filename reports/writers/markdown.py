@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from reports import answer
+from reports import answer, sections
+from reports.answer import calibration_sentence
 from reports.data import ReportData
 from reports.format import for_xml
-from reports.tables import checks, circumstances, decision, quality, results
+from reports.tables import circumstances, decision
 from reports.tables.base import Cell, Table
-from reports.tables.decision import Section
-from reports.tables.results import requests
+from reports.tables.decision import Decision
 
 MOST_CHARACTERS = 60_000
 """A comment takes 65,536 characters; whoever writes one puts something around it."""
@@ -27,12 +27,12 @@ _ADDRESS = re.compile(r"://|(?<=\bwww)\.", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What the report is made of, before it is fitted. main: shown; further: folded."""
+    """Parts of the report before it is fitted."""
 
     beginning: Sequence[str]
-    main: Sequence[Table]
-    further: Sequence[Table]
-    sections: Sequence[Section]
+    shown: Sequence[Table]
+    folded: Sequence[Table]
+    decisions: Sequence[Decision]
     calibration: str
     circumstances: Sequence[tuple[str, str]]
 
@@ -49,66 +49,32 @@ def render(data: ReportData) -> str:
 
 
 def _contents(data: ReportData) -> Contents:
+    verdict, point, rest = answer.headline(data).partition(" · ")
     return Contents(
         beginning=[
             f"# {escape(data.title, LONGEST_TEXT)}",
-            headline(data),
+            f"\n**{verdict}**{point}{rest}\n",
             " ".join(f"**{label}:** {escape(told, 5 * LONGEST_TEXT)}" for label, told in answer.labelled(data)),
             "",
         ],
-        main=[
-            results.limits(data),
-            results.headline(data),
-            checks.reasons(data),
-            checks.not_run(data),
-            checks.errors(data),
-        ],
-        further=[
-            requests(data),
-            decision.single_engines(data),
-            *quality.tables(data),
-            results.servers(data),
-            results.bursts(data),
-        ],
-        sections=decision.sections(data),
-        calibration=data.calibration,
+        shown=sections.markdown(data),
+        folded=sections.folded(data),
+        decisions=decision.of_models(data),
+        calibration=calibration_sentence(data.manifest),
         circumstances=circumstances.of_run(data),
     )
 
 
 def _parts(contents: Contents, rows: int) -> Iterator[str]:
     yield from contents.beginning
-    for table in contents.main:
+    for table in contents.shown:
         yield from _section(_shortened(table, rows))
-    yield from _decisions(contents.sections, rows)
-    if any(table.rows for table in contents.further):
-        told = [line for table in contents.further for line in _section(_shortened(table, rows), 3, folded=False)]
-        yield from _folded("Further tables", told)
+    yield from _decisions(contents.decisions, rows)
+    if contents.folded:
+        lines = [line for table in contents.folded for line in _section(_shortened(table, rows), 3, folded=False)]
+        yield from _folded("Further tables", lines)
     yield from (escape(contents.calibration), "")
     yield from _folded("Circumstances", _circumstances(contents.circumstances, rows))
-
-
-def headline(data: ReportData) -> str:
-    """Validity and limits in one line."""
-    without_trials = "QUALITY ONLY" if quality.scored(data) else "NOTHING MEASURED"
-    words = [f"**{data.verdict().upper() or without_trials}**"]
-    outcomes = [verdict["outcome"] for verdict in data.verdicts]
-    kinds = [kind for kind in ("fail", "invalid", "cannot_tell", "pass") if kind in outcomes]
-    if kinds:
-        words.append("limits: " + ", ".join(f"{outcomes.count(kind)} {kind.replace('_', ' ')}" for kind in kinds))
-    if data.manifest.get("status") != "complete":
-        status = str(data.manifest.get("status"))
-        words.append({"failed": "the run failed", "interrupted": "interrupted"}.get(status, f"the run is {status}"))
-    if data.exit_code is not None:
-        words.append(f"exit code {data.exit_code}{_why_zero(data)}")
-    return "\n" + " · ".join(words) + "\n"
-
-
-def _why_zero(data: ReportData) -> str:
-    """What makes a run a success in which something is invalid or broken."""
-    spoiled = data.verdict() == "invalid" or any(one["outcome"] in ("fail", "invalid") for one in data.verdicts)
-    chosen = (data.manifest.get("scenario") or {}).get("decide") == "any"
-    return ": one cell holds every limit (decide: any)" if chosen and spoiled and data.exit_code == 0 else ""
 
 
 def escape(text: str, longest: int | None = None) -> str:
@@ -120,16 +86,16 @@ def escape(text: str, longest: int | None = None) -> str:
     return _ADDRESS.sub(lambda found: f"{found[0][0]}&#8203;{found[0][1:]}", shown)
 
 
-def _decisions(sections: Sequence[Section], rows: int) -> list[str]:
-    """What to run; the tables behind it folded, but for the first."""
+def _decisions(decisions: Sequence[Decision], rows: int) -> list[str]:
+    """Return what to run; the tables behind it folded, but for the first."""
     parts = []
-    for section in sections:
-        advice = (escape(line, LONGEST_TEXT * rows) for line in section.advice)
-        parts += [f"## {escape(section.title)}", "", *(part for line in advice for part in (line, ""))]
-        first, *others = (_shortened(table, rows) for table in section.tables)
+    for model in decisions:
+        advice = (escape(line, LONGEST_TEXT * rows) for line in model.advice)
+        parts += [f"## {escape(model.title)}", "", *(part for line in advice for part in (line, ""))]
+        first, *others = (_shortened(table, rows) for table in model.tables)
         parts += _section(first, 3)
         behind = [line for table in others for line in _section(table, 3, folded=False)]
-        remarks = [*(f"- {escape(remark)}" for remark in section.remarks), ""]
+        remarks = [*(f"- {escape(remark)}" for remark in model.remarks), ""]
         parts += _folded("Sizes, starts, loads, and how to read it", [*behind, *remarks])
     return parts
 
@@ -160,8 +126,6 @@ def _harmless(row: tuple[Cell, ...]) -> int:
 
 def _section(table: Table, level: int = 2, *, folded: bool = True) -> list[str]:
     """A table under its title; a long one folded, where that is asked for."""
-    if not table.rows:
-        return []
     rule = ["---" if i < table.texts else "--:" for i in range(len(table.head))]
     lines = [_line([escape(name, LONGEST_TEXT) for name in table.head]), _line(rule)]
     lines += [_line([_cell(cell) for cell in row]) for row in table.rows]

@@ -10,29 +10,19 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports import answer
+from reports import answer, sections
+from reports.answer import calibration_sentence
 from reports.data import ReportData
 from reports.format import for_terminal
-from reports.tables import checks, decision, quality, results
+from reports.tables import decision
 from reports.tables.base import Cell, Table
-from reports.writers import markdown
 
 STYLES = {"good": "green", "bad": "bold red", "doubtful": "yellow", "": ""}
 
 
 def show(data: ReportData, console: Console) -> None:
     """Print results, limits, what is missing and what to do; answer and verdict last, where they stay in view."""
-    for table in (
-        results.headline(data),
-        decision.single_engines(data),
-        results.limits(data),
-        *quality.tables(data),
-        checks.not_run(data),
-        results.servers(data),
-        results.bursts(data),
-        checks.errors(data),
-        checks.reasons(data),
-    ):
+    for table in sections.terminal(data):
         _print(console, table)
     _print_decisions(console, data)
     console.print(Text(for_terminal(data.calibration)))
@@ -40,25 +30,23 @@ def show(data: ReportData, console: Console) -> None:
     for label, told in answer.labelled(data):
         console.print(Text.assemble((f"{label}: ", "bold"), for_terminal(told)))
     console.print()
-    console.print(Text(markdown.headline(data).strip().replace("**", ""), style="bold"))
+    console.print(Text(answer.headline(data), style="bold"))
 
 
 def _print_decisions(console: Console, data: ReportData) -> None:
     """What to run; the numbers under each load stand in the results already."""
-    for section in decision.sections(data, wide=False):
-        console.print(Text(for_terminal(section.title), style="bold"))
-        for table in section.tables:
+    for model in decision.of_models(data, wide=False):
+        console.print(Text(for_terminal(model.title), style="bold"))
+        for table in model.tables:
             _print(console, _narrowed(table))
-        for line in (*section.remarks, ""):
+        for line in (*model.remarks, ""):
             console.print(Text(for_terminal(line)))
-        for number, line in enumerate(section.advice):
+        for number, line in enumerate(model.advice):
             console.print(Text(for_terminal(line), style="" if number else "bold"))
 
 
 def _print(console: Console, table: Table) -> None:
     """As a table where every number and every word fits in one piece, else a paragraph for each row."""
-    if not table.rows:
-        return
     if _width(table, whole=True) <= console.width:
         _print_table(console, table)
         return

@@ -118,8 +118,8 @@ def test_grades_that_are_not_decided_have_a_marker_of_their_own() -> None:
     texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
     assert "several grades possible" in texts
     assert [row[3].text for row in plot.table.rows] == ["reference", "near-lossless", "degraded at best"]
-    (section,) = decision.sections(data)
-    table = section.tables[0]
+    (model,) = decision.of_models(data)
+    table = model.tables[0]
     shown = table.rows[2][table.head.index("KL, nats")]
     assert shown.text.startswith(">")
     assert "only a lower bound can be told" in table.notes[shown.note - 1]  # type: ignore[operator]
@@ -138,16 +138,16 @@ def test_of_many_rows_the_picture_names_those_that_matter(chosen: ReportData, mo
 def test_quality_has_its_columns_only_where_it_was_measured() -> None:
     """Else a remark says that it was not."""
     data = report_data(results_of((Choice("f16"), Choice("q4", 0.8))))
-    (section,) = decision.sections(data)
-    assert not [name for name in section.tables[0].head if "KL" in name or name == "quality"]
-    assert any("Quality was not measured" in remark for remark in section.remarks)
-    assert "limits" not in section.tables[0].head
+    (model,) = decision.of_models(data)
+    assert not [name for name in model.tables[0].head if "KL" in name or name == "quality"]
+    assert any("Quality was not measured" in remark for remark in model.remarks)
+    assert "limits" not in model.tables[0].head
 
 
 def test_a_single_row_is_no_choice() -> None:
     """It gets a block about its engine instead."""
     data = report_data(results_of((Choice("f16"),)))
-    assert decision.sections(data) == []
+    assert decision.of_models(data) == []
     (row,) = decision.single_engines(data).rows
     assert (row[0].text, row[1].text) == ("tiny · f16", "f16")
     assert "Which" not in markdown.render(data)
@@ -156,7 +156,7 @@ def test_a_single_row_is_no_choice() -> None:
 def test_without_load_there_is_no_choice() -> None:
     """A run that only scored quality has its own table."""
     data = report_data(results_of((Choice("f16", kl=(0.0, 0.0, 0.0)), Choice("q4", kl=(0.1, 0.09, 0.11))), loads=()))
-    assert decision.sections(data) == []
+    assert decision.of_models(data) == []
 
 
 def test_no_rows_no_block() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reports import sections
 from reports.data import ReportData
 from reports.tables import checks, machine
 from reports.tables.base import Table
@@ -124,8 +125,8 @@ def test_pages_say_how_often_they_could_not_be_read() -> None:
 
 def test_nothing_known_makes_no_table() -> None:
     """No rows, whatever is asked."""
-    tables = ("memory", "energy", "throttling", "server", "pages", "checks")
-    assert not [name for name in tables if getattr(machine, name)({}).rows]
+    makers = (*sections.RESULTS_OF_TRIAL, *sections.EVIDENCE_OF_TRIAL)
+    assert not [make for make in makers if make({}).rows]
 
 
 def test_each_check_says_what_was_seen() -> None:
@@ -180,5 +181,5 @@ def test_a_check_that_was_not_made_says_why() -> None:
 def test_every_trial_that_ran_has_its_checks(full: ReportData) -> None:
     """From real facts; of an invalid trial there are no tables that would be results."""
     for cell, trial in full.trials():
-        titles = [table.title for table in machine.of_trial(full, cell, trial)]
+        titles = [table.title for table in sections.of_trial(full, cell, trial)]
         assert ("Checks" in titles) == bool(full.facts_of(cell["id"], trial["id"]))

@@ -137,5 +137,6 @@ def test_every_page_shows_it(scored: ReportData) -> None:
 def test_nothing_is_said_where_nothing_was_asked() -> None:
     """A run without `quality` has neither table."""
     plain = report([{**cell("q4_0"), "quality": None}])
-    assert not any(table.rows or table.notes for table in quality_table.tables(plain))
+    tables = (quality_table.detail(plain), quality_table.responses(plain))
+    assert not any(table.rows or table.notes for table in tables)
     assert not quality_table.scored(plain)

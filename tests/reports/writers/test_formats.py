@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 import reports
+from reports import answer
 from reports.data import KEYS, ReportData
 from reports.writers import html, junit, markdown, summaries, terminal
 
@@ -159,4 +160,4 @@ def test_a_run_in_which_nothing_ran_has_a_report(full: ReportData, render: Calla
 def test_the_headline_says_how_a_run_ended(full: ReportData, status: str, words: str) -> None:
     """In words, not by the name of its status."""
     ended = replace(full, manifest=full.manifest | {"status": status})
-    assert f" · {words} · " in markdown.headline(ended)
+    assert f" · {words} · " in answer.headline(ended)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness.verdict.decision import decide
 from harness.verdict.reason import Level, Validity
-from reports import plots
+from reports import answer, plots
 from reports.data import ReportData
 from reports.tables import base
 from reports.tables import results as result_tables
@@ -93,6 +93,6 @@ def test_a_success_with_something_invalid_says_why_it_is_one(spoiled: ReportData
     """One cell is enough where the scenario says so; else nothing is added."""
     scenario = {**spoiled.manifest["scenario"], "decide": "any"}
     chosen = replace(spoiled, manifest={**spoiled.manifest, "scenario": scenario}, exit_code=0)
-    assert "exit code 0: one cell holds every limit" in markdown.headline(chosen)
-    assert "one cell" not in markdown.headline(replace(chosen, exit_code=4))
-    assert "one cell" not in markdown.headline(replace(spoiled, exit_code=0))
+    assert "exit code 0: one cell holds every limit" in answer.headline(chosen)
+    assert "one cell" not in answer.headline(replace(chosen, exit_code=4))
+    assert "one cell" not in answer.headline(replace(spoiled, exit_code=0))

@@ -1,0 +1,102 @@
+"""Sections of a report: one list of tables for the page, Markdown and the terminal.
+
+A new table takes a function in `reports/tables/` and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reports.data import ReportData
+from reports.tables import checks, decision, machine, quality, results
+from reports.tables.base import Table, repetition
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table about the whole run, and where writers show it.
+
+    Attributes:
+        part: Anchor of the part of the page that the table stands in.
+        table: Function that makes the table. A table without rows is left out.
+        markdown: Rank among the tables that Markdown shows; None if it does not.
+        folded: Rank among the tables that Markdown folds; None if it does not.
+        terminal: Rank in the terminal; None if the terminal leaves it out.
+        title: Title of the part; "" for that of the table.
+    """
+
+    part: str
+    table: Callable[[ReportData], Table]
+    markdown: int | None = None
+    folded: int | None = None
+    terminal: int | None = None
+    title: str = ""
+
+
+SECTIONS = (  # in the order of the page; the last of a terminal stay in view
+    Section("results", results.headline, markdown=2, terminal=1),
+    Section("results", results.requests, folded=1),
+    Section("results", decision.single_engines, folded=2, terminal=2),
+    Section("limits", results.limits, markdown=1, terminal=3),
+    Section("validity", checks.reasons, markdown=3, terminal=10),
+    Section("not-measured", checks.not_run, markdown=4, terminal=6),
+    Section("errors", checks.errors, markdown=5, terminal=9),
+    Section("bursts", results.bursts, folded=6, terminal=8),
+    Section("servers", results.servers, folded=5, terminal=7),
+    Section("quality", quality.detail, folded=3, terminal=4, title="Quality"),
+    Section("quality", quality.responses, folded=4, terminal=5),
+)
+RESULTS_OF_TRIAL = (machine.memory, machine.energy, machine.server)
+EVIDENCE_OF_TRIAL = (machine.throttling, machine.pages, checks.checks)
+"""Tables that help to find out why a trial is invalid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the page: tables under one heading."""
+
+    anchor: str
+    title: str
+    tables: list[Table]
+
+
+def page(data: ReportData) -> list[Part]:
+    """Return the parts of the page."""
+    parts: dict[str, Part] = {}
+    for section in SECTIONS:
+        table = section.table(data)
+        part = parts.setdefault(section.part, Part(section.part, section.title or table.title, []))
+        if table.rows:
+            part.tables.append(table)
+    return [part for part in parts.values() if part.tables]
+
+
+def markdown(data: ReportData) -> list[Table]:
+    """Return the tables that Markdown shows."""
+    return _ranked(data, lambda section: section.markdown)
+
+
+def folded(data: ReportData) -> list[Table]:
+    """Return the tables that Markdown folds."""
+    return _ranked(data, lambda section: section.folded)
+
+
+def terminal(data: ReportData) -> list[Table]:
+    """Return the tables of the terminal."""
+    return _ranked(data, lambda section: section.terminal)
+
+
+def _ranked(data: ReportData, rank_of: Callable[[Section], int | None]) -> list[Table]:
+    ranked = [(rank, section) for section in SECTIONS if (rank := rank_of(section)) is not None]
+    tables = (section.table(data) for _, section in sorted(ranked, key=lambda one: one[0]))
+    return [table for table in tables if table.rows]
+
+
+def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> list[Table]:
+    """Return the tables of one trial; of an invalid one those alone that help to find the cause."""
+    invalid = data.invalid(cell["id"], trial["id"])
+    facts = data.facts_of(cell["id"], trial["id"])
+    tables = (make(facts) for make in (*(() if invalid else RESULTS_OF_TRIAL), *EVIDENCE_OF_TRIAL))
+    return [replace(table, title=f"{table.title}{repetition(cell, data)}") for table in tables if table.rows]
