@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reports.data import ALL, KEYS, ReportData, keys_of, place
-from reports.format import THIN, UNKNOWN, count, estimate, interval
+from reports.format import THIN, UNKNOWN, count, dotted, estimate, interval, joined
 from reports.tables import decision, quality
 from reports.tables.base import by_class, groups
 
@@ -161,7 +161,7 @@ def _namer(data: ReportData) -> Callable[[Sequence[str]], str]:
         differs[-1] = True
 
     def name(keys: Sequence[str]) -> str:
-        return " · ".join(key for key, tells in zip(keys, differs, strict=True) if tells and key) or place(keys)
+        return dotted(key for key, tells in zip(keys, differs, strict=True) if tells) or place(keys)
 
     return name
 
@@ -210,7 +210,7 @@ def _limits(data: ReportData) -> str:
     if outcomes["pass"] == total:
         return "the only one holds." if total == 1 else f"all {total} hold."
     words = {"fail": "broken", "invalid": "without a result", "cannot_tell": "undecided", "pass": "held"}
-    parts = _joined([f"{outcomes[kind]} {word}" for kind, word in words.items() if outcomes[kind]])
+    parts = joined([f"{outcomes[kind]} {word}" for kind, word in words.items() if outcomes[kind]])
     kind, first = next((kind, one) for kind in words for one in data.verdicts if one["outcome"] == kind)
     named = f"{first['limit']} under {_namer(data)(keys_of(first, first['load']))}"
     why = "" if kind == "invalid" else f": {first['sentence']}"
@@ -258,8 +258,45 @@ def _listed(names: Iterable[str]) -> str:
     known = list(dict.fromkeys(names))
     if len(known) > MOST_NAMES:
         return f"{', '.join(known[:MOST_NAMES])} and {len(known) - MOST_NAMES} more"
-    return _joined(known)
+    return joined(known)
 
 
-def _joined(parts: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
+NOT_CALIBRATED = "This machine was not calibrated: run `harness doctor`."
+
+UNREADABLE = "What is stored with this run about the calibration of its machine cannot be read."
+BUSY_SHARE = 0.2
+
+
+def calibration_sentence(manifest: Mapping[str, Any]) -> str:
+    """For a run's report, from the calibration that its manifest keeps."""
+    try:
+        return sentence((manifest.get("provenance") or {}).get("calibration"))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return UNREADABLE
+
+
+def sentence(calibration: Mapping[str, Any] | None) -> str:
+    """A calibration (`harness.drivers.calibration.store.Calibration.summary`) in words."""
+    if not calibration:
+        return NOT_CALIBRATED
+    day = str(calibration["created_utc"])[:10]
+    if not calibration["streams"]:
+        return f"Not even one stream could be measured exactly here, calibrated {day}: run `harness doctor`."
+    within = f"{_plain(calibration['ttft_error_p99_ms'])} ms (p99 of first-token times)"
+    most = f"{calibration['streams']:,} streams, {_round(calibration['events_per_s'])} chunks/s"
+    sent = f" and {calibration['requests_per_s']:,.0f} requests/s" if calibration["requests_per_s"] else ""
+    shared = ", beside a server on the same cores" if calibration["shared"] else ""
+    busy = calibration.get("busy_share") or 0.0
+    others = f", while other work kept the processor {busy:.0%} busy" if busy > BUSY_SHARE else ""
+    return (
+        f"Over HTTP the client measures here to within {within} up to {most}{sent}{shared}; calibrated {day}{others}."
+    )
+
+
+def _plain(value_ms: float) -> str:
+    """Two digits, never less than the clock could tell."""
+    return f"{max(value_ms, 0.01):.2g}"
+
+
+def _round(rate: float) -> str:
+    return f"{round(rate, -2) if rate >= 1000 else rate:,.0f}"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from reports.format import UNKNOWN, dotted
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -105,4 +107,4 @@ def keys_of(cell: Mapping[str, Any], load: str = "") -> tuple[str, ...]:
 
 def place(keys: Sequence[str]) -> str:
     """Return model, engine, level and variant in words."""
-    return " · ".join(key for key in keys[:-1] if key) or "—"
+    return dotted(keys[:-1]) or UNKNOWN

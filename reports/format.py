@@ -1,12 +1,14 @@
-"""Numbers as people read them: as many digits as the interval allows, bounds as bounds, unknown as a dash.
+"""Numbers and texts as people read them.
 
-Characters that a place cannot show or must not be given, out of texts that come from servers, files and users.
+Numbers have as many digits as the interval allows; bounds are shown as bounds, and what is unknown as a dash. Texts of
+servers, files and users lose the characters that a place cannot show or must not be given.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Sequence
 
 UNKNOWN = "—"
 THIN = "\u202f"
@@ -41,10 +43,14 @@ def estimate(row: dict[str, object] | None, show: str = "number") -> str:
 
 
 def interval(row: dict[str, object] | None, show: str = "number") -> str:
-    """The 95 % interval of a point, "" where there is none."""
+    """Return the 95 % interval of a point, "" where there is none."""
     if row is None or row["bound"] != "point":
         return ""
-    low, high = float(row["low"]), float(row["high"])  # type: ignore[arg-type]
+    return between(float(row["low"]), float(row["high"]), show)  # type: ignore[arg-type]
+
+
+def between(low: float, high: float, show: str = "number") -> str:
+    """Return an interval by its ends, "" where one is unknown or there is nothing between them."""
     if math.isnan(low) or math.isnan(high) or low == high:
         return ""
     first = amount(low, low, high, show) if math.isfinite(low) else "−∞"
@@ -85,6 +91,26 @@ def grouped(digits: str) -> str:
         return digits
     parts = [whole[max(0, end - 3) : end] for end in range(len(whole), 0, -3)]
     return sign + THIN.join(reversed(parts)) + dot + rest
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Return "a, b and c"."""
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
+
+
+def dotted(parts: Iterable[str]) -> str:
+    """Return names of something and of what it is part of, without those that are empty."""
+    return " · ".join(part for part in parts if part)
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return the beginning of a text that is too long."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def shortened_inside(text: str, longest: int) -> str:
+    """Return both ends of a text that is too long."""
+    return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-longest // 2 :]}"
 
 
 # XML 1.0 has no way to write these, not even escaped.

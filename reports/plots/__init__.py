@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from reports.data import ReportData, keys_of
-from reports.plots import choice, frontier, latency, machine, time
-from reports.plots.drawing import Plot
+from reports.plots import decision, frontier, latency, machine, time
+from reports.plots.drawing import Plot, file_name
 from reports.tables.base import classes, trial_name
 
 MOST_TRIALS = 24
@@ -27,7 +26,7 @@ class Drawn:
     @cached_property
     def choices(self) -> dict[str, list[Plot]]:
         """By model."""
-        return choice.of_models(self.data)
+        return decision.of_models(self.data)
 
     @cached_property
     def overview(self) -> list[Plot]:
@@ -103,7 +102,7 @@ def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> l
     series = data.series.get((cell["id"], trial["id"]))
     if not series:
         return []
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{cell['id']}-{trial['id']}")
+    name = file_name(f"{cell['id']}-{trial['id']}")
     drawn = (
         latency.distribution(series["distribution"], name),
         latency.of_classes(series["classes"], name, len(classes(data, keys_of(cell, trial["load"])))),

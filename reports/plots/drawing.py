@@ -21,8 +21,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from reports.format import for_xml
-from reports.plots.marks import SMALL, grid, width_of
-from reports.plots.palette import INK
+from reports.plots.marks import INK, SMALL, grid, width_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -176,6 +175,11 @@ class Panel:
 
     title: str
     draw: Callable[[Axes], None]
+
+
+def file_name(text: str) -> str:
+    """Return a text without what a file's name cannot have."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", text)
 
 
 def picture(name: str, draw: Callable[[Axes], None], labels: tuple[str, str], height: float = HEIGHT) -> str:

@@ -9,12 +9,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from reports.data import ALL, ReportData, place
-from reports.format import amount
-from reports.plots import axes as ticks
-from reports.plots import marks
+from reports.format import amount, shortened, shortened_inside
+from reports.plots import marks, scales
 from reports.plots.drawing import Plot, picture
-from reports.plots.latency import shortened
-from reports.plots.palette import COLOURS, DASHES
+from reports.plots.marks import COLOURS
 from reports.tables.base import Cell, Table, first_rows, groups, measured, pooled_rows
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ THROUGHPUT = ("output_tokens_per_s", "value")
 LATENCIES = (("ttft_ms", "TTFT"), ("e2e_ms", "end to end"))
 LINKED = ("single_user", "sustained", "mixed", "sessions")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-MAX_LABEL = 26
+MAX_LABEL, MAX_NAME = 26, 64
 HEIGHT, STEEP = 340.0, 6.0
 
 
@@ -83,14 +81,14 @@ def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
     steep = min(up) > 0 and max(up) > STEEP * min(up)
 
     def draw(axes: Axes) -> None:
-        ticks.around(axes.xaxis, min(across), max(across))
+        scales.around(axes.xaxis, min(across), max(across))
         if steep:
-            ticks.upright(axes.yaxis, min(up), max(up), STEEP)
+            scales.upright(axes.yaxis, min(up), max(up), STEEP)
         else:
-            ticks.around(axes.yaxis, min(up), max(up), 5)
+            scales.around(axes.yaxis, min(up), max(up), 5)
         for number, (cell, own) in enumerate(zip(cells, loads, strict=True)):
             _line(axes, own, number)
-            marks.key(axes, shortened(cell), COLOURS[number], MARKERS[number])
+            marks.key(axes, shortened_inside(cell, MAX_NAME), COLOURS[number], MARKERS[number])
         _name(axes, loads)
 
     labels = (
@@ -105,20 +103,20 @@ def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
 
 def _begins(ends: Sequence[float]) -> str:
     """What a reader would not expect of an axis."""
-    return "; begins above 0" if ticks.beginning(min(ends), max(ends)) > 0 else ""
+    return "; begins above 0" if scales.beginning(min(ends), max(ends)) > 0 else ""
 
 
-def _joined(own: Sequence[Point]) -> Iterator[list[Point]]:
+def _linked(own: Sequence[Point]) -> Iterator[list[Point]]:
     """What a line goes through."""
     for loop in dict.fromkeys(point.linked for point in own if point.linked):
         yield [point for point in own if point.linked == loop]
 
 
 def _line(axes: Axes, own: Sequence[Point], number: int) -> None:
-    colour = COLOURS[number]
-    for linked in _joined(own):
+    colour, dash = marks.look(number)
+    for linked in _linked(own):
         x, y = (_values([getattr(point, name) for point in linked]) for name in ("throughput", "latency"))
-        marks.line(axes, x, y, colour, DASHES[number % len(DASHES)], width=1.4)
+        marks.line(axes, x, y, colour, dash, width=1.4)
     across, up = ([getattr(point, name) for point in own] for name in ("throughput", "latency"))
     ends = ([_ends(row) for row in across], [_ends(row) for row in up])
     marks.estimates(axes, _values(across), _values(up), *ends, colour, MARKERS[number])
@@ -140,14 +138,13 @@ def _name(axes: Axes, cells: Sequence[Sequence[Point]]) -> None:
     x, y = (_values([getattr(point, name) for point in points]) for name in ("throughput", "latency"))
     labels = marks.Labels(axes, x, y, list(_strokes(cells)))
     for point, across, up in zip(points, x, y, strict=True):
-        words = point.load if len(point.load) <= MAX_LABEL else f"{point.load[: MAX_LABEL - 1]}…"
-        labels.put(across, up, words)
+        labels.put(across, up, shortened(point.load, MAX_LABEL))
 
 
 def _strokes(cells: Sequence[Sequence[Point]]) -> Iterator[marks.Line]:
     """The straight lines of the picture: between loads, and of intervals."""
     for own in cells:
-        for linked in _joined(own):
+        for linked in _linked(own):
             yield from pairwise((point.throughput["value"], point.latency["value"]) for point in linked)
         for point in own:
             x, y = point.throughput["value"], point.latency["value"]

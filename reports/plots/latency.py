@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.format import amount, interval
-from reports.plots import axes as ticks
-from reports.plots import marks
-from reports.plots.axes import SHARES, share_name
+from reports.format import amount, between, shortened_inside
+from reports.plots import marks, scales
 from reports.plots.drawing import Plot, picture
-from reports.plots.palette import COLOURS, DASHES
-from reports.tables.base import Cell, Table
+from reports.plots.marks import COLOURS
+from reports.plots.scales import SHARES, share_name
+from reports.tables.base import Cell, Table, first_rows, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,8 +64,8 @@ class Curve:
         if at is None:
             return Cell("")
         value, low, high = float(self.ms[at]), float(self.low[at]), float(self.high[at])
-        detail = interval({"value": value, "low": low, "high": high, "bound": "point"})
-        return Cell(amount(value, low, high), detail or ("" if self.known(share) else NO_INTERVAL), value=value)
+        detail = between(low, high) or ("" if self.known(share) else NO_INTERVAL)
+        return Cell(amount(value, low, high), detail, value=value)
 
     def words(self) -> str:
         """The median and the highest usual quantile that has an interval."""
@@ -87,7 +86,7 @@ def curves_table(curves: Sequence[Curve]) -> Table:
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "end to end", "icl_ms": "between chunks"}
 COMPARED = ("ttft_ms", "e2e_ms")
 LOWEST = 0.01
-MAX_LABEL, MOST_ROWS = 64, 40
+MAX_LABEL = 64
 LEAST_LENGTH_RATIO = 1.2
 STEEP = 30.0
 
@@ -111,7 +110,7 @@ def of_classes(frame: pd.DataFrame, name: str, total: int) -> Plot | None:
     if metric is None:
         return None
     groups = frame[frame["metric"] == metric].groupby("class", sort=False, observed=True)
-    curves = [Curve.of(shortened(str(group)), own) for group, own in groups][: len(COLOURS)]
+    curves = [Curve.of(shortened_inside(str(group), MAX_LABEL), own) for group, own in groups][: len(COLOURS)]
     of = "each class" if total <= len(curves) else f"{len(curves)} of {total} classes"
     alt = f"Distribution of {NAMES[metric]} of {of}: {'; '.join(curve.words() for curve in curves)}."
     title = f"{_capital(NAMES[metric])} of {of}, with 95 % intervals"
@@ -122,7 +121,7 @@ def of_classes(frame: pd.DataFrame, name: str, total: int) -> Plot | None:
 def overlay(metric: str, shown: Sequence[tuple[str, pd.DataFrame]]) -> Plot | None:
     """One curve for each of several trials, the first len(COLOURS) of them; None for fewer than two."""
     own = [(label, frame[frame["metric"] == metric]) for label, frame in shown]
-    every = [Curve.of(shortened(label), frame) for label, frame in own if len(frame)]
+    every = [Curve.of(shortened_inside(label, MAX_LABEL), frame) for label, frame in own if len(frame)]
     curves = every[: len(COLOURS)]
     if len(curves) < 2:
         return None
@@ -145,10 +144,10 @@ def _picture(name: str, curves: Sequence[Curve], label: str) -> str:
     requests = [curve.n for curve in curves if curve.label != NAMES["icl_ms"]] or [curve.n for curve in curves]
 
     def draw(axes: Axes) -> None:
-        ticks.logarithmic(axes.xaxis, low / 1.1, max(high * 1.1, low * 1.5))
-        top = ticks.of_shares(axes.yaxis, LOWEST, max(requests))
-        for number, curve in enumerate(curves):
-            colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+        scales.logarithmic(axes.xaxis, low / 1.1, max(high * 1.1, low * 1.5))
+        top = scales.of_shares(axes.yaxis, LOWEST, max(requests))
+        for place, curve in enumerate(curves):
+            colour, dash = marks.look(place)
             share = np.minimum(curve.share, 1 - 0.5 / curve.n)
             rows = (share >= LOWEST) & (share <= top + 1e-12) & (curve.ms > 0)
             share = share[rows]
@@ -172,14 +171,15 @@ def by_length(lengths: pd.DataFrame, bins: pd.DataFrame, name: str) -> Plot | No
 
     def draw(axes: Axes) -> None:
         if wide:
-            ticks.logarithmic(axes.xaxis, max(shortest, 1) / 1.1, longest * 1.1)
+            scales.logarithmic(axes.xaxis, max(shortest, 1) / 1.1, longest * 1.1)
         else:
-            ticks.from_zero(axes.xaxis, longest)
-        ticks.upright(axes.yaxis, float(lengths["ms"].min()), float(lengths["ms"].max()), STEEP)
-        for number, metric in enumerate(metrics):
+            scales.from_zero(axes.xaxis, longest)
+        scales.upright(axes.yaxis, float(lengths["ms"].min()), float(lengths["ms"].max()), STEEP)
+        for place, metric in enumerate(metrics):
             own, line = lengths[lengths["metric"] == metric], bins[bins["metric"] == metric]
-            marks.dots(axes, own["tokens"], own["ms"], COLOURS[number], words=NAMES[metric])
-            marks.line(axes, line["tokens"], line["p50_ms"], COLOURS[number], DASHES[number])
+            colour, dash = marks.look(place)
+            marks.dots(axes, own["tokens"], own["ms"], colour, words=NAMES[metric])
+            marks.line(axes, line["tokens"], line["p50_ms"], colour, dash)
 
     labels = (
         "prompt, tokens" + (" (logarithmic)" if wide else ""),
@@ -214,22 +214,13 @@ def _length_table(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[s
         found = {str(row["metric"]): row for row in own.to_dict("records")}
         values = [found.get(metric, {}).get(key, math.nan) for metric, key in named]
         first = next(iter(found.values()))
-        rows.append((_number(first["tokens"]), _number(float(own["n"].max())), *(_number(value) for value in values)))
+        sizes = (number(first["tokens"]), number(float(own["n"].max())))
+        rows.append((*sizes, *(number(value, unknown="") for value in values)))
     head = (f"{NAMES[metric]} {key.removesuffix('_ms')}, ms" for metric, key in named)
     return Table("", ("prompt, tokens (mean)", "requests", *head), rows, texts=0)
 
 
 def _requests_table(lengths: pd.DataFrame) -> Table:
     own = lengths.sort_values("tokens", kind="stable").to_dict("records")
-    rows = [(Cell(NAMES[str(row["metric"])]), _number(row["tokens"]), _number(row["ms"])) for row in own[:MOST_ROWS]]
-    notes = [f"{len(own) - MOST_ROWS} more are in records.parquet"] if len(own) > MOST_ROWS else []
-    return Table("", ("latency", "prompt, tokens", "ms"), rows, notes)
-
-
-def _number(value: float) -> Cell:
-    return Cell("") if math.isnan(value) else Cell(amount(value), value=float(value))
-
-
-def shortened(label: str) -> str:
-    """A label that leaves room for the plot."""
-    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL // 2]}…{label[-MAX_LABEL // 2 :]}"
+    rows = [(Cell(NAMES[str(row["metric"])]), number(row["tokens"]), number(row["ms"])) for row in own]
+    return first_rows(Table("", ("latency", "prompt, tokens", "ms"), rows), "are in records.parquet")

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports.format import amount, seconds
-from reports.plots import axes as ticks
-from reports.plots import marks
+from reports.plots import marks, scales
 from reports.plots.drawing import Panel, Plot
-from reports.plots.palette import COLOURS, DASHES, DOTTED, MUTED
+from reports.plots.marks import COLOURS, DOTTED, MUTED
 from reports.plots.time import over_time
-from reports.tables.base import Cell, Table
+from reports.tables.base import Cell, Table, first_rows, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-MOST_LINES, MOST_ROWS = 4, 40
+MOST_LINES = 4
 MOST_ABOVE = 2.5
 THROTTLED = COLOURS[4]
 
@@ -137,9 +136,9 @@ def _panel(group: Group, found: Found, throttled: Sequence[Span]) -> Panel:
 
     def draw(axes: Axes) -> None:
         if group.from_zero:
-            ticks.from_zero(axes.yaxis, top, 4)
+            scales.from_zero(axes.yaxis, top, 4)
         else:
-            ticks.linear(axes.yaxis, least - room, top + room, 4)
+            scales.linear(axes.yaxis, least - room, top + room, 4)
         _lines(axes, group.scale, shown)
         for limit in sorted(limits):
             marks.across(axes, limit, MUTED, DOTTED, next(line.words for line in group.lines if line.limit))
@@ -150,30 +149,29 @@ def _panel(group: Group, found: Found, throttled: Sequence[Span]) -> Panel:
 
 
 def _lines(axes: Axes, scale: float, found: Found) -> None:
-    number = 0
+    drawn = 0
     for line in dict.fromkeys(line for line, _ in found):
         own = [gauge for each, gauge in found if each is line]
         if len(own) > MOST_LINES:
-            _range(axes, own, scale, number)
-            number += 1
+            _range(axes, own, scale, drawn)
+            drawn += 1
             continue
         for gauge in own:
             which = f"{_noun(line)} {gauge.source.removeprefix(line.source)}" if len(own) > 1 else ""
             words = " ".join(word for word in (line.words, which) if word)
-            colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
-            marks.line(axes, gauge.at, gauge.value * scale, colour, dash, words=words)
-            number += 1
+            marks.line(axes, gauge.at, gauge.value * scale, *marks.look(drawn), words=words)
+            drawn += 1
 
 
 def _noun(line: Line) -> str:
     return "GPU" if line.source == "gpu" else line.source
 
 
-def _range(axes: Axes, own: Sequence[Gauge], scale: float, number: int) -> None:
+def _range(axes: Axes, own: Sequence[Gauge], scale: float, place: int) -> None:
     """Of many the mean, and a band from the least to the greatest."""
     at = np.unique(np.concatenate([gauge.at for gauge in own]).round(1))
     every = np.array([np.interp(at, gauge.at, gauge.value) for gauge in own]) * scale
-    colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+    colour, dash = marks.look(place)
     marks.band(axes, at, every.min(axis=0), every.max(axis=0), colour)
     noun = "GPUs" if own[0].kind == "gpu" else f"{own[0].kind}s"
     marks.line(axes, at, every.mean(axis=0), colour, dash, words=f"mean of {len(own)} {noun} and their range")
@@ -189,18 +187,18 @@ def _throttled(gauges: Sequence[Gauge]) -> list[Span]:
         starts, ends = np.append(gauge.at[:1], middles), np.append(middles, gauge.at[-1:])
         on = gauge.value > 0
         spans += zip(starts[on].tolist(), ends[on].tolist(), strict=True)
-    return _joined(spans)
+    return _merged(spans)
 
 
-def _joined(spans: Sequence[Span]) -> list[Span]:
-    """Without overlaps, in order."""
-    joined: list[Span] = []
+def _merged(spans: Sequence[Span]) -> list[Span]:
+    """Return them without overlaps, in order."""
+    merged: list[Span] = []
     for start, end in sorted(spans):
-        if joined and start <= joined[-1][1] + 1e-9:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        if merged and start <= merged[-1][1] + 1e-9:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
-            joined.append((start, end))
-    return joined
+            merged.append((start, end))
+    return merged
 
 
 def _alt(gauges: Sequence[Gauge], throttled: Sequence[Span], end_s: float) -> str:
@@ -217,12 +215,10 @@ def _alt(gauges: Sequence[Gauge], throttled: Sequence[Span], end_s: float) -> st
 def _table(gauges: Sequence[Gauge]) -> Table:
     """Each gauge from its first reading to its last."""
     rows = []
-    for gauge in gauges[:MOST_ROWS]:
+    for gauge in gauges:
         values = gauge.value
         show = "bytes" if gauge.name.endswith("_bytes") else "number"
         found = (values[0], gauge.least.min(), gauge.mean.mean(), gauge.greatest.max(), values[-1])
-        cells = (Cell(amount(float(value), show=show), value=float(value)) for value in found)
-        rows.append((Cell(f"{gauge.source} {gauge.name}"), *cells))
-    left_out = len(gauges) - MOST_ROWS
-    notes = [f"{left_out} more gauges are in samples.parquet"] if left_out > 0 else []
-    return Table("", ("gauge", "first", "least", "mean", "greatest", "last"), rows, notes)
+        rows.append((Cell(f"{gauge.source} {gauge.name}"), *(number(float(value), show) for value in found)))
+    table = Table("", ("gauge", "first", "least", "mean", "greatest", "last"), rows)
+    return first_rows(table, "gauges are in samples.parquet")

@@ -1,4 +1,4 @@
-"""What plots put into axes whose ends are fixed: lines, bands, dots, shades, words beside points.
+"""Marks in axes whose ends are fixed: lines, bands, dots, shades, words beside points, and their colours and dashes.
 
 Values beyond an end are drawn at it, so nothing needs to be clipped, and what lies at the end is not cut in half.
 """
@@ -11,19 +11,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reports.plots.palette import INK
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
 
+# At least 3:1 on white and on the dark page; neighbours differ for the colour-blind too, and lines in their dashes
+COLOURS = ("#2d78b4", "#ff4b0f", "#0fa587", "#782dff", "#d21e4b", "#1e8796", "#8778ff", "#f0694b")
+DASHES: tuple[Any, ...] = ("-", (0, (7, 3)), (0, (2, 2.5)), (0, (8, 3, 2, 3)))
+DOTTED = DASHES[2]
+MUTED = "#7a7f87"
+INK = "#010203"  # stands for the text colour of the page until the SVG is put into it
 SMALL = 11.0
 LETTER = 0.58  # mean width of a letter in heights of the font, rather too much
 RIGHT, ABOVE = 12.0, 8.0  # room that words may take beside and above the axes
 
 Line = tuple[tuple[float, float], tuple[float, float]]
 Box = tuple[float, float, float, float]
+
+
+def look(number: int) -> tuple[str, Any]:
+    """Return the colour and the dash of the curve with a number."""
+    return COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
 
 
 def line(

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports.format import amount, count, seconds
-from reports.plots import axes as ticks
-from reports.plots import marks
+from reports.plots import marks, scales
 from reports.plots.drawing import Panel, Plot, stacked
-from reports.plots.palette import COLOURS, DASHES, DOTTED, INK, MUTED
+from reports.plots.marks import COLOURS, DASHES, DOTTED, INK, MUTED
 from reports.tables.base import Cell, Table
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def over_time(name: str, panels: Sequence[Panel], series: dict[str, Any], notes:
             marks.up(axes, phases["steady_s"], DOTTED)
 
     def along(axes: Axes) -> None:
-        ticks.linear(axes.xaxis, 0.0, end_s, 10)
+        scales.linear(axes.xaxis, 0.0, end_s, 10)
 
     return stacked(name, panels, along, _time_label(phases, bursts, notes), mark)
 
@@ -105,9 +104,9 @@ def _latency_panel(series: dict[str, Any], metric: str, title: str, limit: float
 
     def draw(axes: Axes) -> None:
         if steep:
-            ticks.logarithmic(axes.yaxis, least / 1.2, top * 1.25, 5)
+            scales.logarithmic(axes.yaxis, least / 1.2, top * 1.25, 5)
         else:
-            ticks.from_zero(axes.yaxis, top, 4)
+            scales.from_zero(axes.yaxis, top, 4)
         marks.dots(axes, own["at_s"], own["ms"], COLOURS[0])
         marks.line(axes, bins["at_s"], bins["p50_ms"], INK, words="median", width=1.4)
         marks.line(axes, bins["at_s"], bins["p95_ms"], INK, DASHES[1], words="p95", width=1.2)
@@ -131,7 +130,7 @@ def _rate_panels(series: dict[str, Any]) -> Iterator[Panel]:
 
 def _rates_panel(title: str, rates: pd.DataFrame, lines: Sequence[tuple[str, str, str, Any]]) -> Panel:
     def draw(axes: Axes) -> None:
-        ticks.from_zero(axes.yaxis, max(float(rates[column].max()) for column, *_ in lines), 4)
+        scales.from_zero(axes.yaxis, max(float(rates[column].max()) for column, *_ in lines), 4)
         for column, words, colour, dash in lines:
             marks.line(axes, *_bars(rates, column), colour, dash, words=words, steps=True)
 
@@ -155,7 +154,7 @@ def _queue_panel(series: dict[str, Any]) -> Panel:
     }
 
     def draw(axes: Axes) -> None:
-        ticks.from_zero(axes.yaxis, most, 4)
+        scales.from_zero(axes.yaxis, most, 4)
         marks.line(axes, *_bars(rates, "in_flight"), COLOURS[0], words="in flight", steps=True)
         for number, (words, total) in enumerate(told.items(), 1):
             marks.line(axes, total.index, total, COLOURS[number + 2], DASHES[number], words=words)

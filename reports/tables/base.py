@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from reports.data import ALL, KEYS, POOLED, ReportData, keys_of, place
-from reports.format import estimate, interval
+from reports.format import UNKNOWN, amount, estimate, interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,12 @@ NO_RESULT = "an invalid trial has no result: what was seen, and what to do, stan
 NO_INTERVAL = "no interval: what was measured falls into fewer than four parts that are independent of each other"
 
 
-def first_rows(table: Table, most: int = 40) -> Table:
-    """The table behind a plot where it has too many rows, which it then says."""
+def first_rows(table: Table, rest: str = "are in summary.csv", most: int = 40) -> Table:
+    """Return the table behind a plot with a note in place of what is too much. rest: where the others are."""
     left_out = len(table.rows) - most
     if left_out <= 0:
         return table
-    return replace(table, rows=table.rows[:most], notes=[*table.notes, f"{left_out} more are in summary.csv"])
+    return replace(table, rows=table.rows[:most], notes=[*table.notes, f"{left_out} more {rest}"])
 
 
 def measured(row: dict[str, Any] | None, show: str = "number", note: int | None = None) -> Cell:
@@ -87,6 +87,12 @@ def averaged(row: dict[str, Any] | None, notes: list[str], show: str = "number")
     """A rate or a mean of requests; where it has no interval, a footnote says why."""
     bare = row is not None and row["bound"] == "point" and math.isnan(row["low"])
     return measured(row, show, noted(notes, NO_INTERVAL) if bare else None)
+
+
+def number(value: float | None, show: str = "number", unknown: str = UNKNOWN) -> Cell:
+    """Return a number without an interval. unknown: what stands for None, NaN and infinity."""
+    known = sortable(value)
+    return Cell(unknown) if known is None else Cell(amount(known, show=show), value=known)
 
 
 def counted(number: int, tone: str = "") -> Cell:

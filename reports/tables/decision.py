@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reports.data import ReportData
-from reports.format import UNKNOWN, estimate, interval
-from reports.tables.base import TONES, Cell, Table, noted, sortable
+from reports.format import UNKNOWN, dotted
+from reports.tables.base import TONES, Cell, Table, measured, noted
 
 Row = dict[str, Any]
 
@@ -100,7 +100,7 @@ def _title(data: ReportData, table: dict[str, Any]) -> str:
     """The model is named where there are several, the engine where there is but one."""
     engines = {row["engine"] for row in table["rows"]}
     named = [table["model"] if len(data.decisions) > 1 else "", *(engines if len(engines) == 1 else ())]
-    about = " · ".join(part for part in named if part)
+    about = dotted(named)
     what = "Which level" if len(engines) == 1 else "Which engine and level"
     return f"{what}: {about}" if about else what
 
@@ -162,7 +162,7 @@ def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) ->
     notes: list[str] = []
     lines = []
     for table, row in rows if columns else ():
-        name = " · ".join(part for part in (table["model"] if with_model else "", row["label"]) if part)
+        name = dotted((table["model"] if with_model else "", row["label"]))
         loaded = row["loaded_level"] or UNKNOWN
         values = [_value(row["values"][column.name], column, notes) for column in columns]
         lines.append((Cell(name), Cell(loaded), *values))
@@ -219,14 +219,11 @@ def _shown(columns: Sequence[Column], rows: Sequence[dict[str, Any]]) -> list[Co
 
 def _value(value: dict[str, Any], column: Column, notes: list[str]) -> Cell:
     numbers = {name: math.nan if value[name] is None else value[name] for name in ("value", "low", "high")}
-    row = numbers | {"bound": value["bound"]}
-    shown = estimate(row, column.show)
-    note = None
+    shown = measured(numbers | {"bound": value["bound"]}, column.show)
     told_of_bounds = column.show == "bytes" or column.name == "kl_mean"
-    if value["reason"] and (shown == UNKNOWN or value["bound"] == "point" or told_of_bounds):
-        note = noted(notes, value["reason"])
-    known = row[{"lower": "low", "upper": "high"}.get(value["bound"], "value")]
-    return Cell(shown, interval(row, column.show), note=note, value=sortable(known))
+    if value["reason"] and (shown.text == UNKNOWN or value["bound"] == "point" or told_of_bounds):
+        return replace(shown, note=noted(notes, value["reason"]))
+    return shown
 
 
 def _choice(row: Row, advice: dict[str, Any], notes: list[str]) -> Cell:

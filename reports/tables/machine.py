@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports.format import UNKNOWN, amount, grouped
-from reports.tables.base import Cell, Table, counted
+from reports.tables.base import Cell, Table, counted, number
 
 PARTS = {"kv_cache": "KV cache", "weights": "weights", "runtime": "runtime"}
 GAUGES = {
@@ -34,11 +34,10 @@ def memory(facts: Mapping[str, Any]) -> Table:
     lines = []
     for part in told.get("breakdown") or ():
         share = part["bytes"] / total if total else None
-        of_all = Cell(UNKNOWN if share is None else amount(share, show="share"), value=share)
         name = PARTS.get(part["part"], str(part["part"]).replace("_", " "))
-        lines.append((Cell(name), Cell(str(part["source"])), _bytes(part["bytes"]), of_all))
+        lines.append((Cell(name), Cell(str(part["source"])), number(part["bytes"], "bytes"), number(share, "share")))
     if lines and total:
-        lines.append((Cell("in use at most"), Cell(str(told["total_source"])), _bytes(total), Cell("")))
+        lines.append((Cell("in use at most"), Cell(str(told["total_source"])), number(total, "bytes"), Cell("")))
     notes = [f"the rest is not known: {told['reason']}"] if lines and told.get("reason") else []
     return Table("Memory by what it is for", ("part", "known from", "bytes", "of all"), lines, notes, texts=2)
 
@@ -63,11 +62,7 @@ def energy(facts: Mapping[str, Any]) -> Table:
 
 
 def _used(told: Mapping[str, Any]) -> tuple[Cell, Cell, Cell]:
-    return (
-        _number(told.get("j")),
-        _number(told.get("power_w")),
-        _number(told.get("utilisation_share"), "share"),
-    )
+    return number(told.get("j")), number(told.get("power_w")), number(told.get("utilisation_share"), "share")
 
 
 def throttling(facts: Mapping[str, Any]) -> Table:
@@ -76,7 +71,7 @@ def throttling(facts: Mapping[str, Any]) -> Table:
     for gpu, told in (facts.get("throttling") or {}).items():
         named = sorted((told.get("reasons") or {}).items(), key=lambda item: -item[1])
         causes = ", ".join(f"{name.replace('_', ' ')} {amount(share, show='share')}" for name, share in named)
-        lines.append((Cell(str(gpu)), Cell(causes or "nothing"), _number(told.get("share"), "share")))
+        lines.append((Cell(str(gpu)), Cell(causes or "nothing"), number(told.get("share"), "share")))
     head = ("GPU", "what limited its clocks, harmless or not", "slowed down by heat or power faults")
     return Table("What held the GPUs back", head, lines, texts=2)
 
@@ -88,9 +83,7 @@ def server(facts: Mapping[str, Any]) -> Table:
     lines = []
     for name, (words, show) in GAUGES.items():
         if isinstance(window.get(name), Mapping):
-            lines.append(
-                (Cell(words), _number(window[name].get("mean"), show), _counted(window[name].get("max"), show))
-            )
+            lines.append((Cell(words), number(window[name].get("mean"), show), _counted(window[name].get("max"), show)))
     for name, (words, show) in COUNTERS.items():
         if isinstance(window.get(name), int | float):
             lines.append((Cell(words), _counted(window[name], show), Cell("")))
@@ -109,22 +102,13 @@ def pages(facts: Mapping[str, Any]) -> Table:
                 Cell(str(page.get("reason") or page.get("kind") or "")),
                 counted(page.get("scrapes") or 0),
                 counted(failures, "doubtful" if failures else ""),
-                _number(page.get("ms_per_scrape")),
+                number(page.get("ms_per_scrape")),
             )
         )
     return Table("Pages read", ("page", "what it is", "readings", "failed", "ms each"), lines, texts=2)
 
 
-def _bytes(value: float | None) -> Cell:
-    return _number(value, "bytes")
-
-
-def _number(value: float | None, show: str = "number") -> Cell:
-    """What is not known is shown as such."""
-    return Cell(UNKNOWN) if value is None else Cell(amount(float(value), show=show), value=float(value))
-
-
 def _counted(value: float | None, show: str) -> Cell:
-    """A number of things is whole."""
+    """Return a number of things, which is whole."""
     whole = value is not None and show == "number" and float(value).is_integer()
-    return Cell(grouped(f"{value:.0f}"), value=float(value)) if value is not None and whole else _number(value, show)
+    return Cell(grouped(f"{value:.0f}"), value=float(value)) if value is not None and whole else number(value, show)

@@ -26,6 +26,7 @@ from reports.tables.base import (
     measured,
     nan,
     noted,
+    number,
     pooled_rows,
     sortable,
     trial_name,
@@ -205,9 +206,8 @@ def servers(data: ReportData) -> Table:
         invalid = data.invalid(cell["id"], trial["id"])
         where = Cell(trial_name(cell, trial, data))
         for server in data.facts_of(cell["id"], trial["id"]).get("servers", ()):
-            ttft = UNKNOWN if invalid else amount(nan(server["ttft_p50_ms"]), show="time")
             failed = counted(server["errors"], "bad" if server["errors"] else "")
-            p50 = Cell(ttft, value=None if invalid else sortable(server["ttft_p50_ms"]))
+            p50 = number(None if invalid else server["ttft_p50_ms"])
             lines.append((where, Cell(server["server"]), counted(server["requests"]), failed, p50))
     return Table("Servers", ("where", "server", "requests", "errors", "TTFT p50, ms"), lines, texts=2)
 

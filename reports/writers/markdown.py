@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from reports import answer, sections
 from reports.answer import calibration_sentence
 from reports.data import ReportData
-from reports.format import for_xml
+from reports.format import for_xml, shortened
 from reports.tables import circumstances, decision
 from reports.tables.base import Cell, Table
 from reports.tables.decision import Decision
@@ -80,9 +80,7 @@ def _parts(contents: Contents, rows: int) -> Iterator[str]:
 def escape(text: str, longest: int | None = None) -> str:
     """Text that shows as itself: no markup, no mentions, no links, one line; cut off beyond `longest` characters."""
     plain = " ".join(for_xml(text).split())
-    if longest is not None and len(plain) > longest:
-        plain = f"{plain[: longest - 1]}…"
-    shown = _SPECIAL.sub(r"\\\1", plain)
+    shown = _SPECIAL.sub(r"\\\1", plain if longest is None else shortened(plain, longest))
     return _ADDRESS.sub(lambda found: f"{found[0][0]}&#8203;{found[0][1:]}", shown)
 
 

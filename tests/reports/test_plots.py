@@ -19,7 +19,7 @@ from reports import plots
 from reports.data import ReportData
 from reports.plots import marks
 from reports.plots.drawing import Plot
-from reports.plots.palette import COLOURS, MUTED
+from reports.plots.marks import COLOURS, MUTED
 from tests.fabricated import FabricatedTrial, S, cell_entry, failed, noisy, streamed, trial_entry
 from tests.reports.conftest import T0_NS, manifest
 

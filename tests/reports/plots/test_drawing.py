@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
-from reports.plots import axes as ticks
-from reports.plots import marks
+from reports.plots import marks, scales
 from reports.plots.drawing import HEIGHT, WIDTH, Panel, Plot, picture, stacked
-from reports.plots.palette import COLOURS, INK
+from reports.plots.marks import COLOURS, INK
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +26,8 @@ NUMBER = r"-?\d+(?:\.\d+)?"
 
 def even(axes: Axes) -> None:
     """Both axes from 0 to 10."""
-    ticks.linear(axes.xaxis, 0, 10)
-    ticks.linear(axes.yaxis, 0, 10)
+    scales.linear(axes.xaxis, 0, 10)
+    scales.linear(axes.yaxis, 0, 10)
 
 
 def drawn(draw: Callable[[Axes], None], name: str = "one") -> str:

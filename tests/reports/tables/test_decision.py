@@ -19,7 +19,7 @@ import reports
 from harness.cli.report import report_data
 from reports import plots
 from reports.data import ReportData
-from reports.plots import choice
+from reports.plots import decision as pictures
 from reports.tables import decision
 from reports.writers import html, markdown, summaries, terminal
 from tests.choices import MIB, Choice, results_of
@@ -104,7 +104,7 @@ def test_files_for_programs(chosen: ReportData, tmp_path: Path) -> None:
 
 def test_the_picture_names_every_row(chosen: ReportData) -> None:
     """And joins those that nothing beats."""
-    (plot,) = choice.of_models(chosen)["tiny"]
+    (plot,) = pictures.of_models(chosen)["tiny"]
     texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
     assert {"f16", "q8_0", "q4_k_m", "q4_0", "worse", "near-lossless", "hollow: beaten by another"} <= texts
     assert plot.alt.endswith("nothing beats: f16, q8_0, q4_k_m, q4_0.")
@@ -114,7 +114,7 @@ def test_grades_that_are_not_decided_have_a_marker_of_their_own() -> None:
     """The table behind the picture has the words; the divergence is shown as a bound, with the reason."""
     open_ended = replace(LEVELS[2], kl=(math.nan, 0.002, math.inf))
     data = report_data(results_of((LEVELS[0], LEVELS[1], open_ended)))
-    (plot,) = choice.of_models(data)["tiny"]
+    (plot,) = pictures.of_models(data)["tiny"]
     texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
     assert "several grades possible" in texts
     assert [row[3].text for row in plot.table.rows] == ["reference", "near-lossless", "degraded at best"]
@@ -127,8 +127,8 @@ def test_grades_that_are_not_decided_have_a_marker_of_their_own() -> None:
 
 def test_of_many_rows_the_picture_names_those_that_matter(chosen: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those beaten by others stand in the table behind it only."""
-    monkeypatch.setattr(choice, "MOST_LABELS", 4)
-    (plot,) = choice.of_models(chosen)["tiny"]
+    monkeypatch.setattr(pictures, "MOST_LABELS", 4)
+    (plot,) = pictures.of_models(chosen)["tiny"]
     texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
     assert "worse" not in texts
     assert {"f16", "q8_0", "q4_k_m", "q4_0"} <= texts
@@ -184,7 +184,7 @@ def test_hostile_names_stay_texts() -> None:
     assert "&lt;script&gt;" in page
     text = markdown.render(data)
     assert not re.search(r"(?<!\\)<script", text)
-    for plot in choice.of_models(data)[evil]:
+    for plot in pictures.of_models(data)[evil]:
         ET.fromstring(plot.standalone()[plot.standalone().index("<svg") :])
         assert re.fullmatch(r"[A-Za-z0-9.-]+", plot.name)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reports.data import ReportData
-from reports.format import amount, interval
-from reports.plots import axes as ticks
-from reports.plots import marks
-from reports.plots.drawing import Plot, picture
-from reports.plots.palette import COLOURS, DASHES, MUTED
-from reports.tables.base import Cell, Table, first_rows
+from reports.format import amount, between, shortened
+from reports.plots import marks, scales
+from reports.plots.drawing import Plot, file_name, picture
+from reports.plots.marks import COLOURS, DASHES, MUTED
+from reports.tables.base import Cell, Table, first_rows, number
 from reports.tables.decision import decisions
 
 if TYPE_CHECKING:
@@ -68,12 +66,12 @@ def _points(table: dict[str, Any], memory: str) -> Iterator[Point]:
 def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
     largest = max(point.memory for point in points)
     scale, unit = (2**30, "GiB") if largest >= 2**30 else (2**20, "MiB")
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"choice-{table['model'][:MAX_NAME]}-{noun}").strip("-")
+    name = file_name(f"choice-{table['model'][:MAX_NAME]}-{noun}").strip("-")
     memory = [point.memory / scale for point in points]
 
     def draw(axes: Axes) -> None:
-        ticks.linear(axes.xaxis, *_span(memory))
-        ticks.from_zero(axes.yaxis, max(max(point.high, point.speed) for point in points) * 1.06)
+        scales.linear(axes.xaxis, *_span(memory))
+        scales.from_zero(axes.yaxis, max(max(point.high, point.speed) for point in points) * 1.06)
         _link(axes, points, scale)
         for point, held in zip(points, memory, strict=True):
             colour = COLOURS[0] if point.front else MUTED
@@ -94,18 +92,14 @@ def _table(points: Sequence[Point], noun: str) -> Table:
     rows = [
         (
             Cell(point.label),
-            Cell(amount(point.memory, show="bytes"), value=point.memory),
-            Cell(amount(point.speed, point.low, point.high), _interval(point), value=point.speed),
+            number(point.memory, "bytes"),
+            Cell(amount(point.speed, point.low, point.high), between(point.low, point.high), value=point.speed),
             Cell(point.word or "unknown"),
             Cell("" if point.front else "yes"),
         )
         for point in points
     ]
     return first_rows(Table("", ("row", noun, "speed, tokens/s", "quality", "beaten by another"), rows))
-
-
-def _interval(point: Point) -> str:
-    return interval({"value": point.speed, "low": point.low, "high": point.high, "bound": "point"})
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
@@ -127,8 +121,7 @@ def _name(axes: Axes, points: Sequence[Point], memory: Sequence[float]) -> None:
     for point, held in zip(points, memory, strict=True):
         if len(points) > MOST_LABELS and not (point.front or point.chosen):
             continue
-        text = point.label if len(point.label) <= MAX_LABEL else f"{point.label[: MAX_LABEL - 1]}…"
-        labels.put(held, point.speed, text, bold=point.chosen)
+        labels.put(held, point.speed, shortened(point.label, MAX_LABEL), bold=point.chosen)
 
 
 def _grade(point: Point) -> str:
