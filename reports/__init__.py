@@ -1,8 +1,7 @@
 """Reports: tables in, files out. Nothing here measures, judges or knows the harness.
 
-`write(data, folder, formats)` writes files, `export(data, kind, file)` one for another program;
-`reports.writers.terminal.show(data, console)` is the summary at the end of a run. Heavy libraries are loaded by the
-formats that need them.
+`write` makes the files of a report, `export` a file for another program, `writers.terminal.show` the summary at the end
+of a run. `sections.py` lists the tables.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from reports.data import ReportData
 
-FORMATS = ("html", "md", "junit", "csv", "parquet", "json", "plots")
+FORMATS = ("html", "md", "csv", "parquet", "json", "junit", "plots")
 EXPORTS = ("prometheus",)
 
 
@@ -34,17 +33,33 @@ def write(data: ReportData, folder: Path, formats: Sequence[str] | None = None) 
 
 
 def _write_one(data: ReportData, folder: Path, name: str, *, every: bool) -> list[Path]:
+    from reports import plots
+    from reports.writers import summaries
+
     if name == "plots":
-        from reports.plots import save
-
-        return save(data, folder / "plots", every=every)
+        return plots.save(data, folder / "plots", every=every)
     if name == "parquet":
-        from reports.writers.summaries import write as write_parquet
+        return [summaries.write(data, folder / "summary.parquet")]
+    texts = _texts(data, name)
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8", newline="\n")
+    return [folder / file for file in texts]
 
-        return [write_parquet(data, folder / "summary.parquet")]
-    file = folder / {"csv": "summary.csv", "json": "summary.json", "junit": "junit.xml"}.get(name, f"report.{name}")
-    file.write_text(_text(data, name), encoding="utf-8", newline="\n")
-    return [file, *_decision(data, folder)] if name == "csv" else [file]
+
+def _texts(data: ReportData, name: str) -> dict[str, str]:
+    """Return the files of a format that is text, by name."""
+    from reports.writers import html, junit, markdown, summaries
+
+    if name == "html":
+        return {"report.html": html.render(data)}
+    if name == "md":
+        return {"report.md": markdown.render(data)}
+    if name == "junit":
+        return {"junit.xml": junit.render(data)}
+    if name == "json":
+        return {"summary.json": summaries.as_json(data)}
+    decision = {"decision.csv": summaries.decision_as_csv(data)} if data.decisions else {}
+    return {"summary.csv": summaries.as_csv(data)} | decision
 
 
 def export(data: ReportData, kind: str, file: Path) -> None:
@@ -57,35 +72,6 @@ def export(data: ReportData, kind: str, file: Path) -> None:
     from reports.writers import prometheus
 
     prometheus.write(data, file)
-
-
-def _decision(data: ReportData, folder: Path) -> list[Path]:
-    """decision.csv, beside summary.csv; none where nothing was planned."""
-    from reports.writers import summaries
-
-    if not data.decisions:
-        return []
-    file = folder / "decision.csv"
-    file.write_text(summaries.decision_as_csv(data), encoding="utf-8", newline="\n")
-    return [file]
-
-
-def _text(data: ReportData, name: str) -> str:
-    if name == "html":
-        from reports.writers.html import render
-
-        return render(data)
-    if name == "md":
-        from reports.writers.markdown import render as markdown
-
-        return markdown(data)
-    if name == "junit":
-        from reports.writers.junit import render as junit
-
-        return junit(data)
-    from reports.writers import summaries
-
-    return summaries.as_csv(data) if name == "csv" else summaries.as_json(data)
 
 
 __all__ = ["EXPORTS", "FORMATS", "ReportData", "export", "write"]

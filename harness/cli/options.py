@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.errors import UsageError
-
-FORMATS = ("html", "md", "csv", "parquet", "json", "junit", "plots")
-EXPORTS = ("prometheus",)
+from reports import EXPORTS, FORMATS
 
 Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as load.0.rate=4.")]
 Labels = Annotated[list[str], typer.Option("--label", metavar="KEY=VALUE", help="Label the run, such as commit=abc.")]
