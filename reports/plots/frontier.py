@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.data import ALL, ReportData, place
 from reports.format import amount, shortened, shortened_inside
+from reports.labels import LATENCIES
 from reports.plots import marks, scales
 from reports.plots.drawing import Plot, picture
 from reports.plots.marks import COLOURS
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 THROUGHPUT = ("output_tokens_per_s", "value")
-LATENCIES = (("ttft_ms", "TTFT"), ("e2e_ms", "end to end"))
+COMPARED = ("ttft_ms", "e2e_ms")
 LINKED = ("single_user", "sustained", "mixed", "sessions")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 MAX_LABEL, MAX_NAME = 26, 64
@@ -44,10 +45,10 @@ def frontier(data: ReportData) -> Plot | None:
     """Output tokens per second against the p95 of TTFT (of end to end where nothing streamed), one line per cell
     through its loads, least first; None for fewer than two points. Invalid trials are no results to compare.
     """
-    for metric, noun in LATENCIES:
+    for metric in COMPARED:
         points, bounds = _points(data, metric)
         if len(points) > 1:
-            return _draw(points, bounds, noun)
+            return _draw(points, bounds, LATENCIES[metric])
     return None
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports.format import amount, between, shortened_inside
+from reports.labels import LATENCIES
 from reports.plots import marks, scales
 from reports.plots.drawing import Plot, picture
 from reports.plots.marks import COLOURS
@@ -83,7 +84,6 @@ def curves_table(curves: Sequence[Curve]) -> Table:
     return Table("", ("quantile", *(f"{curve.label}, ms" for curve in curves)), [*rows, observed])
 
 
-NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "end to end", "icl_ms": "between chunks"}
 COMPARED = ("ttft_ms", "e2e_ms")
 LOWEST = 0.01
 MAX_LABEL = 64
@@ -93,7 +93,7 @@ STEEP = 30.0
 
 def distribution(frame: pd.DataFrame, name: str) -> Plot | None:
     """The latencies of a trial on one logarithmic axis."""
-    curves = [Curve.of(NAMES[metric], own) for metric in NAMES if len(own := frame[frame["metric"] == metric])]
+    curves = [Curve.of(LATENCIES[metric], own) for metric in LATENCIES if len(own := frame[frame["metric"] == metric])]
     if not curves:
         return None
     alt = f"Latency distributions: {'; '.join(curve.words() for curve in curves)}."
@@ -112,10 +112,10 @@ def of_classes(frame: pd.DataFrame, name: str, total: int) -> Plot | None:
     groups = frame[frame["metric"] == metric].groupby("class", sort=False, observed=True)
     curves = [Curve.of(shortened_inside(str(group), MAX_LABEL), own) for group, own in groups][: len(COLOURS)]
     of = "each class" if total <= len(curves) else f"{len(curves)} of {total} classes"
-    alt = f"Distribution of {NAMES[metric]} of {of}: {'; '.join(curve.words() for curve in curves)}."
-    title = f"{_capital(NAMES[metric])} of {of}, with 95 % intervals"
+    alt = f"Distribution of {LATENCIES[metric]} of {of}: {'; '.join(curve.words() for curve in curves)}."
+    title = f"{_capital(LATENCIES[metric])} of {of}, with 95 % intervals"
     name = f"{name}-classes"
-    return Plot(name, alt, _picture(name, curves, NAMES[metric]), title, curves_table(curves))
+    return Plot(name, alt, _picture(name, curves, LATENCIES[metric]), title, curves_table(curves))
 
 
 def overlay(metric: str, shown: Sequence[tuple[str, pd.DataFrame]]) -> Plot | None:
@@ -127,10 +127,10 @@ def overlay(metric: str, shown: Sequence[tuple[str, pd.DataFrame]]) -> Plot | No
         return None
     some = f"the first {len(curves)} of {len(every)} trials" if len(every) > len(curves) else f"{len(curves)} trials"
     words = "; ".join(curve.words() for curve in curves)
-    alt = f"Distribution of {NAMES[metric]}, one curve for each of {some}: {words}."
+    alt = f"Distribution of {LATENCIES[metric]}, one curve for each of {some}: {words}."
     name = f"overview-{metric.removesuffix('_ms')}"
-    title = f"{_capital(NAMES[metric])} of {some}"
-    return Plot(name, alt, _picture(name, curves, NAMES[metric]), title, curves_table(curves))
+    title = f"{_capital(LATENCIES[metric])} of {some}"
+    return Plot(name, alt, _picture(name, curves, LATENCIES[metric]), title, curves_table(curves))
 
 
 def _picture(name: str, curves: Sequence[Curve], label: str) -> str:
@@ -141,7 +141,7 @@ def _picture(name: str, curves: Sequence[Curve], label: str) -> str:
     """
     seen = np.concatenate([curve.ms[(curve.share >= LOWEST) & (curve.ms > 0)] for curve in curves])
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (1.0, 10.0)
-    requests = [curve.n for curve in curves if curve.label != NAMES["icl_ms"]] or [curve.n for curve in curves]
+    requests = [curve.n for curve in curves if curve.label != LATENCIES["icl_ms"]] or [curve.n for curve in curves]
 
     def draw(axes: Axes) -> None:
         scales.logarithmic(axes.xaxis, low / 1.1, max(high * 1.1, low * 1.5))
@@ -165,7 +165,7 @@ def by_length(lengths: pd.DataFrame, bins: pd.DataFrame, name: str) -> Plot | No
     """Latency against the length of the prompt; None where lengths hardly vary."""
     if not len(lengths) or lengths["tokens"].max() < LEAST_LENGTH_RATIO * max(lengths["tokens"].min(), 1):
         return None
-    metrics = [metric for metric in NAMES if (lengths["metric"] == metric).any()]
+    metrics = [metric for metric in LATENCIES if (lengths["metric"] == metric).any()]
     shortest, longest = float(lengths["tokens"].min()), float(lengths["tokens"].max())
     wide = longest > 20 * max(shortest, 1.0)
 
@@ -178,7 +178,7 @@ def by_length(lengths: pd.DataFrame, bins: pd.DataFrame, name: str) -> Plot | No
         for place, metric in enumerate(metrics):
             own, line = lengths[lengths["metric"] == metric], bins[bins["metric"] == metric]
             colour, dash = marks.look(place)
-            marks.dots(axes, own["tokens"], own["ms"], colour, words=NAMES[metric])
+            marks.dots(axes, own["tokens"], own["ms"], colour, words=LATENCIES[metric])
             marks.line(axes, line["tokens"], line["p50_ms"], colour, dash)
 
     labels = (
@@ -196,11 +196,10 @@ def _length_alt(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[str
     for metric in metrics:
         own = bins[(bins["metric"] == metric) & bins["p50_ms"].notna()]
         if len(own) > 1:
-            first, last = own.iloc[0], own.iloc[-1]
-            parts.append(
-                f"the median {NAMES[metric]} is {amount(first['p50_ms'])} ms around {first['tokens']:.0f} tokens and "
-                f"{amount(last['p50_ms'])} ms around {last['tokens']:.0f}"
+            first, last = (
+                f"{amount(row['p50_ms'])} ms around {row['tokens']:.0f}" for row in (own.iloc[0], own.iloc[-1])
             )
+            parts.append(f"the median {LATENCIES[metric]} is {first} tokens and {last}")
     return f"Latency against prompts of {shortest} to {longest} tokens" + (f": {'; '.join(parts)}." if parts else ".")
 
 
@@ -216,11 +215,11 @@ def _length_table(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[s
         first = next(iter(found.values()))
         sizes = (number(first["tokens"]), number(float(own["n"].max())))
         rows.append((*sizes, *(number(value, unknown="") for value in values)))
-    head = (f"{NAMES[metric]} {key.removesuffix('_ms')}, ms" for metric, key in named)
+    head = (f"{LATENCIES[metric]} {key.removesuffix('_ms')}, ms" for metric, key in named)
     return Table("", ("prompt, tokens (mean)", "requests", *head), rows, texts=0)
 
 
 def _requests_table(lengths: pd.DataFrame) -> Table:
     own = lengths.sort_values("tokens", kind="stable").to_dict("records")
-    rows = [(Cell(NAMES[str(row["metric"])]), number(row["tokens"]), number(row["ms"])) for row in own]
+    rows = [(Cell(LATENCIES[str(row["metric"])]), number(row["tokens"]), number(row["ms"])) for row in own]
     return first_rows(Table("", ("latency", "prompt, tokens", "ms"), rows), "are in records.parquet")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports.format import amount, count, seconds
+from reports.labels import LATENCIES
 from reports.plots import marks, scales
 from reports.plots.drawing import Panel, Plot, stacked
 from reports.plots.marks import COLOURS, DASHES, DOTTED, INK, MUTED
@@ -26,9 +27,7 @@ SLICES = (
     ("failed", "failed, requests/s"),
     ("in_flight", "in flight (mean)"),
     ("tokens", "output tokens/s"),
-    ("ttft_ms", "TTFT p50, ms"),
-    ("tpot_ms", "TPOT p50, ms"),
-    ("e2e_ms", "end to end p50, ms"),
+    *((metric, f"{LATENCIES[metric]} p50, ms") for metric in ("ttft_ms", "tpot_ms", "e2e_ms")),
 )
 BURST, LIMIT = COLOURS[1], COLOURS[4]
 
@@ -89,9 +88,8 @@ def _latency_panels(series: dict[str, Any], slo: Mapping[str, float | None]) -> 
     """Time to the first token and time per token; end to end where nothing was streamed."""
     frame = series["latency"]
     seen = [metric for metric in ("ttft_ms", "tpot_ms") if (frame["metric"] == metric).any()]
-    names = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "end to end"}
     for metric in seen or [metric for metric in ("e2e_ms",) if (frame["metric"] == metric).any()]:
-        yield _latency_panel(series, metric, f"{names[metric]}, ms", slo.get(metric))
+        yield _latency_panel(series, metric, f"{LATENCIES[metric]}, ms", slo.get(metric))
 
 
 def _latency_panel(series: dict[str, Any], metric: str, title: str, limit: float | None) -> Panel:
@@ -181,11 +179,11 @@ def _service_alt(series: dict[str, Any]) -> str:
         if rates["tokens"].any():
             parts.append(f"at most {_plainly(rates['tokens'].max())} output tokens/s")
     slices = series["slices"]
-    for metric, label in (("ttft_ms", "TTFT"), ("tpot_ms", "TPOT")):
+    for metric in ("ttft_ms", "tpot_ms"):
         known = slices[slices[metric].notna()]
         if len(known):
             ends = list(dict.fromkeys((amount(known[metric].min()), amount(known[metric].max()))))
-            parts.append(f"the median {label} {'between ' if len(ends) > 1 else ''}{' and '.join(ends)} ms")
+            parts.append(f"the median {LATENCIES[metric]} {'between ' if len(ends) > 1 else ''}{' and '.join(ends)} ms")
     bursts = f", {count(len(series['bursts']), 'burst')}" if series["bursts"] else ""
     return f"Over {seconds(phases['end_s'])}{bursts}: {', '.join(parts) or 'nothing happened'}."
 

@@ -9,20 +9,10 @@ from typing import Any
 
 from reports.data import ReportData
 from reports.format import UNKNOWN, dotted
+from reports.labels import DECISION, DECISION_QUALITY, ENGINE, UNDER_LOAD, Column
 from reports.tables.base import TONES, Cell, Table, measured, noted
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of values. optional: left out where no row has one."""
-
-    head: str
-    name: str
-    show: str = "number"
-    optional: bool = False
-    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,41 +31,6 @@ class Decision:
     remarks: list[str]
 
 
-CHOOSE = (
-    Column("speed, tokens/s", "speed"),
-    Column("to reference", "speed_ratio", "share"),
-    Column("size on disk", "weight_bytes", "bytes"),
-    Column("memory, peak", "memory_peak_bytes", "bytes"),
-    Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
-)
-QUALITY = (
-    Column("KL, nats", "kl_mean", wide=True),
-    Column("same top token", "top1_agreement", "share", wide=True),
-)
-ENGINE = (
-    Column("bits per weight", "bits_per_weight", optional=True),
-    Column("size on disk", "weight_bytes", "bytes", optional=True),
-    Column("weights in memory", "weights_in_memory_bytes", "bytes", optional=True),
-    Column("memory, loading", "load_peak_bytes", "bytes", optional=True),
-    Column("memory, loaded", "rss_after_load_bytes", "bytes", optional=True),
-    Column("memory, peak", "memory_peak_bytes", "bytes", optional=True),
-    Column("GPU memory, loading", "load_gpu_peak_bytes", "bytes", optional=True),
-    Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
-    Column("KV cache per token", "kv_bytes_per_token", "bytes", optional=True),
-    Column("load cold, s", "load_s", optional=True),
-    Column("load warm, s", "load_warm_s", optional=True),
-    Column("first request, ms", "first_request_ms", optional=True),
-)
-UNDER_LOAD = (
-    Column("output tokens/s", "output_tokens_per_s"),
-    Column("one user, tokens/s", "output_tokens_per_s_per_user", optional=True),
-    Column("requests/s", "completed_rps"),
-    Column("TTFT p95, ms", "ttft_p95_ms"),
-    Column("TPOT p95, ms", "tpot_p95_ms"),
-    Column("E2E p95, ms", "e2e_p95_ms"),
-    Column("succeeded", "success", "share"),
-    Column("attainment", "attainment", "share", optional=True),
-)
 ABOUT = {"ttft_p95_ms": "ttft_ms", "tpot_p95_ms": "tpot_ms", "e2e_p95_ms": "e2e_ms", "success": "error_rate"}
 """The metrics that columns of another name show."""
 
@@ -131,7 +86,7 @@ def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
     """What decides: speed, size, memory, quality, limits and who is beaten."""
     rows, notes = table["rows"], list[str]()
     with_limits, scored = any(row["limits"] for row in rows), _scored(table)
-    offered = [column for column in (*CHOOSE, *(QUALITY if scored else ())) if wide or not column.wide]
+    offered = [column for column in (*DECISION, *(DECISION_QUALITY if scored else ())) if wide or not column.wide]
     columns = _shown(offered, [row["values"] for row in rows])
     lines = []
     for row in rows:

@@ -6,28 +6,11 @@ from typing import Any
 
 from reports.data import ALL, ReportData, keys_of, place
 from reports.format import UNKNOWN, amount
-from reports.tables.base import Cell, Table, counted, measured, noted, pooled_rows
+from reports.labels import QUALITY, REPLIES, Column
+from reports.tables.base import Cell, Table, counted, measured, nan, noted, pooled_rows
 
 LOAD = "quality"
-FIGURES = (
-    ("KL, nats", "kl_mean"),
-    ("KL at least", "kl_bound"),
-    ("KL median", "kl_median"),
-    ("KL p99", "kl_p99"),
-    ("KL largest", "kl_max"),
-    ("same top token", "top1_agreement"),
-    ("perplexity", "ppl"),
-    ("ratio", "ppl_ratio"),
-)
-_OPTIONAL = ("kl_bound",)
 _LEAST_IN_FULL = 1e-5
-_RESPONSES = (
-    ("words", "words", "number"),
-    ("different words", "distinct_1", "share"),
-    ("different pairs", "distinct_2", "share"),
-    ("reading ease", "flesch", "number"),
-    ("prompt's words used", "overlap", "share"),
-)
 _INDISTINGUISHABLE = "no more than three times the reference's divergence from itself: indistinguishable from it"
 _DESCRIPTIVE = (
     "means over greedy replies; they describe and do not judge: a good figure here says nothing of whether the replies "
@@ -44,9 +27,9 @@ def detail(data: ReportData) -> Table:
     """One row per cell that was to be scored, with the reason where it could not be."""
     rows = pooled_rows(data)
     present = {key[-2] for key in rows if key[4] == LOAD}
-    shown = [(head, metric) for head, metric in FIGURES if metric not in _OPTIONAL or metric in present]
+    shown = [column for column in QUALITY if not column.optional or column.name in present]
     if not any(key[-2] == "kl_mean" and row["bound"] == "point" for key, row in rows.items()):
-        shown = [(head, metric) for head, metric in shown if not metric.startswith("kl_") or metric == "kl_bound"]
+        shown = [column for column in shown if not column.name.startswith("kl_") or column.name == "kl_bound"]
     notes: list[str] = []
     lines = []
     for cell in data.manifest["cells"]:
@@ -55,15 +38,15 @@ def detail(data: ReportData) -> Table:
             continue
         keys = keys_of(cell, LOAD)
         reason = told.get("reason")
-        values = [_value(rows.get((*keys, ALL, metric, "value")), metric) for _, metric in shown]
+        values = [_value(rows.get((*keys, ALL, column.name, "value")), column) for column in shown]
         if told.get("indistinguishable") and told.get("k") is None:  # a small lower bound shows nothing
             values[0] = Cell(values[0].text, values[0].detail, note=noted(notes, _INDISTINGUISHABLE))
         said = f"not scored: {reason}" if reason else _remark(told, data)
         name = Cell(place(keys), note=noted(notes, said) if said else None)
         lines.append((name, *values, Cell(greedy_text(told.get("greedy")))))
-    head = ("cell", *(name for name, _ in shown), "greedy replies")
+    head = ("cell", *(column.head for column in shown), "greedy replies")
     told = notes + _references(data) if lines else []
-    about = ("", *(metric for _, metric in shown))
+    about = ("", *(column.name for column in shown))
     return Table("Quality, against the reference", head, lines, told, about=about)
 
 
@@ -74,14 +57,9 @@ def responses(data: ReportData) -> Table:
         told = (cell.get("quality") or {}).get("responses") or {}
         if not told.get("replies"):
             continue
-        values = [told.get(name) for _, name, _ in _RESPONSES]
-        shows = [show for _, _, show in _RESPONSES]
-        cells = [
-            Cell(UNKNOWN if value is None else amount(float(value), show=show))
-            for value, show in zip(values, shows, strict=True)
-        ]
+        cells = [Cell(amount(nan(told.get(column.name)), show=column.show)) for column in REPLIES]
         lines.append((Cell(place(keys_of(cell))), counted(told["replies"]), *cells))
-    head = ("cell", "replies", *(name for name, _, _ in _RESPONSES))
+    head = ("cell", "replies", *(column.head for column in REPLIES))
     return Table("Replies (descriptive)", head, lines, [_DESCRIPTIVE] if lines else [])
 
 
@@ -138,9 +116,8 @@ def _references(data: ReportData) -> list[str]:
     return lines
 
 
-def _value(row: dict[str, Any] | None, metric: str) -> Cell:
-    if row is not None and metric.startswith("kl_") and 0 < row["value"] < _LEAST_IN_FULL:
+def _value(row: dict[str, Any] | None, column: Column) -> Cell:
+    if row is not None and column.name.startswith("kl_") and 0 < row["value"] < _LEAST_IN_FULL:
         low, high = row["low"], row["high"]
         return Cell(f"{row['value']:.1e}", f"{low:.1e} to {high:.1e}" if low < high else "", value=row["value"])
-    show = "share" if metric == "top1_agreement" else "number"
-    return measured(row, show)
+    return measured(row, column.show)

@@ -8,11 +8,12 @@ Requests of each trial: in which kind of loop, how many, how many succeeded, the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from reports.data import ALL, ReportData, keys_of, place
 from reports.format import THIN, UNKNOWN, amount, seconds
+from reports.labels import RESULTS, Column
 from reports.tables.base import (
     NO_RESULT,
     TONES,
@@ -32,39 +33,14 @@ from reports.tables.base import (
     trial_name,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of the main table: a metric and a statistic."""
-
-    head: str
-    metric: str
-    statistic: str = "value"
-    show: str = "number"
-
-
-HEADLINE = (
-    Column("TTFT p50, ms", "ttft_ms", "p50"),
-    Column("TTFT p95, ms", "ttft_ms", "p95"),
-    Column("TPOT p50, ms", "tpot_ms", "p50"),
-    Column("E2E p95, ms", "e2e_ms", "p95"),
-    Column("output tokens/s", "output_tokens_per_s"),
-    Column("requests/s", "completed_rps"),
-    Column("errors", "error_rate", show="share"),
-    Column("memory", "memory_peak_bytes", show="bytes"),
-    Column("GPU memory", "gpu_memory_peak_bytes", show="bytes"),
-    Column("energy, J/token", "energy_j_per_output_token"),
-    Column("load, s", "load_s"),
-)
 _AVERAGED = ("output_tokens_per_s", "completed_rps")
-_OPTIONAL = ("gpu_memory_peak_bytes", "energy_j_per_output_token", "load_s")
 
 
 def headline(data: ReportData) -> Table:
     """One row per cell and load, and one per class of its traffic."""
     known = by_class(data)
     present = {metric for rows in known.values() for metric, _ in rows}
-    columns = [column for column in HEADLINE if column.metric not in _OPTIONAL or column.metric in present]
+    columns = [column for column in RESULTS if not column.optional or column.name in present]
     notes: list[str] = []
     lines = []
     for keys, trials in groups(data).items():
@@ -82,7 +58,7 @@ def headline(data: ReportData) -> Table:
                 values = [_value(rows, column, missing, notes, name == ALL) for column in columns]
             lines.append((Cell(place(keys)), Cell(label), judged, *values))
     head = ("cell", "load", "validity", *(column.head for column in columns))
-    return Table("Results", head, lines, notes, texts=3, about=("", "", "", *(column.metric for column in columns)))
+    return Table("Results", head, lines, notes, texts=3, about=("", "", "", *(column.name for column in columns)))
 
 
 def _missing_of(data: ReportData, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[dict[str, str]]:
@@ -96,17 +72,17 @@ def _value(
     notes: list[str],
     with_note: bool,
 ) -> Cell:
-    row = rows.get((column.metric, column.statistic))
-    shown = averaged(row, notes, column.show) if column.metric in _AVERAGED else measured(row, column.show)
-    if row is not None and column.metric.startswith("energy") and shown.text != UNKNOWN:
+    row = rows.get((column.name, column.statistic))
+    shown = averaged(row, notes, column.show) if column.name in _AVERAGED else measured(row, column.show)
+    if row is not None and column.name.startswith("energy") and shown.text != UNKNOWN:
         return replace(shown, note=noted(notes, f"energy by {row['source'] or 'an unnamed sensor'}"))
     if shown.text != UNKNOWN or not with_note:
         return shown if row is not None or with_note else Cell("")
     if missing is None:
         return Cell(UNKNOWN)
-    reason = f"{column.metric}: {missing.get(column.metric, 'no request gave one')}"
+    reason = f"{column.name}: {missing.get(column.name, 'no request gave one')}"
     if row is not None:
-        reason = f"{column.metric} {column.statistic}: too few requests even for a bound"
+        reason = f"{column.name} {column.statistic}: too few requests even for a bound"
     return Cell(UNKNOWN, note=noted(notes, reason))
 
 

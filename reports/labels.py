@@ -1,0 +1,96 @@
+"""Labels: what the heads of tables and the legends of plots call the numbers they show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of numbers.
+
+    Attributes:
+        head: What the table calls it.
+        name: The metric or the value that it shows.
+        show: How a number is written, see `reports.format.amount`.
+        statistic: Which one of the metric.
+        optional: Whether the column is left out where no row has a number.
+        wide: Whether it is left out where there is little room.
+    """
+
+    head: str
+    name: str
+    show: str = "number"
+    statistic: str = "value"
+    optional: bool = False
+    wide: bool = False
+
+
+LATENCIES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "end to end", "icl_ms": "between chunks"}
+"""Names of latencies in plots."""
+
+RESULTS = (
+    Column("TTFT p50, ms", "ttft_ms", statistic="p50"),
+    Column("TTFT p95, ms", "ttft_ms", statistic="p95"),
+    Column("TPOT p50, ms", "tpot_ms", statistic="p50"),
+    Column("E2E p95, ms", "e2e_ms", statistic="p95"),
+    Column("output tokens/s", "output_tokens_per_s"),
+    Column("requests/s", "completed_rps"),
+    Column("errors", "error_rate", "share"),
+    Column("memory", "memory_peak_bytes", "bytes"),
+    Column("GPU memory", "gpu_memory_peak_bytes", "bytes", optional=True),
+    Column("energy, J/token", "energy_j_per_output_token", optional=True),
+    Column("load, s", "load_s", optional=True),
+)
+QUALITY = (
+    Column("KL, nats", "kl_mean"),
+    Column("KL at least", "kl_bound", optional=True),
+    Column("KL median", "kl_median"),
+    Column("KL p99", "kl_p99"),
+    Column("KL largest", "kl_max"),
+    Column("same top token", "top1_agreement", "share"),
+    Column("perplexity", "ppl"),
+    Column("ratio", "ppl_ratio"),
+)
+REPLIES = (
+    Column("words", "words"),
+    Column("different words", "distinct_1", "share"),
+    Column("different pairs", "distinct_2", "share"),
+    Column("reading ease", "flesch"),
+    Column("prompt's words used", "overlap", "share"),
+)
+DECISION = (
+    Column("speed, tokens/s", "speed"),
+    Column("to reference", "speed_ratio", "share"),
+    Column("size on disk", "weight_bytes", "bytes"),
+    Column("memory, peak", "memory_peak_bytes", "bytes"),
+    Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
+)
+DECISION_QUALITY = (
+    Column("KL, nats", "kl_mean", wide=True),
+    Column("same top token", "top1_agreement", "share", wide=True),
+)
+ENGINE = (
+    Column("bits per weight", "bits_per_weight", optional=True),
+    Column("size on disk", "weight_bytes", "bytes", optional=True),
+    Column("weights in memory", "weights_in_memory_bytes", "bytes", optional=True),
+    Column("memory, loading", "load_peak_bytes", "bytes", optional=True),
+    Column("memory, loaded", "rss_after_load_bytes", "bytes", optional=True),
+    Column("memory, peak", "memory_peak_bytes", "bytes", optional=True),
+    Column("GPU memory, loading", "load_gpu_peak_bytes", "bytes", optional=True),
+    Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
+    Column("KV cache per token", "kv_bytes_per_token", "bytes", optional=True),
+    Column("load cold, s", "load_s", optional=True),
+    Column("load warm, s", "load_warm_s", optional=True),
+    Column("first request, ms", "first_request_ms", optional=True),
+)
+UNDER_LOAD = (
+    Column("output tokens/s", "output_tokens_per_s"),
+    Column("one user, tokens/s", "output_tokens_per_s_per_user", optional=True),
+    Column("requests/s", "completed_rps"),
+    Column("TTFT p95, ms", "ttft_p95_ms"),
+    Column("TPOT p95, ms", "tpot_p95_ms"),
+    Column("E2E p95, ms", "e2e_p95_ms"),
+    Column("succeeded", "success", "share"),
+    Column("attainment", "attainment", "share", optional=True),
+)
