@@ -53,24 +53,14 @@ EVIDENCE_OF_TRIAL = (machine.throttling, machine.pages, checks.checks)
 """Tables that help to find out why a trial is invalid."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of the page: tables under one heading."""
-
-    anchor: str
-    title: str
-    tables: list[Table]
-
-
-def page(data: ReportData) -> list[Part]:
-    """Return the parts of the page."""
-    parts: dict[str, Part] = {}
+def page(data: ReportData) -> list[tuple[str, str, list[Table]]]:
+    """Return anchor, title and tables of each part of the page."""
+    parts: dict[str, tuple[str, list[Table]]] = {}
     for section in SECTIONS:
         table = section.table(data)
-        part = parts.setdefault(section.part, Part(section.part, section.title or table.title, []))
-        if table.rows:
-            part.tables.append(table)
-    return [part for part in parts.values() if part.tables]
+        _, tables = parts.setdefault(section.part, (section.title or table.title, []))
+        tables += [table] if table.rows else []
+    return [(anchor, title, tables) for anchor, (title, tables) in parts.items() if tables]
 
 
 def markdown(data: ReportData) -> list[Table]:

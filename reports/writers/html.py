@@ -59,6 +59,24 @@ class Part:
     plots: Sequence[Picture] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A trial as the page shows it: all of its repetitions, with the plots of the first."""
+
+    anchor: str
+    title: str
+    verdict: str
+    tone: str
+    facts: Sequence[tuple[str, str]]
+    doubts: Sequence[tuple[str, str, str]]
+    no_result: str
+    tables: Sequence[Table]
+    machine: Sequence[Table]
+    plots: Sequence[Picture]
+    drawn: str
+    undrawn: str
+
+
 @dataclass(slots=True)
 class FirstUses:
     """Which metrics the tables have shown so far: the first place of each gets an anchor, to come back to."""
@@ -77,7 +95,7 @@ def render(data: ReportData) -> str:
     from markupsafe import Markup
 
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    parts, trials, uses = _parts(data), _trials(data), FirstUses()
+    parts, trials, uses = [*_decisions(data), *_sections(data)], list(_trials(data)), FirstUses()
     defined = {metric["name"] for metric in data.definitions}
     page: str = _template(defined.__contains__, uses.first, uses.seen.__contains__).render(
         data=data,
@@ -116,11 +134,6 @@ def script_hash(script: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
-def _parts(data: ReportData) -> list[Part]:
-    """Return what stands before the trials."""
-    return [*_decisions(data), *_sections(data)]
-
-
 def _decisions(data: ReportData) -> Iterator[Part]:
     drawn = plots.draw(data).choices
     for number, model in enumerate(decision.of_models(data), 1):
@@ -129,11 +142,12 @@ def _decisions(data: ReportData) -> Iterator[Part]:
 
 
 def _sections(data: ReportData) -> Iterator[Part]:
-    for part in sections.page(data):
-        of_results = part.anchor == "results"
-        remarks = (_HOW_TO_READ, calibration_sentence(data.manifest)) if of_results else ()
-        overview = _pictures(plots.draw(data).overview) if of_results else ()
-        yield Part(part.anchor, part.title, part.tables, remarks=remarks, plots=overview)
+    for anchor, title, tables in sections.page(data):
+        if anchor == "results":
+            remarks = (_HOW_TO_READ, calibration_sentence(data.manifest))
+            yield Part(anchor, title, tables, remarks=remarks, plots=_pictures(plots.draw(data).overview))
+        else:
+            yield Part(anchor, title, tables)
 
 
 def _pictures(drawn: Iterable[Plot]) -> list[Picture]:
@@ -157,19 +171,17 @@ def _unnumbered(plot: Plot) -> Plot:
     return replace(plot, alt=f"{title}, of an invalid trial: no number is stated.", table=None)
 
 
-def _contents(parts: Sequence[Part], trials: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+def _contents(parts: Sequence[Part], trials: Sequence[Trial]) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Anchors and names of the parts, with those of the trials below theirs."""
     return [
         *((part.anchor, part.title.partition(",")[0], []) for part in parts),
-        ("trials", "Trials", [(trial["anchor"], trial["title"]) for trial in trials]),
+        ("trials", "Trials", [(trial.anchor, trial.title) for trial in trials]),
         ("circumstances", "Circumstances", []),
         ("definitions", "Definitions", []),
     ]
 
 
-def _trials(data: ReportData) -> list[dict[str, Any]]:
-    """Statistics, facts and plots of each group of repetitions; plots of the first repetition."""
-    found: list[dict[str, Any]] = []
+def _trials(data: ReportData) -> Iterator[Trial]:
     for number, (keys, trials) in enumerate(base.groups(data).items(), 1):
         shown = [(cell, trial) for cell, trial in trials if data.facts_of(cell["id"], trial["id"])]
         if not shown:
@@ -177,23 +189,20 @@ def _trials(data: ReportData) -> list[dict[str, Any]]:
         first = (shown[0][0]["id"], shown[0][1]["id"])
         drawn = plots.draw(data).of_trial(*first) if number <= MAX_TRIALS_WITH_PLOTS else []
         verdict = data.verdict_of(keys)
-        found.append(
-            {
-                "anchor": f"trial-{number}",
-                "title": f"{place(keys)}, {keys[-1]}",
-                "verdict": verdict.upper(),
-                "tone": base.TONES.get(verdict, ""),
-                "facts": _facts(data, shown),
-                "doubts": _doubts(data, shown),
-                "no_result": base.NO_RESULT if verdict == "invalid" else "",
-                "tables": results.statistics(data, keys),
-                "machine": [table for cell, trial in shown for table in sections.of_trial(data, cell, trial)],
-                "plots": _pictures(map(_unnumbered, drawn) if verdict == "invalid" else drawn),
-                "drawn": _repetition_drawn(shown),
-                "undrawn": _UNDRAWN if data.series.get(first) else "",
-            }
+        yield Trial(
+            anchor=f"trial-{number}",
+            title=f"{place(keys)}, {keys[-1]}",
+            verdict=verdict.upper(),
+            tone=base.TONES.get(verdict, ""),
+            facts=_facts(data, shown),
+            doubts=_doubts(data, shown),
+            no_result=base.NO_RESULT if verdict == "invalid" else "",
+            tables=results.statistics(data, keys),
+            machine=[table for cell, trial in shown for table in sections.of_trial(data, cell, trial)],
+            plots=_pictures(map(_unnumbered, drawn) if verdict == "invalid" else drawn),
+            drawn=_repetition_drawn(shown),
+            undrawn=_UNDRAWN if data.series.get(first) else "",
         )
-    return found
 
 
 def _repetition_drawn(trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:

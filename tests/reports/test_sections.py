@@ -57,8 +57,8 @@ def test_sections_of_one_part_share_its_heading(full: ReportData, monkeypatch: p
     """The first of them gives the title, also where it has no rows."""
     lines = (Section("weather", made("Weather", 0)), Section("weather", made("Rain", 1)))
     monkeypatch.setattr(sections, "SECTIONS", lines)
-    (part,) = sections.page(full)
-    assert (part.anchor, part.title, [table.title for table in part.tables]) == ("weather", "Weather", ["Rain"])
+    ((anchor, title, tables),) = sections.page(full)
+    assert (anchor, title, [table.title for table in tables]) == ("weather", "Weather", ["Rain"])
 
 
 @pytest.mark.parametrize("writer", ["markdown", "folded", "terminal"])
