@@ -16,9 +16,10 @@ EXPORTS = ("prometheus",)
 
 
 def write(data: ReportData, folder: Path, formats: Sequence[str] | None = None) -> list[Path]:
-    """Write the report in each of the formats into a folder, over earlier ones; returns the files written.
+    """Write the report in each of the formats into a folder, over earlier ones; return the files written.
 
-    formats: None for all of them, but with pictures of so many trials only as a page shows.
+    Args:
+        formats: Some of FORMATS. None: all of them, with pictures of as many trials only as a page shows.
 
     Raises ValueError for an unknown format, OSError if the folder cannot be written to.
     """

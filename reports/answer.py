@@ -21,7 +21,7 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number of the answer. before and after: what stands around it; after may be a unit."""
+    """A number of the answer, with words before and after it; those after it may be its unit."""
 
     before: str
     metric: str
@@ -73,7 +73,7 @@ def _why_zero(data: ReportData) -> str:
 
 
 def labelled(data: ReportData) -> list[tuple[str, str]]:
-    """The paragraph in parts: a word that says what the part is about, and its sentences; plain text."""
+    """Return the paragraph in parts: a word that says what the part is about, and its sentences; plain text."""
     found = (
         ("Measured", _measured(data)),
         ("Choice", " ".join(_chosen(data))),
@@ -86,7 +86,6 @@ def labelled(data: ReportData) -> list[tuple[str, str]]:
 
 
 def _measured(data: ReportData) -> str:
-    """What was measured on what, and how the requests ended."""
     done = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell["id"], trial["id"])]
     if not done:
         return "No trial left a measurement." if data.manifest["cells"] else "Nothing was planned."
@@ -109,7 +108,7 @@ def _measured(data: ReportData) -> str:
 
 
 def _machine(data: ReportData) -> str:
-    """The machine the run was made on; "" where it is not told."""
+    """Return the machine the run was made on; "" if it is unknown."""
     known = (data.manifest.get("provenance") or {}).get("must_match") or {}
     gpus = Counter(str(one.get("name") if isinstance(one, dict) else one) for one in known.get("gpus") or ())
     cards = [name if number == 1 else f"{number} x {name}" for name, number in gpus.items()]
@@ -119,7 +118,6 @@ def _machine(data: ReportData) -> str:
 
 
 def _ended(data: ReportData, done: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
-    """How many requests were measured and how they ended."""
     statuses: Counter[str] = Counter()
     for cell, trial in done:
         statuses.update(data.facts_of(cell["id"], trial["id"])["statuses"])
@@ -136,12 +134,11 @@ def _ended(data: ReportData, done: Sequence[tuple[dict[str, Any], dict[str, Any]
 
 
 def _chosen(data: ReportData) -> list[str]:
-    """What to run, where there was a choice."""
     return [model.advice[0] for model in decision.of_models(data, wide=False)[:MOST_NAMES]]
 
 
 def _numbers(data: ReportData) -> list[str]:
-    """The numbers of each trial where they are few; where they are many, from where to where they go."""
+    """Return the numbers of each trial if there are few trials, else the lowest and the highest."""
     shown = [(keys, rows) for keys in groups(data) if (rows := _rows(data, keys))]
     name = _namer(data)
     if len(shown) <= MOST_TRIALS:
@@ -154,7 +151,7 @@ def _numbers(data: ReportData) -> list[str]:
 
 
 def _namer(data: ReportData) -> Callable[[Sequence[str]], str]:
-    """Names a trial by what tells it from the others of the run."""
+    """Return a function that gives each trial the shortest name unique within the run."""
     known = list(groups(data))
     differs = [len({keys[number] for keys in known}) > 1 for number in range(len(KEYS))]
     if not any(differs):
@@ -167,7 +164,7 @@ def _namer(data: ReportData) -> Callable[[Sequence[str]], str]:
 
 
 def _rows(data: ReportData, keys: tuple[str, ...]) -> Rows:
-    """The pooled numbers of a trial; none of an invalid one, which has no result."""
+    """Return the pooled numbers of a trial; none of an invalid one, which has no result."""
     return {} if data.verdict_of(keys) == "invalid" else by_class(data).get((*keys, ALL), {})
 
 
@@ -183,7 +180,6 @@ def _figures(rows: Rows) -> str:
 
 
 def _range(figure: Figure, shown: Sequence[tuple[tuple[str, ...], Rows]], name: Callable[[Sequence[str]], str]) -> str:
-    """From the lowest to the highest point among the trials."""
     key = (figure.metric, figure.statistic)
     rows = [(keys, found[key]) for keys, found in shown if key in found]
     points = [(keys, row) for keys, row in rows if row["bound"] == "point" and row["value"] == row["value"]]
@@ -202,7 +198,6 @@ def _range(figure: Figure, shown: Sequence[tuple[tuple[str, ...], Rows]], name: 
 
 
 def _limits(data: ReportData) -> str:
-    """How many limits hold, and the first that does not."""
     if not data.verdicts:
         return "none was set."
     outcomes = Counter(one["outcome"] for one in data.verdicts)
@@ -231,7 +226,7 @@ def _not_measured(data: ReportData) -> str:
 
 
 def _doubt(data: ReportData) -> str:
-    """The weightiest and most widespread reason not to believe the numbers, with what to do."""
+    """Return the most severe and most frequent reason not to believe the numbers, with what to do."""
     if not data.validity:
         return ""
     seen = [one for one in data.validity if data.facts_of(one["cell"], one["trial"])] or data.validity
@@ -254,7 +249,7 @@ def _ended_with_point(text: str) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Each name once; the first few of many."""
+    """Return each name once; the first few of many."""
     known = list(dict.fromkeys(names))
     if len(known) > MOST_NAMES:
         return f"{', '.join(known[:MOST_NAMES])} and {len(known) - MOST_NAMES} more"
@@ -268,7 +263,7 @@ BUSY_SHARE = 0.2
 
 
 def calibration_sentence(manifest: Mapping[str, Any]) -> str:
-    """For a run's report, from the calibration that its manifest keeps."""
+    """Return the sentence on the calibration that a manifest keeps."""
     try:
         return sentence((manifest.get("provenance") or {}).get("calibration"))
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -276,7 +271,7 @@ def calibration_sentence(manifest: Mapping[str, Any]) -> str:
 
 
 def sentence(calibration: Mapping[str, Any] | None) -> str:
-    """A calibration (`harness.drivers.calibration.store.Calibration.summary`) in words."""
+    """Return a calibration in words (`harness.drivers.calibration.store.Calibration.summary`)."""
     if not calibration:
         return NOT_CALIBRATED
     day = str(calibration["created_utc"])[:10]
@@ -294,7 +289,7 @@ def sentence(calibration: Mapping[str, Any] | None) -> str:
 
 
 def _plain(value_ms: float) -> str:
-    """Two digits, never less than the clock could tell."""
+    """Return two digits, never less than the clock can tell."""
     return f"{max(value_ms, 0.01):.2g}"
 
 

@@ -18,7 +18,7 @@ MOST_DECIMALS, LEAST_WRITTEN_OUT = 6, 1e-4
 
 
 def amount(value: float, low: float = math.nan, high: float = math.nan, show: str = "number") -> str:
-    """A number. show: "time" and "number" as they are, "share" in per cent, "bytes" with a binary unit of its own."""
+    """Return a number as text. show: "time" and "number" as is, "share" in per cent, "bytes" with a binary unit."""
     if not math.isfinite(value):
         return UNKNOWN
     if show == "share":
@@ -31,7 +31,7 @@ def amount(value: float, low: float = math.nan, high: float = math.nan, show: st
 
 
 def estimate(row: dict[str, object] | None, show: str = "number") -> str:
-    """A row of the summary: its value, or "> X" and "< X" where only a bound is known."""
+    """Return the value of a row of the summary, or "> X" and "< X" where only a bound is known."""
     if row is None:
         return UNKNOWN
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
@@ -59,17 +59,17 @@ def between(low: float, high: float, show: str = "number") -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A moment of a trial."""
+    """Return a moment of a trial."""
     return UNKNOWN if value is None else f"{value:.3g}{THIN}s" if value < 100 else f"{value:.0f}{THIN}s"
 
 
 def count(number: int, noun: str) -> str:
-    """A number of things: "1 request", "2 requests"."""
+    """Return a number of things: "1 request", "2 requests"."""
     return f"{grouped(str(number))} {noun}{'' if number == 1 else 's'}"
 
 
 def _digits(value: float, low: float, high: float) -> str:
-    """The last digit shown is about a tenth of the interval; without one three digits. Never 0 for what is not."""
+    """Return a number to about a tenth of its interval, to three digits without one; never 0 for what is not 0."""
     width = high - low
     known = math.isfinite(width) and width > max(1e-9, 1e-6 * abs(value))  # narrower is rounding noise
     if known:
@@ -84,7 +84,7 @@ def _digits(value: float, low: float, high: float) -> str:
 
 
 def grouped(digits: str) -> str:
-    """Thousands apart, from five digits on."""
+    """Return digits with thousands apart, from five digits on."""
     whole, dot, rest = digits.partition(".")
     sign, whole = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
     if len(whole) < 5:
@@ -118,10 +118,10 @@ _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 
 def for_xml(text: str) -> str:
-    """Text without what XML cannot hold."""
+    """Return a text without what XML cannot hold."""
     return _FORBIDDEN.sub("\ufffd", text)
 
 
 def for_terminal(text: str) -> str:
-    """One line without escape sequences, which a terminal would obey, and without what turns its direction."""
+    """Return one line without escape sequences, which a terminal would obey, and without what turns its direction."""
     return "".join(sign if sign.isprintable() else " " for sign in text)

@@ -1,4 +1,4 @@
-"""All plots of a run: for the report and as files."""
+"""Plots of a run, for the page and as files."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ MOST_TRIALS = 24
 
 @dataclass
 class Drawn:
-    """The plots of a run, each drawn when it is first asked for: a page shows those of a few trials only."""
+    """Plots of a run, each drawn when it is first asked for: a page shows those of a few trials only."""
 
     data: ReportData
     _of_trials: dict[tuple[str, str], list[Plot]] = field(default_factory=dict)
 
     @cached_property
     def choices(self) -> dict[str, list[Plot]]:
-        """By model."""
+        """Plots of the decision, by model."""
         return decision.of_models(self.data)
 
     @cached_property
     def overview(self) -> list[Plot]:
-        """Over all trials."""
+        """Plots over all trials."""
         return overview(self.data)
 
     def of_trial(self, cell_id: str, trial_id: str) -> list[Plot]:
-        """Those of one trial; KeyError where there is no such trial."""
+        """Return the plots of one trial. Raises KeyError if there is no such trial."""
         key = (cell_id, trial_id)
         if key not in self._of_trials:
             cell, trial = self._trials[key]
@@ -48,12 +48,12 @@ class Drawn:
 
 @lru_cache(maxsize=1)  # the page and the files show the same pictures, and drawing them is most of the work
 def draw(data: ReportData) -> Drawn:
-    """Every plot, once it is asked for."""
+    """Return the plots of a run."""
     return Drawn(data)
 
 
 def save(data: ReportData, folder: Path, *, every: bool = True) -> list[Path]:
-    """Write every plot as SVG; returns the files. Models whose names differ in signs alone get numbers.
+    """Write every plot as SVG; return the files. Models whose names differ in signs alone get numbers.
 
     every: False for those of MOST_TRIALS trials only, the ones that a page shows first.
     """
@@ -74,7 +74,7 @@ def save(data: ReportData, folder: Path, *, every: bool = True) -> list[Path]:
 
 
 def _first(data: ReportData) -> list[tuple[str, str]]:
-    """MOST_TRIALS trials: the first repetition of each, as on the page, then others."""
+    """Return MOST_TRIALS trials: the first repetition of each, as on the page, then others."""
     measured = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell["id"], trial["id"])]
     first: dict[tuple[str, ...], tuple[str, str]] = {}
     for cell, trial in measured:
@@ -84,9 +84,7 @@ def _first(data: ReportData) -> list[tuple[str, str]]:
 
 
 def overview(data: ReportData) -> list[Plot]:
-    """The frontier and the distributions of all trials over each other, where there are several. Invalid ones are left
-    out: they are no results to compare.
-    """
+    """Return the plots over all trials, if there are several; invalid trials are no results to compare."""
     shown = [
         (trial_name(cell, trial, data), frame)
         for cell, trial in data.trials()
@@ -98,7 +96,7 @@ def overview(data: ReportData) -> list[Plot]:
 
 
 def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> list[Plot]:
-    """The plots of a trial; those without data are left out."""
+    """Return the plots of a trial; those without data are left out."""
     series = data.series.get((cell["id"], trial["id"]))
     if not series:
         return []

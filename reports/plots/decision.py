@@ -1,4 +1,4 @@
-"""The picture of a choice: speed against memory, quality as the marker, the front drawn."""
+"""Plot of the decision: speed against memory, quality as the marker, the front drawn."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MEMORIES = {"memory_peak_bytes": "memory", "gpu_memory_peak_bytes": "GPU memory
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A row of the choice. low, high: of its speed, equal to it where there is no interval."""
+    """A row of the decision. low, high: ends of its speed's interval, equal to the speed if there is none."""
 
     label: str
     memory: float
@@ -41,7 +41,7 @@ class Point:
 
 
 def of_models(data: ReportData) -> dict[str, list[Plot]]:
-    """The pictures of each model with several rows; none where fewer than two have both numbers."""
+    """Return the plots of each model with several rows; none if fewer than two have both numbers."""
     return {table["model"]: list(_of_model(table)) for table in decisions(data)}
 
 
@@ -103,20 +103,20 @@ def _table(points: Sequence[Point], noun: str) -> Table:
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
-    """Room at both sides for labels, at least a tenth of the value where all are alike."""
+    """Return the ends of the axis, with room at both sides for labels: at least a tenth of the value."""
     room = max((max(values) - min(values)) * 0.22, max(values) * 0.05)
     return max(0.0, min(values) - room), max(values) + room
 
 
 def _link(axes: Axes, points: Sequence[Point], scale: float) -> None:
-    """A line through the rows that nothing beats, from the smallest on."""
+    """Draw a line through the rows that nothing beats, from the smallest on."""
     front = sorted((point for point in points if point.front), key=lambda point: (point.memory, -point.speed))
     across, up = [point.memory / scale for point in front], [point.speed for point in front]
     marks.line(axes, across, up, COLOURS[0], DASHES[1], width=1.2)
 
 
 def _name(axes: Axes, points: Sequence[Point], memory: Sequence[float]) -> None:
-    """The rows beside their points: the front and the chosen ones where they are many."""
+    """Write names beside the points; of many rows those on the front and the chosen ones."""
     labels = marks.Labels(axes, memory, [point.speed for point in points])
     for point, held in zip(points, memory, strict=True):
         if len(points) > MOST_LABELS and not (point.front or point.chosen):
@@ -125,12 +125,11 @@ def _name(axes: Axes, points: Sequence[Point], memory: Sequence[float]) -> None:
 
 
 def _grade(point: Point) -> str:
-    """Its word, where that is one grade."""
     return point.word if point.word in MARKERS else SEVERAL
 
 
 def _keys(axes: Axes, points: Sequence[Point]) -> None:
-    """Which marker is which quality, and that hollow ones are beaten."""
+    """Explain the markers, and that hollow points are beaten."""
     words = [word for word in MARKERS if any(_grade(point) == word for point in points)]
     told = words if words != [""] else []
     for word in told:

@@ -1,7 +1,7 @@
-"""One picture as SVG: for a page (its text colour follows the reader's light or dark setting) and as a file.
+"""Drawing of one picture as SVG, for a page (its text colour follows the reader's light or dark setting) and as a file.
 
-matplotlib draws it. What costs it time is left out: layouts that are computed, ticks that are looked for, grids of
-single lines (docs/adr/0011-cost-of-plots.md).
+matplotlib draws it. Everything that costs it time is left out: computed layouts, a search for ticks, grids of single
+lines (docs/adr/0011-cost-of-plots.md).
 """
 
 from __future__ import annotations
@@ -52,9 +52,12 @@ _SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One picture. name: of its file.   alt: what it shows, in words.   svg: complete, with INK for lines and texts.
+    """A picture with what is said of it.
 
-    title: a few words above it.   table: the numbers behind it, for those who cannot see it or want to read them.
+    Attributes:
+        alt: What it shows, in words.
+        svg: The complete picture, with INK for lines and texts.
+        table: The numbers behind it, for those who cannot see it or want to read them.
     """
 
     name: str
@@ -65,24 +68,24 @@ class Plot:
 
     @property
     def height(self) -> float:
-        """Of the picture, in units of the SVG; it is WIDTH wide."""
+        """Height of the picture in units of the SVG; it is WIDTH wide."""
         found = re.search(r'<svg[^>]* height="([\d.]+)"', self.svg)
         return float(found[1]) if found else HEIGHT
 
     def inline(self) -> str:
-        """For a page: scales with it, takes its text colour, says what it shows."""
+        """Return it for a page: it scales with the page, takes its text colour and says what it shows."""
         label = escape(self.alt, quote=True)
         body = _inked(self.svg, "currentColor")
         return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', body, count=1)
 
     def standalone(self) -> str:
-        """For a file: black on white."""
+        """Return it for a file: black on white."""
         return '<?xml version="1.0" encoding="utf-8"?>\n' + _inked(self.svg, "#1a1a1a")
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One of several axes above each other. draw: sets the ends of the upright axis and puts the values in."""
+    """Axes of a stack. draw: sets the ends of the upright axis and puts the values in."""
 
     title: str
     draw: Callable[[Axes], None]
@@ -94,8 +97,12 @@ def file_name(text: str) -> str:
 
 
 def picture(name: str, draw: Callable[[Axes], None], labels: tuple[str, str], height: float = HEIGHT) -> str:
-    """One pair of axes with its legend below. draw: sets their ends and puts the values in.   name: of the plot; keeps
-    ids within a page apart.   labels: of the abscissa and the ordinate.
+    """Return a picture of one pair of axes with its legend below.
+
+    Args:
+        name: Name of the plot; it keeps ids within a page apart.
+        draw: Sets the ends of the axes and puts the values in.
+        labels: Of the abscissa and the ordinate.
     """
     with _settings(name):
         whole = _figure(height)
@@ -115,7 +122,12 @@ def picture(name: str, draw: Callable[[Axes], None], labels: tuple[str, str], he
 def stacked(
     name: str, panels: Sequence[Panel], along: Callable[[Axes], None], label: str, mark: Callable[[Axes], None]
 ) -> str:
-    """Axes below each other over the same abscissa. along: sets its ends.   mark: shades parts of it in each."""
+    """Return a picture of axes below each other over the same abscissa.
+
+    Args:
+        along: Sets the ends of the abscissa.
+        mark: Shades parts of the abscissa in each.
+    """
     each = PANEL_HEIGHT + PANEL_TITLE
     height = len(panels) * each + BOTTOM
     with _settings(name):
@@ -142,7 +154,7 @@ def _figure(height: float) -> Figure:
 
 
 def _axes(whole: Figure, top: float, height: float) -> Axes:
-    """A rectangle so far below the upper edge, as high as said."""
+    """Add a rectangle at a distance from the upper edge."""
     total = whole.get_figheight() * _UNITS_PER_INCH
     box = (LEFT / WIDTH, (total - top - height) / total, (WIDTH - LEFT - RIGHT) / WIDTH, height / total)
     axes = whole.add_axes(box, autoscale_on=False)
@@ -151,13 +163,13 @@ def _axes(whole: Figure, top: float, height: float) -> Axes:
 
 
 def _write(whole: Figure, x: float, y: float, words: str, **look: Any) -> None:
-    """Words at so much from the left and from below."""
+    """Write words at a place from the left and from below."""
     if words:
         whole.text(x / WIDTH, y / (whole.get_figheight() * _UNITS_PER_INCH), words, fontsize=FONT, **look)
 
 
 def _legend_below(whole: Figure, axes: Axes) -> float:
-    """The entries in as many columns as the widest of them allows; returns how much room they take."""
+    """Add the entries in as many columns as the widest of them allows; return how much room they take."""
     handles, words = axes.get_legend_handles_labels()
     if not words:
         return 0.0
@@ -168,7 +180,7 @@ def _legend_below(whole: Figure, axes: Axes) -> float:
 
 
 def _legend_above(axes: Axes) -> None:
-    """The entries in one line that ends at the right, above the axes."""
+    """Add the entries in one line that ends at the right, above the axes."""
     handles, words = axes.get_legend_handles_labels()
     if words:
         above = 1 + 4 / PANEL_HEIGHT
@@ -196,5 +208,5 @@ def _written(whole: Figure) -> str:
 
 
 def _inked(svg: str, colour: str) -> str:
-    """With a colour for lines and texts; INK in a text is somebody's name."""
+    """Return it with a colour for lines and texts; INK in a text is somebody's name."""
     return re.sub(rf'(?<=[":]){INK}(?=[";])(?=[^<]*>)', colour, svg)

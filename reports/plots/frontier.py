@@ -1,4 +1,4 @@
-"""The frontier: throughput against latency over the loads of each cell."""
+"""Plot of the frontier: throughput against latency over the loads of each cell."""
 
 from __future__ import annotations
 
@@ -29,8 +29,12 @@ HEIGHT, STEEP = 340.0, 6.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A load on a cell. throughput, latency: rows of the summary.   order: how much load it is.   linked: whether
-    more of the same load is a step along a line.
+    """A load on a cell.
+
+    Attributes:
+        throughput, latency: Rows of the summary.
+        order: How much load it is.
+        linked: Name of the line on which more of the same load is a step, "" for none.
     """
 
     cell: str
@@ -42,8 +46,10 @@ class Point:
 
 
 def frontier(data: ReportData) -> Plot | None:
-    """Output tokens per second against the p95 of TTFT (of end to end where nothing streamed), one line per cell
-    through its loads, least first; None for fewer than two points. Invalid trials are no results to compare.
+    """Return output tokens per second against the p95 of TTFT, or of end to end if nothing streamed.
+
+    Each cell has a line through its loads, least first. Fewer than two points are no plot: None. Invalid trials are no
+    results to compare.
     """
     for metric in COMPARED:
         points, bounds = _points(data, metric)
@@ -53,7 +59,7 @@ def frontier(data: ReportData) -> Plot | None:
 
 
 def _points(data: ReportData, metric: str) -> tuple[list[Point], int]:
-    """Those with both numbers, and how many lack one because only a bound is known."""
+    """Return the loads with both numbers, and how many lack one because only a bound is known."""
     rows = pooled_rows(data)
     points, bounds = [], 0
     for keys, trials in groups(data).items():
@@ -103,12 +109,12 @@ def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
 
 
 def _begins(ends: Sequence[float]) -> str:
-    """What a reader would not expect of an axis."""
+    """Say that an axis does not begin at 0."""
     return "; begins above 0" if scales.beginning(min(ends), max(ends)) > 0 else ""
 
 
 def _linked(own: Sequence[Point]) -> Iterator[list[Point]]:
-    """What a line goes through."""
+    """Yield the points of each line."""
     for loop in dict.fromkeys(point.linked for point in own if point.linked):
         yield [point for point in own if point.linked == loop]
 
@@ -128,13 +134,13 @@ def _values(rows: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def _ends(row: dict[str, Any]) -> tuple[float, float]:
-    """Of the interval; the value itself where it is open or unknown."""
+    """Return the ends of the interval; the value itself where an end is open or unknown."""
     low, high = (row[end] if math.isfinite(row[end]) else row["value"] for end in ("low", "high"))
     return float(low), float(high)
 
 
 def _name(axes: Axes, cells: Sequence[Sequence[Point]]) -> None:
-    """The load beside its point."""
+    """Write the load beside its point."""
     points = [point for own in cells for point in own]
     x, y = (_values([getattr(point, name) for point in points]) for name in ("throughput", "latency"))
     labels = marks.Labels(axes, x, y, list(_strokes(cells)))
@@ -143,7 +149,7 @@ def _name(axes: Axes, cells: Sequence[Sequence[Point]]) -> None:
 
 
 def _strokes(cells: Sequence[Sequence[Point]]) -> Iterator[marks.Line]:
-    """The straight lines of the picture: between loads, and of intervals."""
+    """Yield the straight lines of the picture: between loads, and of intervals."""
     for own in cells:
         for linked in _linked(own):
             yield from pairwise((point.throughput["value"], point.latency["value"]) for point in linked)

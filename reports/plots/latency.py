@@ -1,7 +1,4 @@
-"""Plots of latencies: how they are distributed, and against the length of prompts.
-
-Curves: the distribution of a latency, its usual quantiles in words and as a table.
-"""
+"""Plots of latencies: how they are distributed, and against the length of prompts."""
 
 from __future__ import annotations
 
@@ -32,8 +29,13 @@ NO_INTERVAL = "seen; too few for an interval"
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """An inverse CDF. share: ascending.   ms: the quantiles.   low, high: their intervals, NaN where there is none.
-    n: observations, of which those that never ended are beyond the last share.
+    """An inverse CDF.
+
+    Attributes:
+        share: Ascending.
+        ms: The quantiles.
+        low, high: Ends of their intervals, NaN if there is none.
+        n: Observations; those that never ended are beyond the last share.
     """
 
     label: str
@@ -45,22 +47,22 @@ class Curve:
 
     @classmethod
     def of(cls, label: str, frame: pd.DataFrame) -> Curve:
-        """Of rows with the columns share, ms, low_ms, high_ms, n."""
+        """Return the curve of rows with the columns share, ms, low_ms, high_ms, n."""
         share, ms, low, high = (frame[name].to_numpy(dtype=np.float64) for name in ("share", "ms", "low_ms", "high_ms"))
         return cls(label, share, ms, low, high, int(frame["n"].iloc[0]))
 
     def place(self, share: float) -> int | None:
-        """Where a quantile stands; None where it is censored or no request of so few is that rare."""
+        """Return where a quantile stands; None if it is censored or no request of so few is that rare."""
         at = int(np.searchsorted(self.share, share - 1e-9))
         return at if at < len(self.share) and min(share, 1 - share) * self.n >= 1 else None
 
     def known(self, share: float) -> bool:
-        """Whether a quantile has an interval."""
+        """Return whether a quantile has an interval."""
         at = self.place(share)
         return at is not None and math.isfinite(self.low[at]) and math.isfinite(self.high[at])
 
     def cell(self, share: float) -> Cell:
-        """A quantile in a table, with its interval; empty where there is none."""
+        """Return a quantile for a table, with its interval; empty if there is none."""
         at = self.place(share)
         if at is None:
             return Cell("")
@@ -69,7 +71,7 @@ class Curve:
         return Cell(amount(value, low, high), detail, value=value)
 
     def words(self) -> str:
-        """The median and the highest usual quantile that has an interval."""
+        """Return the median and the highest usual quantile that has an interval."""
         highest = next((share for share in (0.99, 0.95, 0.9) if self.known(share)), None)
         named = [share for share in (0.5, highest) if share is not None and self.place(share) is not None]
         found = [f"{share_name(share)} {self.cell(share).text} ms" for share in named]
@@ -77,7 +79,7 @@ class Curve:
 
 
 def curves_table(curves: Sequence[Curve]) -> Table:
-    """The usual quantiles of each curve."""
+    """Return the usual quantiles of each curve."""
     lines = [(Cell(share_name(share)), *(curve.cell(share) for curve in curves)) for share in SHARES]
     rows = [line for line in lines if any(cell.text for cell in line[1:])]
     observed = (Cell("observations"), *(Cell(str(curve.n)) for curve in curves))
@@ -92,7 +94,7 @@ STEEP = 30.0
 
 
 def distribution(frame: pd.DataFrame, name: str) -> Plot | None:
-    """The latencies of a trial on one logarithmic axis."""
+    """Return the latencies of a trial on one logarithmic axis."""
     curves = [Curve.of(LATENCIES[metric], own) for metric in LATENCIES if len(own := frame[frame["metric"] == metric])]
     if not curves:
         return None
@@ -103,8 +105,9 @@ def distribution(frame: pd.DataFrame, name: str) -> Plot | None:
 
 
 def of_classes(frame: pd.DataFrame, name: str, total: int) -> Plot | None:
-    """The time to the first token of each class; end to end where nothing was streamed. total: how many there are, of
-    which no more than len(COLOURS) are drawn.
+    """Return the time to the first token of each class; end to end if nothing was streamed.
+
+    total: how many classes there are; no more than len(COLOURS) of them are drawn.
     """
     metric = next((one for one in COMPARED if (frame["metric"] == one).any()), None)
     if metric is None:
@@ -119,7 +122,7 @@ def of_classes(frame: pd.DataFrame, name: str, total: int) -> Plot | None:
 
 
 def overlay(metric: str, shown: Sequence[tuple[str, pd.DataFrame]]) -> Plot | None:
-    """One curve for each of several trials, the first len(COLOURS) of them; None for fewer than two."""
+    """Return one curve for each of several trials, the first len(COLOURS) of them; None for fewer than two."""
     own = [(label, frame[frame["metric"] == metric]) for label, frame in shown]
     every = [Curve.of(shortened_inside(label, MAX_LABEL), frame) for label, frame in own if len(frame)]
     curves = every[: len(COLOURS)]
@@ -134,7 +137,7 @@ def overlay(metric: str, shown: Sequence[tuple[str, pd.DataFrame]]) -> Plot | No
 
 
 def _picture(name: str, curves: Sequence[Curve], label: str) -> str:
-    """Quantiles against a logarithmic axis of time, on a scale on which a log-normal distribution is a straight line.
+    """Draw quantiles against a logarithmic axis of time; on its scale a log-normal distribution is a straight line.
 
     The slowest request, whose quantile no number of requests could tell, ends its curve half a request below 1. Gaps
     between chunks, of which there are far more, are drawn as far up as the others.
@@ -162,7 +165,7 @@ def _capital(words: str) -> str:
 
 
 def by_length(lengths: pd.DataFrame, bins: pd.DataFrame, name: str) -> Plot | None:
-    """Latency against the length of the prompt; None where lengths hardly vary."""
+    """Return latency against the length of the prompt; None if lengths hardly vary."""
     if not len(lengths) or lengths["tokens"].max() < LEAST_LENGTH_RATIO * max(lengths["tokens"].min(), 1):
         return None
     metrics = [metric for metric in LATENCIES if (lengths["metric"] == metric).any()]
@@ -204,7 +207,7 @@ def _length_alt(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[str
 
 
 def _length_table(lengths: pd.DataFrame, bins: pd.DataFrame, metrics: Sequence[str]) -> Table:
-    """Medians and p95 by length; the requests themselves where they are too few for that."""
+    """Return medians and p95 by length; the requests themselves where they are too few for that."""
     if not len(bins):
         return _requests_table(lengths)
     named = [(metric, key) for metric in metrics for key in ("p50_ms", "p95_ms")]

@@ -29,7 +29,7 @@ THROTTLED = COLOURS[4]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Readings of a gauge. words: what it is, in a legend.   limit: what the others must stay below."""
+    """Readings of a gauge. words: its name in a legend.   limit: whether the others must stay below it."""
 
     source: str
     name: str
@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Gauges of one unit. scale: readings times this are shown."""
+    """Gauges of one unit. scale: factor from a reading to what is shown."""
 
     title: str
     lines: tuple[Line, ...]
@@ -76,8 +76,12 @@ TOLD = {
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """The readings of one gauge of one source, such as "gpu1". at: in s.   value: as drawn.   least, mean, greatest: of
-    the readings that a value stands for.
+    """Readings of one gauge of one source, such as "gpu1".
+
+    Attributes:
+        at: Times in seconds.
+        value: As drawn.
+        least, mean, greatest: Of the readings that a value stands for.
     """
 
     source: str
@@ -90,7 +94,7 @@ class Gauge:
 
     @property
     def kind(self) -> str:
-        """The source without its number."""
+        """Source without its number."""
         return self.source.rstrip("0123456789")
 
 
@@ -99,7 +103,7 @@ Span = tuple[float, float]
 
 
 def machine(series: dict[str, Any], name: str) -> Plot | None:
-    """What was read of the machine under test; None where nothing was."""
+    """Return the readings of the machine under test; None if there are none."""
     gauges = list(_gauges(series["gauges"]))
     throttled = _throttled(gauges)
     found = [(group, [(line, one) for line in group.lines for one in gauges if _is(one, line)]) for group in GROUPS]
@@ -168,7 +172,7 @@ def _noun(line: Line) -> str:
 
 
 def _range(axes: Axes, own: Sequence[Gauge], scale: float, place: int) -> None:
-    """Of many the mean, and a band from the least to the greatest."""
+    """Draw the mean of many gauges, and a band from the least to the greatest."""
     at = np.unique(np.concatenate([gauge.at for gauge in own]).round(1))
     every = np.array([np.interp(at, gauge.at, gauge.value) for gauge in own]) * scale
     colour, dash = marks.look(place)
@@ -178,7 +182,7 @@ def _range(axes: Axes, own: Sequence[Gauge], scale: float, place: int) -> None:
 
 
 def _throttled(gauges: Sequence[Gauge]) -> list[Span]:
-    """When any GPU was throttled: from the middle between a reading that was not and one that was, and back."""
+    """Return when any GPU was throttled: from the middle between a reading that was not and one that was, and back."""
     spans: list[Span] = []
     for gauge in gauges:
         if gauge.name != "throttled":
@@ -191,7 +195,7 @@ def _throttled(gauges: Sequence[Gauge]) -> list[Span]:
 
 
 def _merged(spans: Sequence[Span]) -> list[Span]:
-    """Return them without overlaps, in order."""
+    """Return the spans without overlaps, in order."""
     merged: list[Span] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1] + 1e-9:
@@ -213,7 +217,7 @@ def _alt(gauges: Sequence[Gauge], throttled: Sequence[Span], end_s: float) -> st
 
 
 def _table(gauges: Sequence[Gauge]) -> Table:
-    """Each gauge from its first reading to its last."""
+    """Return each gauge from its first reading to its last."""
     rows = []
     for gauge in gauges:
         values = gauge.value

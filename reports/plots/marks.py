@@ -46,9 +46,9 @@ def line(
     width: float = 1.8,
     steps: bool = False,
 ) -> None:
-    """A line through values, under the words in the legend; it breaks where one is NaN, and a single one is a dot.
+    """Draw a line through values; it breaks where one is NaN, and a single one is a dot.
 
-    steps: each value holds until the next x.
+    words: its name in the legend.   steps: each value holds until the next x.
     """
     across, up = _inside(x, axes.get_xlim()), _inside(y, axes.get_ylim())
     if not np.isfinite(across + up).any():
@@ -58,7 +58,7 @@ def line(
 
 
 def band(axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str, *, along: bool = False) -> None:
-    """The area between two lines over x. along: x is upright, and they lie beside it."""
+    """Fill the area between two lines over x. along: x is upright, and they lie beside it."""
     ends = (axes.get_ylim(), axes.get_xlim()) if along else (axes.get_xlim(), axes.get_ylim())
     over, first, second = _inside(x, ends[0]), _inside(low, ends[1]), _inside(high, ends[1])
     fill = axes.fill_betweenx if along else axes.fill_between
@@ -67,7 +67,7 @@ def band(axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str,
 
 
 def dots(axes: Axes, x: ArrayLike, y: ArrayLike, colour: str, *, words: str = "") -> None:
-    """Small dots, all in one path: lines of no length with round ends."""
+    """Draw small dots, all in one path: lines of no length with round ends."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
@@ -81,7 +81,7 @@ def dots(axes: Axes, x: ArrayLike, y: ArrayLike, colour: str, *, words: str = ""
 
 
 def key(axes: Axes, words: str, colour: str, shape: str, *, filled: bool = True) -> None:
-    """An entry in the legend alone."""
+    """Add an entry to the legend alone."""
     axes.plot([], [], shape, color=colour, markerfacecolor=colour if filled else "none", label=words, markersize=7)
 
 
@@ -96,7 +96,7 @@ def estimates(
     *,
     filled: bool = True,
 ) -> None:
-    """Signs at values with their intervals. beside, above: the lower and the upper end of each; empty for none."""
+    """Draw signs at values with their intervals. beside, above: the lower and the upper end of each; empty for none."""
     across, up = _inside(x, axes.get_xlim()), _inside(y, axes.get_ylim())
     arms = (_arms(beside, across, axes.get_xlim()), _arms(above, up, axes.get_ylim()))
     look: Any = {"elinewidth": 1.0, "capsize": 3.0, "markersize": 7.0, "clip_on": False}
@@ -105,7 +105,7 @@ def estimates(
 
 
 def _arms(ends: Sequence[tuple[float, float]], spots: Floats, limits: tuple[float, float]) -> Floats | None:
-    """How far intervals reach to either side of their values, within the axes."""
+    """Return how far intervals reach to either side of their values, within the axes."""
     if not ends:
         return None
     low, high = _inside(ends, limits).T
@@ -114,23 +114,23 @@ def _arms(ends: Sequence[tuple[float, float]], spots: Floats, limits: tuple[floa
 
 
 def span(axes: Axes, start: float, end: float, colour: str, opacity: float, share: float = 1.0) -> None:
-    """Shades a part of the abscissa, to a share of the height; however short, it is seen."""
+    """Shade a part of the abscissa, to a share of the height; however short, it is seen."""
     least = (axes.get_xlim()[1] - axes.get_xlim()[0]) / 500
     axes.axvspan(start, max(end, start + least), ymax=share, color=colour, alpha=opacity, linewidth=0, clip_on=False)
 
 
 def across(axes: Axes, value: float, colour: str, dash: Any, words: str = "") -> None:
-    """A level line."""
+    """Draw a level line."""
     line(axes, axes.get_xlim(), [value, value], colour, dash, words=words, width=1.2)
 
 
 def up(axes: Axes, value: float, dash: Any) -> None:
-    """An upright line."""
+    """Draw an upright line."""
     line(axes, [value, value], axes.get_ylim(), INK, dash, width=1.2)
 
 
 def grid(axes: Axes) -> None:
-    """Faint lines at the marks: one path for the upright ones and one for the level ones."""
+    """Draw faint lines at the ticks: one path for the upright ones and one for the level ones."""
     look: dict[str, Any] = {"color": INK, "alpha": 0.14, "linewidth": 1.0, "zorder": 0.5, "clip_on": False}
     ends = ([0.0, 1.0, np.nan],)
     for marks, where in ((axes.get_xticks(), "x"), (axes.get_yticks(), "y")):
@@ -142,12 +142,12 @@ def grid(axes: Axes) -> None:
 
 
 def width_of(words: str, size: float = SMALL) -> float:
-    """About how wide words are; the reader's font is not known here."""
+    """Estimate how wide words are; the reader's font is not known here."""
     return len(words) * size * LETTER
 
 
 class Labels:
-    """Words beside points, where they cover neither a point, nor each other, nor a line if that can be."""
+    """Words beside points that cover no point, no other words, and no line if that is possible."""
 
     PLACES = (
         *((8, 5), (8, -14), (-8, 5), (-8, -14), (8, 18), (-8, 18), (8, -27), (-8, -27)),
@@ -155,13 +155,13 @@ class Labels:
     )
 
     def __init__(self, axes: Axes, x: Sequence[float], y: Sequence[float], lines: Sequence[Line] = ()) -> None:
-        """x, y: of all points.   lines: ((x, y), (x, y)) of the ends of straight ones."""
+        """Remember what must stay free. x, y: of all points.   lines: ((x, y), (x, y)) of the ends of straight ones."""
         self._axes = axes
         self._taken = [(a - 5, b - 5, a + 5, b + 5) for a, b in map(self._spot, x, y)]
         self._lines = [(*self._spot(*first), *self._spot(*last)) for first, last in lines]
 
     def put(self, x: float, y: float, words: str, *, bold: bool = False) -> None:
-        """Beside a point at the first place that is free, else at one that covers a line, else at the first."""
+        """Write beside a point at the first place that is free, else at one that covers a line, else at the first."""
         frame, (a, b) = self._axes.bbox, self._spot(x, y)
         boxes = [(self._box(words, a + across, b + up, across), across, up) for across, up in self.PLACES]
         inside = [one for one in boxes if self._fits(one[0], frame)] or boxes
@@ -192,7 +192,7 @@ class Labels:
 
 
 def _crosses(line: Box, box: Box) -> bool:
-    """Whether a part of a straight line lies in a box: what each pair of its sides leaves of the line, from 0 to 1."""
+    """Return whether a straight line passes a box: each pair of its sides leaves a part of the line, from 0 to 1."""
     begin, end = 0.0, 1.0
     for first, last, low, high in ((line[0], line[2], box[0], box[2]), (line[1], line[3], box[1], box[3])):
         step = last - first

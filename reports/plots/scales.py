@@ -1,5 +1,6 @@
-"""Axes' ends and marks: few marks at round values, fixed beforehand, for finding and laying out ticks is most of the
-time that a plot takes.
+"""Scales of axes: ends, and few ticks at round values.
+
+They are fixed beforehand, for finding and laying out ticks is most of the time that a plot takes.
 """
 
 from __future__ import annotations
@@ -28,26 +29,26 @@ _NORMAL = NormalDist()
 
 
 def linear(axis: Axis, low: float, high: float, most: int = 6) -> None:
-    """An even axis; empty ranges are made a little wider."""
+    """Set an even scale; empty ranges are made a little wider."""
     if not high > low:
         high = low + (abs(low) or 1.0)
     _fix(axis, "linear", low, high, even(low, high, most))
 
 
 def from_zero(axis: Axis, high: float, most: int = 6) -> None:
-    """An even axis with some room above the greatest value."""
+    """Set an even scale from 0 with some room above the greatest value."""
     linear(axis, 0.0, high * 1.06 if high > 0 else 1.0, most)
 
 
 def logarithmic(axis: Axis, low: float, high: float, most: int = MOST_MARKS) -> None:
-    """A logarithmic axis; low above zero."""
+    """Set a logarithmic scale; low above zero."""
     if not high > low:
         low, high = low / 2, low * 2
     _fix(axis, "log", low, high, decades(low, high, most))
 
 
 def upright(axis: Axis, least: float, greatest: float, steep: float) -> None:
-    """From zero; logarithmic where the greatest is more than `steep` times the least."""
+    """Set a scale from 0; a logarithmic one if the greatest is more than `steep` times the least."""
     if least > 0 and greatest > steep * least:
         logarithmic(axis, least / 1.2, greatest * 1.25, 5)
     else:
@@ -55,21 +56,24 @@ def upright(axis: Axis, least: float, greatest: float, steep: float) -> None:
 
 
 def beginning(least: float, greatest: float) -> float:
-    """Where an axis begins that shall hold values between: 0, but for values that would lie in its upper part alone."""
+    """Return where an even axis begins: at 0 unless all values would lie in its upper part."""
     if least < FAR * greatest:
         return 0.0
     return max(0.0, least - ROOM * (greatest - least) - LEAST_ROOM * greatest)
 
 
 def around(axis: Axis, least: float, greatest: float, most: int = 6) -> None:
-    """An even axis from `beginning` on, with the same room above the greatest value."""
+    """Set an even scale from `beginning` on, with the same room above the greatest value."""
     begin = beginning(least, greatest)
     above = least - begin if begin > 0 else greatest * 0.06
     linear(axis, begin, greatest + above if greatest > 0 else 1.0, most)
 
 
 def of_shares(axis: Axis, lowest: float, most: int) -> float:
-    """Quantiles up to what `most` observations can tell; a normal distribution is a straight line. Returns the end."""
+    """Set a scale of quantiles up to what `most` observations can tell; return its end.
+
+    A normal distribution is a straight line on it.
+    """
     top = 1 - 0.5 / max(most, 20)
     shown = [share for share in SHARES if lowest <= share <= top + 1e-9]
     _fix(axis, "function", lowest, top, shown, map(share_name, shown), functions=(deviations, _shares))
@@ -77,17 +81,17 @@ def of_shares(axis: Axis, lowest: float, most: int) -> float:
 
 
 def share_name(share: float) -> str:
-    """0.999 as "p99.9"."""
+    """Return 0.999 as "p99.9"."""
     return f"p{share * 100:.10g}"
 
 
 def plain(value: float) -> str:
-    """A mark as people write it."""
+    """Return a tick as people write it."""
     return f"{value:.0e}" if abs(value) >= 1e7 or 0 < abs(value) < 1e-4 else grouped(f"{value:.10g}")
 
 
 def even(low: float, high: float, most: int) -> list[float]:
-    """Round numbers evenly apart, at most one more than `most`."""
+    """Return round numbers evenly apart, at most one more than `most`."""
     from matplotlib.ticker import MaxNLocator
 
     found = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
@@ -95,7 +99,7 @@ def even(low: float, high: float, most: int) -> list[float]:
 
 
 def decades(low: float, high: float, most: int) -> list[float]:
-    """As many round numbers of each power of ten as are not too many; even ones where that leaves hardly any."""
+    """Return as many round numbers of each power of ten as are not too many; even ones if that leaves hardly any."""
     from matplotlib.ticker import LogLocator
 
     choices = (
@@ -107,7 +111,7 @@ def decades(low: float, high: float, most: int) -> list[float]:
 
 
 def deviations(shares: ArrayLike) -> Floats:
-    """How many standard deviations from the mean so much of a normal distribution lies below."""
+    """Return how many standard deviations from the mean a share of a normal distribution ends."""
     inside = np.clip(np.asarray(shares, dtype=np.float64), 1e-9, 1 - 1e-9)
     found: Floats = np.array([_NORMAL.inv_cdf(float(share)) for share in inside.ravel()]).reshape(inside.shape)
     return found

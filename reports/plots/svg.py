@@ -14,9 +14,11 @@ _TAG = re.compile(r"<[^>]*>")
 
 
 def slim(svg: str, ink: str, size: float) -> str:
-    """The same picture: coordinates to a tenth, no metadata, comments, styles of the whole page or names of groups.
+    """Return the same picture without metadata, comments, page-wide styles and names; coordinates to a tenth.
 
-    ink: colour of texts.   size: of their font, where they name no other.
+    Args:
+        ink: Colour of texts.
+        size: Size of their font, if they name no other.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
@@ -37,7 +39,7 @@ def _head(found: re.Match[str]) -> str:
 
 
 def _without_empty_groups(svg: str) -> str:
-    """Groups without attributes do nothing."""
+    """Return it without groups that have no attributes, for they do nothing."""
     kept: list[bool] = []
 
     def one(found: re.Match[str]) -> str:
@@ -50,7 +52,7 @@ def _without_empty_groups(svg: str) -> str:
 
 
 def _text(found: re.Match[str], ink: str, size: float) -> str:
-    """With attributes for what differs from the usual: "font: bold 11px 'DejaVu Sans'" comes whole or in parts."""
+    """Return a text with attributes for what is unusual: "font: bold 11px 'DejaVu Sans'" comes whole or in parts."""
     style, rest = found.groups()
     look = dict(part.split(": ", 1) for part in style.split("; "))
     font = look.get("font", "")
@@ -66,7 +68,7 @@ def _text(found: re.Match[str], ink: str, size: float) -> str:
 
 
 def _tag(tag: str) -> str:
-    """With shorter paths, coordinates and styles."""
+    """Return a tag with shorter paths, coordinates and styles."""
     tag = re.sub(r' d="([^"]*)"', lambda found: f' d="{_path(found[1])}"', tag)
     tag = re.sub(r' (x|y)="([^"]*)"', lambda found: f' {found[1]}="{_rounded(found[2])}"', tag)
     return re.sub(r'style="([^"]*)"', lambda found: f'style="{_style(found[1])}"', tag)

@@ -1,4 +1,4 @@
-"""Plots over the time of a trial: what was offered and what the service made of it."""
+"""Plots over the time of a trial: the load and what the service made of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BURST, LIMIT = COLOURS[1], COLOURS[4]
 
 
 def service(series: dict[str, Any], slo: Mapping[str, float | None], name: str) -> Plot | None:
-    """Latencies, rates, requests in flight and tokens, over one axis of time. slo: limits of a good request, in ms."""
+    """Return latencies, rates, requests in flight and tokens over time. slo: limits of a good request, in ms."""
     panels = [*_latency_panels(series, slo), *_rate_panels(series)]
     if not panels:
         return None
@@ -43,10 +43,7 @@ def service(series: dict[str, Any], slo: Mapping[str, float | None], name: str) 
 
 
 def over_time(name: str, panels: Sequence[Panel], series: dict[str, Any], notes: Sequence[str] = ()) -> str:
-    """Axes below each other over the same time, the parts that were not measured and the bursts marked in each.
-
-    name: of the plot.   notes: what else the label of the time says.
-    """
+    """Draw axes over the same time, with bursts and what lies outside of the window. notes: more for the label."""
     phases, bursts = series["phases"], series["bursts"]
     end_s = max(phases["end_s"], 1e-3)
 
@@ -65,7 +62,7 @@ def over_time(name: str, panels: Sequence[Panel], series: dict[str, Any], notes:
 
 
 def _unmeasured(phases: dict[str, Any]) -> Iterator[tuple[float, float]]:
-    """The warm-up, and what came after the window."""
+    """Yield the warm-up, and the time after the window."""
     end_s = phases["end_s"]
     if phases["warmup_end_s"] > 1e-3 * end_s:
         yield 0.0, phases["warmup_end_s"]
@@ -85,7 +82,7 @@ def _time_label(phases: dict[str, Any], bursts: Sequence[tuple[float, float]], m
 
 
 def _latency_panels(series: dict[str, Any], slo: Mapping[str, float | None]) -> Iterator[Panel]:
-    """Time to the first token and time per token; end to end where nothing was streamed."""
+    """Yield time to first token and time per token; end to end if nothing was streamed."""
     frame = series["latency"]
     seen = [metric for metric in ("ttft_ms", "tpot_ms") if (frame["metric"] == metric).any()]
     for metric in seen or [metric for metric in ("e2e_ms",) if (frame["metric"] == metric).any()]:
@@ -136,14 +133,14 @@ def _rates_panel(title: str, rates: pd.DataFrame, lines: Sequence[tuple[str, str
 
 
 def _bars(rates: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
-    """(begins, values) of the parts of the time, with the end of the last."""
+    """Return (begins, values) of the parts of the time, with the end of the last."""
     middles, values = rates["at_s"].tolist(), rates[column].tolist()
     half = (middles[1] - middles[0]) / 2 if len(middles) > 1 else middles[0]
     return [*(middle - half for middle in middles), middles[-1] + half], [*values, values[-1]]
 
 
 def _queue_panel(series: dict[str, Any]) -> Panel:
-    """What the client had sent and not yet got, and what the server says it works on and keeps waiting."""
+    """Draw the requests that the client waits for, and those that the server computes and queues."""
     rates, gauges = series["rates"], series["gauges"]
     told = {
         words: _summed(gauges[gauges["name"] == name])
@@ -162,7 +159,7 @@ def _queue_panel(series: dict[str, Any]) -> Panel:
 
 
 def _summed(own: pd.DataFrame) -> pd.Series[float]:
-    """Of several servers the sum, each with its last reading before."""
+    """Return the sum over servers, each with its last reading before."""
     wide = own.pivot_table(index="at_s", columns="source", values="value", aggfunc="last").ffill()
     total: pd.Series[float] = wide.sum(axis=1)
     return total
@@ -189,7 +186,7 @@ def _service_alt(series: dict[str, Any]) -> str:
 
 
 def _slices_table(slices: pd.DataFrame) -> Table:
-    """The parts of the time that the plot has, or a few of them together, and what it draws of them."""
+    """Return the parts of the time that the plot has, or a few of them together, and what it draws of them."""
     columns = [(name, head) for name, head in SLICES if name in ALWAYS or slices[name].any()]
     places = 1 if len(slices) and slices["until_s"].iloc[0] > SHORT_S else 3
     rows = [
@@ -203,6 +200,6 @@ def _slices_table(slices: pd.DataFrame) -> Table:
 
 
 def _plainly(value: float) -> str:
-    """As an amount, and whole numbers without what stands behind the point."""
+    """Return an amount; a whole number without what stands behind the point."""
     shown = amount(value)
     return shown.rstrip("0").rstrip(".") if "." in shown and value == round(value) else shown

@@ -1,1 +1,1 @@
-"""From report data to tables."""
+"""Tables from report data."""

@@ -1,4 +1,4 @@
-"""What every table of a report is made of: cells, tables, and what several of them look up in a run."""
+"""Cells and tables, and what several tables look up in a run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from reports.format import UNKNOWN, amount, estimate, interval
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """text, with a smaller detail; tone: "good", "bad", "doubtful" or "". note: number of a footnote.
+    """A text in a table.
 
-    value: the number behind the text, for whoever sorts.   about: the name of the metric that the text is.   folded:
-        what the text sums up, for formats that can fold.
+    Attributes:
+        detail: Smaller text below it.
+        tone: "good", "bad", "doubtful" or "".
+        note: Number of a footnote.
+        value: The number behind the text, for whoever sorts.
+        about: Name of the metric that the text is.
+        folded: What the text sums up, for formats that can fold.
     """
 
     text: str
@@ -31,10 +36,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with footnotes; texts: how many of the leading columns are texts, the others are numbers.
+    """A table with footnotes.
 
-    about: the metric of each column, "" where it shows none; shorter where the last ones show none. Names that are not
-        defined lead nowhere.
+    Attributes:
+        texts: How many of the leading columns are texts; the others are numbers.
+        about: Metric of each column, "" if it shows none; may be shorter. Names that are not defined lead nowhere.
     """
 
     title: str
@@ -46,7 +52,7 @@ class Table:
 
     @property
     def joins(self) -> bool:
-        """Whether several texts stand before its numbers: where there is no room they go below the first of them."""
+        """Whether several texts stand before its numbers; if there is no room they go below the first of them."""
         return 1 < self.texts < len(self.head)
 
 
@@ -68,7 +74,7 @@ NO_INTERVAL = "no interval: what was measured falls into fewer than four parts t
 
 
 def first_rows(table: Table, rest: str = "are in summary.csv", most: int = 40) -> Table:
-    """Return the table behind a plot with a note in place of what is too much. rest: where the others are."""
+    """Return the table behind a plot, cut to its first rows with a note on the others. rest: where those are."""
     left_out = len(table.rows) - most
     if left_out <= 0:
         return table
@@ -76,7 +82,7 @@ def first_rows(table: Table, rest: str = "are in summary.csv", most: int = 40) -
 
 
 def measured(row: dict[str, Any] | None, show: str = "number", note: int | None = None) -> Cell:
-    """A row of the summary, with its interval; a bound sorts as the number it is a bound of."""
+    """Return a row of the summary with its interval; a bound sorts as the number it is a bound of."""
     if row is None:
         return Cell(estimate(None), note=note)
     known = row[{"lower": "low", "upper": "high"}.get(row["bound"], "value")]
@@ -84,7 +90,7 @@ def measured(row: dict[str, Any] | None, show: str = "number", note: int | None 
 
 
 def averaged(row: dict[str, Any] | None, notes: list[str], show: str = "number") -> Cell:
-    """A rate or a mean of requests; where it has no interval, a footnote says why."""
+    """Return a rate or a mean of requests; if it has no interval, a footnote says why."""
     bare = row is not None and row["bound"] == "point" and math.isnan(row["low"])
     return measured(row, show, noted(notes, NO_INTERVAL) if bare else None)
 
@@ -96,30 +102,35 @@ def number(value: float | None, show: str = "number", unknown: str = UNKNOWN) ->
 
 
 def counted(number: int, tone: str = "") -> Cell:
-    """A whole number of things."""
+    """Return a whole number of things."""
     return Cell(str(number), tone=tone, value=float(number))
 
 
+def judgement(word: str) -> Cell:
+    """Return a verdict or a status in capitals."""
+    return Cell(word.replace("_", " ").upper(), tone=TONES.get(word, ""))
+
+
 def sortable(value: float | None) -> float | None:
-    """The value, None where nothing is known; an end that is open is not."""
+    """Return the value, None if it is unknown or infinite."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
 def noted(notes: list[str], text: str) -> int:
-    """The number of a footnote, which is added if it is not there yet."""
+    """Return the number of a footnote, which is added if it is not there yet."""
     if text not in notes:
         notes.append(text)
     return notes.index(text) + 1
 
 
 def nan(value: float | None) -> float:
-    """Unknown as NaN."""
+    """Return NaN for None."""
     return float("nan") if value is None else value
 
 
 @lru_cache(maxsize=1)  # every table of a report asks for them
 def pooled_rows(data: ReportData) -> dict[tuple[str, ...], dict[str, Any]]:
-    """The pooled rows of the summary by (model, engine, level, variant, load, class, metric, statistic)."""
+    """Return the pooled rows of the summary by (model, engine, level, variant, load, class, metric, statistic)."""
     pooled = data.summary[data.summary["repetition"] == POOLED]
     names = (*KEYS, "class", "metric", "statistic")
     keys = zip(*(pooled[name].astype(str) for name in names), strict=True)
@@ -128,7 +139,7 @@ def pooled_rows(data: ReportData) -> dict[tuple[str, ...], dict[str, Any]]:
 
 @lru_cache(maxsize=1)
 def by_class(data: ReportData) -> dict[tuple[str, ...], dict[tuple[str, str], dict[str, Any]]]:
-    """The same by (model, engine, level, variant, load, class), then by (metric, statistic)."""
+    """Return the pooled rows by (model, engine, level, variant, load, class), then by (metric, statistic)."""
     found: dict[tuple[str, ...], dict[tuple[str, str], dict[str, Any]]] = {}
     for (*keys, metric, statistic), row in pooled_rows(data).items():
         found.setdefault(tuple(keys), {})[metric, statistic] = row
@@ -136,12 +147,12 @@ def by_class(data: ReportData) -> dict[tuple[str, ...], dict[tuple[str, str], di
 
 
 def classes(data: ReportData, keys: tuple[str, ...]) -> list[str]:
-    """The classes of traffic of a trial, by name; none where there is but one."""
+    """Return the classes of traffic of a trial, by name; none if there is but one."""
     return sorted({key[5] for key in by_class(data) if key[:5] == keys and key[5] != ALL})
 
 
 def groups(data: ReportData) -> dict[tuple[str, ...], list[tuple[dict[str, Any], dict[str, Any]]]]:
-    """Repetitions of the same trial together, in order."""
+    """Return repetitions of the same trial together, in order."""
     found: dict[tuple[str, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
     for cell, trial in data.trials():
         found.setdefault(keys_of(cell, trial["load"]), []).append((cell, trial))

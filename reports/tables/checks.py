@@ -1,6 +1,6 @@
-"""What was looked at to find out whether the numbers of a trial can be believed, and what was seen, all well or not.
+"""Checks: why the numbers of a trial can be believed, or cannot.
 
-What went wrong: why trials are not simply valid, what was not measured, and errors by kind.
+Checks of a trial, passed or not; and for the run why trials are not simply valid, what was not measured, and errors.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from reports.data import ReportData
 from reports.format import amount, count, seconds
-from reports.tables.base import TONES, Cell, Table, cell_name, trial_name
+from reports.tables.base import TONES, Cell, Table, cell_name, judgement, trial_name
 
 _STATES = {"steady": "good", "warm-up": "doubtful", "drift": "doubtful"}
 _PRESSURES = (
@@ -20,8 +20,8 @@ _PRESSURES = (
 )
 
 
-def checks(facts: Mapping[str, Any], late_readings_above: float = 1.0) -> Table:
-    """Return a row per check: steadiness, queue, sample size, tokens, books, the machine, the readings themselves."""
+def checks(facts: Mapping[str, Any]) -> Table:
+    """Return one row per check: steadiness, queue, sample size, tokens, books, the machine, the readings themselves."""
     rows = [
         *_steady(facts),
         *_queue(facts),
@@ -129,8 +129,9 @@ def _readings(facts: Mapping[str, Any], late_above: float) -> Iterator[tuple[str
 
 
 def reasons(data: ReportData) -> Table:
-    """Why trials are not simply valid: a row for each kind of reason, those that spoil trials first. Where trials gave
-    it other numbers, those of the first of them are shown.
+    """Return a row for each kind of reason why trials are not simply valid; those that invalidate come first.
+
+    If trials have other numbers for it, those of the first of them are shown.
     """
     kinds: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
     for cell, trial in data.trials():
@@ -143,12 +144,12 @@ def reasons(data: ReportData) -> Table:
 
 
 def _reasons_line(level: str, found: Sequence[tuple[str, dict[str, Any]]], trials: int) -> tuple[Cell, ...]:
-    """found: where, and the reason.   trials: how many were judged."""
+    """Return a row. found: where, and the reason.   trials: how many were judged."""
     where, first = found[0]
-    tone = Cell(level.upper(), tone=TONES[level])
+    judged = judgement(level)
     places = list(dict.fromkeys(where for where, _ in found))
     if len(places) == 1:
-        return tone, Cell(where), Cell(_joined(found, "sentence")), Cell(_joined(found, "advice"))
+        return judged, Cell(where), Cell(_joined(found, "sentence")), Cell(_joined(found, "advice"))
     many = f"in all {trials} trials" if len(places) == trials else f"in {len(places)} of {trials} trials"
     seen, advice = first["sentence"], first["advice"]
     other_sentences, other_advice = (len({reason[name] for _, reason in found}) > 1 for name in ("sentence", "advice"))
@@ -157,16 +158,15 @@ def _reasons_line(level: str, found: Sequence[tuple[str, dict[str, Any]]], trial
     if other_advice:
         advice = f"{'In that one' if other_sentences else f'For {where}'}: {advice[:1].lower()}{advice[1:]}"
     folded = tuple(f"{where}: {reason['sentence']} {reason['advice']}".rstrip() for where, reason in found)
-    return tone, Cell(many, folded=folded), Cell(seen), Cell(advice)
+    return judged, Cell(many, folded=folded), Cell(seen), Cell(advice)
 
 
 def _joined(found: Sequence[tuple[str, dict[str, Any]]], name: str) -> str:
-    """What a trial says more than once of the same kind."""
     return " ".join(dict.fromkeys(reason[name] for _, reason in found))
 
 
 def not_run(data: ReportData) -> Table:
-    """Cells and trials that were skipped, failed, broke off or never began."""
+    """Return cells and trials that were skipped, failed, were interrupted or never began."""
     lines = []
     for cell in data.manifest["cells"]:
         broken = [trial for trial in cell.get("trials", ()) if trial["status"] != "complete"]
@@ -186,7 +186,7 @@ def _not_run_line(where: str, load: str, entry: dict[str, Any]) -> tuple[Cell, .
 
 
 def errors(data: ReportData) -> Table:
-    """Kinds of failed requests, with an example and when they began."""
+    """Return kinds of failed requests, with an example and when they began."""
     lines = []
     for cell, trial in data.trials():
         for error in data.facts_of(cell["id"], trial["id"]).get("errors", ()):
@@ -198,7 +198,7 @@ def errors(data: ReportData) -> Table:
 
 
 def when(error: dict[str, Any]) -> str:
-    """Since when and how often."""
+    """Return since when and how often."""
     times = count(error["requests"], "request")
     measured = error.get("measured", error["requests"])
     if measured < error["requests"]:

@@ -1,4 +1,4 @@
-"""What must be known to repeat a run."""
+"""Circumstances of a run: what must be known to repeat it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PASSING = ("pids",)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Lines of (name, value) that belong together; title: "" for those of the run itself."""
+    """Lines of (name, value) that belong together. title: "" for those of the run itself."""
 
     title: str
     lines: list[tuple[str, str]]
 
 
 def of_run(data: ReportData) -> list[tuple[str, str]]:
-    """All of it as (name, value), the group in the name where it is not the run's own."""
+    """Return all circumstances as (name, value), the group in the name unless it is the run's own."""
     return [
         (f"{group.title}, {name}" if group.title else name, value)
         for group in groups(data)
@@ -33,7 +33,7 @@ def of_run(data: ReportData) -> list[tuple[str, str]]:
 
 
 def groups(data: ReportData) -> list[Group]:
-    """The run itself first (without a title), then its machine, what was under test, its engines, trials and notes."""
+    """Return the run itself (without a title), then its machine, what was under test, engines, trials and notes."""
     manifest = data.manifest
     run = [
         ("command", str(manifest.get("command") or "")),
@@ -57,7 +57,7 @@ def groups(data: ReportData) -> list[Group]:
 
 
 def _engines(cells: Sequence[Mapping[str, Any]]) -> list[Group]:
-    """What engines say of themselves: once where all say the same, else cell by cell."""
+    """Return what engines say of themselves: once if all say the same, else cell by cell."""
     told = {str(cell["id"]): dict(_flat("", _lasting(cell.get("engine_info") or {}))) for cell in cells}
     told = {cell: lines for cell, lines in told.items() if lines}
     if len(told) < LEAST_ALIKE:
@@ -72,7 +72,7 @@ def _engines(cells: Sequence[Mapping[str, Any]]) -> list[Group]:
 
 
 def _lasting(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what means nothing once the run is over."""
+    """Return it without what means nothing once the run is over."""
     return {name: value for name, value in info.items() if name not in _PASSING}
 
 
@@ -91,7 +91,7 @@ def _trials(data: ReportData) -> Iterator[tuple[str, str]]:
 
 
 def _drawn(trial: Mapping[str, Any]) -> str:
-    """How tokens were asked to be drawn; empty where nothing was recorded."""
+    """Return the sampling parameters of tokens; empty if nothing was recorded."""
     classes: Mapping[str, Mapping[str, Any]] = trial.get("sampling") or {}
     told = {name: ", ".join(f"{key} {_short(asked[key])}" for key in asked) for name, asked in classes.items()}
     told = {name: said or "left to the server" for name, said in told.items()}
@@ -103,7 +103,7 @@ def _short(value: Any) -> str:
 
 
 def _sender(trial: Mapping[str, Any]) -> str:
-    """Who sent the load of a trial; empty where nobody did, or it was not recorded."""
+    """Return the load generator of a trial; empty if there was none, or it was not recorded."""
     client = trial.get("client") or {}
     if not client or not trial.get("driver"):
         return ""
@@ -113,7 +113,7 @@ def _sender(trial: Mapping[str, Any]) -> str:
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Nested dictionaries as dotted names; what is unknown is left out."""
+    """Yield nested dictionaries as dotted names; unknown values are left out."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _flat(f"{prefix}, {name}" if prefix else str(name), inner)
@@ -122,7 +122,7 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _of_bytes(name: str) -> bool:
-    """Names say so, but for what an engine says of its memory, which is in bytes throughout."""
+    """Return whether a name says so; an engine's own account of its memory is in bytes throughout."""
     return name.startswith("memory, ") or name.endswith("_bytes") or "_bytes_per_" in name
 
 
@@ -133,6 +133,6 @@ def _plain(value: Any) -> str:
 
 
 def _sized(value: float) -> str:
-    """Bytes, to be read and to be compared."""
+    """Return bytes, to be read and to be compared."""
     exact = str(int(value))
     return f"{amount(float(value), show='bytes')} ({exact} bytes)" if value >= 1024 else f"{exact} bytes"

@@ -1,4 +1,4 @@
-"""The decision table: engines and levels of a model side by side, what to run, and why not the others."""
+"""Decision tables: engines and levels of a model side by side, what to run, and why not the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from reports.data import ReportData
 from reports.format import UNKNOWN, dotted
 from reports.labels import DECISION, DECISION_QUALITY, ENGINE, UNDER_LOAD, Column
-from reports.tables.base import TONES, Cell, Table, measured, noted
+from reports.tables.base import Cell, Table, judgement, measured, noted
 
 Row = dict[str, Any]
 
@@ -36,7 +36,7 @@ ABOUT = {"ttft_p95_ms": "ttft_ms", "tpot_p95_ms": "tpot_ms", "e2e_p95_ms": "e2e_
 
 
 def decisions(data: ReportData) -> list[dict[str, Any]]:
-    """The models for which there is something to decide: more than one row, and load to compare them by."""
+    """Return the models for which there is something to decide: more than one row, and load to compare them by."""
     return [table for table in data.decisions if len(table["rows"]) > 1 and table["loads"]]
 
 
@@ -52,7 +52,7 @@ def _of_model(data: ReportData, table: dict[str, Any], wide: bool) -> Decision:
 
 
 def _title(data: ReportData, table: dict[str, Any]) -> str:
-    """The model is named where there are several, the engine where there is but one."""
+    """Return a title with the model if there are several, and the engine if there is but one."""
     engines = {row["engine"] for row in table["rows"]}
     named = [table["model"] if len(data.decisions) > 1 else "", *(engines if len(engines) == 1 else ())]
     about = dotted(named)
@@ -61,14 +61,12 @@ def _title(data: ReportData, table: dict[str, Any]) -> str:
 
 
 def _advice(table: dict[str, Any]) -> list[str]:
-    """The recommendation, and why the others are out."""
     advice = table["recommendation"]
     out = [f"{one['label']}: {one['why']}" for one in advice["out"]]
     return [advice["sentence"], *([f"Out: {'; '.join(out)}."] if out else [])]
 
 
 def _remarks(table: dict[str, Any]) -> list[str]:
-    """What the numbers are and how they are compared."""
     found = [f"Speed: {table['speed']['text']}."]
     if table["reference"]:
         found.append(f"Reference: {table['reference']['label']}, {table['reference']['why']}.")
@@ -83,15 +81,15 @@ def _remarks(table: dict[str, Any]) -> list[str]:
 
 
 def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
-    """What decides: speed, size, memory, quality, limits and who is beaten."""
+    """Return what decides: speed, size, memory, quality, limits and who is beaten."""
     rows, notes = table["rows"], list[str]()
     with_limits, scored = any(row["limits"] for row in rows), _scored(table)
     offered = [column for column in (*DECISION, *(DECISION_QUALITY if scored else ())) if wide or not column.wide]
     columns = _shown(offered, [row["values"] for row in rows])
     lines = []
     for row in rows:
-        limits = Cell(row["limits"].replace("_", " ").upper(), tone=TONES.get(row["limits"], ""))
-        texts = [Cell(row["label"]), _choice(row, table["recommendation"], notes), *([limits] if with_limits else [])]
+        limits = [judgement(row["limits"])] if with_limits else []
+        texts = [Cell(row["label"]), _choice(row, table["recommendation"], notes), *limits]
         word = [Cell(row["word"] or UNKNOWN)] if scored else []
         values = [_value(row["values"][column.name], column, notes) for column in columns]
         lines.append((*texts, _front(row), *word, *values))
@@ -111,7 +109,7 @@ def _scored(table: dict[str, Any]) -> bool:
 
 
 def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) -> Table:
-    """What each engine takes before any load: bits, sizes, memory, start."""
+    """Return what each engine takes before any load: bits, sizes, memory, start."""
     rows = [(table, row) for table in tables_of for row in table["rows"]]
     columns = _shown(ENGINE, [row["values"] for _, row in rows])
     notes: list[str] = []
@@ -126,13 +124,13 @@ def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) ->
 
 
 def single_engines(data: ReportData) -> Table:
-    """The same for models that have one row, for which there is nothing to decide."""
+    """Return the same for models with one row, for which there is nothing to decide."""
     alone = [table for table in data.decisions if len(table["rows"]) == 1]
     return engines(alone, with_model=True)
 
 
 def loads(table: dict[str, Any]) -> Table:
-    """Every row under every load."""
+    """Return every row under every load."""
     names, rows = table["loads"], table["rows"]
     under = [row["loads"].get(name, {}) for row in rows for name in names]
     columns = _shown(UNDER_LOAD, [values | _success(values) for values in under if values])
@@ -142,21 +140,20 @@ def loads(table: dict[str, Any]) -> Table:
         for row in rows:
             if name not in row["loads"] or name not in row["validity"]:
                 continue
-            verdict = row["validity"][name]
             values = row["loads"][name] | _success(row["loads"][name])
             cells = [_value(values[column.name], column, notes) for column in columns]
-            lines.append((Cell(name), Cell(row["label"]), Cell(verdict.upper(), tone=TONES.get(verdict, "")), *cells))
+            lines.append((Cell(name), Cell(row["label"]), judgement(row["validity"][name]), *cells))
     heads = ("load", "engine, level", "validity", *(column.head for column in columns))
     return Table("Under each load", heads, lines, notes, 3, _about(3, columns))
 
 
 def _about(texts: int, columns: Sequence[Column]) -> tuple[str, ...]:
-    """The metrics of a table's columns, the leading ones being texts."""
+    """Return the metrics of a table's columns, the leading ones being texts."""
     return (*[""] * texts, *(ABOUT.get(column.name, column.name) for column in columns))
 
 
 def _success(values: dict[str, Any]) -> dict[str, Any]:
-    """The share that succeeded, from the share that did not."""
+    """Return the share that succeeded, from the share that did not."""
     failed = values.get("error_rate")
     if failed is None or failed["value"] is None:
         return {"success": failed or {}}
@@ -182,10 +179,9 @@ def _value(value: dict[str, Any], column: Column, notes: list[str]) -> Cell:
 
 
 def _choice(row: Row, advice: dict[str, Any], notes: list[str]) -> Cell:
-    """What the recommendation says of the row."""
     if row["status"] != "complete" and not row["chosen"]:
         reason = row["reason"] or "no reason was recorded"
-        return Cell(row["status"].upper(), tone=TONES.get(row["status"], ""), note=noted(notes, reason))
+        return replace(judgement(row["status"]), note=noted(notes, reason))
     if row["chosen"]:
         word = {"choice": "TAKE", "tie": "CANNOT TELL", "front": "on the front"}[advice["outcome"]]
         return Cell(word, tone={"choice": "good", "tie": "doubtful"}.get(advice["outcome"], ""))
@@ -197,7 +193,7 @@ def _choice(row: Row, advice: dict[str, Any], notes: list[str]) -> Cell:
 
 
 def _front(row: Row) -> Cell:
-    """Whether another row is at least as good in everything and clearly better in something."""
+    """Return whether another row is at least as good in everything and clearly better in something."""
     if row["front"] is None:
         return Cell(UNKNOWN)
     if row["front"]:

@@ -1,6 +1,4 @@
-"""What the machine and the server said of themselves during a trial: memory by what it is for, energy and what held the
-GPUs back, the server's queue, cache and counters.
-"""
+"""Machine and server during a trial: memory by use, energy, throttling of GPUs, and the server's own account."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ COUNTERS = {
 
 
 def memory(facts: Mapping[str, Any]) -> Table:
-    """The engine's memory by what it is for."""
+    """Return the engine's memory by what it is for."""
     told = facts.get("memory") or {}
     total = told.get("total_bytes")
     lines = []
@@ -43,7 +41,7 @@ def memory(facts: Mapping[str, Any]) -> Table:
 
 
 def energy(facts: Mapping[str, Any]) -> Table:
-    """Energy, power and use of each GPU in the window."""
+    """Return energy, power and use of each GPU in the window."""
     told = facts.get("energy") or {}
     lines = []
     for one in told.get("gpus") or ():
@@ -66,7 +64,7 @@ def _used(told: Mapping[str, Any]) -> tuple[Cell, Cell, Cell]:
 
 
 def throttling(facts: Mapping[str, Any]) -> Table:
-    """For how much of the window something held each GPU back, and what."""
+    """Return for how much of the window something held each GPU back, and what."""
     lines = []
     for gpu, told in (facts.get("throttling") or {}).items():
         named = sorted((told.get("reasons") or {}).items(), key=lambda item: -item[1])
@@ -77,7 +75,7 @@ def throttling(facts: Mapping[str, Any]) -> Table:
 
 
 def server(facts: Mapping[str, Any]) -> Table:
-    """What the server's own pages say of the window: queue, cache, counters."""
+    """Return the server's own account of the window: queue, cache, counters."""
     told = facts.get("server") or {}
     window = told.get("window") or {}
     lines = []
@@ -92,7 +90,7 @@ def server(facts: Mapping[str, Any]) -> Table:
 
 
 def pages(facts: Mapping[str, Any]) -> Table:
-    """Which pages of servers and exporters were read, how often, and what came of it."""
+    """Return the pages of servers and exporters: how often each was read, and what came of it."""
     lines = []
     for page in (facts.get("server") or {}).get("pages") or ():
         failures = page.get("failures") or 0

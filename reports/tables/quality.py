@@ -1,4 +1,4 @@
-"""How far each cell is from its reference, position by position; and what its replies look like."""
+"""Quality: the distance of each cell from its reference, position by position, and what its replies look like."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _DESCRIPTIVE = (
 
 
 def scored(data: ReportData) -> bool:
-    """Whether any cell was compared with a reference."""
+    """Return whether any cell was compared with a reference."""
     return any((cell.get("quality") or {}).get("positions") for cell in data.manifest["cells"])
 
 
 def detail(data: ReportData) -> Table:
-    """One row per cell that was to be scored, with the reason where it could not be."""
+    """Return one row per cell that was to be scored, with the reason if it could not be."""
     rows = pooled_rows(data)
     present = {key[-2] for key in rows if key[4] == LOAD}
     shown = [column for column in QUALITY if not column.optional or column.name in present]
@@ -51,7 +51,7 @@ def detail(data: ReportData) -> Table:
 
 
 def responses(data: ReportData) -> Table:
-    """One row per cell that gave replies."""
+    """Return one row per cell that gave replies."""
     lines = []
     for cell in data.manifest["cells"]:
         told = (cell.get("quality") or {}).get("responses") or {}
@@ -64,7 +64,7 @@ def responses(data: ReportData) -> Table:
 
 
 def greedy_text(told: dict[str, Any] | None) -> str:
-    """Where greedy replies leave the reference's, in words."""
+    """Return in words where greedy replies leave the reference's."""
     if not told or not told.get("prompts"):
         return UNKNOWN
     count = told["prompts"]
@@ -76,7 +76,7 @@ def greedy_text(told: dict[str, Any] | None) -> str:
 
 
 def _remark(told: dict[str, Any], data: ReportData) -> str:
-    """What sets the scores of a cell apart from others; "" where nothing does."""
+    """Return what sets the scores of a cell apart from others; "" if nothing does."""
     if told.get("true_unknown"):
         return (
             f"the probability of the true token is unknown at {told['true_unknown']} of {told['positions']} positions"
@@ -93,12 +93,11 @@ def _ids(ids: list[int]) -> str:
 
 
 def _told(data: ReportData) -> list[dict[str, Any]]:
-    """Of each reference that was scored."""
     return [told for told in (data.manifest.get("quality") or {}).values() if told.get("positions")]
 
 
 def _references(data: ReportData) -> list[str]:
-    """What was scored, and how far the reference is from itself."""
+    """Return what was scored, and how far the reference is from itself."""
     lines = []
     for told in _told(data):
         name = " · ".join(str(part) for part in told["name"].values() if part)

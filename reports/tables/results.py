@@ -1,9 +1,4 @@
-"""What ran and how fast: the results of every trial, its limits, and all metrics of one.
-
-How the load was taken: bursts and what came after them, and several servers beside each other.
-
-Requests of each trial: in which kind of loop, how many, how many succeeded, the time they took, mean latency.
-"""
+"""Results of trials: speed, limits, requests, bursts, servers, and all metrics of one trial."""
 
 from __future__ import annotations
 
@@ -16,7 +11,6 @@ from reports.format import THIN, UNKNOWN, amount, seconds
 from reports.labels import RESULTS, Column
 from reports.tables.base import (
     NO_RESULT,
-    TONES,
     Cell,
     Table,
     averaged,
@@ -24,6 +18,7 @@ from reports.tables.base import (
     classes,
     counted,
     groups,
+    judgement,
     measured,
     nan,
     noted,
@@ -33,11 +28,18 @@ from reports.tables.base import (
     trial_name,
 )
 
+HEAD = ("cell", "load", "loop", "measured requests", "succeeded", "time", "mean latency, ms", "output tokens/s")
+NEVER_SENT = "requests of the plan that were never sent are not among them; Validity says how many"
+MOST_BURSTS = 12
+OPEN_ENDED = {  # why they may be unknown
+    "drained_s": "not before the next burst or the end of the trial",
+    "recovered_s": "not before the next burst or the end of the trial, or fewer than 20 requests came before the burst",
+}
 _AVERAGED = ("output_tokens_per_s", "completed_rps")
 
 
 def headline(data: ReportData) -> Table:
-    """One row per cell and load, and one per class of its traffic."""
+    """Return one row per cell and load, and one per class of its traffic."""
     known = by_class(data)
     present = {metric for rows in known.values() for metric, _ in rows}
     columns = [column for column in RESULTS if not column.optional or column.name in present]
@@ -50,7 +52,7 @@ def headline(data: ReportData) -> Table:
         verdict = data.verdict_of(keys)
         for name in (ALL, *classes(data, keys)):
             label = keys[-1] if name == ALL else f"{keys[-1]}, class {name}"
-            judged = Cell(verdict.upper() or UNKNOWN, tone=TONES.get(verdict, "")) if name == ALL else Cell("")
+            judged = Cell("") if name != ALL else judgement(verdict) if verdict else Cell(UNKNOWN)
             if verdict == "invalid":
                 values = [Cell(UNKNOWN, note=noted(notes, NO_RESULT)) for _ in columns]
             else:
@@ -87,7 +89,7 @@ def _value(
 
 
 def limits(data: ReportData) -> Table:
-    """One row per limit and trial."""
+    """Return one row per limit and trial."""
     shows = {metric["name"]: (metric["show"], metric["unit"]) for metric in data.definitions}
     lines = []
     for verdict in data.verdicts:
@@ -97,16 +99,15 @@ def limits(data: ReportData) -> Table:
         seen = amount(value, low, high, show) if not invalid else UNKNOWN
         if seen != UNKNOWN and show in ("time", "number"):
             seen += f"{THIN}{unit}"
-        outcome = Cell(verdict["outcome"].replace("_", " ").upper(), tone=TONES.get(verdict["outcome"], "doubtful"))
         keys = keys_of(verdict, verdict["load"])
         limit, where = Cell(verdict["limit"], about=verdict["metric"]), Cell(f"{place(keys)}, {keys[-1]}")
-        number = Cell(seen, value=None if invalid else sortable(verdict["value"]))
-        lines.append((outcome, limit, where, number, Cell(verdict["sentence"])))
+        shown = Cell(seen, value=None if invalid else sortable(verdict["value"]))
+        lines.append((judgement(verdict["outcome"]), limit, where, shown, Cell(verdict["sentence"])))
     return Table("Limits", ("verdict", "limit", "where", "seen", "why"), lines, texts=5)
 
 
 def statistics(data: ReportData, keys: tuple[str, ...]) -> list[Table]:
-    """Every metric of a trial, one table per class."""
+    """Return every metric of a trial, one table per class."""
     shows = {metric["name"]: metric["show"] for metric in data.definitions}
     known = by_class(data)
     return [_all_metrics(known.get((*keys, name), {}), name, shows) for name in (ALL, *classes(data, keys))]
@@ -130,15 +131,8 @@ def _all_metrics(rows: dict[tuple[str, str], dict[str, Any]], name: str, shows: 
     return Table(title, ("metric", "p50 or value", *statistics[1:], "n", "source"), lines)
 
 
-MOST_BURSTS = 12
-OPEN_ENDED = {  # why they may be unknown
-    "drained_s": "not before the next burst or the end of the trial",
-    "recovered_s": "not before the next burst or the end of the trial, or fewer than 20 requests came before the burst",
-}
-
-
 def bursts(data: ReportData) -> Table:
-    """How each burst was taken; of invalid trials none."""
+    """Return the course of each burst; none of invalid trials."""
     head = (
         "where",
         "burst at",
@@ -176,7 +170,7 @@ def _moment(value_s: float | None, notes: list[str], why: str) -> Cell:
 
 
 def servers(data: ReportData) -> Table:
-    """How requests spread over several servers."""
+    """Return how requests spread over several servers."""
     lines = []
     for cell, trial in data.trials():
         invalid = data.invalid(cell["id"], trial["id"])
@@ -188,12 +182,8 @@ def servers(data: ReportData) -> Table:
     return Table("Servers", ("where", "server", "requests", "errors", "TTFT p50, ms"), lines, texts=2)
 
 
-HEAD = ("cell", "load", "loop", "measured requests", "succeeded", "time", "mean latency, ms", "output tokens/s")
-NEVER_SENT = "requests of the plan that were never sent are not among them; Validity says how many"
-
-
 def requests(data: ReportData) -> Table:
-    """One row per cell and load, repetitions added up; trials that left no records have none."""
+    """Return one row per cell and load, repetitions added up; trials that left no records have none."""
     rows = pooled_rows(data)
     lines, notes = [], list[str]()
     for keys, trials in groups(data).items():

@@ -1,1 +1,1 @@
-"""From tables and plots to files."""
+"""Files from tables and plots."""

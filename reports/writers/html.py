@@ -1,5 +1,7 @@
-"""report.html: one file that needs nothing else. It loads nothing, runs only the script that its policy names, and is
-whole without it. Everything shown is escaped by the templates.
+"""report.html: one file that needs nothing else.
+
+The page loads nothing, runs only the script that its policy names, and is whole without it. The templates escape
+everything shown.
 """
 
 from __future__ import annotations
@@ -35,8 +37,11 @@ _HOW_TO_READ = (
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A plot as the page shows it. picture: safe to show as it is.   rows, opened: of the grid, for its height without
-    and with the table.
+    """A plot as the page shows it.
+
+    Attributes:
+        picture: Safe to show as it is.
+        rows, opened: Rows of the grid that it takes, without and with the table.
     """
 
     title: str
@@ -48,7 +53,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the page before the trials. anchor: what links to it name.   choices: pictures above the tables."""
+    """A part of the page before the trials. choices: pictures above the tables."""
 
     anchor: str
     title: str
@@ -79,19 +84,19 @@ class Trial:
 
 @dataclass(slots=True)
 class FirstUses:
-    """Which metrics the tables have shown so far: the first place of each gets an anchor, to come back to."""
+    """Metrics that tables have shown so far: the first place of each gets an anchor, to come back to."""
 
     seen: set[str] = field(default_factory=set)
 
     def first(self, metric: str) -> bool:
-        """Whether this is the first place."""
+        """Return whether this is the first place."""
         new = metric not in self.seen
         self.seen.add(metric)
         return new
 
 
 def render(data: ReportData) -> str:
-    """The page."""
+    """Return the page."""
     from markupsafe import Markup
 
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
@@ -130,7 +135,7 @@ def _template(defined: Callable[[str], bool], first_use: Callable[[str], bool], 
 
 
 def script_hash(script: str) -> str:
-    """What a content security policy calls a script: the only one that may run."""
+    """Return the name that a content security policy has for the only script that may run."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
@@ -157,22 +162,20 @@ def _pictures(drawn: Iterable[Plot]) -> list[Picture]:
 
 
 def _rows_of(plot: Plot) -> tuple[int, int]:
-    """How many rows of the grid, without and with its table: pictures of unlike heights then stand below each other
-    without holes.
-    """
+    """Return the rows of the grid without and with the table: unlike pictures then stack without holes."""
     closed = plot.height + TITLE_HEIGHT + (FOLD_HEIGHT if plot.table else 0.0)
     behind = LINE_HEIGHT * (2 + len(plot.table.rows)) if plot.table else 0.0
     return round(closed / ROW_HEIGHT), round((closed + behind) / ROW_HEIGHT)
 
 
 def _unnumbered(plot: Plot) -> Plot:
-    """The same without its numbers: those of an invalid trial are no result, but its course helps to find the cause."""
+    """Return it without its numbers: an invalid trial has no result, but its course helps to find the cause."""
     title = plot.title or plot.name
     return replace(plot, alt=f"{title}, of an invalid trial: no number is stated.", table=None)
 
 
 def _contents(parts: Sequence[Part], trials: Sequence[Trial]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Anchors and names of the parts, with those of the trials below theirs."""
+    """Return anchors and names of the parts, with those of the trials below theirs."""
     return [
         *((part.anchor, part.title.partition(",")[0], []) for part in parts),
         ("trials", "Trials", [(trial.anchor, trial.title) for trial in trials]),
@@ -206,13 +209,12 @@ def _trials(data: ReportData) -> Iterator[Trial]:
 
 
 def _repetition_drawn(trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
-    """Of which repetition the pictures are, where there are several."""
     number = trials[0][0]["repetition"]
     return f"Drawn: repetition {number} of {len(trials)}; {_DRAW} the others." if len(trials) > 1 else ""
 
 
 def _facts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[str, str]]:
-    """What repetitions have in common once, the rest for each of them."""
+    """Return what repetitions have in common once, the rest for each of them."""
     found: dict[str, dict[str, list[str]]] = {}
     for cell, trial in trials:
         facts = data.facts_of(cell["id"], trial["id"])
@@ -228,13 +230,13 @@ def _facts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]
 
 
 def _window(window: dict[str, Any]) -> str:
-    """Where measuring began and ended, and what was left out while the load came up."""
+    """Return where measuring began and ended, and what was left out while the load came up."""
     ramp_in_s = window.get("ramp_in_s")
     return str(window["text"]) + (f", after a ramp-in of {ramp_in_s:.3g} s" if ramp_in_s else "")
 
 
 def _by_repetition(texts: dict[str, list[str]]) -> str:
-    """texts: with the repetitions of which each is true."""
+    """Return a text, or several with their repetitions. texts: with the repetitions of which each is true."""
     if len(texts) == 1:
         ((text, numbers),) = texts.items()
         return f"{text}, each repetition" if len(numbers) > 1 else text
@@ -242,7 +244,7 @@ def _by_repetition(texts: dict[str, list[str]]) -> str:
 
 
 def _doubts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[str, str, str]]:
-    """(word, its tone, what was seen and what to do) of every reason, the weightier first."""
+    """Return (word, its tone, what was seen and what to do) of every reason, the more severe first."""
     found = []
     for cell, trial in trials:
         for reason in (data.validity_of(cell["id"], trial["id"]) or {"reasons": ()})["reasons"]:

@@ -1,8 +1,8 @@
 """junit.xml: one test case per trial and per limit, as CI systems show them.
 
-A trial passes if it came to its end and its measurement is not invalid; what was not measured, or is invalid, is an
-`error`. A limit that is broken, or that nobody can tell of (it was not checked, so it has not held), is a `failure`; a
-limit on an invalid trial is an `error`. What was skipped is `skipped`.
+A trial passes if it was completed and is not invalid; if it was not measured, or is invalid, it is an `error`. A limit
+that is broken or undecided (it was not checked, so it has not held) is a `failure`; a limit on an invalid trial is an
+`error`. Skipped trials are `skipped`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from reports.tables.base import cell_name
 
 
 def render(data: ReportData) -> str:
-    """The document."""
+    """Return the document."""
     suite = ET.Element("testsuite", name=for_xml(data.title), timestamp=str(data.manifest.get("created_utc") or ""))
     for cell in data.manifest["cells"]:
         if not cell.get("trials"):
@@ -52,7 +52,7 @@ def _sentences(judged: dict[str, Any]) -> str:
 
 
 def _seconds(facts: dict[str, Any]) -> float:
-    """From the first request until the window's end."""
+    """Return the time from the first request until the window's end."""
     return float((facts.get("window") or {}).get("end_s") or 0.0)
 
 

@@ -38,7 +38,7 @@ class Contents:
 
 
 def render(data: ReportData) -> str:
-    """The report, of at most MOST_CHARACTERS characters."""
+    """Return the report, of at most MOST_CHARACTERS characters."""
     contents = _contents(data)
     for rows in ROWS:
         text = "\n".join(_parts(contents, rows)) + "\n"
@@ -78,7 +78,7 @@ def _parts(contents: Contents, rows: int) -> Iterator[str]:
 
 
 def escape(text: str, longest: int | None = None) -> str:
-    """Text that shows as itself: no markup, no mentions, no links, one line; cut off beyond `longest` characters."""
+    """Return text that shows as itself: no markup, mentions or links, one line; cut off beyond `longest` characters."""
     plain = " ".join(for_xml(text).split())
     shown = _SPECIAL.sub(r"\\\1", plain if longest is None else shortened(plain, longest))
     return _ADDRESS.sub(lambda found: f"{found[0][0]}&#8203;{found[0][1:]}", shown)
@@ -103,7 +103,7 @@ def _folded(summary: str, lines: Sequence[str]) -> list[str]:
 
 
 def _shortened(table: Table, most: int) -> Table:
-    """The most telling rows where there are too many: those that something is wrong with, then the first ones."""
+    """Return the most telling rows of too many: those that something is wrong with, then the first ones."""
     if len(table.rows) <= most:
         return table
     order = sorted(range(len(table.rows)), key=lambda number: (_harmless(table.rows[number]), number))
@@ -123,7 +123,7 @@ def _harmless(row: tuple[Cell, ...]) -> int:
 
 
 def _section(table: Table, level: int = 2, *, folded: bool = True) -> list[str]:
-    """A table under its title; a long one folded, where that is asked for."""
+    """Return a table under its title; a long one folded, if that is asked for."""
     rule = ["---" if i < table.texts else "--:" for i in range(len(table.head))]
     lines = [_line([escape(name, LONGEST_TEXT) for name in table.head]), _line(rule)]
     lines += [_line([_cell(cell) for cell in row]) for row in table.rows]

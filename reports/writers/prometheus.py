@@ -1,9 +1,8 @@
-"""The summary in Prometheus' text format, for those who keep history elsewhere (a textfile collector, a push gateway).
+"""Prometheus export: the summary in text format, for a textfile collector or a push gateway.
 
-One gauge per metric, in base units: what `docs/metrics.md` counts in milliseconds is in seconds here, shares lie
-between 0 and 1. Only the rows that pool all repetitions. Ends of intervals are gauges of their own, `_low` and `_high`;
-where only a bound is known, only that one is there. Trials that are invalid have no results, and
-`harness_trial_validity` says so.
+There is one gauge per metric, in base units: milliseconds of `docs/metrics.md` are seconds here, shares lie between 0
+and 1. Only rows that pool all repetitions are exported. Ends of intervals are gauges of their own, `_low` and `_high`;
+if only a bound is known, only that one is there. Invalid trials have no results, and `harness_trial_validity` says so.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A gauge of one set of labels."""
+    """A gauge with one set of labels."""
 
     labels: Mapping[str, str]
     value: float
 
 
 def write(data: ReportData, file: Path) -> None:
-    """Replace the file as a whole, for a collector may read it at any moment. Raises OSError where that fails."""
+    """Replace the file as a whole, for a collector may read it at any moment. Raises OSError if that fails."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(render(data), encoding="utf-8", newline="\n")
@@ -47,13 +46,13 @@ def write(data: ReportData, file: Path) -> None:
 
 
 def render(data: ReportData) -> str:
-    """The text."""
+    """Return the text."""
     parts = [*_metrics(data), *_validity(data), *_limits(data), *_run(data)]
     return "".join(line + "\n" for part in parts for line in part)
 
 
 def name_of(metric: str, unit: str) -> tuple[str, float]:
-    """(name of the gauge, factor to its unit): times in seconds, everything else as it is."""
+    """Return (name of the gauge, factor to its unit): times in seconds, everything else as it is."""
     if unit == "ms":
         return f"{PREFIX}{metric.removesuffix('_ms')}_seconds", 1e-3
     if unit == "s":
@@ -121,7 +120,7 @@ def _labels(data: ReportData, row: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _gauge(name: str, about: str, series: Iterable[Series]) -> list[str]:
-    """The lines of one gauge; none where there is nothing to say."""
+    """Return the lines of one gauge; none if there is nothing to say."""
     known = {_in_braces(one.labels): one.value for one in series}  # a limit may stand twice in a scenario
     lines = [f"{name}{labels} {value:.12g}" for labels, value in known.items()]
     if not lines:

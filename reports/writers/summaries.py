@@ -1,7 +1,4 @@
-"""summary.csv, decision.csv and summary.json: the numbers for other programs.
-
-summary.parquet: the same rows as summary.csv, with types.
-"""
+"""summary.csv, summary.parquet, decision.csv and summary.json: the numbers for other programs."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ _ALWAYS = ("model", *_TEXTS, "front", "beaten_by", "chosen", "quality")
 
 
 def as_csv(data: ReportData) -> str:
-    """The tidy summary: one row per metric, statistic, class and repetition; what is unknown is empty.
+    """Return the tidy summary: one row per metric, statistic, class and repetition; unknown values are empty.
 
     validity: of the repetition, or the worst of those pooled. Numbers of invalid trials are only here and in the JSON.
     """
@@ -38,7 +35,7 @@ def as_csv(data: ReportData) -> str:
 
 
 def with_validity(data: ReportData) -> pd.DataFrame:
-    """The tidy summary with the validity of what each row is of; columns: COLUMNS."""
+    """Return the tidy summary with the validity of each row; columns: COLUMNS."""
     return data.summary.assign(validity=_validity_of_rows(data))
 
 
@@ -50,10 +47,10 @@ def _validity_of_rows(data: ReportData) -> list[str]:
 
 
 def decision_as_csv(data: ReportData) -> str:
-    """The decision table: a row per engine, level and variant of a model; a column per value, with the ends of its
-    interval, and per load and value. What is unknown is empty; values that no row has are left out.
+    """Return the decision table: a row per engine, level and variant of a model.
 
-    Units as in `summary.csv`. bound: "lower" or "upper" where only a bound is known.
+    There is a column per value, with the ends of its interval, and per load and value. Unknown values are empty; values
+    that no row has are left out. Units as in `summary.csv`. bound: "lower" or "upper" if only a bound is known.
     """
     lines = [_decision_row(table["model"], row) for table in data.decisions for row in table["rows"]]
     names = list(dict.fromkeys(name for line in lines for name in line))
@@ -85,7 +82,7 @@ def _columns(name: str, value: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_json(data: ReportData) -> str:
-    """The same nested: trials with their validity and facts, results by class, metric and statistic, limits."""
+    """Return the same nested: trials with their validity and facts, results by class, metric and statistic, limits."""
     trials = [
         {
             "cell": cell["id"],
@@ -126,7 +123,7 @@ def _results(data: ReportData) -> list[dict[str, Any]]:
 
 
 def _clean(value: Any) -> Any:
-    """JSON has no NaN and no infinity: both become null; "bound" says which side is open."""
+    """Replace NaN and infinity, which JSON lacks, by null; "bound" says which side is open."""
     if isinstance(value, dict):
         return {str(key): _clean(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -140,7 +137,7 @@ _FLOATS = ("value", "low", "high", "n_eff")
 
 
 def schema() -> pa.Schema:
-    """The columns with their types."""
+    """Return the columns with their types."""
     import pyarrow as pa
 
     def kind(name: str) -> pa.DataType:
@@ -150,7 +147,7 @@ def schema() -> pa.Schema:
 
 
 def write(data: ReportData, file: Path) -> Path:
-    """Write the file, over an earlier one; what is not known is null, an open end of an interval infinite."""
+    """Write summary.parquet, over an earlier one; unknown values are null, an open end of an interval infinite."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""The summary at the end of a run, for a terminal. Colours only where the console has them (NO_COLOR, pipes: none)."""
+"""Summary at the end of a run, for a terminal; in colours only if the console has them (NO_COLOR, pipes: none)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def show(data: ReportData, console: Console) -> None:
 
 
 def _print_decisions(console: Console, data: ReportData) -> None:
-    """What to run; the numbers under each load stand in the results already."""
+    """Print what to run; the numbers under each load stand in the results already."""
     for model in decision.of_models(data, wide=False):
         console.print(Text(for_terminal(model.title), style="bold"))
         for table in model.tables:
@@ -46,7 +46,7 @@ def _print_decisions(console: Console, data: ReportData) -> None:
 
 
 def _print(console: Console, table: Table) -> None:
-    """As a table where every number and every word fits in one piece, else a paragraph for each row."""
+    """Print a table if every number and every word fits in one piece, else a paragraph for each row."""
     if _width(table, whole=True) <= console.width:
         _print_table(console, table)
         return
@@ -58,7 +58,7 @@ def _print(console: Console, table: Table) -> None:
 
 
 def _print_table(console: Console, table: Table, left: int = 1) -> None:
-    """left: spaces before each column, beside the one behind it and that between two."""
+    """Print a table. left: spaces before each column, beside the one behind it and that between two."""
     title = Text(for_terminal(table.title))
     shown = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     shown.padding = (0, 1, 0, left)
@@ -73,7 +73,7 @@ def _print_table(console: Console, table: Table, left: int = 1) -> None:
 
 
 def _width(table: Table, *, whole: bool) -> int:
-    """Columns it takes with the spaces between; whole: texts in one line, else broken between words."""
+    """Return the columns it takes with the spaces between. whole: texts in one line, else broken between words."""
     total = (3 if whole else 2) * len(table.head) + 1
     for number, name in enumerate(table.head):
         lines = [*name.splitlines(), *(_text(row[number]).plain for row in table.rows)]
@@ -84,7 +84,7 @@ def _width(table: Table, *, whole: bool) -> int:
 
 
 def _narrowed(table: Table) -> Table:
-    """With the heads of numbers in several lines where they are wider than the numbers."""
+    """Return it with the heads of numbers in several lines if they are wider than the numbers."""
     widest = [max(len(_text(row[column]).plain) for row in table.rows) for column in range(len(table.head))]
     heads = [
         name if number < table.texts else fill(name, max(widest[number], *map(len, name.split())))
@@ -94,7 +94,7 @@ def _narrowed(table: Table) -> Table:
 
 
 def _print_stacked(console: Console, table: Table) -> None:
-    """For narrow terminals: a paragraph for each row instead of columns of three letters."""
+    """Print a paragraph for each row, for narrow terminals."""
     console.print(Text(for_terminal(table.title), style="bold"))
     heads = [" ".join(name.split()) for name in table.head[table.texts :]]
     for row in table.rows:
