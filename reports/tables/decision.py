@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,25 +83,20 @@ def _remarks(table: dict[str, Any]) -> list[str]:
 def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
     """Return what decides: speed, size, memory, quality, limits and who is beaten."""
     rows, notes = table["rows"], list[str]()
-    with_limits, scored = any(row["limits"] for row in rows), _scored(table)
+    limited, scored = any(row["limits"] for row in rows), _scored(table)
+
+    def texts(row: Row) -> Iterator[Cell]:
+        yield from (Cell(row["label"]), _choice(row, table["recommendation"], notes))
+        if limited:
+            yield judgement(row["limits"])
+        yield _front(row)
+        if scored:
+            yield Cell(row["word"] or UNKNOWN)
+
+    heads = ("engine, level", "choice", *(["limits"] * limited), "beaten by", *(["quality"] * scored))
     offered = [column for column in (*DECISION, *(DECISION_QUALITY if scored else ())) if wide or not column.wide]
     columns = _shown(offered, [row["values"] for row in rows])
-    lines = []
-    for row in rows:
-        limits = [judgement(row["limits"])] if with_limits else []
-        texts = [Cell(row["label"]), _choice(row, table["recommendation"], notes), *limits]
-        word = [Cell(row["word"] or UNKNOWN)] if scored else []
-        values = [_value(row["values"][column.name], column, notes) for column in columns]
-        lines.append((*texts, _front(row), *word, *values))
-    head = [
-        "engine, level",
-        "choice",
-        *(["limits"] if with_limits else []),
-        "beaten by",
-        *(["quality"] if scored else []),
-    ]
-    heads = (*head, *(column.head for column in columns))
-    return Table("Choice", heads, lines, notes, len(head), _about(len(head), columns))
+    return _table("Choice", heads, columns, ((texts(row), row["values"]) for row in rows), notes)
 
 
 def _scored(table: dict[str, Any]) -> bool:
@@ -110,17 +105,13 @@ def _scored(table: dict[str, Any]) -> bool:
 
 def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) -> Table:
     """Return what each engine takes before any load: bits, sizes, memory, start."""
-    rows = [(table, row) for table in tables_of for row in table["rows"]]
+    rows = [(table["model"] if with_model else "", row) for table in tables_of for row in table["rows"]]
     columns = _shown(ENGINE, [row["values"] for _, row in rows])
-    notes: list[str] = []
-    lines = []
-    for table, row in rows if columns else ():
-        name = dotted((table["model"] if with_model else "", row["label"]))
-        loaded = row["loaded_level"] or UNKNOWN
-        values = [_value(row["values"][column.name], column, notes) for column in columns]
-        lines.append((Cell(name), Cell(loaded), *values))
-    heads = ("engine, level", "level as loaded", *(column.head for column in columns))
-    return Table("Size, memory and start", heads, lines, notes, 2, _about(2, columns))
+    lines = (
+        ((Cell(dotted((model, row["label"]))), Cell(row["loaded_level"] or UNKNOWN)), row["values"])
+        for model, row in (rows if columns else ())
+    )
+    return _table("Size, memory and start", ("engine, level", "level as loaded"), columns, lines, [])
 
 
 def single_engines(data: ReportData) -> Table:
@@ -131,25 +122,32 @@ def single_engines(data: ReportData) -> Table:
 
 def loads(table: dict[str, Any]) -> Table:
     """Return every row under every load."""
-    names, rows = table["loads"], table["rows"]
-    under = [row["loads"].get(name, {}) for row in rows for name in names]
-    columns = _shown(UNDER_LOAD, [values | _success(values) for values in under if values])
-    notes: list[str] = []
-    lines = []
-    for name in names:
-        for row in rows:
-            if name not in row["loads"] or name not in row["validity"]:
-                continue
-            values = row["loads"][name] | _success(row["loads"][name])
-            cells = [_value(values[column.name], column, notes) for column in columns]
-            lines.append((Cell(name), Cell(row["label"]), judgement(row["validity"][name]), *cells))
-    heads = ("load", "engine, level", "validity", *(column.head for column in columns))
-    return Table("Under each load", heads, lines, notes, 3, _about(3, columns))
+    under = [
+        (name, row, row["loads"][name] | _success(row["loads"][name]))
+        for name in table["loads"]
+        for row in table["rows"]
+        if row["loads"].get(name)
+    ]
+    columns = _shown(UNDER_LOAD, [values for _, _, values in under])
+    lines = (
+        ((Cell(name), Cell(row["label"]), judgement(row["validity"][name])), values)
+        for name, row, values in under
+        if name in row["validity"]
+    )
+    return _table("Under each load", ("load", "engine, level", "validity"), columns, lines, [])
 
 
-def _about(texts: int, columns: Sequence[Column]) -> tuple[str, ...]:
-    """Return the metrics of a table's columns, the leading ones being texts."""
-    return (*[""] * texts, *(ABOUT.get(column.name, column.name) for column in columns))
+def _table(
+    title: str,
+    heads: Sequence[str],
+    columns: Sequence[Column],
+    rows: Iterable[tuple[Iterable[Cell], dict[str, Any]]],
+    notes: list[str],
+) -> Table:
+    """Return a table of rows, each with its texts and the values of its columns."""
+    lines = [(*texts, *(_value(values[one.name], one, notes) for one in columns)) for texts, values in rows]
+    about = (*[""] * len(heads), *(ABOUT.get(one.name, one.name) for one in columns))
+    return Table(title, (*heads, *(one.head for one in columns)), lines, notes, len(heads), about)
 
 
 def _success(values: dict[str, Any]) -> dict[str, Any]:

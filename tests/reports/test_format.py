@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.format import UNKNOWN, amount, count, estimate, grouped, interval, seconds
+from reports.format import (
+    UNKNOWN,
+    amount,
+    count,
+    dotted,
+    estimate,
+    grouped,
+    interval,
+    joined,
+    seconds,
+    shortened,
+    shortened_inside,
+)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +83,24 @@ def test_an_open_interval_says_so() -> None:
     """An end that the data do not bound is infinite."""
     row: dict[str, object] = {"value": 1.0, "low": 0.5, "high": math.inf, "bound": "point"}
     assert interval(row) == "0.500 to ∞"
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (joined([]), ""),
+        (joined(["a"]), "a"),
+        (joined(["a", "b", "c"]), "a, b and c"),
+        (dotted(["a", "", "c"]), "a · c"),
+        (shortened("abcdef", 6), "abcdef"),
+        (shortened("abcdefg", 6), "abcde…"),
+        (shortened_inside("abcdef", 6), "abcdef"),
+        (shortened_inside("abcdefg", 6), "abc…efg"),
+    ],
+)
+def test_texts_are_joined_and_cut(made: str, text: str) -> None:
+    """Lists read as sentences do, and a text that is cut says so."""
+    assert made == text
 
 
 def test_counts_agree_in_number() -> None:
