@@ -140,7 +140,7 @@ def script_hash(script: str) -> str:
 
 
 def _decisions(data: ReportData) -> Iterator[Part]:
-    drawn = plots.draw(data).choices
+    drawn = plots.of_decisions(data)
     for number, model in enumerate(decision.of_models(data), 1):
         choices = _pictures(drawn.get(model.model, ()))
         yield Part(f"decision-{number}", model.title, model.tables, model.advice, model.remarks, choices)
@@ -150,7 +150,7 @@ def _sections(data: ReportData) -> Iterator[Part]:
     for anchor, title, tables in sections.page(data):
         if anchor == "results":
             remarks = (_HOW_TO_READ, calibration_sentence(data.manifest))
-            yield Part(anchor, title, tables, remarks=remarks, plots=_pictures(plots.draw(data).overview))
+            yield Part(anchor, title, tables, remarks=remarks, plots=_pictures(plots.overview(data)))
         else:
             yield Part(anchor, title, tables)
 
@@ -190,7 +190,7 @@ def _trials(data: ReportData) -> Iterator[Trial]:
         if not shown:
             continue
         first = (shown[0][0]["id"], shown[0][1]["id"])
-        drawn = plots.draw(data).of_trial(*first) if number <= MAX_TRIALS_WITH_PLOTS else []
+        drawn = plots.of_trial(data, *first) if number <= MAX_TRIALS_WITH_PLOTS else []
         verdict = data.verdict_of(keys)
         yield Trial(
             anchor=f"trial-{number}",

@@ -85,8 +85,7 @@ def drawn() -> dict[str, Plot]:
     """The plots of that trial, by the end of their names."""
     data = data_of(trial())
     return {
-        plot.name.rpartition("-")[2]: plot
-        for plot in plots.draw(data).of_trial("000-tiny-simulated-f16", "000-sustained")
+        plot.name.rpartition("-")[2]: plot for plot in plots.of_trial(data, "000-tiny-simulated-f16", "000-sustained")
     }
 
 
@@ -98,7 +97,7 @@ def words(plot: Plot) -> list[str]:
 def test_every_plot_says_what_it_shows(drawn: dict[str, Plot], full: ReportData) -> None:
     """A title, a sentence with numbers, a table of at most forty rows as wide as its head, and a size."""
     assert set(drawn) == {"distribution", "classes", "time", "machine", "length"}
-    for plot in [*drawn.values(), *plots.draw(full).overview]:
+    for plot in [*drawn.values(), *plots.overview(full)]:
         assert plot.title
         assert re.search(r"\d.*\.$", plot.alt)
         assert plot.table is not None
@@ -126,7 +125,7 @@ def test_few_requests_are_listed_by_length() -> None:
     few = [streamed(i, i * 100.0, prompt_tokens=20 + i) for i in range(15)]
     data = data_of(FabricatedTrial(cell_entry(), trial_entry(end_s=2.0), few))
     length = next(
-        plot for plot in plots.draw(data).of_trial("000-tiny-simulated-f16", "000-sustained") if "length" in plot.name
+        plot for plot in plots.of_trial(data, "000-tiny-simulated-f16", "000-sustained") if "length" in plot.name
     )
     assert length.table is not None
     assert len(length.table.rows) == 30
@@ -171,9 +170,8 @@ def test_the_greatest_reading_is_stated_though_means_are_drawn() -> None:
         Sample(T0_NS + i * S // 10, "gpu0", "power_w", 700.0 if i == 301 else 90.0 if i == 311 else 300.0)
         for i in range(600)
     ]
-    plot = plots.draw(data_of(FabricatedTrial(cell_entry(), trial_entry(), noisy(1), readings))).of_trial(
-        "000-tiny-simulated-f16", "000-sustained"
-    )[-1]
+    data = data_of(FabricatedTrial(cell_entry(), trial_entry(), noisy(1), readings))
+    plot = plots.of_trial(data, "000-tiny-simulated-f16", "000-sustained")[-1]
     assert "power of a GPU at most 700" in plot.alt
     assert plot.table is not None
     (row,) = plot.table.rows
@@ -184,7 +182,7 @@ def test_many_gpus_are_one_line_and_their_range() -> None:
     """Eight lines tell nothing; the table has each."""
     data = data_of(trial(8))
     machine = next(
-        plot for plot in plots.draw(data).of_trial("000-tiny-simulated-f16", "000-sustained") if "machine" in plot.name
+        plot for plot in plots.of_trial(data, "000-tiny-simulated-f16", "000-sustained") if "machine" in plot.name
     )
     assert "mean of 8 GPUs and their range" in words(machine)
     assert machine.table is not None
@@ -204,7 +202,7 @@ def test_the_frontier_joins_the_loads_of_a_cell() -> None:
         for i, rate in enumerate(rates)
     ]
     few = FabricatedTrial(cell_entry(), trial_entry(id="9", index=9, load="few", end_s=4.0), noisy(9, 40))
-    plot = plots.draw(data_of(*trials, few)).overview[0]
+    plot = plots.overview(data_of(*trials, few))[0]
     assert plot.name == "frontier"
     assert plot.table is not None
     assert {row[1].text for row in plot.table.rows} == {"rate-5", "rate-10", "rate-20"}
@@ -221,7 +219,7 @@ def test_near_loads_are_drawn_apart() -> None:
         FabricatedTrial(cell_entry(), trial_entry(id=f"{i}", index=i, load=f"load-{i}"), noisy(i, slower=1 + i / 50))
         for i in range(2)
     ]
-    plot = plots.draw(data_of(*trials)).overview[0]
+    plot = plots.overview(data_of(*trials))[0]
     assert "output tokens/s (more is better; begins above 0)" in words(plot)
     assert "TTFT p95, ms (less is better; begins above 0)" in words(plot)
     spots = [
@@ -257,7 +255,7 @@ def test_more_cells_and_classes_than_colours_are_counted() -> None:
     mixed = [streamed(i, i * 100.0, class_name=f"c{i % 11:02}") for i in range(550)]
     own = data_of(FabricatedTrial(cell_entry(), trial_entry(), mixed))
     classes = next(
-        one for one in plots.draw(own).of_trial("000-tiny-simulated-f16", "000-sustained") if "classes" in one.name
+        one for one in plots.of_trial(own, "000-tiny-simulated-f16", "000-sustained") if "classes" in one.name
     )
     assert "8 of 11 classes" in classes.title
 
@@ -281,7 +279,7 @@ def test_files_of_many_trials_are_drawn_when_asked_for(
 def test_twenty_trials_make_less_than_two_megabytes() -> None:
     """With everything a trial can show; the page has room for its tables."""
     one = data_of(trial(4))
-    size = sum(len(plot.inline()) for plot in plots.draw(one).of_trial("000-tiny-simulated-f16", "000-sustained"))
+    size = sum(len(plot.inline()) for plot in plots.of_trial(one, "000-tiny-simulated-f16", "000-sustained"))
     assert 20 * size < 2e6
 
 
