@@ -95,7 +95,7 @@ def even(low: float, high: float, most: int) -> list[float]:
     from matplotlib.ticker import MaxNLocator
 
     found = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return _within([round(float(mark), 12) for mark in found], low, high)
+    return _within(dict.fromkeys(round(float(mark), 12) for mark in found), low, high)
 
 
 def decades(low: float, high: float, most: int) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -66,6 +66,7 @@ def test_values_of_an_even_axis_lie_inside(least: float, more: float) -> None:
     assert (begin == 0) == (least < 0.5 * greatest)
 
 
+@example(0.001, 0.0010000000000000002)
 @given(POSITIVE, POSITIVE)
 def test_marks_lie_between_the_ends(one: float, other: float) -> None:
     """On even and logarithmic axes, few of them, and at least one unless the ends are all but the same."""
