@@ -1,8 +1,4 @@
-"""Answer of a run: one line of verdicts, one paragraph, one sentence on how exactly the client measures there.
-
-The paragraph: what was measured on what, how fast it was, whether the limits hold, what most casts doubt on it and
-what to do about that.
-"""
+"""Answer of a run: one line of verdicts, and one paragraph: what was measured, how fast, limits, the main warning."""
 
 from __future__ import annotations
 
@@ -254,44 +250,3 @@ def _listed(names: Iterable[str]) -> str:
     if len(known) > MOST_NAMES:
         return f"{', '.join(known[:MOST_NAMES])} and {len(known) - MOST_NAMES} more"
     return joined(known)
-
-
-NOT_CALIBRATED = "This machine was not calibrated: run `harness doctor`."
-
-UNREADABLE = "What is stored with this run about the calibration of its machine cannot be read."
-BUSY_SHARE = 0.2
-
-
-def calibration_sentence(manifest: Mapping[str, Any]) -> str:
-    """Return the sentence on the calibration that a manifest keeps."""
-    try:
-        return sentence((manifest.get("provenance") or {}).get("calibration"))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return UNREADABLE
-
-
-def sentence(calibration: Mapping[str, Any] | None) -> str:
-    """Return a calibration in words (`harness.drivers.calibration.store.Calibration.summary`)."""
-    if not calibration:
-        return NOT_CALIBRATED
-    day = str(calibration["created_utc"])[:10]
-    if not calibration["streams"]:
-        return f"Not even one stream could be measured exactly here, calibrated {day}: run `harness doctor`."
-    within = f"{_plain(calibration['ttft_error_p99_ms'])} ms (p99 of first-token times)"
-    most = f"{calibration['streams']:,} streams, {_round(calibration['events_per_s'])} chunks/s"
-    sent = f" and {calibration['requests_per_s']:,.0f} requests/s" if calibration["requests_per_s"] else ""
-    shared = ", beside a server on the same cores" if calibration["shared"] else ""
-    busy = calibration.get("busy_share") or 0.0
-    others = f", while other work kept the processor {busy:.0%} busy" if busy > BUSY_SHARE else ""
-    return (
-        f"Over HTTP the client measures here to within {within} up to {most}{sent}{shared}; calibrated {day}{others}."
-    )
-
-
-def _plain(value_ms: float) -> str:
-    """Return two digits, never less than the clock can tell."""
-    return f"{max(value_ms, 0.01):.2g}"
-
-
-def _round(rate: float) -> str:
-    return f"{round(rate, -2) if rate >= 1000 else rate:,.0f}"

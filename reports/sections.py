@@ -48,9 +48,9 @@ SECTIONS = (  # in the order of the page; the last of a terminal stay in view
     Section("quality", quality.detail, folded=3, terminal=4, title="Quality"),
     Section("quality", quality.responses, folded=4, terminal=5),
 )
-RESULTS_OF_TRIAL = (machine.memory, machine.energy, machine.server)
 EVIDENCE_OF_TRIAL = (machine.throttling, machine.pages, checks.checks)
 """Tables that help to find out why a trial is invalid."""
+RESULTS_OF_TRIAL = (machine.memory, machine.energy, machine.server)
 
 
 def page(data: ReportData) -> list[tuple[str, str, list[Table]]]:
@@ -87,6 +87,6 @@ def _ranked(data: ReportData, rank_of: Callable[[Section], int | None]) -> list[
 def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> list[Table]:
     """Return the tables of one trial; of an invalid one those alone that help to find the cause."""
     invalid = data.invalid(cell["id"], trial["id"])
-    facts = data.facts_of(cell["id"], trial["id"])
+    facts = data.facts_of(cell["id"], trial["id"]) | {"late_readings_above": data.late_readings_above}
     tables = (make(facts) for make in (*(() if invalid else RESULTS_OF_TRIAL), *EVIDENCE_OF_TRIAL))
     return [replace(table, title=f"{table.title}{repetition(cell, data)}") for table in tables if table.rows]

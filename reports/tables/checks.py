@@ -29,7 +29,7 @@ def checks(facts: Mapping[str, Any]) -> Table:
         *_tokens(facts),
         *_books(facts),
         *_machine(facts),
-        *_readings(facts, late_readings_above),
+        *_readings(facts),
     ]
     lines = [(Cell(name), Cell(what, tone=tone)) for name, what, tone in rows]
     return Table("Checks", ("check", "what was seen"), lines, texts=2)
@@ -112,7 +112,7 @@ def _machine(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield words, amount(value, show=show) if value else "none", "doubtful" if value else "good"
 
 
-def _readings(facts: Mapping[str, Any], late_above: float) -> Iterator[tuple[str, str, str]]:
+def _readings(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     told = facts.get("telemetry") or {}
     sampler = told.get("sampler") or {}
     if sampler.get("ticks"):
@@ -122,7 +122,7 @@ def _readings(facts: Mapping[str, Any], late_above: float) -> Iterator[tuple[str
         yield (
             "readings of the machine",
             f"{sampler['ticks']}{every}, {late} late{busy}",
-            "doubtful" if late > late_above * sampler["ticks"] else "",
+            "doubtful" if late > facts.get("late_readings_above", 1.0) * sampler["ticks"] else "",
         )
     for sentence in told.get("unread") or ():
         yield "not read", str(sentence), ""

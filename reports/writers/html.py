@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import answer, plots, sections
-from reports.answer import calibration_sentence
 from reports.data import ReportData, place
 from reports.tables import base, circumstances, decision, results
 from reports.tables.base import Table
@@ -149,7 +148,7 @@ def _decisions(data: ReportData) -> Iterator[Part]:
 def _sections(data: ReportData) -> Iterator[Part]:
     for anchor, title, tables in sections.page(data):
         if anchor == "results":
-            remarks = (_HOW_TO_READ, calibration_sentence(data.manifest))
+            remarks = (_HOW_TO_READ, data.calibration)
             yield Part(anchor, title, tables, remarks=remarks, plots=_pictures(plots.overview(data)))
         else:
             yield Part(anchor, title, tables)

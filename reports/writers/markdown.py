@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from reports import answer, sections
-from reports.answer import calibration_sentence
 from reports.data import ReportData
 from reports.format import for_xml, shortened
 from reports.tables import circumstances, decision
@@ -60,7 +59,7 @@ def _contents(data: ReportData) -> Contents:
         shown=sections.markdown(data),
         folded=sections.folded(data),
         decisions=decision.of_models(data),
-        calibration=calibration_sentence(data.manifest),
+        calibration=data.calibration,
         circumstances=circumstances.of_run(data),
     )
 

@@ -11,7 +11,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reports import answer, sections
-from reports.answer import calibration_sentence
 from reports.data import ReportData
 from reports.format import for_terminal
 from reports.tables import decision
