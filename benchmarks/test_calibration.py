@@ -12,14 +12,14 @@ import pytest
 
 from harness.cli.doctor import trusted_errors
 from harness.drivers.calibration.calibrator import QUICK, calibrate, rate_level, stream_level
-from harness.drivers.calibration.process import KnownServer
+from harness.drivers.stub import StubServer
 from harness.verdict import thresholds
 
 
 @pytest.mark.parametrize("streams", [128, 256, 512])
 def test_streams(benchmark: Any, streams: int) -> None:
     """So many streams x 50 tokens/s: first tokens within 2 ms and gaps within 0.5 ms at p99, p50 below 0.3 ms."""
-    with KnownServer() as server:
+    with StubServer() as server:
         level = benchmark.pedantic(stream_level, (server, streams, 3, trusted_errors()), rounds=1)
     print(f"\n{level}")
     assert level.clock == "kernel"
@@ -30,7 +30,7 @@ def test_streams(benchmark: Any, streams: int) -> None:
 
 def test_rate(benchmark: Any) -> None:
     """1,000 requests/s with Poisson arrivals: sent within 1 ms of due at p99."""
-    with KnownServer() as server:
+    with StubServer() as server:
         level = benchmark.pedantic(rate_level, (server, 1000, 5.0, trusted_errors()), rounds=1)
     print(f"\n{level}")
     assert level.requests == 5000

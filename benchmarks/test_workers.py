@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from harness.drivers.calibration.process import KnownServer
-from harness.drivers.calibration.server import model_name
+from harness.drivers.stub import StubServer, model_name
 
 ROOT = Path(__file__).parents[1]
 FIRST_MS, GAP_MS = 50.0, 20.0
@@ -23,7 +22,7 @@ LOADS: dict[str, dict[str, Any]] = {
 }
 
 
-def measured(folder: Path, server: KnownServer, workers: int, number: int) -> dict[str, dict[str, float]]:
+def measured(folder: Path, server: StubServer, workers: int, number: int) -> dict[str, dict[str, float]]:
     """Run both loads with so many processes: per load the errors of TTFT and of gaps, and the client's lags, in ms."""
     scenario = {
         "name": "workers",
@@ -82,7 +81,7 @@ def test_two_processes_measure_as_well_as_one(benchmark: Any, tmp_path: Path) ->
     Two processes, the server and the canary share two cores here: that is the harder case. Where there are cores for
     all, more processes are better at many streams, not worse at few.
     """
-    with KnownServer() as server:
+    with StubServer() as server:
         first = measured(tmp_path, server, 1, 1)
         two_first = measured(tmp_path, server, 2, 1)
         one = better(first, measured(tmp_path, server, 1, 2))

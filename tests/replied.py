@@ -12,10 +12,10 @@ import pyarrow as pa
 from engines.dialects import get
 from harness.drivers.http.response import ResponseReader
 from harness.drivers.outcome import Cut, judge
+from harness.drivers.stub import event
 from harness.drivers.timeline import Outcome, Trace, build_record
 from harness.records import Loop, Record, record_schema, to_columns
 from harness.schedule.requests import Row
-from tests.stub_server import event
 
 ROW = Row(0, "default", None, 0, None, "measure", None, 0, 0, 1, 4)
 WORDS = [f" w{i}" for i in range(10)]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from harness.analysis.reading import Reading
 from harness.drivers import canary
 from harness.drivers.base import DriveReport, DriveSettings
-from harness.drivers.calibration.process import KnownServer
 from harness.drivers.drive import drive
+from harness.drivers.stub import StubServer
 from harness.records import Loop, Record, Status
 from harness.schedule.requests import Schedule
 from harness.verdict.reason import Level, Validity
@@ -35,13 +35,13 @@ def driven(
     """The records of a schedule on the server of known truth, with a canary beside it, and the client's report."""
     records: list[Record] = []
 
-    async def body(server: KnownServer, port: int | None) -> DriveReport:
+    async def body(server: StubServer, port: int | None) -> DriveReport:
         settings = DriveSettings(timeout_ns=10_000 * MS, canary_port=port, keep_text=True)
         if during is not None:
             during(asyncio.get_running_loop())
         return await drive(schedule, server.endpoint(FIRST_MS, 1), settings, records.append)
 
-    with KnownServer() as server, canary.sender(True) as sender:
+    with StubServer() as server, canary.sender(True) as sender:
         report = asyncio.run(body(server, sender.port))
     return sorted(records, key=lambda record: record.request), report
 
@@ -156,11 +156,11 @@ def test_a_canary_that_cannot_be_read_is_said() -> None:
     """Where nothing listens the readings are empty, the notes say so, and the load is measured as ever."""
     schedule = exact_schedule(1, kind="sustained", rate=100, requests=10)
 
-    async def body(server: KnownServer) -> DriveReport:
+    async def body(server: StubServer) -> DriveReport:
         settings = DriveSettings(timeout_ns=10_000 * MS, canary_port=1)
         return await drive(schedule, server.endpoint(1, 1), settings, lambda record: None)
 
-    with KnownServer() as server:
+    with StubServer() as server:
         report = asyncio.run(body(server))
     assert (report.recorded - report.cooldown, report.canary_events, report.canary_p99_ms) == (10, 0, None)
     assert [note for note in report.notes if note.startswith("no canary")]

@@ -19,8 +19,7 @@ import psutil
 import pytest
 from command import ROOT, environment, manifest, measured, records, rows_on_disk, running, scenario, wait_until
 
-from harness.drivers.calibration.process import KnownServer
-from harness.drivers.calibration.server import model_name
+from harness.drivers.stub import StubServer, model_name
 from harness.store.streams import read_batches
 from tests.relay import Relay, reached
 
@@ -31,13 +30,13 @@ QUICK = ("--format", "json")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[KnownServer]:
+def server() -> Iterator[StubServer]:
     """A server that streams at known times."""
-    with KnownServer() as running_server:
+    with StubServer() as running_server:
         yield running_server
 
 
-def engine(server: KnownServer, **keys: Any) -> list[dict[str, Any]]:
+def engine(server: StubServer, **keys: Any) -> list[dict[str, Any]]:
     """The server as an engine."""
     known = {"url": f"http://127.0.0.1:{server.port}", "served_model": model_name(20, 5)}
     return [{"engine": "http", **known, **keys}]
@@ -98,7 +97,7 @@ def ended(process: subprocess.Popen[str]) -> str:
     return err
 
 
-def test_two_workers_send_one_plan_in_every_trial(tmp_path: Path, company: Company, server: KnownServer) -> None:
+def test_two_workers_send_one_plan_in_every_trial(tmp_path: Path, company: Company, server: StubServer) -> None:
     """Open and closed: each row once, half from each worker, at times on the master's clock; the workers end with 0."""
     path = scenario(tmp_path, engines=engine(server), load=[OPEN, CLOSED])
     master = company.master(path, 2)
@@ -134,7 +133,7 @@ def rows_of(run: Path, worker: int) -> int:
     return sum(batch.column("worker").to_pylist().count(worker) for batch in batches)
 
 
-def test_a_worker_killed_in_mid_run_costs_its_share_only(tmp_path: Path, company: Company, server: KnownServer) -> None:
+def test_a_worker_killed_in_mid_run_costs_its_share_only(tmp_path: Path, company: Company, server: StubServer) -> None:
     """The others go on; the loss is told at once and in the manifest; every planned request has a row, those it had not
     sent as `not_sent`.
     """
@@ -162,9 +161,7 @@ def test_a_worker_killed_in_mid_run_costs_its_share_only(tmp_path: Path, company
     assert "its share of 1 trial" in ended(next(worker for worker in workers if worker.returncode is None))
 
 
-def test_a_worker_that_never_comes_is_not_waited_for_long(
-    tmp_path: Path, company: Company, server: KnownServer
-) -> None:
+def test_a_worker_that_never_comes_is_not_waited_for_long(tmp_path: Path, company: Company, server: StubServer) -> None:
     """The run begins without it when the time is over; its share was not sent; coming later it is sent away."""
     go_on = tmp_path / "go-on"
     worker = company.worker()  # before the master, who then has not long to wait for it
@@ -187,7 +184,7 @@ def test_a_worker_that_never_comes_is_not_waited_for_long(
     assert worker.returncode == 0
 
 
-def test_a_worker_without_the_key_refuses(tmp_path: Path, company: Company, server: KnownServer) -> None:
+def test_a_worker_without_the_key_refuses(tmp_path: Path, company: Company, server: StubServer) -> None:
     """Keys never travel: a worker that has none says which variable is missing, to its user and to the master's."""
     path = scenario(tmp_path, engines=engine(server, api_key_env="KEY"), load=[{**OPEN, "requests": 20}])
     master = company.master(path, 1)
@@ -204,7 +201,7 @@ def test_a_worker_without_the_key_refuses(tmp_path: Path, company: Company, serv
     assert b"sk-of-the" not in stored
 
 
-def test_workers_end_with_their_master(tmp_path: Path, company: Company, server: KnownServer) -> None:
+def test_workers_end_with_their_master(tmp_path: Path, company: Company, server: StubServer) -> None:
     """A master that vanishes without a word is noticed: one sentence, exit 3."""
     path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 4000}])
     master = company.master(path, 1)
@@ -216,7 +213,7 @@ def test_workers_end_with_their_master(tmp_path: Path, company: Company, server:
     assert worker.returncode == 3
 
 
-def test_ctrl_c_at_the_master_ends_all(tmp_path: Path, company: Company, server: KnownServer) -> None:
+def test_ctrl_c_at_the_master_ends_all(tmp_path: Path, company: Company, server: StubServer) -> None:
     """What is in flight is finished, every planned request has a row, and the workers are told that it is over."""
     path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 4000}, CLOSED])
     master = company.master(path, 2)

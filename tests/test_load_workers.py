@@ -11,8 +11,7 @@ import psutil
 import pytest
 from command import harness, interrupt, manifest, records, running, scenario, wait_until
 
-from harness.drivers.calibration.process import KnownServer
-from harness.drivers.calibration.server import model_name
+from harness.drivers.stub import StubServer, model_name
 from harness.store.streams import read_batches
 from tests.relay import Relay, reached
 
@@ -28,9 +27,9 @@ QUICK = ("--format", "json")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[KnownServer]:
+def server() -> Iterator[StubServer]:
     """A server that streams at known times."""
-    with KnownServer() as running_server:
+    with StubServer() as running_server:
         yield running_server
 
 
@@ -39,7 +38,7 @@ def engines(url: str) -> list[dict[str, Any]]:
     return [{"engine": "http", "url": url, "served_model": model_name(20, 2)}]
 
 
-def url_of(server: KnownServer) -> str:
+def url_of(server: StubServer) -> str:
     """Where it listens."""
     return f"http://127.0.0.1:{server.port}"
 
@@ -62,7 +61,7 @@ def who_stored(run: Path) -> int:
 
 @pytest.mark.parametrize("load", [OPEN, OPEN_FOR_A_TIME, CLOSED, SESSIONS], ids=["open", "timed", "closed", "sessions"])
 def test_the_load_is_the_same_whatever_the_number_of_processes(
-    tmp_path: Path, server: KnownServer, load: dict[str, Any]
+    tmp_path: Path, server: StubServer, load: dict[str, Any]
 ) -> None:
     """The same plan hash and the same multiset of requests, due times and lengths from 1, 2 and 4 processes."""
     found = []
@@ -90,7 +89,7 @@ def test_the_load_is_the_same_whatever_the_number_of_processes(
     assert found[0] == found[1] == found[2]
 
 
-def test_a_load_process_that_dies_is_told_of_and_the_others_go_on(tmp_path: Path, server: KnownServer) -> None:
+def test_a_load_process_that_dies_is_told_of_and_the_others_go_on(tmp_path: Path, server: StubServer) -> None:
     """SIGKILL to one of two: every planned request has one row, the other's are complete, exit 4: invalid."""
     path = scenario(tmp_path, engines=engines(url_of(server)), load=[{**LONG, "duration": "10s", "workers": 2}])
     run = tmp_path / "run"
@@ -115,7 +114,7 @@ def test_a_load_process_that_dies_is_told_of_and_the_others_go_on(tmp_path: Path
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_ends_all_load_processes_and_accounts_for_every_row(
-    tmp_path: Path, server: KnownServer, times: int
+    tmp_path: Path, server: StubServer, times: int
 ) -> None:
     """Once: what is in flight is finished. Twice: it is cut off. Exit 130, a row for every planned request, no process
     left behind.
@@ -141,7 +140,7 @@ def test_ctrl_c_ends_all_load_processes_and_accounts_for_every_row(
     assert still_there(workers) == []
 
 
-def test_a_killed_trial_leaves_no_load_process_and_keeps_its_rows(tmp_path: Path, server: KnownServer) -> None:
+def test_a_killed_trial_leaves_no_load_process_and_keeps_its_rows(tmp_path: Path, server: StubServer) -> None:
     """SIGKILL to the trial's process: the load processes end by themselves, their records are kept, exit 3."""
     path = scenario(tmp_path, engines=engines(url_of(server)), load=[{**LONG, "workers": 2}])
     run = tmp_path / "run"

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from command import harness, interrupt, manifest, records, running, scenario, told, wait_until
 
-from harness.drivers.calibration.process import KnownServer
-from harness.drivers.calibration.server import model_name
+from harness.drivers.stub import StubServer, model_name
 from harness.metrics import START_AND_MEMORY
 from tests.relay import Relay, reached
 
@@ -26,9 +25,9 @@ QUICK = ("--format", "json,csv")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[KnownServer]:
+def server() -> Iterator[StubServer]:
     """A server that streams at known times."""
-    with KnownServer() as running_server:
+    with StubServer() as running_server:
         yield running_server
 
 
@@ -45,7 +44,7 @@ def shape(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("load", [OPEN, CLOSED], ids=["open", "closed"])
-def test_both_drivers_do_the_same(tmp_path: Path, server: KnownServer, load: dict[str, Any]) -> None:
+def test_both_drivers_do_the_same(tmp_path: Path, server: StubServer, load: dict[str, Any]) -> None:
     """The same plan hash, the same rows, the same metrics in the report, whoever sends."""
     path = scenario(tmp_path, engines=engines(f"http://127.0.0.1:{server.port}"), load=[load])
     trials, rows, reports, summaries = [], [], [], []
@@ -75,7 +74,7 @@ def test_both_drivers_do_the_same(tmp_path: Path, server: KnownServer, load: dic
     assert described[0] == described[1]
 
 
-def test_times_are_those_of_the_tokens(tmp_path: Path, server: KnownServer) -> None:
+def test_times_are_those_of_the_tokens(tmp_path: Path, server: StubServer) -> None:
     """The kernel stamps a token when it is there: within a millisecond of when it was passed on on the way."""
     with Relay(server.port) as relay:
         path = scenario(tmp_path, engines=engines(relay.url, 20, 20), load=[{**CLOSED, "driver": "locust"}])
@@ -105,7 +104,7 @@ def statistics_on(address: str) -> dict[tuple[str, str], dict[str, str]]:
     return {(row["Type"], row["Name"]): row for row in rows}
 
 
-def test_locusts_page_shows_our_times(tmp_path: Path, server: KnownServer) -> None:
+def test_locusts_page_shows_our_times(tmp_path: Path, server: StubServer) -> None:
     """`--web` tells an address of this machine; Locust's statistics there have our requests, times and users; its stop
     button ends the load, and everything is accounted for.
     """
@@ -137,7 +136,7 @@ def test_locusts_page_shows_our_times(tmp_path: Path, server: KnownServer) -> No
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_ends_it_as_any_other_load(tmp_path: Path, server: KnownServer, times: int) -> None:
+def test_ctrl_c_ends_it_as_any_other_load(tmp_path: Path, server: StubServer, times: int) -> None:
     """Once: what is in flight is finished. Twice: it is cut off. Exit 130, and every planned request has a row."""
     endless = {"kind": "sustained", "rate": 20, "arrivals": "constant", "requests": 6000, "timeout": "200s"}
     run, go_on = tmp_path / "run", tmp_path / "go-on"

@@ -25,9 +25,10 @@ from engines.llamacpp.server import LlamaServer
 from engines.process.server import ServerCommand, ServerProcess, free_port
 from harness.drivers.base import DriveReport
 from harness.drivers.http.response import ResponseReader
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk
 from harness.records import Clock, Loop, Record, Status
 from tests.authority import Authority, needs_openssl
-from tests.stub_server import LAST_CHUNK, MS, STREAM_HEAD, Call, Plan, chunk, ending, measure, open_plan, piece, serving
+from tests.scripted_server import MS, Call, Plan, ending, measure, open_plan, piece, serving
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,7 @@ import psutil
 import pytest
 from command import environment, manifest, on_path, records, rows_on_disk, running, scenario, told, wait_until
 
-from harness.drivers.calibration.process import KnownServer
-from harness.drivers.calibration.server import model_name
+from harness.drivers.stub import StubServer, model_name
 
 pytestmark = pytest.mark.slow
 QUICK = ("--format", "json")
@@ -26,9 +25,9 @@ SLOW_PLANS = on_path("slow_plans")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[KnownServer]:
+def server() -> Iterator[StubServer]:
     """A server that streams at known times."""
-    with KnownServer() as running_server:
+    with StubServer() as running_server:
         yield running_server
 
 
@@ -37,7 +36,7 @@ def held(**options: Any) -> list[dict[str, Any]]:
     return [{"engine": "simulated", "options": {"ttft_ms": 20, "tpot_ms": 1, "hang_after_requests": 11, **options}}]
 
 
-def engines(server: KnownServer) -> list[dict[str, Any]]:
+def engines(server: StubServer) -> list[dict[str, Any]]:
     """The server as an engine."""
     url = f"http://127.0.0.1:{server.port}"
     return [{"engine": "http", "url": url, "served_model": model_name(20, 2)}]
@@ -124,7 +123,7 @@ def test_the_run_is_killed_while_a_process_plans(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["locust", "workers"])
-def test_a_load_process_is_killed_while_it_plans(tmp_path: Path, server: KnownServer, way: str) -> None:
+def test_a_load_process_is_killed_while_it_plans(tmp_path: Path, server: StubServer, way: str) -> None:
     """Locust's, or a worker of ours: no request was sent, and each has its row."""
     more = {"driver": "locust"} if way == "locust" else {"workers": 2}
     path, run = scenario(tmp_path, engines=engines(server), load=[OPEN | more]), tmp_path / "run"
@@ -138,7 +137,7 @@ def test_a_load_process_is_killed_while_it_plans(tmp_path: Path, server: KnownSe
     assert {row["status"] for row in rows} == {"not_sent"}
 
 
-def test_locusts_process_is_killed(tmp_path: Path, server: KnownServer) -> None:
+def test_locusts_process_is_killed(tmp_path: Path, server: StubServer) -> None:
     """What it had measured is kept, and the rest of the plan has its rows."""
     path = scenario(tmp_path, engines=engines(server), load=[OPEN | {"driver": "locust"}])
     run = tmp_path / "run"
@@ -152,7 +151,7 @@ def test_locusts_process_is_killed(tmp_path: Path, server: KnownServer) -> None:
     assert statuses["not_sent"] > 0
 
 
-def test_open_files_run_out(tmp_path: Path, server: KnownServer) -> None:
+def test_open_files_run_out(tmp_path: Path, server: StubServer) -> None:
     """Each request that finds none is a row that says so; the trial ends in order, and is invalid for that reason."""
     load = {"kind": "sustained", "users": 100, "requests": 300, "timeout": "20s"}
     path, run = scenario(tmp_path, engines=engines(server), load=[load]), tmp_path / "run"

@@ -17,9 +17,8 @@ from time import monotonic_ns
 import numpy as np
 
 from harness.drivers.base import DriveReport
-from harness.drivers.calibration.process import KnownServer
-from harness.drivers.calibration.server import CANARY_PATH
 from harness.drivers.http.poller import READ, Poller
+from harness.drivers.stub import CANARY_PATH, StubServer
 from harness.drivers.timeline import NS_PER_MS, StampClock
 from harness.errors import TrialFailed
 from harness.telemetry.kernel_clock import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
@@ -46,7 +45,7 @@ def sender(wanted: bool) -> Iterator[Sender]:
             yield Sender()
             return
         try:
-            server = stack.enter_context(KnownServer())
+            server = stack.enter_context(StubServer())
         except (OSError, TrialFailed) as error:
             yield Sender(None, f"no canary: {error}")
             return

@@ -1,4 +1,4 @@
-"""A server for tests, run as a program: an OpenAI-like API on the standard library, with bad manners on demand.
+"""The stub server as an engine for tests, run as a program: an OpenAI-like API with bad manners on demand.
 
 python tiny_server.py PORT [--models a,b] [--unready N] [--child] [--deaf] [--die MESSAGE] [--html] [--key KEY]
     [--pause SECONDS] [--loading N] [--cut TOKENS] [--certificate FILE] [--host ADDRESS] [--until-close]
@@ -8,109 +8,92 @@ python tiny_server.py PORT [--models a,b] [--unready N] [--child] [--deaf] [--di
 from __future__ import annotations
 
 import argparse
-import itertools
+import asyncio
 import json
 import os
 import signal
 import ssl
 import subprocess
 import sys
-import threading
-import time
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any
+
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, Asked, Connection, Reply, chunk, event, listen, page
+
+NO_TEMPERATURE = "Unsupported value: 'temperature' does not support 0 with this model."
 
 
-class Handler(BaseHTTPRequestHandler):
+class Engine:
     """Health, models, version and completions."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # or tokens on a kept connection would wait 40 ms for each other
-    options: argparse.Namespace
-    asked = 0
-    answered = itertools.count(1)
-    whole = 0
-    resets: ClassVar[list[str]] = []
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.looked = 0
+        self.whole = 0
+        self.resets: list[str] = []
 
-    def do_GET(self) -> None:
-        """Answer the pages an engine asks for at its start."""
-        if self.options.key and self.headers.get("Authorization") != f"Bearer {self.options.key}":
-            self.reply(401, {"error": "no"})
-        elif self.options.html:
-            self.reply(200, "<!DOCTYPE html><html></html>", "text/html")
-        elif self.path == "/health":
-            type(self).asked += 1
-            self.reply(503 if self.asked <= self.options.unready else 200, {})
-        elif self.path == "/v1/models" and self.options.loading > 0:
-            self.options.loading -= 1
-            self.reply(503, {"error": "loading"})
-        elif self.path == "/v1/models" and self.options.models:
-            names = self.options.models.split(",")
-            owner = {"owned_by": self.options.owner} if self.options.owner else {}
-            self.reply(200, {"data": [{"id": name, "max_model_len": 2048, **owner} for name in names]})
-        elif self.path == "/resets":
-            self.reply(200, {"resets": self.resets})
-        elif self.path == "/version":
-            self.reply(200, {"version": "9.9.9"})
-        else:
-            self.reply(404, {"error": "not found"})
-
-    def do_POST(self) -> None:
-        """Stream max_tokens tokens, then the finish reason and the usage; or drop a cache."""
-        if self.path in ("/reset_prefix_cache", "/flush_cache"):
-            type(self).resets.append(self.path)
-            self.reply(200 if self.path == self.options.reset else 404, "")
-            return
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def answer(self, asked: Asked, connection: Connection) -> Reply:
+        """The reply to a request."""
+        if asked.method == "GET":
+            return page(connection, *self.found(asked))
+        if asked.path in ("/reset_prefix_cache", "/flush_cache"):
+            self.resets.append(asked.path)
+            return page(connection, 200 if asked.path == self.options.reset else 404, "")
+        wanted = json.loads(asked.body)
         if self.options.kill_after is not None and self.whole >= self.options.kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.options.own_temperature and "temperature" in request:
-            self.reply(
-                400, {"error": {"message": "Unsupported value: 'temperature' does not support 0 with this model."}}
-            )
-            return
-        tokens = request["max_tokens"]
-        events: list[dict[str, Any]] = [{"choices": [{"text": " a", "finish_reason": None}]} for _ in range(tokens)]
+        if self.options.own_temperature and "temperature" in wanted:
+            return page(connection, 400, {"error": {"message": NO_TEMPERATURE}})
+        return self.completion(wanted["max_tokens"], connection)
+
+    def found(self, asked: Asked) -> tuple[Any, ...]:
+        """Status, content and kind of the pages that an engine asks for at its start."""
+        if self.options.key and asked.headers.get("authorization") != f"Bearer {self.options.key}":
+            return 401, {"error": "no"}
+        if self.options.html:
+            return 200, "<!DOCTYPE html><html></html>", "text/html"
+        if asked.path == "/health":
+            self.looked += 1
+            return 503 if self.looked <= self.options.unready else 200, {}
+        if asked.path == "/v1/models" and self.options.loading > 0:
+            self.options.loading -= 1
+            return 503, {"error": "loading"}
+        if asked.path == "/v1/models" and self.options.models:
+            names = self.options.models.split(",")
+            owner = {"owned_by": self.options.owner} if self.options.owner else {}
+            return 200, {"data": [{"id": name, "max_model_len": 2048, **owner} for name in names]}
+        known = {"/resets": {"resets": self.resets}, "/version": {"version": "9.9.9"}}
+        return (200, known[asked.path]) if asked.path in known else (404, {"error": "not found"})
+
+    def completion(self, tokens: int, connection: Connection) -> Reply:
+        """Stream so many tokens, then the finish reason and the usage."""
+        events: list[Any] = [{"choices": [{"text": " a", "finish_reason": None}]} for _ in range(tokens)]
         events.append({"choices": [{"text": "", "finish_reason": "length"}]})
         events.append({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": tokens}})
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        if self.options.until_close:
-            self.close_connection = True
-        else:
-            self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for number, event in enumerate([*map(json.dumps, events), "[DONE]"]):
+        chunked = not self.options.until_close
+        connection.write(STREAM_HEAD if chunked else STREAM_HEAD.replace(b"transfer-encoding: chunked\r\n", b""))
+        for number, content in enumerate([*events, b"[DONE]"]):
             if number == self.options.cut:
-                self.close_connection = True  # in the middle of the reply
+                connection.close()  # in the middle of the reply
                 return
-            self.chunk(f"data: {event}\n\n".encode())
-            time.sleep(self.options.pause)
-        if not self.options.until_close:
-            self.wfile.write(b"0\r\n\r\n")
-        type(self).whole = next(self.answered)
+            connection.write(chunk(event(content)) if chunked else event(content))
+            yield round(self.options.pause * 1e9)
+        self.whole += 1
+        if chunked:
+            connection.write(LAST_CHUNK)
+        else:
+            connection.close()
 
-    def chunk(self, data: bytes) -> None:
-        """One piece of a chunked body."""
-        self.wfile.write(data if self.options.until_close else f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
-    def reply(self, status: int, content: object, kind: str = "application/json") -> None:
-        """One whole answer."""
-        body = (content if isinstance(content, str) else json.dumps(content)).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def handle(self) -> None:
-        """As usual, but a client that goes away is nothing to complain about."""
-        with suppress(ConnectionError):
-            super().handle()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
+async def serve(options: argparse.Namespace) -> None:
+    """Serve until killed."""
+    tls = None
+    if options.certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(options.certificate)
+    server = await listen(Engine(options).answer, options.host, options.port, tls)
+    sys.stdout.write("serving\n")
+    sys.stdout.flush()
+    await server.serve_forever()
 
 
 def main() -> None:
@@ -134,7 +117,7 @@ def main() -> None:
     parser.add_argument("--kill-after", type=int, help="the next request after so many whole replies kills the server")
     parser.add_argument("--own-temperature", action="store_true", help="refuse requests that name a temperature")
     parser.add_argument("--certificate", help="a file with certificate and key: speak TLS")
-    Handler.options = options = parser.parse_args()
+    options = parser.parse_args()
     if options.die:
         sys.stderr.write(options.die + "\n")
         raise SystemExit(3)
@@ -142,15 +125,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if options.child:
         subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
-    server = ThreadingHTTPServer((options.host, options.port), Handler)
-    server.daemon_threads = True
-    if options.certificate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(options.certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    sys.stdout.write("serving\n")
-    sys.stdout.flush()
-    threading.Thread(target=server.serve_forever).start()
+    asyncio.run(serve(options))
 
 
 if __name__ == "__main__":

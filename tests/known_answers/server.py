@@ -1,4 +1,4 @@
-"""A server of known times that holds known memory, run as `python server.py PORT --log FILE`; it logs what it did.
+"""The stub server with known times and known memory, run as `python server.py PORT --log FILE`; it logs what it did.
 
 Each reply has 10 tokens in 5 chunks, at the times of SCRIPT after the request was read. Lines of the log are JSON:
 {"reply": moments of the clock at which the request was read and each piece was written, from and until}, or
@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, Asked, Connection, Reply, chunk, event, listen, page
+
 MIB = 1 << 20
 PAGE = mmap.PAGESIZE
 BEAT_S = 0.05
@@ -32,20 +34,14 @@ SCRIPT = (  # milliseconds, name of the piece, what its event adds to the delta,
     (160, "last", {"content": " before all"}, 10),
 )
 HEAD_MS, CLOSE_MS = 20, 180
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-def event(delta: dict[str, str] | None, tokens: int, finish: str | None = None) -> bytes:
-    """An event of a chat, as one chunk of the body; without a delta the counts alone."""
+def said(delta: dict[str, str] | None, tokens: int, finish: str | None = None) -> bytes:
+    """An event of a chat; without a delta the counts alone."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
     counts: dict[str, Any] = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens}
     counts |= {"prompt_tokens_details": {"cached_tokens": CACHED_TOKENS}}
-    return chunk(b"data: " + json.dumps({"choices": choices, "usage": counts}).encode() + b"\n\n")
-
-
-def chunk(body: bytes) -> bytes:
-    """One chunk of a chunked body."""
-    return b"%x\r\n%b\r\n" % (len(body), body)
+    return event({"choices": choices, "usage": counts})
 
 
 class Server:
@@ -59,21 +55,14 @@ class Server:
         self.begun_ns = time.monotonic_ns()
         self.asked = self.answered = 0
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A connection."""
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                lengths = [int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
-                await reader.readexactly(sum(lengths))
-                if head.startswith(b"post"):
-                    await self._reply(writer)
-                else:
-                    self._page(head.split()[1].decode(), writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
+    def answer(self, asked: Asked, connection: Connection) -> Reply:
+        """The reply to a request, or a page."""
+        if asked.method == "POST":
+            return self._reply(connection)
+        found = self._pages.get(asked.path)
+        return page(connection, 200 if found else 404, found() if found else "none", "text/plain")
 
-    async def _reply(self, writer: asyncio.StreamWriter) -> None:
+    def _reply(self, connection: Connection) -> Reply:
         read_ns = time.monotonic_ns()
         self.asked += 1
         number, told = self.asked, {"read": [read_ns, read_ns]}
@@ -81,25 +70,19 @@ class Server:
             self.hold(self._options.grown_mib * MIB)
         if number == self._options.fault_at:
             told["faulted"] = [fault(self._options.faults)] * 2
-
-        async def send(name: str, at_ms: float, data: bytes) -> None:
-            await asyncio.sleep(max(0.0, at_ms / 1e3 - (time.monotonic_ns() - read_ns) / 1e9))
-            before_ns = time.monotonic_ns()
-            writer.write(data)
-            told[name] = [before_ns, time.monotonic_ns()]
-
-        await send("head", HEAD_MS, HEAD)
+        pieces = [(HEAD_MS, "head", STREAM_HEAD)]
         for at_ms, name, delta, tokens in SCRIPT:
-            await send(name, at_ms, event(delta, tokens, "length" if name == "last" else None))
-        done = chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-        await send("close", CLOSE_MS, event(None, TOKENS) + done)
+            pieces.append((at_ms, name, chunk(said(delta, tokens, "length" if name == "last" else None))))
+        pieces.append((CLOSE_MS, "close", chunk(said(None, TOKENS)) + chunk(event(b"[DONE]")) + LAST_CHUNK))
+        now_ms = 0
+        for at_ms, name, data in pieces:
+            yield (at_ms - now_ms) * 1_000_000
+            now_ms = at_ms
+            before_ns = time.monotonic_ns()
+            connection.write(data)
+            told[name] = [before_ns, time.monotonic_ns()]
         self.answered += 1
         self._note(reply=told)
-
-    def _page(self, path: str, writer: asyncio.StreamWriter) -> None:
-        found = self._pages.get(path)
-        body = found().encode() if found else b"none"
-        writer.write(b"HTTP/1.1 %d -\r\ncontent-length: %d\r\n\r\n%b" % (200 if found else 404, len(body), body))
 
     def hold(self, size: int, shared: bool = False) -> None:
         """Take memory, every page of it."""
@@ -199,7 +182,7 @@ async def main(options: argparse.Namespace) -> None:
         await asyncio.sleep(LOADING_S)
     server.share_with_a_child(options.shared_mib * MIB)
     server.hold(options.private_mib * MIB)  # after the child was made, which would have it, too
-    listening = await asyncio.start_server(server.serve, "0.0.0.0" if options.pages else "127.0.0.1", options.port)
+    listening = await listen(server.answer, "0.0.0.0" if options.pages else "127.0.0.1", options.port)
     print(listening.sockets[0].getsockname()[1], flush=True)  # noqa: T201
     await asyncio.gather(listening.serve_forever(), server.beat())
 

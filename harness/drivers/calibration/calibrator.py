@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from harness.drivers.base import Control, DriveReport, DriveSettings
-from harness.drivers.calibration.process import KnownServer
-from harness.drivers.calibration.server import sent_times_ns
 from harness.drivers.calibration.store import Calibration, RateLevel, StreamLevel, conclude
 from harness.drivers.drive import drive
+from harness.drivers.stub import StubServer, sent_times_ns
 from harness.drivers.timeline import NS_PER_MS, NS_PER_S
 from harness.errors import Interrupted, TrialFailed
 from harness.processes import event_loop_runner, stop_signals
@@ -114,7 +113,7 @@ def calibrate(bounds: Bounds, ladder: Ladder = FULL, say: Say = lambda _: None) 
     until_s = time.monotonic() + ladder.limit_s
     notes: list[str] = []
     busy_share = psutil.cpu_percent(interval=_LOOK_S) / 100
-    with _heard_between(say) as say_or_end, KnownServer() as server:
+    with _heard_between(say) as say_or_end, StubServer() as server:
         rates = _climb_rates(server, ladder, bounds, say_or_end)
         levels = _climb_streams(server, ladder, bounds, until_s, say_or_end, notes)
     created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -122,7 +121,7 @@ def calibrate(bounds: Bounds, ladder: Ladder = FULL, say: Say = lambda _: None) 
 
 
 def _climb_streams(
-    server: KnownServer, ladder: Ladder, bounds: Bounds, until_s: float, say: Say, notes: list[str]
+    server: StubServer, ladder: Ladder, bounds: Bounds, until_s: float, say: Say, notes: list[str]
 ) -> list[StreamLevel]:
     """Up to the first level that fails twice, then one between it and the last that held."""
     tried: list[StreamLevel] = []
@@ -147,7 +146,7 @@ def _climb_streams(
     return tried
 
 
-def _holds(server: KnownServer, streams: int, rounds: int, bounds: Bounds, tried: list[StreamLevel], say: Say) -> bool:
+def _holds(server: StubServer, streams: int, rounds: int, bounds: Bounds, tried: list[StreamLevel], say: Say) -> bool:
     """Try a level, a second time where the first failed: what else the machine did need not come again."""
     for _ in range(2):
         level = stream_level(server, streams, rounds, bounds)
@@ -161,7 +160,7 @@ def _holds(server: KnownServer, streams: int, rounds: int, bounds: Bounds, tried
     return False
 
 
-def _climb_rates(server: KnownServer, ladder: Ladder, bounds: Bounds, say: Say) -> list[RateLevel]:
+def _climb_rates(server: StubServer, ladder: Ladder, bounds: Bounds, say: Say) -> list[RateLevel]:
     tried: list[RateLevel] = []
     for rate in ladder.rates:
         for _ in range(2):
@@ -175,7 +174,7 @@ def _climb_rates(server: KnownServer, ladder: Ladder, bounds: Bounds, say: Say) 
     return tried
 
 
-def stream_level(server: KnownServer, streams: int, rounds: int, bounds: Bounds) -> StreamLevel:
+def stream_level(server: StubServer, streams: int, rounds: int, bounds: Bounds) -> StreamLevel:
     """So many replies at once, one token every 20 ms each."""
     plan = schedule(TOKENS, kind="sustained", users=streams, requests=streams * rounds)
     truth = measure(server, plan, FIRST_MS, GAP_MS)
@@ -215,7 +214,7 @@ def _complaint(
     return None
 
 
-def rate_level(server: KnownServer, rate: float, seconds: float, bounds: Bounds) -> RateLevel:
+def rate_level(server: StubServer, rate: float, seconds: float, bounds: Bounds) -> RateLevel:
     """An open loop with Poisson arrivals and short replies."""
     plan = schedule(_RATE_TOKENS, kind="sustained", rate=rate, requests=round(rate * seconds))
     truth = measure(server, plan, _RATE_FIRST_MS, _RATE_GAP_MS)
@@ -227,7 +226,7 @@ def rate_level(server: KnownServer, rate: float, seconds: float, bounds: Bounds)
     return RateLevel(rate, len(truth.records), p50, p99, most, reason is None, reason)
 
 
-def measure(server: KnownServer, plan: Schedule, first_ms: float, gap_ms: float) -> Truth:
+def measure(server: StubServer, plan: Schedule, first_ms: float, gap_ms: float) -> Truth:
     """Drive a plan and put the server's times beside the client's; to be called in the main thread.
 
     Raises TrialFailed if nothing comes back, Interrupted if the user ends it.

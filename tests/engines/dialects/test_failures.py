@@ -10,9 +10,9 @@ import pytest
 from engines.base import Chunk, ChunkKind
 from engines.dialects.failures import ending, failure_in, text_chunk, words_alone
 from harness.drivers.outcome import Cut
+from harness.drivers.stub import event
 from harness.records import Status
 from tests.replied import DONE, FINISH, ROLE, TOKENS, USAGE, delta, record_of
-from tests.stub_server import event
 
 BOOM = "engine core died"
 OBJECTS: dict[str, Any] = {

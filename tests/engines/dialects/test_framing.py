@@ -13,9 +13,9 @@ from engines.dialects import get
 from engines.dialects.base import WireResponse
 from engines.dialects.framing import Framing, framing_of
 from engines.dialects.sse import one_line_each
+from harness.drivers.stub import event
 from harness.records import Status
 from tests.replied import DONE, FINISH, GOOD, ROLE, TOKENS, USAGE, WORDS, delta, record_of
-from tests.stub_server import event
 
 KINDS = ["text/event-stream", "application/json", "application/x-ndjson", "text/plain", "text/html", "", "Weird/Kind"]
 MARK = b"\xef\xbb\xbf"

@@ -9,7 +9,7 @@ import pytest
 from engines import dialects
 from engines.base import Chunk, ChunkKind, Request, Turn, Usage
 from engines.dialects.base import WireResponse
-from tests.stub_server import event
+from harness.drivers.stub import event
 
 STREAM = {"content-type": "text/event-stream"}
 DOCUMENT = {"content-type": "application/json"}

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from engines import dialects
 from engines.base import Chunk, ChunkKind, EngineError, Request, Usage
 from engines.dialects.base import WireResponse
-from tests.stub_server import ending, event, piece
+from harness.drivers.stub import event
+from tests.scripted_server import ending, piece
 
 STREAM = {"content-type": "text/event-stream"}
 

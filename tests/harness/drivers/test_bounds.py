@@ -12,8 +12,9 @@ from harness.drivers import served
 from harness.drivers.http import response
 from harness.drivers.http.response import ResponseReader
 from harness.drivers.outcome import judge
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk
 from harness.records import Status
-from tests.stub_server import LAST_CHUNK, STREAM_HEAD, Call, Plan, chunk, ending, open_plan, piece, run
+from tests.scripted_server import Call, Plan, ending, open_plan, piece, run
 
 MOST = 100_000
 KEPT = 20_000

@@ -15,10 +15,11 @@ from engines.simulated import SimulatedEngine
 from harness.drivers import virtual_time
 from harness.drivers.base import Control, DriveSettings
 from harness.drivers.drive import drive
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk, event
 from harness.records import Loop, Phase, Record, Status
 from harness.schedule.requests import Schedule, build
 from tests.plans import load_of, workload_of
-from tests.stub_server import LAST_CHUNK, MS, SECOND, STREAM_HEAD, Call, chunk, ending, event, piece, serving
+from tests.scripted_server import MS, SECOND, Call, ending, piece, serving
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from harness.drivers.drive import drive
 from harness.records import Phase, Record, Status
 from harness.schedule.requests import Schedule, build
 from tests.plans import load_of, workload_of
-from tests.stub_server import MS, SECOND, Call, serving
+from tests.scripted_server import MS, SECOND, Call, serving
 
 pytestmark = pytest.mark.slow
 

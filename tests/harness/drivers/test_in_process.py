@@ -17,7 +17,7 @@ from harness.drivers import virtual_time
 from harness.drivers.base import Control
 from harness.records import Phase, Record, Status
 from harness.schedule.timing import Window
-from tests.stub_server import MS, SECOND, Plan, measure, open_plan
+from tests.scripted_server import MS, SECOND, Plan, measure, open_plan
 
 
 class Scripted:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from engines.base import Usage
 from engines.dialects.answers import usage_of
 from harness.drivers.conversations import Conversations
+from harness.drivers.stub import event
 from harness.records import Record, Status
 from tests.replied import (
     DONE,
@@ -27,7 +28,6 @@ from tests.replied import (
     stored,
     usage,
 )
-from tests.stub_server import event
 
 IMPOSSIBLE = ["10", "", "ten", 10.25, -1, -0.5, 2**31, 2**53, 2**63, 2**64, 10**30, 1e308, True, False, [10], {"n": 10}]
 

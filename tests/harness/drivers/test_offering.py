@@ -13,23 +13,10 @@ import pytest
 from engines.base import Endpoint, Request
 from harness.drivers.base import Control, DriveSettings
 from harness.drivers.drive import drive
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk
 from harness.records import Clock, Phase, Record, Status
 from harness.schedule.timing import Window
-from tests.stub_server import (
-    LAST_CHUNK,
-    MS,
-    STREAM_HEAD,
-    Call,
-    Plan,
-    chunk,
-    ending,
-    measure,
-    open_plan,
-    piece,
-    reply,
-    run,
-    serving,
-)
+from tests.scripted_server import MS, Call, Plan, ending, measure, open_plan, piece, reply, run, serving
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from harness.drivers.http.connection import Connection
 from harness.errors import StorageFailed
 from harness.records import Record, Status
 from harness.telemetry.cgroup import read_ceilings
-from tests.stub_server import Call, Plan, measure, open_plan, run, serving
+from tests.scripted_server import Call, Plan, measure, open_plan, run, serving
 
 pytestmark = pytest.mark.slow
 

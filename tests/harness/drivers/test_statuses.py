@@ -11,10 +11,11 @@ import pytest
 from engines.base import Endpoint
 from harness.drivers.base import DriveSettings
 from harness.drivers.drive import drive
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk, event
 from harness.errors import TrialFailed
 from harness.records import Record, Status
-from tests.stub_server import LAST_CHUNK, STREAM_HEAD, Call, chunk, ending, event, open_plan, piece, reply, run, serving
-from tests.stub_server import measure as measure_against
+from tests.scripted_server import Call, ending, open_plan, piece, reply, run, serving
+from tests.scripted_server import measure as measure_against
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from engines.http.engine import HttpEngine
 from harness.records import Record, Status
 from tests.authority import Authority, locked, needs_openssl
 from tests.harness.drivers.test_ways import Forwarder, forwarding
-from tests.stub_server import Call, measure, open_plan, serving
+from tests.scripted_server import Call, measure, open_plan, serving
 
 pytestmark = [needs_openssl, pytest.mark.slow]
 

@@ -19,28 +19,16 @@ import pytest
 from engines.base import Endpoint
 from harness.drivers.base import DriveReport, DriveSettings
 from harness.drivers.drive import drive
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk
 from harness.errors import TrialFailed
 from harness.records import Clock, Record, Status
 from harness.schedule.requests import build
 from tests.plans import load_of, workload_of
-from tests.stub_server import (
-    LAST_CHUNK,
-    MS,
-    STREAM_HEAD,
-    Call,
-    Plan,
-    StubServer,
-    chunk,
-    ending,
-    measure,
-    open_plan,
-    piece,
-    serving,
-)
+from tests.scripted_server import MS, Call, Plan, ScriptedServer, ending, measure, open_plan, piece, serving
 
 pytestmark = pytest.mark.slow
 
-Measured = tuple[list[Record], DriveReport, StubServer]
+Measured = tuple[list[Record], DriveReport, ScriptedServer]
 
 
 async def good(call: Call) -> None:
@@ -250,7 +238,7 @@ def test_requests_go_round_several_urls() -> None:
 
     async def main() -> tuple[list[Record], list[str], list[int]]:
         async with AsyncExitStack() as stack:
-            servers = [StubServer(good) for _ in range(2)]
+            servers = [ScriptedServer(good) for _ in range(2)]
             for server in servers:
                 await server.start()
                 stack.callback(server.kill)
@@ -277,7 +265,7 @@ def test_a_conversation_stays_on_one_server(users: int) -> None:
 
     async def main() -> tuple[list[Record], list[str]]:
         async with AsyncExitStack() as stack:
-            servers = [StubServer(good) for _ in range(2)]
+            servers = [ScriptedServer(good) for _ in range(2)]
             for server in servers:
                 await server.start()
                 stack.callback(server.kill)

@@ -15,8 +15,8 @@ from harness.cli.doctor import trusted_errors
 from harness.drivers.base import DriveReport
 from harness.drivers.calibration import calibrator, store
 from harness.drivers.calibration.calibrator import FULL, QUICK, Ladder, Truth, calibrate, measure, schedule
-from harness.drivers.calibration.process import KnownServer
 from harness.drivers.calibration.store import Calibration, RateLevel, StreamLevel, conclude
+from harness.drivers.stub import StubServer
 from harness.errors import Interrupted
 from harness.records import Record, Status
 from harness.telemetry.cgroup import Ceilings
@@ -146,7 +146,7 @@ def test_recorded_times_are_those_in_the_chunks(streams: int) -> None:
     Chunks that the client, by its own account, read together with others have the time of the last and are left out;
     the clock must be the kernel's, or nothing could be so exact.
     """
-    with KnownServer() as server:
+    with StubServer() as server:
         plan = schedule(30, kind="sustained", users=streams, requests=max(streams, 2))
         truth = measure(server, plan, 20, 20)
     assert {one.status for one in truth.records} == {Status.OK}
@@ -166,7 +166,7 @@ def test_recorded_times_are_those_in_the_chunks(streams: int) -> None:
 
 def test_a_wrong_stamp_would_be_seen() -> None:
     """The comparison has teeth: the same arrivals, noted 5 ms late, are wrong by 5 ms."""
-    with KnownServer() as server:
+    with StubServer() as server:
         truth = measure(server, schedule(10, kind="sustained", users=2, requests=4), 5, 5)
     late = [seen + 5 * MS for seen in truth.seen_ns]
     wrong = Truth(truth.records, truth.report, truth.sent_ns, late, 0.0)

@@ -10,21 +10,9 @@ import pytest
 
 from engines.base import Endpoint
 from harness.drivers.http.connection import Connection
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk
 from harness.records import Record, Status
-from tests.stub_server import (
-    LAST_CHUNK,
-    MS,
-    STREAM_HEAD,
-    Call,
-    Plan,
-    chunk,
-    ending,
-    measure,
-    open_plan,
-    piece,
-    reply,
-    run,
-)
+from tests.scripted_server import MS, Call, Plan, ending, measure, open_plan, piece, reply, run
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 
 from engines.base import Endpoint
 from harness.records import Record, Status
-from tests.stub_server import Call, measure, open_plan, serving
+from tests.scripted_server import Call, measure, open_plan, serving
 
 pytestmark = [
     pytest.mark.slow,

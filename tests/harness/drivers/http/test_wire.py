@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from engines.dialects import get
 from harness.drivers.http.response import ResponseReader
 from harness.drivers.outcome import judge
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk, event
 from harness.drivers.timeline import Trace, build_record
 from harness.records import Loop, Record
 from harness.schedule.requests import Row
-from tests.stub_server import LAST_CHUNK, STREAM_HEAD, chunk, ending, event, piece
+from tests.scripted_server import ending, piece
 
 ROW = Row(0, "default", None, 0, None, "measure", None, 0, 0, 1, 4)
 BODY = piece(" ä") + b": a comment\r\n\r\n" + piece(" €") + b'data: {"choices":\ndata: [{"text": "x"}]}\n\n' + ending(3)

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.drivers.base import DriveSettings
-from harness.drivers.calibration.process import KnownServer
-from harness.drivers.calibration.server import model_name
+from harness.drivers.stub import StubServer, model_name
 from harness.drivers.workers.part import PartSpec, cell_of
 from harness.drivers.workers.worker import Order
 from harness.processes import module_command, own_packages_first
@@ -25,7 +24,7 @@ from harness.store.run import record_stream, told_in
 @pytest.mark.slow
 def test_it_ends_with_its_trial_and_keeps_its_rows(tmp_path: Path) -> None:
     """Both pipes closed while requests are in flight: it ends by itself, with a row for every request of its share."""
-    with KnownServer() as server:
+    with StubServer() as server:
         engine = {"engine": "http", "url": f"http://127.0.0.1:{server.port}", "served_model": model_name(60_000, 1)}
         load = {"kind": "sustained", "rate": 20, "requests": 400, "timeout": "100s"}
         workload = {"prompt_tokens": 8, "output_tokens": 4}

@@ -1,4 +1,4 @@
-"""The server of known truth: what it says, and that it ends."""
+"""The stub server of known truth: what it says, and that it ends."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import time
 
 import pytest
 
-from harness.drivers.calibration import process as known_process
-from harness.drivers.calibration.process import KnownServer
-from harness.drivers.calibration.server import model_name, parse_model, sent_times_ns
+from harness.drivers import stub
+from harness.drivers.stub import StubServer, model_name, parse_model, sent_times_ns
 
 
-def ask(server: KnownServer, **body: object) -> tuple[int, str]:
+def ask(server: StubServer, **body: object) -> tuple[int, str]:
     """Status and body of a request for a completion."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as client:
         client.request("POST", "/v1/completions", json.dumps(body))
@@ -30,7 +29,7 @@ def texts(answer: str) -> str:
 
 def test_a_reply_holds_the_times_at_which_it_was_sent() -> None:
     """Each token's text is a time between the request and the end of the reply, a gap or more after the last one."""
-    with KnownServer() as server:
+    with StubServer() as server:
         before_ns = time.monotonic_ns()
         _, answer = ask(server, model=model_name(5, 2), max_tokens=7, stream=True)
         after_ns = time.monotonic_ns()
@@ -44,7 +43,7 @@ def test_a_reply_holds_the_times_at_which_it_was_sent() -> None:
 
 def test_it_says_what_it_cannot_serve() -> None:
     """A model that is no schedule, and a reply that is no stream, are refused with a sentence; health is good."""
-    with KnownServer() as server:
+    with StubServer() as server:
         for body in ({"model": "gpt", "stream": True, "max_tokens": 1}, {"model": "known-1-1", "max_tokens": 1}):
             status, answer = ask(server, **body)
             assert status == 400
@@ -57,7 +56,7 @@ def test_it_says_what_it_cannot_serve() -> None:
 
 def test_the_canary_goes_on() -> None:
     """The canary's stream sends a token every 50 ms and has no end."""
-    with KnownServer() as server:
+    with StubServer() as server:
         client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         client.request("GET", "/canary")
         with client.getresponse() as answer:
@@ -70,8 +69,8 @@ def test_the_canary_goes_on() -> None:
 
 def test_it_ends_with_its_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing its standard input ends the process, without being killed."""
-    monkeypatch.setattr(known_process, "END_LIMIT_S", 60.0)
-    server = KnownServer()
+    monkeypatch.setattr(stub, "END_LIMIT_S", 60.0)
+    server = StubServer()
     server.start()
     process = server._process
     server.stop()

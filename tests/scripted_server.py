@@ -1,10 +1,13 @@
-"""A scripted HTTP server on loopback, in the test's own loop, and small plans to send to it."""
+"""A scripted HTTP server on loopback, in the test's own loop, and small plans to send to it.
+
+Not the stub server (`harness.drivers.stub`), because a script is a coroutine of the test: it awaits what the test does,
+resets and half-closes connections, and stops writing when the client does not read.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -15,16 +18,16 @@ from typing import Any
 import numpy as np
 
 from engines.base import Endpoint, InProcessEngine, Request
+from harness.drivers import stub
 from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.drivers.drive import drive
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk, event
 from harness.records import Loop, Phase, Record
 from harness.schedule.requests import Row
 from harness.schedule.timing import PHASES, Window
 
 MS = 1_000_000
 SECOND = 1_000_000_000
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-LAST_CHUNK = b"0\r\n\r\n"
 
 
 @dataclass
@@ -93,16 +96,6 @@ def open_plan(due_ms: Sequence[float], phases: Sequence[int] | None = None, **re
     )
 
 
-def chunk(body: bytes) -> bytes:
-    """One chunk of a chunked body."""
-    return b"%x\r\n%b\r\n" % (len(body), body)
-
-
-def event(payload: Any) -> bytes:
-    """One server-sent event."""
-    return b"data: " + (payload if isinstance(payload, bytes) else json.dumps(payload).encode()) + b"\n\n"
-
-
 def piece(text: str = " word", finish: str | None = None) -> bytes:
     """One event of a completion."""
     return event({"choices": [{"index": 0, "text": text, "finish_reason": finish}]})
@@ -110,8 +103,7 @@ def piece(text: str = " word", finish: str | None = None) -> bytes:
 
 def ending(tokens: int = 2) -> bytes:
     """The events that end a good reply."""
-    usage = {"prompt_tokens": 1, "completion_tokens": tokens}
-    return piece("", "length") + event({"choices": [], "usage": usage}) + event(b"[DONE]")
+    return stub.ending(tokens, prompt_tokens=1)
 
 
 def reply(status: str, body: bytes, *headers: str) -> bytes:
@@ -161,7 +153,7 @@ class Call:
         self.writer.transport.abort()
 
 
-class StubServer:
+class ScriptedServer:
     """Answers every request with `script(call)`."""
 
     def __init__(self, script: Callable[[Call], Awaitable[None]]) -> None:
@@ -214,9 +206,9 @@ class StubServer:
 
 
 @asynccontextmanager
-async def serving(script: Callable[[Call], Awaitable[None]], **where: Any) -> AsyncIterator[StubServer]:
-    """A server for the length of the block, see `StubServer.start`; nothing of it is left afterwards."""
-    server = StubServer(script)
+async def serving(script: Callable[[Call], Awaitable[None]], **where: Any) -> AsyncIterator[ScriptedServer]:
+    """A server for the length of the block, see `ScriptedServer.start`; nothing of it is left afterwards."""
+    server = ScriptedServer(script)
     await server.start(**where)
     try:
         yield server
@@ -247,10 +239,10 @@ async def measure(
 
 def run(
     script: Callable[[Call], Awaitable[None]], plan: Plan, **rest: Any
-) -> tuple[list[Record], DriveReport, StubServer]:
+) -> tuple[list[Record], DriveReport, ScriptedServer]:
     """Drive a plan against a scripted server."""
 
-    async def main() -> tuple[list[Record], DriveReport, StubServer]:
+    async def main() -> tuple[list[Record], DriveReport, ScriptedServer]:
         async with serving(script) as server:
             records, report = await measure(server.endpoint, plan, **rest)
             return records, report, server
