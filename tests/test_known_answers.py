@@ -23,11 +23,12 @@ from engines.base import Chunk, ChunkKind, EngineSpec, Request, Usage
 from engines.simulated import SimulatedEngine
 from harness.analysis.reading import read
 from harness.cli.report import report_data
+from harness.drivers import stub
 from harness.records import Loop, Phase, Record, Status
 from harness.schedule.requests import Schedule
 from harness.store.run import Run
 from reports.writers import markdown
-from tests import stub_server
+from tests import scripted_server
 from tests.driven import driven_on, measured, number, simulated
 from tests.fabricated import failed, streamed, value
 from tests.plans import exact_schedule
@@ -250,16 +251,16 @@ def test_replies_at_the_edge(
 
 def delta(**said: str) -> bytes:
     """One event of a chat."""
-    return stub_server.chunk(stub_server.event({"choices": [{"index": 0, "delta": said}]}))
+    return stub.chunk(stub.event({"choices": [{"index": 0, "delta": said}]}))
 
 
 SLOW_TO_SPEAK = (  # headers at 2 ms, the role at 5, an empty text at 10, a word at 200 and one at 220, then the usage
-    (2, stub_server.STREAM_HEAD),
+    (2, stub.STREAM_HEAD),
     (3, delta(role="assistant")),
     (5, delta(content="")),
     (190, delta(content="a")),
     (20, delta(content="b")),
-    (0, stub_server.chunk(stub_server.ending(2)) + stub_server.LAST_CHUNK),
+    (0, stub.chunk(scripted_server.ending(2)) + stub.LAST_CHUNK),
 )
 
 
@@ -269,15 +270,15 @@ def test_only_tokens_are_tokens(tmp_path: Path) -> None:
     """
     written_ns: list[int] = []
 
-    async def slow_to_speak(call: stub_server.Call) -> None:
+    async def slow_to_speak(call: scripted_server.Call) -> None:
         for after_ms, data in SLOW_TO_SPEAK:
             await call.send(data, after_ms)
             written_ns.append(time.monotonic_ns())
 
     async def main() -> tuple[list[Record], list[int], int]:
-        async with stub_server.serving(slow_to_speak) as server:
+        async with scripted_server.serving(slow_to_speak) as server:
             chat = replace(server.endpoint, dialect="openai-chat")
-            records, report = await stub_server.measure(chat, stub_server.open_plan([10]), timeout_ms=60_000)
+            records, report = await scripted_server.measure(chat, scripted_server.open_plan([10]), timeout_ms=60_000)
             return records, server.calls[0].log_ns, report.t0_ns
 
     records, writing_ns, t0_ns = asyncio.run(main())

@@ -12,21 +12,23 @@ import sys
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from time import monotonic_ns
 
 import numpy as np
 
+from engines.http.addresses import Address
 from harness.drivers.base import DriveReport
-from harness.drivers.http.poller import READ, Poller
+from harness.drivers.http.connection import Connection, End, Exchange
+from harness.drivers.http.place import Place
+from harness.drivers.http.poller import Poller
+from harness.drivers.http.response import ResponseReader
 from harness.drivers.stub import CANARY_PATH, StubServer
-from harness.drivers.timeline import NS_PER_MS, StampClock
+from harness.drivers.timeline import NS_PER_MS, StampClock, Trace
 from harness.errors import TrialFailed
-from harness.telemetry.kernel_clock import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
+from harness.schedule.requests import Row
 
 _SENT = re.compile(rb'"text":" (\d+)"')
-_READ_BYTES = 65_536
-_ANCILLARY_BYTES = 64
 _LONGEST_EVENT = 1024
+_ROW = Row(0, "canary", None, 0, None, None, None, 0, None, 0, 0)  # of no plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,38 +54,29 @@ def sender(wanted: bool) -> Iterator[Sender]:
         yield Sender(server.port)
 
 
-class Canary:
-    """One connection to the canary's server. What goes wrong with it never ends the trial: its readings just end."""
+class Canary(ResponseReader):
+    """The connection to the canary's server, and the reply on it, of which nothing is kept but how late its events are.
+
+    A failure never ends the trial: there are just no more readings.
+    """
 
     def __init__(self, poller: Poller, stamps: StampClock, port: int) -> None:
-        self._poller = poller
+        super().__init__()
         self._stamps = stamps
         self._late_ns = array("q")
         self._rest = b""
-        self._asked = False
-        self._socket: socket.socket | None = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setblocking(False)
-        if sys.platform == "linux":
-            self._socket.setsockopt(socket.SOL_SOCKET, TIMESTAMPING, STAMP_RECEIVED_IN_SOFTWARE)
-        self._socket.connect_ex(("127.0.0.1", port))  # whether it worked shows when the request is sent
+        self._trace = Trace(_ROW, 0, "")
+        place = Place(Address.of(f"http://127.0.0.1:{port}"))
+        self._asking = place.head("GET", CANARY_PATH, {}) + b"0\r\n\r\n"
+        self._connection = Connection(poller, (socket.AF_INET, place.dialled), place, stamps, self, sys.maxsize)
 
     def start(self) -> None:
-        """Ask for the stream and read it from now on."""
-        if self._socket is None or self._asked:
-            return
-        self._asked = True
-        try:
-            self._socket.send(f"GET {CANARY_PATH} HTTP/1.1\r\nhost: canary\r\n\r\n".encode())
-            self._poller.add(self._socket.fileno(), self._read, READ)
-        except OSError:
-            self.close()
+        """Request the stream and read it from now on."""
+        self._connection.send(Exchange(self._trace, self._asking, self))
 
     def close(self) -> None:
         """Read no more."""
-        taken, self._socket = self._socket, None
-        if taken is not None:
-            self._poller.remove(taken.fileno())
-            taken.close()
+        self._connection.close()
 
     def fill(self, report: DriveReport) -> None:
         """Write what was read into the report; nothing where no event came."""
@@ -96,22 +89,25 @@ class Canary:
         report.canary_p50_ms, report.canary_p95_ms, report.canary_p99_ms = float(p50), float(p95), float(p99)
         report.canary_max_ms = float(late_ms.max())
 
-    def _read(self, _: int) -> None:
-        assert self._socket is not None
-        try:
-            data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, _ANCILLARY_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        read_ns = monotonic_ns()
-        if not data:
-            self.close()
-            return
-        arrival_ns, _lag_ns = self._stamps.arrival(ancillary[0][2] if ancillary else b"", read_ns, 0)
+    # What the connection calls:
+
+    def feed(self, data: bytes) -> bool:
+        """Note how late the events of a read are; the stream has no end."""
+        arrival_ns, _lag_ns = self._stamps.arrival(self._trace.stamps.pop(), self._trace.read_ns.pop(), 0)
         self._rest += data
         end = 0
         for found in _SENT.finditer(self._rest):
             self._late_ns.append(arrival_ns - int(found[1]))
             end = found.end()
         self._rest = self._rest[end:][-_LONGEST_EVENT:]
+        return False
+
+    def connected(self, connection: Connection) -> None:
+        """Wait for the start of the trial."""
+
+    def completed(self, connection: Connection, exchange: Exchange) -> None:
+        """Read no more."""
+        connection.close()
+
+    def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
+        """Have no more readings."""
