@@ -158,9 +158,7 @@ class Connection:
 
     def _push(self, data: bytes) -> None:
         if self._tls is not None:
-            if data:
-                self._tls.encrypt(data)
-            data = self._tls.to_send()
+            data = self._tls.encrypt(data)
         self._out = self._out + data if self._out else data
         self._flush()
 
@@ -283,9 +281,7 @@ class Connection:
     def _go_on_securing(self) -> None:
         assert self._tls is not None
         try:
-            if data := self._received():
-                self._tls.received(data)
-            self._tls.handshake()
+            self._tls.handshake(self._received())
         except ssl.SSLError as error:
             self._lose(distrust(error, self.place.address.host))
             return

@@ -52,8 +52,7 @@ class Place:
     def tunnel_request(self) -> bytes:
         """What asks the proxy for a tunnel."""
         assert self.proxy is not None
-        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
-        to = f"{host}:{self.address.port}"
+        to = self.address.at
         lines = [f"CONNECT {to} HTTP/1.1", f"host: {to}", *_authorization(self.proxy), "", ""]
         return "\r\n".join(lines).encode("latin-1")
 

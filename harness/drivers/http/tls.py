@@ -1,15 +1,14 @@
-"""TLS around a connection, without input and output of its own.
-
-Asking a proxy for a tunnel (CONNECT), without input and output of its own.
-"""
+"""TLS around a connection, and the request to a proxy for a tunnel (CONNECT); both without input and output."""
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 
 from harness.drivers.http.place import Place
 
 _RECORD = 65_536
+_LONGEST_ANSWER = 65_536
 
 
 class TlsStream:
@@ -21,42 +20,27 @@ class TlsStream:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self.ready = False
 
-    def handshake(self) -> None:
+    def handshake(self, data: bytes) -> None:
         """Go on with the handshake as far as what came in allows; `ready` says when it is done."""
-        try:
+        self._incoming.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
             self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            return
-        self.ready = True
+            self.ready = True
 
-    def encrypt(self, data: bytes) -> None:
-        """Put bytes on their way; fetch them with `to_send`."""
-        self._tls.write(data)
-
-    def to_send(self) -> bytes:
-        """Encrypted bytes that wait to be sent."""
+    def encrypt(self, data: bytes) -> bytes:
+        """Return what is to be sent: of the handshake, and of these bytes."""
+        if data:
+            self._tls.write(data)
         return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> bytes:
         """The plain bytes which encrypted ones complete."""
         self._incoming.write(data)
         plain = []
-        while True:
-            try:
-                part = self._tls.read(_RECORD)
-            except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-                break
-            if not part:
-                break
-            plain.append(part)
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            while part := self._tls.read(_RECORD):
+                plain.append(part)
         return b"".join(plain)
-
-    def received(self, data: bytes) -> None:
-        """Encrypted bytes that came in during the handshake."""
-        self._incoming.write(data)
-
-
-_LONGEST_ANSWER = 65_536
 
 
 class TunnelRefused(Exception):
