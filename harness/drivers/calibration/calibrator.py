@@ -1,4 +1,4 @@
-"""Drives the server of known truth with growing loads and compares what the client recorded with what was sent."""
+"""Calibrate the client: drive the stub server with growing loads, compare what was recorded with what was sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +30,7 @@ from harness.telemetry.cgroup import read_ceilings
 
 Say = Callable[[str], None]
 Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
 
 FIRST_MS = 50.0
 GAP_MS = 20.0
@@ -83,12 +84,12 @@ class Truth:
     seen_ns: list[Int64]
     server_cpu_share: float
 
-    def first_errors_ms(self) -> NDArray[np.float64]:
+    def first_errors_ms(self) -> Float64:
         """Of each reply's first token."""
         found = [abs(int(seen[0]) - int(sent[0])) for sent, seen in zip(self.sent_ns, self.seen_ns, strict=True)]
         return np.asarray(found, dtype=np.float64) / NS_PER_MS
 
-    def gap_errors_ms(self) -> NDArray[np.float64]:
+    def gap_errors_ms(self) -> Float64:
         """Of the times between two tokens."""
         pairs = zip(self.sent_ns, self.seen_ns, strict=True)
         return np.concatenate([np.abs(np.diff(seen) - np.diff(sent)) for sent, seen in pairs]) / NS_PER_MS
@@ -105,79 +106,86 @@ class Truth:
 
 
 def calibrate(bounds: Bounds, ladder: Ladder = FULL, say: Say = lambda _: None) -> Calibration:
-    """Find the largest load that can be trusted here; takes less than a minute.
+    """Find the largest load that can be trusted here; takes less than a minute, in the main thread.
 
-    say: told what is tried.   To be called in the main thread.
-    Raises TrialFailed if the server of known truth does not start, Interrupted if the user ends it.
+    Raises TrialFailed if the stub server does not start, Interrupted if the user ends it. `say` is told what was tried.
     """
     until_s = time.monotonic() + ladder.limit_s
-    notes: list[str] = []
     busy_share = psutil.cpu_percent(interval=_LOOK_S) / 100
-    with _heard_between(say) as say_or_end, StubServer() as server:
-        rates = _climb_rates(server, ladder, bounds, say_or_end)
-        levels = _climb_streams(server, ladder, bounds, until_s, say_or_end, notes)
+    with _interruptible() as control, StubServer() as server:
+        climb = _Climb(server, ladder, bounds, say, control, until_s)
+        climb.rates()
+        climb.streams()
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return conclude(levels, rates, notes, created, quick=ladder.quick, busy_share=busy_share)
+    return conclude(climb.levels, climb.sent, climb.notes, created, quick=ladder.quick, busy_share=busy_share)
 
 
-def _climb_streams(
-    server: StubServer, ladder: Ladder, bounds: Bounds, until_s: float, say: Say, notes: list[str]
-) -> list[StreamLevel]:
-    """Up to the first level that fails twice, then one between it and the last that held."""
-    tried: list[StreamLevel] = []
-    files = read_ceilings().files
-    for streams in ladder.streams:
-        if files is not None and streams > files - _SPARE_FILES:
-            notes.append(f"{streams:,} streams were not tried: only {files} files may be open at once")
-            break
-        if time.monotonic() > until_s:
-            notes.append(f"{streams:,} streams were not tried: the time for calibrating was over")
-            break
-        if _holds(server, streams, ladder.rounds, bounds, tried, say):
-            continue
-        between = round((streams * max((one.streams for one in tried if one.held), default=0)) ** 0.5)
-        if ladder.quick or not between or streams / between < _CLOSE:
-            break
-        if time.monotonic() < until_s:
-            _holds(server, between, ladder.rounds, bounds, tried, say)
-        else:
-            notes.append(f"{between:,} streams were not tried: the time for calibrating was over")
-        break
-    return tried
+@dataclass
+class _Climb:
+    """The way up a ladder: the levels and rates that were tried, in order, and why others were not.
 
+    A level that fails is tried a second time: what else the machine did need not come again.
+    """
 
-def _holds(server: StubServer, streams: int, rounds: int, bounds: Bounds, tried: list[StreamLevel], say: Say) -> bool:
-    """Try a level, a second time where the first failed: what else the machine did need not come again."""
-    for _ in range(2):
-        level = stream_level(server, streams, rounds, bounds)
-        tried.append(level)
-        say(
-            f"{streams} streams: first tokens within {level.ttft_error_p99_ms:.3f} ms, gaps within "
-            f"{level.itl_error_p99_ms:.3f} ms (p99)" + (f"; {level.reason}" if level.reason else "")
-        )
-        if level.held:
-            return True
-    return False
+    server: StubServer
+    ladder: Ladder
+    bounds: Bounds
+    say: Say
+    control: Control
+    until_s: float
+    levels: list[StreamLevel] = field(default_factory=list)
+    sent: list[RateLevel] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
+    def rates(self) -> None:
+        """Try rates up to the first that fails twice."""
+        for rate in self.ladder.rates:
+            if not (self._rate_holds(rate) or self._rate_holds(rate)):
+                return
 
-def _climb_rates(server: StubServer, ladder: Ladder, bounds: Bounds, say: Say) -> list[RateLevel]:
-    tried: list[RateLevel] = []
-    for rate in ladder.rates:
-        for _ in range(2):
-            level = rate_level(server, rate, ladder.rate_s, bounds)
-            tried.append(level)
-            say(f"{rate:g} requests/s: sent within {level.send_lag_p99_ms:.3f} ms of due (p99)")
-            if level.held:
+    def streams(self) -> None:
+        """Try numbers of streams up to the first that fails twice, then one between it and the last that held."""
+        for streams in self.ladder.streams:
+            if self._left_out(streams):
+                return
+            if not (self._holds(streams) or self._holds(streams)):
                 break
-        if not tried[-1].held:
-            break
-    return tried
+        else:
+            return
+        between = round((streams * max((one.streams for one in self.levels if one.held), default=0)) ** 0.5)
+        if not self.ladder.quick and between and streams / between >= _CLOSE and not self._left_out(between):
+            _ = self._holds(between) or self._holds(between)
+
+    def _rate_holds(self, rate: float) -> bool:
+        level = rate_level(self.server, rate, self.ladder.rate_s, self.bounds, self.control)
+        self.sent.append(level)
+        self.say(f"{rate:g} requests/s: sent within {level.send_lag_p99_ms:.3f} ms of due (p99)")
+        return level.held
+
+    def _holds(self, streams: int) -> bool:
+        level = stream_level(self.server, streams, self.ladder.rounds, self.bounds, self.control)
+        self.levels.append(level)
+        errors = f"first tokens within {level.ttft_error_p99_ms:.3f} ms, gaps within {level.itl_error_p99_ms:.3f} ms"
+        self.say(f"{streams} streams: {errors} (p99)" + (f"; {level.reason}" if level.reason else ""))
+        return level.held
+
+    def _left_out(self, streams: int) -> bool:
+        files, why = read_ceilings().files, None
+        if files is not None and streams > files - _SPARE_FILES:
+            why = f"only {files} files may be open at once"
+        elif time.monotonic() > self.until_s:
+            why = "the time for calibrating was over"
+        if why is not None:
+            self.notes.append(f"{streams:,} streams were not tried: {why}")
+        return why is not None
 
 
-def stream_level(server: StubServer, streams: int, rounds: int, bounds: Bounds) -> StreamLevel:
-    """So many replies at once, one token every 20 ms each."""
+def stream_level(
+    server: StubServer, streams: int, rounds: int, bounds: Bounds, control: Control | None = None
+) -> StreamLevel:
+    """Measure so many replies at once, one token every 20 ms each."""
     plan = schedule(TOKENS, kind="sustained", users=streams, requests=streams * rounds)
-    truth = measure(server, plan, FIRST_MS, GAP_MS)
+    truth = measure(server, plan, FIRST_MS, GAP_MS, control)
     first, gaps = truth.first_errors_ms(), truth.gap_errors_ms()
     reason = _complaint(truth, plan, first, gaps, bounds)
     return StreamLevel(
@@ -195,17 +203,12 @@ def stream_level(server: StubServer, streams: int, rounds: int, bounds: Bounds) 
     )
 
 
-def _complaint(
-    truth: Truth, plan: Schedule, first: NDArray[np.float64], gaps: NDArray[np.float64], bounds: Bounds
-) -> str | None:
-    """Why a level cannot be trusted, or says nothing."""
+def _complaint(truth: Truth, plan: Schedule, first: Float64, gaps: Float64, bounds: Bounds) -> str | None:
+    """Return why a level cannot be trusted, if so."""
     failed = _failure(truth.records, plan)
     if failed is not None:
         return failed
-    for errors, bound_ms, name in (
-        (first, bounds.first_ms, "first tokens"),
-        (gaps, bounds.gap_ms, "gaps"),
-    ):
+    for errors, bound_ms, name in ((first, bounds.first_ms, "first tokens"), (gaps, bounds.gap_ms, "gaps")):
         seen_ms = float(np.percentile(errors, 99))
         if seen_ms > bound_ms:
             return f"the error of {name} was {seen_ms:.2f} ms at p99, above {bound_ms:g} ms"
@@ -214,32 +217,37 @@ def _complaint(
     return None
 
 
-def rate_level(server: StubServer, rate: float, seconds: float, bounds: Bounds) -> RateLevel:
-    """An open loop with Poisson arrivals and short replies."""
+def rate_level(
+    server: StubServer, rate: float, seconds: float, bounds: Bounds, control: Control | None = None
+) -> RateLevel:
+    """Measure an open loop with Poisson arrivals and short replies."""
     plan = schedule(_RATE_TOKENS, kind="sustained", rate=rate, requests=round(rate * seconds))
-    truth = measure(server, plan, _RATE_FIRST_MS, _RATE_GAP_MS)
+    truth = measure(server, plan, _RATE_FIRST_MS, _RATE_GAP_MS, control)
     lags = np.asarray([(one.sent_ns or 0) - (one.due_ns or 0) for one in truth.records], dtype=np.float64) / NS_PER_MS
-    p50, p99, most = (float(value) for value in np.percentile(lags, (50, 99, 100)))
-    reason = _failure(truth.records, plan)
+    lag = _three("send_lag", lags)
+    reason, p99 = _failure(truth.records, plan), lag["send_lag_p99_ms"]
     if reason is None and p99 > bounds.lag_ms:
         reason = f"requests were sent {p99:.2f} ms late at p99, above {bounds.lag_ms:g} ms"
-    return RateLevel(rate, len(truth.records), p50, p99, most, reason is None, reason)
+    return RateLevel(rate, len(truth.records), **lag, held=reason is None, reason=reason)
 
 
-def measure(server: StubServer, plan: Schedule, first_ms: float, gap_ms: float) -> Truth:
-    """Drive a plan and put the server's times beside the client's; to be called in the main thread.
+def measure(
+    server: StubServer, plan: Schedule, first_ms: float, gap_ms: float, control: Control | None = None
+) -> Truth:
+    """Drive a plan and put the server's times beside the client's.
 
-    Raises TrialFailed if nothing comes back, Interrupted if the user ends it.
+    Raises TrialFailed if nothing comes back, Interrupted if `control` aborted the load.
     """
+    control = control or Control()
     records: list[Record] = []
     settings = DriveSettings(_TIMEOUT_S * NS_PER_S, keep_text=True, warm_connections=plan.users or None)
     process = psutil.Process(server.pid)
     before_s, began_ns = sum(process.cpu_times()[:2]), time.monotonic_ns()
-    control = Control()
-    with _heard(control):
-        driving = drive(plan, server.endpoint(first_ms, gap_ms), settings, records.append, control)
-        report: DriveReport = event_loop_runner()(driving)
+    driving = drive(plan, server.endpoint(first_ms, gap_ms), settings, records.append, control)
+    report: DriveReport = event_loop_runner()(driving)
     wall_s = (time.monotonic_ns() - began_ns) / NS_PER_S
+    if control.aborted:
+        raise Interrupted("interrupted")
     records = [one for one in records if one.phase == Phase.MEASURE]
     whole = [one for one in records if one.status == Status.OK and one.chunk_ns and one.text]
     sent = [np.asarray(sent_times_ns(one.text or ""), dtype=np.int64) for one in whole]
@@ -250,41 +258,20 @@ def measure(server: StubServer, plan: Schedule, first_ms: float, gap_ms: float) 
 
 
 @contextlib.contextmanager
-def _heard(control: Control) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the load, and then the program: an exception in the loop would be lost."""
-    with _handled(control.abort):
-        yield
-    if control.aborted:
-        raise Interrupted("interrupted")
+def _interruptible() -> Iterator[Control]:
+    """Let Ctrl-C and SIGTERM abort the load and then the block.
 
-
-@contextlib.contextmanager
-def _heard_between(say: Say) -> Iterator[Say]:
-    """Between two loads they end the program at the next word: an exception raised where objects are being cleared
-    away would be lost, and calibrating would go on."""
+    Their handlers raise nothing: an exception in the loop, or where objects are being cleared away, would be lost.
+    """
     control = Control()
-
-    def say_or_end(text: str) -> None:
-        if control.aborted:
-            raise Interrupted("interrupted")
-        say(text)
-
-    with _handled(control.abort):
-        yield say_or_end
-    if control.aborted:
-        raise Interrupted("interrupted")
-
-
-@contextlib.contextmanager
-def _handled(end: Callable[[], None]) -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in stop_signals()}
+    before = {number: signal.signal(number, lambda *_: control.abort()) for number in stop_signals()}
     try:
-        for number in before:
-            signal.signal(number, lambda *_: end())
-        yield
+        yield control
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if control.aborted:
+        raise Interrupted("interrupted")
 
 
 def _failure(records: Sequence[Record], plan: Schedule) -> str | None:
@@ -303,6 +290,6 @@ def schedule(tokens: int, **load: Any) -> Schedule:
     return build(wanted, Workload.model_validate({"prompt_tokens": 16, "output_tokens": output}), seed=1)
 
 
-def _three(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+def _three(name: str, values: Float64) -> dict[str, float]:
     found = np.percentile(values, (50, 99, 100)) if len(values) else (float("nan"),) * 3
     return {f"{name}_{part}_ms": float(value) for part, value in zip(("p50", "p99", "max"), found, strict=True)}

@@ -1,4 +1,4 @@
-"""How far the measuring client can be trusted on this machine: what was found, where it is kept, what lies beyond it.
+"""Calibrations: the largest load that the measuring client can be trusted with on this machine, and where it is kept.
 
 A calibration belongs to the machine, the cores and the interpreter it was made with; for any other it does not exist.
 """
