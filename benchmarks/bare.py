@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import select
-import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
+from benchmarks.truth import stub_server
 from harness.telemetry.kernel_clock import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
 
 _REQUEST = b"POST / HTTP/1.1\r\nhost: stub\r\ncontent-length: 0\r\n\r\n"
@@ -16,25 +15,18 @@ _REQUEST = b"POST / HTTP/1.1\r\nhost: stub\r\ncontent-length: 0\r\n\r\n"
 
 def bare_cpu_s(program: Path, streams: int, rounds: int, tokens: int, first_us: int, gap_us: int) -> float:
     """CPU seconds of the bare loop for `rounds` replies on each stream, interpreter and connecting not included."""
-    command = [str(program), str(first_us), str(gap_us), str(tokens), str(program.with_name("bare-log"))]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     sockets: list[socket.socket] = []
-    try:
-        assert server.stdout is not None
-        port = int(server.stdout.readline())
-        for _ in range(streams):
-            sockets.append(socket.create_connection(("127.0.0.1", port)))
-            sockets[-1].setsockopt(socket.SOL_SOCKET, TIMESTAMPING, STAMP_RECEIVED_IN_SOFTWARE)
-        began_s = time.process_time()
-        _read_all(sockets, rounds)
-        return time.process_time() - began_s
-    finally:
-        for one in sockets:
-            one.close()
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
-        if server.stdout is not None:
-            server.stdout.close()
+    with stub_server(program, first_us, gap_us, tokens, program.with_name("bare-log")) as port:
+        try:
+            for _ in range(streams):
+                sockets.append(socket.create_connection(("127.0.0.1", port)))
+                sockets[-1].setsockopt(socket.SOL_SOCKET, TIMESTAMPING, STAMP_RECEIVED_IN_SOFTWARE)
+            began_s = time.process_time()
+            _read_all(sockets, rounds)
+            return time.process_time() - began_s
+        finally:
+            for one in sockets:
+                one.close()
 
 
 def _read_all(sockets: list[socket.socket], rounds: int) -> None:

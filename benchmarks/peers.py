@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers_tools import PEERS, ROOT, Peer, Reported, Setting
-from benchmarks.truth import Plan, build_stub, measure
+from benchmarks.truth import Plan, build_stub, measure, stub_server
 from harness.records import Status
 
 SETTINGS = {
@@ -40,21 +39,6 @@ _HEAD = (
     "| client | client CPU, s | TTFT p50 / p99, ms | truth | ITL p99, ms | truth | achieved / ideal rate | tokens/s |\n"
     "|---|--:|--:|--:|--:|--:|--:|--:|"
 )
-
-
-@contextmanager
-def serve(program: Path, setting: Setting, log_path: Path) -> Iterator[str]:
-    """The address of a fresh server; its log is written when the block ends."""
-    command = [str(program), str(setting.first_us), str(setting.gap_us), str(setting.tokens), str(log_path)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        with server.stdout:
-            port = int(server.stdout.readline())
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
 
 
 def run_tool(command: list[str], log: Path) -> float:
@@ -115,8 +99,8 @@ def run_peer(peer: Peer, venv: Path, program: Path, setting: Setting, folder: Pa
     """One line of the table for a tool."""
     out, log_path = folder / "out", folder / "truth"
     out.mkdir()
-    with serve(program, setting, log_path) as url:
-        cpu_s = run_tool(peer.command(venv, url, setting, out), folder / "words")
+    with stub_server(program, setting.first_us, setting.gap_us, setting.tokens, log_path) as port:
+        cpu_s = run_tool(peer.command(venv, f"http://127.0.0.1:{port}", setting, out), folder / "words")
     reported = peer.read(out)
     log_ns = np.fromfile(log_path, dtype=np.int64).reshape(-1, setting.tokens + 1)
     if not reported.requests == setting.requests <= len(log_ns):

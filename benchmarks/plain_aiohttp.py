@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -48,13 +47,9 @@ async def main(port: int, streams: int, rounds: int, tokens: int) -> None:
 
 def aiohttp_cpu_s(program: Path, streams: int, rounds: int, tokens: int, first_us: int, gap_us: int) -> float:
     """CPU seconds, start-up included, of that client against a fresh server."""
-    log_path = program.with_name("log-aiohttp")
-    command = [str(program), str(first_us), str(gap_us), str(tokens), str(log_path)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        with server.stdout:
-            port = int(server.stdout.readline())
+    from benchmarks.truth import stub_server  # not in the child, whose CPU counts
+
+    with stub_server(program, first_us, gap_us, tokens, program.with_name("log-aiohttp")) as port:
         arguments = [str(number) for number in (port, streams, rounds, tokens)]
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.plain_aiohttp", *arguments],
@@ -64,9 +59,6 @@ def aiohttp_cpu_s(program: Path, streams: int, rounds: int, tokens: int, first_u
             capture_output=True,
             text=True,
         )
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
     return float(done.stdout)
 
 

@@ -5,6 +5,7 @@
  * of many events. The first token of a reply is the number of its row in LOG. On SIGTERM it writes LOG: for each request
  * TOKENS + 1 native int64, the time at which it came in and at which each token was handed to the kernel, CLOCK_MONOTONIC.
  * A GET is answered with a list of one model and stands in no log: other clients ask before they begin.
+ * Not the stub server of harness.drivers.stub, because Python cannot send what the client's cost is measured with.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,21 @@ def build_stub(folder: Path) -> Path:
     return program
 
 
+@contextmanager
+def stub_server(program: Path, first_us: int, gap_us: int, tokens: int, log: Path) -> Iterator[int]:
+    """The port of a fresh server; its log is written when the block ends."""
+    command = [str(program), str(first_us), str(gap_us), str(tokens), str(log)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        with server.stdout:
+            port = int(server.stdout.readline())
+        yield port
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+
+
 @dataclass
 class Measured:
     """One run: records, the server's log by row (request came in, then each token), and what it cost."""
@@ -131,12 +148,7 @@ def measure(
 ) -> Measured:
     """Run the plan against a fresh server process."""
     log_path = program.with_name(f"log-{time.monotonic_ns()}")
-    command = [str(program), str(first_us), str(gap_us), str(plan.tokens), str(log_path)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        with server.stdout:
-            port = int(server.stdout.readline())
+    with stub_server(program, first_us, gap_us, plan.tokens, log_path) as port:
         records: list[Record] = []
         settings = DriveSettings(120 * NS_PER_S, keep_chunks=text, keep_text=text)
         target = Endpoint(f"http://127.0.0.1:{port}", "openai-completions", "stub")
@@ -145,9 +157,6 @@ def measure(
         with asyncio.Runner(loop_factory=_loop_factory(uvloop)) as runner:
             report = runner.run(drive(plan, target, settings, sink))  # type: ignore[arg-type]
         cpu_s, wall_s = time.process_time() - began_cpu_s, (time.monotonic_ns() - began_ns) / 1e9
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
     log_ns = np.fromfile(log_path, dtype=np.int64).reshape(-1, plan.tokens + 1)
     os.unlink(log_path)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
