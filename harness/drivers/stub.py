@@ -17,6 +17,7 @@ import heapq
 import json
 import os
 import select
+import socket
 import ssl
 import subprocess
 import sys
@@ -198,6 +199,10 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> None:
         if self._busy or not self.open:
             return
+        if self._received and not self._received[:1].isalpha():  # TLS, for one
+            self.write(b"HTTP/1.1 400 -\r\ncontent-length: 0\r\n\r\n")
+            self.close()
+            return
         head, blank, rest = self._received.partition(b"\r\n\r\n")
         if not blank:
             return
@@ -263,8 +268,9 @@ async def listen(
 ) -> asyncio.Server:
     """Serve in this loop from now on; port 0 is a free one."""
     pacer = Pacer()
+    listener = socket.create_server((host, port), backlog=_BACKLOG)
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: Connection(pacer, answer), host, port, ssl=tls, backlog=_BACKLOG)
+    return await loop.create_server(lambda: Connection(pacer, answer), sock=listener, ssl=tls, backlog=_BACKLOG)
 
 
 # The program and its process:

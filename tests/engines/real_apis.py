@@ -5,6 +5,8 @@ python real_apis.py stats|backend|ollama PORT [--break-after TOKENS] [--tell] [-
 stats: a cache of whole results by exact prompt, a batch window, and the peak memory that was really read.
 backend: two levels of one model are its backends, chosen by name, by urgency, or by which has less to do.
 ollama: `/api/generate`, `/api/chat`, `/api/tags` and `/api/version`, a JSON object a line.
+
+Not the stub server (`harness.drivers.stub`), because what these formats say is true of replies that a model generated.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 import time
 
 import pytest
@@ -52,6 +53,14 @@ def test_it_says_what_it_cannot_serve() -> None:
         client.request("GET", "/health")
         assert client.getresponse().status == 200
         client.close()
+
+
+def test_what_is_no_http_is_refused() -> None:
+    """Such as the beginning of TLS: there is an answer, and the connection ends."""
+    with StubServer() as server, socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+        client.sendall(b"\x16\x03\x01")
+        assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
+        assert not client.recv(4096)
 
 
 def test_the_canary_goes_on() -> None:
