@@ -79,7 +79,7 @@ def parse_model(name: object) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class HttpRequest:
     """One request; the names of headers are in lower case."""
 
     method: str
@@ -88,20 +88,20 @@ class Asked:
     body: bytes
 
 
-def answer(asked: Asked, connection: Connection) -> Reply:
+def answer(request: HttpRequest, connection: Connection) -> Reply:
     """Answer like a server of completions, with the schedule that the model names."""
-    if asked.path == CANARY_PATH:
+    if request.path == CANARY_PATH:
         return _stream(connection, 0, CANARY_GAP_NS, None)
-    if asked.path == COMPLETIONS_PATH:
-        return _completion(asked, connection)
-    if asked.path == "/health":
+    if request.path == COMPLETIONS_PATH:
+        return _completion(request, connection)
+    if request.path == "/health":
         return page(connection, 200, {"status": "ok"})
     return page(connection, 404, error("no such path"))
 
 
-def _completion(asked: Asked, connection: Connection) -> Reply:
+def _completion(request: HttpRequest, connection: Connection) -> Reply:
     try:
-        wanted: dict[str, Any] = json.loads(asked.body)
+        wanted: dict[str, Any] = json.loads(request.body)
         first_ns, gap_ns = parse_model(wanted.get("model"))
         tokens = int(wanted["max_tokens"])
         if not wanted.get("stream") or tokens < 1:
@@ -156,7 +156,7 @@ def ending(tokens: int, prompt_tokens: int = 0) -> bytes:
 
 # Requests, and the steps of replies when they are due:
 
-Answer = Callable[[Asked, "Connection"], Reply]
+Answer = Callable[[HttpRequest, "Connection"], Reply]
 
 
 class Connection(asyncio.Protocol):
@@ -214,7 +214,7 @@ class Connection(asyncio.Protocol):
         self._received = rest[size:]
         self._busy = True
         method, path, _ = first.split(" ", 2)
-        self._pacer.begin(self, self._answer(Asked(method, path, headers, rest[:size]), self))
+        self._pacer.begin(self, self._answer(HttpRequest(method, path, headers, rest[:size]), self))
 
 
 class Pacer:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from typing import Any
 
-from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, Asked, Connection, Reply, chunk, event, listen, page
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, Connection, HttpRequest, Reply, chunk, event, listen, page
 
 NO_TEMPERATURE = "Unsupported value: 'temperature' does not support 0 with this model."
 
@@ -27,42 +27,42 @@ class Engine:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.looked = 0
+        self.health_checks = 0
         self.whole = 0
         self.resets: list[str] = []
 
-    def answer(self, asked: Asked, connection: Connection) -> Reply:
+    def answer(self, request: HttpRequest, connection: Connection) -> Reply:
         """The reply to a request."""
-        if asked.method == "GET":
-            return page(connection, *self.found(asked))
-        if asked.path in ("/reset_prefix_cache", "/flush_cache"):
-            self.resets.append(asked.path)
-            return page(connection, 200 if asked.path == self.options.reset else 404, "")
-        wanted = json.loads(asked.body)
+        if request.method == "GET":
+            return page(connection, *self.found(request))
+        if request.path in ("/reset_prefix_cache", "/flush_cache"):
+            self.resets.append(request.path)
+            return page(connection, 200 if request.path == self.options.reset else 404, "")
+        wanted = json.loads(request.body)
         if self.options.kill_after is not None and self.whole >= self.options.kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.options.own_temperature and "temperature" in wanted:
             return page(connection, 400, {"error": {"message": NO_TEMPERATURE}})
         return self.completion(wanted["max_tokens"], connection)
 
-    def found(self, asked: Asked) -> tuple[Any, ...]:
+    def found(self, request: HttpRequest) -> tuple[Any, ...]:
         """Status, content and kind of the pages that an engine asks for at its start."""
-        if self.options.key and asked.headers.get("authorization") != f"Bearer {self.options.key}":
+        if self.options.key and request.headers.get("authorization") != f"Bearer {self.options.key}":
             return 401, {"error": "no"}
         if self.options.html:
             return 200, "<!DOCTYPE html><html></html>", "text/html"
-        if asked.path == "/health":
-            self.looked += 1
-            return 503 if self.looked <= self.options.unready else 200, {}
-        if asked.path == "/v1/models" and self.options.loading > 0:
+        if request.path == "/health":
+            self.health_checks += 1
+            return 503 if self.health_checks <= self.options.unready else 200, {}
+        if request.path == "/v1/models" and self.options.loading > 0:
             self.options.loading -= 1
             return 503, {"error": "loading"}
-        if asked.path == "/v1/models" and self.options.models:
+        if request.path == "/v1/models" and self.options.models:
             names = self.options.models.split(",")
             owner = {"owned_by": self.options.owner} if self.options.owner else {}
             return 200, {"data": [{"id": name, "max_model_len": 2048, **owner} for name in names]}
         known = {"/resets": {"resets": self.resets}, "/version": {"version": "9.9.9"}}
-        return (200, known[asked.path]) if asked.path in known else (404, {"error": "not found"})
+        return (200, known[request.path]) if request.path in known else (404, {"error": "not found"})
 
     def completion(self, tokens: int, connection: Connection) -> Reply:
         """Stream so many tokens, then the finish reason and the usage."""

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, Asked, Connection, Reply, chunk, event, listen, page
+from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, Connection, HttpRequest, Reply, chunk, event, listen, page
 
 MIB = 1 << 20
 PAGE = mmap.PAGESIZE
@@ -36,7 +36,7 @@ SCRIPT = (  # milliseconds, name of the piece, what its event adds to the delta,
 HEAD_MS, CLOSE_MS = 20, 180
 
 
-def said(delta: dict[str, str] | None, tokens: int, finish: str | None = None) -> bytes:
+def chat_event(delta: dict[str, str] | None, tokens: int, finish: str | None = None) -> bytes:
     """An event of a chat; without a delta the counts alone."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
     counts: dict[str, Any] = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens}
@@ -55,11 +55,11 @@ class Server:
         self.begun_ns = time.monotonic_ns()
         self.asked = self.answered = 0
 
-    def answer(self, asked: Asked, connection: Connection) -> Reply:
+    def answer(self, request: HttpRequest, connection: Connection) -> Reply:
         """The reply to a request, or a page."""
-        if asked.method == "POST":
+        if request.method == "POST":
             return self._reply(connection)
-        found = self._pages.get(asked.path)
+        found = self._pages.get(request.path)
         return page(connection, 200 if found else 404, found() if found else "none", "text/plain")
 
     def _reply(self, connection: Connection) -> Reply:
@@ -72,8 +72,8 @@ class Server:
             told["faulted"] = [fault(self._options.faults)] * 2
         pieces = [(HEAD_MS, "head", STREAM_HEAD)]
         for at_ms, name, delta, tokens in SCRIPT:
-            pieces.append((at_ms, name, chunk(said(delta, tokens, "length" if name == "last" else None))))
-        pieces.append((CLOSE_MS, "close", chunk(said(None, TOKENS)) + chunk(event(b"[DONE]")) + LAST_CHUNK))
+            pieces.append((at_ms, name, chunk(chat_event(delta, tokens, "length" if name == "last" else None))))
+        pieces.append((CLOSE_MS, "close", chunk(chat_event(None, TOKENS)) + chunk(event(b"[DONE]")) + LAST_CHUNK))
         now_ms = 0
         for at_ms, name, data in pieces:
             yield (at_ms - now_ms) * 1_000_000
