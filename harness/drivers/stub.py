@@ -23,6 +23,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from time import monotonic_ns
 from typing import Any
 
@@ -65,14 +66,14 @@ def sent_times_ns(text: str) -> list[int]:
 
 def parse_model(name: object) -> tuple[int, int]:
     """Return first token and gap in nanoseconds. Raises ValueError for a name that is no schedule."""
-    parts = str(name).split("-")
-    if len(parts) != 3 or parts[0] != "known":
-        raise ValueError(f"model {name!r} is no schedule: write known-FIRST-GAP in milliseconds, such as known-50-20")
     try:
-        first_ms, gap_ms = float(parts[1]), float(parts[2])
+        known, first_ms, gap_ms = str(name).split("-")
+        if known != "known":
+            raise ValueError
+        return round(float(first_ms) * _NS_PER_MS), round(float(gap_ms) * _NS_PER_MS)
     except ValueError:
-        raise ValueError(f"model {name!r}: {parts[1]!r} and {parts[2]!r} must be numbers of milliseconds") from None
-    return round(first_ms * _NS_PER_MS), round(gap_ms * _NS_PER_MS)
+        why = f"model {name!r} is no schedule: write known-FIRST-GAP in milliseconds, such as known-50-20"
+        raise ValueError(why) from None
 
 
 # Replies:
@@ -116,9 +117,7 @@ def _stream(connection: Connection, first_ns: int, gap_ns: int, tokens: int | No
     write = connection.write
     write(STREAM_HEAD)
     yield first_ns
-    left = tokens
-    while left != 0:
-        left = None if left is None else left - 1
+    for _ in count() if tokens is None else range(tokens):
         write(_TOKEN % monotonic_ns())
         yield gap_ns
     write(chunk(ending(tokens or 0)) + LAST_CHUNK)
