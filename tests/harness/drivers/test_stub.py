@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -61,6 +62,29 @@ def test_what_is_no_http_is_refused() -> None:
         client.sendall(b"\x16\x03\x01")
         assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
         assert not client.recv(4096)
+
+
+def test_no_token_waits_for_an_acknowledgement() -> None:
+    """The system of the server sends every write at once, whatever the client has acknowledged."""
+    at_once: list[int] = []
+
+    def look(request: stub.HttpRequest, connection: stub.Connection) -> stub.Reply:
+        own = connection._transport.get_extra_info("socket")
+        at_once.append(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return stub.page(connection, 200, "")
+
+    async def ask() -> None:
+        server = await stub.listen(look)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+
+    asyncio.run(ask())
+    assert at_once
+    assert at_once[0] != 0
 
 
 def test_the_canary_goes_on() -> None:
