@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness.records import record_schema
+from harness.store.manifest import Manifest
 from harness.store.run import RunWriter
 from harness.store.streams import parquet_writer
 
@@ -110,7 +111,7 @@ def _array(values: Any, kind: pa.DataType, rows: int) -> pa.Array:
     return pa.nulls(rows, kind) if values is None else pa.array(values, type=kind)
 
 
-def _manifest(requests: int, trial_folder: str) -> dict[str, Any]:
+def _manifest(requests: int, trial_folder: str) -> Manifest:
     trial = {
         "id": "000-sustained",
         "index": 0,
@@ -147,7 +148,7 @@ def _manifest(requests: int, trial_folder: str) -> dict[str, Any]:
         "trials": [trial],
     }
     facts: dict[str, Any] = {"must_match": {}, "under_test": {}, "context": {}}
-    return {
+    stored = {
         "harness_version": "0",
         "name": "fabricated",
         "created_utc": "2026-01-02T03:04:05Z",
@@ -160,6 +161,7 @@ def _manifest(requests: int, trial_folder: str) -> dict[str, Any]:
         "provenance": facts,
         "cells": [cell],
     }
+    return Manifest.model_validate(stored)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,18 @@ trial's T0 on the monotonic clock; null means that it did not happen or is not k
 
 Format history (`FORMAT_VERSION` is written into every manifest; a change of a column raises it):
 0  was never frozen; a column that such a run lacks is read as null
-1  frozen: `harness.cli.format_page` describes it, tests/data/runs/v1 holds runs of it
+1  frozen: docs/run-format.md describes it, tests/data/runs/v1 holds runs of it
 2  planned_cancel_ns, accepting_ns, resends, finish_ns
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,150 +98,255 @@ class Clock(StrEnum):
     LOOP = "loop"
 
 
+_NS = "ns from T0"
+_NEVER = "it did not happen"
+_SILENT = "the server did not say"
+_NO_CHUNKS = "not streamed, no token came, or chunks were not kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a stored column or key means.
+
+    Attributes:
+        unit: "" where a text or a number of things needs none.
+        null: What it means that there is no value; "" where there always is one.
+        bits: Of a whole number in a table.
+    """
+
+    meaning: str
+    unit: str = ""
+    null: str = ""
+    bits: int = 64
+
+
 @dataclass(slots=True)
 class Record:
     """What happened to one request: one row of `records.parquet`.
 
-    class_name is stored as `class`. The chunk lists run in parallel, one element per token-bearing chunk: arrival,
-    tokens borne (null: not known), kind, index of the read that brought it, the client's lag behind the kernel's stamp.
-    chunk_merged: the read held more than one packet, so that the stamp is the last packet's.
-    repeats: the earlier request that this one repeats by plan, word for word.   planned_cancel_ns: given up by plan so
-    long after it was sent.   accepting_ns: how long the other side took to accept the connection and the request.
-    resends: how often it was sent again, on a new connection.
-    reported_*: the server's own figures about the request, beside what was measured of it.
-    retokenized_tokens: of a few replies, the tokens of its text by the model's own tokenizer, counted after the load.
+    class_name is stored as `class`. The chunk lists run in parallel, one element per token-bearing chunk.
     """
 
-    request: int
-    class_name: str = "default"
-    session: int | None = None
-    turn: int = 0
-    user: int | None = None
-    phase: str = Phase.MEASURE
-    loop: str = Loop.OPEN
-    after: int | None = None
-    think_ns: int | None = None
-    repeats: int | None = None
-    planned_cancel_ns: int | None = None
-    due_ns: int | None = None
-    dispatched_ns: int | None = None
-    connected_ns: int | None = None
-    sent_ns: int | None = None
-    accepting_ns: int | None = None
-    resends: int = 0
-    headers_ns: int | None = None
-    first_byte_ns: int | None = None
-    first_token_ns: int | None = None
-    first_answer_ns: int | None = None
-    last_token_ns: int | None = None
-    finish_ns: int | None = None
-    done_ns: int | None = None
-    status: str = Status.NOT_SENT
-    http_status: int | None = None
-    error: str | None = None
-    finish_reason: str | None = None
-    requested_prompt_tokens: int | None = None
-    requested_output_tokens: int | None = None
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    cached_tokens: int | None = None
-    token_source: str | None = None
-    retokenized_tokens: int | None = None
-    cached: bool | None = None
-    chunk_ns: Sequence[int] | None = None
-    chunk_tokens: Sequence[int | None] | None = None
-    chunk_kind: Sequence[str] | None = None
-    chunk_read: Sequence[int] | None = None
-    chunk_lag_ns: Sequence[int] | None = None
-    chunk_merged: Sequence[bool] | None = None
-    connection_reused: bool | None = None
-    clock: str | None = None
-    worker: int = 0
-    backend: str | None = None
-    reported_total_ms: float | None = None
-    reported_memory_peak_bytes: float | None = None
+    request: Annotated[int, Column("Number of the request in the plan, from 0; the key of the table.")]
+    class_name: Annotated[str, Column("Class of traffic; `default` where the scenario has none.")] = "default"
+    session: Annotated[int | None, Column("Conversation it belongs to.", null="not part of a conversation")] = None
+    turn: Annotated[int, Column("Turn in its conversation, from 0.", bits=32)] = 0
+    user: Annotated[int | None, Column("User who sent it.", null="open loop: there are no users", bits=32)] = None
+    phase: Annotated[str, Column("`warmup`, `measure` or `cooldown`, by its due time.")] = Phase.MEASURE
+    loop: Annotated[str, Column("`open`: due by the plan; `closed`: due when an earlier request had ended.")] = (
+        Loop.OPEN
+    )
+    after: Annotated[int | None, Column("The request it waited for.", null="it waited for none")] = None
+    think_ns: Annotated[
+        int | None, Column("Pause by plan between the end of that request and its own due time.", "ns", "open loop")
+    ] = None
+    repeats: Annotated[
+        int | None, Column("The earlier request whose words it repeats by plan.", null="words of its own")
+    ] = None
+    planned_cancel_ns: Annotated[
+        int | None, Column("How long after it was sent the client gives it up by plan.", "ns", "it does not")
+    ] = None
+    due_ns: Annotated[
+        int | None, Column("When it had to be sent. Latencies count from here.", _NS, "its turn never came")
+    ] = None
+    dispatched_ns: Annotated[int | None, Column("When the client took it up.", _NS, _NEVER)] = None
+    connected_ns: Annotated[
+        int | None, Column("When a connection opened for it was ready.", _NS, "an open connection was used, or none")
+    ] = None
+    sent_ns: Annotated[int | None, Column("When its last byte was handed to the system.", _NS, _NEVER)] = None
+    accepting_ns: Annotated[
+        int | None,
+        Column(
+            "How long the other side took to accept the connection and to take the request.",
+            "ns",
+            "not sent over a network",
+        ),
+    ] = None
+    resends: Annotated[
+        int, Column("How often it was sent again: its connection had been closed before the request was read.", bits=32)
+    ] = 0
+    headers_ns: Annotated[int | None, Column("Arrival of the first byte of the response's head.", _NS, _NEVER)] = None
+    first_byte_ns: Annotated[int | None, Column("Arrival of the first byte of the body.", _NS, _NEVER)] = None
+    first_token_ns: Annotated[
+        int | None, Column("Arrival of the first token-bearing chunk.", _NS, "not streamed, or no token came")
+    ] = None
+    first_answer_ns: Annotated[
+        int | None, Column("Arrival of the first chunk of the answer (content or tool call).", _NS, "none came")
+    ] = None
+    last_token_ns: Annotated[
+        int | None, Column("Arrival of the last token-bearing chunk.", _NS, "not streamed, or no token came")
+    ] = None
+    finish_ns: Annotated[
+        int | None, Column("Arrival of the event that said why generation ended.", _NS, "not streamed, or none said so")
+    ] = None
+    done_ns: Annotated[
+        int | None, Column("End of the request: of the response, of the failure, or of our patience.", _NS, "not sent")
+    ] = None
+    status: Annotated[
+        str,
+        Column(
+            "`ok`, `http_error`, `rejected` (429, 503), `stream_error`, `truncated`, `empty`, `timeout`, `cancelled` "
+            "(by plan), `connection_error`, `unfinished` (cut off at the trial's end), `not_sent`."
+        ),
+    ] = Status.NOT_SENT
+    http_status: Annotated[
+        int | None, Column("Status code of the response.", null="no response, or no HTTP", bits=32)
+    ] = None
+    error: Annotated[str | None, Column("What went wrong, as the server or the system said it.", null="nothing")] = None
+    finish_reason: Annotated[
+        str | None, Column("Why generation ended, in the server's word, such as `stop` or `length`.", null=_SILENT)
+    ] = None
+    requested_prompt_tokens: Annotated[
+        int | None, Column("Length of the new prompt by plan.", "tokens", "a prompt from a file, uncounted")
+    ] = None
+    requested_output_tokens: Annotated[
+        int | None, Column("The most tokens asked for, or exactly so many.", "tokens")
+    ] = None
+    prompt_tokens: Annotated[int | None, Column("Tokens of the whole prompt.", "tokens", _SILENT)] = None
+    output_tokens: Annotated[
+        int | None, Column("Tokens of the reply, counted by `token_source`.", "tokens", "nobody could count them")
+    ] = None
+    reasoning_tokens: Annotated[int | None, Column("Those of them that were reasoning.", "tokens", _SILENT)] = None
+    cached_tokens: Annotated[
+        int | None, Column("Tokens of the prompt that the server took from a cache.", "tokens", _SILENT)
+    ] = None
+    token_source: Annotated[
+        str | None,
+        Column(
+            "Who counted: `usage` (the server's total), `engine` (per chunk), `tokenizer` (ours, of the text), "
+            "`chunks`.",
+            null="nobody",
+        ),
+    ] = None
+    retokenized_tokens: Annotated[
+        int | None,
+        Column(
+            "Tokens of the reply's text by the model's tokenizer, counted after the load for a few replies.",
+            "tokens",
+            "not among those counted again",
+            bits=32,
+        ),
+    ] = None
+    cached: Annotated[bool | None, Column("Whether the whole reply came from a result cache.", null=_SILENT)] = None
+    chunk_ns: Annotated[Sequence[int] | None, Column("Arrival of each token-bearing chunk.", _NS, _NO_CHUNKS)] = None
+    chunk_tokens: Annotated[
+        Sequence[int | None] | None,
+        Column("Tokens of each of them; an element is null where not known.", "tokens", _NO_CHUNKS, bits=32),
+    ] = None
+    chunk_kind: Annotated[
+        Sequence[str] | None, Column("`content`, `reasoning` or `tool`, for each.", null=_NO_CHUNKS)
+    ] = None
+    chunk_read: Annotated[
+        Sequence[int] | None, Column("Number of the read that brought each.", null=_NO_CHUNKS, bits=32)
+    ] = None
+    chunk_lag_ns: Annotated[
+        Sequence[int] | None,
+        Column(
+            "How long each waited in the kernel before it was read.", "ns", "stamped by the event loop, or as above"
+        ),
+    ] = None
+    chunk_merged: Annotated[
+        Sequence[bool] | None,
+        Column("Whether its stamp may be that of a later packet in the same read.", null=_NO_CHUNKS),
+    ] = None
+    connection_reused: Annotated[
+        bool | None, Column("Whether the connection had carried a request before.", null="none was used")
+    ] = None
+    clock: Annotated[
+        str | None,
+        Column("Who stamped the arrivals: `kernel`, or the event `loop` after the read.", null="none arrived"),
+    ] = None
+    worker: Annotated[int, Column("Number of the load process that sent it, from 0.", bits=32)] = 0
+    backend: Annotated[
+        str | None, Column("Which of several servers answered, in its own word or by address.", null=_SILENT)
+    ] = None
+    reported_total_ms: Annotated[
+        float | None, Column("The server's own time for the request; not measured here.", "ms", _SILENT)
+    ] = None
+    reported_memory_peak_bytes: Annotated[
+        float | None, Column("The server's own peak of memory; not measured here.", "bytes", _SILENT)
+    ] = None
     text: str | None = field(default=None, repr=False)
-
-
-COLUMNS = tuple(f.name for f in fields(Record) if f.name != "text")
-_RENAMED = {"class_name": "class"}
-_TEXT = ("class_name", "phase", "loop", "status", "token_source", "clock", "backend", "finish_reason")
-_INT32 = ("turn", "user", "resends", "http_status", "worker", "retokenized_tokens")
-_FLOAT = ("reported_total_ms", "reported_memory_peak_bytes")
-_OTHER = {"error": "string", "cached": "bool_", "connection_reused": "bool_"}
-
-
-def column_name(attribute: str) -> str:
-    """The stored name of a field of Record."""
-    return _RENAMED.get(attribute, attribute)
-
-
-@cache
-def record_schema() -> pa.Schema:
-    """The Arrow schema of `records.parquet`; texts are stored apart."""
-    import pyarrow as pa
-
-    lists = {
-        "chunk_ns": pa.list_(pa.int64()),
-        "chunk_tokens": pa.list_(pa.int32()),
-        "chunk_kind": pa.list_(pa.string()),
-        "chunk_read": pa.list_(pa.int32()),
-        "chunk_lag_ns": pa.list_(pa.int64()),
-        "chunk_merged": pa.list_(pa.bool_()),
-    }
-
-    def arrow_type(name: str) -> pa.DataType:
-        if name in lists:
-            return lists[name]
-        if name in _TEXT:
-            return pa.string()
-        if name in _INT32:
-            return pa.int32()
-        if name in _FLOAT:
-            return pa.float64()
-        return getattr(pa, _OTHER.get(name, "int64"))()
-
-    return pa.schema([(column_name(name), arrow_type(name)) for name in COLUMNS])
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One reading of a gauge.
+    """One reading of a gauge: one row of `samples.parquet`."""
 
-    at_ns: monotonic time of the middle of the reading (absolute, same clock as the trial's T0).
-    width_ns: from before it to after it: the moment read lies within at_ns +- width_ns / 2.
-    source: "engine" (its processes together), "client" (the process that sends the load; absent when the engine runs
-    inside it), "host", "gpu0", "server". name: what was read, with its unit at the end ("rss_bytes").
-    scope: "server" when it describes the machine under test, "client" when only the machine that sends the load.
-    """
+    at_ns: Annotated[
+        int, Column("Middle of the reading on the monotonic clock; T0 of a trial (`t0_ns`) is on the same.", "ns")
+    ]
+    source: Annotated[str, Column("What was read: see the table below.")]
+    name: Annotated[str, Column("Which of its values, with its unit at the end: see the table below.")]
+    value: Annotated[float, Column("The reading.")]
+    scope: Annotated[
+        str, Column("`server`: the machine under test; `client`: only the machine that sends the load.")
+    ] = "server"
+    width_ns: Annotated[
+        int,
+        Column(
+            "How long the reading took: the moment lies within `at_ns` ± half of it.",
+            "ns",
+            "0 in runs of format 0, which did not store it",
+        ),
+    ] = 0
 
-    at_ns: int
-    source: str
-    name: str
-    value: float
-    scope: str = "server"
-    width_ns: int = 0
+
+def columns_of(table: type[Record] | type[Sample]) -> dict[str, Column]:
+    """Return what each column means, by its stored name; texts of replies are stored apart."""
+    return {column_name(name): about for name, (about, _) in _described(table).items()}
+
+
+def column_name(attribute: str) -> str:
+    """Return the stored name of an attribute of Record."""
+    return "class" if attribute == "class_name" else attribute
+
+
+@cache
+def record_schema() -> pa.Schema:
+    """Return the Arrow schema of `records.parquet`."""
+    return _schema(Record)
 
 
 @cache
 def sample_schema() -> pa.Schema:
-    """The Arrow schema of `samples.parquet`: one row per reading."""
-    import pyarrow as pa
-
-    text = pa.string()
-    return pa.schema(
-        [
-            ("at_ns", pa.int64()),
-            ("source", text),
-            ("name", text),
-            ("value", pa.float64()),
-            ("scope", text),
-            ("width_ns", pa.int64()),
-        ]
-    )
+    """Return the Arrow schema of `samples.parquet`."""
+    return _schema(Sample)
 
 
 def to_columns(records: Sequence[Record]) -> dict[str, list[Any]]:
-    """Records as columns under their stored names."""
-    return {column_name(name): [getattr(record, name) for record in records] for name in COLUMNS}
+    """Return records as columns under their stored names."""
+    return {column_name(name): [getattr(record, name) for record in records] for name in _attributes()}
+
+
+@cache
+def _attributes() -> tuple[str, ...]:
+    return tuple(_described(Record))
+
+
+def _described(table: type) -> dict[str, tuple[Column, Any]]:
+    """Return the description and the type of each attribute that has a description."""
+    hints = get_type_hints(table, include_extras=True).items()
+    return {name: (hint.__metadata__[0], get_args(hint)[0]) for name, hint in hints if get_origin(hint) is Annotated}
+
+
+def _schema(table: type) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema(
+        [(column_name(name), _arrow_type(kind, about)) for name, (about, kind) in _described(table).items()]
+    )
+
+
+def _arrow_type(kind: Any, about: Column) -> pa.DataType:
+    import pyarrow as pa
+
+    (kind,) = [one for one in get_args(kind) if one is not NoneType] if get_origin(kind) is UnionType else [kind]
+    if get_origin(kind) is Sequence:
+        return pa.list_(_arrow_type(get_args(kind)[0], about))
+    return {
+        int: pa.int64() if about.bits == 64 else pa.int32(),
+        float: pa.float64(),
+        bool: pa.bool_(),
+        str: pa.string(),
+    }[kind]

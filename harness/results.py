@@ -18,6 +18,7 @@ from harness.analysis.series.trial import series_of
 from harness.analysis.summary import KEYS, Measures, levels_for, measure, tidy
 from harness.errors import ExitCode
 from harness.quality.summary import is_about_quality, quality_keys, quality_limits, quality_rows, why_missing
+from harness.store.manifest import Manifest
 from harness.verdict import gate
 from harness.verdict.decision import decide
 from harness.verdict.gate import Group, Verdict
@@ -39,7 +40,7 @@ class Results:
     definitions: of all metrics.   exit_code: as if the run ended now.   decisions: see `decision.decide`.
     """
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     summary: pd.DataFrame
     validity: dict[tuple[str, str], Validity]
     facts: dict[tuple[str, str], dict[str, Any]]
@@ -50,24 +51,24 @@ class Results:
     decisions: list[dict[str, Any]] = field(default_factory=list)
 
 
-def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial], folder: Path | None = None) -> Results:
+def derive(manifest: Manifest, trials: Sequence[StoredTrial], folder: Path | None = None) -> Results:
     """All results of a run. trials: those that left records; the others are judged by the manifest alone.
 
     folder: of the run, for what was scored.
     """
-    tried = [(key, trial) for key, cell, trial in _entries(manifest) if cell["status"] != "skipped"]
-    validity = {key: unmeasured(trial) for key, trial in tried if trial["status"] not in ("pending", "skipped")}
-    calibration = (manifest.get("provenance") or {}).get("calibration")
+    tried = [((cell.id, trial.id), trial) for cell, trial in manifest.trials() if cell.status != "skipped"]
+    validity = {key: unmeasured(trial) for key, trial in tried if trial.status not in ("pending", "skipped")}
+    calibration = manifest.provenance.calibration
     facts, series = {}, {}
     measures: list[Measures] = []
-    extra = gate.extra_statistics([text for _, _, trial in _entries(manifest) for text in trial.get("limits") or ()])
+    extra = gate.extra_statistics([text for _, trial in manifest.trials() for text in trial.limits])
     levels, cells = levels_for(extra), CellSamples()
     for one in trials:
-        key = (one.cell["id"], one.trial["id"])
+        key = (one.cell.id, one.trial.id)
         reading = read(one, levels)
         samples = cells.around(one, reading)
         facts[key] = facts_of(one.cell, reading, samples) | {"steady": steady_facts(reading)}
-        validity[key] = judge(one.trial, reading, one.trial.get("client"), calibration, facts[key])
+        validity[key] = judge(one.trial, reading, one.trial.client, calibration, facts[key])
         measured = measure(one, reading, samples, facts[key])
         curves = {found.class_name: found.distributions for found in measured}
         series[key] = series_of(reading, samples, facts[key], curves)
@@ -81,33 +82,23 @@ def derive(manifest: dict[str, Any], trials: Sequence[StoredTrial], folder: Path
     return Results(manifest, summary, validity, facts, verdicts, series, code, decisions=decisions)
 
 
-def _entries(manifest: dict[str, Any]) -> list[tuple[tuple[str, str], dict[str, Any], dict[str, Any]]]:
-    """((cell id, trial id), cell, trial) of everything planned."""
-    cells = manifest["cells"]
-    return [((cell["id"], trial["id"]), cell, trial) for cell in cells for trial in cell.get("trials", ())]
-
-
 def _compare_starts(
-    manifest: dict[str, Any],
+    manifest: Manifest,
     summary: pd.DataFrame,
     validity: dict[tuple[str, str], Validity],
     facts: dict[tuple[str, str], dict[str, Any]],
 ) -> None:
     """Add to each repetition what only all of them together can tell."""
     found = spreads(summary, KEYS)
-    for key, cell, trial in _entries(manifest):
-        own = found.get(_keys(cell, trial), {})
+    for cell, trial in manifest.trials():
+        key, own = (cell.id, trial.id), found.get((*cell.keys, trial.load), {})
         if key in facts and own:
             facts[key]["repetitions"] = {statistic: spread_fact(spread) for statistic, spread in own.items()}
             validity[key] = Validity.of([*validity[key].reasons, *differing(own)])
 
 
-def _keys(cell: dict[str, Any], trial: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(str(value or "") for value in (*(cell[name] for name in KEYS[:-1]), trial["load"]))
-
-
 def _groups(
-    manifest: dict[str, Any],
+    manifest: Manifest,
     validity: Mapping[tuple[str, str], Validity],
     facts: Mapping[tuple[str, str], dict[str, Any]],
 ) -> list[Group]:
@@ -115,38 +106,38 @@ def _groups(
     judge.
     """
     found: dict[tuple[str, ...], Group] = {}
-    for key, cell, trial in _entries(manifest):
-        if cell["status"] == "skipped" or key not in validity:
+    for cell, trial in manifest.trials():
+        key, keys = (cell.id, trial.id), (*cell.keys, trial.load)
+        if cell.status == "skipped" or key not in validity:
             continue
-        keys = _keys(cell, trial)
-        gone = dict.fromkeys(metrics.METRICS, f"the trial {what_became(trial['status'])}")
+        gone = dict.fromkeys(metrics.METRICS, f"the trial {what_became(trial.status)}")
         missing = facts[key]["missing"] if key in facts else gone
         before = found.get(keys)
         level = worst(validity[key].verdict, before.validity if before else Level.VALID)
-        limits = tuple(limit for limit in trial.get("limits") or () if not is_about_quality(limit))
+        limits = tuple(limit for limit in trial.limits if not is_about_quality(limit))
         found[keys] = Group(keys, limits, level, before.missing if before else missing)
     return list(found.values())
 
 
-def _quality_groups(manifest: dict[str, Any]) -> list[Group]:
+def _quality_groups(manifest: Manifest) -> list[Group]:
     """A cell's limits on its quality, judged once whatever loads it has."""
     found: dict[tuple[str, ...], Group] = {}
-    for cell in manifest["cells"]:
+    for cell in manifest.cells:
         limits, keys = quality_limits(manifest, cell), quality_keys(cell)
-        if not limits or cell["status"] in ("skipped", "pending") or (keys in found and not cell.get("quality")):
+        if not limits or cell.status in ("skipped", "pending") or (keys in found and cell.quality is None):
             continue
         found[keys] = Group(keys, limits, Level.VALID, why_missing(cell))
     return list(found.values())
 
 
 def _exit_code(
-    manifest: dict[str, Any], verdicts: Sequence[Verdict], validity: Mapping[tuple[str, str], Validity]
+    manifest: Manifest, verdicts: Sequence[Verdict], validity: Mapping[tuple[str, str], Validity]
 ) -> ExitCode:
-    if manifest["status"] == "interrupted":
+    if manifest.status == "interrupted":
         return ExitCode.INTERRUPTED
-    if all(cell["status"] == "skipped" for cell in manifest["cells"]):
+    if all(cell.status == "skipped" for cell in manifest.cells):
         return ExitCode.TRIAL_FAILED  # nothing was measured
-    failed = sum(cell["status"] == "failed" for cell in manifest["cells"])
-    failed += sum(trial["status"] == "failed" for _, _, trial in _entries(manifest))
-    decide = (manifest.get("scenario") or {}).get("decide") or "all"
-    return gate.exit_code(verdicts, [found.verdict for found in validity.values()], decide=decide, failed_cells=failed)
+    failed = sum(cell.status == "failed" for cell in manifest.cells)
+    failed += sum(trial.status == "failed" for _, trial in manifest.trials())
+    levels = [found.verdict for found in validity.values()]
+    return gate.exit_code(verdicts, levels, decide=manifest.asked.decide or "all", failed_cells=failed)

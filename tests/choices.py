@@ -14,6 +14,7 @@ from harness.analysis.facts import facts_of
 from harness.analysis.summary import COLUMNS, POOLED, tidy
 from harness.records import Sample
 from harness.results import Results, _exit_code, _groups, _quality_groups
+from harness.store.manifest import CellEntry, EngineEntry, Manifest, StartEntry
 from harness.verdict.decision import decide
 from harness.verdict.gate import judge_all
 from harness.verdict.reason import Level, Reason, Validity
@@ -56,20 +57,20 @@ def results_of(
     model: str = "tiny",
 ) -> Results:
     """What `derive` finds in a run with these cells, the judgement of the trials given."""
-    cells: list[dict[str, Any]] = []
+    cells: list[CellEntry] = []
     trials: list[FabricatedTrial] = []
     for repetition in range(1, repetitions + 1):
         for choice in choices:
             cell, own = _cell(choice, len(cells), repetition, loads, limits, model)
             cells.append(cell)
             trials += own
-    manifest = {"name": "choose", "status": "complete", "cells": cells, "scenario": {"decide": decides, "seed": 1}}
+    manifest = Manifest(name="choose", status="complete", cells=cells, scenario={"decide": decides, "seed": 1})
     return _derived(manifest, trials, choices)
 
 
 def _cell(
     choice: Choice, number: int, repetition: int, loads: Sequence[str], limits: Sequence[str], model: str
-) -> tuple[dict[str, Any], list[FabricatedTrial]]:
+) -> tuple[CellEntry, list[FabricatedTrial]]:
     memory = {"weight_bytes": int(choice.memory / 2), "parameters": 10_000_000, "level": choice.level}
     cell = cell_entry(
         id=f"{number:03}-{choice.level}",
@@ -82,8 +83,10 @@ def _cell(
         engine_info=memory | choice.info,
         quality={"reference_level": choice.reference} if choice.kl else None,
     )
+    if choice.status != "complete":
+        cell.engine_info, cell.start = EngineEntry(), StartEntry()
     if choice.status == "skipped":
-        return cell | {"engine_info": {}, "start": {}, "trials": []}, []
+        return cell, []
     made = []
     for index, load in enumerate(loads):
         entry = trial_entry(
@@ -95,11 +98,11 @@ def _cell(
             reason=choice.reason,
         )
         made.append(entry)
-    cell["trials"] = made
+    cell.trials = made
     if choice.status != "complete":
-        return cell | {"engine_info": {}, "start": {}}, []
+        return cell, []
     if choice.loading is not None:
-        cell["start"] = cell["start"] | {"began_ns": T0_NS - 30 * S, "ready_ns": T0_NS - 20 * S}
+        cell.start.began_ns, cell.start.ready_ns = T0_NS - 30 * S, T0_NS - 20 * S
     heavy = [] if choice.loading is None else [Sample(T0_NS - 25 * S, "engine", "rss_bytes", choice.loading)]
     held = heavy + [Sample(T0_NS + i * S // 2, "engine", "rss_bytes", choice.memory) for i in range(-2, 20)]
     seed = 100 * number + repetition
@@ -107,23 +110,22 @@ def _cell(
     return cell, [FabricatedTrial(cell, entry, records[index], held) for index, entry in enumerate(made)]
 
 
-def _derived(manifest: dict[str, Any], trials: Sequence[FabricatedTrial], choices: Sequence[Choice]) -> Results:
+def _derived(manifest: Manifest, trials: Sequence[FabricatedTrial], choices: Sequence[Choice]) -> Results:
     from harness.analysis.reading import read
     from harness.analysis.summary import levels_for, measure
     from harness.verdict.gate import extra_statistics
 
     spoiled = {(one.engine, one.level): one.invalid for one in choices}
-    extra = extra_statistics([text for one in trials for text in one.trial["limits"]])
+    extra = extra_statistics([text for one in trials for text in one.trial.limits])
     measures, facts = [], {}
     validity: dict[tuple[str, str], Validity] = {}
-    for cell in manifest["cells"]:
-        for trial in cell["trials"]:
-            if trial["status"] != "complete":
-                validity[cell["id"], trial["id"]] = Validity(Level.INVALID)
+    for cell, trial in manifest.trials():
+        if trial.status != "complete":
+            validity[cell.id, trial.id] = Validity(Level.INVALID)
     for one in trials:
         reading = read(one, levels_for(extra))
-        key = (one.cell["id"], one.trial["id"])
-        invalid = one.trial["load"] in spoiled[one.cell["engine"], one.cell["level"]]
+        key = (one.cell.id, one.trial.id)
+        invalid = one.trial.load in spoiled[one.cell.engine, str(one.cell.level)]
         why = Reason("client_lag", Level.INVALID, "Requests were sent late.", "Lower the rate.")
         validity[key] = Validity(Level.INVALID, (why,)) if invalid else Validity(Level.VALID)
         facts[key] = facts_of(one.cell, reading, one.samples())
@@ -135,13 +137,13 @@ def _derived(manifest: dict[str, Any], trials: Sequence[FabricatedTrial], choice
     return Results(manifest, summary, validity, facts, verdicts, {}, code, decisions=decisions)
 
 
-def _quality(manifest: dict[str, Any], choices: Sequence[Choice]) -> pd.DataFrame:
+def _quality(manifest: Manifest, choices: Sequence[Choice]) -> pd.DataFrame:
     """The rows of the summary that scoring against a reference leaves."""
     rows = []
     for one in choices:
         if one.kl is None or one.status != "complete":
             continue
-        shared = {"model": manifest["cells"][0]["model"], "engine": one.engine, "level": one.level, "variant": ""}
+        shared = {"model": manifest.cells[0].model, "engine": one.engine, "level": one.level, "variant": ""}
         shared |= {"load": "quality", "class": ALL, "repetition": POOLED, "statistic": "value", "bound": "point"}
         shared |= {"n": 16384, "n_eff": 64.0, "source": "scores", "window": "text"}
         value, low, high = one.kl

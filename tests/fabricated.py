@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from harness.records import Record, Sample, record_schema, sample_schema, to_columns
+from harness.store.manifest import CellEntry, Part, TrialEntry
 
 MS = 1_000_000
 S = 1_000_000_000
+
+
+P = TypeVar("P", bound=Part)
 
 
 @dataclass
 class FabricatedTrial:
     """What `store.TrialData` offers, out of memory."""
 
-    cell: dict[str, Any]
-    trial: dict[str, Any]
+    cell: CellEntry
+    trial: TrialEntry
     made: Sequence[Record] = ()
     readings: Sequence[Sample] = ()
     cache: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -118,7 +123,7 @@ def changed(record: Record, **changes: Any) -> Record:
     return record
 
 
-def cell_entry(**changes: Any) -> dict[str, Any]:
+def cell_entry(**changes: Any) -> CellEntry:
     """A cell of a manifest."""
     entry = {
         "id": "000-tiny-simulated-f16",
@@ -133,10 +138,10 @@ def cell_entry(**changes: Any) -> dict[str, Any]:
         "engine_info": {},
         "start": {"load_s": 1.25, "load_warm_s": None, "first_request_ms": 180.0, "rss_after_load_bytes": None},
     }
-    return entry | changes
+    return CellEntry.model_validate(entry | changes)
 
 
-def trial_entry(*, end_s: float | None = 60.0, start_s: float = 0.0, **changes: Any) -> dict[str, Any]:
+def trial_entry(*, end_s: float | None = 60.0, start_s: float = 0.0, **changes: Any) -> TrialEntry:
     """A trial of a manifest."""
     entry = {
         "id": "000-sustained",
@@ -159,7 +164,16 @@ def trial_entry(*, end_s: float | None = 60.0, start_s: float = 0.0, **changes: 
         "limits": [],
         "client": {"heartbeat_p99_ms": 0.4, "cpu_share": 0.1, "merged_read_share": 0.0, "connect_errors": 0},
     }
-    return entry | changes
+    return TrialEntry.model_validate(entry | changes)
+
+
+NO_PAGES: Any = SimpleNamespace(hear=lambda _: None, forget=lambda: None, begin_tallies=lambda _: None)
+"""In place of the pages beside a cell that has none."""
+
+
+def again(part: P, **changes: Any) -> P:
+    """A part of a manifest once more, with some keys changed."""
+    return type(part).model_validate(part.stored() | changes)
 
 
 def trial_of(records: Sequence[Record], readings: Sequence[Sample] = (), **changes: Any) -> FabricatedTrial:

@@ -47,7 +47,7 @@ def results(folder: Path, engine: dict[str, Any], **keys: Any) -> Results:
     ended = harness("run", str(path), "--out", "run", "--format", "json", "--quiet", cwd=folder, timeout_s=600)
     assert (folder / "run").exists(), ended.err
     run = Run.open(folder / "run")
-    assert run.manifest["cells"][0]["status"] == "complete", (ended.out, ended.err)
+    assert run.manifest.cells[0].status == "complete", (ended.out, ended.err)
     return derive(run.manifest, run.trials())
 
 
@@ -94,7 +94,7 @@ def test_the_embedded_server_tells_of_itself(tmp_path: Path) -> None:
         process.communicate(timeout=200)
     stored = Run.open(run)
     found = derive(stored.manifest, stored.trials())
-    rows = records(run, stored.manifest["cells"][0]["trials"][0])
+    rows = records(run, stored.manifest.cells[0].trials[0])
     assert totals["generation_tokens"] == WARM_UP_TOKENS + 12 * 8
     assert sum(row["output_tokens"] for row in rows) == 12 * 8
     assert totals["prompt_tokens"] == 13 / 12 * sum(row["prompt_tokens"] for row in rows)
@@ -108,7 +108,7 @@ def test_the_embedded_server_tells_of_itself(tmp_path: Path) -> None:
     assert value(found, "prefix_hit_share") is not None
     assert value(found, "kv_cache_peak_share") is None
     assert missing(found, "kv_cache_peak_share") == "the server's page does not tell it"
-    assert not any("page" in told for told in stored.manifest["cells"][0]["unread"])
+    assert not any("page" in told for told in stored.manifest.cells[0].unread)
 
 
 def waited_ms(run: Path) -> list[float]:
@@ -120,8 +120,8 @@ def waited_ms(run: Path) -> list[float]:
     read = samples[samples["source"] == "server0"].drop_duplicates("at_ns")
     asked_ns, answered_ns = read["at_ns"] - read["width_ns"] // 2, read["at_ns"] + read["width_ns"] // 2
     found = []
-    for end in ("start_ns", "end_ns"):
-        moment_ns = trial.trial["t0_ns"] + trial.trial["window"][end]
+    t0_ns, window = trial.trial.t0_ns, trial.trial.window
+    for moment_ns in (t0_ns + window.start_ns, t0_ns + window.end_ns):
         free_ns = answered_ns[asked_ns < moment_ns].max()
         found.append((asked_ns[asked_ns >= moment_ns].min() - max(moment_ns, free_ns)) / 1e6)
     return found

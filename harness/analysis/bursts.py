@@ -50,19 +50,17 @@ def bursts_of(reading: Reading) -> dict[str, Any] | None:
     taken: see `Taken`, the first MOST_LISTED.   drained_s: [value, low, high], the geometric mean over all of them with
     its 95 % interval, None if some were not drained or there are fewer than 8.
     """
-    spans = reading.trial.get("bursts")
+    spans = reading.trial.bursts
     columns = reading.columns
-    if not spans or not len(columns.measured):
+    if spans is None or not len(columns.measured):
         return None
     sent = columns.where(~columns.has_status([Status.NOT_SENT]) & np.isfinite(columns.times["due"]))
     taken = list(_each(sent, spans, reading.window.end_ns))
     return {"taken": [asdict(one) for one in taken[:MOST_LISTED]], "drained_s": _mean_of([t.drained_s for t in taken])}
 
 
-def _each(columns: Columns, spans: dict[str, float | None], window_end_ns: float) -> Iterator[Taken]:
-    first_s, length_s, every_s = spans["first_s"], spans["length_s"], spans["every_s"]
-    assert first_s is not None
-    assert length_s is not None
+def _each(columns: Columns, spans: BurstSpans, window_end_ns: float) -> Iterator[Taken]:
+    first_s, length_s, every_s = spans.first_s, spans.length_s, spans.every_s
     # What was cut off at the end of the trial has not ended, and is no error.
     cut_off = columns.has_status([Status.UNFINISHED]) & columns.in_phase(Phase.COOLDOWN)
     due, ended = columns.times["due"], np.sort(np.where(cut_off, np.inf, columns.ended))

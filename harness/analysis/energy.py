@@ -23,6 +23,7 @@ from harness.analysis.rates import Rate
 from harness.analysis.stats import Estimate
 from harness.analysis.window import NS_PER_S, Window
 from harness.metrics import ENERGY
+from harness.store.manifest import CellEntry, TrialEntry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,9 +214,7 @@ UNKNOWN_AVERAGED_S = 1.0
 _GAUGES = ("energy_j", "power_w", "power_averaged_s", "utilisation_share")
 
 
-def energy_facts(
-    cell: Mapping[str, Any], trial: Mapping[str, Any], window: Window, samples: pd.DataFrame
-) -> dict[str, Any]:
+def energy_facts(cell: CellEntry, trial: TrialEntry, window: Window, samples: pd.DataFrame) -> dict[str, Any]:
     """The energy of the engine's GPUs in the window, together; none where it computes on the processor. Which GPUs are
     the engine's, `machine.without_others_gpus` says.
 
@@ -229,7 +228,7 @@ def energy_facts(
         return {}
     entries, parts, broken = [], [], False
     ends_s = window.start_ns / NS_PER_S, window.end_ns / NS_PER_S
-    exported = (cell.get("sampler") or {}).get("scope", SERVER) != SERVER  # what was read here is not the server's
+    exported = cell.sampler is not None and cell.sampler.scope != SERVER  # what was read here is not the server's
     for gpu, read in gauges.items():
         entry, found, failed = _of_one(gpu, read, *ends_s, exported=exported)
         entries.append(entry)
@@ -304,7 +303,7 @@ def energy_sources(facts: Mapping[str, Any] | None) -> dict[str, str]:
     return named | {"gpu_power_w": str(told.get("power_sensor") or ""), "gpu_utilisation_share": "gpu"}
 
 
-def missing_energy(told: Mapping[str, Any], slo: Mapping[str, Any], no_gpu: str = NO_GPU) -> dict[str, str]:
+def missing_energy(told: Mapping[str, Any], slo: Mapping[str, float | None], no_gpu: str = NO_GPU) -> dict[str, str]:
     """Why a metric of energy may have no value. told: the facts.   no_gpu: why no GPU counts, where none does."""
     of_energy = [metric.name for metric in ENERGY]
     if not told:
@@ -318,9 +317,9 @@ def missing_energy(told: Mapping[str, Any], slo: Mapping[str, Any], no_gpu: str 
     return found
 
 
-def _gauges(cell: Mapping[str, Any], trial: Mapping[str, Any], samples: pd.DataFrame) -> dict[str, dict[str, Gauge]]:
+def _gauges(cell: CellEntry, trial: TrialEntry, samples: pd.DataFrame) -> dict[str, dict[str, Gauge]]:
     """Gauges of each GPU by name, in seconds from T0; of the engine's GPUs."""
-    t0_ns = trial.get("t0_ns")
+    t0_ns = trial.t0_ns
     if t0_ns is None or not any(str(source).startswith("gpu") for source in samples["source"].unique()):
         return {}
     samples = without_others_gpus(cell, samples)
@@ -351,15 +350,13 @@ def _averaged_s(read: Mapping[str, Gauge]) -> float:
     return float(told.values.max()) if told is not None else UNKNOWN_AVERAGED_S
 
 
-def _reason(
-    cell: Mapping[str, Any], trial: Mapping[str, Any], each: list[dict[str, Any]], samples: pd.DataFrame
-) -> str | None:
+def _reason(cell: CellEntry, trial: TrialEntry, each: list[dict[str, Any]], samples: pd.DataFrame) -> str | None:
     without = [str(entry["reason"]) for entry in each if entry["reason"]]
     if without:
         return "; ".join(without)
-    if trial.get("others_on_gpus"):
+    if trial.others_on_gpus:
         return "other processes computed on the GPUs: what they used is in it"
-    if len(each) > 1 and not cell.get("devices") and not engines_gpus(samples):
+    if len(each) > 1 and not cell.devices and not engines_gpus(samples):
         unknown = "it is not known which GPUs the engine uses"
         return f"{unknown}: all {len(each)} that were read are in it; name its own in `devices`"
     return None

@@ -35,6 +35,7 @@ from harness.analysis.window import NS_PER_S
 from harness.metrics import METRICS, Need, metric_names
 from harness.records import Phase, Status
 from harness.store.categories import counts_of, one_of
+from harness.store.manifest import CellEntry, TrialEntry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ _NOT_ERRORS = (Status.OK, Status.CANCELLED, Status.NOT_SENT)
 _VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 
-def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
+def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     """What a report says about a trial beside its metrics; JSON-able. samples: of its cell.
 
     Keys: cell, trial (ids), window, served_s (see `_served_s`), requests (by phase), statuses, errors (see
@@ -60,8 +61,8 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
     energy = energy_facts(cell, trial, window, samples)
     telemetry = telemetry_facts(cell, trial, window, samples)
     return {
-        "cell": cell["id"],
-        "trial": trial["id"],
+        "cell": cell.id,
+        "trial": trial.id,
         "window": {
             "start_s": window.start_ns / NS_PER_S,
             "end_s": window.end_ns / NS_PER_S,
@@ -75,7 +76,7 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
         "bursts": bursts_of(reading),
         "queue": queue_facts(reading),
         "sample_size": sizes_of(reading),
-        "slo_vacuous": good(columns.measured, trial.get("slo") or {})[1],
+        "slo_vacuous": good(columns.measured, trial.slo)[1],
         "token_sources": _shares(records["token_source"]),
         "tokens": tokens_of(trial, reading),
         "books": books_of(cell, trial, reading, samples),
@@ -87,7 +88,7 @@ def facts_of(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> d
         "memory": memory_facts(cell, reading, samples),
         "missing": missing(cell, trial, columns)
         | why_missing(server)
-        | missing_energy(energy, trial.get("slo") or {}, no_gpu_because(cell))
+        | missing_energy(energy, trial.slo, no_gpu_because(cell))
         | missing_telemetry(telemetry),
         **({"servers": spread} if spread else {}),
     }
@@ -160,19 +161,19 @@ def _kind_of_error(group: pd.DataFrame, last_ok_s: float) -> dict[str, Any]:
     }
 
 
-def missing(cell: dict[str, Any], trial: dict[str, Any], columns: Columns) -> dict[str, str]:
+def missing(cell: CellEntry, trial: TrialEntry, columns: Columns) -> dict[str, str]:
     """Why a metric may have no value in this trial, by metric name; read where the summary has no row."""
     rows = columns.measured
     found = {name: metric.unmeasured for name, metric in METRICS.items() if metric.unmeasured}
     found |= dict.fromkeys(START_METRICS, "it was not measured when the engine started")
     found |= dict.fromkeys(GAUGES, "no reading was taken on the machine under test during the trial")
     found |= dict.fromkeys(LOAD_PEAKS, "no reading was taken while the engine started")
-    if cell.get("engine_info") and not cell["engine_info"].get("pids"):
+    if not cell.engine_info.is_empty and not cell.engine_info.pids:
         found |= dict.fromkeys(
             (*PROCESS_GAUGES, "load_peak_bytes"), "the engine's processes are not known: this run did not start them"
         )
     found |= {name: no_gpu_because(cell) for name in (*GAUGES, *LOAD_PEAKS) if "gpu" in name}
-    if not any(limit is not None for limit in (trial.get("slo") or {}).values()):
+    if not any(limit is not None for limit in trial.slo.values()):
         found |= dict.fromkeys(("attainment", "goodput_rps"), "the scenario sets no slo")
     if not np.isfinite(rows.counts["cached_tokens"]).any() and not rows.cached.any():
         found["cached_share"] = "the engine says nothing about its caches"

@@ -6,7 +6,6 @@ How long something held a GPU back while a trial measured, and what.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from harness.analysis.columns import Columns, Flags, Floats
 from harness.analysis.window import NS_PER_S, Window
 from harness.store.categories import one_of
+from harness.store.manifest import CellEntry, TrialEntry
 from harness.telemetry.gpus.gauges import SLOWED_DOWN, named
 
 if TYPE_CHECKING:
@@ -39,23 +39,23 @@ NO_GPU = "no GPU of the machine under test was read"
 NOT_ON_A_GPU = "the engine computes on the processor: the GPUs of its machine are not its own"
 
 
-def on_processor(cell: Mapping[str, Any]) -> bool:
+def on_processor(cell: CellEntry) -> bool:
     """Whether an engine says, or its scenario, that it computes on the processor; not where nobody says."""
-    device = (cell.get("engine_info") or {}).get("device")
-    return str(device).startswith(CPU) if device else list(cell.get("devices") or ()) == [CPU]
+    device = cell.engine_info.device
+    return device.startswith(CPU) if device else cell.devices == [CPU]
 
 
-def no_gpu_because(cell: Mapping[str, Any]) -> str:
+def no_gpu_because(cell: CellEntry) -> str:
     """Why a trial has no reading of a GPU, where it has none."""
     return NOT_ON_A_GPU if on_processor(cell) else NO_GPU
 
 
-def without_others_gpus(cell: Mapping[str, Any], samples: pd.DataFrame) -> pd.DataFrame:
+def without_others_gpus(cell: CellEntry, samples: pd.DataFrame) -> pd.DataFrame:
     """The samples without those of GPUs that are not the engine's. Its own are those that the scenario's `devices`
     gives it, else those on which the driver saw its memory. Where the driver does not tell whose memory is whose, they
     are all that were read, and none where the engine computes on the processor.
     """
-    given = [f"gpu{number}" for number in cell.get("devices") or () if number != CPU]
+    given = [f"gpu{number}" for number in cell.devices if number != CPU]
     named = [source for source in map(str, samples["source"].unique()) if re.fullmatch(r"gpu\d+", source)]
     if not named:
         return samples
@@ -75,13 +75,20 @@ def engines_gpus(samples: pd.DataFrame) -> list[str]:
     return found
 
 
-def start_values(cell: dict[str, Any], trial: dict[str, Any]) -> dict[str, float]:
+def start_values(cell: CellEntry, trial: TrialEntry) -> dict[str, float]:
     """What was measured while the engine started for this trial; what was not is left out."""
-    start = (cell.get("engine_info") or {}) | (trial.get("start") or cell.get("start") or {})
-    return {name: float(start[name]) for name in START_METRICS if start.get(name) is not None}
+    start = cell.start_of(trial)
+    found = {
+        "load_s": start.load_s,
+        "load_warm_s": start.load_warm_s,
+        "first_request_ms": start.first_request_ms,
+        "weight_bytes": cell.engine_info.weight_bytes,
+        "rss_after_load_bytes": start.rss_after_load_bytes,
+    }
+    return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def peaks(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> dict[str, float]:
+def peaks(samples: pd.DataFrame, trial: TrialEntry, columns: Columns) -> dict[str, float]:
     """The largest readings of the machine under test during a trial; those nobody took are left out.
 
     The last reading of each before the trial counts too: memory that was taken then is still held when it begins. Not
@@ -103,7 +110,7 @@ def peaks(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> dic
 
 
 def peak_of_each(
-    samples: pd.DataFrame, trial: dict[str, Any], columns: Columns, kind: str, name: str, *, held: bool = True
+    samples: pd.DataFrame, trial: TrialEntry, columns: Columns, kind: str, name: str, *, held: bool = True
 ) -> dict[str, float]:
     """The largest reading during a trial of every source of a kind ("gpu": "gpu0", "gpu1", ...). held: the last before
     it counts, too.
@@ -120,11 +127,11 @@ def peak_of_each(
     return found
 
 
-def span_ns(trial: Mapping[str, Any], columns: Columns) -> tuple[float, float] | None:
+def span_ns(trial: TrialEntry, columns: Columns) -> tuple[float, float] | None:
     """When a trial began and its last request ended (NaN: later than everything); None where nothing was sent."""
-    if trial.get("t0_ns") is None or not len(columns):
+    if trial.t0_ns is None or not len(columns):
         return None
-    return float(trial["t0_ns"]), float(trial["t0_ns"]) + _end_s(columns) * 1e9
+    return float(trial.t0_ns), float(trial.t0_ns) + _end_s(columns) * 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +158,11 @@ def gauges(samples: pd.DataFrame, kind: str, name: str, scope: str = SERVER) -> 
     return found
 
 
-def during(samples: pd.DataFrame, trial: dict[str, Any], columns: Columns) -> tuple[Flags, Floats]:
+def during(samples: pd.DataFrame, trial: TrialEntry, columns: Columns) -> tuple[Flags, Floats]:
     """Which samples are the server's, from the last before the trial's T0 until its last event; and when each was
     taken, in s from T0.
     """
-    t0_ns = trial.get("t0_ns")
+    t0_ns = trial.t0_ns
     if t0_ns is None or not len(samples) or not len(columns):
         return np.zeros(len(samples), dtype=np.bool_), np.zeros(len(samples))
     own = one_of(samples["scope"], [SERVER])
@@ -172,13 +179,13 @@ def _end_s(columns: Columns) -> float:
 MAX_GAP_NS = 2 * NS_PER_S
 
 
-def throttling_facts(trial: Mapping[str, Any], window: Window, samples: pd.DataFrame) -> dict[str, Any]:
+def throttling_facts(trial: TrialEntry, window: Window, samples: pd.DataFrame) -> dict[str, Any]:
     """Per GPU: {share, reasons}. share: of the time read in the window with heat or a fault of power holding it back.
 
     reasons: share of each reason by its name, harmless ones too. samples: of the cell; each reading stands for the
     time until the next. GPUs that do not tell are absent.
     """
-    t0_ns = trial.get("t0_ns")
+    t0_ns = trial.t0_ns
     if t0_ns is None or not len(samples):
         return {}
     told = samples[one_of(samples["name"], ["throttle_reasons"]) & one_of(samples["scope"], [SERVER])]

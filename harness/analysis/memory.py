@@ -10,7 +10,7 @@ and of those within the time in question where there are any: while an engine st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from harness.analysis.columns import Columns, Floats, Ints
 from harness.analysis.machine import Gauge, gauges, peak_of_each, span_ns, without_others_gpus
 from harness.analysis.reading import Reading
+from harness.store.manifest import CellEntry, EngineEntry, TrialEntry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,9 +36,7 @@ class Held:
     source: str
 
 
-def memory_readings(
-    cell: Mapping[str, Any], trial: Mapping[str, Any], samples: pd.DataFrame, columns: Columns
-) -> dict[str, Held]:
+def memory_readings(cell: CellEntry, trial: TrialEntry, samples: pd.DataFrame, columns: Columns) -> dict[str, Held]:
     """memory_peak_bytes of the trial; load_peak_bytes and load_gpu_peak_bytes of the start that it runs on. What nobody
     read is left out. samples: without those of GPUs that are not the engine's.
     """
@@ -45,9 +44,9 @@ def memory_readings(
     span = span_ns(trial, columns)
     if span is not None:
         found["memory_peak_bytes"] = engine_held(samples, *span, before=True)
-    start = trial.get("start") or cell.get("start") or {}
-    if start.get("began_ns") is not None and start.get("ready_ns") is not None:
-        loading = float(start["began_ns"]), float(start["ready_ns"])
+    start = cell.start_of(trial)
+    if start.began_ns is not None and start.ready_ns is not None:
+        loading = float(start.began_ns), float(start.ready_ns)
         found["load_peak_bytes"] = engine_held(samples, *loading, before=False)
         found["load_gpu_peak_bytes"] = gpus_held(samples, *loading)
     return {name: held for name, held in found.items() if held is not None}
@@ -132,14 +131,14 @@ class Total:
     source: str
 
 
-def memory_facts(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
+def memory_facts(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     """The memory of an engine during a trial, by what it is for.
 
     Keys: breakdown (part, bytes, source of each), total_bytes and total_source (None: nothing was read), tokens (the
     most in flight, as estimated; None: not known), kv_used_bytes (of the KV cache, see `kv_used`), reason (why there is
     no rest, None where there is one).
     """
-    info = cell.get("engine_info") or {}
+    info = cell.engine_info
     total = total_of(cell, reading, without_others_gpus(cell, samples))
     tokens = most_tokens_in_flight(reading.columns)
     parts = list(known_parts(info, tokens))
@@ -156,14 +155,14 @@ def memory_facts(cell: dict[str, Any], reading: Reading, samples: pd.DataFrame) 
     }
 
 
-def known_parts(info: Mapping[str, Any], tokens: float | None) -> Iterator[Part]:
+def known_parts(info: EngineEntry, tokens: float | None) -> Iterator[Part]:
     """What the engine tells, and what follows from its files and from the tokens in flight where it is silent."""
-    told = {name: int(count) for name, count in (info.get("memory") or {}).items() if name not in _NO_PARTS and count}
+    told = {name: int(count) for name, count in info.memory.items() if name not in _NO_PARTS and count}
     if WEIGHTS in told:
         yield Part(WEIGHTS, told.pop(WEIGHTS), TOLD)
-    elif info.get("weight_bytes"):
-        yield Part(WEIGHTS, int(info["weight_bytes"]), "size of the weight files")
-    per_token = info.get("kv_bytes_per_token")
+    elif info.weight_bytes:
+        yield Part(WEIGHTS, int(info.weight_bytes), "size of the weight files")
+    per_token = info.kv_bytes_per_token
     if KV_CACHE in told:
         yield Part(KV_CACHE, told.pop(KV_CACHE), TOLD)
     elif per_token and tokens:
@@ -186,22 +185,22 @@ def rest_of(parts: list[Part], total: Total | None) -> Part | str:
     return Part(name, left, f"what is left of the {total.source}")
 
 
-def kv_used(info: Mapping[str, Any], tokens: float | None, reading: Reading, samples: pd.DataFrame) -> float | None:
+def kv_used(info: EngineEntry, tokens: float | None, reading: Reading, samples: pd.DataFrame) -> float | None:
     """The most of the KV cache that requests can have had in use: their tokens, whole replies counted; where those are
     not known, the largest share that the server's page told, of the cache that the engine tells of.
     """
-    if tokens is not None and info.get("kv_bytes_per_token"):
-        return float(tokens * info["kv_bytes_per_token"])
+    if tokens is not None and info.kv_bytes_per_token:
+        return float(tokens * info.kv_bytes_per_token)
     shares = peak_of_each(samples, reading.trial, reading.columns, "server", "kv_cache_share")
-    whole = (info.get("memory") or {}).get(KV_CACHE)
+    whole = info.memory.get(KV_CACHE)
     return max(shares.values()) * whole if shares and whole else None
 
 
-def total_of(cell: Mapping[str, Any], reading: Reading, samples: pd.DataFrame) -> Total | None:
+def total_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> Total | None:
     """The memory that was in use at most, where the engine computes: GPU memory, the engine's own where the driver
     tells it, or that of its processes.
     """
-    if str((cell.get("engine_info") or {}).get("device") or "cpu").startswith("cpu"):
+    if (cell.engine_info.device or "cpu").startswith("cpu"):
         found = memory_readings(cell, reading.trial, samples, reading.columns).get("memory_peak_bytes")
         return None if found is None else Total(found.bytes, _SEEN[found.source])
     own = peak_of_each(samples, reading.trial, reading.columns, "gpu", "engine_memory_bytes")

@@ -16,6 +16,7 @@ from harness.analysis.columns import Columns, Floats
 from harness.analysis.stats import MAX_STEPS, autocorrelation_time
 from harness.records import Status
 from harness.scenario.loads import KINDS
+from harness.store.manifest import TrialEntry
 
 STEP_NS = 1e8
 LEAST_STEPS = 1024
@@ -64,10 +65,10 @@ class QueueGuard:
 NO_GUARD = QueueGuard()
 
 
-def changes_by_plan(trial: dict[str, Any]) -> bool:
+def changes_by_plan(trial: TrialEntry) -> bool:
     """Whether the load of a trial is not the same throughout, as was planned."""
-    kind = KINDS.get(str(trial.get("kind")))
-    return bool(kind and kind.changes_by_plan) or bool(trial.get("ramp"))
+    kind = KINDS.get(str(trial.kind))
+    return bool(kind and kind.changes_by_plan) or trial.ramp
 
 
 def guard_of(columns: Columns, n_eff_tail: float) -> QueueGuard:

@@ -29,6 +29,7 @@ from harness.analysis.window import Window, window_of
 from harness.records import record_schema
 from harness.scenario.limits import BACKEND_CLASS, CACHE_CLASSES
 from harness.store.categories import frame_of
+from harness.store.manifest import CellEntry, TrialEntry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,12 +91,12 @@ class StoredTrial(Protocol):
     """What is needed of a stored trial; `store.TrialData` is one."""
 
     @property
-    def cell(self) -> dict[str, Any]:
+    def cell(self) -> CellEntry:
         """Its cell's entry in the manifest."""
         ...
 
     @property
-    def trial(self) -> dict[str, Any]:
+    def trial(self) -> TrialEntry:
         """Its own entry."""
         ...
 
@@ -119,18 +120,18 @@ class Reading:
     there are several classes, for each.   trial: its entry in the manifest.
     """
 
-    trial: dict[str, Any]
+    trial: TrialEntry
     frame: pd.DataFrame
     columns: Columns
     groups: dict[str, Columns]
 
     @classmethod
-    def of(cls, records: pd.DataFrame, trial: dict[str, Any]) -> Reading:
+    def of(cls, records: pd.DataFrame, trial: TrialEntry) -> Reading:
         """Of a frame with all columns."""
         return cls.with_lists(records, Columns.of(records), trial)
 
     @classmethod
-    def with_lists(cls, frame: pd.DataFrame, columns: Columns, trial: dict[str, Any]) -> Reading:
+    def with_lists(cls, frame: pd.DataFrame, columns: Columns, trial: TrialEntry) -> Reading:
         """Of columns whose chunks are in memory."""
         groups = {name: columns.where(rows) for name, rows in groups_of(columns).items()}
         return cls(trial, frame, columns, {ALL: columns, **groups})

@@ -36,7 +36,7 @@ def sizes_of(reading: Reading) -> dict[str, dict[str, Any]]:
     """What the quantiles of a trial lack that are bounds for want of requests: "ttft_ms p99" -> level, needed and have
     (independent requests), n (requests) and times_longer (how many times as long it should have been).
     """
-    asked = set(limited(reading.trial.get("limits") or ()))
+    asked = set(limited(reading.trial.limits))
     wanted = dict.fromkeys([(name, p) for name in METRICS for p in (HEADLINE, stats.LEVELS[-1])])
     wanted |= dict.fromkeys(sorted(one for one in asked if one[0] in reading.distributions))
     found = {}

@@ -32,10 +32,10 @@ class CellSamples:
         """The cell's samples from AROUND_NS before a trial's T0 until as long after its last event, and of each gauge
         the last before and the first after; in the order in which they are stored.
         """
-        if self._cell != stored.cell["id"]:
-            self._cell, self._samples = stored.cell["id"], stored.samples()
+        if self._cell != stored.cell.id:
+            self._cell, self._samples = stored.cell.id, stored.samples()
             self._gauges = rows_by_gauge(self._samples)
-        t0_ns = stored.trial.get("t0_ns")
+        t0_ns = stored.trial.t0_ns
         ended = reading.columns.ended
         if t0_ns is None or not np.isfinite(ended).any():
             return self._samples

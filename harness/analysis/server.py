@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.store.categories import one_of
+from harness.store.manifest import TrialEntry
 from harness.telemetry.prometheus.names import COUNTERS, GAUGES, NO_KNOWN_NAME
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def server_facts(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     reason: why there is nothing at all, else None.
     """
     trial = reading.trial
-    pages = list(trial.get("pages") or ())
+    pages = [page.model_dump(exclude_unset=True) for page in trial.pages or ()]
     own = _of_the_trial(samples, trial, reading)
     if not len(own):
         nothing = {"pages": pages, "window": {}, "ends": {}, "notes": [], "seldom": []}
@@ -113,23 +114,23 @@ class _Window:
         has ended: then the server was not idle.
         """
         trial, columns, window = reading.trial, reading.columns, reading.window
-        before, ended_ns = trial.get("begun_ns"), trial.get("ended_ns")
+        before, ended_ns = trial.begun_ns, trial.ended_ns
         after = None if ended_ns is None else ended_ns + LAST_READING_NS
         if (columns.times["sent"] < window.start_ns).any():
             before = None
         if (columns.ended > window.end_ns).any():
             after = None
-        t0_ns = trial["t0_ns"]
+        t0_ns = trial.t0_ns or 0
         return cls(t0_ns + round(window.start_ns), t0_ns + round(window.end_ns), before, after)
 
 
-def _of_the_trial(samples: pd.DataFrame, trial: Mapping[str, Any], reading: Reading) -> pd.DataFrame:
+def _of_the_trial(samples: pd.DataFrame, trial: TrialEntry, reading: Reading) -> pd.DataFrame:
     """The readings of servers from shortly before the window until shortly after, in the order of time."""
     servers = [source for source in samples["source"].unique() if re.fullmatch(_OF_SERVERS, str(source))]
     own = samples[one_of(samples["source"], servers)]
-    if trial.get("t0_ns") is None or not len(own):
+    if trial.t0_ns is None or not len(own):
         return own.iloc[:0]
-    at = own["at_ns"] - trial["t0_ns"]
+    at = own["at_ns"] - trial.t0_ns
     near = (at >= reading.window.start_ns - AROUND_NS) & (at <= reading.window.end_ns + AROUND_NS)
     found: pd.DataFrame = own[near].sort_values("at_ns", kind="stable")
     return found
@@ -260,9 +261,9 @@ def _worse(ends: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _why_nothing(trial: Mapping[str, Any], pages: Sequence[Mapping[str, Any]]) -> str:
+def _why_nothing(trial: TrialEntry, pages: Sequence[Mapping[str, Any]]) -> str:
     """Why nothing is known of the server, in words that can stand behind a number's name."""
-    if "pages" not in trial:
+    if trial.pages is None:
         return "no page of the server was read in this run"
     if not pages:
         return "the engine has no page of its own, and `metrics_urls` names none"

@@ -9,7 +9,6 @@ the most that it may be, and only what lies outside is a difference.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from harness.analysis.columns import Flags, Floats
 from harness.analysis.reading import Reading
 from harness.records import Status, TokenSource
 from harness.store.categories import one_of
+from harness.store.manifest import CellEntry, TrialEntry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +30,7 @@ _OF_SERVERS = r"server\d+"
 _NAMES = {"generation_tokens": "output tokens", "prompt_tokens": "prompt tokens", "finished_requests": "requests"}
 
 
-def books_of(
-    cell: Mapping[str, Any], trial: Mapping[str, Any], reading: Reading, samples: pd.DataFrame
-) -> list[dict[str, Any]]:
+def books_of(cell: CellEntry, trial: TrialEntry, reading: Reading, samples: pd.DataFrame) -> list[dict[str, Any]]:
     """What can be held against each other; JSON-able. samples: of the cell.
 
     what: "output tokens", "prompt tokens", "requests": as the client counted (client: the least, client_most) and the
@@ -40,7 +38,7 @@ def books_of(
     `_in_flight`.
     difference_share: server against client, as a share of the larger; 0 where it lies between the least and the most.
     """
-    if trial.get("status") != "complete" or not np.isfinite(reading.columns.times["sent"]).any():
+    if trial.status != "complete" or not np.isfinite(reading.columns.times["sent"]).any():
         return []
     told = {name: _server(cell, trial, reading, samples, name) for name in _NAMES}
     counted = _client(reading.frame) if any(told.values()) else {}
@@ -95,16 +93,16 @@ def _prompts(sent: pd.DataFrame, whole: Flags, prompt: Floats) -> tuple[float, f
 
 
 def _server(
-    cell: Mapping[str, Any], trial: Mapping[str, Any], reading: Reading, samples: pd.DataFrame, name: str
+    cell: CellEntry, trial: TrialEntry, reading: Reading, samples: pd.DataFrame, name: str
 ) -> tuple[float, str] | None:
     """By how much a counter rose over the trial, all servers together, and whose pages say so; None where one page is
     missing, was read while another trial ran, or began anew.
     """
     own = samples[one_of(samples["name"], [name])]
     sources = sorted(source for source in map(str, own["source"].unique()) if re.fullmatch(_OF_SERVERS, source))
-    if trial.get("t0_ns") is None or not sources or len(reading.frame["backend"].dropna().unique()) > len(sources):
+    if trial.t0_ns is None or not sources or len(reading.frame["backend"].dropna().unique()) > len(sources):
         return None
-    t0_ns = int(trial["t0_ns"])
+    t0_ns = trial.t0_ns
     begin_ns = t0_ns + float(np.nanmin(reading.columns.times["sent"]))
     end_ns = t0_ns + float(np.nanmax(reading.columns.ended))
     earliest_ns, latest_ns = _between_trials(cell, trial)
@@ -123,16 +121,17 @@ def _server(
     return total, "+".join(sources)
 
 
-def _between_trials(cell: Mapping[str, Any], trial: Mapping[str, Any]) -> tuple[float, float]:
+def _between_trials(cell: CellEntry, trial: TrialEntry) -> tuple[float, float]:
     """When the trial before this one on the same engine had ended, and when the one after it began."""
-    others = [one for one in cell.get("trials") or () if one.get("t0_ns") is not None and one["id"] != trial["id"]]
-    others = [one for one in others if one.get("session") == trial.get("session")]
-    ended = [one.get("ended_ns") or np.inf for one in others if one["t0_ns"] <= trial["t0_ns"]]
-    begun = [one["t0_ns"] for one in others if one["t0_ns"] > trial["t0_ns"]]
+    others = [one for one in cell.trials if one.id != trial.id and one.session == trial.session]
+    known = [(one.t0_ns, one.ended_ns or np.inf) for one in others if one.t0_ns is not None]
+    own_ns = trial.t0_ns or 0
+    ended = [ended_ns for t0_ns, ended_ns in known if t0_ns <= own_ns]
+    begun = [t0_ns for t0_ns, _ in known if t0_ns > own_ns]
     return max(ended, default=-np.inf), min(begun, default=np.inf)
 
 
-def _in_flight(trial: Mapping[str, Any], reading: Reading, samples: pd.DataFrame) -> dict[str, Any] | None:
+def _in_flight(trial: TrialEntry, reading: Reading, samples: pd.DataFrame) -> dict[str, Any] | None:
     """The server's own count of requests that run or wait, against the records, at the moments of its readings in the
     window; None with fewer than LEAST_READINGS, or where not every server tells both.
 
@@ -142,10 +141,10 @@ def _in_flight(trial: Mapping[str, Any], reading: Reading, samples: pd.DataFrame
     chosen = samples[samples["name"].isin(["running_requests", "waiting_requests"])]
     chosen = chosen[chosen["source"].astype(str).str.fullmatch(_OF_SERVERS)]
     sources = sorted(chosen["source"].astype(str).unique())
-    if trial.get("t0_ns") is None or len(sources) != 1 or chosen["name"].nunique() != 2:
+    if trial.t0_ns is None or len(sources) != 1 or chosen["name"].nunique() != 2:
         return None  # pages of several servers are of several moments
     both = chosen.pivot_table(index=["at_ns", "width_ns"], columns="name", values="value", observed=True).dropna()
-    at = both.index.get_level_values("at_ns").to_numpy(dtype=np.float64) - trial["t0_ns"]
+    at = both.index.get_level_values("at_ns").to_numpy(dtype=np.float64) - trial.t0_ns
     inside = reading.window.holds(at)
     if inside.sum() < LEAST_READINGS:
         return None

@@ -22,6 +22,7 @@ from harness.analysis.stats import LEVELS, Bound, Estimate, mean_estimate
 from harness.analysis.window import Window
 from harness.metrics import METRICS, SCALAR, STATISTICS
 from harness.scenario.limits import is_split
+from harness.store.manifest import TrialEntry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,16 +113,15 @@ def _with_energy(found: Measures, facts: dict[str, Any] | None, sensors: dict[st
     return replace(found, readings=found.readings | known, sensors=sensors)
 
 
-def slo_of(trial: dict[str, Any], class_name: str) -> dict[str, float | None]:
+def slo_of(trial: TrialEntry, class_name: str) -> dict[str, float | None]:
     """The limits that make a request of a class good: the class's own over the trial's."""
-    own = (trial.get("class_slo") or {}).get(class_name) or {}
-    given = {name: limit for name, limit in own.items() if limit is not None}
-    return (trial.get("slo") or {}) | given
+    own = trial.class_slo.get(class_name, {})
+    return trial.slo | {name: limit for name, limit in own.items() if limit is not None}
 
 
-def shares_of(trial: dict[str, Any], rows: Columns, class_name: str) -> dict[str, Flags]:
+def shares_of(trial: TrialEntry, rows: Columns, class_name: str) -> dict[str, Flags]:
     """Error and attainment flags; over all classes each request is held to its own class's limits."""
-    if not (class_name == ALL or is_split(class_name)) or not trial.get("class_slo"):
+    if not (class_name == ALL or is_split(class_name)) or not trial.class_slo:
         return shares(rows, slo_of(trial, class_name))
     found: dict[str, Flags] = {}
     rows = judged(rows)
@@ -141,11 +141,10 @@ def _measure_class(
     readings: dict[str, float | Estimate],
 ) -> Measures:
     cell, rows = stored.cell, columns.measured
-    keys = tuple(str(value or "") for value in (*(cell[key] for key in KEYS[:-1]), reading.trial["load"]))
     return Measures(
-        keys=keys,
+        keys=(*cell.keys, reading.trial.load),
         class_name=name,
-        repetition=int(cell["repetition"]),
+        repetition=cell.repetition,
         window=reading.window,
         clock=texts[0],
         token_source=texts[1],

@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.analysis.machine import SERVER, Gauge, gauges
 from harness.analysis.window import Window
+from harness.store.manifest import CellEntry, TrialEntry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,9 +18,7 @@ SOURCES = {"engine_cpu_cores": "engine", "engine_major_faults": "engine", "swapp
 LEAST_COVERED = 0.5
 
 
-def telemetry_facts(
-    cell: Mapping[str, Any], trial: Mapping[str, Any], window: Window, samples: pd.DataFrame
-) -> dict[str, Any]:
+def telemetry_facts(cell: CellEntry, trial: TrialEntry, window: Window, samples: pd.DataFrame) -> dict[str, Any]:
     """How the readings were taken, and what they say of the measuring window.
 
     Keys: sampler (interval_s, ticks, late_ticks, cpu_share, ms_per_tick; of the whole cell; None where an older version
@@ -27,14 +26,14 @@ def telemetry_facts(
     any was read), window: engine_cpu_cores, engine_major_faults, swapped_bytes, throttled_periods, throttled_s (of the
     engine's control group) and sampler_cpu_share, each None where too little was read.
     """
-    told = dict(cell.get("sampler") or {})
+    told = {} if cell.sampler is None else cell.sampler.stored()
     scope = told.pop("scope", None)
     return {
         "sampler": told or None,
         "scope": scope,
-        "unread": list(cell.get("unread") or ()),
+        "unread": list(cell.unread),
         "gpus": any(str(source).startswith("gpu") for source in samples["source"].unique()),
-        "window": {} if trial.get("t0_ns") is None else in_window(samples, int(trial["t0_ns"]), window),
+        "window": {} if trial.t0_ns is None else in_window(samples, trial.t0_ns, window),
     }
 
 

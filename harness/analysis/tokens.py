@@ -6,7 +6,7 @@ and of a few replies the tokens of their text by the model's own tokenizer. Sour
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from harness.analysis.columns import Flags, Floats, due_order
 from harness.analysis.reading import Reading
 from harness.records import Phase, Status, TokenSource
 from harness.store.categories import counts_of, one_of
+from harness.store.manifest import TrialEntry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ _COLUMNS = [
 ]
 
 
-def tokens_of(trial: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+def tokens_of(trial: TrialEntry, reading: Reading) -> dict[str, Any]:
     """What is known of the counting; JSON-able. Over the measured requests that succeeded:
 
     counted_by: requests by source ("usage", "engine", "tokenizer", "chunks"; "nobody").
@@ -53,7 +54,7 @@ def tokens_of(trial: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
         "counted_by": sources | ({"nobody": silent} if (silent := len(whole) - sum(sources.values())) else {}),
         "chunks": _by_chunks(reading),
         "text": _by_text(whole),
-        "length_fidelity": _fidelity(whole, trial.get("pinned_outputs") or ()),
+        "length_fidelity": _fidelity(whole, trial.pinned_outputs),
         "prompts": _prompts(whole),
     }
 

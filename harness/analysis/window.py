@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from harness.analysis.columns import Columns, Flags, Floats
 from harness.records import Loop, Status
+from harness.store.manifest import PlannedWindow, TrialEntry
 
 NS_PER_S = 1e9
 BINS = 20
@@ -55,7 +55,7 @@ class Window:
         return columns if rows.all() else columns.where(rows)
 
 
-def window_of(trial: dict[str, Any], columns: Columns) -> Window:
+def window_of(trial: TrialEntry, columns: Columns) -> Window:
     """The window of a trial.
 
     It begins as planned and ends when the first request falls due that is not measured any more: by the plan, or in a
@@ -67,7 +67,7 @@ def window_of(trial: dict[str, Any], columns: Columns) -> Window:
     A load that begins with nothing in flight needs the time of a reply to come up, in which fewer requests end than are
     sent. The window begins behind that; see `_came_up_ns` and `_within_a_wave`.
     """
-    planned = trial.get("window") or {"start_ns": 0, "end_ns": None}
+    planned = trial.window or PlannedWindow()
     rows = columns.measured
     if not len(rows):
         return _of_the_plan(planned)
@@ -75,14 +75,14 @@ def window_of(trial: dict[str, Any], columns: Columns) -> Window:
     end_ns = _end_ns(trial, planned, last_ns)
     if _is_lone_spike(trial, planned) or not end_ns > first_ns or _over_at_once(trial, columns, end_ns):
         return _alone(rows, first_ns)
-    start_ns = float(planned["start_ns"]) if planned["end_ns"] is not None else first_ns
+    start_ns = float(planned.start_ns) if planned.end_ns is not None else first_ns
     begin_ns = max(start_ns, _came_up_ns(trial, columns, start_ns, end_ns))
-    if begin_ns > start_ns and trial.get("loop") == Loop.CLOSED:
-        within_ns = _within_a_wave(columns, begin_ns, end_ns, by_number=planned["end_ns"] is None)
+    if begin_ns > start_ns and trial.loop == Loop.CLOSED:
+        within_ns = _within_a_wave(columns, begin_ns, end_ns, by_number=planned.end_ns is None)
         if within_ns is None:
             return _alone(rows, first_ns)
         begin_ns = within_ns
-    exact = begin_ns > start_ns or end_ns != planned["end_ns"]
+    exact = begin_ns > start_ns or end_ns != planned.end_ns
     text = " to ".join(f"{ns / NS_PER_S:.3f} s" if exact else f"{ns / NS_PER_S:g} s" for ns in (begin_ns, end_ns))
     return Window(begin_ns, end_ns, text, begin_ns - start_ns)
 
@@ -109,37 +109,36 @@ def _within_a_wave(columns: Columns, begin_ns: float, end_ns: float, *, by_numbe
     return float(inside[len(inside) % users]) if len(inside) >= users else None
 
 
-def _of_the_plan(planned: dict[str, Any]) -> Window:
+def _of_the_plan(planned: PlannedWindow) -> Window:
     """Where nothing was measured."""
-    start_ns, end_ns = planned["start_ns"], planned["end_ns"]
+    start_ns, end_ns = planned.start_ns, planned.end_ns
     if end_ns is None:
         return Window(0.0, 0.0, "empty: nothing was measured")
     return Window(float(start_ns), float(end_ns), f"{start_ns / NS_PER_S:g} s to {end_ns / NS_PER_S:g} s")
 
 
-def _is_lone_spike(trial: dict[str, Any], planned: dict[str, Any]) -> bool:
-    bursts: dict[str, Any] = trial.get("bursts") or {}
-    return planned["end_ns"] is None and "every_s" in bursts and bursts["every_s"] is None
+def _is_lone_spike(trial: TrialEntry, planned: PlannedWindow) -> bool:
+    return planned.end_ns is None and trial.bursts is not None and trial.bursts.every_s is None
 
 
-def _over_at_once(trial: dict[str, Any], columns: Columns, end_ns: float) -> bool:
+def _over_at_once(trial: TrialEntry, columns: Columns, end_ns: float) -> bool:
     """Whether the users of a closed loop had sent all that is measured before anything was answered."""
-    return trial.get("loop") == Loop.CLOSED and not (columns.ended[columns.ok] < end_ns).any()
+    return trial.loop == Loop.CLOSED and not (columns.ended[columns.ok] < end_ns).any()
 
 
-def _end_ns(trial: dict[str, Any], planned: dict[str, Any], last_due_ns: float) -> float:
+def _end_ns(trial: TrialEntry, planned: PlannedWindow, last_due_ns: float) -> float:
     """When the first request fell due that is not measured; of a trial that broke off, and of one whose load ended with
     the last measured request (a trace), when that fell due.
     """
-    end_ns = planned["end_ns"]
-    if end_ns is None:
-        end_ns = (trial.get("client") or {}).get("measured_until_ns")
+    end_ns = planned.end_ns
+    if end_ns is None and trial.client is not None:
+        end_ns = trial.client.measured_until_ns
     if end_ns is None:
         return last_due_ns
-    return float(end_ns) if trial["status"] == "complete" else min(float(end_ns), last_due_ns)
+    return float(end_ns) if trial.status == "complete" else min(float(end_ns), last_due_ns)
 
 
-def _came_up_ns(trial: dict[str, Any], columns: Columns, start_ns: float, end_ns: float) -> float:
+def _came_up_ns(trial: TrialEntry, columns: Columns, start_ns: float, end_ns: float) -> float:
     """When the load had come up: the first time a request falls due after the first reply was complete, or, in an open
     loop, after as many were in flight as at the window's end. (Behind a stall at the beginning of an open loop the
     first reply comes late, and then those of everything that had piled up.) 0 where that is not before the end, and
@@ -152,7 +151,7 @@ def _came_up_ns(trial: dict[str, Any], columns: Columns, start_ns: float, end_ns
     if not len(done):
         return 0.0
     up_ns = float(done.min())
-    if up_ns > start_ns and trial.get("loop") != Loop.CLOSED:
+    if up_ns > start_ns and trial.loop != Loop.CLOSED:
         ended = np.sort(sent.ended)
         met = 1 + np.arange(len(due)) - np.searchsorted(ended, due)
         at_the_end = int(np.searchsorted(due, end_ns)) - int(np.searchsorted(ended, end_ns))
@@ -163,7 +162,7 @@ def _came_up_ns(trial: dict[str, Any], columns: Columns, start_ns: float, end_ns
     after = due[(due >= up_ns) & (due < end_ns)]
     if not up_ns > start_ns or not len(after):
         return 0.0
-    with_the_next = trial.get("loop") == Loop.CLOSED or _evenly_spaced(due, after[0])
+    with_the_next = trial.loop == Loop.CLOSED or _evenly_spaced(due, after[0])
     return float(after[0]) if with_the_next else up_ns
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from harness.records import FORMAT_VERSION, record_schema, sample_schema
-from harness.store.format_columns import DECISION, QUALITY, RECORDS, SAMPLE_NAMES, SAMPLES, SUMMARY, Column
-from harness.store.format_json import DOCUMENT, FACTS
-from harness.store.format_manifest import GROUPS
+from pydantic import BaseModel
+
+from harness.cli.format_outputs import DECISION, DOCUMENT, FACTS, QUALITY, QUALITY_TYPES, SAMPLE_NAMES, SUMMARY
+from harness.records import FORMAT_VERSION, Column, Record, Sample, columns_of, record_schema, sample_schema
+from harness.store.manifest import CellEntry, ClientEntry, Manifest, Session, TrialEntry
 from reports.writers.summaries import schema as summary_schema
 
 if TYPE_CHECKING:
@@ -57,6 +58,14 @@ The requests themselves:
 {REQUESTS}```
 
 """
+SECTIONS: dict[type[BaseModel], tuple[str, str]] = {
+    Manifest: ("The run", ""),
+    Session: ("Each session: a stretch of the run, from when it was begun or resumed", "sessions[]."),
+    CellEntry: ("Each cell: `cells[]`", ""),
+    TrialEntry: ("Each trial of a cell: `cells[].trials[]`", ""),
+    ClientEntry: ("What the client says of itself: `cells[].trials[].client`", ""),
+}
+"""The parts of the manifest with a table of their own: its title, and in front of its keys."""
 _OTHERS = """\
 ## junit.xml
 
@@ -80,9 +89,9 @@ def markdown() -> str:
     """The page."""
     parts = [_INTRODUCTION, _GOING_ON]
     parts += _section("records.parquet", "One row per request, in `cells/<cell>/<load>/`.")
-    parts.append(_table(RECORDS, types_of(record_schema())))
+    parts.append(_table(columns_of(Record), types_of(record_schema())))
     parts += _section("samples.parquet", "One row per reading, in `cells/<cell>/`.")
-    parts.append(_table(SAMPLES, types_of(sample_schema())))
+    parts.append(_table(columns_of(Sample), types_of(sample_schema())))
     parts.append(_sources())
     parts.append(
         "## quality.parquet\n\nOne row per scored position, in the cell's folder, where quality is measured.\n"
@@ -100,19 +109,36 @@ def markdown() -> str:
     parts.append(_table(DOCUMENT, {}))
     parts += ["### Facts about each trial: `trials[].facts`\n", _table(FACTS, {}), _OTHERS]
     parts += _section("manifest.json", "`[]`: each of a list; `*`: names that depend on what was run.")
-    for title, _, keys in GROUPS:
-        parts += [f"### {title}\n", _table(keys, {})]
+    for part, (title, prefix) in SECTIONS.items():
+        parts += [f"### {title}\n", _table(keys_of(part, prefix), {})]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
-QUALITY_TYPES = dict.fromkeys(QUALITY, "double") | {
-    "chunk": "int32",
-    "position": "int32",
-    "token": "int32",
-    "top1_same": "bool",
-    "reference_top1": "int32",
-    "top1": "int32",
-}
+def keys_of(part: type[BaseModel], prefix: str = "") -> dict[str, Column]:
+    """Return the keys of a part of the manifest that have a meaning, as paths; parts without one by their own keys."""
+    found: dict[str, Column] = {}
+    for name, field in part.model_fields.items():
+        kind, ending = _kind(field.annotation)
+        if field.description is not None:
+            about = field.json_schema_extra
+            assert isinstance(about, dict)
+            found[f"{prefix}{name}{ending}"] = Column(field.description, str(about["unit"]), str(about["null"]))
+        elif kind not in SECTIONS:
+            found |= keys_of(kind, f"{prefix}{name}.")
+    return found
+
+
+def _kind(annotation: Any) -> tuple[Any, str]:
+    """Return the type that an annotation is about, and how the path to its values ends."""
+    kinds = [one for one in get_args(annotation) if one is not type(None)]
+    if get_origin(annotation) is list:
+        kind, ending = _kind(kinds[0])
+        return kind, f"[]{ending}"
+    if get_origin(annotation) is dict:
+        return annotation, ".*"
+    if kinds:
+        return _kind(kinds[0])
+    return annotation, ".*" if isinstance(annotation, type) and issubclass(annotation, BaseModel) else ""
 
 
 def types_of(schema: pa.Schema) -> dict[str, str]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from harness.store.manifest import CellEntry
 from reports.format import amount, for_terminal
 
 SEPARATOR = " · "
@@ -103,10 +104,10 @@ PLAIN_EVERY_S = 5.0
 class SilentWatcher:
     """`--quiet`: nothing but errors."""
 
-    def cell_begins(self, cell: dict[str, Any], number: int, total: int) -> None:
+    def cell_begins(self, cell: CellEntry, number: int, total: int) -> None:
         """Nothing to show."""
 
-    def event(self, cell: dict[str, Any], event: dict[str, Any]) -> None:
+    def event(self, cell: CellEntry, event: dict[str, Any]) -> None:
         """Nothing to show."""
 
     def stopping(self, level: int) -> None:
@@ -133,12 +134,12 @@ class ConsoleWatcher:
         if self._live:
             self._live.stop()
 
-    def cell_begins(self, cell: dict[str, Any], number: int, total: int) -> None:
+    def cell_begins(self, cell: CellEntry, number: int, total: int) -> None:
         """A new cell: its name stands before every line that follows."""
-        self._prefix = f"[{number}/{total}] {cell['id'].split('-', 1)[-1]}"
+        self._prefix = f"[{number}/{total}] {cell.id.split('-', 1)[-1]}"
         self._show("preparing", at_once=True)
 
-    def event(self, cell: dict[str, Any], event: dict[str, Any]) -> None:
+    def event(self, cell: CellEntry, event: dict[str, Any]) -> None:
         """One event of the child (see `harness.run.child`)."""
         kind = event["event"]
         if kind == "prepared":
@@ -150,7 +151,7 @@ class ConsoleWatcher:
         elif kind == "trial_begun":
             self._trial_began_s, self._phase = time.monotonic(), ""
         elif kind == "progress":
-            self._progress(cell["trials"][event["trial"]]["load"], event)
+            self._progress(cell.trials[event["trial"]].load, event)
         elif kind == "quality_progress":
             self._show(f"scoring: {event['done']}/{event['chunks']} chunks")
         elif kind == "notice":
@@ -161,7 +162,7 @@ class ConsoleWatcher:
         elif kind == "trial_ended":
             if self._live:
                 self._live.update(Text(""), refresh=True)  # what was shown is over
-            self._say(f"{self._prefix} {cell['trials'][event['trial']]['load']}: {ending(event)}")
+            self._say(f"{self._prefix} {cell.trials[event['trial']].load}: {ending(event)}")
         elif kind == "stopped":
             self._say(f"{self._prefix}: interrupted before the next trial")
         elif kind == "failed":

@@ -100,8 +100,8 @@ def report_data(results: Results) -> ReportData:
     from reports.data import ReportData
 
     return ReportData(
-        title=results.manifest["name"],
-        manifest=results.manifest,
+        title=results.manifest.name,
+        manifest=results.manifest.stored(),
         summary=results.summary,
         validity=[{"cell": cell, "trial": trial, **one.as_dict()} for (cell, trial), one in results.validity.items()],
         facts=list(results.facts.values()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from harness.analysis.summary import KEYS, POOLED
 from harness.metrics import METRICS, QUALITY, SCALAR, find
 from harness.quality.figures import LOAD, estimates
 from harness.scenario.limits import parse_limit
+from harness.store.manifest import CellEntry, Manifest
 
 NOT_ASKED = "the scenario asks for none: write `quality: {}` into it"
 _BOUND_ONLY = "only the likeliest tokens are known, so only a lower bound can be told: kl_bound"
@@ -19,30 +20,30 @@ _TRUE_UNKNOWN = "at some positions the true token is not among the likeliest, wh
 _READ = ("chunk", "nll_reference", "nll", "kl", "kl_lower_bound", "top1_same")
 
 
-def quality_rows(manifest: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+def quality_rows(manifest: Manifest, folder: Path) -> list[dict[str, Any]]:
     """Rows with `analysis.COLUMNS` for each cell that was scored: load "quality", of its repetition and pooled.
 
     folder: of the run. A cell is scored in one repetition only, so both are the same.
     """
-    return [row for cell in manifest["cells"] for row in _rows_of(cell, folder)]
+    return [row for cell in manifest.cells for row in _rows_of(cell, folder)]
 
 
-def _rows_of(cell: Mapping[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
-    told = cell.get("quality") or {}
-    if not told.get("path"):
+def _rows_of(cell: CellEntry, folder: Path) -> Iterator[dict[str, Any]]:
+    told = cell.quality
+    if told is None or not told.path:
         return
-    k = told.get("k")
+    k = told.k
     source = "full vocabulary" if k is None else f"likeliest {k} tokens"
-    if told.get("true_unknown"):
-        source += f", the true one unknown at {told['true_unknown']} positions"
-    window = f"{told['positions']} positions in {told['chunks']} chunks"
+    if told.true_unknown:
+        source += f", the true one unknown at {told.true_unknown} positions"
+    window = f"{told.positions} positions in {told.chunks} chunks"
     keys = dict(zip(KEYS, quality_keys(cell), strict=True)) | {"class": ALL}
     shared = {"source": source, "window": window}
-    for name, estimate in figures_of(folder / told["path"], k).items():
+    for name, estimate in figures_of(folder / told.path, k).items():
         row: dict[str, Any] = {"metric": name, "statistic": SCALAR, "unit": METRICS[name].unit} | shared
         row |= {"value": estimate.value, "low": estimate.low, "high": estimate.high, "bound": estimate.bound.value}
         row |= {"n": estimate.n, "n_eff": estimate.n_eff}
-        for repetition in (str(cell["repetition"]), POOLED):
+        for repetition in (str(cell.repetition), POOLED):
             yield keys | {"repetition": repetition} | row
 
 
@@ -54,9 +55,9 @@ def figures_of(positions: Path, k: int | None = None) -> dict[str, Estimate]:
     return estimates({name: table.column(name).to_numpy() for name in _READ}, k)
 
 
-def quality_keys(cell: Mapping[str, Any]) -> tuple[str, ...]:
+def quality_keys(cell: CellEntry) -> tuple[str, ...]:
     """Where in the summary its figures of quality are."""
-    return (*(str(cell[key] or "") for key in KEYS[:-1]), LOAD)
+    return (*cell.keys, LOAD)
 
 
 def is_about_quality(limit: str) -> bool:
@@ -65,20 +66,18 @@ def is_about_quality(limit: str) -> bool:
     return metric is not None and metric.name in QUALITY
 
 
-def quality_limits(manifest: Mapping[str, Any], cell: Mapping[str, Any]) -> tuple[str, ...]:
+def quality_limits(manifest: Manifest, cell: CellEntry) -> tuple[str, ...]:
     """The limits on a cell's quality: the scenario's, and those of its loads; each once."""
-    scenario = manifest.get("scenario") or {}
-    every: Iterable[str] = scenario.get("limits") or ()
-    own = [limit for trial in cell.get("trials", ()) for limit in trial.get("limits") or ()]
-    return tuple(dict.fromkeys(limit for limit in (*every, *own) if is_about_quality(limit)))
+    own = [limit for trial in cell.trials for limit in trial.limits]
+    return tuple(dict.fromkeys(limit for limit in (*manifest.asked.limits, *own) if is_about_quality(limit)))
 
 
-def why_missing(cell: Mapping[str, Any]) -> dict[str, str]:
+def why_missing(cell: CellEntry) -> dict[str, str]:
     """Why a figure of quality has no value, by metric."""
-    told = cell.get("quality")
-    if not told:
-        return dict.fromkeys(QUALITY, cell.get("reason") or NOT_ASKED)
-    if told.get("reason"):
-        return dict.fromkeys(QUALITY, told["reason"])
+    told = cell.quality
+    if told is None:
+        return dict.fromkeys(QUALITY, cell.reason or NOT_ASKED)
+    if told.reason:
+        return dict.fromkeys(QUALITY, told.reason)
     found = dict.fromkeys(QUALITY, _BOUND_ONLY) | dict.fromkeys(("ppl", "ppl_ratio"), _TRUE_UNKNOWN)
     return found | {"kl_bound": "the whole vocabulary is known: see kl_mean"}

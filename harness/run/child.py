@@ -40,15 +40,15 @@ from harness.drivers.workers.pipes import LoadProcesses
 from harness.drivers.workers.worker import Order
 from harness.errors import CellSkipped, HarnessError, Interrupted
 from harness.processes import PROGRESS_EVERY_S, Emit, aside, background, event_loop_runner, event_stream, parent_orders
-from harness.records import Loop, Phase, Record
+from harness.records import Record
 from harness.run.engine import settings_of, started_engine, target_of
+from harness.run.entries import plan_entry
 from harness.run.scoring import QualityOrder, score_cell, score_reference
 from harness.scenario.model import Scenario
 from harness.scenario.reader import as_checked
 from harness.schedule.cells import Cell, TrialPlan
 from harness.schedule.matrix import cell_at
 from harness.schedule.requests import Schedule
-from harness.schedule.timing import PHASES
 from harness.store.run import flush_or_end, record_writer
 from harness.telemetry.cgroup import raise_file_limit
 
@@ -151,10 +151,12 @@ async def run_trial(trial: Trial, schedule: Schedule) -> bool:
     if isinstance(trial.engine, ServedEngine) and plan.load.driver != "locust":
         workers = worker_count(schedule, plan.load.workers)
     reset = await cache_reset(trial)
-    facts = trial_facts(schedule) | {"driver": plan.load.driver, "workers": workers}
-    facts |= {"salt": trial.cell.salt or None, "cache_reset": reset}
-    trial.emit({"event": "trial_begun", "trial": trial.index, **facts})
-    clock = {"event": "clock", "trial": trial.index, "window": facts["window"]}
+    entry = plan_entry(schedule)
+    entry.driver, entry.workers = plan.load.driver, workers
+    entry.salt, entry.cache_reset = trial.cell.salt or None, reset
+    told = entry.stored()
+    trial.emit({"event": "trial_begun", "trial": trial.index, **told})
+    clock = {"event": "clock", "trial": trial.index, "window": told["window"]}
     trial.control.on_begin(lambda t0_ns: trial.emit({**clock, "t0_ns": t0_ns}))
     async with background(watch_engine(trial.engine, trial.control)) as watch:
         report, silence = await sent(trial, schedule, workers)
@@ -163,9 +165,9 @@ async def run_trial(trial: Trial, schedule: Schedule) -> bool:
     reason = died or silence
     status = "failed" if reason else "interrupted" if report.interrupted else "complete"
     why = reason or ("it was stopped before its end" if report.interrupted else None)
-    told = {"status": status, "reason": why, "client": asdict(report)}
-    told["prompts_asked"] = trial.asked.add(schedule, report.recorded - report.not_sent)
-    trial.emit({"event": "trial_ended", "trial": trial.index, **told})
+    asked = trial.asked.add(schedule, report.recorded - report.not_sent)
+    ended = {"status": status, "reason": why, "client": asdict(report), "prompts_asked": asked}
+    trial.emit({"event": "trial_ended", "trial": trial.index, **ended})
     if reason is None and isinstance(trial.engine, ServedEngine):
         await asyncio.sleep(LAST_READING_S)
     return reason is None
@@ -228,29 +230,6 @@ def part_of(trial: Trial, schedule: Schedule) -> tuple[PartSpec, Endpoint]:
     cell, settings = trial.cell, trial.settings
     part = (trial.spec.scenario, cell.index, trial.index, schedule.plan_hash, settings, target, cell.salt, cell.refusal)
     return PartSpec.of(*part), target
-
-
-def trial_facts(schedule: Schedule) -> dict[str, Any]:
-    """What the manifest says of a plan before the first request."""
-    known = schedule.phases if schedule.loop is Loop.OPEN else None  # of conversations only first turns are known
-    phases = {} if known is None else {p: int((known == n).sum()) for n, p in enumerate(PHASES)}
-    measured = schedule.measured if schedule.loop is Loop.CLOSED else None
-    return {
-        "loop": str(schedule.loop),
-        "plan_hash": schedule.plan_hash,
-        "window": {"start_ns": schedule.window.start_ns, "end_ns": schedule.window.end_ns},
-        "planned": {
-            "total": schedule.count,
-            "warmup": phases.get(Phase.WARMUP),
-            "measure": phases.get(Phase.MEASURE, measured),
-        },
-        "prompt_length_source": schedule.prompt_sources,
-        "prompt_files": schedule.prompt_files,
-        "shares_prompts": schedule.shares_prompts,
-        "pinned_outputs": schedule.pinned_outputs,
-        "sampling": schedule.sampling,
-        "users": schedule.users or None,
-    }
 
 
 async def watch_engine(engine: Engine, control: Control) -> str | None:

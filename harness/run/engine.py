@@ -14,10 +14,13 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import ValidationError
+
 import engines
 from engines.base import (
     Endpoint,
     Engine,
+    EngineError,
     EngineInfo,
     EngineSpec,
     EstimatingEngine,
@@ -38,6 +41,7 @@ from harness.scenario.workload import Workload
 from harness.schedule.cells import Cell, TrialPlan
 from harness.schedule.devices import CPU, visible_gpus
 from harness.schedule.requests import build
+from harness.store.manifest import EngineEntry, StartEntry
 from harness.telemetry.cgroup import free_memory_bytes
 from harness.telemetry.file_cache import dropped_share
 from harness.telemetry.gpus import find_gpus
@@ -101,30 +105,28 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
     if (reason := await aside(lambda: too_little_memory(engine, cell.spec))) is not None:
         raise CellSkipped(reason)
     try:
-        start = start_facts(await aside(lambda: dropped_share(weights)), import_s)
+        start = start_entry(await aside(lambda: dropped_share(weights)), import_s)
         emit(starting(engine))
         load_s, info = await timed_start(engine, import_s)
-        start["ready_ns"] = time.monotonic_ns()
+        start.ready_ns = time.monotonic_ns()
         pids = engine_pids(engine, info)
-        start["load_s"] = load_s if pids else None  # a server that runs already was not loaded
-        emit({"event": "started", "engine": describe(engine, info), "start": start})
-        start["first_request_ms"], cell = await first_request(cell, engine)
-        start |= {"temperature_refused": cell.refusal, "warm_up": 1}
-        start["rss_after_load_bytes"] = resident_bytes(tree(pids)) if pids else None
+        start.load_s = load_s if pids else None  # a server that runs already was not loaded
+        emit(started_event(engine, info, start))
+        start.first_request_ms, cell = await first_request(cell, engine)
+        start.temperature_refused, start.warm_up = cell.refusal, 1
+        start.rss_after_load_bytes = resident_bytes(tree(pids)) if pids else None
         if weights:
             if load_s <= LONGEST_LOAD_TO_REPEAT_S or any("load_warm_s" in limit for limit in scenario.limits):
                 await engine.stop()
                 engine = engines.create(cell.spec)
                 await aside(engine.prepare)  # of a start only loading is timed, the second time too
                 emit(starting(engine))
-                start["load_warm_s"], info = await timed_start(engine, import_s)
-                start["warm_up"] = 0
+                start.load_warm_s, info = await timed_start(engine, import_s)
+                start.warm_up = 0
             else:
-                start["load_note"] = (
-                    f"not repeated warm: a start takes {load_s:.0f} s; a limit on load_warm_s asks for it"
-                )
-            start["warm_up"] += await warm_up(cell, engine, start["warm_up"])
-        emit({"event": "started", "engine": describe(engine, info), "start": start})
+                start.load_note = f"not repeated warm: a start takes {load_s:.0f} s; a limit on load_warm_s asks for it"
+            start.warm_up += await warm_up(cell, engine, start.warm_up)
+        emit(started_event(engine, info, start))
         yield engine, cell
     finally:
         emit({"event": "stopping"})
@@ -136,17 +138,21 @@ def starting(engine: Engine) -> dict[str, Any]:
     return {"event": "starting", "in_process": not isinstance(engine, ServedEngine)}
 
 
-def start_facts(dropped: float | None, import_s: float | None) -> dict[str, Any]:
-    """What is known of a start that begins now. dropped: the share of the weights that the file cache forgot."""
-    cold = dropped is not None and dropped >= COLD_SHARE.value
-    return {
-        "began_ns": time.monotonic_ns(),
-        "load_cold": cold,
-        "load_dropped_share": dropped,
-        "load_warm_s": None,
-        "load_note": None,
-        "import_s": import_s,
-    }
+def started_event(engine: Engine, info: EngineInfo, start: StartEntry) -> dict[str, Any]:
+    """Return the event that tells what the engine is, and how it started."""
+    return {"event": "started", "engine": describe(engine, info).stored(), "start": start.stored()}
+
+
+def start_entry(dropped: float | None, import_s: float | None) -> StartEntry:
+    """Return what is known of a start that begins now. dropped: the share of the weights that the file cache forgot."""
+    return StartEntry(
+        began_ns=time.monotonic_ns(),
+        load_cold=dropped is not None and dropped >= COLD_SHARE.value,
+        load_dropped_share=dropped,
+        load_warm_s=None,
+        load_note=None,
+        import_s=import_s,
+    )
 
 
 def timed_import(engine: Engine) -> float | None:
@@ -176,15 +182,14 @@ def engine_pids(engine: Engine, info: EngineInfo) -> list[int]:
     return list(info.pids) if isinstance(engine, ServedEngine) else [os.getpid()]
 
 
-def describe(engine: Engine, info: EngineInfo) -> dict[str, Any]:
-    """The engine's facts as the manifest keeps them."""
-    known = {
-        "pids": engine_pids(engine, info),
-        "in_process": not isinstance(engine, ServedEngine),
-        "options": dict(info.options),
-        "libraries": dict(info.libraries),
-    }
-    return asdict(info) | known
+def describe(engine: Engine, info: EngineInfo) -> EngineEntry:
+    """Return the engine's facts as the manifest keeps them. Raises EngineError where they are none that can be kept."""
+    known = {"pids": engine_pids(engine, info), "in_process": not isinstance(engine, ServedEngine)}
+    try:
+        return EngineEntry.model_validate(asdict(info) | known)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EngineError(f"{info.name} says of itself {first['loc'][0]}={first['input']!r}: {first['msg']}") from None
 
 
 async def first_request(cell: Cell, engine: Engine) -> tuple[float | None, Cell]:

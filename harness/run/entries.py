@@ -1,100 +1,139 @@
-"""The manifest before anything has run: an entry for each cell and trial."""
+"""Entries of the manifest before anything has run: one for the session, one for each cell and trial."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from harness import __version__
 from harness.drivers.calibration import store
+from harness.records import FORMAT_VERSION, Loop, Phase
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip, TrialPlan, file_hashes, identity, text_hash
+from harness.schedule.requests import Schedule
+from harness.schedule.timing import PHASES
+from harness.store.manifest import (
+    BurstSpans,
+    CellEntry,
+    EngineEntry,
+    Manifest,
+    PlannedCounts,
+    PlannedWindow,
+    Provenance,
+    Session,
+    StartEntry,
+    TrialEntry,
+)
 from harness.telemetry import provenance
 
 
-def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: str) -> dict[str, Any]:
-    """The manifest before anything has run; cells in the order of their numbers, whatever that of running them."""
+def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: str) -> Manifest:
+    """Return the manifest before anything has run; cells stand in the order of their numbers."""
     session = session_entry(1, command)
-    return {
-        "harness_version": __version__,
-        "name": scenario.title,
-        "created_utc": session["created_utc"],
-        "status": "running",
-        "labels": dict(scenario.labels),
-        "command": command,
-        "scenario": scenario.resolved(),
-        "provenance": session["provenance"],
-        "sessions": [session],
-        "notes": [],
-        "quality_text": text_hash(scenario.quality),
-        "only_quality": not any(cell.trials for cell in planned if isinstance(cell, Cell)),
-        "cells": [cell_entry(entry) for entry in sorted(planned, key=lambda one: one.index)],
-    }
+    return Manifest(
+        format=FORMAT_VERSION,
+        harness_version=__version__,
+        name=scenario.title,
+        created_utc=session.created_utc,
+        status="running",
+        labels=dict(scenario.labels),
+        command=command,
+        scenario=scenario.resolved(),
+        provenance=session.provenance,
+        sessions=[session],
+        notes=[],
+        quality_text=text_hash(scenario.quality),
+        only_quality=not any(cell.trials for cell in planned if isinstance(cell, Cell)),
+        cells=[cell_entry(entry) for entry in sorted(planned, key=lambda one: one.index)],
+    )
 
 
-def session_entry(number: int, command: str) -> dict[str, Any]:
-    """A stretch of the run, from when it was begun or resumed. cells: the ids of those that ran in it, in order."""
-    return {
-        "number": number,
-        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "provenance": provenance.collect() | {"calibration": store.summary_for_runs()},
-        "cells": [],
-    }
+def session_entry(number: int, command: str) -> Session:
+    """Return the entry of a stretch of the run that begins now."""
+    return Session(
+        number=number,
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        provenance=Provenance.model_validate(provenance.collect() | {"calibration": store.summary_for_runs()}),
+        cells=[],
+    )
 
 
-def cell_entry(cell: Cell | Skip, folder: str | None = None) -> dict[str, Any]:
-    """A cell's part of the manifest. folder: where its results go, where that is not `cells/<id>`."""
+def cell_entry(cell: Cell | Skip, folder: str | None = None) -> CellEntry:
+    """Return a cell's entry. folder: where its results go, where that is not `cells/<id>`."""
     path = folder or f"cells/{cell.id}"
-    entry: dict[str, Any] = {
-        "id": cell.id,
-        "index": cell.index,
-        "model": cell.model,
-        "engine": cell.engine,
-        "level": cell.level,
-        "variant": cell.variant,
-        "repetition": cell.repetition,
-        "path": path,
-        "status": "pending",
-        "reason": None,
-        "engine_info": {},
-        "start": {},
-        "trials": [],
-    }
+    entry = CellEntry(
+        id=cell.id,
+        index=cell.index,
+        model=cell.model,
+        engine=cell.engine,
+        level=cell.level,
+        variant=cell.variant,
+        repetition=cell.repetition,
+        path=path,
+        status="pending",
+        reason=None,
+        engine_info=EngineEntry(),
+        start=StartEntry(),
+        trials=[],
+    )
     if isinstance(cell, Skip):
-        return entry | {"status": "skipped", "reason": cell.reason}
+        entry.status, entry.reason = "skipped", cell.reason
+        return entry
     if cell.spec.devices:
-        entry["devices"] = list(cell.spec.devices)
-    entry["trials"] = [trial_entry(cell, plan, path) for plan in cell.trials]
+        entry.devices = list(cell.spec.devices)
+    entry.trials = [trial_entry(cell, plan, path) for plan in cell.trials]
     return entry
 
 
-def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> dict[str, Any]:
-    """A trial's part of the manifest."""
-    return {
-        "id": plan.id,
-        "index": plan.index,
-        "load": plan.name,
-        "kind": plan.load.kind,
-        "bursts": plan.load.burst_spans,
-        "ramp": getattr(plan.load, "ramp", None) is not None,
-        "identity": identity(cell, plan),
-        "files": file_hashes(plan),
-        "attempt": 1,
-        "status": "pending",
-        "reason": None,
-        "path": f"{folder}/{plan.id}",
-        "seed": plan.seed,
-        "timeout_s": plan.timeout_s,
-        "slo": plan.slo.model_dump(),
-        "class_slo": {name: traffic.slo.model_dump() for name, traffic in plan.classes.items() if traffic.slo},
-        "limits": list(plan.limits),
-        "loop": None,
-        "plan_hash": None,
-        "window": None,
-        "planned": None,
-        "t0_ns": None,
-        "t0_utc": None,
-        "client": None,
-    }
+def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> TrialEntry:
+    """Return a trial's entry."""
+    return TrialEntry(
+        id=plan.id,
+        index=plan.index,
+        load=plan.name,
+        kind=plan.load.kind,
+        bursts=None if plan.load.burst_spans is None else BurstSpans.model_validate(plan.load.burst_spans),
+        ramp=getattr(plan.load, "ramp", None) is not None,
+        identity=identity(cell, plan),
+        files=file_hashes(plan),
+        attempt=1,
+        status="pending",
+        reason=None,
+        path=f"{folder}/{plan.id}",
+        seed=plan.seed,
+        timeout_s=plan.timeout_s,
+        slo=plan.slo.model_dump(),
+        class_slo={name: traffic.slo.model_dump() for name, traffic in plan.classes.items() if traffic.slo},
+        limits=list(plan.limits),
+        loop=None,
+        plan_hash=None,
+        window=None,
+        planned=None,
+        t0_ns=None,
+        t0_utc=None,
+        client=None,
+    )
+
+
+def plan_entry(schedule: Schedule) -> TrialEntry:
+    """Return what a trial's entry says of its plan, before the first request."""
+    known = schedule.phases if schedule.loop is Loop.OPEN else None  # of conversations only first turns are known
+    phases = {} if known is None else {p: int((known == n).sum()) for n, p in enumerate(PHASES)}
+    measured = schedule.measured if schedule.loop is Loop.CLOSED else None
+    return TrialEntry(
+        loop=str(schedule.loop),
+        plan_hash=schedule.plan_hash,
+        window=PlannedWindow(start_ns=schedule.window.start_ns, end_ns=schedule.window.end_ns),
+        planned=PlannedCounts(
+            total=schedule.count,
+            warmup=phases.get(Phase.WARMUP),
+            measure=phases.get(Phase.MEASURE, measured),
+        ),
+        prompt_length_source=schedule.prompt_sources,
+        prompt_files=schedule.prompt_files,
+        shares_prompts=schedule.shares_prompts,
+        pinned_outputs=schedule.pinned_outputs,
+        sampling=schedule.sampling,
+        users=schedule.users or None,
+    )

@@ -14,6 +14,7 @@ from harness.run.scoring import QualityOrder, cannot_score
 from harness.run.supervisor import TRIAL_PATIENCE_S, ChildCommand, StopRequest, supervise
 from harness.scenario.quality import Quality
 from harness.schedule.cells import FULL_BITS, Cell, bits, is_full, slug
+from harness.store.manifest import ReferenceEntry
 
 FOLDER = "quality"
 OWN = "own"
@@ -119,7 +120,7 @@ class References:
     cells: Sequence[Cell]
     folder: Path
     scenario: dict[str, Any]
-    told: dict[str, Any]
+    told: dict[str, ReferenceEntry]
     tried: set[str] = field(default_factory=set)
     every: Sequence[Cell] = ()
 
@@ -149,10 +150,10 @@ class References:
             self.tried.add(choice.id)
             hear({"event": "notice", "text": f"scoring the reference first: {choice.id}"})
             self.told[choice.id] = await self._made(choice, order, folder, stop, hear)
-            if self.told[choice.id].get("quantized"):
-                loaded = self.told[choice.id]["level"]
+            if self.told[choice.id].quantized:
+                loaded = self.told[choice.id].level
                 hear({"event": "notice", "text": f"the reference {choice.id} is itself quantized: {loaded}"})
-        reason = self.told[choice.id].get("reason")
+        reason = self.told[choice.id].reason
         if reason:
             own = choice.level == choice.cell.level
             advice = "" if own else "; name a level that is measured as `quality.reference`"
@@ -161,7 +162,7 @@ class References:
 
     async def _made(
         self, choice: Choice, order: QualityOrder, folder: Path, stop: StopRequest, hear: Hear
-    ) -> dict[str, Any]:
+    ) -> ReferenceEntry:
         folder.mkdir(parents=True, exist_ok=True)
         spec = CellSpec(self.scenario, choice.cell.index, str(folder.absolute()), (), quality=asdict(order))
         spec.save(folder / "child.json")
@@ -178,7 +179,7 @@ class References:
         reason = await supervise(command, stop, lambda _: None, listen)
         if "positions" not in heard:
             heard.setdefault("reason", reason or "its process ended without a word")
-        return heard
+        return ReferenceEntry.model_validate(heard)
 
     def close(self) -> None:
         """Delete the scores: they are large, and made again where they are needed again."""

@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from engines.base import EngineError, ModelReference
 from engines.models.source import content_hash, resolve
@@ -21,10 +20,12 @@ from harness.scenario.model import Scenario
 from harness.scenario.reader import restore
 from harness.schedule.cells import Cell, Skip, text_hash
 from harness.schedule.matrix import check_variables, expand
+from harness.store.manifest import Attempt, CellEntry, Manifest, Provenance, Session, TrialEntry
 from harness.store.run import MANIFEST, RunWriter, is_complete
 
 MASKED = "***"
-KEPT_OF_AN_ATTEMPT = ("attempt", "session", "path", "status", "reason", "t0_utc")
+KEPT = {"engine_info", "start", "quality", "unread"}
+"""What a cell's entry keeps when trials of it are measured again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,13 @@ def what_is_left(path: Path, env: Mapping[str, str] | None = None) -> Rest:
     """
     writer = RunWriter.reopen(path)
     manifest = writer.manifest
-    scenario = restore(manifest["scenario"], path / MANIFEST)
-    known = {entry["id"]: entry for entry in manifest["cells"]}
+    scenario = restore(manifest.scenario, path / MANIFEST)
+    known = {entry.id: entry for entry in manifest.cells}
     planned = [cell for cell in expand(scenario, env=env) if cell.id in known]
-    if manifest.get("only_quality"):
+    if manifest.only_quality:
         planned = [replace(cell, trials=()) if isinstance(cell, Cell) else cell for cell in planned]
-    check_variables([cell for cell in planned if known[cell.id]["status"] != "complete"])
-    lacking = [cell for cell in planned if isinstance(cell, Cell) and _lacks(path, cell, known[cell.id], scenario)]
+    check_variables([cell for cell in planned if known[cell.id].status != "complete"])
+    lacking = [cell for cell in planned if isinstance(cell, Cell) and _lacks(path, known[cell.id])]
     if lacking:
         _check_version(manifest)
         _check_text(manifest, scenario)
@@ -64,11 +65,11 @@ def what_is_left(path: Path, env: Mapping[str, str] | None = None) -> Rest:
 def begin_session(rest: Rest, command: str) -> None:
     """Note in the manifest who goes on and where, and what is to be measured again."""
     manifest = rest.writer.manifest
-    sessions = manifest.setdefault("sessions", [_first_session(manifest)])
-    sessions.append(session_entry(len(sessions) + 1, command))
-    manifest["notes"] += _changes(sessions[0]["provenance"], sessions[-1])
-    manifest["status"] = "running"
-    known = {entry["id"]: entry for entry in manifest["cells"]}
+    sessions = manifest.sessions or [_first_session(manifest)]
+    manifest.sessions = [*sessions, session_entry(len(sessions) + 1, command)]
+    manifest.notes += _changes(sessions[0].provenance, manifest.sessions[-1])
+    manifest.status = "running"
+    known = {entry.id: entry for entry in manifest.cells}
     for cell in rest.cells:
         _begin_attempt(rest.writer.path, cell, known[cell.id])
     for one in rest.planned:
@@ -77,15 +78,15 @@ def begin_session(rest: Rest, command: str) -> None:
     rest.writer.save()
 
 
-def _lacks(path: Path, cell: Cell, entry: Mapping[str, Any], scenario: Scenario) -> bool:
-    if not entry["trials"]:
-        return str(entry["status"]) != "complete"  # it was skipped, or is there for its quality alone
-    scored = (entry.get("quality") or {"status": "complete"}).get("status") in ("complete", "skipped")
-    return bool(not scored or not all(is_complete(path, trial) for trial in entry["trials"]))
+def _lacks(path: Path, entry: CellEntry) -> bool:
+    if not entry.trials:
+        return entry.status != "complete"  # it was skipped, or is there for its quality alone
+    scored = entry.quality is None or entry.quality.status in ("complete", "skipped")
+    return not scored or not all(is_complete(path, trial) for trial in entry.trials)
 
 
-def _check_version(manifest: Mapping[str, Any]) -> None:
-    made_by = manifest.get("harness_version")
+def _check_version(manifest: Manifest) -> None:
+    made_by = manifest.harness_version
     if made_by != __version__:
         raise UsageError(
             f"this run was begun by harness {made_by} and this is {__version__}, which may measure otherwise: "
@@ -93,36 +94,33 @@ def _check_version(manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _check_text(manifest: Mapping[str, Any], scenario: Scenario) -> None:
+def _check_text(manifest: Manifest, scenario: Scenario) -> None:
     """Whether cells that are still to be scored would be scored on the same text."""
-    if manifest.get("quality_text") != text_hash(scenario.quality):
+    if manifest.quality_text != text_hash(scenario.quality):
         assert scenario.quality is not None
         raise UsageError(f"{scenario.quality.text} changed since this run was begun; begin a new run")
 
 
-def _check_identities(planned: Sequence[Cell | Skip], known: Mapping[str, dict[str, Any]]) -> None:
+def _check_identities(planned: Sequence[Cell | Skip], known: Mapping[str, CellEntry]) -> None:
     """Whether each trial would still measure what it was planned to: files may have changed since."""
     for cell in planned:
         if isinstance(cell, Skip):
             continue
-        planned_entries = {trial["id"]: trial for trial in cell_entry(cell)["trials"]}
-        for stored in known[cell.id]["trials"]:
-            now = planned_entries.get(stored["id"], {})
-            if now.get("identity") == stored["identity"]:
+        planned_entries = {trial.id: trial for trial in cell_entry(cell).trials}
+        for stored in known[cell.id].trials:
+            now = planned_entries.get(stored.id, TrialEntry())
+            if now.identity == stored.identity:
                 continue
-            before, after = stored.get("files") or {}, now.get("files") or {}
-            changed = [name for name, digest in before.items() if after.get(name) != digest]
+            changed = [name for name, digest in stored.files.items() if now.files.get(name) != digest]
             what = f"{', '.join(changed)} changed" if changed else "what it would measure changed"
-            raise UsageError(f"{cell.id}/{stored['id']}: {what} since this run was begun; begin a new run")
+            raise UsageError(f"{cell.id}/{stored.id}: {what} since this run was begun; begin a new run")
 
 
-def _check_models(
-    planned: Sequence[Cell | Skip], known: Mapping[str, dict[str, Any]], needed: set[ModelReference]
-) -> None:
+def _check_models(planned: Sequence[Cell | Skip], known: Mapping[str, CellEntry], needed: set[ModelReference]) -> None:
     """Whether the weights that are needed again are those that were measured."""
     hashes: dict[ModelReference, str | None] = {}
     for cell in planned:
-        measured = (known[cell.id].get("engine_info") or {}).get("model_hash")
+        measured = known[cell.id].engine_info.model_hash
         if isinstance(cell, Skip) or cell.spec.model not in needed or measured is None:
             continue
         if cell.spec.model not in hashes:
@@ -149,31 +147,31 @@ def _with_secrets(cell: Cell, env: Mapping[str, str] | None) -> Cell:
     return replace(cell, spec=replace(cell.spec, env=own))
 
 
-def _begin_attempt(path: Path, cell: Cell, entry: dict[str, Any]) -> None:
+def _begin_attempt(path: Path, cell: Cell, entry: CellEntry) -> None:
     """The cell's entry anew, but for its complete trials; earlier attempts at the others are listed with them."""
     number = 1
     while (path / _folder(cell, number)).exists():
         number += 1
     fresh = cell_entry(cell, _folder(cell, number))
-    before = {trial["id"]: trial for trial in entry["trials"]}
-    trials = []
-    for trial in fresh["trials"]:
-        old = before.get(trial["id"])
+    before = {trial.id: trial for trial in entry.trials}
+    for place, trial in enumerate(fresh.trials):
+        old = before.get(trial.id)
         if old is not None and is_complete(path, old):
-            trials.append(old)
+            fresh.trials[place] = old
             continue
-        attempts = [] if old is None else list(old.get("attempts", ()))
-        if old is not None and old.get("t0_ns") is not None:
+        attempts = [] if old is None else list(old.attempts)
+        if old is not None and old.t0_ns is not None:
             attempts.append(_attempt(old))
-        trials.append(trial | {"attempt": number, "attempts": attempts})
-    kept = {name: entry[name] for name in ("engine_info", "start", "quality", "unread") if name in entry}
-    entry |= fresh | kept | {"attempt": number, "trials": trials}
+        trial.attempt, trial.attempts = number, attempts
+    fresh.attempt = number
+    entry.take(fresh, fresh.model_fields_set - (KEPT & entry.model_fields_set))
 
 
-def _attempt(trial: Mapping[str, Any]) -> dict[str, Any]:
-    found = {"attempt": 1, "session": 1, **{name: trial[name] for name in KEPT_OF_AN_ATTEMPT if name in trial}}
-    if found["status"] in ("running", "pending"):
-        found |= {"status": "failed", "reason": "the run ended in the middle of it, without a word"}
+def _attempt(trial: TrialEntry) -> Attempt:
+    found = Attempt(attempt=1, session=1)
+    found.take(Attempt.model_validate(trial.model_dump(include=set(Attempt.model_fields), exclude_unset=True)))
+    if found.status in ("running", "pending"):
+        found.status, found.reason = "failed", "the run ended in the middle of it, without a word"
     return found
 
 
@@ -181,34 +179,41 @@ def _folder(cell: Cell, attempt: int) -> str:
     return f"cells/{cell.id}" + (f"/attempt-{attempt}" if attempt > 1 else "")
 
 
-def _skip(cell: Skip, entry: dict[str, Any]) -> None:
+def _skip(cell: Skip, entry: CellEntry) -> None:
     """A cell that cannot be run any more: what it lacks is failed, or all of it skipped."""
-    if entry["status"] == "complete":
+    if entry.status == "complete":
         return
-    if any(trial["status"] == "complete" for trial in entry["trials"]):
-        waiting = [trial for trial in entry["trials"] if trial["status"] != "complete"]
-        for trial in waiting:
-            trial |= {"status": "failed", "reason": cell.reason}
-        entry |= {"status": "failed", "reason": cell.reason}
+    if any(trial.status == "complete" for trial in entry.trials):
+        for trial in entry.trials:
+            if trial.status != "complete":
+                trial.status, trial.reason = "failed", cell.reason
+        entry.status, entry.reason = "failed", cell.reason
     else:
-        entry |= {"status": "skipped", "reason": cell.reason, "trials": []}
+        entry.status, entry.reason, entry.trials = "skipped", cell.reason, []
 
 
-def _first_session(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _first_session(manifest: Manifest) -> Session:
     """Of a run whose version of this program did not note it."""
-    begun = {name: manifest.get(name) for name in ("created_utc", "command", "provenance")}
-    return {"number": 1, **begun, "cells": []}
+    return Session(
+        number=1,
+        created_utc=manifest.created_utc,
+        command=manifest.command,
+        provenance=manifest.provenance,
+        cells=[],
+    )
 
 
-def _changes(first: Mapping[str, Any] | None, session: Mapping[str, Any]) -> list[str]:
+def _changes(first: Provenance, session: Session) -> list[str]:
     """What differs between the machines and libraries of two sessions, as notes for the report."""
+    second = session.provenance
     found = []
-    for part, what in (("must_match", "the machine"), ("under_test", "what is installed")):
-        before, after = dict((first or {}).get(part) or {}), dict(session["provenance"][part])
-        before, after = before.get("libraries", before), after.get("libraries", after)
+    for before, after, what in (
+        (first.must_match, second.must_match, "the machine"),
+        (first.under_test.libraries, second.under_test.libraries, "what is installed"),
+    ):
         differing = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
         found += [
-            f"since session {session['number']} (resumed {session['created_utc']}) {what} differs in {name}: "
+            f"since session {session.number} (resumed {session.created_utc}) {what} differs in {name}: "
             f"{before.get(name)} before, {after.get(name)} then"
             for name in differing
         ]

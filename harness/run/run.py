@@ -20,18 +20,19 @@ from harness.processes import stop_signals
 from harness.records import Sample
 from harness.run.child import CellSpec
 from harness.run.entries import first_manifest
+from harness.run.events import Events, close_entry
 from harness.run.lock import run_to_ourselves
 from harness.run.pages import pages_beside
 from harness.run.references import References
 from harness.run.resume import begin_session, what_is_left
 from harness.run.scoring import QualityOrder
-from harness.run.story import Story, close_entry
 from harness.run.supervisor import ChildCommand, StopRequest, supervise
 from harness.run.unrecorded import Broken, write_unrecorded
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip
 from harness.schedule.devices import CPU, visible_gpus
 from harness.schedule.matrix import expand
+from harness.store.manifest import CellEntry, Manifest, PageReaderEntry, QualityEntry, SamplerEntry, TrialEntry
 from harness.store.run import RunWriter
 from harness.telemetry import provenance
 from harness.telemetry.prometheus.scraper import ServerPages
@@ -41,10 +42,10 @@ from harness.telemetry.sampler import Sampler, Ticker, one_at_a_time
 class Watcher(Protocol):
     """Whoever wants to see a run go on."""
 
-    def cell_begins(self, cell: dict[str, Any], number: int, total: int) -> None:
+    def cell_begins(self, cell: CellEntry, number: int, total: int) -> None:
         """A cell is about to start; its entry in the manifest, its number and how many there are."""
 
-    def event(self, cell: dict[str, Any], event: dict[str, Any]) -> None:
+    def event(self, cell: CellEntry, event: dict[str, Any]) -> None:
         """The child said something (see `harness.run.child`)."""
 
     def stopping(self, level: int) -> None:
@@ -97,15 +98,15 @@ def go_on(path: Path, watcher: Watcher, *, command: str, locust: Mapping[str, An
             cells = [cell for cell in rest.planned if isinstance(cell, Cell)]
             run = RunInProgress(rest.scenario, rest.writer, watcher, cells=cells, locust=locust or {})
             run_to_the_end(run, rest.cells)
-        elif rest.writer.manifest["status"] in ("running", "interrupted"):
-            rest.writer.manifest["status"] = final_status(rest.writer.manifest)
+        elif rest.writer.manifest.status in ("running", "interrupted"):
+            rest.writer.manifest.status = final_status(rest.writer.manifest)
             rest.writer.save()
     return rest.writer
 
 
 def run_to_the_end(run: RunInProgress, cells: Sequence[Cell]) -> None:
     """These cells of a run, one after the other. `run.cells`: all that the run has, measured in this session or not."""
-    told = run.writer.manifest.setdefault("quality", {})
+    told = run.writer.manifest.quality = dict(run.writer.manifest.quality)
     section = run.scenario.quality
     every = [cell for cell in expand(run.scenario) if isinstance(cell, Cell)] if section is not None else []
     run.references = References(section, run.cells, run.writer.path, run.scenario.resolved(), told, every=every)
@@ -123,136 +124,129 @@ async def run_cells(run: RunInProgress, cells: Sequence[Cell]) -> None:
             for number, cell in enumerate(cells, 1):
                 if run.stop.level:
                     break
-                entry = next(entry for entry in manifest["cells"] if entry["id"] == cell.id)
-                manifest["sessions"][-1]["cells"].append(cell.id)
+                entry = next(entry for entry in manifest.cells if entry.id == cell.id)
+                manifest.sessions[-1].cells.append(cell.id)
                 run.watcher.cell_begins(entry, number, len(cells))
                 await run_cell(run, cell, entry)
-            manifest["status"] = "interrupted" if run.stop.level else final_status(manifest)
+            manifest.status = "interrupted" if run.stop.level else final_status(manifest)
         finally:
-            if manifest["status"] == "running":
-                manifest["status"] = "failed"
-            provenance.add_end(manifest["sessions"][-1])
+            if manifest.status == "running":
+                manifest.status = "failed"
+            provenance.add_end(manifest.sessions[-1].provenance.context)
             run.writer.save()
 
 
-def final_status(manifest: Mapping[str, Any]) -> str:
-    """How the run as a whole ended, once every cell had its turn."""
-    return "failed" if any(cell["status"] == "failed" for cell in manifest["cells"]) else "complete"
+def final_status(manifest: Manifest) -> str:
+    """Return how the run as a whole ended, once every cell had its turn."""
+    return "failed" if any(cell.status == "failed" for cell in manifest.cells) else "complete"
 
 
-async def run_cell(run: RunInProgress, cell: Cell, entry: dict[str, Any]) -> None:
+async def run_cell(run: RunInProgress, cell: Cell, entry: CellEntry) -> None:
     """One cell. What a broken child left over gets a fresh one; a child that never got to a trial ends the cell."""
-    folder = run.writer.folder(entry["path"])
+    folder = run.writer.folder(entry.path)
     per_trial = run.scenario.restart == "per_trial"
     with run.writer.samples(folder) as samples:
         keep = one_at_a_time(samples.add)
         sampler, pages = reading_for(run.scenario, cell, keep), pages_beside(cell, keep)
-        with pages.reading(entry), sampling(sampler, run.scenario.telemetry.interval_s, entry):
+        with reading(pages, entry), sampling(sampler, run.scenario.telemetry.interval_s, entry):
             quality = await quality_order(run, cell, entry)
-            while (waiting := [one for one in entry["trials"] if one["status"] == "pending"]) or quality:
+            while (waiting := [one for one in entry.trials if one.status == "pending"]) or quality:
                 if run.stop.level:
                     break  # while the reference was scored
                 now = waiting[:1] if per_trial else waiting
                 last = len(now) == len(waiting)
                 await run_child(run, cell, entry, now, (sampler, pages), quality if last else None)
                 quality = None if scored(entry) or (last and not waiting) else quality
-                if run.stop.level or entry["status"] in ("failed", "skipped"):
+                if run.stop.level or entry.status in ("failed", "skipped"):
                     break
     run.writer.finish_samples(folder)
     close_entry(entry, interrupted=bool(run.stop.level))
     run.writer.save()
 
 
-async def quality_order(run: RunInProgress, cell: Cell, entry: dict[str, Any]) -> QualityOrder | None:
+async def quality_order(run: RunInProgress, cell: Cell, entry: CellEntry) -> QualityOrder | None:
     """What the cell's child is to score; None where nothing is asked, done already, or cannot be had (the entry says
     why then).
     """
-    if run.references is None or not run.references.wants(cell) or (entry.get("quality") or {}).get("positions"):
+    if run.references is None or not run.references.wants(cell) or (entry.quality and entry.quality.positions):
         return None
     refusal = run.references.refusal(cell)
     if refusal is not None:
-        entry["quality"] = {"status": "skipped", "reason": refusal}
+        entry.quality = QualityEntry(status="skipped", reason=refusal)
         return None
     order = await run.references.order_for(cell, run.stop, lambda event: run.watcher.event(entry, event))
-    given = isinstance(order, QualityOrder)
-    entry["quality"] = {"status": "pending" if given else "failed", "reason": None if given else order}
+    refusal, given = (None, order) if isinstance(order, QualityOrder) else (order, None)
+    entry.quality = QualityEntry(status="failed" if given is None else "pending", reason=refusal)
     run.writer.save()
-    return order if isinstance(order, QualityOrder) else None
+    return given
 
 
-def scored(entry: dict[str, Any]) -> bool:
+def scored(entry: CellEntry) -> bool:
     """Whether scoring has come to an end, good or bad."""
-    return (entry.get("quality") or {}).get("status") != "pending"
+    return entry.quality is None or entry.quality.status != "pending"
 
 
-def more_by_locust(run: RunInProgress, waiting: Sequence[dict[str, Any]]) -> bool:
+def more_by_locust(run: RunInProgress, waiting: Sequence[TrialEntry]) -> bool:
     """Whether Locust's workers are needed again once these trials have been run."""
-    entries = {entry["id"]: entry for entry in run.writer.manifest["cells"]}
-    now = [trial["path"] for trial in waiting]
+    entries = {entry.id: entry for entry in run.writer.manifest.cells}
+    now = [trial.path for trial in waiting]
     return any(
-        plan.load.driver == "locust" and trial["status"] == "pending" and trial["path"] not in now
+        plan.load.driver == "locust" and trial.status == "pending" and trial.path not in now
         for cell in run.cells
-        for plan, trial in zip(cell.trials, entries[cell.id]["trials"], strict=False)  # none where it was skipped
+        for plan, trial in zip(cell.trials, entries[cell.id].trials, strict=False)  # none where it was skipped
     )
 
 
 async def run_child(
     run: RunInProgress,
     cell: Cell,
-    entry: dict[str, Any],
-    waiting: Sequence[dict[str, Any]],
+    entry: CellEntry,
+    waiting: Sequence[TrialEntry],
     readers: tuple[Sampler, ServerPages],
     quality: QualityOrder | None = None,
 ) -> None:
     """Start a child for these trials, and for scoring after them; keep the manifest true while it runs."""
-    sampler, pages = readers
-    folder = run.writer.folder(entry["path"])
+    folder = run.writer.folder(entry.path)
     for trial in waiting:
-        run.writer.folder(trial["path"])
+        run.writer.folder(trial.path)
     spec = CellSpec(
         scenario=run.scenario.resolved(),
         cell=cell.index,
         folder=str(folder.resolve()),
-        trials=[(trial["index"], str((run.writer.path / trial["path"]).resolve())) for trial in waiting],
+        trials=[(trial.index, str((run.writer.path / trial.path).resolve())) for trial in waiting],
         locust={**run.locust, "more": more_by_locust(run, waiting)},
         quality={} if quality is None else asdict(quality),
         salt=salt_of(run.writer, cell, entry) if cell.stays_up else 0,
     )
     spec.save(folder / "child.json")
     command = ChildCommand.of(cell, folder, run.scenario.patience_s)
-    story = Story(run.writer, entry, sampler, run.stop, run.watcher.event)
-
-    def hear(event: dict[str, Any]) -> None:
-        pages.hear(entry, event)
-        story.hear(event)
-
-    reason = await supervise(command, run.stop, story.child_is, hear)
-    pages.forget()
-    story.close(reason)
-    if story.broken is not None:
-        await complete_broken(run, story, spec, command)
+    events = Events(run.writer, entry, readers, run.stop, run.watcher.event)
+    reason = await supervise(command, run.stop, events.child_is, events.hear)
+    events.close(reason)
+    if events.broken is not None:
+        await complete_broken(run, events, spec, command)
     (folder / "child.json").unlink()
     run.writer.save()
 
 
-async def complete_broken(run: RunInProgress, story: Story, spec: CellSpec, command: ChildCommand) -> None:
+async def complete_broken(run: RunInProgress, events: Events, spec: CellSpec, command: ChildCommand) -> None:
     """Give each planned request of a trial that broke off a row, where the plan can be made."""
-    trial = story.broken
+    trial = events.broken
     assert trial is not None
-    folder = str((run.writer.path / trial["path"]).resolve())
+    folder = str((run.writer.path / trial.path).resolve())
     why = "its process was gone before it was over"
-    broken = Broken(spec.scenario, spec.cell, trial["index"], spec.salt, folder, story.broken_until_ns, why)
+    broken = Broken(spec.scenario, spec.cell, trial.index, spec.salt, folder, events.broken_until_ns, why)
     answer = await write_unrecorded(broken, command, run.stop)
     if "failed" in answer:
-        trial["reason"] += f"; requests without a record have no rows: {answer['failed']}"
-    story.close_broken(answer.get("facts", {}))
+        trial.reason = f"{trial.reason}; requests without a record have no rows: {answer['failed']}"
+    events.close_broken(TrialEntry.model_validate(answer.get("facts", {})))
 
 
-def salt_of(writer: RunWriter, cell: Cell, entry: Mapping[str, Any]) -> int:
+def salt_of(writer: RunWriter, cell: Cell, entry: CellEntry) -> int:
     """The same for all trials of one attempt at a cell of one run, and no other, so that a server which stays up has
     none of their prompts in a cache.
     """
-    what = f"salt {writer.path.name} {writer.manifest['created_utc']} {cell.id} {entry.get('attempt') or 1}"
+    what = f"salt {writer.path.name} {writer.manifest.created_utc} {cell.id} {entry.attempt}"
     return int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
 
 
@@ -280,7 +274,20 @@ def _own_gpus(cell: Cell) -> tuple[int, ...] | None:
 
 
 @contextlib.contextmanager
-def sampling(sampler: Sampler, interval_s: float, entry: dict[str, Any]) -> Iterator[None]:
+def reading(pages: ServerPages, entry: CellEntry) -> Iterator[None]:
+    """Read the pages for as long as the block lasts. What could not be read, and what the readings took, goes into the
+    cell's entry.
+    """
+    try:
+        with pages.reading():
+            yield
+    finally:
+        entry.unread = [*entry.unread, *pages.unread]
+        entry.page_reader = None if pages.cpu_share is None else PageReaderEntry(cpu_share=pages.cpu_share)
+
+
+@contextlib.contextmanager
+def sampling(sampler: Sampler, interval_s: float, entry: CellEntry) -> Iterator[None]:
     """Readings at absolute ticks for as long as the block lasts, on a thread: the loop has other work, such as closing
     a long trial's files. What could not be read, and what the readings took, goes into the cell's entry.
 
@@ -297,7 +304,8 @@ def sampling(sampler: Sampler, interval_s: float, entry: dict[str, Any]) -> Iter
             sampler.unread.append(
                 f"readings ended after {ticker.pace.ticks} ticks: {type(failure).__name__}: {failure}"
             )
-        entry |= {"unread": sampler.unread, "sampler": {"scope": sampler.scope, **ticker.pace.told()}}
+        entry.unread = sampler.unread
+        entry.sampler = SamplerEntry(scope=sampler.scope, **ticker.pace.told())
     if isinstance(failure, HarnessError):
         raise failure
 

@@ -30,8 +30,9 @@ from harness.quality.figures import estimates
 from harness.quality.responses import responses_of
 from harness.quality.scores import Reference, ReferenceWriter, distributions, fitting_chunks
 from harness.quality.text import chunks_of, text_of
-from harness.run.engine import describe, timed_start, too_little_memory
+from harness.run.engine import started_event, timed_start, too_little_memory
 from harness.schedule.cells import Cell, is_full
+from harness.store.manifest import GreedyEntry, NamedReference, QualityEntry, RepliesEntry, StartEntry
 from harness.store.streams import write_atomically
 from harness.verdict.quality import indistinguishable
 
@@ -104,14 +105,15 @@ async def score_cell(cell: Cell, order: QualityOrder, engine: Engine, folder: Pa
     try:
         found = await _scored(cell, Reference.open(Path(order.folder)), engine, folder, emit)
     except (EngineError, HarnessError) as error:
-        found = {"status": "failed", "reason": str(error)}
+        found = QualityEntry(status="failed", reason=str(error))
     except Exception as error:  # an engine's own defect: the results of the loads are there and stay
-        found = {"status": "failed", "reason": f"scoring broke off: {type(error).__name__}: {error}"}
-    seconds = round(time.monotonic() - began, 3)
-    emit({"event": "quality", "quality": {"reference": order.name, **found, "seconds": seconds}})
+        found = QualityEntry(status="failed", reason=f"scoring broke off: {type(error).__name__}: {error}")
+    found.reference = NamedReference.model_validate(order.name)
+    found.seconds = round(time.monotonic() - began, 3)
+    emit({"event": "quality", "quality": found.stored()})
 
 
-async def _scored(cell: Cell, reference: Reference, engine: Engine, folder: Path, emit: Emit) -> dict[str, Any]:
+async def _scored(cell: Cell, reference: Reference, engine: Engine, folder: Path, emit: Emit) -> QualityEntry:
     scoring = able_to_score(cell, engine)
     parts: list[Positions] = []
     widths: set[int | None] = set()
@@ -125,23 +127,25 @@ async def _scored(cell: Cell, reference: Reference, engine: Engine, folder: Path
     await asyncio.to_thread(store_positions, folder / POSITIONS, reference, found)
     facts = reference.facts
     limited = [k for k in (*widths, facts["k"]) if k is not None]
-    return {
-        "status": "complete",
-        "reason": None,
-        "positions": len(found.nll),
-        "chunks": len(reference.chunks),
-        "k": min(limited) if limited else None,
-        "true_unknown": int(np.isnan(found.nll).sum()),
-        "tokens": facts["tokens"],
-        "text": facts["text"],
-        "reference_level": facts["level"],
-        "beginning": await beginning_of(engine),
-        "noise_floor": facts["noise_floor"],
-        "indistinguishable": indistinguishable(float(found.kl.mean()), facts["noise_floor"]["kl_mean"]),
-        "greedy": await divergence_of(scoring, facts),
-        "responses": await responses_of(engine, facts["prompts"], tokenizer_of(cell.spec.model)),
-        "path": POSITIONS,
-    }
+    return QualityEntry(
+        status="complete",
+        reason=None,
+        positions=len(found.nll),
+        chunks=len(reference.chunks),
+        k=min(limited) if limited else None,
+        true_unknown=int(np.isnan(found.nll).sum()),
+        tokens=facts["tokens"],
+        text=facts["text"],
+        reference_level=facts["level"],
+        beginning=await beginning_of(engine),
+        noise_floor=facts["noise_floor"],
+        indistinguishable=indistinguishable(float(found.kl.mean()), facts["noise_floor"]["kl_mean"]),
+        greedy=GreedyEntry.model_validate(await divergence_of(scoring, facts)),
+        responses=RepliesEntry.model_validate(
+            await responses_of(engine, facts["prompts"], tokenizer_of(cell.spec.model))
+        ),
+        path=POSITIONS,
+    )
 
 
 async def divergence_of(engine: ScoringEngine, facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -297,7 +301,7 @@ async def started(cell: Cell, emit: Emit) -> AsyncIterator[tuple[Engine, EngineI
     try:
         emit({"event": "starting"})
         load_s, info = await timed_start(engine, None)
-        emit({"event": "started", "engine": describe(engine, info), "start": {"load_s": load_s}})
+        emit(started_event(engine, info, StartEntry(load_s=load_s)))
         yield engine, info
     finally:
         emit({"event": "stopping"})

@@ -20,7 +20,7 @@ from harness.drivers.workers.lost_rows import lost_rows
 from harness.drivers.workers.part import cell_from, schedule_of
 from harness.errors import HarnessError
 from harness.processes import ended_how, event_stream, module_command
-from harness.run.child import trial_facts
+from harness.run.entries import plan_entry
 from harness.run.supervisor import ABORT_S, POLL_S, ChildCommand, StopRequest
 from harness.schedule.requests import WHOLE
 from harness.store.run import record_streams, record_writer, told_in
@@ -90,7 +90,7 @@ def written(broken: Broken) -> dict[str, Any]:
         for record in lost_rows(schedule, WHOLE, told, broken.until_ns, broken.why):
             writer.add(record)
             rows += 1
-    return {"facts": trial_facts(schedule), "rows": rows}
+    return {"facts": plan_entry(schedule).stored(), "rows": rows}
 
 
 def main() -> None:

@@ -14,9 +14,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import ValidationError
+
 from harness.errors import RunDirectoryExists, RunUnreadable, StorageFailed, UsageError
 from harness.records import FORMAT_VERSION, Record, Sample, Status, record_schema, sample_schema, to_columns
 from harness.store.categories import frame_of
+from harness.store.manifest import CellEntry, Manifest, TrialEntry
 from harness.store.streams import StreamWriter, read_batches, read_parquet, storage_errors, to_parquet, write_atomically
 
 if TYPE_CHECKING:
@@ -43,9 +46,9 @@ def refuse_existing(path: Path) -> None:
 class RunWriter:
     """A run that is being made. Its folder must be new; the manifest is replaced atomically whenever it changes."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        self.path = path
-        self.manifest: dict[str, Any] = {"format": FORMAT_VERSION, **manifest}
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+        self.manifest.format = FORMAT_VERSION
         with storage_errors(path):
             try:
                 path.mkdir(parents=True)
@@ -57,12 +60,13 @@ class RunWriter:
     def reopen(cls, path: Path) -> RunWriter:
         """A stored run, to go on with it. Raises RunUnreadable as `Run.open` does."""
         writer = cls.__new__(cls)
-        writer.path, writer.manifest = path, Run.open(path).manifest | {"format": FORMAT_VERSION}
+        writer.path, writer.manifest = path, Run.open(path).manifest
+        writer.manifest.format = FORMAT_VERSION
         return writer
 
     def save(self) -> None:
         """Write the manifest."""
-        write_atomically(self.path / MANIFEST, json.dumps(self.manifest, indent=1, allow_nan=False).encode() + b"\n")
+        write_atomically(self.path / MANIFEST, self.manifest.text())
 
     def folder(self, relative: str) -> Path:
         """A folder inside the run, made if need be."""
@@ -99,13 +103,13 @@ def with_recounted(records: pa.Table, recounted: Mapping[int, int]) -> pa.Table:
     return records.set_column(place, records.schema.field(place), pa.array(tokens, records.schema.field(place).type))
 
 
-def is_complete(run: Path, trial: Mapping[str, Any]) -> bool:
+def is_complete(run: Path, trial: TrialEntry) -> bool:
     """Whether a trial came to its end and its records are there, whole: a loss of power may have cut them off."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return trial["status"] == "complete" and bool(pq.read_metadata(run / trial["path"] / "records.parquet"))
+        return trial.status == "complete" and bool(pq.read_metadata(run / trial.path / "records.parquet"))
     except (OSError, pa.ArrowException):
         return False
 
@@ -181,8 +185,8 @@ class TrialData:
     """What is stored of one trial: its entry and its cell's in the manifest, and the tables on request."""
 
     run: Path
-    cell: dict[str, Any]
-    trial: dict[str, Any]
+    cell: CellEntry
+    trial: TrialEntry
 
     def records(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per request, under the names of `harness.records`; only `columns` if given."""
@@ -198,7 +202,7 @@ class TrialData:
 
         parts: only about so many parts of the file, spread evenly.
         """
-        folder = self.run / self.trial["path"]
+        folder = self.run / self.trial.path
         finished = folder / "records.parquet"
         if finished.exists():
             batches = read_parquet(finished, columns, BATCH_ELEMENTS, parts)
@@ -211,7 +215,7 @@ class TrialData:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        folder = (self.run / self.trial["path"]).parent
+        folder = (self.run / self.trial.path).parent
         finished = folder / "samples.parquet"
         if finished.exists():
             table = pq.read_table(finished)
@@ -224,7 +228,7 @@ class TrialData:
 
     def has_records(self) -> bool:
         """Whether anything was stored of the trial."""
-        folder = self.run / str(self.trial["path"])
+        folder = self.run / self.trial.path
         return (folder / "records.parquet").exists() or bool(record_streams(folder))
 
 
@@ -244,7 +248,7 @@ class Run:
     """A stored run."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -254,8 +258,8 @@ class Run:
         """
         file = path / MANIFEST
         try:
-            manifest = json.loads(file.read_bytes())
-            found = int(manifest["format"])
+            stored = json.loads(file.read_bytes())
+            found = int(stored["format"])
         except FileNotFoundError:
             raise RunUnreadable(f"{path} is not a run: it has no {MANIFEST}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -264,15 +268,18 @@ class Run:
             raise RunUnreadable(
                 f"{path} has format {found}, this program reads up to {FORMAT_VERSION}; use a newer version of harness"
             )
-        if not isinstance(manifest.get("cells"), list):
+        if not isinstance(stored.get("cells"), list):
             raise RunUnreadable(f"{file} cannot be read: it has no list of cells")
-        return cls(path, manifest)
+        try:
+            return cls(path, Manifest.model_validate(stored))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RunUnreadable(f"{file} cannot be read: {where}: {first['msg']}") from None
 
     def trials(self) -> list[TrialData]:
         """The trials of which something was stored, in the order they were run."""
-        every = [
-            TrialData(self.path, cell, trial) for cell in self.manifest["cells"] for trial in cell.get("trials", ())
-        ]
+        every = [TrialData(self.path, cell, trial) for cell, trial in self.manifest.trials()]
         return [data for data in every if data.has_records()]
 
 

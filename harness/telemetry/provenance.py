@@ -114,11 +114,10 @@ def gpu_environment() -> dict[str, Any] | None:
     return found.environment() if found else None
 
 
-def add_end(session: dict[str, Any]) -> None:
+def add_end(context: dict[str, object]) -> None:
     """Put the state of the GPUs at the end of a session beside that at its start, where there was one."""
-    told = session["provenance"]["context"]
-    if told.get("gpus"):
-        told["gpus_at_end"] = gpu_environment()
+    if context.get("gpus"):
+        context["gpus_at_end"] = gpu_environment()
 
 
 def _lines(path: str) -> list[str]:

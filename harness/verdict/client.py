@@ -17,6 +17,7 @@ from harness import records
 from harness.analysis import stats
 from harness.analysis.columns import Columns, Floats
 from harness.analysis.latencies import Observations
+from harness.store.manifest import CalibrationEntry, ClientEntry
 from harness.verdict import thresholds
 from harness.verdict.calibration import beyond
 from harness.verdict.reason import Level, Reason, mildest, worst
@@ -35,10 +36,10 @@ class Readings:
     own: Mapping[str, Any]
 
     @classmethod
-    def of(cls, client: Mapping[str, Any] | None) -> Readings:
-        """From the manifest's entry: its own readings and those of its `workers`, if it had some."""
-        own = dict(client or {})
-        workers = [worker for worker in own.pop("workers", None) or () if isinstance(worker, Mapping)]
+    def of(cls, client: ClientEntry | None) -> Readings:
+        """Take its own readings and those of its `workers`, if it had some."""
+        own = {} if client is None else client.stored()
+        workers = own.pop("workers", [])
         for name in {name for worker in workers for name in worker}:
             seen = [value for worker in workers if _is_number(value := worker.get(name))]
             if not seen:
@@ -116,7 +117,7 @@ def _ttft_p50_ms(observed: Observed) -> float:
     return middle if math.isfinite(middle) else 0.0
 
 
-def about_itself(client: Mapping[str, Any] | None, observed: Observed, *, by_loop: bool) -> Iterator[Reason]:
+def about_itself(client: ClientEntry | None, observed: Observed, *, by_loop: bool) -> Iterator[Reason]:
     """Everything the client noted. by_loop: whether the loop stamped arrivals that the kernel did not."""
     readings = Readings.of(client)
     yield from _lost(client)
@@ -127,9 +128,9 @@ def about_itself(client: Mapping[str, Any] | None, observed: Observed, *, by_loo
     yield from _machine(readings)
 
 
-def _lost(client: Mapping[str, Any] | None) -> Iterator[Reason]:
-    workers = (client or {}).get("workers") or ()
-    lost = [worker["lost"] for worker in workers if isinstance(worker, Mapping) and worker.get("lost")]
+def _lost(client: ClientEntry | None) -> Iterator[Reason]:
+    workers = [] if client is None else client.workers
+    lost = [worker.lost for worker in workers if worker.lost]
     sentence = f"{len(lost)} of {len(workers)} load processes died: {next(iter(lost), '')}"
     advice = "Its share of the load was not sent from then on: run it again."
     yield from thresholds.WORKERS_LOST.reasons(len(lost), f"{sentence.rstrip('.')}.", advice)
@@ -238,12 +239,12 @@ def exhausted(errors: Mapping[str, int]) -> Iterator[Reason]:
 
 
 def beyond_calibration(
-    rows: Columns, client: Mapping[str, Any] | None, calibration: dict[str, Any] | None
+    rows: Columns, client: ClientEntry | None, calibration: CalibrationEntry | None
 ) -> Iterator[Reason]:
     """Whether a load over sockets was larger than what the machine was calibrated for. rows: the measured requests."""
-    if not calibration or not Readings.of(client)["connections_opened"] > 0:
+    if client is None or calibration is None or not Readings.of(client)["connections_opened"] > 0:
         return
-    workers = max(1, len((client or {}).get("workers") or ()))
+    workers = max(1, len(client.workers))
     streams, chunks_per_s = largest_load(rows)
     sentence = beyond(calibration, streams, chunks_per_s, workers=workers)
     if sentence is not None:

@@ -13,6 +13,7 @@ from harness.analysis.memory import SHARED_IN_EACH, SHARED_ONCE
 from harness.analysis.ratios import Measured, ratio
 from harness.analysis.summary import KEYS
 from harness.schedule.cells import bits, is_full
+from harness.store.manifest import Manifest, NamedReference
 from harness.verdict.decision_rows import Row, Value, is_known, known, name_rows, quality_facts, rows_of, unknown
 from harness.verdict.dominance import Figure, beaten_by
 from harness.verdict.gate import Verdict
@@ -41,7 +42,7 @@ class Speed:
 
 
 def decide(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     summary: pd.DataFrame,
     validity: Mapping[tuple[str, str], Validity],
     verdicts: Sequence[Verdict],
@@ -57,14 +58,14 @@ def decide(
     """
     rows = rows_of(manifest, summary, validity, facts or {})
     models = dict.fromkeys(row.key[0] for row in rows)
-    quality = (manifest.get("scenario") or {}).get("quality") or {}
-    return [_table(model, [row for row in rows if row.key[0] == model], verdicts, quality) for model in models]
+    asked = (manifest.asked.quality or {}).get("reference")
+    return [_table(model, [row for row in rows if row.key[0] == model], verdicts, asked) for model in models]
 
 
-def _table(model: str, rows: Sequence[Row], verdicts: Sequence[Verdict], quality: Mapping[str, Any]) -> dict[str, Any]:
+def _table(model: str, rows: Sequence[Row], verdicts: Sequence[Verdict], asked: object) -> dict[str, Any]:
     name_rows(rows)
     speed = _speed(rows)
-    reference, why = _reference(rows, quality)
+    reference, why = _reference(rows, asked)
     for row in rows:
         row.values["speed"] = _speed_of(row, speed)
     for row in rows:
@@ -97,7 +98,7 @@ def _table(model: str, rows: Sequence[Row], verdicts: Sequence[Verdict], quality
         "loads": list(dict.fromkeys(load for row in rows for load in row.kinds)),
         "rows": shown,
         "recommendation": advice,
-        "quality": dict(quality_facts(rows)),
+        "quality": quality_facts(rows).stored(),
         "notes": [*_notes(rows, figures), *setting_notes(rows)],
     }
 
@@ -109,8 +110,8 @@ def _row(row: Row, beaten_by: Sequence[str], verdicts: Sequence[Verdict], chosen
         **dict(zip(KEYS[1:-1], row.key[1:], strict=True)),
         "label": row.label,
         "word": row.word,
-        "loaded_level": row.info.get("level"),
-        "device": row.info.get("device"),
+        "loaded_level": row.info.level,
+        "device": row.info.device,
         "status": row.status,
         "reason": row.reason,
         "repetitions": len(row.cells),
@@ -166,9 +167,9 @@ def _speed_of(row: Row, speed: Speed) -> Value:
     return found[0] if found else unknown(row.reason or "nothing was measured", "tokens/s")
 
 
-def _reference(rows: Sequence[Row], quality: Mapping[str, Any]) -> tuple[Row | None, str]:
+def _reference(rows: Sequence[Row], asked: object) -> tuple[Row | None, str]:
     """The row that the others are held against, and why it."""
-    named = quality_facts(rows).get("reference") or quality.get("reference")
+    named = quality_facts(rows).reference or asked
     found = next((row for row in rows if _is_named(row, named)), None) if named else None
     if found is not None:
         loaded = found.reference_level
@@ -183,16 +184,16 @@ def _reference(rows: Sequence[Row], quality: Mapping[str, Any]) -> tuple[Row | N
 def _precision(row: Row) -> tuple[int, float]:
     """The bits of its level's name, 0 where it has none; of the same by name, those that its weights really take."""
     measured = row.values["bits_per_weight"]["value"]
-    return bits(str(row.info.get("level") or row.key[2])), measured or 0.0
+    return bits(row.info.level or row.key[2]), measured or 0.0
 
 
-def _is_named(row: Row, named: Any) -> bool:
+def _is_named(row: Row, named: object) -> bool:
     """named: what was the reference, by all its names; else as a scenario asks for one, where what it leaves out may be
     anything: a level, "engine/level", or both and perhaps a variant in a mapping.
     """
     _, engine, level, variant = row.key
-    if isinstance(named, Mapping) and "level" in named:
-        return (engine, level, variant) == tuple(str(named.get(key) or "") for key in ("engine", "level", "variant"))
+    if isinstance(named, NamedReference):
+        return (engine, level, variant) == (named.engine or "", named.level or "", named.variant or "")
     if isinstance(named, Mapping):
         asked = (named.get("engine"), named.get("quantization"), named.get("variant"))
         return all(want is None or want == have for want, have in zip(asked, (engine, level, variant), strict=True))
@@ -242,8 +243,8 @@ def _memory(row: Row) -> Value:
 
 def _memory_name(row: Row) -> str:
     """The value that was read: that of GPUs where the engine uses them, else that of its processes."""
-    device = row.info.get("device")
-    used = is_known(row.values["gpu_memory_peak_bytes"]) and (device is None or not str(device).startswith("cpu"))
+    device = row.info.device
+    used = is_known(row.values["gpu_memory_peak_bytes"]) and (device is None or not device.startswith("cpu"))
     own = "memory_peak_bytes" if "memory_peak_bytes" in row.values else "rss_peak_bytes"
     return "gpu_memory_peak_bytes" if used else own
 
@@ -277,7 +278,7 @@ def _out(row: Row) -> str:
 
 def _keeps_prompts(row: Row) -> bool:
     """Whether what it computed of prompts fills memory, which a level or a size of model has no part in."""
-    options = row.info.get("options") or {}
+    options = row.info.options
     return row.key[1] == "llama-server" and bool(options.get("prefix_cache")) and options.get("cache_ram_mib") is None
 
 
@@ -307,7 +308,7 @@ def _notes(rows: Sequence[Row], figures: Mapping[Any, Mapping[str, Figure]]) -> 
     notes += _notes_of_quality([row for row in rows if row.key in figures], figures)
     if {"memory_peak_bytes", "gpu_memory_peak_bytes"} <= kinds:
         notes.append("rows that use a GPU and rows that do not are not compared: their memory is not the same thing")
-    inside = [row.label for row in rows if row.info.get("in_process")]
+    inside = [row.label for row in rows if row.info.in_process]
     if inside and len(inside) < len(rows):
         notes.append(f"the memory of engines in process holds Python and our own client too: {', '.join(inside)}")
     growing = [row.label for row in rows if _keeps_prompts(row)]

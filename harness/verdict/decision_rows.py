@@ -18,6 +18,15 @@ from harness.metrics import METRICS, SCALAR
 from harness.quality.figures import LOAD as QUALITY_LOAD
 from harness.quality.summary import why_missing
 from harness.schedule.cells import bits, is_full
+from harness.store.manifest import (
+    CellEntry,
+    EngineEntry,
+    Manifest,
+    NamedReference,
+    QualityEntry,
+    StartEntry,
+    TrialEntry,
+)
 from harness.verdict.quality import word
 from harness.verdict.reason import Level, Validity, worst
 
@@ -63,7 +72,7 @@ class Row:
     """
 
     key: RowKey
-    cells: list[dict[str, Any]]
+    cells: list[CellEntry]
     validity: dict[str, Level] = field(default_factory=dict)
     missing: dict[str, Mapping[str, str]] = field(default_factory=dict)
     plans: dict[str, dict[int, str]] = field(default_factory=dict)
@@ -80,19 +89,19 @@ class Row:
     @property
     def status(self) -> str:
         """ "complete", or what became of the cell of it that came off worst."""
-        found = {cell["status"] for cell in self.cells}
+        found = {cell.status for cell in self.cells}
         return next((status for status in _STATUSES if status in found), "complete")
 
     @property
     def reason(self) -> str:
         """Why it is not complete."""
-        broken = [cell for cell in self.cells if cell["status"] == self.status]
-        return str(broken[0].get("reason") or "") if self.status != "complete" else ""
+        broken = [cell for cell in self.cells if cell.status == self.status]
+        return broken[0].reason or "" if self.status != "complete" else ""
 
     @property
-    def info(self) -> Mapping[str, Any]:
+    def info(self) -> EngineEntry:
         """What the engine said of itself."""
-        return next((cell["engine_info"] for cell in self.cells if cell.get("engine_info")), {})
+        return next((cell.engine_info for cell in self.cells if not cell.engine_info.is_empty), EngineEntry())
 
     def points(self, load: str, name: str) -> Value:
         """A value under a load."""
@@ -119,38 +128,36 @@ def unknown(reason: str, unit: str = "") -> Value:
 
 
 def rows_of(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     summary: pd.DataFrame,
     validity: Mapping[tuple[str, str], Validity],
     facts: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> list[Row]:
     """Every row of a run in the order of its cells; skipped and failed ones too."""
     found: dict[RowKey, Row] = {}
-    for cell in manifest["cells"]:
-        model, engine, level, variant = (str(cell[name] or "") for name in KEYS[:-1])
-        key = (model, engine, level, variant)
-        row = found.setdefault(key, Row(key, []))
+    for cell in manifest.cells:
+        row = found.setdefault(cell.keys, Row(cell.keys, []))
         row.cells.append(cell)
-        for trial in cell.get("trials", ()):
+        for trial in cell.trials:
             _add_trial(row, cell, trial, validity, facts)
     index = _index(summary)
     for row in found.values():
-        row.reference_level = reference_level(quality_facts([row]), manifest["cells"])
+        row.reference_level = reference_level(quality_facts([row]), manifest.cells)
         _fill(row, index)
     return list(found.values())
 
 
 def _add_trial(
     row: Row,
-    cell: Mapping[str, Any],
-    trial: Mapping[str, Any],
+    cell: CellEntry,
+    trial: TrialEntry,
     validity: Mapping[tuple[str, str], Validity],
     facts: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> None:
-    load, key = str(trial["load"]), (cell["id"], trial["id"])
-    row.kinds[load] = str(trial.get("kind") or "")
-    if trial.get("plan_hash"):
-        row.plans.setdefault(load, {})[int(cell["repetition"])] = trial["plan_hash"]
+    load, key = trial.load, (cell.id, trial.id)
+    row.kinds[load] = trial.kind
+    if trial.plan_hash:
+        row.plans.setdefault(load, {})[cell.repetition] = trial.plan_hash
     if key in validity:
         row.validity[load] = worst(validity[key].verdict, row.validity.get(load, Level.VALID))
     if key in facts:
@@ -211,7 +218,7 @@ def _speeds(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]], load: 
     """The median speed of one user in each repetition."""
     metric, statistic = UNDER_LOAD["output_tokens_per_s_per_user"]
     found = {}
-    for repetition in dict.fromkeys(str(cell["repetition"]) for cell in row.cells):
+    for repetition in dict.fromkeys(str(cell.repetition) for cell in row.cells):
         one = index.get((*row.key, load, repetition, metric, statistic))
         if one is not None and math.isfinite(one["value"]):
             found[repetition] = float(one["value"])
@@ -221,20 +228,19 @@ def _speeds(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]], load: 
 def _of_engine(row: Row) -> dict[str, Value]:
     info = row.info
     nothing = row.reason or "the engine says nothing of itself"
-    if not info:
+    if info.is_empty:
         names = ("bits_per_weight", "weight_bytes", "weights_in_memory_bytes", "kv_bytes_per_token", "parameters")
         return {name: unknown(nothing) for name in names}
-    in_memory = (info.get("memory") or {}).get("weights")
-    size, parameters = info.get("weight_bytes"), info.get("parameters")
+    in_memory, size, parameters = info.memory.get("weights"), info.weight_bytes, info.parameters
     found = {
-        "weight_bytes": _told(info, "weight_bytes", "bytes"),
-        "parameters": _told(info, "parameters", "parameters"),
-        "kv_bytes_per_token": _told(info, "kv_bytes_per_token", "bytes"),
+        "weight_bytes": _told("weight_bytes", size, "bytes"),
+        "parameters": _told("parameters", parameters, "parameters"),
+        "kv_bytes_per_token": _told("kv_bytes_per_token", info.kv_bytes_per_token, "bytes"),
         "weights_in_memory_bytes": known(in_memory, unit="bytes", source="engine")
         if in_memory
         else unknown("the engine does not say", "bytes"),
     }
-    return found | {"bits_per_weight": _bits(str(info.get("level") or row.key[2]), size, in_memory, parameters)}
+    return found | {"bits_per_weight": _bits(info.level or row.key[2], size, in_memory, parameters)}
 
 
 def _bits(level: str, on_disk: float | None, in_memory: float | None, parameters: float | None) -> Value:
@@ -252,8 +258,7 @@ def _bits(level: str, on_disk: float | None, in_memory: float | None, parameters
     return known(found[source], unit="bits", source=source)
 
 
-def _told(info: Mapping[str, Any], name: str, unit: str) -> Value:
-    value = info.get(name)
+def _told(name: str, value: float | None, unit: str) -> Value:
     return known(float(value), unit=unit, source="engine") if value else unknown(_WHY_UNKNOWN[name], unit)
 
 
@@ -261,34 +266,34 @@ def _of_starts(row: Row, name: str) -> Value:
     """The mean over the starts, of which a cell has one, or one for each of its trials."""
     unit = METRICS[name].unit
     starts = [start for cell in row.cells for start in _starts(cell)]
-    values = [float(start[name]) for start in starts if start.get(name) is not None]
+    values = [float(value) for start in starts if (value := getattr(start, name)) is not None]
     if not values:
-        notes = [start["load_note"] for start in starts if start.get("load_note") and name == "load_warm_s"]
-        return unknown(str(notes[0]) if notes else row.reason or "it was not measured at the start", unit)
+        notes = [start.load_note for start in starts if start.load_note and name == "load_warm_s"]
+        return unknown(notes[0] if notes else row.reason or "it was not measured at the start", unit)
     found = t_interval(values)
     reason = _why_not_cold(starts) if name == "load_s" else ""
     low = max(0.0, found.low) if math.isfinite(found.low) else found.low
     return known(found.value, low, found.high, n=len(values), unit=unit, source="start", reason=reason)
 
 
-def _why_not_cold(starts: Sequence[Mapping[str, Any]]) -> str:
+def _why_not_cold(starts: Sequence[StartEntry]) -> str:
     """Empty where each start was cold, or has no weight files."""
-    warm = [start for start in starts if not start.get("load_cold", True)]
+    warm = [start for start in starts if not start.load_cold]
     if not warm:
         return ""
-    shares = [start["load_dropped_share"] for start in warm if start.get("load_dropped_share") is not None]
+    shares = [start.load_dropped_share for start in warm if start.load_dropped_share is not None]
     if not shares:
         return "the system does not tell whether the weight files left the file cache: perhaps not cold"
     return f"{1 - min(shares):.0%} of the weight files stayed in the file cache: perhaps not cold"
 
 
-def _starts(cell: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+def _starts(cell: CellEntry) -> Sequence[StartEntry]:
     """Each start of a cell once."""
-    of_trials: list[Mapping[str, Any]] = []
-    for trial in cell.get("trials", ()):
-        if trial.get("start") and trial["start"] not in of_trials:
-            of_trials.append(trial["start"])
-    return of_trials or [start for start in (cell.get("start"),) if start]
+    of_trials: list[StartEntry] = []
+    for trial in cell.trials:
+        if trial.start is not None and not trial.start.is_empty and trial.start not in of_trials:
+            of_trials.append(trial.start)
+    return of_trials or [start for start in (cell.start,) if not start.is_empty]
 
 
 def _peak(row: Row, name: str) -> Value:
@@ -309,7 +314,7 @@ def _peak(row: Row, name: str) -> Value:
 
 def _quality(row: Row, index: Mapping[tuple[str, ...], Mapping[str, Any]], name: str) -> Value:
     found = index.get((*row.key, QUALITY_LOAD, POOLED, name, SCALAR))
-    scored = [cell for cell in row.cells if cell.get("quality")]
+    scored = [cell for cell in row.cells if cell.quality is not None]
     why = why_missing(scored[0])[name] if scored else row.reason or "quality was not measured"
     if found is None:
         return unknown(why, METRICS[name].unit)
@@ -330,25 +335,21 @@ def is_known(value: Value) -> bool:
     return value["value"] is not None or value["bound"] != "point"
 
 
-def _first(found: Iterable[Mapping[str, Any] | None]) -> Mapping[str, Any]:
-    return next((one for one in found if one), {})
-
-
-def quality_facts(rows: Sequence[Row]) -> Mapping[str, Any]:
+def quality_facts(rows: Sequence[Row]) -> QualityEntry:
     """What the first cell that was scored says of how; where none was, the first of which anything is told."""
-    told = [cell.get("quality") or {} for row in rows for cell in row.cells]
-    return _first([one for one in told if one.get("reference")] or told)
+    told = [cell.quality for row in rows for cell in row.cells if cell.quality is not None]
+    return next(iter([one for one in told if one.reference is not None] or told), QualityEntry())
 
 
-def reference_level(told: Mapping[str, Any], cells: Iterable[Mapping[str, Any]]) -> str | None:
+def reference_level(told: QualityEntry, cells: Iterable[CellEntry]) -> str | None:
     """As which the reference was loaded. told: of a cell's quality; before it held the level, that of the cell which
     is the reference.
     """
-    named = told.get("reference") or {}
-    if told.get("reference_level") or named.get("level"):
-        return str(told.get("reference_level") or named["level"])
-    same = [cell for cell in cells if all(cell[name] == named.get(name) for name in KEYS[:-1])]
-    return _first(cell.get("engine_info") for cell in same).get("level")
+    named = told.reference or NamedReference()
+    if told.reference_level or named.level:
+        return told.reference_level or named.level
+    same = [cell for cell in cells if named.is_of(cell)]
+    return next((cell.engine_info.level for cell in same if not cell.engine_info.is_empty), None)
 
 
 def _finite(value: float) -> float | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.analysis.rates import busy_seconds
+from harness.store.manifest import TrialEntry
 from harness.verdict.reason import Level, Reason
 from harness.verdict.thresholds import QUEUED_IN_ENGINE
 
@@ -13,15 +14,15 @@ if TYPE_CHECKING:
     from harness.analysis.reading import Reading
 
 
-def engine_reasons(trial: dict[str, Any], reading: Reading) -> Iterator[Reason]:
+def engine_reasons(trial: TrialEntry, reading: Reading) -> Iterator[Reason]:
     """The reasons of a trial."""
     yield from _queues(trial, reading)
     yield from _draws_by_itself(trial)
 
 
-def _queues(trial: dict[str, Any], reading: Reading) -> Iterator[Reason]:
+def _queues(trial: TrialEntry, reading: Reading) -> Iterator[Reason]:
     """Whether more requests are in flight than the engine generates at a time: latencies hold their waiting then."""
-    slots, users = trial.get("slots"), trial.get("users")
+    slots, users = trial.slots, trial.users
     if not slots or (users is not None and users <= slots):
         return
     window = reading.window
@@ -32,9 +33,9 @@ def _queues(trial: dict[str, Any], reading: Reading) -> Iterator[Reason]:
     yield from QUEUED_IN_ENGINE.reasons(in_flight / slots, sentence, advice)
 
 
-def _draws_by_itself(trial: dict[str, Any]) -> Iterator[Reason]:
+def _draws_by_itself(trial: TrialEntry) -> Iterator[Reason]:
     """Whether the server refused to be greedy."""
-    if (trial.get("start") or {}).get("temperature_refused"):
+    if trial.start is not None and trial.start.temperature_refused:
         sentence = (
             "The server refuses temperature 0 and drew tokens by its own: its replies are not the likeliest ones."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.store.manifest import ClientEntry
 from harness.telemetry.gpus.gauges import SLOWED_DOWN, named
 from harness.verdict import thresholds
 from harness.verdict.client import Readings
@@ -38,9 +39,7 @@ def _causes(one: Mapping[str, Any]) -> str:
     return ", ".join(name for name in one["reasons"] if name in causes)
 
 
-def telemetry_reasons(
-    facts: Mapping[str, Any] | None, client: Mapping[str, Any] | None, seconds: float
-) -> Iterator[Reason]:
+def telemetry_reasons(facts: Mapping[str, Any] | None, client: ClientEntry | None, seconds: float) -> Iterator[Reason]:
     """Whether the machine swapped, held the engine back, or was kept from its work by the readings.
 
     client: its report about itself.   seconds: of the measuring window.
@@ -66,7 +65,7 @@ def _swapping(window: Mapping[str, Any], seconds: float) -> Iterator[Reason]:
         yield Reason("swapping", Level.WARN, f"{sentence[0].upper()}{sentence[1:]} while it was measured.", advice)
 
 
-def _throttled(window: Mapping[str, Any], client: Mapping[str, Any] | None) -> Iterator[Reason]:
+def _throttled(window: Mapping[str, Any], client: ClientEntry | None) -> Iterator[Reason]:
     """Of the engine's control group; where it is the client's, too, the client's own reading has said so."""
     periods = window.get("throttled_periods") or 0.0
     if Readings.of(client)["throttled_periods"] > 0 or thresholds.THROTTLED.level(periods) is Level.VALID:

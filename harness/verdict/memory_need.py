@@ -53,7 +53,7 @@ def remark(measured: Value, need: Value) -> str:
 
 def _without_reserve(row: Row, peak: Value) -> Value:
     """Weights, runtime and the KV cache that requests had in use at most; unknown where one of them is."""
-    set_aside = (row.info.get("memory") or {}).get("kv_cache")
+    set_aside = row.info.memory.get("kv_cache")
     if not set_aside or row.kv_used is None or peak["value"] <= set_aside:
         return unknown(f"{RESERVED}, and how much of it is used is not known", "bytes")
     used = min(row.kv_used, set_aside)

@@ -18,12 +18,12 @@ from harness.verdict.reason import Level, Reason
 
 def burst_reasons(reading: Reading) -> Iterator[Reason]:
     """Whether the window ends within a burst, which is then not among those that were taken."""
-    spans, end_s = reading.trial.get("bursts"), reading.window.end_ns / NS_PER_S
-    if not spans or not spans["every_s"] or reading.trial.get("status") != "complete":
+    spans, end_s = reading.trial.bursts, reading.window.end_ns / NS_PER_S
+    if spans is None or not spans.every_s or reading.trial.status != "complete":
         return
-    since_s = (end_s - spans["first_s"]) % spans["every_s"]
-    if end_s > spans["first_s"] and 0 < since_s < spans["length_s"]:
-        sentence = f"The window ends {since_s:g} s into a burst of {spans['length_s']:g} s, which is left out."
+    since_s = (end_s - spans.first_s) % spans.every_s
+    if end_s > spans.first_s and 0 < since_s < spans.length_s:
+        sentence = f"The window ends {since_s:g} s into a burst of {spans.length_s:g} s, which is left out."
         yield Reason("burst_cut", Level.WARN, sentence, "Set `duration` to a multiple of `every`.")
 
 
@@ -74,7 +74,7 @@ def too_few(reading: Reading, sizes: dict[str, dict[str, Any]]) -> Iterator[Reas
     """A warning for each level that is a bound and was asked for: p95, which every report leads with, and those that a
     limit names. Never invalid: a bound is a true statement.
     """
-    asked = {f"{name} {label(p)}" for name, p in limited(reading.trial.get("limits") or ())}
+    asked = {f"{name} {label(p)}" for name, p in limited(reading.trial.limits)}
     asked |= {f"{name} {label(HEADLINE)}" for name in METRICS}
     told = {statistic: size for statistic, size in sizes.items() if statistic in asked}
     for p in sorted({size["level"] for size in told.values()}):
@@ -95,7 +95,7 @@ def too_few(reading: Reading, sizes: dict[str, dict[str, Any]]) -> Iterator[Reas
 
 def alone(reading: Reading) -> bool:
     """Whether one user at a time was all there was: what then depends on each other does so by the machine."""
-    return reading.trial.get("loop") == Loop.CLOSED and reading.frame["user"].nunique() <= 1
+    return reading.trial.loop == Loop.CLOSED and reading.frame["user"].nunique() <= 1
 
 
 def lowered(sentence: str) -> str:
@@ -108,9 +108,9 @@ def more_of(reading: Reading, n: int, times: float) -> str:
     more time does not make a spike larger.
     """
     trial = reading.trial
-    if (trial.get("bursts") or {"every_s": math.inf})["every_s"] is None:
+    if trial.bursts is not None and trial.bursts.every_s is None:
         return f"Repeat the spike (`repetitions`), or measure with about {math.ceil(n * times)} requests."
-    if (trial.get("window") or {}).get("end_ns") is None:
+    if trial.window is None or trial.window.end_ns is None:
         return f"Measure with about {math.ceil(n * times)} requests."
     return f"Measure about {times:.1f} times as long ({shown_time(times * reading.window.seconds)})."
 

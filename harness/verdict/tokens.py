@@ -12,29 +12,30 @@ from harness.analysis.reading import Reading
 from harness.analysis.server_counts import IN_FLIGHT
 from harness.analysis.tokens import TEMPLATE_TOKENS, tokens_of
 from harness.records import TokenSource
+from harness.store.manifest import TrialEntry
 from harness.verdict import thresholds
 from harness.verdict.reason import Level, Reason
 
 _WHICH_IS_RIGHT = "Find out which count is right before using tokens/s or tpot."
 
 
-def reuse_reasons(trial: Mapping[str, Any], columns: Columns) -> Iterator[Reason]:
+def reuse_reasons(trial: TrialEntry, columns: Columns) -> Iterator[Reason]:
     """Whether the engine's cache held more of the measured prompts than the plan gave it to share."""
     share = _cached_share(columns.measured)
-    if trial.get("shares_prompts") is False:
+    if trial.shares_prompts is False:
         sentence = f"{share:.0%} of the prompt tokens came from the server's cache, though no two prompts begin alike."
         advice = "Restart it, or empty its cache, and measure again."
         yield from thresholds.CACHED_UNPLANNED.reasons(share, sentence, advice)
-    asked = (trial.get("prompts_asked") or {}).values()
+    asked = trial.prompts_asked.values()
     if not asked or share <= thresholds.CACHED_UNPLANNED.warn:
         return
-    requests, again = (sum(one[key] for one in asked) for key in ("requests", "again"))
+    requests, again = sum(one.requests for one in asked), sum(one.again for one in asked)
     level = thresholds.PROMPTS_AGAIN.level(again / requests if requests else 0.0)
     if level is not Level.VALID:
         sentence = f"{again} of {requests} prompts from the file had been sent to this engine before."
         advice = "A prefix cache answers them sooner: give a file with more prompts than the loads send together."
         yield Reason("prompts_again", level, sentence, advice)
-    elif trial.get("salt") is not None and not trial.get("cache_reset"):
+    elif trial.salt is not None and not trial.cache_reset:
         sentence = "The server ran before this run, and may know the prompts of the file."
         advice = "A prefix cache answers them sooner: restart the server, or use made-up prompts, which differ by run."
         yield Reason("prompts_known", Level.WARN, sentence, advice)
@@ -63,7 +64,7 @@ def books_reasons(facts: Mapping[str, Any] | None) -> Iterator[Reason]:
         yield from threshold.reasons(abs(entry["difference_share"]), sentence, advice)
 
 
-def token_reasons(trial: Mapping[str, Any], reading: Reading, facts: Mapping[str, Any] | None) -> Iterator[Reason]:
+def token_reasons(trial: TrialEntry, reading: Reading, facts: Mapping[str, Any] | None) -> Iterator[Reason]:
     """What of it speaks against the numbers. facts: of the trial, where they are known already."""
     tokens = (facts or {}).get("tokens") or tokens_of(trial, reading)
     chunks, text, fidelity = tokens["chunks"], tokens["text"], tokens["length_fidelity"]
@@ -87,11 +88,11 @@ def token_reasons(trial: Mapping[str, Any], reading: Reading, facts: Mapping[str
     yield from _prompt_reasons(trial, tokens.get("prompts"))
 
 
-def _prompt_reasons(trial: Mapping[str, Any], prompts: Mapping[str, Any] | None) -> Iterator[Reason]:
+def _prompt_reasons(trial: TrialEntry, prompts: Mapping[str, Any] | None) -> Iterator[Reason]:
     """A server that cuts prompts off looks fast; other prompts than those planned are another load."""
     if prompts is None or thresholds.PROMPT_TOKENS.level(abs(prompts["beyond"])) is Level.VALID:
         return
-    estimated = "estimated" in (trial.get("prompt_length_source") or {}).values()
+    estimated = "estimated" in trial.prompt_length_source.values()
     if estimated and abs(prompts["beyond"]) <= thresholds.PROMPT_TOKENS_ESTIMATED.value:
         return
     sentence = f"The server counts {prompts['median_share']:+.1%} tokens (median) in the prompts, against the plan."

@@ -14,6 +14,7 @@ from harness.analysis.reading import Reading
 from harness.records import BROKEN_OFF, TOO_LATE, Clock, Loop, Phase, Status
 from harness.scenario.limits import parse_limit
 from harness.store.categories import one_of
+from harness.store.manifest import CalibrationEntry, ClientEntry, PlannedCounts, TrialEntry
 from harness.verdict import client as client_signals
 from harness.verdict import samples, steady, thresholds
 from harness.verdict.client import Observed
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def judge(
-    trial: dict[str, Any],
+    trial: TrialEntry,
     reading: Reading,
-    client: dict[str, Any] | None,
-    calibration: dict[str, Any] | None = None,
+    client: ClientEntry | None,
+    calibration: CalibrationEntry | None = None,
     facts: dict[str, Any] | None = None,
 ) -> Validity:
     """The validity of a trial from its manifest entry, its records and the client's report about itself.
@@ -56,7 +57,7 @@ def judge(
     return Validity.of(reasons)
 
 
-def unmeasured(trial: dict[str, Any]) -> Validity:
+def unmeasured(trial: TrialEntry) -> Validity:
     """The validity of a trial that left no records."""
     reasons = tuple(_ended(trial)) or (Reason("no_records", Level.INVALID, "The trial left no records."),)
     return Validity(Level.INVALID, reasons)
@@ -67,41 +68,41 @@ def what_became(status: str) -> str:
     return {"failed": "failed", "interrupted": "was interrupted"}.get(status, f"is {status}")
 
 
-def _alone(trial: dict[str, Any]) -> Iterator[Reason]:
+def _alone(trial: TrialEntry) -> Iterator[Reason]:
     """Whether the engine had the GPUs to itself. What others take from it is true of this machine, so it only warns."""
-    others = trial.get("others_on_gpus") or 0
+    others = trial.others_on_gpus or 0
     sentence = f"Up to {others} processes that are not of this run computed on the GPUs."
     advice = "End them: what they use is missing from the engine's share."
     yield from thresholds.OTHERS_ON_GPUS.reasons(others, sentence, advice)
 
 
-def _ended(trial: dict[str, Any]) -> Iterator[Reason]:
-    if trial["status"] != "complete":
-        why = f": {trial['reason']}" if trial.get("reason") else ""
-        began = trial["status"] != "failed" or trial.get("t0_ns") is not None
+def _ended(trial: TrialEntry) -> Iterator[Reason]:
+    if trial.status != "complete":
+        why = f": {trial.reason}" if trial.reason else ""
+        began = trial.status != "failed" or trial.t0_ns is not None
         advice = "Run it again." if began else "Remove the cause, and run it again."
-        sentence = f"The trial {what_became(trial['status'])}{why}"
+        sentence = f"The trial {what_became(trial.status)}{why}"
         sentence += "" if sentence.endswith(("?", "!", ".")) else "."
-        yield Reason(f"trial_{trial['status']}", Level.INVALID, sentence, advice)
+        yield Reason(f"trial_{trial.status}", Level.INVALID, sentence, advice)
 
 
-def _complete(trial: dict[str, Any], records: pd.DataFrame, columns: Columns) -> Iterator[Reason]:
+def _complete(trial: TrialEntry, records: pd.DataFrame, columns: Columns) -> Iterator[Reason]:
     """Every planned request that fell due has exactly one record, and was sent."""
     advice = "This is a fault of the harness or of its storage; do not use the numbers."
     doubled = int(records["request"].duplicated().sum())
     if doubled:
         yield Reason("rows_doubled", Level.INVALID, f"{doubled} requests have more than one record.", advice)
-    planned = trial.get("planned") or {}
+    planned = trial.planned or PlannedCounts()
     # In a closed loop another request takes the place of a turn that is not sent.
-    counted = ~columns.has_status([Status.NOT_SENT]) if trial.get("loop") == Loop.CLOSED else np.True_
-    for phase in (Phase.WARMUP, Phase.MEASURE):
-        expected, found = planned.get(phase.value), int((columns.in_phase(phase) & counted).sum())
+    counted = ~columns.has_status([Status.NOT_SENT]) if trial.loop == Loop.CLOSED else np.True_
+    for phase, expected in ((Phase.WARMUP, planned.warmup), (Phase.MEASURE, planned.measure)):
+        found = int((columns.in_phase(phase) & counted).sum())
         sentence = f"{expected} {phase.value} requests were planned and {found} have a record."
-        broken_off = "It broke off; what was measured before is here." if trial["status"] != "complete" else advice
+        broken_off = "It broke off; what was measured before is here." if trial.status != "complete" else advice
         if expected is not None:
             yield from thresholds.ROWS_MISSING.reasons(abs(expected - found), sentence, broken_off)
     yield from _unsent(records)
-    if trial["status"] == "complete" and not columns.in_phase(Phase.MEASURE).any():
+    if trial.status == "complete" and not columns.in_phase(Phase.MEASURE).any():
         advice = "Measure for longer than the time between two requests."
         yield Reason("nothing_measured", Level.INVALID, "No request fell due in the measuring window.", advice)
 
@@ -127,17 +128,17 @@ def _unsent(records: pd.DataFrame) -> Iterator[Reason]:
 
 
 def _client(
-    trial: dict[str, Any],
+    trial: TrialEntry,
     columns: Columns,
     records: pd.DataFrame,
-    client: dict[str, Any] | None,
+    client: ClientEntry | None,
     observed: Observed,
 ) -> Iterator[Reason]:
     """Whether the client was the bottleneck."""
     rows = columns.measured
     due, sent = rows.times["due"], rows.times["sent"] - np.nan_to_num(rows.times["accepting"])
     yield from client_signals.on_time(observed)
-    if trial.get("loop") != Loop.CLOSED:
+    if trial.loop != Loop.CLOSED:
         yield from client_signals.on_plan(due, sent, observed)
     by_loop = bool(one_of(records["clock"], [Clock.LOOP]).any())
     yield from client_signals.about_itself(client, observed, by_loop=by_loop)
@@ -149,7 +150,7 @@ def _client(
     yield from client_signals.exhausted({str(text): int(n) for text, n in refused.value_counts().items()})
 
 
-def _errors(trial: dict[str, Any], rows: Columns) -> Iterator[Reason]:
+def _errors(trial: TrialEntry, rows: Columns) -> Iterator[Reason]:
     """Latencies of the survivors say little once requests fail, unless the scenario has a limit for that."""
     failed = shares(rows, {})["error_rate"]
     if not len(failed):
@@ -165,7 +166,7 @@ def _errors(trial: dict[str, Any], rows: Columns) -> Iterator[Reason]:
     level = thresholds.ERRORS.level(rate)
     if level is Level.VALID:
         return
-    if any(parse_limit(text).metric == "error_rate" for text in trial.get("limits") or ()):
+    if any(parse_limit(text).metric == "error_rate" for text in trial.limits):
         level = Level.WARN
     sentence = f"{rate:.2%} of the measured requests failed; the latencies are those of the others."
     advice = "Look at the errors, or state what is acceptable with a limit such as `error_rate <= 0.05`."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import pytest
 from harness.cli.report import report_data
 from harness.records import Sample
 from harness.results import derive
+from harness.store.manifest import CellEntry, Manifest
 from reports.data import ReportData
-from tests.fabricated import FabricatedTrial, S, cell_entry, failed, noisy, trial_entry
+from tests.fabricated import FabricatedTrial, S, again, cell_entry, failed, noisy, trial_entry
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 T0_NS = 1_000 * S
@@ -42,9 +43,9 @@ CALIBRATION = {
 }
 
 
-def manifest(cells: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+def manifest(cells: Sequence[CellEntry], **changes: Any) -> Manifest:
     """A run's manifest."""
-    return {
+    stored = {
         "format": 0,
         "harness_version": "0.1.0",
         "name": "choose",
@@ -61,8 +62,9 @@ def manifest(cells: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
             "calibration": CALIBRATION,
         },
         "notes": ["GPU not read: no driver"],
-        "cells": cells,
-    } | changes
+        "cells": list(cells),
+    }
+    return Manifest.model_validate(stored | changes)
 
 
 @pytest.fixture(scope="session")
@@ -79,12 +81,12 @@ def full() -> ReportData:
         cell_entry(id="001-tiny-simulated-q4", level="q4"), trial_entry(limits=LIMITS, slo=slo), records
     )
     short = trial_entry(id="001-single", load="single", kind="single_user", loop="closed", end_s=None)
-    short["t0_ns"] = T0_NS - 30 * S  # before the first reading
+    short.t0_ns = T0_NS - 30 * S  # before the first reading
     alone = FabricatedTrial(good.cell, short, noisy(3, 30))
     broken = trial_entry(status="failed", reason="the engine exited with signal 9", limits=LIMITS)
     cells = [
-        good.cell | {"trials": [good.trial, alone.trial], "engine_info": {"version": "1.2", "model_hash": "e" * 12}},
-        bad.cell | {"trials": [bad.trial]},
+        again(good.cell, trials=[good.trial, alone.trial], engine_info={"version": "1.2", "model_hash": "e" * 12}),
+        again(bad.cell, trials=[bad.trial]),
         cell_entry(id="002", level="q8", status="failed", reason="the engine exited with signal 9", trials=[broken]),
         cell_entry(id="003", level="q2", status="skipped", reason="simulated has no level q2", trials=[]),
     ]
@@ -101,7 +103,7 @@ def hostile() -> ReportData:
     cell = cell_entry(model=HOSTILE, variant="a|b$c_")
     trial = FabricatedTrial(cell, trial_entry(load=f"{HOSTILE}|x"), records)
     other = FabricatedTrial(cell, trial_entry(id="001", load="$\\frac"), noisy(5, 100))
-    run = manifest([cell | {"trials": [trial.trial, other.trial]}], name=HOSTILE, command=HOSTILE, description=HOSTILE)
+    run = manifest([again(cell, trials=[trial.trial, other.trial])], name=HOSTILE, command=HOSTILE, description=HOSTILE)
     return report_data(derive(run, [trial, other]))
 
 

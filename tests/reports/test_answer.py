@@ -11,7 +11,7 @@ from harness.cli.report import report_data
 from harness.results import derive
 from reports import answer
 from reports.data import ReportData
-from tests.fabricated import FabricatedTrial, cell_entry, noisy, trial_entry
+from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, trial_entry
 from tests.reports.conftest import LIMITS, manifest
 
 
@@ -23,7 +23,7 @@ def parts(data: ReportData) -> dict[str, str]:
 def one_trial(*, limits: list[str], **changes: Any) -> ReportData:
     """A run of a single valid trial."""
     trial = FabricatedTrial(cell_entry(**changes), trial_entry(limits=limits), noisy(1))
-    run = manifest([trial.cell | {"trials": [trial.trial], "engine_info": {"version": "1.2"}}])
+    run = manifest([again(trial.cell, trials=[trial.trial], engine_info={"version": "1.2"})])
     return report_data(derive(run, [trial]))
 
 
@@ -151,10 +151,10 @@ def test_a_choice_is_told(full: ReportData) -> None:
 
 def test_trials_that_were_as_fast_are_told_once() -> None:
     """Numbers that show the same are not told as a range."""
-    cells = [cell_entry(level=level) | {"id": f"00{number}"} for number, level in enumerate(("f16", "q4"))]
-    cells.append(cell_entry(level="q8") | {"id": "002"})
+    cells = [cell_entry(level=level, id=f"00{number}") for number, level in enumerate(("f16", "q4"))]
+    cells.append(cell_entry(level="q8", id="002"))
     trials = [FabricatedTrial(cell, trial_entry(), noisy(1)) for cell in cells]
-    run = manifest([one.cell | {"trials": [one.trial]} for one in trials])
+    run = manifest([again(one.cell, trials=[one.trial]) for one in trials])
     speed = parts(report_data(derive(run, trials)))["Speed"]
     assert "output tokens/s 400.1 in each" in speed
     assert "from" not in speed

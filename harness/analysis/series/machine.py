@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.analysis import machine
 from harness.analysis.columns import Columns, Flags
 from harness.store.categories import one_of
+from harness.store.manifest import TrialEntry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ _PEAKS = ("throttled",)
 _OF_PARTS = ("least", "mean", "greatest")
 
 
-def gauges_over_time(trial: dict[str, Any], samples: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+def gauges_over_time(trial: TrialEntry, samples: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """at_s, source, name, value, least, mean, greatest of the gauges SHOWN, of each source and name at most MAX_POINTS.
 
     Of more readings each row is a part of the time: value is its greatest for bytes and throttling, else its mean.

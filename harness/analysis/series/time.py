@@ -15,6 +15,7 @@ from harness.analysis.rates import output_tokens_in, time_bins
 from harness.analysis.series.clouds import bins_of, dots_of, even_edges, stacked
 from harness.analysis.window import NS_PER_S, Window
 from harness.records import FAILED, Phase, Status
+from harness.store.manifest import TrialEntry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,12 +129,12 @@ def phases_of(columns: Columns, window: Window, facts: dict[str, Any]) -> dict[s
     return {"warmup_end_s": start_s, "measure_end_s": end_s, "end_s": max(last, end_s), "steady_s": steady_s}
 
 
-def bursts_over_time(trial: dict[str, Any], end_s: float) -> list[tuple[float, float]]:
+def bursts_over_time(trial: TrialEntry, end_s: float) -> list[tuple[float, float]]:
     """(start, end) of the bursts of a trial, in s from T0, the first MOST_BURSTS."""
-    spans = trial.get("bursts")
-    if not spans:
+    spans = trial.bursts
+    if spans is None:
         return []
-    first_s, length_s, every_s = spans["first_s"], spans["length_s"], spans["every_s"]
+    first_s, length_s, every_s = spans.first_s, spans.length_s, spans.every_s
     if every_s is None:
         return [(first_s, first_s + length_s)] if first_s <= end_s else []
     starts = takewhile(lambda start: start <= end_s, (first_s + number * every_s for number in count()))

@@ -18,6 +18,7 @@ from engines.cores import cpu_quota_cores, own_processors
 from engines.models.cache import directory
 from harness import __version__
 from harness.errors import StorageFailed
+from harness.store.manifest import CalibrationEntry
 from harness.telemetry.provenance import cpu_model
 
 FORMAT = 1
@@ -94,10 +95,10 @@ class Calibration:
         """JSON-able."""
         return {"format": FORMAT} | asdict(self)
 
-    def summary(self) -> dict[str, Any]:
-        """What a run's manifest keeps of it."""
-        left_out = ("identity", "levels", "rates", "format")
-        return {name: value for name, value in self.as_dict().items() if name not in left_out}
+    def summary(self) -> CalibrationEntry:
+        """Return what a run's manifest keeps of it."""
+        kept = asdict(self)
+        return CalibrationEntry.model_validate({name: kept[name] for name in CalibrationEntry.model_fields})
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Calibration:
@@ -183,7 +184,7 @@ def cached() -> Calibration | None:
         return None  # absent, damaged or of another format: the machine counts as not calibrated
 
 
-def summary_for_runs() -> dict[str, Any] | None:
+def summary_for_runs() -> CalibrationEntry | None:
     """What a run's manifest says of this machine's calibration; None if there is none."""
     known = cached()
     return known.summary() if known else None

@@ -10,12 +10,13 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from engines.base import EngineError
 from engines.http.addresses import Address, tls_context
 from harness.telemetry.prometheus.names import NO_KNOWN_NAME, Page, read_page
+from harness.telemetry.prometheus.tally import Tally
 
 if TYPE_CHECKING:
     import aiohttp
@@ -59,8 +60,7 @@ class PageReader:
     """One page: how it is fetched, what was found on it, and how it went.
 
     misses: failures in a row.   dropped: it is not asked any more.
-    tally: what the manifest says of it: url, source, kind, scrapes, failures, ms_per_scrape (from the request to the
-    whole page), ms_per_reading (of this process, for making sense of it), reason (of the last failure).
+    tally: of the trial under way, or of the last one.
     """
 
     def __init__(self, order: PageOrder) -> None:
@@ -69,22 +69,21 @@ class PageReader:
         self.source = ""
         self.dropped = False
         self.misses = 0
-        self.tally: dict[str, Any] = {}
+        self.tally = Tally()
         self.begin_tally()
 
     def begin_tally(self) -> None:
         """Count from here on, for another trial."""
-        before = self.tally
-        self.tally = {
-            "url": self.order.url,
-            "source": self.source or None,
-            "kind": self.kind or None,
-            "scrapes": 0,
-            "failures": 0,
-            "ms_per_scrape": None,
-            "ms_per_reading": None,
-            "reason": before.get("reason") if self.dropped else None,
-        }
+        self.tally = Tally(
+            url=self.order.url,
+            source=self.source or None,
+            kind=self.kind or None,
+            scrapes=0,
+            failures=0,
+            ms_per_scrape=None,
+            ms_per_reading=None,
+            reason=self.tally.reason if self.dropped else None,
+        )
 
     async def fetch(self, session: aiohttp.ClientSession, url: str) -> tuple[Page, int, int]:
         """The page, with the moments before the request and after the last byte. Raises PageFailed."""
@@ -99,22 +98,16 @@ class PageReader:
             raise self._failed(failure) from failure
         if not page.kind:
             raise self._failed(PageFailed(NO_KNOWN_NAME, final=True))
-        self._count(after_ns - before_ns, time.monotonic_ns() - after_ns)
-        self.kind = self.tally["kind"] = page.kind
+        self.tally.count(after_ns - before_ns, time.monotonic_ns() - after_ns)
+        self.kind = self.tally.kind = page.kind
         self.misses = 0
         return page, before_ns, after_ns
 
     def _failed(self, failure: PageFailed) -> PageFailed:
         self.misses += 1
-        self.tally["failures"] += 1
-        self.tally["reason"] = str(failure)
+        self.tally.failures += 1
+        self.tally.reason = str(failure)
         return failure
-
-    def _count(self, *took_ns: int) -> None:
-        self.tally["scrapes"] += 1
-        for name, took in zip(("ms_per_scrape", "ms_per_reading"), took_ns, strict=True):
-            mean = self.tally[name] or 0.0
-            self.tally[name] = mean + (took / 1e6 - mean) / self.tally["scrapes"]
 
 
 async def _text(session: aiohttp.ClientSession, url: str, *, turns: int = 1) -> str:

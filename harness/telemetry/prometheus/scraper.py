@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 from harness.records import Sample
 from harness.telemetry.prometheus.names import CPU_COUNTERS, HOST, SERVER, Page, cpu_share
 from harness.telemetry.prometheus.page import Due, PageFailed, PageOrder, PageReader, load_libraries, session_for
+from harness.telemetry.prometheus.tally import Tally
 
 if TYPE_CHECKING:
     import aiohttp
@@ -33,7 +34,7 @@ class ServerPages:
 
     Everything happens on a thread of its own, so that what the parent does meanwhile delays nothing; `hear` may be
     called from any.   orders: the pages to read, from those that the engine names.   unread: what could not be read
-    although the scenario names it, once each.
+    although the scenario names it, once each.   cpu_share: what it took of a core; None where nothing was read.
     """
 
     def __init__(self, sink: Sink, orders: Orders, *, server_is_here: bool) -> None:
@@ -50,35 +51,34 @@ class ServerPages:
         self._cpu: dict[str, dict[str, float]] = {}
         self._loop = asyncio.new_event_loop()
         self._began: tuple[int, int] | None = None
-        self._cost: dict[str, float] | None = None
+        self.cpu_share: float | None = None
         self._not_stored: HarnessError | None = None
         self.unread: list[str] = []
 
-    def hear(self, entry: dict[str, Any], event: dict[str, Any]) -> None:
-        """An event of the child, see `harness.run.child`."""
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Take up an event of the child, see `harness.run.child`."""
         kind = event["event"]
         if kind == "started":
             self._post(self._watch, tuple(event["engine"].get("metrics_urls") or ()))
         elif kind in ("starting", "stopping"):
             self.forget()
-        elif kind == "trial_begun":
-            trial = next(one for one in entry["trials"] if one["index"] == event["trial"])
-            trial |= {"pages": [], "begun_ns": time.monotonic_ns()}
-            self._post(self._begin_tallies, trial["pages"])
         elif kind == "clock":
             ends = (event["window"]["start_ns"], event["window"]["end_ns"])
             self._post(self._ask, *(event["t0_ns"] + end for end in ends if end is not None))
         elif kind == "trial_ended":
             self._post(self._ask, time.monotonic_ns())
 
+    def begin_tallies(self, tallies: list[Tally]) -> None:
+        """Append a tally of each page, for a trial that begins; they go on counting there."""
+        self._post(self._begin_tallies, tallies)
+
     def forget(self) -> None:
         """The engine is going, or gone: ask no more."""
         self._post(self._forget)
 
     @contextlib.contextmanager
-    def reading(self, entry: dict[str, Any]) -> Iterator[None]:
-        """They are read as long as the block lasts, from when the engine has started. Then what could not be read, and
-        what reading the others took, goes into the cell's entry.
+    def reading(self) -> Iterator[None]:
+        """Read them as long as the block lasts, from when the engine has started.
 
         Raises what storing a reading raised.
         """
@@ -90,8 +90,6 @@ class ServerPages:
             self.forget()
             self._post(self._loop.stop)
             thread.join()
-            entry["unread"] = [*(entry.get("unread") or ()), *self.unread]
-            entry["page_reader"] = self._cost
         if self._not_stored is not None:
             raise self._not_stored
 
@@ -102,7 +100,7 @@ class ServerPages:
         self._loop.close()
         if self._began is not None:
             cpu_ns, lasted_ns = (now - then for now, then in zip(_clocks(), self._began, strict=True))
-            self._cost = {"cpu_share": cpu_ns / lasted_ns}
+            self.cpu_share = cpu_ns / lasted_ns
 
     def _post(self, action: Callable[..., None], *arguments: Any) -> None:
         self._loop.call_soon_threadsafe(action, *arguments)
@@ -127,10 +125,10 @@ class ServerPages:
         pairs = zip(self._readers, self._due, strict=True)
         self._tasks += [self._loop.create_task(self._follow(reader, due)) for reader, due in pairs]
 
-    def _begin_tallies(self, tallies: list[dict[str, Any]]) -> None:
+    def _begin_tallies(self, tallies: list[Tally]) -> None:
         for reader in self._readers:
             reader.begin_tally()
-            tallies.append(reader.tally)  # it goes on counting there
+            tallies.append(reader.tally)
         self._ask(time.monotonic_ns())  # before T0
 
     def _ask(self, *moments_ns: int) -> None:
@@ -146,14 +144,14 @@ class ServerPages:
                     due.done(time.monotonic_ns())
                     await self._scrape(reader, session, url)
         except PageFailed as failure:  # its TLS files are of no use
-            reader.tally["reason"] = str(failure)
+            reader.tally.reason = str(failure)
             self._say(reader, failure)
             self._one_less_to_probe()
         except HarnessError as error:
             self._not_stored = error
         except Exception as error:  # ours: what was measured is worth more than this page
-            reader.dropped, reader.tally["reason"] = True, f"was read no more: {type(error).__name__}: {error}"
-            self.unread.append(f"The page {reader.order.url} {reader.tally['reason']}.")
+            reader.dropped, reader.tally.reason = True, f"was read no more: {type(error).__name__}: {error}"
+            self.unread.append(f"The page {reader.order.url} {reader.tally.reason}.")
             self._one_less_to_probe()
 
     def _broken(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -167,7 +165,7 @@ class ServerPages:
         try:
             await reader.fetch(session, url)
             reader.dropped = self._server_is_here and not _speaks_for_a_server(reader.kind)
-            reader.tally["reason"] = ENGINE_IS_HERE if reader.dropped else None
+            reader.tally.reason = ENGINE_IS_HERE if reader.dropped else None
         except PageFailed as failure:
             reader.dropped = failure.final and not reader.order.asked
             self._say(reader, failure)
@@ -180,7 +178,7 @@ class ServerPages:
         if not self._to_probe:
             servers = [one for one in self._readers if not one.dropped and _speaks_for_a_server(one.kind)]
             for number, one in enumerate(servers):
-                one.source = one.tally["source"] = f"{SERVER}{number}"
+                one.source = one.tally.source = f"{SERVER}{number}"
             self._probed.set()
 
     async def _scrape(self, reader: PageReader, session: aiohttp.ClientSession, url: str) -> None:

@@ -22,11 +22,12 @@ from harness.analysis.reading import read
 from harness.analysis.summary import measure, tidy
 from harness.analysis.window import Window
 from harness.records import Sample
+from harness.store.manifest import CellEntry, SamplerEntry, TrialEntry
 from harness.telemetry.gpus import find_gpus
 from harness.verdict.machine import energy_reasons
 from harness.verdict.reason import Level
 from harness.verdict.validity import judge
-from tests.fabricated import FabricatedTrial, cell_entry, streamed, trial_entry, value
+from tests.fabricated import FabricatedTrial, again, cell_entry, streamed, trial_entry, value
 from tests.fake_nvml import fake_nvml
 
 
@@ -138,11 +139,11 @@ def test_a_page_that_was_not_brought_up_to_date_is_no_broken_counter() -> None:
     at_s = np.arange(-1.0, 21.0)
     told = of_gpu(0, Gauge(at_s, np.full(22, 9e3))) + of_gpu(0, Gauge(at_s, np.full(22, 300.0)), "power_w")
     window = Window(0.0, 20e9, "0 s to 20 s")
-    elsewhere = {"sampler": {"scope": "client"}}
-    found = energy_facts(elsewhere, {"t0_ns": T0_NS}, window, table(told))
+    elsewhere = CellEntry(sampler=SamplerEntry(scope="client"))
+    found = energy_facts(elsewhere, TrialEntry(t0_ns=T0_NS), window, table(told))
     assert (found["j"], found["power_w"], found["broken"]) == (None, None, False)
     assert missing_energy(found, {})["gpu_power_w"].startswith("gpu0: its page was not brought up to date")
-    assert energy_facts({}, {"t0_ns": T0_NS}, window, table(told))["broken"]
+    assert energy_facts(CellEntry(), TrialEntry(t0_ns=T0_NS), window, table(told))["broken"]
     minutes = Gauge(np.arange(-1.0, 121.0), np.full(122, 9e3))
     with pytest.raises(NoEnergy, match="stood still") as error:
         by_counter(minutes, 0.0, 120.0, exported=True)
@@ -220,12 +221,13 @@ def of_gpu(index: int, gauge: Gauge, name: str = "energy_j") -> list[Sample]:
 
 def table(samples: Sequence[Sample]) -> pd.DataFrame:
     """Samples as they are read from a run."""
-    return FabricatedTrial({}, {}, (), samples).samples()
+    return FabricatedTrial(CellEntry(), TrialEntry(), (), samples).samples()
 
 
 def facts(samples: Sequence[Sample], cell: dict[str, Any] | None = None, **trial: Any) -> dict[str, Any]:
     """The facts of a minute."""
-    return energy_facts(cell or {}, {"t0_ns": T0_NS, **trial}, WINDOW, table(samples))
+    entries = CellEntry.model_validate(cell or {}), TrialEntry(t0_ns=T0_NS, **trial)
+    return energy_facts(*entries, WINDOW, table(samples))
 
 
 def test_gpus_are_added_up() -> None:
@@ -294,7 +296,7 @@ def test_readings_of_the_clients_machine_are_not_the_servers_energy() -> None:
 def test_nothing_measured_is_no_fault_of_the_counter() -> None:
     """An empty window has no energy, and no warning."""
     empty = Window(0.0, 0.0, "empty: nothing was measured")
-    found = energy_facts({}, {"t0_ns": T0_NS}, empty, table(of_gpu(0, counter(300, 60))))
+    found = energy_facts(CellEntry(), TrialEntry(t0_ns=T0_NS), empty, table(of_gpu(0, counter(300, 60))))
     assert (found["j"], found["reason"]) == (None, "gpu0: nothing was measured")
     assert not list(energy_reasons({"energy": found}))
 
@@ -390,7 +392,7 @@ def test_idle_gpus_of_the_machine_are_not_the_engines(cell: dict[str, Any]) -> N
     (measured,) = measure(one, read(one), one.samples(), {"energy": found})
     assert measured.readings["gpu_memory_peak_bytes"] == HELD
     assert measured.readings["gpu_memory_peak_share"] == pytest.approx((HELD + 2**30) / 80 / 2**30)
-    memory = memory_facts(one.cell | {"engine_info": {"device": "cuda"}}, read(one), one.samples())
+    memory = memory_facts(again(one.cell, engine_info={"device": "cuda"}), read(one), one.samples())
     assert memory["total_bytes"] == HELD
 
 

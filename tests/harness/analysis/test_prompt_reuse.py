@@ -78,7 +78,7 @@ def reasons(cached: int | None, **trial: Any) -> dict[str, tuple[Level, str]]:
         streamed(i, i * 100.0, prompt_tokens=200, requested_prompt_tokens=200, cached_tokens=cached) for i in range(100)
     ]
     entry = trial_of(rows, **trial)
-    found = judge(entry.trial, read(entry), entry.trial["client"]).reasons
+    found = judge(entry.trial, read(entry), entry.trial.client).reasons
     return {one.code: (one.level, one.sentence) for one in found if "prompts" in one.code}
 
 

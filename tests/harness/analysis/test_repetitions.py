@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from harness.analysis.repetitions import Spread, spread_of, spreads
 from harness.analysis.summary import KEYS, summarise
 from harness.results import derive
+from harness.store.manifest import Manifest
 from harness.verdict.samples import differing, hysteresis
 from tests.fabricated import cell_entry, noisy, trial_of
 
@@ -22,7 +23,7 @@ def found(slower: tuple[float, ...]) -> dict[str, Spread]:
     """The spreads of a cell that was started so often, each so much slower."""
     trials = [trial_of(noisy(seed, 300, slower=by)) for seed, by in enumerate(slower)]
     for number, trial in enumerate(trials, 1):
-        trial.cell.update(cell_entry(repetition=number))
+        trial.cell.repetition = number
     (own,) = spreads(summarise(trials), KEYS).values()
     return own
 
@@ -86,8 +87,8 @@ def test_every_start_of_a_run_warns_of_the_others() -> None:
     """The reason stands with each repetition, the spreads are facts, and the pooled interval is the one over starts."""
     trials = [trial_of(noisy(seed, 300, slower=by)) for seed, by in enumerate((1.0, 1.2, 1.0))]
     for number, trial in enumerate(trials, 1):
-        trial.cell.update(cell_entry(id=f"00{number}", repetition=number), trials=[trial.trial])
-    results = derive({"cells": [trial.cell for trial in trials], "status": "complete"}, trials)
+        trial.cell = cell_entry(id=f"00{number}", repetition=number, trials=[trial.trial])
+    results = derive(Manifest(cells=[trial.cell for trial in trials], status="complete"), trials)
     assert len(results.validity) == 3
     for key, validity in results.validity.items():
         assert "hysteresis" in {reason.code for reason in validity.reasons}

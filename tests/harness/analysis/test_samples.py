@@ -18,6 +18,7 @@ from harness.analysis.reading import read
 from harness.analysis.samples import CellSamples
 from harness.analysis.server import AROUND_NS
 from harness.records import Sample
+from harness.store.manifest import Manifest
 from harness.store.run import Run, RunWriter, record_writer
 from tests.fabricated import MS, FabricatedTrial, S, cell_entry, streamed, trial_entry
 
@@ -85,13 +86,13 @@ def stored(path: Path, trials: int) -> Run:
         trial_entry(id=f"{n:03d}", load=f"l{n}", path=f"cells/000/{n:03d}", t0_ns=n * S, end_s=1.0)
         for n in range(trials)
     ]
-    writer = RunWriter(path, {"name": "many", "status": "complete", "scenario": {}, "cells": [
-        cell_entry(trials=entries, path="cells/000", scope="server")]})  # fmt: skip
+    cell = cell_entry(trials=entries, path="cells/000")
+    writer = RunWriter(path, Manifest(name="many", status="complete", cells=[cell]))
     for entry in entries:
-        with record_writer(writer.folder(entry["path"])) as stream:
+        with record_writer(writer.folder(entry.path)) as stream:
             for n in range(10):
                 stream.add(streamed(n, n * 100.0))
-        writer.finish_records(path / entry["path"])
+        writer.finish_records(path / entry.path)
     with writer.samples(path / "cells/000") as stream:
         for tick in range(trials * 10):
             for source, name, scope in GAUGES:

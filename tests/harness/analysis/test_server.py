@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from harness.analysis.server import NAMES, SELDOM, server_facts, server_readings, why_missing
 from harness.analysis.window import Window
 from harness.metrics import METRICS
+from harness.store.manifest import TrialEntry
 
 S = 1_000_000_000
 T0 = 7 * S
@@ -36,7 +37,7 @@ def facts_of(
     each request was sent and had ended.
     """
     told = {"t0_ns": T0, "window": window, "begun_ns": T0 + 5 * S, "ended_ns": T0 + round(ended_s * S)}
-    trial = told | ({} if pages is None else {"pages": list(pages)})
+    trial = TrialEntry.model_validate(told | ({} if pages is None else {"pages": list(pages)}))
     samples = frame(read, source)
     both = samples if more is None else pd.concat([samples, more])
     sent, ended = (np.array(moments) * S for moments in zip(*asked_s, strict=True))

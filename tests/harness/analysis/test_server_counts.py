@@ -11,6 +11,7 @@ import pytest
 from harness.analysis.reading import Reading
 from harness.analysis.server_counts import IN_FLIGHT, books_of
 from harness.records import Record, Sample
+from harness.store.manifest import CellEntry
 from harness.verdict.tokens import books_reasons
 from tests.fabricated import S, cell_entry, changed, failed, frame, noisy, streamed, trial_entry, trial_of
 from tests.queues import one_server, poisson_arrivals_ns
@@ -26,7 +27,7 @@ def counters(at_s: float, tokens: float, prompts: float, source: str = "server0"
 
 
 def books(
-    records: list[Record], pages: list[Sample], cell: dict[str, Any] | None = None, **changes: Any
+    records: list[Record], pages: list[Sample], cell: CellEntry | None = None, **changes: Any
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """What is held against each other, by what it is about, and the sentences of the reasons."""
     trial = trial_entry(**changes)

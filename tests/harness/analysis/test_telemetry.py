@@ -14,6 +14,7 @@ from harness.analysis.reading import read
 from harness.analysis.summary import measure, tidy
 from harness.analysis.telemetry import growth, mean, telemetry_facts, telemetry_readings
 from harness.records import Sample
+from harness.store.manifest import ClientEntry
 from harness.verdict.machine import telemetry_reasons
 from harness.verdict.validity import judge
 from tests.fabricated import FabricatedTrial, S, cell_entry, noisy, trial_entry, trial_of, value
@@ -30,7 +31,7 @@ def gauge(*readings: tuple[float, float]) -> Gauge:
 
 def facts(readings: list[Sample], cell: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """The telemetry of a trial whose window is from 10 s to 50 s."""
-    made = FabricatedTrial(cell_entry(sampler=SAMPLER, unread=["x"]) | (cell or {}),
+    made = FabricatedTrial(cell_entry(**({"sampler": SAMPLER, "unread": ["x"]} | (cell or {}))),
                            trial_entry(start_s=10, end_s=50, **changes), noisy(1), readings)  # fmt: skip
     return telemetry_facts(made.cell, made.trial, read(made).window, made.samples())
 
@@ -115,11 +116,11 @@ def test_readings_of_another_machine_are_not_the_servers() -> None:
 
 def test_without_readings_nothing_is_known() -> None:
     """Not zero, and no doubt either; runs of an older version did not say what the readings cost."""
-    told = facts([], {"sampler": None, "unread": None})
+    told = facts([], {"sampler": None, "unread": []})
     assert (told["sampler"], told["scope"], told["unread"]) == (None, None, [])
     assert set(told["window"].values()) == {None}
     assert telemetry_readings({"telemetry": told}) == {}
-    assert list(telemetry_reasons({"telemetry": told}, {}, 40.0)) == []
+    assert list(telemetry_reasons({"telemetry": told}, None, 40.0)) == []
     assert list(telemetry_reasons(None, None, 40.0)) == []
     assert facts([], t0_ns=None)["window"] == {}
 
@@ -139,7 +140,7 @@ def test_without_readings_nothing_is_known() -> None:
 )
 def test_what_casts_doubt(window: dict[str, float], seconds: float, found: list[str]) -> None:
     """Swapping, waiting for the disk, throttling, and readings that took too much; all of them only warn."""
-    reasons = list(telemetry_reasons({"telemetry": {"window": window, "sampler": SAMPLER}}, {}, seconds))
+    reasons = list(telemetry_reasons({"telemetry": {"window": window, "sampler": SAMPLER}}, None, seconds))
     assert [reason.code for reason in reasons] == found
     assert {reason.level for reason in reasons} <= {"warn"}
 
@@ -147,16 +148,16 @@ def test_what_casts_doubt(window: dict[str, float], seconds: float, found: list[
 def test_more_readings_may_cost_more() -> None:
     """The threshold is for ten a second; twice as often, twice as much; with GPUs 1 %."""
     told = {"window": {"sampler_cpu_share": 0.009}, "sampler": SAMPLER | {"interval_s": 0.05}}
-    assert not list(telemetry_reasons({"telemetry": told}, {}, 40.0))
+    assert not list(telemetry_reasons({"telemetry": told}, None, 40.0))
     told = {"window": {"sampler_cpu_share": 0.009}, "sampler": SAMPLER, "gpus": True}
-    assert not list(telemetry_reasons({"telemetry": told}, {}, 40.0))
+    assert not list(telemetry_reasons({"telemetry": told}, None, 40.0))
 
 
 def test_throttling_that_the_client_told_is_not_told_twice() -> None:
     """They are in one control group as a rule."""
     told = {"telemetry": {"window": {"throttled_periods": 3}, "sampler": SAMPLER}}
-    assert not list(telemetry_reasons(told, {"throttled_periods": 3}, 40.0))
-    (reason,) = telemetry_reasons(told, {"throttled_periods": 0}, 40.0)
+    assert not list(telemetry_reasons(told, ClientEntry(throttled_periods=3), 40.0))
+    (reason,) = telemetry_reasons(told, ClientEntry(throttled_periods=0), 40.0)
     assert reason.sentence == "The engine's processor quota was used up in 3 periods."
 
 
@@ -175,7 +176,7 @@ def test_a_trial_shows_what_its_readings_say() -> None:
     cores = value(summary, "engine_cpu_cores")
     assert (cores["value"], cores["unit"], cores["source"]) == (pytest.approx(1.5), "cores", "engine")
     assert value(summary, "swapped_bytes")["value"] == 0
-    (reason,) = (one for one in judge(made.trial, reading, {}, None, found).reasons if one.code == "swapping")
+    (reason,) = (one for one in judge(made.trial, reading, None, None, found).reasons if one.code == "swapping")
     assert reason.sentence == "The engine waited 2975 times for a page from the disk while it was measured."
 
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from harness.analysis.machine import shares_of_time, throttling_facts
 from harness.analysis.window import Window
 from harness.records import Sample
+from harness.store.manifest import TrialEntry
 from harness.telemetry.gpus.gauges import REASONS, SLOWED_DOWN, as_readings, named
 from harness.verdict.machine import throttling_reasons
 from harness.verdict.reason import Level
-from tests.fabricated import FabricatedTrial
+from tests.fabricated import trial_of
 
 T0_NS = 10**12
 WINDOW = Window(0.0, 10e9, "0 s to 10 s")
@@ -26,7 +27,7 @@ IDLE, POWER_CAP, HOT, BRAKE = 0x1, 0x4, 0x40 | 0x8, 0x80 | 0x8
 def facts(masks: Sequence[int], source: str = "gpu0", scope: str = "server") -> dict[str, Any]:
     """The facts of masks that were read ten times a second, from T0 on."""
     told = [Sample(T0_NS + i * 10**8, source, "throttle_reasons", float(mask), scope) for i, mask in enumerate(masks)]
-    return throttling_facts({"t0_ns": T0_NS}, WINDOW, FabricatedTrial({}, {}, (), told).samples())
+    return throttling_facts(TrialEntry(t0_ns=T0_NS), WINDOW, trial_of((), told).samples())
 
 
 def test_a_tenth_of_the_window_in_heat_is_told() -> None:
@@ -42,7 +43,7 @@ def test_readings_outside_the_window_do_not_count() -> None:
     """Heat in the cooldown is none of the measurement."""
     assert facts([0] * 100 + [HOT] * 100)["gpu0"]["share"] == 0.0
     assert facts([HOT] * 10, scope="client") == {}
-    assert throttling_facts({"t0_ns": None}, WINDOW, FabricatedTrial({}, {}, (), ()).samples()) == {}
+    assert throttling_facts(TrialEntry(t0_ns=None), WINDOW, trial_of(()).samples()) == {}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from harness.analysis.reading import read
 from harness.analysis.window import Window, window_of
 from harness.records import Phase, Record, Status
 from tests.driven import driven_on, measured, number, rates_of, results_on, simulated
-from tests.fabricated import FabricatedTrial, failed, streamed, trial_of
+from tests.fabricated import FabricatedTrial, again, failed, streamed, trial_of
 from tests.plans import exact_schedule
 from tests.stored import KEY
 
@@ -284,7 +284,7 @@ def test_without_measured_requests_the_window_is_the_plans() -> None:
     columns = Columns.of(trial_of(cooled(every(100, 3, 100), 0)).records())
     entry = trial_of([]).trial
     assert window_of(entry, columns).end_ns == 60e9
-    assert window_of(entry | {"window": {"start_ns": 0, "end_ns": None}}, columns).seconds == 0
+    assert window_of(again(entry, window={"start_ns": 0, "end_ns": None}), columns).seconds == 0
 
 
 def test_nothing_that_failed_brings_the_load_up() -> None:

@@ -17,12 +17,13 @@ from rich.console import Console
 
 from harness.cli import app, progress
 from harness.cli.progress import ConsoleWatcher, ending
+from harness.store.manifest import CellEntry, TrialEntry
 from tests.command import environment
 
-CELL = {
-    "id": "003-llama-160m-llama-cpp-server-q4_k_m-a-variant-with-a-long-name",
-    "trials": [{"load": "production_workload"}],
-}
+CELL = CellEntry(
+    id="003-llama-160m-llama-cpp-server-q4_k_m-a-variant-with-a-long-name",
+    trials=[TrialEntry(load="production_workload")],
+)
 AT_WORK: dict[str, Any] = {
     "event": "progress",
     "trial": 0,

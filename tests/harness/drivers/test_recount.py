@@ -13,9 +13,10 @@ from harness.drivers.timeline import Outcome
 from harness.drivers.vitals import Recount
 from harness.drivers.workers.crew import merged
 from harness.records import Phase, Record, Status, TokenSource
+from harness.store.manifest import CellEntry, Manifest, TrialEntry
 from harness.store.run import Run, RunWriter, record_writer
 
-CELL = {"id": "000-a", "trials": [{"id": "000-b", "path": "cells/000-a/000-b"}]}
+CELL = CellEntry(id="000-a", trials=[TrialEntry(id="000-b", path="cells/000-a/000-b")])
 
 
 def ended(request: int, **changes: str) -> Record:
@@ -94,7 +95,7 @@ def test_counts_reach_the_records(tmp_path: Path) -> None:
     """They are stored with their requests, by whichever process they were made; other requests have none."""
     report = merged([{"recorded": 1, "recounted": [(7, 3)]}, {"recorded": 1, "recounted": [(9, 4)]}], 0, 3)
     assert all("recounted" not in worker for worker in report.workers)
-    writer = RunWriter(tmp_path / "run", {"cells": [CELL]})
+    writer = RunWriter(tmp_path / "run", Manifest(cells=[CELL]))
     with record_writer(writer.folder("cells/000-a/000-b")) as stream:
         for request in (9, 8, 7):
             stream.add(Record(request))

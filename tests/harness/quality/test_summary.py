@@ -13,11 +13,13 @@ import pytest
 from harness.errors import ExitCode
 from harness.quality.summary import is_about_quality, quality_limits
 from harness.results import Results, derive
-from harness.run.story import Story
+from harness.run.events import Events
 from harness.run.supervisor import StopRequest
 from harness.scenario.limits import parse_limit
+from harness.store.manifest import CellEntry, Manifest, TrialEntry
 from harness.store.run import RunWriter
 from harness.telemetry.sampler import Sampler
+from tests.fabricated import NO_PAGES, again
 
 LIMITS = ("kl_mean <= 0.01", "top1_agreement >= 0.95")
 
@@ -38,19 +40,17 @@ def store(folder: Path, cell: str, kl: float) -> None:
     pq.write_table(pa.table(columns), folder / "cells" / cell / "quality.parquet")
 
 
-def cell(level: str, quality: dict[str, Any] | None, **changed: Any) -> dict[str, Any]:
+def cell(level: str, quality: dict[str, Any] | None, **changed: Any) -> CellEntry:
     """A cell without loads."""
     names = {"model": "m", "engine": "e", "level": level, "variant": None, "repetition": 1}
     entry = {"id": level, **names, "status": "complete", "reason": None, "trials": [], "quality": quality}
-    return entry | changed
+    return CellEntry.model_validate(entry | changed)
 
 
-def derived(
-    folder: Path, cells: list[dict[str, Any]], limits: tuple[str, ...] = LIMITS, decide: str = "all"
-) -> Results:
+def derived(folder: Path, cells: list[CellEntry], limits: tuple[str, ...] = LIMITS, decide: str = "all") -> Results:
     """The results of a run of these cells."""
     scenario = {"limits": list(limits), "decide": decide, "quality": {}}
-    return derive({"status": "complete", "cells": cells, "scenario": scenario, "name": "t"}, [], folder)
+    return derive(Manifest(status="complete", cells=cells, scenario=scenario, name="t"), [], folder)
 
 
 def scored(level: str, **changed: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def test_a_limit_is_judged_once_a_cell(tmp_path: Path) -> None:
         (cell("q8", None, status="failed", reason="no such file"), "no such file"),
     ],
 )
-def test_what_has_no_figure_cannot_be_told(tmp_path: Path, entry: dict[str, Any], sentence: str) -> None:
+def test_what_has_no_figure_cannot_be_told(tmp_path: Path, entry: CellEntry, sentence: str) -> None:
     """The verdict repeats the reason."""
     found = derived(tmp_path, [entry])
     assert {one.outcome.value for one in found.verdicts} == {"cannot_tell"}
@@ -135,9 +135,9 @@ def test_perplexity_of_runs_before_all_tokens_were_asked_for(tmp_path: Path) -> 
 
 def test_limits_of_loads_count_once() -> None:
     """Those of the scenario stand in each of its trials, too."""
-    trial = {"limits": ["ttft_ms p50 <= 1", "kl_mean <= 0.01", "ppl_ratio <= 1.1"]}
-    manifest = {"scenario": {"limits": ["kl_mean <= 0.01", "error_rate <= 1"]}}
-    assert quality_limits(manifest, {"trials": [trial, trial]}) == ("kl_mean <= 0.01", "ppl_ratio <= 1.1")
+    trial = TrialEntry(limits=["ttft_ms p50 <= 1", "kl_mean <= 0.01", "ppl_ratio <= 1.1"])
+    manifest = Manifest(scenario={"limits": ["kl_mean <= 0.01", "error_rate <= 1"]})
+    assert quality_limits(manifest, CellEntry(trials=[trial, trial])) == ("kl_mean <= 0.01", "ppl_ratio <= 1.1")
     assert not is_about_quality("error_rate <= 1")
     assert parse_limit("top1_agreement >= 95%").value == 0.95
 
@@ -145,10 +145,10 @@ def test_limits_of_loads_count_once() -> None:
 def test_figures_stay_where_they_are_when_loads_are_measured_again(tmp_path: Path) -> None:
     """A resumed cell has another folder; what was scored before is still found in the first one."""
     store(tmp_path, "q8", 0.001)
-    writer = RunWriter(tmp_path / "run", {"cells": [cell("q8", {}, path="cells/q8")]})
-    (entry,) = writer.manifest["cells"]
+    writer = RunWriter(tmp_path / "run", Manifest(cells=[cell("q8", None, path="cells/q8")]))
+    (entry,) = writer.manifest.cells
     sampler = Sampler(lambda _: None, client_pid=None, scope="client")
-    story = Story(writer, entry, sampler, StopRequest(), lambda *_: None)
-    story.hear({"event": "quality", "quality": scored("q8", path="quality.parquet")})
-    resumed = entry | {"path": "cells/q8/attempt-2"}
+    events = Events(writer, entry, (sampler, NO_PAGES), StopRequest(), lambda *_: None)
+    events.hear({"event": "quality", "quality": scored("q8", path="quality.parquet")})
+    resumed = again(entry, path="cells/q8/attempt-2")
     assert [one.outcome.value for one in derived(tmp_path, [resumed]).verdicts] == ["pass", "pass"]

@@ -18,6 +18,7 @@ from harness.run.engine import started_engine, starting, timed_import
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell
 from harness.schedule.matrix import expand
+from harness.store.manifest import StartEntry
 from harness.verdict.decision_rows import _why_not_cold
 
 SCENARIO = Scenario.model_validate(
@@ -107,7 +108,7 @@ def test_a_start_is_cold_where_the_files_had_left_the_cache(
     """At least 95 % of their bytes; else the table says what stayed."""
     _, start = started(monkeypatch, [tmp_path / "weights"], dropped)
     assert (start["load_cold"], start["load_dropped_share"]) == (cold, dropped)
-    assert _why_not_cold([start]) == said
+    assert _why_not_cold([StartEntry.model_validate(start)]) == said
 
 
 def test_a_start_says_when_it_was_and_where_its_memory_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from harness.scenario.quality import Quality
 from harness.scenario.reader import load, restore
 from harness.schedule.cells import Cell, bits
 from harness.schedule.matrix import expand
+from harness.store.manifest import ReferenceEntry
 
 LOAD = [{"kind": "single_user", "requests": 1}]
 
@@ -127,9 +128,9 @@ def test_a_reference_that_cannot_be_had_is_not_tried_again(monkeypatch: pytest.M
     """It may have taken long to fail; every cell that needs it is told the reason."""
     wanted, made = scenario({}), []
 
-    async def failing(_: References, choice: Choice, *__: Any) -> dict[str, Any]:
+    async def failing(_: References, choice: Choice, *__: Any) -> ReferenceEntry:
         made.append(choice.id)
-        return {"reason": "it hung"}
+        return ReferenceEntry(reason="it hung")
 
     monkeypatch.setattr(References, "_made", failing)
     cells = [one for one in expand(wanted) if isinstance(one, Cell)]
@@ -143,9 +144,9 @@ def test_a_reference_is_chosen_from_the_whole_matrix(monkeypatch: pytest.MonkeyP
     """Where only some cells run, theirs stays the same: a level is not compared with itself."""
     wanted, made = scenario({}), []
 
-    async def failing(_: References, choice: Choice, *__: Any) -> dict[str, Any]:
+    async def failing(_: References, choice: Choice, *__: Any) -> ReferenceEntry:
         made.append(choice.id)
-        return {"reason": "not now"}
+        return ReferenceEntry(reason="not now")
 
     monkeypatch.setattr(References, "_made", failing)
     cells = [one for one in expand(wanted) if isinstance(one, Cell)]

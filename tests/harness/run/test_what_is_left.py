@@ -32,8 +32,8 @@ def test_cells_that_were_skipped_get_the_loads_they_were_to_have(tmp_path: Path,
     cells = [one for one in expand(scenario) if isinstance(one, Cell)]
     planned = cells if with_loads else [replace(one, trials=()) for one in cells]
     writer = RunWriter(tmp_path / "run", first_manifest(scenario, planned, "harness"))
-    for entry in writer.manifest["cells"]:
-        entry |= {"status": "skipped", "reason": "too little memory", "trials": []}
+    for entry in writer.manifest.cells:
+        entry.status, entry.reason, entry.trials = "skipped", "too little memory", []
     writer.save()
     assert [len(cell.trials) for cell in what_is_left(tmp_path / "run").cells] == [int(with_loads)] * 2
 
@@ -42,9 +42,9 @@ def test_a_run_stopped_after_its_last_cell_is_complete(tmp_path: Path) -> None:
     """There is nothing left to be interrupted."""
     scenario = restore(TREE | {"quality": None}, Path("x.yaml"))
     writer = RunWriter(tmp_path / "run", first_manifest(scenario, [], "harness"))
-    writer.manifest["status"] = "interrupted"
+    writer.manifest.status = "interrupted"
     writer.save()
-    assert go_on(tmp_path / "run", SilentWatcher(), command="harness").manifest["status"] == "complete"
+    assert go_on(tmp_path / "run", SilentWatcher(), command="harness").manifest.status == "complete"
 
 
 def test_another_text_is_not_scored_in_the_same_run(tmp_path: Path) -> None:

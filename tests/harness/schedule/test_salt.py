@@ -8,6 +8,7 @@ from harness.run.run import salt_of
 from harness.scenario.reader import load
 from harness.schedule.cells import Cell
 from harness.schedule.matrix import expand
+from harness.store.manifest import CellEntry, Manifest
 from harness.store.run import RunWriter
 
 ENGINES = "engines: [{engine: http, url: 'http://127.0.0.1:1'}, {engine: simulated}]\n"
@@ -24,7 +25,7 @@ def cells(folder: Path) -> list[Cell]:
 
 def writer(folder: Path, name: str, created: str = "2026-01-02T03:04:05Z") -> RunWriter:
     """Of a run."""
-    return RunWriter(folder / name, {"name": "s", "created_utc": created, "cells": []})
+    return RunWriter(folder / name, Manifest(name="s", created_utc=created, cells=[]))
 
 
 def test_only_servers_that_stay_up_know_other_runs(tmp_path: Path) -> None:
@@ -38,12 +39,12 @@ def test_every_attempt_at_every_cell_of_every_run_has_its_own_salt(tmp_path: Pat
     first, second = writer(tmp_path, "1"), writer(tmp_path, "2")
     later = writer(tmp_path / "there", "1", "2026-01-02T03:04:06Z")
     salts = [
-        salt_of(first, one, {}),
-        salt_of(first, one, {"attempt": 2}),
-        salt_of(first, other, {}),
-        salt_of(second, one, {}),
-        salt_of(later, one, {}),
+        salt_of(first, one, CellEntry()),
+        salt_of(first, one, CellEntry(attempt=2)),
+        salt_of(first, other, CellEntry()),
+        salt_of(second, one, CellEntry()),
+        salt_of(later, one, CellEntry()),
     ]
     assert len(set(salts)) == len(salts)
-    assert salt_of(first, one, {}) == salt_of(first, one, {"attempt": 1}) == salts[0]
+    assert salt_of(first, one, CellEntry()) == salt_of(first, one, CellEntry(attempt=1)) == salts[0]
     assert all(0 < salt < 2**56 for salt in salts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,16 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import reports
-from harness.cli import format_page
+from harness.cli import format_outputs, format_page
 from harness.cli.report import report_data
 from harness.drivers.base import DriveReport
 from harness.quality.divergence import Positions
-from harness.records import FORMAT_VERSION, record_schema, sample_schema
+from harness.records import FORMAT_VERSION, Column, Record, Sample, columns_of, record_schema, sample_schema
 from harness.results import derive
 from harness.run.entries import first_manifest
 from harness.scenario.reader import load
 from harness.schedule.matrix import expand
-from harness.store import format_columns, format_json, format_manifest
+from harness.store.manifest import ClientEntry, Manifest, Part
 from harness.store.run import Run
 from reports.writers import summaries
 
@@ -37,8 +38,32 @@ CAME_WITH = {2: {"planned_cancel_ns", "accepting_ns", "resends", "finish_ns"}}
 RUNS = ROOT / "tests" / "data" / "runs"
 NEWEST = RUNS / f"v{max(FROZEN)}" / "quick"
 STORED = sorted(file.parent for file in RUNS.glob("v*/*/manifest.json"))
+DOCUMENT = format_outputs.DOCUMENT | {f"trials[].facts.{key}": one for key, one in format_outputs.FACTS.items()}
 KEYS = ["model", "engine", "level", "variant", "load", "class", "repetition", "metric", "statistic"]
 NUMBERS = ("value", "low", "high", "n", "n_eff")
+
+
+def unknown_keys(part: Part, path: str = "") -> set[str]:
+    """Keys of a part of a manifest, and below it, that the models do not know."""
+    found = {f"{path}{name}" for name in part.model_extra or {}}
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        for below in value if isinstance(value, list) else [value]:
+            found |= unknown_keys(below, f"{path}{name}.") if isinstance(below, Part) else set()
+    return found
+
+
+def undocumented(document: object, texts: Mapping[str, Column], path: str = "") -> set[str]:
+    """Keys of a document that no text describes."""
+    if any(f"{path}{ending}" in texts for ending in ("", ".*", "[]", "[].*")):
+        return set()
+    if isinstance(document, dict):
+        below = (undocumented(value, texts, f"{path}.{key}" if path else str(key)) for key, value in document.items())
+        return set().union(*below)
+    if isinstance(document, list):
+        return set().union(*(undocumented(value, texts, f"{path}[]") for value in document))
+    has_below = any(key.startswith((f"{path}.", f"{path}[]")) for key in texts)
+    return {path} if document is not None or not has_below else set()
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -48,19 +73,21 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_every_column_has_a_text_and_every_text_a_column() -> None:
     """Records, samples, summary (CSV and Parquet alike) and quality, in the order of the files."""
-    assert list(format_columns.RECORDS) == record_schema().names
-    assert list(format_columns.SAMPLES) == sample_schema().names
-    assert list(format_columns.SUMMARY) == summaries.schema().names == list(summaries.COLUMNS)
-    assert set(format_columns.QUALITY) == {"chunk", "position", "token", "top1_same", *Positions.__slots__}
-    every = (format_columns.RECORDS, format_columns.SAMPLES, format_columns.SUMMARY, format_columns.QUALITY)
-    for columns in (*every, format_columns.DECISION, format_manifest.EVERY, format_json.EVERY):
+    records, samples = columns_of(Record), columns_of(Sample)
+    assert list(records) == record_schema().names
+    assert list(samples) == sample_schema().names
+    assert list(format_outputs.SUMMARY) == summaries.schema().names == list(summaries.COLUMNS)
+    assert set(format_outputs.QUALITY) == {"chunk", "position", "token", "top1_same", *Positions.__slots__}
+    parts = [format_page.keys_of(part) for part in format_page.SECTIONS]
+    every = (records, samples, format_outputs.SUMMARY, format_outputs.QUALITY, format_outputs.DECISION)
+    for columns in (*every, *parts, format_outputs.DOCUMENT, format_outputs.FACTS):
         assert all(column.meaning.endswith(".") for column in columns.values())
 
 
 def test_every_column_of_the_decision_has_a_text() -> None:
     """Its own columns by name, those of values by their pattern."""
     header = (ROOT / "tests/data/golden/decision.csv").read_text(encoding="utf-8").split("\n")[0].split(",")
-    own = [name for name in header if name in format_columns.DECISION]
+    own = [name for name in header if name in format_outputs.DECISION]
     assert set(own) >= {"model", "engine", "level", "chosen", "beaten_by"}
     value = r"[a-z0-9_]+( low| high| bound)?"
     for name in set(header) - set(own):
@@ -70,18 +97,36 @@ def test_every_column_of_the_decision_has_a_text() -> None:
 def test_every_key_of_a_manifest_has_a_text(tmp_path: Path) -> None:
     """Of a run that is about to begin, and of what the client says of itself."""
     scenario = load(ROOT / "scenarios" / "quickstart.yaml")
-    assert format_manifest.undocumented({"format": 0} | first_manifest(scenario, expand(scenario), "harness")) == set()
-    client = {one.name: [] if one.name in ("notes", "workers", "recounted") else 1 for one in fields(DriveReport)}
-    assert format_manifest.undocumented({"cells": [{"trials": [{"client": client}]}]}) == set()
-    assert format_manifest.undocumented({"cells": [{"new": 1}]}) == {"cells[].new"}
+    assert unknown_keys(first_manifest(scenario, expand(scenario), "harness")) == set()
+    client = {one.name for one in fields(DriveReport)} - {"recounted"}
+    assert client == set(ClientEntry.model_fields)
+    assert unknown_keys(Manifest.model_validate({"cells": [{"new": 1}]})) == {"cells.new"}
+
+
+def test_every_key_of_a_manifest_is_on_the_page() -> None:
+    """A key has a text, or is part of what has one; a part without a text of its own has keys with texts."""
+    for part, keys in ((part, format_page.keys_of(part)) for part in format_page.SECTIONS):
+        listed = {re.split(r"[.\[]", key)[0] for key in keys}
+        own_table = {"sessions", "cells", "trials", "client"}
+        assert set(part.model_fields) - listed <= own_table, part
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: str(path.relative_to(RUNS)))
+def test_a_stored_manifest_is_written_again_as_it_was(path: Path) -> None:
+    """The same bytes, whatever version made it: no key comes, goes or changes; nor do keys of a later version."""
+    content = (path / "manifest.json").read_bytes()
+    assert Manifest.model_validate_json(content).text() == content
+    later = json.loads(content)
+    later["new"], later["cells"][0]["trials"][0]["newer"] = {"a": [1, None]}, 2.5
+    assert json.loads(Manifest.model_validate(later).text()) == later
 
 
 def test_no_key_of_a_manifest_goes() -> None:
     """What the stored run of this version has, and a run does not begin with, comes while it goes on: nothing else."""
     scenario = load(RUNS / "frozen.yaml")
     then = json.loads((NEWEST / "manifest.json").read_text(encoding="utf-8"))
-    now = first_manifest(scenario, expand(scenario), "harness")
-    assert set(then) - set(now) == {"format", "quality"}
+    now = first_manifest(scenario, expand(scenario), "harness").stored()
+    assert set(then) - set(now) == {"quality"}
     assert set(then["cells"][0]) - set(now["cells"][0]) == {"page_reader", "sampler", "unread"}
     later = {"begun_ns", "driver", "ended_ns", "others_on_gpus", "pages", "pinned_outputs", "prompt_length_source"}
     trials = (run["cells"][0]["trials"][0] for run in (then, now))
@@ -93,7 +138,7 @@ def test_every_key_of_the_json_has_a_text(path: Path) -> None:
     """Of the document, its trials and the facts about them."""
     run = Run.open(path)
     document = json.loads(summaries.as_json(report_data(derive(run.manifest, run.trials(), path))))
-    assert format_manifest.undocumented(document, format_json.EVERY) == set()
+    assert undocumented(document, DOCUMENT) == set()
 
 
 def test_the_format_is_frozen() -> None:
@@ -130,7 +175,7 @@ def test_a_stored_run_gives_the_same_summary(path: Path, request: pytest.Fixture
 def test_a_stored_run_holds_what_the_page_says_and_nothing_of_its_machine(path: Path) -> None:
     """The columns of its version, no key without a text, no path of whoever made it; and it is small."""
     manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    assert format_manifest.undocumented(manifest) == set()
+    assert unknown_keys(Manifest.model_validate(manifest)) == set()
     assert not re.search(r'"[^"]*/(root|home|tmp|work|Users)/', json.dumps(manifest))
     if manifest["format"] > 0:
         came_later = set().union(*(names for version, names in CAME_WITH.items() if version > manifest["format"]))
@@ -147,7 +192,7 @@ def test_readings_are_under_names_that_the_page_lists(path: Path) -> None:
     """Every source and name in the samples stands in the table of them."""
     listed = {
         source: set(re.findall(r"`([a-z0-9_]+)`", names))
-        for sources, names, _ in format_columns.SAMPLE_NAMES
+        for sources, names, _ in format_outputs.SAMPLE_NAMES
         for source in re.findall(r"`([a-z]+)\d*`", sources)
     }
     for file in path.rglob("samples.parquet"):

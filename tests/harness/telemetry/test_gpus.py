@@ -17,6 +17,7 @@ from harness.analysis.energy import COUNTER, energy_facts
 from harness.analysis.machine import throttling_facts
 from harness.analysis.window import Window
 from harness.records import Sample
+from harness.store.manifest import CellEntry, TrialEntry
 from harness.telemetry import gpus, provenance
 from harness.telemetry.gpus import find_gpus
 from harness.telemetry.gpus.amd import AmdGpus
@@ -211,8 +212,7 @@ def test_provenance_keeps_the_state_of_the_gpus() -> None:
     """Driver, CUDA and what decides how fast a GPU may run, at the start and at the end; what is untold is absent."""
     with fake_nvml(limit_mw=350000, without="nvmlDeviceGetEccMode"):
         found = provenance.collect()
-        session = {"provenance": found}
-        provenance.add_end(session)
+        provenance.add_end(found["context"])
     told = found["context"]["gpus"]
     assert found["must_match"]["gpus"] == ["Fake GPU 0"]
     assert (told["driver"], told["cuda"]) == ("999.1", "13.1")
@@ -238,8 +238,8 @@ def test_a_minute_at_300_w_is_18_kj_unless_the_counter_was_reset(reset_s: int | 
     now = [0]
     with fake_nvml(power_mw=300000, **({} if reset_s is None else {"reset_ns": (reset_s + 10) * S})) as fake:
         taken = a_minute(fake, NvidiaGpus(clock=lambda: now[0]), now)
-    samples = FabricatedTrial({}, {}, (), taken).samples()
-    found = energy_facts({}, {"t0_ns": 0}, MINUTE, samples)
+    samples = FabricatedTrial(CellEntry(), TrialEntry(), (), taken).samples()
+    found = energy_facts(CellEntry(), TrialEntry(t0_ns=0), MINUTE, samples)
     if rises:
         assert found["sensor"] == COUNTER
         assert found["j"] == pytest.approx(18_000, rel=0.005)
@@ -258,7 +258,8 @@ def test_throttling_is_read_through_the_binding() -> None:
         for now[0] in range(0, 60 * S, S // 10):
             fake.set(reasons=0x40 if now[0] >= 48 * S else 0x4)
             taken += found.samples(now[0])
-    told = throttling_facts({"t0_ns": 0}, MINUTE, FabricatedTrial({}, {}, (), taken).samples())["gpu0"]
+    samples = FabricatedTrial(CellEntry(), TrialEntry(), (), taken).samples()
+    told = throttling_facts(TrialEntry(t0_ns=0), MINUTE, samples)["gpu0"]
     assert told["share"] == pytest.approx(0.2, abs=0.01)
     assert told["reasons"]["software power cap"] == pytest.approx(0.8, abs=0.01)
 

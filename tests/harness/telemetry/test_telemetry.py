@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,16 +20,18 @@ from engines.base import EngineSpec
 from harness.errors import StorageFailed
 from harness.records import Sample
 from harness.run import run
-from harness.run.story import Story
+from harness.run.events import Events
 from harness.run.supervisor import StopRequest
 from harness.scenario.model import Scenario
 from harness.schedule import devices
 from harness.schedule.cells import Cell
+from harness.store.manifest import CellEntry, Manifest
 from harness.store.run import RunWriter
 from harness.telemetry import gpus, provenance
 from harness.telemetry import sampler as telemetry
 from harness.telemetry.processes import numbers_are_the_machines, resident_bytes, tree
 from harness.telemetry.sampler import Sampler
+from tests.fabricated import NO_PAGES
 
 MIB = 1 << 20
 HOLDER = (
@@ -346,17 +348,19 @@ def test_readings_go_on_while_the_parent_is_busy(holder: subprocess.Popen[str]) 
 
     sampler = Sampler(sink, client_pid=None)
     sampler.watch([holder.pid], None)
-    entry: dict[str, Any] = {}
+    entry = CellEntry()
 
     async def main() -> None:
         with run.sampling(sampler, 0.02, entry):
             assert enough.wait(120)  # the loop stands still for as long
 
     asyncio.run(main())
-    assert (entry["sampler"]["interval_s"], entry["sampler"]["scope"]) == (0.02, "server")
-    assert entry["sampler"]["ticks"] == len(values(taken, "engine", "rss_bytes"))
-    assert 0 < entry["sampler"]["cpu_share"] < 1
-    assert entry["unread"] == sampler.unread
+    told = entry.sampler
+    assert told is not None
+    assert (told.interval_s, told.scope) == (0.02, "server")
+    assert told.ticks == len(values(taken, "engine", "rss_bytes"))
+    assert 0 < (told.cpu_share or 0.0) < 1
+    assert entry.unread == sampler.unread
     (share,) = values(taken, "sampler", "cpu_share")[:1]
     assert 0 < share < 1
     assert {sample.scope for sample in taken if sample.source == "sampler"} == {"client"}
@@ -368,7 +372,7 @@ def test_a_reading_that_cannot_be_stored_is_not_lost_in_the_thread() -> None:
     def full(_: Sample) -> None:
         raise StorageFailed("no space left")
 
-    with pytest.raises(StorageFailed), run.sampling(Sampler(full, client_pid=None), 0.001, {}):
+    with pytest.raises(StorageFailed), run.sampling(Sampler(full, client_pid=None), 0.001, CellEntry()):
         pass
 
 
@@ -378,10 +382,10 @@ def test_a_reading_that_breaks_ends_the_readings_and_not_the_run() -> None:
     def broken(_: Sample) -> None:
         raise ValueError("not a number")
 
-    entry: dict[str, Any] = {}
+    entry = CellEntry()
     with run.sampling(Sampler(broken, client_pid=None), 0.001, entry):
         pass
-    assert entry["unread"][-1] == "readings ended after 1 ticks: ValueError: not a number"
+    assert entry.unread[-1] == "readings ended after 1 ticks: ValueError: not a number"
 
 
 def test_several_threads_share_a_sink_one_at_a_time() -> None:
@@ -403,15 +407,22 @@ def test_several_threads_share_a_sink_one_at_a_time() -> None:
     assert (len(most), max(most)) == (800, 1)
 
 
+def events_of(run: Path, sampler: Sampler, tell: Callable[[dict[str, Any]], None] = lambda _: None) -> Events:
+    """The events of a cell without pages. tell: is passed each of them."""
+    return Events(
+        RunWriter(run, Manifest()), CellEntry(), (sampler, NO_PAGES), StopRequest(), lambda _, event: tell(event)
+    )
+
+
 def test_progress_is_told_with_a_glance_at_the_machine(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     """Other events are passed on as they came."""
     sampler = Sampler(lambda _: None, client_pid=None)
     sampler.watch([holder.pid], None)
     sampler.sample()
     told: list[dict[str, Any]] = []
-    story = Story(RunWriter(tmp_path / "run", {}), {}, sampler, StopRequest(), lambda _, event: told.append(event))
-    story.hear({"event": "progress", "trial": 0, "done": 3})
-    story.hear({"event": "prepared"})
+    events = events_of(tmp_path / "run", sampler, told.append)
+    events.hear({"event": "progress", "trial": 0, "done": 3})
+    events.hear({"event": "prepared"})
     sampler.close()
     assert told == [
         {"event": "progress", "trial": 0, "done": 3, "machine": sampler.glance()},
@@ -432,8 +443,7 @@ def test_an_engine_is_read_from_the_moment_it_starts(
     )
     taken: list[Sample] = []
     sampler = Sampler(taken.append, client_pid=None, gpus=())
-    entry: dict[str, Any] = {"trials": []}
-    story = Story(RunWriter(tmp_path / "run", {}), entry, sampler, StopRequest(), lambda _, event: None)
+    events = events_of(tmp_path / "run", sampler)
 
     def engine_bytes(after_s: float) -> float:
         now_ns[0] += round(after_s * 1e9)
@@ -441,15 +451,15 @@ def test_an_engine_is_read_from_the_moment_it_starts(
         sampler.sample()
         return sum(values(taken, "engine", "rss_bytes"))
 
-    story.child_is(os.getpid())
+    events.child_is(os.getpid())
     assert engine_bytes(0.1) == 0
-    story.hear({"event": "starting", "in_process": False})
+    events.hear({"event": "starting", "in_process": False})
     first = engine_bytes(0.1)
     assert 100 * MIB < first < 200 * MIB
     other = holding(50)
     assert engine_bytes(telemetry.START_TREES_S) > first + 50 * MIB
     described = {"pids": [other.pid]}
-    story.hear({"event": "started", "engine": described, "start": {}})
+    events.hear({"event": "started", "engine": described, "start": {}})
     assert 50 * MIB < engine_bytes(0.1) < 100 * MIB
     other.communicate("\n")
     sampler.close()

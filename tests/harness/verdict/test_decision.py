@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from harness.errors import ExitCode
+from harness.store.manifest import CellEntry, EngineEntry, Manifest
 from harness.verdict.decision import decide
 from tests.choices import MIB, Choice, results_of
+from tests.fabricated import again
 
 LEVELS = (
     Choice("f16", 1.3, memory=200 * MIB, kl=(0.0, 0.0, 0.0), top1=1.0),
@@ -67,7 +69,8 @@ def test_bits_are_those_the_level_names(
 ) -> None:
     """Of files and memory the one that fits the level as loaded."""
     scale = 10_000_000 / 8e6  # the fabricated model has ten million weights
-    info = {"weight_bytes": on_disk and on_disk * scale, "memory": {"weights": in_memory and in_memory * scale}}
+    memory = {} if in_memory is None else {"weights": in_memory * scale}
+    info = {"weight_bytes": on_disk and on_disk * scale, "memory": memory}
     row = row_of(table_of(Choice(level, info=info, requests=5), loads=("single_user",)), level)
     found = row["values"]["bits_per_weight"]["value"]
     assert found == (bits and pytest.approx(bits * 1.0))
@@ -108,9 +111,9 @@ def test_without_a_single_user_the_lightest_load_counts() -> None:
 def test_levels_with_loads_of_their_own_are_compared_by_all_users_tokens() -> None:
     """Different requests are under a load of the same name where the plans differ."""
     results = results_of(LEVELS[:2])
-    for number, cell in enumerate(results.manifest["cells"]):
-        for trial in cell["trials"]:
-            trial["plan_hash"] = f"{number}"
+    for number, cell in enumerate(results.manifest.cells):
+        for trial in cell.trials:
+            trial.plan_hash = f"{number}"
     from harness.verdict.decision import decide
 
     (found,) = decide(results.manifest, results.summary, results.validity, results.verdicts, results.facts)
@@ -194,20 +197,25 @@ def test_a_word_says_what_the_interval_leaves_open() -> None:
     assert row_of(found, "q8_0")["word"] == "near-lossless to good"
 
 
+def scored(manifest: Manifest, **quality: Any) -> Manifest:
+    """A manifest whose cells were scored so."""
+    return again(manifest, cells=[again(cell, quality=quality) for cell in manifest.cells])
+
+
 def test_the_distance_from_a_quantized_reference_is_no_quality() -> None:
     """It has no word, no row is compared by it, and both the reference and a note say so."""
     levels = [replace(one, reference="q8_0") for one in LEVELS]
     results = results_of(levels)
     named = {"model": "tiny", "engine": "simulated", "level": "q8_0", "variant": None}
-    told = [cell | {"quality": {"reference": named, "reference_level": "q8_0"}} for cell in results.manifest["cells"]]
-    (found,) = decide(results.manifest | {"cells": told}, results.summary, results.validity, results.verdicts)
+    told = scored(results.manifest, reference=named, reference_level="q8_0")
+    (found,) = decide(told, results.summary, results.validity, results.verdicts)
     assert found["reference"] == {"label": "q8_0", "why": "the reference of quality, itself quantized (q8_0)"}
     assert [row["word"] for row in found["rows"]] == ["", "reference", ""]
     assert any("the reference is itself quantized (q8_0)" in note for note in found["notes"])
     assert row_of(found, "q4_0")["front"]
     assert row_of(found, "f16")["beaten_by"] == ["q8_0", "q4_0"]  # by speed and memory alone
-    old = [cell | {"quality": {"reference": named}} for cell in results.manifest["cells"]]
-    (before,) = decide(results.manifest | {"cells": old}, results.summary, results.validity, results.verdicts)
+    old = scored(results.manifest, reference=named)
+    (before,) = decide(old, results.summary, results.validity, results.verdicts)
     assert [row["word"] for row in before["rows"]] == ["", "reference", ""]
 
 
@@ -216,9 +224,9 @@ def test_the_reference_is_the_row_with_all_its_names(level: str | None, label: s
     """A reference without a level is the row without one, not the first of its engine."""
     results = results_of([replace(LEVELS[1], level="q4_k_m"), replace(LEVELS[0], level="f16")])
     named = {"model": "tiny", "engine": "simulated", "level": level, "variant": None}
-    cells = [cell | {"quality": {"reference": named}} for cell in results.manifest["cells"]]
-    cells[1] |= {"level": None}
-    (found,) = decide(results.manifest | {"cells": cells}, results.summary, results.validity, results.verdicts)
+    manifest = scored(results.manifest, reference=named)
+    manifest.cells[1].level = None
+    (found,) = decide(manifest, results.summary, results.validity, results.verdicts)
     assert found["reference"]["label"] == label
 
 
@@ -242,19 +250,18 @@ def test_memory_of_gpus_and_of_the_host_is_not_compared() -> None:
     from harness.verdict.decision_rows import Row, known
 
     values = {"gpu_memory_peak_bytes": known(1e9), "rss_peak_bytes": known(2e9)}
-    rows = [
-        Row(("m", "e", "f16", ""), [{"engine_info": {"device": device}}], values=values) for device in ("cuda:0", "cpu")
-    ]
+    cells = [CellEntry(engine_info=EngineEntry(device=device)) for device in ("cuda:0", "cpu")]
+    rows = [Row(("m", "e", "f16", ""), [cell], values=values) for cell in cells]
     assert [_memory_name(row) for row in rows] == ["gpu_memory_peak_bytes", "rss_peak_bytes"]
 
 
 def test_each_model_has_a_table() -> None:
     """In the order of the matrix."""
     one, other = results_of(LEVELS[:1]), results_of(LEVELS[:1], model="small")
-    cells = [*one.manifest["cells"], *({**cell, "id": f"other-{cell['id']}"} for cell in other.manifest["cells"])]
+    cells = [*one.manifest.cells, *(again(cell, id=f"other-{cell.id}") for cell in other.manifest.cells)]
     from harness.verdict.decision import decide
 
-    found = decide(one.manifest | {"cells": cells}, one.summary, one.validity, [])
+    found = decide(again(one.manifest, cells=cells), one.summary, one.validity, [])
     assert [table["model"] for table in found] == ["tiny", "small"]
 
 
@@ -293,7 +300,7 @@ def test_numbers_are_numbers(table: dict[str, Any]) -> None:
 def test_only_the_reference_of_quality_is_taken_to_equal_itself() -> None:
     """Where quality was measured against a level that is no row, the highest precision has no figures of its own."""
     found = results_of([Choice("f16"), LEVELS[1]])
-    manifest = found.manifest | {"scenario": {"quality": {"reference": {"engine": None, "quantization": "f32"}}}}
+    manifest = again(found.manifest, scenario={"quality": {"reference": {"engine": None, "quantization": "f32"}}})
     (table,) = decide(manifest, found.summary, found.validity, found.verdicts)
     row = row_of(table, "f16")
     assert (row["values"]["kl_mean"]["value"], row["word"]) == (None, "")

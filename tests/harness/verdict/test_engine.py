@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from harness.analysis.reading import read
+from harness.store.manifest import CellEntry, EngineEntry
 from harness.verdict.decision_rows import Row
 from harness.verdict.engine import engine_reasons
 from harness.verdict.reason import Level
@@ -51,7 +52,8 @@ def test_a_server_that_is_not_greedy_is_told() -> None:
 
 def row(engine: str, level: str = "q4_k_m", **info: Any) -> Row:
     """A row whose engine says this of itself."""
-    return Row(("m", engine, level, ""), [{"engine_info": info, "status": "complete"}], label=f"{engine} · {level}")
+    cell = CellEntry(engine_info=EngineEntry(**info), status="complete")
+    return Row(("m", engine, level, ""), [cell], label=f"{engine} · {level}")
 
 
 def test_a_narrow_build_is_told_where_other_engines_stand_beside_it() -> None:

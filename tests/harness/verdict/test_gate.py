@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 
@@ -12,9 +11,10 @@ from harness.analysis.summary import summarise
 from harness.errors import ExitCode
 from harness.results import derive
 from harness.scenario.limits import parse_limit
+from harness.store.manifest import Manifest
 from harness.verdict.gate import Group, Outcome, Verdict, exit_code, extra_statistics, judge, judge_all
 from harness.verdict.reason import Level
-from tests.fabricated import FabricatedTrial, cell_entry, failed, noisy, trial_entry, trial_of
+from tests.fabricated import FabricatedTrial, again, cell_entry, failed, noisy, trial_entry, trial_of
 
 KEYS = ("tiny", "simulated", "f16", "", "sustained")
 
@@ -137,9 +137,9 @@ def test_results_of_a_whole_run() -> None:
         cell_entry(id="001-broken", level="q4", status="failed", reason="no such file"),
         trial_entry(status="failed", reason="the engine did not start", limits=limits),
     )
-    cells: list[dict[str, Any]] = [one.cell | {"trials": [one.trial]} for one in (good, bad)]
+    cells = [again(one.cell, trials=[one.trial]) for one in (good, bad)]
     cells.append(cell_entry(id="002-skip", level="q2", status="skipped", reason="no such level", trials=[]))
-    found = derive({"status": "complete", "cells": cells, "scenario": {}}, [good])
+    found = derive(Manifest(status="complete", cells=cells), [good])
     assert [v.outcome.value for v in found.verdicts] == ["pass", "pass", "cannot_tell", "cannot_tell"]
     assert found.verdicts[2].sentence == "ttft_ms has no value: the trial failed."
     assert found.exit_code is ExitCode.TRIAL_FAILED
@@ -153,7 +153,7 @@ def test_errors_are_told_with_the_moment_they_began() -> None:
         failed(i, i * 100.0, "connection_error", 2, error=f"refused by 127.0.0.1:{9000 + i}") for i in range(60, 100)
     ]
     trial = FabricatedTrial(cell_entry(), trial_entry(), records)
-    found = derive({"status": "complete", "cells": [trial.cell | {"trials": [trial.trial]}]}, [trial])
+    found = derive(Manifest(status="complete", cells=[again(trial.cell, trials=[trial.trial])]), [trial])
     (error,) = next(iter(found.facts.values()))["errors"]
     assert (error["requests"], error["first_s"], error["ended"]) == (40, 6.002, True)
     assert error["example"] == "refused by 127.0.0.1:9060"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.store.manifest import CellEntry, EngineEntry
 from harness.verdict.decision_rows import Row, known, unknown
 from harness.verdict.memory_need import RESERVED, needed, reserves
 from harness.verdict.recommendation import UNRESERVED, WHILE_LOADING
@@ -19,7 +20,7 @@ def row(engine: str = "llama-server", loading: float | None = None, kv_used: flo
     """A row that held 10 GiB while it served."""
     values = {"memory_peak_bytes": known(10 * GIB, unit="bytes", source="engine, by PSS")}
     values["load_peak_bytes"] = unknown("not read") if loading is None else known(loading, unit="bytes", source="x")
-    return Row(("m", engine, "f16", ""), [{"engine_info": info}], values=values, kv_used=kv_used)
+    return Row(("m", engine, "f16", ""), [CellEntry(engine_info=EngineEntry(**info))], values=values, kv_used=kv_used)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from harness.analysis.reading import read
 from harness.records import Record
+from harness.store.manifest import CalibrationEntry, ClientEntry
 from harness.verdict.client import largest_load
 from harness.verdict.reason import Level, Validity
 from harness.verdict.validity import judge, unmeasured
@@ -18,7 +19,8 @@ from tests.fabricated import failed, noisy, streamed, trial_entry, trial_of
 def judged(records: list[Record], client: dict[str, Any] | None = None, **changes: Any) -> Validity:
     """The validity of a trial with these records."""
     trial = trial_of(records, **changes)
-    return judge(trial.trial, read(trial), trial.trial["client"] if client is None else client)
+    told = trial.trial.client if client is None else ClientEntry.model_validate(client)
+    return judge(trial.trial, read(trial), told)
 
 
 def codes(validity: Validity) -> dict[str, Level]:
@@ -125,7 +127,7 @@ def test_a_trial_that_broke_off_is_invalid(status: str) -> None:
 
 def test_what_to_do_about_a_trial_that_did_not_end() -> None:
     """One that never began will fail again unless its cause is gone; one that was stopped needs no longer window."""
-    never = unmeasured({**trial_entry(status="failed"), "t0_ns": None})
+    never = unmeasured(trial_entry(status="failed", t0_ns=None))
     assert [one.advice for one in never.reasons] == ["Remove the cause, and run it again."]
     assert set(codes(judged([], status="interrupted"))) == {"trial_interrupted"}
 
@@ -321,11 +323,13 @@ def test_a_load_beyond_the_calibration_is_told() -> None:
     """More replies at once, or more chunks per second, than what this machine's client was tried with."""
     records = [streamed(i, i * 100.0, ttft_ms=900, lag_ms=0.0, gap_ms=20 + i / 7) for i in range(600)]
     trial = trial_of(records)
-    client = {"connections_opened": 20}
-    for known, told in (({"streams": 5, "events_per_s": 50.0}, True), ({"streams": 512, "events_per_s": 1e5}, False)):
+    client = ClientEntry(connections_opened=20)
+    for streams, events_per_s, told in ((5, 50.0, True), (512, 1e5, False)):
+        known = CalibrationEntry(streams=streams, events_per_s=events_per_s)
         found = codes(judge(trial.trial, read(trial), client, known))
         assert ("beyond_calibration" in found) is told
-    assert "beyond_calibration" not in codes(judge(trial.trial, read(trial), {}, {"streams": 1, "events_per_s": 1.0}))
+    little = CalibrationEntry(streams=1, events_per_s=1.0)
+    assert "beyond_calibration" not in codes(judge(trial.trial, read(trial), ClientEntry(), little))
     assert "beyond_calibration" not in codes(judge(trial.trial, read(trial), client, None))
 
 

@@ -20,7 +20,7 @@ from reports.data import ReportData
 from reports.plots import marks
 from reports.plots.drawing import Plot
 from reports.plots.marks import COLOURS, MUTED
-from tests.fabricated import FabricatedTrial, S, cell_entry, failed, noisy, streamed, trial_entry
+from tests.fabricated import FabricatedTrial, S, again, cell_entry, failed, noisy, streamed, trial_entry
 from tests.reports.conftest import T0_NS, manifest
 
 pytestmark = pytest.mark.slow
@@ -77,7 +77,7 @@ def trial(gpus: int = 1) -> FabricatedTrial:
 
 def data_of(*trials: FabricatedTrial) -> ReportData:
     """A run of one cell with these trials."""
-    return report_data(derive(manifest([trials[0].cell | {"trials": [one.trial for one in trials]}]), trials))
+    return report_data(derive(manifest([again(trials[0].cell, trials=[one.trial for one in trials])]), trials))
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +245,7 @@ def test_more_cells_and_classes_than_colours_are_counted() -> None:
         FabricatedTrial(cell_entry(id=f"{i:03}", level=f"l{i:02}"), trial_entry(), noisy(i, slower=1 + i / 20))
         for i in range(len(COLOURS) + 3)
     ]
-    run = manifest([one.cell | {"trials": [one.trial]} for one in trials])
+    run = manifest([again(one.cell, trials=[one.trial]) for one in trials])
     plot = plots.overview(report_data(derive(run, trials)))[0]
     assert "first 8 of 11 cells" in plot.title
     assert plot.alt.startswith("Throughput against TTFT p95 of 11 loads")

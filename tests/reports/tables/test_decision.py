@@ -17,6 +17,7 @@ from rich.console import Console
 
 import reports
 from harness.cli.report import report_data
+from harness.store.manifest import StartEntry
 from reports import plots
 from reports.data import ReportData
 from reports.plots import decision as pictures
@@ -163,8 +164,8 @@ def test_no_rows_no_block() -> None:
     """A server elsewhere says nothing of itself: no table of dashes."""
     bare = Choice("f16", info={"weight_bytes": None, "parameters": None}, requests=30)
     results = results_of((bare,))
-    for cell in results.manifest["cells"]:
-        cell["start"] = {}
+    for cell in results.manifest.cells:
+        cell.start = StartEntry()
     from harness.verdict.decision import decide
 
     decisions = decide(results.manifest, results.summary, results.validity, [], results.facts)

@@ -11,14 +11,14 @@ from harness.results import derive
 from reports.data import ReportData
 from reports.tables.base import NO_INTERVAL
 from reports.tables.results import NEVER_SENT, headline, requests
-from tests.fabricated import FabricatedTrial, cell_entry, failed, noisy, streamed, trial_entry
+from tests.fabricated import FabricatedTrial, again, cell_entry, failed, noisy, streamed, trial_entry
 from tests.reports.conftest import manifest
 
 
 def data_of(records: list[Record], **changes: Any) -> ReportData:
     """A run of one trial with these records."""
     trial = FabricatedTrial(cell_entry(), trial_entry(**changes), records)
-    return report_data(derive(manifest([trial.cell | {"trials": [trial.trial]}]), [trial]))
+    return report_data(derive(manifest([again(trial.cell, trials=[trial.trial])]), [trial]))
 
 
 def test_a_mean_without_an_interval_says_why() -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from harness.store.manifest import Manifest
 from harness.verdict.decision import decide
 from harness.verdict.reason import Level, Validity
 from reports import answer, plots
@@ -40,7 +41,7 @@ def spoiled(full: ReportData) -> ReportData:
     ]
     worth = {(one["cell"], one["trial"]): Validity(Level(one["verdict"])) for one in judged}
     facts = {(one["cell"], one["trial"]): one for one in full.facts}
-    decisions = decide(full.manifest, full.summary, worth, [], facts)
+    decisions = decide(Manifest.model_validate(full.manifest), full.summary, worth, [], facts)
     return replace(full, validity=judged, verdicts=verdicts, decisions=decisions)
 
 

@@ -17,7 +17,7 @@ from reports.data import ReportData
 from reports.tables import base
 from reports.tables.base import measured
 from reports.writers import html
-from tests.fabricated import FabricatedTrial, cell_entry, noisy, trial_entry
+from tests.fabricated import FabricatedTrial, again, cell_entry, noisy, trial_entry
 from tests.reports.conftest import manifest, memory
 
 LARGEST_BYTES = 3_000_000
@@ -79,7 +79,7 @@ def test_twenty_trials_make_a_small_page() -> None:
         for number, load in enumerate(loads)
     ]
     cells = [
-        trials[start].cell | {"trials": [one.trial for one in trials[start : start + len(loads)]]}
+        again(trials[start].cell, trials=[one.trial for one in trials[start : start + len(loads)]])
         for start in range(0, len(trials), len(loads))
     ]
     data = report_data(derive(manifest(cells), trials))
@@ -139,7 +139,7 @@ def test_repetitions_are_told_together_and_the_one_drawn_is_named() -> None:
         FabricatedTrial(cell_entry(id=f"{number}", repetition=number), trial_entry(), noisy(number))
         for number in (1, 2)
     ]
-    run = manifest([one.cell | {"trials": [one.trial]} for one in trials])
+    run = manifest([again(one.cell, trials=[one.trial]) for one in trials])
     page = html.render(report_data(derive(run, trials)))
     assert page.count("<dt>loop</dt>") == 1
     assert ", each repetition</dd>" in page

@@ -6,6 +6,7 @@ import json
 import queue
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -15,12 +16,15 @@ from engines.base import EngineSpec
 from harness.errors import StorageFailed
 from harness.records import Sample
 from harness.run import pages as server_pages
+from harness.run import run
 from harness.run.pages import orders_for, pages_beside
 from harness.scenario.metrics_urls import MetricsPage
 from harness.schedule.cells import Cell
+from harness.store.manifest import CellEntry, TrialEntry
 from harness.telemetry.prometheus import page as page_reader
 from harness.telemetry.prometheus.page import CLEAR_OF_AN_END_NS, EVERY_NS, Due
 from harness.telemetry.prometheus.scraper import ENGINE_IS_HERE
+from harness.telemetry.prometheus.tally import Tally
 
 pytestmark = pytest.mark.slow
 
@@ -47,18 +51,29 @@ class Watched:
     def __init__(self, one: Cell, sink: Callable[[Sample], None] | None = None) -> None:
         self.samples: queue.Queue[Sample] = queue.Queue()
         self.pages = pages_beside(one, sink or self.samples.put)
-        self.entry: dict[str, Any] = {"trials": [{"index": 0}], "unread": ["no GPU"]}
+        self.entry = CellEntry(trials=[TrialEntry(index=0)], unread=["no GPU"])
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Read them for as long as a block lasts."""
+        return run.reading(self.pages, self.entry)
 
     def hear(self, kind: str, **rest: Any) -> None:
         """An event of the child."""
-        self.pages.hear(self.entry, {"event": kind, **rest})
+        self.pages.hear({"event": kind, **rest})
 
-    def begin(self, *own: str) -> list[dict[str, Any]]:
+    def begin(self, *own: str) -> list[Tally]:
         """The engine has started and a trial begun; what is told of its pages."""
         self.hear("started", engine={"metrics_urls": list(own)})
-        self.hear("trial_begun", trial=0)
-        tallies: list[dict[str, Any]] = self.entry["trials"][0]["pages"]
-        return tallies
+        self.entry.trials[0].pages = []
+        self.pages.begin_tallies(self.tallies)
+        return self.tallies
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """What the trial says of the pages."""
+        pages = self.entry.trials[0].pages
+        assert pages is not None
+        return pages
 
     def ask(self) -> None:
         """A moment at which the page is to be read is now."""
@@ -83,34 +98,35 @@ def test_an_engines_own_page_is_read_without_being_named() -> None:
     """Its readings are the server's, with the middle and the width of the reading; the trial says how it went."""
     with serving_page(page("vllm")) as server:
         watched = Watched(cell())
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             before_ns = time.monotonic_ns()
-            (tally,) = watched.begin(server.url) or [{}]
+            (tally,) = watched.begin(server.url) or [Tally()]
             sample = watched.next("server0", "generation_tokens")
             after_ns = time.monotonic_ns()
         assert (sample.value, sample.scope) == (1200, "server")
         assert before_ns < sample.at_ns < after_ns
         assert 0 < sample.width_ns < after_ns - before_ns
-        (tally,) = watched.entry["trials"][0]["pages"]
-        assert (tally["url"], tally["source"], tally["kind"], tally["reason"]) == (server.url, "server0", "vllm", None)
-        assert tally["scrapes"] >= 1
-        assert tally["ms_per_scrape"] > 0
-        assert watched.entry["unread"] == ["no GPU"]
-        assert 0 <= watched.entry["page_reader"]["cpu_share"] < 1
-    json.dumps(watched.entry)
+        (tally,) = watched.tallies
+        assert (tally.url, tally.source, tally.kind, tally.reason) == (server.url, "server0", "vllm", None)
+        assert tally.scrapes >= 1
+        assert (tally.ms_per_scrape or 0.0) > 0
+        assert watched.entry.unread == ["no GPU"]
+        assert watched.entry.page_reader is not None
+        assert 0 <= (watched.entry.page_reader.cpu_share or 0.0) < 1
+    json.dumps(watched.entry.stored())
 
 
 def test_an_engine_without_a_page_is_asked_once_and_nothing_is_said() -> None:
     """Only the facts of the trial tell why."""
     with serving_page(None) as server:
         watched = Watched(cell())
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             tallies = watched.begin(server.url)
-            until(lambda: any(one["reason"] for one in tallies))
+            until(lambda: any(one.reason for one in tallies))
             watched.ask()
         assert len(server.asked) == 1
-    assert tallies[0]["reason"] == "answers with status 404"
-    assert (tallies[0]["failures"] + tallies[0]["scrapes"], watched.entry["unread"]) in (
+    assert tallies[0].reason == "answers with status 404"
+    assert (tallies[0].failures + tallies[0].scrapes, watched.entry.unread) in (
         (0, ["no GPU"]),
         (1, ["no GPU"]),
     )
@@ -125,15 +141,15 @@ def test_a_named_page_that_fails_is_said_once_and_asked_again(text: str | None, 
     """It may come up later; then it is read."""
     with serving_page(text) as server:
         watched = Watched(cell(server.url))
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             tallies = watched.begin()
             until(lambda: len(server.asked) >= 2)
             server.text = page("llamacpp")
             watched.ask()
             assert watched.next("server0", "waiting_requests").value == 4
-    assert watched.entry["unread"] == ["no GPU", f"The page {server.url} {why}."]
-    assert (tallies[0]["kind"], tallies[0]["reason"]) == ("llamacpp", why)
-    assert tallies[0]["failures"] >= 1
+    assert watched.entry.unread == ["no GPU", f"The page {server.url} {why}."]
+    assert (tallies[0].kind, tallies[0].reason) == ("llamacpp", why)
+    assert tallies[0].failures >= 1
 
 
 def test_a_slow_page_is_a_failure_and_no_zero(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,14 +157,14 @@ def test_a_slow_page_is_a_failure_and_no_zero(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(page_reader, "PATIENCE_S", 0.8)
     with serving_page(page("vllm")) as server:
         watched = Watched(cell())
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             tallies = watched.begin(server.url)
             watched.next("server0", "running_requests")
             server.held.clear()
             watched.ask()
-            until(lambda: tallies[0]["failures"] > 0)
-        taken = tallies[0]["scrapes"]
-        assert tallies[0]["reason"] == "did not answer within 0.8 s"
+            until(lambda: tallies[0].failures > 0)
+        taken = tallies[0].scrapes
+        assert tallies[0].reason == "did not answer within 0.8 s"
         assert taken >= 1
         assert all(sample.value == 0 for sample in watched.samples.queue if sample.name == "running_requests")
 
@@ -157,7 +173,7 @@ def test_a_page_is_never_asked_twice_at_a_time() -> None:
     """Whatever moments are wished for."""
     with serving_page(page("vllm")) as server:
         watched = Watched(cell())
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             watched.begin(server.url)
             watched.next("server0", "running_requests")
             now_ns = time.monotonic_ns()
@@ -174,7 +190,7 @@ def test_the_ends_of_a_window_are_asked_for_early(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(page_reader, "EVERY_NS", 3600 * 1000 * MS)  # nothing else in this time
     with serving_page(page("vllm")) as server:
         watched = Watched(cell())
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             watched.begin(server.url)
             watched.next("server0", "running_requests")
             t0_ns = time.monotonic_ns() + 50 * MS
@@ -189,15 +205,15 @@ def test_a_stopping_engine_is_left_alone() -> None:
     """A page that is gone because the engine is, is no failure; another start has another page."""
     with serving_page(page("vllm")) as first, serving_page(page("llamacpp")) as second:
         watched = Watched(cell())
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             watched.begin(first.url)
             watched.next("server0", "preemptions")
             watched.hear("starting")
             watched.begin(second.url)
             watched.hear("started", engine={"metrics_urls": [second.url]})  # said again after the first request
             assert watched.next("server0", "waiting_requests").value == 4
-        (tally,) = watched.entry["trials"][0]["pages"]
-        assert (tally["url"], tally["failures"]) == (second.url, 0)
+        (tally,) = watched.tallies
+        assert (tally.url, tally.failures) == (second.url, 0)
 
 
 def test_a_fault_of_ours_in_reading_a_page_costs_no_run() -> None:
@@ -211,20 +227,20 @@ def test_a_fault_of_ours_in_reading_a_page_costs_no_run() -> None:
     taken: queue.Queue[Sample] = queue.Queue()
     with serving_page(page("vllm")) as first, serving_page(page("llamacpp")) as second:
         watched = Watched(cell(first.url, second.url), bursts)
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             watched.begin()
             assert taken.get(timeout=WAIT_S).source == "server1"
             until(lambda: bool(watched.pages.unread))
-    assert watched.entry["unread"][1:] == [f"The page {first.url} was read no more: ZeroDivisionError: a fault."]
+    assert watched.entry.unread[1:] == [f"The page {first.url} was read no more: ZeroDivisionError: a fault."]
 
 
 def test_a_fault_while_pages_are_looked_for_costs_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said in a sentence, too."""
     monkeypatch.setattr(server_pages, "orders_for", lambda *_: 1 // 0)
     watched = Watched(cell())
-    with watched.pages.reading(watched.entry):
+    with watched.reading():
         watched.begin()
-    assert watched.entry["unread"][1:] == [
+    assert watched.entry.unread[1:] == [
         "Pages were not read as they should be: ZeroDivisionError: integer division or modulo by zero."
     ]
 
@@ -242,7 +258,7 @@ def test_a_reading_of_a_page_that_cannot_be_stored_ends_the_run() -> None:
         watched = Watched(cell(server.url), full)
 
         def read_until_it_fails() -> None:
-            with watched.pages.reading(watched.entry):
+            with watched.reading():
                 watched.begin()
                 until(lambda: bool(taken))
 
@@ -253,10 +269,10 @@ def test_a_reading_of_a_page_that_cannot_be_stored_ends_the_run() -> None:
 def exporters(server: PageServer, scope: str) -> tuple[list[Sample], list[dict[str, Any]], list[str]]:
     """What is taken of a page of an exporter: samples, what the trial says of it, what could not be read."""
     watched = Watched(cell(server.url, scope=scope))
-    with watched.pages.reading(watched.entry):
+    with watched.reading():
         tallies = watched.begin()
-        until(lambda: any(one["reason"] for one in tallies) or watched.samples.qsize() >= 10)
-    return list(watched.samples.queue), tallies, watched.entry["unread"][1:]
+        until(lambda: any(one.reason for one in tallies) or watched.samples.qsize() >= 10)
+    return list(watched.samples.queue), tallies, watched.entry.unread[1:]
 
 
 def test_exporters_speak_for_a_server_elsewhere() -> None:
@@ -269,16 +285,16 @@ def test_exporters_speak_for_a_server_elsewhere() -> None:
         assert values["host", "memory_used_share"] == 0.25
         assert not [source for source, _ in values if source.startswith("server")]
         assert {sample.scope for sample in samples} == {"server"}
-        assert (tallies[0]["kind"], tallies[0]["source"], unread) == ("dcgm+node", None, [])
+        assert (tallies[0].kind, tallies[0].source, unread) == ("dcgm+node", None, [])
         samples, tallies, unread = exporters(server, "server")
-        assert (samples, tallies[0]["reason"], unread) == ([], ENGINE_IS_HERE, [])
+        assert (samples, tallies[0].reason, unread) == ([], ENGINE_IS_HERE, [])
 
 
 def test_gpus_of_several_machines_have_numbers_of_their_own() -> None:
     """Two exporters may both have a GPU 0."""
     with serving_page(page("dcgm")) as first, serving_page(page("dcgm")) as second:
         watched = Watched(cell(first.url, second.url, scope="client"))
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             watched.begin()
             seen: set[str] = set()
             while len(seen) < 4:
@@ -290,10 +306,10 @@ def test_servers_are_numbered_in_the_order_of_their_pages() -> None:
     """Exporters between them do not count."""
     with serving_page(page("vllm")) as first, serving_page(page("node")) as host, serving_page(page("tgi")) as second:
         watched = Watched(cell(host.url, second.url, scope="client"))
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             tallies = watched.begin(first.url)
             watched.next("server1", "waiting_requests")
-        assert [(one["kind"], one["source"]) for one in tallies] == [
+        assert [(one.kind, one.source) for one in tallies] == [
             ("vllm", "server0"),
             ("node", None),
             ("tgi", "server1"),
@@ -304,7 +320,7 @@ def test_names_of_a_page_can_be_stated() -> None:
     """A server of one's own."""
     with serving_page("my_queue 3\n") as server:
         watched = Watched(cell({"url": server.url, "names": {"waiting_requests": "my_queue"}}))
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             watched.begin()
             assert watched.next("server0", "waiting_requests").value == 3
 
@@ -323,11 +339,11 @@ def test_the_key_goes_to_the_same_server_only() -> None:
     assert "sk-1" not in repr(own)
     with serving_page(page("vllm")) as server:
         watched = Watched(cell(api_key="sk-2"))
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             watched.begin(server.url)
             watched.next("server0", "running_requests")
         assert server.asked[0]["Authorization"] == "Bearer sk-2"
-        assert "sk-2" not in json.dumps(watched.entry)
+        assert "sk-2" not in json.dumps(watched.entry.stored())
 
 
 def test_a_page_may_have_moved_within_its_server() -> None:
@@ -335,16 +351,16 @@ def test_a_page_may_have_moved_within_its_server() -> None:
     with serving_page(page("vllm")) as server, serving_page(page("vllm")) as stranger:
         server.location = "/metrics/"
         watched = Watched(cell(api_key="sk-3"))
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             watched.begin(server.url, "no address")
             watched.next("server0", "running_requests")
         server.location = stranger.url + "/"
         watched = Watched(cell(api_key="sk-3"))
-        with watched.pages.reading(watched.entry):
+        with watched.reading():
             tallies = watched.begin(server.url)
-            until(lambda: any(one["failures"] for one in tallies))
+            until(lambda: any(one.failures for one in tallies))
         assert stranger.asked == []
-        assert tallies[0]["reason"] == "answers with status 307"
+        assert tallies[0].reason == "answers with status 307"
 
 
 def test_no_page_can_be_wished_for() -> None:

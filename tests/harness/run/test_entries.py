@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.run.child import trial_facts
+from harness.run.entries import plan_entry
 from harness.scenario.workload import Workload
 from harness.schedule.requests import build
+from harness.store.manifest import PlannedCounts
 from tests.plans import load_of, schedule_of, workload_of
 
 
@@ -34,15 +35,16 @@ def test_it_promises_what_is_known(load: dict[str, Any], label: str, planned: di
     """The loop, all rows with those that may follow the measured ones, and how many requests each phase will have where
     the replies have no say in it.
     """
-    facts = trial_facts(schedule_of(**load))
-    assert (facts["loop"], facts["planned"]) == (label, planned)
+    entry = plan_entry(schedule_of(**load))
+    assert (entry.loop, entry.planned) == (label, PlannedCounts.model_validate(planned))
 
 
 def test_how_many_turns_fall_into_a_window_nobody_knows() -> None:
     """Of conversations for a time only their beginnings are planned."""
-    facts = trial_facts(schedule_of(kind="sessions", rate=5, turns=3, duration="2s", timeout="1s"))
-    assert facts["planned"]["measure"] is None
-    assert facts["planned"]["warmup"] is None
+    entry = plan_entry(schedule_of(kind="sessions", rate=5, turns=3, duration="2s", timeout="1s"))
+    assert entry.planned is not None
+    assert entry.planned.measure is None
+    assert entry.planned.warmup is None
 
 
 def test_files_of_prompts_are_told_of(tmp_path: Path) -> None:
@@ -51,12 +53,12 @@ def test_files_of_prompts_are_told_of(tmp_path: Path) -> None:
     path.write_text('{"prompt": "One"}\n{"prompt": "Two"}\n{"prompt": "Three"}\n')
     workload = Workload.model_validate({"prompts": path, "output_tokens": 5})
     plan = build(load_of(kind="single_user", requests=3), workload, 1)
-    facts = trial_facts(plan)
-    (offset,) = (one["offset"] for one in facts["prompt_files"].values())
-    assert facts["prompt_files"] == {"default": {"lines": 3, "offset": offset}}
+    entry = plan_entry(plan)
+    (offset,) = (one["offset"] for one in entry.prompt_files.values())
+    assert entry.prompt_files == {"default": {"lines": 3, "offset": offset}}
     assert plan.request(0).prompt == ["One", "Two", "Three"][offset]
-    assert facts["shares_prompts"]
-    assert trial_facts(schedule_of(kind="single_user", requests=3))["prompt_files"] == {}
+    assert entry.shares_prompts
+    assert plan_entry(schedule_of(kind="single_user", requests=3)).prompt_files == {}
 
 
 @pytest.mark.parametrize(
@@ -68,4 +70,4 @@ def test_whether_requests_begin_alike_is_told(workload: dict[str, Any], shares: 
     be there.
     """
     plan = build(load_of(kind="sustained", users=2, requests=10), workload_of(**workload), 1)
-    assert trial_facts(plan)["shares_prompts"] is shares
+    assert plan_entry(plan).shares_prompts is shares

@@ -1,0 +1,185 @@
+"""What the tables and keys mean that are made of a stored run: text for docs/run-format.md.
+
+A key is a path; `[]` is each of a list, `*` any name.
+"""
+
+from __future__ import annotations
+
+from harness.records import Column
+
+QUALITY = {
+    "chunk": Column("Number of the chunk of text, from 0."),
+    "position": Column("Position in the chunk, from 0."),
+    "token": Column("The true token there."),
+    "top1_same": Column("Whether the likeliest token is the reference's."),
+    "nll_reference": Column("-ln p of the true token by the reference.", "nats", "NaN: not known"),
+    "nll": Column("-ln p of the true token by this cell.", "nats", "NaN: not known"),
+    "kl": Column("KL(reference ‖ this cell).", "nats", "NaN: only the likeliest tokens are known"),
+    "kl_lower_bound": Column("The least it can be, with all other tokens taken as one.", "nats", "NaN: `kl` is known"),
+    "reference_top1": Column(
+        "The reference's likeliest token; of equal ones the lowest id.", null="-1: it tells of none"
+    ),
+    "top1": Column("This cell's.", null="-1: it tells of none"),
+    "gap": Column(
+        "By how much this cell prefers its own likeliest token to the reference's.", "nats", "NaN: not known"
+    ),
+    "delta_p": Column("The true token's probability minus the reference's."),
+}
+QUALITY_TYPES = dict.fromkeys(QUALITY, "double") | {
+    "chunk": "int32",
+    "position": "int32",
+    "token": "int32",
+    "top1_same": "bool",
+    "reference_top1": "int32",
+    "top1": "int32",
+}
+_KEY = "The cell and the load; together with `class` and `repetition` what a row is of"
+SUMMARY = {
+    "model": Column(f"{_KEY}.", null="the engine has none to choose"),
+    "engine": Column("As above."),
+    "level": Column("As above: the quantization level asked for.", null="the engine's default"),
+    "variant": Column("As above.", null="no variants"),
+    "load": Column("As above; `quality` for figures of quality, which belong to the cell."),
+    "class": Column("`all`, a class of traffic, or a split such as `cached`."),
+    "repetition": Column("Its number, or `pooled` for all together."),
+    "metric": Column("Name in [metrics.md](metrics.md)."),
+    "statistic": Column("`p50`, `p90`, `p95`, `p99`, `max`, `mean`, `min`, others that a limit asks for; or `value`."),
+    "value": Column("The value, in `unit`.", "`unit`", "only a bound is known: see `bound`"),
+    "low": Column("Lower end of the 95 % interval, or the bound from below.", "`unit`", "no interval"),
+    "high": Column("Upper end, or the bound from above; infinite where it is open.", "`unit`", "no interval"),
+    "bound": Column("`point`: the value is known; `lower`, `upper`: only that end is."),
+    "n": Column("Observations."),
+    "n_eff": Column("How many independent ones they are worth.", null="equal to `n`, or not estimated"),
+    "unit": Column("Unit of value, low and high."),
+    "source": Column("Where the numbers come from: clock, token source, `start`, a sensor.", null="not one thing"),
+    "window": Column("The stretch of the trial that was measured, in words."),
+    "validity": Column("`valid`, `warn` or `invalid`: of the repetition, or the worst pooled.", null="not a trial's"),
+}
+DECISION = {
+    "model": Column("The model: each has a table of its own."),
+    "engine": Column("What a row is of."),
+    "level": Column("As above: the quantization level asked for.", null="the engine's default"),
+    "variant": Column("As above.", null="no variants"),
+    "loaded_level": Column("The level that the engine says it loaded.", null="it does not say"),
+    "device": Column("Where it ran.", null="it does not say"),
+    "status": Column("`complete`, or what became of the repetition that came off worst."),
+    "reason": Column("Why it is not complete.", null="it is"),
+    "repetitions": Column("How many."),
+    "limits": Column("The worst outcome of its limits.", null="there are none"),
+    "front": Column("Whether no other row beats it.", null="it cannot be compared"),
+    "beaten_by": Column("The rows that beat it, separated by `; `.", null="none does"),
+    "chosen": Column("Whether the recommendation is this row."),
+    "quality": Column("The word for its quality ([decision.md](decision.md)).", null="not measured"),
+    "<value>": Column("A value of the row, such as `load_s`, `kl_mean`, `speed` or `speed_ratio`.", "as named"),
+    "<value> low": Column("Lower end of its 95 % interval.", "as the value", "no interval"),
+    "<value> high": Column("Upper end.", "as the value", "no interval"),
+    "<value> bound": Column("`lower` or `upper` where only a bound is known.", null="the value itself is known"),
+    "<load> validity": Column("Of the trials under that load."),
+    "<load> <value>": Column("A value under a load, such as `sustained ttft_p95_ms`; `low`, `high`, `bound` as above."),
+}
+_LIMIT = "As in the summary's row that it is judged by."
+DOCUMENT = {
+    "title": Column("The scenario's name."),
+    "status": Column("Of the run, as in the manifest."),
+    "exit_code": Column("What the run exits with ([ci.md](ci.md#exit-codes))."),
+    "validity": Column("The worst of its trials: `valid`, `warn`, `invalid`; empty where none was judged."),
+    "calibration.*": Column("As in the manifest, under `provenance`.", null="it was not asked for"),
+    "limits[].limit": Column("As written."),
+    "limits[].metric": Column("Its metric, as registered."),
+    "limits[].keys[]": Column("Model, engine, level, variant and load, as below."),
+    "limits[].model": Column("Where it was judged."),
+    "limits[].engine": Column("Where it was judged."),
+    "limits[].level": Column("Where it was judged."),
+    "limits[].variant": Column("Where it was judged."),
+    "limits[].load": Column("Where it was judged."),
+    "limits[].outcome": Column("`pass`, `fail`, `invalid` or `cannot_tell`."),
+    "limits[].value": Column(_LIMIT, "the metric's", "only a bound is known, or nothing"),
+    "limits[].low": Column(_LIMIT, "the metric's", "not known, or open"),
+    "limits[].high": Column(_LIMIT, "the metric's", "not known, or open"),
+    "limits[].n": Column("Observations."),
+    "limits[].sentence": Column("Why."),
+    "decisions[].*": Column(
+        "A table per model: `rows`, `recommendation`, reference, notes; numbers as in decision.csv."
+    ),
+    "results[].model": Column("What the numbers are of, as in the summary."),
+    "results[].engine": Column("As above."),
+    "results[].level": Column("As above."),
+    "results[].variant": Column("As above."),
+    "results[].load": Column("As above."),
+    "results[].repetition": Column("As above."),
+    "results[].validity": Column("As in the summary."),
+    "results[].classes.*": Column("Class of traffic, metric, statistic; then value to window, as in the summary."),
+    "trials[].cell": Column("Id of the cell in the manifest."),
+    "trials[].trial": Column("Id of the trial in the manifest."),
+    "trials[].status": Column("As in the manifest."),
+    "trials[].reason": Column("Why it is not complete.", null="it is"),
+    "trials[].validity.cell": Column("As above."),
+    "trials[].validity.trial": Column("As above."),
+    "trials[].validity.verdict": Column("`valid`, `warn` or `invalid`."),
+    "trials[].validity.reasons[].code": Column("What a program can go by."),
+    "trials[].validity.reasons[].level": Column("`warn` or `invalid`."),
+    "trials[].validity.reasons[].sentence": Column("What was seen."),
+    "trials[].validity.reasons[].advice": Column("What to do."),
+}
+FACTS = {
+    "cell": Column("Id of the cell."),
+    "trial": Column("Id of the trial."),
+    "window.*": Column("Where measuring began and ended, and how long before it the load came up.", "s from T0"),
+    "served_s": Column("From the first measured request due to the last one ended.", "s"),
+    "requests.*": Column("Requests by phase."),
+    "statuses.*": Column("How the measured ones ended."),
+    "errors[].*": Column("Kinds of failure: how many, how many of them measured, from when to when, an example."),
+    "bursts[].*": Column("How each burst was taken.", null="no bursts by plan"),
+    "queue.*": Column("Whether a queue makes requests depend on each other, and what that does to the intervals."),
+    "steady.*": Column("Whether the window was steady, still warming up or drifting."),
+    "sample_size.*": Column("Independent requests that a quantile needs, and has."),
+    "slo_vacuous": Column("Good requests to which the limit on `tpot` could not be applied."),
+    "token_sources.*": Column("Who counted tokens.", "share"),
+    "tokens.*": Column("Where two counted the same tokens, by how much they differ; lengths against those asked for."),
+    "books[].*": Column("The client's sums, and requests in flight, against the server's page."),
+    "clocks.*": Column("Who stamped arrivals.", "share"),
+    "server.*": Column("What the servers' pages said over the window."),
+    "servers[].*": Column("How requests spread over several servers."),
+    "energy.*": Column("Energy of the GPUs over the window, and what is not known of it."),
+    "throttling.*": Column("What held each GPU back, and for which share of the window.", null="no GPU was read"),
+    "telemetry.*": Column("What the readings cost, what could not be read, sums over the window."),
+    "memory.*": Column("What the engine's memory was for."),
+    "missing.*": Column("Why a metric has no value, by its name."),
+    "repetitions.*": Column("How far the repetitions agree."),
+}
+SAMPLE_NAMES = (
+    (
+        "`engine`, `client`",
+        "`rss_bytes`, `cpu_share` (cores in use), `pss_bytes` (shared pages counted once), `threads`, `major_faults`, "
+        "`minor_faults`, `read_bytes`, `written_bytes` (since the start)",
+        "the engine's processes together; those that send the load (absent when the engine runs inside them)",
+    ),
+    (
+        "`host`",
+        "`memory_used_bytes`, `memory_used_share`, `cpu_share`, `cpu_mhz`, `swap_used_bytes`, `swap_in_bytes`, "
+        "`swap_out_bytes`, `disk_read_bytes`, `disk_written_bytes` (since boot)",
+        "the whole machine",
+    ),
+    (
+        "`cgroup`",
+        "`memory_used_bytes`, `memory_limit_bytes`, `throttled_periods`, `throttled_s` (since its beginning)",
+        "the control group that we run in",
+    ),
+    (
+        "`gpu0`, ...",
+        "`memory_used_bytes`, `memory_total_bytes`, `memory_reserved_bytes`, `engine_memory_bytes`, "
+        "`utilisation_share`, `memory_busy_share`, `sm_clock_mhz`, `memory_clock_mhz`, `power_w`, "
+        "`power_averaged_s` (over what time the GPU averages it; 0: instant), `power_limit_w`, "
+        "`energy_j` (a counter), `temperature_c`, `throttle_reasons` (the driver's bits), `throttled` (1: heat, power "
+        "or hardware holds it back)",
+        "a GPU, as far as its driver tells",
+    ),
+    (
+        "`server0`, ...",
+        "`running_requests`, `waiting_requests`, `kv_cache_share`, and counters: `prompt_tokens`, "
+        "`generation_tokens`, `finished_requests`, `preemptions`, `prefix_queries_tokens`, `prefix_hits_tokens`, "
+        "`cached_prompt_tokens`, `queue_time_s`, `queue_time_count`",
+        "the metrics page of a server",
+    ),
+    ("`sampler`", "`cpu_share` (of one core), `late_ms`", "the reading itself: what it costs, how late it came"),
+)
