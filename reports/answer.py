@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports.data import ALL, KEYS, ReportData, keys_of, place
+from harness.store.manifest import CellEntry, TrialEntry
+from reports.data import ALL, KEYS, ReportData, keys_of_verdict, place
 from reports.format import THIN, UNKNOWN, count, dotted, estimate, interval, joined
 from reports.tables import decision, quality
 from reports.tables.base import by_class, groups
@@ -53,8 +54,8 @@ def headline(data: ReportData) -> str:
     kinds = [kind for kind in ("fail", "invalid", "cannot_tell", "pass") if kind in outcomes]
     if kinds:
         words.append("limits: " + ", ".join(f"{outcomes.count(kind)} {kind.replace('_', ' ')}" for kind in kinds))
-    if data.manifest.get("status") != "complete":
-        status = str(data.manifest.get("status"))
+    if data.manifest.status != "complete":
+        status = str(data.manifest.status)
         words.append({"failed": "the run failed", "interrupted": "interrupted"}.get(status, f"the run is {status}"))
     if data.exit_code is not None:
         words.append(f"exit code {data.exit_code}{_why_zero(data)}")
@@ -64,7 +65,7 @@ def headline(data: ReportData) -> str:
 def _why_zero(data: ReportData) -> str:
     """Return why a run is a success although something is invalid or broken."""
     spoiled = data.verdict() == "invalid" or any(one["outcome"] in ("fail", "invalid") for one in data.verdicts)
-    chosen = (data.manifest.get("scenario") or {}).get("decide") == "any"
+    chosen = data.manifest.asked.decide == "any"
     return ": one cell holds every limit (decide: any)" if chosen and spoiled and data.exit_code == 0 else ""
 
 
@@ -82,22 +83,23 @@ def labelled(data: ReportData) -> list[tuple[str, str]]:
 
 
 def _measured(data: ReportData) -> str:
-    done = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell["id"], trial["id"])]
+    """What was measured on what, and how the requests ended."""
+    done = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell.id, trial.id)]
     if not done:
-        return "No trial left a measurement." if data.manifest["cells"] else "Nothing was planned."
-    cells = list({cell["id"]: cell for cell, _ in done}.values())
-    model = _listed(str(cell["model"]) for cell in cells if cell["model"])
-    levels = _listed(str(cell["level"]) for cell in cells if cell["level"])
-    versions = {str(cell["engine"]): told for cell in cells if (told := (cell.get("engine_info") or {}).get("version"))}
-    names = (str(cell["engine"]) for cell in cells)
+        return "No trial left a measurement." if data.manifest.cells else "Nothing was planned."
+    cells = list({cell.id: cell for cell, _ in done}.values())
+    model = _listed(cell.model for cell in cells if cell.model)
+    levels = _listed(cell.level for cell in cells if cell.level)
+    versions = {cell.engine: told for cell in cells if (told := cell.engine_info.version)}
+    names = (cell.engine for cell in cells)
     engines = _listed(f"{name} ({versions[name]})" if name in versions else name for name in names)
     at = f"at {levels}" if levels else ""
     what = " ".join(part for part in ((model, at, f"on {engines}") if model else (engines, at)) if part)
-    loads = _listed(str(trial["load"]) for _, trial in done)
-    repetitions = len({cell["repetition"] for cell in cells})
+    loads = _listed(trial.load for _, trial in done)
+    repetitions = len({cell.repetition for cell in cells})
     often = f", {repetitions} repetitions of each" if repetitions > 1 else ""
     machine = _machine(data)
-    scopes = [(data.facts_of(cell["id"], trial["id"]).get("telemetry") or {}).get("scope") for cell, trial in done]
+    scopes = [(data.facts_of(cell.id, trial.id).get("telemetry") or {}).get("scope") for cell, trial in done]
     place_of = "from" if "client" in scopes else "on"  # the server is elsewhere, and its machine is not known
     machine = f", {place_of} {machine}" if machine else ""
     return f"{what}, under {loads}{often}{machine}: {_ended(data, done)}."
@@ -105,18 +107,19 @@ def _measured(data: ReportData) -> str:
 
 def _machine(data: ReportData) -> str:
     """Return the machine the run was made on; "" if it is unknown."""
-    known = (data.manifest.get("provenance") or {}).get("must_match") or {}
-    gpus = Counter(str(one.get("name") if isinstance(one, dict) else one) for one in known.get("gpus") or ())
+    known = data.manifest.provenance.must_match
+    gpus = Counter(str(one.get("name") if isinstance(one, dict) else one) for one in known.gpus)
     cards = [name if number == 1 else f"{number} x {name}" for name, number in gpus.items()]
-    cores = f"{count(known['cores'], 'core')}" if known.get("cores") else ""
-    processor = " with ".join(part for part in (str(known.get("cpu") or ""), cores) if part)
+    cores = count(known.cores, "core") if known.cores else ""
+    processor = " with ".join(part for part in (known.cpu or "", cores) if part)
     return " and ".join(part for part in (*cards, processor) if part)
 
 
-def _ended(data: ReportData, done: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+def _ended(data: ReportData, done: Sequence[tuple[CellEntry, TrialEntry]]) -> str:
+    """How many requests were measured and how they ended."""
     statuses: Counter[str] = Counter()
     for cell, trial in done:
-        statuses.update(data.facts_of(cell["id"], trial["id"])["statuses"])
+        statuses.update(data.facts_of(cell.id, trial.id)["statuses"])
     unsent = statuses.pop("not_sent", 0)
     total, bad = sum(statuses.values()), sum(n for status, n in statuses.items() if status not in _HARMLESS)
     measured = f"{count(len(done), 'trial')}, {count(total, 'measured request')}"
@@ -203,22 +206,20 @@ def _limits(data: ReportData) -> str:
     words = {"fail": "broken", "invalid": "without a result", "cannot_tell": "undecided", "pass": "held"}
     parts = joined([f"{outcomes[kind]} {word}" for kind, word in words.items() if outcomes[kind]])
     kind, first = next((kind, one) for kind in words for one in data.verdicts if one["outcome"] == kind)
-    named = f"{first['limit']} under {_namer(data)(keys_of(first, first['load']))}"
+    named = f"{first['limit']} under {_namer(data)(keys_of_verdict(first))}"
     why = "" if kind == "invalid" else f": {first['sentence']}"
     return f"{parts} of {total}; {words[kind]}: {_ended_with_point(named + why)}"
 
 
 def _not_measured(data: ReportData) -> str:
-    broken = [
-        entry
-        for cell in data.manifest["cells"]
-        for entry in ([cell] if cell.get("reason") or not cell.get("trials") else cell["trials"])
-        if entry["status"] != "complete"
-    ]
+    entries: list[CellEntry | TrialEntry] = []
+    for cell in data.manifest.cells:
+        entries += [cell] if cell.reason or not cell.trials else cell.trials
+    broken = [entry for entry in entries if entry.status != "complete"]
     if not broken:
         return ""
-    reason = broken[0].get("reason") or "no reason was recorded"
-    return f"{len(broken)} not measured to the end; the first: {_ended_with_point(str(reason))}"
+    reason = broken[0].reason or "no reason was recorded"
+    return f"{len(broken)} not measured to the end; the first: {_ended_with_point(reason)}"
 
 
 def _doubt(data: ReportData) -> str:

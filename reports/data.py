@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from harness.store.manifest import CellEntry, Manifest, TrialEntry
 from reports.format import UNKNOWN, dotted
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class ReportData:
     """
 
     title: str
-    manifest: dict[str, Any]
+    manifest: Manifest
     summary: pd.DataFrame
     validity: Sequence[dict[str, Any]] = ()
     facts: Sequence[dict[str, Any]] = ()
@@ -49,11 +50,9 @@ class ReportData:
     calibration: str = ""
     late_readings_above: float = 1.0
 
-    def trials(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Yield (cell, trial) of everything planned, in order."""
-        for cell in self.manifest["cells"]:
-            for trial in cell.get("trials", ()):
-                yield cell, trial
+    def trials(self) -> Iterator[tuple[CellEntry, TrialEntry]]:
+        """Return (cell, trial) of everything planned, in order."""
+        return self.manifest.trials()
 
     def validity_of(self, cell: str, trial: str) -> dict[str, Any] | None:
         """Return the judgement of a trial, None if there is none."""
@@ -89,8 +88,8 @@ class ReportData:
         """Return (repetition, judgement) by the keys of the summary: every row of it asks."""
         found: dict[tuple[str, ...], list[tuple[str, dict[str, Any]]]] = {}
         for cell, trial in self.trials():
-            if judged := self.validity_of(cell["id"], trial["id"]):
-                found.setdefault(keys_of(cell, trial["load"]), []).append((str(cell["repetition"]), judged))
+            if judged := self.validity_of(cell.id, trial.id):
+                found.setdefault(keys_of(cell, trial.load), []).append((str(cell.repetition), judged))
         return found
 
 
@@ -99,9 +98,14 @@ def _worst(judged: Sequence[dict[str, Any]]) -> str:
     return next((level for level in ("invalid", "warn", "valid") if level in found), "")
 
 
-def keys_of(cell: Mapping[str, Any], load: str = "") -> tuple[str, ...]:
+def keys_of(cell: CellEntry, load: str = "") -> tuple[str, ...]:
     """Return the keys under which the summary has the rows of a load on a cell."""
-    return (*(str(cell[key] or "") for key in KEYS[:-1]), load)
+    return (*cell.keys, load)
+
+
+def keys_of_verdict(verdict: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys of the trial that a verdict is about."""
+    return tuple(str(verdict[key] or "") for key in KEYS)
 
 
 def place(keys: Sequence[str]) -> str:

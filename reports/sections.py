@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
+from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ReportData
 from reports.tables import checks, decision, machine, quality, results
 from reports.tables.base import Table, repetition
@@ -84,9 +84,9 @@ def _ranked(data: ReportData, rank_of: Callable[[Section], int | None]) -> list[
     return [table for table in tables if table.rows]
 
 
-def of_trial(data: ReportData, cell: dict[str, Any], trial: dict[str, Any]) -> list[Table]:
+def of_trial(data: ReportData, cell: CellEntry, trial: TrialEntry) -> list[Table]:
     """Return the tables of one trial; of an invalid one those alone that help to find the cause."""
-    invalid = data.invalid(cell["id"], trial["id"])
-    facts = data.facts_of(cell["id"], trial["id"]) | {"late_readings_above": data.late_readings_above}
+    invalid = data.invalid(cell.id, trial.id)
+    facts = data.facts_of(cell.id, trial.id) | {"late_readings_above": data.late_readings_above}
     tables = (make(facts) for make in (*(() if invalid else RESULTS_OF_TRIAL), *EVIDENCE_OF_TRIAL))
     return [replace(table, title=f"{table.title}{repetition(cell, data)}") for table in tables if table.rows]

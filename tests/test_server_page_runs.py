@@ -94,7 +94,7 @@ def test_the_embedded_server_tells_of_itself(tmp_path: Path) -> None:
         process.communicate(timeout=200)
     stored = Run.open(run)
     found = derive(stored.manifest, stored.trials())
-    rows = records(run, stored.manifest.cells[0].trials[0])
+    rows = records(run, stored.manifest.cells[0].trials[0].stored())
     assert totals["generation_tokens"] == WARM_UP_TOKENS + 12 * 8
     assert sum(row["output_tokens"] for row in rows) == 12 * 8
     assert totals["prompt_tokens"] == 13 / 12 * sum(row["prompt_tokens"] for row in rows)

@@ -13,6 +13,7 @@ from harness.analysis import stats
 from harness.analysis.columns import Columns, Floats
 from harness.analysis.reading import Reading
 from harness.records import FAILED, Phase, Status
+from harness.store.manifest import BurstSpans
 
 NS_PER_S = 1e9
 MOST_LISTED = 1_000

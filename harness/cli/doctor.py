@@ -233,7 +233,7 @@ def kept(known: Calibration | None) -> Check:
 
 def judged(found: Calibration) -> Check:
     """What a calibration says."""
-    cited = sentence(found.summary().stored())
+    cited = sentence(found.summary())
     if found.streams:
         level = thresholds.BUSY.level(found.busy_share)
         return Check.of("calibration", level, cited, "Calibrate again when nothing else runs.")
@@ -252,7 +252,7 @@ def show(found: Examination, console: Console) -> None:
         console.print(_rates_table(found.calibration))
         for note in found.calibration.notes:
             console.print(Text(note))
-        console.print(Text(sentence(found.calibration.summary().stored())))
+        console.print(Text(sentence(found.calibration.summary())))
     bad = sum(check.state is State.BAD for check in found.checks)
     warned = sum(check.state is State.WARN for check in found.checks)
     verdict = f"{bad} bad: nothing measured here can be believed" if bad else "Fit to measure"

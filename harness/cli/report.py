@@ -95,13 +95,13 @@ def write(run: Path, formats: Sequence[str] | None, *, out: Path | None = None) 
 
 def report_data(results: Results) -> ReportData:
     """The results as the plain tables that reports take."""
-    from harness.verdict.calibration import calibration_sentence
+    from harness.verdict.calibration import sentence
     from harness.verdict.thresholds import LATE_READINGS
     from reports.data import ReportData
 
     return ReportData(
         title=results.manifest.name,
-        manifest=results.manifest.stored(),
+        manifest=results.manifest,
         summary=results.summary,
         validity=[{"cell": cell, "trial": trial, **one.as_dict()} for (cell, trial), one in results.validity.items()],
         facts=list(results.facts.values()),
@@ -110,6 +110,6 @@ def report_data(results: Results) -> ReportData:
         decisions=results.decisions,
         series=results.series,
         exit_code=int(results.exit_code),
-        calibration=calibration_sentence(results.manifest),
+        calibration=sentence(results.manifest.provenance.calibration),
         late_readings_above=LATE_READINGS.value,
     )

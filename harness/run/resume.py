@@ -208,7 +208,7 @@ def _changes(first: Provenance, session: Session) -> list[str]:
     second = session.provenance
     found = []
     for before, after, what in (
-        (first.must_match, second.must_match, "the machine"),
+        (first.must_match.stored(), second.must_match.stored(), "the machine"),
         (first.under_test.libraries, second.under_test.libraries, "what is installed"),
     ):
         differing = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]

@@ -76,10 +76,22 @@ class UnderTest(Part):
     libraries: dict[str, str] = {}
 
 
+class Machine(Part):
+    """What two runs must have in common."""
+
+    cpu: str | None = None
+    cores: int | None = None
+    usable_cores: int | None = None
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    architecture: str | None = None
+    gpus: list[str | Free] = []
+
+
 class Provenance(Part):
     """On what a session was run."""
 
-    must_match: Free = key("The machine: runs from unlike ones are not compared by accident.", default={})
+    must_match: Machine = key("The machine: runs from unlike ones are not compared by accident.", default=Machine())
     under_test: UnderTest = key("Versions of the libraries that may generate tokens.", default=UnderTest())
     context: Free = key("System, Python, load average, and the GPUs' state at the beginning and the end.", default={})
     calibration: CalibrationEntry | None = key(
@@ -499,6 +511,7 @@ class Manifest(Part):
     format: int = key("Version of this format.", default=0)
     harness_version: str | None = key("Version of harness that made the run.")
     name: str = key("The scenario's name.", default="")
+    description: str | None = key("The scenario's description, where it has one.")
     created_utc: str | None = key("When the run began.")
     status: str = key("`running`, `complete`, `interrupted` or `failed`.", default="")
     labels: Free = key("Labels of the scenario and of `--label`.", default={})

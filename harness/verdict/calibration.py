@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from harness.store.manifest import CalibrationEntry
 from harness.verdict import thresholds
 from harness.verdict.reason import Level
 
@@ -13,7 +11,7 @@ UNREADABLE = "What is stored with this run about the calibration of its machine 
 
 
 def beyond(
-    calibration: dict[str, Any] | None, streams: float | None, events_per_s: float | None, *, workers: int = 1
+    calibration: CalibrationEntry | None, streams: float | None, events_per_s: float | None, *, workers: int = 1
 ) -> str | None:
     """Return what of a load lies beyond what was calibrated, in one sentence; None where nothing does or is known.
 
@@ -23,12 +21,12 @@ def beyond(
         events_per_s: Chunks per second.
         workers: Load processes that shared the load; one was calibrated.
     """
-    if not calibration:
+    if calibration is None:
         return None
     over = []
     for asked, known, name in (
-        (streams, calibration["streams"], "streams"),
-        (events_per_s, calibration["events_per_s"], "chunks/s"),
+        (streams, calibration.streams, "streams"),
+        (events_per_s, calibration.events_per_s, "chunks/s"),
     ):
         if asked is not None and asked / workers > known:
             each = " for each load process" if workers > 1 else ""
@@ -36,26 +34,20 @@ def beyond(
     return f"The load went beyond what this machine was calibrated for: {' and '.join(over)}." if over else None
 
 
-def calibration_sentence(manifest: Mapping[str, Any]) -> str:
-    """Return the sentence for a run's report, from the calibration that its manifest keeps."""
-    try:
-        return sentence((manifest.get("provenance") or {}).get("calibration"))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return UNREADABLE
-
-
-def sentence(calibration: Mapping[str, Any] | None) -> str:
-    """Return a calibration (`harness.drivers.calibration.store.Calibration.summary`) in words."""
-    if not calibration:
+def sentence(calibration: CalibrationEntry | None) -> str:
+    """Put what a run's manifest keeps of a calibration into words."""
+    if calibration is None or calibration.is_empty:
         return NOT_CALIBRATED
-    day = str(calibration["created_utc"])[:10]
-    if not calibration["streams"]:
+    error_ms, day = calibration.ttft_error_p99_ms, calibration.created_utc[:10]
+    if not day or (calibration.streams and error_ms is None):
+        return UNREADABLE
+    if not calibration.streams or error_ms is None:
         return f"Not even one stream could be measured exactly here, calibrated {day}: run `harness doctor`."
-    within = f"{_plain(calibration['ttft_error_p99_ms'])} ms (p99 of first-token times)"
-    most = f"{calibration['streams']:,} streams, {_round(calibration['events_per_s'])} chunks/s"
-    sent = f" and {calibration['requests_per_s']:,.0f} requests/s" if calibration["requests_per_s"] else ""
-    shared = ", beside a server on the same cores" if calibration["shared"] else ""
-    busy = calibration.get("busy_share") or 0.0
+    within = f"{_plain(error_ms)} ms (p99 of first-token times)"
+    most = f"{calibration.streams:,} streams, {_round(calibration.events_per_s)} chunks/s"
+    sent = f" and {calibration.requests_per_s:,.0f} requests/s" if calibration.requests_per_s else ""
+    shared = ", beside a server on the same cores" if calibration.shared else ""
+    busy = calibration.busy_share
     alone = thresholds.BUSY.level(busy) is Level.VALID
     others = "" if alone else f", while other work kept the processor {busy:.0%} busy"
     return (

@@ -25,7 +25,7 @@ def save(data: ReportData, folder: Path, *, every: bool = True) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written, taken = list[Path](), set[Path]()
     chosen = None if every else set(_first(data))
-    keys = ((cell["id"], trial["id"]) for cell, trial in data.trials())
+    keys = ((cell.id, trial.id) for cell, trial in data.trials())
     trials = (of_trial(data, *key) for key in keys if chosen is None or key in chosen)
     for plot in chain(*of_decisions(data).values(), overview(data), *trials):
         file, number = folder / f"{plot.name}.svg", 1
@@ -40,11 +40,11 @@ def save(data: ReportData, folder: Path, *, every: bool = True) -> list[Path]:
 
 def _first(data: ReportData) -> list[tuple[str, str]]:
     """Return MOST_TRIALS trials: the first repetition of each, as on the page, then others."""
-    measured = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell["id"], trial["id"])]
+    measured = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell.id, trial.id)]
     first: dict[tuple[str, ...], tuple[str, str]] = {}
     for cell, trial in measured:
-        first.setdefault(keys_of(cell, trial["load"]), (cell["id"], trial["id"]))
-    every = ((cell["id"], trial["id"]) for cell, trial in measured)
+        first.setdefault(keys_of(cell, trial.load), (cell.id, trial.id))
+    every = ((cell.id, trial.id) for cell, trial in measured)
     return list(dict.fromkeys([*first.values(), *every]))[:MOST_TRIALS]
 
 
@@ -60,8 +60,8 @@ def overview(data: ReportData) -> list[Plot]:
     shown = [
         (trial_name(cell, trial, data), frame)
         for cell, trial in data.trials()
-        if not data.invalid(cell["id"], trial["id"])
-        if (frame := data.series.get((cell["id"], trial["id"]), {}).get("distribution")) is not None and len(frame)
+        if not data.invalid(cell.id, trial.id)
+        if (frame := data.series.get((cell.id, trial.id), {}).get("distribution")) is not None and len(frame)
     ]
     overlays = (latency.overlay(metric, shown) for metric in latency.COMPARED)
     return [plot for plot in (frontier.frontier(data), *overlays) if plot is not None]
@@ -73,12 +73,12 @@ def of_trial(data: ReportData, cell_id: str, trial_id: str) -> list[Plot]:
     series = data.series.get((cell_id, trial_id))
     if not series:
         return []
-    cell, trial = next(one for one in data.trials() if (one[0]["id"], one[1]["id"]) == (cell_id, trial_id))
+    cell, trial = next(one for one in data.trials() if (one[0].id, one[1].id) == (cell_id, trial_id))
     name = file_name(f"{cell_id}-{trial_id}")
     drawn = (
         latency.distribution(series["distribution"], name),
-        latency.of_classes(series["classes"], name, len(classes(data, keys_of(cell, trial["load"])))),
-        time.service(series, trial.get("slo") or {}, name),
+        latency.of_classes(series["classes"], name, len(classes(data, keys_of(cell, trial.load)))),
+        time.service(series, trial.slo, name),
         machine.machine(series, name),
         latency.by_length(series["lengths"], series["length_bins"], name),
     )

@@ -71,8 +71,8 @@ def _points(data: ReportData, metric: str) -> tuple[list[Point], int]:
             continue
         busy = rows.get((*keys, ALL, "mean_concurrency", "value"))
         trial = trials[0][1]
-        order = float(busy["value"]) if busy is not None else float(trial["index"])
-        linked = str(trial["loop"]) if trial["kind"] in LINKED else ""
+        order = float(busy["value"]) if busy is not None else float(trial.index)
+        linked = str(trial.loop) if trial.kind in LINKED else ""
         points.append(Point(place(keys), keys[-1], throughput, latency, order, linked))
     return points, bounds
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ALL, KEYS, POOLED, ReportData, keys_of, place
 from reports.format import UNKNOWN, amount, estimate, interval
 
@@ -151,25 +152,25 @@ def classes(data: ReportData, keys: tuple[str, ...]) -> list[str]:
     return sorted({key[5] for key in by_class(data) if key[:5] == keys and key[5] != ALL})
 
 
-def groups(data: ReportData) -> dict[tuple[str, ...], list[tuple[dict[str, Any], dict[str, Any]]]]:
+def groups(data: ReportData) -> dict[tuple[str, ...], list[tuple[CellEntry, TrialEntry]]]:
     """Return repetitions of the same trial together, in order."""
-    found: dict[tuple[str, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    found: dict[tuple[str, ...], list[tuple[CellEntry, TrialEntry]]] = {}
     for cell, trial in data.trials():
-        found.setdefault(keys_of(cell, trial["load"]), []).append((cell, trial))
+        found.setdefault(keys_of(cell, trial.load), []).append((cell, trial))
     return found
 
 
-def repetition(cell: dict[str, Any], data: ReportData) -> str:
+def repetition(cell: CellEntry, data: ReportData) -> str:
     """Return ", repetition 2" where there are several."""
-    several = len({other["repetition"] for other in data.manifest["cells"]}) > 1
-    return f", repetition {cell['repetition']}" if several else ""
+    several = len({other.repetition for other in data.manifest.cells}) > 1
+    return f", repetition {cell.repetition}" if several else ""
 
 
-def cell_name(cell: dict[str, Any], data: ReportData) -> str:
+def cell_name(cell: CellEntry, data: ReportData) -> str:
     """Return a cell in words, with its repetition where there are several."""
     return f"{place(keys_of(cell))}{repetition(cell, data)}"
 
 
-def trial_name(cell: dict[str, Any], trial: dict[str, Any], data: ReportData) -> str:
+def trial_name(cell: CellEntry, trial: TrialEntry, data: ReportData) -> str:
     """Return a trial in words: its cell, its load, and its repetition where there are several."""
-    return f"{place(keys_of(cell))}, {trial['load']}{repetition(cell, data)}"
+    return f"{place(keys_of(cell))}, {trial.load}{repetition(cell, data)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ReportData
 from reports.format import amount, count, seconds
 from reports.tables.base import TONES, Cell, Table, cell_name, judgement, trial_name
@@ -135,7 +136,7 @@ def reasons(data: ReportData) -> Table:
     """
     kinds: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
     for cell, trial in data.trials():
-        judged = data.validity_of(cell["id"], trial["id"])
+        judged = data.validity_of(cell.id, trial.id)
         for reason in judged["reasons"] if judged else ():
             kinds.setdefault((reason["level"], reason["code"]), []).append((trial_name(cell, trial, data), reason))
     ordered = sorted(kinds.items(), key=lambda kind: kind[0][0] != "invalid")
@@ -168,28 +169,26 @@ def _joined(found: Sequence[tuple[str, dict[str, Any]]], name: str) -> str:
 def not_run(data: ReportData) -> Table:
     """Return cells and trials that were skipped, failed, were interrupted or never began."""
     lines = []
-    for cell in data.manifest["cells"]:
-        broken = [trial for trial in cell.get("trials", ()) if trial["status"] != "complete"]
-        whole = len(broken) == len(cell.get("trials", ())) and {trial.get("reason") for trial in broken} <= {
-            cell["reason"]
-        }
-        if cell["status"] != "complete" and whole:
+    for cell in data.manifest.cells:
+        broken = [trial for trial in cell.trials if trial.status != "complete"]
+        whole = len(broken) == len(cell.trials) and {trial.reason for trial in broken} <= {cell.reason}
+        if cell.status != "complete" and whole:
             lines.append(_not_run_line(cell_name(cell, data), "all loads", cell))
             continue
-        lines += [_not_run_line(cell_name(cell, data), trial["load"], trial) for trial in broken]
+        lines += [_not_run_line(cell_name(cell, data), trial.load, trial) for trial in broken]
     return Table("Not measured, or not to the end", ("cell", "load", "status", "why"), lines, texts=4)
 
 
-def _not_run_line(where: str, load: str, entry: dict[str, Any]) -> tuple[Cell, ...]:
-    status = Cell(entry["status"], tone=TONES.get(entry["status"], ""))
-    return Cell(where), Cell(load), status, Cell(entry.get("reason") or "no reason was recorded")
+def _not_run_line(where: str, load: str, entry: CellEntry | TrialEntry) -> tuple[Cell, ...]:
+    status = Cell(entry.status, tone=TONES.get(entry.status, ""))
+    return Cell(where), Cell(load), status, Cell(entry.reason or "no reason was recorded")
 
 
 def errors(data: ReportData) -> Table:
     """Return kinds of failed requests, with an example and when they began."""
     lines = []
     for cell, trial in data.trials():
-        for error in data.facts_of(cell["id"], trial["id"]).get("errors", ()):
+        for error in data.facts_of(cell.id, trial.id).get("errors", ()):
             code = f" {error['http_status']}" if error["http_status"] is not None else ""
             what = Cell(f"{error['status']}{code}", tone="bad")
             where = Cell(trial_name(cell, trial, data))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ReportData
 from reports.format import amount
 
@@ -36,19 +37,19 @@ def groups(data: ReportData) -> list[Group]:
     """Return the run itself (without a title), then its machine, what was under test, engines, trials and notes."""
     manifest = data.manifest
     run = [
-        ("command", str(manifest.get("command") or "")),
-        ("created", str(manifest.get("created_utc") or "")),
-        ("harness", str(manifest.get("harness_version") or "")),
-        ("labels", _plain(manifest.get("labels"))),
-        ("seed", _plain((manifest.get("scenario") or {}).get("seed"))),
+        ("command", str(manifest.command or "")),
+        ("created", str(manifest.created_utc or "")),
+        ("harness", str(manifest.harness_version or "")),
+        ("labels", _plain(manifest.labels)),
+        ("seed", _plain(manifest.asked.seed)),
     ]
-    provenance = manifest.get("provenance") or {}
-    parts = [Group(title, list(_flat("", provenance.get(part) or {}))) for part, title in PROVENANCE.items()]
-    notes = [("note", str(note)) for note in manifest.get("notes") or ()]
+    provenance = manifest.provenance.stored()
+    parts = [Group(title, list(_flat("", provenance.get(part)))) for part, title in PROVENANCE.items()]
+    notes = [("note", str(note)) for note in manifest.notes]
     found = [
         Group("", run),
         *parts,
-        *_engines(manifest["cells"]),
+        *_engines(manifest.cells),
         Group("trials", list(_trials(data))),
         Group("", notes),
     ]
@@ -56,9 +57,9 @@ def groups(data: ReportData) -> list[Group]:
     return [group for group in told if group.lines]
 
 
-def _engines(cells: Sequence[Mapping[str, Any]]) -> list[Group]:
+def _engines(cells: Sequence[CellEntry]) -> list[Group]:
     """Return what engines say of themselves: once if all say the same, else cell by cell."""
-    told = {str(cell["id"]): dict(_flat("", _lasting(cell.get("engine_info") or {}))) for cell in cells}
+    told = {cell.id: dict(_flat("", _lasting(cell.engine_info.stored()))) for cell in cells}
     told = {cell: lines for cell, lines in told.items() if lines}
     if len(told) < LEAST_ALIKE:
         return [Group(f"engine of {cell}", list(lines.items())) for cell, lines in told.items()]
@@ -81,19 +82,19 @@ def _trials(data: ReportData) -> Iterator[tuple[str, str]]:
     if len(drawn) == 1:
         yield "sampling of every trial", next(iter(drawn))
     for cell, trial in data.trials():
-        where = f"{cell['id']}/{trial['id']}"
-        yield f"{where} plan", f"{trial.get('plan_hash') or ''} (seed {trial.get('seed')})"
+        where = f"{cell.id}/{trial.id}"
+        yield f"{where} plan", f"{trial.plan_hash or ''} (seed {trial.seed})"
         yield f"{where} load", _sender(trial)
         if len(drawn) > 1:
             yield f"{where} sampling", _drawn(trial)
-        for note in (trial.get("client") or {}).get("notes", ()):
-            yield f"{where} client", str(note)
+        for note in trial.client.notes if trial.client else ():
+            yield f"{where} client", note
 
 
-def _drawn(trial: Mapping[str, Any]) -> str:
+def _drawn(trial: TrialEntry) -> str:
     """Return the sampling parameters of tokens; empty if nothing was recorded."""
-    classes: Mapping[str, Mapping[str, Any]] = trial.get("sampling") or {}
-    told = {name: ", ".join(f"{key} {_short(asked[key])}" for key in asked) for name, asked in classes.items()}
+    classes = trial.sampling.items()
+    told = {name: ", ".join(f"{key} {_short(asked[key])}" for key in asked) for name, asked in classes}
     told = {name: said or "left to the server" for name, said in told.items()}
     return next(iter(told.values())) if len(set(told.values())) == 1 else _plain(told)
 
@@ -102,13 +103,12 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _sender(trial: Mapping[str, Any]) -> str:
+def _sender(trial: TrialEntry) -> str:
     """Return the load generator of a trial; empty if there was none, or it was not recorded."""
-    client = trial.get("client") or {}
-    if not client or not trial.get("driver"):
+    if trial.client is None or not trial.driver:
         return ""
-    who = "sent by Locust" if trial["driver"] == "locust" else "sent by this client"
-    processes = len(client.get("workers") or ())
+    who = "sent by Locust" if trial.driver == "locust" else "sent by this client"
+    processes = len(trial.client.workers)
     return f"{who}, {processes} load workers" if processes else f"{who}, one process"
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reports.data import ALL, ReportData, keys_of, place
+from harness.store.manifest import CellEntry, TrialEntry
+from reports.data import ALL, ReportData, keys_of_verdict, place
 from reports.format import THIN, UNKNOWN, amount, seconds
 from reports.labels import RESULTS, Column
 from reports.tables.base import (
@@ -46,7 +47,7 @@ def headline(data: ReportData) -> Table:
     notes: list[str] = []
     lines = []
     for keys, trials in groups(data).items():
-        if all(trial["status"] in ("pending", "skipped") for _, trial in trials):
+        if all(trial.status in ("pending", "skipped") for _, trial in trials):
             continue
         missing = next((facts for facts in _missing_of(data, trials) if facts), None)
         verdict = data.verdict_of(keys)
@@ -63,8 +64,8 @@ def headline(data: ReportData) -> Table:
     return Table("Results", head, lines, notes, texts=3, about=("", "", "", *(column.name for column in columns)))
 
 
-def _missing_of(data: ReportData, trials: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[dict[str, str]]:
-    return (data.facts_of(cell["id"], trial["id"]).get("missing", {}) for cell, trial in trials)
+def _missing_of(data: ReportData, trials: Sequence[tuple[CellEntry, TrialEntry]]) -> Iterator[dict[str, str]]:
+    return (data.facts_of(cell.id, trial.id).get("missing", {}) for cell, trial in trials)
 
 
 def _value(
@@ -99,7 +100,7 @@ def limits(data: ReportData) -> Table:
         seen = amount(value, low, high, show) if not invalid else UNKNOWN
         if seen != UNKNOWN and show in ("time", "number"):
             seen += f"{THIN}{unit}"
-        keys = keys_of(verdict, verdict["load"])
+        keys = keys_of_verdict(verdict)
         limit, where = Cell(verdict["limit"], about=verdict["metric"]), Cell(f"{place(keys)}, {keys[-1]}")
         shown = Cell(seen, value=None if invalid else sortable(verdict["value"]))
         lines.append((judgement(verdict["outcome"]), limit, where, shown, Cell(verdict["sentence"])))
@@ -146,8 +147,8 @@ def bursts(data: ReportData) -> Table:
     lines: list[tuple[Cell, ...]] = []
     notes: list[str] = []
     for cell, trial in data.trials():
-        found = data.facts_of(cell["id"], trial["id"]).get("bursts")
-        if not found or data.invalid(cell["id"], trial["id"]):
+        found = data.facts_of(cell.id, trial.id).get("bursts")
+        if not found or data.invalid(cell.id, trial.id):
             continue
         where = trial_name(cell, trial, data)
         for one in found["taken"][:MOST_BURSTS]:
@@ -173,9 +174,9 @@ def servers(data: ReportData) -> Table:
     """Return how requests spread over several servers."""
     lines = []
     for cell, trial in data.trials():
-        invalid = data.invalid(cell["id"], trial["id"])
+        invalid = data.invalid(cell.id, trial.id)
         where = Cell(trial_name(cell, trial, data))
-        for server in data.facts_of(cell["id"], trial["id"]).get("servers", ()):
+        for server in data.facts_of(cell.id, trial.id).get("servers", ()):
             failed = counted(server["errors"], "bad" if server["errors"] else "")
             p50 = number(None if invalid else server["ttft_p50_ms"])
             lines.append((where, Cell(server["server"]), counted(server["requests"]), failed, p50))
@@ -187,7 +188,7 @@ def requests(data: ReportData) -> Table:
     rows = pooled_rows(data)
     lines, notes = [], list[str]()
     for keys, trials in groups(data).items():
-        facts = [one for cell, trial in trials if (one := data.facts_of(cell["id"], trial["id"]))]
+        facts = [one for cell, trial in trials if (one := data.facts_of(cell.id, trial.id))]
         if not facts:
             continue
         statuses = [one["statuses"] for one in facts]
@@ -201,6 +202,6 @@ def requests(data: ReportData) -> Table:
         for metric, statistic in (("e2e_ms", "mean"), ("output_tokens_per_s", "value")):
             row = rows.get((*keys, ALL, metric, statistic))
             values.append(Cell(UNKNOWN, note=noted(notes, NO_RESULT)) if invalid else averaged(row, notes))
-        loops = {str(trial.get("loop") or "").replace("_", " ") for _, trial in trials}
+        loops = {str(trial.loop or "").replace("_", " ") for _, trial in trials}
         lines.append((Cell(place(keys)), Cell(keys[-1]), Cell(" or ".join(sorted(loops - {""}))), *sizes, *values))
     return Table("Requests", HEAD, lines, notes, texts=3, about=("",) * 6 + ("e2e_ms", "output_tokens_per_s"))

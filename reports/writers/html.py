@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.store.manifest import CellEntry, TrialEntry
 from reports import answer, plots, sections
 from reports.data import ReportData, place
 from reports.tables import base, circumstances, decision, results
@@ -110,9 +111,9 @@ def render(data: ReportData) -> str:
         contents=_contents(parts, trials),
         parts=parts,
         trials=trials,
-        command=str(data.manifest.get("command") or ""),
+        command=str(data.manifest.command or ""),
         circumstances=circumstances.groups(data),
-        footer=f"harness {data.manifest.get('harness_version') or ''}, {data.manifest.get('created_utc') or ''}",
+        footer=f"harness {data.manifest.harness_version or ''}, {data.manifest.created_utc or ''}",
         script=Markup(script),  # ours, not the run's
         script_hash=script_hash(script),
     )
@@ -185,10 +186,10 @@ def _contents(parts: Sequence[Part], trials: Sequence[Trial]) -> list[tuple[str,
 
 def _trials(data: ReportData) -> Iterator[Trial]:
     for number, (keys, trials) in enumerate(base.groups(data).items(), 1):
-        shown = [(cell, trial) for cell, trial in trials if data.facts_of(cell["id"], trial["id"])]
+        shown = [(cell, trial) for cell, trial in trials if data.facts_of(cell.id, trial.id)]
         if not shown:
             continue
-        first = (shown[0][0]["id"], shown[0][1]["id"])
+        first = (shown[0][0].id, shown[0][1].id)
         drawn = plots.of_trial(data, *first) if number <= MAX_TRIALS_WITH_PLOTS else []
         verdict = data.verdict_of(keys)
         yield Trial(
@@ -207,24 +208,24 @@ def _trials(data: ReportData) -> Iterator[Trial]:
         )
 
 
-def _repetition_drawn(trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
-    number = trials[0][0]["repetition"]
+def _repetition_drawn(trials: list[tuple[CellEntry, TrialEntry]]) -> str:
+    number = trials[0][0].repetition
     return f"Drawn: repetition {number} of {len(trials)}; {_DRAW} the others." if len(trials) > 1 else ""
 
 
-def _facts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[str, str]]:
+def _facts(data: ReportData, trials: list[tuple[CellEntry, TrialEntry]]) -> list[tuple[str, str]]:
     """Return what repetitions have in common once, the rest for each of them."""
     found: dict[str, dict[str, list[str]]] = {}
     for cell, trial in trials:
-        facts = data.facts_of(cell["id"], trial["id"])
+        facts = data.facts_of(cell.id, trial.id)
         statuses = ", ".join(f"{number} {status}" for status, number in facts["statuses"].items()) or "none"
         for name, text in (
-            ("loop", f"{str(trial['loop']).replace('_', ' ')}, window {_window(facts['window'])}"),
+            ("loop", f"{str(trial.loop).replace('_', ' ')}, window {_window(facts['window'])}"),
             ("measured requests", statuses),
             ("tokens counted by", _shares(_relative(facts["tokens"]["counted_by"]))),
             ("arrivals stamped by", _shares(facts["clocks"])),
         ):
-            found.setdefault(name, {}).setdefault(text, []).append(str(cell["repetition"]))
+            found.setdefault(name, {}).setdefault(text, []).append(str(cell.repetition))
     return [(name, _by_repetition(texts)) for name, texts in found.items()]
 
 
@@ -242,11 +243,11 @@ def _by_repetition(texts: dict[str, list[str]]) -> str:
     return "; ".join(f"{text} (repetition {', '.join(numbers)})" for text, numbers in texts.items())
 
 
-def _doubts(data: ReportData, trials: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[str, str, str]]:
+def _doubts(data: ReportData, trials: list[tuple[CellEntry, TrialEntry]]) -> list[tuple[str, str, str]]:
     """Return (word, its tone, what was seen and what to do) of every reason, the more severe first."""
     found = []
     for cell, trial in trials:
-        for reason in (data.validity_of(cell["id"], trial["id"]) or {"reasons": ()})["reasons"]:
+        for reason in (data.validity_of(cell.id, trial.id) or {"reasons": ()})["reasons"]:
             word = f"{reason['level'].upper()}{base.repetition(cell, data)}"
             found.append((word, base.TONES[reason["level"]], f"{reason['sentence']} {reason['advice']}"))
     return sorted(found, key=lambda doubt: doubt[1] != base.TONES["invalid"])

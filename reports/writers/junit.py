@@ -10,29 +10,29 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from reports.data import ReportData, keys_of, place
+from reports.data import ReportData, keys_of_verdict, place
 from reports.format import for_xml
 from reports.tables.base import cell_name
 
 
 def render(data: ReportData) -> str:
     """Return the document."""
-    suite = ET.Element("testsuite", name=for_xml(data.title), timestamp=str(data.manifest.get("created_utc") or ""))
-    for cell in data.manifest["cells"]:
-        if not cell.get("trials"):
-            _outcome(_case(suite, cell_name(cell, data), "cell"), cell["status"], cell.get("reason") or "")
+    suite = ET.Element("testsuite", name=for_xml(data.title), timestamp=str(data.manifest.created_utc or ""))
+    for cell in data.manifest.cells:
+        if not cell.trials:
+            _outcome(_case(suite, cell_name(cell, data), "cell"), cell.status, cell.reason or "")
     for cell, trial in data.trials():
-        seconds = _seconds(data.facts_of(cell["id"], trial["id"]))
-        case = _case(suite, cell_name(cell, data), trial["load"], seconds)
-        judged = data.validity_of(cell["id"], trial["id"])
-        if trial["status"] != "complete":
-            _outcome(case, trial["status"], trial.get("reason") or "")
+        seconds = _seconds(data.facts_of(cell.id, trial.id))
+        case = _case(suite, cell_name(cell, data), trial.load, seconds)
+        judged = data.validity_of(cell.id, trial.id)
+        if trial.status != "complete":
+            _outcome(case, trial.status, trial.reason or "")
         elif judged and judged["verdict"] == "invalid":
             _add(case, "error", "invalid", _sentences(judged))
         elif judged and judged["reasons"]:
             ET.SubElement(case, "system-out").text = for_xml(_sentences(judged))
     for verdict in data.verdicts:
-        case = _case(suite, place(keys_of(verdict)), f"{verdict['load']}: {verdict['limit']}")
+        case = _case(suite, place(keys_of_verdict(verdict)), f"{verdict['load']}: {verdict['limit']}")
         if verdict["outcome"] != "pass":
             kind = "error" if verdict["outcome"] == "invalid" else "failure"
             _add(case, kind, verdict["outcome"], verdict["sentence"])

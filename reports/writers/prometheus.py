@@ -15,7 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from reports.data import KEYS, POOLED, ReportData
+from harness.store.manifest import CellEntry, TrialEntry
+from reports.data import KEYS, POOLED, ReportData, keys_of
 
 PREFIX = "harness_"
 VALIDITY = {"valid": 0, "warn": 1, "invalid": 2}
@@ -87,11 +88,12 @@ def _base(unit: str) -> str:
 def _validity(data: ReportData) -> Iterator[list[str]]:
     series = [
         Series(
-            _labels(data, {**cell, "load": trial["load"]}) | {"repetition": str(cell["repetition"])},
+            _labels(data, dict(zip(KEYS, keys_of(cell, trial.load), strict=True)))
+            | {"repetition": str(cell.repetition)},
             VALIDITY[judged["verdict"]],
         )
         for cell, trial in data.trials()
-        if (judged := data.validity_of(cell["id"], trial["id"]))
+        if (judged := data.validity_of(cell.id, trial.id))
     ]
     about = "Whether a trial may be believed: 0 valid, 1 warn, 2 invalid. Results of invalid trials are left out."
     yield _gauge(f"{PREFIX}trial_validity", about, series)
@@ -109,10 +111,14 @@ def _run(data: ReportData) -> Iterator[list[str]]:
     run = {"run": data.title}
     if data.exit_code is not None:
         yield _gauge(f"{PREFIX}run_exit_code", "The exit code of the run.", [Series(run, data.exit_code)])
-    created = data.manifest.get("created_utc")
+    created = data.manifest.created_utc
     if created:
         at_s = datetime.fromisoformat(str(created)).timestamp()
         yield _gauge(f"{PREFIX}run_created_seconds", "When the run began, Unix time.", [Series(run, at_s)])
+
+
+def _named(cell: CellEntry, trial: TrialEntry) -> dict[str, str]:
+    return dict(zip(KEYS, keys_of(cell, trial.load), strict=True))
 
 
 def _labels(data: ReportData, row: Mapping[Any, Any]) -> dict[str, str]:

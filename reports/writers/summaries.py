@@ -85,21 +85,22 @@ def as_json(data: ReportData) -> str:
     """Return the same nested: trials with their validity and facts, results by class, metric and statistic, limits."""
     trials = [
         {
-            "cell": cell["id"],
-            "trial": trial["id"],
-            "status": trial["status"],
-            "reason": trial.get("reason"),
-            "validity": data.validity_of(cell["id"], trial["id"]),
-            "facts": data.facts_of(cell["id"], trial["id"]),
+            "cell": cell.id,
+            "trial": trial.id,
+            "status": trial.status,
+            "reason": trial.reason,
+            "validity": data.validity_of(cell.id, trial.id),
+            "facts": data.facts_of(cell.id, trial.id),
         }
         for cell, trial in data.trials()
     ]
+    calibration = data.manifest.provenance.calibration
     document = {
         "title": data.title,
-        "status": data.manifest.get("status"),
+        "status": data.manifest.status,
         "exit_code": data.exit_code,
         "validity": data.verdict(),
-        "calibration": (data.manifest.get("provenance") or {}).get("calibration"),
+        "calibration": None if calibration is None else calibration.stored(),
         "limits": list(data.verdicts),
         "decisions": list(data.decisions),
         "results": _results(data),

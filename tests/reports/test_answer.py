@@ -50,9 +50,10 @@ def test_what_was_never_sent_was_not_measured(alone: ReportData) -> None:
 
 def test_a_trial_that_broke_off_says_why(alone: ReportData) -> None:
     """Though the reason is its own and not its cell's."""
-    cell = dict(alone.manifest["cells"][0], status="failed", reason=None)
-    cell["trials"] = [dict(cell["trials"][0], status="failed", reason="the engine ended")]
-    told = parts(replace(alone, manifest=dict(alone.manifest, cells=[cell])))
+    (cell,) = alone.manifest.cells
+    trial = again(cell.trials[0], status="failed", reason="the engine ended")
+    cell = again(cell, status="failed", reason=None, trials=[trial])
+    told = parts(replace(alone, manifest=again(alone.manifest, cells=[cell])))
     assert told["Missing"] == "1 not measured to the end; the first: the engine ended."
 
 
@@ -124,22 +125,22 @@ def test_what_is_missing_is_counted_with_a_reason(full: ReportData, alone: Repor
 
 def test_a_run_without_measurements_has_an_answer(full: ReportData) -> None:
     """Nothing planned, or nothing measured."""
-    empty = replace(full, manifest=full.manifest | {"cells": []}, facts=[], validity=[], verdicts=[], decisions=[])
+    empty = replace(full, manifest=again(full.manifest, cells=[]), facts=[], validity=[], verdicts=[], decisions=[])
     assert parts(empty)["Measured"] == "Nothing was planned."
     assert parts(replace(full, facts=[], decisions=[]))["Measured"] == "No trial left a measurement."
 
 
 def test_an_engine_without_a_model_is_named_first(alone: ReportData) -> None:
     """A server that runs already may not say what it serves."""
-    cells = [cell | {"model": None} for cell in alone.manifest["cells"]]
-    shown = replace(alone, manifest=alone.manifest | {"cells": cells})
+    cells = [again(cell, model=None) for cell in alone.manifest.cells]
+    shown = replace(alone, manifest=again(alone.manifest, cells=cells))
     assert parts(shown)["Measured"].startswith("simulated (1.2) at f16, under sustained")
 
 
 def test_gpus_are_counted_by_name(alone: ReportData) -> None:
     """Two of a kind are one name."""
     provenance = {"must_match": {"cpu": "Example 9000", "cores": 8, "gpus": ["A100", "A100", "L4"]}}
-    shown = replace(alone, manifest=alone.manifest | {"provenance": provenance})
+    shown = replace(alone, manifest=again(alone.manifest, provenance=provenance))
     assert "on 2 x A100 and L4 and Example 9000 with 8 cores" in parts(shown)["Measured"]
 
 

@@ -16,7 +16,7 @@ LATE = {"code": "client_lag", "level": "warn", "advice": "Lower the rate."}
 
 def judged(data: ReportData, *found: list[dict[str, Any]]) -> ReportData:
     """The run with these reasons against its trials, in order."""
-    places = [{"cell": cell["id"], "trial": trial["id"]} for cell, trial in data.trials()]
+    places = [{"cell": cell.id, "trial": trial.id} for cell, trial in data.trials()]
     return replace(
         data,
         validity=[

@@ -13,7 +13,7 @@ from tests.reports.conftest import manifest
 def run_of(*infos: dict[str, Any]) -> ReportData:
     """A run whose cells have engines that say this of themselves."""
     cells = [cell_entry(id=f"00{number}", engine_info=info, trials=[]) for number, info in enumerate(infos)]
-    return ReportData("run", manifest(cells).stored(), summary=None)  # type: ignore[arg-type]
+    return ReportData("run", manifest(cells), summary=None)  # type: ignore[arg-type]
 
 
 def groups(data: ReportData) -> dict[str, dict[str, str]]:

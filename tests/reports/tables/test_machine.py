@@ -182,4 +182,4 @@ def test_every_trial_that_ran_has_its_checks(full: ReportData) -> None:
     """From real facts; of an invalid trial there are no tables that would be results."""
     for cell, trial in full.trials():
         titles = [table.title for table in sections.of_trial(full, cell, trial)]
-        assert ("Checks" in titles) == bool(full.facts_of(cell["id"], trial["id"]))
+        assert ("Checks" in titles) == bool(full.facts_of(cell.id, trial.id))

@@ -9,9 +9,11 @@ import pytest
 
 from harness.analysis.summary import COLUMNS
 from harness.run.scoring import cannot_score
+from harness.store.manifest import CellEntry, GreedyEntry, Manifest, ReferenceEntry
 from reports.data import ReportData
 from reports.tables import quality as quality_table
 from reports.writers import html, markdown
+from tests.fabricated import again, cell_entry
 
 FLOOR = {"kl_mean": 0.0002, "top1_agreement": 1.0, "positions": 64, "differs": "the engine was started again"}
 GREEDY = {"prompts": 8, "tokens": 32, "same_share": 0.25, "median_at": 13, "median_gap": 0.021}
@@ -26,11 +28,11 @@ REFERENCE = {
 }
 
 
-def cell(level: str, **quality: Any) -> dict[str, Any]:
+def cell(level: str, **quality: Any) -> CellEntry:
     """A cell that was scored, or not."""
     names = {"model": "tiny", "engine": "e", "level": level, "variant": None, "repetition": 1}
     told = {"status": "complete", "reason": None, "positions": 16384, "chunks": 64, "greedy": GREEDY, **quality}
-    return {"id": f"0-{level}", **names, "status": "complete", "reason": None, "trials": [], "quality": told}
+    return cell_entry(id=f"0-{level}", **names, trials=[], quality=told)
 
 
 def figure(level: str, metric: str, value: float, low: float, high: float) -> dict[str, Any]:
@@ -41,9 +43,10 @@ def figure(level: str, metric: str, value: float, low: float, high: float) -> di
     return keys | {"repetition": "pooled", "metric": metric, "statistic": "value"} | numbers | rest
 
 
-def report(cells: list[dict[str, Any]], *rows: dict[str, Any]) -> ReportData:
+def report(cells: list[CellEntry], *rows: dict[str, Any]) -> ReportData:
     """A run of scores."""
-    manifest = {"name": "t", "status": "complete", "cells": cells, "quality": {"tiny-e-f16": REFERENCE}, "scenario": {}}
+    scored = {"tiny-e-f16": ReferenceEntry.model_validate(REFERENCE)}
+    manifest = Manifest(name="t", status="complete", cells=cells, quality=scored)
     return ReportData("t", manifest, pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
@@ -54,7 +57,7 @@ def scored() -> ReportData:
     cells = [
         cell("q4_0", responses=responses),
         cell("q8_0", indistinguishable=True),
-        cell("x", status="skipped", reason=cannot_score("e"), positions=None, greedy=None),
+        cell("x", status="skipped", reason=cannot_score("e"), positions=0, greedy=None),
     ]
     rows = [figure("q4_0", "kl_mean", 0.00219, 0.00209, 0.00231), figure("q8_0", "kl_mean", 0.0003, 0.00028, 0.00032)]
     return report(cells, *rows, figure("q4_0", "top1_agreement", 0.9732, 0.9708, 0.9756))
@@ -101,7 +104,7 @@ def test_what_sets_scores_apart_is_told() -> None:
         cell("q8_0", reference=name, beginning=[1]),
     ]
     data = report(cells)
-    data.manifest["quality"]["tiny-e-f16"] = REFERENCE | told
+    data.manifest.quality["tiny-e-f16"] = ReferenceEntry.model_validate(REFERENCE | told)
     table = quality_table.detail(data)
     lost, other, same = (row[0].note for row in table.rows)
     assert table.notes[lost - 1] == "the probability of the true token is unknown at 7 of 16384 positions"  # type: ignore[operator]
@@ -131,12 +134,13 @@ def test_every_page_shows_it(scored: ReportData) -> None:
     for page in (markdown.render(scored), html.render(scored)):
         assert "Quality, against the reference" in page
         assert "QUALITY ONLY" in page
-    assert quality_table.greedy_text({**GREEDY, "median_at": None}) == "all 8 the same for 32 tokens"
+    told = GreedyEntry.model_validate(GREEDY | {"median_at": None})
+    assert quality_table.greedy_text(told) == "all 8 the same for 32 tokens"
 
 
 def test_nothing_is_said_where_nothing_was_asked() -> None:
     """A run without `quality` has neither table."""
-    plain = report([{**cell("q4_0"), "quality": None}])
+    plain = report([again(cell("q4_0"), quality=None)])
     tables = (quality_table.detail(plain), quality_table.responses(plain))
     assert not any(table.rows or table.notes for table in tables)
     assert not quality_table.scored(plain)

@@ -22,8 +22,8 @@ class Counted(list[Any]):
 
 def test_rows_of_the_summary_do_not_go_through_all_trials_each(full: ReportData) -> None:
     """The cells, the judgements and the facts are gone through a few times, not once per row."""
-    validity, facts, cells = Counted(full.validity), Counted(full.facts), Counted(full.manifest["cells"])
-    data = replace(full, manifest={**full.manifest, "cells": cells}, validity=validity, facts=facts)
+    validity, facts, cells = Counted(full.validity), Counted(full.facts), Counted(full.manifest.cells)
+    data = replace(full, manifest=full.manifest.model_copy(update={"cells": cells}), validity=validity, facts=facts)
     prometheus.render(data)
     assert len(full.summary) > 100
     assert max(one.times for one in (cells, validity, facts)) <= 5

@@ -19,6 +19,7 @@ import reports
 from reports import answer
 from reports.data import KEYS, ReportData
 from reports.writers import html, junit, markdown, summaries, terminal
+from tests.fabricated import again
 
 
 def test_markdown_is_as_agreed(full: ReportData, golden: Callable[[str, str], None]) -> None:
@@ -150,8 +151,9 @@ def test_junit_holds_nothing_invalid_for_passed(hostile: ReportData) -> None:
 @pytest.mark.parametrize("render", [markdown.render, html.render, junit.render, summaries.as_csv, summaries.as_json])
 def test_a_run_in_which_nothing_ran_has_a_report(full: ReportData, render: Callable[[ReportData], str]) -> None:
     """Every cell skipped: the reasons are shown, nothing else."""
-    cells = [cell for cell in full.manifest["cells"] if cell["status"] == "skipped"]
-    empty = ReportData("nothing", full.manifest | {"cells": cells}, full.summary.iloc[:0], definitions=full.definitions)
+    cells = [cell for cell in full.manifest.cells if cell.status == "skipped"]
+    manifest = again(full.manifest, cells=cells)
+    empty = ReportData("nothing", manifest, full.summary.iloc[:0], definitions=full.definitions)
     text = render(empty)
     assert "simulated has no level q2" in text or render is summaries.as_csv or render is summaries.as_json
 
@@ -159,5 +161,5 @@ def test_a_run_in_which_nothing_ran_has_a_report(full: ReportData, render: Calla
 @pytest.mark.parametrize(("status", "words"), [("failed", "the run failed"), ("interrupted", "interrupted")])
 def test_the_headline_says_how_a_run_ended(full: ReportData, status: str, words: str) -> None:
     """In words, not by the name of its status."""
-    ended = replace(full, manifest=full.manifest | {"status": status})
+    ended = replace(full, manifest=again(full.manifest, status=status))
     assert f" · {words} · " in answer.headline(ended)

@@ -15,6 +15,7 @@ from rich.console import Console
 from reports import plots
 from reports.data import ReportData
 from reports.writers import html, junit, markdown, terminal
+from tests.fabricated import again
 
 
 class Tags(HTMLParser):
@@ -95,9 +96,9 @@ def test_junit_stays_well_formed(hostile: ReportData) -> None:
 def test_terminal_shows_escapes_as_text(hostile: ReportData, width: int) -> None:
     """Escape sequences in errors, in names and in notes do not reach the terminal, brackets are no markup."""
     out = io.StringIO()
-    cells = [{**cell, "model": "m\x1b[31m [bold]m[/bold]"} for cell in hostile.manifest["cells"]]
-    scored = {"quality": {"reason": "\x1b]0;owned\x07 \x9b31m"}}
-    named = replace(hostile, manifest={**hostile.manifest, "cells": [*cells, {**cells[0], **scored, "trials": []}]})
+    cells = [again(cell, model="m\x1b[31m [bold]m[/bold]") for cell in hostile.manifest.cells]
+    scored = again(cells[0], quality={"reason": "\x1b]0;owned\x07 \x9b31m"}, trials=[])
+    named = replace(hostile, manifest=again(hostile.manifest, cells=[*cells, scored]))
     terminal.show(named, Console(file=out, width=width))
     assert not {"\x1b", "\x9b", "\x07"} & set(out.getvalue())
     assert "]]> $x^" in " ".join(out.getvalue().split())

@@ -11,7 +11,6 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from harness.store.manifest import Manifest
 from harness.verdict.decision import decide
 from harness.verdict.reason import Level, Validity
 from reports import answer, plots
@@ -19,6 +18,7 @@ from reports.data import ReportData
 from reports.tables import base
 from reports.tables import results as result_tables
 from reports.writers import html, markdown, summaries, terminal
+from tests.fabricated import again
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def spoiled(full: ReportData) -> ReportData:
     ]
     worth = {(one["cell"], one["trial"]): Validity(Level(one["verdict"])) for one in judged}
     facts = {(one["cell"], one["trial"]): one for one in full.facts}
-    decisions = decide(Manifest.model_validate(full.manifest), full.summary, worth, [], facts)
+    decisions = decide(full.manifest, full.summary, worth, [], facts)
     return replace(full, validity=judged, verdicts=verdicts, decisions=decisions)
 
 
@@ -92,8 +92,8 @@ def test_programs_find_the_values_marked(spoiled: ReportData) -> None:
 
 def test_a_success_with_something_invalid_says_why_it_is_one(spoiled: ReportData) -> None:
     """One cell is enough where the scenario says so; else nothing is added."""
-    scenario = {**spoiled.manifest["scenario"], "decide": "any"}
-    chosen = replace(spoiled, manifest={**spoiled.manifest, "scenario": scenario}, exit_code=0)
+    manifest = again(spoiled.manifest, scenario=spoiled.manifest.scenario | {"decide": "any"})
+    chosen = replace(spoiled, manifest=manifest, exit_code=0)
     assert "exit code 0: one cell holds every limit" in answer.headline(chosen)
     assert "one cell" not in answer.headline(replace(chosen, exit_code=4))
     assert "one cell" not in answer.headline(replace(spoiled, exit_code=0))

@@ -10,6 +10,7 @@ import pytest
 
 from reports.data import ReportData
 from reports.writers import junit, markdown
+from tests.fabricated import again
 
 pytestmark = pytest.mark.slow
 
@@ -22,12 +23,12 @@ LONG = "a reason that goes on and on with <markup> and https://example.org/ and 
 def large(full: ReportData) -> ReportData:
     """Two hundred cells like the one that is fine, every one with a doubt and six limits; the last ones are broken."""
     cells, validity, facts, verdicts, summaries = [], [], [], [], []
-    first = full.manifest["cells"][0]
-    known = full.facts_of(first["id"], first["trials"][0]["id"])
+    first = full.manifest.cells[0]
+    known = full.facts_of(first.id, first.trials[0].id)
     rows = full.summary[(full.summary["level"] == "f16") & (full.summary["load"] == "sustained")]
     for number in range(TRIALS):
         level, cell = f"level-{number:03}", f"{number:03}-tiny"
-        cells.append(first | {"id": cell, "level": level, "trials": [first["trials"][0]]})
+        cells.append(again(first, id=cell, level=level, trials=first.trials[:1]))
         reason = {"code": "x", "level": "warn", "sentence": f"{level}: {LONG}", "advice": LONG}
         validity.append({"cell": cell, "trial": "000-sustained", "verdict": "warn", "reasons": [reason]})
         facts.append(known | {"cell": cell})
@@ -37,7 +38,7 @@ def large(full: ReportData) -> ReportData:
         summaries.append(rows.assign(level=level))
     return replace(
         full,
-        manifest=full.manifest | {"cells": cells},
+        manifest=again(full.manifest, cells=cells),
         summary=pd.concat(summaries, ignore_index=True),
         validity=validity,
         facts=facts,
@@ -61,7 +62,7 @@ def test_the_report_fits_a_comment_and_begins_with_the_answer(large: ReportData)
 
 def test_even_names_without_end_fit(large: ReportData) -> None:
     """A title, a command and errors as long as a book are cut; the verdict stays."""
-    text = markdown.render(replace(large, title="T" * 100_000, manifest=large.manifest | {"command": "x" * 1_000_000}))
+    text = markdown.render(replace(large, title="T" * 100_000, manifest=again(large.manifest, command="x" * 1_000_000)))
     assert len(text) < COMMENT
     assert "**WARN**" in text
 

@@ -70,7 +70,7 @@ def test_it_is_kept_for_this_machine_alone(own_cache: Path) -> None:
     assert path.is_relative_to(own_cache)
     assert store.cached() == made
     assert store.summary_for_runs() == made.summary()
-    assert json.dumps(made.summary())
+    assert json.dumps(made.summary().stored())
     assert store.cache_path(made.identity | {"kernel": "other"}) != path
     path.write_text("{")
     assert store.cached() is None
