@@ -18,6 +18,7 @@ from harness.drivers.drive import drive
 from harness.drivers.stub import StubServer
 from harness.records import Loop, Record, Status
 from harness.schedule.requests import Schedule
+from harness.store.manifest import ClientEntry
 from harness.verdict.reason import Level, Validity
 from harness.verdict.thresholds import CANARY_MS
 from harness.verdict.validity import judge
@@ -50,7 +51,7 @@ def judged(schedule: Schedule, records: list[Record], report: DriveReport) -> Va
     """The validity of what was driven."""
     planned = {"measure": schedule.count, "warmup": 0}
     trial = trial_entry(loop=str(Loop.OPEN), window={"start_ns": 0, "end_ns": None}, planned=planned)
-    return judge(trial, Reading.of(frame(records), trial), asdict(report))
+    return judge(trial, Reading.of(frame(records), trial), ClientEntry.model_validate(asdict(report)))
 
 
 def column(records: list[Record], name: str) -> NDArray[np.float64]:
