@@ -162,7 +162,7 @@ def test_a_worker_killed_in_mid_run_costs_its_share_only(tmp_path: Path, company
 
 
 def test_a_worker_that_never_comes_is_not_waited_for_long(tmp_path: Path, company: Company, server: StubServer) -> None:
-    """The run begins without it when the time is over; its share was not sent; coming later it is sent away."""
+    """The run begins without it when the time is over; its share was not sent; coming later it is dismissed."""
     go_on = tmp_path / "go-on"
     worker = company.worker()  # before the master, who then has not long to wait for it
     with Relay(server.port, 50, go_on) as relay:
@@ -170,14 +170,14 @@ def test_a_worker_that_never_comes_is_not_waited_for_long(tmp_path: Path, compan
         master = company.master(path, 2, within="12s")
         wait_until(reached(go_on).exists, master)
         late = company.worker()
-        assert "sent this worker away" in ended(late)
+        assert "dismissed this worker" in ended(late)
         assert late.returncode == 3
         go_on.touch()
         said = ended(master)
     assert master.returncode == 4, said
     assert "1 of 2 load workers are ready" in said
     (trial,) = company.trials()
-    assert any("had not come in time" in note for note in trial["client"]["notes"])
+    assert any("did not come in time" in note for note in trial["client"]["notes"])
     rows = measured(company.run, trial)
     assert Counter((row["worker"], row["status"]) for row in rows) == {(0, "ok"): 200, (1, "not_sent"): 200}
     ended(worker)
@@ -209,7 +209,7 @@ def test_workers_end_with_their_master(tmp_path: Path, company: Company, server:
     wait_until(lambda: rows_on_disk(company.run) >= 1, master)
     for process in [*psutil.Process(master.pid).children(recursive=True), master]:
         process.kill()
-    assert "has not been heard of" in ended(worker)
+    assert "has been silent for" in ended(worker)
     assert worker.returncode == 3
 
 

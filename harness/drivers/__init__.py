@@ -1,1 +1,1 @@
-"""Drivers: what sends a schedule to an engine and hands on a record of each request."""
+"""Drivers: send a schedule to an engine and pass on a record of each request."""

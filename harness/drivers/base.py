@@ -1,4 +1,4 @@
-"""What a driver is given, how it is told to stop, and what it says about itself."""
+"""Interface of a driver: its settings, its control from outside, and its report about itself."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Sink = Callable[[Record], None]
 
 @dataclass(frozen=True, slots=True)
 class DriveSettings:
-    """How the requests of a trial are treated.
+    """Treatment of the requests of a trial.
 
-    timeout_ns: how long after its due time a request may take.
-    keep_chunks, keep_text: whether records hold their chunk lists and texts.
-    drain_ns: after `Control.stop()`, how long the requests in flight may still take; None: until their own time-outs.
-    warm_connections: connections opened before the clock starts; None: as many as the plan needs, at most 64 in open
-    loops, because servers with a thread per connection give idle connections their threads.
-    canary_port: where the canary's server listens on this machine; None: there is none.
-    recount: whether a few replies are counted once more by the model's own tokenizer, when the load is over.
+    Attributes:
+        timeout_ns: Longest time from due to done.
+        drain_ns: After `Control.stop()`, time left for requests in flight. None: until their own time-outs.
+        warm_connections: Connections opened before the clock starts. None: as many as the plan needs, at most 64 in
+            open loops, because servers with a thread per connection give idle connections their threads.
+        canary_port: Port of the canary's server on this machine, if there is one.
+        recount: Count a few replies again with the model's own tokenizer, after the load.
     """
 
     timeout_ns: int
@@ -36,13 +36,15 @@ class DriveSettings:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of several processes that share a plan: which rows are its own, and how it keeps step with the others.
+    """Share of a plan that one of several processes sends, and its synchronisation with the others.
 
-    start: awaited when the connections are open and the first requests encoded; gives T0, absolute, in the future.
-    counted: called once, when nothing of this part's own that counts is still to be sent or in flight. Load that goes
-    on after the window is offered until `Control.release`: the other parts' requests are still to be measured.
-    hand_over: called with the user's number (None in open loops) and what sends the user's next request, due now, in
-    place of sending it; that is to be called at once, from the same thread (Locust's users do it). Served engines only.
+    Attributes:
+        start: Awaited when the connections are open and the first requests encoded. Returns T0, absolute, in the
+            future.
+        counted: Called once, when this part has no counting request left to send or in flight. Load after the window
+            goes on until `Control.release`, because the other parts are still measuring.
+        hand_over: Called with the user's number (None in open loops) and a function that sends the user's due request.
+            It must call that function at once, in the same thread. Only for served engines (Locust).
     """
 
     shard: Shard = WHOLE
@@ -55,7 +57,7 @@ ALONE = Part()
 
 
 class Control:
-    """How a trial is ended from outside, from the thread of its loop (signal handlers of the loop included)."""
+    """Control of a trial from outside, in the thread of its loop (signal handlers of the loop included)."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -65,39 +67,39 @@ class Control:
         self._begun: Callable[[int], None] | None = None
 
     def stop(self) -> None:
-        """Offer nothing more; let what is in flight end within `drain_ns`."""
+        """Send no new request; requests in flight may end within `drain_ns`."""
         self.stopped = True
         self._notify()
 
     def abort(self) -> None:
-        """End at once: what is in flight becomes `unfinished`, the rest of an open plan `not_sent`."""
+        """End at once: requests in flight become `unfinished`, the rest of an open plan `not_sent`."""
         self.stopped = self.aborted = True
         self._notify()
 
     def release(self) -> None:
-        """Every part's requests that count have ended: a part that went on for the others' sake may end."""
+        """Let a part end that went on only for the other parts: no part has a counting request left."""
         self.released = True
         self._notify()
 
     def obey(self, order: str) -> None:
-        """Carry out an order by its name."""
+        """Carry out an order, given by its name."""
         {"stop": self.stop, "abort": self.abort, "release": self.release}[order]()
 
     @property
     def order(self) -> str | None:
-        """The name of the order to end the trial that was given, if one was."""
+        """Name of the order to end the trial, if there was one."""
         return "abort" if self.aborted else "stop" if self.stopped else None
 
     def on_change(self, wake: Callable[[], None] | None) -> None:
-        """What the driver wants called after each of the above."""
+        """Register a callback for every change of this control."""
         self._wake = wake
 
     def on_begin(self, begun: Callable[[int], None] | None) -> None:
-        """What is to be called once T0 is fixed, with it: absolute, on the monotonic clock."""
+        """Register a callback invoked with T0 (absolute, monotonic) when the trial starts."""
         self._begun = begun
 
     def begins(self, t0_ns: int) -> None:
-        """T0 is fixed."""
+        """Announce T0."""
         if self._begun is not None:
             self._begun(t0_ns)
 
@@ -108,28 +110,29 @@ class Control:
 
 @dataclass(slots=True)
 class DriveReport:
-    """What the client says about itself; None where nothing was measured.
+    """Measurements of the load generator about itself; None where nothing was measured.
 
-    t0_ns: the trial's T0 on the monotonic clock.   planned: rows of the plan, None when it has no end.
-    send_lag: how late this client sent, over all requests sent.   heartbeat: lateness of a 10 ms tick.
-    measured_until_ns: of a closed loop limited by requests: when the first one fell due, as an offset from T0, that was
-    not measured any more.
-    recorded, not_sent, cooldown: records handed on, those of them whose request was never sent, and those of the
-    cooldown.
-    cpu_share: CPU seconds of this process per second of the trial.   chunk_lag: how long arrivals waited to be read.
-    cpu_peak_share: the same of the loop's thread in the worst whole second.
-    merged_read_share: part of the token-bearing chunks that shared a read with others.
-    equal_gap_share: part of the gaps between chunks that are the same in three replies or more.
-    canary: recorded arrival minus the moment of sending that the event itself holds; see `drivers.canary`.
-    resends: requests sent again, because their connection had been closed before they were read.
-    unreadable_events: events of replies that could not be read and were passed over.
-    impossible_counts: statements of token counts in replies that cannot be true; these counts are unknown.
-    connections_opened: before T0 and after; connections_in_window: after T0.
-    throttled_periods, throttled_ms, steal_share: what the machine withheld from T0 to the end (see `pressure`).
-    open_files_share, ports_share: the most of the limit that was in use at any second.
-    clock: "kernel" when the kernel stamped the arrivals of every request that got an answer, else "loop".
-    recounted: (request, tokens of its text by the model's tokenizer) of a few replies, until they are stored.
-    workers: where several processes sent the load, the report of each; what stands above is then the worst or the sum.
+    Attributes:
+        t0_ns: T0 on the monotonic clock.
+        planned: Rows of the plan; None if it has no end.
+        measured_until_ns: In closed loops limited by requests: due time of the first unmeasured one, as an offset from
+            T0.
+        clock: "kernel" if the kernel stamped the arrivals of every answered request, else "loop".
+        heartbeat_p99_ms: Lateness of a 10 ms tick.
+        cpu_share: CPU seconds of this process per second of the trial.
+        merged_read_share: Share of the token-bearing chunks that shared a read with other chunks.
+        chunk_lag_p99_ms: Time from arrival to read.
+        resends: Requests sent again because their connection had been closed before the server read them.
+        unreadable_events: Events of replies that could not be read and were skipped.
+        impossible_counts: Token counts in replies that cannot be true. They are treated as unknown.
+        connections_in_window: Connections opened after T0.
+        cpu_peak_share: CPU share of the loop's thread in the worst whole second.
+        equal_gap_share: Share of the gaps between chunks that are identical in three or more replies.
+        canary_p50_ms: Recorded arrival minus the sending time inside the event; see `drivers.canary`.
+        throttled_periods: With `throttled_ms` and `steal_share`: CPU time withheld by the machine since T0.
+        open_files_share: Peak use of the limit in any second; likewise `ports_share`.
+        recounted: (request, tokens of its text by the model's tokenizer) of a few replies, until they are stored.
+        workers: Report of each load process. The values above are then the worst or the sum.
     """
 
     t0_ns: int

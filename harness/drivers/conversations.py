@@ -1,7 +1,4 @@
-"""What has been said in the conversations under way, so that later turns carry the replies that really came.
-
-When requests that the plan gives up are to be given up.
-"""
+"""History of running conversations, and the times at which requests are cancelled."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ _GOES_ON = (Status.OK, Status.CANCELLED)
 
 
 class Conversations:
-    """The history of each conversation that has a turn to come.
+    """History of each conversation with a turn to come, so that later turns carry the real replies.
 
-    A conversation goes on after a turn that succeeded, and after one that the plan gave up, with what had arrived of
-    its reply. After one that failed it is broken off: its later turns are not sent.
+    A conversation continues after a turn that succeeded or was cancelled by the plan, with the reply so far. After a
+    failed turn its later turns are not sent.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -29,19 +26,19 @@ class Conversations:
         self._broken: dict[int, str] = {}
 
     def next_turn(self, row: Row) -> int | None:
-        """The request that needs the reply to this one; None outside conversations and after their last turn."""
+        """Return the request that needs the reply to this one, if there is one."""
         following = None if row.session is None else self._schedule.follower(row.request)
         return following if following is not None and self._schedule.is_later_turn(following) else None
 
     def request(self, i: int) -> Request:
-        """Request i with what was said before it."""
+        """Return request i with the conversation before it."""
         if not self._said or not self._schedule.is_later_turn(i):
             return self._schedule.request(i)
         session = self._schedule.row(i).session
         return self._schedule.request(i, () if session is None else self._said.get(session, ()))
 
     def heard(self, row: Row, outcome: Outcome) -> int | None:
-        """Keep what a turn has brought; gives the request that can be written now, None where there is none."""
+        """Store the reply of a turn; return the request that can be encoded now, if there is one."""
         session, following = row.session, self.next_turn(row)
         if session is None:
             return None
@@ -60,7 +57,7 @@ class Conversations:
         return None
 
     def broken(self, row: Row) -> str | None:
-        """Why this turn cannot be sent, in one sentence; None where it can. To be asked once for each turn."""
+        """Return the reason why this turn cannot be sent, if there is one. Call once per turn."""
         if row.turn == 0 or row.session is None:
             return None
         why = self._broken.get(row.session)
@@ -74,22 +71,20 @@ class Conversations:
 
 
 class GivingUp:
-    """Requests under way that are to be given up, by time: absolute, counted from when each was sent."""
+    """Queue of the requests that the plan cancels, by absolute time."""
 
     def __init__(self) -> None:
         self._times: list[tuple[int, int]] = []
 
     def add(self, request: int, at_ns: int) -> None:
-        """Give up a request at this time."""
         heapq.heappush(self._times, (at_ns, request))
 
     @property
     def next_ns(self) -> int | None:
-        """When the next one is due; None when there is none."""
         return self._times[0][0] if self._times else None
 
     def take(self, now_ns: int) -> list[int]:
-        """The requests whose time has come."""
+        """Remove and return the requests whose time has passed."""
         found = []
         while self._times and self._times[0][0] <= now_ns:
             found.append(heapq.heappop(self._times)[1])
@@ -97,5 +92,5 @@ class GivingUp:
 
 
 def why_given_up(row: Row) -> str:
-    """One sentence for the record."""
-    return f"given up by the client {(row.cancel_ns or 0) / NS_PER_S:g} s after it was sent, as planned"
+    """Return the error of a cancelled request's record."""
+    return f"cancelled by the load generator {(row.cancel_ns or 0) / NS_PER_S:g} s after it was sent, as planned"

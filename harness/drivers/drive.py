@@ -34,14 +34,15 @@ async def drive(
     control: Control | None = None,
     part: Part = ALONE,
 ) -> DriveReport:
-    """Send every request of the schedule when it falls due and give each one's record to `sink` when it is complete.
+    """Send every request of the schedule at its due time; pass each record to `sink` when it is complete.
 
-    Exactly one record for each planned row that fell due; in an open loop for every warm-up and measured row, sent or
-    not. Cooldown requests still in flight when the last measured one has ended are cut off (`unfinished`). In a closed
-    loop a user whose connection failed waits 100 ms at least. part: which rows are sent from here, where several
-    processes share the plan.
-    Raises TrialFailed if the requests cannot be written in the endpoint's dialect or its address is none; whatever
-    `sink` raises ends the trial and is raised again.
+    There is exactly one record per planned row that fell due. In an open loop every warm-up and measured row has one,
+    sent or not. Cooldown requests in flight after the last measured one are cut off (`unfinished`). In a closed loop a
+    user waits at least 100 ms after a failed connection. An exception raised by `sink` ends the trial and is raised
+    again.
+
+    Raises:
+        TrialFailed: The requests cannot be written in the endpoint's dialect, or its address is invalid.
     """
     control = control or Control()
     loop = asyncio.get_running_loop()
@@ -49,7 +50,7 @@ async def drive(
     report = DriveReport(t0_ns=0, planned=schedule.count)
     client: ServedClient | InProcessClient | None = None
     try:
-        # T0 is not known before the connections are open; the plan is laid on it then.
+        # T0 is known only after the connections are open; `state.begin` then shifts the plan to it.
         offer = Offer(schedule, part.shard, lingers=part.counted is not None)
         state = TrialState(schedule, settings, sink, control, offer, report, now_ns, loop.create_future(), part)
         if isinstance(target, Endpoint):
@@ -79,7 +80,7 @@ async def drive(
 
 
 def _warm_count(schedule: Schedule, settings: DriveSettings) -> int:
-    """Connections to open before the start: one per user; in open loops the most due in one second, 64 at most."""
+    """Return the connections to open before the start: one per user; in open loops the busiest second's, at most 64."""
     if settings.warm_connections is not None:
         return settings.warm_connections
     if schedule.loop is Loop.CLOSED:
@@ -88,6 +89,6 @@ def _warm_count(schedule: Schedule, settings: DriveSettings) -> int:
 
 
 def most_in_a_second(due_ns: NDArray[np.int64]) -> int:
-    """The most requests that fall due within one second, by due times in order."""
+    """Return the largest number of requests due within one second, from sorted due times."""
     in_a_second = np.searchsorted(due_ns, due_ns + NS_PER_S) - np.arange(len(due_ns))
     return int(in_a_second.max(initial=0))

@@ -1,4 +1,4 @@
-"""The driver for engines in this process: every request is a task, every chunk is stamped as it is yielded."""
+"""Driver for engines in this process: a task per request, a time stamp per yielded chunk."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from harness.records import FAILED, Status
 
 _TICK_NS = 10 * NS_PER_MS
 _PASS_NS = 1_000_000
-_UNBEGUN = 16  # no more is handed over while so many have not begun, so that the loop gets on with the rest
+_UNBEGUN = 16  # limit of tasks that were created but have not run yet, so that the loop can do other work
 
 
 class InProcessClient:
-    """Drives one trial against an engine in this process, in real or in virtual time."""
+    """Sends one trial to an engine in this process, in real or virtual time."""
 
     def __init__(self, state: TrialState, engine: InProcessEngine, loop: asyncio.AbstractEventLoop) -> None:
         self._state = state
@@ -44,11 +44,11 @@ class InProcessClient:
         self._next_tick_ns = 0
 
     def prepare(self) -> None:
-        """Make the first requests."""
+        """Create the first requests."""
         self._prepared.fill()
 
     def start(self) -> None:
-        """Begin; T0 is near."""
+        """Arm the alarms; T0 is near."""
         if not self._virtual:
             self._next_tick_ns = self._now_ns() + _TICK_NS
             self._heartbeat.set(self._next_tick_ns)
@@ -56,14 +56,14 @@ class InProcessClient:
         self._end_if_over()
 
     def close(self) -> None:
-        """Leave nothing behind in the loop."""
+        """Close the alarms and cancel the tasks."""
         for alarm in (self._alarm, self._drain, self._heartbeat):
             alarm.close()
         for task in self._tasks:
             task.cancel()
 
     def control_changed(self) -> None:
-        """The trial is to be ended."""
+        """React to an order to end the trial."""
         if self._state.finished.done() or self._ending:
             return
         if self._state.let_go():
@@ -80,7 +80,7 @@ class InProcessClient:
         self._end_if_over()
 
     def _drained(self) -> None:
-        self._cut_all("still running when the time to finish after the stop was over")
+        self._cut_all("still in flight at the end of the drain time")
 
     def _dispatch(self) -> None:
         offer = self._offer
@@ -115,7 +115,7 @@ class InProcessClient:
         self._end_if_over()
 
     async def _one(self, due: Due, trace: Trace, request: Request) -> None:
-        """One request from its first step to its record."""
+        """Run one request from its first step to its record."""
         self._unbegun -= 1
         trace.sent_ns = trace.dispatched_ns = self._now_ns()
         chunks: list[ReadChunk] = []
@@ -134,7 +134,7 @@ class InProcessClient:
                 cut = Status.CANCELLED, why_given_up(due.row)
         except asyncio.CancelledError:
             cut = Status.UNFINISHED, self._why_cut
-        except Exception as error:  # an engine may fail in any way; the request failed, not the trial
+        except Exception as error:  # any failure of an engine fails the request, not the trial
             cut = Status.STREAM_ERROR, by_name("the engine failed", error)
         self._ended(due, trace, request, chunks, cut)
         self._dispatch()
@@ -142,7 +142,7 @@ class InProcessClient:
     def _ended(
         self, due: Due, trace: Trace, request: Request, chunks: list[ReadChunk], cut: tuple[Status, str] | None
     ) -> None:
-        """What follows it may go on; its record is made."""
+        """Release the request's follower and store its record."""
         trace.done_ns = self._now_ns()
         outcome = _outcome(chunks, cut, request)
         next_turn = self._conversations.heard(due.row, outcome)

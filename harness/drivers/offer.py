@@ -1,10 +1,12 @@
-"""Which request falls due next, and when a trial is over: the plan's side of a driver. Opens and awaits nothing.
+"""Order of the requests of a trial: which one falls due next, and when the trial is over. Pure logic, no I/O.
 
-A request that waits for nobody falls due at the plan's time, whatever happens to others; one that follows another
-(a user's next, the next turn of a conversation) when that has ended and the think time is over. Load that goes on after
-the window (cooldown) is offered only while a request that counts (warm-up or measured) is still to be sent or in
-flight. The users of a closed loop limited by requests share them: whoever is free takes the next, and when all are
-taken everyone goes on, for as many requests again at most, so that the last ones meet the same load as the first.
+A request without a predecessor falls due at its planned time. Its successor (the user's next request, the
+conversation's next turn) falls due when it has ended and the think time has passed. Cooldown load runs only while a
+counting request (warm-up or measured) is still to be sent or in flight.
+
+The users of a closed loop limited by requests share these requests: a free user takes the next one. When all are taken,
+all users continue for at most as many requests again, so that the last measured requests meet the same load as the
+first.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _COOLDOWN = PHASES.index(Phase.COOLDOWN)
 
 
 class Due(NamedTuple):
-    """A planned request whose time has come; due_ns is absolute."""
+    """Planned request whose time has come; due_ns is absolute."""
 
     row: Row
     due_ns: int
@@ -32,9 +34,9 @@ class Due(NamedTuple):
 
 
 class Offer:
-    """Hands out the rows of a schedule, or of a shard of it, as they fall due, once `begin` has laid it on the clock.
+    """Queue of the rows of a schedule, or of a shard of it, in the order of their due times. `begin` sets the clock.
 
-    lingers: go on offering what follows the window until `release`, for the sake of other shards.
+    lingers: continue after the window until `release`, because other shards are still measuring.
     """
 
     def __init__(self, schedule: Schedule, shard: Shard = WHOLE, *, lingers: bool = False) -> None:
@@ -49,9 +51,9 @@ class Offer:
         self._next = self._end = self._must_end = 0  # places among the starts that have a planned due time
         self._pool = _pool_of(schedule, self._starts)
         self._waiting: list[tuple[int, int]] = []
-        # Of conversations limited by number every turn is told of, so that it matters which ones have been taken.
-        told = schedule.loop is Loop.PARTLY_OPEN and schedule.measured is not None
-        self._taken = bytearray(schedule.count or 0) if told else None
+        # In conversations limited by number every unsent turn is reported, so the taken ones are marked.
+        limited = schedule.loop is Loop.PARTLY_OPEN and schedule.measured is not None
+        self._taken = bytearray(schedule.count or 0) if limited else None
         if schedule.due_ns is not None:
             self._plan_starts()
         else:
@@ -68,13 +70,13 @@ class Offer:
             self._must_end = int(cooldown[0]) if len(cooldown) else self._end
 
     def begin(self, t0_ns: int) -> None:
-        """Offset 0 is at this absolute time. To be called once, before the first `take`."""
+        """Set the absolute time of offset 0. Call once, before the first `take`."""
         self._waiting = [(due_ns + t0_ns, request) for due_ns, request in self._waiting]
         self._t0_ns = t0_ns
 
     @property
     def next_due_ns(self) -> int | None:
-        """When the next request falls due; None when none is known."""
+        """Due time of the next request, if one is known."""
         if self._closed or (self._pool is not None and self._pool.empty):
             return None
         waiting_ns = self._waiting[0][0] if self._waiting else None
@@ -84,17 +86,17 @@ class Offer:
         return planned_ns if waiting_ns is None else min(planned_ns, waiting_ns)
 
     def release(self) -> None:
-        """No other shard has anything left that counts."""
+        """End the load that went on for other shards: none of them has a counting request left."""
         self._lingers = False
 
     @property
     def over(self) -> bool:
-        """Whether nothing more is to be sent, and nothing in flight to be waited for."""
+        """True if there is nothing left to send or to wait for."""
         return self.counted and (self._closed or not self._lingers)
 
     @property
     def counted(self) -> bool:
-        """Whether nothing that counts is still to be sent or in flight."""
+        """True if no counting request is left to send or in flight."""
         if self._counting_in_flight:
             return False
         if self._pool is not None:
@@ -103,9 +105,7 @@ class Offer:
 
     @property
     def measured_until_ns(self) -> int | None:
-        """When the first request fell due, or would have, that was not measured any more, as an offset; None where that
-        is planned, or was not reached.
-        """
+        """Due time of the first request that is not measured, as an offset; None if planned or not reached."""
         pool = self._pool
         if pool is None or pool.measured or not pool.requests:
             return None
@@ -115,7 +115,7 @@ class Offer:
         return None if end_ns is None else end_ns - self._t0_ns
 
     def take(self) -> Due:
-        """The request that falls due next; IndexError when there is none."""
+        """Remove and return the request due next. Raises IndexError if there is none."""
         if self._next < self._end:
             due_ns = self._t0_ns + int(self._due_ns[self._next])
             if not self._waiting or due_ns <= self._waiting[0][0]:
@@ -136,9 +136,9 @@ class Offer:
         return due
 
     def ended(self, due: Due, done_ns: int, *, failed: bool = False) -> None:
-        """A request has ended; the one that follows it falls due after the think time.
+        """Schedule the follower of a request that has ended.
 
-        After a failure that is 100 ms at least: a server that refuses must not be asked a million times a second.
+        After a failure the wait is at least 100 ms, so that a refusing server does not get a flood of requests.
         """
         self._counting_in_flight -= due.phase != Phase.COOLDOWN
         if self._closed:
@@ -150,13 +150,13 @@ class Offer:
         self._wait(done_ns + (max(think_ns, AFTER_FAILURE_NS) if failed else think_ns), following)
 
     def passed_over(self, due: Due) -> None:
-        """A request that was taken is not sent; what follows it falls due in its own time, and another is measured."""
+        """Skip a taken request: its follower falls due in its own time, and another request is measured instead."""
         if self._pool is not None:
             self._pool.give_back(due)
         self.ended(due, due.due_ns)
 
     def upcoming(self, limit: int) -> Iterator[int]:
-        """Requests that will probably fall due next and can be written already, in order, at most `limit`."""
+        """Yield up to `limit` requests that will probably fall due next and can be encoded already, in order."""
         if self._closed:
             return iter(())
         later_turn = self._schedule.is_later_turn
@@ -165,13 +165,15 @@ class Offer:
         return islice((request for some in (planned, waiting) for request in some), limit)
 
     def follower(self, due: Due) -> int | None:
-        """The request that falls due after this one has ended, if it can be written already; else None."""
+        """Return the request that falls due after this one, if it can be encoded already."""
         following = None if self._closed else self._schedule.follower(due.row.request)
         return None if following is None or self._schedule.is_later_turn(following) else following
 
     def close(self) -> Iterator[Due]:
-        """Offer nothing more; gives the rows that count, had a planned time or waited for one that had, and were never
-        sent; nothing the second time. How far users of a closed loop would have come is not planned.
+        """End the load; yield the counting rows that were never sent. A second call yields nothing.
+
+        A row counts if it had a planned time, or waited for a row with one. The rows that users of a closed loop would
+        have reached are not planned.
         """
         if self._closed:
             return
@@ -186,9 +188,7 @@ class Offer:
         yield from self._later_turns(self._taken)
 
     def _later_turns(self, taken: bytearray) -> Iterator[Due]:
-        """Those never sent. Where nobody can know when one would have been due, the beginning of its conversation is
-        written.
-        """
+        """Yield the later turns that were never sent; an unknown due time is replaced by the conversation's start."""
         known_ns = {request: due_ns for due_ns, request in self._waiting}
         for place in range(self._must_end):
             start = self._starts[place]
@@ -208,14 +208,14 @@ class Offer:
         self._counting_pending += self._counts(due_ns, request)
 
     def _counts(self, due_ns: int, request: int) -> bool:
-        """Whether a request that waits for another will be measured, or comes before those that are."""
+        """Return True if a waiting request will be measured, or precedes measured ones."""
         end_ns = self._schedule.window.end_ns
         if end_ns is None or due_ns - self._t0_ns < end_ns:
             return True
         return self._taken is not None and self._phase(due_ns, self._schedule.row(request)) != Phase.COOLDOWN
 
     def _phase(self, due_ns: int, row: Row) -> str:
-        """By the due time; all turns of the conversations that are measured belong to them, however late."""
+        """Return the phase by due time. All turns of a measured conversation are measured, however late."""
         phase = self._schedule.window.phase_of(due_ns - self._t0_ns)
         if phase is not Phase.COOLDOWN or self._taken is None or row.session is None or self._schedule.phases is None:
             return phase
@@ -224,10 +224,13 @@ class Offer:
 
 
 class Pool:
-    """The requests that the users of a closed loop share.
+    """Requests that the users of a closed loop share.
 
-    requests: how many shall be measured.   measured: how many of them are left.   further: how many may follow those.
-    ended_ns: when the first of these fell due.
+    Attributes:
+        requests: Number of requests to measure.
+        measured: Number of them that are left.
+        further: Number of requests allowed after those.
+        ended_ns: Due time of the first further request.
     """
 
     def __init__(self, requests: int) -> None:
@@ -236,11 +239,11 @@ class Pool:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing more is to be sent."""
+        """True if nothing more may be sent."""
         return not self.measured and not self.further
 
     def take(self, due: Due) -> Due:
-        """One that falls due now, measured if there is one left; those of the warm-up are not counted."""
+        """Assign the phase of a request due now: measured while any are left. Warm-up requests do not count."""
         if due.phase == Phase.WARMUP:
             return due
         if self.measured:
@@ -252,13 +255,14 @@ class Pool:
         return due._replace(phase=Phase.COOLDOWN)
 
     def give_back(self, due: Due) -> None:
-        """It was not sent."""
+        """Return a request that was not sent."""
         self.measured += due.phase == Phase.MEASURE
 
 
 def _pool_of(schedule: Schedule, users: Sequence[int] | Int64) -> Pool | None:
-    """The requests of these users of a closed loop, so that the shards together have them all; None where the rows
-    themselves are planned, or time is the limit.
+    """Return the pool of these users of a closed loop; None if rows are planned or time is the limit.
+
+    The pools of all shards together hold all requests.
     """
     if schedule.measured is None or schedule.loop is not Loop.CLOSED:
         return None
@@ -266,5 +270,5 @@ def _pool_of(schedule: Schedule, users: Sequence[int] | Int64) -> Pool | None:
 
 
 def requests_of(users: Sequence[int] | Int64, requests: int, of: int) -> int:
-    """How many of the requests that so many users share these of them have."""
+    """Return the share of these users in the requests that `of` users share."""
     return sum(len(range(int(user), requests, of)) for user in users)

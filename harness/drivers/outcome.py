@@ -1,4 +1,4 @@
-"""How a request over the wire ended: from what came in to a status, one sentence, and the pieces of the reply."""
+"""Outcome of a request over the wire: status, error and pieces, from the bytes that arrived."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _BUSY = (429, 503)
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A request was ended before its reply was complete: by whom (`status`), and one sentence."""
+    """End of a request before its reply was complete: its status and one sentence."""
 
     status: Status
     reason: str
 
 
 def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: bool) -> Outcome:
-    """How a request ended. streams: the request asked for a stream. A cut request keeps what had arrived.
+    """Return the outcome of a request; `streams`: it asked for a stream. A cut request keeps the pieces that had
+    arrived.
 
-    Nothing that a server sends may raise here, whatever its dialect makes of it: the request failed, not the trial.
+    No content of a reply raises here, whatever its dialect does with it: the request failed, not the trial.
     """
     status = reply.status or None
     try:
@@ -40,7 +41,7 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
     streamed = streams and framing in _STREAMED
     try:
         chunks = dialect.decode(response) if reply.headers_read is not None else Pieces([], [])
-    except Exception as failure:  # a dialect may come from anywhere
+    except Exception as failure:  # a plugin's dialect may raise anything
         why = by_name("the reply cannot be decoded", failure)
         return Outcome(cut.status if cut else Status.STREAM_ERROR, why, status)
     kinds = set(chunks.kinds)
@@ -63,9 +64,9 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
 
 
 def last_words(chunks: Pieces) -> str | None:
-    """What could not be read, where the reply ended with it: no token behind it, and nowhere a finish reason.
+    """Return the unreadable event with which a reply ended: no token follows it, and there is no finish reason.
 
-    Otherwise it was passed over: a sign of life that nobody knows, half a character.
+    Any other unreadable event was skipped: an unknown keep-alive, half a character.
     """
     if any(chunk.finish_reason is not None for chunk in chunks.chunks):
         return None
@@ -75,7 +76,7 @@ def last_words(chunks: Pieces) -> str | None:
 
 
 def _odd(chunks: Pieces, kinds: set[ChunkKind]) -> tuple[int, int]:
-    """How many events could not be read, and how many counts of tokens cannot be."""
+    """Count the unreadable events and the impossible token counts."""
     unreadable = chunks.kinds.count(_UNREADABLE) if _UNREADABLE in kinds else 0
     impossible = 0
     if _USAGE in kinds:
@@ -87,10 +88,13 @@ def _odd(chunks: Pieces, kinds: set[ChunkKind]) -> tuple[int, int]:
 def stream_verdict(
     kinds: Set[ChunkKind], said: str | None, cut_off: str | None, *, streamed: bool
 ) -> tuple[Status, str | None]:
-    """The status of a reply that began well, and the sentence.
+    """Return the status and the error of a reply that began well.
 
-    kinds: of its pieces.   said: what the server says went wrong, which counts also where it hung up then.
-    cut_off: why it ended early.
+    Args:
+        kinds: Kinds of its pieces.
+        said: Error that the server reported. It wins over an early end.
+        cut_off: Reason of an early end.
+        streamed: The reply came as a stream.
     """
     if said is not None:
         return Status.STREAM_ERROR, said
@@ -98,9 +102,9 @@ def stream_verdict(
     if cut_off is not None and not (finished and streamed):
         return Status.TRUNCATED, f"the reply was cut off: {cut_off}"
     if streamed and kinds and not finished:
-        return Status.TRUNCATED, "the reply ended without saying that it was finished"
+        return Status.TRUNCATED, "the reply ended without a finish reason"
     if TOKEN_BEARING.isdisjoint(kinds):
-        return Status.EMPTY, "the reply holds no token"
+        return Status.EMPTY, "the reply contains no token"
     return Status.OK, None
 
 

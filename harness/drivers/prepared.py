@@ -1,4 +1,4 @@
-"""Requests encoded before they fall due, so that encoding never stands between due and sent."""
+"""Requests encoded before they fall due, so that encoding never delays sending."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _AHEAD = 256
 
 
 class Prepared(Generic[T]):
-    """Holds what `make` made of the requests that fall due next, at most `limit` and about `limit_bytes` of them.
+    """Cache of encoded requests that fall due next: at most `limit`, of about `limit_bytes`.
 
-    The later turns of conversations are made once they are `want`ed: what they say depends on the reply before.
+    Later turns of conversations are encoded after a call of `want`, because they depend on the reply before.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class Prepared(Generic[T]):
         self._wanted: dict[int, None] = {}
 
     def fill(self) -> None:
-        """Make as many as may be held."""
+        """Encode as many requests as fit."""
         while self.step():
             pass
 
     def take(self, due: Due) -> T:
-        """What was made of a request, or is made now; its follower is wanted next."""
+        """Return an encoded request, encoding it now if necessary, and mark its follower as wanted."""
         request = due.row.request
         self._wanted.pop(request, None)
         made = self._made.pop(request, None)
@@ -54,11 +54,11 @@ class Prepared(Generic[T]):
         return made
 
     def want(self, request: int) -> None:
-        """It can be made from now on, and will be needed."""
+        """Mark a request that can be encoded from now on."""
         self._wanted[request] = None
 
     def step(self) -> bool:
-        """Make one more; whether there was one to make."""
+        """Encode one more request; return True if there was one."""
         if len(self._made) >= self._limit or self._bytes >= self._limit_bytes:
             return False
         if not self._wanted and len(self._made) <= self._limit // 2:

@@ -1,7 +1,7 @@
-"""How far a trial is, kept up to date record by record: counts and the last few latencies, nothing that grows.
+"""Progress of a trial, updated per record: counts and the last few latencies, in constant memory.
 
-A record costs a handful of comparisons, for it is taken between two requests: the last ones are only kept, and read
-when somebody looks, as the plan is. Rates are differences between two looks.
+Adding a record costs a few comparisons, because it happens between two requests. `facts` does the rest. Rates are
+differences between two calls of `facts`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ NS_PER_S = 1_000_000_000
 _NO_FAILURE = (Status.OK, Status.CANCELLED)
 _WORDS = {
     Status.HTTP_ERROR: "an HTTP error",
-    Status.REJECTED: "turned away",
+    Status.REJECTED: "rejected",
     Status.STREAM_ERROR: "an error inside the reply",
-    Status.TRUNCATED: "the reply broke off",
+    Status.TRUNCATED: "incomplete reply",
     Status.EMPTY: "an empty reply",
     Status.TIMEOUT: "timed out",
     Status.CONNECTION_ERROR: "no connection",
@@ -37,9 +37,11 @@ _WORDS = {
 
 
 class Progress:
-    """Counts of one trial. Latencies are of the most recent requests: a glance, not a result.
+    """Counts of one trial. Latencies cover only the most recent requests: an indication, not a result.
 
-    now_ns: the clock on which looks are taken; records bear offsets from T0 on a clock that runs alike.
+    Args:
+        schedule: Plan of the trial.
+        now_ns: Clock of the calls. Records have offsets from T0 on a clock of the same speed.
     """
 
     def __init__(self, schedule: Schedule, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
@@ -59,7 +61,7 @@ class Progress:
         self._unreachable_reason = ""
 
     def add(self, record: Record) -> None:
-        """Take one finished request into account."""
+        """Count one finished request."""
         self._statuses[record.status] += 1
         if record.done_ns is not None:
             self._last_done_ns = max(self._last_done_ns, record.done_ns)
@@ -80,7 +82,7 @@ class Progress:
             self._unreachable, self._unreachable_since_ns = 0, None
 
     def silence(self) -> str | None:
-        """If the trial ended in an unbroken row of failed connections: since when, and why. None otherwise."""
+        """Return the reason if the trial ended in an unbroken row of failed connections, and since when."""
         everything = self._statuses.total() - self._statuses[Status.NOT_SENT]
         if self._unreachable < min(SILENT_AFTER, max(1, everything)) or self._unreachable_since_ns is None:
             return None
@@ -90,12 +92,14 @@ class Progress:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What a display needs. phase is that of now, judged by the last request that ended.
+        """Return the values of a display. The phase is the present one, by the last request that ended.
 
-        elapsed_s: since T0, None before anything ended.   due: requests that had to be sent by now (open loops).
-        offered_rps, completed_rps, tokens_per_s: over the last seconds.   ttft_ms, tpot_ms: medians of the last
-        requests.   send_lag_ms, read_lag_ms: how late this client was at most with them, in sending and in reading.
-        last_failure: what went wrong last, in words.
+        - elapsed_s: time since T0; None before anything ended.
+        - due: requests that had to be sent by now (open loops).
+        - offered_rps, completed_rps, tokens_per_s: rates over the last seconds.
+        - ttft_ms, tpot_ms: medians of the last requests.
+        - send_lag_ms, read_lag_ms: maxima of the last requests.
+        - last_failure: the last error, in words.
         """
         end_ns = self._window.end_ns
         return {
@@ -116,14 +120,14 @@ class Progress:
         return Phase.COOLDOWN if end_ns is not None and self._last_done_ns > end_ns else Phase.MEASURE
 
     def _look(self) -> dict[str, float | None]:
-        """Rates since an earlier look, and where the plan should be by now."""
+        """Return the rates since an earlier call, and the planned number of requests by now."""
         now_ns = self._now_ns()
         self._looks.append((now_ns, self._statuses[Status.OK], self._tokens))
         while len(self._looks) > 2 and now_ns - self._looks[1][0] >= RATE_OVER_S * NS_PER_S:
             self._looks.popleft()
         then_ns, completed, tokens = self._looks[0]
         seconds = (now_ns - then_ns) / NS_PER_S
-        if self._last_done_ns:  # T0 lies before any moment at which something that ended was seen
+        if self._last_done_ns:  # T0 is the earliest time consistent with all offsets seen
             seen_ns = now_ns - self._last_done_ns
             self._t0_ns = seen_ns if self._t0_ns is None else min(self._t0_ns, seen_ns)
         elapsed_s = None if self._t0_ns is None else (now_ns - self._t0_ns) / NS_PER_S
@@ -140,7 +144,7 @@ class Progress:
 
 
 def together(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What `Progress.facts` says of several who share a plan, as of one; nothing where nobody has told anything."""
+    """Combine the `Progress.facts` of several processes that share a plan; empty if there are none."""
     if not told:
         return {}
 
@@ -150,7 +154,7 @@ def together(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {name: sum(known(name)) for name in ("done", "failed")}
     found |= {name: sum(known(name)) if known(name) else None for name in ("completed_rps", "tokens_per_s")}
     found |= {name: _median(known(name)) for name in ("ttft_ms", "tpot_ms")}
-    largest = ("send_lag_ms", "read_lag_ms", "elapsed_s", "due", "offered_rps")  # each sees the plan of all
+    largest = ("send_lag_ms", "read_lag_ms", "elapsed_s", "due", "offered_rps")  # each process knows the whole plan
     found |= {name: max(known(name), default=None) for name in largest}
     found["last_failure"] = next(iter(known("last_failure")), None)
     found["phase"] = max(known("phase"), key=list(Phase).index)
@@ -158,7 +162,7 @@ def together(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def in_words(record: Record) -> str:
-    """Why a request failed, short."""
+    """Return a short reason for which a request failed."""
     if record.http_status is not None and record.status in (Status.HTTP_ERROR, Status.REJECTED):
         return f"HTTP {record.http_status}"
     words = _WORDS.get(Status(record.status), record.status)
@@ -186,7 +190,7 @@ def _latencies(records: Iterable[Record]) -> dict[str, float | None]:
 
 
 def _shown(record: Record) -> int:
-    """Output tokens without reasoning that was counted but not shown; see `Columns.shown_tokens`."""
+    """Count output tokens without reasoning that was counted but not shown; see `Columns.shown_tokens`."""
     tokens, hidden = record.output_tokens or 0, record.reasoning_tokens or 0
     return tokens - hidden if hidden < tokens and record.first_answer_ns == record.first_token_ns else tokens
 

@@ -1,4 +1,4 @@
-"""The measuring client for engines behind a socket: sends what falls due, stamps what comes back, decodes it later."""
+"""Load generator for engines behind a socket: sends due requests, stamps replies, decodes them later."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from harness.records import FAILED, Status
 from harness.telemetry.cgroup import free_memory_bytes
 
 _TICK_NS = 10 * NS_PER_MS
-_QUIET_NS = 400_000  # work that can wait takes at least so long: none is begun when a request falls due sooner
-_DECODING_NS_PER_BYTE = 10.0  # to begin with; then as this machine shows
-_DECODING_NS_PER_ROUND = 20_000_000  # beyond it even a full backlog waits for the next, so that others are heard
-_TELLING_BYTES = 8_192  # shorter replies say little of it
-_BURST_NS = 1_000_000  # a burst is sent in slices, so that replies to its beginning are read meanwhile
+_QUIET_NS = 400_000  # least duration of deferred work: none begins when a request falls due sooner
+_DECODING_NS_PER_BYTE = 10.0  # initial estimate; then measured
+_DECODING_NS_PER_ROUND = 20_000_000  # limit for a full backlog, so that reads are not delayed
+_TELLING_BYTES = 8_192  # shorter replies do not change the estimate
+_BURST_NS = 1_000_000  # a burst is sent in slices, so that early replies are read in between
 _BACKLOG_READS = 128_000
 _BACKLOG_REPLIES = 16_384
 _BACKLOG_BYTES = 32 << 20
-_REFUSED = 400  # HTTP statuses from here on
-_MOST_REPLIES = 256  # of conversations that go on: their users think meanwhile
+_REFUSED = 400  # least HTTP status of an error
+_MOST_REPLIES = 256  # undecoded replies of running conversations, whose users are thinking
 _CATCH_UP_READS = 4
-_SHARE_OF_FREE_MEMORY = 0.5  # for replies under way
+_SHARE_OF_FREE_MEMORY = 0.5  # for replies in flight
 _TICKS_BETWEEN_SUMS = 25
 
 
 class ServedClient:
-    """Drives one trial against an endpoint.
+    """Sends one trial to an endpoint.
 
-    Replies wait to be decoded until nothing is ready to be read and nothing is about to fall due, but never more than
-    about 128,000 reads or 32 MiB of them.
+    Replies are decoded when nothing is ready to be read and nothing is about to fall due. The backlog is limited to
+    about 128,000 reads and 32 MiB.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ServedClient:
         self._behind: list[Exchange] = []
         self._followers_due = False
         self._ns_per_byte = _DECODING_NS_PER_BYTE
-        self._decoded_ns = 0  # in this round
+        self._decoded_ns = 0  # in this round of reads
         self._drain_until_ns: int | None = None
         self._ending = False
         self._heads: dict[tuple[Place, str], bytes] = {}
@@ -76,7 +76,7 @@ class ServedClient:
         limit = max(256, state.schedule.users)
         self._prepared = Prepared(self._encoded, self._offer, lambda made: len(made[0]), limit)
         self._conversations = Conversations(state.schedule)
-        self._replies: dict[int, tuple[Exchange, Cut | None]] = {}  # by conversation: the next turn needs them
+        self._replies: dict[int, tuple[Exchange, Cut | None]] = {}  # by conversation, for its next turn
         self._giving_up = GivingUp()
         self._give_up_alarm = make_alarm(loop, self._poller, self._give_up, state.now_ns)
         self._alarm = make_alarm(loop, self._poller, self._dispatch, state.now_ns)
@@ -88,11 +88,11 @@ class ServedClient:
         self._canary = None if port is None else Canary(self._poller, self._stamps, port)
 
     def prepare(self) -> None:
-        """Encode the first requests. Raises ValueError for one that the dialect cannot carry."""
+        """Encode the first requests. Raises ValueError for a request that the dialect cannot carry."""
         self._prepared.fill()
 
     def start(self) -> None:
-        """Begin to send; T0 is near."""
+        """Start to send; T0 is near."""
         self._next_tick_ns = self._now_ns() + _TICK_NS
         self._heartbeat.set(self._next_tick_ns)
         self._alarm.set(self._offer.next_due_ns)
@@ -102,7 +102,7 @@ class ServedClient:
         self._end_if_over()
 
     def close(self) -> None:
-        """Close every connection and stop listening to the loop."""
+        """Close every connection and alarm; report the canary and resends."""
         for exchange in self._in_flight.values():
             exchange.reply.release()
             if exchange.connection is not None:
@@ -123,7 +123,7 @@ class ServedClient:
             )
 
     def control_changed(self) -> None:
-        """The trial is to be ended."""
+        """React to an order to end the trial."""
         if self._state.finished.done() or self._ending:
             return
         if self._state.let_go():
@@ -140,20 +140,19 @@ class ServedClient:
         self._poller.wake()
         self._end_if_over()
 
-    # What connections call:
+    # Called by connections:
 
     def connected(self, connection: Connection) -> None:
-        """A connection is ready."""
         self.pool.connected(connection)
 
     def completed(self, connection: Connection, exchange: Exchange) -> None:
-        """A reply is complete."""
+        """Return the connection to its pool and end the request."""
         reply = exchange.reply
         self.pool.give_back(connection, reusable=reply.reusable, good=reply.complete and reply.status < _REFUSED)
         self._ended(exchange, None)
 
     def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
-        """A connection is gone. A request that nobody has read is sent again, once."""
+        """End the request of a lost connection. If the server has not read the request, send it again once."""
         self.pool.lost(connection, reason)
         if exchange is None:
             return
@@ -177,10 +176,10 @@ class ServedClient:
     # Sending:
 
     def _begin_round(self) -> None:
-        """Before what is ready is read: send what the replies of the last round made due.
+        """Before each round of reads, send the followers of the last round's replies.
 
-        Not as each reply ends: when hundreds end together, the sends would keep new tokens waiting until the next ones
-        have come in too, and one read would hold both.
+        They are not sent as each reply ends. When hundreds end together, the sends would delay the reads: one read
+        would then hold several tokens.
         """
         self._stamps.sample()
         self._decoded_ns = 0
@@ -199,7 +198,7 @@ class ServedClient:
         return b"%b%d\r\n\r\n%b" % (head, len(wire.body), wire.body), asked.stream
 
     def _dispatch(self) -> None:
-        """Send everything that is due, and set the alarm for what comes next."""
+        """Send everything that is due, and set the alarm for the next request."""
         if self._ending:
             return
         offer = self._offer
@@ -241,17 +240,17 @@ class ServedClient:
         connection.send(exchange)
 
     def _send_handed_over(self, exchange: Exchange) -> None:
-        """Send it unless it has been cut off in the meantime."""
+        """Send unless the request has been cut off in the meantime."""
         if exchange.due.row.request in self._in_flight:
             self._send(exchange)
 
     def _why_not(self, due: Due) -> str | None:
-        """Why a turn of a conversation cannot be sent; the reply before it is read now if it was not yet."""
+        """Return the reason why a turn cannot be sent; decode the reply before it first."""
         self._read_reply(due.row.session)
         return self._conversations.broken(due.row)
 
     def _give_up(self) -> None:
-        """End the requests that the plan gives up now. One that has not left yet is given its time when it has."""
+        """Cancel the requests whose planned time is over. A request that has not left yet gets its full time."""
         now_ns = self._now_ns()
         given_up = False
         for request in self._giving_up.take(now_ns):
@@ -272,7 +271,7 @@ class ServedClient:
     # Ending:
 
     def _ended(self, exchange: Exchange, cut: Cut | None) -> None:
-        """A request is over: its user may go on, with the next round; its reply is decoded later."""
+        """End a request: its follower is due in the next round, its reply is decoded later."""
         due = exchange.due
         self._followers_due = True
         self._in_flight.pop(due.row.request, None)
@@ -293,10 +292,9 @@ class ServedClient:
         self._offer.ended(due, exchange.trace.done_ns, failed=failed)
         full = self._backlog_reads > _BACKLOG_READS or self._backlog_bytes > _BACKLOG_BYTES
         if (full or len(self._backlog) > _BACKLOG_REPLIES) and self._decoded_ns < _DECODING_NS_PER_ROUND:
-            self._decode_one()  # one for one, so that a wave of endings is no stall
+            self._decode_one()  # one per ended request, so that many endings at once cause no stall
 
     def _cut(self, exchange: Exchange, cut: Cut) -> None:
-        """End a request before its reply is complete."""
         exchange.trace.done_ns = self._now_ns()
         if exchange.connection is not None:
             self.pool.drop(exchange.connection)
@@ -307,7 +305,7 @@ class ServedClient:
             self._cut(exchange, Cut(Status.UNFINISHED, reason))
 
     def _tick(self) -> None:
-        """The heartbeat: measures the client's own lateness and finds requests whose time is up."""
+        """Heartbeat: measure the own lateness, and end requests that timed out."""
         now_ns = self._now_ns()
         self._state.vitals.tick(now_ns - self._next_tick_ns)
         self._next_tick_ns += _TICK_NS * ((now_ns - self._next_tick_ns) // _TICK_NS + 1)
@@ -324,7 +322,7 @@ class ServedClient:
         for exchange in late:
             self._cut(exchange, Cut(Status.TIMEOUT, f"not finished {timeout_ns / 1e9:g} s after it was due"))
         if self._drain_until_ns is not None and now_ns >= self._drain_until_ns:
-            self._cut_all("still running when the time to finish after the stop was over")
+            self._cut_all("still in flight at the end of the drain time")
         self._ticks += 1
         if self._ticks % _TICKS_BETWEEN_SUMS == 0:
             late += self._cut_the_longest()
@@ -332,7 +330,7 @@ class ServedClient:
             self._dispatch()
 
     def _cut_the_longest(self) -> list[Exchange]:
-        """End the longest replies where all under way take more memory than they may, for few can be too many."""
+        """End the longest replies if all in flight together exceed the memory limit."""
         if len(self._in_flight) * MOST_BYTES <= self._most_held:
             return []
         held = sum(exchange.reply.size for exchange in self._in_flight.values())
@@ -341,7 +339,7 @@ class ServedClient:
             if held <= self._most_held:
                 break
             held -= exchange.reply.size
-            why = f"the reply was cut off: all those under way held more than {self._most_held >> 20} MiB of memory"
+            why = f"the reply was cut off: all in flight together held more than {self._most_held >> 20} MiB of memory"
             self._cut(exchange, Cut(Status.TRUNCATED, why))
             cut.append(exchange)
         return cut
@@ -353,10 +351,10 @@ class ServedClient:
             self._cut_all("cut off: every measured request had ended")
             self._poller.wake()
 
-    # Work that can wait:
+    # Deferred work:
 
     def _idle(self) -> bool:
-        """Do one piece of work that can wait; whether there may be more."""
+        """Do one piece of deferred work; return True if there may be more."""
         if self._followers_due:
             return True
         if self._ending and not self._backlog and not self._replies:
@@ -378,16 +376,16 @@ class ServedClient:
         return not self._ending and self._prepared.step()
 
     def _quiet_ns(self) -> float:
-        """How long until a request falls due."""
+        """Return the time until a request falls due."""
         due_ns = None if self._ending else self._offer.next_due_ns
         return math.inf if due_ns is None else due_ns - self._now_ns()
 
     def _takes_ns(self, ended: tuple[Exchange, Cut | None]) -> float:
-        """About how long a reply takes to decode."""
+        """Estimate the time to decode a reply."""
         return ended[0].reply.size * self._ns_per_byte
 
     def _read_reply(self, session: int | None) -> None:
-        """Decode the reply that a conversation goes on from, unless that was done."""
+        """Decode the last reply of a conversation, unless that was done."""
         ended = None if session is None else self._replies.pop(session, None)
         if ended is not None:
             self._decode(*ended)
@@ -416,7 +414,7 @@ class ServedClient:
         self._state.record(exchange.trace, self._without_secrets(outcome))
 
     def _without_secrets(self, outcome: Outcome) -> Outcome:
-        """Servers repeat keys in their complaints; nothing stored may hold one."""
+        """Mask secrets: servers repeat keys in error messages, and none may be stored."""
         error = outcome.error
         if error is None or not any(secret in error for secret in self._secrets):
             return outcome
@@ -426,6 +424,6 @@ class ServedClient:
 
 
 def _secrets(endpoint: Endpoint) -> list[str]:
-    """What must not be repeated: header values, and keys without their scheme; longest first."""
+    """Return header values, and keys without their scheme, longest first."""
     parts = {part for value in endpoint.headers.values() for part in (value, value.rpartition(" ")[2]) if len(part) > 5}
     return sorted(parts, key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""The only code that stamps time: clocks, and the way from what was noted of a request to its record."""
+"""Time stamps: the clocks, and the path from a request's trace to its record. No other module stamps time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STAMP_BYTES = 48  # struct scm_timestamping: three of struct timespec, the firs
 _OFFSETS = 4096
 _UNUSABLE_NS = 1 << 61  # an arrival in the far future
 _NEVER_NS = 1 << 62
-_STEP_NS = 5_000  # two clocks read one after the other differ by less, unless something came between
+_STEP_NS = 5_000  # greater difference of two successive readings: a step of a clock, or an interruption
 _SECONDS_NANOSECONDS = struct.Struct("qq").unpack_from
 
 T = TypeVar("T")
@@ -34,19 +34,20 @@ NowNs = Callable[[], int]
 
 
 def clock_of(loop: asyncio.AbstractEventLoop) -> NowNs:
-    """The monotonic clock of a loop in nanoseconds: the system's, or the loop's own where its time is virtual."""
+    """Return the monotonic clock of a loop in nanoseconds: the system's, or the loop's own if its time is virtual."""
     virtual: NowNs | None = getattr(loop, "time_ns", None)
     return virtual if virtual is not None else time.monotonic_ns
 
 
 class StampClock:
-    """Turns the kernel's receive stamps (CLOCK_REALTIME) into monotonic time, after the fact.
+    """Conversion of the kernel's receive stamps (CLOCK_REALTIME) to monotonic time, after the fact.
 
-    `sample` reads both clocks; whoever reads sockets calls it before each round of reads. What is noted of a read is
-    the kernel's stamp as it came and the monotonic time behind the read; `arrivals` converts many at once, each with
-    the difference of the clocks in force when it was read. A stamp that would lie before the previous arrival or after
-    its read, and one read while the wall clock was stepped or in the round after that, is not used: the arrival is the
-    read, and its lag unknown. What had come in before the step was stamped by the old clock, whenever it is read.
+    `sample` reads both clocks, before each round of reads. A trace stores the kernel's stamp and the monotonic time
+    after the read. `arrivals` converts many at once, each with the clock offset in force at its read.
+
+    A stamp is rejected if it lies before the previous arrival or after its read. A stamp read while the wall clock was
+    stepped, or in the round after that, is rejected too: packets from before the step carry the old clock. A rejected
+    arrival is the time of its read, with unknown lag.
     """
 
     def __init__(self, monotonic_ns: NowNs = time.monotonic_ns, wall_ns: NowNs = time.time_ns) -> None:
@@ -55,10 +56,10 @@ class StampClock:
         self._offset_ns = self._measured()
         self._offsets: list[_Offset] = [_Offset(0, self._offset_ns)]
         self._sampled_ns = monotonic_ns()
-        self._stepped = False  # at the last look
+        self._stepped = False  # at the last sample
 
     def sample(self) -> None:
-        """Look whether the wall clock still runs as it did."""
+        """Check whether the wall clock still runs at the known offset."""
         wall_ns = self._wall_ns()
         now_ns = self._monotonic_ns()
         if self._stepped:
@@ -69,7 +70,7 @@ class StampClock:
         self._sampled_ns = now_ns
 
     def arrival(self, stamp: bytes, read_ns: int, earliest_ns: int) -> tuple[int, int]:
-        """When the last packet of a read came in, and how long it waited to be read; the lag is -1 when not known."""
+        """Return the arrival of a read's last packet, and its wait until the read (-1 if unknown)."""
         offset = next((o for o in reversed(self._offsets) if o.since_ns <= read_ns), self._offsets[0])
         if len(stamp) == _STAMP_BYTES and offset.settled_ns <= read_ns <= offset.trusted_ns:
             seconds, nanoseconds = _SECONDS_NANOSECONDS(stamp)
@@ -79,7 +80,7 @@ class StampClock:
         return read_ns, -1
 
     def arrivals(self, stamps: Sequence[bytes], read_ns: Sequence[int], earliest_ns: int) -> tuple[Int64, Int64]:
-        """Arrivals and lags of the reads of one reply, in order; no arrival lies before `earliest_ns`."""
+        """Return arrivals and lags of the reads of one reply, in order. No arrival lies before `earliest_ns`."""
         joined, reads = b"".join(stamps), np.array(read_ns, dtype=np.int64)
         if len(reads) and len(joined) == _STAMP_BYTES * len(reads):
             at = np.frombuffer(joined, dtype=np.int64).reshape(len(reads), -1)
@@ -97,8 +98,10 @@ class StampClock:
         return both[:, 0], both[:, 1]
 
     def _offsets_of(self, read_ns: Int64) -> tuple[Int64 | int, int]:
-        """The difference of the clocks in force at each read; where there is none, one that makes a stamp unusable. And
-        before when nothing may have come in by it: if there was a step among the reads, it is looked at read by read.
+        """Return the clock offset at each read, and the time before which no packet can have arrived by it.
+
+        An offset is replaced by one that makes the stamp unusable where none is known. After a step among the reads,
+        the caller checks read by read.
         """
         last = self._offsets[-1]
         if read_ns[0] >= max(last.since_ns, last.settled_ns):
@@ -112,14 +115,14 @@ class StampClock:
         return np.where(usable, np.array([o.ns for o in offsets])[index], _UNUSABLE_NS), stepped_ns
 
     def last_arrival(self, trace: Trace) -> int:
-        """When the last read of a reply came in, before all are converted."""
+        """Return the arrival of a reply's last read, before all are converted."""
         earliest_ns = trace.earliest_ns
         for stamp, read_ns in zip(trace.stamps[-2:], trace.read_ns[-2:], strict=True):
             earliest_ns, _ = self.arrival(stamp, read_ns, earliest_ns)
         return earliest_ns
 
     def resolve(self, trace: Trace) -> None:
-        """Convert what was noted of the reads of a reply that is over."""
+        """Convert the stamps of a reply that has ended."""
         trace.arrivals, trace.lags = self.arrivals(trace.stamps, trace.read_ns, trace.earliest_ns)
         trace.stamps.clear()
         trace.read_ns.clear()
@@ -127,13 +130,13 @@ class StampClock:
             trace.done_ns = max(trace.done_ns, int(trace.arrivals[-1]))
 
     def _change(self) -> None:
-        """The clocks differ by more or less than before: by drift, a step, or because a reading was interrupted."""
+        """Handle a changed offset: drift, a step, or an interrupted reading."""
         before_ns, offset_ns = self._offset_ns, self._measured()
         if -_STEP_NS < offset_ns - before_ns < _STEP_NS:
             return
         self._offset_ns = offset_ns
         since_ns = self._monotonic_ns()
-        if abs(offset_ns - before_ns) >= NS_PER_MS:  # stepped: some time after the last look, stamps are others
+        if abs(offset_ns - before_ns) >= NS_PER_MS:  # stepped at an unknown time since the last sample
             self._stepped = True
             self._offsets[-1].trusted_ns = self._sampled_ns
             self._offsets.append(_Offset(since_ns, offset_ns, settled_ns=_NEVER_NS, stepped_ns=since_ns))
@@ -143,7 +146,7 @@ class StampClock:
             del self._offsets[: _OFFSETS // 2]
 
     def _measured(self) -> int:
-        """Monotonic minus wall time; the best of five, because the process may be interrupted between two readings."""
+        """Measure monotonic minus wall time; best of five, because a reading may be interrupted."""
         best = None
         for _ in range(5):
             before_ns = self._monotonic_ns()
@@ -157,10 +160,12 @@ class StampClock:
 
 @dataclass(slots=True)
 class _Offset:
-    """Monotonic minus wall time since a moment; what is read after `trusted_ns` may be stamped by a stepped clock.
+    """Monotonic minus wall time since a moment.
 
-    settled_ns: what is read before may be stamped by the clock before the step.   stepped_ns: so is what would have
-    come in before this by the new one; 0 where there was no step.
+    Attributes:
+        trusted_ns: Later reads may carry stamps of the clock after the next step.
+        settled_ns: Earlier reads may carry stamps of the clock before this step.
+        stepped_ns: Earlier arrivals carry stamps of the clock before this step; 0 without a step.
     """
 
     since_ns: int
@@ -172,12 +177,19 @@ class _Offset:
 
 @dataclass(slots=True)
 class Trace:
-    """What is noted of one request while it runs; times are monotonic and absolute.
+    """Notes about one request while it runs; times are monotonic and absolute.
 
-    stamps, read_ns: of each read over a socket, the kernel's stamp as it came and the time behind the read; converted
-    later to arrivals and lags (lag -1: stamped by the loop).   accepting_ns: how long the other side took to accept the
-    connection and the request.   resends: how often it was sent again.   earliest_ns: no reply can have arrived before.
-    first_body_read, headers_read: indices of reads.   backend: which of several servers it is sent to.
+    Attributes:
+        accepting_ns: Time that the other side took to accept the connection and the request.
+        resends: Number of times it was sent again.
+        earliest_ns: Lower limit of every arrival.
+        stamps: Kernel's stamp of each read, not converted.
+        read_ns: Time after each read.
+        arrivals: Converted stamps.
+        lags: Read minus arrival; -1: stamped by the loop.
+        headers_read: Index of the read that completed the headers.
+        first_body_read: Index of the first read with a part of the body.
+        backend: URL of the server, if there are several.
     """
 
     row: Row
@@ -200,16 +212,18 @@ class Trace:
     backend: str | None = None
 
     def stamp(self, read: int | None) -> int | None:
-        """When a read arrived; None for no read."""
+        """Return the arrival of a read, if there is one."""
         return None if read is None else int(self.arrivals[read])
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a request ended, and the pieces of its reply.
+    """End of a request, and the pieces of its reply.
 
-    streamed: the reply came piece by piece, so that the times of its pieces mean something.   unreadable: events that
-    were passed over.   impossible: statements of counts that cannot be true, and are not known therefore.
+    Attributes:
+        streamed: The reply came piece by piece, so the times of its pieces are meaningful.
+        unreadable: Number of events that were skipped.
+        impossible: Number of token counts that cannot be true and are treated as unknown.
     """
 
     status: Status
@@ -231,10 +245,12 @@ def build_record(
     text: bool,
     count: Callable[[str], int] | None = None,
 ) -> Record:
-    """The record of one request, its times as offsets from T0.
+    """Build the record of one request, its times as offsets from T0. A reply that was not streamed has no token times.
 
-    chunks, text: whether to keep the chunk lists and the reply. A reply that was not streamed has no token times.
-    count: the tokens of a text by the model's own tokenizer, for replies of which nobody else says how many there are.
+    Args:
+        chunks: Keep the chunk lists.
+        text: Keep the generated text.
+        count: Model's own tokenizer, for replies without a token count.
     """
     record = _without_pieces(trace, outcome, t0_ns, loop)
     if len(trace.arrivals):
@@ -248,7 +264,7 @@ def build_record(
 
 
 def _without_pieces(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop) -> Record:
-    """What was planned of a request, when it went through which hands, and how it ended."""
+    """Fill the fields of plan, times and status."""
     row = trace.row
     return Record(
         request=row.request,
@@ -282,20 +298,20 @@ def _without_pieces(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop) -> R
 
 
 def _count_text(record: Record, said: str, count: Callable[[str], int]) -> None:
-    """Tokens by the model's own tokenizer; of the prompt those of the plan, which the same tokenizer counted."""
+    """Set token counts by the model's own tokenizer; the prompt's count is the planned one, by the same tokenizer."""
     if said:
         record.output_tokens, record.token_source = count(said), TokenSource.TOKENIZER
-        if record.prompt_tokens is None and not record.turn:  # a later turn's has the conversation before it
+        if record.prompt_tokens is None and not record.turn:  # a later turn's prompt contains the conversation
             record.prompt_tokens = record.requested_prompt_tokens
 
 
 def said(outcome: Outcome) -> str:
-    """All generated text."""
+    """Return all generated text."""
     return "".join([chunk.text for chunk in Pieces.of(outcome.chunks).chunks if chunk.kind in TOKEN_BEARING])
 
 
 def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, keep_chunks: bool) -> None:
-    """Token times, token counts and chunk lists of a record."""
+    """Fill token times, token counts and chunk lists."""
     pieces = Pieces.of(outcome.chunks)
     bearing = bearing_tokens(pieces.kinds)
     chunks, kinds = _picked(pieces.chunks, bearing), _picked(pieces.kinds, bearing)
@@ -326,17 +342,17 @@ def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, k
 
 
 def bearing_tokens(kinds: list[ChunkKind]) -> slice | list[int]:
-    """Which pieces bear tokens: nearly always one run of one kind, which is found without looking at each."""
+    """Return the places of token-bearing pieces. Fast for the usual case: one run of one kind."""
     if ChunkKind.CONTENT in kinds:
         first, count = kinds.index(ChunkKind.CONTENT), kinds.count(ChunkKind.CONTENT)
         others = kinds[:first] + kinds[first + count :]
-        if TOKEN_BEARING.isdisjoint(others):  # then all between them are CONTENT
+        if TOKEN_BEARING.isdisjoint(others):  # so the run is uninterrupted
             return slice(first, first + count)
     return [at for at, kind in enumerate(kinds) if kind in TOKEN_BEARING]
 
 
 def _told(chunks: list[Chunk], bearing: slice | list[int]) -> list[Chunk]:
-    """The pieces that may say something beside their text: all but the inner ones of a run of text."""
+    """Return the pieces that may hold more than text: all but the inner ones of a run of text."""
     if not isinstance(bearing, slice):
         return chunks
     return chunks[: bearing.start + 1] + chunks[bearing.stop - 1 :]
@@ -347,13 +363,16 @@ def _picked(values: list[T], places: slice | list[int]) -> list[T]:
 
 
 def merged(all_reads: Int64, reads: Int64, joined: Sequence[int] = ()) -> list[bool]:
-    """Which of the token-bearing chunks, by their `reads`, may carry the time of a later packet.
+    """Return, for each token-bearing chunk, whether it may carry the time of a later packet.
 
-    The kernel gives a read the stamp of its last packet and does not say how many there were. A read that completes one
-    event has the right stamp for it, whatever it held; a read that completes several may have held several packets. So
-    all its chunks count as merged: too many where a server sends several events at once, never too few.
-    all_reads: the reads of all chunks, those without tokens included.   joined: the places of those that came in one
-    event with the chunk before them.
+    The kernel stamps a read with its last packet and does not report their number. A read that completes one event has
+    the right stamp for it. A read that completes several events may have held several packets, so all its chunks count
+    as merged. The count is too high for servers that send several events at once, never too low.
+
+    Args:
+        all_reads: Reads of all chunks, including those without tokens.
+        reads: Reads of the token-bearing chunks.
+        joined: Places of chunks that came in one event with the chunk before them.
     """
     events = np.bincount(all_reads)
     if joined:
@@ -363,7 +382,7 @@ def merged(all_reads: Int64, reads: Int64, joined: Sequence[int] = ()) -> list[b
 
 
 def _add_extras(record: Record, chunks: Sequence[Chunk]) -> Usage | None:
-    """Notes what the chunks without tokens say, and gives the usage."""
+    """Store the fields of chunks without tokens; return the usage."""
     usage = None
     for chunk in chunks:
         if chunk.finish_reason is not None:
@@ -382,7 +401,7 @@ def _add_extras(record: Record, chunks: Sequence[Chunk]) -> Usage | None:
 
 
 def _both(before: Usage, usage: Usage) -> Usage:
-    """What is stated in the end: a later statement that says less, or says none, takes nothing away."""
+    """Merge two statements of usage: the later one wins where it has a value."""
     return Usage(
         usage.prompt_tokens or before.prompt_tokens or usage.prompt_tokens,
         usage.output_tokens or before.output_tokens or usage.output_tokens,
@@ -392,7 +411,7 @@ def _both(before: Usage, usage: Usage) -> Usage:
 
 
 def _known(usage: Usage, *, bears: bool) -> Usage:
-    """The usage without what a server says that does not count: no prompt, and no tokens in a reply that has some."""
+    """Drop counts that a server fills in without counting: no prompt tokens, or no output tokens despite output."""
     if usage.prompt_tokens and (usage.output_tokens or not bears):
         return usage
     output_tokens = None if bears and not usage.output_tokens else usage.output_tokens
@@ -402,7 +421,7 @@ def _known(usage: Usage, *, bears: bool) -> Usage:
 
 
 def _count_tokens(record: Record, usage: Usage | None, tokens: Sequence[int | None], *, streamed: bool) -> None:
-    """Output tokens from the server's usage, else the engine's own count, else the number of chunks."""
+    """Set output tokens from the server's usage, else the engine's own count, else the number of chunks."""
     if usage is not None:
         usage = _known(usage, bears=bool(tokens))
         record.prompt_tokens = usage.prompt_tokens
@@ -421,5 +440,5 @@ def _since(t0_ns: int, at_ns: int | None) -> int | None:
 
 
 def not_sent(row: Row, phase: str, due_ns: int, loop: Loop, why: str | None = None) -> Record:
-    """The record of a planned request that was never sent; due_ns is an offset from T0."""
+    """Build the record of a planned request that was never sent; due_ns is an offset from T0."""
     return build_record(Trace(row, due_ns, phase), Outcome(Status.NOT_SENT, why), 0, loop, chunks=False, text=False)

@@ -1,4 +1,4 @@
-"""What both kinds of driver share: where records go, and the end of a trial."""
+"""State of a running trial, shared by both drivers: records, skipped requests, and the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.schedule.requests import Schedule
 
 @dataclass(slots=True)
 class TrialState:
-    """One trial under way; `finished` is set when its last record has been handed on."""
+    """One running trial. `finished` is set when its last record has been passed on."""
 
     schedule: Schedule
     settings: DriveSettings
@@ -36,16 +36,16 @@ class TrialState:
         self.recount = Recount(self.schedule.count_tokens if self.settings.recount else None)
 
     def begin(self, t0_ns: int) -> None:
-        """Lay the plan on the clock, and look at the client from now on."""
+        """Set T0 and start the self-measurement."""
         self.report.t0_ns = t0_ns
         self.offer.begin(t0_ns)
         self.vitals.begin(self.report)
 
     def record(self, trace: Trace, outcome: Outcome) -> None:
-        """Build the record of a request and hand it on. A reply of which none can be made costs that row only."""
+        """Build the record of a request and pass it on. If a reply breaks the conversion, only its row is affected."""
         try:
             record = self._built(trace, outcome)
-        except Exception as error:  # whatever an engine or a server has put into it
+        except Exception as error:  # a plugin's pieces may have any content
             why = by_name("no record can be made of the reply", error)
             outcome = Outcome(Status.STREAM_ERROR, why, outcome.http_status)
             record = self._built(trace, outcome)
@@ -67,26 +67,24 @@ class TrialState:
         )
 
     def tell(self) -> DriveReport:
-        """When the load is over: the report, with what it has to say about it."""
+        """Return the complete report, after the load."""
         self.vitals.fill(self.report)
         self.report.measured_until_ns = self.offer.measured_until_ns
         self.report.recounted = self.recount.counted()
         return self.report
 
     def close_offer(self) -> None:
-        """Offer nothing more; the rows of an open plan that were never sent get their records."""
+        """End the load; rows of an open plan that were never sent get their records."""
         for due in self.offer.close():
             self._not_sent(due, "the trial was stopped before it was sent")
 
     def give_up(self, due: Due, why: str) -> None:
-        """A turn of a conversation that was broken off is not sent; what follows it falls due in its own time."""
+        """Skip a request; its follower falls due in its own time."""
         self._not_sent(due, why)
         self.offer.passed_over(due)
 
     def given_up_unsent(self, due: Due, now_ns: int) -> bool:
-        """Whether a request of an open loop was come to so late that its time is over: then it is not sent, and has its
-        record.
-        """
+        """Skip a request of an open loop if its time-out passed before it was sent; return True if so."""
         timeout_ns = self.settings.timeout_ns
         if now_ns - due.due_ns < timeout_ns or self.schedule.loop is not Loop.OPEN:
             return False
@@ -98,19 +96,19 @@ class TrialState:
         self._hand_on(not_sent(due.row, due.phase, due.due_ns - self.report.t0_ns, loop, why))
 
     def tell_counted(self) -> None:
-        """Say once that nothing that counts is left here, where others wait for it."""
+        """Report once to the other parts that no counting request is left here."""
         if self.part.counted is not None and not self._said_counted and self.offer.counted:
             self._said_counted = True
             self.part.counted()
 
     def let_go(self) -> bool:
-        """Whether the last change of the control was no order to stop, but that the others have done, too."""
+        """Apply a release; return True if the last order was not to stop."""
         if self.control.released:
             self.offer.release()
         return not self.control.stopped
 
     def trace(self, due: Due) -> Trace:
-        """The beginning of a request's trace."""
+        """Start a request's trace."""
         return Trace(due.row, due.due_ns, due.phase, dispatched_ns=self.now_ns())
 
     def _hand_on(self, record: Record) -> None:
@@ -120,7 +118,7 @@ class TrialState:
         self.sink(record)
 
     def guarded(self, call: Callable[[], None]) -> None:
-        """Do what someone else asks for: what goes wrong (no space for records) ends the trial, not the asker."""
+        """Call a function for an outside caller: its exception (no space for records) ends the trial only."""
         try:
             call()
         except Exception as error:

@@ -1,7 +1,4 @@
-"""What the client measures of itself: how late it sent, how late its clock ticked, how busy it was.
-
-Recount: the texts of a few replies, kept for their tokens to be counted once more when the load is over.
-"""
+"""Self-measurement of the load generator: send lag, heartbeat, CPU time, and a recount of a few replies."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ _SAME_IN = 3
 
 
 class Thinned:
-    """Numbers of which, beyond 262,144, only every second, then every fourth ... is kept."""
+    """Sample of numbers: beyond 262,144 only every second, then every fourth, is kept."""
 
     def __init__(self) -> None:
         self._values = array("q")
@@ -37,7 +34,6 @@ class Thinned:
         self._skipped = 0
 
     def extend(self, values: Iterable[int]) -> None:
-        """Add numbers."""
         if self._stride == 1:
             self._values.extend(values)
         else:
@@ -49,7 +45,7 @@ class Thinned:
             self._stride *= 2
 
     def percentile_ms(self, share: float, least: int | None = None) -> float | None:
-        """A percentile of numbers in ns, in ms; None when there are none. Those below `least` are left out."""
+        """Return a percentile in ms of numbers in ns, those below `least` excluded; None if there are none."""
         values = np.frombuffer(self._values, dtype=np.int64)
         if least is not None:
             values = values[values >= least]
@@ -57,10 +53,10 @@ class Thinned:
 
 
 class EqualGaps:
-    """How many gaps between chunks are the same to the nanosecond in several replies: a clock too coarse shows so.
+    """Count of gaps between chunks that are identical to the nanosecond in several replies: sign of a coarse clock.
 
-    The first gaps of a thousand replies spread evenly over the trial are compared, because among millions equal ones
-    are chance.
+    Only the first gaps of a thousand replies, spread evenly over the trial, are compared. Among millions, equal gaps
+    occur by chance.
     """
 
     def __init__(self) -> None:
@@ -69,7 +65,7 @@ class EqualGaps:
         self._seen = 0
 
     def add(self, chunk_ns: Sequence[int]) -> None:
-        """Look at a reply."""
+        """Add the chunk times of a reply."""
         self._seen += 1
         if self._seen % self._stride:
             return
@@ -80,7 +76,7 @@ class EqualGaps:
             self._stride *= 2
 
     def share(self) -> float | None:
-        """The share of equal ones; None if there are too few to tell."""
+        """Return the share of equal gaps; None if there are too few."""
         total = sum(map(len, self._gaps))
         if total < _GAPS_OF_A_REPLY or len(self._gaps) < 2 * _SAME_IN:
             return None
@@ -89,7 +85,7 @@ class EqualGaps:
 
 
 class Seconds:
-    """What is read once a second: processor time of the loop's thread, open files, ports. Peaks only."""
+    """Peaks of values read once a second: CPU time of the loop's thread, open files, ports."""
 
     def __init__(self) -> None:
         self._ceilings = cgroup.read_ceilings()
@@ -100,7 +96,7 @@ class Seconds:
         self.ports_peak: float | None = None
 
     def look(self, now_ns: int) -> None:
-        """Read, if a second is over."""
+        """Read the values if a second has passed."""
         wall_ns = now_ns - self._wall_ns
         if wall_ns < _SECOND_NS:
             return
@@ -116,7 +112,7 @@ class Seconds:
 
 
 class Vitals:
-    """Collects what a DriveReport says. `begin` is called when the first request is about to be sent."""
+    """Collector of a DriveReport. Call `begin` right before the first request is sent."""
 
     def __init__(self) -> None:
         self._send_lags = Thinned()
@@ -134,7 +130,7 @@ class Vitals:
         self.begin(None)
 
     def begin(self, report: DriveReport | None) -> None:
-        """Count time, processor time and what the machine withholds from now on."""
+        """Start to count time, CPU time and pressure."""
         self._began_ns = time.monotonic_ns()
         self._began_cpu_s = _cpu_s()
         self._pressure = cgroup.read_pressure()
@@ -142,12 +138,12 @@ class Vitals:
         self._opened_before = None if report is None else report.connections_opened
 
     def tick(self, late_ns: int) -> None:
-        """The heartbeat came so late."""
+        """Count one heartbeat and its lateness."""
         self._late_ticks.extend((late_ns,))
         self._seconds.look(time.monotonic_ns())
 
     def add(self, record: Record) -> None:
-        """Take what a record tells of the client."""
+        """Count the lags and merged reads of a record."""
         if record.sent_ns is not None and record.due_ns is not None:
             lag_ns = record.sent_ns - record.due_ns - (record.accepting_ns or 0)
             self._send_lags.extend((lag_ns,))
@@ -164,12 +160,12 @@ class Vitals:
             self._merged += sum(record.chunk_merged)
 
     def see(self, outcome: Outcome) -> None:
-        """Count what in a reply could not be read, and what it states that cannot be."""
+        """Count the unreadable events and impossible counts of a reply."""
         self._unreadable += outcome.unreadable
         self._impossible += outcome.impossible
 
     def fill(self, report: DriveReport) -> None:
-        """Write everything into the report."""
+        """Write all values into the report."""
         self._fill_odd(report)
         wall_ns = time.monotonic_ns() - self._began_ns
         report.clock = Clock.KERNEL if self._kernel_stamped and not self._loop_stamped else Clock.LOOP
@@ -186,18 +182,18 @@ class Vitals:
         self._fill_machine(report)
         if self._kernel_stamped and self._loop_stamped:
             report.notes.append(
-                f"{self._loop_stamped} of {self._loop_stamped + self._kernel_stamped} replies hold reads "
-                "that the kernel's stamp could not be used for; their arrivals are those of the event loop"
+                f"{self._loop_stamped} of {self._loop_stamped + self._kernel_stamped} replies have reads "
+                "without a usable stamp of the kernel; their arrivals are those of the event loop"
             )
 
     def _fill_odd(self, report: DriveReport) -> None:
         report.unreadable_events, report.impossible_counts = self._unreadable, self._impossible
         if self._unreadable:
             events = "1 event" if self._unreadable == 1 else f"{self._unreadable} events"
-            report.notes.append(f"{events} of the server's replies could not be read and were passed over")
+            report.notes.append(f"{events} of the server's replies could not be read and were skipped")
         if self._impossible:
             times = "once" if self._impossible == 1 else f"{self._impossible} times"
-            report.notes.append(f"replies state a number of tokens that cannot be ({times}); it counts as unknown")
+            report.notes.append(f"replies state an impossible number of tokens ({times}); it counts as unknown")
 
     def _fill_machine(self, report: DriveReport) -> None:
         withheld = cgroup.read_pressure().since(self._pressure)
@@ -216,7 +212,7 @@ def _cpu_s() -> float:
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """The garbage collector does not run inside: a pause would be a stall of the client."""
+    """Suspend the garbage collector: a pause would stall the load generator."""
     was_on = gc.isenabled()
     gc.collect()
     gc.freeze()
@@ -235,10 +231,11 @@ _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class Recount:
-    """Keeps the replies of up to `replies` measured requests, spread evenly over all, and `characters` of them at most.
+    """Sample of replies whose text is counted again with the model's tokenizer after the load.
 
-    Only where somebody else counted (the server's usage, the engine): the count by text is a second opinion. A text
-    with a replacement character is left out: what the tokens were cannot be read from it any more.
+    It keeps up to `replies` measured requests, spread evenly, and counts at most `characters`. Only replies counted by
+    the server's usage or the engine qualify: the recount is a second opinion. Texts with a replacement character are
+    left out, because their tokens cannot be recovered.
     """
 
     def __init__(
@@ -250,24 +247,24 @@ class Recount:
         self._step, self._until_next = 1, 1
 
     def see(self, record: Record, outcome: Outcome) -> None:
-        """Look at a reply that has ended; nearly always that is all."""
+        """Consider a reply that has ended; cheap, because most are skipped."""
         if self._count is None:
             return
         self._until_next -= 1
         if self._until_next:
             return
         if record.phase != Phase.MEASURE or record.status != Status.OK:
-            self._until_next = 1  # the next one, then
+            self._until_next = 1  # try the next one
             return
         self._until_next = self._step
         text = said(outcome) if record.token_source in (TokenSource.USAGE, TokenSource.ENGINE) else ""
-        self._kept[record.request] = "" if _BROKEN in text else text  # looked at, for nothing
+        self._kept[record.request] = "" if _BROKEN in text else text  # an empty text is skipped when counting
         if len(self._kept) > self._most:
             self._kept = {request: text for place, (request, text) in enumerate(self._kept.items()) if place % 2 == 0}
             self._step = self._until_next = 2 * self._step
 
     def counted(self) -> list[tuple[int, int]]:
-        """(request, tokens by its text) of those kept, as far as `characters` goes. Takes time: not under load."""
+        """Return (request, tokens of its text) of the kept replies. Slow: call after the load."""
         if self._count is None:
             return []
         found, left = [], self._characters

@@ -1,1 +1,1 @@
-"""The measuring HTTP client: connections, pools, responses."""
+"""HTTP of the load generator: connections, pools, responses."""

@@ -1,6 +1,6 @@
-"""One connection: non-blocking, every read stamped, nothing else done with it.
+"""Non-blocking connection that stamps every read and does nothing else with it.
 
-The hot path of the whole program is `_read`: one `recvmsg`, one look at the clock, three appends.
+The hot path of the whole program is `Connection._read`: one `recvmsg`, one clock reading, three appends.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from harness.telemetry.kernel_clock import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMP
 
 _READ_BYTES = 65_536
 _ANCILLARY_BYTES = 64
-AT_ONCE_NS = 500_000_000  # a connection closed sooner after a reply was not closed for being idle
-_SOON_NS = 20_000_000  # a connection that had been closed says so as soon as the next request arrives
-_UNACKED_AT = 24  # in struct tcp_info: segments that were sent and not acknowledged
+AT_ONCE_NS = 500_000_000  # a connection closed sooner after a reply was not closed by an idle time-out
+_SOON_NS = 20_000_000  # a closed connection answers the next request with a reset within this time
+_UNACKED_AT = 24  # offset in struct tcp_info of the number of unacknowledged segments
 
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One request on its way: the bytes to send, what is noted of it, and the reply as it comes in."""
+    """One request in flight: the bytes to send, its trace, and the incoming reply."""
 
     trace: Trace
     payload: bytes
@@ -43,36 +43,38 @@ class Exchange:
 
 
 class End(Enum):
-    """What the end of a connection says of the request on it.
+    """State of a request when its connection ended.
 
-    BEHIND_A_REPLY: it came right behind the reply before, and the request: a server that closes after its replies
-    throws away what comes meanwhile, and one that fails at once looks alike.
+    BEHIND_A_REPLY: the connection ended right after a reply and the next request. A server that closes after its
+    replies discards that request; a server that fails at once looks alike.
     """
 
     UNREAD, BEHIND_A_REPLY, READ = range(3)
 
 
 class Owner(Protocol):
-    """Whoever uses connections."""
+    """User of connections."""
 
     def connected(self, connection: Connection) -> None:
-        """The connection can carry requests."""
+        """Handle a connection that is ready for requests."""
         ...
 
     def completed(self, connection: Connection, exchange: Exchange) -> None:
-        """A reply has ended."""
+        """Handle a complete reply."""
         ...
 
     def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
-        """The connection is gone; reason: one sentence."""
+        """Handle the end of a connection; reason: one sentence."""
         ...
 
 
 class Connection:
-    """A connection that carries one request at a time.
+    """Connection that carries one request at a time.
 
-    place: where it leads.   ready: connected (and secured).   connected_ns: since when.   used: has carried a request.
-    idle_since_ns: when it was last given back, 0: never.
+    Attributes:
+        ready: Connected, and secured if TLS is used.
+        used: It has carried a request.
+        idle_since_ns: Time at which it was last returned to its pool; 0: never.
     """
 
     __slots__ = (
@@ -83,9 +85,9 @@ class Connection:
     def __init__(
         self, poller: Poller, address: tuple[Any, ...], place: Place, stamps: StampClock, owner: Owner, spare: int
     ) -> None:
-        """Begin to connect. spare: the first file descriptor that is kept for others.
+        """Start to connect; file descriptors from `spare` on are kept for others.
 
-        Raises OSError where no descriptor can be had.
+        Raises OSError if no descriptor is available.
         """
         family, target = address
         self.ready = False
@@ -101,7 +103,7 @@ class Connection:
         self._tunnel = Tunnel(place) if place.tunnelled else None
         self._out = b""
         self._writing = False
-        self._taken = False  # something of the request was accepted by the system
+        self._taken = False  # the system accepted a part of the request
         self._connected = False
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         if self._socket.fileno() >= spare:
@@ -114,12 +116,12 @@ class Connection:
         if sys.platform == "linux":
             self._socket.setsockopt(socket.SOL_SOCKET, TIMESTAMPING, STAMP_RECEIVED_IN_SOFTWARE)
         self._file = self._socket.fileno()
-        number = self._socket.connect_ex(target)  # failures are told later, as those that the poller brings
+        number = self._socket.connect_ex(target)  # failures are handled later, with the poller's events
         self._number = 0 if number == errno.EINPROGRESS else number
         poller.add(self._file, self._on_event, READ | WRITE)
 
     def send(self, exchange: Exchange) -> None:
-        """Send a request, as soon as the connection is ready."""
+        """Send a request as soon as the connection is ready."""
         self.exchange = exchange
         exchange.connection = self
         exchange.trace.connection_reused = self.used or self.ready
@@ -127,22 +129,22 @@ class Connection:
             self._start()
 
     def gone(self) -> bool:
-        """Whether the other side has closed it while it was idle, or has sent what nobody asked for."""
+        """Return True if the peer closed the idle connection or sent unrequested data."""
         try:
             found = self._socket.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
             return True
-        return not found or self._tls is None  # TLS has something of its own to say
+        return not found or self._tls is None  # TLS sends messages of its own
 
     @property
     def clean(self) -> bool:
-        """Whether nothing of a request is still to be sent: a reply may come before its request has left."""
+        """True if no part of a request is left to send; a reply may come before its request has left."""
         return not self._out
 
     def close(self) -> None:
-        """Close; the owner hears nothing of it."""
+        """Close without a call to the owner."""
         if self._file >= 0:
             self._poller.remove(self._file)
             self._file = -1
@@ -213,7 +215,7 @@ class Connection:
                 return
         exchange = self.exchange
         if exchange is None:
-            self._lose("the server sent something that no request had asked for")
+            self._lose("the server sent data without a request")
             return
         trace = exchange.trace
         trace.stamps.append(ancillary[0][2] if ancillary else b"")
@@ -231,11 +233,11 @@ class Connection:
             self._lose(reason, self._end(reset=reset))
 
     def _end(self, *, reset: bool) -> End:
-        """Whether the other side had closed the connection before it read the request that was just sent.
+        """Return whether the peer had closed the connection before it read the request.
 
-        Its system resets a connection that is closed while something lies there unread, and one that was closed before
-        anything came; and it does not acknowledge what came after its end. Who has read a request and then closes does
-        neither. A reset may also be meant, so only one right behind a reply and the next request counts.
+        A system resets a connection that is closed with unread data, or that was closed before the data came, and does
+        not acknowledge data after its end. A server that reads a request and then closes does neither. A reset may also
+        be deliberate, so it counts only right after a reply and the next request.
         """
         now_ns = monotonic_ns()
         trace = None if self.exchange is None else self.exchange.trace
@@ -247,11 +249,11 @@ class Connection:
         return End.BEHIND_A_REPLY if soon else End.READ
 
     def _unacknowledged(self) -> bool:
-        """Whether something of what was sent has not arrived."""
+        """Return True if a part of the sent data has not arrived."""
         if sys.platform != "linux" or self._socket.family == socket.AF_UNIX:
             return False
-        told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED_AT + 4)
-        return len(told) == _UNACKED_AT + 4 and int.from_bytes(told[_UNACKED_AT:], sys.byteorder) > 0
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED_AT + 4)
+        return len(info) == _UNACKED_AT + 4 and int.from_bytes(info[_UNACKED_AT:], sys.byteorder) > 0
 
     def _finish_connecting(self) -> None:
         number = self._number or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -293,13 +295,13 @@ class Connection:
             self._become_ready()
 
     def _received(self) -> bytes:
-        """What came in for the handshake. Raises ConnectionResetError if the server hung up."""
+        """Read bytes of the handshake. Raises ConnectionResetError if the server closed the connection."""
         try:
             data = self._socket.recv(_READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return b""
         if not data:
-            raise ConnectionResetError("the connection was closed before it was of use")
+            raise ConnectionResetError("the connection was closed during the handshake")
         return data
 
     def _become_ready(self) -> None:
@@ -326,7 +328,7 @@ class Connection:
 
 
 def _sent(trace: Trace, now_ns: int) -> None:
-    """The last byte was taken. What was sent again counts from when it was sent first."""
+    """Note that the last byte was accepted. A repeated request keeps the time of its first sending."""
     if trace.sent_ns is None:
         trace.sent_ns = now_ns
         began_ns = trace.earliest_ns if trace.connection_reused else trace.dispatched_ns
@@ -336,11 +338,11 @@ def _sent(trace: Trace, now_ns: int) -> None:
 def _reason(error: OSError, place: Place) -> str:
     at = place.at
     if error.errno == errno.EAGAIN:
-        return f"{at} has no room for another connection that waits to be accepted"
+        return f"{at} accepts no further connection: its queue is full"
     if isinstance(error, ConnectionRefusedError) or error.errno == getattr(os, "ECONNREFUSED", 111):
         return f"nothing listens at {at}: the connection was refused"
     if isinstance(error, ConnectionResetError | BrokenPipeError):
-        return f"{at} cut the connection off"
+        return f"{at} closed the connection"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"no connection to {at}: {error.strerror}: this machine has no port left for one more connection"
     return f"no connection to {at}: {error.strerror or error}"

@@ -1,7 +1,7 @@
-"""Being woken at an absolute time, more exactly than loop timers can.
+"""Alarms at absolute times, more exact than loop timers.
 
-Loop timers are rounded to milliseconds (libuv, epoll). A timerfd wakes within some tens of microseconds, by the
-kernel's high-resolution timers, and is one more file descriptor to the poller.
+Loop timers are rounded to milliseconds (libuv, epoll). A timerfd uses the kernel's high-resolution timers, wakes within
+some tens of microseconds, and is one more file descriptor of the poller.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _ABSOLUTE = 1
 
 
 class Alarm(Protocol):
-    """Calls back once, at or after the time that was set last."""
+    """Single callback at or after the time that was set last."""
 
     def set(self, at_ns: int | None) -> None:
-        """Ring at this monotonic time; None: not at all."""
+        """Ring at this monotonic time, at once if it has passed; None: never."""
         ...
 
     def close(self) -> None:
-        """Never ring again."""
+        """Cancel for good."""
         ...
 
 
 class LoopAlarm:
-    """An alarm by the loop's timers: for virtual time, and where there is nothing better."""
+    """Alarm by the loop's timers, for virtual time and systems without timerfd."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object], now_ns: NowNs) -> None:
         self._loop = loop
@@ -43,7 +43,6 @@ class LoopAlarm:
         self._at_ns: int | None = None
 
     def set(self, at_ns: int | None) -> None:
-        """Ring at this monotonic time; None: not at all."""
         if at_ns == self._at_ns and (self._timer is not None or at_ns is None):
             return
         self.close()
@@ -52,7 +51,6 @@ class LoopAlarm:
             self._timer = self._loop.call_at(at_ns / NS_PER_S, self._fire)
 
     def close(self) -> None:
-        """Never ring again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -74,7 +72,7 @@ class _Timer(ctypes.Structure):
 
 
 class TimerfdAlarm:
-    """An alarm by Linux' timerfd. Raises OSError or AttributeError where there is none."""
+    """Alarm by Linux' timerfd. Raises OSError or AttributeError if it is missing."""
 
     def __init__(self, poller: Poller, ring: Callable[[], object]) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -89,7 +87,6 @@ class TimerfdAlarm:
         poller.add(self._file, self._fire)
 
     def set(self, at_ns: int | None) -> None:
-        """Ring at this monotonic time, at once if it has passed; None: not at all."""
         if at_ns == self._at_ns:
             return
         self._at_ns = at_ns
@@ -98,7 +95,6 @@ class TimerfdAlarm:
         self._libc.timerfd_settime(self._file, _ABSOLUTE, self._reference, None)
 
     def close(self) -> None:
-        """Never ring again."""
         if self._file >= 0:
             self._poller.remove(self._file)
             os.close(self._file)
@@ -107,7 +103,7 @@ class TimerfdAlarm:
     def _fire(self, _: int) -> None:
         try:
             os.read(self._file, 8)
-        except BlockingIOError:  # set anew between the poll and now
+        except BlockingIOError:  # it was set again after the poll
             return
         self._at_ns = None
         self._ring()
@@ -116,7 +112,7 @@ class TimerfdAlarm:
 def make_alarm(
     loop: asyncio.AbstractEventLoop, poller: Poller | None, ring: Callable[[], object], now_ns: NowNs
 ) -> Alarm:
-    """The most exact alarm there is; the loop's own where there is no poller."""
+    """Return the most exact alarm available; without a poller the loop's own."""
     if poller is not None:
         try:
             return TimerfdAlarm(poller, ring)

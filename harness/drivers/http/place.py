@@ -1,4 +1,4 @@
-"""Where requests go: a server's address, with the TLS and the proxy by which it is reached."""
+"""Destination of requests: a server's address with its TLS and proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engines.http.addresses import Address, Proxy, proxy_for, tls_context
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """One server. tls: how to secure the connection, where its URL says https.   proxy: through which it is reached."""
+    """One server, with the TLS context of an https URL and the proxy on the way."""
 
     address: Address
     tls: ssl.SSLContext | None = None
@@ -20,27 +20,27 @@ class Place:
 
     @property
     def at(self) -> str:
-        """What a connection is opened to, for sentences."""
+        """Target of the connection, for messages."""
         return f"the proxy {self.proxy.at}" if self.proxy else self.address.at
 
     @property
     def dialled(self) -> tuple[str, int]:
-        """Host and port to connect to; of no use for a Unix socket."""
+        """Host and port to connect to; meaningless for a Unix socket."""
         return (self.proxy.host, self.proxy.port) if self.proxy else (self.address.host, self.address.port)
 
     @property
     def tunnelled(self) -> bool:
-        """Whether the proxy is asked for a tunnel, instead of being given the requests."""
+        """True if requests pass through the proxy in a tunnel."""
         return self.proxy is not None and self.tls is not None
 
     def path(self, path: str) -> str:
-        """The path of a request; a version at the end of the base and at the start of the path is written once."""
+        """Return the full path. A version that ends the base and begins the path appears once."""
         base_path = self.address.base_path
         first = path[: path.find("/", 1)]
         return base_path + (path.removeprefix(first) if first and base_path.endswith(first) else path)
 
     def head(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
-        """The start of a request up to the length of its body."""
+        """Return the start of a request up to the length of its body."""
         target = self.path(path)
         lines = [f"host: {self.address.authority}", *(f"{name}: {value}" for name, value in headers.items())]
         if self.proxy is not None and not self.tunnelled:
@@ -50,7 +50,7 @@ class Place:
         return "\r\n".join(lines).encode("latin-1")
 
     def tunnel_request(self) -> bytes:
-        """What asks the proxy for a tunnel."""
+        """Return the request for a tunnel."""
         assert self.proxy is not None
         to = self.address.at
         lines = [f"CONNECT {to} HTTP/1.1", f"host: {to}", *_authorization(self.proxy), "", ""]
@@ -58,9 +58,9 @@ class Place:
 
 
 def places_of(endpoint: Endpoint) -> list[Place]:
-    """The servers of an endpoint, in the order in which requests go round them.
+    """Return the servers of an endpoint, in round-robin order.
 
-    Raises ValueError, one sentence, for an address, a proxy or a certificate that cannot be used.
+    Raises ValueError, one sentence, for an invalid address, proxy or certificate.
     """
     addresses = [Address.of(url) for url in (endpoint.url, *endpoint.others)]
     try:
@@ -73,15 +73,15 @@ def places_of(endpoint: Endpoint) -> list[Place]:
 
 
 def secrets_of(places: Sequence[Place]) -> list[str]:
-    """What a proxy may repeat and nothing stored may hold."""
+    """Return the secrets that a proxy may repeat and that must not be stored."""
     proxies = [place.proxy for place in places if place.proxy is not None]
     parts = [part for one in proxies for part in ((one.authorization or "").rpartition(" ")[2], one.password)]
-    known = {part for part in parts if part and len(part) > 3}  # a letter would be found in every sentence
+    known = {part for part in parts if part and len(part) > 3}  # a single letter would mask parts of every sentence
     return sorted(known, key=len, reverse=True)
 
 
 def notes_of(places: Sequence[Place]) -> list[str]:
-    """What a reader of the measurement should know of the way to the server."""
+    """Return notes about the way to the server."""
     proxies = {place.proxy.url: place.proxy.source for place in places if place.proxy is not None}
     notes = [
         f"requests go through the proxy {url} ({source}): its time is part of every latency"

@@ -1,7 +1,7 @@
-"""Which sockets are ready: an epoll of our own inside the asyncio loop.
+"""Poller of sockets: an own epoll inside the asyncio loop.
 
-The loop sees one file descriptor. All that is ready is handled in one tight pass, which costs a fraction of the loop's
-callback for each, and "nothing is ready" is known: work that can wait (decoding, preparing requests) is done then.
+The loop sees one file descriptor. All ready sockets are handled in one pass, at a fraction of the cost of a loop
+callback each. When nothing is ready, deferred work is done (decoding, encoding requests).
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ READ = 1  # the values of EPOLLIN and EPOLLOUT
 WRITE = 4
 _BATCH = 128
 _PASS_NS = 5_000_000
-_FEW = 16  # so few were ready that work which can wait may be done before looking again
-_LINGER_S = 0.001  # waiting here for the next read costs less than going through the loop for it
+_FEW = 16  # with fewer ready sockets, deferred work may be done before the next poll
+_LINGER_S = 0.001  # waiting here for the next read costs less than a pass through the loop
 
 Handler = Callable[[int], None]
 
 
 class Poller:
-    """Calls `handler(events)` for every ready file descriptor; `idle()` when none is, until it returns False.
+    """Calls `handler(events)` per ready file descriptor, and `idle()` when none is ready, until it returns False.
 
-    before: called before each round of handlers. What any of them raises goes to `failed`: the loop would only log it,
-    and the trial would wait for ever.
+    `before` is called before each round of handlers. Exceptions go to `failed`: the loop would only log them, and the
+    trial would never end.
     """
 
     def __init__(
@@ -46,30 +46,27 @@ class Poller:
         loop.add_reader(self._set.fileno(), self._pass)
 
     def add(self, file: int, handler: Handler, events: int = READ) -> None:
-        """Watch a file descriptor."""
         self._handlers[file] = handler
         self._set.register(file, events)
 
     def handle(self, file: int, handler: Handler) -> None:
-        """Call another handler from now on."""
+        """Replace the handler of a file descriptor."""
         self._handlers[file] = handler
 
     def change(self, file: int, events: int) -> None:
-        """Watch for other events."""
         self._set.modify(file, events)
 
     def remove(self, file: int) -> None:
-        """Watch no longer; to be called before the file is closed."""
+        """Stop watching; call before the file is closed."""
         if self._handlers.pop(file, None) is not None:
             self._set.unregister(file)
 
     def wake(self) -> None:
-        """Make a pass soon, as if something were ready."""
+        """Schedule a pass, even if nothing is ready."""
         if self._again is None:
             self._again = self._loop.call_soon(self._pass)
 
     def close(self) -> None:
-        """Watch nothing any more."""
         if self._again is not None:
             self._again.cancel()
         if not self._set.closed:
@@ -99,13 +96,13 @@ class Poller:
                 if not ready and not more:
                     return
                 wait_s = 0.0 if more else _LINGER_S
-            if monotonic_ns() > until_ns:  # let the loop's other callbacks run
+            if monotonic_ns() > until_ns:  # give the loop's other callbacks a turn
                 self.wake()
                 return
 
 
 class _PortableEpoll:
-    """The part of `select.epoll` used here, by kqueue or what else the platform has."""
+    """Subset of `select.epoll` used here, on kqueue or the platform's other selectors."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()

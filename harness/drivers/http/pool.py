@@ -1,11 +1,10 @@
-"""Connections: opened before the clock starts, reused, opened anew when all are busy. Nothing ever waits for one.
+"""Connection pools, one per server: opened before the clock starts, reused, extended when all are busy.
 
-Some servers close a connection after each reply, some of them without saying so, and throw away what comes meanwhile
-(llama.cpp's does). So at first a connection rests after its reply, and others are used, until one was left open for
-_REST_NS. Once a few in a row were closed, connections are used for one request each, and another is opened ahead for
-each one taken.
+Some servers close a connection after each reply, some without notice, and discard what arrives meanwhile (llama.cpp's
+does). So a connection rests after its first replies, and others are used, until one stayed open for _REST_NS. After a
+few closings in a row, each connection carries one request, and another is opened ahead for each one taken.
 
-The connections to all servers of an endpoint: requests go round, those of one conversation to the same server.
+No request waits for a connection. Requests go round the servers of an endpoint; a conversation stays at one server.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ _OPENED_AT_ONCE = 128
 _PATIENCE_S = 5.0
 _IN_A_ROW = 3
 _MOST_RESTING = 16
-_REST_NS = 50_000_000  # within which a server that closes after its replies has done so, also where it computes on
-_SPARE_FILES = 16  # for what else the process opens: records, readings of the machine, modules
+_REST_NS = 50_000_000  # longest delay of a server that closes after its replies
+_SPARE_FILES = 16  # for other files of the process: records, readings of the machine, modules
 
 
 class Pool:
-    """All connections to one place. `take` raises OSError when none can be opened (no address, no free descriptor)."""
+    """All connections to one place. `take` raises OSError if none can be opened (no address, no free descriptor)."""
 
     def __init__(self, poller: Poller, place: Place, stamps: StampClock, owner: Owner, report: DriveReport) -> None:
         self._poller = poller
@@ -47,9 +46,9 @@ class Pool:
         self._files = read_ceilings().files
         self._addresses: list[tuple[Any, ...]] = []
         self._unknown: OSError | None = None
-        self._idle: list[Connection] = []  # those never used first, each kind in the order in which they became idle
+        self._idle: list[Connection] = []  # unused ones first; each kind in the order in which it became idle
         self._resting: list[Connection] = []
-        self._keeps_open = False  # as far as is known
+        self._keeps_open = False  # best present knowledge
         self._opening: set[Connection] = set()
         self._changed: asyncio.Future[None] | None = None
         self._choosing = False
@@ -59,7 +58,7 @@ class Pool:
         self._closed_idle = 0
 
     async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Find the address and open `count` connections; fewer where the server does not take them."""
+        """Resolve the address and open `count` connections, or as many as the server accepts."""
         try:
             self._addresses = await self._found(loop)
         except OSError as error:
@@ -79,10 +78,10 @@ class Pool:
                 return
 
     def take(self, *, fresh: bool = False) -> Connection:
-        """An idle connection; a new one, not ready yet, when there is none or `fresh`.
+        """Return an idle connection, or a new one, not ready yet, if there is none or `fresh`.
 
-        The one used last, for its server certainly attends to it. Of those never used the oldest: a server with few
-        threads gives them to the connections that came first, and reads nothing from the others until those end.
+        The most recently used connection comes first, because its server certainly attends to it. Unused ones come
+        oldest first: a server with few threads gives them to the first connections and reads nothing from the others.
         """
         self._end_rest()
         while self._idle and not fresh:
@@ -100,7 +99,7 @@ class Pool:
             return self._resting.pop(0)
 
     def _end_rest(self) -> None:
-        """Whether a connection was left open after its reply for long enough to trust all of them."""
+        """Release all resting connections if one has stayed open long enough after its reply."""
         while self._resting and monotonic_ns() - self._resting[0].idle_since_ns >= _REST_NS:
             rested = self._resting.pop(0)
             if rested.gone():
@@ -112,19 +111,19 @@ class Pool:
             self._resting.clear()
 
     def stale(self, connection: Connection) -> None:
-        """A connection that was to be used again turned out to be closed."""
+        """Count an idle connection that turned out to be closed."""
         if not self._closed_after_reply(connection):
             self._closed_idle += 1
 
     def _closed_after_reply(self, connection: Connection) -> bool:
-        """Whether the server closed a connection right after its reply; then it may do so again."""
+        """Return True if the server closed a connection right after its reply; it may do so again."""
         if not connection.idle_since_ns or monotonic_ns() - connection.idle_since_ns >= AT_ONCE_NS:
             return False
         self._closed_by_habit()
         return True
 
     def _closed_by_habit(self) -> None:
-        """The server closed a connection after a good reply. Once may be chance."""
+        """Count a connection closed after a good reply. A single one may be chance."""
         self._closed_in_a_row += 1
         self._keeps_open = False
         if not self._one_request_each and self._closed_in_a_row >= _IN_A_ROW:
@@ -134,12 +133,12 @@ class Pool:
         self._open_ahead()
 
     def _open_ahead(self) -> None:
-        """Keep as many ready as before the start, where the server closes each after use."""
+        """Keep as many connections ready as before the start, if the server closes each after use."""
         if self._one_request_each and len(self._idle) + len(self._opening) < self._ahead:
-            self._open_several(1)  # where none can be opened, the request that needs one will say so
+            self._open_several(1)  # on failure the request that needs it reports the error
 
     def give_back(self, connection: Connection, *, reusable: bool, good: bool) -> None:
-        """A connection has done its work. good: with a reply that is no refusal."""
+        """Return a connection after its reply. good: the reply is no error."""
         if connection.idle_since_ns:
             self._closed_in_a_row = 0
         if reusable and connection.clean and not self._one_request_each:
@@ -154,20 +153,20 @@ class Pool:
 
     @property
     def closes_after_replies(self) -> bool:
-        """Whether the last connection that told was closed behind its reply."""
+        """True if the last conclusive connection was closed after its reply."""
         return self._closed_in_a_row > 0
 
     def connected(self, connection: Connection) -> None:
-        """A connection is ready; those opened ahead become idle."""
+        """Make a connection that was opened ahead idle."""
         if connection in self._opening:
             self._opening.discard(connection)
             self._idle.insert(bisect_left(self._idle, True, key=attrgetter("used")), connection)
             self._notify()
 
     def lost(self, connection: Connection, reason: str) -> None:
-        """A connection is gone."""
+        """Forget a closed connection and count it."""
         ahead_of_accept = connection in self._opening and self._place.address.socket_path is not None
-        # A socket's queue is short, and `warm` tries again; of several addresses one that answers is enough.
+        # A Unix socket's queue is short, and `warm` retries. One working address of several is enough.
         if not connection.ready and not ahead_of_accept and not self._choosing:
             self._report.connect_errors += 1
         waiting = self._idle if connection in self._idle else self._resting
@@ -193,7 +192,7 @@ class Pool:
             self._closed_idle = 0
 
     async def _found(self, loop: asyncio.AbstractEventLoop) -> list[tuple[Any, ...]]:
-        """Family and target of every address of the place. Raises OSError for a name that nobody knows."""
+        """Return family and target of every address. Raises OSError for an unknown name."""
         path = self._place.address.socket_path
         if path is not None:
             return [(socket.AF_UNIX, path)]
@@ -215,7 +214,7 @@ class Pool:
         return opened
 
     def _open_several(self, count: int) -> str | None:
-        """Begin to open connections that become idle; why not all, where the system gives no more sockets."""
+        """Start to open connections that become idle; return the error if the system refuses a socket."""
         try:
             for _ in range(count):
                 self._opening.add(self._open())
@@ -224,7 +223,7 @@ class Pool:
         return None
 
     async def _choose_address(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Put the first address that answers in front: a name may have several, of which some lead nowhere."""
+        """Move the first address that answers to the front; some addresses of a name may not work."""
         self._choosing = True
         for _ in range(len(self._addresses) if len(self._addresses) > 1 else 0):
             self._open_several(1)
@@ -235,7 +234,7 @@ class Pool:
         self._choosing = False
 
     async def _settled(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait until what is being opened is open or has failed."""
+        """Wait until every opening connection is open or has failed."""
         until_s = loop.time() + _PATIENCE_S
         while self._opening and loop.time() < until_s:
             self._changed = loop.create_future()
@@ -251,9 +250,9 @@ class Pool:
 
 
 class Pools:
-    """A pool for each place; see `Pool` for what its methods do. A connection knows its place.
+    """Pools of all places of an endpoint, with the methods of `Pool`. A connection knows its place.
 
-    turn: the request's place in the round, see `Schedule.turn_in_round`.
+    `turn` is the request's place in the round; see `Schedule.turn_in_round`.
     """
 
     def __init__(
@@ -264,9 +263,9 @@ class Pools:
         self._pool_of = dict(zip(self._places, self._pools, strict=True))
 
     async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Open `count` connections, and with several places some more: users meet at one of them by chance.
+        """Open `count` connections, and with several places some more, because users meet at a place by chance.
 
-        Of `count` users spread at random, more than n + 3 sqrt(n) are hardly ever at one place, n being their mean.
+        Of `count` users spread at random, more than n + 3 sqrt(n) are rarely at one place (n: their mean).
         """
         mean = count / len(self._pools)
         each = count if len(self._pools) == 1 else min(count, math.ceil(mean + 3 * math.sqrt(mean)))
@@ -274,19 +273,17 @@ class Pools:
             await pool.warm(each, loop)
 
     def place(self, turn: int) -> Place:
-        """Where a request goes."""
+        """Return the destination of a request."""
         return self._places[turn % len(self._places)]
 
     def backend(self, turn: int) -> str | None:
-        """The URL to which a request goes; None where there is but one."""
+        """Return the URL of a request's server; None if there is only one."""
         return self.place(turn).address.url if len(self._places) > 1 else None
 
     def take(self, turn: int, *, fresh: bool = False) -> Connection:
-        """A connection for a request."""
         return self._pools[turn % len(self._pools)].take(fresh=fresh)
 
     def give_back(self, connection: Connection, *, reusable: bool, good: bool) -> None:
-        """A connection has done its work."""
         self._pool_of[connection.place].give_back(connection, reusable=reusable, good=good)
 
     def drop(self, connection: Connection) -> None:
@@ -294,22 +291,17 @@ class Pools:
         connection.close()
 
     def stale(self, connection: Connection) -> None:
-        """A connection that was used again turned out to be closed."""
         self._pool_of[connection.place].stale(connection)
 
     def closes_after_replies(self, connection: Connection) -> bool:
-        """Whether this connection's server does, as far as is known."""
         return self._pool_of[connection.place].closes_after_replies
 
     def connected(self, connection: Connection) -> None:
-        """A connection is ready."""
         self._pool_of[connection.place].connected(connection)
 
     def lost(self, connection: Connection, reason: str) -> None:
-        """A connection is gone."""
         self._pool_of[connection.place].lost(connection, reason)
 
     def close(self) -> None:
-        """Close all idle connections."""
         for pool in self._pools:
             pool.close()

@@ -1,10 +1,10 @@
-"""One HTTP response as a machine without input and output: bytes in, "is it complete?" out.
+"""Sans-I/O reader of one HTTP response: bytes in, "is it complete?" out.
 
-While a reply streams, nothing is parsed but what is needed to find its end: the parser has seen the head and waits; a
-read is only kept, and looked at for the two line ends that every last chunk ends with. Only then is all that was kept
-parsed, and the parser alone decides: bytes inside the payload that look like an end change nothing.
+While a reply streams, only its end is looked for. After the head, reads are stored unparsed and checked for the two
+line ends that close every last chunk. Then all stored reads are parsed. The parser alone decides: payload bytes that
+look like an end change nothing.
 
-Undoing a content encoding that was not asked for, read by read, so that the times of the reads stay true.
+An unrequested content encoding is undone read by read, so that the times of the reads stay true.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from engines.dialects.base import WireResponse
 
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _RAW = -zlib.MAX_WBITS
-_AT_ONCE = 4096  # what follows a compressed member is copied, so that little must follow
+_AT_ONCE = 4096  # size of one step, because data after a compressed member is copied
 
 
 def decoded(encoding: str, reads: Sequence[bytes], most: int) -> tuple[Sequence[bytes], bool]:
-    """The body without its content encoding, cut as it came in: what a read completed is in that read. And whether that
-    is all of it: no more than `most` bytes are made of it, however little came in.
+    """Remove the content encoding, read by read; return the reads, and whether that is the whole body.
 
-    Raises ValueError, one sentence, for an encoding that is not known, and for a body that is not so encoded.
+    The result is limited to `most` bytes, however small the input. Each read keeps the bytes that it completed.
+
+    Raises ValueError, one sentence, for an unknown encoding or a damaged body.
     """
     kind = encoding.strip().lower()
     if kind in ("", "identity"):
@@ -46,9 +47,7 @@ def decoded(encoding: str, reads: Sequence[bytes], most: int) -> tuple[Sequence[
 
 
 def _inflated(reads: Sequence[bytes], bits: int, most: int) -> Iterator[bytes]:
-    """Each read's share, up to the one that brings more than `most` bytes in all; one compressed member may follow
-    another.
-    """
+    """Yield each read's share, until more than `most` bytes came out; compressed members may follow each other."""
     inflater = zlib.decompressobj(wbits=bits)
     left = most + 1
     for data in reads:
@@ -67,14 +66,14 @@ def _inflated(reads: Sequence[bytes], bits: int, most: int) -> Iterator[bytes]:
 
 
 _SHORTEST_END = 4
-MOST_BYTES = 64 << 20  # of a reply: more than 200,000 tokens in events of their own
-KEPT_BYTES = 4 << 20  # of a reply that has more: it has failed, and what little is looked at of it costs no time
+MOST_BYTES = 64 << 20  # longest reply: more than 200,000 tokens in events of their own
+KEPT_BYTES = 4 << 20  # stored part of a longer reply: it has failed, so little of it is needed
 MOST_OF_A_HEAD = 256 << 10
 _ALLOWED = f"than {MOST_BYTES >> 20} MiB, which is the most; the first {KEPT_BYTES >> 20} MiB were kept"
 
 
 class _Until(Enum):
-    """How the end of the body is known."""
+    """End of a body."""
 
     HEAD = auto()
     LAST_CHUNK = auto()
@@ -83,11 +82,13 @@ class _Until(Enum):
 
 
 class ResponseReader:
-    """Takes the reads of one response.
+    """Reader of one response.
 
-    complete: the response has ended.   reusable: the connection may carry another request.
-    failure: one sentence when what came in is not HTTP.   headers_read, first_body_read: which read brought them.
-    too_long: why it was given up, as the end of a sentence: more came in, or was compressed in it, than is kept of one.
+    Attributes:
+        reusable: The connection may carry another request.
+        failure: One sentence if the data are not HTTP.
+        headers_read: Index of the read that completed the headers; likewise `first_body_read`.
+        too_long: End of a sentence, if the response exceeds the largest size, compressed or not.
     """
 
     __slots__ = (
@@ -107,7 +108,7 @@ class ResponseReader:
         self.first_body_read: int | None = None
         self._kept: list[bytes] = []
         self._parts: list[bytes] = []
-        self.on_body = self._parts.append  # called by httptools: the piece of a body
+        self.on_body = self._parts.append  # called by httptools with each piece of the body
         self._until = _Until.HEAD
         self._chunked = False
         self._left = 0
@@ -115,7 +116,7 @@ class ResponseReader:
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> bool:
-        """Take what one read brought; whether the response has ended, or is given up."""
+        """Add one read; return True if the response has ended or is abandoned."""
         self._kept.append(data)
         self._size += len(data)
         if self._size > MOST_BYTES:
@@ -131,40 +132,40 @@ class ResponseReader:
 
     @property
     def waiting(self) -> int:
-        """How many reads were kept and not yet parsed."""
+        """Number of reads not parsed yet."""
         return len(self._kept)
 
     def catch_up(self) -> None:
-        """Parse what was kept, so that little is left to do at the end."""
-        if self._chunked:  # elsewhere the end is not looked for in what comes next alone
+        """Parse the stored reads, so that little is left to do at the end."""
+        if self._chunked:  # other responses find their end by their length or the close
             self._parse()
 
     def closed(self) -> bool:
-        """The server has closed the connection; whether the response was complete by that."""
+        """Handle the end of the connection; return True if the response is complete."""
         self._parse()
         if self._until is _Until.CLOSE and self.failure is None:
             self.complete = True
         return self.complete
 
     def release(self) -> None:
-        """Parse what is left and let go of the parser, whose callbacks would keep both alive."""
+        """Parse the rest and drop the parser, whose callbacks would keep both alive."""
         self._parse()
         self._parser = None
 
     @property
     def started(self) -> bool:
-        """Whether anything at all came in."""
+        """True if any data arrived."""
         return bool(self._kept or self.bodies)
 
     @property
     def size(self) -> int:
-        """Bytes that are held of it."""
+        """Stored bytes."""
         return self._size
 
     def wire_response(self) -> WireResponse:
-        """The response for a dialect, content encoding removed.
+        """Return the response for a dialect, content encoding removed.
 
-        Raises ValueError, one sentence, for a content encoding that was not asked for and cannot be removed.
+        Raises ValueError, one sentence, for an unknown content encoding.
         """
         bodies: Sequence[bytes] = self.bodies
         if encoding := self.headers.get("content-encoding"):
@@ -175,7 +176,7 @@ class ResponseReader:
         return WireResponse(self.status, self.headers, bodies)
 
     def _given_up(self) -> bool:
-        """It has become too long."""
+        """Abandon a response that has become too long."""
         self.too_long = f"it is longer {_ALLOWED}"
         parsed = len(self.bodies)
         reads = _beginning([*self.bodies, *self._kept], KEPT_BYTES)
@@ -184,22 +185,22 @@ class ResponseReader:
         return True
 
     def _endless_head(self) -> bool:
-        """Whether the head alone has become too long."""
+        """Return True if the head has become too long."""
         if self._until is _Until.HEAD and self._size > MOST_OF_A_HEAD:
             self.failure = f"the head of the reply is longer than {MOST_OF_A_HEAD >> 10} KiB"
         return self.failure is not None
 
     def _parse(self) -> bool:
-        """Give the parser everything that was kept, read by read."""
+        """Parse all stored reads, one by one."""
         parser, bodies = self._parser, self.bodies
         if parser is None:
             return self.complete
         for data in self._kept:
             if not self.complete and self.failure is None:
-                if data:  # nothing is left of what came too late
+                if data:  # a too long response has emptied its last reads
                     self._give(parser, data)
             elif data:
-                self.reusable = False  # more than one response came in
+                self.reusable = False  # data of a second response
             parts = self._parts
             if parts and self.first_body_read is None:
                 self.first_body_read = len(bodies)
@@ -231,20 +232,19 @@ class ResponseReader:
         else:
             self._until = _Until.CLOSE
 
-    # What httptools calls:
+    # Called by httptools:
 
     def on_message_begin(self) -> None:
-        """A response begins; one after the end answers no request of ours."""
+        """Note an unrequested second response."""
         if self.complete:
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
         if not self.complete:
             self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """The head has ended; interim responses (1xx) are not it."""
+        """End the head, unless it is that of an interim response (1xx)."""
         assert self._parser is not None
         if not self.complete:
             self.status = self._parser.get_status_code()
@@ -252,7 +252,7 @@ class ResponseReader:
                 self.headers_read = len(self.bodies)
 
     def on_message_complete(self) -> None:
-        """The response, or an interim one, has ended."""
+        """End the response, unless it is an interim one."""
         assert self._parser is not None
         if self.complete:
             return
@@ -260,11 +260,11 @@ class ResponseReader:
             self.headers.clear()
         else:
             self.complete = True
-            self._parts = self._parts.copy()  # the parser goes on adding to the old list what no request asked for
+            self._parts = self._parts.copy()  # the parser adds unrequested data to the old list
             self.reusable = self._parser.should_keep_alive()
 
 
 def _beginning(reads: Sequence[bytes], most: int) -> list[bytes]:
-    """As many reads, without what comes after so many bytes."""
+    """Cut the reads after so many bytes in all."""
     starts = accumulate(map(len, reads), initial=0)
     return [data[: max(0, most - start)] for data, start in zip(reads, starts, strict=False)]

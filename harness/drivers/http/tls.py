@@ -1,4 +1,4 @@
-"""TLS around a connection, and the request to a proxy for a tunnel (CONNECT); both without input and output."""
+"""Sans-I/O TLS of a connection, and the request for a proxy's tunnel (CONNECT)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST_ANSWER = 65_536
 
 
 class TlsStream:
-    """Plain bytes on one side, encrypted ones on the other. Raises ssl.SSLError where the peer is not to be trusted."""
+    """Plain bytes on one side, encrypted bytes on the other. Raises ssl.SSLError for an untrusted peer."""
 
     def __init__(self, context: ssl.SSLContext, host: str) -> None:
         self._incoming = ssl.MemoryBIO()
@@ -21,20 +21,20 @@ class TlsStream:
         self.ready = False
 
     def handshake(self, data: bytes) -> None:
-        """Go on with the handshake as far as what came in allows; `ready` says when it is done."""
+        """Continue the handshake with the data received; `ready` is True at its end."""
         self._incoming.write(data)
         with contextlib.suppress(ssl.SSLWantReadError):
             self._tls.do_handshake()
             self.ready = True
 
     def encrypt(self, data: bytes) -> bytes:
-        """Return what is to be sent: of the handshake, and of these bytes."""
+        """Return the bytes to send: those of the handshake, and these bytes encrypted."""
         if data:
             self._tls.write(data)
         return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> bytes:
-        """The plain bytes which encrypted ones complete."""
+        """Return the plain bytes that these encrypted bytes complete."""
         self._incoming.write(data)
         plain = []
         with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
@@ -44,11 +44,11 @@ class TlsStream:
 
 
 class TunnelRefused(Exception):
-    """The proxy opens no tunnel; one sentence."""
+    """Refusal of a tunnel by the proxy; one sentence."""
 
 
 class Tunnel:
-    """From the request for a tunnel to the proxy's answer. opening: the bytes that ask for it."""
+    """Request for a tunnel, and the proxy's answer. opening: the bytes to send."""
 
     def __init__(self, place: Place) -> None:
         self.opening = place.tunnel_request()
@@ -56,7 +56,7 @@ class Tunnel:
         self._came = b""
 
     def received(self, data: bytes) -> bool:
-        """Take what came in; whether the tunnel is open. Raises TunnelRefused."""
+        """Add bytes of the answer; return True if the tunnel is open. Raises TunnelRefused."""
         self._came += data
         head, end, rest = self._came.partition(b"\r\n\r\n")
         if not end:

@@ -1,1 +1,1 @@
-"""A load that Locust sends. Nothing outside this package imports Locust."""
+"""Loads sent by Locust. No other package imports Locust."""

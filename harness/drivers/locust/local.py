@@ -1,4 +1,4 @@
-"""A trial under Locust in one process: its local runner's users, the measuring client, one file of records."""
+"""Trial under Locust in one process: its local runner's users, the load generator, one file of records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAD_NS = 50_000_000
 
 
 async def drive_alone(sender: Sender) -> DriveReport:
-    """Send the whole plan from this process; Locust hears of every request."""
+    """Send the whole plan from this process and report every request to Locust."""
     quieten()
     schedule = sender.schedule
     seats = Seats(range(schedule.users))
@@ -40,7 +40,7 @@ async def drive_alone(sender: Sender) -> DriveReport:
             sender.say("notice", {"text": f"Locust's page is at {session.show_page()}"})
         loop = asyncio.get_running_loop()
         session.on_stop(lambda: loop.call_soon_threadsafe(sender.control.stop))
-        await session.spawn(schedule.users or 1)  # a single one stands for the dispatcher of an open loop
+        await session.spawn(schedule.users or 1)  # an open loop has one user, for its dispatcher
         part = Part(start=start, hand_over=seats.hand_over)
         return await drive(schedule, endpoint, sender.part.drive_settings(), keep, sender.control, part)
     finally:

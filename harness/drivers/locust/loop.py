@@ -1,8 +1,8 @@
-"""An asyncio loop inside one greenlet, so that the measuring client runs beside Locust's users, web page and messages.
+"""Asyncio loop inside one greenlet, so that the load generator runs beside Locust's users, web page and messages.
 
-Locust makes the whole process cooperative (gevent); asyncio's own selectors would block it. Here the system's selector
-is kept, which costs as little as without Locust, and gevent's hub waits for it as for one file. Only for processes of
-Locust's.
+Locust makes the whole process cooperative (gevent), and asyncio's own selectors would block it. This loop keeps the
+system's selector, at the same cost as without Locust. Gevent's hub waits for the selector as for one file. Only for
+Locust's processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Ready = list[tuple[selectors.SelectorKey, int]]
 
 
 class HubSelector(_SystemsSelector):  # type: ignore[misc]
-    """The system's selector, waited for in gevent's hub: other greenlets run meanwhile."""
+    """System's selector, awaited in gevent's hub, so that other greenlets run meanwhile."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,12 +35,11 @@ class HubSelector(_SystemsSelector):  # type: ignore[misc]
         self._watcher = self._hub.loop.io(self.fileno(), 1)
 
     def close(self) -> None:
-        """Let go of the hub and of the system's selector."""
         self._watcher.close()
         super().close()
 
     def select(self, timeout: float | None = None) -> Ready:
-        """Wait at most so many seconds for what becomes ready; every call lets other greenlets run."""
+        """Wait at most `timeout` seconds for ready files; every call lets other greenlets run."""
         poll: Callable[[float], Ready] = super().select
         ready = poll(0)
         if ready or (timeout is not None and timeout <= 0):
@@ -59,25 +58,25 @@ class HubSelector(_SystemsSelector):  # type: ignore[misc]
 
 
 def run_in_greenlet(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run a coroutine to its end in this greenlet, as `asyncio.run` would in a thread; loads Locust."""
+    """Run a coroutine to its end in this greenlet, like `asyncio.run` in a thread; loads Locust."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(work)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """Make a loop whose waiting lets other greenlets run; loads Locust."""
-    import_module("locust")  # which makes the process cooperative, and takes its pollers away
+    """Make a loop that lets other greenlets run while it waits; loads Locust."""
+    import_module("locust")  # makes the process cooperative and removes its pollers
     give_back_epoll()
     return asyncio.SelectorEventLoop(HubSelector())
 
 
 def give_back_epoll() -> None:
-    """Put the system's poller back into `select`; the client's own poller needs it and never blocks for long."""
+    """Restore the system's poller in `select`: the load generator's poller needs it and never blocks for long."""
     if not hasattr(select, "epoll"):
-        with contextlib.suppress(AttributeError):  # a system without it
-            setattr(select, "epoll", get_original("select", "epoll"))  # noqa: B010  (to the type checker it is there)
+        with contextlib.suppress(AttributeError):  # no epoll on this system
+            setattr(select, "epoll", get_original("select", "epoll"))  # noqa: B010  (assignment fails the type check)
 
 
 async def off_the_loop(work: Callable[[], _Result]) -> _Result:
-    """Run work that computes for long in a thread of the system's, so that heartbeats go on; raises what it raises."""
+    """Run a long computation in a thread of the system's, so that heartbeats continue; raise its exceptions."""
     return await aside(work, gevent.get_hub().threadpool.spawn)

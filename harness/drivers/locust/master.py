@@ -1,9 +1,8 @@
-"""A trial under Locust whose load comes from workers on other machines, or other processes: the master's side.
+"""Master of a trial under Locust whose load comes from workers in other processes, on this or other machines.
 
-This is the crew's transport over Locust's own messages; the names of ours begin with `harness_`. Beside the words of
-`harness.drivers.workers.crew` there are, from a worker, `hello` {host} and `ping` {at_ns}; to a worker
-`part` {part, index, of}, `pong` {at_ns, master_ns}, `over` {more}, `dismissed` {reason}. Header values never travel: a
-worker has its own.
+It carries the conversation of `harness.drivers.workers.crew` in Locust's own messages, with the prefix `harness_`. A
+worker also sends `hello` {host} and `ping` {at_ns}. The master also sends `part` {part, index, of}, `pong` {at_ns,
+master_ns}, `over` {more} and `dismissed` {reason}. Header values are never sent: each worker has its own.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Hear = Callable[[str, Any], None]
 
 
 async def lead(sender: Sender) -> DriveReport:
-    """Wait for the workers, let them send the plan, gather what they measured."""
+    """Wait for the workers, let them send the plan, collect their measurements."""
     quieten()
     options = Options(**sender.order.locust)
     session = LocustSession(Seats(), sender.part.url)
@@ -56,7 +55,7 @@ async def lead(sender: Sender) -> DriveReport:
 
 
 class Master:
-    """Leads the workers of one trial. Messages are heard in Locust's greenlets, which run while this loop waits."""
+    """Master of one trial's workers. Messages arrive in Locust's greenlets, which run while this loop waits."""
 
     def __init__(self, sender: Sender, session: LocustSession, options: Options) -> None:
         self._sender, self._session, self._options = sender, session, options
@@ -69,15 +68,15 @@ class Master:
             session.listen(f"harness_{word}", functools.partial(self._hear, word, answers.get(word)))
         session.on_heartbeat(lambda name: self.crew.hear(name, "heartbeat", {}, time.monotonic_ns()))
 
-    # The crew's way to its workers:
+    # Transport of the crew:
 
     def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
-        """Tell a worker something; one that is gone does not hear it."""
+        """Send a message to a worker; ignored if the worker is gone."""
         with contextlib.suppress(Exception):
             self._session.send(f"harness_{word}", dict(data), worker.name)
 
     def look(self) -> None:
-        """Give up the workers of which Locust has lost sight, and after the end those who do not report."""
+        """Drop the workers that Locust has lost, and after the end those without a report."""
         if self._error is not None:
             raise self._error
         clients = self._session.runner.clients
@@ -98,18 +97,18 @@ class Master:
                 self._lose(worker, f"did not end within {patience_s:.0f} s")
 
     def _lose(self, worker: Worker, reason: str) -> None:
-        """Whatever it still sends does not count any more, so it shall send nothing."""
+        """Drop a worker and abort its load, because its further records do not count."""
         note = f"a load worker {reason} before the start"
         if self.crew.closed:
-            note = f"load worker {worker.index} {reason}: what it had not sent was not sent"
+            note = f"load worker {worker.index} {reason}: its remaining requests were not sent"
         if self.crew.lose(worker.name, f"it {reason}", note):
             self._sender.say("notice", {"text": note})
             self.send(worker, "abort", {})
 
-    # From the first word to the last:
+    # Course of the trial:
 
     async def gather_workers(self, address: str) -> None:
-        """Wait until all are ready, at most for the patience. Raises TrialFailed if then nobody is."""
+        """Wait until all workers are ready, at most for the patience. Raises TrialFailed if then none is."""
         crew, control, patience_s = self.crew, self._sender.control, self._options.patience_s
         until_s = time.monotonic() + patience_s
         said_s = 0.0
@@ -127,7 +126,7 @@ class Master:
             )
 
     async def begin(self) -> None:
-        """Spawn Locust's users and give everyone T0."""
+        """Spawn Locust's users and announce T0."""
         crew, sender = self.crew, self._sender
         crew.close()
         sender.say("notice", {"text": f"{crew.ready} of {crew.of} load workers are ready"})
@@ -140,21 +139,21 @@ class Master:
         crew.begin(LEAD_NS)
 
     def report(self) -> DriveReport:
-        """Put the reports together, and write the rows of those who were lost or never came."""
+        """Merge the reports, and write the rows of lost and absent workers."""
         report = self.crew.report(self._sender.schedule)
         self.crew.add_lost(report, self._sender.schedule, self._told_of, self._sender.keep)
         return report
 
     def dismiss_all(self) -> None:
-        """Tell everyone that this trial is over, and whether to wait for another."""
+        """Announce the end of this trial, and whether another one follows."""
         more = self._options.more and not self._sender.control.stopped
-        with contextlib.suppress(Exception):  # whatever happened, there is nobody to tell any more
+        with contextlib.suppress(Exception):  # the workers may be gone
             self._session.send("harness_over", {"more": more})
 
     def _told_of(self, worker: Worker) -> Mapping[int, Told]:
         return told_in([record_stream(Path(self._sender.order.folder))], worker.index)
 
-    # What workers say:
+    # Messages from workers:
 
     def _hear(self, word: str, answer: Hear | None, name: str, data: Any) -> None:
         try:

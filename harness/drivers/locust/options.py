@@ -1,4 +1,4 @@
-"""The use of Locust in a run: its options, and the loads that Locust sends."""
+"""Locust in a run: options of its process, and the loads that it sends."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from harness.scenario.loads import Load
 from harness.scenario.model import Scenario
 
 LOOPBACK_BIND = ("127.0.0.1", 5557)
-"""The address for workers unless another is asked for."""
+"""Default address for workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """Options of Locust's process.
 
-    expect_workers: 0 to send the load from here.   patience_s: how long workers are waited for.
-    page: whether Locust's web page is shown.   more: whether the workers shall wait for another trial.
+    Attributes:
+        expect_workers: Number of workers; 0: send the load from this process.
+        patience_s: Longest wait for workers.
+        page: Show Locust's web page.
+        more: Workers wait for another trial.
     """
 
     expect_workers: int = 0
@@ -33,13 +36,13 @@ class Options:
 def options(
     scenario: Scenario, *, expect_workers: int, web: bool, bind: tuple[str, int], workers_within_s: float
 ) -> dict[str, Any]:
-    """Return `Options` as JSON. bind: where workers connect.
+    """Return `Options` as JSON. bind: address for workers.
 
     Raises UsageError for options that no load of the run needs.
     """
     if not any(load.driver == "locust" for load in all_loads(scenario)):
-        for asked, option in ((expect_workers, "--expect-workers"), (web, "--web")):
-            if asked:
+        for given, option in ((expect_workers, "--expect-workers"), (web, "--web")):
+            if given:
                 raise UsageError(f"{option} is for loads that Locust sends; add --driver locust")
     if bind != LOOPBACK_BIND and not expect_workers:
         raise UsageError("--master-bind-host and --master-bind-port are where workers connect; add --expect-workers N")
@@ -47,12 +50,12 @@ def options(
 
 
 def all_loads(scenario: Scenario) -> list[Load]:
-    """Return the loads of a scenario and those that engines have of their own."""
+    """Return the loads of a scenario, including those of single engines."""
     return [*scenario.load, *(load for block in scenario.engines for load in block.load or ())]
 
 
 def driven_by(scenario: Scenario, driver: str) -> Scenario:
-    """Return the scenario with all its loads sent by this driver."""
+    """Return the scenario with this driver for all loads."""
 
     def driven(loads: Sequence[Load]) -> tuple[Load, ...]:
         return tuple(load.model_copy(update={"driver": driver}) for load in loads)

@@ -1,9 +1,9 @@
-"""Locust's process for one trial: a sender alone, or the master of workers on other machines.
+"""Locust's process for one trial: a single sender, or the master of workers.
 
-Importing Locust changes the whole interpreter, which is why nothing else runs in that process. The trial's process
-starts it as `python -P -m harness.drivers.locust.process` and talks with it as with a load process of ours
-(`harness.drivers.workers.worker`), but for T0, which Locust's process fixes itself. Events beside those of a worker:
-`notice` {text}, `waiting` {text}, `clock` {t0_ns}.
+Importing Locust changes the whole interpreter, so nothing else runs in that process. The trial's process starts it as
+`python -P -m harness.drivers.locust.process`. It receives the orders of a load process
+(`harness.drivers.workers.worker`) except T0, which it sets itself. It sends the further events `notice` {text},
+`waiting` {text} and `clock` {t0_ns}.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ GOODBYE_S = 10.0
 
 
 async def drive_by_locust(order: Order, trial: int, emit: Emit, control: Control) -> tuple[DriveReport, str | None]:
-    """Let Locust send the plan; return its report, and why the server was silent to the end, if it was.
+    """Let Locust send the plan; return its report, and the reason if the server was silent to the end.
 
-    Its records stream to the trial's folder. Raises TrialFailed, one sentence, if it cannot, or its process dies, and
-    Interrupted if it could not and was stopped.
+    Records stream to the trial's folder.
+
+    Raises:
+        TrialFailed: Locust cannot send the plan, or its process died.
+        Interrupted: The trial was stopped before the load began.
     """
     try:
         pipe = await Pipe.start("harness.drivers.locust.process", asdict(order))
@@ -46,7 +49,7 @@ async def drive_by_locust(order: Order, trial: int, emit: Emit, control: Control
 
 
 async def _listen(pipe: Pipe, trial: int, emit: Emit, control: Control) -> tuple[DriveReport, str | None]:
-    """Pass on what Locust's process tells until it has ended."""
+    """Pass on the events of Locust's process until it has ended."""
     passed_on = {"notice", "waiting"}
     async for event in pipe.events():
         word = event["event"]
@@ -63,7 +66,7 @@ async def _listen(pipe: Pipe, trial: int, emit: Emit, control: Control) -> tuple
 
 
 async def send(sender: Sender) -> DriveReport:
-    """Send the plan from here or let workers send it. In a greenlet of Locust's."""
+    """Send the plan from here or let workers send it. Runs in a greenlet of Locust's."""
     sender.control.on_begin(lambda t0_ns: sender.say("clock", {"t0_ns": t0_ns}))
     if Options(**sender.order.locust).expect_workers:
         from harness.drivers.locust.master import lead
@@ -75,7 +78,7 @@ async def send(sender: Sender) -> DriveReport:
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end; from here on the interpreter is Locust's."""
+    """Run a coroutine to its end; from here on the interpreter belongs to Locust."""
     from harness.drivers.locust.loop import run_in_greenlet
 
     run_in_greenlet(work)

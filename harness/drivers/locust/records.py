@@ -1,4 +1,4 @@
-"""Records on their way from a worker to the master: batches of rows as Arrow's own bytes, in Locust's messages."""
+"""Transport of records from a worker to the master: batches of rows as Arrow bytes in Locust's messages."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ _COUNTED = (
 
 
 class Outgoing:
-    """Gathers records and sends them by `send(bytes)`: every 256 rows, or half a second after the first came in."""
+    """Batches of records, sent by `send(bytes)` every 256 rows, or half a second after a batch's first record."""
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send
         self._rows: list[Record] = []
         self._since_s = 0.0
-        packed([])  # the first conversion in a process imports pandas: not while requests are in flight
+        packed([])  # the first conversion imports pandas; do it before requests are in flight
 
     def add(self, record: Record) -> None:
-        """Take one record."""
         if not self._rows:
             self._since_s = time.monotonic()
         self._rows.append(record)
@@ -40,19 +39,18 @@ class Outgoing:
             self.flush_if_due()
 
     def flush_if_due(self) -> None:
-        """Send what has waited long enough; to be called from time to time."""
+        """Send a batch that has waited long enough; call regularly."""
         if self._rows and time.monotonic() - self._since_s >= BATCH_S:
             self.flush()
 
     def flush(self) -> None:
-        """Send all there is."""
         if self._rows:
             rows, self._rows = self._rows, []
             self._send(packed(rows))
 
 
 def take(ipc: bytes, writer: StreamWriter[Record], progress: Progress) -> None:
-    """Store a batch that has come in, and follow it."""
+    """Store a received batch, and count it in the progress."""
     for batch in unpacked(ipc):
         writer.add_batch(batch)
         for told in batch.select(_COUNTED).to_pylist():
@@ -60,7 +58,7 @@ def take(ipc: bytes, writer: StreamWriter[Record], progress: Progress) -> None:
 
 
 def packed(records: list[Record]) -> bytes:
-    """Records as an Arrow stream."""
+    """Return records as an Arrow stream."""
     schema = record_schema()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as stream:
@@ -69,5 +67,5 @@ def packed(records: list[Record]) -> bytes:
 
 
 def unpacked(ipc: bytes) -> list[pa.RecordBatch]:
-    """The batches of an Arrow stream of records. Raises pyarrow.ArrowInvalid if it is none."""
+    """Return the batches of an Arrow stream of records. Raises pyarrow.ArrowInvalid for other data."""
     return list(pa.ipc.open_stream(ipc))

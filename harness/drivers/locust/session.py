@@ -29,7 +29,7 @@ Heard = Callable[[str, Any], None]
 class LocustSession:
     """Locust's side of one trial, from the start of its runner to its end.
 
-    seats: the users of the plan that Locust's users become.   host: the server's address, as the page shows it.
+    seats: the plan's users, for Locust's users. host: the server's address on the web page.
     """
 
     def __init__(self, seats: Seats, host: str) -> None:
@@ -39,7 +39,6 @@ class LocustSession:
 
     @property
     def runner(self) -> Any:
-        """Locust's runner."""
         return self.environment.runner
 
     def run_here(self) -> None:
@@ -49,7 +48,7 @@ class LocustSession:
     def lead(self, host: str, port: int) -> int:
         """Run the users in workers that connect to this address; return the port.
 
-        Raises TrialFailed, one sentence, where it cannot be bound.
+        Raises TrialFailed, one sentence, if the address cannot be bound.
         """
         try:
             with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -58,7 +57,7 @@ class LocustSession:
                 port = probe.getsockname()[1]
         except OSError as error:
             raise TrialFailed(
-                f"workers cannot be waited for at {host}:{port}: {error.strerror or error}; "
+                f"{host}:{port}: cannot listen for workers: {error.strerror or error}; "
                 "choose another address with --master-bind-host and --master-bind-port"
             ) from error
         self.environment.create_master_runner(host, port)
@@ -75,11 +74,11 @@ class LocustSession:
         except (ConnectionError, OSError, RPCError) as error:
             raise TrialFailed(
                 f"no master answers at {host}:{port}; start `harness run SCENARIO --driver locust --expect-workers N` "
-                "there, and let --master-bind-host and --master-bind-port name an address that is reached from here"
+                "there, with an address in --master-bind-host and --master-bind-port that is reachable from here"
             ) from error
 
     def show_page(self, port: int = 0) -> str:
-        """Serve Locust's web page on a free port of this machine's loopback; returns its address, once it answers.
+        """Serve Locust's web page on a free loopback port; return its address once it answers.
 
         Raises TrialFailed, one sentence, if it does not.
         """
@@ -98,14 +97,14 @@ class LocustSession:
         raise TrialFailed(f"Locust's page at {address} does not answer; run it again, or leave --web out")
 
     async def spawn(self, users: int) -> None:
-        """Spawn the users and wait for them; the plan goes on without those that are not there in time."""
+        """Spawn the users and wait for them; the plan continues without users that are late."""
         self.runner.start(users, float(max(users, 1)))
         until_s = time.monotonic() + SPAWN_PATIENCE_S
         while self.runner.user_count < users and time.monotonic() < until_s:
             await asyncio.sleep(0.01)
 
     def on_stop(self, stopped: Callable[[], object]) -> None:
-        """Call when someone stops the test on the page, or Locust itself does; not when it is we who `end` it."""
+        """Register a callback for a stop from the page or by Locust, but not by `end`."""
         events: Any = self.environment.events
         self._stopped = stopped
 
@@ -121,7 +120,7 @@ class LocustSession:
         events.heartbeat_sent.add_listener(lambda client_id, **_: heard(client_id))
 
     def send(self, kind: str, data: dict[str, Any] | None = None, worker: str | None = None) -> None:
-        """Send a message of ours to the master, or as a master to one worker or to all."""
+        """Send a message to the master, or as a master to one worker or all."""
         self.runner.send_message(kind, data, worker)
 
     def listen(self, kind: str, heard: Heard) -> None:
@@ -133,7 +132,7 @@ class LocustSession:
         self.runner.register_message(kind, listener)
 
     def end(self) -> None:
-        """Stop the users, tell the workers, close the page."""
+        """Stop the users, notify the workers, close the page."""
         self._stopped = None
         for greenlet in self._greenlets:
             greenlet.kill(block=False)
@@ -145,12 +144,12 @@ class LocustSession:
 
 
 def answers(host: str, port: int) -> bool:
-    """Return whether something listens there."""
+    """Return True if a server listens there."""
     with socket.socket() as probe:
         probe.settimeout(LOOK_EVERY_S)
         return probe.connect_ex((host, port)) == 0
 
 
 def quieten() -> None:
-    """Keep all but errors of Locust out of the log; it warns of spawning users at once."""
+    """Log only errors of Locust: it warns about users that are spawned at once."""
     logging.getLogger("locust").setLevel(logging.ERROR)

@@ -1,9 +1,9 @@
-"""Locust's users as the plan's: who sends what is due, and what Locust hears of each request.
+"""Locust's users as the plan's users: they send due requests, and Locust counts each request.
 
-A closed loop's users are Locust users, each of which sends its own requests in turn when the plan's clock says so. An
-open loop is not made of users: its requests leave at their due times from one dispatcher, and Locust's single user
-stands for it. Whatever Locust does with its users (more of them from the web page, fewer after a worker was lost), the
-plan is carried out: a request whose user has no Locust user is sent by the dispatcher.
+In a closed loop each Locust user sends the requests of one user of the plan, at the plan's times. An open loop has no
+users: one dispatcher sends the requests when due, and a single Locust user represents it. The plan is carried out in
+any case. If a user of the plan has no Locust user (after a change on the web page, or a lost worker), the dispatcher
+sends its requests.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ TTFT = "ttft"
 
 
 class RequestFailed(Exception):
-    """Failure of a request as Locust shows it: the status and the sentence."""
+    """Failure of a request as Locust shows it: status and sentence."""
 
 
 class Seat:
-    """The place where a Locust user waits for the requests of one user of the plan, and sends them.
+    """Seat in which a Locust user waits for the requests of one user of the plan, and sends them.
 
-    The client wakes it directly and goes on when it has sent, with no turn of gevent's hub between: many users'
-    requests fall due together.
+    The load generator switches to it directly and continues after the sending, without a turn of gevent's hub, because
+    many users' requests fall due together.
     """
 
     def __init__(self) -> None:
@@ -41,19 +41,19 @@ class Seat:
         self._error: Exception | None = None
 
     def work(self) -> NoReturn:
-        """Send what is handed over, one after the other, until the user is stopped. In the user's greenlet."""
+        """Send each request handed over, until the user is stopped. Runs in the user's greenlet."""
         back: greenlet.greenlet = gevent.get_hub()
         while True:
             back.switch()
             assert self._send is not None
             try:
                 self._send()
-            except Exception as error:  # it is the client's, who is waiting for us
+            except Exception as error:  # raised in the load generator's greenlet, which is waiting
                 self._error = error
             back = self._client
 
     def hand_over(self, send: Send) -> None:
-        """Let the user send this now. In the client's greenlet; raises what `send` raises."""
+        """Let the user send this now; raise its exceptions. Runs in the load generator's greenlet."""
         self._client, self._send, self._error = greenlet.getcurrent(), send, None
         self._user.switch()
         if self._error is not None:
@@ -61,18 +61,18 @@ class Seat:
 
 
 class Seats:
-    """Which Locust user is which user of the plan. users: their numbers in the plan; none for an open loop."""
+    """Assignment of Locust's users to the plan's users. users: their numbers in the plan; none for an open loop."""
 
     def __init__(self, users: Iterable[int] = ()) -> None:
         self.reserve(users)
         self._taken: dict[int, Seat] = {}
 
     def reserve(self, users: Iterable[int]) -> None:
-        """These are the users of the plan, where they were not known at first."""
+        """Set the users of the plan."""
         self._free = sorted(users, reverse=True)
 
     def sit(self) -> None:
-        """Be a user of the plan until stopped; one that has no user of the plan to be only waits. Never returns."""
+        """Run one scheduled user in this greenlet until killed. Idles if no user is assigned."""
         if not self._free:
             gevent.get_hub().switch()
             return
@@ -85,7 +85,7 @@ class Seats:
             self._free.append(number)
 
     def hand_over(self, user: int | None, send: Send) -> None:
-        """Let the Locust user of this user of the plan send; where there is none, send from here."""
+        """Let the assigned Locust user send; without one, send from here."""
         seat = self._taken.get(user) if user is not None else None
         if seat is None:
             send()
@@ -94,7 +94,7 @@ class Seats:
 
 
 def user_class(seats: Seats) -> type[User]:
-    """The class of Locust's users for a trial."""
+    """Return the class of Locust's users for a trial."""
 
     class PlannedUser(User):
         """Sends what the plan gives it, one request after the other; think times are the plan's."""
@@ -110,11 +110,11 @@ def user_class(seats: Seats) -> type[User]:
 
 
 def tell(environment: Any, record: Record, t0_utc_s: float) -> None:
-    """Fire Locust's request event for a record: the request's name is its class, its time from sent to the last token.
+    """Fire Locust's request event for a record, from sent to the last token, under the name of its class.
 
-    Requests never sent, cut off at the end or cancelled by the plan are no requests to Locust. The time to the first
-    token is a second entry, type `ttft`, in the statistics only: the event would count the request twice.
-    t0_utc_s: T0 as time since the epoch.
+    Requests never sent, cut off at the end or cancelled by the plan are not reported. The time to the first token is a
+    second entry, type `ttft`, in the statistics only: an event would count the request twice. `t0_utc_s` is T0 as time
+    since the epoch.
     """
     if record.status in UNSEEN or record.sent_ns is None:
         return
@@ -140,7 +140,7 @@ def tell(environment: Any, record: Record, t0_utc_s: float) -> None:
 
 
 def _context(record: Record, ttft_ms: float | None) -> dict[str, Any]:
-    """Return what exporters that listen to the event may want besides."""
+    """Return further fields for exporters that listen to the event."""
     return {
         "request": record.request,
         "class": record.class_name,

@@ -1,8 +1,8 @@
-"""The process in which Locust runs on a machine that sends a share of the load (see `harness.drivers.locust.master`).
+"""Locust's process on a machine that sends a share of the load (see `harness.drivers.locust.master`).
 
 `harness worker` starts it as `python -P -m harness.drivers.locust.worker HOST PORT PATIENCE_S` for each trial. It
-prints one line of JSON: {"more": whether another trial follows} or {"failed": sentence, "code": exit code}. The end of
-its standard input ends it.
+prints one line of JSON: {"more": whether another trial follows} or {"failed": sentence, "code": exit code}. It exits
+when its standard input ends.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ GOODBYE_S = 0.3
 
 
 async def follow(host: str, port: int, patience_s: float, sender: canary.Sender) -> bool:
-    """Take part in one trial; return whether another follows.
+    """Take part in one trial; return True if another follows.
 
-    Raises TrialFailed if there is no master, if it vanishes, or if this process cannot do its share.
+    Raises TrialFailed if there is no master, if it vanishes, or if this process cannot send its share.
     """
     from harness.drivers.locust.session import LocustSession, quieten
     from harness.drivers.locust.users import Seats
@@ -52,12 +52,12 @@ async def follow(host: str, port: int, patience_s: float, sender: canary.Sender)
     try:
         return await worker.carry_out()
     finally:
-        await asyncio.sleep(GOODBYE_S)  # the last messages leave
+        await asyncio.sleep(GOODBYE_S)  # for the last messages
         session.end()
 
 
 class LocustWorker:
-    """A worker's side of one trial, over Locust's messages, which are heard in Locust's greenlets."""
+    """Worker of one trial. Messages arrive in Locust's greenlets."""
 
     def __init__(self, session: Any, seats: Any, address: str, sender: canary.Sender) -> None:
         self._session, self._seats, self._address, self._sender = session, seats, address, sender
@@ -71,7 +71,7 @@ class LocustWorker:
             session.listen(f"harness_{order}", functools.partial(self._obey, order))
 
     async def carry_out(self) -> bool:
-        """Take part from the first word to the last; return whether another trial follows."""
+        """Take part in the trial; return True if another follows."""
         self._say("hello", {"host": socket.gethostname()})
         told = await self._word("part")
         try:
@@ -84,14 +84,14 @@ class LocustWorker:
         return bool((await self._word("over"))["more"])
 
     async def _planned(self, part: PartSpec) -> Schedule:
-        """Make the plan anew; in a thread, so that the master goes on hearing from us."""
+        """Build the plan, in a thread, so that the master keeps receiving heartbeats."""
         from harness.drivers.locust.loop import off_the_loop
 
-        part.own_headers(os.environ)  # which may lack one
+        part.own_headers(os.environ)  # raises if a variable is missing
         return await off_the_loop(lambda: rebuild(part))
 
     async def _related(self) -> ClockOffset:
-        """Compare the master's clock with ours."""
+        """Compare the master's clock with this machine's."""
         exchanges = []
         for _ in range(PINGS):
             self._say("ping", {"at_ns": time.monotonic_ns()})
@@ -100,7 +100,7 @@ class LocustWorker:
         return least_round_trip(exchanges)
 
     async def _send(self, part: PartSpec, schedule: Schedule, shard: Shard, clock: ClockOffset) -> None:
-        """Send the share when told to begin; records leave as they are made, the report at the end."""
+        """Send the share after `begin`, records in batches, the report at the end."""
         from harness.drivers.locust.users import tell
 
         outgoing = Outgoing(lambda ipc: self._say("records", {"ipc": ipc}))
@@ -128,7 +128,7 @@ class LocustWorker:
         self._say("report", {"report": asdict(report)})
 
     async def _watch(self, outgoing: Outgoing) -> None:
-        """See that records leave also when they are rare, and stop when the master is gone."""
+        """Send rare records in time, and abort if the master is gone."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             outgoing.flush_if_due()
@@ -139,7 +139,10 @@ class LocustWorker:
         self._session.send(f"harness_{word}", dict(data))
 
     async def _word(self, word: str) -> dict[str, Any]:
-        """Wait for the master's next word of a kind. Raises TrialFailed if it falls silent or sends us away."""
+        """Wait for the master's next message of a kind.
+
+        Raises TrialFailed if the master is silent or dismisses this worker.
+        """
         while True:
             try:
                 return await asyncio.wait_for(self._words[word].get(), LOOK_EVERY_S)
@@ -149,10 +152,10 @@ class LocustWorker:
     def _look_for_master(self) -> None:
         if not self._words["dismissed"].empty():
             reason = self._words["dismissed"].get_nowait()["reason"]
-            raise TrialFailed(f"the master at {self._address} sent this worker away: {reason}")
+            raise TrialFailed(f"the master at {self._address} dismissed this worker: {reason}")
         if self._master_silent_s() > MASTER_SILENT_S:
             raise TrialFailed(
-                f"the master at {self._address} has not been heard of for {MASTER_SILENT_S:.0f} s: this worker ends"
+                f"the master at {self._address} has been silent for {MASTER_SILENT_S:.0f} s; this worker exits"
             )
 
     def _master_silent_s(self) -> float:
@@ -160,7 +163,7 @@ class LocustWorker:
         return 0.0 if heard_s is None else time.time() - float(heard_s)
 
     def _keep(self, words: asyncio.Queue[dict[str, Any]], _: str, data: Any) -> None:
-        """Keep a word for whoever waits for it, with the time at which it was heard."""
+        """Queue a message with its time of arrival."""
         self._loop.call_soon_threadsafe(words.put_nowait, {**data, "heard_ns": time.monotonic_ns()})
 
     def _obey(self, order: str, *_: Any) -> None:
@@ -168,7 +171,7 @@ class LocustWorker:
 
 
 def end_with_standard_input() -> None:
-    """End this process when its standard input ends: the process that started it is gone."""
+    """End this process when its standard input ends, because its parent is gone."""
     import gevent
     from gevent.os import tp_read
 
@@ -181,7 +184,7 @@ def end_with_standard_input() -> None:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run one trial, as `harness worker` asks for."""
     host, port, patience_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     emit = event_stream()
     raise_file_limit()

@@ -1,1 +1,1 @@
-"""A load that several of our own processes send."""
+"""Load processes that share a trial's plan."""

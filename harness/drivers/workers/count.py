@@ -15,13 +15,13 @@ _LOOKED_AT = 1_000
 
 
 def worker_count(schedule: Schedule, asked: int | str, cores: int | None = None) -> int:
-    """Return the number of load processes: as asked for, or for "auto" as the plan needs; at most one for each chain.
+    """Return the number of load processes: as given, or for "auto" as the plan needs; at most one per chain.
 
-    One process is held to its targets (`make bench`) at 512 streams of 50 tokens/s and at 1,000 requests/s: up to there
-    it is known to be exact, with several times that in reserve. So "auto" takes one process for each 512 users, 25,600
-    tokens due in the busiest second, or 1,000 requests due in it, whichever gives most. A closed loop's speed is the
-    server's and not known before: its users count. One core is left for the rest of the harness and a server that may
-    be here; `cores` defaults to what this process may use, by affinity and control group.
+    One process meets its targets (`make bench`) with 512 streams of 50 tokens/s and with 1,000 requests/s, several
+    times below its limits. So "auto" takes one process per 512 users, per 25,600 tokens/s due in the busiest second, or
+    per 1,000 requests due in it, whichever gives most. The speed of a closed loop is the server's and unknown before,
+    so its users count. One core is left for the rest of the harness and a local server. `cores` defaults to the cores
+    of this process, by affinity and control group.
     """
     chains = max(1, len(schedule.starts))
     if asked != "auto":

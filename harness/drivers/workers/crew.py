@@ -1,13 +1,13 @@
-"""The workers that share a trial's plan, as the process sees them that leads the trial.
+"""Workers that share a trial's plan, as seen by the process that leads the trial.
 
-A crew knows no transport. `pipes` reaches processes of ours, `harness.drivers.locust.master` reaches Locust's workers.
-Both transports carry the same conversation:
+A crew knows no transport. `pipes` reaches load processes, `harness.drivers.locust.master` reaches Locust's workers.
+Both carry the same conversation:
 
-1. A worker is told its part. It says `ready` {offset_ns, uncertainty_ns} when its connections are open and its first
+1. A worker receives its part. It sends `ready` {offset_ns, uncertainty_ns} when its connections are open and its first
    requests are encoded, or `refused` {reason}.
-2. All are told `begin` {t0_ns, t0_utc_s}. Each says how far it is: `progress` {...} or `records` {ipc}.
-3. Each says `counted` when nothing of its own that counts is left. When all have said so, all are told `release`.
-4. Each says `report` {report, silence}. `stop` and `abort` end the load before its time.
+2. All receive `begin` {t0_ns, t0_utc_s}. Each sends its progress: `progress` {...} or `records` {ipc}.
+3. Each sends `counted` when it has no counting request left. When all have sent it, all receive `release`.
+4. Each sends `report` {report, silence}. `stop` and `abort` end the load early.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ClockOffset:
     uncertainty_ns: int = 0
 
     def there(self, leader_ns: int) -> int:
-        """Return a time of the leader's on the worker's clock."""
+        """Convert a time of the leader to the worker's clock."""
         return leader_ns - self.offset_ns
 
 
@@ -44,9 +44,9 @@ SAME_CLOCK = ClockOffset()
 
 
 def least_round_trip(exchanges: Sequence[tuple[int, int, int]]) -> ClockOffset:
-    """Return the offset by exchanges (asked, the leader's time, answered): the one with the least round trip.
+    """Return the offset from the exchange (asked, the leader's time, answered) with the shortest round trip.
 
-    The leader's reading lies somewhere between the two of the worker's; its middle errs by half the round trip at most.
+    The leader's reading lies between the worker's two readings; their middle errs by half the round trip at most.
     """
     asked_ns, leader_ns, answered_ns = min(exchanges, key=lambda one: one[2] - one[0])
     return ClockOffset(leader_ns - (asked_ns + answered_ns) // 2, (answered_ns - asked_ns + 1) // 2)
@@ -54,10 +54,10 @@ def least_round_trip(exchanges: Sequence[tuple[int, int, int]]) -> ClockOffset:
 
 @dataclass(slots=True)
 class Worker:
-    """A worker with a share of the plan, and what it has said.
+    """Worker with a share of the plan, and the messages received from it.
 
     Attributes:
-        heard_ns: Time of its last word on the leader's clock. A request due later may not have been sent.
+        heard_ns: Time of its last message on the leader's clock. A request due later may not have been sent.
         lost: Reason for which it is gone without a report.
         about: Entries of the manifest besides its report.
     """
@@ -75,33 +75,33 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Return whether it waits for the start."""
+        """True if it waits for the start."""
         return self.clock is not None and self.lost is None
 
     @property
     def over(self) -> bool:
-        """Return whether nothing more will come from it."""
+        """True if nothing more will come from it."""
         return self.report is not None or self.lost is not None
 
 
 class Transport(Protocol):
-    """The way from a crew to its workers."""
+    """Connection of a crew to its workers."""
 
     def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
-        """Tell a worker something."""
+        """Send a message to a worker."""
 
     def look(self) -> None:
-        """Give up the workers that are gone or hang."""
+        """Drop the workers that are gone or hang."""
 
 
 class Crew:
-    """The workers of a trial, `of` of them expected. A share that nobody has is an absent worker's.
+    """Workers of a trial, `of` of them expected. A share without a worker is absent.
 
     Attributes:
-        notes: Sentences about workers that were refused, came late or were lost.
+        notes: Sentences about workers that were refused, late or lost.
         changed: Set when there is news.
-        closed: Whether it is too late to come.
-        released: Whether all requests that count have ended.
+        closed: No further worker is admitted.
+        released: All counting requests have ended.
     """
 
     def __init__(self, of: int, control: Control, transport: Transport) -> None:
@@ -122,44 +122,44 @@ class Crew:
 
     @property
     def ready(self) -> int:
-        """Count the workers that wait for the start."""
+        """Number of workers that wait for the start."""
         return sum(worker.ready for worker in self)
 
     @property
     def absent(self) -> list[int]:
-        """Return the shares that nobody has."""
+        """Shares without a worker."""
         return sorted(set(range(self.of)) - {worker.index for worker in self})
 
     @property
     def all_counted(self) -> bool:
-        """Return whether no worker has anything left to send or to wait for that counts."""
+        """True if no worker has a counting request left."""
         return all(worker.counted or worker.over for worker in self)
 
     @property
     def all_over(self) -> bool:
-        """Return whether every worker has reported or is lost."""
+        """True if every worker has reported or is lost."""
         return all(worker.over for worker in self)
 
-    # Who takes part:
+    # Membership:
 
     def admit(self, name: str) -> Worker | None:
-        """Give a share to a worker that has come; return None and note it if it is too late or one too many."""
+        """Assign a share to a worker that has come; return None, with a note, if it is too late or one too many."""
         if (known := self._workers.get(name)) is not None:
             return known
         if self.closed or not self.absent:
             why = "came after the start" if self.closed else f"was one more than the {self.of} expected"
-            self.notes.append(f"a load worker {why} and was sent away")
+            self.notes.append(f"a load worker {why} and was dismissed")
             return None
         self._workers[name] = Worker(name, self.absent[0])
         return self._workers[name]
 
     def refuse(self, name: str, reason: str) -> None:
-        """Let a worker go that cannot take part; before the start its share is another's."""
+        """Remove a worker that cannot take part; before the start its share is free again."""
         if self._workers.pop(name, None) is not None:
             self.notes.append(f"a load worker refused: {reason}")
 
     def hear(self, name: str, word: str, data: Mapping[str, Any], now_ns: int) -> None:
-        """Take in a word of a worker; every word is a sign of life."""
+        """Process a message of a worker; every message is a sign of life."""
         worker = self._workers.get(name)
         if worker is None:
             return
@@ -174,29 +174,29 @@ class Crew:
             worker.report, worker.silence = data["report"], data.get("silence")
 
     def lose(self, name: str, why: str, note: str) -> bool:
-        """Note that a worker is gone; return whether it was still waited for."""
+        """Mark a worker as lost; return True if it was still expected to report."""
         worker = self._workers.get(name)
         if worker is None or worker.over:
             return False
         self.notes.append(note)
         if self.closed:
             worker.lost = why
-        else:  # its share is another's
+        else:  # its share is free again
             del self._workers[name]
         return True
 
     def close(self) -> None:
-        """Go on with those who are ready; the others come too late."""
+        """Continue with the workers that are ready."""
         self.closed = True
         self._workers = {name: worker for name, worker in self._workers.items() if worker.ready}
         if self.absent:
-            missing = f"{len(self.absent)} of {self.of} load workers had not come in time"
+            missing = f"{len(self.absent)} of {self.of} load workers did not come in time"
             self.notes.append(f"{missing}: their requests were not sent")
 
-    # What they do together:
+    # Course of the trial:
 
     def begin(self, lead_ns: int) -> None:
-        """Give everyone T0, and from now on every order to stop."""
+        """Announce T0, and from now on every order to stop."""
         self._t0_ns, t0_utc_s = time.monotonic_ns() + lead_ns, time.time() + lead_ns / 1e9
         for worker in self:
             assert worker.clock is not None
@@ -207,7 +207,7 @@ class Crew:
         self._pass_on()
 
     async def follow(self) -> None:
-        """Wait until everyone has reported or is lost; release those who linger for the others' sake."""
+        """Wait until every worker has reported or is lost; release them when all have finished counting."""
         while not self.all_over:
             if not self.released and self.all_counted:
                 self.released = True
@@ -215,7 +215,7 @@ class Crew:
             await self.news()
 
     async def news(self) -> None:
-        """Wait until someone has said something, a moment at most, and look who is gone."""
+        """Wait until a message arrives, at most a moment, and look for lost workers."""
         self.changed.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.changed.wait(), LOOK_EVERY_S)
@@ -230,10 +230,10 @@ class Crew:
             if not worker.over:
                 self._transport.send(worker, word, {})
 
-    # What is left of it:
+    # Result:
 
     def report(self, schedule: Schedule) -> DriveReport:
-        """Put the reports together."""
+        """Merge the reports."""
         told = [{**(one.report or {}), "worker": one.index, **one.about, "lost": one.lost} for one in self]
         report = merged(told, self._t0_ns, schedule.count)
         report.interrupted = report.interrupted or self._control.stopped
@@ -243,13 +243,9 @@ class Crew:
     def add_lost(
         self, report: DriveReport, schedule: Schedule, told_of: Callable[[Worker], Mapping[int, Told]], sink: Sink
     ) -> None:
-        """Make the records of workers that were lost or never came, and count them in the report.
+        """Add the records of workers that were lost or never came to the sink, and to the others' report.
 
-        Args:
-            report: Report of the others.
-            schedule: Plan of all.
-            told_of: Reads which requests of a lost worker have records.
-            sink: Takes the records.
+        `told_of` returns the requests of a lost worker that have records.
         """
         lost = [(one.index, told_of(one), one.heard_ns - self._t0_ns) for one in self if one.lost is not None]
         for index, told, until_ns in [*lost, *((index, {}, -1) for index in self.absent)]:
@@ -268,9 +264,9 @@ _OWN = ("t0_ns", "planned", "measured_until_ns", "interrupted")
 
 
 def merged(reports: Sequence[Mapping[str, Any]], t0_ns: int, planned: int | None) -> DriveReport:
-    """Return one report of several, each as a mapping, of those who died also an incomplete one.
+    """Merge the reports of several load workers, each as a mapping, incomplete if the worker died.
 
-    Numbers are the worst (largest) of any, connections the sum; the clock is the kernel's where it was everyone's.
+    Quality indicators are the maximum, counters the sum. The clock is the kernel's only if it was for all.
     """
     report = DriveReport(t0_ns=t0_ns, planned=planned)
     for name in (each.name for each in fields(DriveReport) if each.name not in _OWN):

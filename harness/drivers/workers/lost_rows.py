@@ -1,7 +1,7 @@
-"""Rows of requests whose records nobody wrote, because the process that sent them is gone.
+"""Records of the requests of a load process that died.
 
-What such a process had written is on disk and true; of the rest the plan says what it was, and what was seen of others
-how far it can have come. A request that had fallen due by then is `unfinished`, another `not_sent`.
+The records that such a process had written are on disk and valid. For the rest, the plan gives the requests, and the
+stored records give the progress. A request due by then is `unfinished`, another `not_sent`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ MOST_UNSENT_OF_USERS = 1_000_000
 def lost_rows(
     schedule: Schedule, shard: Shard, told: Mapping[int, Told], until_ns: int, why: str = "its load worker died"
 ) -> Iterator[Record]:
-    """Records of what a process that died had not told of.
+    """Yield records of the requests that a dead process had not recorded.
 
-    In a closed loop those that its users had in flight, which follow from those that had ended, and where a number of
-    requests limits it, the rest of them, for as many rows as a million.
-    told: of the requests whose records have come in.   until_ns: when it died, as an offset from T0; negative where T0
-    was never fixed.
+    In a closed loop these are its users' requests in flight, found by their predecessors. If a number of requests is
+    the limit, the rest follows, up to a million rows.
+
+    Args:
+        told: Requests with a record.
+        until_ns: Time of death as an offset from T0; negative if T0 was never set.
     """
     if schedule.loop is Loop.CLOSED:
         dues = _of_users(schedule, schedule.starts[shard.index :: shard.of], told, until_ns)
@@ -37,18 +39,18 @@ def lost_rows(
     for due in dues:
         record = not_sent(due.row, due.phase, due.due_ns, schedule.loop_of(due.row), why)
         record.worker = shard.index
-        if due.due_ns <= until_ns and _begun(due, told):  # nobody saw more of it than until then
+        if due.due_ns <= until_ns and _begun(due, told):  # later progress is unknown
             record = replace(record, status=Status.UNFINISHED, done_ns=until_ns)
         yield record
 
 
 def _begun(due: Due, told: Mapping[int, Told]) -> bool:
-    """Whether it waited for nobody any more."""
+    """Return True if its predecessor has ended."""
     return due.row.after is None or due.row.after in told
 
 
 def _of_the_plan(schedule: Schedule, shard: Shard, told: Mapping[int, Told], until_ns: int) -> Iterator[Due]:
-    """The planned ones, and the later turns that had begun; of each the best that is known of its time."""
+    """Yield the planned rows, and the later turns that had begun, with the best known due times."""
     offer = Offer(schedule, shard)
     offer.begin(0)
     listed = set()
@@ -68,7 +70,7 @@ def _of_the_plan(schedule: Schedule, shard: Shard, told: Mapping[int, Told], unt
 def _of_users(
     schedule: Schedule, users: Sequence[int] | Int64, told: Mapping[int, Told], until_ns: int
 ) -> Iterator[Due]:
-    """The next request of each user, by the time at which it fell due, and those never come to."""
+    """Yield the next request of each user, by due time, and the requests never reached."""
     following = sorted(_following(schedule, int(user), told) for user in users)
     waiting = sorted((_due_ns(schedule, row, told, max(until_ns, 0)), row) for row in following)
     left = None if schedule.measured is None else _left(schedule, users, told)
@@ -83,32 +85,32 @@ def _of_users(
 
 
 def _following(schedule: Schedule, user: int, told: Mapping[int, Told]) -> int:
-    """A user's first request without a record."""
+    """Return a user's first request without a record."""
     request = user
     while request in told:
         following = schedule.follower(request)
-        assert following is not None  # the rows of users have no end
+        assert following is not None  # a user's rows never end
         request = following
     return request
 
 
 def _never_come_to(schedule: Schedule, after: Sequence[int], due_ns: int) -> Iterator[Due]:
-    """Further requests, each user's in turn; when they would have fallen due, nobody knows."""
+    """Yield further requests, round the users; their due times are unknown."""
     while True:
-        after = [schedule.follower(request) or 0 for request in after]  # the rows of users have no end
+        after = [schedule.follower(request) or 0 for request in after]  # a user's rows never end
         for request in after:
             yield Due(schedule.row(request), due_ns, Phase.MEASURE)
 
 
 def _left(schedule: Schedule, users: Sequence[int] | Int64, told: Mapping[int, Told]) -> int:
-    """How many of the requests that these users share were not measured yet."""
+    """Return the number of these users' shared requests that were not measured yet."""
     assert schedule.measured is not None
     shared = requests_of(users, schedule.measured, schedule.users)
     return max(0, shared - sum(one.phase == Phase.MEASURE for one in told.values()))
 
 
 def _due_ns(schedule: Schedule, request: int, told: Mapping[int, Told], otherwise_ns: int) -> int:
-    """When a request fell due: planned, or after the one before it; `otherwise_ns` where that is not known."""
+    """Return the due time of a request: planned, or after its predecessor; else `otherwise_ns`."""
     row = schedule.row(request)
     if row.after is None:
         return row.due_ns or 0

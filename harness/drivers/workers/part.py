@@ -1,7 +1,7 @@
-"""The part of a trial that a worker is told, as JSON, and the plan made anew from it.
+"""Part of a trial that a worker receives, as JSON, and the plan rebuilt from it.
 
-Processes that share a plan do not send it to each other: each builds it from the scenario and checks the hash before
-any connection is made. Of header values it has those that the scenario may store, and none that come from variables.
+Processes that share a plan do not send it to each other. Each builds it from the scenario and checks the hash before
+any connection is opened. It contains the header values that the scenario may store, and none from variables.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from harness.schedule.requests import Schedule, build
 
 @dataclass(frozen=True, slots=True)
 class PartSpec:
-    """A trial for those who send a share of it; JSON-able by `dataclasses.asdict`.
+    """Specification of a trial for a worker; JSON-able by `dataclasses.asdict`.
 
-    scenario: as resolved.   cell, trial: indices.   settings: a DriveSettings.   salt: of the cell's prompts.
-    target: an Endpoint, without headers.   refusal: of the cell, whose server refuses temperature 0.
+    Attributes:
+        settings: A `DriveSettings`.
+        salt: Salt of the prompts.
+        target: An `Endpoint` without headers.
+        refusal: Reason for which the server refuses temperature 0.
     """
 
     scenario: Mapping[str, Any]
@@ -52,27 +55,25 @@ class PartSpec:
         salt: int = 0,
         refusal: str | None = None,
     ) -> PartSpec:
-        """Make one in the process that started the engine."""
+        """Create the specification in the process that started the engine."""
         target = {name: value for name, value in asdict(to).items() if name != "headers"}
         return cls(scenario, cell, trial, plan_hash, asdict(settings), salt, target, refusal)
 
     @property
     def url(self) -> str:
-        """The server's address."""
         return str(self.target["url"])
 
     def endpoint(self, headers: Mapping[str, str]) -> Endpoint:
-        """Return the server's endpoint with the headers of every request."""
+        """Return the server's endpoint with these headers."""
         return Endpoint(**{**self.target, "headers": headers})
 
     def drive_settings(self) -> DriveSettings:
-        """Return how requests are treated."""
         return DriveSettings(**self.settings)
 
     def own_headers(self, env: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers of every request, their values from an environment.
+        """Return the headers of every request, with values from an environment.
 
-        Raises TrialFailed, one sentence, where a variable that the scenario names is missing in it.
+        Raises TrialFailed, one sentence, if a variable of the scenario is missing.
         """
         spec = cell_of(self, env).spec
         plain = {str(name): str(value) for name, value in dict(spec.options.get("headers") or {}).items()}
@@ -81,41 +82,43 @@ class PartSpec:
 
 
 def cell_of(part: PartSpec, env: Mapping[str, str] | None = None) -> Cell:
-    """Return the cell. Raises TrialFailed with the reason where it cannot be run from here."""
+    """Return the cell. Raises TrialFailed with the reason if it cannot run from here."""
     cell = cell_from(part.scenario, part.cell, env)
     return cell if part.refusal is None else cell.refused(part.refusal)
 
 
 def cell_from(scenario: Mapping[str, Any], index: int, env: Mapping[str, str] | None = None) -> Cell:
-    """Return a cell of a resolved scenario. Raises TrialFailed as `cell_of`."""
+    """Return a cell of a resolved scenario. Raises TrialFailed like `cell_of`."""
     cell = cell_at(as_checked(scenario), index, env)
     if not isinstance(cell, Cell):
-        raise TrialFailed("this scenario has no such cell here" if cell is None else cell.reason)
+        raise TrialFailed(f"the scenario has no cell {index} on this machine" if cell is None else cell.reason)
     return cell
 
 
 def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
-    """Make the plan of the trial.
+    """Build the plan of the trial.
 
-    Raises TrialFailed, one sentence, if it is not the one that was meant, or cannot be made here.
+    Raises TrialFailed, one sentence, if the plan differs from the expected one or cannot be built.
     """
     try:
         schedule = schedule_of(replace(cell_of(part, env), salt=part.salt), part.trial)
     except EngineError as error:
-        raise TrialFailed(f"the plan cannot be made here: {error}") from error
+        raise TrialFailed(f"the plan cannot be built on this machine: {error}") from error
     if schedule.plan_hash != part.plan_hash:
         raise TrialFailed(
-            f"the plan made here ({schedule.plan_hash[:12]}) is not the one to be sent ({part.plan_hash[:12]}): "
+            f"the plan built here ({schedule.plan_hash[:12]}) differs from the plan to send ({part.plan_hash[:12]}): "
             "install the same version of harness here, and give it the same files and model"
         )
     return schedule
 
 
 def schedule_of(cell: Cell, trial: int) -> Schedule:
-    """Make the plan of one of a cell's trials.
+    """Build the plan of one of a cell's trials.
 
-    Raises EngineError where the model's tokenizer cannot be had, ScenarioError as `build` does, and TrialFailed where
-    this machine has not the memory for it.
+    Raises:
+        EngineError: The model's tokenizer is unavailable.
+        ScenarioError: As in `build`.
+        TrialFailed: The machine has too little memory for the plan.
     """
     plan = cell.trials[trial]
     if (why := plan_too_large(plan)) is not None:
@@ -124,7 +127,7 @@ def schedule_of(cell: Cell, trial: int) -> Schedule:
     return build(plan.load, plan.workload, plan.seed, classes=plan.classes, tokenizer=words, salt=cell.salt)
 
 
-@functools.cache  # a process has one cell, and a hub is not to be asked again between its trials
+@functools.cache  # one cell per process; no second download check between its trials
 def tokenizer_of(model: ModelReference | None) -> Tokenizer | None:
-    """Return the tokenizer of the cell's model, where it can be had without the engine."""
+    """Return the tokenizer of the cell's model, if it is available without the engine."""
     return None if model is None else tokenizer(resolve(model))

@@ -1,4 +1,4 @@
-"""Load processes of ours that share a trial's plan: the crew's transport over pipes, in the trial's own process."""
+"""Load processes on this machine: the crew's transport over pipes, in the trial's own process."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from harness.records import Phase
 from harness.schedule.requests import Schedule
 from harness.store.run import record_stream, record_writer, told_in
 
-LEAD_NS = 100 * NS_PER_MS  # T0 travels through pipes, and everyone must have read it before it comes
+LEAD_NS = 100 * NS_PER_MS  # every load process must have read T0 from its pipe before that time
 SILENT_S = 60.0
-LONGEST_BEGINNING_S = 900.0  # a long plan is being built, a tokenizer loaded
+LONGEST_BEGINNING_S = 900.0  # to build a long plan and load a tokenizer
 GOODBYE_S = 10.0
 LOST = "lost"
 
 
 class LoadProcesses:
-    """The load processes of one trial, `count` of them."""
+    """Load processes of one trial, `count` of them."""
 
     def __init__(self, part: PartSpec, schedule: Schedule, folder: Path, control: Control, count: int) -> None:
         self._part, self._schedule, self._folder, self._control = part, schedule, folder, control
@@ -39,10 +39,13 @@ class LoadProcesses:
         self._listening: list[asyncio.Task[None]] = []
 
     async def drive(self, headers: Mapping[str, str]) -> tuple[DriveReport, str | None]:
-        """Let them send the plan; return one report of all, and why the server was silent to the end, if it was.
+        """Send the plan; return one report of all, and the reason if the server was silent to the end.
 
-        Their records stream to files of their own in the trial's folder, with those that they leave undone when they
-        die. Raises TrialFailed, one sentence, if one cannot begin, and Interrupted if they were stopped before that.
+        Records stream to files of their own in the trial's folder, including those of processes that die.
+
+        Raises:
+            TrialFailed: A load process cannot begin.
+            Interrupted: The trial was stopped before that.
         """
         try:
             await self._start(headers)
@@ -56,13 +59,13 @@ class LoadProcesses:
             await asyncio.gather(*self._listening, return_exceptions=True)
 
     def facts(self) -> dict[str, Any]:
-        """Return the progress of all together, as `Progress.facts` does for one."""
+        """Return the common progress, like `Progress.facts`."""
         lost = sum(worker.lost is not None for worker in self._crew)
         nothing = Progress(self._schedule).facts() | {"phase": str(Phase.WARMUP), "workers_lost": lost}
         return nothing | together([dict(worker.progress) for worker in self._crew if worker.progress])
 
     def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
-        """Tell a load process something."""
+        """Send an order to a load process."""
         self._pipes[worker.index].tell(word, data)
 
     def look(self) -> None:
@@ -70,11 +73,11 @@ class LoadProcesses:
         patience_s = SILENT_S if self._crew.closed else LONGEST_BEGINNING_S
         for worker in self._crew:
             if not worker.over and time.monotonic_ns() - worker.heard_ns > patience_s * 1e9:
-                self._failed[worker.index] = f"gave no sign of life for {patience_s:.0f} s and was ended"
+                self._failed[worker.index] = f"was silent for {patience_s:.0f} s and was killed"
                 self._pipes[worker.index].kill()
 
     async def _start(self, headers: Mapping[str, str]) -> None:
-        """Start them all, then wait until all are ready."""
+        """Start all processes, and wait until they are ready."""
         for index in range(self._crew.of):
             order = Order(asdict(self._part), str(self._folder), index, self._crew.of, dict(headers))
             try:
@@ -97,7 +100,7 @@ class LoadProcesses:
                 raise TrialFailed(f"load process {index} could not begin: {why}")
 
     async def _listen(self, worker: Worker, pipe: Pipe) -> None:
-        """Hear a load process until it has ended."""
+        """Process the messages of a load process until it has ended."""
         async for event in pipe.events():
             word = event.pop("event")
             if word == "refused":

@@ -1,10 +1,10 @@
-"""A worker's side of the conversation that a crew leads, and a process that sends load for its parent.
+"""Process that sends load for its parent, and a worker's side of the conversation with its leader.
 
 The trial's process starts `python -P -m harness.drivers.workers.worker` for each share of a plan, and
-`harness.drivers.locust.process` for a load that Locust sends. It writes one line of JSON to the standard input of such
-a process (`Order`; header values, which may be secret, come this way and no other), and then orders: `begin` {t0_ns}
-(absolute, on the monotonic clock that all processes of a machine share), `release`, `stop`, `abort`. The end of
-standard input means abort. Events are the words of `harness.drivers.workers.crew`. Records go to the trial's folder.
+`harness.drivers.locust.process` for a load that Locust sends. Standard input carries one line of JSON (`Order`, the
+only way for header values, which may be secret), then the orders: `begin` {t0_ns} (absolute, on the monotonic clock of
+the machine), `release`, `stop`, `abort`. The end of standard input means abort. Events are the messages of
+`harness.drivers.workers.crew`. Records go to the trial's folder.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ Words = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A worker's share of one trial, over whatever transport.
+    """Share of one trial, over any transport.
 
     Attributes:
-        say: Tells the leader something.
+        say: Sends a message to the leader.
         begun: Waits for the leader's `begin`.
-        clock: Offset of our clock.
+        clock: Offset of this process's clock.
     """
 
     shard: Shard
@@ -67,7 +67,7 @@ class Share:
         sink: Sink,
         hand_over: Callable[[int | None, Callable[[], None]], None] | None = None,
     ) -> DriveReport:
-        """Send the share when everyone is ready."""
+        """Send the share as soon as all workers are ready."""
 
         def keep(record: Record) -> None:
             record.worker = self.shard.index
@@ -81,7 +81,7 @@ class Share:
         return int((await self.begun())["t0_ns"])
 
     def _counted(self) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the end of standard input, which comes too, says what to do
+        with contextlib.suppress(BrokenPipeError):  # the end of standard input, which follows, aborts
             self.say("counted", {})
 
 
@@ -91,7 +91,6 @@ class Order:
 
     Attributes:
         part: A `PartSpec`.
-        folder: The trial's.
         index: Number of the share; None for the whole plan.
         of: Number of shares.
         headers: Headers of every request; may hold secrets.
@@ -108,7 +107,7 @@ class Order:
 
 @dataclass(slots=True)
 class Sender:
-    """A process that sends load for its parent, or leads those who do."""
+    """Process that sends load for its parent, or leads other workers."""
 
     order: Order
     part: PartSpec
@@ -120,11 +119,11 @@ class Sender:
     control: Control = field(default_factory=Control)
 
     def say(self, word: str, data: Words) -> None:
-        """Tell the parent something."""
+        """Send a message to the parent."""
         self.emit({"event": word, **data})
 
     def keep(self, record: Record) -> None:
-        """Store a record and follow it."""
+        """Store a record and count it in the progress."""
         self.writer.add(record)
         self.progress.add(record)
 
@@ -135,7 +134,7 @@ class Sender:
         return begin
 
     async def obey(self) -> None:
-        """Carry out the parent's orders; without a parent there is nobody to measure for."""
+        """Carry out the parent's orders; abort when the parent is gone."""
         async for word, data in parent_orders():
             if word == "begin":
                 self.begin.set_result(data)
@@ -157,7 +156,7 @@ Send = Callable[[Sender], Awaitable[DriveReport]]
 
 
 async def carry_out(order: Order, part: PartSpec, schedule: Schedule, emit: Emit, send: Send) -> None:
-    """Send the load, obeying orders and telling of it meanwhile, and report."""
+    """Send the load while obeying orders and reporting progress; report the result."""
     begin = asyncio.get_running_loop().create_future()
     with record_writer(Path(order.folder), None if order.index is None else str(order.index)) as writer:
         sender = Sender(order, part, schedule, emit, writer, begin, Progress(schedule))
@@ -167,7 +166,7 @@ async def carry_out(order: Order, part: PartSpec, schedule: Schedule, emit: Emit
 
 
 def serve_parent(send: Send, run: Callable[[Coroutine[Any, Any, None]], object]) -> None:
-    """Send the load that standard input asks for; `run` runs the coroutine that does, once the plan has been made."""
+    """Send the load that standard input orders. `run` runs the coroutine, once the plan is built."""
     order = Order(**json.loads(first_line()))
     emit = event_stream()
     raise_file_limit()

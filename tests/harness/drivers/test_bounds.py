@@ -125,4 +125,4 @@ def test_all_replies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     records, _, _ = run(talk, open_plan([0, 1, 2]))
     assert [record.status for record in records] == [Status.TRUNCATED, Status.OK, Status.OK]
     assert records[0].error is not None
-    assert "all those under way held more than" in records[0].error
+    assert "all in flight together held more than" in records[0].error

@@ -72,7 +72,7 @@ def test_a_request_is_given_up_at_its_time_in_process() -> None:
             assert record.done_ns - record.sent_ns == 100 * MS  # type: ignore[operator]
             assert record.output_tokens in (5, 6)
             assert record.first_token_ns is not None
-            assert record.error == "given up by the client 0.1 s after it was sent, as planned"
+            assert record.error == "cancelled by the load generator 0.1 s after it was sent, as planned"
 
 
 def test_a_reply_that_ends_sooner_is_not_given_up() -> None:

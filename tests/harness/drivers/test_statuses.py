@@ -91,8 +91,8 @@ def test_what_was_passed_over_is_counted_and_told() -> None:
         (Status.OK, 2, "chunks")
     ] * 2
     assert (report.unreadable_events, report.impossible_counts) == (4, 2)
-    assert "4 events of the server's replies could not be read and were passed over" in report.notes
-    assert any("a number of tokens that cannot be (2 times)" in note for note in report.notes)
+    assert "4 events of the server's replies could not be read and were skipped" in report.notes
+    assert any("an impossible number of tokens (2 times)" in note for note in report.notes)
 
 
 def test_a_dialect_that_fails_costs_its_requests_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def test_shares_are_given_out_once_each() -> None:
     """Every worker gets a share of its own, the same one if it asks again; one too many gets none, and that is said."""
     crew = crew_of(2)
     assert [share_of(crew, name) for name in ("a", "b", "a", "c")] == [0, 1, 0, None]
-    assert crew.notes == ["a load worker was one more than the 2 expected and was sent away"]
+    assert crew.notes == ["a load worker was one more than the 2 expected and was dismissed"]
 
 
 def test_a_worker_that_refuses_makes_room() -> None:
@@ -75,7 +75,7 @@ def test_a_worker_that_comes_late_is_sent_away() -> None:
     assert [worker.name for worker in crew] == ["a"]
     assert crew.absent == [1, 2]
     assert crew.admit("slow") is None
-    assert crew.notes[0] == "2 of 3 load workers had not come in time: their requests were not sent"
+    assert crew.notes[0] == "2 of 3 load workers did not come in time: their requests were not sent"
 
 
 def test_a_worker_lost_in_mid_run_is_not_waited_for() -> None:

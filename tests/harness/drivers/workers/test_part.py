@@ -41,7 +41,7 @@ def test_a_part_travels_as_json_without_header_values() -> None:
 
 def test_another_plan_than_was_meant_is_refused() -> None:
     """The right hash gives the plan, another one a sentence."""
-    with pytest.raises(TrialFailed, match="is not the one to be sent") as refused:
+    with pytest.raises(TrialFailed, match="differs from the plan to send") as refused:
         rebuild(part("0" * 64))
     found = str(refused.value).partition("(")[2].partition(")")[0]
     cell_hash = rebuild_hash()
@@ -69,5 +69,7 @@ def test_a_model_that_is_not_here_is_a_sentence() -> None:
     """Who cannot find the model by whose tokenizer prompts are made says so: on another machine it may be missing."""
     scenario = {**SCENARIO, "engines": [{"engine": "simulated"}], "model": "/nowhere/model.gguf"}
     resolved = Scenario.model_validate(scenario).resolved()
-    with pytest.raises(TrialFailed, match=r"cannot be made here: there is no file or folder '/nowhere/model.gguf'"):
+    with pytest.raises(
+        TrialFailed, match=r"cannot be built on this machine: there is no file or folder '/nowhere/model.gguf'"
+    ):
         rebuild(replace(part("0"), scenario=resolved))
