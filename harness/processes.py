@@ -1,7 +1,7 @@
-"""How a process of ours and its child talk: orders on standard input, events as JSON lines on standard output.
+"""Conversation of a parent with its child process, work in threads, and the signals that ask for the end.
 
-An order is a word on a line, in some cases with data behind it as JSON. The end of standard input means that the parent
-is gone. By which signals a user, or the system, asks for the end.
+The parent writes orders to standard input: a word per line, in some cases followed by data as JSON. The child writes
+events as JSON lines to standard output. The end of standard input means that the parent is gone.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ Made = TypeVar("Made")
 
 
 def own_packages_first(environment: Mapping[str, str], root: Path | None = None) -> dict[str, str]:
-    """An environment in which a child of ours imports the packages that we imported; root: the folder they are in."""
+    """Return an environment in which a child imports the same packages; root: the folder that contains them."""
     root = root or Path(__file__).absolute().parent.parent
     path = os.pathsep.join(part for part in (str(root), environment.get("PYTHONPATH", "")) if part)
     return {**environment, "PYTHONPATH": path}
 
 
 def module_command(module: str, *arguments: str, python: str | None = None) -> list[str]:
-    """A module of ours, run by our interpreter or another.
+    """Return the command that runs a module of this project, by this interpreter or another.
 
-    `-P` keeps the user's folder off the import path: it may hold folders named like our packages.
+    `-P` keeps the user's folder off the import path: it may contain folders named like these packages.
     """
     return [python or sys.executable, "-P", "-m", module, *arguments]
 
 
 def ended_how(status: int) -> str:
-    """How a process ended, to stand behind its name; status: as `subprocess` gives it, negative for a signal."""
+    """Return how a process ended, as the end of a sentence. status: from `subprocess`, negative for a signal."""
     return f"was killed by {signal_name(-status)}" if status < 0 else f"ended with exit status {status}"
 
 
 def first_line() -> bytes:
-    """The order that a child begins with; nothing behind it is taken from standard input."""
+    """Read the first order, and nothing after it, from standard input."""
     with open(0, "rb", buffering=0, closefd=False) as raw:
         return raw.readline()
 
 
 def event_stream() -> Emit:
-    """Events go to the original standard output; everything else that is printed goes to standard error."""
+    """Reserve standard output for events; send all other output to standard error."""
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -74,7 +74,7 @@ async def parent_orders() -> AsyncIterator[tuple[str, Any]]:
 
 
 class Pipe:
-    """The parent's side of the talk with a child."""
+    """Parent's end of the conversation with a child."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None
@@ -84,7 +84,7 @@ class Pipe:
 
     @classmethod
     async def start(cls, module: str, first: Mapping[str, Any]) -> Pipe:
-        """Start a module of ours and write its first line. Raises OSError where the system starts no process."""
+        """Start a module and write its first line. Raises OSError if the system starts no process."""
         process = await asyncio.create_subprocess_exec(
             *module_command(module),
             stdin=asyncio.subprocess.PIPE,
@@ -97,26 +97,25 @@ class Pipe:
         return pipe
 
     def tell(self, word: str, data: Mapping[str, Any] | None = None) -> None:
-        """Give an order; a child that is gone does not hear it."""
+        """Send an order; ignored if the child is gone."""
         if not self._orders.is_closing():
             self._orders.write((f"{word} {json.dumps(data)}" if data else word).encode() + b"\n")
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield what the child tells until it has ended."""
+        """Yield the child's events until it has ended."""
         async for line in self._events:
             try:
                 event = json.loads(line)
             except ValueError:
-                continue  # cut off in the middle of a line: it is dying
+                continue  # incomplete line of a dying child
             yield event
 
     def kill(self) -> None:
-        """End the child now."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
 
     async def end(self, patience_s: float) -> None:
-        """End the child's standard input, and with it the child; kill it if it outlasts the patience."""
+        """Close the child's standard input, which ends the child; kill it after `patience_s`."""
         self._orders.close()
         try:
             await asyncio.wait_for(self.process.wait(), patience_s)
@@ -126,7 +125,7 @@ class Pipe:
 
 
 def event_loop_runner() -> Callable[[Any], Any]:
-    """uvloop's where it is installed: it costs the client less than the standard loop."""
+    """Return uvloop's runner if it is installed (cheaper for the load generator), else asyncio's."""
     try:
         import uvloop
     except ImportError:
@@ -136,12 +135,12 @@ def event_loop_runner() -> Callable[[Any], Any]:
 
 
 def on_a_thread(work: Callable[[], None]) -> None:
-    """Begin work on a thread that no end of the process waits for."""
+    """Start work on a daemon thread."""
     threading.Thread(target=work, daemon=True).start()
 
 
 async def aside(work: Callable[[], Made], begin: Callable[[Callable[[], None]], object] = on_a_thread) -> Made:
-    """Something long, done on a thread, so that orders are heard meanwhile. The process does not wait for it to end."""
+    """Run long work on a thread while the loop keeps hearing orders. The process does not wait for it at exit."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     task = _Aside(work, lambda: loop.call_soon_threadsafe(over.set))
@@ -151,7 +150,7 @@ async def aside(work: Callable[[], Made], begin: Callable[[Callable[[], None]], 
 
 
 def unless_ordered(work: Callable[[], Made]) -> Made:
-    """Something long, before the loop runs that hears orders. Raises TrialFailed if one comes, or nobody is left."""
+    """Run long work before the loop starts. Raises TrialFailed if an order arrives or the parent is gone."""
     ended, end = os.pipe()
     try:
         task = _Aside(work, lambda: os.write(end, b"."))
@@ -165,7 +164,7 @@ def unless_ordered(work: Callable[[], Made]) -> Made:
 
 
 class _Aside(Generic[Made]):
-    """Work for another thread; when it has been done there, `over` is called."""
+    """Work for another thread; `over` is called at its end."""
 
     def __init__(self, work: Callable[[], Made], over: Callable[[], object]) -> None:
         self._work, self._over = work, over
@@ -173,16 +172,16 @@ class _Aside(Generic[Made]):
         self._error: BaseException | None = None
 
     def do(self) -> None:
-        """Do the work. In the other thread."""
+        """Do the work, in the other thread."""
         try:
             self._made.append(self._work())
         except BaseException as error:
             self._error = error
-        with contextlib.suppress(RuntimeError, OSError):  # nobody waits any more
+        with contextlib.suppress(RuntimeError, OSError):  # the waiting side is gone
             self._over()
 
     def result(self) -> Made:
-        """What was made; raises what the work raised."""
+        """Return the result, or raise the exception of the work."""
         if self._error is not None:
             raise self._error
         return self._made[0]
@@ -190,7 +189,7 @@ class _Aside(Generic[Made]):
 
 @contextlib.asynccontextmanager
 async def background(work: Any) -> AsyncIterator[asyncio.Task[Any]]:
-    """A task that lives as long as the block."""
+    """Run a task that lives as long as the block."""
     task = asyncio.ensure_future(work)
     try:
         yield task
@@ -201,7 +200,7 @@ async def background(work: Any) -> AsyncIterator[asyncio.Task[Any]]:
 
 
 def stop_signals() -> tuple[int, ...]:
-    """Ctrl-C, SIGTERM, and SIGHUP (the terminal is closed) unless that is ignored, as `nohup` has it."""
+    """Return SIGINT, SIGTERM, and SIGHUP (a closed terminal) unless that is ignored, as under `nohup`."""
     hang_up = getattr(signal, "SIGHUP", None)
     ignored = hang_up is None or signal.getsignal(hang_up) is signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -27,8 +27,7 @@ class Cut:
 
 
 def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: bool) -> Outcome:
-    """Return the outcome of a request; `streams`: it asked for a stream. A cut request keeps the pieces that had
-    arrived.
+    """Return the outcome of a request (`streams`: it asked for a stream). A cut request keeps its pieces.
 
     No content of a reply raises here, whatever its dialect does with it: the request failed, not the trial.
     """

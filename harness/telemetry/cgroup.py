@@ -1,8 +1,6 @@
-"""What the control group of this process allows it, in version 1 and version 2.
+"""Control groups, CPU pressure and resource limits of this process: memory, throttling, steal, open files, ports.
 
-What a machine does to a process beside giving it time: throttling, steal, and how near its limits are.
-
-Everything is read from /proc and the control groups; where they are missing (macOS, Windows) the readings are None.
+All values come from /proc and the control groups (version 1 or 2); without them (macOS, Windows) they are None.
 """
 
 from __future__ import annotations
@@ -22,28 +20,30 @@ UNLIMITED_BYTES = 1 << 60  # version 1 writes a number near 2^63 where there is 
 
 
 def folders_of_time(root: Path, own: Path) -> list[Path]:
-    """The folders of the groups that govern a process's time, and all above them. own: its /proc/<pid>/cgroup."""
+    """Return the folders of the groups that limit a process's CPU time. own: its /proc/<pid>/cgroup."""
     return folders_of("cpu", root, own)
 
 
 def memory_left_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
-    """How much more memory the control groups of this process allow, file cache that can be dropped counted as left;
-    None without a limit. The tightest of the process' own group and those above it.
+    """Return the memory left by the tightest control group of this process; None without a limit.
+
+    File cache that can be dropped counts as left.
     """
     found = [left for folder in folders_of("memory", root, own) if (left := _memory_left(folder)) is not None]
     return min(found, default=None)
 
 
 def free_memory_bytes() -> int:
-    """How much more memory this process can have: what is free on the machine, or less where a control group or a limit
-    on its address space (`ulimit -v`) allows less.
+    """Return the memory that this process can still allocate.
+
+    That is the machine's available memory, or less by a control group or `ulimit -v`.
     """
     left = [int(psutil.virtual_memory().available), memory_left_bytes(), address_space_left_bytes()]
     return max(0, min(one for one in left if one is not None))
 
 
 def address_space_left_bytes() -> int | None:
-    """What the limit on this process's address space leaves it; None without one."""
+    """Return the rest of this process's address space limit; None without a limit."""
     try:
         import resource
     except ImportError:
@@ -58,7 +58,7 @@ def _memory_left(folder: Path) -> int | None:
 
 
 def _memory(folder: Path) -> tuple[int, int | None] | None:
-    """(bytes used without the file cache that can be dropped, limit or None) of a group; None where it is not told."""
+    """Return (bytes used, without droppable file cache, limit or None) of a group; None if they are unavailable."""
     second = (folder / "memory.current").exists()
     limit, used = ("memory.max", "memory.current") if second else ("memory.limit_in_bytes", "memory.usage_in_bytes")
     try:
@@ -72,26 +72,28 @@ def _memory(folder: Path) -> tuple[int, int | None] | None:
 
 
 class Group:
-    """The control group of a process, read again and again; the tightest of its own and those above it.
+    """Control group of a process, for repeated readings: the tightest of its own and those above it.
 
     own: the process's /proc/<pid>/cgroup.
     """
 
     def __init__(self, root: Path = ROOT, own: Path = OWN) -> None:
-        told = [(folder, found[1]) for folder in folders_of("memory", root, own) if (found := _memory(folder))]
-        limited = [folder for folder, limit in told if limit is not None]
-        self._memory = limited or [folder for folder, _ in told][:1]
+        limits = [(folder, found[1]) for folder in folders_of("memory", root, own) if (found := _memory(folder))]
+        limited = [folder for folder, limit in limits if limit is not None]
+        self._memory = limited or [folder for folder, _ in limits][:1]
         self._time = [file for folder in folders_of_time(root, own) if (file := kept(folder / "cpu.stat")) is not None]
 
     @property
     def unread(self) -> str | None:
-        """What cannot be read of it, in one sentence."""
+        """Sentence about unavailable readings, if there are any."""
         gone = [what for what, files in (("memory", self._memory), ("processor time", self._time)) if not files]
         return f"the control group's {' and '.join(gone)} cannot be read here" if gone else None
 
     def read(self) -> dict[str, float]:
-        """memory_used_bytes (file cache that can be dropped not counted) and, where there is a limit,
-        memory_limit_bytes; throttled_periods and throttled_s since the group was made. What is not told is absent.
+        """Return the available readings of the group.
+
+        They are memory_used_bytes (without droppable file cache), memory_limit_bytes if there is a limit, and
+        throttled_periods and throttled_s since the group was made.
         """
         groups = [one for folder in self._memory if (one := _memory(folder)) is not None]
         limited = [(used, limit) for used, limit in groups if limit is not None]
@@ -110,14 +112,13 @@ class Group:
         return found
 
     def close(self) -> None:
-        """Let go of its files."""
         for file in self._time:
             file.close()
         self._time = []
 
 
 def throttled_of(cpu_stats: list[str]) -> tuple[int | None, int | None]:
-    """(periods, nanoseconds) throttled, from `cpu.stat` of a group and those above it, version 1 or 2."""
+    """Return (periods, nanoseconds) throttled, from the `cpu.stat` texts of a group and those above it."""
     periods, waited_ns = 0, 0
     known = False
     for text in cpu_stats:
@@ -133,12 +134,12 @@ def throttled_of(cpu_stats: list[str]) -> tuple[int | None, int | None]:
 PROC = Path("/proc")
 _STEAL_FIELD = 7
 NO_FILE_LEFT = (errno.EMFILE, errno.ENFILE)
-_TIME_FIELDS = 8  # what follows (guest time) is contained in the first
+_TIME_FIELDS = 8  # later fields (guest time) are contained in the first
 
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """Counters since boot. throttled_ns of all processors together; steal and total in ticks of all processors."""
+    """Counters since boot, of all processors together: throttled_ns in ns, steal_ticks and total_ticks in ticks."""
 
     throttled_periods: int | None
     throttled_ns: int | None
@@ -146,7 +147,7 @@ class Pressure:
     total_ticks: int | None
 
     def since(self, before: Pressure) -> Pressure:
-        """What was added."""
+        """Return the increase since a reading."""
         return Pressure(
             _minus(self.throttled_periods, before.throttled_periods),
             _minus(self.throttled_ns, before.throttled_ns),
@@ -156,12 +157,12 @@ class Pressure:
 
     @property
     def steal_share(self) -> float | None:
-        """Steal as a share of all time; None where it is not known."""
+        """Steal as a share of all time, if it is known."""
         return self.steal_ticks / self.total_ticks if self.steal_ticks is not None and self.total_ticks else None
 
 
 def read_pressure(proc: Path = PROC, cgroups: Path = ROOT) -> Pressure:
-    """The counters of this process's control groups and of the machine."""
+    """Read the counters of this process's control groups and of the machine."""
     groups = folders_of_time(cgroups, proc / "self" / "cgroup")
     throttled = throttled_of([found for folder in groups if (found := _text(folder / "cpu.stat"))])
     stat = _text(proc / "stat")
@@ -170,7 +171,7 @@ def read_pressure(proc: Path = PROC, cgroups: Path = ROOT) -> Pressure:
 
 
 def steal_of(stat: str) -> tuple[int | None, int | None]:
-    """(steal, all) ticks of all processors together, from /proc/stat."""
+    """Return (steal, all) ticks of all processors together, from the text of /proc/stat."""
     first = stat.partition("\n")[0].split()
     if not first or first[0] != "cpu" or len(first) <= _TIME_FIELDS:
         return None, None
@@ -180,14 +181,14 @@ def steal_of(stat: str) -> tuple[int | None, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """How many files this process may open, and how many ports there are for its connections; None: not known."""
+    """Largest numbers of open files and of local ports; None: unknown."""
 
     files: int | None
     ports: int | None
 
 
 def read_ceilings(proc: Path = PROC) -> Ceilings:
-    """The limits of this process and this machine."""
+    """Read the limits of this process and this machine."""
     low_high = (_text(proc / "sys/net/ipv4/ip_local_port_range") or "").split()
     ports = int(low_high[1]) - int(low_high[0]) + 1 if len(low_high) == 2 else None
     try:
@@ -200,20 +201,21 @@ def read_ceilings(proc: Path = PROC) -> Ceilings:
 
 
 def raise_file_limit() -> None:
-    """Let this process open as many files as its hard limit allows, where the system lets it."""
+    """Raise the limit of open files to the hard limit, if the system allows it."""
     try:
         import resource
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with contextlib.suppress(OSError, ValueError):  # macOS has a lower one that it does not tell
+        with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit that it does not report
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def open_files(ceiling: int | None = None) -> int:
-    """About how many files this process has open: the lowest free descriptor, which costs two system calls; `ceiling`
-    where there is none.
+    """Estimate the number of open files: the lowest free descriptor, at the cost of two system calls.
+
+    Returns `ceiling` if no descriptor is free.
     """
     try:
         lowest = os.open(os.devnull, os.O_RDONLY)
@@ -226,7 +228,7 @@ def open_files(ceiling: int | None = None) -> int:
 
 
 def tcp_sockets(sockstat: str) -> int | None:
-    """Sockets that hold a port, those that wait for late packets included, from /proc/net/sockstat."""
+    """Return the sockets that hold a port, TIME_WAIT included, from the text of /proc/net/sockstat."""
     for line in sockstat.splitlines():
         name, _, rest = line.partition(":")
         if name == "TCP":
@@ -237,7 +239,7 @@ def tcp_sockets(sockstat: str) -> int | None:
 
 
 def read_tcp_sockets(proc: Path = PROC) -> int | None:
-    """TCP sockets of this network namespace."""
+    """Read the number of TCP sockets of this network namespace."""
     text = _text(proc / "net" / "sockstat")
     return None if text is None else tcp_sockets(text)
 

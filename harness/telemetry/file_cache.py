@@ -1,4 +1,4 @@
-"""The system's file cache: asking it to forget files, and looking whether it has."""
+"""System's file cache: drop files from it and measure the result."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-_WINDOW_BYTES = 1 << 30  # looked at together; a multiple of every page size
+_WINDOW_BYTES = 1 << 30  # size of one mapping; a multiple of every page size
 _PROT_NONE, _MAP_SHARED = 0, 1
 
 
 def dropped_share(files: Sequence[Path]) -> float | None:
-    """Ask the system to forget these files, and give the share of their bytes that it has forgotten, by what it says
-    of their pages; None where nothing can be asked or known.
+    """Ask the system to drop files from its cache; return the share of their bytes that is gone, None if unknown.
 
-    Pages that are not yet on the disk, that somebody else has mapped, or that lie in memory alone (tmpfs) stay.
+    Dirty pages, pages mapped by other processes, and files in memory (tmpfs) stay.
     """
     total = sum(path.stat().st_size for path in files)
     if not total or not hasattr(os, "posix_fadvise"):
@@ -29,11 +28,11 @@ def dropped_share(files: Sequence[Path]) -> float | None:
 
 
 def _kept_bytes(path: Path) -> int | None:
-    """What of a file stays in memory although the system was asked to forget it."""
+    """Return the bytes of a file that stay in memory after it was dropped."""
     try:
         with path.open("rb") as file:
-            with contextlib.suppress(OSError):  # not every file system takes it for a file that is only read
-                os.fsync(file.fileno())  # what was only just written cannot be forgotten
+            with contextlib.suppress(OSError):  # some file systems refuse it for read-only files
+                os.fsync(file.fileno())  # dirty pages cannot be dropped
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             return resident_bytes(file.fileno())
     except OSError:
@@ -41,9 +40,9 @@ def _kept_bytes(path: Path) -> int | None:
 
 
 def resident_bytes(file: int) -> int | None:
-    """How much of an open file lies in memory, by whole pages (mincore(2)); None where the system does not tell.
+    """Return the bytes of an open file in memory, in whole pages (mincore(2)); None if the system does not report them.
 
-    Of files that a process neither owns nor may write to, Linux says that all of it does, whatever is so.
+    For files that the process neither owns nor may write to, Linux always reports all pages as resident.
     """
     size = os.fstat(file).st_size
     libc = ctypes.CDLL(None, use_errno=True)

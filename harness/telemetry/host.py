@@ -1,4 +1,4 @@
-"""Readings of this machine as a whole: memory, processors, swap, disks."""
+"""Readings of the machine as a whole: memory, processors, swap, disks."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _EVENTS = tuple(name.encode() for name in _SINCE_BOOT)
 
 
 def busy_share(before: Any, now: Any) -> float | None:
-    """The share of all processors in use between two of psutil's `cpu_times`; None where no time passed."""
-    names = [name for name in now._fields if name not in ("guest", "guest_nice")]  # they are in user and nice
+    """Return the busy share of all processors between two of psutil's `cpu_times`; None if no time passed."""
+    names = [name for name in now._fields if name not in ("guest", "guest_nice")]  # contained in user and nice
     spent = {name: max(0.0, getattr(now, name) - getattr(before, name)) for name in names}
     total = sum(spent.values())
     return 1 - (spent["idle"] + spent.get("iowait", 0.0)) / total if total > 0 else None
 
 
 class Host:
-    """The machine. unread: what could not be read, and why."""
+    """Machine of this process. unread: reasons for unavailable readings."""
 
     def __init__(self, proc: Path = PROC, clock_rates: Path = CLOCK_RATES) -> None:
         self.unread: dict[str, str] = {}
@@ -47,15 +47,16 @@ class Host:
         self._cpu_ns, self._cpu_times = time.monotonic_ns(), psutil.cpu_times()
 
     def read(self) -> dict[str, float]:
-        """memory_used_bytes and memory_used_share: what a process that asks for memory now could not have.
+        """Return the available readings.
 
-        cpu_share of all processors, since the reading before; swap_used_bytes; swap_in_bytes, swap_out_bytes,
-        disk_read_bytes and disk_written_bytes since boot; cpu_mhz, the mean of some processors, where told.
+        - memory_used_bytes, memory_used_share: memory that is not available to a new process.
+        - cpu_share: of all processors, since the last reading.
+        - swap_used_bytes; swap_in_bytes, swap_out_bytes, disk_read_bytes, disk_written_bytes: since boot.
+        - cpu_mhz: mean of some processors.
         """
         return self._memory_used() | self._cpu() | self._since_boot() | self._clock_rate()
 
     def close(self) -> None:
-        """Let go of the files."""
         for file in (self._memory, self._events, *self._rates):
             if file is not None:
                 file.close()
@@ -74,7 +75,7 @@ class Host:
         return memory.total, memory.available
 
     def _cpu(self) -> dict[str, float]:
-        """Not by psutil's own difference: it remembers the last reading of each thread, and of a new one says 0."""
+        """Measure without psutil's own difference, which is kept per thread and is 0 for a new one."""
         now_ns = time.monotonic_ns()
         if now_ns - self._cpu_ns <= LEAST_CPU_NS:
             return {}
@@ -84,7 +85,7 @@ class Host:
         return {} if share is None else {"cpu_share": share}
 
     def _since_boot(self) -> dict[str, float]:
-        """By the kernel's own counters of pages, which count a disk once however it is divided."""
+        """Read the kernel's page counters, which count a disk once, however it is divided."""
         found: dict[str, float] = {}
         memory = {} if self._memory is None else self._memory.numbers(b"SwapTotal", b"SwapFree")
         if len(memory) == 2:
@@ -108,6 +109,6 @@ class Host:
     def _clock_rate(self) -> dict[str, float]:
         rates = []
         for file in self._rates:
-            with contextlib.suppress(OSError, ValueError):  # a processor that was switched off
+            with contextlib.suppress(OSError, ValueError):  # an offline processor
                 rates.append(int(file.read()) / 1000)
         return {"cpu_mhz": sum(rates) / len(rates)} if rates else {}

@@ -1,4 +1,4 @@
-"""The kernel's clock: its receive stamps on packets, and what reading the time costs."""
+"""Kernel's clock: receive stamps on packets, and the cost of a clock reading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STAMP_RECEIVED_IN_SOFTWARE = (1 << 3) | (1 << 4)  # SOF_TIMESTAMPING_RX_SOFTWARE
 
 
 def clock_cost_ns(times: int = 20_000) -> float:
-    """Measure what reading the clock costs."""
+    """Measure the cost of a clock reading."""
     began_ns = time.monotonic_ns()
     for _ in range(times):
         time.monotonic_ns()
@@ -19,9 +19,9 @@ def clock_cost_ns(times: int = 20_000) -> float:
 
 
 def stamp_lag_us() -> float:
-    """Send one packet over loopback and ask when it came in. Raises OSError where the kernel does not tell."""
+    """Measure the lag of one packet's stamp on loopback. Raises OSError if the kernel sends no stamps."""
     if platform.system() != "Linux":
-        raise OSError("this system has none")
+        raise OSError("this system has no receive stamps")
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, TIMESTAMPING, STAMP_RECEIVED_IN_SOFTWARE)
         client.settimeout(2)
@@ -29,7 +29,7 @@ def stamp_lag_us() -> float:
         server, _ = listener.accept()
         with server:
             lag_ns = 0
-            for _ in range(3):  # stamping is switched on with the first socket that asks, which takes a moment
+            for _ in range(3):  # the first socket switches stamping on, which takes a moment
                 server.send(b"x")
                 _, ancillary, _, _ = client.recvmsg(16, 128)
                 read_ns = time.time_ns()

@@ -1,7 +1,4 @@
-"""Readings of processes together: memory, processor time, page faults, files read and written.
-
-Which processes belong together: some, and all that descend from them.
-"""
+"""Readings of a group of processes (memory, CPU time, page faults, disk traffic), and the search for descendants."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of the kernel
 
 
 def tree(pids: Iterable[int], proc: Path = PROC) -> set[int]:
-    """These processes and all their descendants, as far as they live."""
+    """Return the living processes of these, with all their descendants."""
     roots = [pid for pid in pids if psutil.pid_exists(pid)]
     if not roots:
         return set()
@@ -32,7 +29,7 @@ def tree(pids: Iterable[int], proc: Path = PROC) -> set[int]:
 
 
 def numbers_are_the_machines(proc: Path = PROC) -> bool:
-    """Whether processes have the same numbers here as for drivers: not in a container with numbers of its own."""
+    """Return True if process numbers are the machine's, not those of a container."""
     try:
         return os.readlink(proc / "self" / "ns" / "pid") == f"pid:[{FIRST_NAMESPACE}]"
     except OSError:
@@ -41,7 +38,7 @@ def numbers_are_the_machines(proc: Path = PROC) -> bool:
 
 @cache
 def _threads_tell(proc: str) -> bool:
-    """Whether this kernel lists the children of a thread, so that nobody else need be looked at."""
+    """Return True if this kernel lists the children of a thread, which saves a look at every process."""
     return os.path.exists(f"{proc}/self/task/{os.getpid()}/children")
 
 
@@ -50,7 +47,7 @@ def _by_their_threads(roots: Iterable[int], proc: Path) -> set[int]:
 
 
 def _all_below(roots: Iterable[int], children_of: Callable[[int], Iterable[int]]) -> set[int]:
-    """The roots, their children, and so on."""
+    """Return the roots and all their descendants."""
     found: set[int] = set()
     waiting = list(roots)
     while waiting:
@@ -62,13 +59,13 @@ def _all_below(roots: Iterable[int], children_of: Callable[[int], Iterable[int]]
 
 
 def _children_of(tasks: str) -> list[int]:
-    """The children that the threads of a process started; none of one that has ended."""
+    """Return the children started by the threads of a process; empty if it has ended."""
     found: list[int] = []
     try:
         for thread in os.listdir(tasks):
             found += map(int, _content(f"{tasks}/{thread}/children").split())
     except OSError:
-        return found  # it ends while it is looked at
+        return found  # it ended during the reading
     return found
 
 
@@ -80,7 +77,7 @@ def _by_their_parents(roots: Iterable[int], proc: Path) -> set[int]:
 
 
 def parents(proc: Path = PROC) -> dict[int, int]:
-    """The parent of every process that can be seen."""
+    """Return the parent of every visible process."""
     if not (proc / "self" / "stat").exists():
         return {process.pid: process.info["ppid"] for process in psutil.process_iter(["ppid"])}
     found = {}
@@ -89,7 +86,7 @@ def parents(proc: Path = PROC) -> dict[int, int]:
             try:
                 stat = _content(f"{proc}/{name}/stat")
             except OSError:
-                continue  # it has ended since it was listed
+                continue  # it ended after the listing
             behind_name = stat.rindex(b")") + 4
             found[int(name)] = int(stat[behind_name : stat.index(b" ", behind_name)])
     return found
@@ -111,7 +108,7 @@ _ENDED = (b"Z", b"X")
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One reading of one process; cpu_s and the faults since it began, the latter None where they are not told."""
+    """Reading of one process; CPU time and faults since its start, faults None if unavailable."""
 
     rss_bytes: int
     cpu_s: float
@@ -121,29 +118,30 @@ class State:
 
 
 class Process(Protocol):
-    """One process. Every method raises ProcessLookupError once it has ended, PermissionError where it is refused."""
+    """Single process. Methods raise ProcessLookupError once it has ended, PermissionError if access is refused."""
 
     def state(self) -> State:
-        """What is cheap to read."""
+        """Read the cheap values."""
         ...
 
     def pss_bytes(self) -> int:
-        """Its memory, what it shares with others divided among them; walks its page tables, which takes a
-        millisecond for about 100 MB. Raises NotImplementedError where the system does not tell.
+        """Read the proportional memory (PSS): shared pages are divided among their users.
+
+        It walks the page tables: about a millisecond per 100 MB. Raises NotImplementedError if unsupported.
         """
         ...
 
     def disk(self) -> tuple[int, int]:
-        """(bytes read from, bytes written to) storage since it began. Raises NotImplementedError like `pss_bytes`."""
+        """Read (bytes read, bytes written) of storage since the start. Raises NotImplementedError if unsupported."""
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the files."""
         ...
 
 
 class LinuxProcess:
-    """By /proc, its `stat` kept open: cheap to read again, and never another process of the same number."""
+    """Process in /proc. Its `stat` stays open: cheap to read again, and never another process of the same number."""
 
     def __init__(self, pid: int, proc: Path = PROC) -> None:
         self._folder = f"{proc}/{pid}"
@@ -152,7 +150,6 @@ class LinuxProcess:
         self._io: KeptFile | None = None
 
     def state(self) -> State:
-        """See Process."""
         text = self._stat.read()
         fields = text[text.rindex(b")") + 2 :].split(b" ", _PAGES + 1)
         if fields[0] in _ENDED:
@@ -162,18 +159,16 @@ class LinuxProcess:
         return State(rss_bytes, ticks / TICKS_PER_S, threads, int(fields[_MINOR]), int(fields[_MAJOR]))
 
     def pss_bytes(self) -> int:
-        """See Process."""
         file = self._opened("smaps_rollup")
         try:
             found = file.numbers(b"Pss")
         finally:
             file.close()
         if not found:
-            raise ProcessLookupError  # of one that ends it is empty
+            raise ProcessLookupError  # the file of an ending process is empty
         return found["Pss"] * 1024
 
     def disk(self) -> tuple[int, int]:
-        """See Process."""
         self._io = self._io or self._opened("io")
         found = self._io.numbers(b"read_bytes", b"write_bytes")
         return found["read_bytes"], found["write_bytes"]
@@ -182,25 +177,23 @@ class LinuxProcess:
         try:
             return KeptFile(f"{self._folder}/{name}")
         except FileNotFoundError:
-            self.state()  # raises where it is the process that is missing
+            self.state()  # raises if the process is missing
             raise NotImplementedError(f"this system has no /proc/<pid>/{name}") from None
 
     def close(self) -> None:
-        """See Process."""
         self._stat.close()
         if self._io is not None:
             self._io.close()
 
 
 class OtherProcess:
-    """By psutil, on other systems."""
+    """Process by psutil, on other systems."""
 
     def __init__(self, pid: int) -> None:
         with gone_is_gone():
             self._process = psutil.Process(pid)
 
     def state(self) -> State:
-        """See Process."""
         with gone_is_gone(), self._process.oneshot():
             if self._process.status() == psutil.STATUS_ZOMBIE:
                 raise ProcessLookupError
@@ -209,24 +202,22 @@ class OtherProcess:
             return State(rss_bytes, times.user + times.system, self._process.num_threads())
 
     def pss_bytes(self) -> int:
-        """See Process."""
-        raise NotImplementedError("proportional memory (PSS) is told on Linux only")
+        raise NotImplementedError("proportional memory (PSS) exists on Linux only")
 
     def disk(self) -> tuple[int, int]:
-        """See Process."""
         with gone_is_gone():
             if not hasattr(self._process, "io_counters"):
-                raise NotImplementedError("this system does not tell what a process reads and writes")
+                raise NotImplementedError("this system does not report the disk traffic of a process")
             counters = self._process.io_counters()
             return counters.read_bytes, counters.write_bytes
 
     def close(self) -> None:
-        """See Process."""
+        """Release nothing."""
 
 
 @contextlib.contextmanager
 def gone_is_gone() -> Iterator[None]:
-    """A process that ended is a ProcessLookupError, one that may not be read a PermissionError, whoever says so."""
+    """Translate psutil's errors: ProcessLookupError for an ended process, PermissionError for a refused one."""
     try:
         yield
     except psutil.AccessDenied as error:
@@ -236,7 +227,7 @@ def gone_is_gone() -> Iterator[None]:
 
 
 def opened(pid: int) -> Process:
-    """A process, to be read. Raises ProcessLookupError where it has ended."""
+    """Open a process for reading. Raises ProcessLookupError if it has ended."""
     try:
         return LinuxProcess(pid) if (PROC / "self" / "stat").exists() else OtherProcess(pid)
     except FileNotFoundError:
@@ -244,7 +235,7 @@ def opened(pid: int) -> Process:
 
 
 def resident_bytes(pids: Iterable[int]) -> int:
-    """Resident memory of processes together; shared pages count once per process."""
+    """Return the resident memory of processes together; shared pages count once per process."""
     total = 0
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -257,24 +248,24 @@ def resident_bytes(pids: Iterable[int]) -> int:
 
 
 class Together:
-    """Several processes as one: sums over those that live.
+    """Several processes as one: sums over the living ones.
 
-    Counters only grow: what a process that ended had counted stays in them, and one that was not found for a while goes
-    on where it was. unread: what could not be read, and why.
+    Counters only grow. They include ended processes, and a process that was missing for a while continues its count.
+    unread: reasons for unavailable readings.
     """
 
     def __init__(self) -> None:
         self._processes: dict[int, Process] = {}
         self._last: dict[int, tuple[State, int]] = {}
-        self._faults: dict[int, tuple[int, int]] = {}  # of all that ever were
-        self._disk: dict[int, tuple[int, int]] = {}  # as well
+        self._faults: dict[int, tuple[int, int]] = {}  # of all processes, ended ones included
+        self._disk: dict[int, tuple[int, int]] = {}  # likewise
         self._minor = self._major = self._read = self._written = 0
         self._faults_told = False
         self._threads = 0
         self.unread: dict[str, str] = {}
 
     def follow(self, pids: set[int]) -> None:
-        """From now on these."""
+        """Replace the set of processes."""
         for pid in self._processes.keys() - pids:
             self._drop(pid)
         for pid in pids - self._processes.keys():
@@ -282,12 +273,12 @@ class Together:
                 self._processes[pid] = opened(pid)
 
     def close(self) -> None:
-        """Let go of all."""
         self.follow(set())
 
     def fast(self) -> dict[str, float]:
-        """rss_bytes and, from the second reading on, cpu_share (cores in use since the one before). Empty where none
-        lives.
+        """Return rss_bytes and, from the second reading on, cpu_share (cores in use since the last reading).
+
+        Empty if no process lives.
         """
         rss, cores = 0, 0.0
         known = compared = False
@@ -311,7 +302,7 @@ class Together:
         return ({"rss_bytes": rss} if known else {}) | ({"cpu_share": cores} if compared else {})
 
     def slow(self) -> dict[str, float]:
-        """threads, major_faults, minor_faults as of the last fast reading; read_bytes and written_bytes of disks."""
+        """Return threads and faults as of the last fast reading, and read_bytes, written_bytes of disks."""
         if not self._processes:
             return {}
         found: dict[str, float] = {"threads": self._threads}
@@ -322,19 +313,19 @@ class Together:
         return found
 
     def proportional(self) -> dict[str, float]:
-        """pss_bytes: memory with shared pages divided among those who share them; absent where one does not tell."""
+        """Return pss_bytes, proportional memory; empty if one process does not report it."""
         sizes: list[int] = []
         whole = self._each("proportional memory (PSS)", lambda _, process: sizes.append(process.pss_bytes()))
         return {"pss_bytes": sum(sizes)} if whole and sizes else {}
 
     def _each(self, what: str, read: Callable[[int, Process], None]) -> bool:
-        """Read something of every process; whether none refused it."""
+        """Read a value of every process; return True if none refused."""
         whole = True
         for pid, process in self._processes.items():
             try:
                 read(pid, process)
             except ProcessLookupError:
-                continue  # the next fast reading drops it
+                continue  # dropped by the next fast reading
             except (NotImplementedError, PermissionError) as error:
                 self._refused(pid, what, error)
                 whole = False
@@ -342,7 +333,7 @@ class Together:
 
     def _refused(self, pid: int, what: str, error: Exception) -> None:
         if not isinstance(error, ProcessLookupError):
-            why = str(error) if isinstance(error, NotImplementedError) else "a process of it may not be read"
+            why = str(error) if isinstance(error, NotImplementedError) else "access to one of the processes is denied"
             self.unread.setdefault(what, f"{what} cannot be read: {why}")
 
     def _count_faults(self, pid: int, state: State) -> None:
@@ -362,8 +353,9 @@ class Together:
 
 
 def _grown(counted: dict[int, tuple[int, int]], pid: int, now: tuple[int, int]) -> tuple[int, int]:
-    """By how much two counters of a process grew since they were counted last, which is from here on `now`; all of them
-    where they are smaller than before: it is another process of the same number.
+    """Return the growth of two counters of a process since the last reading, and store the present values.
+
+    If a counter is smaller than before, another process has the same number; then all of it is growth.
     """
     before = counted.get(pid, (0, 0))
     counted[pid] = now

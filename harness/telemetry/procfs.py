@@ -1,4 +1,4 @@
-"""Files of the kernel's, kept open and read again: cheaper than opening them, and they stay those of one process."""
+"""Kernel files kept open for repeated reading: cheaper than opening, and tied to one process."""
 
 from __future__ import annotations
 
@@ -7,29 +7,25 @@ from pathlib import Path
 
 
 class KeptFile:
-    """A file that is read again from its beginning. Raises OSError where it cannot be opened."""
+    """File that is read again from its start. Raises OSError if it cannot be opened."""
 
     def __init__(self, path: str | Path, most_bytes: int = 4096) -> None:
         self._file = os.open(path, os.O_RDONLY)
         self._most_bytes = most_bytes
 
     def read(self) -> bytes:
-        """Its content now. Raises OSError."""
         return os.pread(self._file, self._most_bytes, 0)
 
     def numbers(self, *names: bytes) -> dict[str, int]:
-        """The numbers behind names that begin a line, `Name:  12 kB` or `name 12`; those that are not there are left
-        out.
-        """
+        """Return the numbers behind these names at the start of a line (`Name:  12 kB`, `name 12`)."""
         return numbers(self.read(), *names)
 
     def close(self) -> None:
-        """Let go of it."""
         os.close(self._file)
 
 
 def numbers(text: bytes, *names: bytes) -> dict[str, int]:
-    """See KeptFile.numbers."""
+    """Return the numbers of a text, as `KeptFile.numbers` does."""
     found = {}
     text = b"\n" + text
     for name in names:
@@ -44,7 +40,7 @@ def numbers(text: bytes, *names: bytes) -> dict[str, int]:
 
 
 def kept(path: str | Path, most_bytes: int = 4096) -> KeptFile | None:
-    """The same; None where it cannot be opened."""
+    """Open a kept file; return None if that fails."""
     try:
         return KeptFile(path, most_bytes)
     except OSError:

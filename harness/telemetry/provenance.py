@@ -1,7 +1,7 @@
-"""On what a run was made: the facts that decide whether two runs may be compared.
+"""Provenance of a run: facts that decide whether two runs are comparable.
 
-Three parts. `must_match`: the machine; results from unlike machines are not compared by accident. `under_test`: what a
-change may be about (engine and library versions, model). `context`: the circumstances, for whoever reads the report.
+`must_match`: the machine; results from different machines are not compared by accident. `under_test`: possible subjects
+of a change (engine and library versions, model). `context`: circumstances, for readers of the report.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LIBRARIES = (
 
 
 def machine() -> dict[str, Any]:
-    """What two runs must have in common; null where this machine does not tell."""
+    """Return the facts that two runs must share; null if unavailable."""
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
@@ -46,7 +46,7 @@ def machine() -> dict[str, Any]:
 
 
 def under_test() -> dict[str, Any]:
-    """Versions of the libraries that may generate tokens; absent ones are left out. The engines add what they load."""
+    """Return the versions of installed libraries that may generate tokens. Engines add the libraries that they load."""
     found = {}
     for name in LIBRARIES:
         try:
@@ -57,7 +57,7 @@ def under_test() -> dict[str, Any]:
 
 
 def context() -> dict[str, Any]:
-    """The circumstances of the run."""
+    """Return the circumstances of the run."""
     return {
         "harness": __version__,
         "python": platform.python_version(),
@@ -72,12 +72,12 @@ def context() -> dict[str, Any]:
 
 
 def collect() -> dict[str, Any]:
-    """All three parts, as the manifest stores them."""
+    """Return all three parts, as the manifest stores them."""
     return {"must_match": machine(), "under_test": under_test(), "context": context()}
 
 
 def cpu_model() -> str | None:
-    """The processor's name."""
+    """Return the processor's name."""
     for line in _lines("/proc/cpuinfo"):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -85,37 +85,37 @@ def cpu_model() -> str | None:
 
 
 def memory_limit_bytes() -> int | None:
-    """The control group's memory limit; None without one."""
+    """Return the control group's memory limit; None without one."""
     for line in _lines("/sys/fs/cgroup/memory.max"):
         return int(line) if line.strip().isdigit() else None
     return None
 
 
 def governor() -> str | None:
-    """The frequency governor of the first core; None where the machine does not tell (most virtual ones)."""
+    """Return the frequency governor of the first core; None on machines without one (most virtual ones)."""
     return next(iter(_lines("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")), None)
 
 
 def virtualised() -> bool | None:
-    """Whether the processor says that it runs under a hypervisor."""
+    """Return True if the processor reports a hypervisor."""
     flags = next((line for line in _lines("/proc/cpuinfo") if line.startswith("flags")), None)
     return None if flags is None else "hypervisor" in flags.split()
 
 
 def gpu_names() -> list[str]:
-    """The GPUs here; empty where none can be read."""
+    """Return the names of the readable GPUs."""
     found, _ = find_gpus()
     return found.names() if found else []
 
 
 def gpu_environment() -> dict[str, Any] | None:
-    """The state of driver and GPUs now (`Gpus.environment`); None where none can be read."""
+    """Return the present state of driver and GPUs (`Gpus.environment`); None if no GPU is readable."""
     found, _ = find_gpus()
     return found.environment() if found else None
 
 
 def add_end(context: dict[str, object]) -> None:
-    """Put the state of the GPUs at the end of a session beside that at its start, where there was one."""
+    """Add the GPUs' state at the end of a session, if there was one at its start."""
     if context.get("gpus"):
         context["gpus_at_end"] = gpu_environment()
 

@@ -1,9 +1,8 @@
-"""Readings of memory, processors and GPUs, taken from outside the process that generates or sends the load.
+"""Periodic readings of memory, processors and GPUs, outside the process that generates or sends the load.
 
-Everything here is a reading of this machine. What cannot be read is said once, in `Sampler.unread`, and is absent from
-the samples: it is never a zero.
-
-Absolute ticks on a thread of its own: what comes too late is counted and left out, never made up for in a burst.
+All are readings of this machine. An unavailable reading is reported once in `Sampler.unread` and is absent from the
+samples, never zero. Readings are taken at absolute ticks on a thread of their own. Missed ticks are counted and
+skipped, never caught up in a burst.
 """
 
 from __future__ import annotations
@@ -30,10 +29,12 @@ LONGEST_SLEEP_S = 0.1
 
 @dataclass(slots=True)
 class Pace:
-    """How the ticks have gone so far.
+    """Statistics of the ticks so far.
 
-    ticks: those taken.   late_ticks: those left out, and those that began over half an interval after their time.
-    cpu_ns: processor time of the thread.   late_ms: of the tick that is being taken.
+    Attributes:
+        late_ticks: Skipped ticks, and ticks that began over half an interval late.
+        late_ms: Lateness of the present tick.
+        cpu_ns: CPU time of the thread.
     """
 
     begun_ns: int
@@ -47,24 +48,23 @@ class Pace:
 
     @property
     def due_ns(self) -> int:
-        """When the next tick is due."""
         return self.begun_ns + self._number * self.interval_ns
 
     def begins(self, now_ns: int) -> None:
-        """The tick that is due begins now."""
+        """Count the start of the tick that is due."""
         self.ticks += 1
         self.late_ms = (now_ns - self.due_ns) / 1e6
         self.late_ticks += now_ns - self.due_ns > self.interval_ns / 2
 
     def ended(self, now_ns: int, cpu_ns: int) -> None:
-        """It is over: the next is the first whose time has not passed."""
+        """Count the end of the tick; the next one is the first in the future."""
         self.ended_ns, self.cpu_ns = now_ns, cpu_ns
         following = max(self._number + 1, (now_ns - self.begun_ns) // self.interval_ns + 1)
         self.late_ticks += following - self._number - 1
         self._number = following
 
     def told(self) -> dict[str, Any]:
-        """As the manifest keeps it: interval_s, ticks, late_ticks, cpu_share (of one core), ms_per_tick."""
+        """Return the manifest's entry: interval_s, ticks, late_ticks, cpu_share (of one core), ms_per_tick."""
         lasted_ns = self.ended_ns - self.begun_ns
         return {
             "interval_s": self.interval_ns / 1e9,
@@ -76,7 +76,7 @@ class Pace:
 
 
 class Ticker:
-    """Calls an action at every tick, the first in any case, until `stop`. One that raises ends it; `stop` tells."""
+    """Caller of an action at every tick, at least once, until `stop`, which returns the action's exception."""
 
     def __init__(self, action: Callable[[Pace], None], interval_s: float) -> None:
         self._action = action
@@ -86,11 +86,10 @@ class Ticker:
         self.pace = Pace(time.monotonic_ns(), max(1, round(interval_s * 1e9)))
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def stop(self) -> Exception | None:
-        """Wait for the tick that is being taken, take no more; what the action raised, if it did."""
+        """Wait for the present tick and take no more; return the exception of the action, if there was one."""
         self._ended.set()
         self._thread.join()
         return self._failure
@@ -108,46 +107,45 @@ class Ticker:
             self._failure = error
 
     def _wait(self) -> bool:
-        """Sleep until the next tick; False if there is to be none. A plain sleep costs half of what a lock's does."""
+        """Sleep until the next tick; return False at the end. A plain sleep costs half of a lock's wait."""
         while not self._ended.is_set() and (left_ns := self.pace.due_ns - time.monotonic_ns()) > 0:
             time.sleep(min(left_ns / 1e9, LONGEST_SLEEP_S))
         return not self._ended.is_set()
 
 
 class Paced:
-    """When a reading is due again: every so often, or as much rarer as it takes to cost this share of a core."""
+    """Due times of a reading: at a fixed interval, or rarer to stay below a share of a core."""
 
     def __init__(self, every_s: float, share: float) -> None:
         self._every_ns, self._share = round(every_s * 1e9), share
         self._next_ns = 0
 
     def due(self, now_ns: int) -> bool:
-        """Whether it is."""
         return now_ns >= self._next_ns
 
     def at_once(self) -> None:
-        """It is due, whatever it cost before."""
+        """Make the reading due now."""
         self._next_ns = 0
 
     def read(self, reading: Callable[[], T]) -> T:
-        """Take the reading, and see what it costs."""
+        """Take the reading and measure its cost."""
         now_ns, before_ns = time.monotonic_ns(), time.thread_time_ns()
         found = reading()
         self.took(now_ns, time.thread_time_ns() - before_ns)
         return found
 
     def took(self, now_ns: int, cost_ns: int) -> None:
-        """A reading that began now cost so much processor time."""
+        """Store the start and the CPU time of a reading."""
         self._next_ns = now_ns + max(self._every_ns, round(cost_ns / self._share))
 
 
 SLOW_S = 1.0
 TREES_S = 2.0
-START_TREES_S = 0.2  # while an engine starts, nothing is measured that looking for its processes could disturb
+START_TREES_S = 0.2  # during an engine's start there is no measurement to disturb
 MOST_OF_A_CORE = 0.0005
 NOT_TOLD_APART = (
-    "processes on the GPUs cannot be told apart from here: the driver names them by numbers, "
-    "and those of this container are its own"
+    "processes on the GPUs cannot be identified: the driver lists the machine's process numbers, "
+    "and this container has its own"
 )
 _GLANCE = {
     ("engine", "rss_bytes"): "rss_bytes",
@@ -158,7 +156,7 @@ _GLANCE = {
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """Whose memory is the engine's: that of these processes and all below them, or only of those below."""
+    """Processes of the engine: these and all their descendants, or (`below`) the descendants only."""
 
     engine_pids: tuple[int, ...]
     client_pid: int | None
@@ -166,14 +164,17 @@ class _Watched:
 
 
 class Sampler:
-    """Reads the engine's processes, the client's, the host, its control group and the GPUs.
+    """Sampler of the engine's processes, the load generator's, the host, the control group and the GPUs.
 
-    client_pid: the process that sends the load, with its descendants (load processes) but not the engine's; None when
-    the engine runs inside it. scope: "server", or "client" when the server is on another machine. gpus: which of them,
-    as the driver counts them; None: all, (): none. `watch` names the engine's processes; their descendants are found.
+    `sample` is called on one thread, everything else from any. Fast values (memory and CPU time of the engine, GPUs)
+    are read every time, the rest once a second; PSS and descendants more rarely if they take long. `watch` names the
+    engine's processes; their descendants are found.
 
-    `sample` is called on one thread, everything else from any. What moves fast (memory and processor time of the
-    engine, GPUs) is read every time, the rest once a second; PSS and descendants rarer where they take long.
+    Args:
+        sink: Receives the samples.
+        client_pid: Process that sends the load, with its descendants except the engine's; None: engine in process.
+        scope: "server", or "client" if the server is on another machine.
+        gpus: Numbers of the GPUs, as the driver counts; None: all, (): none.
     """
 
     def __init__(
@@ -202,29 +203,29 @@ class Sampler:
         self._lock = threading.Lock()
 
     def watch(self, engine_pids: Iterable[int], client_pid: int | None) -> None:
-        """Change whose memory counts as the engine's and as the client's."""
+        """Set the processes of the engine and of the load generator."""
         self._watched = _Watched(tuple(engine_pids), client_pid)
 
     def watch_start(self, child_pid: int, *, in_process: bool) -> None:
-        """The child of a cell starts its engine: in itself, or in processes below it, looked for at once."""
+        """Set the process that starts its engine, in itself or in processes below it, which are found quickly."""
         self._watched = _Watched((child_pid,), None) if in_process else _Watched((child_pid,), child_pid, below=True)
 
     def take_others_on_gpus(self) -> int | None:
-        """The most processes that computed on the GPUs and are not ours, since this was asked last; None: not read."""
+        """Return the largest number of foreign processes on the GPUs since the last call; None: not read."""
         with self._lock:
             most, self._others_on_gpus = self._others_on_gpus, None
         return most
 
     def glance(self) -> dict[str, float]:
-        """The last rss_bytes of the engine, and gpu_memory_bytes and gpu_memory_total_bytes of its GPUs, or of all that
-        are read where those are not known; what is not known is absent, and everything where the server is elsewhere.
+        """Return the last rss_bytes of the engine, and gpu_memory_bytes and gpu_memory_total_bytes of its GPUs.
+
+        If its GPUs are unknown, all GPUs that are read count. Unavailable values are absent, and all are if the server
+        is on another machine.
         """
         return dict(self._glance) if self.scope == "server" else {}
 
     def sample(self, pace: Pace | None = None) -> None:
-        """Take one reading of everything that is due. pace: of the ticks that this is one of, to tell what they
-        cost.
-        """
+        """Take all readings that are due. pace: statistics of the ticks, to report their cost."""
         now_ns = time.monotonic_ns()
         self._refresh_trees(now_ns)
         glance: dict[str, float] = {}
@@ -241,7 +242,7 @@ class Sampler:
         self._glance = self._glance | glance
 
     def close(self) -> None:
-        """Let go of files, and say what could not be read to the end; nothing is read any more."""
+        """Close the files and report the unavailable readings."""
         self._say_unread()
         for processes in self._together.values():
             processes.close()
@@ -251,7 +252,7 @@ class Sampler:
     def _read(
         self, source: str, read: Callable[[], Mapping[str, float]], glance: dict[str, float] | None = None
     ) -> None:
-        """Readings that were taken together have one moment and one width."""
+        """Emit readings taken together, with their common moment and width."""
         before_ns = time.monotonic_ns()
         values = read()
         after_ns = time.monotonic_ns()
@@ -262,7 +263,7 @@ class Sampler:
     def _emit(
         self, when: tuple[int, int], source: str, name: str, value: float, glance: dict[str, float] | None = None
     ) -> None:
-        """when: the middle of the reading and its width, nanoseconds."""
+        """Emit one sample. when: middle of the reading and its width, in nanoseconds."""
         scope = "client" if source in ("client", "sampler") else self.scope
         self._sink(Sample(when[0], source, name, value, scope, when[1]))
         if glance is not None:
@@ -294,14 +295,14 @@ class Sampler:
             self._read(source, processes.proportional)
 
     def _say_unread(self) -> None:
-        """Every sentence once, whoever says it."""
+        """Collect the sentences of all sources, each once."""
         said = [*self._host.unread.values(), self._group.unread, *(self._gpus.unread if self._gpus else ())]
         for processes in self._together.values():
             said += processes.unread.values()
         self.unread += [one for one in dict.fromkeys(said) if one and one not in self.unread]
 
     def _tell_own_cost(self, pace: Pace, slow: bool) -> None:
-        """What the readings themselves took of one core since this was told last, and how late they came."""
+        """Emit the sampler's own CPU share since the last report, and its lateness."""
         self._latest_ms = max(self._latest_ms, pace.late_ms)
         if not slow:
             return
@@ -311,7 +312,7 @@ class Sampler:
         self._own_ns, self._own_cpu_ns, self._latest_ms = pace.ended_ns, pace.cpu_ns, 0.0
 
     def _refresh_trees(self, now_ns: int) -> None:
-        """Finding descendants looks at many processes, so it is done rarely, and when others are to be read."""
+        """Find the descendants, rarely because it reads many processes, or at once if `watch` changed."""
         watched = self._watched
         if watched is not self._following:
             self._follow_others(watched)
@@ -321,11 +322,11 @@ class Sampler:
         self._members = self._trees.read(lambda: _members(watched))
         for source, pids in self._members.items():
             self._together[source].follow(pids)
-        if self._gpus and self._members["engine"]:  # else the engine's own process is not known to be it
+        if self._gpus and self._members["engine"]:  # otherwise the engine's own process would count as foreign
             self._count_others(self._gpus.processes(self._members["engine"]))
 
     def _follow_others(self, watched: _Watched) -> None:
-        """Counters begin anew, and the control group is that of the engine."""
+        """Restart the counters, and switch to the engine's control group."""
         self._following = watched
         self._pss.at_once()
         self._engines_gpus = set()
@@ -341,7 +342,7 @@ class Sampler:
         if on_gpus and not on_gpus & ours and not numbers_are_the_machines():
             self.unread += [] if NOT_TOLD_APART in self.unread else [NOT_TOLD_APART]
             return
-        found = {pid for pid in on_gpus - ours if psutil.pid_exists(pid)}  # one that has just ended is told for a while
+        found = {pid for pid in on_gpus - ours if psutil.pid_exists(pid)}  # ended ones stay listed for a while
         with self._lock:
             self._others_on_gpus = max(len(found), self._others_on_gpus or 0)
 
@@ -358,7 +359,7 @@ def _gpus(numbers: Collection[int] | None) -> tuple[Gpus | None, str | None]:
 
 
 def one_at_a_time(sink: Callable[[Sample], None]) -> Callable[[Sample], None]:
-    """The same sink for several threads."""
+    """Make a sink safe for several threads."""
     lock = threading.Lock()
 
     def locked(sample: Sample) -> None:

@@ -1,4 +1,4 @@
-"""What the GPUs of this machine say of themselves, whoever made them."""
+"""Readings of this machine's GPUs, of any maker."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from harness.telemetry.gpus.nvidia import NvidiaGpus
 
 
 def find_gpus(devices: Collection[int] | None = None) -> tuple[Gpus | None, str | None]:
-    """The GPUs that can be read here, or None and why not. devices: their numbers; all without.
+    """Return the readable GPUs, or None and the reason. devices: their numbers; default all.
 
-    NVIDIA's where there are some; AMD's otherwise, where the library `amdsmi` is installed.
+    NVIDIA's come first; AMD's need the library `amdsmi`.
     """
     reasons = []
     makes = (NvidiaGpus, AmdGpus) if amd.installed() else (NvidiaGpus,)
@@ -26,5 +26,5 @@ def find_gpus(devices: Collection[int] | None = None) -> tuple[Gpus | None, str 
 
 
 def visibility(gpus: Gpus | None) -> Visibility:
-    """How a process is told which of these GPUs it may use; as for NVIDIA's where there are none."""
+    """Return how a process is restricted to some of these GPUs; NVIDIA's way if there are none."""
     return (NvidiaGpus if gpus is None else gpus).visibility

@@ -1,5 +1,6 @@
-"""AMD GPUs, read through the library `amdsmi` that comes with ROCm. Tested against a stand-in for that library with its
-names and units; never yet run on AMD hardware.
+"""AMD GPUs, read through ROCm's library `amdsmi`.
+
+Tested against a stand-in with the library's names and units; not yet run on AMD hardware.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ RESIDENCIES = {
 
 
 def installed() -> bool:
-    """Whether the library is there."""
+    """Return True if the library is installed."""
     return importlib.util.find_spec("amdsmi") is not None
 
 
 class AmdGpus(Gpus):
-    """Those that `amdsmi` knows, by its numbers."""
+    """GPUs that `amdsmi` lists, by its numbers."""
 
     maker = "AMD"
     # ROCm's torch calls its GPUs cuda, and HIP reads CUDA's variable.
@@ -43,7 +44,7 @@ class AmdGpus(Gpus):
     def _connect(self) -> dict[int, Any]:
         try:
             import amdsmi
-        except (ImportError, OSError, KeyError) as error:  # it loads a shared library of ROCm when it is imported
+        except (ImportError, OSError, KeyError) as error:  # the import loads a shared library of ROCm
             raise RuntimeError(f"readings of AMD GPUs need amdsmi: {error}") from error
         self._smi: Any = amdsmi
         self._residencies: dict[int, dict[str, float]] = {}
@@ -54,7 +55,6 @@ class AmdGpus(Gpus):
             raise RuntimeError(f"no AMD GPU can be read here: {error}") from error
 
     def driver(self) -> str:
-        """The driver's version; "unknown" where it does not tell."""
         with contextlib.suppress(self._smi.AmdSmiException, KeyError, AttributeError):
             return str(self._smi.amdsmi_get_gpu_driver_info(next(iter(self._handles.values())))["driver_version"])
         return "unknown"
@@ -86,7 +86,7 @@ class AmdGpus(Gpus):
             "its energy": lambda: self._energy(handle),
             "its shader clock": lambda: {"sm_clock_mhz": self._clock_mhz(handle, smi.AmdSmiClkType.GFX)},
             "its memory clock": lambda: {"memory_clock_mhz": self._clock_mhz(handle, smi.AmdSmiClkType.MEM)},
-            "what throttles it": lambda: self._throttling(index, handle),
+            "its throttling reasons": lambda: self._throttling(index, handle),
         }
 
     def _slowly(self, handle: Any) -> Mapping[str, Read]:
@@ -118,9 +118,7 @@ class AmdGpus(Gpus):
         return {name: _number(value) / 100 for name, value in shares.items() if value != "N/A"}
 
     def _power(self, handle: Any) -> dict[str, float]:
-        """Watts: instant where the GPU tells it (MI300 and later), else an average over a time nobody states, taken
-        for 1 s.
-        """
+        """Read watts: instant if the GPU reports it (MI300 and later), else an undocumented average, taken as 1 s."""
         told = self._smi.amdsmi_get_power_info(handle)
         current = told.get("current_socket_power", "N/A")
         if isinstance(current, int | float) and current > 0:
@@ -128,7 +126,7 @@ class AmdGpus(Gpus):
         return {"power_w": _number(told["average_socket_power"]), "power_averaged_s": 1.0}
 
     def _energy(self, handle: Any) -> dict[str, float]:
-        """Counter times resolution is microjoules; the counter was called `power` before ROCm 6.4."""
+        """Read joules: counter times resolution is microjoules. Before ROCm 6.4 the counter was called `power`."""
         told = self._smi.amdsmi_get_energy_count(handle)
         counter = told["energy_accumulator"] if "energy_accumulator" in told else told["power"]
         return {"energy_j": _number(counter) * _number(told["counter_resolution"]) * MICRO}
@@ -138,7 +136,7 @@ class AmdGpus(Gpus):
         return _number(told["clk"] if "clk" in told else told["cur_clk"])
 
     def _temperature(self, handle: Any) -> dict[str, float]:
-        """The documentation says thousandths of a degree; libraries in the field answer in whole degrees."""
+        """Read degrees: documented in thousandths, in practice often in whole degrees."""
         smi = self._smi
         told = _number(
             smi.amdsmi_get_temp_metric(handle, smi.AmdSmiTemperatureType.JUNCTION, smi.AmdSmiTemperatureMetric.CURRENT)
@@ -146,9 +144,9 @@ class AmdGpus(Gpus):
         return {"temperature_c": told / 1000 if told > HOTTEST_C else told}
 
     def _throttling(self, index: int, handle: Any) -> dict[str, float]:
-        """Status bits (MI200, Radeon), else counters that grow while something holds the GPU back (MI300 and later).
+        """Read status bits (MI200, Radeon), else counters that grow during throttling (MI300 and later).
 
-        Not `amdsmi_get_violation_status`: it measures over 100 ms, in which nothing else could be read.
+        `amdsmi_get_violation_status` is not used: it measures for 100 ms, which would block all other readings.
         """
         told = self._smi.amdsmi_get_gpu_metrics_info(handle)
         status = told.get("indep_throttle_status", "N/A")
@@ -157,7 +155,7 @@ class AmdGpus(Gpus):
             return as_readings((POWER_CAP if power else 0) | (SLOWDOWN if slowed else 0) | (HEAT if heat else 0))
         now = {name: float(told[name]) for name in RESIDENCIES if isinstance(told.get(name), int | float)}
         if not now:
-            raise Untold("neither a status nor residencies are told", forever=True)
+            raise Untold("it reports neither a status nor residencies", forever=True)
         before = self._residencies.get(index)
         self._residencies[index] = now
         if before is None:
@@ -172,7 +170,7 @@ class AmdGpus(Gpus):
 
 
 def _number(value: Any) -> float:
-    """A reading. Raises Untold for the "N/A" that the library puts where there is none."""
+    """Return a reading as a number. Raises Untold for the library's "N/A"."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Untold(f"it answers {value!r}", forever=True)
     return float(value)

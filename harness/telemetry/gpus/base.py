@@ -1,4 +1,4 @@
-"""GPUs of one maker, read together: what every driver's library is asked in the same way."""
+"""GPUs of one maker, read together; base of the classes per driver library."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ Read = Callable[[], Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """How a process is told which GPUs it may use.
+    """Way in which a process is restricted to some GPUs.
 
-    kind: what engines call such a GPU.   variable: their numbers, or their identifiers.
-    order: a variable and its value that make the process count as the driver does.
+    Attributes:
+        kind: Engines' name for such a GPU.
+        variable: Environment variable with the GPUs' numbers or identifiers.
+        order: Variable and value that make the process count like the driver.
     """
 
     kind: str
@@ -31,10 +33,10 @@ class Visibility:
 
 
 class Gpus(ABC):
-    """Every GPU of a maker on this machine, or those that `devices` names by the driver's numbers.
+    """All GPUs of a maker on this machine, or those of `devices`, by the driver's numbers.
 
-    unread: one sentence for everything that could not be read, as soon as that is known; it grows while samples are
-    taken.   Raises RuntimeError, with the reason, where there is no library, driver or GPU.
+    `unread` holds one sentence per unavailable reading; it grows while samples are taken. Raises RuntimeError, with the
+    reason, if there is no library, driver or GPU.
     """
 
     maker: ClassVar[str]
@@ -56,7 +58,7 @@ class Gpus(ABC):
         ]
 
     def samples(self, at_ns: int, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
-        """One reading of each gauge of each GPU that is due, stamped when it is taken (`at_ns` is about now).
+        """Yield one reading of each gauge that is due, stamped when it is taken (`at_ns` is about now).
 
         engine_pids: the processes whose memory is the engine's.
         """
@@ -65,8 +67,9 @@ class Gpus(ABC):
             yield from reader.samples()
 
     def processes(self, engine_pids: Collection[int] = ()) -> set[int]:
-        """The processes that compute on them, as far as the driver tells (not in containers, nor with MIG); only on
-        those where one of the engine's does, if there are such.
+        """Return the compute processes, as far as the driver lists them (not in containers, nor with MIG).
+
+        If the engine uses some of the GPUs, only their processes are returned.
         """
         found: list[set[int]] = []
         for handle in self._handles.values():
@@ -75,7 +78,7 @@ class Gpus(ABC):
         return where_it_computes(found, engine_pids)
 
     def free_bytes(self, devices: Collection[int] = ()) -> int:
-        """Memory that is free on these GPUs together; of all without `devices`. Raises RuntimeError if one is lost."""
+        """Return the free memory of these GPUs together, by default of all. Raises RuntimeError if one is lost."""
         chosen = [handle for index, handle in self._handles.items() if not devices or index in devices]
         try:
             return sum(self._told(partial(self._free_bytes, handle)) for handle in chosen)
@@ -83,15 +86,15 @@ class Gpus(ABC):
             raise RuntimeError(f"the memory of a GPU cannot be read: {error}") from error
 
     def names(self) -> list[str]:
-        """Their product names, in the driver's order."""
+        """Return the product names, in the driver's order."""
         return [str(state.get("name", "unknown")) for state in self._states()]
 
     @abstractmethod
     def driver(self) -> str:
-        """The driver's version; "unknown" where it does not tell."""
+        """Return the driver's version; "unknown" if unavailable."""
 
     def environment(self) -> dict[str, Any]:
-        """The state in which driver and GPUs are now: what a run is to be compared with. Untold facts are absent."""
+        """Return the present state of driver and GPUs, for the comparison of runs. Unavailable facts are absent."""
         return {"driver": self.driver(), "gpus": self._states()}
 
     def _states(self) -> list[dict[str, Any]]:
@@ -99,7 +102,7 @@ class Gpus(ABC):
         for index, handle in self._handles.items():
             state: dict[str, Any] = {"index": index}
             for name, ask in self._facts(handle).items():
-                with contextlib.suppress(Untold, AttributeError):  # versions of the libraries differ
+                with contextlib.suppress(Untold, AttributeError):  # not in every version of the library
                     state[name] = self._told(ask)
             states.append(state)
         return states
@@ -112,28 +115,28 @@ class Gpus(ABC):
 
     @abstractmethod
     def _connect(self) -> dict[int, Any]:
-        """The library's handles of all GPUs, by number. Raises RuntimeError."""
+        """Return the library's handles of all GPUs, by number. Raises RuntimeError."""
 
     @abstractmethod
     def _told(self, read: Callable[[], Value]) -> Value:
-        """What the library answers; its errors, and names that this version of it lacks, as Untold."""
+        """Return the library's answer; raise its errors, and missing functions, as Untold."""
 
     @abstractmethod
     def _pids(self, handle: Any) -> set[int]:
-        """The processes that compute on a GPU."""
+        """Return the compute processes of a GPU."""
 
     @abstractmethod
     def _free_bytes(self, handle: Any) -> int:
-        """Memory of a GPU that is free."""
+        """Return the free memory of a GPU."""
 
     @abstractmethod
     def _facts(self, handle: Any) -> Mapping[str, Callable[[], Any]]:
-        """How to ask for each fact about a GPU's state."""
+        """Return a call for each fact about a GPU's state."""
 
     @abstractmethod
     def _often(self, index: int, handle: Any) -> Mapping[str, Read]:
-        """The gauges that are read each time, by what they tell, in words."""
+        """Return the gauges of every reading, by their names in messages."""
 
     @abstractmethod
     def _slowly(self, handle: Any) -> Mapping[str, Read]:
-        """The gauges that move slowly."""
+        """Return the gauges that change slowly."""

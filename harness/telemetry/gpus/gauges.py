@@ -1,6 +1,6 @@
-"""Gauges of one GPU: read in turn, each with the middle of its reading; what cannot be read is said once.
+"""Gauges of one GPU, read in turn, each stamped with the middle of its reading.
 
-The words for what slows a GPU down are NVML's event reasons, for GPUs of all makers.
+Throttling reasons are NVML's event reasons, for GPUs of all makers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SLOWED_DOWN = 0x8 | 0x20 | 0x40 | 0x80
 
 
 class Untold(Exception):
-    """A gauge has no value now. forever: this GPU or driver lacks it; else it is asked again."""
+    """Missing value of a gauge. forever: the GPU or driver lacks it; otherwise it is read again later."""
 
     def __init__(self, reason: str, *, forever: bool) -> None:
         super().__init__(reason)
@@ -43,10 +43,12 @@ class Untold(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A call of the driver that gives one reading or several.
+    """Call of the driver that gives one reading or several.
 
-    what: in words, for whoever has to do without.   read: values by the names under which samples are kept; raises
-    Untold.   every_ns: not more often than so.
+    Attributes:
+        what: Its name in messages.
+        read: Returns values by sample names; raises Untold.
+        every_ns: Shortest interval.
     """
 
     what: str
@@ -55,32 +57,32 @@ class Gauge:
 
 
 def as_readings(mask: int) -> dict[str, float]:
-    """A mask of reasons as readings: the mask, and whether heat or a fault of power holds the GPU back."""
+    """Return a mask of reasons as readings: the mask, and 1.0 if heat or a power fault slows the GPU down."""
     return {"throttle_reasons": float(mask), "throttled": float(bool(mask & SLOWED_DOWN))}
 
 
 def where_it_computes(of_each: Sequence[set[int]], engine_pids: Collection[int]) -> set[int]:
-    """The processes on those GPUs where one of the engine's computes, or on all of them where none does."""
+    """Return the processes on the engine's GPUs, or on all GPUs if the engine uses none."""
     own = [processes for processes in of_each if not processes.isdisjoint(engine_pids)]
     return set().union(*(own or of_each))
 
 
 def named(mask: int) -> list[str]:
-    """The reasons in a mask, in words; unknown bits by number."""
+    """Return the names of the reasons in a mask; unknown bits by number."""
     bits = [1 << place for place in range(mask.bit_length()) if mask >> place & 1]
     return [REASONS.get(bit, f"reason {bit:#x}") for bit in bits]
 
 
 def utc_now() -> str:
-    """The time of day, for sentences."""
+    """Return the time of day, for messages."""
     return datetime.now(UTC).strftime("%H:%M:%S UTC")
 
 
 class GaugeReader:
-    """Reads the gauges of one GPU, `source` ("gpu0").
+    """Reader of the gauges of one GPU, `source` ("gpu0").
 
-    A gauge that the GPU lacks is asked once and told in `unread`. One that breaks down later, as all do once a GPU is
-    lost, is told with the time and asked again once a second: the GPU may come back.
+    A gauge that the GPU lacks is read once and reported in `unread`. A gauge that fails later, as all do once a GPU is
+    lost, is reported with the time and read again once a second: the GPU may come back.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class GaugeReader:
         self._lost = False
 
     def samples(self) -> list[Sample]:
-        """One reading of every gauge that is due."""
+        """Read every gauge that is due."""
         taken: list[Sample] = []
         broken: dict[str, str] = {}
         for gauge in list(self._gauges):
@@ -114,13 +116,13 @@ class GaugeReader:
     def _give_up(self, gauge: Gauge, error: Untold, now_ns: int, broken: dict[str, str]) -> None:
         if error.forever:
             self._gauges.remove(gauge)
-            self._unread.append(f"{self._source} does not tell {gauge.what}: {error}")
+            self._unread.append(f"{self._source} does not report {gauge.what}: {error}")
         else:
             self._due_ns[gauge.what] = now_ns + RETRY_NS
             broken[gauge.what] = str(error)
 
     def _tell(self, broken: Mapping[str, str], *, silent: bool) -> None:
-        """One sentence for a GPU that tells nothing any more, else one per gauge; never twice."""
+        """Report a lost GPU in one sentence, else each broken gauge; never twice."""
         self._lost = silent and (self._lost or len(broken) > 1)
         if self._lost and broken and WHOLE_GPU not in self._told:
             self._told.add(WHOLE_GPU)
@@ -129,4 +131,4 @@ class GaugeReader:
         for what, why in broken.items():
             if not self._lost and what not in self._told:
                 self._told.add(what)
-                self._unread.append(f"{self._source} did not tell {what} at {utc_now()}: {why}")
+                self._unread.append(f"{self._source} did not report {what} at {utc_now()}: {why}")

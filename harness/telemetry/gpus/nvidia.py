@@ -17,7 +17,7 @@ MOST_STRANGERS = 3
 
 
 class NvidiaGpus(Gpus):
-    """Those that NVML knows."""
+    """GPUs that NVML lists."""
 
     maker = "NVIDIA"
     visibility = Visibility("cuda", "CUDA_VISIBLE_DEVICES", ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"))
@@ -36,14 +36,13 @@ class NvidiaGpus(Gpus):
             raise RuntimeError(f"no NVIDIA GPU can be read here: {error}") from error
 
     def driver(self) -> str:
-        """The driver's version; "unknown" where it does not tell."""
         try:
             return str(self._nvml.nvmlSystemGetDriverVersion())
         except self._nvml.NVMLError:
             return "unknown"
 
     def environment(self) -> dict[str, Any]:
-        """Beside the state, the version of CUDA that the driver has."""
+        """Return the state, with the driver's CUDA version."""
         found = super().environment()
         with contextlib.suppress(self._nvml.NVMLError):
             version = self._nvml.nvmlSystemGetCudaDriverVersion()
@@ -89,7 +88,7 @@ class NvidiaGpus(Gpus):
             "its memory clock": lambda: {
                 "memory_clock_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM))
             },
-            "what throttles it": lambda: as_readings(self._reasons(handle)),
+            "its throttling reasons": lambda: as_readings(self._reasons(handle)),
         }
 
     def _slowly(self, handle: Any) -> Mapping[str, Read]:
@@ -111,7 +110,7 @@ class NvidiaGpus(Gpus):
             raise Untold(str(error), forever=error.value in lacking) from error
 
     def _memory(self, handle: Any) -> dict[str, float]:
-        """Used is what is not free: whether NVML's own `used` has the reserved memory in it depends on the driver."""
+        """Read memory; used is total minus free, because only some drivers include reserved memory in `used`."""
         nvml = self._nvml
         try:
             told = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
@@ -122,12 +121,12 @@ class NvidiaGpus(Gpus):
         return {"memory_used_bytes": used, "memory_total_bytes": float(told.total), **reserved}
 
     def _utilisation(self, handle: Any) -> dict[str, float]:
-        """Shares of the driver's last sample period (1/6 s to 1 s) with a kernel resident, and with memory in use."""
+        """Read shares of the driver's last period (1/6 s to 1 s): with a kernel resident, with memory in use."""
         told = self._nvml.nvmlDeviceGetUtilizationRates(handle)
         return {"utilisation_share": told.gpu / 100, "memory_busy_share": told.memory / 100}
 
     def _reasons(self, handle: Any) -> int:
-        """Drivers before 535 know only the older of two names for the same."""
+        """Read the throttling reasons; drivers before 535 know only the older name."""
         nvml = self._nvml
         try:
             return int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
@@ -135,10 +134,10 @@ class NvidiaGpus(Gpus):
             return int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
 
     def _power_sensor(self, handle: Any) -> Read:
-        """The call that reads power, and over what time it averages.
+        """Return the call that reads power, with its averaging time.
 
-        The field of instant power, where the driver has it. Otherwise NVML's power usage, which is an average over 1 s
-        from Ampere on (GA100 excepted) and instant before (NVML's reference, nvmlDeviceGetPowerUsage).
+        It is the field of instant power, if the driver has it. Otherwise it is NVML's power usage: an average over 1 s
+        from Ampere on (except GA100), instant before (NVML's reference, nvmlDeviceGetPowerUsage).
         """
         nvml = self._nvml
 
@@ -163,21 +162,23 @@ class NvidiaGpus(Gpus):
         try:
             capability = tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
         except nvml.NVMLError:
-            return AVERAGED_S  # unknown: the worse of the two
+            return AVERAGED_S  # unknown: assume the worse
         return AVERAGED_S if capability >= GA100 and capability != GA100 else 0.0
 
     def _engine_memory(self, handle: Any) -> dict[str, float]:
-        """What the engine's processes hold; empty while none of them computes here. Raises Untold where the driver
-        names processes without their memory (WDDM, MIG), or by numbers that they have outside of this container.
+        """Read the memory of the engine's processes; empty while none computes here.
+
+        Raises Untold if the driver lists processes without their memory (WDDM, MIG), or by numbers outside this
+        container.
         """
         told = {one.pid: one.usedGpuMemory for one in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
         ours = [told[pid] for pid in self._engine_pids if pid in told]
         if any(used is None for used in ours):
-            raise Untold("the driver names the processes only", forever=True)
+            raise Untold("the driver lists processes without their memory", forever=True)
         strangers = not ours and bool(self._engine_pids and told) and not any(_exists(pid) for pid in told)
         times = self._strangers[id(handle)] = self._strangers.get(id(handle), 0) + 1 if strangers else 0
-        if times > MOST_STRANGERS:  # one that has just ended is listed for a moment
-            reason = "the driver tells process numbers that do not exist here, as in a container with its own"
+        if times > MOST_STRANGERS:  # an ended process is listed for a moment
+            reason = "the driver lists process numbers that do not exist here, as in a container with its own"
             raise Untold(reason, forever=True)
         return {"engine_memory_bytes": float(sum(ours))} if ours else {}
 

@@ -1,1 +1,1 @@
-"""Metrics pages in Prometheus text format: names, one page, reading many."""
+"""Metrics pages in Prometheus text format: names, one page, periodic reading."""

@@ -1,7 +1,7 @@
-"""What servers and exporters say on their Prometheus pages, under one set of names whoever says it.
+"""Prometheus names of servers and exporters, translated to one set of names.
 
-Read are the pages of vLLM, llama.cpp, TGI and SGLang, of NVIDIA's DCGM exporter and of the node exporter, and any other
-page whose names the scenario states. A value that a page does not hold is absent: it is never a zero.
+Known pages are those of vLLM, llama.cpp, TGI, SGLang, NVIDIA's DCGM exporter and the node exporter. For any other page
+the scenario states the names. A value missing on a page is absent, never zero.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ SERVER = "server"
 HOST = "host"
 NO_KNOWN_NAME = "holds none of the names that are known"
 STATED = "stated"
-"""The kind of a page whose names the scenario states."""
+"""Kind of a page whose names the scenario states."""
 _MIB = float(1 << 20)
 _PAGE_BYTES = 4096.0
-_BLANK_FROM = 2.0**47  # DCGM has numbers from here on for "not known", of bytes never so many MiB, W or MHz
+_BLANK_FROM = 2.0**47  # DCGM's numbers from here on mean "unknown"; no MiB, W or MHz reach them
 _BLANK_INT32 = range(0x7FFFFFF0, 0x80000000)
-_COPIES = ("tp_rank", "pp_rank", "moe_ep_rank")  # SGLang tells the same count once for each
+_COPIES = ("tp_rank", "pp_rank", "moe_ep_rank")  # labels of SGLang's duplicates of one count
 _VIRTUAL_DISKS = ("dm-", "md", "loop", "ram", "zram")
 
 Labels = Mapping[str, str]
@@ -34,7 +34,7 @@ Values = Mapping[str, Sequence[tuple[Labels, float]]]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One value. source: "server", "host" or "gpu0"; name: as in `records.Sample`, or of `CPU_COUNTERS`."""
+    """Value of a page. source: "server", "host" or "gpu0"; name: as in `records.Sample`, or of `CPU_COUNTERS`."""
 
     source: str
     name: str
@@ -43,7 +43,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page that was read. kind: who speaks ("vllm", "dcgm", ..., "+" between several); "" where nobody known does."""
+    """Page that was read. kind: its known sources ("vllm", "dcgm", joined by "+"); "" if there are none."""
 
     kind: str
     found: tuple[Found, ...]
@@ -51,7 +51,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """Where a value stands: the first of these samples that the page has; over replicas it is added up, or the mean."""
+    """Place of a value: the first of these samples on the page; replicas are added, or averaged (`mean`)."""
 
     name: str
     samples: tuple[str, ...]
@@ -103,7 +103,7 @@ _SGLANG = (
     _Name("queue_time_count", ("sglang:queue_time_seconds_count",)),
 )
 _SERVERS = {"vllm": _VLLM, "llamacpp": _LLAMACPP, "tgi": _TGI, "sglang": _SGLANG}
-# Name, our name, what one of its units is of ours. Energy and power are not added up here: each GPU stands alone.
+# Name, our name, factor to our unit. Energy and power are not added up: each GPU is separate.
 _DCGM = (
     ("DCGM_FI_DEV_FB_USED", "memory_used_bytes", _MIB),
     ("DCGM_FI_DEV_FB_TOTAL", "memory_total_bytes", _MIB),
@@ -131,11 +131,15 @@ _WANTED = frozenset(
 
 
 def read_page(text: str, stated: Mapping[str, str] | None = None) -> Page:
-    """What a page says.
+    """Return the values of a page.
 
-    stated: our name of a gauge or counter to the page's own, where the scenario states them; a counter or gauge that
-    has several sets of labels is added up, a share is their mean. Nothing else of the page is read then.
-    Raises ValueError if one of the lines that are wanted is no sample.
+    Args:
+        text: Content of the page.
+        stated: Our names to the page's own, if the scenario states them; then only these are read. Values with several
+            sets of labels are added, shares averaged.
+
+    Raises:
+        ValueError: A line with a wanted name is no sample.
     """
     wanted = frozenset(stated.values()) if stated else _WANTED
     values = _samples(text, wanted)
@@ -144,14 +148,16 @@ def read_page(text: str, stated: Mapping[str, str] | None = None) -> Page:
         found = _of_server(names, values)
         return Page(STATED if found else "", tuple(found))
     readings = {kind: _of_server(theirs, values) for kind, theirs in _SERVERS.items()}
-    speaks = next((kind for kind, found in readings.items() if found), "")  # two on one page cannot be told apart
+    speaks = next(
+        (kind for kind, found in readings.items() if found), ""
+    )  # one server per page
     every = {speaks: readings.get(speaks, []), "dcgm": list(_of_gpus(values)), "node": list(_of_host(values))}
     kinds = [kind for kind, found in every.items() if found]
     return Page("+".join(kinds), tuple(one for kind in kinds for one in every[kind]))
 
 
 def cpu_share(before: Mapping[str, float], now: Mapping[str, float]) -> float | None:
-    """The share of a host's processors in use between two readings of `CPU_COUNTERS`; None where it is not known."""
+    """Return the busy share of a host's processors between two readings of `CPU_COUNTERS`, if known."""
     if not all(name in one for name in CPU_COUNTERS for one in (before, now)):
         return None
     total, idle = (now[name] - before[name] for name in CPU_COUNTERS)
@@ -159,7 +165,7 @@ def cpu_share(before: Mapping[str, float], now: Mapping[str, float]) -> float | 
 
 
 def _samples(text: str, wanted: frozenset[str]) -> dict[str, list[tuple[Labels, float]]]:
-    """The samples with a wanted name. Pages are long: no other line is parsed, nor can one spoil the page."""
+    """Return the samples with a wanted name. Only their lines are parsed: pages are long and may be damaged."""
     from prometheus_client.parser import text_string_to_metric_families  # loads a web server
 
     lines = [line for line in text.split("\n") if line.replace("{", " ", 1).split(" ", 1)[0] in wanted]
@@ -189,7 +195,7 @@ def _of_server(names: Iterable[_Name], values: Values) -> list[Found]:
 
 
 def _without_copies(told: Sequence[tuple[Labels, float]]) -> list[float]:
-    """One value for each replica: processes that share a request tell it each, and totals stand beside their parts."""
+    """Return one value per replica: duplicates of one request's processes, and parts of a total, are dropped."""
     if any(labels.get("priority") == "" for labels, _ in told):
         told = [(labels, value) for labels, value in told if labels.get("priority") == ""]
     found: dict[frozenset[tuple[str, str]], float] = {}
@@ -200,7 +206,7 @@ def _without_copies(told: Sequence[tuple[Labels, float]]) -> list[float]:
 
 
 def _of_gpus(values: Values) -> Iterable[Found]:
-    """Each GPU of a DCGM exporter. Parts of a GPU (MIG) have memory of their own, which is added up."""
+    """Yield the values of each GPU of a DCGM exporter. The memory of a GPU's parts (MIG) is added up."""
     gpus: dict[str, dict[str, float]] = {}
     for theirs, ours, unit in _DCGM:
         for labels, value in values.get(theirs, ()):
@@ -217,7 +223,7 @@ def _of_gpus(values: Values) -> Iterable[Found]:
 
 
 def _of_host(values: Values) -> Iterable[Found]:
-    """The machine of a node exporter."""
+    """Yield the values of a node exporter's machine."""
     one = {name: values[name][0][1] for name in _NODE if values.get(name)}
     total, available = one.get("node_memory_MemTotal_bytes"), one.get("node_memory_MemAvailable_bytes")
     if total and available is not None:

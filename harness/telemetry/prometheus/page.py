@@ -1,4 +1,4 @@
-"""One Prometheus page: when it is asked, how it is fetched, and how that went."""
+"""One Prometheus page: schedule, fetch, and statistics."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ CLEAR_OF_AN_END_NS = 300_000_000
 
 
 def load_libraries() -> None:
-    """What the first page would otherwise wait for."""
+    """Load the libraries before the first page needs them."""
     import_module("aiohttp")
     import_module("prometheus_client.parser")
 
 
 class PageFailed(Exception):
-    """A page could not be read. final: it will not be there later either."""
+    """Failure to read a page. final: a retry is useless."""
 
     def __init__(self, why: str, *, final: bool = False) -> None:
         super().__init__(why)
@@ -43,10 +43,12 @@ class PageFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PageOrder:
-    """A page to read.
+    """Page to read.
 
-    url: its address.   names: ours to the page's own, where the scenario states them.   asked: the scenario names it,
-    so that its absence is worth a word.   headers, tls: as for requests, where it is the same server's.
+    Attributes:
+        names: Our names to the page's own, if the scenario states them.
+        asked: The scenario names the page, so its absence is reported.
+        headers: Headers of the requests, if the page is on the same server; likewise `tls`.
     """
 
     url: str
@@ -57,10 +59,12 @@ class PageOrder:
 
 
 class PageReader:
-    """One page: how it is fetched, what was found on it, and how it went.
+    """Reader of one page.
 
-    misses: failures in a row.   dropped: it is not asked any more.
-    tally: of the trial under way, or of the last one.
+    Attributes:
+        misses: Failures in a row.
+        dropped: The page is not read any more.
+        tally: Tally of the trial under way, or of the last one.
     """
 
     def __init__(self, order: PageOrder) -> None:
@@ -73,7 +77,7 @@ class PageReader:
         self.begin_tally()
 
     def begin_tally(self) -> None:
-        """Count from here on, for another trial."""
+        """Restart the counts, for another trial."""
         self.tally = Tally(
             url=self.order.url,
             source=self.source or None,
@@ -86,14 +90,14 @@ class PageReader:
         )
 
     async def fetch(self, session: aiohttp.ClientSession, url: str) -> tuple[Page, int, int]:
-        """The page, with the moments before the request and after the last byte. Raises PageFailed."""
+        """Return the page, and the times before the request and after the last byte. Raises PageFailed."""
         before_ns = time.monotonic_ns()
         try:
             text = await _text(session, url)
             after_ns = time.monotonic_ns()
             page = read_page(text, self.order.names)
         except ValueError as error:
-            raise self._failed(PageFailed(f"is no page of Prometheus: {error}", final=True)) from error
+            raise self._failed(PageFailed(f"is not in Prometheus text format: {error}", final=True)) from error
         except PageFailed as failure:
             raise self._failed(failure) from failure
         if not page.kind:
@@ -111,7 +115,7 @@ class PageReader:
 
 
 async def _text(session: aiohttp.ClientSession, url: str, *, turns: int = 1) -> str:
-    """What stands at an address, or where that points to once within the same server, as from /metrics to /metrics/."""
+    """Return the content of an address, after at most one redirect within the server (/metrics to /metrics/)."""
     import aiohttp
 
     try:
@@ -130,11 +134,11 @@ async def _text(session: aiohttp.ClientSession, url: str, *, turns: int = 1) -> 
     except TimeoutError as error:
         raise PageFailed(f"did not answer within {PATIENCE_S:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise PageFailed(f"cannot be had: {str(error).replace(' ssl:default', '')}") from error
+        raise PageFailed(f"is unavailable: {str(error).replace(' ssl:default', '')}") from error
 
 
 def _same_server(response: aiohttp.ClientResponse) -> str | None:
-    """Where a response sends us, if that is the same server: our headers are for nobody else."""
+    """Return the target of a redirect to the same server; other servers must not get the headers."""
     if response.status not in (301, 302, 307, 308) or "Location" not in response.headers:
         return None
     target = urljoin(str(response.url), response.headers["Location"])
@@ -143,8 +147,10 @@ def _same_server(response: aiohttp.ClientResponse) -> str | None:
 
 @contextlib.asynccontextmanager
 async def session_for(order: PageOrder) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
-    """What fetches a page, without any proxy, and the address in its words. Each time over a connection of its own: one
-    that is kept takes a thread from some servers. Raises PageFailed for useless TLS files.
+    """Yield a session that fetches a page without any proxy, and the page's address.
+
+    Each fetch uses a new connection, because a persistent one occupies a thread of some servers. Raises PageFailed for
+    unusable TLS files.
     """
     import aiohttp
 
@@ -165,7 +171,7 @@ async def session_for(order: PageOrder) -> AsyncIterator[tuple[aiohttp.ClientSes
 
 
 class Due:
-    """When a page is asked next: once a second on a grid, and at moments that were asked for, which come first."""
+    """Schedule of a page: once a second on a grid, and at extra moments, which have priority."""
 
     def __init__(self, now_ns: int) -> None:
         self._tick_ns = now_ns
@@ -173,12 +179,12 @@ class Due:
         self.changed = asyncio.Event()
 
     def at(self, *moments_ns: int) -> None:
-        """Ask at these moments too."""
+        """Add extra moments."""
         self._moments += moments_ns
         self.changed.set()
 
     def next_ns(self, now_ns: int) -> int:
-        """The next moment, which may have passed. A tick right before one that was asked for is left out."""
+        """Return the next moment, which may have passed. A tick shortly before an extra moment is skipped."""
         if self._tick_ns < now_ns - EVERY_NS:
             self._tick_ns += (now_ns - self._tick_ns) // EVERY_NS * EVERY_NS
         first = min(self._moments, default=math.inf)
@@ -187,13 +193,13 @@ class Due:
         return int(min(first, self._tick_ns))
 
     def done(self, now_ns: int) -> None:
-        """The page is asked now, for every moment that has passed."""
+        """Remove the moments that have passed."""
         self._moments = [moment for moment in self._moments if moment > now_ns]
         if self._tick_ns <= now_ns:
             self._tick_ns += EVERY_NS
 
     async def wait(self) -> None:
-        """Until the next moment."""
+        """Wait until the next moment."""
         while (due_ns := self.next_ns(now_ns := time.monotonic_ns())) > now_ns:
             self.changed.clear()
             with contextlib.suppress(TimeoutError):

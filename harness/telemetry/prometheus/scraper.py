@@ -1,7 +1,7 @@
-"""Reads the Prometheus pages of servers and exporters while a cell runs, from the process that sends nothing.
+"""Reader of the Prometheus pages of servers and exporters while a cell runs, in a process that sends nothing.
 
-A page is asked once a second and at both ends of a trial's window, never twice at a time. What goes wrong is counted
-and said once; it is never a zero.
+A page is requested once a second and at both ends of a trial's window, never twice at a time. Failures are counted and
+reported once; a failed value is never zero.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ Orders = Callable[[Sequence[str]], list[PageOrder]]
 
 
 class ServerPages:
-    """The pages beside one cell: told of the child's events, they are read for as long as the engine is up.
+    """Pages of one cell, read while the engine is up, as the child's events report.
 
-    Everything happens on a thread of its own, so that what the parent does meanwhile delays nothing; `hear` may be
-    called from any.   orders: the pages to read, from those that the engine names.   unread: what could not be read
-    although the scenario names it, once each.   cpu_share: what it took of a core; None where nothing was read.
+    All work runs on a thread of its own, so that the parent delays nothing. `hear` may be called from any thread.
+
+    Attributes:
+        orders: Returns the pages to read, from those of the engine.
+        unread: Pages of the scenario that could not be read, once each.
+        cpu_share: Processor time of reading, of one core; None if nothing was read.
     """
 
     def __init__(self, sink: Sink, orders: Orders, *, server_is_here: bool) -> None:
@@ -56,7 +59,7 @@ class ServerPages:
         self.unread: list[str] = []
 
     def hear(self, event: Mapping[str, Any]) -> None:
-        """Take up an event of the child, see `harness.run.child`."""
+        """Process an event of the child (see `harness.run.child`)."""
         kind = event["event"]
         if kind == "started":
             self._post(self._watch, tuple(event["engine"].get("metrics_urls") or ()))
@@ -73,14 +76,14 @@ class ServerPages:
         self._post(self._begin_tallies, tallies)
 
     def forget(self) -> None:
-        """The engine is going, or gone: ask no more."""
+        """Stop reading, because the engine stops."""
         self._post(self._forget)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Read them as long as the block lasts, from when the engine has started.
+        """Read the pages during the block, once the engine has started.
 
-        Raises what storing a reading raised.
+        Raises the error of storing a reading.
         """
         thread = threading.Thread(target=self._run, name="server-pages", daemon=True)
         thread.start()
@@ -112,7 +115,7 @@ class ServerPages:
 
     def _watch(self, own: tuple[str, ...]) -> None:
         if own == self._own:
-            return  # it told once more of the same start
+            return  # a repeated event of the same start
         self._forget()
         self._own = own
         self._readers = [PageReader(order) for order in self._orders(own)]
@@ -143,25 +146,25 @@ class ServerPages:
                     await due.wait()
                     due.done(time.monotonic_ns())
                     await self._scrape(reader, session, url)
-        except PageFailed as failure:  # its TLS files are of no use
+        except PageFailed as failure:  # unusable TLS files
             reader.tally.reason = str(failure)
             self._say(reader, failure)
             self._one_less_to_probe()
         except HarnessError as error:
             self._not_stored = error
-        except Exception as error:  # ours: what was measured is worth more than this page
-            reader.dropped, reader.tally.reason = True, f"was read no more: {type(error).__name__}: {error}"
+        except Exception as error:  # a bug here must not cost the measurements
+            reader.dropped, reader.tally.reason = True, f"is no longer read: {type(error).__name__}: {error}"
             self.unread.append(f"The page {reader.order.url} {reader.tally.reason}.")
             self._one_less_to_probe()
 
     def _broken(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What failed beside all pages."""
+        """Report an error outside all pages."""
         error = context.get("exception")
         what = f"{type(error).__name__}: {error}" if error else context["message"]
-        self.unread.append(f"Pages were not read as they should be: {what}.")
+        self.unread.append(f"Reading of pages failed: {what}.")
 
     async def _probe(self, reader: PageReader, session: aiohttp.ClientSession, url: str) -> None:
-        """Find out who speaks, before any reading is kept."""
+        """Find the kind of a page before any reading is kept."""
         try:
             await reader.fetch(session, url)
             reader.dropped = self._server_is_here and not _speaks_for_a_server(reader.kind)
@@ -173,7 +176,7 @@ class ServerPages:
         await self._probed.wait()
 
     def _one_less_to_probe(self) -> None:
-        """After the last one: servers are numbered in the order of their pages."""
+        """After the last probe, number the servers in the order of their pages."""
         self._to_probe -= 1
         if not self._to_probe:
             servers = [one for one in self._readers if not one.dropped and _speaks_for_a_server(one.kind)]
@@ -192,13 +195,13 @@ class ServerPages:
             self._sink(Sample((before_ns + after_ns) // 2, source, name, value, SERVER, after_ns - before_ns))
 
     def _say(self, reader: PageReader, failure: PageFailed) -> None:
-        """Once for each page that the scenario names; others are said among the facts of a trial."""
+        """Report a failure once per page that the scenario names; other failures are facts of a trial."""
         sentence = f"The page {reader.order.url} {failure}."
         if reader.order.asked and not any(reader.order.url in told for told in self.unread):
             self.unread.append(sentence)
 
     def _readings(self, reader: PageReader, page: Page) -> list[tuple[str, str, float]]:
-        """(source, name, value) of what is kept of a page."""
+        """Return (source, name, value) of the kept values of a page."""
         kept = [(reader.source, one.name, one.value) for one in page.found if one.source == SERVER]
         machine = [one for one in page.found if one.source != SERVER and not self._server_is_here]
         counters = {one.name: one.value for one in machine if one.name in CPU_COUNTERS}
@@ -209,7 +212,7 @@ class ServerPages:
         return kept + [(self._place(reader.order.url, one.source), one.name, one.value) for one in every]
 
     def _place(self, url: str, source: str) -> str:
-        """The machine's part under a name of its own: two exporters may both have a GPU 0."""
+        """Return a unique source name: two exporters may both have a GPU 0."""
         if source == HOST:
             return HOST
         if (url, source) not in self._gpus:
@@ -220,15 +223,15 @@ class ServerPages:
 
 
 def _clocks() -> tuple[int, int]:
-    """Processor time of this thread, and time."""
+    """Return the CPU time of this thread, and the time."""
     return time.thread_time_ns(), time.monotonic_ns()
 
 
 def _speaks_for_a_server(kind: str | None) -> bool:
-    """Whether a page holds a server's own readings; taken for so while it has not answered."""
+    """Return True if a page holds a server's own readings, or has not answered yet."""
     return kind is None or not {*kind.split("+")} <= {"dcgm", "node"}
 
 
 async def _ends(tasks: Sequence[asyncio.Task[None]]) -> list[BaseException | None]:
-    """How all ended: gathered inside the loop, for of no tasks `gather` cannot tell the loop by itself."""
+    """Await all tasks inside the loop: without tasks, `gather` needs a running loop."""
     return await asyncio.gather(*tasks, return_exceptions=True)

@@ -117,9 +117,9 @@ def test_what_a_gpu_lacks_is_asked_once_and_told_once() -> None:
     assert "energy_j" not in read
     assert read["power_w"] == 300.0
     assert found.unread == [
-        "gpu0 does not tell its energy: Not Supported",
-        "gpu0 does not tell its SM clock: Not Supported",
-        "gpu0 does not tell its memory clock: Not Supported",
+        "gpu0 does not report its energy: Not Supported",
+        "gpu0 does not report its SM clock: Not Supported",
+        "gpu0 does not report its memory clock: Not Supported",
     ]
 
 
@@ -171,7 +171,9 @@ def test_memory_of_processes_that_the_driver_does_not_tell_is_absent() -> None:
     with fake_nvml(processes=f"{os.getpid()}:na"):
         found = NvidiaGpus()
         assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
-        assert found.unread == ["gpu0 does not tell the memory of each process: the driver names the processes only"]
+        assert found.unread == [
+            "gpu0 does not report the memory of each process: the driver lists processes without their memory"
+        ]
     now = [0]
     with fake_nvml(processes=f"{ended_process()}:1000000"):
         found = NvidiaGpus(clock=lambda: now[0])
@@ -395,8 +397,8 @@ def test_older_amd_libraries_and_smaller_gpus_tell_less(monkeypatch: pytest.Monk
     assert "memory_busy_share" not in read
     assert set(found.environment()["gpus"][0]) == {"index", "name", "pcie_width", "pcie_width_max"}
     assert [said.split(":")[0] for said in found.unread] == [
-        "gpu0 does not tell what throttles it",
-        "gpu0 does not tell its power limit",
+        "gpu0 does not report its throttling reasons",
+        "gpu0 does not report its power limit",
     ]
 
 

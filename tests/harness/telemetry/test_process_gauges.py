@@ -163,7 +163,9 @@ def test_what_is_refused_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Together()
     one.follow({1})
     assert (one.proportional(), one.proportional()) == ({}, {})
-    assert list(one.unread.values()) == ["proportional memory (PSS) cannot be read: a process of it may not be read"]
+    assert list(one.unread.values()) == [
+        "proportional memory (PSS) cannot be read: access to one of the processes is denied"
+    ]
     one.fast()
     assert "major_faults" not in one.slow()
 

@@ -231,7 +231,7 @@ def test_a_fault_of_ours_in_reading_a_page_costs_no_run() -> None:
             watched.begin()
             assert taken.get(timeout=WAIT_S).source == "server1"
             until(lambda: bool(watched.pages.unread))
-    assert watched.entry.unread[1:] == [f"The page {first.url} was read no more: ZeroDivisionError: a fault."]
+    assert watched.entry.unread[1:] == [f"The page {first.url} is no longer read: ZeroDivisionError: a fault."]
 
 
 def test_a_fault_while_pages_are_looked_for_costs_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ def test_a_fault_while_pages_are_looked_for_costs_no_run(monkeypatch: pytest.Mon
     with watched.reading():
         watched.begin()
     assert watched.entry.unread[1:] == [
-        "Pages were not read as they should be: ZeroDivisionError: integer division or modulo by zero."
+        "Reading of pages failed: ZeroDivisionError: integer division or modulo by zero."
     ]
 
 
