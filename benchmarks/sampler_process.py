@@ -30,7 +30,7 @@ def main(interval_s: float, engine_pid: int, readings: Path) -> None:
             failure = ticker.stop()
             if failure is not None:
                 raise failure
-            print(json.dumps(ticker.pace.told()), flush=True)
+            print(json.dumps(ticker.pace.summary()), flush=True)
         sampler.close()
 
 

@@ -94,7 +94,7 @@ def under_locust(stub: Path, plan: Plan, load: dict[str, Any]) -> Measured:
 
     made = new_loop()
     from harness.drivers.locust.session import LocustSession, quieten
-    from harness.drivers.locust.users import Seats, tell
+    from harness.drivers.locust.users import Seats, fire_request_event
 
     quieten()
     seats = Seats(range(plan.users))
@@ -106,7 +106,7 @@ def under_locust(stub: Path, plan: Plan, load: dict[str, Any]) -> Measured:
 
         def keep(record: Any) -> None:
             sink(record)
-            tell(session.environment, record, 0.0)
+            fire_request_event(session.environment, record, 0.0)
 
         return await asyncio_driver.drive(schedule, target, settings, keep, None, Part(hand_over=seats.hand_over))
 

@@ -96,7 +96,7 @@ class Pipe:
         pipe._orders.write(json.dumps(first).encode() + b"\n")
         return pipe
 
-    def tell(self, word: str, data: Mapping[str, Any] | None = None) -> None:
+    def send(self, word: str, data: Mapping[str, Any] | None = None) -> None:
         """Send an order; ignored if the child is gone."""
         if not self._orders.is_closing():
             self._orders.write((f"{word} {json.dumps(data)}" if data else word).encode() + b"\n")

@@ -22,7 +22,7 @@ class Conversations:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
-        self._said: dict[int, tuple[Turn, ...]] = {}
+        self._history: dict[int, tuple[Turn, ...]] = {}
         self._broken: dict[int, str] = {}
 
     def next_turn(self, row: Row) -> int | None:
@@ -32,12 +32,12 @@ class Conversations:
 
     def request(self, i: int) -> Request:
         """Return request i with the conversation before it."""
-        if not self._said or not self._schedule.is_later_turn(i):
+        if not self._history or not self._schedule.is_later_turn(i):
             return self._schedule.request(i)
         session = self._schedule.row(i).session
-        return self._schedule.request(i, () if session is None else self._said.get(session, ()))
+        return self._schedule.request(i, () if session is None else self._history.get(session, ()))
 
-    def heard(self, row: Row, outcome: Outcome) -> int | None:
+    def add_reply(self, row: Row, outcome: Outcome) -> int | None:
         """Store the reply of a turn; return the request that can be encoded now, if there is one."""
         session, following = row.session, self.next_turn(row)
         if session is None:
@@ -48,8 +48,8 @@ class Conversations:
             prompt = self._schedule.request(row.request).prompt
             pieces = Pieces.of(outcome.chunks).chunks
             reply = "".join([chunk.text for chunk in pieces if chunk.kind is ChunkKind.CONTENT])
-            said = prompt if isinstance(prompt, str) else ""
-            self._said[session] = (*self._said.get(session, ()), Turn(said, reply))
+            question = prompt if isinstance(prompt, str) else ""
+            self._history[session] = (*self._history.get(session, ()), Turn(question, reply))
             return following
         else:
             why = outcome.status.value.replace("_", " ")
@@ -66,11 +66,11 @@ class Conversations:
         return why
 
     def _forget(self, session: int) -> None:
-        self._said.pop(session, None)
+        self._history.pop(session, None)
         self._broken.pop(session, None)
 
 
-class GivingUp:
+class Cancellations:
     """Queue of the requests that the plan cancels, by absolute time."""
 
     def __init__(self) -> None:
@@ -91,6 +91,6 @@ class GivingUp:
         return found
 
 
-def why_given_up(row: Row) -> str:
+def cancel_reason(row: Row) -> str:
     """Return the error of a cancelled request's record."""
     return f"cancelled by the load generator {(row.cancel_ns or 0) / NS_PER_S:g} s after it was sent, as planned"

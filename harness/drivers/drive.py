@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from engines.base import Endpoint, InProcessEngine
 from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
+from harness.drivers.due_queue import DueQueue
 from harness.drivers.http.place import notes_of, places_of
 from harness.drivers.in_process import InProcessClient
-from harness.drivers.offer import Offer
 from harness.drivers.served import ServedClient
 from harness.drivers.timeline import NS_PER_MS, NS_PER_S, clock_of
 from harness.drivers.trial import TrialState
@@ -41,8 +41,7 @@ async def drive(
     user waits at least 100 ms after a failed connection. An exception raised by `sink` ends the trial and is raised
     again.
 
-    Raises:
-        TrialFailed: The requests cannot be written in the endpoint's dialect, or its address is invalid.
+    Raises TrialFailed if the endpoint's address is invalid, or its dialect cannot carry the requests.
     """
     control = control or Control()
     loop = asyncio.get_running_loop()
@@ -51,8 +50,8 @@ async def drive(
     client: ServedClient | InProcessClient | None = None
     try:
         # T0 is known only after the connections are open; `state.begin` then shifts the plan to it.
-        offer = Offer(schedule, part.shard, lingers=part.counted is not None)
-        state = TrialState(schedule, settings, sink, control, offer, report, now_ns, loop.create_future(), part)
+        queue = DueQueue(schedule, part.shard, lingers=part.counted is not None)
+        state = TrialState(schedule, settings, sink, control, queue, report, now_ns, loop.create_future(), part)
         if isinstance(target, Endpoint):
             places = places_of(target)
             report.notes += notes_of(places)
@@ -76,7 +75,7 @@ async def drive(
         control.on_change(None)
         if client is not None:
             client.close()
-    return state.tell()
+    return state.finish_report()
 
 
 def _warm_count(schedule: Schedule, settings: DriveSettings) -> int:

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 from engines.base import Chunk, ChunkKind, InProcessEngine, Request
 from engines.dialects.base import ReadChunk
-from harness.drivers.conversations import Conversations, why_given_up
+from harness.drivers.conversations import Conversations, cancel_reason
+from harness.drivers.due_queue import Due
 from harness.drivers.http.pacing import make_alarm
-from harness.drivers.offer import Due
 from harness.drivers.outcome import stream_verdict
 from harness.drivers.prepared import Prepared
 from harness.drivers.timeline import NS_PER_MS, NS_PER_S, Outcome, Trace
@@ -27,7 +27,7 @@ class InProcessClient:
 
     def __init__(self, state: TrialState, engine: InProcessEngine, loop: asyncio.AbstractEventLoop) -> None:
         self._state = state
-        self._offer = state.offer
+        self._queue = state.queue
         self._now_ns = state.now_ns
         self._engine = engine
         self._loop = loop
@@ -37,7 +37,7 @@ class InProcessClient:
         self._ending = False
         self._unbegun = 0
         self._conversations = Conversations(state.schedule)
-        self._prepared = Prepared(self._conversations.request, self._offer, _size, limit_bytes=8 << 20)
+        self._prepared = Prepared(self._conversations.request, self._queue, _size, limit_bytes=8 << 20)
         self._alarm = make_alarm(loop, None, self._dispatch, state.now_ns)
         self._drain = make_alarm(loop, None, self._drained, state.now_ns)
         self._heartbeat = make_alarm(loop, None, self._tick, state.now_ns)
@@ -52,7 +52,7 @@ class InProcessClient:
         if not self._virtual:
             self._next_tick_ns = self._now_ns() + _TICK_NS
             self._heartbeat.set(self._next_tick_ns)
-        self._alarm.set(self._offer.next_due_ns)
+        self._alarm.set(self._queue.next_due_ns)
         self._end_if_over()
 
     def close(self) -> None:
@@ -66,11 +66,11 @@ class InProcessClient:
         """React to an order to end the trial."""
         if self._state.finished.done() or self._ending:
             return
-        if self._state.let_go():
+        if self._state.apply_release():
             self._end_if_over()
             return
         self._state.report.interrupted = True
-        self._state.close_offer()
+        self._state.end_load()
         self._alarm.set(None)
         drain_ns = self._state.settings.drain_ns
         if self._state.control.aborted:
@@ -83,18 +83,18 @@ class InProcessClient:
         self._cut_all("still in flight at the end of the drain time")
 
     def _dispatch(self) -> None:
-        offer = self._offer
+        queue = self._queue
         pause_ns = self._now_ns() + _PASS_NS
-        while not self._ending and not offer.over:
-            due_ns, now_ns = offer.next_due_ns, self._now_ns()
+        while not self._ending and not queue.over:
+            due_ns, now_ns = queue.next_due_ns, self._now_ns()
             if due_ns is None or due_ns > now_ns or now_ns > pause_ns or self._unbegun >= _UNBEGUN:
                 break
-            due = offer.take()
-            if self._state.given_up_unsent(due, now_ns):
+            due = queue.take()
+            if self._state.skip_if_expired(due, now_ns):
                 continue
             why_not = self._conversations.broken(due.row)
             if why_not is not None:
-                self._state.give_up(due, why_not)
+                self._state.skip(due, why_not)
                 continue
             request, trace = self._prepared.take(due), self._state.trace(due)
             task = self._loop.create_task(self._one(due, trace, request))
@@ -102,7 +102,7 @@ class InProcessClient:
             self._tasks[task] = due, trace, request
             task.add_done_callback(self._forget)
         if not self._ending:
-            self._alarm.set(offer.next_due_ns)
+            self._alarm.set(queue.next_due_ns)
             self._end_if_over()
 
     def _forget(self, task: asyncio.Task[None]) -> None:
@@ -121,17 +121,17 @@ class InProcessClient:
         chunks: list[ReadChunk] = []
         cut: tuple[Status, str] | None = None
         deadline_ns = due.due_ns + self._state.settings.timeout_ns
-        give_up_ns = None if due.row.cancel_ns is None else self._now_ns() + due.row.cancel_ns
-        gives_up = give_up_ns is not None and give_up_ns < deadline_ns
-        deadline_ns = min(deadline_ns, deadline_ns if give_up_ns is None else give_up_ns)
+        cancel_at_ns = None if due.row.cancel_ns is None else self._now_ns() + due.row.cancel_ns
+        cancels = cancel_at_ns is not None and cancel_at_ns < deadline_ns
+        deadline_ns = min(deadline_ns, deadline_ns if cancel_at_ns is None else cancel_at_ns)
         try:
             async with asyncio.timeout_at(deadline_ns / NS_PER_S):
                 await self._read(request, trace, chunks)
         except TimeoutError:
             waited_s = self._state.settings.timeout_ns / NS_PER_S
             cut = Status.TIMEOUT, f"not finished {waited_s:g} s after it was due"
-            if gives_up:
-                cut = Status.CANCELLED, why_given_up(due.row)
+            if cancels:
+                cut = Status.CANCELLED, cancel_reason(due.row)
         except asyncio.CancelledError:
             cut = Status.UNFINISHED, self._why_cut
         except Exception as error:  # any failure of an engine fails the request, not the trial
@@ -145,10 +145,10 @@ class InProcessClient:
         """Release the request's follower and store its record."""
         trace.done_ns = self._now_ns()
         outcome = _outcome(chunks, cut, request)
-        next_turn = self._conversations.heard(due.row, outcome)
+        next_turn = self._conversations.add_reply(due.row, outcome)
         if next_turn is not None:
             self._prepared.want(next_turn)
-        self._offer.ended(due, trace.done_ns, failed=outcome.status in FAILED)
+        self._queue.ended(due, trace.done_ns, failed=outcome.status in FAILED)
         self._state.record(trace, outcome)
 
     async def _read(self, request: Request, trace: Trace, chunks: list[ReadChunk]) -> None:
@@ -180,8 +180,8 @@ class InProcessClient:
         self._prepared.step()
 
     def _end_if_over(self) -> None:
-        self._state.tell_counted()
-        if not self._offer.over or self._state.finished.done():
+        self._state.report_counted()
+        if not self._queue.over or self._state.finished.done():
             return
         if self._tasks and not self._ending and not self._state.control.stopped:
             self._ending = True

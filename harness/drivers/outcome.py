@@ -44,7 +44,7 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
         why = by_name("the reply cannot be decoded", failure)
         return Outcome(cut.status if cut else Status.STREAM_ERROR, why, status)
     kinds = set(chunks.kinds)
-    said = chunks.chunks[chunks.kinds.index(_ERROR)].text if _ERROR in kinds else None
+    server_error = chunks.chunks[chunks.kinds.index(_ERROR)].text if _ERROR in kinds else None
     odd = _odd(chunks, kinds)
     if cut is not None and cut.status is not Status.CONNECTION_ERROR:
         return Outcome(cut.status, cut.reason, status, chunks, streamed, *odd)
@@ -53,16 +53,16 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
     if cut is not None and not reply.started:
         return Outcome(Status.CONNECTION_ERROR, cut.reason, status)
     if response.status >= 300 or framing is Framing.PAGE:
-        return _refused(response.status, response.headers.get("location"), said)
+        return _refused(response.status, response.headers.get("location"), server_error)
     if reply.too_long is not None:
         return Outcome(Status.TRUNCATED, f"the reply was cut off: {reply.too_long}", status, chunks, streamed, *odd)
-    if said is None and cut is None and _UNREADABLE in kinds:
-        said = last_words(chunks)
-    verdict, error = stream_verdict(kinds, said, cut.reason if cut else None, streamed=streamed)
+    if server_error is None and cut is None and _UNREADABLE in kinds:
+        server_error = unreadable_end(chunks)
+    verdict, error = stream_verdict(kinds, server_error, cut.reason if cut else None, streamed=streamed)
     return Outcome(verdict, error, status, chunks, streamed, *odd)
 
 
-def last_words(chunks: Pieces) -> str | None:
+def unreadable_end(chunks: Pieces) -> str | None:
     """Return the unreadable event with which a reply ended: no token follows it, and there is no finish reason.
 
     Any other unreadable event was skipped: an unknown keep-alive, half a character.
@@ -85,18 +85,18 @@ def _odd(chunks: Pieces, kinds: set[ChunkKind]) -> tuple[int, int]:
 
 
 def stream_verdict(
-    kinds: Set[ChunkKind], said: str | None, cut_off: str | None, *, streamed: bool
+    kinds: Set[ChunkKind], server_error: str | None, cut_off: str | None, *, streamed: bool
 ) -> tuple[Status, str | None]:
     """Return the status and the error of a reply that began well.
 
     Args:
         kinds: Kinds of its pieces.
-        said: Error that the server reported. It wins over an early end.
+        server_error: Error that the server reported. It wins over an early end.
         cut_off: Reason of an early end.
         streamed: The reply came as a stream.
     """
-    if said is not None:
-        return Status.STREAM_ERROR, said
+    if server_error is not None:
+        return Status.STREAM_ERROR, server_error
     finished = ChunkKind.FINISH in kinds
     if cut_off is not None and not (finished and streamed):
         return Status.TRUNCATED, f"the reply was cut off: {cut_off}"
@@ -107,10 +107,10 @@ def stream_verdict(
     return Status.OK, None
 
 
-def _refused(status: int, location: str | None, said: str | None) -> Outcome:
+def _refused(status: int, location: str | None, server_error: str | None) -> Outcome:
     if 300 <= status < 400:
         to = f" to {location[:200]}" if location else ""
         return Outcome(
             Status.HTTP_ERROR, f"the server redirects{to} (HTTP {status}); write that address as url", status
         )
-    return Outcome(Status.REJECTED if status in _BUSY else Status.HTTP_ERROR, said, status)
+    return Outcome(Status.REJECTED if status in _BUSY else Status.HTTP_ERROR, server_error, status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from harness.drivers.offer import Due, Offer
+from harness.drivers.due_queue import Due, DueQueue
 
 T = TypeVar("T")
 _AHEAD = 256
@@ -20,13 +20,13 @@ class Prepared(Generic[T]):
     def __init__(
         self,
         make: Callable[[int], T],
-        offer: Offer,
+        queue: DueQueue,
         size: Callable[[T], int],
         limit: int = _AHEAD,
         limit_bytes: int = 32 << 20,
     ) -> None:
         self._make = make
-        self._offer = offer
+        self._queue = queue
         self._size = size
         self._limit = limit
         self._limit_bytes = limit_bytes
@@ -48,7 +48,7 @@ class Prepared(Generic[T]):
             made = self._make(request)
         else:
             self._bytes -= self._size(made)
-        follower = self._offer.follower(due)
+        follower = self._queue.follower(due)
         if follower is not None:
             self._wanted[follower] = None
         return made
@@ -62,7 +62,7 @@ class Prepared(Generic[T]):
         if len(self._made) >= self._limit or self._bytes >= self._limit_bytes:
             return False
         if not self._wanted and len(self._made) <= self._limit // 2:
-            self._wanted = {request: None for request in self._offer.upcoming(self._limit) if request not in self._made}
+            self._wanted = {request: None for request in self._queue.upcoming(self._limit) if request not in self._made}
         if not self._wanted:
             return False
         request = next(iter(self._wanted))

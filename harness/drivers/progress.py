@@ -143,13 +143,13 @@ class Progress:
         return found
 
 
-def together(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Combine the `Progress.facts` of several processes that share a plan; empty if there are none."""
-    if not told:
+    if not reports:
         return {}
 
     def known(name: str) -> list[Any]:
-        return [one[name] for one in told if one.get(name) is not None]
+        return [one[name] for one in reports if one.get(name) is not None]
 
     found: dict[str, Any] = {name: sum(known(name)) for name in ("done", "failed")}
     found |= {name: sum(known(name)) if known(name) else None for name in ("completed_rps", "tokens_per_s")}

@@ -12,14 +12,14 @@ from time import monotonic_ns
 from engines.base import Endpoint
 from engines.dialects import of as dialect_of
 from harness.drivers.canary import Canary
-from harness.drivers.conversations import Conversations, GivingUp, why_given_up
+from harness.drivers.conversations import Cancellations, Conversations, cancel_reason
+from harness.drivers.due_queue import Due
 from harness.drivers.http.connection import Connection, End, Exchange
 from harness.drivers.http.pacing import make_alarm
 from harness.drivers.http.place import Place, secrets_of
 from harness.drivers.http.poller import Poller
 from harness.drivers.http.pool import Pools
 from harness.drivers.http.response import MOST_BYTES, ResponseReader
-from harness.drivers.offer import Due
 from harness.drivers.outcome import Cut, judge
 from harness.drivers.prepared import Prepared
 from harness.drivers.timeline import NS_PER_MS, Outcome, StampClock
@@ -54,7 +54,7 @@ class ServedClient:
         self, state: TrialState, endpoint: Endpoint, places: list[Place], loop: asyncio.AbstractEventLoop
     ) -> None:
         self._state = state
-        self._offer = state.offer
+        self._queue = state.queue
         self._now_ns = state.now_ns
         self._endpoint = endpoint
         self._dialect = dialect_of(endpoint)
@@ -74,11 +74,11 @@ class ServedClient:
         self._poller = Poller(loop, self._idle, state.fail, self._begin_round)
         self.pool = Pools(self._poller, places, self._stamps, self, state.report)
         limit = max(256, state.schedule.users)
-        self._prepared = Prepared(self._encoded, self._offer, lambda made: len(made[0]), limit)
+        self._prepared = Prepared(self._encoded, self._queue, lambda made: len(made[0]), limit)
         self._conversations = Conversations(state.schedule)
         self._replies: dict[int, tuple[Exchange, Cut | None]] = {}  # by conversation, for its next turn
-        self._giving_up = GivingUp()
-        self._give_up_alarm = make_alarm(loop, self._poller, self._give_up, state.now_ns)
+        self._cancellations = Cancellations()
+        self._cancel_alarm = make_alarm(loop, self._poller, self._cancel_due, state.now_ns)
         self._alarm = make_alarm(loop, self._poller, self._dispatch, state.now_ns)
         self._heartbeat = make_alarm(loop, self._poller, self._tick, state.now_ns)
         self._next_tick_ns = 0
@@ -95,7 +95,7 @@ class ServedClient:
         """Start to send; T0 is near."""
         self._next_tick_ns = self._now_ns() + _TICK_NS
         self._heartbeat.set(self._next_tick_ns)
-        self._alarm.set(self._offer.next_due_ns)
+        self._alarm.set(self._queue.next_due_ns)
         if self._canary is not None:
             self._canary.start()
         self._poller.wake()
@@ -112,7 +112,7 @@ class ServedClient:
             self._canary.close()
             self._canary.fill(self._state.report)
         self._alarm.close()
-        self._give_up_alarm.close()
+        self._cancel_alarm.close()
         self._heartbeat.close()
         self._poller.close()
         resends = self._state.report.resends
@@ -126,11 +126,11 @@ class ServedClient:
         """React to an order to end the trial."""
         if self._state.finished.done() or self._ending:
             return
-        if self._state.let_go():
+        if self._state.apply_release():
             self._end_if_over()
             return
         self._state.report.interrupted = True
-        self._state.close_offer()
+        self._state.end_load()
         self._alarm.set(None)
         drain_ns = self._state.settings.drain_ns
         if self._state.control.aborted:
@@ -201,32 +201,32 @@ class ServedClient:
         """Send everything that is due, and set the alarm for the next request."""
         if self._ending:
             return
-        offer = self._offer
+        queue = self._queue
         pause_ns = self._now_ns() + _BURST_NS
-        while not offer.over:
-            due_ns = offer.next_due_ns
+        while not queue.over:
+            due_ns = queue.next_due_ns
             now_ns = self._now_ns()
             if due_ns is None or due_ns > now_ns or now_ns > pause_ns:
                 break
-            due = offer.take()
-            if self._state.given_up_unsent(due, now_ns):
+            due = queue.take()
+            if self._state.skip_if_expired(due, now_ns):
                 continue
             if due.row.turn and (why_not := self._why_not(due)) is not None:
-                self._state.give_up(due, why_not)
+                self._state.skip(due, why_not)
                 continue
             payload, streams = self._prepared.take(due)
             exchange = Exchange(self._state.trace(due), payload, ResponseReader(), due, streams)
             exchange.trace.backend = self.pool.backend(self._state.schedule.turn_in_round(due.row.request))
             self._in_flight[due.row.request] = exchange
             if due.row.cancel_ns is not None:
-                self._giving_up.add(due.row.request, self._now_ns() + due.row.cancel_ns)
-                self._give_up_alarm.set(self._giving_up.next_ns)
+                self._cancellations.add(due.row.request, self._now_ns() + due.row.cancel_ns)
+                self._cancel_alarm.set(self._cancellations.next_ns)
             hand_over = self._state.part.hand_over
             if hand_over is None:
                 self._send(exchange)
             else:
                 hand_over(due.row.user, functools.partial(self._send_handed_over, exchange))
-        self._alarm.set(offer.next_due_ns)
+        self._alarm.set(queue.next_due_ns)
         self._end_if_over()
 
     def _send(self, exchange: Exchange, *, fresh: bool = False) -> None:
@@ -249,23 +249,23 @@ class ServedClient:
         self._read_reply(due.row.session)
         return self._conversations.broken(due.row)
 
-    def _give_up(self) -> None:
+    def _cancel_due(self) -> None:
         """Cancel the requests whose planned time is over. A request that has not left yet gets its full time."""
         now_ns = self._now_ns()
-        given_up = False
-        for request in self._giving_up.take(now_ns):
+        cancelled = False
+        for request in self._cancellations.take(now_ns):
             exchange = self._in_flight.get(request)
             if exchange is None:
                 continue
             row, sent_ns = exchange.trace.row, exchange.trace.sent_ns
             at_ns = (now_ns if sent_ns is None else sent_ns) + (row.cancel_ns or 0)
             if at_ns > now_ns or sent_ns is None:
-                self._giving_up.add(request, max(at_ns, now_ns + NS_PER_MS))
+                self._cancellations.add(request, max(at_ns, now_ns + NS_PER_MS))
             else:
-                self._cut(exchange, Cut(Status.CANCELLED, why_given_up(row)))
-                given_up = True
-        self._give_up_alarm.set(self._giving_up.next_ns)
-        if given_up:
+                self._cut(exchange, Cut(Status.CANCELLED, cancel_reason(row)))
+                cancelled = True
+        self._cancel_alarm.set(self._cancellations.next_ns)
+        if cancelled:
             self._dispatch()
 
     # Ending:
@@ -289,7 +289,7 @@ class ServedClient:
         reply = exchange.reply
         failed = reply.status >= _REFUSED or not reply.complete if cut is None else cut.status in FAILED
         assert exchange.trace.done_ns is not None
-        self._offer.ended(due, exchange.trace.done_ns, failed=failed)
+        self._queue.ended(due, exchange.trace.done_ns, failed=failed)
         full = self._backlog_reads > _BACKLOG_READS or self._backlog_bytes > _BACKLOG_BYTES
         if (full or len(self._backlog) > _BACKLOG_REPLIES) and self._decoded_ns < _DECODING_NS_PER_ROUND:
             self._decode_one()  # one per ended request, so that many endings at once cause no stall
@@ -345,8 +345,8 @@ class ServedClient:
         return cut
 
     def _end_if_over(self) -> None:
-        self._state.tell_counted()
-        if self._offer.over and not self._ending and not (self._state.control.stopped and self._in_flight):
+        self._state.report_counted()
+        if self._queue.over and not self._ending and not (self._state.control.stopped and self._in_flight):
             self._ending = True
             self._cut_all("cut off: every measured request had ended")
             self._poller.wake()
@@ -377,7 +377,7 @@ class ServedClient:
 
     def _quiet_ns(self) -> float:
         """Return the time until a request falls due."""
-        due_ns = None if self._ending else self._offer.next_due_ns
+        due_ns = None if self._ending else self._queue.next_due_ns
         return math.inf if due_ns is None else due_ns - self._now_ns()
 
     def _takes_ns(self, ended: tuple[Exchange, Cut | None]) -> float:
@@ -408,7 +408,7 @@ class ServedClient:
         self._decoded_ns += took_ns
         if reply.size >= _TELLING_BYTES:
             self._ns_per_byte += (took_ns / reply.size - self._ns_per_byte) / 4
-        next_turn = self._conversations.heard(exchange.trace.row, outcome)
+        next_turn = self._conversations.add_reply(exchange.trace.row, outcome)
         if next_turn is not None:
             self._prepared.want(next_turn)
         self._state.record(exchange.trace, self._without_secrets(outcome))

@@ -257,9 +257,9 @@ def build_record(
         record.clock = Clock.LOOP if np.min(trace.lags) < 0 else Clock.KERNEL
     _add_pieces(record, outcome, trace, t0_ns, keep_chunks=chunks)
     if count is not None and record.token_source in (None, TokenSource.CHUNKS):
-        _count_text(record, said(outcome), count)
+        _count_text(record, generated_text(outcome), count)
     if text:
-        record.text = said(outcome)
+        record.text = generated_text(outcome)
     return record
 
 
@@ -297,15 +297,15 @@ def _without_pieces(trace: Trace, outcome: Outcome, t0_ns: int, loop: Loop) -> R
     )
 
 
-def _count_text(record: Record, said: str, count: Callable[[str], int]) -> None:
+def _count_text(record: Record, text: str, count: Callable[[str], int]) -> None:
     """Set token counts by the model's own tokenizer; the prompt's count is the planned one, by the same tokenizer."""
-    if said:
-        record.output_tokens, record.token_source = count(said), TokenSource.TOKENIZER
+    if text:
+        record.output_tokens, record.token_source = count(text), TokenSource.TOKENIZER
         if record.prompt_tokens is None and not record.turn:  # a later turn's prompt contains the conversation
             record.prompt_tokens = record.requested_prompt_tokens
 
 
-def said(outcome: Outcome) -> str:
+def generated_text(outcome: Outcome) -> str:
     """Return all generated text."""
     return "".join([chunk.text for chunk in Pieces.of(outcome.chunks).chunks if chunk.kind in TOKEN_BEARING])
 
@@ -315,10 +315,10 @@ def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, k
     pieces = Pieces.of(outcome.chunks)
     bearing = bearing_tokens(pieces.kinds)
     chunks, kinds = _picked(pieces.chunks, bearing), _picked(pieces.kinds, bearing)
-    usage = _add_extras(record, _told(pieces.chunks, bearing)) if len(chunks) < len(pieces) else None
+    usage = _add_extras(record, _informative(pieces.chunks, bearing)) if len(chunks) < len(pieces) else None
     if record.finish_reason is not None and outcome.streamed:
-        said_in = next(read for read, chunk in reversed(pieces) if chunk.finish_reason is not None)
-        record.finish_ns = int(trace.arrivals[said_in]) - t0_ns
+        finish_read = next(read for read, chunk in reversed(pieces) if chunk.finish_reason is not None)
+        record.finish_ns = int(trace.arrivals[finish_read]) - t0_ns
     tokens = list(map(_TOKENS, chunks))
     _count_tokens(record, usage, tokens, streamed=outcome.streamed)
     if not chunks or not outcome.streamed:
@@ -351,7 +351,7 @@ def bearing_tokens(kinds: list[ChunkKind]) -> slice | list[int]:
     return [at for at, kind in enumerate(kinds) if kind in TOKEN_BEARING]
 
 
-def _told(chunks: list[Chunk], bearing: slice | list[int]) -> list[Chunk]:
+def _informative(chunks: list[Chunk], bearing: slice | list[int]) -> list[Chunk]:
     """Return the pieces that may hold more than text: all but the inner ones of a run of text."""
     if not isinstance(bearing, slice):
         return chunks

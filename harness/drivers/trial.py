@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
-from harness.drivers.offer import Due, Offer
+from harness.drivers.due_queue import Due, DueQueue
 from harness.drivers.timeline import NS_PER_S, NowNs, Outcome, Trace, build_record, not_sent
 from harness.drivers.vitals import Recount, Vitals
 from harness.errors import by_name
@@ -23,13 +23,13 @@ class TrialState:
     settings: DriveSettings
     sink: Sink
     control: Control
-    offer: Offer
+    queue: DueQueue
     report: DriveReport
     now_ns: NowNs
     finished: asyncio.Future[None]
     part: Part = ALONE
     vitals: Vitals = field(default_factory=Vitals)
-    _said_counted: bool = False
+    _reported_counted: bool = False
     recount: Recount = field(init=False)
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class TrialState:
     def begin(self, t0_ns: int) -> None:
         """Set T0 and start the self-measurement."""
         self.report.t0_ns = t0_ns
-        self.offer.begin(t0_ns)
+        self.queue.begin(t0_ns)
         self.vitals.begin(self.report)
 
     def record(self, trace: Trace, outcome: Outcome) -> None:
@@ -66,45 +66,45 @@ class TrialState:
             count=self.schedule.count_tokens,
         )
 
-    def tell(self) -> DriveReport:
+    def finish_report(self) -> DriveReport:
         """Return the complete report, after the load."""
         self.vitals.fill(self.report)
-        self.report.measured_until_ns = self.offer.measured_until_ns
+        self.report.measured_until_ns = self.queue.measured_until_ns
         self.report.recounted = self.recount.counted()
         return self.report
 
-    def close_offer(self) -> None:
+    def end_load(self) -> None:
         """End the load; rows of an open plan that were never sent get their records."""
-        for due in self.offer.close():
+        for due in self.queue.close():
             self._not_sent(due, "the trial was stopped before it was sent")
 
-    def give_up(self, due: Due, why: str) -> None:
+    def skip(self, due: Due, why: str) -> None:
         """Skip a request; its follower falls due in its own time."""
         self._not_sent(due, why)
-        self.offer.passed_over(due)
+        self.queue.skip(due)
 
-    def given_up_unsent(self, due: Due, now_ns: int) -> bool:
+    def skip_if_expired(self, due: Due, now_ns: int) -> bool:
         """Skip a request of an open loop if its time-out passed before it was sent; return True if so."""
         timeout_ns = self.settings.timeout_ns
         if now_ns - due.due_ns < timeout_ns or self.schedule.loop is not Loop.OPEN:
             return False
-        self.give_up(due, f"{TOO_LATE} of {timeout_ns / NS_PER_S:g} s")
+        self.skip(due, f"{TOO_LATE} of {timeout_ns / NS_PER_S:g} s")
         return True
 
     def _not_sent(self, due: Due, why: str) -> None:
         loop = self.schedule.loop_of(due.row)
         self._hand_on(not_sent(due.row, due.phase, due.due_ns - self.report.t0_ns, loop, why))
 
-    def tell_counted(self) -> None:
+    def report_counted(self) -> None:
         """Report once to the other parts that no counting request is left here."""
-        if self.part.counted is not None and not self._said_counted and self.offer.counted:
-            self._said_counted = True
+        if self.part.counted is not None and not self._reported_counted and self.queue.counted:
+            self._reported_counted = True
             self.part.counted()
 
-    def let_go(self) -> bool:
+    def apply_release(self) -> bool:
         """Apply a release; return True if the last order was not to stop."""
         if self.control.released:
-            self.offer.release()
+            self.queue.release()
         return not self.control.stopped
 
     def trace(self, due: Due) -> Trace:

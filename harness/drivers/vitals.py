@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from harness.drivers.base import DriveReport
-from harness.drivers.timeline import NS_PER_MS, NS_PER_S, Outcome, said
+from harness.drivers.timeline import NS_PER_MS, NS_PER_S, Outcome, generated_text
 from harness.records import Clock, Phase, Record, Status, TokenSource
 from harness.telemetry import cgroup
 
@@ -257,7 +257,7 @@ class Recount:
             self._until_next = 1  # try the next one
             return
         self._until_next = self._step
-        text = said(outcome) if record.token_source in (TokenSource.USAGE, TokenSource.ENGINE) else ""
+        text = generated_text(outcome) if record.token_source in (TokenSource.USAGE, TokenSource.ENGINE) else ""
         self._kept[record.request] = "" if _BROKEN in text else text  # an empty text is skipped when counting
         if len(self._kept) > self._most:
             self._kept = {request: text for place, (request, text) in enumerate(self._kept.items()) if place % 2 == 0}

@@ -305,7 +305,7 @@ def sampling(sampler: Sampler, interval_s: float, entry: CellEntry) -> Iterator[
                 f"readings ended after {ticker.pace.ticks} ticks: {type(failure).__name__}: {failure}"
             )
         entry.unread = sampler.unread
-        entry.sampler = SamplerEntry(scope=sampler.scope, **ticker.pace.told())
+        entry.sampler = SamplerEntry(scope=sampler.scope, **ticker.pace.summary())
     if isinstance(failure, HarnessError):
         raise failure
 

@@ -46,7 +46,7 @@ def resident_bytes(file: int) -> int | None:
     """
     size = os.fstat(file).st_size
     libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "mincore") or not _is_told(file):
+    if not hasattr(libc, "mincore") or not _is_reported(file):
         return None
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
@@ -62,7 +62,7 @@ def resident_bytes(file: int) -> int | None:
     return found
 
 
-def _is_told(file: int) -> bool:
+def _is_reported(file: int) -> bool:
     own = os.geteuid()
     return own in (0, os.fstat(file).st_uid) or os.access(f"/proc/self/fd/{file}", os.W_OK)
 

@@ -25,7 +25,7 @@ def tree(pids: Iterable[int], proc: Path = PROC) -> set[int]:
     roots = [pid for pid in pids if psutil.pid_exists(pid)]
     if not roots:
         return set()
-    return _by_their_threads(roots, proc) if _threads_tell(str(proc)) else _by_their_parents(roots, proc)
+    return _by_their_threads(roots, proc) if _threads_list_children(str(proc)) else _by_their_parents(roots, proc)
 
 
 def numbers_are_the_machines(proc: Path = PROC) -> bool:
@@ -37,7 +37,7 @@ def numbers_are_the_machines(proc: Path = PROC) -> bool:
 
 
 @cache
-def _threads_tell(proc: str) -> bool:
+def _threads_list_children(proc: str) -> bool:
     """Return True if this kernel lists the children of a thread, which saves a look at every process."""
     return os.path.exists(f"{proc}/self/task/{os.getpid()}/children")
 
@@ -145,7 +145,7 @@ class LinuxProcess:
 
     def __init__(self, pid: int, proc: Path = PROC) -> None:
         self._folder = f"{proc}/{pid}"
-        with gone_is_gone():
+        with errors_translated():
             self._stat = KeptFile(f"{self._folder}/stat", 1024)
         self._io: KeptFile | None = None
 
@@ -190,11 +190,11 @@ class OtherProcess:
     """Process by psutil, on other systems."""
 
     def __init__(self, pid: int) -> None:
-        with gone_is_gone():
+        with errors_translated():
             self._process = psutil.Process(pid)
 
     def state(self) -> State:
-        with gone_is_gone(), self._process.oneshot():
+        with errors_translated(), self._process.oneshot():
             if self._process.status() == psutil.STATUS_ZOMBIE:
                 raise ProcessLookupError
             times = self._process.cpu_times()
@@ -205,7 +205,7 @@ class OtherProcess:
         raise NotImplementedError("proportional memory (PSS) exists on Linux only")
 
     def disk(self) -> tuple[int, int]:
-        with gone_is_gone():
+        with errors_translated():
             if not hasattr(self._process, "io_counters"):
                 raise NotImplementedError("this system does not report the disk traffic of a process")
             counters = self._process.io_counters()
@@ -216,7 +216,7 @@ class OtherProcess:
 
 
 @contextlib.contextmanager
-def gone_is_gone() -> Iterator[None]:
+def errors_translated() -> Iterator[None]:
     """Translate psutil's errors: ProcessLookupError for an ended process, PermissionError for a refused one."""
     try:
         yield
@@ -260,7 +260,7 @@ class Together:
         self._faults: dict[int, tuple[int, int]] = {}  # of all processes, ended ones included
         self._disk: dict[int, tuple[int, int]] = {}  # likewise
         self._minor = self._major = self._read = self._written = 0
-        self._faults_told = False
+        self._faults_known = False
         self._threads = 0
         self.unread: dict[str, str] = {}
 
@@ -306,7 +306,7 @@ class Together:
         if not self._processes:
             return {}
         found: dict[str, float] = {"threads": self._threads}
-        if self._faults_told:
+        if self._faults_known:
             found |= {"major_faults": self._major, "minor_faults": self._minor}
         if self._each("disk traffic", self._add_disk):
             found |= {"read_bytes": self._read, "written_bytes": self._written}
@@ -338,7 +338,7 @@ class Together:
 
     def _count_faults(self, pid: int, state: State) -> None:
         if state.minor_faults is not None and state.major_faults is not None:
-            self._faults_told = True
+            self._faults_known = True
             minor, major = _grown(self._faults, pid, (state.minor_faults, state.major_faults))
             self._minor, self._major = self._minor + minor, self._major + major
 

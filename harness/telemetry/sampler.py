@@ -63,7 +63,7 @@ class Pace:
         self.late_ticks += following - self._number - 1
         self._number = following
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return the manifest's entry: interval_s, ticks, late_ticks, cpu_share (of one core), ms_per_tick."""
         lasted_ns = self.ended_ns - self.begun_ns
         return {
@@ -143,7 +143,7 @@ SLOW_S = 1.0
 TREES_S = 2.0
 START_TREES_S = 0.2  # during an engine's start there is no measurement to disturb
 MOST_OF_A_CORE = 0.0005
-NOT_TOLD_APART = (
+NOT_IDENTIFIED = (
     "processes on the GPUs cannot be identified: the driver lists the machine's process numbers, "
     "and this container has its own"
 )
@@ -238,12 +238,12 @@ class Sampler:
         if slow:
             self._read_slowly()
         if pace is not None:
-            self._tell_own_cost(pace, slow)
+            self._emit_own_cost(pace, slow)
         self._glance = self._glance | glance
 
     def close(self) -> None:
         """Close the files and report the unavailable readings."""
-        self._say_unread()
+        self._collect_unread()
         for processes in self._together.values():
             processes.close()
         self._host.close()
@@ -288,20 +288,20 @@ class Sampler:
             self._pss.read(self._read_proportional)
         self._read("host", self._host.read)
         self._read("cgroup", self._group.read)
-        self._say_unread()
+        self._collect_unread()
 
     def _read_proportional(self) -> None:
         for source, processes in self._together.items():
             self._read(source, processes.proportional)
 
-    def _say_unread(self) -> None:
+    def _collect_unread(self) -> None:
         """Collect the sentences of all sources, each once."""
-        said = [*self._host.unread.values(), self._group.unread, *(self._gpus.unread if self._gpus else ())]
+        sentences = [*self._host.unread.values(), self._group.unread, *(self._gpus.unread if self._gpus else ())]
         for processes in self._together.values():
-            said += processes.unread.values()
-        self.unread += [one for one in dict.fromkeys(said) if one and one not in self.unread]
+            sentences += processes.unread.values()
+        self.unread += [one for one in dict.fromkeys(sentences) if one and one not in self.unread]
 
-    def _tell_own_cost(self, pace: Pace, slow: bool) -> None:
+    def _emit_own_cost(self, pace: Pace, slow: bool) -> None:
         """Emit the sampler's own CPU share since the last report, and its lateness."""
         self._latest_ms = max(self._latest_ms, pace.late_ms)
         if not slow:
@@ -340,7 +340,7 @@ class Sampler:
     def _count_others(self, on_gpus: set[int]) -> None:
         ours = self._members["engine"] | self._members["client"]
         if on_gpus and not on_gpus & ours and not numbers_are_the_machines():
-            self.unread += [] if NOT_TOLD_APART in self.unread else [NOT_TOLD_APART]
+            self.unread += [] if NOT_IDENTIFIED in self.unread else [NOT_IDENTIFIED]
             return
         found = {pid for pid in on_gpus - ours if psutil.pid_exists(pid)}  # ended ones stay listed for a while
         with self._lock:

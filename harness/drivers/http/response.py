@@ -120,7 +120,7 @@ class ResponseReader:
         self._kept.append(data)
         self._size += len(data)
         if self._size > MOST_BYTES:
-            return self._given_up()
+            return self._abandon()
         if self._chunked:
             return (data[-4:] == b"\r\n\r\n" or len(data) < _SHORTEST_END) and self._parse()
         if self._until is _Until.LENGTH:
@@ -175,7 +175,7 @@ class ResponseReader:
                 bodies = _beginning(bodies, KEPT_BYTES)
         return WireResponse(self.status, self.headers, bodies)
 
-    def _given_up(self) -> bool:
+    def _abandon(self) -> bool:
         """Abandon a response that has become too long."""
         self.too_long = f"it is longer {_ALLOWED}"
         parsed = len(self.bodies)

@@ -9,7 +9,7 @@ from harness.drivers.base import DriveReport, Part
 from harness.drivers.drive import drive
 from harness.drivers.locust.options import Options
 from harness.drivers.locust.session import LocustSession, quieten
-from harness.drivers.locust.users import Seats, tell
+from harness.drivers.locust.users import Seats, fire_request_event
 from harness.drivers.workers.worker import Sender
 from harness.records import Record
 
@@ -33,11 +33,11 @@ async def drive_alone(sender: Sender) -> DriveReport:
 
     def keep(record: Record) -> None:
         sender.keep(record)
-        tell(session.environment, record, began_utc_s)
+        fire_request_event(session.environment, record, began_utc_s)
 
     try:
         if Options(**sender.order.locust).page:
-            sender.say("notice", {"text": f"Locust's page is at {session.show_page()}"})
+            sender.post("notice", {"text": f"Locust's page is at {session.show_page()}"})
         loop = asyncio.get_running_loop()
         session.on_stop(lambda: loop.call_soon_threadsafe(sender.control.stop))
         await session.spawn(schedule.users or 1)  # an open loop has one user, for its dispatcher

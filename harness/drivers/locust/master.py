@@ -1,6 +1,6 @@
 """Master of a trial under Locust whose load comes from workers in other processes, on this or other machines.
 
-It carries the conversation of `harness.drivers.workers.crew` in Locust's own messages, with the prefix `harness_`. A
+It carries the conversation of `harness.drivers.workers.group` in Locust's own messages, with the prefix `harness_`. A
 worker also sends `hello` {host} and `ping` {at_ns}. The master also sends `part` {part, index, of}, `pong` {at_ns,
 master_ns}, `over` {more} and `dismissed` {reason}. Header values are never sent: each worker has its own.
 """
@@ -21,7 +21,7 @@ from harness.drivers.locust.options import Options
 from harness.drivers.locust.records import take
 from harness.drivers.locust.session import LocustSession, quieten
 from harness.drivers.locust.users import Seats
-from harness.drivers.workers.crew import Crew, Worker
+from harness.drivers.workers.group import Worker, WorkerGroup
 from harness.drivers.workers.worker import Sender
 from harness.errors import TrialFailed
 from harness.store.run import Told, record_stream, told_in
@@ -42,10 +42,10 @@ async def lead(sender: Sender) -> DriveReport:
     master = Master(sender, session, options)
     try:
         if options.page:
-            sender.say("notice", {"text": f"Locust's page is at {session.show_page()}"})
+            sender.post("notice", {"text": f"Locust's page is at {session.show_page()}"})
         await master.gather_workers(f"{options.bind_host}:{port}")
         await master.begin()
-        await master.crew.follow()
+        await master.group.follow()
         return master.report()
     finally:
         sender.control.on_change(None)
@@ -60,15 +60,15 @@ class Master:
     def __init__(self, sender: Sender, session: LocustSession, options: Options) -> None:
         self._sender, self._session, self._options = sender, session, options
         self._loop = asyncio.get_running_loop()
-        self.crew = Crew(options.expect_workers, sender.control, self)
+        self.group = WorkerGroup(options.expect_workers, sender.control, self)
         self._error: Exception | None = None
         self._draining_since_s: float | None = None
         answers: dict[str, Hear] = {"hello": self._hello, "ping": self._ping, "refused": self._refused}
         for word in (*answers, "ready", "records", "counted", "report"):
-            session.listen(f"harness_{word}", functools.partial(self._hear, word, answers.get(word)))
-        session.on_heartbeat(lambda name: self.crew.hear(name, "heartbeat", {}, time.monotonic_ns()))
+            session.listen(f"harness_{word}", functools.partial(self._receive, word, answers.get(word)))
+        session.on_heartbeat(lambda name: self.group.receive(name, "heartbeat", {}, time.monotonic_ns()))
 
-    # Transport of the crew:
+    # Transport of the group:
 
     def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
         """Send a message to a worker; ignored if the worker is gone."""
@@ -81,10 +81,10 @@ class Master:
             raise self._error
         clients = self._session.runner.clients
         missing = {client.id for client in clients.missing}
-        for worker in self.crew:
+        for worker in self.group:
             if worker.name in missing or worker.name not in clients:
                 self._lose(worker, "was lost")
-        if self.crew.released or (self.crew.closed and self._sender.control.stopped):
+        if self.group.released or (self.group.closed and self._sender.control.stopped):
             self._lose_the_silent()
 
     def _lose_the_silent(self) -> None:
@@ -93,33 +93,33 @@ class Master:
         settings = self._sender.part.drive_settings()
         patience_s = REPORT_PATIENCE_S + (settings.drain_ns or settings.timeout_ns) / 1e9
         if now_s - self._draining_since_s > patience_s:
-            for worker in self.crew:
+            for worker in self.group:
                 self._lose(worker, f"did not end within {patience_s:.0f} s")
 
     def _lose(self, worker: Worker, reason: str) -> None:
         """Drop a worker and abort its load, because its further records do not count."""
         note = f"a load worker {reason} before the start"
-        if self.crew.closed:
+        if self.group.closed:
             note = f"load worker {worker.index} {reason}: its remaining requests were not sent"
-        if self.crew.lose(worker.name, f"it {reason}", note):
-            self._sender.say("notice", {"text": note})
+        if self.group.lose(worker.name, f"it {reason}", note):
+            self._sender.post("notice", {"text": note})
             self.send(worker, "abort", {})
 
     # Course of the trial:
 
     async def gather_workers(self, address: str) -> None:
         """Wait until all workers are ready, at most for the patience. Raises TrialFailed if then none is."""
-        crew, control, patience_s = self.crew, self._sender.control, self._options.patience_s
+        group, control, patience_s = self.group, self._sender.control, self._options.patience_s
         until_s = time.monotonic() + patience_s
         said_s = 0.0
-        while crew.ready < crew.of and time.monotonic() < until_s and not control.stopped:
+        while group.ready < group.of and time.monotonic() < until_s and not control.stopped:
             if time.monotonic() - said_s >= SAY_EVERY_S:
                 said_s = time.monotonic()
-                left = f"{crew.ready} of {crew.of}, {until_s - said_s:.0f} s more"
-                self._sender.say("waiting", {"text": f"waiting at {address} for load workers: {left}"})
-            await crew.news()
-        if not crew.ready and not control.stopped:
-            reasons = "".join(f"; {note}" for note in crew.notes)
+                left = f"{group.ready} of {group.of}, {until_s - said_s:.0f} s more"
+                self._sender.post("waiting", {"text": f"waiting at {address} for load workers: {left}"})
+            await group.news()
+        if not group.ready and not control.stopped:
+            reasons = "".join(f"; {note}" for note in group.notes)
             raise TrialFailed(
                 f"no load worker came to {address} within {patience_s:g} s{reasons}; "
                 "start `harness worker --master-host HOST --master-port PORT` on each machine that sends load"
@@ -127,21 +127,21 @@ class Master:
 
     async def begin(self) -> None:
         """Spawn Locust's users and announce T0."""
-        crew, sender = self.crew, self._sender
-        crew.close()
-        sender.say("notice", {"text": f"{crew.ready} of {crew.of} load workers are ready"})
+        group, sender = self.group, self._sender
+        group.close()
+        sender.post("notice", {"text": f"{group.ready} of {group.of} load workers are ready"})
         self._session.on_stop(lambda: self._loop.call_soon_threadsafe(sender.control.stop))
-        if crew.ready and not sender.control.stopped:
-            await self._session.spawn(sender.schedule.users or crew.ready)
-        for worker in crew:
+        if group.ready and not sender.control.stopped:
+            await self._session.spawn(sender.schedule.users or group.ready)
+        for worker in group:
             assert worker.clock is not None
             worker.about = {"clock_uncertainty_ms": worker.clock.uncertainty_ns / 1e6}
-        crew.begin(LEAD_NS)
+        group.begin(LEAD_NS)
 
     def report(self) -> DriveReport:
         """Merge the reports, and write the rows of lost and absent workers."""
-        report = self.crew.report(self._sender.schedule)
-        self.crew.add_lost(report, self._sender.schedule, self._told_of, self._sender.keep)
+        report = self.group.report(self._sender.schedule)
+        self.group.add_lost(report, self._sender.schedule, self._records_of, self._sender.keep)
         return report
 
     def dismiss_all(self) -> None:
@@ -150,34 +150,34 @@ class Master:
         with contextlib.suppress(Exception):  # the workers may be gone
             self._session.send("harness_over", {"more": more})
 
-    def _told_of(self, worker: Worker) -> Mapping[int, Told]:
+    def _records_of(self, worker: Worker) -> Mapping[int, Told]:
         return told_in([record_stream(Path(self._sender.order.folder))], worker.index)
 
     # Messages from workers:
 
-    def _hear(self, word: str, answer: Hear | None, name: str, data: Any) -> None:
+    def _receive(self, word: str, answer: Hear | None, name: str, data: Any) -> None:
         try:
-            worker = self.crew.get(name)
+            worker = self.group.get(name)
             if word == "records" and worker is not None and not worker.over:
                 take(data["ipc"], self._sender.writer, self._sender.progress)
-            self.crew.hear(name, word, data, time.monotonic_ns())
+            self.group.receive(name, word, data, time.monotonic_ns())
             if answer is not None:
                 answer(name, data)
         except Exception as error:  # Locust would only log it
             self._error = self._error or error
-        self._loop.call_soon_threadsafe(self.crew.changed.set)
+        self._loop.call_soon_threadsafe(self.group.changed.set)
 
     def _hello(self, name: str, _: Any) -> None:
-        worker = self.crew.admit(name)
+        worker = self.group.admit(name)
         if worker is None:
-            self._session.send("harness_dismissed", {"reason": self.crew.notes[-1]}, name)
+            self._session.send("harness_dismissed", {"reason": self.group.notes[-1]}, name)
             return
-        told = {"part": asdict(self._sender.part), "index": worker.index, "of": self.crew.of}
-        self._session.send("harness_part", told, name)
+        part = {"part": asdict(self._sender.part), "index": worker.index, "of": self.group.of}
+        self._session.send("harness_part", part, name)
 
     def _ping(self, name: str, data: Any) -> None:
         self._session.send("harness_pong", {"at_ns": data["at_ns"], "master_ns": time.monotonic_ns()}, name)
 
     def _refused(self, name: str, data: Any) -> None:
-        self.crew.refuse(name, data["reason"])
-        self._sender.say("notice", {"text": f"a load worker refused: {data['reason']}"})
+        self.group.refuse(name, data["reason"])
+        self._sender.post("notice", {"text": f"a load worker refused: {data['reason']}"})

@@ -37,7 +37,7 @@ async def drive_by_locust(order: Order, trial: int, emit: Emit, control: Control
 
     def pass_on() -> None:
         if control.order is not None:
-            pipe.tell(control.order)
+            pipe.send(control.order)
 
     control.on_change(pass_on)
     pass_on()
@@ -67,7 +67,7 @@ async def _listen(pipe: Pipe, trial: int, emit: Emit, control: Control) -> tuple
 
 async def send(sender: Sender) -> DriveReport:
     """Send the plan from here or let workers send it. Runs in a greenlet of Locust's."""
-    sender.control.on_begin(lambda t0_ns: sender.say("clock", {"t0_ns": t0_ns}))
+    sender.control.on_begin(lambda t0_ns: sender.post("clock", {"t0_ns": t0_ns}))
     if Options(**sender.order.locust).expect_workers:
         from harness.drivers.locust.master import lead
 

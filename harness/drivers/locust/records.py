@@ -53,8 +53,8 @@ def take(ipc: bytes, writer: StreamWriter[Record], progress: Progress) -> None:
     """Store a received batch, and count it in the progress."""
     for batch in unpacked(ipc):
         writer.add_batch(batch)
-        for told in batch.select(_COUNTED).to_pylist():
-            progress.add(Record(request=0, **told))
+        for row in batch.select(_COUNTED).to_pylist():
+            progress.add(Record(request=0, **row))
 
 
 def packed(records: list[Record]) -> bytes:

@@ -109,7 +109,7 @@ def user_class(seats: Seats) -> type[User]:
     return PlannedUser
 
 
-def tell(environment: Any, record: Record, t0_utc_s: float) -> None:
+def fire_request_event(environment: Any, record: Record, t0_utc_s: float) -> None:
     """Fire Locust's request event for a record, from sent to the last token, under the name of its class.
 
     Requests never sent, cut off at the end or cancelled by the plan are not reported. The time to the first token is a

@@ -21,7 +21,7 @@ from typing import Any
 from harness.drivers import canary
 from harness.drivers.base import Control
 from harness.drivers.locust.records import Outgoing
-from harness.drivers.workers.crew import ClockOffset, least_round_trip
+from harness.drivers.workers.group import ClockOffset, least_round_trip
 from harness.drivers.workers.part import PartSpec, rebuild
 from harness.drivers.workers.worker import Share
 from harness.errors import HarnessError, TrialFailed
@@ -72,15 +72,15 @@ class LocustWorker:
 
     async def carry_out(self) -> bool:
         """Take part in the trial; return True if another follows."""
-        self._say("hello", {"host": socket.gethostname()})
-        told = await self._word("part")
+        self._post("hello", {"host": socket.gethostname()})
+        message = await self._word("part")
         try:
-            schedule = await self._planned(part := PartSpec(**told["part"]))
+            schedule = await self._planned(part := PartSpec(**message["part"]))
         except HarnessError as error:
-            self._say("refused", {"reason": str(error)})
+            self._post("refused", {"reason": str(error)})
             raise
         clock = await self._related()
-        await self._send(part, schedule, Shard(told["index"], told["of"]), clock)
+        await self._send(part, schedule, Shard(message["index"], message["of"]), clock)
         return bool((await self._word("over"))["more"])
 
     async def _planned(self, part: PartSpec) -> Schedule:
@@ -94,16 +94,16 @@ class LocustWorker:
         """Compare the master's clock with this machine's."""
         exchanges = []
         for _ in range(PINGS):
-            self._say("ping", {"at_ns": time.monotonic_ns()})
+            self._post("ping", {"at_ns": time.monotonic_ns()})
             pong = await self._word("pong")
-            exchanges.append((pong["at_ns"], pong["master_ns"], pong["heard_ns"]))
+            exchanges.append((pong["at_ns"], pong["master_ns"], pong["arrived_ns"]))
         return least_round_trip(exchanges)
 
     async def _send(self, part: PartSpec, schedule: Schedule, shard: Shard, clock: ClockOffset) -> None:
         """Send the share after `begin`, records in batches, the report at the end."""
-        from harness.drivers.locust.users import tell
+        from harness.drivers.locust.users import fire_request_event
 
-        outgoing = Outgoing(lambda ipc: self._say("records", {"ipc": ipc}))
+        outgoing = Outgoing(lambda ipc: self._post("records", {"ipc": ipc}))
         self._seats.reserve(range(shard.index, schedule.users, shard.of))
         self._session.environment.host = part.url
         began_utc_s = 0.0
@@ -116,16 +116,16 @@ class LocustWorker:
 
         def keep(record: Record) -> None:
             outgoing.add(record)
-            tell(self._session.environment, record, began_utc_s)
+            fire_request_event(self._session.environment, record, began_utc_s)
 
-        share = Share(shard, self._control, self._say, begun, clock)
+        share = Share(shard, self._control, self._post, begun, clock)
         endpoint = part.endpoint(part.own_headers(os.environ))
         settings = replace(part.drive_settings(), canary_port=self._sender.port)
         async with background(self._watch(outgoing)):
             report = await share.send(schedule, endpoint, settings, keep, self._seats.hand_over)
         report.notes += [self._sender.missing] if self._sender.missing else []
         outgoing.flush()
-        self._say("report", {"report": asdict(report)})
+        self._post("report", {"report": asdict(report)})
 
     async def _watch(self, outgoing: Outgoing) -> None:
         """Send rare records in time, and abort if the master is gone."""
@@ -135,7 +135,7 @@ class LocustWorker:
             if self._master_silent_s() > MASTER_SILENT_S:
                 self._control.abort()
 
-    def _say(self, word: str, data: Mapping[str, Any]) -> None:
+    def _post(self, word: str, data: Mapping[str, Any]) -> None:
         self._session.send(f"harness_{word}", dict(data))
 
     async def _word(self, word: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class LocustWorker:
 
     def _keep(self, words: asyncio.Queue[dict[str, Any]], _: str, data: Any) -> None:
         """Queue a message with its time of arrival."""
-        self._loop.call_soon_threadsafe(words.put_nowait, {**data, "heard_ns": time.monotonic_ns()})
+        self._loop.call_soon_threadsafe(words.put_nowait, {**data, "arrived_ns": time.monotonic_ns()})
 
     def _obey(self, order: str, *_: Any) -> None:
         self._loop.call_soon_threadsafe(self._control.obey, order)

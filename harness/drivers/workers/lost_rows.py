@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from harness.drivers.offer import Due, Offer, requests_of
+from harness.drivers.due_queue import Due, DueQueue, requests_of
 from harness.drivers.timeline import not_sent
 from harness.records import Loop, Phase, Record, Status
 from harness.schedule.chains import Int64
@@ -21,7 +21,7 @@ MOST_UNSENT_OF_USERS = 1_000_000
 
 
 def lost_rows(
-    schedule: Schedule, shard: Shard, told: Mapping[int, Told], until_ns: int, why: str = "its load worker died"
+    schedule: Schedule, shard: Shard, recorded: Mapping[int, Told], until_ns: int, why: str = "its load worker died"
 ) -> Iterator[Record]:
     """Yield records of the requests that a dead process had not recorded.
 
@@ -29,51 +29,51 @@ def lost_rows(
     the limit, the rest follows, up to a million rows.
 
     Args:
-        told: Requests with a record.
+        recorded: Requests with a record.
         until_ns: Time of death as an offset from T0; negative if T0 was never set.
     """
     if schedule.loop is Loop.CLOSED:
-        dues = _of_users(schedule, schedule.starts[shard.index :: shard.of], told, until_ns)
+        dues = _of_users(schedule, schedule.starts[shard.index :: shard.of], recorded, until_ns)
     else:
-        dues = _of_the_plan(schedule, shard, told, until_ns)
+        dues = _of_the_plan(schedule, shard, recorded, until_ns)
     for due in dues:
         record = not_sent(due.row, due.phase, due.due_ns, schedule.loop_of(due.row), why)
         record.worker = shard.index
-        if due.due_ns <= until_ns and _begun(due, told):  # later progress is unknown
+        if due.due_ns <= until_ns and _begun(due, recorded):  # later progress is unknown
             record = replace(record, status=Status.UNFINISHED, done_ns=until_ns)
         yield record
 
 
-def _begun(due: Due, told: Mapping[int, Told]) -> bool:
+def _begun(due: Due, recorded: Mapping[int, Told]) -> bool:
     """Return True if its predecessor has ended."""
-    return due.row.after is None or due.row.after in told
+    return due.row.after is None or due.row.after in recorded
 
 
-def _of_the_plan(schedule: Schedule, shard: Shard, told: Mapping[int, Told], until_ns: int) -> Iterator[Due]:
+def _of_the_plan(schedule: Schedule, shard: Shard, recorded: Mapping[int, Told], until_ns: int) -> Iterator[Due]:
     """Yield the planned rows, and the later turns that had begun, with the best known due times."""
-    offer = Offer(schedule, shard)
-    offer.begin(0)
+    queue = DueQueue(schedule, shard)
+    queue.begin(0)
     listed = set()
-    for due in offer.close():
-        if due.row.request not in told:
+    for due in queue.close():
+        if due.row.request not in recorded:
             listed.add(due.row.request)
-            yield due._replace(due_ns=_due_ns(schedule, due.row.request, told, due.due_ns))
+            yield due._replace(due_ns=_due_ns(schedule, due.row.request, recorded, due.due_ns))
     if schedule.loop is Loop.PARTLY_OPEN:
-        for request in told:
+        for request in recorded:
             turn = schedule.follower(request)
-            if turn is not None and turn not in told and turn not in listed:
-                due_ns = _due_ns(schedule, turn, told, until_ns + 1)
+            if turn is not None and turn not in recorded and turn not in listed:
+                due_ns = _due_ns(schedule, turn, recorded, until_ns + 1)
                 if due_ns <= until_ns:
                     yield Due(schedule.row(turn), due_ns, schedule.window.phase_of(due_ns))
 
 
 def _of_users(
-    schedule: Schedule, users: Sequence[int] | Int64, told: Mapping[int, Told], until_ns: int
+    schedule: Schedule, users: Sequence[int] | Int64, recorded: Mapping[int, Told], until_ns: int
 ) -> Iterator[Due]:
     """Yield the next request of each user, by due time, and the requests never reached."""
-    following = sorted(_following(schedule, int(user), told) for user in users)
-    waiting = sorted((_due_ns(schedule, row, told, max(until_ns, 0)), row) for row in following)
-    left = None if schedule.measured is None else _left(schedule, users, told)
+    following = sorted(_following(schedule, int(user), recorded) for user in users)
+    waiting = sorted((_due_ns(schedule, row, recorded, max(until_ns, 0)), row) for row in following)
+    left = None if schedule.measured is None else _left(schedule, users, recorded)
     for due_ns, request in waiting:
         phase: str = schedule.window.phase_of(due_ns)
         if phase == Phase.MEASURE and left is not None:
@@ -84,10 +84,10 @@ def _of_users(
         yield from islice(_never_come_to(schedule, following, max(until_ns, 0)), min(left, MOST_UNSENT_OF_USERS))
 
 
-def _following(schedule: Schedule, user: int, told: Mapping[int, Told]) -> int:
+def _following(schedule: Schedule, user: int, recorded: Mapping[int, Told]) -> int:
     """Return a user's first request without a record."""
     request = user
-    while request in told:
+    while request in recorded:
         following = schedule.follower(request)
         assert following is not None  # a user's rows never end
         request = following
@@ -102,17 +102,17 @@ def _never_come_to(schedule: Schedule, after: Sequence[int], due_ns: int) -> Ite
             yield Due(schedule.row(request), due_ns, Phase.MEASURE)
 
 
-def _left(schedule: Schedule, users: Sequence[int] | Int64, told: Mapping[int, Told]) -> int:
+def _left(schedule: Schedule, users: Sequence[int] | Int64, recorded: Mapping[int, Told]) -> int:
     """Return the number of these users' shared requests that were not measured yet."""
     assert schedule.measured is not None
     shared = requests_of(users, schedule.measured, schedule.users)
-    return max(0, shared - sum(one.phase == Phase.MEASURE for one in told.values()))
+    return max(0, shared - sum(one.phase == Phase.MEASURE for one in recorded.values()))
 
 
-def _due_ns(schedule: Schedule, request: int, told: Mapping[int, Told], otherwise_ns: int) -> int:
+def _due_ns(schedule: Schedule, request: int, recorded: Mapping[int, Told], otherwise_ns: int) -> int:
     """Return the due time of a request: planned, or after its predecessor; else `otherwise_ns`."""
     row = schedule.row(request)
     if row.after is None:
         return row.due_ns or 0
-    before = told.get(row.after)
+    before = recorded.get(row.after)
     return otherwise_ns if before is None or before.done_ns is None else before.done_ns + schedule.wait_ns(request)

@@ -1,4 +1,4 @@
-"""Load processes on this machine: the crew's transport over pipes, in the trial's own process."""
+"""Load processes on this machine: the group's transport over pipes, in the trial's own process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from harness.drivers.base import Control, DriveReport
 from harness.drivers.progress import Progress, together
 from harness.drivers.timeline import NS_PER_MS
-from harness.drivers.workers.crew import Crew, Worker
+from harness.drivers.workers.group import Worker, WorkerGroup
 from harness.drivers.workers.part import PartSpec
 from harness.drivers.workers.worker import Order
 from harness.errors import Interrupted, TrialFailed
@@ -33,7 +33,7 @@ class LoadProcesses:
 
     def __init__(self, part: PartSpec, schedule: Schedule, folder: Path, control: Control, count: int) -> None:
         self._part, self._schedule, self._folder, self._control = part, schedule, folder, control
-        self._crew = Crew(count, control, self)
+        self._group = WorkerGroup(count, control, self)
         self._pipes: dict[int, Pipe] = {}
         self._failed: dict[int, str] = {}
         self._listening: list[asyncio.Task[None]] = []
@@ -49,9 +49,9 @@ class LoadProcesses:
         """
         try:
             await self._start(headers)
-            self._crew.close()
-            self._crew.begin(LEAD_NS)
-            await self._crew.follow()
+            self._group.close()
+            self._group.begin(LEAD_NS)
+            await self._group.follow()
             return self._report()
         finally:
             self._control.on_change(None)
@@ -60,26 +60,26 @@ class LoadProcesses:
 
     def facts(self) -> dict[str, Any]:
         """Return the common progress, like `Progress.facts`."""
-        lost = sum(worker.lost is not None for worker in self._crew)
+        lost = sum(worker.lost is not None for worker in self._group)
         nothing = Progress(self._schedule).facts() | {"phase": str(Phase.WARMUP), "workers_lost": lost}
-        return nothing | together([dict(worker.progress) for worker in self._crew if worker.progress])
+        return nothing | together([dict(worker.progress) for worker in self._group if worker.progress])
 
     def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
         """Send an order to a load process."""
-        self._pipes[worker.index].tell(word, data)
+        self._pipes[worker.index].send(word, data)
 
     def look(self) -> None:
         """End the load processes that hang."""
-        patience_s = SILENT_S if self._crew.closed else LONGEST_BEGINNING_S
-        for worker in self._crew:
-            if not worker.over and time.monotonic_ns() - worker.heard_ns > patience_s * 1e9:
+        patience_s = SILENT_S if self._group.closed else LONGEST_BEGINNING_S
+        for worker in self._group:
+            if not worker.over and time.monotonic_ns() - worker.last_message_ns > patience_s * 1e9:
                 self._failed[worker.index] = f"was silent for {patience_s:.0f} s and was killed"
                 self._pipes[worker.index].kill()
 
     async def _start(self, headers: Mapping[str, str]) -> None:
         """Start all processes, and wait until they are ready."""
-        for index in range(self._crew.of):
-            order = Order(asdict(self._part), str(self._folder), index, self._crew.of, dict(headers))
+        for index in range(self._group.of):
+            order = Order(asdict(self._part), str(self._folder), index, self._group.of, dict(headers))
             try:
                 pipe = await Pipe.start("harness.drivers.workers.worker", asdict(order))
             except OSError as error:
@@ -87,13 +87,13 @@ class LoadProcesses:
                     f"load process {index} could not be started: {error.strerror or error}; use fewer `workers`"
                 ) from error
             self._pipes[index] = pipe
-            worker = self._crew.admit(str(index))
+            worker = self._group.admit(str(index))
             assert worker is not None
             worker.about = {"pid": pipe.process.pid}
             self._listening.append(asyncio.ensure_future(self._listen(worker, pipe)))
-        self._control.on_change(self._crew.changed.set)
-        while self._crew.ready < self._crew.of:
-            await self._crew.news()
+        self._control.on_change(self._group.changed.set)
+        while self._group.ready < self._group.of:
+            await self._group.news()
             if self._control.stopped:
                 raise Interrupted("stopped before the load began")
             for index, why in sorted(self._failed.items()):
@@ -105,22 +105,22 @@ class LoadProcesses:
             word = event.pop("event")
             if word == "refused":
                 self._failed[worker.index] = event["reason"]
-            self._crew.hear(worker.name, word, event, time.monotonic_ns())
-            self._crew.changed.set()
-        self._crew.hear(worker.name, "end", {}, time.monotonic_ns())
+            self._group.receive(worker.name, word, event, time.monotonic_ns())
+            self._group.changed.set()
+        self._group.receive(worker.name, "end", {}, time.monotonic_ns())
         status = await pipe.process.wait()
         if not worker.over:
             why = self._failed.setdefault(worker.index, ended_how(status))
-            self._crew.lose(worker.name, why, f"load process {worker.index} died: {why}")
-        self._crew.changed.set()
+            self._group.lose(worker.name, why, f"load process {worker.index} died: {why}")
+        self._group.changed.set()
 
     def _report(self) -> tuple[DriveReport, str | None]:
-        report = self._crew.report(self._schedule)
-        if any(worker.lost is not None for worker in self._crew):
+        report = self._group.report(self._schedule)
+        if any(worker.lost is not None for worker in self._group):
             with record_writer(self._folder, LOST) as writer:
-                self._crew.add_lost(report, self._schedule, self._told_of, writer.add)
-        silences = [one.silence for one in self._crew if one.report is not None and one.report["recorded"]]
+                self._group.add_lost(report, self._schedule, self._records_of, writer.add)
+        silences = [one.silence for one in self._group if one.report is not None and one.report["recorded"]]
         return report, silences[0] if silences and all(silences) else None
 
-    def _told_of(self, worker: Worker) -> Mapping[int, Any]:
+    def _records_of(self, worker: Worker) -> Mapping[int, Any]:
         return told_in([record_stream(self._folder, str(worker.index))])

@@ -4,7 +4,7 @@ The trial's process starts `python -P -m harness.drivers.workers.worker` for eac
 `harness.drivers.locust.process` for a load that Locust sends. Standard input carries one line of JSON (`Order`, the
 only way for header values, which may be secret), then the orders: `begin` {t0_ns} (absolute, on the monotonic clock of
 the machine), `release`, `stop`, `abort`. The end of standard input means abort. Events are the messages of
-`harness.drivers.workers.crew`. Records go to the trial's folder.
+`harness.drivers.workers.group`. Records go to the trial's folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engines.base import Endpoint
 from harness.drivers.base import Control, DriveReport, DriveSettings, Part, Sink
 from harness.drivers.drive import drive
 from harness.drivers.progress import Progress
-from harness.drivers.workers.crew import SAME_CLOCK, ClockOffset
+from harness.drivers.workers.group import SAME_CLOCK, ClockOffset
 from harness.drivers.workers.part import PartSpec, rebuild
 from harness.errors import HarnessError, TrialFailed
 from harness.processes import (
@@ -48,14 +48,14 @@ class Share:
     """Share of one trial, over any transport.
 
     Attributes:
-        say: Sends a message to the leader.
+        post: Sends a message to the leader.
         begun: Waits for the leader's `begin`.
         clock: Offset of this process's clock.
     """
 
     shard: Shard
     control: Control
-    say: Callable[[str, Words], None]
+    post: Callable[[str, Words], None]
     begun: Callable[[], Awaitable[Words]]
     clock: ClockOffset = SAME_CLOCK
 
@@ -77,12 +77,12 @@ class Share:
         return await drive(schedule, endpoint, settings, keep, self.control, part)
 
     async def _start(self) -> int:
-        self.say("ready", asdict(self.clock))
+        self.post("ready", asdict(self.clock))
         return int((await self.begun())["t0_ns"])
 
     def _counted(self) -> None:
         with contextlib.suppress(BrokenPipeError):  # the end of standard input, which follows, aborts
-            self.say("counted", {})
+            self.post("counted", {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Sender:
     progress: Progress
     control: Control = field(default_factory=Control)
 
-    def say(self, word: str, data: Words) -> None:
+    def post(self, word: str, data: Words) -> None:
         """Send a message to the parent."""
         self.emit({"event": word, **data})
 
@@ -144,10 +144,10 @@ class Sender:
             self.begin.set_result(None)
         self.control.abort()
 
-    async def tell_progress(self) -> None:
+    async def report_progress(self) -> None:
         """Report progress twice a second, and store rows that wait for others."""
         while True:
-            self.say("progress", self.progress.facts())
+            self.post("progress", self.progress.facts())
             flush_or_end(self.writer, self.control.abort)
             await asyncio.sleep(PROGRESS_EVERY_S)
 
@@ -160,9 +160,9 @@ async def carry_out(order: Order, part: PartSpec, schedule: Schedule, emit: Emit
     begin = asyncio.get_running_loop().create_future()
     with record_writer(Path(order.folder), None if order.index is None else str(order.index)) as writer:
         sender = Sender(order, part, schedule, emit, writer, begin, Progress(schedule))
-        async with background(sender.obey()), background(sender.tell_progress()):
+        async with background(sender.obey()), background(sender.report_progress()):
             report = await send(sender)
-    sender.say("report", {"report": asdict(report), "silence": sender.progress.silence()})
+    sender.post("report", {"report": asdict(report), "silence": sender.progress.silence()})
 
 
 def serve_parent(send: Send, run: Callable[[Coroutine[Any, Any, None]], object]) -> None:
@@ -182,7 +182,7 @@ def serve_parent(send: Send, run: Callable[[Coroutine[Any, Any, None]], object])
 async def send_share(sender: Sender) -> DriveReport:
     """Send a share of the plan, in step with the other load processes."""
     order = sender.order
-    share = Share(Shard(order.index or 0, order.of), sender.control, sender.say, sender.begun)
+    share = Share(Shard(order.index or 0, order.of), sender.control, sender.post, sender.begun)
     endpoint = sender.part.endpoint(order.headers)
     return await share.send(sender.schedule, endpoint, sender.part.drive_settings(), sender.keep)
 

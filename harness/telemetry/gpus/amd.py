@@ -13,7 +13,7 @@ from functools import reduce
 from typing import Any
 
 from harness.telemetry.gpus.base import Gpus, Read, Value, Visibility
-from harness.telemetry.gpus.gauges import Untold, as_readings
+from harness.telemetry.gpus.gauges import Unavailable, as_readings
 
 MICRO = 1e-6
 NO_STATUS = 0xFFFFFFFFFFFFFFFF
@@ -63,8 +63,8 @@ class AmdGpus(Gpus):
         return {int(one["pid"]) for one in self._smi.amdsmi_get_gpu_process_list(handle)}
 
     def _free_bytes(self, handle: Any) -> int:
-        told = self._memory(handle)
-        return int(told["memory_total_bytes"] - told["memory_used_bytes"])
+        answer = self._memory(handle)
+        return int(answer["memory_total_bytes"] - answer["memory_used_bytes"])
 
     def _facts(self, handle: Any) -> Mapping[str, Callable[[], Any]]:
         smi = self._smi
@@ -99,13 +99,13 @@ class AmdGpus(Gpus):
             "the memory of each process": lambda: self._engine_memory(handle),
         }
 
-    def _told(self, read: Callable[[], Value]) -> Value:
+    def _answer(self, read: Callable[[], Value]) -> Value:
         try:
             return read()
         except (AttributeError, KeyError, TypeError) as error:
-            raise Untold(f"this version of amdsmi lacks {error}", forever=True) from error
+            raise Unavailable(f"this version of amdsmi lacks {error}", forever=True) from error
         except self._smi.AmdSmiException as error:
-            raise Untold(str(error), forever="NOT_SUPPORTED" in str(error)) from error
+            raise Unavailable(str(error), forever="NOT_SUPPORTED" in str(error)) from error
 
     def _memory(self, handle: Any) -> dict[str, float]:
         smi, kind = self._smi, self._smi.AmdSmiMemoryType.VRAM
@@ -113,49 +113,49 @@ class AmdGpus(Gpus):
         return {"memory_used_bytes": _number(used), "memory_total_bytes": _number(total)}
 
     def _utilisation(self, handle: Any) -> dict[str, float]:
-        told = self._smi.amdsmi_get_gpu_activity(handle)
-        shares = {"utilisation_share": told["gfx_activity"], "memory_busy_share": told["umc_activity"]}
+        answer = self._smi.amdsmi_get_gpu_activity(handle)
+        shares = {"utilisation_share": answer["gfx_activity"], "memory_busy_share": answer["umc_activity"]}
         return {name: _number(value) / 100 for name, value in shares.items() if value != "N/A"}
 
     def _power(self, handle: Any) -> dict[str, float]:
         """Read watts: instant if the GPU reports it (MI300 and later), else an undocumented average, taken as 1 s."""
-        told = self._smi.amdsmi_get_power_info(handle)
-        current = told.get("current_socket_power", "N/A")
+        answer = self._smi.amdsmi_get_power_info(handle)
+        current = answer.get("current_socket_power", "N/A")
         if isinstance(current, int | float) and current > 0:
             return {"power_w": float(current), "power_averaged_s": 0.0}
-        return {"power_w": _number(told["average_socket_power"]), "power_averaged_s": 1.0}
+        return {"power_w": _number(answer["average_socket_power"]), "power_averaged_s": 1.0}
 
     def _energy(self, handle: Any) -> dict[str, float]:
         """Read joules: counter times resolution is microjoules. Before ROCm 6.4 the counter was called `power`."""
-        told = self._smi.amdsmi_get_energy_count(handle)
-        counter = told["energy_accumulator"] if "energy_accumulator" in told else told["power"]
-        return {"energy_j": _number(counter) * _number(told["counter_resolution"]) * MICRO}
+        answer = self._smi.amdsmi_get_energy_count(handle)
+        counter = answer["energy_accumulator"] if "energy_accumulator" in answer else answer["power"]
+        return {"energy_j": _number(counter) * _number(answer["counter_resolution"]) * MICRO}
 
     def _clock_mhz(self, handle: Any, kind: Any) -> float:
-        told = self._smi.amdsmi_get_clock_info(handle, kind)
-        return _number(told["clk"] if "clk" in told else told["cur_clk"])
+        answer = self._smi.amdsmi_get_clock_info(handle, kind)
+        return _number(answer["clk"] if "clk" in answer else answer["cur_clk"])
 
     def _temperature(self, handle: Any) -> dict[str, float]:
         """Read degrees: documented in thousandths, in practice often in whole degrees."""
         smi = self._smi
-        told = _number(
+        answer = _number(
             smi.amdsmi_get_temp_metric(handle, smi.AmdSmiTemperatureType.JUNCTION, smi.AmdSmiTemperatureMetric.CURRENT)
         )
-        return {"temperature_c": told / 1000 if told > HOTTEST_C else told}
+        return {"temperature_c": answer / 1000 if answer > HOTTEST_C else answer}
 
     def _throttling(self, index: int, handle: Any) -> dict[str, float]:
         """Read status bits (MI200, Radeon), else counters that grow during throttling (MI300 and later).
 
         `amdsmi_get_violation_status` is not used: it measures for 100 ms, which would block all other readings.
         """
-        told = self._smi.amdsmi_get_gpu_metrics_info(handle)
-        status = told.get("indep_throttle_status", "N/A")
+        answer = self._smi.amdsmi_get_gpu_metrics_info(handle)
+        status = answer.get("indep_throttle_status", "N/A")
         if isinstance(status, int) and status != NO_STATUS:
             power, slowed, heat = status & POWER_BITS, status & CURRENT_BITS, status & HEAT_BITS
             return as_readings((POWER_CAP if power else 0) | (SLOWDOWN if slowed else 0) | (HEAT if heat else 0))
-        now = {name: float(told[name]) for name in RESIDENCIES if isinstance(told.get(name), int | float)}
+        now = {name: float(answer[name]) for name in RESIDENCIES if isinstance(answer.get(name), int | float)}
         if not now:
-            raise Untold("it reports neither a status nor residencies", forever=True)
+            raise Unavailable("it reports neither a status nor residencies", forever=True)
         before = self._residencies.get(index)
         self._residencies[index] = now
         if before is None:
@@ -164,13 +164,13 @@ class AmdGpus(Gpus):
         return as_readings(reduce(operator.or_, grown, 0))
 
     def _engine_memory(self, handle: Any) -> dict[str, float]:
-        told = {int(one["pid"]): one for one in self._smi.amdsmi_get_gpu_process_list(handle)}
-        ours = [_number(told[pid]["memory_usage"]["vram_mem"]) for pid in self._engine_pids if pid in told]
+        answer = {int(one["pid"]): one for one in self._smi.amdsmi_get_gpu_process_list(handle)}
+        ours = [_number(answer[pid]["memory_usage"]["vram_mem"]) for pid in self._engine_pids if pid in answer]
         return {"engine_memory_bytes": sum(ours)} if ours else {}
 
 
 def _number(value: Any) -> float:
-    """Return a reading as a number. Raises Untold for the library's "N/A"."""
+    """Return a reading as a number. Raises Unavailable for the library's "N/A"."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Untold(f"it answers {value!r}", forever=True)
+        raise Unavailable(f"it answers {value!r}", forever=True)
     return float(value)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from harness.records import Sample
-from harness.telemetry.gpus.gauges import SLOWLY_NS, Gauge, GaugeReader, Untold, where_it_computes
+from harness.telemetry.gpus.gauges import SLOWLY_NS, Gauge, GaugeReader, Unavailable, where_it_computes
 
 Value = TypeVar("Value")
 Read = Callable[[], Mapping[str, float]]
@@ -73,16 +73,16 @@ class Gpus(ABC):
         """
         found: list[set[int]] = []
         for handle in self._handles.values():
-            with contextlib.suppress(Untold):
-                found.append(self._told(partial(self._pids, handle)))
+            with contextlib.suppress(Unavailable):
+                found.append(self._answer(partial(self._pids, handle)))
         return where_it_computes(found, engine_pids)
 
     def free_bytes(self, devices: Collection[int] = ()) -> int:
         """Return the free memory of these GPUs together, by default of all. Raises RuntimeError if one is lost."""
         chosen = [handle for index, handle in self._handles.items() if not devices or index in devices]
         try:
-            return sum(self._told(partial(self._free_bytes, handle)) for handle in chosen)
-        except Untold as error:
+            return sum(self._answer(partial(self._free_bytes, handle)) for handle in chosen)
+        except Unavailable as error:
             raise RuntimeError(f"the memory of a GPU cannot be read: {error}") from error
 
     def names(self) -> list[str]:
@@ -102,15 +102,15 @@ class Gpus(ABC):
         for index, handle in self._handles.items():
             state: dict[str, Any] = {"index": index}
             for name, ask in self._facts(handle).items():
-                with contextlib.suppress(Untold, AttributeError):  # not in every version of the library
-                    state[name] = self._told(ask)
+                with contextlib.suppress(Unavailable, AttributeError):  # not in every version of the library
+                    state[name] = self._answer(ask)
             states.append(state)
         return states
 
     def _gauges(self, index: int, handle: Any) -> list[Gauge]:
-        often = [Gauge(what, partial(self._told, read)) for what, read in self._often(index, handle).items()]
+        often = [Gauge(what, partial(self._answer, read)) for what, read in self._often(index, handle).items()]
         return often + [
-            Gauge(what, partial(self._told, read), SLOWLY_NS) for what, read in self._slowly(handle).items()
+            Gauge(what, partial(self._answer, read), SLOWLY_NS) for what, read in self._slowly(handle).items()
         ]
 
     @abstractmethod
@@ -118,8 +118,8 @@ class Gpus(ABC):
         """Return the library's handles of all GPUs, by number. Raises RuntimeError."""
 
     @abstractmethod
-    def _told(self, read: Callable[[], Value]) -> Value:
-        """Return the library's answer; raise its errors, and missing functions, as Untold."""
+    def _answer(self, read: Callable[[], Value]) -> Value:
+        """Return the library's answer; raise its errors, and missing functions, as Unavailable."""
 
     @abstractmethod
     def _pids(self, handle: Any) -> set[int]:

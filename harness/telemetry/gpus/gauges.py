@@ -33,7 +33,7 @@ REASONS = {
 SLOWED_DOWN = 0x8 | 0x20 | 0x40 | 0x80
 
 
-class Untold(Exception):
+class Unavailable(Exception):
     """Missing value of a gauge. forever: the GPU or driver lacks it; otherwise it is read again later."""
 
     def __init__(self, reason: str, *, forever: bool) -> None:
@@ -47,7 +47,7 @@ class Gauge:
 
     Attributes:
         what: Its name in messages.
-        read: Returns values by sample names; raises Untold.
+        read: Returns values by sample names; raises Unavailable.
         every_ns: Shortest interval.
     """
 
@@ -90,7 +90,7 @@ class GaugeReader:
     ) -> None:
         self._source, self._gauges, self._unread, self._clock = source, list(gauges), unread, clock
         self._due_ns = {gauge.what: 0 for gauge in gauges}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._lost = False
 
     def samples(self) -> list[Sample]:
@@ -103,17 +103,17 @@ class GaugeReader:
                 continue
             try:
                 values = gauge.read()
-            except Untold as error:
-                self._give_up(gauge, error, before_ns, broken)
+            except Unavailable as error:
+                self._handle_missing(gauge, error, before_ns, broken)
                 continue
             width_ns = self._clock() - before_ns
             self._due_ns[gauge.what] = before_ns + gauge.every_ns
             at_ns = before_ns + width_ns // 2
             taken += [Sample(at_ns, self._source, name, value, width_ns=width_ns) for name, value in values.items()]
-        self._tell(broken, silent=not taken)
+        self._report_broken(broken, silent=not taken)
         return taken
 
-    def _give_up(self, gauge: Gauge, error: Untold, now_ns: int, broken: dict[str, str]) -> None:
+    def _handle_missing(self, gauge: Gauge, error: Unavailable, now_ns: int, broken: dict[str, str]) -> None:
         if error.forever:
             self._gauges.remove(gauge)
             self._unread.append(f"{self._source} does not report {gauge.what}: {error}")
@@ -121,14 +121,14 @@ class GaugeReader:
             self._due_ns[gauge.what] = now_ns + RETRY_NS
             broken[gauge.what] = str(error)
 
-    def _tell(self, broken: Mapping[str, str], *, silent: bool) -> None:
+    def _report_broken(self, broken: Mapping[str, str], *, silent: bool) -> None:
         """Report a lost GPU in one sentence, else each broken gauge; never twice."""
         self._lost = silent and (self._lost or len(broken) > 1)
-        if self._lost and broken and WHOLE_GPU not in self._told:
-            self._told.add(WHOLE_GPU)
+        if self._lost and broken and WHOLE_GPU not in self._reported:
+            self._reported.add(WHOLE_GPU)
             why = next(iter(broken.values()))
             self._unread.append(f"{self._source} could not be read any more from {utc_now()} on: {why}")
         for what, why in broken.items():
-            if not self._lost and what not in self._told:
-                self._told.add(what)
+            if not self._lost and what not in self._reported:
+                self._reported.add(what)
                 self._unread.append(f"{self._source} did not report {what} at {utc_now()}: {why}")

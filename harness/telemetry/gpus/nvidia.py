@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.telemetry.gpus.base import Gpus, Read, Value, Visibility
-from harness.telemetry.gpus.gauges import Untold, as_readings
+from harness.telemetry.gpus.gauges import Unavailable, as_readings
 
 MILLI = 1e-3
 GA100 = (8, 0)
 AVERAGED_S = 1.0
-MOST_STRANGERS = 3
+MOST_FOREIGN = 3
 
 
 class NvidiaGpus(Gpus):
@@ -28,7 +28,7 @@ class NvidiaGpus(Gpus):
         except ImportError as error:
             raise RuntimeError(f"GPU readings need nvidia-ml-py: {error}") from error
         self._nvml: Any = pynvml
-        self._strangers: dict[int, int] = {}
+        self._foreign: dict[int, int] = {}
         try:
             pynvml.nvmlInit()
             return {index: pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())}
@@ -101,29 +101,29 @@ class NvidiaGpus(Gpus):
             "the memory of each process": lambda: self._engine_memory(handle),
         }
 
-    def _told(self, read: Callable[[], Value]) -> Value:
+    def _answer(self, read: Callable[[], Value]) -> Value:
         nvml = self._nvml
         lacking = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND, nvml.NVML_ERROR_NO_PERMISSION)
         try:
             return read()
         except nvml.NVMLError as error:
-            raise Untold(str(error), forever=error.value in lacking) from error
+            raise Unavailable(str(error), forever=error.value in lacking) from error
 
     def _memory(self, handle: Any) -> dict[str, float]:
         """Read memory; used is total minus free, because only some drivers include reserved memory in `used`."""
         nvml = self._nvml
         try:
-            told = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
-            reserved = {"memory_reserved_bytes": float(told.reserved)}
+            answer = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
+            reserved = {"memory_reserved_bytes": float(answer.reserved)}
         except (nvml.NVMLError, AttributeError):
-            told, reserved = nvml.nvmlDeviceGetMemoryInfo(handle), {}
-        used = float(told.total - told.free)
-        return {"memory_used_bytes": used, "memory_total_bytes": float(told.total), **reserved}
+            answer, reserved = nvml.nvmlDeviceGetMemoryInfo(handle), {}
+        used = float(answer.total - answer.free)
+        return {"memory_used_bytes": used, "memory_total_bytes": float(answer.total), **reserved}
 
     def _utilisation(self, handle: Any) -> dict[str, float]:
         """Read shares of the driver's last period (1/6 s to 1 s): with a kernel resident, with memory in use."""
-        told = self._nvml.nvmlDeviceGetUtilizationRates(handle)
-        return {"utilisation_share": told.gpu / 100, "memory_busy_share": told.memory / 100}
+        answer = self._nvml.nvmlDeviceGetUtilizationRates(handle)
+        return {"utilisation_share": answer.gpu / 100, "memory_busy_share": answer.memory / 100}
 
     def _reasons(self, handle: Any) -> int:
         """Read the throttling reasons; drivers before 535 know only the older name."""
@@ -168,18 +168,18 @@ class NvidiaGpus(Gpus):
     def _engine_memory(self, handle: Any) -> dict[str, float]:
         """Read the memory of the engine's processes; empty while none computes here.
 
-        Raises Untold if the driver lists processes without their memory (WDDM, MIG), or by numbers outside this
+        Raises Unavailable if the driver lists processes without their memory (WDDM, MIG), or by numbers outside this
         container.
         """
-        told = {one.pid: one.usedGpuMemory for one in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
-        ours = [told[pid] for pid in self._engine_pids if pid in told]
+        answer = {one.pid: one.usedGpuMemory for one in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        ours = [answer[pid] for pid in self._engine_pids if pid in answer]
         if any(used is None for used in ours):
-            raise Untold("the driver lists processes without their memory", forever=True)
-        strangers = not ours and bool(self._engine_pids and told) and not any(_exists(pid) for pid in told)
-        times = self._strangers[id(handle)] = self._strangers.get(id(handle), 0) + 1 if strangers else 0
-        if times > MOST_STRANGERS:  # an ended process is listed for a moment
+            raise Unavailable("the driver lists processes without their memory", forever=True)
+        foreign = not ours and bool(self._engine_pids and answer) and not any(_exists(pid) for pid in answer)
+        times = self._foreign[id(handle)] = self._foreign.get(id(handle), 0) + 1 if foreign else 0
+        if times > MOST_FOREIGN:  # an ended process is listed for a moment
             reason = "the driver lists process numbers that do not exist here, as in a container with its own"
-            raise Untold(reason, forever=True)
+            raise Unavailable(reason, forever=True)
         return {"engine_memory_bytes": float(sum(ours))} if ours else {}
 
 

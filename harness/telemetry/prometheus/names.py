@@ -148,9 +148,7 @@ def read_page(text: str, stated: Mapping[str, str] | None = None) -> Page:
         found = _of_server(names, values)
         return Page(STATED if found else "", tuple(found))
     readings = {kind: _of_server(theirs, values) for kind, theirs in _SERVERS.items()}
-    speaks = next(
-        (kind for kind, found in readings.items() if found), ""
-    )  # one server per page
+    speaks = next((kind for kind, found in readings.items() if found), "")  # one server per page
     every = {speaks: readings.get(speaks, []), "dcgm": list(_of_gpus(values)), "node": list(_of_host(values))}
     kinds = [kind for kind, found in every.items() if found]
     return Page("+".join(kinds), tuple(one for kind in kinds for one in every[kind]))
@@ -180,9 +178,9 @@ def _samples(text: str, wanted: frozenset[str]) -> dict[str, list[tuple[Labels, 
 def _of_server(names: Iterable[_Name], values: Values) -> list[Found]:
     found: dict[str, float] = {}
     for name in names:
-        told = next((values[sample] for sample in name.samples if values.get(sample)), None)
-        if told is not None:
-            each = _without_copies(told)
+        samples = next((values[sample] for sample in name.samples if values.get(sample)), None)
+        if samples is not None:
+            each = _without_copies(samples)
             found[name.name] = sum(each) / len(each) if name.mean else sum(each)
     cached = found.get("cached_prompt_tokens")
     computed = found.pop("_computed", None)
@@ -194,12 +192,12 @@ def _of_server(names: Iterable[_Name], values: Values) -> list[Found]:
     return [Found(SERVER, name, value) for name, value in found.items()]
 
 
-def _without_copies(told: Sequence[tuple[Labels, float]]) -> list[float]:
+def _without_copies(samples: Sequence[tuple[Labels, float]]) -> list[float]:
     """Return one value per replica: duplicates of one request's processes, and parts of a total, are dropped."""
-    if any(labels.get("priority") == "" for labels, _ in told):
-        told = [(labels, value) for labels, value in told if labels.get("priority") == ""]
+    if any(labels.get("priority") == "" for labels, _ in samples):
+        samples = [(labels, value) for labels, value in samples if labels.get("priority") == ""]
     found: dict[frozenset[tuple[str, str]], float] = {}
-    for labels, value in told:
+    for labels, value in samples:
         key = frozenset((name, text) for name, text in labels.items() if name not in _COPIES)
         found[key] = max(value, found.get(key, value))
     return list(found.values())

@@ -148,14 +148,14 @@ class ServerPages:
                     await self._scrape(reader, session, url)
         except PageFailed as failure:  # unusable TLS files
             reader.tally.reason = str(failure)
-            self._say(reader, failure)
-            self._one_less_to_probe()
+            self._report_failure(reader, failure)
+            self._end_probe()
         except HarnessError as error:
             self._not_stored = error
         except Exception as error:  # a bug here must not cost the measurements
             reader.dropped, reader.tally.reason = True, f"is no longer read: {type(error).__name__}: {error}"
             self.unread.append(f"The page {reader.order.url} {reader.tally.reason}.")
-            self._one_less_to_probe()
+            self._end_probe()
 
     def _broken(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Report an error outside all pages."""
@@ -167,19 +167,19 @@ class ServerPages:
         """Find the kind of a page before any reading is kept."""
         try:
             await reader.fetch(session, url)
-            reader.dropped = self._server_is_here and not _speaks_for_a_server(reader.kind)
+            reader.dropped = self._server_is_here and not _is_server_page(reader.kind)
             reader.tally.reason = ENGINE_IS_HERE if reader.dropped else None
         except PageFailed as failure:
             reader.dropped = failure.final and not reader.order.asked
-            self._say(reader, failure)
-        self._one_less_to_probe()
+            self._report_failure(reader, failure)
+        self._end_probe()
         await self._probed.wait()
 
-    def _one_less_to_probe(self) -> None:
+    def _end_probe(self) -> None:
         """After the last probe, number the servers in the order of their pages."""
         self._to_probe -= 1
         if not self._to_probe:
-            servers = [one for one in self._readers if not one.dropped and _speaks_for_a_server(one.kind)]
+            servers = [one for one in self._readers if not one.dropped and _is_server_page(one.kind)]
             for number, one in enumerate(servers):
                 one.source = one.tally.source = f"{SERVER}{number}"
             self._probed.set()
@@ -189,15 +189,15 @@ class ServerPages:
             page, before_ns, after_ns = await reader.fetch(session, url)
         except PageFailed as failure:
             reader.dropped = reader.kind is None and reader.misses >= PROBES and not reader.order.asked
-            self._say(reader, failure)
+            self._report_failure(reader, failure)
             return
         for source, name, value in self._readings(reader, page):
             self._sink(Sample((before_ns + after_ns) // 2, source, name, value, SERVER, after_ns - before_ns))
 
-    def _say(self, reader: PageReader, failure: PageFailed) -> None:
+    def _report_failure(self, reader: PageReader, failure: PageFailed) -> None:
         """Report a failure once per page that the scenario names; other failures are facts of a trial."""
         sentence = f"The page {reader.order.url} {failure}."
-        if reader.order.asked and not any(reader.order.url in told for told in self.unread):
+        if reader.order.asked and not any(reader.order.url in known for known in self.unread):
             self.unread.append(sentence)
 
     def _readings(self, reader: PageReader, page: Page) -> list[tuple[str, str, float]]:
@@ -227,7 +227,7 @@ def _clocks() -> tuple[int, int]:
     return time.thread_time_ns(), time.monotonic_ns()
 
 
-def _speaks_for_a_server(kind: str | None) -> bool:
+def _is_server_page(kind: str | None) -> bool:
     """Return True if a page holds a server's own readings, or has not answered yet."""
     return kind is None or not {*kind.split("+")} <= {"dcgm", "node"}
 

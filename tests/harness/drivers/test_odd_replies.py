@@ -235,7 +235,7 @@ def test_only_the_answer_goes_into_the_conversation() -> None:
     outcome, _ = outcome_of(
         [*map(thinking, WORDS[:5]), delta(content=[{"type": "text", "text": " yes"}]), FINISH, DONE]
     )
-    assert talk.heard(plan.row(0), outcome) == 1
+    assert talk.add_reply(plan.row(0), outcome) == 1
     assert talk.request(1).history[0].reply == " yes"
 
 

@@ -11,7 +11,7 @@ from engines.base import Chunk, ChunkKind
 from engines.dialects.base import ReadChunk
 from harness.drivers.timeline import Outcome
 from harness.drivers.vitals import Recount
-from harness.drivers.workers.crew import merged
+from harness.drivers.workers.group import merged
 from harness.records import Phase, Record, Status, TokenSource
 from harness.store.manifest import CellEntry, Manifest, TrialEntry
 from harness.store.run import Run, RunWriter, record_writer

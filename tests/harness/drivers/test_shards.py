@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.drivers.offer import Due, Offer
-from harness.drivers.workers.crew import merged
+from harness.drivers.due_queue import Due, DueQueue
+from harness.drivers.workers.group import merged
 from harness.records import Loop, Phase
 from harness.schedule.requests import Schedule, Shard, build
 from tests.plans import load_of, workload_of
@@ -41,7 +41,7 @@ def plan_of(name: str) -> Schedule:
 
 def carried_out(schedule: Schedule, shard: Shard, stop_after: int | None = None) -> tuple[list[Due], list[Due]]:
     """What a shard offers, where every request takes 30 ms, and what it tells of when it is stopped."""
-    offer = Offer(schedule, shard)
+    offer = DueQueue(schedule, shard)
     offer.begin(0)
     taken: list[Due] = []
     running: list[Due] = []
@@ -138,7 +138,7 @@ def test_conversations_begin_by_plan_and_go_on_after_replies(name: str) -> None:
 def test_later_turns_are_not_written_ahead() -> None:
     """Nothing that needs a reply is among what can be prepared."""
     schedule = plan_of("sessions")
-    offer = Offer(schedule)
+    offer = DueQueue(schedule)
     offer.begin(0)
     due = offer.take()
     assert list(offer.upcoming(1000)) == [int(start) for start in schedule.starts[1:]]
@@ -158,7 +158,7 @@ def test_users_of_several_workers_are_measured_until_the_first_was_not() -> None
 def test_who_has_not_come_to_the_end_of_his_share_says_so() -> None:
     """Nothing while one is left to be sent; then when the next would have been due; then when it was."""
     schedule = build(load_of(kind="sustained", users=2, requests=3, think_time="10ms"), workload_of(), 1)
-    offer = Offer(schedule)
+    offer = DueQueue(schedule)
     offer.begin(5 * MS)
     one, _ = offer.take(), offer.take()
     assert offer.measured_until_ns is None
@@ -173,12 +173,12 @@ def test_who_has_not_come_to_the_end_of_his_share_says_so() -> None:
 def test_what_is_passed_over_is_given_back() -> None:
     """A turn that is not sent takes no place among those to be measured."""
     schedule = build(load_of(kind="sustained", users=1, requests=2), workload_of(), 1)
-    offer = Offer(schedule)
+    offer = DueQueue(schedule)
     offer.begin(0)
     for _ in range(5):
         due = offer.take()
         assert (due.due_ns, due.phase) == (0, Phase.MEASURE)
-        offer.passed_over(due)
+        offer.skip(due)
     for _ in range(2):
         due = offer.take()
         offer.ended(due, due.due_ns + SERVICE_NS)

@@ -174,7 +174,7 @@ def test_what_is_refused_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("told", [True, False])
 def test_a_tree_holds_all_that_descend(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
     """Whether the kernel lists children or everybody's parent has to be looked at."""
-    monkeypatch.setattr("harness.telemetry.processes._threads_tell", lambda _: told)
+    monkeypatch.setattr("harness.telemetry.processes._threads_list_children", lambda _: told)
     process = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     child = int(process.stdout.readline())

@@ -165,7 +165,7 @@ def test_the_engines_own_processes_are_no_strangers_in_a_container(
             sampler.watch(pids, None)
             sampler.sample()
         assert sampler.take_others_on_gpus() == others
-        assert sampler.unread.count(telemetry.NOT_TOLD_APART) == said
+        assert sampler.unread.count(telemetry.NOT_IDENTIFIED) == said
         sampler.close()
 
 

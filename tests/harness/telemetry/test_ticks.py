@@ -39,14 +39,14 @@ def test_a_tick_that_takes_three_intervals_leaves_out_what_it_overran() -> None:
     assert (pace.ticks, pace.late_ticks, pace.due_ns) == (1, 3, 400 * MS)
     pace.begins(400 * MS)
     pace.ended(410 * MS, cpu_ns=8 * MS)
-    told = pace.told()
+    told = pace.summary()
     assert (told["ticks"], told["late_ticks"], told["interval_s"], told["ms_per_tick"]) == (2, 3, 0.1, 4.0)
     assert told["cpu_share"] == 8 / 410
 
 
 def test_before_the_first_tick_nothing_is_known_of_the_cost() -> None:
     """Not zero."""
-    told = Pace(0, MS).told()
+    told = Pace(0, MS).summary()
     assert (told["cpu_share"], told["ms_per_tick"]) == (None, None)
 
 

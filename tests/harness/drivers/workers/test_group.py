@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.drivers.base import Control
-from harness.drivers.workers.crew import Crew, Worker, least_round_trip
+from harness.drivers.workers.group import Worker, WorkerGroup, least_round_trip
 
 
 class Nobody:
@@ -22,80 +22,80 @@ class Nobody:
         """Nobody is to be seen."""
 
 
-def crew_of(count: int) -> Crew:
-    """A crew that nobody has come to."""
-    return Crew(count, Control(), Nobody())
+def crew_of(count: int) -> WorkerGroup:
+    """A group that nobody has come to."""
+    return WorkerGroup(count, Control(), Nobody())
 
 
-def share_of(crew: Crew, name: str) -> int | None:
+def share_of(group: WorkerGroup, name: str) -> int | None:
     """Which share a worker is given that comes."""
-    worker = crew.admit(name)
+    worker = group.admit(name)
     return None if worker is None else worker.index
 
 
-def ready(crew: Crew, *names: str) -> None:
+def ready(group: WorkerGroup, *names: str) -> None:
     """These workers come and can begin."""
     for name in names:
-        assert crew.admit(name) is not None
-        crew.hear(name, "ready", {"offset_ns": 0, "uncertainty_ns": 0}, 0)
+        assert group.admit(name) is not None
+        group.receive(name, "ready", {"offset_ns": 0, "uncertainty_ns": 0}, 0)
 
 
 def test_shares_are_given_out_once_each() -> None:
     """Every worker gets a share of its own, the same one if it asks again; one too many gets none, and that is said."""
-    crew = crew_of(2)
-    assert [share_of(crew, name) for name in ("a", "b", "a", "c")] == [0, 1, 0, None]
-    assert crew.notes == ["a load worker was one more than the 2 expected and was dismissed"]
+    group = crew_of(2)
+    assert [share_of(group, name) for name in ("a", "b", "a", "c")] == [0, 1, 0, None]
+    assert group.notes == ["a load worker was one more than the 2 expected and was dismissed"]
 
 
 def test_a_worker_that_refuses_makes_room() -> None:
     """Before the start the share of a worker that cannot take part goes to the next one."""
-    crew = crew_of(1)
-    crew.admit("a")
-    crew.refuse("a", "the environment variable KEY is not set")
-    assert share_of(crew, "b") == 0
-    assert crew.notes == ["a load worker refused: the environment variable KEY is not set"]
+    group = crew_of(1)
+    group.admit("a")
+    group.refuse("a", "the environment variable KEY is not set")
+    assert share_of(group, "b") == 0
+    assert group.notes == ["a load worker refused: the environment variable KEY is not set"]
 
 
 def test_a_worker_lost_before_the_start_makes_room() -> None:
     """Its share goes to the next one, and that it was there is noted."""
-    crew = crew_of(1)
-    ready(crew, "a")
-    assert crew.lose("a", "it was lost", "a load worker was lost before the start")
-    assert crew.ready == 0
-    assert share_of(crew, "b") == 0
-    assert crew.notes == ["a load worker was lost before the start"]
+    group = crew_of(1)
+    ready(group, "a")
+    assert group.lose("a", "it was lost", "a load worker was lost before the start")
+    assert group.ready == 0
+    assert share_of(group, "b") == 0
+    assert group.notes == ["a load worker was lost before the start"]
 
 
 def test_a_worker_that_comes_late_is_sent_away() -> None:
     """After the start nobody is admitted; the shares that nobody has are known."""
-    crew = crew_of(3)
-    ready(crew, "a")
-    crew.admit("slow")
-    crew.close()
-    assert [worker.name for worker in crew] == ["a"]
-    assert crew.absent == [1, 2]
-    assert crew.admit("slow") is None
-    assert crew.notes[0] == "2 of 3 load workers did not come in time: their requests were not sent"
+    group = crew_of(3)
+    ready(group, "a")
+    group.admit("slow")
+    group.close()
+    assert [worker.name for worker in group] == ["a"]
+    assert group.absent == [1, 2]
+    assert group.admit("slow") is None
+    assert group.notes[0] == "2 of 3 load workers did not come in time: their requests were not sent"
 
 
 def test_a_worker_lost_in_mid_run_is_not_waited_for() -> None:
     """The others' end is the end; what it said before counts, what it says afterwards does not."""
-    crew = crew_of(2)
-    ready(crew, "a", "b")
-    crew.close()
-    crew.hear("b", "heartbeat", {}, 5)
-    assert crew.lose("b", "it was lost", "load worker 1 was lost")
-    assert not crew.lose("b", "it was lost", "load worker 1 was lost")
-    worker = crew.get("b")
+    group = crew_of(2)
+    ready(group, "a", "b")
+    group.close()
+    group.receive("b", "heartbeat", {}, 5)
+    assert group.lose("b", "it was lost", "load worker 1 was lost")
+    assert not group.lose("b", "it was lost", "load worker 1 was lost")
+    worker = group.get("b")
     assert worker is not None
-    assert (worker.lost, worker.heard_ns) == ("it was lost", 5)
-    assert not crew.all_counted
-    crew.hear("a", "counted", {}, 6)
-    assert crew.all_counted
-    crew.hear("b", "report", {"report": {}}, 7)
+    assert (worker.lost, worker.last_message_ns) == ("it was lost", 5)
+    assert not group.all_counted
+    group.receive("a", "counted", {}, 6)
+    assert group.all_counted
+    group.receive("b", "report", {"report": {}}, 7)
     assert worker.report is None
-    crew.hear("a", "report", {"report": {}}, 7)
-    assert crew.all_over
+    group.receive("a", "report", {"report": {}}, 7)
+    assert group.all_over
 
 
 @given(

@@ -33,7 +33,7 @@ class Due(NamedTuple):
     phase: str
 
 
-class Offer:
+class DueQueue:
     """Queue of the rows of a schedule, or of a shard of it, in the order of their due times. `begin` sets the clock.
 
     lingers: continue after the window until `release`, because other shards are still measuring.
@@ -149,7 +149,7 @@ class Offer:
         think_ns = self._schedule.wait_ns(following)
         self._wait(done_ns + (max(think_ns, AFTER_FAILURE_NS) if failed else think_ns), following)
 
-    def passed_over(self, due: Due) -> None:
+    def skip(self, due: Due) -> None:
         """Skip a taken request: its follower falls due in its own time, and another request is measured instead."""
         if self._pool is not None:
             self._pool.give_back(due)

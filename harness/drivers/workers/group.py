@@ -1,6 +1,6 @@
 """Workers that share a trial's plan, as seen by the process that leads the trial.
 
-A crew knows no transport. `pipes` reaches load processes, `harness.drivers.locust.master` reaches Locust's workers.
+A group knows no transport. `pipes` reaches load processes, `harness.drivers.locust.master` reaches Locust's workers.
 Both carry the same conversation:
 
 1. A worker receives its part. It sends `ready` {offset_ns, uncertainty_ns} when its connections are open and its first
@@ -57,7 +57,7 @@ class Worker:
     """Worker with a share of the plan, and the messages received from it.
 
     Attributes:
-        heard_ns: Time of its last message on the leader's clock. A request due later may not have been sent.
+        last_message_ns: Time of its last message on the leader's clock. A request due later may not have been sent.
         lost: Reason for which it is gone without a report.
         about: Entries of the manifest besides its report.
     """
@@ -70,7 +70,7 @@ class Worker:
     report: Mapping[str, Any] | None = None
     silence: str | None = None
     lost: str | None = None
-    heard_ns: int = field(default_factory=time.monotonic_ns)
+    last_message_ns: int = field(default_factory=time.monotonic_ns)
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -85,7 +85,7 @@ class Worker:
 
 
 class Transport(Protocol):
-    """Connection of a crew to its workers."""
+    """Connection of a group to its workers."""
 
     def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
         """Send a message to a worker."""
@@ -94,7 +94,7 @@ class Transport(Protocol):
         """Drop the workers that are gone or hang."""
 
 
-class Crew:
+class WorkerGroup:
     """Workers of a trial, `of` of them expected. A share without a worker is absent.
 
     Attributes:
@@ -158,12 +158,12 @@ class Crew:
         if self._workers.pop(name, None) is not None:
             self.notes.append(f"a load worker refused: {reason}")
 
-    def hear(self, name: str, word: str, data: Mapping[str, Any], now_ns: int) -> None:
+    def receive(self, name: str, word: str, data: Mapping[str, Any], now_ns: int) -> None:
         """Process a message of a worker; every message is a sign of life."""
         worker = self._workers.get(name)
         if worker is None:
             return
-        worker.heard_ns = now_ns
+        worker.last_message_ns = now_ns
         if word == "ready":
             worker.clock = ClockOffset(data["offset_ns"], data["uncertainty_ns"])
         elif word == "counted":
@@ -211,7 +211,7 @@ class Crew:
         while not self.all_over:
             if not self.released and self.all_counted:
                 self.released = True
-                self._tell_all("release")
+                self._send_all("release")
             await self.news()
 
     async def news(self) -> None:
@@ -223,9 +223,9 @@ class Crew:
 
     def _pass_on(self) -> None:
         if self._control.order is not None:
-            self._tell_all(self._control.order)
+            self._send_all(self._control.order)
 
-    def _tell_all(self, word: str) -> None:
+    def _send_all(self, word: str) -> None:
         for worker in self:
             if not worker.over:
                 self._transport.send(worker, word, {})
@@ -234,23 +234,23 @@ class Crew:
 
     def report(self, schedule: Schedule) -> DriveReport:
         """Merge the reports."""
-        told = [{**(one.report or {}), "worker": one.index, **one.about, "lost": one.lost} for one in self]
-        report = merged(told, self._t0_ns, schedule.count)
+        reports = [{**(one.report or {}), "worker": one.index, **one.about, "lost": one.lost} for one in self]
+        report = merged(reports, self._t0_ns, schedule.count)
         report.interrupted = report.interrupted or self._control.stopped
         report.notes = [*self.notes, *report.notes]
         return report
 
     def add_lost(
-        self, report: DriveReport, schedule: Schedule, told_of: Callable[[Worker], Mapping[int, Told]], sink: Sink
+        self, report: DriveReport, schedule: Schedule, records_of: Callable[[Worker], Mapping[int, Told]], sink: Sink
     ) -> None:
         """Add the records of workers that were lost or never came to the sink, and to the others' report.
 
-        `told_of` returns the requests of a lost worker that have records.
+        `records_of` returns the requests of a lost worker that have records.
         """
-        lost = [(one.index, told_of(one), one.heard_ns - self._t0_ns) for one in self if one.lost is not None]
-        for index, told, until_ns in [*lost, *((index, {}, -1) for index in self.absent)]:
-            report.recorded += len(told)
-            for record in lost_rows(schedule, Shard(index, self.of), told, until_ns):
+        lost = [(one.index, records_of(one), one.last_message_ns - self._t0_ns) for one in self if one.lost is not None]
+        for index, recorded, until_ns in [*lost, *((index, {}, -1) for index in self.absent)]:
+            report.recorded += len(recorded)
+            for record in lost_rows(schedule, Shard(index, self.of), recorded, until_ns):
                 sink(record)
                 report.recorded += 1
                 report.not_sent += record.status == Status.NOT_SENT
