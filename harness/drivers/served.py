@@ -176,7 +176,7 @@ class ServedClient:
     # Sending:
 
     def _begin_round(self) -> None:
-        """Before each round of reads, send the followers of the last round's replies.
+        """Send the followers of the last round's replies, before the next round of reads.
 
         They are not sent as each reply ends. When hundreds end together, the sends would delay the reads: one read
         would then hold several tokens.
@@ -305,7 +305,7 @@ class ServedClient:
             self._cut(exchange, Cut(Status.UNFINISHED, reason))
 
     def _tick(self) -> None:
-        """Heartbeat: measure the own lateness, and end requests that timed out."""
+        """Measure the own lateness (heartbeat), and end requests that timed out."""
         now_ns = self._now_ns()
         self._state.vitals.tick(now_ns - self._next_tick_ns)
         self._next_tick_ns += _TICK_NS * ((now_ns - self._next_tick_ns) // _TICK_NS + 1)

@@ -176,7 +176,7 @@ class ServerPages:
         await self._probed.wait()
 
     def _end_probe(self) -> None:
-        """After the last probe, number the servers in the order of their pages."""
+        """Number the servers in the order of their pages, after the last probe."""
         self._to_probe -= 1
         if not self._to_probe:
             servers = [one for one in self._readers if not one.dropped and _is_server_page(one.kind)]

@@ -50,7 +50,7 @@ def read(head: bytes, more: bytes) -> ResponseReader:
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_an_endless_reply_is_cut_off(name: str) -> None:
-    """It is truncated, says how much came, keeps the tokens that came, and its connection is not used again."""
+    """The reply is truncated, reports its size, keeps its tokens, and its connection is not reused."""
     reader = read(*ENDLESS[name])
     outcome = judge(reader, get("openai-completions"), None, streams=True)
     assert outcome.status == Status.TRUNCATED
@@ -79,7 +79,7 @@ def test_an_endless_head_is_cut_off(head: bytes, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_compressed_reply_without_end() -> None:
-    """What its first bytes say is kept."""
+    """The error in the first bytes is kept."""
     body = gzip.compress(piece() + bytes(10 * MOST))
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n"
     reader = ResponseReader()
@@ -120,7 +120,7 @@ async def talk(call: Call) -> None:
 
 
 def test_all_replies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where those under way hold too much, the longest is cut off, and no other."""
+    """If all replies in flight exceed the limit, only the longest is cut off."""
     monkeypatch.setattr(served, "free_memory_bytes", lambda: 40_000)
     records, _, _ = run(talk, open_plan([0, 1, 2]))
     assert [record.status for record in records] == [Status.TRUNCATED, Status.OK, Status.OK]

@@ -61,7 +61,7 @@ def test_the_chosen_rows_are_planned() -> None:
     assert plain.plan_hash != plan.plan_hash
 
 
-def test_a_request_is_given_up_at_its_time_in_process() -> None:
+def test_a_request_is_cancelled_at_its_time_in_process() -> None:
     """After 100 ms of a reply of 50 + 49 * 10 ms: what had come is kept, the engine's slot is free again."""
     plan = plan_of(0.4, "100ms")
     records = in_virtual_time(plan, ttft_ms=50, tpot_ms=10)
@@ -75,14 +75,14 @@ def test_a_request_is_given_up_at_its_time_in_process() -> None:
             assert record.error == "cancelled by the load generator 0.1 s after it was sent, as planned"
 
 
-def test_a_reply_that_ends_sooner_is_not_given_up() -> None:
+def test_a_reply_that_ends_sooner_is_not_cancelled() -> None:
     """Nobody leaves who has what he wanted; that he would have left stays known."""
     records = in_virtual_time(plan_of(1, "10s"), ttft_ms=50, tpot_ms=1)
     assert {record.status for record in records} == {Status.OK}
     assert {record.planned_cancel_ns for record in records} == {10 * SECOND}
 
 
-def test_a_user_goes_on_after_giving_up() -> None:
+def test_a_user_continues_after_a_cancellation() -> None:
     """His next request falls due when he left, plus the think time."""
     plan = plan_of(1, "100ms", kind="single_user", requests=3, think_time="1s")
     records = in_virtual_time(plan, ttft_ms=500)

@@ -39,14 +39,14 @@ class Remembering(SimulatedEngine):
         self.asked: list[Request] = []
 
     async def generate(self, request: Request) -> Any:
-        """As the simulated engine."""
+        """Like the simulated engine."""
         self.asked.append(request)
         async for one in super().generate(request):
             yield one
 
 
 def counted(records: list[Record]) -> list[Record]:
-    """Those that the trial is about, in the order of their numbers, without what follows them as load."""
+    """Return the counting records in the order of their numbers, without cooldown."""
     return sorted((one for one in records if one.phase != Phase.COOLDOWN), key=lambda record: record.request)
 
 
@@ -155,7 +155,7 @@ def test_users_hold_one_conversation_after_the_other() -> None:
 
 
 def test_a_failed_turn_ends_its_conversation() -> None:
-    """Its later turns are rows that were not sent and say why; other conversations and users go on."""
+    """Later turns are `not_sent` with a reason; other conversations and users continue."""
     records, _ = in_virtual_time(plan_of(), error_every=5)
     assert len(records) == 12
     failed = [record for record in records if record.status == Status.STREAM_ERROR]
@@ -215,8 +215,8 @@ def test_a_server_that_closes_idle_connections_between_turns_is_reached_again() 
     assert connections >= 3
 
 
-def test_a_stopped_trial_tells_of_every_turn() -> None:
-    """Of a number of conversations each turn is a row, also of those that never began."""
+def test_a_stopped_trial_records_every_turn() -> None:
+    """With a number of conversations each turn has a row, even if its conversation never began."""
     control = Control()
 
     async def stopping(call: Call) -> None:

@@ -1,4 +1,4 @@
-"""What is sent when: open and closed loops, connections, servers that vanish, stopping."""
+"""Due times in open and closed loops, connections, lost servers, stopping."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_slow_server_does_not_slow_down_an_open_loop() -> None:
 
 
 def test_connections_are_kept_and_reused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One user needs one connection, whatever the number of requests."""
+    """A single user needs one connection for any number of requests."""
     monkeypatch.setattr("harness.drivers.http.pool._REST_NS", 0)
     records, _, server = run(good, Plan(5, users=1))
     assert server.connections == 1
@@ -105,7 +105,7 @@ def test_a_closed_loop_with_a_window_ends_after_its_measured_requests() -> None:
     assert not report.interrupted
 
 
-def test_cooldown_is_offered_only_while_something_is_measured() -> None:
+def test_cooldown_continues_only_while_a_request_is_measured() -> None:
     """Cooldown rows go on while the last measured request runs; those never due have no record."""
 
     three_came = asyncio.Event()
@@ -194,8 +194,9 @@ def test_a_connection_that_the_server_wants_closed_is_not_reused() -> None:
 
 
 def test_users_share_the_requests_that_are_measured() -> None:
-    """Whoever is free takes the next: a user whose first reply is slow leaves the others the rest, and when all are
-    taken they go on beside him, for as many again at most; the report says since when.
+    """A user with a slow first reply leaves the other requests to the others.
+
+    When all are taken they continue beside it, for at most as many again; the report has the end of the window.
     """
     others_are_done = asyncio.Event()
 

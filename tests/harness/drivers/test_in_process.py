@@ -30,7 +30,7 @@ class Scripted:
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
-        """It has none."""
+        """There is none."""
         return ()
 
     def prepare(self) -> None:
@@ -208,7 +208,7 @@ class Busy:
         self._work_s = work_ms / 1e3
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
-        """One token, after as much work."""
+        """Yield one token, after as much work."""
         until_s = time.monotonic() + self._work_s
         while time.monotonic() < until_s:
             pass

@@ -38,7 +38,7 @@ def thinking(word: str) -> bytes:
 
 
 def counts(record: Record) -> tuple[int | None, int | None, str | None]:
-    """What is known of a record's tokens."""
+    """Return the token fields of a record."""
     return record.prompt_tokens, record.output_tokens, record.token_source
 
 
@@ -60,7 +60,7 @@ def test_a_count_that_cannot_be_is_unknown_and_noted(count: Any) -> None:
 
 
 def test_counts_that_can_be() -> None:
-    """None is unknown and no fault; a whole number may be written as a fraction."""
+    """A missing count is unknown and no fault; a whole number may be written as a fraction."""
     assert usage_of(9, 10.0, None, 0) == (Usage(9, 10, None, 0), "")
     assert usage_of(None, None) == (Usage(), "")
     assert usage_of(float("nan"), float("inf"))[0] == Usage()
@@ -68,7 +68,7 @@ def test_counts_that_can_be() -> None:
 
 @pytest.mark.parametrize("odd", [5, "x", [1], True, 2.5])
 def test_counts_that_are_no_object(odd: Any) -> None:
-    """Nothing is known then."""
+    """Such a count is unknown."""
     outcome, _ = outcome_of([*TOKENS, FINISH, event({"choices": [], "usage": odd}), DONE])
     assert (outcome.status, outcome.impossible) == (Status.OK, 1)
     nested = usage(prompt_tokens=9, completion_tokens=10, completion_tokens_details=odd, prompt_tokens_details=odd)
@@ -76,7 +76,7 @@ def test_counts_that_are_no_object(odd: Any) -> None:
 
 
 def test_reasoning_that_is_counted_beside_the_output_is_added() -> None:
-    """As the total shows; where it does not, the output holds it."""
+    """The total decides; without it the output includes them."""
     counts_of = {"prompt_tokens": 9, "completion_tokens": 10, "completion_tokens_details": {"reasoning_tokens": 7}}
     for total, output in ((26, 17), (19, 10), (None, 10), ("26", 10)):
         record = record_of([*TOKENS, FINISH, usage(**counts_of, total_tokens=total), DONE])
@@ -84,7 +84,7 @@ def test_reasoning_that_is_counted_beside_the_output_is_added() -> None:
 
 
 def test_a_server_that_counts_nothing() -> None:
-    """Its zeros are no counts where there is a prompt and there are tokens."""
+    """Zeros are no counts if there is a prompt and there are tokens."""
     zeros = usage(prompt_tokens=0, completion_tokens=0, total_tokens=0, prompt_tokens_details={"cached_tokens": 0})
     record = record_of([ROLE, *TOKENS, FINISH, zeros, DONE])
     assert (counts(record), record.cached_tokens) == ((None, 10, "chunks"), None)
@@ -97,8 +97,8 @@ def test_a_server_that_counts_nothing() -> None:
     [{"total_tokens": 21}, {}, {"prompt_tokens": None}, {"prompt_tokens": 0, "completion_tokens": 0}, {"x": 1},
      {"completion_tokens": "12"}],
 )  # fmt: skip
-def test_a_later_statement_that_says_less_takes_nothing_away(later: dict[str, Any]) -> None:
-    """What was stated before stands."""
+def test_a_later_usage_with_fewer_fields_keeps_the_earlier_values(later: dict[str, Any]) -> None:
+    """The earlier values stay."""
     whole = {"prompt_tokens": 9, "completion_tokens": 12, "completion_tokens_details": {"reasoning_tokens": 3}}
     record = record_of([*TOKENS, delta("stop", usage=whole), usage(**later), DONE])
     assert (counts(record), record.reasoning_tokens) == ((9, 12, "usage"), 3)
@@ -138,14 +138,14 @@ def test_an_event_without_text_that_raises_the_count_is_a_token() -> None:
     ],
 )
 def test_counts_that_are_no_counts_so_far_are_not_used(stated: list[int | None], expected: list[int | None]) -> None:
-    """Where they say nothing of single chunks, these have none."""
+    """Without counts per chunk, chunks have none."""
     events = [delta(content=" a", usage=None if count is None else {"completion_tokens": count}) for count in stated]
     record = record_of([*events, FINISH, usage(prompt_tokens=9, completion_tokens=6), DONE])
     assert record.chunk_tokens == expected
 
 
 def test_tokens_without_text_are_tokens() -> None:
-    """By their ids, or by their probabilities: first of all, in between and at the end."""
+    """Token ids or probabilities count them: at the start, in between and at the end."""
     texts = [("", [1]), (" a", [2]), ("", [3, 4]), (" b", [5]), ("", [])]
     ids = [event({"choices": [{"text": text, "token_ids": found}]}) for text, found in texts]
     end = event({"choices": [{"text": "", "token_ids": [6], "finish_reason": "stop"}]})
@@ -225,7 +225,7 @@ def test_only_the_answer_goes_into_the_conversation() -> None:
             return replace(ROW, request=i, session=0, turn=i)
 
         def request(self, i: int, history: Any = ()) -> Any:
-            """What is asked."""
+            """Return the prompt."""
             from engines.base import Request
 
             return Request("hi", 4, history=history)
@@ -241,7 +241,7 @@ def test_only_the_answer_goes_into_the_conversation() -> None:
 
 @pytest.mark.parametrize("odd", [5, 2.5, True, [5], [None], {"type": "image"}, [{"type": "image_url", "url": "x"}]])
 def test_contents_that_are_no_text(odd: Any) -> None:
-    """They are passed over and counted; a reply of nothing else holds no token."""
+    """Such events are skipped and counted; a reply of nothing else contains no token."""
     outcome, _ = outcome_of([*TOKENS[:5], delta(content=odd), *TOKENS[5:], FINISH, USAGE, DONE])
     assert (outcome.status, outcome.unreadable) == (Status.OK, 1)
     assert outcome_of([delta(content=odd), FINISH, DONE])[0].status == Status.EMPTY
@@ -282,7 +282,7 @@ def test_numbers_that_json_does_not_have() -> None:
 
 
 def test_a_last_event_with_its_text_its_end_and_its_counts_is_one_event() -> None:
-    """Its chunk came in a packet of its own; two events in one read may have been two packets."""
+    """A chunk in a packet of its own is not merged; two events in one read may be two packets."""
     last = delta("stop", content=WORDS[-1], usage={"prompt_tokens": 9, "completion_tokens": 10})
     assert not any(record_of([*TOKENS[:-1], last, DONE]).chunk_merged or ())
     assert record_of([*TOKENS[:-1], TOKENS[-1] + FINISH, DONE]).chunk_merged == [False] * 9 + [True]

@@ -1,4 +1,4 @@
-"""Where connections cannot be had: addresses that lead nowhere, no more sockets; and records that cannot be kept."""
+"""Failing connections (wrong addresses, no free sockets), and records that cannot be stored."""
 
 from __future__ import annotations
 

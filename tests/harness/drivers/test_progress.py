@@ -1,4 +1,4 @@
-"""What a display is told, and when a server counts as silent."""
+"""Progress for a display, and the rule for a silent server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ S = 1_000_000_000
 
 
 class Planned:
-    """As much of a schedule as progress needs."""
+    """Minimal schedule for progress."""
 
     loop = Loop.OPEN
     to_be_done = 100
@@ -71,7 +71,7 @@ def test_load_that_goes_on_is_no_work_to_be_done(load: dict[str, Any], planned: 
     assert Progress(schedule_of(kind="sustained", **load)).facts()["planned"] == planned
 
 
-def test_rates_are_those_of_the_last_seconds_beside_what_the_plan_offers() -> None:
+def test_rates_cover_the_last_seconds_beside_the_planned_rate() -> None:
     """Two a second are answered where ten are offered; a second of silence brings the rate down, and it is noticed."""
     clock = Hands(1000.0)
     progress = Progress(Planned(), clock)  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def test_reasoning_that_is_kept_from_us_is_no_divisor() -> None:
     assert facts["tpot_ms"] == pytest.approx(50.0)
 
 
-def test_the_client_and_the_last_failure_are_told() -> None:
+def test_own_lags_and_the_last_failure_are_reported() -> None:
     """The largest lag of sending (less what the server took to accept it) and of reading, and what went wrong last, in
     words; a lag not known is none.
     """

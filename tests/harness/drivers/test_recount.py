@@ -62,7 +62,7 @@ def test_a_bounded_number_is_spread_evenly(n: int) -> None:
     ],
 )
 def test_only_whole_measured_replies_that_others_counted(changes: dict[str, str]) -> None:
-    """Nothing is compared with itself, and nothing that broke off is counted."""
+    """Replies counted by text, and incomplete replies, are left out."""
     recount = Recount(len)
     recount.see(ended(1, **changes), saying("some text"))
     assert recount.counted() == []
@@ -85,14 +85,14 @@ def test_long_texts_are_counted_as_far_as_the_bound_goes() -> None:
 
 
 def test_without_a_tokenizer_nothing_is_kept() -> None:
-    """None is no count."""
+    """No recount, no number."""
     recount = Recount(None)
     recount.see(ended(1), saying("some text"))
     assert recount.counted() == []
 
 
 def test_counts_reach_the_records(tmp_path: Path) -> None:
-    """They are stored with their requests, by whichever process they were made; other requests have none."""
+    """Counts are stored with their requests, from any process; other requests have none."""
     report = merged([{"recorded": 1, "recounted": [(7, 3)]}, {"recorded": 1, "recounted": [(9, 4)]}], 0, 3)
     assert all("recounted" not in worker for worker in report.workers)
     writer = RunWriter(tmp_path / "run", Manifest(cells=[CELL]))

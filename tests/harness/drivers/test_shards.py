@@ -34,13 +34,13 @@ PLANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def plan_of(name: str) -> Schedule:
-    """One of the plans."""
+    """Return a plan by name."""
     load, workload = PLANS[name]
     return build(load_of(**load), workload_of(**workload), 3)
 
 
 def carried_out(schedule: Schedule, shard: Shard, stop_after: int | None = None) -> tuple[list[Due], list[Due]]:
-    """What a shard offers, where every request takes 30 ms, and what it tells of when it is stopped."""
+    """Return the taken rows of a shard, with replies of 30 ms, and the rows reported at the stop."""
     offer = DueQueue(schedule, shard)
     offer.begin(0)
     taken: list[Due] = []
@@ -93,7 +93,7 @@ def test_workers_share_the_requests_of_users_by_their_users(workers: int) -> Non
 
 
 @pytest.mark.parametrize("workers", range(1, 9))
-def test_a_warm_up_leaves_the_shards_together_as_many_as_were_asked_for(workers: int) -> None:
+def test_a_warm_up_leaves_all_measured_requests_to_the_shards(workers: int) -> None:
     """Also where some workers have no user at all."""
     schedule = build(load_of(kind="sustained", users=3, requests=20, warmup="200ms"), workload_of(), 1)
     parts = [carried_out(schedule, Shard(index, workers))[0] for index in range(workers)]
@@ -103,8 +103,8 @@ def test_a_warm_up_leaves_the_shards_together_as_many_as_were_asked_for(workers:
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["open", "sessions"]), st.integers(1, 4), st.integers(0, 30))
-def test_every_row_of_a_stopped_plan_is_told_of_once(name: str, workers: int, stop_after: int) -> None:
-    """What was taken and what was never sent are what the plan measures, later turns included."""
+def test_every_row_of_a_stopped_plan_is_recorded_once(name: str, workers: int, stop_after: int) -> None:
+    """Taken and unsent rows together are the measured plan, later turns included."""
     schedule = plan_of(name)
     told: list[int] = []
     for index in range(workers):
@@ -136,7 +136,7 @@ def test_conversations_begin_by_plan_and_go_on_after_replies(name: str) -> None:
 
 
 def test_later_turns_are_not_written_ahead() -> None:
-    """Nothing that needs a reply is among what can be prepared."""
+    """No request that needs a reply can be prepared."""
     schedule = plan_of("sessions")
     offer = DueQueue(schedule)
     offer.begin(0)
@@ -148,15 +148,15 @@ def test_later_turns_are_not_written_ahead() -> None:
 
 
 def test_users_of_several_workers_are_measured_until_the_first_was_not() -> None:
-    """Of the moments at which the workers' shares were taken the earliest ends the window; without any: none."""
+    """The earliest end of the workers' shares ends the window; without any there is none."""
     told = [{"measured_until_ns": at, "resends": again} for at, again in ((7, 1), (None, 0), (5, 2))]
     together = merged(told, 0, None)
     assert (together.measured_until_ns, together.resends) == (5, 3)
     assert merged([{"measured_until_ns": None}], 0, None).measured_until_ns is None
 
 
-def test_who_has_not_come_to_the_end_of_his_share_says_so() -> None:
-    """Nothing while one is left to be sent; then when the next would have been due; then when it was."""
+def test_a_shard_with_requests_left_is_not_over() -> None:
+    """The end is unknown while a request is left, then the next due time, then the real one."""
     schedule = build(load_of(kind="sustained", users=2, requests=3, think_time="10ms"), workload_of(), 1)
     offer = DueQueue(schedule)
     offer.begin(5 * MS)

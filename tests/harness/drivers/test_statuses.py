@@ -78,7 +78,7 @@ def test_status(name: str) -> None:
     assert record.done_ns is not None
 
 
-def test_what_was_passed_over_is_counted_and_told() -> None:
+def test_skipped_events_are_counted_and_noted() -> None:
     """Events that nobody can read and counts that cannot be: the reply is good, the client says how many there were."""
     odd = piece(" a") + event(b"hm") + event(b"{half") + piece(" b", "stop")
     odd += event({"choices": [], "usage": {"completion_tokens": "2"}}) + event(b"[DONE]")
@@ -107,7 +107,7 @@ def test_a_dialect_that_fails_costs_its_requests_only(monkeypatch: pytest.Monkey
     assert record.error == "the reply cannot be decoded: RecursionError: too deep"
 
 
-def test_sentences_hold_what_the_server_said() -> None:
+def test_errors_contain_the_server_s_message() -> None:
     """The server's own words are in the error, at most 200 characters of them."""
     assert only(reply("500 Oops", ERROR_BODY)).error == "the server answered HTTP 500: no such model"
     long = only(reply("500 Oops", b"x" * 10_000)).error

@@ -33,7 +33,7 @@ class Stream:
     texts: list[str] = field(default_factory=list)
 
     def line(self, text: bytes) -> None:
-        """One line."""
+        """Return one line."""
         self.body += text + self.line_end
 
     def event(self, payload: object, *, space: bool = True, lines: int = 1, ascii_only: bool = False) -> None:
@@ -74,7 +74,7 @@ def streams(draw: st.DrawFn) -> Stream:
 
 
 def good_end(stream: Stream) -> None:
-    """What ends a good reply."""
+    """Return the end of a good reply."""
     stream.event({"choices": [{"text": "", "finish_reason": "length"}]})
     stream.event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": len(stream.texts)}})
     stream.line(b"data: [DONE]")
@@ -113,7 +113,7 @@ def record_of(wire: bytes, cuts: list[int]) -> tuple[Record, list[int]]:
 
 
 def without_times(record: Record) -> Record:
-    """What must not depend on how the bytes were cut."""
+    """Return the values that are independent of the cuts."""
     none = dict.fromkeys(
         ("headers_ns", "first_byte_ns", "first_token_ns", "first_answer_ns", "last_token_ns", "finish_ns", "chunk_ns",
          "chunk_read", "chunk_lag_ns", "chunk_merged"),
@@ -146,7 +146,7 @@ def test_each_token_has_the_time_of_the_read_that_completes_it(
 
 
 @given(streams(), SIZES, CUTS, st.sampled_from(["error", "nonsense", "silence"]))
-def test_streams_that_go_wrong_are_told_apart(
+def test_faults_of_streams_are_distinguished(
     stream: Stream, sizes: list[int] | None, cuts: list[int], how: str
 ) -> None:
     """Known answer 21: an error within a 200 and nonsense are errors of the stream, an end without a finish is a

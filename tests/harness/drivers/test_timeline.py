@@ -37,7 +37,7 @@ class Clocks:
 
 
 def stamp(wall_ns: int) -> bytes:
-    """What the kernel says of a packet."""
+    """Build the kernel's stamp of a packet."""
     return struct.pack("qqqqqq", wall_ns // 10**9, wall_ns % 10**9, 0, 0, 0, 0)
 
 
@@ -83,8 +83,9 @@ def test_a_stepped_wall_clock_changes_no_interval(step_ns: int) -> None:
 @pytest.mark.parametrize("step_ns", [HOUR, -HOUR, 50 * MS, -50 * MS, 2 * MS, -2 * MS])
 @pytest.mark.parametrize("rounds", [1, 2, 3])
 def test_a_packet_from_before_a_step_keeps_no_stamp(step_ns: int, rounds: int) -> None:
-    """It was stamped 5 ms before a step and is read 1 ms after it, or some rounds later: the new difference of the
-    clocks would put it 50 ms too early, so the loop's time is used, in one read and among others of a reply.
+    """A packet stamped 5 ms before a step, and read 1 ms or some rounds after it, gets the loop's time.
+
+    The new clock offset would put it 50 ms too early, in a read alone and among others of a reply.
     """
     clocks = Clocks()
     stamps = clocks.stamps()
@@ -143,7 +144,7 @@ def test_role_and_empty_chunks_are_no_first_token() -> None:
     assert (record.output_tokens, record.prompt_tokens, record.token_source) == (2, 3, TokenSource.USAGE)
 
 
-def test_several_tokens_in_a_chunk_are_counted_where_the_engine_says() -> None:
+def test_several_tokens_in_a_chunk_are_counted_if_the_engine_reports_them() -> None:
     """25 chunks of four tokens, every 40 ms from 200 ms: 100 tokens, the last at 1160 ms."""
     told = recorded([(200 + 40 * i, content(tokens=4)) for i in range(25)])
     assert (told.last_token_ns, told.output_tokens, told.token_source) == (1160 * MS, 100, TokenSource.ENGINE)

@@ -102,7 +102,7 @@ def test_a_tunnel_through_a_proxy(ours: Authority) -> None:
     ],
 )
 def test_a_server_that_is_not_to_be_trusted(ours: Authority, theirs: Authority, case: str, sentence: str) -> None:
-    """Nothing is sent; each request is a row with one sentence that says what to do, and so is a start."""
+    """No request is sent; each row, and a start, has one sentence with the fix."""
     files = ours.signed(case.replace(" ", "-"), "DNS:other.test" if case == "wrong name" else "DNS:localhost",
                         expired=case == "expired")  # fmt: skip
     ca = theirs.file if case == "wrong authority" else ours.file

@@ -1,4 +1,4 @@
-"""What the client notes of itself."""
+"""Self-measurement of the load generator."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_equal_gaps_within_one_reply_are_not_counted() -> None:
 
 
 def test_pieces_of_one_read_have_no_gap() -> None:
-    """They are the merged reads' business."""
+    """Merged reads count them already."""
     gaps = EqualGaps()
     for _ in range(30):
         gaps.add([5] * 20)
@@ -40,7 +40,7 @@ def test_pieces_of_one_read_have_no_gap() -> None:
 
 
 def test_a_long_trial_is_looked_at_all_over() -> None:
-    """Of ten thousand replies about a thousand are kept, the late ones as well as the early ones."""
+    """About a thousand of ten thousand replies are kept, late ones as well as early ones."""
     gaps = EqualGaps()
     for i in range(10_000):
         gaps.add([0, 7, 14] if i >= 5_000 else [0, i * 11 + 1, i * 31 + 5])
@@ -59,7 +59,7 @@ def test_unknown_lags_are_left_out(values: list[int]) -> None:
 
 
 def test_a_second_is_read_once() -> None:
-    """Nothing before it is over; then the processor time, the files and the ports in use."""
+    """Values appear after a second: CPU time, open files and ports."""
     seconds = Seconds()
     start = seconds._wall_ns
     seconds.look(start + 999 * MS)

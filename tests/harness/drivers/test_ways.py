@@ -49,7 +49,7 @@ def measured(script: Any, plan: Plan, url: str, where: Mapping[str, Any] | None 
 
 
 def has_ipv6() -> bool:
-    """Whether this machine has an IPv6 loopback."""
+    """Return True if this machine has an IPv6 loopback."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as one:
         one.bind(("::1", 0))
         return True
@@ -67,7 +67,7 @@ def test_ipv6() -> None:
 
 @pytest.mark.parametrize(("base", "target"), [("", b"/v1/completions"), (":/api/v1", b"/api/v1/completions")])
 def test_a_unix_socket(tmp_path: Path, base: str, target: bytes) -> None:
-    """It is reached with its base path; arrivals are the loop's, and the report says so."""
+    """The base path is used; arrivals are the loop's, with a note in the report."""
     path = tmp_path / "engine.sock"
     records, report, server = measured(good, open_plan([0, 5, 10]), f"http+unix://{path}{base}", {"path": str(path)})
     assert [(record.status, record.text) for record in records] == [(Status.OK, " a b")] * 3
@@ -100,7 +100,7 @@ class Forwarder:
     port: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection: CONNECT, or requests in absolute form, of which the first is rewritten."""
+        """Serve one connection: CONNECT, or requests in absolute form, of which the first is rewritten."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             self.heads.append(head)
@@ -175,7 +175,7 @@ def through(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str], url
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
 def test_a_proxy_gets_requests_in_absolute_form(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """It resolves the name; user and password reach it, and nothing that is stored."""
+    """The proxy resolves the name; user and password reach it, and are not stored."""
     records, report, proxy, server = through(monkeypatch, {name: "http://me:geh%40im@{proxy}"}, "http://model.test/v1")
     assert [(record.status, record.text) for record in records] == [(Status.OK, " a b")] * 2
     assert len(server.calls) == 2
@@ -187,7 +187,7 @@ def test_a_proxy_gets_requests_in_absolute_form(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it says is the row's sentence, without the key that it repeats."""
+    """The proxy's message is the row's error, with its key masked."""
     body = b"who is bWU6Z2VoQGlt (geh@im)?"
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
     records, _, _, _ = through(
@@ -216,7 +216,7 @@ def test_this_machine_is_reached_directly(
     assert not [note for note in report.notes if "proxy" in note]
 
 
-def test_this_machine_through_a_proxy_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machine_through_a_requested_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that the scenario names is used for every server."""
     records, _, proxy, _ = through(monkeypatch, {}, "http://127.0.0.1:{port}", proxy="http://{proxy}")
     assert [record.status for record in records] == [Status.OK] * 2
@@ -225,7 +225,7 @@ def test_this_machine_through_a_proxy_that_was_asked_for(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("url", ["socks5://127.0.0.1:1080", "https://127.0.0.1:3128", "http://:x"])
 def test_a_proxy_of_no_use(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """One sentence, before anything is sent, which does not repeat what may hold a password."""
+    """The error is one sentence before any request, and does not repeat a possible password."""
     monkeypatch.setenv("HTTP_PROXY", url)
     settings = DriveSettings(1_000_000_000)
     with pytest.raises(TrialFailed, match=r"HTTP_PROXY .*; write http://host:port") as told:

@@ -1,4 +1,4 @@
-"""What the file cache has forgotten is looked for, not believed."""
+"""Result of dropping files from the file cache: measured, not assumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mi
 
 
 def resident(path: Path) -> int | None:
-    """How much of a file is in memory."""
+    """Return the resident bytes of a file."""
     with path.open("rb") as file:
         return resident_bytes(file.fileno())
 
@@ -53,7 +53,7 @@ def in_memory() -> Iterator[Path]:
 
 
 def test_a_file_that_was_just_written_is_forgotten_whole(weights: Path) -> None:
-    """It is synced first, for what is not yet on the disk cannot be forgotten; then none of it is left."""
+    """The file is synced first, because dirty pages cannot be dropped; then none of it is left."""
     assert resident(weights) == SIZE
     assert dropped_share([weights]) == 1.0
     assert resident(weights) == 0
@@ -83,7 +83,7 @@ def test_a_file_that_somebody_has_mapped_stays(weights: Path) -> None:
 
 
 def test_shares_are_of_the_bytes_of_all_files(weights: Path, in_memory: Path) -> None:
-    """Of two files of the same size one is forgotten: half, which is not cold."""
+    """Dropping one of two files of the same size gives half, which is not cold."""
     assert dropped_share([weights, in_memory]) == 0.5
     assert COLD_SHARE.value > 0.5
 
@@ -96,7 +96,7 @@ def test_nothing_is_known_of_nothing(tmp_path: Path) -> None:
 
 
 def test_what_the_system_hides_is_unknown_and_not_resident(weights: Path, tmp_path: Path) -> None:
-    """Of a file that is neither ours nor ours to write, Linux says that it is resident, whatever is so."""
+    """Linux reports files that the process may not write to as resident."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to become somebody else")
     weights.chmod(0o644)

@@ -69,8 +69,8 @@ def test_every_gauge_is_read() -> None:
     assert found.unread == []
 
 
-def test_used_memory_means_the_same_whatever_the_driver_tells() -> None:
-    """What NVML's second version calls used leaves the reserved memory out; the first one's does not."""
+def test_used_memory_is_the_same_with_every_driver() -> None:
+    """NVML's second version leaves the reserved memory out of `used`, the first one does not."""
     with fake_nvml():
         new = values(NvidiaGpus().samples(0))
     with fake_nvml(without="nvmlDeviceGetMemoryInfo_v2"):
@@ -79,7 +79,7 @@ def test_used_memory_means_the_same_whatever_the_driver_tells() -> None:
     assert "memory_reserved_bytes" not in old
 
 
-def test_an_older_driver_is_asked_by_older_names() -> None:
+def test_an_older_driver_is_read_by_older_names() -> None:
     """Calls that it does not know have predecessors that it does."""
     newer = "nvmlDeviceGetCurrentClocksEventReasons,nvmlDeviceGetMemoryInfo_v2,nvmlDeviceGetFieldValues"
     with fake_nvml(older=newer, reasons=0x20, capability=70):
@@ -90,7 +90,7 @@ def test_an_older_driver_is_asked_by_older_names() -> None:
 
 
 def test_names_of_lost_gpus_end_no_run() -> None:
-    """What a manifest begins with is there, whatever state the GPU is in; no check of memory breaks on it."""
+    """The first facts of a manifest exist in any state of the GPU; no check of memory fails."""
     with fake_nvml(lost=1):
         assert provenance.collect()["must_match"]["gpus"] == ["unknown"]
         with pytest.raises(RuntimeError, match="GPU is lost"):
@@ -108,7 +108,7 @@ def test_a_reading_lies_in_its_stamp() -> None:
     assert energy.at_ns > memory.at_ns + memory.width_ns // 2
 
 
-def test_what_a_gpu_lacks_is_asked_once_and_told_once() -> None:
+def test_a_missing_gauge_is_read_once_and_reported_once() -> None:
     """And the other gauges go on."""
     with fake_nvml(without="nvmlDeviceGetTotalEnergyConsumption,nvmlDeviceGetClockInfo"):
         found = NvidiaGpus()
@@ -134,7 +134,7 @@ def test_the_class_of_the_power_sensor_is_kept(capability: int, averaged_s: floa
 
 
 def test_slow_gauges_are_read_once_a_second() -> None:
-    """What changes slowly, or costs the driver much, is not read with every tick."""
+    """Slow or expensive gauges are not read at every tick."""
     now = [0]
     with fake_nvml():
         found = NvidiaGpus(clock=lambda: now[0])
@@ -147,7 +147,7 @@ def test_slow_gauges_are_read_once_a_second() -> None:
     assert "power_w" in second
 
 
-def test_a_lost_gpu_is_told_once_with_the_time_and_asked_again() -> None:
+def test_a_lost_gpu_is_reported_once_with_the_time_and_read_again() -> None:
     """Sampling goes on; should it come back, its readings come back, too."""
     now = [0]
     with fake_nvml(gpus=2) as fake:
@@ -198,7 +198,7 @@ def test_processes_are_those_beside_the_engine() -> None:
 
 
 def test_some_of_the_gpus_can_be_chosen() -> None:
-    """By the driver's numbers, which are those of their sources."""
+    """The driver's numbers select, and name the sources."""
     with fake_nvml(gpus=3):
         found, reason = find_gpus([2, 0])
         assert found is not None
@@ -331,7 +331,7 @@ def _answered(answer: Any) -> Any:
 
 
 def test_amd_gauges_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as the library has them, in our units, under the same names."""
+    """Available facts have the common units and names."""
     monkeypatch.setitem(sys.modules, "amdsmi", amd_library())
     found = AmdGpus()
     read = values(found.samples(0, [os.getpid()]))
@@ -402,7 +402,7 @@ def test_older_amd_libraries_and_smaller_gpus_tell_less(monkeypatch: pytest.Monk
     ]
 
 
-def test_amd_is_asked_where_there_is_no_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_amd_is_read_without_an_nvidia_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """And both reasons are told where neither can be read."""
 
     def none_here(*_: Any) -> None:

@@ -37,8 +37,8 @@ def test_the_kernels_files_are_read(tmp_path: Path) -> None:
     assert host.unread == {}
 
 
-def test_elsewhere_psutil_is_asked(tmp_path: Path) -> None:
-    """The same names, where there are no such files; what is not told is absent."""
+def test_other_systems_are_read_by_psutil(tmp_path: Path) -> None:
+    """The names are the same without such files; unavailable values are absent."""
     host = Host(tmp_path, tmp_path)
     read = host.read()
     assert read["memory_used_share"] == pytest.approx(psutil.virtual_memory().percent / 100, abs=0.05)
@@ -46,8 +46,8 @@ def test_elsewhere_psutil_is_asked(tmp_path: Path) -> None:
     assert "cpu_mhz" not in read
 
 
-def test_what_psutil_cannot_read_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One sentence, however often it is asked."""
+def test_a_failure_of_psutil_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeated readings give one sentence."""
 
     def refused() -> None:
         raise OSError("not permitted")
@@ -84,7 +84,7 @@ def test_the_first_reading_on_another_thread_is_no_zero(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_tightest_group_is_read(tmp_path: Path, version: int) -> None:
-    """Its limit, its use without the file cache that can be dropped; throttling of it and those above it together."""
+    """The limit, use without droppable file cache, and throttling of all levels together."""
     first = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     limit, used, cache = first if version == 1 else ("memory.max", "memory.current", "inactive_file")
     own = tmp_path / "own"
@@ -122,7 +122,7 @@ def test_without_a_limit_the_own_groups_use_is_read(tmp_path: Path) -> None:
     group.close()
 
 
-def test_a_machine_without_control_groups_says_so(tmp_path: Path) -> None:
+def test_a_machine_without_control_groups_is_reported(tmp_path: Path) -> None:
     """Once, in one sentence."""
     group = Group(tmp_path, tmp_path / "nothing")
     assert group.read() == {}

@@ -85,14 +85,14 @@ def test_what_was_added() -> None:
 
 
 def test_sockets_that_hold_a_port() -> None:
-    """Those in use and those that wait for late packets."""
+    """Sockets in use and in TIME_WAIT are counted."""
     text = "sockets: used 16\nTCP: inuse 5 orphan 0 tw 12 alloc 9 mem 112\nUDP: inuse 0 mem 0\n"
     assert tcp_sockets(text) == 17
     assert tcp_sockets("") is None
 
 
 def test_the_gauge_of_open_files_survives_the_limit() -> None:
-    """Where no file can be opened any more, all are in use; the soft limit is raised to the hard one."""
+    """If no file can be opened, all are in use; the soft limit is raised to the hard one."""
     program = (
         "import os, resource\nfrom harness.telemetry.cgroup import open_files, raise_file_limit, read_ceilings\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 60))\nraise_file_limit()\n"

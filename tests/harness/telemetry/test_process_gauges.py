@@ -76,8 +76,8 @@ def test_a_process_with_any_name_is_read(tmp_path: Path) -> None:
 
 
 @linux
-def test_what_has_ended_is_said_to_have(other: subprocess.Popen[str]) -> None:
-    """Whether it is waited for or not; its number is never taken for another process's."""
+def test_an_ended_process_raises_its_error(other: subprocess.Popen[str]) -> None:
+    """A zombie counts as ended; its number is never taken for another process's."""
     process = opened(other.pid)
     assert other.stdin is not None
     other.stdin.close()
@@ -122,7 +122,7 @@ class Scripted:
 
 
 def test_counters_of_several_only_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process that ended had counted stays counted; it is let go of, and memory is that of the others."""
+    """Counts of an ended process stay; its files are closed, and memory is that of the others."""
     first = Scripted(State(1000, 1.0, 2, 5, 1), ProcessLookupError)
     second = Scripted(State(500, 2.0, 1, 7, 0), State(700, 2.5, 1, 9, 3))
     processes = {1: first, 2: second}
@@ -142,7 +142,7 @@ def test_counters_of_several_only_grow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_that_was_lost_for_a_while_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it had counted before is not counted again when it is found again; of another of its number all is new."""
+    """Earlier counts are not repeated for the same process; all counts of another process are new."""
     lives = [Scripted(State(1000, 9.0, 1, 500, 90)), Scripted(State(1000, 9.5, 1, 510, 95))]
     lives.append(Scripted(State(100, 0.0, 1, 7, 2)))
     monkeypatch.setattr(process_gauges, "opened", lambda _: lives.pop(0))
@@ -157,7 +157,7 @@ def test_a_process_that_was_lost_for_a_while_is_counted_once(monkeypatch: pytest
     assert {told["read_bytes"] for told in read} == {100}
 
 
-def test_what_is_refused_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_reading_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """And there is no number."""
     monkeypatch.setattr(process_gauges, "opened", lambda _: Scripted(State(1, 0.0, 1)))
     one = Together()
@@ -172,8 +172,8 @@ def test_what_is_refused_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @linux
 @pytest.mark.parametrize("told", [True, False])
-def test_a_tree_holds_all_that_descend(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
-    """Whether the kernel lists children or everybody's parent has to be looked at."""
+def test_a_tree_contains_all_descendants(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+    """The result is the same with lists of children and with parents."""
     monkeypatch.setattr("harness.telemetry.processes._threads_list_children", lambda _: told)
     process = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -188,7 +188,7 @@ def test_a_tree_holds_all_that_descend(monkeypatch: pytest.MonkeyPatch, told: bo
 
 
 def test_parents_elsewhere_come_from_psutil(tmp_path: Path) -> None:
-    """Where there is no /proc."""
+    """Systems without /proc are supported."""
     assert parents(tmp_path)[os.getpid()] == psutil.Process().ppid()
 
 

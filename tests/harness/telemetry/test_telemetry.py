@@ -110,7 +110,7 @@ def test_readings_of_another_machine_are_labelled_client() -> None:
     assert {sample.scope for sample in taken} == {"client"}
 
 
-def test_without_a_gpu_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_the_reason_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """No driver is a reason, not a reading."""
 
     def no_driver() -> None:
@@ -137,7 +137,9 @@ class TwoOnOneGpu:
         return self._processes
 
 
-def test_others_on_the_gpus_are_told(monkeypatch: pytest.MonkeyPatch, holder: subprocess.Popen[str]) -> None:
+def test_foreign_processes_on_the_gpus_are_counted(
+    monkeypatch: pytest.MonkeyPatch, holder: subprocess.Popen[str]
+) -> None:
     """Not the engine itself, and nobody where the engine's processes are not known."""
     gpu = TwoOnOneGpu(holder.pid, os.getpid())
     monkeypatch.setattr(telemetry, "find_gpus", lambda: (gpu, None))
@@ -171,7 +173,7 @@ def test_the_engines_own_processes_are_no_strangers_in_a_container(
 
 @pytest.mark.parametrize(("link", "own"), [("pid:[4026531836]", True), ("pid:[4026533333]", False), (None, True)])
 def test_a_container_with_numbers_of_its_own_is_known(tmp_path: Path, link: str | None, own: bool) -> None:
-    """By the namespace of its processes; systems without any have none."""
+    """The namespace of the process decides; systems without namespaces have no containers."""
     folder = tmp_path / "self" / "ns"
     folder.mkdir(parents=True)
     if link is not None:
@@ -233,7 +235,7 @@ def test_a_glance_shows_the_last_reading(monkeypatch: pytest.MonkeyPatch, holder
 
 
 def test_a_glance_is_at_the_engines_gpus(monkeypatch: pytest.MonkeyPatch, holder: subprocess.Popen[str]) -> None:
-    """Where the driver tells which they are."""
+    """The driver lists them."""
     monkeypatch.setattr(telemetry, "find_gpus", lambda: (ScriptedGpus("gpu1"), None))
     sampler = Sampler([].append, client_pid=None)
     sampler.watch([holder.pid], None)
@@ -242,7 +244,7 @@ def test_a_glance_is_at_the_engines_gpus(monkeypatch: pytest.MonkeyPatch, holder
     sampler.close()
 
 
-def test_no_gpu_is_read_where_none_is_asked_for() -> None:
+def test_no_gpu_is_read_if_the_engine_has_none() -> None:
     """And that is said."""
     sampler = Sampler([].append, client_pid=None, gpus=())
     assert sampler.unread == ["no GPU was read: the engine is given none"]
@@ -253,7 +255,7 @@ def test_no_gpu_is_read_where_none_is_asked_for() -> None:
     ("devices", "given", "read"),
     [(None, None, None), ("cpu", None, ()), ([1, 2], None, (1, 2)), ([1, 2], [0], (0,)), (None, [], ())],
 )
-def test_the_gpus_read_are_those_asked_for_or_those_of_the_engine(
+def test_the_gpus_read_are_the_given_ones_or_the_engine_s(
     devices: Any, given: list[int] | None, read: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scenario's `telemetry.gpus` before the engine's `devices`; all without either."""
@@ -277,7 +279,7 @@ def test_the_gpus_read_are_those_asked_for_or_those_of_the_engine(
 def test_the_gpus_that_an_engine_inherits_are_its(
     visible: str | None, read: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By number or identifier, as CUDA reads them; those of a server that runs already are not known."""
+    """Numbers and identifiers are read like CUDA does; those of a running server are unknown."""
     monkeypatch.setattr(devices, "gpus_here", lambda: (("H200", "GPU-aa"), ("H200", "GPU-bb")))
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -299,7 +301,7 @@ def test_the_gpus_that_an_engine_inherits_are_its(
         ("1", ("H200", "T4"), "several kinds"),
     ],
 )
-def test_gpus_that_cannot_be_told_are_all_read_and_that_is_said(
+def test_unknown_gpus_are_all_read_and_reported(
     visible: str, names: tuple[str, str], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once, with what to do."""
@@ -312,7 +314,7 @@ def test_gpus_that_cannot_be_told_are_all_read_and_that_is_said(
 
 
 def test_what_moves_slowly_is_read_rarely(holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two readings within a second the engine's memory is in both, the machine's in one; moments lie in order."""
+    """Two readings within a second both have the engine's memory, one the machine's; times are ordered."""
     clock = itertools.count(10**10, 10**6)  # a millisecond at each look, however long the machine takes
     monkeypatch.setattr(
         telemetry, "time", SimpleNamespace(monotonic_ns=clock.__next__, thread_time_ns=time.thread_time_ns)
@@ -337,7 +339,7 @@ def test_what_moves_slowly_is_read_rarely(holder: subprocess.Popen[str], monkeyp
 
 @pytest.mark.slow
 def test_readings_go_on_while_the_parent_is_busy(holder: subprocess.Popen[str]) -> None:
-    """They come from a thread: what blocks the loop, such as closing a long trial's files, leaves no hole."""
+    """A thread takes the readings, so a blocked loop (closing a long trial's files) leaves no gap."""
     enough = threading.Event()
     taken: list[Sample] = []
 
@@ -377,7 +379,7 @@ def test_a_reading_that_cannot_be_stored_is_not_lost_in_the_thread() -> None:
 
 
 def test_a_reading_that_breaks_ends_the_readings_and_not_the_run() -> None:
-    """What is measured is worth more; that the readings ended is said."""
+    """The measurements continue, and the end of the readings is reported."""
 
     def broken(_: Sample) -> None:
         raise ValueError("not a number")
@@ -389,7 +391,7 @@ def test_a_reading_that_breaks_ends_the_readings_and_not_the_run() -> None:
 
 
 def test_several_threads_share_a_sink_one_at_a_time() -> None:
-    """What is not made for threads may be behind it."""
+    """The sink need not be thread-safe."""
     inside: list[int] = []
     most = []
 
@@ -408,13 +410,13 @@ def test_several_threads_share_a_sink_one_at_a_time() -> None:
 
 
 def events_of(run: Path, sampler: Sampler, tell: Callable[[dict[str, Any]], None] = lambda _: None) -> Events:
-    """The events of a cell without pages. tell: is passed each of them."""
+    """Return the events of a cell without pages; `tell` receives each of them."""
     return Events(
         RunWriter(run, Manifest()), CellEntry(), (sampler, NO_PAGES), StopRequest(), lambda _, event: tell(event)
     )
 
 
-def test_progress_is_told_with_a_glance_at_the_machine(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_progress_includes_the_last_readings_of_the_machine(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     """Other events are passed on as they came."""
     sampler = Sampler(lambda _: None, client_pid=None)
     sampler.watch([holder.pid], None)
@@ -466,8 +468,8 @@ def test_an_engine_is_read_from_the_moment_it_starts(
 
 
 @pytest.mark.gpu
-def test_a_gpu_tells_its_memory() -> None:
-    """Where there is a GPU, its memory in use lies between nothing and its total."""
+def test_a_gpu_reports_its_memory() -> None:
+    """A GPU's used memory lies between 0 and its total."""
     found, reason = gpus.find_gpus()
     if found is None:
         pytest.skip(f"needs a GPU: {reason}")

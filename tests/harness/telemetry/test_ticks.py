@@ -71,7 +71,7 @@ def test_the_thread_ticks_until_it_is_stopped() -> None:
     assert ticker.pace.cpu_ns > 0
 
 
-def test_an_action_that_fails_is_told_by_stop() -> None:
+def test_stop_returns_the_exception_of_the_action() -> None:
     """The thread ends, and the error is not lost."""
 
     def full(_: Pace) -> None:

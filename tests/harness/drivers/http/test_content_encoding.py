@@ -66,7 +66,7 @@ def test_a_bomb_in_many_members() -> None:
 
 
 def test_exactly_as_much_as_wanted() -> None:
-    """It is whole."""
+    """The body is complete."""
     found, complete = decoded("gzip", [gzip.compress(MIB_OF_ZEROS)], MOST)
     assert complete
     assert sum(map(len, found)) == MOST

@@ -1,4 +1,4 @@
-"""What is sent twice, and what never is: connections that the server closes before, while and after it reads."""
+"""Resent requests: connections that the server closes before, while and after it reads."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def polite(call: Call) -> None:
 
 
 def statuses(records: Sequence[Record]) -> list[str]:
-    """How they ended."""
+    """Return the statuses."""
     return [record.status for record in records]
 
 
@@ -86,7 +86,7 @@ def test_a_request_dropped_on_a_connection_that_had_served_before_is_an_error() 
     assert (len(server.calls), report.resends) == (3, 0)
 
 
-def test_a_reply_cut_off_is_not_asked_for_again() -> None:
+def test_a_request_with_a_partial_reply_is_not_resent() -> None:
     """A first byte is proof that it was read."""
 
     async def script(call: Call) -> None:
@@ -115,9 +115,7 @@ def test_no_request_is_read_twice_or_lost_where_connections_close_after_replies(
 @pytest.mark.usefixtures("no_rest")
 @pytest.mark.parametrize("unread", [True, False])
 def test_only_what_was_not_read_is_sent_again(monkeypatch: pytest.MonkeyPatch, unread: bool) -> None:
-    """Where bytes of a request were not acknowledged when the connection ended it goes out once more, and its record,
-    the report and a note say so; where they were it is an error.
-    """
+    """A request is resent once, with a note, if its bytes were unacknowledged at the end; otherwise it is an error."""
     monkeypatch.setattr(Connection, "_unacknowledged", lambda self: unread)
 
     async def script(call: Call) -> None:
@@ -167,7 +165,7 @@ def test_the_clock_of_a_request_that_is_sent_again_goes_on(monkeypatch: pytest.M
 
 
 def test_a_connection_found_closed_is_left_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is written to one that had ended, so that nothing is sent twice either."""
+    """A closed connection is not written to, so no request is sent twice."""
     monkeypatch.setattr(Connection, "gone", lambda self: self.used)
     records, report, server = run(good, Plan(3, users=1), warm_connections=1)
     assert statuses(records) == [Status.OK] * 3
@@ -256,6 +254,6 @@ def test_what_the_other_side_takes_to_accept_is_known() -> None:
 
 
 def test_what_was_never_sent_was_never_accepted() -> None:
-    """Neither is a request that found nobody."""
+    """A request without a server is not resent either."""
     records, _ = asyncio.run(measure(Endpoint("http://127.0.0.1:9", "openai-completions"), open_plan([0])))
     assert [(record.accepting_ns, record.resends) for record in records] == [(None, 0)]

@@ -58,7 +58,7 @@ def test_any_splits(whole: bytes, places: list[int]) -> None:
 
 
 def test_byte_by_byte() -> None:
-    """One byte a read."""
+    """Return single bytes."""
     for whole in WHOLE:
         assert record_of([bytes([byte]) for byte in whole])[0] == record_of([whole])[0]
 

@@ -1,4 +1,4 @@
-"""How many processes send a load."""
+"""Number of load processes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_number_is_meant_as_it_stands(asked: int) -> None:
 
 
 def test_this_machine_has_a_core() -> None:
-    """One at least, in whatever group."""
+    """There is at least one, in any group."""
     assert usable_cores() >= 1
 
 

@@ -1,4 +1,4 @@
-"""Who takes part in a trial that is shared: admitted, refused, late, lost; and how clocks are related."""
+"""Membership of a shared trial (admitted, refused, late, lost), and clock offsets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Nobody:
     """A transport that reaches nobody."""
 
     def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
-        """Nothing is heard."""
+        """Ignore the message."""
 
     def look(self) -> None:
         """Nobody is to be seen."""
@@ -57,7 +57,7 @@ def test_a_worker_that_refuses_makes_room() -> None:
 
 
 def test_a_worker_lost_before_the_start_makes_room() -> None:
-    """Its share goes to the next one, and that it was there is noted."""
+    """The share goes to the next worker, with a note."""
     group = crew_of(1)
     ready(group, "a")
     assert group.lose("a", "it was lost", "a load worker was lost before the start")

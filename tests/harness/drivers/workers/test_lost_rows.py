@@ -1,4 +1,4 @@
-"""What is written for requests whose process died before it had written their records: known answers."""
+"""Rows of requests whose process died before it wrote their records: known answers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,8 @@ def measured(done_ms: float) -> Told:
 
 @pytest.mark.slow
 @given(st.integers(1, 5), st.sets(st.integers(0, 39)), st.integers(-1, 5000))
-def test_every_row_of_a_dead_share_is_told_once(of: int, seen: set[int], died_ms: int) -> None:
-    """Its own rows without a record: `unfinished` if due by its death, and ended by it; `not_sent` if later; nobody
-    else's.
-    """
+def test_every_row_of_a_dead_share_is_recorded_once(of: int, seen: set[int], died_ms: int) -> None:
+    """Only its own rows are added: `unfinished` if due by its death, with that end, otherwise `not_sent`."""
     schedule = build(load_of(kind="sustained", rate=10, requests=40, arrivals="constant"), workload_of(), 1)
     shard = Shard(of - 1, of)
     found = lost(schedule, {request: measured(0) for request in seen}, died_ms, shard)

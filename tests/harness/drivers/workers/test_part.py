@@ -1,4 +1,4 @@
-"""What a process is told that sends a share of a trial's load."""
+"""Specification of a share of a trial."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def part(plan_hash: str) -> PartSpec:
 
 
 def test_a_part_travels_as_json_without_header_values() -> None:
-    """It comes back as it was, and holds no secret."""
+    """The round trip changes nothing, and the text contains no secret."""
     spec = part("0")
     text = json.dumps(asdict(spec))
     there = PartSpec(**json.loads(text))
@@ -66,7 +66,7 @@ def rebuild_hash() -> str:
 
 
 def test_a_model_that_is_not_here_is_a_sentence() -> None:
-    """Who cannot find the model by whose tokenizer prompts are made says so: on another machine it may be missing."""
+    """A missing model of the tokenizer is reported: another machine may lack it."""
     scenario = {**SCENARIO, "engines": [{"engine": "simulated"}], "model": "/nowhere/model.gguf"}
     resolved = Scenario.model_validate(scenario).resolved()
     with pytest.raises(TrialFailed, match=r"no file or folder '/nowhere/model.gguf'"):

@@ -19,7 +19,7 @@ from tests.plans import load_of, workload_of
 
 
 def test_a_system_that_starts_no_more_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is one sentence with what to do, and nothing is waited for."""
+    """The error is one sentence with the fix, without a wait."""
 
     async def refused(*_: Any, **__: Any) -> None:
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")

@@ -50,7 +50,7 @@ def test_llamacpp_is_read() -> None:
 
 
 def test_an_old_llamacpp_does_not_say_how_long_prompts_were() -> None:
-    """What was computed of prompts is not what was sent, where cached tokens are not told."""
+    """Without cached tokens, computed prompt tokens are not those sent."""
     old = "\n".join(line for line in page("llamacpp").splitlines() if "cached" not in line)
     assert "prompt_tokens" not in of(read_page(old))
 
@@ -71,7 +71,7 @@ def test_tgi_is_read() -> None:
 
 
 def test_sglang_is_read() -> None:
-    """What several ranks tell is counted once, totals are not added to their parts, sources of a cache are added."""
+    """Duplicates of ranks count once, totals are not added to their parts, sources of a cache are added."""
     found = read_page(page("sglang"))
     assert found.kind == "sglang"
     values = of(found)
@@ -89,7 +89,7 @@ def test_replicas_add_up_and_their_caches_are_averaged() -> None:
     assert of(read_page(text)) == {"running_requests": 6, "kv_cache_share": pytest.approx(0.2)}
 
 
-def test_gpus_of_dcgm_are_told_apart() -> None:
+def test_gpus_of_dcgm_are_distinguished() -> None:
     """Units are ours; the number that DCGM has for "not known" is no reading."""
     found = read_page(page("dcgm"))
     assert found.kind == "dcgm"
@@ -137,7 +137,7 @@ def test_what_is_no_number_is_no_reading() -> None:
 
 @given(st.text(max_size=200) | st.text(alphabet='{}="\\, 1e#\n', max_size=60))
 def test_any_text_is_a_page_or_an_error(text: str) -> None:
-    """Nothing that a server may answer does anything but raise ValueError."""
+    """Every answer of a server is read or raises ValueError."""
     for before in ("", "vllm:num_requests_running", "vllm:num_requests_running ", "vllm:num_requests_running{"):
         with contextlib.suppress(ValueError):
             assert isinstance(read_page(before + text), Page)

@@ -95,7 +95,7 @@ def until(found: Callable[[], bool]) -> None:
 
 
 def test_an_engines_own_page_is_read_without_being_named() -> None:
-    """Its readings are the server's, with the middle and the width of the reading; the trial says how it went."""
+    """Readings are the server's, with middle and width; the trial contains the statistics."""
     with serving_page(page("vllm")) as server:
         watched = Watched(cell())
         with watched.reading():
@@ -116,7 +116,7 @@ def test_an_engines_own_page_is_read_without_being_named() -> None:
     json.dumps(watched.entry.stored())
 
 
-def test_an_engine_without_a_page_is_asked_once_and_nothing_is_said() -> None:
+def test_an_engine_without_a_page_is_requested_once_without_a_report() -> None:
     """Only the facts of the trial tell why."""
     with serving_page(None) as server:
         watched = Watched(cell())
@@ -137,8 +137,8 @@ def test_an_engine_without_a_page_is_asked_once_and_nothing_is_said() -> None:
     ("text", "why"),
     [(None, "answers with status 404"), ("other 1\n", "holds none of the names that are known")],
 )
-def test_a_named_page_that_fails_is_said_once_and_asked_again(text: str | None, why: str) -> None:
-    """It may come up later; then it is read."""
+def test_a_failing_page_of_the_scenario_is_reported_once_and_retried(text: str | None, why: str) -> None:
+    """A server that comes up later is read."""
     with serving_page(text) as server:
         watched = Watched(cell(server.url))
         with watched.reading():
@@ -169,7 +169,7 @@ def test_a_slow_page_is_a_failure_and_no_zero(monkeypatch: pytest.MonkeyPatch) -
         assert all(sample.value == 0 for sample in watched.samples.queue if sample.name == "running_requests")
 
 
-def test_a_page_is_never_asked_twice_at_a_time() -> None:
+def test_a_page_is_never_requested_twice_at_a_time() -> None:
     """Whatever moments are wished for."""
     with serving_page(page("vllm")) as server:
         watched = Watched(cell())
@@ -185,7 +185,7 @@ def test_a_page_is_never_asked_twice_at_a_time() -> None:
         assert server.at_once == 1
 
 
-def test_the_ends_of_a_window_are_asked_for_early(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ends_of_a_window_are_scheduled_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """T0 is told before it comes: the page is read right at the ends, whatever is read besides."""
     monkeypatch.setattr(page_reader, "EVERY_NS", 3600 * 1000 * MS)  # nothing else in this time
     with serving_page(page("vllm")) as server:
@@ -217,7 +217,7 @@ def test_a_stopping_engine_is_left_alone() -> None:
 
 
 def test_a_fault_of_ours_in_reading_a_page_costs_no_run() -> None:
-    """It is one sentence, the other pages are read on, and what was measured is kept."""
+    """The error is one sentence, other pages continue, and measurements are kept."""
 
     def bursts(sample: Sample) -> None:
         if sample.source == "server0":
@@ -235,7 +235,7 @@ def test_a_fault_of_ours_in_reading_a_page_costs_no_run() -> None:
 
 
 def test_a_fault_while_pages_are_looked_for_costs_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said in a sentence, too."""
+    """The error is a sentence, too."""
     monkeypatch.setattr(server_pages, "orders_for", lambda *_: 1 // 0)
     watched = Watched(cell())
     with watched.reading():
@@ -246,7 +246,7 @@ def test_a_fault_while_pages_are_looked_for_costs_no_run(monkeypatch: pytest.Mon
 
 
 def test_a_reading_of_a_page_that_cannot_be_stored_ends_the_run() -> None:
-    """As any other that cannot."""
+    """The error is like any other."""
 
     taken: list[Sample] = []
 
@@ -267,7 +267,7 @@ def test_a_reading_of_a_page_that_cannot_be_stored_ends_the_run() -> None:
 
 
 def exporters(server: PageServer, scope: str) -> tuple[list[Sample], list[dict[str, Any]], list[str]]:
-    """What is taken of a page of an exporter: samples, what the trial says of it, what could not be read."""
+    """Readings of an exporter's page: samples, statistics of the trial, unavailable values."""
     watched = Watched(cell(server.url, scope=scope))
     with watched.reading():
         tallies = watched.begin()
