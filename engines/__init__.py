@@ -1,8 +1,7 @@
-"""Engine adapters: everything that turns a prompt into tokens.
+"""Engine adapters, by name.
 
-Nothing here imports the harness, and importing this package loads no engine. An engine is named in a scenario; the
-table says where its class is, so that listing the engines costs nothing and a missing library is met only by whoever
-asks for it.
+Importing this package loads no engine: `BUILT_IN` names the class of each. So listing the engines costs nothing, and a
+missing library is an error only for the engine that needs it. Nothing here imports the harness.
 """
 
 from __future__ import annotations
@@ -32,7 +31,12 @@ PLUGIN_GROUP = "harness.engines"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """What an engine needs beside the base installation. module: what is imported; install: how it is had."""
+    """Library that an engine needs beside the base installation.
+
+    Attributes:
+        module: Name to import.
+        install: Command that installs it.
+    """
 
     module: str
     install: str
@@ -53,7 +57,12 @@ LIBRARIES = {
 
 @dataclass(frozen=True, slots=True)
 class PlugIn:
-    """An engine that another distribution brings. value: "module:Class"; package: its name and version."""
+    """Engine of another distribution.
+
+    Attributes:
+        value: "module:Class".
+        package: Name and version of the distribution.
+    """
 
     name: str
     value: str
@@ -61,7 +70,7 @@ class PlugIn:
 
 
 def plug_ins() -> list[PlugIn]:
-    """Every one that is installed, by name and then by package, those whose name is taken included."""
+    """Return all installed plug-ins by name and package, including those with a name that is taken."""
     found = entry_points(group=PLUGIN_GROUP)
     packages = [f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package" for point in found]
     listed = [PlugIn(point.name, point.value, package) for point, package in zip(found, packages, strict=True)]
@@ -69,14 +78,15 @@ def plug_ins() -> list[PlugIn]:
 
 
 def names() -> dict[str, str]:
-    """Every engine that can be named in a scenario, as name -> "module:Class"; plug-ins may not replace ours, nor
-    each other: the first package by its name counts.
+    """Return every engine that a scenario can name, as name -> "module:Class".
+
+    A plug-in replaces no built-in engine. If two plug-ins have one name, the first package in alphabetical order wins.
     """
     return {one.name: one.value for one in reversed(plug_ins())} | BUILT_IN
 
 
 def clashes() -> dict[str, str]:
-    """What is to be said of engines whose name somebody else's plug-in has too, by that name."""
+    """Return a warning for each engine name that an unused plug-in has too."""
     said: dict[str, str] = {}
     seen: dict[str, str] = dict.fromkeys(BUILT_IN, "the built-in engine")
     for one in plug_ins():
@@ -89,10 +99,10 @@ def clashes() -> dict[str, str]:
 
 
 def engine_class(name: str) -> type[Engine]:
-    """The class of an engine.
+    """Return the class of an engine.
 
-    Raises EngineError if no engine has this name, if the library it needs cannot be imported, or for a plug-in that is
-    broken.
+    Raises:
+        EngineError: If no engine has this name, its library cannot be imported, or its plug-in is broken.
     """
     if name not in BUILT_IN:
         own = next((one for one in plug_ins() if one.name == name), None)
@@ -110,7 +120,7 @@ def engine_class(name: str) -> type[Engine]:
 
 
 def _plugged_in(plug_in: PlugIn) -> type[Engine]:
-    """The class of a plug-in, whose module may raise anything."""
+    """Return the class of a plug-in. Its module may raise anything."""
     module_name, _, class_name = plug_in.value.partition(":")
     what = f"engine {plug_in.name!r} of {plug_in.package}"
     try:
@@ -126,9 +136,12 @@ def _plugged_in(plug_in: PlugIn) -> type[Engine]:
 
 
 def missing_library(name: str, python: str | None = None) -> str | None:
-    """What an engine lacks here and how to install it, in one sentence; None where its library can be found.
+    """Return which library an engine lacks and how to install it; None if the library is found.
 
-    Nothing is imported.   python: the interpreter that would run the engine; None: this one.
+    Nothing is imported.
+
+    Args:
+        python: Interpreter that would run the engine. None is this one.
     """
     library = LIBRARIES.get(name)
     if library is None or _has_module(python, library.module):
@@ -151,5 +164,5 @@ def _has_module(python: str | None, module: str) -> bool:
 
 
 def create(spec: EngineSpec) -> Engine:
-    """An engine ready to be started."""
+    """Return an engine that is ready to be started."""
     return engine_class(spec.engine)(spec)

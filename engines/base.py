@@ -1,14 +1,8 @@
-"""The seam between the harness and whatever generates tokens.
+"""Interface between the harness and an engine.
 
-An engine starts, stops, and does exactly one of two things: it yields chunks itself (`InProcessEngine.generate`), or it
-says where a server listens (`ServedEngine.endpoint`) and the harness' own client measures. Engines hold no clocks: they
-yield, and the harness stamps. One engine object lives for one cell of the matrix and is used from one asyncio loop.
-
-Request headers that a scenario gives.
-
-How much memory an engine will need, told before it is started.
-
-Teacher-forced log-probabilities: what an engine that can be asked about quality gives.
+An engine starts, stops, and does one of two things. It yields chunks itself (`InProcessEngine.generate`), or it states
+where a server listens (`ServedEngine.endpoint`) and the load generator measures. Engines have no clocks: they yield,
+and the harness stamps. An engine object serves one configuration and is used from one asyncio loop.
 """
 
 from __future__ import annotations
@@ -26,41 +20,45 @@ if TYPE_CHECKING:
 
 
 class EngineError(Exception):
-    """An engine cannot be made, started or used. The message is one sentence for the user: what, and what to do.
+    """An engine cannot be made, started or used.
+
+    The message is for the user and states the problem and the fix.
 
     EngineError
-    |- LevelUnsupported   the engine has no such quantization level: the cell is skipped with the reason
+    |- LevelUnsupported   the engine lacks the quantization level: the cell is skipped with the reason
     |- ModelError         the model cannot be found, read, converted or fetched
-    |- StartFailed        the engine or its server did not come up (the port is taken, it exited, it never got ready)
+    |- StartFailed        the engine or its server did not start (port in use, process exited, never ready)
     """
 
 
 class LevelUnsupported(EngineError):
-    """The engine lacks the level that was asked for."""
+    """The engine lacks the requested quantization level."""
 
 
 class ModelError(EngineError):
-    """The model cannot be had."""
+    """The model is unavailable."""
 
 
 class StartFailed(EngineError):
-    """The engine did not come up."""
+    """The engine did not start."""
 
 
 NO_USAGE_REPORTS = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}
-"""What every process that an engine launches has in its environment: measuring is nobody else's business."""
+"""Environment of every process that an engine launches: no usage reports to third parties."""
 
 
 def device_environment(devices: tuple[str, ...]) -> dict[str, str]:
-    """The variables that show an engine's process only the devices it may use."""
+    """Return the variables that limit a process to these devices."""
     if not devices:
         return {}
     return {"CUDA_VISIBLE_DEVICES": "" if devices == ("cpu",) else ",".join(devices)}
 
 
 class ChunkKind(StrEnum):
-    """What one piece of a reply carries. Only CONTENT, REASONING and TOOL bear tokens; without text only where the
-    server says how many. UNREADABLE: something that says nothing to us, passed over where the reply goes on behind it.
+    """Content of a chunk.
+
+    Only CONTENT, REASONING and TOOL bear tokens. Without text they do so only if the server states a number.
+    UNREADABLE has no known meaning. It is ignored if the reply continues after it.
     """
 
     ROLE = "role"
@@ -74,7 +72,7 @@ class ChunkKind(StrEnum):
     COMMENT = "comment"
     UNREADABLE = "unreadable"
 
-    __hash__ = str.__hash__  # that of Enum is written in Python; a kind is looked up for every token
+    __hash__ = str.__hash__  # Enum's is Python code, and a kind is looked up for every token
 
 
 TOKEN_BEARING = frozenset({ChunkKind.REASONING, ChunkKind.CONTENT, ChunkKind.TOOL})
@@ -82,7 +80,7 @@ TOKEN_BEARING = frozenset({ChunkKind.REASONING, ChunkKind.CONTENT, ChunkKind.TOO
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts as the engine states them; None where it is silent."""
+    """Token counts that the engine states; None where it states none."""
 
     prompt_tokens: int | None = None
     output_tokens: int | None = None
@@ -92,16 +90,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One piece of a reply.
+    """Part of a reply.
 
-    kind: what it carries.   text: its payload ("" where it has none; the sentence of an ERROR and an UNREADABLE; of a
-    USAGE what in it cannot be a count).
-    tokens: how many tokens it bears, None when the engine does not say.
-    finish_reason: set on the piece that says why generation ended ("stop", "length", ...).
-    usage: set on the piece that carries the counts.   cached: the whole reply came from a result cache.
-    backend: which engine answered, where a platform in front of several says so.
-    reported: the server's own figures about the request, under `metrics.py`'s names without "reported_", such as
-    {"total_ms": 812.0, "memory_peak_bytes": 5e8}.
+    Attributes:
+        text: Payload. For ERROR and UNREADABLE a sentence, for USAGE the values that cannot be counts.
+        tokens: Number of tokens, None if the engine does not state it.
+        finish_reason: Reason for the end of generation ("stop", "length", ...), on the last part only.
+        usage: Token counts of the reply, on one part only.
+        cached: True if the reply came from a result cache.
+        backend: Engine that answered, if a platform in front of several states it.
+        reported: The server's own figures about the request, under the names of `metrics.py` without "reported_", such
+            as {"total_ms": 812.0, "memory_peak_bytes": 5e8}.
     """
 
     kind: ChunkKind
@@ -116,7 +115,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What was said in an earlier turn of a conversation: the user's prompt, and the reply that really came."""
+    """Earlier turn of a conversation: the user's prompt and the actual reply."""
 
     prompt: str
     reply: str
@@ -124,14 +123,17 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to generate.
+    """Generation request.
 
-    prompt: text, or token ids.   max_tokens: the most tokens to generate.
-    exact: generate exactly that many (do not stop at the end-of-sequence token), where the engine can.
-    sampling: temperature, top_p, top_k, seed, stop, under these names. What is absent is 0 (greedy) or off in the
-    engines that we start, whatever their own defaults are, and left to a server that we only talk to.
-    stream: ask for the reply piece by piece.   history: the earlier turns of the conversation, oldest first.
-    priority: sooner or later than other requests, as the engine reads it; None: it is not told.
+    Attributes:
+        prompt: Text or token ids.
+        max_tokens: Maximum number of tokens to generate.
+        exact: Generate exactly `max_tokens`, ignoring the end-of-sequence token, if the engine can.
+        sampling: temperature, top_p, top_k, seed, stop. An absent setting is 0 (greedy) or off in the engines that we
+            start, whatever their defaults are. An external server keeps its own default.
+        stream: Request the reply part by part.
+        history: Earlier turns of the conversation, oldest first.
+        priority: Priority relative to other requests, as the engine defines it. None sends none.
     """
 
     prompt: str | tuple[int, ...]
@@ -144,24 +146,27 @@ class Request:
 
     @property
     def transcript(self) -> str | tuple[int, ...]:
-        """The prompt with the conversation before it, for engines that take one text: each reply right behind its
-        prompt, as the engine generated it, so that a prefix cache knows it again, and an empty line before the next
-        prompt. Without a history the prompt itself.
+        """Conversation and prompt as one text, for engines that take one text.
 
-        Raises ValueError where text would have to be joined to token ids.
+        Each reply follows its prompt directly, as the engine generated it, so that a prefix cache matches. An empty
+        line separates it from the next prompt.
+
+        Raises:
+            ValueError: If there is a history and the prompt is token ids.
         """
         if not self.history:
             return self.prompt
         if not isinstance(self.prompt, str):
-            raise ValueError("a conversation cannot go on with token ids: write its prompts as text")
+            raise ValueError("a conversation cannot continue with token ids: write its prompts as text")
         return "".join([f"{turn.prompt}{turn.reply}\n\n" for turn in self.history]) + self.prompt
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
-    """A model as the scenario names it: hub id, folder, GGUF file or built-in name.
+    """Model as the scenario names it: hub id, folder, GGUF file or built-in name.
 
-    lora: an adapter to put over it: a folder in PEFT's layout, a hub id, or a GGUF file.
+    Attributes:
+        lora: Adapter to apply: a folder in PEFT's layout, a hub id, or a GGUF file.
     """
 
     name: str
@@ -171,12 +176,14 @@ class ModelReference:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """Everything that is needed to make one engine.
+    """Specification of one engine.
 
-    options: the engine's own options, defaults not filled in. For `http` also dialect, url, command, ready, stop,
-    served_model. python: the interpreter of the environment that the engine is installed in; None: our own.
-    devices: the accelerators it may use, as the driver counts them ("0", "1"), or ("cpu",); (): its own choice.
-    log_path: where the engine's process writes its output (None: inherit).
+    Attributes:
+        options: The engine's own options, without defaults. For `http` also dialect, url, command, ready, stop and
+            served_model.
+        python: Interpreter of the environment that has the engine. None is our own.
+        devices: Accelerators to use, as the driver numbers them ("0", "1"), or ("cpu",). () is the engine's choice.
+        log_path: Output file of the engine's process. None inherits ours.
     """
 
     engine: str
@@ -193,18 +200,21 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What really runs, as loaded; None where it cannot be known.
+    """Facts about the loaded engine; None where unknown.
 
-    level: the quantization level of the weights in use.   weight_bytes: size of the weights file(s).
-    pids: processes that belong to the engine, beside the one that called start().
-    options: the options in force, defaults filled in (no secrets).
-    device: where the weights are, such as "cpu" or "cuda:0".   parameters: how many weights the model has.
-    kv_bytes_per_token: what one token of context takes in the KV cache, as configured.
-    memory: bytes by what they are for ("weights", "kv_cache", "runtime"), as the engine itself says, where it does.
-    metrics_urls: pages for Prometheus on which it may tell of itself while it works; whether one is there is found out.
-    slots: how many requests it generates at a time; further ones wait in it.
-    imatrix: whether the weights were quantized with an importance matrix; None: not known, or not quantized so far.
-    unused_instructions: sets of instructions of the processor that its build does not use.
+    Attributes:
+        level: Quantization level of the weights in use.
+        weight_bytes: Size of the weight files.
+        pids: Processes of the engine, without the one that called start().
+        options: Options in force, with defaults, without secrets.
+        device: Place of the weights, such as "cpu" or "cuda:0".
+        parameters: Number of weights.
+        kv_bytes_per_token: Size of one token of context in the KV cache, as configured.
+        memory: Bytes by purpose ("weights", "kv_cache", "runtime"), as the engine reports them.
+        metrics_urls: Possible Prometheus pages of the engine. They need not exist.
+        slots: Requests generated at the same time. Further ones wait in the engine.
+        imatrix: True if the weights were quantized with an importance matrix. None if unknown or not quantized.
+        unused_instructions: Instruction sets of the processor that the build does not use.
     """
 
     name: str
@@ -229,15 +239,19 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and how to talk to a served engine.
+    """Address and wire format of a served engine.
 
-    url: base of the API, such as "http://127.0.0.1:8080" (the dialect adds the path).
-    dialect: a name in `engines.dialects`.   model: the name to put in requests.
-    headers: extra request headers; may hold secrets, never stored.   others: further servers of the same model, over
-    which requests are spread.   tls: files, under `ca`, `cert`, `key`.   proxy: an address, or "none"; absent: as the
-    environment says.   request: what is put into the body of each request, beside what the dialect sets.
-    unsaid: what is put there where the request does not say it.   exact: what asks for an exact length, in place of the
-    dialect's own words; {}: those.
+    Attributes:
+        url: Base of the API, such as "http://127.0.0.1:8080". The dialect adds the path.
+        dialect: Name in `engines.dialects`.
+        model: Name to put in requests.
+        headers: Extra request headers. They may hold secrets and are never stored.
+        others: Further servers of the same model. Requests are spread over all.
+        tls: Files under `ca`, `cert`, `key`.
+        proxy: Address, or "none". None follows the environment.
+        request: Extra fields for the body of each request.
+        unsaid: Fields for settings that the request leaves out.
+        exact: Fields that request an exact length. {} uses those of the dialect.
     """
 
     url: str
@@ -253,30 +267,35 @@ class Endpoint:
 
 
 class Engine(Protocol):
-    """What every engine has.
+    """Interface of every engine.
 
-    It may also have: `devices(level)`, a class method, where a level can run ("cpu", "cuda"); `memory_needed()` of
-    `engines.base`; `import_library()`, what the first start in a process imports; `score()` of `engines.base`;
-    `async tokenize(text)`, the ids the loaded model's tokenizer gives; `async beginning()`, those it puts in front.
-    Modules of adapters import without the library they adapt; what the library is stands in `engines.LIBRARIES`.
+    Optional members:
+        devices(level): Class method, places where a level can run ("cpu", "cuda").
+        memory_needed(): See `EstimatingEngine`.
+        import_library(): Import what the first start in a process imports.
+        score(): See `ScoringEngine`.
+        async tokenize(text): Return the ids of the loaded model's tokenizer.
+        async beginning(): Return the ids that the engine puts in front of a text.
+
+    The module of an adapter imports without the library it adapts; `engines.LIBRARIES` names that library.
     """
 
     def __init__(self, spec: EngineSpec) -> None: ...
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
-        """The quantization levels it can load; () where it has no say (a server that runs elsewhere)."""
+        """Return the quantization levels that can be loaded; () if an external server decides."""
         ...
 
     def prepare(self) -> Sequence[Path]:
-        """Build or fetch what start() needs, and name the weight files that start() will read.
+        """Build or fetch what start() needs, and return the weight files that start() will read.
 
-        Blocking, may take minutes, idempotent; called before the load time is measured. Raises EngineError.
+        Blocking and idempotent; may take minutes. Called before the startup time is measured. Raises EngineError.
         """
         ...
 
     async def start(self) -> EngineInfo:
-        """Load the model; returns when the first request can be taken. Raises EngineError."""
+        """Load the model and return when the engine is ready for a request. Raises EngineError."""
         ...
 
     async def stop(self) -> None:
@@ -286,7 +305,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class InProcessEngine(Engine, Protocol):
-    """An engine that generates in the trial's own process."""
+    """Engine that generates in the trial's own process."""
 
     def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Yield the reply as it is produced. Closing the iterator cancels the request in the engine."""
@@ -295,28 +314,32 @@ class InProcessEngine(Engine, Protocol):
 
 @runtime_checkable
 class ServedEngine(Engine, Protocol):
-    """An engine behind a socket."""
+    """Engine behind a socket."""
 
     def endpoint(self) -> Endpoint:
-        """Where it listens, once started."""
+        """Return the address of the started server."""
         ...
 
     def alive(self) -> str | None:
-        """Why its process ended, in one sentence; None while it runs or where that cannot be known."""
+        """Return why the process ended, in one sentence; None while it runs or if that is unknown."""
         ...
 
 
 @runtime_checkable
 class CachesPrompts(Protocol):
-    """An engine that can be told to drop what it has cached of earlier prompts."""
+    """Engine whose cache of earlier prompts can be cleared."""
 
     async def reset_cache(self) -> bool | None:
-        """Drop it, with nothing in flight; whether it did, None where this server has no way."""
+        """Clear the cache while no request is in flight.
+
+        Returns:
+            True on success. None if the server has no such function.
+        """
         ...
 
 
 async def collect(chunks: AsyncIterator[Chunk]) -> list[Chunk]:
-    """All chunks of a reply; for tests and notebooks."""
+    """Return all chunks of a reply; for tests and notebooks."""
     return [chunk async for chunk in chunks]
 
 
@@ -326,21 +349,22 @@ _OURS = frozenset({"accept-encoding", "connection", "content-length", "content-t
 
 
 def check_header(name: str, value: str = "") -> None:
-    """Raises ValueError, one sentence without the value, for a header that cannot be sent or is not the user's."""
+    """Raise ValueError for a header that cannot be sent or that the harness sets. The message omits the value."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a header; write letters, digits and `-`")
+        raise ValueError(f"{name!r} is not a valid header name; use letters, digits and `-`")
     if name.lower() in _OURS:
         raise ValueError(f"the header {name} is set by the harness; leave it out")
     if not _SIGNS.fullmatch(value):
-        raise ValueError(f"the value of the header {name} holds a line break or a sign that no header can carry")
+        raise ValueError(f"the value of the header {name} contains a line break or another invalid character")
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """What an engine will need at its peak.
+    """Peak memory of an engine.
 
-    device: where: "cpu" is the host's memory, "cuda" that of its GPUs together.
-    parts: bytes by what they are for ("weights", "kv_cache", "runtime"); the need is their sum.
+    Attributes:
+        device: "cpu" is host memory, "cuda" that of all its GPUs.
+        parts: Bytes by purpose ("weights", "kv_cache", "runtime").
     """
 
     device: Literal["cpu", "cuda"]
@@ -348,31 +372,31 @@ class MemoryEstimate:
 
     @property
     def bytes(self) -> int:
-        """All parts together."""
         return sum(self.parts.values())
 
 
 @runtime_checkable
 class EstimatingEngine(Protocol):
-    """An engine that can say what it will need."""
+    """Engine that can estimate its memory."""
 
     def memory_needed(self) -> MemoryEstimate | None:
-        """An estimate from below, after prepare() and before start(); None where nothing is known.
+        """Return a lower bound, after prepare() and before start(); None if unknown.
 
-        From below: a cell is skipped because of it, which must not happen to one that would have fitted.
+        A cell is skipped because of the estimate. A lower bound never skips a cell that would have fitted.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The model's distributions over one sequence of tokens, each given all true tokens before it.
+    """Token distributions of a sequence, each conditioned on all true tokens before it (teacher forcing).
 
-    first: the first scored position; row i is about the token at position first + i.
-    logprobs: natural logarithms, [rows, vocabulary], column v about token v; or, where the engine gives only the
-        likeliest, [rows, k] in falling order (NaN where it gave fewer).
-    tokens: [rows, k], the tokens that the columns are about; None where `logprobs` is the whole vocabulary.
-    true_logprobs: [rows], of the tokens that really stand there; NaN where the engine does not tell.
+    Attributes:
+        first: First scored position. Row i belongs to position first + i.
+        logprobs: Natural logarithms, [rows, vocabulary], column v for token v. If the engine returns only the most
+            likely tokens: [rows, k] in descending order (NaN where it returned fewer).
+        tokens: [rows, k], token ids of the columns. None if `logprobs` is the whole vocabulary.
+        true_logprobs: [rows], of the true tokens. NaN if the engine does not return it.
     """
 
     first: int
@@ -383,12 +407,13 @@ class Scores:
 
 @runtime_checkable
 class ScoringEngine(Protocol):
-    """An engine, in process or served, that can say how likely it finds a text."""
+    """Engine that can return the log-probabilities of a text."""
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
-        """The distributions of tokens[first:], first >= 1; nothing is sampled. For a started engine.
+        """Return the distributions of tokens[first:], first >= 1, of a started engine. Nothing is sampled.
 
-        Raises EngineError if the sequence is longer than the context, or if the engine does not tell.
+        Raises:
+            EngineError: If the sequence exceeds the context, or the engine returns no log-probabilities.
         """
         ...
 
@@ -397,9 +422,14 @@ PROBE = "a"
 
 
 def put_before(served: Sequence[int], plain: Sequence[int]) -> list[int]:
-    """The ids in front of a text's own. served: with what the engine adds to a text that it is sent.
+    """Return the ids that an engine puts in front of a text.
 
-    Raises EngineError where the text's own are not among them.
+    Args:
+        served: Ids of a text with the special tokens that the engine adds.
+        plain: Ids of that text alone.
+
+    Raises:
+        EngineError: If `served` does not contain `plain`.
     """
     for start in range(len(served) - len(plain) + 1):
         if list(served[start : start + len(plain)]) == list(plain):
@@ -408,11 +438,11 @@ def put_before(served: Sequence[int], plain: Sequence[int]) -> list[int]:
 
 
 async def beginning_of(tokenize: Callable[..., Awaitable[list[int]]]) -> list[int]:
-    """Return the ids that an engine puts in front of a text that it is sent, by its own tokenizer; [] for none."""
+    """Return the ids that an engine's tokenizer puts in front of a text; [] for none."""
     return put_before(await tokenize(PROBE, special=True), await tokenize(PROBE, special=False))
 
 
 def check_first(first: int, count: int) -> None:
-    """Raises EngineError unless `first` is a position that has tokens before it, and is one of `count`."""
+    """Raise EngineError unless 1 <= first < count."""
     if not 1 <= first < count:
         raise EngineError(f"scores start at a position from 1 to {count - 1}, not {first}")

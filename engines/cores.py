@@ -1,4 +1,4 @@
-"""How many cores a computing engine should take on this machine, and what limits them."""
+"""Number of cores for an engine that computes on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """Whole cores that this process may use, by affinity and by its control group's quota; one at least."""
+    """Return the whole cores that affinity and control groups allow this process; at least 1."""
     allowed = len(own_processors())
     quota = cpu_quota_cores()
     return max(1, allowed if quota is None else min(allowed, int(quota)))
@@ -20,21 +20,21 @@ PROCESSORS = Path("/sys/devices/system/cpu")
 
 
 def default_threads() -> int:
-    """All cores that this process may use but one, which the measuring client needs; at least one.
+    """Return all cores that this process may use except one for the load generator; at least 1.
 
-    Threads beyond the control group's quota spin while they wait for time (4 to 45 times slower, reported for
-    llama.cpp), and a second thread on a core has nothing to compute with that the first has not.
+    Threads beyond the quota of the control group spin while they wait for time (4 to 45 times slower, reported for
+    llama.cpp). A second thread on a core adds no computing power.
     """
     return threads_for(len(one_of_each_core()), cpu_quota_cores())
 
 
 def threads_for(cores: int, quota: float | None) -> int:
-    """Whole cores that are there and that the quota pays for, less one; at least one."""
+    """Return the whole cores that exist and that the quota covers, minus one; at least 1."""
     return max(1, (cores if quota is None else min(cores, int(quota))) - 1)
 
 
 def one_of_each_core(allowed: Iterable[int] | None = None, processors: Path = PROCESSORS) -> list[int]:
-    """The first logical processor of each physical core among those that this process may run on."""
+    """Return the first allowed logical processor of each physical core."""
     first: dict[str, int] = {}
     for one in sorted(own_processors() if allowed is None else allowed):
         first.setdefault(_siblings(processors, one), one)
@@ -42,12 +42,12 @@ def one_of_each_core(allowed: Iterable[int] | None = None, processors: Path = PR
 
 
 def own_processors() -> Collection[int]:
-    """The logical processors that this process may run on."""
+    """Return the logical processors that this process may run on."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 
 
 def _siblings(processors: Path, one: int) -> str:
-    """The logical processors of the core that a logical processor belongs to; itself where that is not told."""
+    """Return the logical processors on the core of one; only that one if the system does not list them."""
     try:
         return (processors / f"cpu{one}" / "topology" / "thread_siblings_list").read_text().strip()
     except OSError:
@@ -55,16 +55,16 @@ def _siblings(processors: Path, one: int) -> str:
 
 
 def cpu_quota_cores(root: Path = ROOT, own: Path = OWN) -> float | None:
-    """How many cores' worth of time the control groups of this process may use; None without a quota.
+    """Return the processor time that control groups allow this process, in cores; None without a quota.
 
-    The smallest of the process' own group and those above it; inside a container only the own one may be visible.
+    The smallest quota of the process' own group and those above counts. A container may show only its own group.
     """
     found = [quota for folder in folders_of("cpu", root, own) if (quota := _quota(folder)) is not None]
     return min(found, default=None)
 
 
 def folders_of(controller: str, root: Path, own: Path) -> list[Path]:
-    """The folders of the groups with this controller, or with all of them (version 2), and all above them."""
+    """Return the folders of the groups with this controller, or of version 2, and all above them."""
     try:
         lines = own.read_text().splitlines()
     except OSError:

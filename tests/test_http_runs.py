@@ -123,13 +123,13 @@ def test_several_servers_of_which_one_is_another(tmp_path: Path) -> None:
             "engines.0.headers: the value of X-Api-Key would be stored",
         ),
         ({"url": "http://a", "headers": {"Host": "x"}}, "engines.0.headers: the header Host is set by the harness"),
-        ({"url": "http://a", "headers": {"X Y": "x"}}, "engines.0.headers: 'X Y' is no name of a header"),
+        ({"url": "http://a", "headers": {"X Y": "x"}}, "engines.0.headers: 'X Y' is not a valid header name"),
         (
             {"url": "http://a", "dialect": "generate-backend", "request": {"max_tokens": 3}},
             "engines.0: `request` must not set `max_tokens`, which generate-backend sets from the scenario; leave it",
         ),
         ({"url": "http://a", "request": {"auth_token": "x"}}, "engines.0.request: the value of auth_token would be"),
-        ({"url": "http://a", "headers_env": {"a:b": "V"}}, "engines.0.headers_env: 'a:b' is no name of a header"),
+        ({"url": "http://a", "headers_env": {"a:b": "V"}}, "engines.0.headers_env: 'a:b' is not a valid header name"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(tmp_path: Path, engine: dict[str, Any], sentence: str) -> None:
@@ -173,5 +173,5 @@ def test_headers_reach_the_server_as_they_are_written(tmp_path: Path) -> None:
         broken.mkdir()
         ended = run(broken, {"url": url, "headers_env": {"X-Secret": "S"}}, env={"S": "two\nlines"})
     assert ended.code == 3
-    assert "the value of the header X-Secret holds a line break" in ended.err
+    assert "the value of the header X-Secret contains a line break" in ended.err
     assert "two" not in ended.err

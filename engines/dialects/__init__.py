@@ -1,6 +1,6 @@
-"""Wire formats: how a request is written down for a server, and how its answer is read.
+"""Wire formats of servers: encoding a request, decoding an answer.
 
-A dialect is two pure functions (see `engines.dialects.base.Dialect`); it opens no sockets and holds no clocks.
+A dialect is two pure functions (see `engines.dialects.base.Dialect`). It opens no sockets and has no clocks.
 """
 
 from __future__ import annotations
@@ -23,10 +23,15 @@ DIALECTS: dict[str, str] = {
 
 
 def get(name: str, added: Mapping[str, Any] | None = None, **more: Mapping[str, Any]) -> Dialect:
-    """The dialect of this name. added: what is put into the body of each request, beside what it sets itself.
-    more: `unsaid` and `exact` of an `Endpoint`, for the OpenAI dialects.
+    """Return the dialect of this name.
 
-    Raises EngineError if there is none, ValueError for something added that the dialect sets itself.
+    Args:
+        added: Extra fields for the body of each request.
+        more: `unsaid` and `exact` of an `Endpoint`, for the OpenAI dialects.
+
+    Raises:
+        EngineError: If no dialect has this name.
+        ValueError: If `added` contains a field that the dialect sets.
     """
     if name not in DIALECTS:
         raise EngineError(f"there is no dialect {name!r}; known are {', '.join(sorted(DIALECTS))}")
@@ -36,6 +41,6 @@ def get(name: str, added: Mapping[str, Any] | None = None, **more: Mapping[str, 
 
 
 def of(endpoint: Endpoint) -> Dialect:
-    """The dialect of an endpoint, with what that puts into its requests. Raises as `get`."""
+    """Return the dialect of an endpoint, with the endpoint's request fields. Raises as `get`."""
     more = {"unsaid": endpoint.unsaid, "exact": endpoint.exact}
     return get(endpoint.dialect, endpoint.request, **{name: body for name, body in more.items() if body})

@@ -1,9 +1,4 @@
-"""Values in the JSON of servers, taken only where they are what they should be. Nothing here raises.
-
-JSON as servers write it against the rules, and characters that came in halves.
-
-Counts per chunk, from a server that states its count so far in every event.
-"""
+"""Reading the JSON of servers: invalid JSON, unexpected types, split characters, and token counts per chunk."""
 
 from __future__ import annotations
 
@@ -28,15 +23,17 @@ _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 def tolerant(data: bytes) -> object:
-    """What JSON says that breaks the rules: NaN and infinities, bare control characters, halves of characters.
+    """Parse JSON, including invalid JSON: NaN, infinities, bare control characters, split characters.
 
-    Bytes that are no UTF-8 and lone surrogates stay in the texts as lone surrogates; see `mend`. Raises ValueError for
-    what is no JSON at all.
+    Bytes that are not UTF-8 stay in the texts as lone surrogates; see `mend`.
+
+    Raises:
+        ValueError: If the data is not JSON at all.
     """
     try:
         return orjson.loads(data)
     except ValueError:
-        pass  # not by the rules
+        pass  # not valid JSON
     try:
         return json.loads(data.decode("utf-8", "surrogateescape"), strict=False)
     except RecursionError as error:
@@ -44,7 +41,7 @@ def tolerant(data: bytes) -> object:
 
 
 def as_json(found: object) -> str:
-    """A value as one line, whatever it is."""
+    """Return any value as one line of text."""
     try:
         return found if isinstance(found, str) else orjson.dumps(found).decode()
     except TypeError:
@@ -52,14 +49,14 @@ def as_json(found: object) -> str:
 
 
 def clean(text: str) -> str:
-    """The text with U+FFFD for halves of characters: it can be written down."""
+    """Replace lone surrogates by U+FFFD, so that the text can be encoded."""
     return _HALF.sub(_UNKNOWN, text) if _HALF.search(text) else text
 
 
 def mend(chunks: list[Chunk]) -> None:
-    """Put characters together that came in halves, in place: each stands in the piece that completed it.
+    """Join characters that were split between chunks, in place. Each goes to the chunk that completed it.
 
-    A half may be one of a pair of surrogates, or some bytes of UTF-8. One that nothing completes becomes U+FFFD.
+    A part is a surrogate of a pair, or some bytes of UTF-8. A part that stays incomplete becomes U+FFFD.
     """
     for kind in TOKEN_BEARING:
         places = [place for place, chunk in enumerate(chunks) if chunk.kind is kind]
@@ -81,14 +78,14 @@ def _cleaned(chunk: Chunk) -> Chunk:
 
 
 class _Joiner:
-    """Takes texts one after the other and keeps the half that one ends with."""
+    """Decoder of consecutive texts that carries over an incomplete character."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._first_half = ""
 
     def take(self, text: str, *, last: bool) -> str:
-        """What can be shown once this text has come."""
+        """Return the text that is complete after this one."""
         text, self._first_half = self._first_half + text, ""
         if not last and (half := _FIRST_HALF.search(text)):
             text, self._first_half = text[: half.start()], half.group()
@@ -98,7 +95,7 @@ class _Joiner:
 
 
 def broken(chunks: list[Chunk]) -> bool:
-    """Whether a half of a character stands in these."""
+    """Return True if a chunk contains a part of a character."""
     return any(_HALF.search(f"{one.text}{one.finish_reason or ''}{one.backend or ''}") for one in chunks)
 
 
@@ -113,20 +110,20 @@ NOTHING: Mapping[str, Any] = {}
 
 
 def mapping_at(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The object of this name; an empty one where it is none."""
+    """Return the object at this name; an empty one if the value is not an object."""
     found = event.get(name)
     return found if isinstance(found, dict) else NOTHING
 
 
 def listed(found: object) -> Sequence[object]:
-    """A list as it is, one object as a list of itself; nothing of anything else."""
+    """Return a list unchanged, an object as a list of one, and [] for anything else."""
     if isinstance(found, list):
         return found
     return [found] if isinstance(found, dict) and found else []
 
 
 def text_at(event: Mapping[str, Any], *names: str) -> str:
-    """The first of these that is a text and not empty, else ""."""
+    """Return the first non-empty text at these names, else ""."""
     for name in names:
         found = event.get(name)
         if found and isinstance(found, str):
@@ -135,7 +132,7 @@ def text_at(event: Mapping[str, Any], *names: str) -> str:
 
 
 def count_of(found: object) -> int | None:
-    """A number of tokens; None for what cannot be one: a text, a fraction, less than none, beyond all measure."""
+    """Return a token count; None for a text, a fraction, a negative or a huge number."""
     if type(found) is int and 0 <= found <= _MOST_TOKENS:
         return found
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _MOST_TOKENS:
@@ -146,7 +143,7 @@ def count_of(found: object) -> int | None:
 def usage_of(
     prompt_tokens: object, output_tokens: object, reasoning_tokens: object = None, cached_tokens: object = None
 ) -> tuple[Usage, str]:
-    """Counts as a server states them, and a few words about those that cannot be: they are unknown."""
+    """Return the token counts that a server states, and a note about the invalid ones, which become None."""
     stated = (prompt_tokens, output_tokens, reasoning_tokens, cached_tokens)
     for found in stated:
         if found is not None and (type(found) is not int or not 0 <= found <= _MOST_TOKENS):
@@ -156,11 +153,11 @@ def usage_of(
     counts = [count_of(found) for found in stated]
     impossible = [found for found, count in zip(stated, counts, strict=True) if found is not None and count is None]
     note = ", ".join((as_json(found) or "an empty text")[:_QUOTED] for found in impossible)
-    return Usage(*counts), f"no count of tokens: {note}" if note else ""
+    return Usage(*counts), f"invalid token count: {note}" if note else ""
 
 
 def amount_at(event: Mapping[str, Any], name: str, factor: float = 1.0) -> float | None:
-    """A number that is not negative, times the factor that makes it ours; None where there is none."""
+    """Return a non-negative number, times the factor that converts its unit; None if there is none."""
     found = event.get(name)
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < _MOST:
         return None
@@ -168,23 +165,23 @@ def amount_at(event: Mapping[str, Any], name: str, factor: float = 1.0) -> float
 
 
 def reported_of(**amounts: float | None) -> dict[str, float] | None:
-    """What a server reports, without what it is silent about; None for nothing at all."""
+    """Return the amounts that a server reports; None if it reports none."""
     return {name: amount for name, amount in amounts.items() if amount is not None} or None
 
 
 @lru_cache(maxsize=20_000)
 def piece(kind: ChunkKind, text: str, tokens: int | None = None) -> Chunk:
-    """A piece of text; few differ, and to look one up costs less than to make it."""
+    """Return a chunk of text. Few differ, and a lookup is cheaper than a new object."""
     return Chunk(kind, text, tokens)
 
 
 def unreadable(found: object) -> Chunk:
-    """What says nothing to us, with its beginning."""
+    """Return a chunk for data without a known meaning, with the start of the data."""
     return Chunk(ChunkKind.UNREADABLE, f"the server sent something that cannot be read: {as_json(found)[:200]}")
 
 
 def pieces_of(content: object, kind: ChunkKind = ChunkKind.CONTENT) -> list[Chunk]:
-    """The pieces in a content: a text, or a list of parts, among which thinking is no answer."""
+    """Return the chunks in a content: a text, or a list of parts, of which thinking is REASONING."""
     if type(content) is str:
         return [piece(kind, content)] if content else []
     if content is None or content is False or content == [] or content == {}:
@@ -199,7 +196,7 @@ def pieces_of(content: object, kind: ChunkKind = ChunkKind.CONTENT) -> list[Chun
 
 
 def _parts(part: object, kind: ChunkKind, deepest: int) -> Iterator[tuple[ChunkKind, str]]:
-    """The texts in a part, each with its kind; nothing where it holds none, "" where it may."""
+    """Yield the texts in a part with their kinds: nothing for an unknown part, "" for a known one without text."""
     if isinstance(part, str):
         yield kind, part
     elif isinstance(part, list) and deepest:
@@ -227,7 +224,7 @@ def _kind_of(part: Mapping[str, Any], kind: ChunkKind) -> ChunkKind:
 
 
 def tool_text(call: object) -> str:
-    """What a call of a tool holds of generated text."""
+    """Return the generated text in a tool call."""
     if not isinstance(call, dict):
         return ""
     inner = mapping_at(call, "function") or mapping_at(call, "custom") or call
@@ -236,15 +233,15 @@ def tool_text(call: object) -> str:
 
 
 def tool_pieces(calls: object) -> list[Chunk]:
-    """The piece that calls of tools make, if they hold any text."""
+    """Return the chunk of some tool calls; [] if they contain no text."""
     text = "".join(map(tool_text, listed(calls)))
     return [piece(ChunkKind.TOOL, text)] if text else []
 
 
 def with_tokens(found: list[Chunk], tokens: int | None) -> list[Chunk]:
-    """These pieces of one event, of which the server says how many tokens they bear together.
+    """Add the token count of an event to its chunks.
 
-    Tokens without a text are tokens all the same. Of several pieces nobody knows which bears how many.
+    Tokens without text become a chunk of their own. With several chunks the share of each is unknown.
     """
     if not tokens:
         return found
@@ -258,10 +255,10 @@ _ENDS = (ChunkKind.FINISH, ChunkKind.ERROR)
 
 
 def count_chunks(pieces: Pieces) -> Pieces:
-    """The pieces with the tokens that each bears, where the counts between them say so.
+    """Add token counts to the chunks, from the running count that the server states in its events.
 
-    An event without text that raises the count bore a token, unless it ends the reply. Counts that fall, and such as
-    leave most pieces without any token, are no counts so far.
+    An event without text that raises the count bore a token, unless it ends the reply. The counts are not running
+    counts, and are ignored, if they fall or leave most chunks without a token.
     """
     if pieces.kinds.count(_USAGE) < 2:
         return pieces
@@ -276,7 +273,7 @@ def count_chunks(pieces: Pieces) -> Pieces:
 
 
 def _counted(pieces: Pieces) -> dict[int, int] | None:
-    """The tokens of each place of which they are known; None where the counts are no counts so far."""
+    """Return the token counts by position, where known; None if these are not running counts."""
     joined, counted = set(pieces.joined), dict[int, int]()
     before = bearing = without = 0
     event, waiting = _Event(), False
@@ -303,7 +300,7 @@ def _counted(pieces: Pieces) -> dict[int, int] | None:
 
 
 class _Event:
-    """The places of one event's pieces: with tokens, without a text; and whether it ends the reply."""
+    """Positions of an event's chunks, with tokens and without text, and whether the event ends the reply."""
 
     __slots__ = ("empty", "ends", "own")
 
@@ -313,7 +310,7 @@ class _Event:
         self.ends = False
 
     def share(self, more: int, counted: dict[int, int]) -> None:
-        """Give the event's tokens to its pieces: to the last, for they came together."""
+        """Assign the event's tokens to its last chunk, for its chunks arrived together."""
         if self.own:
             counted.update(dict.fromkeys(self.own[:-1], 0))
             counted[self.own[-1]] = more

@@ -1,4 +1,4 @@
-"""The seam between the measuring client and a wire format."""
+"""Interface between the load generator and a wire format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KIND = attrgetter("kind")
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """One HTTP request, without the host; `headers` are those the dialect needs, lower-case names."""
+    """HTTP request without the host. `headers` are those that the dialect needs, in lower case."""
 
     method: str
     path: str
@@ -24,10 +24,11 @@ class WireRequest:
 
 @dataclass(frozen=True, slots=True)
 class WireResponse:
-    """One HTTP response as it came in.
+    """HTTP response as it arrived.
 
-    status: HTTP status.   headers: names in lower case.
-    reads: body bytes of each read from the socket, transfer encoding removed; b"" where a read brought none.
+    Attributes:
+        headers: Names in lower case.
+        reads: Body bytes of each read from the socket without the transfer encoding; b"" for a read without any.
     """
 
     status: int
@@ -36,17 +37,17 @@ class WireResponse:
 
 
 class ReadChunk(NamedTuple):
-    """A chunk and the index of the read that brought its last byte."""
+    """Chunk and the index of the read that brought its last byte."""
 
     read: int
     chunk: Chunk
 
 
 class Pieces(Sequence[ReadChunk]):
-    """The pieces of a reply in order, as columns that run in parallel: a million tokens need no million pairs.
+    """Chunks of a reply in order, as parallel columns: a million tokens need no million pairs.
 
-    reads, chunks: as in ReadChunk.   kinds: of the chunks.   joined: the places of those that came in one event with
-    the piece before them.
+    Attributes:
+        joined: Positions of chunks that came in one event with the chunk before.
     """
 
     __slots__ = ("chunks", "joined", "kinds", "reads")
@@ -65,7 +66,7 @@ class Pieces(Sequence[ReadChunk]):
 
     @classmethod
     def of(cls, pieces: Iterable[ReadChunk]) -> Pieces:
-        """From pairs."""
+        """Return the columns of some pairs."""
         if isinstance(pieces, Pieces):
             return pieces
         listed = list(pieces)
@@ -92,26 +93,22 @@ class Pieces(Sequence[ReadChunk]):
 
 
 class Dialect(Protocol):
-    """A wire format.
+    """Wire format.
 
-    encode(): the request for a server; `model` is the name the server knows, None leaves it out.
-    decode(): every piece of the reply in order. Never raises on malformed input: it yields an ERROR chunk.
-    The end of a complete reply is a FINISH chunk, so that a reply which was cut off can be told from a whole one.
+    A complete reply ends with a FINISH chunk, so that a truncated reply can be recognised.
     """
 
     name: str
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
-        """The request on the wire."""
+        """Return the request for a server. `model` is its name on the server, None leaves it out."""
         ...
 
     def decode(self, response: WireResponse) -> Pieces:
-        """The pieces of the reply."""
+        """Return all chunks of the reply in order. Malformed input becomes an ERROR chunk and never raises."""
         ...
 
 
 def cannot_carry(name: str) -> str:
-    """What is said of a dialect that has no word for a sampling setting, behind the dialect's name."""
-    return (
-        f"has no `{name}`: leave it out of `sampling`, or write it under `request` if the server knows it all the same"
-    )
+    """Return the end of the message for a sampling setting that a dialect lacks. The dialect's name precedes it."""
+    return f"has no `{name}`: leave it out of `sampling`, or write it under `request` if the server supports it"

@@ -1,4 +1,4 @@
-"""Bodies of requests: what the scenario adds to them, what only we may set, and what a format cannot carry."""
+"""Request bodies: fields that the scenario adds, fields that only a dialect sets, and settings that a format lacks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def post(path: str, body: Mapping[str, Any], added: Mapping[str, Any], accept: str) -> WireRequest:
-    """A body as JSON, with what the scenario adds to every request."""
+    """Return a request with a JSON body, including the fields that the scenario adds."""
     headers = {"content-type": "application/json", "accept": accept}
     return WireRequest("POST", path, headers, orjson.dumps(_merged(body, added) if added else body))
 
 
 def text_of(request: Request, dialect: str) -> str:
-    """The prompt with the conversation before it. Raises ValueError for token ids, which the dialect cannot carry."""
+    """Return the conversation and prompt as one text. Raises ValueError for token ids."""
     transcript = request.transcript
     if not isinstance(transcript, str):
         raise ValueError(f"{dialect} cannot carry token ids: use text prompts or the dialect openai-completions")
@@ -30,7 +30,7 @@ def text_of(request: Request, dialect: str) -> str:
 
 
 def sampling_of(request: Request, names: Iterable[str], dialect: str) -> dict[str, Any]:
-    """The sampling settings that are given. Raises ValueError for one that the dialect has no name for."""
+    """Return the sampling settings of a request. Raises ValueError for one that the dialect lacks."""
     given = {name: value for name, value in request.sampling.items() if value is not None}
     known = set(names)
     for name in given:
@@ -40,18 +40,22 @@ def sampling_of(request: Request, names: Iterable[str], dialect: str) -> dict[st
 
 
 def check_added(added: Mapping[str, Any], own: Collection[str], dialect: str) -> None:
-    """Raises ValueError where `added` sets what the dialect sets itself. own: those names, dotted where nested."""
+    """Raise ValueError if `added` contains a field that the dialect sets.
+
+    Args:
+        own: Fields of the dialect, dotted if nested.
+    """
     for name in _names(added):
         if name in own:
             raise ValueError(
                 f"`request` must not set `{name}`, which {dialect} sets from the scenario; leave it out there"
             )
         if any(one.startswith(f"{name}.") for one in own):
-            raise ValueError(f"`{name}` in `request` must be a mapping for {dialect}, for more is put into it")
+            raise ValueError(f"`{name}` in `request` must be a mapping for {dialect}, which adds fields to it")
 
 
 def _names(added: Mapping[str, Any], before: str = "") -> Iterator[str]:
-    """The dotted names of all values that are no mappings."""
+    """Yield the dotted names of all values that are not mappings."""
     for name, value in added.items():
         if isinstance(value, Mapping):
             yield from _names(value, f"{before}{name}.")
@@ -60,7 +64,7 @@ def _names(added: Mapping[str, Any], before: str = "") -> Iterator[str]:
 
 
 def _merged(body: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, mappings within each other merged; what the body has stays."""
+    """Merge two mappings recursively. Values of `body` take precedence."""
     found = {**added, **body}
     for name in added.keys() & body.keys():
         if isinstance(added[name], Mapping) and isinstance(body[name], Mapping):

@@ -1,13 +1,9 @@
-"""From the bodies of an answer to chunks: JSON in server-sent events, a JSON object a line, or one JSON document.
+"""Decoding the body of an answer: server-sent events, JSON lines, or one JSON document.
 
-One pass over the events of a reply: short cuts for what servers repeat, the full parser for everything else.
-
-Servers send the same event again and again with another text in it. What surrounds the text (the template) is learned
-from one event and proven; from there on, the body is split at everything that lies between two texts, and each text is
-looked up. Any event that does not fit is parsed, and a body that is no sequence of plain `data: ...` lines is left to
-`EventSplitter` from there on. Short cuts change no result: the tests hold them against the parser, for any reads.
-
-A JSON object a line (application/x-ndjson): which read brought each line's last byte.
+Servers repeat one event with different texts. `EventScan` learns what surrounds the text (the template) from one event
+and proves it. From then on it splits the body at what lies between two texts, and looks each text up. An event that
+does not fit is parsed. If the body is not a sequence of plain `data: ...` lines, `EventSplitter` takes over. These
+short cuts change no result: the tests compare them with the parser, for any division into reads.
 """
 
 from __future__ import annotations
@@ -32,23 +28,22 @@ from engines.dialects.sse import COMMENT, FAILURE, EventSplitter, one_line_each
 Parse = Callable[[bytes], list[Chunk]]
 _KNOWN_PIECES = 20_000
 _PROBE = "probe 0f9b"
-_DATA = b"dat"  # with LF LF five bytes, up to which bytes are searched fastest
-_TEMPLATES = 6  # learned in one reply: reasoning, content, tool ...; more means that nothing is repeated
-_RUNS = 12  # begun in one reply, so that a strange one costs no more than some passes
+_DATA = b"dat"  # five bytes with LF LF, the longest pattern of the fastest search
+_TEMPLATES = 6  # per reply: reasoning, content, tool ...; more means that nothing is repeated
+_RUNS = 12  # per reply, so that an irregular one costs only some passes
 
 
 class KnownPieces:
-    """The pieces met so far, by kind and text as on the wire."""
+    """Chunks seen so far, by kind and text on the wire."""
 
     def __init__(self) -> None:
         self._by_kind: dict[ChunkKind, dict[bytes, Chunk]] = {kind: {} for kind in TOKEN_BEARING}
 
     def of(self, kind: ChunkKind) -> dict[bytes, Chunk]:
-        """The pieces of one kind."""
         return self._by_kind[kind]
 
     def add(self, kind: ChunkKind, text: bytes) -> Chunk | None:
-        """The piece with a text not met before; None if only the parser can tell what it is."""
+        """Return the chunk of a new text; None if only the parser can decode the text."""
         if not text or b'"' in text or b"\\" in text or min(text) < 0x20:
             return None
         try:
@@ -64,7 +59,7 @@ class KnownPieces:
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """What surrounds the text in the events of one answer; `line_*` with what makes the event a line of the body."""
+    """Bytes around the text in the events of one answer. `line_*` also include the rest of the line."""
 
     head: bytes
     tail: bytes
@@ -80,9 +75,9 @@ class _Template:
 
 
 class EventScan:
-    """Reads the events of one body, which came in `reads`.
+    """Scan over the events of one body.
 
-    ends: for each chunk, the offset in the body behind the byte that completed its event.
+    `_ends` holds, for each chunk, the offset behind the byte that completed its event.
     """
 
     def __init__(self, reads: Sequence[bytes], known: KnownPieces, parse: Parse) -> None:
@@ -92,7 +87,7 @@ class EventScan:
         self._read_ends = list(accumulate(map(len, reads)))
         line_end = self._body.find(b"\n")
         self._blank = b"\r\n\r\n" if self._body[max(line_end - 1, 0) : line_end] == b"\r" else b"\n\n"
-        self._after_end = len(self._blank) // 2 - 1  # a CR ends the blank line, whether or not an LF follows
+        self._after_end = len(self._blank) // 2 - 1  # a CR ends the blank line, even if an LF follows
         self._template: _Template | None = None
         self._templates_left = _TEMPLATES
         self._runs_left = _RUNS
@@ -102,7 +97,7 @@ class EventScan:
         self._joined: list[int] = []
 
     def pieces(self) -> Pieces:
-        """Everything in the body."""
+        """Return all chunks of the body."""
         body = self._body
         at = 0
         while at < len(body):
@@ -121,7 +116,7 @@ class EventScan:
         return Pieces(reads.tolist(), self._chunks, self._kinds, self._joined)
 
     def _run(self, template: _Template, at: int) -> int:
-        """Take the events from `at` up to the last with the template's tail; where it stopped."""
+        """Take the events from `at` to the last with the template's tail. Return the offset behind them."""
         first = at + len(template.line_head)
         last = self._body.rfind(template.line_tail, first)
         if last < 0:
@@ -140,10 +135,9 @@ class EventScan:
         return ends[-1]
 
     def _texts(self, template: _Template, run: bytes) -> list[bytes]:
-        """What lies between the places where the template's tail, an empty line and its head meet.
+        """Split a run at template tail, empty line and template head.
 
-        The same as a split by all that, which is long: to split by a few bytes of it, and to compare, is several times
-        faster.
+        To split at a few bytes of that and to compare is several times faster than to split at all of it.
         """
         before, after = template.between.split(self._blank + _DATA, 1)
         start, stop = len(after), -len(before)
@@ -151,7 +145,7 @@ class EventScan:
         return texts if template.between.join(texts) == run else run.split(template.between)
 
     def _run_with_others(self, template: _Template, texts: Sequence[bytes], ends: Sequence[int]) -> int:
-        """Take these texts, of which some are new, or hold what is no text: whole events that do not fit."""
+        """Take texts that may be new, or that span whole events which do not fit. Return the offset behind them."""
         get, add = self._known.of(template.kind).get, self._known.add
         around = len(template.line_head) + len(template.line_tail)
         for text, end in zip(texts, ends, strict=True):
@@ -161,14 +155,14 @@ class EventScan:
                 continue
             start = end - around - len(text)
             if end == ends[-1] and b"\n" in text:
-                return start  # much may follow, for which there may be another template
+                return start  # another template may fit what follows
             stopped = self._plain(start, end)
             if stopped < end:
                 return stopped
         return ends[-1]
 
     def _plain(self, at: int, stop: int) -> int:
-        """Take the events that begin before `stop`; where it stopped, as no plain line of data begins there."""
+        """Take the events that begin before `stop`. Return the offset of the first that is not a plain line of data."""
         body, blank = self._body, self._blank
         while at < stop and at < len(body):
             end = body.find(blank, at)
@@ -185,7 +179,7 @@ class EventScan:
         return at
 
     def _split(self, at: int) -> None:
-        """Take everything from `at` on as the standard says, read by read."""
+        """Take the rest from `at` by the standard, read by read."""
         splitter = EventSplitter(started=at > 0, single=one_line_each(self._body))
         for read_end in self._read_ends[bisect_right(self._read_ends, at) :]:
             for event in splitter.feed(self._body[at:read_end]):
@@ -193,11 +187,10 @@ class EventScan:
             at = read_end
         for event in splitter.finish():
             rest = self._parse(event)
-            if not any(chunk.kind is ChunkKind.UNREADABLE for chunk in rest):  # half an event says only that it was cut
-                self._add(rest, len(self._body) + 1)  # known to be all when the last read came, if empty
+            if not any(chunk.kind is ChunkKind.UNREADABLE for chunk in rest):  # half an event only shows truncation
+                self._add(rest, len(self._body) + 1)  # complete only with the last read, which may be empty
 
     def _take(self, event: bytes, end: int) -> None:
-        """Add the chunks of one event."""
         template = self._template
         chunks = self._fitting(template, event) if template is not None else None
         if chunks is None:
@@ -206,7 +199,7 @@ class EventScan:
         self._add(chunks, end)
 
     def _add(self, chunks: Sequence[Chunk], end: int) -> None:
-        """Add chunks that were complete at one place in the body."""
+        """Add chunks that were complete at one offset of the body."""
         if len(chunks) > 1:
             self._joined += range(len(self._chunks) + 1, len(self._chunks) + len(chunks))
         self._chunks += chunks
@@ -214,7 +207,7 @@ class EventScan:
         self._ends += [end] * len(chunks)
 
     def _fitting(self, template: _Template, event: bytes) -> list[Chunk] | None:
-        """The piece in an event that the template fits; None in any other."""
+        """Return the chunk of an event that fits the template, else None."""
         if not (event.startswith(template.head) and event.endswith(template.tail)):
             return None
         text = event[len(template.head) : -len(template.tail)]
@@ -222,10 +215,10 @@ class EventScan:
         return None if chunk is None else [chunk]
 
     def _learn(self, event: bytes, chunks: list[Chunk]) -> None:
-        """Take a template from an event that holds one piece of text and nothing else.
+        """Learn a template from an event that holds one text and nothing else.
 
-        Proven, not guessed: with another text in its place the full parser must give that text and nothing else, so any
-        string that needs no escape may stand there.
+        The full parser proves it: it must return another text in that place, and nothing else. So any text without
+        escapes may stand there.
         """
         if not self._templates_left or len(chunks) != 1:
             return
@@ -248,10 +241,10 @@ class EventScan:
 
 
 def scan_lines(reads: Sequence[bytes], parse: Callable[[bytes], list[Chunk]]) -> Pieces:
-    """The pieces of a body that came in `reads`.
+    """Return the chunks of a body of JSON lines.
 
-    Every line of such servers has a time in it, so there is no template to learn, as there is of events: each is
-    parsed. Half a line at the end says only that the reply was cut off.
+    Each line is parsed: such servers write a time into each, so that there is no template. An incomplete last line only
+    shows truncation.
     """
     chunks: list[Chunk] = []
     ends: list[int] = []
@@ -285,8 +278,9 @@ _SEVERAL = re.compile(rb"\r\n|\n|\r|(?<=[}\]])\s*data:\s*")
 
 
 class EventDecoder:
-    """Decodes answers whose events `to_chunks` understands: it is given objects only, and finds nothing in those that
-    are none of its format.
+    """Decoder of answers, for the events of one dialect.
+
+    `to_chunks` receives objects only, and returns [] for those of another format.
     """
 
     def __init__(self, to_chunks: ToChunks) -> None:
@@ -295,7 +289,7 @@ class EventDecoder:
         self._broken = False
 
     def answer(self, response: WireResponse) -> Pieces:
-        """The chunks of a response, read as its status and its bytes say."""
+        """Return the chunks of a response, read according to its status and its bytes."""
         last = max(len(response.reads) - 1, 0)
         if response.status >= 300:
             text = server_text(b"".join(response.reads))
@@ -317,18 +311,18 @@ class EventDecoder:
         return Pieces([last], [web_page(b"".join(response.reads))])
 
     def stream(self, reads: Sequence[bytes]) -> Pieces:
-        """The chunks of a stream of events; of a body without any, what it says instead."""
+        """Return the chunks of an event stream; for a body without events, the text it holds."""
         found = EventScan(reads, self._known, self.parse).pieces()
         return found if found.chunks else self.document(reads)
 
     def document(self, reads: Sequence[bytes]) -> Pieces:
-        """The chunks of one JSON document; they all arrived with its last byte."""
+        """Return the chunks of one JSON document. All arrived with its last byte."""
         body = b"".join(reads)
         chunks = self.parse(body) if body.strip() else []
         return Pieces([max(len(reads) - 1, 0)] * len(chunks), chunks, joined=list(range(1, len(chunks))))
 
     def parse(self, event: bytes) -> list[Chunk]:
-        """The chunks in the data of one event."""
+        """Return the chunks in the data of one event."""
         if event == _DONE:
             return [Chunk(ChunkKind.FINISH)]
         try:
@@ -341,14 +335,14 @@ class EventDecoder:
         return self._of(found) if isinstance(found, dict) else self._no_object(found)
 
     def _of(self, event: Mapping[str, Any]) -> list[Chunk]:
-        """The chunks of an object: a failure in it counts before all else."""
+        """Return the chunks of an object. A failure in it takes precedence."""
         if event.get("error") and (failure := failure_in(event, alone=False)):
             return [Chunk(ChunkKind.ERROR, failure)]
         chunks = self._to_chunks(event)
         return chunks if chunks and chunks[0].kind in TOKEN_BEARING else self._silent(event, chunks)
 
     def _silent(self, event: Mapping[str, Any], chunks: list[Chunk]) -> list[Chunk]:
-        """The chunks of an object that bears no token: it may say that something went wrong."""
+        """Return the chunks of an object without tokens, which may report a failure."""
         if failure := failure_in(event, alone=not chunks):
             return [*chunks, Chunk(ChunkKind.ERROR, failure)]
         if chunks:
@@ -356,7 +350,7 @@ class EventDecoder:
         return [words_alone(event) or Chunk(ChunkKind.EMPTY)]
 
     def _no_object(self, found: object, deepest: int = _DEEPEST) -> list[Chunk]:
-        """The chunks of JSON that is no object: objects in a list or in a text, else a sign of life."""
+        """Return the chunks of JSON that is not an object: those of objects within it, else a keep-alive."""
         if isinstance(found, list):
             inner = [one for part in found if deepest for one in self._any(part, deepest - 1)]
             return inner or [Chunk(ChunkKind.COMMENT)]
@@ -369,7 +363,7 @@ class EventDecoder:
         return self._of(found) if isinstance(found, dict) else self._no_object(found, deepest)
 
     def _strange(self, event: bytes) -> list[Chunk]:
-        """The chunks of what is no JSON by the rules."""
+        """Return the chunks of invalid JSON."""
         text = event.strip()
         if text.startswith(BYTE_ORDER_MARK):
             return self.parse(text.removeprefix(BYTE_ORDER_MARK))
@@ -387,7 +381,7 @@ class EventDecoder:
         return found
 
     def _several(self, text: bytes) -> list[Chunk]:
-        """Several events where one should be, each whole; else what the text is that is no JSON."""
+        """Return the chunks of several complete events in the place of one, else of the text."""
         parts = [part.strip().removeprefix(b"data:").strip() for part in _SEVERAL.split(text)]
         parts = [part for part in parts if part]
         if parts != [text] and parts and all(map(is_whole, parts)):

@@ -1,7 +1,7 @@
-"""Failures inside replies that began well, in every dress that servers and gateways give them, with their words.
+"""Failures inside replies that began well, in the forms that servers and gateways use, with their messages.
 
-A failure may be a key (`error`, `errors`, `exception`, `fault` ...), an object or an event that calls itself an error,
-an envelope whose code, status or success says so, a finish reason, or a text that is no JSON at all.
+A failure is a key (`error`, `errors`, `exception`, `fault` ...), an object or event named as an error, an envelope with
+a bad code, status or success, a finish reason, or a text that is not JSON.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ _PULSE = re.compile(
     re.I,
 )
 _LONGEST_PULSE = 64
-_READ_BYTES = 4096  # of a text that says that something failed, it says so here
+_READ_BYTES = 4096  # a text that reports a failure does so within these
 
 
 def sentence_of(found: object, deepest: int = _DEEPEST) -> str:
-    """What an error object, or a list of some, says: its message, else all of it; at most 200 characters."""
+    """Return the message of an error object or a list of them, else all of it; at most 200 characters."""
     said = _words(found, deepest)
     return _short(said or as_json(found))
 
 
 def server_text(body: bytes) -> str:
-    """What a server said, as the end of a sentence: ': "..."', the first 200 characters; "" when it said nothing."""
+    """Return a server's message as the end of a sentence, ': ...', at most 200 characters; "" if there is none."""
     try:
         document = tolerant(body)
     except ValueError:
@@ -72,9 +72,10 @@ def server_text(body: bytes) -> str:
 
 
 def failure_in(event: Mapping[str, Any], *, alone: bool, deepest: int = _DEEPEST) -> str | None:
-    """What an object that bears no token says went wrong; None where nothing did.
+    """Return the failure that an object without tokens reports, else None.
 
-    alone: the format knows nothing in it. Then a code or a status that is not good says so, too.
+    Args:
+        alone: The format knows nothing in the object. Then a bad code or status is a failure too.
     """
     for key, value in event.items():
         name = _telling(key)
@@ -92,8 +93,9 @@ def failure_in(event: Mapping[str, Any], *, alone: bool, deepest: int = _DEEPEST
 
 
 def words_alone(event: Mapping[str, Any]) -> Chunk | None:
-    """What an object says in which the format knows nothing, and nothing else tells of a failure; None where it says
-    nothing, or only that all is well.
+    """Return the chunk of the text in an object that the format does not know and that reports no failure otherwise.
+
+    None if there is no text, or only one that means success.
     """
     said = _words({name: value for name, value in event.items() if isinstance(value, str | list)}, 3)
     if not said or said.lower() in _GOOD_CODES or is_pulse(said.encode("utf-8", "replace")):
@@ -103,12 +105,12 @@ def words_alone(event: Mapping[str, Any]) -> Chunk | None:
 
 
 def is_pulse(text: bytes) -> bool:
-    """Whether a text only shows that the connection lives."""
+    """Return True if a text is only a keep-alive."""
     return len(text) <= _LONGEST_PULSE and _PULSE.fullmatch(text) is not None
 
 
 def text_chunk(text: bytes) -> Chunk:
-    """What a text is that is no JSON, where JSON should stand: a sign of life, a failure, or unreadable."""
+    """Return the chunk of a text that is not JSON: a keep-alive, a failure, or unreadable."""
     if is_pulse(text):
         return Chunk(ChunkKind.COMMENT)
     start = text[:_READ_BYTES]
@@ -118,18 +120,18 @@ def text_chunk(text: bytes) -> Chunk:
 
 
 def told_failure(said: bytes) -> Chunk:
-    """What the field or the event says that a server calls an error."""
+    """Return the chunk of a field or event that a server names as an error."""
     text = server_text(said).removeprefix(": ")
-    return Chunk(ChunkKind.ERROR, text or "the server sent an error without a word")
+    return Chunk(ChunkKind.ERROR, text or "the server sent an error without a message")
 
 
 def web_page(body: bytes) -> Chunk:
-    """A page where an answer should be."""
+    """Return the chunk of a web page in the place of an answer."""
     return Chunk(ChunkKind.ERROR, f"the server answered with a web page{server_text(body)}")
 
 
 def ending(reason: object) -> list[Chunk]:
-    """The end of a reply with its finish reason, which may be that it failed; nothing where there is no reason yet."""
+    """Return the end of a reply, an ERROR for a bad finish reason; [] if there is no reason yet."""
     if isinstance(reason, str) and reason in _USUAL_ENDS:
         return [Chunk(ChunkKind.FINISH, finish_reason=reason)]
     name, words = reason, ""
@@ -148,7 +150,7 @@ def ending(reason: object) -> list[Chunk]:
 
 @lru_cache(maxsize=4096)
 def _telling(key: str) -> str:
-    """A key as the sets above have it; "" for one that tells nothing of failures."""
+    """Return a key in the form of the sets above; "" if it cannot report a failure."""
     name = key.replace("_", "").replace("-", "").lower()
     return name if name in _TELLING or name.endswith("exception") else ""
 
@@ -176,7 +178,7 @@ def _is_bad(code: object) -> bool:
 
 
 def _says_something(value: object) -> bool:
-    """Whether an error says anything: not null, false, 0, or an object of such."""
+    """Return True unless an error is null, false, 0, or an object of such."""
     if isinstance(value, dict):
         return any(_says_something(one) for one in value.values())
     if isinstance(value, str):
@@ -185,7 +187,7 @@ def _says_something(value: object) -> bool:
 
 
 def _words(found: object, deepest: int) -> str:
-    """The most telling text in an object."""
+    """Return the most specific message in an object."""
     if isinstance(found, str):
         return found.strip()
     if not deepest:

@@ -1,4 +1,4 @@
-"""How the body of an answer is framed. The bytes decide; its content type only where they do not tell."""
+"""Framing of the body of an answer. The bytes decide; the content type counts only if they leave it open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Framing(Enum):
-    """Server-sent events, a JSON object a line, one JSON document, or a page for people."""
+    """Server-sent events, JSON lines, one JSON document, or a web page."""
 
     EVENTS = auto()
     LINES = auto()
@@ -23,7 +23,7 @@ class Framing(Enum):
 
 
 def framing_of(response: WireResponse) -> Framing:
-    """The framing of a body, which may be cut off or empty."""
+    """Return the framing of a body, which may be truncated or empty."""
     kind = response.headers.get("content-type", "").lower()
     start = _beginning(response)
     if start.startswith(_FIELDS):
@@ -44,7 +44,7 @@ def framing_of(response: WireResponse) -> Framing:
 
 
 def _beginning(response: WireResponse) -> bytes:
-    """The first bytes that are not blank."""
+    """Return the first bytes without leading white space."""
     start = next(filter(None, response.reads), b"")
     if start.startswith(_FIELDS):
         return start
@@ -61,7 +61,11 @@ def _is_lines(kind: str) -> bool:
 
 
 def _of_json(body: bytes, lines: bool) -> Framing:
-    """By what follows the first line, where that is whole: events, or further lines. lines: the server says lines."""
+    """Return the framing of a JSON body, by the text behind its first line if that is complete.
+
+    Args:
+        lines: The content type says JSON lines.
+    """
     body = body.removeprefix(BYTE_ORDER_MARK).lstrip()
     first, _, rest = body.partition(b"\n")
     rest = rest[:_LOOKED_AT].lstrip()
@@ -73,7 +77,7 @@ def _of_json(body: bytes, lines: bool) -> Framing:
 
 
 def is_whole(text: bytes) -> bool:
-    """Whether a text is a JSON object or list from its first byte to its last, or the mark of an end."""
+    """Return True for a complete JSON object or list, or the mark of an end."""
     text = text.strip()
     if text == b"[DONE]":
         return True

@@ -1,14 +1,14 @@
-"""Two APIs that have `POST /generate` and `POST /generate/stream`, and little else in common.
+"""Two APIs with `POST /generate` and `POST /generate/stream`, and little else in common.
 
 `generate-stats`: {prompt, model_name, generation_config, stream} -> {generated_text, generation_stats {prompt_tokens,
 generated_tokens, total_time_ms, tokens_per_second, memory_peak_mb}, cached}. `generate-backend`: {prompt, max_tokens,
-temperature, top_p, stream}, with `backend` and `urgency` where the scenario adds them -> {text, backend_used,
-generation_time, tokens_per_second}; it counts no tokens.
+temperature, top_p, stream}, with `backend` and `urgency` if the scenario adds them -> {text, backend_used,
+generation_time, tokens_per_second}, without token counts.
 
-A stream of either is server-sent events (or a JSON object a line, if its content type says ndjson): pieces {"token":
-text} or {"text": text}; an end, which is {"done": true}, an event with `generation_stats`, or [DONE]; and {"error":
-sentence}. Whatever else a whole reply has may stand in any event. A stream without pieces whose last event has the
-whole text, as a result cache may answer, has come in one piece.
+A stream is server-sent events, or JSON lines if its content type says ndjson. An event is a piece {"token": text} or
+{"text": text}, an end ({"done": true}, `generation_stats` or [DONE]), or a failure {"error": sentence}. Any event may
+also hold other fields of a whole reply. If a stream has no pieces and its last event holds the whole text, as from a
+result cache, the text came in one piece.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _PIECES = ("token", "text")
 
 
 class GenerateStats:
-    """The API with statistics. Lengths and sampling go into `generation_config` under the names of transformers'
-    GenerationConfig (`max_new_tokens`, and `min_new_tokens` for exact lengths). A MB of `memory_peak_mb` is taken for
-    2^20 bytes.
+    """API with statistics.
+
+    Lengths and sampling go into `generation_config`, under the names of transformers' GenerationConfig
+    (`max_new_tokens`, and `min_new_tokens` for exact lengths). A MB of `memory_peak_mb` is read as 2^20 bytes.
     """
 
     name = "generate-stats"
@@ -47,7 +48,7 @@ class GenerateStats:
         self._whole = EventDecoder(lambda event: _stats_chunks(event, (*_PIECES, "generated_text")))
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
-        """The request for a server that knows the model as `model`. Raises ValueError for token ids."""
+        """Return the request. Raises ValueError for token ids."""
         config = {"max_new_tokens": request.max_tokens} | sampling_of(request, SAMPLING, self.name)
         if request.exact:
             config["min_new_tokens"] = request.max_tokens
@@ -55,12 +56,11 @@ class GenerateStats:
         return _post(body | ({} if model is None else {"model_name": model}), request, self._added)
 
     def decode(self, response: WireResponse) -> Pieces:
-        """Every piece of the reply; an ERROR chunk for what cannot be read."""
         return _decode(response, self._events, self._whole)
 
 
 class GenerateBackend:
-    """The API that says which backend answered. It cannot ask for exact lengths; a time is in seconds."""
+    """API that names the backend that answered. It has no exact lengths; times are in seconds."""
 
     name = "generate-backend"
     sampling = ("temperature", "top_p")
@@ -73,12 +73,11 @@ class GenerateBackend:
         self._whole = EventDecoder(lambda event: _backend_chunks(event, _PIECES))
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
-        """The request; the API knows no models. Raises ValueError for token ids, top_k, seed and stop."""
+        """Return the request; the API knows no models. Raises ValueError for token ids, top_k, seed and stop."""
         body = {"prompt": text_of(request, self.name), "max_tokens": request.max_tokens}
         return _post(body | sampling_of(request, self.sampling, self.name), request, self._added)
 
     def decode(self, response: WireResponse) -> Pieces:
-        """Every piece of the reply; an ERROR chunk for what cannot be read."""
         return _decode(response, self._events, self._whole)
 
 
@@ -88,7 +87,7 @@ def _post(body: Mapping[str, Any], request: Request, added: Mapping[str, Any]) -
 
 
 def _decode(response: WireResponse, events: EventDecoder, whole: EventDecoder) -> Pieces:
-    """A stream by its pieces; a reply that is whole, or a stream that brought none, by its text."""
+    """Decode a stream by its pieces, and a whole reply or a stream without pieces by its text."""
     found = events.answer(response)
     if any(kind in (ChunkKind.CONTENT, ChunkKind.ERROR) for kind in found.kinds):
         return found
@@ -124,5 +123,5 @@ def _backend_chunks(event: Mapping[str, Any], texts: tuple[str, ...]) -> list[Ch
 
 
 def _texts(event: Mapping[str, Any], names: tuple[str, ...]) -> list[Chunk]:
-    """The pieces in the first of these that is there and not empty."""
+    """Return the pieces in the first non-empty value at these names."""
     return next((pieces_of(event[name]) for name in names if event.get(name)), [])

@@ -1,8 +1,8 @@
-"""Ollama's own API: `/api/generate` and `/api/chat`, a JSON object a line.
+"""Ollama's own API: `/api/generate` and `/api/chat`, in JSON lines.
 
-Sampling goes into `options`, the length as `num_predict`; exact lengths cannot be asked for. The line with `done: true`
-brings the counts (`prompt_eval_count`, `eval_count`) and times in nanoseconds, of which `total_duration` is kept.
-Other settings come from the scenario's `request`: `{keep_alive: 10m, think: false, options: {num_ctx: 4096}}`.
+Sampling goes into `options`, the length as `num_predict`; there are no exact lengths. The line with `done: true` holds
+the counts (`prompt_eval_count`, `eval_count`) and times in nanoseconds, of which `total_duration` is kept. Other
+settings come from the scenario's `request`: `{keep_alive: 10m, think: false, options: {num_ctx: 4096}}`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OWN = frozenset({"model", "stream", "options.num_predict", *(f"options.{name}" 
 
 
 class OllamaGenerate:
-    """`POST /api/generate` with `raw: true`: the prompt as it is, no template around it."""
+    """`POST /api/generate` with `raw: true`: the prompt unchanged, without a template."""
 
     name = "ollama-generate"
     own = _OWN | {"prompt", "raw"}
@@ -35,17 +35,16 @@ class OllamaGenerate:
         self._decoder = EventDecoder(lambda event: _chunks(event, event, "response"))
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
-        """The request for a server that knows the model as `model`. Raises ValueError for token ids."""
+        """Return the request. Raises ValueError for token ids."""
         body = {"prompt": text_of(request, self.name), "raw": True}
         return _post("/api/generate", body, request, model, self.name, self._added)
 
     def decode(self, response: WireResponse) -> Pieces:
-        """Every piece of the reply; an ERROR chunk for what cannot be read."""
         return self._decoder.answer(response)
 
 
 class OllamaChat:
-    """`POST /api/chat`: the prompt is sent as one user message, after those of the earlier turns."""
+    """`POST /api/chat`: the prompt is one user message after those of the earlier turns."""
 
     name = "ollama-chat"
     own = _OWN | {"messages"}
@@ -56,7 +55,7 @@ class OllamaChat:
         self._decoder = EventDecoder(lambda event: _chunks(event, event.get("message"), "content"))
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
-        """The request for a server that knows the model as `model`. Raises ValueError for token ids."""
+        """Return the request. Raises ValueError for token ids."""
         text_of(request, self.name)
         messages: list[dict[str, Any]] = []
         for turn in request.history:
@@ -65,7 +64,6 @@ class OllamaChat:
         return _post("/api/chat", {"messages": messages}, request, model, self.name, self._added)
 
     def decode(self, response: WireResponse) -> Pieces:
-        """Every piece of the reply; an ERROR chunk for what cannot be read."""
         return self._decoder.answer(response)
 
 
@@ -78,12 +76,17 @@ def _post(
 
 
 def _chunks(event: Mapping[str, Any], said: object, answer: str) -> list[Chunk]:
-    """The pieces of one line. said: where its texts are.   answer: the name of the answer's text there."""
+    """Return the chunks of one line.
+
+    Args:
+        said: Object with the texts.
+        answer: Key of the answer's text in it.
+    """
     if not isinstance(said, dict):
         said = NO_FIELDS
     text = said.get(answer)
     if text and event.get("done") is False and _OTHERS.isdisjoint(said) and type(text) is str:
-        return [piece(ChunkKind.CONTENT, text)]  # nearly every line, without looking for what it has not
+        return [piece(ChunkKind.CONTENT, text)]  # fast path for nearly every line
     found = []
     if said.get("thinking"):
         found += pieces_of(said["thinking"], ChunkKind.REASONING)

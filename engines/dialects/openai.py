@@ -1,9 +1,8 @@
-"""The OpenAI dialects: `/v1/completions` and `/v1/chat/completions`, streaming and not.
+"""OpenAI dialects: `/v1/completions` and `/v1/chat/completions`, streaming and not.
 
-Spoken by vLLM, llama.cpp, SGLang, TGI and many others. `exact` is sent as `ignore_eos` and `min_tokens`: vLLM and
-SGLang obey both, llama.cpp the first; a server that refuses unknown keys answers HTTP 400 and needs `exact: false`.
-`priority` is sent as a whole number under that name: vLLM (with `--scheduling-policy priority`) serves lower ones
-first.
+vLLM, llama.cpp, SGLang, TGI and many others speak them. `exact` is sent as `ignore_eos` and `min_tokens`: vLLM and
+SGLang obey both, llama.cpp the first. A server that refuses unknown keys answers HTTP 400 and needs `exact: false`.
+`priority` is sent as a whole number: vLLM (with `--scheduling-policy priority`) serves lower ones first.
 """
 
 from __future__ import annotations
@@ -48,31 +47,26 @@ class OpenAICompletions:
         unsaid: Mapping[str, Any] = NOTHING,
         exact: Mapping[str, Any] = NOTHING,
     ) -> None:
-        """unsaid: what is sent where a request does not say it.   exact: in place of our words for an exact length."""
         check_added(added, self.own, self.name)
         self._added = {**unsaid, **added}
         self._exact = exact
         self._decoder = EventDecoder(self.chunks)
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
-        """The request for a server that knows the model as `model`."""
         prompt = request.transcript
         body = {"prompt": prompt if isinstance(prompt, str) else list(prompt)}
         return _encode(self.path, body, request, model, self._added, self._exact)
 
     def decode(self, response: WireResponse) -> Pieces:
-        """Every piece of the reply; an ERROR chunk for what cannot be read."""
         return self._decoder.answer(response)
 
     def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
-        """The pieces in one event, or in a whole reply that was not streamed."""
+        """Return the chunks of one event, or of a whole reply that was not streamed."""
         return _chunks(event, _completion_pieces)
 
 
 class OpenAIChat:
-    """`POST /v1/chat/completions`: the prompt is sent as one user message, after those of the earlier turns; token ids
-    are refused by the format.
-    """
+    """`POST /v1/chat/completions`: the prompt is one user message after those of the earlier turns, never token ids."""
 
     name = "openai-chat"
     path = "/v1/chat/completions"
@@ -85,17 +79,13 @@ class OpenAIChat:
         unsaid: Mapping[str, Any] = NOTHING,
         exact: Mapping[str, Any] = NOTHING,
     ) -> None:
-        """unsaid: what is sent where a request does not say it.   exact: in place of our words for an exact length."""
         check_added(added, self.own, self.name)
         self._added = {**unsaid, **added}
         self._exact = exact
         self._decoder = EventDecoder(self.chunks)
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
-        """The request for a server that knows the model as `model`.
-
-        Raises ValueError if the prompt is token ids, which this format cannot carry.
-        """
+        """Return the request. Raises ValueError for token ids."""
         if not isinstance(request.prompt, str):
             raise ValueError("openai-chat cannot carry token ids: use text prompts or the dialect openai-completions")
         messages = []
@@ -105,11 +95,10 @@ class OpenAIChat:
         return _encode(self.path, {"messages": messages}, request, model, self._added, self._exact)
 
     def decode(self, response: WireResponse) -> Pieces:
-        """Every piece of the reply; an ERROR chunk for what cannot be read."""
         return self._decoder.answer(response)
 
     def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
-        """The pieces in one event, or in a whole reply that was not streamed."""
+        """Return the chunks of one event, or of a whole reply that was not streamed."""
         return _chunks(event, _chat_pieces)
 
 
@@ -138,7 +127,7 @@ def _encode(
 
 
 def _chunks(event: Mapping[str, Any], pieces: ToChunks) -> list[Chunk]:
-    """The pieces of one event; nothing where it holds neither choices nor counts."""
+    """Return the chunks of one event; [] if it has neither choices nor usage."""
     found: list[Chunk] = []
     choices = event.get("choices")
     for choice in choices if type(choices) is list else listed(choices):
@@ -177,14 +166,18 @@ def _chat_pieces(choice: Mapping[str, Any]) -> list[Chunk]:
 
 
 def _with_the_rest(choice: Mapping[str, Any], found: list[Chunk], without: ChunkKind) -> list[Chunk]:
-    """The pieces of a choice with the tokens it says they bear. without: what it is that has none, nor an end."""
+    """Add a choice's token count to its chunks.
+
+    Args:
+        without: Kind of a choice that has no text and does not end the reply.
+    """
     if choice.get("token_ids") or choice.get("logprobs"):
         found = with_tokens(found, _tokens(choice))
     return found if found or choice.get("finish_reason") else [Chunk(without)]
 
 
 def _tokens(choice: Mapping[str, Any]) -> int | None:
-    """How many tokens a choice bears, by their ids or, one each, their probabilities."""
+    """Return the number of tokens of a choice, by its token ids or its log-probabilities."""
     probabilities = mapping_at(choice, "logprobs")
     for tokens in (choice.get("token_ids"), probabilities.get("content"), probabilities.get("tokens")):
         if isinstance(tokens, list) and tokens:
@@ -194,7 +187,7 @@ def _tokens(choice: Mapping[str, Any]) -> int | None:
 
 def _usage(usage: object) -> Chunk:
     if not isinstance(usage, dict):
-        return Chunk(ChunkKind.USAGE, f"no counts of tokens: {as_json(usage)[:100]}")
+        return Chunk(ChunkKind.USAGE, f"invalid token counts: {as_json(usage)[:100]}")
     output, prompt = usage.get("completion_tokens_details"), usage.get("prompt_tokens_details")
     output, prompt = output if isinstance(output, dict) else usage, prompt if isinstance(prompt, dict) else NO_FIELDS
     counts, note = usage_of(
@@ -209,7 +202,7 @@ def _usage(usage: object) -> Chunk:
 
 
 def _with_reasoning(counts: Usage, total: object) -> Usage:
-    """Counts whose output holds the reasoning: where the total shows that a server counts it beside, it is added."""
+    """Return counts whose output includes the reasoning. The total shows if a server counts it separately."""
     prompt, output, reasoning = counts.prompt_tokens, counts.output_tokens, counts.reasoning_tokens
     if prompt is None or output is None or reasoning is None or total != prompt + output + reasoning:
         return counts

@@ -1,10 +1,10 @@
-"""Server-sent events: bytes in, the `data` of each event out.
+"""Parser of server-sent events: bytes in, the `data` of each event out.
 
 Follows the HTML standard, section "Parsing an event stream"
 (https://html.spec.whatwg.org/multipage/server-sent-events.html): lines end with CRLF, LF or CR; a blank line ends an
-event; several `data` lines are joined with LF. Beyond the standard: what servers say in a field `error` or in an event
-of that name comes out as `FAILURE` and their words; lines that are no field at all (JSON or sentences that a gateway
-writes into the stream) are events of their own; and a whole body may end its events with one line end.
+event; several `data` lines are joined with LF. Beyond the standard, the message in a field `error` or in an event of
+that name becomes `FAILURE` and the message. A line that is no field (JSON or a sentence of a gateway) becomes an event.
+A whole body may end its events with one line end.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ _BEGINS_LOOSE = (b"{", b"[", b"<", b'"')
 
 
 class EventSplitter:
-    """Cuts a body, given read by read, into events.
+    """Splitter of a body into events, read by read.
 
-    An event comes out of the `feed` that brings the byte which ends it. A comment line comes out as `COMMENT`. What is
-    known to hold no line end is not searched again, however long a line is and in however many pieces it comes.
-    started: the first byte to come begins an event, but not the body, so that it is no byte order mark.
-    single: a line of data that is whole JSON is an event without an empty line behind it.
+    The `feed` with the last byte of an event returns it. A comment line is returned as `COMMENT`. Bytes without a line
+    end are searched once only, however long the line.
+
+    Args:
+        started: The first byte begins an event but not the body, so it is no byte order mark.
+        single: A line of data that is complete JSON is an event without a blank line behind it.
     """
 
     __slots__ = ("_after_cr", "_data", "_failing", "_loose", "_pending", "_single", "_started")
 
     def __init__(self, *, started: bool = False, single: bool = False) -> None:
-        self._pending: list[bytes] = []  # the pieces of a line that has not ended
+        self._pending: list[bytes] = []  # parts of an incomplete line
         self._data: list[bytes] = []
         self._loose: list[bytes] = []
         self._failing = b""
@@ -45,7 +47,7 @@ class EventSplitter:
         self._single = single
 
     def feed(self, body: bytes) -> list[bytes]:
-        """The data of every event that these bytes complete."""
+        """Return the data of every event that these bytes complete."""
         if not self._started and not self._pending and len(body) >= 3 and not body.startswith(BYTE_ORDER_MARK):
             self._started = True
         if self.at_boundary and body.endswith(b"\n\n") and body.find(b"\r") < 0:
@@ -56,19 +58,19 @@ class EventSplitter:
         return self._feed_lines(body)
 
     def finish(self) -> list[bytes]:
-        """What an ended body leaves behind: the data of an event that no blank line ended."""
+        """Return the data of a last event that no blank line ended."""
         done = self._feed_lines(b"\n\n") if self._pending or self._data or self._loose or self._failing else []
         return [event for event in done if event != COMMENT]
 
     @property
     def at_boundary(self) -> bool:
-        """Whether the next byte begins a new event."""
+        """True if the next byte begins a new event."""
         return self._started and not (self._pending or self._data or self._after_cr or self._loose or self._failing)
 
     def _feed_lines(self, body: bytes) -> list[bytes]:
         if self._after_cr and body:
             self._after_cr = False
-            if body.startswith(b"\n"):  # second half of a CRLF whose CR ended the previous read
+            if body.startswith(b"\n"):  # second half of a CRLF that was split between two reads
                 body = body[1:]
         if not self._started:
             body = b"".join([*self._pending, body])
@@ -109,14 +111,14 @@ class EventSplitter:
         return done
 
     def _look_at_data(self, done: list[bytes]) -> None:
-        """A line of data has come that may end something."""
+        """End what the new line of data may end."""
         if self._loose:
             self._end_loose(done)
         if self._single and len(self._data) == 1 and is_whole(self._data[0]):
             self._end(done)
 
     def _other(self, line: bytes, done: list[bytes]) -> None:
-        """A line without data: an unknown field is passed over; what is no field at all is loose text."""
+        """Take a line without data. An unknown field is ignored; a line that is no field is loose text."""
         name, colon, value = line.partition(b":")
         if name in _FIELDS:
             if self._loose:
@@ -133,7 +135,7 @@ class EventSplitter:
                 self._end_loose(done)
 
     def _end(self, done: list[bytes]) -> None:
-        """An event is complete."""
+        """End an event."""
         if self._loose:
             self._end_loose(done)
         data = b"\n".join(self._data)
@@ -151,14 +153,15 @@ class EventSplitter:
 
 @lru_cache(maxsize=256)
 def _failing(line: bytes) -> bytes:
-    """The name of an event that says that something failed, from its line; b"" for any other."""
+    """Return the name of an event that reports a failure, from its line; b"" for any other."""
     name = line.partition(b":")[2].strip()
     return name if _FAILS.search(name) else b""
 
 
 def one_line_each(body: bytes) -> bool:
-    """Whether one line end ends the events, not an empty line: behind the first line of data, which is whole, comes
-    another without an empty line between.
+    """Return True if a single line end ends the events.
+
+    That is so if the first line of data is complete JSON and another follows without a blank line.
     """
     first, begin = False, 0
     for end in _LINE_END.finditer(body):

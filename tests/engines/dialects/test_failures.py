@@ -192,7 +192,7 @@ def test_no_failure(event: dict[str, Any]) -> None:
 def test_a_failure_without_a_word() -> None:
     """It is told what there is."""
     assert record_of([b"event: error\n\n", DONE]).error == "error"
-    assert record_of([b"error:\n\n", DONE]).error == "the server sent an error without a word"
+    assert record_of([b"error:\n\n", DONE]).error == "the server sent an error without a message"
     assert record_of([event({"error": {"code": 7}}), DONE]).error == '{"error":{"code":7}}'
 
 
