@@ -274,8 +274,9 @@ class Engine(Protocol):
         memory_needed(): See `EstimatingEngine`.
         import_library(): Import what the first start in a process imports.
         score(): See `ScoringEngine`.
-        async tokenize(text): Return the ids of the loaded model's tokenizer.
-        async beginning(): Return the ids that the engine puts in front of a text.
+        async tokenize(text): Return the ids of the loaded model's tokenizer, without special tokens.
+        async beginning(): Return the ids that the tokenizer puts in front of a text, such as the beginning-of-sequence
+            token; [] for none.
 
     The module of an adapter imports without the library it adapts; `engines.LIBRARIES` names that library.
     """

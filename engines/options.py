@@ -1,4 +1,4 @@
-"""Options of an engine, read strictly: unknown names and wrong values are refused, defaults are filled in."""
+"""Strict reading of engine options: unknown names and invalid values are refused, defaults are filled in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Options = TypeVar("Options")
 Positive = Annotated[int, Field(gt=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 DEFAULT_CONTEXT_TOKENS = 4096
-"""The longest context that an engine is given unasked, where the model was made for more."""
+"""Default limit of the context, for models that were made for more."""
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "nothing"}
 _OTHER_TYPE = ("_type", "none_required", "is_instance_of")
 _NAMES = ("gt", "ge", "le")
@@ -30,11 +30,12 @@ _BOUNDS = {
 
 
 def read_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> Options:
-    """Return a dataclass of options from what the scenario says.
+    """Return a dataclass of options from those of the scenario.
 
-    A field's type is checked as pydantic does it, strictly. The description of a `Field` says what the value must be.
-    Raises EngineError, which names the option and what to write instead; also for a ValueError out of the dataclass'
-    own checks.
+    pydantic checks the type of each field strictly. The description of a `Field` says what the value must be.
+
+    Raises:
+        EngineError: If an option is unknown or invalid, or the dataclass raises ValueError. It names option and fix.
     """
     types = _types(kind)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
@@ -54,7 +55,7 @@ def read_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> 
 
 @cache
 def _types(kind: type) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
-    """Return the type of each option, and what checks it."""
+    """Return the type and the validator of each option."""
     return {name: (hint, TypeAdapter(hint)) for name, hint in get_type_hints(kind, include_extras=True).items()}
 
 
@@ -64,7 +65,7 @@ def _instead(name: str, names: list[str]) -> str:
 
 
 def _refusal(engine: str, name: str, value: object, hint: Any, error: ValidationError) -> str:
-    """Return one sentence: what the option is, and what it must be."""
+    """Return one sentence with the option and its valid values."""
     parts = list(_parts(hint))
     described = [field.description for _, field in parts if field and field.description]
     if described:
@@ -91,7 +92,7 @@ def _parts(hint: Any) -> Iterator[tuple[Any, FieldInfo | None]]:
 
 
 def _limits(kind: Any, field: FieldInfo | None) -> str:
-    """Return which values of a type are allowed; empty where all are."""
+    """Return the valid values of a type; "" if all are."""
     if get_origin(kind) is Literal:
         allowed = get_args(kind)
         return " or ".join(map(repr, allowed)) if len(allowed) == 2 else f"one of {', '.join(map(str, allowed))}"

@@ -1,4 +1,4 @@
-"""From a thread that generates to the event loop that reads the reply."""
+"""Hand-over of items from a thread that generates to the event loop that reads the reply."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ Item = TypeVar("Item")
 
 
 class Outbox(Generic[Item]):
-    """Items on their way from any thread to one reader in the event loop, in order.
+    """Ordered items from any thread to one reader in the event loop.
 
-    closed: nobody reads them any more.
+    Attributes:
+        closed: True once the reader has stopped.
     """
 
     def __init__(self) -> None:
@@ -25,17 +26,17 @@ class Outbox(Generic[Item]):
     def put(self, item: Item | Exception) -> None:
         """Deliver an item, from any thread."""
         self._items.append(item)
-        if self._called:  # the loop is late, and will find this one with those before it
+        if self._called:  # the loop is late, and will find this item with the earlier ones
             return
         self._called = True
         try:
             self._loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:  # the loop was closed with the request still running
+        except RuntimeError:  # the loop was closed during the request
             self.closed = True
 
     async def take(self) -> Item:
-        """Return the next item, waiting for it; an exception is raised."""
-        while not self._items:  # a call to wake may be late, its item taken already
+        """Wait for the next item and return it. An exception is raised."""
+        while not self._items:  # a late call to wake may find its item taken
             self._waiting = self._loop.create_future()
             await self._waiting
         item = self._items.popleft()

@@ -1,9 +1,9 @@
-"""A deterministic engine: continuous batching with set speeds and faults on demand; the null system under test.
+"""Deterministic engine: continuous batching with set speeds and faults on demand; the null system under test.
 
-It generates nothing real, but its times are exact: every chunk has an absolute deadline, computed in whole nanoseconds
-when its request gets a slot, so that nothing drifts. It waits with the loop's timers alone and therefore runs in real
-and in virtual time. Up to `max_batch` requests run side by side without slowing each other down; the others queue,
-first come first served.
+It generates nothing real, but its times are exact. Every chunk has an absolute deadline, computed in whole nanoseconds
+when its request gets a slot, so that nothing drifts. It waits only with the loop's timers, and therefore runs in real
+and in virtual time. Up to `max_batch` requests run side by side without slowing each other down; the others queue in
+order.
 """
 
 from __future__ import annotations
@@ -48,17 +48,22 @@ NotNegative = Annotated[float, Field(ge=0)]
 class SimulatedOptions:
     """Speeds and faults.
 
-    ttft_ms: from the slot to the first token; with prefill_tokens_per_s the prompt's time is added.
-    tpot_ms: from token to token; tokens_per_chunk of them arrive together.
-    first_request_extra_ms: added to ttft_ms of the first request.
-    max_batch: slots (None: no limit).
-    natural_tokens: length of a reply that is not asked for exactly (None: the most).
-    load_s: time to start.   memory_bytes: held from start to stop.   level_speed: level -> factor on all speeds.
-    service: "fixed", or "exponential": the times of a request are multiplied by one draw of mean 1, seeded by `seed`.
-    stall: {at_s, for_s}: from at_s after the first request on, all work stands still for for_s.
-    error_every: every n-th reply is an error.   hang_after_requests: later replies never come.
-    hold: {after_requests, until}: later replies wait until the file `until` exists, so that who watches sets the pace.
-    crash_after_requests: the next one aborts the process.   fail_start: start() fails with this sentence.
+    Attributes:
+        ttft_ms: From the slot to the first token. `prefill_tokens_per_s` adds the time of the prompt.
+        tpot_ms: From token to token. `tokens_per_chunk` of them arrive together.
+        first_request_extra_ms: Added to `ttft_ms` of the first request.
+        max_batch: Slots. None is no limit.
+        natural_tokens: Length of a reply without exact length. None is the maximum.
+        load_s: Startup time.
+        memory_bytes: Allocated from start to stop.
+        level_speed: Level -> factor on all speeds.
+        service: "exponential" multiplies the times of a request by one draw of mean 1, seeded by `seed`.
+        stall: {at_s, for_s}: all work stops for `for_s`, starting `at_s` after the first request.
+        error_every: Every n-th reply is an error.
+        hang_after_requests: Later replies never come.
+        hold: {after_requests, until}: later replies wait until the file `until` exists.
+        crash_after_requests: The next request aborts the process.
+        fail_start: start() fails with this sentence.
     """
 
     ttft_ms: NotNegative = 50.0
@@ -88,7 +93,7 @@ class SimulatedOptions:
 
 
 class SimulatedEngine:
-    """See the module; implements `engines.base.InProcessEngine`."""
+    """Engine `simulated`; implements `engines.base.InProcessEngine`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
@@ -108,11 +113,11 @@ class SimulatedEngine:
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
-        """The usual names; they differ by `level_speed` alone."""
+        """Return the usual names. Levels differ by `level_speed` only."""
         return LEVELS
 
     def prepare(self) -> Sequence[Path]:
-        """No weight files; the tokenizer of the model, so that prompts have the tokens that the plan gave them.
+        """Load the model's tokenizer, so that prompts have the scheduled number of tokens. There are no weight files.
 
         Raises ModelError if there is no such model.
         """
@@ -124,14 +129,14 @@ class SimulatedEngine:
         return ()
 
     async def start(self) -> EngineInfo:
-        """Take `load_s` and hold `memory_bytes`; StartFailed where `fail_start` asks for it."""
+        """Wait `load_s` and allocate `memory_bytes`. Raises StartFailed if `fail_start` is set."""
         if self._options.load_s:
             await asyncio.sleep(self._options.load_s)
         if self._options.fail_start is not None:
             raise StartFailed(self._options.fail_start)
         if self._options.memory_bytes:
             self._memory = bytearray(self._options.memory_bytes)
-            self._memory[::4096] = b"\1" * len(range(0, len(self._memory), 4096))  # untouched pages take no memory
+            self._memory[::4096] = b"\1" * len(range(0, len(self._memory), 4096))  # only touched pages take memory
         self._running = True
         model = self._spec.model
         return EngineInfo(
@@ -143,7 +148,7 @@ class SimulatedEngine:
         )
 
     async def stop(self) -> None:
-        """Let go of everything; replies in progress end with EngineError."""
+        """Release everything. Replies in progress end with EngineError."""
         self._running = False
         self._memory = None
         waiting = [*self._queue, *self._hung]
@@ -154,7 +159,7 @@ class SimulatedEngine:
                 one.set_exception(EngineError("the simulated engine was stopped"))
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
-        """The reply, every chunk at its deadline, then the finish reason and the counts."""
+        """Yield the reply, every chunk at its deadline, then the finish reason and the counts."""
         if not self._running:
             raise EngineError("the simulated engine is not running; call start() first")
         number, factor = self._receive()
@@ -165,7 +170,7 @@ class SimulatedEngine:
             await self._maybe_hang(number)
             start_ns = await self._held(number, start_ns)
             if self._options.error_every and number % self._options.error_every == 0:
-                yield Chunk(ChunkKind.ERROR, "an error was asked for by the option error_every")
+                yield Chunk(ChunkKind.ERROR, "the option error_every requests an error")
                 return
             asked, tokens = self._prompt_tokens(request), self._reply_tokens(request)
             pieces = self._pieces(request, tokens)
@@ -173,7 +178,7 @@ class SimulatedEngine:
                 deadline_ns = self._deadline(start_ns, self._scaled(work_ns, number, factor, asked))
                 await self._until(deadline_ns)
                 if index == len(pieces):
-                    # The slot is free from the deadline on, whenever the reader fetches the last chunk.
+                    # The slot is free from the deadline on, even if the reader fetches the last chunk later.
                     end_ns = deadline_ns
                     self._release(end_ns)
                 yield Chunk(ChunkKind.CONTENT, _WORD * borne, tokens=borne)
@@ -202,7 +207,7 @@ class SimulatedEngine:
             await self._hung[-1]
 
     async def _held(self, number: int, start_ns: int) -> int:
-        """When a reply begins that would begin at start_ns: once nobody holds it back any more."""
+        """Wait for the file of `hold`. Return the start of the reply."""
         hold = self._options.hold
         if hold is None or number <= hold["after_requests"]:
             return start_ns
@@ -211,7 +216,7 @@ class SimulatedEngine:
         return max(start_ns, _now_ns())
 
     def _prompt_tokens(self, request: Request) -> int:
-        """Of a prompt with its conversation: the ids, the model's tokens, or one for every four characters begun."""
+        """Count the tokens of the conversation: token ids, the model's tokens, or a quarter of the characters."""
         prompt = request.transcript
         if isinstance(prompt, tuple):
             return len(prompt)
@@ -222,7 +227,7 @@ class SimulatedEngine:
         return request.max_tokens if natural is None or request.exact else min(natural, request.max_tokens)
 
     def _pieces(self, request: Request, tokens: int) -> list[tuple[float, int]]:
-        """Each chunk's time after the first token's in ns, and the tokens it bears."""
+        """Return the chunks: time since the first token in ns, and number of tokens."""
         each = self._options.tokens_per_chunk
         gap_ns = self._options.tpot_ms * _NS_PER_MS
         chunks = [(start * gap_ns, min(each, tokens - start)) for start in range(0, tokens, each)]
@@ -237,7 +242,7 @@ class SimulatedEngine:
         return round((ttft_ns + work_ns) * factor)
 
     def _deadline(self, start_ns: int, work_ns: int) -> int:
-        """When work begun at start_ns is done; work that would end in the instant of a stall waits it out."""
+        """Return the end of work that begins at start_ns. Work that would end during a stall waits."""
         if self._options.stall is None:
             return start_ns + work_ns
         stall_ns = self._first_arrival_ns + round(float(self._options.stall["at_s"]) * _NS_PER_S)
@@ -247,7 +252,7 @@ class SimulatedEngine:
         return begin_ns + work_ns + (resume_ns - stall_ns if crosses else 0)
 
     async def _slot(self) -> int:
-        """Wait for a slot; the time from which it is ours, in ns."""
+        """Wait for a slot. Return the start of its use in ns."""
         if self._options.max_batch is None or self._busy < self._options.max_batch:
             self._busy += 1
             return _now_ns()

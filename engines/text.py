@@ -1,7 +1,4 @@
-"""Text from tokens, piece by piece; what is no whole character yet, or may begin a stop string, is held back.
-
-Replies that end at a stop string, which may come in pieces.
-"""
+"""Text from tokens, part by part. Incomplete characters and the possible start of a stop string are held back."""
 
 from __future__ import annotations
 
@@ -13,15 +10,16 @@ from engines.base import Request
 
 
 def stop_strings(request: Request) -> tuple[str, ...]:
-    """Those that a request names."""
+    """Return the stop strings of a request."""
     stop = request.sampling.get("stop") or ()
     return (stop,) if isinstance(stop, str) else tuple(stop)
 
 
 class StopStrings:
-    """Lets text through up to the first stop string; what may begin one is held back.
+    """Filter that passes text up to the first stop string, and holds back the possible start of one.
 
-    `stopped`: one was met; it and what follows it is not part of the reply.
+    Attributes:
+        stopped: A stop string was found. Neither it nor what follows belongs to the reply.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
@@ -30,7 +28,7 @@ class StopStrings:
         self.stopped = False
 
     def take(self, text: str) -> str:
-        """The text that is certain now that this has come."""
+        """Return the text that is certain after this one."""
         if not self._stops:
             return text
         text = self._held + text
@@ -43,30 +41,30 @@ class StopStrings:
         return text[: len(text) - keep]
 
     def rest(self) -> str:
-        """What is still held back when the reply ends."""
+        """Return the text held back at the end of the reply."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many last characters of the text are the first of the stop string."""
+    """Return how many of the text's last characters may begin the stop string."""
     most = min(len(text), len(stop) - 1)
     return next((size for size in range(most, 0, -1) if text.endswith(stop[:size])), 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that can be shown, and how many tokens brought it."""
+    """Text to show, and the number of its tokens."""
 
     text: str
     tokens: int
 
 
 class TokenText:
-    """The text of one reply.
+    """Text of one reply.
 
-    After `push` has met a stop string, `stopped` is true and nothing more is to be pushed. What stands before the stop
-    string is shown, the stop string is not.
+    Attributes:
+        stopped: `push` has found a stop string, and must not be called again. The text before it is shown.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -76,17 +74,16 @@ class TokenText:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was met."""
         return self._text.stopped
 
     def push(self, piece: bytes) -> Piece | None:
-        """The text that can be shown after one more token; None while it is held back."""
+        """Return the text to show after one more token; None while it is held back."""
         self._tokens += 1
         text = self._text.take(self._decoder.decode(piece))
         return self._shown(text) if text or self.stopped else None
 
     def finish(self) -> Piece | None:
-        """What was held back, with U+FFFD for what never became a character; None if nothing was."""
+        """Return the text held back, with U+FFFD for an incomplete character; None if there is none."""
         text = "" if self.stopped else self._text.rest() + self._decoder.decode(b"", final=True)
         return self._shown(text) if text or self._tokens else None
 

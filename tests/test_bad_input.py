@@ -178,7 +178,7 @@ def test_a_key_that_is_wrong(tmp_path: Path) -> None:
     """The variable is what to look at; the key is nowhere."""
     with server("--models", "m", "--key", "right") as (url, _):
         ended = run_against(tmp_path, url=url, api_key_env="SOME_KEY", env={"SOME_KEY": "wr0ng-key"})
-    told(ended, 3, "refused us (status 401)", "api_key_env")
+    told(ended, 3, "refused the API key (status 401)", "api_key_env")
     assert "wr0ng-key" not in ended.err + ended.out
 
 

@@ -114,7 +114,7 @@ def test_several_servers_of_which_one_is_another(tmp_path: Path) -> None:
         ({"url": "https://a", "tls": {"key": "k"}}, "engines.0.tls: `key` needs `cert`"),
         (
             {"url": "http://a", "proxy": "socks5://b"},
-            "engines.0.proxy: proxy names a proxy that is not spoken to by http",
+            "engines.0.proxy: proxy: only http:// proxies are supported",
         ),
         ({"url": "http://a", "proxy": "http://u:p@b"}, "engines.0.proxy: must not hold a user name or password"),
         ({"url": "http://a", "headers": {"Authorization": "x"}}, "engines.0.headers: the value of Authorization would"),

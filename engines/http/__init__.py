@@ -1,1 +1,1 @@
-"""Servers that are already running, and how they are reached."""
+"""External servers, and the connections to them."""

@@ -1,4 +1,4 @@
-"""How a server is reached: its address, whom TLS trusts, and the proxy in between."""
+"""Server addresses, TLS trust and proxies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engines.base import EngineError
 UNIX_SCHEME = "http+unix"
 NO_PROXY = "none"
 TLS_FILES = ("ca", "cert", "key")
-_LONGEST_SOCKET_PATH = 107  # bytes, of the system
+_LONGEST_SOCKET_PATH = 107  # bytes, limit of the kernel
 _PORTS = {"http": 80, "https": 443, UNIX_SCHEME: 0}
 _UNSENDABLE = re.compile(r"[\s\x00-\x1f\x7f]")
 _WRITE = "write http://host:port, https://host or http+unix:///path/to.sock"
@@ -26,10 +26,11 @@ _WRITE = "write http://host:port, https://host or http+unix:///path/to.sock"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A server's address, from a URL.
+    """Address of a server.
 
-    base_path: what stands before the API's own paths, without a trailing slash.   socket_path: of a Unix socket, else
-    None; its URL is `http+unix:///path/to.sock`, with `:` and a base path after it where there is one.
+    Attributes:
+        base_path: Path in front of the API's own, without a trailing slash.
+        socket_path: Path of a Unix socket. Its URL is `http+unix:///path/to.sock`, followed by `:` and any base path.
     """
 
     url: str
@@ -41,11 +42,11 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Raises ValueError, one sentence, for what is no such address."""
+        """Parse a URL. Raises ValueError, one sentence, if it is no such address."""
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError:  # a port that is no number, a broken IPv6 address
+        except ValueError:  # an invalid port or IPv6 address
             raise ValueError(f"{url!r} is not a server's address; {_WRITE}") from None
         if parts.scheme == UNIX_SCHEME:
             return _unix(url, parts)
@@ -54,24 +55,24 @@ class Address:
         try:
             host = parts.hostname.encode("idna").decode()
         except UnicodeError:
-            raise ValueError(f"{url!r} has no host name that a name server could know; {_WRITE}") from None
+            raise ValueError(f"{url!r} has no valid host name; {_WRITE}") from None
         return cls(url, parts.scheme == "https", host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
 
     @property
     def authority(self) -> str:
-        """The value of a Host header: the port is left out where it is the usual one."""
+        """Value of the Host header, without a default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.socket_path or self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
     @property
     def at(self) -> str:
-        """The place for a sentence."""
+        """Host and port, or the socket, for messages."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.socket_path or f"{host}:{self.port}"
 
     @property
     def on_this_machine(self) -> bool:
-        """Whether it is a loopback address or a Unix socket."""
+        """True for a loopback address or a Unix socket."""
         try:
             return self.socket_path is not None or ip_address(self.host).is_loopback
         except ValueError:
@@ -79,7 +80,7 @@ class Address:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a server's address is this machine; what is no address is not."""
+    """Return True if the server is on this machine; False if the URL is no address."""
     try:
         return Address.of(url).on_this_machine
     except ValueError:
@@ -88,7 +89,12 @@ def is_loopback(url: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy. source: where it was named.   authorization: the value of Proxy-Authorization, a secret."""
+    """Proxy address.
+
+    Attributes:
+        source: Setting that names it.
+        authorization: Value of Proxy-Authorization, a secret.
+    """
 
     host: str
     port: int
@@ -98,21 +104,24 @@ class Proxy:
 
     @property
     def at(self) -> str:
-        """The place for a sentence, without user and password."""
+        """Host and port, without user and password, for messages."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
-        """The address without user and password."""
+        """Address without user and password."""
         return f"http://{self.at}"
 
 
 def proxy_for(address: Address, asked: str | None = None) -> Proxy | None:
-    """The proxy through which a server is reached; None: a direct connection.
+    """Return the proxy for a server; None for a direct connection.
 
-    asked: a proxy's address, or "none"; without it HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY (or in lower case,
-    which count first) decide, and what listens on this machine is reached directly.
-    Raises ValueError, one sentence without the address, for a proxy that cannot be used.
+    Args:
+        asked: Address of a proxy, or "none". Without it HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY decide (lower
+            case takes precedence), and a server on this machine is reached directly.
+
+    Raises:
+        ValueError: If the proxy cannot be used. The message omits its address.
     """
     if asked == NO_PROXY or address.socket_path is not None:
         return None
@@ -128,13 +137,13 @@ def proxy_for(address: Address, asked: str | None = None) -> Proxy | None:
 
 
 def check_proxy(asked: str) -> None:
-    """Raises ValueError, one sentence, unless this is a proxy's address without a password, or "none"."""
+    """Raise ValueError unless this is the address of a proxy without a password, or "none"."""
     if asked != NO_PROXY and _proxy(asked, "proxy").authorization is not None:
-        raise ValueError("must not hold a user name or password; name such a proxy in HTTP_PROXY and HTTPS_PROXY")
+        raise ValueError("must not hold a user name or password; set such a proxy in HTTP_PROXY and HTTPS_PROXY")
 
 
 def _excepted(address: Address, no_proxy: str) -> bool:
-    """Whether NO_PROXY lists a server: `*`, a name with all below it, with a port or without, an address, a network."""
+    """Return True if NO_PROXY lists the server: `*`, a domain, an address or a network, with or without a port."""
     host = address.host.lower()
     for entry in filter(None, (one.strip().lower() for one in no_proxy.split(","))):
         name, _, port = entry.rpartition(":") if entry.count(":") == 1 else (entry, "", "")
@@ -144,7 +153,7 @@ def _excepted(address: Address, no_proxy: str) -> bool:
         try:
             if ip_address(host) in ip_network(name, strict=False):
                 return True
-        except ValueError:  # the one or the other is a name
+        except ValueError:  # one of them is a name
             if entry == "*" or host == name or host.endswith(f".{name}"):
                 return True
     return False
@@ -155,9 +164,9 @@ def _proxy(url: str, source: str) -> Proxy:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError:
-        raise ValueError(f"{source} holds no address of a proxy; write http://host:port") from None
+        raise ValueError(f"{source}: not the address of a proxy (use http://host:port)") from None
     if parts.scheme != "http" or not parts.hostname:
-        raise ValueError(f"{source} names a proxy that is not spoken to by http; write http://host:port")
+        raise ValueError(f"{source}: only http:// proxies are supported (use http://host:port)")
     if parts.username is None:
         return Proxy(parts.hostname, port or 80, source)
     password = unquote(parts.password or "")
@@ -166,10 +175,13 @@ def _proxy(url: str, source: str) -> Proxy:
 
 
 def tls_context(files: Mapping[str, str]) -> ssl.SSLContext:
-    """Verification against the CA of `files` (else the system's), with our certificate where it names one.
+    """Return a context that trusts the CA of `files`, else the system's, with our certificate if given.
 
-    files: paths under `ca`, `cert`, `key`; the key may be in the file of the certificate.
-    Raises EngineError, one sentence naming the file.
+    Args:
+        files: Paths under `ca`, `cert`, `key`. The file of the certificate may hold the key.
+
+    Raises:
+        EngineError: If a file cannot be used. The message names it.
     """
     ca, certificate, key = (files.get(name) for name in TLS_FILES)
     for path in (ca, certificate, key):
@@ -191,8 +203,8 @@ def tls_context(files: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    """OpenSSL would ask on the terminal."""
-    raise EngineError("tls.key: the key is locked by a password; give one without (`openssl pkey` removes it)")
+    """Refuse a locked key. OpenSSL would prompt on the terminal."""
+    raise EngineError("tls.key: the key is locked by a password; use one without (`openssl pkey` removes it)")
 
 
 def _reason(error: ssl.SSLError | OSError) -> str:
@@ -201,18 +213,18 @@ def _reason(error: ssl.SSLError | OSError) -> str:
 
 
 def distrust(error: ssl.SSLError, host: str) -> str:
-    """A TLS failure for the user, with what to do."""
+    """Return a TLS failure and its fix as one sentence."""
     said = (error.reason or "").upper()
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message.rstrip(".")
         what = f"the certificate of {host} cannot be trusted: {why}"
         if "mismatch" in why.lower():
-            return f"{what}; write the name that it was made for in url"
+            return f"{what}; write the certificate's host name in url"
         if "expired" in why or "not yet valid" in why:
-            return f"{what}; have it renewed, or set this machine's clock"
+            return f"{what}; renew it, or set this machine's clock"
         return f"{what}; name its authority's file under `tls: {{ca: file}}` or in SSL_CERT_FILE"
     if "CERTIFICATE_REQUIRED" in said:
-        return f"{host} asks for a client's certificate; name yours under `tls: {{cert: file, key: file}}`"
+        return f"{host} requires a client certificate; name yours under `tls: {{cert: file, key: file}}`"
     if any(sign in said for sign in ("ALERT_UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN")):
         return f"{host} does not accept our certificate ({_reason(error)}); check `tls: {{cert: file, key: file}}`"
     if said in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):

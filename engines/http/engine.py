@@ -1,4 +1,4 @@
-"""Any server that runs already, or that a command starts, in any dialect."""
+"""External server, or one that a command starts, in any dialect."""
 
 from __future__ import annotations
 
@@ -21,20 +21,25 @@ from engines.process.server import READY_LIMIT_S, READY_POLL_S, ServerCommand, S
 
 DEFAULT_DIALECT = "openai-completions"
 _READY_KEYS = frozenset({"path", "timeout_s"})
-_NO_PAGES = ("ollama",)  # it has none
+_NO_PAGES = ("ollama",)  # dialects of servers without Prometheus pages
 _RESETS = {"vllm": "/reset_prefix_cache", "sglang": "/flush_cache"}
 _MODEL_LISTS = {"openai": ("/v1/models", "data", "id"), "ollama": ("/api/tags", "models", "name")}
 
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """Where the server is and how to talk to it.
+    """Address of the server and its wire format.
 
-    url: base address of a server that runs already, or of several that serve the same, over which requests are spread;
-    or command: what starts one (see `engines.process.server`).   ready: {path, timeout_s}.   stop: run after the
-    command has ended.   served_model: the name to put in requests.   headers: extra ones, not secret.
-    tls: files, under `ca`, `cert`, `key`.   proxy: an address, or "none"; absent: as the environment says.
-    request: what is put into the body of each request, beside what the dialect sets itself.
+    Attributes:
+        url: Base address of a running server, or of several with the same model. Requests are spread over them.
+        command: Command that starts a server (see `engines.process.server`), instead of `url`.
+        ready: {path, timeout_s}.
+        stop: Command to run after `command` has ended.
+        served_model: Name to put in requests.
+        headers: Extra headers, not secret.
+        tls: Files under `ca`, `cert`, `key`.
+        proxy: Address, or "none". None follows the environment.
+        request: Extra fields for the body of each request.
     """
 
     dialect: str = DEFAULT_DIALECT
@@ -50,13 +55,13 @@ class HttpOptions:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The servers' base addresses, without /v1, which the dialects add; empty where a command starts one."""
+        """Base addresses without /v1, which the dialects add; () if a command starts the server."""
         listed = (self.url,) if isinstance(self.url, str) else tuple(self.url or ())
         return tuple(_base(url) for url in listed)
 
     def __post_init__(self) -> None:
         if (self.url is None) == (self.command is None):
-            raise ValueError("write either url (a server that runs) or command (which starts one)")
+            raise ValueError("write either url (a running server) or command (to start one)")
         if self.dialect not in DIALECTS:
             near = get_close_matches(self.dialect, DIALECTS, n=1) or sorted(DIALECTS)
             raise ValueError(f"there is no dialect {self.dialect!r}; did you mean {' or '.join(near)}?")
@@ -64,7 +69,7 @@ class HttpOptions:
         if self.ready is not None and not set(self.ready) <= _READY_KEYS:
             raise ValueError(f"ready is written {{path: /health, timeout: 5m}}, not {dict(self.ready)!r}")
         if self.url is not None and not self.urls:
-            raise ValueError("url names no server; write its address")
+            raise ValueError("url is empty; write the address of the server")
         secure = [Address.of(url).secure for url in self.urls]
         if self.tls and not any(secure):
             raise ValueError("tls is for a url that begins with https://")
@@ -76,7 +81,7 @@ class HttpOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """What a server tells of itself; None where it is silent."""
+    """Facts that a server reports about itself; None where it reports none."""
 
     model: str | None
     version: str | None
@@ -86,7 +91,7 @@ class _Server:
 
 
 class HttpEngine:
-    """See the module; implements `engines.base.ServedEngine`."""
+    """Engine `http`; implements `engines.base.ServedEngine`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
@@ -99,17 +104,18 @@ class HttpEngine:
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
-        """No say: the server decides what it serves."""
+        """Return (): the server decides."""
         return ()
 
     def prepare(self) -> Sequence[Path]:
-        """Nothing to build, no weight files that we know of."""
+        """Return (): no weight files are known."""
         return ()
 
     async def start(self) -> EngineInfo:
-        """Start the server where there is a command, wait for it, and ask it which model it serves.
+        """Start the server if there is a command, wait for it, and request the model it serves.
 
-        Raises StartFailed, one sentence: it does not answer, is no API, refuses the key, or serves another model.
+        Raises:
+            StartFailed: If it does not answer, is no API, refuses the key, or serves another model.
         """
         if self._server is not None:
             await self._server.start()
@@ -136,8 +142,9 @@ class HttpEngine:
         )
 
     async def reset_cache(self) -> bool | None:
-        """Have servers that say they are vLLM or SGLang drop their prefix cache; vLLM has the route in its development
-        mode alone. None where no server is known to have one.
+        """Clear the prefix cache of servers that identify as vLLM or SGLang; None if one has no such function.
+
+        vLLM has it in its development mode only.
         """
         if None in self._resets or not self._resets:
             return None
@@ -150,13 +157,12 @@ class HttpEngine:
             return await pages.post(path) == HTTPStatus.OK
 
     async def stop(self) -> None:
-        """End the server if we started it."""
         self._running = False
         if self._server is not None:
             await self._server.stop()
 
     def endpoint(self) -> Endpoint:
-        """Where the client sends; EngineError before start()."""
+        """Return the address for the load generator. Raises EngineError before start()."""
         if not self._running:
             raise EngineError("the http engine is not running; call start() first")
         options = self._options
@@ -172,7 +178,7 @@ class HttpEngine:
         )
 
     def alive(self) -> str | None:
-        """Why our server ended; None while it runs, and for a server that is not ours."""
+        """Return why our server ended; None while it runs, and for an external server."""
         return self._server.alive() if self._server is not None else None
 
     def _server_process(self) -> ServerProcess | None:
@@ -193,7 +199,7 @@ class HttpEngine:
         return ServerProcess(command)
 
     def _headers(self) -> dict[str, str]:
-        """Headers of every request. Raises EngineError, which names the header, for a value that none can carry."""
+        """Return the headers of every request. Raises EngineError for an invalid value, naming the header."""
         key = self._spec.api_key
         plain = {name: str(value) for name, value in self._options.headers.items()}
         headers = {**plain, **self._spec.headers, **({"Authorization": f"Bearer {key}"} if key else {})}
@@ -205,7 +211,7 @@ class HttpEngine:
         return headers
 
     async def _ask(self, url: str) -> _Server:
-        """Wait for a server where the scenario says how, and ask it what it serves."""
+        """Wait for a server as the scenario says, and request what it serves."""
         options = self._options
         async with open_pages(url, headers=self._headers(), tls=options.tls, proxy=options.proxy) as pages:
             if self._server is None and options.ready is not None:
@@ -235,7 +241,7 @@ class HttpEngine:
             await asyncio.sleep(READY_POLL_S)
 
     async def _served_models(self, pages: Pages) -> dict[str, dict[str, Any]] | None:
-        """id -> entry of the server's list of models; None where it has no such list."""
+        """Return the server's list of models, id -> entry; None if it has no such list."""
         path, listed, name = _MODEL_LISTS.get(self._options.dialect.partition("-")[0], ("", "", ""))
         url = pages.url + path
         page = await pages.get(path)
@@ -246,13 +252,13 @@ class HttpEngine:
             page = await pages.get(path)
         if page.status in (401, 403):
             raise StartFailed(
-                f"{url} refused us (status {page.status}); name the variable of a valid key in api_key_env"
+                f"{url} refused the API key (status {page.status}); name the variable of a valid one in api_key_env"
             )
         if not path or page.status == 404:
             return None
         advice = "set url to the base address of the API"
         if self._server is not None:
-            advice = f"name the dialect of the server that command starts: perhaps it is not {self._options.dialect!r}"
+            advice = f"check the dialect of the server that command starts: it may not be {self._options.dialect!r}"
         if page.html:
             raise StartFailed(f"{url} answered with an HTML page; {advice}")
         entries = page.content.get(listed) if page.content is not None else None
@@ -261,11 +267,11 @@ class HttpEngine:
         return {str(entry[name]): entry for entry in entries if isinstance(entry, dict) and name in entry}
 
     def _loading(self) -> bool:
-        """Whether a 503 only means that our own server, of which no page tells when it is ready, still loads."""
+        """Return True if a 503 only means that our own server, which has no page for readiness, is loading."""
         return self._server is not None and self._options.ready is None and self._server.alive() is None
 
     def _choose_model(self, models: Mapping[str, Any] | None, url: str) -> str | None:
-        """The name to put in requests, checked against what the server says it serves."""
+        """Return the name to put in requests, checked against the server's list."""
         stated = self._options.served_model
         wanted = stated or (self._spec.model.name if self._spec.model else None)
         if not models or wanted in models:
@@ -279,10 +285,10 @@ class HttpEngine:
             return same[0]
         near = get_close_matches(wanted, models, n=3, cutoff=0.4) or list(models)[:10]
         what = f"the server at {url} does not serve {wanted!r}"
-        raise StartFailed(f"{what}; set served_model to what is meant, such as {_listed(near)}")
+        raise StartFailed(f"{what}; set served_model to one that it serves, such as {_listed(near)}")
 
     async def _version(self, pages: Pages) -> str | None:
-        """The server's version where it tells: vLLM on /version, llama.cpp in /props, Ollama on a page of its own."""
+        """Return the server's version: vLLM on /version, llama.cpp in /props, Ollama on /api/version."""
         ollama = self._options.dialect.startswith("ollama")
         told = (("/api/version", "version"),) if ollama else (("/version", "version"), ("/props", "build_info"))
         for path, key in told:
@@ -294,7 +300,7 @@ class HttpEngine:
     async def _context_tokens(
         self, pages: Pages, models: Mapping[str, dict[str, Any]] | None, model: str | None
     ) -> int | None:
-        """Context in use: vLLM's max_model_len, llama.cpp's n_ctx per slot."""
+        """Return the context in use: vLLM's max_model_len, llama.cpp's n_ctx per slot."""
         length = (models or {}).get(model or "", {}).get("max_model_len")
         if not isinstance(length, int):
             settings = (await pages.optional("/props")).get("default_generation_settings")
@@ -303,29 +309,29 @@ class HttpEngine:
 
 
 def _base(url: str) -> str:
-    """The address without a trailing slash and without /v1, which the dialects add."""
+    """Remove a trailing slash and /v1, which the dialects add."""
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def _metrics_pages(urls: Sequence[str], dialect: str) -> tuple[str, ...]:
-    """Where servers on this machine may tell of themselves. Others are asked only where the scenario says so."""
+    """Return possible Prometheus pages of servers on this machine. Others are read only if the scenario says so."""
     if dialect.startswith(_NO_PAGES) or not all(is_loopback(url) for url in urls):
         return ()
     return tuple(f"{url}{':' if _is_bare_socket(url) else ''}/metrics" for url in urls)
 
 
 def _is_bare_socket(url: str) -> bool:
-    """Whether a path must be set off from that of a Unix socket."""
+    """Return True if a `:` must separate a path from that of the Unix socket."""
     return url.startswith(UNIX_SCHEME) and not Address.of(url).base_path
 
 
 def _stem(name: str) -> str:
-    path = urlsplit(name).path if "://" in name else name  # `qwen:1b` is no address
+    path = urlsplit(name).path if "://" in name else name  # `qwen:1b` is not a URL
     return PurePosixPath(path).name.lower().removesuffix(".gguf").removesuffix(":latest")
 
 
 def _level(entry: Mapping[str, Any] | None) -> str | None:
-    """The level that Ollama states of a model, in our letters."""
+    """Return the level that Ollama reports for a model, in lower case."""
     details = (entry or {}).get("details")
     level = details.get("quantization_level") if isinstance(details, Mapping) else None
     return level.lower() if isinstance(level, str) and level else None

@@ -1,4 +1,4 @@
-"""The pages of a server that tell what it is: fetched on the way that requests will take, without exact clocks."""
+"""Pages of a server that describe it, fetched by the same route as the requests, but not timed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ LARGEST_PAGE_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a GET brought: status, whether it is HTML, and the JSON object in it (None: it is none)."""
+    """Answer to a GET.
+
+    Attributes:
+        content: JSON object, None if the page is not one.
+    """
 
     status: int
     html: bool
@@ -31,7 +35,11 @@ class Page:
 
 
 class Pages:
-    """Pages of one server, read within `open_pages`. url: its address, for sentences."""
+    """Pages of one server, inside `open_pages`.
+
+    Attributes:
+        url: Address of the server, for messages.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, address: Address, proxy: Mapping[str, Any]) -> None:
         self.url = address.url
@@ -41,7 +49,7 @@ class Pages:
         self._proxy = proxy
 
     async def get(self, path: str) -> Page:
-        """One page. Raises StartFailed, one sentence, where none comes."""
+        """Return a page. Raises StartFailed, one sentence, if the server does not answer."""
         import aiohttp
 
         url = self.url + path
@@ -63,7 +71,7 @@ class Pages:
             raise StartFailed(f"no server answers at {url}: {_why(error)}; start it, or correct url") from error
 
     async def post(self, path: str) -> int | None:
-        """Ask the server to do something that needs no words; the status it answered with, None where it did not."""
+        """Send a POST without a body. Return its status, None without an answer."""
         import aiohttp
 
         try:
@@ -73,7 +81,7 @@ class Pages:
             return None
 
     async def optional(self, path: str) -> dict[str, Any]:
-        """The JSON object of a page that a server may have; empty where it has none."""
+        """Return the JSON object of an optional page; {} if there is none."""
         try:
             page = await self.get(path)
         except StartFailed:
@@ -81,13 +89,13 @@ class Pages:
         return page.content or {} if page.status == 200 else {}
 
     def _distrusted(self, error: Exception) -> str:
-        """What OpenSSL said, which aiohttp wraps."""
+        """Return OpenSSL's error, which aiohttp wraps."""
         inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
         return distrust(inner, self._host) if isinstance(inner, ssl.SSLError) else str(error)
 
 
 async def _body(response: aiohttp.ClientResponse, url: str) -> bytes:
-    """A whole page. Raises StartFailed for one that does not end."""
+    """Return a whole page. Raises StartFailed if it is too large."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
@@ -97,7 +105,7 @@ async def _body(response: aiohttp.ClientResponse, url: str) -> bytes:
 
 
 def _why(error: Exception) -> str:
-    """What went wrong; aiohttp also tells of TLS, whether there is any or not."""
+    """Return the cause of a failed connection. aiohttp's text mentions TLS even without any."""
     return str(error).replace(" ssl:default", "")
 
 
@@ -105,7 +113,12 @@ def _why(error: Exception) -> str:
 async def open_pages(
     url: str, *, headers: Mapping[str, str], tls: Mapping[str, str], proxy: str | None
 ) -> AsyncIterator[Pages]:
-    """The pages of a server. Raises StartFailed for an address or a proxy, EngineError for a certificate, of no use."""
+    """Open the pages of a server.
+
+    Raises:
+        StartFailed: If the address or the proxy cannot be used.
+        EngineError: If a certificate cannot be used.
+    """
     import aiohttp
 
     try:
@@ -121,7 +134,7 @@ async def open_pages(
     way: dict[str, Any] = {}
     if through is not None:
         secret = {"Proxy-Authorization": through.authorization} if through.authorization else {}
-        # What asks for a tunnel carries the password; a request within it is the server's.
+        # The request for the tunnel carries the password. A request inside the tunnel goes to the server.
         way = {"proxy": through.url} | ({"proxy_headers" if address.secure else "headers": secret} if secret else {})
     timeout = aiohttp.ClientTimeout(total=ANSWER_LIMIT_S)
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:

@@ -1,4 +1,4 @@
-"""The library's continuous batching: many requests in one forward pass, each a stream of its own."""
+"""Continuous batching by the library: many requests in one forward pass, each with its own stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STOP_TIMEOUT_S = 30.0
 
 
 class Batcher:
-    """Starts the library's manager, hands it orders and takes its tokens apart."""
+    """Owner of the library's manager: starts it, sends it orders, and separates its tokens by request."""
 
     def __init__(self, model: Any, tokenizer: Any, options: Options, context_tokens: int) -> None:
         self._tokenizer = tokenizer
@@ -28,15 +28,15 @@ class Batcher:
         self._manager = _manager(model, options, context_tokens)
 
     def start(self) -> None:
-        """Make the cache and run; on a GPU its graphs are recorded first. Blocking."""
+        """Allocate the cache and run. On a GPU its graphs are recorded first. Blocking."""
         if self._manager.model.device.type == "cuda":
             self._manager.warmup()
         self._manager.start()
 
     async def reply(self, order: Order) -> AsyncIterator[str | End]:
-        """The text of each token as it is produced ("" where it is held back), then an End.
+        """Yield the text of each token ("" while it is held back), then an End.
 
-        Raises EngineError for what the manager cannot do for one request among others: drawing, with a seed.
+        Raises EngineError for a sampled request: the manager has no seed per request.
         """
         if order.sampling.get("do_sample"):
             raise EngineError("continuous batching of transformers generates greedily; write temperature: 0")
@@ -67,19 +67,19 @@ class Batcher:
                 self._manager.cancel_request(name)
 
     def close(self) -> None:
-        """End every reply with an EngineError. From the event loop."""
+        """End every reply with an EngineError. Call it from the event loop."""
         for outbox in list(self._open):
             outbox.put(EngineError("the engine transformers was stopped"))
 
     def stop(self) -> None:
-        """End the manager's thread and let go of its cache. Blocking."""
+        """End the manager's thread and release its cache. Blocking."""
         self._manager.stop(block=True, timeout=_STOP_TIMEOUT_S, hard_stop=True)
         self._manager.destroy()
         self._manager = None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """A context in which the manager computes nothing and the model attends as outside of it."""
+        """Pause the manager, and let the model attend as without it."""
         model = self._manager.model
         attention = model.config._attn_implementation
         with self._manager.pause():
@@ -91,7 +91,7 @@ class Batcher:
 
 
 class _Reader:
-    """Takes what is new out of the growing outputs that the manager delivers."""
+    """Reader of the growing outputs of the manager."""
 
     def __init__(self, outbox: Outbox[str | End], order: Order, pieces: TextPieces) -> None:
         self._outbox = outbox
@@ -101,7 +101,7 @@ class _Reader:
         self.cut = False
 
     def read(self, output: Any) -> None:
-        """Called in the event loop for every step."""
+        """Send what is new in an output. Called in the event loop for every step."""
         if self.cut or self._outbox.closed:
             return
         if output.error is not None:

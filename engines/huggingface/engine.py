@@ -1,8 +1,8 @@
-"""The engine `transformers`: torch in this process.
+"""Engine `transformers`: torch in this process.
 
-What is measured is `model.generate` as everybody calls it, with a streamer that hands each token over as it is
-produced: one request at a time, the others wait. With `batching: continuous` it is the library's own manager, which
-computes many requests in one pass. Either works in a thread of its own, the event loop only takes the tokens.
+It measures `model.generate` as users call it, with a streamer that passes each token on as it is produced: one request
+at a time, the others wait. With `batching: continuous` the library's own manager computes many requests in one pass.
+Either runs in its own thread, and the event loop only receives tokens.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from engines.models.shape import ModelShape
 
 _RUNTIME_BYTES = 250 << 20
-"""What the process holds beside weights once torch and transformers are loaded, measured on the CPU; from below."""
+"""Lower bound of the process' memory without weights, once torch and transformers are loaded; measured on the CPU."""
 _LIBRARIES = (
     "torch",
     "transformers",
@@ -67,7 +67,7 @@ _LIBRARIES = (
 
 
 class Transformers:
-    """See the module; implements `engines.base.InProcessEngine`. Options: `engines.huggingface.options.Options`."""
+    """Engine `transformers`; implements `engines.base.InProcessEngine`. Options: `engines.huggingface.options`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         if spec.model is None:
@@ -87,37 +87,36 @@ class Transformers:
 
     @property
     def model(self) -> Any:
-        """The loaded model of the library; None while the engine does not run."""
+        """Loaded model of the library; None while the engine does not run."""
         return self._loaded.model if self._loaded else None
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
-        """Those made while loading, and those of checkpoints that were quantized beforehand."""
+        """Return the levels made while loading, and those of quantized checkpoints."""
         return levels.LEVELS
 
     @classmethod
     def devices(cls, level: str) -> tuple[str, ...]:
-        """Where a level can run."""
         return levels.places(level)
 
     def prepare(self) -> Sequence[Path]:
-        """Find or fetch the model and the adapter; LevelUnsupported if the checkpoint cannot have the level."""
+        """Find or fetch model and adapter. Raises LevelUnsupported if the checkpoint does not allow the level."""
         if self._source is None:
             assert self._spec.model is not None
             source = models.resolve(self._spec.model)
             if source.kind == "gguf":
-                raise ModelError(f"transformers loads model folders, and {source.path.name} is a GGUF file; name one")
+                raise ModelError(f"transformers cannot load the GGUF file {source.path.name}; name a model folder")
             levels.level_to_load(self._spec.level, source.path, source.name)
             self._files = tuple(models.weight_files(source))
             if self._spec.model.lora is not None:
                 self._adapter = loading.adapter_folder(self._spec.model.lora)
                 self._files += (self._adapter / "adapter_model.safetensors",)
-            self._hash = models.content_hash(source)  # now, because a start is timed
+            self._hash = models.content_hash(source)  # before start(), which is timed
             self._source = source
         return self._files
 
     def import_library(self) -> None:
-        """torch, transformers and its code for this model, and what makes the level. Raises ImportError."""
+        """Import torch, transformers, its code for this model, and the library of the level. Raises ImportError."""
         import torch  # noqa: F401
         from transformers import AutoConfig
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -125,13 +124,13 @@ class Transformers:
         self.prepare()
         assert self._source is not None
         config = AutoConfig.from_pretrained(self._source.path, local_files_only=True)
-        with suppress(KeyError):  # none that writes texts: the start will say so
+        with suppress(KeyError):  # not a text model: start() will report it
             MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         if self._spec.level in levels.BITSANDBYTES:
             import bitsandbytes  # noqa: F401
 
     def memory_needed(self) -> MemoryEstimate | None:
-        """Weights at the level, the cache that continuous batching reserves, and torch itself; from below."""
+        """Return a lower bound: weights at the level, the cache of continuous batching, and torch itself."""
         self.prepare()
         assert self._source is not None
         shape = shape_of(self._source.path)
@@ -155,7 +154,7 @@ class Transformers:
         return await asyncio.get_running_loop().run_in_executor(threads, self._load, threads)
 
     async def stop(self) -> None:
-        """End what is generated and let go of the model; its memory goes back to the system, torch itself stays."""
+        """End all generation and release the model. Its memory returns to the system; torch stays loaded."""
         await self._end_replies()
         threads, self._threads = self._threads, None
         if threads is not None:
@@ -165,7 +164,7 @@ class Transformers:
         await asyncio.to_thread(_give_memory_back)
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
-        """The reply token by token, then the finish reason and the counts."""
+        """Yield the reply token by token, then the finish reason and the counts."""
         tokens = self._replies
         if tokens is None:
             raise EngineError("the engine transformers is not running; call start() first")
@@ -191,9 +190,9 @@ class Transformers:
             await replies.aclose()  # type: ignore[attr-defined]
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
-        """All log-probabilities of tokens[first:] from one forward pass, natural logarithms in float32.
+        """Return all log-probabilities of tokens[first:] from one forward pass, natural logarithms in float32.
 
-        Raises EngineError if there are more tokens than context.
+        Raises EngineError if the tokens exceed the context.
         """
         if self._threads is None or self._loaded is None:
             raise EngineError("the engine transformers is not running; call start() first")
@@ -203,11 +202,10 @@ class Transformers:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, tuple(tokens), first)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        """The ids that the model's tokenizer.json gives, no special tokens added."""
+        """Return the ids of the model's tokenizer.json, without special tokens."""
         return self._ids(text, special=special)
 
     async def beginning(self) -> list[int]:
-        """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
         return await beginning_of(self.tokenize)
 
     async def _end_replies(self) -> None:
@@ -225,10 +223,10 @@ class Transformers:
 
     def _order(self, request: Request) -> Order:
         prompt = request.transcript
-        # What the model wants in front of a text, as everybody's tokenizer and the other engines put it there.
+        # The tokenizer adds the tokens that the model expects in front, as in the other engines.
         ids = self._ids(prompt, special=True) if isinstance(prompt, str) else prompt
         if not ids:
-            raise EngineError("the prompt has no tokens; transformers needs one at least")
+            raise EngineError("the prompt has no tokens; transformers needs at least one")
         return Order(
             tokens=ids,
             most=new_tokens(request, len(ids), self._context_tokens),
@@ -292,7 +290,7 @@ class Transformers:
         )
 
     def _kv_bytes_per_token(self, model: Any, shape: ModelShape | None) -> float | None:
-        """As configured; None where the cache's own format decides or the shape is unknown."""
+        """Return the size of a token in the KV cache; None if the cache's format decides or the shape is unknown."""
         if self._options.cache == "none":
             return 0.0
         if shape is None or self._options.cache == "quantized":
@@ -314,7 +312,7 @@ class Transformers:
 
 
 def _tokenizer(source: ModelSource) -> Any:
-    """The model's own tokenizer, nothing shortened or filled up."""
+    """Return the model's tokenizer without truncation and padding."""
     from tokenizers import Tokenizer
 
     path = source.path / "tokenizer.json"
@@ -330,7 +328,7 @@ def _tokenizer(source: ModelSource) -> Any:
 
 
 def _ends(model: Any) -> tuple[int, ...]:
-    """The ids that end a reply."""
+    """Return the ids that end a reply."""
     said = model.generation_config.eos_token_id
     if said is None:
         return ()
@@ -348,7 +346,7 @@ def _versions() -> dict[str, str]:
 
 
 def _give_memory_back() -> None:
-    """What Python, torch and the C library keep for later goes back to the system and the GPU."""
+    """Return the memory that Python, torch and the C library keep to the system and the GPU."""
     give_back()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

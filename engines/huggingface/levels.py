@@ -1,4 +1,4 @@
-"""The levels of the `transformers` engine: which there are, where they run, what they are called in the library."""
+"""Levels of the `transformers` engine: their names in the library, and the devices they run on."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ TORCHAO = ("int8-torchao", "int4-torchao", "fp8")
 FROM_CHECKPOINT = {"gptq": "GPTQ", "awq": "AWQ", "compressed-tensors": "compressed-tensors"}
 LEVELS = (*PLAIN, "int8", "int8-torchao", "int4-torchao", "nf4", "fp4", "fp8", *FROM_CHECKPOINT)
 _CUDA_ONLY = ("int4-torchao",)  # no packing of torchao 0.18 runs on a CPU
-# What loads such checkpoints, on GPUs and on CPUs: modules, which are called like their distributions.
+# Modules that load such checkpoints, on GPUs and on CPUs. Their distributions have the same names.
 _LIBRARIES = {"gptq": ("optimum", "gptqmodel"), "awq": ("gptqmodel",), "compressed-tensors": ("compressed_tensors",)}
 _GROUP = 64
-# From below: scales and what stays unquantized (embeddings, norms) are left out.
+# Lower bounds: without scales and what stays unquantized (embeddings, norms).
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int8-torchao": 1.0, "fp8": 1.0}
 
 
 def places(level: str) -> tuple[str, ...]:
-    """Where a level can run: "cpu", "cuda"."""
+    """Return the devices that a level runs on: "cpu", "cuda"."""
     return ("cuda",) if level in _CUDA_ONLY else ("cpu", "cuda")
 
 
 def require_libraries(level: str | None) -> None:
-    """Raises LevelUnsupported where a checkpoint's level needs libraries that are not installed: the message of
-    transformers would be that a GPU is needed.
+    """Raise LevelUnsupported if libraries for a checkpoint's level are missing.
+
+    The message of transformers would be that a GPU is needed.
     """
     lacking = [module for module in _LIBRARIES.get(level or "", ()) if find_spec(module) is None]
     if lacking:
@@ -39,28 +40,28 @@ def require_libraries(level: str | None) -> None:
 
 
 def bytes_per_weight(level: str) -> float:
-    """What one weight takes at the least."""
+    """Return the minimum size of a weight."""
     return _BYTES.get(level, 0.5)
 
 
 def checkpoint_level(folder: Path) -> str | None:
-    """The level that a checkpoint was quantized to, by its config.json; None for a plain one."""
+    """Return the level of a quantized checkpoint, by its config.json; None for a plain one."""
     config = _config(folder)
     said = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
     return _named(said) if said else None
 
 
 def is_bfloat16(folder: Path) -> bool:
-    """Whether a checkpoint's weights are stored so, by its config.json."""
+    """Return True if a checkpoint's config.json states bfloat16 weights."""
     config = _config(folder)
     told = {**(config.get("text_config") or {}), **config}
     return str(told.get("dtype") or told.get("torch_dtype")).removeprefix("torch.") == "bfloat16"
 
 
 def level_to_load(asked: str | None, folder: Path, name: str) -> str | None:
-    """The level to ask the library for: None where the checkpoint is loaded as it is.
+    """Return the level to request from the library; None to load the checkpoint unchanged.
 
-    Raises LevelUnsupported if the checkpoint cannot have the level.
+    Raises LevelUnsupported if the checkpoint does not allow the level.
     """
     if asked is not None and asked not in LEVELS:
         raise LevelUnsupported(f"engine 'transformers' has no level {asked!r}; it has {', '.join(LEVELS)}")
@@ -68,18 +69,18 @@ def level_to_load(asked: str | None, folder: Path, name: str) -> str | None:
     if found is not None and asked not in (None, found):
         raise LevelUnsupported(
             f"{name} was quantized beforehand to {found} and cannot be loaded as {asked}; "
-            f"leave the level away, or name the unquantized model"
+            f"leave the level out, or name the unquantized model"
         )
     if found is None and asked in FROM_CHECKPOINT:
         raise LevelUnsupported(
-            f"{asked} is not made while loading and {name} is a plain checkpoint; "
+            f"{asked} cannot be made while loading and {name} is a plain checkpoint; "
             f"name a model that was quantized with {FROM_CHECKPOINT[asked]}"
         )
     return None if found else asked
 
 
 def loading_arguments(level: str | None, device: str, folder: Path | None = None) -> dict[str, Any]:
-    """What `from_pretrained` is given so that it makes the level. level: None loads the checkpoint as it is."""
+    """Return the arguments of `from_pretrained` for a level; None loads the checkpoint unchanged."""
     import torch
 
     if level is None:
@@ -93,7 +94,7 @@ def loading_arguments(level: str | None, device: str, folder: Path | None = None
         return {"dtype": narrow, "quantization_config": TorchAoConfig(quant_type=torchao_recipe(level, device))}
     from transformers import BitsAndBytesConfig
 
-    if level == "int8":  # its kernels take fp16; what is between them keeps the range of a bf16 checkpoint
+    if level == "int8":  # its kernels take fp16; the other layers keep the range of a bf16 checkpoint
         between = narrow if folder is not None and is_bfloat16(folder) else torch.float16
         return {"dtype": between, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
     four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=level, bnb_4bit_compute_dtype=narrow)
@@ -101,7 +102,7 @@ def loading_arguments(level: str | None, device: str, folder: Path | None = None
 
 
 def torchao_recipe(level: str, device: str) -> Any:
-    """torchao's description of a level: weights alone, except fp8 where the GPU multiplies fp8 itself."""
+    """Return torchao's configuration of a level: weights only, except fp8 on GPUs that multiply fp8."""
     import torch
     import torchao.quantization as recipes
 
@@ -115,9 +116,9 @@ def torchao_recipe(level: str, device: str) -> Any:
 
 
 def loaded_level(model: Any, wanted: str | None, folder: Path) -> str:
-    """The level of the weights as they are.
+    """Return the level of the loaded weights.
 
-    Raises LevelUnsupported if a level was asked for and the library has quantized nothing, which it does not say.
+    Raises LevelUnsupported if the library has silently quantized nothing.
     """
     if wanted is None and (found := checkpoint_level(folder)):
         return found
@@ -125,7 +126,7 @@ def loaded_level(model: Any, wanted: str | None, folder: Path) -> str:
     quantized = kinds - {"Parameter", "Tensor", "NoneType"}
     if wanted is not None and wanted not in PLAIN and not quantized:
         kind = type(model).__name__
-        raise LevelUnsupported(f"{wanted} changes nothing in {kind}: it has no linear layer that the library quantizes")
+        raise LevelUnsupported(f"{wanted} has no effect on {kind}: it has no linear layer that the library quantizes")
     if wanted is not None and wanted not in PLAIN:
         return wanted
     names = {dtype: level for level, dtype in PLAIN.items()}

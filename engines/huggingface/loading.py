@@ -1,4 +1,4 @@
-"""Loading a model with transformers: where to, at which level, with which adapter; and how much it takes."""
+"""Loading a model with transformers: device, level, adapter and memory."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ _ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory.
+    """Model in memory.
 
-    level: of the weights as they are.   weight_bytes: what they take there; None where some are moved in and out.
+    Attributes:
+        level: Actual level of the weights.
+        weight_bytes: Their size; None if some are moved in and out.
     """
 
     model: Any
@@ -41,19 +43,23 @@ class Loaded:
 
 
 def choose_device(options: Options, devices: Sequence[str]) -> str:
-    """The torch device to load to. devices: `EngineSpec.devices`.
+    """Return the torch device to load to.
 
-    Raises EngineError if it is a GPU that torch cannot use.
+    Args:
+        devices: See `EngineSpec.devices`.
+
+    Raises:
+        EngineError: If torch cannot use the GPU.
     """
     import torch
 
     if devices == ("cpu",):
         if options.device.startswith("cuda"):
-            raise EngineError(f"device: {options.device} contradicts devices: cpu; leave one of them away")
+            raise EngineError(f"device: {options.device} contradicts devices: cpu; leave one of them out")
         return "cpu"
     wanted = options.device
     if devices:
-        # As the driver counts; whoever started this process may have chosen already.
+        # Numbered as by the driver. The environment of this process takes precedence.
         os.environ.update({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **device_environment(tuple(devices)), **os.environ})
         wanted = "cuda" if wanted == "auto" else wanted
     if wanted == "auto":
@@ -67,9 +73,11 @@ def choose_device(options: Options, devices: Sequence[str]) -> str:
 
 
 def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: Path | None) -> Loaded:
-    """The model at the level asked for.
+    """Load the model at the requested level.
 
-    Raises LevelUnsupported if the level cannot be had here, StartFailed if loading fails otherwise.
+    Raises:
+        LevelUnsupported: If the level is unavailable here.
+        StartFailed: If loading fails otherwise.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -77,7 +85,7 @@ def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: P
     wanted = level_to_load(spec.level, folder, name)
     device = choose_device(options, spec.devices)
     if wanted is not None and device.split(":")[0] not in places(wanted):
-        raise LevelUnsupported(f"{wanted} runs on {', '.join(places(wanted))} alone, and the device here is {device}")
+        raise LevelUnsupported(f"{wanted} runs only on {', '.join(places(wanted))}, and the device here is {device}")
     require_libraries(checkpoint_level(folder))
     if options.attention == "flash_attention_2":
         _require_flash_attention(device)
@@ -105,7 +113,7 @@ def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: P
 
 
 def adapter_folder(reference: str) -> Path:
-    """The folder of a LoRA adapter, fetched if it is a hub id. Raises ModelError if it cannot be had."""
+    """Return the folder of a LoRA adapter, fetched if it is a hub id. Raises ModelError if it is unavailable."""
     path = Path(reference).expanduser()
     if path.is_file():
         raise ModelError(f"the adapter {reference!r} is a file; transformers takes a folder with adapter_config.json")
@@ -120,9 +128,7 @@ def adapter_folder(reference: str) -> Path:
 
 
 def weight_bytes(model: Any) -> int | None:
-    """What parameters and buffers take in memory, those shared by several layers once; None where some are not there
-    but when they are needed.
-    """
+    """Return the memory of parameters and buffers, shared ones counted once; None if some are loaded on demand."""
     seen: dict[tuple[str, int], int] = {}
     tensors = [*model.parameters(), *model.buffers()]
     if any(tensor.device.type == "meta" for tensor in tensors):
@@ -134,7 +140,7 @@ def weight_bytes(model: Any) -> int | None:
 
 
 def _parts(tensor: Any) -> Iterator[Any]:
-    """The plain tensors that a quantized one is made of."""
+    """Yield the plain tensors of a quantized one."""
     if hasattr(tensor, "__tensor_flatten__"):
         for name in tensor.__tensor_flatten__()[0]:
             yield from _parts(getattr(tensor, name))
@@ -163,7 +169,7 @@ def _require_flash_attention(device: str) -> None:
 
 
 def _try_level(level: str | None, device: str, folder: Path) -> dict[str, Any]:
-    """The arguments for a level; torchao's are tried on one layer first, because in loading its reasons are lost."""
+    """Return the arguments for a level. torchao's are tried on one layer first, because loading hides its errors."""
     try:
         if level in TORCHAO:
             import torch
@@ -198,8 +204,9 @@ def _put_adapter(model: Any, adapter: Path) -> None:
 
 
 def _try_one_token(model: Any, level: str) -> None:
-    """Kernels refuse shapes only when they are called, and some checkpoints are unpacked only then: better now than in
-    the first request, and before the weights are weighed.
+    """Run one token, because kernels refuse shapes only when called, and some checkpoints are unpacked only then.
+
+    The failure then belongs to the start, not to the first request, and the weights are measured unpacked.
     """
     import torch
 
@@ -220,6 +227,6 @@ def _fetch_adapter(reference: str) -> Path:
 
 
 def reason(error: Exception) -> str:
-    """The first sentence of a library's complaint."""
+    """Return the first sentence of a library's error."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0].strip()[:300]}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""The options of the `transformers` engine, and what a request's sampling is called in `generate`."""
+"""Options of the `transformers` engine, and the sampling arguments of `generate`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engines.options import DEFAULT_CONTEXT_TOKENS, Positive, read_options
 
 ENGINE = "transformers"
 PAGE_TOKENS = 256
-_OFF = {"repetition_penalty": 1.0}  # many models' generation_config.json asks for more, in force when greedy too
+_OFF = {"repetition_penalty": 1.0}  # many models' generation_config.json sets more, in force when greedy too
 _CACHE_QUANTIZERS = {"quanto": "optimum.quanto", "hqq": "hqq"}
 
 
@@ -21,13 +21,18 @@ _CACHE_QUANTIZERS = {"quanto": "optimum.quanto", "hqq": "hqq"}
 class Options:
     """Options of the engine.
 
-    device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".   attention: None is the library's choice.
-    cache: the KV cache; "none" computes the whole sequence anew for each token.
-    batching: "none", one request at a time through `generate`, others wait; or "continuous", the library's manager.
-    max_batch: requests side by side (continuous).   prefix_cache: share equal beginnings of prompts (continuous).
-    n_ctx: longest prompt and reply together in tokens; None: what the model was made for, at most 4096.
-    n_threads: of torch, None is all cores but one.   compile: let torch compile the decoding, needs cache: static.
-    max_memory: most bytes or "2GiB" per device, {"0": "10GiB", "cpu": "20GiB"}; what does not fit goes to the next.
+    Attributes:
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
+        attention: None is the library's choice.
+        cache: KV cache. "none" recomputes the whole sequence for each token.
+        batching: "none" (one request at a time, the others wait) or "continuous" (the library's manager).
+        max_batch: Concurrent requests of continuous batching.
+        prefix_cache: Share equal beginnings of prompts in continuous batching.
+        n_ctx: Maximum tokens of prompt and reply together. None is the model's maximum, at most 4096.
+        n_threads: Threads of torch. None is all cores but one.
+        compile: Compile the decoding with torch; needs `cache: static`.
+        max_memory: Maximum bytes or "2GiB" per device, {"0": "10GiB", "cpu": "20GiB"}. The rest goes to the next
+            device.
     """
 
     device: str = "auto"
@@ -45,43 +50,41 @@ class Options:
         if self.device not in ("auto", "cpu", "cuda") and not self.device.removeprefix("cuda:").isdigit():
             raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {self.device!r}")
         if self.batching == "continuous" and self.cache != "dynamic":
-            raise ValueError(f"continuous batching has a cache of its own; leave cache: {self.cache} away")
+            raise ValueError(f"continuous batching has a cache of its own; leave cache: {self.cache} out")
         if self.compile and self.cache != "static":
             raise ValueError("compile needs cache: static")
 
     @property
     def threads(self) -> int:
-        """Threads of torch."""
         return self.n_threads or default_threads()
 
     @property
     def continuous(self) -> bool:
-        """Whether the library's own continuous batching is asked for."""
         return self.batching == "continuous"
 
     def context(self, made_for: int | None) -> int:
-        """Prompt and reply together, in tokens, for a model that was made for so many."""
+        """Return the maximum tokens of prompt and reply, given the model's maximum."""
         return self.n_ctx or min(made_for or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS)
 
     def pages(self, context_tokens: int) -> int:
-        """Pages of the continuous cache: as many as `max_batch` whole contexts need."""
+        """Return the pages of the continuous cache: enough for `max_batch` whole contexts."""
         return -(-context_tokens // PAGE_TOKENS) * self.max_batch
 
     def in_force(self, context_tokens: int, device: str, attention: str) -> dict[str, Any]:
-        """Every option with its default filled in."""
+        """Return all options with their defaults filled in."""
         found = {"n_ctx": context_tokens, "n_threads": self.threads, "device": device, "attention": attention}
         return {**asdict(self), **found}
 
 
 def parse_options(given: Mapping[str, Any]) -> Options:
-    """The options of a scenario, checked; EngineError if one is unknown or has a value that it cannot have."""
+    """Return the checked options of a scenario. Raises EngineError for an unknown or invalid one."""
     return read_options(Options, given, ENGINE)
 
 
 def sampling_arguments(sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """What to hand to `generate` for a request's sampling: what is absent is 0 or off, as in the other engines.
+    """Return the arguments of `generate` for a request's sampling. An absent setting is 0 or off.
 
-    Neither the library's defaults (`top_k` 50) nor those of the model's generation_config.json count.
+    Neither the library's defaults (`top_k` 50) nor those of the model's generation_config.json apply.
     """
     temperature = sampling.get("temperature") or 0
     if temperature == 0:
@@ -91,7 +94,7 @@ def sampling_arguments(sampling: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cache_arguments(options: Options, device: str) -> dict[str, Any]:
-    """What to hand to `generate` for the cache; EngineError where this environment cannot have it."""
+    """Return the arguments of `generate` for the cache. Raises EngineError if it is unavailable here."""
     if options.cache == "none":
         return {"use_cache": False}
     if options.cache == "dynamic":
@@ -109,7 +112,7 @@ def cache_arguments(options: Options, device: str) -> dict[str, Any]:
 
 
 def new_tokens(request: Request, prompt_tokens: int, context_tokens: int) -> int:
-    """How many tokens may be generated; EngineError if the prompt leaves no room."""
+    """Return the maximum number of new tokens. Raises EngineError if the prompt fills the context."""
     room = context_tokens - prompt_tokens
     if room <= 0:
         raise EngineError(

@@ -1,7 +1,4 @@
-"""`generate` in a thread, its tokens one by one in the event loop; one request at a time.
-
-Generated token ids to text, piece by piece.
-"""
+"""`generate` in a thread, its tokens as text in the event loop; one request at a time."""
 
 from __future__ import annotations
 
@@ -16,10 +13,12 @@ from engines.text import StopStrings
 
 
 class TextPieces:
-    """Takes ids one at a time and gives the text that is certain.
+    """Converter of token ids to text that is certain.
 
-    Held back: a character whose bytes are not all there, and what may be the beginning of a stop text.
-    `stopped`: a stop text was reached; it and what follows it is not part of the reply.
+    An incomplete character and the possible start of a stop string are held back.
+
+    Attributes:
+        stopped: A stop string was found. Neither it nor what follows belongs to the reply.
     """
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
@@ -32,11 +31,10 @@ class TextPieces:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop text was reached."""
         return self._text.stopped
 
     def add(self, token: int) -> str:
-        """The text that can be given now that this token has come."""
+        """Return the text that is certain after this token."""
         text: str | None = self._step(self._tokenizer, token)
         if text is None:
             self._incomplete.append(token)
@@ -45,7 +43,7 @@ class TextPieces:
         return self._text.take(text)
 
     def rest(self) -> str:
-        """What is still held back when the reply ends."""
+        """Return the text held back at the end of the reply."""
         if self.stopped:
             return ""
         tail: str = self._tokenizer.decode(self._incomplete, skip_special_tokens=False) if self._incomplete else ""
@@ -54,10 +52,13 @@ class TextPieces:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One request as the library takes it.
+    """Request in the form of the library.
 
-    tokens: the prompt.   most: tokens to generate at the most.   ends: ids that end the reply; with `exact` they are
-    never chosen.   sampling: arguments of `generate`.
+    Attributes:
+        tokens: Prompt.
+        most: Maximum number of new tokens.
+        ends: Ids that end the reply. With `exact` they are never chosen.
+        sampling: Arguments of `generate`.
     """
 
     tokens: Sequence[int]
@@ -71,7 +72,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The last thing a reply says. tokens: generated, the one that ended it included."""
+    """End of a reply. `tokens` counts the generated ones, including the one that ended it."""
 
     finish_reason: str
     tokens: int
@@ -83,16 +84,16 @@ class Rest(str):
     __slots__ = ()
 
 
-class _GivenUp(Exception):
-    """Nobody reads the reply any more."""
+class _Cancelled(Exception):
+    """The reader has closed the reply."""
 
 
 class _Finished(Exception):
-    """A stop text was reached."""
+    """A stop string was found."""
 
 
 class _Streamer:
-    """What `generate` hands its tokens to, from its thread."""
+    """Streamer that `generate` calls in its thread."""
 
     def __init__(self, order: Order, pieces: TextPieces, outbox: Outbox[str | End]) -> None:
         self._ends = frozenset(order.ends)
@@ -103,9 +104,9 @@ class _Streamer:
         self.ended = False
 
     def put(self, value: Any) -> None:
-        """The prompt at first, then each token."""
+        """Receive the prompt first, then each token."""
         if self._outbox.closed:
-            raise _GivenUp
+            raise _Cancelled
         if not self._prompt_seen:
             self._prompt_seen = True
             return
@@ -119,11 +120,11 @@ class _Streamer:
             raise _Finished
 
     def end(self) -> None:
-        """Called after the last one; what is to be said then is said by `Decoder`."""
+        """Do nothing: `Decoder` ends the reply."""
 
 
 class Decoder:
-    """Runs `model.generate`, one order after the other, in a thread of its own."""
+    """Thread that runs `model.generate`, one order after the other."""
 
     def __init__(self, model: Any, tokenizer: Any, arguments: Mapping[str, Any], threads: ThreadPoolExecutor) -> None:
         self._model = model
@@ -133,7 +134,7 @@ class Decoder:
         self._open: set[Outbox[str | End]] = set()
 
     async def reply(self, order: Order) -> AsyncIterator[str | End]:
-        """The text of each token as it is produced ("" where it is held back), then an End."""
+        """Yield the text of each token ("" while it is held back), then an End."""
         outbox: Outbox[str | End] = Outbox()
         self._open.add(outbox)
         job = self._threads.submit(self._generate, order, outbox)
@@ -159,7 +160,7 @@ class Decoder:
         streamer = _Streamer(order, pieces, outbox)
         try:
             self._call(order, streamer, outbox)
-        except _GivenUp:
+        except _Cancelled:
             return
         except _Finished:
             outbox.put(End("stop", streamer.tokens))
@@ -175,7 +176,7 @@ class Decoder:
         import torch
 
         if outbox.closed:
-            raise _GivenUp
+            raise _Cancelled
         if order.seed is not None:
             torch.manual_seed(order.seed)
         ids = torch.tensor([list(order.tokens)], device=self._model.device)
@@ -185,7 +186,7 @@ class Decoder:
 
 
 class _NeverEnd:
-    """A logits processor: the ids that would end the reply are never chosen."""
+    """Logits processor that excludes the ids that would end the reply."""
 
     def __init__(self, ends: Sequence[int]) -> None:
         self._ends = list(ends)
@@ -196,7 +197,7 @@ class _NeverEnd:
 
 
 def generate_arguments(order: Order) -> dict[str, Any]:
-    """What `generate` is given for one order, beside the prompt."""
+    """Return the arguments of `generate` for an order, without the prompt."""
     arguments: dict[str, Any] = {"max_new_tokens": order.most, **order.sampling}
     if not order.ends:
         return arguments

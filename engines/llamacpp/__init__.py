@@ -1,1 +1,1 @@
-"""The engines of the llama.cpp family."""
+"""Engines of the llama.cpp family."""

@@ -1,4 +1,4 @@
-"""What the three llama.cpp engines share: the model as a GGUF file, its context, and what can be said of its memory."""
+"""Common parts of the three llama.cpp engines: GGUF file, context, memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from engines.options import DEFAULT_CONTEXT_TOKENS
 _MIB = 1 << 20
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 RUNTIME_BYTES = {"llama-cpp": 14 * _MIB, "llama-server": 24 * _MIB, "llama-cpp-server": 55 * _MIB}
-"""What an engine takes at least beside weights and cache: measured with `tiny` and a batch of 32, rounded down. For
-`llama-cpp` what loading adds to the process, for the servers their whole process."""
+"""Minimum memory without weights and cache: measured with `tiny` and a batch of 32, rounded down. For `llama-cpp` the
+memory that loading adds to the process, for the servers their whole process."""
 _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
 _NARROW = ("q2", "q3", "q4", "q5", "q6")
 _PURPOSES = {"model": "weights", "KV": "kv_cache", "RS": "kv_cache", "compute": "runtime", "output": "runtime"}
@@ -29,9 +29,11 @@ _PURPOSES = {"model": "weights", "KV": "kv_cache", "RS": "kv_cache", "compute": 
 
 @dataclass(frozen=True, slots=True)
 class GgufModel:
-    """A model ready to be loaded.
+    """Model ready to be loaded.
 
-    lora: an adapter over it, a GGUF file too.   model_hash: of the source's weights.
+    Attributes:
+        lora: Adapter, a GGUF file.
+        model_hash: Hash of the source's weights.
     """
 
     source: ModelSource
@@ -41,23 +43,20 @@ class GgufModel:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What loading reads."""
+        """Files that loading reads."""
         return (self.path,) if self.lora is None else (self.path, self.lora)
 
 
 def prepared_model(spec: EngineSpec) -> GgufModel:
-    """The model of a spec at its level, found or made (cached).
-
-    Raises ModelError and LevelUnsupported.
-    """
+    """Return the model of a spec at its level, found or made (cached). Raises ModelError and LevelUnsupported."""
     assert spec.model is not None
     source = models.resolve(spec.model)
     path, lora = ggufs.gguf_file(source, spec.level), _adapter(spec.model.lora)
-    return GgufModel(source, path, lora, models.content_hash(source))  # hashed now, because a start is timed
+    return GgufModel(source, path, lora, models.content_hash(source))  # hashed before start(), which is timed
 
 
 def require_model(spec: EngineSpec) -> None:
-    """Raises EngineError where the spec names no model, LevelUnsupported for a level that no GGUF file has."""
+    """Raise EngineError if the spec names no model, LevelUnsupported for a level that GGUF lacks."""
     if spec.model is None:
         raise EngineError(f"{spec.engine} needs a model; name one, for example model: tiny")
     if spec.level is not None and spec.level not in ggufs.gguf_levels:
@@ -65,14 +64,14 @@ def require_model(spec: EngineSpec) -> None:
 
 
 def context_tokens(options: LlamaOptions, model: GgufModel) -> int:
-    """The context of one request: as asked for, else the model's, but no more than the default limit."""
+    """Return the context of one request: as configured, else the model's, at most the default limit."""
     if options.n_ctx is not None:
         return options.n_ctx
     return min(ggufs.context_tokens(model.path) or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS)
 
 
 def kv_bytes_per_token(options: LlamaOptions, model: GgufModel) -> float | None:
-    """What one token takes in the KV cache; None where the architecture is unknown."""
+    """Return the size of one token in the KV cache; None if the architecture is unknown."""
     shape = shape_of(model.path)
     if shape is None:
         return None
@@ -80,7 +79,7 @@ def kv_bytes_per_token(options: LlamaOptions, model: GgufModel) -> float | None:
 
 
 class GgufEngine(Generic[Options]):
-    """What the engines of llama.cpp have alike: the model's file, its levels, and where they run."""
+    """Base of the llama.cpp engines: the model's file, its levels, and the devices."""
 
     def __init__(self, spec: EngineSpec, kind: type[Options]) -> None:
         require_model(spec)
@@ -90,31 +89,30 @@ class GgufEngine(Generic[Options]):
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
-        """Every GGUF level that can be made here."""
         return ggufs.gguf_levels
 
     @classmethod
     def devices(cls, level: str) -> tuple[str, ...]:
-        """Both for every level; a GPU needs a build of llama.cpp that knows it."""
+        """Return both for every level. A GPU needs a build of llama.cpp that supports it."""
         return ("cpu", "cuda")
 
     def prepare(self) -> Sequence[Path]:
-        """Find or fetch the model and make its GGUF file at the level asked for (cached)."""
+        """Find or fetch the model and make its GGUF file at the requested level (cached)."""
         return self._file.files
 
     def memory_needed(self) -> MemoryEstimate | None:
-        """Weights, the KV cache of all slots, and the least that the process takes."""
+        """Return a lower bound: weights, the KV cache of all slots, and the process' minimum."""
         return memory_estimate(self._spec, self._options, self._file)
 
     @property
     def _file(self) -> GgufModel:
-        """The model's file; making it may take minutes."""
+        """File of the model. Making it may take minutes."""
         if self._found is None:
             self._found = prepared_model(self._spec)
         return self._found
 
     def _info(self, context: int, log: str, **more: Any) -> EngineInfo:
-        """What runs, by the file, the options and the log. Raises LevelUnsupported as `require_device`."""
+        """Return the facts from file, options and log. Raises LevelUnsupported as `require_device`."""
         require_device(self._spec, self._options, logged_device(log))
         found = {
             "name": self._spec.engine,
@@ -129,11 +127,10 @@ class GgufEngine(Generic[Options]):
 
 
 def memory_estimate(spec: EngineSpec, options: LlamaOptions, model: GgufModel) -> MemoryEstimate | None:
-    """Weights as large as their file, the KV cache of all slots, and the least that the engine takes beside them.
+    """Return a lower bound: the weights' file, the KV cache of all slots, and the engine's minimum.
 
-    From below: compute buffers are left out, which depend on the batch and the build, and so is the cache of models
-    that attend to a window only. None where a number of layers goes to a GPU and the rest does not, and where llama.cpp
-    is left to choose between a GPU and the host: its build decides.
+    Compute buffers are left out, because they depend on batch and build. So is the cache of models with a sliding
+    window. None if only some layers go to a GPU, or llama.cpp chooses between GPU and host: its build decides.
     """
     layers = options.n_gpu_layers
     left_to_choose = layers is None and not spec.devices and NVIDIA_DRIVER.exists()
@@ -150,7 +147,7 @@ def memory_estimate(spec: EngineSpec, options: LlamaOptions, model: GgufModel) -
 
 
 def known_facts(options: LlamaOptions, model: GgufModel) -> dict[str, Any]:
-    """The fields of EngineInfo that the file and the options tell."""
+    """Return the fields of EngineInfo from the file and the options."""
     shape = shape_of(model.path)
     return {
         "model": model.source.name,
@@ -164,10 +161,10 @@ def known_facts(options: LlamaOptions, model: GgufModel) -> dict[str, Any]:
 
 
 def logged_memory(log: str) -> dict[str, int]:
-    """Bytes by what they are for, from what llama.cpp writes when it loads; {} if it wrote nothing of the kind.
+    """Return bytes by purpose, from the log of loading; {} if the log has none.
 
-    Beside a mapped file, the weights that were copied into the processor's own order are "weight_copies": they are in
-    the file's pages too.
+    With a mapped file, "weight_copies" are weights that were copied into the processor's own order. They are in the
+    file's pages too.
     """
     buffers = _BUFFER.findall(log)
     mapped = any(device.endswith("_Mapped") for device, _, _ in buffers)
@@ -179,7 +176,7 @@ def logged_memory(log: str) -> dict[str, int]:
 
 
 def logged_device(log: str) -> str | None:
-    """Where the weights are, such as "cpu" or "cuda:0"; the first accelerator where several devices share them."""
+    """Return the device of the weights, such as "cpu" or "cuda:0"; the first accelerator of several."""
     devices = [device for device, kind, _ in _BUFFER.findall(log) if kind == "model"]
     accelerators = [one for one in devices if not one.startswith("CPU") and not one.endswith("_Host")]
     if not devices:
@@ -191,9 +188,9 @@ def logged_device(log: str) -> str | None:
 
 
 def on_devices(options: Options, devices: tuple[str, ...]) -> Options:
-    """The options where the spec says which devices to use: ("cpu",) puts no layer on a GPU.
+    """Return the options for the devices of the spec: ("cpu",) puts no layer on a GPU.
 
-    Raises EngineError if the options say otherwise.
+    Raises EngineError if the options contradict.
     """
     if devices != ("cpu",):
         return options
@@ -203,18 +200,19 @@ def on_devices(options: Options, devices: tuple[str, ...]) -> Options:
 
 
 def require_device(spec: EngineSpec, options: LlamaOptions, device: str | None) -> None:
-    """Raises LevelUnsupported where a GPU is asked for, and the build loaded everything on the CPU without a word."""
+    """Raise LevelUnsupported if a GPU is requested, and the build silently loaded everything on the CPU."""
     if device != "cpu" or spec.devices in ((), ("cpu",)) or options.n_gpu_layers == 0:
         return
     raise LevelUnsupported(
-        f"{spec.engine} put no layer on GPU {', '.join(spec.devices)}: this build of llama.cpp knows none; install one "
-        "that does, or write devices: cpu"
+        f"{spec.engine} put no layer on GPU {', '.join(spec.devices)}: this build of llama.cpp supports none; install "
+        "one that does, or write devices: cpu"
     )
 
 
 def _has_imatrix(model: GgufModel) -> bool | None:
-    """Whether importances were known when the weights were quantized: not by us. None for 8 bits and more, and where a
-    file does not say who made it.
+    """Return True if an importance matrix was used in quantizing. Ours are made without.
+
+    None for 8 bits and more, and for a file that does not state its origin.
     """
     if "quantize.imatrix.entries_count" in read_header(model.path):
         return True
@@ -235,6 +233,6 @@ def _adapter(name: str | None) -> Path | None:
         raise ModelError(f"there is no file {name!r} for the adapter; check the path, it counts from {Path.cwd()}")
     if not path.is_file() or path.suffix != ".gguf":
         raise ModelError(
-            f"the adapter {name!r} is no .gguf file; llama.cpp's convert_lora_to_gguf.py makes one of a PEFT folder"
+            f"the adapter {name!r} is not a .gguf file; convert a PEFT folder with llama.cpp's convert_lora_to_gguf.py"
         )
     return path.resolve()

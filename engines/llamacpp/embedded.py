@@ -1,4 +1,4 @@
-"""llama.cpp in this process, by llama-cpp-python: one request at a time, the others wait in the order they came."""
+"""llama.cpp in this process, by llama-cpp-python: one request at a time, the others wait in order of arrival."""
 
 from __future__ import annotations
 
@@ -30,15 +30,13 @@ Result = TypeVar("Result")
 
 
 class LlamaCpp(GgufEngine[LlamaCppOptions]):
-    """See the module; implements `engines.base.InProcessEngine`. Options:
-    `engines.llamacpp.options.LlamaCppOptions`.
-    """
+    """Engine `llama-cpp`; implements `engines.base.InProcessEngine`. Options: `LlamaCppOptions`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec, LlamaCppOptions)
         self._model: NativeModel | None = None
         self._log: NativeLog | None = None
-        # Everything native happens in this one thread, in the order in which it was asked for.
+        # All native calls happen in this thread, in order.
         self._thread: ThreadPoolExecutor | None = None
         self._stopped = False
 
@@ -54,36 +52,34 @@ class LlamaCpp(GgufEngine[LlamaCppOptions]):
         return await self._native(self._load)
 
     def generate(self, request: Request) -> AsyncIterator[Chunk]:
-        """The reply, a chunk for each token; closing it ends the generation before the next token."""
+        """Yield the reply, a chunk for each token. Closing the iterator ends the generation before the next token."""
         return self._generate(request)
 
     @property
     def native(self) -> NativeModel:
-        """What is loaded, for whoever wants llama.cpp without us; one thread at a time may use it.
+        """Loaded model, for direct use of llama.cpp by one thread at a time.
 
-        Raises EngineError unless it is running.
+        Raises EngineError unless the engine runs.
         """
         if self._model is None:
             raise EngineError("llama-cpp is not running; start it first")
         return self._model
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
         return await self._native(lambda: self.native.tokenize(text, special=special))
 
     async def beginning(self) -> list[int]:
-        """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
         return await beginning_of(self.tokenize)
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
-        """The distributions of tokens[first:] over the whole vocabulary.
+        """Return the distributions of tokens[first:] over the whole vocabulary.
 
-        Raises EngineError if the sequence is longer than the context.
+        Raises EngineError if the sequence exceeds the context.
         """
         return await self._native(lambda: _scores(self.native, tokens, first))
 
     async def stop(self) -> None:
-        """End what is being generated, free model and context, end the thread."""
+        """End all generation, free model and context, end the thread."""
         thread, stopped_before = self._thread, self._stopped
         self._stopped = True
         if thread is None or stopped_before:
@@ -121,7 +117,6 @@ class LlamaCpp(GgufEngine[LlamaCppOptions]):
         return await asyncio.wrap_future(self._thread.submit(call))
 
     def import_library(self) -> None:
-        """llama-cpp-python. Raises ImportError."""
         import llama_cpp  # noqa: F401
 
     def _load(self) -> EngineInfo:
@@ -133,11 +128,11 @@ class LlamaCpp(GgufEngine[LlamaCppOptions]):
         file = self._file
         try:
             self._model = NativeModel(file.path, self._options, context_tokens(self._options, file), file.lora)
-            self._model.free_sampler(self._model.sampler(Sampling()))  # a grammar that cannot be read shows here
+            self._model.free_sampler(self._model.sampler(Sampling()))  # an invalid grammar fails here
         except EngineError as error:
             said = self._log.first_error
             self._unload()
-            raise StartFailed(f"{error}: {said or 'it does not say why'}") from None
+            raise StartFailed(f"{error}: {said or 'no reason in its log'}") from None
         self._log.loaded()
         version, system = str(llama_cpp.__version__), llama_cpp.llama_print_system_info().decode()
         return self._info(

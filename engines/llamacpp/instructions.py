@@ -1,11 +1,11 @@
-"""What the processor can do that a build of llama.cpp leaves unused: wheels are built for processors of some age."""
+"""Instruction sets of the processor that a build of llama.cpp leaves unused. Wheels are built for older processors."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 PROCESSORS = Path("/proc/cpuinfo")
-# llama.cpp's name, and the kernel's flag.
+# llama.cpp's name -> the kernel's flag.
 _NAMES = {
     "AVX2": "avx2",
     "AVX_VNNI": "avx_vnni",
@@ -21,9 +21,10 @@ _NAMES = {
 
 
 def unused_instructions(system_info: str, processors: Path = PROCESSORS) -> tuple[str, ...]:
-    """Sets of instructions, by llama.cpp's names, that the processor has and the build does not say that it uses.
+    """Return the instruction sets, by llama.cpp's names, that the processor has and the build does not report.
 
-    system_info: as `llama_print_system_info` writes it, "AVX2 = 1 | FMA = 1 | ...". Nothing where that is empty.
+    Args:
+        system_info: Text of `llama_print_system_info`, "AVX2 = 1 | FMA = 1 | ...". An empty one gives ().
     """
     used = {
         part.split("=")[0].split(":")[-1].strip() for part in system_info.split("|") if part.strip().endswith("= 1")
@@ -33,7 +34,7 @@ def unused_instructions(system_info: str, processors: Path = PROCESSORS) -> tupl
 
 
 def _flags(processors: Path) -> set[str]:
-    """Of the first processor; none where the system does not tell."""
+    """Return the flags of the first processor; none if the system does not list them."""
     try:
         lines = processors.read_text().splitlines()
     except OSError:

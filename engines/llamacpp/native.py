@@ -1,9 +1,7 @@
-"""llama.cpp through the bindings of llama-cpp-python: one model, one context, one sequence.
+"""llama.cpp through the bindings of llama-cpp-python: one model, one context, one sequence, one log.
 
-The calls are llama.cpp's own, without the Python objects that the package puts over them: those copy the logits of
-every token. All calls of one object must come from one thread.
-
-Where llama.cpp writes its log when it runs in this process.
+The calls are llama.cpp's own, without the package's Python objects, which copy the logits of every token. All calls of
+an object must come from one thread.
 """
 
 from __future__ import annotations
@@ -29,10 +27,13 @@ _NO_SLOT = 1
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw tokens; nothing that is not asked for, whatever llama.cpp's own defaults are.
+    """Sampling settings. llama.cpp's own defaults do not apply.
 
-    temperature: 0 is greedy.   top_k: 0 is all.   seed: None is another one each time.
-    exact: never draw the end of the reply.
+    Attributes:
+        temperature: 0 is greedy.
+        top_k: 0 is all.
+        seed: None is a new one each time.
+        exact: Never draw the end of the reply.
     """
 
     temperature: float = 0.0
@@ -43,10 +44,10 @@ class Sampling:
 
 
 class NativeModel:
-    """A loaded model and its context; `close` gives back both.   bindings: the functions of llama.cpp."""
+    """Loaded model and its context; `close` frees both. `bindings` are llama.cpp's functions."""
 
     def __init__(self, gguf: Path, options: LlamaCppOptions, context_tokens: int, lora: Path | None = None) -> None:
-        """Raises StartFailed if llama.cpp cannot load the model or the adapter, or make the context."""
+        """Raise StartFailed if llama.cpp cannot load the model or the adapter, or make the context."""
         from llama_cpp import llama_cpp as bindings
 
         self.bindings: Any = bindings
@@ -73,15 +74,17 @@ class NativeModel:
         )
 
     def close(self) -> None:
-        """Free everything. Idempotent."""
         if self.context is not None:
             self.bindings.llama_free(self.context)
         if self._model is not None:
-            self.bindings.llama_model_free(self._model)  # its adapters go with it
+            self.bindings.llama_model_free(self._model)  # frees its adapters too
         self.context = self._model = self._adapter = None
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Token ids; `special` adds what the model wants at the beginning. Names of special tokens become those."""
+        """Return token ids. `special` adds those that the model expects in front.
+
+        Names of special tokens in the text become these tokens.
+        """
         data = text.encode()
         room = len(data) + 8
         while True:
@@ -92,18 +95,18 @@ class NativeModel:
             room = -found
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token, b"" of a special one."""
+        """Return the bytes of a token, b"" of a special one."""
         found = self._pieces.get(token)
         if found is None:
             found = self._pieces[token] = self._read_piece(token)
         return found
 
     def ends(self, token: int) -> bool:
-        """Whether a token says that the reply is over."""
+        """Return True if a token ends the reply."""
         return token in self._ends
 
     def reuse(self, prompt: Sequence[int]) -> int:
-        """Keep of the sequence what a prompt begins with, but not its last token; how many tokens that are."""
+        """Keep the common beginning with a prompt, without the prompt's last token. Return its length."""
         common = _common(self._evaluated, prompt)
         common = min(common, len(prompt) - 1)
         if common == 0 or not self.bindings.llama_memory_seq_rm(self._memory, 0, common, -1):
@@ -113,14 +116,13 @@ class NativeModel:
         return common
 
     def clear(self) -> None:
-        """Forget the sequence."""
         self.bindings.llama_memory_clear(self._memory, True)
         self._evaluated.clear()
 
     def feed(self, tokens: Sequence[int], go_on: Callable[[], bool]) -> bool:
-        """Evaluate tokens behind the sequence, a batch at a time; False where `go_on` ended it between two batches.
+        """Evaluate tokens after the sequence, in batches. Return False if `go_on` ended it between two batches.
 
-        Raises EngineError if llama.cpp cannot.
+        Raises EngineError if llama.cpp fails.
         """
         for start in range(0, len(tokens), self._batch_tokens):
             if not go_on():
@@ -132,19 +134,19 @@ class NativeModel:
         return True
 
     def feed_one(self, token: int) -> None:
-        """Evaluate one token behind the sequence."""
+        """Evaluate one token after the sequence."""
         self._one[0] = token
         self._decode(self._one_batch)
         self._evaluated.append(token)
 
     def sample(self, chain: Any) -> int:
-        """The next token, drawn by a chain of `sampler` from the logits of the last one."""
+        """Return the next token, drawn by a chain of `sampler` from the last logits."""
         return int(self.bindings.llama_sampler_sample(chain, self.context, -1))
 
     def sampler(self, sampling: Sampling) -> Any:
-        """A chain of samplers, in the order of llama.cpp's server; to be given to `free_sampler`.
+        """Return a chain of samplers, in the order of llama.cpp's server. `free_sampler` frees it.
 
-        Raises EngineError if the grammar cannot be read.
+        Raises EngineError if the grammar is invalid.
         """
         c = self.bindings
         chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
@@ -169,11 +171,10 @@ class NativeModel:
         return chain
 
     def free_sampler(self, chain: Any) -> None:
-        """Give back a chain."""
         self.bindings.llama_sampler_free(chain)
 
     def logits(self, tokens: Sequence[int], first: int) -> NDArray[np.float32]:
-        """The logits about tokens[first:], [rows, vocabulary]; the sequence is forgotten."""
+        """Return the logits about tokens[first:], [rows, vocabulary]. The sequence is cleared."""
         import numpy as np
 
         self.clear()
@@ -191,7 +192,7 @@ class NativeModel:
         c.llama_backend_init()
         if options.n_gpu_layers not in (None, 0) and not c.llama_supports_gpu_offload():
             raise StartFailed(
-                "this build of llama-cpp-python knows no GPU; compile it for one, or set n_gpu_layers to 0"
+                "this build of llama-cpp-python does not support a GPU; compile it for one, or set n_gpu_layers to 0"
             )
         self._model = c.llama_model_load_from_file(str(gguf).encode(), self._model_parameters(options))
         if self._model is None:
@@ -199,7 +200,7 @@ class NativeModel:
         if lora is not None:  # before the context is made, as llama.cpp asks for
             self._adapter = c.llama_adapter_lora_init(self._model, str(lora).encode())
             if not self._adapter:
-                raise StartFailed(f"llama.cpp cannot put the adapter {lora.name} over {gguf.name}")
+                raise StartFailed(f"llama.cpp cannot apply the adapter {lora.name} to {gguf.name}")
         self.context = c.llama_init_from_model(self._model, self._context_parameters(options, context_tokens))
         if self.context is None:
             raise StartFailed(f"llama.cpp cannot make a context of {context_tokens} tokens")
@@ -274,7 +275,7 @@ class NativeModel:
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+    """Return the length of the common beginning of two sequences."""
     size = min(len(one), len(other))
     if list(one[:size]) == list(other[:size]):
         return size
@@ -285,9 +286,9 @@ _INFORMATION, _ERROR, _CONTINUED = 2, 4, 5
 
 
 class NativeLog:
-    """llama.cpp's log in a file, or in this process' stderr; details for its makers are left out.
+    """Log of llama.cpp in a file, or in this process' stderr, without debug messages.
 
-    There is one log for the whole process: the last one opened has it. What came until `loaded` is kept for `text`.
+    There is one log for the whole process: the last one opened receives it. `text` keeps what came before `loaded`.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -306,16 +307,16 @@ class NativeLog:
 
     @property
     def text(self) -> str:
-        """What was written while the model was loaded."""
+        """Output of loading."""
         return "".join(self._kept)
 
     @property
     def first_error(self) -> str | None:
-        """The first error that was told while the model was loaded."""
+        """First error of loading."""
         return self._errors[0].strip() if self._errors else None
 
     def loaded(self) -> None:
-        """From now on nothing more is kept."""
+        """Keep no further output."""
         self._keeping = False
 
     def close(self) -> None:

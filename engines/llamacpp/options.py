@@ -1,4 +1,4 @@
-"""The options of the three llama.cpp engines, under the names of llama.cpp, and the rules for their values."""
+"""Options of the three llama.cpp engines, under the names of llama.cpp, and their valid values."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ CACHE_BYTES = {
     "q4_1": 20 / 32,
     "q4_0": 18 / 32,
 }
-"""What one value takes in the KV cache, by its type: a block of 32 values holds one scale, or a scale and a minimum."""
+"""Bytes of one value in the KV cache, by type: a block of 32 values has one scale, or a scale and a minimum."""
 PLAIN_SAMPLING = {"temperature": 0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
-"""What the servers are told where a request does not say it. Their own: 0.8, 40, 0.95, 0.05, and 1.0 or (that of
-llama-cpp-python, in force at temperature 0 too) 1.1."""
+"""Sampling sent to the servers for settings that a request leaves out. Their defaults are 0.8, 40, 0.95, 0.05, and 1.0
+or 1.1 (llama-cpp-python, in force at temperature 0 too)."""
 CacheType = Annotated[
     Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"],
     Field(description=f"one of {', '.join(CACHE_BYTES)}"),
@@ -43,11 +43,14 @@ FlashAttention = Annotated[bool | Literal["auto"], Field(description='true, fals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaOptions:
-    """What all three have.
+    """Common options.
 
-    n_ctx: context of one request, in tokens. None: what the model was made for, at most 4096.
-    n_threads: None is all cores but one.   n_gpu_layers: a number, "all", or None for llama.cpp's own choice.
-    n_batch, n_ubatch: the most tokens of a prompt evaluated in one call, and in one piece of it.
+    Attributes:
+        n_ctx: Context of one request in tokens. None is the model's maximum, at most 4096.
+        n_threads: None is all cores but one.
+        n_gpu_layers: A number, "all", or None for llama.cpp's choice.
+        n_batch: Maximum prompt tokens evaluated in one call.
+        n_ubatch: Maximum prompt tokens evaluated in one part of a call.
     """
 
     n_ctx: Count | None = None
@@ -62,17 +65,16 @@ class LlamaOptions:
     mlock: Switch = False
 
     def in_force(self, context_tokens: int) -> dict[str, Any]:
-        """Every option with its default filled in; a free port and llama.cpp's own choices stay None."""
+        """Return all options with defaults filled in. A free port and llama.cpp's own choices stay None."""
         return {**asdict(self), "n_ctx": context_tokens, "n_threads": self.threads}
 
     @property
     def threads(self) -> int:
-        """How many threads compute."""
         return self.n_threads or default_threads()
 
     @property
     def slots(self) -> int:
-        """How many requests are generated at a time."""
+        """Requests generated at the same time."""
         return 1
 
 
@@ -80,8 +82,9 @@ class LlamaOptions:
 class LlamaCppOptions(LlamaOptions):
     """Options of `llama-cpp`.
 
-    prefix_cache: reuse the computed prompt of the request before, as far as both begin the same.
-    grammar: GBNF text that every reply keeps to.
+    Attributes:
+        prefix_cache: Reuse the computed prompt of the previous request, as far as both begin alike.
+        grammar: GBNF text that every reply follows.
     """
 
     prefix_cache: Switch = True
@@ -92,13 +95,15 @@ class LlamaCppOptions(LlamaOptions):
 class LlamaServerOptions(LlamaOptions):
     """Options of `llama-server`.
 
-    n_parallel: slots, that is, requests generated at the same time; further ones wait. Each has a context of n_ctx.
-    cont_batching: let a request join those that are being generated; off: it waits until all slots are idle.
-    prefix_cache: reuse the computed prompt of an earlier request that begins the same.
-    cache_ram_mib: memory for computed prompts whose slot was given to another; None: llama.cpp's own choice (8,192).
-    grammar: GBNF text that every reply keeps to.
-    port: None is a free one.   ready_timeout_s: how long loading may take.
-    binary: another llama-server to start than the embedded one, by path or by a name on PATH.
+    Attributes:
+        n_parallel: Slots: requests generated at the same time; further ones wait. Each has a context of n_ctx.
+        cont_batching: Let a request join those in progress. If off, it waits until all slots are idle.
+        prefix_cache: Reuse the computed prompt of an earlier request that begins alike.
+        cache_ram_mib: Memory for computed prompts whose slot was reassigned. None is llama.cpp's choice (8,192).
+        grammar: GBNF text that every reply follows.
+        port: None is a free one.
+        ready_timeout_s: Time limit of loading.
+        binary: llama-server to start instead of the embedded one, by path or by a name on PATH.
     """
 
     n_parallel: Count = 4
@@ -112,17 +117,17 @@ class LlamaServerOptions(LlamaOptions):
 
     @property
     def slots(self) -> int:
-        """How many requests are generated at a time."""
         return self.n_parallel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaCppServerOptions(LlamaOptions):
-    """Options of `llama-cpp-server`, whose flash attention is on or off, and chosen by nobody else.
+    """Options of `llama-cpp-server`. Its flash attention is on or off, without an automatic choice.
 
-    state_cache_bytes: how much memory its cache of whole contexts may take, for prompts that begin like one before the
-        last; 0: it has none. The beginning that a prompt shares with the one before it is reused in any case.
-    ready_timeout_s: how long loading may take.
+    Attributes:
+        state_cache_bytes: Memory for its cache of whole contexts, for prompts that begin like one before the last. 0 is
+            no cache. The common beginning with the previous prompt is reused in any case.
+        ready_timeout_s: Time limit of loading.
     """
 
     flash_attn: FlashAttention = False
@@ -134,13 +139,10 @@ Options = TypeVar("Options", bound=LlamaOptions)
 
 
 def parse_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> Options:
-    """Return the options of a scenario, checked.
-
-    Raises EngineError if one is unknown or has a value that it cannot have.
-    """
+    """Return the checked options of a scenario. Raises EngineError for an unknown or invalid one."""
     found = read_options(kind, given, engine)
     if found.cache_type_v not in ("f32", "f16", "bf16") and found.flash_attn is False:
         raise EngineError(
-            f"{engine} has cache_type_v {found.cache_type_v} with flash attention alone; set flash_attn: true"
+            f"{engine} has cache_type_v {found.cache_type_v} only with flash attention; set flash_attn: true"
         )
     return found

@@ -1,4 +1,4 @@
-"""llama-cpp-python's own server, `python -m llama_cpp.server`, started, awaited and stopped here."""
+"""Server of llama-cpp-python, `python -m llama_cpp.server`, in its own process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from engines.llamacpp.base import GgufEngine, GgufModel, context_tokens
 from engines.llamacpp.options import PLAIN_SAMPLING, LlamaCppServerOptions
 from engines.process.server import EngineServer, ServerCommand, ServerProcess
 
-# The numbers of ggml's types, as the server wants them.
+# The numbers of ggml's types, as the server takes them.
 _TYPE_NUMBERS = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
-_ALL_LAYERS = -1  # llama.cpp's own default too; the server's is 0
+_ALL_LAYERS = -1  # default of llama.cpp; the server's is 0
 _NEVER = -1e9  # added to a logit
-# Run where the library is: its version, and which tokens of a model end a reply.
+# Runs in the library's environment: prints its version, and which tokens of a model end a reply.
 _TOLD = """
 import importlib.metadata, json, sys
 from llama_cpp import llama_cpp as c
@@ -39,7 +39,7 @@ print(json.dumps({"version": importlib.metadata.version("llama-cpp-python"), "en
 
 
 class LlamaCppServer(GgufEngine[LlamaCppServerOptions]):
-    """See the module; implements `engines.base.ServedEngine`. Options: `LlamaCppServerOptions`."""
+    """Engine `llama-cpp-server`; implements `engines.base.ServedEngine`. Options: `LlamaCppServerOptions`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec, LlamaCppServerOptions)
@@ -50,10 +50,10 @@ class LlamaCppServer(GgufEngine[LlamaCppServerOptions]):
         self._library: dict[str, Any] = {"ends": (), "eos": None}
 
     def prepare(self) -> Sequence[Path]:
-        """Find or fetch the model and make its GGUF file at the level asked for (cached)."""
+        """Find or fetch the model and make its GGUF file at the requested level (cached)."""
         files = super().prepare()
         if not missing_library(self._spec.engine, self._spec.python):
-            _asked(self._python, str(self._file.path))  # now, because a start is timed
+            _asked(self._python, str(self._file.path))  # before start(), which is timed
         return files
 
     async def start(self) -> EngineInfo:
@@ -82,21 +82,19 @@ class LlamaCppServer(GgufEngine[LlamaCppServerOptions]):
         return await asyncio.to_thread(self._info, context, self._server.log(), **more)
 
     def endpoint(self) -> Endpoint:
-        """Where the server listens."""
         url, model = self._server.url, self._file.source.name
         return Endpoint(url, "openai-completions", model, unsaid=PLAIN_SAMPLING, exact=self._no_end())
 
     def alive(self) -> str | None:
-        """Why the process is not running, in one sentence; None while it runs."""
         return self._server.alive()
 
     async def stop(self) -> None:
-        """End the process and all it has started. Idempotent."""
         await self._server.stop()
 
     def _no_end(self) -> dict[str, Any]:
-        """What forbids every token that ends a reply, where `min_tokens` would not: it forbids one of them, and with
-        both the server (0.3.36) forgets both.
+        """Return the logit bias that excludes every token that ends a reply.
+
+        `min_tokens` would exclude only one of them, and with both the server (0.3.36) ignores both.
         """
         ends = self._library["ends"]
         return {"logit_bias": {str(token): _NEVER for token in ends}} if set(ends) - {self._library["eos"]} else {}
@@ -109,15 +107,15 @@ def _asked(python: str, gguf: str) -> dict[str, Any]:
         told = subprocess.run(order, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
         found: dict[str, Any] = json.loads(told.stdout)
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
-        raise StartFailed(f"{python} cannot say what its llama-cpp-python is: {error}") from error
+        raise StartFailed(f"{python} cannot report its version of llama-cpp-python: {error}") from error
     return found
 
 
 def arguments(options: LlamaCppServerOptions, model: GgufModel, context: int) -> list[str]:
-    """The command line after `python -m llama_cpp.server`; {port} stands for the port.
+    """Return the command line after `python -m llama_cpp.server`. {port} stands for the port.
 
-    interrupt_requests is off, or a new request would cut off the one that is being generated. logits_all is off: it
-    keeps the logits of a whole context, which nothing here reads.
+    interrupt_requests is off, because a new request would cancel the one in progress. logits_all is off: it keeps the
+    logits of a whole context, which nothing here reads.
     """
     given = {
         "model": model.path,

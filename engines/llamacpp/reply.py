@@ -1,4 +1,4 @@
-"""One reply of a model in this process: from a request to chunks, one for each token."""
+"""Reply of a model in this process: from a request to chunks, one for each token."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ _Content = Generator[Chunk, None, tuple[int, str | None]]
 
 
 def reply(model: NativeModel, request: Request, go_on: Callable[[], bool], *, prefix_cache: bool) -> Iterator[Chunk]:
-    """Generate; every token is yielded before the next one is computed.
+    """Generate a reply. Every token is yielded before the next one is computed.
 
-    go_on: asked before each token and each batch of the prompt; the reply ends without a finish when it says no.
-    The end-of-sequence token bears no text but is counted, as llama.cpp's server counts it. Raises EngineError if
-    llama.cpp fails, ValueError for a conversation of token ids.
+    The end-of-sequence token has no text but is counted, as llama.cpp's server counts it.
+
+    Args:
+        go_on: Called before each token and each batch of the prompt. The reply ends without a finish if it returns
+            False.
+
+    Raises:
+        EngineError: If llama.cpp fails.
+        ValueError: For a conversation of token ids.
     """
     prompt = request.transcript
     ids = model.tokenize(prompt, special=True) if isinstance(prompt, str) else list(prompt)
@@ -46,7 +52,7 @@ def reply(model: NativeModel, request: Request, go_on: Callable[[], bool], *, pr
 
 
 def sampling_of(request: Request) -> Sampling:
-    """How a request wants its tokens drawn."""
+    """Return the sampling settings of a request."""
     given: Mapping[str, Any] = request.sampling
     known = {name: given[name] for name in ("temperature", "top_k", "top_p", "seed") if given.get(name) is not None}
     return Sampling(**known, exact=request.exact)
@@ -54,7 +60,7 @@ def sampling_of(request: Request) -> Sampling:
 
 def _refusal(model: NativeModel, ids: list[int]) -> str | None:
     if not ids:
-        return "the prompt is empty; llama.cpp needs one token at least"
+        return "the prompt is empty; llama.cpp needs at least one token"
     if len(ids) >= model.context_tokens:
         return f"the prompt has {len(ids)} tokens, the context {model.context_tokens}; raise n_ctx"
     if max(ids) >= model.vocabulary_tokens or min(ids) < 0:
@@ -65,7 +71,7 @@ def _refusal(model: NativeModel, ids: list[int]) -> str | None:
 def _tokens(
     model: NativeModel, sampler: Any, request: Request, prompt_tokens: int, go_on: Callable[[], bool]
 ) -> _Content:
-    """Chunks of content; returns how many tokens were generated and why it ended, None where `go_on` ended it."""
+    """Yield chunks of content. Return the number of tokens and the finish reason, None if `go_on` ended it."""
     text = TokenText(stop_strings(request))
     most = min(request.max_tokens, model.context_tokens - prompt_tokens)
     finish: str | None = "length"

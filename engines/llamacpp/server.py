@@ -1,4 +1,4 @@
-"""The embedded engine: llama.cpp's own server (xllamacpp) in a process of its own, on loopback."""
+"""llama.cpp's own server (xllamacpp) in a process of its own, on loopback."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from engines.llamacpp.server_process import EmbeddedServer
 from engines.llamacpp.server_scores import score_by_server
 from engines.process.server import EngineServer, ServerCommand, ServerProcess
 
-_SCORE_TIMEOUT_S = 300.0  # the first one evaluates half a chunk, of a large model on a small processor
+_SCORE_TIMEOUT_S = 300.0  # the first request evaluates half a chunk, of a large model on a small processor
 
 
 class LlamaServer(GgufEngine[LlamaServerOptions]):
-    """xllamacpp's server; see `engines.base.ServedEngine`. Options: `engines.llamacpp.options.LlamaServerOptions`."""
+    """Engine `llama-server`; implements `engines.base.ServedEngine`. Options: `LlamaServerOptions`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec, LlamaServerOptions)
@@ -31,14 +31,14 @@ class LlamaServer(GgufEngine[LlamaServerOptions]):
         self._context = 0
 
     def prepare(self) -> Sequence[Path]:
-        """Find or fetch the model and make its GGUF file at the level asked for (cached); ask what `binary` is."""
+        """Find or fetch the model and make its GGUF file at the requested level (cached); inspect `binary`."""
         files = super().prepare()
         if self._options.binary is not None:
             self._program = program(self._options.binary)
         return files
 
     async def start(self) -> EngineInfo:
-        """Start the process and wait until the model is loaded and the port listens.
+        """Start the process and wait until the model is loaded and the port is open.
 
         Raises StartFailed if it ends before that or takes longer than `ready_timeout_s`.
         """
@@ -55,24 +55,21 @@ class LlamaServer(GgufEngine[LlamaServerOptions]):
         return await asyncio.to_thread(self._started, "llama-server", self._program.version, self._program.system)
 
     def endpoint(self) -> Endpoint:
-        """Where the server listens."""
         asked = {**PLAIN_SAMPLING, "cache_prompt": self._options.prefix_cache}
         return Endpoint(self._server.url, "openai-completions", model=self._file.source.name, unsaid=asked)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
         order = {"content": text, "add_special": special}
         ids: list[int] = (await asyncio.to_thread(self._server.answer, "/tokenize", order))["tokens"]
         return ids
 
     async def beginning(self) -> list[int]:
-        """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
         return await beginning_of(self.tokenize)
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
-        """The distributions of tokens[first:], asked for position by position.
+        """Return the distributions of tokens[first:], one request for each position.
 
-        Raises EngineError if the sequence is longer than the context, or if the server does not tell.
+        Raises EngineError if the sequence exceeds the context, or the server returns no probabilities.
         """
         if len(tokens) > self._context:
             raise EngineError(f"{len(tokens)} tokens are more than the context of {self._context}; raise n_ctx")
@@ -80,15 +77,13 @@ class LlamaServer(GgufEngine[LlamaServerOptions]):
         return await asyncio.to_thread(score_by_server, ask, tokens, first)
 
     def alive(self) -> str | None:
-        """Why the process is not running, in one sentence; None while it runs."""
         return self._server.alive()
 
     async def stop(self) -> None:
-        """End the process, by force after some seconds."""
         await self._server.stop()
 
     def _command(self, words: Sequence[str]) -> ServerCommand:
-        """How another llama-server is started."""
+        """Return the command of a llama-server other than the embedded one."""
         return ServerCommand(
             shlex.join(words),
             env={**device_environment(self._spec.devices), **self._spec.env},
@@ -99,7 +94,7 @@ class LlamaServer(GgufEngine[LlamaServerOptions]):
         )
 
     def _started(self, library: str, version: str, system: str) -> EngineInfo:
-        """What runs. system: what the build was made for."""
+        """Return the facts about the started server. `system` lists the features of the build."""
         self._context = int(self._server.answer("/props")["default_generation_settings"]["n_ctx"])
         return self._info(
             self._context,

@@ -1,6 +1,6 @@
-"""Another `llama-server` than the embedded one: a program on this machine, what it is and how it is called.
+"""`llama-server` programs on this machine: inspection and command line.
 
-Which build it is decides how fast it is; the option `binary` names it.
+The option `binary` names one instead of the embedded server. The build decides the speed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ _PATIENCE_S = 30.0
 _VERSION = re.compile(r"^version: *(.+)$", re.MULTILINE)
 _SYSTEM = re.compile(r"system_info: .*?\| *(\S.*)$", re.MULTILINE)
 _NEEDED = ("--model", "--port", "--parallel", "--ctx-size", "--flash-attn")
-_VERBOSE = "4"  # from this level on it says for which instructions it was built
+_VERBOSE = "4"  # the lowest level that logs the instruction sets of the build
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that is a `llama-server`.
+    """`llama-server` program.
 
-    version: as it says.   options: the long names of those it has.   system: what it was built for, "" where it is
-    silent.
+    Attributes:
+        version: As the program reports it.
+        options: Long names of its options.
+        system: Features of the build, "" if the program does not report them.
     """
 
     path: str
@@ -40,7 +42,7 @@ class Program:
     def arguments(
         self, options: LlamaServerOptions, gguf: Path, alias: str, context_tokens: int, lora: Path | None = None
     ) -> list[str]:
-        """How it is called; {port} stands for the port.   context_tokens: of one slot."""
+        """Return the command line. {port} stands for the port; `context_tokens` is that of one slot."""
         switch = {True: "on", False: "off", "auto": "auto"}
         given: dict[str, object] = {
             "--model": gguf,
@@ -75,14 +77,14 @@ class Program:
 
 
 def program(binary: str) -> Program:
-    """The program that the option names, by path or by a name on PATH.
+    """Return the program that the option names, by path or by a name on PATH.
 
-    Raises StartFailed if there is none, it cannot be run, or is no llama-server.
+    Raises StartFailed if it does not exist, cannot run, or is no llama-server.
     """
     named = os.path.expanduser(binary)
     path = shutil.which(named)
     if path is None:
-        what = "is not executable" if Path(named).exists() else "is not there"
+        what = "is not executable" if Path(named).exists() else "does not exist"
         raise StartFailed(f"option binary of llama-server is {binary!r}, which {what}; name llama.cpp's llama-server")
     return _asked(os.path.abspath(path), binary)
 
@@ -93,21 +95,21 @@ def _asked(path: str, binary: str) -> Program:
     options = frozenset(re.findall(r"(?<!\S)--[a-z][a-z-]+", told))
     lacking = [name for name in _NEEDED if name not in options]
     if version is None or lacking:
-        why = "does not tell its version" if version is None else f"has no option {lacking[0]}"
+        why = "does not report its version" if version is None else f"has no option {lacking[0]}"
         what = f"option binary of llama-server is {binary!r}, which {why}"
         raise StartFailed(f"{what}; name llama.cpp's llama-server, of September 2025 or later")
     return Program(path, version[1].strip(), options, _system(path))
 
 
 def _system(path: str) -> str:
-    """What it was built for, which it tells before it looks for its model."""
+    """Return the features of the build, which the program reports before it looks for its model."""
     with tempfile.TemporaryDirectory() as folder:
         found = _SYSTEM.search(_said(path, "--verbosity", _VERBOSE, "--model", str(Path(folder) / "none.gguf")))
     return found[1].strip() if found else ""
 
 
 def _said(path: str, *arguments: str) -> str:
-    """Everything a program writes; "" if it cannot be run, or does not end."""
+    """Return the output of a program; "" if it cannot run, or does not end."""
     try:
         ended = subprocess.run(
             [path, *arguments],

@@ -1,8 +1,8 @@
-"""The process in which xllamacpp serves a model. Run by path; imports the standard library and xllamacpp only.
+"""Process in which xllamacpp serves a model. Run by path; imports only the standard library and xllamacpp.
 
 Reads one line of JSON on stdin: {"report_fd": int, "parameters": {name: value}}. A dotted name is an attribute path of
 xllamacpp.CommonParams, a value {"enum": E, "member": M} is xllamacpp.E.M, {"new": C, "arguments": [...]} is
-xllamacpp.C(...), {"list": [...]} is a list, and a bare list is a set. When the model is loaded and the port listens, it
+xllamacpp.C(...), {"list": [...]} is a list, and a bare list is a set. When the model is loaded and the port is open, it
 writes one line of JSON to `report_fd`: {"url", "version", "system"}. It ends when stdin does, that is, with its parent.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
     with os.fdopen(order["report_fd"], "w") as pipe:
         pipe.write(json.dumps(report) + "\n")
     sys.stdin.read()
-    # The server's own shutdown waits for requests in flight; nobody is left to read them.
+    # The server's own shutdown would wait for requests in flight, which nothing reads any more.
     os._exit(0)
 
 
@@ -59,14 +59,14 @@ def _decoded(library: Any, value: Any) -> Any:
 
 
 def _log_warnings_only(library: Any) -> None:
-    """What loading took is worth a log, but not several lines for every request; xllamacpp has no call for that."""
+    """Reduce the log to warnings, for a request would add several lines. xllamacpp has no call for it."""
     set_threshold = getattr(ctypes.CDLL(library.xllamacpp.__file__), _SET_LOG_THRESHOLD, None)
     if set_threshold is not None:
         set_threshold(_LOG_WARNINGS)
 
 
 def _die_with_parent() -> None:
-    """Beside the end of stdin: a parent killed while the model loads is not noticed there."""
+    """End with the parent, even while the model loads and stdin is not read."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

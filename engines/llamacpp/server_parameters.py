@@ -1,4 +1,4 @@
-"""What the options of `llama-server` are called in xllamacpp."""
+"""Parameters of xllamacpp for the options of `llama-server`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 from engines.llamacpp.options import LlamaServerOptions
 
-_LOG_LOADING = 4  # what llama.cpp itself informs of, its buffers among it, is one step below the server's information
+_LOG_LOADING = 4  # llama.cpp logs its buffers one level below the server's information
 _ALL_LAYERS = -2
 
 
 def server_parameters(
     options: LlamaServerOptions, gguf: Path, alias: str, context_tokens: int, lora: Path | None = None
 ) -> dict[str, Any]:
-    """What to set in xllamacpp.CommonParams, as JSON; the notation is described in `server_child`.
+    """Return the fields of xllamacpp.CommonParams as JSON, in the notation of `server_child`.
 
-    context_tokens: of one slot; the server is given n_parallel times as much, because it divides its context.
+    Args:
+        context_tokens: Context of one slot. The server divides its context, so it gets n_parallel times as much.
     """
     load_mode = {
         (True, False): "MMAP",

@@ -1,4 +1,4 @@
-"""The process in which xllamacpp's server runs: told what to load, awaited, ended."""
+"""Process of xllamacpp's server: start, readiness, end."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from engines.process.log import begun, read_from, size_of
 from engines.process.server import signal_name
 
 _CHILD = Path(__file__).with_name("server_child.py")
-_QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is there already
+_QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is on disk already
 _STOP_TIMEOUT_S = 5.0
 _LOG_LINES = 3
-# Warnings and information of llama.cpp, and the frames of a Python traceback.
+# Lines without a cause: warnings and information of llama.cpp, and the frames of a Python traceback.
 _UNTELLING = re.compile(r"[\d.]+ [WID] | |Traceback")
 
 
 class EmbeddedServer:
-    """One process, from start() to stop(); see `engines.process.server.RunningServer`.
+    """Server process, from start() to stop(); see `engines.process.server.RunningServer`.
 
-    parameters: of `server_parameters`.   url, version, system: as it reports them when it is ready.
+    Attributes:
+        parameters: See `server_parameters`.
+        url, version, system: As the server reports them when ready.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class EmbeddedServer:
         self.url = self.version = self.system = ""
 
     async def start(self) -> None:
-        """Start it and wait until the model is loaded and the port listens. Raises StartFailed."""
+        """Start the server and wait until the model is loaded and the port is open. Raises StartFailed."""
         read_end, write_end = os.pipe()
         try:
             self._process = self._spawn(write_end)
@@ -66,16 +68,14 @@ class EmbeddedServer:
             raise StartFailed(self._why_not_started())
         report = json.loads(line)
         self.url, self.version, self.system = report["url"], report["version"], report["system"]
-        self._log_start = size_of(self._log_path)  # what it says of its ending comes later
+        self._log_start = size_of(self._log_path)  # `alive` quotes only what comes later
 
     def alive(self) -> str | None:
-        """Why it ended, in one sentence; None while it runs."""
         if self._process is None:
             return "llama-server was not started"
         return None if self._process.poll() is None else self._ending()
 
     def pids(self) -> tuple[int, ...]:
-        """The process."""
         return (self._process.pid,) if self._process else ()
 
     async def stop(self) -> None:
@@ -88,7 +88,7 @@ class EmbeddedServer:
         log = None if self._log_path is None else self._log_path.open("ab")
         try:
             return subprocess.Popen(
-                # -P keeps the child's folder off the path: modules there are named like some of the library's.
+                # -P keeps the child's folder off the path: some modules there have names of the library's.
                 [self._python, "-P", str(_CHILD)],
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -119,20 +119,20 @@ class EmbeddedServer:
         return f"llama-server (process {self._process.pid}) {how}" + (f", saying last: {lines}" if lines else "")
 
     def _log(self) -> list[str]:
-        """What it said that tells something, line by line."""
+        """Return the lines of the log that state a cause."""
         lines = read_from(self._log_path, self._log_start).splitlines()
         return [line.strip() for line in lines if line.strip() and not _UNTELLING.match(line)]
 
 
 def _send(process: subprocess.Popen[str], order: Mapping[str, Any]) -> None:
     assert process.stdin is not None
-    with suppress(BrokenPipeError):  # it has ended already; the empty report says so
+    with suppress(BrokenPipeError):  # it has ended, and so has its report
         process.stdin.write(json.dumps(order) + "\n")
         process.stdin.flush()
 
 
 async def _first_line(descriptor: int) -> bytes:
-    """One line from a pipe, b"" if its other end is closed first."""
+    """Return one line from a pipe, b"" if its other end is closed first."""
     reader = asyncio.StreamReader()
     pipe = os.fdopen(descriptor, "rb")
     loop = asyncio.get_running_loop()
@@ -144,7 +144,7 @@ async def _first_line(descriptor: int) -> bytes:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ask the process to end, force it if it does not."""
+    """Ask the process to end, then force it."""
     if process.poll() is None:
         process.terminate()
     try:
@@ -153,5 +153,5 @@ def _end(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if process.stdin is not None:
-        with suppress(BrokenPipeError):  # what was buffered for it went with it
+        with suppress(BrokenPipeError):  # the process ended before reading it
             process.stdin.close()

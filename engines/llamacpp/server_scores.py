@@ -1,4 +1,4 @@
-"""Teacher-forced log-probabilities from llama.cpp's server, which tells those of the next token only."""
+"""Teacher-forced log-probabilities from llama.cpp's server, which returns those of the next token only."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FULL_VOCABULARY_LIMIT = 4096
-"""Up to so many tokens the server is asked for all of them: each answer is JSON of about 60 bytes a token."""
+"""Largest vocabulary that is requested whole: an answer is JSON of about 60 bytes a token."""
 TOP_TOKENS = 512
 LEAST = -104.0
-"""For a probability that is zero in float32, of which the server writes the least float: the least one that is not is
-1.4e-45, and what is below half of it is zero; ln(0.7e-45) is -103.97."""
+"""Log-probability of a zero in float32, for which the server writes the lowest float. The smallest positive float is
+1.4e-45, and values below half of it are zero; ln(0.7e-45) is -103.97."""
 
 Ask = Callable[[str, Mapping[str, Any] | None], dict[str, Any]]
 
 
 def score_by_server(ask: Ask, tokens: Sequence[int], first: int) -> Scores:
-    """The distributions of tokens[first:], each position a request of its own whose prompt is all that is before it.
+    """Return the distributions of tokens[first:]. Each position is one request whose prompt is all before it.
 
-    ask: (path, body) -> the answer.   The requests go to one slot, whose cache holds the beginning already: each
-    computes one token. Probabilities are those before any sampling: no temperature, no truncation. Models with
-    a vocabulary over FULL_VOCABULARY_LIMIT tell the TOP_TOKENS likeliest; where the true token is not among them, which
-    are the positions that cost most, all are asked for, so that its probability is always known.
+    All requests go to one slot, whose cache holds the beginning: each computes one token. The probabilities are those
+    before sampling: no temperature, no truncation. A vocabulary above FULL_VOCABULARY_LIMIT returns the TOP_TOKENS most
+    likely. If the true token is not among them, all are requested, so that its probability is always known.
 
-    Raises EngineError if the server does not tell.
+    Args:
+        ask: (path, body) -> answer.
+
+    Raises:
+        EngineError: If the server returns no probabilities.
     """
     import numpy as np
 
@@ -64,7 +67,7 @@ def _spread(found: Sequence[tuple[int, float]], row: NDArray[np.float32]) -> Non
 
 
 def _next(ask: Ask, prompt: Sequence[int], wanted: int) -> list[tuple[int, float]]:
-    """(token, log-probability) of the likeliest next tokens, in falling order."""
+    """Return the most likely next tokens in descending order, as (token, log-probability)."""
     body = {
         "prompt": list(prompt),
         "n_predict": 1,
@@ -83,12 +86,12 @@ def _next(ask: Ask, prompt: Sequence[int], wanted: int) -> list[tuple[int, float
     except (KeyError, IndexError, TypeError) as error:
         said = answer.get("error", {}) if isinstance(answer, Mapping) else {}
         reason = said.get("message") if isinstance(said, Mapping) else None
-        raise EngineError(f"llama-server tells no probabilities: {reason or 'its answer has none'}") from error
+        raise EngineError(f"llama-server returns no probabilities: {reason or 'its answer has none'}") from error
 
 
 def _vocabulary(ask: Ask) -> int:
     try:
         found: int = ask("/v1/models", None)["data"][0]["meta"]["n_vocab"]
     except (KeyError, IndexError, TypeError) as error:
-        raise EngineError("llama-server does not tell the size of the model's vocabulary") from error
+        raise EngineError("llama-server does not report the size of the model's vocabulary") from error
     return found

@@ -1,1 +1,1 @@
-"""Where models come from: the built-in one, folders, GGUF files and the hub; and their GGUF levels."""
+"""Models: built-in, folders, GGUF files and the hub; and their GGUF levels."""

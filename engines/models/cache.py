@@ -1,4 +1,4 @@
-"""The folder for derived models: built once, whole or not at all, by one process at a time."""
+"""Folder for derived models: each is built once, whole or not at all, by one process at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def directory() -> Path:
-    """`models` under HARNESS_CACHE, or under `harness` in the user's cache folder (XDG_CACHE_HOME is respected)."""
+    """Return `models` under HARNESS_CACHE, else under `harness` in the user's cache folder (see XDG_CACHE_HOME)."""
     if own := os.environ.get("HARNESS_CACHE"):
         return Path(own).expanduser() / "models"
     if sys.platform == "darwin":
@@ -26,10 +26,11 @@ def directory() -> Path:
 
 
 def build_once(name: str, build: Callable[[Path], None]) -> Path:
-    """The file `name` of the cache folder; if it is not there yet, `build` writes it to the path it is given.
+    """Return the file `name` of the cache folder. If it is missing, `build` writes it to the given path.
 
-    The file appears under its name complete and synced to disk, or not at all, whatever ends the builder; processes
-    that ask for the same file at once build it once. Raises ModelError if it cannot be written.
+    The file appears complete and synced to disk, or not at all. If several processes need it, one builds it.
+
+    Raises ModelError if it cannot be written.
     """
     final = directory() / name
     if final.is_file():
@@ -51,7 +52,7 @@ def build_once(name: str, build: Callable[[Path], None]) -> Path:
 
 
 def digest(paths: Sequence[Path]) -> str:
-    """SHA-256 (hex) over the contents of the files, remembered by path, size and modification time."""
+    """Return the SHA-256 (hex) of the files' contents, remembered by path, size and modification time."""
     stats = [path.stat() for path in paths]
     key = [[str(path.resolve()), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)]
     memory = directory() / "digests" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
@@ -76,7 +77,7 @@ def _build(final: Path, build: Callable[[Path], None]) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed builders left: a partial file whose lock nobody holds."""
+    """Remove partial files of killed builders: those without a lock."""
     from filelock import FileLock, Timeout
 
     for partial in folder.glob("*.partial"):
@@ -113,7 +114,7 @@ def _recall(memory: Path) -> str | None:
     try:
         found = json.loads(memory.read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # absent or damaged: the digest is computed again
+        return None  # missing or damaged: the digest is computed again
     return found if isinstance(found, str) else None
 
 
@@ -124,5 +125,5 @@ def _remember(memory: Path, found: str) -> None:
         partial.write_text(json.dumps({"sha256": found}), encoding="utf-8")
         partial.replace(memory)
     except OSError:
-        with suppress(OSError):  # only a memory: a folder that cannot be written costs time, not truth
+        with suppress(OSError):  # without this file, the digest is only computed again
             partial.unlink()

@@ -1,4 +1,4 @@
-"""A model folder in the Hugging Face layout: its configuration, its tensors, and who converts what we do not."""
+"""Model folder in the Hugging Face layout: configuration, tensors, and the converter for unsupported ones."""
 
 from __future__ import annotations
 
@@ -17,57 +17,56 @@ _LEVELS = {"F32": "f32", "BF16": "bf16", "F16": "f16"}
 
 
 class Checkpoint:
-    """A folder, read as far as it is asked for."""
+    """Model folder, read on demand."""
 
     def __init__(self, source: ModelSource) -> None:
         self.source = source
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """config.json."""
         found: dict[str, Any] = json.loads((self.source.path / "config.json").read_text(encoding="utf-8"))
         return found
 
     @cached_property
     def generation(self) -> dict[str, Any]:
-        """generation_config.json; {} where there is none."""
+        """generation_config.json; {} if missing."""
         path = self.source.path / "generation_config.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     @cached_property
     def tokenizer(self) -> dict[str, Any]:
-        """tokenizer.json; {} where there is none."""
+        """tokenizer.json; {} if missing."""
         path = self.source.path / "tokenizer.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def tensors(self) -> dict[str, StoredTensor]:
-        """The tensors by name, not loaded."""
+        """Return the tensors by name, not loaded."""
         return {
             name: tensor for path in weight_files(self.source) for name, tensor in safetensors_io.read(path).items()
         }
 
     def natural_level(self) -> str:
-        """The level that keeps the weights as the folder stores them."""
+        """Return the level that keeps the stored precision."""
         dtypes = {tensor.dtype for tensor in self.tensors().values()}
         return next((level for dtype, level in _LEVELS.items() if dtype in dtypes), "f32")
 
     def check_names(
         self, names: Mapping[str, str], stored: Mapping[str, StoredTensor], not_needed: tuple[str, ...]
     ) -> None:
-        """Raises ModelError if tensors are missing, or there are others than are understood (names end as told)."""
+        """Raise ModelError if tensors are missing or unknown, except those that end like `not_needed`."""
         if missing := sorted(names.keys() - stored.keys()):
             raise ModelError(f"the weights of {self.source.name} lack {missing[0]}; fetch them again")
         if extra := sorted(name for name in stored.keys() - names.keys() if not name.endswith(not_needed)):
             self.use_converter(f"a tensor {extra[0]}")
 
     def refuse(self, found: Mapping[str, object]) -> None:
-        """Raises ModelError for the first thing that is there."""
+        """Raise ModelError for the first value that is present."""
         for what, is_there in found.items():
             if is_there:
                 self.use_converter(what)
 
     def use_converter(self, what: str) -> NoReturn:
-        """Raises ModelError, which says who converts the model."""
+        """Raise ModelError that names the converter for the model."""
         raise ModelError(
             f"{self.source.name} has {what}, which is not converted here; convert it with llama.cpp's "
             f"`python convert_hf_to_gguf.py {self.source.path} --outfile {self.source.path.name}.gguf` "

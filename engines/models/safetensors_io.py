@@ -1,8 +1,6 @@
-"""Reading the safetensors format with numpy alone.
+"""Safetensors format with numpy alone: reading, and writing of files larger than memory.
 
 A file is an 8-byte little-endian length, that many bytes of JSON (name -> dtype, shape, data_offsets), then the data.
-
-Writing a safetensors file whose tensors do not fit into memory.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where one tensor lies in which file."""
+    """Location of a tensor in a file."""
 
     path: Path
     dtype: str
@@ -35,11 +33,11 @@ class StoredTensor:
     size_bytes: int
 
     def load(self) -> FloatArray:
-        """Its values as float32; exact for F32, F16 and BF16."""
+        """Return the values as float32; exact for F32, F16 and BF16."""
         return self._values(0, self.size_bytes).reshape(self.shape)
 
     def load_rows(self, start: int, stop: int) -> FloatArray:
-        """The rows from `start` to before `stop` of a matrix, as `load` gives them."""
+        """Return the rows from `start` to before `stop` of a matrix, as `load` does."""
         row_bytes = self.size_bytes // self.shape[0]
         return self._values(start * row_bytes, (stop - start) * row_bytes).reshape(stop - start, *self.shape[1:])
 
@@ -56,7 +54,7 @@ class StoredTensor:
 
 
 def read(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of a file by name, not loaded.
+    """Return the tensors of a file by name, not loaded.
 
     Raises ModelError if the file is not a whole safetensors file.
     """
@@ -88,9 +86,9 @@ _ALIGNMENT_BYTES = 8
 def write_f16(
     path: Path, shapes: Mapping[str, tuple[int, ...]], pieces: Callable[[str], Iterator[NDArray[np.float16]]]
 ) -> None:
-    """Write the tensors in the order of `shapes`; `pieces` gives the values of one, row by row, a part at a time.
+    """Write the tensors in the order of `shapes`; `pieces` yields the values of one, row by row, in parts.
 
-    Raises OSError if the file cannot be written, ValueError if the pieces of a tensor are not as long as its shape.
+    Raises OSError if the file cannot be written, ValueError if the parts of a tensor do not match its shape.
     """
     header, data_bytes = _header(shapes)
     with path.open("wb") as file:
@@ -104,7 +102,7 @@ def write_f16(
 
 
 def file_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """How large the file will be."""
+    """Return the size of the file to write."""
     header, data_bytes = _header(shapes)
     return 8 + len(header) + data_bytes
 

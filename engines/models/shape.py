@@ -1,4 +1,4 @@
-"""What a model's sizes are, told from its configuration or its GGUF header; no weights are loaded."""
+"""Sizes of a model, from its configuration or its GGUF header; no weights are loaded."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ from engines.models.gguf import header as gguf_header
 from engines.models.source import weight_files
 from engines.models.types import ModelSource
 
-# What the keys of config.json are called in one architecture or another.
+# Keys of config.json, which differ between architectures.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HEADS = ("num_attention_heads", "n_head", "n_heads")
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
 _WIDTH = ("hidden_size", "n_embd", "d_model")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
-# Their caches do not hold a key and a value of every head for every layer and token.
+# Architectures whose caches do not hold a key and a value for every head, layer and token.
 _OTHER_CACHES = ("kv_lora_rank", "ssm_cfg", "mamba_d_state", "linear_num_key_heads")
 _NO_PARAMETERS = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The sizes of a decoder.
+    """Sizes of a decoder.
 
-    architecture: as `model_type` or `general.architecture` has it.   heads, kv_heads: of queries; of keys and values.
-    head_size: of keys and values.   width: of the hidden state.   context_tokens: what it was made for.
-    parameters: weights, tied ones once; None where they can be neither counted nor computed.
+    Attributes:
+        architecture: Value of `model_type` or `general.architecture`.
+        heads, kv_heads: Number of heads of queries, and of keys and values.
+        head_size: Size of a head of keys and values.
+        width: Size of the hidden state.
+        context_tokens: Context length the model was made for.
+        parameters: Number of weights, tied ones once; None if they can be neither counted nor computed.
     """
 
     architecture: str
@@ -47,15 +51,16 @@ class ModelShape:
     parameters: int | None
 
     def kv_bytes_per_token(self, bytes_per_value: float = 2.0) -> float:
-        """What one token takes in the KV cache: a key and a value for each layer and KV head.
+        """Return the size of a token in the KV cache: a key and a value for each layer and KV head.
 
-        bytes_per_value: where keys and values are stored in different types, the mean of the two.
+        Args:
+            bytes_per_value: Mean of the two, if keys and values have different types.
         """
         return 2 * self.layers * self.kv_heads * self.head_size * bytes_per_value
 
 
 def shape_of(path: Path) -> ModelShape | None:
-    """The shape of a model folder in the Hugging Face layout or of a `.gguf` file; None where it is not known.
+    """Return the shape of a model folder in the Hugging Face layout or of a `.gguf` file; None if unknown.
 
     Raises ModelError if the file is damaged.
     """
@@ -65,7 +70,7 @@ def shape_of(path: Path) -> ModelShape | None:
 
 
 def computed_parameters(config: Mapping[str, Any]) -> int | None:
-    """How many weights a GPT-2 or a Llama has by its config.json; None for other architectures."""
+    """Return the number of weights of a GPT-2 or a Llama by its config.json; None for other architectures."""
     layers, heads, width = (_first(config, keys) for keys in (_LAYERS, _HEADS, _WIDTH))
     vocabulary = _whole(config.get("vocab_size"))
     if not (layers and heads and width and vocabulary):
@@ -103,7 +108,7 @@ def _of_folder(path: Path) -> ModelShape | None:
 
 
 def _config(path: Path) -> Mapping[str, Any]:
-    """config.json; of a model that also sees or hears, the part about text."""
+    """Return config.json; for a multimodal model, its part about text."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
@@ -117,7 +122,7 @@ def _config(path: Path) -> Mapping[str, Any]:
 
 
 def _parameters(path: Path, config: Mapping[str, Any]) -> int | None:
-    """Counted in the files, where they are there and hold plain weights; else by the formula."""
+    """Count the weights in the files, if these hold plain weights, else compute them."""
     files = sorted(path.glob("*.safetensors"))
     if not files or "quantization_config" in config:
         return computed_parameters(config)

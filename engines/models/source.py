@@ -1,4 +1,4 @@
-"""Finding a model: built-in name, GGUF file, folder, hub id, in this order."""
+"""Lookup of a model: built-in name, GGUF file, folder, hub id, in this order."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SPLIT_GGUF = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 
 def built_in() -> dict[str, str]:
-    """Every built-in model, with what it is in one line."""
+    """Return every built-in model with one line about it."""
     tiny = "Llama, 3.2 M parameters, really trained (English of 1813), 6 MB in f16, context 1,024"
     return {"tiny": tiny} | {name: synthetic.description(name) for name in synthetic.MODELS}
 
 
 def resolve(reference: ModelReference) -> ModelSource:
-    """The model that a scenario names, fetched if it is a hub id and not yet here.
+    """Return the model that a scenario names. A hub id is fetched at first use.
 
     Raises ModelError if there is no such model or it cannot be fetched.
     """
@@ -53,7 +53,7 @@ def resolve(reference: ModelReference) -> ModelSource:
 
 
 def weight_files(source: ModelSource) -> list[Path]:
-    """The files that hold the weights, in name order; random ones are built now, which may take a minute.
+    """Return the files that hold the weights, in name order. Random ones are built at first use, within about a minute.
 
     Raises ModelError if there are none or they cannot be built.
     """
@@ -76,9 +76,9 @@ def weight_files(source: ModelSource) -> list[Path]:
 
 
 def content_hash(source: ModelSource) -> str:
-    """SHA-256 (hex) over the contents of the weight files, one after the other in name order.
+    """Return the SHA-256 (hex) of the contents of the weight files, in name order.
 
-    For a single file it is what `sha256sum` prints. Digests are remembered by path, size and modification time.
+    For a single file it equals the output of `sha256sum`. Digests are remembered by path, size and modification time.
     """
     return cache.digest(weight_files(source))
 

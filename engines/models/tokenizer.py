@@ -1,4 +1,4 @@
-"""Tokenizers of model sources, for counting tokens where an engine does not."""
+"""Tokenizers of models, to count tokens that an engine does not count."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back, no special tokens added."""
+    """Text to token ids and back, without special tokens."""
 
     @property
     def name(self) -> str:
-        """Which tokenizer it is, for reports."""
+        """Name of the tokenizer, for reports."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """The token ids of the text."""
+        """Return the token ids of the text."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids."""
+        """Return the text of the ids."""
         ...
 
     def count(self, text: str) -> int:
-        """How many tokens the text has."""
+        """Return the number of tokens of the text."""
         ...
 
 
@@ -42,22 +42,20 @@ class ByteTokenizer:
     name = "bytes"
 
     def encode(self, text: str) -> list[int]:
-        """The bytes of the text."""
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of the ids. Invalid UTF-8 becomes U+FFFD."""
         return bytes(token for token in ids if token < 256).decode("utf-8", "replace")
 
     def count(self, text: str) -> int:
-        """How many tokens the text has."""
         return len(text.encode())
 
 
 class PieceTokenizer:
-    """Pieces of text that are tokens as a whole, and else the tokens of their bytes, one by one; without merges.
+    """Tokenizer without merges: a part of the text is one token, or one token per byte.
 
-    Bytes that have no token are left out. What the ids of `control` mean is no text.
+    Bytes without a token are left out. The ids of `control` decode to nothing.
     """
 
     def __init__(self, vocabulary: Mapping[str, int], control: frozenset[int], name: str) -> None:
@@ -68,7 +66,6 @@ class PieceTokenizer:
         self._bytes = {character: byte for byte, character in enumerate(self._alphabet)}
 
     def encode(self, text: str) -> list[int]:
-        """Token ids without special tokens."""
         ids: list[int] = []
         for piece in word_vocabulary.pieces(text):
             written = "".join(self._alphabet[byte] for byte in piece.encode("utf-8", "surrogatepass"))
@@ -77,12 +74,11 @@ class PieceTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of the ids. Invalid UTF-8 becomes U+FFFD."""
         written = "".join(self._texts.get(index, "") for index in ids)
         return bytes(self._bytes[character] for character in written).decode("utf-8", "replace")
 
     def count(self, text: str) -> int:
-        """How many tokens the text has."""
         return len(self.encode(text))
 
 
@@ -99,28 +95,25 @@ class FileTokenizer:
         self.name = f"tokenizer.json of {path.parent.name}"
 
     def encode(self, text: str) -> list[int]:
-        """Token ids without special tokens."""
         ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids, special tokens left out."""
         text: str = self._library.decode(list(ids), skip_special_tokens=True)
         return text
 
     def count(self, text: str) -> int:
-        """How many tokens the text has."""
         return len(self.encode(text))
 
 
 def tokenizer(source: ModelSource) -> Tokenizer | None:
-    """The tokenizer of a model, None where there is none to be had (`why_no_tokenizer` says why)."""
+    """Return the tokenizer of a model, None if it is unavailable (see `why_no_tokenizer`)."""
     found = _find(source)
     return None if isinstance(found, str) else found
 
 
 def why_no_tokenizer(source: ModelSource) -> str | None:
-    """Why `tokenizer` gives None, in one sentence; None if it does not."""
+    """Return why `tokenizer` returns None, in one sentence; None if it does not."""
     found = _find(source)
     return found if isinstance(found, str) else None
 
@@ -134,7 +127,7 @@ def _in_gguf(source: ModelSource) -> Tokenizer | str:
     tokens = header.get("tokenizer.ggml.tokens")
     vocabulary = {text: index for index, text in enumerate(tokens)} if isinstance(tokens, list) else {}
     merges, kinds = header.get("tokenizer.ggml.merges") or [], header.get("tokenizer.ggml.token_type") or []
-    # One merge, which never happens, is what files without merges have: llama.cpp loads none with none.
+    # Files without merges have one that never applies: llama.cpp loads none without.
     if len(merges) <= 1 and header.get("tokenizer.ggml.model") == "gpt2":
         if is_byte_vocabulary(vocabulary):
             return ByteTokenizer()
@@ -162,14 +155,14 @@ def _in_folder(source: ModelSource) -> Tokenizer | str:
 
 
 def is_byte_tokenizer(content: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer.json means: one token per byte, id = byte."""
+    """Return True if a tokenizer.json means one token per byte, id = byte."""
     model = content.get("model") or {}
     plain = content.get("normalizer") is None and not model.get("merges")
     return plain and model.get("type") == "BPE" and is_byte_vocabulary(model.get("vocab") or {})
 
 
 def is_piece_tokenizer(content: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer.json splits as Llama 3 does and has no merges: what `PieceTokenizer` reads."""
+    """Return True if a tokenizer.json splits like Llama 3 and has no merges, as `PieceTokenizer` requires."""
     model, splitter = content.get("model") or {}, content.get("pre_tokenizer") or {}
     steps = splitter.get("pretokenizers") or [{}]
     splits = [(step.get("pattern") or {}).get("Regex") for step in steps if step.get("type") == "Split"]
@@ -178,12 +171,12 @@ def is_piece_tokenizer(content: Mapping[str, Any]) -> bool:
 
 
 def is_byte_vocabulary(vocabulary: Mapping[str, int]) -> bool:
-    """Whether ids 0 to 255 are the bytes."""
+    """Return True if ids 0 to 255 are the bytes."""
     return all(vocabulary.get(text) == byte for byte, text in enumerate(byte_alphabet()))
 
 
 def byte_alphabet() -> list[str]:
-    """The printable character that stands for each byte in byte-level BPE files (the table GPT-2 introduced)."""
+    """Return the printable character for each byte in byte-level BPE files (the table GPT-2 introduced)."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

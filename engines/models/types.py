@@ -1,4 +1,4 @@
-"""What a model's full-precision weights are to everything that derives files from them."""
+"""Full-precision models, from which files are derived."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model on this machine.
+    """Model on this machine.
 
-    path: a folder in the Hugging Face layout, or a GGUF file.   revision: the commit of a hub model, else None.
+    Attributes:
+        path: Folder in the Hugging Face layout, or GGUF file.
+        revision: Commit of a hub model, else None.
     """
 
     name: str
@@ -29,7 +31,7 @@ FloatArray: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One metadata field of a GGUF file; `kind` and `item_kind` name members of gguf.GGUFValueType."""
+    """Metadata field of a GGUF file; `kind` and `item_kind` name members of gguf.GGUFValueType."""
 
     key: str
     kind: str
@@ -39,9 +41,11 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor under its GGUF name; `shape` as numpy has it (rows, columns); `load` reads it, float32.
+    """Tensor under its GGUF name; `shape` as numpy has it (rows, columns).
 
-    load_rows: reads the rows from one to before another, where a part can be had without the whole.
+    Attributes:
+        load: Read the tensor as float32.
+        load_rows: Read the rows from one to before another, if parts can be read.
     """
 
     name: str
@@ -50,7 +54,7 @@ class Tensor:
     load_rows: Callable[[int, int], FloatArray] | None = None
 
     def parts(self, most_values: int) -> Iterator[FloatArray]:
-        """The values in order, whole rows, so many at a time where that is possible."""
+        """Yield the values in order, whole rows, at most `most_values` at a time if possible."""
         if self.load_rows is None or len(self.shape) != 2:
             yield self.load()
             return
@@ -61,7 +65,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the choice of a tensor's type depends on, besides its name and shape."""
+    """Sizes that decide a tensor's type, besides its name and shape."""
 
     layers: int
     heads: int
@@ -71,7 +75,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model that can be written as GGUF: its metadata (without the level) and its tensors, in file order."""
+    """Model that can be written as GGUF: metadata (without the level) and tensors, in file order."""
 
     architecture: str
     layout: Layout

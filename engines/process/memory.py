@@ -1,4 +1,4 @@
-"""Handing freed memory back to the system, which the C library would keep for the next time."""
+"""Return of freed memory, which the C library would keep, to the system."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 def give_back() -> None:
-    """Collect garbage, then return free pages. Only glibc has a call for that; elsewhere they go when they go."""
+    """Collect garbage, then return free pages. Only glibc has a call for that."""
     gc.collect()
     if sys.platform == "win32":
         return

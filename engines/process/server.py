@@ -1,7 +1,7 @@
-"""Start a server from a command line, wait until it is ready, and end it with everything it has started.
+"""Start a server from a command line, wait until it is ready, and end it with all its descendants.
 
-The server gets a session of its own. A small shell beside it holds the reading end of a pipe from this process: when
-this process goes, however it goes, the pipe closes and the shell ends the server's process group.
+The server has a session of its own. A small shell holds the reading end of a pipe from this process. If this process
+ends, however it ends, the pipe closes and the shell ends the server's process group.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ _GUARD = 'read -r word; [ "$word" = done ] && exit 0; kill -TERM "-$0"; sleep 5;
 
 @dataclass(frozen=True, slots=True)
 class ServerCommand:
-    """What to run.
+    """Command line of a server.
 
-    command: {port} and {model} are filled in; split like a shell would, but no shell is involved.
-    ready_path: the path that answers 200 once the server can work; None: it is enough that the port accepts.
-    stop: a command to run after the process has ended, for what ending it leaves behind; {port} is filled in.
-    log_path: where its output goes, appended; None: to this process' own.   port: None: a free one.
+    Attributes:
+        command: Split like a shell would, but no shell runs it. {port} and {model} are filled in.
+        ready_path: Path that answers 200 once the server is ready. None: an open port is enough.
+        stop: Command to run after the process has ended, to clean up. {port} is filled in.
+        log_path: File that the output is appended to. None is this process' own output.
+        port: None is a free one.
     """
 
     command: str
@@ -60,7 +62,7 @@ class ServerCommand:
 
 
 class ServerProcess:
-    """One server, from start() to stop()."""
+    """Server process, from start() to stop()."""
 
     def __init__(self, command: ServerCommand) -> None:
         self._command = command
@@ -71,14 +73,16 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        """Base address of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
         """Run the command and wait until the server is ready.
 
-        Raises StartFailed, one sentence with the last line of the log: the command cannot be run, the process ended, or
-        it was not ready in time. A port that somebody else takes in between is replaced by another, twice.
+        If another process takes the port meanwhile, another port is tried, twice.
+
+        Raises:
+            StartFailed: If the command cannot run, the process ends, or it is not ready in time. It quotes the log's
+                last line.
         """
         for attempt in range(1, PORT_ATTEMPTS + 1):
             self.port = self._command.port or free_port()
@@ -93,7 +97,7 @@ class ServerProcess:
                 await self.stop()
 
     def alive(self) -> str | None:
-        """Why the process ended, in one sentence; None while it runs."""
+        """Return why the process ended, in one sentence; None while it runs."""
         if self._process is None:
             return "the server was not started"
         code = self._process.poll()
@@ -103,13 +107,13 @@ class ServerProcess:
         return f"the server {self._program!r} {how}{self._last_words()}"
 
     def pids(self) -> tuple[int, ...]:
-        """The server's process and its descendants, as they are now."""
+        """Return the server's process and its current descendants."""
         if self._process is None or self._process.poll() is not None:
             return ()
         return (self._process.pid, *(child.pid for child in self._descendants()))
 
     async def stop(self) -> None:
-        """End the process and all it started: SIGTERM, ten seconds, SIGKILL; then the stop command. Idempotent."""
+        """End the process and its descendants: SIGTERM, ten seconds, SIGKILL; then the stop command. Idempotent."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -130,7 +134,7 @@ class ServerProcess:
         if not parts:
             raise StartFailed("the command is empty; write how to start the server")
         if self._command.model is None and any("{model}" in part for part in parts):
-            raise StartFailed("the command holds {model}, but the scenario names no model; add `model:`")
+            raise StartFailed("the command contains {model}, but the scenario names no model; add `model:`")
         return [self._filled(part) for part in parts]
 
     def _filled(self, text: str) -> str:
@@ -140,7 +144,7 @@ class ServerProcess:
         arguments = self._arguments()
         log = self._open_log()
         try:
-            # Popen, not asyncio's: it works on every loop and from no matter which thread.
+            # Popen works on every loop and from every thread, asyncio's does not.
             self._process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -183,7 +187,7 @@ class ServerProcess:
         async with aiohttp.ClientSession(timeout=timeout, headers=dict(self._command.headers)) as session:
             while True:
                 answer = await self._probe(session)
-                # Asked after the probe: another server on a port that ours could not get answers too.
+                # Checked after the probe: another server on a port that ours could not get answers too.
                 if (reason := self.alive()) is not None:
                     raise StartFailed(reason)
                 if answer is None:
@@ -196,7 +200,7 @@ class ServerProcess:
                 await asyncio.sleep(READY_POLL_S)
 
     async def _probe(self, session: Any) -> str | None:
-        """None when ready, else what was found."""
+        """Return None if the server is ready, else the finding."""
         import aiohttp
 
         try:
@@ -220,12 +224,12 @@ class ServerProcess:
         guard, self._guard = self._guard, None
         if guard is None:
             return
-        with suppress(BrokenPipeError):  # it has gone already
+        with suppress(BrokenPipeError):  # the guard has ended
             guard.communicate(b"done\n")
         guard.wait()
 
     async def _run_stop_command(self, command: str) -> None:
-        """Run it for its effect; a failure goes to the log, for the thing to be stopped may be gone already."""
+        """Run the stop command. A failure only goes to the log, for there may be nothing left to stop."""
         log = self._open_log()
         outcome = ""
         try:
@@ -256,13 +260,13 @@ class ServerProcess:
             return log.read().decode("utf-8", "replace")
 
     def _last_words(self) -> str:
-        """`: "last line of the log"`, empty where there is none."""
+        """Return `; its last line: "..."` from the log; "" if it is empty."""
         lines = [line.strip() for line in self._log_tail().splitlines() if line.strip()]
         return f'; its last line: "{lines[-1][:300]}"' if lines else ""
 
 
 class RunningServer(Protocol):
-    """A server in a process of its own, such as a `ServerProcess`."""
+    """Server in a process of its own, such as a `ServerProcess`."""
 
     @property
     def url(self) -> str:
@@ -270,24 +274,24 @@ class RunningServer(Protocol):
         ...
 
     async def start(self) -> None:
-        """Start it and wait until it is ready. Raises StartFailed."""
+        """Start the server and wait until it is ready. Raises StartFailed."""
         ...
 
     def alive(self) -> str | None:
-        """Why it ended, in one sentence; None while it runs."""
+        """Return why the process ended, in one sentence; None while it runs."""
         ...
 
     def pids(self) -> tuple[int, ...]:
-        """Its processes, as they are now."""
+        """Return the current processes."""
         ...
 
     async def stop(self) -> None:
-        """End it. Idempotent."""
+        """End the server. Idempotent."""
         ...
 
 
 class EngineServer:
-    """The server of an engine, from before its start until after its end. engine: its name, for sentences."""
+    """Server of an engine, from before its start until after its end. `engine` is its name in messages."""
 
     def __init__(self, engine: str, log_path: Path | None) -> None:
         self._engine = engine
@@ -310,29 +314,29 @@ class EngineServer:
 
     @property
     def url(self) -> str:
-        """Base address. Raises EngineError unless it runs."""
+        """Base address. Raises EngineError unless the server runs."""
         if self._server is None or not self._ready or self._stopped:
             raise EngineError(f"{self._engine} is not running; start it first")
         return self._server.url
 
     def pids(self) -> tuple[int, ...]:
-        """Its processes, as they are now."""
+        """Return the current processes."""
         return self._server.pids() if self._server is not None else ()
 
     def alive(self) -> str | None:
-        """Why the process is not running, in one sentence; None while it runs."""
+        """Return why the process is not running, in one sentence; None while it runs."""
         if self._server is None:
             return f"{self._engine} was not started"
         return f"{self._engine} was stopped" if self._stopped else self._server.alive()
 
     async def stop(self) -> None:
-        """End the process and all it has started. Idempotent."""
+        """End the process and its descendants. Idempotent."""
         self._stopped = True
         if self._server is not None:
             await self._server.stop()
 
     def log(self) -> str:
-        """What it has written since it was started."""
+        """Return the output since the start."""
         return read_from(self._log_path, self._log_start)
 
     def page(
@@ -343,7 +347,11 @@ class EngineServer:
         *,
         refusals: bool = False,
     ) -> str:
-        """Return what the server answers; no proxy may come between. refusals: read those too. Raises EngineError."""
+        """Return the server's answer, without a proxy. Raises EngineError.
+
+        Args:
+            refusals: Return answers with another status than 200, too.
+        """
         connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=timeout_s)
         try:
             order = None if body is None else json.dumps(body)
@@ -364,12 +372,12 @@ class EngineServer:
         try:
             found: dict[str, Any] = json.loads(text)
         except ValueError as error:
-            raise EngineError(f"{self._engine} answers {path} with what is no JSON: {error}; see its log") from error
+            raise EngineError(f"{self._engine} answers {path} with invalid JSON: {error}; see its log") from error
         return found
 
 
 def free_port() -> int:
-    """A TCP port on which nobody listens now."""
+    """Return a TCP port that is free now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -377,7 +385,7 @@ def free_port() -> int:
 
 
 def signal_name(number: int) -> str:
-    """SIGKILL for 9, and the bare number where it has no name."""
+    """Return SIGKILL for 9, and `signal 64` for a signal without a name."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -402,7 +410,7 @@ async def _end_tree(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal_tree(process: subprocess.Popen[bytes], others: Sequence[psutil.Process], number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # all have ended (macOS says so of zombies)
+    with suppress(ProcessLookupError, PermissionError):  # all have ended (macOS refuses zombies)
         os.killpg(process.pid, number)
     for other in others:
         with suppress(psutil.NoSuchProcess):
@@ -410,7 +418,7 @@ def _signal_tree(process: subprocess.Popen[bytes], others: Sequence[psutil.Proce
 
 
 async def _until_gone(process: subprocess.Popen[bytes], others: Sequence[psutil.Process], limit_s: float) -> None:
-    """Wait; descendants that fell to init may stay zombies where nothing reaps them, but those hold nothing."""
+    """Wait for the processes to end. Zombies count as ended: without a reaper init keeps them, but they use nothing."""
     deadline = asyncio.get_running_loop().time() + limit_s
     while process.poll() is None or any(_works(other) for other in others):
         if asyncio.get_running_loop().time() >= deadline:

@@ -1,1 +1,1 @@
-"""The vLLM engines, in process and as a server."""
+"""vLLM engines, in process and as a server."""

@@ -1,4 +1,4 @@
-"""What the engines `vllm` and `vllm-server` have alike."""
+"""Common parts of the engines `vllm` and `vllm-server`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engines.vllm.options import DTYPES, VllmOptions
 
 
 class VllmEngine:
-    """The model, its levels and where they run; what a failed start means. Options: `VllmOptions`."""
+    """Model, levels, devices, and the cause of a failed start. Options: `VllmOptions`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
@@ -24,38 +24,38 @@ class VllmEngine:
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
-        """The types it computes in, the methods it quantizes with while loading, those of checkpoints made before."""
+        """Return compute types, methods that quantize while loading, and those of quantized checkpoints."""
         return LEVELS
 
     @classmethod
     def devices(cls, level: str | None) -> tuple[str, ...]:
-        """vLLM quantizes while loading on GPUs alone."""
+        """Return the devices of a level. vLLM quantizes while loading only on GPUs."""
         return ("cuda",) if level in WHILE_LOADING else ("cpu", "cuda")
 
     def prepare(self) -> Sequence[Path]:
-        """Find or fetch the model and settle how its level is had."""
+        """Find or fetch the model and choose how its level is loaded."""
         return self._model.weights
 
     def memory_needed(self) -> MemoryEstimate | None:
-        """From below; see `VllmModel.memory_needed`."""
+        """Return a lower bound; see `VllmModel.memory_needed`."""
         return self._model.memory_needed()
 
     @property
     def _model(self) -> VllmModel:
-        """The model; finding it may take minutes."""
+        """Model of the spec. Finding it may take minutes."""
         if self._found is None:
             self._found = VllmModel.of(self._spec, self._options)
         return self._found
 
     def _failed(self, cause: str, *, refused: bool) -> EngineError:
-        """What a failed start means. refused: the build has no such level, if it is one that is quantized."""
+        """Return the error of a failed start. `refused`: the build lacks the level, if it is a quantized one."""
         level = self._model.plan.level
         if refused and level not in DTYPES:
             return LevelUnsupported(f"this build of vllm cannot load the level {level}: {cause}")
         return StartFailed(f"{self._spec.engine} did not start: {cause}")
 
     def _facts(self, context_tokens: int, cache_tokens: int) -> dict[str, Any]:
-        """The fields of EngineInfo that the model tells. cache_tokens: what the KV cache has room for."""
+        """Return the fields of EngineInfo from the model. `cache_tokens` is the capacity of the KV cache."""
         model = self._model
         per_token = model.kv_bytes_per_token
         return {

@@ -1,4 +1,4 @@
-"""vLLM without a server: its `AsyncLLM` in this process, which keeps its engine core and workers in theirs."""
+"""vLLM without a server: its `AsyncLLM` in this process, with engine core and workers in their own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SAMPLING = ("temperature", "top_p", "top_k", "seed", "stop")
 
 
 class Vllm(VllmEngine):
-    """See the module; implements `engines.base.InProcessEngine`. Options: `engines.vllm.options.VllmOptions`."""
+    """Engine `vllm`; implements `engines.base.InProcessEngine`. Options: `engines.vllm.options.VllmOptions`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
@@ -42,7 +42,7 @@ class Vllm(VllmEngine):
         self._log_start = 0
 
     async def start(self) -> EngineInfo:
-        """Load the model; a minute is usual.
+        """Load the model, which usually takes a minute.
 
         Raises LevelUnsupported for a level that this build of vLLM refuses, else StartFailed.
         """
@@ -53,14 +53,14 @@ class Vllm(VllmEngine):
         return self._info()
 
     async def stop(self) -> None:
-        """End vLLM's processes and let go of what it holds in this one; replies in progress end. Idempotent."""
+        """End vLLM's processes and release its memory here. Replies in progress end. Idempotent."""
         if self._loading is not None and not self._loading.done():
-            await asyncio.wait([self._loading])  # a start that was given up goes on in its thread, and makes processes
+            await asyncio.wait([self._loading])  # a cancelled start continues in its thread, and makes processes
         llm, self._llm = self._llm, None
         if llm is not None:
             await llm.abort(list(self._active))
             if llm.output_handler is not None:
-                llm.output_handler.cancel()  # or it would report the end of the engine core as a failure
+                llm.output_handler.cancel()  # else it reports the end of the engine core as a failure
         await asyncio.to_thread(_end, self._processes)
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
@@ -69,13 +69,12 @@ class Vllm(VllmEngine):
         gc.collect()
 
     async def reset_cache(self) -> bool:
-        """Have vLLM drop its prefix cache."""
         return await self._llm.reset_prefix_cache() is not False
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
-        """The reply, a chunk for each token, or for several where they came together.
+        """Yield the reply, a chunk for each token, or for several that came together.
 
-        Raises EngineError where vLLM refuses the request or its engine core has died.
+        Raises EngineError if vLLM refuses the request or its engine core has ended.
         """
         number = str(next(self._numbers))
         stream = self._stream(request, number)
@@ -89,7 +88,7 @@ class Vllm(VllmEngine):
                 text, born = piece.outputs[0].text, len(piece.outputs[0].token_ids)
                 output, held = output + born, held + born
                 finish = piece.outputs[0].finish_reason or finish
-                if text:  # the text of half a character comes with its other half
+                if text:  # an incomplete character comes with its last token
                     yield Chunk(ChunkKind.CONTENT, text, tokens=held)
                     held = 0
         except Exception as error:
@@ -103,20 +102,19 @@ class Vllm(VllmEngine):
         yield Chunk(ChunkKind.USAGE, usage=Usage(prompt, output, cached_tokens=cached))
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
         found = self.llm.get_tokenizer()
         tokenizer = await found if asyncio.iscoroutine(found) else found
         ids: list[int] = tokenizer.encode(text, add_special_tokens=special)
         return ids
 
     async def beginning(self) -> list[int]:
-        """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
         return await beginning_of(self.tokenize)
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
-        """The distributions of tokens[first:], over the whole vocabulary where 2^23 values suffice, else the likeliest.
+        """Return the distributions of tokens[first:], over the whole vocabulary up to 2^23 values, else the most
+        likely.
 
-        Raises EngineError if the sequence is longer than the context.
+        Raises EngineError if the sequence exceeds the context.
         """
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
@@ -141,7 +139,7 @@ class Vllm(VllmEngine):
         except Exception as error:
             raise EngineError(self._why_failed(error)) from error
         if found is None:
-            raise EngineError("vllm gave no log-probabilities")
+            raise EngineError("vllm returned no log-probabilities")
         rows = await asyncio.to_thread(flat_rows, found, first)
         return whole_vocabulary(scores_of(rows, tokens[first:], first), vocabulary)
 
@@ -159,7 +157,7 @@ class Vllm(VllmEngine):
         )
 
     def _sampling(self, request: Request) -> Any:
-        """vLLM's parameters; what the request leaves out is off, whatever the model's generation_config.json says."""
+        """Return vLLM's parameters. An absent setting is off, regardless of the model's generation_config.json."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -187,13 +185,12 @@ class Vllm(VllmEngine):
         return self._llm
 
     def import_library(self) -> None:
-        """vLLM and torch. Raises ImportError."""
         self.prepare()
         with output_to(self._spec.log_path), _environment(self._model.environment()):
             from vllm.v1.engine.async_llm import AsyncLLM  # noqa: F401
 
     def _load(self) -> None:
-        """Blocking; in a thread, because the loop must go on telling the parent that we live."""
+        """Load the model in a thread, because the loop must keep signalling to the parent process."""
         self.prepare()
         log, self._log_start = self._spec.log_path, size_of(self._spec.log_path)
         before = {child.pid for child in psutil.Process().children(recursive=True)}
@@ -217,7 +214,7 @@ class Vllm(VllmEngine):
         return self._failed(cause, refused=refused)
 
     def _why_failed(self, error: Exception) -> str:
-        """One sentence about an exception of vLLM; the exit of its process where it died."""
+        """Return one sentence about an exception of vLLM, or the exit of its process."""
         if type(error).__name__ == "EngineDeadError":
             codes = [(child.name, child.exitcode) for child in self._children if child.exitcode is not None]
             gone = [one.pid for one in self._processes if not one.is_running() or _is_zombie(one)]
@@ -247,7 +244,7 @@ class Vllm(VllmEngine):
 
 
 def _in_force(options: VllmOptions, config: Any, dtype: str) -> dict[str, Any]:
-    """The options with what vLLM chose for those that were left to it."""
+    """Return the options, with vLLM's choice for those left to it."""
     cache, scheduler = config.cache_config, config.scheduler_config
     found = {
         "dtype": dtype,
@@ -261,7 +258,7 @@ def _in_force(options: VllmOptions, config: Any, dtype: str) -> dict[str, Any]:
     }
     if config.device_config.device_type == "cpu" and cache.kv_cache_memory_bytes:
         found["kv_cache_space_gib"] = cache.kv_cache_memory_bytes >> 30
-        found["gpu_memory_utilization"] = None  # not looked at
+        found["gpu_memory_utilization"] = None  # not used
     return {**asdict(options), **found}
 
 
@@ -278,7 +275,7 @@ def _make(arguments: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def _environment(settings: Mapping[str, str]) -> Any:
-    """Set variables meanwhile; vLLM sets more of them for its processes, which must not reach those of others."""
+    """Set variables, and remove those that vLLM adds for its processes, which must not reach others."""
     kept = dict(os.environ)
     os.environ.update(settings)
     try:
@@ -289,7 +286,7 @@ def _environment(settings: Mapping[str, str]) -> Any:
 
 
 def _helpers() -> list[psutil.Process]:
-    """The processes below this one, without Python's own tracker of shared memory, which outlives the engine."""
+    """Return the descendants of this process, except Python's tracker of shared memory, which outlives the engine."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -299,7 +296,7 @@ def _helpers() -> list[psutil.Process]:
 
 
 def _end(processes: Sequence[psutil.Process]) -> None:
-    """All at once: the engine core alone would take ten seconds over it, waiting for its workers."""
+    """End all processes at once: the engine core alone would wait ten seconds for its workers."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -308,7 +305,7 @@ def _end(processes: Sequence[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(alive, timeout=_END_LIMIT_S)
-    multiprocessing.active_children()  # which reaps those that have ended
+    multiprocessing.active_children()  # reaps ended children
 
 
 def _is_zombie(process: psutil.Process) -> bool:
@@ -323,7 +320,7 @@ def _ended(code: int) -> str:
 
 
 def _on_cpu(level: str) -> bool:
-    """Whether a level was asked of the CPU's build that only others have."""
+    """Return True if the level is one that the CPU build lacks."""
     if level not in WHILE_LOADING:
         return False
     from vllm.platforms import current_platform

@@ -1,4 +1,4 @@
-"""Quantization levels of vLLM: what a level asks of the engine, and whether a checkpoint can be had at it."""
+"""Quantization levels of vLLM: engine arguments of a level, and the checkpoints that allow it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ BEFOREHAND = ("awq", "gptq", "compressed-tensors")
 LEVELS = (*DTYPES, *WHILE_LOADING, *BEFOREHAND)
 BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0}
 _STORED = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
-# vLLM names the kernels that it takes for a method in its name.
+# vLLM's name of a method includes the kernels it uses.
 _SAME_METHOD = {"awq_marlin": "awq", "auto_awq": "awq", "gptq_marlin": "gptq", "auto_gptq": "gptq"}
-# These leave every other layer as it is, without a word; measured: the same logits as fp16, bit for bit.
+# These silently leave every other layer unchanged; measured: the same logits as fp16, bit for bit.
 _FOR_EXPERTS_ALONE = ("int8_per_channel_weight_only", "experts_int8")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 @dataclass(frozen=True, slots=True)
 class LevelPlan:
-    """How vLLM is told to load.
+    """Arguments of vLLM for a level.
 
-    level: what the weights will be.   dtype: in which type it computes.   quantization: the method, None: plain.
+    Attributes:
+        level: Resulting level of the weights.
+        dtype: Compute type.
+        quantization: Method, None for plain weights.
     """
 
     level: str
@@ -38,9 +41,11 @@ class LevelPlan:
 
 
 def level_plan(level: str | None, options: VllmOptions, source: ModelSource, weights: Sequence[Path]) -> LevelPlan:
-    """What loading a folder at a level takes; without a level it is loaded as it is stored.
+    """Return how to load a folder at a level; None loads it as stored.
 
-    Raises LevelUnsupported where the level cannot be made from this checkpoint, EngineError where options contradict.
+    Raises:
+        LevelUnsupported: If the level cannot be made from this checkpoint.
+        EngineError: If options contradict.
     """
     check_name(level)
     if options.quantization is not None and level is not None:
@@ -50,14 +55,14 @@ def level_plan(level: str | None, options: VllmOptions, source: ModelSource, wei
         return _already(level, options, source, stored)
     if level in BEFOREHAND:
         raise LevelUnsupported(
-            f"level {level} needs a checkpoint that was quantized so beforehand, which {source.name} is not: "
+            f"level {level} needs a checkpoint that is quantized to it, which {source.name} is not: "
             f"quantize it with a tool for {level} and name that folder"
         )
     if level in WHILE_LOADING or options.quantization is not None:
         method = options.quantization or str(level)
         if method in _FOR_EXPERTS_ALONE and not any(_config(source).get(key) for key in _EXPERTS):
             raise LevelUnsupported(
-                f"{method} quantizes experts alone, and {source.name} has none: it would change nothing"
+                f"{method} quantizes only experts, and {source.name} has none: it would have no effect"
             )
         return LevelPlan(level_of(method), options.dtype or "auto", method)
     plain = level or _named(options.dtype) or _stored_type(weights)
@@ -67,13 +72,13 @@ def level_plan(level: str | None, options: VllmOptions, source: ModelSource, wei
 
 
 def check_name(level: str | None) -> None:
-    """Raises LevelUnsupported for a level that no checkpoint could have."""
+    """Raise LevelUnsupported for a level that no checkpoint has."""
     if level is not None and level not in LEVELS:
         raise LevelUnsupported(f"vllm has no level {level!r}; it has {', '.join(LEVELS)}")
 
 
 def stored_method(source: ModelSource) -> str | None:
-    """The method that a checkpoint is quantized with, as its config.json has it; None: it is not."""
+    """Return the quantization method in a checkpoint's config.json; None if it is not quantized."""
     config = _config(source)
     section = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(section, dict):
@@ -82,7 +87,7 @@ def stored_method(source: ModelSource) -> str | None:
 
 
 def level_of(method: str) -> str:
-    """The level that a method of vLLM makes, whatever kernels it takes."""
+    """Return the level that a method of vLLM makes, regardless of its kernels."""
     return _SAME_METHOD.get(method, method)
 
 
@@ -105,9 +110,9 @@ def _named(dtype: str | None) -> str | None:
 
 
 def _stored_type(weights: Sequence[Path]) -> str:
-    """The type of the weights: vLLM's own `auto` would narrow float32."""
+    """Return the type of the weights. vLLM's own `auto` would narrow float32."""
     for path in weights:
         dtypes = {tensor.dtype for tensor in safetensors_io.read(path).values()}
         if found := next((level for dtype, level in _STORED.items() if dtype in dtypes), None):
             return found
-    raise ModelError("the weights are neither F32, F16 nor BF16; name the level that they are to be loaded at")
+    raise ModelError("the weights are neither F32, F16 nor BF16; name the level to load them at")

@@ -1,4 +1,4 @@
-"""What vLLM's log says about a failure: its exceptions only point there."""
+"""Causes of failures in vLLM's log, to which its exceptions only point."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONGEST = 300
 
 
 def root_cause(text: str) -> str | None:
-    """The first error in a log that does not only point to another one, its kind and first sentence; None: none."""
+    """Return the kind and first sentence of the first error that does not point to another; None if there is none."""
     for line in text.splitlines():
         match = _RAISED.search(line)
         if match and not any(sign in match[2] for sign in _POINTS_ELSEWHERE):
@@ -36,13 +36,13 @@ def root_cause(text: str) -> str | None:
 
 
 def is_refusal(cause: str) -> bool:
-    """Whether an error means that the build cannot do it at all, not that something went wrong this time."""
+    """Return True if the build can never do this, rather than having failed this time."""
     return _UNSUPPORTED.search(cause) is not None
 
 
 @contextmanager
 def output_to(log: Path | None) -> Iterator[None]:
-    """What this process and those it starts meanwhile print goes to the log, as it does already in a cell's child."""
+    """Send the output of this process and its new children to the log, as in the child of a cell."""
     if log is None or _is_standard_error(log):
         yield
         return

@@ -1,4 +1,4 @@
-"""A model as vLLM is told to load it: the arguments and the environment, for both engines."""
+"""Arguments and environment of vLLM for a model, for both engines."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _GIB = 1 << 30
 _LARGEST_DEFAULT_CACHE_GIB = 4
 _USUAL_REQUESTS = 128
 _DEFAULT_CONTEXT_TOKENS = 4096
-# Measured for `tiny` with the CPU build: all its processes together, without weights and KV cache.
+# Measured for `tiny` with the CPU build: all processes together, without weights and KV cache.
 RUNTIME_BYTES = 1_400_000_000
 _BOUND = re.compile(r"local_rank=\d+, core ids=\[([\d, ]+)\]")
-_QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is there already
+_QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is on disk already
 
 
 @dataclass(frozen=True, slots=True)
 class VllmModel:
-    """What prepare() has found."""
+    """Result of prepare(): the model and how it is loaded."""
 
     spec: EngineSpec
     options: VllmOptions
@@ -44,7 +44,7 @@ class VllmModel:
 
     @classmethod
     def of(cls, spec: EngineSpec, options: VllmOptions) -> VllmModel:
-        """Find or fetch the model and settle how it is loaded. Raises ModelError or LevelUnsupported."""
+        """Find or fetch the model and choose how it is loaded. Raises ModelError or LevelUnsupported."""
         if spec.model is None:
             raise EngineError(f"{spec.engine} needs a model; name one, for example model: tiny")
         source = models.resolve(spec.model)
@@ -52,23 +52,22 @@ class VllmModel:
             raise ModelError(f"vllm loads folders in the Hugging Face layout, not {source.path.name}; name such a one")
         weights = tuple(models.weight_files(source))
         plan = level_plan(spec.level, options, source, weights)
-        # Hashed now, because a start is timed.
+        # Hashed before start(), which is timed.
         return cls(spec, options, source, weights, plan, shape_of(source.path), models.content_hash(source))
 
     @property
     def weight_bytes(self) -> int:
-        """Size of the weight files."""
         return sum(path.stat().st_size for path in self.weights)
 
     @property
     def context_tokens(self) -> int:
-        """The context that will be in force, as far as it is known before the start."""
+        """Context that will be in force, as far as known before the start."""
         made_for = self.shape.context_tokens if self.shape else None
         return self.options.max_model_len or made_for or _DEFAULT_CONTEXT_TOKENS
 
     @property
     def kv_bytes_per_token(self) -> float | None:
-        """What a token takes in the KV cache, None where the model's shape is not known."""
+        """Size of a token in the KV cache, None if the model's shape is unknown."""
         if self.shape is None:
             return None
         cache = self.options.kv_cache_dtype or "auto"
@@ -78,7 +77,7 @@ class VllmModel:
 
     @property
     def lora(self) -> Path | None:
-        """The adapter's folder. Raises ModelError if it is not one in PEFT's layout."""
+        """Folder of the adapter. Raises ModelError if it is not in PEFT's layout."""
         assert self.spec.model is not None
         if self.spec.model.lora is None:
             return None
@@ -88,11 +87,11 @@ class VllmModel:
         return path.resolve()
 
     def arguments(self) -> dict[str, Any]:
-        """vLLM's engine arguments, under its names."""
+        """Return vLLM's engine arguments, under its names."""
         ours: dict[str, Any] = {
             "model": str(self.source.path),
             "served_model_name": self.source.name,
-            "max_logprobs": -1,  # as many as asked for: scoring wants the whole vocabulary
+            "max_logprobs": -1,  # no limit: scoring needs the whole vocabulary
         }
         if self.lora is not None:
             adapter = json.loads((self.lora / "adapter_config.json").read_text(encoding="utf-8"))
@@ -102,7 +101,7 @@ class VllmModel:
         return ours | ({"quantization": self.plan.quantization} if self.plan.quantization else {})
 
     def environment(self) -> dict[str, str]:
-        """What vLLM reads from its environment; the scenario's `env` comes last."""
+        """Return vLLM's environment variables. The scenario's `env` takes precedence."""
         settings = {**_QUIET, "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}  # a process with threads must not be forked
         if self._sized_by_us:
             settings["VLLM_CPU_KVCACHE_SPACE"] = str(self.cpu_cache_gib)
@@ -112,9 +111,7 @@ class VllmModel:
 
     @property
     def threads(self) -> int | None:
-        """Threads that compute on a CPU: as many as the other engines take. None where vLLM deals them out itself, to
-        several ranks.
-        """
+        """Threads that compute on a CPU, as in the other engines; None if vLLM divides them among several ranks."""
         if self.options.tensor_parallel_size > 1:
             return None
         return self.options.n_threads or default_threads()
@@ -125,9 +122,9 @@ class VllmModel:
 
     @property
     def cpu_cache_gib(self) -> int:
-        """Size of the KV cache on a CPU, where vLLM's own default would take nearly all memory.
+        """Size of the KV cache on a CPU, because vLLM's default would take nearly all memory.
 
-        Where it is not set: room for `max_num_seqs` whole contexts, at most 4 GiB, but at least for one of them.
+        By default it fits `max_num_seqs` whole contexts, at most 4 GiB, but at least one context.
         """
         if self.options.kv_cache_space_gib is not None:
             return self.options.kv_cache_space_gib
@@ -136,9 +133,9 @@ class VllmModel:
         return max(1, math.ceil(one), min(_LARGEST_DEFAULT_CACHE_GIB, math.ceil(all_of_them)))
 
     def memory_needed(self) -> MemoryEstimate:
-        """From below: the weights at their level, the KV cache, and on a CPU, where it was measured, the runtime.
+        """Return a lower bound: the weights at their level, the KV cache, and on a CPU the measured runtime.
 
-        The cache is taken at once on a CPU; of a GPU's, which fills what there is, one context is needed to start.
+        On a CPU the whole cache is allocated at once. On a GPU it fills what is free; one context is needed to start.
         """
         device = self.device
         size = BYTES_PER_WEIGHT.get(self.plan.level)
@@ -151,7 +148,7 @@ class VllmModel:
         return MemoryEstimate(device, {"weights": weights, "kv_cache": cache})
 
     def threads_in_force(self, log: str) -> int | None:
-        """Threads that compute, by what vLLM's log says of their binding, else by what it was told; None on a GPU."""
+        """Return the threads that compute: by vLLM's log of their binding, else as configured; None on a GPU."""
         if self.device != "cpu":
             return None
         bound = [len(cores.split(",")) for cores in _BOUND.findall(log)]
@@ -160,14 +157,16 @@ class VllmModel:
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
-        """Where it will compute, as far as that is known before it starts."""
+        """Device that will compute, as far as known before the start."""
         on_gpu = self.spec.devices != ("cpu",) and Path("/dev/nvidiactl").exists()
         return "cuda" if on_gpu else "cpu"
 
 
 def _on_threads(threads: int, cores: Sequence[int], quota: float | None) -> dict[str, str]:
-    """vLLM binds each thread to a core. Not where a control group has a quota: all groups on the machine would bind
-    theirs to the same cores; nor where there are fewer cores than threads.
+    """Return the variables that bind each thread to a core, as vLLM does.
+
+    Not under a quota: all control groups on the machine would bind their threads to the same cores. Nor with fewer
+    cores than threads.
     """
     if threads > len(cores) or (quota is not None and quota < len(cores)):
         return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
@@ -175,5 +174,5 @@ def _on_threads(threads: int, cores: Sequence[int], quota: float | None) -> dict
 
 
 def _allowed_rank(rank: int) -> int:
-    """The smallest maximum that vLLM accepts for adapters of this rank."""
+    """Return the smallest maximum that vLLM accepts for adapters of this rank."""
     return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)

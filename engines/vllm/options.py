@@ -1,4 +1,4 @@
-"""The options of the engines `vllm` and `vllm-server`; they have vLLM's own names where it has one."""
+"""Options of the engines `vllm` and `vllm-server`, under vLLM's own names if it has one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, slots=True)
 class VllmOptions:
-    """Options of both engines; None: vLLM's own default.
+    """Options of both engines. None is vLLM's own default.
 
-    dtype: in which type it computes ("float32", "float16", "bfloat16"); the level says it where one is named.
-    quantization: a method that has no level here, under vLLM's name.   kv_cache_dtype: "auto", "fp8", ...
-    gpu_memory_utilization: share of the device's memory to take.   max_model_len: context of one request, in tokens.
-    kv_cache_space_gib: size of the KV cache on a CPU. None: what the requests at a time need, at most 4.
-    n_threads: threads that compute on a CPU. None: the physical cores, or the control group's quota, less one.
-    scheduling_policy: "fcfs", or "priority" to obey the priorities of requests.
-    extra: further engine arguments of vLLM, passed on as they are.
-    port, ready_timeout_s: of the server; a free port; how long loading may take.
+    Attributes:
+        dtype: Compute type ("float32", "float16", "bfloat16"). A level decides it too.
+        quantization: Method that has no level here, under vLLM's name.
+        kv_cache_dtype: "auto", "fp8", ...
+        gpu_memory_utilization: Share of the device's memory to take.
+        max_model_len: Context of one request in tokens.
+        kv_cache_space_gib: Size of the KV cache on a CPU. None fits the concurrent requests, at most 4.
+        n_threads: Threads that compute on a CPU. None is the physical cores, or the control group's quota, minus one.
+        scheduling_policy: "fcfs", or "priority" to obey the priorities of requests.
+        extra: Further engine arguments of vLLM, passed on unchanged.
+        port: Port of the server. None is a free one.
+        ready_timeout_s: Time limit of the server's loading.
     """
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] | None = None
@@ -52,6 +56,6 @@ class VllmOptions:
             raise ValueError(f"{twice[0]} is an option of its own: write it outside `extra`")
 
     def engine_arguments(self) -> dict[str, Any]:
-        """Those that vLLM takes, under its names; what is left to it is absent."""
+        """Return the engine arguments under vLLM's names, without those left to it."""
         given = {name: value for name, value in asdict(self).items() if name not in _OURS and value is not None}
         return {**given, **self.extra}

@@ -1,4 +1,4 @@
-"""Log-probabilities as vLLM gives them, as `engines.base.Scores`."""
+"""vLLM's log-probabilities as `engines.base.Scores`."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# vLLM makes several Python objects of every value, some 130 bytes: that is about 1 GiB.
+# vLLM makes several Python objects of every value, some 130 bytes: about 1 GiB in total.
 MOST_VALUES = 1 << 23
 
 
 def check_length(count: int, first: int, context_tokens: int) -> None:
-    """Raises EngineError for a sequence that cannot be scored; vLLM generates one token after it."""
+    """Raise EngineError for a sequence that cannot be scored. vLLM generates one token after it."""
     check_first(first, count)
     if count >= context_tokens:
         raise EngineError(f"{count} tokens to score do not fit into a context of {context_tokens}: raise max_model_len")
 
 
 def columns(count: int, vocabulary: int) -> int:
-    """How many of the likeliest tokens to ask for at each of `count` positions: all where that can be held."""
+    """Return how many of the most likely tokens to request at each of `count` positions: all if memory allows."""
     return vocabulary if count * vocabulary <= MOST_VALUES else max(1, MOST_VALUES // count)
 
 
 def scores_of(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], true: Sequence[int], first: int) -> Scores:
-    """What was answered about each of the `true` tokens: its token ids and their log-probabilities.
+    """Return the scores of the `true` tokens, from the token ids and log-probabilities of each row.
 
-    vLLM names the true token first and then the likeliest, in falling order, with the true one among them or not.
+    vLLM puts the true token first, then the most likely in descending order, which may include the true one.
     """
     import numpy as np
 
     for ids, values in rows:
         if len(ids) == 0 or len(ids) != len(values):
-            raise EngineError("vllm gave no log-probabilities for a part of the text")
+            raise EngineError("vllm returned no log-probabilities for a part of the text")
     true_logprobs = np.array(
         [next(iter(values[ids == token]), np.nan) for (ids, values), token in zip(rows, true, strict=True)], np.float32
     )
@@ -50,7 +50,7 @@ def scores_of(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], tru
 
 
 def whole_vocabulary(scores: Scores, vocabulary: int) -> Scores:
-    """The same with a column for every token, where every row has them all; else unchanged."""
+    """Return scores with a column for every token if every row has them all, else unchanged."""
     import numpy as np
 
     if scores.tokens is None or scores.tokens.shape[1] != vocabulary or np.isnan(scores.logprobs).any():
@@ -61,7 +61,7 @@ def whole_vocabulary(scores: Scores, vocabulary: int) -> Scores:
 
 
 def flat_rows(found: Any, first: int) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
-    """The rows from `first` on out of vLLM's FlatLogprobs."""
+    """Return the rows from `first` on of vLLM's FlatLogprobs."""
     import numpy as np
 
     rows = []
@@ -73,7 +73,7 @@ def flat_rows(found: Any, first: int) -> list[tuple[NDArray[np.int32], NDArray[n
 def page_rows(
     found: Sequence[Mapping[str, Mapping[str, Any]] | None], first: int
 ) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
-    """The rows from `first` on out of the server's `prompt_logprobs`."""
+    """Return the rows from `first` on of the server's `prompt_logprobs`."""
     import numpy as np
 
     rows = []
@@ -84,7 +84,7 @@ def page_rows(
 
 
 def _row(ids: NDArray[np.int32], values: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Every token once: the true one stands among the likeliest too."""
+    """Return each token once: the true one may be among the most likely too."""
     import numpy as np
 
     unique, index = np.unique(ids, return_index=True)

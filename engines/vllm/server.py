@@ -1,4 +1,4 @@
-"""vLLM's own server, `python -m vllm.entrypoints.openai.api_server`, started, awaited and stopped here."""
+"""vLLM's own server, `python -m vllm.entrypoints.openai.api_server`, in its own process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engines.vllm.model import LORA_NAME
 from engines.vllm.scores import check_length, page_rows, scores_of, whole_vocabulary
 
 _MODULE = "vllm.entrypoints.openai.api_server"
-# The server's own defaults are those of the model's generation_config.json, in which many penalise repetition.
+# The server's own defaults come from the model's generation_config.json, where many penalise repetition.
 _PLAIN_SAMPLING = {"temperature": 0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 # Every value of a page takes some 60 characters.
 _MOST_VALUES_ON_A_PAGE = 1 << 20
@@ -31,7 +31,7 @@ _DTYPE = re.compile(r"dtype=torch\.(\w+)")
 
 
 class VllmServer(VllmEngine):
-    """See the module; implements `engines.base.ServedEngine`. Options: `engines.vllm.options.VllmOptions`."""
+    """Engine `vllm-server`; implements `engines.base.ServedEngine`. Options: `engines.vllm.options.VllmOptions`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
@@ -40,7 +40,7 @@ class VllmServer(VllmEngine):
         self._context = 0
 
     async def start(self) -> EngineInfo:
-        """Start the server and wait until it is healthy; a minute is usual.
+        """Start the server and wait until it is healthy, which usually takes a minute.
 
         Raises LevelUnsupported for a level that this build of vLLM refuses, else StartFailed.
         """
@@ -53,31 +53,27 @@ class VllmServer(VllmEngine):
         return await asyncio.to_thread(self._info)
 
     def endpoint(self) -> Endpoint:
-        """Where the server listens."""
         return Endpoint(self._server.url, "openai-completions", model=self._served_model(), unsaid=_PLAIN_SAMPLING)
 
     def alive(self) -> str | None:
-        """Why the process is not running, in one sentence; None while it runs."""
         return self._server.alive()
 
     async def stop(self) -> None:
-        """End the server with its engine core and workers. Idempotent."""
         await self._server.stop()
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        """The token ids that the loaded model's own tokenizer gives, no special tokens added."""
         order = {"model": self._served_model(), "prompt": text, "add_special_tokens": special}
         ids: list[int] = (await asyncio.to_thread(self._server.answer, "/tokenize", order))["tokens"]
         return ids
 
     async def beginning(self) -> list[int]:
-        """The ids that it puts in front of a text that it is sent, such as the token of beginning; [] for none."""
         return await beginning_of(self.tokenize)
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
-        """The distributions of tokens[first:], over the whole vocabulary where 2^20 values suffice, else the likeliest.
+        """Return the distributions of tokens[first:], over the whole vocabulary up to 2^20 values, else the most
+        likely.
 
-        Raises EngineError if the sequence is longer than the context.
+        Raises EngineError if the sequence exceeds the context.
         """
         check_length(len(tokens), first, self._context)
         vocabulary = self._model.shape.vocabulary if self._model.shape else None
@@ -93,13 +89,13 @@ class VllmServer(VllmEngine):
         answer = await asyncio.to_thread(self._server.answer, "/v1/completions", order)
         found = answer["choices"][0].get("prompt_logprobs")
         if found is None:
-            raise EngineError(f"{self._spec.engine} gave no log-probabilities")
+            raise EngineError(f"{self._spec.engine} returned no log-probabilities")
         scores = scores_of(page_rows(found, first), tokens[first:], first)
         return whole_vocabulary(scores, vocabulary) if vocabulary is not None else scores
 
     def _command(self) -> ServerCommand:
-        # -P, for interpreters before 3.11 too: no folder of the user's stands in front of vLLM's packages; nor, in
-        # another interpreter, those that ours was given.
+        # Like -P, also for interpreters before 3.11: no folder of the user's comes before vLLM's packages. Another
+        # interpreter does not get the paths of ours either.
         environment = {"PYTHONSAFEPATH": "1"} | ({"PYTHONPATH": ""} if self._spec.python else {})
         words = [self._python, "-m", _MODULE, "--host", "127.0.0.1", "--port", "{port}", *self._arguments()]
         return ServerCommand(
@@ -133,7 +129,7 @@ class VllmServer(VllmEngine):
         return self._failed(cause, refused=is_refusal(cause) or on_cpu)
 
     def _device(self) -> str | None:
-        """What vLLM's log says of where it computes."""
+        """Return the device in vLLM's log."""
         match = _DEVICE.search(self._server.log())
         return match[1] if match else None
 
@@ -160,7 +156,7 @@ class VllmServer(VllmEngine):
 
 
 def command_line(arguments: Mapping[str, Any]) -> list[str]:
-    """Engine arguments as the server's command line has them."""
+    """Return engine arguments as the server's command line has them."""
     words = []
     for name, value in arguments.items():
         option = name.replace("_", "-")
@@ -172,6 +168,6 @@ def command_line(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def cache_facts(metrics: str) -> dict[str, str]:
-    """The labels of `vllm:cache_config_info` on the metrics page; empty where it is missing."""
+    """Return the labels of `vllm:cache_config_info` on the metrics page; {} if missing."""
     match = _CACHE.search(metrics)
     return dict(re.findall(r'(\w+)="([^"]*)"', match[1])) if match else {}

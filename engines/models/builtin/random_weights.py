@@ -1,4 +1,4 @@
-"""Which tensors a GPT-2 and a Llama have, and random values for them."""
+"""Tensors of a GPT-2 and a Llama, with random values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SPREAD = 0.02  # the standard deviation that both architectures are initialised with
+SPREAD = 0.02  # standard deviation of the initial weights in both architectures
 _PIECE_VALUES = 1 << 22
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The tensors of a checkpoint by the names it has in the Hugging Face layout; tied weights once.
+    """Return the tensors of a checkpoint, under their Hugging Face names; tied weights once.
 
     Raises ValueError for other architectures.
     """
@@ -22,13 +22,13 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         return _gpt2(config)
     if config["model_type"] == "llama":
         return _llama(config)
-    raise ValueError(f"no random weights are made for {config['model_type']}")
+    raise ValueError(f"no random weights exist for {config['model_type']}")
 
 
 def pieces(name: str, shape: tuple[int, ...], seed: int) -> Iterator[NDArray[np.float16]]:
-    """The values of a tensor, in parts of a few megabytes; the same for the same name, shape and seed.
+    """Yield the values of a tensor in parts of a few megabytes, determined by name, shape and seed.
 
-    Scales of normalisations are 1, biases 0, everything else is normal.
+    Scales of normalisations are 1, biases 0, everything else is normally distributed.
     """
     count = int(np.prod(shape, dtype=np.int64))
     if len(shape) == 1:

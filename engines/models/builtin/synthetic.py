@@ -1,7 +1,7 @@
-"""Models with random weights: the true architecture and sizes, so that speed and memory are those of the real ones.
+"""Models with random weights, of real architectures and sizes, so that speed and memory are those of real models.
 
-What they write means nothing. Configuration and tokenizer are there at once; the weights are built when an engine asks
-for them, once, and kept in the cache (`engines.models.cache`).
+Their text is meaningless. Configuration and tokenizer exist at once. An engine builds the weights at first use, and the
+cache keeps them (`engines.models.cache`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from engines.models import cache, safetensors_io
 from engines.models.builtin import random_weights, vocabulary
 
 _SEED = 20240517
-# Raise when the same seed would give other files than before.
+# Increment when the same seed gives other files than before.
 _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """One of them. kind: its architecture and parameters in words."""
+    """Model with random weights. `kind` describes architecture and parameters."""
 
     kind: str
     config: Mapping[str, Any]
@@ -106,7 +106,7 @@ MODELS = {
 
 
 def description(name: str) -> str:
-    """One line about a model."""
+    """Return one line about a model."""
     model = MODELS[name]
     context = model.config.get("n_positions") or model.config["max_position_embeddings"]
     size = weight_bytes(name)
@@ -115,7 +115,7 @@ def description(name: str) -> str:
 
 
 def folder(name: str) -> Path:
-    """The model's folder in the Hugging Face layout, with everything but the weights.
+    """Return the model's folder in the Hugging Face layout, with everything but the weights.
 
     Raises ModelError if it cannot be written.
     """
@@ -126,13 +126,13 @@ def folder(name: str) -> Path:
         "tokenizer.json": lambda: _tokenizer_json(name),
     }
     for file_name, content in writers.items():
-        # Bound now: the builder is called before the loop goes on.
+        # Safe in a loop: the builder is called before the next iteration.
         cache.build_once(f"{_stem(name)}/{file_name}", _json_writer(content))
     return cache.directory() / _stem(name)
 
 
 def weights(name: str) -> Path:
-    """The file of weights, built if it is not there yet.
+    """Return the file of weights, built at first use.
 
     Raises ModelError if there is too little space or it cannot be written.
     """
@@ -146,7 +146,7 @@ def weights(name: str) -> Path:
 
 
 def weight_bytes(name: str) -> int:
-    """How large the file of weights is, or will be."""
+    """Return the size of the file of weights, built or not."""
     return safetensors_io.file_bytes(random_weights.shapes(MODELS[name].config))
 
 

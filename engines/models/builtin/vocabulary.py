@@ -1,8 +1,8 @@
-"""The vocabulary of the models with random weights: whatever they generate is printable, and is read back as it was.
+"""Vocabulary of the models with random weights. All generated text is printable and encodes to the same tokens.
 
-A token is one character of ASCII, or a space and a word of four consonants. Text is split as Llama 3's tokenizer splits
-it; a piece that is a word is one token, any other piece is one token for each of its characters. So n generated words
-are n tokens again, and no piece of English is a word. Characters outside ASCII have no token and are left out.
+A token is one character of ASCII, or a space and a word of four consonants. Text is split like Llama 3's tokenizer
+does. A part that is a word is one token; any other part is one token per character. So n generated words are n tokens
+again, and no part of English text is a word. Characters outside ASCII have no token and are left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# Llama 3's, as files write it and llama.cpp knows it under the name of `llama-bpe`.
+# Llama 3's pattern, as in tokenizer files; llama.cpp names it `llama-bpe`.
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -25,17 +25,17 @@ CHARACTERS = "\t\n" + "".join(map(chr, range(32, 127)))
 _LETTERS = "bcdfghjklmnpqrstvwx"
 _WORD_LENGTH = 4
 _WORDS = len(_LETTERS) ** _WORD_LENGTH
-# Neighbouring ids have unlike words; without a common factor with _WORDS, so that every word comes once.
+# Makes the words of neighbouring ids unlike. It has no common factor with _WORDS, so that every word occurs once.
 _STEP, _SHIFT = 80_021, 41_000
 
 
 def pieces(text: str) -> Iterator[str]:
-    """What a text is split into before anything is looked up."""
+    """Yield the parts that a text is split into before the lookup."""
     return (match[0] for match in _PIECES.finditer(text))
 
 
 def tokens(size: int) -> list[str]:
-    """The text of each id; the last two are control tokens, beginning and end."""
+    """Return the text of each id. The last two are control tokens, beginning and end."""
     count = size - len(CHARACTERS) - 2
     if not 0 <= count <= _WORDS:
         raise ValueError(
@@ -45,7 +45,7 @@ def tokens(size: int) -> list[str]:
 
 
 def tokenizer_json(size: int, alphabet: list[str]) -> dict[str, Any]:
-    """A tokenizer.json; `alphabet` is the character that stands for each byte in such files."""
+    """Return a tokenizer.json; `alphabet` is the character for each byte in such files."""
     texts = tokens(size)
     written = ["".join(alphabet[ord(character)] for character in text) for text in texts[:-2]]
     return {

@@ -1,4 +1,4 @@
-"""The GGUF file of a model at a quantization level: found, converted or quantized, then kept in the cache."""
+"""GGUF file of a model at a quantization level: found, converted or quantized, and cached."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from engines.models.source import content_hash, weight_files
 from engines.models.types import ModelSource
 
 gguf_levels = LEVELS
-# Raise when the same source and level would give another file than before.
+# Increment when the same source and level give another file than before.
 _CONVERTER_VERSION = 2
 _FULL_PRECISION = ("f32", "f16", "bf16")
 
 
 def gguf_file(source: ModelSource, level: str | None = None) -> Path:
-    """The model as a GGUF file; `level` None keeps the precision of the source.
+    """Return the model as a GGUF file; `level` None keeps the precision of the source.
 
-    Raises LevelUnsupported if the level is unknown or cannot be made from this source, ModelError if the model cannot
-    be read or converted or the file cannot be written.
+    Raises:
+        LevelUnsupported: If the level is unknown or cannot be made from this source.
+        ModelError: If the model cannot be read or converted, or the file cannot be written.
     """
     if source.kind == "gguf":
         own = gguf_level(source.path)
@@ -45,25 +46,25 @@ def gguf_file(source: ModelSource, level: str | None = None) -> Path:
 
 
 def gguf_level(path: Path) -> str | None:
-    """The level that a GGUF file states; None if it states none or one we do not know."""
+    """Return the level that a GGUF file states; None if it states none or an unknown one."""
     number = read_header(path).get("general.file_type")
     return write.level_of(number) if isinstance(number, int) else None
 
 
 def weight_bytes(path: Path) -> int:
-    """Size of a GGUF file, all its parts together."""
+    """Return the size of a GGUF file, all its parts together."""
     return sum(part.stat().st_size for part in weight_files(ModelSource(path.stem, "gguf", path)))
 
 
 def context_tokens(path: Path) -> int | None:
-    """How long a context the model was made for; None if the file does not say."""
+    """Return the context length the model was made for; None if the file does not state it."""
     header = read_header(path)
     found = header.get(f"{header.get('general.architecture')}.context_length")
     return found if isinstance(found, int) else None
 
 
 def _file_stem(source: ModelSource) -> str:
-    """Readable name and a digest of everything the file is made from."""
+    """Return a readable name and a digest of everything the file is made from."""
     digest = hashlib.sha256(content_hash(source).encode())
     if source.kind != "gguf":
         for name in ("config.json", "generation_config.json", "tokenizer.json"):

@@ -1,4 +1,4 @@
-"""A model folder in the Hugging Face layout, a Llama or a GPT-2, as what a GGUF file holds."""
+"""Content of a GGUF file for a model folder in the Hugging Face layout, a Llama or a GPT-2."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _GPT2_NAMES = {
     "mlp.c_fc": "ffn_up",
     "mlp.c_proj": "ffn_down",
 }
-# Conv1D keeps (inputs, outputs) where everything else has (outputs, inputs).
+# Conv1D stores (inputs, outputs), every other layer (outputs, inputs).
 _TRANSPOSED = re.compile(r"blk\.\d+\.(attn_qkv|attn_output|ffn_up|ffn_down)\.weight")
 _GPT2_NOT_NEEDED = ("lm_head.weight", ".attn.bias", ".attn.masked_bias")
 _GPT2_DEFAULTS = {"n_positions": 1024, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new"}
 
 
 def read(source: ModelSource) -> Weights:
-    """The model of a folder; nothing is loaded yet.
+    """Return the model of a folder; nothing is loaded yet.
 
-    Raises ModelError if it is not of a kind that is converted here, naming the converter to use.
+    Raises ModelError for other architectures, naming the converter to use.
     """
     checkpoint = Checkpoint(source)
     kinds = {"gpt2": _gpt2, "llama": _llama}
@@ -89,7 +89,7 @@ def _check_llama(checkpoint: Checkpoint) -> None:
 
 
 def _llama_names(layout: Layout) -> dict[str, str]:
-    """The name in a GGUF file by that in the checkpoint, in file order."""
+    """Return the names in a GGUF file by those in the checkpoint, in file order."""
     names = {"model.embed_tokens.weight": "token_embd.weight"}
     for layer in range(layout.layers):
         for ours, theirs in _LLAMA_NAMES.items():
@@ -143,7 +143,7 @@ def _llama_fields(checkpoint: Checkpoint, layout: Layout) -> tuple[Field, ...]:
 def _gpt2(checkpoint: Checkpoint) -> Weights:
     config: dict[str, Any] = {**_GPT2_DEFAULTS, **checkpoint.config}
     _check_gpt2(checkpoint, config)
-    # Published checkpoints have the names of the model without its head; saved ones have those with it.
+    # Published checkpoints use the names of the model without its head, saved ones those with it.
     stored = {name.removeprefix("transformer."): tensor for name, tensor in checkpoint.tensors().items()}
     heads = int(config["n_head"])
     layout = Layout(layers=int(config["n_layer"]), heads=heads, kv_heads=heads, tied_embeddings=True)
@@ -166,7 +166,7 @@ def _check_gpt2(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
 
 
 def _gpt2_names(layout: Layout) -> dict[str, str]:
-    """The name in a GGUF file by that in the checkpoint, in file order."""
+    """Return the names in a GGUF file by those in the checkpoint, in file order."""
     names = {"wte.weight": "token_embd.weight", "wpe.weight": "position_embd.weight"}
     for layer in range(layout.layers):
         for ours, theirs in _GPT2_NAMES.items():

@@ -1,4 +1,4 @@
-"""Reading the metadata of a GGUF file (version 2 and 3), without the values of its tensors.
+"""Metadata of a GGUF file (version 2 and 3), without the values of its tensors.
 
 Format: "GGUF", version (u32), tensor count (u64), field count (u64), then fields: key, type (u32), value. A string is
 a u64 length and UTF-8 bytes; an array is an item type (u32), a count (u64) and the items. Then the tensors: name,
@@ -22,8 +22,9 @@ _LONGEST = 1 << 28
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Every metadata field by key; not to be changed, for it is remembered: a large vocabulary takes a while to read,
-    and engines ask in the middle of a start that is timed.
+    """Return every metadata field by key. The result is cached and must not be changed.
+
+    A large vocabulary takes time to read, and engines need it during a timed start.
 
     Raises ModelError if the file is not GGUF or ends early.
     """
@@ -41,7 +42,7 @@ def _read(path: Path, _changed_ns: int, _size: int) -> dict[str, Any]:
 
 
 def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor by name, as numpy has it (rows, columns).
+    """Return the shape of every tensor by name, as numpy has it (rows, columns).
 
     Raises ModelError if the file is not GGUF or ends early.
     """
@@ -53,7 +54,7 @@ def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, int, int]]:
-    """The file behind its first lines, the number of tensors and that of fields."""
+    """Open a file behind its first fields, with the number of tensors and that of metadata fields."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":

@@ -1,8 +1,8 @@
-"""Quantization levels: which type each tensor gets, and the quantizing itself.
+"""Quantization: the type of each tensor at a level, and the arithmetic.
 
-The choice follows llama.cpp's own (`llama_tensor_get_type_impl` and `tensor_type_fallback` in src/llama-quant.cpp,
-without an importance matrix), for dense models: a level is a default type, and some levels give the tensors that suffer
-most a better one. The arithmetic is ggml's, called in the library that xllamacpp ships.
+The choice follows llama.cpp (`llama_tensor_get_type_impl` and `tensor_type_fallback` in src/llama-quant.cpp, without an
+importance matrix), for dense models. A level is a default type, and some levels give the most sensitive tensors a
+better one. The arithmetic is ggml's, called in the library that xllamacpp ships.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ DEFAULT_TYPES = {
 }
 LEVELS = tuple(DEFAULT_TYPES)
 FLOAT_TYPES = frozenset({"F32", "F16", "BF16"})
-# For rows that are no multiple of 256: the type with blocks of 32 that llama.cpp takes instead.
+# Rows that are no multiple of 256: llama.cpp takes this type with blocks of 32 instead.
 _FALLBACKS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 _NEVER_QUANTIZED = ("_norm.weight", "position_embd.weight")
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)\.weight")
 
 
 def tensor_type(level: str, name: str, shape: tuple[int, ...], layout: Layout) -> str:
-    """The GGML type of a tensor at a level, such as "Q6_K"; `shape` is (rows, columns)."""
+    """Return the GGML type of a tensor at a level, such as "Q6_K"; `shape` is (rows, columns)."""
     if len(shape) < 2 or not name.endswith("weight") or name.endswith(_NEVER_QUANTIZED):
         return "F32"
     default = DEFAULT_TYPES[level]
@@ -53,7 +53,7 @@ def tensor_type(level: str, name: str, shape: tuple[int, ...], layout: Layout) -
 
 
 def quantize(values: FloatArray, type_name: str) -> NDArray[np.uint8]:
-    """The bytes of a tensor in a GGML type; `values` is (rows, columns) or a vector.
+    """Return the bytes of a tensor in a GGML type; `values` is (rows, columns) or a vector.
 
     Raises EngineError if the library that quantizes is missing.
     """
@@ -62,13 +62,13 @@ def quantize(values: FloatArray, type_name: str) -> NDArray[np.uint8]:
         return _by_ggml(values, type_name)
     import gguf
 
-    with np.errstate(over="ignore"):  # out of f16's range becomes infinite, as in llama.cpp
+    with np.errstate(over="ignore"):  # values beyond f16 become infinite, as in llama.cpp
         written: NDArray[Any] = gguf.quantize(values, gguf.GGMLQuantizationType[type_name])
     return written.reshape(-1).view(np.uint8)
 
 
 def stored_bytes(shape: tuple[int, ...], type_name: str) -> int:
-    """How many bytes a tensor of this shape takes in this type."""
+    """Return the size of a tensor of this shape in this type."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[type_name]]
@@ -85,7 +85,7 @@ def _inner_type(level: str, name: str, layout: Layout) -> str:
     if match is None:
         return default
     layer, part = int(match[1]), match[2]
-    if part in ("attn_v", "attn_qkv"):  # where the three are one matrix, it is treated as the values are
+    if part in ("attn_v", "attn_qkv"):  # one matrix for all three is treated like the values
         return _value_type(level, layer, layout)
     if part == "ffn_down":
         if level == "q3_k_m":
@@ -106,13 +106,13 @@ def _value_type(level: str, layer: int, layout: Layout) -> str:
         chosen = "Q5_K" if layer < 2 else "Q4_K"
     elif level in ("q4_k_m", "q5_k_m") and _deserves_more(layer, layout.layers):
         chosen = "Q6_K"
-    # llama.cpp knows its 70B by 80 layers with grouped queries: the tensor is small there, the gain is not.
+    # llama.cpp recognises its 70B by 80 layers with grouped queries: the tensor is small there, the gain is not.
     is_70b = layout.layers == 80 and layout.heads != layout.kv_heads
     return "Q5_K" if is_70b and chosen in ("Q3_K", "Q4_K") else chosen
 
 
 def _deserves_more(layer: int, layers: int) -> bool:
-    """The first and last eighth of the layers, and every third between (`use_more_bits` in llama.cpp)."""
+    """Return True for the first and last eighth of the layers and every third between (`use_more_bits`)."""
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 

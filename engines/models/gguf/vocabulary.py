@@ -1,4 +1,4 @@
-"""The vocabulary of a model folder, as a GGUF file holds it: byte-level BPE, as of GPT-2 or Llama 3, or bytes."""
+"""Vocabulary of a model folder in the form of a GGUF file: byte-level BPE like GPT-2's or Llama 3's, or bytes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from engines.models.tokenizer import is_byte_tokenizer
 from engines.models.types import Field
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
-# llama.cpp ends a reply at each of them. Without the first it takes token 11 for the end, whatever that is.
+# llama.cpp ends a reply at each of them. Without the first it ends at token 11, which may be any token.
 _ENDS = ("eos", "eot", "eom")
 # The two rarest bytes merge to no token, so nothing changes.
 _NO_MERGE = f"{chr(256)} {chr(257)}"
 
 
 def fields(checkpoint: Checkpoint) -> tuple[Field, ...]:
-    """The metadata fields of the vocabulary.
+    """Return the metadata fields of the vocabulary.
 
-    Raises ModelError if it is of another kind, naming the converter to use.
+    Raises ModelError for other kinds, naming the converter to use.
     """
     config = checkpoint.config
     splitter = _splitter(checkpoint)
@@ -50,14 +50,14 @@ def fields(checkpoint: Checkpoint) -> tuple[Field, ...]:
 
 
 def _ids(checkpoint: Checkpoint, role: str) -> list[int]:
-    """The ids that have a role; what generation_config.json says comes first, as in transformers."""
+    """Return the ids that have a role. generation_config.json takes precedence, as in transformers."""
     name = f"{role}_token_id"
     said = checkpoint.generation.get(name, checkpoint.config.get(name))
     return [said] if isinstance(said, int) else list(said or ())
 
 
 def _splitter(checkpoint: Checkpoint) -> str:
-    """llama.cpp's name for the way in which text is split before it is merged."""
+    """Return llama.cpp's name for the splitting of text before merges."""
     content = checkpoint.tokenizer
     if not content:
         checkpoint.use_converter("no tokenizer.json")
@@ -76,14 +76,14 @@ def _splitter(checkpoint: Checkpoint) -> str:
 
 
 def _is_gpt2(steps: list[dict[str, Any]]) -> bool:
-    """ByteLevel alone, splitting by its own pattern, with no space put in front."""
+    """Return True if ByteLevel alone splits by its own pattern, without a space in front."""
     byte_level = [step for step in steps if step.get("type") == "ByteLevel"]
     own_pattern = all(step.get("use_regex", True) and not step.get("add_prefix_space") for step in byte_level)
     return len(steps) == len(byte_level) == 1 and own_pattern
 
 
 def _begins(checkpoint: Checkpoint) -> bool:
-    """Whether a prompt is given the token of beginning."""
+    """Return True if prompts start with the beginning-of-sequence token."""
     processor = checkpoint.tokenizer.get("post_processor") or {}
     steps = processor.get("processors") or [processor]
     singles = [step.get("single") or [] for step in steps if step.get("type") == "TemplateProcessing"]

@@ -13,12 +13,12 @@ from engines.models.types import Field, FloatArray, Layout, ModelSource, Tensor,
 
 _ALIGNMENT_BYTES = 32
 _QUANTIZATION_VERSION = 2
-# Rows are quantized one by one, so that parts give the bytes of the whole.
+# Rows are quantized one by one, so parts give the same bytes as the whole.
 _PART_VALUES = 1 << 23
 
 
 def write(weights: Weights, level: str, path: Path) -> None:
-    """Write the model; tensors are read, quantized and written one at a time, large ones in parts.
+    """Write the model. Tensors are read, quantized and written one at a time, large ones in parts.
 
     Raises OSError if the file cannot be written.
     """
@@ -33,14 +33,14 @@ def write(weights: Weights, level: str, path: Path) -> None:
 
 
 def file_type(level: str) -> int:
-    """llama.cpp's number of a level (general.file_type)."""
+    """Return llama.cpp's number of a level (general.file_type)."""
     from gguf import LlamaFileType
 
     return int(LlamaFileType["ALL_F32" if level == "f32" else f"MOSTLY_{level.upper()}"])
 
 
 def level_of(number: int) -> str | None:
-    """The level of llama.cpp's number, None if it is not known."""
+    """Return the level of llama.cpp's number, None if unknown."""
     from gguf import LlamaFileType
 
     names = {int(member): member.name for member in LlamaFileType}
@@ -55,7 +55,7 @@ def _write_header(weights: Weights, level: str, types: list[str], path: Path) ->
     try:
         for field in weights.fields:
             item_kind = GGUFValueType[field.item_kind] if field.item_kind else None
-            if field.key != "general.architecture":  # the writer has put it first
+            if field.key != "general.architecture":  # the writer adds it first
                 writer.add_key_value(field.key, field.value, GGUFValueType[field.kind], item_kind)
         writer.add_file_type(file_type(level))
         writer.add_quantization_version(_QUANTIZATION_VERSION)
@@ -74,15 +74,15 @@ def _padding(size_bytes: int) -> bytes:
     return bytes(-size_bytes % _ALIGNMENT_BYTES)
 
 
-# Dense decoders whose tensors all follow the rules in `quantize`.
+# Dense decoders, whose tensors follow the rules in `quantize`.
 _ARCHITECTURES = ("gpt2", "llama", "qwen2", "qwen3")
 _NOT_COPIED = ("GGUF.", "general.file_type", "general.quantization_version", "general.alignment", "split.")
 
 
 def read(source: ModelSource) -> Weights:
-    """The model of a GGUF file in f32, f16 or bf16; nothing is loaded yet.
+    """Return the model of a GGUF file in f32, f16 or bf16; nothing is loaded yet.
 
-    Raises LevelUnsupported if levels cannot be derived from it here.
+    Raises LevelUnsupported if levels cannot be made from it here.
     """
     from gguf import GGUFReader
 

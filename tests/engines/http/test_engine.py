@@ -83,13 +83,13 @@ def test_a_cache_is_dropped_where_there_is_a_route(
             "lama-3,other",
             "llama-3",
             {},
-            "does not serve 'llama-3'; set served_model to what is meant, such as 'lama-3'",
+            "does not serve 'llama-3'; set served_model to one that it serves, such as 'lama-3'",
         ),
         (
             "served",
             None,
             {"served_model": "x"},
-            "does not serve 'x'; set served_model to what is meant, such as 'served'",
+            "does not serve 'x'; set served_model to one that it serves, such as 'served'",
         ),
     ],
 )
@@ -134,7 +134,7 @@ def test_of_a_server_of_ours_the_dialect_may_be_wrong(tmp_path: Path) -> None:
 
     with pytest.raises(StartFailed) as caught:
         asyncio.run(body())
-    assert "name the dialect of the server that command starts" in str(caught.value)
+    assert "check the dialect of the server that command starts" in str(caught.value)
     assert "set url" not in str(caught.value)
 
 
@@ -145,7 +145,7 @@ def test_keys_are_sent_and_never_shown() -> None:
         engine = HttpEngine(spec)
         info = asyncio.run(engine.start())
         with pytest.raises(
-            StartFailed, match=r"refused us \(status 401\); name the variable of a valid key in api_key_env"
+            StartFailed, match=r"refused the API key \(status 401\); name the variable of a valid one in api_key_env"
         ):
             started(url=url)
     endpoint = engine.endpoint()
@@ -190,7 +190,7 @@ def test_an_untrusted_certificate_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({}, "options of engine 'http': write either url (a server that runs) or command (which starts one)"),
+        ({}, "options of engine 'http': write either url (a running server) or command (to start one)"),
         ({"url": "http://x", "command": "y {port}"}, "options of engine 'http': write either url"),
         (
             {"url": "http://x", "dialect": "openai-chats"},

@@ -567,13 +567,13 @@ def save_compressed(source: Path, folder: Path) -> None:
 
 
 def test_a_level_that_would_change_nothing_is_refused(tmp_path: Path) -> None:
-    """torchao leaves GPT-2's Conv1D layers as they are without a word; that is no int8 model."""
+    """torchao silently leaves GPT-2's Conv1D layers as they are, which is no int8 model."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(n_layer=1, n_embd=256, n_head=4, vocab_size=258)
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     shutil.copy(resolve(ModelReference("tiny")).path / "tokenizer.json", tmp_path)
-    with pytest.raises(LevelUnsupported, match="changes nothing in GPT2LMHeadModel"):
+    with pytest.raises(LevelUnsupported, match="has no effect on GPT2LMHeadModel"):
         reply_of(spec_of("int8-torchao", str(tmp_path)), Request(TEXT, 1))
 
 

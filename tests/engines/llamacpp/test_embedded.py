@@ -264,7 +264,7 @@ def test_an_adapter_changes_what_is_said(tmp_path: Path) -> None:
     assert _with(_spec(tmp_path, lora=nothing), body) == plain
     assert _with(_spec(tmp_path, lora=write_adapter(tmp_path / "adapter.gguf")), body) != plain
     wrong = write_adapter(tmp_path / "wrong.gguf", width=64)
-    with pytest.raises(StartFailed, match=r"cannot put the adapter wrong\.gguf"):
+    with pytest.raises(StartFailed, match=r"cannot apply the adapter wrong\.gguf"):
         _with(_spec(tmp_path, lora=wrong), body)
 
 

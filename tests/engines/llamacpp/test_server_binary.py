@@ -75,9 +75,9 @@ def test_it_is_started_in_place_of_the_embedded_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        (None, "which is not there; name llama.cpp's llama-server"),
-        ("echo hello", "which does not tell its version; name"),
-        ("exit 3", "which does not tell its version; name"),
+        (None, "which does not exist; name llama.cpp's llama-server"),
+        ("echo hello", "which does not report its version; name"),
+        ("exit 3", "which does not report its version; name"),
         ("echo version: 1", "which has no option --model; name"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_server_that_does_not_tell_is_an_error() -> None:
         known = {"data": [{"meta": {"n_vocab": 5}}]}
         return known if path == "/v1/models" else {"error": {"message": "no probabilities today"}}
 
-    with pytest.raises(EngineError, match="tells no probabilities: no probabilities today"):
+    with pytest.raises(EngineError, match="returns no probabilities: no probabilities today"):
         score_by_server(ask, [1, 2], 1)
     with pytest.raises(EngineError, match="the size of the model's vocabulary"):
         score_by_server(lambda path, body: {}, [1, 2], 1)

@@ -185,7 +185,7 @@ def test_a_server_that_is_never_ready_times_out(
     [
         ("/no/such/program {port}", "cannot run '/no/such/program': No such file or directory; check `command`"),
         ("serve 'quote {port}", 'the command "serve \'quote {port}" cannot be split: No closing quotation'),
-        ("serve {model} {port}", "the command holds {model}, but the scenario names no model; add `model:`"),
+        ("serve {model} {port}", "the command contains {model}, but the scenario names no model; add `model:`"),
     ],
 )
 def test_commands_that_cannot_run_are_refused(command: str, sentence: str) -> None:

@@ -67,7 +67,7 @@ def test_methods_of_checkpoints_are_read_from_them(method: str, tmp_path: Path) 
 
 def test_a_method_for_experts_alone_is_refused_where_there_are_none(tmp_path: Path) -> None:
     """vLLM would load such a model unquantized and call it quantized."""
-    with pytest.raises(LevelUnsupported, match="quantizes experts alone"):
+    with pytest.raises(LevelUnsupported, match="quantizes only experts"):
         model(quantization="int8_per_channel_weight_only")
     folder = changed_tiny(tmp_path, num_local_experts=8)
     assert model(None, folder, quantization="experts_int8").plan.quantization == "experts_int8"

@@ -97,8 +97,8 @@ def test_a_tunnel_through_a_proxy(ours: Authority) -> None:
     ("case", "sentence"),
     [
         ("wrong authority", "cannot be trusted: .*; name its authority's file under `tls: {ca: file}`"),
-        ("wrong name", "cannot be trusted: .*not valid for 'localhost'; write the name that it was made for in url"),
-        ("expired", "cannot be trusted: .*expired; have it renewed, or set this machine's clock"),
+        ("wrong name", "cannot be trusted: .*not valid for 'localhost'; write the certificate's host name in url"),
+        ("expired", "cannot be trusted: .*expired; renew it, or set this machine's clock"),
     ],
 )
 def test_a_server_that_is_not_to_be_trusted(ours: Authority, theirs: Authority, case: str, sentence: str) -> None:
@@ -158,7 +158,7 @@ def test_our_certificate(ours: Authority, theirs: Authority) -> None:
     assert secured(server, {"ca": ours.file, "cert": both}, clients=ours.file)[0].status == Status.OK
     record = asked_for_a_certificate(server, {"ca": ours.file}, ours.file)
     assert record.status == Status.CONNECTION_ERROR
-    assert "asks for a client's certificate; name yours under `tls: {cert: file, key: file}`" in (record.error or "")
+    assert "requires a client certificate; name yours under `tls: {cert: file, key: file}`" in (record.error or "")
     stranger, strangers_key = theirs.signed("stranger")
     files = {"ca": ours.file, "cert": stranger, "key": strangers_key}
     record = asked_for_a_certificate(server, files, ours.file)
