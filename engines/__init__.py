@@ -87,15 +87,15 @@ def names() -> dict[str, str]:
 
 def clashes() -> dict[str, str]:
     """Return a warning for each engine name that an unused plug-in has too."""
-    said: dict[str, str] = {}
+    warnings: dict[str, str] = {}
     seen: dict[str, str] = dict.fromkeys(BUILT_IN, "the built-in engine")
     for one in plug_ins():
         if one.name in seen:
-            said[one.name] = (
+            warnings[one.name] = (
                 f"{one.package} has an engine of this name too, which is not used: {seen[one.name]} is; rename it there"
             )
         seen.setdefault(one.name, f"that of {one.package}")
-    return said
+    return warnings
 
 
 def engine_class(name: str) -> type[Engine]:

@@ -168,14 +168,14 @@ class SimulatedEngine:
         end_ns: int | None = None
         try:
             await self._maybe_hang(number)
-            start_ns = await self._held(number, start_ns)
+            start_ns = await self._wait_for_hold(number, start_ns)
             if self._options.error_every and number % self._options.error_every == 0:
                 yield Chunk(ChunkKind.ERROR, "the option error_every requests an error")
                 return
-            asked, tokens = self._prompt_tokens(request), self._reply_tokens(request)
+            prompt_tokens, tokens = self._prompt_tokens(request), self._reply_tokens(request)
             pieces = self._pieces(request, tokens)
             for index, (work_ns, borne) in enumerate(pieces, start=1):
-                deadline_ns = self._deadline(start_ns, self._scaled(work_ns, number, factor, asked))
+                deadline_ns = self._deadline(start_ns, self._scaled(work_ns, number, factor, prompt_tokens))
                 await self._until(deadline_ns)
                 if index == len(pieces):
                     # The slot is free from the deadline on, even if the reader fetches the last chunk later.
@@ -186,7 +186,7 @@ class SimulatedEngine:
             if end_ns is None:
                 self._release(_now_ns())
         yield Chunk(ChunkKind.FINISH, finish_reason="length" if tokens == request.max_tokens else "stop")
-        yield Chunk(ChunkKind.USAGE, usage=Usage(prompt_tokens=asked, output_tokens=tokens))
+        yield Chunk(ChunkKind.USAGE, usage=Usage(prompt_tokens=prompt_tokens, output_tokens=tokens))
 
     def _receive(self) -> tuple[int, float]:
         if self._received == 0:
@@ -206,7 +206,7 @@ class SimulatedEngine:
             self._hung.append(asyncio.get_running_loop().create_future())
             await self._hung[-1]
 
-    async def _held(self, number: int, start_ns: int) -> int:
+    async def _wait_for_hold(self, number: int, start_ns: int) -> int:
         """Wait for the file of `hold`. Return the start of the reply."""
         hold = self._options.hold
         if hold is None or number <= hold["after_requests"]:
@@ -233,10 +233,10 @@ class SimulatedEngine:
         chunks = [(start * gap_ns, min(each, tokens - start)) for start in range(0, tokens, each)]
         return chunks if request.stream or not chunks else [(chunks[-1][0], tokens)]
 
-    def _scaled(self, work_ns: float, number: int, factor: float, asked: int) -> int:
+    def _scaled(self, work_ns: float, number: int, factor: float, prompt_tokens: int) -> int:
         ttft_ns = self._options.ttft_ms * _NS_PER_MS
         if self._options.prefill_tokens_per_s is not None:
-            ttft_ns += asked / self._options.prefill_tokens_per_s * _NS_PER_S
+            ttft_ns += prompt_tokens / self._options.prefill_tokens_per_s * _NS_PER_S
         if number == 1:
             ttft_ns += self._options.first_request_extra_ms * _NS_PER_MS
         return round((ttft_ns + work_ns) * factor)

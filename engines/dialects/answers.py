@@ -215,12 +215,12 @@ def _parts(part: object, kind: ChunkKind, deepest: int) -> Iterator[tuple[ChunkK
 
 
 def _kind_of(part: Mapping[str, Any], kind: ChunkKind) -> ChunkKind:
-    said = text_at(part, "type").lower()
-    if part.get("thought") is True or any(word in said for word in _THOUGHTS):
+    type_name = text_at(part, "type").lower()
+    if part.get("thought") is True or any(word in type_name for word in _THOUGHTS):
         return ChunkKind.REASONING
-    if not said and kind is ChunkKind.CONTENT and ("thinking" in part or "reasoning" in part):
+    if not type_name and kind is ChunkKind.CONTENT and ("thinking" in part or "reasoning" in part):
         return ChunkKind.REASONING
-    return ChunkKind.TOOL if any(word in said for word in _CALLS) else kind
+    return ChunkKind.TOOL if any(word in type_name for word in _CALLS) else kind
 
 
 def tool_text(call: object) -> str:

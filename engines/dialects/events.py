@@ -21,7 +21,7 @@ import orjson
 from engines.base import TOKEN_BEARING, Chunk, ChunkKind
 from engines.dialects.answers import broken, count_chunks, mend, tolerant
 from engines.dialects.base import Pieces, WireResponse
-from engines.dialects.failures import failure_in, server_text, text_chunk, told_failure, web_page, words_alone
+from engines.dialects.failures import error_chunk, failure_in, server_text, text_chunk, unknown_text, web_page
 from engines.dialects.framing import BYTE_ORDER_MARK, Framing, framing_of, is_whole
 from engines.dialects.sse import COMMENT, FAILURE, EventSplitter, one_line_each
 
@@ -328,10 +328,10 @@ class EventDecoder:
         try:
             found = orjson.loads(event)
         except ValueError:
-            return self._strange(event)
+            return self._invalid(event)
         if type(found) is dict and not found.get("error"):
             chunks = self._to_chunks(found)
-            return chunks if chunks and chunks[0].kind in TOKEN_BEARING else self._silent(found, chunks)
+            return chunks if chunks and chunks[0].kind in TOKEN_BEARING else self._without_tokens(found, chunks)
         return self._of(found) if isinstance(found, dict) else self._no_object(found)
 
     def _of(self, event: Mapping[str, Any]) -> list[Chunk]:
@@ -339,15 +339,15 @@ class EventDecoder:
         if event.get("error") and (failure := failure_in(event, alone=False)):
             return [Chunk(ChunkKind.ERROR, failure)]
         chunks = self._to_chunks(event)
-        return chunks if chunks and chunks[0].kind in TOKEN_BEARING else self._silent(event, chunks)
+        return chunks if chunks and chunks[0].kind in TOKEN_BEARING else self._without_tokens(event, chunks)
 
-    def _silent(self, event: Mapping[str, Any], chunks: list[Chunk]) -> list[Chunk]:
+    def _without_tokens(self, event: Mapping[str, Any], chunks: list[Chunk]) -> list[Chunk]:
         """Return the chunks of an object without tokens, which may report a failure."""
         if failure := failure_in(event, alone=not chunks):
             return [*chunks, Chunk(ChunkKind.ERROR, failure)]
         if chunks:
             return chunks
-        return [words_alone(event) or Chunk(ChunkKind.EMPTY)]
+        return [unknown_text(event) or Chunk(ChunkKind.EMPTY)]
 
     def _no_object(self, found: object, deepest: int = _DEEPEST) -> list[Chunk]:
         """Return the chunks of JSON that is not an object: those of objects within it, else a keep-alive."""
@@ -362,7 +362,7 @@ class EventDecoder:
     def _any(self, found: object, deepest: int) -> list[Chunk]:
         return self._of(found) if isinstance(found, dict) else self._no_object(found, deepest)
 
-    def _strange(self, event: bytes) -> list[Chunk]:
+    def _invalid(self, event: bytes) -> list[Chunk]:
         """Return the chunks of invalid JSON."""
         text = event.strip()
         if text.startswith(BYTE_ORDER_MARK):
@@ -370,7 +370,7 @@ class EventDecoder:
         if text.upper() == _DONE:
             return [Chunk(ChunkKind.FINISH)]
         if event.startswith(FAILURE):
-            return [told_failure(event.removeprefix(FAILURE).strip())]
+            return [error_chunk(event.removeprefix(FAILURE).strip())]
         if not text or event == COMMENT:
             return [Chunk(ChunkKind.COMMENT)]
         try:

@@ -16,7 +16,7 @@ from engines.dialects.answers import as_json, clean, tolerant, unreadable
 
 _QUOTED_CHARACTERS = 200
 _DEEPEST = 6
-_WORDS = (
+_MESSAGE_KEYS = (
     "message", "msg", "errormessage", "errormsg", "errmsg", "detail", "details", "description", "errordescription",
     "statusmsg", "statusmessage", "faultstring", "reason", "title", "error", "errors", "text",
 )  # fmt: skip
@@ -24,23 +24,23 @@ _ERRORS = frozenset(
     {"error", "errors", "errormessage", "errormsg", "errmsg", "errortype", "exception", "fault", "failure", "traceback"}
 )
 _ERROR_CODES = frozenset({"errorcode", "errcode", "errno"})
-_NAMES = frozenset({"object", "type", "event", "status", "state", "kind"})
+_NAME_KEYS = frozenset({"object", "type", "event", "status", "state", "kind"})
 _SUCCESS = frozenset({"success", "ok", "issuccess", "succeeded"})
 _STATUS_CODES = frozenset({"status", "statuscode", "httpstatus"})
 _ENVELOPES = frozenset({"baseresp", "data", "result", "response", "header", "body", "output"})
-_TELLING = _ERRORS | _ERROR_CODES | _NAMES | _SUCCESS | _STATUS_CODES | _ENVELOPES | {"code"}
+_KNOWN_KEYS = _ERRORS | _ERROR_CODES | _NAME_KEYS | _SUCCESS | _STATUS_CODES | _ENVELOPES | {"code"}
 _GOOD_CODES = frozenset({"", "0", "200", "ok", "success", "succeeded", "none", "null"})
 _USUAL = frozenset({"chat.completion.chunk", "chat.completion", "text_completion"})
-_CALLS_ITSELF = re.compile(r"error|exception|fail|abort|fatal|overload|unavailable|denied|cancel|timed?[-_ ]?out", re.I)
-_SAYS = re.compile(
+_FAILURE_NAME = re.compile(r"error|exception|fail|abort|fatal|overload|unavailable|denied|cancel|timed?[-_ ]?out", re.I)
+_FAILURE_TEXT = re.compile(
     rb"error|exception|traceback|fail|fatal|abort|out of memory|overload|unavailable|denied|unauthori[sz]ed|forbidden|"
     rb"timed? ?out|too many requests|bad gateway|not found|refused|rate.?limit|exceeded|exhausted|crash|killed",
     re.I,
 )
-_SAYS_AS_KEY = re.compile(rb"""^[\[{\s]*['"]?(?:error|errors|exception|fault|detail)['"]?\s*:""", re.I)
+_FAILURE_KEY = re.compile(rb"""^[\[{\s]*['"]?(?:error|errors|exception|fault|detail)['"]?\s*:""", re.I)
 _JSON_BEGINS = re.compile(rb"""\s*(?:\{|"|\[\s*[\[{"\d])""")
 _USUAL_ENDS = frozenset({"stop", "length", "tool_calls"})
-_ENDED_BADLY = re.compile(
+_BAD_ENDS = re.compile(
     r"error|exception|abort|fail|cancel|timed?_?-?out|insufficient|overload|unavailable|interrupt|disconnect|crash|"
     r"kill|evict|preempt|out_of_memory|\boom\b",
     re.I,
@@ -55,8 +55,8 @@ _READ_BYTES = 4096  # a text that reports a failure does so within these
 
 def sentence_of(found: object, deepest: int = _DEEPEST) -> str:
     """Return the message of an error object or a list of them, else all of it; at most 200 characters."""
-    said = _words(found, deepest)
-    return _short(said or as_json(found))
+    message = _message(found, deepest)
+    return _short(message or as_json(found))
 
 
 def server_text(body: bytes) -> str:
@@ -65,8 +65,8 @@ def server_text(body: bytes) -> str:
         document = tolerant(body)
     except ValueError:
         document = None
-    if isinstance(document, dict | list) and (said := _words(document, _DEEPEST)):
-        return ": " + _short(said)
+    if isinstance(document, dict | list) and (message := _message(document, _DEEPEST)):
+        return ": " + _short(message)
     text = _short(body[: 4 * _QUOTED_CHARACTERS].decode("utf-8", "replace"))
     return f": {text}" if text else ""
 
@@ -78,7 +78,7 @@ def failure_in(event: Mapping[str, Any], *, alone: bool, deepest: int = _DEEPEST
         alone: The format knows nothing in the object. Then a bad code or status is a failure too.
     """
     for key, value in event.items():
-        name = _telling(key)
+        name = _known_key(key)
         if not name or (type(value) is str and value in _USUAL):
             continue
         failed = _is_failure(name, value) or (alone and _is_bad_code(name, value))
@@ -88,20 +88,22 @@ def failure_in(event: Mapping[str, Any], *, alone: bool, deepest: int = _DEEPEST
                 return inner
         if failed:
             own = value if name in _ERRORS and isinstance(value, dict | list | str) else None
-            return sentence_of(own if own and _words(own, _DEEPEST) else event)
+            return sentence_of(own if own and _message(own, _DEEPEST) else event)
     return None
 
 
-def words_alone(event: Mapping[str, Any]) -> Chunk | None:
+def unknown_text(event: Mapping[str, Any]) -> Chunk | None:
     """Return the chunk of the text in an object that the format does not know and that reports no failure otherwise.
 
     None if there is no text, or only one that means success.
     """
-    said = _words({name: value for name, value in event.items() if isinstance(value, str | list)}, 3)
-    if not said or said.lower() in _GOOD_CODES or is_pulse(said.encode("utf-8", "replace")):
+    message = _message({name: value for name, value in event.items() if isinstance(value, str | list)}, 3)
+    if not message or message.lower() in _GOOD_CODES or is_pulse(message.encode("utf-8", "replace")):
         return None
-    words = _short(said)
-    return Chunk(ChunkKind.ERROR, words) if _SAYS.search(said.encode("utf-8", "replace")) else unreadable(words)
+    words = _short(message)
+    return (
+        Chunk(ChunkKind.ERROR, words) if _FAILURE_TEXT.search(message.encode("utf-8", "replace")) else unreadable(words)
+    )
 
 
 def is_pulse(text: bytes) -> bool:
@@ -114,14 +116,14 @@ def text_chunk(text: bytes) -> Chunk:
     if is_pulse(text):
         return Chunk(ChunkKind.COMMENT)
     start = text[:_READ_BYTES]
-    fails = _SAYS_AS_KEY.search(start) or (_SAYS.search(start) and not _JSON_BEGINS.match(start))
-    said = f"the server sent something that cannot be read{server_text(text)}"
-    return Chunk(ChunkKind.ERROR if fails else ChunkKind.UNREADABLE, said)
+    fails = _FAILURE_KEY.search(start) or (_FAILURE_TEXT.search(start) and not _JSON_BEGINS.match(start))
+    message = f"the server sent something that cannot be read{server_text(text)}"
+    return Chunk(ChunkKind.ERROR if fails else ChunkKind.UNREADABLE, message)
 
 
-def told_failure(said: bytes) -> Chunk:
+def error_chunk(message: bytes) -> Chunk:
     """Return the chunk of a field or event that a server names as an error."""
-    text = server_text(said).removeprefix(": ")
+    text = server_text(message).removeprefix(": ")
     return Chunk(ChunkKind.ERROR, text or "the server sent an error without a message")
 
 
@@ -136,33 +138,33 @@ def ending(reason: object) -> list[Chunk]:
         return [Chunk(ChunkKind.FINISH, finish_reason=reason)]
     name, words = reason, ""
     if isinstance(reason, dict):
-        name, words = reason.get("type") or reason.get("reason"), _words(reason, 1)
+        name, words = reason.get("type") or reason.get("reason"), _message(reason, 1)
     if not isinstance(name, str):
         return [Chunk(ChunkKind.FINISH)] if reason else []
     name = clean(name[:_QUOTED_CHARACTERS])
     if name.lower() in ("", "null", "none"):
         return []
-    if _ENDED_BADLY.search(name):
-        said = f": {_short(words)}" if words and words != name else ""
-        return [Chunk(ChunkKind.ERROR, f"the server ended its reply with the finish reason {name!r}{said}")]
+    if _BAD_ENDS.search(name):
+        message = f": {_short(words)}" if words and words != name else ""
+        return [Chunk(ChunkKind.ERROR, f"the server ended its reply with the finish reason {name!r}{message}")]
     return [Chunk(ChunkKind.FINISH, finish_reason=name)]
 
 
 @lru_cache(maxsize=4096)
-def _telling(key: str) -> str:
+def _known_key(key: str) -> str:
     """Return a key in the form of the sets above; "" if it cannot report a failure."""
     name = key.replace("_", "").replace("-", "").lower()
-    return name if name in _TELLING or name.endswith("exception") else ""
+    return name if name in _KNOWN_KEYS or name.endswith("exception") else ""
 
 
 def _is_failure(name: str, value: object) -> bool:
     if name in _ERRORS or name.endswith("exception"):
-        return _says_something(value)
+        return _is_error_value(value)
     if name in _ERROR_CODES:
         return _is_bad(value)
     if name in _SUCCESS:
         return value is False or value in ("false", "False")
-    return name in _NAMES and isinstance(value, str) and _CALLS_ITSELF.search(value) is not None
+    return name in _NAME_KEYS and isinstance(value, str) and _FAILURE_NAME.search(value) is not None
 
 
 def _is_bad_code(name: str, value: object) -> bool:
@@ -177,31 +179,31 @@ def _is_bad(code: object) -> bool:
     return not 200 <= code < 300 and code != 0 if not isinstance(code, str) else code.strip().lower() not in _GOOD_CODES
 
 
-def _says_something(value: object) -> bool:
+def _is_error_value(value: object) -> bool:
     """Return True unless an error is null, false, 0, or an object of such."""
     if isinstance(value, dict):
-        return any(_says_something(one) for one in value.values())
+        return any(_is_error_value(one) for one in value.values())
     if isinstance(value, str):
         return value.strip().lower() not in _GOOD_CODES and value.strip().lower() != "false"
     return bool(value)
 
 
-def _words(found: object, deepest: int) -> str:
+def _message(found: object, deepest: int) -> str:
     """Return the most specific message in an object."""
     if isinstance(found, str):
         return found.strip()
     if not deepest:
         return ""
     if isinstance(found, list):
-        return next((said for one in found if (said := _words(one, deepest - 1))), "")
+        return next((message for one in found if (message := _message(one, deepest - 1))), "")
     if not isinstance(found, dict):
         return ""
     by_name = {key.replace("_", "").lower(): value for key, value in found.items()}
-    for name in _WORDS:
-        if by_name.get(name) and (said := _words(by_name[name], deepest - 1)):
-            return said
+    for name in _MESSAGE_KEYS:
+        if by_name.get(name) and (message := _message(by_name[name], deepest - 1)):
+            return message
     within = (value for value in found.values() if isinstance(value, dict | list))
-    return next((said for value in within if (said := _words(value, deepest - 1))), "")
+    return next((message for value in within if (message := _message(value, deepest - 1))), "")
 
 
 def _short(text: str) -> str:

@@ -75,29 +75,29 @@ def _post(
     return post(path, body, added, "application/x-ndjson" if request.stream else "application/json")
 
 
-def _chunks(event: Mapping[str, Any], said: object, answer: str) -> list[Chunk]:
+def _chunks(event: Mapping[str, Any], texts: object, answer: str) -> list[Chunk]:
     """Return the chunks of one line.
 
     Args:
-        said: Object with the texts.
+        texts: Object with the texts.
         answer: Key of the answer's text in it.
     """
-    if not isinstance(said, dict):
-        said = NO_FIELDS
-    text = said.get(answer)
-    if text and event.get("done") is False and _OTHERS.isdisjoint(said) and type(text) is str:
+    if not isinstance(texts, dict):
+        texts = NO_FIELDS
+    text = texts.get(answer)
+    if text and event.get("done") is False and _OTHERS.isdisjoint(texts) and type(text) is str:
         return [piece(ChunkKind.CONTENT, text)]  # fast path for nearly every line
     found = []
-    if said.get("thinking"):
-        found += pieces_of(said["thinking"], ChunkKind.REASONING)
+    if texts.get("thinking"):
+        found += pieces_of(texts["thinking"], ChunkKind.REASONING)
     if text:
         found += pieces_of(text)
-    if said.get("tool_calls"):
-        found += tool_pieces(said["tool_calls"])
+    if texts.get("tool_calls"):
+        found += tool_pieces(texts["tool_calls"])
     if event.get("done") is True:
         found.append(_ending(event))
         found += ending(event.get("done_reason")) or [Chunk(ChunkKind.FINISH)]
-    return found or [Chunk(ChunkKind.EMPTY)] if answer in said else found
+    return found or [Chunk(ChunkKind.EMPTY)] if answer in texts else found
 
 
 def _ending(event: Mapping[str, Any]) -> Chunk:

@@ -113,20 +113,20 @@ class Proxy:
         return f"http://{self.at}"
 
 
-def proxy_for(address: Address, asked: str | None = None) -> Proxy | None:
+def proxy_for(address: Address, configured: str | None = None) -> Proxy | None:
     """Return the proxy for a server; None for a direct connection.
 
     Args:
-        asked: Address of a proxy, or "none". Without it HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY decide (lower
-            case takes precedence), and a server on this machine is reached directly.
+        configured: Address of a proxy, or "none". If None, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY decide
+            (lower case takes precedence), and a server on this machine is reached directly.
 
     Raises:
         ValueError: If the proxy cannot be used. The message omits its address.
     """
-    if asked == NO_PROXY or address.socket_path is not None:
+    if configured == NO_PROXY or address.socket_path is not None:
         return None
-    if asked is not None:
-        return _proxy(asked, "proxy")
+    if configured is not None:
+        return _proxy(configured, "proxy")
     named = getproxies_environment()
     scheme = "https" if address.secure else "http"
     kind = next((kind for kind in (scheme, "all") if named.get(kind)), None)
@@ -136,9 +136,9 @@ def proxy_for(address: Address, asked: str | None = None) -> Proxy | None:
     return _proxy(named[kind], variable if os.environ.get(variable) else variable.upper())
 
 
-def check_proxy(asked: str) -> None:
+def check_proxy(configured: str) -> None:
     """Raise ValueError unless this is the address of a proxy without a password, or "none"."""
-    if asked != NO_PROXY and _proxy(asked, "proxy").authorization is not None:
+    if configured != NO_PROXY and _proxy(configured, "proxy").authorization is not None:
         raise ValueError("must not hold a user name or password; set such a proxy in HTTP_PROXY and HTTPS_PROXY")
 
 
@@ -212,7 +212,7 @@ def _reason(error: ssl.SSLError | OSError) -> str:
     return (said or str(error)).replace("_", " ").lower()
 
 
-def distrust(error: ssl.SSLError, host: str) -> str:
+def tls_failure(error: ssl.SSLError, host: str) -> str:
     """Return a TLS failure and its fix as one sentence."""
     said = (error.reason or "").upper()
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -120,7 +120,7 @@ class HttpEngine:
         if self._server is not None:
             await self._server.start()
             self._urls = (self._server.url,)
-        servers = [await self._ask(url) for url in self._urls]
+        servers = [await self._inspect(url) for url in self._urls]
         self._model = servers[0].model
         self._resets = [server.reset_path for server in servers]
         for url, server in zip(self._urls, servers, strict=True):
@@ -210,7 +210,7 @@ class HttpEngine:
                 raise EngineError(str(error)) from error
         return headers
 
-    async def _ask(self, url: str) -> _Server:
+    async def _inspect(self, url: str) -> _Server:
         """Wait for a server as the scenario says, and request what it serves."""
         options = self._options
         async with open_pages(url, headers=self._headers(), tls=options.tls, proxy=options.proxy) as pages:
@@ -228,7 +228,7 @@ class HttpEngine:
         ready = self._options.ready or {}
         path, limit_s = ready.get("path", "/health"), float(ready.get("timeout_s", READY_LIMIT_S))
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + limit_s
+        deadline = loop.time() + limit_s
         while True:
             try:
                 found = f"status {(await pages.get(path)).status}"
@@ -236,7 +236,7 @@ class HttpEngine:
                 found = str(error)
             if found == "status 200":
                 return
-            if loop.time() >= give_up_at:
+            if loop.time() >= deadline:
                 raise StartFailed(f"{pages.url}{path} did not answer 200 within {limit_s:g} s: {found}")
             await asyncio.sleep(READY_POLL_S)
 
@@ -246,8 +246,8 @@ class HttpEngine:
         url = pages.url + path
         page = await pages.get(path)
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + READY_LIMIT_S
-        while page.status == HTTPStatus.SERVICE_UNAVAILABLE and self._loading() and loop.time() < give_up_at:
+        deadline = loop.time() + READY_LIMIT_S
+        while page.status == HTTPStatus.SERVICE_UNAVAILABLE and self._loading() and loop.time() < deadline:
             await asyncio.sleep(READY_POLL_S)
             page = await pages.get(path)
         if page.status in (401, 403):
@@ -290,8 +290,8 @@ class HttpEngine:
     async def _version(self, pages: Pages) -> str | None:
         """Return the server's version: vLLM on /version, llama.cpp in /props, Ollama on /api/version."""
         ollama = self._options.dialect.startswith("ollama")
-        told = (("/api/version", "version"),) if ollama else (("/version", "version"), ("/props", "build_info"))
-        for path, key in told:
+        sources = (("/api/version", "version"),) if ollama else (("/version", "version"), ("/props", "build_info"))
+        for path, key in sources:
             content = await pages.optional(path)
             if isinstance(content.get(key), str):
                 return str(content[key])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engines.base import StartFailed
-from engines.http.addresses import Address, distrust, proxy_for, tls_context
+from engines.http.addresses import Address, proxy_for, tls_context, tls_failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,7 +58,7 @@ class Pages:
                 body = await _body(response, url)
                 return Page(response.status, _is_html(response.content_type, body), _object(body))
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            raise StartFailed(f"no secure connection to {url}: {self._distrusted(error)}") from error
+            raise StartFailed(f"no secure connection to {url}: {self._tls_failure(error)}") from error
         except TimeoutError as error:
             raise StartFailed(
                 f"{url} did not answer within {ANSWER_LIMIT_S:g} s; is the server busy or hanging?"
@@ -88,10 +88,10 @@ class Pages:
             return {}
         return page.content or {} if page.status == 200 else {}
 
-    def _distrusted(self, error: Exception) -> str:
+    def _tls_failure(self, error: Exception) -> str:
         """Return OpenSSL's error, which aiohttp wraps."""
         inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-        return distrust(inner, self._host) if isinstance(inner, ssl.SSLError) else str(error)
+        return tls_failure(inner, self._host) if isinstance(inner, ssl.SSLError) else str(error)
 
 
 async def _body(response: aiohttp.ClientResponse, url: str) -> bytes:

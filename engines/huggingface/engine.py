@@ -46,7 +46,7 @@ from engines.huggingface.streaming import Decoder, End, Order, Rest
 from engines.models import source as models
 from engines.models.shape import shape_of
 from engines.models.types import ModelSource
-from engines.process.memory import give_back
+from engines.process.memory import free_memory
 from engines.text import stop_strings
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Transformers:
             await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
         await self._end_replies()  # those of a model that was still being loaded
         self._loaded = self._tokenizer = None
-        await asyncio.to_thread(_give_memory_back)
+        await asyncio.to_thread(_free_memory)
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Yield the reply token by token, then the finish reason and the counts."""
@@ -171,21 +171,21 @@ class Transformers:
         order = self._order(request)
         replies = tokens.reply(order)
         whole: list[str] = []
-        held = 0
+        pending = 0
         try:
-            async for said in replies:
-                if isinstance(said, End):
+            async for part in replies:
+                if isinstance(part, End):
                     if whole:
-                        yield Chunk(ChunkKind.CONTENT, "".join(whole), tokens=said.tokens)
-                    yield Chunk(ChunkKind.FINISH, finish_reason=said.finish_reason)
-                    yield Chunk(ChunkKind.USAGE, usage=Usage(len(order.tokens), said.tokens))
+                        yield Chunk(ChunkKind.CONTENT, "".join(whole), tokens=part.tokens)
+                    yield Chunk(ChunkKind.FINISH, finish_reason=part.finish_reason)
+                    yield Chunk(ChunkKind.USAGE, usage=Usage(len(order.tokens), part.tokens))
                     return
-                held += not isinstance(said, Rest)
+                pending += not isinstance(part, Rest)
                 if not request.stream:
-                    whole.append(said)
-                elif said:  # a token without text comes with the text that it is part of
-                    yield Chunk(ChunkKind.CONTENT, said, tokens=held)
-                    held = 0
+                    whole.append(part)
+                elif part:  # a token without text comes with the text that it is part of
+                    yield Chunk(ChunkKind.CONTENT, part, tokens=pending)
+                    pending = 0
         finally:
             await replies.aclose()  # type: ignore[attr-defined]
 
@@ -329,10 +329,10 @@ def _tokenizer(source: ModelSource) -> Any:
 
 def _ends(model: Any) -> tuple[int, ...]:
     """Return the ids that end a reply."""
-    said = model.generation_config.eos_token_id
-    if said is None:
+    stated = model.generation_config.eos_token_id
+    if stated is None:
         return ()
-    return (said,) if isinstance(said, int) else tuple(said)
+    return (stated,) if isinstance(stated, int) else tuple(stated)
 
 
 def _versions() -> dict[str, str]:
@@ -345,9 +345,9 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _give_memory_back() -> None:
+def _free_memory() -> None:
     """Return the memory that Python, torch and the C library keep to the system and the GPU."""
-    give_back()
+    free_memory()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -47,36 +47,36 @@ def bytes_per_weight(level: str) -> float:
 def checkpoint_level(folder: Path) -> str | None:
     """Return the level of a quantized checkpoint, by its config.json; None for a plain one."""
     config = _config(folder)
-    said = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
-    return _named(said) if said else None
+    quantization = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    return _named(quantization) if quantization else None
 
 
 def is_bfloat16(folder: Path) -> bool:
     """Return True if a checkpoint's config.json states bfloat16 weights."""
     config = _config(folder)
-    told = {**(config.get("text_config") or {}), **config}
-    return str(told.get("dtype") or told.get("torch_dtype")).removeprefix("torch.") == "bfloat16"
+    settings = {**(config.get("text_config") or {}), **config}
+    return str(settings.get("dtype") or settings.get("torch_dtype")).removeprefix("torch.") == "bfloat16"
 
 
-def level_to_load(asked: str | None, folder: Path, name: str) -> str | None:
+def level_to_load(requested: str | None, folder: Path, name: str) -> str | None:
     """Return the level to request from the library; None to load the checkpoint unchanged.
 
     Raises LevelUnsupported if the checkpoint does not allow the level.
     """
-    if asked is not None and asked not in LEVELS:
-        raise LevelUnsupported(f"engine 'transformers' has no level {asked!r}; it has {', '.join(LEVELS)}")
+    if requested is not None and requested not in LEVELS:
+        raise LevelUnsupported(f"engine 'transformers' has no level {requested!r}; it has {', '.join(LEVELS)}")
     found = checkpoint_level(folder)
-    if found is not None and asked not in (None, found):
+    if found is not None and requested not in (None, found):
         raise LevelUnsupported(
-            f"{name} was quantized beforehand to {found} and cannot be loaded as {asked}; "
+            f"{name} was quantized beforehand to {found} and cannot be loaded as {requested}; "
             f"leave the level out, or name the unquantized model"
         )
-    if found is None and asked in FROM_CHECKPOINT:
+    if found is None and requested in FROM_CHECKPOINT:
         raise LevelUnsupported(
-            f"{asked} cannot be made while loading and {name} is a plain checkpoint; "
-            f"name a model that was quantized with {FROM_CHECKPOINT[asked]}"
+            f"{requested} cannot be made while loading and {name} is a plain checkpoint; "
+            f"name a model that was quantized with {FROM_CHECKPOINT[requested]}"
         )
-    return None if found else asked
+    return None if found else requested
 
 
 def loading_arguments(level: str | None, device: str, folder: Path | None = None) -> dict[str, Any]:
@@ -143,8 +143,8 @@ def _config(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _named(said: Mapping[str, Any]) -> str:
-    method = str(said.get("quant_method", "unknown"))
-    if method == "bitsandbytes" or said.get("load_in_8bit") or said.get("load_in_4bit"):
-        return str(said.get("bnb_4bit_quant_type", "fp4")) if said.get("load_in_4bit") else "int8"
+def _named(quantization: Mapping[str, Any]) -> str:
+    method = str(quantization.get("quant_method", "unknown"))
+    if method == "bitsandbytes" or quantization.get("load_in_8bit") or quantization.get("load_in_4bit"):
+        return str(quantization.get("bnb_4bit_quant_type", "fp4")) if quantization.get("load_in_4bit") else "int8"
     return method

@@ -24,7 +24,7 @@ from engines.llamacpp.native import NativeLog, NativeModel, Sampling
 from engines.llamacpp.options import LlamaCppOptions
 from engines.llamacpp.reply import reply
 from engines.outbox import Outbox
-from engines.process.memory import give_back
+from engines.process.memory import free_memory
 
 Result = TypeVar("Result")
 
@@ -130,9 +130,9 @@ class LlamaCpp(GgufEngine[LlamaCppOptions]):
             self._model = NativeModel(file.path, self._options, context_tokens(self._options, file), file.lora)
             self._model.free_sampler(self._model.sampler(Sampling()))  # an invalid grammar fails here
         except EngineError as error:
-            said = self._log.first_error
+            reason = self._log.first_error
             self._unload()
-            raise StartFailed(f"{error}: {said or 'no reason in its log'}") from None
+            raise StartFailed(f"{error}: {reason or 'no reason in its log'}") from None
         self._log.loaded()
         version, system = str(llama_cpp.__version__), llama_cpp.llama_print_system_info().decode()
         return self._info(
@@ -151,7 +151,7 @@ class LlamaCpp(GgufEngine[LlamaCppOptions]):
         log, self._log = self._log, None
         if log is not None:
             log.close()
-        give_back()
+        free_memory()
 
 
 def _scores(model: NativeModel, tokens: Sequence[int], first: int) -> Scores:

@@ -39,5 +39,5 @@ def _flags(processors: Path) -> set[str]:
         lines = processors.read_text().splitlines()
     except OSError:
         return set()
-    said = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return set(said.partition(":")[2].split())
+    line_of_flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return set(line_of_flags.partition(":")[2].split())

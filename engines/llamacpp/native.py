@@ -197,7 +197,7 @@ class NativeModel:
         self._model = c.llama_model_load_from_file(str(gguf).encode(), self._model_parameters(options))
         if self._model is None:
             raise StartFailed(f"llama.cpp cannot load {gguf.name}")
-        if lora is not None:  # before the context is made, as llama.cpp asks for
+        if lora is not None:  # before the context is made, as llama.cpp requires
             self._adapter = c.llama_adapter_lora_init(self._model, str(lora).encode())
             if not self._adapter:
                 raise StartFailed(f"llama.cpp cannot apply the adapter {lora.name} to {gguf.name}")

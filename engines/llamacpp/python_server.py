@@ -53,7 +53,7 @@ class LlamaCppServer(GgufEngine[LlamaCppServerOptions]):
         """Find or fetch the model and make its GGUF file at the requested level (cached)."""
         files = super().prepare()
         if not missing_library(self._spec.engine, self._spec.python):
-            _asked(self._python, str(self._file.path))  # before start(), which is timed
+            _library_facts(self._python, str(self._file.path))  # before start(), which is timed
         return files
 
     async def start(self) -> EngineInfo:
@@ -65,7 +65,7 @@ class LlamaCppServer(GgufEngine[LlamaCppServerOptions]):
         await asyncio.to_thread(self.prepare)
         if missing := missing_library(self._spec.engine, self._spec.python):
             raise StartFailed(missing)
-        self._library = await asyncio.to_thread(_asked, self._python, str(self._file.path))
+        self._library = await asyncio.to_thread(_library_facts, self._python, str(self._file.path))
         context = context_tokens(self._options, self._file)
         words = [self._python, "-P", "-m", "llama_cpp.server", *arguments(self._options, self._file, context)]
         command = ServerCommand(
@@ -101,11 +101,11 @@ class LlamaCppServer(GgufEngine[LlamaCppServerOptions]):
 
 
 @functools.cache
-def _asked(python: str, gguf: str) -> dict[str, Any]:
+def _library_facts(python: str, gguf: str) -> dict[str, Any]:
     order = [python, "-P", "-c", _TOLD, gguf]
     try:
-        told = subprocess.run(order, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-        found: dict[str, Any] = json.loads(told.stdout)
+        ended = subprocess.run(order, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+        found: dict[str, Any] = json.loads(ended.stdout)
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         raise StartFailed(f"{python} cannot report its version of llama-cpp-python: {error}") from error
     return found

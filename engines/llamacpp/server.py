@@ -45,18 +45,20 @@ class LlamaServer(GgufEngine[LlamaServerOptions]):
         self._server.require_new()
         await asyncio.to_thread(self.prepare)
         model, context = self._file, context_tokens(self._options, self._file)
-        asked = (self._options, model.path, model.source.name, context, model.lora)
+        arguments = (self._options, model.path, model.source.name, context, model.lora)
         if self._program is None:
             environment = {**device_environment(self._spec.devices), **self._spec.env}
-            embedded = EmbeddedServer(self._spec, environment, server_parameters(*asked), self._options.ready_timeout_s)
+            embedded = EmbeddedServer(
+                self._spec, environment, server_parameters(*arguments), self._options.ready_timeout_s
+            )
             await self._server.start(embedded)
             return await asyncio.to_thread(self._started, "xllamacpp", embedded.version, embedded.system)
-        await self._server.start(ServerProcess(self._command(self._program.arguments(*asked))))
+        await self._server.start(ServerProcess(self._command(self._program.arguments(*arguments))))
         return await asyncio.to_thread(self._started, "llama-server", self._program.version, self._program.system)
 
     def endpoint(self) -> Endpoint:
-        asked = {**PLAIN_SAMPLING, "cache_prompt": self._options.prefix_cache}
-        return Endpoint(self._server.url, "openai-completions", model=self._file.source.name, unsaid=asked)
+        unsaid = {**PLAIN_SAMPLING, "cache_prompt": self._options.prefix_cache}
+        return Endpoint(self._server.url, "openai-completions", model=self._file.source.name, unsaid=unsaid)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         order = {"content": text, "add_special": special}

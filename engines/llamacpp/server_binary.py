@@ -86,16 +86,16 @@ def program(binary: str) -> Program:
     if path is None:
         what = "is not executable" if Path(named).exists() else "does not exist"
         raise StartFailed(f"option binary of llama-server is {binary!r}, which {what}; name llama.cpp's llama-server")
-    return _asked(os.path.abspath(path), binary)
+    return _inspected(os.path.abspath(path), binary)
 
 
 @cache
-def _asked(path: str, binary: str) -> Program:
-    version, told = _VERSION.search(_said(path, "--version")), _said(path, "--help")
-    options = frozenset(re.findall(r"(?<!\S)--[a-z][a-z-]+", told))
-    lacking = [name for name in _NEEDED if name not in options]
-    if version is None or lacking:
-        why = "does not report its version" if version is None else f"has no option {lacking[0]}"
+def _inspected(path: str, binary: str) -> Program:
+    version, help_text = _VERSION.search(_output(path, "--version")), _output(path, "--help")
+    options = frozenset(re.findall(r"(?<!\S)--[a-z][a-z-]+", help_text))
+    missing = [name for name in _NEEDED if name not in options]
+    if version is None or missing:
+        why = "does not report its version" if version is None else f"has no option {missing[0]}"
         what = f"option binary of llama-server is {binary!r}, which {why}"
         raise StartFailed(f"{what}; name llama.cpp's llama-server, of September 2025 or later")
     return Program(path, version[1].strip(), options, _system(path))
@@ -104,11 +104,11 @@ def _asked(path: str, binary: str) -> Program:
 def _system(path: str) -> str:
     """Return the features of the build, which the program reports before it looks for its model."""
     with tempfile.TemporaryDirectory() as folder:
-        found = _SYSTEM.search(_said(path, "--verbosity", _VERBOSE, "--model", str(Path(folder) / "none.gguf")))
+        found = _SYSTEM.search(_output(path, "--verbosity", _VERBOSE, "--model", str(Path(folder) / "none.gguf")))
     return found[1].strip() if found else ""
 
 
-def _said(path: str, *arguments: str) -> str:
+def _output(path: str, *arguments: str) -> str:
     """Return the output of a program; "" if it cannot run, or does not end."""
     try:
         ended = subprocess.run(

@@ -23,7 +23,7 @@ _QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is on disk alr
 _STOP_TIMEOUT_S = 5.0
 _LOG_LINES = 3
 # Lines without a cause: warnings and information of llama.cpp, and the frames of a Python traceback.
-_UNTELLING = re.compile(r"[\d.]+ [WID] | |Traceback")
+_NOISE = re.compile(r"[\d.]+ [WID] | |Traceback")
 
 
 class EmbeddedServer:
@@ -121,7 +121,7 @@ class EmbeddedServer:
     def _log(self) -> list[str]:
         """Return the lines of the log that state a cause."""
         lines = read_from(self._log_path, self._log_start).splitlines()
-        return [line.strip() for line in lines if line.strip() and not _UNTELLING.match(line)]
+        return [line.strip() for line in lines if line.strip() and not _NOISE.match(line)]
 
 
 def _send(process: subprocess.Popen[str], order: Mapping[str, Any]) -> None:

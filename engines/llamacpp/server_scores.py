@@ -84,8 +84,8 @@ def _next(ask: Ask, prompt: Sequence[int], wanted: int) -> list[tuple[int, float
         top = answer["completion_probabilities"][0]["top_logprobs"]
         return [(int(one["id"]), max(float(one["logprob"]), LEAST)) for one in top]
     except (KeyError, IndexError, TypeError) as error:
-        said = answer.get("error", {}) if isinstance(answer, Mapping) else {}
-        reason = said.get("message") if isinstance(said, Mapping) else None
+        failure = answer.get("error", {}) if isinstance(answer, Mapping) else {}
+        reason = failure.get("message") if isinstance(failure, Mapping) else None
         raise EngineError(f"llama-server returns no probabilities: {reason or 'its answer has none'}") from error
 
 

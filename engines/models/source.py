@@ -110,7 +110,7 @@ def _fetch(reference: ModelReference) -> ModelSource:
         folder = Path(fetch(name, revision=wanted, allow_patterns=HUB_FILES, ignore_patterns=["original/*", "onnx/*"]))
     except errors.GatedRepoError as error:
         raise ModelError(
-            f"model {name} asks for its terms to be accepted; do so on the hub and set HF_TOKEN"
+            f"model {name} requires its terms to be accepted; do so on the hub and set HF_TOKEN"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"model {name} has no revision {wanted!r}; name an existing branch, tag or commit") from error

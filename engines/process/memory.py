@@ -7,7 +7,7 @@ import gc
 import sys
 
 
-def give_back() -> None:
+def free_memory() -> None:
     """Collect garbage, then return free pages. Only glibc has a call for that."""
     gc.collect()
     if sys.platform == "win32":

@@ -104,7 +104,7 @@ class ServerProcess:
         if code is None:
             return None
         how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-        return f"the server {self._program!r} {how}{self._last_words()}"
+        return f"the server {self._program!r} {how}{self._last_line()}"
 
     def pids(self) -> tuple[int, ...]:
         """Return the server's process and its current descendants."""
@@ -181,7 +181,7 @@ class ServerProcess:
         import aiohttp
 
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._command.ready_timeout_s
+        deadline = loop.time() + self._command.ready_timeout_s
         last = "nothing listened"
         timeout = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
         async with aiohttp.ClientSession(timeout=timeout, headers=dict(self._command.headers)) as session:
@@ -193,10 +193,10 @@ class ServerProcess:
                 if answer is None:
                     return
                 last = answer
-                if loop.time() >= give_up_at:
+                if loop.time() >= deadline:
                     waited = f"was not ready after {self._command.ready_timeout_s:g} s: {last} at {self.url}"
                     path = self._command.ready_path or ""
-                    raise StartFailed(f"the server {self._program!r} {waited}{path}{self._last_words()}")
+                    raise StartFailed(f"the server {self._program!r} {waited}{path}{self._last_line()}")
                 await asyncio.sleep(READY_POLL_S)
 
     async def _probe(self, session: Any) -> str | None:
@@ -259,7 +259,7 @@ class ServerProcess:
             log.seek(max(self._log_start, size - _TAIL_BYTES))
             return log.read().decode("utf-8", "replace")
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         """Return `; its last line: "..."` from the log; "" if it is empty."""
         lines = [line.strip() for line in self._log_tail().splitlines() if line.strip()]
         return f'; its last line: "{lines[-1][:300]}"' if lines else ""

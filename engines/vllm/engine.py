@@ -79,23 +79,23 @@ class Vllm(VllmEngine):
         number = str(next(self._numbers))
         stream = self._stream(request, number)
         self._active.add(number)
-        prompt, output, cached, held, finish = 0, 0, None, 0, None
+        prompt, output, cached, pending, finish = 0, 0, None, 0, None
         try:
             async for piece in stream:
                 if piece.prompt_token_ids is not None:
                     prompt = len(piece.prompt_token_ids)
                 cached = piece.num_cached_tokens if piece.num_cached_tokens is not None else cached
                 text, born = piece.outputs[0].text, len(piece.outputs[0].token_ids)
-                output, held = output + born, held + born
+                output, pending = output + born, pending + born
                 finish = piece.outputs[0].finish_reason or finish
                 if text:  # an incomplete character comes with its last token
-                    yield Chunk(ChunkKind.CONTENT, text, tokens=held)
-                    held = 0
+                    yield Chunk(ChunkKind.CONTENT, text, tokens=pending)
+                    pending = 0
         except Exception as error:
             raise EngineError(self._why_failed(error)) from error
         finally:
             self._active.discard(number)
-            await stream.aclose()  # which tells the engine core, too
+            await stream.aclose()  # cancels it in the engine core too
         if self._llm is None:
             raise EngineError("vllm was stopped")
         yield Chunk(ChunkKind.FINISH, finish_reason=finish)
@@ -161,9 +161,9 @@ class Vllm(VllmEngine):
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        asked = {name: request.sampling[name] for name in _SAMPLING if request.sampling.get(name) is not None}
+        sampling = {name: request.sampling[name] for name in _SAMPLING if request.sampling.get(name) is not None}
         return SamplingParams(
-            **{"temperature": 0.0, **asked},
+            **{"temperature": 0.0, **sampling},
             max_tokens=request.max_tokens,
             min_tokens=request.max_tokens if request.exact else 0,
             ignore_eos=request.exact,

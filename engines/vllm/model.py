@@ -152,8 +152,8 @@ class VllmModel:
         if self.device != "cpu":
             return None
         bound = [len(cores.split(",")) for cores in _BOUND.findall(log)]
-        told = self.environment().get("OMP_NUM_THREADS", "")
-        return sum(bound) or (int(told) if told.isdecimal() else self.threads)
+        configured = self.environment().get("OMP_NUM_THREADS", "")
+        return sum(bound) or (int(configured) if configured.isdecimal() else self.threads)
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:

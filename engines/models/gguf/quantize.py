@@ -90,7 +90,7 @@ def _inner_type(level: str, name: str, layout: Layout) -> str:
     if part == "ffn_down":
         if level == "q3_k_m":
             return "Q5_K" if layer < layout.layers // 16 else "Q4_K"
-        if level in ("q4_k_m", "q5_k_m") and _deserves_more(layer, layout.layers):
+        if level in ("q4_k_m", "q5_k_m") and _uses_more_bits(layer, layout.layers):
             return "Q6_K"
         return "Q3_K" if level == "q2_k" else default
     if part == "attn_output":
@@ -104,14 +104,14 @@ def _value_type(level: str, layer: int, layout: Layout) -> str:
         chosen = "Q4_K" if layout.heads // layout.kv_heads >= 4 else "Q3_K"
     elif level == "q3_k_m":
         chosen = "Q5_K" if layer < 2 else "Q4_K"
-    elif level in ("q4_k_m", "q5_k_m") and _deserves_more(layer, layout.layers):
+    elif level in ("q4_k_m", "q5_k_m") and _uses_more_bits(layer, layout.layers):
         chosen = "Q6_K"
     # llama.cpp recognises its 70B by 80 layers with grouped queries: the tensor is small there, the gain is not.
     is_70b = layout.layers == 80 and layout.heads != layout.kv_heads
     return "Q5_K" if is_70b and chosen in ("Q3_K", "Q4_K") else chosen
 
 
-def _deserves_more(layer: int, layers: int) -> bool:
+def _uses_more_bits(layer: int, layers: int) -> bool:
     """Return True for the first and last eighth of the layers and every third between (`use_more_bits`)."""
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 

@@ -52,8 +52,8 @@ def fields(checkpoint: Checkpoint) -> tuple[Field, ...]:
 def _ids(checkpoint: Checkpoint, role: str) -> list[int]:
     """Return the ids that have a role. generation_config.json takes precedence, as in transformers."""
     name = f"{role}_token_id"
-    said = checkpoint.generation.get(name, checkpoint.config.get(name))
-    return [said] if isinstance(said, int) else list(said or ())
+    stated = checkpoint.generation.get(name, checkpoint.config.get(name))
+    return [stated] if isinstance(stated, int) else list(stated or ())
 
 
 def _splitter(checkpoint: Checkpoint) -> str:

@@ -15,7 +15,7 @@ from enum import Enum
 from time import monotonic_ns
 from typing import Any, Protocol
 
-from engines.http.addresses import distrust
+from engines.http.addresses import tls_failure
 from harness.drivers.http.place import Place
 from harness.drivers.http.poller import READ, WRITE, Poller
 from harness.drivers.http.response import ResponseReader
@@ -285,7 +285,7 @@ class Connection:
         try:
             self._tls.handshake(self._received())
         except ssl.SSLError as error:
-            self._lose(distrust(error, self.place.address.host))
+            self._lose(tls_failure(error, self.place.address.host))
             return
         except OSError as error:
             self._lose(_reason(error, self.place))
@@ -318,7 +318,7 @@ class Connection:
         try:
             return self._tls.decrypt(data)
         except ssl.SSLError as error:
-            self._lose(distrust(error, self.place.address.host))
+            self._lose(tls_failure(error, self.place.address.host))
             return b""
 
     def _lose(self, reason: str, end: End = End.READ) -> None:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from engines.base import Chunk, ChunkKind
-from engines.dialects.failures import ending, failure_in, text_chunk, words_alone
+from engines.dialects.failures import ending, failure_in, text_chunk, unknown_text
 from harness.drivers.outcome import Cut
 from harness.drivers.stub import event
 from harness.records import Status
@@ -184,7 +184,7 @@ def test_finish_reasons_that_cannot_be_read(reason: Any) -> None:
 def test_no_failure(event: dict[str, Any]) -> None:
     """What is empty, or says that all is well."""
     assert failure_in(event, alone=True) is None
-    assert words_alone(event) is None
+    assert unknown_text(event) is None
     record = record_of([*TOKENS[:5], b"data: " + orjson.dumps(event) + b"\n\n", *TOKENS[5:], FINISH, USAGE, DONE])
     assert (record.status, record.error, record.output_tokens) == (Status.OK, None, 10)
 

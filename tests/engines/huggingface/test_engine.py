@@ -455,7 +455,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], sentence: s
 @pytest.mark.parametrize(
     ("spec", "kind", "sentence"),
     [
-        (spec_of("int4-torchao", device="cpu"), LevelUnsupported, "runs on cuda alone"),
+        (spec_of("int4-torchao", device="cpu"), LevelUnsupported, "runs only on cuda"),
         (spec_of(cache="offloaded", device="cpu"), EngineError, "cache: dynamic"),
         (spec_of(attention="flash_attention_2", device="cpu"), EngineError, "flash-attn"),
         (spec_of(max_memory={"cpu": "2MB"}), StartFailed, "max_memory leaves"),

@@ -82,7 +82,7 @@ def _hub_error(name: str) -> Exception:
     [
         ("RepositoryNotFoundError", "the hub has no model org/name; check the id"),
         ("RevisionNotFoundError", "model org/name has no revision 'v2'"),
-        ("GatedRepoError", "asks for its terms to be accepted"),
+        ("GatedRepoError", "requires its terms to be accepted"),
         ("LocalEntryNotFoundError", "org/name at revision v2 is not in the local hub cache"),
         ("HfHubHTTPError", "could not be fetched from the hub: 404 for some reason"),
     ],
