@@ -22,7 +22,7 @@ def prompts(count: int, tokens: int) -> list[tuple[int, ...]]:
 
 
 def continuations(spec: EngineSpec, given: list[tuple[int, ...]], tokens: int) -> list[bytes]:
-    """What an engine of this spec says after each prompt, exactly so many tokens, greedily; one after the other."""
+    """Return an engine's greedy continuation of each prompt, with an exact number of tokens."""
     return asyncio.run(_continuations(spec, given, tokens))
 
 

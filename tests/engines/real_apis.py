@@ -75,7 +75,7 @@ class Backend:
 
 @dataclass
 class Said:
-    """What has come of a reply so far."""
+    """Reply received so far."""
 
     text: str = ""
     pieces: int = 0
@@ -90,7 +90,7 @@ class Said:
 
     @property
     def tokens(self) -> int:
-        """As the engine counts them."""
+        """Tokens as the engine counts them."""
         return self.usage.get("completion_tokens", 0)
 
 
@@ -105,7 +105,7 @@ class Api:
         self.tell = tell
 
     async def running(self, app: web.Application) -> AsyncIterator[None]:
-        """From the start of the engines to their end."""
+        """Run from the start of the engines to their end."""
         for backend in self.backends.values():
             await backend.start()
         yield
@@ -131,7 +131,7 @@ class Api:
                     raise RuntimeError(BROKEN)
 
     async def whole(self, *about: Any) -> None:
-        """The same, to its end."""
+        """Return the whole reply."""
         async for _ in self.pieces(*about):
             pass
 
@@ -144,7 +144,7 @@ async def opened(request: web.Request, kind: str) -> web.StreamResponse:
 
 
 async def event(answer: web.StreamResponse, content: Mapping[str, Any]) -> None:
-    """One server-sent event."""
+    """Return a server-sent event."""
     await answer.write(f"data: {json.dumps(content)}\n\n".encode())
 
 
@@ -181,7 +181,7 @@ class StatsApi(Api):
         self._results: dict[str, dict[str, Any]] = {}
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served."""
+        """Return the routes."""
         return [web.post("/generate", self.generate), web.post("/generate/stream", self.stream)]
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
@@ -198,7 +198,7 @@ class StatsApi(Api):
         return web.json_response({**self._result(body, said), "cached": False})
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """The same piece by piece; a result from the cache comes in one."""
+        """Stream the reply; a cached one comes in one piece."""
         body = await request.json()
         answer = await opened(request, "text/event-stream")
         known = self._results.get(_key(body))
@@ -247,7 +247,7 @@ class BackendApi(Api):
         super().__init__({"llama_cpp": Backend("q8_0"), "llama_cpp_small": Backend("q4_0")}, break_after, tell)
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served."""
+        """Return the routes."""
         return [web.post("/generate", self.generate), web.post("/generate/stream", self.stream)]
 
     def _chosen(self, body: Mapping[str, Any]) -> str:
@@ -271,7 +271,7 @@ class BackendApi(Api):
         return web.json_response({"text": said.text, **told, "tokens_per_second": said.tokens / said.seconds})
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """The same piece by piece; the last event says no more than that it is the last, or (--tell) who answered."""
+        """Stream the reply. The last event only marks the end or, with --tell, names the backend."""
         body = await request.json()
         name, said = self._chosen(body), Said()
         answer = await opened(request, "text/event-stream")
@@ -293,7 +293,7 @@ class OllamaApi(Api):
         super().__init__({"q8_0": Backend("q8_0")}, break_after, tell)
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served."""
+        """Return the routes."""
         return [
             web.get("/api/version", self.version),
             web.get("/api/tags", self.tags),

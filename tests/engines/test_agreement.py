@@ -76,7 +76,7 @@ OTHERS = [
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, ...]:
-    """What the embedded llama.cpp says."""
+    """Return the reply of the embedded llama.cpp."""
     spec = REFERENCE.spec(tmp_path_factory.mktemp("reference"))
     return tuple(continuations(spec, prompts(PROMPTS, PROMPT_TOKENS), NEW_TOKENS))
 

@@ -123,7 +123,7 @@ CASES = [
 
 @pytest.fixture(params=CASES, ids=lambda case: case.engine)
 def case(request: pytest.FixtureRequest) -> Case:
-    """One engine after the other; those whose library is missing are skipped with the reason."""
+    """Yield each engine; one with a missing library is skipped with the reason."""
     found: Case = request.param
     if found.library is not None:
         needs.library(found.library)
@@ -146,7 +146,7 @@ async def started(spec: EngineSpec) -> AsyncIterator[tuple[Engine, EngineInfo]]:
 
 
 async def records_of(engine: Engine, schedule: Schedule) -> list[Record]:
-    """What a schedule does on a running engine."""
+    """Return the records of a schedule on a running engine."""
     records: list[Record] = []
     target = engine if isinstance(engine, InProcessEngine) else engine.endpoint()  # type: ignore[attr-defined]
     await drive(schedule, target, DriveSettings(timeout_ns=LIMIT_NS), records.append)
@@ -203,7 +203,7 @@ def with_engine(spec: EngineSpec, body: Callable[[Engine, EngineInfo], Awaitable
     asyncio.run(main())
 
 
-def test_it_says_truthfully_what_runs(case: Case, tmp_path: Path) -> None:
+def test_it_reports_what_runs(case: Case, tmp_path: Path) -> None:
     """EngineInfo has the engine's name, plausible types, live processes, and None where nothing is known."""
 
     async def body(engine: Engine, info: EngineInfo) -> None:
@@ -249,7 +249,7 @@ def test_eight_requests_at_once_all_succeed(case: Case, tmp_path: Path) -> None:
     with_engine(case.spec(tmp_path), body, kept=case.kept)
 
 
-def test_a_request_given_up_leaves_it_usable(case: Case, tmp_path: Path) -> None:
+def test_a_cancelled_request_leaves_it_usable(case: Case, tmp_path: Path) -> None:
     """After requests that were broken off in the middle, the next ones are answered whole."""
 
     async def body(engine: Engine, info: EngineInfo) -> None:
@@ -297,7 +297,7 @@ def test_stop_can_come_at_any_time_and_leaves_nothing(case: Case, tmp_path: Path
     assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_served_engine_tells_why_it_ended(case: Case, tmp_path: Path) -> None:
+def test_a_served_engine_reports_why_it_ended(case: Case, tmp_path: Path) -> None:
     """alive() is None while it runs and a sentence once its process was killed."""
     if not issubclass(engines.engine_class(case.engine), ServedEngine):
         pytest.skip(f"{case.engine} runs in the process of the trial")

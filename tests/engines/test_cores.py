@@ -35,7 +35,7 @@ def processors(folder: Path, siblings: Sequence[str]) -> Path:
     ],
 )
 def test_one_core_is_left_to_the_client(cores_there: int, quota: float | None, threads: int) -> None:
-    """Of those that are there and paid for whole; at least one thread."""
+    """Existing cores within the quota count, minus one; at least one thread remains."""
     assert threads_for(cores_there, quota) == threads
 
 
@@ -74,7 +74,7 @@ def test_every_engine_takes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         (6, None, {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "6"}),
     ],
 )
-def test_vllm_is_told_how_many_and_where(threads: int, quota: float | None, told: dict[str, str]) -> None:
+def test_vllm_gets_number_and_place_of_threads(threads: int, quota: float | None, told: dict[str, str]) -> None:
     """Bound to cores of its own as it does by itself, but not where others of the machine would be bound to the same,
     nor several threads to one core.
     """

@@ -16,14 +16,14 @@ from engines.llamacpp.reply import sampling_of
 
 
 def body_of(endpoint: Endpoint, request: Request) -> dict[str, Any]:
-    """What is sent."""
+    """Return the body of a request."""
     found: dict[str, Any] = json.loads(dialects.of(endpoint).encode(request, "m").body)
     return found
 
 
 @pytest.mark.parametrize("dialect", ["openai-completions", "openai-chat"])
-def test_what_a_request_leaves_out_is_said_to_a_server_of_ours(dialect: str) -> None:
-    """What it says stays as it is said."""
+def test_our_servers_get_the_settings_that_a_request_leaves_out(dialect: str) -> None:
+    """Settings of the request are kept."""
     endpoint = Endpoint("http://x", dialect, unsaid=PLAIN_SAMPLING)
     plain = body_of(endpoint, Request("hi", 3))
     assert {name: plain[name] for name in PLAIN_SAMPLING} == PLAIN_SAMPLING
@@ -32,8 +32,8 @@ def test_what_a_request_leaves_out_is_said_to_a_server_of_ours(dialect: str) -> 
     assert "repeat_penalty" not in body_of(Endpoint("http://x", dialect), Request("hi", 3))
 
 
-def test_an_exact_length_is_asked_for_in_the_server_s_own_words() -> None:
-    """In place of the dialect's, and only where it is exact."""
+def test_an_exact_length_uses_the_fields_of_the_server() -> None:
+    """The endpoint's fields replace the dialect's, for exact lengths only."""
     endpoint = Endpoint("http://x", "openai-completions", exact={"logit_bias": {"7": -1e9}})
     exact, free = (body_of(endpoint, Request("hi", 3, exact=exact)) for exact in (True, False))
     assert exact["logit_bias"] == {"7": -1e9}
@@ -45,7 +45,7 @@ def test_an_exact_length_is_asked_for_in_the_server_s_own_words() -> None:
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0}, {"top_p": 0.9}, {"temperature": None, "seed": 1}])
 def test_without_a_temperature_transformers_is_greedy(sampling: dict[str, Any]) -> None:
-    """Whatever the model's generation_config.json says."""
+    """The model's generation_config.json does not apply."""
     assert sampling_arguments(sampling) == {"do_sample": False, "repetition_penalty": 1.0}
 
 

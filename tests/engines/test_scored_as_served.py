@@ -43,7 +43,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(("engine", "options"), ENGINES)
-def test_an_engine_tells_what_it_puts_in_front_of_a_text(engine: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_an_engine_reports_the_tokens_in_front_of_a_text(engine: str, options: dict[str, Any], tmp_path: Path) -> None:
     """The token of beginning where the tokenizer says so; nothing for `tiny`."""
     if engine in LIBRARIES:
         needs.library(LIBRARIES[engine])
@@ -91,7 +91,7 @@ def scored(model: ModelReference, folder: Path) -> float:
 
 
 def by_hand(folder: Path, *, begin: bool) -> float:
-    """The same with transformers' own tokenizer and model, the second half of each chunk."""
+    """Compute the second half of each chunk with transformers' own tokenizer and model."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -111,7 +111,7 @@ def test_the_first_request_can_be_slower() -> None:
 
 
 def test_requests_beyond_the_batch_queue_in_order() -> None:
-    """With two slots, the third and fourth request start when the first two have ended."""
+    """Two slots let the third and fourth request start when the first two have ended."""
     one = Request("x", 1)
     times = times_of((0, one), (1 * MS_NS, one), (2 * MS_NS, one), (3 * MS_NS, one), ttft_ms=10, max_batch=2)
     assert times == [[10 * MS_NS], [11 * MS_NS], [20 * MS_NS], [21 * MS_NS]]
@@ -151,7 +151,7 @@ def test_levels_differ_by_their_speed() -> None:
 
 
 def test_exponential_service_is_seeded() -> None:
-    """The same seed gives the same times, another seed others; the mean is the stated time."""
+    """A seed determines the times; their mean is the stated time."""
     asked = [(at * 1000 * MS_NS, Request("x", 1)) for at in range(500)]
     one, same, other = (times_of(*asked, ttft_ms=20, service="exponential", seed=seed) for seed in (1, 1, 2))
     assert one == same != other
@@ -175,7 +175,7 @@ def test_replies_can_end_by_themselves() -> None:
 
 
 def test_without_streaming_everything_comes_at_the_end() -> None:
-    """One chunk with all tokens, when the last of them would have come."""
+    """All tokens come in one chunk, at the time of the last."""
     assert times_of((0, Request("x", 5, stream=False)), ttft_ms=50, tpot_ms=10) == [[90 * MS_NS]]
 
 

@@ -41,7 +41,7 @@ def test_weights_are_hashed_before_a_start_is_timed(name: str, tmp_path: Path, m
 
 
 class _Loaded:
-    """What vLLM has made; `shutdown` was called or not."""
+    """Stand-in for vLLM's engine that records `shutdown`."""
 
     output_handler = None
 
@@ -114,4 +114,4 @@ class _Started(ServerProcess):
         super().__init__(ServerCommand("none"))
 
     async def start(self) -> None:
-        """Nothing is started."""
+        """Start nothing."""

@@ -32,7 +32,7 @@ def test_half_a_character_waits_for_the_other_half() -> None:
 
 
 def test_bytes_that_never_become_a_character_are_shown_at_the_end() -> None:
-    """What is left over becomes U+FFFD, so that its tokens are counted."""
+    """Remaining bytes become U+FFFD, so that their tokens are counted."""
     assert _pieces([b"a", b"\xe2\x82"])[0] == [Piece("a", 1), Piece("\ufffd", 1)]
 
 
@@ -42,21 +42,21 @@ def test_a_token_without_text_is_counted_with_the_next() -> None:
 
 
 def test_the_stop_string_is_not_shown() -> None:
-    """It may be spread over tokens, and begin like something else; all tokens are counted."""
+    """A stop string may span tokens and resemble other text; all tokens are counted."""
     found, text = _pieces([b"ab", b"EN", b"x", b"EN", b"D more", b"never"], ("END",))
     assert "".join(piece.text for piece in found) == "abENx"
     assert sum(piece.tokens for piece in found) == 5
     assert text.stopped
 
 
-def test_what_might_have_been_a_stop_string_is_shown_in_the_end() -> None:
+def test_the_start_of_a_stop_string_is_shown_at_the_end() -> None:
     """The beginning of one that never comes is held back until the end only."""
     assert _pieces([b"a", b"EN"], ("END",))[0] == [Piece("a", 1), Piece("EN", 1)]
 
 
 @given(st.lists(st.binary(max_size=4), max_size=20), st.lists(st.text("ab", min_size=1, max_size=3), max_size=2))
 def test_nothing_is_lost_and_every_token_is_counted_once(tokens: list[bytes], stop: list[str]) -> None:
-    """However text is cut into tokens, the pieces are the text up to the first stop string."""
+    """Any division into tokens gives the text up to the first stop string."""
     found, text = _pieces(tokens, tuple(stop))
     shown = "".join(piece.text for piece in found)
     whole = b"".join(tokens).decode("utf-8", "replace")

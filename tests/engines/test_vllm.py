@@ -69,7 +69,7 @@ class Running:
         return "".join(chunk.text for chunk in chunks)
 
     def scores(self, first: int = 1) -> Scores:
-        """Of the held-out text."""
+        """Return the scores of the held-out text."""
         return self.runner.run(self.engine.score(list(TEXT), first))
 
     def end(self) -> None:
@@ -86,7 +86,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     found.end()
 
 
-def test_it_tells_what_runs(running: Running) -> None:
+def test_it_reports_what_runs(running: Running) -> None:
     """The type that was loaded, the context, the cache it holds, and vLLM's processes, which are not this one."""
     info = running.info
     assert (info.level, info.device, info.context_tokens, info.parameters) == ("fp32", "cpu", 1024, 3_214_080)
@@ -112,7 +112,7 @@ def test_each_chunk_bears_the_tokens_of_its_text(running: Running) -> None:
 
 
 def test_a_reply_that_is_not_streamed_is_one_chunk(running: Running) -> None:
-    """The same tokens, all at once."""
+    """All tokens come at once."""
     request = Request("It was", 12, exact=True, sampling={"temperature": 0}, stream=False)
     content = running.chunks(request)[0]
     assert (content.text, content.tokens) == (running.text("It was", 12), 12)
@@ -134,7 +134,7 @@ def test_sampling_reaches_it(running: Running) -> None:
 
 
 def test_its_scores_are_its_distributions(running: Running) -> None:
-    """They sum to one over all tokens; the likeliest one is what it says greedily; rows begin at `first`."""
+    """Scores sum to one; the most likely token is the greedy one; rows begin at `first`."""
     scores = running.scores()
     assert scores.tokens is None
     assert scores.logprobs.shape == (len(TEXT) - 1, 258)
@@ -150,7 +150,7 @@ def test_its_scores_are_its_distributions(running: Running) -> None:
 
 
 def test_it_tokenizes(running: Running) -> None:
-    """With the model's own tokenizer, no special tokens."""
+    """Ids are those of the model's tokenizer, without special tokens."""
     assert running.runner.run(running.engine.tokenize("Ah!")) == [65, 104, 33]
 
 
@@ -167,7 +167,7 @@ def test_a_reply_that_is_closed_is_cancelled(running: Running) -> None:
     assert running.engine._llm.output_processor.get_num_unfinished_requests() == 0
 
 
-def test_what_does_not_fit_ends_or_is_refused_with_a_sentence(running: Running) -> None:
+def test_a_full_context_ends_the_reply_or_is_refused(running: Running) -> None:
     """A reply ends at the context's end, for its length; a prompt that is too long is refused."""
     *_, finish, usage = running.chunks(Request(tuple(TEXT[:300]), 2000, exact=True))
     assert (finish.finish_reason, usage.usage.output_tokens) == ("length", 724)
@@ -196,12 +196,14 @@ def test_a_level_that_this_build_cannot_make_is_a_skip(tmp_path: Path) -> None:
 
 
 def test_an_argument_that_vllm_does_not_know_is_named(tmp_path: Path) -> None:
-    """What `extra` passes on is not checked by us."""
+    """An unknown argument in `extra` is an error of vLLM."""
     with pytest.raises((EngineError, StartFailed), match="no_such_thing"):
         Running(tmp_path / "engine.log", None, extra={"no_such_thing": 1})
 
 
-def test_a_quantized_checkpoint_runs_and_the_death_of_its_engine_core_is_told(running: Running, tmp_path: Path) -> None:
+def test_a_quantized_checkpoint_runs_and_the_end_of_its_engine_core_is_reported(
+    running: Running, tmp_path: Path
+) -> None:
     """W8A8 on the CPU: near fp32, but not the same. Then its core is killed: requests fail with the reason."""
     eight_bits = Running(tmp_path / "engine.log", None, ModelReference(str(w8a8(tmp_path))))
     try:
@@ -217,7 +219,7 @@ def test_a_quantized_checkpoint_runs_and_the_death_of_its_engine_core_is_told(ru
         eight_bits.end()
 
 
-def test_an_adapter_changes_what_is_said_and_stopping_ends_replies(running: Running, tmp_path: Path) -> None:
+def test_an_adapter_changes_the_text_and_stopping_ends_replies(running: Running, tmp_path: Path) -> None:
     """A LoRA adapter over the same weights; a reply in progress when the engine is stopped fails with a sentence."""
     adapted = Running(tmp_path / "engine.log", "fp32", ModelReference("tiny", lora=str(adapter(tmp_path))))
     try:

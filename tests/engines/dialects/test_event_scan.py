@@ -15,7 +15,7 @@ from engines.dialects.sse import EventSplitter, one_line_each
 
 
 def delta(fields: str, finish: str = "null") -> bytes:
-    """One event of a chat, as some servers write it."""
+    """Return an event of a chat, as some servers write it."""
     return b'data: {"id":"7","choices":[{"delta":{%b},"finish_reason":%b}]}\n\n' % (fields.encode(), finish.encode())
 
 
@@ -67,7 +67,7 @@ def agrees(reads: Sequence[bytes], decoder: EventDecoder) -> None:
     st.sampled_from([b"", b"\xef\xbb\xbf"]),
 )
 def test_any_events_in_any_reads(events: list[bytes], places: list[int], line_end: bytes, mark: bytes) -> None:
-    """Whatever the events, their line ends and the reads: the same chunks in the same reads, met before or not."""
+    """Any events, line ends and reads give the same chunks in the same reads, with known chunks or without."""
     body = mark + b"".join(events).replace(b"\n", line_end)
     at = sorted(min(place, len(body)) for place in places)
     reads = [body[a:b] for a, b in zip([0, *at], [*at, len(body)], strict=True)]

@@ -74,8 +74,8 @@ def dressed(body: Any) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", OBJECTS)
 @pytest.mark.parametrize("end", [[DONE], [], [FINISH, USAGE, DONE]], ids=["done", "nothing", "finish"])
-def test_an_object_that_tells_of_a_failure(name: str, end: list[bytes]) -> None:
-    """However it is put into the stream, after some tokens or first of all, whatever comes behind it."""
+def test_an_object_that_reports_a_failure(name: str, end: list[bytes]) -> None:
+    """A failure object counts in every place of the stream, before and after tokens."""
     for way, said in dressed(OBJECTS[name]).items():
         if end[:1] == [FINISH] and name in ("detail", "details", "message") and way not in ("named event", "field"):
             continue  # mere words are passed over where the reply comes to a good end
@@ -89,7 +89,7 @@ def test_an_object_that_tells_of_a_failure(name: str, end: list[bytes]) -> None:
 @pytest.mark.parametrize("dialect", ["openai-completions", "generate-stats", "generate-backend", "ollama-chat"])
 @pytest.mark.parametrize("name", OBJECTS)
 def test_every_dialect_knows_them(dialect: str, name: str) -> None:
-    """As a line of NDJSON, as an event, and as a whole document that should be a stream."""
+    """Failures count in JSON lines, in events, and in a document in place of a stream."""
     if dialect != "openai-completions" and name in ("error of a choice", "with a role"):
         return
     text = orjson.dumps(OBJECTS[name])
@@ -119,8 +119,8 @@ def test_every_dialect_knows_them(dialect: str, name: str) -> None:
         b"Too Many Requests",
     ],
 )
-def test_a_text_that_tells_of_a_failure(text: bytes) -> None:
-    """As data, unframed in mid-stream and as the whole body; a finish behind it does not help."""
+def test_a_text_that_reports_a_failure(text: bytes) -> None:
+    """A failure text counts as data, unframed in mid-stream and as the whole body, even before a finish."""
     for reads in ([*TOKENS[:3], event(text), FINISH, DONE], [*TOKENS[:3], text + b"\n\n", DONE], [event(text), DONE]):
         record = record_of(reads)
         assert record.status == Status.STREAM_ERROR
@@ -135,7 +135,7 @@ def test_a_text_that_tells_of_a_failure(text: bytes) -> None:
      "server_error", "timeout", {"type": "abort", "message": BOOM, "status_code": 503}, "engine_overloaded"],
 )  # fmt: skip
 def test_finish_reasons_that_mean_failure(reason: Any) -> None:
-    """Whatever was generated before; the server's words if it has some."""
+    """A bad finish reason fails the reply after any tokens, with the server's message if there is one."""
     name = reason["type"] if isinstance(reason, dict) else reason
     for reads in ([*TOKENS, delta(reason), DONE], [*TOKENS, delta(reason, content=" x"), USAGE, DONE]):
         record = record_of(reads)
@@ -151,7 +151,7 @@ def test_finish_reasons_that_mean_failure(reason: Any) -> None:
     ["stop", "length", "tool_calls", "content_filter", "eos_token", "model_length", "function_call", "end_turn"],
 )
 def test_finish_reasons_that_are_good(reason: str) -> None:
-    """They are kept as they are."""
+    """Good finish reasons are recorded unchanged."""
     record = record_of([*TOKENS, delta(reason), USAGE, DONE])
     assert (record.status, record.finish_reason) == (Status.OK, reason)
 
@@ -165,7 +165,7 @@ def test_finish_reasons_that_are_none(reason: Any) -> None:
 
 @pytest.mark.parametrize("reason", [True, 5, 2.5, ["stop"], {"a": 1}])
 def test_finish_reasons_that_cannot_be_read(reason: Any) -> None:
-    """It has finished, nobody knows why."""
+    """The reply has finished for an unknown reason."""
     assert ending(reason) == [Chunk(ChunkKind.FINISH)]
     assert record_of([*TOKENS, delta(reason)]).finish_reason is None
 
@@ -182,21 +182,21 @@ def test_finish_reasons_that_cannot_be_read(reason: Any) -> None:
     ],
 )  # fmt: skip
 def test_no_failure(event: dict[str, Any]) -> None:
-    """What is empty, or says that all is well."""
+    """Empty values and success are no failure."""
     assert failure_in(event, alone=True) is None
     assert unknown_text(event) is None
     record = record_of([*TOKENS[:5], b"data: " + orjson.dumps(event) + b"\n\n", *TOKENS[5:], FINISH, USAGE, DONE])
     assert (record.status, record.error, record.output_tokens) == (Status.OK, None, 10)
 
 
-def test_a_failure_without_a_word() -> None:
-    """It is told what there is."""
+def test_a_failure_without_a_message() -> None:
+    """An error without a message is still an error."""
     assert record_of([b"event: error\n\n", DONE]).error == "error"
     assert record_of([b"error:\n\n", DONE]).error == "the server sent an error without a message"
     assert record_of([event({"error": {"code": 7}}), DONE]).error == '{"error":{"code":7}}'
 
 
-def test_the_words_count_where_the_server_hangs_up_behind_them() -> None:
+def test_a_complete_failure_is_the_reason_for_a_truncated_reply() -> None:
     """A failure that came whole is the reason why the reply was cut off."""
     cut = Cut(Status.CONNECTION_ERROR, "the server closed the connection")
     assert record_of([*TOKENS[:2], event({"error": BOOM})], cut=cut).error == BOOM
@@ -206,7 +206,7 @@ def test_the_words_count_where_the_server_hangs_up_behind_them() -> None:
 
 
 def test_an_answer_that_speaks_of_errors_is_no_failure() -> None:
-    """Only the server's own words count, not the model's, whole or cut off."""
+    """Only the server's text counts, not the model's, complete or truncated."""
     texts = [" the error", ' {"error": "x"}', " failed", " Internal Server Error"]
     good = record_of([*(delta(content=text) for text in texts), FINISH, DONE])
     assert (good.status, good.text) == (Status.OK, "".join(texts))
@@ -216,7 +216,7 @@ def test_an_answer_that_speaks_of_errors_is_no_failure() -> None:
 
 
 def test_a_sentence_is_one_line_of_bounded_length() -> None:
-    """Whatever the server says."""
+    """Any message becomes one line of limited length."""
     for said in ("x" * 10_000, "a\nb\tc " * 1000, {"deep": [{"deeper": ["y" * 999]}]}):
         error = record_of([event({"error": {"message": said}})]).error
         assert error is not None

@@ -50,7 +50,7 @@ def reads_of(body: bytes, places: list[int]) -> list[bytes]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WRITTEN)
-def test_a_good_stream_is_read_whatever_its_content_type_says(way: str, kind: str) -> None:
+def test_a_good_stream_is_read_under_any_content_type(way: str, kind: str) -> None:
     """Ten tokens, counted, each with the time of its own read."""
     record = record_of(WRITTEN[way], "openai-chat", kind)
     assert (record.status, record.error, record.text) == (Status.OK, None, "".join(WORDS))
@@ -63,7 +63,7 @@ def test_a_good_stream_is_read_whatever_its_content_type_says(way: str, kind: st
 
 @given(st.sampled_from(sorted(WRITTEN)), st.sampled_from(KINDS), st.lists(st.integers(0, 10_000), max_size=25))
 def test_wherever_it_is_cut(way: str, kind: str, places: list[int]) -> None:
-    """Between the bytes of a character, of a line end or of the mark: the same tokens, never earlier than their end."""
+    """A cut inside a character, a line end or the byte order mark gives the same tokens, none before its last byte."""
     body = b"".join(WRITTEN[way])
     reads = reads_of(body, places)
     record = record_of(reads, "openai-chat", kind)
@@ -76,7 +76,7 @@ def test_wherever_it_is_cut(way: str, kind: str, places: list[int]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_document_is_no_stream(kind: str) -> None:
-    """It has no time to the first token, whatever it calls itself; over one line or many, with blanks before it."""
+    """A document has no TTFT under any content type, on one line or many, with leading blanks or without."""
     for body in (
         b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"completion_tokens":2}}',
         b'{\n "choices": [\n  {"message": {"content": "hi"},\n   "finish_reason": "stop"}\n ],\n'
@@ -91,7 +91,7 @@ def test_one_document_is_no_stream(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_page_is_no_answer(kind: str) -> None:
-    """Of a proxy, or of a login."""
+    """A web page of a proxy or a login is an error."""
     record = record_of([b"\n<!DOCTYPE html><html><h1>502 Bad Gateway</h1></html>"], "openai-chat", kind)
     assert record.status == Status.HTTP_ERROR
     assert "502 Bad Gateway" in (record.error or "")
@@ -107,7 +107,7 @@ def test_nothing_is_empty(kind: str, body: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=12), max_size=8), st.sampled_from(KINDS))
 def test_any_bytes_have_a_framing(reads: list[bytes], kind: str) -> None:
-    """Whatever they are, and however they are cut: the same."""
+    """Any bytes have the same framing for every division into reads."""
     headers = {"content-type": kind}
     whole = framing_of(WireResponse(200, headers, [b"".join(reads)]))
     assert isinstance(whole, Framing)
@@ -115,7 +115,7 @@ def test_any_bytes_have_a_framing(reads: list[bytes], kind: str) -> None:
 
 
 def test_data_over_several_lines_is_one_event() -> None:
-    """As the standard has it, where its first line is no whole JSON."""
+    """Lines are joined by the standard if the first is no complete JSON."""
     lines = b'data: {"choices":[{"index":0,\ndata: "delta":{"content":" a"}}]}\n\n'
     assert not one_line_each(lines + TOKENS[0])
     assert record_of([lines, FINISH, DONE]).text == " a"
@@ -134,8 +134,8 @@ def test_data_over_several_lines_is_one_event() -> None:
         b"data: ...\n\n", b'data: {"message":"keep-alive"}\n\n', b"data: OPENROUTER PROCESSING\n\n",
     ],
 )  # fmt: skip
-def test_signs_of_life_say_nothing(sign: bytes) -> None:
-    """In every dress: before, between and after the tokens, also where only [DONE] ends the reply."""
+def test_keep_alives_are_ignored(sign: bytes) -> None:
+    """Keep-alives are ignored before, between and after the tokens, even if only [DONE] ends the reply."""
     mixed = [part for token in TOKENS for part in (sign, token)]
     for end in ([sign, FINISH, sign, USAGE, sign, DONE], [USAGE, sign, DONE]):
         record = record_of([sign, ROLE, *mixed, *end])
@@ -147,8 +147,8 @@ def test_signs_of_life_say_nothing(sign: bytes) -> None:
 @pytest.mark.parametrize(
     "strange", [b"hm", b"\xff\xfe", b'{"choices":[{"delta":{"content":" x', b"None", b"undefined", b"{'a': 1}"]
 )
-def test_what_cannot_be_read_is_passed_over_where_the_reply_goes_on(strange: bytes) -> None:
-    """It fails the reply only where it is the last that came."""
+def test_unreadable_data_is_ignored_if_the_reply_continues(strange: bytes) -> None:
+    """Unreadable data fails the reply only at its end."""
     between = record_of([*TOKENS[:5], event(strange), *TOKENS[5:], DONE])
     assert (between.status, len(between.chunk_ns or ())) == (Status.OK, 10)
     finished = record_of([*TOKENS, FINISH, event(strange), DONE])
@@ -161,7 +161,7 @@ def test_what_cannot_be_read_is_passed_over_where_the_reply_goes_on(strange: byt
 @pytest.mark.parametrize("head", [b"data: ", b"", b'data: {"choices":[{"text":"'])
 @pytest.mark.parametrize("unit", [b"x", b" ", b"}", b"data: ", b"error", b"\r\n"])
 def test_a_body_takes_time_in_proportion_to_its_length(head: bytes, unit: bytes) -> None:
-    """However it is cut and whatever it repeats: four times as much takes no more than ten times as long."""
+    """Any repeated body of four times the length takes at most ten times as long."""
 
     def seconds(size: int) -> float:
         body = head + unit * (size // len(unit))

@@ -51,7 +51,7 @@ def test_a_request_with_statistics() -> None:
 
 
 def test_a_request_to_a_platform_with_backends() -> None:
-    """What chooses the backend is added by the scenario; the conversation is one text; a length is never exact."""
+    """The scenario adds the choice of backend; the conversation is one text; no length is exact."""
     dialect = dialects.get("generate-backend", {"backend": "vllm", "urgency": "high"})
     request = Request("and you?", 7, exact=True, sampling={"top_p": 0.9}, history=(Turn("hi", "ho"),))
     assert json.loads(dialect.encode(request, "unheard").body) == {
@@ -64,7 +64,7 @@ def test_a_request_to_a_platform_with_backends() -> None:
     }
 
 
-def test_what_the_apis_cannot_carry() -> None:
+def test_token_ids_and_unknown_sampling_are_refused() -> None:
     """Token ids, and sampling that they have no name for, are refused with what to do instead."""
     with pytest.raises(ValueError, match="generate-stats cannot carry token ids: use text prompts or"):
         dialects.get("generate-stats").encode(Request((1, 2), 7), None)
@@ -82,8 +82,8 @@ def test_what_the_apis_cannot_carry() -> None:
         ("ollama-chat", {"options": {"seed": 1}}, "must not set `options.seed`"),
     ],
 )
-def test_what_we_set_cannot_be_added(name: str, added: dict[str, object], sentence: str) -> None:
-    """Two values for one key are refused before anything is sent."""
+def test_fields_of_the_dialect_cannot_be_added(name: str, added: dict[str, object], sentence: str) -> None:
+    """A second value for a key is refused before anything is sent."""
     with pytest.raises(ValueError, match=sentence):
         dialects.get(name, added)
 
@@ -121,7 +121,7 @@ def test_a_cached_stream_may_come_in_one_piece() -> None:
 
 
 def test_a_reply_of_a_platform_with_backends() -> None:
-    """Who answered, and how long it says that took; of tokens it says nothing."""
+    """A reply names the backend and its time, without token counts."""
     body = json.dumps(
         {"text": "hello", "backend_used": "vllm", "generation_time": 1.5, "tokens_per_second": 9}
     ).encode()
@@ -142,7 +142,7 @@ def test_a_stream_of_a_platform_with_backends() -> None:
 
 @pytest.mark.parametrize("name", ["generate-stats", "generate-backend"])
 def test_errors(name: str) -> None:
-    """In mid-stream, as a status, as a page, and as something that nobody can read."""
+    """Errors in mid-stream, as a status, as a page, and as unreadable data are found."""
     broken = decoded(name, event({"token": " a"}), event({"error": "out of memory"}))
     assert [chunk.kind for chunk in broken] == [ChunkKind.CONTENT, ChunkKind.ERROR]
     assert broken[-1].text == "out of memory"

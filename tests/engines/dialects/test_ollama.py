@@ -21,7 +21,7 @@ ENDING = [
 
 
 def line(**content: object) -> bytes:
-    """One line as it comes over the wire."""
+    """Return a line as sent."""
     return json.dumps({"model": "m", "created_at": "2026-01-01T00:00:00.1Z", **content}).encode() + b"\n"
 
 
@@ -31,7 +31,7 @@ def decoded(name: str, *reads: bytes, headers: dict[str, str] = LINES) -> list[t
 
 
 def test_a_prompt_as_it_is() -> None:
-    """Raw, so that no template changes its length; settings stand under `options`, those of the scenario too."""
+    """The prompt is raw, so that no template changes its length; all settings are under `options`."""
     dialect = dialects.get("ollama-generate", {"keep_alive": "10m", "options": {"num_ctx": 4096}})
     wire = dialect.encode(Request("hi", 7, exact=True, sampling={"temperature": 0.0, "stop": ["x"]}), "m")
     assert wire.path == "/api/generate"
@@ -64,7 +64,7 @@ def test_a_chat() -> None:
 
 
 def test_each_line_belongs_to_the_read_that_ends_it() -> None:
-    """However the body is cut; half a line at the end is no error, a whole one without its line end counts."""
+    """Any division gives the same result. An incomplete last line is no error; a complete one counts."""
     first, second, last = line(response=" a", done=False), line(response=" b", done=False), line(response="", **DONE)
     body = [first + second[:9], second[9:], last]
     found = decoded("ollama-generate", *body)
@@ -75,7 +75,7 @@ def test_each_line_belongs_to_the_read_that_ends_it() -> None:
 
 
 def test_thoughts_answers_and_tools() -> None:
-    """Each is told apart."""
+    """Reasoning, content and tool calls have their own kinds."""
     call = {"function": {"name": "f", "arguments": {"x": 1}}}
     found = decoded(
         "ollama-chat",
@@ -95,7 +95,7 @@ def test_thoughts_answers_and_tools() -> None:
 
 
 def test_a_whole_reply() -> None:
-    """One document with everything in it."""
+    """A single document holds text, counts and finish."""
     found = decoded(
         "ollama-chat", line(message={"content": "yes"}, **DONE), headers={"content-type": "application/json"}
     )
@@ -103,7 +103,7 @@ def test_a_whole_reply() -> None:
 
 
 def test_errors() -> None:
-    """In mid-stream, and lines that nobody can read."""
+    """Errors in mid-stream and unreadable lines are found."""
     found = decoded("ollama-generate", line(response=" a", done=False), b'{"error": "out of memory"}\n')
     assert found[-1] == (1, Chunk(ChunkKind.ERROR, "out of memory"))
     for strange in (b"nonsense\n", b'{"response": 3}\n', b'["x"]\n'):

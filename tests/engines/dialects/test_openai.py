@@ -24,7 +24,7 @@ def decoded(name: str, *reads: bytes, status: int = 200, headers: dict[str, str]
 
 
 def delta(**fields: object) -> bytes:
-    """One event of a chat."""
+    """Return an event of a chat."""
     return event({"choices": [{"index": 0, "delta": fields, "finish_reason": None}]})
 
 
@@ -112,7 +112,7 @@ def test_errors() -> None:
 
 
 def test_plain_json_without_a_stream() -> None:
-    """One JSON document, declared or not, is read whole."""
+    """A JSON document is read whole under any content type."""
     body = json.dumps({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).encode()
     for headers in ({"content-type": "application/json"}, {}):
         chunks = decoded("openai-chat", body[:9], body[9:], headers=headers)
@@ -129,14 +129,14 @@ def test_an_event_belongs_to_the_read_that_completes_it() -> None:
 
 
 def test_half_an_event_at_the_end_is_no_error() -> None:
-    """What a cut leaves behind says nothing; a whole event without its blank line counts."""
+    """An incomplete event is ignored; a complete one without its blank line counts."""
     assert [chunk.text for chunk in decoded("openai-completions", piece(" a") + piece(" b")[:20])] == [" a"]
     assert [chunk.text for chunk in decoded("openai-completions", piece(" a") + piece(" b")[:-2])] == [" a", " b"]
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=30), st.booleans())
 def test_any_text_survives(texts: list[str], escaped: bool) -> None:
-    """Whatever the texts, in one read each or all in one, they come out as they went in: short cuts change nothing."""
+    """Any texts come out unchanged, in one read each or all in one."""
     events = [
         b"data: "
         + json.dumps({"id": "1", "choices": [{"index": 0, "text": text, "n": None}]}, ensure_ascii=escaped).encode(
@@ -161,7 +161,7 @@ def test_short_cuts_agree_with_the_parser(events: list[bytes]) -> None:
 
 @pytest.mark.parametrize("name", ["openai-completions", "openai-chat"])
 def test_a_priority_is_sent_where_there_is_one(name: str) -> None:
-    """As a whole number, 0 included; otherwise the key is absent."""
+    """The priority is a whole number, including 0; without one the key is absent."""
     dialect = dialects.get(name)
     assert json.loads(dialect.encode(Request("x", 1, priority=0), None).body)["priority"] == 0
     assert "priority" not in json.loads(dialect.encode(Request("x", 1), None).body)

@@ -11,13 +11,13 @@ from engines.http.addresses import Address
     "url",
     ["http://h/a b", "http://h/\x01", "http://ex..de", "http://" + "a" * 64 + ".de", "ftp://h", "http://h:0", "h"],
 )
-def test_what_is_no_address_says_what_to_write(url: str) -> None:
-    """Also what could not be sent in a request line, or asked of a name server."""
+def test_an_invalid_address_is_refused_with_a_fix(url: str) -> None:
+    """Addresses invalid in a request line or for a name server are refused too."""
     with pytest.raises(ValueError, match="write http://host:port"):
         Address.of(url)
 
 
 def test_a_name_in_another_script_is_sent_as_name_servers_know_it() -> None:
-    """As IDNA says; addresses of version 6 stay as they are."""
+    """Host names follow IDNA; IPv6 addresses stay unchanged."""
     assert Address.of("http://bücher.example").host == "xn--bcher-kva.example"
     assert Address.of("http://[::1]:8000").host == "::1"

@@ -42,7 +42,7 @@ def started(model: str | None = None, **options: Any) -> tuple[EngineInfo, HttpE
     return asyncio.run(engine.start()), engine
 
 
-def test_a_running_server_tells_model_and_version() -> None:
+def test_a_running_server_reports_model_and_version() -> None:
     """The only model it serves is used; what cannot be known stays None."""
     with running() as url:
         info, engine = started(url=url + "/v1/")
@@ -102,13 +102,13 @@ def test_a_wrong_model_is_refused(models: str, model: str | None, options: dict[
 
 @pytest.mark.parametrize(("served", "model"), [("org/tiny", "org/tiny"), ("/models/Tiny.gguf", "tiny.gguf")])
 def test_the_scenarios_model_is_recognised(served: str, model: str) -> None:
-    """By its name, or by the name of its file."""
+    """The model matches by its name or by its file's name."""
     with running(f"--models other,{served}") as url:
         assert started(model, url=url)[0].model == served
 
 
 def test_a_server_without_a_list_gets_the_scenarios_name() -> None:
-    """Where /v1/models is missing, the model's name is put in requests as the scenario states it."""
+    """Requests name the model as the scenario does if /v1/models is missing."""
     with running("") as url:
         info, engine = started("mine", url=url)
     assert (info.model, engine.endpoint().model, info.context_tokens) == ("mine", "mine", None)
@@ -121,8 +121,8 @@ def test_a_page_instead_of_an_api_is_recognised() -> None:
     assert str(caught.value) == f"{url}/v1/models answered with an HTML page; set url to the base address of the API"
 
 
-def test_of_a_server_of_ours_the_dialect_may_be_wrong(tmp_path: Path) -> None:
-    """It has no url that could be set."""
+def test_the_dialect_of_our_server_may_be_wrong(tmp_path: Path) -> None:
+    """The advice names the dialect, for there is no url to correct."""
 
     async def body() -> None:
         options = {"command": f"{PROGRAM} --html", "ready": {"path": "/v1/models"}}
@@ -153,7 +153,7 @@ def test_keys_are_sent_and_never_shown() -> None:
     assert "s3cret" not in repr((spec, info, endpoint))
 
 
-def test_nobody_there_is_a_sentence() -> None:
+def test_a_missing_server_is_a_sentence() -> None:
     """A refused connection names the address and what to do."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # it does not listen, and nobody else can
@@ -211,7 +211,7 @@ def test_wrong_options_are_refused(options: dict[str, Any], sentence: str) -> No
 
 
 def test_a_server_that_still_loads_is_waited_for(tmp_path: Path) -> None:
-    """Without a page that tells, 503 from a server of our own means later, from somebody else's no."""
+    """Our own server's 503 means loading if no page shows readiness; an external server's is a refusal."""
     command = f"{PROGRAM} --models served --loading 3"
 
     async def body() -> str | None:

@@ -23,7 +23,7 @@ PROGRAM = f"{sys.executable} {Path(__file__).parents[1].joinpath('tiny_server.py
 
 @pytest.fixture(autouse=True)
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the proxies that a test names."""
+    """Remove all proxies from the environment."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
 

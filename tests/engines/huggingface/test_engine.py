@@ -61,12 +61,12 @@ def transformers_is_here() -> None:
 
 
 def spec_of(level: str | None = "fp32", model: str = "tiny", lora: str | None = None, **options: Any) -> EngineSpec:
-    """What to make an engine from."""
+    """Return the specification of an engine."""
     return EngineSpec("transformers", ModelReference(model, lora=lora), level, {**FEW, **options})
 
 
 def running(spec: EngineSpec, body: Callable[[Transformers, EngineInfo], Awaitable[Any]]) -> Any:
-    """What the body gives on a started engine, which is stopped at the end."""
+    """Run the body on a started engine, stop the engine, and return the result."""
 
     async def main() -> Any:
         engine = Transformers(spec)
@@ -94,7 +94,7 @@ def reply_of(spec: EngineSpec, request: Request) -> list[Chunk]:
 
 
 def scale_bytes_saved() -> int:
-    """Of the 4 bytes of the scale of 64 weights: bitsandbytes keeps 2 of them where the processor computes in bf16."""
+    """Return the bytes that bitsandbytes saves of the 4 of a scale: 2 if the processor computes in bf16."""
     from bitsandbytes.functional import has_avx512bf16
 
     return 2 if has_avx512bf16() else 0
@@ -161,8 +161,8 @@ def test_without_a_level_the_checkpoint_s_own_type_is_loaded() -> None:
     running(spec_of(None), body)
 
 
-def test_the_stream_is_what_generate_gives() -> None:
-    """One chunk for each token, and together the text that a plain call of `model.generate` yields."""
+def test_the_stream_equals_generate() -> None:
+    """Each token is a chunk, and all together are the text of a plain `model.generate`."""
     import torch
 
     async def body(engine: Transformers, info: EngineInfo) -> None:
@@ -198,7 +198,7 @@ def test_scores_are_those_of_the_greedy_choice() -> None:
 
 
 def test_drawing_is_reproducible_by_its_seed() -> None:
-    """The same seed gives the same text, another one another."""
+    """A seed determines the text; another seed gives another text."""
 
     async def body(engine: Transformers, info: EngineInfo) -> None:
         def drawn(seed: int) -> Request:
@@ -212,7 +212,7 @@ def test_drawing_is_reproducible_by_its_seed() -> None:
 
 @pytest.mark.parametrize("batching", ["none", "continuous"])
 def test_a_stop_text_ends_the_reply(batching: str) -> None:
-    """Neither the stop text nor what follows it is given, though it came in several tokens."""
+    """A stop string of several tokens, and what follows it, is not shown."""
     full = text_of(reply_of(spec_of(batching=batching), Request(TEXT, 24)))
     chunks = reply_of(spec_of(batching=batching), Request(TEXT, 24, sampling={"stop": [full[6:9]]}))
     assert text_of(chunks) == full[: full.index(full[6:9])]
@@ -221,7 +221,7 @@ def test_a_stop_text_ends_the_reply(batching: str) -> None:
 
 @pytest.mark.parametrize("batching", ["none", "continuous"])
 def test_the_context_bounds_a_reply(batching: str) -> None:
-    """What would not fit is not generated and the reason is "length"; a prompt that leaves no room is refused."""
+    """A full context ends the reply with "length"; a prompt that fills it is refused."""
 
     async def body(engine: Transformers, info: EngineInfo) -> None:
         chunks = await collect(engine.generate(Request(TEXT, 100, exact=True)))
@@ -234,7 +234,7 @@ def test_the_context_bounds_a_reply(batching: str) -> None:
 
 
 @pytest.mark.parametrize("batching", ["none", "continuous"])
-def test_a_reply_given_up_frees_the_engine(batching: str) -> None:
+def test_a_cancelled_reply_frees_the_engine(batching: str) -> None:
     """Long replies whose readers left do not keep the next one waiting until their ends."""
 
     async def body(engine: Transformers, info: EngineInfo) -> None:
@@ -249,7 +249,7 @@ def test_a_reply_given_up_frees_the_engine(batching: str) -> None:
 
 
 async def _steps_of(model: Any, reply: Any) -> int:
-    """How many forward passes there were until the reply had ended."""
+    """Count the forward passes of a reply."""
     steps = 0
 
     def count(*_: Any) -> None:
@@ -265,7 +265,7 @@ async def _steps_of(model: Any, reply: Any) -> int:
 
 
 def test_replies_in_progress_end_when_the_engine_is_stopped() -> None:
-    """Their readers get a sentence, and later requests too."""
+    """Readers and later requests get a sentence."""
 
     async def main() -> None:
         engine = Transformers(spec_of())
@@ -321,7 +321,7 @@ def test_stopping_while_it_loads_leaves_nothing(batching: str, monkeypatch: pyte
     assert set(threading.enumerate()) <= before
 
 
-def test_what_the_tokenizer_puts_in_front_of_a_text_is_there(tmp_path: Path) -> None:
+def test_the_tokens_in_front_of_a_text_are_added(tmp_path: Path) -> None:
     """A prompt that is text begins as the model wants it; token ids are used as they are."""
     model = tiny_with_beginning(tmp_path / "model")
 
@@ -335,7 +335,7 @@ def test_what_the_tokenizer_puts_in_front_of_a_text_is_there(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("batching", ["none", "continuous"])
 def test_a_token_without_text_is_no_chunk(batching: str) -> None:
-    """What may begin a stop text is held back with its token, and both come with the text after it."""
+    """A possible start of a stop string is held back with its token until the next text."""
     full = text_of(reply_of(spec_of(batching=batching), Request(TEXT, 24, exact=True)))
     never = [full[6:9] + "\n"]
     *content, _, usage = reply_of(spec_of(batching=batching), Request(TEXT, 24, exact=True, sampling={"stop": never}))
@@ -377,7 +377,7 @@ def test_an_adapter_changes_the_output(tmp_path: Path) -> None:
 
 @contextmanager
 def _read_between_passes(model: Any) -> Iterator[None]:
-    """Each forward pass waits until the event loop has had time for what the passes before it gave."""
+    """Let each forward pass wait until the event loop has read the earlier ones."""
     loop = asyncio.get_running_loop()
 
     async def idle() -> None:
@@ -396,7 +396,7 @@ def _read_between_passes(model: Any) -> Iterator[None]:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_continuous_batching_overlaps_and_changes_nothing(attention: str) -> None:
-    """Two requests' tokens come in turns, and each text is the one it has alone; scores too."""
+    """Tokens of two requests alternate, and texts and scores equal those of each alone."""
 
     async def body(engine: Transformers, info: EngineInfo) -> tuple[list[int], list[str], float]:
         order: list[int] = []
@@ -430,7 +430,7 @@ def test_continuous_batching_refuses_to_draw() -> None:
 
 @pytest.mark.parametrize("cache", ["static", "none"])
 def test_the_cache_changes_no_token(cache: str) -> None:
-    """With another cache, or none, the greedy text is the same."""
+    """Greedy text is the same with any cache."""
     request = Request(TEXT, 16, exact=True)
     assert text_of(reply_of(spec_of(cache=cache), request)) == text_of(reply_of(spec_of(), request))
 
@@ -462,8 +462,8 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], sentence: s
         (replace(spec_of(device="cuda"), devices=("cpu",)), EngineError, "contradicts"),
     ],
 )
-def test_what_this_machine_cannot_do_is_said_at_the_start(spec: EngineSpec, kind: type, sentence: str) -> None:
-    """As a skip for a level, as an error for an option."""
+def test_start_refuses_what_this_machine_lacks(spec: EngineSpec, kind: type, sentence: str) -> None:
+    """A level that cannot run is a skip, an option an error."""
     with pytest.raises(kind, match=sentence):
         reply_of(spec, Request(TEXT, 1))
 
@@ -497,7 +497,7 @@ def test_a_checkpoint_s_level_is_the_only_one_it_has(method: str, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", ["nf4", "int8"])
-def test_a_quantized_checkpoint_is_loaded_as_what_it_is(level: str, tmp_path: Path) -> None:
+def test_a_quantized_checkpoint_is_loaded_unchanged(level: str, tmp_path: Path) -> None:
     """Saved in 4 or 8 bits, it runs without a level being named, and says which it has."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -581,7 +581,7 @@ def test_a_level_that_would_change_nothing_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", ["fp16", "bf16", "int8", "int8-torchao", "int4-torchao", "nf4", "fp8"])
 @pytest.mark.parametrize("batching", ["none", "continuous"])
 def test_on_a_gpu(level: str, batching: str) -> None:
-    """Each level runs on the first GPU and says so; a level that the GPU or the libraries lack is a skip."""
+    """Every level runs on the first GPU; one that GPU or libraries lack is a skip."""
     import torch
 
     if not torch.cuda.is_available():
@@ -600,7 +600,7 @@ def test_on_a_gpu(level: str, batching: str) -> None:
 
 
 def test_nothing_imports_the_library_before_the_stopwatch() -> None:
-    """Neither making the engine nor preparing it; asking for its memory would, so the import is timed before that."""
+    """Creating and preparing import nothing. memory_needed() would, so the import is timed before it."""
     program = (
         "import sys\n"
         "import engines\n"

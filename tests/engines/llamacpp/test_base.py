@@ -1,4 +1,4 @@
-"""What the llama.cpp engines share."""
+"""Common parts of the llama.cpp engines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _spec(level: str = "q8_0", lora: str | None = None, devices: tuple[str, ...]
     return EngineSpec("llama-cpp", ModelReference("tiny", lora=lora), level, devices=devices)
 
 
-def test_buffers_are_added_up_by_what_they_are_for() -> None:
+def test_buffers_are_added_by_purpose() -> None:
     """Weights, cache and the rest, from all devices together."""
     assert logged_memory(LOG) == {
         "weights": round(112.25 * MIB),
@@ -46,7 +46,7 @@ def test_buffers_are_added_up_by_what_they_are_for() -> None:
     assert logged_memory("nothing of the kind") == {}
 
 
-def test_copies_of_mapped_weights_are_told_apart() -> None:
+def test_copies_of_mapped_weights_are_separate() -> None:
     """The mapped file holds all weights; without a mapping each weight is in one place."""
     loaded = "  CPU{} model buffer size =  1.75 MiB\n  CPU_REPACK model buffer size =  1.50 MiB\n"
     assert logged_memory(loaded.format("_Mapped")) == {"weights": 1.75 * MIB, "weight_copies": 1.5 * MIB}
@@ -68,7 +68,7 @@ def test_the_cache_of_tiny_is_computed_from_its_shape() -> None:
     assert kv_bytes_per_token(mixed, model) == 512 * (34 / 32 + 4)
 
 
-def test_the_estimate_has_weights_cache_and_what_any_process_takes() -> None:
+def test_the_estimate_has_weights_cache_and_runtime() -> None:
     """All slots have a cache of their own."""
     model, options = prepared_model(_spec()), LlamaServerOptions(n_ctx=512, n_parallel=3)
     estimate = memory_estimate(_spec(), options, model)
@@ -105,13 +105,13 @@ def test_facts_are_those_of_the_file() -> None:
 
 
 def test_only_the_named_devices_are_shown_to_a_process() -> None:
-    """No device named is the engine's own choice."""
+    """Without named devices the engine chooses."""
     assert device_environment(()) == {}
     assert device_environment(("cpu",)) == {"CUDA_VISIBLE_DEVICES": ""}
     assert device_environment(("0", "2")) == {"CUDA_VISIBLE_DEVICES": "0,2"}
 
 
-def test_a_gpu_that_the_build_does_not_know_is_told() -> None:
+def test_a_gpu_that_the_build_lacks_is_refused() -> None:
     """llama.cpp computes on the CPU then and says nothing; layers that were meant to stay there are fine."""
     with pytest.raises(LevelUnsupported, match="put no layer on GPU 0, 1: this build"):
         require_device(_spec(devices=("0", "1")), LlamaCppOptions(), "cpu")
@@ -132,7 +132,7 @@ def test_an_adapter_is_a_gguf_file(tmp_path: Path) -> None:
 
 
 def test_model_and_level_are_checked_first() -> None:
-    """Without a model, or with a level of another engine, nothing is made."""
+    """A missing model or a level of another engine is refused."""
     with pytest.raises(EngineError, match="needs a model"):
         require_model(EngineSpec("llama-cpp"))
     with pytest.raises(LevelUnsupported, match="no level 'fp8'"):
@@ -141,7 +141,7 @@ def test_model_and_level_are_checked_first() -> None:
 
 @pytest.mark.parametrize(("level", "imatrix"), [("q4_k_m", False), ("q2_k", False), ("q8_0", None), ("f16", None)])
 def test_levels_that_are_made_here_have_no_imatrix(level: str, imatrix: bool | None) -> None:
-    """From 8 bits on none is used; of a file that was made elsewhere it is not known."""
+    """Levels of 8 bits and more use none; for other files it is unknown."""
     model = prepared_model(_spec(level))
     assert known_facts(LlamaCppOptions(), model)["imatrix"] is imatrix
     given = prepared_model(EngineSpec("llama-cpp", ModelReference(str(model.path))))

@@ -99,7 +99,7 @@ class _Held:
 
 
 def test_tokens_come_one_by_one_and_then_the_end(tmp_path: Path) -> None:
-    """Each token is a chunk; then the finish reason and the counts; text and ids as a prompt are the same."""
+    """Every token is a chunk, followed by finish reason and counts; text and ids give the same reply."""
 
     async def body(engine: LlamaCpp) -> None:
         chunks = await whole(engine.generate(Request(PROMPT, 48, exact=True, sampling=GREEDY)))
@@ -116,7 +116,7 @@ def test_tokens_come_one_by_one_and_then_the_end(tmp_path: Path) -> None:
 
 
 def test_a_reply_at_once_is_one_chunk(tmp_path: Path) -> None:
-    """Without streaming the text comes together, with all its tokens."""
+    """A reply without streaming is one text with all its tokens."""
 
     async def body(engine: LlamaCpp) -> None:
         streamed = await whole(engine.generate(Request(PROMPT, 9, exact=True, sampling=GREEDY)))
@@ -127,7 +127,7 @@ def test_a_reply_at_once_is_one_chunk(tmp_path: Path) -> None:
     _with(_spec(tmp_path), body)
 
 
-def test_information_is_what_was_loaded(tmp_path: Path) -> None:
+def test_information_describes_the_loaded_model(tmp_path: Path) -> None:
     """Version, level, sizes, device and buffers; llama.cpp's log is in the file."""
 
     async def main() -> None:
@@ -150,7 +150,7 @@ def test_information_is_what_was_loaded(tmp_path: Path) -> None:
 
 
 def test_a_seed_repeats_and_no_seed_does_not(tmp_path: Path) -> None:
-    """With a seed the same text comes again, at any temperature; other seeds and no seed give others."""
+    """A seed repeats the text at any temperature; other seeds and no seed give other texts."""
 
     async def body(engine: LlamaCpp) -> None:
         async def said(**sampling: Any) -> str:
@@ -166,7 +166,7 @@ def test_a_seed_repeats_and_no_seed_does_not(tmp_path: Path) -> None:
 
 
 def test_a_stop_string_ends_the_reply_before_it(tmp_path: Path) -> None:
-    """Neither it nor what follows is shown."""
+    """The stop string and what follows it are not shown."""
 
     async def body(engine: LlamaCpp) -> None:
         full = _text(await whole(engine.generate(Request(PROMPT, 40, exact=True, sampling=GREEDY))))
@@ -206,7 +206,7 @@ def test_a_known_beginning_is_computed_once(tmp_path: Path, prefix_cache: bool, 
 
 
 def test_requests_wait_for_each_other_in_order(tmp_path: Path) -> None:
-    """One is generated at a time: the second begins when the first is over."""
+    """The second reply begins after the first has ended."""
 
     async def body(engine: LlamaCpp) -> None:
         order: list[int] = []
@@ -241,7 +241,7 @@ def test_closing_a_reply_ends_it_in_the_engine(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_grammar_holds_for_every_reply(tmp_path: Path) -> None:
-    """Where it ends the reply ends; one that cannot be read is a failed start."""
+    """The end of the grammar ends the reply; an invalid grammar is a failed start."""
 
     async def body(engine: LlamaCpp) -> None:
         chunks = await whole(engine.generate(Request(PROMPT, 20, sampling={"seed": 1})))
@@ -253,8 +253,8 @@ def test_a_grammar_holds_for_every_reply(tmp_path: Path) -> None:
         _with(_spec(tmp_path, grammar="root ::= (((("), body)
 
 
-def test_an_adapter_changes_what_is_said(tmp_path: Path) -> None:
-    """One that is all zeros does not."""
+def test_an_adapter_changes_the_text(tmp_path: Path) -> None:
+    """An adapter changes the text, unless it is all zeros."""
 
     async def body(engine: LlamaCpp) -> str:
         return _text(await whole(engine.generate(Request(PROMPT, 30, exact=True, sampling=GREEDY))))
@@ -268,8 +268,8 @@ def test_an_adapter_changes_what_is_said(tmp_path: Path) -> None:
         _with(_spec(tmp_path, lora=wrong), body)
 
 
-def test_stop_ends_what_runs_and_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both end with a sentence; nothing can be asked afterwards."""
+def test_stop_ends_running_and_waiting_replies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running and waiting replies end with a sentence; later requests are refused."""
     held = _Held(10, monkeypatch)
 
     async def main() -> None:
@@ -323,7 +323,7 @@ def test_a_file_that_is_no_model_is_a_failed_start(tmp_path: Path) -> None:
 
 
 def test_without_a_file_the_log_goes_to_stderr(tmp_path: Path) -> None:
-    """Nothing that llama.cpp says is lost."""
+    """The whole log of llama.cpp appears."""
     code = (
         "import asyncio\n"
         "from engines.base import EngineSpec, ModelReference\n"
@@ -343,7 +343,7 @@ def test_without_a_file_the_log_goes_to_stderr(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("level", gguf_levels)
 def test_every_level_loads_and_generates(tmp_path: Path, level: str) -> None:
-    """At every level the file is loaded as what it is, and gives eight tokens."""
+    """Every level is loaded unchanged and gives eight tokens."""
 
     async def main() -> None:
         async with _running(_spec(tmp_path, level)) as (engine, info):
@@ -367,7 +367,7 @@ def _scores(spec: EngineSpec, tokens: Sequence[int], first: int) -> Scores:
 
 
 def test_scores_are_distributions_and_come_in_any_batches(tmp_path: Path) -> None:
-    """They sum to one, agree whatever the batches, and say what greedy decoding does."""
+    """Scores sum to one, agree for all batches, and match greedy decoding."""
     tokens = list(HELD_OUT.read_bytes()[:200])
     found = _scores(_spec(tmp_path, "f32", **EXACT), tokens, 5)
     assert found.tokens is None
@@ -402,7 +402,7 @@ def test_the_embedded_server_scores_alike(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_eight_bits_are_closer_than_four(tmp_path: Path) -> None:
-    """By divergence from f16 and by the share of likeliest tokens that stay the likeliest, on held-out text."""
+    """8 bits are closer to f16 by divergence and by top-1 agreement, on held-out text."""
     text = HELD_OUT.read_bytes()
     pieces = [list(text[start : start + 500]) for start in range(0, 20_000, 2_000)]
 

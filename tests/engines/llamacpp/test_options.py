@@ -32,7 +32,7 @@ def _parameters(**given: Any) -> dict[str, Any]:
 
 
 def test_no_options_are_the_defaults() -> None:
-    """Nothing given is the documented defaults, four slots among them."""
+    """Defaults are as documented, with four slots."""
     assert _server() == LlamaServerOptions()
     assert _server().n_parallel == 4
 
@@ -63,7 +63,7 @@ def test_unknown_option_names_the_one_that_was_meant() -> None:
         ("ready_timeout_s", "10", "a number of seconds above 0"),
     ],
 )
-def test_impossible_values_are_told(name: str, value: object, words: str) -> None:
+def test_invalid_values_are_refused(name: str, value: object, words: str) -> None:
     """A value that an option cannot have is named together with what it must be."""
     with pytest.raises(EngineError) as caught:
         _server(**{name: value})
@@ -92,13 +92,13 @@ def test_prefix_cache_off_leaves_no_cache_behind() -> None:
 
 
 def test_prompts_kept_in_memory_can_be_bounded() -> None:
-    """They would fill 8 GiB; without a prefix cache there are none, whatever the bound."""
+    """The default is 8 GiB; without a prefix cache it is 0 under any limit."""
     assert _parameters(cache_ram_mib=32)["cache_ram_mib"] == 32
     assert _parameters(cache_ram_mib=32, prefix_cache=False)["cache_ram_mib"] == 0
 
 
 def test_options_in_force_have_no_gaps_where_we_choose() -> None:
-    """What is reported has our own defaults filled in."""
+    """Reported options include our own defaults."""
     found = LlamaServerOptions().in_force(1024)
     assert found["n_ctx"] == 1024
     assert found["n_threads"] >= 1
@@ -106,7 +106,7 @@ def test_options_in_force_have_no_gaps_where_we_choose() -> None:
 
 
 def test_grammar_and_adapter_reach_the_server() -> None:
-    """Both are made in the server's process, from what stands in the order."""
+    """Grammar and adapter are made in the server's process, from its parameters."""
     options = _server(grammar="root ::= [a-z]+", cont_batching=False)
     found = server_parameters(options, Path("model.gguf"), "tiny", 1024, lora=Path("adapter.gguf"))
     assert found["sampling.grammar"]["arguments"][1] == "root ::= [a-z]+"
@@ -130,8 +130,8 @@ def test_on_the_cpu_no_layer_goes_to_a_gpu() -> None:
         on_devices(LlamaCppOptions(n_gpu_layers="all"), ("cpu",))
 
 
-def test_the_python_server_is_told_on_its_command_line() -> None:
-    """Its names differ; requests must not interrupt each other, and no logits are kept."""
+def test_the_command_line_of_the_python_server() -> None:
+    """The server has its own names; requests do not interrupt each other, and no logits are kept."""
     options = LlamaCppServerOptions(n_threads=3, cache_type_k="q8_0", mmap=False, flash_attn=True, state_cache_bytes=5)
     found = arguments(options, MODEL, 512)
     told = dict(zip(found[::2], found[1::2], strict=True))

@@ -54,7 +54,7 @@ def _ask(url: str, **body: Any) -> tuple[int, str]:
     return answer
 
 
-def test_it_is_ready_when_started_and_says_what_it_loaded(tmp_path: Path) -> None:
+def test_it_is_ready_when_started_and_reports_the_model(tmp_path: Path) -> None:
     """Version, level, device and buffers; it takes the exact number of tokens as `min_tokens`."""
 
     async def main() -> None:
@@ -73,7 +73,7 @@ def test_it_is_ready_when_started_and_says_what_it_loaded(tmp_path: Path) -> Non
 
 
 def test_a_new_request_does_not_cut_off_another(tmp_path: Path) -> None:
-    """One is generated at a time, and each to its end."""
+    """Requests are generated one at a time, each to its end."""
 
     async def main() -> None:
         async with _running(_spec(tmp_path)) as (engine, _):
@@ -88,7 +88,7 @@ def test_a_new_request_does_not_cut_off_another(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_what_it_cannot_take_is_an_answer_of_its_own(tmp_path: Path) -> None:
+def test_an_invalid_request_has_its_own_answer(tmp_path: Path) -> None:
     """Token ids and prompts beyond the context are refused; a reply ends where the context does."""
 
     async def main() -> None:
@@ -125,7 +125,7 @@ def test_states_end_with_it(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_python_without_the_library_is_told(tmp_path: Path) -> None:
+def test_a_python_without_the_library_is_refused(tmp_path: Path) -> None:
     """The sentence says what to install where."""
     spec = EngineSpec("llama-cpp-server", ModelReference("tiny"), "q8_0", python="/no/such/python")
     with pytest.raises(StartFailed, match="llama_cpp, which is not installed in the environment of /no/such/python"):
@@ -133,7 +133,7 @@ def test_a_python_without_the_library_is_told(tmp_path: Path) -> None:
 
 
 def _completed(engine: LlamaCppServer, request: Request) -> dict[str, Any]:
-    """What the server answers to what the client sends."""
+    """Return the server's answer to a request."""
     endpoint = engine.endpoint()
     wire = dialects.of(endpoint).encode(request, endpoint.model)
     status, text = _ask(endpoint.url, **json.loads(wire.body))
@@ -143,7 +143,7 @@ def _completed(engine: LlamaCppServer, request: Request) -> dict[str, Any]:
 
 
 def test_it_draws_as_the_library_does_in_this_process(tmp_path: Path) -> None:
-    """Its own default penalises repetition, at temperature 0 too; ours is none, as in every other engine."""
+    """The server's default repetition penalty is off, as in every other engine."""
     request = Request(PROMPT, 120, stream=False)
 
     async def main() -> tuple[str, str, str]:

@@ -69,7 +69,7 @@ def _stream(url: str, tokens: int, changes: dict[str, Any]) -> tuple[list[str], 
     return [text for text in texts if text], usage
 
 
-def test_engine_is_what_the_table_says() -> None:
+def test_the_engine_is_in_the_table() -> None:
     """The name in the table leads to a served engine with all levels."""
     engine = engine_class("llama-server")(EngineSpec("llama-server", ModelReference("tiny")))
     assert isinstance(engine, ServedEngine)
@@ -79,7 +79,7 @@ def test_engine_is_what_the_table_says() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("level", ["f16", "q4_k_m"])
 def test_greedy_text_is_the_same_after_another_start(tmp_path: Path, level: str) -> None:
-    """Two starts at one level give the same plausible text, one chunk per token, exactly as many as asked for."""
+    """Repeated starts at a level give the same plausible text, one chunk per token, of the exact length."""
 
     async def once() -> tuple[list[str], dict[str, Any], EngineInfo]:
         async with _running(_spec(tmp_path, level)) as (engine, info):
@@ -95,7 +95,7 @@ def test_greedy_text_is_the_same_after_another_start(tmp_path: Path, level: str)
 
 
 @pytest.mark.slow
-def test_information_is_what_was_loaded(tmp_path: Path) -> None:
+def test_information_describes_the_loaded_model(tmp_path: Path) -> None:
     """Version, model, level, sizes and options are those of the running server."""
 
     async def scenario() -> None:
@@ -167,7 +167,7 @@ def test_without_continuous_batching_it_serves_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_scores_are_whole_distributions(tmp_path: Path) -> None:
-    """For a vocabulary as small as tiny's it tells all of it, before any sampling."""
+    """A small vocabulary like tiny's is scored whole, before any sampling."""
 
     async def scenario() -> Scores:
         async with _running(_spec(tmp_path, n_ctx=256)) as (engine, _):
@@ -291,8 +291,8 @@ async def _start_and_stop(engine: LlamaServer) -> None:
 
 
 @pytest.mark.slow
-def test_file_that_is_no_model_says_what_the_server_said(tmp_path: Path) -> None:
-    """What the server last wrote about a broken model is part of the sentence."""
+def test_an_invalid_model_quotes_the_server(tmp_path: Path) -> None:
+    """The sentence quotes the server's last line about the broken model."""
     from gguf import GGUFWriter
 
     writer = GGUFWriter(tmp_path / "empty.gguf", "llama")
@@ -305,7 +305,7 @@ def test_file_that_is_no_model_says_what_the_server_said(tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_time_out_and_missing_python_are_told(tmp_path: Path) -> None:
+def test_time_out_and_missing_python_are_reported(tmp_path: Path) -> None:
     """A server that is not ready in time, and a python that does not exist, are one sentence each."""
     silent = tmp_path / "silent"
     silent.write_text("#!/bin/sh\nexec cat > /dev/null\n")  # it reads its order, and never reports
@@ -318,7 +318,7 @@ def test_time_out_and_missing_python_are_told(tmp_path: Path) -> None:
         asyncio.run(_start_and_stop(LlamaServer(spec)))
 
 
-def test_python_without_xllamacpp_says_what_to_install(tmp_path: Path) -> None:
+def test_python_without_xllamacpp_names_the_package(tmp_path: Path) -> None:
     """A python of the user's own that lacks the library is told what to install."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv" / "bin" / "python"
@@ -328,7 +328,7 @@ def test_python_without_xllamacpp_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_model_and_level_are_checked_before_anything_starts() -> None:
-    """Without a model there is no engine, and a level of another engine is unsupported."""
+    """A missing model is an error, and a level of another engine is unsupported."""
     with pytest.raises(EngineError, match="needs a model"):
         LlamaServer(EngineSpec("llama-server"))
     with pytest.raises(LevelUnsupported, match="no level 'fp8'"):
@@ -338,7 +338,7 @@ def test_model_and_level_are_checked_before_anything_starts() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("level", LlamaServer.levels())
 def test_every_level_loads_and_generates(tmp_path: Path, level: str) -> None:
-    """At every level the server loads the file and gives eight tokens."""
+    """The server loads every level and gives eight tokens."""
 
     async def scenario() -> tuple[list[str], str | None]:
         async with _running(_spec(tmp_path, level)) as (engine, info):

@@ -45,7 +45,7 @@ def spec_of(folder: Path, **options: Any) -> EngineSpec:
 
 @pytest.mark.slow
 def test_it_is_started_in_place_of_the_embedded_one(tmp_path: Path) -> None:
-    """It answers, its version and path are told, and it ends with the engine."""
+    """The other server answers, reports version and path, and ends with the engine."""
     needs.library("xllamacpp")
 
     async def main() -> tuple[EngineInfo, dict[str, Any], str | None]:
@@ -81,7 +81,7 @@ def test_it_is_started_in_place_of_the_embedded_one(tmp_path: Path) -> None:
         ("echo version: 1", "which has no option --model; name"),
     ],
 )
-def test_what_is_no_llama_server_is_refused(tmp_path: Path, body: str | None, sentence: str) -> None:
+def test_a_program_that_is_no_llama_server_is_refused(tmp_path: Path, body: str | None, sentence: str) -> None:
     """Before anything is measured, in one sentence."""
     path = tmp_path / "program" if body is None else executable(tmp_path, body, "program")
     with pytest.raises(StartFailed, match=sentence) as caught:
@@ -89,8 +89,8 @@ def test_what_is_no_llama_server_is_refused(tmp_path: Path, body: str | None, se
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_executed_is_told(tmp_path: Path) -> None:
-    """It is there, but no program."""
+def test_a_file_that_is_not_executable_is_refused(tmp_path: Path) -> None:
+    """A file that is no program is refused."""
     (tmp_path / "text").write_text("hello")
     with pytest.raises(StartFailed, match="which is not executable"):
         program(str(tmp_path / "text"))
@@ -126,7 +126,7 @@ def test_every_option_is_passed_on_by_the_program_s_own_names() -> None:
     )
 
 
-def test_what_a_build_leaves_unused_is_read_from_what_it_says(tmp_path: Path) -> None:
+def test_unused_instructions_come_from_the_build_s_report(tmp_path: Path) -> None:
     """Against the flags of the processor; nothing is claimed where either is silent."""
     processors = tmp_path / "cpuinfo"
     processors.write_text("processor : 0\nflags\t\t: fpu avx2 avx512f avx512_vnni avx_vnni\n")

@@ -32,7 +32,7 @@ class _Server:
         return {"completion_probabilities": [{"top_logprobs": top}]}
 
 
-def test_a_small_vocabulary_is_told_whole() -> None:
+def test_a_small_vocabulary_is_scored_whole() -> None:
     """Columns are tokens; each request holds what is before its position, and asks for one token."""
     server = _Server(10)
     scores = score_by_server(server.ask, [5, 6, 7, 8], 2)
@@ -44,7 +44,7 @@ def test_a_small_vocabulary_is_told_whole() -> None:
     assert {body["n_predict"] for body in server.asked} == {1}
 
 
-def test_a_large_vocabulary_is_told_by_its_likeliest() -> None:
+def test_a_large_vocabulary_is_scored_by_its_most_likely() -> None:
     """In falling order, with the tokens beside them; a true token that is not among them is unknown where the server
     tells no more.
     """
@@ -57,8 +57,8 @@ def test_a_large_vocabulary_is_told_by_its_likeliest() -> None:
     np.testing.assert_array_equal(scores.true_logprobs, [0, math.nan])
 
 
-def test_all_tokens_are_asked_for_where_the_true_one_is_not_among_the_likeliest() -> None:
-    """Only there: left out, these positions would flatter the perplexity."""
+def test_all_tokens_are_requested_if_the_true_one_is_missing() -> None:
+    """Leaving these positions out would lower the perplexity."""
     vocabulary = FULL_VOCABULARY_LIMIT + 1
     server = _Server(vocabulary)
     tokens = [0, 1, 4000, 3, 3000]
@@ -74,7 +74,7 @@ def test_all_tokens_are_asked_for_where_the_true_one_is_not_among_the_likeliest(
     ]
 
 
-def test_a_probability_of_zero_is_what_float32_takes_for_zero() -> None:
+def test_a_probability_of_zero_is_the_zero_of_float32() -> None:
     """The server writes the least float for it; the reference's 5e-41 there is nothing, and no divergence of 0.0017."""
     least = float(np.finfo(np.float32).min)
 
@@ -92,8 +92,8 @@ def test_a_probability_of_zero_is_what_float32_takes_for_zero() -> None:
     assert np.log(np.float64(np.float32(1.4e-45)) / 2) == pytest.approx(LEAST, abs=0.05)
 
 
-def test_a_server_that_does_not_tell_is_an_error() -> None:
-    """Its own reason is in the sentence."""
+def test_a_server_without_probabilities_is_an_error() -> None:
+    """The sentence includes the server's reason."""
 
     def ask(path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         known = {"data": [{"meta": {"n_vocab": 5}}]}

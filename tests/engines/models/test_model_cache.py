@@ -64,7 +64,7 @@ def test_built_file_is_kept(folder: Path) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
 def test_builder_that_fails_half_way_leaves_nothing(folder: Path, error: BaseException) -> None:
-    """Neither an error nor Ctrl-C leaves half a model, and the next request builds."""
+    """An error or Ctrl-C leaves no partial model, and the next request builds."""
 
     def build(path: Path) -> None:
         path.write_bytes(b"half")
@@ -115,7 +115,7 @@ def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
     assert log.read_text() == "built\n"
 
 
-def test_what_a_killed_builder_left_is_cleaned(folder: Path, tmp_path: Path) -> None:
+def test_files_of_a_killed_builder_are_removed(folder: Path, tmp_path: Path) -> None:
     """The half file of a dead process goes when the next model is built; that of a living one stays."""
     dead = _ask(tmp_path / "log")
     assert dead.stdout is not None

@@ -51,8 +51,8 @@ def test_folder_and_gguf_file_are_found_by_path(tmp_path: Path) -> None:
         ("{tmp}/notes.txt", "is a file but no .gguf"),
     ],
 )
-def test_what_is_no_model_is_said_in_one_sentence(tmp_path: Path, name: str, words: str) -> None:
-    """Each way of not being a model has its own sentence."""
+def test_an_invalid_model_is_one_sentence(tmp_path: Path, name: str, words: str) -> None:
+    """Every kind of invalid model has its own sentence."""
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ModelError) as caught:
         resolve(ModelReference(name.replace("{tmp}", str(tmp_path))))
@@ -87,10 +87,8 @@ def _hub_error(name: str) -> Exception:
         ("HfHubHTTPError", "could not be fetched from the hub: 404 for some reason"),
     ],
 )
-def test_each_hub_failure_names_the_model_and_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, error: str, words: str
-) -> None:
-    """What the hub client raises becomes one sentence that names the id."""
+def test_each_hub_failure_names_the_model_and_a_fix(monkeypatch: pytest.MonkeyPatch, error: str, words: str) -> None:
+    """Errors of the hub client become one sentence with the id."""
     monkeypatch.setattr("huggingface_hub.snapshot_download", _failing(_hub_error(error)))
     with pytest.raises(ModelError) as caught:
         resolve(ModelReference("org/name", "v2"))
@@ -112,7 +110,7 @@ def test_fetched_hub_model_carries_its_commit(monkeypatch: pytest.MonkeyPatch, t
     [("HF_HUB_OFFLINE", "1", "HF_HUB_OFFLINE is set"), ("HF_ENDPOINT", "http://127.0.0.1:9", "cannot be reached")],
 )
 def test_unreachable_hub_is_one_sentence(tmp_path: Path, variable: str, value: str, words: str) -> None:
-    """With the real client, offline mode and a hub that does not answer are told apart."""
+    """The real client distinguishes offline mode and a hub that does not answer."""
     code = (
         "from engines.base import ModelError, ModelReference\n"
         "from engines.models.source import resolve\n"
@@ -127,7 +125,7 @@ def test_unreachable_hub_is_one_sentence(tmp_path: Path, variable: str, value: s
 
 
 def test_content_hash_of_one_file_is_its_sha256(tmp_path: Path) -> None:
-    """For a single weights file the hash is what sha256sum prints, and it follows the content."""
+    """The hash of a single file equals sha256sum's output and changes with the content."""
     path = tmp_path / "a.gguf"
     path.write_bytes(b"weights")
     source = ModelSource("a", "gguf", path)

@@ -48,8 +48,8 @@ def test_tiny_has_a_byte_tokenizer_without_any_library() -> None:
     assert is_byte_tokenizer(json.loads((source.path / "tokenizer.json").read_text()))
 
 
-def test_folder_without_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without `tokenizers`, other vocabularies have no tokenizer here, and the reason is given."""
+def test_folder_without_the_library_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The reason names the missing library."""
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Unigram"}}')
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     source = ModelSource("m", "folder", tmp_path)

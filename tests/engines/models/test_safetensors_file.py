@@ -25,7 +25,7 @@ def _write(path: Path, header: Mapping[str, object], data: bytes) -> Path:
 
 @pytest.mark.parametrize(("dtype", "numpy_type"), [("F32", np.float32), ("F16", np.float16), ("F64", np.float64)])
 def test_values_are_read_exactly(tmp_path: Path, dtype: str, numpy_type: type) -> None:
-    """What was stored comes back as float32, in its shape."""
+    """Stored values are read as float32, in their shape."""
     values = np.arange(-3, 3, dtype=numpy_type).reshape(2, 3) / 4
     header = {
         "__metadata__": {"format": "pt"},

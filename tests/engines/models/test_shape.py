@@ -30,7 +30,7 @@ def _folder(path: Path, config: dict[str, Any]) -> Path:
 
 
 def test_a_folder_and_its_gguf_file_have_the_same_shape() -> None:
-    """Whether a model is one or the other, and at any level, its sizes are told alike."""
+    """Folder and file of a model have equal sizes at every level."""
     of_folder = shape_of(TINY.path)
     assert of_folder is not None
     assert (of_folder.layers, of_folder.heads, of_folder.kv_heads, of_folder.head_size) == (4, 4, 2, 64)
@@ -41,7 +41,7 @@ def test_a_folder_and_its_gguf_file_have_the_same_shape() -> None:
 
 
 def test_the_formula_counts_what_the_files_hold() -> None:
-    """For the architectures that we build, nothing needs to be there to know how large it will be."""
+    """The size of a built-in architecture is known without its files."""
     assert computed_parameters(json.loads((TINY.path / "config.json").read_text())) == 3_214_080
 
 
@@ -72,7 +72,7 @@ def test_a_token_takes_a_key_and_a_value_of_every_kv_head(tmp_path: Path) -> Non
      LLAMA_1B | {"kv_lora_rank": 512}],
 )  # fmt: skip
 def test_unknown_shapes_are_none(tmp_path: Path, config: dict[str, Any]) -> None:
-    """Without heads, or with a cache of another kind, nothing is claimed."""
+    """A missing number of heads or another kind of cache gives None."""
     assert shape_of(_folder(tmp_path, config)) is None
 
 
@@ -88,8 +88,8 @@ def test_names_of_keys_differ_between_architectures(tmp_path: Path) -> None:
     ]
 
 
-def test_a_damaged_configuration_is_told(tmp_path: Path) -> None:
-    """One sentence that names the file."""
+def test_a_damaged_configuration_is_an_error(tmp_path: Path) -> None:
+    """The sentence names the file."""
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"config\.json is not JSON"):
         shape_of(tmp_path)

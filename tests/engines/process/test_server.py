@@ -30,7 +30,7 @@ def server_with(arguments: str = "", log: Path | None = None, **settings: Any) -
 
 
 def gone(pid: int) -> bool:
-    """Whether no such process does anything any more."""
+    """Return True if no such process is active."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -53,7 +53,7 @@ def test_a_server_is_ready_when_its_page_says_so(tmp_path: Path) -> None:
     asyncio.run(body())
 
 
-def test_what_we_launch_does_not_report_its_use(tmp_path: Path) -> None:
+def test_our_processes_send_no_usage_reports(tmp_path: Path) -> None:
     """The switches that turn usage reports off are in a server's environment, unless the scenario says otherwise."""
     names = ("DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "VLLM_NO_USAGE_STATS")
     code = f"import os,sys; print([os.environ.get(n) for n in {names!r}]); sys.exit(sys.argv[1] == 0)"
@@ -114,7 +114,7 @@ def test_a_server_that_ignores_the_polite_signal_is_killed(tmp_path: Path, monke
     assert gone(asyncio.run(body()))
 
 
-def test_a_server_that_ends_tells_its_last_line(tmp_path: Path) -> None:
+def test_a_server_that_ends_is_quoted_by_its_last_line(tmp_path: Path) -> None:
     """StartFailed names the program, the exit code and the last line of this server's log, not of an earlier one's."""
     log = tmp_path / "log"
     log.write_text("something older\n")
@@ -212,7 +212,7 @@ def test_a_taken_port_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert asyncio.run(body()) != taken.getsockname()[1]
 
 
-def test_what_may_be_secret_is_not_shown() -> None:
+def test_possible_secrets_are_not_shown() -> None:
     """A command that lands in a message or a log shows neither its environment nor its headers."""
     command = ServerCommand("x", env={"KEY": "secret-1"}, headers={"Authorization": "secret-2"})
     assert "secret" not in repr(command)

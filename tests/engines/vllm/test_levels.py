@@ -101,7 +101,7 @@ def test_a_gguf_file_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], sentence: str) -> None:
-    """Each with a sentence that names the option, before anything is started; for both engines."""
+    """The sentence names the option, before anything is started, for both engines."""
     for name in ("vllm", "vllm-server"):
         with pytest.raises(EngineError, match=sentence):
             engines.create(EngineSpec(name, ModelReference("tiny"), options=options))
@@ -117,7 +117,7 @@ def test_arguments_reach_vllm_under_its_names() -> None:
     assert found.environment()["VLLM_NO_USAGE_STATS"] == "1"
 
 
-def test_a_cpus_cache_holds_one_context_at_least_and_four_gib_at_most_unless_told() -> None:
+def test_a_cpus_cache_holds_one_context_at_least_and_four_gib_at_most_by_default() -> None:
     """vLLM's own default would take nearly all of the machine's memory."""
     assert model().cpu_cache_gib == 1
     assert model(max_num_seqs=10_000).cpu_cache_gib == 4
@@ -135,7 +135,7 @@ def test_the_memory_it_needs_follows_the_level_and_the_cache() -> None:
 
 
 def test_an_adapter_is_a_folder_in_pefts_layout(tmp_path: Path) -> None:
-    """Its rank is told to vLLM beforehand; anything else is refused."""
+    """vLLM gets the rank in advance; anything else is refused."""
     spec = EngineSpec("vllm", ModelReference("tiny", lora=str(tmp_path)))
     with pytest.raises(ModelError, match=r"no adapter_config\.json"):
         VllmModel.of(spec, VllmOptions()).arguments()
@@ -165,18 +165,18 @@ def test_arguments_as_a_command_line() -> None:
     ],
 )
 def test_the_cause_of_a_failure_is_found_in_the_log(log: str, cause: str | None) -> None:
-    """Not the errors that only say that there was another one; the first sentence is enough."""
+    """The cause is the first sentence of an error that does not point to another."""
     assert root_cause(log) == cause
 
 
-def test_refusals_are_told_from_accidents() -> None:
-    """What a build cannot do skips a cell; what went wrong this time fails it."""
+def test_refusals_are_distinguished_from_other_failures() -> None:
+    """A refusal of the build skips a cell; another failure fails it."""
     assert is_refusal("ValueError: fp8 quantization is currently not supported in cpu")
     assert not is_refusal("OutOfMemoryError: CUDA out of memory")
 
 
 def test_the_cache_is_read_from_the_metrics_page() -> None:
-    """Its blocks stand in labels."""
+    """Labels state the blocks of the cache."""
     page = '# HELP x\nvllm:cache_config_info{block_size="128",engine="0",num_gpu_blocks="2048"} 1.0\n'
     assert cache_facts(page) == {"block_size": "128", "engine": "0", "num_gpu_blocks": "2048"}
     assert cache_facts("") == {}
@@ -184,7 +184,7 @@ def test_the_cache_is_read_from_the_metrics_page() -> None:
 
 @given(st.integers(2, 40), st.integers(1, 12), st.randoms(use_true_random=False))
 def test_whole_rows_become_columns_by_token(vocabulary: int, rows: int, random: Any) -> None:
-    """Whatever the order in which vLLM names the tokens, the true one first and once more among the likeliest."""
+    """Columns do not depend on vLLM's order, with the true token first and again among the most likely."""
     truth = np.log(np.random.default_rng(random.randrange(1 << 30)).dirichlet(np.ones(vocabulary), rows))
     true = [random.randrange(vocabulary) for _ in range(rows)]
     page: list[Any] = [None]
@@ -207,7 +207,7 @@ def test_the_likeliest_fall_and_the_true_one_may_be_beside_them() -> None:
     np.testing.assert_allclose(scores.true_logprobs, [-5.0, -0.2], rtol=1e-6)
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_an_invalid_sequence_is_refused() -> None:
     """The first token has nothing before it; the text and one more token must fit."""
     with pytest.raises(EngineError, match="start at a position from 1"):
         check_length(5, 0, 100)

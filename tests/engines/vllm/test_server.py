@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def server(log: Path, level: str | None = "fp32", python: str | None = None, **options: Any) -> VllmServer:
-    """One that is not started."""
+    """Return a server that is not started."""
     spec = EngineSpec(
         "vllm-server",
         ModelReference("tiny"),
@@ -60,7 +60,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmServ
     assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_it_tells_what_runs(running: tuple[VllmServer, EngineInfo]) -> None:
+def test_it_reports_what_runs(running: tuple[VllmServer, EngineInfo]) -> None:
     """Version, type, device, context and cache are what the server and its log say; its processes are all named."""
     engine, info = running
     assert info.version
@@ -84,12 +84,12 @@ def test_replies_and_counts_come_over_http(running: tuple[VllmServer, EngineInfo
 
 
 def test_it_tokenizes(running: tuple[VllmServer, EngineInfo]) -> None:
-    """With the model's own tokenizer, no special tokens."""
+    """Ids are those of the model's tokenizer, without special tokens."""
     assert asyncio.run(running[0].tokenize("Ah!")) == [65, 104, 33]
 
 
 def test_its_scores_are_distributions_over_the_whole_vocabulary(running: tuple[VllmServer, EngineInfo]) -> None:
-    """They sum to one, and the true tokens' are among them."""
+    """Scores sum to one and include the true tokens."""
     scores = asyncio.run(running[0].score(list(TEXT), 100))
     assert scores.tokens is None
     assert scores.logprobs.shape == (200, 258)
@@ -106,8 +106,8 @@ def test_a_level_that_this_build_cannot_make_is_a_skip(tmp_path: Path) -> None:
         asyncio.run(attempt(engine))
 
 
-def test_an_interpreter_without_vllm_is_told(tmp_path: Path) -> None:
-    """With what to do about it."""
+def test_an_interpreter_without_vllm_is_refused(tmp_path: Path) -> None:
+    """The sentence says what to install."""
     engine = server(tmp_path / "engine.log", python=sys.executable)
     with pytest.raises(StartFailed, match="has no vllm; install it there, or name another interpreter"):
         asyncio.run(attempt(engine))

@@ -35,7 +35,7 @@ def small_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_sizes_are_those_of_the_real_models() -> None:
-    """As the authors of GPT-2 and Llama-3.2-1B state them, whether by formula or by the tensors that are written."""
+    """Formula and written tensors agree with the sizes that the authors of GPT-2 and Llama-3.2-1B state."""
     for name, parameters in PARAMETERS.items():
         content = synthetic.MODELS[name].config
         assert computed_parameters(content) == parameters
@@ -61,7 +61,7 @@ def test_listed_with_parameters_and_sizes() -> None:
     assert all("\n" not in text for text in built_in().values())
 
 
-def test_weights_come_when_they_are_asked_for(small_here: Path) -> None:
+def test_weights_are_built_at_first_use(small_here: Path) -> None:
     """Naming a model writes configuration and tokenizer; the weights follow, once."""
     source = resolve(ModelReference("gpt2-small"))
     files = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
@@ -89,8 +89,10 @@ def test_values_follow_from_name_and_seed(small_here: Path, monkeypatch: pytest.
     assert content_hash(resolve(ModelReference("gpt2-small"))) == first
 
 
-def test_too_little_space_is_told_before_anything_is_written(small_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One sentence with what is needed and where; nothing is left behind."""
+def test_too_little_space_is_an_error_before_anything_is_written(
+    small_here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence states size and place; no file remains."""
     source = resolve(ModelReference("gpt2-small"))
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("engines.models.builtin.synthetic.shutil.disk_usage", lambda _: usage(10, 9, 1_000_000))

@@ -24,7 +24,7 @@ TOKENIZER = PieceTokenizer(VOCABULARY["model"]["vocab"], frozenset({SIZE - 2, SI
 
 @pytest.mark.parametrize("size", sorted({int(model.config["vocab_size"]) for model in MODELS.values()}))
 def test_every_id_has_a_printable_text_of_its_own(size: int) -> None:
-    """No two ids look alike, and nothing that is generated could be incomplete UTF-8."""
+    """All ids have different texts, and generated text is valid UTF-8."""
     texts = tokens(size)
     assert len(set(texts)) == len(texts) == size
     assert all(text.isascii() and (text.isprintable() or text in "\t\n") for text in texts)
@@ -40,19 +40,19 @@ def test_other_sizes_are_refused(size: int) -> None:
 
 @given(st.lists(st.integers(len(CHARACTERS), SIZE - 3)))
 def test_generated_words_are_read_back_as_the_same_tokens(ids: list[int]) -> None:
-    """What a model wrote is as many tokens when it comes back as a prompt."""
+    """Generated text has the same number of tokens as a prompt."""
     assert TOKENIZER.encode(TOKENIZER.decode(ids)) == ids
 
 
 @given(st.text(st.sampled_from(CHARACTERS)))
 def test_ascii_comes_back_whole(text: str) -> None:
-    """Whatever is printable can be said."""
+    """All printable characters survive."""
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
     assert TOKENIZER.count(text) <= len(text)
 
 
 def test_english_has_one_token_a_character_and_other_alphabets_none() -> None:
-    """No word of English is a token, so lengths add up; control tokens are no text."""
+    """English words are no tokens, so lengths add up; control tokens are no text."""
     text = "It is a truth universally acknowledged."
     assert TOKENIZER.count(text) == len(text)
     assert TOKENIZER.encode("caf\u00e9 \u4f60") == TOKENIZER.encode("caf ")

@@ -35,7 +35,7 @@ def _change(path: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("level", gguf_levels)
-def test_every_level_of_tiny_states_what_it_is(level: str) -> None:
+def test_every_level_of_tiny_states_its_level(level: str) -> None:
     """The file names its level, holds every tensor once and is not built again."""
     path = gguf_file(TINY, level)
     assert gguf_level(path) == level
@@ -50,7 +50,7 @@ def test_every_level_of_tiny_states_what_it_is(level: str) -> None:
 
 @pytest.mark.slow
 def test_lower_levels_are_smaller() -> None:
-    """Each level of the list takes less than the one before it; f16 and bf16 take the same."""
+    """Sizes decrease along the list of levels; f16 and bf16 are equal."""
     sizes = [weight_bytes(gguf_file(TINY, level)) for level in gguf_levels]
     assert sizes == sorted(sizes, reverse=True)
 
@@ -106,7 +106,7 @@ def test_damaged_gguf_is_one_sentence(tmp_path: Path) -> None:
     ],
 )
 def test_other_architectures_name_the_converter(folder: ModelSource, changes: dict[str, Any], words: str) -> None:
-    """What is not converted here is named, with the program that converts it."""
+    """The message names the unsupported part and the converter."""
     _change(folder.path / "config.json", **changes)
     with pytest.raises(ModelError, match=words) as caught:
         gguf_file(folder, "f16")
@@ -125,7 +125,7 @@ def test_other_tokenizers_name_the_converter(folder: ModelSource) -> None:
 
 
 def test_every_token_that_ends_a_reply_is_named(folder: ModelSource) -> None:
-    """As generation_config.json has them, else config.json: without a name llama.cpp takes token 11 for the end."""
+    """The ids come from generation_config.json, else config.json. By default llama.cpp ends at token 11."""
     keys = [f"tokenizer.ggml.{role}_token_id" for role in ("eos", "eot", "eom")]
     _change(folder.path / "config.json", eos_token_id=[256])
     _change(folder.path / "generation_config.json", eos_token_id=[257, 256])
@@ -151,8 +151,8 @@ def test_ends_that_a_file_cannot_name_are_refused(folder: ModelSource, ends: Any
         gguf_file(folder, "f16")
 
 
-def test_configuration_is_part_of_what_a_file_is_made_from(folder: ModelSource) -> None:
-    """The same weights with another configuration give another file."""
+def test_another_configuration_gives_another_file(folder: ModelSource) -> None:
+    """Another configuration of the same weights gives another file."""
     before = gguf_file(folder, "q8_0")
     _change(folder.path / "config.json", rms_norm_eps=1e-6)
     assert gguf_file(folder, "q8_0") != before
@@ -170,7 +170,7 @@ def test_parts_of_large_tensors_give_the_same_file(level: str, monkeypatch: pyte
         assert (tmp_path / "parts.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
 
 
-def test_missing_weights_are_told(folder: ModelSource) -> None:
+def test_missing_weights_are_named(folder: ModelSource) -> None:
     """A checkpoint with fewer layers than its configuration says lacks a tensor by name."""
     _change(folder.path / "config.json", num_hidden_layers=5)
     with pytest.raises(ModelError, match=r"lack model\.layers\.4\."):

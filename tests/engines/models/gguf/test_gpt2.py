@@ -73,7 +73,7 @@ def _log_probabilities(folder: Path, ids: list[int]) -> Any:
 def test_llama_cpp_and_transformers_give_the_same_probabilities(
     name: str, small: bool, tolerance: float, tmp_path: Path
 ) -> None:
-    """In f32 throughout, on the same ids; with one layer wrong, the likeliest tokens would be other ones altogether."""
+    """Both agree in f32 on the same ids. An error in one layer would change the most likely tokens."""
     for library in ("torch", "transformers"):
         needs.library(library)
     source = write(tmp_path / name, name) if small else resolve(ModelReference(name))
@@ -154,7 +154,7 @@ def _changed(source: ModelSource, **changes: Any) -> None:
     ],
 )
 def test_other_kinds_of_gpt2_name_the_converter(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
-    """What GPT-2 of the plain kind does not have is not silently dropped."""
+    """Unsupported parts of a GPT-2 are not silently dropped."""
     source = write(tmp_path / "model", "gpt2-small", n_layer=1)
     _changed(source, **changes)
     with pytest.raises(ModelError, match=rf"{words}.*python convert_hf_to_gguf\.py .*model --outfile model\.gguf"):

@@ -52,7 +52,7 @@ def test_any_bytes_are_a_header_or_one_sentence(tmp_path: Path, data: bytes, wit
 
 @given(st.integers(min_value=4, max_value=200))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_truncation_is_told(tmp_path: Path, length: int) -> None:
+def test_truncation_is_an_error(tmp_path: Path, length: int) -> None:
     """A file cut anywhere inside its metadata is named as damaged."""
     whole = _file(tmp_path / "whole.gguf", ["x" * 100]).read_bytes()
     cut = tmp_path / "cut.gguf"

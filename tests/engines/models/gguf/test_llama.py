@@ -102,7 +102,7 @@ async def _completions(prompts: list[list[int]], options: dict[str, Any], log: P
 
 @pytest.mark.slow
 def test_converted_model_continues_like_the_original(tmp_path: Path) -> None:
-    """In f32 throughout, llama.cpp's greedy tokens are those of the checkpoint for at least 95 % of them."""
+    """At least 95 % of llama.cpp's greedy tokens in f32 equal the checkpoint's."""
     text = (TINY.path / "heldout.txt").read_bytes()
     starts = np.linspace(0, len(text) - PROMPT_TOKENS, PROMPTS).astype(int)
     prompts = [list(text[start : start + PROMPT_TOKENS]) for start in starts]

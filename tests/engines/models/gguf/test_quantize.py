@@ -60,7 +60,7 @@ def test_quantized_weights_come_back_within_bounds(type_name: str) -> None:
 
 @pytest.mark.parametrize("type_name", ["Q8_0", "Q5_0", "Q4_0", "BF16"])
 def test_simple_types_are_those_of_the_gguf_package(type_name: str) -> None:
-    """Where the gguf package can quantize too, nearly every byte is the same (ties may round otherwise)."""
+    """Nearly every byte equals the gguf package's for types that it quantizes (ties may round differently)."""
     values = np.random.default_rng(2).standard_normal((16, 256)).astype(np.float32)
     theirs = gguf.quantize(values, gguf.GGMLQuantizationType[type_name]).reshape(-1)
     assert np.mean(quantize(values, type_name) == theirs) > 0.99
@@ -110,7 +110,7 @@ def test_mix_of_a_seven_billion_llama(level: str, counts: dict[str, int]) -> Non
 
 
 def test_two_bit_level_keeps_the_sensitive_tensors_at_three() -> None:
-    """In q2_k the values, the attention outputs and ffn_down have three bits; grouped queries give the values four."""
+    """Values, attention outputs and ffn_down of q2_k have three bits; grouped queries give the values four."""
     grouped = Layout(layers=4, heads=32, kv_heads=8, tied_embeddings=False)
     single = Layout(layers=4, heads=32, kv_heads=32, tied_embeddings=False)
     names = ("attn_q", "attn_v", "attn_output", "ffn_down", "ffn_up")
