@@ -1,17 +1,17 @@
-"""Every error a user can meet, and the exit code it leads to.
+"""Errors that a user can meet, each with its exit code.
 
 HarnessError
-|- UsageError            2   the command line asks for something that cannot be done
-|- ScenarioError         2   the scenario file is wrong; carries every problem found, each with its place
+|- UsageError            2   the command line requests something impossible
+|- ScenarioError         2   the scenario file is wrong; lists every problem with its place
 |- RunDirectoryExists    2   results are never overwritten
 |- RunUnreadable         2   a stored run cannot be read
-|- TrialFailed           3   a trial could not be run, or broke off
-|- CellSkipped           -   a cell cannot be run on this machine: its row says why
-|- StorageFailed         3   what was measured cannot be written (no space, no permission)
+|- TrialFailed           3   a trial could not be run, or ended early
+|- CellSkipped           -   a cell cannot be run on this machine; its row has the reason
+|- StorageFailed         3   results cannot be written (no space, no permission)
 |- Interrupted         130   the user stopped the run
 
-Limits that are broken (1), invalid measurements (4), regressions (5) and "cannot tell" (6) are results, not errors:
-`gate` decides them. Several at once: the first that applies of 130, 2, 3, 4, 5, 1, 6.
+Violated limits (1), invalid measurements (4), regressions (5) and "cannot tell" (6) are results, not errors.
+`gate` decides them. If several codes apply, the first of 130, 2, 3, 4, 5, 1, 6 is returned.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SENTENCE = 200
 
 
 class ExitCode(IntEnum):
-    """What the process tells its caller."""
+    """Exit code of the process."""
 
     HOLDS = 0
     LIMIT_BROKEN = 1
@@ -48,31 +48,31 @@ PRECEDENCE = (
 
 
 def first_that_applies(codes: Iterable[ExitCode]) -> ExitCode:
-    """The exit code of a run to which several apply; HOLDS for none."""
+    """Return the code with the highest precedence, HOLDS for no codes."""
     present = set(codes)
     return next((code for code in PRECEDENCE if code in present), ExitCode.HOLDS)
 
 
 def by_name(what: str, error: Exception) -> str:
-    """What went wrong, and the kind and words of an error that nobody expected; 200 characters at most."""
+    """Return `what` with the type and message of an unexpected error, at most 200 characters."""
     return f"{what}: {type(error).__name__}: {error}"[:_SENTENCE]
 
 
 class HarnessError(Exception):
-    """The base: one sentence for the user, and the exit code."""
+    """Base of all errors: one sentence for the user, and the exit code."""
 
     exit_code = ExitCode.USAGE
 
 
 class UsageError(HarnessError):
-    """The command cannot be carried out as it was typed."""
+    """Command that cannot be executed as typed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a scenario file: where, which key, what, and what to write instead.
+    """Mistake in a scenario file: its place, its key, the cause and the fix.
 
-    line and column count from 1; None where the problem has no place of its own (a value given by --set).
+    Lines and columns count from 1. They are None if the problem has no place in a file (a value of --set).
     """
 
     message: str
@@ -87,7 +87,7 @@ class Problem:
 
 
 class ScenarioError(HarnessError):
-    """The scenario is wrong; `problems` lists everything found, in the order of the file."""
+    """Wrong scenario; `problems` lists all mistakes in the order of the file."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -95,30 +95,30 @@ class ScenarioError(HarnessError):
 
 
 class RunDirectoryExists(HarnessError):
-    """The folder that should hold the results is there already."""
+    """Folder for the results that exists already."""
 
 
 class RunUnreadable(HarnessError):
-    """A stored run is missing, damaged, or of a format newer than this program."""
+    """Stored run that is missing, damaged, or newer than this program."""
 
 
 class TrialFailed(HarnessError):
-    """A trial could not be run or broke off."""
+    """Trial that could not be run, or that ended early."""
 
     exit_code = ExitCode.TRIAL_FAILED
 
 
 class StorageFailed(HarnessError):
-    """Results cannot be written."""
+    """Results that cannot be written."""
 
     exit_code = ExitCode.TRIAL_FAILED
 
 
 class CellSkipped(HarnessError):
-    """A cell cannot be run on this machine; the others are."""
+    """Cell that cannot be run on this machine; the other cells run."""
 
 
 class Interrupted(HarnessError):
-    """The user stopped the run."""
+    """Run that the user stopped."""
 
     exit_code = ExitCode.INTERRUPTED

@@ -1,11 +1,11 @@
-"""The metrics: name, unit, definition, which way is better, how it is shown, and what other modules ask of it.
+"""Metrics: name, unit, definition, better direction and format of each.
 
 `python -m harness.metrics` writes docs/metrics.md.
 
-Two start points. Without a suffix a latency counts from the moment the request was due by the plan, so that waiting
-the client or the server caused is in it; with `_service` it counts from the moment it was sent.
+Latencies have two start points. Without a suffix, a latency counts from the scheduled time of the request. It includes
+the delay of the load generator and of the server. With `_service`, it counts from the moment the request was sent.
 
-A new metric of one number for each request is a row here and its computation in `harness/analysis/latencies.py`.
+A new metric of one number per request needs a row here and a computation in `harness/analysis/latencies.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STATISTICS = ("p50", "p90", "p95", "p99", "max", "mean", "min")
 
 
 class Direction(StrEnum):
-    """Which way is better."""
+    """Direction in which a metric improves."""
 
     LOWER = "lower"
     HIGHER = "higher"
@@ -28,7 +28,7 @@ class Direction(StrEnum):
 
 
 class Need(StrEnum):
-    """Parts of a reply that a metric is computed from; each value says why a trial without it lacks the metric."""
+    """Part of a reply that a metric requires; the value is the reason if a trial lacks it."""
 
     STREAM = "the replies were not streamed"
     TWO_TOKENS = "no reply had two tokens in two chunks"
@@ -38,12 +38,14 @@ class Need(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric.
+    """Definition of a metric.
 
-    takes_statistics: it has a distribution; otherwise one value.   unmeasured: why nothing measures it yet.
-    queues: it is longer where requests queue, so the queue guard caps its effective sample size.
-    counts_tokens: its source is that of the token counts, else the clock.
-    same_from_sent: it is the same from due and from sent, so limits may add `_service`.
+    Attributes:
+        takes_statistics: True for a distribution, False for a single value.
+        unmeasured: Reason why this version does not measure it.
+        queues: True if queueing increases it. The queue guard then caps its effective sample size.
+        counts_tokens: True if its source is the token counts, False if it is the clock.
+        same_from_sent: True if it is equal from due and from sent. Limits may then add `_service`.
     """
 
     name: str
@@ -59,12 +61,12 @@ class Metric:
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """The names under `statistic` in the summary."""
+        """Names under `statistic` in the summary."""
         return STATISTICS if self.takes_statistics else (SCALAR,)
 
     @property
     def show(self) -> str:
-        """How reports format a value: as a time, a share, bytes or a number."""
+        """Format of a value in reports: time, share, bytes or number."""
         return {"ms": "time", "bytes": "bytes", "share": "share"}.get(self.unit, "number")
 
 
@@ -74,13 +76,14 @@ START_AND_MEMORY = (
     Metric(
         "load_s",
         "s",
-        "From starting the engine until it is ready, its library's import among it, the model's files dropped from "
-        "the file cache before; where the system shows that they were not, the decision table says so.",
+        "Cold start: from launching the engine until it is ready, import of its library included. The model's files "
+        "are dropped from the page cache before; if that failed, the decision table says so.",
     ),
     Metric(
         "load_warm_s",
         "s",
-        "The same with the model's files in the file cache; in process with the import as it was timed the first time.",
+        "Warm start: as load_s, with the model's files in the page cache. For an engine in process, the import time is "
+        "that of the first start.",
     ),
     Metric("first_request_ms", "ms", "End-to-end time of the first request after the start, before any warm-up."),
     Metric("weight_bytes", "bytes", "Size of the weight files that the engine loaded."),
@@ -92,68 +95,67 @@ START_AND_MEMORY = (
     Metric(
         "memory_peak_bytes",
         "bytes",
-        "Largest memory of the engine's processes during the trial, what they share counted once: each reading of "
-        "resident memory less what it counted too often at the nearest reading of PSS. Resident memory where PSS was "
-        "not read; `source` says which.",
+        "Peak memory of the engine's processes during the trial; pages that they share count once. Each reading of RSS "
+        "is reduced by its excess over PSS at the nearest reading of PSS. Without PSS it is RSS; see `source`.",
     ),
-    Metric("load_peak_bytes", "bytes", "The same while the engine started, until it took a request: the cold start."),
+    Metric("load_peak_bytes", "bytes", "Peak memory of the engine's processes during the cold start."),
     Metric(
         "load_gpu_peak_bytes",
         "bytes",
-        "Largest readings of its GPUs' memory while the engine started, added up, as `gpu_memory_peak_bytes`.",
+        "Peak GPU memory during the cold start, as gpu_memory_peak_bytes.",
     ),
     Metric(
-        "rss_peak_bytes", "bytes", "Largest reading during the trial of the resident memory of the engine's processes."
+        "rss_peak_bytes", "bytes", "Largest reading of the engine processes' resident memory (RSS) during the trial."
     ),
     Metric(
         "pss_peak_bytes",
         "bytes",
-        "The same with shared pages divided among those who share them (PSS); read at most once a second, and rarer "
-        "where that takes long.",
+        "As rss_peak_bytes, with shared pages divided among their users (PSS). Read at most once a second, less often "
+        "if a reading takes long.",
     ),
     Metric(
         "engine_cpu_cores",
         "cores",
-        "Processor time of the engine's processes / time, over the measuring window.",
+        "CPU time of the engine's processes / time, over the measurement window.",
         Direction.NONE,
     ),
     Metric(
         "engine_major_faults",
         "count",
-        "Pages for which the engine's processes waited for a disk, in the measuring window.",
+        "Major page faults of the engine's processes (they waited for a disk), in the measurement window.",
     ),
-    Metric("swapped_bytes", "bytes", "What the machine under test moved to and from its swap in the measuring window."),
+    Metric("swapped_bytes", "bytes", "Bytes that the machine under test swapped in and out in the measurement window."),
     Metric(
         "system_memory_peak_share",
         "share",
-        "Largest reading during the trial of used / total memory of the machine under test.",
+        "Largest reading of used / total memory of the machine under test during the trial.",
     ),
     Metric(
         "gpu_memory_peak_bytes",
         "bytes",
-        "Largest readings of each GPU's memory that the engine held during the trial, added up; of all that was in "
-        "use where the driver does not tell whose it is.",
+        "Peak memory that the engine used on each GPU during the trial, added up. If the driver does not report memory "
+        "per process, all memory in use counts.",
     ),
     Metric(
         "gpu_memory_peak_share",
         "share",
-        "Largest readings of the memory in use on those GPUs, whoever held it / their total memory.",
+        "Peak memory in use on those GPUs, by any process / their total memory.",
     ),
 )
 ENERGY = (
     Metric(
         "energy_j",
         "J",
-        "Energy of the engine's GPUs in the measuring window, together, idle power included: the growth of their "
-        "counters. The interval holds what is not known of the window's ends, and 5 % for the sensor.",
+        "Energy of all GPUs of the engine in the measurement window, idle power included: the increase of their "
+        "counters. The interval covers the uncertain ends of the window and 5 % sensor error.",
     ),
-    Metric("energy_j_per_output_token", "J/token", "The same / output tokens that arrived in the window."),
-    Metric("energy_j_per_good_request", "J", "The same / measured requests that met every limit of the slo."),
-    Metric("gpu_power_w", "W", "Mean of the power readings of each of these GPUs in the window, added up."),
+    Metric("energy_j_per_output_token", "J/token", "energy_j / output tokens that arrived in the window."),
+    Metric("energy_j_per_good_request", "J", "energy_j / measured requests that met the `slo`."),
+    Metric("gpu_power_w", "W", "Mean of each of these GPUs' power readings in the window, added up."),
     Metric(
         "gpu_utilisation_share",
         "share",
-        "Mean share of time in which a kernel was resident on these GPUs: not how busy they were.",
+        "Mean share of time in which a kernel was resident on these GPUs. The kernel need not use the whole GPU.",
         Direction.NONE,
     ),
 )
@@ -161,31 +163,31 @@ SERVER_PAGE = (
     Metric(
         "server_running_mean",
         "requests",
-        "Requests that the server was working on, by its own page: mean over the window.",
+        "Mean number of running requests in the window, by the server's metrics page.",
         Direction.NONE,
     ),
     Metric(
         "server_waiting_mean",
         "requests",
-        "Requests that waited inside the server, by its own page: mean over the window.",
+        "Mean number of waiting requests in the window, by the server's metrics page.",
     ),
     Metric(
         "server_queue_ms_mean",
         "ms",
-        "What requests that ended in the window had waited inside the server, by its own count: mean.",
+        "Mean queueing time of the requests that ended in the window, by the server's metrics page.",
     ),
     Metric(
         "kv_cache_peak_share",
         "share",
-        "Largest reading in the window of the part of the KV cache in use, by the server's page.",
+        "Largest share of the KV cache in use in the window, by the server's metrics page.",
     ),
     Metric(
         "prefix_hit_share",
         "share",
-        "Prompt tokens that the server found in its prefix cache / those it looked for, over the window.",
+        "Prompt tokens found in the server's prefix cache / prompt tokens looked up, over the window.",
         Direction.HIGHER,
     ),
-    Metric("preemptions", "count", "Requests that the server put back in its queue for want of room, in the window."),
+    Metric("preemptions", "count", "Requests in the window that the server dropped from memory, to resume them later."),
 )
 
 _NO_PRICES = "this version does not know prices yet"
@@ -194,12 +196,12 @@ _LATENCIES = (
     distribution(
         "ttft_ms",
         "ms",
-        "Time to first token: arrival of the first token-bearing chunk - due. Replies that are not streamed have none.",
+        "Time to first token: arrival of the first chunk with tokens - due. Replies that are not streamed have none.",
         queues=True,
         needs=(Need.STREAM,),
     ),
     distribution(
-        "ttft_service_ms", "ms", "Arrival of the first token-bearing chunk - sent.", queues=True, needs=(Need.STREAM,)
+        "ttft_service_ms", "ms", "Arrival of the first chunk with tokens - sent.", queues=True, needs=(Need.STREAM,)
     ),
     distribution(
         "ttfo_ms",
@@ -217,9 +219,9 @@ _LATENCIES = (
     distribution(
         "tpot_ms",
         "ms",
-        "Time per output token of a request: (last token - first token) / (output tokens - 1). A reply that ends by "
-        "itself has its last token, where that is counted though it has no text, in the event that says so. Reasoning "
-        "that the server counts but does not show is no divisor. Needs two tokens and two chunks, else there is none.",
+        "Time per output token after the first: (last token - first token) / (output tokens - 1). If the end token is "
+        "counted without a text, it arrives with the event that ends the reply. Reasoning tokens that the server "
+        "counts but does not send are left out. Requires two tokens in two chunks.",
         counts_tokens=True,
         same_from_sent=True,
         needs=(Need.STREAM, Need.TWO_TOKENS),
@@ -227,24 +229,24 @@ _LATENCIES = (
     distribution(
         "tpot_adj_ms",
         "ms",
-        "As tpot_ms, but divided by the tokens after the first chunk: exact when chunks bear several tokens. Needs "
-        "token counts per chunk.",
+        "As tpot_ms, divided by the tokens after the first chunk. Exact if chunks carry several tokens. Requires token "
+        "counts per chunk.",
         counts_tokens=True,
         needs=(Need.CHUNK_TOKENS,),
     ),
     distribution(
         "icl_ms",
         "ms",
-        "Inter-chunk latency: gaps between token-bearing chunks, those of all requests pooled that succeeded or timed "
-        "out; zero gaps kept.",
+        "Inter-chunk latency: gaps between chunks with tokens, zero gaps included. Pooled over all requests that "
+        "succeeded or timed out.",
         same_from_sent=True,
         needs=(Need.STREAM, Need.TWO_TOKENS, Need.CHUNK_TIMES),
     ),
     distribution(
         "itl_ms",
         "ms",
-        "Inter-token latency: each gap / tokens of the chunk that ends it, counted once per token, pooled; gaps that "
-        "a chunk without tokens ends are part of the next. Only where tokens per chunk are known.",
+        "Inter-token latency: each gap / tokens of the chunk after it, counted once per token and pooled. A chunk "
+        "without tokens does not end a gap. Requires token counts per chunk.",
         counts_tokens=True,
         same_from_sent=True,
         needs=(Need.CHUNK_TIMES, Need.CHUNK_TOKENS),
@@ -252,39 +254,40 @@ _LATENCIES = (
     distribution(
         "stall_max_ms",
         "ms",
-        "The longest gap between two token-bearing chunks of a request, of those that succeeded or timed out.",
+        "Longest gap between two chunks with tokens of a request that succeeded or timed out.",
         same_from_sent=True,
         needs=(Need.STREAM, Need.TWO_TOKENS, Need.CHUNK_TIMES),
     ),
     distribution(
         "e2e_ms",
         "ms",
-        "End to end: last token - due; for a reply that is not streamed, end of the response - due.",
+        "End-to-end latency: last token - due. For a reply that is not streamed: end of the response - due.",
         queues=True,
     ),
-    distribution("e2e_service_ms", "ms", "As e2e_ms, but from sent.", queues=True),
+    distribution("e2e_service_ms", "ms", "As e2e_ms, from sent.", queues=True),
     distribution("e2e_close_ms", "ms", "End of the response (with usage and end marker) - due.", queues=True),
     distribution("norm_latency_ms", "ms", "e2e_ms / output tokens.", queues=True, counts_tokens=True),
     distribution(
         "send_lag_ms",
         "ms",
-        "Sent - due, less what the other side took to accept it: how late this client was. In ttft_ms both are.",
+        "Sent - due, without the time that the server took to accept the request: how late the load generator was. "
+        "ttft_ms includes both.",
     ),
     distribution(
         "output_tokens_per_s_per_user",
         "tokens/s",
-        "Speed one user sees: 1000 / tpot_ms of the request.",
+        "Output speed of one request: 1000 / tpot_ms.",
         Direction.HIGHER,
         counts_tokens=True,
         needs=(Need.TWO_TOKENS,),
     ),
     distribution(
-        "reported_total_ms", "ms", "The server's own word, not measured here: how long a successful request took it."
+        "reported_total_ms", "ms", "Duration of a successful request as the server reports it, not measured here."
     ),
     distribution(
         "reported_memory_peak_bytes",
         "bytes",
-        "The server's own word, not measured here: its peak memory, as it states it with each successful request.",
+        "Peak memory of the server as it reports it with each successful request, not measured here.",
     ),
 )
 _RATES = (
@@ -295,20 +298,20 @@ _RATES = (
     Metric(
         "goodput_rps",
         "requests/s",
-        "Good requests due in the window / its length. Good: successful and within every limit of `slo`.",
+        "Good requests due in the window / its length. A good request succeeds and meets the `slo`.",
         Direction.HIGHER,
     ),
     Metric(
         "output_tokens_per_s",
         "tokens/s",
-        "Output tokens of any request that arrived in the window / its length. The tokens of a chunk arrive together.",
+        "Output tokens that arrived in the window, of any request / its length. The tokens of a chunk arrive together.",
         Direction.HIGHER,
         counts_tokens=True,
     ),
     Metric(
         "input_tokens_per_s",
         "tokens/s",
-        "Prompt tokens of requests whose first token (or whole reply) arrived in the window / its length.",
+        "Prompt tokens of requests whose first token (or reply, if not streamed) arrived in the window / its length.",
         Direction.HIGHER,
         counts_tokens=True,
     ),
@@ -321,20 +324,20 @@ _RATES = (
     Metric(
         "attainment",
         "share",
-        "Good / measured requests. Failed and timed-out ones are not good; a missing tpot is no fault. Requests that "
-        "the plan gave up (`cancel`) are in neither number.",
+        "SLO attainment: good / measured requests. Failed and timed-out requests are not good. A request without tpot "
+        "can be good. Requests that the scenario cancels (`cancel`) are in neither number.",
         Direction.HIGHER,
     ),
     Metric(
         "error_rate",
         "share",
-        "Measured requests that failed, were refused, timed out or did not finish / measured requests sent, those "
-        "that the plan gave up (`cancel`) left out.",
+        "Measured requests that failed, were refused, timed out or did not finish / measured requests sent. Requests "
+        "that the scenario cancels (`cancel`) are in neither number.",
     ),
     Metric(
         "cached_share",
         "share",
-        "Prompt tokens the engine took from a cache / prompt tokens; a reply from a result cache counts whole.",
+        "Prompt tokens that the engine took from a cache / prompt tokens. A reply from a result cache counts whole.",
         Direction.NONE,
         counts_tokens=True,
     ),
@@ -343,34 +346,34 @@ _QUALITY = (
     Metric(
         "kl_mean",
         "nats",
-        "Mean over the scored positions of the Kullback-Leibler divergence KL(reference || it); a lower bound where "
-        "only the likeliest tokens are known.",
+        "Mean Kullback-Leibler divergence KL(reference || cell) over the scored positions. A lower bound if only the "
+        "likeliest tokens are known.",
     ),
-    Metric("kl_median", "nats", "The median of the same."),
-    Metric("kl_p99", "nats", "The 99th percentile of the same."),
-    Metric("kl_max", "nats", "The largest of the same."),
+    Metric("kl_median", "nats", "Median of this divergence over the scored positions."),
+    Metric("kl_p99", "nats", "99th percentile of this divergence over the scored positions."),
+    Metric("kl_max", "nats", "Largest divergence at a scored position."),
     Metric(
         "kl_bound",
         "nats",
-        "What kl_mean is at least, where only the likeliest tokens are known: all others are taken as one.",
+        "Lower bound of kl_mean if only the likeliest tokens are known: all other tokens are merged into one.",
     ),
     Metric(
         "top1_agreement",
         "share",
-        "Share of the scored positions where the most likely token is the reference's.",
+        "Share of the scored positions at which the likeliest token equals that of the reference.",
         Direction.HIGHER,
     ),
     Metric(
         "ppl_ratio",
         "ratio",
-        "exp of the mean difference of -ln p of the true tokens: perplexity / reference's; none where p is unknown at "
-        "some positions.",
+        "Perplexity / perplexity of the reference: exp of the mean difference of -ln p of the true tokens. Unavailable "
+        "if p is unknown at some positions.",
     ),
     Metric(
         "ppl",
         "perplexity",
-        "exp of the mean -ln p of the true tokens; a lower bound where p is unknown at some positions. Depends on the "
-        "tokenizer and the text.",
+        "Perplexity: exp of the mean -ln p of the true tokens. A lower bound if p is unknown at some positions. It "
+        "depends on the tokenizer and the text.",
     ),
 )
 _NOT_YET = (
@@ -384,7 +387,7 @@ _NOT_YET = (
 )
 
 QUALITY = tuple(metric.name for metric in _QUALITY)
-"""Those that belong to a cell, not to one of its loads."""
+"""Names of the metrics of a cell, which belong to none of its loads."""
 METRICS = {
     metric.name: metric
     for metric in (*_LATENCIES, *_RATES, *START_AND_MEMORY, *ENERGY, *SERVER_PAGE, *_QUALITY, *_NOT_YET)
@@ -397,16 +400,16 @@ _FROM_SENT = {
 ALIASES = {
     alias: twin if twin in METRICS else name for name, twin in _FROM_SENT.items() for alias in (twin, f"{name}_service")
 }
-"""Further names by which limits may call a metric, each with the name it stands for."""
+"""Alternative names of metrics in limits, each with the metric's own name."""
 
 
 def find(name: str) -> Metric | None:
-    """Return the metric of a name as limits may write it; gaps between chunks are the same from due and from sent."""
+    """Return the metric of a name or alias, None if there is none."""
     return METRICS.get(ALIASES.get(name, name))
 
 
 def metric_names(*, takes_statistics: bool) -> list[str]:
-    """Return the names of the metrics that are distributions, or of the others."""
+    """Return the names of the metrics that are distributions, or of those that are single values."""
     return [name for name, metric in METRICS.items() if metric.takes_statistics is takes_statistics]
 
 
@@ -421,32 +424,36 @@ _INTRODUCTION = """\
 
 Generated by `python -m harness.metrics`.
 
-Without a suffix a latency counts from the moment the request was *due* by the plan; with `_service` from the moment
-it was *sent*. Measured requests are those that the plan measures, each followed to its end; rates are of the window,
-which begins when the load has come up and ends when the first request falls due that is not measured. Requests that
-timed out or were unfinished when the trial ended count as slower than any that completed: a quantile that falls among
-them is printed as "> X". Failed requests have no end-to-end latency, but they count in `error_rate`, `attainment` and
-`offered_rps`; a first token that arrived before the failure counts in `ttft_ms`. Requests that the plan gives up have
-no latency and are neither good nor bad, whether or not it came to that; first tokens count where each of them had
-one. Requests never sent are in no metric and make the trial invalid. Quantiles are the inverse CDF, x_(ceil(n p)),
-without interpolation.
+- Start of a latency: without a suffix, the time at which the request was *due*; with `_service`, the time at which it
+  was *sent*.
+- Measured requests: the requests that the schedule measures, each followed to its end.
+- Rates refer to the measurement window. The window begins after warm-up and ramp. It ends when the first request falls
+  due that is not measured.
+- Requests that timed out, or were unfinished at the end of the trial, are censored. They count as slower than any
+  completed request. A quantile among them is printed as "> X".
+- Failed requests have no end-to-end latency. They count in `error_rate`, `attainment` and `offered_rps`. A first token
+  that arrived before the failure counts in `ttft_ms`.
+- Requests that the scenario cancels (`cancel`) have no latency and are neither good nor bad, even if the reply ended
+  sooner. Their first tokens count if each of them had one.
+- Requests that were never sent are in no metric. They make the trial invalid.
+- Quantiles are the inverse CDF, x_(ceil(n p)), without interpolation.
 
-`tpot_ms` weighs every request alike, `icl_ms` and `itl_ms` every gap or token. `tpot_ms`, `icl_ms`, `itl_ms` and
-`stall_max_ms` are the same from due and from sent; limits may write them either way.
+`tpot_ms` gives every request the same weight, `icl_ms` every gap, `itl_ms` every token. `tpot_ms`, `icl_ms`, `itl_ms`
+and `stall_max_ms` are equal from due and from sent; limits accept both forms.
 """
 
 
 def markdown() -> str:
-    """The reference page."""
+    """Return the reference page."""
     lines = [_INTRODUCTION]
     groups = (
         ("Distributions (`p50`, `p90`, `p95`, `p99`, `max`, `mean`, `min`)", _LATENCIES),
         ("Rates and shares", _RATES),
         ("Start and memory", START_AND_MEMORY),
         ("Energy", ENERGY),
-        ("What the server says of itself", SERVER_PAGE),
+        ("Reported by the server's metrics page", SERVER_PAGE),
         ("Quality, against a reference ([how](quality.md))", _QUALITY),
-        ("Named, not measured yet", _NOT_YET),
+        ("Not measured yet", _NOT_YET),
     )
     for title, group in groups:
         lines += [f"## {title}", "", "| name | unit | better | definition |", "|---|---|---|---|"]

@@ -1,4 +1,4 @@
-"""Random numbers in named streams: what one part of a plan draws never shifts what another part gets."""
+"""Independent streams of random numbers: the draws of one part of a schedule never shift those of another part."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import numpy as np
 
 
 def generator(seed: int, *stream: int) -> np.random.Generator:
-    """The random numbers of one stream of a seed, independent of its other streams (numpy's SeedSequence, Philox)."""
+    """Return the generator of one stream of a seed, independent of its other streams (SeedSequence, Philox)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=stream)))

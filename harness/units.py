@@ -1,7 +1,7 @@
 """Quantities with units as a scenario writes them: `30s`, `500ms`, `24GiB`, `30%`.
 
-Each parser takes what YAML read and gives a number in the base unit, or raises ValueError with one sentence that says
-what to write instead. A bare number is refused: nobody can tell whether 30 means seconds or milliseconds.
+Each parser takes a value from YAML and returns a number in the base unit. For a wrong value it raises ValueError with
+one sentence that contains the fix. Bare numbers are refused because 30 could mean seconds or milliseconds.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonS
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A number that is known to lie between two bounds; high None: no bound is known."""
+    """Number that lies between two bounds; `high` is None if no upper bound is known."""
 
     low: float
     high: float | None
 
     @classmethod
     def exactly(cls, number: float) -> Range:
-        """Return the range of a number that is known."""
+        """Return the range of a known number."""
         return cls(float(number), float(number))
 
     def __add__(self, other: Range) -> Range:
@@ -61,27 +61,27 @@ SHARE_UNITS = {"%": Decimal("0.01")}
 
 _NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,40})?"
 _QUANTITY = re.compile(rf"\s*(?P<sign>[-+]?)(?P<number>{_NUMBER})\s*(?P<unit>[^\s\d.]*)\s*")
-# For editors, which see a variable before it is filled in.
+# Editors check a text before its variables are filled in, so variables match too.
 DURATION_PATTERN = rf"^({_NUMBER} ?(us|ms|s|m|h|d)|.*\$\{{.*)$"
 
 
 def parse_duration_s(value: object) -> float:
-    """Seconds from a text such as `30s`, `500ms`, `2m`, `1h`."""
+    """Return the seconds of a text such as `30s`, `500ms`, `2m`, `1h`."""
     return _parse(value, DURATION_UNITS_S, ("s", "ms"), "a time")
 
 
 def parse_duration_ms(value: object) -> float:
-    """Milliseconds from a text such as `500ms` or `2s`."""
+    """Return the milliseconds of a text such as `500ms` or `2s`."""
     return float(Decimal(repr(parse_duration_s(value))) * 1000)
 
 
 def parse_bytes(value: object) -> int:
-    """Bytes from a text such as `24GiB` (2^30) or `24GB` (10^9)."""
+    """Return the bytes of a text such as `24GiB` (2^30) or `24GB` (10^9)."""
     return round(_parse(value, SIZE_UNITS_BYTES, ("GiB", "MiB"), "a size"))
 
 
 def parse_share(value: object) -> float:
-    """A share from a percentage such as `30%`."""
+    """Return the share of a percentage such as `30%`."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1:
         percent = f"{Decimal(repr(value)) * 100:f}".rstrip("0").rstrip(".")
         raise ValueError(f"{value} has no unit; write `{percent}%` or `{value}%`")
@@ -89,7 +89,7 @@ def parse_share(value: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The text that `parse_duration_s` reads back as the same number."""
+    """Return the text that `parse_duration_s` reads back as the same number."""
     exact = Decimal(repr(seconds))
     if exact and exact < 1:
         return f"{_plain(exact * 1000)}ms"
@@ -97,7 +97,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """A size for people, such as "1.5 GiB"."""
+    """Return a readable size, such as "1.5 GiB"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.3g} {unit}"
@@ -106,12 +106,12 @@ def format_bytes(count: float) -> str:
 
 
 def enumerated(words: Sequence[str], last: str = "and") -> str:
-    """Return words as a sentence lists them: `a, b and c`."""
+    """Return words as a list in a sentence: `a, b and c`."""
     return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def format_duration_ms(milliseconds: float) -> str:
-    """The text that `parse_duration_ms` reads back as the same number."""
+    """Return the text that `parse_duration_ms` reads back as the same number."""
     return f"{_plain(Decimal(repr(milliseconds)))}ms"
 
 
