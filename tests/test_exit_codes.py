@@ -48,7 +48,7 @@ def test_1_a_limit_is_broken(tmp_path: Path) -> None:
     ("keys", "words"),
     [
         ({"lood": []}, "lood"),
-        ({"engines": [{"engine": "vlm"}]}, "there is no engine `vlm`"),
+        ({"engines": [{"engine": "vlm"}]}, "unknown engine `vlm`"),
         ({"load": [{"kind": "single_user", "requests": 3, "timeout": 5}]}, "5s"),
     ],
 )

@@ -90,7 +90,7 @@ def test_what_cannot_run_here_is_skipped(tmp_path: Path) -> None:
     assert reason(cells["unsupported"]) == "this device has no instructions for `unsupported`"
     assert reason(cells["too_large"]).startswith("needs at least 1.05e+06 TiB (weights 1.05e+06 TiB, KV cache 2 GiB); ")
     assert "is free here" in reason(cells["too_large"])
-    assert reason(cells["on_gpu"]) == "misbehaving needs a GPU, and none can be used here, for `on_gpu`"
+    assert reason(cells["on_gpu"]) == "misbehaving needs a GPU, and none is available, for `on_gpu`"
     assert "this device has no instructions" in report
 
 

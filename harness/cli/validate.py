@@ -18,6 +18,7 @@ def validate(
 ) -> None:
     """Check scenario files; every problem with its place and what to write instead."""
     from harness.scenario.reader import load
+    from harness.schedule.availability import missing_levels
     from harness.verdict.forecast import foretold_of
 
     problems: list[Problem] = []
@@ -30,6 +31,8 @@ def validate(
             print(f"{path}: fine")
             for line in foretold_of(checked):
                 say(f"{path}: {line}")
+            for line in missing_levels(checked):
+                say(f"{path}: a level will be skipped: {line}")
             for name in checked.variables_not_set():
                 say(f"{path}: the environment variable {name} is not set; `harness run` will need it")
     if problems:

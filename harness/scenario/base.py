@@ -1,4 +1,4 @@
-"""Base of all parts of a scenario: unknown keys are refused, models are frozen, all mistakes are reported at once."""
+"""Base of all sections of a scenario: frozen models that refuse unknown keys and report all mistakes at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WRONG_KEYS = "wrong_keys"
 
 
 class AlsoAccepts:
-    """Adds a short form to the JSON Schema of a field whose validator takes it."""
+    """Short forms that a field's validator accepts, added to its JSON Schema."""
 
     def __init__(self, *schemas: dict[str, Any]) -> None:
         self.schemas = schemas
@@ -44,7 +44,7 @@ class AlsoAccepts:
 
 
 class TextOrItems:
-    """The JSON Schema of a list whose validator also takes one item, and a text for an item."""
+    """JSON Schema of a list whose validator also accepts a single item, and a text for an item."""
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         items = handler(core)
@@ -57,7 +57,7 @@ def _refuse(value: object) -> Never:
 
 
 def listed(value: Any) -> Any:
-    """One item as a list of one."""
+    """Return a list unchanged and any other value as a list of one."""
     return value if isinstance(value, list | tuple) else [value]
 
 
@@ -73,20 +73,23 @@ FreeText = Annotated[str, BeforeValidator(_text_from_number), AlsoAccepts({"type
 
 
 class StrictModel(BaseModel):
-    """A frozen mapping of the scenario file.
+    """Frozen mapping of the scenario file. An empty key (null) counts as absent.
 
-    A key that is given but empty (null) counts as not given. `exactly_one`, `at_most_one`: groups of keys of which that
-    many must be given.
+    Attributes:
+        exactly_one: Groups of keys; each group needs exactly one.
+        at_most_one: Groups of keys; each group allows at most one.
+        mistaken_keys: Likely wrong keys, each with the fix.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=False)
 
     exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = ()
     at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    mistaken_keys: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
-        """A sentence for each combination of keys that makes no sense."""
+        """Return a sentence for each combination of keys that makes no sense."""
         problems = []
         for group in cls.exactly_one:
             if not any(key in given for key in group):
@@ -99,11 +102,11 @@ class StrictModel(BaseModel):
         return problems
 
     def irrelevant_keys(self) -> frozenset[str]:
-        """Keys whose defaults mean nothing beside the other keys; they are left out when it is written down."""
+        """Return the keys whose defaults have no effect beside the other keys; they are not stored."""
         return frozenset()
 
     @model_serializer(mode="wrap")
-    def _what_counts(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+    def _relevant_keys(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         dumped: dict[str, Any] = handler(self)
         if info.mode != "json":
             return dumped
@@ -115,8 +118,8 @@ class StrictModel(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _tell_everything(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Checks of keys and of values in one go, so that one mistake does not hide another."""
+    def _report_everything(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Check keys and values together, so that one mistake does not hide another."""
         if not isinstance(data, Mapping):
             return handler(data)
         names = {alias(name, field) for name, field in cls.model_fields.items()}
@@ -128,30 +131,31 @@ class StrictModel(BaseModel):
         try:
             model = handler(given)
         except ValidationError as error:
-            problems = [*(cls._retold(one) for one in error.errors(include_url=False)), *problems]
+            problems = [*(cls._reworded(one) for one in error.errors(include_url=False)), *problems]
         else:
             if not problems:
                 return model
         raise ValidationError.from_exception_data(cls.__name__, problems)
 
     @classmethod
-    def _retold(cls, error: Any) -> InitErrorDetails:
+    def _reworded(cls, error: Any) -> InitErrorDetails:
         loc, context = error["loc"], error.get("ctx", {})
         kind, message = error["type"], error["msg"]
         if kind == "value_error":
             message = str(context["error"])
         elif kind == "extra_forbidden" and len(loc) == 1:
-            kind, message = UNKNOWN_KEY, cls.unknown_key(str(loc[0]))
+            kind, message = UNKNOWN_KEY, cls._unknown(str(loc[0]), error["input"])
         elif kind == "missing" and len(loc) == 1:
             kind, message = MISSING_KEY, cls._missing(str(loc[0]))
         # Braces in a message would be read as places to fill in.
         template = "{message}" if "message" not in context else message
-        told = PydanticCustomError(kind, template, {**context, "message": message})
-        return {"type": told, "loc": loc, "input": error.get("input")}
+        custom = PydanticCustomError(kind, template, {**context, "message": message})
+        return {"type": custom, "loc": loc, "input": error.get("input")}
 
     @classmethod
-    def unknown_key(cls, key: str) -> str:
-        """What to say of a key that is not known."""
+    def _unknown(cls, key: str, value: Any) -> str:
+        if fix := cls.mistaken_keys.get(key):
+            return fix.format(value=value if isinstance(value, str | int | float) else "...")
         known = [alias(name, field) for name, field in cls.model_fields.items()]
         near = get_close_matches(key, known, n=1, cutoff=0.6)
         return f"unknown key; did you mean `{near[0]}`?" if near else f"unknown key; known are {', '.join(known)}"
@@ -164,17 +168,17 @@ class StrictModel(BaseModel):
 
 
 def alias(name: str, field: FieldInfo) -> str:
-    """The key in the file for a field of a model."""
+    """Return the key in the file for a field of a model."""
     return field.alias or name
 
 
 def near(wrong: str, known: Iterable[str]) -> str:
-    """What to write instead of a word that is not known."""
+    """Return the nearest known word as a question, or else all known words."""
     words = sorted(known)
     match = get_close_matches(wrong, words, n=1, cutoff=0.5)
     return f"did you mean `{match[0]}`?" if match else f"known are {', '.join(words)}"
 
 
 def as_name(text: str) -> str:
-    """Return a text with only the signs that names of runs may hold."""
+    """Return a text reduced to the characters that names of runs allow."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")

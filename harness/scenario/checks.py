@@ -1,7 +1,6 @@
-"""Problems of a scenario as sentences with a place: those of pydantic, and those that no single model sees.
+"""Problems of a scenario as sentences with a place: pydantic's errors, and mistakes between sections.
 
-Options of engines are checked by making each engine without starting it. Conversations need a load that can wait for
-replies.
+Options of engines are checked by constructing each engine without starting it.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ _BOUNDS = {
 
 
 def problems_of(error: ValidationError, tree: Node) -> list[Problem]:
-    """Every mistake, in the order of the file; the same mistake in several expanded loads once."""
+    """Return every mistake; a mistake that several expanded loads share is listed once."""
     found: dict[str, Problem] = {}
     for details in error.errors(include_url=False):
         if details["type"] == "too_short" and details["input"]:
-            continue  # Not empty: its items are wrong, and that is told already.
+            continue  # The list is not empty: its items are wrong, and have problems of their own.
         place, key = _locate(tree, details)
         problem = place.problem(_message(details, key), key)
         found.setdefault(str(problem), problem)
@@ -50,7 +49,7 @@ def problems_of(error: ValidationError, tree: Node) -> list[Problem]:
 
 
 def placed(problems: Iterable[Problem], tree: Node) -> list[Problem]:
-    """The same with the places of their keys in the file, where they have none yet; each once."""
+    """Return the distinct problems; those without a place get the place of their key."""
     found: dict[str, Problem] = {}
     for problem in problems:
         if problem.file is None:
@@ -61,7 +60,7 @@ def placed(problems: Iterable[Problem], tree: Node) -> list[Problem]:
 
 
 def _at(tree: Node, wanted: str) -> tuple[Node, str]:
-    """The value under a dotted key, or the nearest above it, and the key as the file numbers it."""
+    """Return the value under a dotted key, or its nearest ancestor, and the key as the file numbers it."""
     node, key = tree, ""
     for step in wanted.split("."):
         inner = _children(node).get(step)
@@ -75,14 +74,14 @@ def _at(tree: Node, wanted: str) -> tuple[Node, str]:
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """By line within each file, files in the order in which they first occur."""
+    """Sort by line within each file; files keep the order in which they first occur."""
     listed = list(problems)
     files = list(dict.fromkeys(problem.file for problem in listed))
     return sorted(listed, key=lambda one: (files.index(one.file), one.line or 0, one.column or 0))
 
 
 def without_echoes(first: Iterable[Problem], later: Iterable[Problem]) -> list[Problem]:
-    """All problems, but of those where a value could not even be read (a variable is missing) only the first."""
+    """Merge two lists of problems; if a value could not be read (a variable is missing), keep only that problem."""
     read = list(first)
     unread = {(one.file, one.line, one.column) for one in read if one.line is not None}
     echoes = [one for one in later if one not in read and (one.file, one.line, one.column) in unread]
@@ -90,12 +89,12 @@ def without_echoes(first: Iterable[Problem], later: Iterable[Problem]) -> list[P
 
 
 def cross_problems(tree: Node) -> Iterator[Problem]:
-    """Mistakes between sections: limits of classes that do not exist, mixed loads without classes, no model."""
+    """Yield mistakes between sections: limits of unknown classes, mixed loads without classes, missing models."""
     top = _children(tree)
     classes = _children(top.get("classes"))
     for name, node in classes.items():
         if name in RESERVED_CLASSES or is_split(name):
-            yield node.place.problem(f"`{name}` is a name of results; call the class otherwise", join("classes", name))
+            yield node.place.problem(f"`{name}` is reserved for results; rename the class", join("classes", name))
     yield from _limit_classes(top.get("limits"), "limits", classes)
     for path, load in _loads(top):
         keys = _children(load)
@@ -123,10 +122,10 @@ def _limit_classes(limits: Node | None, path: str, classes: Mapping[str, Node]) 
         try:
             name = parse_limit(node.value).class_name
         except ValueError:
-            continue  # The model tells what is wrong with it.
+            continue  # The model reports this mistake.
         if name is not None and name not in classes and not is_split(name):
             hint = near(name, classes) if classes else "there are no `classes`"
-            yield node.place.problem(f"there is no class `{name}`; {hint}", join(path, i))
+            yield node.place.problem(f"unknown class `{name}`; {hint}", join(path, i))
 
 
 def _missing_models(top: Mapping[str, Node]) -> Iterator[Problem]:
@@ -155,14 +154,14 @@ def _items(node: Node | None) -> list[Node]:
 
 
 def _locate(tree: Node, details: ErrorDetails) -> tuple[Place, str]:
-    """The place and the dotted key of an error; names of alternatives, which are not in the file, are skipped."""
+    """Return the place and the dotted key of an error, without the alternatives' names that pydantic adds."""
     node, key = tree, ""
     steps = details["loc"]
     kind_of: Node | None = None
     for position, step in enumerate(steps):
         value, last = node.value, position == len(steps) - 1
         if step == _kind(node) and kind_of is not node:
-            kind_of = node  # The name of the alternative, which may also be a key: `kind: steps` has `steps`.
+            kind_of = node  # The alternative's name can also be a key: `kind: steps` has `steps`.
         elif isinstance(value, dict) and step in value:
             node = value[str(step)]
             key = node.written or join(key, step)
@@ -194,7 +193,7 @@ def _message(details: ErrorDetails, key: str) -> str:
         tag = str(context["tag"])
         known = _words(context["expected_tags"])
         if "sustained" in known and tag in _KEYS_OF_SUSTAINED:
-            return f"unknown kind `{tag}`; write `kind: sustained` with `{tag}: {_KEYS_OF_SUSTAINED[tag]}`"
+            return f"unknown kind `{tag}`; write `kind: sustained` with `{_KEYS_OF_SUSTAINED[tag]}`"
         return f"unknown {context['discriminator'].strip(_QUOTE)} `{tag}`; {near(tag, known)}"
     if kind == "union_tag_not_found":
         name = context["discriminator"].strip(_QUOTE)
@@ -207,7 +206,10 @@ def _message(details: ErrorDetails, key: str) -> str:
 
 
 _QUOTE = "'"
-_KEYS_OF_SUSTAINED = {"users": 4, "rate": 2}  # which are what the load is, to whoever looks for a kind
+_KEYS_OF_SUSTAINED = {"users": "users: 4", "rate": "rate: 2"} | {
+    name: f"arrivals: {name}" for name in ("constant", "poisson", "gamma")
+}
+"""Words mistaken for a kind of load, each with the key to write beside `kind: sustained`."""
 _FIRST = {"kind": "single_user", "dist": "fixed"}
 _SIMPLE: dict[str, Callable[[str], str]] = (
     dict.fromkeys(_LIST_KINDS, lambda shown: f"must be a list, found {shown}; write `[...]` or a `- ` before each item")
@@ -220,7 +222,7 @@ _SIMPLE: dict[str, Callable[[str], str]] = (
         "finite_number": lambda shown: f"must be a finite number, found {shown}",
         "too_short": lambda _: "must not be empty",
         "string_too_short": lambda _: "must not be empty",
-        "string_pattern_mismatch": lambda shown: f"has signs that are not allowed here: {shown}",
+        "string_pattern_mismatch": lambda shown: f"contains characters that are not allowed here: {shown}",
         "path_type": lambda shown: f"must be a path, found {shown}",
     }
 )
@@ -259,8 +261,9 @@ def _did_you_mean(details: ErrorDetails, expected: str) -> str:
 
 
 def engine_problems(scenario: Scenario) -> list[Problem]:
-    """Options that the engines do not know or cannot have, each with its key; an engine that cannot be imported here
-    says nothing (its cells are skipped, with the reason).
+    """Return wrong options of the engines, each with its key.
+
+    An engine that cannot be imported here is not checked; its cells are skipped with the reason.
     """
     model = ModelReference(scenario.model[0].name) if scenario.model else None
     return [problem for number, block in enumerate(scenario.engines) for problem in _of_block(block, number, model)]
@@ -292,18 +295,18 @@ def _wrong(block: EngineBlock, options: Mapping[str, Any], model: ModelReference
 def conversation_problems(
     loads: Mapping[str, Load], workload: Workload, classes: Mapping[str, TrafficClass]
 ) -> Iterator[Problem]:
-    """What cannot be planned. loads: by their keys in the file."""
+    """Yield the mistakes in conversations; `loads` are named by their keys in the file."""
     talks = [load for load in loads.values() if load.loop is Loop.PARTLY_OPEN]
     yield from _load_problems(loads, workload)
     for name, one in classes.items():
         if one.workload is not None and (one.workload.turns or one.workload.think_time):
-            why = "conversations are not mixed with other traffic; write `turns` in `workload`"
+            why = "conversations cannot be mixed with other traffic; write `turns` in `workload`"
             yield Problem(why, key=f"classes.{name}.workload")
     if workload.think_time is not None and workload.turns is None and not talks:
-        why = "is the time between the turns of a conversation; add `turns`, or write `think_time` in the load"
+        why = "applies between the turns of a conversation; add `turns`, or write `think_time` in the load"
         yield Problem(why, key="workload.think_time")
     if workload.repeat is not None and talks:
-        why = "cannot be given with `kind: sessions`: with what was said before, no turn is like another; leave it out"
+        why = "cannot be combined with `kind: sessions`, where every turn has another history; leave it out"
         yield Problem(why, key="workload.repeat")
     if talks or workload.turns is not None:
         yield from _prompt_problems(workload)
@@ -317,26 +320,24 @@ def _load_problems(loads: Mapping[str, Load], workload: Workload) -> Iterator[Pr
         elif workload.turns is None:
             continue
         elif load.mixes_classes:
-            yield Problem("`workload.turns` does not go with `kind: mixed`; write it without classes", key=key)
+            yield Problem("`workload.turns` cannot be combined with `kind: mixed`; remove the classes", key=key)
         elif load.user_count is None:
-            why = "`workload.turns` needs somebody who waits for replies: `users`, `single_user` or `kind: sessions`"
-            yield Problem(f"{why}; a `{load.kind}` at a rate has nobody", key=key)
+            why = f"`workload.turns` needs users who wait for replies, and a `{load.kind}` at a rate has none"
+            yield Problem(f"{why}; write `users`, `kind: single_user` or `kind: sessions`", key=key)
 
 
 def _prompt_problems(workload: Workload) -> Iterator[Problem]:
     if workload.prompts is None or not workload.prompts.is_file():
         return
-    from harness.scenario.prompt_files import (
-        FilePrompts,  # here, because it needs numpy, which `harness list` does without
-    )
+    from harness.scenario.prompt_files import FilePrompts  # numpy is heavy, and `harness list` does not need it
 
     if not FilePrompts(workload.prompts, None).all_text:
-        why = "has prompts as token ids, to which no reply can be joined; conversations need texts"
+        why = "contains prompts as token ids, to which no reply can be appended; write texts for conversations"
         yield Problem(why, key="workload.prompts", file=str(workload.prompts))
 
 
 def loads_by_key(loads: Sequence[Load], blocks: Sequence[Sequence[Load] | None]) -> dict[str, Load]:
-    """All loads of a scenario by their keys in the file: its own, and those of its engine blocks."""
+    """Return all loads of a scenario, also those of its engine blocks, by their keys in the file."""
     found: dict[str, Load] = {f"load.{number}": load for number, load in enumerate(loads)}
     for place, own in enumerate(blocks):
         found |= {f"engines.{place}.load.{number}": load for number, load in enumerate(own or ())}

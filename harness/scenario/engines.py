@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
 
-from engines import BUILT_IN, names
-from engines.base import check_header
+from engines import BUILT_IN, engine_class, names
+from engines.base import EngineError, check_header
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
 from engines.http.addresses import NO_PROXY, UNIX_SCHEME, check_proxy
@@ -21,7 +21,7 @@ from harness.scenario.source import looks_secret
 from harness.units import PositiveSeconds
 
 CHECKED = "checked"
-"""Says in the context of a validation that another process has found the engines, which may not be installed here."""
+"""Key in the context of a validation: another process has checked the engines, which may not be installed here."""
 HTTP_KEYS = ("dialect", "url", "command", "ready", "stop", "served_model", "headers", "tls", "proxy", "request")
 _SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -32,7 +32,7 @@ def _level_from_text(value: Any) -> Any:
 
 
 def _env_name(value: str) -> str:
-    # The value is not repeated: it may be the secret itself.
+    # The message omits the value, which may be the secret itself.
     if not _ENV_NAME.fullmatch(value):
         raise ValueError("must be the name of an environment variable, such as `OPENAI_API_KEY`, not its value")
     return value
@@ -43,24 +43,39 @@ def _known_engine(value: str, info: ValidationInfo) -> str:
         return value
     known = names()
     if value not in known:
-        raise ValueError(f"there is no engine `{value}`; {near(value, known)}")
+        raise ValueError(f"unknown engine `{value}`; {near(value, known)}")
     return value
+
+
+def _known_spelling(levels: tuple[Level, ...], info: ValidationInfo) -> tuple[Level, ...]:
+    """Return the levels; if an engine knows a level only in lower case, return it so."""
+    if all(one.level.islower() for one in levels) or "engine" not in info.data:
+        return levels
+    try:
+        known = engine_class(info.data["engine"]).levels()
+    except EngineError:
+        return levels
+    lower = [one.level.lower() if one.level not in known else one.level for one in levels]
+    return tuple(
+        one.model_copy(update={"level": text}) if text in known else one
+        for one, text in zip(levels, lower, strict=True)
+    )
 
 
 def _known_dialect(value: str) -> str:
     if value not in DIALECTS:
-        raise ValueError(f"there is no dialect `{value}`; {near(value, DIALECTS)}")
+        raise ValueError(f"unknown dialect `{value}`; {near(value, DIALECTS)}")
     return value
 
 
 def _checked_urls(value: Any) -> Any:
-    """One address, or a list of several that differ."""
+    """Return a checked address, or a list of different ones."""
     if isinstance(value, str):
         return checked_address(value)
     if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-        raise ValueError("is an address, or a list of addresses such as `[http://a:8000, http://b:8000]`")
+        raise ValueError("must be an address, or a list of addresses such as `[http://a:8000, http://b:8000]`")
     if not value:
-        raise ValueError("lists no address; write `http://host:port`")
+        raise ValueError("contains no address; write `http://host:port`")
     for url in value:
         if value.count(url) > 1:
             raise ValueError(f"lists {url} twice; keep one")
@@ -69,7 +84,7 @@ def _checked_urls(value: Any) -> Any:
 
 def _checked_command(value: str) -> str:
     if "{port}" not in value:
-        raise ValueError("must hold `{port}` where the server takes its port")
+        raise ValueError("has no `{port}`; write it where the server takes its port")
     return value
 
 
@@ -96,36 +111,36 @@ def _checked_header_names(headers: Mapping[str, str]) -> Mapping[str, str]:
 def _checked_request(added: Mapping[str, Any]) -> Mapping[str, Any]:
     for name in added:
         if looks_secret(name):
-            raise ValueError(f"the value of {name} would be stored; secrets go into headers, by `headers_env`")
+            raise ValueError(f"the value of {name} would be stored; send secrets as headers, by `headers_env`")
     return added
 
 
 def _checked_proxy(value: str) -> str:
     if value.lower() in ("off", "no", "false", "direct"):
-        raise ValueError(f"is an address or `{NO_PROXY}`; write `{NO_PROXY}` for a direct connection")
+        raise ValueError(f"must be an address or `{NO_PROXY}`; write `{NO_PROXY}` for a direct connection")
     check_proxy(value)
     return value
 
 
 def _wasted_keys(given: Mapping[str, Any]) -> list[str]:
-    """Keys that none of the addresses beside them can use."""
+    """Return a problem for each key that no address beside it can use."""
     urls = [url for url in listed(given.get("url")) if isinstance(url, str)]
-    if not urls or given.get("variants"):  # which may bring addresses of their own
+    if not urls or given.get("variants"):  # Variants may add addresses.
         return []
     problems = []
     if given.get("tls") is not None and not any(url.startswith("https:") for url in urls):
-        problems.append("`tls` is for addresses that begin with `https://`; correct `url`, or leave `tls` out")
+        problems.append("`tls` needs an address that begins with `https://`; correct `url`, or leave `tls` out")
     proxied = given.get("proxy") not in (None, NO_PROXY)
     if proxied and all(url.startswith(UNIX_SCHEME + ":") for url in urls):
-        problems.append("a Unix socket is reached without a `proxy`; leave it out")
+        problems.append("`proxy` has no effect on a Unix socket; leave it out")
     return problems
 
 
 def _refused_request(given: Mapping[str, Any]) -> list[str]:
-    """Why the dialect that is named beside it cannot take what is to be added to requests."""
+    """Return the reason if the dialect beside `request` cannot carry its keys."""
     added, dialect = given.get("request"), given.get("dialect")
     if not isinstance(added, Mapping) or not isinstance(dialect, str) or dialect not in DIALECTS:
-        return []  # the engine says so where the dialect is named elsewhere
+        return []  # If the dialect is named elsewhere, the engine reports the mistake.
     try:
         dialect_of(dialect, added)
     except ValueError as error:
@@ -138,7 +153,7 @@ def _checked_devices(value: Any) -> Any:
     if given == ["cpu"]:
         return given
     if not all(isinstance(one, str) and one.isdecimal() for one in given):
-        raise ValueError("are the numbers of GPUs, such as `[0, 1]`, or `cpu` alone")
+        raise ValueError("must be numbers of GPUs, such as `[0, 1]`, or `cpu` alone")
     if len(set(given)) < len(given):
         raise ValueError("names a GPU twice; keep one")
     return [str(int(one)) for one in given]
@@ -153,7 +168,7 @@ EnvName = Annotated[str, AfterValidator(_env_name)]
 
 
 class ModelEntry(StrictModel):
-    """A model: hub id, folder, `.gguf` file, or a built-in name."""
+    """Model: hub id, folder, `.gguf` file, or a built-in name."""
 
     name: Name = Field(
         description="Hub id, folder, `.gguf` file, or a built-in name such as `tiny`.", examples=["tiny"]
@@ -161,95 +176,97 @@ class ModelEntry(StrictModel):
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.", examples=["main"])
     lora: Name | None = Field(
         default=None,
-        description="An adapter to put over it: a folder in PEFT's layout, a hub id, or a `.gguf` file.",
+        description="LoRA adapter of the model: a folder in PEFT's layout, a hub id, or a `.gguf` file.",
         examples=["adapters/chat"],
     )
 
 
 class Level(StrictModel):
-    """A quantization level, and the checkpoint that has it where that is another than `model`."""
+    """Quantization level, with its checkpoint if that differs from `model`."""
 
-    level: Name = Field(description="The level under the engine's own name for it.", examples=["q4_k_m"])
-    model: Name | None = Field(default=None, description="The checkpoint of this level, where it is not `model`.")
+    level: Name = Field(description="The engine's own name of the level.", examples=["q4_k_m"])
+    model: Name | None = Field(default=None, description="Checkpoint of this level, if it differs from `model`.")
 
 
 class Ready(StrictModel):
-    """How to see that a server is up."""
+    """Readiness check of a server."""
 
     path: Annotated[str, AfterValidator(_rooted)] = Field(
-        default="/health", description="A path that answers 200 once the server can work."
+        default="/health", description="Path that answers 200 once the server is ready."
     )
-    timeout_s: PositiveSeconds = Field(default=300.0, alias="timeout", description="How long to wait.", examples=["5m"])
+    timeout_s: PositiveSeconds = Field(
+        default=300.0, alias="timeout", description="Longest wait for the server.", examples=["5m"]
+    )
 
 
 class Tls(StrictModel):
-    """Whom to trust, and who we are. Paths are relative to the scenario file; all files are in PEM format."""
+    """Certificates. Paths are relative to the scenario file; all files are in PEM format."""
 
     ca: Path | None = Field(
-        default=None, description="Trust this authority instead of the system's.", examples=["ca.pem"]
+        default=None, description="Certificate authority to trust instead of the system's.", examples=["ca.pem"]
     )
-    cert: Path | None = Field(default=None, description="Our certificate, for a server that asks for one.")
-    key: Path | None = Field(default=None, description="Its key, without a password, where it is in another file.")
+    cert: Path | None = Field(default=None, description="Client certificate, for a server that requires one.")
+    key: Path | None = Field(
+        default=None, description="Key of the client certificate, without a password, if it is in another file."
+    )
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
-        """A key belongs to a certificate."""
         alone = "key" in given and "cert" not in given
         return [*super().check_keys(given), *(["`key` needs `cert`, the certificate that it belongs to"] * alone)]
 
 
 class HttpKeys(StrictModel):
-    """The keys of engine `http`, which a variant may also set."""
+    """Keys of engine `http`, which a variant may also set."""
 
     at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("url", "command"),)
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
-        """Certificates and proxies that would not be used."""
         return [*super().check_keys(given), *_wasted_keys(given), *_refused_request(given)]
 
     dialect: Annotated[str, AfterValidator(_known_dialect)] | None = Field(
-        default=None, description="The server's API.", examples=["openai-completions", "ollama-chat"]
+        default=None, description="API of the server.", examples=["openai-completions", "ollama-chat"]
     )
     url: Annotated[str | tuple[str, ...], BeforeValidator(_checked_urls)] | None = Field(
         default=None,
-        description="Base address of a server that runs already; of a Unix socket `http+unix:///path/to.sock`. "
-        "Requests go round a list of them.",
+        description="Base address of a running server, or of a Unix socket: `http+unix:///path/to.sock`. Requests go "
+        "to the addresses of a list in turn.",
         examples=["http://127.0.0.1:8000", ["http://a:8000", "http://b:8000"]],
     )
     command: Annotated[str, AfterValidator(_checked_command)] | None = Field(
         default=None,
-        description="Starts the server; `{port}` and `{model}` are filled in. No shell is involved.",
+        description="Command that starts the server, without a shell. `{port}` and `{model}` are filled in.",
         examples=["vllm serve {model} --port {port}"],
     )
-    ready: Ready | None = Field(default=None, description="How to see that the server is up.")
+    ready: Ready | None = Field(default=None, description="Readiness check of the server.")
     stop: Name | None = Field(
         default=None,
-        description="A command to run when ending the process is not enough.",
+        description="Command to stop the server, if ending its process is not enough.",
         examples=["docker rm -f harness-{port}"],
     )
     served_model: Name | None = Field(
-        default=None, description="The model's name in requests, where it is not `model`."
+        default=None, description="The model's name in requests, if it differs from `model`."
     )
     headers: Annotated[dict[str, FreeText], AfterValidator(_checked_headers)] | None = Field(
-        default=None, description="Further request headers. Stored: secret ones go to `headers_env`."
+        default=None, description="Additional request headers. They are stored: put secret ones into `headers_env`."
     )
-    tls: Tls | None = Field(default=None, description="Certificates, where the system's trust is not enough.")
+    tls: Tls | None = Field(default=None, description="Certificates, if those of the system are not enough.")
     proxy: Annotated[str, AfterValidator(_checked_proxy)] | None = Field(
         default=None,
-        description=f"Address of a proxy, or `{NO_PROXY}`; without it `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` "
-        "decide, and servers on this machine are reached directly.",
+        description=f"Address of a proxy, or `{NO_PROXY}`. Default: `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` of the "
+        "environment; servers on this machine are reached directly.",
         examples=["http://proxy:3128", NO_PROXY],
     )
 
     request: Annotated[dict[str, Any], AfterValidator(_checked_request)] | None = Field(
         default=None,
-        description="Further keys of each request's body, beside those that the dialect sets. Stored.",
+        description="Additional keys of each request's body, beside those of the dialect. They are stored.",
         examples=[{"backend": "vllm", "urgency": "high"}],
     )
 
     def http_options(self) -> dict[str, Any]:
-        """The keys that are given, as engine options; `ready` as {"path", "timeout_s"}."""
+        """Return the given keys as engine options; `ready` as {"path", "timeout_s"}."""
         given = {key: getattr(self, key) for key in HTTP_KEYS if getattr(self, key) is not None}
         if self.ready is not None:
             given["ready"] = {"path": self.ready.path, "timeout_s": self.ready.timeout_s}
@@ -259,77 +276,82 @@ class HttpKeys(StrictModel):
 
 
 class Variant(HttpKeys):
-    """Options merged over the engine's `options`; the keys of engine `http` may stand here too."""
+    """Options that are merged over the engine's `options`. The keys of engine `http` are allowed too."""
 
     model_config = ConfigDict(extra="allow")
 
     def merged_options(self) -> dict[str, Any]:
-        """Everything this variant sets."""
+        """Return all options that this variant sets."""
         return {**(self.model_extra or {}), **self.http_options()}
 
 
 class EngineBlock(HttpKeys):
-    """One engine, with the levels and variants to try."""
+    """Engine, with the quantization levels and variants to measure."""
 
-    engine: Annotated[str, AfterValidator(_known_engine)] = Field(description="Its name.", examples=["llama-server"])
+    mistaken_keys: ClassVar[Mapping[str, str]] = {
+        "model": "unknown key; write `served_model: {value}` for the name in requests, or `model` at the top level"
+    }
+
+    engine: Annotated[str, AfterValidator(_known_engine)] = Field(
+        description="Name of the engine.", examples=["llama-server"]
+    )
     quantization: Annotated[
         tuple[Level, ...],
         BeforeValidator(_level_from_text),
+        AfterValidator(_known_spelling),
         TextOrItems(),
     ] = Field(
         default=(),
-        description="Levels to try, one cell each; without it the engine's default.",
+        description="Quantization levels, one cell each. Default: the engine's own default.",
         examples=[["q8_0", "q4_k_m"]],
     )
     variants: dict[Name, Variant] = Field(
-        default={}, description="Name to options that are merged over `options`; one cell each."
+        default={}, description="Variants by name: options that are merged over `options`. One cell each."
     )
     options: dict[str, Any] = Field(default={}, description="The engine's own options.", examples=[{"n_parallel": 4}])
     python: Name | None = Field(
-        default=None, description="Interpreter of the environment in which the engine is installed."
+        default=None, description="Python interpreter of the environment in which the engine is installed."
     )
     env: Annotated[dict[str, FreeText], PlainSerializer(_masked)] = Field(
         default={},
         repr=False,
-        description="Environment variables for the engine's process. Stored, but for names such as `HF_TOKEN`.",
+        description="Environment variables of the engine's process. Stored, except secrets such as `HF_TOKEN`.",
     )
     devices: Annotated[tuple[Device, ...], BeforeValidator(_checked_devices), TextOrItems()] = Field(
         default=(),
-        description="The GPUs it may use, by the driver's numbers, or `cpu`; without it, its own choice.",
+        description="GPUs that the engine may use, by the driver's numbers, or `cpu`. Default: the engine's choice.",
         examples=[[0, 1], "cpu"],
     )
     start_timeout_s: PositiveSeconds = Field(
         default=900.0,
         alias="start_timeout",
-        description="How long it may take to load, once its files are here; after that the cell has failed.",
+        description="Longest start of the engine, downloads excluded; after that the cell fails.",
         examples=["5m"],
     )
     load: Annotated[tuple[LoadItem, ...], Field(min_length=1)] | None = Field(
-        default=None, description="Replaces the scenario's `load` for this engine."
+        default=None, description="Loads of this engine, instead of the scenario's `load`."
     )
     metrics_urls: MetricsPages | None = Field(
         default=None,
-        description="Pages for Prometheus from which the server's own readings are taken, beside the engine's own; "
-        "`[]`: read none.",
+        description="Prometheus pages of the server, beside the engine's own page; `[]`: read none.",
         examples=[["http://gpu-host:9400/metrics"]],
     )
     api_key_env: EnvName | None = Field(
         default=None,
-        description="Name of the environment variable that holds the API key.",
+        description="Environment variable that contains the API key.",
         examples=["OPENAI_API_KEY"],
     )
     headers_env: Annotated[dict[str, EnvName], AfterValidator(_checked_header_names)] = Field(
         default={},
-        description="Header to the name of the environment variable that holds its value.",
+        description="Headers, each with the environment variable that contains its value.",
         examples=[{"X-Tenant": "TENANT"}],
     )
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
-        """Keys of `http` belong to it, and it needs an address or a command in every variant."""
         problems = super().check_keys(given)
         if given.get("devices") and "CUDA_VISIBLE_DEVICES" in (given.get("env") or {}):
-            problems.append("`devices` and CUDA_VISIBLE_DEVICES in `env` say the same; keep `devices`")
+            problems.append("`devices` and CUDA_VISIBLE_DEVICES in `env` are redundant; keep `devices`")
         engine = given.get("engine")
         if isinstance(engine, str) and engine in BUILT_IN and engine != "http":
             only_http = (*HTTP_KEYS, "api_key_env", "headers_env")
@@ -338,13 +360,12 @@ class EngineBlock(HttpKeys):
             variants = given.get("variants")
             options = variants.values() if isinstance(variants, Mapping) and variants else [{}]
             if not all(isinstance(one, Mapping) and (one.get("url") or one.get("command")) for one in options):
-                problems.append("needs `url` (a server that runs) or `command` (which starts one)")
+                problems.append("needs `url` (a running server) or `command` (to start one)")
         return problems
 
     def variables(self) -> tuple[str, ...]:
-        """The environment variables whose values requests need."""
+        """Return the environment variables that requests need."""
         return (*([self.api_key_env] if self.api_key_env else []), *self.headers_env.values())
 
     def irrelevant_keys(self) -> frozenset[str]:
-        """Headers are a matter of `http`."""
         return frozenset({"headers_env"} if not self.headers_env else ())

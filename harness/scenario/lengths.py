@@ -1,7 +1,4 @@
-"""Distributions that a scenario can ask for: lengths in tokens and think times in seconds.
-
-Lengths have `quantile(share)`, the number of tokens below which that share of draws lies.
-"""
+"""Distributions in a scenario: lengths in tokens and think times in seconds."""
 
 from __future__ import annotations
 
@@ -23,14 +20,16 @@ Tokens = Annotated[Integer, Field(ge=1)]
 
 
 class BaseLength(StrictModel):
-    """What all length distributions share."""
+    """Base of all distributions of lengths."""
 
-    min: Tokens = Field(default=1, description="No length is below this many tokens.", examples=[16])
-    max: Tokens | None = Field(default=None, description="No length is above this many tokens.", examples=[4000])
+    min: Tokens = Field(default=1, description="Shortest length in tokens; shorter draws are raised.", examples=[16])
+    max: Tokens | None = Field(
+        default=None, description="Longest length in tokens; longer draws are cut.", examples=[4000]
+    )
     exact: bool = Field(
         default=False,
         strict=True,
-        description="Output: generate exactly the drawn number of tokens, where the engine can; else at most those.",
+        description="Output: generate exactly the drawn number of tokens, if the engine can; else at most that many.",
     )
 
     @model_validator(mode="after")
@@ -40,40 +39,39 @@ class BaseLength(StrictModel):
         return self
 
     def raw_quantile(self, share: float) -> float:
-        """The quantile before rounding and before `min` and `max`."""
+        """Return the quantile before rounding and before `min` and `max`."""
         raise NotImplementedError
 
     def quantile(self, share: float) -> int:
-        """Tokens below which that share (0 < share < 1) of lengths lies, clipped to `min` and `max`."""
+        """Return the tokens below which a share (0 < share < 1) of lengths lies, clipped to `min` and `max`."""
         tokens = max(self.min, round(self.raw_quantile(share)))
         return tokens if self.max is None else min(self.max, tokens)
 
     @property
     def expected_tokens(self) -> float:
-        """The mean length, clipping included, by the midpoint rule over the quantiles."""
+        """Mean length after clipping, by the midpoint rule over the quantiles."""
         return sum(self.quantile((i + 0.5) / _POINTS) for i in range(_POINTS)) / _POINTS
 
 
 class FixedLength(BaseLength):
-    """Always the same number of tokens."""
+    """Constant number of tokens."""
 
     dist: Literal["fixed"] = "fixed"
     value: Tokens = Field(description="The number of tokens.", examples=[128])
 
     def raw_quantile(self, share: float) -> float:
-        """The value."""
         return self.value
 
 
 class UniformLength(BaseLength):
-    """Every number of tokens from `min` to `max` is equally likely."""
+    """Lengths from `min` to `max`, all equally likely."""
 
     dist: Literal["uniform"]
     min: Tokens = Field(description="The shortest length in tokens.", examples=[64])
     max: Tokens = Field(description="The longest length in tokens.", examples=[512])
 
     def raw_quantile(self, share: float) -> float:
-        """The integer whose equal slice of [0, 1] holds the share."""
+        """Return the integer whose equal slice of [0, 1] contains the share."""
         return self.min + math.floor(share * (self.max - self.min + 1))
 
 
@@ -85,16 +83,19 @@ class NormalLength(BaseLength):
     sd: Annotated[Number, Field(ge=0)] = Field(description="The standard deviation in tokens.", examples=[50])
 
     def raw_quantile(self, share: float) -> float:
-        """mean + sd * z."""
         return self.mean + self.sd * NormalDist().inv_cdf(share)
 
 
 class LognormalLength(BaseLength):
-    """Lengths whose logarithm is normal: many short, a few long. By `median` and `p95`, or by `mean` and `sigma`."""
+    """Log-normal lengths: many short, a few long. Given by `median` and `p95`, or by `mean` and `sigma`."""
 
     dist: Literal["lognormal"]
-    median: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="Half are shorter.", examples=[600])
-    p95: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="95 % are shorter.", examples=[2000])
+    median: Annotated[Number, Field(gt=0)] | None = Field(
+        default=None, description="The median in tokens.", examples=[600]
+    )
+    p95: Annotated[Number, Field(gt=0)] | None = Field(
+        default=None, description="The 95th percentile in tokens.", examples=[2000]
+    )
     mean: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="The mean in tokens.", examples=[800])
     sigma: Annotated[Number, Field(ge=0)] | None = Field(
         default=None, description="The standard deviation of the natural logarithm of the length.", examples=[0.7]
@@ -102,7 +103,6 @@ class LognormalLength(BaseLength):
 
     @classmethod
     def check_keys(cls, given: Any) -> list[str]:
-        """Exactly one of the two pairs, and whole."""
         return [*super().check_keys(given), *_one_pair(given, ("median", "p95"), ("mean", "sigma"))]
 
     @model_validator(mode="after")
@@ -112,7 +112,7 @@ class LognormalLength(BaseLength):
 
     @property
     def log_mean(self) -> float:
-        """The mean of the natural logarithm of the length."""
+        """Mean of the natural logarithm of the length."""
         if self.median is not None:
             return math.log(self.median)
         assert self.mean is not None
@@ -120,52 +120,51 @@ class LognormalLength(BaseLength):
 
     @property
     def log_sd(self) -> float:
-        """The standard deviation of the natural logarithm of the length."""
+        """Standard deviation of the natural logarithm of the length."""
         if self.median is not None and self.p95 is not None:
             return math.log(self.p95 / self.median) / _Z95
         assert self.sigma is not None
         return self.sigma
 
     def raw_quantile(self, share: float) -> float:
-        """exp(log_mean + log_sd * z)."""
         return math.exp(self.log_mean + self.log_sd * NormalDist().inv_cdf(share))
 
 
 class EmpiricalLength(BaseLength):
-    """Lengths as they were observed: `values`, as often as `weights` say."""
+    """Observed lengths: `values` with their frequencies `weights`."""
 
     dist: Literal["empirical"]
     values: tuple[Tokens, ...] = Field(min_length=1, description="Lengths in tokens.", examples=[[50, 200, 900]])
     weights: tuple[Annotated[Number, Field(ge=0)], ...] | None = Field(
         default=None,
-        description="How often each value occurs, in any unit; without it all are equally likely.",
+        description="Frequency of each value, in any unit. Default: all values are equally likely.",
         examples=[[3, 5, 1]],
     )
 
     @model_validator(mode="after")
     def _matching(self) -> Self:
         if self.weights is not None and len(self.weights) != len(self.values):
-            raise ValueError(f"has {len(self.values)} `values` but {len(self.weights)} `weights`; give as many of each")
+            raise ValueError(f"has {len(self.values)} `values` but {len(self.weights)} `weights`; give one per value")
         if self.weights is not None and sum(self.weights) <= 0:
-            raise ValueError("`weights` are all 0; at least one must be more")
+            raise ValueError("`weights` are all 0; raise at least one")
         return self
 
     def raw_quantile(self, share: float) -> float:
-        """The inverse of the cumulative weights, in the order of the values."""
+        """Return the inverse of the cumulative weights, in the order of the values."""
         pairs = sorted(zip(self.values, self.weights or (1.0,) * len(self.values), strict=True))
         cumulated = list(accumulate(weight for _, weight in pairs))
         return pairs[min(bisect_left(cumulated, share * cumulated[-1]), len(pairs) - 1)][0]
 
 
 class FixedTime(StrictModel):
-    """Always the same time."""
+    """Constant time."""
 
     dist: Literal["fixed"] = "fixed"
     value_s: Seconds = Field(alias="value", description="The time.", examples=["2s"])
 
     @property
     def expected_s(self) -> float:
-        """The mean in seconds."""
+        """Mean in seconds."""
         return self.value_s
 
 
@@ -177,16 +176,16 @@ class ExponentialTime(StrictModel):
 
     @property
     def expected_s(self) -> float:
-        """The mean in seconds."""
+        """Mean in seconds."""
         return self.mean_s
 
 
 class LognormalTime(StrictModel):
-    """Times whose logarithm is normal."""
+    """Log-normal times."""
 
     dist: Literal["lognormal"]
-    median_s: PositiveSeconds = Field(alias="median", description="Half are shorter.", examples=["5s"])
-    p95_s: PositiveSeconds = Field(alias="p95", description="95 % are shorter.", examples=["20s"])
+    median_s: PositiveSeconds = Field(alias="median", description="The median.", examples=["5s"])
+    p95_s: PositiveSeconds = Field(alias="p95", description="The 95th percentile.", examples=["20s"])
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -195,17 +194,17 @@ class LognormalTime(StrictModel):
 
     @property
     def log_mean(self) -> float:
-        """The mean of the natural logarithm of the seconds."""
+        """Mean of the natural logarithm of the seconds."""
         return math.log(self.median_s)
 
     @property
     def log_sd(self) -> float:
-        """The standard deviation of the natural logarithm of the seconds."""
+        """Standard deviation of the natural logarithm of the seconds."""
         return math.log(self.p95_s / self.median_s) / _Z95
 
     @property
     def expected_s(self) -> float:
-        """The mean in seconds: exp(log_mean + log_sd^2 / 2)."""
+        """Mean in seconds: exp(log_mean + log_sd^2 / 2)."""
         return math.exp(self.log_mean + self.log_sd**2 / 2)
 
 
@@ -217,7 +216,7 @@ def _check_rising(median: float | None, p95: float | None) -> None:
 def _one_pair(given: Any, first: tuple[str, str], second: tuple[str, str]) -> list[str]:
     wanted = f"`{first[0]}` and `{first[1]}`, or `{second[0]}` and `{second[1]}`"
     present = {key for key in (*first, *second) if key in given}
-    return [] if present in ({*first}, {*second}) else [f"is given by {wanted}"]
+    return [] if present in ({*first}, {*second}) else [f"needs {wanted}"]
 
 
 def _length_from_number(value: Any) -> Any:
@@ -239,7 +238,7 @@ Length = Annotated[
 
 def _no_exact(length: Any) -> Any:
     if length.exact:
-        raise ValueError("`exact` is about output tokens; leave it out")
+        raise ValueError("`exact` is only for output tokens; leave it out")
     return length
 
 

@@ -1,11 +1,11 @@
-"""Limits as a scenario writes them: `ttft_ms p95 <= 500`, `chat.tpot_ms p50 <= 50ms`; and the `slo` of one request."""
+"""Limits of a scenario, such as `ttft_ms p95 <= 500` or `chat.tpot_ms p50 <= 50ms`, and its `slo` for one request."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
@@ -14,25 +14,29 @@ from harness.scenario.base import StrictModel, near
 from harness.units import PositiveMilliseconds, parse_bytes, parse_duration_s, parse_share
 
 CACHE_CLASSES = ("cached", "uncached", "repeated", "original")
-"""Names under which results are given beside those of the scenario's classes (`harness.analysis.reading`)."""
+"""Names of results by cache state, beside the scenario's classes (`harness.analysis.reading`)."""
 BACKEND_CLASS = "backend:"
-"""How the names of such results begin that are of one backend (`harness.analysis.reading`)."""
+"""Prefix of the names of results by backend (`harness.analysis.reading`)."""
 OPERATORS = ("<=", ">=", "<", ">")
 _EXAMPLE = "`ttft_ms p95 <= 500` or `error_rate <= 0.01`"
 _SHAPE = re.compile(
     r"\s*(?:(?P<class_name>backend:[^\s<>=]+|[\w-]+)\.)?(?P<metric>[\w-]+)(?:\s+(?P<statistic>[\w.]+))?"
     r"\s*(?P<op><=|>=|==|=<|=>|!=|<|>|=)\s*(?P<value>[^\s<>=]+(?: ?[A-Za-z%]+)?)\s*"
 )
-_QUANTILE = re.compile(r"p(?P<percent>[1-9][0-9]?(\.[0-9]{1,3})?)")
+_STATISTIC = re.compile(r"mean|max|min|p[1-9][0-9]?(\.[0-9]{1,3})?")
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A bound on one statistic of one metric, of one class of the traffic or (None) of all.
+    """Bound on a statistic of a metric.
 
-    statistic: "p95", "mean", "max" or "min"; None for a metric that is one number.   value: in the metric's unit.
-    op: "<=", ">=", "<" or ">".   text: as it was written.
+    Attributes:
+        class_name: Class of traffic; None for all requests.
+        statistic: "p95", "mean", "max" or "min"; None for a metric with a single value.
+        op: "<=", ">=", "<" or ">".
+        value: Bound in the metric's unit.
+        text: Limit as written in the scenario.
     """
 
     class_name: str | None
@@ -44,19 +48,23 @@ class Limit:
 
     @property
     def subject(self) -> tuple[str | None, str, str | None, str]:
-        """What is bounded, and from which side."""
+        """Bounded quantity and the direction of the bound."""
         return self.class_name, self.metric, self.statistic, self.op[0]
 
 
 def parse_limit(text: str) -> Limit:
-    """A limit from its text; raises ValueError with one sentence that says what to write instead."""
+    """Return a limit from its text.
+
+    Raises:
+        ValueError: The text is no limit; the message contains the fix.
+    """
     match = _SHAPE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a limit; write `metric statistic op value`, such as {_EXAMPLE}")
     name, op = match["metric"], match["op"]
     metric = find(name)
     if metric is None:
-        raise ValueError(f"there is no metric `{name}`; {near(name, METRICS)}")
+        raise ValueError(_unknown_metric(name, match["statistic"], f"{op} {match['value']}"))
     if op not in OPERATORS:
         raise ValueError(f"`{op}` cannot be used in a limit; write one of {', '.join(OPERATORS)}")
     statistic = _statistic(metric, name, match["statistic"], f"{op} {match['value']}")
@@ -70,35 +78,43 @@ def _checked_limit(text: str) -> str:
 
 LimitText = Annotated[str, AfterValidator(_checked_limit)]
 RESERVED_CLASSES = ("all", "default")
-"""Names of groups of requests in results, which no class may have, beside those of splits."""
+"""Names of groups of requests in results. No class may have one of them, or the name of a split."""
 
 
 def is_split(class_name: str) -> bool:
-    """Whether a class is none of the scenario's, but one that results are split into."""
+    """Return True if a class is a split of the results and not a class of the scenario."""
     return class_name in CACHE_CLASSES or class_name.startswith(BACKEND_CLASS)
 
 
 def override(base: Iterable[str], own: Iterable[str]) -> tuple[str, ...]:
-    """The limits `base` with those of `own` added; one of `own` replaces those of `base` with the same subject."""
+    """Return the limits of `base` and `own`; a limit of `own` replaces those of `base` with the same subject."""
     mine = tuple(own)
     replaced = {parse_limit(text).subject for text in mine}
     return (*(text for text in base if parse_limit(text).subject not in replaced), *mine)
 
 
+def _unknown_metric(name: str, statistic: str | None, bound: str) -> str:
+    if statistic is not None and _STATISTIC.fullmatch(name):
+        metric = next((one for one in (statistic, f"{statistic}_ms") if find(one)), None)
+        if metric is not None:
+            return f"the metric comes before the statistic; write `{metric} {name} {bound}`"
+    return f"unknown metric `{name}`; {near(name, METRICS)}"
+
+
 def _statistic(metric: Metric, name: str, statistic: str | None, bound: str) -> str | None:
     if not metric.takes_statistics:
         if statistic is not None:
-            raise ValueError(f"`{name}` is one number; write `{name} {bound}` without `{statistic}`")
+            raise ValueError(f"`{name}` has a single value; write `{name} {bound}` without `{statistic}`")
         return None
     if statistic is None:
-        raise ValueError(f"`{name}` differs from request to request; say which, such as `{name} p95 {bound}`")
-    if statistic not in ("mean", "max", "min") and not _QUANTILE.fullmatch(statistic):
-        raise ValueError(f"there is no statistic `{statistic}`; write p1 to p99.9, mean, max or min")
+        raise ValueError(f"`{name}` needs a statistic; write for example `{name} p95 {bound}`")
+    if not _STATISTIC.fullmatch(statistic):
+        raise ValueError(f"unknown statistic `{statistic}`; write p1 to p99.9, mean, max or min")
     return statistic
 
 
 def _value(metric: Metric, name: str, text: str) -> float:
-    """Return the number in the metric's unit; a value with a unit is converted."""
+    """Return the bound in the metric's unit; a value with a unit is converted."""
     if _NUMBER.fullmatch(text):
         return float(text)
     if metric.unit in ("ms", "s"):
@@ -107,29 +123,34 @@ def _value(metric: Metric, name: str, text: str) -> float:
         return float(parse_bytes(text))
     if text.endswith("%"):
         return parse_share(text)
-    raise ValueError(f"{text!r} is not a number; `{name}` needs a bare one")
+    raise ValueError(f"{text!r} is not a number; write `{name}` with a number without a unit")
 
 
 class Slo(StrictModel):
-    """What one request must hold to be good; goodput, attainment and saturation follow from it."""
+    """Requirements that a good request meets. Goodput and SLO attainment follow from them."""
+
+    mistaken_keys: ClassVar[Mapping[str, str]] = {"itl": "unknown key; write `tpot: {value}`"}
 
     ttft_ms: PositiveMilliseconds | None = Field(
         default=None,
         alias="ttft",
-        description="Time to first token, from when the request was due.",
+        description="Time to first token, from the scheduled time of the request.",
         examples=["500ms"],
     )
     tpot_ms: PositiveMilliseconds | None = Field(
         default=None, alias="tpot", description="Time per output token after the first.", examples=["50ms"]
     )
     e2e_ms: PositiveMilliseconds | None = Field(
-        default=None, alias="e2e", description="Time to the last token, from when the request was due.", examples=["5s"]
+        default=None,
+        alias="e2e",
+        description="Time to the last token, from the scheduled time of the request.",
+        examples=["5s"],
     )
     stall_ms: PositiveMilliseconds | None = Field(
-        default=None, alias="stall", description="The longest gap between two pieces of a reply.", examples=["1s"]
+        default=None, alias="stall", description="Longest gap between two chunks of a reply.", examples=["1s"]
     )
 
     def overridden_by(self, other: Slo | None) -> Slo:
-        """These limits, those that `other` gives replaced by its own."""
+        """Return this SLO with the keys that `other` sets."""
         given = {} if other is None else {name: value for name, value in other if value is not None}
         return self.model_copy(update=given)

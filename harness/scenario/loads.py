@@ -1,7 +1,7 @@
-"""The kinds of load: how requests are offered during one trial.
+"""Kinds of load: the request rates and users of one trial.
 
-A kind is a class here: its keys, and what the plan and the estimates ask of it. `harness/schedule/timing.py` plans from
-its `shape` and its counts when its requests fall due.
+Each kind is a class with its keys and with the properties that the schedule and the estimates need.
+`harness/schedule/timing.py` computes the due times from `shape` and the counts.
 """
 
 from __future__ import annotations
@@ -41,28 +41,27 @@ if TYPE_CHECKING:
 
 LOADS_NOT_BUILT = ("saturate",)
 LIST_VALUED = ("rate", "users", "burst_rate", "cv")
-"""Keys of a load that may hold a list; each value is a trial of its own."""
-RATE = "Requests per second, whatever the server does (open loop). A list makes one trial of each."
-USERS = "Users who each wait for the reply before they send again (closed loop). A list makes one trial of each."
-THINK = "What a user waits between a reply and the next request: a time, or a distribution of times."
+"""Keys of a load that accept a list; each value is a separate trial."""
+RATE = "Requests per second, whatever the server does (open loop). A list gives one trial per value."
+USERS = "Users who each wait for the reply before they send again (closed loop). A list gives one trial per value."
+THINK = "Time that a user waits between a reply and the next request: a time, or a distribution of times."
 _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
 Users = Annotated[Integer, Field(ge=1), AlsoAccepts(_COUNTS)]
 
 
 def uneven(cv: float | None) -> str:
-    """Return what a name says of uneven arrivals."""
+    """Return the part of a load's name that states `cv`."""
     return "" if cv is None else f"-cv-{cv:g}"
 
 
 class SingleUser(BaseLoad):
-    """One user who sends, waits for the whole reply, thinks, and sends again: the speed without any competition."""
+    """A single user who sends, waits for the whole reply, thinks, and sends again: the speed without queueing."""
 
     kind: Literal["single_user"]
     think_time: ThinkTime = Field(default=NO_THINK_TIME, description=THINK, examples=["2s"])
 
     @property
     def user_count(self) -> int:
-        """One."""
         return 1
 
     def think_times(self, workload: Workload) -> tuple[ThinkTime | None, ThinkTime | None]:
@@ -71,9 +70,12 @@ class SingleUser(BaseLoad):
 
 
 class OpenOrClosed(BaseLoad):
-    """What `sustained` and `mixed` share: a rate, or a number of users."""
+    """Base of `sustained` and `mixed`: a rate, or a number of users."""
 
     exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "requests"), ("rate", "users"))
+    mistaken_keys: ClassVar[Mapping[str, str]] = {"concurrency": "unknown key; write `users: {value}`"} | dict.fromkeys(
+        ("qps", "rps", "request_rate"), "unknown key; write `rate: {value}`"
+    )
 
     rate: Rate | None = Field(default=None, description=RATE, examples=[2])
     users: Users | None = Field(default=None, description=USERS, examples=[8])
@@ -84,12 +86,11 @@ class OpenOrClosed(BaseLoad):
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
-        """Arrivals belong to a rate, think time to users."""
         problems = super().check_keys(given)
         if "users" in given and "rate" not in given and "arrivals" in given:
-            problems.append("`arrivals` goes with `rate`; `users` send when their reply is there")
+            problems.append("`arrivals` goes with `rate`; `users` send after their last reply")
         if "users" in given and "rate" not in given and "ramp" in given:
-            problems.append("`ramp` goes with `rate`; a number of `users` stays as it is")
+            problems.append("`ramp` goes with `rate`; the number of `users` is constant")
         if "rate" in given and "users" not in given and "think_time" in given:
             problems.append("`think_time` goes with `users`; a `rate` does not wait for replies")
         return problems
@@ -99,33 +100,28 @@ class OpenOrClosed(BaseLoad):
         if self.ramp is None or self.rate is None:
             return self
         if self.duration_s is not None and self.ramp.over_s > self.duration_s:
-            raise ValueError("`ramp.over` is longer than `duration`, so its end would not be reached; shorten it")
+            raise ValueError("`ramp.over` is longer than `duration`; shorten it, so that the ramp reaches its end")
         if self.warmup_s > 0 and self.ramp.ends(self.rate)[0] == 0:
             raise ValueError("a `warmup` before a ramp from 0 sends nothing; write `ramp.from`, or leave `warmup` out")
         return self
 
     def irrelevant_keys(self) -> frozenset[str]:
-        """The key that belongs to the other loop."""
         return frozenset({"arrivals"} if self.rate is None else {"think_time"})
 
     @property
     def user_count(self) -> int | None:
-        """The `users`."""
         return self.users
 
     @property
     def mean_rate(self) -> float:
-        """The `rate`."""
         return self.rate or 0.0
 
     @property
     def shape(self) -> RateShape | None:
-        """The ramp."""
         return None if self.ramp is None or self.rate is None else self.ramp.pieces(self.rate)
 
     @property
     def distinction(self) -> str:
-        """The rate, and how uneven it is, or the number of users."""
         return f"-users-{self.users}" if self.rate is None else f"-rate-{self.rate:g}{uneven(self.cv)}"
 
     def think_times(self, workload: Workload) -> tuple[ThinkTime | None, ThinkTime | None]:
@@ -134,13 +130,13 @@ class OpenOrClosed(BaseLoad):
 
 
 class Sustained(OpenOrClosed):
-    """The same load all the time."""
+    """A constant load."""
 
     kind: Literal["sustained"]
 
 
 class Mixed(OpenOrClosed):
-    """The same load all the time, over the `classes` of the scenario by their weights."""
+    """A constant load of requests from the scenario's `classes`, by their weights."""
 
     mixes_classes: ClassVar[bool] = True
 
@@ -164,12 +160,12 @@ class Burst(BaseLoad):
     )
     burst_rate: Rate | None = Field(default=None, description="Requests per second during a burst.", examples=[8])
     burst_for_s: PositiveSeconds | None = Field(
-        default=None, alias="burst_for", description="How long each burst lasts.", examples=["5s"]
+        default=None, alias="burst_for", description="Length of each burst.", examples=["5s"]
     )
     every_s: PositiveSeconds | None = Field(
         default=None,
         alias="every",
-        description="From the start of one burst to the start of the next.",
+        description="Time from the start of a burst to the start of the next.",
         examples=["20s"],
     )
     spike: Spike | None = Field(default=None, description="Instead of bursts: many requests at once.")
@@ -178,7 +174,6 @@ class Burst(BaseLoad):
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
-        """Bursts need all their keys; a spike has its own."""
         problems = super().check_keys(given)
         bounded = "duration" in given or "requests" in given
         if "spike" in given:
@@ -188,7 +183,7 @@ class Burst(BaseLoad):
                 problems.append("a `spike` over a `rate` needs `duration`")
             if "rate" not in given and (bounded or "warmup" in given):
                 problems.append(
-                    "a `spike` without a `rate` is the whole trial; add `rate`, or leave duration and warmup out"
+                    "a `spike` without a `rate` is the whole trial; add `rate`, or remove duration and warmup"
                 )
         elif "burst_rate" in given:
             missing = [f"`{key}`" for key in ("rate", "burst_for", "every") if key not in given]
@@ -205,18 +200,17 @@ class Burst(BaseLoad):
             return self
         if spike.at_s >= duration_s or spike.at_s + spike.within_s > duration_s:
             raise ValueError(
-                f"the spike ends {spike.at_s + spike.within_s:g} s after measuring has begun, `duration` no later: a "
-                "part of it would not be measured; lengthen `duration`, or shorten `spike.at` or `spike.within`"
+                f"the spike ends {spike.at_s + spike.within_s:g} s into the measurement, at or after its end; lengthen "
+                "`duration`, or shorten `spike.at` or `spike.within`"
             )
         return self
 
     def irrelevant_keys(self) -> frozenset[str]:
-        """A lone spike has no warm-up."""
         return frozenset({"warmup"} if self.rate is None else ())
 
     @property
     def mean_rate(self) -> float:
-        """Requests per second over whole periods of base rate and burst; the base rate where there is a spike."""
+        """Mean requests per second over whole periods of base rate and burst; with a spike, the base rate."""
         base = self.rate or 0.0
         if self.burst_rate is None or self.burst_for_s is None or self.every_s is None:
             return base
@@ -225,19 +219,16 @@ class Burst(BaseLoad):
 
     @property
     def shape(self) -> RateShape | None:
-        """The bursts; a spike comes on top of the rate."""
         if self.rate is None or self.burst_rate is None or self.burst_for_s is None or self.every_s is None:
             return None
         return Bursts(self.rate, self.burst_rate, self.burst_for_s, self.every_s)
 
     @property
     def distinction(self) -> str:
-        """The rate during a burst, and how uneven it is."""
         return "-spike" if self.burst_rate is None else f"-{self.burst_rate:g}{uneven(self.cv)}"
 
     @property
     def burst_spans(self) -> dict[str, float | None]:
-        """Those of the bursts, or of the spike."""
         if self.spike is not None:
             return {"first_s": self.warmup_s + self.spike.at_s, "length_s": self.spike.within_s, "every_s": None}
         assert self.burst_for_s is not None
@@ -246,17 +237,15 @@ class Burst(BaseLoad):
         return {"first_s": first_s, "length_s": self.burst_for_s, "every_s": self.every_s}
 
     def expected_requests(self, workload: Workload = ONE_TURN) -> Range:
-        """Return those at the base rate, and the spike's."""
         if self.spike is None:
             return super().expected_requests(workload)
         return Range.exactly(self.spike.requests + self.mean_rate * (self.warmup_s + (self.duration_s or 0.0)))
 
     def further_requests(self, workload: Workload = ONE_TURN) -> Range:
-        """Return none for a lone spike, which ends by plan."""
+        """Return the requests after the window; none for a spike without a rate."""
         return NOTHING if self.rate is None else super().further_requests(workload)
 
     def expected_time_s(self, workload: Workload = ONE_TURN) -> Range:
-        """Return the time of a lone spike too."""
         if self.spike is None:
             return super().expected_time_s(workload)
         ends_s = max(self.duration_s or 0.0, self.spike.at_s + self.spike.within_s)
@@ -264,52 +253,49 @@ class Burst(BaseLoad):
 
 
 class Steps(CommonLoad):
-    """One rate after another; the measurement lasts as long as all `steps` together.
+    """A sequence of rates; the measurement lasts as long as all `steps` together.
 
-    A warm-up has the rate of the first step; after the last one load goes on at its rate until the measured requests
-    have ended.
+    The warm-up has the rate of the first step. After the last step, the load goes on at its rate until the measured
+    requests have ended.
     """
 
     changes_by_plan: ClassVar[bool] = True
+    mistaken_keys: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("duration", "requests"), "is given by the steps; leave it out"
+    )
 
     kind: Literal["steps"]
     steps: tuple[Step, ...] = Field(
-        min_length=1, description="The rates and how long each lasts.", examples=["[{rate: 2, for: 30s}]"]
+        min_length=1, description="The rates and their durations.", examples=["[{rate: 2, for: 30s}]"]
     )
     arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
     cv: Cv | None = Field(default=None, description=CV, examples=[2])
 
-    @classmethod
-    def unknown_key(cls, key: str) -> str:
-        """What else limits a load is given by the steps."""
-        if key in ("duration", "requests"):
-            return "is given by the steps; leave it out"
-        return super().unknown_key(key)
-
     @property
     def measured_s(self) -> float:
-        """All steps together."""
         return math.fsum(step.for_s for step in self.steps)
 
     @property
     def mean_rate(self) -> float:
-        """Requests per second over all steps."""
+        """Mean requests per second over all steps."""
         return math.fsum(step.rate * step.for_s for step in self.steps) / self.measured_s
 
     @property
     def shape(self) -> RateShape:
-        """The steps."""
         rates = tuple(step.rate for step in self.steps)
         return Pieces(tuple(step.for_s for step in self.steps), rates, rates)
 
 
 class Trace(CommonLoad):
-    """Recorded traffic: the times and lengths are those of a file, all of which is played.
+    """Recorded traffic: a whole file of times and lengths is replayed.
 
-    A warm-up is the first part of the trace. `prompt_tokens` and `output_tokens` of the workload do not count.
+    The warm-up is the first part of the trace. `prompt_tokens` and `output_tokens` of the workload have no effect.
     """
 
     changes_by_plan: ClassVar[bool] = True
+    mistaken_keys: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("duration", "requests", "rate"), "is given by the trace; leave it out, or use `time_scale` and `sample`"
+    )
 
     kind: Literal["trace"]
     file: Path = Field(
@@ -319,125 +305,103 @@ class Trace(CommonLoad):
         examples=["trace.csv"],
     )
     time_scale: Annotated[Number, Field(gt=0)] = Field(
-        default=1.0, description="How many times as long every gap is: 2 halves the rate, 0.5 doubles it.", examples=[2]
+        default=1.0, description="Factor for every gap: 2 halves the rate, 0.5 doubles it.", examples=[2]
     )
     sample: Annotated[Number, Field(gt=0, le=1)] = Field(
         default=1.0,
-        description="Share of the requests that is sent, each chosen by itself, so that bursts remain bursts.",
+        description="Share of the requests that is sent. Each is drawn independently, so that bursts remain bursts.",
         examples=[0.1],
     )
     exact: bool = Field(
         default=True,
         strict=True,
-        description="Generate exactly the recorded number of tokens, where the engine can; else at most those.",
+        description="Generate exactly the recorded number of tokens, if the engine can; otherwise at most that many.",
     )
 
-    @classmethod
-    def unknown_key(cls, key: str) -> str:
-        """What else limits a load is given by the file."""
-        if key in ("duration", "requests", "rate"):
-            return "is given by the trace; leave it out, or use `time_scale` and `sample`"
-        return super().unknown_key(key)
-
     def expected_requests(self, workload: Workload = ONE_TURN) -> Range:
-        """Return the share of the file's."""
         return Range.exactly(self.sample * len(self._rows().due_ns))
 
     def further_requests(self, workload: Workload = ONE_TURN) -> Range:
-        """Return none: the trace ends by itself."""
         return NOTHING
 
     def expected_time_s(self, workload: Workload = ONE_TURN) -> Range:
-        """Return the time until the last request of the file, and its time-out."""
         return self._until_answered(self.time_scale * int(self._rows().due_ns[-1]) / 1e9)
 
     def recorded_tokens(self) -> float:
-        """Return the share of the file's."""
         rows = self._rows()
         return self.sample * (int(rows.prompt_tokens.sum()) + int(rows.output_tokens.sum()))
 
     def _rows(self) -> Rows:
-        from harness.scenario.traces import read_trace  # here, because it needs numpy, which lists do without
+        from harness.scenario.traces import read_trace  # numpy is heavy, and `harness list` does not need it
 
         return read_trace(self.file)
 
 
 class Sessions(CommonLoad):
-    """Conversations that begin at a rate, whatever the server does; within each, a turn follows the reply before it.
+    """Conversations that begin at a rate, whatever the server does. Each later turn follows the reply before it.
 
-    Partly open: a slow server delays the later turns of the conversations it has, but not the arrival of new ones.
+    The loop is partly open: a slow server delays later turns, but not the start of new conversations.
     """
 
     exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "sessions"),)
+    mistaken_keys: ClassVar[Mapping[str, str]] = {
+        "requests": "unknown key; write `sessions`, the number of conversations, or `duration`",
+        "users": "unknown key; for conversations of users write `kind: sustained` and `turns` in the workload",
+    }
 
     kind: Literal["sessions"]
     rate: Rate = Field(
-        description="Conversations that begin per second. A list makes one trial of each.", examples=[0.5]
+        description="Conversations that begin per second. A list gives one trial per value.", examples=[0.5]
     )
     duration_s: PositiveSeconds | None = Field(
-        default=None, alias="duration", description="How long to measure, after the warm-up.", examples=["60s"]
+        default=None, alias="duration", description="Time to measure, after the warm-up.", examples=["60s"]
     )
     sessions: Count | None = Field(
-        default=None, description="How many conversations to measure, instead of a duration.", examples=[50]
+        default=None, description="Number of conversations to measure, instead of a duration.", examples=[50]
     )
     turns: Turns | None = Field(
         default=None,
-        description="Turns of a conversation: a number, or a distribution as of lengths. Absent: the workload's.",
+        description="Turns of a conversation: a number, or a distribution of lengths. Default: the workload's `turns`.",
         examples=[4],
     )
     think_time: ThinkTime | None = Field(
         default=None,
-        description="What a user waits between a reply and the next turn: a time, or a distribution of times. Absent: "
-        "that of the workload, or none.",
+        description="Time that a user waits between a reply and the next turn: a time, or a distribution of times. "
+        "Default: `think_time` of the workload, or none.",
         examples=["5s"],
     )
     arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
     cv: Cv | None = Field(default=None, description=CV, examples=[2])
 
-    @classmethod
-    def unknown_key(cls, key: str) -> str:
-        """What other loads are limited by, and this one is not."""
-        if key == "requests":
-            return "is not known here; write `sessions`, the number of conversations, or `duration`"
-        if key == "users":
-            return "is not known here; `turns` in the workload make users of `kind: sustained` hold conversations"
-        return super().unknown_key(key)
-
     @property
     def measured_s(self) -> float | None:
-        """The `duration`."""
         return self.duration_s
 
     @property
     def measured_count(self) -> int | None:
-        """The conversations."""
         return self.sessions
 
     @property
     def loop(self) -> Loop:
-        """Conversations begin at planned times, their turns after replies."""
         return Loop.PARTLY_OPEN
 
     @property
     def mean_rate(self) -> float:
-        """Conversations per second."""
+        """Conversations that begin per second."""
         return self.rate
 
     @property
     def distinction(self) -> str:
-        """The rate, and how uneven it is."""
         return f"-rate-{self.rate:g}{uneven(self.cv)}"
 
     def turns_of(self, workload: Workload) -> Length | None:
-        """Return the load's own turns, or the workload's."""
         return self.turns or workload.turns
 
     def think_times(self, workload: Workload) -> tuple[ThinkTime | None, ThinkTime | None]:
-        """Return the load's own time between turns, or the workload's."""
         return self.think_time or workload.think_time, None
 
     def expected_requests(self, workload: Workload = ONE_TURN) -> Range:
-        """Return from first turns alone, where the window may end before the others, to all turns of all."""
+        """Return the range from the first turns alone to all turns of all conversations."""
         turns = self._mean_turns(workload)
         if self.sessions is not None:
             return Range.exactly(self.sessions * turns + self.rate * self.warmup_s * turns)
@@ -445,11 +409,11 @@ class Sessions(CommonLoad):
         return Range(begun, begun * turns)
 
     def further_requests(self, workload: Workload = ONE_TURN) -> Range:
-        """Return all turns of the conversations that may follow."""
+        """Return the turns of all conversations that may follow."""
         return super().further_requests(workload).times(self._mean_turns(workload))
 
     def expected_time_s(self, workload: Workload = ONE_TURN) -> Range:
-        """Return the least time for so many conversations; replies may take any."""
+        """Return the time; a number of conversations gives only a lower bound, because replies may take any time."""
         if self.sessions is None:
             return super().expected_time_s(workload)
         think_s = (self._mean_turns(workload) - 1) * self._mean_think_s(workload)
@@ -464,7 +428,7 @@ def _built_kind(value: Any) -> Any:
 
 
 def load_names(loads: Sequence[Load]) -> list[str]:
-    """Return a name for each load, no two alike: its own, or its kind with what tells it from others of that kind."""
+    """Return a unique name for each load: its own, or its kind with its distinction from others of that kind."""
     kinds = [load.kind for load in loads]
     wanted = [load.name or load.kind + (load.distinction if kinds.count(load.kind) > 1 else "") for load in loads]
     names: list[str] = []
@@ -479,4 +443,4 @@ LoadItem = Annotated[Annotated[Load, Field(discriminator="kind")], BeforeValidat
 KINDS: dict[str, type[CommonLoad]] = {
     get_args(load.model_fields["kind"].annotation)[0]: load for load in get_args(Load)
 }
-"""The class of each kind, by the name that a scenario and a manifest give it."""
+"""Class of each kind, by its name in scenarios and manifests."""

@@ -1,4 +1,4 @@
-"""The `metrics_urls` of a scenario: pages for Prometheus on which servers and exporters tell of themselves."""
+"""The `metrics_urls` of a scenario: Prometheus pages of servers and exporters."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ServerName = Literal[
     "queue_time_s",
     "queue_time_count",
 ]
-"""Those of `page_names.GAUGES` and `COUNTERS`."""
+"""Names of `page_names.GAUGES` and `COUNTERS`."""
 
 
 def checked_address(value: str) -> str:
-    """A server's address without secrets in it. Raises ValueError, one sentence, for anything else."""
+    """Return a server's address; raise ValueError for a wrong one or one with secrets."""
     if value.startswith(UNIX_SCHEME + ":"):
         Address.of(value)
         return value
@@ -43,22 +43,22 @@ def checked_address(value: str) -> str:
         form = f"{UNIX_SCHEME}:///path/to.sock" if socket else "http://host:port"
         raise ValueError(f"{value!r} is not an address; write `{form}`")
     if parts.username or parts.password:
-        raise ValueError("must not hold a user name or password; name their variable in `headers_env` or `api_key_env`")
+        raise ValueError("contains a user name or password; name their variable in `headers_env` or `api_key_env`")
     if parts.query or parts.fragment:
-        raise ValueError("must not hold a `?` or `#`, which would not be sent; name a key's variable in `api_key_env`")
+        raise ValueError("contains a `?` or `#`, which is not sent; name a key's variable in `api_key_env`")
     Address.of(value)
     return value
 
 
 class MetricsPage(StrictModel):
-    """A page, and what its names mean where they are not those of a server that is known."""
+    """Prometheus page, with the meaning of its names if its server is unknown."""
 
     url: Annotated[str, AfterValidator(checked_address)] = Field(
-        description="Its address; `/metrics` where that has no path.", examples=["http://127.0.0.1:8000/metrics"]
+        description="Address of the page. Default path: `/metrics`.", examples=["http://127.0.0.1:8000/metrics"]
     )
     names: dict[ServerName, Name] = Field(
         default={},
-        description="Our names to the page's own, for a server whose names are not known; nothing else is read there.",
+        description="The harness's names to the page's own names, for an unknown server. Only these are read.",
         examples=[{"running_requests": "active_requests", "waiting_requests": "queue_length"}],
     )
 
@@ -81,7 +81,7 @@ MetricsPages = Annotated[
 
 
 def pages_of(*lists: Sequence[MetricsPage] | None) -> tuple[MetricsPage, ...] | None:
-    """The pages of several lists together; None where none is given."""
+    """Return the distinct pages of several lists; None if all lists are None."""
     if all(one is None for one in lists):
         return None
     found = {page.url: page for one in lists for page in one or ()}

@@ -1,4 +1,4 @@
-"""The scenario file as frozen models."""
+"""Scenario file as frozen models."""
 
 from __future__ import annotations
 
@@ -27,122 +27,130 @@ def _model_from_text(value: Any) -> Any:
 def _checked_name(value: str) -> str:
     usable = as_name(value)
     if value and value != usable:
-        raise ValueError(f"may hold letters, digits, `.`, `_` and `-` only; write `{usable or 'my-run'}`")
+        raise ValueError(f"allows letters, digits, `.`, `_` and `-` only; write `{usable or 'my-run'}`")
     return value
 
 
 class Telemetry(StrictModel):
-    """What is read beside the requests."""
+    """Readings of the machine during a trial."""
 
     interval_s: PositiveSeconds = Field(
         default=0.1,
         alias="interval",
-        description="Time between two readings of what moves fast; the rest is read once a second.",
+        description="Time between two readings of fast gauges. Slow gauges are read once a second.",
         examples=["500ms"],
     )
     gpus: tuple[Annotated[Integer, Field(ge=0)], ...] | None = Field(
         default=None,
-        description="The GPUs to read, as the driver counts them; `[]`: none. Where absent, those of the engine's "
-        "`devices`, or all.",
+        description="GPUs to read, by the driver's numbers; `[]`: none. Default: those of the engine's `devices`, or "
+        "all.",
         examples=[[0, 1]],
     )
     metrics_urls: MetricsPages | None = Field(
         default=None,
-        description="Pages for Prometheus to read beside every engine.",
+        description="Prometheus pages to read beside every engine.",
         examples=[["http://gpu-host:9400/metrics"]],
     )
 
 
 class Budget(StrictModel):
-    """What a run may use; a plan that exceeds it is refused beforehand."""
+    """Budget of a run. A scenario that needs more is refused before it starts."""
 
     requests: Annotated[Integer, Field(ge=1)] | None = Field(
-        default=None, description="Requests in all.", examples=[10000]
+        default=None, description="Total number of requests.", examples=[10000]
     )
     tokens: Annotated[Integer, Field(ge=1)] | None = Field(
-        default=None, description="Prompt and output tokens.", examples=[1000000]
+        default=None, description="Total number of prompt and output tokens.", examples=[1000000]
     )
-    time_s: PositiveSeconds | None = Field(default=None, alias="time", description="Time in all.", examples=["1h"])
+    time_s: PositiveSeconds | None = Field(default=None, alias="time", description="Total time.", examples=["1h"])
     usd: NotBuilt = Field(default=None, description="Money.")
 
 
 class Scenario(StrictModel):
-    """A whole scenario, `extends`, `--set` and defaults applied."""
+    """Whole scenario after `extends`, `--set` and defaults."""
 
     version: Literal[1] = Field(default=1, description="Version of this grammar.")
     extends: str | None = Field(
-        default=None, description="Another file that this one is merged over.", examples=["base.yaml"]
+        default=None, description="Path of a scenario that this file overrides.", examples=["base.yaml"]
     )
     name: Annotated[str, AfterValidator(_checked_name)] = Field(
-        default="", description="Name of the run; the file's where absent. Letters, digits, `.`, `_` and `-`."
+        default="", description="Name of the run: letters, digits, `.`, `_` and `-`. Default: the file's name."
     )
-    description: str = Field(default="", description="What the scenario is for.")
-    labels: dict[str, FreeText] = Field(default={}, description="Free `key: value` pairs that index history.")
+    description: str = Field(default="", description="Purpose of the scenario.")
+    labels: dict[str, FreeText] = Field(default={}, description="Free `key: value` pairs, stored with the run.")
     instance: str | None = Field(default=None, description="Name of the machine under test in the price catalogue.")
     model: Annotated[
         tuple[ModelEntry, ...],
         BeforeValidator(_model_from_text),
         TextOrItems(),
     ] = Field(
-        default=(), description="The model or models; also gives the tokenizer for `http` engines.", examples=["tiny"]
+        default=(),
+        description="Model or list of models. For `http` engines it gives the tokenizer.",
+        examples=["tiny"],
     )
     engines: tuple[EngineBlock, ...] = Field(
-        min_length=1, description="The engines to measure.", examples=["[{engine: llama-server}]"]
+        min_length=1, description="Engines to measure.", examples=["[{engine: llama-server}]"]
     )
-    workload: Workload = Field(default=Workload(), description="What is asked.")
-    classes: dict[Name, TrafficClass] = Field(default={}, description="Name to class, for `kind: mixed`.")
+    workload: Workload = Field(default=Workload(), description="Content of the requests.")
+    classes: dict[Name, TrafficClass] = Field(default={}, description="Classes of requests by name, for `kind: mixed`.")
     load: tuple[LoadItem, ...] = Field(
-        min_length=1, description="How it is asked; each is a trial.", examples=["[{kind: single_user, requests: 20}]"]
+        min_length=1,
+        description="Loads: when requests are sent. Each load is a trial.",
+        examples=["[{kind: single_user, requests: 20}]"],
     )
-    slo: Slo = Field(default=Slo(), description="What one request must hold to be good.")
+    slo: Slo = Field(default=Slo(), description="Requirements that a good request meets.")
     limits: tuple[LimitText, ...] = Field(
-        default=(), description="What the run must hold.", examples=[["ttft_ms p95 <= 500", "error_rate <= 0.01"]]
+        default=(),
+        description="Requirements that the run must meet.",
+        examples=[["ttft_ms p95 <= 500", "error_rate <= 0.01"]],
     )
     decide: Literal["all", "any"] = Field(
-        default="all", description="`any`: one cell that holds under all its loads is enough; others are ranked out."
+        default="all",
+        description="`all`: every cell must meet the limits. `any`: one cell that meets them under all its loads is "
+        "enough; the others are ranked as rejected.",
     )
-    repetitions: Annotated[Integer, Field(ge=1)] = Field(default=1, description="How often the whole matrix is run.")
+    repetitions: Annotated[Integer, Field(ge=1)] = Field(
+        default=1, description="Number of times that all cells are run, each with a fresh start of the engine."
+    )
     order: Literal["interleaved", "blocks"] = Field(
         default="interleaved",
-        description="`interleaved`: the whole matrix again and again, forwards, backwards and in further orders drawn "
-        "from the seed, so that drift hits all alike; `blocks`: cell by cell.",
+        description="`interleaved`: all cells once per repetition, in orders drawn from the seed, so that drift "
+        "affects all cells alike. `blocks`: all repetitions of a cell in a row.",
     )
     patience_s: PositiveSeconds = Field(
         default=60.0,
         alias="patience",
-        description="A cell's process that gives no sign of life for so long, once it measures, is taken for hung.",
+        description="Kill a benchmark process that is silent for this long during a measurement.",
         examples=["2m"],
     )
     restart: Literal["per_cell", "per_trial"] = Field(
-        default="per_cell", description="When an engine is started afresh."
+        default="per_cell", description="Start an engine once for each cell, or again for each trial."
     )
-    quality: Quality | None = Field(default=None, description="How much is lost against a reference.")
-    telemetry: Telemetry = Field(default=Telemetry(), description="How often readings are taken.")
+    quality: Quality | None = Field(default=None, description="Quality loss against a reference.")
+    telemetry: Telemetry = Field(default=Telemetry(), description="Readings of the machine and of servers.")
     compare: NotBuilt = Field(default=None, description="Defaults of `harness compare`.")
     history: NotBuilt = Field(default=None, description="Defaults of `harness history` and `harness regress`.")
     plan: NotBuilt = Field(default=None, description="Defaults of `harness plan`.")
-    budget: Budget = Field(default=Budget(), description="What a run may use.")
-    seed: Annotated[Integer, Field(ge=0)] = Field(
-        default=DEFAULT_SEED, description="Fixes every draw; the default is a constant."
-    )
+    budget: Budget = Field(default=Budget(), description="Upper bounds for the whole run.")
+    seed: Annotated[Integer, Field(ge=0)] = Field(default=DEFAULT_SEED, description="Seed of every random draw.")
 
     _source: Path = PrivateAttr(default=Path("scenario.yaml"))
 
     @property
     def source(self) -> Path:
-        """The file it was read from."""
+        """File of the scenario."""
         return self._source
 
     @property
     def title(self) -> str:
-        """Its name, or the file's."""
+        """Name of the scenario or of its file."""
         return self.name or self._source.stem
 
     def variables_not_set(self) -> list[str]:
-        """The environment variables whose values its requests need, and that this process does not have."""
+        """Return the environment variables that its requests need and that are not set."""
         needed = dict.fromkeys(name for block in self.engines for name in block.variables())
         return [name for name in needed if name not in os.environ]
 
     def resolved(self) -> dict[str, Any]:
-        """Everything that decides the run, as JSON-able data that is itself a scenario; without any secret's value."""
+        """Return everything that determines the run, as JSON-able data of a scenario, without values of secrets."""
         return self.model_dump(mode="json", by_alias=True)

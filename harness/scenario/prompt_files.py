@@ -1,4 +1,4 @@
-"""Read the files of prompts that a scenario names."""
+"""Prompts from the JSON Lines files that a scenario names."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer(Protocol):
-    """What is needed of a tokenizer; no special tokens are added."""
+    """Tokenizer that counts the tokens of a text, without special tokens."""
 
-    def count(self, text: str) -> int:
-        """Number of tokens of a text."""
-        ...
+    def count(self, text: str) -> int: ...
 
 
 class FilePrompts:
-    """Prompts from a JSON Lines file, in the order of the file, again from the start after the last; see `Prompts`.
+    """Prompts of a JSON Lines file in its order, from the start again after the last; see `Prompts`.
 
-    offset: the line with which they begin, from 0; drawn from the seed, so that loads of one start meet others.
-    A line is {"prompt": text or list of token ids, "output_tokens": n (optional)}; other keys are the file's own.
-    output_tokens: per line, 0 where the line does not say.   prompt_tokens: per line, 0 where it cannot be counted.
+    Lines are {"prompt": text or list of token ids, "output_tokens": n (optional)}; other keys are ignored.
+
+    Attributes:
+        offset: First line used, from 0. Drawn from the seed, so that the loads of one engine start use other lines.
+        output_tokens: Per line; 0 if the line states none.
+        prompt_tokens: Per line; 0 if they cannot be counted.
     """
 
     source = "file"
 
     def __init__(self, path: Path, tokenizer: Tokenizer | None = None, seed: int = 0) -> None:
-        """Raises ScenarioError with the file and line of everything wrong in the file."""
+        """Raise ScenarioError with the place of every mistake in the file."""
         content = _read(path)
         self.fingerprint = digest(content)
         self._prompts, output_tokens = _parse_lines(path, content)
@@ -48,7 +49,7 @@ class FilePrompts:
         self.offset = int(generator(seed, _OFFSET).integers(len(self._prompts)))
 
     def lines(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The lines of some requests, by their numbers among those that draw from the file."""
+        """Return the lines of some requests, by their numbers among the requests that use the file."""
         found: NDArray[np.int64] = (numbers + self.offset) % len(self._prompts)
         return found
 
@@ -57,11 +58,11 @@ class FilePrompts:
 
     @property
     def all_text(self) -> bool:
-        """Whether no prompt is given as token ids."""
+        """True if no prompt is given as token ids."""
         return all(isinstance(prompt, str) for prompt in self._prompts)
 
     def prompt(self, index: int, tokens: int) -> str | tuple[int, ...]:
-        """The prompt of request `index` among those that draw from the file; `tokens` is not used."""
+        """Return the prompt of request `index` among the requests that use the file; `tokens` is not used."""
         return self._prompts[(index + self.offset) % len(self._prompts)]
 
 
@@ -69,7 +70,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        reason = f"the prompts cannot be read: {error.strerror}; write the path of a JSON Lines file"
+        reason = f"prompts cannot be read: {error.strerror}; write the path of a JSON Lines file"
         raise ScenarioError([Problem(reason, key="workload.prompts", file=str(path))]) from error
 
 
@@ -106,27 +107,29 @@ def _parse_line(line: bytes) -> tuple[str | tuple[int, ...], int]:
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno}); {wanted}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists without end
-        raise ValueError(f"JSON that is larger than any prompt; {wanted}") from error
+        raise ValueError(f"larger than any prompt; {wanted}") from error
     if not isinstance(entry, dict):
-        raise ValueError(f"a line is a JSON object; {wanted}")
+        raise ValueError(f"not a JSON object; {wanted}")
     for key in entry.keys() - {"prompt", "output_tokens"}:
         near = difflib.get_close_matches(key, ["prompt", "output_tokens"], n=1, cutoff=0.8)
         if near:
             raise ValueError(f"unknown key {key!r}; did you mean {near[0]!r}?")
     tokens = entry.get("output_tokens")
     if tokens is not None and (not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 < tokens < 2**31):
-        raise ValueError(f"output_tokens is a whole number of at least 1, not {tokens!r}")
+        raise ValueError(f"'output_tokens' must be a whole number of at least 1, found {tokens!r}")
     return _parse_prompt(entry.get("prompt"), wanted), tokens or 0
 
 
 def _parse_prompt(prompt: object, wanted: str) -> str | tuple[int, ...]:
     if isinstance(prompt, str) and prompt:
         if half := _HALF.search(prompt):
-            raise ValueError(f"'prompt' holds half a character (\\u{ord(half[0]):04x}); write both halves, or \\ufffd")
+            raise ValueError(
+                f"'prompt' contains half a character (\\u{ord(half[0]):04x}); write both halves, or \\ufffd"
+            )
         return prompt
     if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
         return tuple(prompt)
-    raise ValueError(f"'prompt' is a text or a list of token ids, and not empty; {wanted}")
+    raise ValueError(f"'prompt' must be a text or a list of token ids, and not empty; {wanted}")
 
 
 def _known_tokens(prompt: str | tuple[int, ...], tokenizer: Tokenizer | None) -> int:
@@ -136,5 +139,5 @@ def _known_tokens(prompt: str | tuple[int, ...], tokenizer: Tokenizer | None) ->
 
 
 def digest(content: bytes) -> str:
-    """SHA-256, in hexadecimal digits."""
+    """Return the SHA-256 in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""The `quality` section of a scenario: whether cells are scored against a reference, which, and on what text."""
+"""The `quality` section of a scenario: the reference and the text on which cells are scored."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LONGEST_CHUNK = 512
 
 
 class Reference(StrictModel):
-    """What the cells are compared with. Without `engine`, each engine with its own cell of that level."""
+    """Reference of the cells. Without `engine`, each engine is compared with its own cell of that level."""
 
-    engine: Name | None = Field(default=None, description="An engine of the scenario.", examples=["llama-server"])
-    quantization: Name | None = Field(default=None, description="The level, also one that is not measured.")
-    variant: Name | None = Field(default=None, description="One of the engine's variants.")
+    engine: Name | None = Field(default=None, description="Engine of the scenario.", examples=["llama-server"])
+    quantization: Name | None = Field(default=None, description="Quantization level; it need not be measured.")
+    variant: Name | None = Field(default=None, description="Variant of the engine.")
 
 
 def _reference_from_text(value: Any) -> Any:
@@ -27,7 +27,7 @@ def _reference_from_text(value: Any) -> Any:
         return value
     engine, slash, level = value.rpartition("/")
     if slash and not (engine and level):
-        raise ValueError(f"{value!r} names no reference; write a level such as `f16`, or `llama-server/f16`")
+        raise ValueError(f"{value!r} is not a reference; write a level such as `f16`, or `llama-server/f16`")
     return {"engine": engine or None, "quantization": level}
 
 
@@ -36,29 +36,29 @@ def _text(value: Any) -> Any:
 
 
 class Quality(StrictModel):
-    """How far each cell is from the same model in full precision, on the same text. `quality: {}` is enough."""
+    """Comparison of each cell with the same model in full precision, on the same text. `quality: {}` is enough."""
 
     reference: Annotated[Reference, BeforeValidator(_reference_from_text), AlsoAccepts({"type": "string"})] | None = (
         Field(
             default=None,
-            description="A level of the same engine, `engine/level`, or both with a variant; where absent, the "
-            "cell of each model in the highest precision, 16 bits or more; without one, the checkpoint as it is.",
+            description="Level of the same engine, or `engine/level`, or a mapping with a variant. Default: the cell "
+            "of each model with the highest precision of at least 16 bits, or else the unquantized checkpoint.",
             examples=["f16"],
         )
     )
     text: Annotated[Path | None, BeforeValidator(_text)] = Field(
         default=None,
-        description="A text that the model has not learnt by heart, UTF-8; `builtin`: the one that is shipped.",
+        description="UTF-8 text that was not in the model's training data. `builtin`: the shipped text.",
         examples=["in_domain.txt"],
     )
     tokens: Annotated[Integer, Field(ge=64)] = Field(
-        default=DEFAULT_TOKENS, description="How many tokens of it, at most; the second half of each chunk is scored."
+        default=DEFAULT_TOKENS, description="Most tokens of the text. The second half of each chunk is scored."
     )
     chunk: Annotated[Integer, Field(ge=16, le=LONGEST_CHUNK)] = Field(
-        default=LONGEST_CHUNK, description="Tokens of a chunk; chunks do not see each other."
+        default=LONGEST_CHUNK, description="Tokens of a chunk. Chunks are scored independently."
     )
 
     @property
     def first(self) -> int:
-        """The first scored position of a chunk: those before it have too little context to tell."""
+        """First scored position of a chunk; earlier positions have too little context."""
         return self.chunk // 2

@@ -1,8 +1,8 @@
-"""The rate of a load: how single arrivals scatter around it, and how it changes.
+"""Rate of a load: the process of single arrivals, and the changes of the rate.
 
 A shape has two functions: the expected number of arrivals until a time, and its inverse. `harness.schedule.arrivals`
-bends arrivals of rate 1 by the inverse. Times count from the anchor, where the measurement begins. Numpy is imported
-inside functions, because lists and help do without it.
+maps arrivals of rate 1 through the inverse. Times count from the anchor, at which the measurement begins. Functions
+import numpy themselves, because help and lists do not need it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def _plain_arrivals(value: Any) -> Any:
     name = next(iter(value), None) if isinstance(value, Mapping) else str(value).partition("(")[0].strip()
     if name == "gamma" and value != name:
-        raise ValueError("is one word; write `arrivals: gamma` and beside it `cv: 2`")
+        raise ValueError("must be a single word; write `arrivals: gamma` and the key `cv: 2`")
     if name == "ramp":
-        raise ValueError("is about single arrivals; write `ramp: {to: 8, over: 60s}` beside `rate`")
+        raise ValueError("`ramp` is a key of its own; write `ramp: {to: 8, over: 60s}` beside `rate`")
     return value
 
 
@@ -39,17 +39,17 @@ Rate = Annotated[Number, Field(gt=0), AlsoAccepts(_NUMBERS)]
 Cv = Annotated[Number, Field(gt=0, le=20), AlsoAccepts(_NUMBERS)]
 Count = Annotated[Integer, Field(ge=1)]
 ARRIVALS = (
-    "`poisson`: independent arrivals, as of many users who know nothing of each other; `constant`: evenly spaced; "
-    "`gamma`: as uneven as `cv` says."
+    "`poisson`: independent arrivals, as from many independent users. `constant`: evenly spaced. `gamma`: unevenness "
+    "set by `cv`."
 )
 CV = (
-    "With `arrivals: gamma`: standard deviation of the gaps over their mean. 1 is `poisson`, above it requests come in "
-    "clumps, below it they are more even. A list makes one trial of each."
+    "Coefficient of variation of the gaps, for `arrivals: gamma`: standard deviation / mean. 1 is `poisson`. Above 1, "
+    "requests come in clumps; below 1, they are more even. A list gives one trial per value."
 )
 
 
 def cv_problems(given: Mapping[str, Any]) -> list[str]:
-    """A sentence where `cv` is given without gamma arrivals, or these without it."""
+    """Return a problem if `cv` is given without gamma arrivals, or gamma arrivals without `cv`."""
     if "cv" in given and given.get("arrivals") != "gamma":
         return ["`cv` goes with `arrivals: gamma`; add it, or leave `cv` out"]
     if given.get("arrivals") == "gamma" and "cv" not in given:
@@ -58,30 +58,30 @@ def cv_problems(given: Mapping[str, Any]) -> list[str]:
 
 
 class Ramp(StrictModel):
-    """A rate that changes evenly from the start of the measurement on, and then stays.
+    """Rate that changes evenly from the start of the measurement on, and then stays constant.
 
-    `rate` is one end: with `to` it is where the ramp begins, with `from` where it ends, with neither it is reached
-    from 0. A warm-up has the rate with which the ramp begins.
+    With `to`, the ramp begins at `rate`. With `from`, it ends at `rate`. With neither, it goes from 0 to `rate`. The
+    warm-up has the rate at which the ramp begins.
     """
 
     at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("from", "to"),)
 
     from_rate: Annotated[Number, Field(ge=0)] | None = Field(
-        default=None, alias="from", description="Requests per second at its beginning.", examples=[1]
+        default=None, alias="from", description="Requests per second at the beginning.", examples=[1]
     )
     to_rate: Annotated[Number, Field(gt=0)] | None = Field(
-        default=None, alias="to", description="Requests per second at its end.", examples=[8]
+        default=None, alias="to", description="Requests per second at the end.", examples=[8]
     )
-    over_s: PositiveSeconds = Field(alias="over", description="How long it takes.", examples=["60s"])
+    over_s: PositiveSeconds = Field(alias="over", description="Duration of the ramp.", examples=["60s"])
 
     def ends(self, rate: float) -> tuple[float, float]:
-        """The first and the last rate, where the load has `rate`."""
+        """Return the first and the last rate of the ramp for a load with `rate`."""
         if self.to_rate is not None:
             return rate, self.to_rate
         return self.from_rate or 0.0, rate
 
     def pieces(self, rate: float) -> Pieces:
-        """Return how the rate changes, where the load has `rate`."""
+        """Return the shape of the ramp for a load with `rate`."""
         first, last = self.ends(rate)
         return Pieces((self.over_s,), (first,), (last,))
 
@@ -89,24 +89,30 @@ class Ramp(StrictModel):
 class Spike(StrictModel):
     """Many requests at once."""
 
-    requests: Count = Field(description="How many.", examples=[50])
-    within_s: Seconds = Field(alias="within", description="Spread over this time; `0s`: all together.", examples=["1s"])
-    at_s: Seconds = Field(default=0.0, alias="at", description="When, after measuring has begun.", examples=["10s"])
+    requests: Count = Field(description="Number of requests.", examples=[50])
+    within_s: Seconds = Field(
+        alias="within", description="Time over which they are spread; `0s`: all at once.", examples=["1s"]
+    )
+    at_s: Seconds = Field(
+        default=0.0, alias="at", description="Start of the spike, from the start of the measurement.", examples=["10s"]
+    )
 
 
 class Step(StrictModel):
-    """One of the rates."""
+    """Rate of one step."""
 
     rate: Annotated[Number, Field(gt=0)] = Field(description="Requests per second.", examples=[2])
-    for_s: PositiveSeconds = Field(alias="for", description="How long.", examples=["30s"])
+    for_s: PositiveSeconds = Field(alias="for", description="Duration of the step.", examples=["30s"])
 
 
 @dataclass(frozen=True, slots=True)
 class Bursts:
-    """A rate that switches: `burst_rate` for `burst_s` in the middle of every period of `every_s`, otherwise `rate`.
+    """Periodic rate: `burst_rate` for `burst_s` in the middle of every period of `every_s`, otherwise `rate`.
 
-    The burst stands in the middle so that each period shows the service before, during and after it.
-    Raises ValueError for bursts outside of their period and for rates that are not positive (`rate` may be 0).
+    The burst is in the middle, so that each period shows the service before, during and after it.
+
+    Raises:
+        ValueError: The burst is longer than its period, or a rate is not positive (`rate` may be 0).
     """
 
     rate: float
@@ -117,7 +123,7 @@ class Bursts:
     def __post_init__(self) -> None:
         check_rate(self.burst_rate)
         if not 0 < self.burst_s < self.every_s or self.rate < 0:
-            raise ValueError(f"a burst lies inside its period and rates are not negative: {self}")
+            raise ValueError(f"burst longer than its period, or negative rate: {self}")
 
     def mass_until(self, at_s: float) -> float:
         """Return the expected number of arrivals from the anchor until `at_s`; negative before it."""
@@ -132,14 +138,14 @@ class Bursts:
         import numpy as np
 
         time_s, corners = self._corners()
-        if self.rate == 0:  # flat pieces have no inverse: keep the burst alone
+        if self.rate == 0:  # Flat pieces have no inverse: keep only the burst.
             time_s, corners = time_s[1:3], corners[1:3]
         periods = np.floor(mass / corners[-1])
         at_s: Float64 = periods * self.every_s + np.interp(mass - periods * corners[-1], corners, time_s)
         return at_s
 
     def _corners(self) -> tuple[Float64, Float64]:
-        """Time and expected number of arrivals at the corners of one period."""
+        """Return time and expected number of arrivals at the corners of one period."""
         import numpy as np
 
         calm_s = (self.every_s - self.burst_s) / 2
@@ -151,10 +157,12 @@ class Bursts:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """A rate that goes in a straight line from `first[i]` to `last[i]` during `length_s[i]`, piece after piece.
+    """Piecewise linear rate: from `first[i]` to `last[i]` during `length_s[i]`.
 
-    Before the anchor it is the first of all, after the last piece it stays.
-    Raises ValueError for rates below 0, pieces without length, and rates of 0 but at the very beginning.
+    The rate is constant before the anchor and after the last piece.
+
+    Raises:
+        ValueError: A piece has no length, a rate is negative, or a rate after the first is 0.
     """
 
     length_s: tuple[float, ...]
@@ -163,9 +171,9 @@ class Pieces:
 
     def __post_init__(self) -> None:
         if not len(self.length_s) == len(self.first) == len(self.last) > 0 or min(self.length_s) <= 0:
-            raise ValueError(f"every piece has a length of more than 0 and two rates: {self}")
+            raise ValueError(f"every piece needs a length of more than 0 and two rates: {self}")
         if self.first[0] < 0:
-            raise ValueError(f"a rate is not negative: {self}")
+            raise ValueError(f"a rate must not be negative: {self}")
         for rate in (*self.first[1:], *self.last):
             check_rate(rate)
 
@@ -181,7 +189,7 @@ class Pieces:
         return mass + at_s * self.last[-1]
 
     def time_at(self, mass: Float64) -> Float64:
-        """Return the inverse: in each piece the root of first * t + slope / 2 * t^2 = mass, in its stable form."""
+        """Return the inverse of `mass_until`: the stable root of first * t + slope / 2 * t^2 = mass in each piece."""
         import numpy as np
 
         length_s, first, last = (np.array(column) for column in (self.length_s, self.first, self.last))
@@ -199,9 +207,9 @@ class Pieces:
 
 
 def check_rate(rate: float) -> None:
-    """Raises ValueError unless `rate` is a positive, finite number of requests/s."""
+    """Raise ValueError unless `rate` is a positive, finite number of requests/s."""
     if not 0 < rate < float("inf"):
-        raise ValueError(f"a rate is a positive number of requests/s, not {rate}")
+        raise ValueError(f"a rate must be a positive number of requests/s, found {rate}")
 
 
 RateShape = Bursts | Pieces

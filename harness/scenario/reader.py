@@ -1,4 +1,4 @@
-"""Read a scenario file: every problem in it, with its place."""
+"""Reading of a scenario file, with every problem and its place."""
 
 from __future__ import annotations
 
@@ -35,8 +35,13 @@ def load(
 ) -> Scenario:
     """Read a scenario file.
 
-    sets: `a.b.0.c=value`, applied last.   labels: `key=value`, added.   env: for `${VAR}`; None: this process' own.
-    Raises ScenarioError with every problem found.
+    Args:
+        sets: Values `a.b.0.c=value`, applied last.
+        labels: Labels `key=value` to add.
+        env: Variables for `${VAR}`; None: those of this process.
+
+    Raises:
+        ScenarioError: The scenario is wrong; it lists every problem.
     """
     source = read(Path(path), sets=sets, labels=labels, env=env)
     problems = [*source.problems]
@@ -59,10 +64,8 @@ def load(
 
 
 def prompt_problems(scenario: Scenario) -> list[Problem]:
-    """What is wrong in the files of prompts and traces that a scenario names, and between loads and conversations."""
-    from harness.scenario.prompt_files import (
-        FilePrompts,  # here, because it needs numpy, which `harness list` does without
-    )
+    """Return the mistakes in prompt files, in traces, and between loads and conversations."""
+    from harness.scenario.prompt_files import FilePrompts  # numpy is heavy, and `harness list` does not need it
 
     workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
     problems: list[Problem] = []
@@ -79,7 +82,7 @@ def prompt_problems(scenario: Scenario) -> list[Problem]:
 
 
 def _trace_problems(scenario: Scenario) -> list[Problem]:
-    """What is wrong in the traces that a scenario names, and beside them."""
+    """Return the mistakes in traces and in their combination with prompt files."""
     loads = [*scenario.load, *(one for block in scenario.engines for one in block.load or ())]
     paths = dict.fromkeys(load.file for load in loads if isinstance(load, Trace))
     if not paths:
@@ -88,7 +91,7 @@ def _trace_problems(scenario: Scenario) -> list[Problem]:
 
     problems: list[Problem] = []
     if scenario.workload.prompts is not None:
-        why = "cannot be given with `kind: trace`, which says how long prompts are; leave it out"
+        why = "cannot be combined with `kind: trace`, which sets the prompt lengths; leave it out"
         problems.append(Problem(why, key="workload.prompts"))
     for path in paths:
         if path.is_file():
@@ -100,14 +103,15 @@ def _trace_problems(scenario: Scenario) -> list[Problem]:
 
 
 def as_checked(resolved: Mapping[str, Any]) -> Scenario:
-    """The scenario that another process has checked and resolved for this one, which may lack some of its engines."""
+    """Return a scenario that another process has checked; this process may lack some of its engines."""
     return Scenario.model_validate(resolved, context={CHECKED: True})
 
 
 def restore(resolved: Mapping[str, Any], source: Path) -> Scenario:
-    """The scenario that `Scenario.resolved` wrote down, as a manifest keeps it.
+    """Return a scenario from the output of `Scenario.resolved`, as a manifest stores it.
 
-    Raises ScenarioError if it is of another grammar.
+    Raises:
+        ScenarioError: The scenario has another grammar.
     """
     try:
         scenario = Scenario.model_validate(resolved)

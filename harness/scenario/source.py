@@ -1,4 +1,7 @@
-"""From files to one tree: `extends`, then `--set`, then `${VAR}`, then lists of rates, every value with its place."""
+"""Source files of a scenario as one tree of values with places.
+
+The order is: `extends`, `--set`, `${VAR}`, relative paths, lists of rates.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import Any
 from engines.http.addresses import TLS_FILES
 from harness.errors import Problem
 from harness.scenario.loads import LIST_VALUED
+from harness.scenario.templates import shipped_names
 from harness.scenario.yaml_tree import Node, Place, join, parse
 
 _VARIABLE = re.compile(
@@ -23,25 +27,25 @@ _SECRET_NAME = re.compile(
     r"(^|_)(TOKEN|KEY|APIKEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH)(_|$)", re.IGNORECASE
 )
 _ENV_OF_ENGINE = re.compile(r"engines\.\d+\.env\.(?P<name>.+)")
-_SAFE_PLACES = "write its name under `api_key_env` or `headers_env`, or fill it in under the engine's `env`"
+_SAFE_PLACES = "write its name under `api_key_env` or `headers_env`, or use it under the engine's `env`"
 _INDEX = re.compile(r"\[(\d+)\]")
 
 
 @dataclass(slots=True)
 class Source:
-    """What was read: the merged tree (None where there is none to check) and the problems found on the way."""
+    """Merged tree of a scenario (None if nothing can be checked) and the problems of reading it."""
 
     tree: Node | None
     problems: list[Problem] = field(default_factory=list)
 
     @property
     def data(self) -> Any:
-        """The tree without places."""
+        """Values without places."""
         return None if self.tree is None else self.tree.plain()
 
 
 def read(path: Path, *, sets: Sequence[str], labels: Sequence[str], env: Mapping[str, str] | None) -> Source:
-    """Read a scenario file and everything it extends; see the module for the order."""
+    """Read a scenario file and everything it extends."""
     variables = os.environ if env is None else env
     source = _read_with_parents(path, variables, ())
     if source.tree is None:
@@ -57,7 +61,7 @@ def read(path: Path, *, sets: Sequence[str], labels: Sequence[str], env: Mapping
 
 
 def looks_secret(name: str) -> bool:
-    """Whether an environment variable of this name is likely to hold a secret."""
+    """Return True if an environment variable of this name is likely to contain a secret."""
     return _SECRET_NAME.search(name) is not None
 
 
@@ -77,9 +81,8 @@ def _read_with_parents(path: Path, env: Mapping[str, str], children: tuple[Path,
     line = (*children, path)
     if parent_path.resolve() in {one.resolve() for one in line}:
         chain = " extends ".join(str(one) for one in (*line, parent_path))
-        return Source(
-            source.tree, [*source.problems, extends.place.problem(f"goes round in a circle: {chain}", "extends")]
-        )
+        wrong = extends.place.problem(f"extends itself: {chain}; break the circle", "extends")
+        return Source(source.tree, [*source.problems, wrong])
     if not parent_path.is_file():
         why = "is a folder" if parent_path.is_dir() else "does not exist"
         wrong = extends.place.problem(f"{parent_path} {why}; a path here is relative to this file", "extends")
@@ -94,7 +97,7 @@ def _read_file(path: Path) -> Source:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        return Source(None, [place.problem("there is no such file; `harness init` writes one to begin with")])
+        return Source(None, [place.problem(f"no such file; {_new_file(path)}")])
     except IsADirectoryError:
         return Source(None, [place.problem("is a folder; name a scenario file in it")])
     except UnicodeDecodeError as error:
@@ -104,14 +107,20 @@ def _read_file(path: Path) -> Source:
     tree, problems = parse(text, str(path), path.parent)
     if tree is not None and not isinstance(tree.value, dict):
         if tree.value is None:
-            return Source(None, [place.problem("is empty; the least is `engines:` and `load:`")])
+            return Source(None, [place.problem("is empty; write at least `engines:` and `load:`")])
         wrong = tree.place.problem("must be a mapping at the top, such as `engines: [...]` and `load: [...]`")
         return Source(None, [*problems, wrong])
     return Source(tree, problems)
 
 
+def _new_file(path: Path) -> str:
+    if path.stem in shipped_names():
+        return f"write the shipped scenario with `harness init --template {path.stem} --out {path.stem}.yaml`"
+    return "write a new one with `harness init --out my.yaml`"
+
+
 def merge(parent: Node, child: Node) -> Node:
-    """The child over the parent: mappings merge, everything else replaces."""
+    """Return the child merged over the parent: mappings merge, everything else replaces."""
     if not (isinstance(parent.value, dict) and isinstance(child.value, dict)):
         return child
     merged = dict(parent.value)
@@ -122,7 +131,7 @@ def merge(parent: Node, child: Node) -> Node:
 
 def _apply_set(source: Source, text: str) -> None:
     path, equals, written = text.partition("=")
-    place = Place(f"--set {path}", folder=Path.cwd())  # without the value, which may be a secret
+    place = Place(f"--set {path}", folder=Path.cwd())  # The place omits the value, which may be a secret.
     parts = _INDEX.sub(r".\1", path.strip()).split(".")
     if not equals or not all(parts):
         source.problems.append(place.problem("must be `key=value`, such as `load.0.rate=4`"))
@@ -153,7 +162,7 @@ def _apply(source: Source, parts: Sequence[str], value: Node, place: Place) -> N
 
 
 def _moved(node: Node, place: Place) -> Node:
-    """The same values, all at one place."""
+    """Return the values, all at one place."""
     if isinstance(node.value, dict):
         return Node({key: _moved(child, place) for key, child in node.value.items()}, place, place)
     if isinstance(node.value, list):
@@ -162,7 +171,7 @@ def _moved(node: Node, place: Place) -> Node:
 
 
 def _set(node: Node, parts: Sequence[str], value: Node, place: Place, path: str) -> Node | Problem:
-    """The tree with one value replaced; mappings that are not there yet are made."""
+    """Return the tree with one value replaced; missing mappings are created."""
     if not parts:
         return value
     head, rest = parts[0], parts[1:]
@@ -170,7 +179,7 @@ def _set(node: Node, parts: Sequence[str], value: Node, place: Place, path: str)
     if isinstance(node.value, list):
         if not head.isdecimal() or int(head) >= len(node.value):
             last = len(node.value) - 1
-            have = f"its indices are 0 to {last}" if last >= 0 else "it is empty"
+            have = f"write an index from 0 to {last}" if last >= 0 else "it is empty"
             return place.problem(f"`{path}` is a list and has no `{head}`; {have}")
         index = int(head)
         changed = _set(node.value[index], rest, value, place, here)
@@ -180,7 +189,7 @@ def _set(node: Node, parts: Sequence[str], value: Node, place: Place, path: str)
     if isinstance(node.value, dict) or node.value is None:
         children = node.value or {}
         if head not in children and rest and (near := get_close_matches(head, children, n=1, cutoff=0.7)):
-            return place.problem(f"there is no `{here}`; the nearest key is `{join(path, near[0])}`")
+            return place.problem(f"there is no `{here}`; did you mean `{join(path, near[0])}`?")
         child = children.get(head, Node(None, place, place))
         changed = _set(child, rest, value, place, here)
         return changed if isinstance(changed, Problem) else replace(node, value={**children, head: changed})
@@ -188,7 +197,7 @@ def _set(node: Node, parts: Sequence[str], value: Node, place: Place, path: str)
 
 
 def _fill(node: Node, env: Mapping[str, str], path: str, problems: list[Problem]) -> Node:
-    """`${VAR}` and `${VAR:-default}` in every text; `$${` stands for `${`."""
+    """Return the tree with `${VAR}` and `${VAR:-default}` filled in every text; `$${` gives `${`."""
     if isinstance(node.value, dict):
         children = {key: _fill(child, env, join(path, key), problems) for key, child in node.value.items()}
         return replace(node, value=children)
@@ -204,7 +213,7 @@ def _fill(node: Node, env: Mapping[str, str], path: str, problems: list[Problem]
         if match["wrong"]:
             problems.append(
                 node.place.problem(
-                    "`${` is not closed or names no variable; write `${NAME}`, or `$${` for the signs", path
+                    "`${` is not closed or names no variable; write `${NAME}`, or `$${` for a literal `${`", path
                 )
             )
             return ""
@@ -224,7 +233,7 @@ def _fill(node: Node, env: Mapping[str, str], path: str, problems: list[Problem]
 
 
 def _located(tree: Node, problems: list[Problem]) -> Node:
-    """Paths of files that a scenario names, made relative to the file in which they stand."""
+    """Return the tree with the paths of named files resolved against the file that contains them."""
 
     def moved(node: Node, keys: Sequence[str], path: str) -> Node:
         if not keys:
@@ -261,7 +270,7 @@ def _existing(node: Node, path: str, problems: list[Problem]) -> Node:
 
 
 def _expanded(tree: Node) -> Node:
-    """`rate: [1, 2]` as two loads, in the scenario and in the engines that have loads of their own."""
+    """Return the tree with one load per value of a list such as `rate: [1, 2]`, also in the engines' own loads."""
     if not isinstance(tree.value, dict):
         return tree
     children = {**tree.value}
@@ -289,7 +298,7 @@ def _expanded_list(loads: Node, path: str) -> Node:
 
 
 def _expanded_load(load: Node, path: str) -> Iterator[Node]:
-    """One load for each combination of the values of its lists, in the order of the file."""
+    """Yield one load for each combination of the values of its lists, in the order of the file."""
     if not isinstance(load.value, dict):
         yield replace(load, written=path)
         return

@@ -1,4 +1,4 @@
-"""The scenario files that come with the harness: to run as they are, or to begin one's own with."""
+"""Shipped scenario files, which run as they are or serve as templates."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ EDITOR_LINE = "# yaml-language-server: $schema=schema.json\n"
 
 
 def scenario_folder() -> Path:
-    """Where the shipped files lie: inside an installed package, or in the source tree."""
+    """Return the folder of the shipped files: inside an installed package, or in the source tree."""
     here = Path(__file__).resolve().parent.parent
     installed = here / "shipped_scenarios"
     return installed if installed.is_dir() else here.parent / "scenarios"
 
 
 def list_scenarios() -> dict[str, str]:
-    """Name and description of every shipped scenario, by name."""
+    """Return the description of every shipped scenario by name."""
     return {path.stem: _description(path) for path in sorted(scenario_folder().glob("*.yaml"))}
 
 
-def shipped_path(name: str) -> Path:
-    """The file of a shipped scenario.
+def shipped_names() -> list[str]:
+    """Return the names of the shipped scenarios."""
+    return [each.stem for each in scenario_folder().glob("*.yaml")]
 
-    Raises UsageError if there is none of that name.
+
+def shipped_path(name: str) -> Path:
+    """Return the file of a shipped scenario.
+
+    Raises:
+        UsageError: No shipped scenario has this name.
     """
-    path = scenario_folder() / f"{name}.yaml"
-    known = [each.stem for each in scenario_folder().glob("*.yaml")]
-    if name not in known:
-        raise UsageError(f"there is no shipped scenario {name!r}; {near(name, known)}")
-    return path
+    if name not in (known := shipped_names()):
+        raise UsageError(f"unknown shipped scenario {name!r}; {near(name, known)}")
+    return scenario_folder() / f"{name}.yaml"
 
 
 def init_template(kind: str) -> str:
-    """The text of a shipped scenario, to be saved as one's own.
+    """Return the text of a shipped scenario as a template for a new one.
 
-    Raises UsageError if there is none of that name.
+    Raises:
+        UsageError: No shipped scenario has this name.
     """
     return shipped_path(kind).read_text(encoding="utf-8").removeprefix(EDITOR_LINE)
 

@@ -1,4 +1,4 @@
-"""Recorded traffic: when requests came and how long they were, from CSV or JSON Lines files in three layouts."""
+"""Recorded traffic: times and lengths of requests, from CSV or JSON Lines files in three layouts."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _CLOCK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Requests in order of time.
+    """Requests of a trace in order of time.
 
-    due_ns: offsets from the start of the trace.   prompt_tokens, output_tokens: lengths.
-    fingerprint: of the file's content and of what was selected from it.
+    Attributes:
+        due_ns: Offsets from the start of the trace.
+        fingerprint: Identity of the file's content and of the selection from it.
     """
 
     due_ns: NDArray[np.int64]
@@ -44,9 +45,12 @@ class Trace:
     fingerprint: str
 
     def selected(self, time_scale: float, sample: float, seed: int) -> Trace:
-        """Every gap `time_scale` times as long, and of the requests a share, each chosen by itself.
+        """Return a random share of the requests, with every gap scaled.
 
-        So bursts remain bursts; a smaller share is a part of a larger one. Raises ValueError where none is chosen.
+        Each request is drawn independently, so that bursts remain bursts. A larger share contains every smaller one.
+
+        Raises:
+            ValueError: No request was drawn.
         """
         kept = generator(seed, _SAMPLE).random(len(self.due_ns)) < sample
         if not kept.any():
@@ -58,7 +62,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Names of the columns; from_first: times count from the earliest, not from 0."""
+    """Layout of a trace: names of its columns; with `from_first`, times count from the earliest and not from 0."""
 
     time: str
     prompt: str
@@ -72,18 +76,21 @@ class _Layout:
 
 
 def read_trace(path: Path) -> Trace:
-    """A trace from a file, sorted by time.
+    """Return the trace of a file, sorted by time.
 
-    The layout follows from the names of the columns or keys: `TIMESTAMP, ContextTokens, GeneratedTokens` (clock times,
-    as the Azure LLM inference trace has them), `timestamp, input_length, output_length` (milliseconds, as the Mooncake
-    trace; `hash_ids` are not used) or `due_s, prompt_tokens, output_tokens` (seconds from the start).
-    Raises ScenarioError with the file and line of everything wrong in the file.
+    The names of the columns or keys select the layout:
+    - `TIMESTAMP, ContextTokens, GeneratedTokens`: clock times, as in the Azure LLM inference trace.
+    - `timestamp, input_length, output_length`: milliseconds, as in the Mooncake trace; `hash_ids` are ignored.
+    - `due_s, prompt_tokens, output_tokens`: seconds from the start.
+
+    Raises:
+        ScenarioError: The file is wrong; it lists the place of every mistake.
     """
     try:
         content = path.read_bytes()
         text = content.decode("utf-8-sig")
     except OSError as error:
-        raise ScenarioError([_problem(path, f"the trace cannot be read: {error.strerror or error}")]) from error
+        raise ScenarioError([_problem(path, f"trace cannot be read: {error.strerror or error}")]) from error
     except UnicodeDecodeError as error:
         raise ScenarioError([_problem(path, f"is not UTF-8 text (byte {error.start}); save it as UTF-8")]) from error
     rows: list[tuple[int, int, int]] = []
@@ -100,7 +107,7 @@ def read_trace(path: Path) -> Trace:
             if layout is None or len(problems) == _MOST_PROBLEMS:
                 break
     if layout is None or not rows:
-        problems = problems or [_problem(path, f"holds no requests; write {_KNOWN}")]
+        problems = problems or [_problem(path, f"contains no requests; write {_KNOWN}")]
     if problems or layout is None:
         raise ScenarioError(problems)
     return _sorted(rows, layout, hashlib.sha256(content).hexdigest())
@@ -110,8 +117,8 @@ def _sorted(rows: list[tuple[int, int, int]], layout: _Layout, fingerprint: str)
     due_ns, prompt_tokens, output_tokens = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     order = np.argsort(due_ns, kind="stable")
     begin_ns = int(due_ns.min()) if layout.from_first else 0
-    asked, replied = (column[order].astype(np.int32) for column in (prompt_tokens, output_tokens))
-    return Trace(due_ns[order] - begin_ns, asked, replied, fingerprint)
+    prompts, replies = (column[order].astype(np.int32) for column in (prompt_tokens, output_tokens))
+    return Trace(due_ns[order] - begin_ns, prompts, replies, fingerprint)
 
 
 def _csv_lines(text: str) -> Iterator[tuple[int, Mapping[str, object] | str]]:
@@ -130,7 +137,7 @@ def _csv_lines(text: str) -> Iterator[tuple[int, Mapping[str, object] | str]]:
         if header is None:
             header = cells
             if _layout_named(header) is None:
-                yield reader.line_num, f"has other columns than a trace; write {_KNOWN}"
+                yield reader.line_num, f"does not have the columns of a trace; write {_KNOWN}"
                 return
         else:
             yield reader.line_num, dict(zip_longest(header, cells[: len(header)], fillvalue=""))
@@ -155,7 +162,7 @@ def _layout_named(names: Any) -> _Layout | None:
 def _layout_of(cells: Mapping[str, object]) -> _Layout:
     layout = _layout_named(cells)
     if layout is None:
-        raise ValueError(f"has other keys than a trace; write {_KNOWN}")
+        raise ValueError(f"does not have the keys of a trace; write {_KNOWN}")
     return layout
 
 
@@ -166,7 +173,7 @@ def _row(layout: _Layout, cells: Mapping[str, object]) -> tuple[int, int, int]:
     try:
         at_ns = layout.read_ns(cells[layout.time])
     except (ValueError, InvalidOperation, OverflowError) as error:
-        raise ValueError(f"`{layout.time}` is no time: {cells[layout.time]!r:.60}") from error
+        raise ValueError(f"`{layout.time}` is not a time: {cells[layout.time]!r:.60}") from error
     return at_ns, _tokens(layout.prompt, cells[layout.prompt]), _tokens(layout.output, cells[layout.output])
 
 

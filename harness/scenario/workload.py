@@ -1,8 +1,9 @@
-"""The `workload` and `classes` sections of a scenario: what is asked in each request."""
+"""The `workload` and `classes` sections of a scenario: the content of the requests."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -14,147 +15,144 @@ from harness.scenario.limits import Slo
 
 Share = Annotated[Number, Field(gt=0, le=1)]
 TextOrTexts = Annotated[tuple[str, ...], BeforeValidator(listed), AlsoAccepts({"type": "string"})]
-
-
 SERVER = "server"
 
 
 def _checked_temperature(value: Any) -> Any:
     if value == SERVER or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf):
         return value
-    raise ValueError(f"must be a number from 0 up, or `{SERVER}` for the server's own, found {value!r}")
+    raise ValueError(f"must be a number of at least 0, or `{SERVER}` for the server's default, found {value!r}")
 
 
 Temperature = Annotated[Literal["server"] | Annotated[Number, Field(ge=0)], BeforeValidator(_checked_temperature)]
 
 
 class Sampling(StrictModel):
-    """How tokens are drawn: greedily, unless a temperature is given. What is left out is off in the engines that we
-    start, and left to the server with `engine: http`.
+    """Sampling of tokens: greedy by default.
+
+    Absent keys are off in engines that the harness starts. With `engine: http`, the server decides them.
     """
 
     temperature: Temperature = Field(
         default=0.0,
-        description="0 is greedy; a server that refuses it is asked without, and the report says so. `server` leaves "
-        "it to the server, for `engine: http`.",
+        description="0 is greedy. If a server refuses 0, requests are sent without it, and the report notes this. "
+        "`server`: the server's default, for `engine: http`.",
         examples=[0.7],
     )
     top_p: Share | None = Field(default=None, description="Nucleus sampling.", examples=[0.95])
     top_k: Annotated[Integer, Field(ge=0)] | None = Field(
-        default=None, description="Only the k likeliest tokens; 0 is all.", examples=[40]
+        default=None, description="Number of likeliest tokens to draw from; 0: all.", examples=[40]
     )
-    seed: Integer | None = Field(default=None, description="The engine's random seed.", examples=[1])
-    stop: TextOrTexts | None = Field(default=None, description="Texts at which generation ends.", examples=[["\n\n"]])
+    seed: Integer | None = Field(default=None, description="Random seed of the engine.", examples=[1])
+    stop: TextOrTexts | None = Field(default=None, description="Texts that end the generation.", examples=[["\n\n"]])
 
     def as_options(self) -> dict[str, Any]:
-        """The keys that are given, for `engines.base.Request.sampling`."""
+        """Return the given keys, for `engines.base.Request.sampling`."""
         given = {name: value for name, value in self if value is not None and value != SERVER}
         return given | ({"stop": list(self.stop)} if self.stop is not None else {})
 
     def left_to_the_server(self) -> Sampling:
-        """The same for a server that refuses temperature 0: nothing is said of a temperature in its place."""
+        """Return the sampling for a server that refuses temperature 0: requests carry no temperature."""
         return self.model_copy(update={"temperature": SERVER}) if self.temperature == 0 else self
 
 
 class Prefix(StrictModel):
-    """A common beginning, as a long instruction is to all prompts of an application; the rest of a prompt is its own.
+    """Common beginning of prompts, such as a long system prompt. The rest of each prompt is unique.
 
-    The length of the prompts stays as it is asked for: a prompt that is too short begins with a part of the prefix.
+    The prefix counts in the length of a prompt. A prompt that is too short begins with a part of the prefix.
     """
 
-    share: Share = Field(default=1.0, description="Share of requests that begin with it.", examples=[0.8])
-    tokens: Tokens = Field(description="Its length in tokens.", examples=[500])
+    share: Share = Field(default=1.0, description="Share of requests that begin with a prefix.", examples=[0.8])
+    tokens: Tokens = Field(description="Length of the prefix in tokens.", examples=[500])
     groups: Tokens = Field(
-        default=1, le=1000, description="How many different ones there are, each as often as the others.", examples=[4]
+        default=1, le=1000, description="Number of different prefixes, all equally frequent.", examples=[4]
     )
 
 
 class Cancel(StrictModel):
-    """Requests that the client gives up, as people do who close the page: the connection is closed, mid-reply.
+    """Requests that are cancelled, as by users who close the page: the connection is closed during the reply.
 
-    They are no errors and have no latency; the tokens that had arrived count. A reply that ends sooner is not given up.
+    Cancelled requests are no errors and have no latency. Tokens that arrived before count. A reply that ends sooner
+    is not cancelled.
     """
 
-    share: Share = Field(description="Share of requests that are given up, each chosen by itself.", examples=[0.1])
+    share: Share = Field(description="Share of requests to cancel, each drawn independently.", examples=[0.1])
     after: ThinkTime = Field(
-        description="How long after it was sent: a time, or a distribution of times.", examples=["2s"]
+        description="Time from sending to cancelling: a time, or a distribution of times.", examples=["2s"]
     )
 
 
 class Workload(StrictModel):
-    """What is asked in each request."""
+    """Content of the requests."""
 
     at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("prompts", "prompt_tokens"),
         ("prompts", "prefix"),
         ("turns", "repeat"),
     )
+    mistaken_keys: ClassVar[Mapping[str, str]] = {
+        "priority": "unknown key; write it in a class, as in `classes: {{chat: {{priority: 0}}}}`",
+        "input_tokens": "unknown key; write `prompt_tokens: {value}`",
+        "max_tokens": "unknown key; write `output_tokens: {value}`",
+    }
 
     prompt_tokens: Length = Field(default=FixedLength(value=128), description="Length of the prompt.", examples=[128])
     output_tokens: Length = Field(default=FixedLength(value=128), description="Length of the reply.", examples=[64])
     prompts: Path | None = Field(
         default=None,
-        description='A file of prompts instead, one `{"prompt": "..."}` a line.',
+        description='JSON Lines file of prompts, one `{"prompt": "..."}` a line, instead of generated prompts.',
         examples=["prompts.jsonl"],
     )
     prefix: Prefix | None = Field(
         default=None,
-        description="A beginning that many prompts share, for prefix caches; without it no two begin alike.",
+        description="Common beginning of many prompts, for prefix caches. Default: no two prompts begin alike.",
     )
     repeat: Share | None = Field(
         default=None,
-        description="Share of requests that repeat an earlier one, drawn at random, to the letter, for result caches.",
+        description="Share of requests that repeat a random earlier one exactly, for result caches.",
         examples=[0.3],
     )
     turns: Turns | None = Field(
         default=None,
-        description="Turns of a conversation: a number, or a distribution as of lengths. Each turn is a request that "
-        "carries the earlier prompts with the replies that really came; `prompt_tokens` is the new prompt alone. For "
-        "`users`, `single_user` and `sessions`.",
+        description="Turns of a conversation: a number, or a distribution of lengths. Each turn is a request with all "
+        "earlier prompts and the actual replies; `prompt_tokens` is the new prompt alone. For `users`, `single_user` "
+        "and `sessions`.",
         examples=[3],
     )
     think_time: ThinkTime | None = Field(
         default=None,
-        description="What a user waits between a reply and the next turn: a time, or a distribution of times. Absent: "
-        "the load's.",
+        description="Time that a user waits between a reply and the next turn: a time, or a distribution of times. "
+        "Default: `think_time` of the load.",
         examples=["5s"],
     )
-    sampling: Sampling = Field(default=Sampling(), description="How tokens are drawn.")
-    cancel: Cancel | None = Field(default=None, description="Requests that the client gives up.")
+    sampling: Sampling = Field(default=Sampling(), description="Sampling of the output tokens.")
+    cancel: Cancel | None = Field(default=None, description="Requests that are cancelled before their reply ends.")
     stream: bool = Field(
         default=True,
         strict=True,
-        description="Ask for the reply piece by piece; otherwise there is no time to first token.",
+        description="Stream the reply. Without streaming there is no time to first token.",
     )
 
     @model_validator(mode="after")
     def _prefix_fits(self) -> Self:
-        asked = self.prompt_tokens
-        longest = asked.value if isinstance(asked, FixedLength) else asked.max
-        # Classes may say how long prompts are; a manifest writes the default out, which nobody gave.
-        if self.prefix is None or longest is None or asked == type(self).model_fields["prompt_tokens"].default:
+        length = self.prompt_tokens
+        longest = length.value if isinstance(length, FixedLength) else length.max
+        # Classes may set the length of prompts. A manifest contains the default, although the scenario has none.
+        if self.prefix is None or longest is None or length == type(self).model_fields["prompt_tokens"].default:
             return self
         if self.prefix.tokens >= longest:
             raise ValueError(f"`prefix.tokens` ({self.prefix.tokens}) must be less than `prompt_tokens` ({longest})")
         return self
 
-    @classmethod
-    def unknown_key(cls, key: str) -> str:
-        """A priority is of a class, for alone it would mean nothing."""
-        if key == "priority":
-            return "is not known here; write it in a class, as in `classes: {chat: {priority: 0}}`"
-        return super().unknown_key(key)
-
     def irrelevant_keys(self) -> frozenset[str]:
-        """Prompts of a file have their lengths already."""
         return frozenset({"prompt_tokens"} if self.prompts is not None else ())
 
     def left_to_the_server(self) -> Workload:
-        """The same for a server that refuses temperature 0."""
+        """Return the workload for a server that refuses temperature 0."""
         return self.model_copy(update={"sampling": self.sampling.left_to_the_server()})
 
     def overridden_by(self, other: Workload | None) -> Workload:
-        """This workload, the keys that `other` gives replaced by its own."""
+        """Return this workload with the keys that `other` sets."""
         if other is None:
             return self
         given = {name: getattr(other, name) for name in other.model_fields_set}
@@ -166,23 +164,23 @@ class Workload(StrictModel):
 
 
 class TrafficClass(StrictModel):
-    """One kind of request in mixed traffic."""
+    """Class of requests in mixed traffic."""
 
     weight: Annotated[Number, Field(gt=0)] = Field(
-        default=1.0, description="Its share, relative to the other classes.", examples=[3]
+        default=1.0, description="Share of the requests, relative to the other classes.", examples=[3]
     )
     workload: Workload | None = Field(
-        default=None, description="Keys given here replace the scenario's `workload` for this class."
+        default=None, description="Keys that replace those of the scenario's `workload` for this class."
     )
-    slo: Slo | None = Field(default=None, description="Keys given here replace the scenario's `slo` for this class.")
+    slo: Slo | None = Field(default=None, description="Keys that replace those of the scenario's `slo` for this class.")
     priority: Integer | None = Field(
         default=None,
-        description="Sent along with each request, for servers that take one (`engine: http`): vLLM, started with "
-        "`--scheduling-policy priority`, serves lower numbers first.",
+        description="Priority of each request, for `engine: http` and servers that support it. vLLM with "
+        "`--scheduling-policy priority` serves lower numbers first.",
         examples=[0],
     )
 
     @field_serializer("workload")
     def _only_given(self, workload: Workload | None) -> dict[str, Any] | None:
-        # A default written out would replace what the scenario's workload says.
+        # A default in the output would override the scenario's workload.
         return None if workload is None else workload.model_dump(mode="json", by_alias=True, exclude_unset=True)

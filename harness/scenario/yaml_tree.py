@@ -1,9 +1,9 @@
-"""YAML 1.2 text as a tree in which every value knows its file, line and column."""
+"""Tree of a YAML 1.2 text, with file, line and column of every value."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +15,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from harness.errors import Problem
 
 MOST_VALUES = 100_000
+_LONGEST_SHOWN = 60
 _CORE = "tag:yaml.org,2002:"
 _KNOWN_TAGS = {_CORE + name for name in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")}
 _INTEGER = re.compile(r"[-+]?[0-9]+")
@@ -31,7 +32,7 @@ _CONSTANTS: dict[str, Any] = (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands; lines and columns count from 1. folder: what relative paths are relative to."""
+    """Place of a value; lines and columns count from 1, and relative paths start at `folder`."""
 
     file: str
     line: int | None = None
@@ -39,7 +40,7 @@ class Place:
     folder: Path = Path()
 
     def problem(self, message: str, key: str = "") -> Problem:
-        """A problem at this place."""
+        """Return a problem at this place."""
         return Problem(message, key, self.file, self.line, self.column)
 
 
@@ -48,7 +49,7 @@ Value: TypeAlias = "dict[str, Node] | list[Node] | str | int | float | bool | No
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and its place. key: the place of its key, where it has one. written: its key as the file numbers it."""
+    """Value with its place, the place of its key if any, and the dotted key in the file's numbering (`written`)."""
 
     value: Value
     place: Place
@@ -57,11 +58,11 @@ class Node:
 
     @property
     def anchor(self) -> Place:
-        """Where to point for the whole of it: its key, or itself."""
+        """Place of the key, or of the value if it has no key."""
         return self.key or self.place
 
     def plain(self) -> Any:
-        """The value without places."""
+        """Return the value without places."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
@@ -85,10 +86,10 @@ class _Builder:
         self.count += 1
         if id(node) in self.open or self.count > MOST_VALUES:
             endless = id(node) in self.open
-            why = "an alias stands inside what it names" if endless else f"more than {MOST_VALUES} values"
+            why = "an alias is inside its own anchor" if endless else f"more than {MOST_VALUES} values"
             raise _TooDeep(place.problem(why, path))
         if node.tag not in _KNOWN_TAGS:
-            self.problems.append(place.problem(f"the tag `{node.tag}` cannot be used; write plain values", path))
+            self.problems.append(place.problem(f"the tag `{node.tag}` is not supported; write plain values", path))
         self.open.append(id(node))
         value = self._value(node, path)
         self.open.pop()
@@ -126,20 +127,21 @@ class _TooDeep(Exception):
 
 
 def parse(text: str, file: str, folder: Path) -> tuple[Node | None, list[Problem]]:
-    """The tree of a YAML text and the problems in it; no tree where the text is not YAML or empty."""
+    """Return the tree of a YAML text and its problems; no tree if the text is empty or not YAML."""
     yaml = YAML(typ="safe", pure=True)
     try:
         root = yaml.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
-        return None, [place.problem(f"is not YAML: {error.problem or error.context}")]
+        why = _layout_mistake(text.splitlines(), mark.line if mark else -1, error.problem or "")
+        return None, [place.problem(f"is not YAML: {why or error.problem or error.context}")]
     except YAMLError as error:
         return None, [Place(file).problem(f"is not YAML: {str(error).splitlines()[0]}")]
     except RecursionError:
         return None, [Place(file).problem("is nested too deeply")]
     if root is None:
-        return None, [Place(file).problem("is empty; the least is `engines:` and `load:`")]
+        return None, [Place(file).problem("is empty; write at least `engines:` and `load:`")]
     builder = _Builder(file, folder)
     try:
         return builder.build(root), builder.problems
@@ -147,8 +149,24 @@ def parse(text: str, file: str, folder: Path) -> tuple[Node | None, list[Problem
         return None, [*builder.problems, error.problem]
 
 
+def _layout_mistake(lines: Sequence[str], number: int, problem: str) -> str | None:
+    """Return wrong indentation in plain words; None if the problem is another one."""
+    above = next((at for at in range(number - 1, -1, -1) if lines[at].split("#")[0].strip()), None)
+    if above is None or number >= len(lines):
+        return None
+    line = lines[number]
+    if "'\\t'" in problem:
+        return f"line {number + 1} contains a tab; indent it with spaces"
+    own, before = (len(one) - len(one.lstrip(" ")) for one in (line, lines[above]))
+    if "<block end>" not in problem and not ("mapping values" in problem and own > before):
+        return None
+    how = "more than" if own > before else "less than" if own < before else "like"
+    shown = line.strip()[:_LONGEST_SHOWN]
+    return f"line {number + 1} `{shown}` is indented {how} line {above + 1}; align it with the keys or items beside it"
+
+
 def core_scalar(text: str) -> str | int | float | bool | None:
-    """What an unquoted scalar means under the core schema of YAML 1.2."""
+    """Return the value of an unquoted scalar under the core schema of YAML 1.2."""
     if text in _CONSTANTS or text.lower() in (".nan", ".inf", "-.inf", "+.inf"):
         constant: bool | float | None = _CONSTANTS.get(text, _CONSTANTS.get(text.lower()))
         return constant
@@ -164,5 +182,5 @@ def core_scalar(text: str) -> str | int | float | bool | None:
 
 
 def join(path: str, part: str | int) -> str:
-    """A dotted key with one more part."""
+    """Return a dotted key with one more part."""
     return f"{path}.{part}" if path else str(part)

@@ -1,1 +1,1 @@
-"""From a scenario to cells, trials and the schedule of every request. Pure and seeded."""
+"""Cells, trials and the schedule of every request of a scenario; pure and seeded."""

@@ -1,14 +1,12 @@
-"""When requests fall due in an open loop: pure functions of rate, length and seed; no clock.
+"""Due times of requests in an open loop: pure functions of rate, length and seed.
 
-Every process draws unit-rate arrivals (one a unit: constant; exponential gaps: Poisson; gamma-distributed gaps: gamma)
-and bends them through the inverse of the rate's integral (time rescaling). The draws come one after another from a
-single random stream, so a longer plan begins with the shorter one, and how many workers share the plan cannot change
-it. The last arrival is not pulled to n / rate: that would turn a Poisson process into a bridge, whose counts vary less
-than a Poisson process' do.
+Every process draws arrivals of rate 1: constant ones, exponential gaps (Poisson) or gamma-distributed gaps. The inverse
+of the rate's integral maps them to time (time rescaling; no arrival is discarded). Changing rates are shapes
+(`harness.scenario.rates`): `mass_until` is the integral, `time_at` its inverse.
 
-Rates that change are shapes (`harness.scenario.rates`). Where `mass_until(t)` is the expected number of arrivals until
-t and u an arrival of a process of rate 1, `time_at(u)`, its inverse, is an arrival of the process with the changing
-rate (time rescaling; no arrival is thrown away).
+All draws come from a single random stream. A longer schedule therefore begins with the shorter one, and the number of
+workers cannot change it. The last arrival is not moved to n / rate: this would turn a Poisson process into a bridge,
+whose counts vary less.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ _LARGEST_INT64 = 2**63 - 1
 
 
 class Process(StrEnum):
-    """How single arrivals scatter around the rate."""
+    """Process of single arrivals around the rate."""
 
     CONSTANT = "constant"
     POISSON = "poisson"
@@ -40,10 +38,10 @@ class Process(StrEnum):
 
 
 def constant(rate: float, *, start_ns: int = 0, end_ns: int | None = None, count: int | None = None) -> Int64:
-    """Arrival i at start + i / rate, rounded down to the nanosecond, without drift; int64 offsets.
+    """Return arrivals at start + i / rate, rounded down to the nanosecond, without drift.
 
-    Either all arrivals in [start_ns, end_ns) or the first `count`. `rate` is in requests/s and is taken as the decimal
-    number the user wrote, so that 0.1 means one request every 10 s exactly.
+    Either all arrivals in [start_ns, end_ns) or the first `count`. `rate` (requests/s) is read as the decimal number of
+    the scenario, so that 0.1 means one request every 10 s exactly.
     """
     _one_limit(end_ns, count)
     check_rate(rate)
@@ -69,10 +67,11 @@ def steady(
     end_ns: int | None = None,
     count: int | None = None,
 ) -> Int64:
-    """Return arrivals at a rate that stays: constant ones, or with random gaps of mean 1 / rate; int64 offsets.
+    """Return arrivals at a constant rate, with random gaps unless the process is constant. Limits as in `constant`.
 
-    cv: coefficient of variation of the gaps of a gamma process. 1 is Poisson, below it is more regular, above it comes
-    in clumps: over long windows the variance of counts is cv^2 times their mean. Limits as in `constant`.
+    Args:
+        cv: Coefficient of variation of the gaps of a gamma process. 1 is Poisson, less is more regular, more comes in
+            clumps: over long windows, the variance of counts is cv^2 times their mean.
     """
     if process is Process.CONSTANT:
         return constant(rate, start_ns=start_ns, end_ns=end_ns, count=count)
@@ -93,11 +92,11 @@ def changing(
     count: int | None = None,
     anchor_ns: int = 0,
 ) -> Int64:
-    """Arrivals at a rate that changes: a process of rate 1, rescaled through the integral of the rate; int64 offsets.
+    """Return arrivals at a changing rate. Limits as in `constant`.
 
-    cv: of the gaps of a gamma process, counted in expected arrivals.
-    anchor_ns: where the shape begins (the start of the measurement, so that a warm-up of any length cuts no measured
-    period). Limits as in `constant`.
+    Args:
+        cv: Coefficient of variation of the gaps of a gamma process, in expected arrivals.
+        anchor_ns: Start of the shape. This is the start of the measurement, so that no warm-up cuts a measured period.
     """
     _one_limit(end_ns, count)
     begin = shape.mass_until((start_ns - anchor_ns) / NS_PER_S)
@@ -109,14 +108,14 @@ def changing(
 
 
 def spike(requests: int, within_s: float, random: np.random.Generator, *, start_ns: int = 0) -> Int64:
-    """`requests` arrivals scattered uniformly over `within_s` from `start_ns` on (0: all at once); int64 offsets."""
+    """Return `requests` arrivals, uniformly distributed over `within_s` from `start_ns` on (0: all at once)."""
     if requests < 0 or within_s < 0:
-        raise ValueError(f"a spike has a number of requests and a width, both not negative: {requests}, {within_s}")
+        raise ValueError(f"a spike must not have negative requests or width: {requests}, {within_s}")
     return start_ns + np.floor(np.sort(random.random(requests)) * within_s * NS_PER_S).astype(np.int64)
 
 
 def merge(*processes: Int64) -> Int64:
-    """Several arrival processes on one time axis, in order of time."""
+    """Return the arrivals of several processes in order of time."""
     return np.sort(np.concatenate(processes), kind="stable")
 
 
@@ -126,7 +125,7 @@ def _one_limit(end_ns: int | None, count: int | None) -> None:
 
 
 def _unit(process: Process, cv: float, random: np.random.Generator, length: float | None, count: int | None) -> Float64:
-    """Arrival times of a process of rate 1: all below `length`, or the first `count`."""
+    """Return arrivals of a process of rate 1: all below `length`, or the first `count`."""
     match process:
         case Process.POISSON:
             return _unit_poisson(random, length, count)
@@ -141,14 +140,14 @@ def _unit_poisson(random: np.random.Generator, length: float | None, count: int 
 
 
 def _unit_gamma(cv: float, random: np.random.Generator, length: float | None, count: int | None) -> Float64:
-    """Gaps Gamma(k, 1/k) with k = 1 / cv^2, seen from an instant that knows nothing of them.
+    """Return arrivals with gaps Gamma(k, 1/k), k = 1 / cv^2, observed from a random instant.
 
-    So the first gap is the rest of one found by chance, which is long in proportion to its length: a uniform share of
-    Gamma(k + 1, 1/k) (renewal theory, e.g. Cox 1962, 5.1-5.2). A whole gap there would make the first seconds of
-    clumped arrivals too dense, by (cv^2 - 1) / 2 requests.
+    A random instant falls into a gap with a probability proportional to its length. The first gap is therefore a
+    uniform share of Gamma(k + 1, 1/k) (renewal theory, e.g. Cox 1962, 5.1-5.2). With a whole first gap, the first
+    seconds of clumped arrivals would be too dense by (cv^2 - 1) / 2 requests.
     """
     if not 0 < cv < float("inf"):
-        raise ValueError(f"a coefficient of variation is a positive number, not {cv}")
+        raise ValueError(f"a coefficient of variation must be a positive number, found {cv}")
     shape = cv**-2
     first = random.random() * random.standard_gamma(shape + 1) / shape
     later = _renewals(
@@ -161,7 +160,7 @@ def _unit_gamma(cv: float, random: np.random.Generator, length: float | None, co
 
 
 def _renewals(gaps: Callable[[int], Float64], length: float | None, count: int | None) -> Float64:
-    """Arrivals with the given gaps: all below `length`, or the first `count`."""
+    """Return arrivals with the given gaps: all below `length`, or the first `count`."""
     parts = list(_batches(gaps, length, count))
     arrivals = np.concatenate(parts) if parts else np.empty(0)
     return arrivals[:count] if length is None else arrivals[arrivals < length]

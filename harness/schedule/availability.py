@@ -1,6 +1,6 @@
-"""Why a cell cannot be run here, told before anything is started.
+"""Availability of cells and engines on this machine, checked before anything is started.
 
-Which engine runs which levels on which devices, and what must be installed for it; nothing heavy is imported.
+The checks cover levels, devices and installed libraries. No heavy library is imported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engines.dialects import get as dialect_of
 from engines.dialects.base import cannot_carry
 from engines.http.engine import DEFAULT_DIALECT
 from harness.scenario.base import near
-from harness.scenario.engines import EngineBlock
+from harness.scenario.engines import EngineBlock, Level
 from harness.scenario.model import Scenario
 from harness.scenario.workload import SERVER
 from harness.schedule.combinations import Combination
@@ -29,11 +29,11 @@ ENGINES_WITHOUT_LORA = ("http", "simulated")
 
 
 def refusal(scenario: Scenario, one: Combination, spec: EngineSpec, secrets: Mapping[str, str]) -> str | None:
-    """Why a cell cannot be run here, in one sentence; None where nothing speaks against it."""
+    """Return the reason in one sentence if a cell cannot be run here, else None."""
     return (
         variable_missing(one, secrets)
         or _no_engine(one.block)
-        or _no_level(one)
+        or _no_level(one.block, one.level)
         or _no_device(one)
         or _no_adapter(one)
         or _no_priority(scenario, one.block, spec)
@@ -43,7 +43,7 @@ def refusal(scenario: Scenario, one: Combination, spec: EngineSpec, secrets: Map
 
 
 def variable_missing(one: Combination, secrets: Mapping[str, str]) -> str | None:
-    """Which of the environment variables that requests need is not set."""
+    """Return a sentence for the first environment variable that requests need and that is not set."""
     for name in one.block.variables():
         if name not in secrets:
             return f"the environment variable {name}, which the scenario names, is not set"
@@ -51,12 +51,12 @@ def variable_missing(one: Combination, secrets: Mapping[str, str]) -> str | None
 
 
 def answers_in_process(engine: str) -> bool:
-    """Whether an engine generates inside the process of its cell."""
+    """Return True if an engine generates inside the process of its cell."""
     return hasattr(engine_class(engine), "generate")
 
 
 def _no_engine(block: EngineBlock) -> str | None:
-    """What is not installed: the adapter, the interpreter, or the library."""
+    """Return a sentence if the adapter, the interpreter or the library is not installed."""
     try:
         engine_class(block.engine)
     except EngineError as error:
@@ -69,22 +69,29 @@ def _no_engine(block: EngineBlock) -> str | None:
     return missing_library(block.engine, python)
 
 
-def _no_level(one: Combination) -> str | None:
-    block, levels = one.block, engine_class(one.block.engine).levels()
-    if one.level is None:
+def missing_levels(scenario: Scenario) -> list[str]:
+    """Return a sentence for each level that its engine lacks; engines that are not installed are not checked."""
+    known = [block for block in scenario.engines if block.engine in engines.names()]
+    found = [_no_level(block, level) for block in known if not _no_engine(block) for level in block.quantization]
+    return [why for why in found if why is not None]
+
+
+def _no_level(block: EngineBlock, level: Level | None) -> str | None:
+    if level is None:
         return None
-    if levels and one.level.level not in levels:
-        return f"{block.engine} has no level `{one.level.level}`; {near(one.level.level, levels)}"
-    if block.engine == "http" and one.level.model is None:
+    levels = engine_class(block.engine).levels()
+    if levels and level.level not in levels:
+        return f"{block.engine} has no level `{level.level}`; {near(level.level, levels)}"
+    if block.engine == "http" and level.model is None:
         return (
-            f"whoever starts the server decides its level, so `{one.level.level}` would change nothing; "
-            "leave `quantization` out, or give each level a `model` of its own"
+            "engine `http` cannot set the quantization level of an external server; remove `quantization`, or give "
+            "each level its own `model`"
         )
     return None
 
 
 def _no_device(one: Combination) -> str | None:
-    """Why the level cannot be computed where the engine may compute."""
+    """Return a sentence if the engine's devices cannot compute the level."""
     block = one.block
     if (gone := absent(block.devices)) is not None:
         return gone
@@ -94,18 +101,18 @@ def _no_device(one: Combination) -> str | None:
     needed, here = devices(one.level.level), kinds_here(block.devices, {**os.environ, **block.env})
     if here & set(needed):
         return None
-    why = "a GPU, and none can be used here" if "cuda" in needed else f"{' or '.join(needed)}, which is not here"
+    why = "a GPU, and none is available" if "cuda" in needed else f"{' or '.join(needed)}, which is not available"
     return f"{block.engine} needs {why}, for `{one.level.level}`"
 
 
 def _no_adapter(one: Combination) -> str | None:
     if one.model is None or one.model.lora is None or one.block.engine not in ENGINES_WITHOUT_LORA:
         return None
-    return f"{one.block.engine} takes no adapter: leave out `lora`, and name the model by what serves it"
+    return f"{one.block.engine} loads no adapter; remove `lora`, and write the served name as `model`"
 
 
 def _no_priority(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> str | None:
-    """Why the classes cannot have their priorities; None where they have none, or the server can be told."""
+    """Return a sentence if classes have priorities that the engine cannot send."""
     loads = scenario.load if block.load is None else block.load
     named = [name for name, one in scenario.classes.items() if one.priority is not None]
     if not named or not any(load.mixes_classes for load in loads):
@@ -114,30 +121,30 @@ def _no_priority(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> st
         dialect = str(spec.options.get("dialect", DEFAULT_DIALECT))
         if dialect not in DIALECTS or getattr(dialect_of(dialect), "takes_priority", False):
             return None
-    return f"{block.engine} takes no priority with a request; leave `classes.{named[0]}.priority` out"
+    return f"{block.engine} accepts no priority of a request; remove `classes.{named[0]}.priority`"
 
 
 def _no_sampling(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> str | None:
-    """Why the dialect cannot ask for tokens to be drawn so; None where it can."""
+    """Return a sentence if the dialect cannot carry the sampling keys."""
     workloads = [scenario.workload, *(one.workload for one in scenario.classes.values() if one.workload is not None)]
-    asked = dict.fromkeys(name for workload in workloads for name in workload.sampling.as_options())
+    wanted = dict.fromkeys(name for workload in workloads for name in workload.sampling.as_options())
     dialect = str(spec.options.get("dialect", DEFAULT_DIALECT))
     if block.engine != "http" and any(workload.sampling.temperature == SERVER for workload in workloads):
-        return f"`temperature: {SERVER}` is for `engine: http`: {block.engine} is started here; give it a temperature"
-    if block.engine != "http" or not asked or dialect not in DIALECTS:
+        return f"`temperature: {SERVER}` is only for `engine: http`, not for {block.engine}; write a number"
+    if block.engine != "http" or not wanted or dialect not in DIALECTS:
         return None
-    carried = getattr(dialect_of(dialect), "sampling", tuple(asked))
-    return next((f"{dialect} {cannot_carry(name)}" for name in asked if name not in carried), None)
+    carried = getattr(dialect_of(dialect), "sampling", tuple(wanted))
+    return next((f"{dialect} {cannot_carry(name)}" for name in wanted if name not in carried), None)
 
 
 def _no_wire(scenario: Scenario, block: EngineBlock) -> str | None:
-    """Why neither Locust nor several processes can send the load; None where they need not, or where they can."""
+    """Return a sentence if Locust or several workers are requested for an engine in process."""
     loads = scenario.load if block.load is None else block.load
     if any(load.driver == "locust" for load in loads) and hasattr(engine_class(block.engine), "generate"):
-        return f"{block.engine} answers inside the client's process, where Locust cannot run: leave out `driver`"
+        return f"{block.engine} runs inside the process of the load generator, without Locust; remove `driver`"
     several = next((load.workers for load in loads if load.workers not in ("auto", 1)), None)
     if several and hasattr(engine_class(block.engine), "generate"):
-        return f"{block.engine} answers inside the client's process, which cannot be {several}: leave out `workers`"
+        return f"{block.engine} runs inside the process of the load generator, not in {several}; remove `workers`"
     return None
 
 
@@ -146,11 +153,13 @@ CPU_AND_GPU = ("cpu", "cuda")
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What is known of one engine.
+    """Support of an engine on this machine.
 
-    where: "in process" or "server".   levels: level to the devices that it can run on; empty where they are the
-    server's.   missing: what is not installed and how to install it, None where nothing is.   broken: why the adapter
-    itself cannot be used.
+    Attributes:
+        where: "in process" or "server".
+        levels: Levels with the devices that can run them; empty if the server decides them.
+        missing: Library that is not installed, and how to install it; None if nothing is missing.
+        broken: Reason why the adapter itself cannot be used.
     """
 
     name: str
@@ -160,7 +169,7 @@ class Support:
     broken: str | None = None
 
     def by_device(self) -> dict[str, list[str]]:
-        """Devices, such as "cpu, cuda", to the levels that run on just these."""
+        """Return the levels by the devices that run them, such as "cpu, cuda"."""
         found: dict[str, list[str]] = {}
         for level, devices in self.levels.items():
             found.setdefault(", ".join(devices), []).append(level)
@@ -168,7 +177,7 @@ class Support:
 
 
 def support_of(name: str) -> Support:
-    """What is known of an engine here."""
+    """Return the support of an engine."""
     try:
         adapter = engines.engine_class(name)
     except EngineError as error:
@@ -180,5 +189,5 @@ def support_of(name: str) -> Support:
 
 
 def supported() -> list[Support]:
-    """All engines that a scenario can name, by name."""
+    """Return the support of all engines, by name."""
     return [support_of(name) for name in sorted(engines.names())]

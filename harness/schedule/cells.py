@@ -1,4 +1,4 @@
-"""Cells of trials, cells that cannot be run, and the identity by which a trial is known again."""
+"""Cells, trials, skipped cells, and the identity of a trial across runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ _LONGEST_SLUG = 40
 
 @dataclass(frozen=True, slots=True)
 class TrialPlan:
-    """One load on one cell.
+    """Trial: one load on one cell.
 
-    index: its number among the cell's loads.   id: its folder, "000-single_user".   load: without lists.
-    workload, slo: of requests without a class.   classes: for `mixed` only, each with its whole workload and slo.
-    limits: those that this trial must hold.   seed: the same for every engine, level and variant.
+    Attributes:
+        index: Number among the cell's loads.
+        id: Folder, such as "000-single_user".
+        load: Load without lists.
+        workload: Workload of requests without a class.
+        classes: Classes with their whole workload and SLO; only for `mixed`.
+        slo: SLO of requests without a class.
+        limits: Limits that this trial must meet.
+        seed: Seed, equal for all engines, levels and variants.
     """
 
     index: int
@@ -40,16 +46,16 @@ class TrialPlan:
 
     @property
     def timeout_s(self) -> float:
-        """After this long a request has failed."""
+        """Time after which a request fails."""
         return self.load.timeout_s
 
     @property
     def workloads(self) -> list[Workload]:
-        """What is asked, by each class where there are classes."""
+        """Workload of each class, or the workload of a trial without classes."""
         return [one.workload for one in self.classes.values() if one.workload is not None] or [self.workload]
 
     def left_to_the_server(self) -> TrialPlan:
-        """The same for a server that refuses temperature 0."""
+        """Return the trial for a server that refuses temperature 0."""
         classes = {
             name: one.model_copy(update={"workload": one.workload and one.workload.left_to_the_server()})
             for name, one in self.classes.items()
@@ -59,13 +65,15 @@ class TrialPlan:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is started once.
+    """Cell: an engine that is started once, with its trials.
 
-    scope: "server" where readings of this machine are the server's, else "client".   interpreter: of its process, where
-    that is another than ours.   start_timeout_s: how long its engine may take to start.
-    salt: of its made-up prompts, see `prompts.WordPrompts`.
-    refusal: the words of a server that refuses temperature 0, so that its trials are without.
-    pages: those for Prometheus that are to be read beside the engine's own; (): none at all; None: none are named.
+    Attributes:
+        scope: "server" if readings of this machine describe the server, else "client".
+        interpreter: Interpreter of the cell's process, if it is not this one.
+        start_timeout_s: Longest start of the engine.
+        pages: Prometheus pages beside the engine's own; (): read no page; None: no further page.
+        salt: Salt of generated prompts, see `prompts.WordPrompts`.
+        refusal: Message of a server that refuses temperature 0. The trials then carry no temperature.
     """
 
     index: int
@@ -86,12 +94,12 @@ class Cell:
 
     @property
     def stays_up(self) -> bool:
-        """Whether its server runs before and after this run, and may remember what it was asked."""
+        """True if its server runs before and after this run, so that it may keep prompts in a cache."""
         return bool(self.spec.options.get("url"))
 
     @property
     def own_model(self) -> ModelReference | None:
-        """The model that the scenario names, also where the level has a checkpoint of its own."""
+        """Model of the scenario, even if the level has its own checkpoint."""
         given = self.spec.model
         if self.model is None or given is None:
             return given
@@ -99,13 +107,13 @@ class Cell:
         return given if given.name == name else ModelReference(name, lora=given.lora)
 
     def refused(self, words: str) -> Cell:
-        """The cell of a server that refused temperature 0 with these words."""
+        """Return the cell for a server that refused temperature 0 with this message."""
         return replace(self, trials=tuple(plan.left_to_the_server() for plan in self.trials), refusal=words)
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A cell that cannot be run, and why. variable: an environment variable that it needs and that is not set."""
+    """Cell that cannot be run, with the reason and, if that is the reason, the missing environment variable."""
 
     index: int
     id: str
@@ -119,32 +127,32 @@ class Skip:
 
 
 def slug(text: str) -> str:
-    """A text as part of a folder's name, of which file systems allow no more than 255 characters in all."""
+    """Return a text as part of a folder's name, short because file systems allow 255 characters in all."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text)[:_LONGEST_SLUG].strip("-.") or "x"
 
 
 def bits(level: str | None) -> int:
-    """The bits in a level's name, 16 of "bf16", 4 of "q4_k_m"; 0 where it tells none."""
+    """Return the bits in a level's name: 16 of "bf16", 4 of "q4_k_m", 0 without a number."""
     found = re.search(r"\d+", level or "")
     return int(found[0]) if found else 0
 
 
 FULL_BITS = 16
-"""A level of so many bits or more is no quantization."""
+"""Least bits of a level that is not quantized."""
 
 
 def is_full(level: str | None) -> bool:
-    """Whether a level that was loaded keeps full precision; not where its name does not tell."""
+    """Return True if a level keeps full precision, by its name."""
     return bits(level) >= FULL_BITS
 
 
 def last_part(name: str) -> str:
-    """Of a hub id or a path, what it calls the model."""
+    """Return the model's name at the end of a hub id or a path."""
     return name.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
 
 
 def identity(cell: Cell, plan: TrialPlan, model_hash: str | None = None) -> str:
-    """SHA-256 over everything that decides what a trial measures: equal ones need not be run again."""
+    """Return the SHA-256 of everything that determines a trial; equal trials need not be run again."""
     facts = {
         "model": None if cell.spec.model is None else [cell.spec.model.name, cell.spec.model.revision],
         "model_hash": model_hash,
@@ -174,7 +182,7 @@ def _priority(one: TrafficClass) -> list[int]:
 
 
 def file_hashes(plan: TrialPlan) -> dict[str, str | None]:
-    """SHA-256 of the files that give prompts and traces; None for one that is no longer there."""
+    """Return the SHA-256 of the prompt and trace files; None for a missing file."""
     workloads = [plan.workload, *(one.workload for one in plan.classes.values() if one.workload is not None)]
     paths = [one.prompts for one in workloads if one.prompts is not None]
     paths += [plan.load.file] if isinstance(plan.load, Trace) else []
@@ -182,7 +190,7 @@ def file_hashes(plan: TrialPlan) -> dict[str, str | None]:
 
 
 def text_hash(quality: Quality | None) -> str | None:
-    """SHA-256 of the file that is scored; None where it is the shipped one, or no longer there."""
+    """Return the SHA-256 of the scored text; None for the shipped text or a missing file."""
     path = None if quality is None else quality.text
     return None if path is None or not path.is_file() else hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -1,8 +1,7 @@
-"""Which requests of a plan wait for which: single ones, users' endless rows, conversations of several turns.
+"""Chains of requests, in which each request waits for the one before it.
 
-The rows of a plan form chains. The first row of a chain falls due when the plan says; each later one after the row
-before it has ended. An open loop has chains of one row, a closed loop one chain for each user, a partly open loop one
-for each conversation.
+The first row of a chain falls due at a scheduled time, each later row after the end of the row before it. An open loop
+has chains of one row, a closed loop one chain per user, a partly open loop one chain per conversation.
 """
 
 from __future__ import annotations
@@ -24,10 +23,14 @@ Int32 = NDArray[np.int32]
 
 
 class Place(NamedTuple):
-    """Where a row stands.
+    """Place of a row in the chains.
 
-    session, turn: its conversation and the turn in it, from 0.   user: of a closed loop.
-    after: the row it waits for; None for the first of a chain.   chain: the number of its chain.
+    Attributes:
+        session: Number of its conversation, from 0; None without conversations.
+        turn: Turn in the conversation, from 0.
+        user: User of a closed loop.
+        after: Row that it waits for; None for the first row of a chain.
+        chain: Number of its chain.
     """
 
     session: int | None
@@ -38,35 +41,35 @@ class Place(NamedTuple):
 
 
 class Chains(Protocol):
-    """The chains of a plan.
+    """Chains of a schedule.
 
-    count: rows, None without end.   starts: first rows of the chains, rising.   turns: distribution of the number of
-    turns of conversations; None where there are none.
+    Attributes:
+        count: Number of rows; None without end.
+        starts: First rows of the chains, in rising order.
+        turns: Distribution of the turns of a conversation; None without conversations.
     """
 
     count: int | None
     starts: Sequence[int] | Int64
     turns: Any
 
-    def place(self, i: int) -> Place:
-        """Where row i stands."""
-        ...
+    def place(self, i: int) -> Place: ...
 
     def follower(self, i: int) -> int | None:
-        """The row that waits for row i; None where none does."""
+        """Return the row that waits for row i."""
         ...
 
     def is_later_turn(self, i: int) -> bool:
-        """Whether row i goes on with a conversation, so that what it says depends on replies."""
+        """Return True if row i continues a conversation, so that its content depends on replies."""
         ...
 
     def turn_in_round(self, i: int) -> int:
-        """Whose turn it is among several servers: one further with each row, or with each conversation."""
+        """Return a number that selects the server (modulo their count); it rises per row or per conversation."""
         ...
 
 
 class Singles:
-    """Rows that wait for nobody; see `Chains`."""
+    """Independent rows, each a chain of its own."""
 
     def __init__(self, count: int) -> None:
         self.count: int | None = count
@@ -74,24 +77,20 @@ class Singles:
         self.turns = None
 
     def place(self, i: int) -> Place:
-        """Every row is a chain."""
         return Place(None, 0, None, None, i)
 
     def follower(self, i: int) -> int | None:
-        """None."""
         return None
 
     def is_later_turn(self, i: int) -> bool:
-        """No."""
         return False
 
     def turn_in_round(self, i: int) -> int:
-        """One further with each row."""
         return i
 
 
 class TurnCounts:
-    """How many turns each conversation of a plan has: drawn from a distribution, block by block."""
+    """Numbers of turns of the conversations, drawn from a distribution block by block."""
 
     def __init__(self, turns: Any, seed: int) -> None:
         self.turns = turns
@@ -99,11 +98,11 @@ class TurnCounts:
         self._blocks: dict[int, Int32] = {}
 
     def of(self, session: int) -> int:
-        """Turns of one conversation."""
+        """Return the turns of one conversation."""
         return int(self._block(session // _SESSIONS_AT_ONCE)[session % _SESSIONS_AT_ONCE])
 
     def first(self, count: int) -> Int32:
-        """Turns of the first `count` conversations."""
+        """Return the turns of the first `count` conversations."""
         blocks = [self._block(block) for block in range(-(-count // _SESSIONS_AT_ONCE))]
         return np.concatenate(blocks)[:count] if blocks else np.empty(0, dtype=np.int32)
 
@@ -114,10 +113,10 @@ class TurnCounts:
 
 
 class Users:
-    """Rows of users who take turns with themselves: row i is user i % users', and follows row i - users.
+    """Rows of a closed loop: row i belongs to user i % users and follows row i - users.
 
-    turns: their rows form conversations of so many turns, one after the other; the conversation c of user u has number
-    c * users + u. See `Chains`.
+    With `turns`, a user's rows form one conversation after the other. Conversation c of user u has the number
+    c * users + u.
     """
 
     def __init__(self, users: int, count: int | None, turns: TurnCounts | None = None) -> None:
@@ -129,7 +128,6 @@ class Users:
         self._begun: dict[int, list[int]] = {}
 
     def place(self, i: int) -> Place:
-        """The user's chain; in conversations also the turn."""
         user, after = i % self._users, None if i < self._users else i - self._users
         if self._turns is None:
             return Place(None, 0, user, after, user)
@@ -137,23 +135,20 @@ class Users:
         return Place(number * self._users + user, turn, user, after, user)
 
     def follower(self, i: int) -> int | None:
-        """The user's next row."""
         following = i + self._users
         return None if self.count is not None and following >= self.count else following
 
     def is_later_turn(self, i: int) -> bool:
-        """Whether it is not the first of its conversation."""
         return self._turns is not None and self._conversation(i % self._users, i // self._users)[1] > 0
 
     def turn_in_round(self, i: int) -> int:
-        """Each user goes round; one further with each of his rows, or conversations."""
         user, row = i % self._users, i // self._users
         return user + (row if self._turns is None else self._conversation(user, row)[0])
 
     def _conversation(self, user: int, row: int) -> tuple[int, int]:
-        """The number of a user's conversation that his row belongs to, and the turn."""
+        """Return the number of the user's conversation that contains a row, and the turn in it."""
         assert self._turns is not None
-        begun = self._begun.setdefault(user, [0])  # rows at which his conversations begin
+        begun = self._begun.setdefault(user, [0])  # first rows of the user's conversations
         while begun[-1] <= row:
             begun.append(begun[-1] + self._turns.of((len(begun) - 1) * self._users + user))
         number = bisect_right(begun, row) - 1
@@ -161,10 +156,7 @@ class Users:
 
 
 class Sessions:
-    """Conversations that begin when the plan says; their rows are numbered one conversation after the other.
-
-    turns: of each of `sessions` conversations. See `Chains`.
-    """
+    """Rows of conversations that begin at scheduled times, numbered one conversation after the other."""
 
     def __init__(self, sessions: int, turns: TurnCounts) -> None:
         counts = turns.first(sessions)
@@ -176,19 +168,15 @@ class Sessions:
         self._turn = (np.arange(self.count, dtype=np.int64) - np.repeat(ends - counts, counts)).astype(np.int32)
 
     def place(self, i: int) -> Place:
-        """The conversation's chain."""
         session, turn = int(self._session[i]), int(self._turn[i])
         return Place(session, turn, None, i - 1 if turn else None, session)
 
     def follower(self, i: int) -> int | None:
-        """The next turn."""
         following = i + 1
         return following if following < len(self._turn) and self._turn[following] else None
 
     def is_later_turn(self, i: int) -> bool:
-        """Whether it is not the first of its conversation."""
         return bool(self._turn[i])
 
     def turn_in_round(self, i: int) -> int:
-        """One further with each conversation."""
         return int(self._session[i])

@@ -1,4 +1,4 @@
-"""Every model x engine x level x variant x repetition of a scenario, told apart by name."""
+"""Every model x engine x level x variant x repetition of a scenario, with unique names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.schedule.cells import last_part
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """One of them. place: of its engine's block in the scenario, where only that tells it from another."""
+    """Combination; `place` is the key of its engine block if only that distinguishes it from another."""
 
     block: EngineBlock
     model: ModelEntry | None
@@ -26,18 +26,18 @@ class Combination:
 
     @property
     def names(self) -> tuple[str | None, ...]:
-        """What tells its results from those of other cells: model, engine, level, variant."""
+        """Model, engine, level and variant, which distinguish its results from those of other cells."""
         level = None if self.level is None else self.level.level
         return self.model_name, self.block.engine, level, self.shown_variant
 
     @property
     def shown_variant(self) -> str | None:
-        """The variant, after the place of its block where that is needed to tell blocks apart."""
+        """Variant, after the place of its block if that is needed to distinguish blocks."""
         return ".".join(part for part in (self.place, self.variant) if part) or None
 
     @property
     def reference(self) -> ModelReference | None:
-        """The model to load: the level's own where it has one."""
+        """Model to load: the level's own if it has one."""
         lora = None if self.model is None else self.model.lora
         if self.level is not None and self.level.model is not None:
             return ModelReference(self.level.model, lora=lora)
@@ -45,18 +45,19 @@ class Combination:
 
     @property
     def model_name(self) -> str | None:
-        """The model as the scenario names it, whatever checkpoint a level has; an adapter behind a plus sign."""
+        """Model as the scenario names it, not the level's checkpoint; an adapter follows a plus sign."""
         if self.model is not None:
             return self.model.name + (f"+{last_part(self.model.lora)}" if self.model.lora else "")
         return None if self.reference is None else self.reference.name
 
 
 def combinations(scenario: Scenario) -> list[Combination]:
-    """All of them, in the order of the file: their places in it are the numbers of the cells.
+    """Return all combinations in the order of the file, which is that of the cells' numbers.
 
-    Raises UsageError if two could not be told apart.
+    Raises:
+        UsageError: Two combinations have the same names.
     """
-    return _told_apart(scenario, _product(scenario))
+    return _distinguished(scenario, _product(scenario))
 
 
 def _product(scenario: Scenario) -> list[Combination]:
@@ -73,18 +74,16 @@ def _product(scenario: Scenario) -> list[Combination]:
     return [Combination(*cell, repetition) for repetition in repetitions for cell in cells]
 
 
-def _told_apart(scenario: Scenario, product: list[Combination]) -> list[Combination]:
-    """The same, where blocks of one engine are called by their place if nothing else distinguishes their cells: under
-    one name they would be taken for repetitions of each other.
-    """
+def _distinguished(scenario: Scenario, product: list[Combination]) -> list[Combination]:
+    """Add the place of the engine block to equal names, which would otherwise count as repetitions of each other."""
     blocks: dict[tuple[str | None, ...], list[EngineBlock]] = {}
     for one in product:
         blocks.setdefault(one.names, []).append(one.block)
     places = {id(block): f"engines.{number}" for number, block in enumerate(scenario.engines)}
     several = {names for names, found in blocks.items() if len({id(block) for block in found}) > 1}
-    told = [replace(one, place=places[id(one.block)]) if one.names in several else one for one in product]
-    for names, times in Counter((*one.names, one.repetition) for one in told).items():
+    unique = [replace(one, place=places[id(one.block)]) if one.names in several else one for one in product]
+    for names, times in Counter((*one.names, one.repetition) for one in unique).items():
         if times > 1:
             name = ", ".join(str(part) for part in names[:-1] if part)
-            raise UsageError(f"the scenario holds {name} {times} times; name each once, and repeat with `repetitions`")
-    return told
+            raise UsageError(f"the scenario lists {name} {times} times; list it once, and repeat with `repetitions`")
+    return unique

@@ -1,6 +1,6 @@
-"""What a plan will use: requests, tokens, time and the memory of the plan itself; whether a budget allows it.
+"""Estimated requests, tokens, time and memory of a plan, and the check against the budget.
 
-A plan that does not fit into memory is refused before it is made: it would take the machine with it.
+A plan that does not fit into memory is refused before it is made, because it could stop the whole machine.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from harness.units import NOTHING, Range, format_bytes
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a plan will use.
+    """Estimated use of a plan.
 
-    requests: expected number, warm-up included; where arrivals are random this is their mean; `high` with those that
-    keep the load up until the measured ones have ended.   tokens: prompt and output together, at their mean lengths
-    (`high` None for prompts from a file).   time_s: without starting engines.
+    Attributes:
+        requests: Expected number, warm-up included. `high` includes those sent until the measured ones have ended.
+        tokens: Prompt and output tokens at their mean lengths; `high` is None for prompts from a file.
+        time_s: Time without the starts of engines.
     """
 
     cells: int
@@ -39,14 +40,14 @@ class Estimate:
 
 
 _POINTS = 400
-BYTES_PER_REQUEST = 128  # at most, while it is made; tests/harness/schedule/test_size.py measures it
+BYTES_PER_REQUEST = 128  # upper bound while the plan is made; tests/harness/schedule/test_size.py measures it
 BYTES_PER_USER = 2048
 BYTES_PER_BYTE_OF_A_TRACE = 16
 SHARE_OF_FREE_MEMORY = 0.5
 
 
 def estimate(planned: Iterable[Cell | Skip]) -> Estimate:
-    """The sum over all cells that can run."""
+    """Return the sum over all cells that can run."""
     cells = list(planned)
     runnable = [cell for cell in cells if isinstance(cell, Cell)]
     plans = [plan for cell in runnable for plan in cell.trials]
@@ -62,14 +63,12 @@ def estimate(planned: Iterable[Cell | Skip]) -> Estimate:
 
 
 def all_requests(plan: TrialPlan) -> Range:
-    """Return how many requests a trial sends, the load that goes on behind its window included."""
+    """Return the number of requests that a trial sends, including those after its window."""
     return plan.load.expected_requests(plan.workload) + plan.load.further_requests(plan.workload)
 
 
 def check_budget(scenario: Scenario, planned: Sequence[Cell | Skip], *, consent: bool) -> None:
-    """Whether a plan may run: raises UsageError if it exceeds the scenario's budget, cannot promise to keep it, or
-    needs a consent that is not given.
-    """
+    """Raise UsageError if a plan may exceed the budget, or needs a consent that is not given."""
     problems = over_budget(scenario.budget, estimate(planned))
     question = None if consent else needs_consent(scenario, planned)
     if problems or question:
@@ -77,7 +76,7 @@ def check_budget(scenario: Scenario, planned: Sequence[Cell | Skip], *, consent:
 
 
 def over_budget(budget: Budget, wanted: Estimate) -> list[str]:
-    """A sentence for each part of the budget that the plan exceeds or cannot promise to keep."""
+    """Return a sentence for each part of the budget that the plan may exceed."""
     problems = []
     for name, allowed, used in (
         ("requests", budget.requests, wanted.requests),
@@ -90,14 +89,14 @@ def over_budget(budget: Budget, wanted: Estimate) -> list[str]:
         if used.low > allowed:
             problems.append(f"{need}, `budget` allows {allowed:,.0f}; shorten it or raise the budget")
         elif used.high is not None and used.high > allowed and name != "seconds":
-            most = f"and {used.high:,.0f} at most with the load that goes on until the measured requests have ended"
+            most = f"and at most {used.high:,.0f} with the load that goes on until the measured requests have ended"
             problems.append(f"{need} {most}, `budget` allows {allowed:,.0f}; raise it or lower `timeout`")
         elif used.high is None:
-            problems.append(f"`budget` allows {allowed:,.0f} {name}, but the plan has no bound; {_REMEDY[name]}")
+            problems.append(f"`budget` allows {allowed:,.0f} {name}, but the plan has no upper bound; {_FIX[name]}")
     return problems
 
 
-_REMEDY = {
+_FIX = {
     "requests": "give closed loads (`users`, `single_user`) `requests` instead of `duration`",
     "tokens": "give closed loads `requests` instead of `duration`, and `prompt_tokens` instead of `prompts`",
     "seconds": "give every load a `duration`",
@@ -105,7 +104,7 @@ _REMEDY = {
 
 
 def needs_consent(scenario: Scenario, planned: Sequence[Cell | Skip]) -> str | None:
-    """Why somebody must agree before this is run: it sends load to another machine without a budget. None: nobody."""
+    """Return a sentence if consent is needed, because load is sent to another machine without a budget."""
     budget = scenario.budget
     if any(part is not None for part in (budget.requests, budget.tokens, budget.time_s)):
         return None
@@ -119,9 +118,7 @@ def needs_consent(scenario: Scenario, planned: Sequence[Cell | Skip]) -> str | N
 
 
 def _tokens(plan: TrialPlan, requests: Range) -> Range:
-    """Tokens of a trial, what conversations send again included; a prompt from a file counts nothing to the lower
-    bound.
-    """
+    """Return the tokens of a trial, repeated history included; prompts from a file add 0 to the lower bound."""
     recorded = plan.load.recorded_tokens()
     if recorded is not None:
         return Range.exactly(recorded)
@@ -134,7 +131,7 @@ def _tokens(plan: TrialPlan, requests: Range) -> Range:
 
 
 def _history_share(turns: Length | None) -> float:
-    """Return how many earlier turns a request carries with it, in the mean over all: E[n (n - 1) / 2] / E[n]."""
+    """Return the mean number of earlier turns in a request: E[n (n - 1) / 2] / E[n]."""
     if turns is None:
         return 0.0
     counts = [turns.quantile((i + 0.5) / _POINTS) for i in range(_POINTS)]
@@ -147,9 +144,11 @@ def _tokens_per_request(workload: Workload) -> float:
 
 
 def plan_too_large(plan: TrialPlan, plans: int = 1, free_bytes: int | None = None) -> str | None:
-    """Why a plan cannot be made here, in one sentence; None where it can.
+    """Return a sentence if the memory is too small for a plan.
 
-    plans: how many processes make it.   free_bytes: None: what is free on this machine.
+    Args:
+        plans: Number of processes that make the plan.
+        free_bytes: Free memory; None: that of this machine.
     """
     free_bytes = free_memory_bytes() if free_bytes is None else free_bytes
     allowed = int(free_bytes * SHARE_OF_FREE_MEMORY / plans)
@@ -158,13 +157,13 @@ def plan_too_large(plan: TrialPlan, plans: int = 1, free_bytes: int | None = Non
         return None
     shared = "" if plans == 1 else f", shared by {plans} processes"
     return (
-        f"{what} need about {format_bytes(needed)} of memory, and {format_bytes(allowed)} may be used for a plan (half "
-        f"of what is free here{shared}): {instead}"
+        f"{what} need about {format_bytes(needed)} of memory, and {format_bytes(allowed)} are allowed for a plan (half "
+        f"of the free memory{shared}); {instead}"
     )
 
 
 def processes_of(plan: TrialPlan, *, served: bool) -> int:
-    """How many processes of this machine make a plan. served: the engine is behind a socket."""
+    """Return the number of processes of this machine that make a plan; `served`: the engine is behind a socket."""
     if not served:
         return 1
     if plan.load.driver == "locust":
@@ -174,13 +173,13 @@ def processes_of(plan: TrialPlan, *, served: bool) -> int:
 
 
 def _needed(plan: TrialPlan, allowed: int) -> tuple[float, str, str]:
-    """Bytes, what needs them, and what to write instead."""
+    """Return the needed bytes, their cause and the fix."""
     load = plan.load
     if isinstance(load, Trace):
         size = load.file.stat().st_size if load.file.exists() else 0
         return float(size * BYTES_PER_BYTE_OF_A_TRACE), f"the requests of {load.file}", "write a part of them into it"
     users = load.user_count
-    if users is not None:  # their requests are made as they go on
+    if users is not None:  # Their requests are made during the trial.
         return float(users * BYTES_PER_USER), f"{users:,} users", f"write {_rounded(allowed // BYTES_PER_USER)} at most"
     most = all_requests(plan).high or 0.0
     fewer = f"lower the rate, or shorten the load, until there are {_rounded(allowed // BYTES_PER_REQUEST)} at most"
@@ -189,5 +188,5 @@ def _needed(plan: TrialPlan, allowed: int) -> tuple[float, str, str]:
 
 
 def _rounded(number: int) -> str:
-    """Down to two digits: what is free changes."""
+    """Round down to two digits, because the free memory changes."""
     return f"{number - number % 10 ** max(0, len(str(number)) - 2):,}"

@@ -1,7 +1,7 @@
-"""Another interpreter in which a cell's process can run: what it must have, and how it gets our packages.
+"""Other Python interpreters for the process of a cell: their requirements, and the packages of the harness for them.
 
-An engine that generates inside our process brings its library along, and that may be installed in an environment of
-its own. The cell's process is then run by that environment's interpreter, with our packages and its libraries.
+An engine in process may need a library from another environment. The cell's process then runs in the interpreter of
+that environment, with the packages of the harness and the libraries of the environment.
 """
 
 from __future__ import annotations
@@ -34,27 +34,28 @@ print(json.dumps({"version": sys.version_info[:2], "missing": [name for name in 
 
 @cache
 def cannot_run_trials(python: str) -> str | None:
-    """Why the process of a cell cannot be run by this interpreter, in one sentence; None where it can."""
+    """Return a sentence if an interpreter cannot run the process of a cell."""
     try:
         ended = subprocess.run(
             [python, "-c", _LOOK % (MODULES,)], capture_output=True, check=True, timeout=PATIENCE_S, text=True
         )
         found = json.loads(ended.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it gave no answer"
+        why = error.strerror if isinstance(error, OSError) else "no answer"
         return f"`python` names {python}, which cannot be run: {why}"
     if tuple(found["version"]) < OLDEST:
         version = ".".join(map(str, found["version"]))
-        return f"`python` names {python}, which is Python {version}; our processes need 3.11 or later"
+        return f"`python` names {python}, which is Python {version}; the harness needs 3.11 or later"
     if found["missing"]:
         lacking = ", ".join(found["missing"])
-        return f"{python} lacks {lacking}, which our processes need: {python} -m pip install inference-harness"
+        return f"{python} lacks {lacking}; run `{python} -m pip install inference-harness`"
     return None
 
 
 def own_packages() -> Path:
-    """A folder with our packages and nothing else: the folder that they are installed in holds those of this
-    interpreter too, which another one cannot use.
+    """Return a folder with links to the packages of the harness alone.
+
+    Their own folder also contains packages of this interpreter, which another interpreter cannot use.
     """
     home = Path(__file__).absolute().parents[2]
     folder = directory().parent / f"packages-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}"

@@ -1,9 +1,9 @@
-"""From a scenario to what will be run: every model x engine x level x variant x repetition, and the loads of each.
+"""Matrix of a scenario: every model x engine x level x variant x repetition, with the loads of each.
 
-A machine warms up and slows down, and a cell finds the caches and temperatures that its predecessor left. So the order
-of the cells changes from repetition to repetition. Repetitions come in pairs, the second in the opposite order, which
-cancels a steady drift. Over n pairs of n cells (n/2 where n is even) each cell stands equally often at each place and
-directly behind each other cell: the rows of a square that is balanced for carry-over (E. J. Williams, 1949). The first
+The speed of a machine drifts, and each cell inherits the caches and temperatures of the cell before it. Therefore the
+order of the cells changes from repetition to repetition. Repetitions come in pairs. The second has the opposite order,
+which cancels a steady drift. Over n pairs of n cells (n/2 for even n), each cell has each position equally often, and
+follows each other cell equally often: the rows of a square balanced for carry-over (E. J. Williams, 1949). The first
 row is the order of the file; the seed shuffles the others.
 """
 
@@ -32,7 +32,7 @@ from harness.schedule.combinations import Combination, combinations
 
 
 def in_run_order(planned: Sequence[Cell | Skip], seed: int) -> list[Cell | Skip]:
-    """Cells that stand repetition by repetition, in the order in which they run; skips keep their places."""
+    """Return cells, which are sorted by repetition, in the order in which they run; skips keep their places."""
     ordered: list[Cell | Skip] = []
     for repetition, group in groupby(planned, key=lambda one: one.repetition):
         entries = list(group)
@@ -43,7 +43,7 @@ def in_run_order(planned: Sequence[Cell | Skip], seed: int) -> list[Cell | Skip]
 
 
 def places(count: int, repetition: int, seed: int) -> list[int]:
-    """The numbers 0 to count - 1 in the order of this repetition, which counts from 1."""
+    """Return the numbers 0 to count - 1 in the order of a repetition, which counts from 1."""
     pair, backwards = divmod(repetition - 1, 2)
     rows = max(1, count if count % 2 else count // 2)
     others = list(range(1, rows))
@@ -65,21 +65,22 @@ KEYS = {
 
 
 def chosen(planned: list[Cell | Skip], only: Mapping[str, str]) -> list[Cell | Skip]:
-    """Those that fit a pattern of every key, such as {"quantization": "q4_*|q8_0"}; keys are those of `KEYS`.
+    """Return the cells that match all patterns, such as {"quantization": "q4_*|q8_0"}; the keys are those of `KEYS`.
 
-    Raises UsageError if none fits, or for an unknown key.
+    Raises:
+        UsageError: A key is unknown, or no cell matches.
     """
     for key in only:
         if key not in KEYS:
-            raise UsageError(f"cells cannot be chosen by `{key}`; {near(key, KEYS)}")
-    kept = [cell for cell in planned if all(_fits(cell, key, pattern) for key, pattern in only.items())]
+            raise UsageError(f"cells cannot be selected by `{key}`; {near(key, KEYS)}")
+    kept = [cell for cell in planned if all(_matches(cell, key, pattern) for key, pattern in only.items())]
     if not kept:
         wanted = ", ".join(f"{key}={pattern}" for key, pattern in only.items())
-        raise UsageError(f"no cell fits {wanted}; there are {', '.join(cell.id for cell in planned)}")
+        raise UsageError(f"no cell matches {wanted}; known are {', '.join(cell.id for cell in planned)}")
     return kept
 
 
-def _fits(cell: Cell | Skip, key: str, pattern: str) -> bool:
+def _matches(cell: Cell | Skip, key: str, pattern: str) -> bool:
     value = getattr(cell, KEYS[key])
     return value is not None and any(fnmatchcase(str(value), one.strip()) for one in pattern.split("|"))
 
@@ -87,12 +88,15 @@ def _fits(cell: Cell | Skip, key: str, pattern: str) -> bool:
 def expand(
     scenario: Scenario, *, only: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None
 ) -> list[Cell | Skip]:
-    """Every cell of a scenario in the order in which they run (`in_run_order`); those that cannot run as Skip.
+    """Return every cell of a scenario in run order (`in_run_order`); cells that cannot run are `Skip`.
 
-    only: patterns by `model`, `engine`, `quantization`, `variant` or `repetition`, such as {"quantization": "q4_*"};
-    a cell stays if it fits all. Numbers and seeds stay those of the whole matrix.
-    env: where secrets are looked up by name.
-    Raises UsageError if no cell fits, for an unknown key, or if two cells could not be told apart.
+    Args:
+        scenario: Scenario to expand.
+        only: Patterns of `chosen`. The cells keep the numbers and seeds of the whole matrix.
+        env: Environment variables of secrets.
+
+    Raises:
+        UsageError: No cell matches, a key of `only` is unknown, or two cells have the same names.
     """
     secrets = os.environ if env is None else env
     planned = [
@@ -104,8 +108,9 @@ def expand(
 
 
 def cell_at(scenario: Scenario, index: int, env: Mapping[str, str] | None = None) -> Cell | Skip | None:
-    """One cell by its number, for a process that was told to run it: whether it can be run here is not asked again,
-    but for the environment variables that it needs. None if there is no such cell.
+    """Return a cell by its number, for the process that runs it; None for an unknown number.
+
+    Only the environment variables are checked again.
     """
     secrets = os.environ if env is None else env
     every = combinations(scenario)
@@ -116,22 +121,22 @@ def cell_at(scenario: Scenario, index: int, env: Mapping[str, str] | None = None
 
 
 def check_runnable(planned: Sequence[Cell | Skip]) -> None:
-    """Whether this can be run: raises UsageError with the reasons if every cell is skipped, or one lacks its key."""
+    """Raise UsageError with the reasons if every cell is skipped, or a cell lacks an environment variable."""
     check_variables(planned)
     if not any(isinstance(cell, Cell) for cell in planned):
         reasons = dict.fromkeys(cell.reason for cell in planned if isinstance(cell, Skip))
-        raise UsageError(f"nothing of this scenario can be run: {'; '.join(reasons)}")
+        raise UsageError(f"no cell of this scenario can be run: {'; '.join(reasons)}")
 
 
 def check_variables(planned: Sequence[Cell | Skip]) -> None:
-    """Raises UsageError if a cell lacks an environment variable: whoever named it meant that cell to run."""
+    """Raise UsageError if a cell lacks an environment variable that the scenario names."""
     lacking = [cell for cell in planned if isinstance(cell, Skip) and cell.variable is not None]
     if lacking:
-        raise UsageError(f"{lacking[0].id} cannot be run: {lacking[0].reason}; set it, or leave the engine out")
+        raise UsageError(f"{lacking[0].id} cannot be run: {lacking[0].reason}; set it, or remove the engine")
 
 
 def needs_the_machine(planned: Sequence[Cell | Skip]) -> bool:
-    """Whether another run here would disturb this one: not if it only loads servers elsewhere, or a simulation."""
+    """Return True if another run would disturb this one: a cell serves on this machine and is not simulated."""
     return any(isinstance(cell, Cell) and cell.scope == "server" and cell.engine != "simulated" for cell in planned)
 
 
@@ -149,10 +154,10 @@ def _cell_or_skip(
     scope = "client" if elsewhere else "server"
     trials = tuple(trial_plans(scenario, one))
     python = spec.python if spec.python and answers_in_process(engine) else None
-    patience_s = max(one.block.start_timeout_s, float(dict(spec.options.get("ready") or {}).get("timeout_s", 0)))
+    timeout_s = max(one.block.start_timeout_s, float(dict(spec.options.get("ready") or {}).get("timeout_s", 0)))
     names = (index, cell_id, model, engine, level, one.shown_variant, one.repetition)
     pages = pages_of(one.block.metrics_urls, scenario.telemetry.metrics_urls)
-    return Cell(*names, spec, trials, scope, python, patience_s, pages)
+    return Cell(*names, spec, trials, scope, python, timeout_s, pages)
 
 
 def _cell_id(scenario: Scenario, one: Combination, index: int) -> str:
@@ -163,11 +168,11 @@ def _cell_id(scenario: Scenario, one: Combination, index: int) -> str:
 
 
 def engine_spec(one: Combination, secrets: Mapping[str, str]) -> EngineSpec:
-    """What the engine of a combination is made from."""
+    """Return the specification of a combination's engine."""
     block = one.block
     variant = Variant() if one.variant is None else block.variants[one.variant]
     options: dict[str, Any] = {**block.options, **block.http_options(), **variant.merged_options()}
-    # A variant that says where the server is replaces whatever the block says about it.
+    # The server of a variant replaces that of the block.
     if variant.url is not None:
         options.pop("command", None)
     elif variant.command is not None:
@@ -186,7 +191,7 @@ def engine_spec(one: Combination, secrets: Mapping[str, str]) -> EngineSpec:
 
 
 def trial_plans(scenario: Scenario, one: Combination) -> Iterator[TrialPlan]:
-    """The loads of one cell, in the order of the file."""
+    """Yield the trials of a cell in the order of the file."""
     loads = scenario.load if one.block.load is None else one.block.load
     for index, (load, name) in enumerate(zip(loads, load_names(loads), strict=True)):
         slo = scenario.slo.overridden_by(load.slo)
@@ -213,6 +218,6 @@ def trial_plans(scenario: Scenario, one: Combination) -> Iterator[TrialPlan]:
 
 
 def trial_seed(scenario_seed: int, load_index: int, repetition: int) -> int:
-    """The seed of a trial, below 2^63; engine, level and variant are not in it, so that all meet the same requests."""
+    """Return the seed of a trial, below 2^63; all engines, levels and variants get the same requests."""
     digest = hashlib.sha256(f"trial {scenario_seed} {load_index} {repetition}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

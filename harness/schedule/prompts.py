@@ -1,9 +1,7 @@
-"""What is asked: how long, and which words. Pure functions of (seed, index); a file is read once, when it is opened.
+"""Generated prompts and drawn lengths: pure functions of (seed, index).
 
-Made-up prompts are plain English sentences. Each begins with three words chosen by its index, no two alike, so that a
-prefix cache finds nothing to reuse unless the scenario wants it to.
-
-Prompts may share their beginnings, as those of one application with a long instruction do.
+Generated prompts are plain English sentences. Each begins with three words chosen by its index. These beginnings are
+unique, so that a prefix cache finds nothing to reuse. Prompts may share a prefix if the scenario requests it.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from harness.scenario.prompt_files import Tokenizer, digest
 from harness.seeding import generator
 
 SENTENCES = tuple((Path(__file__).parent / "sentences.txt").read_text(encoding="utf-8").splitlines())
-"""What made-up prompts are built from: plain sentences of our own, without digits or rare words."""
+"""Sentences of generated prompts, without digits or rare words."""
 
 CHARACTERS_PER_TOKEN = 4
 _HEAD_WORDS = 3
@@ -31,38 +29,35 @@ _MASK = 2**64 - 1
 
 
 class Length(Protocol):
-    """A distribution of token counts as the scenario states it, with the parameters of its `dist`."""
+    """Distribution of token counts in a scenario, with the parameters of its `dist`."""
 
     @property
-    def dist(self) -> str:
-        """`fixed`, `uniform`, `normal`, `lognormal` or `empirical`."""
-        ...
+    def dist(self) -> str: ...
 
 
 class Prompts(Protocol):
-    """A source of prompts: the request's index and the length asked for give the text.
+    """Source of prompts, by the index of a request and the requested length.
 
-    source: "tokenizer" (exactly that many tokens), "estimated" (4 characters a token) or "file" (length not asked for).
-    fingerprint: equal for sources that give equal prompts.
+    Attributes:
+        source: "tokenizer" (exact length), "estimated" (4 characters per token) or "file" (length of the file).
+        fingerprint: Identity of the prompts.
     """
 
     source: str
     fingerprint: str
 
-    def prompt(self, index: int, tokens: int) -> str | tuple[int, ...]:
-        """The prompt of request `index`."""
-        ...
+    def prompt(self, index: int, tokens: int) -> str | tuple[int, ...]: ...
 
 
 def draw_lengths(length: Length, random: np.random.Generator, count: int) -> NDArray[np.int32]:
-    """`count` token counts of at least 1 from a distribution; what lies outside `min` and `max` is set to the bound."""
+    """Return `count` token counts of at least 1 from a distribution, clipped to its `min` and `max`."""
     drawn = np.rint(_draw(length, random, count))
     high = getattr(length, "max", None)
     return np.clip(drawn, max(1, getattr(length, "min", None) or 1), high or _LONGEST).astype(np.int32)
 
 
 def draw_seconds(time: Any, random: np.random.Generator, count: int) -> NDArray[np.int64]:
-    """`count` times in ns from a distribution of seconds (`fixed`, `exponential` or `lognormal`)."""
+    """Return `count` times in ns from a distribution of seconds (`fixed`, `exponential` or `lognormal`)."""
     match time.dist:
         case "fixed":
             drawn = np.full(count, time.value_s)
@@ -71,7 +66,7 @@ def draw_seconds(time: Any, random: np.random.Generator, count: int) -> NDArray[
         case "lognormal":
             drawn = np.exp(random.normal(time.log_mean, time.log_sd, count))
         case other:
-            raise ValueError(f"there is no distribution of times {other!r}")
+            raise ValueError(f"unknown distribution of times {other!r}")
     return np.rint(drawn * 1e9).astype(np.int64)
 
 
@@ -91,14 +86,14 @@ def _draw(length: Any, random: np.random.Generator, count: int) -> NDArray[np.fl
             values = np.asarray(length.values, dtype=np.float64)
             return random.choice(values, count, p=weights / weights.sum())
         case other:
-            raise ValueError(f"there is no length distribution {other!r}")
+            raise ValueError(f"unknown distribution of lengths {other!r}")
 
 
 class WordPrompts:
-    """Prompts of a wanted length made of our own sentences; see `Prompts`.
+    """Generated prompts of a requested length; see `Prompts`.
 
-    salt: another one gives every prompt, and every common beginning, another head of the same length: a server that has
-    seen the prompts of one run does not know those of the next. It is not part of the fingerprint.
+    Another `salt` gives every prompt and prefix other first words, so that a server does not know the prompts of an
+    earlier run. The salt is not part of the fingerprint.
     """
 
     def __init__(self, seed: int, tokenizer: Tokenizer | None = None, salt: int = 0) -> None:
@@ -121,23 +116,22 @@ class WordPrompts:
         self.fingerprint = digest(f"words 1 {seed} {self.source} {sorted(costs.items())}".encode())
 
     def prompt(self, index: int, tokens: int) -> str:
-        """Prompt number `index`, `tokens` tokens long.
+        """Return prompt number `index` with `tokens` tokens; the length is exact if there is a tokenizer.
 
-        With a tokenizer the length is exact; raises ValueError where the tokenizer has no text of that length. A prompt
-        too short for three words of its own has fewer, and may then occur twice.
+        A prompt too short for three unique words has fewer and may occur twice.
+
+        Raises:
+            ValueError: The tokenizer has no text of this length.
         """
         return self._finished(*self._compose(index, self._budget(tokens)), tokens)
 
     def opening(self, group: int, tokens: int) -> tuple[str, int]:
-        """A beginning for many prompts, unlike that of any other, and what it takes of the budget of a prompt.
-
-        Lengths are as those of `prompt`.
-        """
+        """Return a unique beginning for many prompts, with the part of a prompt's budget that it uses."""
         text = self.prompt(self._codes - 1 - group, tokens)
         return text, len(text) if self._tokenizer is None else tokens
 
     def continued(self, opening: tuple[str, int], index: int, tokens: int) -> str:
-        """As `prompt`, but `opening` comes first and counts among the tokens."""
+        """Return a prompt that begins with `opening`, which counts among its tokens."""
         before, spent = opening
         return self._finished(*self._compose(index, self._budget(tokens) - spent, before), tokens)
 
@@ -145,7 +139,7 @@ class WordPrompts:
         return tokens if self._tokenizer else tokens * CHARACTERS_PER_TOKEN
 
     def _finished(self, text: str, missing: int, tokens: int) -> str:
-        """A composed text of exactly the length asked for, where that can be counted."""
+        """Return a composed text with the requested length, exactly if a tokenizer can count it."""
         if self._tokenizer is None:
             return text
         if missing >= 0 and self._filler is not None:
@@ -155,13 +149,13 @@ class WordPrompts:
         return _repair(text, tokens, self._tokenizer, self._filler)
 
     def _cost(self, text: str) -> int:
-        """What a text takes of the budget: tokens where they can be counted, else characters."""
+        """Return the budget that a text uses: tokens if they can be counted, else characters."""
         return len(text) if self._tokenizer is None else self._tokenizer.count(text)
 
     def _compose(self, index: int, budget: int, before: str = "") -> tuple[str, int]:
-        """Head and sentences within the budget, and what is left of it; below zero where not even one word fits.
+        """Return unique words and sentences within the budget, and the rest of the budget (negative if no word fits).
 
-        before: stands before the head and is not in the budget.
+        The text `before` comes first and does not count in the budget.
         """
         head, left = self._head(index, budget, before)
         start = mix(index ^ self._salt) % (len(self._ends) - 1)
@@ -188,9 +182,9 @@ class WordPrompts:
         return text, left
 
     def _is_additive(self) -> bool:
-        """Whether the tokenizer counts words one by one, so that the sum over the words is the length of the text.
+        """Return True if the sum of the words' tokens is the length of the text, on 24 prompts.
 
-        True of every tokenizer that splits at spaces first; tried on 24 prompts.
+        This is true of every tokenizer that splits at spaces first.
         """
         if self._tokenizer is None or self._filler is None:
             return False
@@ -210,7 +204,7 @@ def _shuffled_words(seed: int) -> list[str]:
 
 
 def _permutation(size: int, seed: int) -> tuple[int, int]:
-    """step and shift such that i -> (i * step + shift) mod size visits every number once, in far jumps."""
+    """Return step and shift such that i -> (i * step + shift) mod size visits every number once, in far jumps."""
     random = generator(seed, 2)
     step = int(size * (0.58 + 0.08 * random.random())) | 1
     while math.gcd(step, size) != 1:
@@ -219,7 +213,7 @@ def _permutation(size: int, seed: int) -> tuple[int, int]:
 
 
 def mix(value: int) -> int:
-    """A well-scattered 64-bit number for every number: the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    """Return a well-scattered 64-bit number by the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
     value = (value + 0x9E3779B97F4A7C15) & _MASK
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -227,7 +221,7 @@ def mix(value: int) -> int:
 
 
 def _filler(tokenizer: Tokenizer) -> str | None:
-    """A text that adds exactly one token at the end of any sentence, however often."""
+    """Return a text that adds exactly one token at the end of any sentence, even if repeated."""
     base = SENTENCES[0]
     known = tokenizer.count(base)
     for candidate in (" the", " a", " and", ".", "!", "a"):
@@ -237,7 +231,7 @@ def _filler(tokenizer: Tokenizer) -> str | None:
 
 
 def _repair(text: str, tokens: int, tokenizer: Tokenizer, filler: str | None) -> str:
-    """The text, cut or lengthened until it counts exactly `tokens`; ValueError where that cannot be reached."""
+    """Return the text, cut or extended to exactly `tokens` tokens; raise ValueError if that fails."""
     while text and tokenizer.count(text) > tokens:
         over = tokenizer.count(text) - tokens
         text = text[: -max(1, over // 2)]
@@ -256,10 +250,10 @@ _SCALE = 2.0**-64
 
 
 class PrefixedPrompts:
-    """A share of prompts begins with one of `groups` common prefixes; see `harness.schedule.prompts.Prompts`.
+    """Generated prompts, a share of which begins with one of `groups` common prefixes; see `Prompts`.
 
-    The length asked for is that of the whole prompt. A prompt too short for the prefix and 8 tokens of its own begins
-    with a part of the prefix. Who has which prefix depends on seed and index alone.
+    The requested length is that of the whole prompt. A prompt too short for the prefix and 8 tokens of its own begins
+    with a part of the prefix. Seed and index determine the prefix of a prompt.
     """
 
     def __init__(self, words: WordPrompts, seed: int, *, share: float, tokens: int, groups: int) -> None:
@@ -271,14 +265,14 @@ class PrefixedPrompts:
         self._openings: dict[int, tuple[str, int]] = {}
 
     def group(self, index: int) -> int | None:
-        """Which of the common prefixes request `index` begins with, from 0; None: with none."""
+        """Return the number of the prefix of request `index`, from 0; None without a prefix."""
         scattered = mix(index ^ self._salt)
         if scattered * _SCALE >= self._share:
             return None
         return mix(scattered) % self._groups
 
     def prompt(self, index: int, tokens: int) -> str:
-        """The prompt of request `index`, `tokens` tokens long; raises ValueError as `WordPrompts.prompt`."""
+        """Return the prompt of request `index` with `tokens` tokens; see `WordPrompts.prompt`."""
         group, shared = self.group(index), min(self._tokens, tokens - LEAST_OWN_TOKENS)
         if group is None or shared < 1:
             return self.words.prompt(index, tokens)

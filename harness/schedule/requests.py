@@ -1,8 +1,7 @@
-"""The schedule of a trial: every request with its due time, class, lengths and words, fixed before the first is sent.
+"""Schedule of a trial: every request with its due time, class, lengths and text, fixed before the first is sent.
 
-A plan of a million requests is some arrays of numbers; texts are made when a request is about to be sent, always the
-same for the same row. Rows without end (closed loops limited by duration) are computed block by block, so that they too
-are the same in every run.
+A schedule of a million requests consists of a few arrays. The text of a row is made shortly before it is sent, and is
+always the same. Rows without end (closed loops limited by duration) are computed in blocks, identical in every run.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ LEAST_SHARE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of `of` parts of a plan: every `of`-th of its chains, that is of its users, conversations or single rows."""
+    """Part of a schedule: every `of`-th chain (user, conversation or single row)."""
 
     index: int
     of: int
@@ -46,15 +45,20 @@ WHOLE = Shard(0, 1)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One planned request.
+    """Scheduled request.
 
-    session, turn: the conversation and the turn in it, from 0; None, 0 outside conversations.   user: closed loops.
-    phase: None where only the due time can tell: in closed loops and for the later turns of conversations.
-    after: the request it waits for, None for those that wait for nobody.   think_ns: the wait after `after`.
-    due_ns: offset from T0, None where it waits; closed: 0 for a user's first request.
-    prompt_tokens: of the new prompt alone; None for prompts from a file that cannot be counted.
-    output_tokens: the most, or exactly so many.   cancel_ns: given up so long after it was sent; None: not.
-    repeats: the earlier request whose words it has; None: it has its own.
+    Attributes:
+        session: Number of its conversation, from 0; None without conversations.
+        turn: Turn in the conversation, from 0.
+        user: User of a closed loop.
+        phase: None if it depends on the actual due time: in closed loops and for later turns.
+        after: Request that it waits for; None if it does not wait.
+        think_ns: Wait after the end of `after`.
+        due_ns: Offset from T0; None if it waits. In a closed loop, 0 for a user's first request.
+        prompt_tokens: Tokens of the new prompt alone; None for a file's prompt that cannot be counted.
+        output_tokens: Upper bound, or exact number.
+        cancel_ns: Time from sending to cancelling; None: not cancelled.
+        repeats: Earlier request with the same text; None if the text is its own.
     """
 
     request: int
@@ -73,16 +77,20 @@ class Row:
 
 
 class Schedule:
-    """All requests of a trial. Immutable; row(i) and request(i) depend on nothing but the plan and i.
+    """All requests of a trial. Immutable; row(i) and request(i) depend only on the schedule and i.
 
-    loop: open, closed or partly open.   users: of a closed loop, else 0.
-    count: rows in the plan; None: a closed loop, whose rows have no end, for its length depends on the replies.
-    measured: limited by so many requests (partly open: conversations) after the warm-up; None: by time, or a file.
-    window: where requests are measured.   continues: load goes on as cooldown until the measured requests have ended.
-    starts: the rows that wait for nobody, rising; all others follow one of them (`follower`).
-    due_ns, phases: of the starts, parallel to them, due times in order, phases index into PHASES; None in closed loops.
-    plan_hash: SHA-256 of everything that determines the requests and their times.
-    count_tokens: of a text, by the served model's tokenizer; None where that is not known.
+    Attributes:
+        loop: Open, closed or partly open.
+        users: Users of a closed loop, else 0.
+        count: Number of rows; None in a closed loop, whose length depends on the replies.
+        measured: Measured requests (partly open: conversations); None if time or a file limits the load.
+        window: Measurement window.
+        continues: True if load goes on as cooldown until the measured requests have ended.
+        starts: Rows that do not wait, in rising order; all others follow one of them (`follower`).
+        due_ns: Due times of the starts in order; None in closed loops.
+        phases: Phases of the starts as indices into PHASES; None in closed loops.
+        plan_hash: SHA-256 of everything that determines the requests and their times.
+        count_tokens: Token count of a text by the model's tokenizer; None if that is unknown.
     """
 
     def __init__(
@@ -104,9 +112,7 @@ class Schedule:
 
     @property
     def to_be_done(self) -> int | None:
-        """The requests that a trial is over with, where their number is known before: those of the warm-up and the
-        measured ones.
-        """
+        """Number of warm-up and measured requests, after which the trial ends; None if unknown in advance."""
         if self.loop is Loop.CLOSED:
             return self.measured if self.window.start_ns == 0 else None
         if self.measured is None:
@@ -116,61 +122,65 @@ class Schedule:
         return int(self.starts[done]) if done < len(self.starts) else self.count
 
     def row(self, i: int) -> Row:
-        """What is planned for request i; IndexError outside the plan."""
+        """Return the row of request i; raise IndexError outside the schedule."""
         self._check(i)
-        asked, place = self._traffic.asked(i), self._chains.place(i)
+        content, place = self._traffic.content(i), self._chains.place(i)
         waits = place.after is not None
         due_ns, phase = (None, None) if waits else self._beginning(place.chain)
         return Row(
             request=i,
-            class_name=self._traffic.streams[asked.stream].name,
+            class_name=self._traffic.streams[content.stream].name,
             session=place.session,
             turn=place.turn,
             user=place.user,
             phase=phase,
             after=place.after,
-            think_ns=0 if not waits else asked.turn_think_ns if place.turn else asked.think_ns,
+            think_ns=0 if not waits else content.turn_think_ns if place.turn else content.think_ns,
             due_ns=due_ns,
-            prompt_tokens=None if asked.prompt_tokens == 0 else asked.prompt_tokens,
-            output_tokens=asked.output_tokens,
-            cancel_ns=None if asked.cancel_ns == NEVER else asked.cancel_ns,
-            repeats=None if asked.origin == i else asked.origin,
+            prompt_tokens=None if content.prompt_tokens == 0 else content.prompt_tokens,
+            output_tokens=content.output_tokens,
+            cancel_ns=None if content.cancel_ns == NEVER else content.cancel_ns,
+            repeats=None if content.origin == i else content.origin,
         )
 
     def follower(self, i: int) -> int | None:
-        """The request that waits for request i, to fall due when that has ended and the think time is over."""
+        """Return the request that falls due after the end of request i and the think time."""
         return self._chains.follower(i)
 
     def wait_ns(self, i: int) -> int:
-        """How long request i falls due after the one before it has ended: `row(i).think_ns`, for less."""
+        """Return the wait of request i after the end of the request before it: `row(i).think_ns`, but faster."""
         return self._traffic.think_ns(i, later_turn=self._chains.is_later_turn(i))
 
     def is_later_turn(self, i: int) -> bool:
-        """Whether request i goes on with a conversation, so that it cannot be written before the reply it answers."""
+        """Return True if request i continues a conversation, so that its text depends on a reply."""
         return self._chains.is_later_turn(i)
 
     def turn_in_round(self, i: int) -> int:
-        """Whose turn it is among several servers, modulo their number: the same for all of a conversation."""
+        """Return a number that selects the server (modulo their count), equal for all turns of a conversation."""
         return self._chains.turn_in_round(i)
 
     def loop_of(self, row: Row) -> Loop:
-        """Whether this row is sent at a planned time (open) or when another has ended (closed)."""
+        """Return open for a row with a scheduled time, and closed for a row that waits for another."""
         if self.loop is not Loop.PARTLY_OPEN:
             return self.loop
         return Loop.OPEN if row.after is None else Loop.CLOSED
 
     def request(self, i: int, history: tuple[Turn, ...] = ()) -> Request:
-        """What request i asks of the engine, after what was said before; IndexError outside the plan."""
+        """Return request i for the engine, with the history of its conversation.
+
+        Raises:
+            IndexError: The schedule has no request i.
+        """
         self._check(i)
-        asked = self._traffic.asked(i)
-        stream = self._traffic.streams[asked.stream]
+        content = self._traffic.content(i)
+        stream = self._traffic.streams[content.stream]
         prompts = stream.prompts
         if stream.later_prompts is not None and self.is_later_turn(i):
             prompts = stream.later_prompts
-        number = self._traffic.number_in_class(asked.origin) if isinstance(prompts, FilePrompts) else asked.origin
+        number = self._traffic.number_in_class(content.origin) if isinstance(prompts, FilePrompts) else content.origin
         return Request(
-            prompt=prompts.prompt(number, asked.prompt_tokens),
-            max_tokens=asked.output_tokens,
+            prompt=prompts.prompt(number, content.prompt_tokens),
+            max_tokens=content.output_tokens,
             exact=stream.exact,
             sampling=stream.sampling,
             stream=stream.stream,
@@ -180,12 +190,12 @@ class Schedule:
 
     @property
     def prompt_sources(self) -> dict[str, str]:
-        """How prompts got their length, per class: `tokenizer` (exact), `estimated` (4 characters a token), `file`."""
+        """Source of the prompt lengths per class: `tokenizer` (exact), `estimated` (4 characters per token), `file`."""
         return {stream.name: stream.prompts.source for stream in self._traffic.streams}
 
     @property
     def prompt_files(self) -> dict[str, dict[str, int]]:
-        """Of classes whose prompts come from a file: how many `lines` it has, and the `offset` of the first used."""
+        """Number of `lines` and `offset` of the first line used, per class with prompts from a file."""
         files = {stream.name: stream.prompts for stream in self._traffic.streams}
         return {
             name: {"lines": len(prompts), "offset": prompts.offset}
@@ -194,8 +204,9 @@ class Schedule:
         }
 
     def file_lines(self, requests: int) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
-        """Of classes whose prompts come from a file: name, the file's fingerprint, and the lines that they use among
-        the first so many requests of the plan, in order; where classes are mixed, give or take a hand of them.
+        """Yield name, fingerprint and used lines of each class with prompts from a file.
+
+        The lines are those of the first `requests` rows in order; with several classes, their number is approximate.
         """
         for place, stream in enumerate(self._traffic.streams):
             if isinstance(stream.prompts, FilePrompts):
@@ -204,7 +215,7 @@ class Schedule:
 
     @property
     def shares_prompts(self) -> bool:
-        """Whether requests have beginnings in common by plan: of files nobody knows."""
+        """True if prompts may begin alike: in conversations, repeats, common prefixes and files."""
         streams = self._traffic.streams
         return self._chains.turns is not None or any(
             stream.repeat or isinstance(stream.prompts, FilePrompts | PrefixedPrompts) for stream in streams
@@ -212,16 +223,16 @@ class Schedule:
 
     @property
     def pinned_outputs(self) -> list[str]:
-        """Classes whose replies shall be exactly as long as planned."""
+        """Classes that request an exact reply length."""
         return [stream.name for stream in self._traffic.streams if stream.exact]
 
     @property
     def sampling(self) -> dict[str, dict[str, Any]]:
-        """How tokens are asked to be drawn, per class."""
+        """Sampling options per class."""
         return {stream.name: dict(stream.sampling) for stream in self._traffic.streams}
 
     def _beginning(self, chain: int) -> tuple[int, str | None]:
-        """Due time and phase of a chain's first row."""
+        """Return due time and phase of a chain's first row."""
         if self.due_ns is None:
             return 0, None
         return int(self.due_ns[chain]), None if self.phases is None else PHASES[self.phases[chain]]
@@ -241,12 +252,19 @@ def build(
     timeout_s: float | None = None,
     salt: int = 0,
 ) -> Schedule:
-    """The schedule of one expanded load (`harness.scenario.loads`) over a workload, or over `classes` where the load is
-    mixed.
+    """Return the schedule of a load without lists, over a workload or, for a mixed load, over `classes`.
 
-    tokenizer: the served model's; without it prompt lengths are estimated.   timeout_s: how long the load goes on after
-    a window limited by duration (None: the load's own).   salt: of the prompts that are made up, see `WordPrompts`.
-    Raises ScenarioError where a file of prompts or a trace cannot be used or a class is too rare to be dealt out.
+    Args:
+        load: Load without lists (`harness.scenario.loads`).
+        workload: Workload of requests without a class.
+        seed: Seed of every draw.
+        classes: Classes of a mixed load.
+        tokenizer: Tokenizer of the model; without it, prompt lengths are estimated.
+        timeout_s: Time for which the load goes on after a window limited by duration; None: the load's timeout.
+        salt: Salt of generated prompts, see `WordPrompts`.
+
+    Raises:
+        ScenarioError: A prompt file or trace cannot be used, or a class is too rare.
     """
     parts: list[tuple[str, float, Workload, int | None]] = [("default", 1.0, workload, None)]
     if load.mixes_classes and classes:
@@ -254,11 +272,11 @@ def build(
         parts = [
             (name, one.weight, workload.overridden_by(one.workload), one.priority) for name, one in classes.items()
         ]
-    words = WordPrompts(seed, tokenizer, salt) if any(asked.prompts is None for _, _, asked, _ in parts) else None
+    words = WordPrompts(seed, tokenizer, salt) if any(own.prompts is None for _, _, own, _ in parts) else None
     count = None if tokenizer is None else tokenizer.count
     streams = tuple(
-        _stream(name, weight, asked, _prompts(asked, words, seed, tokenizer), priority)
-        for name, weight, asked, priority in parts
+        _stream(name, weight, own, _prompts(own, words, seed, tokenizer), priority)
+        for name, weight, own, priority in parts
     )
     if isinstance(load, Recorded):
         trace = _selected(load, seed)
@@ -287,7 +305,7 @@ def _selected(load: Recorded, seed: int) -> Trace:
     except ValueError as error:
         raise ScenarioError([Problem(str(error), key="load.sample", file=str(load.file))]) from error
     if trace.due_ns[-1] < load.warmup_s * 1e9:
-        why = f"ends after {trace.due_ns[-1] / 1e9:g} s, so that a `warmup` of {load.warmup_s:g} s leaves nothing"
+        why = f"is {load.warmup_s:g} s, longer than the trace ({trace.due_ns[-1] / 1e9:g} s); shorten it"
         raise ScenarioError([Problem(why, key="load.warmup", file=str(load.file))])
     return trace
 
@@ -296,7 +314,7 @@ def _check_shares(classes: Mapping[str, TrafficClass]) -> None:
     total = sum(one.weight for one in classes.values())
     rare = [name for name, one in classes.items() if one.weight / total < LEAST_SHARE]
     if rare:
-        why = f"has less than {LEAST_SHARE:g} of the weight and would hardly occur; leave it out or raise its weight"
+        why = f"is less than {LEAST_SHARE:g} of the total weight; raise it, or remove the class"
         raise ScenarioError([Problem(why, key=f"classes.{name}.weight") for name in rare])
 
 

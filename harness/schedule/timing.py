@@ -1,4 +1,4 @@
-"""When the requests of a load fall due: a load of the scenario -> loop, window, due times and phases."""
+"""Timing of a load: loop, measurement window, due times and phases."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _NS_PER_S = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time in which a request must fall due to be measured, as offsets from T0.
+    """Measurement window: requests that fall due in it are measured. Offsets from T0.
 
-    end None: only the replies can tell. A closed loop limited by requests is measured until its users have sent so
-    many; a trace and a lone spike are played to their end.
+    The end is None if it depends on the replies, as in a closed loop limited by requests. A trace and a spike without
+    a rate have no end either: they run to their last request.
     """
 
     start_ns: int
     end_ns: int | None
 
     def phase_of(self, due_ns: int) -> Phase:
-        """The phase of a request that falls due then, as an offset from T0."""
+        """Return the phase of a request by its due time, an offset from T0."""
         if due_ns < self.start_ns:
             return Phase.WARMUP
         return Phase.MEASURE if self.end_ns is None or due_ns < self.end_ns else Phase.COOLDOWN
@@ -40,11 +40,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When the chains of a schedule begin (`harness.schedule.chains`); the fields are those of
-    `harness.schedule.requests.Schedule`.
+    """Timing of a schedule's chains, with the fields of `harness.schedule.requests.Schedule`.
 
-    count: of the rows, None without end; in partly open loops, of the conversations.   measured: limited by so many
-    requests, or conversations.
+    In partly open loops, `count` and `measured` refer to conversations.
     """
 
     loop: Loop
@@ -58,12 +56,13 @@ class Timing:
 
 
 def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
-    """The timing of one expanded load (`harness.scenario.loads`); `timeout_s` None: the load's own.
+    """Return the timing of a load without lists; `timeout_s` None: the load's own.
 
-    Warm-up and measurement draw from different streams, so a longer warm-up leaves the measured arrivals as they are.
-    Load goes on as cooldown, so that the last measured requests meet what the first met: for a time-out after a window
-    limited by duration, which is as long as a measured request can take; for as many requests again after one limited
-    by requests, which ends when the first of these falls due.
+    Warm-up and measurement draw from different streams, so that the warm-up does not change the measured arrivals.
+
+    The load goes on as cooldown, so that the last measured requests meet the same load as the first. If a duration
+    limits the window, the cooldown lasts one timeout, which is the longest measured request. If a number of requests
+    limits it, as many requests follow again. The window then ends when the first of them falls due.
     """
     start_ns = _ns(load.warmup_s)
     if load.user_count is not None:
@@ -84,7 +83,7 @@ def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
 
 
 def trace_timing(warmup_s: float, due_ns: Int64) -> Timing:
-    """The timing of recorded requests, of which those due before `warmup_s` are not measured."""
+    """Return the timing of recorded requests; requests due before `warmup_s` are not measured."""
     window = Window(_ns(warmup_s), None)
     phases = np.where(due_ns < window.start_ns, _WARMUP, _MEASURE).astype(np.int8)
     return Timing(Loop.OPEN, len(due_ns), 0, window, False, due_ns=due_ns, phases=phases)
@@ -97,13 +96,13 @@ def _warmup(load: Any, seed: int, start_ns: int) -> Int64:
     process = Process(load.arrivals)
     if isinstance(shape, Bursts):
         return arrivals.changing(shape, process, random, cv=_cv(load), end_ns=start_ns, anchor_ns=start_ns)
-    if process is Process.CONSTANT:  # backwards, so that the first measured request comes a full gap later
+    if process is Process.CONSTANT:  # Backwards, so that the first measured request comes a full gap later.
         return start_ns - arrivals.constant(rate, end_ns=start_ns + 1)[:0:-1]
     return arrivals.steady(process, rate, random, cv=_cv(load), end_ns=start_ns)
 
 
 def _measured(load: Any, seed: int, start_ns: int, timeout_ns: int) -> tuple[Int64, Window]:
-    """Arrivals of the window and the cooldown, and the window."""
+    """Return the arrivals of window and cooldown, and the window."""
     spike = getattr(load, "spike", None)
     extra = np.empty(0, dtype=np.int64)
     if spike is not None:

@@ -1,6 +1,6 @@
-"""The rows of a plan without their times: class, lengths and think time of each, drawn in blocks from a seed.
+"""Rows of a schedule without their times: class, lengths and think time of each, drawn in blocks from a seed.
 
-Some rows repeat an earlier one, word for word, as a result cache sees them.
+Some rows repeat an earlier one exactly, for result caches.
 """
 
 from __future__ import annotations
@@ -23,23 +23,30 @@ Int64 = NDArray[np.int64]
 
 
 class Repeats:
-    """For each row of a plan the row that it repeats; an original "repeats" itself.
+    """Origins of the rows of a schedule: each row repeats another row or itself.
 
-    shares: of each stream, how many of its rows repeat an earlier row of the same stream; its first never does.
-    deal: the streams of the rows of a block.   block: rows in a block, in each of which every stream occurs.
-    A repeat picks an earlier row at random and takes the original of its stream nearest before it (after it, where a
-    block begins without one), so that old prompts come back as often as new ones.
+    A repeat picks a random earlier row. It takes the nearest original of its stream before this row (after it, if the
+    block begins without one). Old prompts therefore recur as often as new ones. The first row of a stream is an
+    original.
     """
 
     def __init__(
         self, shares: Sequence[float], seed: int, block: int, deal: Callable[[int], NDArray[np.int16]]
     ) -> None:
+        """Prepare the draws.
+
+        Args:
+            shares: Share of repeats in each stream.
+            seed: Seed of every draw.
+            block: Rows in a block; every stream occurs in each block.
+            deal: Function from a block to the streams of its rows.
+        """
         self._shares = np.array(shares, dtype=np.float64)
         self._seed, self._block, self._deal = seed, block, deal
         self._originals: dict[int, list[Int64]] = {}
 
     def origins(self, block: int) -> Int64:
-        """The row that each row of a block repeats, its own number where it is an original."""
+        """Return the row that each row of a block repeats; an original repeats itself."""
         of_row = self._deal(block)
         rows = np.arange(block * self._block, (block + 1) * self._block, dtype=np.int64)
         origins = rows.copy()
@@ -61,7 +68,7 @@ class Repeats:
         return repeated
 
     def _nearest(self, block: int, stream: int, picks: Int64, rows: Int64) -> Int64:
-        """Of a block, the original of the stream nearest before each pick, if need be after it but before the row."""
+        """Return the nearest original of a stream before each pick, or else after it but before the row."""
         originals = self._originals_of(block)[stream]
         if not len(originals):
             return np.full(len(picks), self._originals_of(0)[stream][0])
@@ -89,12 +96,17 @@ NEVER = -1
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One class of traffic, without its times.
+    """Class of traffic, without its times.
 
-    weight: its share among the classes, in any unit.   prompt_tokens, output_tokens: distributions of lengths.
-    exact: output lengths are asked for exactly.   repeat: share of its requests that repeat an earlier one.
-    later_prompts: of the later turns of conversations; None: the same as of the first.
-    cancel: the `share` that the client gives up and `after` how long; None: none.   priority: sent along; None: not.
+    Attributes:
+        weight: Share among the classes, in any unit.
+        prompt_tokens: Distribution of prompt lengths.
+        output_tokens: Distribution of output lengths.
+        exact: True if output lengths are exact.
+        repeat: Share of requests that repeat an earlier one.
+        later_prompts: Prompts of later turns; None: those of first turns.
+        cancel: `share` of requests to cancel and the time `after` sending; None: no cancelling.
+        priority: Priority of each request; None: none is sent.
     """
 
     name: str
@@ -111,12 +123,16 @@ class Stream:
     priority: int | None = None
 
 
-class Asked(NamedTuple):
-    """One row: index of its stream, lengths in tokens (prompt 0: not known), think time before it in ns.
+class Content(NamedTuple):
+    """Content of a row.
 
-    origin: the row whose prompt and lengths it has: its own, or that of the earlier row it repeats.
-    turn_think_ns: think time where the row goes on with a conversation.   cancel_ns: given up so long after it was
-    sent; NEVER: not.
+    Attributes:
+        stream: Index of its stream.
+        prompt_tokens: Prompt length; 0 if unknown.
+        think_ns: Think time before it.
+        origin: Row with the same prompt and lengths: itself, or the earlier row that it repeats.
+        turn_think_ns: Think time if the row continues a conversation.
+        cancel_ns: Time from sending to cancelling, or NEVER.
     """
 
     stream: int
@@ -129,9 +145,7 @@ class Asked(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """The same for many rows; think times are None where nobody thinks, origin where nothing is repeated, cancel_ns
-    where nothing is given up.
-    """
+    """Columns of `Content` for many rows; a column is None if no row needs it."""
 
     stream: NDArray[np.int16]
     prompt_tokens: NDArray[np.int32]
@@ -143,10 +157,10 @@ class Columns(NamedTuple):
 
 
 class Traffic:
-    """Rows 0, 1, 2, ... of a mix of streams; the first n rows are the same however long the plan is.
+    """Rows 0, 1, 2, ... of a mix of streams; the first n rows do not depend on the length of the schedule.
 
-    Classes are dealt in hands: every ceil(1 / least share) * 10 rows hold each class in its exact share (where that is
-    no whole number, in the nearest, so that the error never grows), in random order.
+    Classes are dealt in hands of ceil(1 / least share) * 10 rows. Each hand contains each class by its share, in random
+    order. Rounding errors do not accumulate.
     """
 
     def __init__(
@@ -157,9 +171,14 @@ class Traffic:
         trace: Trace | None = None,
         turn_think_time: Any = None,
     ) -> None:
-        """trace: gives the lengths of its rows instead of the streams' distributions.
+        """Prepare the draws.
 
-        turn_think_time: between the turns of a conversation; None: as otherwise.
+        Args:
+            streams: Classes of traffic.
+            seed: Seed of every draw.
+            think_time: Distribution of the time before a row that waits.
+            trace: Recorded lengths, instead of the streams' distributions.
+            turn_think_time: Distribution of the time between turns; None: `think_time`.
         """
         self.streams = streams
         self._trace = trace
@@ -178,7 +197,7 @@ class Traffic:
         self._dealt: dict[int, NDArray[np.int16]] = {}
 
     def materialised(self, count: int | None) -> Traffic:
-        """The same traffic with the first `count` rows computed now; itself where the plan has no end."""
+        """Return the traffic with its first `count` rows computed; unchanged if the schedule has no end."""
         if count is None:
             return self
         parts = [self._draw(block) for block in range(-(-count // self._block))] or [self._draw(0)]
@@ -191,8 +210,8 @@ class Traffic:
         whole._whole = joined
         return whole
 
-    def asked(self, i: int) -> Asked:
-        """Row i."""
+    def content(self, i: int) -> Content:
+        """Return the content of row i."""
         columns, at = (self._whole, i) if self._whole is not None else (self._cached(i // self._block), i % self._block)
         stream, think_ns = int(columns.stream[at]), 0 if columns.think_ns is None else int(columns.think_ns[at])
         turn_think_ns = think_ns if columns.turn_think_ns is None else int(columns.turn_think_ns[at])
@@ -201,16 +220,16 @@ class Traffic:
         if origin != i and self._whole is None:
             columns, at = self._cached(origin // self._block), origin % self._block
         prompt_tokens, output_tokens = int(columns.prompt_tokens[at]), int(columns.output_tokens[at])
-        return Asked(stream, prompt_tokens, output_tokens, think_ns, origin, turn_think_ns, cancel_ns)
+        return Content(stream, prompt_tokens, output_tokens, think_ns, origin, turn_think_ns, cancel_ns)
 
     def think_ns(self, i: int, *, later_turn: bool) -> int:
-        """What is thought before row i, alone."""
+        """Return the think time before row i alone."""
         columns, at = (self._whole, i) if self._whole is not None else (self._cached(i // self._block), i % self._block)
         own = columns.turn_think_ns if later_turn and columns.turn_think_ns is not None else columns.think_ns
         return 0 if own is None else int(own[at])
 
     def number_in_class(self, i: int) -> int:
-        """Of row i among the rows of its class, from 0."""
+        """Return the number of row i among the rows of its class, from 0."""
         if len(self.streams) == 1:
             return i
         block, at = divmod(i, self._block)
@@ -221,15 +240,15 @@ class Traffic:
         return int(_dealt(self._shares, np.array([block * self._block]))[0, index] + (of_row[:at] == index).sum())
 
     def rows_of_class(self, place: int, rows: int) -> int:
-        """How many of the first rows are of a class, give or take a hand of the cards that they are dealt from."""
+        """Return the number of the first `rows` that belong to a class, with an error of at most one hand."""
         return rows if len(self.streams) == 1 else int(_dealt(self._shares, np.array([rows]))[0, place])
 
     def columns(self) -> Columns:
-        """All rows that are computed, or the first block of a plan without end."""
+        """Return all computed rows, or the first block of a schedule without end."""
         return self._whole if self._whole is not None else self._cached(0)
 
     def description(self) -> dict[str, Any]:
-        """What the rows beyond the columns and the texts depend on; JSON-able, for the plan's hash."""
+        """Return everything that determines the rows, as JSON-able data for the schedule's hash."""
         traced = {} if self._trace is None else {"trace": self._trace.fingerprint}
         turns = {} if self._turn_think_time is None else {"turn_think_time": _plain(self._turn_think_time)}
         return (
@@ -270,26 +289,26 @@ class Traffic:
         output_tokens = np.empty(self._block, dtype=np.int32)
         for index, stream in enumerate(self.streams):
             rows = np.flatnonzero(of_row == index)
-            asked, replied = self._lengths(block, index, stream)
-            prompt_tokens[rows], output_tokens[rows] = asked[rows], replied[rows]
+            prompts, outputs = self._lengths(block, index, stream)
+            prompt_tokens[rows], output_tokens[rows] = prompts[rows], outputs[rows]
         origin = None if self._repeats is None else self._repeats.origins(block)
-        times = self._think(block), origin, self._turn_think(block), self._given_up(block, of_row)
+        times = self._think(block), origin, self._turn_think(block), self._cancel_times(block, of_row)
         return Columns(of_row, prompt_tokens, output_tokens, *times)
 
     def _lengths(self, block: int, index: int, stream: Stream) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         if self._trace is not None:
             row = np.arange(block * self._block, (block + 1) * self._block).clip(max=len(self._trace.due_ns) - 1)
             return self._trace.prompt_tokens[row], self._trace.output_tokens[row]
-        replied = draw_lengths(stream.output_tokens, generator(self._seed, _OUTPUT_TOKENS, index, block), self._block)
+        outputs = draw_lengths(stream.output_tokens, generator(self._seed, _OUTPUT_TOKENS, index, block), self._block)
         if isinstance(stream.prompts, FilePrompts):
             line = stream.prompts.lines(self._numbers(block, index))
             stated = stream.prompts.output_tokens[line]
-            return stream.prompts.prompt_tokens[line], np.where(stated > 0, stated, replied)
-        asked = draw_lengths(stream.prompt_tokens, generator(self._seed, _PROMPT_TOKENS, index, block), self._block)
-        return asked, replied
+            return stream.prompts.prompt_tokens[line], np.where(stated > 0, stated, outputs)
+        prompts = draw_lengths(stream.prompt_tokens, generator(self._seed, _PROMPT_TOKENS, index, block), self._block)
+        return prompts, outputs
 
     def _numbers(self, block: int, index: int) -> NDArray[np.int64]:
-        """Of the rows of a block among those of a class: for each row how many of the class come before it."""
+        """Return for each row of a block the number of earlier rows of a class."""
         if len(self.streams) == 1:
             return np.arange(block * self._block, (block + 1) * self._block)
         before = _dealt(self._shares, np.array([block * self._block]))[0, index]
@@ -307,8 +326,8 @@ class Traffic:
             return None
         return draw_seconds(self._turn_think_time, generator(self._seed, _TURN_THINK, block), self._block)
 
-    def _given_up(self, block: int, of_row: NDArray[np.int16]) -> NDArray[np.int64] | None:
-        """After how many nanoseconds each row is given up, NEVER for those that are not."""
+    def _cancel_times(self, block: int, of_row: NDArray[np.int16]) -> NDArray[np.int64] | None:
+        """Return the nanoseconds from sending to cancelling of each row, or NEVER."""
         if not self.cancels:
             return None
         found = np.full(self._block, NEVER, dtype=np.int64)
@@ -333,13 +352,13 @@ class Traffic:
 
 
 def _shares_in_hands(shares: NDArray[np.float64], hand: int, first: int, hands: int) -> NDArray[np.int64]:
-    """How often each class comes in each hand: differences of the running totals."""
+    """Return the number of rows of each class in each hand."""
     counts: NDArray[np.int64] = np.diff(_dealt(shares, np.arange(first, first + hands + 1) * hand), axis=0)
     return counts
 
 
 def _dealt(shares: NDArray[np.float64], totals: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each class has come after so many rows, rounded by the largest remainder; shape (totals, classes)."""
+    """Return the rows of each class among the first `totals` rows, by largest remainder; shape (totals, classes)."""
     quotas = np.round(totals[:, None] * shares[None, :], 6)
     whole = np.floor(quotas).astype(np.int64)
     missing = totals - whole.sum(axis=1)

@@ -35,11 +35,11 @@ def written(folder: Path, text: str) -> Path:
         ("load: [{kind: sessions, rate: [1, 2], sessions: 3}]", "2:8: load.0: needs `turns`, such as `turns: 3`, here or in `workload`"),
         ("load: [{kind: sessions, turns: 2, sessions: 3}]", "2:8: load.0.rate: is missing; write it, such as `rate: 0.5`"),
         ("load: [{kind: sessions, turns: 2, rate: 1, requests: 3}]", "2:8: load.0: needs `duration` or `sessions`"),
-        (f"workload: {{turns: 2}}\nload: [{USERS}, {{kind: sustained, rate: 1, requests: 3}}]", "3:50: load.1: `workload.turns` needs somebody who waits for replies: `users`, `single_user` or `kind: sessions`; a `sustained` at a rate has nobody"),
-        (f"workload: {{think_time: 1s}}\nload: [{USERS}]", "2:12: workload.think_time: is the time between the turns of a conversation; add `turns`, or write `think_time` in the load"),
-        ("workload: {repeat: 0.5}\nload: [{kind: sessions, turns: 2, rate: 1, sessions: 3}]", "2:12: workload.repeat: cannot be given with `kind: sessions`: with what was said before, no turn is like another; leave it out"),
-        ("workload: {turns: 2}\nclasses: {a: {}}\nload: [{kind: mixed, users: 1, requests: 3}]", "4:8: load.0: `workload.turns` does not go with `kind: mixed`; write it without classes"),
-        (f"classes: {{a: {{workload: {{turns: 2}}}}}}\nload: [{USERS}]", "2:15: classes.a.workload: conversations are not mixed with other traffic; write `turns` in `workload`"),
+        (f"workload: {{turns: 2}}\nload: [{USERS}, {{kind: sustained, rate: 1, requests: 3}}]", "3:50: load.1: `workload.turns` needs users who wait for replies, and a `sustained` at a rate has none; write `users`, `kind: single_user` or `kind: sessions`"),
+        (f"workload: {{think_time: 1s}}\nload: [{USERS}]", "2:12: workload.think_time: applies between the turns of a conversation; add `turns`, or write `think_time` in the load"),
+        ("workload: {repeat: 0.5}\nload: [{kind: sessions, turns: 2, rate: 1, sessions: 3}]", "2:12: workload.repeat: cannot be combined with `kind: sessions`, where every turn has another history; leave it out"),
+        ("workload: {turns: 2}\nclasses: {a: {}}\nload: [{kind: mixed, users: 1, requests: 3}]", "4:8: load.0: `workload.turns` cannot be combined with `kind: mixed`; remove the classes"),
+        (f"classes: {{a: {{workload: {{turns: 2}}}}}}\nload: [{USERS}]", "2:15: classes.a.workload: conversations cannot be mixed with other traffic; write `turns` in `workload`"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_told(text: str, sentence: str, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_token_ids_cannot_be_talked_about(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": [1, 2]}\n')
     text = f"{HEAD}workload: {{turns: 2, prompts: prompts.jsonl}}\nload: [{USERS}]"
-    with pytest.raises(ScenarioError, match="has prompts as token ids, to which no reply can be joined"):
+    with pytest.raises(ScenarioError, match="contains prompts as token ids, to which no reply can be appended"):
         load(written(tmp_path, text), env={})
 
 
@@ -109,7 +109,7 @@ def test_priorities_need_an_engine_that_takes_them(tmp_path: Path) -> None:
     scenario = load(written(tmp_path, engines + mixed), env={})
     skipped, served = expand(scenario)
     assert isinstance(skipped, Skip)
-    assert skipped.reason == "simulated takes no priority with a request; leave `classes.chat.priority` out"
+    assert skipped.reason == "simulated accepts no priority of a request; remove `classes.chat.priority`"
     assert isinstance(served, Cell)
     other = expand(load(written(tmp_path, engines + mixed.replace("priority: 1", "priority: 2")), env={}))[1]
     assert isinstance(other, Cell)

@@ -44,3 +44,12 @@ def test_an_engine_without_the_model_that_it_needs_is_told(tmp_path: Path) -> No
         load(path)
     path.write_text("engines: [{engine: llama-server, quantization: [{level: q8_0, model: m.gguf}]}]\n" + body)
     assert load(path).model == ()
+
+
+def test_a_level_may_be_written_in_upper_case(tmp_path: Path) -> None:
+    """The engine's own spelling is stored; a level that no spelling matches stays as written."""
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "engines: [{engine: simulated, quantization: [Q4_0, q8_0, INT99]}]\nload: [{kind: single_user, requests: 2}]\n"
+    )
+    assert [one.level for one in load(path).engines[0].quantization] == ["q4_0", "q8_0", "INT99"]

@@ -64,14 +64,14 @@ def test_quantiles_rise_and_stay_within_bounds(given_length: Any, a: float, b: f
     ("value", "message"),
     [
         ({"dist": "uniform", "min": 9, "max": 3}, "`max` (3) is below `min` (9)"),
-        ({"dist": "lognormal", "median": 9}, "is given by `median` and `p95`, or `mean` and `sigma`"),
+        ({"dist": "lognormal", "median": 9}, "needs `median` and `p95`, or `mean` and `sigma`"),
         ({"dist": "lognormal", "median": 9, "p95": 3}, "`p95` (3) is below `median` (9)"),
-        ({"dist": "lognormal", "median": 9, "sigma": 3}, "is given by `median` and `p95`, or `mean` and `sigma`"),
+        ({"dist": "lognormal", "median": 9, "sigma": 3}, "needs `median` and `p95`, or `mean` and `sigma`"),
         (
             {"dist": "empirical", "values": [1, 2], "weights": [1]},
-            "has 2 `values` but 1 `weights`; give as many of each",
+            "has 2 `values` but 1 `weights`; give one per value",
         ),
-        ({"dist": "empirical", "values": [1], "weights": [0]}, "`weights` are all 0; at least one must be more"),
+        ({"dist": "empirical", "values": [1], "weights": [0]}, "`weights` are all 0; raise at least one"),
     ],
 )
 def test_lengths_that_contradict_themselves_are_refused(value: object, message: str) -> None:

@@ -41,9 +41,9 @@ compare: {}
 """
 SENTENCES = """\
 2:1: modle: unknown key; did you mean `model`?
-4:13: engines.0.engine: there is no engine `llama-servr`; did you mean `llama-server`?
+4:13: engines.0.engine: unknown engine `llama-servr`; did you mean `llama-server`?
 5:5: engines.0.lora: unknown key; did you mean `load`?
-6:5: engines.1: needs `url` (a server that runs) or `command` (which starts one)
+6:5: engines.1: needs `url` (a running server) or `command` (to start one)
 7:5: engines.2: `url` is a key of engine `http`, not of `simulated`
 10:5: load.0: `duration` and `requests` exclude each other; keep one
 10:35: load.0.requests: must be a whole number, found '30'; write 30 without quotes
@@ -61,8 +61,8 @@ SENTENCES = """\
 19:5: load.6: bursts also need `burst_for` and `every`
 20:5: load.7: must be a mapping of keys, found 'just this'
 21:13: slo.ttft: 500 has no unit; write `500s` or `500ms`
-22:10: limits.0: `attainment` is one number; write `attainment >= 0.95` without `p50`
-22:36: limits.1: there is no class `chat`; there are no `classes`
+22:10: limits.0: `attainment` has a single value; write `attainment >= 0.95` without `p50`
+22:36: limits.1: unknown class `chat`; there are no `classes`
 23:9: decide: must be `all` or `any`, found 'alll'; did you mean `all`?
 24:14: repetitions: must be a whole number, found 1.5
 25:1: compare: `compare` is not built yet
@@ -93,18 +93,18 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
     ("added", "sentence"),
     [
         ("workload: {turns: 3, repeat: 0.5}", "3:1: workload: `turns` and `repeat` exclude each other; keep one"),
-        ("workload: {turns: {dist: fixed, value: 3, exact: true}}", "3:12: workload.turns: `exact` is about output tokens; leave it out"),
-        ("workload: {think_time: 2s}", "3:12: workload.think_time: is the time between the turns of a conversation; add `turns`, or write `think_time` in the load"),
+        ("workload: {turns: {dist: fixed, value: 3, exact: true}}", "3:12: workload.turns: `exact` is only for output tokens; leave it out"),
+        ("workload: {think_time: 2s}", "3:12: workload.think_time: applies between the turns of a conversation; add `turns`, or write `think_time` in the load"),
         ("workload: {cancel: {share: 0.1}}", "3:12: workload.cancel.after: is missing; write it, such as `after: 2s`"),
         ("workload: {prefix: {share: 1}}", "3:12: workload.prefix.tokens: is missing; write it, such as `tokens: 500`"),
         ("workload: {prefix: {tokens: 99}, prompt_tokens: 99}", "3:1: workload: `prefix.tokens` (99) must be less than `prompt_tokens` (99)"),
         ("workload: {repeat: 30}", "3:20: workload.repeat: must be at most 1, found 30"),
         ("budget: {usd: 3}", "3:10: budget.usd: `usd` is not built yet"),
-        ("telemetry: {metrics_urls: 'http://u:p@h:1/metrics'}", "3:27: telemetry.metrics_urls: must not hold a user name or password; name their variable in `headers_env` or `api_key_env`"),
+        ("telemetry: {metrics_urls: 'http://u:p@h:1/metrics'}", "3:27: telemetry.metrics_urls: contains a user name or password; name their variable in `headers_env` or `api_key_env`"),
         ("telemetry: {metrics_urls: [http://h:1, http://h:1]}", "3:27: telemetry.metrics_urls: lists http://h:1 twice; keep one"),
         ("telemetry: {metrics_urls: [{url: 'http://h:1', names: {queue: q}}]}", "3:63: telemetry.metrics_urls.0.names.queue: must be `running_requests` or `waiting_requests` or `kv_cache_share` or `prompt_tokens` or `generation_tokens` or `finished_requests` or `preemptions` or `prefix_queries_tokens` or `prefix_hits_tokens` or `cached_prompt_tokens` or `queue_time_s` or `queue_time_count`, found 'queue'"),
         ("telemetry: {metrics_urls: [x]}", "3:28: telemetry.metrics_urls.0: 'x' is not an address; write `http://host:port`"),
-        ("name: my run", "3:7: name: may hold letters, digits, `.`, `_` and `-` only; write `my-run`"),
+        ("name: my run", "3:7: name: allows letters, digits, `.`, `_` and `-` only; write `my-run`"),
         ("version: 2", "3:10: version: must be `1`, found 2"),
         ("workload: {stream: yes}", "3:20: workload.stream: must be true or false, found 'yes'"),
         ("description: 5", "3:14: description: must be a text, found 5; put it in quotes"),
@@ -114,9 +114,13 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         ("workload: {prompt_tokens: {dist: uniform, min: 9, max: 3}}", "3:12: workload.prompt_tokens: `max` (3) is below `min` (9)"),
         ("workload: {prompts: nowhere.jsonl}", "3:21: workload.prompts: FOLDER/nowhere.jsonl is not a file; a path here is relative to FOLDER"),
         ("slo: {ttft: 0s}", "3:13: slo.ttft: must be more than 0"),
+        ("slo: {itl: 50ms}", "3:7: slo.itl: unknown key; write `tpot: 50ms`"),
+        ("workload: {input_tokens: 200}", "3:12: workload.input_tokens: unknown key; write `prompt_tokens: 200`"),
+        ("workload: {max_tokens: {dist: fixed}}", "3:12: workload.max_tokens: unknown key; write `output_tokens: ...`"),
+        ('limits: ["p95 ttft < 500ms"]', "3:10: limits.0: the metric comes before the statistic; write `ttft_ms p95 < 500ms`"),
         ("labels: {a: [1]}", "3:13: labels.a: must be a text, found a list; put it in quotes"),
-        ("description: ${X", "3:14: description: `${` is not closed or names no variable; write `${NAME}`, or `$${` for the signs"),
-        ("description: ${MY_KEY:-x}", "3:14: description: the value of MY_KEY would be stored with the results; write its name under `api_key_env` or `headers_env`, or fill it in under the engine's `env`"),
+        ("description: ${X", "3:14: description: `${` is not closed or names no variable; write `${NAME}`, or `$${` for a literal `${`"),
+        ("description: ${MY_KEY:-x}", "3:14: description: the value of MY_KEY would be stored with the results; write its name under `api_key_env` or `headers_env`, or use it under the engine's `env`"),
     ],
 )  # fmt: skip
 def test_each_mistake_has_its_sentence(tmp_path: Path, added: str, sentence: str) -> None:
@@ -135,17 +139,17 @@ def test_each_mistake_has_its_sentence(tmp_path: Path, added: str, sentence: str
         ),
         (
             "{engine: http, url: \"http://u:pass@h\"}",
-            "1:31: engines.0.url: must not hold a user name or password; name their variable in `headers_env` or `api_key_env`",
+            "1:31: engines.0.url: contains a user name or password; name their variable in `headers_env` or `api_key_env`",
         ),
         (
             "{engine: http, url: \"http://h/v1?api_key=sk-secret\"}",
-            "1:31: engines.0.url: must not hold a `?` or `#`, which would not be sent; name a key's variable in `api_key_env`",
+            "1:31: engines.0.url: contains a `?` or `#`, which is not sent; name a key's variable in `api_key_env`",
         ),
         ("{engine: http, url: localhost}", "1:31: engines.0.url: 'localhost' is not an address; write `http://host:port`"),
-        ("{engine: http, command: serve}", "1:35: engines.0.command: must hold `{port}` where the server takes its port"),
+        ("{engine: http, command: serve}", "1:35: engines.0.command: has no `{port}`; write it where the server takes its port"),
         (
             "{engine: http, url: \"http://h\", dialect: openai-chatt}",
-            "1:52: engines.0.dialect: there is no dialect `openai-chatt`; did you mean `openai-chat`?",
+            "1:52: engines.0.dialect: unknown dialect `openai-chatt`; did you mean `openai-chat`?",
         ),
         (
             "{engine: llama-server}",
@@ -165,13 +169,13 @@ def test_each_mistake_about_an_engine_has_its_sentence(tmp_path: Path, engine: s
         ("{kind: sustained, rate: 1, users: 2, requests: 3}", "`rate` and `users` exclude each other; keep one"),
         ("{kind: sustained, requests: 3}", "needs `rate` or `users`"),
         ("{kind: sustained, rate: 1, requests: 3, think_time: 1s}", "`think_time` goes with `users`; a `rate` does not wait for replies"),
-        ("{kind: sustained, users: 1, requests: 3, arrivals: poisson}", "`arrivals` goes with `rate`; `users` send when their reply is there"),
+        ("{kind: sustained, users: 1, requests: 3, arrivals: poisson}", "`arrivals` goes with `rate`; `users` send after their last reply"),
         ("{kind: burst, rate: 1, duration: 9s}", "needs `burst_rate` or `spike`"),
-        ("{kind: burst, spike: {requests: 5, within: 1s}, duration: 9s}", "a `spike` without a `rate` is the whole trial; add `rate`, or leave duration and warmup out"),
-        ("{kind: sustained, rate: 1, duration: 9s, ramp: {over: 10s}}", "`ramp.over` is longer than `duration`, so its end would not be reached; shorten it"),
+        ("{kind: burst, spike: {requests: 5, within: 1s}, duration: 9s}", "a `spike` without a `rate` is the whole trial; add `rate`, or remove duration and warmup"),
+        ("{kind: sustained, rate: 1, duration: 9s, ramp: {over: 10s}}", "`ramp.over` is longer than `duration`; shorten it, so that the ramp reaches its end"),
         ("{kind: sustained, rate: 1, duration: 9s, warmup: 1s, ramp: {over: 5s}}", "a `warmup` before a ramp from 0 sends nothing; write `ramp.from`, or leave `warmup` out"),
-        ("{kind: sustained, rate: 1, requests: 9, workers: 2, driver: locust}", "`workers` are not Locust's; leave it out, and use `--expect-workers` and `harness worker`"),
-        ("{kind: sustained, users: 1, duration: 9s, ramp: {over: 5s}}", "`ramp` goes with `rate`; a number of `users` stays as it is"),
+        ("{kind: sustained, rate: 1, requests: 9, workers: 2, driver: locust}", "`workers` has no effect on Locust; use `--expect-workers` and `harness worker` instead"),
+        ("{kind: sustained, users: 1, duration: 9s, ramp: {over: 5s}}", "`ramp` goes with `rate`; the number of `users` is constant"),
         ("{kind: sustained, rate: 1, requests: 9, cv: 2}", "`cv` goes with `arrivals: gamma`; add it, or leave `cv` out"),
         ("{kind: sustained, rate: 1, requests: 9, arrivals: gamma}", "`arrivals: gamma` needs `cv`, such as `cv: 2`"),
         ("{kind: burst, rate: 1, burst_rate: 2, burst_for: 9s, every: 5s, requests: 9}", "`burst_for` must be shorter than `every`"),
@@ -193,7 +197,7 @@ def test_keys_of_a_load_that_do_not_go_together_are_told(tmp_path: Path, load_it
         ("{kind: steps, steps: [{rate: 1}]}", "30: load.0.steps.0.for: is missing; write it, such as `for: 30s`"),
         ("{kind: steps, steps: [{rate: 1, for: 5s}], duration: 5s}", "51: load.0.duration: is given by the steps; leave it out"),
         ("{kind: sustained, rate: 1, requests: 9, ramp: {from: 1, to: 2, over: 5s}}", "48: load.0.ramp: `from` and `to` exclude each other; keep one"),
-        ("{kind: sustained, rate: 1, requests: 9, arrivals: ramp}", "58: load.0.arrivals: is about single arrivals; write `ramp: {to: 8, over: 60s}` beside `rate`"),
+        ("{kind: sustained, rate: 1, requests: 9, arrivals: ramp}", "58: load.0.arrivals: `ramp` is a key of its own; write `ramp: {to: 8, over: 60s}` beside `rate`"),
     ],
 )  # fmt: skip
 def test_mistakes_in_the_values_of_a_load_have_their_sentence(tmp_path: Path, load_item: str, sentence: str) -> None:
@@ -208,21 +212,25 @@ def test_parameters_of_arrivals_stand_beside_them(tmp_path: Path, kind: str, giv
     load_item = f"{{kind: {kind}, arrivals: {given}, rate: 1, requests: 9}}"
     text = LEAST.replace("{kind: single_user, requests: 3}", load_item)
     (found,) = [one for one in problems_of(written(tmp_path, text)) if ".arrivals" in one]
-    assert found.endswith("load.0.arrivals: is one word; write `arrivals: gamma` and beside it `cv: 2`")
+    assert found.endswith("load.0.arrivals: must be a single word; write `arrivals: gamma` and the key `cv: 2`")
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "s.yaml: is empty; the least is `engines:` and `load:`"),
-        ("# nothing\n", "s.yaml: is empty; the least is `engines:` and `load:`"),
+        ("", "s.yaml: is empty; write at least `engines:` and `load:`"),
+        ("# nothing\n", "s.yaml: is empty; write at least `engines:` and `load:`"),
         ("- a\n", "s.yaml:1:1: must be a mapping at the top, such as `engines: [...]` and `load: [...]`"),
         ("just text\n", "s.yaml:1:1: must be a mapping at the top, such as `engines: [...]` and `load: [...]`"),
         ("a: [1\nb: 2\n", "s.yaml:2:2: is not YAML: expected ',' or ']', but got ':'"),
+        ("load:\n  - a: 1\n    b: 2\n\n   c: 3\n", "s.yaml:5:4: is not YAML: line 5 `c: 3` is indented less than line 3; align it with the keys or items beside it"),
+        ("a: 1\n  b: 2\n", "s.yaml:2:4: is not YAML: line 2 `b: 2` is indented more than line 1; align it with the keys or items beside it"),
+        ("a:\n  - b: 1\n  c: 2\n", "s.yaml:3:3: is not YAML: line 3 `c: 2` is indented like line 2; align it with the keys or items beside it"),
+        ("a:\n\t- b\n", "s.yaml:2:1: is not YAML: line 2 contains a tab; indent it with spaces"),
         ("a: 1\n---\nb: 2\n", "s.yaml:2:1: is not YAML: but found another document"),
-        ("a: &x [*x]\n", "s.yaml:1:4: a.0: an alias stands inside what it names"),
+        ("a: &x [*x]\n", "s.yaml:1:4: a.0: an alias is inside its own anchor"),
     ],
-)
+)  # fmt: skip
 def test_files_that_are_no_scenarios_get_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     """What cannot be read at all is one problem."""
     assert problems_of(written(tmp_path, text)) == [sentence]
@@ -231,7 +239,7 @@ def test_files_that_are_no_scenarios_get_one_sentence(tmp_path: Path, text: str,
 def test_files_that_are_no_files_get_one_sentence(tmp_path: Path) -> None:
     """A missing file, a folder, and bytes that are no text."""
     assert problems_of(tmp_path / "no.yaml") == [
-        "no.yaml: there is no such file; `harness init` writes one to begin with"
+        "no.yaml: no such file; write a new one with `harness init --out my.yaml`"
     ]
     (tmp_path / "folder.yaml").mkdir()
     assert problems_of(tmp_path / "folder.yaml") == ["folder.yaml: is a folder; name a scenario file in it"]
@@ -254,7 +262,7 @@ def test_circles_and_missing_parents_are_told(tmp_path: Path) -> None:
     written(tmp_path, LEAST + "extends: s.yaml\n", "base.yaml")
     child = written(tmp_path, "extends: base.yaml\n")
     assert problems_of(child) == [
-        "base.yaml:3:10: extends: goes round in a circle: s.yaml extends base.yaml extends s.yaml"
+        "base.yaml:3:10: extends: extends itself: s.yaml extends base.yaml extends s.yaml; break the circle"
     ]
     assert problems_of(written(tmp_path, LEAST + "extends: no.yaml\n", "t.yaml")) == [
         "t.yaml:3:10: extends: no.yaml does not exist; a path here is relative to this file"
@@ -266,10 +274,10 @@ def test_wrong_settings_name_the_nearest_key(tmp_path: Path) -> None:
     path = written(tmp_path, LEAST)
     sets = ["laod.0.rate=5", "load.9.x=2", "load.0.kind.x=3", "load.first=1", "nothing", "slo.ttft=9", "enginess=3"]
     assert problems_of(path, sets=sets, labels=["x"]) == [
-        "--set laod.0.rate: there is no `laod`; the nearest key is `load`",
-        "--set load.9.x: `load` is a list and has no `9`; its indices are 0 to 0",
+        "--set laod.0.rate: there is no `laod`; did you mean `load`?",
+        "--set load.9.x: `load` is a list and has no `9`; write an index from 0 to 0",
         "--set load.0.kind.x: `load.0.kind` is a plain value and has no `x`; set `load.0.kind` itself",
-        "--set load.first: `load` is a list and has no `first`; its indices are 0 to 0",
+        "--set load.first: `load` is a list and has no `first`; write an index from 0 to 0",
         "--set nothing: must be `key=value`, such as `load.0.rate=4`",
         "--label x: must be `key=value`, such as `commit=abc123`",
         "--set slo.ttft: slo.ttft: 9 has no unit; write `9s` or `9ms`",
@@ -277,9 +285,41 @@ def test_wrong_settings_name_the_nearest_key(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("kind", "key"), [("users", "users: 4"), ("rate", "rate: 2")])
+def test_a_missing_file_with_the_name_of_a_shipped_scenario(tmp_path: Path) -> None:
+    """The message contains the command that writes the shipped scenario."""
+    assert problems_of(tmp_path / "scenarios" / "quickstart.yaml") == [
+        "quickstart.yaml: no such file; write the shipped scenario with "
+        "`harness init --template quickstart --out quickstart.yaml`"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "fix"),
+    [
+        ("{kind: sustained, concurrency: 8, requests: 3}", "load.0.concurrency: unknown key; write `users: 8`"),
+        ("{kind: mixed, qps: 2.5, requests: 3}", "load.0.qps: unknown key; write `rate: 2.5`"),
+    ],
+)
+def test_keys_of_other_tools_are_translated(tmp_path: Path, given: str, fix: str) -> None:
+    """A key that other tools use leads to the key of a load."""
+    text = LEAST.replace("{kind: single_user, requests: 3}", given)
+    assert any(one.endswith(fix) for one in problems_of(written(tmp_path, text)))
+
+
+def test_an_engine_has_no_model_of_its_own(tmp_path: Path) -> None:
+    """`model` is a key of the scenario; the name in requests is `served_model`."""
+    text = LEAST.replace("simulated", "http, url: 'http://h', model: foo")
+    (sentence,) = problems_of(written(tmp_path, text))
+    assert sentence.endswith(
+        "engines.0.model: unknown key; write `served_model: foo` for the name in requests, or `model` at the top level"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("users", "users: 4"), ("rate", "rate: 2"), ("constant", "arrivals: constant")]
+)
 def test_a_kind_that_is_a_key_of_another(tmp_path: Path, kind: str, key: str) -> None:
-    """`kind: users` is what `sustained` does with `users`, and no misspelt `steps`."""
+    """`kind: users` means `sustained` with `users`, and not `steps`."""
     file = tmp_path / "s.yaml"
     file.write_text(f"engines: [{{engine: simulated}}]\nload: [{{kind: {kind}, duration: 5s}}]\n")
     (sentence,) = problems_of(file)
@@ -294,7 +334,7 @@ def test_a_class_has_no_name_of_results(tmp_path: Path, name: str) -> None:
     text = LEAST + f'classes:\n  chat: {{weight: 1}}\n  "{name}": {{weight: 2}}\n'
     (found,) = problems_of(written(tmp_path, text))
     assert found.startswith("s.yaml:5:")
-    assert found.endswith(f"classes.{name}: `{name}` is a name of results; call the class otherwise")
+    assert found.endswith(f"classes.{name}: `{name}` is reserved for results; rename the class")
 
 
 @pytest.mark.parametrize("name", ["alle", "All", "cache", "originals", "backend", "repeat"])
@@ -309,6 +349,6 @@ def test_a_spike_that_would_not_be_measured_has_its_sentence(tmp_path: Path) -> 
     spike = "load: [{kind: burst, rate: 1, spike: {requests: 9, within: 10s, at: 25s}, duration: 30s}]\n"
     (found,) = problems_of(written(tmp_path, LEAST.splitlines()[0] + "\n" + spike))
     assert found == (
-        "s.yaml:2:8: load.0: the spike ends 35 s after measuring has begun, `duration` no later: a part of it would not "
-        "be measured; lengthen `duration`, or shorten `spike.at` or `spike.within`"
+        "s.yaml:2:8: load.0: the spike ends 35 s into the measurement, at or after its end; "
+        "lengthen `duration`, or shorten `spike.at` or `spike.within`"
     )

@@ -76,5 +76,5 @@ def test_quickstart_takes_about_two_minutes() -> None:
 
 def test_an_unknown_template_names_the_nearest() -> None:
     """A slip of the keyboard is told."""
-    with pytest.raises(UsageError, match=r"there is no shipped scenario 'quikstart'; did you mean `quickstart`\?"):
+    with pytest.raises(UsageError, match=r"unknown shipped scenario 'quikstart'; did you mean `quickstart`\?"):
         init_template("quikstart")

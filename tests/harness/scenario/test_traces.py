@@ -80,22 +80,22 @@ def test_clock_times_may_have_a_zone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [
-        ("", ["holds no requests"]),
-        ("a,b\n1,2\n", [":1: load.file: has other columns than a trace; write `due_s, prompt_tokens, output_tokens`, or "]),
+        ("", ["contains no requests"]),
+        ("a,b\n1,2\n", [":1: load.file: does not have the columns of a trace; write `due_s, prompt_tokens, output_tokens`, or "]),
         (
             "due_s,prompt_tokens,output_tokens\n1,2\nx,1,1\n-1,1,1\n1,0,1\n1,1,1.5\nnan,1,1\n",
             [
                 ":2: load.file: has no `output_tokens`",
-                ":3: load.file: `due_s` is no time: 'x'",
-                ":4: load.file: `due_s` is no time: '-1'",
+                ":3: load.file: `due_s` is not a time: 'x'",
+                ":4: load.file: `due_s` is not a time: '-1'",
                 ":5: load.file: `prompt_tokens` must be a whole number of at least 1, found '0'",
                 ":6: load.file: `output_tokens` must be a whole number of at least 1, found '1.5'",
-                ":7: load.file: `due_s` is no time: 'nan'",
+                ":7: load.file: `due_s` is not a time: 'nan'",
             ],
         ),
-        ('{"x": 1}\n', [":1: load.file: has other keys than a trace"]),
+        ('{"x": 1}\n', [":1: load.file: does not have the keys of a trace"]),
         (MOONCAKE + "{\n[1]\n", [":4: load.file: is not JSON", ":5: load.file: is not a JSON object; write one a line"]),
-        (AZURE.replace("2023-11-16 18:17:04.0319600", "2023-13-16 18:17:04"), [":3: load.file: `TIMESTAMP` is no time"]),
+        (AZURE.replace("2023-11-16 18:17:04.0319600", "2023-13-16 18:17:04"), [":3: load.file: `TIMESTAMP` is not a time"]),
     ],
 )  # fmt: skip
 def test_malformed_lines_are_named(tmp_path: Path, text: str, sentences: list[str]) -> None:
@@ -165,9 +165,7 @@ def test_a_sample_or_a_warmup_that_leaves_nothing_is_told(tmp_path: Path) -> Non
     path = written(tmp_path, OURS)
     with pytest.raises(ScenarioError, match=r"load\.sample: `sample: 1e-09` leaves none of its 2 requests; raise it"):
         plan(path, sample=1e-9)
-    with pytest.raises(
-        ScenarioError, match=r"load\.warmup: ends after 2\.5 s, so that a `warmup` of 3 s leaves nothing"
-    ):
+    with pytest.raises(ScenarioError, match=r"load\.warmup: is 3 s, longer than the trace \(2\.5 s\); shorten it"):
         plan(path, warmup="3s")
 
 

@@ -168,7 +168,7 @@ def test_impossible_rates_are_refused(rate: float) -> None:
 @pytest.mark.parametrize("cv", [0, -1, float("inf"), float("nan")])
 def test_impossible_variations_are_refused(cv: float) -> None:
     """A coefficient of variation that is no positive number raises ValueError."""
-    with pytest.raises(ValueError, match="coefficient of variation is a positive number"):
+    with pytest.raises(ValueError, match="coefficient of variation must be a positive number"):
         arrivals.steady(Process.GAMMA, 1, generator(0), cv=cv, count=1)
 
 

@@ -136,13 +136,13 @@ def test_tokens_of_mixed_traffic_follow_the_weights() -> None:
         (
             {"requests": 125},
             {"kind": "sustained", "rate": 2, "duration": "60s", "timeout": "5s"},
-            "the plan needs about 120 requests and 130 at most with the load that goes on until the measured requests "
+            "the plan needs about 120 requests and at most 130 with the load that goes on until the measured requests "
             "have ended, `budget` allows 125; raise it or lower `timeout`",
         ),
         (
             {"requests": 50},
             {"kind": "single_user", "duration": "9s"},
-            "`budget` allows 50 requests, but the plan has no bound; "
+            "`budget` allows 50 requests, but the plan has no upper bound; "
             "give closed loads (`users`, `single_user`) `requests` instead of `duration`",
         ),
     ],

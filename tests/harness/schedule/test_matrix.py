@@ -109,8 +109,8 @@ def test_a_level_may_have_a_checkpoint_of_its_own() -> None:
         ),
         (
             {"engine": "http", "url": "http://127.0.0.1:1", "quantization": ["q4"]},
-            "whoever starts the server decides its level, so `q4` would change nothing; "
-            "leave `quantization` out, or give each level a `model` of its own",
+            "engine `http` cannot set the quantization level of an external server; "
+            "remove `quantization`, or give each level its own `model`",
         ),
     ],
 )
@@ -129,7 +129,7 @@ def test_a_key_that_is_missing_stops_everything() -> None:
     planned = expand(scenario_of(engines=blocks), env={})
     assert isinstance(planned[0], Skip)
     assert planned[0].variable == "MISSING"
-    with pytest.raises(UsageError, match="variable MISSING, which the scenario names, is not set; set it, or leave"):
+    with pytest.raises(UsageError, match="variable MISSING, which the scenario names, is not set; set it, or remove"):
         check_runnable(planned)
     check_runnable(expand(scenario_of(engines=blocks), env={}, only={"engine": "simulated"}))
     check_runnable(expand(scenario_of(engines=blocks), env={"MISSING": "x"}))
@@ -209,9 +209,9 @@ def test_some_cells_can_be_chosen() -> None:
     assert [cell.index for cell in expand(scenario, only={"quantization": "q4_*", "engine": "simulated"})] == [1, 2]
     several = {"quantization": "q4_0|q8_*", "engine": "vllm|simulated"}
     assert [cell.index for cell in expand(scenario, only=several)] == [0, 1]
-    with pytest.raises(UsageError, match=r"no cell fits quantization=f16; there are 000-simulated-q8_0, 001"):
+    with pytest.raises(UsageError, match=r"no cell matches quantization=f16; known are 000-simulated-q8_0, 001"):
         expand(scenario, only={"quantization": "f16"})
-    with pytest.raises(UsageError, match=r"cells cannot be chosen by `quantisation`; did you mean `quantization`\?"):
+    with pytest.raises(UsageError, match=r"cells cannot be selected by `quantisation`; did you mean `quantization`\?"):
         expand(scenario, only={"quantisation": "f16"})
 
 

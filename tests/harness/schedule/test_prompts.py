@@ -218,7 +218,7 @@ def test_every_malformed_line_is_named(tmp_path: Path) -> None:
     assert [problem.line for problem in problems] == [2, 3, 4, 5, 6, 7]
     assert str(problems[0]).startswith(f"{path}:2: workload.prompts: not JSON (")
     assert problems[3].message == "unknown key 'promt'; did you mean 'prompt'?"
-    assert problems[4].message == "output_tokens is a whole number of at least 1, not 0"
+    assert problems[4].message == "'output_tokens' must be a whole number of at least 1, found 0"
     assert "not UTF-8" in problems[5].message
 
 
@@ -268,7 +268,7 @@ def test_json_without_measure_is_one_sentence(tmp_path: Path, line: str) -> None
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A file that is not there is one problem with its path."""
-    with pytest.raises(ScenarioError, match="the prompts cannot be read: No such file"):
+    with pytest.raises(ScenarioError, match="prompts cannot be read: No such file"):
         FilePrompts(tmp_path / "nowhere.jsonl")
 
 

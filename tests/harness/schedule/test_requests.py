@@ -258,7 +258,7 @@ def test_no_class_strays_from_its_share(weights: list[int], count: int) -> None:
 def test_a_class_too_rare_to_occur_is_refused() -> None:
     """Shares are exact within a hand of rows, which a share of one in a million would make endless."""
     classes = {name: TrafficClass.model_validate({"weight": weight}) for name, weight in (("usual", 1), ("rare", 1e-6))}
-    with pytest.raises(ScenarioError, match=r"^classes\.rare\.weight: has less than 0\.0001 of the weight"):
+    with pytest.raises(ScenarioError, match=r"^classes\.rare\.weight: is less than 0\.0001 of the total weight"):
         schedule_of(kind="mixed", rate=1, requests=10, classes=classes)
 
 

@@ -63,7 +63,7 @@ def test_a_gpu_that_is_not_here_is_a_skip(monkeypatch: pytest.MonkeyPatch) -> No
     """With what is here; the stored scenario can be read again."""
     monkeypatch.setattr(devices, "gpu_count", lambda: 1)
     assert reason({"engine": "simulated", "devices": [0, 1]}) == (
-        "`devices` names GPU 1, which is not here: there are 1, counted from 0"
+        "`devices` names GPU 1, which is not available: there are 1, counted from 0"
     )
     scenario = Scenario.model_validate({"engines": [{"engine": "simulated", "devices": [0]}], "load": LOAD})
     assert Scenario.model_validate(scenario.resolved()) == scenario
@@ -105,7 +105,7 @@ def test_an_adapter_is_a_part_of_the_model() -> None:
     assert (base.model, adapted.model) == ("tiny", "tiny+chat")
     assert adapted.id == "001-tiny-chat-llama-server-q8_0"
     assert identity(base, base.trials[0]) != identity(adapted, adapted.trials[0])
-    assert "simulated takes no adapter" in reason({"engine": "simulated"}, {"name": "tiny", "lora": "x"})
+    assert "simulated loads no adapter" in reason({"engine": "simulated"}, {"name": "tiny", "lora": "x"})
 
 
 def test_an_interpreter_runs_the_cell_of_an_engine_inside_it(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_an_interpreter_runs_the_cell_of_an_engine_inside_it(tmp_path: Path) -> 
     bare.chmod(0o755)
     told = reason({"engine": "simulated", "python": str(bare)})
     assert "pyarrow" in told
-    assert told.endswith(f"which our processes need: {bare} -m pip install inference-harness")
+    assert told.endswith(f"; run `{bare} -m pip install inference-harness`")
 
 
 def test_every_library_of_a_cells_process_is_asked_for() -> None:
@@ -240,6 +240,6 @@ def test_a_process_may_lack_an_engine_of_another_cell(monkeypatch: pytest.Monkey
     blocks = [{"engine": "only_there"}, {"engine": "simulated"}]
     there = Scenario.model_validate({"engines": blocks, "load": [{"kind": "single_user", "requests": 1}]}).resolved()
     monkeypatch.delitem(engines.BUILT_IN, "only_there")
-    with pytest.raises(ValueError, match="no engine `only_there`"):
+    with pytest.raises(ValueError, match="unknown engine `only_there`"):
         Scenario.model_validate(there)
     assert isinstance(cell_at(as_checked(there), 1), Cell)

@@ -41,7 +41,7 @@ def test_ten_thousand_million_requests_are_refused(name: str) -> None:
     """Whatever makes them so many: how much that is, how much may be, what to write instead; half of 8 GiB may be."""
     why = plan_too_large(plan(**HUGE[name]), free_bytes=8 * GIB)
     assert why is not None
-    assert "4 GiB may be used for a plan" in why
+    assert "4 GiB are allowed for a plan" in why
     assert why.endswith(("until there are 33,000,000 at most", "write 2,000,000 at most"))
     assert len(why) < 300
 
@@ -62,7 +62,7 @@ def test_processes_share_what_is_free() -> None:
     assert plan_too_large(four, free_bytes=8 * GIB) is None
     why = plan_too_large(four, 5, free_bytes=8 * GIB)
     assert why is not None
-    assert "819 MiB may be used for a plan (half of what is free here, shared by 5 processes)" in why
+    assert "819 MiB are allowed for a plan (half of the free memory, shared by 5 processes)" in why
 
 
 def test_a_long_trace_is_refused(tmp_path: Path) -> None:

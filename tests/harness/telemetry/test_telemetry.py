@@ -296,7 +296,7 @@ def test_the_gpus_that_an_engine_inherits_are_its(
 @pytest.mark.parametrize(
     ("visible", "names", "why"),
     [
-        ("MIG-12", ("H200", "H200"), "MIG-12, which is no one GPU"),
+        ("MIG-12", ("H200", "H200"), "MIG-12, which is not one GPU"),
         ("GPU-", ("H200", "H200"), "GPU-, which"),
         ("1", ("H200", "T4"), "several kinds"),
     ],
