@@ -46,6 +46,14 @@ def test_validate_tells_all_problems_of_all_files(tmp_path: Path) -> None:
     assert f"{good}: fine" in ended.out
 
 
+def test_validate_reports_levels_that_will_be_skipped(tmp_path: Path) -> None:
+    """The file is fine, but a run would skip a cell."""
+    path = scenario(tmp_path, engines=[{"engine": "simulated", "quantization": ["q4_0", "iq9_xl"]}])
+    ended = harness("validate", str(path), cwd=tmp_path)
+    assert (ended.code, ended.out) == (0, f"{path}: fine\n")
+    assert "a level will be skipped: simulated has no level `iq9_xl`" in ended.err
+
+
 @pytest.mark.parametrize("what", ["scenarios", "engines", "models"])
 def test_lists(tmp_path: Path, what: str) -> None:
     """Each list names what comes with the harness."""

@@ -56,7 +56,7 @@ def test_shares_are_percentages() -> None:
         ([1], "a time with its unit is needed, such as `30s`"),
     ],
 )
-def test_durations_that_are_not_say_what_to_write(value: object, message: str) -> None:
+def test_wrong_durations_lead_to_the_fix(value: object, message: str) -> None:
     """Every refusal names the value and what to write instead."""
     with pytest.raises(ValueError) as refusal:  # noqa: PT011
         parse_duration_s(value)
@@ -77,7 +77,7 @@ def test_a_bare_share_shows_its_two_likely_meanings() -> None:
 
 @given(FINITE)
 def test_durations_survive_being_written_down(seconds: float) -> None:
-    """What format_duration writes, parse_duration_s reads as the very same number."""
+    """parse_duration_s reads the output of format_duration as the same number."""
     assert parse_duration_s(format_duration(seconds)) == seconds
 
 

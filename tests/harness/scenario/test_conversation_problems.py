@@ -1,4 +1,4 @@
-"""Scenarios with conversations: what cannot be planned is told with its place."""
+"""Scenarios with conversations: mistakes are reported with their place."""
 
 # The sentences are kept whole.
 # ruff: noqa: E501
@@ -42,8 +42,8 @@ def written(folder: Path, text: str) -> Path:
         (f"classes: {{a: {{workload: {{turns: 2}}}}}}\nload: [{USERS}]", "2:15: classes.a.workload: conversations cannot be mixed with other traffic; write `turns` in `workload`"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_told(text: str, sentence: str, tmp_path: Path) -> None:
-    """Where it stands, and what to write instead."""
+def test_mistakes_in_conversations_are_reported(text: str, sentence: str, tmp_path: Path) -> None:
+    """The problem contains the place and the fix."""
     with pytest.raises(ScenarioError) as refusal:
         load(written(tmp_path, HEAD + text), env={})
     assert f"s.yaml:{sentence}" in str(refusal.value)
@@ -64,7 +64,7 @@ def test_what_a_manifest_keeps_of_conversations_is_a_scenario(tmp_path: Path) ->
 
 
 def test_token_ids_cannot_be_talked_about(tmp_path: Path) -> None:
-    """A file of prompts for conversations holds texts."""
+    """A file of prompts for conversations needs texts."""
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": [1, 2]}\n')
     text = f"{HEAD}workload: {{turns: 2, prompts: prompts.jsonl}}\nload: [{USERS}]"
@@ -116,6 +116,6 @@ def test_priorities_need_an_engine_that_takes_them(tmp_path: Path) -> None:
     assert identity(served, served.trials[0]) != identity(other, other.trials[0])
     plan = served.trials[0]
     schedule = build(plan.load, plan.workload, 1, classes=plan.classes)
-    told = {schedule.row(i).class_name: schedule.request(i).priority for i in range(3)}
-    assert told.get("chat", 1) == 1
-    assert told.get("batch") is None
+    sent = {schedule.row(i).class_name: schedule.request(i).priority for i in range(3)}
+    assert sent.get("chat", 1) == 1
+    assert sent.get("batch") is None

@@ -1,4 +1,4 @@
-"""Options of engines that are wrong are told before anything runs, with their place."""
+"""Wrong options of engines are reported with their place before anything runs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ load: [{kind: single_user, requests: 2}]
 """
 
 
-def test_unknown_options_are_told_with_their_places(tmp_path: Path) -> None:
-    """Of the engine, and of the variant that has it; the variant beside it is not blamed."""
+def test_unknown_options_are_reported_with_their_places(tmp_path: Path) -> None:
+    """The problem names the engine or the variant with the option, and no other variant."""
     path = tmp_path / "s.yaml"
     path.write_text(TEXT)
     with pytest.raises(ScenarioError) as raised:
@@ -35,7 +35,7 @@ def test_unknown_options_are_told_with_their_places(tmp_path: Path) -> None:
     assert "did you mean 'ttft_ms'" in str(second)
 
 
-def test_an_engine_without_the_model_that_it_needs_is_told(tmp_path: Path) -> None:
+def test_a_missing_model_of_an_engine_is_reported(tmp_path: Path) -> None:
     """A level that brings its own model is enough."""
     path = tmp_path / "s.yaml"
     body = "load: [{kind: single_user, requests: 2}]\n"

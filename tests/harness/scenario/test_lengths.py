@@ -75,7 +75,7 @@ def test_quantiles_rise_and_stay_within_bounds(given_length: Any, a: float, b: f
     ],
 )
 def test_lengths_that_contradict_themselves_are_refused(value: object, message: str) -> None:
-    """Parameters that cannot hold together are told as such."""
+    """Contradictory parameters are reported."""
     with pytest.raises(ValidationError) as refusal:
         LENGTH.validate_python(value)
     assert [error["msg"].removeprefix("Value error, ") for error in refusal.value.errors()] == [message]

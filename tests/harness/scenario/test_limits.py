@@ -41,7 +41,7 @@ def test_values_are_in_the_unit_of_the_metric(text: str, value: float) -> None:
 
 
 def test_every_time_and_size_takes_its_units() -> None:
-    """Wherever the unit stands in the name: `server_queue_ms_mean <= 5ms` as `ttft_ms p95 <= 5ms`."""
+    """The unit may be anywhere in the name: `server_queue_ms_mean <= 5ms` as `ttft_ms p95 <= 5ms`."""
     values = {"ms": ("5ms", 5.0), "s": ("5ms", 0.005), "bytes": ("5kB", 5000.0), "share": ("5%", 0.05)}
     checked = set()
     for name, metric in METRICS.items():
@@ -73,7 +73,7 @@ def test_every_time_and_size_takes_its_units() -> None:
         ),
     ],
 )
-def test_what_is_no_limit_says_what_to_write(text: str, message: str) -> None:
+def test_a_wrong_limit_leads_to_the_fix(text: str, message: str) -> None:
     """Every refusal is a sentence with the way out."""
     with pytest.raises(ValueError) as refusal:  # noqa: PT011
         parse_limit(text)

@@ -194,7 +194,7 @@ def test_what_a_class_leaves_out_stays_the_scenario_s_after_restoring(tmp_path: 
 
 
 def test_no_secret_is_written_down(tmp_path: Path) -> None:
-    """Neither the resolved scenario nor its text form holds a secret's value."""
+    """Neither the resolved scenario nor its text contains a secret's value."""
     scenario = scenario_of(tmp_path, EVERYTHING, env=ENVIRONMENT)
     written = f"{scenario.resolved()} {scenario!r} {scenario}"
     assert not any(secret in written for secret in ENVIRONMENT.values())
@@ -220,7 +220,7 @@ def test_words_are_read_as_yaml_1_2_reads_them(tmp_path: Path) -> None:
 
 
 def test_a_scenario_cannot_be_changed(tmp_path: Path) -> None:
-    """What was validated is what runs."""
+    """The validated scenario is the one that runs."""
     scenario = scenario_of(tmp_path, LEAST)
     with pytest.raises(ValueError, match="frozen"):
         scenario.seed = 3
@@ -236,7 +236,7 @@ def test_paths_are_relative_to_the_file_in_which_they_stand(tmp_path: Path) -> N
 
 
 def test_a_prefix_alone_is_restored_as_it_was_read(tmp_path: Path) -> None:
-    """Classes say how long prompts are: the default, which the stored scenario writes out, is nobody's mistake."""
+    """Classes set the prompt lengths: the default in the stored scenario is no mistake."""
     classes = "classes: {a: {workload: {prompt_tokens: 600}}, b: {workload: {prompt_tokens: 900}}}\n"
     scenario = scenario_of(tmp_path, LEAST + "workload: {prefix: {share: 0.5, tokens: 400}}\n" + classes)
     assert restore(scenario.resolved(), scenario.source).resolved() == scenario.resolved()
@@ -250,7 +250,7 @@ def test_labels_are_added(tmp_path: Path) -> None:
 
 
 def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where everything in a tree is, the root left out."""
+    """Return the places of all values in a tree except the root."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [*([path] if path else []), *(one for key, child in children for one in paths_of(child, (*path, key)))]
 
@@ -265,7 +265,7 @@ ODD_VALUES = st.one_of(
 @pytest.mark.slow
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(paths_of(WHOLE)), ODD_VALUES), min_size=1, max_size=3))
-def test_whatever_stands_anywhere_is_read_or_told_with_its_place(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
+def test_any_value_anywhere_is_read_or_reported_with_its_place(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     """No value at any place leads to anything but a scenario that can be restored, or problems with a line."""
     tree = deepcopy(WHOLE)
     for path, value in changes:

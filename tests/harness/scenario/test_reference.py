@@ -26,7 +26,7 @@ def test_what_is_generated_is_up_to_date(path: str, text: str) -> None:
 
 
 def test_the_schema_is_a_schema() -> None:
-    """Of the version that it names."""
+    """The schema is valid for the version that it names."""
     jsonschema.Draft202012Validator.check_schema(json_schema())
 
 

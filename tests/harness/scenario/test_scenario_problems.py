@@ -84,7 +84,7 @@ def written(folder: Path, text: str, name: str = "s.yaml") -> Path:
     return path
 
 
-def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     """File, line, column, key, what is wrong and what to write."""
     assert problems_of(written(tmp_path, WRONG)) == [f"s.yaml:{line}" for line in SENTENCES.splitlines()]
 
@@ -124,7 +124,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
     ],
 )  # fmt: skip
 def test_each_mistake_has_its_sentence(tmp_path: Path, added: str, sentence: str) -> None:
-    """One mistake, one sentence, at its place."""
+    """Each mistake gives one sentence at its place."""
     (found,) = problems_of(written(tmp_path, LEAST + added + "\n"))
     expected = f"s.yaml:{sentence}".replace("FOLDER/", "").replace("FOLDER", str(tmp_path))
     assert found == expected
@@ -181,7 +181,7 @@ def test_each_mistake_about_an_engine_has_its_sentence(tmp_path: Path, engine: s
         ("{kind: burst, rate: 1, burst_rate: 2, burst_for: 9s, every: 5s, requests: 9}", "`burst_for` must be shorter than `every`"),
     ],
 )  # fmt: skip
-def test_keys_of_a_load_that_do_not_go_together_are_told(tmp_path: Path, load_item: str, why: str) -> None:
+def test_contradictory_keys_of_a_load_are_reported(tmp_path: Path, load_item: str, why: str) -> None:
     """Contradictions are placed at the load."""
     text = LEAST.replace("{kind: single_user, requests: 3}", load_item)
     assert problems_of(written(tmp_path, text)) == [f"s.yaml:2:8: load.0: {why}"]
@@ -208,7 +208,7 @@ def test_mistakes_in_the_values_of_a_load_have_their_sentence(tmp_path: Path, lo
 
 @pytest.mark.parametrize(("kind", "given"), [("sustained", "gamma(2)"), ("mixed", "{gamma: {cv: 2}}")])
 def test_parameters_of_arrivals_stand_beside_them(tmp_path: Path, kind: str, given: str) -> None:
-    """Whoever writes them inside is shown how."""
+    """The message contains the correct keys."""
     load_item = f"{{kind: {kind}, arrivals: {given}, rate: 1, requests: 9}}"
     text = LEAST.replace("{kind: single_user, requests: 3}", load_item)
     (found,) = [one for one in problems_of(written(tmp_path, text)) if ".arrivals" in one]
@@ -232,7 +232,7 @@ def test_parameters_of_arrivals_stand_beside_them(tmp_path: Path, kind: str, giv
     ],
 )  # fmt: skip
 def test_files_that_are_no_scenarios_get_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
-    """What cannot be read at all is one problem."""
+    """An unreadable file gives one problem."""
     assert problems_of(written(tmp_path, text)) == [sentence]
 
 
@@ -257,7 +257,7 @@ def test_a_mistake_in_the_parent_is_placed_in_the_parent(tmp_path: Path) -> None
     ]
 
 
-def test_circles_and_missing_parents_are_told(tmp_path: Path) -> None:
+def test_circles_and_missing_parents_are_reported(tmp_path: Path) -> None:
     """`extends` must lead to an end, and to files."""
     written(tmp_path, LEAST + "extends: s.yaml\n", "base.yaml")
     child = written(tmp_path, "extends: base.yaml\n")
@@ -270,7 +270,7 @@ def test_circles_and_missing_parents_are_told(tmp_path: Path) -> None:
 
 
 def test_wrong_settings_name_the_nearest_key(tmp_path: Path) -> None:
-    """The path of --set is told, its value is not."""
+    """The message contains the path of --set, but not its value."""
     path = written(tmp_path, LEAST)
     sets = ["laod.0.rate=5", "load.9.x=2", "load.0.kind.x=3", "load.first=1", "nothing", "slo.ttft=9", "enginess=3"]
     assert problems_of(path, sets=sets, labels=["x"]) == [

@@ -43,7 +43,7 @@ def test_each_loads_expands_and_ends_within_minutes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_fits_the_schema_and_tells_editors_where_it_is(name: str) -> None:
+def test_each_fits_the_schema_and_names_it_for_editors(name: str) -> None:
     """An editor that knows the schema shows no complaints."""
     text = shipped_path(name).read_text(encoding="utf-8")
     assert text.startswith(EDITOR_LINE)
@@ -75,6 +75,6 @@ def test_quickstart_takes_about_two_minutes() -> None:
 
 
 def test_an_unknown_template_names_the_nearest() -> None:
-    """A slip of the keyboard is told."""
+    """A typing error leads to the nearest name."""
     with pytest.raises(UsageError, match=r"unknown shipped scenario 'quikstart'; did you mean `quickstart`\?"):
         init_template("quikstart")

@@ -51,7 +51,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 
 def data_of(folder: Path, text: str, *, sets: tuple[str, ...] = (), env: dict[str, str] | None = None) -> Any:
-    """What is read from a text, which must be free of problems."""
+    """Return the data of a text without problems."""
     path = folder / "s.yaml"
     path.write_text(text, encoding="utf-8")
     source = read(path, sets=sets, labels=(), env=env or {})
@@ -67,14 +67,14 @@ def test_mappings_merge_and_everything_else_replaces(parent: Any, child: Any) ->
 
 @given(MAPPINGS, MAPPINGS, MAPPINGS)
 def test_merging_the_same_file_again_changes_nothing(a: Any, b: Any, c: Any) -> None:
-    """What a file says holds already after it was merged once."""
+    """A second merge of the same file changes nothing."""
     left = merge(merge(node_of(a), node_of(b)), node_of(c)).plain()
     assert merge(node_of(left), node_of(c)).plain() == left
 
 
 @given(MAPPINGS.filter(bool), TREES, st.data())
 def test_a_setting_changes_one_value_and_nothing_else(tree: Any, value: Any, data: Any) -> None:
-    """Whatever is in the tree can be set by its dotted path."""
+    """Every value in the tree can be set by its dotted path."""
     import tempfile
 
     path = data.draw(st.sampled_from(leaves(tree)))
@@ -125,7 +125,7 @@ def test_bare_words_follow_the_core_schema(text: str, value: object) -> None:
 
 
 @given(TREES)
-def test_json_is_read_as_what_it_says(value: Any) -> None:
+def test_json_is_read_exactly(value: Any) -> None:
     """JSON is YAML 1.2, so its values arrive unchanged."""
     tree, problems = parse(json.dumps({"value": value}), "s.yaml", Path())
     assert problems == []
@@ -153,5 +153,5 @@ def test_a_small_file_that_unfolds_into_a_huge_one_is_refused() -> None:
     ("name", "secret"), [("HF_TOKEN", True), ("API_KEY", True), ("MAX_TOKENS", False), ("KEYS", False)]
 )
 def test_secrets_are_known_by_their_name(name: str, secret: bool) -> None:
-    """Whole words of a name count."""
+    """Only whole words of a name count."""
     assert looks_secret(name) is secret

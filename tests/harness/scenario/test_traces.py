@@ -99,7 +99,7 @@ def test_clock_times_may_have_a_zone(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_malformed_lines_are_named(tmp_path: Path, text: str, sentences: list[str]) -> None:
-    """One problem for each bad line, with file and line."""
+    """Each bad line gives a problem with its file and line."""
     with pytest.raises(ScenarioError) as caught:
         read_trace(written(tmp_path, text))
     assert len(caught.value.problems) == len(sentences)
@@ -130,7 +130,7 @@ def test_what_is_written_is_read_back(
 
 
 def test_a_plan_has_the_times_and_lengths_of_its_trace(tmp_path: Path) -> None:
-    """Stretched, the warm-up labelled, and exactly as long as recorded unless told otherwise."""
+    """Times are stretched, the warm-up is labelled, and lengths are as recorded by default."""
     path = written(tmp_path, AZURE)
     schedule = plan(path, time_scale=100, warmup="5s")
     assert (schedule.count, schedule.window, schedule.continues) == (3, Window(5 * SECOND_NS, None), False)
@@ -160,7 +160,7 @@ def test_a_sample_keeps_the_shape_of_bursts(tmp_path: Path) -> None:
     assert due_ns.tolist() != other.tolist()
 
 
-def test_a_sample_or_a_warmup_that_leaves_nothing_is_told(tmp_path: Path) -> None:
+def test_a_sample_or_a_warmup_that_leaves_nothing_is_reported(tmp_path: Path) -> None:
     """With the file, the key and what to do."""
     path = written(tmp_path, OURS)
     with pytest.raises(ScenarioError, match=r"load\.sample: `sample: 1e-09` leaves none of its 2 requests; raise it"):
@@ -197,7 +197,7 @@ def test_an_estimate_reads_the_trace(tmp_path: Path) -> None:
 
 
 def test_a_scenario_names_a_trace_beside_it(tmp_path: Path) -> None:
-    """Its path is relative to the scenario, and its mistakes are told with those of the scenario."""
+    """Its path is relative to the scenario, and its mistakes are reported with those of the scenario."""
     written(tmp_path, OURS, "t.csv")
     written(tmp_path, "due_s,prompt_tokens,output_tokens\n1,x,1\n", "wrong.csv")
     scenario = tmp_path / "s.yaml"

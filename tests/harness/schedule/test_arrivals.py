@@ -42,7 +42,7 @@ def test_constant_arrivals_fill_the_interval(rate: float, start_ns: int, length_
 
 
 def test_rates_with_many_digits_stay_exact() -> None:
-    """Where 64 bits would overflow, whole numbers of any size are used."""
+    """If 64 bits would overflow, integers of any size are used."""
     due_ns = arrivals.constant(3.141592653589793, count=100_000)
     assert due_ns[-1] == int(99_999 * SECOND_NS / Fraction("3.141592653589793"))
 
@@ -97,7 +97,7 @@ def test_gamma_arrivals_have_their_rate_from_the_first_second(cv: float) -> None
 
 @given(seed=st.integers(0, 2**31), rate=RATES, cv=st.sampled_from([0.05, 0.7, 2.0, 20.0]))
 def test_gamma_arrivals_keep_their_limits(seed: int, rate: float, cv: float) -> None:
-    """In order, inside the interval, exactly as many as asked, and a longer plan begins with the shorter."""
+    """In order, inside the interval, exactly as many as requested, and a longer plan begins with the shorter."""
     short = arrivals.steady(Process.GAMMA, rate, generator(seed), cv=cv, start_ns=7, end_ns=7 + 5 * SECOND_NS)
     long = arrivals.steady(Process.GAMMA, rate, generator(seed), cv=cv, start_ns=7, end_ns=7 + 11 * SECOND_NS)
     assert np.all(np.diff(long) >= 0)
@@ -150,7 +150,7 @@ def test_bursts_keep_their_limits_before_the_anchor() -> None:
     assert len(due_ns) > 50  # the burst of the period before the anchor, 1 s to 3 s, is inside
 
 
-def test_a_spike_is_as_wide_as_asked() -> None:
+def test_a_spike_has_the_requested_width() -> None:
     """All its requests come within the given time; with width 0, in the same instant."""
     spread = arrivals.spike(1000, 0.5, generator(6), start_ns=SECOND_NS)
     assert spread.min() >= SECOND_NS

@@ -1,4 +1,4 @@
-"""Which requests wait for which: users, conversations, single ones."""
+"""Chains of requests: users, conversations, single requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan will use, and whether that is allowed."""
+"""Estimated use of a plan, and the check against the budget."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def scenario_of(load: dict[str, Any], **keys: Any) -> Scenario:
 def test_requests_and_time_are_bounded_from_both_sides(
     load: dict[str, Any], requests: tuple[float, float | None], time_s: tuple[float, float | None]
 ) -> None:
-    """Where no bound is known there is none."""
+    """An unknown bound stays unknown."""
     one = LOAD.validate_python(load)
     assert one.expected_requests() == Range(*requests)
     assert one.expected_time_s() == Range(*time_s)
@@ -103,7 +103,7 @@ def test_a_plan_is_the_sum_of_its_cells() -> None:
     ],
 )
 def test_load_that_goes_on_is_as_much_again_or_that_of_a_time_out(load: dict[str, Any], most: float | None) -> None:
-    """With a time-out of 10 s; a single user has nobody to go on beside him, a trace and a lone spike end by plan."""
+    """The timeout is 10 s; after a single user, a trace or a lone spike, no load goes on."""
     assert LOAD.validate_python(load | {"timeout": "10s"}).further_requests() == Range(0, most)
 
 
@@ -169,7 +169,7 @@ def test_another_machine_is_loaded_only_with_a_budget_or_a_consent() -> None:
 
 
 @given(st.floats(0.1, 50), st.integers(1, 500), st.integers(0, 60))
-def test_open_loads_send_what_their_rate_says(rate: float, requests: int, warmup_s: int) -> None:
+def test_open_loads_send_at_their_rate(rate: float, requests: int, warmup_s: int) -> None:
     """Measured requests and those of the warm-up."""
     load = {"kind": "sustained", "rate": rate, "requests": requests, "warmup": f"{warmup_s}s"}
     assert LOAD.validate_python(load).expected_requests().low == pytest.approx(requests + rate * warmup_s)

@@ -51,7 +51,7 @@ def test_every_model_engine_level_and_variant_is_a_cell() -> None:
     ]
 
 
-def test_repetitions_are_interleaved_unless_told_otherwise() -> None:
+def test_repetitions_are_interleaved_by_default() -> None:
     """The whole matrix again and again, each second time backwards, or cell by cell."""
     engines = [{"engine": "simulated", "quantization": ["q8_0", "q4_0"]}]
     interleaved = cells_of(scenario_of(engines=engines, repetitions=2))
@@ -115,7 +115,7 @@ def test_a_level_may_have_a_checkpoint_of_its_own() -> None:
     ],
 )
 def test_what_cannot_run_is_a_row_with_its_reason(block: dict[str, Any], reason: str) -> None:
-    """It keeps its number and name, and the others run."""
+    """The skipped cell keeps its number and name, and the others run."""
     skip, cell = expand(scenario_of(engines=[block, {"engine": "simulated"}]), env={})
     assert isinstance(skip, Skip)
     assert skip.reason == reason
@@ -124,7 +124,7 @@ def test_what_cannot_run_is_a_row_with_its_reason(block: dict[str, Any], reason:
 
 
 def test_a_key_that_is_missing_stops_everything() -> None:
-    """Whoever named a key meant that engine to run: nothing does, unless the engine is not among the chosen."""
+    """A missing key of a selected engine stops the whole run."""
     blocks = [{"engine": "http", "url": "http://127.0.0.1:1", "api_key_env": "MISSING"}, {"engine": "simulated"}]
     planned = expand(scenario_of(engines=blocks), env={})
     assert isinstance(planned[0], Skip)
@@ -204,7 +204,7 @@ def test_an_engine_may_have_loads_of_its_own() -> None:
 
 
 def test_some_cells_can_be_chosen() -> None:
-    """Numbers stay those of the whole matrix; what fits nothing is told."""
+    """Numbers stay those of the whole matrix; a pattern without a match is reported."""
     scenario = scenario_of(engines=[{"engine": "simulated", "quantization": ["q8_0", "q4_0", "q4_k_m"]}])
     assert [cell.index for cell in expand(scenario, only={"quantization": "q4_*", "engine": "simulated"})] == [1, 2]
     several = {"quantization": "q4_0|q8_*", "engine": "vllm|simulated"}
@@ -259,7 +259,7 @@ def test_only_what_runs_here_needs_the_machine() -> None:
 
 
 def test_slugs_are_names_of_folders(tmp_path: Path) -> None:
-    """Whatever a name is, a folder can be made of it inside another one."""
+    """Any name gives a valid folder inside another one."""
     for text in ("a/b", "..", "y z", "q4_k_m"):
         (tmp_path / slug(text)).mkdir()
     assert slug("Llama 3.1/8B") == "Llama-3.1-8B"

@@ -26,7 +26,7 @@ class NotAdditive:
     """A tokenizer that merges any two characters in a row, across words: counts depend on the neighbours."""
 
     def count(self, text: str) -> int:
-        """One token for each pair of characters begun."""
+        """Count one token per two characters, rounded up."""
         return -(-len(text) // 2)
 
 
@@ -48,8 +48,8 @@ ESTIMATED = WordPrompts(1)
     tokens=st.integers(1, 900),
     prefix=st.integers(1, 600),
 )
-def test_the_whole_prompt_has_the_length_asked_for(name: str, index: int, tokens: int, prefix: int) -> None:
-    """Whatever the tokenizer, and where the prompt is shorter than the prefix too."""
+def test_the_whole_prompt_has_the_requested_length(name: str, index: int, tokens: int, prefix: int) -> None:
+    """The length is exact for any tokenizer, even if the prompt is shorter than the prefix."""
     prompts = PrefixedPrompts(WORDS[name], 1, share=1.0, tokens=prefix, groups=3)
     assert TOKENIZERS[name].count(prompts.prompt(index, tokens)) == tokens
 

@@ -37,7 +37,7 @@ class NotAdditive:
     """A tokenizer that merges any two characters in a row, across words: counts depend on the neighbours."""
 
     def count(self, text: str) -> int:
-        """One token for each pair of characters begun."""
+        """Count one token per two characters, rounded up."""
         return -(-len(text) // 2)
 
 
@@ -46,7 +46,7 @@ def length(**parameters: Any) -> Any:
     return TypeAdapter(Length).validate_python(parameters)
 
 
-def test_lognormal_lengths_have_the_median_and_p95_asked_for() -> None:
+def test_lognormal_lengths_have_the_requested_median_and_p95() -> None:
     """The sample quantiles of 200,000 draws are the parameters."""
     drawn = draw_lengths(length(dist="lognormal", median=600, p95=2000), generator(1), 200_000)
     assert np.median(drawn) == pytest.approx(600, rel=0.01)
@@ -66,7 +66,7 @@ def test_other_lengths_have_their_moments() -> None:
 
 
 def test_lengths_outside_the_bounds_become_the_bounds() -> None:
-    """What is drawn below `min` or above `max` is set to it, as the scenario's expected length assumes."""
+    """Draws below `min` or above `max` are set to it, as the expected length assumes."""
     asked = length(dist="lognormal", median=100, p95=400, min=50, max=200)
     drawn = draw_lengths(asked, generator(1), 100_000)
     assert (drawn.min(), drawn.max()) == (50, 200)
@@ -74,7 +74,7 @@ def test_lengths_outside_the_bounds_become_the_bounds() -> None:
 
 
 def test_think_times_are_in_nanoseconds() -> None:
-    """Fixed, exponential and lognormal think times have the mean or median asked for."""
+    """Fixed, exponential and lognormal think times have the requested mean or median."""
     times = TypeAdapter(ThinkTime)
     assert set(draw_seconds(times.validate_python("2s"), generator(1), 3).tolist()) == {2_000_000_000}
     exponential = draw_seconds(times.validate_python({"dist": "exponential", "mean": "5s"}), generator(1), 100_000)
@@ -88,7 +88,7 @@ def test_think_times_are_in_nanoseconds() -> None:
 @settings(max_examples=30, deadline=None)
 @given(index=st.integers(0, 10**6), tokens=st.integers(1, 3000))
 def test_with_a_tokenizer_the_length_is_exact(index: int, tokens: int) -> None:
-    """Every prompt counts exactly the tokens asked for, whatever the tokenizer."""
+    """Every prompt has exactly the requested tokens, for any tokenizer."""
     for tokenizer, prompts in EXACT:
         assert tokenizer.count(prompts.prompt(index, tokens)) == tokens
 
@@ -110,7 +110,7 @@ def test_prompts_differ_from_the_start() -> None:
 
 
 def test_prompts_depend_on_seed_and_index_alone() -> None:
-    """The same seed gives the same prompts in another object; another seed gives others."""
+    """Equal seeds give equal prompts in another object; another seed gives others."""
     again, other = WordPrompts(1), WordPrompts(2)
     assert [ESTIMATED.prompt(i, 50) for i in range(50)] == [again.prompt(i, 50) for i in range(50)]
     assert ESTIMATED.fingerprint == again.fingerprint != other.fingerprint
@@ -135,7 +135,7 @@ def test_a_salt_gives_every_prompt_another_head(salt: int) -> None:
 
 
 def test_a_salt_changes_common_beginnings_too() -> None:
-    """What requests of one run share is shared with no other run."""
+    """Requests share their prefixes within a run, but not across runs."""
     workload = workload_of(prompt_tokens=60, prefix={"tokens": 40})
     plain, salted = (build(load_of(kind="single_user", requests=9), workload, 1, salt=salt) for salt in (0, 5))
     assert plain.plan_hash == salted.plan_hash
@@ -206,7 +206,7 @@ def test_each_class_goes_through_a_file_line_by_line(tmp_path: Path, limit: dict
 
 
 def test_every_malformed_line_is_named(tmp_path: Path) -> None:
-    """One problem for each bad line, with file, line and what to write."""
+    """Each bad line gives a problem with file, line and fix."""
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(
         b'{"prompt": "ok"}\n{"prompt": \n["a"]\n{"prompt": ""}\n{"promt": "x"}\n'
@@ -236,7 +236,7 @@ def test_any_file_gives_prompts_or_a_scenario_error(tmp_path_factory: pytest.Tem
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])
-def test_an_empty_file_says_what_to_write(tmp_path: Path, content: str) -> None:
+def test_an_empty_file_leads_to_the_fix(tmp_path: Path, content: str) -> None:
     """A file without prompts is one problem."""
     path = tmp_path / "prompts.jsonl"
     path.write_text(content)
@@ -258,7 +258,7 @@ def test_half_a_character_cannot_be_sent(tmp_path: Path, half: str) -> None:
 @pytest.mark.parametrize(
     "line", ["[" * 100_000, '{"prompt": ' + "9" * 5_000 + "}", '{"prompt": [' + "9" * 5_000 + "]}"]
 )
-def test_json_without_measure_is_one_sentence(tmp_path: Path, line: str) -> None:
+def test_oversized_json_is_one_sentence(tmp_path: Path, line: str) -> None:
     """Nested without end, and numbers of thousands of digits."""
     path = tmp_path / "prompts.jsonl"
     path.write_text(line + "\n")

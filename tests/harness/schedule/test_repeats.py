@@ -23,7 +23,7 @@ def plan(repeat: float | None, seed: int = 1, *, classes: Any = None, **keys: An
 
 
 def asked(schedule: Schedule, count: int) -> list[tuple[Any, int]]:
-    """What makes the first requests alike or not."""
+    """Return the contents of the first requests."""
     requests = (schedule.request(i) for i in range(count))
     return [(request.prompt, request.max_tokens) for request in requests]
 
@@ -38,7 +38,7 @@ def test_the_share_of_repeats_is_kept() -> None:
 
 
 def test_originals_are_those_of_the_plan_without_repeats() -> None:
-    """What is not a repeat stays as it was, so that two plans can be compared."""
+    """Originals stay as they were, so that two plans can be compared."""
     plain, repeated = asked(plan(None), 500), asked(plan(0.3), 500)
     first = {request: i for i, request in reversed(list(enumerate(repeated)))}
     assert all(repeated[i] == plain[i] for i in first.values())

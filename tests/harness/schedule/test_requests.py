@@ -59,7 +59,7 @@ def test_what_follows_a_number_of_requests_lasts_a_time_out_at_most() -> None:
 
 
 def test_the_limit_does_not_change_the_arrivals() -> None:
-    """Whether a number or a time ends the load, requests fall due at the same moments."""
+    """Due times do not depend on whether a number or a time ends the load."""
     by_number = schedule_of(kind="sustained", rate=10, requests=100)
     by_time = schedule_of(kind="sustained", rate=10, duration="60s")
     assert by_number.due_ns is not None
@@ -111,7 +111,7 @@ def test_any_open_plan_is_in_order_and_in_its_phases(
     load: dict[str, Any], arrivals: dict[str, Any], warmup_s: int, limit: dict[str, Any], seed: int
 ) -> None:
     """Due times rise, phases follow the window, and a number of requests is kept to the letter: two that fall due in
-    the same nanosecond are told apart by their rank.
+    the same nanosecond are distinguished by their rank.
     """
     schedule = schedule_of(seed, **load, **limit, **arrivals, warmup=f"{warmup_s}s", timeout="5s")
     assert schedule.due_ns is not None
@@ -132,8 +132,8 @@ def test_any_open_plan_is_in_order_and_in_its_phases(
 
 
 def test_a_closed_loop_names_each_users_requests() -> None:
-    """User u's k-th request is k * users + u and follows the one before it, without end: who is free takes the next, so
-    that nobody knows before which rows will be measured.
+    """User u's k-th request is k * users + u and follows the one before it, without end: a free user takes the next,
+    so that the measured rows are unknown in advance.
     """
     schedule = schedule_of(kind="sustained", users=3, requests=8, think_time="2s")
     assert (schedule.loop, schedule.count, schedule.users, schedule.continues) == (Loop.CLOSED, None, 3, True)
@@ -150,7 +150,7 @@ def test_a_closed_loop_names_each_users_requests() -> None:
 
 
 def test_a_closed_loop_limited_by_duration_has_no_end() -> None:
-    """Any row can be asked for, in any order, and is always the same; the driver decides its phase."""
+    """Any row can be computed in any order and is always the same; the driver decides its phase."""
     schedule, again = (schedule_of(kind="sustained", users=4, duration="60s", warmup="5s") for _ in range(2))
     assert (schedule.count, schedule.continues, schedule.window.start_ns) == (None, True, 5 * SECOND_NS)
     wanted = [1_000_000, 3, 70_000, 3, 4095, 4096, 0]
@@ -226,7 +226,7 @@ def test_a_ramp_limited_by_requests_measures_exactly_so_many() -> None:
 
 
 def test_classes_have_their_exact_shares() -> None:
-    """Every hand of rows holds each class by its weight, in random order, with its own lengths."""
+    """Every hand of rows contains each class by its weight, in random order, with its own lengths."""
     classes = {
         "chat": TrafficClass.model_validate({"weight": 7, "workload": {"prompt_tokens": 10}}),
         "long": TrafficClass.model_validate({"weight": 3, "workload": {"prompt_tokens": 2000}}),
@@ -309,7 +309,7 @@ def test_longer_plans_begin_with_the_shorter() -> None:
         assert short.request(i) == endless.request(i)
 
 
-def test_requests_carry_what_the_workload_says() -> None:
+def test_requests_carry_the_options_of_the_workload() -> None:
     """Sampling, streaming, exactness and lengths arrive in the request."""
     workload = workload_of(
         output_tokens={"dist": "fixed", "value": 9, "exact": True},
@@ -334,7 +334,7 @@ def test_prompts_from_a_file_bring_their_own_lengths(tmp_path: Path) -> None:
 
 
 def test_a_million_rows_stay_small() -> None:
-    """A plan of a million requests holds less than 100 MB."""
+    """A plan of a million requests needs less than 100 MB."""
     tracemalloc.start()
     schedule = schedule_of(kind="sustained", rate=10_000, duration="98s", timeout="2s")
     held, _ = tracemalloc.get_traced_memory()
@@ -344,7 +344,7 @@ def test_a_million_rows_stay_small() -> None:
 
 
 def test_shards_put_together_are_the_schedule() -> None:
-    """Whatever the number of workers, each computing its rows from its own build, the union is the plan."""
+    """For any number of workers, the union of their independently built rows is the plan."""
     whole = schedule_of(kind="sustained", rate=50, duration="10s")
     assert whole.count is not None
     for workers in (2, 8):

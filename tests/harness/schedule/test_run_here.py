@@ -1,4 +1,4 @@
-"""What of a scenario can be run here: devices, interpreters, adapters, libraries, memory."""
+"""Availability of cells on this machine: devices, interpreters, adapters, libraries, memory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from harness.run.supervisor import ChildCommand
 from harness.scenario.model import Scenario
 from harness.scenario.reader import as_checked
 from harness.schedule import devices
+from harness.schedule.availability import missing_levels
 from harness.schedule.cells import Cell, Skip, identity
 from harness.schedule.interpreter import MODULES, cannot_run_trials, own_packages
 from harness.schedule.matrix import cell_at, expand
@@ -33,25 +34,25 @@ def planned(block: dict[str, Any], model: Any = "tiny") -> Cell | Skip:
 
 
 def cell(block: dict[str, Any], model: Any = "tiny") -> Cell:
-    """The same, which can be run."""
+    """Return the cell, which must be able to run."""
     found = planned(block, model)
     assert isinstance(found, Cell), found
     return found
 
 
 def reason(block: dict[str, Any], model: Any = "tiny") -> str:
-    """Why it cannot be run."""
+    """Return the reason why a cell cannot run."""
     found = planned(block, model)
     assert isinstance(found, Skip)
     return found.reason
 
 
 def test_devices_reach_the_engine_and_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the specification's devices and as variables that CUDA reads; a number, a list and `cpu` are taken."""
+    """A number, a list and `cpu` reach the specification and the variables that CUDA reads."""
     monkeypatch.setattr(devices, "gpu_count", lambda: 2)
-    for given, told, visible in ((0, ("0",), "0"), ([1, 0], ("1", "0"), "1,0"), ("cpu", ("cpu",), "")):
+    for given, expected, visible in ((0, ("0",), "0"), ([1, 0], ("1", "0"), "1,0"), ("cpu", ("cpu",), "")):
         found = cell({"engine": "simulated", "devices": given})
-        assert found.spec.devices == told
+        assert found.spec.devices == expected
         environment = ChildCommand.of(found, Path(), 60.0).environment
         assert environment == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
     plain = cell({"engine": "simulated"})
@@ -69,9 +70,23 @@ def test_a_gpu_that_is_not_here_is_a_skip(monkeypatch: pytest.MonkeyPatch) -> No
     assert Scenario.model_validate(scenario.resolved()) == scenario
 
 
+def test_levels_that_an_engine_lacks_are_known_before_a_run() -> None:
+    """`validate` prints them; a level that the engine has is not among them."""
+    blocks = [
+        {"engine": "simulated", "quantization": ["q4_0", "q4_00"]},
+        {"engine": "http", "url": "http://h", "quantization": ["q8", {"level": "q4", "model": "m"}]},
+    ]
+    scenario = Scenario.model_validate({"model": "tiny", "engines": blocks, "load": LOAD})
+    assert missing_levels(scenario) == [
+        "simulated has no level `q4_00`; did you mean `q4_0`?",
+        "engine `http` cannot set the quantization level of an external server; remove `quantization`, or give each "
+        "level its own `model`",
+    ]
+
+
 @pytest.mark.parametrize(("given", "words"), [("gpu", "numbers of GPUs"), ([0, 0], "twice"), ([-1], "numbers of GPUs")])
-def test_wrong_devices_are_told(given: Any, words: str) -> None:
-    """What they may be."""
+def test_wrong_devices_are_reported(given: Any, words: str) -> None:
+    """The message contains the allowed values."""
     with pytest.raises(ValueError, match=words):
         cell({"engine": "simulated", "devices": given})
 
@@ -89,7 +104,7 @@ def test_where_an_engine_may_compute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_adapter_is_a_part_of_the_model() -> None:
-    """It is in the reference, the name and the identity; the base alone stands beside it; some engines take none."""
+    """The adapter is part of reference, name and identity; some engines load none."""
     scenario = Scenario.model_validate(
         {
             "model": ["tiny", {"name": "tiny", "lora": "adapters/chat"}],
@@ -124,19 +139,19 @@ def test_an_interpreter_runs_the_cell_of_an_engine_inside_it(tmp_path: Path) -> 
     bare = tmp_path / "bare"
     bare.write_text(f'#!/bin/sh\nexec {sys.base_prefix}/bin/python3 -I -S "$@"\n')
     bare.chmod(0o755)
-    told = reason({"engine": "simulated", "python": str(bare)})
-    assert "pyarrow" in told
-    assert told.endswith(f"; run `{bare} -m pip install inference-harness`")
+    why = reason({"engine": "simulated", "python": str(bare)})
+    assert "pyarrow" in why
+    assert why.endswith(f"; run `{bare} -m pip install inference-harness`")
 
 
-def test_every_library_of_a_cells_process_is_asked_for() -> None:
+def test_every_library_of_a_cells_process_is_required() -> None:
     """This interpreter has them all."""
     assert cannot_run_trials(sys.executable) is None
     assert "pyarrow" in MODULES
 
 
 def test_a_library_that_is_not_installed_is_a_skip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what to install, asked of the interpreter that would run the engine."""
+    """The interpreter of the engine is checked, and the reason contains the command to install."""
     asked = []
 
     def lacks(python: str | None, module: str) -> bool:
@@ -144,14 +159,14 @@ def test_a_library_that_is_not_installed_is_a_skip(monkeypatch: pytest.MonkeyPat
         return False
 
     monkeypatch.setattr("engines._has_module", lacks)
-    told = reason({"engine": "llama-server", "python": sys.executable})
-    assert "needs the library xllamacpp, which is not installed in the environment of" in told
-    assert told.endswith("pip install xllamacpp")
+    why = reason({"engine": "llama-server", "python": sys.executable})
+    assert "needs the library xllamacpp, which is not installed in the environment of" in why
+    assert why.endswith("pip install xllamacpp")
     assert asked == [(sys.executable, "xllamacpp")]
 
 
-def test_a_process_that_was_told_its_cell_does_not_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever sends a share of a load elsewhere needs no library of the engine; variables it does need."""
+def test_the_process_of_a_cell_does_not_check_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker on another machine needs the environment variables, but no library of the engine."""
     monkeypatch.setattr("engines._has_module", lambda python, module: False)
     scenario = Scenario.model_validate(
         {"engines": [{"engine": "llama-server"}, {"engine": "http", "url": "http://a:1", "api_key_env": "KEY"}],
@@ -169,27 +184,27 @@ class Needy:
         self.estimate = estimate
 
     def memory_needed(self) -> MemoryEstimate | None:
-        """What it was made with."""
+        """Return the arguments."""
         return self.estimate
 
 
-def test_memory_that_is_not_free_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Need and what is free, by parts; enough, and what nobody knows, is no reason to skip."""
+def test_missing_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason lists needed and free memory; unknown memory is no reason to skip."""
 
-    def told(estimate: MemoryEstimate | None, free: int | None) -> str | None:
+    def shortage(estimate: MemoryEstimate | None, free: int | None) -> str | None:
         monkeypatch.setattr(engine, "free_bytes", lambda needed, spec: free)
         return engine.too_little_memory(Needy(estimate), EngineSpec("x"))  # type: ignore[arg-type]
 
     estimate = MemoryEstimate("cpu", {"weights": 5 * GIB, "kv_cache": GIB, "runtime": GIB // 2})
-    assert told(estimate, 4 * GIB) == (
+    assert shortage(estimate, 4 * GIB) == (
         "needs at least 6.5 GiB (weights 5 GiB, KV cache 1 GiB, runtime 512 MiB); 4 GiB is free here"
     )
-    assert told(estimate, 7 * GIB) is None
-    assert told(estimate, None) is None
-    assert told(None, 1) is None
+    assert shortage(estimate, 7 * GIB) is None
+    assert shortage(estimate, None) is None
+    assert shortage(None, 1) is None
     assert engine.too_little_memory(object(), EngineSpec("x")) is None  # type: ignore[arg-type]
     gpu = MemoryEstimate("cuda", {"weights": 5 * GIB})
-    assert (told(gpu, GIB) or "").endswith("1 GiB is free on the GPUs")
+    assert (shortage(gpu, GIB) or "").endswith("1 GiB is free on the GPUs")
 
 
 @pytest.mark.parametrize(
@@ -199,13 +214,13 @@ def test_memory_that_is_not_free_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_free_memory_is_that_of_the_engines_gpus(
     visible: str | None, given: tuple[str, ...], free: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever made them; by number or identifier; None where they cannot be told."""
+    """Devices are found by number or UUID; None if they are ambiguous."""
 
     class Free:
         """Two GPUs, with 16 and 32 bytes free."""
 
         def free_bytes(self, devices: Collection[int] = ()) -> int:
-            """Of some, or of all."""
+            """Return the readings of some or all GPUs."""
             return sum((16, 32)[number] for number in devices or (0, 1))
 
     monkeypatch.setattr(engine, "find_gpus", lambda: (Free(), None))

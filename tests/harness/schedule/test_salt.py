@@ -15,7 +15,7 @@ ENGINES = "engines: [{engine: http, url: 'http://127.0.0.1:1'}, {engine: simulat
 
 
 def cells(folder: Path) -> list[Cell]:
-    """One of a server that runs already, and one of an engine that is started."""
+    """Return a cell of a running server and a cell of a started engine."""
     file = folder / "s.yaml"
     file.write_text(ENGINES + "load: [{kind: single_user, requests: 3}]\n", encoding="utf-8")
     found = [cell for cell in expand(load(file, env={})) if isinstance(cell, Cell)]
@@ -24,12 +24,12 @@ def cells(folder: Path) -> list[Cell]:
 
 
 def writer(folder: Path, name: str, created: str = "2026-01-02T03:04:05Z") -> RunWriter:
-    """Of a run."""
+    """Return the writer of a run."""
     return RunWriter(folder / name, Manifest(name="s", created_utc=created, cells=[]))
 
 
 def test_only_servers_that_stay_up_know_other_runs(tmp_path: Path) -> None:
-    """What is started for a cell has an empty cache."""
+    """An engine that is started for a cell has an empty cache."""
     assert [cell.stays_up for cell in cells(tmp_path)] == [True, False]
 
 

@@ -38,7 +38,7 @@ def plan(**load: Any) -> TrialPlan:
 
 @pytest.mark.parametrize("name", HUGE)
 def test_ten_thousand_million_requests_are_refused(name: str) -> None:
-    """Whatever makes them so many: how much that is, how much may be, what to write instead; half of 8 GiB may be."""
+    """The message contains the needed memory, the allowed memory (half of 8 GiB) and the fix."""
     why = plan_too_large(plan(**HUGE[name]), free_bytes=8 * GIB)
     assert why is not None
     assert "4 GiB are allowed for a plan" in why
