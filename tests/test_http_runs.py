@@ -99,14 +99,14 @@ def test_several_servers_of_which_one_is_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "sentence"),
     [
-        ({"url": []}, "engines.0.url: lists no address; write `http://host:port`"),
+        ({"url": []}, "engines.0.url: contains no address; write `http://host:port`"),
         ({"url": ["http://a", "http://a"]}, "engines.0.url: lists http://a twice; keep one"),
-        ({"url": ["http://a", 3]}, "engines.0.url: is an address, or a list of addresses"),
+        ({"url": ["http://a", 3]}, "engines.0.url: must be an address, or a list of addresses"),
         ({"url": ["http://a", "b"]}, "engines.0.url: 'b' is not an address; write `http://host:port`"),
         ({"url": "unix:///x.sock"}, "'unix:///x.sock' is not an address; write `http+unix:///path/to.sock`"),
-        ({"url": "http://a", "tls": {"cert": "c"}}, "engines.0: `tls` is for addresses that begin with `https://`"),
-        ({"url": "http+unix:///x", "proxy": "http://b"}, "engines.0: a Unix socket is reached without a `proxy`"),
-        ({"url": "http://a", "proxy": "off"}, "engines.0.proxy: is an address or `none`; write `none` for a direct"),
+        ({"url": "http://a", "tls": {"cert": "c"}}, "engines.0: `tls` needs an address that begins with `https://`"),
+        ({"url": "http+unix:///x", "proxy": "http://b"}, "engines.0: `proxy` has no effect on a Unix socket"),
+        ({"url": "http://a", "proxy": "off"}, "engines.0.proxy: must be an address or `none`; write `none`"),
         ({"url": "http+unix://run/x.sock"}, "is not the address of a Unix socket; write http+unix:///path/to.sock"),
         ({"url": f"http+unix:///{'x' * 120}"}, "the path of a Unix socket has at most 107 bytes"),
         ({"url": "http+unix:///x.sock:v1"}, "must begin with `/`: write http+unix:///path/to.sock:/base"),
@@ -116,7 +116,7 @@ def test_several_servers_of_which_one_is_another(tmp_path: Path) -> None:
             {"url": "http://a", "proxy": "socks5://b"},
             "engines.0.proxy: proxy: only http:// proxies are supported",
         ),
-        ({"url": "http://a", "proxy": "http://u:p@b"}, "engines.0.proxy: contains a user name or password"),
+        ({"url": "http://a", "proxy": "http://u:p@b"}, "engines.0.proxy: must not hold a user name or password"),
         ({"url": "http://a", "headers": {"Authorization": "x"}}, "engines.0.headers: the value of Authorization would"),
         (
             {"url": "http://a", "headers": {"X-Api-Key": "x"}},

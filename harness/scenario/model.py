@@ -91,9 +91,7 @@ class Scenario(StrictModel):
     engines: tuple[EngineBlock, ...] = Field(
         min_length=1, description="Engines to measure.", examples=["[{engine: llama-server}]"]
     )
-    workload: Workload = Field(
-        default=Workload(), description="Content of each request: prompts, lengths and sampling."
-    )
+    workload: Workload = Field(default=Workload(), description="Requests: prompts, lengths and sampling.")
     classes: dict[Name, TrafficClass] = Field(default={}, description="Classes of requests by name, for `kind: mixed`.")
     load: tuple[LoadItem, ...] = Field(
         min_length=1,
