@@ -73,10 +73,10 @@ def test_bursts_that_are_worked_off_in_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("at", "fits"), [("20s", True), ("20500ms", False), ("29s", False)])
 def test_a_spike_must_be_over_before_the_window_is(at: str, fits: bool) -> None:
-    """Else a part of it would not be measured: refused, with what to do."""
+    """A spike that ends at or after the end of the measurement is refused, with the fix."""
     load = {"kind": "burst", "rate": 1, "duration": "30s", "spike": {"requests": 100, "within": "10s", "at": at}}
     if fits:
         assert load_of(**load).kind == "burst"
     else:
-        with pytest.raises(ValueError, match="a part of it would not be measured; lengthen `duration`"):
+        with pytest.raises(ValueError, match="into the measurement, at or after its end; lengthen `duration`"):
             load_of(**load)

@@ -209,7 +209,7 @@ def test_the_section_of_a_file(tmp_path: Path) -> None:
         ("{text: nowhere.txt}", "nowhere.txt is not a file"),
         ("{tokens: 10}", "at least 64"),
         ("{chunk: 1024}", "at most 512"),
-        ("{reference: /f16}", "names no reference"),
+        ("{reference: /f16}", "is not a reference"),
         ("{refrence: f16}", "did you mean `reference`?"),
     ],
 )

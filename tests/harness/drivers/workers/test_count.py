@@ -79,7 +79,7 @@ def test_an_engine_in_the_clients_process_cannot_have_several() -> None:
         assert isinstance(expand(scenario_with({"engine": "simulated"}, workers=workers))[0], Cell)
     (refused,) = expand(scenario_with({"engine": "simulated"}, workers=2))
     assert isinstance(refused, Skip)
-    assert "inside the client's process, which cannot be 2" in refused.reason
+    assert "inside the process of the load generator, not in 2" in refused.reason
 
 
 @pytest.mark.parametrize("workers", [0, -1, 257, 1.5, "many", [1, 2]])
