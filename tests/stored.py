@@ -19,7 +19,7 @@ KEY = ("000-tiny-simulated-f16", "000-sustained")
 
 def results_of(path: Path, records: Sequence[Record], schedule: Schedule | None = None, **changes: Any) -> Results:
     """What a run finds out that stored these records as its only trial. changes: of the trial's entry."""
-    trial = trial_entry(client={}, **changes)
+    trial = trial_entry(**{"client": {}, **changes})
     if schedule is not None:
         plan = plan_entry(schedule)
         trial.take(plan, plan.model_fields_set - changes.keys())

@@ -101,7 +101,7 @@ def test_blocks_that_differ_in_name_keep_it(tmp_path: Path) -> None:
     cells = [cell for cell in expand(load(scenario(tmp_path, engines=blocks))) if isinstance(cell, Cell)]
     assert [cell.variant for cell in cells] == ["engines.0", None, "a", "engines.2"]
     doubled = load(scenario(tmp_path, engines=[{"engine": "simulated", "quantization": ["q8_0", "q8_0"]}]))
-    with pytest.raises(UsageError, match="holds simulated, q8_0 2 times"):
+    with pytest.raises(UsageError, match="lists simulated, q8_0 2 times"):
         expand(doubled)
 
 
