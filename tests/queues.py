@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.records import record_schema, sample_schema
+from harness.store.manifest import CellEntry
 from tests.fabricated import cell_entry, trial_entry
 
 Int64 = NDArray[np.int64]
@@ -68,12 +69,11 @@ class QueueTrial:
     """
 
     served: Served
-    cell: dict[str, Any] = field(default_factory=cell_entry)
-    trial: dict[str, Any] = field(default_factory=dict)
+    cell: CellEntry = field(default_factory=cell_entry)
+    changes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        end_s = float(self.served.arrived_ns[-1]) / S
-        self.trial = trial_entry(end_s=end_s) | self.trial
+        self.trial = trial_entry(end_s=float(self.served.arrived_ns[-1]) / S, **self.changes)
 
     def batches(self, columns: Sequence[str], parts: int | None = None) -> Iterator[pa.RecordBatch]:
         """As they would come from the stored file."""
