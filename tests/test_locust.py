@@ -158,7 +158,7 @@ def test_engines_in_this_process_are_refused(tmp_path: Path) -> None:
     """Locust reaches engines over the network only; the sentence says what to leave out."""
     ended = harness("run", str(scenario(tmp_path)), "--driver", "locust", cwd=tmp_path)
     assert ended.code == 2
-    assert "leave out `driver`" in ended.err
+    assert "remove `driver`" in ended.err
 
 
 @pytest.mark.parametrize("option", [("--web",), ("--expect-workers", "2")])

@@ -125,7 +125,7 @@ def test_without_load(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         ((), "name either a scenario file or a --model"),
-        (("--model", "tiny", "--engine", "nothing"), "no engine"),
+        (("--model", "tiny", "--engine", "nothing"), "unknown engine"),
         (
             ("--model", "tiny", "--levels", "q8_0", "--text", "absent.txt"),
             "--text names absent.txt, which is not a file",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import urllib.request
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from engines.base import Endpoint, EngineInfo, EngineSpec
+from engines.base import Endpoint, EngineInfo, EngineSpec, Scores
 from engines.llamacpp.server import LlamaServer
+from engines.llamacpp.server_scores import score_by_server
 from tests.relay import Relay
 
 PACE_S = 0.1
@@ -37,9 +44,21 @@ class Held(LlamaServer):
         own = super().endpoint()
         return own if self._relay is None else replace(own, url=self._relay.url)
 
+    async def score(self, tokens: Sequence[int], first: int) -> Scores:
+        """Score by the same way as requests."""
+        return await asyncio.to_thread(score_by_server, partial(answer, self.endpoint().url), tokens, first)
+
     async def stop(self) -> None:
         """The way first."""
         if self._relay is not None:
             self._relay.close()
             self._relay = None
         await super().stop()
+
+
+def answer(url: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the JSON that a server answers."""
+    request = urllib.request.Request(url + path, None if body is None else json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        found: dict[str, Any] = json.load(reply)
+    return found

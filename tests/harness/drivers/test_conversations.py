@@ -114,7 +114,7 @@ def test_a_transcript_puts_each_reply_behind_its_prompt() -> None:
         {"role": "assistant", "content": second.reply},
         {"role": "user", "content": request.prompt},
     ]
-    with pytest.raises(ValueError, match="cannot go on with token ids"):
+    with pytest.raises(ValueError, match="cannot continue with token ids"):
         assert Request((1, 2), 1, history=request.history).transcript
 
 

@@ -228,7 +228,7 @@ def test_a_proxy_of_no_use(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """The error is one sentence before any request, and does not repeat a possible password."""
     monkeypatch.setenv("HTTP_PROXY", url)
     settings = DriveSettings(1_000_000_000)
-    with pytest.raises(TrialFailed, match=r"HTTP_PROXY .*; write http://host:port") as told:
+    with pytest.raises(TrialFailed, match=r"HTTP_PROXY: .* \(use http://host:port\)") as told:
         asyncio.run(drive(open_plan([0]), Endpoint("http://model.test", "openai-chat"), settings, lambda _: None))  # type: ignore[arg-type]
     assert url not in str(told.value)
 
