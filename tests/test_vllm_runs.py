@@ -35,7 +35,7 @@ def test_a_cell_runs_in_the_environment_that_has_vllm(tmp_path: Path) -> None:
     cells = {cell["level"]: cell for cell in found["cells"]}
     assert cells["fp32"]["status"] == "complete", (ended.out, ended.err, cells)
     assert cells["awq"]["status"] == "skipped", cells["awq"]
-    assert "quantized so beforehand" in cells["awq"]["reason"]
+    assert "needs a checkpoint that is quantized to it" in cells["awq"]["reason"]
     engine = cells["fp32"]["engine_info"]
     assert (engine["level"], engine["device"], engine["context_tokens"]) == ("fp32", "cpu", 1024)
     rows = records(tmp_path / "run", cells["fp32"]["trials"][0])
