@@ -1,4 +1,4 @@
-"""Conversation of a parent with its child process, work in threads, and the signals that ask for the end.
+"""Conversation of a parent with its child process, and work in threads.
 
 The parent writes orders to standard input: a word per line, in some cases followed by data as JSON. The child writes
 events as JSON lines to standard output. The end of standard input means that the parent is gone.
@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import select
-import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -197,10 +196,3 @@ async def background(work: Any) -> AsyncIterator[asyncio.Task[Any]]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def stop_signals() -> tuple[int, ...]:
-    """Return SIGINT, SIGTERM, and SIGHUP (a closed terminal) unless that is ignored, as under `nohup`."""
-    hang_up = getattr(signal, "SIGHUP", None)
-    ignored = hang_up is None or signal.getsignal(hang_up) is signal.SIG_IGN
-    return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

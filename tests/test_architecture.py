@@ -21,6 +21,7 @@ ORDER = (
     ("records",),
     ("metrics",),
     ("processes",),
+    ("signals",),
     ("scenario",),
     ("telemetry",),
     ("store",),

@@ -60,7 +60,7 @@ def test_nohup_is_obeyed(tmp_path: Path) -> None:
     """Where SIGHUP is ignored, it stays so."""
     program = (
         "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from harness.processes import stop_signals\nassert signal.SIGHUP not in stop_signals()\n"
+        "from harness.signals import stop_signals\nassert signal.SIGHUP not in stop_signals()\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\nassert signal.SIGHUP in stop_signals()\n"
     )
     subprocess.run([sys.executable, "-c", program], env=environment(), check=True)

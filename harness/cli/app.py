@@ -21,7 +21,7 @@ from harness.cli.run import run
 from harness.cli.validate import validate
 from harness.cli.worker import worker
 from harness.errors import ExitCode, HarnessError, Interrupted, first_that_applies
-from harness.processes import stop_signals
+from harness.signals import stop_signals
 
 app = typer.Typer(
     help="Benchmark and load-test LLM inference.",

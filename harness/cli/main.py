@@ -6,7 +6,7 @@ import os
 import signal
 from typing import NoReturn
 
-from harness.processes import stop_signals
+from harness.signals import stop_signals
 
 
 def main() -> NoReturn:

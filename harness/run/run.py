@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.errors import HarnessError
-from harness.processes import stop_signals
 from harness.records import Sample
 from harness.run.child import CellSpec
 from harness.run.entries import first_manifest
@@ -32,6 +31,7 @@ from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip
 from harness.schedule.devices import CPU, visible_gpus
 from harness.schedule.matrix import expand
+from harness.signals import stop_signals
 from harness.store.manifest import CellEntry, Manifest, PageReaderEntry, QualityEntry, SamplerEntry, TrialEntry
 from harness.store.run import RunWriter
 from harness.telemetry import provenance

@@ -21,11 +21,12 @@ from harness.drivers.drive import drive
 from harness.drivers.stub import StubServer, sent_times_ns
 from harness.drivers.timeline import NS_PER_MS, NS_PER_S
 from harness.errors import Interrupted, TrialFailed
-from harness.processes import event_loop_runner, stop_signals
+from harness.processes import event_loop_runner
 from harness.records import Phase, Record, Status
 from harness.scenario.loads import Load, LoadItem
 from harness.scenario.workload import Workload
 from harness.schedule.requests import Schedule, build
+from harness.signals import stop_signals
 from harness.telemetry.cgroup import read_ceilings
 
 Say = Callable[[str], None]
