@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.cli.doctor import trusted_errors
+from harness.cli.examination import trusted_errors
 from harness.drivers.calibration.calibrator import QUICK, calibrate, rate_level, stream_level
 from harness.drivers.stub import StubServer
 from harness.verdict import thresholds

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.store.manifest import CellEntry, Manifest, TrialEntry
 from reports.format import UNKNOWN, dotted
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from harness.store.manifest import CellEntry, Manifest, TrialEntry
 
 KEYS = ("model", "engine", "level", "variant", "load")
 POOLED = "pooled"

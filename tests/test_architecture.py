@@ -38,6 +38,7 @@ ORDER = (
 ROW_OF = {name: row for row, names in enumerate(ORDER) for name in names}
 MOST_EXPORTS = 10
 HEAVY = {"pandas", "matplotlib", "torch", "locust", "scipy", "pyarrow", "xllamacpp", "numpy", "gguf", "vllm"}
+HEAVY |= {"asyncio", "psutil", "aiohttp", "jinja2"}  # small, and together as long as all the rest of a command
 PACKAGES = ("harness", "engines", "reports")
 
 

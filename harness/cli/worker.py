@@ -19,7 +19,6 @@ import typer
 from harness.cli.options import parse_wait
 from harness.cli.output import say
 from harness.errors import ExitCode, HarnessError, Interrupted, TrialFailed
-from harness.processes import ended_how, module_command, own_packages_first
 
 NEXT_TRIAL_WITHIN_S = 900.0
 END_S = 5.0
@@ -64,6 +63,8 @@ def serve(host: str, port: int, *, within_s: float, say: Callable[[str], None]) 
 
 def take_part(host: str, port: int, within_s: float) -> dict[str, Any]:
     """Take part in one trial in a process of its own; return what that says."""
+    from harness.processes import ended_how
+
     with process(host, port, within_s) as running:
         assert running.stdout is not None
         with contextlib.suppress(ValueError):  # nothing, or cut off in the middle of a line: it is dying
@@ -76,6 +77,8 @@ def take_part(host: str, port: int, within_s: float) -> dict[str, Any]:
 @contextlib.contextmanager
 def process(host: str, port: int, within_s: float) -> Iterator[subprocess.Popen[str]]:
     """The process of one trial; gone when the block ends, however it ends."""
+    from harness.processes import module_command, own_packages_first
+
     with subprocess.Popen(
         module_command("harness.drivers.locust.worker", host, str(port), str(within_s)),
         stdin=subprocess.PIPE,

@@ -224,18 +224,18 @@ DEPENDENT = Criterion(
     "samples", "the advice to free the machine", "requests of one user are worth less than", "share", 0.5)
 
 CALIBRATED_TTFT_P99_MS = Threshold(
-    "cli.doctor", "calibration", "calibration: error of the first token's arrival, p99", "ms", 2.0,
+    "cli.examination", "calibration", "calibration: error of the first token's arrival, p99", "ms", 2.0,
     condition="beyond it a load is not trusted here")
 CALIBRATED_ITL_P99_MS = Threshold(
-    "cli.doctor", "calibration", "calibration: error of the time between two tokens, p99", "ms", 0.5)
-CALIBRATED_LAG_P99_MS = Threshold("cli.doctor", "calibration", "calibration: send lag, p99", "ms", 1.0)
+    "cli.examination", "calibration", "calibration: error of the time between two tokens, p99", "ms", 0.5)
+CALIBRATED_LAG_P99_MS = Threshold("cli.examination", "calibration", "calibration: send lag, p99", "ms", 1.0)
 CALIBRATED_SLOWDOWN = Threshold(
-    "cli.doctor", "calibration", "calibration: the server's own gaps over those asked for", "", 1.1,
+    "cli.examination", "calibration", "calibration: the server's own gaps over those asked for", "", 1.1,
     condition="it could not send more on these cores")
 
 CORES = Threshold("checks", "processor", "processor cores, by affinity or quota", "", 2, below=True)
 BUSY = Threshold(
-    "checks, calibration, cli.doctor", "other load", "processors busy with other work", "share", 0.20,
+    "checks, calibration, cli.examination", "other load", "processors busy with other work", "share", 0.20,
     condition="within half a second; of a calibration, just before it")
 CLOCK_COST_NS = Threshold("checks", "clock", "reading the clock", "ns", 1_000)
 CLOCK_RESOLUTION_NS = Threshold("checks", "clock", "resolution of the clock", "ns", 1_000, 1_000)
@@ -264,7 +264,7 @@ HEADINGS = {
     "tokens": "Tokens and prompts",
     "steady": "Steadiness",
     "samples": "Starts",
-    "cli.doctor": "Calibration",
+    "cli.examination": "Calibration",
     "checks": "`harness doctor`, of the machine",
 }
 

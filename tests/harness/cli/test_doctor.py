@@ -12,8 +12,8 @@ import psutil
 import pytest
 from rich.console import Console
 
-from harness.cli import doctor
-from harness.cli.doctor import (
+from harness.cli import examination as doctor
+from harness.cli.examination import (
     Examination,
     engine_checks,
     examine,

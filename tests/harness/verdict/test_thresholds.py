@@ -110,5 +110,5 @@ def test_only_the_verdict_gives_reasons() -> None:
         own, text = path.relative_to(ROOT / "harness").as_posix(), path.read_text()
         if not own.startswith("verdict/"):
             assert not re.search(r"\b(Reason|Threshold|Criterion|Grade)\(", text), own
-            assert own == "cli/doctor.py" or not re.search(r"\bCheck\(", text), own
+            assert own == "cli/examination.py" or not re.search(r"\bCheck\(", text), own
             assert own == "results.py" or "verdict.reason" not in text, own

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.cores import cpu_quota_cores
-from harness.cli.doctor import trusted_errors
+from harness.cli.examination import trusted_errors
 from harness.drivers.base import DriveReport
 from harness.drivers.calibration import calibrator, store
 from harness.drivers.calibration.calibrator import FULL, QUICK, Ladder, Truth, calibrate, measure, schedule
