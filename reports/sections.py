@@ -48,8 +48,8 @@ SECTIONS = (  # in the order of the page; the last of a terminal stay in view
     Section("quality", quality.detail, folded=3, terminal=4, title="Quality"),
     Section("quality", quality.responses, folded=4, terminal=5),
 )
-EVIDENCE_OF_TRIAL = (machine.throttling, machine.pages, checks.checks)
-"""Tables that help to find out why a trial is invalid."""
+EVIDENCE_OF_TRIAL = (machine.throttling, machine.pages)
+"""Tables that help to find out why a trial is invalid, beside its checks."""
 RESULTS_OF_TRIAL = (machine.memory, machine.energy, machine.server)
 
 
@@ -87,6 +87,7 @@ def _ranked(data: ReportData, rank_of: Callable[[Section], int | None]) -> list[
 def of_trial(data: ReportData, cell: CellEntry, trial: TrialEntry) -> list[Table]:
     """Return the tables of one trial; of an invalid one those alone that help to find the cause."""
     invalid = data.invalid(cell.id, trial.id)
-    facts = data.facts_of(cell.id, trial.id) | {"late_readings_above": data.late_readings_above}
-    tables = (make(facts) for make in (*(() if invalid else RESULTS_OF_TRIAL), *EVIDENCE_OF_TRIAL))
+    facts = data.facts_of(cell.id, trial.id)
+    makers = (*(() if invalid else RESULTS_OF_TRIAL), *EVIDENCE_OF_TRIAL)
+    tables = (*(make(facts) for make in makers), checks.checks(facts, data.late_readings_above))
     return [replace(table, title=f"{table.title}{repetition(cell, data)}") for table in tables if table.rows]

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from harness.analysis import stats as means
+from harness.analysis import stats
 from harness.analysis.columns import Columns
 from harness.analysis.latencies import Observations
 from harness.analysis.queue import QueueGuard
@@ -69,20 +69,20 @@ class Listed:
     @cached_property
     def batches(self) -> Batched:
         """See Distribution."""
-        return means.batched(self.observations.bounds, self.observations.clusters)
+        return stats.batched(self.observations.bounds, self.observations.clusters)
 
     @cached_property
     def sizes(self) -> dict[float, float]:
         """Effective sizes at the usual levels."""
-        return means.sizes_by_level(self.observations.values, LEVELS, self.observations.clusters, self.ordered)
+        return stats.sizes_by_level(self.observations.values, LEVELS, self.observations.clusters, self.ordered)
 
     def effective_size(self, p: float) -> float:
         """See Distribution."""
         if p not in self.sizes:
             self.sizes.update(
-                means.sizes_by_level(self.observations.values, [p], self.observations.clusters, self.ordered)
+                stats.sizes_by_level(self.observations.values, [p], self.observations.clusters, self.ordered)
             )
-        return min(self.sizes[level] for level in (*(level for level in means.GUARD_LEVELS if level < p), p))
+        return min(self.sizes[level] for level in (*(level for level in stats.GUARD_LEVELS if level < p), p))
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ class Pool:
         if statistic.startswith("p"):
             p = float(statistic[1:]) / 100
             size = sum(run.effective_size(p) for run in self._runs)
-            return means.ordered_quantile(self._ordered, self._known, [run.ordered for run in self._runs], p, size)
+            return stats.ordered_quantile(self._ordered, self._known, [run.ordered for run in self._runs], p, size)
         if statistic == "mean":
             censored = sum(run.censored for run in self._runs)
-            return means.mean_of_batches([run.batches for run in self._runs], censored)
-        return means.extreme_estimate(self._ordered, self._known, largest=statistic == "max")
+            return stats.mean_of_batches([run.batches for run in self._runs], censored)
+        return stats.extreme_estimate(self._ordered, self._known, largest=statistic == "max")

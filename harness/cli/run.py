@@ -12,7 +12,7 @@ import typer
 
 from harness.cli.options import Exports, Formats, Labels, Only, Sets, check_exports, check_formats, parse_wait
 from harness.cli.output import error_console, say
-from harness.cli.report import show
+from harness.cli.report import show, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,7 +113,6 @@ def measure(
     from contextlib import nullcontext
 
     from harness.cli.progress import ConsoleWatcher, SilentWatcher
-    from harness.cli.report import write
     from harness.run.lock import machine_to_ourselves
     from harness.run.run import execute, go_on
     from harness.schedule.matrix import needs_the_machine

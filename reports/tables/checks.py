@@ -21,7 +21,7 @@ _PRESSURES = (
 )
 
 
-def checks(facts: Mapping[str, Any]) -> Table:
+def checks(facts: Mapping[str, Any], late_readings_above: float = 1.0) -> Table:
     """Return one row per check: steadiness, queue, sample size, tokens, books, the machine, the readings themselves."""
     rows = [
         *_steady(facts),
@@ -30,7 +30,7 @@ def checks(facts: Mapping[str, Any]) -> Table:
         *_tokens(facts),
         *_books(facts),
         *_machine(facts),
-        *_readings(facts),
+        *_readings(facts, late_readings_above),
     ]
     lines = [(Cell(name), Cell(what, tone=tone)) for name, what, tone in rows]
     return Table("Checks", ("check", "what was seen"), lines, texts=2)
@@ -113,7 +113,7 @@ def _machine(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield words, amount(value, show=show) if value else "none", "doubtful" if value else "good"
 
 
-def _readings(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _readings(facts: Mapping[str, Any], late_above: float) -> Iterator[tuple[str, str, str]]:
     told = facts.get("telemetry") or {}
     sampler = told.get("sampler") or {}
     if sampler.get("ticks"):
@@ -123,7 +123,7 @@ def _readings(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield (
             "readings of the machine",
             f"{sampler['ticks']}{every}, {late} late{busy}",
-            "doubtful" if late > facts.get("late_readings_above", 1.0) * sampler["ticks"] else "",
+            "doubtful" if late > late_above * sampler["ticks"] else "",
         )
     for sentence in told.get("unread") or ():
         yield "not read", str(sentence), ""
