@@ -13,7 +13,7 @@ from harness import metrics
 from harness.analysis.facts import facts_of
 from harness.analysis.reading import StoredTrial, read
 from harness.analysis.repetitions import spreads
-from harness.analysis.samples import CellSamples
+from harness.analysis.samples.gauges import CellSamples
 from harness.analysis.series.trial import series_of
 from harness.analysis.summary import KEYS, Measures, levels_for, measure, tidy
 from harness.errors import ExitCode

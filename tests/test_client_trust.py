@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.analysis.reading import Reading
+from harness.analysis.reading import read
 from harness.drivers import canary
 from harness.drivers.base import DriveReport, DriveSettings
 from harness.drivers.drive import drive
@@ -23,7 +23,7 @@ from harness.verdict.reason import Level, Validity
 from harness.verdict.thresholds import CANARY_MS
 from harness.verdict.validity import judge
 from tests.driven import measured
-from tests.fabricated import frame, trial_entry
+from tests.fabricated import FabricatedTrial, cell_entry, trial_entry
 from tests.plans import exact_schedule
 
 MS = 1_000_000
@@ -51,7 +51,8 @@ def judged(schedule: Schedule, records: list[Record], report: DriveReport) -> Va
     """The validity of what was driven."""
     planned = {"measure": schedule.count, "warmup": 0}
     trial = trial_entry(loop=str(Loop.OPEN), window={"start_ns": 0, "end_ns": None}, planned=planned)
-    return judge(trial, Reading.of(frame(records), trial), ClientEntry.model_validate(asdict(report)))
+    reading = read(FabricatedTrial(cell_entry(), trial, records))
+    return judge(trial, reading, ClientEntry.model_validate(asdict(report)))
 
 
 def column(records: list[Record], name: str) -> NDArray[np.float64]:

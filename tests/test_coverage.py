@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from harness.analysis import stats
-from harness.analysis.columns import Floats
 from harness.analysis.queue import NO_GUARD, TAIL, QueueGuard, guard
-from harness.analysis.stats import Bound, Estimate
+from harness.analysis.stats import Bound, Estimate, Floats
 from tests import many_queues
+from tests.estimates import quantile_estimate
 from tests.many_queues import Queued
 
 RUNS = 300
@@ -57,7 +57,7 @@ def coverage(made: Queued) -> dict[float, tuple[float, float]]:
     found = {}
     for p, truth in made.truth.items():
         said = [
-            stats.quantile_estimate([latency], p, n_eff=own_size(sizes, p), m_cap=guarded.cap(p))
+            quantile_estimate([latency], p, n_eff=own_size(sizes, p), m_cap=guarded.cap(p))
             for latency, sizes, guarded in runs
         ]
         points = float(np.mean([one.bound is Bound.POINT for one in said]))
@@ -67,7 +67,7 @@ def coverage(made: Queued) -> dict[float, tuple[float, float]]:
 
 def naive_coverage(made: Queued, p: float) -> float:
     """The same of the interval for independent values."""
-    said = [stats.quantile_estimate([latency], p, n_eff=len(latency)) for latency in made.latency]
+    said = [quantile_estimate([latency], p, n_eff=len(latency)) for latency in made.latency]
     return float(np.mean([holds(one, made.truth[p]) for one in said]))
 
 

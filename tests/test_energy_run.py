@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import harness, manifest, running, scenario, wait_until
 
-from harness.analysis.energy import COUNTER
+from harness.analysis.samples.energy import COUNTER
 from tests.fake_nvml import environment
 
 WATTS = 300.0

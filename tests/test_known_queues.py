@@ -12,7 +12,8 @@ import random
 import numpy as np
 import pytest
 
-from harness.analysis.distributions import Pool, distributions
+from harness.analysis.distributions import Pool
+from harness.analysis.latencies import distributions
 from harness.analysis.rates import shares
 from harness.analysis.reading import read
 from harness.analysis.stats import share_estimate

@@ -107,7 +107,7 @@ def test_the_embedded_server_tells_of_itself(tmp_path: Path) -> None:
     assert 0 <= later["window"]["running_requests"]["mean"] <= 2
     assert value(found, "prefix_hit_share") is not None
     assert value(found, "kv_cache_peak_share") is None
-    assert missing(found, "kv_cache_peak_share") == "the server's page does not tell it"
+    assert missing(found, "kv_cache_peak_share") == "the server's page does not report it"
     assert not any("page" in told for told in stored.manifest.cells[0].unread)
 
 

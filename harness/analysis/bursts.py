@@ -1,4 +1,4 @@
-"""Bursts and spikes: how each was taken, and how long the service needed to be as before."""
+"""Bursts and spikes: how the service took each, and how long it needed to recover."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from harness.analysis import stats
-from harness.analysis.columns import Columns, Floats
+from harness.analysis.columns import NS_PER_S, Columns
 from harness.analysis.reading import Reading
+from harness.analysis.stats import Floats
 from harness.records import FAILED, Phase, Status
 from harness.store.manifest import BurstSpans
 
-NS_PER_S = 1e9
 MOST_LISTED = 1_000
 BAND = 0.975
 LEAST_BEFORE = 20
+LEAST_FOR_MEAN = 8
 WINDOWS = 3
 LONGEST_WINDOW_NS = 10 * NS_PER_S
 _WINDOWS_OF_THE_CALM = 10
@@ -28,11 +29,14 @@ _WINDOWS_OF_THE_CALM = 10
 class Taken:
     """One burst. Times in s: start_s from T0, the others from the end of the burst.
 
-    requests: due in it.   errors: of these, failed.   backlog_before, backlog_peak: requests due and not yet ended, at
-    its start and the most before the next burst.   drained_s: until no more of them were open than before.
-    recovered_s: until the median TTFT of three windows in a row was below the 97.5 % quantile of what it was before.
-    None: not before the next burst or the end of the trial, when what still runs is cut off; of recovered_s, too, where
-    fewer than 20 requests came before it.
+    Attributes:
+        requests, errors: due in it, and failed ones among them.
+        backlog_before, backlog_peak: requests due and not yet ended, at its start and at most before the next burst.
+        drained_s: until no more of them were open than before.
+        recovered_s: until the median TTFT of three windows in a row was below the 97.5 % quantile of its values before.
+            None for fewer than 20 requests before it.
+
+    A time is None if it did not pass before the next burst or the end of the trial, which cuts off what still runs.
     """
 
     start_s: float
@@ -46,23 +50,23 @@ class Taken:
 
 
 def bursts_of(reading: Reading) -> dict[str, Any] | None:
-    """How the bursts of a trial were taken that lie in its window, JSON-able; None for a trial without bursts.
+    """Return the bursts of a trial within its window, JSON-able; None for a trial without bursts.
 
     taken: see `Taken`, the first MOST_LISTED.   drained_s: [value, low, high], the geometric mean over all of them with
-    its 95 % interval, None if some were not drained or there are fewer than 8.
+    its 95 % interval, None if some were not drained or there are fewer than LEAST_FOR_MEAN.
     """
     spans = reading.trial.bursts
     columns = reading.columns
     if spans is None or not len(columns.measured):
         return None
-    sent = columns.where(~columns.has_status([Status.NOT_SENT]) & np.isfinite(columns.times["due"]))
+    sent = columns.where(columns.sent & np.isfinite(columns.times["due"]))
     taken = list(_each(sent, spans, reading.window.end_ns))
     return {"taken": [asdict(one) for one in taken[:MOST_LISTED]], "drained_s": _mean_of([t.drained_s for t in taken])}
 
 
 def _each(columns: Columns, spans: BurstSpans, window_end_ns: float) -> Iterator[Taken]:
     first_s, length_s, every_s = spans.first_s, spans.length_s, spans.every_s
-    # What was cut off at the end of the trial has not ended, and is no error.
+    # Requests cut off at the end of the trial have not ended, and are no errors.
     cut_off = columns.has_status([Status.UNFINISHED]) & columns.in_phase(Phase.COOLDOWN)
     due, ended = columns.times["due"], np.sort(np.where(cut_off, np.inf, columns.ended))
     failed = columns.has_status(FAILED) & ~cut_off
@@ -76,13 +80,14 @@ def _each(columns: Columns, spans: BurstSpans, window_end_ns: float) -> Iterator
         low, high = np.searchsorted(due, [start, max(end, start + 1)])
         calm_since = -math.inf if every_s is None else start - (every_s - length_s) / 2 * NS_PER_S
         before = _usual_backlog(due, ended, calm_since, start)
+        inside = due[(due >= start) & (due < until)]
         yield Taken(
             start_s=start / NS_PER_S,
             length_s=length_s,
             requests=int(high - low),
             errors=int(failed[low:high].sum()),
             backlog_before=before,
-            backlog_peak=_peak(due, ended, start, until),
+            backlog_peak=int(_backlog(due, ended, inside).max()) if len(inside) else 0,
             drained_s=_drained(due, ended, end, until, before),
             recovered_s=_recovered(columns, (calm_since, start), (end, until)),
         )
@@ -90,7 +95,7 @@ def _each(columns: Columns, spans: BurstSpans, window_end_ns: float) -> Iterator
 
 
 def _backlog(due: Floats, ended: Floats, at: Floats) -> Floats:
-    """Requests due and not yet ended at these moments."""
+    """Count the requests due and not yet ended at these moments."""
     opened = np.searchsorted(due, at, side="right") - np.searchsorted(ended, at, side="right")
     return opened.astype(np.float64)
 
@@ -102,20 +107,15 @@ def _usual_backlog(due: Floats, ended: Floats, since: float, start: float) -> in
     return int(stats.quantile(_backlog(due, ended, inside), BAND))
 
 
-def _peak(due: Floats, ended: Floats, start: float, until: float) -> int:
-    inside = due[(due >= start) & (due < until)]
-    return int(_backlog(due, ended, inside).max()) if len(inside) else 0
-
-
 def _drained(due: Floats, ended: Floats, end: float, until: float, before: int) -> float | None:
-    """The first end of a request after the burst with which no more are open than before it."""
+    """Return the first end of a request after the burst with which no more are open than before it."""
     moments = np.concatenate(([end], ended[(ended >= end) & (ended < until) & np.isfinite(ended)]))
     low = np.flatnonzero(_backlog(due, ended, moments) <= before)
     return float((moments[low[0]] - end) / NS_PER_S) if len(low) else None
 
 
 def _recovered(columns: Columns, calm: tuple[float, float], rest: tuple[float, float]) -> float | None:
-    """calm, rest: from and until when, before and after the burst."""
+    """Return the time to recover. `calm` and `rest` are the (start, end) of the times before and after the burst."""
     due, ttft = columns.times["due"], columns.times["first_token"] - columns.times["due"]
     ttft = np.where(columns.censored & ~np.isfinite(ttft), np.inf, ttft)
     before = ttft[(due >= calm[0]) & (due < calm[1]) & ~np.isnan(ttft)]
@@ -135,9 +135,9 @@ def _recovered(columns: Columns, calm: tuple[float, float], rest: tuple[float, f
 
 
 def _mean_of(drained: list[float | None]) -> list[float] | None:
-    """Geometric mean and interval: times to recover are skewed."""
+    """Return the geometric mean and its interval: times to recover are skewed."""
     known = [value for value in drained if value is not None and value > 0]
-    if len(known) < len(drained) or len(known) < 8:
+    if len(known) < max(len(drained), LEAST_FOR_MEAN):
         return None
     found = stats.t_interval(np.log(known))
     return [float(np.exp(value)) for value in (found.value, found.low, found.high)]

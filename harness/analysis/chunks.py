@@ -1,25 +1,33 @@
-"""Chunks: the arrivals within replies, all requests' behind each other, and what is kept of each request's."""
+"""Chunks: the arrivals within replies, concatenated request by request, and what is kept of each request's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Ints = NDArray[np.int64]
+from harness.analysis.stats import Flags, Floats, Ints
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK_COLUMNS = ("chunk_ns", "chunk_tokens")
+Counts = Floats | NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
 class PerRequest:
-    """What is known of each request's chunks, shape (n,).
+    """Facts about each request's chunks, shape (n,).
 
-    sizes: chunks, 0 where none were kept.   known: chunks whose tokens were counted.   counted: tokens of all chunks,
-    NaN unless every one was counted.   first: tokens of the first chunk.   longest_ns: the longest gap between two,
-    NaN for fewer than two.
+    Attributes:
+        sizes: chunks, 0 where none were kept.
+        known: chunks whose tokens were counted.
+        counted: tokens of all chunks, NaN unless every one was counted.
+        first: tokens of the first chunk.
+        longest_ns: the longest gap between two chunks, NaN for fewer than two.
     """
 
     sizes: Ints
@@ -30,12 +38,10 @@ class PerRequest:
 
     @classmethod
     def empty(cls, n: int) -> PerRequest:
-        """Of n requests without chunks."""
         none = [np.full(n, np.nan) for _ in range(3)]
         return cls(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), *none)
 
     def where(self, rows: Flags) -> PerRequest:
-        """Only the requests flagged."""
         return PerRequest(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     def put(self, places: Ints, part: PerRequest) -> None:
@@ -46,16 +52,30 @@ class PerRequest:
 
 @dataclass(frozen=True)
 class ChunkLists:
-    """sizes: chunks of each request, shape (n,).   ns: their arrivals, request by request, in nanoseconds, integers
-    or floats.   tokens: what each bears; integers, or floats with NaN where it is unknown.
+    """All chunks.
+
+    Attributes:
+        sizes: chunks of each request, shape (n,).
+        ns: arrivals in nanoseconds, request by request, integers or floats.
+        tokens: tokens of each chunk; integers, or floats with NaN where unknown.
     """
 
     sizes: Ints
-    ns: NDArray[np.float64] | Ints
-    tokens: NDArray[np.float64] | NDArray[np.int32]
+    ns: Floats | Ints
+    tokens: Counts
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch) -> ChunkLists:
+        """Take the chunks of a batch with CHUNK_COLUMNS, in its order."""
+        arrivals, tokens = (batch.column(name) for name in CHUNK_COLUMNS)
+        sizes, token_sizes = (
+            column.value_lengths().fill_null(0).to_numpy().astype(np.int64) for column in (arrivals, tokens)
+        )
+        borne = tokens.flatten()
+        counts = borne.to_numpy() if not borne.null_count else borne.cast("float64").to_numpy(zero_copy_only=False)
+        return cls(sizes, arrivals.flatten().to_numpy(), _aligned(counts, token_sizes, sizes))
 
     def where(self, rows: Flags) -> ChunkLists:
-        """Only the requests flagged."""
         if rows.all():
             return self
         of_chunk = np.repeat(rows, self.sizes)
@@ -69,7 +89,7 @@ class ChunkLists:
 
     @cached_property
     def follows(self) -> Flags:
-        """For each chunk but the very first: whether it follows another one of the same request."""
+        """Whether each chunk but the very first follows another one of the same request."""
         inside = np.ones(max(0, len(self.ns) - 1), dtype=np.bool_)
         starts = self.starts[self.sizes > 0]
         inside[starts[starts > 0] - 1] = False
@@ -81,22 +101,22 @@ class ChunkLists:
         return np.maximum(self.sizes - 1, 0)
 
     @cached_property
-    def gaps_ns(self) -> NDArray[np.float64] | Ints:
+    def gaps_ns(self) -> Floats | Ints:
         """Times between neighbouring chunks of a request, request by request."""
         return np.diff(self.ns)[self.follows]
 
     @cached_property
-    def gap_tokens(self) -> NDArray[np.float64] | NDArray[np.int32]:
+    def gap_tokens(self) -> Counts:
         """Tokens of the chunk that ended each gap."""
         return self.tokens[1:][self.follows]
 
     @cached_property
     def all_alike(self) -> bool:
-        """Every chunk bears one token."""
+        """Whether there are chunks and every one has one token."""
         return bool(len(self.tokens)) and bool((self.tokens == 1).all())
 
     def each(self) -> PerRequest:
-        """What is kept of each request."""
+        """Return the facts about each request's chunks."""
         found = PerRequest.empty(len(self.sizes))
         found.sizes[:] = self.sizes
         some = self.sizes > 0
@@ -117,10 +137,8 @@ class ChunkLists:
         return found
 
 
-def aligned(
-    tokens: NDArray[np.float64] | NDArray[np.int32], token_sizes: Ints, sizes: Ints
-) -> NDArray[np.float64] | NDArray[np.int32]:
-    """The token counts of chunks: NaN for requests that have not one count for each."""
+def _aligned(tokens: Counts, token_sizes: Ints, sizes: Ints) -> Counts:
+    """Return the token counts of chunks: NaN for requests without one count for each chunk."""
     if np.array_equal(token_sizes, sizes):
         return tokens
     whole = token_sizes == sizes

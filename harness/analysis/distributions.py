@@ -1,137 +1,108 @@
-"""Distributions: the observations of a metric with what its statistics need of them more than once."""
+"""Distributions: the observations of a metric, with what its statistics need of them more than once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
 from harness.analysis import stats
-from harness.analysis.columns import Columns
-from harness.analysis.latencies import Observations
-from harness.analysis.queue import QueueGuard
-from harness.analysis.stats import LEVELS, Batched, Estimate, Ordered, merged
+from harness.analysis.stats import GUARD_LEVELS, LEVELS, Batched, Estimate, Floats, Ints, Ordered, merged
 from harness.metrics import METRICS
 
-
-class Distribution(Protocol):
-    """One metric of one trial; `Listed` has each value, `gap_counts.CountedGaps` counted them."""
-
-    @property
-    def ordered(self) -> Ordered:
-        """The values in order, +inf where censored."""
-        ...
-
-    @property
-    def known(self) -> Ordered:
-        """The same with the least value there; the same object where nothing is censored."""
-        ...
-
-    @property
-    def censored(self) -> int:
-        """How many are."""
-        ...
-
-    @property
-    def batches(self) -> Batched:
-        """The known values, for their mean."""
-        ...
-
-    def effective_size(self, p: float) -> float:
-        """Independent observations that they are worth for a quantile: the least over the levels up to p."""
-        ...
+Cap = Callable[[float], float]
 
 
-@dataclass(frozen=True)
-class Listed:
-    """Observations one by one."""
+def no_cap(p: float) -> float:
+    """Leave the effective sample size for quantile p as it is."""
+    return math.inf
 
-    observations: Observations
+
+@dataclass
+class Observations:
+    """Observations of one metric one by one, in due order.
+
+    Attributes:
+        values: +inf where censored.
+        bounds: the same with the least possible value instead of +inf.
+        clusters: observations of each request; None for one each.
+        cap: upper limit of the effective sample size for quantile p.
+    """
+
+    values: Floats
+    bounds: Floats
+    clusters: Ints | None = None
+    cap: Cap = no_cap
 
     @cached_property
     def ordered(self) -> Ordered:
-        """See Distribution."""
-        return Ordered.of(self.observations.values)
+        """Values in ascending order, +inf where censored."""
+        return Ordered.of(self.values)
 
     @cached_property
     def known(self) -> Ordered:
-        """See Distribution."""
-        return Ordered.of(self.observations.bounds) if self.censored else self.ordered
+        """Bounds in ascending order; the same object as `ordered` if nothing is censored."""
+        return Ordered.of(self.bounds) if self.censored else self.ordered
 
     @cached_property
     def censored(self) -> int:
-        """See Distribution."""
-        return int(np.isinf(self.observations.values).sum())
+        """Number of censored observations."""
+        return int(np.isinf(self.values).sum())
 
     @cached_property
     def batches(self) -> Batched:
-        """See Distribution."""
-        return stats.batched(self.observations.bounds, self.observations.clusters)
+        """Bounds in batches, for their mean."""
+        return stats.batched(self.bounds, self.clusters)
 
     @cached_property
-    def sizes(self) -> dict[float, float]:
-        """Effective sizes at the usual levels."""
-        return stats.sizes_by_level(self.observations.values, LEVELS, self.observations.clusters, self.ordered)
+    def _sizes(self) -> dict[float, float]:
+        return stats.sizes_by_level(self.values, LEVELS, self.clusters, self.ordered)
 
     def effective_size(self, p: float) -> float:
-        """See Distribution."""
-        if p not in self.sizes:
-            self.sizes.update(
-                stats.sizes_by_level(self.observations.values, [p], self.observations.clusters, self.ordered)
-            )
-        return min(self.sizes[level] for level in (*(level for level in stats.GUARD_LEVELS if level < p), p))
+        """Return the effective sample size for quantile p: the minimum over GUARD_LEVELS up to p, at most the cap."""
+        if p not in self._sizes:
+            self._sizes.update(stats.sizes_by_level(self.values, [p], self.clusters, self.ordered))
+        return min(*(self._sizes[level] for level in (*GUARD_LEVELS, p) if level <= p), self.cap(p))
 
 
-@dataclass(frozen=True)
-class Guarded:
-    """Latencies that cannot be worth more than the states of the queue they waited in."""
+@dataclass
+class CountedGaps:
+    """Observations in ms that were counted in one pass; names as in `Observations`.
 
-    inner: Distribution
-    guard: QueueGuard
+    `sizes` are the effective sample sizes by level. Those of other levels are unknown.
+    """
 
-    @property
-    def ordered(self) -> Ordered:
-        """See Distribution."""
-        return self.inner.ordered
-
-    @property
-    def known(self) -> Ordered:
-        """See Distribution."""
-        return self.inner.known
-
-    @property
-    def censored(self) -> int:
-        """See Distribution."""
-        return self.inner.censored
-
-    @property
-    def batches(self) -> Batched:
-        """See Distribution."""
-        return self.inner.batches
+    ordered: Ordered
+    known: Ordered
+    censored: int
+    sizes: dict[float, float]
+    batches: Batched
+    cap: Cap = no_cap
 
     def effective_size(self, p: float) -> float:
-        """See Distribution."""
-        return min(self.inner.effective_size(p), self.guard.cap(p))
+        """Return the effective sample size for quantile p: the minimum over known levels up to p, at most the cap."""
+        up_to = [size for level, size in self.sizes.items() if level <= p]
+        return min(min(up_to or self.sizes.values(), default=0.0), self.cap(p))
 
 
-def guarded(found: dict[str, Distribution], guard: QueueGuard) -> dict[str, Distribution]:
-    """The latencies among them held down by the queue."""
-    return {name: Guarded(one, guard) if METRICS[name].queues else one for name, one in found.items()}
+Distribution = Observations | CountedGaps
 
 
-def distributions(columns: Columns, observed: dict[str, Observations]) -> dict[str, Distribution]:
-    """Every distribution of the measured requests, by metric name."""
-    found: dict[str, Distribution] = {name: Listed(one) for name, one in observed.items()}
-    if columns.counted is not None:
-        found.update(columns.counted.gaps)
-    return found
+def capped(found: Mapping[str, Distribution], cap: Cap) -> dict[str, Distribution]:
+    """Return the distributions by metric name, those of latencies that include queueing with a cap."""
+    copies = {name: copy(one) for name, one in found.items()}  # which keep what was computed
+    for name, one in copies.items():
+        if METRICS[name].queues:
+            one.cap = cap
+    return copies
 
 
 class Pool:
-    """The distributions of a metric in several repetitions, taken together."""
+    """Distributions of a metric in several repetitions, taken together."""
 
     def __init__(self, runs: Sequence[Distribution]) -> None:
         self._runs = runs
@@ -147,7 +118,7 @@ class Pool:
         return merged([run.known for run in self._runs])
 
     def estimate(self, statistic: str) -> Estimate:
-        """One statistic."""
+        """Return "mean", "min", "max" or a quantile ("p99.9")."""
         if statistic.startswith("p"):
             p = float(statistic[1:]) / 100
             size = sum(run.effective_size(p) for run in self._runs)

@@ -1,6 +1,4 @@
-"""Facts about a trial that are no metric: how requests ended, what went wrong and since when, and why a number is
-missing.
-"""
+"""Facts about a trial that are no metric: how requests ended, errors, and reasons for missing numbers."""
 
 from __future__ import annotations
 
@@ -11,27 +9,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.analysis.bursts import bursts_of
-from harness.analysis.columns import Columns
-from harness.analysis.energy import energy_facts, missing_energy
+from harness.analysis.columns import NS_PER_MS, NS_PER_S, Columns
 from harness.analysis.latencies import good
-from harness.analysis.machine import (
+from harness.analysis.rates import counts
+from harness.analysis.reading import Reading, queue_facts
+from harness.analysis.sample_size import sizes_of
+from harness.analysis.samples.energy import energy_facts, missing_energy
+from harness.analysis.samples.gauges import no_gpu_because, without_others_gpus
+from harness.analysis.samples.machine import (
     GAUGES,
     LOAD_PEAKS,
     PROCESS_GAUGES,
     START_METRICS,
-    no_gpu_because,
+    missing_telemetry,
+    telemetry_facts,
     throttling_facts,
-    without_others_gpus,
 )
-from harness.analysis.memory import memory_facts
-from harness.analysis.rates import counts
-from harness.analysis.reading import Reading, queue_facts
-from harness.analysis.sample_size import sizes_of
-from harness.analysis.server import server_facts, why_missing
-from harness.analysis.server_counts import books_of
-from harness.analysis.telemetry import missing_telemetry, telemetry_facts
+from harness.analysis.samples.memory import memory_facts
+from harness.analysis.samples.server import server_facts, why_missing
+from harness.analysis.samples.server_counts import books_of
 from harness.analysis.tokens import tokens_of
-from harness.analysis.window import NS_PER_S
 from harness.metrics import METRICS, Need, metric_names
 from harness.records import Phase, Status
 from harness.store.categories import counts_of, one_of
@@ -47,19 +44,18 @@ _VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 
 def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
-    """What a report says about a trial beside its metrics; JSON-able. samples: of its cell.
+    """Return what a report shows of a trial beside its metrics, JSON-able. `samples` are those of its cell.
 
-    Keys: cell, trial (ids), window, served_s (see `_served_s`), requests (by phase), statuses, errors (see
-    `errors_of`), slo_vacuous (good requests to which the tpot limit could not be applied), token_sources, clocks,
-    missing (metric -> reason), bursts (see `bursts_of`), queue (see `queue_facts`), sample_size (see `sizes_of`),
-    tokens (see `tokens_of`), books (see `books_of`), server (see `server_facts`), telemetry and memory (see
-    `telemetry_facts`, `memory_facts`) and, where there are several, servers (see `servers_of`).
+    Keys: cell, trial (ids), window, served_s (from the first measured request due to the last one ended), requests (by
+    phase), statuses, slo_vacuous (good requests to which the tpot limit could not be applied), token_sources, clocks,
+    missing (metric -> reason), and those of the functions that are called here.
     """
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
-    spread = servers_of(records)
     server = server_facts(reading, samples)
     energy = energy_facts(cell, trial, window, samples)
     telemetry = telemetry_facts(cell, trial, window, samples)
+    rows, several = columns.measured, servers_of(records)
+    served_ns = float(np.nanmax(rows.ended)) - float(np.nanmin(rows.times["due"])) if len(rows) else 0.0
     return {
         "cell": cell.id,
         "trial": trial.id,
@@ -69,14 +65,14 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
             "ramp_in_s": window.ramp_in_ns / NS_PER_S,
             "text": window.text,
         },
-        "served_s": _served_s(columns),
+        "served_s": served_ns / NS_PER_S,
         "requests": {phase.value: int((columns.phase == phase).sum()) for phase in Phase},
         "statuses": counts(columns.where(columns.phase == Phase.MEASURE)),
         "errors": errors_of(records),
         "bursts": bursts_of(reading),
         "queue": queue_facts(reading),
         "sample_size": sizes_of(reading),
-        "slo_vacuous": good(columns.measured, trial.slo)[1],
+        "slo_vacuous": good(rows, trial.slo)[1],
         "token_sources": _shares(records["token_source"]),
         "tokens": tokens_of(trial, reading),
         "books": books_of(cell, trial, reading, samples),
@@ -90,20 +86,14 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
         | why_missing(server)
         | missing_energy(energy, trial.slo, no_gpu_because(cell))
         | missing_telemetry(telemetry),
-        **({"servers": spread} if spread else {}),
+        **({"servers": several} if several else {}),
     }
 
 
-def _served_s(columns: Columns) -> float:
-    """From the first measured request due to the last one ended; 0 where none was."""
-    rows = columns.measured
-    ends = (np.nanmin(rows.times["due"]), np.nanmax(rows.ended)) if len(rows) else (0.0, 0.0)
-    return float(ends[1] - ends[0]) / NS_PER_S
-
-
 def servers_of(records: pd.DataFrame) -> list[dict[str, Any]]:
-    """How the measured requests spread over several servers: server, requests, errors, ttft_p50_ms (of the good ones,
-    from due; None where none streamed). Empty where fewer than two are named.
+    """Return the measured requests of each of several servers; empty if fewer than two are named.
+
+    Keys: server, requests, errors, ttft_p50_ms (of successful ones, from due; None if none streamed).
     """
     if records["backend"].nunique() < 2:
         return []
@@ -115,18 +105,18 @@ def servers_of(records: pd.DataFrame) -> list[dict[str, Any]]:
         good_ones = own & (status == Status.OK)
         ttft_ns = (records.loc[good_ones, "first_token_ns"] - records.loc[good_ones, "due_ns"]).astype("float64")
         failed = int((own & ~status.isin(_NOT_ERRORS)).sum())
-        p50_ms = _number(float(ttft_ns.median()) / 1e6)
+        p50_ms = _number(float(ttft_ns.median()) / NS_PER_MS)
         found.append({"server": server, "requests": int(own.sum()), "errors": failed, "ttft_p50_ms": p50_ms})
     return found if len(found) > 1 else []
 
 
 def errors_of(records: pd.DataFrame) -> list[dict[str, Any]]:
-    """The kinds of failure, the most frequent first: status, http_status, requests (of all phases), measured (those of
-    them that were), first_s, last_s, example, ended.
+    """Return the kinds of failure, the most frequent first.
 
-    Load that went on after the window and was cut off is no error. Texts that differ only in numbers are one kind.
-    Times are offsets from T0 of the moment a request failed. ended: no request that fell due after the first failure
-    succeeded.
+    Keys: status, http_status, requests (of all phases), measured (those measured), first_s, last_s (when requests
+    failed, from T0), example, ended (no request due after the first failure succeeded).
+
+    Cooldown load that was cut off is no error. Texts that differ only in numbers are one kind.
     """
     status = records["status"]
     cut_off = one_of(status, [Status.UNFINISHED]) & one_of(records["phase"], [Phase.COOLDOWN])
@@ -162,16 +152,15 @@ def _kind_of_error(group: pd.DataFrame, last_ok_s: float) -> dict[str, Any]:
 
 
 def missing(cell: CellEntry, trial: TrialEntry, columns: Columns) -> dict[str, str]:
-    """Why a metric may have no value in this trial, by metric name; read where the summary has no row."""
+    """Return why a metric may have no value in this trial, by name; valid only if the summary has no row of it."""
     rows = columns.measured
     found = {name: metric.unmeasured for name, metric in METRICS.items() if metric.unmeasured}
     found |= dict.fromkeys(START_METRICS, "it was not measured when the engine started")
     found |= dict.fromkeys(GAUGES, "no reading was taken on the machine under test during the trial")
     found |= dict.fromkeys(LOAD_PEAKS, "no reading was taken while the engine started")
     if not cell.engine_info.is_empty and not cell.engine_info.pids:
-        found |= dict.fromkeys(
-            (*PROCESS_GAUGES, "load_peak_bytes"), "the engine's processes are not known: this run did not start them"
-        )
+        unknown = "the engine's processes are not known: this run did not start them"
+        found |= dict.fromkeys((*PROCESS_GAUGES, "load_peak_bytes"), unknown)
     found |= {name: no_gpu_because(cell) for name in (*GAUGES, *LOAD_PEAKS) if "gpu" in name}
     if not any(limit is not None for limit in trial.slo.values()):
         found |= dict.fromkeys(("attainment", "goodput_rps"), "the scenario sets no slo")
@@ -185,23 +174,16 @@ def _missing_latencies(rows: Columns) -> dict[str, str]:
     if not len(rows):
         return dict.fromkeys(latencies, "no request was measured")
     found = dict.fromkeys(latencies, "no measured request got that far")
-    found |= dict.fromkeys(rows.reported, "the server says nothing of it with its replies")
+    found |= dict.fromkeys(rows.reported, "the server does not report it with its replies")
     if rows.ok.any() and not np.isfinite(rows.times["first_token"][rows.ok]).any():
-        return found | _that_need(Need.STREAM)
-    found |= _that_need(Need.TWO_TOKENS)
-    if not rows.each.sizes.any():
-        found |= _that_need(Need.CHUNK_TIMES)
-    if not rows.each.known.any():
-        found |= _that_need(Need.CHUNK_TOKENS)
-    return found
-
-
-def _that_need(need: Need) -> dict[str, str]:
-    return {name: need.value for name, metric in METRICS.items() if need in metric.needs}
+        unmet = [Need.STREAM]
+    else:
+        without = {Need.CHUNK_TIMES: rows.each.sizes, Need.CHUNK_TOKENS: rows.each.known}
+        unmet = [Need.TWO_TOKENS, *(need for need, chunks in without.items() if not chunks.any())]
+    return found | {name: need.value for need in unmet for name, metric in METRICS.items() if need in metric.needs}
 
 
 def _shares(series: pd.Series[Any]) -> dict[str, float]:
-    """Share of each value among those known."""
     found = counts_of(series)
     return {name: n / sum(found.values()) for name, n in found.items()}
 

@@ -1,46 +1,30 @@
-"""Latencies: the observations each distribution is made of, out of the columns of the measured requests.
+"""Latencies: the observations of each distribution, from the columns of the measured requests.
 
-A request that timed out or did not finish is censored: it counts as +inf for order statistics, and its `bounds` entry
-keeps how long it had lasted. Requests without the event (no token, not streamed, failed before) are left out of that
-metric. So are those that the plan gives up, whether or not it came to that: it does where they are slow, so that the
-others of them are the fast ones. First tokens that were seen count where each of them was.
+A request that timed out or did not finish is censored: it counts as +inf for order statistics, and `bounds` holds how
+long it had lasted. Requests without the event (no token, not streamed, failed before) are left out of that metric. So
+are requests that the schedule cancels, whether or not it came to that: it does if they are slow, so that the completed
+ones are the fast ones. First tokens that were seen count if each of them had one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from harness.analysis.chunks import ChunkLists, PerRequest
-from harness.analysis.columns import Columns, Flags, Floats, Ints
+from harness.analysis.columns import NS_PER_MS, REPORTED, Columns
+from harness.analysis.distributions import Distribution, Observations
+from harness.analysis.stats import Flags, Floats, Ints
 from harness.records import FAILED
-
-NS_PER_MS = 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Observations:
-    """One metric's observations in due order. values: +inf where censored.   bounds: the same, with the least value
-    there.
-
-    clusters: for observations that come several to a request, how many each request gave; None for one each.
-    """
-
-    values: Floats
-    bounds: Floats
-    clusters: Ints | None = None
 
 
 def observe(columns: Columns) -> dict[str, Observations]:
-    """Every distribution of the measured requests, by metric name; empty ones where nothing was observed.
+    """Return every distribution of the measured requests, by metric name; empty ones if nothing was observed.
 
-    Those of single gaps are missing where there were too many chunks to keep: they are in `columns.counted`.
+    Distributions of single gaps are absent if there were too many chunks to keep (see `columns.counted`).
     """
     from_due, from_sent = columns.times["due"], columns.times["sent"]
-    end = _end_of_reply(columns)
+    end, lists = _end_of_reply(columns), columns.lists
     tpot = _tpot(columns, columns.shown_tokens - 1)
-    lists = columns.lists
     return {
         "ttft_ms": _until(columns, "first_token", from_due),
         "ttft_service_ms": _until(columns, "first_token", from_sent),
@@ -54,16 +38,21 @@ def observe(columns: Columns) -> dict[str, Observations]:
         "e2e_service_ms": _ended(columns, end, from_sent),
         "e2e_close_ms": _ended(columns, columns.times["done"], from_due),
         "norm_latency_ms": _normalised(columns, end),
-        "send_lag_ms": _plain(_own_lag(columns), np.isfinite(from_sent)),
+        "send_lag_ms": _plain(from_sent - from_due - np.nan_to_num(columns.times["accepting"]), np.isfinite(from_sent)),
         "output_tokens_per_s_per_user": _speeds(tpot),
-        **{name: _stated(columns, name) for name in ("reported_total_ms", "reported_memory_peak_bytes")},
+        **{name: _reported(columns, name) for name in REPORTED},
     } | ({} if lists is None else {"icl_ms": _gaps(columns, lists), "itl_ms": _token_gaps(columns, lists)})
 
 
+def distributions(columns: Columns, observed: dict[str, Observations]) -> dict[str, Distribution]:
+    """Return every distribution of the measured requests, those counted in one pass among them."""
+    return {**observed, **(columns.counted.gaps if columns.counted else {})}
+
+
 def of_each(columns: Columns) -> dict[str, Floats]:
-    """ttft_ms, tpot_ms and e2e_ms of each request, shape (n,), NaN where it has none: not that far, or cancelled."""
+    """Return ttft_ms, tpot_ms and e2e_ms of each request, shape (n,), NaN if it has none or is cancelled."""
     due = columns.times["due"]
-    whole = columns.ok & ~columns.given_up
+    whole = columns.ok & ~columns.planned_cancel
     ttft = np.where(_offered(columns, "first_token"), columns.times["first_token"] - due, np.nan) / NS_PER_MS
     e2e = np.where(whole, _end_of_reply(columns) - due, np.nan) / NS_PER_MS
     tpot = np.where(whole, _tpot_of_each(columns, columns.shown_tokens - 1), np.nan)
@@ -71,45 +60,37 @@ def of_each(columns: Columns) -> dict[str, Floats]:
 
 
 def good(columns: Columns, slo: dict[str, float | None]) -> tuple[Flags, int]:
-    """Which requests succeeded within every limit (ttft_ms, tpot_ms, e2e_ms, stall_ms), and for how many tpot passed
-    unseen.
+    """Return which requests succeeded within every limit of the SLO, and how many of them had no tpot to check.
 
-    A request that lacks the first token, the end or the chunks that a limit needs has not met it; one without a tpot
-    (fewer than two tokens) has.
+    Limits: ttft_ms, tpot_ms, e2e_ms, stall_ms. A request that lacks the first token, the end or the chunks that a limit
+    needs has not met it; one without a tpot (fewer than two tokens) has.
     """
-    ttft = (columns.times["first_token"] - columns.times["due"]) / NS_PER_MS
-    e2e = (_end_of_reply(columns) - columns.times["due"]) / NS_PER_MS
+    due = columns.times["due"]
     tpot = _tpot_of_each(columns, columns.shown_tokens - 1)
-    stall = columns.each.longest_ns / NS_PER_MS
-    alone = columns.each.sizes == 1
+    never = np.zeros(len(columns), dtype=np.bool_)
     flags = columns.ok.copy()
-    vacuous = 0
-    for limit, value, passes_unseen in (
-        (slo.get("ttft_ms"), ttft, np.zeros(len(columns), dtype=np.bool_)),
-        (slo.get("e2e_ms"), e2e, np.zeros(len(columns), dtype=np.bool_)),
-        (slo.get("tpot_ms"), tpot, np.isnan(tpot)),
-        (slo.get("stall_ms"), stall, alone),
+    for name, value, passes_unseen in (
+        ("ttft_ms", (columns.times["first_token"] - due) / NS_PER_MS, never),
+        ("e2e_ms", (_end_of_reply(columns) - due) / NS_PER_MS, never),
+        ("tpot_ms", tpot, np.isnan(tpot)),
+        ("stall_ms", columns.each.longest_ns / NS_PER_MS, columns.each.sizes == 1),
     ):
-        if limit is None:
-            continue
-        with np.errstate(invalid="ignore"):
-            flags &= (value <= limit) | passes_unseen
-        vacuous = int((passes_unseen & columns.ok).sum()) if value is tpot else vacuous
-    return flags, vacuous
+        limit = slo.get(name)
+        if limit is not None:
+            with np.errstate(invalid="ignore"):
+                flags &= (value <= limit) | passes_unseen
+    unchecked = int((np.isnan(tpot) & columns.ok).sum()) if slo.get("tpot_ms") is not None else 0
+    return flags, unchecked
 
 
 def _offered(columns: Columns, event: str) -> Flags:
-    """All that may show a time before the end: everything but what the plan gives up, and that too where each of them
-    had got so far.
+    """Return the requests that may show a time before the end.
+
+    Requests that the schedule cancels are among them if each of them had got so far.
     """
     seen = np.isfinite(columns.times[event])
     failed = columns.has_status(FAILED) & ~columns.censored
-    return ~columns.given_up | (seen | failed)[columns.given_up].all()
-
-
-def _own_lag(columns: Columns) -> Floats:
-    """Due until sent, less what the other side took to accept the connection and the request."""
-    return columns.times["sent"] - columns.times["due"] - np.nan_to_num(columns.times["accepting"])
+    return ~columns.planned_cancel | (seen | failed)[columns.planned_cancel].all()
 
 
 def _plain(nanoseconds: Floats, rows: Flags) -> Observations:
@@ -118,7 +99,7 @@ def _plain(nanoseconds: Floats, rows: Flags) -> Observations:
 
 
 def _with_censored(nanoseconds: Floats, known: Flags, at_least: Floats, censored: Flags) -> Observations:
-    """Known values and censored ones, in the order of the requests."""
+    """Return known values and censored ones, in the order of the requests."""
     rows = known | censored
     bounds = np.where(censored, at_least, nanoseconds)[rows] / NS_PER_MS
     if not censored.any():
@@ -127,7 +108,7 @@ def _with_censored(nanoseconds: Floats, known: Flags, at_least: Floats, censored
 
 
 def _until(columns: Columns, event: str, start: Floats) -> Observations:
-    """Time to a first event: seen also in requests that failed or timed out after it."""
+    """Return times to a first event, also of requests that failed or timed out after it."""
     at = columns.times[event]
     offered = _offered(columns, event) & np.isfinite(start)
     known = offered & np.isfinite(at)
@@ -136,21 +117,22 @@ def _until(columns: Columns, event: str, start: Floats) -> Observations:
 
 
 def _end_of_reply(columns: Columns) -> Floats:
-    """The last token; the end of the response where the reply was not streamed."""
+    """Return the time of the last token; the end of the response if the reply was not streamed."""
     last = columns.times["last_token"]
     return np.where(np.isfinite(columns.times["first_token"]) & np.isfinite(last), last, columns.times["done"])
 
 
 def _ended(columns: Columns, end: Floats, start: Floats) -> Observations:
-    whole = ~columns.given_up & np.isfinite(start)
+    whole = ~columns.planned_cancel & np.isfinite(start)
     known = whole & columns.ok & np.isfinite(end)
     return _with_censored(end - start, known, columns.ended - start, whole & columns.censored)
 
 
 def _last_token(columns: Columns) -> Floats:
-    """When the last token was there. The token that ends a reply has no text, but most servers count it: it came with
-    the event that said so. A reply that was cut at its length has no such token, nor has one of which every token that
-    was counted had come before.
+    """Return the time of the last token, the one that ends a reply included.
+
+    That token has no text, but most servers count it: it came with the final event. A reply that was cut at its length
+    has no such token, nor has one whose counted tokens had all come before.
     """
     last = columns.times["last_token"]
     with_text = np.fmax(columns.each.sizes, columns.each.counted)
@@ -158,36 +140,30 @@ def _last_token(columns: Columns) -> Floats:
     return np.where(unseen, np.fmax(last, columns.times["finish"]), last)
 
 
-def _several_chunks(columns: Columns) -> Flags:
-    """At least two token-bearing chunks; without the lists, a last token later than the first shows it."""
-    later = columns.times["last_token"] > columns.times["first_token"]
-    return np.where(columns.each.sizes > 0, columns.each.sizes >= 2, later)
-
-
 def _after_first_chunk(columns: Columns) -> Floats:
-    """Tokens behind the first chunk, which may have been counted with the reasoning before it."""
+    """Return the tokens after the first chunk, which may have been counted with the reasoning before it."""
     first = columns.each.first
     holds_reasoning = first > np.nan_to_num(columns.counts["reasoning_tokens"], nan=np.inf)
     return np.where(holds_reasoning, columns.counts["output_tokens"], columns.shown_tokens) - first
 
 
 def _tpot_of_each(columns: Columns, divisor: Floats) -> Floats:
-    """(last - first) / divisor in ms, NaN where a request has none."""
-    enough = _several_chunks(columns) & (columns.shown_tokens >= 2) & (divisor >= 1)
+    """Return (last - first) / divisor in ms, NaN for a request without at least two chunks and tokens."""
+    later = columns.times["last_token"] > columns.times["first_token"]
+    several = np.where(columns.each.sizes > 0, columns.each.sizes >= 2, later)
+    enough = several & (columns.shown_tokens >= 2) & (divisor >= 1)
     span = _last_token(columns) - columns.times["first_token"]
     return np.where(enough, span / np.where(enough, divisor, 1.0), np.nan) / NS_PER_MS
 
 
 def _tpot(columns: Columns, divisor: Floats) -> Observations:
-    """A censored request that had begun could at best have produced all it was asked for at the moment it was given
-    up.
-    """
+    """Return times per output token. The bound of a censored request assumes a complete reply when it ended."""
     each = _tpot_of_each(columns, divisor) * NS_PER_MS
     first = columns.times["first_token"]
     seen = np.nan_to_num(columns.counts["output_tokens"], nan=1.0)
     most = np.fmax(columns.counts["requested_output_tokens"], seen + 1)
     at_least = (columns.ended - first) / np.maximum(most - 1, 1)
-    whole = ~columns.given_up
+    whole = ~columns.planned_cancel
     known, censored = whole & columns.ok & np.isfinite(each), whole & columns.censored & np.isfinite(first)
     return _with_censored(each, known, at_least, censored)
 
@@ -195,25 +171,24 @@ def _tpot(columns: Columns, divisor: Floats) -> Observations:
 def _longest_gap(columns: Columns) -> Observations:
     longest = columns.each.longest_ns
     since_last = columns.ended - columns.times["last_token"]
-    whole = ~columns.given_up
-    censored = whole & columns.censored & np.isfinite(since_last)
-    known = whole & columns.ok & np.isfinite(longest)
+    whole = ~columns.planned_cancel
+    known, censored = whole & columns.ok & np.isfinite(longest), whole & columns.censored & np.isfinite(since_last)
     return _with_censored(longest, known, np.fmax(longest, since_last), censored)
 
 
 def chosen_for_gaps(columns: Columns) -> Flags:
-    """Whose gaps count: successful requests, and those that lasted too long; none that the plan gives up."""
-    return (columns.ok | columns.censored) & ~columns.given_up
+    """Return whose gaps count: successful and censored requests, without those that the schedule cancels."""
+    return (columns.ok | columns.censored) & ~columns.planned_cancel
 
 
 def cut_off_waits(columns: Columns) -> Floats:
-    """The wait that a time-out cut off, in nanoseconds: the last, censored gap of its request; NaN for the others."""
+    """Return the last, censored gap of each request that timed out, in nanoseconds; NaN for the others."""
     since_last = columns.ended - columns.times["last_token"]
     return np.where(columns.censored & (columns.each.sizes > 0), since_last, np.nan)
 
 
 def _gaps(columns: Columns, lists: ChunkLists) -> Observations:
-    """All gaps between chunks, with those that were cut off."""
+    """Return all gaps between chunks, with those that were cut off."""
     chosen = chosen_for_gaps(columns)
     lists, waits = lists.where(chosen), cut_off_waits(columns)[chosen]
     cut_off = np.isfinite(waits)
@@ -225,15 +200,13 @@ def _gaps(columns: Columns, lists: ChunkLists) -> Observations:
 
 
 def chosen_for_token_gaps(ok: Flags, each: PerRequest) -> Flags:
-    """Whose gaps per token count: successful requests whose every chunk has a count."""
+    """Return whose gaps per token count: successful requests with a token count for every chunk."""
     chosen: Flags = ok & (each.sizes > 0) & (each.known == each.sizes)
     return chosen
 
 
 def token_gaps(lists: ChunkLists) -> tuple[Floats, Ints, Ints]:
-    """Gaps per token in nanoseconds, how many tokens each was spread over, and how many of these gaps each request
-    has.
-    """
+    """Return gaps per token in nanoseconds, the number of tokens of each, and the number of gaps of each request."""
     bearing = lists.gap_tokens >= 1
     tokens = lists.gap_tokens[bearing].astype(np.int64)
     request = np.repeat(np.arange(len(lists.sizes)), lists.gap_counts)[bearing]
@@ -242,19 +215,19 @@ def token_gaps(lists: ChunkLists) -> tuple[Floats, Ints, Ints]:
 
 
 def _until_tokens(lists: ChunkLists, bearing: Flags, request: Ints) -> Floats:
-    """The gaps that bear tokens, each with those before it that bear none."""
+    """Return the gaps that bear tokens, each with the gaps before it that bear none."""
     elapsed = np.concatenate(([0.0], np.cumsum(lists.gaps_ns, dtype=np.float64)))
     ends = elapsed[1:][bearing]
     begins = elapsed[(np.cumsum(lists.gap_counts) - lists.gap_counts)[request]]
-    same = np.concatenate(([False], request[1:] == request[:-1])) if len(request) else np.empty(0, dtype=np.bool_)
-    begins[same] = ends[:-1][same[1:]] if len(request) else ends
+    same = np.flatnonzero(request[1:] == request[:-1]) + 1
+    begins[same] = ends[same - 1]
     found: Floats = ends - begins
     return found
 
 
 def _token_gaps(columns: Columns, lists: ChunkLists) -> Observations:
-    """Gaps spread over the tokens that ended them."""
-    chosen = lists.where(chosen_for_token_gaps(columns.ok & ~columns.given_up, columns.each))
+    """Return gaps spread over the tokens that ended them."""
+    chosen = lists.where(chosen_for_token_gaps(columns.ok & ~columns.planned_cancel, columns.each))
     gaps, tokens, of_request = token_gaps(chosen)
     values = np.repeat(gaps, tokens) / NS_PER_MS
     ends = np.concatenate(([0], np.cumsum(tokens)))[np.concatenate(([0], np.cumsum(of_request)))]
@@ -262,9 +235,9 @@ def _token_gaps(columns: Columns, lists: ChunkLists) -> Observations:
 
 
 def _normalised(columns: Columns, end: Floats) -> Observations:
-    """A censored request could at best have produced all it was asked for at the moment it was given up."""
+    """Return latencies per output token. The bound of a censored request assumes a complete reply when it ended."""
     due, tokens = columns.times["due"], columns.counts["output_tokens"]
-    whole = ~columns.given_up & np.isfinite(due)
+    whole = ~columns.planned_cancel & np.isfinite(due)
     known = whole & columns.ok & np.isfinite(end) & (tokens >= 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         each = (end - due) / tokens
@@ -272,15 +245,15 @@ def _normalised(columns: Columns, end: Floats) -> Observations:
     return _with_censored(each, known, at_least, whole & columns.censored)
 
 
-def _stated(columns: Columns, name: str) -> Observations:
-    """What the server says of the requests that succeeded, where it says anything."""
-    values = columns.reported.get(name, np.empty(0))
-    values = values[columns.ok & np.isfinite(values)] if len(values) else values
+def _reported(columns: Columns, name: str) -> Observations:
+    """Return the values that the server reported of successful requests."""
+    values = columns.reported[name]
+    values = values[columns.ok & np.isfinite(values)]
     return Observations(values, values)
 
 
 def _speeds(tpot: Observations) -> Observations:
-    """1000 / tpot; a censored request was slower than its bound, so its speed is at most that: it enters with 0."""
+    """Return 1000 / tpot. The speed of a censored request is at most that of its bound: it enters as 0."""
     with np.errstate(divide="ignore"):
         values = 1000.0 / tpot.values
     finite = values[np.isfinite(values)]

@@ -1,7 +1,7 @@
-"""Queue guard: where requests queue, a window is worth no more than the independent states of the queue in it.
+"""Cap the effective sample size by the autocorrelation of the number of requests in flight.
 
-Latencies alone cannot show this: beside the spread of lengths and services a slow queue is hard to see in them, while
-every one of them depends on it. The number of requests in flight shows it at once.
+Latencies alone cannot show a slow queue: it is hidden by the spread of lengths and services, while every latency
+depends on it. The number of requests in flight shows it at once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.columns import Columns, Floats
-from harness.analysis.stats import MAX_STEPS, autocorrelation_time
-from harness.records import Status
+from harness.analysis.columns import Columns
+from harness.analysis.stats import MAX_STEPS, Floats, autocorrelation_time
 from harness.scenario.loads import KINDS
 from harness.store.manifest import TrialEntry
 
@@ -30,10 +29,12 @@ DEVIATIONS = 2.5
 
 @dataclass(frozen=True, slots=True)
 class QueueGuard:
-    """How far a trial's latencies can be trusted to be many.
+    """How far a trial's latencies count as independent.
 
-    states: effective number of independent states of the requests in flight, NaN unknown.   queueing: latencies depend
-    on each other much, and on those.   tail_follows: the slowest requests are those that met many others.
+    Attributes:
+        states: effective number of independent states of the requests in flight, NaN unknown.
+        queueing: latencies depend strongly on each other and on the requests in flight.
+        tail_follows: the slowest requests met more requests in flight than the others.
     """
 
     states: float = math.nan
@@ -41,10 +42,10 @@ class QueueGuard:
     tail_follows: bool = False
 
     def cap(self, p: float) -> float:
-        """The most that latencies can be worth for the quantile of this level; infinite where nothing limits them.
+        """Return the upper limit of the effective sample size of latencies for quantile p; infinite without a limit.
 
-        From p95 on 200 states are asked for, and from p99 on wherever the tail follows the queue: coverage of G/G/32
-        at 0.7 falls to 0.9 otherwise (tests/test_coverage.py).
+        From p95 on 200 states are required, and from p99 on wherever the tail follows the queue: coverage of G/G/32 at
+        0.7 falls to 0.9 otherwise (tests/test_coverage.py).
         """
         queued = self.queueing or (self.tail_follows and p >= TAIL)
         few = FEW_STATES_FOR_TAILS if p >= FIRST_TAIL_LEVEL else FEW_STATES
@@ -56,7 +57,7 @@ class QueueGuard:
         return math.isfinite(self.cap(0.5))
 
     def as_fact(self) -> dict[str, Any]:
-        """JSON-able: n_eff_in_flight (None unknown), queueing, tail_follows, applied."""
+        """Return JSON-able data: n_eff_in_flight (None unknown), queueing, tail_follows, applied."""
         states = self.states if math.isfinite(self.states) else None
         flags = {"queueing": self.queueing, "tail_follows": self.tail_follows, "applied": self.applied}
         return {"n_eff_in_flight": states, **flags}
@@ -66,17 +67,17 @@ NO_GUARD = QueueGuard()
 
 
 def changes_by_plan(trial: TrialEntry) -> bool:
-    """Whether the load of a trial is not the same throughout, as was planned."""
+    """Return whether the load of a trial changes by schedule."""
     kind = KINDS.get(str(trial.kind))
     return bool(kind and kind.changes_by_plan) or trial.ramp
 
 
 def guard_of(columns: Columns, n_eff_tail: float) -> QueueGuard:
-    """The guard of a trial. columns: all requests.   n_eff_tail: effective size of the latencies for p99.
+    """Return the guard of a trial, from all its requests and the effective sample size of its latencies for p99.
 
-    The latencies are times to the first token, to the end where nothing was streamed.
+    The latencies are times to the first token, or to the end if nothing was streamed.
     """
-    sent = ~columns.has_status([Status.NOT_SENT]) & np.isfinite(columns.times["due"])
+    sent = columns.sent & np.isfinite(columns.times["due"])
     rows = columns.measured
     first = rows.times["first_token"]
     event = first if np.isfinite(first).any() else rows.times["done"]
@@ -89,10 +90,15 @@ def guard_of(columns: Columns, n_eff_tail: float) -> QueueGuard:
 
 
 def guard(due: Floats, ended: Floats, arrivals: Floats, values: Floats, n_eff_tail: float) -> QueueGuard:
-    """The guard from ns: due and ended of all requests, each in order; arrivals of those with a latency, in order.
+    """Return the guard of a trial from times in nanoseconds, each array in ascending order but the latencies.
 
-    A queue is there where the latencies' own effective size for p99 is below half their number, and they follow the
+    There is a queue if the latencies' own effective sample size for p99 is below half their number, and they follow the
     requests in flight: a busy machine makes neighbours alike, too, but not those that met many.
+
+    Args:
+        due, ended: of all requests.
+        arrivals, values: due times and latencies of the requests with a latency.
+        n_eff_tail: effective sample size of the latencies for p99.
     """
     n = len(values)
     met = in_flight(due, ended, arrivals)
@@ -105,26 +111,26 @@ def guard(due: Floats, ended: Floats, arrivals: Floats, values: Floats, n_eff_ta
 
 
 def in_flight(due: Floats, ended: Floats, at: Floats) -> Floats:
-    """Requests due before and not yet ended at these moments; due and ended each in ascending order."""
+    """Count the requests due before and not yet ended at these moments; due and ended each in ascending order."""
     found = np.searchsorted(due, at) - np.searchsorted(ended, at)
     return found.astype(np.float64)
 
 
 def states_in_flight(due: Floats, ended: Floats, span_ns: tuple[float, float], n: int) -> float:
-    """The window over the integrated autocorrelation time of the requests in flight.
+    """Return the window over the integrated autocorrelation time of the requests in flight.
 
     They are sampled at most 0.1 s apart, and as often as there are requests; in windows above about 3.6 hours less
     often, MAX_STEPS times.
     """
     begin, end = span_ns
     steps = min(MAX_STEPS, max(math.ceil((end - begin) / STEP_NS), n, LEAST_STEPS))
-    sampled = in_flight(due, ended, np.linspace(begin, end, steps))
-    return steps / autocorrelation_time(sampled)
+    return steps / autocorrelation_time(in_flight(due, ended, np.linspace(begin, end, steps)))
 
 
 def follows(values: Floats, met: Floats) -> bool:
-    """Whether latencies are longer the more requests in flight they met, by the correlation of their ranks (Spearman,
-    normal approximation): chance alone says so six times in a thousand.
+    """Return whether latencies increase with the requests in flight that they met.
+
+    Test: rank correlation (Spearman, normal approximation), true by chance six times in a thousand.
     """
     one, other = _ranks(values), _ranks(met)
     spread = float(one.std()) * float(other.std())
@@ -135,9 +141,7 @@ def follows(values: Floats, met: Floats) -> bool:
 
 
 def tail_follows(values: Floats, met: Floats) -> bool:
-    """The same of the slowest hundredth: whether they met more requests in flight than the others, by the mean of their
-    ranks.
-    """
+    """Return whether the slowest hundredth met more requests in flight than the others, by the mean of their ranks."""
     n = len(values)
     slowest = max(1, round(n * (1 - TAIL)))
     order = np.argsort(values, kind="stable")
@@ -148,8 +152,7 @@ def tail_follows(values: Floats, met: Floats) -> bool:
 
 
 def _ranks(values: Floats) -> Floats:
-    """From 1, equal values sharing the mean of theirs."""
-    counts, places = np.unique(values, return_inverse=True)
-    sizes = np.bincount(places, minlength=len(counts))
-    ranks: Floats = (np.cumsum(sizes) - (sizes - 1) / 2)[places]
-    return ranks
+    """Return ranks from 1, the mean one for equal values."""
+    import pandas as pd
+
+    return np.asarray(pd.Series(values).rank(), dtype=np.float64)

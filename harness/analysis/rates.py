@@ -1,4 +1,4 @@
-"""Rates and shares over the measuring window: counted by when things happened, not by which request they belong to."""
+"""Rates and shares over the measurement window, counted by when things happened, not by the request they belong to."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.analysis.chunks import ChunkLists, PerRequest
-from harness.analysis.columns import Columns, Flags, Floats
+from harness.analysis.columns import NS_PER_S, Columns
 from harness.analysis.latencies import good
-from harness.analysis.window import NS_PER_S, Window
+from harness.analysis.stats import Flags, Floats
+from harness.analysis.window import Window
 from harness.records import FAILED, Status
 
 MAX_BINS = 240
@@ -18,9 +19,13 @@ MAX_BINS = 240
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """An amount per something. bins: the amount in equal parts of the window, None where parts make no sense.
+    """An amount per something.
 
-    per: seconds of the window, or the denominator.   n: requests it is made of.   at_least: some amounts are unknown.
+    Attributes:
+        amount, per: numerator and denominator (seconds of the window, or an amount).
+        n: requests it is made of.
+        bins: the amount in equal parts of the window, None if parts have no meaning.
+        at_least: some amounts are unknown.
     """
 
     amount: float
@@ -31,44 +36,38 @@ class Rate:
 
     @property
     def value(self) -> float:
-        """amount / per; NaN for an empty denominator."""
+        """The quotient; NaN for an empty denominator."""
         return self.amount / self.per if self.per > 0 else math.nan
 
 
 def rates(columns: Columns, window: Window) -> dict[str, Rate]:
-    """Every rate, by metric name: amounts of the window over its length.
-
-    columns: all requests of all phases (of one class).
-    """
+    """Return every rate by metric name. `columns` are all requests of all phases (of one class)."""
     rows, columns = window.population(columns), window.load(columns)
+    n, per = len(rows), window.seconds
     done_ok = columns.times["done"][columns.ok & window.holds(columns.times["done"])]
+    completed = np.histogram(done_ok, window.edges())[0].astype(np.float64)
     tokens, unknown = output_tokens_in(columns, window.edges())
     prompts, prompt_unknown = _prompt_tokens_in(columns, window)
     found = {
-        "offered_rps": Rate(float(len(rows)), window.seconds, len(rows)),
-        "completed_rps": Rate(
-            float(len(done_ok)),
-            window.seconds,
-            len(rows),  # none completed is known, and 0
-            np.histogram(done_ok, window.edges())[0].astype(np.float64),
-        ),
-        "output_tokens_per_s": Rate(float(tokens.sum()), window.seconds, len(rows), tokens, unknown),
-        "input_tokens_per_s": Rate(float(prompts.sum()), window.seconds, len(rows), prompts, prompt_unknown),
-        "mean_concurrency": Rate(busy_seconds(columns, window), window.seconds, len(rows)),
+        "offered_rps": Rate(float(n), per, n),
+        "completed_rps": Rate(float(len(done_ok)), per, n, completed),  # no completed request is known, and 0
+        "output_tokens_per_s": Rate(float(tokens.sum()), per, n, tokens, unknown),
+        "input_tokens_per_s": Rate(float(prompts.sum()), per, n, prompts, prompt_unknown),
+        "mean_concurrency": Rate(busy_seconds(columns, window), per, n),
     }
     cached = _cached(rows)
     return found | ({"cached_share": cached} if cached is not None else {})
 
 
 def judged(columns: Columns) -> Columns:
-    """The requests that can be good or bad: all but those that the plan gives up, whether or not it came to that."""
-    return columns.where(~columns.given_up) if columns.given_up.any() else columns
+    """Return the requests that can be good or bad: all that the schedule does not cancel."""
+    return columns.where(~columns.planned_cancel) if columns.planned_cancel.any() else columns
 
 
 def shares(columns: Columns, slo: dict[str, float | None]) -> dict[str, Flags]:
-    """Flags per judged request in due order, by metric name; no attainment without limits.
+    """Return flags per judged request in due order, by metric name; no attainment without limits.
 
-    columns: measured requests.
+    `columns` are the measured requests.
     """
     columns = judged(columns)
     found = {"error_rate": columns.has_status(FAILED)}
@@ -78,9 +77,9 @@ def shares(columns: Columns, slo: dict[str, float | None]) -> dict[str, Flags]:
 
 
 def output_tokens_in(columns: Columns, edges: Floats) -> tuple[Floats, bool]:
-    """Output tokens that arrived between neighbouring edges, and whether some requests' counts are unknown.
+    """Return the output tokens that arrived between neighbouring edges, and whether some requests' counts are unknown.
 
-    Counts per chunk are scaled to the request's total; without them its chunks count alike; without chunks its tokens
+    Counts per chunk are scaled to the request's total; without them its chunks count alike. Without chunks its tokens
     are spread evenly between first and last token, or all arrive at the end of a reply that was not streamed.
     """
     total = columns.counts["output_tokens"]
@@ -100,8 +99,9 @@ def output_tokens_in(columns: Columns, edges: Floats) -> tuple[Floats, bool]:
 
 
 def time_bins(columns: Columns) -> Floats:
-    """Edges of equal parts of a trial for a plot over time, from 0 to its last event, at most MAX_BINS parts, in
-    nanoseconds; a single one where nothing happened.
+    """Return the edges of at most MAX_BINS equal parts of a trial, from 0 to its last event, in nanoseconds.
+
+    There is a single edge if nothing happened.
     """
     last_ns = float(np.nanmax(columns.ended)) if np.isfinite(columns.ended).any() else 0.0
     if last_ns <= 0:
@@ -112,7 +112,7 @@ def time_bins(columns: Columns) -> Floats:
 
 
 def _arrived(columns: Columns, edges: Floats) -> Floats:
-    """Tokens of chunks between neighbouring edges."""
+    """Return the tokens of chunks between neighbouring edges."""
     if columns.lists is not None:
         weights = chunk_weights(columns.lists, columns.each, columns.counts["output_tokens"])
         return np.histogram(columns.lists.ns, edges, weights=weights)[0]
@@ -121,15 +121,14 @@ def _arrived(columns: Columns, edges: Floats) -> Floats:
 
 
 def chunk_weights(lists: ChunkLists, each: PerRequest, total: Floats) -> Floats:
-    """Tokens of every chunk, scaled to each request's total; 0 where nobody counted."""
+    """Return the tokens of every chunk, scaled to each request's total; 0 where they were not counted."""
     by_count = each.counted > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = np.where(np.isfinite(total), total / each.counted, 1.0)
         even = np.nan_to_num(total / each.sizes)
+    counted: Floats = lists.tokens * np.repeat(scale, each.sizes)
     if by_count[each.sizes > 0].all():
-        weights: Floats = lists.tokens * np.repeat(scale, each.sizes)
-        return weights
-    counted = lists.tokens * np.repeat(scale, each.sizes)
+        return counted
     return np.where(np.repeat(by_count, each.sizes), counted, np.repeat(even, each.sizes))
 
 
@@ -143,14 +142,14 @@ def _prompt_tokens_in(columns: Columns, window: Window) -> tuple[Floats, bool]:
 
 
 def busy_seconds(columns: Columns, window: Window) -> float:
-    """Seconds that requests were in flight within the window, all of them together."""
+    """Return the seconds that requests were in flight within the window, summed over the requests."""
     sent = columns.times["sent"]
     inside = np.minimum(columns.ended, window.end_ns) - np.maximum(sent, window.start_ns)
     return float(np.nansum(np.maximum(inside, 0.0))) / NS_PER_S
 
 
 def _cached(rows: Columns) -> Rate | None:
-    """None when the engine says nothing about its caches."""
+    """Return the share of prompt tokens from a cache; None if the engine reports nothing about its caches."""
     prompt = rows.counts["prompt_tokens"]
     taken = np.where(rows.cached, prompt, rows.counts["cached_tokens"])
     known = np.isfinite(taken) & np.isfinite(prompt)
@@ -160,5 +159,5 @@ def _cached(rows: Columns) -> Rate | None:
 
 
 def counts(columns: Columns) -> dict[str, int]:
-    """How many measured requests ended in each way, zero ones left out."""
+    """Return the number of requests that ended in each way, without zeros."""
     return {status.value: n for status in Status if (n := int(columns.has_status([status]).sum()))}

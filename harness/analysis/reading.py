@@ -1,11 +1,7 @@
 """Reading: the records of a trial, read once for everything that is derived from them.
 
-Columns of single values are held in memory, about 200 bytes a request. The lists of chunks are too where they are few;
-otherwise they pass by in batches, in the order of the file, and only what was counted of them stays.
-
-Which backend answered: the measured requests of each, for results of their own.
-
-Who was helped by a cache: the measured requests with and without, for results of their own.
+Columns of single values are held in memory, about 200 bytes a request. So are the lists of chunks if there are few;
+otherwise they are read in batches, in the order of the file, and only their counts are kept.
 """
 
 from __future__ import annotations
@@ -18,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from harness.analysis.chunks import ChunkLists, PerRequest, aligned
-from harness.analysis.columns import ALL, CHUNK_COLUMNS, Columns, Flags, Ints, due_order
-from harness.analysis.distributions import Distribution, distributions, guarded
-from harness.analysis.latencies import Observations, observe
+from harness.analysis.chunks import CHUNK_COLUMNS, ChunkLists, PerRequest
+from harness.analysis.columns import ALL, Columns, due_order
+from harness.analysis.distributions import Distribution, Observations, capped
+from harness.analysis.latencies import distributions, observe
 from harness.analysis.one_pass import PassingChunks
 from harness.analysis.queue import NO_GUARD, TAIL, QueueGuard, changes_by_plan, guard_of
-from harness.analysis.stats import LEVELS
+from harness.analysis.stats import LEVELS, Flags, Ints
 from harness.analysis.window import Window, window_of
 from harness.records import record_schema
 from harness.scenario.limits import BACKEND_CLASS, CACHE_CLASSES
@@ -35,79 +31,28 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-
-def queue_facts(reading: Reading) -> dict[str, Any]:
-    """What the queue makes of a trial's latencies: see `QueueGuard.as_fact`; and why where it was not asked."""
-    planned = changes_by_plan(reading.trial)
-    return reading.guard.as_fact() | ({"reason": "the load changes by plan"} if planned else {})
-
-
-MOST = 8
-
-
-def backend_split(columns: Columns) -> dict[str, Flags]:
-    """Flags of requests by `backend:` and the name that replies gave; none unless several answered measured requests.
-
-    Servers that a scenario lists under `url` are no backends in this sense: reports have a table of those. Of more
-    than MOST names, which are then no names of engines, none is split off.
-    """
-    if columns.backend is None:
-        return {}
-    named = columns.backend[columns.measured_rows].unique().dropna()
-    names = sorted(str(name) for name in named if "://" not in str(name))
-    if not 1 < len(names) <= MOST:
-        return {}
-    return {f"{BACKEND_CLASS}{name}": np.asarray(columns.backend == name) for name in names}
-
-
-MOSTLY = 0.5
-
-
-def cache_split(columns: Columns) -> dict[str, Flags]:
-    """Flags of requests by the names in `limits.CACHE_CLASSES`; a pair only where both have measured requests.
-
-    cached, uncached: by what the server said. Cached is a reply from a result cache, or one to a prompt of which at
-    least half of the tokens came from a prefix cache. repeated, original: by the plan, whatever the server did.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = columns.counts["cached_tokens"] / columns.counts["prompt_tokens"]
-    cached, uncached, repeated, original = CACHE_CLASSES
-    found: dict[str, Flags] = {}
-    for name, other, flags in (
-        (cached, uncached, columns.cached | (share >= MOSTLY)),
-        (repeated, original, columns.repeated),
-    ):
-        if (flags & columns.measured_rows).any() and (~flags & columns.measured_rows).any():
-            found |= {name: flags, other: ~flags}
-    return found
-
-
+MOST_BACKENDS = 8
+LEAST_CACHED = 0.5
 DEFAULT_CLASS = "default"
 MOST_KEPT = 2**20
 SAMPLE_PARTS = 8
 
 
 class StoredTrial(Protocol):
-    """What is needed of a stored trial; `store.TrialData` is one."""
+    """A stored trial, such as `store.TrialData`."""
 
     @property
-    def cell(self) -> CellEntry:
-        """Its cell's entry in the manifest."""
-        ...
+    def cell(self) -> CellEntry: ...
 
     @property
-    def trial(self) -> TrialEntry:
-        """Its own entry."""
-        ...
+    def trial(self) -> TrialEntry: ...
 
     def batches(self, columns: Sequence[str], parts: int | None = None) -> Iterator[pa.RecordBatch]:
-        """One row per request, some columns only, in batches of bounded size. parts: only about so many, spread
-        evenly.
-        """
+        """Yield some columns of all requests in batches of bounded size; only about `parts` of them, spread evenly."""
         ...
 
     def samples(self) -> pd.DataFrame:
-        """One row per reading of a gauge."""
+        """Return one row per reading of a gauge."""
         ...
 
 
@@ -115,9 +60,11 @@ class StoredTrial(Protocol):
 class Reading:
     """The records of one trial.
 
-    frame: the columns of single values under their stored names, in the order of the file; texts are categories.
-    columns: those that metrics are made of, in due order.   groups: the same for all requests together and, where
-    there are several classes, for each.   trial: its entry in the manifest.
+    Attributes:
+        trial: its entry in the manifest.
+        frame: columns of single values under their stored names, in the order of the file; texts are categories.
+        columns: the columns that metrics are made of, in due order.
+        groups: the same for all requests together and for each group (see `groups_of`).
     """
 
     trial: TrialEntry
@@ -125,96 +72,118 @@ class Reading:
     columns: Columns
     groups: dict[str, Columns]
 
-    @classmethod
-    def of(cls, records: pd.DataFrame, trial: TrialEntry) -> Reading:
-        """Of a frame with all columns."""
-        return cls.with_lists(records, Columns.of(records), trial)
-
-    @classmethod
-    def with_lists(cls, frame: pd.DataFrame, columns: Columns, trial: TrialEntry) -> Reading:
-        """Of columns whose chunks are in memory."""
-        groups = {name: columns.where(rows) for name, rows in groups_of(columns).items()}
-        return cls(trial, frame, columns, {ALL: columns, **groups})
-
     @cached_property
     def window(self) -> Window:
-        """The measuring window."""
+        """The measurement window."""
         return window_of(self.trial, self.columns)
 
     @cached_property
     def observed(self) -> dict[str, Observations]:
-        """The distributions of the measured requests."""
+        """The observations of the measured requests by metric name."""
         return observe(self.columns.measured)
 
     @cached_property
     def distributions(self) -> dict[str, Distribution]:
-        """The same with what their statistics need, held down by the queue."""
-        return guarded(self._unguarded, self.guard)
+        """The distributions of the measured requests, capped by the queue guard."""
+        return capped(self._uncapped, self.guard.cap)
 
     @cached_property
     def guard(self) -> QueueGuard:
-        """What the queue makes of the latencies; nothing where the load changes by plan."""
+        """The queue guard of this trial; NO_GUARD if the load changes by schedule."""
         if changes_by_plan(self.trial):
             return NO_GUARD
-        ttft, e2e = (self._unguarded[name] for name in ("ttft_ms", "e2e_ms"))
+        ttft, e2e = (self._uncapped[name] for name in ("ttft_ms", "e2e_ms"))
         return guard_of(self.columns, (ttft if ttft.ordered.n else e2e).effective_size(TAIL))
 
     @cached_property
-    def _unguarded(self) -> dict[str, Distribution]:
+    def _uncapped(self) -> dict[str, Distribution]:
         return distributions(self.columns.measured, self.observed)
 
 
+def queue_facts(reading: Reading) -> dict[str, Any]:
+    """Return the queue guard as JSON-able data, and why there is none: see `QueueGuard.as_fact`."""
+    planned = changes_by_plan(reading.trial)
+    return reading.guard.as_fact() | ({"reason": "the load changes by plan"} if planned else {})
+
+
 def groups_of(columns: Columns) -> dict[str, Flags]:
-    """The groups worth rows of their own, and who belongs to them: the classes, none where all requests are of the
-    default class, those with and without help of a cache, and those that each backend answered.
+    """Return the groups with results of their own, and which requests belong to each.
+
+    They are the classes, none if all requests are of the default class, and those of `_cache_split` and
+    `_backend_split`.
     """
     names = sorted(str(name) for name in columns.class_name.unique().dropna())
     classes = [] if names in ([], [DEFAULT_CLASS]) else names
     own = {name: np.asarray(columns.class_name == name) for name in classes}
-    return cache_split(columns) | backend_split(columns) | own
+    return _cache_split(columns) | _backend_split(columns) | own
 
 
-def read(trial: StoredTrial, levels: Sequence[float] = LEVELS, most_kept: int = MOST_KEPT) -> Reading:
-    """Read a trial. levels: of the quantiles that will be asked for.   most_kept: so many chunks are held in memory."""
-    frame = _scalars(trial)
+def _backend_split(columns: Columns) -> dict[str, Flags]:
+    """Return flags by `backend:` and the name in the replies; none unless several backends answered measured requests.
+
+    Servers that a scenario lists under `url` are not backends in this sense: reports have a table of those. More than
+    MOST_BACKENDS names are no names of engines, and none is split off.
+    """
+    named = columns.backend[columns.measured_rows].unique().dropna()
+    names = sorted(str(name) for name in named if "://" not in str(name))
+    if not 1 < len(names) <= MOST_BACKENDS:
+        return {}
+    return {f"{BACKEND_CLASS}{name}": np.asarray(columns.backend == name) for name in names}
+
+
+def _cache_split(columns: Columns) -> dict[str, Flags]:
+    """Return flags by the names in `limits.CACHE_CLASSES`; a pair only if both have measured requests.
+
+    cached, uncached: by the server's report. A cached reply is from a result cache, or to a prompt of which at least
+    half of the tokens came from a prefix cache. repeated, original: by the schedule, whatever the server did.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = columns.counts["cached_tokens"] / columns.counts["prompt_tokens"]
+    cached, uncached, repeated, original = CACHE_CLASSES
+    found: dict[str, Flags] = {}
+    for name, other, flags in (
+        (cached, uncached, columns.cached | (share >= LEAST_CACHED)),
+        (repeated, original, columns.repeated),
+    ):
+        if (flags & columns.measured_rows).any() and (~flags & columns.measured_rows).any():
+            found |= {name: flags, other: ~flags}
+    return found
+
+
+def read(stored: StoredTrial, levels: Sequence[float] = LEVELS, most_kept: int = MOST_KEPT) -> Reading:
+    """Read a trial.
+
+    Args:
+        stored: the trial.
+        levels: of the quantiles that will be requested.
+        most_kept: the number of chunks up to which they are held in memory.
+    """
+    frame = _scalars(stored)
     order = due_order(frame)
     kept: list[ChunkLists] = []
     total = 0
-    for batch in trial.batches(CHUNK_COLUMNS):
-        kept.append(chunk_lists(batch))
+    for batch in stored.batches(CHUNK_COLUMNS):
+        kept.append(ChunkLists.of(batch))
         total += len(kept[-1].ns)
         if total > most_kept:
-            return _counted(trial, frame, order, levels)
+            return _counted(stored, frame, order, levels)
     lists = _in_order(kept, order)
-    columns = Columns.of_scalars(frame, order, lists.each(), lists)
-    return Reading.with_lists(frame, columns, trial.trial)
+    columns = Columns.of(frame, order, lists.each(), lists)
+    groups = {name: columns.where(rows) for name, rows in groups_of(columns).items()}
+    return Reading(stored.trial, frame, columns, {ALL: columns, **groups})
 
 
-def _scalars(trial: StoredTrial) -> pd.DataFrame:
-    """All columns but the lists; texts as categories, since few differ."""
+def _scalars(stored: StoredTrial) -> pd.DataFrame:
+    """Return all columns but the lists; texts as categories, since few differ."""
     import pyarrow as pa
 
     fields = [field for field in record_schema() if not pa.types.is_list(field.type)]
-    batches = trial.batches([field.name for field in fields])
+    batches = stored.batches([field.name for field in fields])
     return frame_of(pa.Table.from_batches(batches, schema=pa.schema(fields)))
 
 
-def chunk_lists(batch: pa.RecordBatch) -> ChunkLists:
-    """The chunks of a batch, in its order."""
-    arrivals, tokens = (batch.column(name) for name in CHUNK_COLUMNS)
-    sizes, token_sizes = (_sizes(column) for column in (arrivals, tokens))
-    borne = tokens.flatten()
-    counts = borne.to_numpy() if not borne.null_count else borne.cast("float64").to_numpy(zero_copy_only=False)
-    return ChunkLists(sizes, arrivals.flatten().to_numpy(), aligned(counts, token_sizes, sizes))
-
-
-def _sizes(lists: pa.ListArray) -> Ints:
-    sizes: Ints = lists.value_lengths().fill_null(0).to_numpy().astype(np.int64)
-    return sizes
-
-
 def _in_order(kept: Sequence[ChunkLists], order: Ints) -> ChunkLists:
-    """All chunks, request by request in due order."""
+    """Return all chunks, request by request in due order."""
     sizes = np.concatenate([*(part.sizes for part in kept), np.empty(0, dtype=np.int64)])
     ns = np.concatenate([*(part.ns for part in kept), np.empty(0)])
     tokens = np.concatenate([*(part.tokens for part in kept), np.empty(0)])
@@ -224,30 +193,29 @@ def _in_order(kept: Sequence[ChunkLists], order: Ints) -> ChunkLists:
     return ChunkLists(ordered, ns[moved], tokens[moved])
 
 
-def _counted(trial: StoredTrial, frame: pd.DataFrame, order: Ints, levels: Sequence[float]) -> Reading:
-    """A trial with more chunks than are kept: counted in one pass, after a glance at a sample."""
+def _counted(stored: StoredTrial, frame: pd.DataFrame, order: Ints, levels: Sequence[float]) -> Reading:
+    """Read a trial with more chunks than are kept: count them in one pass, after a sample of them."""
     n = len(frame)
-    whole = Columns.of_scalars(frame, order, PerRequest.empty(n), None)
-    window = window_of(trial.trial, whole)
-    passing = PassingChunks(whole, groups_of(whole), window, levels)
+    whole = Columns.of(frame, order, PerRequest.empty(n), None)
+    passing = PassingChunks(whole, groups_of(whole), window_of(stored.trial, whole), levels)
     place = np.empty(n, dtype=np.int64)
     place[order] = np.arange(n)
     requests = frame["request"].to_numpy()
     by_number = np.argsort(requests, kind="stable")
-    for batch in _ahead(trial.batches((*CHUNK_COLUMNS, "request"), SAMPLE_PARTS)):
+    for batch in _ahead(stored.batches((*CHUNK_COLUMNS, "request"), SAMPLE_PARTS)):
         found = np.searchsorted(requests, batch.column("request").to_numpy(), sorter=by_number)
-        passing.look_at(chunk_lists(batch), place[by_number[np.minimum(found, n - 1)]])
+        passing.look_at(ChunkLists.of(batch), place[by_number[np.minimum(found, n - 1)]])
     begin = 0
-    for batch in _ahead(trial.batches(CHUNK_COLUMNS)):
-        lists = chunk_lists(batch.slice(0, n - begin))  # a run that goes on has more by now
+    for batch in _ahead(stored.batches(CHUNK_COLUMNS)):
+        lists = ChunkLists.of(batch.slice(0, n - begin))  # a run that goes on has more by now
         passing.take(lists, place[begin : begin + len(lists.sizes)])
         begin += len(lists.sizes)
     groups = passing.finish()
-    return Reading(trial.trial, frame, groups[ALL], groups)
+    return Reading(stored.trial, frame, groups[ALL], groups)
 
 
 def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches, each read while the one before is worked on."""
+    """Yield the same batches, each read while the one before is processed."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, batches, None)
         while (batch := coming.result()) is not None:

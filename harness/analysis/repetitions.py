@@ -1,8 +1,8 @@
-"""Repetitions: whether an engine comes out the same each time it is started.
+"""Repetitions: whether an engine performs the same each time it is started.
 
-Each repetition of a cell is a fresh start. What the requests of one start say about its own uncertainty knows nothing
-of the next: memory laid out differently, another batch that happened to form and stayed. Where starts differ more than
-their requests explain (hysteresis), more requests do not help, only more starts do.
+Each repetition of a cell is a fresh start. The requests of one start contain no information about the next: memory laid
+out differently, another batch that happened to form and stayed. If starts differ more than their requests explain
+(hysteresis), more requests do not help, only more starts do.
 """
 
 from __future__ import annotations
@@ -18,12 +18,8 @@ from harness.analysis.stats import MIN_RUNS_FOR_SPREAD
 if TYPE_CHECKING:
     import pandas as pd
 
-LOOKED_AT = (
-    ("ttft_ms", "p50"),
-    ("ttft_ms", "p95"),
-    ("tpot_ms", "p50"),
-    ("e2e_ms", "p50"),
-    ("e2e_ms", "p95"),
+COMPARED = (
+    *(("ttft_ms", "p50"), ("ttft_ms", "p95"), ("tpot_ms", "p50"), ("e2e_ms", "p50"), ("e2e_ms", "p95")),
     ("output_tokens_per_s", "value"),
 )
 HALF_WIDTH = 1.959964
@@ -31,8 +27,12 @@ HALF_WIDTH = 1.959964
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a statistic differs between starts. value: their mean.   between: standard deviation of the starts' values.
-    within: what one start's interval says its own is (root mean square).
+    """Differences of a statistic between starts.
+
+    Attributes:
+        value: mean over the starts.
+        between: standard deviation of the starts' values.
+        within: standard deviation by the intervals of the starts (root mean square).
     """
 
     starts: int
@@ -42,12 +42,12 @@ class Spread:
 
     @property
     def ratio(self) -> float:
-        """between over within; infinite where a start leaves no doubt about itself and they differ."""
+        """Between over within; infinite if only the latter is 0."""
         return self.between / self.within if self.within > 0 else math.inf if self.between > 0 else 0.0
 
 
 def spread_of(values: list[float], lows: list[float], highs: list[float]) -> Spread | None:
-    """From the value and the interval of each start; None for fewer than three, or without their intervals."""
+    """Compute the spread from each start's value and interval; None for fewer than three, or without intervals."""
     widths = np.array(highs) - np.array(lows)
     if len(values) < MIN_RUNS_FOR_SPREAD or not np.isfinite(widths).all():
         return None
@@ -56,12 +56,13 @@ def spread_of(values: list[float], lows: list[float], highs: list[float]) -> Spr
 
 
 def spreads(summary: pd.DataFrame, keys: tuple[str, ...]) -> dict[tuple[str, ...], dict[str, Spread]]:
-    """The spreads of every row of the results that has three starts: by the values of `keys`, then by statistic
-    ("ttft_ms p50"). summary: see `analysis.COLUMNS`; requests of all classes together are looked at.
+    """Return the spreads of results with three starts, by the values of `keys`, then by statistic ("ttft_ms p50").
+
+    Rows of all classes together are used. Columns: see `summary.COLUMNS`.
     """
     single = summary[(summary["repetition"] != "pooled") & (summary["class"] == "all") & (summary["bound"] == "point")]
     found: dict[tuple[str, ...], dict[str, Spread]] = {}
-    for metric, statistic in LOOKED_AT:
+    for metric, statistic in COMPARED:
         chosen = single[(single["metric"] == metric) & (single["statistic"] == statistic)]
         for group, rows in chosen.groupby(list(keys), sort=False):
             spread = spread_of(*(rows[name].tolist() for name in ("value", "low", "high")))

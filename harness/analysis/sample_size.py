@@ -1,9 +1,7 @@
-"""Sample size: which quantiles a trial can give as a number, before it runs and after, and how long it must be for
-the others.
+"""Sample size: which quantiles a trial can report as a number, and how long it must be for the others.
 
 A quantile needs ln(alpha / 2) / ln(p) independent requests, 72 for a p95 and 368 for a p99; with fewer it is a bound.
-Requests that queue are worth fewer than their number, by how much nobody knows before the run: what is said before
-is the least.
+Queueing lowers the effective sample size, by an unknown factor before the run: a forecast is a lower limit.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ METRICS = ("ttft_ms", "e2e_ms")
 
 
 def limited(limits: Iterable[str]) -> Iterator[tuple[str, float]]:
-    """The (registered metric, level) of each limit on a quantile of all requests."""
+    """Yield the (registered metric, level) of each limit on a quantile of all requests."""
     for limit in map(parse_limit, limits):
         metric = find(limit.metric)
         if metric and not limit.class_name and limit.statistic and limit.statistic.startswith("p"):
@@ -33,12 +31,14 @@ def limited(limits: Iterable[str]) -> Iterator[tuple[str, float]]:
 
 
 def sizes_of(reading: Reading) -> dict[str, dict[str, Any]]:
-    """What the quantiles of a trial lack that are bounds for want of requests: "ttft_ms p99" -> level, needed and have
-    (independent requests), n (requests) and times_longer (how many times as long it should have been).
+    """Return the quantiles of a trial that are bounds because there are too few requests, as "ttft_ms p99".
+
+    Each has level, needed and have (effective sample sizes), n (requests) and times_longer (required length of the
+    trial over its length).
     """
-    asked = set(limited(reading.trial.limits))
+    limits = set(limited(reading.trial.limits))
     wanted = dict.fromkeys([(name, p) for name in METRICS for p in (HEADLINE, stats.LEVELS[-1])])
-    wanted |= dict.fromkeys(sorted(one for one in asked if one[0] in reading.distributions))
+    wanted |= dict.fromkeys(sorted(one for one in limits if one[0] in reading.distributions))
     found = {}
     for name, p in wanted:
         held = reading.distributions[name]
@@ -50,5 +50,5 @@ def sizes_of(reading: Reading) -> dict[str, dict[str, Any]]:
 
 
 def label(p: float) -> str:
-    """A level as a statistic is called: p99.9."""
+    """Return a level as the name of a statistic: p99.9."""
     return f"p{100 * p:.6g}"

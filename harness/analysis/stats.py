@@ -1,12 +1,8 @@
-"""Statistics for measurements that depend on each other: quantiles, means, shares and rates, each with a 95 % interval.
+"""Quantiles, means, shares, rates and ratios of dependent measurements, each with a 95 % interval.
 
-Pure: arrays in, `Estimate` out. Requests that queue behind each other carry less information than their number says,
-so every interval uses the effective sample size. A run is an array in the order in which its requests fell due;
-several runs are pooled without correlating the end of one with the start of the next.
-
-Ordered: observations in ascending order, one by one or counted, which is all that a quantile needs of them.
-
-Means of measurements that depend on each other, by batches.
+Requests that queue behind each other carry less information than their number suggests, so every interval uses the
+effective sample size. A run is an array in due order. Several runs are pooled without correlating the end of one with
+the start of the next.
 """
 
 from __future__ import annotations
@@ -22,22 +18,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+
+ALPHA = 0.05
+GUARD_LEVELS = (0.5, 0.75, 0.9)
+LEVELS = (*GUARD_LEVELS, 0.95, 0.99)
+MIN_RUNS_FOR_SPREAD = 3
+SPREAD_FACTOR = 1.5
+DIRECT_PAIRS = 16
+MAX_STEPS = 2**17
+MOST_REMEMBERED = 4096  # similar trials need the same quantiles
+MOST_FOR_BLAS = 10_000  # above it BLAS starts threads, and synchronising them costs more than it saves
+MAX_CENSORED_SHARE_FOR_MEAN = 0.001
+MAX_BATCHES = 30
+MIN_BATCHES = 4  # Student's factor is 3.2 for four, 4.3 for three and 12.7 for two: an interval without information
+MIN_PAIRS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """Values in ascending order.
-
-    upto: how many observations each value and those before it stand for; None: one each.
-    """
+    """Values in ascending order. `upto` is the cumulative number of observations per value; None: one each."""
 
     values: Floats
     upto: Ints | None = None
 
     @classmethod
     def of(cls, values: Floats) -> Ordered:
-        """Put single values in order."""
         return cls(np.sort(values))
 
     @classmethod
@@ -48,21 +55,25 @@ class Ordered:
 
     @property
     def n(self) -> int:
-        """The number of observations."""
+        """Number of observations."""
         return len(self.values) if self.upto is None else int(self.upto[-1]) if len(self.upto) else 0
 
     def at(self, rank: int) -> float:
-        """The observation of a rank, from 1 to n."""
+        """Return the observation of a rank, from 1 to n."""
         return float(self.values[rank - 1 if self.upto is None else int(np.searchsorted(self.upto, rank))])
 
+    def at_ranks(self, ranks: Ints) -> Floats:
+        found: Floats = self.values[ranks - 1 if self.upto is None else np.searchsorted(self.upto, ranks)]
+        return found
+
     def counts(self) -> Ints:
-        """How many observations each value stands for."""
+        """Return the number of observations per value."""
         ones: Ints = np.ones(len(self.values), dtype=np.int64)
         return ones if self.upto is None else np.diff(self.upto, prepend=0)
 
 
 def merged(parts: Sequence[Ordered]) -> Ordered:
-    """The observations of all parts in one order."""
+    """Merge the observations of all parts into one order."""
     if len(parts) == 1:
         return parts[0]
     values = np.concatenate([*(part.values for part in parts), np.empty(0)])
@@ -71,19 +82,8 @@ def merged(parts: Sequence[Ordered]) -> Ordered:
     return Ordered.counted(values, np.concatenate([part.counts() for part in parts]))
 
 
-ALPHA = 0.05
-GUARD_LEVELS = (0.5, 0.75, 0.9)
-LEVELS = (*GUARD_LEVELS, 0.95, 0.99)
-MIN_RUNS_FOR_SPREAD = 3
-SPREAD_FACTOR = 1.5
-DIRECT_PAIRS = 16
-MAX_STEPS = 2**17
-MOST_REMEMBERED = 4096  # trials alike ask for the same
-MOST_FOR_BLAS = 10_000  # beyond it starts threads, whose waiting for each other costs more
-
-
 class Bound(StrEnum):
-    """What an estimate is: a number with its interval, or only a statement that the truth is above or below."""
+    """Kind of an estimate: a number with its interval, or a one-sided bound of the truth."""
 
     POINT = "point"
     LOWER = "lower"
@@ -92,11 +92,15 @@ class Bound(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number and how well it is known.
+    """A number with its uncertainty.
 
-    value: NaN unless bound is "point".   low, high: ends of the 95 % interval, NaN where it is unknown, infinite where
-    it is open.   bound: "lower": the truth is above `low`; "upper": it is below `high` (and above `low` if finite).
-    n: observations.   n_eff: independent observations they are worth.   needed: effective observations for a point.
+    Attributes:
+        value: NaN unless `bound` is "point".
+        low, high: ends of the 95 % interval; NaN where unknown, infinite where open.
+        bound: "lower": the truth is above `low`; "upper": below `high` (and above `low` if finite).
+        n: observations.
+        n_eff: effective sample size.
+        needed: effective sample size required for a point.
     """
 
     value: float
@@ -108,8 +112,11 @@ class Estimate:
     needed: int | None = None
 
 
+NOTHING = Estimate(math.nan, n_eff=0.0)
+
+
 def quantile(values: Floats, p: float) -> float:
-    """The inverse-CDF quantile x_(ceil(n p)): always an observed value, no interpolation; NaN of nothing."""
+    """Return the inverse-CDF quantile x_(ceil(n p)): an observed value, without interpolation; NaN without values."""
     if len(values) == 0:
         return math.nan
     rank = quantile_rank(len(values), p)
@@ -117,27 +124,25 @@ def quantile(values: Floats, p: float) -> float:
 
 
 def quantile_rank(n: int, p: float) -> int:
-    """The rank ceil(n p), from 1; the tolerance keeps 100 * 0.07 = 7.000000000000001 at 7."""
+    """Return the rank ceil(n p), from 1; the tolerance keeps 100 * 0.07 = 7.000000000000001 at 7."""
     return min(n, max(1, math.ceil(n * p - 1e-9)))
 
 
-def floor_two_sided(p: float, alpha: float = ALPHA) -> int:
-    """The least effective n for which a quantile has a two-sided distribution-free interval: ln(alpha/2) / ln(p)."""
-    tail = max(p, 1 - p)
-    return math.ceil(math.log(alpha / 2) / math.log(tail))
+def floor_two_sided(p: float) -> int:
+    """Return the least effective n for a two-sided distribution-free interval of a quantile: ln(alpha/2) / ln(p)."""
+    return math.ceil(math.log(ALPHA / 2) / math.log(max(p, 1 - p)))
 
 
-def floor_upper(p: float, alpha: float = ALPHA) -> int:
-    """The least effective n for which a quantile has a one-sided upper bound: ln(alpha) / ln(p)."""
-    return math.ceil(math.log(alpha) / math.log(p))
+def floor_upper(p: float) -> int:
+    """Return the least effective n for a one-sided upper bound of a quantile: ln(alpha) / ln(p)."""
+    return math.ceil(math.log(ALPHA) / math.log(p))
 
 
 def autocorrelation_time(series: Floats) -> float:
-    """The integrated autocorrelation time 1 + 2 sum rho_k, summed over Geyer's initial positive sequence; at least
-    1.
+    """Return the integrated autocorrelation time 1 + 2 sum rho_k over Geyer's initial positive sequence; at least 1.
 
-    A series of more than MAX_STEPS is taken in blocks of b: tau = b var(block means) tau(block means) / var, since
-    both say how far the mean of all can be off.
+    A series of more than MAX_STEPS is averaged in blocks of b: tau = b var(block means) tau(block means) / var, since
+    both give the variance of the overall mean.
     """
     n = len(series)
     if n < 4:
@@ -146,7 +151,7 @@ def autocorrelation_time(series: Floats) -> float:
         return _autocorrelation_time_by_blocks(series, 2 * n // MAX_STEPS + 1)
     centred = series - series.mean()
     variance = float(centred @ centred) / n
-    if variance <= 1e-15 * max(1.0, float(np.abs(series).max()) ** 2):
+    if _is_constant(series, variance):
         return 1.0
     total = 0.0
     for pair in range(min(DIRECT_PAIRS, n // 2)):
@@ -157,9 +162,13 @@ def autocorrelation_time(series: Floats) -> float:
     return _autocorrelation_time_by_fft(centred)
 
 
+def _is_constant(series: Floats, variance: float) -> bool:
+    return variance <= 1e-15 * max(1.0, float(np.abs(series).max()) ** 2)
+
+
 def _autocorrelation_time_by_blocks(series: Floats, block: int) -> float:
     variance = float(series.var())
-    if variance <= 1e-15 * max(1.0, float(np.abs(series).max()) ** 2):
+    if _is_constant(series, variance):
         return 1.0
     means = series[: len(series) // block * block].reshape(-1, block).mean(axis=1)
     return max(1.0, block * float(means.var()) * autocorrelation_time(means) / variance)
@@ -167,13 +176,11 @@ def _autocorrelation_time_by_blocks(series: Floats, block: int) -> float:
 
 def _product(centred: Floats, lag: int) -> float:
     early, late = centred[: len(centred) - lag], centred[lag:]
-    if len(early) > MOST_FOR_BLAS:
-        return float(np.einsum("i,i->", early, late))
-    return float(early @ late)
+    return float(np.einsum("i,i->", early, late) if len(early) > MOST_FOR_BLAS else early @ late)
 
 
 def _autocorrelation_time_by_fft(centred: Floats) -> float:
-    """The same for a long memory: all lags at once."""
+    """Compute the autocorrelation time of a long memory, all lags at once."""
     n = len(centred)
     size = 1 << (2 * n - 1).bit_length()
     spectrum = np.fft.rfft(centred, size)
@@ -184,25 +191,14 @@ def _autocorrelation_time_by_fft(centred: Floats) -> float:
     return max(1.0, float(2 * pairs[:end].sum() - 1))
 
 
-def effective_size(values: Floats, levels: Sequence[float]) -> float:
-    """The effective size for quantiles: the least n / tau over indicator series 1{x <= q_u} of the given levels.
+def sizes_by_level(
+    values: Floats, levels: Sequence[float], cluster_sizes: Ints | None = None, ordered: Ordered | None = None
+) -> dict[float, float]:
+    """Return the effective sample size n / tau of the indicators 1{x <= q_u} at each level u.
 
     Formula: quantile ESS (Vehtari et al. 2021) with Geyer's truncation. +inf among the values is allowed.
-    """
-    return min(sizes_by_level(values, levels).values()) if len(values) else 0.0
-
-
-def sizes_by_level(
-    values: Floats,
-    levels: Sequence[float],
-    cluster_sizes: NDArray[np.int64] | None = None,
-    ordered: Ordered | None = None,
-) -> dict[float, float]:
-    """The effective size at each level.
-
-    cluster_sizes: where the values come in clusters (the gaps of one reply), consecutive, how many each cluster has.
-    Then m = p (1 - p) N^2 / (J var(s) tau), with s_j = sum over cluster j of (1{x <= q_u} - p) and tau over the s_j.
-    ordered: the values in order, if they are already.
+    `cluster_sizes` are those of consecutive values that belong together (the gaps of a reply). Then the size is
+    p (1 - p) N^2 / (J var(s) tau), with s_j = sum over cluster j of (1{x <= q_u} - p) and tau over the s_j.
     """
     n = len(values)
     if n == 0:
@@ -211,7 +207,7 @@ def sizes_by_level(
     return {level: _size(values, ordered.at(quantile_rank(n, level)), cluster_sizes) for level in levels}
 
 
-def _size(values: Floats, threshold: float, cluster_sizes: NDArray[np.int64] | None) -> float:
+def _size(values: Floats, threshold: float, cluster_sizes: Ints | None) -> float:
     below = (values <= threshold).astype(np.float64)
     if cluster_sizes is None:
         return len(below) / autocorrelation_time(below)
@@ -219,143 +215,123 @@ def _size(values: Floats, threshold: float, cluster_sizes: NDArray[np.int64] | N
     return size_of_clusters(np.add.reduceat(below - share, cluster_starts(cluster_sizes)), share, len(below))
 
 
-def cluster_starts(cluster_sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each cluster that is not empty begins."""
+def cluster_starts(cluster_sizes: Ints) -> Ints:
+    """Return the index of the first value of each cluster that is not empty."""
     sizes = cluster_sizes[cluster_sizes > 0]
-    starts: NDArray[np.int64] = np.cumsum(sizes) - sizes
+    starts: Ints = np.cumsum(sizes) - sizes
     return starts
 
 
 def size_of_clusters(sums: Floats, share: float, n: int) -> float:
-    """The effective size of n observations in clusters.
+    """Return the effective sample size of n clustered observations.
 
-    sums: of the indicators of a level, less their mean `share`, over each cluster.
+    `sums` are those of each cluster's indicators of a level, less their mean `share`.
     """
     spread = float(sums.var()) * len(sums) * autocorrelation_time(sums)
     return float(n) if spread <= 1e-12 else min(float(n), share * (1 - share) * n * n / spread)
 
 
-def quantile_estimate(
-    runs: Sequence[Floats],
-    p: float,
-    *,
-    bounds: Sequence[Floats] | None = None,
-    n_eff: float | None = None,
-    m_cap: float | None = None,
-    alpha: float = ALPHA,
-) -> Estimate:
-    """A quantile of all runs together, with its interval.
+def ordered_quantile(ordered: Ordered, known: Ordered, own: Sequence[Ordered], p: float, size: float) -> Estimate:
+    """Estimate a quantile of several runs together.
 
-    runs: values in due order; +inf where only a lower bound is known (censored).   bounds: the same with that lower
-    bound in place of +inf.   n_eff: effective size if already known.   m_cap: an upper limit for it (a queue that
-    mixes slowly). Below the floor of C.3 no point is given: an upper bound where one exists, else a lower one. A rank
-    among censored values is a lower bound: every true value is above its own bound, so order statistics of the bounds
-    are below the true ones.
+    Below the required sample size the result is a bound: an upper one where it exists, else a lower one. A rank among
+    censored values gives a lower bound: every true value is above its own bound, so order statistics of the bounds are
+    below the true ones.
+
+    Args:
+        ordered: observations of all runs, +inf where censored.
+        known: the same with lower bounds instead of +inf.
+        own: observations of each run.
+        p: level of the quantile.
+        size: effective sample size.
     """
-    levels = [*(level for level in GUARD_LEVELS if level < p), p]
-    size = sum(effective_size(run, levels) for run in runs) if n_eff is None else n_eff
-    size = min(size, m_cap) if m_cap is not None else size
-    own = [Ordered.of(run) for run in runs]
-    known = merged([Ordered.of(run) for run in bounds]) if bounds is not None else None
-    return ordered_quantile(merged(own), known, own, p, size, alpha)
-
-
-def ordered_quantile(
-    ordered: Ordered, known: Ordered | None, own: Sequence[Ordered], p: float, size: float, alpha: float = ALPHA
-) -> Estimate:
-    """The same of observations in order. known: with lower bounds in place of +inf, None where nothing is censored.
-    own: of each run.   size: what they are worth.
-    """
-    known = ordered if known is None else known
     n = ordered.n
     if n == 0:
-        return Estimate(math.nan, n=0, n_eff=0.0)
-    needed = floor_two_sided(p, alpha)
-    rank = quantile_rank(n, p)
-    value = ordered.at(rank)
+        return NOTHING
+    needed = floor_two_sided(p)
+    value = ordered.at(quantile_rank(n, p))
     if math.isinf(value):
-        return Estimate(math.nan, known.at(rank), math.inf, Bound.LOWER, n, size, needed)
+        return Estimate(math.nan, known.at(quantile_rank(n, p)), math.inf, Bound.LOWER, n, size, needed)
     if math.floor(size) < needed:
-        return _one_sided(ordered, known, p, size, alpha)
-    low, high = _two_sided(ordered, p, size, alpha)
+        return _one_sided(ordered, known, p, size)
+    low, high = _two_sided(ordered, p, size)
     each = [run.at(quantile_rank(run.n, p)) for run in own if run.n]
-    low, high = widen_by_spread(each, value, low, high, alpha)
+    low, high = widen_by_spread(each, value, low, high)
     return Estimate(value, low, high, Bound.POINT, n, size, needed)
 
 
-def _two_sided(ordered: Ordered, p: float, size: float, alpha: float) -> tuple[float, float]:
-    """Exact binomial ranks at the effective size, carried over to the n observations."""
+def _two_sided(ordered: Ordered, p: float, size: float) -> tuple[float, float]:
+    """Return exact binomial ranks at the effective sample size, scaled to the n observations."""
     n, m = ordered.n, math.floor(size)
-    lower = math.floor(n * _binomial_quantile(alpha / 2, m, p) / m)
-    upper = math.ceil(n * (_binomial_quantile(1 - alpha / 2, m, p) + 1) / m)
-    low = ordered.at(lower) if lower >= 1 else -math.inf
-    high = ordered.at(upper) if upper <= n else math.inf
-    return low, high
+    lower = math.floor(n * _binomial_quantile(ALPHA / 2, m, p) / m)
+    upper = math.ceil(n * (_binomial_quantile(1 - ALPHA / 2, m, p) + 1) / m)
+    return ordered.at(lower) if lower >= 1 else -math.inf, ordered.at(upper) if upper <= n else math.inf
 
 
-def _one_sided(ordered: Ordered, known: Ordered, p: float, size: float, alpha: float) -> Estimate:
-    n, m = ordered.n, max(1, math.floor(size))
-    needed = floor_two_sided(p, alpha)
-    lower = math.floor(n * _binomial_quantile(alpha, m, p) / m)
+def _one_sided(ordered: Ordered, known: Ordered, p: float, size: float) -> Estimate:
+    n, m, needed = ordered.n, max(1, math.floor(size)), floor_two_sided(p)
+    lower = math.floor(n * _binomial_quantile(ALPHA, m, p) / m)
     low = known.at(lower) if lower >= 1 else -math.inf
-    if m >= floor_upper(p, alpha):
-        upper = math.ceil(n * (_binomial_quantile(1 - alpha, m, p) + 1) / m)
+    if m >= floor_upper(p):
+        upper = math.ceil(n * (_binomial_quantile(1 - ALPHA, m, p) + 1) / m)
         high = ordered.at(min(upper, n))
         if math.isfinite(high):
             return Estimate(math.nan, low, high, Bound.UPPER, n, size, needed)
     return Estimate(math.nan, low, math.inf, Bound.LOWER, n, size, needed)
 
 
-def widen_by_spread(
-    own: Sequence[float], value: float, low: float, high: float, alpha: float = ALPHA
-) -> tuple[float, float]:
-    """The interval from the runs' own values instead, where they differ far more than one run's noise explains."""
+def widen_by_spread(own: Sequence[float], value: float, low: float, high: float) -> tuple[float, float]:
+    """Return the interval from the runs' own values, if they differ far more than one run's noise explains."""
     k = len(own)
     if k < MIN_RUNS_FOR_SPREAD:
         return low, high
-    half = t_factor(k, alpha) * math.sqrt(float(((np.array(own) - value) ** 2).sum()) / (k - 1) / k)
+    half = t_factor(k) * math.sqrt(float(((np.array(own) - value) ** 2).sum()) / (k - 1) / k)
     if math.isfinite(half) and math.isfinite(high - low) and 2 * half > SPREAD_FACTOR * (high - low):
         return value - half, value + half
     return low, high
 
 
 @lru_cache(MOST_REMEMBERED)
-def t_factor(k: int, alpha: float = ALPHA) -> float:
-    """Half the width of Student's interval for the mean of k values, in standard errors."""
+def t_factor(k: int) -> float:
+    """Return the half width of Student's interval for the mean of k values, in standard errors."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(k - 1, 1 - alpha / 2))
+    return float(stdtrit(k - 1, 1 - ALPHA / 2))
 
 
 @lru_cache(MOST_REMEMBERED)
 def _binomial_quantile(q: float, m: int, p: float) -> int:
-    """The least k with P(Bin(m, p) <= k) >= q."""
+    return int(binomial_quantiles(q, m, p))
+
+
+def binomial_quantiles(q: float, m: Floats | float, p: Floats | float) -> Floats:
+    """Return the least k with P(Bin(m, p) <= k) >= q, for each of several m (whole numbers) and p."""
     from scipy.special import bdtr, bdtrik
 
-    k = math.ceil(float(bdtrik(q, m, p)))
-    return k - 1 if k >= 1 and float(bdtr(k - 1, m, p)) >= q else k
+    k = np.ceil(bdtrik(q, m, p))
+    below = np.maximum(k - 1, 0)
+    least: Floats = np.where((k >= 1) & (bdtr(below, np.asarray(m, dtype=np.int64), p) >= q), below, k)
+    return least
 
 
-def t_interval(values: Sequence[float] | Floats, alpha: float = ALPHA) -> Estimate:
-    """The mean of independent values (repetitions, batches) with Student's interval; without one for fewer than two."""
+def t_interval(values: Sequence[float] | Floats) -> Estimate:
+    """Return the mean of independent values (repetitions, batches) with Student's interval; none for fewer than two."""
     array: Floats = np.asarray(values, dtype=np.float64)
     k = len(array)
     if k == 0:
-        return Estimate(math.nan, n=0, n_eff=0.0)
+        return NOTHING
     mean = float(array.mean())
     if k == 1:
         return Estimate(mean, n=1, n_eff=1.0)
-    half = t_factor(k, alpha) * float(array.std(ddof=1)) / math.sqrt(k)
+    half = t_factor(k) * float(array.std(ddof=1)) / math.sqrt(k)
     return Estimate(mean, mean - half, mean + half, Bound.POINT, k, float(k))
 
 
 def extreme_estimate(ordered: Ordered, known: Ordered, *, largest: bool) -> Estimate:
-    """The largest or smallest value seen: a fact about this run, so it has no interval; a bound where it is
-    censored.
-    """
+    """Return the largest or smallest value: a fact about this run, without interval; a bound where it is censored."""
     n = ordered.n
     if n == 0:
-        return Estimate(math.nan, n=0, n_eff=0.0)
+        return NOTHING
     rank = n if largest else 1
     value = ordered.at(rank)
     if math.isinf(value):
@@ -363,43 +339,41 @@ def extreme_estimate(ordered: Ordered, known: Ordered, *, largest: bool) -> Esti
     return Estimate(value, n=n)
 
 
-def share_estimate(
-    runs: Sequence[NDArray[Any]], alpha: float = ALPHA, *, caps: Sequence[float] | None = None
-) -> Estimate:
-    """The share of true flags with the Clopper-Pearson interval at the effective size.
+def share_estimate(runs: Sequence[NDArray[Any]], *, caps: Sequence[float] | None = None) -> Estimate:
+    """Return the share of true flags with the Clopper-Pearson interval at the effective sample size.
 
-    With k of n flags true and effective size m the interval is that of k m / n successes among m. caps: the most that
-    each run's flags can be worth (a queue that mixes slowly).
+    With k of n flags true and effective size m the interval is that of k m / n successes among m. `caps` limits the
+    effective size of each run (a queue that mixes slowly).
     """
     from scipy.special import betaincinv
 
     flags = [np.asarray(run, dtype=np.float64) for run in runs]
     n = sum(len(run) for run in flags)
     if n == 0:
-        return Estimate(math.nan, n=0, n_eff=0.0)
+        return NOTHING
     most = [math.inf] * len(flags) if caps is None else caps
     m = sum(min(len(run) / autocorrelation_time(run), cap) for run, cap in zip(flags, most, strict=True))
     share = float(sum(run.sum() for run in flags)) / n
     k = share * m
-    low = 0.0 if share <= 0 else float(betaincinv(k, m - k + 1, alpha / 2))
-    high = 1.0 if share >= 1 else float(betaincinv(k + 1, m - k, 1 - alpha / 2))
-    low, high = widen_by_spread([float(run.mean()) for run in flags if len(run)], share, low, high, alpha)
+    low = 0.0 if share <= 0 else float(betaincinv(k, m - k + 1, ALPHA / 2))
+    high = 1.0 if share >= 1 else float(betaincinv(k + 1, m - k, 1 - ALPHA / 2))
+    low, high = widen_by_spread([float(run.mean()) for run in flags if len(run)], share, low, high)
     return Estimate(share, min(max(low, 0.0), share), max(min(high, 1.0), share), Bound.POINT, n, m)
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """A drift of a series: how likely chance alone gives one as clear, and its slope per step (Theil-Sen)."""
+    """Drift of a series: the p-value against no trend, and the slope per step (Theil-Sen)."""
 
     p_value: float
     slope: float
 
 
 def trend(series: Floats) -> Trend:
-    """Kendall's tau against the index, two-sided by the normal approximation; good from about ten values on.
+    """Test for a trend by Kendall's tau against the index, two-sided, normal approximation; from about ten values on.
 
-    Its deviation grows with the root of the autocorrelation time of what the slope leaves over, so that a series with
-    a memory is not called drifting for its own slow turns (after Hamed and Rao 1998).
+    The deviation is scaled by the root of the autocorrelation time of the residuals, so that a series with memory is
+    not reported as drifting for its own slow excursions (after Hamed and Rao 1998).
     """
     n = len(series)
     first, second = np.triu_indices(n, k=1)
@@ -408,38 +382,12 @@ def trend(series: Floats) -> Trend:
     slope = float(np.median(rises / (second - first)))
     time = autocorrelation_time(series - slope * np.arange(n))
     deviation = math.sqrt(time * n * (n - 1) * (2 * n + 5) / 18)
-    z = max(0.0, score - 1) / deviation
-    return Trend(math.erfc(z / math.sqrt(2)), slope)
-
-
-MAX_CENSORED_SHARE_FOR_MEAN = 0.001
-MAX_BATCHES = 30
-MIN_BATCHES = 4  # Student's factor is 3.2 for four, 4.3 for three and 12.7 for two: an interval that says nothing
-
-
-def mean_estimate(
-    runs: Sequence[Floats],
-    *,
-    bounds: Sequence[Floats] | None = None,
-    clusters: Sequence[NDArray[np.int64] | None] | None = None,
-    alpha: float = ALPHA,
-) -> Estimate:
-    """The mean of all runs, by non-overlapping batch means.
-
-    Batches are at most 30 per run and at least five autocorrelation times long. Censored values enter with their
-    lower bound; when they are more than 0.1 % there is no mean: the value is a lower bound. Fewer than four batches
-    give no interval.
-    """
-    known = list(bounds) if bounds is not None else list(runs)
-    censored = sum(int(np.isinf(run).sum()) for run in runs)
-    every = clusters or [None] * len(known)
-    parts = [batched(run, sizes) for run, sizes in zip(known, every, strict=True)]
-    return mean_of_batches(parts, censored, alpha)
+    return Trend(math.erfc(max(0.0, score - 1) / deviation / math.sqrt(2)), slope)
 
 
 @dataclass(frozen=True, slots=True)
 class Batched:
-    """Observations of one run summed up for their mean: of all, and in batches. n_eff: what they are worth."""
+    """Observations of one run, summed for their mean: in total and as means of batches. `n_eff`: effective size."""
 
     n: int
     total: float
@@ -447,8 +395,8 @@ class Batched:
     n_eff: float
 
 
-def batched(run: Floats, cluster_sizes: NDArray[np.int64] | None = None) -> Batched:
-    """A run in batches. cluster_sizes: consecutive values that belong together and are not parted."""
+def batched(run: Floats, cluster_sizes: Ints | None = None) -> Batched:
+    """Sum a run in batches. Values of one cluster are consecutive and stay in one batch."""
     if len(run) == 0 or cluster_sizes is None:
         return batched_clusters(run, np.ones(len(run)))
     sums = np.add.reduceat(run, cluster_starts(cluster_sizes))
@@ -457,31 +405,80 @@ def batched(run: Floats, cluster_sizes: NDArray[np.int64] | None = None) -> Batc
 
 
 def batched_clusters(sums: Floats, sizes: Floats) -> Batched:
-    """The same from the sum and the number of values of each cluster that is not empty."""
+    """Sum clusters in batches, from the sum and the size of each cluster that is not empty.
+
+    There are at most MAX_BATCHES, each at least five autocorrelation times long.
+    """
     if len(sums) == 0:
         return Batched(0, 0.0, np.empty(0), 0.0)
-    n = int(sizes.sum())
     time = autocorrelation_time(sums)
     length = max(math.ceil(len(sums) / MAX_BATCHES), math.ceil(5 * time) if time > 1.5 else 1)
     count = len(sums) // length
-    total = sums[: count * length].reshape(count, length).sum(axis=1)
-    means = total / sizes[: count * length].reshape(count, length).sum(axis=1)
-    return Batched(n, float(sums.sum()), means, len(sums) / time)
+    total, size = (part[: count * length].reshape(count, length).sum(axis=1) for part in (sums, sizes))
+    return Batched(int(sizes.sum()), float(sums.sum()), total / size, len(sums) / time)
 
 
-def mean_of_batches(parts: Sequence[Batched], censored: int, alpha: float = ALPHA) -> Estimate:
-    """The mean of several runs. censored: how many of the values are only lower bounds."""
+def mean_of_batches(parts: Sequence[Batched], censored: int = 0) -> Estimate:
+    """Return the mean of several runs by non-overlapping batch means; fewer than MIN_BATCHES give no interval.
+
+    `censored` of the values are only lower bounds. Above MAX_CENSORED_SHARE_FOR_MEAN the mean is a lower bound.
+    """
     n, n_eff = sum(part.n for part in parts), float(sum(part.n_eff for part in parts))
     if n == 0:
-        return Estimate(math.nan, n=0, n_eff=0.0)
+        return NOTHING
     mean = sum(part.total for part in parts) / n
     if censored > MAX_CENSORED_SHARE_FOR_MEAN * n:
         return Estimate(math.nan, mean, math.inf, Bound.LOWER, n, n_eff)
     batches = np.concatenate([part.means for part in parts])
     if len(batches) < MIN_BATCHES:
         return Estimate(mean, math.nan, math.nan, Bound.POINT, n, n_eff)
-    half = t_factor(len(batches), alpha) * float(batches.std(ddof=1)) / math.sqrt(len(batches))
-    low, high = widen_by_spread(
-        [part.total / part.n for part in parts if part.n], mean, mean - half, mean + half, alpha
-    )
+    half = t_factor(len(batches)) * float(batches.std(ddof=1)) / math.sqrt(len(batches))
+    low, high = widen_by_spread([part.total / part.n for part in parts if part.n], mean, mean - half, mean + half)
     return Estimate(mean, low, high, Bound.POINT, n, n_eff)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A number above zero with its interval; NaN where the ends are unknown."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether both ends are known, so that they can be put on a log scale."""
+        return 0 < self.low <= self.value <= self.high < math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A ratio with its interval, NaN where unknown. `method`: source of the interval, or why there is none."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+
+
+def ratio(one: Measured, other: Measured, pairs: Sequence[tuple[float, float]] = ()) -> Ratio:
+    """Divide one by the other. `pairs` are both numbers of each repetition.
+
+    From three repetitions on: the geometric mean of the pairs' ratios with Student's interval of their logarithms.
+    With fewer: from both intervals on the log scale (MOVER: Zou and Donner, 2008), without the variation between
+    starts. Otherwise no interval.
+    """
+    usable = [(a, b) for a, b in pairs if a > 0 and b > 0]
+    if len(usable) >= MIN_PAIRS:
+        found = t_interval([math.log(a / b) for a, b in usable])
+        method = f"from {len(usable)} repetitions, paired"
+        return Ratio(math.exp(found.value), math.exp(found.low), math.exp(found.high), method)
+    if not (one.value > 0 and other.value > 0):
+        return Ratio(math.nan, math.nan, math.nan, "one of the two numbers is unknown")
+    value = one.value / other.value
+    if not (one.has_interval and other.has_interval):
+        return Ratio(value, math.nan, math.nan, "no interval: too few requests for one")
+    below = math.hypot(math.log(one.value / one.low), math.log(other.high / other.value))
+    above = math.hypot(math.log(one.high / one.value), math.log(other.value / other.low))
+    method = "from the intervals of both; how much another start would change is not in it"
+    return Ratio(value, value * math.exp(-below), value * math.exp(above), method)

@@ -1,8 +1,8 @@
-"""Series of the window, where each is best cut, and its trend: from them `verdict.steady` tells whether it was steady.
+"""Series over the window, their best cut and their trend: the numbers from which `verdict.steady` judges it.
 
-It only tells. The numbers stay those of the planned window: what a search for the best place to cut leaves out differs
-from run to run, so that two runs would no longer have measured the same thing, and a service that is slow to warm up
-would look better than its users find it.
+The metrics stay those of the planned window. A search for the best cut leaves out a part that differs from run to run:
+two runs would no longer have measured the same thing, and a service that is slow to warm up would look better than its
+users find it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.analysis import stats
-from harness.analysis.columns import Columns, Floats
+from harness.analysis.columns import NS_PER_S, Columns
 from harness.analysis.latencies import of_each
 from harness.analysis.rates import output_tokens_in, time_bins
-from harness.analysis.window import NS_PER_S
-from harness.records import Status
+from harness.analysis.stats import Floats
 
 if TYPE_CHECKING:
     from harness.analysis.reading import Reading
@@ -31,9 +30,12 @@ BATCHES = 20
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Something measured over the window in bins. starts_s: of each bin after the window's begin.   values: per bin.
+    """A quantity over the window in bins.
 
-    each: what trends are of, in order, with when (in s after the window's begin); None for a series without a test.
+    Attributes:
+        starts_s: start of each bin after the window's start.
+        values: one of each bin.
+        each: (values, seconds after the window's start) to test for a trend; None for a series without a test.
     """
 
     starts_s: Floats
@@ -43,15 +45,16 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How likely chance alone makes a trend as clear, and the fitted change over the whole as a share of the mean."""
+    """A trend: its p-value, and the fitted change over the whole as a share of the mean."""
 
     p_value: float
     change: float
 
 
 def mser(bins: Floats) -> int:
-    """How many bins at the begin to cut so that the standard error of the mean of the others is least: the marginal
-    standard error rule (White 1997) with the bins as its batches; at most half of them.
+    """Return how many bins to cut at the start so that the standard error of the mean of the others is least.
+
+    Formula: marginal standard error rule (White 1997) with the bins as its batches; at most half of them.
     """
     m = len(bins)
     centred = bins - bins.mean()
@@ -63,7 +66,7 @@ def mser(bins: Floats) -> int:
 
 
 def drift_of(values: Floats) -> Drift | None:
-    """The trend of BATCHES batch means; None for fewer than five values each."""
+    """Return the trend of BATCHES batch means; None for fewer than five values each."""
     size = len(values) // BATCHES
     if size < BIN_REQUESTS:
         return None
@@ -73,20 +76,17 @@ def drift_of(values: Floats) -> Drift | None:
 
 
 def series_of_window(reading: Reading) -> dict[str, Series]:
-    """What is looked at: medians of ttft and tpot (without any, of e2e), tokens per second, requests in flight."""
-    columns = reading.columns
+    """Return medians of ttft and tpot (without any, of e2e), tokens per second, and requests in flight."""
+    columns, begin_ns = reading.columns, reading.window.start_ns
     rows = reading.window.population(columns)
     due = rows.times["due"]
     if not len(rows) or not due[-1] > due[0]:
         return {}
-    values = of_each(rows)
-    first = np.isfinite(values["ttft_ms"]).any()
-    found = {
-        name: _of_requests(values[name], (due - reading.window.start_ns) / NS_PER_S)
-        for name in (("ttft_ms", "tpot_ms") if first else ("e2e_ms",))
-    }
-    found["in_flight"] = _in_flight(columns, len(rows), reading.window.start_ns, float(due[-1]))
-    found["output_tokens_per_s"] = _tokens(columns, reading.window.start_ns, float(due[-1]))
+    values, last_ns = of_each(rows), float(due[-1])
+    names = ("ttft_ms", "tpot_ms") if np.isfinite(values["ttft_ms"]).any() else ("e2e_ms",)
+    found = {name: _of_requests(values[name], (due - begin_ns) / NS_PER_S) for name in names}
+    found["in_flight"] = _in_flight(columns, len(rows), begin_ns, last_ns)
+    found["output_tokens_per_s"] = _tokens(columns, begin_ns, last_ns)
     return found
 
 
@@ -100,20 +100,21 @@ def _of_requests(values: Floats, due_s: Floats) -> Series:
 
 
 def _in_flight(columns: Columns, offered: int, begin_ns: float, end_ns: float) -> Series:
-    """Means over equal parts of the time, about as many as five requests each give."""
-    sent = ~columns.has_status([Status.NOT_SENT]) & np.isfinite(columns.times["due"]) & np.isfinite(columns.ended)
+    """Return means over equal parts of the time, about as many as bins of five requests."""
+    sent = columns.sent & np.isfinite(columns.times["due"]) & np.isfinite(columns.ended)
     due_s, ended_s = ((times[sent] - begin_ns) / NS_PER_S for times in (columns.times["due"], columns.ended))
     count = max(1, min(MOST_BINS, offered // BIN_REQUESTS))
     edges_s = np.linspace(0.0, (end_ns - begin_ns) / NS_PER_S, count * PARTS_OF_BIN + 1)
-    busy_s = np.diff(_elapsed(due_s, edges_s) - _elapsed(np.sort(ended_s), edges_s))
+    busy_s = np.diff(elapsed(due_s, edges_s) - elapsed(np.sort(ended_s), edges_s))
     parts = busy_s / (edges_s[1] - edges_s[0])
     return Series(edges_s[:-1:PARTS_OF_BIN], parts.reshape(count, PARTS_OF_BIN).mean(axis=1), (parts, edges_s[:-1]))
 
 
-def _elapsed(moments: Floats, at: Floats) -> Floats:
-    """The sum of the times that have passed since those of the moments, in ascending order, that lie before."""
+def elapsed(moments: Floats, at: Floats) -> Floats:
+    """Return, at each time, the sum of the times elapsed since the earlier ones of the moments (ascending)."""
     before = np.searchsorted(moments, at)
-    return before * at - np.concatenate(([0.0], np.cumsum(moments)))[before]
+    passed: Floats = before * at - np.concatenate(([0.0], np.cumsum(moments)))[before]
+    return passed
 
 
 def _tokens(columns: Columns, begin_ns: float, end_ns: float) -> Series:

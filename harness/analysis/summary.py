@@ -1,24 +1,26 @@
-"""Analysis: stored trials in, the summary out. `metrics.py` defines every number, `stats.py` its interval."""
+"""Summary: stored trials in, the tidy table out. `metrics.py` defines every number, `stats.py` its interval."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.analysis import machine, server, stats, telemetry
-from harness.analysis.columns import ALL, Columns, Flags
-from harness.analysis.distributions import Distribution, Pool, distributions, guarded
-from harness.analysis.energy import energy_readings, energy_sources
-from harness.analysis.latencies import observe
-from harness.analysis.memory import memory_readings
+from harness.analysis import stats
+from harness.analysis.columns import ALL, Columns
+from harness.analysis.distributions import Distribution, Pool, capped
+from harness.analysis.latencies import distributions, observe
 from harness.analysis.queue import NO_GUARD, QueueGuard
 from harness.analysis.rates import Rate, judged, rates, shares
 from harness.analysis.reading import Reading, StoredTrial, read
-from harness.analysis.stats import LEVELS, Bound, Estimate, mean_estimate
+from harness.analysis.samples import machine, server
+from harness.analysis.samples.energy import energy_readings, energy_sources
+from harness.analysis.samples.gauges import without_others_gpus
+from harness.analysis.samples.memory import memory_readings
+from harness.analysis.stats import LEVELS, Bound, Estimate, Flags
 from harness.analysis.window import Window
 from harness.metrics import METRICS, SCALAR, STATISTICS
 from harness.scenario.limits import is_split
@@ -33,15 +35,14 @@ COLUMNS = (
 )
 KEYS = ("model", "engine", "level", "variant", "load")
 POOLED = "pooled"
-MEDIAN = 0.5
 PEAKS = server.PEAKS | {*machine.GAUGES, *machine.LOAD_PEAKS}
-_START_OR_MEMORY = dict.fromkeys(machine.START_METRICS, "start") | {n: s for n, (s, _) in machine.GAUGES.items()}
-_START_OR_MEMORY |= dict.fromkeys(server.NAMES, "server") | telemetry.SOURCES
+_SOURCES = dict.fromkeys(machine.START_METRICS, "start") | dict.fromkeys(server.NAMES, "server")
+_SOURCES |= {name: source for name, (source, _) in machine.GAUGES.items()} | machine.IN_WINDOW
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Everything measured of one class of one trial, before any statistic."""
+    """Everything measured of one class of one trial, before any statistic; rates and so on by metric name."""
 
     keys: tuple[str, ...]
     class_name: str
@@ -58,10 +59,10 @@ class Measures:
 
 
 def summarise(trials: Iterable[StoredTrial], extra: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
-    """The tidy summary (columns: COLUMNS): each metric and statistic per repetition, and pooled over repetitions.
+    """Return the tidy summary (columns: COLUMNS): each metric and statistic per repetition, and pooled.
 
-    extra: further (metric, statistic) pairs, such as ("ttft_ms", "p99.9"), that a limit asks for. Metrics without any
-    observation have no row; `facts` says why. Repetitions that follow each other need the memory of one group.
+    `extra` are further (metric, statistic) pairs, such as ("ttft_ms", "p99.9"), that a limit requires. Metrics without
+    any observation have no row; `facts.missing` has the reason.
     """
     levels = levels_for(extra)
     return tidy([found for trial in trials for found in measure(trial, read(trial, levels), trial.samples())], extra)
@@ -70,7 +71,7 @@ def summarise(trials: Iterable[StoredTrial], extra: Collection[tuple[str, str]] 
 def tidy(
     measures: Iterable[Measures], extra: Collection[tuple[str, str]] = (), more: Iterable[dict[str, Any]] = ()
 ) -> pd.DataFrame:
-    """The same from what was measured of each trial; more: further rows, behind these."""
+    """Return the summary from the measures of each trial, followed by `more` rows."""
     import pandas as pd
 
     groups: dict[tuple[str, ...], list[Measures]] = {}
@@ -81,7 +82,7 @@ def tidy(
 
 
 def levels_for(extra: Collection[tuple[str, str]]) -> tuple[float, ...]:
-    """The levels of all quantiles that will be asked for."""
+    """Return the levels of all quantiles that will be requested."""
     own = {float(statistic[1:]) / 100 for _, statistic in extra if statistic.startswith("p")}
     return tuple(sorted({*LEVELS, *own}))
 
@@ -89,38 +90,33 @@ def levels_for(extra: Collection[tuple[str, str]]) -> tuple[float, ...]:
 def measure(
     stored: StoredTrial, reading: Reading, samples: pd.DataFrame, facts: dict[str, Any] | None = None
 ) -> list[Measures]:
-    """The measures of a trial: of all requests together and, where it has several classes, of each.
+    """Return the measures of a trial: of all requests together and of each group (see `reading.groups_of`).
 
-    samples: of its cell.   facts: see `facts.facts_of`.
+    `samples` are those of its cell; `facts`: see `facts.facts_of`.
     """
-    own = machine.without_others_gpus(stored.cell, samples)
+    own = without_others_gpus(stored.cell, samples)
     held = memory_readings(stored.cell, reading.trial, own, reading.columns)
-    peaks = machine.peaks(own, reading.trial, reading.columns) | {name: one.bytes for name, one in held.items()}
-    taken: dict[str, float | Estimate] = {**machine.start_values(stored.cell, reading.trial), **peaks}
-    taken |= server.server_readings(facts)
-    taken |= telemetry.telemetry_readings(facts)
-    texts = (_joined(reading.frame["clock"]), _joined(reading.frame["token_source"]))
-    found = [
-        _measure_class(stored, reading, columns, texts, name, taken if name == ALL else {})
-        for name, columns in reading.groups.items()
-    ]
+    readings: dict[str, float | Estimate] = {
+        **machine.start_values(stored.cell, reading.trial),
+        **machine.peaks(own, reading.trial, reading.columns),
+        **{name: one.bytes for name, one in held.items()},
+        **server.server_readings(facts),
+        **machine.telemetry_readings(facts),
+    }
     sensors = energy_sources(facts) | {name: one.source for name, one in held.items()}
-    return [_with_energy(one, facts, sensors) if one.class_name == ALL else one for one in found]
-
-
-def _with_energy(found: Measures, facts: dict[str, Any] | None, sensors: dict[str, str]) -> Measures:
-    known = energy_readings(facts, found.rates, found.shares)
-    return replace(found, readings=found.readings | known, sensors=sensors)
+    every, *groups = (_measure_class(stored, reading, columns, name) for name, columns in reading.groups.items())
+    known = readings | energy_readings(facts, every.rates, every.shares)
+    return [replace(every, readings=known, sensors=sensors), *groups]
 
 
 def slo_of(trial: TrialEntry, class_name: str) -> dict[str, float | None]:
-    """The limits that make a request of a class good: the class's own over the trial's."""
+    """Return the limits of a class's requests: the class's own override the trial's."""
     own = trial.class_slo.get(class_name, {})
     return trial.slo | {name: limit for name, limit in own.items() if limit is not None}
 
 
 def shares_of(trial: TrialEntry, rows: Columns, class_name: str) -> dict[str, Flags]:
-    """Error and attainment flags; over all classes each request is held to its own class's limits."""
+    """Return error and attainment flags; over all classes each request is judged by its own class's limits."""
     if not (class_name == ALL or is_split(class_name)) or not trial.class_slo:
         return shares(rows, slo_of(trial, class_name))
     found: dict[str, Flags] = {}
@@ -132,34 +128,24 @@ def shares_of(trial: TrialEntry, rows: Columns, class_name: str) -> dict[str, Fl
     return found
 
 
-def _measure_class(
-    stored: StoredTrial,
-    reading: Reading,
-    columns: Columns,
-    texts: tuple[str, str],
-    name: str,
-    readings: dict[str, float | Estimate],
-) -> Measures:
-    cell, rows = stored.cell, columns.measured
+def _measure_class(stored: StoredTrial, reading: Reading, columns: Columns, name: str) -> Measures:
+    rows, cap = columns.measured, reading.guard.cap
     return Measures(
-        keys=(*cell.keys, reading.trial.load),
+        keys=(*stored.cell.keys, reading.trial.load),
         class_name=name,
-        repetition=cell.repetition,
+        repetition=stored.cell.repetition,
         window=reading.window,
-        clock=texts[0],
-        token_source=texts[1],
-        distributions=reading.distributions
-        if name == ALL
-        else guarded(distributions(rows, observe(rows)), reading.guard),
+        clock=_joined(reading.frame["clock"]),
+        token_source=_joined(reading.frame["token_source"]),
+        distributions=reading.distributions if name == ALL else capped(distributions(rows, observe(rows)), cap),
         rates=rates(columns, reading.window),
         shares=shares_of(reading.trial, rows, name) | _good_in_window(reading, columns, name),
-        readings=readings,
         guard=reading.guard,
     )
 
 
 def _good_in_window(reading: Reading, columns: Columns, name: str) -> dict[str, Flags]:
-    """Which of the requests due in the window were good, for goodput."""
+    """Return which of the requests due in the window were good, for goodput."""
     found = shares_of(reading.trial, reading.window.population(columns), name)
     return {"goodput": found["attainment"]} if "attainment" in found else {}
 
@@ -179,7 +165,7 @@ def _rows(group: Sequence[Measures], repetition: str, extra: Collection[tuple[st
     shared = dict(zip(KEYS, first.keys, strict=True)) | {"class": first.class_name, "repetition": repetition}
     window = "; ".join(dict.fromkeys(one.window.text for one in group))
     rows = []
-    for name, statistic, estimate in estimates(group, extra):
+    for name, statistic, estimate in _estimates(group, extra):
         if math.isnan(estimate.value) and estimate.bound is Bound.POINT:
             continue
         rows.append(
@@ -194,16 +180,14 @@ def _rows(group: Sequence[Measures], repetition: str, extra: Collection[tuple[st
 def _source(name: str, group: Sequence[Measures]) -> str:
     if name in group[0].sensors:
         return "; ".join(dict.fromkeys(one.sensors[name] for one in group if one.sensors.get(name)))
-    if name in _START_OR_MEMORY:
-        return _START_OR_MEMORY[name]
+    if name in _SOURCES:
+        return _SOURCES[name]
     texts = [one.token_source if METRICS[name].counts_tokens else one.clock for one in group]
     return "+".join(dict.fromkeys(text for text in texts if text))
 
 
-def estimates(
-    group: Sequence[Measures], extra: Collection[tuple[str, str]] = ()
-) -> Iterable[tuple[str, str, Estimate]]:
-    """(metric, statistic, estimate) of repetitions taken together, in the order of the registry."""
+def _estimates(group: Sequence[Measures], extra: Collection[tuple[str, str]]) -> Iterator[tuple[str, str, Estimate]]:
+    """Yield (metric, statistic, estimate) of repetitions taken together, in the order of the registry."""
     for name, metric in METRICS.items():
         if metric.takes_statistics:
             pool = Pool([one.distributions[name] for one in group])
@@ -214,18 +198,18 @@ def estimates(
         elif name == "goodput_rps":
             yield name, SCALAR, _goodput(group)
         elif any(name in one.rates for one in group):
-            yield name, SCALAR, _rate(name, [one.rates[name] for one in group if name in one.rates])
+            yield name, SCALAR, _rate([one.rates[name] for one in group if name in one.rates])
         else:
             yield name, SCALAR, _reading(name, [one.readings[name] for one in group if name in one.readings])
 
 
 def _share(group: Sequence[Measures], name: str) -> Estimate:
-    told = [one for one in group if name in one.shares]
-    return stats.share_estimate([one.shares[name] for one in told], caps=[one.guard.cap(MEDIAN) for one in told])
+    known = [one for one in group if name in one.shares]
+    return stats.share_estimate([one.shares[name] for one in known], caps=[one.guard.cap(0.5) for one in known])
 
 
 def _goodput(group: Sequence[Measures]) -> Estimate:
-    """The share of good requests among those due in the window, with its interval, times their number per second."""
+    """Scale the share of good requests among those due in the window, and its interval, by their number per second."""
     attained = _share(group, "goodput")
     seconds = sum(one.window.seconds for one in group)
     if attained.n == 0 or seconds <= 0:
@@ -235,9 +219,10 @@ def _goodput(group: Sequence[Measures]) -> Estimate:
     return Estimate(*scaled, Bound.POINT, attained.n, attained.n_eff)
 
 
-def _rate(name: str, runs: Sequence[Rate]) -> Estimate:
-    """A ratio of sums; its interval from equal parts of the window (batch means), and from the runs where they
-    differ more.
+def _rate(runs: Sequence[Rate]) -> Estimate:
+    """Return a ratio of sums, with an interval from equal parts of the window (batch means).
+
+    The interval is that of the runs if they differ far more.
     """
     amount, per, n = sum(run.amount for run in runs), sum(run.per for run in runs), sum(run.n for run in runs)
     if per <= 0 or n == 0:
@@ -246,21 +231,19 @@ def _rate(name: str, runs: Sequence[Rate]) -> Estimate:
     if any(run.at_least for run in runs):
         return Estimate(math.nan, value, math.inf, Bound.LOWER, n) if amount > 0 else Estimate(math.nan)
     parts = [run.bins * len(run.bins) / run.per for run in runs if run.bins is not None and run.per > 0]
-    if not parts:
-        between = stats.t_interval([run.value for run in runs])
-        return Estimate(value, between.low, between.high, Bound.POINT, n)
-    interval = mean_estimate(parts)
     between = stats.t_interval([run.value for run in runs])
-    if len(runs) >= stats.MIN_RUNS_FOR_SPREAD and between.high - between.low > stats.SPREAD_FACTOR * (
-        interval.high - interval.low
-    ):
+    if not parts:
+        return Estimate(value, between.low, between.high, Bound.POINT, n)
+    interval = stats.mean_of_batches([stats.batched(part) for part in parts])
+    within = stats.SPREAD_FACTOR * (interval.high - interval.low)
+    if len(runs) >= stats.MIN_RUNS_FOR_SPREAD and between.high - between.low > within:
         interval = between
     low = 0.0 if interval.low < 0 else interval.low  # which may be NaN, of which max() would make 0
     return Estimate(value, low, interval.high, Bound.POINT, n, interval.n_eff)
 
 
 def _reading(name: str, readings: Sequence[float | Estimate]) -> Estimate:
-    """Peaks: the largest. Others: the mean; what a sensor may be off by does not shrink with repetitions."""
+    """Return the largest of peaks, the mean of others; a sensor's error does not shrink with repetitions."""
     known = [one if isinstance(one, Estimate) else Estimate(one) for one in readings]
     values = [one.value for one in known]
     if name in PEAKS and values:

@@ -15,8 +15,9 @@ import numpy as np
 
 from harness import records
 from harness.analysis import stats
-from harness.analysis.columns import Columns, Floats
-from harness.analysis.latencies import Observations
+from harness.analysis.columns import Columns
+from harness.analysis.distributions import Observations
+from harness.analysis.stats import Floats
 from harness.store.manifest import CalibrationEntry, ClientEntry
 from harness.verdict import thresholds
 from harness.verdict.calibration import beyond

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.memory import SHARED_IN_EACH, SHARED_ONCE
-from harness.analysis.ratios import Measured, ratio
+from harness.analysis.samples.memory import SHARED_IN_EACH, SHARED_ONCE
+from harness.analysis.stats import Measured, ratio
 from harness.analysis.summary import KEYS
 from harness.schedule.cells import bits, is_full
 from harness.store.manifest import Manifest, NamedReference

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.columns import ALL
-from harness.analysis.machine import LOAD_PEAKS
+from harness.analysis.samples.machine import LOAD_PEAKS
 from harness.analysis.stats import t_interval
 from harness.analysis.summary import KEYS, POOLED
 from harness.metrics import METRICS, SCALAR

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from harness.analysis.bursts import NS_PER_S
+from harness.analysis.columns import NS_PER_S
 from harness.analysis.queue import FEW_STATES
 from harness.analysis.reading import Reading
 from harness.analysis.repetitions import Spread

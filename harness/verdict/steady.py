@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.analysis import stats
-from harness.analysis.columns import Floats
+from harness.analysis.columns import NS_PER_S
 from harness.analysis.queue import changes_by_plan
+from harness.analysis.stats import Floats
 from harness.analysis.steady import BIN_REQUESTS, LEAST_BINS, Drift, Series, drift_of, mser, series_of_window
-from harness.analysis.window import NS_PER_S
 from harness.verdict import thresholds
 from harness.verdict.reason import Level, Reason
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.analysis.columns import Columns
 from harness.analysis.reading import Reading
-from harness.analysis.server_counts import IN_FLIGHT
+from harness.analysis.samples.server_counts import IN_FLIGHT
 from harness.analysis.tokens import TEMPLATE_TOKENS, tokens_of
 from harness.records import TokenSource
 from harness.store.manifest import TrialEntry

@@ -1,4 +1,4 @@
-"""Clouds: very many points as few, so that what is usual and what is rare both stay seen."""
+"""Clouds: very many points reduced to few, so that both usual and rare values remain visible."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis import stats
+from harness.analysis.stats import Floats, Ints, quantile
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 MAX_DOTS = 300
 SHOWN_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -25,8 +22,9 @@ LEAST_FOR_P50, LEAST_FOR_P95 = 5, 20
 
 
 def dots_of(x: Floats, y: Floats) -> Ints:
-    """Which points to draw; all of a few. Of more than MAX_DOTS those at SHOWN_QUANTILES of y in each of PARTS equal
-    parts of the range of x. x: ascending.
+    """Return which points to draw, x being ascending: all if there are few.
+
+    Of more than MAX_DOTS they are those at SHOWN_QUANTILES of y in each of PARTS equal parts of the range of x.
     """
     if len(x) <= MAX_DOTS:
         return np.arange(len(x))
@@ -38,23 +36,22 @@ def dots_of(x: Floats, y: Floats) -> Ints:
 
 
 def bins_of(x: Floats, y: Floats, edges: Floats) -> tuple[Floats, Ints, Floats, Floats]:
-    """The median and the 95 % quantile of y between edges of x: x (mean), n, p50, p95; none of empty parts, NaN for
-    fewer than LEAST_FOR_P50 and LEAST_FOR_P95 points.
+    """Return x (mean), n, p50 and p95 of y between edges of x, which is ascending; empty parts are left out.
 
-    x: ascending.
+    A quantile is NaN for fewer than LEAST_FOR_P50 or LEAST_FOR_P95 points.
     """
     parts = _slices(x, edges)
     n = np.array([b - a for a, b in parts], dtype=np.int64)
     means = np.array([float(x[a:b].mean()) for a, b in parts])
     p50, p95 = (
-        np.array([stats.quantile(y[a:b], p) if b - a >= least else np.nan for a, b in parts])
+        np.array([quantile(y[a:b], p) if b - a >= least else np.nan for a, b in parts])
         for p, least in ((0.5, LEAST_FOR_P50), (0.95, LEAST_FOR_P95))
     )
     return means, n, p50, p95
 
 
 def stacked(parts: Mapping[str, Sequence[NDArray[Any]]], names: Sequence[str]) -> pd.DataFrame:
-    """The columns of several metrics in one frame, below each other. names: of the columns behind `metric`."""
+    """Stack the columns of several metrics in one frame. `names` are those of the columns behind `metric`."""
     import pandas as pd
 
     if not parts:
@@ -65,13 +62,13 @@ def stacked(parts: Mapping[str, Sequence[NDArray[Any]]], names: Sequence[str]) -
 
 
 def even_edges(x: Floats, most: int = PARTS, least: int = LEAST_PER_BIN) -> Floats:
-    """Edges of equal parts of the range of x with about `least` points each, none for too few points."""
+    """Return edges of equal parts of the range of x with about `least` points each, none for too few points."""
     parts = min(most, len(x) // least)
     return np.linspace(x[0], x[-1], parts + 1) if parts >= LEAST_PARTS else np.empty(0)
 
 
 def _slices(x: Floats, edges: Floats) -> list[tuple[int, int]]:
-    """(first, last) places of the points between edges, those at the last edge included."""
+    """Return (first, last) indices of the points between edges, those at the last edge included."""
     if not len(edges):
         return []
     begins = np.searchsorted(x, edges)

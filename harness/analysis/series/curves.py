@@ -1,4 +1,4 @@
-"""Curves: the distribution of a latency as so many points, each with the interval that the tables state of it."""
+"""Curves: the distribution of a latency as points, each with the same interval as in the tables."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.analysis import stats
 from harness.analysis.distributions import Distribution
 from harness.analysis.series.clouds import stacked
-from harness.analysis.stats import LEVELS, Ordered
+from harness.analysis.stats import ALPHA, LEVELS, Floats, Ints, binomial_quantiles
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 CURVES = ("ttft_ms", "tpot_ms", "e2e_ms", "icl_ms")
 CLASS_CURVES = ("ttft_ms", "e2e_ms")
@@ -28,31 +23,29 @@ _LOWEST = -2.4  # standard deviations: 0.8 %; nobody reads further down
 
 
 def curves_of(found: Mapping[str, Distribution], metrics: tuple[str, ...] = CURVES) -> pd.DataFrame:
-    """The inverse CDF of some metrics, with the columns COLUMNS; at most CURVE_POINTS + len(NAMED) rows of each.
+    """Return the inverse CDF of some metrics, with the columns COLUMNS; at most CURVE_POINTS + len(NAMED) rows of each.
 
-    share: of the requests at most as slow as ms.   low_ms, high_ms: the 95 % interval of that quantile, NaN where
-    there are too few for one.   n: observations. Censored requests leave the curve below share 1.
+    share: of the requests at most as slow as ms.   low_ms, high_ms: 95 % interval of that quantile, NaN for too few.
+    n: observations. Censored requests leave the curve below share 1.
     """
     curves = {metric: _curve(found[metric]) for metric in metrics if metric in found and found[metric].ordered.n}
     return stacked(curves, COLUMNS[1:])
 
 
 def _curve(distribution: Distribution) -> tuple[Floats, Floats, Floats, Floats, Ints]:
-    """The columns behind `metric`."""
+    """Return the columns behind `metric`."""
     ordered = distribution.ordered
     n = ordered.n
     levels = _levels(n)
     ranks = np.clip(np.ceil(n * levels - 1e-9), 1, n).astype(np.int64)
-    ms = _at(ordered, ranks)
+    ms = ordered.at_ranks(ranks)
     low, high = _band(distribution, levels)
     seen = np.isfinite(ms)
     return ranks[seen] / n, ms[seen], low[seen], high[seen], np.full(int(seen.sum()), n)
 
 
 def _levels(n: int) -> Floats:
-    """The quantiles drawn: every observation of a few, of many those evenly apart on the scale of the plot; the usual
-    ones are always among them.
-    """
+    """Return the quantiles to draw: every observation of a few, else evenly spaced on the plot's scale, and NAMED."""
     from scipy.special import ndtr, ndtri
 
     named = np.array([level for level in NAMED if level * n >= 1 and (1 - level) * n >= 1])
@@ -67,38 +60,24 @@ def _levels(n: int) -> Floats:
     return levels
 
 
-def _at(ordered: Ordered, ranks: Ints) -> Floats:
-    found: Floats = ordered.values[ranks - 1 if ordered.upto is None else np.searchsorted(ordered.upto, ranks)]
-    return found
-
-
 def _band(distribution: Distribution, levels: Floats) -> tuple[Floats, Floats]:
-    """Ends of the intervals: exact binomial ranks at the effective size (see `stats.ordered_quantile`), which between
-    two of the usual levels is that of the upper.
+    """Return the ends of the intervals: exact binomial ranks at the effective sample size (`stats.ordered_quantile`).
+
+    Between two of LEVELS that size is the upper one's.
     """
     ordered = distribution.ordered
     upper_level = np.array(LEVELS)[np.minimum(np.searchsorted(LEVELS, levels), len(LEVELS) - 1)]
-    worth = {level: np.floor(distribution.effective_size(level)) for level in np.unique(upper_level)}
-    size = np.array([worth[level] for level in upper_level])
+    sizes = {level: np.floor(distribution.effective_size(level)) for level in np.unique(upper_level)}
+    size = np.array([sizes[level] for level in upper_level])
     low, high = np.full((2, len(levels)), np.nan)
     tail = np.maximum(levels, 1 - levels)
     with np.errstate(divide="ignore"):
-        enough = (levels < 1) & (size >= np.ceil(np.log(stats.ALPHA / 2) / np.log(tail)))
+        enough = (levels < 1) & (size >= np.ceil(np.log(ALPHA / 2) / np.log(tail)))
     if not enough.any():
         return low, high
     m, p, n = size[enough], levels[enough], ordered.n
-    first = np.floor(n * _binomial_quantile(stats.ALPHA / 2, m, p) / m).astype(np.int64)
-    last = np.ceil(n * (_binomial_quantile(1 - stats.ALPHA / 2, m, p) + 1) / m).astype(np.int64)
-    low[enough] = np.where(first >= 1, _at(ordered, np.clip(first, 1, n)), np.nan)
-    high[enough] = np.where(last <= n, _at(ordered, np.clip(last, 1, n)), np.nan)
+    first = np.floor(n * binomial_quantiles(ALPHA / 2, m, p) / m).astype(np.int64)
+    last = np.ceil(n * (binomial_quantiles(1 - ALPHA / 2, m, p) + 1) / m).astype(np.int64)
+    low[enough] = np.where(first >= 1, ordered.at_ranks(np.clip(first, 1, n)), np.nan)
+    high[enough] = np.where(last <= n, ordered.at_ranks(np.clip(last, 1, n)), np.nan)
     return low, np.where(np.isfinite(high), high, np.nan)
-
-
-def _binomial_quantile(q: float, m: Floats, p: Floats) -> Floats:
-    """The least k with P(Bin(m, p) <= k) >= q, for several m and p."""
-    from scipy.special import bdtr, bdtrik
-
-    k = np.ceil(bdtrik(q, m, p))
-    below = np.maximum(k - 1, 0)
-    least: Floats = np.where((k >= 1) & (bdtr(below, m.astype(np.int64), p) >= q), below, k)
-    return least

@@ -1,4 +1,4 @@
-"""Gauges over the time of a trial: memory, processors, GPUs, and what the server says of its queue."""
+"""Gauges over the time of a trial: memory, processors, GPUs, and the queue that the server reports."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.analysis import machine
-from harness.analysis.columns import Columns, Flags
+from harness.analysis.columns import Columns
+from harness.analysis.samples.gauges import during
+from harness.analysis.stats import Flags
 from harness.store.categories import one_of
 from harness.store.manifest import TrialEntry
 
@@ -25,18 +26,17 @@ SHOWN = {
     ),
     "server": ("running_requests", "waiting_requests", "kv_cache_share"),
 }
-_PEAKS = ("throttled",)
 _OF_PARTS = ("least", "mean", "greatest")
 
 
 def gauges_over_time(trial: TrialEntry, samples: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """at_s, source, name, value, least, mean, greatest of the gauges SHOWN, of each source and name at most MAX_POINTS.
+    """Return at_s, source, name, value, least, mean and greatest of the gauges SHOWN, at most MAX_POINTS of each.
 
-    Of more readings each row is a part of the time: value is its greatest for bytes and throttling, else its mean.
+    With more readings each row is a part of the time: value is its greatest for bytes and throttling, else its mean.
     """
     import pandas as pd
 
-    inside, at_s = machine.during(samples, trial, columns)
+    inside, at_s = during(samples, trial, columns)
     shown = inside & _shown(samples)
     if not shown.any():
         return pd.DataFrame({name: [] for name in ("at_s", "source", "name", "value", *_OF_PARTS)})
@@ -46,7 +46,7 @@ def gauges_over_time(trial: TrialEntry, samples: pd.DataFrame, columns: Columns)
 
 
 def _shown(samples: pd.DataFrame) -> Flags:
-    """Which readings are of the gauges SHOWN, and numbers."""
+    """Return which readings are finite and of the gauges SHOWN."""
     sources = {str(source) for source in samples["source"].unique()}
     wanted = np.zeros(len(samples), dtype=np.bool_)
     for kind, names in SHOWN.items():
@@ -68,13 +68,8 @@ def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
         first, last = float(own["at_s"].min()), float(own["at_s"].max())
         part = ((own["at_s"] - first) * (MAX_POINTS / max(last - first, 1e-9))).clip(0, MAX_POINTS - 1).astype("int64")
         parts = own.groupby(part)
-        told = {"least": parts["value"].min(), "mean": parts["value"].mean(), "greatest": parts["value"].max()}
-        value = told["greatest" if _keeps_peaks(str(name)) else "mean"]
-        thinned.append(
-            pd.DataFrame({"at_s": parts["at_s"].mean(), "source": source, "name": name, "value": value, **told})
-        )
+        found = {"least": parts["value"].min(), "mean": parts["value"].mean(), "greatest": parts["value"].max()}
+        value = found["greatest" if str(name) == "throttled" or str(name).endswith("_bytes") else "mean"]
+        columns = {"at_s": parts["at_s"].mean(), "source": source, "name": name, "value": value, **found}
+        thinned.append(pd.DataFrame(columns))
     return pd.concat(thinned, ignore_index=True) if thinned else frame
-
-
-def _keeps_peaks(name: str) -> bool:
-    return name in _PEAKS or name.endswith("_bytes")

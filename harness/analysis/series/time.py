@@ -1,4 +1,4 @@
-"""What happened when: latencies, rates, concurrency and tokens over the time of a trial, and what divides it."""
+"""Latencies, rates, concurrency and tokens over the time of a trial, and its phases."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis import stats
-from harness.analysis.columns import Columns, Floats
+from harness.analysis.columns import NS_PER_S, Columns
 from harness.analysis.latencies import of_each
 from harness.analysis.rates import output_tokens_in, time_bins
 from harness.analysis.series.clouds import bins_of, dots_of, even_edges, stacked
-from harness.analysis.window import NS_PER_S, Window
+from harness.analysis.stats import Floats
+from harness.analysis.steady import elapsed
+from harness.analysis.window import Window
 from harness.records import FAILED, Phase, Status
 from harness.store.manifest import TrialEntry
 
@@ -26,7 +28,7 @@ OVER_TIME = ("ttft_ms", "tpot_ms", "e2e_ms")
 
 
 def latency_over_time(columns: Columns) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(dots, bins) of all offered requests, those of the warm-up included, by when they were due.
+    """Return (dots, bins) of all requests, those of the warm-up included, by due time.
 
     dots: at_s, metric, ms, phase; bounded, see `dots_of`.   bins: at_s, metric, n, p50_ms, p95_ms; none for few.
     """
@@ -45,7 +47,7 @@ def latency_over_time(columns: Columns) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def rates_over_time(columns: Columns) -> pd.DataFrame:
-    """at_s, and per second: offered (due), completed and failed requests (when they ended), tokens (output)."""
+    """Return at_s, in_flight, and per second: offered (due), completed and failed (ended) requests, output tokens."""
     import pandas as pd
 
     edges = time_bins(columns)
@@ -53,16 +55,23 @@ def rates_over_time(columns: Columns) -> pd.DataFrame:
     if len(edges) < 2 or not len(columns):
         return pd.DataFrame({name: [] for name in names})
     width_s = float(edges[1] - edges[0]) / NS_PER_S
-    found = {name: counted(each, edges) / width_s for name, each in _moments(columns).items()}
+    # Requests that the end of the trial cut off after the window are no failures.
+    cut_off = columns.has_status([Status.UNFINISHED]) & (columns.phase != Phase.MEASURE)
+    moments = {
+        "offered": columns.times["due"][columns.sent],
+        "completed": columns.ended[columns.ok],
+        "failed": columns.ended[columns.has_status(FAILED) & ~cut_off],
+    }
+    found = {name: counted(each, edges) / width_s for name, each in moments.items()}
     found["tokens"] = output_tokens_in(columns, edges)[0] / width_s
     found["in_flight"] = in_flight(columns, edges)
     return pd.DataFrame({"at_s": edges[:-1] / NS_PER_S + width_s / 2, **found})
 
 
 def slices_over_time(columns: Columns, rates: pd.DataFrame) -> pd.DataFrame:
-    """The same for a table: the parts of the time that `rates` has (see `rates_over_time`), or as many of them together
-    as leave at most MOST_SLICES. from_s, until_s, the columns of rates (means over the part), and of the requests due
-    in it the medians ttft_ms, tpot_ms, e2e_ms (NaN: none).
+    """Return at most MOST_SLICES rows for a table, each for one or more parts of `rates` (see `rates_over_time`).
+
+    Columns: from_s, until_s, those of rates (means), and of the requests due in it the medians OVER_TIME (NaN: none).
     """
     import pandas as pd
 
@@ -76,25 +85,15 @@ def slices_over_time(columns: Columns, rates: pd.DataFrame) -> pd.DataFrame:
     found: dict[str, Floats] = {"from_s": edges[:-1] / NS_PER_S, "until_s": edges[1:] / NS_PER_S}
     found |= {name: np.add.reduceat(rates[name].to_numpy(dtype=np.float64), first) / sizes for name in shown}
     due = columns.times["due"]
-    begins = np.searchsorted(due, [*edges[:-1], edges[-1] + 1])  # those that never fell due are NaN, which comes last
+    begins = np.searchsorted(due, [*edges[:-1], edges[-1] + 1])  # NaN, never due, comes last
     for metric, values in of_each(columns).items():
         among = [values[a:b] for a, b in pairwise(begins)]
         found[metric] = np.array([stats.quantile(part[np.isfinite(part)], 0.5) for part in among])
     return pd.DataFrame(found)
 
 
-def _moments(columns: Columns) -> dict[str, Floats]:
-    """When what is counted happened. What the end of the trial cut off behind the window is no failure."""
-    cut_off = columns.has_status([Status.UNFINISHED]) & (columns.phase != Phase.MEASURE)
-    return {
-        "offered": columns.times["due"][~columns.has_status([Status.NOT_SENT])],
-        "completed": columns.ended[columns.ok],
-        "failed": columns.ended[columns.has_status(FAILED) & ~cut_off],
-    }
-
-
 def counted(moments: Floats, edges: Floats) -> Floats:
-    """How many moments lie between edges of equal parts that begin at 0; the last end is included."""
+    """Count the moments between edges of equal parts that begin at 0; the last edge is included."""
     parts = len(edges) - 1
     place = np.floor(moments[np.isfinite(moments)] / edges[1])
     place[place == parts] = parts - 1
@@ -103,24 +102,17 @@ def counted(moments: Floats, edges: Floats) -> Floats:
 
 
 def in_flight(columns: Columns, edges: Floats) -> Floats:
-    """The mean number of requests sent and not yet ended between neighbouring edges."""
+    """Return the mean number of requests sent and not yet ended between neighbouring edges."""
     begun = np.isfinite(columns.times["sent"])
     sent, ended = np.sort(columns.times["sent"][begun]), np.sort(columns.ended[begun])
-    busy: Floats = np.diff(_since(sent, edges) - _since(ended, edges)) / np.diff(edges)
+    busy: Floats = np.diff(elapsed(sent, edges) - elapsed(ended, edges)) / np.diff(edges)
     return np.maximum(busy, 0.0)
 
 
-def _since(moments: Floats, edges: Floats) -> Floats:
-    """For each edge the sum of the times since those moments that lie before it."""
-    sums = np.concatenate(([0.0], np.cumsum(moments)))
-    before = np.searchsorted(moments, edges)
-    since: Floats = before * edges - sums[before]
-    return since
-
-
 def phases_of(columns: Columns, window: Window, facts: dict[str, Any]) -> dict[str, float | None]:
-    """What divides a trial, in s from T0: warmup_end_s, measure_end_s, end_s (its last event), and steady_s: from when
-    on the service was steady where that was after warmup_end_s, else None.
+    """Return the ends of a trial's phases in s from T0: warmup_end_s, measure_end_s, end_s (its last event), steady_s.
+
+    steady_s: when the service became steady if that was after warmup_end_s, else None.
     """
     last = float(np.nanmax(columns.ended)) / NS_PER_S if np.isfinite(columns.ended).any() else 0.0
     start_s, end_s = window.start_ns / NS_PER_S, window.end_ns / NS_PER_S
@@ -130,7 +122,7 @@ def phases_of(columns: Columns, window: Window, facts: dict[str, Any]) -> dict[s
 
 
 def bursts_over_time(trial: TrialEntry, end_s: float) -> list[tuple[float, float]]:
-    """(start, end) of the bursts of a trial, in s from T0, the first MOST_BURSTS."""
+    """Return (start, end) of the first MOST_BURSTS bursts of a trial, in s from T0."""
     spans = trial.bursts
     if spans is None:
         return []

@@ -1,6 +1,4 @@
-"""Series: what the plots of a trial show, as small frames. Every frame is bounded in size, whatever the number of
-requests.
-"""
+"""Series: the data of a trial's plots as small frames, bounded in size whatever the number of requests."""
 
 from __future__ import annotations
 
@@ -40,13 +38,13 @@ def series_of(
     facts: dict[str, Any],
     distributions: Mapping[str, Mapping[str, Distribution]],
 ) -> dict[str, Any]:
-    """The plot data of a trial. samples: of its cell.   facts: see `facts.facts_of`.   distributions: of the measured
-    requests, by class (ALL among them) and metric.
+    """Return the plot data of a trial; `classes` is as `distribution`, of each class, with the column class.
 
-    distribution: see `curves_of`.   classes: the same of each class, with the column class.   latency, latency_bins:
-    see `latency_over_time`.   lengths, length_bins: see `_by_length`.   rates: see `rates_over_time`.   slices: see
-    `slices_over_time`.   gauges: see `gauges_over_time`.   phases: see `phases_of`.   bursts: [(start, end)]
-    in s from T0.
+    Args:
+        reading: the trial.
+        samples: of its cell.
+        facts: see `facts.facts_of`.
+        distributions: of the measured requests, by class (ALL among them) and metric.
     """
     columns, trial = reading.columns, reading.trial
     dots, bins = latency_over_time(columns)
@@ -79,8 +77,9 @@ def _classes(distributions: Mapping[str, Mapping[str, Distribution]]) -> pd.Data
 
 
 def _by_length(rows: Columns) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(dots, bins) of the latency of measured requests against the length of their prompts: tokens, metric, ms; and
-    tokens, metric, n, p50_ms, p95_ms. Empty where fewer than LEAST_LENGTHS lengths were met.
+    """Return (dots, bins) of the latency of measured requests by the length of their prompts.
+
+    dots: tokens, metric, ms.   bins: tokens, metric, n, p50_ms, p95_ms. Empty for fewer than LEAST_LENGTHS lengths.
     """
     tokens = rows.counts["prompt_tokens"]
     order = np.argsort(tokens, kind="stable")

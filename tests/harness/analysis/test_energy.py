@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis import energy
-from harness.analysis.energy import COUNTER, Gauge, NoEnergy, by_counter, by_power, energy_facts, missing_energy
 from harness.analysis.facts import facts_of
-from harness.analysis.machine import NOT_ON_A_GPU
-from harness.analysis.memory import memory_facts
 from harness.analysis.reading import read
+from harness.analysis.samples import energy
+from harness.analysis.samples.energy import COUNTER, Gauge, NoEnergy, by_counter, by_power, energy_facts, missing_energy
+from harness.analysis.samples.gauges import NOT_ON_A_GPU
+from harness.analysis.samples.memory import memory_facts
 from harness.analysis.summary import measure, tidy
 from harness.analysis.window import Window
 from harness.records import Sample

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.analysis.columns import Columns, Floats, measured
 from harness.analysis.facts import errors_of
 from harness.analysis.latencies import observe, of_each
+from harness.analysis.reading import read
+from harness.analysis.stats import Floats
 from harness.analysis.summary import summarise
 from harness.records import Record, Status
 from tests.fabricated import MS, S, failed, streamed, trial_of, value
@@ -80,9 +81,9 @@ def test_a_give_up_that_was_not_needed_counts_in_no_latency() -> None:
     """It would have been needed, had the reply been slow: end, gaps, time per token, good and bad are of the others."""
     slow = streamed(0, 0, ttft_ms=300, gap_ms=30)
     quick = streamed(1, 10, ttft_ms=100, gap_ms=10, planned_cancel_ns=S)
-    columns = Columns.of(trial_of([slow, quick]).records())
-    assert columns.given_up.tolist() == [False, True]
-    found = {name: one.values.tolist() for name, one in observe(measured(columns)).items()}
+    columns = read(trial_of([slow, quick])).columns
+    assert columns.planned_cancel.tolist() == [False, True]
+    found = {name: one.values.tolist() for name, one in observe(columns.measured).items()}
     assert found["e2e_ms"] == found["e2e_service_ms"] == found["e2e_close_ms"] == [570.0]
     assert found["tpot_ms"] == found["tpot_adj_ms"] == found["stall_max_ms"] == [30.0]
     assert found["icl_ms"] == found["itl_ms"] == [30.0] * 9
@@ -112,8 +113,8 @@ def test_first_tokens_count_where_each_had_one(other: Record, expected: list[flo
     nothing.
     """
     records = [streamed(0, 0, ttft_ms=200), streamed(1, 10, ttft_ms=100, planned_cancel_ns=S), other]
-    columns = Columns.of(trial_of(records).records())
-    assert observe(measured(columns))["ttft_ms"].values.tolist() == expected
+    columns = read(trial_of(records)).columns
+    assert observe(columns.measured)["ttft_ms"].values.tolist() == expected
     assert np.isnan(of_each(columns)["ttft_ms"]).sum() == 3 - len(expected)
 
 
@@ -149,6 +150,6 @@ def test_an_error_of_whoever_gives_up_is_told_but_in_no_share() -> None:
 def test_runs_that_do_not_tell_the_plan_are_judged_by_what_came_of_it() -> None:
     """Their column is null: who was cancelled is known, who might have been is not."""
     records = [streamed(0, 0), streamed(1, 10, status=Status.CANCELLED)]
-    stored = trial_of(records).records()
-    assert stored["planned_cancel_ns"].isna().all()
-    assert Columns.of(stored).given_up.tolist() == [False, True]
+    reading = read(trial_of(records))
+    assert reading.frame["planned_cancel_ns"].isna().all()
+    assert reading.columns.planned_cancel.tolist() == [False, True]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.analysis.stats import mean_estimate
+from tests.estimates import mean_estimate
 from tests.queues import exponential_services_ns, one_server, poisson_arrivals_ns
 
 

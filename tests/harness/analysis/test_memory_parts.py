@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.memory import memory_facts, most_tokens_in_flight
 from harness.analysis.reading import read
+from harness.analysis.samples.memory import memory_facts, most_tokens_in_flight
 from harness.records import Sample
 from tests.fabricated import FabricatedTrial, S, cell_entry, streamed, trial_entry
 
@@ -33,7 +33,7 @@ def test_what_the_engine_tells_comes_first() -> None:
             "kv_bytes_per_token": 4.0, "device": "cpu"}  # fmt: skip
     found = divided(info, ("engine", "rss_bytes", 1000.0))
     assert sizes(found) == {"weights": 600, "kv_cache": 100, "runtime": 50, "other": 250}
-    assert {part["source"] for part in found["breakdown"][:3]} == {"the engine says so"}
+    assert {part["source"] for part in found["breakdown"][:3]} == {"the engine reports it"}
     assert (found["total_bytes"], found["total_source"]) == (1000.0, "largest reading of the resident memory")
 
 
@@ -58,7 +58,7 @@ def test_on_a_gpu_its_memory_is_the_whole() -> None:
     used = ("gpu0", "memory_used_bytes", 2000.0)
     found = divided(info, ("engine", "rss_bytes", 9000.0), used)
     assert sizes(found) == {"weights": 500, "runtime and other": 1500}
-    assert found["total_source"] == "largest reading of the GPUs' memory, whoever used it"
+    assert found["total_source"] == "largest reading of the GPUs' memory, other processes included"
     found = divided(info, used, ("gpu0", "engine_memory_bytes", 900.0), ("gpu1", "engine_memory_bytes", 100.0))
     assert sizes(found)["runtime and other"] == 500
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from harness.analysis.facts import facts_of
-from harness.analysis.memory import SHARED_IN_EACH, SHARED_ONCE, engine_held, gpus_held, memory_facts
 from harness.analysis.reading import read
+from harness.analysis.samples.memory import SHARED_IN_EACH, SHARED_ONCE, engine_held, gpus_held, memory_facts
 from harness.analysis.summary import measure, tidy
 from harness.records import Sample
 from harness.telemetry.sampler import Sampler

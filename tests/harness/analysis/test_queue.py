@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis import stats
 from harness.analysis.queue import NO_GUARD, TAIL, QueueGuard, follows, guard, in_flight, states_in_flight, tail_follows
 from harness.analysis.reading import read
 from harness.verdict.validity import judge
 from tests import many_queues
+from tests.estimates import effective_size
 from tests.fabricated import noisy, streamed, trial_of
 
 NS = 1e9
@@ -102,7 +102,7 @@ def test_a_busy_queue_is_guarded_and_told() -> None:
     reading = read(trial)
     assert reading.guard.applied
     held = reading.distributions["ttft_ms"].effective_size(0.5)
-    assert held <= reading.guard.states < stats.effective_size(reading.observed["ttft_ms"].values, [0.5]) * 10
+    assert held <= reading.guard.states < effective_size(reading.observed["ttft_ms"].values, [0.5]) * 10
     reasons = {one.code: one for one in judge(trial.trial, reading, None).reasons}
     assert "independent states" in reasons["window_too_short"].sentence
     assert "times as long" in reasons["window_too_short"].advice
@@ -113,7 +113,7 @@ def test_a_busy_machine_is_no_queue() -> None:
     rng = np.random.default_rng(46)
     due = np.cumsum(rng.exponential(0.05, 2000)) * NS
     latency = np.repeat(rng.lognormal(0, 1, 40), 50)
-    own = stats.effective_size(latency, [0.5, 0.99])
+    own = effective_size(latency, [0.5, 0.99])
     one = guard(due, np.sort(due + rng.lognormal(0, 1, 2000) * NS), due, latency, own)
     assert own < 1000
     assert not one.queueing
@@ -128,7 +128,7 @@ def test_the_guard_does_not_depend_on_the_clock() -> None:
     """Begun an hour later, everything is the same."""
     made = many_queues.one_server(np.random.default_rng(45), 1, 1000, 0.7)
     due, ended, latency = made.due[0] * NS, np.sort(made.ended[0]) * NS, made.latency[0]
-    own = stats.effective_size(latency, [0.5, 0.99])
+    own = effective_size(latency, [0.5, 0.99])
     one, later = (guard(due + by, ended + by, due + by, latency, own) for by in (0.0, 3600 * NS))
     assert one.states == pytest.approx(later.states, rel=1e-3)
     assert (one.queueing, one.tail_follows) == (later.queueing, later.tail_follows)

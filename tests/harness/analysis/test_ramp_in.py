@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.analysis.columns import Floats
 from harness.analysis.facts import facts_of
 from harness.analysis.rates import rates
 from harness.analysis.reading import read
+from harness.analysis.stats import Floats
 from harness.records import Phase, Record
 from tests.fabricated import FabricatedTrial, streamed, trial_of
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.analysis.ratios import Measured, ratio
+from harness.analysis.stats import Measured, ratio
 
 
 def test_one_repetition_uses_both_intervals() -> None:

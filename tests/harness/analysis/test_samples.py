@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from harness import results
 from harness.analysis.reading import read
-from harness.analysis.samples import CellSamples
-from harness.analysis.server import AROUND_NS
+from harness.analysis.samples.gauges import AROUND_NS, CellSamples
 from harness.records import Sample
 from harness.store.manifest import Manifest
 from harness.store.run import Run, RunWriter, record_writer

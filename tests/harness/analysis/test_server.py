@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.server import NAMES, SELDOM, server_facts, server_readings, why_missing
+from harness.analysis.samples.server import NAMES, SELDOM, server_facts, server_readings, why_missing
 from harness.analysis.window import Window
 from harness.metrics import METRICS
 from harness.store.manifest import TrialEntry
@@ -215,7 +215,7 @@ def test_what_a_page_does_not_tell_is_missing_for_that() -> None:
     """llama.cpp's page has no KV cache."""
     found = facts_of({"running_requests": [(at_s, 1) for at_s in range(10, 21)]})
     assert set(why_missing(found)) == {*NAMES} - {"server_running_mean"}
-    assert why_missing(found)["kv_cache_peak_share"] == "the server's page does not tell it"
+    assert why_missing(found)["kv_cache_peak_share"] == "the server's page does not report it"
 
 
 def test_the_metrics_are_declared() -> None:

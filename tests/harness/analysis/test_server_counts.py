@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.analysis.reading import Reading
-from harness.analysis.server_counts import IN_FLIGHT, books_of
+from harness.analysis.reading import read
+from harness.analysis.samples.server_counts import IN_FLIGHT, books_of
 from harness.records import Record, Sample
 from harness.store.manifest import CellEntry
 from harness.verdict.tokens import books_reasons
-from tests.fabricated import S, cell_entry, changed, failed, frame, noisy, streamed, trial_entry, trial_of
+from tests.fabricated import FabricatedTrial, S, cell_entry, changed, failed, noisy, streamed, trial_entry
 from tests.queues import one_server, poisson_arrivals_ns
 
 T0_S = 1000
@@ -31,8 +31,8 @@ def books(
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """What is held against each other, by what it is about, and the sentences of the reasons."""
     trial = trial_entry(**changes)
-    made = trial_of(records, pages)
-    found = books_of(cell or cell_entry(trials=[trial]), trial, Reading.of(frame(records), trial), made.samples())
+    made = FabricatedTrial(cell or cell_entry(trials=[trial]), trial, records, pages)
+    found = books_of(made.cell, trial, read(made), made.samples())
     return {entry["what"]: entry for entry in found}, [one.sentence for one in books_reasons({"books": found})]
 
 

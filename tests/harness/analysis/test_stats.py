@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis import stats
-from harness.analysis.stats import Bound, mean_estimate
+from harness.analysis.stats import Bound
+from tests.estimates import effective_size, mean_estimate, quantile_estimate
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 series = st.lists(finite, min_size=1, max_size=60).map(np.array)
@@ -36,7 +37,7 @@ def test_quantiles_are_ordered(values: np.ndarray, a: float, b: float) -> None:
 @given(st.lists(finite, min_size=4, max_size=200).map(np.array))
 def test_effective_size_is_between_zero_and_n(values: np.ndarray) -> None:
     """No series is worth more than its length."""
-    assert 0 < stats.effective_size(values, [0.5, 0.95]) <= len(values)
+    assert 0 < effective_size(values, [0.5, 0.95]) <= len(values)
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=50).map(np.array), min_size=1, max_size=3))
@@ -49,7 +50,7 @@ def test_share_interval_contains_the_share(runs: list[np.ndarray]) -> None:
 @given(st.lists(st.floats(0, 1e4), min_size=1, max_size=300).map(np.array), levels)
 def test_quantile_interval_contains_the_point(values: np.ndarray, p: float) -> None:
     """Where there is a point, its interval holds it; where there is none, the value is NaN."""
-    found = stats.quantile_estimate([values], p)
+    found = quantile_estimate([values], p)
     if found.bound is Bound.POINT:
         assert found.low <= found.value <= found.high
     else:
@@ -66,7 +67,7 @@ def test_floors_are_the_published_ones(p: float, two_sided: int, upper: int) -> 
 @pytest.mark.parametrize(("n", "bound"), [(30, Bound.LOWER), (59, Bound.UPPER), (73, Bound.POINT)])
 def test_a_quantile_of_too_few_is_only_a_bound(n: int, bound: Bound) -> None:
     """Below the floor of p95 there is no point: an upper bound from 59 on, a lower one before."""
-    found = stats.quantile_estimate([np.arange(float(n))], 0.95, n_eff=n)
+    found = quantile_estimate([np.arange(float(n))], 0.95, n_eff=n)
     assert found.bound is bound
 
 
@@ -74,16 +75,16 @@ def test_a_rank_among_censored_values_is_a_lower_bound() -> None:
     """Rank 990 of 1000 lies among the 20 that were cut off at 30 s, so p99 is above 30 s."""
     values = np.concatenate([np.full(980, 100.0), np.full(20, np.inf)])
     bounds = np.where(np.isinf(values), 30_000.0, values)
-    found = stats.quantile_estimate([values], 0.99, bounds=[bounds])
+    found = quantile_estimate([values], 0.99, bounds=[bounds])
     assert (found.bound, found.low) == (Bound.LOWER, 30_000.0)
-    assert stats.quantile_estimate([values], 0.5, bounds=[bounds]).value == 100.0
+    assert quantile_estimate([values], 0.5, bounds=[bounds]).value == 100.0
 
 
 def test_a_mean_of_censored_values_is_not_given() -> None:
     """Above one censored value in a thousand the mean is only bounded from below."""
     values = np.concatenate([np.full(98, 1.0), np.full(2, np.inf)])
     bounds = np.where(np.isinf(values), 10.0, values)
-    found = mean_estimate([values], bounds=[bounds])
+    found = mean_estimate([bounds], censored=2)
     assert found.bound is Bound.LOWER
     assert found.low == pytest.approx(1.18)
 
@@ -112,7 +113,7 @@ def test_runs_that_differ_widen_the_interval() -> None:
     rng = np.random.default_rng(5)
     alike = [rng.normal(100, 1, 400) for _ in range(3)]
     apart = [rng.normal(mean, 1, 400) for mean in (90, 100, 110)]
-    narrow, wide = (stats.quantile_estimate(runs, 0.5) for runs in (alike, apart))
+    narrow, wide = (quantile_estimate(runs, 0.5) for runs in (alike, apart))
     assert wide.high - wide.low > 10 * (narrow.high - narrow.low)
 
 
@@ -127,7 +128,7 @@ def test_coverage_on_independent_values(p: float) -> None:
     """Of 200 intervals from independent values, about 95 in 100 hold the truth."""
     rng = np.random.default_rng(6)
     truth = math.exp({0.5: 0.0, 0.95: 1.6448536}[p])
-    found = [stats.quantile_estimate([rng.lognormal(0, 1, 500)], p) for _ in range(200)]
+    found = [quantile_estimate([rng.lognormal(0, 1, 500)], p) for _ in range(200)]
     assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.90
 
 
@@ -149,15 +150,15 @@ def test_coverage_on_a_queue_where_independence_fails(p: float) -> None:
     rng = np.random.default_rng(7)
     truth = -math.log(1 - p) / (1 - 0.85)
     runs = [_sojourn_times(rng, 4000, 0.85) for _ in range(150)]
-    ours = [stats.quantile_estimate([run], p) for run in runs]
-    naive = [stats.quantile_estimate([run], p, n_eff=len(run)) for run in runs]
+    ours = [quantile_estimate([run], p) for run in runs]
+    naive = [quantile_estimate([run], p, n_eff=len(run)) for run in runs]
     assert np.mean([one.low <= truth <= one.high for one in ours]) >= 0.88
     assert np.mean([one.low <= truth <= one.high for one in naive]) <= 0.4
 
 
 def test_the_interval_matches_exact_binomial_ranks() -> None:
     """For 100 independent values the interval of the median is x_(40) to x_(61), as tables have it."""
-    found = stats.quantile_estimate([np.arange(1.0, 101.0)], 0.5, n_eff=100)
+    found = quantile_estimate([np.arange(1.0, 101.0)], 0.5, n_eff=100)
     assert (found.low, found.value, found.high) == (40.0, 50.0, 61.0)
 
 
@@ -184,7 +185,12 @@ def test_lag_by_lag_agrees_with_all_lags_at_once(values: np.ndarray, window: int
 @given(st.lists(st.floats(0, 1e4), min_size=1, max_size=300).map(np.array), levels, st.floats(0.01, 0.4))
 def test_more_confidence_never_narrows_an_interval(values: np.ndarray, p: float, alpha: float) -> None:
     """Where both are numbers, the interval at half the alpha holds the other one."""
-    wide, narrow = (stats.quantile_estimate([values], p, alpha=one) for one in (alpha / 2, alpha))
+    found = []
+    for one in (alpha / 2, alpha):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stats, "ALPHA", one)
+            found.append(quantile_estimate([values], p))
+    wide, narrow = found
     if wide.bound is Bound.POINT:
         assert wide.low <= narrow.low <= narrow.high <= wide.high
 
@@ -192,7 +198,7 @@ def test_more_confidence_never_narrows_an_interval(values: np.ndarray, p: float,
 @given(st.lists(st.floats(0, 1e4), min_size=80, max_size=300).map(np.array), st.floats(1, 300))
 def test_a_cap_leaves_the_number_and_takes_certainty(values: np.ndarray, cap: float) -> None:
     """A quantile held down by a queue is the same number or a bound, and is worth no more than the cap."""
-    free, held = (stats.quantile_estimate([values], 0.5, m_cap=one) for one in (None, cap))
+    free, held = (quantile_estimate([values], 0.5, m_cap=one) for one in (None, cap))
     assert held.n_eff <= min(cap, free.n_eff)
     if held.bound is Bound.POINT:
         assert held.value == free.value

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.columns import Columns, measured
 from harness.analysis.latencies import observe
-from harness.analysis.stats import quantile_estimate
+from harness.analysis.reading import read
 from harness.analysis.summary import COLUMNS, summarise
 from harness.metrics import METRICS
 from harness.records import Record, Sample
+from tests.estimates import quantile_estimate
 from tests.fabricated import MS, FabricatedTrial, S, cell_entry, failed, noisy, streamed, trial_entry, trial_of, value
 
 
@@ -99,8 +99,8 @@ def test_a_first_token_before_a_failure_counts(censored_summary: pd.DataFrame) -
 
 def observed(*records: Record) -> dict[str, list[float]]:
     """The observations of a trial with these records."""
-    columns = Columns.of(trial_of(records).records())
-    return {name: found.values.tolist() for name, found in observe(measured(columns)).items()}
+    columns = read(trial_of(records)).columns
+    return {name: found.values.tolist() for name, found in observe(columns.measured).items()}
 
 
 def test_chunks_of_four_tokens() -> None:
@@ -192,10 +192,8 @@ def test_what_the_plan_gave_up_is_neither_good_nor_bad_but_its_tokens_count() ->
 
 def test_a_stall_that_ended_in_a_timeout_is_not_lost() -> None:
     """The wait since the last token is the longest gap, at least."""
-    columns = Columns.of(
-        trial_of([streamed(0, 0, tokens=5, gap_ms=10, status="timeout", done_ns=30 * S), streamed(1, 50)]).records()
-    )
-    found = observe(measured(columns))
+    late = streamed(0, 0, tokens=5, gap_ms=10, status="timeout", done_ns=30 * S)
+    found = read(trial_of([late, streamed(1, 50)])).observed
     assert found["stall_max_ms"].values.tolist() == [math.inf, 10.0]
     assert found["stall_max_ms"].bounds.tolist() == [30_000.0 - 140.0, 10.0]
     assert found["icl_ms"].values.tolist() == [*[10.0] * 4, math.inf, *[10.0] * 9]

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis.facts import facts_of
-from harness.analysis.machine import Gauge, gauges, peaks
 from harness.analysis.reading import read
+from harness.analysis.samples.gauges import Gauge, gauges
+from harness.analysis.samples.machine import growth, mean, peaks, telemetry_facts, telemetry_readings
 from harness.analysis.summary import measure, tidy
-from harness.analysis.telemetry import growth, mean, telemetry_facts, telemetry_readings
 from harness.records import Sample
 from harness.store.manifest import ClientEntry
 from harness.verdict.machine import telemetry_reasons

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.machine import shares_of_time, throttling_facts
+from harness.analysis.samples.machine import shares_of_time, throttling_facts
 from harness.analysis.window import Window
 from harness.records import Sample
 from harness.store.manifest import TrialEntry

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from engines.base import Chunk, ChunkKind, Usage
 from engines.dialects.base import ReadChunk
-from harness.analysis.columns import Columns, measured
 from harness.analysis.latencies import good, observe
 from harness.analysis.reading import read
 from harness.analysis.stats import LEVELS
@@ -27,8 +26,8 @@ ROW = Row(0, "default", None, 0, None, "measure", None, 0, 0, 1, 400)
 
 def observed(*records: Record) -> dict[str, list[float]]:
     """The observations of a trial with these records."""
-    columns = Columns.of(trial_of(records).records())
-    return {name: found.values.tolist() for name, found in observe(measured(columns)).items()}
+    columns = read(trial_of(records)).columns
+    return {name: found.values.tolist() for name, found in observe(columns.measured).items()}
 
 
 def built(texts: int, finish: Sequence[Chunk], *, streamed: bool = True, at_ms: Sequence[float] = ()) -> Record:
@@ -59,7 +58,7 @@ def test_time_per_token_does_not_depend_on_how_many_there_are(tokens: int, reaso
     assert found["output_tokens_per_s_per_user"] == [20.0]
     assert found["icl_ms"] == [GAP_MS] * (tokens - 1 - (not cut))
     assert found["e2e_ms"] == [(record.last_token_ns or 0) / MS]  # the text is there before
-    within = Columns.of(trial_of([record]).records())
+    within = read(trial_of([record])).columns
     assert good(within, {"tpot_ms": GAP_MS})[0].tolist() == [True]
     assert good(within, {"tpot_ms": GAP_MS - 0.001})[0].tolist() == [False]
 
@@ -171,7 +170,7 @@ def test_normalised_latency_of_a_time_out_is_not_lost() -> None:
         streamed(3, 30, tokens=20, status=Status.TIMEOUT, done_ns=30 * MS + 30 * S, requested_output_tokens=10),
         failed(4, 40, Status.HTTP_ERROR, 5),
     ]
-    found = observe(measured(Columns.of(trial_of(records).records())))["norm_latency_ms"]
+    found = read(trial_of(records)).observed["norm_latency_ms"]
     assert found.values.tolist() == [19.0, math.inf, math.inf, math.inf]
     assert found.bounds.tolist() == [19.0, 3000.0, 500.0, 1500.0]
 
@@ -211,7 +210,7 @@ def test_reasoning_that_is_kept_from_us_is_no_divisor(shown: bool, reason: str) 
     assert record.output_tokens == 310
     assert found["tpot_ms"] == [pytest.approx(GAP_MS)]
     assert found["output_tokens_per_s_per_user"] == [pytest.approx(20.0)]
-    within = Columns.of(trial_of([record]).records())
+    within = read(trial_of([record])).columns
     assert good(within, {"tpot_ms": GAP_MS + 0.001})[0].tolist() == [True]
     assert good(within, {"tpot_ms": GAP_MS - 0.001})[0].tolist() == [False]
 

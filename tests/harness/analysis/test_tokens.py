@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.reading import Reading
+from harness.analysis.reading import read
 from harness.analysis.tokens import tokens_of
 from harness.records import Record
 from harness.verdict.reason import Level
 from harness.verdict.tokens import token_reasons
-from tests.fabricated import failed, frame, streamed, trial_entry
+from tests.fabricated import FabricatedTrial, cell_entry, failed, streamed, trial_entry
 
 
 def told(records: list[Record], **changes: Any) -> tuple[dict[str, Any], dict[str, Level]]:
     """The facts of these records, and the reasons that they give."""
     trial = trial_entry(**changes)
-    reading = Reading.of(frame(records), trial)
+    reading = read(FabricatedTrial(cell_entry(), trial, records))
     tokens = tokens_of(trial, reading)
     reasons = list(token_reasons(trial, reading, {"tokens": tokens}))
     assert reasons == list(token_reasons(trial, reading, None))

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from engines.base import EngineSpec
 from engines.simulated import SimulatedEngine
-from harness.analysis.columns import Columns
 from harness.analysis.rates import rates
 from harness.analysis.reading import read
 from harness.analysis.window import Window, window_of
@@ -216,7 +215,7 @@ def test_the_window_is_half_open() -> None:
     assert one.holds(moments).tolist() == [False, True, True, False, False]
     assert np.histogram(moments[:-1], one.edges())[0].sum() == 2
     records = [streamed(0, 1000, tokens=1), streamed(1, 1900, ttft_ms=100, tokens=1), streamed(2, 2000, tokens=1)]
-    columns = Columns.of(trial_of(records).records())
+    columns = read(trial_of(records)).columns
     assert len(one.population(columns)) == 2
     found = rates(columns, one)
     assert (found["offered_rps"].value, found["completed_rps"].value, found["output_tokens_per_s"].value) == (2, 1, 1)
@@ -281,7 +280,7 @@ def test_a_closed_loop_ends_when_the_first_fell_due_that_was_not_measured() -> N
 
 def test_without_measured_requests_the_window_is_the_plans() -> None:
     """And without an end there is none."""
-    columns = Columns.of(trial_of(cooled(every(100, 3, 100), 0)).records())
+    columns = read(trial_of(cooled(every(100, 3, 100), 0))).columns
     entry = trial_of([]).trial
     assert window_of(entry, columns).end_ns == 60e9
     assert window_of(again(entry, window={"start_ns": 0, "end_ns": None}), columns).seconds == 0

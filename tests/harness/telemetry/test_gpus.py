@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.energy import COUNTER, energy_facts
-from harness.analysis.machine import throttling_facts
+from harness.analysis.samples.energy import COUNTER, energy_facts
+from harness.analysis.samples.machine import throttling_facts
 from harness.analysis.window import Window
 from harness.records import Sample
 from harness.store.manifest import CellEntry, TrialEntry

@@ -1,4 +1,4 @@
-"""What a server said of itself during a trial: its queue, its cache and its counters, over the measuring window."""
+"""Reports of a server on its metrics pages: queue, cache and counters over the measurement window."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.analysis.columns import NS_PER_MS
+from harness.analysis.samples.gauges import AROUND_NS
+from harness.analysis.samples.machine import LEAST_COVERED
+from harness.analysis.stats import Floats, Ints
 from harness.store.categories import one_of
 from harness.store.manifest import TrialEntry
 from harness.telemetry.prometheus.names import COUNTERS, GAUGES, NO_KNOWN_NAME
@@ -18,16 +22,13 @@ if TYPE_CHECKING:
 
     from harness.analysis.reading import Reading
 
-NS_PER_MS = 1e6
 AT_THE_END_NS = 100_000_000
 FAR_NS = 2_500_000_000
-AROUND_NS = 60_000_000_000
-LEAST_COVERED = 0.5
 LAST_READING_NS = 200_000_000  # see `trial.LAST_READING_S`
 PEAKS = frozenset({"kv_cache_peak_share"})
-_OF_SERVERS = r"server\d+"
-_FROM_PAIRS = {"prefix_hit_share": ("prefix_hits_tokens", "prefix_queries_tokens", 1.0)} | {
-    "queue_time_ms_mean": ("queue_time_s", "queue_time_count", 1e3)
+_FROM_PAIRS = {
+    "prefix_hit_share": ("prefix_hits_tokens", "prefix_queries_tokens", 1.0),
+    "queue_time_ms_mean": ("queue_time_s", "queue_time_count", 1e3),
 }
 _METRICS = {
     "server_running_mean": ("running_requests", "mean"),
@@ -42,12 +43,12 @@ SELDOM = "the page was not read for more than half of the window"
 
 
 def server_facts(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
-    """The facts under `server`; JSON-able.
+    """Return the facts under `server`, JSON-able.
 
     pages: of each page url, source, kind, scrapes, failures, ms_per_scrape, ms_per_reading, reason.
-    window: of gauges {mean, max}, of counters the increase over the window, prefix_hit_share, queue_time_ms_mean; what
-    is not known is absent.   ends: how the counters were read at its start and end, see `_at`.
-    notes: sentences about what is not as it should be.   seldom: gauges that were read for too little of the window.
+    window: of gauges {mean, max}, of counters the increase over the window, prefix_hit_share, queue_time_ms_mean;
+    unknown ones are absent.   ends: how the counters were read at its start and end, see `_AtEnd`.
+    notes: sentences about problems.   seldom: gauges that were read for too little of the window.
     reason: why there is nothing at all, else None.
     """
     trial = reading.trial
@@ -57,38 +58,38 @@ def server_facts(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
         nothing = {"pages": pages, "window": {}, "ends": {}, "notes": [], "seldom": []}
         return nothing | {"reason": _why_nothing(trial, pages)}
     window = _Window.of(reading)
-    found: dict[str, Any] = {name: told for name in GAUGES if (told := _gauge(own, name, window)) is not None}
+    found: dict[str, Any] = {name: values for name in GAUGES if (values := _gauge(own, name, window)) is not None}
     seldom = [name for name in GAUGES if name not in found and (own["name"] == name).any()]
     increases, ends, notes = _increases(own, window)
     found |= increases
     for name, (amount, per, unit) in _FROM_PAIRS.items():
-        if found.get(per):
-            found[name] = found.get(amount, 0.0) / found[per] * unit if amount in found else None
-    for name in ("prefix_hits_tokens", "prefix_queries_tokens", "queue_time_s", "queue_time_count"):
-        found.pop(name, None)
-    known = {name: value for name, value in found.items() if value is not None}
+        if found.get(per) and amount in found:
+            found[name] = found[amount] / found[per] * unit
+    for amount, per, _ in _FROM_PAIRS.values():
+        found.pop(amount, None)
+        found.pop(per, None)
     notes += [f"The server's gauges are not known: {SELDOM}."] if seldom else []
-    reason = None if known else SELDOM if seldom else "no page was read within the window"
-    return {"pages": pages, "window": known, "ends": ends, "notes": notes, "seldom": seldom, "reason": reason}
+    reason = None if found else SELDOM if seldom else "no page was read within the window"
+    return {"pages": pages, "window": found, "ends": ends, "notes": notes, "seldom": seldom, "reason": reason}
 
 
 def server_readings(facts: Mapping[str, Any] | None) -> dict[str, float]:
-    """The metrics among the facts of a trial; what is not known is left out."""
+    """Return the metrics among the facts of a trial that are known."""
     window = ((facts or {}).get("server") or {}).get("window") or {}
-    found = {}
-    for metric, (name, part) in _METRICS.items():
-        value = window.get(name)
-        if value is not None:
-            found[metric] = float(value if part is None else value[part])
-    return found
+    known = {metric: (window.get(name), part) for metric, (name, part) in _METRICS.items()}
+    return {
+        metric: float(value if part is None else value[part])
+        for metric, (value, part) in known.items()
+        if value is not None
+    }
 
 
 def why_missing(server: Mapping[str, Any]) -> dict[str, str]:
-    """Why the metrics of `server_readings` that are not there have no value."""
+    """Return why absent metrics of `server_readings` have no value."""
     if server["reason"]:
         return dict.fromkeys(_METRICS, server["reason"])
     window = server["window"]
-    found = dict.fromkeys(_METRICS, "the server's page does not tell it")
+    found = dict.fromkeys(_METRICS, "the server's page does not report it")
     if any("fell" in note for note in server["notes"]):
         found |= {name: server["notes"][0] for name, (_, part) in _METRICS.items() if part is None}
     elif window.get("finished_requests") == 0:
@@ -99,8 +100,11 @@ def why_missing(server: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Window:
-    """Where readings count, absolute. idle_from_ns, idle_until_ns: since when, before it, and until when, after it,
-    nothing was asked of the server; None where it was.
+    """The window in absolute times.
+
+    Attributes:
+        idle_from_ns, idle_until_ns: start of the time before it, and end of the time after it, in which no request was
+            sent to the server; None if one was.
     """
 
     start_ns: int
@@ -110,24 +114,22 @@ class _Window:
 
     @classmethod
     def of(cls, reading: Reading) -> _Window:
-        """A load may have been asked for before it, while it came up, and may go on behind it, until what is measured
-        has ended: then the server was not idle.
+        """Take the window of a trial.
+
+        A load may begin before it, while it comes up, and may go on after it, until the measured requests have ended:
+        then the server was not idle.
         """
         trial, columns, window = reading.trial, reading.columns, reading.window
-        before, ended_ns = trial.begun_ns, trial.ended_ns
-        after = None if ended_ns is None else ended_ns + LAST_READING_NS
-        if (columns.times["sent"] < window.start_ns).any():
-            before = None
-        if (columns.ended > window.end_ns).any():
-            after = None
-        t0_ns = trial.t0_ns or 0
-        return cls(t0_ns + round(window.start_ns), t0_ns + round(window.end_ns), before, after)
+        after = None if trial.ended_ns is None else trial.ended_ns + LAST_READING_NS
+        busy_before = (columns.times["sent"] < window.start_ns).any()
+        busy_after = (columns.ended > window.end_ns).any()
+        start_ns, end_ns = ((trial.t0_ns or 0) + round(ns) for ns in (window.start_ns, window.end_ns))
+        return cls(start_ns, end_ns, None if busy_before else trial.begun_ns, None if busy_after else after)
 
 
 def _of_the_trial(samples: pd.DataFrame, trial: TrialEntry, reading: Reading) -> pd.DataFrame:
-    """The readings of servers from shortly before the window until shortly after, in the order of time."""
-    servers = [source for source in samples["source"].unique() if re.fullmatch(_OF_SERVERS, str(source))]
-    own = samples[one_of(samples["source"], servers)]
+    """Return the readings of servers from shortly before the window until shortly after, in the order of time."""
+    own = samples[one_of(samples["source"], servers_in(samples))]
     if trial.t0_ns is None or not len(own):
         return own.iloc[:0]
     at = own["at_ns"] - trial.t0_ns
@@ -136,9 +138,15 @@ def _of_the_trial(samples: pd.DataFrame, trial: TrialEntry, reading: Reading) ->
     return found
 
 
+def servers_in(samples: pd.DataFrame) -> list[str]:
+    """Return the sources that are pages of servers."""
+    return sorted(source for source in map(str, samples["source"].unique()) if re.fullmatch(r"server\d+", source))
+
+
 def _gauge(own: pd.DataFrame, name: str, window: _Window) -> dict[str, float] | None:
-    """Mean over the time of the window, and the largest reading; servers together: requests add up, shares are
-    averaged. None where readings stand for less than half of the window.
+    """Return the mean over the time of the window, and the largest reading.
+
+    Over several servers requests add up, shares are averaged. None if readings stand for less than half of the window.
     """
     chosen = own[one_of(own["name"], [name])]
     if not len(chosen):
@@ -147,7 +155,7 @@ def _gauge(own: pd.DataFrame, name: str, window: _Window) -> dict[str, float] | 
     at, values = together.index.to_numpy(dtype=np.float64), together.to_numpy(dtype=np.float64)
     if not len(at) or window.end_ns <= window.start_ns:
         return None
-    # Each reading stands for the time that it is the nearest to, and for FAR_NS at most: what came later is not known.
+    # Each reading stands for the time that it is the nearest to, and for FAR_NS at most: later values are unknown.
     middles = (at[1:] + at[:-1]) / 2
     begins = np.maximum(np.concatenate([[window.start_ns], middles]), at - FAR_NS / 2)
     ends = np.minimum(np.concatenate([middles, [window.end_ns]]), at + FAR_NS / 2)
@@ -158,8 +166,9 @@ def _gauge(own: pd.DataFrame, name: str, window: _Window) -> dict[str, float] | 
 
 
 def _together(chosen: pd.DataFrame, window: _Window, *, average: bool) -> pd.Series[Any]:
-    """A gauge of all servers by the moment of reading, within the window; at moments when one of them had not been read
-    for FAR_NS, there is none.
+    """Return a gauge of all servers by the moment of reading, within the window.
+
+    Moments at which one of them had not been read for FAR_NS are left out.
     """
     wide = chosen.pivot_table(index="at_ns", columns="source", values="value", aggfunc="last", observed=True)
     at = wide.index.to_numpy(dtype=np.float64)
@@ -170,7 +179,7 @@ def _together(chosen: pd.DataFrame, window: _Window, *, average: bool) -> pd.Ser
 
 
 def _increases(own: pd.DataFrame, window: _Window) -> tuple[dict[str, float], dict[str, Any], list[str]]:
-    """By how much the counters rose over the window, all servers together; how its ends were read; what is wrong."""
+    """Return the increase of each counter over the window, all servers together; the reading of its ends; problems."""
     found: dict[str, float] = {}
     unknown: set[str] = set()
     ends: dict[str, Any] = {}
@@ -178,8 +187,7 @@ def _increases(own: pd.DataFrame, window: _Window) -> tuple[dict[str, float], di
     counters = own[own["name"].isin(COUNTERS)]
     for (source, name), readings in counters.groupby(["source", "name"], observed=True, sort=True):
         at = readings["at_ns"].to_numpy(dtype=np.int64)
-        values = readings["value"].to_numpy(dtype=np.float64)
-        width = readings["width_ns"].to_numpy(dtype=np.float64)
+        values, width = (readings[column].to_numpy(dtype=np.float64) for column in ("value", "width_ns"))
         first = _at(at, values, width, window.start_ns, window.idle_from_ns)
         last = _at(at, values, width, window.end_ns, window.idle_until_ns)
         if first is None or last is None:
@@ -191,7 +199,8 @@ def _increases(own: pd.DataFrame, window: _Window) -> tuple[dict[str, float], di
             notes.append(f"A counter of {source} fell during the window: the server was started again.")
             continue
         found[str(name)] = found.get(str(name), 0.0) + max(0.0, last.value - first.value)
-        ends = _worse(ends, {"start": first.told(), "end": last.told()})
+        for end, read in (("start", first.as_fact()), ("end", last.as_fact())):
+            ends[end] = max(ends.get(end, read), read, key=lambda one: abs(one["off_ms"]))
     if unknown and not notes:
         notes.append("The server's counters are not known: no page was read near an end of the window.")
     known = {name: value for name, value in found.items() if name not in unknown}
@@ -202,10 +211,12 @@ def _increases(own: pd.DataFrame, window: _Window) -> tuple[dict[str, float], di
 class _AtEnd:
     """A counter at an end of the window.
 
-    how: "read" (a reading at that moment), "idle" (the reading next to it, with nothing asked of the server between),
-    "between" (interpolated between the readings around it), "nearest" (one on the wrong side of it).
-    off_ms: from the end to the reading, or from one to the other around it.   width_ms: of the reading.
-    from_ns, to_ns: the readings it rests on.
+    Attributes:
+        how: "read" (a reading at that moment), "idle" (the reading next to it, without requests to the server between),
+            "between" (interpolated between the readings around it), "nearest" (one on the wrong side of it).
+        off_ms: from the end to the reading, or between the readings around it.
+        width_ms: duration of the reading.
+        from_ns, to_ns: the readings it is based on.
     """
 
     value: float
@@ -215,20 +226,14 @@ class _AtEnd:
     from_ns: int
     to_ns: int
 
-    def told(self) -> dict[str, Any]:
-        """For the facts."""
+    def as_fact(self) -> dict[str, Any]:
         return {"how": self.how, "off_ms": self.off_ms, "width_ms": self.width_ms}
 
 
-def _at(
-    at: np.ndarray[Any, Any],
-    values: np.ndarray[Any, Any],
-    width: np.ndarray[Any, Any],
-    moment_ns: int,
-    idle_ns: int | None,
-) -> _AtEnd | None:
-    """A counter at a moment; None where no reading is near enough. idle_ns: from when on until then, or from then on
-    until when, nothing was asked of the server.
+def _at(at: Ints, values: Floats, width: Floats, moment_ns: int, idle_ns: int | None) -> _AtEnd | None:
+    """Return a counter at a moment; None if no reading is near enough.
+
+    No request was sent to the server between the moment and `idle_ns`, which may lie on either side of it.
     """
 
     def read(i: int, how: str) -> _AtEnd:
@@ -246,23 +251,13 @@ def _at(
         return read(nearest, "read")
     if len(around) == 2 and at[after] - at[before] <= FAR_NS:
         value = float(np.interp(moment_ns, at[around], values[around]))
-        span_ms = float(at[after] - at[before]) / NS_PER_MS
-        return _AtEnd(
-            value, "between", span_ms, float(width[around].max()) / NS_PER_MS, int(at[before]), int(at[after])
-        )
+        span_ms, width_ms = (float(ns) / NS_PER_MS for ns in (at[after] - at[before], width[around].max()))
+        return _AtEnd(value, "between", span_ms, width_ms, int(at[before]), int(at[after]))
     return read(nearest, "nearest") if abs(int(at[nearest]) - moment_ns) <= FAR_NS else None
 
 
-def _worse(ends: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """Of each end the one read farther from it."""
-    return {
-        end: max((one[end] for one in (ends, more) if one), key=lambda told: abs(told["off_ms"]))
-        for end in ("start", "end")
-    }
-
-
 def _why_nothing(trial: TrialEntry, pages: Sequence[Mapping[str, Any]]) -> str:
-    """Why nothing is known of the server, in words that can stand behind a number's name."""
+    """Return why nothing is known of the server, in words that can follow a number's name."""
     if trial.pages is None:
         return "no page of the server was read in this run"
     if not pages:

@@ -1,11 +1,9 @@
-"""Energy of the GPUs in a window, from their counters, or from power where there is none; pure.
+"""Energy of the GPUs in a window, from their counters, or from power readings if there are none.
 
-A counter is exact at the moment the driver brings it up to date and stands still until the next. So only readings at
-which it had changed count (edges): the energy at a moment is interpolated between the edges around it, and lies for
-certain between the edge before it and the first that surely came after it. To that the sensor's own error is added,
-which no length of the window averages out (Yang et al., SC'24, arXiv 2312.02741: about 5 %).
-
-What the GPUs used while a trial measured: the facts, the metrics made of them, and why there are none.
+A counter is exact when the driver updates it, and constant until the next update. So only readings at which it had
+changed count (edges): the energy at a moment is interpolated between the edges around it, and lies for certain between
+the edge before it and the first that surely came after it. To that the sensor's own error is added, which no length of
+the window averages out (Yang et al., SC'24, arXiv 2312.02741: about 5 %).
 """
 
 from __future__ import annotations
@@ -17,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.columns import Flags
-from harness.analysis.machine import NO_GPU, SERVER, engines_gpus, without_others_gpus
+from harness.analysis.columns import NS_PER_S
 from harness.analysis.rates import Rate
-from harness.analysis.stats import Estimate
-from harness.analysis.window import NS_PER_S, Window
+from harness.analysis.samples.gauges import NO_GPU, SERVER, engines_gpus, without_others_gpus
+from harness.analysis.stats import Estimate, Flags, Floats
+from harness.analysis.window import Window
 from harness.metrics import ENERGY
 from harness.store.manifest import CellEntry, TrialEntry
 
@@ -32,17 +30,14 @@ SENSOR_SHARE = 0.05
 MAX_GAP_S = 2.0
 MOST_MISSED = 3.0
 REFRESHED_S = 30.0
+UNKNOWN_AVERAGED_S = 1.0
 COUNTER = "energy counter of the GPU"
 INSTANT = "instant power of the GPU"
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """Readings of a gauge: moments in ascending order, the value at each, and what each reading took (0 where it is
-    not known): the true moment lies within at_s +- width_s / 2.
-    """
+    """Readings of a gauge in the order of time. The true moment of each lies within at_s +- width_s / 2."""
 
     at_s: Floats
     values: Floats
@@ -50,32 +45,29 @@ class Gauge:
 
     @property
     def from_s(self) -> Floats:
-        """The earliest moments that the values may be of."""
+        """The earliest possible moments of the values."""
         return self.at_s - np.asarray(self.width_s) / 2
 
     @property
     def until_s(self) -> Floats:
-        """The latest."""
+        """The latest possible moments of the values."""
         return self.at_s + np.asarray(self.width_s) / 2
 
     @property
     def longest_gap_s(self) -> float:
-        """How long it may not have been read: MOST_MISSED of its own intervals, but never less than MAX_GAP_S."""
+        """The longest time without a reading: MOST_MISSED of its intervals, at least MAX_GAP_S."""
         return max(MAX_GAP_S, MOST_MISSED * float(np.median(np.diff(self.at_s)))) if len(self.at_s) > 1 else MAX_GAP_S
 
     def between(self, start_s: float, end_s: float) -> Gauge:
-        """Those from one moment to another."""
-        inside = (self.at_s >= start_s) & (self.at_s <= end_s)
-        return self.only(inside)
+        return self.only((self.at_s >= start_s) & (self.at_s <= end_s))
 
     def only(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> Gauge:
-        """Some of them."""
         return Gauge(self.at_s[which], self.values[which], np.broadcast_to(self.width_s, self.at_s.shape)[which])
 
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """Joules in a window, between `low` and `high` for certain but for the sensor being off by more than is known."""
+    """Joules in a window, between `low` and `high` for certain unless the sensor's error is larger than known."""
 
     j: float
     low: float
@@ -89,8 +81,11 @@ class Energy:
 
 
 class NoEnergy(Exception):
-    """Why there is no number. broken: a counter that cannot be trusted, not one that was not read.   stale: what was
-    read in the window may be from before it.
+    """Raised with the reason why there is no number.
+
+    Attributes:
+        broken: the counter was read and is wrong.
+        stale: readings in the window may be from before it.
     """
 
     def __init__(self, reason: str, *, broken: bool = False, stale: bool = False) -> None:
@@ -99,11 +94,13 @@ class NoEnergy(Exception):
 
 
 def by_counter(counter: Gauge, start_s: float, end_s: float, *, exported: bool = False) -> Energy:
-    """The counter's growth over [start_s, end_s]. counter: joules, from before the window until after it; holes in it
-    do no harm, for only the ends count.   exported: it was read from a page, which an exporter may bring up to date as
-    rarely as every REFRESHED_S (the default of DCGM's).
+    """Return the growth of a counter of joules over [start_s, end_s].
 
-    Raises NoEnergy: too few readings, none near an end of the window, a counter that stood still or went backwards.
+    Gaps between its readings are harmless, since only the ends count. `exported` readings are from a page, which an
+    exporter may update as rarely as every REFRESHED_S (the default of DCGM's).
+
+    Raises:
+        NoEnergy: too few readings, none near an end of the window, or a counter that stood still or went backwards.
     """
     near = _around(counter, start_s, end_s)
     if len(near.at_s) < 2:
@@ -130,10 +127,12 @@ def by_counter(counter: Gauge, start_s: float, end_s: float, *, exported: bool =
 
 
 def by_power(power: Gauge, averaged_s: float, start_s: float, end_s: float) -> Energy:
-    """Power added up over [start_s, end_s]. power: watts.   averaged_s: the time over which the sensor averages.
+    """Integrate power in watts over [start_s, end_s]. The sensor averages over `averaged_s`.
 
-    What happened between two readings, and in the time the sensor looks back, is known only to lie between the
-    smallest and the largest power. Raises NoEnergy where readings are missing.
+    Between two readings, and within the time the sensor averages, only the smallest and largest power are known.
+
+    Raises:
+        NoEnergy: readings are missing.
     """
     near = _around(power, start_s, end_s)
     if len(near.at_s) < 2:
@@ -151,18 +150,18 @@ def by_power(power: Gauge, averaged_s: float, start_s: float, end_s: float) -> E
 
 
 def power_sensor(averaged_s: float) -> str:
-    """What power readings are, in words."""
+    """Return the kind of power readings in words."""
     return INSTANT if averaged_s == 0 else f"power averaged over {averaged_s:g} s by the GPU"
 
 
 def together(parts: list[Energy]) -> Energy:
-    """Of several GPUs; their errors may all lie on one side."""
+    """Add up several GPUs; their errors may all lie on one side."""
     sensor = "; ".join(dict.fromkeys(one.sensor for one in parts))
     return Energy(sum(one.j for one in parts), sum(one.low for one in parts), sum(one.high for one in parts), sensor)
 
 
 def mean(gauge: Gauge, start_s: float, end_s: float) -> float | None:
-    """The mean of a gauge over a window, each reading standing for the time until the next; None without readings."""
+    """Return the mean of a gauge over a window, None if not read; each reading stands for the time until the next."""
     inside = gauge.between(start_s, end_s)
     if not len(inside.at_s):
         return None
@@ -172,7 +171,7 @@ def mean(gauge: Gauge, start_s: float, end_s: float) -> float | None:
 
 
 def _around(gauge: Gauge, start_s: float, end_s: float) -> Gauge:
-    """The readings in a window and those shortly before and after. Raises NoEnergy where an end was not read."""
+    """Return the readings in a window and shortly before and after it. Raises NoEnergy if an end was not read."""
     far_s = gauge.longest_gap_s
     near = gauge.between(start_s - far_s, end_s + far_s)
     if len(near.at_s) and near.at_s[0] > start_s + far_s:
@@ -183,20 +182,24 @@ def _around(gauge: Gauge, start_s: float, end_s: float) -> Gauge:
 
 
 def _at(edges: Gauge, known_s: Floats, near: Gauge, moment_s: float, mean_w: float) -> tuple[float, float, float]:
-    """The counter's true value at a moment: at least, about, at most.
+    """Return the counter's true value at a moment: at least, about, at most.
 
-    edges: when it had changed, and to what.   known_s: the readings before those, which it came after.
     Beyond the first and the last edge the mean power goes on, and the missing energy may be none or twice as much.
+
+    Args:
+        edges: changes of the counter, and its values from then on.
+        known_s: times of the readings before the edges.
+        near: all readings around the window.
+        moment_s: the moment.
+        mean_w: mean power between the edges.
     """
     first, last = (float(edges.at_s[0]), float(edges.values[0])), (float(edges.at_s[-1]), float(edges.values[-1]))
     missing = mean_w * max(first[0] - moment_s, moment_s - last[0], 0.0)
     about = float(np.interp(moment_s, edges.at_s, edges.values))
     about += -missing if moment_s < first[0] else missing
     before, after = edges.until_s <= moment_s, known_s >= moment_s
-    if before.any():
-        low = float(edges.values[before][-1])
-    else:
-        low = min(about - missing, float(near.values[0]) if near.at_s[0] <= moment_s else about)
+    earliest = float(near.values[0]) if near.at_s[0] <= moment_s else about
+    low = float(edges.values[before][-1]) if before.any() else min(about - missing, earliest)
     if after.any():
         high = float(edges.values[after][0])
     else:  # the last edge may have come before the moment, so up to one more may be missing
@@ -210,25 +213,20 @@ def _with_sensor(joules: float, low: float, high: float, sensor: str) -> Energy:
     return Energy(joules, low * (1 - SENSOR_SHARE), high * (1 + SENSOR_SHARE), sensor)
 
 
-UNKNOWN_AVERAGED_S = 1.0
-_GAUGES = ("energy_j", "power_w", "power_averaged_s", "utilisation_share")
-
-
 def energy_facts(cell: CellEntry, trial: TrialEntry, window: Window, samples: pd.DataFrame) -> dict[str, Any]:
-    """The energy of the engine's GPUs in the window, together; none where it computes on the processor. Which GPUs are
-    the engine's, `machine.without_others_gpus` says.
+    """Return the energy of the engine's GPUs in the window (see `without_others_gpus`); empty if no GPU was read.
 
-    samples: of the cell.   j, low, high: joules, None without a number.   seconds: of the window.   sensor: what they
-    come from.   uncertainty_share.   power_w: mean of the power readings, added up.   power_sensor: what those are.
+    j, low, high: joules, None without a number.   seconds: of the window.   sensor: source of the joules.
+    uncertainty_share.   power_w: mean of the power readings, added up.   power_sensor: source of those.
     utilisation_share: mean.   gpus: per GPU {gpu, j, power_w, utilisation_share, reason}.   reason: why there is no
-    number, or what is to be known about it.   broken: a counter cannot be trusted.   Empty where no GPU was read.
+    number, or a note about it.   broken: a counter is wrong.
     """
     gauges = _gauges(cell, trial, samples)
     if not gauges:
         return {}
     entries, parts, broken = [], [], False
     ends_s = window.start_ns / NS_PER_S, window.end_ns / NS_PER_S
-    exported = cell.sampler is not None and cell.sampler.scope != SERVER  # what was read here is not the server's
+    exported = cell.sampler is not None and cell.sampler.scope != SERVER  # this machine is not the server's
     for gpu, read in gauges.items():
         entry, found, failed = _of_one(gpu, read, *ends_s, exported=exported)
         entries.append(entry)
@@ -257,7 +255,7 @@ def energy_facts(cell: CellEntry, trial: TrialEntry, window: Window, samples: pd
 def _of_one(
     gpu: str, read: Mapping[str, Gauge], start_s: float, end_s: float, *, exported: bool
 ) -> tuple[dict[str, Any], Energy | None, bool]:
-    """A GPU's entry, its energy, and whether its counter is broken."""
+    """Return a GPU's entry, its energy, and whether its counter is broken."""
     entry: dict[str, Any] = {"gpu": gpu, "j": None, "reason": None}
     for name in ("power_w", "utilisation_share"):
         entry[name] = mean(read[name], start_s, end_s) if name in read else None
@@ -273,44 +271,39 @@ def _of_one(
 def energy_readings(
     facts: Mapping[str, Any] | None, rates: Mapping[str, Rate], shares: Mapping[str, Flags]
 ) -> dict[str, float | Estimate]:
-    """The metrics of energy that are known. facts: of the trial.   rates, shares: of all its requests."""
-    told = (facts or {}).get("energy") or {}
-    found: dict[str, float | Estimate] = {}
-    if told.get("power_w") is not None:
-        found["gpu_power_w"] = told["power_w"]
-    if told.get("utilisation_share") is not None:
-        found["gpu_utilisation_share"] = told["utilisation_share"]
-    if told.get("j") is None:
+    """Return the metrics of energy that are known, from a trial's facts and its requests' rates and shares."""
+    energy = (facts or {}).get("energy") or {}
+    named = {"gpu_power_w": "power_w", "gpu_utilisation_share": "utilisation_share"}
+    found: dict[str, float | Estimate] = {
+        metric: energy[name] for metric, name in named.items() if energy.get(name) is not None
+    }
+    if energy.get("j") is None:
         return found
-    found["energy_j"] = _per(told, 1)
     tokens = rates["output_tokens_per_s"]
-    if tokens.amount > 0 and not tokens.at_least:
-        found["energy_j_per_output_token"] = _per(told, tokens.amount)
-    good = int(shares["goodput"].sum()) if "goodput" in shares else 0
-    if good:
-        found["energy_j_per_good_request"] = _per(told, good)
+    amounts = {
+        "energy_j": 1.0,
+        "energy_j_per_output_token": 0.0 if tokens.at_least else tokens.amount,
+        "energy_j_per_good_request": float(shares["goodput"].sum()) if "goodput" in shares else 0.0,
+    }
+    for metric, amount in amounts.items():
+        if amount > 0:
+            found[metric] = Estimate(energy["j"] / amount, energy["low"] / amount, energy["high"] / amount, n=1)
     return found
 
 
-def _per(told: Mapping[str, Any], amount: float) -> Estimate:
-    return Estimate(told["j"] / amount, told["low"] / amount, told["high"] / amount, n=1)
-
-
 def energy_sources(facts: Mapping[str, Any] | None) -> dict[str, str]:
-    """The sensor of each metric of energy, for the summary's column `source`."""
-    told = (facts or {}).get("energy") or {}
-    named = {metric.name: str(told.get("sensor") or "") for metric in ENERGY if metric.name.startswith("energy")}
-    return named | {"gpu_power_w": str(told.get("power_sensor") or ""), "gpu_utilisation_share": "gpu"}
+    """Return the sensor of each metric of energy, for the summary's column `source`."""
+    energy = (facts or {}).get("energy") or {}
+    named = {metric.name: str(energy.get("sensor") or "") for metric in ENERGY if metric.name.startswith("energy")}
+    return named | {"gpu_power_w": str(energy.get("power_sensor") or ""), "gpu_utilisation_share": "gpu"}
 
 
-def missing_energy(told: Mapping[str, Any], slo: Mapping[str, float | None], no_gpu: str = NO_GPU) -> dict[str, str]:
-    """Why a metric of energy may have no value. told: the facts.   no_gpu: why no GPU counts, where none does."""
+def missing_energy(energy: Mapping[str, Any], slo: Mapping[str, float | None], no_gpu: str = NO_GPU) -> dict[str, str]:
+    """Return why a metric of energy may have no value. `no_gpu`: why no GPU counts, if none does."""
     of_energy = [metric.name for metric in ENERGY]
-    if not told:
-        return dict.fromkeys(of_energy, no_gpu)
-    if told["j"] is None:
-        return dict.fromkeys(of_energy, told["reason"])
-    found = dict.fromkeys(of_energy, "the GPU does not tell it")
+    if not energy or energy["j"] is None:
+        return dict.fromkeys(of_energy, energy["reason"] if energy else no_gpu)
+    found = dict.fromkeys(of_energy, "the GPU does not report it")
     found["energy_j_per_output_token"] = "no output token was counted in the window"
     no_slo = not any(limit is not None for limit in slo.values())
     found["energy_j_per_good_request"] = "the scenario sets no slo" if no_slo else "no request was good"
@@ -318,19 +311,19 @@ def missing_energy(told: Mapping[str, Any], slo: Mapping[str, float | None], no_
 
 
 def _gauges(cell: CellEntry, trial: TrialEntry, samples: pd.DataFrame) -> dict[str, dict[str, Gauge]]:
-    """Gauges of each GPU by name, in seconds from T0; of the engine's GPUs."""
+    """Return the gauges of each of the engine's GPUs by name, in seconds from T0."""
     t0_ns = trial.t0_ns
     if t0_ns is None or not any(str(source).startswith("gpu") for source in samples["source"].unique()):
         return {}
     samples = without_others_gpus(cell, samples)
+    names = ["energy_j", "power_w", "power_averaged_s", "utilisation_share"]
     of_gpu = samples["source"].astype(str).str.startswith("gpu") & (samples["scope"] == SERVER)
-    own = samples[of_gpu & samples["name"].isin(_GAUGES)].sort_values("at_ns", kind="stable")
+    own = samples[of_gpu & samples["name"].isin(names)].sort_values("at_ns", kind="stable")
     found: dict[str, dict[str, Gauge]] = {}
     for (source, name), readings in own.groupby([own["source"].astype(str), own["name"].astype(str)], sort=True):
-        at_s = (readings["at_ns"].to_numpy(dtype="int64") - t0_ns) / NS_PER_S
-        found.setdefault(str(source), {})[str(name)] = Gauge(
-            at_s, readings["value"].to_numpy(dtype="float64"), readings["width_ns"].to_numpy(dtype="float64") / NS_PER_S
-        )
+        at_s = (readings["at_ns"].to_numpy(dtype=np.int64) - t0_ns) / NS_PER_S
+        values, width_ns = (readings[column].to_numpy(dtype=np.float64) for column in ("value", "width_ns"))
+        found.setdefault(str(source), {})[str(name)] = Gauge(at_s, values, width_ns / NS_PER_S)
     return found
 
 
@@ -340,14 +333,14 @@ def _energy(read: Mapping[str, Gauge], start_s: float, end_s: float, *, exported
     if "energy_j" in read:
         return by_counter(read["energy_j"], start_s, end_s, exported=exported)
     if "power_w" not in read:
-        raise NoEnergy("it tells neither energy nor power")
+        raise NoEnergy("it reports neither energy nor power")
     return by_power(read["power_w"], _averaged_s(read), start_s, end_s)
 
 
 def _averaged_s(read: Mapping[str, Gauge]) -> float:
-    """Over what time the power readings average; a second where they do not say, as those of exporters."""
-    told = read.get("power_averaged_s")
-    return float(told.values.max()) if told is not None else UNKNOWN_AVERAGED_S
+    """Return the time over which power readings average; a second if it was not read, as with exporters."""
+    known = read.get("power_averaged_s")
+    return float(known.values.max()) if known is not None else UNKNOWN_AVERAGED_S
 
 
 def _reason(cell: CellEntry, trial: TrialEntry, each: list[dict[str, Any]], samples: pd.DataFrame) -> str | None:
