@@ -27,26 +27,19 @@ _WINDOWS_OF_THE_CALM = 10
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One burst. Times in s: start_s from T0, the others from the end of the burst.
-
-    Attributes:
-        requests, errors: due in it, and failed ones among them.
-        backlog_before, backlog_peak: requests due and not yet ended, at its start and at most before the next burst.
-        drained_s: until no more of them were open than before.
-        recovered_s: until the median TTFT of three windows in a row was below the 97.5 % quantile of its values before.
-            None for fewer than 20 requests before it.
+    """One burst, in s: start_s from T0, the others from the end of the burst.
 
     A time is None if it did not pass before the next burst or the end of the trial, which cuts off what still runs.
     """
 
     start_s: float
     length_s: float
-    requests: int
+    requests: int  # due in it
     errors: int
-    backlog_before: int
-    backlog_peak: int
-    drained_s: float | None
-    recovered_s: float | None
+    backlog_before: int  # requests due and not yet ended at its start
+    backlog_peak: int  # the most of them before the next burst
+    drained_s: float | None  # until no more of them were open than before
+    recovered_s: float | None  # until WINDOWS in a row had a median TTFT below quantile BAND of before
 
 
 def bursts_of(reading: Reading) -> dict[str, Any] | None:

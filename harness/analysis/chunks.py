@@ -20,21 +20,13 @@ Counts = Floats | NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class PerRequest:
-    """Facts about each request's chunks, shape (n,).
+    """Facts about each request's chunks, shape (n,)."""
 
-    Attributes:
-        sizes: chunks, 0 where none were kept.
-        known: chunks whose tokens were counted.
-        counted: tokens of all chunks, NaN unless every one was counted.
-        first: tokens of the first chunk.
-        longest_ns: the longest gap between two chunks, NaN for fewer than two.
-    """
-
-    sizes: Ints
-    known: Ints
-    counted: Floats
-    first: Floats
-    longest_ns: Floats
+    sizes: Ints  # chunks, 0 where none were kept
+    known: Ints  # chunks whose tokens were counted
+    counted: Floats  # tokens of all chunks, NaN unless every one was counted
+    first: Floats  # tokens of the first chunk
+    longest_ns: Floats  # gap between two chunks, NaN for fewer than two
 
     @classmethod
     def empty(cls, n: int) -> PerRequest:
@@ -52,17 +44,11 @@ class PerRequest:
 
 @dataclass(frozen=True)
 class ChunkLists:
-    """All chunks.
+    """All chunks, request by request."""
 
-    Attributes:
-        sizes: chunks of each request, shape (n,).
-        ns: arrivals in nanoseconds, request by request, integers or floats.
-        tokens: tokens of each chunk; integers, or floats with NaN where unknown.
-    """
-
-    sizes: Ints
-    ns: Floats | Ints
-    tokens: Counts
+    sizes: Ints  # chunks of each request, shape (n,)
+    ns: Floats | Ints  # arrivals in nanoseconds
+    tokens: Counts  # of each chunk; integers, or floats with NaN where unknown
 
     @classmethod
     def of(cls, batch: pa.RecordBatch) -> ChunkLists:

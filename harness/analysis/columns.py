@@ -34,50 +34,30 @@ REPORTED = ("reported_total_ms", "reported_memory_peak_bytes")
 
 @dataclass(frozen=True)
 class Counted:
-    """Results of one pass over too many chunks to keep.
+    """Results of one pass over too many chunks to keep."""
 
-    Attributes:
-        gaps: distributions of the measured requests, by metric name.
-        arrived: (edges, output tokens between them) of all requests, for the edges known before the pass.
-    """
-
-    gaps: Mapping[str, CountedGaps]
-    arrived: tuple[tuple[Floats, Floats], ...] = ()
+    gaps: Mapping[str, CountedGaps]  # distributions of the measured requests, by metric name
+    arrived: tuple[tuple[Floats, Floats], ...] = ()  # (edges, output tokens between them) of all requests
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that metrics are made of, shape (n,) each.
+    """The columns that metrics are made of, shape (n,) each; statuses, phases and names are texts."""
 
-    Attributes:
-        times: `_ns` columns by their stem; `accepting` is a length of time.
-        counts: token counts, NaN unknown.
-        status, phase, class_name: texts.
-        cached: the reply came from a result cache.
-        repeated: the schedule had sent the same prompt before.
-        planned_cancel: the schedule cancels the request, whether or not it came to that.
-        ended_by_itself: the reply was not cut at its length, and the server counted its tokens.
-        each: facts about each request's chunks.
-        lists: all chunks; None if there are too many, or in a part of such a trial.
-        reported: values that the server reports with each reply, by column, NaN where absent.
-        backend: server that replied, texts.
-        counted: results of the pass over the chunks, if `lists` is None for their number.
-    """
-
-    times: dict[str, Floats]
-    counts: dict[str, Floats]
+    times: dict[str, Floats]  # `_ns` columns by their stem; `accepting` is a length of time
+    counts: dict[str, Floats]  # token counts, NaN unknown
     status: pd.Categorical
     phase: pd.Categorical
     class_name: pd.Categorical
-    cached: Flags
-    repeated: Flags
-    planned_cancel: Flags
-    ended_by_itself: Flags
+    cached: Flags  # the reply came from a result cache
+    repeated: Flags  # the schedule had sent the same prompt before
+    planned_cancel: Flags  # the schedule cancels the request, whether or not it came to that
+    ended_by_itself: Flags  # the reply was not cut at its length, and the server counted its tokens
     each: PerRequest
-    lists: ChunkLists | None
-    reported: dict[str, Floats]
-    backend: pd.Categorical
-    counted: Counted | None = None
+    lists: ChunkLists | None  # None if there are too many, or in a part of such a trial
+    reported: dict[str, Floats]  # values that the server reports with each reply, by column, NaN where absent
+    backend: pd.Categorical  # server that replied
+    counted: Counted | None = None  # results of the pass over chunks that were too many
 
     def __len__(self) -> int:
         return len(self.status)

@@ -24,19 +24,12 @@ def no_cap(p: float) -> float:
 
 @dataclass
 class Observations:
-    """Observations of one metric one by one, in due order.
+    """Observations of one metric one by one, in due order."""
 
-    Attributes:
-        values: +inf where censored.
-        bounds: the same with the least possible value instead of +inf.
-        clusters: observations of each request; None for one each.
-        cap: upper limit of the effective sample size for quantile p.
-    """
-
-    values: Floats
-    bounds: Floats
-    clusters: Ints | None = None
-    cap: Cap = no_cap
+    values: Floats  # +inf where censored
+    bounds: Floats  # the same with the least possible value instead of +inf
+    clusters: Ints | None = None  # observations of each request; None for one each
+    cap: Cap = no_cap  # upper limit of the effective sample size for quantile p
 
     @cached_property
     def ordered(self) -> Ordered:
@@ -71,15 +64,12 @@ class Observations:
 
 @dataclass
 class CountedGaps:
-    """Observations in ms that were counted in one pass; names as in `Observations`.
-
-    `sizes` are the effective sample sizes by level. Those of other levels are unknown.
-    """
+    """Observations in ms that were counted in one pass; names as in `Observations`."""
 
     ordered: Ordered
     known: Ordered
     censored: int
-    sizes: dict[float, float]
+    sizes: dict[float, float]  # effective sample sizes by level; those of other levels are unknown
     batches: Batched
     cap: Cap = no_cap
 

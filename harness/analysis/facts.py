@@ -11,20 +11,12 @@ import numpy as np
 from harness.analysis.bursts import bursts_of
 from harness.analysis.columns import NS_PER_MS, NS_PER_S, Columns
 from harness.analysis.latencies import good
-from harness.analysis.rates import counts
-from harness.analysis.reading import Reading, queue_facts
+from harness.analysis.queue import changes_by_plan
+from harness.analysis.reading import Reading
 from harness.analysis.sample_size import sizes_of
+from harness.analysis.samples import machine
 from harness.analysis.samples.energy import energy_facts, missing_energy
 from harness.analysis.samples.gauges import no_gpu_because, without_others_gpus
-from harness.analysis.samples.machine import (
-    GAUGES,
-    LOAD_PEAKS,
-    PROCESS_GAUGES,
-    START_METRICS,
-    missing_telemetry,
-    telemetry_facts,
-    throttling_facts,
-)
 from harness.analysis.samples.memory import memory_facts
 from harness.analysis.samples.server import server_facts, why_missing
 from harness.analysis.samples.server_counts import books_of
@@ -53,8 +45,8 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
     trial, records, columns, window = reading.trial, reading.frame, reading.columns, reading.window
     server = server_facts(reading, samples)
     energy = energy_facts(cell, trial, window, samples)
-    telemetry = telemetry_facts(cell, trial, window, samples)
-    rows, several = columns.measured, servers_of(records)
+    telemetry = machine.telemetry_facts(cell, trial, window, samples)
+    rows, several, in_measure = columns.measured, servers_of(records), columns.in_phase(Phase.MEASURE)
     served_ns = float(np.nanmax(rows.ended)) - float(np.nanmin(rows.times["due"])) if len(rows) else 0.0
     return {
         "cell": cell.id,
@@ -67,10 +59,12 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
         },
         "served_s": served_ns / NS_PER_S,
         "requests": {phase.value: int((columns.phase == phase).sum()) for phase in Phase},
-        "statuses": counts(columns.where(columns.phase == Phase.MEASURE)),
+        "statuses": {
+            status.value: n for status in Status if (n := int((columns.has_status([status]) & in_measure).sum()))
+        },
         "errors": errors_of(records),
         "bursts": bursts_of(reading),
-        "queue": queue_facts(reading),
+        "queue": reading.guard.as_fact() | ({"reason": "the load changes by plan"} if changes_by_plan(trial) else {}),
         "sample_size": sizes_of(reading),
         "slo_vacuous": good(rows, trial.slo)[1],
         "token_sources": _shares(records["token_source"]),
@@ -79,13 +73,13 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
         "clocks": _shares(records["clock"]),
         "server": server,
         "energy": energy,
-        "throttling": throttling_facts(trial, window, without_others_gpus(cell, samples)),
+        "throttling": machine.throttling_facts(trial, window, without_others_gpus(cell, samples)),
         "telemetry": telemetry,
         "memory": memory_facts(cell, reading, samples),
         "missing": missing(cell, trial, columns)
         | why_missing(server)
         | missing_energy(energy, trial.slo, no_gpu_because(cell))
-        | missing_telemetry(telemetry),
+        | machine.missing_telemetry(telemetry),
         **({"servers": several} if several else {}),
     }
 
@@ -155,13 +149,13 @@ def missing(cell: CellEntry, trial: TrialEntry, columns: Columns) -> dict[str, s
     """Return why a metric may have no value in this trial, by name; valid only if the summary has no row of it."""
     rows = columns.measured
     found = {name: metric.unmeasured for name, metric in METRICS.items() if metric.unmeasured}
-    found |= dict.fromkeys(START_METRICS, "it was not measured when the engine started")
-    found |= dict.fromkeys(GAUGES, "no reading was taken on the machine under test during the trial")
-    found |= dict.fromkeys(LOAD_PEAKS, "no reading was taken while the engine started")
+    found |= dict.fromkeys(machine.START_METRICS, "it was not measured when the engine started")
+    found |= dict.fromkeys(machine.GAUGES, "no reading was taken on the machine under test during the trial")
+    found |= dict.fromkeys(machine.LOAD_PEAKS, "no reading was taken while the engine started")
     if not cell.engine_info.is_empty and not cell.engine_info.pids:
         unknown = "the engine's processes are not known: this run did not start them"
-        found |= dict.fromkeys((*PROCESS_GAUGES, "load_peak_bytes"), unknown)
-    found |= {name: no_gpu_because(cell) for name in (*GAUGES, *LOAD_PEAKS) if "gpu" in name}
+        found |= dict.fromkeys((*machine.PROCESS_GAUGES, "load_peak_bytes"), unknown)
+    found |= {name: no_gpu_because(cell) for name in (*machine.GAUGES, *machine.LOAD_PEAKS) if "gpu" in name}
     if not any(limit is not None for limit in trial.slo.values()):
         found |= dict.fromkeys(("attainment", "goodput_rps"), "the scenario sets no slo")
     if not np.isfinite(rows.counts["cached_tokens"]).any() and not rows.cached.any():

@@ -25,12 +25,13 @@ def observe(columns: Columns) -> dict[str, Observations]:
     from_due, from_sent = columns.times["due"], columns.times["sent"]
     end, lists = _end_of_reply(columns), columns.lists
     tpot = _tpot(columns, columns.shown_tokens - 1)
+    send_lag = from_sent - from_due - np.nan_to_num(columns.times["accepting"])
     return {
         "ttft_ms": _until(columns, "first_token", from_due),
         "ttft_service_ms": _until(columns, "first_token", from_sent),
         "ttfo_ms": _until(columns, "first_answer", from_due),
         "ttfo_service_ms": _until(columns, "first_answer", from_sent),
-        "ttfb_ms": _plain(columns.times["first_byte"] - from_sent, _offered(columns, "first_byte")),
+        "ttfb_ms": _plain((columns.times["first_byte"] - from_sent) / NS_PER_MS, _offered(columns, "first_byte")),
         "tpot_ms": tpot,
         "tpot_adj_ms": _tpot(columns, _after_first_chunk(columns)),
         "stall_max_ms": _longest_gap(columns),
@@ -38,9 +39,9 @@ def observe(columns: Columns) -> dict[str, Observations]:
         "e2e_service_ms": _ended(columns, end, from_sent),
         "e2e_close_ms": _ended(columns, columns.times["done"], from_due),
         "norm_latency_ms": _normalised(columns, end),
-        "send_lag_ms": _plain(from_sent - from_due - np.nan_to_num(columns.times["accepting"]), np.isfinite(from_sent)),
+        "send_lag_ms": _plain(send_lag / NS_PER_MS, np.isfinite(from_sent)),
         "output_tokens_per_s_per_user": _speeds(tpot),
-        **{name: _reported(columns, name) for name in REPORTED},
+        **{name: _plain(columns.reported[name], columns.ok) for name in REPORTED},
     } | ({} if lists is None else {"icl_ms": _gaps(columns, lists), "itl_ms": _token_gaps(columns, lists)})
 
 
@@ -93,8 +94,8 @@ def _offered(columns: Columns, event: str) -> Flags:
     return ~columns.planned_cancel | (seen | failed)[columns.planned_cancel].all()
 
 
-def _plain(nanoseconds: Floats, rows: Flags) -> Observations:
-    values = nanoseconds[rows & np.isfinite(nanoseconds)] / NS_PER_MS
+def _plain(each: Floats, rows: Flags) -> Observations:
+    values = each[rows & np.isfinite(each)]
     return Observations(values, values)
 
 
@@ -245,16 +246,8 @@ def _normalised(columns: Columns, end: Floats) -> Observations:
     return _with_censored(each, known, at_least, whole & columns.censored)
 
 
-def _reported(columns: Columns, name: str) -> Observations:
-    """Return the values that the server reported of successful requests."""
-    values = columns.reported[name]
-    values = values[columns.ok & np.isfinite(values)]
-    return Observations(values, values)
-
-
 def _speeds(tpot: Observations) -> Observations:
     """Return 1000 / tpot. The speed of a censored request is at most that of its bound: it enters as 0."""
     with np.errstate(divide="ignore"):
-        values = 1000.0 / tpot.values
-    finite = values[np.isfinite(values)]
-    return Observations(finite, finite)
+        speeds = 1000.0 / tpot.values
+    return _plain(speeds, np.isfinite(speeds))

@@ -34,23 +34,16 @@ _LEAST_KEY = 1023 << 13
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Counts of a block of requests.
+    """Counts of a block of requests."""
 
-    Attributes:
-        first: number of the first bucket.
-        counts, sums: gaps of each bucket from the first on, and their sum in ns (plus 1 each).
-        least, greatest: gaps in ns.
-        sizes, totals, below: of each request the number of gaps, their sum, and the number below each threshold.
-    """
-
-    first: int
-    counts: Ints
-    sums: Floats
+    first: int  # number of the first bucket
+    counts: Ints  # gaps of each bucket from the first on
+    sums: Floats  # their sums in ns, plus 1 each
     least: float
     greatest: float
-    sizes: Ints
-    totals: Floats
-    below: NDArray[np.int32]
+    sizes: Ints  # gaps of each request
+    totals: Floats  # their sums
+    below: NDArray[np.int32]  # how many lie at or below each threshold, shape (levels, requests)
 
 
 class _GapCounter:
@@ -157,11 +150,11 @@ def _with_ends(gaps: Ordered, least: float, greatest: float) -> Ordered:
 
 @dataclass
 class _Group:
-    """A class of requests, or all: which belong to it, whose gaps count, and whose gaps per token may count."""
+    """A class of requests, or all."""
 
-    rows: Flags
-    chosen: Flags
-    succeeded: Flags
+    rows: Flags  # which belong to it
+    chosen: Flags  # whose gaps count
+    succeeded: Flags  # whose gaps per token may count
     icl: _GapCounter
     itl: _GapCounter
     arrived: list[Floats]
@@ -170,11 +163,7 @@ class _Group:
 class PassingChunks:
     """Takes the chunks of a trial in batches, twice: a sample of them, then each once.
 
-    Args:
-        columns: the requests without their chunks.
-        classes: rows counted separately as well, by name.
-        window: the measurement window.
-        levels: of the quantiles that will be requested.
+    `columns` are without chunks; `classes` are counted separately as well; `levels` are those of requested quantiles.
     """
 
     def __init__(self, columns: Columns, classes: Mapping[str, Flags], window: Window, levels: Sequence[float]) -> None:

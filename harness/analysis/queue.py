@@ -29,17 +29,11 @@ DEVIATIONS = 2.5
 
 @dataclass(frozen=True, slots=True)
 class QueueGuard:
-    """How far a trial's latencies count as independent.
+    """How far a trial's latencies count as independent."""
 
-    Attributes:
-        states: effective number of independent states of the requests in flight, NaN unknown.
-        queueing: latencies depend strongly on each other and on the requests in flight.
-        tail_follows: the slowest requests met more requests in flight than the others.
-    """
-
-    states: float = math.nan
-    queueing: bool = False
-    tail_follows: bool = False
+    states: float = math.nan  # effective number of independent states of the requests in flight, NaN unknown
+    queueing: bool = False  # latencies depend strongly on each other and on the requests in flight
+    tail_follows: bool = False  # the slowest requests met more requests in flight than the others
 
     def cap(self, p: float) -> float:
         """Return the upper limit of the effective sample size of latencies for quantile p; infinite without a limit.
@@ -90,15 +84,11 @@ def guard_of(columns: Columns, n_eff_tail: float) -> QueueGuard:
 
 
 def guard(due: Floats, ended: Floats, arrivals: Floats, values: Floats, n_eff_tail: float) -> QueueGuard:
-    """Return the guard of a trial from times in nanoseconds, each array in ascending order but the latencies.
+    """Return the guard of a trial from ns: due and ended of all requests, arrivals and values of those with a latency.
 
-    There is a queue if the latencies' own effective sample size for p99 is below half their number, and they follow the
-    requests in flight: a busy machine makes neighbours alike, too, but not those that met many.
-
-    Args:
-        due, ended: of all requests.
-        arrivals, values: due times and latencies of the requests with a latency.
-        n_eff_tail: effective sample size of the latencies for p99.
+    All but the values are in ascending order. There is a queue if the latencies' own effective sample size for p99 is
+    below half their number, and they follow the requests in flight: a busy machine makes neighbours alike, too, but not
+    those that met many.
     """
     n = len(values)
     met = in_flight(due, ended, arrivals)

@@ -12,27 +12,20 @@ from harness.analysis.columns import NS_PER_S, Columns
 from harness.analysis.latencies import good
 from harness.analysis.stats import Flags, Floats
 from harness.analysis.window import Window
-from harness.records import FAILED, Status
+from harness.records import FAILED
 
 MAX_BINS = 240
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """An amount per something.
-
-    Attributes:
-        amount, per: numerator and denominator (seconds of the window, or an amount).
-        n: requests it is made of.
-        bins: the amount in equal parts of the window, None if parts have no meaning.
-        at_least: some amounts are unknown.
-    """
+    """An amount per something."""
 
     amount: float
-    per: float
-    n: int
-    bins: Floats | None = None
-    at_least: bool = False
+    per: float  # seconds of the window, or another amount
+    n: int  # requests it is made of
+    bins: Floats | None = None  # the amount in equal parts of the window, None if parts have no meaning
+    at_least: bool = False  # some amounts are unknown
 
     @property
     def value(self) -> float:
@@ -156,8 +149,3 @@ def _cached(rows: Columns) -> Rate | None:
     if not known.any():
         return None
     return Rate(float(taken[known].sum()), float(prompt[known].sum()), int(known.sum()))
-
-
-def counts(columns: Columns) -> dict[str, int]:
-    """Return the number of requests that ended in each way, without zeros."""
-    return {status.value: n for status in Status if (n := int(columns.has_status([status]).sum()))}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -58,19 +58,12 @@ class StoredTrial(Protocol):
 
 @dataclass(frozen=True)
 class Reading:
-    """The records of one trial.
-
-    Attributes:
-        trial: its entry in the manifest.
-        frame: columns of single values under their stored names, in the order of the file; texts are categories.
-        columns: the columns that metrics are made of, in due order.
-        groups: the same for all requests together and for each group (see `groups_of`).
-    """
+    """The records of one trial."""
 
     trial: TrialEntry
-    frame: pd.DataFrame
-    columns: Columns
-    groups: dict[str, Columns]
+    frame: pd.DataFrame  # columns of single values as stored, in the order of the file; texts are categories
+    columns: Columns  # the columns that metrics are made of, in due order
+    groups: dict[str, Columns]  # the same for all requests together and for each group (see `groups_of`)
 
     @cached_property
     def window(self) -> Window:
@@ -98,12 +91,6 @@ class Reading:
     @cached_property
     def _uncapped(self) -> dict[str, Distribution]:
         return distributions(self.columns.measured, self.observed)
-
-
-def queue_facts(reading: Reading) -> dict[str, Any]:
-    """Return the queue guard as JSON-able data, and why there is none: see `QueueGuard.as_fact`."""
-    planned = changes_by_plan(reading.trial)
-    return reading.guard.as_fact() | ({"reason": "the load changes by plan"} if planned else {})
 
 
 def groups_of(columns: Columns) -> dict[str, Flags]:
@@ -151,13 +138,7 @@ def _cache_split(columns: Columns) -> dict[str, Flags]:
 
 
 def read(stored: StoredTrial, levels: Sequence[float] = LEVELS, most_kept: int = MOST_KEPT) -> Reading:
-    """Read a trial.
-
-    Args:
-        stored: the trial.
-        levels: of the quantiles that will be requested.
-        most_kept: the number of chunks up to which they are held in memory.
-    """
+    """Read a trial. More than `most_kept` chunks are not held in memory, but counted for quantiles of these levels."""
     frame = _scalars(stored)
     order = due_order(frame)
     kept: list[ChunkLists] = []

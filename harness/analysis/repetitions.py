@@ -27,18 +27,12 @@ HALF_WIDTH = 1.959964
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Differences of a statistic between starts.
-
-    Attributes:
-        value: mean over the starts.
-        between: standard deviation of the starts' values.
-        within: standard deviation by the intervals of the starts (root mean square).
-    """
+    """Differences of a statistic between starts."""
 
     starts: int
-    value: float
-    between: float
-    within: float
+    value: float  # mean over the starts
+    between: float  # standard deviation of the starts' values
+    within: float  # standard deviation by the intervals of the starts (root mean square)
 
     @property
     def ratio(self) -> float:

@@ -38,10 +38,10 @@ MIN_PAIRS = 3
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """Values in ascending order. `upto` is the cumulative number of observations per value; None: one each."""
+    """Values in ascending order."""
 
     values: Floats
-    upto: Ints | None = None
+    upto: Ints | None = None  # cumulative number of observations per value; None: one each
 
     @classmethod
     def of(cls, values: Floats) -> Ordered:
@@ -92,24 +92,15 @@ class Bound(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its uncertainty.
+    """A number with its uncertainty."""
 
-    Attributes:
-        value: NaN unless `bound` is "point".
-        low, high: ends of the 95 % interval; NaN where unknown, infinite where open.
-        bound: "lower": the truth is above `low`; "upper": below `high` (and above `low` if finite).
-        n: observations.
-        n_eff: effective sample size.
-        needed: effective sample size required for a point.
-    """
-
-    value: float
-    low: float = math.nan
+    value: float  # NaN unless `bound` is "point"
+    low: float = math.nan  # ends of the 95 % interval; NaN where unknown, infinite where open
     high: float = math.nan
-    bound: Bound = Bound.POINT
+    bound: Bound = Bound.POINT  # "lower": the truth is above `low`; "upper": below `high` (and above `low` if finite)
     n: int = 0
-    n_eff: float = math.nan
-    needed: int | None = None
+    n_eff: float = math.nan  # effective sample size
+    needed: int | None = None  # effective sample size required for a point
 
 
 NOTHING = Estimate(math.nan, n_eff=0.0)
@@ -232,18 +223,11 @@ def size_of_clusters(sums: Floats, share: float, n: int) -> float:
 
 
 def ordered_quantile(ordered: Ordered, known: Ordered, own: Sequence[Ordered], p: float, size: float) -> Estimate:
-    """Estimate a quantile of several runs together.
+    """Estimate quantile p of several runs together, at an effective sample size.
 
-    Below the required sample size the result is a bound: an upper one where it exists, else a lower one. A rank among
-    censored values gives a lower bound: every true value is above its own bound, so order statistics of the bounds are
-    below the true ones.
-
-    Args:
-        ordered: observations of all runs, +inf where censored.
-        known: the same with lower bounds instead of +inf.
-        own: observations of each run.
-        p: level of the quantile.
-        size: effective sample size.
+    `ordered` has +inf where censored, `known` lower bounds instead; `own` has each run. Below the required sample size
+    the result is a bound: an upper one where it exists, else a lower one. A rank among censored values gives a lower
+    bound: every true value is above its own bound, so order statistics of the bounds are below the true ones.
     """
     n = ordered.n
     if n == 0:

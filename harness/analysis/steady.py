@@ -30,17 +30,11 @@ BATCHES = 20
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A quantity over the window in bins.
+    """A quantity over the window in bins."""
 
-    Attributes:
-        starts_s: start of each bin after the window's start.
-        values: one of each bin.
-        each: (values, seconds after the window's start) to test for a trend; None for a series without a test.
-    """
-
-    starts_s: Floats
+    starts_s: Floats  # of each bin after the window's start
     values: Floats
-    each: tuple[Floats, Floats] | None = None
+    each: tuple[Floats, Floats] | None = None  # (values, seconds after the window's start) to test for a trend, if any
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,19 +16,13 @@ BINS = 20
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The measurement window [start_ns, end_ns) as offsets from T0.
-
-    Attributes:
-        text: the window in words.
-        ramp_in_ns: part of the planned window before it, because the load had begun with nothing in flight.
-        alone: it reaches to the end of the last measured request, and only those count.
-    """
+    """The measurement window [start_ns, end_ns) as offsets from T0."""
 
     start_ns: float
     end_ns: float
     text: str
-    ramp_in_ns: float = 0.0
-    alone: bool = False
+    ramp_in_ns: float = 0.0  # part of the planned window before it, because the load had begun with nothing in flight
+    alone: bool = False  # it reaches to the end of the last measured request, and only those count
 
     @property
     def seconds(self) -> float:
@@ -71,16 +65,21 @@ def window_of(trial: TrialEntry, columns: Columns) -> Window:
     """
     planned = trial.window or PlannedWindow()
     rows = columns.measured
+    if not len(rows) and planned.end_ns is None:
+        return Window(0.0, 0.0, "empty: nothing was measured")
     if not len(rows):
-        return _of_the_plan(planned)
+        ends_ns = float(planned.start_ns), float(planned.end_ns or 0)
+        return Window(*ends_ns, " to ".join(f"{ns / NS_PER_S:g} s" for ns in ends_ns))
     first_ns, last_ns = float(rows.times["due"][0]), float(np.nanmax(rows.times["due"]))
     end_ns = _end_ns(trial, planned, last_ns)
     lone_spike = planned.end_ns is None and trial.bursts is not None and trial.bursts.every_s is None
-    if lone_spike or not end_ns > first_ns or _over_at_once(trial, columns, end_ns):
+    closed = trial.loop == Loop.CLOSED
+    sent_at_once = closed and not (columns.ended[columns.ok] < end_ns).any()
+    if lone_spike or not end_ns > first_ns or sent_at_once:
         return _alone(rows, first_ns)
     start_ns = float(planned.start_ns) if planned.end_ns is not None else first_ns
     begin_ns = max(start_ns, _came_up_ns(trial, columns, start_ns, end_ns))
-    if begin_ns > start_ns and trial.loop == Loop.CLOSED:
+    if begin_ns > start_ns and closed:
         within_ns = _within_a_wave(columns, begin_ns, end_ns, by_number=planned.end_ns is None)
         if within_ns is None:
             return _alone(rows, first_ns)
@@ -93,14 +92,6 @@ def window_of(trial: TrialEntry, columns: Columns) -> Window:
 def _alone(rows: Columns, first_ns: float) -> Window:
     end_ns = float(np.nanmax(rows.ended)) + 1
     return Window(first_ns, end_ns, f"first due to last done, {(end_ns - first_ns) / NS_PER_S:.3f} s", alone=True)
-
-
-def _of_the_plan(planned: PlannedWindow) -> Window:
-    """Return the window of a trial without measured requests."""
-    start_ns, end_ns = planned.start_ns, planned.end_ns
-    if end_ns is None:
-        return Window(0.0, 0.0, "empty: nothing was measured")
-    return Window(float(start_ns), float(end_ns), f"{start_ns / NS_PER_S:g} s to {end_ns / NS_PER_S:g} s")
 
 
 def _within_a_wave(columns: Columns, begin_ns: float, end_ns: float, *, by_number: bool) -> float | None:
@@ -117,11 +108,6 @@ def _within_a_wave(columns: Columns, begin_ns: float, end_ns: float, *, by_numbe
     if not by_number:
         return float(inside[min(users, len(inside)) // 2]) if len(inside) else begin_ns
     return float(inside[len(inside) % users]) if len(inside) >= users else None
-
-
-def _over_at_once(trial: TrialEntry, columns: Columns, end_ns: float) -> bool:
-    """Return whether the users of a closed loop had sent all that is measured before anything was answered."""
-    return trial.loop == Loop.CLOSED and not (columns.ended[columns.ok] < end_ns).any()
 
 
 def _end_ns(trial: TrialEntry, planned: PlannedWindow, last_due_ns: float) -> float:

@@ -44,16 +44,6 @@ class Gauge:
     width_s: Floats | float = 0.0
 
     @property
-    def from_s(self) -> Floats:
-        """The earliest possible moments of the values."""
-        return self.at_s - np.asarray(self.width_s) / 2
-
-    @property
-    def until_s(self) -> Floats:
-        """The latest possible moments of the values."""
-        return self.at_s + np.asarray(self.width_s) / 2
-
-    @property
     def longest_gap_s(self) -> float:
         """The longest time without a reading: MOST_MISSED of its intervals, at least MAX_GAP_S."""
         return max(MAX_GAP_S, MOST_MISSED * float(np.median(np.diff(self.at_s)))) if len(self.at_s) > 1 else MAX_GAP_S
@@ -81,12 +71,7 @@ class Energy:
 
 
 class NoEnergy(Exception):
-    """Raised with the reason why there is no number.
-
-    Attributes:
-        broken: the counter was read and is wrong.
-        stale: readings in the window may be from before it.
-    """
+    """Raised with the reason why there is no number: a `broken` counter, `stale` readings, or too few."""
 
     def __init__(self, reason: str, *, broken: bool = False, stale: bool = False) -> None:
         super().__init__(reason)
@@ -119,7 +104,7 @@ def by_counter(counter: Gauge, start_s: float, end_s: float, *, exported: bool =
     if len(rises) < 2:
         raise NoEnergy("its energy counter was brought up to date only once in the window")
     edges = near.only(rises)
-    known_s = near.from_s[rises - 1]  # an edge came after the reading before it
+    known_s = (near.at_s - near.width_s / 2)[rises - 1]  # an edge came after the reading before it
     mean_w = (edges.values[-1] - edges.values[0]) / (edges.at_s[-1] - edges.at_s[0])
     at_start, at_end = (_at(edges, known_s, near, moment_s, mean_w) for moment_s in (start_s, end_s))
     low, high = at_end[0] - at_start[2], at_end[2] - at_start[0]
@@ -184,20 +169,14 @@ def _around(gauge: Gauge, start_s: float, end_s: float) -> Gauge:
 def _at(edges: Gauge, known_s: Floats, near: Gauge, moment_s: float, mean_w: float) -> tuple[float, float, float]:
     """Return the counter's true value at a moment: at least, about, at most.
 
-    Beyond the first and the last edge the mean power goes on, and the missing energy may be none or twice as much.
-
-    Args:
-        edges: changes of the counter, and its values from then on.
-        known_s: times of the readings before the edges.
-        near: all readings around the window.
-        moment_s: the moment.
-        mean_w: mean power between the edges.
+    `edges` are its changes, and `known_s` the times of the readings before those. Beyond the first and the last edge
+    the mean power goes on, and the missing energy may be none or twice as much.
     """
     first, last = (float(edges.at_s[0]), float(edges.values[0])), (float(edges.at_s[-1]), float(edges.values[-1]))
     missing = mean_w * max(first[0] - moment_s, moment_s - last[0], 0.0)
     about = float(np.interp(moment_s, edges.at_s, edges.values))
     about += -missing if moment_s < first[0] else missing
-    before, after = edges.until_s <= moment_s, known_s >= moment_s
+    before, after = edges.at_s + edges.width_s / 2 <= moment_s, known_s >= moment_s
     earliest = float(near.values[0]) if near.at_s[0] <= moment_s else about
     low = float(edges.values[before][-1]) if before.any() else min(about - missing, earliest)
     if after.any():

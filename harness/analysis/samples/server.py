@@ -100,17 +100,12 @@ def why_missing(server: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Window:
-    """The window in absolute times.
-
-    Attributes:
-        idle_from_ns, idle_until_ns: start of the time before it, and end of the time after it, in which no request was
-            sent to the server; None if one was.
-    """
+    """The window in absolute times."""
 
     start_ns: int
     end_ns: int
-    idle_from_ns: int | None = None
-    idle_until_ns: int | None = None
+    idle_from_ns: int | None = None  # since when, before it, no request was sent to the server; None if one was
+    idle_until_ns: int | None = None  # until when, after it
 
     @classmethod
     def of(cls, reading: Reading) -> _Window:
@@ -211,19 +206,15 @@ def _increases(own: pd.DataFrame, window: _Window) -> tuple[dict[str, float], di
 class _AtEnd:
     """A counter at an end of the window.
 
-    Attributes:
-        how: "read" (a reading at that moment), "idle" (the reading next to it, without requests to the server between),
-            "between" (interpolated between the readings around it), "nearest" (one on the wrong side of it).
-        off_ms: from the end to the reading, or between the readings around it.
-        width_ms: duration of the reading.
-        from_ns, to_ns: the readings it is based on.
+    how: "read" (a reading at that moment), "idle" (the reading next to it, without requests to the server between),
+    "between" (interpolated between the readings around it), "nearest" (one on the wrong side of it).
     """
 
     value: float
     how: str
-    off_ms: float
-    width_ms: float
-    from_ns: int
+    off_ms: float  # from the end to the reading, or between the readings around it
+    width_ms: float  # duration of the reading
+    from_ns: int  # the readings it is based on
     to_ns: int
 
     def as_fact(self) -> dict[str, Any]:

@@ -38,13 +38,9 @@ def series_of(
     facts: dict[str, Any],
     distributions: Mapping[str, Mapping[str, Distribution]],
 ) -> dict[str, Any]:
-    """Return the plot data of a trial; `classes` is as `distribution`, of each class, with the column class.
+    """Return the plot data of a trial. `distributions` are by class (ALL among them) and metric.
 
-    Args:
-        reading: the trial.
-        samples: of its cell.
-        facts: see `facts.facts_of`.
-        distributions: of the measured requests, by class (ALL among them) and metric.
+    `classes` is as `distribution`, for each class, with the column class.
     """
     columns, trial = reading.columns, reading.trial
     dots, bins = latency_over_time(columns)
