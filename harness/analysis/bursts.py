@@ -27,7 +27,7 @@ _WINDOWS_OF_THE_CALM = 10
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One burst, in s: start_s from T0, the others from the end of the burst.
+    """A burst, in s: start_s from T0, the others from the end of the burst.
 
     A time is None if it did not pass before the next burst or the end of the trial, which cuts off what still runs.
     """
@@ -45,8 +45,8 @@ class Taken:
 def bursts_of(reading: Reading) -> dict[str, Any] | None:
     """Return the bursts of a trial within its window, JSON-able; None for a trial without bursts.
 
-    taken: see `Taken`, the first MOST_LISTED.   drained_s: [value, low, high], the geometric mean over all of them with
-    its 95 % interval, None if some were not drained or there are fewer than LEAST_FOR_MEAN.
+    taken: see `Taken`, the first MOST_LISTED.   drained_s: geometric mean over all of them with its 95 % interval
+    [value, low, high], None if some were not drained or there are fewer than LEAST_FOR_MEAN.
     """
     spans = reading.trial.bursts
     columns = reading.columns

@@ -37,7 +37,6 @@ class PerRequest:
         return PerRequest(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     def put(self, places: Ints, part: PerRequest) -> None:
-        """Fill in some requests."""
         for column in fields(self):
             getattr(self, column.name)[places] = getattr(part, column.name)
 

@@ -115,13 +115,11 @@ class Columns:
 
     @cached_property
     def measured_rows(self) -> Flags:
-        """Which requests are measured."""
         rows: Flags = self.in_phase(Phase.MEASURE) & self.sent
         return rows
 
     @cached_property
     def sent(self) -> Flags:
-        """Which requests were sent."""
         return ~self.has_status([Status.NOT_SENT])
 
     @cached_property
@@ -138,7 +136,6 @@ class Columns:
 
     @cached_property
     def ok(self) -> Flags:
-        """Which requests succeeded."""
         return self.has_status([Status.OK])
 
     @cached_property

@@ -43,7 +43,6 @@ class Observations:
 
     @cached_property
     def censored(self) -> int:
-        """Number of censored observations."""
         return int(np.isinf(self.values).sum())
 
     @cached_property

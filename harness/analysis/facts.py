@@ -46,7 +46,8 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
     server = server_facts(reading, samples)
     energy = energy_facts(cell, trial, window, samples)
     telemetry = machine.telemetry_facts(cell, trial, window, samples)
-    rows, several, in_measure = columns.measured, servers_of(records), columns.in_phase(Phase.MEASURE)
+    rows, in_measure = columns.measured, columns.in_phase(Phase.MEASURE)
+    several = servers_of(rows)
     served_ns = float(np.nanmax(rows.ended)) - float(np.nanmin(rows.times["due"])) if len(rows) else 0.0
     return {
         "cell": cell.id,
@@ -84,24 +85,21 @@ def facts_of(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> dict[s
     }
 
 
-def servers_of(records: pd.DataFrame) -> list[dict[str, Any]]:
+def servers_of(rows: Columns) -> list[dict[str, Any]]:
     """Return the measured requests of each of several servers; empty if fewer than two are named.
 
     Keys: server, requests, errors, ttft_p50_ms (of successful ones, from due; None if none streamed).
     """
-    if records["backend"].nunique() < 2:
-        return []
-    status, backend = records["status"].astype(object), records["backend"].astype(object)
-    offered = (records["phase"].astype(object) == Phase.MEASURE) & (status != Status.NOT_SENT)
+    names = sorted(rows.backend.unique().dropna())
+    ttft_ns = rows.times["first_token"] - rows.times["due"]
     found = []
-    for server in sorted(backend[offered].dropna().unique()):
-        own = offered & (backend == server)
-        good_ones = own & (status == Status.OK)
-        ttft_ns = (records.loc[good_ones, "first_token_ns"] - records.loc[good_ones, "due_ns"]).astype("float64")
-        failed = int((own & ~status.isin(_NOT_ERRORS)).sum())
-        p50_ms = _number(float(ttft_ns.median()) / NS_PER_MS)
+    for server in names if len(names) > 1 else []:
+        own = np.asarray(rows.backend == server)
+        seen_ns = ttft_ns[own & rows.ok & np.isfinite(ttft_ns)]
+        failed = int((own & ~rows.has_status(_NOT_ERRORS)).sum())
+        p50_ms = float(np.median(seen_ns)) / NS_PER_MS if len(seen_ns) else None
         found.append({"server": server, "requests": int(own.sum()), "errors": failed, "ttft_p50_ms": p50_ms})
-    return found if len(found) > 1 else []
+    return found
 
 
 def errors_of(records: pd.DataFrame) -> list[dict[str, Any]]:
@@ -124,9 +122,8 @@ def errors_of(records: pd.DataFrame) -> list[dict[str, Any]]:
     text = failed["error"].astype(object).where(failed["error"].notna(), "").astype(str)
     kind = text.str.replace(_VARYING, "#", regex=True).str.slice(0, MAX_TEXT)
     http = failed["http_status"].astype("float64").fillna(-1).astype("int64")
-    grouped = failed.assign(_at=ended, _text=text, _http=http, _status=status[failed.index].astype(object)).groupby(
-        ["_status", "_http", kind], sort=False, observed=True
-    )
+    failed = failed.assign(_at=ended, _text=text, _http=http, _status=status[failed.index].astype(object))
+    grouped = failed.groupby(["_status", "_http", kind], sort=False, observed=True)
     found = [_kind_of_error(group, last_ok_s) for _, group in grouped]
     return sorted(found, key=lambda error: -error["requests"])[:MAX_KINDS]
 

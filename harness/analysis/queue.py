@@ -93,11 +93,8 @@ def guard(due: Floats, ended: Floats, arrivals: Floats, values: Floats, n_eff_ta
     n = len(values)
     met = in_flight(due, ended, arrivals)
     tail = tail_follows(values, met)
-    return QueueGuard(
-        states=states_in_flight(due, ended, (float(arrivals[0]), float(arrivals[-1])), n),
-        queueing=n_eff_tail < QUEUEING_SHARE * n and (tail or follows(values, met)),
-        tail_follows=tail,
-    )
+    states = states_in_flight(due, ended, (float(arrivals[0]), float(arrivals[-1])), n)
+    return QueueGuard(states, n_eff_tail < QUEUEING_SHARE * n and (tail or follows(values, met)), tail)
 
 
 def in_flight(due: Floats, ended: Floats, at: Floats) -> Floats:
@@ -109,8 +106,7 @@ def in_flight(due: Floats, ended: Floats, at: Floats) -> Floats:
 def states_in_flight(due: Floats, ended: Floats, span_ns: tuple[float, float], n: int) -> float:
     """Return the window over the integrated autocorrelation time of the requests in flight.
 
-    They are sampled at most 0.1 s apart, and as often as there are requests; in windows above about 3.6 hours less
-    often, MAX_STEPS times.
+    They are sampled at most 0.1 s apart, and as often as there are requests; at most MAX_STEPS times.
     """
     begin, end = span_ns
     steps = min(MAX_STEPS, max(math.ceil((end - begin) / STEP_NS), n, LEAST_STEPS))

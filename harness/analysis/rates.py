@@ -48,8 +48,12 @@ def rates(columns: Columns, window: Window) -> dict[str, Rate]:
         "input_tokens_per_s": Rate(float(prompts.sum()), per, n, prompts, prompt_unknown),
         "mean_concurrency": Rate(busy_seconds(columns, window), per, n),
     }
-    cached = _cached(rows)
-    return found | ({"cached_share": cached} if cached is not None else {})
+    prompt = rows.counts["prompt_tokens"]
+    taken = np.where(rows.cached, prompt, rows.counts["cached_tokens"])
+    known = np.isfinite(taken) & np.isfinite(prompt)
+    if known.any():  # else the engine reports nothing about its caches
+        found["cached_share"] = Rate(float(taken[known].sum()), float(prompt[known].sum()), int(known.sum()))
+    return found
 
 
 def judged(columns: Columns) -> Columns:
@@ -76,7 +80,11 @@ def output_tokens_in(columns: Columns, edges: Floats) -> tuple[Floats, bool]:
     are spread evenly between first and last token, or all arrive at the end of a reply that was not streamed.
     """
     total = columns.counts["output_tokens"]
-    arrived = _arrived(columns, edges)
+    if columns.lists is not None:
+        arrived = np.histogram(columns.lists.ns, edges, weights=chunk_weights(columns.lists, columns.each, total))[0]
+    else:
+        known = columns.counted.arrived if columns.counted else ()
+        arrived = next(amounts for other, amounts in known if np.array_equal(other, edges))
     whole = (columns.each.sizes == 0) & np.isfinite(total)
     first, last = columns.times["first_token"], columns.times["last_token"]
     spread = whole & (last > first)
@@ -102,15 +110,6 @@ def time_bins(columns: Columns) -> Floats:
     last_s = last_ns / NS_PER_S
     width_s = max(1.0, float(np.ceil(last_s / MAX_BINS))) if last_s > 5 else max(last_s / 20, 1e-3)
     return np.linspace(0.0, last_ns, max(1, round(last_s / width_s)) + 1)
-
-
-def _arrived(columns: Columns, edges: Floats) -> Floats:
-    """Return the tokens of chunks between neighbouring edges."""
-    if columns.lists is not None:
-        weights = chunk_weights(columns.lists, columns.each, columns.counts["output_tokens"])
-        return np.histogram(columns.lists.ns, edges, weights=weights)[0]
-    known = columns.counted.arrived if columns.counted else ()
-    return next(amounts for other, amounts in known if np.array_equal(other, edges))
 
 
 def chunk_weights(lists: ChunkLists, each: PerRequest, total: Floats) -> Floats:
@@ -139,13 +138,3 @@ def busy_seconds(columns: Columns, window: Window) -> float:
     sent = columns.times["sent"]
     inside = np.minimum(columns.ended, window.end_ns) - np.maximum(sent, window.start_ns)
     return float(np.nansum(np.maximum(inside, 0.0))) / NS_PER_S
-
-
-def _cached(rows: Columns) -> Rate | None:
-    """Return the share of prompt tokens from a cache; None if the engine reports nothing about its caches."""
-    prompt = rows.counts["prompt_tokens"]
-    taken = np.where(rows.cached, prompt, rows.counts["cached_tokens"])
-    known = np.isfinite(taken) & np.isfinite(prompt)
-    if not known.any():
-        return None
-    return Rate(float(taken[known].sum()), float(prompt[known].sum()), int(known.sum()))

@@ -67,7 +67,6 @@ class Reading:
 
     @cached_property
     def window(self) -> Window:
-        """The measurement window."""
         return window_of(self.trial, self.columns)
 
     @cached_property

@@ -55,7 +55,6 @@ class Ordered:
 
     @property
     def n(self) -> int:
-        """Number of observations."""
         return len(self.values) if self.upto is None else int(self.upto[-1]) if len(self.upto) else 0
 
     def at(self, rank: int) -> float:
@@ -67,7 +66,6 @@ class Ordered:
         return found
 
     def counts(self) -> Ints:
-        """Return the number of observations per value."""
         ones: Ints = np.ones(len(self.values), dtype=np.int64)
         return ones if self.upto is None else np.diff(self.upto, prepend=0)
 
@@ -356,8 +354,8 @@ class Trend:
 def trend(series: Floats) -> Trend:
     """Test for a trend by Kendall's tau against the index, two-sided, normal approximation; from about ten values on.
 
-    The deviation is scaled by the root of the autocorrelation time of the residuals, so that a series with memory is
-    not reported as drifting for its own slow excursions (after Hamed and Rao 1998).
+    The deviation is scaled by the root of the autocorrelation time of the residuals (after Hamed and Rao 1998). Slow
+    excursions of a series with memory are then no drift.
     """
     n = len(series)
     first, second = np.triu_indices(n, k=1)

@@ -1,8 +1,7 @@
 """Series over the window, their best cut and their trend: the numbers from which `verdict.steady` judges it.
 
-The metrics stay those of the planned window. A search for the best cut leaves out a part that differs from run to run:
-two runs would no longer have measured the same thing, and a service that is slow to warm up would look better than its
-users find it.
+The metrics stay those of the planned window. A search for the best cut leaves out a part that differs from run to run,
+so two runs would not have measured the same thing. A service that is slow to warm up would look better than to users.
 """
 
 from __future__ import annotations

@@ -98,9 +98,9 @@ def _within_a_wave(columns: Columns, begin_ns: float, end_ns: float, *, by_numbe
     """Return where the window of a closed loop begins in the first wave from `begin_ns` on; None without a whole wave.
 
     Its users begin at once and go on in waves, for long if replies take alike. A window that began in front of a wave
-    would hold up to one too much. If a number limits the load, its end lies at a certain request of a wave, and the
-    window begins at the same request of an earlier one: the requests due in it are a whole number of rounds. If time
-    limits it, the end lies anywhere, and the window begins in the middle of the wave.
+    would hold up to one too much. If time limits the load, its end lies anywhere, and the window begins in the middle
+    of the wave. If a number does, the end lies at a certain request of a wave. The window then begins at the same
+    request of an earlier wave, so that the requests due in it are a whole number of rounds.
     """
     due = columns.times["due"][columns.sent]
     users = int((due == due[0]).sum())
@@ -127,8 +127,8 @@ def _came_up_ns(trial: TrialEntry, columns: Columns, start_ns: float, end_ns: fl
     """Return when the load had come up, or 0 if that is not before the end.
 
     Closed loop: the first time a request falls due after the first reply was complete. Open loop: also after as many
-    were in flight as at the window's end, since behind a stall at the beginning the first reply comes late, together
-    with everything that had piled up; 0 if nothing is in flight at the end, as at the beginning.
+    were in flight as at the window's end; 0 if nothing is in flight then, as at the beginning. After a stall at the
+    beginning the first reply comes late, together with everything that had piled up.
 
     With requests due at random the moment itself counts: a window that began with the next one would hold one too many.
     """

@@ -1,9 +1,9 @@
 """Energy of the GPUs in a window, from their counters, or from power readings if there are none.
 
 A counter is exact when the driver updates it, and constant until the next update. So only readings at which it had
-changed count (edges): the energy at a moment is interpolated between the edges around it, and lies for certain between
-the edge before it and the first that surely came after it. To that the sensor's own error is added, which no length of
-the window averages out (Yang et al., SC'24, arXiv 2312.02741: about 5 %).
+changed count (edges). The energy at a moment is interpolated between the edges around it. For certain it lies between
+the edge before and the first that surely came after. The sensor's own error is added: about 5 %, which no length of the
+window averages out (Yang et al., SC'24, arXiv 2312.02741).
 """
 
 from __future__ import annotations
@@ -129,8 +129,7 @@ def by_power(power: Gauge, averaged_s: float, start_s: float, end_s: float) -> E
     moments = np.concatenate([[start_s], inner, [end_s]])
     watts = np.interp(moments, near.at_s, near.values)
     joules = float(((watts[1:] + watts[:-1]) / 2 * np.diff(moments)).sum())
-    spread = float(watts.max() - watts.min())
-    edges = spread * (gap_s + averaged_s)
+    edges = float(watts.max() - watts.min()) * (gap_s + averaged_s)
     return _with_sensor(joules, max(joules - edges, 0.0), joules + edges, f"{power_sensor(averaged_s)}, added up")
 
 
@@ -172,23 +171,23 @@ def _at(edges: Gauge, known_s: Floats, near: Gauge, moment_s: float, mean_w: flo
     `edges` are its changes, and `known_s` the times of the readings before those. Beyond the first and the last edge
     the mean power goes on, and the missing energy may be none or twice as much.
     """
-    first, last = (float(edges.at_s[0]), float(edges.values[0])), (float(edges.at_s[-1]), float(edges.values[-1]))
-    missing = mean_w * max(first[0] - moment_s, moment_s - last[0], 0.0)
+    first_s, last_s = float(edges.at_s[0]), float(edges.at_s[-1])
+    missing = mean_w * max(first_s - moment_s, moment_s - last_s, 0.0)
     about = float(np.interp(moment_s, edges.at_s, edges.values))
-    about += -missing if moment_s < first[0] else missing
+    about += -missing if moment_s < first_s else missing
     before, after = edges.at_s + edges.width_s / 2 <= moment_s, known_s >= moment_s
     earliest = float(near.values[0]) if near.at_s[0] <= moment_s else about
     low = float(edges.values[before][-1]) if before.any() else min(about - missing, earliest)
     if after.any():
         high = float(edges.values[after][0])
     else:  # the last edge may have come before the moment, so up to one more may be missing
-        high = max(about, last[1]) + missing + mean_w * float(np.median(np.diff(edges.at_s)))
+        high = max(about, float(edges.values[-1])) + missing + mean_w * float(np.median(np.diff(edges.at_s)))
     return min(low, about), about, max(high, about)
 
 
 def _with_sensor(joules: float, low: float, high: float, sensor: str) -> Energy:
     if joules <= 0:
-        raise NoEnergy("no energy was used in the window, says its sensor", broken=True)
+        raise NoEnergy("its sensor reports that no energy was used in the window", broken=True)
     return Energy(joules, low * (1 - SENSOR_SHARE), high * (1 + SENSOR_SHARE), sensor)
 
 

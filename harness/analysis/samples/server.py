@@ -30,6 +30,7 @@ _FROM_PAIRS = {
     "prefix_hit_share": ("prefix_hits_tokens", "prefix_queries_tokens", 1.0),
     "queue_time_ms_mean": ("queue_time_s", "queue_time_count", 1e3),
 }
+_OF_PAIRS = {name for *names, _ in _FROM_PAIRS.values() for name in names}
 _METRICS = {
     "server_running_mean": ("running_requests", "mean"),
     "server_waiting_mean": ("waiting_requests", "mean"),
@@ -57,7 +58,7 @@ def server_facts(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     if not len(own):
         nothing = {"pages": pages, "window": {}, "ends": {}, "notes": [], "seldom": []}
         return nothing | {"reason": _why_nothing(trial, pages)}
-    window = _Window.of(reading)
+    window = _window_of(reading)
     found: dict[str, Any] = {name: values for name in GAUGES if (values := _gauge(own, name, window)) is not None}
     seldom = [name for name in GAUGES if name not in found and (own["name"] == name).any()]
     increases, ends, notes = _increases(own, window)
@@ -65,9 +66,7 @@ def server_facts(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
     for name, (amount, per, unit) in _FROM_PAIRS.items():
         if found.get(per) and amount in found:
             found[name] = found[amount] / found[per] * unit
-    for amount, per, _ in _FROM_PAIRS.values():
-        found.pop(amount, None)
-        found.pop(per, None)
+    found = {name: value for name, value in found.items() if name not in _OF_PAIRS}
     notes += [f"The server's gauges are not known: {SELDOM}."] if seldom else []
     reason = None if found else SELDOM if seldom else "no page was read within the window"
     return {"pages": pages, "window": found, "ends": ends, "notes": notes, "seldom": seldom, "reason": reason}
@@ -76,12 +75,11 @@ def server_facts(reading: Reading, samples: pd.DataFrame) -> dict[str, Any]:
 def server_readings(facts: Mapping[str, Any] | None) -> dict[str, float]:
     """Return the metrics among the facts of a trial that are known."""
     window = ((facts or {}).get("server") or {}).get("window") or {}
-    known = {metric: (window.get(name), part) for metric, (name, part) in _METRICS.items()}
-    return {
-        metric: float(value if part is None else value[part])
-        for metric, (value, part) in known.items()
-        if value is not None
-    }
+    found = {}
+    for metric, (name, part) in _METRICS.items():
+        if window.get(name) is not None:
+            found[metric] = float(window[name] if part is None else window[name][part])
+    return found
 
 
 def why_missing(server: Mapping[str, Any]) -> dict[str, str]:
@@ -98,28 +96,24 @@ def why_missing(server: Mapping[str, Any]) -> dict[str, str]:
     return {name: why for name, why in found.items() if _METRICS[name][0] not in window}
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Window:
     """The window in absolute times."""
 
     start_ns: int
     end_ns: int
-    idle_from_ns: int | None = None  # since when, before it, no request was sent to the server; None if one was
-    idle_until_ns: int | None = None  # until when, after it
+    idle_from_ns: int | None  # since when, before it, no request was sent to the server; None if one was
+    idle_until_ns: int | None  # until when, after it
 
-    @classmethod
-    def of(cls, reading: Reading) -> _Window:
-        """Take the window of a trial.
 
-        A load may begin before it, while it comes up, and may go on after it, until the measured requests have ended:
-        then the server was not idle.
-        """
-        trial, columns, window = reading.trial, reading.columns, reading.window
-        after = None if trial.ended_ns is None else trial.ended_ns + LAST_READING_NS
-        busy_before = (columns.times["sent"] < window.start_ns).any()
-        busy_after = (columns.ended > window.end_ns).any()
-        start_ns, end_ns = ((trial.t0_ns or 0) + round(ns) for ns in (window.start_ns, window.end_ns))
-        return cls(start_ns, end_ns, None if busy_before else trial.begun_ns, None if busy_after else after)
+def _window_of(reading: Reading) -> _Window:
+    """Return the window of a trial; a load that comes up before it or goes on after it leaves no idle time there."""
+    trial, columns, window = reading.trial, reading.columns, reading.window
+    after = None if trial.ended_ns is None else trial.ended_ns + LAST_READING_NS
+    busy_before = (columns.times["sent"] < window.start_ns).any()
+    busy_after = (columns.ended > window.end_ns).any()
+    start_ns, end_ns = ((trial.t0_ns or 0) + round(ns) for ns in (window.start_ns, window.end_ns))
+    return _Window(start_ns, end_ns, None if busy_before else trial.begun_ns, None if busy_after else after)
 
 
 def _of_the_trial(samples: pd.DataFrame, trial: TrialEntry, reading: Reading) -> pd.DataFrame:
@@ -161,10 +155,7 @@ def _gauge(own: pd.DataFrame, name: str, window: _Window) -> dict[str, float] | 
 
 
 def _together(chosen: pd.DataFrame, window: _Window, *, average: bool) -> pd.Series[Any]:
-    """Return a gauge of all servers by the moment of reading, within the window.
-
-    Moments at which one of them had not been read for FAR_NS are left out.
-    """
+    """Return a gauge of all servers by the moment of reading in the window, if each had been read within FAR_NS."""
     wide = chosen.pivot_table(index="at_ns", columns="source", values="value", aggfunc="last", observed=True)
     at = wide.index.to_numpy(dtype=np.float64)
     read_at = wide.notna().mul(at, axis=0).where(wide.notna()).ffill()

@@ -1,9 +1,9 @@
 """Reconcile the load generator's counts with the server's Prometheus counters.
 
-Compared are tokens and requests of the whole trial, in any phase and however they ended, with the increase of the
-server's counters from its last page before the first request to its first one after the last. The load generator cannot
-know some numbers (a cancelled reply, a prompt of which a part may have come from a cache). For those it has a lower and
-an upper bound, and only a value outside is a difference.
+Tokens and requests of the whole trial count, in any phase and however they ended. The server's increase is that from
+its last page before the first request to its first page after the last. The load generator cannot know some numbers (a
+cancelled reply, a prompt of which a part may have come from a cache). For those it has a lower and an upper bound, and
+only a value outside is a difference.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ CLASS_CURVES = ("ttft_ms", "e2e_ms")
 CURVE_POINTS = 120
 NAMED = (0.01, 0.05, 0.1, 0.25, *LEVELS, 0.999, 0.9999)
 COLUMNS = ("metric", "share", "ms", "low_ms", "high_ms", "n")
-_LOWEST = -2.4  # standard deviations: 0.8 %; nobody reads further down
+_LOWEST = -2.4  # standard deviations: 0.8 %, the lowest level of interest
 
 
 def curves_of(found: Mapping[str, Distribution], metrics: tuple[str, ...] = CURVES) -> pd.DataFrame:
