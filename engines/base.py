@@ -286,22 +286,18 @@ class Engine(Protocol):
     @classmethod
     def levels(cls) -> tuple[str, ...]:
         """Return the quantization levels that can be loaded; () if an external server decides."""
-        ...
 
     def prepare(self) -> Sequence[Path]:
         """Build or fetch what start() needs, and return the weight files that start() will read.
 
         Blocking and idempotent; may take minutes. Called before the startup time is measured. Raises EngineError.
         """
-        ...
 
     async def start(self) -> EngineInfo:
         """Load the model and return when the engine is ready for a request. Raises EngineError."""
-        ...
 
     async def stop(self) -> None:
         """Release all memory and end every process that start() made. Idempotent; also called after a failed start."""
-        ...
 
 
 @runtime_checkable
@@ -310,7 +306,6 @@ class InProcessEngine(Engine, Protocol):
 
     def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Yield the reply as it is produced. Closing the iterator cancels the request in the engine."""
-        ...
 
 
 @runtime_checkable
@@ -319,11 +314,9 @@ class ServedEngine(Engine, Protocol):
 
     def endpoint(self) -> Endpoint:
         """Return the address of the started server."""
-        ...
 
     def alive(self) -> str | None:
         """Return why the process ended, in one sentence; None while it runs or if that is unknown."""
-        ...
 
 
 @runtime_checkable
@@ -336,7 +329,6 @@ class CachesPrompts(Protocol):
         Returns:
             True on success. None if the server has no such function.
         """
-        ...
 
 
 async def collect(chunks: AsyncIterator[Chunk]) -> list[Chunk]:
@@ -385,7 +377,6 @@ class EstimatingEngine(Protocol):
 
         A cell is skipped because of the estimate. A lower bound never skips a cell that would have fitted.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,7 +407,6 @@ class ScoringEngine(Protocol):
         Raises:
             EngineError: If the sequence exceeds the context, or the engine returns no log-probabilities.
         """
-        ...
 
 
 PROBE = "a"

@@ -68,13 +68,8 @@ def mend(chunks: list[Chunk]) -> None:
                 chunks[place] = Chunk(kind, text, chunk.tokens)
     for place, chunk in enumerate(chunks):
         if chunk.kind not in TOKEN_BEARING and _HALF.search(chunk.text + (chunk.finish_reason or "")):
-            chunks[place] = _cleaned(chunk)
-
-
-def _cleaned(chunk: Chunk) -> Chunk:
-    reason = None if chunk.finish_reason is None else clean(chunk.finish_reason)
-    backend = None if chunk.backend is None else clean(chunk.backend)
-    return replace(chunk, text=clean(chunk.text), finish_reason=reason, backend=backend)
+            reason, backend = (None if text is None else clean(text) for text in (chunk.finish_reason, chunk.backend))
+            chunks[place] = replace(chunk, text=clean(chunk.text), finish_reason=reason, backend=backend)
 
 
 class _Joiner:
@@ -122,19 +117,14 @@ def listed(found: object) -> Sequence[object]:
     return [found] if isinstance(found, dict) and found else []
 
 
-def text_at(event: Mapping[str, Any], *names: str) -> str:
-    """Return the first non-empty text at these names, else ""."""
-    for name in names:
-        found = event.get(name)
-        if found and isinstance(found, str):
-            return found
-    return ""
+def text_at(event: Mapping[str, Any], name: str) -> str:
+    """Return the text at this name; "" if the value is not a text."""
+    found = event.get(name)
+    return found if isinstance(found, str) else ""
 
 
 def count_of(found: object) -> int | None:
     """Return a token count; None for a text, a fraction, a negative or a huge number."""
-    if type(found) is int and 0 <= found <= _MOST_TOKENS:
-        return found
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _MOST_TOKENS:
         return None
     return int(found) if int(found) == found else None
@@ -276,43 +266,30 @@ def _counted(pieces: Pieces) -> dict[int, int] | None:
     """Return the token counts by position, where known; None if these are not running counts."""
     joined, counted = set(pieces.joined), dict[int, int]()
     before = bearing = without = 0
-    event, waiting = _Event(), False
+    own: list[int] = []  # positions of the event's chunks with text
+    empty: int | None = None  # position of its chunk without text
+    ends = waiting = False
     for at, kind in enumerate(pieces.kinds):
         if at not in joined:
-            waiting = waiting or bool(event.own)
-            event = _Event()
+            waiting = waiting or bool(own)
+            own, empty, ends = [], None, False
         if kind in TOKEN_BEARING:
-            event.own.append(at)
+            own.append(at)
             bearing += 1
         elif kind is _USAGE and (usage := pieces.chunks[at].usage) is not None and usage.output_tokens is not None:
             more, before = usage.output_tokens - before, usage.output_tokens
             if more < 0:
                 return None
             if not waiting:
-                without += bool(event.own) and not more
-                event.share(more, counted)
-            waiting, event.own = False, []
+                without += bool(own) and not more
+                if own:  # its chunks arrived together: the last one gets all tokens
+                    counted.update(dict.fromkeys(own[:-1], 0))
+                    counted[own[-1]] = more
+                elif more and empty is not None and not ends:
+                    counted[empty] = more
+            waiting, own = False, []
         elif kind is ChunkKind.EMPTY:
-            event.empty = at
+            empty = at
         elif kind in _ENDS:
-            event.ends = True
+            ends = True
     return counted if counted and 2 * without <= bearing else None
-
-
-class _Event:
-    """Positions of an event's chunks, with tokens and without text, and whether the event ends the reply."""
-
-    __slots__ = ("empty", "ends", "own")
-
-    def __init__(self) -> None:
-        self.own: list[int] = []
-        self.empty: int | None = None
-        self.ends = False
-
-    def share(self, more: int, counted: dict[int, int]) -> None:
-        """Assign the event's tokens to its last chunk, for its chunks arrived together."""
-        if self.own:
-            counted.update(dict.fromkeys(self.own[:-1], 0))
-            counted[self.own[-1]] = more
-        elif more and self.empty is not None and not self.ends:
-            counted[self.empty] = more

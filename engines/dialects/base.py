@@ -82,31 +82,24 @@ class Pieces(Sequence[ReadChunk]):
     def __getitem__(self, index: int) -> ReadChunk: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Pieces: ...
+    def __getitem__(self, index: slice) -> list[ReadChunk]: ...
 
-    def __getitem__(self, index: int | slice) -> ReadChunk | Pieces:
+    def __getitem__(self, index: int | slice) -> ReadChunk | list[ReadChunk]:
         if isinstance(index, slice):
-            places = range(len(self.chunks))[index]
-            joined = [at for at, place in enumerate(places) if place in self.joined]
-            return Pieces(self.reads[index], self.chunks[index], self.kinds[index], joined)
+            return list(self)[index]
         return ReadChunk(self.reads[index], self.chunks[index])
 
 
 class Dialect(Protocol):
-    """Wire format.
-
-    A complete reply ends with a FINISH chunk, so that a truncated reply can be recognised.
-    """
+    """Wire format. A complete reply ends with a FINISH chunk, so that a truncated reply can be recognised."""
 
     name: str
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """Return the request for a server. `model` is its name on the server, None leaves it out."""
-        ...
 
     def decode(self, response: WireResponse) -> Pieces:
         """Return all chunks of the reply in order. Malformed input becomes an ERROR chunk and never raises."""
-        ...
 
 
 def cannot_carry(name: str) -> str:

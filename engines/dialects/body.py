@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import orjson
 
-from engines.base import Request
-from engines.dialects.base import WireRequest, cannot_carry
+from engines.base import Chunk, Request
+from engines.dialects.answers import NOTHING
+from engines.dialects.base import Pieces, WireRequest, WireResponse, cannot_carry
+from engines.dialects.events import EventDecoder
 
 SAMPLING = ("temperature", "top_p", "top_k", "seed", "stop")
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class EventDialect:
+    """Base of the dialects.
+
+    Attributes:
+        own: Fields that the dialect sets, dotted if nested. The scenario must not add them.
+    """
+
+    name: str
+    own: frozenset[str]
+    sampling: tuple[str, ...] = SAMPLING
+
+    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
+        check_added(added, self.own, self.name)
+        self._added = added
+        self._decoder = EventDecoder(self.chunks)
+
+    def decode(self, response: WireResponse) -> Pieces:
+        return self._decoder.answer(response)
+
+    def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
+        """Return the chunks of one event, or of a whole reply that was not streamed."""
+        raise NotImplementedError
+
+    def text_of(self, request: Request) -> str:
+        """Return the conversation and prompt as one text. Raises ValueError for token ids."""
+        return self._text(request.transcript)
+
+    def messages_of(self, request: Request) -> list[dict[str, str]]:
+        """Return the conversation and prompt as messages. Raises ValueError for token ids."""
+        messages = []
+        for turn in request.history:
+            messages += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply}]
+        return [*messages, {"role": "user", "content": self._text(request.prompt)}]
+
+    def sampling_of(self, request: Request) -> dict[str, Any]:
+        """Return the sampling settings of a request. Raises ValueError for one that the dialect lacks."""
+        given = {name: value for name, value in request.sampling.items() if value is not None}
+        for name in given:
+            if name not in self.sampling:
+                raise ValueError(f"{self.name} {cannot_carry(name)}")
+        return given
+
+    def _text(self, prompt: str | tuple[int, ...]) -> str:
+        if not isinstance(prompt, str):
+            raise ValueError(f"{self.name} cannot carry token ids: use text prompts or the dialect openai-completions")
+        return prompt
 
 
 def post(path: str, body: Mapping[str, Any], added: Mapping[str, Any], accept: str) -> WireRequest:
@@ -21,30 +69,8 @@ def post(path: str, body: Mapping[str, Any], added: Mapping[str, Any], accept: s
     return WireRequest("POST", path, headers, orjson.dumps(_merged(body, added) if added else body))
 
 
-def text_of(request: Request, dialect: str) -> str:
-    """Return the conversation and prompt as one text. Raises ValueError for token ids."""
-    transcript = request.transcript
-    if not isinstance(transcript, str):
-        raise ValueError(f"{dialect} cannot carry token ids: use text prompts or the dialect openai-completions")
-    return transcript
-
-
-def sampling_of(request: Request, names: Iterable[str], dialect: str) -> dict[str, Any]:
-    """Return the sampling settings of a request. Raises ValueError for one that the dialect lacks."""
-    given = {name: value for name, value in request.sampling.items() if value is not None}
-    known = set(names)
-    for name in given:
-        if name not in known:
-            raise ValueError(f"{dialect} {cannot_carry(name)}")
-    return given
-
-
 def check_added(added: Mapping[str, Any], own: Collection[str], dialect: str) -> None:
-    """Raise ValueError if `added` contains a field that the dialect sets.
-
-    Args:
-        own: Fields of the dialect, dotted if nested.
-    """
+    """Raise ValueError if `added` contains a field of `own`."""
     for name in _names(added):
         if name in own:
             raise ValueError(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -21,7 +20,7 @@ import orjson
 from engines.base import TOKEN_BEARING, Chunk, ChunkKind
 from engines.dialects.answers import broken, count_chunks, mend, tolerant
 from engines.dialects.base import Pieces, WireResponse
-from engines.dialects.failures import error_chunk, failure_in, server_text, text_chunk, unknown_text, web_page
+from engines.dialects.failures import failure_in, server_text, text_chunk, unknown_text
 from engines.dialects.framing import BYTE_ORDER_MARK, Framing, framing_of, is_whole
 from engines.dialects.sse import COMMENT, FAILURE, EventSplitter, one_line_each
 
@@ -57,21 +56,15 @@ class KnownPieces:
         return chunk
 
 
-@dataclass(frozen=True, slots=True)
 class _Template:
     """Bytes around the text in the events of one answer. `line_*` also include the rest of the line."""
 
-    head: bytes
-    tail: bytes
-    kind: ChunkKind
-    line_head: bytes
-    line_tail: bytes
-    between: bytes
+    __slots__ = ("between", "head", "kind", "line_head", "line_tail", "tail")
 
-    @classmethod
-    def around(cls, head: bytes, tail: bytes, kind: ChunkKind, blank: bytes) -> _Template:
-        line_head, line_tail = b"data: " + head, tail + blank
-        return cls(head, tail, kind, line_head, line_tail, line_tail + line_head)
+    def __init__(self, head: bytes, tail: bytes, kind: ChunkKind, blank: bytes) -> None:
+        self.head, self.tail, self.kind = head, tail, kind
+        self.line_head, self.line_tail = b"data: " + head, tail + blank
+        self.between = self.line_tail + self.line_head
 
 
 class EventScan:
@@ -237,7 +230,7 @@ class EventScan:
             return
         self._templates_left -= 1
         if self._parse(head + _PROBE.encode() + tail) == [Chunk(kind, _PROBE)]:
-            self._template = _Template.around(head, tail, kind, self._blank)
+            self._template = _Template(head, tail, kind, self._blank)
 
 
 def scan_lines(reads: Sequence[bytes], parse: Callable[[bytes], list[Chunk]]) -> Pieces:
@@ -250,25 +243,22 @@ def scan_lines(reads: Sequence[bytes], parse: Callable[[bytes], list[Chunk]]) ->
     ends: list[int] = []
     joined: list[int] = []
     at = 0
-    *lines, rest = b"".join(reads).split(b"\n")
-    for line in lines:
+    body = b"".join(reads)
+    for line in body.split(b"\n"):
         at += len(line) + 1
-        if line and not line.isspace():
-            found = parse(line)
-            if len(found) > 1:
-                joined += range(len(chunks) + 1, len(chunks) + len(found))
-            chunks += found
-            ends += [at] if len(found) == 1 else [at] * len(found)
-    if rest.strip():
-        found = parse(rest)
-        if not any(chunk.kind is ChunkKind.UNREADABLE for chunk in found):
+        if not line or line.isspace():
+            continue
+        found = parse(line)
+        if at > len(body) and any(chunk.kind is ChunkKind.UNREADABLE for chunk in found):
+            break
+        if len(found) > 1:
             joined += range(len(chunks) + 1, len(chunks) + len(found))
-            chunks += found
-            ends += [at + len(rest)] * len(found)
+        chunks += found
+        ends += [at] if len(found) == 1 else [at] * len(found)
     if not chunks:
         return Pieces([], [])
     read_ends = np.array(list(accumulate(map(len, reads))))
-    return Pieces(read_ends.searchsorted(np.array(ends), "left").tolist(), chunks, joined=joined)
+    return Pieces(read_ends.searchsorted(np.array(ends).clip(max=len(body)), "left").tolist(), chunks, joined=joined)
 
 
 ToChunks = Callable[[Mapping[str, Any]], list[Chunk]]
@@ -295,20 +285,19 @@ class EventDecoder:
             text = server_text(b"".join(response.reads))
             return Pieces([last], [Chunk(ChunkKind.ERROR, f"the server answered HTTP {response.status}{text}")])
         self._broken = False
-        pieces = self._framed(response, last)
+        framing = framing_of(response)
+        if framing is Framing.EVENTS:
+            pieces = self.stream(response.reads)
+        elif framing is Framing.LINES:
+            pieces = scan_lines(response.reads, self.parse)
+        elif framing is Framing.DOCUMENT:
+            pieces = self.document(response.reads)
+        else:
+            text = server_text(b"".join(response.reads))
+            pieces = Pieces([last], [Chunk(ChunkKind.ERROR, f"the server answered with a web page{text}")])
         if self._broken:
             mend(pieces.chunks)
         return count_chunks(pieces)
-
-    def _framed(self, response: WireResponse, last: int) -> Pieces:
-        framing = framing_of(response)
-        if framing is Framing.EVENTS:
-            return self.stream(response.reads)
-        if framing is Framing.LINES:
-            return scan_lines(response.reads, self.parse)
-        if framing is Framing.DOCUMENT:
-            return self.document(response.reads)
-        return Pieces([last], [web_page(b"".join(response.reads))])
 
     def stream(self, reads: Sequence[bytes]) -> Pieces:
         """Return the chunks of an event stream; for a body without events, the text it holds."""
@@ -370,7 +359,8 @@ class EventDecoder:
         if text.upper() == _DONE:
             return [Chunk(ChunkKind.FINISH)]
         if event.startswith(FAILURE):
-            return [error_chunk(event.removeprefix(FAILURE).strip())]
+            message = server_text(event.removeprefix(FAILURE).strip()).removeprefix(": ")
+            return [Chunk(ChunkKind.ERROR, message or "the server sent an error without a message")]
         if not text or event == COMMENT:
             return [Chunk(ChunkKind.COMMENT)]
         try:

@@ -53,12 +53,6 @@ _LONGEST_PULSE = 64
 _READ_BYTES = 4096  # a text that reports a failure does so within these
 
 
-def sentence_of(found: object, deepest: int = _DEEPEST) -> str:
-    """Return the message of an error object or a list of them, else all of it; at most 200 characters."""
-    message = _message(found, deepest)
-    return _short(message or as_json(found))
-
-
 def server_text(body: bytes) -> str:
     """Return a server's message as the end of a sentence, ': ...', at most 200 characters; "" if there is none."""
     try:
@@ -81,14 +75,16 @@ def failure_in(event: Mapping[str, Any], *, alone: bool, deepest: int = _DEEPEST
         name = _known_key(key)
         if not name or (type(value) is str and value in _USUAL):
             continue
-        failed = _is_failure(name, value) or (alone and _is_bad_code(name, value))
+        failed = _is_failure(name, value)
+        if not failed and alone and _is_bad(value):
+            failed = name == "code" or (name in _STATUS_CODES and not isinstance(value, str))
         if not failed and name in _ENVELOPES and isinstance(value, dict) and deepest:
             inner = failure_in(value, alone=alone or name == "baseresp", deepest=deepest - 1)
             if inner is not None:
                 return inner
         if failed:
-            own = value if name in _ERRORS and isinstance(value, dict | list | str) else None
-            return sentence_of(own if own and _message(own, _DEEPEST) else event)
+            message = _message(value, _DEEPEST) if name in _ERRORS else ""
+            return _short(message or _message(event, _DEEPEST) or as_json(event))
     return None
 
 
@@ -100,10 +96,8 @@ def unknown_text(event: Mapping[str, Any]) -> Chunk | None:
     message = _message({name: value for name, value in event.items() if isinstance(value, str | list)}, 3)
     if not message or message.lower() in _GOOD_CODES or is_pulse(message.encode("utf-8", "replace")):
         return None
-    words = _short(message)
-    return (
-        Chunk(ChunkKind.ERROR, words) if _FAILURE_TEXT.search(message.encode("utf-8", "replace")) else unreadable(words)
-    )
+    fails = _FAILURE_TEXT.search(message.encode("utf-8", "replace"))
+    return Chunk(ChunkKind.ERROR, _short(message)) if fails else unreadable(_short(message))
 
 
 def is_pulse(text: bytes) -> bool:
@@ -119,17 +113,6 @@ def text_chunk(text: bytes) -> Chunk:
     fails = _FAILURE_KEY.search(start) or (_FAILURE_TEXT.search(start) and not _JSON_BEGINS.match(start))
     message = f"the server sent something that cannot be read{server_text(text)}"
     return Chunk(ChunkKind.ERROR if fails else ChunkKind.UNREADABLE, message)
-
-
-def error_chunk(message: bytes) -> Chunk:
-    """Return the chunk of a field or event that a server names as an error."""
-    text = server_text(message).removeprefix(": ")
-    return Chunk(ChunkKind.ERROR, text or "the server sent an error without a message")
-
-
-def web_page(body: bytes) -> Chunk:
-    """Return the chunk of a web page in the place of an answer."""
-    return Chunk(ChunkKind.ERROR, f"the server answered with a web page{server_text(body)}")
 
 
 def ending(reason: object) -> list[Chunk]:
@@ -165,12 +148,6 @@ def _is_failure(name: str, value: object) -> bool:
     if name in _SUCCESS:
         return value is False or value in ("false", "False")
     return name in _NAME_KEYS and isinstance(value, str) and _FAILURE_NAME.search(value) is not None
-
-
-def _is_bad_code(name: str, value: object) -> bool:
-    if name in _STATUS_CODES:
-        return not isinstance(value, str) and _is_bad(value)
-    return name == "code" and _is_bad(value)
 
 
 def _is_bad(code: object) -> bool:

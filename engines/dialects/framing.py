@@ -25,18 +25,19 @@ class Framing(Enum):
 def framing_of(response: WireResponse) -> Framing:
     """Return the framing of a body, which may be truncated or empty."""
     kind = response.headers.get("content-type", "").lower()
+    lines = "ndjson" in kind or "jsonl" in kind or "json-lines" in kind
     start = _beginning(response)
     if start.startswith(_FIELDS):
         return Framing.EVENTS
     if start.startswith((b"{", b"[")):
-        if _is_lines(kind) and start.endswith(b"}\n"):
+        if lines and start.endswith(b"}\n"):
             return Framing.LINES
-        return _of_json(b"".join(response.reads), _is_lines(kind))
+        return _of_json(b"".join(response.reads), lines)
     if start.startswith(b"<"):
         return Framing.PAGE
     if "event-stream" in kind:
         return Framing.EVENTS
-    if _is_lines(kind):
+    if lines:
         return Framing.LINES
     if "json" in kind:
         return Framing.DOCUMENT
@@ -56,16 +57,8 @@ def _beginning(response: WireResponse) -> bytes:
     return start
 
 
-def _is_lines(kind: str) -> bool:
-    return "ndjson" in kind or "jsonl" in kind or "json-lines" in kind
-
-
 def _of_json(body: bytes, lines: bool) -> Framing:
-    """Return the framing of a JSON body, by the text behind its first line if that is complete.
-
-    Args:
-        lines: The content type says JSON lines.
-    """
+    """Return the framing of a JSON body, by the text behind its first line (`lines`: as the content type states)."""
     body = body.removeprefix(BYTE_ORDER_MARK).lstrip()
     first, _, rest = body.partition(b"\n")
     rest = rest[:_LOOKED_AT].lstrip()

@@ -18,17 +18,57 @@ from dataclasses import replace
 from typing import Any
 
 from engines.base import Chunk, ChunkKind, Request
-from engines.dialects.answers import amount_at, mapping_at, pieces_of, reported_of, text_at, usage_of
+from engines.dialects.answers import NOTHING, amount_at, mapping_at, pieces_of, reported_of, text_at, usage_of
 from engines.dialects.base import Pieces, WireRequest, WireResponse
-from engines.dialects.body import NOTHING, SAMPLING, check_added, post, sampling_of, text_of
+from engines.dialects.body import SAMPLING, EventDialect, post
 from engines.dialects.events import EventDecoder
 from engines.dialects.failures import ending
 
-BYTES_PER_MB = 2**20
+_BYTES_PER_MB = 2**20
 _PIECES = ("token", "text")
 
 
-class GenerateStats:
+class _Generate(EventDialect):
+    """Common part.
+
+    Attributes:
+        piece_keys: Keys of the text in an event of a stream.
+        whole_keys: Keys of the text in a whole reply, or in the last event of a stream without pieces.
+    """
+
+    piece_keys: tuple[str, ...]
+    whole_keys: tuple[str, ...]
+
+    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
+        super().__init__(added)
+        self._whole = EventDecoder(lambda event: self._found(event, self.whole_keys))
+
+    def decode(self, response: WireResponse) -> Pieces:
+        found = self._decoder.answer(response)
+        if any(kind in (ChunkKind.CONTENT, ChunkKind.ERROR) for kind in found.kinds):
+            return found
+        return self._whole.answer(response)
+
+    def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
+        return self._found(event, self.piece_keys)
+
+    def _found(self, event: Mapping[str, Any], keys: tuple[str, ...]) -> list[Chunk]:
+        """Return the chunks of an event, with the text in the first non-empty value at these keys."""
+        found: list[Chunk] = next((pieces_of(event[key]) for key in keys if event.get(key)), [])
+        return found + self._facts(event)
+
+    def _facts(self, event: Mapping[str, Any]) -> list[Chunk]:
+        """Return the chunks of an event without its text."""
+        raise NotImplementedError
+
+    def _post(self, body: dict[str, Any], request: Request) -> WireRequest:
+        body["stream"] = request.stream
+        if request.stream:
+            return post("/generate/stream", body, self._added, "text/event-stream")
+        return post("/generate", body, self._added, "application/json")
+
+
+class GenerateStats(_Generate):
     """API with statistics.
 
     Lengths and sampling go into `generation_config`, under the names of transformers' GenerationConfig
@@ -40,88 +80,51 @@ class GenerateStats:
         {"prompt", "model_name", "stream"}
         | {f"generation_config.{name}" for name in ("max_new_tokens", "min_new_tokens", *SAMPLING)}
     )
-
-    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
-        check_added(added, self.own, self.name)
-        self._added = added
-        self._events = EventDecoder(lambda event: _stats_chunks(event, _PIECES))
-        self._whole = EventDecoder(lambda event: _stats_chunks(event, (*_PIECES, "generated_text")))
+    piece_keys = _PIECES
+    whole_keys = (*_PIECES, "generated_text")
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """Return the request. Raises ValueError for token ids."""
-        config = {"max_new_tokens": request.max_tokens} | sampling_of(request, SAMPLING, self.name)
+        config = {"max_new_tokens": request.max_tokens} | self.sampling_of(request)
         if request.exact:
             config["min_new_tokens"] = request.max_tokens
-        body: dict[str, Any] = {"prompt": text_of(request, self.name), "generation_config": config}
-        return _post(body | ({} if model is None else {"model_name": model}), request, self._added)
+        body: dict[str, Any] = {"prompt": self.text_of(request), "generation_config": config}
+        return self._post(body | ({} if model is None else {"model_name": model}), request)
 
-    def decode(self, response: WireResponse) -> Pieces:
-        return _decode(response, self._events, self._whole)
+    def _facts(self, event: Mapping[str, Any]) -> list[Chunk]:
+        found = []
+        stats, cached = mapping_at(event, "generation_stats"), event.get("cached")
+        if stats or isinstance(cached, bool):
+            counts, note = usage_of(stats.get("prompt_tokens"), stats.get("generated_tokens"))
+            reported = reported_of(
+                total_ms=amount_at(stats, "total_time_ms"),
+                memory_peak_bytes=amount_at(stats, "memory_peak_mb", _BYTES_PER_MB),
+            )
+            known = cached if isinstance(cached, bool) else None
+            found.append(Chunk(ChunkKind.USAGE, note, usage=counts if stats else None, cached=known, reported=reported))
+        if stats or event.get("done") is True:
+            found += ending(event.get("finish_reason")) or [Chunk(ChunkKind.FINISH)]
+        return found
 
 
-class GenerateBackend:
+class GenerateBackend(_Generate):
     """API that names the backend that answered. It has no exact lengths; times are in seconds."""
 
     name = "generate-backend"
     sampling = ("temperature", "top_p")
     own = frozenset({"prompt", "max_tokens", "stream", *sampling})
-
-    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
-        check_added(added, self.own, self.name)
-        self._added = added
-        self._events = EventDecoder(lambda event: _backend_chunks(event, ("token",)))
-        self._whole = EventDecoder(lambda event: _backend_chunks(event, _PIECES))
+    piece_keys = ("token",)
+    whole_keys = _PIECES
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """Return the request; the API knows no models. Raises ValueError for token ids, top_k, seed and stop."""
-        body = {"prompt": text_of(request, self.name), "max_tokens": request.max_tokens}
-        return _post(body | sampling_of(request, self.sampling, self.name), request, self._added)
+        body = {"prompt": self.text_of(request), "max_tokens": request.max_tokens}
+        return self._post(body | self.sampling_of(request), request)
 
-    def decode(self, response: WireResponse) -> Pieces:
-        return _decode(response, self._events, self._whole)
-
-
-def _post(body: Mapping[str, Any], request: Request, added: Mapping[str, Any]) -> WireRequest:
-    path, accept = ("/generate/stream", "text/event-stream") if request.stream else ("/generate", "application/json")
-    return post(path, {**body, "stream": request.stream}, added, accept)
-
-
-def _decode(response: WireResponse, events: EventDecoder, whole: EventDecoder) -> Pieces:
-    """Decode a stream by its pieces, and a whole reply or a stream without pieces by its text."""
-    found = events.answer(response)
-    if any(kind in (ChunkKind.CONTENT, ChunkKind.ERROR) for kind in found.kinds):
-        return found
-    return whole.answer(response)
-
-
-def _stats_chunks(event: Mapping[str, Any], texts: tuple[str, ...]) -> list[Chunk]:
-    found = _texts(event, texts)
-    stats, cached = mapping_at(event, "generation_stats"), event.get("cached")
-    if stats or isinstance(cached, bool):
-        counts, note = usage_of(stats.get("prompt_tokens"), stats.get("generated_tokens"))
-        reported = reported_of(
-            total_ms=amount_at(stats, "total_time_ms"),
-            memory_peak_bytes=amount_at(stats, "memory_peak_mb", BYTES_PER_MB),
-        )
-        known = cached if isinstance(cached, bool) else None
-        found.append(Chunk(ChunkKind.USAGE, note, usage=counts if stats else None, cached=known, reported=reported))
-    if stats or event.get("done") is True:
-        found += ending(event.get("finish_reason")) or [Chunk(ChunkKind.FINISH)]
-    return found
-
-
-def _backend_chunks(event: Mapping[str, Any], texts: tuple[str, ...]) -> list[Chunk]:
-    found = _texts(event, texts)
-    backend = text_at(event, "backend_used") or None
-    reported = reported_of(total_ms=amount_at(event, "generation_time", 1000))
-    if event.get("done") is True or reported is not None:
-        end = ending(event.get("finish_reason")) or [Chunk(ChunkKind.FINISH)]
-        found += [replace(chunk, backend=backend, reported=reported) for chunk in end]
-    elif backend is not None:
-        found.append(Chunk(ChunkKind.EMPTY, backend=backend))
-    return found
-
-
-def _texts(event: Mapping[str, Any], names: tuple[str, ...]) -> list[Chunk]:
-    """Return the pieces in the first non-empty value at these names."""
-    return next((pieces_of(event[name]) for name in names if event.get(name)), [])
+    def _facts(self, event: Mapping[str, Any]) -> list[Chunk]:
+        backend = text_at(event, "backend_used") or None
+        reported = reported_of(total_ms=amount_at(event, "generation_time", 1000))
+        if event.get("done") is True or reported is not None:
+            end = ending(event.get("finish_reason")) or [Chunk(ChunkKind.FINISH)]
+            return [replace(chunk, backend=backend, reported=reported) for chunk in end]
+        return [] if backend is None else [Chunk(ChunkKind.EMPTY, backend=backend)]

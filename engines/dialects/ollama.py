@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from engines.base import Chunk, ChunkKind, Request
-from engines.dialects.answers import NOTHING as NO_FIELDS
-from engines.dialects.answers import amount_at, piece, pieces_of, reported_of, tool_pieces, usage_of
-from engines.dialects.base import Pieces, WireRequest, WireResponse
-from engines.dialects.body import NOTHING, SAMPLING, check_added, post, sampling_of, text_of
-from engines.dialects.events import EventDecoder
+from engines.dialects.answers import NOTHING, amount_at, piece, pieces_of, reported_of, tool_pieces, usage_of
+from engines.dialects.base import WireRequest
+from engines.dialects.body import SAMPLING, EventDialect, post
 from engines.dialects.failures import ending
 
 _MS_PER_NS = 1e-6
@@ -23,56 +21,37 @@ _OTHERS = frozenset({"thinking", "tool_calls"})
 _OWN = frozenset({"model", "stream", "options.num_predict", *(f"options.{name}" for name in SAMPLING)})
 
 
-class OllamaGenerate:
+class OllamaGenerate(EventDialect):
     """`POST /api/generate` with `raw: true`: the prompt unchanged, without a template."""
 
     name = "ollama-generate"
     own = _OWN | {"prompt", "raw"}
 
-    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
-        check_added(added, self.own, self.name)
-        self._added = added
-        self._decoder = EventDecoder(lambda event: _chunks(event, event, "response"))
-
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """Return the request. Raises ValueError for token ids."""
-        body = {"prompt": text_of(request, self.name), "raw": True}
-        return _post("/api/generate", body, request, model, self.name, self._added)
+        return self._post("/api/generate", {"prompt": self.text_of(request), "raw": True}, request, model)
 
-    def decode(self, response: WireResponse) -> Pieces:
-        return self._decoder.answer(response)
+    def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
+        return _chunks(event, event, "response")
+
+    def _post(self, path: str, body: dict[str, Any], request: Request, model: str | None) -> WireRequest:
+        options = {"num_predict": request.max_tokens} | self.sampling_of(request)
+        body |= {"stream": request.stream, "options": options} | ({} if model is None else {"model": model})
+        return post(path, body, self._added, "application/x-ndjson" if request.stream else "application/json")
 
 
-class OllamaChat:
+class OllamaChat(OllamaGenerate):
     """`POST /api/chat`: the prompt is one user message after those of the earlier turns."""
 
     name = "ollama-chat"
     own = _OWN | {"messages"}
 
-    def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
-        check_added(added, self.own, self.name)
-        self._added = added
-        self._decoder = EventDecoder(lambda event: _chunks(event, event.get("message"), "content"))
-
     def encode(self, request: Request, model: str | None) -> WireRequest:
         """Return the request. Raises ValueError for token ids."""
-        text_of(request, self.name)
-        messages: list[dict[str, Any]] = []
-        for turn in request.history:
-            messages += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply}]
-        messages.append({"role": "user", "content": request.prompt})
-        return _post("/api/chat", {"messages": messages}, request, model, self.name, self._added)
+        return self._post("/api/chat", {"messages": self.messages_of(request)}, request, model)
 
-    def decode(self, response: WireResponse) -> Pieces:
-        return self._decoder.answer(response)
-
-
-def _post(
-    path: str, body: dict[str, Any], request: Request, model: str | None, dialect: str, added: Mapping[str, Any]
-) -> WireRequest:
-    options = {"num_predict": request.max_tokens} | sampling_of(request, SAMPLING, dialect)
-    body |= {"stream": request.stream, "options": options} | ({} if model is None else {"model": model})
-    return post(path, body, added, "application/x-ndjson" if request.stream else "application/json")
+    def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
+        return _chunks(event, event.get("message"), "content")
 
 
 def _chunks(event: Mapping[str, Any], texts: object, answer: str) -> list[Chunk]:
@@ -83,7 +62,7 @@ def _chunks(event: Mapping[str, Any], texts: object, answer: str) -> list[Chunk]
         answer: Key of the answer's text in it.
     """
     if not isinstance(texts, dict):
-        texts = NO_FIELDS
+        texts = NOTHING
     text = texts.get(answer)
     if text and event.get("done") is False and _OTHERS.isdisjoint(texts) and type(text) is str:
         return [piece(ChunkKind.CONTENT, text)]  # fast path for nearly every line
@@ -95,12 +74,8 @@ def _chunks(event: Mapping[str, Any], texts: object, answer: str) -> list[Chunk]
     if texts.get("tool_calls"):
         found += tool_pieces(texts["tool_calls"])
     if event.get("done") is True:
-        found.append(_ending(event))
+        counts, note = usage_of(event.get("prompt_eval_count"), event.get("eval_count"))
+        reported = reported_of(total_ms=amount_at(event, "total_duration", _MS_PER_NS))
+        found.append(Chunk(ChunkKind.USAGE, note, usage=counts, reported=reported))
         found += ending(event.get("done_reason")) or [Chunk(ChunkKind.FINISH)]
     return found or [Chunk(ChunkKind.EMPTY)] if answer in texts else found
-
-
-def _ending(event: Mapping[str, Any]) -> Chunk:
-    counts, note = usage_of(event.get("prompt_eval_count"), event.get("eval_count"))
-    reported = reported_of(total_ms=amount_at(event, "total_duration", _MS_PER_NS))
-    return Chunk(ChunkKind.USAGE, note, usage=counts, reported=reported)

@@ -12,28 +12,18 @@ from dataclasses import replace
 from typing import Any
 
 from engines.base import Chunk, ChunkKind, Request, Usage
-from engines.dialects.answers import NOTHING as NO_FIELDS
-from engines.dialects.answers import (
-    as_json,
-    listed,
-    mapping_at,
-    piece,
-    pieces_of,
-    tool_pieces,
-    unreadable,
-    usage_of,
-    with_tokens,
-)
-from engines.dialects.base import Pieces, WireRequest, WireResponse
-from engines.dialects.body import NOTHING, SAMPLING, check_added, post
-from engines.dialects.events import EventDecoder, ToChunks
+from engines.dialects import answers
+from engines.dialects.answers import NOTHING, mapping_at, piece, pieces_of, tool_pieces
+from engines.dialects.base import WireRequest
+from engines.dialects.body import SAMPLING, EventDialect, post
+from engines.dialects.events import ToChunks
 from engines.dialects.failures import ending, failure_in
 
 _OWN = frozenset({"model", "max_tokens", "stream", "stream_options", "ignore_eos", "min_tokens", "priority", *SAMPLING})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 
 
-class OpenAICompletions:
+class OpenAICompletions(EventDialect):
     """`POST /v1/completions`: the prompt is text or token ids; a conversation is one text (`Request.transcript`)."""
 
     name = "openai-completions"
@@ -47,92 +37,56 @@ class OpenAICompletions:
         unsaid: Mapping[str, Any] = NOTHING,
         exact: Mapping[str, Any] = NOTHING,
     ) -> None:
-        check_added(added, self.own, self.name)
+        super().__init__(added)
         self._added = {**unsaid, **added}
         self._exact = exact
-        self._decoder = EventDecoder(self.chunks)
 
     def encode(self, request: Request, model: str | None) -> WireRequest:
-        prompt = request.transcript
-        body = {"prompt": prompt if isinstance(prompt, str) else list(prompt)}
-        return _encode(self.path, body, request, model, self._added, self._exact)
-
-    def decode(self, response: WireResponse) -> Pieces:
-        return self._decoder.answer(response)
+        body = self._prompt(request)
+        if model is not None:
+            body["model"] = model
+        body["max_tokens"] = request.max_tokens
+        body["stream"] = request.stream
+        if request.stream:
+            body["stream_options"] = {"include_usage": True}
+        if request.exact:
+            body |= self._exact or {"ignore_eos": True, "min_tokens": request.max_tokens}
+        if request.priority is not None:
+            body["priority"] = request.priority
+        for key in SAMPLING:
+            if request.sampling.get(key) is not None:
+                body[key] = request.sampling[key]
+        return post(self.path, body, self._added, "text/event-stream" if request.stream else "application/json")
 
     def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
-        """Return the chunks of one event, or of a whole reply that was not streamed."""
         return _chunks(event, _completion_pieces)
 
+    def _prompt(self, request: Request) -> dict[str, Any]:
+        prompt = request.transcript
+        return {"prompt": prompt if isinstance(prompt, str) else list(prompt)}
 
-class OpenAIChat:
+
+class OpenAIChat(OpenAICompletions):
     """`POST /v1/chat/completions`: the prompt is one user message after those of the earlier turns, never token ids."""
 
     name = "openai-chat"
     path = "/v1/chat/completions"
-    takes_priority = True
     own = _OWN | {"messages"}
 
-    def __init__(
-        self,
-        added: Mapping[str, Any] = NOTHING,
-        unsaid: Mapping[str, Any] = NOTHING,
-        exact: Mapping[str, Any] = NOTHING,
-    ) -> None:
-        check_added(added, self.own, self.name)
-        self._added = {**unsaid, **added}
-        self._exact = exact
-        self._decoder = EventDecoder(self.chunks)
-
-    def encode(self, request: Request, model: str | None) -> WireRequest:
-        """Return the request. Raises ValueError for token ids."""
-        if not isinstance(request.prompt, str):
-            raise ValueError("openai-chat cannot carry token ids: use text prompts or the dialect openai-completions")
-        messages = []
-        for turn in request.history:
-            messages += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply}]
-        messages.append({"role": "user", "content": request.prompt})
-        return _encode(self.path, {"messages": messages}, request, model, self._added, self._exact)
-
-    def decode(self, response: WireResponse) -> Pieces:
-        return self._decoder.answer(response)
-
     def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
-        """Return the chunks of one event, or of a whole reply that was not streamed."""
         return _chunks(event, _chat_pieces)
 
-
-def _encode(
-    path: str,
-    body: dict[str, Any],
-    request: Request,
-    model: str | None,
-    added: Mapping[str, Any],
-    exact: Mapping[str, Any],
-) -> WireRequest:
-    if model is not None:
-        body["model"] = model
-    body["max_tokens"] = request.max_tokens
-    body["stream"] = request.stream
-    if request.stream:
-        body["stream_options"] = {"include_usage": True}
-    if request.exact:
-        body |= exact or {"ignore_eos": True, "min_tokens": request.max_tokens}
-    if request.priority is not None:
-        body["priority"] = request.priority
-    for key in SAMPLING:
-        if request.sampling.get(key) is not None:
-            body[key] = request.sampling[key]
-    return post(path, body, added, "text/event-stream" if request.stream else "application/json")
+    def _prompt(self, request: Request) -> dict[str, Any]:
+        return {"messages": self.messages_of(request)}
 
 
 def _chunks(event: Mapping[str, Any], pieces: ToChunks) -> list[Chunk]:
     """Return the chunks of one event; [] if it has neither choices nor usage."""
     found: list[Chunk] = []
     choices = event.get("choices")
-    for choice in choices if type(choices) is list else listed(choices):
+    for choice in choices if type(choices) is list else answers.listed(choices):
         if type(choice) is not dict:
-            found.append(unreadable(choice))
+            found.append(answers.unreadable(choice))
             continue
         found += pieces(choice)
         if choice.get("error") and (failure := failure_in(choice, alone=False)):
@@ -172,7 +126,7 @@ def _with_the_rest(choice: Mapping[str, Any], found: list[Chunk], without: Chunk
         without: Kind of a choice that has no text and does not end the reply.
     """
     if choice.get("token_ids") or choice.get("logprobs"):
-        found = with_tokens(found, _tokens(choice))
+        found = answers.with_tokens(found, _tokens(choice))
     return found if found or choice.get("finish_reason") else [Chunk(without)]
 
 
@@ -187,10 +141,10 @@ def _tokens(choice: Mapping[str, Any]) -> int | None:
 
 def _usage(usage: object) -> Chunk:
     if not isinstance(usage, dict):
-        return Chunk(ChunkKind.USAGE, f"invalid token counts: {as_json(usage)[:100]}")
+        return Chunk(ChunkKind.USAGE, f"invalid token counts: {answers.as_json(usage)[:100]}")
     output, prompt = usage.get("completion_tokens_details"), usage.get("prompt_tokens_details")
-    output, prompt = output if isinstance(output, dict) else usage, prompt if isinstance(prompt, dict) else NO_FIELDS
-    counts, note = usage_of(
+    output, prompt = output if isinstance(output, dict) else usage, prompt if isinstance(prompt, dict) else NOTHING
+    counts, note = answers.usage_of(
         usage.get("prompt_tokens"),
         usage.get("completion_tokens"),
         output.get("reasoning_tokens", usage.get("reasoning_tokens")),

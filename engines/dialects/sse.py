@@ -100,8 +100,10 @@ class EventSplitter:
                     self._data = []
             elif line.startswith(b"data:"):
                 self._data.append(line[6:] if line.startswith(b" ", 5) else line[5:])
-                if self._single or self._loose:
-                    self._look_at_data(done)
+                if self._loose:
+                    self._end_loose(done)
+                if self._single and len(self._data) == 1 and is_whole(self._data[0]):
+                    self._end(done)
             elif line.startswith(b":"):
                 done.append(COMMENT)
             elif line in _HARMLESS and not self._loose:
@@ -109,13 +111,6 @@ class EventSplitter:
             else:
                 self._other(line, done)
         return done
-
-    def _look_at_data(self, done: list[bytes]) -> None:
-        """End what the new line of data may end."""
-        if self._loose:
-            self._end_loose(done)
-        if self._single and len(self._data) == 1 and is_whole(self._data[0]):
-            self._end(done)
 
     def _other(self, line: bytes, done: list[bytes]) -> None:
         """Take a line without data. An unknown field is ignored; a line that is no field is loose text."""

@@ -41,10 +41,7 @@ class LlamaCpp(GgufEngine[LlamaCppOptions]):
         self._stopped = False
 
     async def start(self) -> EngineInfo:
-        """Load the model.
-
-        Raises StartFailed if llama.cpp cannot load it, EngineError for a second start.
-        """
+        """Load the model. Raises StartFailed if llama.cpp cannot load it, EngineError for a second start."""
         if self._thread is not None:
             raise EngineError("llama-cpp was started already; make a new engine for another start")
         self._thread = ThreadPoolExecutor(1, "llama-cpp")

@@ -21,19 +21,15 @@ class Tokenizer(Protocol):
     @property
     def name(self) -> str:
         """Name of the tokenizer, for reports."""
-        ...
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of the text."""
-        ...
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of the ids."""
-        ...
 
     def count(self, text: str) -> int:
         """Return the number of tokens of the text."""
-        ...
 
 
 class ByteTokenizer:

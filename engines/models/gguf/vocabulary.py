@@ -17,10 +17,7 @@ _NO_MERGE = f"{chr(256)} {chr(257)}"
 
 
 def fields(checkpoint: Checkpoint) -> tuple[Field, ...]:
-    """Return the metadata fields of the vocabulary.
-
-    Raises ModelError for other kinds, naming the converter to use.
-    """
+    """Return the metadata fields of the vocabulary. Raises ModelError for other kinds, naming the converter to use."""
     config = checkpoint.config
     splitter = _splitter(checkpoint)
     texts, kinds = _vocabulary(checkpoint, int(config["vocab_size"]))
