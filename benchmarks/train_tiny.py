@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.models.tokenizer import byte_alphabet
+from engines.models.builtin.vocabulary import byte_alphabet
 
 HELD_OUT_BYTES_PER_NOVEL = 10_000
 _R_HEADER_BYTES = 14

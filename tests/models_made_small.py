@@ -11,7 +11,6 @@ from engines.base import ModelReference
 from engines.models import safetensors_io
 from engines.models.builtin import random_weights, synthetic, vocabulary
 from engines.models.source import resolve
-from engines.models.tokenizer import byte_alphabet
 from engines.models.types import ModelSource
 
 GPT2 = {"n_embd": 256, "n_layer": 9, "n_head": 4, "n_positions": 64, "vocab_size": 400}
@@ -31,7 +30,7 @@ def write(folder: Path, name: str, **changes: Any) -> ModelSource:
     """A folder of the same architecture as the built-in model, with smaller sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     content = config(name, **changes)
-    tokenizer = vocabulary.tokenizer_json(content["vocab_size"], byte_alphabet())
+    tokenizer = vocabulary.tokenizer_json(content["vocab_size"])
     (folder / "config.json").write_text(json.dumps(content))
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     shapes = random_weights.shapes(content)

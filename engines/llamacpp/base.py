@@ -13,6 +13,7 @@ from engines.llamacpp.options import CACHE_BYTES, LlamaOptions, Options, parse_o
 from engines.models import source as models
 from engines.models.gguf import file as ggufs
 from engines.models.gguf.header import read_header
+from engines.models.gguf.quantize import LEVELS
 from engines.models.shape import shape_of
 from engines.models.types import ModelSource
 from engines.options import DEFAULT_CONTEXT_TOKENS
@@ -59,8 +60,8 @@ def require_model(spec: EngineSpec) -> None:
     """Raise EngineError if the spec names no model, LevelUnsupported for a level that GGUF lacks."""
     if spec.model is None:
         raise EngineError(f"{spec.engine} needs a model; name one, for example model: tiny")
-    if spec.level is not None and spec.level not in ggufs.gguf_levels:
-        raise LevelUnsupported(f"{spec.engine} has no level {spec.level!r}; known are {', '.join(ggufs.gguf_levels)}")
+    if spec.level is not None and spec.level not in LEVELS:
+        raise LevelUnsupported(f"{spec.engine} has no level {spec.level!r}; known are {', '.join(LEVELS)}")
 
 
 def context_tokens(options: LlamaOptions, model: GgufModel) -> int:
@@ -89,7 +90,7 @@ class GgufEngine(Generic[Options]):
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
-        return ggufs.gguf_levels
+        return LEVELS
 
     @classmethod
     def devices(cls, level: str) -> tuple[str, ...]:

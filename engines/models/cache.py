@@ -56,8 +56,12 @@ def digest(paths: Sequence[Path]) -> str:
     stats = [path.stat() for path in paths]
     key = [[str(path.resolve()), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)]
     memory = directory() / "digests" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
-    if known := _recall(memory):
-        return known
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))["sha256"]
+        if isinstance(known, str):
+            return known
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # missing or damaged: the digest is computed again
     found = _sha256(paths)
     _remember(memory, found)
     return found
@@ -70,7 +74,11 @@ def _build(final: Path, build: Callable[[Path], None]) -> None:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(final)
-        _sync_folder(final.parent)
+        folder = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -93,14 +101,6 @@ def _lock_path(final: Path) -> str:
     return str(final.with_name(f".{final.name}.lock"))
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _sha256(paths: Sequence[Path]) -> str:
     total = hashlib.sha256()
     for path in paths:
@@ -108,14 +108,6 @@ def _sha256(paths: Sequence[Path]) -> str:
             while block := file.read(_BLOCK_BYTES):
                 total.update(block)
     return total.hexdigest()
-
-
-def _recall(memory: Path) -> str | None:
-    try:
-        found = json.loads(memory.read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # missing or damaged: the digest is computed again
-    return found if isinstance(found, str) else None
 
 
 def _remember(memory: Path, found: str) -> None:

@@ -17,26 +17,25 @@ _LEVELS = {"F32": "f32", "BF16": "bf16", "F16": "f16"}
 
 
 class Checkpoint:
-    """Model folder, read on demand."""
+    """Model folder, read on demand. A missing file is {}."""
 
     def __init__(self, source: ModelSource) -> None:
         self.source = source
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.source.path / "config.json").read_text(encoding="utf-8"))
-        return found
+        return self._content("config.json")
 
     @cached_property
     def generation(self) -> dict[str, Any]:
-        """generation_config.json; {} if missing."""
-        path = self.source.path / "generation_config.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return self._content("generation_config.json")
 
     @cached_property
     def tokenizer(self) -> dict[str, Any]:
-        """tokenizer.json; {} if missing."""
-        path = self.source.path / "tokenizer.json"
+        return self._content("tokenizer.json")
+
+    def _content(self, file_name: str) -> dict[str, Any]:
+        path = self.source.path / file_name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def tensors(self) -> dict[str, StoredTensor]:

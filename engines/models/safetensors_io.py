@@ -6,6 +6,7 @@ A file is an 8-byte little-endian length, that many bytes of JSON (name -> dtype
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from engines.base import ModelError
 from engines.models.types import FloatArray
 
 _LONGEST_HEADER_BYTES = 100_000_000
+_F16_BYTES = 2
+_ALIGNMENT_BYTES = 8
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
@@ -79,10 +82,6 @@ def _stored(path: Path, entry: dict[str, Any], data_start: int, file_size: int) 
     return StoredTensor(path, entry["dtype"], tuple(entry["shape"]), data_start + start, end - start)
 
 
-F16_BYTES = 2
-_ALIGNMENT_BYTES = 8
-
-
 def write_f16(
     path: Path, shapes: Mapping[str, tuple[int, ...]], pieces: Callable[[str], Iterator[NDArray[np.float16]]]
 ) -> None:
@@ -90,29 +89,28 @@ def write_f16(
 
     Raises OSError if the file cannot be written, ValueError if the parts of a tensor do not match its shape.
     """
-    header, data_bytes = _header(shapes)
+    header = _header(shapes)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for name in shapes:
             for piece in pieces(name):
                 file.write(np.ascontiguousarray(piece).data)
         written = file.tell()
-    if written != 8 + len(header) + data_bytes:
-        raise ValueError(f"{path.name} has {written} bytes where {8 + len(header) + data_bytes} were announced")
+    if written != (announced := file_bytes(shapes)):
+        raise ValueError(f"{path.name} has {written} bytes where {announced} were announced")
 
 
 def file_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return the size of the file to write."""
-    header, data_bytes = _header(shapes)
-    return 8 + len(header) + data_bytes
+    return 8 + len(_header(shapes)) + _F16_BYTES * sum(map(math.prod, shapes.values()))
 
 
-def _header(shapes: Mapping[str, tuple[int, ...]]) -> tuple[bytes, int]:
+def _header(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, shape in shapes.items():
-        end = position + int(np.prod(shape, dtype=np.int64)) * F16_BYTES
+        end = position + math.prod(shape) * _F16_BYTES
         entries[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [position, end]}
         position = end
     text = json.dumps(entries, separators=(",", ":")).encode()
-    return text + b" " * (-len(text) % _ALIGNMENT_BYTES), position
+    return text + b" " * (-len(text) % _ALIGNMENT_BYTES)

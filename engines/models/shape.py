@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from engines.base import ModelError
 from engines.models import safetensors_io
@@ -32,20 +31,14 @@ class ModelShape:
     """Sizes of a decoder.
 
     Attributes:
-        architecture: Value of `model_type` or `general.architecture`.
-        heads, kv_heads: Number of heads of queries, and of keys and values.
-        head_size: Size of a head of keys and values.
-        width: Size of the hidden state.
+        kv_heads, head_size: Number and size of the heads of keys and values.
         context_tokens: Context length the model was made for.
         parameters: Number of weights, tied ones once; None if they can be neither counted nor computed.
     """
 
-    architecture: str
     layers: int
-    heads: int
     kv_heads: int
     head_size: int
-    width: int
     vocabulary: int
     context_tokens: int | None
     parameters: int | None
@@ -64,9 +57,7 @@ def shape_of(path: Path) -> ModelShape | None:
 
     Raises ModelError if the file is damaged.
     """
-    if path.is_dir():
-        return _of_folder(path)
-    return _of_gguf(path)
+    return _of_folder(path) if path.is_dir() else _of_gguf(path)
 
 
 def computed_parameters(config: Mapping[str, Any]) -> int | None:
@@ -95,12 +86,9 @@ def _of_folder(path: Path) -> ModelShape | None:
     if not (layers and heads and width and vocabulary) or any(config.get(key) for key in _OTHER_CACHES):
         return None
     return ModelShape(
-        architecture=str(config.get("model_type", "unknown")),
         layers=layers,
-        heads=heads,
         kv_heads=1 if config.get("multi_query") else _first(config, _KV_HEADS) or heads,
         head_size=_whole(config.get("head_dim")) or width // heads,
-        width=width,
         vocabulary=vocabulary,
         context_tokens=_first(config, _CONTEXT),
         parameters=_parameters(path, config),
@@ -129,10 +117,11 @@ def _parameters(path: Path, config: Mapping[str, Any]) -> int | None:
     files = weight_files(ModelSource(path.name, "folder", path))
     sizes = {name: tensor.shape for file in files for name, tensor in safetensors_io.read(file).items()}
     tied = bool(config.get("tie_word_embeddings", config.get("model_type") == "gpt2"))
-    counted = [
-        shape for name, shape in sizes.items() if not (name.endswith(_NO_PARAMETERS) or (tied and "lm_head" in name))
-    ]
-    return sum(int(np.prod(shape, dtype=np.int64)) for shape in counted)
+    return sum(
+        math.prod(shape)
+        for name, shape in sizes.items()
+        if not name.endswith(_NO_PARAMETERS) and not (tied and "lm_head" in name)
+    )
 
 
 def _of_gguf(path: Path) -> ModelShape | None:
@@ -148,23 +137,16 @@ def _of_gguf(path: Path) -> ModelShape | None:
     per_layer = isinstance(header.get(f"{architecture}.attention.head_count_kv"), list)
     if not (layers and heads and width and vocabulary) or per_layer or size("attention.kv_lora_rank"):
         return None
-    return ModelShape(
-        architecture=architecture,
-        layers=layers,
-        heads=heads,
-        kv_heads=size("attention.head_count_kv") or heads,
-        head_size=size("attention.key_length") or width // heads,
-        width=width,
-        vocabulary=vocabulary,
-        context_tokens=size("context_length"),
-        parameters=_counted_in_gguf(path),
-    )
-
-
-def _counted_in_gguf(path: Path) -> int:
     parts = weight_files(ModelSource(path.stem, "gguf", path))
     shapes = {name: shape for part in parts for name, shape in gguf_header.read_tensor_shapes(part).items()}
-    return sum(int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items() if "rope_freqs" not in name)
+    return ModelShape(
+        layers=layers,
+        kv_heads=size("attention.head_count_kv") or heads,
+        head_size=size("attention.key_length") or width // heads,
+        vocabulary=vocabulary,
+        context_tokens=size("context_length"),
+        parameters=sum(math.prod(shape) for name, shape in shapes.items() if "rope_freqs" not in name),
+    )
 
 
 def _first(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:

@@ -13,7 +13,7 @@ from engines.models.builtin import synthetic
 from engines.models.types import ModelSource
 
 BUILT_IN = {"tiny": Path(__file__).parent / "tiny"}
-HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SPLIT_GGUF = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
@@ -68,7 +68,7 @@ def weight_files(source: ModelSource) -> list[Path]:
         found = [source.path / file_name for file_name in sorted(named)]
     missing = [path.name for path in found if not path.is_file()]
     if not found or missing:
-        what = ", ".join(missing) if missing else "*.safetensors"
+        what = ", ".join(missing) or "*.safetensors"
         raise ModelError(
             f"the folder of {source.name} lacks its weights ({what}); fetch or convert them to safetensors"
         )
@@ -95,19 +95,18 @@ def _gguf_parts(path: Path) -> list[Path]:
 
 
 def _looks_like_path(name: str) -> bool:
-    if name.startswith((".", "/", "~")) or name.endswith((".gguf", ".safetensors")):
-        return True
-    return "\\" in name or name.count("/") > 1
+    named = name.startswith((".", "/", "~")) or name.endswith((".gguf", ".safetensors"))
+    return named or "\\" in name or name.count("/") > 1
 
 
 def _fetch(reference: ModelReference) -> ModelSource:
     name, wanted = reference.name, reference.revision
     at = f"{name} at revision {wanted}" if wanted else name
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import constants, errors, snapshot_download
 
     fetch: Callable[..., str] = snapshot_download
     try:
-        folder = Path(fetch(name, revision=wanted, allow_patterns=HUB_FILES, ignore_patterns=["original/*", "onnx/*"]))
+        folder = Path(fetch(name, revision=wanted, allow_patterns=_HUB_FILES, ignore_patterns=["original/*", "onnx/*"]))
     except errors.GatedRepoError as error:
         raise ModelError(
             f"model {name} requires its terms to be accepted; do so on the hub and set HF_TOKEN"
@@ -117,18 +116,13 @@ def _fetch(reference: ModelReference) -> ModelSource:
     except errors.RepositoryNotFoundError as error:
         raise ModelError(f"the hub has no model {name}; check the id, and set HF_TOKEN if it is private") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise ModelError(_unreachable(at)) from error
+        why, fix = "the hub cannot be reached", "connect, or name a folder or .gguf"
+        if constants.HF_HUB_OFFLINE:
+            why, fix = "HF_HUB_OFFLINE is set", "unset it, or fetch the model once"
+        raise ModelError(f"model {at} is not in the local hub cache and {why}; {fix}") from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"model {at} could not be fetched from the hub: {reason}") from error
     if not (folder / "config.json").is_file():
         raise ModelError(f"the hub's {at} has no config.json; download a .gguf file of it and name that file")
     return ModelSource(name, "hub", folder, revision=folder.name)
-
-
-def _unreachable(at: str) -> str:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return f"model {at} is not in the local hub cache and HF_HUB_OFFLINE is set; unset it, or fetch the model once"
-    return f"model {at} is not in the local hub cache and the hub cannot be reached; connect, or name a folder or .gguf"

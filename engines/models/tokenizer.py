@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engines.base import ModelError
-from engines.models.builtin import vocabulary as word_vocabulary
+from engines.models.builtin.vocabulary import LLAMA3_SPLIT, byte_alphabet, pieces
 from engines.models.gguf.header import read_header
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class PieceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = []
-        for piece in word_vocabulary.pieces(text):
+        for piece in pieces(text):
             written = "".join(self._alphabet[byte] for byte in piece.encode("utf-8", "surrogatepass"))
             whole = self._ids.get(written)
             ids += [whole] if whole is not None else [self._ids[one] for one in written if one in self._ids]
@@ -103,22 +103,11 @@ class FileTokenizer:
 
 
 def tokenizer(source: ModelSource) -> Tokenizer | None:
-    """Return the tokenizer of a model, None if it is unavailable (see `why_no_tokenizer`)."""
-    found = _find(source)
-    return None if isinstance(found, str) else found
-
-
-def why_no_tokenizer(source: ModelSource) -> str | None:
-    """Return why `tokenizer` returns None, in one sentence; None if it does not."""
-    found = _find(source)
-    return found if isinstance(found, str) else None
-
-
-def _find(source: ModelSource) -> Tokenizer | str:
+    """Return the tokenizer of a model, None if it is unavailable."""
     return _in_gguf(source) if source.kind == "gguf" else _in_folder(source)
 
 
-def _in_gguf(source: ModelSource) -> Tokenizer | str:
+def _in_gguf(source: ModelSource) -> Tokenizer | None:
     header = read_header(source.path)
     tokens = header.get("tokenizer.ggml.tokens")
     vocabulary = {text: index for index, text in enumerate(tokens)} if isinstance(tokens, list) else {}
@@ -131,13 +120,13 @@ def _in_gguf(source: ModelSource) -> Tokenizer | str:
             control = frozenset(index for index, kind in enumerate(kinds) if kind != 1)
             texts = {text: index for text, index in vocabulary.items() if index not in control}
             return PieceTokenizer(texts, control, f"tokenizer of {source.path.name}")
-    return f"the tokenizer inside {source.path.name} cannot be used without an engine; name the model's folder"
+    return None
 
 
-def _in_folder(source: ModelSource) -> Tokenizer | str:
+def _in_folder(source: ModelSource) -> Tokenizer | None:
     path = source.path / "tokenizer.json"
     if not path.is_file():
-        return f"the folder of {source.name} has no tokenizer.json"
+        return None
     content = json.loads(path.read_text(encoding="utf-8"))
     if is_byte_tokenizer(content):
         return ByteTokenizer()
@@ -147,7 +136,7 @@ def _in_folder(source: ModelSource) -> Tokenizer | str:
     try:
         return FileTokenizer(path)
     except ImportError:
-        return f"counting tokens of {source.name} needs the tokenizers library; install it: pip install tokenizers"
+        return None
 
 
 def is_byte_tokenizer(content: Mapping[str, Any]) -> bool:
@@ -163,16 +152,9 @@ def is_piece_tokenizer(content: Mapping[str, Any]) -> bool:
     steps = splitter.get("pretokenizers") or [{}]
     splits = [(step.get("pattern") or {}).get("Regex") for step in steps if step.get("type") == "Split"]
     plain = content.get("normalizer") is None and model.get("ignore_merges") and not model.get("merges")
-    return bool(plain) and model.get("type") == "BPE" and splits == [word_vocabulary.LLAMA3_SPLIT]
+    return bool(plain) and model.get("type") == "BPE" and splits == [LLAMA3_SPLIT]
 
 
 def is_byte_vocabulary(vocabulary: Mapping[str, int]) -> bool:
     """Return True if ids 0 to 255 are the bytes."""
     return all(vocabulary.get(text) == byte for byte, text in enumerate(byte_alphabet()))
-
-
-def byte_alphabet() -> list[str]:
-    """Return the printable character for each byte in byte-level BPE files (the table GPT-2 introduced)."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

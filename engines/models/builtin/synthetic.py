@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,9 @@ MODELS = {
 def description(name: str) -> str:
     """Return one line about a model."""
     model = MODELS[name]
-    context = model.config.get("n_positions") or model.config["max_position_embeddings"]
     size = weight_bytes(name)
     stored = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    context = _context_tokens(model.config)
     return f"{model.kind}, random weights, {stored} in f16, context {context:,}; built when first used"
 
 
@@ -119,15 +120,8 @@ def folder(name: str) -> Path:
 
     Raises ModelError if it cannot be written.
     """
-    writers: dict[str, Callable[[], Any]] = {
-        "config.json": lambda: MODELS[name].config,
-        "generation_config.json": lambda: _generation_config(name),
-        "tokenizer_config.json": lambda: _tokenizer_config(name),
-        "tokenizer.json": lambda: _tokenizer_json(name),
-    }
-    for file_name, content in writers.items():
-        # Safe in a loop: the builder is called before the next iteration.
-        cache.build_once(f"{_stem(name)}/{file_name}", _json_writer(content))
+    for file_name in ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"):
+        cache.build_once(f"{_stem(name)}/{file_name}", partial(_write, MODELS[name].config, file_name))
     return cache.directory() / _stem(name)
 
 
@@ -139,7 +133,12 @@ def weights(name: str) -> Path:
     shapes = random_weights.shapes(MODELS[name].config)
 
     def build(path: Path) -> None:
-        _check_space(name, path.parent)
+        needed, free = weight_bytes(name), shutil.disk_usage(path.parent).free
+        if free < needed:
+            raise ModelError(
+                f"building {name} takes {needed / 1e6:,.0f} MB in {path.parent}, where {free / 1e6:,.0f} MB are free; "
+                "free space there or set HARNESS_CACHE to another folder"
+            )
         safetensors_io.write_f16(path, shapes, lambda tensor: random_weights.pieces(tensor, shapes[tensor], _SEED))
 
     return cache.build_once(f"{_stem(name)}/model.safetensors", build)
@@ -154,42 +153,25 @@ def _stem(name: str) -> str:
     return f"{name}-seed{_SEED}-v{_VERSION}"
 
 
-def _check_space(name: str, place: Path) -> None:
-    needed, free = weight_bytes(name), shutil.disk_usage(place).free
-    if free < needed:
-        raise ModelError(
-            f"building {name} takes {needed / 1e6:,.0f} MB in {place}, where {free / 1e6:,.0f} MB are free; "
-            "free space there or set HARNESS_CACHE to another folder"
-        )
-
-
-def _json_writer(content: Callable[[], Any]) -> Callable[[Path], None]:
-    return lambda path: _write_json(path, content())
-
-
-def _write_json(path: Path, content: Any) -> None:
+def _write(config: Mapping[str, Any], file_name: str, path: Path) -> None:
+    """Write a file of the model's folder under another path."""
+    content = config
+    if file_name == "generation_config.json":
+        content = {"bos_token_id": config["bos_token_id"], "eos_token_id": config["eos_token_id"], "do_sample": False}
+    elif file_name == "tokenizer_config.json":
+        content = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<|bos|>",
+            "eos_token": "<|endoftext|>",
+            "add_bos_token": False,
+            "add_eos_token": False,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": _context_tokens(config),
+        }
+    elif file_name == "tokenizer.json":
+        content = vocabulary.tokenizer_json(config["vocab_size"])
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _generation_config(name: str) -> dict[str, Any]:
-    config = MODELS[name].config
-    return {"bos_token_id": config["bos_token_id"], "eos_token_id": config["eos_token_id"], "do_sample": False}
-
-
-def _tokenizer_config(name: str) -> dict[str, Any]:
-    config = MODELS[name].config
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<|bos|>",
-        "eos_token": "<|endoftext|>",
-        "add_bos_token": False,
-        "add_eos_token": False,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": config.get("n_positions") or config["max_position_embeddings"],
-    }
-
-
-def _tokenizer_json(name: str) -> dict[str, Any]:
-    from engines.models.tokenizer import byte_alphabet
-
-    return vocabulary.tokenizer_json(MODELS[name].config["vocab_size"], byte_alphabet())
+def _context_tokens(config: Mapping[str, Any]) -> int:
+    return int(config.get("n_positions") or config["max_position_embeddings"])

@@ -34,19 +34,25 @@ def pieces(text: str) -> Iterator[str]:
     return (match[0] for match in _PIECES.finditer(text))
 
 
+def byte_alphabet() -> list[str]:
+    """Return the printable character for each byte in byte-level BPE files (the table GPT-2 introduced)."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
 def tokens(size: int) -> list[str]:
     """Return the text of each id. The last two are control tokens, beginning and end."""
     count = size - len(CHARACTERS) - 2
     if not 0 <= count <= _WORDS:
-        raise ValueError(
-            f"a vocabulary of {size} tokens; it has {len(CHARACTERS) + 2} to {len(CHARACTERS) + 2 + _WORDS}"
-        )
+        fewest = len(CHARACTERS) + 2
+        raise ValueError(f"a vocabulary of {size} tokens; it has {fewest} to {fewest + _WORDS}")
     return [*CHARACTERS, *(" " + _word(index) for index in range(count)), "<|bos|>", "<|endoftext|>"]
 
 
-def tokenizer_json(size: int, alphabet: list[str]) -> dict[str, Any]:
-    """Return a tokenizer.json; `alphabet` is the character for each byte in such files."""
-    texts = tokens(size)
+def tokenizer_json(size: int) -> dict[str, Any]:
+    """Return a tokenizer.json with this number of tokens."""
+    texts, alphabet = tokens(size), byte_alphabet()
     written = ["".join(alphabet[ord(character)] for character in text) for text in texts[:-2]]
     return {
         "version": "1.0",

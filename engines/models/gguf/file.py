@@ -14,7 +14,6 @@ from engines.models.gguf.quantize import LEVELS
 from engines.models.source import content_hash, weight_files
 from engines.models.types import ModelSource
 
-gguf_levels = LEVELS
 # Increment when the same source and level give another file than before.
 _CONVERTER_VERSION = 2
 _FULL_PRECISION = ("f32", "f16", "bf16")

@@ -60,23 +60,6 @@ def read(source: ModelSource) -> Weights:
 
 def _llama(checkpoint: Checkpoint) -> Weights:
     config = checkpoint.config
-    _check_llama(checkpoint)
-    stored = checkpoint.tensors()
-    heads = int(config["num_attention_heads"])
-    layout = Layout(
-        layers=int(config["num_hidden_layers"]),
-        heads=heads,
-        kv_heads=int(config.get("num_key_value_heads") or heads),
-        tied_embeddings="lm_head.weight" not in stored or bool(config.get("tie_word_embeddings")),
-    )
-    names = _llama_names(layout)
-    checkpoint.check_names(names, stored, _LLAMA_NOT_NEEDED)
-    tensors = tuple(_llama_tensor(stored[ours], theirs, layout) for ours, theirs in names.items())
-    return Weights("llama", layout, _llama_fields(checkpoint, layout), tensors)
-
-
-def _check_llama(checkpoint: Checkpoint) -> None:
-    config = checkpoint.config
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     checkpoint.refuse(
         {
@@ -86,18 +69,24 @@ def _check_llama(checkpoint: Checkpoint) -> None:
             f"activation {config.get('hidden_act')}": config.get("hidden_act", "silu") != "silu",
         }
     )
-
-
-def _llama_names(layout: Layout) -> dict[str, str]:
-    """Return the names in a GGUF file by those in the checkpoint, in file order."""
-    names = {"model.embed_tokens.weight": "token_embd.weight"}
+    stored = checkpoint.tensors()
+    heads = int(config["num_attention_heads"])
+    layout = Layout(
+        layers=int(config["num_hidden_layers"]),
+        heads=heads,
+        kv_heads=int(config.get("num_key_value_heads") or heads),
+        tied_embeddings="lm_head.weight" not in stored or bool(config.get("tie_word_embeddings")),
+    )
+    names = {"model.embed_tokens.weight": "token_embd.weight"}  # those in a GGUF file, in its order
     for layer in range(layout.layers):
         for ours, theirs in _LLAMA_NAMES.items():
             names[f"model.layers.{layer}.{ours}.weight"] = f"blk.{layer}.{theirs}.weight"
     names["model.norm.weight"] = "output_norm.weight"
     if not layout.tied_embeddings:
         names["lm_head.weight"] = "output.weight"
-    return names
+    checkpoint.check_names(names, stored, _LLAMA_NOT_NEEDED)
+    tensors = tuple(_llama_tensor(stored[ours], theirs, layout) for ours, theirs in names.items())
+    return Weights("llama", layout, _llama_fields(checkpoint, layout), tensors)
 
 
 def _llama_tensor(stored: StoredTensor, name: str, layout: Layout) -> Tensor:
@@ -142,18 +131,6 @@ def _llama_fields(checkpoint: Checkpoint, layout: Layout) -> tuple[Field, ...]:
 
 def _gpt2(checkpoint: Checkpoint) -> Weights:
     config: dict[str, Any] = {**_GPT2_DEFAULTS, **checkpoint.config}
-    _check_gpt2(checkpoint, config)
-    # Published checkpoints use the names of the model without its head, saved ones those with it.
-    stored = {name.removeprefix("transformer."): tensor for name, tensor in checkpoint.tensors().items()}
-    heads = int(config["n_head"])
-    layout = Layout(layers=int(config["n_layer"]), heads=heads, kv_heads=heads, tied_embeddings=True)
-    names = _gpt2_names(layout)
-    checkpoint.check_names(names, stored, _GPT2_NOT_NEEDED)
-    tensors = tuple(_gpt2_tensor(stored[ours], theirs) for ours, theirs in names.items())
-    return Weights("gpt2", layout, _gpt2_fields(checkpoint, config, layout), tensors)
-
-
-def _check_gpt2(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
     checkpoint.refuse(
         {
             f"activation {config['activation_function']}": config["activation_function"] != "gelu_new",
@@ -163,25 +140,24 @@ def _check_gpt2(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
             "an output apart from its embeddings": config.get("tie_word_embeddings") is False,
         }
     )
-
-
-def _gpt2_names(layout: Layout) -> dict[str, str]:
-    """Return the names in a GGUF file by those in the checkpoint, in file order."""
+    # Published checkpoints use the names of the model without its head, saved ones those with it.
+    stored = {name.removeprefix("transformer."): tensor for name, tensor in checkpoint.tensors().items()}
+    heads = int(config["n_head"])
+    layout = Layout(layers=int(config["n_layer"]), heads=heads, kv_heads=heads, tied_embeddings=True)
     names = {"wte.weight": "token_embd.weight", "wpe.weight": "position_embd.weight"}
     for layer in range(layout.layers):
         for ours, theirs in _GPT2_NAMES.items():
             names |= {f"h.{layer}.{ours}.{kind}": f"blk.{layer}.{theirs}.{kind}" for kind in ("weight", "bias")}
-    return names | {f"ln_f.{kind}": f"output_norm.{kind}" for kind in ("weight", "bias")}
+    names |= {f"ln_f.{kind}": f"output_norm.{kind}" for kind in ("weight", "bias")}
+    checkpoint.check_names(names, stored, _GPT2_NOT_NEEDED)
+    tensors = tuple(_gpt2_tensor(stored[ours], theirs) for ours, theirs in names.items())
+    return Weights("gpt2", layout, _gpt2_fields(checkpoint, config, layout), tensors)
 
 
 def _gpt2_tensor(stored: StoredTensor, name: str) -> Tensor:
     if not _TRANSPOSED.fullmatch(name):
         return Tensor(name, stored.shape, stored.load, stored.load_rows)
-    return Tensor(name, stored.shape[::-1], lambda: _transposed(stored))
-
-
-def _transposed(stored: StoredTensor) -> FloatArray:
-    return np.ascontiguousarray(stored.load().T)
+    return Tensor(name, stored.shape[::-1], lambda: np.ascontiguousarray(stored.load().T))
 
 
 def _gpt2_fields(checkpoint: Checkpoint, config: Mapping[str, Any], layout: Layout) -> tuple[Field, ...]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from engines.base import EngineError
 from engines.models.types import FloatArray, Layout
 
-DEFAULT_TYPES = {
+_DEFAULT_TYPES = {
     "f32": "F32",
     "f16": "F16",
     "bf16": "BF16",
@@ -33,8 +33,8 @@ DEFAULT_TYPES = {
     "q3_k_m": "Q3_K",
     "q2_k": "Q2_K",
 }
-LEVELS = tuple(DEFAULT_TYPES)
-FLOAT_TYPES = frozenset({"F32", "F16", "BF16"})
+LEVELS = tuple(_DEFAULT_TYPES)
+_FLOAT_TYPES = ("F32", "F16", "BF16")
 # Rows that are no multiple of 256: llama.cpp takes this type with blocks of 32 instead.
 _FALLBACKS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 _NEVER_QUANTIZED = ("_norm.weight", "position_embd.weight")
@@ -45,11 +45,18 @@ def tensor_type(level: str, name: str, shape: tuple[int, ...], layout: Layout) -
     """Return the GGML type of a tensor at a level, such as "Q6_K"; `shape` is (rows, columns)."""
     if len(shape) < 2 or not name.endswith("weight") or name.endswith(_NEVER_QUANTIZED):
         return "F32"
-    default = DEFAULT_TYPES[level]
-    if default in FLOAT_TYPES:
+    default = _DEFAULT_TYPES[level]
+    if default in _FLOAT_TYPES:
         return default
-    is_output = name == "output.weight" or (layout.tied_embeddings and name == "token_embd.weight")
-    return _fitting(_output_type(default, shape[-1]) if is_output else _inner_type(level, name, layout), shape[-1])
+    columns = shape[-1]
+    if name == "output.weight" or (layout.tied_embeddings and name == "token_embd.weight"):
+        block = 32 if default in ("Q8_0", "Q5_0", "Q4_0") else 256
+        chosen = "Q8_0" if columns % block or default == "Q8_0" else "Q6_K"
+    else:
+        chosen = _inner_type(level, name, layout)
+    if columns % 256:
+        chosen = _FALLBACKS.get(chosen, chosen)
+    return "F16" if columns % 32 else chosen
 
 
 def quantize(values: FloatArray, type_name: str) -> NDArray[np.uint8]:
@@ -57,14 +64,22 @@ def quantize(values: FloatArray, type_name: str) -> NDArray[np.uint8]:
 
     Raises EngineError if the library that quantizes is missing.
     """
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    if type_name not in FLOAT_TYPES:
-        return _by_ggml(values, type_name)
     import gguf
 
-    with np.errstate(over="ignore"):  # values beyond f16 become infinite, as in llama.cpp
-        written: NDArray[Any] = gguf.quantize(values, gguf.GGMLQuantizationType[type_name])
-    return written.reshape(-1).view(np.uint8)
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    kind = gguf.GGMLQuantizationType[type_name]
+    if type_name in _FLOAT_TYPES:
+        with np.errstate(over="ignore"):  # values beyond f16 become infinite, as in llama.cpp
+            floats: NDArray[Any] = gguf.quantize(values, kind)
+        return floats.reshape(-1).view(np.uint8)
+    columns, result = values.shape[-1], np.empty(stored_bytes(values.shape, type_name), dtype=np.uint8)
+    data, target, rows = values.ctypes.data, result.ctypes.data, values.size // columns
+    written = _ggml().ggml_quantize_chunk(int(kind), data, target, 0, rows, columns, None)
+    if written != result.size:
+        raise EngineError(
+            f"quantizing to {type_name} gave {written} bytes, not {result.size}; install another version of xllamacpp"
+        )
+    return result
 
 
 def stored_bytes(shape: tuple[int, ...], type_name: str) -> int:
@@ -75,13 +90,8 @@ def stored_bytes(shape: tuple[int, ...], type_name: str) -> int:
     return int(np.prod(shape, dtype=np.int64)) // int(block) * int(block_bytes)
 
 
-def _output_type(default: str, columns: int) -> str:
-    block = 32 if default in ("Q8_0", "Q5_0", "Q4_0") else 256
-    return "Q8_0" if columns % block or default == "Q8_0" else "Q6_K"
-
-
 def _inner_type(level: str, name: str, layout: Layout) -> str:
-    default, match = DEFAULT_TYPES[level], _BLOCK.fullmatch(name)
+    default, match = _DEFAULT_TYPES[level], _BLOCK.fullmatch(name)
     if match is None:
         return default
     layer, part = int(match[1]), match[2]
@@ -99,7 +109,7 @@ def _inner_type(level: str, name: str, layout: Layout) -> str:
 
 
 def _value_type(level: str, layer: int, layout: Layout) -> str:
-    chosen = DEFAULT_TYPES[level]
+    chosen = _DEFAULT_TYPES[level]
     if level == "q2_k":
         chosen = "Q4_K" if layout.heads // layout.kv_heads >= 4 else "Q3_K"
     elif level == "q3_k_m":
@@ -116,27 +126,6 @@ def _uses_more_bits(layer: int, layers: int) -> bool:
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 
-def _fitting(type_name: str, columns: int) -> str:
-    if type_name in _FALLBACKS and columns % 256:
-        type_name = _FALLBACKS[type_name]
-    return "F16" if columns % 32 else type_name
-
-
-def _by_ggml(values: FloatArray, type_name: str) -> NDArray[np.uint8]:
-    from gguf import GGMLQuantizationType
-
-    rows = values.size // values.shape[-1]
-    result = np.empty(stored_bytes(values.shape, type_name), dtype=np.uint8)
-    written = _ggml().ggml_quantize_chunk(
-        int(GGMLQuantizationType[type_name]), values.ctypes.data, result.ctypes.data, 0, rows, values.shape[-1], None
-    )
-    if written != result.size:
-        raise EngineError(
-            f"quantizing to {type_name} gave {written} bytes, not {result.size}; install another version of xllamacpp"
-        )
-    return result
-
-
 @cache
 def _ggml() -> ctypes.CDLL:
     spec = find_spec("xllamacpp")
@@ -146,13 +135,6 @@ def _ggml() -> ctypes.CDLL:
     library = ctypes.CDLL(str(found[0]))
     quantize_chunk = library.ggml_quantize_chunk
     quantize_chunk.restype = ctypes.c_size_t
-    quantize_chunk.argtypes = [
-        ctypes.c_int,
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        ctypes.c_int64,
-        ctypes.c_int64,
-        ctypes.c_int64,
-        ctypes.c_void_p,
-    ]
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, number, number, number, pointer]
     return library

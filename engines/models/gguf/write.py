@@ -43,9 +43,8 @@ def level_of(number: int) -> str | None:
     """Return the level of llama.cpp's number, None if unknown."""
     from gguf import LlamaFileType
 
-    names = {int(member): member.name for member in LlamaFileType}
-    found = names.get(number)
-    return None if found in (None, "GUESSED") else found.removeprefix("ALL_").removeprefix("MOSTLY_").lower()
+    found = next((member.name for member in LlamaFileType if member == number), "GUESSED")
+    return None if found == "GUESSED" else found.removeprefix("ALL_").removeprefix("MOSTLY_").lower()
 
 
 def _write_header(weights: Weights, level: str, types: list[str], path: Path) -> None:

@@ -31,7 +31,7 @@ from engines.base import (
 from engines.base import collect as whole
 from engines.llamacpp.embedded import LlamaCpp
 from engines.llamacpp.native import NativeModel
-from engines.models.gguf.file import gguf_levels
+from engines.models.gguf.quantize import LEVELS
 from tests.engines.greedy import HELD_OUT
 from tests.engines.lora_file import write_adapter
 
@@ -341,7 +341,7 @@ def test_without_a_file_the_log_goes_to_stderr(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", gguf_levels)
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_level_loads_and_generates(tmp_path: Path, level: str) -> None:
     """Every level is loaded unchanged and gives eight tokens."""
 

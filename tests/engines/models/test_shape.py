@@ -33,8 +33,8 @@ def test_a_folder_and_its_gguf_file_have_the_same_shape() -> None:
     """Folder and file of a model have equal sizes at every level."""
     of_folder = shape_of(TINY.path)
     assert of_folder is not None
-    assert (of_folder.layers, of_folder.heads, of_folder.kv_heads, of_folder.head_size) == (4, 4, 2, 64)
-    assert (of_folder.width, of_folder.vocabulary, of_folder.context_tokens) == (256, 258, 1024)
+    assert (of_folder.layers, of_folder.kv_heads, of_folder.head_size) == (4, 2, 64)
+    assert (of_folder.vocabulary, of_folder.context_tokens) == (258, 1024)
     assert of_folder.parameters == 3_214_080
     for level in ("f16", "q4_0"):
         assert shape_of(gguf_file(TINY, level)) == of_folder

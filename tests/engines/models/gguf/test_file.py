@@ -15,8 +15,9 @@ from engines.base import LevelUnsupported, ModelError, ModelReference
 from engines.models.gguf import file as ggufs
 from engines.models.gguf import folder as gguf_folder
 from engines.models.gguf import write
-from engines.models.gguf.file import gguf_file, gguf_level, gguf_levels, weight_bytes
+from engines.models.gguf.file import gguf_file, gguf_level, weight_bytes
 from engines.models.gguf.header import read_header
+from engines.models.gguf.quantize import LEVELS
 from engines.models.source import resolve
 from engines.models.types import ModelSource
 
@@ -34,7 +35,7 @@ def _change(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-@pytest.mark.parametrize("level", gguf_levels)
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_level_of_tiny_states_its_level(level: str) -> None:
     """The file names its level, holds every tensor once and is not built again."""
     path = gguf_file(TINY, level)
@@ -51,7 +52,7 @@ def test_every_level_of_tiny_states_its_level(level: str) -> None:
 @pytest.mark.slow
 def test_lower_levels_are_smaller() -> None:
     """Sizes decrease along the list of levels; f16 and bf16 are equal."""
-    sizes = [weight_bytes(gguf_file(TINY, level)) for level in gguf_levels]
+    sizes = [weight_bytes(gguf_file(TINY, level)) for level in LEVELS]
     assert sizes == sorted(sizes, reverse=True)
 
 

@@ -19,6 +19,7 @@ from engines.base import EngineSpec, ModelError, ModelReference
 from engines.llamacpp.server import LlamaServer
 from engines.models import safetensors_io
 from engines.models.gguf import file as ggufs
+from engines.models.gguf.quantize import LEVELS
 from engines.models.gguf.write import file_type
 from engines.models.source import resolve, weight_files
 from engines.models.tokenizer import tokenizer
@@ -112,7 +113,7 @@ def test_levels_are_those_that_llama_cpp_makes(name: str, width: int, tmp_path: 
 
     source = write(tmp_path / "model", name, **{"n_embd" if name.startswith("gpt2") else "hidden_size": width})
     start, theirs_path = ggufs.gguf_file(source, "f16"), tmp_path / "theirs.gguf"
-    for level in ggufs.gguf_levels[3:]:
+    for level in LEVELS[3:]:
         wanted = llama_cpp.llama_model_quantize_default_params()
         wanted.ftype, wanted.nthread = file_type(level), 1
         paths = (str(start).encode(), str(theirs_path).encode())
