@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
-from engines.base import EngineError, EngineInfo, EngineSpec, LevelUnsupported, MemoryEstimate, ModelError
-from engines.llamacpp.options import CACHE_BYTES, LlamaOptions, Options, parse_options
+from engines.base import (
+    EngineError,
+    EngineInfo,
+    EngineSpec,
+    LevelUnsupported,
+    MemoryEstimate,
+    ModelError,
+    device_environment,
+)
+from engines.llamacpp.options import CACHE_BYTES, Options, parse_options
 from engines.models import source as models
 from engines.models.gguf import file as ggufs
 from engines.models.gguf.header import read_header
@@ -17,8 +26,10 @@ from engines.models.gguf.quantize import LEVELS
 from engines.models.shape import shape_of
 from engines.models.types import ModelSource
 from engines.options import DEFAULT_CONTEXT_TOKENS
+from engines.process.server import EngineServer, ServerCommand, ServerProcess
 
 _MIB = 1 << 20
+PROCESSORS = Path("/proc/cpuinfo")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 RUNTIME_BYTES = {"llama-cpp": 14 * _MIB, "llama-server": 24 * _MIB, "llama-cpp-server": 55 * _MIB}
 """Minimum memory without weights and cache: measured with `tiny` and a batch of 32, rounded down. For `llama-cpp` the
@@ -56,34 +67,14 @@ def prepared_model(spec: EngineSpec) -> GgufModel:
     return GgufModel(source, path, lora, models.content_hash(source))  # hashed before start(), which is timed
 
 
-def require_model(spec: EngineSpec) -> None:
-    """Raise EngineError if the spec names no model, LevelUnsupported for a level that GGUF lacks."""
-    if spec.model is None:
-        raise EngineError(f"{spec.engine} needs a model; name one, for example model: tiny")
-    if spec.level is not None and spec.level not in LEVELS:
-        raise LevelUnsupported(f"{spec.engine} has no level {spec.level!r}; known are {', '.join(LEVELS)}")
-
-
-def context_tokens(options: LlamaOptions, model: GgufModel) -> int:
-    """Return the context of one request: as configured, else the model's, at most the default limit."""
-    if options.n_ctx is not None:
-        return options.n_ctx
-    return min(ggufs.context_tokens(model.path) or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS)
-
-
-def kv_bytes_per_token(options: LlamaOptions, model: GgufModel) -> float | None:
-    """Return the size of one token in the KV cache; None if the architecture is unknown."""
-    shape = shape_of(model.path)
-    if shape is None:
-        return None
-    return shape.kv_bytes_per_token((CACHE_BYTES[options.cache_type_k] + CACHE_BYTES[options.cache_type_v]) / 2)
-
-
 class GgufEngine(Generic[Options]):
     """Base of the llama.cpp engines: the model's file, its levels, and the devices."""
 
     def __init__(self, spec: EngineSpec, kind: type[Options]) -> None:
-        require_model(spec)
+        if spec.model is None:
+            raise EngineError(f"{spec.engine} needs a model; name one, for example model: tiny")
+        if spec.level is not None and spec.level not in LEVELS:
+            raise LevelUnsupported(f"{spec.engine} has no level {spec.level!r}; known are {', '.join(LEVELS)}")
         self._spec = spec
         self._options = on_devices(parse_options(kind, spec.options, spec.engine), spec.devices)
         self._found: GgufModel | None = None
@@ -102,8 +93,23 @@ class GgufEngine(Generic[Options]):
         return self._file.files
 
     def memory_needed(self) -> MemoryEstimate | None:
-        """Return a lower bound: weights, the KV cache of all slots, and the process' minimum."""
-        return memory_estimate(self._spec, self._options, self._file)
+        """Return a lower bound: the weights' file, the KV cache of all slots, and the engine's minimum.
+
+        Compute buffers are left out, because they depend on batch and build. So is the cache of models with a sliding
+        window. None if only some layers go to a GPU, or llama.cpp chooses between GPU and host: its build decides.
+        """
+        layers, devices = self._options.n_gpu_layers, self._spec.devices
+        left_to_choose = layers is None and not devices and NVIDIA_DRIVER.exists()
+        if layers not in (None, 0, "all") or left_to_choose:
+            return None
+        parts = {"weights": ggufs.weight_bytes(self._file.path), "runtime": RUNTIME_BYTES[self._spec.engine]}
+        if self._file.lora is not None:
+            parts["weights"] += self._file.lora.stat().st_size
+        per_token, header = self._kv_bytes_per_token, read_header(self._file.path)
+        if per_token is not None and not header.get(f"{header.get('general.architecture')}.attention.sliding_window"):
+            parts["kv_cache"] = round(per_token * self._context_tokens * self._options.slots)
+        on_gpu = layers == "all" or (layers is None and devices not in ((), ("cpu",)))
+        return MemoryEstimate("cuda" if on_gpu else "cpu", parts)
 
     @property
     def _file(self) -> GgufModel:
@@ -112,53 +118,76 @@ class GgufEngine(Generic[Options]):
             self._found = prepared_model(self._spec)
         return self._found
 
+    @property
+    def _context_tokens(self) -> int:
+        """Context of one request: as configured, else the model's, at most the default limit."""
+        if self._options.n_ctx is not None:
+            return self._options.n_ctx
+        return min(ggufs.context_tokens(self._file.path) or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS)
+
+    @property
+    def _kv_bytes_per_token(self) -> float | None:
+        """Size of one token in the KV cache; None if the architecture is unknown."""
+        shape, types = shape_of(self._file.path), (self._options.cache_type_k, self._options.cache_type_v)
+        return None if shape is None else shape.kv_bytes_per_token(sum(CACHE_BYTES[one] for one in types) / 2)
+
     def _info(self, context: int, log: str, **more: Any) -> EngineInfo:
-        """Return the facts from file, options and log. Raises LevelUnsupported as `require_device`."""
-        require_device(self._spec, self._options, logged_device(log))
+        """Return the facts from file, options and log.
+
+        Raises LevelUnsupported if a GPU is requested, and the build silently loaded everything on the CPU.
+        """
+        model, device, requested = self._file, logged_device(log), self._spec.devices
+        if device == "cpu" and requested not in ((), ("cpu",)) and self._options.n_gpu_layers != 0:
+            raise LevelUnsupported(
+                f"{self._spec.engine} put no layer on GPU {', '.join(requested)}: this build of llama.cpp supports "
+                "none; install one that does, or write devices: cpu"
+            )
+        shape = shape_of(model.path)
         found = {
             "name": self._spec.engine,
             "context_tokens": context,
             "options": self._options.in_force(context),
-            "device": logged_device(log),
+            "device": device,
             "memory": logged_memory(log),
             "slots": self._options.slots,
-            **known_facts(self._options, self._file),
+            "model": model.source.name,
+            "model_hash": model.model_hash,
+            "level": ggufs.gguf_level(model.path),
+            "weight_bytes": ggufs.weight_bytes(model.path),
+            "imatrix": _has_imatrix(model),
+            "parameters": None if shape is None else shape.parameters,
+            "kv_bytes_per_token": self._kv_bytes_per_token,
         }
         return EngineInfo(**{**found, **more})
 
 
-def memory_estimate(spec: EngineSpec, options: LlamaOptions, model: GgufModel) -> MemoryEstimate | None:
-    """Return a lower bound: the weights' file, the KV cache of all slots, and the engine's minimum.
+class GgufServer(GgufEngine[Options]):
+    """Base of the llama.cpp engines behind a socket."""
 
-    Compute buffers are left out, because they depend on batch and build. So is the cache of models with a sliding
-    window. None if only some layers go to a GPU, or llama.cpp chooses between GPU and host: its build decides.
-    """
-    layers = options.n_gpu_layers
-    left_to_choose = layers is None and not spec.devices and NVIDIA_DRIVER.exists()
-    if layers not in (None, 0, "all") or left_to_choose:
-        return None
-    parts = {"weights": ggufs.weight_bytes(model.path), "runtime": RUNTIME_BYTES[spec.engine]}
-    if model.lora is not None:
-        parts["weights"] += model.lora.stat().st_size
-    per_token = kv_bytes_per_token(options, model)
-    if per_token is not None and not _has_window(model.path):
-        parts["kv_cache"] = round(per_token * context_tokens(options, model) * options.slots)
-    on_gpu = layers == "all" or (layers is None and spec.devices not in ((), ("cpu",)))
-    return MemoryEstimate("cuda" if on_gpu else "cpu", parts)
+    def __init__(self, spec: EngineSpec, kind: type[Options]) -> None:
+        super().__init__(spec, kind)
+        self._server = EngineServer(spec.engine, spec.log_path)
+        self._environment = {**device_environment(spec.devices), **spec.env}
 
+    def alive(self) -> str | None:
+        return self._server.alive()
 
-def known_facts(options: LlamaOptions, model: GgufModel) -> dict[str, Any]:
-    """Return the fields of EngineInfo from the file and the options."""
-    shape = shape_of(model.path)
-    return {
-        "model": model.source.name,
-        "model_hash": model.model_hash,
-        "level": ggufs.gguf_level(model.path),
-        "weight_bytes": ggufs.weight_bytes(model.path),
-        "imatrix": _has_imatrix(model),
-        "parameters": None if shape is None else shape.parameters,
-        "kv_bytes_per_token": kv_bytes_per_token(options, model),
-    }
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    def _process(
+        self, words: Sequence[str], ready_path: str, ready_timeout_s: float, port: int | None = None
+    ) -> ServerProcess:
+        """Return the server that a command line starts."""
+        command = ServerCommand(
+            shlex.join(words),
+            env=self._environment,
+            ready_path=ready_path,
+            ready_timeout_s=ready_timeout_s,
+            log_path=self._spec.log_path,
+            port=port,
+        )
+        return ServerProcess(command)
 
 
 def logged_memory(log: str) -> dict[str, int]:
@@ -180,12 +209,9 @@ def logged_device(log: str) -> str | None:
     """Return the device of the weights, such as "cpu" or "cuda:0"; the first accelerator of several."""
     devices = [device for device, kind, _ in _BUFFER.findall(log) if kind == "model"]
     accelerators = [one for one in devices if not one.startswith("CPU") and not one.endswith("_Host")]
-    if not devices:
-        return None
     if not accelerators:
-        return "cpu"
-    name = accelerators[0].lower()
-    return re.sub(r"(?<=\D)(\d+)$", r":\1", name)
+        return "cpu" if devices else None
+    return re.sub(r"(?<=\D)(\d+)$", r":\1", accelerators[0].lower())
 
 
 def on_devices(options: Options, devices: tuple[str, ...]) -> Options:
@@ -200,16 +226,6 @@ def on_devices(options: Options, devices: tuple[str, ...]) -> Options:
     return replace(options, n_gpu_layers=0)
 
 
-def require_device(spec: EngineSpec, options: LlamaOptions, device: str | None) -> None:
-    """Raise LevelUnsupported if a GPU is requested, and the build silently loaded everything on the CPU."""
-    if device != "cpu" or spec.devices in ((), ("cpu",)) or options.n_gpu_layers == 0:
-        return
-    raise LevelUnsupported(
-        f"{spec.engine} put no layer on GPU {', '.join(spec.devices)}: this build of llama.cpp supports none; install "
-        "one that does, or write devices: cpu"
-    )
-
-
 def _has_imatrix(model: GgufModel) -> bool | None:
     """Return True if an importance matrix was used in quantizing. Ours are made without.
 
@@ -219,11 +235,6 @@ def _has_imatrix(model: GgufModel) -> bool | None:
         return True
     level = ggufs.gguf_level(model.path) or ""
     return False if model.path != model.source.path and level[:2] in _NARROW else None
-
-
-def _has_window(path: Path) -> bool:
-    header = read_header(path)
-    return bool(header.get(f"{header.get('general.architecture')}.attention.sliding_window"))
 
 
 def _adapter(name: str | None) -> Path | None:
@@ -237,3 +248,35 @@ def _adapter(name: str | None) -> Path | None:
             f"the adapter {name!r} is not a .gguf file; convert a PEFT folder with llama.cpp's convert_lora_to_gguf.py"
         )
     return path.resolve()
+
+
+# llama.cpp's name of an instruction set -> the kernel's flag.
+_INSTRUCTIONS = {
+    "AVX2": "avx2",
+    "AVX_VNNI": "avx_vnni",
+    "AVX512": "avx512f",
+    "AVX512_VBMI": "avx512vbmi",
+    "AVX512_VNNI": "avx512_vnni",
+    "AVX512_BF16": "avx512_bf16",
+    "AMX_INT8": "amx_int8",
+    "DOTPROD": "asimddp",
+    "MATMUL_INT8": "i8mm",
+    "SVE": "sve",
+}
+
+
+def unused_instructions(system_info: str, processors: Path = PROCESSORS) -> tuple[str, ...]:
+    """Return the instruction sets, by llama.cpp's names, that the processor has and the build does not report.
+
+    Args:
+        system_info: Text of `llama_print_system_info`, "AVX2 = 1 | FMA = 1 | ...". An empty one gives ().
+    """
+    parts = [part for part in system_info.split("|") if part.strip().endswith("= 1")]
+    used = {part.split("=")[0].split(":")[-1].strip() for part in parts}
+    try:
+        lines = processors.read_text().splitlines()
+    except OSError:
+        return ()
+    listed = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    flags = listed.partition(":")[2].split()
+    return tuple(name for name, flag in _INSTRUCTIONS.items() if used and flag in flags and name not in used)

@@ -18,8 +18,7 @@ from engines.base import (
     beginning_of,
     check_first,
 )
-from engines.llamacpp.base import GgufEngine, context_tokens
-from engines.llamacpp.instructions import unused_instructions
+from engines.llamacpp.base import GgufEngine, unused_instructions
 from engines.llamacpp.native import NativeLog, NativeModel, Sampling
 from engines.llamacpp.options import LlamaCppOptions
 from engines.llamacpp.reply import reply
@@ -48,10 +47,6 @@ class LlamaCpp(GgufEngine[LlamaCppOptions]):
         await asyncio.to_thread(self.prepare)
         return await self._native(self._load)
 
-    def generate(self, request: Request) -> AsyncIterator[Chunk]:
-        """Yield the reply, a chunk for each token. Closing the iterator ends the generation before the next token."""
-        return self._generate(request)
-
     @property
     def native(self) -> NativeModel:
         """Loaded model, for direct use of llama.cpp by one thread at a time.
@@ -77,14 +72,13 @@ class LlamaCpp(GgufEngine[LlamaCppOptions]):
 
     async def stop(self) -> None:
         """End all generation, free model and context, end the thread."""
-        thread, stopped_before = self._thread, self._stopped
-        self._stopped = True
-        if thread is None or stopped_before:
-            return
-        await asyncio.wrap_future(thread.submit(self._unload))
-        await asyncio.to_thread(thread.shutdown)
+        stopped_before, self._stopped = self._stopped, True
+        if self._thread is not None and not stopped_before:
+            await asyncio.wrap_future(self._thread.submit(self._unload))
+            await asyncio.to_thread(self._thread.shutdown)
 
-    async def _generate(self, request: Request) -> AsyncIterator[Chunk]:
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """Yield the reply, a chunk for each token. Closing the iterator ends the generation before the next token."""
         if self._thread is None or self._model is None:
             raise EngineError("llama-cpp is not running; start it first")
         outbox: Outbox[Chunk | None] = Outbox()
@@ -122,9 +116,8 @@ class LlamaCpp(GgufEngine[LlamaCppOptions]):
         except ImportError as error:
             raise StartFailed("llama-cpp needs llama-cpp-python: pip install 'inference-harness[llama-cpp]'") from error
         self._log = NativeLog(self._spec.log_path)
-        file = self._file
         try:
-            self._model = NativeModel(file.path, self._options, context_tokens(self._options, file), file.lora)
+            self._model = NativeModel(self._file.path, self._options, self._context_tokens, self._file.lora)
             self._model.free_sampler(self._model.sampler(Sampling()))  # an invalid grammar fails here
         except EngineError as error:
             reason = self._log.first_error
@@ -142,12 +135,10 @@ class LlamaCpp(GgufEngine[LlamaCppOptions]):
         )
 
     def _unload(self) -> None:
-        model, self._model = self._model, None
-        if model is not None:
-            model.close()
-        log, self._log = self._log, None
-        if log is not None:
-            log.close()
+        for part in (self._model, self._log):
+            if part is not None:
+                part.close()
+        self._model = self._log = None
         free_memory()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from engines import missing_library
-from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed, device_environment
-from engines.llamacpp.base import GgufEngine, GgufModel, context_tokens
+from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, StartFailed
+from engines.llamacpp.base import GgufModel, GgufServer
 from engines.llamacpp.options import PLAIN_SAMPLING, LlamaCppServerOptions
-from engines.process.server import EngineServer, ServerCommand, ServerProcess
 
 # The numbers of ggml's types, as the server takes them.
 _TYPE_NUMBERS = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
 _ALL_LAYERS = -1  # default of llama.cpp; the server's is 0
 _NEVER = -1e9  # added to a logit
 # Runs in the library's environment: prints its version, and which tokens of a model end a reply.
-_TOLD = """
+_REPORT = """
 import importlib.metadata, json, sys
 from llama_cpp import llama_cpp as c
 c.llama_backend_init()
@@ -38,19 +36,17 @@ print(json.dumps({"version": importlib.metadata.version("llama-cpp-python"), "en
 """
 
 
-class LlamaCppServer(GgufEngine[LlamaCppServerOptions]):
+class LlamaCppServer(GgufServer[LlamaCppServerOptions]):
     """Engine `llama-cpp-server`; implements `engines.base.ServedEngine`. Options: `LlamaCppServerOptions`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec, LlamaCppServerOptions)
         if self._options.flash_attn == "auto":
             raise EngineError(f"option flash_attn of {spec.engine} is 'auto'; it must be true or false")
-        self._server = EngineServer(spec.engine, spec.log_path)
         self._python = spec.python or sys.executable
         self._library: dict[str, Any] = {"ends": (), "eos": None}
 
     def prepare(self) -> Sequence[Path]:
-        """Find or fetch the model and make its GGUF file at the requested level (cached)."""
         files = super().prepare()
         if not missing_library(self._spec.engine, self._spec.python):
             _library_facts(self._python, str(self._file.path))  # before start(), which is timed
@@ -66,30 +62,16 @@ class LlamaCppServer(GgufEngine[LlamaCppServerOptions]):
         if missing := missing_library(self._spec.engine, self._spec.python):
             raise StartFailed(missing)
         self._library = await asyncio.to_thread(_library_facts, self._python, str(self._file.path))
-        context = context_tokens(self._options, self._file)
+        context = self._context_tokens
         words = [self._python, "-P", "-m", "llama_cpp.server", *arguments(self._options, self._file, context)]
-        command = ServerCommand(
-            shlex.join(words),
-            env={**device_environment(self._spec.devices), **self._spec.env},
-            ready_path="/v1/models",
-            ready_timeout_s=self._options.ready_timeout_s,
-            log_path=self._spec.log_path,
-        )
-        await self._server.start(ServerProcess(command))
+        await self._server.start(self._process(words, "/v1/models", self._options.ready_timeout_s))
         version = str(self._library["version"])
-        libraries = {"llama-cpp-python": version}
-        more = {"version": version, "libraries": libraries, "pids": self._server.pids()}
+        more = {"version": version, "libraries": {"llama-cpp-python": version}, "pids": self._server.pids()}
         return await asyncio.to_thread(self._info, context, self._server.log(), **more)
 
     def endpoint(self) -> Endpoint:
         url, model = self._server.url, self._file.source.name
         return Endpoint(url, "openai-completions", model, unsaid=PLAIN_SAMPLING, exact=self._no_end())
-
-    def alive(self) -> str | None:
-        return self._server.alive()
-
-    async def stop(self) -> None:
-        await self._server.stop()
 
     def _no_end(self) -> dict[str, Any]:
         """Return the logit bias that excludes every token that ends a reply.
@@ -102,9 +84,9 @@ class LlamaCppServer(GgufEngine[LlamaCppServerOptions]):
 
 @functools.cache
 def _library_facts(python: str, gguf: str) -> dict[str, Any]:
-    order = [python, "-P", "-c", _TOLD, gguf]
+    command = [python, "-P", "-c", _REPORT, gguf]
     try:
-        ended = subprocess.run(order, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
         found: dict[str, Any] = json.loads(ended.stdout)
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         raise StartFailed(f"{python} cannot report its version of llama-cpp-python: {error}") from error

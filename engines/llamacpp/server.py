@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, Scores, beginning_of, device_environment
-from engines.llamacpp.base import GgufEngine, context_tokens
-from engines.llamacpp.instructions import unused_instructions
+from engines.base import Endpoint, EngineError, EngineInfo, EngineSpec, Scores, beginning_of
+from engines.llamacpp.base import GgufServer, unused_instructions
 from engines.llamacpp.options import PLAIN_SAMPLING, LlamaServerOptions
 from engines.llamacpp.server_binary import Program, program
-from engines.llamacpp.server_parameters import server_parameters
-from engines.llamacpp.server_process import EmbeddedServer
+from engines.llamacpp.server_process import EmbeddedServer, server_parameters
 from engines.llamacpp.server_scores import score_by_server
-from engines.process.server import EngineServer, ServerCommand, ServerProcess
 
 _SCORE_TIMEOUT_S = 300.0  # the first request evaluates half a chunk, of a large model on a small processor
 
 
-class LlamaServer(GgufEngine[LlamaServerOptions]):
+class LlamaServer(GgufServer[LlamaServerOptions]):
     """Engine `llama-server`; implements `engines.base.ServedEngine`. Options: `LlamaServerOptions`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec, LlamaServerOptions)
-        self._server = EngineServer(spec.engine, spec.log_path)
         self._program: Program | None = None
         self._context = 0
 
@@ -44,16 +39,15 @@ class LlamaServer(GgufEngine[LlamaServerOptions]):
         """
         self._server.require_new()
         await asyncio.to_thread(self.prepare)
-        model, context = self._file, context_tokens(self._options, self._file)
-        arguments = (self._options, model.path, model.source.name, context, model.lora)
+        options, model = self._options, self._file
+        arguments = (options, model.path, model.source.name, self._context_tokens, model.lora)
         if self._program is None:
-            environment = {**device_environment(self._spec.devices), **self._spec.env}
-            embedded = EmbeddedServer(
-                self._spec, environment, server_parameters(*arguments), self._options.ready_timeout_s
-            )
+            parameters = server_parameters(*arguments)
+            embedded = EmbeddedServer(self._spec, self._environment, parameters, options.ready_timeout_s)
             await self._server.start(embedded)
             return await asyncio.to_thread(self._started, "xllamacpp", embedded.version, embedded.system)
-        await self._server.start(ServerProcess(self._command(self._program.arguments(*arguments))))
+        words = self._program.arguments(*arguments)
+        await self._server.start(self._process(words, "/health", options.ready_timeout_s, options.port))
         return await asyncio.to_thread(self._started, "llama-server", self._program.version, self._program.system)
 
     def endpoint(self) -> Endpoint:
@@ -77,23 +71,6 @@ class LlamaServer(GgufEngine[LlamaServerOptions]):
             raise EngineError(f"{len(tokens)} tokens are more than the context of {self._context}; raise n_ctx")
         ask = partial(self._server.answer, timeout_s=_SCORE_TIMEOUT_S, refusals=True)
         return await asyncio.to_thread(score_by_server, ask, tokens, first)
-
-    def alive(self) -> str | None:
-        return self._server.alive()
-
-    async def stop(self) -> None:
-        await self._server.stop()
-
-    def _command(self, words: Sequence[str]) -> ServerCommand:
-        """Return the command of a llama-server other than the embedded one."""
-        return ServerCommand(
-            shlex.join(words),
-            env={**device_environment(self._spec.devices), **self._spec.env},
-            ready_path="/health",
-            ready_timeout_s=self._options.ready_timeout_s,
-            log_path=self._spec.log_path,
-            port=self._options.port,
-        )
 
     def _started(self, library: str, version: str, system: str) -> EngineInfo:
         """Return the facts about the started server. `system` lists the features of the build."""

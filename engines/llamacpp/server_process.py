@@ -1,4 +1,4 @@
-"""Process of xllamacpp's server: start, readiness, end."""
+"""Process of xllamacpp's server: start, readiness, end, and its parameters."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import NO_USAGE_REPORTS, EngineSpec, StartFailed
+from engines.llamacpp.options import LlamaServerOptions
 from engines.process.log import begun, read_from, size_of
 from engines.process.server import signal_name
 
@@ -22,6 +23,8 @@ _CHILD = Path(__file__).with_name("server_child.py")
 _QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is on disk already
 _STOP_TIMEOUT_S = 5.0
 _LOG_LINES = 3
+_LOG_LOADING = 4  # llama.cpp logs its buffers one level below the server's information
+_ALL_LAYERS = -2
 # Lines without a cause: warnings and information of llama.cpp, and the frames of a Python traceback.
 _NOISE = re.compile(r"[\d.]+ [WID] | |Traceback")
 
@@ -61,8 +64,8 @@ class EmbeddedServer:
             line = await asyncio.wait_for(_first_line(read_end), self._ready_timeout_s)
         except TimeoutError:
             await self.stop()
-            limit = f"{self._ready_timeout_s:g} s"
-            raise StartFailed(f"llama-server was not ready within {limit}; raise ready_timeout_s") from None
+            limit_s = self._ready_timeout_s
+            raise StartFailed(f"llama-server was not ready within {limit_s:g} s; raise ready_timeout_s") from None
         if not line:
             await self.stop()
             raise StartFailed(self._why_not_started())
@@ -105,8 +108,7 @@ class EmbeddedServer:
     def _why_not_started(self) -> str:
         log = "\n".join(self._log())
         if "couldn't bind" in log:
-            port = self._parameters["port"]
-            return f"port {port} is in use; name another port, or none to have a free one chosen"
+            return f"port {self._parameters['port']} is in use; name another port, or none to have a free one chosen"
         if "No module named 'xllamacpp'" in log:
             return f"{self._python} has no xllamacpp; install it there with: pip install xllamacpp"
         return self._ending()
@@ -155,3 +157,52 @@ def _end(process: subprocess.Popen[str]) -> None:
     if process.stdin is not None:
         with suppress(BrokenPipeError):  # the process ended before reading it
             process.stdin.close()
+
+
+def server_parameters(
+    options: LlamaServerOptions, gguf: Path, alias: str, context_tokens: int, lora: Path | None = None
+) -> dict[str, Any]:
+    """Return the fields of xllamacpp.CommonParams as JSON, in the notation of `server_child`.
+
+    Args:
+        context_tokens: Context of one slot. The server divides its context, so it gets n_parallel times as much.
+    """
+    load_mode = "_".join(["MMAP"] * options.mmap + ["MLOCK"] * options.mlock) or "NONE"
+    flash = {True: "ENABLED", False: "DISABLED", "auto": "AUTO"}[options.flash_attn]
+    parameters: dict[str, Any] = {
+        "model.path": str(gguf),
+        "model_alias": [alias],
+        "n_ctx": context_tokens * options.n_parallel,
+        "n_parallel": options.n_parallel,
+        "cont_batching": options.cont_batching,
+        "cpuparams.n_threads": options.threads,
+        "cpuparams_batch.n_threads": options.threads,
+        "n_batch": options.n_batch,
+        "n_ubatch": options.n_ubatch,
+        "flash_attn_type": _member("llama_flash_attn_type", f"LLAMA_FLASH_ATTN_TYPE_{flash}"),
+        "cache_type_k": _member("ggml_type", f"GGML_TYPE_{options.cache_type_k.upper()}"),
+        "cache_type_v": _member("ggml_type", f"GGML_TYPE_{options.cache_type_v.upper()}"),
+        "load_mode": _member("llama_load_mode", f"LLAMA_LOAD_MODE_{load_mode}"),
+        "cache_prompt": options.prefix_cache,
+        "port": options.port or 0,
+        "endpoint_metrics": True,
+        "ui": False,
+        "offline": True,
+        "verbosity": _LOG_LOADING,
+    }
+    if not options.prefix_cache:
+        parameters["cache_ram_mib"] = 0
+    elif options.cache_ram_mib is not None:
+        parameters["cache_ram_mib"] = options.cache_ram_mib
+    if options.n_gpu_layers is not None:
+        parameters["n_gpu_layers"] = _ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers
+    if options.grammar is not None:
+        kind = _member("common_grammar_type", "COMMON_GRAMMAR_TYPE_USER")
+        parameters["sampling.grammar"] = {"new": "CommonGrammar", "arguments": [kind, options.grammar]}
+    if lora is not None:
+        parameters["lora_adapters"] = {"list": [{"new": "CommonAdapterLoraInfo", "arguments": [str(lora), 1.0]}]}
+    return parameters
+
+
+def _member(enumeration: str, member: str) -> dict[str, str]:
+    return {"enum": enumeration, "member": member}

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engines.base import EngineError, EngineSpec, LevelUnsupported, ModelError, ModelReference, device_environment
 from engines.llamacpp import base
-from engines.llamacpp.base import (
-    RUNTIME_BYTES,
-    known_facts,
-    kv_bytes_per_token,
-    logged_device,
-    logged_memory,
-    memory_estimate,
-    prepared_model,
-    require_device,
-    require_model,
-)
+from engines.llamacpp.base import RUNTIME_BYTES, GgufEngine, logged_device, logged_memory, prepared_model
 from engines.llamacpp.options import LlamaCppOptions, LlamaServerOptions
 from tests.engines.lora_file import write_adapter
 
@@ -29,11 +20,16 @@ llama_kv_cache:      CUDA1 KV buffer size =     4.00 MiB
 llama_context:  CUDA_Host  output buffer size =     0.50 MiB
 sched_reserve:       CUDA1 compute buffer size =     8.50 MiB
 """
+ON_CPU = "load_tensors:   CPU_Mapped model buffer size =    12.26 MiB"
 MIB = 1 << 20
 
 
 def _spec(level: str = "q8_0", lora: str | None = None, devices: tuple[str, ...] = ()) -> EngineSpec:
     return EngineSpec("llama-cpp", ModelReference("tiny", lora=lora), level, devices=devices)
+
+
+def _engine(spec: EngineSpec | None = None, **options: object) -> GgufEngine[LlamaCppOptions]:
+    return GgufEngine(replace(spec or _spec(), options=options), LlamaCppOptions)
 
 
 def test_buffers_are_added_by_purpose() -> None:
@@ -56,26 +52,25 @@ def test_copies_of_mapped_weights_are_separate() -> None:
 def test_the_device_is_where_the_weights_are() -> None:
     """An accelerator that has some of them counts, for the rest stays on the host in any case."""
     assert logged_device(LOG) == "cuda:1"
-    assert logged_device("load_tensors:   CPU_Mapped model buffer size =    12.26 MiB") == "cpu"
+    assert logged_device(ON_CPU) == "cpu"
     assert logged_device("") is None
 
 
 def test_the_cache_of_tiny_is_computed_from_its_shape() -> None:
     """4 layers, 2 heads of 64, keys and values: 1,024 values a token, each type with its own size."""
-    model = prepared_model(_spec())
-    assert kv_bytes_per_token(LlamaCppOptions(), model) == 2 * 1024
-    mixed = LlamaCppOptions(cache_type_k="q8_0", cache_type_v="f32")
-    assert kv_bytes_per_token(mixed, model) == 512 * (34 / 32 + 4)
+    assert _engine()._info(1024, "").kv_bytes_per_token == 2 * 1024
+    mixed = _engine(cache_type_k="q8_0", cache_type_v="f32")
+    assert mixed._info(1024, "").kv_bytes_per_token == 512 * (34 / 32 + 4)
 
 
 def test_the_estimate_has_weights_cache_and_runtime() -> None:
     """All slots have a cache of their own."""
-    model, options = prepared_model(_spec()), LlamaServerOptions(n_ctx=512, n_parallel=3)
-    estimate = memory_estimate(_spec(), options, model)
+    spec = replace(_spec(), options={"n_ctx": 512, "n_parallel": 3})
+    estimate = GgufEngine(spec, LlamaServerOptions).memory_needed()
     assert estimate is not None
     assert estimate.device == "cpu"
     assert estimate.parts == {
-        "weights": model.path.stat().st_size,
+        "weights": prepared_model(_spec()).path.stat().st_size,
         "kv_cache": 3 * 512 * 2048,
         "runtime": RUNTIME_BYTES["llama-cpp"],
     }
@@ -83,25 +78,23 @@ def test_the_estimate_has_weights_cache_and_runtime() -> None:
 
 def test_the_estimate_follows_the_device_and_knows_nothing_of_a_split() -> None:
     """Everything on the GPU, everything on the host, or no estimate."""
-    model = prepared_model(_spec())
-    on_gpu = memory_estimate(_spec(devices=("0",)), LlamaCppOptions(), model)
+    on_gpu = _engine(_spec(devices=("0",))).memory_needed()
     assert on_gpu is not None
     assert on_gpu.device == "cuda"
-    assert memory_estimate(_spec(), LlamaCppOptions(n_gpu_layers=3), model) is None
+    assert _engine(n_gpu_layers=3).memory_needed() is None
 
 
 def test_nothing_is_estimated_where_llama_cpp_may_choose_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A cell must not be skipped for want of host memory that its weights would not take."""
-    model = prepared_model(_spec())
     monkeypatch.setattr(base, "NVIDIA_DRIVER", tmp_path)
-    assert memory_estimate(_spec(), LlamaCppOptions(), model) is None
-    assert memory_estimate(_spec(devices=("cpu",)), LlamaCppOptions(), model) is not None
+    assert _engine().memory_needed() is None
+    assert _engine(_spec(devices=("cpu",))).memory_needed() is not None
 
 
 def test_facts_are_those_of_the_file() -> None:
     """The level as loaded and the number of weights come from the GGUF file."""
-    facts = known_facts(LlamaCppOptions(), prepared_model(_spec("q4_0")))
-    assert (facts["model"], facts["level"], facts["parameters"]) == ("tiny", "q4_0", 3_214_080)
+    facts = _engine(_spec("q4_0"))._info(1024, "")
+    assert (facts.model, facts.level, facts.parameters) == ("tiny", "q4_0", 3_214_080)
 
 
 def test_only_the_named_devices_are_shown_to_a_process() -> None:
@@ -114,11 +107,11 @@ def test_only_the_named_devices_are_shown_to_a_process() -> None:
 def test_a_gpu_that_the_build_lacks_is_refused() -> None:
     """llama.cpp computes on the CPU then and says nothing; layers that were meant to stay there are fine."""
     with pytest.raises(LevelUnsupported, match="put no layer on GPU 0, 1: this build"):
-        require_device(_spec(devices=("0", "1")), LlamaCppOptions(), "cpu")
-    require_device(_spec(devices=("0",)), LlamaCppOptions(), "cuda:0")
-    require_device(_spec(devices=("0",)), LlamaCppOptions(n_gpu_layers=0), "cpu")
-    require_device(_spec(devices=("cpu",)), LlamaCppOptions(), "cpu")
-    require_device(_spec(), LlamaCppOptions(), "cpu")
+        _engine(_spec(devices=("0", "1")))._info(1024, ON_CPU)
+    assert _engine(_spec(devices=("0",)))._info(1024, LOG).device == "cuda:1"
+    assert _engine(_spec(devices=("0",)), n_gpu_layers=0)._info(1024, ON_CPU).device == "cpu"
+    assert _engine(_spec(devices=("cpu",)))._info(1024, ON_CPU).device == "cpu"
+    assert _engine()._info(1024, ON_CPU).device == "cpu"
 
 
 def test_an_adapter_is_a_gguf_file(tmp_path: Path) -> None:
@@ -134,15 +127,14 @@ def test_an_adapter_is_a_gguf_file(tmp_path: Path) -> None:
 def test_model_and_level_are_checked_first() -> None:
     """A missing model or a level of another engine is refused."""
     with pytest.raises(EngineError, match="needs a model"):
-        require_model(EngineSpec("llama-cpp"))
+        _engine(EngineSpec("llama-cpp"))
     with pytest.raises(LevelUnsupported, match="no level 'fp8'"):
-        require_model(_spec("fp8"))
+        _engine(_spec("fp8"))
 
 
 @pytest.mark.parametrize(("level", "imatrix"), [("q4_k_m", False), ("q2_k", False), ("q8_0", None), ("f16", None)])
 def test_levels_that_are_made_here_have_no_imatrix(level: str, imatrix: bool | None) -> None:
     """Levels of 8 bits and more use none; for other files it is unknown."""
-    model = prepared_model(_spec(level))
-    assert known_facts(LlamaCppOptions(), model)["imatrix"] is imatrix
-    given = prepared_model(EngineSpec("llama-cpp", ModelReference(str(model.path))))
-    assert known_facts(LlamaCppOptions(), given)["imatrix"] is None
+    assert _engine(_spec(level))._info(1024, "").imatrix is imatrix
+    path = prepared_model(_spec(level)).path
+    assert _engine(EngineSpec("llama-cpp", ModelReference(str(path))))._info(1024, "").imatrix is None

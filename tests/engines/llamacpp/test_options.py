@@ -17,7 +17,7 @@ from engines.llamacpp.options import (
     parse_options,
 )
 from engines.llamacpp.python_server import LlamaCppServer, arguments
-from engines.llamacpp.server_parameters import server_parameters
+from engines.llamacpp.server_process import server_parameters
 from engines.models.types import ModelSource
 
 MODEL = GgufModel(ModelSource("tiny", "gguf", Path("model.gguf")), Path("model.gguf"), Path("adapter.gguf"))

@@ -15,7 +15,7 @@ import pytest
 
 from engines import dialects
 from engines.base import EngineError, EngineInfo, EngineSpec, ModelReference, Request, StartFailed
-from engines.llamacpp.instructions import unused_instructions
+from engines.llamacpp.base import unused_instructions
 from engines.llamacpp.options import LlamaServerOptions
 from engines.llamacpp.server import LlamaServer
 from engines.llamacpp.server_binary import Program, program
