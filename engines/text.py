@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from engines.base import Request
+from engines.base import Chunk, ChunkKind, Request
 
 
 def stop_strings(request: Request) -> tuple[str, ...]:
@@ -32,8 +31,7 @@ class StopStrings:
         if not self._stops:
             return text
         text = self._held + text
-        found = [at for at in map(text.find, self._stops) if at >= 0]
-        if found:
+        if found := [at for at in map(text.find, self._stops) if at >= 0]:
             self.stopped, self._held = True, ""
             return text[: min(found)]
         keep = max(_overlap(text, stop) for stop in self._stops)
@@ -52,14 +50,6 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in range(most, 0, -1) if text.endswith(stop[:size])), 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Text to show, and the number of its tokens."""
-
-    text: str
-    tokens: int
-
-
 class TokenText:
     """Text of one reply.
 
@@ -76,17 +66,17 @@ class TokenText:
     def stopped(self) -> bool:
         return self._text.stopped
 
-    def push(self, piece: bytes) -> Piece | None:
+    def push(self, piece: bytes) -> Chunk | None:
         """Return the text to show after one more token; None while it is held back."""
         self._tokens += 1
         text = self._text.take(self._decoder.decode(piece))
         return self._shown(text) if text or self.stopped else None
 
-    def finish(self) -> Piece | None:
+    def finish(self) -> Chunk | None:
         """Return the text held back, with U+FFFD for an incomplete character; None if there is none."""
         text = "" if self.stopped else self._text.rest() + self._decoder.decode(b"", final=True)
         return self._shown(text) if text or self._tokens else None
 
-    def _shown(self, text: str) -> Piece:
+    def _shown(self, text: str) -> Chunk:
         tokens, self._tokens = self._tokens, 0
-        return Piece(text, tokens)
+        return Chunk(ChunkKind.CONTENT, text, tokens)

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.base import EngineError, StartFailed
-from engines.llamacpp.options import LlamaCppOptions
+from engines.llamacpp.options import ALL_LAYERS, LlamaCppOptions
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _LOGITS_BYTES = 64 << 20
-_ALL_LAYERS = -2
 _NO_SLOT = 1
 
 
@@ -44,7 +43,12 @@ class Sampling:
 
 
 class NativeModel:
-    """Loaded model and its context; `close` frees both. `bindings` are llama.cpp's functions."""
+    """Loaded model and its context; `close` frees both.
+
+    Attributes:
+        bindings: Functions of llama.cpp.
+        ends: Tokens that end a reply.
+    """
 
     def __init__(self, gguf: Path, options: LlamaCppOptions, context_tokens: int, lora: Path | None = None) -> None:
         """Raise StartFailed if llama.cpp cannot load the model or the adapter, or make the context."""
@@ -69,7 +73,7 @@ class NativeModel:
         self._one_batch: Any = bindings.llama_batch_get_one(self._one, 1)
         self._piece_buffer: Any = ctypes.create_string_buffer(256)
         self._pieces: dict[int, bytes] = {}
-        self._ends: frozenset[int] = frozenset(
+        self.ends: frozenset[int] = frozenset(
             token for token in range(self.vocabulary_tokens) if bindings.llama_vocab_is_eog(self._vocabulary, token)
         )
 
@@ -96,19 +100,13 @@ class NativeModel:
 
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token, b"" of a special one."""
-        found = self._pieces.get(token)
-        if found is None:
-            found = self._pieces[token] = self._read_piece(token)
-        return found
-
-    def ends(self, token: int) -> bool:
-        """Return True if a token ends the reply."""
-        return token in self._ends
+        if token not in self._pieces:
+            self._pieces[token] = self._read_piece(token)
+        return self._pieces[token]
 
     def reuse(self, prompt: Sequence[int]) -> int:
         """Keep the common beginning with a prompt, without the prompt's last token. Return its length."""
-        common = _common(self._evaluated, prompt)
-        common = min(common, len(prompt) - 1)
+        common = min(_common(self._evaluated, prompt), len(prompt) - 1)
         if common == 0 or not self.bindings.llama_memory_seq_rm(self._memory, 0, common, -1):
             self.clear()
             return 0
@@ -156,9 +154,9 @@ class NativeModel:
                 c.llama_sampler_free(chain)
                 raise EngineError("llama.cpp cannot read the grammar")
             c.llama_sampler_chain_add(chain, grammar)
-        elif sampling.exact and self._ends:
-            biases = (c.llama_logit_bias * len(self._ends))(*[(token, float("-inf")) for token in sorted(self._ends)])
-            added = c.llama_sampler_init_logit_bias(self.vocabulary_tokens, len(self._ends), biases)
+        elif sampling.exact and self.ends:
+            biases = (c.llama_logit_bias * len(self.ends))(*[(token, float("-inf")) for token in sorted(self.ends)])
+            added = c.llama_sampler_init_logit_bias(self.vocabulary_tokens, len(self.ends), biases)
             c.llama_sampler_chain_add(chain, added)
         if sampling.temperature <= 0:
             c.llama_sampler_chain_add(chain, c.llama_sampler_init_greedy())
@@ -211,15 +209,9 @@ class NativeModel:
 
     def _model_parameters(self, options: LlamaCppOptions) -> Any:
         parameters = self.bindings.llama_model_default_params()
-        mode = {
-            (True, False): self.bindings.LLAMA_LOAD_MODE_MMAP,
-            (True, True): self.bindings.LLAMA_LOAD_MODE_MMAP_MLOCK,
-            (False, True): self.bindings.LLAMA_LOAD_MODE_MLOCK,
-            (False, False): self.bindings.LLAMA_LOAD_MODE_NONE,
-        }
-        parameters.load_mode = mode[options.mmap, options.mlock]
+        parameters.load_mode = getattr(self.bindings, options.load_mode)
         if options.n_gpu_layers is not None:
-            parameters.n_gpu_layers = _ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers
+            parameters.n_gpu_layers = ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers
         return parameters
 
     def _context_parameters(self, options: LlamaCppOptions, context_tokens: int) -> Any:
@@ -230,11 +222,7 @@ class NativeModel:
         parameters.n_ubatch = options.n_ubatch
         parameters.n_seq_max = 1
         parameters.n_threads = parameters.n_threads_batch = options.threads
-        parameters.flash_attn_type = {
-            True: c.LLAMA_FLASH_ATTN_TYPE_ENABLED,
-            False: c.LLAMA_FLASH_ATTN_TYPE_DISABLED,
-            "auto": c.LLAMA_FLASH_ATTN_TYPE_AUTO,
-        }[options.flash_attn]
+        parameters.flash_attn_type = getattr(c, options.flash_attn_type)
         parameters.type_k = getattr(c, f"GGML_TYPE_{options.cache_type_k.upper()}")
         parameters.type_v = getattr(c, f"GGML_TYPE_{options.cache_type_v.upper()}")
         return parameters

@@ -26,6 +26,8 @@ CACHE_BYTES = {
 PLAIN_SAMPLING = {"temperature": 0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
 """Sampling sent to the servers for settings that a request leaves out. Their defaults are 0.8, 40, 0.95, 0.05, and 1.0
 or 1.1 (llama-cpp-python, in force at temperature 0 too)."""
+ALL_LAYERS = -2
+"""llama.cpp's number for all layers on a GPU."""
 CacheType = Annotated[
     Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"],
     Field(description=f"one of {', '.join(CACHE_BYTES)}"),
@@ -76,6 +78,17 @@ class LlamaOptions:
     def slots(self) -> int:
         """Requests generated at the same time."""
         return 1
+
+    @property
+    def load_mode(self) -> str:
+        """Member of llama.cpp's llama_load_mode."""
+        chosen = ["MMAP"] * self.mmap + ["MLOCK"] * self.mlock
+        return "LLAMA_LOAD_MODE_" + ("_".join(chosen) or "NONE")
+
+    @property
+    def flash_attn_type(self) -> str:
+        """Member of llama.cpp's llama_flash_attn_type."""
+        return "LLAMA_FLASH_ATTN_TYPE_" + {True: "ENABLED", False: "DISABLED", "auto": "AUTO"}[self.flash_attn]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

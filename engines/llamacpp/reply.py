@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from engines.base import Chunk, ChunkKind, Request, Usage
 from engines.llamacpp.native import NativeModel, Sampling
-from engines.text import Piece, TokenText, stop_strings
+from engines.text import TokenText, stop_strings
 
 _Content = Generator[Chunk, None, tuple[int, str | None]]
 
@@ -53,9 +53,8 @@ def reply(model: NativeModel, request: Request, go_on: Callable[[], bool], *, pr
 
 def sampling_of(request: Request) -> Sampling:
     """Return the sampling settings of a request."""
-    given: Mapping[str, Any] = request.sampling
-    known = {name: given[name] for name in ("temperature", "top_k", "top_p", "seed") if given.get(name) is not None}
-    return Sampling(**known, exact=request.exact)
+    names, given = ("temperature", "top_k", "top_p", "seed"), request.sampling
+    return Sampling(**{name: given[name] for name in names if given.get(name) is not None}, exact=request.exact)
 
 
 def _refusal(model: NativeModel, ids: list[int]) -> str | None:
@@ -81,20 +80,18 @@ def _tokens(
             return count, None
         token = model.sample(sampler)
         count += 1
-        if model.ends(token):
+        if token in model.ends:
             finish = "stop"
             break
-        piece = text.push(model.piece(token))
-        if piece is not None:
-            yield _content(piece)
+        if (chunk := text.push(model.piece(token))) is not None:
+            yield chunk
         if text.stopped:
             finish = "stop"
             break
         if count < most:
             model.feed_one(token)
-    last = text.finish()
-    if last is not None:
-        yield _content(last)
+    if (chunk := text.finish()) is not None:
+        yield chunk
     return count, finish
 
 
@@ -105,7 +102,3 @@ def _all_at_once(chunks: _Content) -> tuple[int, str | None, str]:
             texts.append(next(chunks).text)
         except StopIteration as end:
             return (*end.value, "".join(texts))
-
-
-def _content(piece: Piece) -> Chunk:
-    return Chunk(ChunkKind.CONTENT, piece.text, tokens=piece.tokens)

@@ -67,8 +67,8 @@ class Program:
         return [self.path, *found, *self._switches(options)]
 
     def _switches(self, options: LlamaServerOptions) -> list[str]:
-        mode = {(True, True): "mmap+mlock", (False, True): "mlock", (False, False): "none"}
-        loading = [] if options.mmap and not options.mlock else ["--load-mode", mode[options.mmap, options.mlock]]
+        mode = "+".join(["mmap"] * options.mmap + ["mlock"] * options.mlock) or "none"
+        loading = [] if mode == "mmap" else ["--load-mode", mode]
         if "--load-mode" not in self.options:
             loading = ["--no-mmap"] * (not options.mmap) + ["--mlock"] * options.mlock
         quiet = [name for name in ("--no-webui", "--offline") if name in self.options]
@@ -82,8 +82,7 @@ def program(binary: str) -> Program:
     Raises StartFailed if it does not exist, cannot run, or is no llama-server.
     """
     named = os.path.expanduser(binary)
-    path = shutil.which(named)
-    if path is None:
+    if (path := shutil.which(named)) is None:
         what = "is not executable" if Path(named).exists() else "does not exist"
         raise StartFailed(f"option binary of llama-server is {binary!r}, which {what}; name llama.cpp's llama-server")
     return _inspected(os.path.abspath(path), binary)
@@ -98,14 +97,9 @@ def _inspected(path: str, binary: str) -> Program:
         why = "does not report its version" if version is None else f"has no option {missing[0]}"
         what = f"option binary of llama-server is {binary!r}, which {why}"
         raise StartFailed(f"{what}; name llama.cpp's llama-server, of September 2025 or later")
-    return Program(path, version[1].strip(), options, _system(path))
-
-
-def _system(path: str) -> str:
-    """Return the features of the build, which the program reports before it looks for its model."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = _SYSTEM.search(_output(path, "--verbosity", _VERBOSE, "--model", str(Path(folder) / "none.gguf")))
-    return found[1].strip() if found else ""
+    with tempfile.TemporaryDirectory() as folder:  # the program reports the features before it looks for its model
+        system = _SYSTEM.search(_output(path, "--verbosity", _VERBOSE, "--model", str(Path(folder) / "none.gguf")))
+    return Program(path, version[1].strip(), options, system[1].strip() if system else "")
 
 
 def _output(path: str, *arguments: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import functools
 import json
 import os
 import signal
@@ -24,28 +25,26 @@ _LOG_WARNINGS = 2
 def main() -> None:
     """Serve until stdin ends."""
     faulthandler.enable()
-    _die_with_parent()
+    if sys.platform == "linux":  # end with the parent, even while the model loads and stdin is not read
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     order = json.loads(sys.stdin.readline())
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
     for name, value in order["parameters"].items():
-        _assign(parameters, name, _decoded(xllamacpp, value))
+        *path, last = name.split(".")
+        setattr(functools.reduce(getattr, path, parameters), last, _decoded(xllamacpp, value))
     server = xllamacpp.Server(parameters)
-    _log_warnings_only(xllamacpp)
+    # Only warnings from here on, for a request would add several lines. xllamacpp has no call for it.
+    set_log_threshold = getattr(ctypes.CDLL(xllamacpp.xllamacpp.__file__), _SET_LOG_THRESHOLD, None)
+    if set_log_threshold is not None:
+        set_log_threshold(_LOG_WARNINGS)
     report = {"url": server.listening_address, "version": xllamacpp.__version__, "system": xllamacpp.get_system_info()}
     with os.fdopen(order["report_fd"], "w") as pipe:
         pipe.write(json.dumps(report) + "\n")
     sys.stdin.read()
     # The server's own shutdown would wait for requests in flight, which nothing reads any more.
     os._exit(0)
-
-
-def _assign(parameters: Any, name: str, value: Any) -> None:
-    *path, last = name.split(".")
-    for step in path:
-        parameters = getattr(parameters, step)
-    setattr(parameters, last, value)
 
 
 def _decoded(library: Any, value: Any) -> Any:
@@ -56,19 +55,6 @@ def _decoded(library: Any, value: Any) -> Any:
     if isinstance(value, dict):
         return [_decoded(library, one) for one in value["list"]]
     return set(value) if isinstance(value, list) else value
-
-
-def _log_warnings_only(library: Any) -> None:
-    """Reduce the log to warnings, for a request would add several lines. xllamacpp has no call for it."""
-    set_threshold = getattr(ctypes.CDLL(library.xllamacpp.__file__), _SET_LOG_THRESHOLD, None)
-    if set_threshold is not None:
-        set_threshold(_LOG_WARNINGS)
-
-
-def _die_with_parent() -> None:
-    """End with the parent, even while the model loads and stdin is not read."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import NO_USAGE_REPORTS, EngineSpec, StartFailed
-from engines.llamacpp.options import LlamaServerOptions
+from engines.llamacpp.options import ALL_LAYERS, LlamaServerOptions
 from engines.process.log import begun, read_from, size_of
 from engines.process.server import signal_name
 
@@ -24,7 +24,6 @@ _QUIET = {**NO_USAGE_REPORTS, "HF_HUB_OFFLINE": "1"}  # the model is on disk alr
 _STOP_TIMEOUT_S = 5.0
 _LOG_LINES = 3
 _LOG_LOADING = 4  # llama.cpp logs its buffers one level below the server's information
-_ALL_LAYERS = -2
 # Lines without a cause: warnings and information of llama.cpp, and the frames of a Python traceback.
 _NOISE = re.compile(r"[\d.]+ [WID] | |Traceback")
 
@@ -167,8 +166,6 @@ def server_parameters(
     Args:
         context_tokens: Context of one slot. The server divides its context, so it gets n_parallel times as much.
     """
-    load_mode = "_".join(["MMAP"] * options.mmap + ["MLOCK"] * options.mlock) or "NONE"
-    flash = {True: "ENABLED", False: "DISABLED", "auto": "AUTO"}[options.flash_attn]
     parameters: dict[str, Any] = {
         "model.path": str(gguf),
         "model_alias": [alias],
@@ -179,10 +176,10 @@ def server_parameters(
         "cpuparams_batch.n_threads": options.threads,
         "n_batch": options.n_batch,
         "n_ubatch": options.n_ubatch,
-        "flash_attn_type": _member("llama_flash_attn_type", f"LLAMA_FLASH_ATTN_TYPE_{flash}"),
+        "flash_attn_type": _member("llama_flash_attn_type", options.flash_attn_type),
         "cache_type_k": _member("ggml_type", f"GGML_TYPE_{options.cache_type_k.upper()}"),
         "cache_type_v": _member("ggml_type", f"GGML_TYPE_{options.cache_type_v.upper()}"),
-        "load_mode": _member("llama_load_mode", f"LLAMA_LOAD_MODE_{load_mode}"),
+        "load_mode": _member("llama_load_mode", options.load_mode),
         "cache_prompt": options.prefix_cache,
         "port": options.port or 0,
         "endpoint_metrics": True,
@@ -195,7 +192,7 @@ def server_parameters(
     elif options.cache_ram_mib is not None:
         parameters["cache_ram_mib"] = options.cache_ram_mib
     if options.n_gpu_layers is not None:
-        parameters["n_gpu_layers"] = _ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers
+        parameters["n_gpu_layers"] = ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers
     if options.grammar is not None:
         kind = _member("common_grammar_type", "COMMON_GRAMMAR_TYPE_USER")
         parameters["sampling.grammar"] = {"new": "CommonGrammar", "arguments": [kind, options.grammar]}

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engines.base import EngineError, Scores, check_first
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 FULL_VOCABULARY_LIMIT = 4096
 """Largest vocabulary that is requested whole: an answer is JSON of about 60 bytes a token."""
@@ -45,29 +41,22 @@ def score_by_server(ask: Ask, tokens: Sequence[int], first: int) -> Scores:
     logprobs = np.full((rows, wanted), np.nan, dtype=np.float32)
     ids = None if full else np.full((rows, wanted), -1, dtype=np.int32)
     true = np.full(rows, np.nan, dtype=np.float32)
-    for row in range(rows):
-        position = first + row
-        found = _next(ask, tokens[:position], wanted)
-        if full:
-            _spread(found, logprobs[row])
+    for row, true_token in enumerate(tokens[first:]):
+        before = tokens[: first + row]
+        found = _next(ask, before, wanted)
+        if ids is None:
+            logprobs[row, list(found)] = list(found.values())
         else:
-            assert ids is not None
-            ids[row, : len(found)] = [token for token, _ in found]
-            logprobs[row, : len(found)] = [value for _, value in found]
-        of_true = dict(found).get(tokens[position])
-        if of_true is None and not full:
-            of_true = dict(_next(ask, tokens[:position], vocabulary)).get(tokens[position])
-        true[row] = math.nan if of_true is None else of_true
+            ids[row, : len(found)] = list(found)
+            logprobs[row, : len(found)] = list(found.values())
+            if true_token not in found:
+                found = _next(ask, before, vocabulary)
+        true[row] = found.get(true_token, math.nan)
     return Scores(first, logprobs, ids, true)
 
 
-def _spread(found: Sequence[tuple[int, float]], row: NDArray[np.float32]) -> None:
-    for token, value in found:
-        row[token] = value
-
-
-def _next(ask: Ask, prompt: Sequence[int], wanted: int) -> list[tuple[int, float]]:
-    """Return the most likely next tokens in descending order, as (token, log-probability)."""
+def _next(ask: Ask, prompt: Sequence[int], wanted: int) -> dict[int, float]:
+    """Return the log-probabilities of the most likely next tokens by token, in descending order."""
     body = {
         "prompt": list(prompt),
         "n_predict": 1,
@@ -82,7 +71,7 @@ def _next(ask: Ask, prompt: Sequence[int], wanted: int) -> list[tuple[int, float
     answer = ask("/completion", body)
     try:
         top = answer["completion_probabilities"][0]["top_logprobs"]
-        return [(int(one["id"]), max(float(one["logprob"]), LEAST)) for one in top]
+        return {int(one["id"]): max(float(one["logprob"]), LEAST) for one in top}
     except (KeyError, IndexError, TypeError) as error:
         failure = answer.get("error", {}) if isinstance(answer, Mapping) else {}
         reason = failure.get("message") if isinstance(failure, Mapping) else None

@@ -5,10 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.text import Piece, TokenText
+from engines.base import Chunk, ChunkKind
+from engines.text import TokenText
 
 
-def _pieces(tokens: list[bytes], stop: tuple[str, ...] = ()) -> tuple[list[Piece], TokenText]:
+def _piece(text: str, tokens: int) -> Chunk:
+    return Chunk(ChunkKind.CONTENT, text, tokens)
+
+
+def _pieces(tokens: list[bytes], stop: tuple[str, ...] = ()) -> tuple[list[Chunk], TokenText]:
     text = TokenText(stop)
     found = []
     for token in tokens:
@@ -23,22 +28,22 @@ def _pieces(tokens: list[bytes], stop: tuple[str, ...] = ()) -> tuple[list[Piece
 
 def test_every_token_with_text_is_a_piece() -> None:
     """Tokens that are whole characters come one by one."""
-    assert _pieces([b"a", b"bc"])[0] == [Piece("a", 1), Piece("bc", 1)]
+    assert _pieces([b"a", b"bc"])[0] == [_piece("a", 1), _piece("bc", 1)]
 
 
 def test_half_a_character_waits_for_the_other_half() -> None:
     """Incomplete bytes are held back and counted with the token that completes them."""
-    assert _pieces([b"\xc3", b"\xa9", b"x"])[0] == [Piece("\u00e9", 2), Piece("x", 1)]
+    assert _pieces([b"\xc3", b"\xa9", b"x"])[0] == [_piece("\u00e9", 2), _piece("x", 1)]
 
 
 def test_bytes_that_never_become_a_character_are_shown_at_the_end() -> None:
     """Remaining bytes become U+FFFD, so that their tokens are counted."""
-    assert _pieces([b"a", b"\xe2\x82"])[0] == [Piece("a", 1), Piece("\ufffd", 1)]
+    assert _pieces([b"a", b"\xe2\x82"])[0] == [_piece("a", 1), _piece("\ufffd", 1)]
 
 
 def test_a_token_without_text_is_counted_with_the_next() -> None:
     """A special token has no text of its own."""
-    assert _pieces([b"", b"a"])[0] == [Piece("a", 2)]
+    assert _pieces([b"", b"a"])[0] == [_piece("a", 2)]
 
 
 def test_the_stop_string_is_not_shown() -> None:
@@ -51,7 +56,7 @@ def test_the_stop_string_is_not_shown() -> None:
 
 def test_the_start_of_a_stop_string_is_shown_at_the_end() -> None:
     """The beginning of one that never comes is held back until the end only."""
-    assert _pieces([b"a", b"EN"], ("END",))[0] == [Piece("a", 1), Piece("EN", 1)]
+    assert _pieces([b"a", b"EN"], ("END",))[0] == [_piece("a", 1), _piece("EN", 1)]
 
 
 @given(st.lists(st.binary(max_size=4), max_size=20), st.lists(st.text("ab", min_size=1, max_size=3), max_size=2))
