@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from engines.base import Engine, EngineError, EngineSpec
 
@@ -29,14 +29,8 @@ BUILT_IN = {
 PLUGIN_GROUP = "harness.engines"
 
 
-@dataclass(frozen=True, slots=True)
-class Library:
-    """Library that an engine needs beside the base installation.
-
-    Attributes:
-        module: Name to import.
-        install: Command that installs it.
-    """
+class Library(NamedTuple):
+    """Module that an engine needs beside the base installation, and the command that installs it."""
 
     module: str
     install: str
@@ -55,14 +49,8 @@ LIBRARIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PlugIn:
-    """Engine of another distribution.
-
-    Attributes:
-        value: "module:Class".
-        package: Name and version of the distribution.
-    """
+class PlugIn(NamedTuple):
+    """Engine of another distribution: name, "module:Class", and the distribution's name with its version."""
 
     name: str
     value: str
@@ -73,8 +61,8 @@ def plug_ins() -> list[PlugIn]:
     """Return all installed plug-ins by name and package, including those with a name that is taken."""
     found = entry_points(group=PLUGIN_GROUP)
     packages = [f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package" for point in found]
-    listed = [PlugIn(point.name, point.value, package) for point, package in zip(found, packages, strict=True)]
-    return sorted(set(listed), key=lambda one: (one.name, one.package))
+    listed = {PlugIn(point.name, point.value, package) for point, package in zip(found, packages, strict=True)}
+    return sorted(listed, key=lambda one: (one.name, one.package))
 
 
 def names() -> dict[str, str]:
@@ -136,9 +124,7 @@ def _plugged_in(plug_in: PlugIn) -> type[Engine]:
 
 
 def missing_library(name: str, python: str | None = None) -> str | None:
-    """Return which library an engine lacks and how to install it; None if the library is found.
-
-    Nothing is imported.
+    """Return which library an engine lacks and how to install it; None if the library is found. Import nothing.
 
     Args:
         python: Interpreter that would run the engine. None is this one.
@@ -154,11 +140,10 @@ def missing_library(name: str, python: str | None = None) -> str | None:
 def _has_module(python: str | None, module: str) -> bool:
     if python is None or python == sys.executable:
         return find_spec(module) is not None
-    looked = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    program = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    command = [python, "-P", "-c", program]
     try:
-        return (
-            subprocess.run([python, "-P", "-c", looked], check=False, capture_output=True, timeout=60).returncode == 0
-        )
+        return subprocess.run(command, check=False, capture_output=True, timeout=60).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 

@@ -49,9 +49,7 @@ NO_USAGE_REPORTS = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_
 
 def device_environment(devices: tuple[str, ...]) -> dict[str, str]:
     """Return the variables that limit a process to these devices."""
-    if not devices:
-        return {}
-    return {"CUDA_VISIBLE_DEVICES": "" if devices == ("cpu",) else ",".join(devices)}
+    return {"CUDA_VISIBLE_DEVICES": "" if devices == ("cpu",) else ",".join(devices)} if devices else {}
 
 
 class ChunkKind(StrEnum):
@@ -409,28 +407,16 @@ class ScoringEngine(Protocol):
         """
 
 
-PROBE = "a"
-
-
-def put_before(served: Sequence[int], plain: Sequence[int]) -> list[int]:
-    """Return the ids that an engine puts in front of a text.
-
-    Args:
-        served: Ids of a text with the special tokens that the engine adds.
-        plain: Ids of that text alone.
-
-    Raises:
-        EngineError: If `served` does not contain `plain`.
-    """
-    for start in range(len(served) - len(plain) + 1):
-        if list(served[start : start + len(plain)]) == list(plain):
-            return list(served[:start])
-    raise EngineError(f"{PROBE!r} becomes other tokens where special ones are added: {list(served)}, not {list(plain)}")
-
-
 async def beginning_of(tokenize: Callable[..., Awaitable[list[int]]]) -> list[int]:
-    """Return the ids that an engine's tokenizer puts in front of a text; [] for none."""
-    return put_before(await tokenize(PROBE, special=True), await tokenize(PROBE, special=False))
+    """Return the ids that an engine's tokenizer puts in front of a text; [] for none.
+
+    Raises EngineError if a text has other tokens beside special ones.
+    """
+    served, plain = await tokenize("a", special=True), await tokenize("a", special=False)
+    for start in range(len(served) - len(plain) + 1):
+        if served[start : start + len(plain)] == plain:
+            return served[:start]
+    raise EngineError(f"'a' becomes other tokens where special ones are added: {served}, not {plain}")
 
 
 def check_first(first: int, count: int) -> None:

@@ -6,17 +6,15 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-
-def usable_cores() -> int:
-    """Return the whole cores that affinity and control groups allow this process; at least 1."""
-    allowed = len(own_processors())
-    quota = cpu_quota_cores()
-    return max(1, allowed if quota is None else min(allowed, int(quota)))
-
-
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
 PROCESSORS = Path("/sys/devices/system/cpu")
+
+
+def usable_cores() -> int:
+    """Return the whole cores that affinity and control groups allow this process; at least 1."""
+    allowed, quota = len(own_processors()), cpu_quota_cores()
+    return max(1, allowed if quota is None else min(allowed, int(quota)))
 
 
 def default_threads() -> int:
@@ -25,11 +23,7 @@ def default_threads() -> int:
     Threads beyond the quota of the control group spin while they wait for time (4 to 45 times slower, reported for
     llama.cpp). A second thread on a core adds no computing power.
     """
-    return threads_for(len(one_of_each_core()), cpu_quota_cores())
-
-
-def threads_for(cores: int, quota: float | None) -> int:
-    """Return the whole cores that exist and that the quota covers, minus one; at least 1."""
+    cores, quota = len(one_of_each_core()), cpu_quota_cores()
     return max(1, (cores if quota is None else min(cores, int(quota))) - 1)
 
 

@@ -20,7 +20,6 @@ DEFAULT_CONTEXT_TOKENS = 4096
 """Default limit of the context, for models that were made for more."""
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "nothing"}
 _OTHER_TYPE = ("_type", "none_required", "is_instance_of")
-_NAMES = ("gt", "ge", "le")
 _BOUNDS = {
     ("gt",): "more than {gt}",
     ("ge",): "{ge} or more",
@@ -41,7 +40,9 @@ def read_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> 
     values: dict[str, Any] = {}
     for name, value in given.items():
         if name not in types:
-            raise EngineError(f"engine {engine!r} has no option {name!r}; {_instead(name, list(types))}")
+            near = get_close_matches(name, types, n=1, cutoff=0.5)
+            instead = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(types)}"
+            raise EngineError(f"engine {engine!r} has no option {name!r}; {instead}")
         hint, adapter = types[name]
         try:
             values[name] = adapter.validate_python(value, strict=True)
@@ -57,11 +58,6 @@ def read_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> 
 def _types(kind: type) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
     """Return the type and the validator of each option."""
     return {name: (hint, TypeAdapter(hint)) for name, hint in get_type_hints(kind, include_extras=True).items()}
-
-
-def _instead(name: str, names: list[str]) -> str:
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
 
 
 def _refusal(engine: str, name: str, value: object, hint: Any, error: ValidationError) -> str:
@@ -97,5 +93,5 @@ def _limits(kind: Any, field: FieldInfo | None) -> str:
         allowed = get_args(kind)
         return " or ".join(map(repr, allowed)) if len(allowed) == 2 else f"one of {', '.join(map(str, allowed))}"
     metadata = field.metadata if field else []
-    bounds = {name: getattr(one, name) for name in _NAMES for one in metadata if hasattr(one, name)}
+    bounds = {name: getattr(one, name) for name in ("gt", "ge", "le") for one in metadata if hasattr(one, name)}
     return _BOUNDS.get(tuple(bounds), "").format(**bounds)

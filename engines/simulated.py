@@ -117,10 +117,7 @@ class SimulatedEngine:
         return LEVELS
 
     def prepare(self) -> Sequence[Path]:
-        """Load the model's tokenizer, so that prompts have the scheduled number of tokens. There are no weight files.
-
-        Raises ModelError if there is no such model.
-        """
+        """Load the model's tokenizer, so that prompts have the scheduled number of tokens. Raises ModelError."""
         if self._spec.model is not None:
             from engines.models.source import resolve
             from engines.models.tokenizer import tokenizer
@@ -138,41 +135,38 @@ class SimulatedEngine:
             self._memory = bytearray(self._options.memory_bytes)
             self._memory[::4096] = b"\1" * len(range(0, len(self._memory), 4096))  # only touched pages take memory
         self._running = True
-        model = self._spec.model
-        return EngineInfo(
-            name="simulated",
-            version="1",
-            model=model.name if model else None,
-            level=self._spec.level,
-            options=asdict(self._options),
-        )
+        model = self._spec.model.name if self._spec.model else None
+        return EngineInfo("simulated", "1", model, level=self._spec.level, options=asdict(self._options))
 
     async def stop(self) -> None:
         """Release everything. Replies in progress end with EngineError."""
         self._running = False
         self._memory = None
-        waiting = [*self._queue, *self._hung]
-        self._queue.clear()
-        self._hung.clear()
-        for one in waiting:
+        for one in (*self._queue, *self._hung):
             if not one.done():
                 one.set_exception(EngineError("the simulated engine was stopped"))
+        self._queue.clear()
+        self._hung.clear()
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Yield the reply, every chunk at its deadline, then the finish reason and the counts."""
         if not self._running:
             raise EngineError("the simulated engine is not running; call start() first")
+        options = self._options
         number, factor = self._receive()
-        self._maybe_crash(number)
+        if options.crash_after_requests is not None and number > options.crash_after_requests:
+            os.abort()
         start_ns = await self._slot()
         end_ns: int | None = None
         try:
             await self._maybe_hang(number)
             start_ns = await self._wait_for_hold(number, start_ns)
-            if self._options.error_every and number % self._options.error_every == 0:
+            if options.error_every and number % options.error_every == 0:
                 yield Chunk(ChunkKind.ERROR, "the option error_every requests an error")
                 return
-            prompt_tokens, tokens = self._prompt_tokens(request), self._reply_tokens(request)
+            prompt_tokens, tokens = self._prompt_tokens(request), request.max_tokens
+            if options.natural_tokens is not None and not request.exact:
+                tokens = min(options.natural_tokens, tokens)
             pieces = self._pieces(request, tokens)
             for index, (work_ns, borne) in enumerate(pieces, start=1):
                 deadline_ns = self._deadline(start_ns, self._scaled(work_ns, number, factor, prompt_tokens))
@@ -195,11 +189,6 @@ class SimulatedEngine:
         factor = self._random.expovariate(1.0) if self._options.service == "exponential" else 1.0
         return self._received, factor / self._speed
 
-    def _maybe_crash(self, number: int) -> None:
-        limit = self._options.crash_after_requests
-        if limit is not None and number > limit:
-            os.abort()
-
     async def _maybe_hang(self, number: int) -> None:
         limit = self._options.hang_after_requests
         if limit is not None and number > limit:
@@ -221,10 +210,6 @@ class SimulatedEngine:
         if isinstance(prompt, tuple):
             return len(prompt)
         return -(-len(prompt) // CHARACTERS_PER_TOKEN) if self._tokenizer is None else self._tokenizer.count(prompt)
-
-    def _reply_tokens(self, request: Request) -> int:
-        natural = self._options.natural_tokens
-        return request.max_tokens if natural is None or request.exact else min(natural, request.max_tokens)
 
     def _pieces(self, request: Request, tokens: int) -> list[tuple[float, int]]:
         """Return the chunks: time since the first token in ns, and number of tokens."""

@@ -58,7 +58,10 @@ class EmbeddedServer:
             raise StartFailed(f"{self._python} cannot be run: {error.strerror}; check the engine's python") from error
         finally:
             os.close(write_end)
-        _send(self._process, {"report_fd": write_end, "parameters": self._parameters})
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended, and so has its report
+            self._process.stdin.write(json.dumps({"report_fd": write_end, "parameters": self._parameters}) + "\n")
+            self._process.stdin.flush()
         try:
             line = await asyncio.wait_for(_first_line(read_end), self._ready_timeout_s)
         except TimeoutError:
@@ -123,13 +126,6 @@ class EmbeddedServer:
         """Return the lines of the log that state a cause."""
         lines = read_from(self._log_path, self._log_start).splitlines()
         return [line.strip() for line in lines if line.strip() and not _NOISE.match(line)]
-
-
-def _send(process: subprocess.Popen[str], order: Mapping[str, Any]) -> None:
-    assert process.stdin is not None
-    with suppress(BrokenPipeError):  # it has ended, and so has its report
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
 
 
 async def _first_line(descriptor: int) -> bytes:

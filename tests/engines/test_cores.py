@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines import cores
-from engines.cores import default_threads, one_of_each_core, threads_for
+from engines.cores import default_threads, one_of_each_core
 from engines.huggingface.options import Options
 from engines.llamacpp.options import LlamaCppOptions, LlamaServerOptions
 from engines.vllm.model import _on_threads
@@ -34,9 +34,13 @@ def processors(folder: Path, siblings: Sequence[str]) -> Path:
         (1, None, 1),
     ],
 )
-def test_one_core_is_left_to_the_client(cores_there: int, quota: float | None, threads: int) -> None:
+def test_one_core_is_left_to_the_client(
+    monkeypatch: pytest.MonkeyPatch, cores_there: int, quota: float | None, threads: int
+) -> None:
     """Existing cores within the quota count, minus one; at least one thread remains."""
-    assert threads_for(cores_there, quota) == threads
+    monkeypatch.setattr(cores, "one_of_each_core", lambda: list(range(cores_there)))
+    monkeypatch.setattr(cores, "cpu_quota_cores", lambda: quota)
+    assert default_threads() == threads
 
 
 @pytest.mark.parametrize(
