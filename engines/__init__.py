@@ -1,7 +1,7 @@
 """Engine adapters, by name.
 
 Importing this package loads no engine: `BUILT_IN` names the class of each. So listing the engines costs nothing, and a
-missing library is an error only for the engine that needs it. Nothing here imports the harness.
+missing library is an error only for the engine that needs it.
 """
 
 from __future__ import annotations
@@ -89,17 +89,14 @@ def clashes() -> dict[str, str]:
 def engine_class(name: str) -> type[Engine]:
     """Return the class of an engine.
 
-    Raises:
-        EngineError: If no engine has this name, its library cannot be imported, or its plug-in is broken.
+    Raises EngineError if no engine has this name, its library cannot be imported, or its plug-in is broken.
     """
     if name not in BUILT_IN:
         own = next((one for one in plug_ins() if one.name == name), None)
         if own is not None:
             return _plugged_in(own)
-    known = names()
-    if name not in known:
-        raise EngineError(f"there is no engine {name!r}; known are {', '.join(sorted(known))}")
-    module_name, _, class_name = known[name].partition(":")
+        raise EngineError(f"there is no engine {name!r}; known are {', '.join(sorted(names()))}")
+    module_name, _, class_name = BUILT_IN[name].partition(":")
     try:
         found: type[Engine] = getattr(import_module(module_name), class_name)
     except ImportError as error:

@@ -1,8 +1,7 @@
 """Interface between the harness and an engine.
 
-An engine starts, stops, and does one of two things. It yields chunks itself (`InProcessEngine.generate`), or it states
-where a server listens (`ServedEngine.endpoint`) and the load generator measures. Engines have no clocks: they yield,
-and the harness stamps. An engine object serves one configuration and is used from one asyncio loop.
+An engine starts, stops, and either yields chunks itself (`InProcessEngine.generate`) or states where a server listens
+(`ServedEngine.endpoint`). Engines have no clocks: they yield, and the harness stamps. An engine object serves one configuration and is used from one asyncio loop.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class ChunkKind(StrEnum):
     """Content of a chunk.
 
     Only CONTENT, REASONING and TOOL bear tokens. Without text they do so only if the server states a number.
-    UNREADABLE has no known meaning. It is ignored if the reply continues after it.
+    UNREADABLE has no known meaning, and is ignored if the reply continues after it.
     """
 
     ROLE = "role"
@@ -149,8 +148,7 @@ class Request:
         Each reply follows its prompt directly, as the engine generated it, so that a prefix cache matches. An empty
         line separates it from the next prompt.
 
-        Raises:
-            ValueError: If there is a history and the prompt is token ids.
+        Raises ValueError if there is a history and the prompt is token ids.
         """
         if not self.history:
             return self.prompt
@@ -322,11 +320,7 @@ class CachesPrompts(Protocol):
     """Engine whose cache of earlier prompts can be cleared."""
 
     async def reset_cache(self) -> bool | None:
-        """Clear the cache while no request is in flight.
-
-        Returns:
-            True on success. None if the server has no such function.
-        """
+        """Clear the cache while no request is in flight. Return True on success, None if the server cannot do so."""
 
 
 async def collect(chunks: AsyncIterator[Chunk]) -> list[Chunk]:
@@ -402,8 +396,7 @@ class ScoringEngine(Protocol):
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
         """Return the distributions of tokens[first:], first >= 1, of a started engine. Nothing is sampled.
 
-        Raises:
-            EngineError: If the sequence exceeds the context, or the engine returns no log-probabilities.
+        Raises EngineError if the sequence exceeds the context, or the engine returns no log-probabilities.
         """
 
 

@@ -31,10 +31,9 @@ _BOUNDS = {
 def read_options(kind: type[Options], given: Mapping[str, Any], engine: str) -> Options:
     """Return a dataclass of options from those of the scenario.
 
-    pydantic checks the type of each field strictly. The description of a `Field` says what the value must be.
+    pydantic checks the type of each field strictly. The description of a `Field` states the valid values.
 
-    Raises:
-        EngineError: If an option is unknown or invalid, or the dataclass raises ValueError. It names option and fix.
+    Raises EngineError if an option is unknown or invalid, or the dataclass raises ValueError. It names option and fix.
     """
     types = _types(kind)  # type: ignore[arg-type]
     values: dict[str, Any] = {}

@@ -1,9 +1,8 @@
 """Deterministic engine: continuous batching with set speeds and faults on demand; the null system under test.
 
-It generates nothing real, but its times are exact. Every chunk has an absolute deadline, computed in whole nanoseconds
-when its request gets a slot, so that nothing drifts. It waits only with the loop's timers, and therefore runs in real
-and in virtual time. Up to `max_batch` requests run side by side without slowing each other down; the others queue in
-order.
+Replies are fake, but their times are exact: every chunk has an absolute deadline in whole nanoseconds, computed when
+its request gets a slot. The engine waits only with the loop's timers, so it runs in real and in virtual time. Up to
+`max_batch` requests run side by side without slowing each other down; the others queue in order.
 """
 
 from __future__ import annotations

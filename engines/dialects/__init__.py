@@ -1,7 +1,4 @@
-"""Wire formats of servers: encoding a request, decoding an answer.
-
-A dialect is two pure functions (see `engines.dialects.base.Dialect`). It opens no sockets and has no clocks.
-"""
+"""Wire formats of servers. A dialect is two pure functions, without sockets and clocks: encode and decode."""
 
 from __future__ import annotations
 

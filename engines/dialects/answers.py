@@ -27,8 +27,7 @@ def tolerant(data: bytes) -> object:
 
     Bytes that are not UTF-8 stay in the texts as lone surrogates; see `mend`.
 
-    Raises:
-        ValueError: If the data is not JSON at all.
+    Raises ValueError if the data is not JSON at all.
     """
     try:
         return orjson.loads(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -27,7 +27,13 @@ class EventDialect:
     sampling: tuple[str, ...] = SAMPLING
 
     def __init__(self, added: Mapping[str, Any] = NOTHING) -> None:
-        check_added(added, self.own, self.name)
+        """Raise ValueError if `added` contains a field of `own`."""
+        for name in _names(added):
+            if name in self.own:
+                why = f"which {self.name} sets from the scenario; leave it out there"
+                raise ValueError(f"`request` must not set `{name}`, {why}")
+            if any(one.startswith(f"{name}.") for one in self.own):
+                raise ValueError(f"`{name}` in `request` must be a mapping for {self.name}, which adds fields to it")
         self._added = added
         self._decoder = EventDecoder(self.chunks)
 
@@ -67,17 +73,6 @@ def post(path: str, body: Mapping[str, Any], added: Mapping[str, Any], accept: s
     """Return a request with a JSON body, including the fields that the scenario adds."""
     headers = {"content-type": "application/json", "accept": accept}
     return WireRequest("POST", path, headers, orjson.dumps(_merged(body, added) if added else body))
-
-
-def check_added(added: Mapping[str, Any], own: Collection[str], dialect: str) -> None:
-    """Raise ValueError if `added` contains a field of `own`."""
-    for name in _names(added):
-        if name in own:
-            raise ValueError(
-                f"`request` must not set `{name}`, which {dialect} sets from the scenario; leave it out there"
-            )
-        if any(one.startswith(f"{name}.") for one in own):
-            raise ValueError(f"`{name}` in `request` must be a mapping for {dialect}, which adds fields to it")
 
 
 def _names(added: Mapping[str, Any], before: str = "") -> Iterator[str]:

@@ -36,10 +36,7 @@ class KnownPieces:
     """Chunks seen so far, by kind and text on the wire."""
 
     def __init__(self) -> None:
-        self._by_kind: dict[ChunkKind, dict[bytes, Chunk]] = {kind: {} for kind in TOKEN_BEARING}
-
-    def of(self, kind: ChunkKind) -> dict[bytes, Chunk]:
-        return self._by_kind[kind]
+        self.of: dict[ChunkKind, dict[bytes, Chunk]] = {kind: {} for kind in TOKEN_BEARING}
 
     def add(self, kind: ChunkKind, text: bytes) -> Chunk | None:
         """Return the chunk of a new text; None if only the parser can decode the text."""
@@ -49,7 +46,7 @@ class KnownPieces:
             chunk = Chunk(kind, text.decode())
         except UnicodeDecodeError:
             return None
-        pieces = self._by_kind[kind]
+        pieces = self.of[kind]
         if len(pieces) >= _KNOWN_PIECES:
             pieces.clear()
         pieces[text] = chunk
@@ -119,7 +116,7 @@ class EventScan:
         texts = self._texts(template, run)
         around = len(template.line_head) + len(template.line_tail)
         ends = list(accumulate(map(around.__add__, map(len, texts)), initial=at))[1:]
-        chunks = list(map(self._known.of(template.kind).get, texts))
+        chunks = list(map(self._known.of[template.kind].get, texts))
         if not all(chunks):
             return self._run_with_others(template, texts, ends)
         self._chunks += chunks  # type: ignore[arg-type]
@@ -139,7 +136,7 @@ class EventScan:
 
     def _run_with_others(self, template: _Template, texts: Sequence[bytes], ends: Sequence[int]) -> int:
         """Take texts that may be new, or that span whole events which do not fit. Return the offset behind them."""
-        get, add = self._known.of(template.kind).get, self._known.add
+        get, add = self._known.of[template.kind].get, self._known.add
         around = len(template.line_head) + len(template.line_tail)
         for text, end in zip(texts, ends, strict=True):
             chunk = get(text) or add(template.kind, text)
@@ -184,11 +181,16 @@ class EventScan:
                 self._add(rest, len(self._body) + 1)  # complete only with the last read, which may be empty
 
     def _take(self, event: bytes, end: int) -> None:
+        """Add the chunks of an event that ends at an offset of the body."""
         template = self._template
-        chunks = self._fitting(template, event) if template is not None else None
-        if chunks is None:
-            chunks = self._parse(event)
-            self._learn(event, chunks)
+        if template is not None and event.startswith(template.head) and event.endswith(template.tail):
+            text = event[len(template.head) : -len(template.tail)]
+            chunk = self._known.of[template.kind].get(text) or self._known.add(template.kind, text)
+            if chunk is not None:
+                self._add([chunk], end)
+                return
+        chunks = self._parse(event)
+        self._learn(event, chunks)
         self._add(chunks, end)
 
     def _add(self, chunks: Sequence[Chunk], end: int) -> None:
@@ -198,14 +200,6 @@ class EventScan:
         self._chunks += chunks
         self._kinds += [chunk.kind for chunk in chunks]
         self._ends += [end] * len(chunks)
-
-    def _fitting(self, template: _Template, event: bytes) -> list[Chunk] | None:
-        """Return the chunk of an event that fits the template, else None."""
-        if not (event.startswith(template.head) and event.endswith(template.tail)):
-            return None
-        text = event[len(template.head) : -len(template.tail)]
-        chunk = self._known.of(template.kind).get(text) or self._known.add(template.kind, text)
-        return None if chunk is None else [chunk]
 
     def _learn(self, event: bytes, chunks: list[Chunk]) -> None:
         """Learn a template from an event that holds one text and nothing else.
@@ -305,7 +299,7 @@ class EventDecoder:
         return found if found.chunks else self.document(reads)
 
     def document(self, reads: Sequence[bytes]) -> Pieces:
-        """Return the chunks of one JSON document. All arrived with its last byte."""
+        """Return the chunks of one JSON document, which arrived with its last byte."""
         body = b"".join(reads)
         chunks = self.parse(body) if body.strip() else []
         return Pieces([max(len(reads) - 1, 0)] * len(chunks), chunks, joined=list(range(1, len(chunks))))

@@ -5,7 +5,7 @@ generated_tokens, total_time_ms, tokens_per_second, memory_peak_mb}, cached}. `g
 temperature, top_p, stream}, with `backend` and `urgency` if the scenario adds them -> {text, backend_used,
 generation_time, tokens_per_second}, without token counts.
 
-A stream is server-sent events, or JSON lines if its content type says ndjson. An event is a piece {"token": text} or
+A stream is server-sent events, or JSON lines if its content type is ndjson. An event is a piece {"token": text} or
 {"text": text}, an end ({"done": true}, `generation_stats` or [DONE]), or a failure {"error": sentence}. Any event may
 also hold other fields of a whole reply. If a stream has no pieces and its last event holds the whole text, as from a
 result cache, the text came in one piece.
@@ -108,7 +108,7 @@ class GenerateStats(_Generate):
 
 
 class GenerateBackend(_Generate):
-    """API that names the backend that answered. It has no exact lengths; times are in seconds."""
+    """API that names the backend that answered, without exact lengths. Times are in seconds."""
 
     name = "generate-backend"
     sampling = ("temperature", "top_p")

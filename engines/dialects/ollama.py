@@ -55,12 +55,7 @@ class OllamaChat(OllamaGenerate):
 
 
 def _chunks(event: Mapping[str, Any], texts: object, answer: str) -> list[Chunk]:
-    """Return the chunks of one line.
-
-    Args:
-        texts: Object with the texts.
-        answer: Key of the answer's text in it.
-    """
+    """Return the chunks of one line. `texts` is the object with its texts, `answer` the key of the answer's."""
     if not isinstance(texts, dict):
         texts = NOTHING
     text = texts.get(answer)

@@ -120,11 +120,7 @@ def _chat_pieces(choice: Mapping[str, Any]) -> list[Chunk]:
 
 
 def _with_the_rest(choice: Mapping[str, Any], found: list[Chunk], without: ChunkKind) -> list[Chunk]:
-    """Add a choice's token count to its chunks.
-
-    Args:
-        without: Kind of a choice that has no text and does not end the reply.
-    """
+    """Add a choice's token count to its chunks. `without` is the kind of a choice without text and end."""
     if choice.get("token_ids") or choice.get("logprobs"):
         found = answers.with_tokens(found, _tokens(choice))
     return found if found or choice.get("finish_reason") else [Chunk(without)]

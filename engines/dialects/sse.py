@@ -50,7 +50,8 @@ class EventSplitter:
         """Return the data of every event that these bytes complete."""
         if not self._started and not self._pending and len(body) >= 3 and not body.startswith(BYTE_ORDER_MARK):
             self._started = True
-        if self.at_boundary and body.endswith(b"\n\n") and body.find(b"\r") < 0:
+        in_event = self._pending or self._data or self._after_cr or self._loose or self._failing
+        if self._started and not in_event and body.endswith(b"\n\n") and body.find(b"\r") < 0:
             events = body[:-2].split(b"\n\n")
             data = [event[6:] for event in events if event.startswith(b"data: ") and event.find(b"\n") < 0]
             if len(data) == len(events):
@@ -61,11 +62,6 @@ class EventSplitter:
         """Return the data of a last event that no blank line ended."""
         done = self._feed_lines(b"\n\n") if self._pending or self._data or self._loose or self._failing else []
         return [event for event in done if event != COMMENT]
-
-    @property
-    def at_boundary(self) -> bool:
-        """True if the next byte begins a new event."""
-        return self._started and not (self._pending or self._data or self._after_cr or self._loose or self._failing)
 
     def _feed_lines(self, body: bytes) -> list[bytes]:
         if self._after_cr and body:

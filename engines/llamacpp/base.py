@@ -63,7 +63,15 @@ def prepared_model(spec: EngineSpec) -> GgufModel:
     """Return the model of a spec at its level, found or made (cached). Raises ModelError and LevelUnsupported."""
     assert spec.model is not None
     source = models.resolve(spec.model)
-    path, lora = ggufs.gguf_file(source, spec.level), _adapter(spec.model.lora)
+    path, lora = ggufs.gguf_file(source, spec.level), None
+    if (name := spec.model.lora) is not None:
+        adapter = Path(name).expanduser()
+        if not adapter.exists():
+            raise ModelError(f"there is no file {name!r} for the adapter; check the path, it counts from {Path.cwd()}")
+        if not adapter.is_file() or adapter.suffix != ".gguf":
+            convert = "convert a PEFT folder with llama.cpp's convert_lora_to_gguf.py"
+            raise ModelError(f"the adapter {name!r} is not a .gguf file; {convert}")
+        lora = adapter.resolve()
     return GgufModel(source, path, lora, models.content_hash(source))  # hashed before start(), which is timed
 
 
@@ -235,19 +243,6 @@ def _has_imatrix(model: GgufModel) -> bool | None:
         return True
     level = ggufs.gguf_level(model.path) or ""
     return False if model.path != model.source.path and level[:2] in _NARROW else None
-
-
-def _adapter(name: str | None) -> Path | None:
-    if name is None:
-        return None
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise ModelError(f"there is no file {name!r} for the adapter; check the path, it counts from {Path.cwd()}")
-    if not path.is_file() or path.suffix != ".gguf":
-        raise ModelError(
-            f"the adapter {name!r} is not a .gguf file; convert a PEFT folder with llama.cpp's convert_lora_to_gguf.py"
-        )
-    return path.resolve()
 
 
 # llama.cpp's name of an instruction set -> the kernel's flag.

@@ -1,7 +1,7 @@
 """llama.cpp through the bindings of llama-cpp-python: one model, one context, one sequence, one log.
 
-The calls are llama.cpp's own, without the package's Python objects, which copy the logits of every token. All calls of
-an object must come from one thread.
+The calls are llama.cpp's own, without the package's Python objects, which copy the logits of every token. An object may
+be used from one thread only.
 """
 
 from __future__ import annotations

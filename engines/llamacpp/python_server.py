@@ -70,16 +70,13 @@ class LlamaCppServer(GgufServer[LlamaCppServerOptions]):
         return await asyncio.to_thread(self._info, context, self._server.log(), **more)
 
     def endpoint(self) -> Endpoint:
+        # A logit bias excludes every token that ends a reply. `min_tokens` would exclude only one of them. With both, the
+        # server (0.3.36) ignores both.
+        ends, exact = self._library["ends"], {}
+        if set(ends) - {self._library["eos"]}:
+            exact = {"logit_bias": {str(token): _NEVER for token in ends}}
         url, model = self._server.url, self._file.source.name
-        return Endpoint(url, "openai-completions", model, unsaid=PLAIN_SAMPLING, exact=self._no_end())
-
-    def _no_end(self) -> dict[str, Any]:
-        """Return the logit bias that excludes every token that ends a reply.
-
-        `min_tokens` would exclude only one of them, and with both the server (0.3.36) ignores both.
-        """
-        ends = self._library["ends"]
-        return {"logit_bias": {str(token): _NEVER for token in ends}} if set(ends) - {self._library["eos"]} else {}
+        return Endpoint(url, "openai-completions", model, unsaid=PLAIN_SAMPLING, exact=exact)
 
 
 @functools.cache
@@ -94,7 +91,7 @@ def _library_facts(python: str, gguf: str) -> dict[str, Any]:
 
 
 def arguments(options: LlamaCppServerOptions, model: GgufModel, context: int) -> list[str]:
-    """Return the command line after `python -m llama_cpp.server`. {port} stands for the port.
+    """Return the command line after `python -m llama_cpp.server`, with {port} in the place of the port.
 
     interrupt_requests is off, because a new request would cancel the one in progress. logits_all is off: it keeps the
     logits of a whole context, which nothing here reads.

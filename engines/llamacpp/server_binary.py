@@ -29,7 +29,6 @@ class Program:
     """`llama-server` program.
 
     Attributes:
-        version: As the program reports it.
         options: Long names of its options.
         system: Features of the build, "" if the program does not report them.
     """
@@ -42,7 +41,7 @@ class Program:
     def arguments(
         self, options: LlamaServerOptions, gguf: Path, alias: str, context_tokens: int, lora: Path | None = None
     ) -> list[str]:
-        """Return the command line. {port} stands for the port; `context_tokens` is that of one slot."""
+        """Return the command line, with {port} in the place of the port; `context_tokens` is that of one slot."""
         switch = {True: "on", False: "off", "auto": "auto"}
         given: dict[str, object] = {
             "--model": gguf,

@@ -15,10 +15,10 @@ LEAST = -104.0
 """Log-probability of a zero in float32, for which the server writes the lowest float. The smallest positive float is
 1.4e-45, and values below half of it are zero; ln(0.7e-45) is -103.97."""
 
-Ask = Callable[[str, Mapping[str, Any] | None], dict[str, Any]]
+Fetch = Callable[[str, Mapping[str, Any] | None], dict[str, Any]]
 
 
-def score_by_server(ask: Ask, tokens: Sequence[int], first: int) -> Scores:
+def score_by_server(fetch: Fetch, tokens: Sequence[int], first: int) -> Scores:
     """Return the distributions of tokens[first:]. Each position is one request whose prompt is all before it.
 
     All requests go to one slot, whose cache holds the beginning: each computes one token. The probabilities are those
@@ -26,15 +26,14 @@ def score_by_server(ask: Ask, tokens: Sequence[int], first: int) -> Scores:
     likely. If the true token is not among them, all are requested, so that its probability is always known.
 
     Args:
-        ask: (path, body) -> answer.
+        fetch: (path, body) -> answer.
 
-    Raises:
-        EngineError: If the server returns no probabilities.
+    Raises EngineError if the server returns no probabilities.
     """
     import numpy as np
 
     check_first(first, len(tokens))
-    vocabulary = _vocabulary(ask)
+    vocabulary = _vocabulary(fetch)
     full = vocabulary <= FULL_VOCABULARY_LIMIT
     wanted = vocabulary if full else min(TOP_TOKENS, vocabulary)
     rows = len(tokens) - first
@@ -43,19 +42,19 @@ def score_by_server(ask: Ask, tokens: Sequence[int], first: int) -> Scores:
     true = np.full(rows, np.nan, dtype=np.float32)
     for row, true_token in enumerate(tokens[first:]):
         before = tokens[: first + row]
-        found = _next(ask, before, wanted)
+        found = _next(fetch, before, wanted)
         if ids is None:
             logprobs[row, list(found)] = list(found.values())
         else:
             ids[row, : len(found)] = list(found)
             logprobs[row, : len(found)] = list(found.values())
             if true_token not in found:
-                found = _next(ask, before, vocabulary)
+                found = _next(fetch, before, vocabulary)
         true[row] = found.get(true_token, math.nan)
     return Scores(first, logprobs, ids, true)
 
 
-def _next(ask: Ask, prompt: Sequence[int], wanted: int) -> dict[int, float]:
+def _next(fetch: Fetch, prompt: Sequence[int], wanted: int) -> dict[int, float]:
     """Return the log-probabilities of the most likely next tokens by token, in descending order."""
     body = {
         "prompt": list(prompt),
@@ -68,7 +67,7 @@ def _next(ask: Ask, prompt: Sequence[int], wanted: int) -> dict[int, float]:
         "ignore_eos": False,
         "grammar": "",
     }
-    answer = ask("/completion", body)
+    answer = fetch("/completion", body)
     try:
         top = answer["completion_probabilities"][0]["top_logprobs"]
         return {int(one["id"]): max(float(one["logprob"]), LEAST) for one in top}
@@ -78,9 +77,9 @@ def _next(ask: Ask, prompt: Sequence[int], wanted: int) -> dict[int, float]:
         raise EngineError(f"llama-server returns no probabilities: {reason or 'its answer has none'}") from error
 
 
-def _vocabulary(ask: Ask) -> int:
+def _vocabulary(fetch: Fetch) -> int:
     try:
-        found: int = ask("/v1/models", None)["data"][0]["meta"]["n_vocab"]
+        found: int = fetch("/v1/models", None)["data"][0]["meta"]["n_vocab"]
     except (KeyError, IndexError, TypeError) as error:
         raise EngineError("llama-server does not report the size of the model's vocabulary") from error
     return found

@@ -42,7 +42,8 @@ def resolve(reference: ModelReference) -> ModelSource:
         if not (path / "config.json").is_file():
             raise ModelError(f"the folder {name!r} has no config.json; name a model folder in the Hugging Face layout")
         return ModelSource(path.resolve().name, "folder", path.resolve())
-    if _looks_like_path(name):
+    looks_like_path = name.startswith((".", "/", "~")) or name.endswith((".gguf", ".safetensors"))
+    if looks_like_path or "\\" in name or name.count("/") > 1:
         raise ModelError(f"there is no file or folder {name!r}; check the path, it counts from {Path.cwd()}")
     if not _HUB_ID.fullmatch(name):
         known = ", ".join([*BUILT_IN, *synthetic.MODELS])
@@ -92,11 +93,6 @@ def _gguf_parts(path: Path) -> list[Path]:
     if missing:
         raise ModelError(f"the split model {path.name} lacks {', '.join(missing)}; put all parts into one folder")
     return parts
-
-
-def _looks_like_path(name: str) -> bool:
-    named = name.startswith((".", "/", "~")) or name.endswith((".gguf", ".safetensors"))
-    return named or "\\" in name or name.count("/") > 1
 
 
 def _fetch(reference: ModelReference) -> ModelSource:

@@ -16,24 +16,23 @@ if TYPE_CHECKING:
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back, without special tokens."""
+    """Text to token ids and back, without special tokens. `name` is for reports."""
 
-    @property
-    def name(self) -> str:
-        """Name of the tokenizer, for reports."""
+    name: str
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of the text."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of the ids."""
+        """Return the text of the ids. Invalid UTF-8 becomes U+FFFD."""
 
     def count(self, text: str) -> int:
         """Return the number of tokens of the text."""
+        return len(self.encode(text))
 
 
-class ByteTokenizer:
-    """One token per UTF-8 byte, token id = byte; ids from 256 up are special and decode to nothing."""
+class ByteTokenizer(Tokenizer):
+    """Tokenizer of UTF-8 bytes, token id = byte. Ids from 256 up are special and decode to nothing."""
 
     name = "bytes"
 
@@ -41,14 +40,13 @@ class ByteTokenizer:
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of the ids. Invalid UTF-8 becomes U+FFFD."""
         return bytes(token for token in ids if token < 256).decode("utf-8", "replace")
 
     def count(self, text: str) -> int:
         return len(text.encode())
 
 
-class PieceTokenizer:
+class PieceTokenizer(Tokenizer):
     """Tokenizer without merges: a part of the text is one token, or one token per byte.
 
     Bytes without a token are left out. The ids of `control` decode to nothing.
@@ -70,15 +68,11 @@ class PieceTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of the ids. Invalid UTF-8 becomes U+FFFD."""
         written = "".join(self._texts.get(index, "") for index in ids)
         return bytes(self._bytes[character] for character in written).decode("utf-8", "replace")
 
-    def count(self, text: str) -> int:
-        return len(self.encode(text))
 
-
-class FileTokenizer:
+class FileTokenizer(Tokenizer):
     """A `tokenizer.json`, read by the `tokenizers` library."""
 
     def __init__(self, path: Path) -> None:
@@ -97,9 +91,6 @@ class FileTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._library.decode(list(ids), skip_special_tokens=True)
         return text
-
-    def count(self, text: str) -> int:
-        return len(self.encode(text))
 
 
 def tokenizer(source: ModelSource) -> Tokenizer | None:

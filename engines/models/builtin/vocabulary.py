@@ -53,12 +53,13 @@ def tokens(size: int) -> list[str]:
 def tokenizer_json(size: int) -> dict[str, Any]:
     """Return a tokenizer.json with this number of tokens."""
     texts, alphabet = tokens(size), byte_alphabet()
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     written = ["".join(alphabet[ord(character)] for character in text) for text in texts[:-2]]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_control(size - 2, texts[-2]), _control(size - 1, texts[-1])],
+        "added_tokens": [{"id": at, "content": texts[at], **plain, "special": True} for at in (size - 2, size - 1)],
         "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",
@@ -91,8 +92,3 @@ def _word(index: int) -> str:
         number, letter = divmod(number, len(_LETTERS))
         letters.append(_LETTERS[letter])
     return "".join(letters)
-
-
-def _control(index: int, text: str) -> dict[str, Any]:
-    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": index, "content": text, **plain, "special": True}

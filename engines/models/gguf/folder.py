@@ -55,7 +55,9 @@ def read(source: ModelSource) -> Weights:
         }
     )
     found = kinds[str(architecture)](checkpoint)
-    return replace(found, fields=(*found.fields, *vocabulary.fields(checkpoint)))
+    general = {"architecture": found.architecture, "type": "model", "name": source.name}
+    fields = [Field(f"general.{key}", "STRING", value) for key, value in general.items()]
+    return replace(found, fields=(*fields, *found.fields, *vocabulary.fields(checkpoint)))
 
 
 def _llama(checkpoint: Checkpoint) -> Weights:
@@ -86,7 +88,7 @@ def _llama(checkpoint: Checkpoint) -> Weights:
         names["lm_head.weight"] = "output.weight"
     checkpoint.check_names(names, stored, _LLAMA_NOT_NEEDED)
     tensors = tuple(_llama_tensor(stored[ours], theirs, layout) for ours, theirs in names.items())
-    return Weights("llama", layout, _llama_fields(checkpoint, layout), tensors)
+    return Weights("llama", layout, _llama_fields(config, layout), tensors)
 
 
 def _llama_tensor(stored: StoredTensor, name: str, layout: Layout) -> Tensor:
@@ -105,15 +107,11 @@ def interleave(rows: FloatArray, heads: int) -> FloatArray:
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows.shape))
 
 
-def _llama_fields(checkpoint: Checkpoint, layout: Layout) -> tuple[Field, ...]:
-    config: Mapping[str, Any] = checkpoint.config
+def _llama_fields(config: Mapping[str, Any], layout: Layout) -> tuple[Field, ...]:
     head = int(config.get("head_dim") or config["hidden_size"] // layout.heads)
     rope = config.get("rope_parameters") or {}
     theta = float(config.get("rope_theta") or rope.get("rope_theta") or 10_000.0)
     return (
-        Field("general.architecture", "STRING", "llama"),
-        Field("general.type", "STRING", "model"),
-        Field("general.name", "STRING", checkpoint.source.name),
         Field("llama.block_count", "UINT32", layout.layers),
         Field("llama.context_length", "UINT32", int(config["max_position_embeddings"])),
         Field("llama.embedding_length", "UINT32", int(config["hidden_size"])),
@@ -151,26 +149,20 @@ def _gpt2(checkpoint: Checkpoint) -> Weights:
     names |= {f"ln_f.{kind}": f"output_norm.{kind}" for kind in ("weight", "bias")}
     checkpoint.check_names(names, stored, _GPT2_NOT_NEEDED)
     tensors = tuple(_gpt2_tensor(stored[ours], theirs) for ours, theirs in names.items())
-    return Weights("gpt2", layout, _gpt2_fields(checkpoint, config, layout), tensors)
+    width = int(config["n_embd"])
+    fields = (
+        Field("gpt2.block_count", "UINT32", layout.layers),
+        Field("gpt2.context_length", "UINT32", int(config["n_positions"])),
+        Field("gpt2.embedding_length", "UINT32", width),
+        Field("gpt2.feed_forward_length", "UINT32", int(config.get("n_inner") or 4 * width)),
+        Field("gpt2.attention.head_count", "UINT32", heads),
+        Field("gpt2.attention.layer_norm_epsilon", "FLOAT32", float(config["layer_norm_epsilon"])),
+        Field("gpt2.vocab_size", "UINT32", int(config["vocab_size"])),
+    )
+    return Weights("gpt2", layout, fields, tensors)
 
 
 def _gpt2_tensor(stored: StoredTensor, name: str) -> Tensor:
     if not _TRANSPOSED.fullmatch(name):
         return Tensor(name, stored.shape, stored.load, stored.load_rows)
     return Tensor(name, stored.shape[::-1], lambda: np.ascontiguousarray(stored.load().T))
-
-
-def _gpt2_fields(checkpoint: Checkpoint, config: Mapping[str, Any], layout: Layout) -> tuple[Field, ...]:
-    width = int(config["n_embd"])
-    return (
-        Field("general.architecture", "STRING", "gpt2"),
-        Field("general.type", "STRING", "model"),
-        Field("general.name", "STRING", checkpoint.source.name),
-        Field("gpt2.block_count", "UINT32", layout.layers),
-        Field("gpt2.context_length", "UINT32", int(config["n_positions"])),
-        Field("gpt2.embedding_length", "UINT32", width),
-        Field("gpt2.feed_forward_length", "UINT32", int(config.get("n_inner") or 4 * width)),
-        Field("gpt2.attention.head_count", "UINT32", layout.heads),
-        Field("gpt2.attention.layer_norm_epsilon", "FLOAT32", float(config["layer_norm_epsilon"])),
-        Field("gpt2.vocab_size", "UINT32", int(config["vocab_size"])),
-    )

@@ -49,7 +49,13 @@ def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     with _opened(path) as (file, tensors, fields):
         for _ in range(fields):
             _field(file)
-        return dict(_tensor_shape(file) for _ in range(tensors))
+        shapes = {}
+        for _ in range(tensors):
+            name = _string(file)
+            sizes = [_length(file) for _ in range(_scalar(file, 4))]
+            _scalar(file, 4), _scalar(file, 10)  # type and offset
+            shapes[name] = tuple(reversed(sizes))
+        return shapes
 
 
 @contextmanager
@@ -67,13 +73,6 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int, int]]:
         raise ModelError(f"{path} is a damaged GGUF file ({error}); fetch or build it again") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _tensor_shape(file: BinaryIO) -> tuple[str, tuple[int, ...]]:
-    name = _string(file)
-    sizes = [_length(file) for _ in range(_scalar(file, 4))]
-    _scalar(file, 4), _scalar(file, 10)
-    return name, tuple(reversed(sizes))
 
 
 def _field(file: BinaryIO) -> tuple[str, Any]:
