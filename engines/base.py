@@ -1,7 +1,8 @@
 """Interface between the harness and an engine.
 
 An engine starts, stops, and either yields chunks itself (`InProcessEngine.generate`) or states where a server listens
-(`ServedEngine.endpoint`). Engines have no clocks: they yield, and the harness stamps. An engine object serves one configuration and is used from one asyncio loop.
+(`ServedEngine.endpoint`). Engines have no clocks: they yield, and the harness stamps. An engine object serves one
+configuration and is used from one asyncio loop.
 """
 
 from __future__ import annotations
@@ -19,27 +20,19 @@ if TYPE_CHECKING:
 
 
 class EngineError(Exception):
-    """An engine cannot be made, started or used.
-
-    The message is for the user and states the problem and the fix.
-
-    EngineError
-    |- LevelUnsupported   the engine lacks the quantization level: the cell is skipped with the reason
-    |- ModelError         the model cannot be found, read, converted or fetched
-    |- StartFailed        the engine or its server did not start (port in use, process exited, never ready)
-    """
+    """An engine cannot be made, started or used. The message is for the user and states the problem and the fix."""
 
 
 class LevelUnsupported(EngineError):
-    """The engine lacks the requested quantization level."""
+    """The engine lacks the requested quantization level: the cell is skipped with the reason."""
 
 
 class ModelError(EngineError):
-    """The model is unavailable."""
+    """The model cannot be found, read, converted or fetched."""
 
 
 class StartFailed(EngineError):
-    """The engine did not start."""
+    """The engine or its server did not start (port in use, process exited, never ready)."""
 
 
 NO_USAGE_REPORTS = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1"}

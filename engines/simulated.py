@@ -152,7 +152,10 @@ class SimulatedEngine:
         if not self._running:
             raise EngineError("the simulated engine is not running; call start() first")
         options = self._options
-        number, factor = self._receive()
+        if self._received == 0:
+            self._first_arrival_ns = _now_ns()
+        self._received = number = self._received + 1
+        factor = (self._random.expovariate(1.0) if options.service == "exponential" else 1.0) / self._speed
         if options.crash_after_requests is not None and number > options.crash_after_requests:
             os.abort()
         start_ns = await self._slot()
@@ -180,13 +183,6 @@ class SimulatedEngine:
                 self._release(_now_ns())
         yield Chunk(ChunkKind.FINISH, finish_reason="length" if tokens == request.max_tokens else "stop")
         yield Chunk(ChunkKind.USAGE, usage=Usage(prompt_tokens=prompt_tokens, output_tokens=tokens))
-
-    def _receive(self) -> tuple[int, float]:
-        if self._received == 0:
-            self._first_arrival_ns = _now_ns()
-        self._received += 1
-        factor = self._random.expovariate(1.0) if self._options.service == "exponential" else 1.0
-        return self._received, factor / self._speed
 
     async def _maybe_hang(self, number: int) -> None:
         limit = self._options.hang_after_requests

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import NamedTuple, Protocol, overload
 
 from engines.base import Chunk, ChunkKind, Request
-
-_KIND = attrgetter("kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class Pieces(Sequence[ReadChunk]):
     ) -> None:
         self.reads = reads
         self.chunks = chunks
-        self.kinds = list(map(_KIND, chunks)) if kinds is None else kinds
+        self.kinds = [chunk.kind for chunk in chunks] if kinds is None else kinds
         self.joined = joined
 
     @classmethod

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from engines.base import Chunk, ChunkKind, Request, Usage
+from engines.base import Chunk, ChunkKind, Request
 from engines.dialects import answers
 from engines.dialects.answers import NOTHING, mapping_at, piece, pieces_of, tool_pieces
 from engines.dialects.base import WireRequest
@@ -138,22 +138,15 @@ def _tokens(choice: Mapping[str, Any]) -> int | None:
 def _usage(usage: object) -> Chunk:
     if not isinstance(usage, dict):
         return Chunk(ChunkKind.USAGE, f"invalid token counts: {answers.as_json(usage)[:100]}")
-    output, prompt = usage.get("completion_tokens_details"), usage.get("prompt_tokens_details")
-    output, prompt = output if isinstance(output, dict) else usage, prompt if isinstance(prompt, dict) else NOTHING
+    details = mapping_at(usage, "completion_tokens_details") or usage
     counts, note = answers.usage_of(
         usage.get("prompt_tokens"),
         usage.get("completion_tokens"),
-        output.get("reasoning_tokens", usage.get("reasoning_tokens")),
-        prompt.get("cached_tokens"),
+        details.get("reasoning_tokens", usage.get("reasoning_tokens")),
+        mapping_at(usage, "prompt_tokens_details").get("cached_tokens"),
     )
-    if counts.reasoning_tokens:
-        counts = _with_reasoning(counts, usage.get("total_tokens"))
-    return Chunk(ChunkKind.USAGE, note, usage=counts)
-
-
-def _with_reasoning(counts: Usage, total: object) -> Usage:
-    """Return counts whose output includes the reasoning. The total shows if a server counts it separately."""
     prompt, output, reasoning = counts.prompt_tokens, counts.output_tokens, counts.reasoning_tokens
-    if prompt is None or output is None or reasoning is None or total != prompt + output + reasoning:
-        return counts
-    return replace(counts, output_tokens=output + reasoning)
+    total = usage.get("total_tokens")
+    if reasoning and prompt is not None and output is not None and total == prompt + output + reasoning:
+        counts = replace(counts, output_tokens=output + reasoning)  # as stated, it does not include the reasoning
+    return Chunk(ChunkKind.USAGE, note, usage=counts)

@@ -1,7 +1,7 @@
 """llama.cpp through the bindings of llama-cpp-python: one model, one context, one sequence, one log.
 
-The calls are llama.cpp's own, without the package's Python objects, which copy the logits of every token. An object may
-be used from one thread only.
+The calls are llama.cpp's own, without the package's Python objects, which copy the logits of every token. Each object
+may be used from one thread only.
 """
 
 from __future__ import annotations
@@ -192,7 +192,11 @@ class NativeModel:
             raise StartFailed(
                 "this build of llama-cpp-python does not support a GPU; compile it for one, or set n_gpu_layers to 0"
             )
-        self._model = c.llama_model_load_from_file(str(gguf).encode(), self._model_parameters(options))
+        parameters = c.llama_model_default_params()
+        parameters.load_mode = getattr(c, options.load_mode)
+        if options.n_gpu_layers is not None:
+            parameters.n_gpu_layers = ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers
+        self._model = c.llama_model_load_from_file(str(gguf).encode(), parameters)
         if self._model is None:
             raise StartFailed(f"llama.cpp cannot load {gguf.name}")
         if lora is not None:  # before the context is made, as llama.cpp requires
@@ -206,13 +210,6 @@ class NativeModel:
             adapters, scales = (c.llama_adapter_lora_p_ctypes * 1)(self._adapter), (ctypes.c_float * 1)(1.0)
             if c.llama_set_adapters_lora(self.context, adapters, 1, scales) != 0:
                 raise StartFailed(f"llama.cpp cannot use the adapter {lora.name}")
-
-    def _model_parameters(self, options: LlamaCppOptions) -> Any:
-        parameters = self.bindings.llama_model_default_params()
-        parameters.load_mode = getattr(self.bindings, options.load_mode)
-        if options.n_gpu_layers is not None:
-            parameters.n_gpu_layers = ALL_LAYERS if options.n_gpu_layers == "all" else options.n_gpu_layers
-        return parameters
 
     def _context_parameters(self, options: LlamaCppOptions, context_tokens: int) -> Any:
         c = self.bindings

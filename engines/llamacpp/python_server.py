@@ -70,8 +70,8 @@ class LlamaCppServer(GgufServer[LlamaCppServerOptions]):
         return await asyncio.to_thread(self._info, context, self._server.log(), **more)
 
     def endpoint(self) -> Endpoint:
-        # A logit bias excludes every token that ends a reply. `min_tokens` would exclude only one of them. With both, the
-        # server (0.3.36) ignores both.
+        # A logit bias excludes every token that ends a reply. `min_tokens` would exclude only one of them. With both,
+        # the server (0.3.36) ignores both.
         ends, exact = self._library["ends"], {}
         if set(ends) - {self._library["eos"]}:
             exact = {"logit_bias": {str(token): _NEVER for token in ends}}

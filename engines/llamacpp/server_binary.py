@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
 
 from engines.base import StartFailed
 from engines.llamacpp.options import LlamaServerOptions
@@ -104,14 +105,7 @@ def _inspected(path: str, binary: str) -> Program:
 def _output(path: str, *arguments: str) -> str:
     """Return the output of a program; "" if it cannot run, or does not end."""
     try:
-        ended = subprocess.run(
-            [path, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_PATIENCE_S,
-            check=False,
-        )
+        ended = subprocess.run([path, *arguments], stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, timeout=_PATIENCE_S)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return ended.stdout.decode("utf-8", "replace")

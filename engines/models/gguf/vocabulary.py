@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from engines.models.builtin.vocabulary import LLAMA3_SPLIT
 from engines.models.checkpoint import Checkpoint
 from engines.models.tokenizer import is_byte_tokenizer
@@ -67,16 +65,12 @@ def _splitter(checkpoint: Checkpoint) -> str:
         patterns = [(step.get("pattern") or {}).get("Regex") for step in steps if step.get("type") == "Split"]
         if patterns == [LLAMA3_SPLIT] and model.get("ignore_merges"):
             return "llama-bpe"
-        if not patterns and _is_gpt2(steps) and not model.get("ignore_merges"):
+        # GPT-2: ByteLevel alone splits by its own pattern, without a space in front.
+        only, *others = steps
+        plain = only.get("type") == "ByteLevel" and only.get("use_regex", True) and not only.get("add_prefix_space")
+        if plain and not others and not model.get("ignore_merges"):
             return "gpt-2"
     return checkpoint.use_converter("a tokenizer that is neither bytes nor like those of GPT-2 and Llama 3")
-
-
-def _is_gpt2(steps: list[dict[str, Any]]) -> bool:
-    """Return True if ByteLevel alone splits by its own pattern, without a space in front."""
-    byte_level = [step for step in steps if step.get("type") == "ByteLevel"]
-    own_pattern = all(step.get("use_regex", True) and not step.get("add_prefix_space") for step in byte_level)
-    return len(steps) == len(byte_level) == 1 and own_pattern
 
 
 def _begins(checkpoint: Checkpoint) -> bool:
