@@ -53,11 +53,6 @@ class GgufModel:
     lora: Path | None = None
     model_hash: str | None = None
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Files that loading reads."""
-        return (self.path,) if self.lora is None else (self.path, self.lora)
-
 
 def prepared_model(spec: EngineSpec) -> GgufModel:
     """Return the model of a spec at its level, found or made (cached). Raises ModelError and LevelUnsupported."""
@@ -98,7 +93,7 @@ class GgufEngine(Generic[Options]):
 
     def prepare(self) -> Sequence[Path]:
         """Find or fetch the model and make its GGUF file at the requested level (cached)."""
-        return self._file.files
+        return (self._file.path,) if self._file.lora is None else (self._file.path, self._file.lora)
 
     def memory_needed(self) -> MemoryEstimate | None:
         """Return a lower bound: the weights' file, the KV cache of all slots, and the engine's minimum.

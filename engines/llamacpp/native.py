@@ -273,7 +273,10 @@ _INFORMATION, _ERROR, _CONTINUED = 2, 4, 5
 class NativeLog:
     """Log of llama.cpp in a file, or in this process' stderr, without debug messages.
 
-    There is one log for the whole process: the last one opened receives it. `text` keeps what came before `loaded`.
+    There is one log for the whole process: the last one opened receives it.
+
+    Attributes:
+        text, first_error: Output and first error of loading, that is before `loaded`.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -282,23 +285,13 @@ class NativeLog:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         self._file = None if path is None else path.open("a", encoding="utf-8", errors="replace", buffering=1)
-        self._kept: list[str] = []
-        self._errors: list[str] = []
+        self.text = ""
+        self.first_error: str | None = None
         self._keeping = True
         self._level = 0
         self._bindings: Any = bindings
         self._callback: Any = bindings.llama_log_callback(self._write)
         bindings.llama_log_set(self._callback, ctypes.c_void_p(0))
-
-    @property
-    def text(self) -> str:
-        """Output of loading."""
-        return "".join(self._kept)
-
-    @property
-    def first_error(self) -> str | None:
-        """First error of loading."""
-        return self._errors[0].strip() if self._errors else None
 
     def loaded(self) -> None:
         """Keep no further output."""
@@ -321,7 +314,7 @@ class NativeLog:
             return
         text = data.decode("utf-8", "replace")
         if self._keeping:
-            self._kept.append(text)
-            if level == _ERROR:
-                self._errors.append(text)
+            self.text += text
+            if level == _ERROR and self.first_error is None:
+                self.first_error = text.strip()
         (self._file or sys.stderr).write(text)

@@ -95,30 +95,19 @@ def _inner_type(level: str, name: str, layout: Layout) -> str:
     if match is None:
         return default
     layer, part = int(match[1]), match[2]
+    better = "Q6_K" if level in ("q4_k_m", "q5_k_m") and _uses_more_bits(layer, layout.layers) else default
     if part in ("attn_v", "attn_qkv"):  # one matrix for all three is treated like the values
-        return _value_type(level, layer, layout)
+        grouped = layout.heads // layout.kv_heads >= 4
+        special = {"q2_k": "Q4_K" if grouped else "Q3_K", "q3_k_m": "Q5_K" if layer < 2 else "Q4_K"}
+        chosen = special.get(level, better)
+        # llama.cpp recognises its 70B by 80 layers with grouped queries: the tensor is small there, the gain is not.
+        is_70b = layout.layers == 80 and layout.heads != layout.kv_heads
+        return "Q5_K" if is_70b and chosen in ("Q3_K", "Q4_K") else chosen
     if part == "ffn_down":
-        if level == "q3_k_m":
-            return "Q5_K" if layer < layout.layers // 16 else "Q4_K"
-        if level in ("q4_k_m", "q5_k_m") and _uses_more_bits(layer, layout.layers):
-            return "Q6_K"
-        return "Q3_K" if level == "q2_k" else default
+        return {"q2_k": "Q3_K", "q3_k_m": "Q5_K" if layer < layout.layers // 16 else "Q4_K"}.get(level, better)
     if part == "attn_output":
         return {"q2_k": "Q3_K", "q3_k_m": "Q4_K"}.get(level, default)
     return default
-
-
-def _value_type(level: str, layer: int, layout: Layout) -> str:
-    chosen = _DEFAULT_TYPES[level]
-    if level == "q2_k":
-        chosen = "Q4_K" if layout.heads // layout.kv_heads >= 4 else "Q3_K"
-    elif level == "q3_k_m":
-        chosen = "Q5_K" if layer < 2 else "Q4_K"
-    elif level in ("q4_k_m", "q5_k_m") and _uses_more_bits(layer, layout.layers):
-        chosen = "Q6_K"
-    # llama.cpp recognises its 70B by 80 layers with grouped queries: the tensor is small there, the gain is not.
-    is_70b = layout.layers == 80 and layout.heads != layout.kv_heads
-    return "Q5_K" if is_70b and chosen in ("Q3_K", "Q4_K") else chosen
 
 
 def _uses_more_bits(layer: int, layers: int) -> bool:
