@@ -8,20 +8,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from engines.cores import OWN, ROOT, folders_of
 from harness.telemetry.procfs import kept, numbers
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+PROC = Path("/proc")
+NO_FILE_LEFT = (errno.EMFILE, errno.ENFILE)
 UNLIMITED_BYTES = 1 << 60  # version 1 writes a number near 2^63 where there is no limit
-
-
-def folders_of_time(root: Path, own: Path) -> list[Path]:
-    """Return the folders of the groups that limit a process's CPU time. own: its /proc/<pid>/cgroup."""
-    return folders_of("cpu", root, own)
+_STEAL_FIELD = 7
+_TIME_FIELDS = 8  # later fields (guest time) are contained in the first
 
 
 def memory_left_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
@@ -29,8 +35,8 @@ def memory_left_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
 
     File cache that can be dropped counts as left.
     """
-    found = [left for folder in folders_of("memory", root, own) if (left := _memory_left(folder)) is not None]
-    return min(found, default=None)
+    groups = [found for folder in folders_of("memory", root, own) if (found := _memory(folder)) is not None]
+    return min((max(0, limit - used) for used, limit in groups if limit is not None), default=None)
 
 
 def free_memory_bytes() -> int:
@@ -44,17 +50,10 @@ def free_memory_bytes() -> int:
 
 def address_space_left_bytes() -> int | None:
     """Return the rest of this process's address space limit; None without a limit."""
-    try:
-        import resource
-    except ImportError:
+    if resource is None:
         return None
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if limit == resource.RLIM_INFINITY else limit - int(psutil.Process().memory_info().vms)
-
-
-def _memory_left(folder: Path) -> int | None:
-    used, limit = _memory(folder) or (0, None)
-    return None if limit is None else max(0, limit - used)
 
 
 def _memory(folder: Path) -> tuple[int, int | None] | None:
@@ -81,7 +80,8 @@ class Group:
         limits = [(folder, found[1]) for folder in folders_of("memory", root, own) if (found := _memory(folder))]
         limited = [folder for folder, limit in limits if limit is not None]
         self._memory = limited or [folder for folder, _ in limits][:1]
-        self._time = [file for folder in folders_of_time(root, own) if (file := kept(folder / "cpu.stat")) is not None]
+        stats = [kept(folder / "cpu.stat") for folder in folders_of("cpu", root, own)]
+        self._time = [file for file in stats if file is not None]
 
     @property
     def unread(self) -> str | None:
@@ -104,7 +104,7 @@ class Group:
         elif groups:
             found = {"memory_used_bytes": groups[0][0]}
         try:
-            periods, throttled_ns = throttled_of([file.read().decode() for file in self._time])
+            periods, throttled_ns = throttled_of([file.read() for file in self._time])
         except OSError:
             return found  # the group was removed
         if periods is not None and throttled_ns is not None:
@@ -117,28 +117,17 @@ class Group:
         self._time = []
 
 
-def throttled_of(cpu_stats: list[str]) -> tuple[int | None, int | None]:
+def throttled_of(cpu_stats: Iterable[bytes]) -> tuple[int | None, int | None]:
     """Return (periods, nanoseconds) throttled, from the `cpu.stat` texts of a group and those above it."""
-    periods, waited_ns = 0, 0
-    known = False
-    for text in cpu_stats:
-        values = dict(line.split(None, 1) for line in text.splitlines() if " " in line)
-        if "nr_throttled" not in values:
-            continue  # a group without a quota
-        known = True
-        periods += int(values["nr_throttled"])
-        waited_ns += int(values.get("throttled_time", 0)) or 1000 * int(values.get("throttled_usec", 0))
-    return (periods, waited_ns) if known else (None, None)
+    found = [numbers(text, b"nr_throttled", b"throttled_time", b"throttled_usec") for text in cpu_stats]
+    limited = [one for one in found if "nr_throttled" in one]  # groups with a quota
+    if not limited:
+        return None, None
+    waited_ns = sum(one.get("throttled_time", 0) or 1000 * one.get("throttled_usec", 0) for one in limited)
+    return sum(one["nr_throttled"] for one in limited), waited_ns
 
 
-PROC = Path("/proc")
-_STEAL_FIELD = 7
-NO_FILE_LEFT = (errno.EMFILE, errno.ENFILE)
-_TIME_FIELDS = 8  # later fields (guest time) are contained in the first
-
-
-@dataclass(frozen=True, slots=True)
-class Pressure:
+class Pressure(NamedTuple):
     """Counters since boot, of all processors together: throttled_ns in ns, steal_ticks and total_ticks in ticks."""
 
     throttled_periods: int | None
@@ -148,12 +137,8 @@ class Pressure:
 
     def since(self, before: Pressure) -> Pressure:
         """Return the increase since a reading."""
-        return Pressure(
-            _minus(self.throttled_periods, before.throttled_periods),
-            _minus(self.throttled_ns, before.throttled_ns),
-            _minus(self.steal_ticks, before.steal_ticks),
-            _minus(self.total_ticks, before.total_ticks),
-        )
+        pairs = zip(self, before, strict=True)
+        return Pressure(*(None if now is None or then is None else now - then for now, then in pairs))
 
     @property
     def steal_share(self) -> float | None:
@@ -163,20 +148,18 @@ class Pressure:
 
 def read_pressure(proc: Path = PROC, cgroups: Path = ROOT) -> Pressure:
     """Read the counters of this process's control groups and of the machine."""
-    groups = folders_of_time(cgroups, proc / "self" / "cgroup")
-    throttled = throttled_of([found for folder in groups if (found := _text(folder / "cpu.stat"))])
-    stat = _text(proc / "stat")
-    steal, total = (None, None) if stat is None else steal_of(stat)
-    return Pressure(*throttled, steal, total)
+    groups = folders_of("cpu", cgroups, proc / "self" / "cgroup")
+    throttled = throttled_of(_content(folder / "cpu.stat") for folder in groups)
+    return Pressure(*throttled, *steal_of(_content(proc / "stat")))
 
 
-def steal_of(stat: str) -> tuple[int | None, int | None]:
+def steal_of(stat: bytes) -> tuple[int | None, int | None]:
     """Return (steal, all) ticks of all processors together, from the text of /proc/stat."""
-    first = stat.partition("\n")[0].split()
-    if not first or first[0] != "cpu" or len(first) <= _TIME_FIELDS:
+    name, *times = stat.partition(b"\n")[0].split() or [b""]
+    if name != b"cpu" or len(times) < _TIME_FIELDS:
         return None, None
-    times = [int(value) for value in first[1 : _TIME_FIELDS + 1]]
-    return times[_STEAL_FIELD], sum(times)
+    ticks = [int(value) for value in times[:_TIME_FIELDS]]
+    return ticks[_STEAL_FIELD], sum(ticks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,22 +172,17 @@ class Ceilings:
 
 def read_ceilings(proc: Path = PROC) -> Ceilings:
     """Read the limits of this process and this machine."""
-    low_high = (_text(proc / "sys/net/ipv4/ip_local_port_range") or "").split()
+    low_high = _content(proc / "sys/net/ipv4/ip_local_port_range").split()
     ports = int(low_high[1]) - int(low_high[0]) + 1 if len(low_high) == 2 else None
-    try:
-        import resource
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    except ImportError:
+    if resource is None:
         return Ceilings(None, ports)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Ceilings(None if soft == resource.RLIM_INFINITY else soft, ports)
 
 
 def raise_file_limit() -> None:
     """Raise the limit of open files to the hard limit, if the system allows it."""
-    try:
-        import resource
-    except ImportError:
+    if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -227,29 +205,20 @@ def open_files(ceiling: int | None = None) -> int:
     return lowest
 
 
-def tcp_sockets(sockstat: str) -> int | None:
-    """Return the sockets that hold a port, TIME_WAIT included, from the text of /proc/net/sockstat."""
-    for line in sockstat.splitlines():
-        name, _, rest = line.partition(":")
-        if name == "TCP":
+def read_tcp_sockets(proc: Path = PROC) -> int | None:
+    """Read the number of TCP sockets of this network namespace that hold a port, TIME_WAIT included."""
+    for line in _content(proc / "net" / "sockstat").splitlines():
+        name, _, rest = line.partition(b":")
+        if name == b"TCP":
             words = rest.split()
             counts = dict(zip(words[::2], words[1::2], strict=False))
-            return int(counts.get("inuse", 0)) + int(counts.get("tw", 0))
+            return int(counts.get(b"inuse", 0)) + int(counts.get(b"tw", 0))
     return None
 
 
-def read_tcp_sockets(proc: Path = PROC) -> int | None:
-    """Read the number of TCP sockets of this network namespace."""
-    text = _text(proc / "net" / "sockstat")
-    return None if text is None else tcp_sockets(text)
-
-
-def _minus(after: int | None, before: int | None) -> int | None:
-    return None if after is None or before is None else after - before
-
-
-def _text(file: Path) -> str | None:
+def _content(file: Path) -> bytes:
+    """Return the content of a file; empty if it cannot be read."""
     try:
-        return file.read_text()
+        return file.read_bytes()
     except OSError:
-        return None
+        return b""

@@ -1,4 +1,4 @@
-"""Readings of a group of processes (memory, CPU time, page faults, disk traffic), and the search for descendants."""
+"""Readings of a group of processes (memory, CPU time, page faults, disk traffic), and their descendants."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from operator import methodcaller
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import psutil
 
@@ -18,14 +19,24 @@ from harness.telemetry.procfs import KeptFile
 
 PROC = Path("/proc")
 FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of the kernel
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_MINOR, _MAJOR, _USER, _SYSTEM, _THREADS, _PAGES = 7, 9, 11, 12, 17, 21
+_ENDED = (b"Z", b"X")
 
 
-def tree(pids: Iterable[int], proc: Path = PROC) -> set[int]:
+def tree(pids: Iterable[int]) -> set[int]:
     """Return the living processes of these, with all their descendants."""
-    roots = [pid for pid in pids if psutil.pid_exists(pid)]
-    if not roots:
-        return set()
-    return _by_their_threads(roots, proc) if _threads_list_children(str(proc)) else _by_their_parents(roots, proc)
+    waiting = [pid for pid in pids if psutil.pid_exists(pid)]
+    if not _threads_list_children():
+        return set(waiting).union(*map(_descendants, waiting))
+    found: set[int] = set()
+    while waiting:
+        pid = waiting.pop()
+        if pid not in found:
+            found.add(pid)
+            waiting += _children(pid)
+    return found
 
 
 def numbers_are_the_machines(proc: Path = PROC) -> bool:
@@ -37,73 +48,25 @@ def numbers_are_the_machines(proc: Path = PROC) -> bool:
 
 
 @cache
-def _threads_list_children(proc: str) -> bool:
+def _threads_list_children() -> bool:
     """Return True if this kernel lists the children of a thread, which saves a look at every process."""
-    return os.path.exists(f"{proc}/self/task/{os.getpid()}/children")
+    return os.path.exists(f"{PROC}/self/task/{os.getpid()}/children")
 
 
-def _by_their_threads(roots: Iterable[int], proc: Path) -> set[int]:
-    return _all_below(roots, lambda pid: _children_of(f"{proc}/{pid}/task"))
-
-
-def _all_below(roots: Iterable[int], children_of: Callable[[int], Iterable[int]]) -> set[int]:
-    """Return the roots and all their descendants."""
-    found: set[int] = set()
-    waiting = list(roots)
-    while waiting:
-        pid = waiting.pop()
-        if pid not in found:
-            found.add(pid)
-            waiting += children_of(pid)
-    return found
-
-
-def _children_of(tasks: str) -> list[int]:
+def _children(pid: int) -> list[int]:
     """Return the children started by the threads of a process; empty if it has ended."""
     found: list[int] = []
-    try:
-        for thread in os.listdir(tasks):
-            found += map(int, _content(f"{tasks}/{thread}/children").split())
-    except OSError:
-        return found  # it ended during the reading
+    with contextlib.suppress(OSError):  # it ended during the reading
+        for thread in os.listdir(f"{PROC}/{pid}/task"):
+            with open(f"{PROC}/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
     return found
 
 
-def _by_their_parents(roots: Iterable[int], proc: Path) -> set[int]:
-    children: dict[int, list[int]] = defaultdict(list)
-    for pid, parent in parents(proc).items():
-        children[parent].append(pid)
-    return _all_below(roots, children.__getitem__)
-
-
-def parents(proc: Path = PROC) -> dict[int, int]:
-    """Return the parent of every visible process."""
-    if not (proc / "self" / "stat").exists():
-        return {process.pid: process.info["ppid"] for process in psutil.process_iter(["ppid"])}
-    found = {}
-    for name in os.listdir(proc):
-        if name.isdecimal():
-            try:
-                stat = _content(f"{proc}/{name}/stat")
-            except OSError:
-                continue  # it ended after the listing
-            behind_name = stat.rindex(b")") + 4
-            found[int(name)] = int(stat[behind_name : stat.index(b" ", behind_name)])
-    return found
-
-
-def _content(path: str) -> bytes:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(file, 4096)
-    finally:
-        os.close(file)
-
-
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-_MINOR, _MAJOR, _USER, _SYSTEM, _THREADS, _PAGES = 7, 9, 11, 12, 17, 21
-_ENDED = (b"Z", b"X")
+def _descendants(pid: int) -> set[int]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    return set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,31 +80,12 @@ class State:
     major_faults: int | None = None
 
 
-class Process(Protocol):
-    """Single process. Methods raise ProcessLookupError once it has ended, PermissionError if access is refused."""
-
-    def state(self) -> State:
-        """Read the cheap values."""
-        ...
-
-    def pss_bytes(self) -> int:
-        """Read the proportional memory (PSS): shared pages are divided among their users.
-
-        It walks the page tables: about a millisecond per 100 MB. Raises NotImplementedError if unsupported.
-        """
-        ...
-
-    def disk(self) -> tuple[int, int]:
-        """Read (bytes read, bytes written) of storage since the start. Raises NotImplementedError if unsupported."""
-        ...
-
-    def close(self) -> None:
-        """Close the files."""
-        ...
-
-
 class LinuxProcess:
-    """Process in /proc. Its `stat` stays open: cheap to read again, and never another process of the same number."""
+    """Process in /proc. Its `stat` stays open: cheap to read again, and never another process of the same number.
+
+    Methods raise ProcessLookupError once it has ended, PermissionError if access is refused, NotImplementedError if the
+    system lacks the value.
+    """
 
     def __init__(self, pid: int, proc: Path = PROC) -> None:
         self._folder = f"{proc}/{pid}"
@@ -159,16 +103,18 @@ class LinuxProcess:
         return State(rss_bytes, ticks / TICKS_PER_S, threads, int(fields[_MINOR]), int(fields[_MAJOR]))
 
     def pss_bytes(self) -> int:
-        file = self._opened("smaps_rollup")
-        try:
+        """Read the proportional memory (PSS): shared pages are divided among their users.
+
+        The kernel walks the page tables: about a millisecond per 100 MB.
+        """
+        with contextlib.closing(self._opened("smaps_rollup")) as file:
             found = file.numbers(b"Pss")
-        finally:
-            file.close()
         if not found:
             raise ProcessLookupError  # the file of an ending process is empty
         return found["Pss"] * 1024
 
     def disk(self) -> tuple[int, int]:
+        """Read (bytes read, bytes written) of storage since the start."""
         self._io = self._io or self._opened("io")
         found = self._io.numbers(b"read_bytes", b"write_bytes")
         return found["read_bytes"], found["write_bytes"]
@@ -187,7 +133,7 @@ class LinuxProcess:
 
 
 class OtherProcess:
-    """Process by psutil, on other systems."""
+    """Process by psutil, on other systems; raises as `LinuxProcess`."""
 
     def __init__(self, pid: int) -> None:
         with errors_translated():
@@ -215,6 +161,9 @@ class OtherProcess:
         """Release nothing."""
 
 
+Process = LinuxProcess | OtherProcess
+
+
 @contextlib.contextmanager
 def errors_translated() -> Iterator[None]:
     """Translate psutil's errors: ProcessLookupError for an ended process, PermissionError for a refused one."""
@@ -238,12 +187,8 @@ def resident_bytes(pids: Iterable[int]) -> int:
     """Return the resident memory of processes together; shared pages count once per process."""
     total = 0
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            process = opened(pid)
-            try:
-                total += process.state().rss_bytes
-            finally:
-                process.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError), contextlib.closing(opened(pid)) as process:
+            total += process.state().rss_bytes
     return total
 
 
@@ -257,10 +202,8 @@ class Together:
     def __init__(self) -> None:
         self._processes: dict[int, Process] = {}
         self._last: dict[int, tuple[State, int]] = {}
-        self._faults: dict[int, tuple[int, int]] = {}  # of all processes, ended ones included
-        self._disk: dict[int, tuple[int, int]] = {}  # likewise
-        self._minor = self._major = self._read = self._written = 0
-        self._faults_known = False
+        self._counted: dict[int, dict[str, int]] = defaultdict(dict)  # of all processes, ended ones included
+        self._totals: dict[str, int] = defaultdict(int)
         self._threads = 0
         self.unread: dict[str, str] = {}
 
@@ -287,7 +230,7 @@ class Together:
             try:
                 state = process.state()
             except (ProcessLookupError, PermissionError) as error:
-                self._refused(pid, "memory and processor time", error)
+                self._report("memory and processor time", error)
                 self._drop(pid)
                 continue
             now_ns = time.monotonic_ns()
@@ -297,7 +240,8 @@ class Together:
             if (before := self._last.get(pid)) is not None and now_ns > before[1]:
                 cores += (state.cpu_s - before[0].cpu_s) / (now_ns - before[1]) * 1e9
                 compared = True
-            self._count_faults(pid, state)
+            if state.minor_faults is not None and state.major_faults is not None:
+                self._count(pid, major_faults=state.major_faults, minor_faults=state.minor_faults)
             self._last[pid] = state, now_ns
         return ({"rss_bytes": rss} if known else {}) | ({"cpu_share": cores} if compared else {})
 
@@ -306,59 +250,49 @@ class Together:
         if not self._processes:
             return {}
         found: dict[str, float] = {"threads": self._threads}
-        if self._faults_known:
-            found |= {"major_faults": self._major, "minor_faults": self._minor}
-        if self._each("disk traffic", self._add_disk):
-            found |= {"read_bytes": self._read, "written_bytes": self._written}
+        found |= {name: self._totals[name] for name in ("major_faults", "minor_faults") if name in self._totals}
+        disks = self._read_each("disk traffic", methodcaller("disk"))
+        if disks is not None:
+            for pid, (read, written) in disks.items():
+                self._count(pid, read_bytes=read, written_bytes=written)
+            found |= {name: self._totals[name] for name in ("read_bytes", "written_bytes")}
         return found
 
     def proportional(self) -> dict[str, float]:
         """Return pss_bytes, proportional memory; empty if one process does not report it."""
-        sizes: list[int] = []
-        whole = self._each("proportional memory (PSS)", lambda _, process: sizes.append(process.pss_bytes()))
-        return {"pss_bytes": sum(sizes)} if whole and sizes else {}
+        sizes = self._read_each("proportional memory (PSS)", methodcaller("pss_bytes"))
+        return {"pss_bytes": sum(sizes.values())} if sizes else {}
 
-    def _each(self, what: str, read: Callable[[int, Process], None]) -> bool:
-        """Read a value of every process; return True if none refused."""
-        whole = True
+    def _read_each(self, what: str, read: Callable[[Process], Any]) -> dict[int, Any] | None:
+        """Return a value of every living process, by process number; None if one refuses."""
+        found, whole = {}, True
         for pid, process in self._processes.items():
             try:
-                read(pid, process)
+                found[pid] = read(process)
             except ProcessLookupError:
                 continue  # dropped by the next fast reading
             except (NotImplementedError, PermissionError) as error:
-                self._refused(pid, what, error)
+                self._report(what, error)
                 whole = False
-        return whole
+        return found if whole else None
 
-    def _refused(self, pid: int, what: str, error: Exception) -> None:
+    def _report(self, what: str, error: Exception) -> None:
         if not isinstance(error, ProcessLookupError):
             why = str(error) if isinstance(error, NotImplementedError) else "access to one of the processes is denied"
             self.unread.setdefault(what, f"{what} cannot be read: {why}")
 
-    def _count_faults(self, pid: int, state: State) -> None:
-        if state.minor_faults is not None and state.major_faults is not None:
-            self._faults_known = True
-            minor, major = _grown(self._faults, pid, (state.minor_faults, state.major_faults))
-            self._minor, self._major = self._minor + minor, self._major + major
+    def _count(self, pid: int, **counters: int) -> None:
+        """Add the growth of a process's counters.
 
-    def _add_disk(self, pid: int, process: Process) -> None:
-        read, written = _grown(self._disk, pid, process.disk())
-        self._read, self._written = self._read + read, self._written + written
+        If a counter is smaller than before, another process has the same number; then all of it is growth.
+        """
+        before = self._counted[pid]
+        another = any(now < before.get(name, 0) for name, now in counters.items())
+        for name, now in counters.items():
+            self._totals[name] += now if another else now - before.get(name, 0)
+        before.update(counters)
 
     def _drop(self, pid: int) -> None:
         if (process := self._processes.pop(pid, None)) is not None:
             process.close()
         self._last.pop(pid, None)
-
-
-def _grown(counted: dict[int, tuple[int, int]], pid: int, now: tuple[int, int]) -> tuple[int, int]:
-    """Return the growth of two counters of a process since the last reading, and store the present values.
-
-    If a counter is smaller than before, another process has the same number; then all of it is growth.
-    """
-    before = counted.get(pid, (0, 0))
-    counted[pid] = now
-    if now[0] < before[0] or now[1] < before[1]:
-        return now
-    return now[0] - before[0], now[1] - before[1]

@@ -14,15 +14,15 @@ from harness.telemetry.cgroup import (
     open_files,
     read_ceilings,
     read_pressure,
+    read_tcp_sockets,
     steal_of,
-    tcp_sockets,
     throttled_of,
 )
 from tests.command import environment
 
-STAT = "cpu  100 0 50 800 10 0 5 35 7 0\ncpu0 50 0 25 400 5 0 2 18 7 0\n"
-V2 = "usage_usec 5\nnr_periods 10\nnr_throttled 3\nthrottled_usec 250\n"
-V1 = "nr_periods 10\nnr_throttled 2\nthrottled_time 4000\n"
+STAT = b"cpu  100 0 50 800 10 0 5 35 7 0\ncpu0 50 0 25 400 5 0 2 18 7 0\n"
+V2 = b"usage_usec 5\nnr_periods 10\nnr_throttled 3\nthrottled_usec 250\n"
+V1 = b"nr_periods 10\nnr_throttled 2\nthrottled_time 4000\n"
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ V1 = "nr_periods 10\nnr_throttled 2\nthrottled_time 4000\n"
         ([V2], (3, 250_000)),
         ([V1], (2, 4_000)),
         ([V2, V1], (5, 254_000)),
-        (["usage_usec 5\n"], (None, None)),
+        ([b"usage_usec 5\n"], (None, None)),
         ([], (None, None)),
     ],
 )
-def test_throttling_of_both_versions(texts: list[str], found: tuple[int | None, int | None]) -> None:
+def test_throttling_of_both_versions(texts: list[bytes], found: tuple[int | None, int | None]) -> None:
     """Microseconds in version 2, nanoseconds in 1; groups above add up; a group without a quota says nothing."""
     assert throttled_of(texts) == found
 
@@ -43,25 +43,25 @@ def test_throttling_of_both_versions(texts: list[str], found: tuple[int | None, 
 def test_steal_is_a_share_of_all_time() -> None:
     """Guest time is contained in user time and is not counted twice."""
     assert steal_of(STAT) == (35, 1000)
-    assert steal_of("") == (None, None)
-    assert steal_of("cpu 1 2 3\n") == (None, None)
+    assert steal_of(b"") == (None, None)
+    assert steal_of(b"cpu 1 2 3\n") == (None, None)
 
 
-def machine(root: Path, *, cgroup: str, stats: dict[str, str]) -> tuple[Path, Path]:
+def machine(root: Path, *, cgroup: str, stats: dict[str, bytes]) -> tuple[Path, Path]:
     """A machine's files: (proc, cgroups)."""
     proc, cgroups = root / "proc", root / "cgroup"
     (proc / "self").mkdir(parents=True)
-    (proc / "stat").write_text(STAT)
+    (proc / "stat").write_bytes(STAT)
     (proc / "self" / "cgroup").write_text(cgroup)
     for name, text in stats.items():
         (cgroups / name).parent.mkdir(parents=True, exist_ok=True)
-        (cgroups / name).write_text(text)
+        (cgroups / name).write_bytes(text)
     return proc, cgroups
 
 
 def test_a_group_and_those_above_it(tmp_path: Path) -> None:
     """A quota of a group further up throttles, too."""
-    stats = {"a/b/cpu.stat": V2, "a/cpu.stat": V2, "cpu.stat": "usage_usec 1\n"}
+    stats = {"a/b/cpu.stat": V2, "a/cpu.stat": V2, "cpu.stat": b"usage_usec 1\n"}
     assert read_pressure(*machine(tmp_path, cgroup="0::/a/b\n", stats=stats)) == Pressure(6, 500_000, 35, 1000)
 
 
@@ -84,11 +84,13 @@ def test_what_was_added() -> None:
     assert (added.throttled_periods, added.throttled_ns, added.steal_share) == (2, 50, 0.01)
 
 
-def test_sockets_that_hold_a_port() -> None:
+def test_sockets_that_hold_a_port(tmp_path: Path) -> None:
     """Sockets in use and in TIME_WAIT are counted."""
     text = "sockets: used 16\nTCP: inuse 5 orphan 0 tw 12 alloc 9 mem 112\nUDP: inuse 0 mem 0\n"
-    assert tcp_sockets(text) == 17
-    assert tcp_sockets("") is None
+    assert read_tcp_sockets(tmp_path) is None
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "sockstat").write_text(text)
+    assert read_tcp_sockets(tmp_path) == 17
 
 
 def test_the_gauge_of_open_files_survives_the_limit() -> None:
