@@ -1,8 +1,7 @@
-"""Periodic readings of memory, processors and GPUs, outside the process that generates or sends the load.
+"""Periodic readings of this machine's memory, processors and GPUs, outside the process that sends the load.
 
-All are readings of this machine. An unavailable reading is reported once in `Sampler.unread` and is absent from the
-samples, never zero. Readings are taken at absolute ticks on a thread of their own. Missed ticks are counted and
-skipped, never caught up in a burst.
+An unavailable reading is reported once in `Sampler.unread` and is absent from the samples, never zero. Readings are
+taken at absolute ticks on a thread of their own. Missed ticks are counted and skipped, never caught up in a burst.
 """
 
 from __future__ import annotations
@@ -25,24 +24,27 @@ from harness.telemetry.processes import PROC, Together, numbers_are_the_machines
 
 T = TypeVar("T")
 LONGEST_SLEEP_S = 0.1
+SLOW_S = 1.0
+TREES_S = 2.0
+START_TREES_S = 0.2  # during an engine's start there is no measurement to disturb
+MOST_OF_A_CORE = 0.0005
+NOT_IDENTIFIED = (
+    "processes on the GPUs cannot be identified: the driver lists the machine's process numbers, "
+    "and this container has its own"
+)
+_GLANCE = {"memory_used_bytes": "gpu_memory_bytes", "memory_total_bytes": "gpu_memory_total_bytes"}
 
 
 @dataclass(slots=True)
 class Pace:
-    """Statistics of the ticks so far.
-
-    Attributes:
-        late_ticks: Skipped ticks, and ticks that began over half an interval late.
-        late_ms: Lateness of the present tick.
-        cpu_ns: CPU time of the thread.
-    """
+    """Statistics of the ticks so far."""
 
     begun_ns: int
     interval_ns: int
     ticks: int = 0
-    late_ticks: int = 0
-    late_ms: float = 0.0
-    cpu_ns: int = 0
+    late_ticks: int = 0  # skipped, or begun over half an interval late
+    late_ms: float = 0.0  # of the present tick
+    cpu_ns: int = 0  # of the thread
     ended_ns: int = 0
     _number: int = 0
 
@@ -89,7 +91,7 @@ class Ticker:
         self._thread.start()
 
     def stop(self) -> Exception | None:
-        """Wait for the present tick and take no more; return the exception of the action, if there was one."""
+        """Wait for the present tick, take no more, and return the exception of the action, if there was one."""
         self._ended.set()
         self._thread.join()
         return self._failure
@@ -139,21 +141,6 @@ class Paced:
         self._next_ns = now_ns + max(self._every_ns, round(cost_ns / self._share))
 
 
-SLOW_S = 1.0
-TREES_S = 2.0
-START_TREES_S = 0.2  # during an engine's start there is no measurement to disturb
-MOST_OF_A_CORE = 0.0005
-NOT_IDENTIFIED = (
-    "processes on the GPUs cannot be identified: the driver lists the machine's process numbers, "
-    "and this container has its own"
-)
-_GLANCE = {
-    ("engine", "rss_bytes"): "rss_bytes",
-    ("gpu", "memory_used_bytes"): "gpu_memory_bytes",
-    ("gpu", "memory_total_bytes"): "gpu_memory_total_bytes",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class _Watched:
     """Processes of the engine: these and all their descendants, or (`below`) the descendants only."""
@@ -192,7 +179,8 @@ class Sampler:
         self._together = {"engine": Together(), "client": Together()}
         self._members: dict[str, set[int]] = {"engine": set(), "client": set()}
         self._host, self._group = Host(), Group()
-        self._gpus, reason = _gpus(gpus)
+        none = None, "no GPU was read: the engine is given none"
+        self._gpus, reason = none if gpus is not None and not gpus else find_gpus(gpus)
         self.unread = [reason] if reason else []
         self._trees, self._pss = Paced(TREES_S, MOST_OF_A_CORE), Paced(SLOW_S, MOST_OF_A_CORE)
         self._slow_ns = self._trees_ns = self._own_ns = self._own_cpu_ns = 0
@@ -219,8 +207,8 @@ class Sampler:
     def glance(self) -> dict[str, float]:
         """Return the last rss_bytes of the engine, and gpu_memory_bytes and gpu_memory_total_bytes of its GPUs.
 
-        If its GPUs are unknown, all GPUs that are read count. Unavailable values are absent, and all are if the server
-        is on another machine.
+        If its GPUs are unknown, all GPUs that are read count. Unavailable values are absent. If the server is on
+        another machine, all are absent.
         """
         return dict(self._glance) if self.scope == "server" else {}
 
@@ -228,13 +216,13 @@ class Sampler:
         """Take all readings that are due. pace: statistics of the ticks, to report their cost."""
         now_ns = time.monotonic_ns()
         self._refresh_trees(now_ns)
-        glance: dict[str, float] = {}
         slow = now_ns - self._slow_ns >= 0.99 * SLOW_S * 1e9
         if slow:
             self._slow_ns = now_ns
-        self._read("engine", self._together["engine"].fast, glance)
+        engine = self._read("engine", self._together["engine"].fast)
+        glance = {name: value for name, value in engine.items() if name == "rss_bytes"}
         if self._gpus:
-            self._read_gpus(now_ns, glance)
+            glance |= self._read_gpus(self._gpus, now_ns)
         if slow:
             self._read_slowly()
         if pace is not None:
@@ -249,35 +237,27 @@ class Sampler:
         self._host.close()
         self._group.close()
 
-    def _read(
-        self, source: str, read: Callable[[], Mapping[str, float]], glance: dict[str, float] | None = None
-    ) -> None:
+    def _read(self, source: str, read: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
         """Emit readings taken together, with their common moment and width."""
         before_ns = time.monotonic_ns()
         values = read()
         after_ns = time.monotonic_ns()
-        middle_ns, width_ns = (before_ns + after_ns) // 2, after_ns - before_ns
-        for name, value in values.items():
-            self._emit((middle_ns, width_ns), source, name, float(value), glance)
-
-    def _emit(
-        self, when: tuple[int, int], source: str, name: str, value: float, glance: dict[str, float] | None = None
-    ) -> None:
-        """Emit one sample. when: middle of the reading and its width, in nanoseconds."""
         scope = "client" if source in ("client", "sampler") else self.scope
-        self._sink(Sample(when[0], source, name, value, scope, when[1]))
-        if glance is not None:
-            shown = _GLANCE.get((source.rstrip("0123456789"), name))
-            if shown:
-                glance[shown] = glance.get(shown, 0.0) + value
+        for name, value in values.items():
+            at_ns, width_ns = (before_ns + after_ns) // 2, after_ns - before_ns
+            self._sink(Sample(at_ns, source, name, float(value), scope, width_ns))
+        return values
 
-    def _read_gpus(self, now_ns: int, glance: dict[str, float]) -> None:
-        assert self._gpus is not None
-        readings = list(self._gpus.samples(now_ns, self._members["engine"]))
+    def _read_gpus(self, gpus: Gpus, now_ns: int) -> dict[str, float]:
+        """Emit the readings of the GPUs; return the memory of the engine's together, of all if they are unknown."""
+        readings = list(gpus.samples(now_ns, self._members["engine"]))
         self._engines_gpus |= {one.source for one in readings if one.name == "engine_memory_bytes" and one.value > 0}
+        seen: dict[str, float] = {}
         for one in readings:
-            seen = glance if not self._engines_gpus or one.source in self._engines_gpus else None
-            self._emit((one.at_ns, one.width_ns), one.source, one.name, one.value, seen)
+            self._sink(Sample(one.at_ns, one.source, one.name, one.value, self.scope, one.width_ns))
+            if one.name in _GLANCE and (not self._engines_gpus or one.source in self._engines_gpus):
+                seen[_GLANCE[one.name]] = seen.get(_GLANCE[one.name], 0.0) + one.value
+        return seen
 
     def _read_slowly(self) -> None:
         now_ns = time.monotonic_ns()
@@ -350,12 +330,6 @@ class Sampler:
 def _members(watched: _Watched) -> dict[str, set[int]]:
     engine = tree(watched.engine_pids) - set(watched.engine_pids if watched.below else ())
     return {"engine": engine, "client": tree([watched.client_pid]) - engine if watched.client_pid else set()}
-
-
-def _gpus(numbers: Collection[int] | None) -> tuple[Gpus | None, str | None]:
-    if numbers is None:
-        return find_gpus()
-    return find_gpus(numbers) if numbers else (None, "no GPU was read: the engine is given none")
 
 
 def one_at_a_time(sink: Callable[[Sample], None]) -> Callable[[Sample], None]:

@@ -19,7 +19,7 @@ def find_gpus(devices: Collection[int] | None = None) -> tuple[Gpus | None, str 
     makes = (NvidiaGpus, AmdGpus) if amd.installed() else (NvidiaGpus,)
     for make in makes:
         try:
-            return (make() if devices is None else make(devices)), None
+            return make(devices), None
         except RuntimeError as error:
             reasons.append(str(error))
     return None, "; ".join(reasons)

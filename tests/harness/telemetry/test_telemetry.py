@@ -113,7 +113,7 @@ def test_readings_of_another_machine_are_labelled_client() -> None:
 def test_without_a_gpu_the_reason_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """No driver is a reason, not a reading."""
 
-    def no_driver() -> None:
+    def no_driver(devices: object) -> None:
         raise RuntimeError("no NVIDIA GPU can be read here: no driver")
 
     monkeypatch.setattr(gpus, "NvidiaGpus", no_driver)
@@ -142,7 +142,7 @@ def test_foreign_processes_on_the_gpus_are_counted(
 ) -> None:
     """Not the engine itself, and nobody where the engine's processes are not known."""
     gpu = TwoOnOneGpu(holder.pid, os.getpid())
-    monkeypatch.setattr(telemetry, "find_gpus", lambda: (gpu, None))
+    monkeypatch.setattr(telemetry, "find_gpus", lambda _: (gpu, None))
     sampler = Sampler(lambda _: None, client_pid=None)
     sampler.sample()
     assert sampler.take_others_on_gpus() is None
@@ -161,7 +161,7 @@ def test_the_engines_own_processes_are_no_strangers_in_a_container(
     monkeypatch.setattr(telemetry, "numbers_are_the_machines", lambda: False)
     for on_gpu, others, said in (({os.getppid(), 10**7}, None, True), ({holder.pid, os.getpid()}, 1, False)):
         gpu = TwoOnOneGpu(*on_gpu)
-        monkeypatch.setattr(telemetry, "find_gpus", lambda gpu=gpu: (gpu, None))
+        monkeypatch.setattr(telemetry, "find_gpus", lambda _, gpu=gpu: (gpu, None))
         sampler = Sampler(lambda _: None, client_pid=None)
         for pids in ([holder.pid], [holder.pid]):
             sampler.watch(pids, None)
@@ -211,7 +211,7 @@ class ScriptedGpus:
 def test_a_glance_shows_the_last_reading(monkeypatch: pytest.MonkeyPatch, holder: subprocess.Popen[str]) -> None:
     """The engine's memory, and that of all GPUs together; a GPU that is lost is said to be, once."""
     gpus_here = ScriptedGpus()
-    monkeypatch.setattr(telemetry, "find_gpus", lambda: (gpus_here, None))
+    monkeypatch.setattr(telemetry, "find_gpus", lambda _: (gpus_here, None))
     taken: list[Sample] = []
     sampler = Sampler(taken.append, client_pid=None)
     assert sampler.glance() == {}
@@ -236,7 +236,7 @@ def test_a_glance_shows_the_last_reading(monkeypatch: pytest.MonkeyPatch, holder
 
 def test_a_glance_is_at_the_engines_gpus(monkeypatch: pytest.MonkeyPatch, holder: subprocess.Popen[str]) -> None:
     """The driver lists them."""
-    monkeypatch.setattr(telemetry, "find_gpus", lambda: (ScriptedGpus("gpu1"), None))
+    monkeypatch.setattr(telemetry, "find_gpus", lambda _: (ScriptedGpus("gpu1"), None))
     sampler = Sampler([].append, client_pid=None)
     sampler.watch([holder.pid], None)
     sampler.sample()
