@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,23 @@ def busy_share(before: Any, now: Any) -> float | None:
     return 1 - (spent["idle"] + spent.get("iowait", 0.0)) / total if total > 0 else None
 
 
+def _memory_used(memory: Mapping[str, int]) -> dict[str, float]:
+    if "MemTotal" in memory and "MemAvailable" in memory:
+        total, available = memory["MemTotal"] * 1024, memory["MemAvailable"] * 1024
+    else:
+        elsewhere = psutil.virtual_memory()
+        total, available = elsewhere.total, elsewhere.available
+    return {"memory_used_bytes": total - available, "memory_used_share": 1 - available / total}
+
+
 class Host:
     """Machine of this process. unread: reasons for unavailable readings."""
 
     def __init__(self, proc: Path = PROC, clock_rates: Path = CLOCK_RATES) -> None:
         self.unread: dict[str, str] = {}
-        self._memory = kept(proc / "meminfo")
-        self._events = kept(proc / "vmstat", 65536)
-        self._rates = [
-            file
-            for path in sorted(clock_rates.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))[:MOST_CLOCK_RATES]
-            if (file := kept(path, 32)) is not None
-        ]
+        self._memory, self._events = kept(proc / "meminfo"), kept(proc / "vmstat", 65536)
+        rates = sorted(clock_rates.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))[:MOST_CLOCK_RATES]
+        self._rates = [file for path in rates if (file := kept(path, 32)) is not None]
         self._cpu_ns, self._cpu_times = time.monotonic_ns(), psutil.cpu_times()
 
     def read(self) -> dict[str, float]:
@@ -54,7 +60,9 @@ class Host:
         - swap_used_bytes; swap_in_bytes, swap_out_bytes, disk_read_bytes, disk_written_bytes: since boot.
         - cpu_mhz: mean of some processors.
         """
-        return self._memory_used() | self._cpu() | self._since_boot() | self._clock_rate()
+        names = (b"MemTotal", b"MemAvailable", b"SwapTotal", b"SwapFree")
+        memory = {} if self._memory is None else self._memory.numbers(*names)
+        return _memory_used(memory) | self._cpu() | self._since_boot(memory) | self._clock_rate()
 
     def close(self) -> None:
         for file in (self._memory, self._events, *self._rates):
@@ -62,17 +70,6 @@ class Host:
                 file.close()
         self._memory = self._events = None
         self._rates = []
-
-    def _memory_used(self) -> dict[str, float]:
-        total, available = self._total_and_available()
-        return {"memory_used_bytes": total - available, "memory_used_share": 1 - available / total}
-
-    def _total_and_available(self) -> tuple[int, int]:
-        found = {} if self._memory is None else self._memory.numbers(b"MemTotal", b"MemAvailable")
-        if len(found) == 2:
-            return found["MemTotal"] * 1024, found["MemAvailable"] * 1024
-        memory = psutil.virtual_memory()
-        return memory.total, memory.available
 
     def _cpu(self) -> dict[str, float]:
         """Measure without psutil's own difference, which is kept per thread and is 0 for a new one."""
@@ -84,25 +81,19 @@ class Host:
         share = busy_share(before, self._cpu_times)
         return {} if share is None else {"cpu_share": share}
 
-    def _since_boot(self) -> dict[str, float]:
-        """Read the kernel's page counters, which count a disk once, however it is divided."""
-        found: dict[str, float] = {}
-        memory = {} if self._memory is None else self._memory.numbers(b"SwapTotal", b"SwapFree")
-        if len(memory) == 2:
-            found["swap_used_bytes"] = (memory["SwapTotal"] - memory["SwapFree"]) * 1024
+    def _since_boot(self, memory: Mapping[str, int]) -> dict[str, float]:
+        """Read the kernel's page counters, which count a disk once, however it is divided; else psutil's."""
         events = {} if self._events is None else self._events.numbers(*_EVENTS)
-        for name, count in events.items():
-            gauge, size = _SINCE_BOOT[name]
-            found[gauge] = count * size
-        return found or self._since_boot_elsewhere()
-
-    def _since_boot_elsewhere(self) -> dict[str, float]:
-        found: dict[str, float] = {}
+        found: dict[str, float] = {_SINCE_BOOT[name][0]: count * _SINCE_BOOT[name][1] for name, count in events.items()}
+        if "SwapTotal" in memory and "SwapFree" in memory:
+            found["swap_used_bytes"] = (memory["SwapTotal"] - memory["SwapFree"]) * 1024
+        if found:
+            return found
         try:
             swap, disks = psutil.swap_memory(), psutil.disk_io_counters()
         except (OSError, RuntimeError, NotImplementedError) as error:
             self.unread.setdefault("swap", f"the machine's swap and disks cannot be read: {error}")
-            return found
+            return {}
         found = {"swap_used_bytes": swap.used, "swap_in_bytes": swap.sin, "swap_out_bytes": swap.sout}
         return found | ({"disk_read_bytes": disks.read_bytes, "disk_written_bytes": disks.write_bytes} if disks else {})
 

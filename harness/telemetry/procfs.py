@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 
@@ -26,17 +27,8 @@ class KeptFile:
 
 def numbers(text: bytes, *names: bytes) -> dict[str, int]:
     """Return the numbers of a text, as `KeptFile.numbers` does."""
-    found = {}
-    text = b"\n" + text
-    for name in names:
-        at = max(text.find(b"\n" + name + b":"), text.find(b"\n" + name + b" "))
-        if at >= 0:
-            begin = at + len(name) + 2
-            end = text.find(b"\n", begin)
-            word = text[begin : end if end >= 0 else None].split(None, 1)[:1]
-            if word and word[0].isdigit():
-                found[name.decode()] = int(word[0])
-    return found
+    lines = re.finditer(rb"^(" + b"|".join(names) + rb")[: ][ \t]*(\d+)(?!\S)", text, re.MULTILINE)
+    return {line[1].decode(): int(line[2]) for line in lines}
 
 
 def kept(path: str | Path, most_bytes: int = 4096) -> KeptFile | None:
