@@ -28,7 +28,6 @@ def stamp_lag_us() -> float:
         client.connect(listener.getsockname())
         server, _ = listener.accept()
         with server:
-            lag_ns = 0
             for _ in range(3):  # the first socket switches stamping on, which takes a moment
                 server.send(b"x")
                 _, ancillary, _, _ = client.recvmsg(16, 128)
