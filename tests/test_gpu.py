@@ -58,7 +58,7 @@ def gpu() -> Gpus:
 
 def read(found: Gpus) -> dict[str, float]:
     """One reading of the first GPU."""
-    return {sample.name: sample.value for sample in found.samples(time.monotonic_ns(), [os.getpid()])}
+    return {sample.name: sample.value for sample in found.samples([os.getpid()])}
 
 
 @pytest.mark.gpu

@@ -34,6 +34,7 @@ LIBRARIES = (
 
 def machine() -> dict[str, Any]:
     """Return the facts that two runs must share; null if unavailable."""
+    gpus, _ = find_gpus()
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
@@ -41,7 +42,7 @@ def machine() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "memory_limit_bytes": memory_limit_bytes(),
         "architecture": platform.machine(),
-        "gpus": gpu_names(),
+        "gpus": gpus.names() if gpus else [],
     }
 
 
@@ -100,12 +101,6 @@ def virtualised() -> bool | None:
     """Return True if the processor reports a hypervisor."""
     flags = next((line for line in _lines("/proc/cpuinfo") if line.startswith("flags")), None)
     return None if flags is None else "hypervisor" in flags.split()
-
-
-def gpu_names() -> list[str]:
-    """Return the names of the readable GPUs."""
-    found, _ = find_gpus()
-    return found.names() if found else []
 
 
 def gpu_environment() -> dict[str, Any] | None:

@@ -222,7 +222,7 @@ class Sampler:
         engine = self._read("engine", self._together["engine"].fast)
         glance = {name: value for name, value in engine.items() if name == "rss_bytes"}
         if self._gpus:
-            glance |= self._read_gpus(self._gpus, now_ns)
+            glance |= self._read_gpus(self._gpus)
         if slow:
             self._read_slowly()
         if pace is not None:
@@ -248,9 +248,9 @@ class Sampler:
             self._sink(Sample(at_ns, source, name, float(value), scope, width_ns))
         return values
 
-    def _read_gpus(self, gpus: Gpus, now_ns: int) -> dict[str, float]:
+    def _read_gpus(self, gpus: Gpus) -> dict[str, float]:
         """Emit the readings of the GPUs; return the memory of the engine's together, of all if they are unknown."""
-        readings = list(gpus.samples(now_ns, self._members["engine"]))
+        readings = list(gpus.samples(self._members["engine"]))
         self._engines_gpus |= {one.source for one in readings if one.name == "engine_memory_bytes" and one.value > 0}
         seen: dict[str, float] = {}
         for one in readings:

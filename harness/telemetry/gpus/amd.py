@@ -5,7 +5,6 @@ Tested against a stand-in with the library's names and units; not yet run on AMD
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import operator
 from collections.abc import Callable, Mapping
@@ -54,10 +53,9 @@ class AmdGpus(Gpus):
         except amdsmi.AmdSmiException as error:
             raise RuntimeError(f"no AMD GPU can be read here: {error}") from error
 
-    def driver(self) -> str:
-        with contextlib.suppress(self._smi.AmdSmiException, KeyError, AttributeError):
-            return str(self._smi.amdsmi_get_gpu_driver_info(next(iter(self._handles.values())))["driver_version"])
-        return "unknown"
+    def _system(self) -> Mapping[str, Callable[[], Any]]:
+        first = next(iter(self._handles.values()))
+        return {"driver": lambda: self._smi.amdsmi_get_gpu_driver_info(first)["driver_version"]}
 
     def _pids(self, handle: Any) -> set[int]:
         return {int(one["pid"]) for one in self._smi.amdsmi_get_gpu_process_list(handle)}
@@ -90,12 +88,10 @@ class AmdGpus(Gpus):
         }
 
     def _slowly(self, handle: Any) -> Mapping[str, Read]:
-        smi = self._smi
+        cap = self._smi.amdsmi_get_power_cap_info
         return {
             "its temperature": lambda: self._temperature(handle),
-            "its power limit": lambda: {
-                "power_limit_w": _number(smi.amdsmi_get_power_cap_info(handle)["power_cap"]) * MICRO
-            },
+            "its power limit": lambda: {"power_limit_w": _number(cap(handle)["power_cap"]) * MICRO},
             "the memory of each process": lambda: self._engine_memory(handle),
         }
 
@@ -137,10 +133,8 @@ class AmdGpus(Gpus):
 
     def _temperature(self, handle: Any) -> dict[str, float]:
         """Read degrees: documented in thousandths, in practice often in whole degrees."""
-        smi = self._smi
-        answer = _number(
-            smi.amdsmi_get_temp_metric(handle, smi.AmdSmiTemperatureType.JUNCTION, smi.AmdSmiTemperatureMetric.CURRENT)
-        )
+        sensor, now = self._smi.AmdSmiTemperatureType.JUNCTION, self._smi.AmdSmiTemperatureMetric.CURRENT
+        answer = _number(self._smi.amdsmi_get_temp_metric(handle, sensor, now))
         return {"temperature_c": answer / 1000 if answer > HOTTEST_C else answer}
 
     def _throttling(self, index: int, handle: Any) -> dict[str, float]:

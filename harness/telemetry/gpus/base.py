@@ -19,17 +19,11 @@ Read = Callable[[], Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """Way in which a process is restricted to some GPUs.
+    """Way in which a process is restricted to some GPUs."""
 
-    Attributes:
-        kind: Engines' name for such a GPU.
-        variable: Environment variable with the GPUs' numbers or identifiers.
-        order: Variable and value that make the process count like the driver.
-    """
-
-    kind: str
-    variable: str
-    order: tuple[str, str]
+    kind: str  # engines' name for such a GPU
+    variable: str  # environment variable with the GPUs' numbers or identifiers
+    order: tuple[str, str]  # variable and value that make the process count like the driver
 
 
 class Gpus(ABC):
@@ -57,11 +51,8 @@ class Gpus(ABC):
             for index, handle in self._handles.items()
         ]
 
-    def samples(self, at_ns: int, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
-        """Yield one reading of each gauge that is due, stamped when it is taken (`at_ns` is about now).
-
-        engine_pids: the processes whose memory is the engine's.
-        """
+    def samples(self, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
+        """Yield one reading of each gauge that is due. `engine_pids`: the processes whose memory is the engine's."""
         self._engine_pids = engine_pids
         for reader in self._readers:
             yield from reader.samples()
@@ -89,23 +80,23 @@ class Gpus(ABC):
         """Return the product names, in the driver's order."""
         return [str(state.get("name", "unknown")) for state in self._states()]
 
-    @abstractmethod
     def driver(self) -> str:
         """Return the driver's version; "unknown" if unavailable."""
+        return str(self._known(self._system()).get("driver", "unknown"))
 
     def environment(self) -> dict[str, Any]:
         """Return the present state of driver and GPUs, for the comparison of runs. Unavailable facts are absent."""
-        return {"driver": self.driver(), "gpus": self._states()}
+        return {"driver": "unknown", **self._known(self._system()), "gpus": self._states()}
 
     def _states(self) -> list[dict[str, Any]]:
-        states = []
-        for index, handle in self._handles.items():
-            state: dict[str, Any] = {"index": index}
-            for name, ask in self._facts(handle).items():
-                with contextlib.suppress(Unavailable, AttributeError):  # not in every version of the library
-                    state[name] = self._answer(ask)
-            states.append(state)
-        return states
+        return [{"index": index, **self._known(self._facts(handle))} for index, handle in self._handles.items()]
+
+    def _known(self, facts: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        found = {}
+        for name, ask in facts.items():
+            with contextlib.suppress(Unavailable, AttributeError):  # not in every version of the library
+                found[name] = self._answer(ask)
+        return found
 
     def _gauges(self, index: int, handle: Any) -> list[Gauge]:
         often = [Gauge(what, partial(self._answer, read)) for what, read in self._often(index, handle).items()]
@@ -128,6 +119,10 @@ class Gpus(ABC):
     @abstractmethod
     def _free_bytes(self, handle: Any) -> int:
         """Return the free memory of a GPU."""
+
+    @abstractmethod
+    def _system(self) -> Mapping[str, Callable[[], Any]]:
+        """Return a call for each fact about the driver; "driver" is its version."""
 
     @abstractmethod
     def _facts(self, handle: Any) -> Mapping[str, Callable[[], Any]]:

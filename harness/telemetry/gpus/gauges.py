@@ -14,7 +14,6 @@ from harness.records import Sample
 
 RETRY_NS = 1_000_000_000
 SLOWLY_NS = 1_000_000_000
-OFTEN_NS = 0
 WHOLE_GPU = "anything"
 
 REASONS = {
@@ -43,17 +42,11 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """Call of the driver that gives one reading or several.
+    """Call of the driver that gives one reading or several."""
 
-    Attributes:
-        what: Its name in messages.
-        read: Returns values by sample names; raises Unavailable.
-        every_ns: Shortest interval.
-    """
-
-    what: str
-    read: Callable[[], Mapping[str, float]]
-    every_ns: int = OFTEN_NS
+    what: str  # its name in messages
+    read: Callable[[], Mapping[str, float]]  # values by sample names; raises Unavailable
+    every_ns: int = 0  # shortest interval
 
 
 def as_readings(mask: int) -> dict[str, float]:
@@ -71,11 +64,6 @@ def named(mask: int) -> list[str]:
     """Return the names of the reasons in a mask; unknown bits by number."""
     bits = [1 << place for place in range(mask.bit_length()) if mask >> place & 1]
     return [REASONS.get(bit, f"reason {bit:#x}") for bit in bits]
-
-
-def utc_now() -> str:
-    """Return the time of day, for messages."""
-    return datetime.now(UTC).strftime("%H:%M:%S UTC")
 
 
 class GaugeReader:
@@ -124,11 +112,14 @@ class GaugeReader:
     def _report_broken(self, broken: Mapping[str, str], *, silent: bool) -> None:
         """Report a lost GPU in one sentence, else each broken gauge; never twice."""
         self._lost = silent and (self._lost or len(broken) > 1)
-        if self._lost and broken and WHOLE_GPU not in self._reported:
+        if not broken:
+            return
+        now = datetime.now(UTC).strftime("%H:%M:%S UTC")
+        if self._lost and WHOLE_GPU not in self._reported:
             self._reported.add(WHOLE_GPU)
             why = next(iter(broken.values()))
-            self._unread.append(f"{self._source} could not be read any more from {utc_now()} on: {why}")
+            self._unread.append(f"{self._source} could not be read any more from {now} on: {why}")
         for what, why in broken.items():
             if not self._lost and what not in self._reported:
                 self._reported.add(what)
-                self._unread.append(f"{self._source} did not report {what} at {utc_now()}: {why}")
+                self._unread.append(f"{self._source} did not report {what} at {now}: {why}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+
+import psutil
 
 from harness.telemetry.gpus.base import Gpus, Read, Value, Visibility
 from harness.telemetry.gpus.gauges import Unavailable, as_readings
@@ -35,19 +36,12 @@ class NvidiaGpus(Gpus):
         except pynvml.NVMLError as error:
             raise RuntimeError(f"no NVIDIA GPU can be read here: {error}") from error
 
-    def driver(self) -> str:
-        try:
-            return str(self._nvml.nvmlSystemGetDriverVersion())
-        except self._nvml.NVMLError:
-            return "unknown"
+    def _system(self) -> Mapping[str, Callable[[], Any]]:
+        return {"driver": lambda: str(self._nvml.nvmlSystemGetDriverVersion()), "cuda": self._cuda_version}
 
-    def environment(self) -> dict[str, Any]:
-        """Return the state, with the driver's CUDA version."""
-        found = super().environment()
-        with contextlib.suppress(self._nvml.NVMLError):
-            version = self._nvml.nvmlSystemGetCudaDriverVersion()
-            found["cuda"] = f"{version // 1000}.{version % 1000 // 10}"
-        return found
+    def _cuda_version(self) -> str:
+        version = self._nvml.nvmlSystemGetCudaDriverVersion()
+        return f"{version // 1000}.{version % 1000 // 10}"
 
     def _pids(self, handle: Any) -> set[int]:
         return {process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
@@ -79,24 +73,22 @@ class NvidiaGpus(Gpus):
 
     def _often(self, index: int, handle: Any) -> Mapping[str, Read]:
         nvml = self._nvml
+        clock_mhz = partial(nvml.nvmlDeviceGetClockInfo, handle)
         return {
             "its memory": lambda: self._memory(handle),
             "its utilisation": lambda: self._utilisation(handle),
             "its power": self._power_sensor(handle),
             "its energy": lambda: {"energy_j": nvml.nvmlDeviceGetTotalEnergyConsumption(handle) * MILLI},
-            "its SM clock": lambda: {"sm_clock_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))},
-            "its memory clock": lambda: {
-                "memory_clock_mhz": float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM))
-            },
+            "its SM clock": lambda: {"sm_clock_mhz": float(clock_mhz(nvml.NVML_CLOCK_SM))},
+            "its memory clock": lambda: {"memory_clock_mhz": float(clock_mhz(nvml.NVML_CLOCK_MEM))},
             "its throttling reasons": lambda: as_readings(self._reasons(handle)),
         }
 
     def _slowly(self, handle: Any) -> Mapping[str, Read]:
         nvml = self._nvml
+        read_c = partial(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
         return {
-            "its temperature": lambda: {
-                "temperature_c": float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-            },
+            "its temperature": lambda: {"temperature_c": float(read_c())},
             "its power limit": lambda: {"power_limit_w": nvml.nvmlDeviceGetEnforcedPowerLimit(handle) * MILLI},
             "the memory of each process": lambda: self._engine_memory(handle),
         }
@@ -175,19 +167,9 @@ class NvidiaGpus(Gpus):
         ours = [answer[pid] for pid in self._engine_pids if pid in answer]
         if any(used is None for used in ours):
             raise Unavailable("the driver lists processes without their memory", forever=True)
-        foreign = not ours and bool(self._engine_pids and answer) and not any(_exists(pid) for pid in answer)
+        foreign = not ours and bool(self._engine_pids and answer) and not any(map(psutil.pid_exists, answer))
         times = self._foreign[id(handle)] = self._foreign.get(id(handle), 0) + 1 if foreign else 0
         if times > MOST_FOREIGN:  # an ended process is listed for a moment
             reason = "the driver lists process numbers that do not exist here, as in a container with its own"
             raise Unavailable(reason, forever=True)
         return {"engine_memory_bytes": float(sum(ours))} if ours else {}
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

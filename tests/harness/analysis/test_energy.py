@@ -373,7 +373,7 @@ def of_eight_gpus(seconds: int = 61, **words: Any) -> list[Sample]:
         for tick in range(-10, seconds * 10):
             now_ns = T0_NS + tick * 10**8
             fake.set(now_ns=now_ns)
-            read_now = found.samples(now_ns, [os.getpid()])
+            read_now = found.samples([os.getpid()])
             taken += [Sample(now_ns, one.source, one.name, one.value) for one in read_now]
     return taken
 

@@ -46,7 +46,7 @@ def test_every_gauge_is_read() -> None:
     """With the unit that its name says."""
     with fake_nvml(now_ns=10 * S, reasons=0x48, processes=f"{os.getpid()}:4294967296,1:1048576"):
         found = NvidiaGpus()
-        read = values(found.samples(0, [os.getpid()]))
+        read = values(found.samples([os.getpid()]))
     assert read == pytest.approx(
         {
             "memory_used_bytes": 8 * 2**30,
@@ -72,9 +72,9 @@ def test_every_gauge_is_read() -> None:
 def test_used_memory_is_the_same_with_every_driver() -> None:
     """NVML's second version leaves the reserved memory out of `used`, the first one does not."""
     with fake_nvml():
-        new = values(NvidiaGpus().samples(0))
+        new = values(NvidiaGpus().samples())
     with fake_nvml(without="nvmlDeviceGetMemoryInfo_v2"):
-        old = values(NvidiaGpus().samples(0))
+        old = values(NvidiaGpus().samples())
     assert old["memory_used_bytes"] == new["memory_used_bytes"]
     assert "memory_reserved_bytes" not in old
 
@@ -84,7 +84,7 @@ def test_an_older_driver_is_read_by_older_names() -> None:
     newer = "nvmlDeviceGetCurrentClocksEventReasons,nvmlDeviceGetMemoryInfo_v2,nvmlDeviceGetFieldValues"
     with fake_nvml(older=newer, reasons=0x20, capability=70):
         found = NvidiaGpus()
-        read = values(found.samples(0))
+        read = values(found.samples())
     assert (read["throttled"], read["memory_total_bytes"], read["power_w"]) == (1.0, 80 * 2**30, 300.0)
     assert found.unread == []
 
@@ -101,7 +101,7 @@ def test_a_reading_lies_in_its_stamp() -> None:
     """The stamp is the middle of the call, the width what it took."""
     moments = iter(range(0, 10_000, 100))
     with fake_nvml():
-        taken = list(NvidiaGpus(clock=lambda: next(moments)).samples(0))
+        taken = list(NvidiaGpus(clock=lambda: next(moments)).samples())
     memory = next(sample for sample in taken if sample.name == "memory_used_bytes")
     assert (memory.at_ns, memory.width_ns) == (50, 100)
     energy = next(sample for sample in taken if sample.name == "energy_j")
@@ -113,7 +113,7 @@ def test_a_missing_gauge_is_read_once_and_reported_once() -> None:
     with fake_nvml(without="nvmlDeviceGetTotalEnergyConsumption,nvmlDeviceGetClockInfo"):
         found = NvidiaGpus()
         for _ in range(3):
-            read = values(found.samples(0))
+            read = values(found.samples())
     assert "energy_j" not in read
     assert read["power_w"] == 300.0
     assert found.unread == [
@@ -127,9 +127,9 @@ def test_a_missing_gauge_is_read_once_and_reported_once() -> None:
 def test_the_class_of_the_power_sensor_is_kept(capability: int, averaged_s: float) -> None:
     """Without instant power it depends on the architecture what NVML's power is: a second's mean from Ampere on."""
     with fake_nvml(capability=capability):
-        assert values(NvidiaGpus().samples(0))["power_averaged_s"] == 0.0
+        assert values(NvidiaGpus().samples())["power_averaged_s"] == 0.0
     with fake_nvml(capability=capability, without="NVML_FI_DEV_POWER_INSTANT"):
-        read = values(NvidiaGpus().samples(0))
+        read = values(NvidiaGpus().samples())
     assert (read["power_w"], read["power_averaged_s"]) == (300.0, averaged_s)
 
 
@@ -138,9 +138,9 @@ def test_slow_gauges_are_read_once_a_second() -> None:
     now = [0]
     with fake_nvml():
         found = NvidiaGpus(clock=lambda: now[0])
-        first, second = values(found.samples(0)), values(found.samples(0))
+        first, second = values(found.samples()), values(found.samples())
         now[0] = S
-        third = values(found.samples(0))
+        third = values(found.samples())
     assert "temperature_c" in first
     assert "temperature_c" not in second
     assert "temperature_c" in third
@@ -152,16 +152,16 @@ def test_a_lost_gpu_is_reported_once_with_the_time_and_read_again() -> None:
     now = [0]
     with fake_nvml(gpus=2) as fake:
         found = NvidiaGpus(clock=lambda: now[0])
-        assert values(found.samples(0), "gpu1")
+        assert values(found.samples(), "gpu1")
         fake.set(lost=1)
         for now[0] in range(0, 5 * S, S // 10):
-            assert list(found.samples(0)) == []
+            assert list(found.samples()) == []
         fake.set(lost=0)
         now[0] += 2 * S
-        assert values(found.samples(0))["power_w"] == 300.0
+        assert values(found.samples())["power_w"] == 300.0
         fake.set(lost=1)
         now[0] += 2 * S
-        assert list(found.samples(0)) == []
+        assert list(found.samples()) == []
     assert len(found.unread) == 2
     assert all("could not be read any more from " in said and "UTC on: GPU is lost" in said for said in found.unread)
 
@@ -170,7 +170,7 @@ def test_memory_of_processes_that_the_driver_does_not_tell_is_absent() -> None:
     """Never a zero: under WDDM and MIG there is no amount, in a container the numbers are those of others."""
     with fake_nvml(processes=f"{os.getpid()}:na"):
         found = NvidiaGpus()
-        assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
+        assert "engine_memory_bytes" not in values(found.samples([os.getpid()]))
         assert found.unread == [
             "gpu0 does not report the memory of each process: the driver lists processes without their memory"
         ]
@@ -178,11 +178,11 @@ def test_memory_of_processes_that_the_driver_does_not_tell_is_absent() -> None:
     with fake_nvml(processes=f"{ended_process()}:1000000"):
         found = NvidiaGpus(clock=lambda: now[0])
         for now[0] in range(0, 10 * S, S):
-            assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
+            assert "engine_memory_bytes" not in values(found.samples([os.getpid()]))
         assert ["process numbers that do not exist here" in said for said in found.unread] == [True]
     with fake_nvml(processes="1:1000000"):
         found = NvidiaGpus()
-        assert "engine_memory_bytes" not in values(found.samples(0, [os.getpid()]))
+        assert "engine_memory_bytes" not in values(found.samples([os.getpid()]))
         assert found.unread == []
 
 
@@ -203,7 +203,7 @@ def test_some_of_the_gpus_can_be_chosen() -> None:
         found, reason = find_gpus([2, 0])
         assert found is not None
         assert reason is None
-        assert {sample.source for sample in found.samples(0)} == {"gpu0", "gpu2"}
+        assert {sample.source for sample in found.samples()} == {"gpu0", "gpu2"}
         assert found.names() == ["Fake GPU 0", "Fake GPU 2"]
         assert find_gpus([7]) == (None, "there is no GPU 7 here: there are 3, numbered from 0")
     with fake_nvml(gpus=0):
@@ -230,7 +230,7 @@ def a_minute(fake: FakeNvml, found: gpus.Gpus, now: list[int]) -> list[Sample]:
     taken = []
     for now[0] in range(-2 * S, 62 * S, S // 10):
         fake.set(now_ns=now[0] + 10 * S)
-        taken += found.samples(now[0])
+        taken += found.samples()
     return taken
 
 
@@ -259,7 +259,7 @@ def test_throttling_is_read_through_the_binding() -> None:
         taken = []
         for now[0] in range(0, 60 * S, S // 10):
             fake.set(reasons=0x40 if now[0] >= 48 * S else 0x4)
-            taken += found.samples(now[0])
+            taken += found.samples()
     samples = FabricatedTrial(CellEntry(), TrialEntry(), (), taken).samples()
     told = throttling_facts(TrialEntry(t0_ns=0), MINUTE, samples)["gpu0"]
     assert told["share"] == pytest.approx(0.2, abs=0.01)
@@ -334,7 +334,7 @@ def test_amd_gauges_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Available facts have the common units and names."""
     monkeypatch.setitem(sys.modules, "amdsmi", amd_library())
     found = AmdGpus()
-    read = values(found.samples(0, [os.getpid()]))
+    read = values(found.samples([os.getpid()]))
     assert read == pytest.approx(
         {
             "memory_used_bytes": 10 * 2**30,
@@ -361,11 +361,11 @@ def test_amd_counters_of_throttling_say_what_grew(monkeypatch: pytest.MonkeyPatc
     metrics = {"indep_throttle_status": 2**64 - 1, "ppt_residency_acc": 5, "hbm_thm_residency_acc": 1}
     monkeypatch.setitem(sys.modules, "amdsmi", amd_library(amdsmi_get_gpu_metrics_info=metrics))
     found = AmdGpus()
-    assert "throttled" not in values(found.samples(0))
+    assert "throttled" not in values(found.samples())
     metrics["hbm_thm_residency_acc"] = 3
-    assert values(found.samples(0))["throttle_reasons"] == 0x40
+    assert values(found.samples())["throttle_reasons"] == 0x40
     metrics["ppt_residency_acc"] = 6
-    read = values(found.samples(0))
+    read = values(found.samples())
     assert (read["throttle_reasons"], read["throttled"]) == (0x4, 0.0)
 
 
@@ -374,7 +374,7 @@ def test_amd_status_bits_are_sorted_by_cause(monkeypatch: pytest.MonkeyPatch, st
     """Power, current and heat."""
     told = {"indep_throttle_status": status}
     monkeypatch.setitem(sys.modules, "amdsmi", amd_library(amdsmi_get_gpu_metrics_info=told))
-    assert values(AmdGpus().samples(0))["throttle_reasons"] == mask
+    assert values(AmdGpus().samples())["throttle_reasons"] == mask
 
 
 def test_older_amd_libraries_and_smaller_gpus_tell_less(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,8 +390,8 @@ def test_older_amd_libraries_and_smaller_gpus_tell_less(monkeypatch: pytest.Monk
     del library.amdsmi_get_gpu_metrics_info, library.amdsmi_get_gpu_device_uuid
     monkeypatch.setitem(sys.modules, "amdsmi", library)
     found = AmdGpus()
-    read = values(found.samples(0))
-    assert values(found.samples(0))
+    read = values(found.samples())
+    assert values(found.samples())
     assert (read["energy_j"], read["sm_clock_mhz"], read["temperature_c"]) == (1.0, 900, 61)
     assert (read["power_w"], read["power_averaged_s"]) == (100, 1.0)
     assert "memory_busy_share" not in read

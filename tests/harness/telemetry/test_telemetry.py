@@ -128,7 +128,7 @@ class TwoOnOneGpu:
         self._processes = set(processes)
         self.unread: list[str] = []
 
-    def samples(self, at_ns: int, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
+    def samples(self, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
         """Nothing."""
         yield from ()
 
@@ -192,14 +192,14 @@ class ScriptedGpus:
         self.asked_for: list[set[int]] = []
         self._engines = engines
 
-    def samples(self, at_ns: int, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
+    def samples(self, engine_pids: Collection[int] = ()) -> Iterator[Sample]:
         """Memory of both, then of one."""
         self.asked_for.append(set(engine_pids))
         for number in (0, 1) if len(self.asked_for) == 1 else (0,):
-            yield Sample(at_ns + 5, f"gpu{number}", "memory_used_bytes", 10.0, "server", 3)
-            yield Sample(at_ns + 5, f"gpu{number}", "memory_total_bytes", 40.0, "server", 3)
+            yield Sample(time.monotonic_ns(), f"gpu{number}", "memory_used_bytes", 10.0, "server", 3)
+            yield Sample(time.monotonic_ns(), f"gpu{number}", "memory_total_bytes", 40.0, "server", 3)
         if self._engines is not None:
-            yield Sample(at_ns + 5, self._engines, "engine_memory_bytes", 7.0, "server", 3)
+            yield Sample(time.monotonic_ns(), self._engines, "engine_memory_bytes", 7.0, "server", 3)
         if len(self.asked_for) > 1 and not self.unread:
             self.unread.append("gpu1 was lost")
 
@@ -473,7 +473,7 @@ def test_a_gpu_reports_its_memory() -> None:
     found, reason = gpus.find_gpus()
     if found is None:
         pytest.skip(f"needs a GPU: {reason}")
-    read = {sample.name: sample.value for sample in found.samples(0) if sample.source == "gpu0"}
+    read = {sample.name: sample.value for sample in found.samples() if sample.source == "gpu0"}
     assert 0 < read["memory_used_bytes"] < read["memory_total_bytes"]
 
 
