@@ -338,10 +338,8 @@ def _ends(model: Any) -> tuple[int, ...]:
 def _versions() -> dict[str, str]:
     found = {}
     for name in _LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):  # not every level needs it
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # it is not needed for every level
     return found
 
 

