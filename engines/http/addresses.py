@@ -65,6 +65,11 @@ class Address:
         return host if self.socket_path or self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
     @property
+    def request_url(self) -> str:
+        """URL for an HTTP library, which connects to a Unix socket by itself."""
+        return f"{'https' if self.secure else 'http'}://{self.authority}{self.base_path}"
+
+    @property
     def at(self) -> str:
         """Host and port, or the socket, for messages."""
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -23,11 +23,7 @@ LARGEST_PAGE_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Answer to a GET.
-
-    Attributes:
-        content: JSON object, None if the page is not one.
-    """
+    """Answer to a GET. `content`: JSON object, None if the page is not one."""
 
     status: int
     html: bool
@@ -35,15 +31,11 @@ class Page:
 
 
 class Pages:
-    """Pages of one server, inside `open_pages`.
-
-    Attributes:
-        url: Address of the server, for messages.
-    """
+    """Pages of one server, inside `open_pages`."""
 
     def __init__(self, session: aiohttp.ClientSession, address: Address, proxy: Mapping[str, Any]) -> None:
-        self.url = address.url
-        self._base = f"{'https' if address.secure else 'http'}://{address.authority}{address.base_path}"
+        self.url = address.url  # for messages
+        self._base = address.request_url
         self._host = address.host
         self._session = session
         self._proxy = proxy
@@ -55,20 +47,22 @@ class Pages:
         url = self.url + path
         try:
             async with self._session.get(self._base + path, allow_redirects=False, **self._proxy) as response:
-                body = await _body(response, url)
+                body = await read_body(response, LARGEST_PAGE_BYTES)
+                if body is None:
+                    raise StartFailed(f"{url} answers with more than {LARGEST_PAGE_BYTES >> 20} MiB; correct url")
                 return Page(response.status, _is_html(response.content_type, body), _object(body))
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise StartFailed(f"no secure connection to {url}: {self._tls_failure(error)}") from error
         except TimeoutError as error:
-            raise StartFailed(
-                f"{url} did not answer within {ANSWER_LIMIT_S:g} s; is the server busy or hanging?"
-            ) from error
+            waited = f"{url} did not answer within {ANSWER_LIMIT_S:g} s"
+            raise StartFailed(f"{waited}; is the server busy or hanging?") from error
         except aiohttp.ClientProxyConnectionError as error:
             raise StartFailed(f"the proxy for {url} does not answer: {error.strerror or error}") from error
         except aiohttp.ClientHttpProxyError as error:
             raise StartFailed(f"the proxy opens no tunnel to {url} (HTTP {error.status} {error.message})") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise StartFailed(f"no server answers at {url}: {_why(error)}; start it, or correct url") from error
+            why = str(error).replace(" ssl:default", "")  # in aiohttp's text even without TLS
+            raise StartFailed(f"no server answers at {url}: {why}; start it, or correct url") from error
 
     async def post(self, path: str) -> int | None:
         """Send a POST without a body. Return its status, None without an answer."""
@@ -94,19 +88,23 @@ class Pages:
         return tls_failure(inner, self._host) if isinstance(inner, ssl.SSLError) else str(error)
 
 
-async def _body(response: aiohttp.ClientResponse, url: str) -> bytes:
-    """Return a whole page. Raises StartFailed if it is too large."""
+async def read_body(response: aiohttp.ClientResponse, most_bytes: int) -> bytes | None:
+    """Return a whole page; None if it is larger than `most_bytes`."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
-        if len(body) > LARGEST_PAGE_BYTES:
-            raise StartFailed(f"{url} answers with more than {LARGEST_PAGE_BYTES >> 20} MiB; correct url")
+        if len(body) > most_bytes:
+            return None
     return bytes(body)
 
 
-def _why(error: Exception) -> str:
-    """Return the cause of a failed connection. aiohttp's text mentions TLS even without any."""
-    return str(error).replace(" ssl:default", "")
+def connector_to(address: Address, tls: Mapping[str, str], **options: Any) -> aiohttp.BaseConnector:
+    """Return a connector for the socket or port of a server. Raises EngineError if a TLS file cannot be used."""
+    import aiohttp
+
+    if address.socket_path is not None:
+        return aiohttp.UnixConnector(address.socket_path, **options)
+    return aiohttp.TCPConnector(ssl=tls_context(tls) if address.secure else True, **options)
 
 
 @asynccontextmanager
@@ -115,9 +113,7 @@ async def open_pages(
 ) -> AsyncIterator[Pages]:
     """Open the pages of a server.
 
-    Raises:
-        StartFailed: If the address or the proxy cannot be used.
-        EngineError: If a certificate cannot be used.
+    Raises StartFailed for an unusable address or proxy, EngineError for an unusable certificate.
     """
     import aiohttp
 
@@ -126,11 +122,7 @@ async def open_pages(
         through = proxy_for(address, proxy)
     except ValueError as error:
         raise StartFailed(str(error)) from error
-    connector: aiohttp.BaseConnector
-    if address.socket_path is not None:
-        connector = aiohttp.UnixConnector(address.socket_path)
-    else:
-        connector = aiohttp.TCPConnector(ssl=tls_context(tls) if address.secure else True)
+    connector = connector_to(address, tls)
     way: dict[str, Any] = {}
     if through is not None:
         secret = {"Proxy-Authorization": through.authorization} if through.authorization else {}

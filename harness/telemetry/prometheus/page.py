@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from engines.base import EngineError
-from engines.http.addresses import Address, tls_context
+from engines.http.addresses import Address
+from engines.http.pages import connector_to, read_body
 from harness.telemetry.prometheus.names import NO_KNOWN_NAME, Page, read_page
 from harness.telemetry.prometheus.tally import Tally
 
@@ -43,51 +43,33 @@ class PageFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PageOrder:
-    """Page to read.
-
-    Attributes:
-        names: Our names to the page's own, if the scenario states them.
-        asked: The scenario names the page, so its absence is reported.
-        headers: Headers of the requests, if the page is on the same server; likewise `tls`.
-    """
+    """Page to read."""
 
     url: str
-    names: Mapping[str, str] = field(default_factory=dict)
-    asked: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)  # our names to the page's own, if the scenario states them
+    asked: bool = False  # the scenario names the page, so its absence is reported
+    # Headers of the requests and TLS files, if the page is on the same server.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     tls: Mapping[str, str] = field(default_factory=dict)
 
 
 class PageReader:
-    """Reader of one page.
-
-    Attributes:
-        misses: Failures in a row.
-        dropped: The page is not read any more.
-        tally: Tally of the trial under way, or of the last one.
-    """
+    """Reader of one page. `tally`: of the trial under way, or of the last one."""
 
     def __init__(self, order: PageOrder) -> None:
         self.order = order
         self.kind: str | None = None
         self.source = ""
-        self.dropped = False
-        self.misses = 0
+        self.dropped = False  # not read any more
+        self.misses = 0  # failures in a row
         self.tally = Tally()
         self.begin_tally()
 
     def begin_tally(self) -> None:
         """Restart the counts, for another trial."""
-        self.tally = Tally(
-            url=self.order.url,
-            source=self.source or None,
-            kind=self.kind or None,
-            scrapes=0,
-            failures=0,
-            ms_per_scrape=None,
-            ms_per_reading=None,
-            reason=self.tally.reason if self.dropped else None,
-        )
+        reason = self.tally.reason if self.dropped else None
+        about = {"url": self.order.url, "source": self.source or None, "kind": self.kind or None, "reason": reason}
+        self.tally = Tally.model_validate({**Tally().model_dump(), **about})  # stores the values not yet known too
 
     async def fetch(self, session: aiohttp.ClientSession, url: str) -> tuple[Page, int, int]:
         """Return the page, and the times before the request and after the last byte. Raises PageFailed."""
@@ -125,11 +107,9 @@ async def _text(session: aiohttp.ClientSession, url: str, *, turns: int = 1) -> 
                 return await _text(session, there, turns=0)
             if response.status != 200:
                 raise PageFailed(f"answers with status {response.status}", final=400 <= response.status < 500)
-            body = bytearray()
-            async for piece in response.content.iter_any():
-                body += piece
-                if len(body) > LARGEST_PAGE_BYTES:
-                    raise PageFailed(f"is larger than {LARGEST_PAGE_BYTES >> 20} MiB", final=True)
+            body = await read_body(response, LARGEST_PAGE_BYTES)
+            if body is None:
+                raise PageFailed(f"is larger than {LARGEST_PAGE_BYTES >> 20} MiB", final=True)
             return body.decode("utf-8", "replace")
     except TimeoutError as error:
         raise PageFailed(f"did not answer within {PATIENCE_S:g} s") from error
@@ -155,16 +135,11 @@ async def session_for(order: PageOrder) -> AsyncIterator[tuple[aiohttp.ClientSes
     import aiohttp
 
     address = Address.of(order.url)
-    connector: aiohttp.BaseConnector
     try:
-        if address.socket_path is not None:
-            connector = aiohttp.UnixConnector(address.socket_path, force_close=True)
-        else:
-            context = tls_context(order.tls) if address.secure else True
-            connector = aiohttp.TCPConnector(ssl=context, force_close=True)
-    except (EngineError, ssl.SSLError) as error:
+        connector = connector_to(address, order.tls, force_close=True)
+    except EngineError as error:
         raise PageFailed(str(error), final=True) from error
-    url = f"{'https' if address.secure else 'http'}://{address.authority}{address.base_path or '/metrics'}"
+    url = address.request_url if address.base_path else f"{address.request_url}/metrics"
     timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
     async with aiohttp.ClientSession(connector=connector, headers=order.headers, timeout=timeout) as session:
         yield session, url

@@ -33,19 +33,14 @@ class ServerPages:
     """Pages of one cell, read while the engine is up, as the child's events report.
 
     All work runs on a thread of its own, so that the parent delays nothing. `hear` may be called from any thread.
-
-    Attributes:
-        orders: Returns the pages to read, from those of the engine.
-        unread: Pages of the scenario that could not be read, once each.
-        cpu_share: Processor time of reading, of one core; None if nothing was read.
+    `orders` returns the pages to read, from those of the engine.
     """
 
     def __init__(self, sink: Sink, orders: Orders, *, server_is_here: bool) -> None:
         self._sink = sink
         self._orders = orders
         self._server_is_here = server_is_here
-        self._readers: list[PageReader] = []
-        self._due: list[Due] = []
+        self._readers: dict[PageReader, Due] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._own: tuple[str, ...] | None = None
         self._to_probe = 0
@@ -54,9 +49,9 @@ class ServerPages:
         self._cpu: dict[str, dict[str, float]] = {}
         self._loop = asyncio.new_event_loop()
         self._began: tuple[int, int] | None = None
-        self.cpu_share: float | None = None
+        self.cpu_share: float | None = None  # processor time of reading, of one core; None if nothing was read
         self._not_stored: HarnessError | None = None
-        self.unread: list[str] = []
+        self.unread: list[str] = []  # pages of the scenario that could not be read, once each
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """Process an event of the child (see `harness.run.child`)."""
@@ -81,10 +76,7 @@ class ServerPages:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Read the pages during the block, once the engine has started.
-
-        Raises the error of storing a reading.
-        """
+        """Read the pages during the block, once the engine has started. Raises the error of storing a reading."""
         thread = threading.Thread(target=self._run, name="server-pages", daemon=True)
         thread.start()
         try:
@@ -99,11 +91,14 @@ class ServerPages:
     def _run(self) -> None:
         self._loop.set_exception_handler(self._broken)
         self._loop.run_forever()
-        self._loop.run_until_complete(_ends(self._tasks))
+        self._loop.run_until_complete(self._end_tasks())
         self._loop.close()
         if self._began is not None:
             cpu_ns, lasted_ns = (now - then for now, then in zip(_clocks(), self._began, strict=True))
             self.cpu_share = cpu_ns / lasted_ns
+
+    async def _end_tasks(self) -> None:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _post(self, action: Callable[..., None], *arguments: Any) -> None:
         self._loop.call_soon_threadsafe(action, *arguments)
@@ -111,22 +106,21 @@ class ServerPages:
     def _forget(self) -> None:
         for task in self._tasks:
             task.cancel()
-        self._readers, self._due, self._own = [], [], None
+        self._readers, self._own = {}, None
 
     def _watch(self, own: tuple[str, ...]) -> None:
         if own == self._own:
             return  # a repeated event of the same start
         self._forget()
         self._own = own
-        self._readers = [PageReader(order) for order in self._orders(own)]
-        if self._readers and self._began is None:
+        orders = self._orders(own)
+        if orders and self._began is None:
             load_libraries()
             self._began = _clocks()
         now_ns = time.monotonic_ns()
-        self._due = [Due(now_ns) for _ in self._readers]
-        self._to_probe, self._probed = len(self._readers), asyncio.Event()
-        pairs = zip(self._readers, self._due, strict=True)
-        self._tasks += [self._loop.create_task(self._follow(reader, due)) for reader, due in pairs]
+        self._readers = {PageReader(order): Due(now_ns) for order in orders}
+        self._to_probe, self._probed = len(orders), asyncio.Event()
+        self._tasks += [self._loop.create_task(self._follow(reader, due)) for reader, due in self._readers.items()]
 
     def _begin_tallies(self, tallies: list[Tally]) -> None:
         for reader in self._readers:
@@ -135,7 +129,7 @@ class ServerPages:
         self._ask(time.monotonic_ns())  # before T0
 
     def _ask(self, *moments_ns: int) -> None:
-        for due in self._due:
+        for due in self._readers.values():
             due.at(*moments_ns)
 
     async def _follow(self, reader: PageReader, due: Due) -> None:
@@ -196,9 +190,8 @@ class ServerPages:
 
     def _report_failure(self, reader: PageReader, failure: PageFailed) -> None:
         """Report a failure once per page that the scenario names; other failures are facts of a trial."""
-        sentence = f"The page {reader.order.url} {failure}."
         if reader.order.asked and not any(reader.order.url in known for known in self.unread):
-            self.unread.append(sentence)
+            self.unread.append(f"The page {reader.order.url} {failure}.")
 
     def _readings(self, reader: PageReader, page: Page) -> list[tuple[str, str, float]]:
         """Return (source, name, value) of the kept values of a page."""
@@ -208,10 +201,10 @@ class ServerPages:
         before, self._cpu[reader.order.url] = self._cpu.get(reader.order.url, {}), counters
         share = cpu_share(before, counters)
         kept += [] if share is None else [(HOST, "cpu_share", share)]
-        every = [one for one in machine if one.name not in CPU_COUNTERS]
-        return kept + [(self._place(reader.order.url, one.source), one.name, one.value) for one in every]
+        shown = [one for one in machine if one.name not in CPU_COUNTERS]
+        return kept + [(self._unique(reader.order.url, one.source), one.name, one.value) for one in shown]
 
-    def _place(self, url: str, source: str) -> str:
+    def _unique(self, url: str, source: str) -> str:
         """Return a unique source name: two exporters may both have a GPU 0."""
         if source == HOST:
             return HOST
@@ -230,8 +223,3 @@ def _clocks() -> tuple[int, int]:
 def _is_server_page(kind: str | None) -> bool:
     """Return True if a page holds a server's own readings, or has not answered yet."""
     return kind is None or not {*kind.split("+")} <= {"dcgm", "node"}
-
-
-async def _ends(tasks: Sequence[asyncio.Task[None]]) -> list[BaseException | None]:
-    """Await all tasks inside the loop: without tasks, `gather` needs a running loop."""
-    return await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The tally of one metrics page over one trial, as the manifest keeps it."""
+"""Tally of one metrics page over one trial, as the manifest keeps it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Tally(BaseModel):
-    """How reading one page went. It goes on counting until the next trial begins.
-
-    Attributes:
-        ms_per_scrape: From the request to the whole page.
-        ms_per_reading: Processor time for making sense of a page.
-        reason: The last failure.
-    """
+    """Statistics of reading one page, until the next trial begins."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -21,16 +15,13 @@ class Tally(BaseModel):
     kind: str | None = None
     scrapes: int = 0
     failures: int = 0
-    ms_per_scrape: float | None = None
-    ms_per_reading: float | None = None
-    reason: str | None = None
+    ms_per_scrape: float | None = None  # from the request to the whole page
+    ms_per_reading: float | None = None  # processor time of parsing a page
+    reason: str | None = None  # the last failure
 
     def count(self, scrape_ns: int, reading_ns: int) -> None:
-        """Count a page that was read, and what that took."""
+        """Count a page that was read, with the time of fetching and parsing it."""
         self.scrapes += 1
-        self.ms_per_scrape = self._mean(self.ms_per_scrape, scrape_ns)
-        self.ms_per_reading = self._mean(self.ms_per_reading, reading_ns)
-
-    def _mean(self, mean_ms: float | None, took_ns: int) -> float:
-        before = mean_ms or 0.0
-        return before + (took_ns / 1e6 - before) / self.scrapes
+        fetch_ms, parse_ms = self.ms_per_scrape or 0.0, self.ms_per_reading or 0.0
+        self.ms_per_scrape = fetch_ms + (scrape_ns / 1e6 - fetch_ms) / self.scrapes
+        self.ms_per_reading = parse_ms + (reading_ns / 1e6 - parse_ms) / self.scrapes
