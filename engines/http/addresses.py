@@ -26,18 +26,13 @@ _WRITE = "write http://host:port, https://host or http+unix:///path/to.sock"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Address of a server.
-
-    Attributes:
-        base_path: Path in front of the API's own, without a trailing slash.
-        socket_path: Path of a Unix socket. Its URL is `http+unix:///path/to.sock`, followed by `:` and any base path.
-    """
+    """Address of a server. The URL of a Unix socket is `http+unix:///path/to.sock`, then `:` and any base path."""
 
     url: str
     secure: bool
     host: str
     port: int
-    base_path: str
+    base_path: str  # in front of the API's own paths, without a trailing slash
     socket_path: str | None = None
 
     @classmethod
@@ -94,17 +89,12 @@ def is_loopback(url: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Proxy address.
-
-    Attributes:
-        source: Setting that names it.
-        authorization: Value of Proxy-Authorization, a secret.
-    """
+    """Proxy address."""
 
     host: str
     port: int
-    source: str
-    authorization: str | None = field(default=None, repr=False)
+    source: str  # setting that names it
+    authorization: str | None = field(default=None, repr=False)  # value of Proxy-Authorization
     password: str | None = field(default=None, repr=False)
 
     @property
@@ -121,12 +111,11 @@ class Proxy:
 def proxy_for(address: Address, configured: str | None = None) -> Proxy | None:
     """Return the proxy for a server; None for a direct connection.
 
+    Raises ValueError if the proxy cannot be used. The message omits its address.
+
     Args:
         configured: Address of a proxy, or "none". If None, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY decide
             (lower case takes precedence), and a server on this machine is reached directly.
-
-    Raises:
-        ValueError: If the proxy cannot be used. The message omits its address.
     """
     if configured == NO_PROXY or address.socket_path is not None:
         return None
@@ -182,11 +171,8 @@ def _proxy(url: str, source: str) -> Proxy:
 def tls_context(files: Mapping[str, str]) -> ssl.SSLContext:
     """Return a context that trusts the CA of `files`, else the system's, with our certificate if given.
 
-    Args:
-        files: Paths under `ca`, `cert`, `key`. The file of the certificate may hold the key.
-
-    Raises:
-        EngineError: If a file cannot be used. The message names it.
+    `files` has paths under `ca`, `cert`, `key`; the file of the certificate may hold the key. Raises EngineError if one
+    cannot be used; the message names it.
     """
     ca, certificate, key = (files.get(name) for name in TLS_FILES)
     for path in (ca, certificate, key):

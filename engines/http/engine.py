@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -20,7 +21,6 @@ from engines.options import read_options
 from engines.process.server import READY_LIMIT_S, READY_POLL_S, ServerCommand, ServerProcess
 
 DEFAULT_DIALECT = "openai-completions"
-_READY_KEYS = frozenset({"path", "timeout_s"})
 _NO_PAGES = ("ollama",)  # dialects of servers without Prometheus pages
 _RESETS = {"vllm": "/reset_prefix_cache", "sglang": "/flush_cache"}
 _MODEL_LISTS = {"openai": ("/v1/models", "data", "id"), "ollama": ("/api/tags", "models", "name")}
@@ -28,36 +28,24 @@ _MODEL_LISTS = {"openai": ("/v1/models", "data", "id"), "ollama": ("/api/tags", 
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """Address of the server and its wire format.
-
-    Attributes:
-        url: Base address of a running server, or of several with the same model. Requests are spread over them.
-        command: Command that starts a server (see `engines.process.server`), instead of `url`.
-        ready: {path, timeout_s}.
-        stop: Command to run after `command` has ended.
-        served_model: Name to put in requests.
-        headers: Extra headers, not secret.
-        tls: Files under `ca`, `cert`, `key`.
-        proxy: Address, or "none". None follows the environment.
-        request: Extra fields for the body of each request.
-    """
+    """Address of the server and its wire format."""
 
     dialect: str = DEFAULT_DIALECT
-    url: str | Sequence[str] | None = None
-    command: str | None = None
-    ready: Mapping[str, Any] | None = None
-    stop: str | None = None
-    served_model: str | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
-    tls: Mapping[str, Any] = field(default_factory=dict)
-    proxy: str | None = None
-    request: Mapping[str, Any] = field(default_factory=dict)
+    url: str | Sequence[str] | None = None  # of a running server; several with one model share the requests
+    command: str | None = None  # starts a server (see `engines.process.server`), instead of `url`
+    ready: Mapping[str, Any] | None = None  # {path, timeout_s}
+    stop: str | None = None  # command to run after `command` has ended
+    served_model: str | None = None  # name to put in requests
+    headers: Mapping[str, Any] = field(default_factory=dict)  # extra ones, not secret
+    tls: Mapping[str, Any] = field(default_factory=dict)  # files under `ca`, `cert`, `key`
+    proxy: str | None = None  # address, or "none"; None follows the environment
+    request: Mapping[str, Any] = field(default_factory=dict)  # extra fields for the body of each request
 
     @property
     def urls(self) -> tuple[str, ...]:
         """Base addresses without /v1, which the dialects add; () if a command starts the server."""
         listed = (self.url,) if isinstance(self.url, str) else tuple(self.url or ())
-        return tuple(_base(url) for url in listed)
+        return tuple(url.rstrip("/").removesuffix("/v1").rstrip("/") for url in listed)
 
     def __post_init__(self) -> None:
         if (self.url is None) == (self.command is None):
@@ -66,12 +54,12 @@ class HttpOptions:
             near = get_close_matches(self.dialect, DIALECTS, n=1) or sorted(DIALECTS)
             raise ValueError(f"there is no dialect {self.dialect!r}; did you mean {' or '.join(near)}?")
         dialect_of(self.dialect, self.request)
-        if self.ready is not None and not set(self.ready) <= _READY_KEYS:
+        if self.ready is not None and not set(self.ready) <= {"path", "timeout_s"}:
             raise ValueError(f"ready is written {{path: /health, timeout: 5m}}, not {dict(self.ready)!r}")
         if self.url is not None and not self.urls:
             raise ValueError("url is empty; write the address of the server")
-        secure = [Address.of(url).secure for url in self.urls]
-        if self.tls and not any(secure):
+        addresses = [Address.of(url) for url in self.urls]
+        if self.tls and not any(address.secure for address in addresses):
             raise ValueError("tls is for a url that begins with https://")
         if self.proxy is not None:
             check_proxy(self.proxy)
@@ -104,18 +92,15 @@ class HttpEngine:
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
-        """Return (): the server decides."""
-        return ()
+        return ()  # the server decides
 
     def prepare(self) -> Sequence[Path]:
-        """Return (): no weight files are known."""
-        return ()
+        return ()  # no weight files are known
 
     async def start(self) -> EngineInfo:
         """Start the server if there is a command, wait for it, and request the model it serves.
 
-        Raises:
-            StartFailed: If it does not answer, is no API, refuses the key, or serves another model.
+        Raises StartFailed if it does not answer, is no API, refuses the key, or serves another model.
         """
         if self._server is not None:
             await self._server.start()
@@ -148,13 +133,11 @@ class HttpEngine:
         """
         if None in self._resets or not self._resets:
             return None
-        done = [await self._reset(url, path) for url, path in zip(self._urls, self._resets, strict=True) if path]
-        return all(done)
-
-    async def _reset(self, url: str, path: str) -> bool:
-        options = self._options
-        async with open_pages(url, headers=self._headers(), tls=options.tls, proxy=options.proxy) as pages:
-            return await pages.post(path) == HTTPStatus.OK
+        statuses = []
+        for url, path in zip(self._urls, self._resets, strict=True):
+            async with self._open_pages(url) as pages:
+                statuses.append(await pages.post(str(path)))
+        return all(status == HTTPStatus.OK for status in statuses)
 
     async def stop(self) -> None:
         self._running = False
@@ -210,16 +193,18 @@ class HttpEngine:
                 raise EngineError(str(error)) from error
         return headers
 
+    def _open_pages(self, url: str) -> AbstractAsyncContextManager[Pages]:
+        return open_pages(url, headers=self._headers(), tls=self._options.tls, proxy=self._options.proxy)
+
     async def _inspect(self, url: str) -> _Server:
         """Wait for a server as the scenario says, and request what it serves."""
-        options = self._options
-        async with open_pages(url, headers=self._headers(), tls=options.tls, proxy=options.proxy) as pages:
-            if self._server is None and options.ready is not None:
+        async with self._open_pages(url) as pages:
+            if self._server is None and self._options.ready is not None:
                 await self._wait_until_ready(pages)
             models = await self._served_models(pages)
             model = self._choose_model(models, url)
-            context_tokens = await self._context_tokens(pages, models, model)
             entry = (models or {}).get(model or "") or {}
+            context_tokens = await self._context_tokens(pages, entry)
             reset_path = _RESETS.get(str(entry.get("owned_by")).lower())
             return _Server(model, await self._version(pages), context_tokens, _level(entry), reset_path)
 
@@ -251,9 +236,8 @@ class HttpEngine:
             await asyncio.sleep(READY_POLL_S)
             page = await pages.get(path)
         if page.status in (401, 403):
-            raise StartFailed(
-                f"{url} refused the API key (status {page.status}); name the variable of a valid one in api_key_env"
-            )
+            refused = f"{url} refused the API key (status {page.status})"
+            raise StartFailed(f"{refused}; name the variable of a valid one in api_key_env")
         if not path or page.status == 404:
             return None
         advice = "set url to the base address of the API"
@@ -297,32 +281,22 @@ class HttpEngine:
                 return str(content[key])
         return None
 
-    async def _context_tokens(
-        self, pages: Pages, models: Mapping[str, dict[str, Any]] | None, model: str | None
-    ) -> int | None:
+    async def _context_tokens(self, pages: Pages, entry: Mapping[str, Any]) -> int | None:
         """Return the context in use: vLLM's max_model_len, llama.cpp's n_ctx per slot."""
-        length = (models or {}).get(model or "", {}).get("max_model_len")
+        length = entry.get("max_model_len")
         if not isinstance(length, int):
             settings = (await pages.optional("/props")).get("default_generation_settings")
             length = settings.get("n_ctx") if isinstance(settings, dict) else None
         return length if isinstance(length, int) else None
 
 
-def _base(url: str) -> str:
-    """Remove a trailing slash and /v1, which the dialects add."""
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
-
-
 def _metrics_pages(urls: Sequence[str], dialect: str) -> tuple[str, ...]:
     """Return possible Prometheus pages of servers on this machine. Others are read only if the scenario says so."""
     if dialect.startswith(_NO_PAGES) or not all(is_loopback(url) for url in urls):
         return ()
-    return tuple(f"{url}{':' if _is_bare_socket(url) else ''}/metrics" for url in urls)
-
-
-def _is_bare_socket(url: str) -> bool:
-    """Return True if a `:` must separate a path from that of the Unix socket."""
-    return url.startswith(UNIX_SCHEME) and not Address.of(url).base_path
+    # A `:` separates a path from that of a Unix socket.
+    bare = [url.startswith(UNIX_SCHEME) and not Address.of(url).base_path for url in urls]
+    return tuple(f"{url}{':' if alone else ''}/metrics" for url, alone in zip(urls, bare, strict=True))
 
 
 def _stem(name: str) -> str:
@@ -330,9 +304,9 @@ def _stem(name: str) -> str:
     return PurePosixPath(path).name.lower().removesuffix(".gguf").removesuffix(":latest")
 
 
-def _level(entry: Mapping[str, Any] | None) -> str | None:
+def _level(entry: Mapping[str, Any]) -> str | None:
     """Return the level that Ollama reports for a model, in lower case."""
-    details = (entry or {}).get("details")
+    details = entry.get("details")
     level = details.get("quantization_level") if isinstance(details, Mapping) else None
     return level.lower() if isinstance(level, str) and level else None
 
