@@ -14,7 +14,7 @@ import shlex
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import IO, Any, Protocol
 import psutil
 
 from engines.base import NO_USAGE_REPORTS, EngineError, StartFailed
-from engines.process.log import begun, read_from
+from engines.process.log import begun, read_from, size_of
 
 READY_LIMIT_S = 300.0
 READY_POLL_S = 0.05
@@ -40,25 +40,17 @@ _GUARD = 'read -r word; [ "$word" = done ] && exit 0; kill -TERM "-$0"; sleep 5;
 
 @dataclass(frozen=True, slots=True)
 class ServerCommand:
-    """Command line of a server.
+    """Command line of a server."""
 
-    Attributes:
-        command: Split like a shell would, but no shell runs it. {port} and {model} are filled in.
-        ready_path: Path that answers 200 once the server is ready. None: an open port is enough.
-        stop: Command to run after the process has ended, to clean up. {port} is filled in.
-        log_path: File that the output is appended to. None is this process' own output.
-        port: None is a free one.
-    """
-
-    command: str
+    command: str  # split like a shell would, but no shell runs it; {port} and {model} are filled in
     model: str | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    ready_path: str | None = None
+    ready_path: str | None = None  # answers 200 once the server is ready; None: an open port is enough
     ready_timeout_s: float = READY_LIMIT_S
-    stop: str | None = None
-    log_path: Path | None = None
-    port: int | None = None
+    stop: str | None = None  # command to run after the process has ended, to clean up; {port} is filled in
+    log_path: Path | None = None  # output is appended to it; None is this process' own output
+    port: int | None = None  # None is a free one
 
 
 class ServerProcess:
@@ -78,11 +70,8 @@ class ServerProcess:
     async def start(self) -> None:
         """Run the command and wait until the server is ready.
 
-        If another process takes the port meanwhile, another port is tried, twice.
-
-        Raises:
-            StartFailed: If the command cannot run, the process ends, or it is not ready in time. It quotes the log's
-                last line.
+        If another process takes the port meanwhile, another port is tried, twice. Raises StartFailed, which quotes the
+        log's last line, if the command cannot run, the process ends, or it is not ready in time.
         """
         for attempt in range(1, PORT_ATTEMPTS + 1):
             self.port = self._command.port or free_port()
@@ -110,7 +99,7 @@ class ServerProcess:
         """Return the server's process and its current descendants."""
         if self._process is None or self._process.poll() is not None:
             return ()
-        return (self._process.pid, *(child.pid for child in self._descendants()))
+        return (self._process.pid, *(child.pid for child in _descendants(self._process.pid)))
 
     async def stop(self) -> None:
         """End the process and its descendants: SIGTERM, ten seconds, SIGKILL; then the stop command. Idempotent."""
@@ -118,7 +107,11 @@ class ServerProcess:
         if process is None:
             return
         await _end_tree(process)
-        self._dismiss_guard()
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            with suppress(BrokenPipeError):  # the guard has ended
+                guard.communicate(b"done\n")
+            guard.wait()
         if self._command.stop is not None:
             await self._run_stop_command(self._command.stop)
 
@@ -182,7 +175,6 @@ class ServerProcess:
 
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._command.ready_timeout_s
-        last = "nothing listened"
         timeout = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
         async with aiohttp.ClientSession(timeout=timeout, headers=dict(self._command.headers)) as session:
             while True:
@@ -192,9 +184,8 @@ class ServerProcess:
                     raise StartFailed(reason)
                 if answer is None:
                     return
-                last = answer
                 if loop.time() >= deadline:
-                    waited = f"was not ready after {self._command.ready_timeout_s:g} s: {last} at {self.url}"
+                    waited = f"was not ready after {self._command.ready_timeout_s:g} s: {answer} at {self.url}"
                     path = self._command.ready_path or ""
                     raise StartFailed(f"the server {self._program!r} {waited}{path}{self._last_line()}")
                 await asyncio.sleep(READY_POLL_S)
@@ -215,19 +206,6 @@ class ServerProcess:
         except TimeoutError:
             return f"no answer within {PROBE_LIMIT_S:g} s"
 
-    def _descendants(self) -> list[psutil.Process]:
-        if self._process is None:
-            return []
-        return _descendants(self._process.pid)
-
-    def _dismiss_guard(self) -> None:
-        guard, self._guard = self._guard, None
-        if guard is None:
-            return
-        with suppress(BrokenPipeError):  # the guard has ended
-            guard.communicate(b"done\n")
-        guard.wait()
-
     async def _run_stop_command(self, command: str) -> None:
         """Run the stop command. A failure only goes to the log, for there may be nothing left to stop."""
         log = self._open_log()
@@ -237,7 +215,7 @@ class ServerProcess:
             process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT if log else None
             )
-            if not await _ended(process, STOP_COMMAND_LIMIT_S):
+            if not await _wait_for(lambda: process.poll() is not None, STOP_COMMAND_LIMIT_S):
                 process.kill()
                 outcome = f"was killed after {STOP_COMMAND_LIMIT_S:g} s"
             if (code := process.wait()) != 0:
@@ -252,12 +230,7 @@ class ServerProcess:
 
     def _log_tail(self) -> str:
         path = self._command.log_path
-        if path is None or not path.is_file():
-            return ""
-        with path.open("rb") as log:
-            size = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, size - _TAIL_BYTES))
-            return log.read().decode("utf-8", "replace")
+        return read_from(path, max(self._log_start, size_of(path) - _TAIL_BYTES))
 
     def _last_line(self) -> str:
         """Return `; its last line: "..."` from the log; "" if it is empty."""
@@ -266,28 +239,14 @@ class ServerProcess:
 
 
 class RunningServer(Protocol):
-    """Server in a process of its own, such as a `ServerProcess`."""
+    """Server in a process of its own. `alive` returns why it ended, None while it runs; `stop` is idempotent."""
 
     @property
-    def url(self) -> str:
-        """Base address."""
-        ...
-
-    async def start(self) -> None:
-        """Start the server and wait until it is ready. Raises StartFailed."""
-        ...
-
-    def alive(self) -> str | None:
-        """Return why the process ended, in one sentence; None while it runs."""
-        ...
-
-    def pids(self) -> tuple[int, ...]:
-        """Return the current processes."""
-        ...
-
-    async def stop(self) -> None:
-        """End the server. Idempotent."""
-        ...
+    def url(self) -> str: ...
+    async def start(self) -> None: ...
+    def alive(self) -> str | None: ...
+    def pids(self) -> tuple[int, ...]: ...
+    async def stop(self) -> None: ...
 
 
 class EngineServer:
@@ -320,7 +279,6 @@ class EngineServer:
         return self._server.url
 
     def pids(self) -> tuple[int, ...]:
-        """Return the current processes."""
         return self._server.pids() if self._server is not None else ()
 
     def alive(self) -> str | None:
@@ -330,7 +288,6 @@ class EngineServer:
         return f"{self._engine} was stopped" if self._stopped else self._server.alive()
 
     async def stop(self) -> None:
-        """End the process and its descendants. Idempotent."""
         self._stopped = True
         if self._server is not None:
             await self._server.stop()
@@ -340,17 +297,11 @@ class EngineServer:
         return read_from(self._log_path, self._log_start)
 
     def page(
-        self,
-        path: str,
-        body: Mapping[str, Any] | None = None,
-        timeout_s: float = REPLY_LIMIT_S,
-        *,
-        refusals: bool = False,
+        self, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = REPLY_LIMIT_S, refusals: bool = False
     ) -> str:
-        """Return the server's answer, without a proxy. Raises EngineError.
+        """Return the server's answer, without a proxy. Raises EngineError, also for a status other than 200.
 
-        Args:
-            refusals: Return answers with another status than 200, too.
+        With `refusals`, answers with another status are returned too.
         """
         connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=timeout_s)
         try:
@@ -402,40 +353,32 @@ def _descendants(pid: int) -> list[psutil.Process]:
 async def _end_tree(process: subprocess.Popen[bytes]) -> None:
     """End a session leader, its group, and its descendants that have left the group."""
     others = _descendants(process.pid)
-    _signal_tree(process, others, signal.SIGTERM)
-    await _until_gone(process, others, TERM_GRACE_S)
-    others += [child for child in _descendants(process.pid) if child not in others]
-    _signal_tree(process, others, signal.SIGKILL)
-    await _until_gone(process, others, KILL_LIMIT_S)
 
+    def have_ended() -> bool:
+        return process.poll() is not None and not any(map(_works, others))
 
-def _signal_tree(process: subprocess.Popen[bytes], others: Sequence[psutil.Process], number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # all have ended (macOS refuses zombies)
-        os.killpg(process.pid, number)
-    for other in others:
-        with suppress(psutil.NoSuchProcess):
-            other.send_signal(number)
-
-
-async def _until_gone(process: subprocess.Popen[bytes], others: Sequence[psutil.Process], limit_s: float) -> None:
-    """Wait for the processes to end. Zombies count as ended: without a reaper init keeps them, but they use nothing."""
-    deadline = asyncio.get_running_loop().time() + limit_s
-    while process.poll() is None or any(_works(other) for other in others):
-        if asyncio.get_running_loop().time() >= deadline:
-            return
-        await asyncio.sleep(0.02)
+    for number, limit_s in ((signal.SIGTERM, TERM_GRACE_S), (signal.SIGKILL, KILL_LIMIT_S)):
+        with suppress(ProcessLookupError, PermissionError):  # all have ended (macOS refuses zombies)
+            os.killpg(process.pid, number)
+        for other in others:
+            with suppress(psutil.NoSuchProcess):
+                other.send_signal(number)
+        await _wait_for(have_ended, limit_s)
+        others += [child for child in _descendants(process.pid) if child not in others]
 
 
 def _works(process: psutil.Process) -> bool:
+    """Return True unless a process has ended. Without a reaper init keeps zombies, but they use nothing."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-async def _ended(process: subprocess.Popen[bytes], limit_s: float) -> bool:
+async def _wait_for(condition: Callable[[], bool], limit_s: float) -> bool:
+    """Wait until a condition holds; return False if it does not within the limit."""
     deadline = asyncio.get_running_loop().time() + limit_s
-    while process.poll() is None:
+    while not condition():
         if asyncio.get_running_loop().time() >= deadline:
             return False
         await asyncio.sleep(0.02)
