@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 from engines.base import EngineError
@@ -117,18 +118,13 @@ class _Reader:
                 self._outbox.put(End("stop", self._seen))
                 return
         if output.is_finished():
-            self._end(output)
-
-    def _end(self, output: Any) -> None:
-        if rest := self._pieces.rest():
-            self._outbox.put(Rest(rest))
-        last = output.generated_tokens[-1] if output.generated_tokens else None
-        self._outbox.put(End("stop" if last in self._ends else "length", self._seen))
+            if rest := self._pieces.rest():
+                self._outbox.put(Rest(rest))
+            last = output.generated_tokens[-1] if output.generated_tokens else None
+            self._outbox.put(End("stop" if last in self._ends else "length", self._seen))
 
 
 def _manager(model: Any, options: Options, context_tokens: int) -> Any:
-    from copy import deepcopy
-
     from transformers import ContinuousBatchingConfig
 
     settings = deepcopy(model.generation_config)

@@ -13,9 +13,10 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engines.base import (
     NO_USAGE_REPORTS,
@@ -52,18 +53,20 @@ from engines.text import stop_strings
 if TYPE_CHECKING:
     from engines.models.shape import ModelShape
 
+# Lower bound of the process' memory without weights, once torch and transformers are loaded; measured on the CPU.
 _RUNTIME_BYTES = 250 << 20
-"""Lower bound of the process' memory without weights, once torch and transformers are loaded; measured on the CPU."""
 _LIBRARIES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "accelerate",
-    "bitsandbytes",
-    "torchao",
-    "compressed-tensors",
-    "peft",
+    *("torch", "transformers", "tokenizers", "accelerate", "bitsandbytes", "torchao", "compressed-tensors", "peft"),
 )
+
+
+class _Found(NamedTuple):
+    """Result of prepare(). The hash is computed there because start() is timed."""
+
+    source: ModelSource
+    files: tuple[Path, ...]
+    adapter: Path | None
+    model_hash: str
 
 
 class Transformers:
@@ -74,10 +77,6 @@ class Transformers:
             raise EngineError("transformers needs a model; name one, for example model: tiny")
         self._spec = spec
         self._options = parse_options(spec.options)
-        self._source: ModelSource | None = None
-        self._hash: str | None = None
-        self._files: tuple[Path, ...] = ()
-        self._adapter: Path | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._tokenizer: Any = None
         self._loaded: loading.Loaded | None = None
@@ -92,7 +91,6 @@ class Transformers:
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
-        """Return the levels made while loading, and those of quantized checkpoints."""
         return levels.LEVELS
 
     @classmethod
@@ -101,19 +99,21 @@ class Transformers:
 
     def prepare(self) -> Sequence[Path]:
         """Find or fetch model and adapter. Raises LevelUnsupported if the checkpoint does not allow the level."""
-        if self._source is None:
-            assert self._spec.model is not None
-            source = models.resolve(self._spec.model)
-            if source.kind == "gguf":
-                raise ModelError(f"transformers cannot load the GGUF file {source.path.name}; name a model folder")
-            levels.level_to_load(self._spec.level, source.path, source.name)
-            self._files = tuple(models.weight_files(source))
-            if self._spec.model.lora is not None:
-                self._adapter = loading.adapter_folder(self._spec.model.lora)
-                self._files += (self._adapter / "adapter_model.safetensors",)
-            self._hash = models.content_hash(source)  # before start(), which is timed
-            self._source = source
-        return self._files
+        return self._found.files
+
+    @cached_property
+    def _found(self) -> _Found:
+        reference = self._spec.model
+        assert reference is not None
+        source = models.resolve(reference)
+        if source.kind == "gguf":
+            raise ModelError(f"transformers cannot load the GGUF file {source.path.name}; name a model folder")
+        levels.level_to_load(self._spec.level, source.path, source.name)
+        files = tuple(models.weight_files(source))
+        adapter = None if reference.lora is None else loading.adapter_folder(reference.lora)
+        if adapter is not None:
+            files += (adapter / "adapter_model.safetensors",)
+        return _Found(source, files, adapter, models.content_hash(source))
 
     def import_library(self) -> None:
         """Import torch, transformers, its code for this model, and the library of the level. Raises ImportError."""
@@ -121,9 +121,7 @@ class Transformers:
         from transformers import AutoConfig
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-        self.prepare()
-        assert self._source is not None
-        config = AutoConfig.from_pretrained(self._source.path, local_files_only=True)
+        config = AutoConfig.from_pretrained(self._found.source.path, local_files_only=True)
         with suppress(KeyError):  # not a text model: start() will report it
             MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         if self._spec.level in levels.BITSANDBYTES:
@@ -131,11 +129,10 @@ class Transformers:
 
     def memory_needed(self) -> MemoryEstimate | None:
         """Return a lower bound: weights at the level, the cache of continuous batching, and torch itself."""
-        self.prepare()
-        assert self._source is not None
-        shape = shape_of(self._source.path)
-        level = levels.level_to_load(self._spec.level, self._source.path, self._source.name)
-        weights = sum(path.stat().st_size for path in self._files)
+        source = self._found.source
+        shape = shape_of(source.path)
+        level = levels.level_to_load(self._spec.level, source.path, source.name)
+        weights = sum(path.stat().st_size for path in self._found.files)
         if level is not None and shape is not None and shape.parameters is not None:
             weights = int(shape.parameters * levels.bytes_per_weight(level))
         parts = {"weights": weights}
@@ -202,7 +199,6 @@ class Transformers:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._score, tuple(tokens), first)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        """Return the ids of the model's tokenizer.json, without special tokens."""
         return self._ids(text, special=special)
 
     async def beginning(self) -> list[int]:
@@ -240,15 +236,14 @@ class Transformers:
     def _load(self, threads: ThreadPoolExecutor) -> EngineInfo:
         for name, value in NO_USAGE_REPORTS.items():
             os.environ.setdefault(name, value)
-        self.prepare()
-        assert self._source is not None
+        source = self._found.source
         import torch
 
         torch.set_num_threads(self._options.threads)
-        shape = shape_of(self._source.path)
+        shape = shape_of(source.path)
         self._context_tokens = self._options.context(shape.context_tokens if shape else None)
-        self._tokenizer = _tokenizer(self._source)
-        loaded = loading.load(self._source.path, self._source.name, self._spec, self._options, self._adapter)
+        self._tokenizer = _tokenizer(source)
+        loaded = loading.load(source.path, source.name, self._spec, self._options, self._found.adapter)
         model, self._loaded = loaded.model, loaded
         self._ends = _ends(model)
         if self._options.continuous:
@@ -264,7 +259,6 @@ class Transformers:
         import torch
         import transformers
 
-        assert self._source is not None
         attention = str(loaded.model.config._attn_implementation)
         per_token = self._kv_bytes_per_token(loaded.model, shape)
         memory = {} if loaded.weight_bytes is None else {"weights": loaded.weight_bytes}
@@ -275,10 +269,10 @@ class Transformers:
         return EngineInfo(
             name=ENGINE,
             version=transformers.__version__,
-            model=self._source.name,
-            model_hash=self._hash,
+            model=self._found.source.name,
+            model_hash=self._found.model_hash,
             level=loaded.level,
-            weight_bytes=sum(path.stat().st_size for path in self._files),
+            weight_bytes=sum(path.stat().st_size for path in self._found.files),
             context_tokens=self._context_tokens,
             options=self._options.in_force(self._context_tokens, loaded.device, attention),
             libraries=_versions(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,10 +47,15 @@ def checkpoint_level(folder: Path) -> str | None:
     """Return the level of a quantized checkpoint, by its config.json; None for a plain one."""
     config = _config(folder)
     quantization = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
-    return _named(quantization) if quantization else None
+    if not quantization:
+        return None
+    method = str(quantization.get("quant_method", "unknown"))
+    if method == "bitsandbytes" or quantization.get("load_in_8bit") or quantization.get("load_in_4bit"):
+        return str(quantization.get("bnb_4bit_quant_type", "fp4")) if quantization.get("load_in_4bit") else "int8"
+    return method
 
 
-def is_bfloat16(folder: Path) -> bool:
+def _is_bfloat16(folder: Path) -> bool:
     """Return True if a checkpoint's config.json states bfloat16 weights."""
     config = _config(folder)
     settings = {**(config.get("text_config") or {}), **config}
@@ -67,19 +71,15 @@ def level_to_load(requested: str | None, folder: Path, name: str) -> str | None:
         raise LevelUnsupported(f"engine 'transformers' has no level {requested!r}; it has {', '.join(LEVELS)}")
     found = checkpoint_level(folder)
     if found is not None and requested not in (None, found):
-        raise LevelUnsupported(
-            f"{name} was quantized beforehand to {found} and cannot be loaded as {requested}; "
-            f"leave the level out, or name the unquantized model"
-        )
+        why = f"{name} was quantized beforehand to {found} and cannot be loaded as {requested}"
+        raise LevelUnsupported(f"{why}; leave the level out, or name the unquantized model")
     if found is None and requested in FROM_CHECKPOINT:
-        raise LevelUnsupported(
-            f"{requested} cannot be made while loading and {name} is a plain checkpoint; "
-            f"name a model that was quantized with {FROM_CHECKPOINT[requested]}"
-        )
+        why = f"{requested} cannot be made while loading and {name} is a plain checkpoint"
+        raise LevelUnsupported(f"{why}; name a model that was quantized with {FROM_CHECKPOINT[requested]}")
     return None if found else requested
 
 
-def loading_arguments(level: str | None, device: str, folder: Path | None = None) -> dict[str, Any]:
+def loading_arguments(level: str | None, device: str, folder: Path) -> dict[str, Any]:
     """Return the arguments of `from_pretrained` for a level; None loads the checkpoint unchanged."""
     import torch
 
@@ -95,7 +95,7 @@ def loading_arguments(level: str | None, device: str, folder: Path | None = None
     from transformers import BitsAndBytesConfig
 
     if level == "int8":  # its kernels take fp16; the other layers keep the range of a bf16 checkpoint
-        between = narrow if folder is not None and is_bfloat16(folder) else torch.float16
+        between = narrow if _is_bfloat16(folder) else torch.float16
         return {"dtype": between, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
     four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=level, bnb_4bit_compute_dtype=narrow)
     return {"dtype": narrow, "quantization_config": four_bits}
@@ -124,10 +124,10 @@ def loaded_level(model: Any, wanted: str | None, folder: Path) -> str:
         return found
     kinds = {type(module.weight).__name__ for module in model.modules() if hasattr(module, "weight")}
     quantized = kinds - {"Parameter", "Tensor", "NoneType"}
-    if wanted is not None and wanted not in PLAIN and not quantized:
-        kind = type(model).__name__
-        raise LevelUnsupported(f"{wanted} has no effect on {kind}: it has no linear layer that the library quantizes")
     if wanted is not None and wanted not in PLAIN:
+        if not quantized:
+            why = f"{wanted} has no effect on {type(model).__name__}"
+            raise LevelUnsupported(f"{why}: it has no linear layer that the library quantizes")
         return wanted
     names = {dtype: level for level, dtype in PLAIN.items()}
     dtype = str(model.dtype).removeprefix("torch.")
@@ -141,10 +141,3 @@ def _config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}); fetch or write it again") from error
     return found
-
-
-def _named(quantization: Mapping[str, Any]) -> str:
-    method = str(quantization.get("quant_method", "unknown"))
-    if method == "bitsandbytes" or quantization.get("load_in_8bit") or quantization.get("load_in_4bit"):
-        return str(quantization.get("bnb_4bit_quant_type", "fp4")) if quantization.get("load_in_4bit") else "int8"
-    return method

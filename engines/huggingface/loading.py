@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import ERROR, getLogger
 from pathlib import Path
@@ -29,28 +30,16 @@ _ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Model in memory.
-
-    Attributes:
-        level: Actual level of the weights.
-        weight_bytes: Their size; None if some are moved in and out.
-    """
+    """Model in memory."""
 
     model: Any
-    level: str
+    level: str  # actual level of the weights
     device: str
-    weight_bytes: int | None
+    weight_bytes: int | None  # None if some are moved in and out
 
 
 def choose_device(options: Options, devices: Sequence[str]) -> str:
-    """Return the torch device to load to.
-
-    Args:
-        devices: See `EngineSpec.devices`.
-
-    Raises:
-        EngineError: If torch cannot use the GPU.
-    """
+    """Return the torch device to load to, of `EngineSpec.devices`. Raises EngineError if torch cannot use the GPU."""
     import torch
 
     if devices == ("cpu",):
@@ -75,9 +64,7 @@ def choose_device(options: Options, devices: Sequence[str]) -> str:
 def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: Path | None) -> Loaded:
     """Load the model at the requested level.
 
-    Raises:
-        LevelUnsupported: If the level is unavailable here.
-        StartFailed: If loading fails otherwise.
+    Raises LevelUnsupported if the level is unavailable here, StartFailed if loading fails otherwise.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -90,7 +77,8 @@ def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: P
     if options.attention == "flash_attention_2":
         _require_flash_attention(device)
     logging.disable_progress_bar()
-    arguments: dict[str, Any] = {"local_files_only": True, "device_map": _device_map(device, options, spec.devices)}
+    spread = options.max_memory is not None or (len(spec.devices) > 1 and device != "cpu")
+    arguments: dict[str, Any] = {"local_files_only": True, "device_map": "auto" if spread else device}
     if options.attention is not None:
         arguments["attn_implementation"] = options.attention
     if options.max_memory is not None:
@@ -98,15 +86,18 @@ def load(folder: Path, name: str, spec: EngineSpec, options: Options, adapter: P
     made = _try_level(wanted, device, folder)
     if wanted == "int8":  # else it logs each cast of each layer
         getLogger("bitsandbytes.autograd._functions").setLevel(ERROR)
-    model = _from_pretrained(
-        lambda: AutoModelForCausalLM.from_pretrained(folder, **arguments, **made), spec.level or wanted, name
-    )
+    requested = spec.level or wanted
+    failure = (StartFailed, f"transformers cannot load {name}")
+    refusal = (LevelUnsupported, f"{name} cannot be loaded at {requested} here")
+    with _refused(*failure if requested is None or requested in PLAIN else refusal):
+        model = AutoModelForCausalLM.from_pretrained(folder, **arguments, **made)
     model.eval()
     if "disk" in (getattr(model, "hf_device_map", None) or {}).values():
         raise StartFailed(f"max_memory leaves layers of {name} without room on any device; raise it")
     level = loaded_level(model, wanted, folder)
     if adapter is not None:
-        _put_adapter(model, adapter)
+        with _refused(StartFailed, f"the adapter {adapter.name} does not fit the model"):
+            model.load_adapter(str(adapter))
     if level not in PLAIN:
         _try_one_token(model, level)
     return Loaded(model, level, str(model.device), weight_bytes(model))
@@ -120,7 +111,10 @@ def adapter_folder(reference: str) -> Path:
     if not path.is_dir():
         if reference.count("/") != 1 or reference.startswith((".", "~")):
             raise ModelError(f"there is no adapter {reference!r}; name a folder in PEFT's layout or a hub id: org/name")
-        path = _fetch_adapter(reference)
+        from huggingface_hub import snapshot_download
+
+        with _refused(ModelError, f"the adapter {reference!r} could not be fetched from the hub"):
+            path = Path(snapshot_download(reference, allow_patterns=_ADAPTER_FILES))
     missing = [name for name in _ADAPTER_FILES if not (path / name).is_file()]
     if missing:
         raise ModelError(f"the adapter {reference!r} has no {', '.join(missing)}; save it with PEFT's save_pretrained")
@@ -149,16 +143,10 @@ def _parts(tensor: Any) -> Iterator[Any]:
     state = getattr(tensor, "quant_state", None)  # of bitsandbytes, 4 bits
     if state is not None:
         nested = getattr(state, "state2", None)
-        scales = [state.absmax, state.code, *([nested.absmax, nested.code] if nested is not None else [])]
-        yield from scales
+        yield from (state.absmax, state.code, *((nested.absmax, nested.code) if nested is not None else ()))
     row_scales = getattr(tensor, "SCB", None)  # of bitsandbytes, 8 bits
     if row_scales is not None:
         yield row_scales
-
-
-def _device_map(device: str, options: Options, devices: Sequence[str]) -> str:
-    several = len(devices) > 1 and device != "cpu"
-    return "auto" if several or options.max_memory is not None else device
 
 
 def _require_flash_attention(device: str) -> None:
@@ -170,37 +158,18 @@ def _require_flash_attention(device: str) -> None:
 
 def _try_level(level: str | None, device: str, folder: Path) -> dict[str, Any]:
     """Return the arguments for a level. torchao's are tried on one layer first, because loading hides its errors."""
-    try:
+    with _refused(LevelUnsupported, f"{level} does not run on {device} here"):
+        made = loading_arguments(level, device, folder)
         if level in TORCHAO:
             import torch
             from torchao.quantization import quantize_
 
-            made = loading_arguments(level, device)
             layer = torch.nn.Linear(_PROBE_WIDTH, _PROBE_WIDTH, bias=False, device=device, dtype=made["dtype"])
             probe = torch.nn.Sequential(layer)
             quantize_(probe, torchao_recipe(str(level), device))
             with torch.inference_mode():
                 probe(torch.zeros(1, _PROBE_WIDTH, device=device, dtype=made["dtype"]))
-            return made
-        return loading_arguments(level, device, folder)
-    except Exception as error:  # a library may refuse in any way
-        raise LevelUnsupported(f"{level} does not run on {device} here: {reason(error)}") from error
-
-
-def _from_pretrained(make: Callable[[], Any], level: str | None, name: str) -> Any:
-    try:
-        return make()
-    except Exception as error:  # a library may refuse in any way
-        if level is not None and level not in PLAIN:
-            raise LevelUnsupported(f"{name} cannot be loaded at {level} here: {reason(error)}") from error
-        raise StartFailed(f"transformers cannot load {name}: {reason(error)}") from error
-
-
-def _put_adapter(model: Any, adapter: Path) -> None:
-    try:
-        model.load_adapter(str(adapter))
-    except Exception as error:  # a library may refuse in any way
-        raise StartFailed(f"the adapter {adapter.name} does not fit the model: {reason(error)}") from error
+    return made
 
 
 def _try_one_token(model: Any, level: str) -> None:
@@ -210,23 +179,16 @@ def _try_one_token(model: Any, level: str) -> None:
     """
     import torch
 
+    with _refused(LevelUnsupported, f"{level} does not run with this model here"), torch.inference_mode():
+        model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+
+
+@contextmanager
+def _refused(error_type: type[EngineError], finding: str) -> Iterator[None]:
+    """Raise an error of ours, with the first line of the library's, for any error that a library raises."""
     try:
-        with torch.inference_mode():
-            model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+        yield
     except Exception as error:  # a library may refuse in any way
-        raise LevelUnsupported(f"{level} does not run with this model here: {reason(error)}") from error
-
-
-def _fetch_adapter(reference: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(reference, allow_patterns=_ADAPTER_FILES))
-    except Exception as error:  # the hub's errors have no common class that says what they are
-        raise ModelError(f"the adapter {reference!r} could not be fetched from the hub: {reason(error)}") from error
-
-
-def reason(error: Exception) -> str:
-    """Return the first sentence of a library's error."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0].strip()[:300]}" if text else type(error).__name__
+        lines = str(error).strip().splitlines()
+        cause = ": ".join([type(error).__name__, *(line.strip()[:300] for line in lines[:1])])
+        raise error_type(f"{finding}: {cause}") from error

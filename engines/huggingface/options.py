@@ -19,31 +19,19 @@ _CACHE_QUANTIZERS = {"quanto": "optimum.quanto", "hqq": "hqq"}
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options of the engine.
+    """Options of the engine."""
 
-    Attributes:
-        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
-        attention: None is the library's choice.
-        cache: KV cache. "none" recomputes the whole sequence for each token.
-        batching: "none" (one request at a time, the others wait) or "continuous" (the library's manager).
-        max_batch: Concurrent requests of continuous batching.
-        prefix_cache: Share equal beginnings of prompts in continuous batching.
-        n_ctx: Maximum tokens of prompt and reply together. None is the model's maximum, at most 4096.
-        n_threads: Threads of torch. None is all cores but one.
-        compile: Compile the decoding with torch; needs `cache: static`.
-        max_memory: Maximum bytes or "2GiB" per device, {"0": "10GiB", "cpu": "20GiB"}. The rest goes to the next
-            device.
-    """
-
-    device: str = "auto"
-    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    device: str = "auto"  # "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1"
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None  # None is the library's choice
+    # KV cache; "none" recomputes the whole sequence for each token.
     cache: Literal["dynamic", "static", "offloaded", "quantized", "none"] = "dynamic"
-    batching: Literal["none", "continuous"] = "none"
-    max_batch: Positive = 8
-    prefix_cache: bool = True
-    n_ctx: Positive | None = None
-    n_threads: Positive | None = None
-    compile: bool = False
+    batching: Literal["none", "continuous"] = "none"  # one request at a time, or the library's manager
+    max_batch: Positive = 8  # concurrent requests of continuous batching
+    prefix_cache: bool = True  # share equal beginnings of prompts in continuous batching
+    n_ctx: Positive | None = None  # tokens of prompt and reply together; None is the model's maximum, at most 4096
+    n_threads: Positive | None = None  # of torch; None is all cores but one
+    compile: bool = False  # compile the decoding with torch; needs `cache: static`
+    # Maximum bytes or "2GiB" per device, {"0": "10GiB", "cpu": "20GiB"}. The rest goes to the next device.
     max_memory: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -115,8 +103,6 @@ def new_tokens(request: Request, prompt_tokens: int, context_tokens: int) -> int
     """Return the maximum number of new tokens. Raises EngineError if the prompt fills the context."""
     room = context_tokens - prompt_tokens
     if room <= 0:
-        raise EngineError(
-            f"the prompt has {prompt_tokens} tokens and the context of {context_tokens} has no room for a reply; "
-            "raise n_ctx or shorten the prompt"
-        )
+        why = f"the prompt has {prompt_tokens} tokens and the context of {context_tokens} has no room for a reply"
+        raise EngineError(f"{why}; raise n_ctx or shorten the prompt")
     return min(request.max_tokens, room)

@@ -16,9 +16,6 @@ class TextPieces:
     """Converter of token ids to text that is certain.
 
     An incomplete character and the possible start of a stop string are held back.
-
-    Attributes:
-        stopped: A stop string was found. Neither it nor what follows belongs to the reply.
     """
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
@@ -31,6 +28,7 @@ class TextPieces:
 
     @property
     def stopped(self) -> bool:
+        """True once a stop string was found. Neither it nor the text behind it belongs to the reply."""
         return self._text.stopped
 
     def add(self, token: int) -> str:
@@ -52,21 +50,14 @@ class TextPieces:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Request in the form of the library.
+    """Request in the form of the library."""
 
-    Attributes:
-        tokens: Prompt.
-        most: Maximum number of new tokens.
-        ends: Ids that end the reply. With `exact` they are never chosen.
-        sampling: Arguments of `generate`.
-    """
-
-    tokens: Sequence[int]
-    most: int
-    ends: tuple[int, ...] = ()
+    tokens: Sequence[int]  # of the prompt
+    most: int  # new tokens
+    ends: tuple[int, ...] = ()  # ids that end the reply; with `exact` they are never chosen
     exact: bool = False
     stops: tuple[str, ...] = ()
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)  # arguments of `generate`
     seed: int | None = None
 
 
@@ -84,12 +75,8 @@ class Rest(str):
     __slots__ = ()
 
 
-class _Cancelled(Exception):
-    """The reader has closed the reply."""
-
-
-class _Finished(Exception):
-    """A stop string was found."""
+class _Ended(Exception):
+    """The reader has closed the reply, or a stop string was found."""
 
 
 class _Streamer:
@@ -106,7 +93,7 @@ class _Streamer:
     def put(self, value: Any) -> None:
         """Receive the prompt first, then each token."""
         if self._outbox.closed:
-            raise _Cancelled
+            raise _Ended
         if not self._prompt_seen:
             self._prompt_seen = True
             return
@@ -117,10 +104,10 @@ class _Streamer:
             return
         self._outbox.put(self._pieces.add(token))
         if self._pieces.stopped:
-            raise _Finished
+            raise _Ended
 
     def end(self) -> None:
-        """Do nothing: `Decoder` ends the reply."""
+        pass  # `Decoder` ends the reply
 
 
 class Decoder:
@@ -160,10 +147,9 @@ class Decoder:
         streamer = _Streamer(order, pieces, outbox)
         try:
             self._call(order, streamer, outbox)
-        except _Cancelled:
-            return
-        except _Finished:
-            outbox.put(End("stop", streamer.tokens))
+        except _Ended:
+            if pieces.stopped:
+                outbox.put(End("stop", streamer.tokens))
             return
         except Exception as error:  # the request fails, not the thread
             outbox.put(EngineError(f"transformers failed in generating: {type(error).__name__}: {error}"))
@@ -176,7 +162,7 @@ class Decoder:
         import torch
 
         if outbox.closed:
-            raise _Cancelled
+            raise _Ended
         if order.seed is not None:
             torch.manual_seed(order.seed)
         ids = torch.tensor([list(order.tokens)], device=self._model.device)
