@@ -355,7 +355,7 @@ async def _end_tree(process: subprocess.Popen[bytes]) -> None:
     others = _descendants(process.pid)
 
     def have_ended() -> bool:
-        return process.poll() is not None and not any(map(_works, others))
+        return process.poll() is not None and not any(map(is_working, others))
 
     for number, limit_s in ((signal.SIGTERM, TERM_GRACE_S), (signal.SIGKILL, KILL_LIMIT_S)):
         with suppress(ProcessLookupError, PermissionError):  # all have ended (macOS refuses zombies)
@@ -367,7 +367,7 @@ async def _end_tree(process: subprocess.Popen[bytes]) -> None:
         others += [child for child in _descendants(process.pid) if child not in others]
 
 
-def _works(process: psutil.Process) -> bool:
+def is_working(process: psutil.Process) -> bool:
     """Return True unless a process has ended. Without a reaper init keeps zombies, but they use nothing."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

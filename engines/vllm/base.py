@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,9 @@ class VllmEngine:
         self._spec = spec
         self._options = read_options(VllmOptions, spec.options, spec.engine)
         check_name(spec.level)
-        self._found: VllmModel | None = None
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
-        """Return compute types, methods that quantize while loading, and those of quantized checkpoints."""
         return LEVELS
 
     @classmethod
@@ -37,15 +36,12 @@ class VllmEngine:
         return self._model.weights
 
     def memory_needed(self) -> MemoryEstimate | None:
-        """Return a lower bound; see `VllmModel.memory_needed`."""
         return self._model.memory_needed()
 
-    @property
+    @cached_property
     def _model(self) -> VllmModel:
         """Model of the spec. Finding it may take minutes."""
-        if self._found is None:
-            self._found = VllmModel.of(self._spec, self._options)
-        return self._found
+        return VllmModel.of(self._spec, self._options)
 
     def _failed(self, cause: str, *, refused: bool) -> EngineError:
         """Return the error of a failed start. `refused`: the build lacks the level, if it is a quantized one."""

@@ -16,7 +16,7 @@ import psutil
 
 from engines.base import Chunk, ChunkKind, EngineError, EngineInfo, EngineSpec, Request, Scores, Usage, beginning_of
 from engines.process.log import read_from, size_of
-from engines.process.server import signal_name
+from engines.process.server import is_working, signal_name
 from engines.vllm.base import VllmEngine
 from engines.vllm.levels import WHILE_LOADING, level_of
 from engines.vllm.log import is_refusal, output_to, root_cause
@@ -111,8 +111,7 @@ class Vllm(VllmEngine):
         return await beginning_of(self.tokenize)
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
-        """Return the distributions of tokens[first:], over the whole vocabulary up to 2^23 values, else the most
-        likely.
+        """Return the distributions of tokens[first:]: of all tokens up to 2^23 values, else of the most likely.
 
         Raises EngineError if the sequence exceeds the context.
         """
@@ -148,13 +147,8 @@ class Vllm(VllmEngine):
 
         prompt = request.transcript
         given = prompt if isinstance(prompt, str) else TokensPrompt(prompt_token_ids=list(prompt))
-        return self.llm.generate(
-            given,
-            self._sampling(request),
-            number,
-            lora_request=self._adapter(),
-            priority=request.priority or 0,
-        )
+        more = {"lora_request": self._adapter(), "priority": request.priority or 0}
+        return self.llm.generate(given, self._sampling(request), number, **more)
 
     def _sampling(self, request: Request) -> Any:
         """Return vLLM's parameters. An absent setting is off, regardless of the model's generation_config.json."""
@@ -217,7 +211,7 @@ class Vllm(VllmEngine):
         """Return one sentence about an exception of vLLM, or the exit of its process."""
         if type(error).__name__ == "EngineDeadError":
             codes = [(child.name, child.exitcode) for child in self._children if child.exitcode is not None]
-            gone = [one.pid for one in self._processes if not one.is_running() or _is_zombie(one)]
+            gone = [one.pid for one in self._processes if not is_working(one)]
             how = next((f"{name} {_ended(code)}" for name, code in codes if code), None)
             return f"vllm's engine has died: {how or f'its processes {gone} ended'}; see its log"
         return f"vllm: {' '.join(str(error).split()) or type(error).__name__}"
@@ -306,13 +300,6 @@ def _end(processes: Sequence[psutil.Process]) -> None:
             process.kill()
     psutil.wait_procs(alive, timeout=_END_LIMIT_S)
     multiprocessing.active_children()  # reaps ended children
-
-
-def _is_zombie(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _ended(code: int) -> str:

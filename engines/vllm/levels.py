@@ -27,45 +27,38 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 @dataclass(frozen=True, slots=True)
 class LevelPlan:
-    """Arguments of vLLM for a level.
+    """Arguments of vLLM for a level."""
 
-    Attributes:
-        level: Resulting level of the weights.
-        dtype: Compute type.
-        quantization: Method, None for plain weights.
-    """
-
-    level: str
-    dtype: str
-    quantization: str | None
+    level: str  # resulting level of the weights
+    dtype: str  # compute type
+    quantization: str | None  # method, None for plain weights
 
 
 def level_plan(level: str | None, options: VllmOptions, source: ModelSource, weights: Sequence[Path]) -> LevelPlan:
     """Return how to load a folder at a level; None loads it as stored.
 
-    Raises:
-        LevelUnsupported: If the level cannot be made from this checkpoint.
-        EngineError: If options contradict.
+    Raises LevelUnsupported if the level cannot be made from this checkpoint, EngineError if options contradict.
     """
     check_name(level)
     if options.quantization is not None and level is not None:
         raise EngineError(f"write the level {level} or the option quantization: {options.quantization}, not both")
     stored = stored_method(source)
     if stored is not None:
-        return _already(level, options, source, stored)
+        if level not in (None, stored) or options.quantization not in (None, stored):
+            why = f"{source.name} is quantized already, with {stored}"
+            raise LevelUnsupported(f"{why}: name the level {stored}, or none, or its folder in full precision")
+        return LevelPlan(stored, options.dtype or "auto", None)  # vLLM takes the method from the checkpoint itself
     if level in BEFOREHAND:
-        raise LevelUnsupported(
-            f"level {level} needs a checkpoint that is quantized to it, which {source.name} is not: "
-            f"quantize it with a tool for {level} and name that folder"
-        )
+        why = f"level {level} needs a checkpoint that is quantized to it, which {source.name} is not"
+        raise LevelUnsupported(f"{why}: quantize it with a tool for {level} and name that folder")
     if level in WHILE_LOADING or options.quantization is not None:
         method = options.quantization or str(level)
         if method in _FOR_EXPERTS_ALONE and not any(_config(source).get(key) for key in _EXPERTS):
-            raise LevelUnsupported(
-                f"{method} quantizes only experts, and {source.name} has none: it would have no effect"
-            )
+            why = f"{method} quantizes only experts, and {source.name} has none"
+            raise LevelUnsupported(f"{why}: it would have no effect")
         return LevelPlan(level_of(method), options.dtype or "auto", method)
-    plain = level or _named(options.dtype) or _stored_type(weights)
+    named = next((level for level, dtype in DTYPES.items() if dtype == options.dtype), None)
+    plain = level or named or _stored_type(weights)
     if options.dtype not in (None, "auto", DTYPES.get(plain)):
         raise EngineError(f"level {plain} computes in {DTYPES[plain]}: leave the option dtype: {options.dtype} out")
     return LevelPlan(plain, DTYPES[plain], None)
@@ -94,19 +87,6 @@ def level_of(method: str) -> str:
 def _config(source: ModelSource) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
     return content
-
-
-def _already(level: str | None, options: VllmOptions, source: ModelSource, stored: str) -> LevelPlan:
-    if level not in (None, stored) or options.quantization not in (None, stored):
-        raise LevelUnsupported(
-            f"{source.name} is quantized already, with {stored}: name the level {stored}, or none, "
-            f"or its folder in full precision"
-        )
-    return LevelPlan(stored, options.dtype or "auto", None)  # vLLM takes the method from the checkpoint itself
-
-
-def _named(dtype: str | None) -> str | None:
-    return next((level for level, name in DTYPES.items() if name == dtype), None)
 
 
 def _stored_type(weights: Sequence[Path]) -> str:

@@ -17,39 +17,26 @@ Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, slots=True)
 class VllmOptions:
-    """Options of both engines. None is vLLM's own default.
+    """Options of both engines. None is vLLM's own default."""
 
-    Attributes:
-        dtype: Compute type ("float32", "float16", "bfloat16"). A level decides it too.
-        quantization: Method that has no level here, under vLLM's name.
-        kv_cache_dtype: "auto", "fp8", ...
-        gpu_memory_utilization: Share of the device's memory to take.
-        max_model_len: Context of one request in tokens.
-        kv_cache_space_gib: Size of the KV cache on a CPU. None fits the concurrent requests, at most 4.
-        n_threads: Threads that compute on a CPU. None is the physical cores, or the control group's quota, minus one.
-        scheduling_policy: "fcfs", or "priority" to obey the priorities of requests.
-        extra: Further engine arguments of vLLM, passed on unchanged.
-        port: Port of the server. None is a free one.
-        ready_timeout_s: Time limit of the server's loading.
-    """
-
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] | None = None
-    quantization: str | None = None
-    kv_cache_dtype: str | None = None
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
-    max_model_len: Count | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] | None = None  # compute type; a level decides it too
+    quantization: str | None = None  # method that has no level here, under vLLM's name
+    kv_cache_dtype: str | None = None  # "auto", "fp8", ...
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the device's memory to take
+    max_model_len: Count | None = None  # context of one request in tokens
     tensor_parallel_size: Count = 1
     enforce_eager: bool = False
     enable_prefix_caching: bool = True
     max_num_seqs: Count | None = None
     max_num_batched_tokens: Count | None = None
-    kv_cache_space_gib: Count | None = None
-    n_threads: Count | None = None
+    kv_cache_space_gib: Count | None = None  # KV cache on a CPU; None fits the concurrent requests, at most 4
+    n_threads: Count | None = None  # on a CPU; None is the physical cores, or the control group's quota, minus one
+    # "priority" obeys the priorities of requests.
     scheduling_policy: Annotated[Literal["fcfs", "priority"], Field(description="fcfs or priority")] = "fcfs"
     seed: int = 0
-    port: Port | None = None
-    ready_timeout_s: Annotated[float, Field(gt=0)] = 600.0
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    port: Port | None = None  # of the server; None is a free one
+    ready_timeout_s: Annotated[float, Field(gt=0)] = 600.0  # of the server's loading
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further engine arguments of vLLM, passed on unchanged
 
     def __post_init__(self) -> None:
         if twice := sorted(self.extra.keys() & asdict(self).keys()):

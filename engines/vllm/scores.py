@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Row = tuple[NDArray[np.int32], NDArray[np.float32]]
+
 # vLLM makes several Python objects of every value, some 130 bytes: about 1 GiB in total.
 MOST_VALUES = 1 << 23
 
@@ -27,7 +29,7 @@ def columns(count: int, vocabulary: int) -> int:
     return vocabulary if count * vocabulary <= MOST_VALUES else max(1, MOST_VALUES // count)
 
 
-def scores_of(rows: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]], true: Sequence[int], first: int) -> Scores:
+def scores_of(rows: Sequence[Row], true: Sequence[int], first: int) -> Scores:
     """Return the scores of the `true` tokens, from the token ids and log-probabilities of each row.
 
     vLLM puts the true token first, then the most likely in descending order, which may include the true one.
@@ -60,30 +62,28 @@ def whole_vocabulary(scores: Scores, vocabulary: int) -> Scores:
     return scores if np.isnan(logprobs).any() else Scores(scores.first, logprobs, None, scores.true_logprobs)
 
 
-def flat_rows(found: Any, first: int) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+def flat_rows(found: Any, first: int) -> list[Row]:
     """Return the rows from `first` on of vLLM's FlatLogprobs."""
     import numpy as np
 
-    rows = []
-    for start, end in list(zip(found.start_indices, found.end_indices, strict=True))[first:]:
-        rows.append(_row(np.asarray(found.token_ids[start:end], np.int32), np.asarray(found.logprobs[start:end])))
-    return rows
+    return [
+        _row(np.asarray(found.token_ids[start:end], np.int32), np.asarray(found.logprobs[start:end]))
+        for start, end in list(zip(found.start_indices, found.end_indices, strict=True))[first:]
+    ]
 
 
-def page_rows(
-    found: Sequence[Mapping[str, Mapping[str, Any]] | None], first: int
-) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+def page_rows(found: Sequence[Mapping[str, Mapping[str, Any]] | None], first: int) -> list[Row]:
     """Return the rows from `first` on of the server's `prompt_logprobs`."""
     import numpy as np
 
-    rows = []
-    for entry in found[first:]:
-        ids = np.array([int(token) for token in entry or {}], np.int32)
-        rows.append(_row(ids, np.array([one["logprob"] for one in (entry or {}).values()])))
-    return rows
+    entries = [entry or {} for entry in found[first:]]
+    return [
+        _row(np.array([*map(int, entry)], np.int32), np.array([one["logprob"] for one in entry.values()]))
+        for entry in entries
+    ]
 
 
-def _row(ids: NDArray[np.int32], values: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _row(ids: NDArray[np.int32], values: NDArray[Any]) -> Row:
     """Return each token once: the true one may be among the most likely too."""
     import numpy as np
 

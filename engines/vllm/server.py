@@ -23,8 +23,7 @@ from engines.vllm.scores import check_length, page_rows, scores_of, whole_vocabu
 _MODULE = "vllm.entrypoints.openai.api_server"
 # The server's own defaults come from the model's generation_config.json, where many penalise repetition.
 _PLAIN_SAMPLING = {"temperature": 0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
-# Every value of a page takes some 60 characters.
-_MOST_VALUES_ON_A_PAGE = 1 << 20
+_MOST_VALUES_ON_A_PAGE = 1 << 20  # each takes some 60 characters
 _CACHE = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
 _DEVICE = re.compile(r"device_config=(\w+)")
 _DTYPE = re.compile(r"dtype=torch\.(\w+)")
@@ -70,8 +69,7 @@ class VllmServer(VllmEngine):
         return await beginning_of(self.tokenize)
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
-        """Return the distributions of tokens[first:], over the whole vocabulary up to 2^20 values, else the most
-        likely.
+        """Return the distributions of tokens[first:]: of all tokens up to 2^20 values, else of the most likely.
 
         Raises EngineError if the sequence exceeds the context.
         """
