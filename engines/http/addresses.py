@@ -44,7 +44,7 @@ class Address:
         except ValueError:  # an invalid port or IPv6 address
             raise ValueError(f"{url!r} is not a server's address; {_WRITE}") from None
         if parts.scheme == UNIX_SCHEME:
-            return _unix(url, parts)
+            return _unix_address(url, parts)
         if parts.scheme not in _PORTS or not parts.hostname or port == 0 or _UNSENDABLE.search(url):
             raise ValueError(f"{url!r} is not a server's address; {_WRITE}")
         try:
@@ -199,13 +199,13 @@ def _no_password() -> str:
 
 
 def _reason(error: ssl.SSLError | OSError) -> str:
-    said = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-    return (said or str(error)).replace("_", " ").lower()
+    reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+    return (reason or str(error)).replace("_", " ").lower()
 
 
 def tls_failure(error: ssl.SSLError, host: str) -> str:
     """Return a TLS failure and its fix as one sentence."""
-    said = (error.reason or "").upper()
+    reason = (error.reason or "").upper()
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message.rstrip(".")
         what = f"the certificate of {host} cannot be trusted: {why}"
@@ -214,16 +214,16 @@ def tls_failure(error: ssl.SSLError, host: str) -> str:
         if "expired" in why or "not yet valid" in why:
             return f"{what}; renew it, or set this machine's clock"
         return f"{what}; name its authority's file under `tls: {{ca: file}}` or in SSL_CERT_FILE"
-    if "CERTIFICATE_REQUIRED" in said:
+    if "CERTIFICATE_REQUIRED" in reason:
         return f"{host} requires a client certificate; name yours under `tls: {{cert: file, key: file}}`"
-    if any(sign in said for sign in ("ALERT_UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN")):
+    if any(sign in reason for sign in ("ALERT_UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN")):
         return f"{host} does not accept our certificate ({_reason(error)}); check `tls: {{cert: file, key: file}}`"
-    if said in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         return f"{host} does not speak TLS at this port; write http:// in url, or correct the port"
     return f"no TLS connection to {host}: {error.reason or error}"
 
 
-def _unix(url: str, parts: SplitResult) -> Address:
+def _unix_address(url: str, parts: SplitResult) -> Address:
     path, _, base_path = unquote(parts.path).partition(":")
     if parts.netloc or len(path) < 2:
         raise ValueError(f"{url!r} is not the address of a Unix socket; write http+unix:///path/to.sock")

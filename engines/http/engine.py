@@ -197,7 +197,7 @@ class HttpEngine:
         return open_pages(url, headers=self._headers(), tls=self._options.tls, proxy=self._options.proxy)
 
     async def _inspect(self, url: str) -> _Server:
-        """Wait for a server as the scenario says, and request what it serves."""
+        """Wait for a server as the scenario states, and request its models."""
         async with self._open_pages(url) as pages:
             if self._server is None and self._options.ready is not None:
                 await self._wait_until_ready(pages)
@@ -291,7 +291,7 @@ class HttpEngine:
 
 
 def _metrics_pages(urls: Sequence[str], dialect: str) -> tuple[str, ...]:
-    """Return possible Prometheus pages of servers on this machine. Others are read only if the scenario says so."""
+    """Return possible Prometheus pages of servers on this machine. The scenario must name those of others."""
     if dialect.startswith(_NO_PAGES) or not all(is_loopback(url) for url in urls):
         return ()
     # A `:` separates a path from that of a Unix socket.

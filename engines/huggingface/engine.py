@@ -1,7 +1,7 @@
 """Engine `transformers`: torch in this process.
 
-It measures `model.generate` as users call it, with a streamer that passes each token on as it is produced: one request
-at a time, the others wait. With `batching: continuous` the library's own manager computes many requests in one pass.
+The engine measures `model.generate` as users call it, with a streamer that passes each token on at once: one request at
+a time, the others wait. With `batching: continuous` the library's own manager computes many requests in one pass.
 Either runs in its own thread, and the event loop only receives tokens.
 """
 

@@ -92,8 +92,7 @@ class ServerProcess:
         code = self._process.poll()
         if code is None:
             return None
-        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-        return f"the server {self._program!r} {how}{self._last_line()}"
+        return f"the server {self._program!r} {ending_of(code)}{self._last_line()}"
 
     def pids(self) -> tuple[int, ...]:
         """Return the server's process and its current descendants."""
@@ -341,6 +340,11 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def ending_of(code: int) -> str:
+    """Return how a process ended, given its return code."""
+    return f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

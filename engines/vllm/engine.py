@@ -16,7 +16,7 @@ import psutil
 
 from engines.base import Chunk, ChunkKind, EngineError, EngineInfo, EngineSpec, Request, Scores, Usage, beginning_of
 from engines.process.log import read_from, size_of
-from engines.process.server import is_working, signal_name
+from engines.process.server import ending_of, is_working
 from engines.vllm.base import VllmEngine
 from engines.vllm.levels import WHILE_LOADING, level_of
 from engines.vllm.log import is_refusal, output_to, root_cause
@@ -212,7 +212,7 @@ class Vllm(VllmEngine):
         if type(error).__name__ == "EngineDeadError":
             codes = [(child.name, child.exitcode) for child in self._children if child.exitcode is not None]
             gone = [one.pid for one in self._processes if not is_working(one)]
-            how = next((f"{name} {_ended(code)}" for name, code in codes if code), None)
+            how = next((f"{name} {ending_of(code)}" for name, code in codes if code), None)
             return f"vllm's engine has died: {how or f'its processes {gone} ended'}; see its log"
         return f"vllm: {' '.join(str(error).split()) or type(error).__name__}"
 
@@ -300,10 +300,6 @@ def _end(processes: Sequence[psutil.Process]) -> None:
             process.kill()
     psutil.wait_procs(alive, timeout=_END_LIMIT_S)
     multiprocessing.active_children()  # reaps ended children
-
-
-def _ended(code: int) -> str:
-    return f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
 
 
 def _on_cpu(level: str) -> bool:

@@ -40,10 +40,7 @@ def memory_left_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
 
 
 def free_memory_bytes() -> int:
-    """Return the memory that this process can still allocate.
-
-    That is the machine's available memory, or less by a control group or `ulimit -v`.
-    """
+    """Return the memory that this process can still allocate: the machine's, or less by a control group or `ulimit -v`."""
     left = [int(psutil.virtual_memory().available), memory_left_bytes(), address_space_left_bytes()]
     return max(0, min(one for one in left if one is not None))
 
@@ -64,8 +61,8 @@ def _memory(folder: Path) -> tuple[int, int | None] | None:
         text = (folder / limit).read_text().strip()
         names = (b"inactive_file", b"active_file") if second else (b"total_inactive_file", b"total_active_file")
         cache = sum(numbers((folder / "memory.stat").read_bytes(), *names).values())
-        left = max(0, int((folder / used).read_text()) - cache)
-        return left, int(text) if text.isdecimal() and int(text) < UNLIMITED_BYTES else None
+        used_bytes = max(0, int((folder / used).read_text()) - cache)
+        return used_bytes, int(text) if text.isdecimal() and int(text) < UNLIMITED_BYTES else None
     except (OSError, ValueError):
         return None
 

@@ -93,9 +93,9 @@ class Gpus(ABC):
 
     def _known(self, facts: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         found = {}
-        for name, ask in facts.items():
+        for name, read in facts.items():
             with contextlib.suppress(Unavailable, AttributeError):  # not in every version of the library
-                found[name] = self._answer(ask)
+                found[name] = self._answer(read)
         return found
 
     def _gauges(self, index: int, handle: Any) -> list[Gauge]:

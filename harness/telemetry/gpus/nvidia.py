@@ -128,8 +128,8 @@ class NvidiaGpus(Gpus):
     def _power_sensor(self, handle: Any) -> Read:
         """Return the call that reads power, with its averaging time.
 
-        It is the field of instant power, if the driver has it. Otherwise it is NVML's power usage: an average over 1 s
-        from Ampere on (except GA100), instant before (NVML's reference, nvmlDeviceGetPowerUsage).
+        The field of instant power is read if the driver has it, else NVML's power usage: an average over 1 s from
+        Ampere on (except GA100), instant before (NVML's reference, nvmlDeviceGetPowerUsage).
         """
         nvml = self._nvml
 

@@ -76,8 +76,8 @@ def read_page(text: str, stated: Mapping[str, str] | None = None) -> Page:
         found = _of_server({ours: [theirs] for ours, theirs in stated.items()}, values)
         return Page("stated" if found else "", tuple(found))
     readings = {kind: _of_server(names, values) for kind, names in _KNOWN["servers"].items()}
-    speaks = next((kind for kind, found in readings.items() if found), "")  # one server per page
-    every = {speaks: readings.get(speaks, []), "dcgm": list(_of_gpus(values)), "node": list(_of_host(values))}
+    server = next((kind for kind, found in readings.items() if found), "")  # one server per page
+    every = {server: readings.get(server, []), "dcgm": list(_of_gpus(values)), "node": list(_of_host(values))}
     kinds = [kind for kind, found in every.items() if found]
     return Page("+".join(kinds), tuple(one for kind in kinds for one in every[kind]))
 

@@ -1,4 +1,4 @@
-"""One Prometheus page: schedule, fetch, and statistics."""
+"""Schedule, fetch and statistics of a Prometheus page."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PageOrder:
 
     url: str
     names: Mapping[str, str] = field(default_factory=dict)  # our names to the page's own, if the scenario states them
-    asked: bool = False  # the scenario names the page, so its absence is reported
+    requested: bool = False  # the scenario names the page, so its absence is reported
     # Headers of the requests and TLS files, if the page is on the same server.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     tls: Mapping[str, str] = field(default_factory=dict)

@@ -62,9 +62,9 @@ class ServerPages:
             self.forget()
         elif kind == "clock":
             ends = (event["window"]["start_ns"], event["window"]["end_ns"])
-            self._post(self._ask, *(event["t0_ns"] + end for end in ends if end is not None))
+            self._post(self._read_at, *(event["t0_ns"] + end for end in ends if end is not None))
         elif kind == "trial_ended":
-            self._post(self._ask, time.monotonic_ns())
+            self._post(self._read_at, time.monotonic_ns())
 
     def begin_tallies(self, tallies: list[Tally]) -> None:
         """Append a tally of each page, for a trial that begins; they go on counting there."""
@@ -126,9 +126,9 @@ class ServerPages:
         for reader in self._readers:
             reader.begin_tally()
             tallies.append(reader.tally)
-        self._ask(time.monotonic_ns())  # before T0
+        self._read_at(time.monotonic_ns())  # before T0
 
-    def _ask(self, *moments_ns: int) -> None:
+    def _read_at(self, *moments_ns: int) -> None:
         for due in self._readers.values():
             due.at(*moments_ns)
 
@@ -164,7 +164,7 @@ class ServerPages:
             reader.dropped = self._server_is_here and not _is_server_page(reader.kind)
             reader.tally.reason = ENGINE_IS_HERE if reader.dropped else None
         except PageFailed as failure:
-            reader.dropped = failure.final and not reader.order.asked
+            reader.dropped = failure.final and not reader.order.requested
             self._report_failure(reader, failure)
         self._end_probe()
         await self._probed.wait()
@@ -182,7 +182,7 @@ class ServerPages:
         try:
             page, before_ns, after_ns = await reader.fetch(session, url)
         except PageFailed as failure:
-            reader.dropped = reader.kind is None and reader.misses >= PROBES and not reader.order.asked
+            reader.dropped = reader.kind is None and reader.misses >= PROBES and not reader.order.requested
             self._report_failure(reader, failure)
             return
         for source, name, value in self._readings(reader, page):
@@ -190,7 +190,7 @@ class ServerPages:
 
     def _report_failure(self, reader: PageReader, failure: PageFailed) -> None:
         """Report a failure once per page that the scenario names; other failures are facts of a trial."""
-        if reader.order.asked and not any(reader.order.url in known for known in self.unread):
+        if reader.order.requested and not any(reader.order.url in known for known in self.unread):
             self.unread.append(f"The page {reader.order.url} {failure}.")
 
     def _readings(self, reader: PageReader, page: Page) -> list[tuple[str, str, float]]:
