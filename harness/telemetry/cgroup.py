@@ -40,7 +40,7 @@ def memory_left_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
 
 
 def free_memory_bytes() -> int:
-    """Return the memory that this process can still allocate: the machine's, or less by a control group or `ulimit -v`."""
+    """Return the memory left to this process: the least of the machine's, its control group's and `ulimit -v`'s."""
     left = [int(psutil.virtual_memory().available), memory_left_bytes(), address_space_left_bytes()]
     return max(0, min(one for one in left if one is not None))
 
