@@ -179,8 +179,8 @@ class Sampler:
         self._together = {"engine": Together(), "client": Together()}
         self._members: dict[str, set[int]] = {"engine": set(), "client": set()}
         self._host, self._group = Host(), Group()
-        none = None, "no GPU was read: the engine is given none"
-        self._gpus, reason = none if gpus is not None and not gpus else find_gpus(gpus)
+        no_gpu = None, "no GPU was read: the engine is given none"
+        self._gpus, reason = no_gpu if gpus is not None and not gpus else find_gpus(gpus)
         self.unread = [reason] if reason else []
         self._trees, self._pss = Paced(TREES_S, MOST_OF_A_CORE), Paced(SLOW_S, MOST_OF_A_CORE)
         self._slow_ns = self._trees_ns = self._own_ns = self._own_cpu_ns = 0
@@ -220,7 +220,7 @@ class Sampler:
         if slow:
             self._slow_ns = now_ns
         engine = self._read("engine", self._together["engine"].fast)
-        glance = {name: value for name, value in engine.items() if name == "rss_bytes"}
+        glance = {"rss_bytes": float(engine["rss_bytes"])} if "rss_bytes" in engine else {}
         if self._gpus:
             glance |= self._read_gpus(self._gpus)
         if slow:
