@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -25,12 +24,6 @@ EVERY_NS = 1_000_000_000
 PATIENCE_S = 0.8
 LARGEST_PAGE_BYTES = 8 << 20
 CLEAR_OF_AN_END_NS = 300_000_000
-
-
-def load_libraries() -> None:
-    """Load the libraries before the first page needs them."""
-    import_module("aiohttp")
-    import_module("prometheus_client.parser")
 
 
 class PageFailed(Exception):

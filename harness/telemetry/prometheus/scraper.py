@@ -11,12 +11,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 from harness.records import Sample
 from harness.telemetry.prometheus.names import CPU_COUNTERS, HOST, SERVER, Page, cpu_share
-from harness.telemetry.prometheus.page import Due, PageFailed, PageOrder, PageReader, load_libraries, session_for
+from harness.telemetry.prometheus.page import Due, PageFailed, PageOrder, PageReader, session_for
 from harness.telemetry.prometheus.tally import Tally
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ class ServerPages:
         self._own = own
         orders = self._orders(own)
         if orders and self._began is None:
-            load_libraries()
+            import_module("aiohttp")  # before the first page needs them
+            import_module("prometheus_client.parser")
             self._began = _clocks()
         now_ns = time.monotonic_ns()
         self._readers = {PageReader(order): Due(now_ns) for order in orders}
