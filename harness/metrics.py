@@ -99,11 +99,7 @@ START_AND_MEMORY = (
         "is reduced by its excess over PSS at the nearest reading of PSS. Without PSS it is RSS; see `source`.",
     ),
     Metric("load_peak_bytes", "bytes", "Peak memory of the engine's processes during the cold start."),
-    Metric(
-        "load_gpu_peak_bytes",
-        "bytes",
-        "Peak GPU memory during the cold start, as gpu_memory_peak_bytes.",
-    ),
+    Metric("load_gpu_peak_bytes", "bytes", "Peak GPU memory during the cold start, as gpu_memory_peak_bytes."),
     Metric(
         "rss_peak_bytes", "bytes", "Largest reading of the engine processes' resident memory (RSS) during the trial."
     ),
@@ -136,11 +132,7 @@ START_AND_MEMORY = (
         "Peak memory that the engine used on each GPU during the trial, added up. If the driver does not report memory "
         "per process, all memory in use counts.",
     ),
-    Metric(
-        "gpu_memory_peak_share",
-        "share",
-        "Peak memory in use on those GPUs, by any process / their total memory.",
-    ),
+    Metric("gpu_memory_peak_share", "share", "Peak memory in use on those GPUs, by any process / their total memory."),
 )
 ENERGY = (
     Metric(

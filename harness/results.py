@@ -98,9 +98,7 @@ def _compare_starts(
 
 
 def _groups(
-    manifest: Manifest,
-    validity: Mapping[tuple[str, str], Validity],
-    facts: Mapping[tuple[str, str], dict[str, Any]],
+    manifest: Manifest, validity: Mapping[tuple[str, str], Validity], facts: Mapping[tuple[str, str], dict[str, Any]]
 ) -> list[Group]:
     """Repetitions of a trial as one group, whose validity is the worst of theirs. Skipped cells have nothing to
     judge.

@@ -126,9 +126,7 @@ def plan_entry(schedule: Schedule) -> TrialEntry:
         plan_hash=schedule.plan_hash,
         window=PlannedWindow(start_ns=schedule.window.start_ns, end_ns=schedule.window.end_ns),
         planned=PlannedCounts(
-            total=schedule.count,
-            warmup=phases.get(Phase.WARMUP),
-            measure=phases.get(Phase.MEASURE, measured),
+            total=schedule.count, warmup=phases.get(Phase.WARMUP), measure=phases.get(Phase.MEASURE, measured)
         ),
         prompt_length_source=schedule.prompt_sources,
         prompt_files=schedule.prompt_files,

@@ -34,12 +34,7 @@ class Events:
     """
 
     def __init__(
-        self,
-        writer: RunWriter,
-        entry: CellEntry,
-        readers: tuple[Sampler, ServerPages],
-        stop: StopRequest,
-        tell: Tell,
+        self, writer: RunWriter, entry: CellEntry, readers: tuple[Sampler, ServerPages], stop: StopRequest, tell: Tell
     ) -> None:
         self._writer, self._entry, self._stop, self._tell = writer, entry, stop, tell
         self._sampler, self._pages = readers

@@ -195,11 +195,7 @@ def _skip(cell: Skip, entry: CellEntry) -> None:
 def _first_session(manifest: Manifest) -> Session:
     """Of a run whose version of this program did not note it."""
     return Session(
-        number=1,
-        created_utc=manifest.created_utc,
-        command=manifest.command,
-        provenance=manifest.provenance,
-        cells=[],
+        number=1, created_utc=manifest.created_utc, command=manifest.command, provenance=manifest.provenance, cells=[]
     )
 
 
