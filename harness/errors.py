@@ -20,42 +20,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-_SENTENCE = 200
-
 
 class ExitCode(IntEnum):
-    """Exit code of the process."""
+    """Exit codes of the process, by descending precedence."""
 
-    HOLDS = 0
-    LIMIT_BROKEN = 1
+    INTERRUPTED = 130
     USAGE = 2
     TRIAL_FAILED = 3
     INVALID = 4
     REGRESSED = 5
+    LIMIT_BROKEN = 1
     CANNOT_TELL = 6
-    INTERRUPTED = 130
-
-
-PRECEDENCE = (
-    ExitCode.INTERRUPTED,
-    ExitCode.USAGE,
-    ExitCode.TRIAL_FAILED,
-    ExitCode.INVALID,
-    ExitCode.REGRESSED,
-    ExitCode.LIMIT_BROKEN,
-    ExitCode.CANNOT_TELL,
-)
+    HOLDS = 0
 
 
 def first_that_applies(codes: Iterable[ExitCode]) -> ExitCode:
     """Return the code with the highest precedence, HOLDS for no codes."""
-    present = set(codes)
-    return next((code for code in PRECEDENCE if code in present), ExitCode.HOLDS)
+    return min(codes, key=list(ExitCode).index, default=ExitCode.HOLDS)
 
 
 def by_name(what: str, error: Exception) -> str:
     """Return `what` with the type and message of an unexpected error, at most 200 characters."""
-    return f"{what}: {type(error).__name__}: {error}"[:_SENTENCE]
+    return f"{what}: {type(error).__name__}: {error}"[:200]
 
 
 class HarnessError(Exception):

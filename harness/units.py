@@ -7,7 +7,7 @@ one sentence that contains the fix. Bare numbers are refused because 30 could me
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
@@ -38,27 +38,10 @@ class Range:
 
 
 NOTHING = Range(0.0, 0.0)
-DURATION_UNITS_S = {
-    "us": Decimal("0.000001"),
-    "ms": Decimal("0.001"),
-    "s": Decimal(1),
-    "m": Decimal(60),
-    "h": Decimal(3600),
-    "d": Decimal(86400),
-}
-SIZE_UNITS_BYTES = {
-    "B": Decimal(1),
-    "kB": Decimal(10**3),
-    "MB": Decimal(10**6),
-    "GB": Decimal(10**9),
-    "TB": Decimal(10**12),
-    "KiB": Decimal(2**10),
-    "MiB": Decimal(2**20),
-    "GiB": Decimal(2**30),
-    "TiB": Decimal(2**40),
-}
-SHARE_UNITS = {"%": Decimal("0.01")}
-
+Units = Mapping[str, int | str]  # factor of each unit, a text where a float would round
+DURATION_UNITS_S: Units = {"us": "0.000001", "ms": "0.001", "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DECIMAL_SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZE_UNITS_BYTES: Units = {**_DECIMAL_SIZES, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,40})?"
 _QUANTITY = re.compile(rf"\s*(?P<sign>[-+]?)(?P<number>{_NUMBER})\s*(?P<unit>[^\s\d.]*)\s*")
 # Editors check a text before its variables are filled in, so variables match too.
@@ -85,15 +68,13 @@ def parse_share(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1:
         percent = f"{Decimal(repr(value)) * 100:f}".rstrip("0").rstrip(".")
         raise ValueError(f"{value} has no unit; write `{percent}%` or `{value}%`")
-    return _parse(value, SHARE_UNITS, ("%",), "a share")
+    return _parse(value, {"%": "0.01"}, ("%",), "a share")
 
 
 def format_duration(seconds: float) -> str:
     """Return the text that `parse_duration_s` reads back as the same number."""
     exact = Decimal(repr(seconds))
-    if exact and exact < 1:
-        return f"{_plain(exact * 1000)}ms"
-    return f"{_plain(exact)}s"
+    return f"{_plain(exact * 1000)}ms" if exact and exact < 1 else f"{_plain(exact)}s"
 
 
 def format_bytes(count: float) -> str:
@@ -120,7 +101,7 @@ def _plain(number: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _parse(value: object, units: dict[str, Decimal], likely: tuple[str, ...], noun: str) -> float:
+def _parse(value: object, units: Units, likely: tuple[str, ...], noun: str) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{noun} with its unit is needed, such as `30{likely[0]}`")
     match = _QUANTITY.fullmatch(str(value))
@@ -134,10 +115,10 @@ def _parse(value: object, units: dict[str, Decimal], likely: tuple[str, ...], no
         raise ValueError(f"{value} has no unit; write {readings}")
     if unit not in units:
         raise ValueError(f"{str(value)!r} has the unknown unit `{unit}`; {_near_unit(number, unit, units)}")
-    return float(Decimal(number) * units[unit])
+    return float(Decimal(number) * Decimal(units[unit]))
 
 
-def _near_unit(number: str, unit: str, units: dict[str, Decimal]) -> str:
+def _near_unit(number: str, unit: str, units: Units) -> str:
     folded = {name.casefold(): name for name in units}
     near = get_close_matches(unit.casefold(), folded, n=1, cutoff=0.5)
     hint = f"did you mean `{number}{folded[near[0]]}`? " if near else ""

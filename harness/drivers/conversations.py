@@ -7,7 +7,7 @@ import heapq
 from engines.base import ChunkKind, Request, Turn
 from engines.dialects.base import Pieces
 from harness.drivers.timeline import NS_PER_S, Outcome
-from harness.records import BROKEN_OFF, Status
+from harness.records import TURN_NOT_SENT, Status
 from harness.schedule.requests import Row, Schedule
 
 _GOES_ON = (Status.OK, Status.CANCELLED)
@@ -53,7 +53,7 @@ class Conversations:
             return following
         else:
             why = outcome.status.value.replace("_", " ")
-            self._broken[session] = f"{BROKEN_OFF}: its turn {row.turn + 1} had failed ({why})"
+            self._broken[session] = f"{TURN_NOT_SENT} interrupted: its turn {row.turn + 1} had failed ({why})"
         return None
 
     def broken(self, row: Row) -> str | None:

@@ -11,7 +11,7 @@ from harness.analysis import sample_size
 from harness.analysis.columns import Columns
 from harness.analysis.rates import shares
 from harness.analysis.reading import Reading
-from harness.records import BROKEN_OFF, TOO_LATE, Clock, Loop, Phase, Status
+from harness.records import TOO_LATE, TURN_NOT_SENT, Clock, Loop, Phase, Status
 from harness.scenario.limits import parse_limit
 from harness.store.categories import one_of
 from harness.store.manifest import CalibrationEntry, ClientEntry, PlannedCounts, TrialEntry
@@ -114,7 +114,7 @@ def _unsent(records: pd.DataFrame) -> Iterator[Reason]:
         return
     errors = unsent["error"].astype(object)
     said = errors.where(errors.notna(), "").astype(str)
-    behind, late = (int(said.str.startswith(beginning).sum()) for beginning in (BROKEN_OFF, TOO_LATE))
+    behind, late = (int(said.str.startswith(beginning).sum()) for beginning in (TURN_NOT_SENT, TOO_LATE))
     if behind < len(unsent):
         sentence = f"{len(unsent) - behind} planned requests were never sent"
         advice = "Let the trial finish, with all its load processes."

@@ -166,7 +166,7 @@ def test_a_failed_turn_ends_its_conversation() -> None:
             assert record.status == Status.NOT_SENT
             assert record.sent_ns is None
             assert record.error == (
-                f"the conversation was broken off: its turn {broken[0].turn + 1} had failed (stream error)"
+                f"the conversation was interrupted: its turn {broken[0].turn + 1} had failed (stream error)"
             )
             assert record.due_ns > broken[0].done_ns  # type: ignore[operator]
     plan = plan_of({"turns": 3}, kind="sustained", users=2, requests=20)
