@@ -70,7 +70,11 @@ class Metric:
         return {"ms": "time", "bytes": "bytes", "share": "share"}.get(self.unit, "number")
 
 
+higher = partial(Metric, direction=Direction.HIGHER)
+neutral = partial(Metric, direction=Direction.NONE)
 distribution = partial(Metric, takes_statistics=True)
+queued = partial(distribution, queues=True)
+streamed = partial(queued, needs=(Need.STREAM,))
 
 START_AND_MEMORY = (
     Metric(
@@ -109,12 +113,7 @@ START_AND_MEMORY = (
         "As rss_peak_bytes, with shared pages divided among their users (PSS). Read at most once a second, less often "
         "if a reading takes long.",
     ),
-    Metric(
-        "engine_cpu_cores",
-        "cores",
-        "CPU time of the engine's processes / time, over the measurement window.",
-        Direction.NONE,
-    ),
+    neutral("engine_cpu_cores", "cores", "CPU time of the engine's processes / time, over the measurement window."),
     Metric(
         "engine_major_faults",
         "count",
@@ -144,19 +143,17 @@ ENERGY = (
     Metric("energy_j_per_output_token", "J/token", "energy_j / output tokens that arrived in the window."),
     Metric("energy_j_per_good_request", "J", "energy_j / measured requests that met the `slo`."),
     Metric("gpu_power_w", "W", "Mean of each of these GPUs' power readings in the window, added up."),
-    Metric(
+    neutral(
         "gpu_utilisation_share",
         "share",
         "Mean share of time in which a kernel was resident on these GPUs. The kernel need not use the whole GPU.",
-        Direction.NONE,
     ),
 )
 SERVER_PAGE = (
-    Metric(
+    neutral(
         "server_running_mean",
         "requests",
         "Mean number of running requests in the window, by the server's metrics page.",
-        Direction.NONE,
     ),
     Metric(
         "server_waiting_mean",
@@ -173,11 +170,10 @@ SERVER_PAGE = (
         "share",
         "Largest share of the KV cache in use in the window, by the server's metrics page.",
     ),
-    Metric(
+    higher(
         "prefix_hit_share",
         "share",
         "Prompt tokens found in the server's prefix cache / prompt tokens looked up, over the window.",
-        Direction.HIGHER,
     ),
     Metric("preemptions", "count", "Requests in the window that the server dropped from memory, to resume them later."),
 )
@@ -185,29 +181,15 @@ SERVER_PAGE = (
 _NO_PRICES = "this version does not know prices yet"
 
 _LATENCIES = (
-    distribution(
+    streamed(
         "ttft_ms",
         "ms",
         "Time to first token: arrival of the first chunk with tokens - due. Replies that are not streamed have none.",
-        queues=True,
-        needs=(Need.STREAM,),
     ),
-    distribution(
-        "ttft_service_ms", "ms", "Arrival of the first chunk with tokens - sent.", queues=True, needs=(Need.STREAM,)
-    ),
-    distribution(
-        "ttfo_ms",
-        "ms",
-        "Time to first answer token (content or tool call, not reasoning): its arrival - due.",
-        queues=True,
-        needs=(Need.STREAM,),
-    ),
-    distribution(
-        "ttfo_service_ms", "ms", "Arrival of the first answer token - sent.", queues=True, needs=(Need.STREAM,)
-    ),
-    distribution(
-        "ttfb_ms", "ms", "Time to first byte: arrival of the first byte of the reply's body - sent.", queues=True
-    ),
+    streamed("ttft_service_ms", "ms", "Arrival of the first chunk with tokens - sent."),
+    streamed("ttfo_ms", "ms", "Time to first answer token (content or tool call, not reasoning): its arrival - due."),
+    streamed("ttfo_service_ms", "ms", "Arrival of the first answer token - sent."),
+    queued("ttfb_ms", "ms", "Time to first byte: arrival of the first byte of the reply's body - sent."),
     distribution(
         "tpot_ms",
         "ms",
@@ -250,15 +232,14 @@ _LATENCIES = (
         same_from_sent=True,
         needs=(Need.STREAM, Need.TWO_TOKENS, Need.CHUNK_TIMES),
     ),
-    distribution(
+    queued(
         "e2e_ms",
         "ms",
         "End-to-end latency: last token - due. For a reply that is not streamed: end of the response - due.",
-        queues=True,
     ),
-    distribution("e2e_service_ms", "ms", "As e2e_ms, from sent.", queues=True),
-    distribution("e2e_close_ms", "ms", "End of the response (with usage and end marker) - due.", queues=True),
-    distribution("norm_latency_ms", "ms", "e2e_ms / output tokens.", queues=True, counts_tokens=True),
+    queued("e2e_service_ms", "ms", "As e2e_ms, from sent."),
+    queued("e2e_close_ms", "ms", "End of the response (with usage and end marker) - due."),
+    queued("norm_latency_ms", "ms", "e2e_ms / output tokens.", counts_tokens=True),
     distribution(
         "send_lag_ms",
         "ms",
@@ -283,42 +264,33 @@ _LATENCIES = (
     ),
 )
 _RATES = (
-    Metric("offered_rps", "requests/s", "Requests due in the window / its length.", Direction.NONE),
-    Metric(
-        "completed_rps", "requests/s", "Successful requests that ended in the window / its length.", Direction.HIGHER
-    ),
-    Metric(
+    neutral("offered_rps", "requests/s", "Requests due in the window / its length."),
+    higher("completed_rps", "requests/s", "Successful requests that ended in the window / its length."),
+    higher(
         "goodput_rps",
         "requests/s",
         "Good requests due in the window / its length. A good request succeeds and meets the `slo`.",
-        Direction.HIGHER,
     ),
-    Metric(
+    higher(
         "output_tokens_per_s",
         "tokens/s",
         "Output tokens that arrived in the window, of any request / its length. The tokens of a chunk arrive together.",
-        Direction.HIGHER,
         counts_tokens=True,
     ),
-    Metric(
+    higher(
         "input_tokens_per_s",
         "tokens/s",
         "Prompt tokens of requests whose first token (or reply, if not streamed) arrived in the window / its length.",
-        Direction.HIGHER,
         counts_tokens=True,
     ),
-    Metric(
-        "mean_concurrency",
-        "requests",
-        "Mean number of requests between sent and end of response during the window.",
-        Direction.NONE,
+    neutral(
+        "mean_concurrency", "requests", "Mean number of requests between sent and end of response during the window."
     ),
-    Metric(
+    higher(
         "attainment",
         "share",
         "SLO attainment: good / measured requests. Failed and timed-out requests are not good. A request without tpot "
         "can be good. Requests that the scenario cancels (`cancel`) are in neither number.",
-        Direction.HIGHER,
     ),
     Metric(
         "error_rate",
@@ -326,11 +298,10 @@ _RATES = (
         "Measured requests that failed, were refused, timed out or did not finish / measured requests sent. Requests "
         "that the scenario cancels (`cancel`) are in neither number.",
     ),
-    Metric(
+    neutral(
         "cached_share",
         "share",
         "Prompt tokens that the engine took from a cache / prompt tokens. A reply from a result cache counts whole.",
-        Direction.NONE,
         counts_tokens=True,
     ),
 )
@@ -349,11 +320,10 @@ _QUALITY = (
         "nats",
         "Lower bound of kl_mean if only the likeliest tokens are known: all other tokens are merged into one.",
     ),
-    Metric(
+    higher(
         "top1_agreement",
         "share",
         "Share of the scored positions at which the likeliest token equals that of the reference.",
-        Direction.HIGHER,
     ),
     Metric(
         "ppl_ratio",
