@@ -1,7 +1,7 @@
-"""The manifest: what a run is of, who sent what, and how it ended. Each key with its meaning.
+"""Manifest of a run: its keys and their meanings, from which `docs/run-format.md` is generated.
 
-A key that is absent stays absent when a manifest is written again, and a key that this version does not know stays as
-it is. What a run of an older format lacks has its default here: unknown. `docs/run-format.md` is made of the texts.
+A manifest that is written again keeps absent keys absent, and unknown keys as they are. The default of a key stands for
+its absence in a run of an older format.
 """
 
 from __future__ import annotations
@@ -14,48 +14,44 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.telemetry.prometheus.tally import Tally
 
-Number = int | float
-"""A number that stays whole where it was stored as a whole one."""
-
-Free = dict[str, object]
-"""Names and values that depend on what was run; JSON-able."""
-
+Number = int | float  # an integer stays one
+Free = dict[str, object]  # JSON-able names and values that depend on the engine or the scenario
 _MONOTONIC = "ns, monotonic clock"
+_UNKNOWN = "it does not say"
 
 
 def key(meaning: str, unit: str = "", null: str = "", *, default: Any = None) -> Any:
-    """Describe a key. The arguments are those of `Column`; default: what its absence is read as."""
+    """Describe a key. The arguments are those of `Column`, and the value that stands for its absence."""
     return Field(default=default, description=meaning, json_schema_extra={"unit": unit, "null": null})
 
 
 class Part(BaseModel):
-    """A part of the manifest."""
+    """Part of the manifest."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=(), defer_build=True)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was stored of it."""
+        """Return whether nothing was stored of it."""
         return not self.model_fields_set
 
     def unknown(self) -> set[str]:
-        """Return the names of what is absent or null."""
-        return {
-            name for name in type(self).model_fields if name not in self.model_fields_set or getattr(self, name) is None
-        }
+        """Return the names of absent keys and of those that are null."""
+        stored = self.stored()
+        return {name for name in type(self).model_fields if stored.get(name) is None}
 
     def stored(self) -> dict[str, Any]:
-        """Return what the file holds of it."""
+        """Return its content as in the file."""
         return self.model_dump(exclude_unset=True, warnings=False)
 
     def take(self, other: Self, names: Collection[str] | None = None) -> None:
-        """Take over what another part of this kind holds; only these names, if they are given."""
+        """Copy the stored keys of another part of this kind; only `names`, if given."""
         for name in other.model_fields_set if names is None else other.model_fields_set & set(names):
             setattr(self, name, getattr(other, name))
 
 
 class CalibrationEntry(Part):
-    """What `harness doctor` found of this client."""
+    """Result of `harness doctor` for this load generator."""
 
     created_utc: str = ""
     streams: Number = 0
@@ -71,13 +67,13 @@ class CalibrationEntry(Part):
 
 
 class UnderTest(Part):
-    """What a change may be about."""
+    """Facts that two compared runs may differ in."""
 
     libraries: dict[str, str] = {}
 
 
 class Machine(Part):
-    """What two runs must have in common."""
+    """Facts that two compared runs must share."""
 
     cpu: str | None = None
     cores: int | None = None
@@ -89,81 +85,71 @@ class Machine(Part):
 
 
 class Provenance(Part):
-    """On what a session was run."""
+    """Machine and software of a session."""
 
-    must_match: Machine = key("The machine: runs from unlike ones are not compared by accident.", default=Machine())
+    must_match: Machine = key("Machine. Runs from others are not compared by accident.", default=Machine())
     under_test: UnderTest = key("Versions of the libraries that may generate tokens.", default=UnderTest())
-    context: Free = key("System, Python, load average, and the GPUs' state at the beginning and the end.", default={})
-    calibration: CalibrationEntry | None = key(
-        "What `harness doctor` found of this client, if it was asked.", null="it was not"
-    )
+    context: Free = key("System, Python, load average; state of the GPUs at the beginning and the end.", default={})
+    calibration: CalibrationEntry | None = key("Result of `harness doctor` for this client.", null="it did not run")
 
 
 class Session(Part):
-    """A stretch of the run, from when it was begun or resumed."""
+    """Part of the run, from its start or from when it was resumed."""
 
-    number: int = key("From 1; a run that was resumed has several.", default=1)
+    number: int = key("From 1; a resumed run has several.", default=1)
     created_utc: str | None = key("When it began.")
     command: str | None = key("Its command.")
-    provenance: Provenance = key("As of the run, at its beginning.", default=Provenance())
-    cells: list[str] = key("Ids of the cells that ran in it, in their order.", default=[])
+    provenance: Provenance = key("As of the run, at the start of the session.", default=Provenance())
+    cells: list[str] = key("Ids of the cells that ran in it, in order.", default=[])
 
 
 class EngineEntry(Part):
-    """What an engine said of itself."""
+    """Facts that an engine reports of itself."""
 
-    name: str = key("What runs, in its own word.", default="")
-    version: str | None = key("Its version.", null="it does not say")
-    model: str | None = key("The model as loaded.", null="it does not say")
+    name: str = key("Name of the software.", default="")
+    version: str | None = key("Its version.", null=_UNKNOWN)
+    model: str | None = key("The model as loaded.", null=_UNKNOWN)
     model_hash: str | None = key("SHA-256 of the weights, shortened.", null="not files of this machine")
-    level: str | None = key("The level as loaded.", null="it does not say")
-    weight_bytes: Number | None = key("Size of the weights.", "bytes", "it does not say")
-    context_tokens: Number | None = key("Size of the context.", "tokens", "it does not say")
+    level: str | None = key("The level as loaded.", null=_UNKNOWN)
+    weight_bytes: Number | None = key("Size of the weights.", "bytes", _UNKNOWN)
+    context_tokens: Number | None = key("Size of the context.", "tokens", _UNKNOWN)
     pids: list[int] = key("Processes that count as the engine's.", default=[])
     options: Free = key("The options in force, defaults filled in.", default={})
-    libraries: Free = key("Versions of what it loaded.", default={})
-    device: str | None = key("Where the weights are.", null="it does not say")
-    parameters: Number | None = key("How many weights the model has.", null="it does not say")
-    kv_bytes_per_token: Number | None = key("KV cache per token of context.", "bytes", "it does not say")
-    memory: dict[str, Number] = key("Its own word of what its memory is for.", "bytes", default={})
-    metrics_urls: list[str] = key("Pages for Prometheus on which it may tell of itself.", default=[])
-    slots: int | None = key("Requests that it generates at a time.", null="it does not say")
-    imatrix: bool | None = key(
-        "Whether weights were quantized with an importance matrix.", null="8 bits and more, or not known"
-    )
-    unused_instructions: list[str] = key("What the processor can do and its build does not use.", default=[])
-    in_process: bool = key("Whether it runs inside the process that sends the load.", default=False)
+    libraries: Free = key("Versions of the libraries that it loaded.", default={})
+    device: str | None = key("Device of the weights.", null=_UNKNOWN)
+    parameters: Number | None = key("Number of weights of the model.", null=_UNKNOWN)
+    kv_bytes_per_token: Number | None = key("KV cache per token of context.", "bytes", _UNKNOWN)
+    memory: dict[str, Number] = key("Its own account of its memory, by purpose.", "bytes", default={})
+    metrics_urls: list[str] = key("Its metrics pages for Prometheus.", default=[])
+    slots: int | None = key("Requests that it generates at the same time.", null=_UNKNOWN)
+    imatrix: bool | None = key("Whether an importance matrix was used to quantize.", null="8 bits or more, or unknown")
+    unused_instructions: list[str] = key("Instructions of the processor that its build does not use.", default=[])
+    in_process: bool = key("Whether it runs inside the load generator's process.", default=False)
 
 
 class StartEntry(Part):
-    """How an engine started."""
+    """Start of an engine, with its times."""
 
     began_ns: int | None = key("When the first start began.", _MONOTONIC)
-    load_cold: bool = key("Whether the weight files had left the file cache: 95 % of them at least.", default=True)
+    load_cold: bool = key("Whether at least 95 % of the weight files had left the page cache.", default=True)
     load_dropped_share: Number | None = key(
-        "The share of its files that the file cache had forgotten.", null="there are none, or the system does not tell"
+        "Share of its files that had left the page cache.", null="no files, unknown"
     )
-    load_warm_s: Number | None = key("Loading a second time, with a warm file cache.", "s", "no second start was made")
-    load_note: str | None = key("Why there was no second start, or what to know of it.", null="nothing")
-    import_s: Number | None = key(
-        "The part of loading in which the engine's library was imported.",
-        "s",
-        "it runs in a process of its own, which imports it",
-    )
+    load_warm_s: Number | None = key("Second start, with a warm page cache.", "s", "no second start was made")
+    load_note: str | None = key("Remark on the second start, or why there was none.", null="no remark")
+    import_s: Number | None = key("Part of the start: import of the engine's library.", "s", "not in this process")
     ready_ns: int | None = key("When the first start took a request.", _MONOTONIC)
-    load_s: Number | None = key("From asking for the engine until it takes a request.", "s", "it ran already")
+    load_s: Number | None = key("From launching the engine until it is ready.", "s", "it ran already")
     first_request_ms: Number | None = key("End-to-end time of the first request.", "ms", "it failed")
     temperature_refused: str | None = key(
-        "The server's words where it refuses temperature 0 and is asked without.", null="it does not"
+        "Message of a server that refuses temperature 0; requests omit it then.", null="not refused"
     )
-    warm_up: int = key("Requests that were sent after the start and not measured.", default=0)
-    rss_after_load_bytes: Number | None = key(
-        "Resident memory after loading.", "bytes", "not a process of this machine"
-    )
+    warm_up: int = key("Requests sent after the start and not measured.", default=0)
+    rss_after_load_bytes: Number | None = key("Resident memory after the start.", "bytes", "no process of this machine")
 
 
 class NamedReference(Part):
-    """Which cell is the reference of quality, by its names."""
+    """Names of the cell that is the reference of quality."""
 
     model: str | None = None
     engine: str | None = None
@@ -172,15 +158,11 @@ class NamedReference(Part):
 
     def is_of(self, cell: CellEntry) -> bool:
         """Return whether a cell has these names."""
-        mine, its = (
-            (self.model, self.engine, self.level, self.variant),
-            (cell.model, cell.engine, cell.level, cell.variant),
-        )
-        return mine == its
+        return all(getattr(self, name) == getattr(cell, name) for name in type(self).model_fields)
 
 
 class NoiseFloor(Part):
-    """How far a reference is from itself."""
+    """Distance of a reference from itself."""
 
     kl_mean: Number | None = None
     top1_agreement: Number | None = None
@@ -189,39 +171,27 @@ class NoiseFloor(Part):
 
 
 class ReferenceEntry(Part):
-    """A reference of quality.
-
-    Attributes:
-        tokens: Who made tokens of the text.
-        beginning: The ids in front of each chunk.
-        level: As which it was loaded.
-        quantized: Whether that is fewer than 16 bits; None: not known.
-        first: The first position of a chunk that counts.
-        columns: How many tokens each position tells of.
-        k: Of how many of the likeliest tokens each position tells; None: of the whole vocabulary.
-        bound: What is said where not all of the text was scored.
-        reason: Why there are no scores.
-    """
+    """A reference of quality."""
 
     text: str | None = None
-    tokens: str | None = None
-    beginning: list[int] | None = None
+    tokens: str | None = None  # name of the tokenizer
+    beginning: list[int] | None = None  # ids in front of each chunk
     name: NamedReference = NamedReference()
-    level: str | None = None
-    quantized: bool | None = None
-    first: int = 0
-    columns: int = 0
-    k: int | None = None
+    level: str | None = None  # as loaded
+    quantized: bool | None = None  # fewer than 16 bits; None if unknown
+    first: int = 0  # first position of a chunk that is scored
+    columns: int = 0  # tokens with a log-probability at each position
+    k: int | None = None  # number of likeliest tokens known at each position; None for the whole vocabulary
     chunks: int = 0
     positions: int = 0
-    bound: str | None = None
+    bound: str | None = None  # sentence for a text that was scored in part
     noise_floor: NoiseFloor | None = None
     seconds: Number | None = None
-    reason: str | None = None
+    reason: str | None = None  # why there are no scores
 
 
 class GreedyEntry(Part):
-    """Where greedy replies leave the reference's."""
+    """First differences between greedy replies and those of the reference."""
 
     prompts: int = 0
     tokens: int = 0
@@ -244,22 +214,15 @@ class RepliesEntry(Part):
 
 
 class QualityEntry(Part):
-    """How a cell was scored.
-
-    Attributes:
-        status: `pending`, `complete`, `failed` or `skipped`.
-        k, tokens, beginning: As of a reference.
-        true_unknown: At how many positions the true token is unknown.
-        path: Where the table of positions is.
-    """
+    """Scoring of a cell; k, tokens and beginning are as of a reference."""
 
     reference: NamedReference | None = None
-    status: str | None = None
+    status: str | None = None  # pending, complete, failed or skipped
     reason: str | None = None
     positions: int = 0
     chunks: int = 0
     k: int | None = None
-    true_unknown: int = 0
+    true_unknown: int = 0  # positions at which the true token is unknown
     tokens: str | None = None
     text: str | None = None
     reference_level: str | None = None
@@ -268,12 +231,12 @@ class QualityEntry(Part):
     indistinguishable: bool | None = None
     greedy: GreedyEntry | None = None
     responses: RepliesEntry | None = None
-    path: str | None = None
+    path: str | None = None  # of the table of positions
     seconds: Number | None = None
 
 
 class SamplerEntry(Part):
-    """What the readings themselves took."""
+    """Cost of the readings of this machine."""
 
     scope: str = "server"
     interval_s: Number | None = None
@@ -284,39 +247,36 @@ class SamplerEntry(Part):
 
 
 class PageReaderEntry(Part):
-    """What reading the pages of servers took."""
+    """Cost of reading the metrics pages of servers."""
 
     cpu_share: Number | None = None
 
 
 class BurstSpans(Part):
-    """When the bursts of a load are by plan: the first one's start after T0, the length of each, from one to the next.
+    """Planned bursts of a load."""
 
-    every_s is None for a single spike.
-    """
-
-    first_s: Number = 0.0
+    first_s: Number = 0.0  # start of the first one after T0
     length_s: Number = 0.0
-    every_s: Number | None = None
+    every_s: Number | None = None  # from one start to the next; None for a single spike
 
 
 class PlannedWindow(Part):
-    """Where measuring begins and ends by plan."""
+    """Planned measurement window."""
 
-    start_ns: int = key("Where measuring begins.", "ns from T0", default=0)
-    end_ns: int | None = key("Where it ends.", "ns from T0", "an open end: see `planned`")
+    start_ns: int = key("Planned start of the measurement window.", "ns from T0", default=0)
+    end_ns: int | None = key("Its planned end.", "ns from T0", "an open end: see `planned`")
 
 
 class PlannedCounts(Part):
-    """How many requests the plan has."""
+    """Numbers of requests in the plan."""
 
     total: int | None = key("Rows of the plan.", null="it has no end")
-    warmup: int | None = key("Those in the warm-up.", null="replies decide")
-    measure: int | None = key("Those to be measured.", null="replies decide")
+    warmup: int | None = key("Rows in the warm-up.", null="replies decide")
+    measure: int | None = key("Rows to be measured.", null="replies decide")
 
 
 class PromptsAsked(Part):
-    """How many prompts of a file were sent, and how many of them this start of the engine had been asked before."""
+    """Prompts of a file that were sent; `again`: those that this start of the engine had received before."""
 
     requests: int = 0
     again: int = 0
@@ -334,136 +294,123 @@ class Attempt(Part):
 
 
 class ClientCounts(Part):
-    """What a process that sends load says of itself."""
+    """Report of a process that sends load, about itself."""
 
     t0_ns: int | None = key("T0.", _MONOTONIC)
     planned: int | None = key("Rows of the plan.", null="it has no end")
     measured_until_ns: int | None = key(
-        "In a closed loop limited by requests: when the first one fell due that was not measured.",
-        "ns from T0",
-        "another limit",
+        "In a closed loop limited by requests: first due time not measured.", "ns from T0", "another limit"
     )
     recorded: int = key("Rows of `records.parquet`.", default=0)
-    not_sent: int = key("Those of them whose request was never sent.", default=0)
-    cooldown: int = key("Those of them that only kept the load up until the last measured one had ended.", default=0)
+    not_sent: int = key("Rows whose request was never sent.", default=0)
+    cooldown: int = key("Rows of the cooldown, which keeps the load up until all measured requests end.", default=0)
     interrupted: bool = key("Whether it was stopped before its end.", default=False)
-    clock: str | None = key("`kernel` where the kernel stamped every arrival, else `loop`.")
-    send_lag_p50_ms: Number | None = key("How late this client sent.", "ms", "nothing was sent")
-    send_lag_p99_ms: Number | None = key("The same.", "ms", "nothing was sent")
-    send_lag_max_ms: Number | None = key("The same.", "ms", "nothing was sent")
-    heartbeat_p99_ms: Number | None = key("Lateness of a 10 ms tick of the event loop.", "ms", "no tick")
-    cpu_share: Number | None = key("Processor time of the process per second of the trial.", "cores", "not known")
+    clock: str | None = key("`kernel` if the kernel stamped every arrival, else `loop`.")
+    send_lag_p50_ms: Number | None = key("Send lag: p50.", "ms", "nothing was sent")
+    send_lag_p99_ms: Number | None = key("Send lag: p99.", "ms", "nothing was sent")
+    send_lag_max_ms: Number | None = key("Send lag: max.", "ms", "nothing was sent")
+    heartbeat_p99_ms: Number | None = key("Lateness of a 10 ms tick of the event loop: p99.", "ms", "no tick")
+    cpu_share: Number | None = key("Processor time of the process per second of the trial.", "cores", "unknown")
     merged_read_share: Number | None = key("Chunks that shared a read with others.", "share", "no chunks")
-    chunk_lag_p99_ms: Number | None = key("How long arrivals waited to be read.", "ms", "stamped by the event loop")
+    chunk_lag_p99_ms: Number | None = key("Time that arrivals waited to be read: p99.", "ms", "clock is `loop`")
     connections_opened: int | None = key("Connections opened, before T0 and after.")
-    resends: int = key("Requests sent again: their connection had been closed before they were read.", default=0)
-    unreadable_events: int = key("Events of replies that could not be read and were passed over.", default=0)
-    impossible_counts: int = key("Token counts in replies that cannot be true; they are unknown.", default=0)
+    resends: int = key("Requests sent again because their connection had closed before they were read.", default=0)
+    unreadable_events: int = key("Events of replies that could not be read and were skipped.", default=0)
+    impossible_counts: int = key("Token counts in replies that cannot be true; read as unknown.", default=0)
     connect_errors: int | None = key("Connections that could not be opened.")
     connections_in_window: int | None = key("Connections opened after T0.", null="not counted")
     cpu_peak_share: Number | None = key(
-        "Processor time of the loop's thread in its busiest second.", "cores", "not known"
+        "Processor time of its loop's thread in the busiest second.", "cores", "unknown"
     )
-    equal_gap_share: Number | None = key("Gaps that are the same in three replies or more.", "share", "too few")
-    canary_events: int | None = key("Events of the stream of known times.")
-    canary_p50_ms: Number | None = key(
-        "Recorded arrival - the moment of sending that the event holds.", "ms", "no such stream"
-    )
-    canary_p95_ms: Number | None = key("The same.", "ms", "no such stream")
-    canary_p99_ms: Number | None = key("The same.", "ms", "no such stream")
-    canary_max_ms: Number | None = key("The same.", "ms", "no such stream")
-    throttled_periods: int | None = key("Periods in which the control group was held back.", null="not told")
-    throttled_ms: Number | None = key("For how long.", "ms", "not told")
-    steal_share: Number | None = key("Processor time that the hypervisor took.", "share", "not told")
-    open_files_share: Number | None = key("The most open files, of the limit.", "share", "not told")
-    ports_share: Number | None = key("The most sockets, of the ephemeral ports.", "share", "not told")
-    notes: list[str] = key("What a reader should know, in sentences.", default=[])
+    equal_gap_share: Number | None = key("Gaps that are equal in three replies or more.", "share", "too few")
+    canary_events: int | None = key("Events of the canary.")
+    canary_p50_ms: Number | None = key("Recorded arrival - sent, of the canary: p50.", "ms", "no canary")
+    canary_p95_ms: Number | None = key("Recorded arrival - sent, of the canary: p95.", "ms", "no canary")
+    canary_p99_ms: Number | None = key("Recorded arrival - sent, of the canary: p99.", "ms", "no canary")
+    canary_max_ms: Number | None = key("Recorded arrival - sent, of the canary: max.", "ms", "no canary")
+    throttled_periods: int | None = key("Periods in which the control group was throttled.", null="unknown")
+    throttled_ms: Number | None = key("Time for which it was throttled.", "ms", "unknown")
+    steal_share: Number | None = key("Processor time taken by the hypervisor.", "share", "unknown")
+    open_files_share: Number | None = key("Most open files / their limit.", "share", "unknown")
+    ports_share: Number | None = key("Most sockets / ephemeral ports.", "share", "unknown")
+    notes: list[str] = key("Remarks for the reader, in sentences.", default=[])
 
 
 class WorkerEntry(ClientCounts):
-    """One of several load processes; `lost` says why it is gone."""
+    """Report of one of several load processes; `lost`: why it ended early."""
 
     lost: str | None = None
 
 
 class ClientEntry(ClientCounts):
-    """What the client says of itself; of several processes the worst or the sum."""
+    """Report of the load generator; of several processes the maximum or the sum."""
 
-    workers: list[WorkerEntry] = key("The same of each load process; `lost` says why one is gone.", default=[])
+    workers: list[WorkerEntry] = key("Report of each load process; `lost`: why it ended early.", default=[])
 
 
 class TrialEntry(Part):
-    """A trial: one load on one cell."""
+    """Trial: one load on one cell."""
 
     id: str = key("Unique in its cell.", default="")
     index: int = key("Number of the load in the scenario.", default=0)
     load: str = key("Name of the load.", default="")
     kind: str = key("Kind of the load.", default="")
-    bursts: BurstSpans | None = key("Bursts and spikes by plan.", null="there are none")
-    ramp: bool = key("Whether its rate changes by plan, so that drift is no fault.", default=False)
-    identity: str | None = key("SHA-256 of all that decides what is measured: what `--resume` goes by.")
+    bursts: BurstSpans | None = key("Planned bursts and spikes.", null="there are none")
+    ramp: bool = key("Whether its rate changes by plan, so that drift is expected.", default=False)
+    identity: str | None = key("SHA-256 of all that decides what is measured; `--resume` compares it.")
     files: dict[str, str | None] = key("SHA-256 of the files that the plan reads.", default={})
-    attempt: int = key("Which attempt counts.", default=1)
-    attempts: list[Attempt] = key("Earlier attempts: number, session, folder, status, reason, beginning.", default=[])
+    attempt: int = key("Number of the attempt that counts.", default=1)
+    attempts: list[Attempt] = key("Earlier attempts: number, session, folder, status, reason, start.", default=[])
     status: str = key("`pending`, `running`, `complete`, `failed`, `interrupted` or `skipped`.", default="pending")
     reason: str | None = key("Why it is not complete.", null="it is, or it is pending")
     path: str = key("Its folder in the run.", default="")
-    seed: int | None = key("From which its plan was drawn.")
-    timeout_s: Number | None = key("How long after its due time a request could take.", "s")
+    seed: int | None = key("Seed of its plan.")
+    timeout_s: Number | None = key("Time-out of a request, from its due time.", "s")
     slo: dict[str, Number | None] = key(
-        "What makes a request good: `ttft_ms`, `tpot_ms`, `e2e_ms`, `stall_ms`.", "ms", "no such limit", default={}
+        "SLO of a request: `ttft_ms`, `tpot_ms`, `e2e_ms`, `stall_ms`.", "ms", "none", default={}
     )
     class_slo: dict[str, dict[str, Number | None]] = key(
-        "The same for classes of traffic that have their own.", "ms", "no such limit", default={}
+        "SLO of classes that have their own.", "ms", "none", default={}
     )
     limits: list[str] = key("Its limits, as written.", default=[])
     loop: str | None = key("`open`, `closed` or `partly_open`.", null="it has not begun")
     plan_hash: str | None = key("SHA-256 of the plan.", null="it has not begun")
     window: PlannedWindow | None = None
     planned: PlannedCounts | None = None
-    t0_ns: int | None = key("T0, to which the times of records are offsets.", _MONOTONIC, "it has not begun")
+    t0_ns: int | None = key("T0, from which the times of records count.", _MONOTONIC, "it has not begun")
     t0_utc: str | None = key("T0 as a time of day.", null="it has not begun")
     client: ClientEntry | None = None
-    pages: list[Tally] | None = key("Metrics pages read meanwhile: what each is, and what it told.")
+    pages: list[Tally] | None = key("Metrics pages read during the trial, and their content.")
     begun_ns: int | None = key("When it began, before T0.", _MONOTONIC, "it has not begun")
-    prompt_length_source: dict[str, str] = key(
-        "How prompts got their length, by class: `tokenizer`, `estimated` or `file`.", default={}
-    )
-    prompt_files: dict[str, dict[str, int]] = key(
-        "Of classes whose prompts come from a file: its `lines`, the `offset` of the first used.", default={}
-    )
+    prompt_length_source: dict[str, str] = key("Prompt lengths by class: `tokenizer`, `estimated`, `file`.", default={})
+    prompt_files: dict[str, dict[str, int]] = key("By class: `lines` of its file, `offset` of the first.", default={})
     shares_prompts: bool | None = key("Whether requests begin alike by plan, or may (prompts from a file).")
-    pinned_outputs: list[str] = key("Classes whose replies shall be exactly as long as planned.", default=[])
-    sampling: dict[str, Free] = key(
-        "What was sent of how tokens are drawn, by class: `temperature` and the others.", default={}
-    )
+    pinned_outputs: list[str] = key("Classes whose replies must have exactly the planned length.", default=[])
+    sampling: dict[str, Free] = key("Sampling parameters sent, by class: `temperature` and others.", default={})
     users: int | None = key("Users of a closed loop.", null="another loop")
-    driver: str | None = key("Who sent the load: `inprocess` or `locust`.")
-    workers: int = key("How many processes sent it.", default=1)
-    salt: int | None = key(
-        "What made its prompts others than those of other runs.", null="the server did not run before"
-    )
-    cache_reset: bool | None = key("Whether the engine dropped its cache of prompts before.", null="it has no way to")
-    session: int | None = key("In which session it ran.")
-    slots: int | None = key("Requests that its engine generates at a time.", null="it does not say")
-    start: StartEntry | None = key("Of the start that it ran on, as of the cell.")
-    ended_ns: int | None = key("When it was over.", _MONOTONIC, "it did not begin")
+    driver: str | None = key("Driver that sent the load: `inprocess` or `locust`.")
+    workers: int = key("Number of load processes.", default=1)
+    salt: int | None = key("Salt that makes its prompts differ from other runs'.", null="its server was started for it")
+    cache_reset: bool | None = key("Whether the engine dropped its prompt cache before.", null="it has no way to")
+    session: int | None = key("Session in which it ran.")
+    slots: int | None = key("Requests that its engine generates at the same time.", null=_UNKNOWN)
+    start: StartEntry | None = key("Start of its engine, as of the cell.")
+    ended_ns: int | None = key("When it ended.", _MONOTONIC, "it did not begin")
     prompts_asked: dict[str, PromptsAsked] = key(
-        "Of classes whose prompts come from a file: `requests` sent, and how many asked `again` what this start of the "
-        "engine had been asked.",
+        "By class: prompts of its file that were sent (`requests`), and sent `again` to this start of the engine.",
         default={},
     )
-    others_on_gpus: int | None = key("The most other processes on the GPUs at once.", null="not read")
+    others_on_gpus: int | None = key("Most other processes on the GPUs at the same time.", null="not read")
 
 
 class CellEntry(Part):
-    """A cell: what is started once."""
+    """Cell: a configuration, started once."""
 
     id: str = key("Unique in the run; begins with its number.", default="")
     index: int = key("Number, in the order of the scenario.", default=0)
     model: str | None = key("Name of the model.", null="the engine has none to choose")
     engine: str = key("Name of the engine.", default="")
-    level: str | None = key("Quantization level asked for.", null="the engine's default")
+    level: str | None = key("Requested quantization level.", null="the engine's default")
     variant: str | None = key("Name of the variant.", null="no variants")
     repetition: int = key("From 1.", default=1)
     path: str = key("Its folder in the run.", default="")
@@ -473,14 +420,13 @@ class CellEntry(Part):
     start: StartEntry = StartEntry()
     trials: list[TrialEntry] = []
     devices: list[str] = key("The devices that its engine was given.", null="the scenario names none", default=[])
-    attempt: int = key("Which attempt counts, from 1; several where a run was resumed.", default=1)
+    attempt: int = key("Number of the attempt that counts, from 1; several in a resumed run.", default=1)
     quality: QualityEntry | None = key(
-        "How it was scored, against which reference and its level, at how many positions the true token is unknown, "
-        "where `quality.parquet` is."
+        "Its scoring: reference, level, positions with unknown true token, path of `quality.parquet`."
     )
-    unread: list[str] = key("What could not be read of this machine, in sentences.", default=[])
-    sampler: SamplerEntry | None = key("The readings themselves: interval, ticks, late ones, what they cost.")
-    page_reader: PageReaderEntry | None = key("The readings of servers' metrics pages.", null="there were none")
+    unread: list[str] = key("Readings of this machine that failed, in sentences.", default=[])
+    sampler: SamplerEntry | None = key("Readings of this machine: interval, ticks, late ticks, cost.")
+    page_reader: PageReaderEntry | None = key("Cost of reading the servers' metrics pages.", null="there were none")
 
     @property
     def keys(self) -> tuple[str, str, str, str]:
@@ -488,16 +434,16 @@ class CellEntry(Part):
         return self.model or "", self.engine, self.level or "", self.variant or ""
 
     def trial_at(self, index: int) -> TrialEntry:
-        """Return the trial of a load, by its number in the scenario."""
+        """Return the trial of a load by its number in the scenario."""
         return next(trial for trial in self.trials if trial.index == index)
 
     def start_of(self, trial: TrialEntry) -> StartEntry:
-        """Return the start that a trial of it ran on."""
+        """Return the start of the engine that a trial ran on."""
         return self.start if trial.start is None or trial.start.is_empty else trial.start
 
 
 class Asked(Part):
-    """What of the scenario is read by name."""
+    """Keys of the scenario that are read by name."""
 
     seed: int | None = None
     decide: str | None = None
@@ -506,37 +452,34 @@ class Asked(Part):
 
 
 class Manifest(Part):
-    """The manifest of a run."""
+    """Manifest of a run."""
 
     format: int = key("Version of this format.", default=0)
     harness_version: str | None = key("Version of harness that made the run.")
     name: str = key("The scenario's name.", default="")
-    description: str | None = key("The scenario's description, where it has one.")
+    description: str | None = key("The scenario's description, if it has one.")
     created_utc: str | None = key("When the run began.")
     status: str = key("`running`, `complete`, `interrupted` or `failed`.", default="")
     labels: Free = key("Labels of the scenario and of `--label`.", default={})
     command: str | None = key("The command that repeats the run; secrets are `***`.")
-    scenario: Free = key(
-        "The scenario with every default filled in ([scenario-reference.md](scenario-reference.md)).", default={}
-    )
+    scenario: Free = key("The scenario with all defaults ([scenario-reference.md](scenario-reference.md)).", default={})
     provenance: Provenance = Provenance()
     sessions: list[Session] = []
-    notes: list[str] = key("What a reader should know, in sentences.", default=[])
+    notes: list[str] = key("Remarks for the reader, in sentences.", default=[])
     quality_text: str | None = key("SHA-256 of the text that was scored.", null="none was")
     only_quality: bool = key("Whether the run was made by `harness quality`, without load.", default=False)
     cells: list[CellEntry] = []
     quality: dict[str, ReferenceEntry] = key(
-        "Of each reference of quality: its cell, the level as loaded, the ids in front of each chunk, its noise floor.",
-        default={},
+        "By reference: cell, level as loaded, ids that begin chunks, noise floor.", default={}
     )
 
     @property
     def asked(self) -> Asked:
-        """What the scenario asked for."""
+        """Keys of the scenario that are read by name."""
         return Asked.model_validate(self.scenario)
 
     def trials(self) -> Iterator[tuple[CellEntry, TrialEntry]]:
-        """Yield everything planned, in the order of the scenario."""
+        """Yield all planned trials, in the order of the scenario."""
         for cell in self.cells:
             for trial in cell.trials:
                 yield cell, trial
