@@ -1,4 +1,4 @@
-"""Texts: columns in which few texts differ, as categories. Trials are many, and pandas compares texts slowly."""
+"""Text columns with few distinct values as categories: pandas compares texts slowly."""
 
 from __future__ import annotations
 
@@ -15,31 +15,18 @@ if TYPE_CHECKING:
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """The columns of a table, one by one, so that the table can be given up meanwhile; texts as categories."""
+    """Return a table as a frame with texts as categories. Columns are moved one by one, to free memory early."""
     import pandas as pd
-    import pyarrow as pa
 
-    columns: dict[str, Any] = {}
+    columns: dict[str, pd.Series[Any]] = {}
     while table.num_columns:
-        name, column = table.column_names[0], table.column(0)
+        columns[table.column_names[0]] = table.column(0).to_pandas(strings_to_categorical=True)
         table = table.remove_column(0)
-        columns[name] = _categories(column) if pa.types.is_string(column.type) else column.to_numpy()
     return pd.DataFrame(columns, copy=False)
 
 
-def _categories(column: pa.ChunkedArray) -> pd.Categorical:
-    import pandas as pd
-
-    encoded = column.dictionary_encode().unify_dictionaries()
-    known = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
-    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
-    every = np.concatenate([*codes, np.empty(0, dtype=np.int32)])
-    found: pd.Categorical = pd.Categorical.from_codes(every, pd.Index(known, dtype=object))
-    return found
-
-
 def one_of(texts: pd.Series[Any] | ExtensionArray, names: Sequence[str]) -> NDArray[np.bool_]:
-    """Which texts are one of these, shape (n,); by their codes where they are categories."""
+    """Return whether each text is one of these names, shape (n,)."""
     import pandas as pd
 
     held = texts.array if isinstance(texts, pd.Series) else texts
@@ -52,7 +39,7 @@ def one_of(texts: pd.Series[Any] | ExtensionArray, names: Sequence[str]) -> NDAr
 
 
 def counts_of(texts: pd.Series[Any]) -> dict[str, int]:
-    """How often each text occurs, the most frequent first."""
+    """Return the number of occurrences of each text, the most frequent first."""
     import pandas as pd
 
     held = texts.array if isinstance(texts.array, pd.Categorical) else pd.Categorical(texts)

@@ -1,7 +1,4 @@
-"""A run on disk: a folder that is never overwritten and that any newer version can read.
-
-`docs/architecture.md` draws the folder. Nothing here measures or judges.
-"""
+"""A run on disk: a folder that is never overwritten and that later versions can read (docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 RUNS = Path("runs")
 BATCH_ELEMENTS = 2**20
-_SENTENCE = 200
 _PLANNED = (
     "request", "class_name", "session", "turn", "user", "phase", "loop", "after", "think_ns", "repeats",
     "planned_cancel_ns", "due_ns", "dispatched_ns", "sent_ns", "done_ns", "requested_prompt_tokens",
@@ -38,13 +34,13 @@ _PLANNED = (
 
 
 def refuse_existing(path: Path) -> None:
-    """Raises RunDirectoryExists unless a new run may be stored there."""
+    """Raise RunDirectoryExists unless a new run may be stored there."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunDirectoryExists(f"{path} exists and results are never overwritten; choose another folder with --out")
 
 
 class RunWriter:
-    """A run that is being made. Its folder must be new; the manifest is replaced atomically whenever it changes."""
+    """Writer of a run. Its folder must be new; the manifest is replaced atomically whenever it changes."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
@@ -58,7 +54,7 @@ class RunWriter:
 
     @classmethod
     def reopen(cls, path: Path) -> RunWriter:
-        """A stored run, to go on with it. Raises RunUnreadable as `Run.open` does."""
+        """Open a stored run to resume it. Raises RunUnreadable as `Run.open` does."""
         writer = cls.__new__(cls)
         writer.path, writer.manifest = path, Run.open(path).manifest
         writer.manifest.format = FORMAT_VERSION
@@ -69,31 +65,31 @@ class RunWriter:
         write_atomically(self.path / MANIFEST, self.manifest.text())
 
     def folder(self, relative: str) -> Path:
-        """A folder inside the run, made if need be."""
+        """Return a folder inside the run; create it if it does not exist."""
         made = self.path / relative
         with storage_errors(made):
             made.mkdir(parents=True, exist_ok=True)
         return made
 
     def samples(self, cell_folder: Path) -> StreamWriter[Sample]:
-        """Where the readings of a cell go."""
+        """Return the writer for the readings of a cell."""
         return StreamWriter(cell_folder / "samples.arrows", sample_schema(), sample_columns, flush_s=2.0)
 
     def finish_samples(self, cell_folder: Path) -> int:
-        """Close the readings of a cell; returns their number."""
+        """Convert the readings of a cell to Parquet; return their number."""
         return to_parquet([cell_folder / "samples.arrows"], cell_folder / "samples.parquet", sample_schema())
 
     def finish_records(self, trial_folder: Path, recounted: Mapping[int, int] | None = None) -> int:
-        """Put the records of a trial into one file, however it ended and whoever wrote them; returns their number.
+        """Convert the streams of all load processes of a trial to one Parquet file; return the number of records.
 
-        recounted: their `retokenized_tokens` by request, which are known only when the load is over.
+        Args:
+            recounted: `retokenized_tokens` by request, known only after the load.
         """
-        streams, completed = record_streams(trial_folder), partial(with_recounted, recounted=recounted or {})
+        streams, completed = record_streams(trial_folder), partial(_with_recounted, recounted=recounted or {})
         return to_parquet(streams, trial_folder / "records.parquet", record_schema(), completed) if streams else 0
 
 
-def with_recounted(records: pa.Table, recounted: Mapping[int, int]) -> pa.Table:
-    """Records with `retokenized_tokens`, by request."""
+def _with_recounted(records: pa.Table, recounted: Mapping[int, int]) -> pa.Table:
     import pyarrow as pa
 
     if not recounted:
@@ -104,7 +100,7 @@ def with_recounted(records: pa.Table, recounted: Mapping[int, int]) -> pa.Table:
 
 
 def is_complete(run: Path, trial: TrialEntry) -> bool:
-    """Whether a trial came to its end and its records are there, whole: a loss of power may have cut them off."""
+    """Return whether a trial ended and its records are intact: a loss of power may have truncated them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -115,24 +111,20 @@ def is_complete(run: Path, trial: TrialEntry) -> bool:
 
 
 def record_writer(trial_folder: Path, part: str | None = None) -> StreamWriter[Record]:
-    """Where the records of a trial go. part: who writes them, where several do."""
-    return StreamWriter(
-        record_stream(trial_folder, part), record_schema(), to_columns, size=_elements, instead=failed_row
-    )
+    """Return the writer for the records of a trial, or for the part of them that one of several processes writes."""
+    stream = record_stream(trial_folder, part)
+    return StreamWriter(stream, record_schema(), to_columns, size=_list_elements, instead=failed_row)
 
 
 def failed_row(record: Record, error: Exception) -> Record:
-    """What takes the place of a record that cannot be stored: when and what was asked, and that it failed."""
+    """Return the substitute for a record that cannot be stored: its request, marked as failed."""
     kept = {name: getattr(record, name) for name in _PLANNED}
     why = f"the reply cannot be stored: {type(error).__name__}: {error}".encode("utf-8", "replace").decode()
-    return Record(**kept, status=Status.STREAM_ERROR, error=" ".join(why.split())[:_SENTENCE])
+    return Record(**kept, status=Status.STREAM_ERROR, error=" ".join(why.split())[:200])
 
 
 def flush_or_end(writer: StreamWriter[Record], end: Callable[[], None]) -> None:
-    """Store the records that have waited long enough; where that is not possible any more, end the load.
-
-    Raises StorageFailed.
-    """
+    """Store the records that are due. If that fails, call `end`, which ends the load, and raise StorageFailed."""
     try:
         writer.flush_if_due()
     except StorageFailed:
@@ -140,30 +132,29 @@ def flush_or_end(writer: StreamWriter[Record], end: Callable[[], None]) -> None:
         raise
 
 
-def _elements(record: Record) -> int:
-    """Of the lists of a record."""
+def _list_elements(record: Record) -> int:
     return 0 if record.chunk_ns is None else len(record.chunk_ns)
 
 
 def record_stream(trial_folder: Path, part: str | None = None) -> Path:
-    """The file to which the records of a trial, or of a part of it, stream."""
+    """Return the file to which the records of a trial, or of a part of it, stream."""
     return trial_folder / ("records.arrows" if part is None else f"records-{part}.arrows")
 
 
 def record_streams(trial_folder: Path) -> list[Path]:
-    """All such files of a trial that is not closed."""
+    """Return the streams of a trial whose records are not in Parquet yet."""
     return sorted(trial_folder.glob("records*.arrows"))
 
 
 class Told(NamedTuple):
-    """What is known of a request that has a record: when it was over, as an offset from T0, and its phase."""
+    """End (offset from T0) and phase of a request that has a record."""
 
     done_ns: int | None
     phase: str
 
 
 def told_in(streams: Iterable[Path], worker: int | None = None) -> dict[int, Told]:
-    """The requests that have records in some files so far; only a worker's, if one is given."""
+    """Return the requests recorded in some streams so far; only those of `worker`, if given."""
     found: dict[int, Told] = {}
     for batch in chain.from_iterable(read_batches(stream) for stream in streams if stream.exists()):
         columns = [batch.column(name).to_pylist() for name in ("request", "done_ns", "phase", "worker")]
@@ -176,42 +167,42 @@ def told_in(streams: Iterable[Path], worker: int | None = None) -> dict[int, Tol
 
 
 def sample_columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
-    """Readings as columns."""
+    """Return readings as columns."""
     return {name: [getattr(sample, name) for sample in samples] for name in sample_schema().names}
 
 
 @dataclass(frozen=True, slots=True)
 class TrialData:
-    """What is stored of one trial: its entry and its cell's in the manifest, and the tables on request."""
+    """Stored trial: its entry and its cell's in the manifest; its tables are read on request."""
 
     run: Path
     cell: CellEntry
     trial: TrialEntry
 
     def records(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """One row per request, under the names of `harness.records`; only `columns` if given."""
+        """Return one row per request with the columns of `harness.records`; only `columns` if given."""
         import pyarrow as pa
 
-        chosen = [f for f in record_schema() if columns is None or f.name in columns]
-        batches = self.batches([column.name for column in chosen])
-        frame: pd.DataFrame = pa.Table.from_batches(batches, schema=pa.schema(chosen)).to_pandas()
+        schema = pa.schema([f for f in record_schema() if columns is None or f.name in columns])
+        frame: pd.DataFrame = pa.Table.from_batches(self.batches(schema.names), schema=schema).to_pandas()
         return frame
 
     def batches(self, columns: Sequence[str], parts: int | None = None) -> Iterator[pa.RecordBatch]:
-        """The same rows in the same order, some columns only, in batches of bounded size.
+        """Yield the rows in order, with some columns only, in batches of bounded size.
 
-        parts: only about so many parts of the file, spread evenly.
+        Args:
+            parts: Approximate number of row groups to read, spread evenly over the file; None for all.
         """
         folder = self.run / self.trial.path
         finished = folder / "records.parquet"
         if finished.exists():
             batches = read_parquet(finished, columns, BATCH_ELEMENTS, parts)
-        else:  # the run is still going on, or was killed before it could be closed
+        else:  # the run has not ended, or was killed
             batches = chain.from_iterable(map(read_batches, record_streams(folder)))
-        yield from (whole(batch, columns) for batch in batches)
+        yield from (_completed(batch, columns) for batch in batches)
 
     def samples(self) -> pd.DataFrame:
-        """The readings of the trial's cell: at_ns, source, name, value, scope, width_ns."""
+        """Return the readings of the trial's cell: at_ns, source, name, value, scope, width_ns."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -226,14 +217,9 @@ class TrialData:
         frame = frame_of(table)
         return frame if "width_ns" in frame else frame.assign(width_ns=0)  # an older version did not store it
 
-    def has_records(self) -> bool:
-        """Whether anything was stored of the trial."""
-        folder = self.run / self.trial.path
-        return (folder / "records.parquet").exists() or bool(record_streams(folder))
 
-
-def whole(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
-    """These columns of a batch of records; null where an older version of this program did not store one."""
+def _completed(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    """Return these columns of a batch of records; null if an older version did not store one."""
     import pyarrow as pa
 
     schema = record_schema()
@@ -245,17 +231,14 @@ def whole(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A stored run."""
+    """Stored run."""
 
     path: Path
     manifest: Manifest
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """Read a run's manifest.
-
-        Raises RunUnreadable if there is none, if it is damaged, or if a newer version of this program wrote it.
-        """
+        """Read a run's manifest. Raises RunUnreadable if it is missing, damaged, or of a newer version of harness."""
         file = path / MANIFEST
         try:
             stored = json.loads(file.read_bytes())
@@ -278,26 +261,25 @@ class Run:
             raise RunUnreadable(f"{file} cannot be read: {where}: {first['msg']}") from None
 
     def trials(self) -> list[TrialData]:
-        """The trials of which something was stored, in the order they were run."""
-        every = [TrialData(self.path, cell, trial) for cell, trial in self.manifest.trials()]
-        return [data for data in every if data.has_records()]
+        """Return the trials that have records, in the order in which they ran."""
+        every = ((TrialData(self.path, cell, trial), self.path / trial.path) for cell, trial in self.manifest.trials())
+        return [data for data, folder in every if (folder / "records.parquet").exists() or record_streams(folder)]
 
 
 def new_run_path(name: str, *, runs: Path = RUNS, now: datetime | None = None) -> Path:
-    """The folder of a run that was given none: runs/<time>-<name>."""
-    moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
-    path = runs / f"{moment}-{name}"
-    number = 2
+    """Return the default folder of a new run: runs/<time>-<name>."""
+    path = first = runs / f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}"
+    number = 1
     while path.exists():  # two runs within one second
-        path = runs / f"{moment}-{name}-{number}"
         number += 1
+        path = first.with_name(f"{first.name}-{number}")
     return path
 
 
 def find_run(reference: str, *, runs: Path = RUNS) -> Path:
-    """The run that a user means: a path, a run's name (whole or its last part), or "latest".
+    """Return the run of a path, of a name (whole, or without its time), or of "latest".
 
-    Raises UsageError if there is no such run, or if a name fits several.
+    Raises UsageError if no run or several runs fit.
     """
     path = Path(reference)
     if (path / MANIFEST).exists():
@@ -309,9 +291,8 @@ def find_run(reference: str, *, runs: Path = RUNS) -> Path:
         return stored[-1]
     fits = [run for run in stored if run.name == reference or run.name.split("-", 1)[-1] == reference]
     if len(fits) > 1:
-        raise UsageError(
-            f"{reference!r} fits {len(fits)} runs ({', '.join(run.name for run in fits)}); give one in full"
-        )
+        names = ", ".join(run.name for run in fits)
+        raise UsageError(f"{reference!r} fits {len(fits)} runs ({names}); give one in full")
     if not fits:
         raise UsageError(f"there is no run {reference!r}: neither a folder with a {MANIFEST} nor a name in {runs}/")
     return fits[0]

@@ -1,4 +1,4 @@
-"""Rows that survive a kill: an Arrow stream while a trial runs, Parquet once it has ended."""
+"""Storage of rows: an Arrow stream while a trial runs, which survives a kill; Parquet afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -20,13 +19,13 @@ from harness.errors import StorageFailed
 Row = TypeVar("Row")
 _UNSTORABLE = (pa.ArrowException, TypeError, ValueError, OverflowError)
 GROUP_ROWS = 16_384
-MOST_AT_ONCE = 10_000  # of the sizes of rows, which are elements of lists: about 2 ms
+MOST_AT_ONCE = 10_000  # list elements, about 2 ms
 GROUP_BYTES = 64 * 2**20
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one sentence."""
+    """Raise StorageFailed, with one sentence, for an error of the file system."""
     try:
         yield
     except FileExistsError:
@@ -39,7 +38,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: a reader, or a crash, sees the old content or the new, nothing between."""
+    """Replace a file: readers and crashes see the old content or the new, never a mixture."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
         try:
@@ -53,11 +52,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 class StreamWriter(Generic[Row]):
-    """Appends rows to an Arrow stream; a row is on disk at the latest `flush_s` after it came in, if rows keep coming.
+    """Writer of rows to an Arrow stream. A row is on disk after `flush_s`, if more rows or `flush_if_due` follow.
 
-    `flush_if_due` writes what has waited long enough; call it from time to time where rows are rare. size: of a row,
-    where they differ: what is written at once is bounded, for it takes time. instead: the row that takes the place of
-    one which the schema cannot hold; without it, none can be such.
+    Args:
+        rows: Most rows that are written at once.
+        size: Size of a row; the sum that is written at once is bounded, for it takes time.
+        instead: Returns the substitute for a row that the schema cannot hold.
     """
 
     def __init__(
@@ -72,11 +72,9 @@ class StreamWriter(Generic[Row]):
         instead: Callable[[Row, Exception], Row] | None = None,
     ) -> None:
         self._path, self._schema, self._columns = path, schema, columns
-        self._rows, self._flush_s, self._size_of = rows, flush_s, size
-        self._instead = instead
+        self._rows, self._flush_s, self._size_of, self._instead = rows, flush_s, size, instead
         self._pending: list[Row] = []
-        self._size = 0
-        self._oldest_s = 0.0
+        self._size, self._oldest_s = 0, 0.0
         with storage_errors(path):
             self._file = pa.OSFile(str(path), "wb")
             self._writer = pa.ipc.new_stream(self._file, schema)
@@ -94,22 +92,21 @@ class StreamWriter(Generic[Row]):
             self.flush_if_due()
 
     def add_batch(self, batch: pa.RecordBatch) -> None:
-        """Take rows that are columns already, of the same schema."""
+        """Take a batch of the same schema."""
         self.flush()
         with storage_errors(self._path):
             self._writer.write_batch(batch)
 
     def flush_if_due(self) -> None:
-        """Write what has waited long enough."""
+        """Write the pending rows if the oldest has waited for `flush_s`."""
         if self._pending and time.monotonic() - self._oldest_s >= self._flush_s:
             self.flush()
 
     def flush(self) -> None:
         """Write everything taken so far."""
-        if not self._pending:
-            return
-        rows, self._pending, self._size = self._pending, [], 0
-        self._write(rows)
+        if self._pending:
+            rows, self._pending, self._size = self._pending, [], 0
+            self._write(rows)
 
     def _write(self, rows: Sequence[Row]) -> None:
         batch = batch_of(rows, self._schema, self._columns, self._instead)
@@ -126,9 +123,7 @@ class StreamWriter(Generic[Row]):
     def __enter__(self) -> StreamWriter[Row]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -138,7 +133,7 @@ def batch_of(
     columns: Callable[[Sequence[Row]], Mapping[str, list[Any]]],
     instead: Callable[[Row, Exception], Row] | None,
 ) -> pa.RecordBatch:
-    """Rows as a batch. instead: gives the row that takes the place of one which the schema cannot hold."""
+    """Return rows as a batch. `instead` returns the substitute for a row that the schema cannot hold."""
     try:
         return pa.RecordBatch.from_pydict(dict(columns(rows)), schema=schema)
     except _UNSTORABLE as error:
@@ -146,26 +141,19 @@ def batch_of(
             raise
         if len(rows) == 1:
             return batch_of([instead(rows[0], error)], schema, columns, None)
-    return (
-        pa.Table.from_batches([batch_of([row], schema, columns, instead) for row in rows])
-        .combine_chunks()
-        .to_batches()[0]
-    )
+    table = pa.Table.from_batches([batch_of([row], schema, columns, instead) for row in rows])
+    return table.combine_chunks().to_batches()[0]
 
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The whole batches of a stream; one that was cut off by a crash ends the stream."""
+    """Yield the complete batches of a stream; a batch that a crash cut off ends it."""
     try:
         reader = pa.ipc.open_stream(pa.OSFile(str(path), "rb"))
     except pa.ArrowInvalid:
         return  # killed before the schema was written
-    while True:
-        try:
+    with contextlib.suppress(StopIteration, pa.ArrowInvalid, OSError):  # end, or an incomplete batch
+        while True:
             yield reader.read_next_batch()
-        except StopIteration:
-            return
-        except (pa.ArrowInvalid, OSError):
-            return  # the last batch is incomplete
 
 
 def to_parquet(
@@ -174,10 +162,10 @@ def to_parquet(
     schema: pa.Schema,
     completed: Callable[[pa.Table], pa.Table] = lambda group: group,
 ) -> int:
-    """Turn streams, whole or cut off, into one Parquet file, row group by row group; returns the number of rows.
+    """Convert streams, complete or cut off, to one Parquet file; delete them afterwards. Return the number of rows.
 
-    completed: gives each group what was not known when its rows were written. The streams are removed once the Parquet
-    file is complete.
+    Args:
+        completed: Adds to each group of rows what was unknown when they were written.
     """
     temporary = parquet.with_name(f".{parquet.name}.{os.getpid()}.tmp")
     rows = 0
@@ -196,8 +184,9 @@ def to_parquet(
 
 
 def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A Parquet file with the encodings that suit records: differences for integers, which mostly rise, dictionaries
-    for the rest. Times of chunks are read twice as fast so, and take less room.
+    """Open a Parquet file with encodings for records: differences for 64-bit integers, dictionaries for the rest.
+
+    Chunk times are smaller and are read twice as fast.
     """
     leaves = {f.name: (f"{f.name}.list.element", f.type.value_type) for f in schema if pa.types.is_list(f.type)}
     flat = {f.name: leaves.get(f.name, (f.name, f.type)) for f in schema}
@@ -208,9 +197,7 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Neighbouring batches as tables of up to GROUP_ROWS rows or about GROUP_BYTES: many small groups read slowly, a
-    large one takes its memory.
-    """
+    """Yield tables of about GROUP_ROWS rows or GROUP_BYTES: small groups read slowly, large ones take memory."""
     waiting: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
@@ -226,19 +213,20 @@ def grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 def read_parquet(
     path: Path, columns: Sequence[str], elements: int, parts: int | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet file in order, some columns only, in batches of at most about so many list elements.
+    """Yield the rows of a Parquet file in order, in batches of about `elements` list elements at most.
 
-    parts: only about so many row groups, spread evenly.
+    Args:
+        columns: Names; absent ones are left out.
+        parts: Approximate number of row groups to read, spread evenly; None for all.
     """
-    file = pq.ParquetFile(path, pre_buffer=False)  # it would keep what was read of every row group
+    file = pq.ParquetFile(path, pre_buffer=False)  # a buffer would keep every row group
     metadata = file.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    # One leaf for each column; only lists have more values than rows, and what tells it is slow.
+    # Each column has one leaf. Only lists have more values than rows, and the metadata is slow.
     lists = [place for place, field in enumerate(file.schema_arrow) if pa.types.is_list(field.type)]
     most = max((max((g.column(c).num_values for c in lists), default=g.num_rows) for g in groups), default=0)
     rows = max((group.num_rows for group in groups), default=1)
     batch_rows = min(rows, max(1, elements * rows // max(most, 1)))
     chosen = range(0, len(groups), max(1, len(groups) // parts) if parts else 1)
-    found = set(file.schema_arrow.names)
-    stored = [name for name in columns if name in found]
+    stored = [name for name in columns if name in file.schema_arrow.names]
     yield from file.iter_batches(batch_size=batch_rows, row_groups=list(chosen), columns=stored)
