@@ -1,8 +1,8 @@
-"""How far a model's distributions are from a reference's, position by position: pure functions of log-probabilities.
+"""Divergence of a model's token distributions from a reference's at each position.
 
-Logarithms are natural, divergences in nats. Log-probabilities come in as float32 and are normalised again in float64,
-so that no rounding of theirs makes a divergence negative. A distribution may be known in whole, [rows, vocabulary],
-or only for its likeliest tokens; of those only a lower bound on the divergence can be told.
+Logarithms are natural, divergences in nats. Log-probabilities arrive as float32 and are normalised in float64, so that
+rounding makes no divergence negative. A distribution may be known whole, [rows, vocabulary], or for its likeliest
+tokens only. These give a lower bound of the divergence.
 """
 
 from __future__ import annotations
@@ -22,56 +22,45 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Distributions:
-    """What one model says of several positions.
+    """Log-probabilities of one model at several positions; NaN if unknown."""
 
-    logprobs: [rows, vocabulary]; or [rows, k] with `tokens`, what each column is about, NaN where less is known.
-    true: [rows], of the tokens that stand there; NaN where unknown.
-    """
-
-    logprobs: NDArray[np.float32]
-    tokens: Ids | None
-    true: NDArray[np.float32]
+    logprobs: NDArray[np.float32]  # [rows, vocabulary], or [rows, k] with `tokens`
+    tokens: Ids | None  # [rows, k], the token of each element
+    true: NDArray[np.float32]  # [rows], of the token in the text
 
     @property
     def whole(self) -> bool:
-        """Whether the whole vocabulary is known."""
+        """True if the whole vocabulary is known."""
         return self.tokens is None
 
     def rows(self, part: slice) -> Distributions:
-        """Some of the positions."""
+        """Return some of the positions."""
         tokens = None if self.tokens is None else self.tokens[part]
         return Distributions(self.logprobs[part], tokens, self.true[part])
 
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """What was found at each position, all [rows].
+    """Comparison at each position, all [rows]."""
 
-    nll_reference, nll: minus the log-probability of the true token.   kl: KL(reference || candidate), NaN where only
-    the bound is known.   kl_lower_bound: what it is at least; NaN where `kl` is known.
-    reference_top1, top1: the likeliest tokens, of equal ones the lowest id.   gap: by how much the candidate prefers
-    its own likeliest token to the reference's (nats; 0 where they are the same, NaN where unknown).
-    delta_p: the true token's probability minus the reference's.
-    """
-
-    nll_reference: Floats
+    nll_reference: Floats  # -ln p of the true token
     nll: Floats
-    kl: Floats
-    kl_lower_bound: Floats
-    reference_top1: Ids
+    kl: Floats  # KL(reference || candidate); NaN if only the bound is known
+    kl_lower_bound: Floats  # NaN if `kl` is known
+    reference_top1: Ids  # likeliest token, the lowest id of equal ones
     top1: Ids
-    gap: Floats
-    delta_p: Floats
+    gap: Floats  # nats by which the candidate prefers its top1 to the reference's; 0 if equal, NaN if unknown
+    delta_p: Floats  # probability of the true token minus the reference's
 
     @property
     def top1_same(self) -> NDArray[np.bool_]:
-        """Where both find the same token likeliest; not where neither tells of any."""
+        """True where both have the same likeliest token; False where neither reports any."""
         same: NDArray[np.bool_] = (self.reference_top1 == self.top1) & (self.top1 >= 0)
         return same
 
 
 def compare(reference: Distributions, candidate: Distributions, true: Ids) -> Positions:
-    """The candidate against the reference on the same positions; true: [rows], the tokens that stand there."""
+    """Compare a candidate with the reference at the same positions. true: [rows], the tokens of the text."""
     rows = len(true)
     columns = max(reference.logprobs.shape[1], candidate.logprobs.shape[1])
     step = max(1, BLOCK_ELEMENTS // columns)
@@ -81,13 +70,12 @@ def compare(reference: Distributions, candidate: Distributions, true: Ids) -> Po
 
 
 def joined(parts: list[Positions]) -> Positions:
-    """Several as one, in order."""
-    names = [field.name for field in fields(Positions)]
-    return Positions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    """Concatenate comparisons in order."""
+    return Positions(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Positions)})
 
 
 def _whole(reference: Distributions, candidate: Distributions, true: Ids) -> Positions:
-    width = min(reference.logprobs.shape[1], candidate.logprobs.shape[1])  # one may pad its vocabulary
+    width = min(reference.logprobs.shape[1], candidate.logprobs.shape[1])  # a vocabulary may be padded
     p, q = normalised(reference.logprobs[:, :width]), normalised(candidate.logprobs[:, :width])
     each = np.arange(len(true))
     true_p, true_q = p[each, true], q[each, true]
@@ -107,7 +95,7 @@ def _whole(reference: Distributions, candidate: Distributions, true: Ids) -> Pos
 
 
 def normalised(logprobs: NDArray[Any]) -> Floats:
-    """Log-probabilities of which each row sums to one, in float64; any constant added to a row is removed."""
+    """Return log-probabilities in float64, each row normalised to sum 1; constants added to a row vanish."""
     raised = np.asarray(logprobs, dtype=np.float64)
     if not raised.size:
         return raised
@@ -117,8 +105,9 @@ def normalised(logprobs: NDArray[Any]) -> Floats:
 
 
 def divergence(p: Floats, q: Floats) -> Floats:
-    """KL(p || q) of each row of log-probabilities: sum of p (ln p - ln q), where p is 0 nothing; infinite where q
-    rules out what p does not. What rounding leaves below 0 is 0.
+    """Return KL(p || q) of each row of log-probabilities: sum of p (ln p - ln q) over p > 0.
+
+    It is infinite where q is 0 and p is not. Values below 0 (rounding) become 0.
     """
     with np.errstate(invalid="ignore"):
         terms = np.exp(p) * (p - q)
@@ -128,7 +117,7 @@ def divergence(p: Floats, q: Floats) -> Floats:
 
 
 def _in_part(reference: Distributions, candidate: Distributions, true: Ids) -> Positions:
-    """Where one of the two, or both, tell only of their likeliest tokens."""
+    """Compare distributions of which at least one is known for its likeliest tokens only."""
     tokens = _common(reference, candidate, true)
     p, q = looked_up(reference, tokens, true), looked_up(candidate, tokens, true)
     reference_top1, top1 = likeliest(reference), likeliest(candidate)
@@ -147,11 +136,13 @@ def _in_part(reference: Distributions, candidate: Distributions, true: Ids) -> P
 
 
 def lower_bound(p: Floats, q: Floats) -> Floats:
-    """What KL(p || q) is at least, by the data-processing inequality: the divergence after all tokens that are not
-    known of both are put into one bucket.
+    """Return a lower bound of KL(p || q) by the data-processing inequality: all tokens not known of both are merged.
 
-    p, q: [rows, k] log-probabilities of the same tokens; columns where either is NaN count as not known. By rounding to
-    float32 the rest of q may be 1e-6 larger than it seems; it is taken so, which only lowers the bound.
+    The rest of q is taken 1e-6 larger (rounding to float32), which only lowers the bound.
+
+    Args:
+        p: [rows, k] log-probabilities; NaN if unknown.
+        q: The same tokens of the other distribution.
     """
     known = ~(np.isnan(p) | np.isnan(q))
     shares_p, shares_q = np.where(known, np.exp(p), 0.0), np.where(known, np.exp(q), 0.0)
@@ -165,10 +156,9 @@ def lower_bound(p: Floats, q: Floats) -> Floats:
 
 
 def _common(reference: Distributions, candidate: Distributions, true: Ids) -> Ids:
-    """[rows, k] tokens to compare, each once a row, -1 for none: those told of, and the true one."""
-    known = [
-        np.where(np.isnan(one.logprobs), -1, one.tokens) for one in (reference, candidate) if one.tokens is not None
-    ]
+    """Return [rows, k] the tokens to compare (known ones and the true one), each once in a row; -1 for none."""
+    both = (reference, candidate)
+    known = [np.where(np.isnan(one.logprobs), -1, one.tokens) for one in both if one.tokens is not None]
     every = np.sort(np.concatenate([*known, true[:, None]], axis=1), axis=1)
     again = np.zeros(every.shape, dtype=bool)
     again[:, 1:] = every[:, 1:] == every[:, :-1]
@@ -177,7 +167,7 @@ def _common(reference: Distributions, candidate: Distributions, true: Ids) -> Id
 
 
 def looked_up(one: Distributions, tokens: Ids, true: Ids) -> Floats:
-    """[rows, k] what a model says of these tokens, NaN where it does not tell."""
+    """Return [rows, k] a model's log-probabilities of these tokens; NaN if unknown."""
     each = np.arange(len(tokens))[:, None]
     if one.tokens is None:
         found = normalised(one.logprobs)[each, np.clip(tokens, 0, one.logprobs.shape[1] - 1)]
@@ -189,7 +179,7 @@ def looked_up(one: Distributions, tokens: Ids, true: Ids) -> Floats:
 
 
 def _found_by_id(ids: Ids, values: NDArray[np.float32], wanted: Ids) -> Floats:
-    """[rows, n] the value beside each wanted id in its row, NaN where the row has no such id."""
+    """Return [rows, n] the value of each wanted id in its row; NaN if the row lacks the id."""
     rows = np.arange(len(ids), dtype=np.int64)[:, None] << 32
     keys, sought = (rows + ids).ravel(), (rows + wanted).ravel()
     order = np.argsort(keys, kind="stable")
@@ -199,7 +189,7 @@ def _found_by_id(ids: Ids, values: NDArray[np.float32], wanted: Ids) -> Floats:
 
 
 def likeliest(one: Distributions) -> Ids:
-    """[rows] the likeliest token, of equal ones the lowest id; -1 where nothing is told."""
+    """Return [rows] the likeliest token, the lowest id of equal ones; -1 if none is known."""
     if one.tokens is None:
         best_of_all: Ids = one.logprobs.argmax(axis=1).astype(np.int32)
         return best_of_all

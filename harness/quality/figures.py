@@ -1,9 +1,9 @@
-"""The figures of quality: from positions (`harness.quality.divergence`) to estimates with intervals.
+"""Estimates of the quality metrics with intervals, from the comparison at each position.
 
-Positions of one chunk of text depend on each other, so chunks are what an interval counts. That of a mean is Student's,
-from the chunks' means. For a divergence and for the share of positions that disagree, which are skewed and above 0, it
-is laid around the logarithm of the mean (delta method). Quantiles draw whole chunks with replacement (cluster
-bootstrap, 2,000 times, seeded), from FEWEST_CHUNKS on; with fewer such an interval holds the truth too seldom.
+Positions of one chunk depend on each other, so intervals count chunks. The interval of a mean is Student's, from the
+chunks' means. A divergence and the share of disagreeing positions are skewed and above 0: their interval is laid around
+the logarithm of the mean (delta method). Quantiles use a cluster bootstrap over chunks (2,000 seeded draws) from
+FEWEST_CHUNKS on. With fewer chunks its coverage is too low.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
 
 LOAD = "quality"
-"""The name under `load` in the summary, where figures of quality stand."""
+"""Value of `load` in the summary for figures of quality."""
 DRAWS = 2_000
 SEED = 1_987
 DESIGN_EFFECT = 4.0
@@ -30,10 +30,11 @@ _DRAWS_AT_ONCE = 50
 
 
 def estimates(columns: Columns, k: int | None = None) -> dict[str, Estimate]:
-    """Each metric of quality with its 95 % interval, in the order of `metrics`; what cannot be told is not there.
+    """Return each known metric of quality with its 95 % interval, in the order of `metrics`.
 
-    columns: chunk, nll_reference, nll, kl, kl_lower_bound, top1_same: one entry per position, NaN where unknown.
-    k: of how many of its likeliest tokens the engine told; None: of all.
+    Args:
+        columns: chunk, nll_reference, nll, kl, kl_lower_bound, top1_same; an entry per position, NaN if unknown.
+        k: Number of likeliest tokens that the engine reports; None for all.
     """
     chunks = _Chunks(np.asarray(columns["chunk"]))
     found: dict[str, Estimate | None] = _divergences(chunks, columns)
@@ -43,7 +44,7 @@ def estimates(columns: Columns, k: int | None = None) -> dict[str, Estimate]:
         change = nll - nll_reference
     if not np.isnan(change).any():
         found["ppl_ratio"] = chunks.mean(change, _exp)
-    # What is not among the k likeliest has a probability of 1 / (k + 1) at most.
+    # A token outside the k likeliest has a probability of at most 1 / (k + 1).
     least = np.where(np.isnan(nll), math.log((k or 0) + 1), nll)
     ppl = chunks.mean(least, _perplexity)
     found["ppl"] = ppl if ppl is None or not np.isnan(nll).any() else _at_least(ppl)
@@ -51,18 +52,18 @@ def estimates(columns: Columns, k: int | None = None) -> dict[str, Estimate]:
 
 
 def _exp(mean: float) -> float:
-    """Infinite where it is too large for a float, as ends of very wide intervals are."""
+    """Return exp, infinite on overflow (ends of very wide intervals)."""
     with np.errstate(over="ignore"):
         return float(np.exp(mean))
 
 
 def _perplexity(mean: float) -> float:
-    """No less than 1, whatever an interval's end is."""
+    """Return exp(mean), at least 1 also for the end of an interval."""
     return _exp(max(0.0, mean))
 
 
 def _divergences(chunks: _Chunks, columns: Columns) -> dict[str, Estimate | None]:
-    """Where only a bound is known at some positions, the mean is known from below, the rest of the figures not."""
+    """Return the figures of KL. If a position has only a bound, the mean is a bound too and the rest is unknown."""
     kl = np.asarray(columns["kl"], dtype=np.float64)
     if not len(kl):
         return {}
@@ -78,14 +79,15 @@ def _divergences(chunks: _Chunks, columns: Columns) -> dict[str, Estimate | None
 
 
 def _at_least(bound: Estimate) -> Estimate:
-    """What is not below a figure: so not below the lower end of its interval."""
+    """Return an estimate bounded below by the lower end of another's interval."""
     low = bound.low if math.isfinite(bound.low) else bound.value
     return Estimate(math.nan, low, math.inf, Bound.LOWER, bound.n, bound.n_eff)
 
 
 def _agreement(chunks: _Chunks, same: Floats) -> Estimate | None:
-    """By the share that differs. Where no position does, the rule of three, positions counted as a quarter of an
-    independent one each.
+    """Estimate agreement by the share that differs.
+
+    If no position differs: rule of three, each position counted as a quarter of an independent one.
     """
     if not len(same):
         return None
@@ -98,7 +100,7 @@ def _agreement(chunks: _Chunks, same: Floats) -> Estimate | None:
 
 
 class _Chunks:
-    """Which positions stand in which chunk."""
+    """Estimators over positions that are grouped in chunks."""
 
     def __init__(self, chunks: NDArray[Any]) -> None:
         _, self._chunk = np.unique(chunks, return_inverse=True)
@@ -112,13 +114,15 @@ class _Chunks:
         above_zero: bool = False,
         least_deviation: float = 0.0,
     ) -> Estimate | None:
-        """A mean over positions, put through an increasing function; without an interval where there is one chunk.
+        """Estimate a mean over positions, transformed by an increasing function; one chunk gives no interval.
 
-        above_zero: the mean is no less, and its logarithm is nearer to normal.   least_deviation: that of a position
-        which depends on no other; chunks that happen to agree more than that tell no more.
+        Args:
+            values: [positions]
+            shown: The increasing function.
+            above_zero: The mean is positive and its logarithm is nearer to normal.
+            least_deviation: Standard deviation of independent positions: a lower bound, if chunks agree by chance.
         """
-        n = len(values)
-        if not n:
+        if not (n := len(values)):
             return None
         value = float(values.mean())
         if self.count < 2 or not math.isfinite(value):
@@ -133,7 +137,7 @@ class _Chunks:
         return Estimate(shown(value), shown(low), shown(high), Bound.POINT, n, self.count)
 
     def quantile(self, values: Floats, p: float) -> Estimate:
-        """A quantile over positions (inverse CDF); without an interval where there are few chunks."""
+        """Estimate a quantile over positions (inverse CDF); few chunks give no interval."""
         value = quantile(values, p)
         if self.count < FEWEST_CHUNKS:
             return Estimate(value, n=len(values), n_eff=self.count)

@@ -1,7 +1,7 @@
-"""Greedy continuations, and where another model leaves them.
+"""Greedy continuations and the first difference of another model from them.
 
-Up to the first difference, greedy decoding and being forced along the reference's tokens are the same; so one scoring
-of the reference's continuation says where a candidate would have gone elsewhere, and by how much it preferred that.
+Until the first difference, greedy decoding and scoring the reference's tokens are equivalent. A single scoring of the
+reference's continuation therefore finds where a candidate differs, and by how much it prefers its own token.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _AT_ONCE = 4
 
 
 def prompts_of(chunks: Ids) -> list[list[int]]:
-    """The beginnings of chunks spread evenly over the text."""
+    """Return the beginnings of chunks spread evenly over the text."""
     places = np.linspace(0, len(chunks) - 1, min(PROMPTS, len(chunks))).astype(int)
     return [chunks[place, : min(PROMPT_TOKENS, chunks.shape[1] // 2)].tolist() for place in places]
 
 
 async def continuation(engine: ScoringEngine, prompt: Sequence[int], tokens: int = TOKENS) -> list[int]:
-    """The tokens that greedy decoding gives, by scoring: a few are guessed at a time, and those that the model itself
-    would have chosen stay (Jacobi decoding); each round gives at least one. The first guess is the prompt's commonest
-    token: an engine may have to look twice for one that it finds unlikely.
+    """Return the tokens of greedy decoding by scoring guesses (Jacobi decoding): each round gives at least one.
+
+    The first guess is the prompt's commonest token: unlikely tokens may cost an engine a second look-up.
     """
     found: list[int] = []
     guess = [Counter(prompt).most_common(1)[0][0]] * _AT_ONCE
@@ -48,22 +48,18 @@ async def continuation(engine: ScoringEngine, prompt: Sequence[int], tokens: int
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where a candidate leaves the reference's continuation. at: the token, from 1; None: it never does.
+    """First difference of a candidate from the reference's continuation."""
 
-    gap: by how many nats it prefers its own token there; None where unknown.
-    """
-
-    at: int | None
-    gap: float | None
+    at: int | None = None  # number of the token, from 1; None if there is no difference
+    gap: float | None = None  # nats by which it prefers its own token there; None if unknown
 
 
 def first_difference(scores: Distributions, continuation: Sequence[int]) -> Difference:
-    """From what the candidate says of each token of the continuation."""
-    its = likeliest(scores)
-    wanted = np.asarray(continuation, dtype=np.int32)
+    """Return the first difference by the candidate's scores of the continuation."""
+    its, wanted = likeliest(scores), np.asarray(continuation, dtype=np.int32)
     different = np.flatnonzero(its != wanted)
     if not len(different):
-        return Difference(None, None)
+        return Difference()
     at = int(different[0])
     both = looked_up(scores, np.stack([its, wanted], axis=1), wanted)[at]
     gap = float(both[0] - both[1])
@@ -71,7 +67,7 @@ def first_difference(scores: Distributions, continuation: Sequence[int]) -> Diff
 
 
 def summary(found: Sequence[Difference]) -> Mapping[str, Any]:
-    """JSON-able: each difference, the share of continuations without one, the median of where and of the gap."""
+    """Return each difference, the share of continuations without one, and medians of position and gap; JSON-able."""
     where = [one.at for one in found if one.at is not None]
     gaps = [one.gap for one in found if one.gap is not None]
     return {

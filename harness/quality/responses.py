@@ -1,7 +1,6 @@
-"""What replies look like: length, repetition, readability, words shared with the prompt. Descriptive only.
+"""Descriptive figures of replies: length, repetition, readability, words shared with the prompt.
 
-None of these says whether a reply is right. They show a model that repeats itself, breaks off or talks past its
-prompt, and belong beside the figures of `harness.quality.figures`, not in their place.
+They do not measure correctness. They reveal a model that repeats itself, ends early or ignores its prompt.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import asyncio
 import http.client
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any
 
@@ -35,22 +34,18 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One reply. characters, words: its length.   distinct_1, distinct_2: different words, pairs of neighbouring words,
-    as a share of all (Li et al. 2016); near 0 it repeats itself.   flesch: reading ease, 206.835 - 1.015 words per
-    sentence - 84.6 syllables per word (Flesch 1948), syllables counted as groups of vowels: for English only.
-    overlap: share of the prompt's words, without the commonest, that the reply uses.   None: too short to tell.
-    """
+    """Figures of one reply; None if it is too short."""
 
     characters: int
     words: int
-    distinct_1: float | None
-    distinct_2: float | None
+    distinct_1: float | None  # share of different words (Li et al. 2016); near 0 the reply repeats itself
+    distinct_2: float | None  # share of different pairs of neighbouring words
     flesch: float | None
     overlap: float | None
 
 
 def describe(reply: str, prompt: str | None = None) -> Response:
-    """The figures of one reply."""
+    """Return the figures of one reply."""
     words = [word.lower() for word in _WORD.findall(reply)]
     return Response(
         characters=len(reply),
@@ -63,13 +58,16 @@ def describe(reply: str, prompt: str | None = None) -> Response:
 
 
 def distinct(words: Sequence[str], n: int) -> float | None:
-    """Different runs of n words / all of them; None where there is none."""
+    """Return different runs of n words / all of them; None if there are none."""
     runs = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return len(set(runs)) / len(runs) if runs else None
 
 
 def flesch(text: str, words: Sequence[str]) -> float | None:
-    """Reading ease; a text without an end of a sentence is one sentence."""
+    """Return the reading ease: 206.835 - 1.015 words per sentence - 84.6 syllables per word (Flesch 1948, English).
+
+    A text without an end of a sentence is one sentence.
+    """
     if not words:
         return None
     sentences = max(1, len(_SENTENCE_END.findall(text)))
@@ -77,37 +75,34 @@ def flesch(text: str, words: Sequence[str]) -> float | None:
 
 
 def syllables(word: str) -> int:
-    """Groups of vowels, a silent e at the end not counted; at least one."""
-    groups = len(_VOWELS.findall(word))
-    silent = groups > 1 and bool(_SILENT_E.search(word))
-    return max(1, groups - silent)
+    """Count groups of vowels without a silent e at the end; at least one."""
+    return max(1, len(_VOWELS.findall(word)) - bool(_SILENT_E.search(word)))
 
 
 def overlap(words: Sequence[str], prompt: str) -> float | None:
-    """Share of the prompt's telling words that occur in the reply; None where the prompt has none."""
+    """Return the share of the prompt's words, without common ones, that the reply uses; None if there are none."""
     wanted = {word.lower() for word in _WORD.findall(prompt)} - _COMMON
     return len(wanted & set(words)) / len(wanted) if wanted else None
 
 
 def summary(found: Sequence[Response]) -> Mapping[str, Any]:
-    """The means over replies, and how many there were; JSON-able."""
-    names = list(asdict(Response(0, 0, None, None, None, None)))
+    """Return the means over replies and their number; JSON-able."""
     means = {}
-    for name in names:
-        values = [getattr(one, name) for one in found if getattr(one, name) is not None]
-        means[name] = fmean(values) if values else None
+    for one in fields(Response):
+        values = [value for reply in found if (value := getattr(reply, one.name)) is not None]
+        means[one.name] = fmean(values) if values else None
     return {"replies": len(found), **means}
 
 
 async def responses_of(engine: Engine, prompts: Sequence[Sequence[int]], tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Greedy replies to a few prompts, described; or under `reason` why there are none."""
+    """Describe greedy replies to a few prompts; `reason` says why there are none."""
     found = []
     for ids in prompts[:PROMPTS]:
         request = Request(tuple(ids), TOKENS, sampling={"temperature": 0}, stream=False)
         try:
             reply = await asyncio.wait_for(_reply(engine, request), TIMEOUT_S)
-        except Exception as error:  # descriptive only: whatever it is, the figures of quality stand
-            return {"reason": f"no reply could be had: {type(error).__name__}: {error}"}
+        except Exception as error:  # the figures of quality stay
+            return {"reason": f"no reply: {type(error).__name__}: {error}"}
         found.append(describe(reply, None if tokenizer is None else tokenizer.decode(list(ids))))
     return dict(summary(found))
 
@@ -120,7 +115,7 @@ async def _reply(engine: Engine, request: Request) -> str:
 
 
 def _fetched(endpoint: Endpoint, request: Request) -> str:
-    """From a server of our own; no proxy may come between."""
+    """Fetch a reply from a local server, without a proxy."""
     if not endpoint.url.startswith("http://") or endpoint.tls:
         raise ValueError("only servers reached by plain HTTP are asked for replies")
     host, _, base = endpoint.url.removeprefix("http://").partition("/")

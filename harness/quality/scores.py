@@ -1,14 +1,14 @@
-"""The reference's log-probabilities on disk, and how many positions of them fit.
+"""The scored text, and the reference's log-probabilities of it on disk.
 
-A folder with `chunks.npy`, the token ids; `logprobs.f32`, a row of float32 per scored position; where only the
-likeliest tokens are known `tokens.i32` beside it; `true.f32`, those of the true tokens; `facts.json`, what it is.
+A reference's folder holds `chunks.npy` (token ids), `logprobs.f32` (a row per scored position), `tokens.i32` (its
+tokens, if only the likeliest are known), `true.f32` (of the true tokens) and `facts.json`.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,16 +16,42 @@ from typing import IO, Any
 import numpy as np
 
 from engines.base import Scores
+from engines.models.source import BUILT_IN
 from harness.errors import StorageFailed, UsageError
 from harness.quality.divergence import Distributions, Ids
 from harness.store.streams import storage_errors
 
 MOST_BYTES = 4 * 2**30
 SHARE_OF_FREE_DISK = 0.25
+SHIPPED = (BUILT_IN["tiny"] / "heldout.txt", Path(__file__).parent / "texts" / "moby_dick.txt")
+"""Text by Austen that `tiny` was not trained on, then Melville; both in the public domain."""
+
+
+def text_of(path: Path | None) -> tuple[str, str]:
+    """Return the name and the content of the scored text; None for the shipped one. Raises UsageError if unreadable."""
+    if path is None:
+        texts = [one.read_text(encoding="utf-8").strip() for one in SHIPPED]
+        return "the shipped text (Austen, 1811 to 1818; Melville, 1851)", "\n\n".join(texts)
+    try:
+        return path.name, path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+
+
+def chunks_of(ids: Sequence[int], tokens: int, chunk: int) -> Ids:
+    """Return the first `tokens` ids in whole chunks, [chunks, chunk]. Raises UsageError if they do not fill two."""
+    tokens = min(len(ids), tokens)
+    count = tokens // chunk
+    if count < 2:
+        raise UsageError(
+            f"{tokens:,} tokens of text are fewer than two chunks of {chunk}: give `quality` a longer text, more "
+            "`tokens` or a smaller `chunk`"
+        )
+    return np.asarray(ids[: count * chunk], dtype=np.int32).reshape(count, chunk)
 
 
 def fitting_chunks(folder: Path, bytes_per_chunk: int) -> int:
-    """How many chunks fit into 4 GiB and a quarter of the free disk; raises StorageFailed if not even two do."""
+    """Return how many chunks fit into 4 GiB and a quarter of the free disk. Raises StorageFailed for fewer than two."""
     free = int(shutil.disk_usage(folder).free * SHARE_OF_FREE_DISK)
     count = min(MOST_BYTES, free) // bytes_per_chunk
     if count < 2:
@@ -37,9 +63,9 @@ def fitting_chunks(folder: Path, bytes_per_chunk: int) -> int:
 
 
 def distributions(scores: Scores) -> Distributions:
-    """An engine's answer; a whole vocabulary with gaps counts as its likeliest tokens only.
+    """Convert an engine's answer; a vocabulary with gaps counts as its likeliest tokens only.
 
-    Raises UsageError where it tells of no token at all, as a model does whose numbers overflow.
+    Raises UsageError if a position has no log-probability at all, as of a model whose numbers overflow.
     """
     logprobs = np.asarray(scores.logprobs, dtype=np.float32)
     tokens = scores.tokens
@@ -55,13 +81,12 @@ def distributions(scores: Scores) -> Distributions:
 
 
 class ReferenceWriter:
-    """Takes the reference's answers chunk by chunk. Use as a context manager."""
+    """Writer of the reference's answers, chunk by chunk. Use as a context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, IO[bytes]] = {}
-        self.columns = 0
-        self.whole = True
+        self.columns, self.whole = 0, True
 
     def __enter__(self) -> ReferenceWriter:
         for name in ("logprobs.f32", "tokens.i32", "true.f32"):
@@ -73,10 +98,10 @@ class ReferenceWriter:
             file.close()
 
     def add(self, found: Distributions) -> None:
-        """One chunk. Raises StorageFailed if it cannot be written, ValueError if it is of another kind than before."""
+        """Add a chunk. Raises StorageFailed if it cannot be written, ValueError if its shape differs from before."""
         kind = found.whole, found.logprobs.shape[1]
         if self.columns and kind != (self.whole, self.columns):
-            raise ValueError(f"the engine told of {kind[1]} tokens a position after {self.columns}")
+            raise ValueError(f"the engine returned {kind[1]} tokens a position after {self.columns}")
         self.whole, self.columns = kind
         with storage_errors(self._folder):
             self._files["logprobs.f32"].write(np.ascontiguousarray(found.logprobs).tobytes())
@@ -87,7 +112,7 @@ class ReferenceWriter:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What was stored; a chunk at a time is read. facts: see `quality_child`."""
+    """Stored reference, read chunk by chunk. facts: see `run.scoring.score_reference`."""
 
     folder: Path
     chunks: Ids
@@ -95,29 +120,28 @@ class Reference:
 
     @classmethod
     def open(cls, folder: Path) -> Reference:
-        """Raises OSError if it is not there."""
-        facts = json.loads((folder / "facts.json").read_text())
-        return cls(folder, np.load(folder / "chunks.npy"), facts)
+        """Open a stored reference. Raises OSError if it is missing."""
+        return cls(folder, np.load(folder / "chunks.npy"), json.loads((folder / "facts.json").read_text()))
 
     @property
     def first(self) -> int:
-        """The first scored position of each chunk."""
+        """First scored position of each chunk."""
         return int(self.facts["first"])
 
     def of_chunk(self, number: int) -> Distributions:
-        """What it says of the scored positions of a chunk."""
+        """Return its distributions at the scored positions of a chunk."""
         rows = self.chunks.shape[1] - self.first
-        columns = int(self.facts["columns"])
-        part = slice(number * rows, (number + 1) * rows)
-        shape = (rows * len(self.chunks), columns)
-        logprobs = np.array(np.memmap(self.folder / "logprobs.f32", np.float32, "r", shape=shape)[part])
-        true = np.array(np.memmap(self.folder / "true.f32", np.float32, "r", shape=shape[:1])[part])
-        tokens = None
-        if self.facts["k"] is not None:
-            tokens = np.array(np.memmap(self.folder / "tokens.i32", np.int32, "r", shape=shape)[part])
-        return Distributions(logprobs, tokens, true)
+        shape = (rows * len(self.chunks), int(self.facts["columns"]))
+
+        def part(name: str, kind: type, shape: tuple[int, ...]) -> Any:
+            mapped = np.memmap(self.folder / name, kind, "r", shape=shape)
+            return np.array(mapped[number * rows : (number + 1) * rows])
+
+        tokens = None if self.facts["k"] is None else part("tokens.i32", np.int32, shape)
+        logprobs = part("logprobs.f32", np.float32, shape)
+        return Distributions(logprobs, tokens, part("true.f32", np.float32, shape[:1]))
 
     def true_tokens(self, number: int) -> Ids:
-        """What really stands at the scored positions of a chunk."""
+        """Return the tokens of the text at the scored positions of a chunk."""
         found: Ids = self.chunks[number, self.first :]
         return found

@@ -1,4 +1,4 @@
-"""The figures of quality as rows of the summary, and what a limit on them is judged by."""
+"""Figures of quality as rows of the summary, and limits on them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _READ = ("chunk", "nll_reference", "nll", "kl", "kl_lower_bound", "top1_same")
 
 
 def quality_rows(manifest: Manifest, folder: Path) -> list[dict[str, Any]]:
-    """Rows with `analysis.COLUMNS` for each cell that was scored: load "quality", of its repetition and pooled.
+    """Return rows with `analysis.COLUMNS` for each scored cell of the run in `folder`: load "quality".
 
-    folder: of the run. A cell is scored in one repetition only, so both are the same.
+    A cell is scored in one repetition, so the rows of the repetition and the pooled ones are equal.
     """
     return [row for cell in manifest.cells for row in _rows_of(cell, folder)]
 
@@ -32,23 +32,21 @@ def _rows_of(cell: CellEntry, folder: Path) -> Iterator[dict[str, Any]]:
     told = cell.quality
     if told is None or not told.path:
         return
-    k = told.k
-    source = "full vocabulary" if k is None else f"likeliest {k} tokens"
+    source = "full vocabulary" if told.k is None else f"likeliest {told.k} tokens"
     if told.true_unknown:
         source += f", the true one unknown at {told.true_unknown} positions"
     window = f"{told.positions} positions in {told.chunks} chunks"
     keys = dict(zip(KEYS, quality_keys(cell), strict=True)) | {"class": ALL}
-    shared = {"source": source, "window": window}
-    for name, estimate in figures_of(folder / told.path, k).items():
-        row: dict[str, Any] = {"metric": name, "statistic": SCALAR, "unit": METRICS[name].unit} | shared
-        row |= {"value": estimate.value, "low": estimate.low, "high": estimate.high, "bound": estimate.bound.value}
-        row |= {"n": estimate.n, "n_eff": estimate.n_eff}
+    for name, one in figures_of(folder / told.path, told.k).items():
+        row: dict[str, Any] = {"metric": name, "statistic": SCALAR, "unit": METRICS[name].unit}
+        row |= {"source": source, "window": window, "value": one.value, "low": one.low, "high": one.high}
+        row |= {"bound": one.bound.value, "n": one.n, "n_eff": one.n_eff}
         for repetition in (str(cell.repetition), POOLED):
             yield keys | {"repetition": repetition} | row
 
 
 def figures_of(positions: Path, k: int | None = None) -> dict[str, Estimate]:
-    """`quality.estimates` of a stored table of positions. k: of how many tokens the engine told, None: of all."""
+    """Return `estimates` of a stored table of positions. k: number of tokens that the engine reports, None for all."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(positions, columns=list(_READ))
@@ -56,24 +54,24 @@ def figures_of(positions: Path, k: int | None = None) -> dict[str, Estimate]:
 
 
 def quality_keys(cell: CellEntry) -> tuple[str, ...]:
-    """Where in the summary its figures of quality are."""
+    """Return the keys of a cell's figures of quality in the summary."""
     return (*cell.keys, LOAD)
 
 
 def is_about_quality(limit: str) -> bool:
-    """Whether a limit is on a figure that belongs to a cell, not to one of its loads."""
+    """Return whether a limit is on a figure of quality, which belongs to a cell and to none of its loads."""
     metric = find(parse_limit(limit).metric)
     return metric is not None and metric.name in QUALITY
 
 
 def quality_limits(manifest: Manifest, cell: CellEntry) -> tuple[str, ...]:
-    """The limits on a cell's quality: the scenario's, and those of its loads; each once."""
+    """Return the limits on a cell's quality, each once: the scenario's and those of its loads."""
     own = [limit for trial in cell.trials for limit in trial.limits]
     return tuple(dict.fromkeys(limit for limit in (*manifest.asked.limits, *own) if is_about_quality(limit)))
 
 
 def why_missing(cell: CellEntry) -> dict[str, str]:
-    """Why a figure of quality has no value, by metric."""
+    """Return by metric why a figure of quality has no value."""
     told = cell.quality
     if told is None:
         return dict.fromkeys(QUALITY, cell.reason or NOT_ASKED)

@@ -28,8 +28,7 @@ from harness.quality import greedy
 from harness.quality.divergence import Ids, Positions, compare, joined
 from harness.quality.figures import estimates
 from harness.quality.responses import responses_of
-from harness.quality.scores import Reference, ReferenceWriter, distributions, fitting_chunks
-from harness.quality.text import chunks_of, text_of
+from harness.quality.scores import Reference, ReferenceWriter, chunks_of, distributions, fitting_chunks, text_of
 from harness.run.engine import started_event, timed_start, too_little_memory
 from harness.schedule.cells import Cell, is_full
 from harness.store.manifest import GreedyEntry, NamedReference, QualityEntry, RepliesEntry, StartEntry

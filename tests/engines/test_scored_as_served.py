@@ -14,7 +14,7 @@ import pytest
 
 import engines
 from engines.base import EngineSpec, ModelReference
-from harness.quality.text import text_of
+from harness.quality.scores import text_of
 from harness.run.scoring import QualityOrder, score_reference
 from harness.schedule.cells import Cell
 from tests.models_made_small import tiny_with_beginning
