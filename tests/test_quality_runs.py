@@ -98,10 +98,10 @@ def test_an_engine_that_cannot_score_says_so(tmp_path: Path) -> None:
     harness("run", str(path), "--out", str(run), cwd=tmp_path)
     (cell,) = manifest(run)["cells"]
     assert cell["trials"][0]["status"] == "complete"
-    assert "simulated does not tell how likely it finds a text" in cell["quality"]["reason"]
+    assert "simulated does not return the log-probabilities of a text" in cell["quality"]["reason"]
     ended = harness("quality", str(path), "--out", str(alone), cwd=tmp_path)
     assert ended.code == 3
-    assert "simulated does not tell how likely it finds a text" in ended.out
+    assert "simulated does not return the log-probabilities of a text" in ended.out
 
 
 @pytest.mark.engines

@@ -1,9 +1,10 @@
-"""Entries of the manifest before anything has run: one for the session, one for each cell and trial."""
+"""Entries of the manifest before the run: of the session and of each cell and trial."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from harness import __version__
 from harness.drivers.calibration import store
@@ -26,9 +27,12 @@ from harness.store.manifest import (
 )
 from harness.telemetry import provenance
 
+_PENDING: dict[str, Any] = {"status": "pending", "reason": None}
+_NOT_BEGUN: dict[str, Any] = dict.fromkeys(("loop", "plan_hash", "window", "planned", "t0_ns", "t0_utc", "client"))
+
 
 def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: str) -> Manifest:
-    """Return the manifest before anything has run; cells stand in the order of their numbers."""
+    """Return the manifest before the run, with the cells in the order of their numbers."""
     session = session_entry(1, command)
     return Manifest(
         format=FORMAT_VERSION,
@@ -49,7 +53,7 @@ def first_manifest(scenario: Scenario, planned: Sequence[Cell | Skip], command: 
 
 
 def session_entry(number: int, command: str) -> Session:
-    """Return the entry of a stretch of the run that begins now."""
+    """Return the entry of a session that begins now."""
     return Session(
         number=number,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -60,7 +64,7 @@ def session_entry(number: int, command: str) -> Session:
 
 
 def cell_entry(cell: Cell | Skip, folder: str | None = None) -> CellEntry:
-    """Return a cell's entry. folder: where its results go, where that is not `cells/<id>`."""
+    """Return a cell's entry. folder: of its results, `cells/<id>` if None."""
     path = folder or f"cells/{cell.id}"
     entry = CellEntry(
         id=cell.id,
@@ -71,11 +75,10 @@ def cell_entry(cell: Cell | Skip, folder: str | None = None) -> CellEntry:
         variant=cell.variant,
         repetition=cell.repetition,
         path=path,
-        status="pending",
-        reason=None,
         engine_info=EngineEntry(),
         start=StartEntry(),
         trials=[],
+        **_PENDING,
     )
     if isinstance(cell, Skip):
         entry.status, entry.reason = "skipped", cell.reason
@@ -87,7 +90,7 @@ def cell_entry(cell: Cell | Skip, folder: str | None = None) -> CellEntry:
 
 
 def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> TrialEntry:
-    """Return a trial's entry."""
+    """Return a trial's entry; `folder` is the cell's."""
     return TrialEntry(
         id=plan.id,
         index=plan.index,
@@ -98,27 +101,20 @@ def trial_entry(cell: Cell, plan: TrialPlan, folder: str) -> TrialEntry:
         identity=identity(cell, plan),
         files=file_hashes(plan),
         attempt=1,
-        status="pending",
-        reason=None,
         path=f"{folder}/{plan.id}",
         seed=plan.seed,
         timeout_s=plan.timeout_s,
         slo=plan.slo.model_dump(),
         class_slo={name: traffic.slo.model_dump() for name, traffic in plan.classes.items() if traffic.slo},
         limits=list(plan.limits),
-        loop=None,
-        plan_hash=None,
-        window=None,
-        planned=None,
-        t0_ns=None,
-        t0_utc=None,
-        client=None,
+        **_PENDING,
+        **_NOT_BEGUN,
     )
 
 
 def plan_entry(schedule: Schedule) -> TrialEntry:
-    """Return what a trial's entry says of its plan, before the first request."""
-    known = schedule.phases if schedule.loop is Loop.OPEN else None  # of conversations only first turns are known
+    """Return the part of a trial's entry that its plan decides."""
+    known = schedule.phases if schedule.loop is Loop.OPEN else None  # conversations: only first turns are known
     phases = {} if known is None else {p: int((known == n).sum()) for n, p in enumerate(PHASES)}
     measured = schedule.measured if schedule.loop is Loop.CLOSED else None
     return TrialEntry(

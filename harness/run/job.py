@@ -1,4 +1,4 @@
-"""What `harness run` is asked to do: a scenario's cells, or what a stored run lacks."""
+"""Job of `harness run`: the cells of a scenario, or the incomplete ones of a stored run."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from harness.store.run import find_run, new_run_path, refuse_existing
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One of the two. stored: whether the folder holds a run to go on with; `planned` is what it lacks."""
+    """Cells to execute."""
 
     scenario: Scenario
     planned: Sequence[Cell | Skip]
     folder: Path
-    stored: bool
+    stored: bool  # the folder holds a run, `planned` its incomplete cells
 
     def check(self) -> None:
-        """Raises RunDirectoryExists if its place is taken, UsageError if nothing can be run, or a plan is too large for
-        this machine; of a stored run there may be nothing left.
+        """Raise RunDirectoryExists if the folder exists, UsageError if no cell can run or a plan is too large.
+
+        A stored run may have no cell left.
         """
         if not self.stored:
             refuse_existing(self.folder)
@@ -38,7 +39,7 @@ class Job:
 
 
 def check_plans(planned: Sequence[Cell | Skip]) -> None:
-    """Raises UsageError, one sentence, for a plan that this machine has not the memory to make."""
+    """Raise UsageError for a plan that needs more memory than this machine has."""
     for cell in planned:
         for plan in cell.trials if isinstance(cell, Cell) else ():
             processes = processes_of(plan, served=not answers_in_process(cell.engine))
@@ -54,27 +55,26 @@ def new_job(
     only: str | None = None,
     driver: str | None = None,
 ) -> Job:
-    """The cells of a scenario, to be stored in a folder of their own."""
+    """Return the job of a scenario, in a folder of its own."""
     if path is None:
         raise UsageError("name a scenario file, or a stored run to go on with: --resume RUN")
-    wanted = load(path, sets=sets, labels=labels)
-    wanted = wanted if driver is None else driven_by(wanted, driver)
-    chosen = parse_only(only)
-    return Job(wanted, expand(wanted, only=chosen), out or new_run_path(wanted.title), stored=False)
+    scenario = load(path, sets=sets, labels=labels)
+    scenario = scenario if driver is None else driven_by(scenario, driver)
+    cells = expand(scenario, only=parse_only(only))
+    return Job(scenario, cells, out or new_run_path(scenario.title), stored=False)
 
 
 def stored_job(reference: str, given: Mapping[str, object]) -> Job:
-    """What a stored run lacks. given: what would contradict the scenario that it holds, by option."""
+    """Return the job of a stored run. given: values by option, which would contradict its stored scenario."""
     wrong = next((name for name, value in given.items() if value), None)
     if wrong is not None:
         raise UsageError(f"--resume goes on with the scenario that the run has stored: leave {wrong} out")
-    path = find_run(reference)
-    rest = what_is_left(path)
+    rest = what_is_left(path := find_run(reference))
     return Job(rest.scenario, rest.cells, path, stored=True)
 
 
 def parse_only(text: str | None) -> dict[str, str]:
-    """`engine=x,quantization=y|z` as a mapping."""
+    """Parse `engine=x,quantization=y|z`."""
     pairs = [part.partition("=") for part in text.split(",")] if text else []
     for key, sign, value in pairs:
         if not (key and sign and value):

@@ -1,4 +1,4 @@
-"""One run at a time on this machine's engines: two would measure each other."""
+"""Locks: one run at a time on this machine's engines, one process at a time on a run."""
 
 from __future__ import annotations
 
@@ -17,48 +17,42 @@ from harness.errors import UsageError
 
 @contextlib.contextmanager
 def machine_to_ourselves(name: str, *, wait_s: float = 0.0, folder: Path | None = None) -> Iterator[None]:
-    """Hold the lock of this machine's engines while a run goes on.
+    """Hold the lock of this machine's engines during a run. The system releases it when the process ends.
 
-    name: what the other run is told. Raises UsageError if another run holds the lock for longer than `wait_s`. The lock
-    is the system's: it ends with the process that holds it, however that ends.
+    Raises UsageError if another run holds it for longer than `wait_s`. `name` is shown to a run that is refused.
     """
     where = folder or directory()
     where.mkdir(parents=True, exist_ok=True)
     holder = where / "running.json"
-    lock = FileLock(where / "running.lock")
     try:
-        lock.acquire(timeout=wait_s)
+        lock = FileLock(where / "running.lock").acquire(timeout=wait_s)
     except Timeout:
         raise UsageError(
-            f"another run is measuring on this machine ({describe(holder)}); two at once would measure each other: "
+            f"another run is measuring on this machine ({_holder(holder)}); two at once would measure each other: "
             "wait for it, or let this one wait with --wait 30m"
         ) from None
-    try:
-        holder.write_text(json.dumps({"name": name, "pid": os.getpid(), "since": datetime.now(UTC).isoformat()}))
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
+    with lock:
+        try:
+            holder.write_text(json.dumps({"name": name, "pid": os.getpid(), "since": datetime.now(UTC).isoformat()}))
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def run_to_ourselves(path: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder while it is being made. Raises UsageError if another process holds it."""
-    lock = FileLock(path / ".lock")
+    """Hold the lock of a run's folder while it is made. Raises UsageError if another process holds it."""
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(path / ".lock").acquire(timeout=0)
     except Timeout:
         raise UsageError(f"another process is making {path} at this moment; wait for it to end") from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
-def describe(holder: Path) -> str:
-    """Who holds the lock, as far as it said."""
+def _holder(file: Path) -> str:
     try:
-        facts = json.loads(holder.read_text())
+        facts = json.loads(file.read_text())
         return f"{facts['name']}, process {facts['pid']}, since {facts['since'][:19]}Z"
     except (OSError, ValueError, KeyError, TypeError):
         return "it has not said which"

@@ -14,14 +14,14 @@ from harness.telemetry.prometheus.scraper import ServerPages, Sink
 
 
 def pages_beside(cell: Cell, sink: Sink) -> ServerPages:
-    """The pages to read beside a cell."""
+    """Return the reader of the metrics pages of a cell."""
     return ServerPages(sink, partial(orders_for, cell), server_is_here=cell.scope == SERVER)
 
 
 def orders_for(cell: Cell, own: Sequence[str]) -> list[PageOrder]:
-    """The pages to read beside a cell. own: those that its engine says are its.
+    """Return the pages to read beside a cell; `own` are those that its engine names.
 
-    The key and the headers of requests go to the same server only (scheme, host and port).
+    The API key and the headers go to pages of the same server only (scheme, host and port).
     """
     spec = cell.spec
     if cell.pages == ():
@@ -45,7 +45,7 @@ def _headers(spec: EngineSpec) -> dict[str, str]:
 
 
 def _is_address(url: str) -> bool:
-    """Whether an engine, which may be anybody's, names a page that can be had."""
+    """Return whether a page that an engine names (a plugin, perhaps) has a valid address."""
     try:
         return bool(Address.of(url))
     except ValueError:

@@ -1,4 +1,4 @@
-"""References of quality: which cell the others are compared with, scored once before the first that needs it."""
+"""References of quality: choose the cell that others are compared with, and score it once when first needed."""
 
 from __future__ import annotations
 
@@ -17,38 +17,35 @@ from harness.schedule.cells import FULL_BITS, Cell, bits, is_full, slug
 from harness.store.manifest import ReferenceEntry
 
 FOLDER = "quality"
-OWN = "own"
-"""In the name of a reference's folder: the checkpoint's own precision, which no cell has."""
 OWN_PRECISION = 24
-"""Bits that a cell without a level counts as: the checkpoint's own precision is no less than any 16 bits that are made
-of it, and no more than 32."""
+"""Bits of a cell without a level: the checkpoint's own precision, between 16 and 32 bits."""
 MADE_BEFOREHAND = ("awq", "gptq", "compressed-tensors")
 _CACHE_TYPES = ("cache_type_k", "cache_type_v", "kv_cache_dtype")
-Hear = Callable[[dict[str, Any]], None]
+Notify = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A cell to be the reference, at its own level or at one that is not measured; None: the checkpoint's own."""
+    """Cell that is the reference."""
 
     cell: Cell
-    level: str | None
+    level: str | None  # may differ from the cell's; None for the checkpoint's own precision
 
     @property
     def name(self) -> dict[str, Any]:
-        """What it is, for the manifest."""
+        """Its names, for the manifest."""
         cell = self.cell
         return {"model": cell.model, "engine": cell.engine, "level": self.level, "variant": cell.variant}
 
     @property
     def id(self) -> str:
-        """Its folder's name."""
-        names = self.name if self.level is not None or self.cell.level is None else self.name | {"level": OWN}
+        """Name of its folder."""
+        names = self.name if self.level is not None or self.cell.level is None else self.name | {"level": "own"}
         return "-".join(slug(part.rpartition("/")[2] or part) for part in names.values() if part)
 
 
 def choose(cell: Cell, cells: Sequence[Cell], section: Quality) -> Choice | str:
-    """What a cell is compared with; a sentence where there is nothing."""
+    """Return the reference of a cell, or the reason why there is none."""
     wanted = section.reference
     same = [one for one in cells if one.model == cell.model]
     if wanted is None or not (wanted.quantization or wanted.engine or wanted.variant):
@@ -73,9 +70,9 @@ def choose(cell: Cell, cells: Sequence[Cell], section: Quality) -> Choice | str:
 
 
 def _most_precise(cells: Sequence[Cell]) -> Choice:
-    """Never a quantized cell of its own accord: where all are, the checkpoint's own precision, which is no cell.
+    """Return the most precise reference: no quantized cell, unless the checkpoint itself is quantized.
 
-    A checkpoint may itself be quantized; then nothing else exists.
+    If all cells are quantized, the reference is the checkpoint's own precision, which is no cell.
     """
     able = [one for one in cells if hasattr(engine_class(one.engine), "score")] or list(cells)
     full = [one for one in able if _precision(one) >= FULL_BITS]
@@ -87,7 +84,7 @@ def _most_precise(cells: Sequence[Cell]) -> Choice:
 
 
 def _precision(cell: Cell) -> int:
-    """Bits of a cell's weights, 0 where they are quantized; by the names that the scenario gives."""
+    """Return the bits of a cell's weights by its level in the scenario, 0 if they are quantized."""
     level = cell.level or cell.spec.options.get("quantization")
     if level is None:
         return OWN_PRECISION
@@ -95,51 +92,47 @@ def _precision(cell: Cell) -> int:
 
 
 def _narrow_cache(cell: Cell) -> bool:
-    """Whether keys and values are kept in fewer bits, which costs as much quality as weights may."""
+    """Return whether the KV cache is quantized, which may cost as much quality as quantized weights."""
     kept = [bits(str(cell.spec.options.get(name))) for name in _CACHE_TYPES]
     return any(0 < count < FULL_BITS for count in kept)
 
 
-def refusal(cell: Cell, cells: Sequence[Cell], section: Quality) -> str | None:
-    """Why a cell cannot be compared, whatever happens; None where nothing is known against it."""
-    choice = choose(cell, cells, section)
-    if isinstance(choice, str):
-        return choice
-    silent = next((one.engine for one in (cell, choice.cell) if not hasattr(engine_class(one.engine), "score")), None)
-    return None if silent is None else cannot_score(silent)
-
-
 @dataclass(slots=True)
 class References:
-    """Those of one run. told: for the manifest, by id; filled as they are made.   tried: the ids of those that were
-    made in this session, well or badly: none is made twice.   every: the cells that a reference is chosen from, where
-    only some of them run.
-    """
+    """References of one run."""
 
     section: Quality | None
     cells: Sequence[Cell]
     folder: Path
     scenario: dict[str, Any]
-    told: dict[str, ReferenceEntry]
-    tried: set[str] = field(default_factory=set)
-    every: Sequence[Cell] = ()
+    entries: dict[str, ReferenceEntry]  # for the manifest, by id; filled as references are scored
+    tried: set[str] = field(default_factory=set)  # ids scored in this session, failed ones included
+    every: Sequence[Cell] = ()  # cells to choose from, if only some of them run
 
     def wants(self, cell: Cell) -> bool:
-        """Whether a cell is to be scored: the first repetition of each is, since the text stays the same."""
+        """Return whether a cell is scored: only the first repetition is, since the text stays the same."""
         if self.section is None:
             return False
         alike = [one for one in self.cells if _names(one) == _names(cell)]
         return min(one.repetition for one in alike) == cell.repetition
 
     def refusal(self, cell: Cell) -> str | None:
-        """Why a cell that is wanted cannot be scored."""
-        assert self.section is not None
-        return refusal(cell, self.every or self.cells, self.section)
+        """Return why a cell cannot be scored, None if no reason is known."""
+        choice = self._choice(cell)
+        if isinstance(choice, str):
+            return choice
+        engines = [one.engine for one in (cell, choice.cell)]
+        silent = next((name for name in engines if not hasattr(engine_class(name), "score")), None)
+        return None if silent is None else cannot_score(silent)
 
-    async def order_for(self, cell: Cell, stop: StopRequest, hear: Hear) -> QualityOrder | str:
-        """What to tell the cell's child, the reference made first if need be; a sentence where it cannot be had."""
+    def _choice(self, cell: Cell) -> Choice | str:
         assert self.section is not None
-        choice = choose(cell, self.every or self.cells, self.section)
+        return choose(cell, self.every or self.cells, self.section)
+
+    async def order_for(self, cell: Cell, stop: StopRequest, notify: Notify) -> QualityOrder | str:
+        """Return the order for the cell's child, once the reference is scored; a sentence if that failed."""
+        assert self.section is not None
+        choice = self._choice(cell)
         if isinstance(choice, str):
             return choice
         text = None if self.section.text is None else str(self.section.text.absolute())
@@ -148,12 +141,12 @@ class References:
         order = QualityOrder(str(folder.absolute()), True, *sizes, choice.name, text, choice.level)
         if choice.id not in self.tried:
             self.tried.add(choice.id)
-            hear({"event": "notice", "text": f"scoring the reference first: {choice.id}"})
-            self.told[choice.id] = await self._made(choice, order, folder, stop, hear)
-            if self.told[choice.id].quantized:
-                loaded = self.told[choice.id].level
-                hear({"event": "notice", "text": f"the reference {choice.id} is itself quantized: {loaded}"})
-        reason = self.told[choice.id].reason
+            notify({"event": "notice", "text": f"scoring the reference first: {choice.id}"})
+            self.entries[choice.id] = await self._made(choice, order, folder, stop, notify)
+            if self.entries[choice.id].quantized:
+                loaded = self.entries[choice.id].level
+                notify({"event": "notice", "text": f"the reference {choice.id} is itself quantized: {loaded}"})
+        reason = self.entries[choice.id].reason
         if reason:
             own = choice.level == choice.cell.level
             advice = "" if own else "; name a level that is measured as `quality.reference`"
@@ -161,28 +154,28 @@ class References:
         return QualityOrder(str(folder.absolute()), False, *sizes, choice.name, text)
 
     async def _made(
-        self, choice: Choice, order: QualityOrder, folder: Path, stop: StopRequest, hear: Hear
+        self, choice: Choice, order: QualityOrder, folder: Path, stop: StopRequest, notify: Notify
     ) -> ReferenceEntry:
         folder.mkdir(parents=True, exist_ok=True)
         spec = CellSpec(self.scenario, choice.cell.index, str(folder.absolute()), (), quality=asdict(order))
         spec.save(folder / "child.json")
-        heard: dict[str, Any] = {}
+        entry: dict[str, Any] = {}
 
         def listen(event: dict[str, Any]) -> None:
             if event["event"] == "quality":
-                heard.update(event["quality"])
+                entry.update(event["quality"])
             elif event["event"] in ("failed", "skipped", "stopped"):
-                heard["reason"] = event.get("reason") or "the run was stopped"
-            hear(event)
+                entry["reason"] = event.get("reason") or "the run was stopped"
+            notify(event)
 
         command = ChildCommand.of(choice.cell, folder, TRIAL_PATIENCE_S)
         reason = await supervise(command, stop, lambda _: None, listen)
-        if "positions" not in heard:
-            heard.setdefault("reason", reason or "its process ended without a word")
-        return ReferenceEntry.model_validate(heard)
+        if "positions" not in entry:
+            entry.setdefault("reason", reason or "its process exited without output")
+        return ReferenceEntry.model_validate(entry)
 
     def close(self) -> None:
-        """Delete the scores: they are large, and made again where they are needed again."""
+        """Delete the scores: they are large, and can be computed again."""
         for file in (self.folder / FOLDER).glob("*/*"):
             if file.suffix in (".f32", ".i32", ".npy") or file.name in ("facts.json", "child.json"):
                 file.unlink()

@@ -1,7 +1,7 @@
-"""Going on with a stored run, whatever ended it: what is complete is kept, everything else is measured again.
+"""Resume a stored run: complete trials are kept, all others are measured again.
 
-What was measured of a trial that broke off stays where it is, listed under the trial's `attempts`; the attempt that
-counts is written to a folder of its own (`cells/<cell>/attempt-2/<load>`), with the readings taken beside it.
+The records of an incomplete trial stay in place, listed under its `attempts`. The new attempt has a folder of its own
+(`cells/<cell>/attempt-2/<load>`), with its readings beside it.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from harness.store.run import MANIFEST, RunWriter, is_complete
 
 MASKED = "***"
 KEPT = {"engine_info", "start", "quality", "unread"}
-"""What a cell's entry keeps when trials of it are measured again."""
+"""Keys that a cell's entry keeps when trials are measured again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What is left to do of a stored run. cells: those with something to measure, in the order in which they run."""
+    """Rest of a stored run."""
 
     scenario: Scenario
     writer: RunWriter
-    cells: Sequence[Cell]
+    cells: Sequence[Cell]  # incomplete ones, in the order in which they run
     planned: Sequence[Cell | Skip]
 
 
 def what_is_left(path: Path, env: Mapping[str, str] | None = None) -> Rest:
-    """Read a stored run and find what it lacks; nothing is written.
+    """Read a stored run and find its incomplete cells; write nothing.
 
-    Raises RunUnreadable, and UsageError with the reason where what it lacks could not be compared with what it has.
+    Raises RunUnreadable, or UsageError if new measurements could not be compared with the stored ones.
     """
     writer = RunWriter.reopen(path)
     manifest = writer.manifest
@@ -57,15 +57,16 @@ def what_is_left(path: Path, env: Mapping[str, str] | None = None) -> Rest:
         _check_text(manifest, scenario)
         _check_identities(planned, known)
         _check_models(planned, known, {cell.spec.model for cell in lacking if cell.spec.model is not None})
-    told = [_with_secrets(cell, env) if lacking and isinstance(cell, Cell) else cell for cell in planned]
+    planned = [_with_secrets(cell, env) if lacking and isinstance(cell, Cell) else cell for cell in planned]
     ids = {cell.id for cell in lacking}
-    return Rest(scenario, writer, [cell for cell in told if isinstance(cell, Cell) and cell.id in ids], told)
+    return Rest(scenario, writer, [cell for cell in planned if isinstance(cell, Cell) and cell.id in ids], planned)
 
 
 def begin_session(rest: Rest, command: str) -> None:
-    """Note in the manifest who goes on and where, and what is to be measured again."""
+    """Add a session to the manifest, and an attempt to each cell that is measured again."""
     manifest = rest.writer.manifest
-    sessions = manifest.sessions or [_first_session(manifest)]
+    of_run = {name: getattr(manifest, name) for name in ("created_utc", "command", "provenance")}
+    sessions = manifest.sessions or [Session(number=1, cells=[], **of_run)]  # older versions stored none
     manifest.sessions = [*sessions, session_entry(len(sessions) + 1, command)]
     manifest.notes += _changes(sessions[0].provenance, manifest.sessions[-1])
     manifest.status = "running"
@@ -80,7 +81,7 @@ def begin_session(rest: Rest, command: str) -> None:
 
 def _lacks(path: Path, entry: CellEntry) -> bool:
     if not entry.trials:
-        return entry.status != "complete"  # it was skipped, or is there for its quality alone
+        return entry.status != "complete"  # skipped, or planned for its quality alone
     scored = entry.quality is None or entry.quality.status in ("complete", "skipped")
     return not scored or not all(is_complete(path, trial) for trial in entry.trials)
 
@@ -95,14 +96,14 @@ def _check_version(manifest: Manifest) -> None:
 
 
 def _check_text(manifest: Manifest, scenario: Scenario) -> None:
-    """Whether cells that are still to be scored would be scored on the same text."""
+    """Raise UsageError if the text for quality has changed."""
     if manifest.quality_text != text_hash(scenario.quality):
         assert scenario.quality is not None
         raise UsageError(f"{scenario.quality.text} changed since this run was begun; begin a new run")
 
 
 def _check_identities(planned: Sequence[Cell | Skip], known: Mapping[str, CellEntry]) -> None:
-    """Whether each trial would still measure what it was planned to: files may have changed since."""
+    """Raise UsageError if a trial would measure something else than planned, such as changed files."""
     for cell in planned:
         if isinstance(cell, Skip):
             continue
@@ -117,7 +118,7 @@ def _check_identities(planned: Sequence[Cell | Skip], known: Mapping[str, CellEn
 
 
 def _check_models(planned: Sequence[Cell | Skip], known: Mapping[str, CellEntry], needed: set[ModelReference]) -> None:
-    """Whether the weights that are needed again are those that were measured."""
+    """Raise UsageError if the weights that are needed again have changed."""
     hashes: dict[ModelReference, str | None] = {}
     for cell in planned:
         measured = known[cell.id].engine_info.model_hash
@@ -133,11 +134,11 @@ def _hash(model: ModelReference) -> str | None:
     try:
         return content_hash(resolve(model))
     except EngineError:
-        return None  # the engine will say it
+        return None  # the engine will report it
 
 
 def _with_secrets(cell: Cell, env: Mapping[str, str] | None) -> Cell:
-    """The cell with the values that were not stored because they may be secret, from the environment."""
+    """Return the cell with its secret values, which are not stored, from the environment."""
     values = os.environ if env is None else env
     masked = [name for name, value in cell.spec.env.items() if value == MASKED]
     for name in masked:
@@ -148,7 +149,7 @@ def _with_secrets(cell: Cell, env: Mapping[str, str] | None) -> Cell:
 
 
 def _begin_attempt(path: Path, cell: Cell, entry: CellEntry) -> None:
-    """The cell's entry anew, but for its complete trials; earlier attempts at the others are listed with them."""
+    """Replace the cell's entry, except for complete trials; the others list their earlier attempts."""
     number = 1
     while (path / _folder(cell, number)).exists():
         number += 1
@@ -171,7 +172,7 @@ def _attempt(trial: TrialEntry) -> Attempt:
     found = Attempt(attempt=1, session=1)
     found.take(Attempt.model_validate(trial.model_dump(include=set(Attempt.model_fields), exclude_unset=True)))
     if found.status in ("running", "pending"):
-        found.status, found.reason = "failed", "the run ended in the middle of it, without a word"
+        found.status, found.reason = "failed", "the run ended in the middle of it"
     return found
 
 
@@ -180,7 +181,7 @@ def _folder(cell: Cell, attempt: int) -> str:
 
 
 def _skip(cell: Skip, entry: CellEntry) -> None:
-    """A cell that cannot be run any more: what it lacks is failed, or all of it skipped."""
+    """Mark a cell that cannot run any more as skipped, or its incomplete trials as failed."""
     if entry.status == "complete":
         return
     if any(trial.status == "complete" for trial in entry.trials):
@@ -192,15 +193,8 @@ def _skip(cell: Skip, entry: CellEntry) -> None:
         entry.status, entry.reason, entry.trials = "skipped", cell.reason, []
 
 
-def _first_session(manifest: Manifest) -> Session:
-    """Of a run whose version of this program did not note it."""
-    return Session(
-        number=1, created_utc=manifest.created_utc, command=manifest.command, provenance=manifest.provenance, cells=[]
-    )
-
-
 def _changes(first: Provenance, session: Session) -> list[str]:
-    """What differs between the machines and libraries of two sessions, as notes for the report."""
+    """Return notes on the differences between the machines and libraries of two sessions."""
     second = session.provenance
     found = []
     for before, after, what in (

@@ -1,7 +1,4 @@
-"""A run, from the scenario to the stored folder: expand, then one supervised child process per cell; and on again.
-
-Nothing here prints: `Watcher` is told what happens.
-"""
+"""Execute or resume a run: one supervised child process per cell. A `Watcher` receives the progress."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from harness.run.references import References
 from harness.run.resume import begin_session, what_is_left
 from harness.run.scoring import QualityOrder
 from harness.run.supervisor import ChildCommand, StopRequest, supervise
-from harness.run.unrecorded import Broken, write_unrecorded
+from harness.run.unrecorded import Incomplete, write_unrecorded
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip
 from harness.schedule.devices import CPU, visible_gpus
@@ -40,21 +37,21 @@ from harness.telemetry.sampler import Sampler, Ticker, one_at_a_time
 
 
 class Watcher(Protocol):
-    """Whoever wants to see a run go on."""
+    """Receiver of the progress of a run."""
 
     def cell_begins(self, cell: CellEntry, number: int, total: int) -> None:
-        """A cell is about to start; its entry in the manifest, its number and how many there are."""
+        """Receive the start of a cell, with its number of `total`."""
 
     def event(self, cell: CellEntry, event: dict[str, Any]) -> None:
-        """The child said something (see `harness.run.child`)."""
+        """Receive an event of the child (`harness.run.child`)."""
 
     def stopping(self, level: int) -> None:
-        """The user asked to stop: 1 finish what is in flight, 2 now."""
+        """Receive the user's request to stop: 1 finish the requests in flight, 2 now."""
 
 
 @dataclass(slots=True)
 class RunInProgress:
-    """What the steps of a run share."""
+    """State that the steps of a run share. cells: all of the run, measured in this session or not."""
 
     scenario: Scenario
     writer: RunWriter
@@ -74,42 +71,42 @@ def execute(
     command: str,
     locust: Mapping[str, Any] | None = None,
 ) -> RunWriter:
-    """Run the planned cells of a scenario and store them in `out`. The manifest's status says how it ended.
+    """Run the planned cells of a scenario and store them in `out`. The manifest's status is the outcome.
 
-    locust: how it is used where a load asks for it (`harness.drivers.locust.options`).
-    Raises RunDirectoryExists if `out` is there already, StorageFailed if it cannot be written.
+    Raises RunDirectoryExists if `out` exists, StorageFailed if it cannot be written.
+
+    Args:
+        locust: Options of `harness.drivers.locust.options` for loads that use Locust.
     """
     writer = RunWriter(out, first_manifest(scenario, planned, command))
     with run_to_ourselves(out):
         cells = [cell for cell in planned if isinstance(cell, Cell)]
-        run_to_the_end(RunInProgress(scenario, writer, watcher, cells=cells, locust=locust or {}), cells)
+        _run_all(RunInProgress(scenario, writer, watcher, cells=cells, locust=locust or {}), cells)
     return writer
 
 
 def go_on(path: Path, watcher: Watcher, *, command: str, locust: Mapping[str, Any] | None = None) -> RunWriter:
-    """Measure what a stored run lacks; nothing, if it is complete.
+    """Measure the incomplete cells of a stored run.
 
-    Raises UsageError if another process is at it, or as `resume.what_is_left`.
+    Raises UsageError if another process makes the run, or as `resume.what_is_left`.
     """
     with run_to_ourselves(path):
         rest = what_is_left(path)
         if rest.cells:
             begin_session(rest, command)
             cells = [cell for cell in rest.planned if isinstance(cell, Cell)]
-            run = RunInProgress(rest.scenario, rest.writer, watcher, cells=cells, locust=locust or {})
-            run_to_the_end(run, rest.cells)
+            _run_all(RunInProgress(rest.scenario, rest.writer, watcher, cells=cells, locust=locust or {}), rest.cells)
         elif rest.writer.manifest.status in ("running", "interrupted"):
             rest.writer.manifest.status = final_status(rest.writer.manifest)
             rest.writer.save()
     return rest.writer
 
 
-def run_to_the_end(run: RunInProgress, cells: Sequence[Cell]) -> None:
-    """These cells of a run, one after the other. `run.cells`: all that the run has, measured in this session or not."""
-    told = run.writer.manifest.quality = dict(run.writer.manifest.quality)
+def _run_all(run: RunInProgress, cells: Sequence[Cell]) -> None:
+    made = run.writer.manifest.quality = dict(run.writer.manifest.quality)
     section = run.scenario.quality
     every = [cell for cell in expand(run.scenario) if isinstance(cell, Cell)] if section is not None else []
-    run.references = References(section, run.cells, run.writer.path, run.scenario.resolved(), told, every=every)
+    run.references = References(section, run.cells, run.writer.path, run.scenario.resolved(), made, every=every)
     try:
         asyncio.run(run_cells(run, cells))
     finally:
@@ -117,7 +114,7 @@ def run_to_the_end(run: RunInProgress, cells: Sequence[Cell]) -> None:
 
 
 async def run_cells(run: RunInProgress, cells: Sequence[Cell]) -> None:
-    """Every cell in its order, until the end or until the user stops."""
+    """Run cells in their order, until the user stops."""
     manifest = run.writer.manifest
     with stop_on_signals(run):
         try:
@@ -137,12 +134,12 @@ async def run_cells(run: RunInProgress, cells: Sequence[Cell]) -> None:
 
 
 def final_status(manifest: Manifest) -> str:
-    """Return how the run as a whole ended, once every cell had its turn."""
+    """Return the status of a run whose cells have all run."""
     return "failed" if any(cell.status == "failed" for cell in manifest.cells) else "complete"
 
 
 async def run_cell(run: RunInProgress, cell: Cell, entry: CellEntry) -> None:
-    """One cell. What a broken child left over gets a fresh one; a child that never got to a trial ends the cell."""
+    """Run one cell. A new child takes the trials that a failed one left; a child that reaches none ends the cell."""
     folder = run.writer.folder(entry.path)
     per_trial = run.scenario.restart == "per_trial"
     with run.writer.samples(folder) as samples:
@@ -156,7 +153,8 @@ async def run_cell(run: RunInProgress, cell: Cell, entry: CellEntry) -> None:
                 now = waiting[:1] if per_trial else waiting
                 last = len(now) == len(waiting)
                 await run_child(run, cell, entry, now, (sampler, pages), quality if last else None)
-                quality = None if scored(entry) or (last and not waiting) else quality
+                ended = entry.quality is None or entry.quality.status != "pending"
+                quality = None if ended or (last and not waiting) else quality
                 if run.stop.level or entry.status in ("failed", "skipped"):
                     break
     run.writer.finish_samples(folder)
@@ -165,9 +163,7 @@ async def run_cell(run: RunInProgress, cell: Cell, entry: CellEntry) -> None:
 
 
 async def quality_order(run: RunInProgress, cell: Cell, entry: CellEntry) -> QualityOrder | None:
-    """What the cell's child is to score; None where nothing is asked, done already, or cannot be had (the entry says
-    why then).
-    """
+    """Return the order to score the cell; None if not requested, done, or impossible (the entry has the reason)."""
     if run.references is None or not run.references.wants(cell) or (entry.quality and entry.quality.positions):
         return None
     refusal = run.references.refusal(cell)
@@ -175,25 +171,20 @@ async def quality_order(run: RunInProgress, cell: Cell, entry: CellEntry) -> Qua
         entry.quality = QualityEntry(status="skipped", reason=refusal)
         return None
     order = await run.references.order_for(cell, run.stop, lambda event: run.watcher.event(entry, event))
-    refusal, given = (None, order) if isinstance(order, QualityOrder) else (order, None)
-    entry.quality = QualityEntry(status="failed" if given is None else "pending", reason=refusal)
+    reason = order if isinstance(order, str) else None
+    entry.quality = QualityEntry(status="failed" if reason else "pending", reason=reason)
     run.writer.save()
-    return given
-
-
-def scored(entry: CellEntry) -> bool:
-    """Whether scoring has come to an end, good or bad."""
-    return entry.quality is None or entry.quality.status != "pending"
+    return None if isinstance(order, str) else order
 
 
 def more_by_locust(run: RunInProgress, waiting: Sequence[TrialEntry]) -> bool:
-    """Whether Locust's workers are needed again once these trials have been run."""
+    """Return whether Locust's workers are needed again after these trials."""
     entries = {entry.id: entry for entry in run.writer.manifest.cells}
     now = [trial.path for trial in waiting]
     return any(
         plan.load.driver == "locust" and trial.status == "pending" and trial.path not in now
         for cell in run.cells
-        for plan, trial in zip(cell.trials, entries[cell.id].trials, strict=False)  # none where it was skipped
+        for plan, trial in zip(cell.trials, entries[cell.id].trials, strict=False)  # a skipped cell has none
     )
 
 
@@ -205,7 +196,7 @@ async def run_child(
     readers: tuple[Sampler, ServerPages],
     quality: QualityOrder | None = None,
 ) -> None:
-    """Start a child for these trials, and for scoring after them; keep the manifest true while it runs."""
+    """Run these trials, and scoring after them, in a child; record its events in the manifest."""
     folder = run.writer.folder(entry.path)
     for trial in waiting:
         run.writer.folder(trial.path)
@@ -221,37 +212,35 @@ async def run_child(
     spec.save(folder / "child.json")
     command = ChildCommand.of(cell, folder, run.scenario.patience_s)
     events = Events(run.writer, entry, readers, run.stop, run.watcher.event)
-    reason = await supervise(command, run.stop, events.child_is, events.hear)
+    reason = await supervise(command, run.stop, events.child_is, events.receive)
     events.close(reason)
-    if events.broken is not None:
-        await complete_broken(run, events, spec, command)
+    if events.incomplete is not None:
+        await complete_records(run, events, spec, command)
     (folder / "child.json").unlink()
     run.writer.save()
 
 
-async def complete_broken(run: RunInProgress, events: Events, spec: CellSpec, command: ChildCommand) -> None:
-    """Give each planned request of a trial that broke off a row, where the plan can be made."""
-    trial = events.broken
+async def complete_records(run: RunInProgress, events: Events, spec: CellSpec, command: ChildCommand) -> None:
+    """Write a row for each planned request of an incomplete trial, if its plan can be made."""
+    trial = events.incomplete
     assert trial is not None
     folder = str((run.writer.path / trial.path).resolve())
     why = "its process was gone before it was over"
-    broken = Broken(spec.scenario, spec.cell, trial.index, spec.salt, folder, events.broken_until_ns, why)
-    answer = await write_unrecorded(broken, command, run.stop)
+    plan = Incomplete(spec.scenario, spec.cell, trial.index, spec.salt, folder, events.incomplete_until_ns, why)
+    answer = await write_unrecorded(plan, command, run.stop)
     if "failed" in answer:
         trial.reason = f"{trial.reason}; requests without a record have no rows: {answer['failed']}"
-    events.close_broken(TrialEntry.model_validate(answer.get("facts", {})))
+    events.close_incomplete(TrialEntry.model_validate(answer.get("facts", {})))
 
 
 def salt_of(writer: RunWriter, cell: Cell, entry: CellEntry) -> int:
-    """The same for all trials of one attempt at a cell of one run, and no other, so that a server which stays up has
-    none of their prompts in a cache.
-    """
+    """Return a salt of one attempt at a cell: a server that stays up has none of its prompts in a cache."""
     what = f"salt {writer.path.name} {writer.manifest.created_utc} {cell.id} {entry.attempt}"
     return int.from_bytes(hashlib.sha256(what.encode()).digest()[:7], "big")
 
 
 def reading_for(scenario: Scenario, cell: Cell, sink: Callable[[Sample], None]) -> Sampler:
-    """What reads this machine for a cell: of the GPUs those that the scenario names, or that its engine may use."""
+    """Return the sampler for a cell. It reads the GPUs that the scenario names, or else those of its engine."""
     gpus, remark = scenario.telemetry.gpus, None
     if gpus is None:
         try:
@@ -265,8 +254,9 @@ def reading_for(scenario: Scenario, cell: Cell, sink: Callable[[Sample], None]) 
 
 
 def _own_gpus(cell: Cell) -> tuple[int, ...] | None:
-    """Those that the scenario's `devices` gives an engine, or else the environment that it inherits; None: all. What a
-    server that runs already inherited is not known. Raises ValueError as `visible_gpus`.
+    """Return the GPUs of `devices`, or else of the environment; None for all, and for a server that runs already.
+
+    Raises ValueError as `visible_gpus`.
     """
     if cell.spec.devices:
         return tuple(int(one) for one in cell.spec.devices if one != CPU)
@@ -275,9 +265,7 @@ def _own_gpus(cell: Cell) -> tuple[int, ...] | None:
 
 @contextlib.contextmanager
 def reading(pages: ServerPages, entry: CellEntry) -> Iterator[None]:
-    """Read the pages for as long as the block lasts. What could not be read, and what the readings took, goes into the
-    cell's entry.
-    """
+    """Read the pages during the block. Failed readings and their cost go into the cell's entry."""
     try:
         with pages.reading():
             yield
@@ -288,10 +276,9 @@ def reading(pages: ServerPages, entry: CellEntry) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sampling(sampler: Sampler, interval_s: float, entry: CellEntry) -> Iterator[None]:
-    """Readings at absolute ticks for as long as the block lasts, on a thread: the loop has other work, such as closing
-    a long trial's files. What could not be read, and what the readings took, goes into the cell's entry.
+    """Read this machine at absolute ticks during the block, on a thread: closing a long trial's files blocks the loop.
 
-    Raises what storing a reading raised.
+    Failed readings and their cost go into the cell's entry. Raises StorageFailed if a reading cannot be stored.
     """
     ticker = Ticker(sampler.sample, interval_s)
     ticker.start()
@@ -300,10 +287,9 @@ def sampling(sampler: Sampler, interval_s: float, entry: CellEntry) -> Iterator[
     finally:
         failure = ticker.stop()
         sampler.close()
-        if failure is not None and not isinstance(failure, HarnessError):  # what was measured is worth more
-            sampler.unread.append(
-                f"readings ended after {ticker.pace.ticks} ticks: {type(failure).__name__}: {failure}"
-            )
+        if failure is not None and not isinstance(failure, HarnessError):  # the records stay
+            ended = f"readings ended after {ticker.pace.ticks} ticks"
+            sampler.unread.append(f"{ended}: {type(failure).__name__}: {failure}")
         entry.unread = sampler.unread
         entry.sampler = SamplerEntry(scope=sampler.scope, **ticker.pace.summary())
     if isinstance(failure, HarnessError):
@@ -312,7 +298,7 @@ def sampling(sampler: Sampler, interval_s: float, entry: CellEntry) -> Iterator[
 
 @contextlib.contextmanager
 def stop_on_signals(run: RunInProgress) -> Any:
-    """Ctrl-C, SIGTERM or SIGHUP once: stop offering. Twice: stop now. Either way everything is saved."""
+    """Stop sending at the first Ctrl-C, SIGTERM or SIGHUP, stop at once at the second. Everything is saved."""
 
     def stop() -> None:
         run.stop.raise_level()

@@ -1,7 +1,7 @@
-"""Scoring, in the child process of a cell: the reference once, then every cell against it, on the same token ids.
+"""Score the reference once, then every cell against it on the same token ids, in the child process of a cell.
 
-Nothing that goes wrong here may cost the results of the cell's loads: it becomes the reason why there are no figures.
-Events: `quality_begun`, `quality_progress` {done, chunks}, `quality` {quality: what the manifest keeps}.
+A failure becomes the reason why there are no figures; the results of the cell's loads stay. Events: `quality_begun`,
+`quality_progress` {done, chunks}, `quality` {quality: entry of the manifest}.
 """
 
 from __future__ import annotations
@@ -43,27 +43,20 @@ POSITIONS = "quality.parquet"
 
 @dataclass(frozen=True, slots=True)
 class QualityOrder:
-    """What the parent asks of a child; JSON-able.
+    """Order of the parent to a child; JSON-able."""
 
-    folder: of the reference's scores.   making: score the reference, with everything below; else score the cell.
-    level: of the reference, None: the checkpoint's own.   text: None for the shipped one.   name: of the reference.
-    """
-
-    folder: str
-    making: bool
+    folder: str  # of the reference's scores
+    making: bool  # score the reference, else the cell
     tokens: int
     chunk: int
     first: int
-    name: dict[str, Any]
-    text: str | None = None
-    level: str | None = None
+    name: dict[str, Any]  # of the reference
+    text: str | None = None  # None for the shipped one
+    level: str | None = None  # of the reference; None for the checkpoint's own
 
 
 async def score_reference(cell: Cell, order: QualityOrder, emit: Emit) -> None:
-    """Score the reference into its folder, twice in part to know its noise, and tell of it.
-
-    Raises EngineError or HarnessError if that cannot be done.
-    """
+    """Score the reference into its folder, a part twice for the noise floor. Raises EngineError or HarnessError."""
     folder, began = Path(order.folder), time.monotonic()
     cell = with_level(cell, order.level)
     async with started(cell, emit) as (engine, info):
@@ -71,8 +64,7 @@ async def score_reference(cell: Cell, order: QualityOrder, emit: Emit) -> None:
         source, wanted = await chunks_for(cell, order, engine)
         emit({"event": "quality_begun"})
         chunks, columns, whole = await _write_scores(scoring, wanted, order.first, folder, emit)
-        prompts = greedy.prompts_of(chunks)
-        level = info.level or order.level
+        prompts, level = greedy.prompts_of(chunks), info.level or order.level
         continuations = [await greedy.continuation(scoring, prompt) for prompt in prompts]
     np.save(folder / "chunks.npy", chunks)
     facts = source | {
@@ -93,20 +85,20 @@ async def score_reference(cell: Cell, order: QualityOrder, emit: Emit) -> None:
         floor = await noise_floor(able_to_score(cell, engine), Reference.open(folder), emit)
     facts |= {"noise_floor": floor}
     (folder / "facts.json").write_text(json.dumps(facts))
-    told = {key: value for key, value in facts.items() if key not in ("prompts", "continuations")}
-    emit({"event": "quality", "quality": told | {"seconds": round(time.monotonic() - began, 3)}})
+    entry = {key: value for key, value in facts.items() if key not in ("prompts", "continuations")}
+    emit({"event": "quality", "quality": entry | {"seconds": round(time.monotonic() - began, 3)}})
 
 
 async def score_cell(cell: Cell, order: QualityOrder, engine: Engine, folder: Path, emit: Emit) -> None:
-    """Score a started engine against the reference, store what is found per position, and tell of it."""
+    """Score a started engine against the reference; store the comparison of each position."""
     began = time.monotonic()
     emit({"event": "quality_begun"})
     try:
         found = await _scored(cell, Reference.open(Path(order.folder)), engine, folder, emit)
     except (EngineError, HarnessError) as error:
         found = QualityEntry(status="failed", reason=str(error))
-    except Exception as error:  # an engine's own defect: the results of the loads are there and stay
-        found = QualityEntry(status="failed", reason=f"scoring broke off: {type(error).__name__}: {error}")
+    except Exception as error:  # a defect of the engine; the results of the loads stay
+        found = QualityEntry(status="failed", reason=f"scoring failed: {type(error).__name__}: {error}")
     found.reference = NamedReference.model_validate(order.name)
     found.seconds = round(time.monotonic() - began, 3)
     emit({"event": "quality", "quality": found.stored()})
@@ -126,12 +118,13 @@ async def _scored(cell: Cell, reference: Reference, engine: Engine, folder: Path
     await asyncio.to_thread(store_positions, folder / POSITIONS, reference, found)
     facts = reference.facts
     limited = [k for k in (*widths, facts["k"]) if k is not None]
+    replies = await responses_of(engine, facts["prompts"], tokenizer_of(cell.spec.model))
     return QualityEntry(
         status="complete",
         reason=None,
         positions=len(found.nll),
         chunks=len(reference.chunks),
-        k=min(limited) if limited else None,
+        k=min(limited, default=None),
         true_unknown=int(np.isnan(found.nll).sum()),
         tokens=facts["tokens"],
         text=facts["text"],
@@ -140,15 +133,13 @@ async def _scored(cell: Cell, reference: Reference, engine: Engine, folder: Path
         noise_floor=facts["noise_floor"],
         indistinguishable=indistinguishable(float(found.kl.mean()), facts["noise_floor"]["kl_mean"]),
         greedy=GreedyEntry.model_validate(await divergence_of(scoring, facts)),
-        responses=RepliesEntry.model_validate(
-            await responses_of(engine, facts["prompts"], tokenizer_of(cell.spec.model))
-        ),
+        responses=RepliesEntry.model_validate(replies),
         path=POSITIONS,
     )
 
 
 async def divergence_of(engine: ScoringEngine, facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Where the engine would leave the reference's greedy continuations."""
+    """Return the first differences of the engine from the reference's greedy continuations."""
     found = []
     for prompt, continuation in zip(facts["prompts"], facts["continuations"], strict=True):
         scores = await engine.score([*prompt, *continuation], len(prompt))
@@ -159,15 +150,14 @@ async def divergence_of(engine: ScoringEngine, facts: Mapping[str, Any]) -> Mapp
 async def _write_scores(
     engine: ScoringEngine, wanted: Ids, first: int, folder: Path, emit: Emit
 ) -> tuple[Ids, int, bool]:
-    """Score as many chunks as fit; those, the columns of a row, and whether these are the whole vocabulary."""
+    """Score as many chunks as fit on the disk; return them, the columns of a row, and whether these are all tokens."""
     count, number = len(wanted), 0
     with ReferenceWriter(folder) as writer:
         while number < count:
             found = distributions(await engine.score(wanted[number].tolist(), first))
             await asyncio.to_thread(writer.add, found)
             if not number:
-                bytes_per_column = 4 if found.whole else 8
-                per_chunk = found.logprobs.size * bytes_per_column + found.true.nbytes
+                per_chunk = found.logprobs.size * (4 if found.whole else 8) + found.true.nbytes
                 count = min(count, fitting_chunks(folder, per_chunk))
             number += 1
             emit({"event": "quality_progress", "done": number, "chunks": count})
@@ -175,7 +165,7 @@ async def _write_scores(
 
 
 async def noise_floor(engine: ScoringEngine, reference: Reference, emit: Emit) -> dict[str, Any]:
-    """The reference from itself: the same positions by another start and in other batches."""
+    """Compare the reference with itself: the same positions after another start and in other batches."""
     first, cut = reference.first, max(reference.first + 1, reference.chunks.shape[1] * 3 // 4)
     numbers = range(min(FLOOR_CHUNKS, len(reference.chunks)))
     parts = []
@@ -196,10 +186,10 @@ async def noise_floor(engine: ScoringEngine, reference: Reference, emit: Emit) -
 
 
 async def chunks_for(cell: Cell, order: QualityOrder, engine: Engine) -> tuple[dict[str, Any], Ids]:
-    """(what the text and its token ids are, the chunks), by our tokenizer of the model or else the engine's own.
+    """Return the facts of the text and its chunks, by our tokenizer of the model or else the engine's own.
 
-    What the engine puts in front of a text that it is sent stands at each chunk's beginning, in place of as many ids:
-    a model that is served with it is not itself without. "beginning": those ids, None where the engine does not say.
+    Each chunk begins with the ids that the engine puts in front of a text, as it is served ("beginning"; None if
+    unknown). They replace as many ids of the text.
     """
     name, text = text_of(None if order.text is None else Path(order.text))
     tokenizer = tokenizer_of(cell.spec.model)
@@ -215,20 +205,20 @@ async def chunks_for(cell: Cell, order: QualityOrder, engine: Engine) -> tuple[d
 
 
 async def beginning_of(engine: Engine) -> list[int] | None:
-    """The ids that an engine puts in front of a text that it is sent; None where it does not say."""
+    """Return the ids that an engine puts in front of a text, None if unknown."""
     found: list[int] | None = await engine.beginning() if hasattr(engine, "beginning") else None
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """An engine whose scores are waited for no longer than a limit: `alive` tells nothing of a hang here."""
+    """Engine with a time limit on scoring, since `alive` does not detect a hang."""
 
     engine: ScoringEngine
     limit_s: float = LONGEST_SCORING_S
 
     async def score(self, tokens: Sequence[int], first: int) -> Scores:
-        """As the engine's own. Raises EngineError also where it does not answer."""
+        """Score as the engine does. Raises EngineError also at the time limit."""
         try:
             async with asyncio.timeout(self.limit_s):
                 return await self.engine.score(tokens, first)
@@ -240,39 +230,39 @@ class Bounded:
 
 
 def able_to_score(cell: Cell, engine: Engine) -> ScoringEngine:
-    """The engine, if it can be asked. Raises UsageError, one sentence, if not."""
+    """Return the engine with a time limit. Raises UsageError if it cannot score."""
     if isinstance(engine, ScoringEngine):
         return Bounded(engine)
     raise UsageError(cannot_score(cell.engine))
 
 
 def cannot_score(engine: str) -> str:
-    """What is said of an engine that cannot be asked."""
-    return f"{engine} does not tell how likely it finds a text, so no quality can be measured with it"
+    """Return the reason for an engine that cannot score."""
+    return f"{engine} does not return the log-probabilities of a text, so its quality cannot be measured"
 
 
 def with_level(cell: Cell, level: str | None) -> Cell:
-    """The cell with the reference's level in place of its own, and the model that the scenario names."""
+    """Return the cell with the reference's level and the model that the scenario names."""
     if level == cell.level:
         return cell
     return replace(cell, level=level, spec=replace(cell.spec, level=level, model=cell.own_model))
 
 
 def bound_sentence(wanted: int, used: int) -> str | None:
-    """What is said where the disk allows fewer chunks than the text has."""
+    """Return a remark if the disk allows fewer chunks than the text has."""
     if used >= wanted:
         return None
     return f"{used} of {wanted} chunks: the reference's log-probabilities may take 4 GiB and a quarter of the free disk"
 
 
 def columns_of(found: Positions, chunk: Sequence[int] | np.ndarray[Any, Any]) -> dict[str, Any]:
-    """As `quality.estimates` takes them."""
+    """Return the columns for `quality.figures.estimates`."""
     names = ("nll_reference", "nll", "kl", "kl_lower_bound", "top1_same")
     return {name: getattr(found, name) for name in names} | {"chunk": np.asarray(chunk)}
 
 
 def store_positions(path: Path, reference: Reference, found: Positions) -> None:
-    """One row per scored position."""
+    """Write one row per scored position."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -291,7 +281,7 @@ def store_positions(path: Path, reference: Reference, found: Positions) -> None:
 
 @asynccontextmanager
 async def started(cell: Cell, emit: Emit) -> AsyncIterator[tuple[Engine, EngineInfo]]:
-    """The engine, started without being measured; stopped at the end whatever happens."""
+    """Yield the engine, started without a measurement; stop it at the end."""
     engine = engines.create(cell.spec)
     await asyncio.to_thread(engine.prepare)
     emit({"event": "prepared"})

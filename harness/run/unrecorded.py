@@ -1,7 +1,7 @@
-"""Rows for the requests of a trial whose process broke off: made by a process of its own, which plans the trial anew.
+"""Write rows for the unrecorded requests of an incomplete trial, in a process that plans the trial again.
 
-The run starts it as `python -P -m harness.run.unrecorded FILE`, so that a plan which may just have taken all memory is
-not made by the process that keeps the run together. It answers with one line of JSON: {facts, rows} or {failed}.
+The run starts it as `python -P -m harness.run.unrecorded FILE`, so that a plan that takes all memory does not end the
+run. It answers with one line of JSON: {facts, rows} or {failed}.
 """
 
 from __future__ import annotations
@@ -25,31 +25,25 @@ from harness.run.supervisor import ABORT_S, POLL_S, ChildCommand, StopRequest
 from harness.schedule.requests import WHOLE
 from harness.store.run import record_streams, record_writer, told_in
 
-PART = "unrecorded"
-
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """A trial that broke off.
+class Incomplete:
+    """Trial whose process ended early."""
 
-    scenario: as resolved.   cell, trial: indices.   salt: of the prompts.   folder: the trial's.   until_ns: when it
-    broke off, as an offset from T0; negative where no request had been sent.   why: for the records.
-    """
-
-    scenario: Mapping[str, Any]
+    scenario: Mapping[str, Any]  # as resolved
     cell: int
     trial: int
     salt: int
-    folder: str
-    until_ns: int
-    why: str
+    folder: str  # of the trial
+    until_ns: int  # its end as an offset from T0; negative if no request was sent
+    why: str  # for the records
 
 
-async def write_unrecorded(broken: Broken, command: ChildCommand, stop: StopRequest) -> dict[str, Any]:
-    """Let a process write the rows; what it answered, {failed: why} where they could not be written."""
+async def write_unrecorded(trial: Incomplete, command: ChildCommand, stop: StopRequest) -> dict[str, Any]:
+    """Let a process write the rows; return its answer, {failed: why} if they could not be written."""
     order = command.specification.with_name("unrecorded.json")
     try:
-        order.write_text(json.dumps(asdict(broken)))
+        order.write_text(json.dumps(asdict(trial)))
         arguments = module_command("harness.run.unrecorded", str(order), python=command.python)
         return await _answer(await command.started(arguments, asyncio.subprocess.DEVNULL), stop)
     except OSError as error:
@@ -59,7 +53,7 @@ async def write_unrecorded(broken: Broken, command: ChildCommand, stop: StopRequ
 
 
 async def _answer(process: asyncio.subprocess.Process, stop: StopRequest) -> dict[str, Any]:
-    """What it says last; whoever wants to stop at once does not wait long for it."""
+    """Return its last line. A request to stop at once shortens the wait."""
     assert process.stdout is not None
     left_s = ABORT_S
     reading = asyncio.ensure_future(process.stdout.read())
@@ -69,11 +63,9 @@ async def _answer(process: asyncio.subprocess.Process, stop: StopRequest) -> dic
             left_s -= POLL_S * (stop.level > 1)
             if left_s <= 0 and not reading.done():
                 return {"failed": "the run was stopped at once"}
-        found: dict[str, Any] = json.loads(reading.result().splitlines()[-1])
+        return dict(json.loads(reading.result().splitlines()[-1]))
     except (ValueError, IndexError):
         return {"failed": f"the process that was to write them {ended_how(await process.wait())}"}
-    else:
-        return found
     finally:
         reading.cancel()
         with contextlib.suppress(ProcessLookupError):
@@ -81,13 +73,13 @@ async def _answer(process: asyncio.subprocess.Process, stop: StopRequest) -> dic
         await process.wait()
 
 
-def written(broken: Broken) -> dict[str, Any]:
-    """Write the rows, and say how many and what the plan is. Raises HarnessError where it cannot be made."""
-    cell = replace(cell_from(broken.scenario, broken.cell), salt=broken.salt)
-    schedule, folder = schedule_of(cell, broken.trial), Path(broken.folder)
-    told, rows = told_in(record_streams(folder)), 0
-    with record_writer(folder, PART) as writer:
-        for record in lost_rows(schedule, WHOLE, told, broken.until_ns, broken.why):
+def written(trial: Incomplete) -> dict[str, Any]:
+    """Write the rows; return their number and the facts of the plan. Raises HarnessError if it cannot be made."""
+    cell = replace(cell_from(trial.scenario, trial.cell), salt=trial.salt)
+    schedule, folder = schedule_of(cell, trial.trial), Path(trial.folder)
+    recorded, rows = told_in(record_streams(folder)), 0
+    with record_writer(folder, "unrecorded") as writer:
+        for record in lost_rows(schedule, WHOLE, recorded, trial.until_ns, trial.why):
             writer.add(record)
             rows += 1
     return {"facts": plan_entry(schedule).stored(), "rows": rows}
@@ -95,10 +87,10 @@ def written(broken: Broken) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point."""
-    broken = Broken(**json.loads(Path(sys.argv[1]).read_text()))
+    trial = Incomplete(**json.loads(Path(sys.argv[1]).read_text()))
     emit = event_stream()
     try:
-        emit(written(broken))
+        emit(written(trial))
     except (EngineError, HarnessError) as error:
         emit({"failed": str(error)})
 

@@ -64,7 +64,7 @@ def run(
     return reason, heard, log.read_text()
 
 
-def test_a_child_that_ends_in_order_has_no_obituary(tmp_path: Path) -> None:
+def test_a_child_that_ends_in_order_has_no_failure(tmp_path: Path) -> None:
     """Events arrive in their order, other output goes to the log, the scenario's environment is there."""
     text = "say(event='alive')\nprint(os.environ['FROM_SCENARIO'], file=sys.stderr)\nsay(event='ended')"
     reason, heard, log = run(tmp_path, text)
@@ -111,13 +111,13 @@ class Stubborn:
     def __init__(self) -> None:
         self.told: list[tuple[float, str]] = []
 
-    def tell(self, order: str) -> None:
+    def send(self, order: str) -> None:
         """An order."""
         self.told.append((asyncio.get_running_loop().time(), order))
 
     def kill(self) -> None:
         """The end."""
-        self.tell("killed")
+        self.send("killed")
 
 
 @pytest.mark.parametrize(("level", "abort_s"), [(1, DRAIN_S + ABORT_S), (2, 0)])
