@@ -1,6 +1,4 @@
-"""Results: everything a report shows of a stored run, derived from its records. It can be derived again, later and
-elsewhere.
-"""
+"""Derive the results of a stored run that reports show, from its records."""
 
 from __future__ import annotations
 
@@ -30,31 +28,30 @@ from harness.verdict.validity import judge, unmeasured, what_became
 if TYPE_CHECKING:
     import pandas as pd
 
+Key = tuple[str, str]
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What was found out about a run.
-
-    summary: `analysis.COLUMNS`.   validity: per trial with records, keyed like facts by (cell id, trial id).
-    facts: see `facts.facts_of`.   verdicts: of the limits.   series: plot data, see `series.series_of`.
-    definitions: of all metrics.   exit_code: as if the run ended now.   decisions: see `decision.decide`.
-    """
+    """Results of a run; facts, validity and series are keyed by (cell id, trial id)."""
 
     manifest: Manifest
-    summary: pd.DataFrame
-    validity: dict[tuple[str, str], Validity]
-    facts: dict[tuple[str, str], dict[str, Any]]
-    verdicts: list[Verdict]
-    series: dict[tuple[str, str], dict[str, Any]]
-    exit_code: ExitCode
+    summary: pd.DataFrame  # `analysis.COLUMNS`
+    validity: dict[Key, Validity]
+    facts: dict[Key, dict[str, Any]]  # see `facts.facts_of`
+    verdicts: list[Verdict]  # of the limits
+    series: dict[Key, dict[str, Any]]  # plot data, see `series.series_of`
+    exit_code: ExitCode  # as if the run ended now
     definitions: list[dict[str, str]] = field(default_factory=metrics.definitions)
-    decisions: list[dict[str, Any]] = field(default_factory=list)
+    decisions: list[dict[str, Any]] = field(default_factory=list)  # see `decision.decide`
 
 
 def derive(manifest: Manifest, trials: Sequence[StoredTrial], folder: Path | None = None) -> Results:
-    """All results of a run. trials: those that left records; the others are judged by the manifest alone.
+    """Return the results of a run. Trials without records are judged by the manifest.
 
-    folder: of the run, for what was scored.
+    Args:
+        trials: Trials with records.
+        folder: Folder of the run, for figures of quality.
     """
     tried = [((cell.id, trial.id), trial) for cell, trial in manifest.trials() if cell.status != "skipped"]
     validity = {key: unmeasured(trial) for key, trial in tried if trial.status not in ("pending", "skipped")}
@@ -83,12 +80,9 @@ def derive(manifest: Manifest, trials: Sequence[StoredTrial], folder: Path | Non
 
 
 def _compare_starts(
-    manifest: Manifest,
-    summary: pd.DataFrame,
-    validity: dict[tuple[str, str], Validity],
-    facts: dict[tuple[str, str], dict[str, Any]],
+    manifest: Manifest, summary: pd.DataFrame, validity: dict[Key, Validity], facts: dict[Key, dict[str, Any]]
 ) -> None:
-    """Add to each repetition what only all of them together can tell."""
+    """Add to each repetition the facts and reasons that follow from all of them."""
     found = spreads(summary, KEYS)
     for cell, trial in manifest.trials():
         key, own = (cell.id, trial.id), found.get((*cell.keys, trial.load), {})
@@ -97,12 +91,8 @@ def _compare_starts(
             validity[key] = Validity.of([*validity[key].reasons, *differing(own)])
 
 
-def _groups(
-    manifest: Manifest, validity: Mapping[tuple[str, str], Validity], facts: Mapping[tuple[str, str], dict[str, Any]]
-) -> list[Group]:
-    """Repetitions of a trial as one group, whose validity is the worst of theirs. Skipped cells have nothing to
-    judge.
-    """
+def _groups(manifest: Manifest, validity: Mapping[Key, Validity], facts: Mapping[Key, dict[str, Any]]) -> list[Group]:
+    """Group the repetitions of each trial; a group has the worst validity of them. Skipped cells have no group."""
     found: dict[tuple[str, ...], Group] = {}
     for cell, trial in manifest.trials():
         key, keys = (cell.id, trial.id), (*cell.keys, trial.load)
@@ -118,7 +108,7 @@ def _groups(
 
 
 def _quality_groups(manifest: Manifest) -> list[Group]:
-    """A cell's limits on its quality, judged once whatever loads it has."""
+    """Group each cell's limits on quality, which are judged once for all its loads."""
     found: dict[tuple[str, ...], Group] = {}
     for cell in manifest.cells:
         limits, keys = quality_limits(manifest, cell), quality_keys(cell)
@@ -128,9 +118,7 @@ def _quality_groups(manifest: Manifest) -> list[Group]:
     return list(found.values())
 
 
-def _exit_code(
-    manifest: Manifest, verdicts: Sequence[Verdict], validity: Mapping[tuple[str, str], Validity]
-) -> ExitCode:
+def _exit_code(manifest: Manifest, verdicts: Sequence[Verdict], validity: Mapping[Key, Validity]) -> ExitCode:
     if manifest.status == "interrupted":
         return ExitCode.INTERRUPTED
     if all(cell.status == "skipped" for cell in manifest.cells):

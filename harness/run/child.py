@@ -1,15 +1,15 @@
-"""What the child process of a cell executes: start the engine, drive its trials in turn, stop.
+"""Child process of a cell: start the engine, drive its trials in turn, stop.
 
 The parent writes the cell's specification to a file, starts `python -P -m harness.run.child FILE` in a session of its
-own, reads one JSON event per line from the child's standard output and writes orders to its standard input: `stop`
-(offer no more, finish what is in flight), `abort` (stop now). The end of standard input means that the parent is gone:
-abort. Whatever the engine prints goes to the cell's log.
+own, reads a JSON event per line from standard output and writes orders to standard input: `stop` (send no more, finish
+the requests in flight), `abort` (stop now). The end of standard input means that the parent is gone: abort. Output of
+the engine goes to the cell's log.
 
-Events, by `event`: `alive` (once a second, to tell a hang from work), `prepared`, `starting` and `stopping` (the
-engine), `started` {engine, start}, `planning` {trial} (its plan is being made), `trial_begun` {trial, its part of the
-manifest}, `clock` {trial, t0_ns, window} (T0 is fixed), `progress` {trial, ...}, `trial_ended` {trial, status, reason,
-client, prompts_asked}, `skipped` {reason} (the cell cannot be run here), `failed` {reason}, `stopped` (on request,
-before a request of a trial was due), those of `harness.run.scoring`, `ended`.
+Events, by `event`: `alive` (once a second, to detect a hang), `prepared`, `starting` and `stopping` (the engine),
+`started` {engine, start}, `planning` {trial}, `trial_begun` {trial, its part of the manifest}, `clock` {trial, t0_ns,
+window} (T0 is fixed), `progress` {trial, ...}, `trial_ended` {trial, status, reason, client, prompts_asked}, `skipped`
+{reason} (the cell cannot run here), `failed` {reason}, `stopped` (before the first request of a trial was due), those
+of `harness.run.scoring`, `ended`.
 """
 
 from __future__ import annotations
@@ -54,69 +54,55 @@ from harness.telemetry.cgroup import raise_file_limit
 
 ALIVE_EVERY_S = 1.0
 WATCH_ENGINE_EVERY_S = 0.2
-LAST_READING_S = 0.2  # the parent reads the server's page once more before that ends, or gets other work
+LAST_READING_S = 0.2  # for the parent's last reading of the server's page
 
 
 @dataclass(slots=True)
 class Orders:
-    """The parent's orders, as far as the cell has got: `driving` while the plan of a trial is being sent."""
+    """Orders of the parent."""
 
     control: Control
-    driving: bool = False
-
-    @property
-    def stopping(self) -> bool:
-        """Whether nothing new shall be begun."""
-        return self.control.stopped
+    driving: bool = False  # a plan is being sent
 
 
 @dataclass(frozen=True, slots=True)
 class CellSpec:
-    """What the parent tells the child.
-
-    folder: the cell's; trials: (index in the cell, folder) of those to run.   locust: how Locust is used where a load
-    asks for it, as `Options` has it; `more` there: whether other cells' trials follow.   quality: a `QualityOrder`, to
-    be carried out after the trials, or in their place where it is about the reference; {}: none.   salt: of its
-    prompts.
-    """
+    """Specification of a cell for the child."""
 
     scenario: dict[str, Any]
     cell: int
-    folder: str
-    trials: Sequence[tuple[int, str]]
-    locust: dict[str, Any] = field(default_factory=dict)
-    quality: dict[str, Any] = field(default_factory=dict)
-    salt: int = 0
+    folder: str  # of the cell
+    trials: Sequence[tuple[int, str]]  # (index in the cell, folder) of those to run
+    locust: dict[str, Any] = field(default_factory=dict)  # `Options`; `more`: trials of other cells follow
+    quality: dict[str, Any] = field(default_factory=dict)  # a `QualityOrder`: after the trials, or for the reference
+    salt: int = 0  # of its prompts
 
     def save(self, path: Path) -> None:
-        """Write the specification where the child will read it."""
+        """Write the specification for the child."""
         path.write_text(json.dumps(asdict(self)))
 
 
 async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, orders: Orders) -> None:
-    """Run the trials of one cell, then score it. Raises EngineError if the engine cannot be had."""
+    """Run the trials of one cell, then score it. Raises EngineError if the engine cannot start."""
     async with started_engine(cell, scenario, emit) as (engine, cell):
         asked = AskedLines()
         with canary.sender(isinstance(engine, ServedEngine)) as sender:
             for index, folder in spec.trials:
                 trial = Trial(cell, index, Path(folder), spec, engine, emit, orders.control, sender, asked)
                 emit({"event": "planning", "trial": index})
-                schedule = await aside(trial.planned)
+                schedule = await aside(partial(schedule_of, cell, index))
                 orders.driving = True
                 usable = await run_trial(trial, schedule)
                 orders.driving = False
-                if not usable or orders.stopping:
-                    return  # the parent starts a fresh child for what is left
+                if not usable or orders.control.stopped:
+                    return  # the parent starts a new child for the other trials
         if spec.quality:
             await score_cell(cell, QualityOrder(**spec.quality), engine, Path(spec.folder), emit)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One load on one cell, and what driving it needs.
-
-    sender: where the canary's events come from.   asked: what the engine was asked by earlier loads.
-    """
+    """One load on one cell."""
 
     cell: Cell
     index: int
@@ -126,26 +112,22 @@ class Trial:
     emit: Emit
     control: Control
     sender: canary.Sender
-    asked: AskedLines
+    asked: AskedLines  # prompts of earlier loads
 
     @property
     def plan(self) -> TrialPlan:
-        """Its load and what goes with it."""
+        """Load with its settings."""
         return self.cell.trials[self.index]
 
     @property
     def settings(self) -> DriveSettings:
-        """How the driver treats its requests."""
-        real = self.cell.engine != "simulated"  # whose text is filler
-        return replace(settings_of(self.plan), canary_port=self.sender.port, recount=real)
-
-    def planned(self) -> Schedule:
-        """All its requests. Raises ScenarioError as `build` does."""
-        return schedule_of(self.cell, self.index)
+        """Settings of the driver."""
+        recount = self.cell.engine != "simulated"  # its text is filler
+        return replace(settings_of(self.plan), canary_port=self.sender.port, recount=recount)
 
 
 async def run_trial(trial: Trial, schedule: Schedule) -> bool:
-    """Drive one load, its records streaming to the trial's folder; whether the engine can take another."""
+    """Drive one load, with records streaming to the trial's folder; return whether the engine can take another."""
     plan = trial.plan
     workers = 1
     if isinstance(trial.engine, ServedEngine) and plan.load.driver != "locust":
@@ -154,9 +136,9 @@ async def run_trial(trial: Trial, schedule: Schedule) -> bool:
     entry = plan_entry(schedule)
     entry.driver, entry.workers = plan.load.driver, workers
     entry.salt, entry.cache_reset = trial.cell.salt or None, reset
-    told = entry.stored()
-    trial.emit({"event": "trial_begun", "trial": trial.index, **told})
-    clock = {"event": "clock", "trial": trial.index, "window": told["window"]}
+    stored = entry.stored()
+    trial.emit({"event": "trial_begun", "trial": trial.index, **stored})
+    clock = {"event": "clock", "trial": trial.index, "window": stored["window"]}
     trial.control.on_begin(lambda t0_ns: trial.emit({**clock, "t0_ns": t0_ns}))
     async with background(watch_engine(trial.engine, trial.control)) as watch:
         report, silence = await sent(trial, schedule, workers)
@@ -174,7 +156,7 @@ async def run_trial(trial: Trial, schedule: Schedule) -> bool:
 
 
 async def cache_reset(trial: Trial) -> bool | None:
-    """Have the engine drop what it cached of earlier prompts; whether it did, None where it has no way."""
+    """Let the engine drop its prompt cache; return whether it did, None if it has no way to."""
     if not isinstance(trial.engine, CachesPrompts):
         return None
     reset = await trial.engine.reset_cache()
@@ -184,14 +166,14 @@ async def cache_reset(trial: Trial) -> bool | None:
 
 
 async def sent(trial: Trial, schedule: Schedule, workers: int) -> tuple[DriveReport, str | None]:
-    """Send the plan; the client's report, and why the server was silent to the end, if it was."""
+    """Send the plan; return the report, and the reason if the server was silent to the end."""
     if trial.plan.load.driver == "locust":
         return await send_by_locust(trial, schedule)
     return await send_from_here(trial, schedule) if workers == 1 else await send_by_workers(trial, schedule, workers)
 
 
 async def send_from_here(trial: Trial, schedule: Schedule) -> tuple[DriveReport, str | None]:
-    """From this process."""
+    """Send the plan from this process."""
     progress = Progress(schedule)
     with record_writer(trial.folder) as writer:
 
@@ -206,9 +188,10 @@ async def send_from_here(trial: Trial, schedule: Schedule) -> tuple[DriveReport,
 
 
 async def send_by_locust(trial: Trial, schedule: Schedule) -> tuple[DriveReport, str | None]:
-    """From Locust's process, or from its workers."""
+    """Send the plan from Locust's process, or from its workers."""
     spec, (part, target) = trial.spec, part_of(trial, schedule)
-    later = [index for index, _ in spec.trials[[index for index, _ in spec.trials].index(trial.index) + 1 :]]
+    numbers = [index for index, _ in spec.trials]
+    later = numbers[numbers.index(trial.index) + 1 :]
     more = any(trial.cell.trials[index].load.driver == "locust" for index in later)
     options = {**spec.locust, "more": more or bool(spec.locust.get("more"))}
     order = Order(asdict(part), str(trial.folder), headers=dict(target.headers), locust=options)
@@ -216,7 +199,7 @@ async def send_by_locust(trial: Trial, schedule: Schedule) -> tuple[DriveReport,
 
 
 async def send_by_workers(trial: Trial, schedule: Schedule, workers: int) -> tuple[DriveReport, str | None]:
-    """From several processes that share the plan."""
+    """Send the plan from several processes that share it."""
     part, target = part_of(trial, schedule)
     processes = LoadProcesses(part, schedule, trial.folder, trial.control, workers)
     async with background(report_progress(processes, trial.index, trial.emit)):
@@ -224,16 +207,16 @@ async def send_by_workers(trial: Trial, schedule: Schedule, workers: int) -> tup
 
 
 def part_of(trial: Trial, schedule: Schedule) -> tuple[PartSpec, Endpoint]:
-    """What those are told who send the load in place of this process, and where to."""
+    """Return the specification for processes that send the load, and the target."""
     target = target_of(trial.engine)
-    assert isinstance(target, Endpoint)  # others were refused before anything ran
+    assert isinstance(target, Endpoint)  # other engines were refused before
     cell, settings = trial.cell, trial.settings
     part = (trial.spec.scenario, cell.index, trial.index, schedule.plan_hash, settings, target, cell.salt, cell.refusal)
     return PartSpec.of(*part), target
 
 
 async def watch_engine(engine: Engine, control: Control) -> str | None:
-    """Wait until a served engine's process has ended; stop the load then, and say why it ended."""
+    """Wait until a served engine's process ends, then stop the load; return why it ended."""
     if not isinstance(engine, ServedEngine):
         return None
     began = time.monotonic()
@@ -246,7 +229,7 @@ async def watch_engine(engine: Engine, control: Control) -> str | None:
 async def report_progress(
     progress: Progress | LoadProcesses, index: int, emit: Emit, store: Callable[[], None] = lambda: None
 ) -> None:
-    """Say how far the trial is, twice a second. store: stores the rows that wait for others, which may not come."""
+    """Report the progress of the trial twice a second. `store` writes rows that wait for others."""
     while True:
         emit({"event": "progress", "trial": index, **progress.facts()})
         store()
@@ -254,19 +237,19 @@ async def report_progress(
 
 
 async def say_alive(emit: Emit) -> None:
-    """Let the parent tell work from a hang."""
+    """Emit `alive`, so that the parent can detect a hang."""
     while True:
         emit({"event": "alive", "utc": datetime.now(UTC).isoformat(timespec="seconds")})
         await asyncio.sleep(ALIVE_EVERY_S)
 
 
 async def obey(orders: Orders, body: asyncio.Task[None]) -> None:
-    """Carry out the parent's commands; without a parent there is nobody to measure for."""
+    """Carry out the parent's orders; abort when the parent is gone."""
     async for word, _ in parent_orders():
         if word == "stop":
             orders.control.stop()
             if not orders.driving:
-                body.cancel()  # nothing is in flight: an engine that is only starting need not be waited for
+                body.cancel()  # no request is in flight
         elif word == "abort":
             orders.control.abort()
     orders.control.abort()
@@ -274,12 +257,14 @@ async def obey(orders: Orders, body: asyncio.Task[None]) -> None:
 
 
 async def execute(spec: CellSpec, emit: Emit) -> None:
-    """Run the cell, watching the parent."""
+    """Run the cell, or score the reference, while obeying the parent."""
     scenario = as_checked(spec.scenario)
     cell = cell_at(scenario, spec.cell)
-    assert isinstance(cell, Cell)  # the parent has looked
-    orders = Orders(Control())
-    body = asyncio.ensure_future(work_of(in_the_child(cell, spec), scenario, spec, emit, orders))
+    assert isinstance(cell, Cell)  # the parent starts no child for others
+    cell, orders = in_the_child(cell, spec), Orders(Control())
+    scores = QualityOrder(**spec.quality) if spec.quality.get("making") else None
+    work = run_cell(cell, scenario, spec, emit, orders) if scores is None else score_reference(cell, scores, emit)
+    body = asyncio.ensure_future(work)
     async with background(say_alive(emit)), background(obey(orders, body)):
         try:
             await body
@@ -293,24 +278,14 @@ async def execute(spec: CellSpec, emit: Emit) -> None:
             emit({"event": "failed", "reason": str(error)})
 
 
-async def work_of(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, orders: Orders) -> None:
-    """What the child is there for: a cell, or the reference that cells are compared with."""
-    if spec.quality.get("making"):
-        await score_reference(cell, QualityOrder(**spec.quality), emit)
-    else:
-        await run_cell(cell, scenario, spec, emit, orders)
-
-
 def in_the_child(cell: Cell, spec: CellSpec) -> Cell:
-    """The cell as the child has it: its engine's output goes to the cell's log; values that are not stored because they
-    may be secret (the parent passed them on in our environment) stand where the stored scenario has asterisks.
-    """
+    """Return the cell with its salt, its engine's log, and its secrets, which the parent put in our environment."""
     env = {name: os.environ.get(name, value) for name, value in cell.spec.env.items()}
     return replace(cell, salt=spec.salt, spec=replace(cell.spec, log_path=Path(spec.folder) / "log.txt", env=env))
 
 
 def main() -> None:
-    """Entry point of the child; its exit code says only whether it got to the end."""
+    """Run the child. Its exit code only shows whether it reached the end."""
     spec = CellSpec(**json.loads(Path(sys.argv[1]).read_text()))
     emit = event_stream()
     raise_file_limit()

@@ -1,8 +1,6 @@
-"""Starting the engine of a cell: how long it takes to load, its first request, what it says of itself.
+"""Start the engine of a cell and measure the start; check before whether its memory is free.
 
-Whether what an engine will need is free, asked before it is started.
-
-One that does not fit takes minutes to fail, and may take the machine with it.
+An engine that does not fit takes minutes to fail, and may take the machine with it.
 """
 
 from __future__ import annotations
@@ -50,12 +48,17 @@ from harness.units import format_bytes
 from harness.verdict.thresholds import COLD_SHARE
 
 PARTS = {"weights": "weights", "kv_cache": "KV cache", "runtime": "runtime"}
+LONGEST_LOAD_TO_REPEAT_S = 20.0
+LONGEST_DRAIN_S = 30.0
+FIRST_REQUEST_SEED = 1
+WARM_UP_SEED = 2
+WARM_UP_TOKENS = 16
+MOST_TOGETHER = 8
+REFUSALS = (400, 422)
 
 
 def too_little_memory(engine: Engine, spec: EngineSpec) -> str | None:
-    """What the engine needs and what is free, in one sentence, where that is too little; None where it is enough, or
-    where one of the two is not known. For an engine that was prepared and not yet started.
-    """
+    """Return a sentence if a prepared engine needs more memory than is free; None if it fits or that is unknown."""
     needed = engine.memory_needed() if isinstance(engine, EstimatingEngine) else None
     free = None if needed is None else free_bytes(needed, spec)
     if needed is None or free is None or needed.bytes <= free:
@@ -66,7 +69,7 @@ def too_little_memory(engine: Engine, spec: EngineSpec) -> str | None:
 
 
 def free_bytes(needed: MemoryEstimate, spec: EngineSpec) -> int | None:
-    """Memory that is free on the device of an estimate; None where that cannot be read."""
+    """Return the free memory on the device of an estimate, None if unknown."""
     if needed.device == CPU:
         return free_memory_bytes()
     try:
@@ -74,29 +77,20 @@ def free_bytes(needed: MemoryEstimate, spec: EngineSpec) -> int | None:
         gpus, _ = find_gpus()
         return None if gpus is None or named == () else gpus.free_bytes(named or ())
     except (RuntimeError, ValueError):
-        return None  # which GPUs, or what is free on them, cannot be told
-
-
-LONGEST_LOAD_TO_REPEAT_S = 20.0
-LONGEST_DRAIN_S = 30.0
-FIRST_REQUEST_SEED = 1
-WARM_UP_SEED = 2
-WARM_UP_TOKENS = 16
-MOST_TOGETHER = 8
-REFUSALS = (400, 422)
+        return None
 
 
 @contextlib.asynccontextmanager
 async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIterator[tuple[Engine, Cell]]:
-    """The engine, loaded, its start measured and reported, and the cell as its server takes it; the engine is stopped
-    at the end whatever happens.
+    """Start the engine and measure the start; yield it with the cell as its server takes it; stop it at the end.
 
-    A start is measured twice: cold (the weight files dropped from the file cache, and looked whether they are) with the
-    first request after it, and warm. Loads that take long are not repeated, and the event says so. What the library of
-    an engine in this process takes to be imported is timed once and is in both: a server would import it each time.
-    No instance is measured with the first request that it ever gets.
+    A start is measured twice: cold (weight files dropped from the page cache) with the first request after it, and
+    warm. Long loads are not repeated; the event reports that. The import of an engine's library in this process is
+    timed once and is part of both, as a server imports it each time.
 
-    Raises CellSkipped where there is too little memory, LevelUnsupported and other EngineErrors as the engine does.
+    Raises:
+        CellSkipped: Too little memory is free.
+        EngineError: As the engine, LevelUnsupported included.
     """
     engine = engines.create(cell.spec)
     weights = await aside(engine.prepare)
@@ -110,7 +104,7 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
         load_s, info = await timed_start(engine, import_s)
         start.ready_ns = time.monotonic_ns()
         pids = engine_pids(engine, info)
-        start.load_s = load_s if pids else None  # a server that runs already was not loaded
+        start.load_s = load_s if pids else None  # None: the server ran already
         emit(started_event(engine, info, start))
         start.first_request_ms, cell = await first_request(cell, engine)
         start.temperature_refused, start.warm_up = cell.refusal, 1
@@ -119,7 +113,7 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
             if load_s <= LONGEST_LOAD_TO_REPEAT_S or any("load_warm_s" in limit for limit in scenario.limits):
                 await engine.stop()
                 engine = engines.create(cell.spec)
-                await aside(engine.prepare)  # of a start only loading is timed, the second time too
+                await aside(engine.prepare)  # not timed
                 emit(starting(engine))
                 start.load_warm_s, info = await timed_start(engine, import_s)
                 start.warm_up = 0
@@ -134,17 +128,17 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
 
 
 def starting(engine: Engine) -> dict[str, Any]:
-    """The event that tells where to look for the memory of an engine that is about to start."""
+    """Return the event of a start, with the place of the engine's memory."""
     return {"event": "starting", "in_process": not isinstance(engine, ServedEngine)}
 
 
 def started_event(engine: Engine, info: EngineInfo, start: StartEntry) -> dict[str, Any]:
-    """Return the event that tells what the engine is, and how it started."""
+    """Return the event with the engine's facts and its start."""
     return {"event": "started", "engine": describe(engine, info).stored(), "start": start.stored()}
 
 
 def start_entry(dropped: float | None, import_s: float | None) -> StartEntry:
-    """Return what is known of a start that begins now. dropped: the share of the weights that the file cache forgot."""
+    """Return the entry of a start that begins now. dropped: share of the weights that left the page cache."""
     return StartEntry(
         began_ns=time.monotonic_ns(),
         load_cold=dropped is not None and dropped >= COLD_SHARE.value,
@@ -156,45 +150,44 @@ def start_entry(dropped: float | None, import_s: float | None) -> StartEntry:
 
 
 def timed_import(engine: Engine) -> float | None:
-    """Seconds in which the engine's library is imported into this process; None where it is not needed here, or cannot
-    be imported.
-    """
+    """Return the seconds of importing the engine's library here; None if it is not needed or fails."""
     import_library = getattr(engine, "import_library", None)
     if import_library is None:
         return None
     began = time.monotonic_ns()
     try:
         import_library()
-    except Exception:  # whatever it is, the start meets it again, and says so
+    except Exception:  # the start raises it again
         return None
     return (time.monotonic_ns() - began) / 1e9
 
 
 async def timed_start(engine: Engine, import_s: float | None) -> tuple[float, EngineInfo]:
-    """Start an engine; seconds until it can take a request, import_s among them, and what it says of itself."""
+    """Start an engine; return the seconds until it is ready, `import_s` included, and its facts."""
     began = time.monotonic_ns()
     info = await engine.start()
     return (import_s or 0.0) + (time.monotonic_ns() - began) / 1e9, info
 
 
 def engine_pids(engine: Engine, info: EngineInfo) -> list[int]:
-    """The processes whose memory is the engine's: this one where it runs in here, none where the server is not ours."""
+    """Return the processes of the engine: this one for an engine in process, none for a remote server."""
     return list(info.pids) if isinstance(engine, ServedEngine) else [os.getpid()]
 
 
 def describe(engine: Engine, info: EngineInfo) -> EngineEntry:
-    """Return the engine's facts as the manifest keeps them. Raises EngineError where they are none that can be kept."""
+    """Return the engine's facts for the manifest. Raises EngineError for a wrong type."""
     known = {"pids": engine_pids(engine, info), "in_process": not isinstance(engine, ServedEngine)}
     try:
         return EngineEntry.model_validate(asdict(info) | known)
     except ValidationError as error:
         first = error.errors()[0]
-        raise EngineError(f"{info.name} says of itself {first['loc'][0]}={first['input']!r}: {first['msg']}") from None
+        raise EngineError(f"{info.name} reports {first['loc'][0]}={first['input']!r}: {first['msg']}") from None
 
 
 async def first_request(cell: Cell, engine: Engine) -> tuple[float | None, Cell]:
-    """Milliseconds of the first request after the start, due to done; None if it did not succeed. And the cell: another
-    where the server refuses temperature 0, but takes the same request without.
+    """Return the milliseconds of the first request, due to done (None if it failed), and the cell.
+
+    The cell omits the temperature if the server refuses temperature 0 and takes the same request without it.
     """
     record = await one_request(cell, engine)
     if isinstance(engine, ServedEngine) and (words := refused_temperature(record)) is not None:
@@ -208,26 +201,27 @@ async def first_request(cell: Cell, engine: Engine) -> tuple[float | None, Cell]
 
 
 async def one_request(cell: Cell, engine: Engine) -> Record | None:
-    """What became of a request like those of the cell's loads, greedy if any of them is."""
+    """Send a request like those of the cell's loads, greedy if any of them is; return its record."""
     every = [workload for plan in cell.trials for workload in plan.workloads]
     workload = next((one for one in every if one.sampling.temperature == 0), every[0])
-    records = await asked(cell, engine, workload, FIRST_REQUEST_SEED)
+    records = await send_unmeasured(cell, engine, workload, FIRST_REQUEST_SEED)
     return next((record for record in records if record.request == 0), None)
 
 
 def refused_temperature(record: Record | None) -> str | None:
-    """What a server said that refused a request for its temperature; None where it did not."""
-    said = (record and record.error) or ""
-    refused = record is not None and record.http_status in REFUSALS and "temperature" in said.lower()
-    return said if refused else None
+    """Return the message of a server that refused a request for its temperature, else None."""
+    if record is None or record.http_status not in REFUSALS:
+        return None
+    return record.error if "temperature" in (record.error or "").lower() else None
 
 
 async def warm_up(cell: Cell, engine: Engine, answered: int) -> int:
-    """Send a fresh instance short requests that nobody measures: one alone, then as many together as the loads will
-    have in flight. How many succeeded.
+    """Send short unmeasured requests to a new instance: one, then as many at once as the loads. Return the successes.
 
-    answered: the requests that it has answered. Prompts are made up, for those of a file would be in a cache when they
-    are measured.
+    Prompts are generated: those of a file would be in a cache when they are measured.
+
+    Args:
+        answered: Requests that the instance has answered.
     """
     like = cell.trials[0].workloads[0]
     length = FixedLength(value=WARM_UP_TOKENS, exact=like.output_tokens.exact)
@@ -236,37 +230,35 @@ async def warm_up(cell: Cell, engine: Engine, answered: int) -> int:
     rounds = [1] * (answered == 0) + [together] * (together > 1)
     found: list[Record] = []
     for number, users in enumerate(rounds):
-        found += await asked(cell, engine, like.model_copy(update=plain), WARM_UP_SEED + number, users)
+        found += await send_unmeasured(cell, engine, like.model_copy(update=plain), WARM_UP_SEED + number, users)
     return sum(record.status == Status.OK for record in found)
 
 
 def most_at_once(plan: TrialPlan) -> int:
-    """How many requests a load may have in flight; of an open loop nobody knows."""
+    """Return how many requests a load may have in flight, MOST_TOGETHER for an open loop."""
     users = plan.load.user_count
     return MOST_TOGETHER if users is None else users
 
 
-async def asked(cell: Cell, engine: Engine, workload: Workload, seed: int, users: int = 1) -> list[Record]:
-    """Requests that are measured by nobody, one for each of some users, and what these send until all have ended.
+async def send_unmeasured(cell: Cell, engine: Engine, workload: Workload, seed: int, users: int = 1) -> list[Record]:
+    """Send one request for each of some users; return the records of all until these have ended.
 
-    Their prompts come from a seed of their own, so that no later prompt finds its beginning in a prefix cache.
+    The seed differs from the loads', so that no measured prompt has its beginning in a prefix cache.
     """
-    plan = cell.trials[0]
-    asks = {"kind": "sustained", "users": users, "requests": users, "timeout": f"{plan.timeout_s}s"}
-    words = tokenizer_of(cell.spec.model)
-    load = Sustained.model_validate(asks)
-    schedule = build(load, workload, plan.seed ^ seed, tokenizer=words, salt=cell.salt)
+    plan, timeout = cell.trials[0], f"{cell.trials[0].timeout_s}s"
+    load = Sustained.model_validate({"kind": "sustained", "users": users, "requests": users, "timeout": timeout})
+    schedule = build(load, workload, plan.seed ^ seed, tokenizer=tokenizer_of(cell.spec.model), salt=cell.salt)
     records: list[Record] = []
     await drive(schedule, target_of(engine), settings_of(plan), records.append)
     return records
 
 
 def settings_of(plan: TrialPlan) -> DriveSettings:
-    """How the driver treats the requests of a trial."""
+    """Return the settings of the driver for a trial."""
     timeout_s = plan.timeout_s
     return DriveSettings(timeout_ns=round(timeout_s * 1e9), drain_ns=round(min(timeout_s, LONGEST_DRAIN_S) * 1e9))
 
 
 def target_of(engine: Engine) -> InProcessEngine | Endpoint:
-    """What the driver talks to."""
+    """Return the target of the driver."""
     return engine.endpoint() if isinstance(engine, ServedEngine) else engine  # type: ignore[return-value]

@@ -149,6 +149,6 @@ def test_figures_stay_where_they_are_when_loads_are_measured_again(tmp_path: Pat
     (entry,) = writer.manifest.cells
     sampler = Sampler(lambda _: None, client_pid=None, scope="client")
     events = Events(writer, entry, (sampler, NO_PAGES), StopRequest(), lambda *_: None)
-    events.hear({"event": "quality", "quality": scored("q8", path="quality.parquet")})
+    events.receive({"event": "quality", "quality": scored("q8", path="quality.parquet")})
     resumed = again(entry, path="cells/q8/attempt-2")
     assert [one.outcome.value for one in derived(tmp_path, [resumed]).verdicts] == ["pass", "pass"]

@@ -423,8 +423,8 @@ def test_progress_includes_the_last_readings_of_the_machine(tmp_path: Path, hold
     sampler.sample()
     told: list[dict[str, Any]] = []
     events = events_of(tmp_path / "run", sampler, told.append)
-    events.hear({"event": "progress", "trial": 0, "done": 3})
-    events.hear({"event": "prepared"})
+    events.receive({"event": "progress", "trial": 0, "done": 3})
+    events.receive({"event": "prepared"})
     sampler.close()
     assert told == [
         {"event": "progress", "trial": 0, "done": 3, "machine": sampler.glance()},
@@ -455,13 +455,13 @@ def test_an_engine_is_read_from_the_moment_it_starts(
 
     events.child_is(os.getpid())
     assert engine_bytes(0.1) == 0
-    events.hear({"event": "starting", "in_process": False})
+    events.receive({"event": "starting", "in_process": False})
     first = engine_bytes(0.1)
     assert 100 * MIB < first < 200 * MIB
     other = holding(50)
     assert engine_bytes(telemetry.START_TREES_S) > first + 50 * MIB
     described = {"pids": [other.pid]}
-    events.hear({"event": "started", "engine": described, "start": {}})
+    events.receive({"event": "started", "engine": described, "start": {}})
     assert 50 * MIB < engine_bytes(0.1) < 100 * MIB
     other.communicate("\n")
     sampler.close()
