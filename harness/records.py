@@ -206,7 +206,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One reading of a gauge: one row of `samples.parquet`."""
+    """Reading of a gauge: one row of `samples.parquet`."""
 
     at_ns: int = field(metadata=about("Middle of the reading, on the monotonic clock as `t0_ns` of a trial.", "ns"))
     source: str = field(metadata=about("What was read: see the table below."))

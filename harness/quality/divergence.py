@@ -65,8 +65,7 @@ def compare(reference: Distributions, candidate: Distributions, true: Ids) -> Po
     columns = max(reference.logprobs.shape[1], candidate.logprobs.shape[1])
     step = max(1, BLOCK_ELEMENTS // columns)
     blocks = [slice(start, start + step) for start in range(0, rows, step)] or [slice(0, 0)]
-    function = _whole if reference.whole and candidate.whole else _in_part
-    return joined([function(reference.rows(block), candidate.rows(block), true[block]) for block in blocks])
+    return joined([_compared(reference.rows(block), candidate.rows(block), true[block]) for block in blocks])
 
 
 def joined(parts: list[Positions]) -> Positions:
@@ -74,24 +73,26 @@ def joined(parts: list[Positions]) -> Positions:
     return Positions(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Positions)})
 
 
-def _whole(reference: Distributions, candidate: Distributions, true: Ids) -> Positions:
-    width = min(reference.logprobs.shape[1], candidate.logprobs.shape[1])  # a vocabulary may be padded
-    p, q = normalised(reference.logprobs[:, :width]), normalised(candidate.logprobs[:, :width])
-    each = np.arange(len(true))
-    true_p, true_q = p[each, true], q[each, true]
-    reference_top1, top1 = p.argmax(axis=1).astype(np.int32), q.argmax(axis=1).astype(np.int32)
+def _compared(reference: Distributions, candidate: Distributions, true: Ids) -> Positions:
+    kl = kl_lower_bound = np.full(len(true), np.nan)
+    if reference.whole and candidate.whole:
+        width = min(reference.logprobs.shape[1], candidate.logprobs.shape[1])  # a vocabulary may be padded
+        p, q = normalised(reference.logprobs[:, :width]), normalised(candidate.logprobs[:, :width])
+        each = np.arange(len(true))
+        true_p, true_q = p[each, true], q[each, true]
+        reference_top1, top1 = p.argmax(axis=1).astype(np.int32), q.argmax(axis=1).astype(np.int32)
+        own, its = q[each, top1], q[each, reference_top1]
+        kl = divergence(p, q)
+    else:
+        tokens = _common(reference, candidate, true)
+        true_p, true_q = _true(reference, true), _true(candidate, true)
+        reference_top1, top1 = likeliest(reference), likeliest(candidate)
+        own, its = looked_up(candidate, np.stack([top1, reference_top1], axis=1), true).T
+        kl_lower_bound = lower_bound(looked_up(reference, tokens, true), looked_up(candidate, tokens, true))
     with np.errstate(invalid="ignore"):
-        gap = np.where(reference_top1 == top1, 0.0, q[each, top1] - q[each, reference_top1])
-    return Positions(
-        nll_reference=-true_p,
-        nll=-true_q,
-        kl=divergence(p, q),
-        kl_lower_bound=np.full(len(true), np.nan),
-        reference_top1=reference_top1,
-        top1=top1,
-        gap=gap,
-        delta_p=np.exp(true_q) - np.exp(true_p),
-    )
+        gap = np.where(reference_top1 == top1, 0.0, own - its)
+    delta_p = np.exp(true_q) - np.exp(true_p)
+    return Positions(-true_p, -true_q, kl, kl_lower_bound, reference_top1, top1, gap, delta_p)
 
 
 def normalised(logprobs: NDArray[Any]) -> Floats:
@@ -114,25 +115,6 @@ def divergence(p: Floats, q: Floats) -> Floats:
     terms[np.isneginf(p)] = 0.0
     found: Floats = np.maximum(terms.sum(axis=1), 0.0)
     return found
-
-
-def _in_part(reference: Distributions, candidate: Distributions, true: Ids) -> Positions:
-    """Compare distributions of which at least one is known for its likeliest tokens only."""
-    tokens = _common(reference, candidate, true)
-    p, q = looked_up(reference, tokens, true), looked_up(candidate, tokens, true)
-    reference_top1, top1 = likeliest(reference), likeliest(candidate)
-    own = looked_up(candidate, np.stack([top1, reference_top1], axis=1), true)
-    true_p, true_q = _true(reference, true), _true(candidate, true)
-    return Positions(
-        nll_reference=-true_p,
-        nll=-true_q,
-        kl=np.full(len(true), np.nan),
-        kl_lower_bound=lower_bound(p, q),
-        reference_top1=reference_top1,
-        top1=top1,
-        gap=np.where(reference_top1 == top1, 0.0, own[:, 0] - own[:, 1]),
-        delta_p=np.exp(true_q) - np.exp(true_p),
-    )
 
 
 def lower_bound(p: Floats, q: Floats) -> Floats:

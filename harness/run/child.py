@@ -102,7 +102,7 @@ async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, o
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One load on one cell."""
+    """Load on a cell, and the engine and streams that it uses."""
 
     cell: Cell
     index: int

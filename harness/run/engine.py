@@ -226,18 +226,13 @@ async def warm_up(cell: Cell, engine: Engine, answered: int) -> int:
     like = cell.trials[0].workloads[0]
     length = FixedLength(value=WARM_UP_TOKENS, exact=like.output_tokens.exact)
     plain = {"prompts": None, "prefix": None, "repeat": None, "turns": None, "cancel": None, "output_tokens": length}
-    together = min(MOST_TOGETHER, max(most_at_once(plan) for plan in cell.trials))
+    users = (plan.load.user_count or MOST_TOGETHER for plan in cell.trials)  # an open loop has none
+    together = min(MOST_TOGETHER, max(users))
     rounds = [1] * (answered == 0) + [together] * (together > 1)
     found: list[Record] = []
-    for number, users in enumerate(rounds):
-        found += await send_unmeasured(cell, engine, like.model_copy(update=plain), WARM_UP_SEED + number, users)
+    for number, count in enumerate(rounds):
+        found += await send_unmeasured(cell, engine, like.model_copy(update=plain), WARM_UP_SEED + number, count)
     return sum(record.status == Status.OK for record in found)
-
-
-def most_at_once(plan: TrialPlan) -> int:
-    """Return how many requests a load may have in flight, MOST_TOGETHER for an open loop."""
-    users = plan.load.user_count
-    return MOST_TOGETHER if users is None else users
 
 
 async def send_unmeasured(cell: Cell, engine: Engine, workload: Workload, seed: int, users: int = 1) -> list[Record]:

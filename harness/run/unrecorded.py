@@ -86,7 +86,7 @@ def written(trial: Incomplete) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Entry point."""
+    """Write the rows that the order file describes."""
     trial = Incomplete(**json.loads(Path(sys.argv[1]).read_text()))
     emit = event_stream()
     try:
