@@ -92,7 +92,7 @@ class Clock(StrEnum):
 
 _NS = "ns from T0"
 _NEVER = "it did not happen"
-_SILENT = "the server did not say"
+_SILENT = "not reported by the server"
 _NO_TOKEN = "not streamed, or no token came"
 _NO_CHUNKS = "not streamed, no token came, or chunks were not kept"
 

@@ -117,14 +117,14 @@ async def _reply(engine: Engine, request: Request) -> str:
 def _fetched(endpoint: Endpoint, request: Request) -> str:
     """Fetch a reply from a local server, without a proxy."""
     if not endpoint.url.startswith("http://") or endpoint.tls:
-        raise ValueError("only servers reached by plain HTTP are asked for replies")
+        raise ValueError("replies are requested over plain HTTP only")
     host, _, base = endpoint.url.removeprefix("http://").partition("/")
     wire = dialect_of(endpoint)
-    asked = wire.encode(request, endpoint.model)
+    wire_request = wire.encode(request, endpoint.model)
     connection = http.client.HTTPConnection(host, timeout=TIMEOUT_S)
     try:
-        path = f"/{base.strip('/')}{asked.path}" if base.strip("/") else asked.path
-        connection.request(asked.method, path, asked.body, {**asked.headers, **endpoint.headers})
+        path = f"/{base.strip('/')}{wire_request.path}" if base.strip("/") else wire_request.path
+        connection.request(wire_request.method, path, wire_request.body, {**wire_request.headers, **endpoint.headers})
         answer = connection.getresponse()
         body = answer.read()
     finally:

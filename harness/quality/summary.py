@@ -29,15 +29,15 @@ def quality_rows(manifest: Manifest, folder: Path) -> list[dict[str, Any]]:
 
 
 def _rows_of(cell: CellEntry, folder: Path) -> Iterator[dict[str, Any]]:
-    told = cell.quality
-    if told is None or not told.path:
+    scored = cell.quality
+    if scored is None or not scored.path:
         return
-    source = "full vocabulary" if told.k is None else f"likeliest {told.k} tokens"
-    if told.true_unknown:
-        source += f", the true one unknown at {told.true_unknown} positions"
-    window = f"{told.positions} positions in {told.chunks} chunks"
+    source = "full vocabulary" if scored.k is None else f"likeliest {scored.k} tokens"
+    if scored.true_unknown:
+        source += f", the true one unknown at {scored.true_unknown} positions"
+    window = f"{scored.positions} positions in {scored.chunks} chunks"
     keys = dict(zip(KEYS, quality_keys(cell), strict=True)) | {"class": ALL}
-    for name, one in figures_of(folder / told.path, told.k).items():
+    for name, one in figures_of(folder / scored.path, scored.k).items():
         row: dict[str, Any] = {"metric": name, "statistic": SCALAR, "unit": METRICS[name].unit}
         row |= {"source": source, "window": window, "value": one.value, "low": one.low, "high": one.high}
         row |= {"bound": one.bound.value, "n": one.n, "n_eff": one.n_eff}
@@ -72,10 +72,10 @@ def quality_limits(manifest: Manifest, cell: CellEntry) -> tuple[str, ...]:
 
 def why_missing(cell: CellEntry) -> dict[str, str]:
     """Return by metric why a figure of quality has no value."""
-    told = cell.quality
-    if told is None:
+    scored = cell.quality
+    if scored is None:
         return dict.fromkeys(QUALITY, cell.reason or NOT_ASKED)
-    if told.reason:
-        return dict.fromkeys(QUALITY, told.reason)
+    if scored.reason:
+        return dict.fromkeys(QUALITY, scored.reason)
     found = dict.fromkeys(QUALITY, _BOUND_ONLY) | dict.fromkeys(("ppl", "ppl_ratio"), _TRUE_UNKNOWN)
     return found | {"kl_bound": "the whole vocabulary is known: see kl_mean"}

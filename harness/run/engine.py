@@ -118,7 +118,7 @@ async def started_engine(cell: Cell, scenario: Scenario, emit: Emit) -> AsyncIte
                 start.load_warm_s, info = await timed_start(engine, import_s)
                 start.warm_up = 0
             else:
-                start.load_note = f"not repeated warm: a start takes {load_s:.0f} s; a limit on load_warm_s asks for it"
+                start.load_note = f"not repeated warm: a start takes {load_s:.0f} s; a limit on load_warm_s requests it"
             start.warm_up += await warm_up(cell, engine, start.warm_up)
         emit(started_event(engine, info, start))
         yield engine, cell

@@ -55,4 +55,4 @@ def _holder(file: Path) -> str:
         facts = json.loads(file.read_text())
         return f"{facts['name']}, process {facts['pid']}, since {facts['since'][:19]}Z"
     except (OSError, ValueError, KeyError, TypeError):
-        return "it has not said which"
+        return "unknown which"

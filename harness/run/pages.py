@@ -27,15 +27,15 @@ def orders_for(cell: Cell, own: Sequence[str]) -> list[PageOrder]:
     if cell.pages == ():
         return []
     own = list(filter(_is_address, own))
-    asked = {page.url: page for page in cell.pages or ()}
+    requested = {page.url: page for page in cell.pages or ()}
     urls = spec.options.get("url") or ()
     servers = {_origin(url) for url in (*([urls] if isinstance(urls, str) else urls), *own)}
     found = []
-    for url in dict.fromkeys((*own, *asked)):
-        names = {str(ours): theirs for ours, theirs in asked[url].names.items()} if url in asked else {}
+    for url in dict.fromkeys((*own, *requested)):
+        names = {str(ours): theirs for ours, theirs in requested[url].names.items()} if url in requested else {}
         trusted = _origin(url) in servers
         headers, tls = (_headers(spec), dict(spec.options.get("tls") or {})) if trusted else ({}, {})
-        found.append(PageOrder(url, names, url in asked, headers, tls))
+        found.append(PageOrder(url, names, url in requested, headers, tls))
     return found
 
 

@@ -17,7 +17,7 @@ from harness.telemetry.prometheus.tally import Tally
 Number = int | float  # an integer stays one
 Free = dict[str, object]  # JSON-able names and values that depend on the engine or the scenario
 _MONOTONIC = "ns, monotonic clock"
-_UNKNOWN = "it does not say"
+_UNKNOWN = "not reported"
 
 
 def key(meaning: str, unit: str = "", null: str = "", *, default: Any = None) -> Any:
