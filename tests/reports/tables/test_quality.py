@@ -76,7 +76,7 @@ def test_what_is_within_the_noise_and_what_could_not_be_scored(scored: ReportDat
     """Both as footnotes; the reference with its noise and the room it had stands below."""
     table = quality_table.detail(scored)
     assert "indistinguishable" in table.notes[table.rows[1][1].note - 1]  # type: ignore[operator]
-    assert "not scored: e does not tell" in table.notes[table.rows[2][0].note - 1]  # type: ignore[operator]
+    assert "not scored: e does not return the log-probabilities" in table.notes[table.rows[2][0].note - 1]  # type: ignore[operator]
     assert "16384 positions in 64 chunks" in table.notes[-1]
     assert table.notes[-1].endswith("64 of 80 chunks: there is no more room")
 
