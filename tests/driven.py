@@ -9,12 +9,12 @@ from engines.base import EngineSpec, InProcessEngine
 from engines.simulated import SimulatedEngine
 from harness.drivers.base import DriveReport, DriveSettings
 from harness.drivers.drive import drive
-from harness.drivers.virtual_time import run
 from harness.records import Phase, Record
 from harness.results import Results
 from harness.schedule.requests import Schedule
 from tests.fabricated import value
 from tests.stored import results_of
+from tests.virtual_time import run
 
 SECOND = 1_000_000_000
 

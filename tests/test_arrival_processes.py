@@ -17,11 +17,11 @@ from engines.base import EngineSpec
 from engines.simulated import SimulatedEngine
 from harness.drivers.base import DriveSettings, Part
 from harness.drivers.drive import drive
-from harness.drivers.virtual_time import run
 from harness.records import Loop, Phase, Record
 from harness.schedule.requests import Schedule, Shard, build
 from tests.dispersion import index_of_dispersion
 from tests.plans import load_of, workload_of
+from tests.virtual_time import run
 
 pytestmark = pytest.mark.slow
 

@@ -28,7 +28,7 @@ from engines.base import (
     collect,
 )
 from engines.simulated import SimulatedEngine
-from harness.drivers.virtual_time import VirtualTimeLoop
+from tests.virtual_time import VirtualTimeLoop
 
 Result = TypeVar("Result")
 MS_NS = 1_000_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from harness.drivers.virtual_time import VirtualTimeLoop
+from tests.virtual_time import VirtualTimeLoop
 
 T = TypeVar("T")
 

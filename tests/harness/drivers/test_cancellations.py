@@ -11,11 +11,11 @@ import pytest
 
 from engines.base import EngineSpec
 from engines.simulated import SimulatedEngine
-from harness.drivers import virtual_time
 from harness.drivers.base import DriveReport, DriveSettings
 from harness.drivers.drive import drive
 from harness.records import Phase, Record, Status
 from harness.schedule.requests import Schedule, build
+from tests import virtual_time
 from tests.plans import load_of, workload_of
 from tests.scripted_server import MS, SECOND, Call, serving
 

@@ -12,12 +12,12 @@ import pytest
 from engines.base import Endpoint, EngineSpec, Request
 from engines.dialects import get
 from engines.simulated import SimulatedEngine
-from harness.drivers import virtual_time
 from harness.drivers.base import Control, DriveSettings
 from harness.drivers.drive import drive
 from harness.drivers.stub import LAST_CHUNK, STREAM_HEAD, chunk, event
 from harness.records import Loop, Phase, Record, Status
 from harness.schedule.requests import Schedule, build
+from tests import virtual_time
 from tests.plans import load_of, workload_of
 from tests.scripted_server import MS, SECOND, Call, ending, piece, serving
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from engines.base import Chunk, ChunkKind, EngineInfo, Request
-from harness.drivers import virtual_time
 from harness.drivers.base import Control
 from harness.records import Phase, Record, Status
 from harness.schedule.timing import Window
+from tests import virtual_time
 from tests.scripted_server import MS, SECOND, Plan, measure, open_plan
 
 

@@ -15,7 +15,6 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from harness.drivers import virtual_time
 from harness.run import supervisor
 from harness.run.supervisor import (
     ABORT_S,
@@ -27,6 +26,7 @@ from harness.run.supervisor import (
     pass_on_stops,
     supervise,
 )
+from tests import virtual_time
 
 pytestmark = pytest.mark.slow
 
