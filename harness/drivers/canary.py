@@ -1,6 +1,6 @@
-"""The canary: a stream whose every event says when it was sent, read beside the load on the load's own path.
+"""Canary: a stream whose events contain their sending times, read beside the load on the same path.
 
-What its recorded arrivals are off by, the load's are off by too, whatever the reason.
+Its recorded arrivals have the same errors as those of the load.
 """
 
 from __future__ import annotations
@@ -33,32 +33,27 @@ _ROW = Row(0, "canary", None, 0, None, None, None, 0, None, 0, 0)  # of no plan
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Where the canary's events come from; None: nowhere, and why not (None, too, where none is wanted)."""
+    """Port of the canary's server; None if there is none."""
 
     port: int | None = None
-    missing: str | None = None
+    missing: str | None = None  # reason for which the server is missing, if a canary was requested
 
 
 @contextlib.contextmanager
 def sender(wanted: bool) -> Iterator[Sender]:
-    """The process that sends the canary's events, as long as the block lasts, if it can be started."""
+    """Run the canary's server for the block, if one is wanted and can be started."""
     with contextlib.ExitStack() as stack:
-        if not wanted:
-            yield Sender()
-            return
-        try:
-            server = stack.enter_context(StubServer())
-        except (OSError, TrialFailed) as error:
-            yield Sender(None, f"no canary: {error}")
-            return
-        yield Sender(server.port)
+        found = Sender()
+        if wanted:
+            try:
+                found = Sender(stack.enter_context(StubServer()).port)
+            except (OSError, TrialFailed) as error:
+                found = Sender(None, f"no canary: {error}")
+        yield found
 
 
 class Canary(ResponseReader):
-    """The connection to the canary's server, and the reply on it, of which nothing is kept but how late its events are.
-
-    A failure never ends the trial: there are just no more readings.
-    """
+    """Reader of the canary's endless reply, and owner of its connection. A failure only ends the readings."""
 
     def __init__(self, poller: Poller, stamps: StampClock, port: int) -> None:
         super().__init__()
@@ -67,20 +62,17 @@ class Canary(ResponseReader):
         self._rest = b""
         self._trace = Trace(_ROW, 0, "")
         place = Place(Address.of(f"http://127.0.0.1:{port}"))
-        self._asking = place.head("GET", CANARY_PATH, {}) + b"0\r\n\r\n"
+        self._request = place.head("GET", CANARY_PATH, {}) + b"0\r\n\r\n"
         self._connection = Connection(poller, (socket.AF_INET, place.dialled), place, stamps, self, sys.maxsize)
+        self.close = self._connection.close
 
     def start(self) -> None:
-        """Request the stream and read it from now on."""
-        self._connection.send(Exchange(self._trace, self._asking, self))
-
-    def close(self) -> None:
-        """Read no more."""
-        self._connection.close()
+        """Request the stream."""
+        self._connection.send(Exchange(self._trace, self._request, self))
 
     def fill(self, report: DriveReport) -> None:
-        """Write what was read into the report; nothing where no event came."""
-        if not len(self._late_ns):
+        """Write the lateness of the events into the report."""
+        if not self._late_ns:
             report.notes.append("no canary: its server could not be read")
             return
         late_ms = np.frombuffer(self._late_ns, dtype=np.int64) / NS_PER_MS
@@ -89,10 +81,10 @@ class Canary(ResponseReader):
         report.canary_p50_ms, report.canary_p95_ms, report.canary_p99_ms = float(p50), float(p95), float(p99)
         report.canary_max_ms = float(late_ms.max())
 
-    # What the connection calls:
+    # Called by the connection:
 
     def feed(self, data: bytes) -> bool:
-        """Note how late the events of a read are; the stream has no end."""
+        """Note the lateness of the events of a read; the stream has no end."""
         arrival_ns, _lag_ns = self._stamps.arrival(self._trace.stamps.pop(), self._trace.read_ns.pop(), 0)
         self._rest += data
         end = 0
@@ -102,12 +94,9 @@ class Canary(ResponseReader):
         self._rest = self._rest[end:][-_LONGEST_EVENT:]
         return False
 
-    def connected(self, connection: Connection) -> None:
-        """Wait for the start of the trial."""
+    def connected(self, connection: Connection) -> None: ...
 
     def completed(self, connection: Connection, exchange: Exchange) -> None:
-        """Read no more."""
         connection.close()
 
-    def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
-        """Have no more readings."""
+    def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None: ...

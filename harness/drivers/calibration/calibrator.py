@@ -1,4 +1,4 @@
-"""Calibrate the client: drive the stub server with growing loads, compare what was recorded with what was sent."""
+"""Calibration of the load generator: its errors under growing loads from a stub server of known truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.drivers.calibration.store import Calibration, RateLevel, StreamLevel, conclude
 from harness.drivers.drive import drive
 from harness.drivers.stub import StubServer, sent_times_ns
-from harness.drivers.timeline import NS_PER_MS, NS_PER_S
+from harness.drivers.timeline import NS_PER_MS, NS_PER_S, Int64
 from harness.errors import Interrupted, TrialFailed
 from harness.processes import event_loop_runner
 from harness.records import Phase, Record, Status
@@ -30,31 +30,29 @@ from harness.signals import stop_signals
 from harness.telemetry.cgroup import read_ceilings
 
 Say = Callable[[str], None]
-Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 FIRST_MS = 50.0
 GAP_MS = 20.0
 TOKENS = 50
-_RATE_FIRST_MS = 5.0
-_RATE_GAP_MS = 5.0
+_RATE_MS = 5.0  # until the first token, and between tokens
 _RATE_TOKENS = 2
 _BIN_NS = 100 * NS_PER_MS
-_CLOSE = 1.3  # levels closer than this are not told apart
-_LOOK_S = 0.3
+_CLOSE = 1.3  # no level is tried between two that are closer than this ratio
+_BUSY_S = 0.3
 _TIMEOUT_S = 20
 _SPARE_FILES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """Which loads are tried, in order. rounds: requests of each stream.   limit_s: no level begins later."""
+    """Loads to try, in order."""
 
     streams: tuple[int, ...]
-    rounds: int
+    rounds: int  # requests of each stream
     rates: tuple[float, ...]
     rate_s: float
-    limit_s: float
+    limit_s: float  # time after which no further number of streams is tried
     quick: bool = False
 
 
@@ -64,20 +62,17 @@ QUICK = Ladder((1, 128, 512), 1, (100, 1000), 1.0, 15.0, quick=True)
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The largest errors, p99 in ms, that a level may have: of first tokens, of gaps between tokens, of sending.
+    """Largest p99 errors of a level."""
 
-    slowdown: the server's own gaps over those asked for, at most.
-    """
-
-    first_ms: float
-    gap_ms: float
+    first_ms: float  # of the arrival of first tokens
+    gap_ms: float  # of the gaps between tokens
     lag_ms: float
-    slowdown: float
+    slowdown: float  # ratio of the server's own gaps to the requested ones
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What one load showed. sent_ns, seen_ns: of each reply, its tokens as sent and as recorded, absolute."""
+    """Sending and recorded times of the tokens of each reply of a load, absolute."""
 
     records: list[Record]
     report: DriveReport
@@ -86,47 +81,44 @@ class Truth:
     server_cpu_share: float
 
     def first_errors_ms(self) -> Float64:
-        """Of each reply's first token."""
+        """Return the error of each reply's first token."""
         found = [abs(int(seen[0]) - int(sent[0])) for sent, seen in zip(self.sent_ns, self.seen_ns, strict=True)]
         return np.asarray(found, dtype=np.float64) / NS_PER_MS
 
     def gap_errors_ms(self) -> Float64:
-        """Of the times between two tokens."""
+        """Return the errors of the times between two tokens."""
         pairs = zip(self.sent_ns, self.seen_ns, strict=True)
         return np.concatenate([np.abs(np.diff(seen) - np.diff(sent)) for sent, seen in pairs]) / NS_PER_MS
 
     def events_per_s(self) -> float:
-        """Tokens sent per second, the middle one of bins of 100 ms."""
+        """Return the tokens sent per second: the median of bins of 100 ms."""
         at_ns = np.concatenate(self.sent_ns)
         counts = np.bincount((at_ns - at_ns.min()) // _BIN_NS)
         return float(np.median(counts)) * NS_PER_S / _BIN_NS
 
     def slowdown(self) -> float:
-        """The server's own gaps in proportion to those asked for."""
+        """Return the ratio of the server's own gaps to the requested ones."""
         return float(np.mean([np.diff(sent).mean() for sent in self.sent_ns])) / (GAP_MS * NS_PER_MS)
 
 
 def calibrate(bounds: Bounds, ladder: Ladder = FULL, say: Say = lambda _: None) -> Calibration:
-    """Find the largest load that can be trusted here; takes less than a minute, in the main thread.
+    """Find the largest load that is measured accurately; report each level to `say`. Call in the main thread.
 
-    Raises TrialFailed if the stub server does not start, Interrupted if the user ends it. `say` is told what was tried.
+    Raises TrialFailed if the stub server does not start, Interrupted if the user stops the calibration.
     """
     until_s = time.monotonic() + ladder.limit_s
-    busy_share = psutil.cpu_percent(interval=_LOOK_S) / 100
+    busy_share = psutil.cpu_percent(interval=_BUSY_S) / 100
     with _interruptible() as control, StubServer() as server:
-        climb = _Climb(server, ladder, bounds, say, control, until_s)
-        climb.rates()
-        climb.streams()
+        search = _Search(server, ladder, bounds, say, control, until_s)
+        search.rates()
+        search.streams()
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return conclude(climb.levels, climb.sent, climb.notes, created, quick=ladder.quick, busy_share=busy_share)
+    return conclude(search.levels, search.sent, search.notes, created, quick=ladder.quick, busy_share=busy_share)
 
 
 @dataclass
-class _Climb:
-    """The way up a ladder: the levels and rates that were tried, in order, and why others were not.
-
-    A level that fails is tried a second time: what else the machine did need not come again.
-    """
+class _Search:
+    """Search for the largest load. A level that fails is tried again: a disturbance may not recur."""
 
     server: StubServer
     ladder: Ladder
@@ -171,20 +163,21 @@ class _Climb:
         return level.held
 
     def _left_out(self, streams: int) -> bool:
-        files, why = read_ceilings().files, None
+        files = read_ceilings().files
         if files is not None and streams > files - _SPARE_FILES:
             why = f"only {files} files may be open at once"
         elif time.monotonic() > self.until_s:
             why = "the time for calibrating was over"
-        if why is not None:
-            self.notes.append(f"{streams:,} streams were not tried: {why}")
-        return why is not None
+        else:
+            return False
+        self.notes.append(f"{streams:,} streams were not tried: {why}")
+        return True
 
 
 def stream_level(
     server: StubServer, streams: int, rounds: int, bounds: Bounds, control: Control | None = None
 ) -> StreamLevel:
-    """Measure so many replies at once, one token every 20 ms each."""
+    """Measure `streams` concurrent replies, one token every 20 ms each."""
     plan = schedule(TOKENS, kind="sustained", users=streams, requests=streams * rounds)
     truth = measure(server, plan, FIRST_MS, GAP_MS, control)
     first, gaps = truth.first_errors_ms(), truth.gap_errors_ms()
@@ -193,8 +186,8 @@ def stream_level(
         streams=streams,
         requests=len(truth.records),
         events_per_s=truth.events_per_s(),
-        **_three("ttft_error", first),
-        **_three("itl_error", gaps),
+        **_quantiles("ttft_error", first),
+        **_quantiles("itl_error", gaps),
         cpu_share=truth.report.cpu_share or 0.0,
         server_cpu_share=truth.server_cpu_share,
         merged_read_share=truth.report.merged_read_share or 0.0,
@@ -205,17 +198,14 @@ def stream_level(
 
 
 def _complaint(truth: Truth, plan: Schedule, first: Float64, gaps: Float64, bounds: Bounds) -> str | None:
-    """Return why a level cannot be trusted, if so."""
-    failed = _failure(truth.records, plan)
-    if failed is not None:
+    """Return the reason for which a level is not trusted, if there is one."""
+    if (failed := _failure(truth.records, plan)) is not None:
         return failed
     for errors, bound_ms, name in ((first, bounds.first_ms, "first tokens"), (gaps, bounds.gap_ms, "gaps")):
         seen_ms = float(np.percentile(errors, 99))
         if seen_ms > bound_ms:
             return f"the error of {name} was {seen_ms:.2f} ms at p99, above {bound_ms:g} ms"
-    if truth.slowdown() > bounds.slowdown:
-        return "the server of known truth could not send more on these cores"
-    return None
+    return "the stub server could not send more on these cores" if truth.slowdown() > bounds.slowdown else None
 
 
 def rate_level(
@@ -223,9 +213,9 @@ def rate_level(
 ) -> RateLevel:
     """Measure an open loop with Poisson arrivals and short replies."""
     plan = schedule(_RATE_TOKENS, kind="sustained", rate=rate, requests=round(rate * seconds))
-    truth = measure(server, plan, _RATE_FIRST_MS, _RATE_GAP_MS, control)
+    truth = measure(server, plan, _RATE_MS, _RATE_MS, control)
     lags = np.asarray([(one.sent_ns or 0) - (one.due_ns or 0) for one in truth.records], dtype=np.float64) / NS_PER_MS
-    lag = _three("send_lag", lags)
+    lag = _quantiles("send_lag", lags)
     reason, p99 = _failure(truth.records, plan), lag["send_lag_p99_ms"]
     if reason is None and p99 > bounds.lag_ms:
         reason = f"requests were sent {p99:.2f} ms late at p99, above {bounds.lag_ms:g} ms"
@@ -235,9 +225,9 @@ def rate_level(
 def measure(
     server: StubServer, plan: Schedule, first_ms: float, gap_ms: float, control: Control | None = None
 ) -> Truth:
-    """Drive a plan and put the server's times beside the client's.
+    """Send a plan to the stub server; return its sending times and the recorded times.
 
-    Raises TrialFailed if nothing comes back, Interrupted if `control` aborted the load.
+    Raises TrialFailed if no reply arrives, Interrupted if `control` aborted the load.
     """
     control = control or Control()
     records: list[Record] = []
@@ -251,10 +241,10 @@ def measure(
         raise Interrupted("interrupted")
     records = [one for one in records if one.phase == Phase.MEASURE]
     whole = [one for one in records if one.status == Status.OK and one.chunk_ns and one.text]
+    if not whole:
+        raise TrialFailed(f"no reply of the stub server arrived: {_failure(records, plan)}")
     sent = [np.asarray(sent_times_ns(one.text or ""), dtype=np.int64) for one in whole]
     seen = [np.asarray(one.chunk_ns, dtype=np.int64) + report.t0_ns for one in whole]
-    if not whole:
-        raise TrialFailed(f"no reply of the server of known truth arrived: {_failure(records, plan)}")
     return Truth(records, report, sent, seen, (sum(process.cpu_times()[:2]) - before_s) / wall_s)
 
 
@@ -262,7 +252,7 @@ def measure(
 def _interruptible() -> Iterator[Control]:
     """Let Ctrl-C and SIGTERM abort the load and then the block.
 
-    Their handlers raise nothing: an exception in the loop, or where objects are being cleared away, would be lost.
+    Their handlers raise nothing: an exception would be lost in the loop or during garbage collection.
     """
     control = Control()
     before = {number: signal.signal(number, lambda *_: control.abort()) for number in stop_signals()}
@@ -285,12 +275,12 @@ def _failure(records: Sequence[Record], plan: Schedule) -> str | None:
 
 
 def schedule(tokens: int, **load: Any) -> Schedule:
-    """A plan of short prompts and exactly so many tokens; the keys of the load are those of a scenario file."""
+    """Return a plan of short prompts and replies of exactly `tokens`; the other keys are those of a scenario's load."""
     wanted: Load = TypeAdapter(LoadItem).validate_python(load)
     output = {"dist": "fixed", "value": tokens, "exact": True}
     return build(wanted, Workload.model_validate({"prompt_tokens": 16, "output_tokens": output}), seed=1)
 
 
-def _three(name: str, values: Float64) -> dict[str, float]:
+def _quantiles(name: str, values: Float64) -> dict[str, float]:
     found = np.percentile(values, (50, 99, 100)) if len(values) else (float("nan"),) * 3
     return {f"{name}_{part}_ms": float(value) for part, value in zip(("p50", "p99", "max"), found, strict=True)}

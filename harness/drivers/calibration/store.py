@@ -1,18 +1,22 @@
-"""Calibrations: the largest load that the measuring client can be trusted with on this machine, and where it is kept.
+"""Calibrations: the largest load that the load generator measures accurately on this machine, and their storage.
 
-A calibration belongs to the machine, the cores and the interpreter it was made with; for any other it does not exist.
+A calibration is valid only for the machine, the cores and the interpreter with which it was made.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from engines.cores import cpu_quota_cores, own_processors
 from engines.models.cache import directory
@@ -27,34 +31,28 @@ _MACHINE_IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 @dataclass(frozen=True, slots=True)
 class StreamLevel:
-    """So many replies at once, and how far what was recorded was from what was sent.
-
-    events_per_s: tokens sent per second, as the server's own times say.   ttft_error, itl_error: of the first token's
-    arrival, and of the time between two; absolute values.   cpu_share: of one core, the client's process.
-    server_cpu_share: the server's.   clock: whose stamps the arrivals are, "kernel" or "loop".
-    held: the errors were within the thresholds; otherwise `reason` says what was not.
-    """
+    """Absolute errors of the recorded arrivals with `streams` concurrent replies."""
 
     streams: int
     requests: int
-    events_per_s: float
-    ttft_error_p50_ms: float
+    events_per_s: float  # tokens sent, by the server's own times
+    ttft_error_p50_ms: float  # of the first token's arrival
     ttft_error_p99_ms: float
     ttft_error_max_ms: float
-    itl_error_p50_ms: float
+    itl_error_p50_ms: float  # of the time between two tokens
     itl_error_p99_ms: float
     itl_error_max_ms: float
-    cpu_share: float
+    cpu_share: float  # of one core, by the load generator
     server_cpu_share: float
     merged_read_share: float
-    clock: str
-    held: bool
-    reason: str | None = None
+    clock: str  # source of the arrival times, "kernel" or "loop"
+    held: bool  # the errors were within the thresholds
+    reason: str | None = None  # set if not
 
 
 @dataclass(frozen=True, slots=True)
 class RateLevel:
-    """An open loop at this rate, and how late it was sent."""
+    """Send lag of an open loop at a request rate."""
 
     requests_per_s: float
     requests: int
@@ -65,50 +63,42 @@ class RateLevel:
     reason: str | None = None
 
 
+Level = TypeVar("Level", StreamLevel, RateLevel)
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What one load process can be trusted with here.
-
-    streams, events_per_s, requests_per_s: the largest that held; 0 where none did.
-    ttft_error_p99_ms, itl_error_p99_ms, send_lag_p99_ms: the largest at the levels that held; None where none did.
-    shared: the server ran on the same cores, so that the client alone might do more.
-    busy_share: of the processors' time, what other work took just before.
-    notes: what ended the search.   levels, rates: everything that was tried, in order.
-    """
+    """Largest load that one load generator measures accurately on this machine, and everything that was tried."""
 
     created_utc: str
     identity: dict[str, Any]
-    streams: int
+    streams: int  # the largest level that held; 0 if none did; the next two likewise
     events_per_s: float
     requests_per_s: float
-    ttft_error_p99_ms: float | None
+    ttft_error_p99_ms: float | None  # the largest at the levels that held; the next two likewise
     itl_error_p99_ms: float | None
     send_lag_p99_ms: float | None
     levels: tuple[StreamLevel, ...] = ()
     rates: tuple[RateLevel, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # reasons for which further levels were not tried
     quick: bool = False
-    shared: bool = True
-    busy_share: float = 0.0
+    shared: bool = True  # the server ran on the same cores: the load generator alone may reach more
+    busy_share: float = 0.0  # of CPU time, used by other processes just before
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
         return {"format": FORMAT} | asdict(self)
 
     def summary(self) -> CalibrationEntry:
-        """Return what a run's manifest keeps of it."""
+        """Return the part that a run's manifest stores."""
         kept = asdict(self)
         return CalibrationEntry.model_validate({name: kept[name] for name in CalibrationEntry.model_fields})
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Calibration:
-        """What `as_dict` gave. Raises ValueError, KeyError or TypeError for anything else."""
-        known = dict(stored)
-        if known.pop("format") != FORMAT:
+        """Restore the result of `as_dict`. Raises ValueError or AttributeError for other content."""
+        if stored.get("format") != FORMAT:
             raise ValueError("another format")
-        levels = tuple(StreamLevel(**level) for level in known.pop("levels"))
-        rates = tuple(RateLevel(**rate) for rate in known.pop("rates"))
-        return cls(**known | {"levels": levels, "rates": rates, "notes": tuple(known.pop("notes"))})
+        return TypeAdapter(cls).validate_python(stored)
 
 
 def conclude(
@@ -120,13 +110,8 @@ def conclude(
     quick: bool = False,
     busy_share: float = 0.0,
 ) -> Calibration:
-    """The largest load that can be trusted. What lies beyond a level that did not hold is not, whatever it showed."""
-    streams = {level.streams: level for level in levels if level.held}
-    failed = min((level.streams for level in levels if level.streams not in streams), default=None)
-    good = [level for size, level in streams.items() if failed is None or size < failed]
-    sent = {rate.requests_per_s: rate for rate in rates if rate.held}
-    missed = min((rate.requests_per_s for rate in rates if rate.requests_per_s not in sent), default=None)
-    on_time = [rate for asked, rate in sent.items() if missed is None or asked < missed]
+    """Return the calibration that follows from the levels tried."""
+    good, on_time = _trusted(levels, attrgetter("streams")), _trusted(rates, attrgetter("requests_per_s"))
     return Calibration(
         created_utc=created_utc,
         identity=identity(),
@@ -144,8 +129,15 @@ def conclude(
     )
 
 
+def _trusted(tried: Sequence[Level], size: Callable[[Level], float]) -> list[Level]:
+    """Return the last success at each size below the smallest size that never held."""
+    held = {size(level): level for level in tried if level.held}
+    failed = min((size(level) for level in tried if size(level) not in held), default=math.inf)
+    return [level for at, level in held.items() if at < failed]
+
+
 def identity() -> dict[str, Any]:
-    """What a calibration belongs to."""
+    """Return the properties of the machine and the software for which a calibration is valid."""
     return {
         "machine": machine_id(),
         "cpu": cpu_model(),
@@ -159,7 +151,7 @@ def identity() -> dict[str, Any]:
 
 
 def machine_id() -> str:
-    """A hash of the system's own identity, which is not to be shown around; its name where it has none."""
+    """Return a hash of the system's identity, which is confidential; without one, the name of the machine."""
     for path in _MACHINE_IDS:
         try:
             own = Path(path).read_text().strip()
@@ -171,27 +163,27 @@ def machine_id() -> str:
 
 
 def cache_path(known: dict[str, Any] | None = None) -> Path:
-    """Where the calibration of this machine is kept: beside the models in the user's cache folder."""
+    """Return the file of a machine's calibration in the user's cache folder; known: an `identity`, default: ours."""
     key = hashlib.sha256(json.dumps(known or identity(), sort_keys=True).encode()).hexdigest()[:16]
     return directory().parent / "calibration" / f"{key}.json"
 
 
 def cached() -> Calibration | None:
-    """This machine's calibration; None if there is none that can be read."""
+    """Return this machine's calibration; None if it is missing, damaged or of another format."""
     try:
         return Calibration.from_dict(json.loads(cache_path().read_text()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # absent, damaged or of another format: the machine counts as not calibrated
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def summary_for_runs() -> CalibrationEntry | None:
-    """What a run's manifest says of this machine's calibration; None if there is none."""
+    """Return this machine's calibration for a run's manifest, if there is one."""
     known = cached()
     return known.summary() if known else None
 
 
 def save(calibration: Calibration) -> Path:
-    """Keep it. Raises StorageFailed if the cache folder cannot be written."""
+    """Store a calibration; return its file. Raises StorageFailed if the cache folder is not writable."""
     path = cache_path(calibration.identity)
     partial = path.with_suffix(f".{os.getpid()}")
     try:
