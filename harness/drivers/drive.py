@@ -13,6 +13,7 @@ from engines.base import Endpoint, InProcessEngine
 from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
 from harness.drivers.due_queue import DueQueue
 from harness.drivers.http.place import notes_of, places_of
+from harness.drivers.http.pool import warm
 from harness.drivers.in_process import InProcessClient
 from harness.drivers.served import ServedClient
 from harness.drivers.timeline import NS_PER_MS, NS_PER_S, clock_of
@@ -56,7 +57,7 @@ async def drive(
             places = places_of(target)
             report.notes += notes_of(places)
             client = served = ServedClient(state, target, places, loop)
-            await served.pool.warm(-(-_warm_count(schedule, settings) // part.shard.of), loop)
+            await warm(served.pools, -(-_warm_count(schedule, settings) // part.shard.of), loop)
         else:
             client = InProcessClient(state, target, loop)
         client.prepare()

@@ -1,5 +1,7 @@
 """Order of the requests of a trial: which one falls due next, and when the trial is over. Pure logic, no I/O.
 
+Requests are encoded before they fall due (`Prepared`), so that encoding never delays sending.
+
 A request without a predecessor falls due at its planned time. Its successor (the user's next request, the
 conversation's next turn) falls due when it has ended and the think time has passed. Cooldown load runs only while a
 counting request (warm-up or measured) is still to be sent or in flight.
@@ -12,9 +14,9 @@ first.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from harness.records import Loop, Phase
 from harness.schedule.chains import Int64
@@ -23,6 +25,7 @@ from harness.schedule.timing import PHASES
 
 AFTER_FAILURE_NS = 100_000_000
 _COOLDOWN = PHASES.index(Phase.COOLDOWN)
+T = TypeVar("T")
 
 
 class Due(NamedTuple):
@@ -36,12 +39,11 @@ class Due(NamedTuple):
 class DueQueue:
     """Queue of the rows of a schedule, or of a shard of it, in the order of their due times. `begin` sets the clock.
 
-    lingers: continue after the window until `release`, because other shards are still measuring.
+    If it `lingers`, the load continues after the window until `release`, because other shards are still measuring.
     """
 
     def __init__(self, schedule: Schedule, shard: Shard = WHOLE, *, lingers: bool = False) -> None:
         self._schedule = schedule
-        self._shard = shard
         self._lingers = lingers
         self._t0_ns = 0
         self._counting_in_flight = 0
@@ -49,24 +51,21 @@ class DueQueue:
         self._closed = False
         self._starts = schedule.starts[shard.index :: shard.of]
         self._next = self._end = self._must_end = 0  # places among the starts that have a planned due time
-        self._pool = _pool_of(schedule, self._starts)
+        self._pool: Pool | None = None
+        if schedule.measured is not None and schedule.loop is Loop.CLOSED:
+            self._pool = Pool(requests_of(self._starts, schedule.measured, schedule.users))
         self._waiting: list[tuple[int, int]] = []
         # In conversations limited by number every unsent turn is reported, so the taken ones are marked.
         limited = schedule.loop is Loop.PARTLY_OPEN and schedule.measured is not None
         self._taken = bytearray(schedule.count or 0) if limited else None
-        if schedule.due_ns is not None:
-            self._plan_starts()
-        else:
+        if schedule.due_ns is None:
             for request in self._starts:
                 self._wait(0, int(request))
-
-    def _plan_starts(self) -> None:
-        schedule = self._schedule
-        assert schedule.due_ns is not None
-        self._due_ns = schedule.due_ns[self._shard.index :: self._shard.of]
+            return
+        self._due_ns = schedule.due_ns[shard.index :: shard.of]
         self._end = self._must_end = len(self._due_ns)
         if schedule.phases is not None:
-            cooldown = (schedule.phases[self._shard.index :: self._shard.of] == _COOLDOWN).nonzero()[0]
+            cooldown = (schedule.phases[shard.index :: shard.of] == _COOLDOWN).nonzero()[0]
             self._must_end = int(cooldown[0]) if len(cooldown) else self._end
 
     def begin(self, t0_ns: int) -> None:
@@ -109,9 +108,7 @@ class DueQueue:
         pool = self._pool
         if pool is None or pool.measured or not pool.requests:
             return None
-        end_ns = pool.ended_ns
-        if end_ns is None and self._waiting:
-            end_ns = self._waiting[0][0]
+        end_ns = self._waiting[0][0] if pool.ended_ns is None and self._waiting else pool.ended_ns
         return None if end_ns is None else end_ns - self._t0_ns
 
     def take(self) -> Due:
@@ -141,18 +138,15 @@ class DueQueue:
         After a failure the wait is at least 100 ms, so that a refusing server does not get a flood of requests.
         """
         self._counting_in_flight -= due.phase != Phase.COOLDOWN
-        if self._closed:
-            return
-        following = self._schedule.follower(due.row.request)
-        if following is None:
-            return
-        think_ns = self._schedule.wait_ns(following)
-        self._wait(done_ns + (max(think_ns, AFTER_FAILURE_NS) if failed else think_ns), following)
+        following = None if self._closed else self._schedule.follower(due.row.request)
+        if following is not None:
+            think_ns = self._schedule.wait_ns(following)
+            self._wait(done_ns + (max(think_ns, AFTER_FAILURE_NS) if failed else think_ns), following)
 
     def skip(self, due: Due) -> None:
         """Skip a taken request: its follower falls due in its own time, and another request is measured instead."""
         if self._pool is not None:
-            self._pool.give_back(due)
+            self._pool.measured += due.phase == Phase.MEASURE
         self.ended(due, due.due_ns)
 
     def upcoming(self, limit: int) -> Iterator[int]:
@@ -180,20 +174,18 @@ class DueQueue:
         self._closed = True
         for place in range(self._next, self._must_end):
             yield self._due(int(self._starts[place]), self._t0_ns + int(self._due_ns[place]))
-        if self._taken is None:
-            if self._schedule.loop is Loop.PARTLY_OPEN:
-                waiting = ((due_ns, request) for due_ns, request in self._waiting if self._counts(due_ns, request))
-                yield from (self._due(request, due_ns) for due_ns, request in waiting)
-            return
-        yield from self._later_turns(self._taken)
+        if self._taken is not None:
+            yield from self._later_turns(self._taken)
+        elif self._schedule.loop is Loop.PARTLY_OPEN:
+            waiting = ((due_ns, request) for due_ns, request in self._waiting if self._counts(due_ns, request))
+            yield from (self._due(request, due_ns) for due_ns, request in waiting)
 
     def _later_turns(self, taken: bytearray) -> Iterator[Due]:
         """Yield the later turns that were never sent; an unknown due time is replaced by the conversation's start."""
         known_ns = {request: due_ns for due_ns, request in self._waiting}
         for place in range(self._must_end):
-            start = self._starts[place]
             start_ns = self._t0_ns + int(self._due_ns[place])
-            turn = self._schedule.follower(int(start))
+            turn = self._schedule.follower(int(self._starts[place]))
             while turn is not None:
                 if not taken[turn]:
                     yield self._due(turn, known_ns.get(turn, start_ns))
@@ -224,22 +216,16 @@ class DueQueue:
 
 
 class Pool:
-    """Requests that the users of a closed loop share.
-
-    Attributes:
-        requests: Number of requests to measure.
-        measured: Number of them that are left.
-        further: Number of requests allowed after those.
-        ended_ns: Due time of the first further request.
-    """
+    """Requests that the users of a closed loop share. The pools of all shards together hold all requests."""
 
     def __init__(self, requests: int) -> None:
-        self.requests = self.measured = self.further = requests
-        self.ended_ns: int | None = None
+        self.requests = requests  # to measure
+        self.measured = requests  # left of them
+        self.further = requests  # allowed after them
+        self.ended_ns: int | None = None  # due time of the first further request
 
     @property
     def empty(self) -> bool:
-        """True if nothing more may be sent."""
         return not self.measured and not self.further
 
     def take(self, due: Due) -> Due:
@@ -254,21 +240,64 @@ class Pool:
             self.ended_ns = due.due_ns
         return due._replace(phase=Phase.COOLDOWN)
 
-    def give_back(self, due: Due) -> None:
-        """Return a request that was not sent."""
-        self.measured += due.phase == Phase.MEASURE
-
-
-def _pool_of(schedule: Schedule, users: Sequence[int] | Int64) -> Pool | None:
-    """Return the pool of these users of a closed loop; None if rows are planned or time is the limit.
-
-    The pools of all shards together hold all requests.
-    """
-    if schedule.measured is None or schedule.loop is not Loop.CLOSED:
-        return None
-    return Pool(requests_of(users, schedule.measured, schedule.users))
-
 
 def requests_of(users: Sequence[int] | Int64, requests: int, of: int) -> int:
     """Return the share of these users in the requests that `of` users share."""
     return sum(len(range(int(user), requests, of)) for user in users)
+
+
+class Prepared(Generic[T]):
+    """Cache of encoded requests that fall due next: at most `limit`, of about `limit_bytes` by `size`.
+
+    Later turns of conversations are encoded after a call of `want`, because they depend on the reply before.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], T],
+        queue: DueQueue,
+        size: Callable[[T], int],
+        limit: int = 256,
+        limit_bytes: int = 32 << 20,
+    ) -> None:
+        self._make, self._queue, self._size = make, queue, size
+        self._limit, self._limit_bytes = limit, limit_bytes
+        self._bytes = 0
+        self._made: dict[int, T] = {}
+        self._wanted: dict[int, None] = {}
+
+    def fill(self) -> None:
+        """Encode as many requests as fit."""
+        while self.step():
+            pass
+
+    def take(self, due: Due) -> T:
+        """Return an encoded request, encoding it now if necessary, and mark its follower as wanted."""
+        request = due.row.request
+        self._wanted.pop(request, None)
+        made = self._made.pop(request, None)
+        if made is None:
+            made = self._make(request)
+        else:
+            self._bytes -= self._size(made)
+        if (follower := self._queue.follower(due)) is not None:
+            self._wanted[follower] = None
+        return made
+
+    def want(self, request: int) -> None:
+        """Mark a request that can be encoded from now on."""
+        self._wanted[request] = None
+
+    def step(self) -> bool:
+        """Encode one more request; return True if there was one."""
+        if len(self._made) >= self._limit or self._bytes >= self._limit_bytes:
+            return False
+        if not self._wanted and len(self._made) <= self._limit // 2:
+            self._wanted = {request: None for request in self._queue.upcoming(self._limit) if request not in self._made}
+        if not self._wanted:
+            return False
+        request = next(iter(self._wanted))
+        del self._wanted[request]
+        made = self._made[request] = self._make(request)
+        self._bytes += self._size(made)
+        return True

@@ -1,4 +1,4 @@
-"""Driver for engines in this process: a task per request, a time stamp per yielded chunk."""
+"""Client of engines in this process: a task per request, a time stamp per yielded chunk."""
 
 from __future__ import annotations
 
@@ -7,80 +7,37 @@ from collections.abc import AsyncIterator
 
 from engines.base import Chunk, ChunkKind, InProcessEngine, Request
 from engines.dialects.base import ReadChunk
-from harness.drivers.conversations import Conversations, cancel_reason
-from harness.drivers.due_queue import Due
-from harness.drivers.http.pacing import make_alarm
-from harness.drivers.outcome import stream_verdict
-from harness.drivers.prepared import Prepared
-from harness.drivers.timeline import NS_PER_MS, NS_PER_S, Outcome, Trace
-from harness.drivers.trial import TrialState
+from harness.drivers.conversations import cancel_reason
+from harness.drivers.due_queue import Due, Prepared
+from harness.drivers.outcome import Cut, stream_verdict
+from harness.drivers.timeline import NS_PER_S, Outcome, Trace
+from harness.drivers.trial import Client, TrialState
 from harness.errors import by_name
 from harness.records import FAILED, Status
 
-_TICK_NS = 10 * NS_PER_MS
 _PASS_NS = 1_000_000
 _UNBEGUN = 16  # limit of tasks that were created but have not run yet, so that the loop can do other work
 
 
-class InProcessClient:
+class InProcessClient(Client):
     """Sends one trial to an engine in this process, in real or virtual time."""
 
     def __init__(self, state: TrialState, engine: InProcessEngine, loop: asyncio.AbstractEventLoop) -> None:
-        self._state = state
-        self._queue = state.queue
-        self._now_ns = state.now_ns
+        super().__init__(state, loop, None)
         self._engine = engine
         self._loop = loop
-        self._virtual = hasattr(loop, "time_ns")
         self._tasks: dict[asyncio.Task[None], tuple[Due, Trace, Request]] = {}
         self._why_cut = "the trial was ended at once"
-        self._ending = False
         self._unbegun = 0
-        self._conversations = Conversations(state.schedule)
         self._prepared = Prepared(self._conversations.request, self._queue, _size, limit_bytes=8 << 20)
-        self._alarm = make_alarm(loop, None, self._dispatch, state.now_ns)
-        self._drain = make_alarm(loop, None, self._drained, state.now_ns)
-        self._heartbeat = make_alarm(loop, None, self._tick, state.now_ns)
-        self._next_tick_ns = 0
 
     def prepare(self) -> None:
-        """Create the first requests."""
         self._prepared.fill()
 
-    def start(self) -> None:
-        """Arm the alarms; T0 is near."""
-        if not self._virtual:
-            self._next_tick_ns = self._now_ns() + _TICK_NS
-            self._heartbeat.set(self._next_tick_ns)
-        self._alarm.set(self._queue.next_due_ns)
-        self._end_if_over()
-
     def close(self) -> None:
-        """Close the alarms and cancel the tasks."""
-        for alarm in (self._alarm, self._drain, self._heartbeat):
-            alarm.close()
+        super().close()
         for task in self._tasks:
             task.cancel()
-
-    def control_changed(self) -> None:
-        """React to an order to end the trial."""
-        if self._state.finished.done() or self._ending:
-            return
-        if self._state.apply_release():
-            self._end_if_over()
-            return
-        self._state.report.interrupted = True
-        self._state.end_load()
-        self._alarm.set(None)
-        drain_ns = self._state.settings.drain_ns
-        if self._state.control.aborted:
-            self._cut_all("the trial was ended at once")
-        elif drain_ns is not None:
-            self._drain.set(self._now_ns() + drain_ns)
-        self._end_if_over()
-
-    def _drained(self) -> None:
-        self._cut_all("still in flight at the end of the drain time")
 
     def _dispatch(self) -> None:
         queue = self._queue
@@ -92,8 +49,7 @@ class InProcessClient:
             due = queue.take()
             if self._state.skip_if_expired(due, now_ns):
                 continue
-            why_not = self._conversations.broken(due.row)
-            if why_not is not None:
+            if (why_not := self._conversations.broken(due.row)) is not None:
                 self._state.skip(due, why_not)
                 continue
             request, trace = self._prepared.take(due), self._state.trace(due)
@@ -111,7 +67,7 @@ class InProcessClient:
             self._state.fail(error)
         elif trace.done_ns is None and not self._state.finished.done():  # cut off before its first step
             self._unbegun -= 1
-            self._ended(due, trace, request, [], (Status.UNFINISHED, self._why_cut))
+            self._ended(due, trace, request, [], Cut(Status.UNFINISHED, self._why_cut))
         self._end_if_over()
 
     async def _one(self, due: Due, trace: Trace, request: Request) -> None:
@@ -119,29 +75,25 @@ class InProcessClient:
         self._unbegun -= 1
         trace.sent_ns = trace.dispatched_ns = self._now_ns()
         chunks: list[ReadChunk] = []
-        cut: tuple[Status, str] | None = None
-        deadline_ns = due.due_ns + self._state.settings.timeout_ns
-        cancel_at_ns = None if due.row.cancel_ns is None else self._now_ns() + due.row.cancel_ns
-        cancels = cancel_at_ns is not None and cancel_at_ns < deadline_ns
-        deadline_ns = min(deadline_ns, deadline_ns if cancel_at_ns is None else cancel_at_ns)
+        cut: Cut | None = None
+        timeout_ns = self._state.settings.timeout_ns
+        deadline_ns = due.due_ns + timeout_ns
+        cancel_at_ns = deadline_ns if due.row.cancel_ns is None else self._now_ns() + due.row.cancel_ns
         try:
-            async with asyncio.timeout_at(deadline_ns / NS_PER_S):
+            async with asyncio.timeout_at(min(deadline_ns, cancel_at_ns) / NS_PER_S):
                 await self._read(request, trace, chunks)
         except TimeoutError:
-            waited_s = self._state.settings.timeout_ns / NS_PER_S
-            cut = Status.TIMEOUT, f"not finished {waited_s:g} s after it was due"
-            if cancels:
-                cut = Status.CANCELLED, cancel_reason(due.row)
+            cut = Cut(Status.TIMEOUT, f"not finished {timeout_ns / NS_PER_S:g} s after it was due")
+            if cancel_at_ns < deadline_ns:
+                cut = Cut(Status.CANCELLED, cancel_reason(due.row))
         except asyncio.CancelledError:
-            cut = Status.UNFINISHED, self._why_cut
+            cut = Cut(Status.UNFINISHED, self._why_cut)
         except Exception as error:  # any failure of an engine fails the request, not the trial
-            cut = Status.STREAM_ERROR, by_name("the engine failed", error)
+            cut = Cut(Status.STREAM_ERROR, by_name("the engine failed", error))
         self._ended(due, trace, request, chunks, cut)
         self._dispatch()
 
-    def _ended(
-        self, due: Due, trace: Trace, request: Request, chunks: list[ReadChunk], cut: tuple[Status, str] | None
-    ) -> None:
+    def _ended(self, due: Due, trace: Trace, request: Request, chunks: list[ReadChunk], cut: Cut | None) -> None:
         """Release the request's follower and store its record."""
         trace.done_ns = self._now_ns()
         outcome = _outcome(chunks, cut, request)
@@ -172,11 +124,7 @@ class InProcessClient:
         for task in list(self._tasks):
             task.cancel()
 
-    def _tick(self) -> None:
-        now_ns = self._now_ns()
-        self._state.vitals.tick(now_ns - self._next_tick_ns)
-        self._next_tick_ns += _TICK_NS * ((now_ns - self._next_tick_ns) // _TICK_NS + 1)
-        self._heartbeat.set(self._next_tick_ns)
+    def _tick(self, now_ns: int) -> None:
         self._prepared.step()
 
     def _end_if_over(self) -> None:
@@ -191,9 +139,9 @@ class InProcessClient:
             self._state.finished.set_result(None)
 
 
-def _outcome(chunks: list[ReadChunk], cut: tuple[Status, str] | None, request: Request) -> Outcome:
+def _outcome(chunks: list[ReadChunk], cut: Cut | None, request: Request) -> Outcome:
     if cut is not None:
-        return Outcome(cut[0], cut[1], None, chunks, request.stream)
+        return Outcome(cut.status, cut.reason, None, chunks, request.stream)
     said = next((chunk.text for _, chunk in chunks if chunk.kind is ChunkKind.ERROR), None)
     kinds = {chunk.kind for _, chunk in chunks}
     status, error = stream_verdict(kinds, said, None, streamed=request.stream)

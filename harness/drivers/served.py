@@ -1,4 +1,4 @@
-"""Load generator for engines behind a socket: sends due requests, stamps replies, decodes them later."""
+"""Client of engines behind a socket: sends due requests, stamps replies, decodes them later."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ from time import monotonic_ns
 from engines.base import Endpoint
 from engines.dialects import of as dialect_of
 from harness.drivers.canary import Canary
-from harness.drivers.conversations import Cancellations, Conversations, cancel_reason
-from harness.drivers.due_queue import Due
-from harness.drivers.http.connection import Connection, End, Exchange
+from harness.drivers.conversations import Cancellations, cancel_reason
+from harness.drivers.due_queue import Due, Prepared
+from harness.drivers.http.connection import Exchange
 from harness.drivers.http.pacing import make_alarm
 from harness.drivers.http.place import Place, secrets_of
 from harness.drivers.http.poller import Poller
-from harness.drivers.http.pool import Pools
+from harness.drivers.http.pool import REFUSED, Pool
 from harness.drivers.http.response import MOST_BYTES, ResponseReader
 from harness.drivers.outcome import Cut, judge
-from harness.drivers.prepared import Prepared
 from harness.drivers.timeline import NS_PER_MS, Outcome, StampClock
-from harness.drivers.trial import TrialState
+from harness.drivers.trial import Client, TrialState
 from harness.records import FAILED, Status
 from harness.telemetry.cgroup import free_memory_bytes
 
-_TICK_NS = 10 * NS_PER_MS
 _QUIET_NS = 400_000  # least duration of deferred work: none begins when a request falls due sooner
 _DECODING_NS_PER_BYTE = 10.0  # initial estimate; then measured
 _DECODING_NS_PER_ROUND = 20_000_000  # limit for a full backlog, so that reads are not delayed
@@ -36,14 +34,13 @@ _BURST_NS = 1_000_000  # a burst is sent in slices, so that early replies are re
 _BACKLOG_READS = 128_000
 _BACKLOG_REPLIES = 16_384
 _BACKLOG_BYTES = 32 << 20
-_REFUSED = 400  # least HTTP status of an error
 _MOST_REPLIES = 256  # undecoded replies of running conversations, whose users are thinking
 _CATCH_UP_READS = 4
 _SHARE_OF_FREE_MEMORY = 0.5  # for replies in flight
 _TICKS_BETWEEN_SUMS = 25
 
 
-class ServedClient:
+class ServedClient(Client):
     """Sends one trial to an endpoint.
 
     Replies are decoded when nothing is ready to be read and nothing is about to fall due. The backlog is limited to
@@ -53,53 +50,38 @@ class ServedClient:
     def __init__(
         self, state: TrialState, endpoint: Endpoint, places: list[Place], loop: asyncio.AbstractEventLoop
     ) -> None:
-        self._state = state
-        self._queue = state.queue
-        self._now_ns = state.now_ns
+        self._poller = Poller(loop, self._idle, state.fail, self._begin_round)
+        super().__init__(state, loop, self._poller)
         self._endpoint = endpoint
         self._dialect = dialect_of(endpoint)
         self._secrets = _secrets(endpoint) + secrets_of(places)
         self._in_flight: dict[int, Exchange] = {}
         self._backlog: deque[tuple[Exchange, Cut | None]] = deque()
-        self._backlog_reads = 0
-        self._backlog_bytes = 0
+        self._backlog_reads = self._backlog_bytes = 0
         self._behind: list[Exchange] = []
         self._followers_due = False
         self._ns_per_byte = _DECODING_NS_PER_BYTE
         self._decoded_ns = 0  # in this round of reads
-        self._drain_until_ns: int | None = None
-        self._ending = False
         self._heads: dict[tuple[Place, str], bytes] = {}
         self._stamps = StampClock()
-        self._poller = Poller(loop, self._idle, state.fail, self._begin_round)
-        self.pool = Pools(self._poller, places, self._stamps, self, state.report)
-        limit = max(256, state.schedule.users)
-        self._prepared = Prepared(self._encoded, self._queue, lambda made: len(made[0]), limit)
-        self._conversations = Conversations(state.schedule)
+        self.pools = [Pool(self._poller, place, self._stamps, self, state.report) for place in places]
+        self._prepared = Prepared(self._encoded, self._queue, lambda made: len(made[0]), max(256, state.schedule.users))
         self._replies: dict[int, tuple[Exchange, Cut | None]] = {}  # by conversation, for its next turn
         self._cancellations = Cancellations()
         self._cancel_alarm = make_alarm(loop, self._poller, self._cancel_due, state.now_ns)
-        self._alarm = make_alarm(loop, self._poller, self._dispatch, state.now_ns)
-        self._heartbeat = make_alarm(loop, self._poller, self._tick, state.now_ns)
-        self._next_tick_ns = 0
         self._ticks = 0
         self._most_held = int(free_memory_bytes() * _SHARE_OF_FREE_MEMORY)
         port = state.settings.canary_port
         self._canary = None if port is None else Canary(self._poller, self._stamps, port)
 
     def prepare(self) -> None:
-        """Encode the first requests. Raises ValueError for a request that the dialect cannot carry."""
         self._prepared.fill()
 
     def start(self) -> None:
-        """Start to send; T0 is near."""
-        self._next_tick_ns = self._now_ns() + _TICK_NS
-        self._heartbeat.set(self._next_tick_ns)
-        self._alarm.set(self._queue.next_due_ns)
         if self._canary is not None:
             self._canary.start()
         self._poller.wake()
-        self._end_if_over()
+        super().start()
 
     def close(self) -> None:
         """Close every connection and alarm; report the canary and resends."""
@@ -107,71 +89,32 @@ class ServedClient:
             exchange.reply.release()
             if exchange.connection is not None:
                 exchange.connection.close()
-        self.pool.close()
+        for pool in self.pools:
+            pool.close()
         if self._canary is not None:
             self._canary.close()
             self._canary.fill(self._state.report)
-        self._alarm.close()
+        super().close()
         self._cancel_alarm.close()
-        self._heartbeat.close()
         self._poller.close()
-        resends = self._state.report.resends
-        if resends:
+        if resends := self._state.report.resends:
             again = "1 request was" if resends == 1 else f"{resends} requests were"
             self._state.report.notes.append(
                 f"{again} sent again on a new connection: the server had closed the old one before it read the request"
             )
 
-    def control_changed(self) -> None:
-        """React to an order to end the trial."""
-        if self._state.finished.done() or self._ending:
-            return
-        if self._state.apply_release():
-            self._end_if_over()
-            return
-        self._state.report.interrupted = True
-        self._state.end_load()
-        self._alarm.set(None)
-        drain_ns = self._state.settings.drain_ns
-        if self._state.control.aborted:
-            self._cut_all("the trial was ended at once")
-        elif drain_ns is not None:
-            self._drain_until_ns = self._now_ns() + drain_ns
-        self._poller.wake()
-        self._end_if_over()
+    # Called by the pools:
 
-    # Called by connections:
-
-    def connected(self, connection: Connection) -> None:
-        self.pool.connected(connection)
-
-    def completed(self, connection: Connection, exchange: Exchange) -> None:
-        """Return the connection to its pool and end the request."""
-        reply = exchange.reply
-        self.pool.give_back(connection, reusable=reply.reusable, good=reply.complete and reply.status < _REFUSED)
+    def completed(self, exchange: Exchange) -> None:
         self._ended(exchange, None)
 
-    def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
-        """End the request of a lost connection. If the server has not read the request, send it again once."""
-        self.pool.lost(connection, reason)
-        if exchange is None:
-            return
-        trace = exchange.trace
-        behind_a_reply = end is End.BEHIND_A_REPLY and self.pool.closes_after_replies(connection)
-        if (
-            (end is End.UNREAD or behind_a_reply)
-            and trace.connection_reused
-            and not exchange.reply.started
-            and not trace.resends
-        ):
-            trace.resends = 1
+    def lost(self, exchange: Exchange, reason: str, *, again: bool) -> None:
+        if again:
+            exchange.trace.resends = 1
             self._state.report.resends += 1
-            self.pool.stale(connection)
             self._send(exchange, fresh=True)
-            return
-        exchange.trace.done_ns = self._now_ns()
-        self._ended(exchange, Cut(Status.CONNECTION_ERROR, reason))
-        self._poller.wake()
+        else:
+            self._fail(exchange, reason)
 
     # Sending:
 
@@ -190,7 +133,7 @@ class ServedClient:
     def _encoded(self, request: int) -> tuple[bytes, bool]:
         asked = self._conversations.request(request)
         wire = self._dialect.encode(asked, self._endpoint.model)
-        place = self.pool.place(self._state.schedule.turn_in_round(request))
+        place = self._pool(request).place
         head = self._heads.get((place, wire.path))
         if head is None:
             headers = {**wire.headers, **{name.lower(): value for name, value in self._endpoint.headers.items()}}
@@ -198,7 +141,6 @@ class ServedClient:
         return b"%b%d\r\n\r\n%b" % (head, len(wire.body), wire.body), asked.stream
 
     def _dispatch(self) -> None:
-        """Send everything that is due, and set the alarm for the next request."""
         if self._ending:
             return
         queue = self._queue
@@ -216,7 +158,8 @@ class ServedClient:
                 continue
             payload, streams = self._prepared.take(due)
             exchange = Exchange(self._state.trace(due), payload, ResponseReader(), due, streams)
-            exchange.trace.backend = self.pool.backend(self._state.schedule.turn_in_round(due.row.request))
+            if len(self.pools) > 1:
+                exchange.trace.backend = self._pool(due.row.request).place.address.url
             self._in_flight[due.row.request] = exchange
             if due.row.cancel_ns is not None:
                 self._cancellations.add(due.row.request, self._now_ns() + due.row.cancel_ns)
@@ -229,15 +172,17 @@ class ServedClient:
         self._alarm.set(queue.next_due_ns)
         self._end_if_over()
 
+    def _pool(self, request: int) -> Pool:
+        """Return the connections to a request's server: requests go round the servers."""
+        return self.pools[self._state.schedule.turn_in_round(request) % len(self.pools)]
+
     def _send(self, exchange: Exchange, *, fresh: bool = False) -> None:
         try:
-            connection = self.pool.take(self._state.schedule.turn_in_round(exchange.due.row.request), fresh=fresh)
+            connection = self._pool(exchange.due.row.request).take(fresh=fresh)
         except OSError as error:
-            exchange.trace.done_ns = self._now_ns()
-            self._ended(exchange, Cut(Status.CONNECTION_ERROR, f"no connection can be opened: {error.strerror}"))
-            self._poller.wake()
-            return
-        connection.send(exchange)
+            self._fail(exchange, f"no connection can be opened: {error.strerror}")
+        else:
+            connection.send(exchange)
 
     def _send_handed_over(self, exchange: Exchange) -> None:
         """Send unless the request has been cut off in the meantime."""
@@ -287,7 +232,7 @@ class ServedClient:
             self._backlog_reads += len(exchange.trace.read_ns)
             self._backlog_bytes += exchange.reply.size
         reply = exchange.reply
-        failed = reply.status >= _REFUSED or not reply.complete if cut is None else cut.status in FAILED
+        failed = reply.status >= REFUSED or not reply.complete if cut is None else cut.status in FAILED
         assert exchange.trace.done_ns is not None
         self._queue.ended(due, exchange.trace.done_ns, failed=failed)
         full = self._backlog_reads > _BACKLOG_READS or self._backlog_bytes > _BACKLOG_BYTES
@@ -297,19 +242,20 @@ class ServedClient:
     def _cut(self, exchange: Exchange, cut: Cut) -> None:
         exchange.trace.done_ns = self._now_ns()
         if exchange.connection is not None:
-            self.pool.drop(exchange.connection)
+            exchange.connection.close()
         self._ended(exchange, cut)
+
+    def _fail(self, exchange: Exchange, reason: str) -> None:
+        self._cut(exchange, Cut(Status.CONNECTION_ERROR, reason))
+        self._poller.wake()
 
     def _cut_all(self, reason: str) -> None:
         for exchange in list(self._in_flight.values()):
             self._cut(exchange, Cut(Status.UNFINISHED, reason))
+        self._poller.wake()
 
-    def _tick(self) -> None:
-        """Measure the own lateness (heartbeat), and end requests that timed out."""
-        now_ns = self._now_ns()
-        self._state.vitals.tick(now_ns - self._next_tick_ns)
-        self._next_tick_ns += _TICK_NS * ((now_ns - self._next_tick_ns) // _TICK_NS + 1)
-        self._heartbeat.set(self._next_tick_ns)
+    def _tick(self, now_ns: int) -> None:
+        """End requests that timed out."""
         timeout_ns = self._state.settings.timeout_ns
         if not self._behind:
             running = self._in_flight.values()
@@ -321,12 +267,10 @@ class ServedClient:
             late.append(exchange)
         for exchange in late:
             self._cut(exchange, Cut(Status.TIMEOUT, f"not finished {timeout_ns / 1e9:g} s after it was due"))
-        if self._drain_until_ns is not None and now_ns >= self._drain_until_ns:
-            self._cut_all("still in flight at the end of the drain time")
         self._ticks += 1
         if self._ticks % _TICKS_BETWEEN_SUMS == 0:
             late += self._cut_the_longest()
-        if late or self._drain_until_ns is not None:
+        if late:
             self._dispatch()
 
     def _cut_the_longest(self) -> list[Exchange]:
@@ -349,7 +293,6 @@ class ServedClient:
         if self._queue.over and not self._ending and not (self._state.control.stopped and self._in_flight):
             self._ending = True
             self._cut_all("cut off: every measured request had ended")
-            self._poller.wake()
 
     # Deferred work:
 

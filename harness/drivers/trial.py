@@ -1,18 +1,24 @@
-"""State of a running trial, shared by both drivers: records, skipped requests, and the end."""
+"""Running trial: its records and skipped requests, and the course that the clients of both kinds of engine share."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.drivers.base import ALONE, Control, DriveReport, DriveSettings, Part, Sink
+from harness.drivers.conversations import Conversations
 from harness.drivers.due_queue import Due, DueQueue
-from harness.drivers.timeline import NS_PER_S, NowNs, Outcome, Trace, build_record, not_sent
+from harness.drivers.http.pacing import make_alarm
+from harness.drivers.http.poller import Poller
+from harness.drivers.timeline import NS_PER_MS, NS_PER_S, NowNs, Outcome, Trace, build_record, not_sent
 from harness.drivers.vitals import Recount, Vitals
 from harness.errors import by_name
 from harness.records import TOO_LATE, Loop, Phase, Record, Status
 from harness.schedule.requests import Schedule
+
+_TICK_NS = 10 * NS_PER_MS
 
 
 @dataclass(slots=True)
@@ -55,16 +61,9 @@ class TrialState:
         self._hand_on(record)
 
     def _built(self, trace: Trace, outcome: Outcome) -> Record:
-        settings = self.settings
-        return build_record(
-            trace,
-            outcome,
-            self.report.t0_ns,
-            self.schedule.loop_of(trace.row),
-            chunks=settings.keep_chunks,
-            text=settings.keep_text,
-            count=self.schedule.count_tokens,
-        )
+        loop, count = self.schedule.loop_of(trace.row), self.schedule.count_tokens
+        chunks, text = self.settings.keep_chunks, self.settings.keep_text
+        return build_record(trace, outcome, self.report.t0_ns, loop, chunks=chunks, text=text, count=count)
 
     def finish_report(self) -> DriveReport:
         """Return the complete report, after the load."""
@@ -101,12 +100,6 @@ class TrialState:
             self._reported_counted = True
             self.part.counted()
 
-    def apply_release(self) -> bool:
-        """Apply a release; return True if the last order was not to stop."""
-        if self.control.released:
-            self.queue.release()
-        return not self.control.stopped
-
     def trace(self, due: Due) -> Trace:
         """Start a request's trace."""
         return Trace(due.row, due.due_ns, due.phase, dispatched_ns=self.now_ns())
@@ -128,3 +121,80 @@ class TrialState:
         """End the trial with an error."""
         if not self.finished.done():
             self.finished.set_exception(error)
+
+
+class Client(ABC):
+    """Sender of one trial's requests. Without a poller its alarms are those of the loop."""
+
+    def __init__(self, state: TrialState, loop: asyncio.AbstractEventLoop, poller: Poller | None) -> None:
+        self._state = state
+        self._queue = state.queue
+        self._now_ns = state.now_ns
+        self._conversations = Conversations(state.schedule)
+        self._ending = False
+        self._virtual = hasattr(loop, "time_ns")
+        self._next_tick_ns = 0
+        self._alarm = make_alarm(loop, poller, self._dispatch, state.now_ns)
+        self._heartbeat = make_alarm(loop, poller, self._beat, state.now_ns)
+        self._drain = make_alarm(loop, poller, self._drained, state.now_ns)
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Encode the first requests. Raises ValueError for a request that the dialect cannot carry."""
+
+    def start(self) -> None:
+        """Set the alarms; T0 is near."""
+        if not self._virtual:
+            self._next_tick_ns = self._now_ns() + _TICK_NS
+            self._heartbeat.set(self._next_tick_ns)
+        self._alarm.set(self._queue.next_due_ns)
+        self._end_if_over()
+
+    def close(self) -> None:
+        for alarm in (self._alarm, self._heartbeat, self._drain):
+            alarm.close()
+
+    def control_changed(self) -> None:
+        """React to an order: a release, or the end of the trial."""
+        state = self._state
+        if state.finished.done() or self._ending:
+            return
+        if state.control.released:
+            self._queue.release()
+        if state.control.stopped:
+            state.report.interrupted = True
+            state.end_load()
+            self._alarm.set(None)
+            if state.control.aborted:
+                self._cut_all("the trial was ended at once")
+            elif state.settings.drain_ns is not None:
+                self._drain.set(self._now_ns() + state.settings.drain_ns)
+        self._end_if_over()
+
+    def _drained(self) -> None:
+        self._cut_all("still in flight at the end of the drain time")
+        self._dispatch()
+
+    def _beat(self) -> None:
+        """Measure the own lateness."""
+        now_ns = self._now_ns()
+        self._state.vitals.tick(now_ns - self._next_tick_ns)
+        self._next_tick_ns += _TICK_NS * ((now_ns - self._next_tick_ns) // _TICK_NS + 1)
+        self._heartbeat.set(self._next_tick_ns)
+        self._tick(now_ns)
+
+    @abstractmethod
+    def _dispatch(self) -> None:
+        """Send everything that is due, and set the alarm for the next request."""
+
+    @abstractmethod
+    def _cut_all(self, reason: str) -> None:
+        """End every request in flight."""
+
+    @abstractmethod
+    def _tick(self, now_ns: int) -> None:
+        """Do the work of every 10 ms; not in virtual time."""
+
+    @abstractmethod
+    def _end_if_over(self) -> None:
+        """End the trial if nothing is left to send or to wait for."""

@@ -57,15 +57,12 @@ class Owner(Protocol):
 
     def connected(self, connection: Connection) -> None:
         """Handle a connection that is ready for requests."""
-        ...
 
     def completed(self, connection: Connection, exchange: Exchange) -> None:
         """Handle a complete reply."""
-        ...
 
     def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
         """Handle the end of a connection; reason: one sentence."""
-        ...
 
 
 class Connection:

@@ -17,15 +17,16 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from operator import attrgetter
 from time import monotonic_ns
-from typing import Any
+from typing import Any, Protocol
 
 from harness.drivers.base import DriveReport
-from harness.drivers.http.connection import AT_ONCE_NS, Connection, Owner
+from harness.drivers.http.connection import AT_ONCE_NS, Connection, End, Exchange
 from harness.drivers.http.place import Place
 from harness.drivers.http.poller import Poller
 from harness.drivers.timeline import StampClock
 from harness.telemetry.cgroup import NO_FILE_LEFT, read_ceilings
 
+REFUSED = 400  # least HTTP status of an error
 _OPENED_AT_ONCE = 128
 _PATIENCE_S = 5.0
 _IN_A_ROW = 3
@@ -34,15 +35,22 @@ _REST_NS = 50_000_000  # longest delay of a server that closes after its replies
 _SPARE_FILES = 16  # for other files of the process: records, readings of the machine, modules
 
 
-class Pool:
-    """All connections to one place. `take` raises OSError if none can be opened (no address, no free descriptor)."""
+class Sender(Protocol):
+    """Sender of the requests on a pool's connections."""
 
-    def __init__(self, poller: Poller, place: Place, stamps: StampClock, owner: Owner, report: DriveReport) -> None:
-        self._poller = poller
-        self._place = place
-        self._owner = owner
-        self._report = report
-        self._stamps = stamps
+    def completed(self, exchange: Exchange) -> None:
+        """Handle a complete reply."""
+
+    def lost(self, exchange: Exchange, reason: str, *, again: bool) -> None:
+        """Handle a lost connection; again: the server has not read the request, so it is to be sent once more."""
+
+
+class Pool:
+    """All connections to one place, and their owner."""
+
+    def __init__(self, poller: Poller, place: Place, stamps: StampClock, sender: Sender, report: DriveReport) -> None:
+        self.place = place
+        self._poller, self._stamps, self._sender, self._report = poller, stamps, sender, report
         self._files = read_ceilings().files
         self._addresses: list[tuple[Any, ...]] = []
         self._unknown: OSError | None = None
@@ -62,7 +70,7 @@ class Pool:
         try:
             self._addresses = await self._found(loop)
         except OSError as error:
-            name = self._place.dialled[0]
+            name = self.place.dialled[0]
             self._unknown = OSError(error.errno or 0, f"the name {name} is not known ({error.strerror})")
             self._report.notes.append(f"before the start: the name {name} could not be found")
             return
@@ -80,6 +88,8 @@ class Pool:
     def take(self, *, fresh: bool = False) -> Connection:
         """Return an idle connection, or a new one, not ready yet, if there is none or `fresh`.
 
+        Raises OSError if none can be opened: no address, no free descriptor.
+
         The most recently used connection comes first, because its server certainly attends to it. Unused ones come
         oldest first: a server with few threads gives them to the first connections and reads nothing from the others.
         """
@@ -89,8 +99,7 @@ class Pool:
             if not taken.gone():
                 self._open_ahead()
                 return taken
-            taken.close()
-            self.stale(taken)
+            self._stale(taken)
         try:
             return self._open()
         except OSError:
@@ -103,32 +112,27 @@ class Pool:
         while self._resting and monotonic_ns() - self._resting[0].idle_since_ns >= _REST_NS:
             rested = self._resting.pop(0)
             if rested.gone():
-                rested.close()
-                self.stale(rested)
+                self._stale(rested)
                 continue
             self._keeps_open = True
             self._idle += [rested, *self._resting]
             self._resting.clear()
 
-    def stale(self, connection: Connection) -> None:
-        """Count an idle connection that turned out to be closed."""
-        if not self._closed_after_reply(connection):
+    def _stale(self, connection: Connection) -> None:
+        """Close and count an idle connection that the server had closed."""
+        connection.close()
+        if connection.idle_since_ns and monotonic_ns() - connection.idle_since_ns < AT_ONCE_NS:
+            self._closed_by_habit()
+        else:
             self._closed_idle += 1
 
-    def _closed_after_reply(self, connection: Connection) -> bool:
-        """Return True if the server closed a connection right after its reply; it may do so again."""
-        if not connection.idle_since_ns or monotonic_ns() - connection.idle_since_ns >= AT_ONCE_NS:
-            return False
-        self._closed_by_habit()
-        return True
-
     def _closed_by_habit(self) -> None:
-        """Count a connection closed after a good reply. A single one may be chance."""
+        """Count a connection closed right after its reply. A single one may be chance; several are a habit."""
         self._closed_in_a_row += 1
         self._keeps_open = False
         if not self._one_request_each and self._closed_in_a_row >= _IN_A_ROW:
             self._one_request_each = True
-            at = self._place.at
+            at = self.place.at
             self._report.notes.append(f"{at} closes connections after their replies: another is opened ahead for each")
         self._open_ahead()
 
@@ -137,25 +141,6 @@ class Pool:
         if self._one_request_each and len(self._idle) + len(self._opening) < self._ahead:
             self._open_several(1)  # on failure the request that needs it reports the error
 
-    def give_back(self, connection: Connection, *, reusable: bool, good: bool) -> None:
-        """Return a connection after its reply. good: the reply is no error."""
-        if connection.idle_since_ns:
-            self._closed_in_a_row = 0
-        if reusable and connection.clean and not self._one_request_each:
-            connection.exchange = None
-            connection.idle_since_ns = monotonic_ns()
-            resting = not self._keeps_open and len(self._resting) < _MOST_RESTING
-            (self._resting if resting else self._idle).append(connection)
-            return
-        connection.close()
-        if good and not reusable:
-            self._closed_by_habit()
-
-    @property
-    def closes_after_replies(self) -> bool:
-        """True if the last conclusive connection was closed after its reply."""
-        return self._closed_in_a_row > 0
-
     def connected(self, connection: Connection) -> None:
         """Make a connection that was opened ahead idle."""
         if connection in self._opening:
@@ -163,48 +148,66 @@ class Pool:
             self._idle.insert(bisect_left(self._idle, True, key=attrgetter("used")), connection)
             self._notify()
 
-    def lost(self, connection: Connection, reason: str) -> None:
-        """Forget a closed connection and count it."""
-        ahead_of_accept = connection in self._opening and self._place.address.socket_path is not None
+    def completed(self, connection: Connection, exchange: Exchange) -> None:
+        """Take a connection back after its reply, and end the request."""
+        if connection.idle_since_ns:
+            self._closed_in_a_row = 0
+        reply = exchange.reply
+        if reply.reusable and connection.clean and not self._one_request_each:
+            connection.exchange = None
+            connection.idle_since_ns = monotonic_ns()
+            resting = not self._keeps_open and len(self._resting) < _MOST_RESTING
+            (self._resting if resting else self._idle).append(connection)
+        else:
+            connection.close()
+            if reply.complete and reply.status < REFUSED and not reply.reusable:
+                self._closed_by_habit()
+        self._sender.completed(exchange)
+
+    def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
+        """Forget a closed connection and count it. A request that the server has not read is sent again once."""
+        ahead_of_accept = connection in self._opening and self.place.address.socket_path is not None
         # A Unix socket's queue is short, and `warm` retries. One working address of several is enough.
         if not connection.ready and not ahead_of_accept and not self._choosing:
             self._report.connect_errors += 1
         waiting = self._idle if connection in self._idle else self._resting
         if connection in waiting:
             waiting.remove(connection)
-            if not self._closed_after_reply(connection):
-                self._closed_idle += 1
+            self._stale(connection)
         if connection in self._opening:
             self._opening.discard(connection)
             self._notify()
+        if exchange is None:
+            return
+        trace = exchange.trace
+        unread = end is End.UNREAD or (end is End.BEHIND_A_REPLY and self._closed_in_a_row > 0)
+        again = unread and bool(trace.connection_reused) and not exchange.reply.started and not trace.resends
+        if again:
+            self._stale(connection)
+        self._sender.lost(exchange, reason, again=again)
 
     def close(self) -> None:
         """Close all idle connections."""
         for connection in [*self._idle, *self._resting, *self._opening]:
             connection.close()
-        self._idle.clear()
-        self._resting.clear()
-        self._opening.clear()
         if self._closed_idle:
-            self._report.notes.append(
-                f"{self._closed_idle} idle connections were closed by {self._place.at}; new ones took their place"
-            )
-            self._closed_idle = 0
+            closed = f"{self._closed_idle} idle connections were closed by {self.place.at}"
+            self._report.notes.append(f"{closed}; new ones took their place")
 
     async def _found(self, loop: asyncio.AbstractEventLoop) -> list[tuple[Any, ...]]:
         """Return family and target of every address. Raises OSError for an unknown name."""
-        path = self._place.address.socket_path
+        path = self.place.address.socket_path
         if path is not None:
             return [(socket.AF_UNIX, path)]
-        found = await loop.getaddrinfo(*self._place.dialled, type=socket.SOCK_STREAM)
+        found = await loop.getaddrinfo(*self.place.dialled, type=socket.SOCK_STREAM)
         return [(family, target) for family, _, _, _, target in found]
 
     def _open(self) -> Connection:
         if not self._addresses:
-            raise self._unknown or OSError(0, f"the name {self._place.dialled[0]} has no address")
+            raise self._unknown or OSError(0, f"the name {self.place.dialled[0]} has no address")
         spare = sys.maxsize if self._files is None else self._files - _SPARE_FILES
         try:
-            opened = Connection(self._poller, self._addresses[0], self._place, self._stamps, self._owner, spare)
+            opened = Connection(self._poller, self._addresses[0], self.place, self._stamps, self, spare)
         except OSError as error:
             if error.errno in NO_FILE_LEFT and self._files is not None:
                 why = f"{error.strerror}: `ulimit -n` lets this process have {self._files}, all are in use"
@@ -249,59 +252,12 @@ class Pool:
             self._changed.set_result(None)
 
 
-class Pools:
-    """Pools of all places of an endpoint, with the methods of `Pool`. A connection knows its place.
+async def warm(pools: Sequence[Pool], count: int, loop: asyncio.AbstractEventLoop) -> None:
+    """Open `count` connections, and with several places some more, because users meet at a place by chance.
 
-    `turn` is the request's place in the round; see `Schedule.turn_in_round`.
+    Of `count` users spread at random, more than n + 3 sqrt(n) are rarely at one place (n: their mean).
     """
-
-    def __init__(
-        self, poller: Poller, places: Sequence[Place], stamps: StampClock, owner: Owner, report: DriveReport
-    ) -> None:
-        self._places = tuple(places)
-        self._pools = [Pool(poller, place, stamps, owner, report) for place in places]
-        self._pool_of = dict(zip(self._places, self._pools, strict=True))
-
-    async def warm(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Open `count` connections, and with several places some more, because users meet at a place by chance.
-
-        Of `count` users spread at random, more than n + 3 sqrt(n) are rarely at one place (n: their mean).
-        """
-        mean = count / len(self._pools)
-        each = count if len(self._pools) == 1 else min(count, math.ceil(mean + 3 * math.sqrt(mean)))
-        for pool in self._pools:
-            await pool.warm(each, loop)
-
-    def place(self, turn: int) -> Place:
-        """Return the destination of a request."""
-        return self._places[turn % len(self._places)]
-
-    def backend(self, turn: int) -> str | None:
-        """Return the URL of a request's server; None if there is only one."""
-        return self.place(turn).address.url if len(self._places) > 1 else None
-
-    def take(self, turn: int, *, fresh: bool = False) -> Connection:
-        return self._pools[turn % len(self._pools)].take(fresh=fresh)
-
-    def give_back(self, connection: Connection, *, reusable: bool, good: bool) -> None:
-        self._pool_of[connection.place].give_back(connection, reusable=reusable, good=good)
-
-    def drop(self, connection: Connection) -> None:
-        """Close a connection in the middle of a reply."""
-        connection.close()
-
-    def stale(self, connection: Connection) -> None:
-        self._pool_of[connection.place].stale(connection)
-
-    def closes_after_replies(self, connection: Connection) -> bool:
-        return self._pool_of[connection.place].closes_after_replies
-
-    def connected(self, connection: Connection) -> None:
-        self._pool_of[connection.place].connected(connection)
-
-    def lost(self, connection: Connection, reason: str) -> None:
-        self._pool_of[connection.place].lost(connection, reason)
-
-    def close(self) -> None:
-        for pool in self._pools:
-            pool.close()
+    mean = count / len(pools)
+    each = count if len(pools) == 1 else min(count, math.ceil(mean + 3 * math.sqrt(mean)))
+    for pool in pools:
+        await pool.warm(each, loop)
