@@ -13,7 +13,7 @@ from engines.base import Endpoint
 from engines.dialects import of as dialect_of
 from harness.drivers.canary import Canary
 from harness.drivers.conversations import Cancellations, cancel_reason
-from harness.drivers.due_queue import Due, Prepared
+from harness.drivers.due_queue import Prepared
 from harness.drivers.http.connection import Exchange
 from harness.drivers.http.pacing import make_alarm
 from harness.drivers.http.place import Place, secrets_of
@@ -54,7 +54,7 @@ class ServedClient(Client):
         super().__init__(state, loop, self._poller)
         self._endpoint = endpoint
         self._dialect = dialect_of(endpoint)
-        self._secrets = _secrets(endpoint) + secrets_of(places)
+        self._secrets = secrets_of(endpoint, places)
         self._in_flight: dict[int, Exchange] = {}
         self._backlog: deque[tuple[Exchange, Cut | None]] = deque()
         self._backlog_reads = self._backlog_bytes = 0
@@ -153,9 +153,11 @@ class ServedClient(Client):
             due = queue.take()
             if self._state.skip_if_expired(due, now_ns):
                 continue
-            if due.row.turn and (why_not := self._why_not(due)) is not None:
-                self._state.skip(due, why_not)
-                continue
+            if due.row.turn:
+                self._read_reply(due.row.session)  # its failure would be the reason not to send
+                if (why_not := self._conversations.broken(due.row)) is not None:
+                    self._state.skip(due, why_not)
+                    continue
             payload, streams = self._prepared.take(due)
             exchange = Exchange(self._state.trace(due), payload, ResponseReader(), due, streams)
             if len(self.pools) > 1:
@@ -188,11 +190,6 @@ class ServedClient(Client):
         """Send unless the request has been cut off in the meantime."""
         if exchange.due.row.request in self._in_flight:
             self._send(exchange)
-
-    def _why_not(self, due: Due) -> str | None:
-        """Return the reason why a turn cannot be sent; decode the reply before it first."""
-        self._read_reply(due.row.session)
-        return self._conversations.broken(due.row)
 
     def _cancel_due(self) -> None:
         """Cancel the requests whose planned time is over. A request that has not left yet gets its full time."""
@@ -304,7 +301,8 @@ class ServedClient(Client):
             if not self._state.finished.done():
                 self._state.finished.set_result(None)
             return False
-        quiet_ns = self._quiet_ns()
+        due_ns = None if self._ending else self._queue.next_due_ns
+        quiet_ns = math.inf if due_ns is None else due_ns - self._now_ns()
         if quiet_ns < _QUIET_NS:
             return False
         if self._replies and self._takes_ns(next(iter(self._replies.values()))) <= quiet_ns:
@@ -317,11 +315,6 @@ class ServedClient(Client):
             self._behind.pop().reply.catch_up()
             return True
         return not self._ending and self._prepared.step()
-
-    def _quiet_ns(self) -> float:
-        """Return the time until a request falls due."""
-        due_ns = None if self._ending else self._queue.next_due_ns
-        return math.inf if due_ns is None else due_ns - self._now_ns()
 
     def _takes_ns(self, ended: tuple[Exchange, Cut | None]) -> float:
         """Estimate the time to decode a reply."""
@@ -364,9 +357,3 @@ class ServedClient(Client):
         for secret in self._secrets:
             error = error.replace(secret, "***")
         return replace(outcome, error=error)
-
-
-def _secrets(endpoint: Endpoint) -> list[str]:
-    """Return header values, and keys without their scheme, longest first."""
-    parts = {part for value in endpoint.headers.values() for part in (value, value.rpartition(" ")[2]) if len(part) > 5}
-    return sorted(parts, key=len, reverse=True)

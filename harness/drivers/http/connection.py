@@ -16,10 +16,9 @@ from time import monotonic_ns
 from typing import Any, Protocol
 
 from engines.http.addresses import tls_failure
-from harness.drivers.http.place import Place
+from harness.drivers.http.place import Place, TlsStream, Tunnel, TunnelRefused
 from harness.drivers.http.poller import READ, WRITE, Poller
 from harness.drivers.http.response import ResponseReader
-from harness.drivers.http.tls import TlsStream, Tunnel, TunnelRefused
 from harness.drivers.timeline import StampClock, Trace
 from harness.telemetry.kernel_clock import STAMP_RECEIVED_IN_SOFTWARE, TIMESTAMPING
 
@@ -32,7 +31,7 @@ _UNACKED_AT = 24  # offset in struct tcp_info of the number of unacknowledged se
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One request in flight: the bytes to send, its trace, and the incoming reply."""
+    """Request in flight: the bytes to send, its trace, and the incoming reply."""
 
     trace: Trace
     payload: bytes
@@ -66,17 +65,11 @@ class Owner(Protocol):
 
 
 class Connection:
-    """Connection that carries one request at a time.
-
-    Attributes:
-        ready: Connected, and secured if TLS is used.
-        used: It has carried a request.
-        idle_since_ns: Time at which it was last returned to its pool; 0: never.
-    """
+    """Connection that carries one request at a time."""
 
     __slots__ = (
-        "_connected", "_file", "_number", "_out", "_owner", "_poller", "_recvmsg", "_socket", "_stamps", "_taken",
-        "_tls", "_tunnel", "_writing", "connected_ns", "exchange", "idle_since_ns", "place", "ready", "used",
+        "_connected", "_file", "_number", "_out", "_owner", "_place", "_poller", "_recvmsg", "_socket", "_stamps",
+        "_taken", "_tls", "_tunnel", "_writing", "exchange", "idle_since_ns", "ready", "used",
     )  # fmt: skip
 
     def __init__(
@@ -87,17 +80,13 @@ class Connection:
         Raises OSError if no descriptor is available.
         """
         family, target = address
-        self.ready = False
-        self.used = False
-        self.connected_ns: int | None = None
-        self.idle_since_ns = 0
+        self.ready = False  # connected, and secured if TLS is used
+        self.used = False  # it has carried a request
+        self.idle_since_ns = 0  # time at which it was last returned to its pool; 0: never
         self.exchange: Exchange | None = None
-        self.place = place
-        self._poller = poller
-        self._stamps = stamps
-        self._owner = owner
+        self._place, self._poller, self._stamps, self._owner = place, poller, stamps, owner
         self._tls = TlsStream(place.tls, place.address.host) if place.tls else None
-        self._tunnel = Tunnel(place) if place.tunnelled else None
+        self._tunnel = Tunnel(place.proxy, place.address.at) if place.proxy and place.tls else None
         self._out = b""
         self._writing = False
         self._taken = False  # the system accepted a part of the request
@@ -171,7 +160,7 @@ class Connection:
                 self._poller.change(self._file, READ | WRITE)
                 return
             except OSError as error:
-                self._lose(_reason(error, self.place), End.READ if self._taken else End.UNREAD)
+                self._lose(_reason(error, self._place), End.READ if self._taken else End.UNREAD)
                 return
             self._taken = True
             self._out = self._out[count:]
@@ -199,7 +188,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._end_of_stream(_reason(error, self.place), reset=True)
+            self._end_of_stream(_reason(error, self._place), reset=True)
             return
         read_ns = monotonic_ns()
         if not data:
@@ -255,7 +244,7 @@ class Connection:
     def _finish_connecting(self) -> None:
         number = self._number or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
-            self._lose(_reason(OSError(number, os.strerror(number)), self.place))
+            self._lose(_reason(OSError(number, os.strerror(number)), self._place))
             return
         self._connected = True
         self._poller.change(self._file, READ)
@@ -275,17 +264,17 @@ class Connection:
         except TunnelRefused as refused:
             self._lose(str(refused))
         except OSError as error:
-            self._lose(_reason(error, self.place))
+            self._lose(_reason(error, self._place))
 
     def _go_on_securing(self) -> None:
         assert self._tls is not None
         try:
             self._tls.handshake(self._received())
         except ssl.SSLError as error:
-            self._lose(tls_failure(error, self.place.address.host))
+            self._lose(tls_failure(error, self._place.address.host))
             return
         except OSError as error:
-            self._lose(_reason(error, self.place))
+            self._lose(_reason(error, self._place))
             return
         self._push(b"")
         if self._tls.ready:
@@ -304,9 +293,8 @@ class Connection:
     def _become_ready(self) -> None:
         self.ready = True
         self._poller.handle(self._file, self._read)
-        self.connected_ns = monotonic_ns()
         if self.exchange is not None:
-            self.exchange.trace.connected_ns = self.connected_ns
+            self.exchange.trace.connected_ns = monotonic_ns()
             self._start()
         self._owner.connected(self)
 
@@ -315,7 +303,7 @@ class Connection:
         try:
             return self._tls.decrypt(data)
         except ssl.SSLError as error:
-            self._lose(tls_failure(error, self.place.address.host))
+            self._lose(tls_failure(error, self._place.address.host))
             return b""
 
     def _lose(self, reason: str, end: End = End.READ) -> None:

@@ -7,10 +7,10 @@ some tens of microseconds, and is one more file descriptor of the poller.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 from collections.abc import Callable
-from typing import Protocol
 
 from harness.drivers.http.poller import Poller
 from harness.drivers.timeline import NS_PER_S, NowNs
@@ -20,29 +20,16 @@ _NONBLOCK_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 _ABSOLUTE = 1
 
 
-class Alarm(Protocol):
-    """Single callback at or after the time that was set last."""
-
-    def set(self, at_ns: int | None) -> None:
-        """Ring at this monotonic time, at once if it has passed; None: never."""
-        ...
-
-    def close(self) -> None:
-        """Cancel for good."""
-        ...
-
-
 class LoopAlarm:
     """Alarm by the loop's timers, for virtual time and systems without timerfd."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object], now_ns: NowNs) -> None:
-        self._loop = loop
-        self._ring = ring
-        self._now_ns = now_ns
+        self._loop, self._ring, self._now_ns = loop, ring, now_ns
         self._timer: asyncio.TimerHandle | None = None
         self._at_ns: int | None = None
 
     def set(self, at_ns: int | None) -> None:
+        """Ring once at this monotonic time, at once if it has passed; None: never. Replaces the time set before."""
         if at_ns == self._at_ns and (self._timer is not None or at_ns is None):
             return
         self.close()
@@ -63,14 +50,6 @@ class LoopAlarm:
         self._ring()
 
 
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
-class _Timer(ctypes.Structure):
-    _fields_ = (("interval", _Timespec), ("value", _Timespec))
-
-
 class TimerfdAlarm:
     """Alarm by Linux' timerfd. Raises OSError or AttributeError if it is missing."""
 
@@ -79,20 +58,17 @@ class TimerfdAlarm:
         self._file = self._libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK_CLOEXEC)
         if self._file < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create failed")
-        self._poller = poller
-        self._ring = ring
+        self._poller, self._ring = poller, ring
         self._at_ns: int | None = None
-        self._setting = _Timer()
-        self._reference = ctypes.byref(self._setting)
+        self._setting = (ctypes.c_long * 4)()  # struct itimerspec: interval and value, each in seconds and nanoseconds
         poller.add(self._file, self._fire)
 
     def set(self, at_ns: int | None) -> None:
         if at_ns == self._at_ns:
             return
         self._at_ns = at_ns
-        value = self._setting.value
-        value.seconds, value.nanoseconds = divmod(max(at_ns, 1), NS_PER_S) if at_ns is not None else (0, 0)
-        self._libc.timerfd_settime(self._file, _ABSOLUTE, self._reference, None)
+        self._setting[2], self._setting[3] = divmod(max(at_ns, 1), NS_PER_S) if at_ns is not None else (0, 0)
+        self._libc.timerfd_settime(self._file, _ABSOLUTE, self._setting, None)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -109,13 +85,14 @@ class TimerfdAlarm:
         self._ring()
 
 
+Alarm = LoopAlarm | TimerfdAlarm
+
+
 def make_alarm(
     loop: asyncio.AbstractEventLoop, poller: Poller | None, ring: Callable[[], object], now_ns: NowNs
 ) -> Alarm:
     """Return the most exact alarm available; without a poller the loop's own."""
     if poller is not None:
-        try:
+        with contextlib.suppress(OSError, AttributeError):
             return TimerfdAlarm(poller, ring)
-        except (OSError, AttributeError):
-            return LoopAlarm(loop, ring, now_ns)
     return LoopAlarm(loop, ring, now_ns)

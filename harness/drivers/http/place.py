@@ -1,7 +1,8 @@
-"""Destination of requests: a server's address with its TLS and proxy."""
+"""Destination of requests: a server's address, its TLS, and the proxy's tunnel. No I/O."""
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 from engines.base import Endpoint, EngineError
 from engines.http.addresses import Address, Proxy, proxy_for, tls_context
 
+_MOST_BYTES = 65_536  # of one TLS record, and of a proxy's answer
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """One server, with the TLS context of an https URL and the proxy on the way."""
+    """Server, with the TLS context of an https URL and the proxy on the way."""
 
     address: Address
     tls: ssl.SSLContext | None = None
@@ -49,19 +52,69 @@ class Place:
         lines = [f"{method} {target} HTTP/1.1", *lines, "accept-encoding: identity", "content-length: "]
         return "\r\n".join(lines).encode("latin-1")
 
-    def tunnel_request(self) -> bytes:
-        """Return the request for a tunnel."""
-        assert self.proxy is not None
-        to = self.address.at
-        lines = [f"CONNECT {to} HTTP/1.1", f"host: {to}", *_authorization(self.proxy), "", ""]
-        return "\r\n".join(lines).encode("latin-1")
+
+class TlsStream:
+    """Plain bytes on one side, encrypted bytes on the other. Raises ssl.SSLError for an untrusted peer."""
+
+    def __init__(self, context: ssl.SSLContext, host: str) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self.ready = False
+
+    def handshake(self, data: bytes) -> None:
+        """Continue the handshake with the data received; `ready` is True at its end."""
+        self._incoming.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+            self.ready = True
+
+    def encrypt(self, data: bytes) -> bytes:
+        """Return the bytes to send: those of the handshake, and these bytes encrypted."""
+        if data:
+            self._tls.write(data)
+        return self._outgoing.read()
+
+    def decrypt(self, data: bytes) -> bytes:
+        """Return the plain bytes that these encrypted bytes complete."""
+        self._incoming.write(data)
+        plain = []
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            while part := self._tls.read(_MOST_BYTES):
+                plain.append(part)
+        return b"".join(plain)
+
+
+class TunnelRefused(Exception):
+    """Refusal of a tunnel by the proxy; one sentence."""
+
+
+class Tunnel:
+    """Request for a tunnel (CONNECT), and the proxy's answer. `opening` holds the bytes to send."""
+
+    def __init__(self, proxy: Proxy, to: str) -> None:
+        lines = [f"CONNECT {to} HTTP/1.1", f"host: {to}", *_authorization(proxy), "", ""]
+        self.opening = "\r\n".join(lines).encode("latin-1")
+        self._proxy, self._to = f"the proxy {proxy.at}", to
+        self._came = b""
+
+    def received(self, data: bytes) -> bool:
+        """Add bytes of the answer; return True if the tunnel is open. Raises TunnelRefused."""
+        self._came += data
+        head, end, rest = self._came.partition(b"\r\n\r\n")
+        if not end and len(self._came) <= _MOST_BYTES:
+            return False
+        version, _, status = head.split(b"\r\n")[0].decode("latin-1").partition(" ")
+        granted = status.startswith("2")
+        if not end or not version.startswith("HTTP/") or (granted and rest):
+            raise TunnelRefused(f"{self._proxy} did not answer like a proxy")
+        if not granted:
+            key = "; give user and password in its address" if status.startswith("407") else ""
+            raise TunnelRefused(f"{self._proxy} opens no tunnel to {self._to} (HTTP {status[:80]}){key}")
+        return True
 
 
 def places_of(endpoint: Endpoint) -> list[Place]:
-    """Return the servers of an endpoint, in round-robin order.
-
-    Raises ValueError, one sentence, for an invalid address, proxy or certificate.
-    """
+    """Return the servers of an endpoint, in round-robin order. Raises ValueError for an invalid one."""
     addresses = [Address.of(url) for url in (endpoint.url, *endpoint.others)]
     try:
         context = tls_context(endpoint.tls) if any(one.secure for one in addresses) else None
@@ -72,12 +125,13 @@ def places_of(endpoint: Endpoint) -> list[Place]:
     ]
 
 
-def secrets_of(places: Sequence[Place]) -> list[str]:
-    """Return the secrets that a proxy may repeat and that must not be stored."""
-    proxies = [place.proxy for place in places if place.proxy is not None]
-    parts = [part for one in proxies for part in ((one.authorization or "").rpartition(" ")[2], one.password)]
-    known = {part for part in parts if part and len(part) > 3}  # a single letter would mask parts of every sentence
-    return sorted(known, key=len, reverse=True)
+def secrets_of(endpoint: Endpoint, places: Sequence[Place]) -> list[str]:
+    """Return the secrets that a server or a proxy may repeat and that must not be stored, longest first."""
+    found = {part for value in endpoint.headers.values() for part in (value, value.rpartition(" ")[2]) if len(part) > 5}
+    for proxy in (place.proxy for place in places if place.proxy is not None):
+        parts = ((proxy.authorization or "").rpartition(" ")[2], proxy.password)
+        found |= {part for part in parts if part and len(part) > 3}  # a single letter would mask parts of every word
+    return sorted(found, key=len, reverse=True)
 
 
 def notes_of(places: Sequence[Place]) -> list[str]:

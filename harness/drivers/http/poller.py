@@ -36,10 +36,7 @@ class Poller:
         failed: Callable[[Exception], None],
         before: Callable[[], None],
     ) -> None:
-        self._loop = loop
-        self._idle = idle
-        self._failed = failed
-        self._before = before
+        self._loop, self._idle, self._failed, self._before = loop, idle, failed, before
         self._set = select.epoll() if hasattr(select, "epoll") else _PortableEpoll()
         self._handlers: dict[int, Handler] = {}
         self._again: asyncio.Handle | None = None
@@ -112,10 +109,10 @@ class _PortableEpoll:
         return int(self._selector.fileno())
 
     def register(self, file: int, events: int) -> None:
-        self._selector.register(file, self._mask(events))
+        self._selector.register(file, _mask(events))
 
     def modify(self, file: int, events: int) -> None:
-        self._selector.modify(file, self._mask(events))
+        self._selector.modify(file, _mask(events))
 
     def unregister(self, file: int) -> None:
         self._selector.unregister(file)
@@ -130,5 +127,6 @@ class _PortableEpoll:
         self._selector.close()
         self.closed = True
 
-    def _mask(self, events: int) -> int:
-        return (selectors.EVENT_READ if events & READ else 0) | (selectors.EVENT_WRITE if events & WRITE else 0)
+
+def _mask(events: int) -> int:
+    return (selectors.EVENT_READ if events & READ else 0) | (selectors.EVENT_WRITE if events & WRITE else 0)
