@@ -27,9 +27,9 @@ class Cut:
 
 
 def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: bool) -> Outcome:
-    """Return the outcome of a request (`streams`: it asked for a stream). A cut request keeps its pieces.
+    """Return the outcome of a request (`streams`: it requested a stream). A cut request keeps its pieces.
 
-    No content of a reply raises here, whatever its dialect does with it: the request failed, not the trial.
+    No content of a reply raises here, whatever its dialect does with it: only the request fails.
     """
     status = reply.status or None
     try:
@@ -63,10 +63,7 @@ def judge(reply: ResponseReader, dialect: Dialect, cut: Cut | None, *, streams: 
 
 
 def unreadable_end(chunks: Pieces) -> str | None:
-    """Return the unreadable event with which a reply ended: no token follows it, and there is no finish reason.
-
-    Any other unreadable event was skipped: an unknown keep-alive, half a character.
-    """
+    """Return the unreadable event with which a reply ended: no token follows it, and there is no finish reason."""
     if any(chunk.finish_reason is not None for chunk in chunks.chunks):
         return None
     after = next((at for at in reversed(range(len(chunks))) if chunks.kinds[at] in TOKEN_BEARING), -1)
@@ -77,23 +74,16 @@ def unreadable_end(chunks: Pieces) -> str | None:
 def _odd(chunks: Pieces, kinds: set[ChunkKind]) -> tuple[int, int]:
     """Count the unreadable events and the impossible token counts."""
     unreadable = chunks.kinds.count(_UNREADABLE) if _UNREADABLE in kinds else 0
-    impossible = 0
-    if _USAGE in kinds:
-        stated = chunks.chunks[chunks.kinds.index(_USAGE) :]
-        impossible = sum(1 for chunk in stated if chunk.kind is _USAGE and chunk.text)
-    return unreadable, impossible
+    stated = chunks.chunks[chunks.kinds.index(_USAGE) :] if _USAGE in kinds else []
+    return unreadable, sum(1 for chunk in stated if chunk.kind is _USAGE and chunk.text)
 
 
 def stream_verdict(
     kinds: Set[ChunkKind], server_error: str | None, cut_off: str | None, *, streamed: bool
 ) -> tuple[Status, str | None]:
-    """Return the status and the error of a reply that began well.
+    """Return the status and the error of a reply from the kinds of its pieces.
 
-    Args:
-        kinds: Kinds of its pieces.
-        server_error: Error that the server reported. It wins over an early end.
-        cut_off: Reason of an early end.
-        streamed: The reply came as a stream.
+    The error that the server reported takes precedence over `cut_off`, the reason of an early end.
     """
     if server_error is not None:
         return Status.STREAM_ERROR, server_error
@@ -110,7 +100,6 @@ def stream_verdict(
 def _refused(status: int, location: str | None, server_error: str | None) -> Outcome:
     if 300 <= status < 400:
         to = f" to {location[:200]}" if location else ""
-        return Outcome(
-            Status.HTTP_ERROR, f"the server redirects{to} (HTTP {status}); write that address as url", status
-        )
+        why = f"the server redirects{to} (HTTP {status}); write that address as url"
+        return Outcome(Status.HTTP_ERROR, why, status)
     return Outcome(Status.REJECTED if status in _BUSY else Status.HTTP_ERROR, server_error, status)

@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TypeVar
 
 import numpy as np
@@ -147,50 +147,28 @@ class StampClock:
 
     def _measured(self) -> int:
         """Measure monotonic minus wall time; best of five, because a reading may be interrupted."""
-        best = None
+        readings = []
         for _ in range(5):
-            before_ns = self._monotonic_ns()
-            wall_ns = self._wall_ns()
+            before_ns, wall_ns = self._monotonic_ns(), self._wall_ns()
             width_ns = self._monotonic_ns() - before_ns
-            if best is None or width_ns < best[0]:
-                best = (width_ns, before_ns + width_ns // 2 - wall_ns)
-        assert best is not None
-        return best[1]
+            readings.append((width_ns, before_ns + width_ns // 2 - wall_ns))
+        return min(readings, key=itemgetter(0))[1]
 
 
 @dataclass(slots=True)
 class _Offset:
-    """Monotonic minus wall time since a moment.
-
-    Attributes:
-        trusted_ns: Later reads may carry stamps of the clock after the next step.
-        settled_ns: Earlier reads may carry stamps of the clock before this step.
-        stepped_ns: Earlier arrivals carry stamps of the clock before this step; 0 without a step.
-    """
+    """Monotonic minus wall time since a moment."""
 
     since_ns: int
     ns: int
-    trusted_ns: int = _NEVER_NS
-    settled_ns: int = 0
-    stepped_ns: int = 0
+    trusted_ns: int = _NEVER_NS  # later reads may carry stamps of the clock after the next step
+    settled_ns: int = 0  # earlier reads may carry stamps of the clock before this step
+    stepped_ns: int = 0  # earlier arrivals carry stamps of the clock before this step; 0 without a step
 
 
 @dataclass(slots=True)
 class Trace:
-    """Notes about one request while it runs; times are monotonic and absolute.
-
-    Attributes:
-        accepting_ns: Time that the other side took to accept the connection and the request.
-        resends: Number of times it was sent again.
-        earliest_ns: Lower limit of every arrival.
-        stamps: Kernel's stamp of each read, not converted.
-        read_ns: Time after each read.
-        arrivals: Converted stamps.
-        lags: Read minus arrival; -1: stamped by the loop.
-        headers_read: Index of the read that completed the headers.
-        first_body_read: Index of the first read with a part of the body.
-        backend: URL of the server, if there are several.
-    """
+    """Notes about one request while it runs; times are monotonic and absolute."""
 
     row: Row
     due_ns: int
@@ -198,18 +176,18 @@ class Trace:
     dispatched_ns: int | None = None
     connected_ns: int | None = None
     sent_ns: int | None = None
-    accepting_ns: int | None = None
+    accepting_ns: int | None = None  # time that the other side took to accept the connection and the request
     resends: int = 0
     done_ns: int | None = None
     connection_reused: bool | None = None
-    earliest_ns: int = 0
-    stamps: list[bytes] = field(default_factory=list)
-    read_ns: list[int] = field(default_factory=list)
-    arrivals: Sequence[int] | Int64 = ()
-    lags: Sequence[int] | Int64 = ()
-    headers_read: int | None = None
-    first_body_read: int | None = None
-    backend: str | None = None
+    earliest_ns: int = 0  # lower limit of every arrival
+    stamps: list[bytes] = field(default_factory=list)  # kernel's stamp of each read, not converted
+    read_ns: list[int] = field(default_factory=list)  # time after each read
+    arrivals: Sequence[int] | Int64 = ()  # converted stamps
+    lags: Sequence[int] | Int64 = ()  # read minus arrival; -1: stamped by the loop
+    headers_read: int | None = None  # index of the read that completed the headers
+    first_body_read: int | None = None  # index of the first read with a part of the body
+    backend: str | None = None  # URL of the server, if there are several
 
     def stamp(self, read: int | None) -> int | None:
         """Return the arrival of a read, if there is one."""
@@ -218,21 +196,15 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """End of a request, and the pieces of its reply.
-
-    Attributes:
-        streamed: The reply came piece by piece, so the times of its pieces are meaningful.
-        unreadable: Number of events that were skipped.
-        impossible: Number of token counts that cannot be true and are treated as unknown.
-    """
+    """End of a request, and the pieces of its reply."""
 
     status: Status
     error: str | None = None
     http_status: int | None = None
     chunks: Sequence[ReadChunk] = ()
-    streamed: bool = True
-    unreadable: int = 0
-    impossible: int = 0
+    streamed: bool = True  # the reply came piece by piece, so the times of its pieces are meaningful
+    unreadable: int = 0  # events that were skipped
+    impossible: int = 0  # token counts that cannot be true and are treated as unknown
 
 
 def build_record(
@@ -247,10 +219,8 @@ def build_record(
 ) -> Record:
     """Build the record of one request, its times as offsets from T0. A reply that was not streamed has no token times.
 
-    Args:
-        chunks: Keep the chunk lists.
-        text: Keep the generated text.
-        count: Model's own tokenizer, for replies without a token count.
+    `chunks` and `text` keep the chunk lists and the generated text. `count` is the model's own tokenizer, for replies
+    without a token count.
     """
     record = _without_pieces(trace, outcome, t0_ns, loop)
     if len(trace.arrivals):
@@ -326,15 +296,12 @@ def _add_pieces(record: Record, outcome: Outcome, trace: Trace, t0_ns: int, *, k
     all_reads = np.array(pieces.reads)
     reads = all_reads[bearing]
     times_ns = (np.asarray(trace.arrivals, dtype=np.int64)[reads] - t0_ns).tolist()
-    record.first_token_ns = times_ns[0]
-    record.last_token_ns = times_ns[-1]
+    record.first_token_ns, record.last_token_ns = times_ns[0], times_ns[-1]
     record.first_answer_ns = next(
         (at for at, kind in zip(times_ns, kinds, strict=True) if kind is not ChunkKind.REASONING), None
     )
     if keep_chunks:
-        record.chunk_ns = times_ns
-        record.chunk_tokens = tokens
-        record.chunk_kind = kinds
+        record.chunk_ns, record.chunk_tokens, record.chunk_kind = times_ns, tokens, kinds
         record.chunk_read = reads.tolist()
         if record.clock == Clock.KERNEL:
             record.chunk_lag_ns = np.asarray(trace.lags)[reads].tolist()
@@ -369,10 +336,8 @@ def merged(all_reads: Int64, reads: Int64, joined: Sequence[int] = ()) -> list[b
     the right stamp for it. A read that completes several events may have held several packets, so all its chunks count
     as merged. The count is too high for servers that send several events at once, never too low.
 
-    Args:
-        all_reads: Reads of all chunks, including those without tokens.
-        reads: Reads of the token-bearing chunks.
-        joined: Places of chunks that came in one event with the chunk before them.
+    `all_reads` includes the reads of chunks without tokens. `joined` lists the chunks that came in one event with the
+    chunk before them.
     """
     events = np.bincount(all_reads)
     if joined:
@@ -412,8 +377,6 @@ def _both(before: Usage, usage: Usage) -> Usage:
 
 def _known(usage: Usage, *, bears: bool) -> Usage:
     """Drop counts that a server fills in without counting: no prompt tokens, or no output tokens despite output."""
-    if usage.prompt_tokens and (usage.output_tokens or not bears):
-        return usage
     output_tokens = None if bears and not usage.output_tokens else usage.output_tokens
     if not usage.prompt_tokens and not output_tokens:
         return Usage(None, output_tokens)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from enum import Enum, auto
 from itertools import accumulate
 
 import httptools
@@ -24,17 +23,16 @@ _AT_ONCE = 4096  # size of one step, because data after a compressed member is c
 
 
 def decoded(encoding: str, reads: Sequence[bytes], most: int) -> tuple[Sequence[bytes], bool]:
-    """Remove the content encoding, read by read; return the reads, and whether that is the whole body.
+    """Remove the content encoding; return the bytes that each read completed, and whether they are the whole body.
 
-    The result is limited to `most` bytes, however small the input. Each read keeps the bytes that it completed.
-
-    Raises ValueError, one sentence, for an unknown encoding or a damaged body.
+    The result is limited to about `most` bytes, however small the input. Raises ValueError for an unknown encoding or a
+    damaged body.
     """
     kind = encoding.strip().lower()
     if kind in ("", "identity"):
         return reads, True
     if kind not in ("gzip", "x-gzip", "deflate"):
-        raise ValueError(f"the server encoded its answer as {encoding}, which was not asked for and cannot be read")
+        raise ValueError(f"the server encoded its answer as {encoding}, which was not requested and cannot be read")
     for bits in (_GZIP_OR_ZLIB, _RAW) if kind == "deflate" else (_GZIP_OR_ZLIB,):
         try:
             found = list(_inflated(reads, bits, most))
@@ -70,63 +68,48 @@ MOST_BYTES = 64 << 20  # longest reply: more than 200,000 tokens in events of th
 KEPT_BYTES = 4 << 20  # stored part of a longer reply: it has failed, so little of it is needed
 MOST_OF_A_HEAD = 256 << 10
 _ALLOWED = f"than {MOST_BYTES >> 20} MiB, which is the most; the first {KEPT_BYTES >> 20} MiB were kept"
-
-
-class _Until(Enum):
-    """End of a body."""
-
-    HEAD = auto()
-    LAST_CHUNK = auto()
-    LENGTH = auto()
-    CLOSE = auto()
+_HEAD, _CHUNKED, _LENGTH, _CLOSE = range(4)  # end of a body: unknown yet, its last chunk, its length, the connection
 
 
 class ResponseReader:
-    """Reader of one response.
-
-    Attributes:
-        reusable: The connection may carry another request.
-        failure: One sentence if the data are not HTTP.
-        headers_read: Index of the read that completed the headers; likewise `first_body_read`.
-        too_long: End of a sentence, if the response exceeds the largest size, compressed or not.
-    """
+    """Reader of one response."""
 
     __slots__ = (
-        "_chunked", "_kept", "_left", "_parser", "_parts", "_size", "_until", "bodies", "complete", "failure",
-        "first_body_read", "headers", "headers_read", "on_body", "reusable", "status", "too_long",
+        "_chunked", "_kept", "_left", "_parser", "_parts", "_until", "bodies", "complete", "failure",
+        "first_body_read", "headers", "headers_read", "on_body", "reusable", "size", "status", "too_long",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.bodies: list[bytes] = []
+        self.size = 0  # stored bytes
         self.complete = False
-        self.reusable = False
-        self.failure: str | None = None
-        self.too_long: str | None = None
-        self.headers_read: int | None = None
+        self.reusable = False  # the connection may carry another request
+        self.failure: str | None = None  # one sentence if the data are not HTTP
+        self.too_long: str | None = None  # end of a sentence, if the response exceeds the largest size
+        self.headers_read: int | None = None  # index of the read that completed the headers
         self.first_body_read: int | None = None
         self._kept: list[bytes] = []
         self._parts: list[bytes] = []
         self.on_body = self._parts.append  # called by httptools with each piece of the body
-        self._until = _Until.HEAD
+        self._until = _HEAD
         self._chunked = False
         self._left = 0
-        self._size = 0
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> bool:
         """Add one read; return True if the response has ended or is abandoned."""
         self._kept.append(data)
-        self._size += len(data)
-        if self._size > MOST_BYTES:
+        self.size += len(data)
+        if self.size > MOST_BYTES:
             return self._abandon()
         if self._chunked:
             return (data[-4:] == b"\r\n\r\n" or len(data) < _SHORTEST_END) and self._parse()
-        if self._until is _Until.LENGTH:
+        if self._until == _LENGTH:
             self._left -= len(data)
             return self._left <= 0 and self._parse()
-        if self._until is _Until.CLOSE:
+        if self._until == _CLOSE:
             return False
         return self._parse() or self._endless_head()
 
@@ -143,7 +126,7 @@ class ResponseReader:
     def closed(self) -> bool:
         """Handle the end of the connection; return True if the response is complete."""
         self._parse()
-        if self._until is _Until.CLOSE and self.failure is None:
+        if self._until == _CLOSE and self.failure is None:
             self.complete = True
         return self.complete
 
@@ -157,16 +140,8 @@ class ResponseReader:
         """True if any data arrived."""
         return bool(self._kept or self.bodies)
 
-    @property
-    def size(self) -> int:
-        """Stored bytes."""
-        return self._size
-
     def wire_response(self) -> WireResponse:
-        """Return the response for a dialect, content encoding removed.
-
-        Raises ValueError, one sentence, for an unknown content encoding.
-        """
+        """Return the response for a dialect. Raises ValueError, one sentence, if its encoding cannot be removed."""
         bodies: Sequence[bytes] = self.bodies
         if encoding := self.headers.get("content-encoding"):
             bodies, whole = decoded(encoding, bodies, MOST_BYTES)
@@ -181,17 +156,16 @@ class ResponseReader:
         parsed = len(self.bodies)
         reads = _beginning([*self.bodies, *self._kept], KEPT_BYTES)
         self.bodies[:], self._kept[:] = reads[:parsed], reads[parsed:]
-        self._size = sum(map(len, reads))
+        self.size = sum(map(len, reads))
         return True
 
     def _endless_head(self) -> bool:
-        """Return True if the head has become too long."""
-        if self._until is _Until.HEAD and self._size > MOST_OF_A_HEAD:
+        if self._until == _HEAD and self.size > MOST_OF_A_HEAD:
             self.failure = f"the head of the reply is longer than {MOST_OF_A_HEAD >> 10} KiB"
         return self.failure is not None
 
     def _parse(self) -> bool:
-        """Parse all stored reads, one by one."""
+        """Parse all stored reads, one by one; return True if the response has ended or failed."""
         parser, bodies = self._parser, self.bodies
         if parser is None:
             return self.complete
@@ -207,7 +181,7 @@ class ResponseReader:
             bodies.append(parts[0] if len(parts) == 1 else b"".join(parts))
             parts.clear()
         self._kept.clear()
-        if self._until is _Until.HEAD and self.headers_read is not None:
+        if self._until == _HEAD and self.headers_read is not None:
             self._choose_end()
         return self.complete or self.failure is not None
 
@@ -224,19 +198,18 @@ class ResponseReader:
     def _choose_end(self) -> None:
         length = self.headers.get("content-length", "")
         if "chunked" in self.headers.get("transfer-encoding", "").lower():
-            self._until = _Until.LAST_CHUNK
+            self._until = _CHUNKED
             self._chunked = True
         elif length.isdigit():
-            self._until = _Until.LENGTH
+            self._until = _LENGTH
             self._left = int(length) - sum(map(len, self.bodies))
         else:
-            self._until = _Until.CLOSE
+            self._until = _CLOSE
 
     # Called by httptools:
 
     def on_message_begin(self) -> None:
-        """Note an unrequested second response."""
-        if self.complete:
+        if self.complete:  # an unrequested second response
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -244,19 +217,17 @@ class ResponseReader:
             self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """End the head, unless it is that of an interim response (1xx)."""
         assert self._parser is not None
         if not self.complete:
             self.status = self._parser.get_status_code()
-            if self.status >= 200:
+            if self.status >= 200:  # not interim
                 self.headers_read = len(self.bodies)
 
     def on_message_complete(self) -> None:
-        """End the response, unless it is an interim one."""
         assert self._parser is not None
         if self.complete:
             return
-        if self.status < 200:
+        if self.status < 200:  # interim
             self.headers.clear()
         else:
             self.complete = True
@@ -265,6 +236,6 @@ class ResponseReader:
 
 
 def _beginning(reads: Sequence[bytes], most: int) -> list[bytes]:
-    """Cut the reads after so many bytes in all."""
+    """Return the reads without what follows the first `most` bytes."""
     starts = accumulate(map(len, reads), initial=0)
     return [data[: max(0, most - start)] for data, start in zip(reads, starts, strict=False)]
