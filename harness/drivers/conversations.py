@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 
 from engines.base import ChunkKind, Request, Turn
 from engines.dialects.base import Pieces
@@ -83,12 +84,10 @@ class Cancellations:
     def next_ns(self) -> int | None:
         return self._times[0][0] if self._times else None
 
-    def take(self, now_ns: int) -> list[int]:
-        """Remove and return the requests whose time has passed."""
-        found = []
+    def take(self, now_ns: int) -> Iterator[int]:
+        """Remove and yield the requests whose time has passed."""
         while self._times and self._times[0][0] <= now_ns:
-            found.append(heapq.heappop(self._times)[1])
-        return found
+            yield heapq.heappop(self._times)[1]
 
 
 def cancel_reason(row: Row) -> str:

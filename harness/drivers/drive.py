@@ -1,4 +1,4 @@
-"""Drives one trial in an asyncio loop: real sockets, an engine in this process, or virtual time."""
+"""Driver of one trial in an asyncio loop: real sockets, an engine in this process, or virtual time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.drivers.http.pool import warm
 from harness.drivers.in_process import InProcessClient
 from harness.drivers.served import ServedClient
 from harness.drivers.timeline import NS_PER_MS, NS_PER_S, clock_of
-from harness.drivers.trial import TrialState
+from harness.drivers.trial import Client, TrialState
 from harness.drivers.vitals import collector_off
 from harness.errors import TrialFailed
 from harness.records import Loop
@@ -39,8 +39,7 @@ async def drive(
 
     There is exactly one record per planned row that fell due. In an open loop every warm-up and measured row has one,
     sent or not. Cooldown requests in flight after the last measured one are cut off (`unfinished`). In a closed loop a
-    user waits at least 100 ms after a failed connection. An exception raised by `sink` ends the trial and is raised
-    again.
+    user waits at least 100 ms after a failed connection. An exception of `sink` ends the trial and is raised again.
 
     Raises TrialFailed if the endpoint's address is invalid, or its dialect cannot carry the requests.
     """
@@ -48,7 +47,7 @@ async def drive(
     loop = asyncio.get_running_loop()
     now_ns = clock_of(loop)
     report = DriveReport(t0_ns=0, planned=schedule.count)
-    client: ServedClient | InProcessClient | None = None
+    client: Client | None = None
     try:
         # T0 is known only after the connections are open; `state.begin` then shifts the plan to it.
         queue = DueQueue(schedule, part.shard, lingers=part.counted is not None)

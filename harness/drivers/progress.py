@@ -9,9 +9,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from harness.drivers.timeline import NS_PER_S, NowNs
 from harness.records import Loop, Phase, Record, Status, exhausted
 from harness.schedule.requests import Schedule
 
@@ -21,7 +22,6 @@ RATE_OVER_S = 5.0
 RATE_AT_LEAST_OVER_S = 1.0
 MOST_LOOKS = 64
 LONGEST_REASON = 60
-NS_PER_S = 1_000_000_000
 _NO_FAILURE = (Status.OK, Status.CANCELLED)
 _WORDS = {
     Status.HTTP_ERROR: "an HTTP error",
@@ -39,12 +39,10 @@ _WORDS = {
 class Progress:
     """Counts of one trial. Latencies cover only the most recent requests: an indication, not a result.
 
-    Args:
-        schedule: Plan of the trial.
-        now_ns: Clock of the calls. Records have offsets from T0 on a clock of the same speed.
+    `now_ns` is the clock of the calls. Records have offsets from T0 on a clock of the same speed.
     """
 
-    def __init__(self, schedule: Schedule, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, schedule: Schedule, now_ns: NowNs = time.monotonic_ns) -> None:
         self._now_ns = now_ns
         self._due_ns = schedule.due_ns if schedule.loop is Loop.OPEN else None
         self._planned = schedule.to_be_done
@@ -86,20 +84,15 @@ class Progress:
         everything = self._statuses.total() - self._statuses[Status.NOT_SENT]
         if self._unreachable < min(SILENT_AFTER, max(1, everything)) or self._unreachable_since_ns is None:
             return None
-        return (
-            f"the server could not be reached from {self._unreachable_since_ns / 1e9:.1f} s on to the end "
-            f"({self._unreachable} requests): {self._unreachable_reason}"
-        )
+        since = f"from {self._unreachable_since_ns / 1e9:.1f} s on to the end ({self._unreachable} requests)"
+        return f"the server could not be reached {since}: {self._unreachable_reason}"
 
     def facts(self) -> dict[str, Any]:
-        """Return the values of a display. The phase is the present one, by the last request that ended.
+        """Return the values of a display.
 
-        - elapsed_s: time since T0; None before anything ended.
-        - due: requests that had to be sent by now (open loops).
-        - offered_rps, completed_rps, tokens_per_s: rates over the last seconds.
-        - ttft_ms, tpot_ms: medians of the last requests.
-        - send_lag_ms, read_lag_ms: maxima of the last requests.
-        - last_failure: the last error, in words.
+        Rates cover the last seconds. `ttft_ms` and `tpot_ms` are medians of the last requests, `send_lag_ms` and
+        `read_lag_ms` maxima. `elapsed_s` counts from T0, None before anything ended. `due` counts the requests that had
+        to be sent by now (open loops). `phase` is the present one, by the last request that ended.
         """
         end_ns = self._window.end_ns
         return {
@@ -131,16 +124,15 @@ class Progress:
             seen_ns = now_ns - self._last_done_ns
             self._t0_ns = seen_ns if self._t0_ns is None else min(self._t0_ns, seen_ns)
         elapsed_s = None if self._t0_ns is None else (now_ns - self._t0_ns) / NS_PER_S
-        found: dict[str, float | None] = {"elapsed_s": elapsed_s, "due": None, "offered_rps": None}
-        enough = seconds >= RATE_AT_LEAST_OVER_S
-        found["completed_rps"] = (self._statuses[Status.OK] - completed) / seconds if enough else None
-        found["tokens_per_s"] = (self._tokens - tokens) / seconds if enough else None
+        found: dict[str, float | None] = {"due": None}
+        counts = {"completed_rps": self._statuses[Status.OK] - completed, "tokens_per_s": self._tokens - tokens}
         if self._due_ns is not None and elapsed_s is not None:
             now, before = (int((elapsed_s - ago) * NS_PER_S) for ago in (0.0, seconds))
             first, last = (int(self._due_ns.searchsorted(moment, "right")) for moment in (before, now))
-            found["due"] = last
-            found["offered_rps"] = (last - first) / seconds if enough else None
-        return found
+            found["due"], counts["offered_rps"] = last, last - first
+        enough = seconds >= RATE_AT_LEAST_OVER_S
+        rates = {name: number / seconds if enough else None for name, number in counts.items()}
+        return {"elapsed_s": elapsed_s, "offered_rps": None, **found, **rates}
 
 
 def together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:

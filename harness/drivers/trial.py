@@ -67,7 +67,7 @@ class TrialState:
 
     def finish_report(self) -> DriveReport:
         """Return the complete report, after the load."""
-        self.vitals.fill(self.report)
+        self.vitals.fill()
         self.report.measured_until_ns = self.queue.measured_until_ns
         self.report.recounted = self.recount.counted()
         return self.report

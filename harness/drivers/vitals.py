@@ -19,10 +19,12 @@ from harness.records import Clock, Phase, Record, Status, TokenSource
 from harness.telemetry import cgroup
 
 _KEPT = 1 << 18
-_SECOND_NS = NS_PER_S
 _GAPS_OF_A_REPLY = 10
 _REPLIES = 1_000
 _SAME_IN = 3
+REPLIES = 200
+CHARACTERS = 400_000
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class Thinned:
@@ -89,8 +91,7 @@ class Seconds:
 
     def __init__(self) -> None:
         self._ceilings = cgroup.read_ceilings()
-        self._wall_ns = time.monotonic_ns()
-        self._cpu_ns = time.thread_time_ns()
+        self._wall_ns, self._cpu_ns = time.monotonic_ns(), time.thread_time_ns()
         self.cpu_peak: float | None = None
         self.files_peak: float | None = None
         self.ports_peak: float | None = None
@@ -98,7 +99,7 @@ class Seconds:
     def look(self, now_ns: int) -> None:
         """Read the values if a second has passed."""
         wall_ns = now_ns - self._wall_ns
-        if wall_ns < _SECOND_NS:
+        if wall_ns < NS_PER_S:
             return
         cpu_ns = time.thread_time_ns()
         self.cpu_peak = max((cpu_ns - self._cpu_ns) / wall_ns, self.cpu_peak or 0.0)
@@ -112,7 +113,7 @@ class Seconds:
 
 
 class Vitals:
-    """Collector of a DriveReport. Call `begin` right before the first request is sent."""
+    """Collector of a DriveReport. Call `begin` right before the first request is sent, before any other method."""
 
     def __init__(self) -> None:
         self._send_lags = Thinned()
@@ -120,22 +121,14 @@ class Vitals:
         self._late_ticks = Thinned()
         self._equal_gaps = EqualGaps()
         self._worst_send_lag_ns: int | None = None
-        self._pieces = 0
-        self._merged = 0
-        self._unreadable = 0
-        self._impossible = 0
-        self._loop_stamped = 0
-        self._kernel_stamped = 0
-        self._opened_before: int | None = None
-        self.begin(None)
+        self._pieces = self._merged = self._loop_stamped = self._kernel_stamped = 0
 
-    def begin(self, report: DriveReport | None) -> None:
+    def begin(self, report: DriveReport) -> None:
         """Start to count time, CPU time and pressure."""
-        self._began_ns = time.monotonic_ns()
-        self._began_cpu_s = _cpu_s()
+        self._report, self._opened_before = report, report.connections_opened
+        self._began_ns, self._began_cpu_s = time.monotonic_ns(), _cpu_s()
         self._pressure = cgroup.read_pressure()
         self._seconds = Seconds()
-        self._opened_before = None if report is None else report.connections_opened
 
     def tick(self, late_ns: int) -> None:
         """Count one heartbeat and its lateness."""
@@ -161,13 +154,12 @@ class Vitals:
 
     def see(self, outcome: Outcome) -> None:
         """Count the unreadable events and impossible counts of a reply."""
-        self._unreadable += outcome.unreadable
-        self._impossible += outcome.impossible
+        self._report.unreadable_events += outcome.unreadable
+        self._report.impossible_counts += outcome.impossible
 
-    def fill(self, report: DriveReport) -> None:
+    def fill(self) -> None:
         """Write all values into the report."""
-        self._fill_odd(report)
-        wall_ns = time.monotonic_ns() - self._began_ns
+        report, wall_ns = self._report, time.monotonic_ns() - self._began_ns
         report.clock = Clock.KERNEL if self._kernel_stamped and not self._loop_stamped else Clock.LOOP
         report.send_lag_p50_ms = self._send_lags.percentile_ms(50)
         report.send_lag_p99_ms = self._send_lags.percentile_ms(99)
@@ -175,34 +167,29 @@ class Vitals:
             report.send_lag_max_ms = self._worst_send_lag_ns / NS_PER_MS
         report.heartbeat_p99_ms = self._late_ticks.percentile_ms(99)
         report.cpu_share = (_cpu_s() - self._began_cpu_s) / (wall_ns / NS_PER_S) if wall_ns else None
-        report.cpu_peak_share = self._seconds.cpu_peak
         report.merged_read_share = self._merged / self._pieces if self._pieces else None
         report.chunk_lag_p99_ms = self._chunk_lags.percentile_ms(99, least=0)
         report.equal_gap_share = self._equal_gaps.share()
-        self._fill_machine(report)
-        if self._kernel_stamped and self._loop_stamped:
-            report.notes.append(
-                f"{self._loop_stamped} of {self._loop_stamped + self._kernel_stamped} replies have reads "
-                "without a usable stamp of the kernel; their arrivals are those of the event loop"
-            )
-
-    def _fill_odd(self, report: DriveReport) -> None:
-        report.unreadable_events, report.impossible_counts = self._unreadable, self._impossible
-        if self._unreadable:
-            events = "1 event" if self._unreadable == 1 else f"{self._unreadable} events"
-            report.notes.append(f"{events} of the server's replies could not be read and were skipped")
-        if self._impossible:
-            times = "once" if self._impossible == 1 else f"{self._impossible} times"
-            report.notes.append(f"replies state an impossible number of tokens ({times}); it counts as unknown")
-
-    def _fill_machine(self, report: DriveReport) -> None:
         withheld = cgroup.read_pressure().since(self._pressure)
-        report.throttled_periods = withheld.throttled_periods
+        report.throttled_periods, report.steal_share = withheld.throttled_periods, withheld.steal_share
         report.throttled_ms = None if withheld.throttled_ns is None else withheld.throttled_ns / NS_PER_MS
-        report.steal_share = withheld.steal_share
+        report.cpu_peak_share = self._seconds.cpu_peak
         report.open_files_share, report.ports_share = self._seconds.files_peak, self._seconds.ports_peak
-        if self._opened_before is not None:
-            report.connections_in_window = report.connections_opened - self._opened_before
+        report.connections_in_window = report.connections_opened - self._opened_before
+        report.notes += self._notes()
+
+    def _notes(self) -> Iterator[str]:
+        if number := self._report.unreadable_events:
+            events = "1 event" if number == 1 else f"{number} events"
+            yield f"{events} of the server's replies could not be read and were skipped"
+        if number := self._report.impossible_counts:
+            times = "once" if number == 1 else f"{number} times"
+            yield f"replies state an impossible number of tokens ({times}); it counts as unknown"
+        if self._kernel_stamped and self._loop_stamped:
+            replies = f"{self._loop_stamped} of {self._loop_stamped + self._kernel_stamped} replies"
+            yield (
+                f"{replies} have reads without a usable stamp of the kernel; their arrivals are those of the event loop"
+            )
 
 
 def _cpu_s() -> float:
@@ -223,11 +210,6 @@ def collector_off() -> Iterator[None]:
         gc.unfreeze()
         if was_on:
             gc.enable()
-
-
-REPLIES = 200
-CHARACTERS = 400_000
-_BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class Recount:

@@ -34,9 +34,8 @@ from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.drivers.drive import drive
 from harness.drivers.locust.process import drive_by_locust
 from harness.drivers.progress import Progress
-from harness.drivers.workers.count import worker_count
 from harness.drivers.workers.part import PartSpec, schedule_of
-from harness.drivers.workers.pipes import LoadProcesses
+from harness.drivers.workers.pipes import LoadProcesses, worker_count
 from harness.drivers.workers.worker import Order
 from harness.errors import CellSkipped, HarnessError, Interrupted
 from harness.processes import PROGRESS_EVERY_S, Emit, aside, background, event_loop_runner, event_stream, parent_orders
@@ -194,7 +193,7 @@ async def send_by_locust(trial: Trial, schedule: Schedule) -> tuple[DriveReport,
     later = numbers[numbers.index(trial.index) + 1 :]
     more = any(trial.cell.trials[index].load.driver == "locust" for index in later)
     options = {**spec.locust, "more": more or bool(spec.locust.get("more"))}
-    order = Order(asdict(part), str(trial.folder), headers=dict(target.headers), locust=options)
+    order = Order(part, str(trial.folder), headers=dict(target.headers), locust=options)
     return await drive_by_locust(order, trial.index, trial.emit, trial.control)
 
 
@@ -212,7 +211,7 @@ def part_of(trial: Trial, schedule: Schedule) -> tuple[PartSpec, Endpoint]:
     assert isinstance(target, Endpoint)  # other engines were refused before
     cell, settings = trial.cell, trial.settings
     part = (trial.spec.scenario, cell.index, trial.index, schedule.plan_hash, settings, target, cell.salt, cell.refusal)
-    return PartSpec.of(*part), target
+    return PartSpec(*part), target
 
 
 async def watch_engine(engine: Engine, control: Control) -> str | None:

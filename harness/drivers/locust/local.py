@@ -21,7 +21,7 @@ async def drive_alone(sender: Sender) -> DriveReport:
     quieten()
     schedule = sender.schedule
     seats = Seats(range(schedule.users))
-    endpoint = sender.part.endpoint(sender.order.headers)
+    endpoint = sender.order.part.endpoint(sender.order.headers)
     session = LocustSession(seats, endpoint.url)
     session.run_here()
     began_utc_s = 0.0
@@ -42,6 +42,6 @@ async def drive_alone(sender: Sender) -> DriveReport:
         session.on_stop(lambda: loop.call_soon_threadsafe(sender.control.stop))
         await session.spawn(schedule.users or 1)  # an open loop has one user, for its dispatcher
         part = Part(start=start, hand_over=seats.hand_over)
-        return await drive(schedule, endpoint, sender.part.drive_settings(), keep, sender.control, part)
+        return await drive(schedule, endpoint, sender.order.part.settings, keep, sender.control, part)
     finally:
         session.end()

@@ -37,7 +37,7 @@ async def lead(sender: Sender) -> DriveReport:
     """Wait for the workers, let them send the plan, collect their measurements."""
     quieten()
     options = Options(**sender.order.locust)
-    session = LocustSession(Seats(), sender.part.url)
+    session = LocustSession(Seats(), sender.order.part.target.url)
     port = session.lead(options.bind_host, options.bind_port)
     master = Master(sender, session, options)
     try:
@@ -90,7 +90,7 @@ class Master:
     def _lose_the_silent(self) -> None:
         now_s = time.monotonic()
         self._draining_since_s = self._draining_since_s or now_s
-        settings = self._sender.part.drive_settings()
+        settings = self._sender.order.part.settings
         patience_s = REPORT_PATIENCE_S + (settings.drain_ns or settings.timeout_ns) / 1e9
         if now_s - self._draining_since_s > patience_s:
             for worker in self.group:
@@ -172,7 +172,7 @@ class Master:
         if worker is None:
             self._session.send("harness_dismissed", {"reason": self.group.notes[-1]}, name)
             return
-        part = {"part": asdict(self._sender.part), "index": worker.index, "of": self.group.of}
+        part = {"part": asdict(self._sender.order.part), "index": worker.index, "of": self.group.of}
         self._session.send("harness_part", part, name)
 
     def _ping(self, name: str, data: Any) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from harness.drivers import canary
 from harness.drivers.base import Control
 from harness.drivers.locust.records import Outgoing
@@ -75,7 +77,7 @@ class LocustWorker:
         self._post("hello", {"host": socket.gethostname()})
         message = await self._word("part")
         try:
-            schedule = await self._planned(part := PartSpec(**message["part"]))
+            schedule = await self._planned(part := TypeAdapter(PartSpec).validate_python(message["part"]))
         except HarnessError as error:
             self._post("refused", {"reason": str(error)})
             raise
@@ -105,7 +107,7 @@ class LocustWorker:
 
         outgoing = Outgoing(lambda ipc: self._post("records", {"ipc": ipc}))
         self._seats.reserve(range(shard.index, schedule.users, shard.of))
-        self._session.environment.host = part.url
+        self._session.environment.host = part.target.url
         began_utc_s = 0.0
 
         async def begun() -> Mapping[str, Any]:
@@ -120,7 +122,7 @@ class LocustWorker:
 
         share = Share(shard, self._control, self._post, begun, clock)
         endpoint = part.endpoint(part.own_headers(os.environ))
-        settings = replace(part.drive_settings(), canary_port=self._sender.port)
+        settings = replace(part.settings, canary_port=self._sender.port)
         async with background(self._watch(outgoing)):
             report = await share.send(schedule, endpoint, settings, keep, self._seats.hand_over)
         report.notes += [self._sender.missing] if self._sender.missing else []

@@ -44,23 +44,17 @@ SAME_CLOCK = ClockOffset()
 
 
 def least_round_trip(exchanges: Sequence[tuple[int, int, int]]) -> ClockOffset:
-    """Return the offset from the exchange (asked, the leader's time, answered) with the shortest round trip.
+    """Return the offset from the exchange (sent, the leader's time, answered) with the shortest round trip.
 
     The leader's reading lies between the worker's two readings; their middle errs by half the round trip at most.
     """
-    asked_ns, leader_ns, answered_ns = min(exchanges, key=lambda one: one[2] - one[0])
-    return ClockOffset(leader_ns - (asked_ns + answered_ns) // 2, (answered_ns - asked_ns + 1) // 2)
+    sent_ns, leader_ns, answered_ns = min(exchanges, key=lambda one: one[2] - one[0])
+    return ClockOffset(leader_ns - (sent_ns + answered_ns) // 2, (answered_ns - sent_ns + 1) // 2)
 
 
 @dataclass(slots=True)
 class Worker:
-    """Worker with a share of the plan, and the messages received from it.
-
-    Attributes:
-        last_message_ns: Time of its last message on the leader's clock. A request due later may not have been sent.
-        lost: Reason for which it is gone without a report.
-        about: Entries of the manifest besides its report.
-    """
+    """Worker with a share of the plan, and the messages received from it."""
 
     name: str
     index: int
@@ -69,9 +63,9 @@ class Worker:
     progress: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] | None = None
     silence: str | None = None
-    lost: str | None = None
-    last_message_ns: int = field(default_factory=time.monotonic_ns)
-    about: Mapping[str, Any] = field(default_factory=dict)
+    lost: str | None = None  # reason for which it is gone without a report
+    last_message_ns: int = field(default_factory=time.monotonic_ns)  # on the leader's clock
+    about: Mapping[str, Any] = field(default_factory=dict)  # entries of the manifest besides its report
 
     @property
     def ready(self) -> bool:
@@ -88,27 +82,21 @@ class Transport(Protocol):
     """Connection of a group to its workers."""
 
     def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
-        """Send a message to a worker."""
+        """Send a message to a worker; no error if it is gone."""
 
     def look(self) -> None:
         """Drop the workers that are gone or hang."""
 
 
 class WorkerGroup:
-    """Workers of a trial, `of` of them expected. A share without a worker is absent.
-
-    Attributes:
-        notes: Sentences about workers that were refused, late or lost.
-        changed: Set when there is news.
-        closed: No further worker is admitted.
-        released: All counting requests have ended.
-    """
+    """Workers of a trial, `of` of them expected. A share without a worker is absent."""
 
     def __init__(self, of: int, control: Control, transport: Transport) -> None:
         self.of = of
-        self.notes: list[str] = []
-        self.changed = asyncio.Event()
-        self.closed = self.released = False
+        self.notes: list[str] = []  # about workers that were refused, late or lost
+        self.changed = asyncio.Event()  # set when there is news
+        self.closed = False  # no further worker is admitted
+        self.released = False  # all counting requests have ended
         self._control, self._transport = control, transport
         self._workers: dict[str, Worker] = {}
         self._t0_ns = 0
@@ -117,17 +105,14 @@ class WorkerGroup:
         return iter(sorted(self._workers.values(), key=lambda worker: worker.index))
 
     def get(self, name: str) -> Worker | None:
-        """Return the worker of this name, if it takes part."""
         return self._workers.get(name)
 
     @property
     def ready(self) -> int:
-        """Number of workers that wait for the start."""
         return sum(worker.ready for worker in self)
 
     @property
     def absent(self) -> list[int]:
-        """Shares without a worker."""
         return sorted(set(range(self.of)) - {worker.index for worker in self})
 
     @property
@@ -174,7 +159,7 @@ class WorkerGroup:
             worker.report, worker.silence = data["report"], data.get("silence")
 
     def lose(self, name: str, why: str, note: str) -> bool:
-        """Mark a worker as lost; return True if it was still expected to report."""
+        """Mark a worker as lost; return True if its report was still expected."""
         worker = self._workers.get(name)
         if worker is None or worker.over:
             return False

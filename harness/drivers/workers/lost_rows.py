@@ -23,14 +23,11 @@ MOST_UNSENT_OF_USERS = 1_000_000
 def lost_rows(
     schedule: Schedule, shard: Shard, recorded: Mapping[int, Told], until_ns: int, why: str = "its load worker died"
 ) -> Iterator[Record]:
-    """Yield records of the requests that a dead process had not recorded.
+    """Yield records of the requests that a dead process had not recorded, as `recorded` has them.
 
     In a closed loop these are its users' requests in flight, found by their predecessors. If a number of requests is
-    the limit, the rest follows, up to a million rows.
-
-    Args:
-        recorded: Requests with a record.
-        until_ns: Time of death as an offset from T0; negative if T0 was never set.
+    the limit, the rest follows, up to a million rows. `until_ns` is the time of death as an offset from T0, negative if
+    T0 was never set.
     """
     if schedule.loop is Loop.CLOSED:
         dues = _of_users(schedule, schedule.starts[shard.index :: shard.of], recorded, until_ns)
@@ -39,14 +36,10 @@ def lost_rows(
     for due in dues:
         record = not_sent(due.row, due.phase, due.due_ns, schedule.loop_of(due.row), why)
         record.worker = shard.index
-        if due.due_ns <= until_ns and _begun(due, recorded):  # later progress is unknown
+        begun = due.row.after is None or due.row.after in recorded
+        if due.due_ns <= until_ns and begun:  # later progress is unknown
             record = replace(record, status=Status.UNFINISHED, done_ns=until_ns)
         yield record
-
-
-def _begun(due: Due, recorded: Mapping[int, Told]) -> bool:
-    """Return True if its predecessor has ended."""
-    return due.row.after is None or due.row.after in recorded
 
 
 def _of_the_plan(schedule: Schedule, shard: Shard, recorded: Mapping[int, Told], until_ns: int) -> Iterator[Due]:
@@ -73,7 +66,10 @@ def _of_users(
     """Yield the next request of each user, by due time, and the requests never reached."""
     following = sorted(_following(schedule, int(user), recorded) for user in users)
     waiting = sorted((_due_ns(schedule, row, recorded, max(until_ns, 0)), row) for row in following)
-    left = None if schedule.measured is None else _left(schedule, users, recorded)
+    left = None
+    if schedule.measured is not None:  # the shared requests that were not measured yet
+        measured = sum(one.phase == Phase.MEASURE for one in recorded.values())
+        left = max(0, requests_of(users, schedule.measured, schedule.users) - measured)
     for due_ns, request in waiting:
         phase: str = schedule.window.phase_of(due_ns)
         if phase == Phase.MEASURE and left is not None:
@@ -100,13 +96,6 @@ def _never_come_to(schedule: Schedule, after: Sequence[int], due_ns: int) -> Ite
         after = [schedule.follower(request) or 0 for request in after]  # a user's rows never end
         for request in after:
             yield Due(schedule.row(request), due_ns, Phase.MEASURE)
-
-
-def _left(schedule: Schedule, users: Sequence[int] | Int64, recorded: Mapping[int, Told]) -> int:
-    """Return the number of these users' shared requests that were not measured yet."""
-    assert schedule.measured is not None
-    shared = requests_of(users, schedule.measured, schedule.users)
-    return max(0, shared - sum(one.phase == Phase.MEASURE for one in recorded.values()))
 
 
 def _due_ns(schedule: Schedule, request: int, recorded: Mapping[int, Told], otherwise_ns: int) -> int:

@@ -1,14 +1,14 @@
 """Part of a trial that a worker receives, as JSON, and the plan rebuilt from it.
 
 Processes that share a plan do not send it to each other. Each builds it from the scenario and checks the hash before
-any connection is opened. It contains the header values that the scenario may store, and none from variables.
+any connection is opened. A part contains the header values that the scenario may store, and none from variables.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engines.base import Endpoint, EngineError, ModelReference
@@ -25,56 +25,26 @@ from harness.schedule.requests import Schedule, build
 
 @dataclass(frozen=True, slots=True)
 class PartSpec:
-    """Specification of a trial for a worker; JSON-able by `dataclasses.asdict`.
-
-    Attributes:
-        settings: A `DriveSettings`.
-        salt: Salt of the prompts.
-        target: An `Endpoint` without headers.
-        refusal: Reason for which the server refuses temperature 0.
-    """
+    """Specification of a trial for a worker; JSON-able by `dataclasses.asdict`, without header values."""
 
     scenario: Mapping[str, Any]
     cell: int
     trial: int
     plan_hash: str
-    settings: Mapping[str, Any]
-    salt: int = 0
-    target: Mapping[str, Any] = field(default_factory=dict)
-    refusal: str | None = None
+    settings: DriveSettings
+    target: Endpoint
+    salt: int = 0  # of the prompts
+    refusal: str | None = None  # reason for which the server refuses temperature 0
 
-    @classmethod
-    def of(
-        cls,
-        scenario: Mapping[str, Any],
-        cell: int,
-        trial: int,
-        plan_hash: str,
-        settings: DriveSettings,
-        to: Endpoint,
-        salt: int = 0,
-        refusal: str | None = None,
-    ) -> PartSpec:
-        """Create the specification in the process that started the engine."""
-        target = {name: value for name, value in asdict(to).items() if name != "headers"}
-        return cls(scenario, cell, trial, plan_hash, asdict(settings), salt, target, refusal)
-
-    @property
-    def url(self) -> str:
-        return str(self.target["url"])
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", replace(self.target, headers={}))
 
     def endpoint(self, headers: Mapping[str, str]) -> Endpoint:
         """Return the server's endpoint with these headers."""
-        return Endpoint(**{**self.target, "headers": headers})
-
-    def drive_settings(self) -> DriveSettings:
-        return DriveSettings(**self.settings)
+        return replace(self.target, headers=headers)
 
     def own_headers(self, env: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers of every request, with values from an environment.
-
-        Raises TrialFailed, one sentence, if a variable of the scenario is missing.
-        """
+        """Return the headers of every request, with values from `env`. Raises TrialFailed if a variable is missing."""
         spec = cell_of(self, env).spec
         plain = {str(name): str(value) for name, value in dict(spec.options.get("headers") or {}).items()}
         key = {"Authorization": f"Bearer {spec.api_key}"} if spec.api_key else {}
@@ -82,7 +52,7 @@ class PartSpec:
 
 
 def cell_of(part: PartSpec, env: Mapping[str, str] | None = None) -> Cell:
-    """Return the cell. Raises TrialFailed with the reason if it cannot run from here."""
+    """Return the part's cell. Raises TrialFailed with the reason if it cannot run from here."""
     cell = cell_from(part.scenario, part.cell, env)
     return cell if part.refusal is None else cell.refused(part.refusal)
 
@@ -96,10 +66,7 @@ def cell_from(scenario: Mapping[str, Any], index: int, env: Mapping[str, str] | 
 
 
 def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
-    """Build the plan of the trial.
-
-    Raises TrialFailed, one sentence, if the plan differs from the expected one or cannot be built.
-    """
+    """Build the part's plan. Raises TrialFailed if it differs from the expected one or cannot be built."""
     try:
         schedule = schedule_of(replace(cell_of(part, env), salt=part.salt), part.trial)
     except EngineError as error:
@@ -115,10 +82,8 @@ def rebuild(part: PartSpec, env: Mapping[str, str] | None = None) -> Schedule:
 def schedule_of(cell: Cell, trial: int) -> Schedule:
     """Build the plan of one of a cell's trials.
 
-    Raises:
-        EngineError: The model's tokenizer is unavailable.
-        ScenarioError: As in `build`.
-        TrialFailed: The machine has too little memory for the plan.
+    Raises EngineError if the model's tokenizer is unavailable, TrialFailed if the machine has too little memory for the
+    plan, ScenarioError as `build` does.
     """
     plan = cell.trials[trial]
     if (why := plan_too_large(plan)) is not None:

@@ -2,23 +2,24 @@
 
 The trial's process starts `python -P -m harness.drivers.workers.worker` for each share of a plan, and
 `harness.drivers.locust.process` for a load that Locust sends. Standard input carries one line of JSON (`Order`, the
-only way for header values, which may be secret), then the orders: `begin` {t0_ns} (absolute, on the monotonic clock of
-the machine), `release`, `stop`, `abort`. The end of standard input means abort. Events are the messages of
-`harness.drivers.workers.group`. Records go to the trial's folder.
+only way for header values, which may be secret), then the orders: `begin` {t0_ns} (absolute, monotonic), `release`,
+`stop`, `abort`. The end of standard input means abort. Events are the messages of `harness.drivers.workers.group`.
+Records go to the trial's folder.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from engines.base import Endpoint
-from harness.drivers.base import Control, DriveReport, DriveSettings, Part, Sink
+from harness.drivers.base import Control, DriveReport, DriveSettings, HandOver, Part, Sink
 from harness.drivers.drive import drive
 from harness.drivers.progress import Progress
 from harness.drivers.workers.group import SAME_CLOCK, ClockOffset
@@ -45,18 +46,12 @@ Words = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Share of one trial, over any transport.
-
-    Attributes:
-        post: Sends a message to the leader.
-        begun: Waits for the leader's `begin`.
-        clock: Offset of this process's clock.
-    """
+    """Share of one trial, over any transport."""
 
     shard: Shard
     control: Control
-    post: Callable[[str, Words], None]
-    begun: Callable[[], Awaitable[Words]]
+    post: Callable[[str, Words], None]  # sends a message to the leader
+    begun: Callable[[], Awaitable[Words]]  # waits for the leader's `begin`
     clock: ClockOffset = SAME_CLOCK
 
     async def send(
@@ -65,7 +60,7 @@ class Share:
         endpoint: Endpoint,
         settings: DriveSettings,
         sink: Sink,
-        hand_over: Callable[[int | None, Callable[[], None]], None] | None = None,
+        hand_over: HandOver | None = None,
     ) -> DriveReport:
         """Send the share as soon as all workers are ready."""
 
@@ -87,22 +82,14 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Order to a process that sends load, as JSON.
+    """Order to a process that sends load, as JSON."""
 
-    Attributes:
-        part: A `PartSpec`.
-        index: Number of the share; None for the whole plan.
-        of: Number of shares.
-        headers: Headers of every request; may hold secrets.
-        locust: The `Options` of Locust.
-    """
-
-    part: Mapping[str, Any]
+    part: PartSpec
     folder: str
-    index: int | None = None
+    index: int | None = None  # of the share; None for the whole plan
     of: int = 1
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    locust: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # of every request; may hold secrets
+    locust: Mapping[str, Any] = field(default_factory=dict)  # the `Options` of Locust
 
 
 @dataclass(slots=True)
@@ -110,7 +97,6 @@ class Sender:
     """Process that sends load for its parent, or leads other workers."""
 
     order: Order
-    part: PartSpec
     schedule: Schedule
     emit: Emit
     writer: StreamWriter[Record]
@@ -155,11 +141,11 @@ class Sender:
 Send = Callable[[Sender], Awaitable[DriveReport]]
 
 
-async def carry_out(order: Order, part: PartSpec, schedule: Schedule, emit: Emit, send: Send) -> None:
+async def carry_out(order: Order, schedule: Schedule, emit: Emit, send: Send) -> None:
     """Send the load while obeying orders and reporting progress; report the result."""
     begin = asyncio.get_running_loop().create_future()
     with record_writer(Path(order.folder), None if order.index is None else str(order.index)) as writer:
-        sender = Sender(order, part, schedule, emit, writer, begin, Progress(schedule))
+        sender = Sender(order, schedule, emit, writer, begin, Progress(schedule))
         async with background(sender.obey()), background(sender.report_progress()):
             report = await send(sender)
     sender.post("report", {"report": asdict(report), "silence": sender.progress.silence()})
@@ -167,14 +153,13 @@ async def carry_out(order: Order, part: PartSpec, schedule: Schedule, emit: Emit
 
 def serve_parent(send: Send, run: Callable[[Coroutine[Any, Any, None]], object]) -> None:
     """Send the load that standard input orders. `run` runs the coroutine, once the plan is built."""
-    order = Order(**json.loads(first_line()))
+    order = TypeAdapter(Order).validate_json(first_line())
     emit = event_stream()
     raise_file_limit()
     with contextlib.suppress(BrokenPipeError):
         try:
-            part = PartSpec(**order.part)
-            schedule = unless_ordered(lambda: rebuild(part))
-            run(carry_out(order, part, schedule, emit, send))
+            schedule = unless_ordered(lambda: rebuild(order.part))
+            run(carry_out(order, schedule, emit, send))
         except HarnessError as error:
             emit({"event": "refused", "reason": str(error)})
 
@@ -183,8 +168,7 @@ async def send_share(sender: Sender) -> DriveReport:
     """Send a share of the plan, in step with the other load processes."""
     order = sender.order
     share = Share(Shard(order.index or 0, order.of), sender.control, sender.post, sender.begun)
-    endpoint = sender.part.endpoint(order.headers)
-    return await share.send(sender.schedule, endpoint, sender.part.drive_settings(), sender.keep)
+    return await share.send(sender.schedule, order.part.endpoint(order.headers), order.part.settings, sender.keep)
 
 
 if __name__ == "__main__":

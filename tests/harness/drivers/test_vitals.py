@@ -77,7 +77,7 @@ def test_what_began_before_the_trial_is_not_counted() -> None:
     report.connections_opened = 8
     for record in [*noisy(1, 20), streamed(99, 1.0, lag_ms=3.0)]:
         vitals.add(record)
-    vitals.fill(report)
+    vitals.fill()
     assert report.connections_in_window == 3
     assert report.send_lag_max_ms == 3.0
     assert report.chunk_lag_p99_ms == 0.0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engines.cores import usable_cores
-from harness.drivers.workers.count import worker_count
+from harness.drivers.workers.pipes import worker_count
 from harness.scenario.model import Scenario
 from harness.schedule.cells import Cell, Skip
 from harness.schedule.matrix import expand

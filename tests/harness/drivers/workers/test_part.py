@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
+from pydantic import TypeAdapter
 
 from engines.base import Endpoint
 from harness.drivers.base import DriveSettings
@@ -25,18 +26,18 @@ TO = Endpoint("http://127.0.0.1:1", "openai-chat", "m", {"Authorization": "Beare
 def part(plan_hash: str) -> PartSpec:
     """The first trial of the scenario."""
     resolved = Scenario.model_validate(SCENARIO).resolved()
-    return PartSpec.of(resolved, 0, 0, plan_hash, DriveSettings(timeout_ns=5), TO)
+    return PartSpec(resolved, 0, 0, plan_hash, DriveSettings(timeout_ns=5), TO)
 
 
 def test_a_part_travels_as_json_without_header_values() -> None:
     """The round trip changes nothing, and the text contains no secret."""
     spec = part("0")
     text = json.dumps(asdict(spec))
-    there = PartSpec(**json.loads(text))
+    there = TypeAdapter(PartSpec).validate_json(text)
     assert json.loads(json.dumps(asdict(there))) == json.loads(text)
     assert "sk-secret" not in text
     assert there.endpoint(TO.headers) == replace(TO, others=[])
-    assert there.drive_settings() == DriveSettings(timeout_ns=5)
+    assert there.settings == DriveSettings(timeout_ns=5)
 
 
 def test_another_plan_than_was_meant_is_refused() -> None:

@@ -25,7 +25,7 @@ def test_a_system_that_starts_no_more_processes(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
     async def main() -> None:
-        part = PartSpec.of({}, 0, 0, "", DriveSettings(1), Endpoint("http://127.0.0.1:1", "openai-chat", "m"))
+        part = PartSpec({}, 0, 0, "", DriveSettings(1), Endpoint("http://127.0.0.1:1", "openai-chat", "m"))
         schedule = build(load_of(kind="sustained", rate=10, requests=4), workload_of(), 1)
         await LoadProcesses(part, schedule, tmp_path, Control(), 2).drive({})
 

@@ -29,7 +29,7 @@ def test_it_ends_with_its_trial_and_keeps_its_rows(tmp_path: Path) -> None:
         load = {"kind": "sustained", "rate": 20, "requests": 400, "timeout": "100s"}
         workload = {"prompt_tokens": 8, "output_tokens": 4}
         resolved = Scenario.model_validate({"engines": [engine], "workload": workload, "load": [load]}).resolved()
-        part = PartSpec.of(resolved, 0, 0, "", DriveSettings(10**11), server.endpoint(60_000, 1))
+        part = PartSpec(resolved, 0, 0, "", DriveSettings(10**11), server.endpoint(60_000, 1))
         plan = cell_of(part).trials[0]
         part = replace(part, plan_hash=build(plan.load, plan.workload, plan.seed).plan_hash)
         worker = subprocess.Popen(
@@ -42,7 +42,7 @@ def test_it_ends_with_its_trial_and_keeps_its_rows(tmp_path: Path) -> None:
         try:
             assert worker.stdin is not None
             assert worker.stdout is not None
-            worker.stdin.write(json.dumps(asdict(Order(asdict(part), str(tmp_path), 1, 2))) + "\n")
+            worker.stdin.write(json.dumps(asdict(Order(part, str(tmp_path), 1, 2))) + "\n")
             worker.stdin.flush()
             while '"ready"' not in (line := worker.stdout.readline()):
                 assert line, "it ended"
