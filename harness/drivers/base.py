@@ -11,10 +11,6 @@ from harness.schedule.requests import WHOLE, Shard
 
 Sink = Callable[[Record], None]
 HandOver = Callable[[int | None, Callable[[], None]], None]
-"""Called with the user's number (None in open loops) and a function that sends the user's due request.
-
-It must call that function at once, in the same thread.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,8 @@ class Part:
             future.
         counted: Called once, when this part has no counting request left to send or in flight. Load after the window
             goes on until `Control.release`, because the other parts are still measuring.
-        hand_over: Sends each due request. Only for served engines (Locust).
+        hand_over: Called with the user's number (None in open loops) and a function that sends the user's due request.
+            It must call that function at once, in the same thread. Only for served engines (Locust).
     """
 
     shard: Shard = WHOLE
@@ -96,7 +93,6 @@ class Control:
         self._begun = begun
 
     def begins(self, t0_ns: int) -> None:
-        """Announce T0."""
         if self._begun is not None:
             self._begun(t0_ns)
 

@@ -67,7 +67,6 @@ class Canary(ResponseReader):
         self.close = self._connection.close
 
     def start(self) -> None:
-        """Request the stream."""
         self._connection.send(Exchange(self._trace, self._request, self))
 
     def fill(self, report: DriveReport) -> None:

@@ -29,7 +29,9 @@ class InProcessClient(Client):
         self._tasks: dict[asyncio.Task[None], tuple[Due, Trace, Request]] = {}
         self._why_cut = "the trial was ended at once"
         self._unbegun = 0
-        self._prepared = Prepared(self._conversations.request, self._queue, _size, limit_bytes=8 << 20)
+        self._prepared = Prepared(
+            self._conversations.request, self._queue, lambda request: len(request.prompt), limit_bytes=8 << 20
+        )
 
     def prepare(self) -> None:
         self._prepared.fill()
@@ -142,11 +144,7 @@ class InProcessClient(Client):
 def _outcome(chunks: list[ReadChunk], cut: Cut | None, request: Request) -> Outcome:
     if cut is not None:
         return Outcome(cut.status, cut.reason, None, chunks, request.stream)
-    said = next((chunk.text for _, chunk in chunks if chunk.kind is ChunkKind.ERROR), None)
+    server_error = next((chunk.text for _, chunk in chunks if chunk.kind is ChunkKind.ERROR), None)
     kinds = {chunk.kind for _, chunk in chunks}
-    status, error = stream_verdict(kinds, said, None, streamed=request.stream)
+    status, error = stream_verdict(kinds, server_error, None, streamed=request.stream)
     return Outcome(status, error, None, chunks, request.stream)
-
-
-def _size(request: Request) -> int:
-    return len(request.prompt)

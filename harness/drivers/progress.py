@@ -68,9 +68,6 @@ class Progress:
         self._recent.append(record)
         if record.status not in _NO_FAILURE:
             self._last_failed = record
-        self._follow_reachability(record)
-
-    def _follow_reachability(self, record: Record) -> None:
         if record.status == Status.CONNECTION_ERROR and not exhausted(record.error):
             self._unreachable += 1
             if self._unreachable_since_ns is None:
@@ -101,16 +98,10 @@ class Progress:
             "ends_s": None if end_ns is None else end_ns / 1e9,
             "failed": self._statuses.total() - self._statuses[Status.OK] - self._statuses[Status.CANCELLED],
             "last_failure": None if self._last_failed is None else in_words(self._last_failed),
-            "phase": str(self._phase()),
+            "phase": str(self._window.phase_of(self._last_done_ns)),
             **_latencies(self._recent),
             **self._look(),
         }
-
-    def _phase(self) -> Phase:
-        end_ns = self._window.end_ns
-        if self._last_done_ns < self._window.start_ns:
-            return Phase.WARMUP
-        return Phase.COOLDOWN if end_ns is not None and self._last_done_ns > end_ns else Phase.MEASURE
 
     def _look(self) -> dict[str, float | None]:
         """Return the rates since an earlier call, and the planned number of requests by now."""

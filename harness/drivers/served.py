@@ -105,8 +105,29 @@ class ServedClient(Client):
 
     # Called by the pools:
 
-    def completed(self, exchange: Exchange) -> None:
-        self._ended(exchange, None)
+    def ended(self, exchange: Exchange, cut: Cut | None = None) -> None:
+        """End a request: its follower is due in the next round, its reply is decoded later."""
+        due = exchange.due
+        self._followers_due = True
+        self._in_flight.pop(due.row.request, None)
+        exchange.connection = None
+        exchange.payload = b""
+        row = exchange.trace.row
+        if row.session is not None and self._conversations.next_turn(row) is not None:
+            self._replies[row.session] = exchange, cut
+            if len(self._replies) > _MOST_REPLIES:
+                self._read_reply(next(iter(self._replies)))
+        else:
+            self._backlog.append((exchange, cut))
+            self._backlog_reads += len(exchange.trace.read_ns)
+            self._backlog_bytes += exchange.reply.size
+        reply = exchange.reply
+        failed = reply.status >= REFUSED or not reply.complete if cut is None else cut.status in FAILED
+        assert exchange.trace.done_ns is not None
+        self._queue.ended(due, exchange.trace.done_ns, failed=failed)
+        full = self._backlog_reads > _BACKLOG_READS or self._backlog_bytes > _BACKLOG_BYTES
+        if (full or len(self._backlog) > _BACKLOG_REPLIES) and self._decoded_ns < _DECODING_NS_PER_ROUND:
+            self._decode_one()  # one per ended request, so that many endings at once cause no stall
 
     def lost(self, exchange: Exchange, reason: str, *, again: bool) -> None:
         if again:
@@ -131,14 +152,14 @@ class ServedClient(Client):
             self._dispatch()
 
     def _encoded(self, request: int) -> tuple[bytes, bool]:
-        asked = self._conversations.request(request)
-        wire = self._dialect.encode(asked, self._endpoint.model)
+        wanted = self._conversations.request(request)
+        wire = self._dialect.encode(wanted, self._endpoint.model)
         place = self._pool(request).place
         head = self._heads.get((place, wire.path))
         if head is None:
             headers = {**wire.headers, **{name.lower(): value for name, value in self._endpoint.headers.items()}}
             head = self._heads[place, wire.path] = place.head(wire.method, wire.path, headers)
-        return b"%b%d\r\n\r\n%b" % (head, len(wire.body), wire.body), asked.stream
+        return b"%b%d\r\n\r\n%b" % (head, len(wire.body), wire.body), wanted.stream
 
     def _dispatch(self) -> None:
         if self._ending:
@@ -212,35 +233,11 @@ class ServedClient(Client):
 
     # Ending:
 
-    def _ended(self, exchange: Exchange, cut: Cut | None) -> None:
-        """End a request: its follower is due in the next round, its reply is decoded later."""
-        due = exchange.due
-        self._followers_due = True
-        self._in_flight.pop(due.row.request, None)
-        exchange.connection = None
-        exchange.payload = b""
-        row = exchange.trace.row
-        if row.session is not None and self._conversations.next_turn(row) is not None:
-            self._replies[row.session] = exchange, cut
-            if len(self._replies) > _MOST_REPLIES:
-                self._read_reply(next(iter(self._replies)))
-        else:
-            self._backlog.append((exchange, cut))
-            self._backlog_reads += len(exchange.trace.read_ns)
-            self._backlog_bytes += exchange.reply.size
-        reply = exchange.reply
-        failed = reply.status >= REFUSED or not reply.complete if cut is None else cut.status in FAILED
-        assert exchange.trace.done_ns is not None
-        self._queue.ended(due, exchange.trace.done_ns, failed=failed)
-        full = self._backlog_reads > _BACKLOG_READS or self._backlog_bytes > _BACKLOG_BYTES
-        if (full or len(self._backlog) > _BACKLOG_REPLIES) and self._decoded_ns < _DECODING_NS_PER_ROUND:
-            self._decode_one()  # one per ended request, so that many endings at once cause no stall
-
     def _cut(self, exchange: Exchange, cut: Cut) -> None:
         exchange.trace.done_ns = self._now_ns()
         if exchange.connection is not None:
             exchange.connection.close()
-        self._ended(exchange, cut)
+        self.ended(exchange, cut)
 
     def _fail(self, exchange: Exchange, reason: str) -> None:
         self._cut(exchange, Cut(Status.CONNECTION_ERROR, reason))

@@ -160,11 +160,9 @@ class Connection(asyncio.Protocol):
     write: Callable[[bytes], None]
 
     def __init__(self, pacer: Pacer, answer: Answer) -> None:
-        self._pacer = pacer
-        self._answer = answer
+        self._pacer, self._answer = pacer, answer
         self._received = b""
-        self._busy = False
-        self.open = True
+        self._busy, self.open = False, True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -190,7 +188,6 @@ class Connection(asyncio.Protocol):
         self._begin()
 
     def _begin(self) -> None:
-        """Begin to answer a request if it is complete."""
         if self._busy or not self.open:
             return
         if self._received and not self._received[:1].isalpha():  # for example TLS

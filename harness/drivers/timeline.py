@@ -35,8 +35,8 @@ NowNs = Callable[[], int]
 
 def clock_of(loop: asyncio.AbstractEventLoop) -> NowNs:
     """Return the monotonic clock of a loop in nanoseconds: the system's, or the loop's own if its time is virtual."""
-    virtual: NowNs | None = getattr(loop, "time_ns", None)
-    return virtual if virtual is not None else time.monotonic_ns
+    now_ns: NowNs = getattr(loop, "time_ns", time.monotonic_ns)
+    return now_ns
 
 
 class StampClock:
@@ -51,8 +51,7 @@ class StampClock:
     """
 
     def __init__(self, monotonic_ns: NowNs = time.monotonic_ns, wall_ns: NowNs = time.time_ns) -> None:
-        self._monotonic_ns = monotonic_ns
-        self._wall_ns = wall_ns
+        self._monotonic_ns, self._wall_ns = monotonic_ns, wall_ns
         self._offset_ns = self._measured()
         self._offsets: list[_Offset] = [_Offset(0, self._offset_ns)]
         self._sampled_ns = monotonic_ns()

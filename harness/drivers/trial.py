@@ -23,7 +23,7 @@ _TICK_NS = 10 * NS_PER_MS
 
 @dataclass(slots=True)
 class TrialState:
-    """One running trial. `finished` is set when its last record has been passed on."""
+    """Running trial. `finished` is set when its last record has been passed on."""
 
     schedule: Schedule
     settings: DriveSettings
@@ -101,7 +101,6 @@ class TrialState:
             self.part.counted()
 
     def trace(self, due: Due) -> Trace:
-        """Start a request's trace."""
         return Trace(due.row, due.due_ns, due.phase, dispatched_ns=self.now_ns())
 
     def _hand_on(self, record: Record) -> None:

@@ -67,7 +67,6 @@ class EqualGaps:
         self._seen = 0
 
     def add(self, chunk_ns: Sequence[int]) -> None:
-        """Add the chunk times of a reply."""
         self._seen += 1
         if self._seen % self._stride:
             return
@@ -158,7 +157,6 @@ class Vitals:
         self._report.impossible_counts += outcome.impossible
 
     def fill(self) -> None:
-        """Write all values into the report."""
         report, wall_ns = self._report, time.monotonic_ns() - self._began_ns
         report.clock = Clock.KERNEL if self._kernel_stamped and not self._loop_stamped else Clock.LOOP
         report.send_lag_p50_ms = self._send_lags.percentile_ms(50)

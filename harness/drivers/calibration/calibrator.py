@@ -29,7 +29,7 @@ from harness.schedule.requests import Schedule, build
 from harness.signals import stop_signals
 from harness.telemetry.cgroup import read_ceilings
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 Float64 = NDArray[np.float64]
 
 FIRST_MS = 50.0
@@ -101,15 +101,15 @@ class Truth:
         return float(np.mean([np.diff(sent).mean() for sent in self.sent_ns])) / (GAP_MS * NS_PER_MS)
 
 
-def calibrate(bounds: Bounds, ladder: Ladder = FULL, say: Say = lambda _: None) -> Calibration:
-    """Find the largest load that is measured accurately; report each level to `say`. Call in the main thread.
+def calibrate(bounds: Bounds, ladder: Ladder = FULL, report: Report = lambda _: None) -> Calibration:
+    """Find the largest load that is measured accurately; `report` each level. Call in the main thread.
 
     Raises TrialFailed if the stub server does not start, Interrupted if the user stops the calibration.
     """
     until_s = time.monotonic() + ladder.limit_s
     busy_share = psutil.cpu_percent(interval=_BUSY_S) / 100
     with _interruptible() as control, StubServer() as server:
-        search = _Search(server, ladder, bounds, say, control, until_s)
+        search = _Search(server, ladder, bounds, report, control, until_s)
         search.rates()
         search.streams()
     created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -123,7 +123,7 @@ class _Search:
     server: StubServer
     ladder: Ladder
     bounds: Bounds
-    say: Say
+    report: Report
     control: Control
     until_s: float
     levels: list[StreamLevel] = field(default_factory=list)
@@ -152,14 +152,14 @@ class _Search:
     def _rate_holds(self, rate: float) -> bool:
         level = rate_level(self.server, rate, self.ladder.rate_s, self.bounds, self.control)
         self.sent.append(level)
-        self.say(f"{rate:g} requests/s: sent within {level.send_lag_p99_ms:.3f} ms of due (p99)")
+        self.report(f"{rate:g} requests/s: sent within {level.send_lag_p99_ms:.3f} ms of due (p99)")
         return level.held
 
     def _holds(self, streams: int) -> bool:
         level = stream_level(self.server, streams, self.ladder.rounds, self.bounds, self.control)
         self.levels.append(level)
         errors = f"first tokens within {level.ttft_error_p99_ms:.3f} ms, gaps within {level.itl_error_p99_ms:.3f} ms"
-        self.say(f"{streams} streams: {errors} (p99)" + (f"; {level.reason}" if level.reason else ""))
+        self.report(f"{streams} streams: {errors} (p99)" + (f"; {level.reason}" if level.reason else ""))
         return level.held
 
     def _left_out(self, streams: int) -> bool:

@@ -42,13 +42,11 @@ class Exchange:
 
 
 class End(Enum):
-    """State of a request when its connection ended.
+    """State of a request when its connection ended."""
 
-    BEHIND_A_REPLY: the connection ended right after a reply and the next request. A server that closes after its
-    replies discards that request; a server that fails at once looks alike.
-    """
-
-    UNREAD, BEHIND_A_REPLY, READ = range(3)
+    UNREAD = 0
+    BEHIND_A_REPLY = 1  # sent right after a reply: discarded by a server that closes then, or the server failed at once
+    READ = 2
 
 
 class Owner(Protocol):
@@ -165,7 +163,11 @@ class Connection:
             self._taken = True
             self._out = self._out[count:]
             if not self._out and self.ready and self.exchange is not None:
-                _sent(self.exchange.trace, now_ns)
+                trace = self.exchange.trace
+                if trace.sent_ns is None:  # a repeated request keeps the time of its first sending
+                    trace.sent_ns = now_ns
+                    began_ns = trace.earliest_ns if trace.connection_reused else trace.dispatched_ns
+                    trace.accepting_ns = 0 if began_ns is None else now_ns - began_ns
         if self._writing:
             self._writing = False
             self._poller.change(self._file, READ)
@@ -173,10 +175,8 @@ class Connection:
     def _on_event(self, events: int) -> None:
         if not self._connected:
             self._finish_connecting()
-        elif self._tunnel is not None:
-            self._go_on_tunnelling(self._tunnel)
         else:
-            self._go_on_securing()
+            self._secure()
 
     def _read(self, events: int) -> None:
         if events & WRITE:
@@ -235,7 +235,6 @@ class Connection:
         return End.BEHIND_A_REPLY if soon else End.READ
 
     def _unacknowledged(self) -> bool:
-        """Return True if a part of the sent data has not arrived."""
         if sys.platform != "linux" or self._socket.family == socket.AF_UNIX:
             return False
         info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED_AT + 4)
@@ -254,31 +253,28 @@ class Connection:
         elif self._tls is None:
             self._become_ready()
         else:
-            self._go_on_securing()
+            self._secure()
 
-    def _go_on_tunnelling(self, tunnel: Tunnel) -> None:
-        try:
-            if tunnel.received(self._received()):
-                self._tunnel = None
-                self._go_on_securing()
-        except TunnelRefused as refused:
-            self._lose(str(refused))
-        except OSError as error:
-            self._lose(_reason(error, self._place))
-
-    def _go_on_securing(self) -> None:
+    def _secure(self) -> None:
+        """Continue with the proxy's tunnel or the TLS handshake."""
         assert self._tls is not None
         try:
-            self._tls.handshake(self._received())
+            data = self._received()
+            if self._tunnel is not None:
+                if not self._tunnel.received(data):
+                    return
+                self._tunnel, data = None, b""
+            self._tls.handshake(data)
+        except TunnelRefused as refused:
+            self._lose(str(refused))
         except ssl.SSLError as error:
             self._lose(tls_failure(error, self._place.address.host))
-            return
         except OSError as error:
             self._lose(_reason(error, self._place))
-            return
-        self._push(b"")
-        if self._tls.ready:
-            self._become_ready()
+        else:
+            self._push(b"")
+            if self._tls.ready:
+                self._become_ready()
 
     def _received(self) -> bytes:
         """Read bytes of the handshake. Raises ConnectionResetError if the server closed the connection."""
@@ -310,14 +306,6 @@ class Connection:
         exchange = self.exchange
         self.close()
         self._owner.lost(self, exchange, reason, end)
-
-
-def _sent(trace: Trace, now_ns: int) -> None:
-    """Note that the last byte was accepted. A repeated request keeps the time of its first sending."""
-    if trace.sent_ns is None:
-        trace.sent_ns = now_ns
-        began_ns = trace.earliest_ns if trace.connection_reused else trace.dispatched_ns
-        trace.accepting_ns = 0 if began_ns is None else now_ns - began_ns
 
 
 def _reason(error: OSError, place: Place) -> str:

@@ -31,11 +31,6 @@ class Place:
         """Host and port to connect to; meaningless for a Unix socket."""
         return (self.proxy.host, self.proxy.port) if self.proxy else (self.address.host, self.address.port)
 
-    @property
-    def tunnelled(self) -> bool:
-        """True if requests pass through the proxy in a tunnel."""
-        return self.proxy is not None and self.tls is not None
-
     def path(self, path: str) -> str:
         """Return the full path. A version that ends the base and begins the path appears once."""
         base_path = self.address.base_path
@@ -46,7 +41,7 @@ class Place:
         """Return the start of a request up to the length of its body."""
         target = self.path(path)
         lines = [f"host: {self.address.authority}", *(f"{name}: {value}" for name, value in headers.items())]
-        if self.proxy is not None and not self.tunnelled:
+        if self.proxy is not None and self.tls is None:  # no tunnel
             target = f"http://{self.address.authority}{target}"
             lines += _authorization(self.proxy)
         lines = [f"{method} {target} HTTP/1.1", *lines, "accept-encoding: identity", "content-length: "]

@@ -99,7 +99,7 @@ class Poller:
 
 
 class _PortableEpoll:
-    """Subset of `select.epoll` used here, on kqueue or the platform's other selectors."""
+    """Subset of `select.epoll`, on kqueue or the platform's other selectors."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()

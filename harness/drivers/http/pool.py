@@ -38,7 +38,7 @@ _SPARE_FILES = 16  # for other files of the process: records, readings of the ma
 class Sender(Protocol):
     """Sender of the requests on a pool's connections."""
 
-    def completed(self, exchange: Exchange) -> None:
+    def ended(self, exchange: Exchange) -> None:
         """Handle a complete reply."""
 
     def lost(self, exchange: Exchange, reason: str, *, again: bool) -> None:
@@ -162,7 +162,7 @@ class Pool:
             connection.close()
             if reply.complete and reply.status < REFUSED and not reply.reusable:
                 self._closed_by_habit()
-        self._sender.completed(exchange)
+        self._sender.ended(exchange)
 
     def lost(self, connection: Connection, exchange: Exchange | None, reason: str, end: End) -> None:
         """Forget a closed connection and count it. A request that the server has not read is sent again once."""
@@ -187,7 +187,6 @@ class Pool:
         self._sender.lost(exchange, reason, again=again)
 
     def close(self) -> None:
-        """Close all idle connections."""
         for connection in [*self._idle, *self._resting, *self._opening]:
             connection.close()
         if self._closed_idle:
@@ -196,8 +195,7 @@ class Pool:
 
     async def _found(self, loop: asyncio.AbstractEventLoop) -> list[tuple[Any, ...]]:
         """Return family and target of every address. Raises OSError for an unknown name."""
-        path = self.place.address.socket_path
-        if path is not None:
+        if (path := self.place.address.socket_path) is not None:
             return [(socket.AF_UNIX, path)]
         found = await loop.getaddrinfo(*self.place.dialled, type=socket.SOCK_STREAM)
         return [(family, target) for family, _, _, _, target in found]

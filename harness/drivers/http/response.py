@@ -111,7 +111,9 @@ class ResponseReader:
             return self._left <= 0 and self._parse()
         if self._until == _CLOSE:
             return False
-        return self._parse() or self._endless_head()
+        if not self._parse() and self._until == _HEAD and self.size > MOST_OF_A_HEAD:
+            self.failure = f"the head of the reply is longer than {MOST_OF_A_HEAD >> 10} KiB"
+        return self.complete or self.failure is not None
 
     @property
     def waiting(self) -> int:
@@ -137,7 +139,6 @@ class ResponseReader:
 
     @property
     def started(self) -> bool:
-        """True if any data arrived."""
         return bool(self._kept or self.bodies)
 
     def wire_response(self) -> WireResponse:
@@ -151,18 +152,12 @@ class ResponseReader:
         return WireResponse(self.status, self.headers, bodies)
 
     def _abandon(self) -> bool:
-        """Abandon a response that has become too long."""
         self.too_long = f"it is longer {_ALLOWED}"
         parsed = len(self.bodies)
         reads = _beginning([*self.bodies, *self._kept], KEPT_BYTES)
         self.bodies[:], self._kept[:] = reads[:parsed], reads[parsed:]
         self.size = sum(map(len, reads))
         return True
-
-    def _endless_head(self) -> bool:
-        if self._until == _HEAD and self.size > MOST_OF_A_HEAD:
-            self.failure = f"the head of the reply is longer than {MOST_OF_A_HEAD >> 10} KiB"
-        return self.failure is not None
 
     def _parse(self) -> bool:
         """Parse all stored reads, one by one; return True if the response has ended or failed."""

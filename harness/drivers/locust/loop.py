@@ -39,7 +39,7 @@ class HubSelector(_SystemsSelector):  # type: ignore[misc]
         super().close()
 
     def select(self, timeout: float | None = None) -> Ready:
-        """Wait at most `timeout` seconds for ready files; every call lets other greenlets run."""
+        """Wait at most `timeout` seconds for ready files; let other greenlets run in any case."""
         poll: Callable[[float], Ready] = super().select
         ready = poll(0)
         if ready or (timeout is not None and timeout <= 0):
@@ -64,19 +64,17 @@ def run_in_greenlet(work: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """Make a loop that lets other greenlets run while it waits; loads Locust."""
-    import_module("locust")  # makes the process cooperative and removes its pollers
-    give_back_epoll()
-    return asyncio.SelectorEventLoop(HubSelector())
+    """Make a loop that lets other greenlets run while it waits; loads Locust.
 
-
-def give_back_epoll() -> None:
-    """Restore the system's poller in `select`: the load generator's poller needs it and never blocks for long."""
+    Locust removes the system's poller from `select`. The load generator's poller needs it and never blocks for long.
+    """
+    import_module("locust")
     if not hasattr(select, "epoll"):
         with contextlib.suppress(AttributeError):  # no epoll on this system
             setattr(select, "epoll", get_original("select", "epoll"))  # noqa: B010  (assignment fails the type check)
+    return asyncio.SelectorEventLoop(HubSelector())
 
 
 async def off_the_loop(work: Callable[[], _Result]) -> _Result:
-    """Run a long computation in a thread of the system's, so that heartbeats continue; raise its exceptions."""
+    """Run a long computation in a thread of the system, so that heartbeats continue."""
     return await aside(work, gevent.get_hub().threadpool.spawn)

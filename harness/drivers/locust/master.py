@@ -1,8 +1,8 @@
-"""Master of a trial under Locust whose load comes from workers in other processes, on this or other machines.
+"""Trial in Locust's process: sent from there, or led there and sent by workers on this or other machines.
 
-It carries the conversation of `harness.drivers.workers.group` in Locust's own messages, with the prefix `harness_`. A
-worker also sends `hello` {host} and `ping` {at_ns}. The master also sends `part` {part, index, of}, `pong` {at_ns,
-master_ns}, `over` {more} and `dismissed` {reason}. Header values are never sent: each worker has its own.
+The master carries the conversation of `harness.drivers.workers.group` in Locust's own messages, with the prefix
+`harness_`. A worker also sends `hello` {host} and `ping` {at_ns}. The master also sends `part` {part, index, of},
+`pong` {at_ns, master_ns}, `over` {more} and `dismissed` {reason}. No header values are sent: each worker has its own.
 """
 
 from __future__ import annotations
@@ -16,21 +16,55 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.drivers.base import DriveReport
+from harness.drivers.base import DriveReport, Part
+from harness.drivers.drive import drive
 from harness.drivers.locust.options import Options
 from harness.drivers.locust.records import take
 from harness.drivers.locust.session import LocustSession, quieten
-from harness.drivers.locust.users import Seats
+from harness.drivers.locust.users import Seats, fire_request_event
 from harness.drivers.workers.group import Worker, WorkerGroup
 from harness.drivers.workers.worker import Sender
 from harness.errors import TrialFailed
+from harness.records import Record
 from harness.store.run import Told, record_stream, told_in
 
+ALONE_LEAD_NS = 50_000_000
 LEAD_NS = 1_000_000_000
-SAY_EVERY_S = 5.0
+REPORT_EVERY_S = 5.0
 REPORT_PATIENCE_S = 20.0
 GOODBYE_S = 0.3
 Hear = Callable[[str, Any], None]
+
+
+async def drive_alone(sender: Sender) -> DriveReport:
+    """Send the whole plan from this process and report every request to Locust."""
+    quieten()
+    schedule = sender.schedule
+    seats = Seats(range(schedule.users))
+    endpoint = sender.order.part.endpoint(sender.order.headers)
+    session = LocustSession(seats, endpoint.url)
+    session.environment.create_local_runner()
+    began_utc_s = 0.0
+
+    async def start() -> int:
+        nonlocal began_utc_s
+        began_utc_s = time.time() + ALONE_LEAD_NS / 1e9
+        return time.monotonic_ns() + ALONE_LEAD_NS
+
+    def keep(record: Record) -> None:
+        sender.keep(record)
+        fire_request_event(session.environment, record, began_utc_s)
+
+    try:
+        if Options(**sender.order.locust).page:
+            sender.post("notice", {"text": f"Locust's page is at {session.show_page()}"})
+        loop = asyncio.get_running_loop()
+        session.on_stop(lambda: loop.call_soon_threadsafe(sender.control.stop))
+        await session.spawn(schedule.users or 1)  # an open loop has one user, for its dispatcher
+        part = Part(start=start, hand_over=seats.hand_over)
+        return await drive(schedule, endpoint, sender.order.part.settings, keep, sender.control, part)
+    finally:
+        session.end()
 
 
 async def lead(sender: Sender) -> DriveReport:
@@ -63,15 +97,14 @@ class Master:
         self.group = WorkerGroup(options.expect_workers, sender.control, self)
         self._error: Exception | None = None
         self._draining_since_s: float | None = None
-        answers: dict[str, Hear] = {"hello": self._hello, "ping": self._ping, "refused": self._refused}
-        for word in (*answers, "ready", "records", "counted", "report"):
-            session.listen(f"harness_{word}", functools.partial(self._receive, word, answers.get(word)))
+        replies: dict[str, Hear] = {"hello": self._hello, "ping": self._ping, "refused": self._refused}
+        for word in (*replies, "ready", "records", "counted", "report"):
+            session.listen(f"harness_{word}", functools.partial(self._receive, word, replies.get(word)))
         session.on_heartbeat(lambda name: self.group.receive(name, "heartbeat", {}, time.monotonic_ns()))
 
     # Transport of the group:
 
     def send(self, worker: Worker, word: str, data: Mapping[str, Any]) -> None:
-        """Send a message to a worker; ignored if the worker is gone."""
         with contextlib.suppress(Exception):
             self._session.send(f"harness_{word}", dict(data), worker.name)
 
@@ -111,11 +144,11 @@ class Master:
         """Wait until all workers are ready, at most for the patience. Raises TrialFailed if then none is."""
         group, control, patience_s = self.group, self._sender.control, self._options.patience_s
         until_s = time.monotonic() + patience_s
-        said_s = 0.0
+        reported_s = 0.0
         while group.ready < group.of and time.monotonic() < until_s and not control.stopped:
-            if time.monotonic() - said_s >= SAY_EVERY_S:
-                said_s = time.monotonic()
-                left = f"{group.ready} of {group.of}, {until_s - said_s:.0f} s more"
+            if time.monotonic() - reported_s >= REPORT_EVERY_S:
+                reported_s = time.monotonic()
+                left = f"{group.ready} of {group.of}, {until_s - reported_s:.0f} s more"
                 self._sender.post("waiting", {"text": f"waiting at {address} for load workers: {left}"})
             await group.news()
         if not group.ready and not control.stopped:

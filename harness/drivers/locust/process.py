@@ -8,9 +8,7 @@ Importing Locust changes the whole interpreter, so nothing else runs in that pro
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import asdict
-from typing import Any
 
 from harness.drivers.base import Control, DriveReport
 from harness.drivers.locust.options import Options
@@ -24,11 +22,8 @@ GOODBYE_S = 10.0
 async def drive_by_locust(order: Order, trial: int, emit: Emit, control: Control) -> tuple[DriveReport, str | None]:
     """Let Locust send the plan; return its report, and the reason if the server was silent to the end.
 
-    Records stream to the trial's folder.
-
-    Raises:
-        TrialFailed: Locust cannot send the plan, or its process died.
-        Interrupted: The trial was stopped before the load began.
+    Records stream to the trial's folder. Raises TrialFailed if Locust cannot send the plan or its process died,
+    Interrupted if the trial was stopped before the load began.
     """
     try:
         pipe = await Pipe.start("harness.drivers.locust.process", asdict(order))
@@ -68,21 +63,12 @@ async def _listen(pipe: Pipe, trial: int, emit: Emit, control: Control) -> tuple
 async def send(sender: Sender) -> DriveReport:
     """Send the plan from here or let workers send it. Runs in a greenlet of Locust's."""
     sender.control.on_begin(lambda t0_ns: sender.post("clock", {"t0_ns": t0_ns}))
-    if Options(**sender.order.locust).expect_workers:
-        from harness.drivers.locust.master import lead
+    from harness.drivers.locust.master import drive_alone, lead
 
-        return await lead(sender)
-    from harness.drivers.locust.local import drive_alone
-
-    return await drive_alone(sender)
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end; from here on the interpreter belongs to Locust."""
-    from harness.drivers.locust.loop import run_in_greenlet
-
-    run_in_greenlet(work)
+    return await (lead if Options(**sender.order.locust).expect_workers else drive_alone)(sender)
 
 
 if __name__ == "__main__":
-    serve_parent(send, run)
+    from harness.drivers.locust.loop import run_in_greenlet
+
+    serve_parent(send, run_in_greenlet)

@@ -33,14 +33,11 @@ class Outgoing:
         if not self._rows:
             self._since_s = time.monotonic()
         self._rows.append(record)
-        if len(self._rows) >= BATCH_ROWS:
-            self.flush()
-        else:
-            self.flush_if_due()
+        self.flush_if_due()
 
     def flush_if_due(self) -> None:
-        """Send a batch that has waited long enough; call regularly."""
-        if self._rows and time.monotonic() - self._since_s >= BATCH_S:
+        """Send a batch that is full or has waited long enough; call regularly."""
+        if len(self._rows) >= BATCH_ROWS or (self._rows and time.monotonic() - self._since_s >= BATCH_S):
             self.flush()
 
     def flush(self) -> None:

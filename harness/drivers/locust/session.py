@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -27,10 +28,7 @@ Heard = Callable[[str, Any], None]
 
 
 class LocustSession:
-    """Locust's side of one trial, from the start of its runner to its end.
-
-    seats: the plan's users, for Locust's users. host: the server's address on the web page.
-    """
+    """Locust's side of one trial, from the start of its runner to its end; `host` is shown on the web page."""
 
     def __init__(self, seats: Seats, host: str) -> None:
         self.environment = Environment(user_classes=[user_class(seats)], host=host)
@@ -41,15 +39,8 @@ class LocustSession:
     def runner(self) -> Any:
         return self.environment.runner
 
-    def run_here(self) -> None:
-        """Run the users in this process."""
-        self.environment.create_local_runner()
-
     def lead(self, host: str, port: int) -> int:
-        """Run the users in workers that connect to this address; return the port.
-
-        Raises TrialFailed, one sentence, if the address cannot be bound.
-        """
+        """Run the users in workers that connect here; return the port. Raises TrialFailed if it cannot be bound."""
         try:
             with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -64,10 +55,7 @@ class LocustSession:
         return port
 
     def follow(self, host: str, port: int, patience_s: float) -> None:
-        """Run the users here, under a master at this address. Blocks until it has answered.
-
-        Raises TrialFailed, one sentence, if it does not answer within the patience.
-        """
+        """Run the users here, under a master at this address. Blocks until it answers, else raises TrialFailed."""
         runners.CONNECT_RETRY_COUNT = max(1, round(patience_s / runners.CONNECT_TIMEOUT))
         try:
             self.environment.create_worker_runner(host, port)
@@ -78,10 +66,7 @@ class LocustSession:
             ) from error
 
     def show_page(self, port: int = 0) -> str:
-        """Serve Locust's web page on a free loopback port; return its address once it answers.
-
-        Raises TrialFailed, one sentence, if it does not.
-        """
+        """Serve Locust's web page on a free loopback port; return its address. Raises TrialFailed if it is silent."""
         with socket.socket() as probe:
             probe.bind((PAGE_HOST, port))
             port = probe.getsockname()[1]
@@ -91,7 +76,7 @@ class LocustSession:
         until_s = time.monotonic() + PAGE_PATIENCE_S
         serving: Any = page.greenlet
         while not serving.dead and time.monotonic() < until_s:
-            if answers(PAGE_HOST, page.port):
+            with contextlib.suppress(OSError), socket.create_connection((PAGE_HOST, page.port), LOOK_EVERY_S):
                 return address
             gevent.sleep(LOOK_EVERY_S)
         raise TrialFailed(f"Locust's page at {address} does not answer; run it again, or leave --web out")
@@ -120,7 +105,7 @@ class LocustSession:
         events.heartbeat_sent.add_listener(lambda client_id, **_: heard(client_id))
 
     def send(self, kind: str, data: dict[str, Any] | None = None, worker: str | None = None) -> None:
-        """Send a message to the master, or as a master to one worker or all."""
+        """Send a message: to the master, or from it to one worker or all."""
         self.runner.send_message(kind, data, worker)
 
     def listen(self, kind: str, heard: Heard) -> None:
@@ -141,13 +126,6 @@ class LocustSession:
         page: Any = self.environment.web_ui
         if page is not None:
             page.stop()
-
-
-def answers(host: str, port: int) -> bool:
-    """Return True if a server listens there."""
-    with socket.socket() as probe:
-        probe.settimeout(LOOK_EVERY_S)
-        return probe.connect_ex((host, port)) == 0
 
 
 def quieten() -> None:

@@ -1,9 +1,8 @@
 """Locust's users as the plan's users: they send due requests, and Locust counts each request.
 
 In a closed loop each Locust user sends the requests of one user of the plan, at the plan's times. An open loop has no
-users: one dispatcher sends the requests when due, and a single Locust user represents it. The plan is carried out in
-any case. If a user of the plan has no Locust user (after a change on the web page, or a lost worker), the dispatcher
-sends its requests.
+users: one dispatcher sends the requests when due, and a single Locust user represents it. The dispatcher also sends for
+users of the plan without a Locust user (after a change on the web page, or a lost worker).
 """
 
 from __future__ import annotations
@@ -61,14 +60,13 @@ class Seat:
 
 
 class Seats:
-    """Assignment of Locust's users to the plan's users. users: their numbers in the plan; none for an open loop."""
+    """Assignment of Locust's users to the plan's users, given by their numbers; none for an open loop."""
 
     def __init__(self, users: Iterable[int] = ()) -> None:
         self.reserve(users)
         self._taken: dict[int, Seat] = {}
 
     def reserve(self, users: Iterable[int]) -> None:
-        """Set the users of the plan."""
         self._free = sorted(users, reverse=True)
 
     def sit(self) -> None:
@@ -97,13 +95,12 @@ def user_class(seats: Seats) -> type[User]:
     """Return the class of Locust's users for a trial."""
 
     class PlannedUser(User):
-        """Sends what the plan gives it, one request after the other; think times are the plan's."""
+        """User that sends its requests of the plan, each when it falls due; think times are the plan's."""
 
         wait_time = constant(0)
 
         @task
-        def send_what_falls_due(self) -> None:
-            """Send the own requests, each when it falls due, until stopped."""
+        def send_due_requests(self) -> None:
             seats.sit()
 
     return PlannedUser
@@ -121,9 +118,18 @@ def fire_request_event(environment: Any, record: Record, t0_utc_s: float) -> Non
     name = record.class_name if record.phase == Phase.MEASURE else f"{record.class_name} ({record.phase})"
     ends_ns = record.done_ns if record.last_token_ns is None else record.last_token_ns
     ttft_ms = None if record.first_token_ns is None else (record.first_token_ns - record.sent_ns) / NS_PER_MS
-    failed = (
-        None if record.status == Status.OK else RequestFailed(f"{record.status}: {record.error or 'no reason known'}")
-    )
+    failed = None
+    if record.status != Status.OK:
+        failed = RequestFailed(f"{record.status}: {record.error or 'no reason known'}")
+    context = {  # for exporters that listen to the event
+        "request": record.request,
+        "class": record.class_name,
+        "user": record.user,
+        "phase": str(record.phase),
+        "status": str(record.status),
+        "ttft_ms": ttft_ms,
+        "output_tokens": record.output_tokens,
+    }
     environment.events.request.fire(
         request_type="e2e",
         name=name,
@@ -133,20 +139,7 @@ def fire_request_event(environment: Any, record: Record, t0_utc_s: float) -> Non
         exception=failed,
         start_time=t0_utc_s + record.sent_ns / NS_PER_S,
         url=environment.host,
-        context=_context(record, ttft_ms),
+        context=context,
     )
     if ttft_ms is not None:
         environment.stats.get(name, TTFT).log(ttft_ms, 0)
-
-
-def _context(record: Record, ttft_ms: float | None) -> dict[str, Any]:
-    """Return further fields for exporters that listen to the event."""
-    return {
-        "request": record.request,
-        "class": record.class_name,
-        "user": record.user,
-        "phase": str(record.phase),
-        "status": str(record.status),
-        "ttft_ms": ttft_ms,
-        "output_tokens": record.output_tokens,
-    }

@@ -74,25 +74,22 @@ class LocustWorker:
 
     async def carry_out(self) -> bool:
         """Take part in the trial; return True if another follows."""
+        from harness.drivers.locust.loop import off_the_loop
+
         self._post("hello", {"host": socket.gethostname()})
         message = await self._word("part")
+        part = TypeAdapter(PartSpec).validate_python(message["part"])
         try:
-            schedule = await self._planned(part := TypeAdapter(PartSpec).validate_python(message["part"]))
+            part.own_headers(os.environ)  # raises if a variable is missing
+            schedule = await off_the_loop(lambda: rebuild(part))  # so that the master keeps receiving heartbeats
         except HarnessError as error:
             self._post("refused", {"reason": str(error)})
             raise
-        clock = await self._related()
+        clock = await self._clock_offset()
         await self._send(part, schedule, Shard(message["index"], message["of"]), clock)
         return bool((await self._word("over"))["more"])
 
-    async def _planned(self, part: PartSpec) -> Schedule:
-        """Build the plan, in a thread, so that the master keeps receiving heartbeats."""
-        from harness.drivers.locust.loop import off_the_loop
-
-        part.own_headers(os.environ)  # raises if a variable is missing
-        return await off_the_loop(lambda: rebuild(part))
-
-    async def _related(self) -> ClockOffset:
+    async def _clock_offset(self) -> ClockOffset:
         """Compare the master's clock with this machine's."""
         exchanges = []
         for _ in range(PINGS):
@@ -149,16 +146,11 @@ class LocustWorker:
             try:
                 return await asyncio.wait_for(self._words[word].get(), LOOK_EVERY_S)
             except TimeoutError:
-                self._look_for_master()
-
-    def _look_for_master(self) -> None:
-        if not self._words["dismissed"].empty():
-            reason = self._words["dismissed"].get_nowait()["reason"]
-            raise TrialFailed(f"the master at {self._address} dismissed this worker: {reason}")
-        if self._master_silent_s() > MASTER_SILENT_S:
-            raise TrialFailed(
-                f"the master at {self._address} has been silent for {MASTER_SILENT_S:.0f} s; this worker exits"
-            )
+                master, dismissed = f"the master at {self._address}", self._words["dismissed"]
+            if not dismissed.empty():
+                raise TrialFailed(f"{master} dismissed this worker: {dismissed.get_nowait()['reason']}")
+            if self._master_silent_s() > MASTER_SILENT_S:
+                raise TrialFailed(f"{master} has been silent for {MASTER_SILENT_S:.0f} s; this worker exits")
 
     def _master_silent_s(self) -> float:
         heard_s = self._session.runner.last_heartbeat_timestamp
@@ -186,7 +178,7 @@ def end_with_standard_input() -> None:
 
 
 def main() -> None:
-    """Run one trial, as `harness worker` asks for."""
+    """Run one trial for `harness worker`."""
     host, port, patience_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     emit = event_stream()
     raise_file_limit()

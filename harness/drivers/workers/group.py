@@ -117,12 +117,10 @@ class WorkerGroup:
 
     @property
     def all_counted(self) -> bool:
-        """True if no worker has a counting request left."""
         return all(worker.counted or worker.over for worker in self)
 
     @property
     def all_over(self) -> bool:
-        """True if every worker has reported or is lost."""
         return all(worker.over for worker in self)
 
     # Membership:
@@ -218,7 +216,6 @@ class WorkerGroup:
     # Result:
 
     def report(self, schedule: Schedule) -> DriveReport:
-        """Merge the reports."""
         reports = [{**(one.report or {}), "worker": one.index, **one.about, "lost": one.lost} for one in self]
         report = merged(reports, self._t0_ns, schedule.count)
         report.interrupted = report.interrupted or self._control.stopped

@@ -28,7 +28,6 @@ LEAD_NS = 100 * NS_PER_MS  # every load process must have read T0 from its pipe 
 SILENT_S = 60.0
 LONGEST_BEGINNING_S = 900.0  # to build a long plan and load a tokenizer
 GOODBYE_S = 10.0
-LOST = "lost"
 STREAMS_EACH = 512
 TOKENS_PER_S_EACH = 25_600
 REQUESTS_PER_S_EACH = 1_000
@@ -146,7 +145,7 @@ class LoadProcesses:
     def _report(self) -> tuple[DriveReport, str | None]:
         report = self._group.report(self._schedule)
         if any(worker.lost is not None for worker in self._group):
-            with record_writer(self._folder, LOST) as writer:
+            with record_writer(self._folder, "lost") as writer:
                 self._group.add_lost(report, self._schedule, self._records_of, writer.add)
         silences = [one.silence for one in self._group if one.report is not None and one.report["recorded"]]
         return report, silences[0] if silences and all(silences) else None

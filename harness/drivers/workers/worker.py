@@ -105,7 +105,6 @@ class Sender:
     control: Control = field(default_factory=Control)
 
     def post(self, word: str, data: Words) -> None:
-        """Send a message to the parent."""
         self.emit({"event": word, **data})
 
     def keep(self, record: Record) -> None:
@@ -114,7 +113,6 @@ class Sender:
         self.progress.add(record)
 
     async def begun(self) -> Words:
-        """Wait for T0."""
         if (begin := await self.begin) is None:
             raise TrialFailed("the trial ended before this load process began")
         return begin
