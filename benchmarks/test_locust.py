@@ -99,7 +99,7 @@ def under_locust(stub: Path, plan: Plan, load: dict[str, Any]) -> Measured:
     quieten()
     seats = Seats(range(plan.users))
     session = LocustSession(seats, "stub")
-    session.run_here()
+    session.environment.create_local_runner()
 
     async def drive(schedule: Any, target: Any, settings: Any, sink: Any) -> Any:
         await session.spawn(plan.users or 1)
