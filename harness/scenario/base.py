@@ -61,6 +61,11 @@ def listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def items_by(key: str) -> BeforeValidator:
+    """Return a validator of a list that accepts a single item, and a text `x` for an item `{key: x}`."""
+    return BeforeValidator(lambda value: [{key: one} if isinstance(one, str) else one for one in listed(value)])
+
+
 def _text_from_number(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
@@ -91,14 +96,12 @@ class StrictModel(BaseModel):
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         """Return a sentence for each combination of keys that makes no sense."""
         problems = []
-        for group in cls.exactly_one:
-            if not any(key in given for key in group):
-                keys = [f"`{key}`" for key in group]
-                problems.append(f"needs {enumerated(keys, 'or')}")
         for group in (*cls.exactly_one, *cls.at_most_one):
             present = [f"`{key}`" for key in group if key in given]
             if len(present) > 1:
                 problems.append(f"{' and '.join(present)} exclude each other; keep one")
+            elif not present and group in cls.exactly_one:
+                problems.append(f"needs {enumerated([f'`{key}`' for key in group], 'or')}")
         return problems
 
     def irrelevant_keys(self) -> frozenset[str]:
@@ -110,8 +113,7 @@ class StrictModel(BaseModel):
         dumped: dict[str, Any] = handler(self)
         if info.mode != "json":
             return dumped
-        known = {*type(self).model_fields, *(alias(*item) for item in type(self).model_fields.items())}
-        absent = self.irrelevant_keys()
+        known, absent = {*type(self).model_fields, *self._fields()}, self.irrelevant_keys()
         return {
             key: value for key, value in dumped.items() if key not in absent and (value is not None or key not in known)
         }
@@ -122,8 +124,8 @@ class StrictModel(BaseModel):
         """Check keys and values together, so that one mistake does not hide another."""
         if not isinstance(data, Mapping):
             return handler(data)
-        names = {alias(name, field) for name, field in cls.model_fields.items()}
-        given = {key: value for key, value in data.items() if value is not None or key not in names}
+        known = cls._fields()
+        given = {key: value for key, value in data.items() if value is not None or key not in known}
         problems: list[InitErrorDetails] = [
             {"type": PydanticCustomError(WRONG_KEYS, "{why}", {"why": why}), "loc": (), "input": None}
             for why in cls.check_keys(given)
@@ -136,6 +138,11 @@ class StrictModel(BaseModel):
             if not problems:
                 return model
         raise ValidationError.from_exception_data(cls.__name__, problems)
+
+    @classmethod
+    def _fields(cls) -> dict[str, FieldInfo]:
+        """Return the fields by their keys in the file."""
+        return {field.alias or name: field for name, field in cls.model_fields.items()}
 
     @classmethod
     def _reworded(cls, error: Any) -> InitErrorDetails:
@@ -156,20 +163,14 @@ class StrictModel(BaseModel):
     def _unknown(cls, key: str, value: Any) -> str:
         if fix := cls.mistaken_keys.get(key):
             return fix.format(value=value if isinstance(value, str | int | float) else "...")
-        known = [alias(name, field) for name, field in cls.model_fields.items()]
-        near = get_close_matches(key, known, n=1, cutoff=0.6)
-        return f"unknown key; did you mean `{near[0]}`?" if near else f"unknown key; known are {', '.join(known)}"
+        match = get_close_matches(key, cls._fields(), n=1, cutoff=0.6)
+        hint = f"did you mean `{match[0]}`?" if match else f"known are {', '.join(cls._fields())}"
+        return f"unknown key; {hint}"
 
     @classmethod
     def _missing(cls, key: str) -> str:
-        field = next(field for name, field in cls.model_fields.items() if alias(name, field) == key)
-        example = f", such as `{key}: {field.examples[0]}`" if field.examples else ""
-        return f"is missing; write it{example}"
-
-
-def alias(name: str, field: FieldInfo) -> str:
-    """Return the key in the file for a field of a model."""
-    return field.alias or name
+        examples = cls._fields()[key].examples
+        return "is missing; write it" + (f", such as `{key}: {examples[0]}`" if examples else "")
 
 
 def near(wrong: str, known: Iterable[str]) -> str:

@@ -5,9 +5,9 @@ Options of engines are checked by constructing each engine without starting it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -17,46 +17,34 @@ from engines.base import EngineError, EngineSpec, ModelReference
 from harness.errors import Problem
 from harness.records import Loop
 from harness.scenario.base import MISSING_KEY, NOT_BUILT, UNKNOWN_KEY, near
+from harness.scenario.engines import EngineBlock, Variant
 from harness.scenario.limits import RESERVED_CLASSES, is_split, parse_limit
 from harness.scenario.loads import Load
-from harness.scenario.workload import TrafficClass, Workload
+from harness.scenario.model import Scenario
+from harness.scenario.workload import Workload
 from harness.scenario.yaml_tree import Node, Place, join
-
-if TYPE_CHECKING:
-    from harness.scenario.engines import EngineBlock
-    from harness.scenario.model import Scenario
-
-_LIST_KINDS = ("tuple_type", "list_type")
-_MAPPING_KINDS = ("model_type", "model_attributes_type", "dict_type")
-_BOUNDS = {
-    "greater_than": ("more than", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than": ("less than", "lt"),
-    "less_than_equal": ("at most", "le"),
-}
 
 
 def problems_of(error: ValidationError, tree: Node) -> list[Problem]:
     """Return every mistake; a mistake that several expanded loads share is listed once."""
-    found: dict[str, Problem] = {}
+    found = []
     for details in error.errors(include_url=False):
         if details["type"] == "too_short" and details["input"]:
             continue  # The list is not empty: its items are wrong, and have problems of their own.
         place, key = _locate(tree, details)
-        problem = place.problem(_message(details, key), key)
-        found.setdefault(str(problem), problem)
-    return list(found.values())
+        found.append(place.problem(_message(details, key), key))
+    return list(dict.fromkeys(found))
 
 
 def placed(problems: Iterable[Problem], tree: Node) -> list[Problem]:
     """Return the distinct problems; those without a place get the place of their key."""
-    found: dict[str, Problem] = {}
+    found = []
     for problem in problems:
         if problem.file is None:
             node, key = _at(tree, problem.key)
             problem = node.anchor.problem(problem.message, key)
-        found.setdefault(str(problem), problem)
-    return list(found.values())
+        found.append(problem)
+    return list(dict.fromkeys(found))
 
 
 def _at(tree: Node, wanted: str) -> tuple[Node, str]:
@@ -64,28 +52,24 @@ def _at(tree: Node, wanted: str) -> tuple[Node, str]:
     node, key = tree, ""
     for step in wanted.split("."):
         inner = _children(node).get(step)
-        if inner is None and step.isdecimal():
-            items = _items(node)
-            inner = items[int(step)] if int(step) < len(items) else None
+        if step.isdecimal() and int(step) < len(_items(node)):
+            inner = _items(node)[int(step)]
         if inner is None:
             return node, wanted
         node, key = inner, inner.written or join(key, step)
     return node, key
 
 
-def in_order(problems: Iterable[Problem]) -> list[Problem]:
+def in_order(problems: list[Problem]) -> list[Problem]:
     """Sort by line within each file; files keep the order in which they first occur."""
-    listed = list(problems)
-    files = list(dict.fromkeys(problem.file for problem in listed))
-    return sorted(listed, key=lambda one: (files.index(one.file), one.line or 0, one.column or 0))
+    files = [problem.file for problem in problems]
+    return sorted(problems, key=lambda one: (files.index(one.file), one.line or 0, one.column or 0))
 
 
-def without_echoes(first: Iterable[Problem], later: Iterable[Problem]) -> list[Problem]:
+def without_echoes(first: list[Problem], later: list[Problem]) -> list[Problem]:
     """Merge two lists of problems; if a value could not be read (a variable is missing), keep only that problem."""
-    read = list(first)
-    unread = {(one.file, one.line, one.column) for one in read if one.line is not None}
-    echoes = [one for one in later if one not in read and (one.file, one.line, one.column) in unread]
-    return [*read, *(one for one in later if one not in read and one not in echoes)]
+    unread = {(one.file, one.line, one.column) for one in first if one.line is not None}
+    return [*first, *(one for one in later if one not in first and (one.file, one.line, one.column) not in unread)]
 
 
 def cross_problems(tree: Node) -> Iterator[Problem]:
@@ -101,9 +85,8 @@ def cross_problems(tree: Node) -> Iterator[Problem]:
         yield from _limit_classes(keys.get("limits"), join(path, "limits"), classes)
         kind = keys.get("kind")
         if kind is not None and kind.value == "mixed" and not classes:
-            yield kind.place.problem(
-                "`mixed` needs `classes`; add them, or write `kind: sustained`", join(path, "kind")
-            )
+            message = "`mixed` needs `classes`; add them, or write `kind: sustained`"
+            yield kind.place.problem(message, join(path, "kind"))
     yield from _missing_models(top)
 
 
@@ -134,15 +117,11 @@ def _missing_models(top: Mapping[str, Node]) -> Iterator[Problem]:
         return
     for i, block in enumerate(_items(top.get("engines"))):
         keys = _children(block)
-        engine = keys.get("engine")
-        if engine is not None and engine.value == "llama-server" and not _every_level_has_a_model(keys):
+        engine, levels = keys.get("engine"), _items(keys.get("quantization"))
+        every_level_has_one = bool(levels) and all("model" in _children(level) for level in levels)
+        if engine is not None and engine.value == "llama-server" and not every_level_has_one:
             message = f"`{engine.value}` needs a model; write `model: tiny`, or a folder, `.gguf` file or hub id"
             yield engine.place.problem(message, f"engines.{i}.engine")
-
-
-def _every_level_has_a_model(keys: Mapping[str, Node]) -> bool:
-    levels = _items(keys.get("quantization"))
-    return bool(levels) and all("model" in _children(level) for level in levels)
 
 
 def _children(node: Node | None) -> Mapping[str, Node]:
@@ -159,24 +138,17 @@ def _locate(tree: Node, details: ErrorDetails) -> tuple[Place, str]:
     steps = details["loc"]
     kind_of: Node | None = None
     for position, step in enumerate(steps):
-        value, last = node.value, position == len(steps) - 1
-        if step == _kind(node) and kind_of is not node:
+        kind, inner = _children(node).get("kind"), _children(node).get(str(step))
+        if isinstance(step, int) and step < len(_items(node)):
+            inner = _items(node)[step]
+        if kind is not None and step == kind.value and kind_of is not node:
             kind_of = node  # The alternative's name can also be a key: `kind: steps` has `steps`.
-        elif isinstance(value, dict) and step in value:
-            node = value[str(step)]
-            key = node.written or join(key, step)
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            node = value[step]
-            key = node.written or join(key, step)
-        elif last and details["type"] in (MISSING_KEY, "missing"):
+        elif inner is not None:
+            node, key = inner, inner.written or join(key, step)
+        elif position == len(steps) - 1 and details["type"] in (MISSING_KEY, "missing"):
             return node.anchor, join(key, step)
     at_key = details["type"] in (UNKNOWN_KEY, NOT_BUILT) or isinstance(node.value, dict)
     return (node.anchor if at_key else node.place), key
-
-
-def _kind(node: Node) -> Any:
-    kind = _children(node).get("kind")
-    return None if kind is None else kind.value
 
 
 def _message(details: ErrorDetails, key: str) -> str:
@@ -184,54 +156,54 @@ def _message(details: ErrorDetails, key: str) -> str:
     shown = _shown(details.get("input"))
     if kind == "value_error" and "error" in context:
         return str(context["error"])
-    if kind in _BOUNDS:
-        words, name = _BOUNDS[kind]
-        return f"must be {words} {context[name]:g}, found {shown}"
     if kind == "literal_error":
-        return f"must be {_either(context['expected'])}, found {shown}{_did_you_mean(details, context['expected'])}"
+        known = _words(context["expected"])
+        match = get_close_matches(str(details.get("input")), known, n=1, cutoff=0.6)
+        hint = f"; did you mean `{match[0]}`?" if match else ""
+        return f"must be {' or '.join(f'`{word}`' for word in known)}, found {shown}{hint}"
     if kind == "union_tag_invalid":
-        tag = str(context["tag"])
-        known = _words(context["expected_tags"])
+        tag, known = str(context["tag"]), _words(context["expected_tags"])
         if "sustained" in known and tag in _KEYS_OF_SUSTAINED:
             return f"unknown kind `{tag}`; write `kind: sustained` with `{_KEYS_OF_SUSTAINED[tag]}`"
         return f"unknown {context['discriminator'].strip(_QUOTE)} `{tag}`; {near(tag, known)}"
     if kind == "union_tag_not_found":
         name = context["discriminator"].strip(_QUOTE)
-        return f"needs `{name}`, such as `{name}: {_FIRST[name]}`"
+        return f"needs `{name}`, such as `{name}: {'single_user' if name == 'kind' else 'fixed'}`"
     if kind == NOT_BUILT:
         message = details["msg"]
         return message if message.startswith("`") else f"`{key.rpartition('.')[2]}` {message}"
-    simple = _SIMPLE.get(kind)
-    return simple(shown) if simple else details["msg"]
+    bare = shown.strip("'")
+    unquote = f"; write {bare} without quotes" if shown[:1] == "'" and bare.replace(".", "", 1).isdecimal() else ""
+    return _SIMPLE[kind].format(shown=shown, unquote=unquote, **context) if kind in _SIMPLE else details["msg"]
 
 
 _QUOTE = "'"
+# Words mistaken for a kind of load, each with the key to write beside `kind: sustained`.
 _KEYS_OF_SUSTAINED = {"users": "users: 4", "rate": "rate: 2"} | {
     name: f"arrivals: {name}" for name in ("constant", "poisson", "gamma")
 }
-"""Words mistaken for a kind of load, each with the key to write beside `kind: sustained`."""
-_FIRST = {"kind": "single_user", "dist": "fixed"}
-_SIMPLE: dict[str, Callable[[str], str]] = (
-    dict.fromkeys(_LIST_KINDS, lambda shown: f"must be a list, found {shown}; write `[...]` or a `- ` before each item")
-    | dict.fromkeys(_MAPPING_KINDS, lambda shown: f"must be a mapping of keys, found {shown}")
-    | {
-        "float_type": lambda shown: f"must be a number, found {shown}{_quoted_number(shown)}",
-        "int_type": lambda shown: f"must be a whole number, found {shown}{_quoted_number(shown)}",
-        "bool_type": lambda shown: f"must be true or false, found {shown}",
-        "string_type": lambda shown: f"must be a text, found {shown}; put it in quotes",
-        "finite_number": lambda shown: f"must be a finite number, found {shown}",
-        "too_short": lambda _: "must not be empty",
-        "string_too_short": lambda _: "must not be empty",
-        "string_pattern_mismatch": lambda shown: f"contains characters that are not allowed here: {shown}",
-        "path_type": lambda shown: f"must be a path, found {shown}",
-    }
-)
-
-
-def _quoted_number(shown: str) -> str:
-    inside = shown.strip("'")
-    number = inside.replace(".", "", 1).isdecimal()
-    return f"; write {inside} without quotes" if number and shown.startswith("'") else ""
+_LIST = "must be a list, found {shown}; write `[...]` or a `- ` before each item"
+_MAPPING = "must be a mapping of keys, found {shown}"
+_SIMPLE = {
+    "greater_than": "must be more than {gt:g}, found {shown}",
+    "greater_than_equal": "must be at least {ge:g}, found {shown}",
+    "less_than": "must be less than {lt:g}, found {shown}",
+    "less_than_equal": "must be at most {le:g}, found {shown}",
+    "tuple_type": _LIST,
+    "list_type": _LIST,
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "dict_type": _MAPPING,
+    "float_type": "must be a number, found {shown}{unquote}",
+    "int_type": "must be a whole number, found {shown}{unquote}",
+    "bool_type": "must be true or false, found {shown}",
+    "string_type": "must be a text, found {shown}; put it in quotes",
+    "finite_number": "must be a finite number, found {shown}",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "contains characters that are not allowed here: {shown}",
+    "path_type": "must be a path, found {shown}",
+}
 
 
 def _shown(value: Any) -> str:
@@ -251,15 +223,6 @@ def _words(expected: str) -> list[str]:
     return [word.strip(" '") for word in expected.replace(" or ", ",").split(",") if word.strip(" '")]
 
 
-def _either(expected: str) -> str:
-    return " or ".join(f"`{word}`" for word in _words(expected))
-
-
-def _did_you_mean(details: ErrorDetails, expected: str) -> str:
-    match = get_close_matches(str(details.get("input")), _words(expected), n=1, cutoff=0.6)
-    return f"; did you mean `{match[0]}`?" if match else ""
-
-
 def engine_problems(scenario: Scenario) -> list[Problem]:
     """Return wrong options of the engines, each with its key.
 
@@ -270,35 +233,26 @@ def engine_problems(scenario: Scenario) -> list[Problem]:
 
 
 def _of_block(block: EngineBlock, number: int, model: ModelReference | None) -> Iterator[Problem]:
-    own = next((level.model for level in block.quantization if level.model), None)
-    model = model or (ModelReference(own) if own else None)
-    shared = {**block.options, **block.http_options()}
-    if not block.variants:
-        yield from _wrong(block, shared, model, f"engines.{number}.options")
-    for name, variant in block.variants.items():
-        merged = variant.merged_options()
-        key = f"engines.{number}.variants.{name}" if merged else f"engines.{number}.options"
-        yield from _wrong(block, {**shared, **merged}, model, key)
-
-
-def _wrong(block: EngineBlock, options: Mapping[str, Any], model: ModelReference | None, key: str) -> Iterator[Problem]:
     try:
         kind = engine_class(block.engine)
     except EngineError:
         return
-    try:
-        kind(EngineSpec(block.engine, model, options=options))
-    except EngineError as error:
-        yield Problem(str(error), key=key)
+    own = next((level.model for level in block.quantization if level.model), None)
+    model = model or (ModelReference(own) if own else None)
+    for name, variant in (block.variants or {"": Variant()}).items():
+        merged = variant.merged_options()
+        try:
+            kind(EngineSpec(block.engine, model, options={**block.options, **block.http_options(), **merged}))
+        except EngineError as error:
+            yield Problem(str(error), f"engines.{number}.variants.{name}" if merged else f"engines.{number}.options")
 
 
-def conversation_problems(
-    loads: Mapping[str, Load], workload: Workload, classes: Mapping[str, TrafficClass]
-) -> Iterator[Problem]:
-    """Yield the mistakes in conversations; `loads` are named by their keys in the file."""
+def conversation_problems(scenario: Scenario) -> Iterator[Problem]:
+    """Yield the mistakes in conversations."""
+    workload, loads = scenario.workload, loads_by_key(scenario)
     talks = [load for load in loads.values() if load.loop is Loop.PARTLY_OPEN]
     yield from _load_problems(loads, workload)
-    for name, one in classes.items():
+    for name, one in scenario.classes.items():
         if one.workload is not None and (one.workload.turns or one.workload.think_time):
             why = "conversations cannot be mixed with other traffic; write `turns` in `workload`"
             yield Problem(why, key=f"classes.{name}.workload")
@@ -336,9 +290,9 @@ def _prompt_problems(workload: Workload) -> Iterator[Problem]:
         yield Problem(why, key="workload.prompts", file=str(workload.prompts))
 
 
-def loads_by_key(loads: Sequence[Load], blocks: Sequence[Sequence[Load] | None]) -> dict[str, Load]:
-    """Return all loads of a scenario, also those of its engine blocks, by their keys in the file."""
-    found: dict[str, Load] = {f"load.{number}": load for number, load in enumerate(loads)}
-    for place, own in enumerate(blocks):
-        found |= {f"engines.{place}.load.{number}": load for number, load in enumerate(own or ())}
+def loads_by_key(scenario: Scenario) -> dict[str, Load]:
+    """Return all loads, those of the engines included, by their keys in the file."""
+    found = {f"load.{i}": load for i, load in enumerate(scenario.load)}
+    for i, block in enumerate(scenario.engines):
+        found |= {f"engines.{i}.load.{j}": load for j, load in enumerate(block.load or ())}
     return found

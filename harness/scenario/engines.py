@@ -296,10 +296,7 @@ class EngineBlock(HttpKeys):
         description="Name of the engine.", examples=["llama-server"]
     )
     quantization: Annotated[
-        tuple[Level, ...],
-        BeforeValidator(_level_from_text),
-        AfterValidator(_known_spelling),
-        TextOrItems(),
+        tuple[Level, ...], BeforeValidator(_level_from_text), AfterValidator(_known_spelling), TextOrItems()
     ] = Field(
         default=(),
         description="Quantization levels, one cell each. Default: the engine's own default.",
@@ -337,9 +334,7 @@ class EngineBlock(HttpKeys):
         examples=[["http://gpu-host:9400/metrics"]],
     )
     api_key_env: EnvName | None = Field(
-        default=None,
-        description="Environment variable that contains the API key.",
-        examples=["OPENAI_API_KEY"],
+        default=None, description="Environment variable that contains the API key.", examples=["OPENAI_API_KEY"]
     )
     headers_env: Annotated[dict[str, EnvName], AfterValidator(_checked_header_names)] = Field(
         default={},

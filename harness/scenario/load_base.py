@@ -54,10 +54,7 @@ class CommonLoad(StrictModel):
         examples=["10s"],
     )
     timeout_s: PositiveSeconds = Field(
-        default=DEFAULT_TIMEOUT_S,
-        alias="timeout",
-        description="A request that takes longer fails.",
-        examples=["30s"],
+        default=DEFAULT_TIMEOUT_S, alias="timeout", description="A request that takes longer fails.", examples=["30s"]
     )
     driver: Literal["inprocess", "locust"] = Field(
         default="inprocess",

@@ -19,20 +19,7 @@ from harness.records import Loop
 from harness.scenario.base import NOT_BUILT, AlsoAccepts, Integer, Number
 from harness.scenario.lengths import NO_THINK_TIME, Length, ThinkTime, Turns
 from harness.scenario.load_base import ONE_TURN, BaseLoad, CommonLoad
-from harness.scenario.rates import (
-    ARRIVALS,
-    CV,
-    Arrivals,
-    Bursts,
-    Count,
-    Cv,
-    Pieces,
-    Ramp,
-    Rate,
-    RateShape,
-    Spike,
-    Step,
-)
+from harness.scenario.rates import ARRIVALS, CV, Arrivals, Bursts, Count, Cv, Pieces, Ramp, Rate, RateShape, Spike, Step
 from harness.scenario.workload import Workload
 from harness.units import NOTHING, PositiveSeconds, Range
 

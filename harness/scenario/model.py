@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
+from pydantic import AfterValidator, Field, PrivateAttr
 
-from harness.scenario.base import FreeText, Integer, Name, NotBuilt, StrictModel, TextOrItems, as_name, listed
+from harness.scenario.base import FreeText, Integer, Name, NotBuilt, StrictModel, TextOrItems, as_name, items_by
 from harness.scenario.engines import EngineBlock, ModelEntry
 from harness.scenario.limits import LimitText, Slo
 from harness.scenario.loads import LoadItem
@@ -18,10 +18,6 @@ from harness.scenario.workload import TrafficClass, Workload
 from harness.units import PositiveSeconds
 
 DEFAULT_SEED = 20_240_517
-
-
-def _model_from_text(value: Any) -> Any:
-    return [{"name": item} if isinstance(item, str) else item for item in listed(value)]
 
 
 def _checked_name(value: str) -> str:
@@ -79,14 +75,8 @@ class Scenario(StrictModel):
     description: str = Field(default="", description="Purpose of the scenario.")
     labels: dict[str, FreeText] = Field(default={}, description="Free `key: value` pairs, stored with the run.")
     instance: str | None = Field(default=None, description="Name of the machine under test in the price catalogue.")
-    model: Annotated[
-        tuple[ModelEntry, ...],
-        BeforeValidator(_model_from_text),
-        TextOrItems(),
-    ] = Field(
-        default=(),
-        description="Model or list of models. For `http` engines it gives the tokenizer.",
-        examples=["tiny"],
+    model: Annotated[tuple[ModelEntry, ...], items_by("name"), TextOrItems()] = Field(
+        default=(), description="Model or list of models. For `http` engines it gives the tokenizer.", examples=["tiny"]
     )
     engines: tuple[EngineBlock, ...] = Field(
         min_length=1, description="Engines to measure.", examples=["[{engine: llama-server}]"]
@@ -138,19 +128,16 @@ class Scenario(StrictModel):
 
     @property
     def source(self) -> Path:
-        """File of the scenario."""
         return self._source
 
     @property
     def title(self) -> str:
-        """Name of the scenario or of its file."""
         return self.name or self._source.stem
 
     def variables_not_set(self) -> list[str]:
-        """Return the environment variables that its requests need and that are not set."""
         needed = dict.fromkeys(name for block in self.engines for name in block.variables())
         return [name for name in needed if name not in os.environ]
 
     def resolved(self) -> dict[str, Any]:
-        """Return everything that determines the run, as JSON-able data of a scenario, without values of secrets."""
+        """Return the scenario as JSON-able data, defaults included and values of secrets masked."""
         return self.model_dump(mode="json", by_alias=True)

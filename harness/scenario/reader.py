@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,7 @@ from harness.scenario.source import read
 
 
 def load(
-    path: str | Path,
-    *,
-    sets: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
+    path: str | Path, *, sets: Sequence[str] = (), labels: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> Scenario:
     """Read a scenario file.
 
@@ -52,8 +48,9 @@ def load(
         except ValidationError as error:
             problems += problems_of(error, source.tree)
         problems += cross_problems(source.tree)
-        problems += [] if scenario is None else placed(prompt_problems(scenario), source.tree)
-        problems += [] if scenario is None or problems else placed(engine_problems(scenario), source.tree)
+        if scenario is not None:
+            problems += placed(_content_problems(scenario), source.tree)
+            problems += [] if problems else placed(engine_problems(scenario), source.tree)
         problems = without_echoes(source.problems, problems)
     if problems or scenario is None:
         raise ScenarioError(in_order(problems))
@@ -63,43 +60,29 @@ def load(
     return scenario
 
 
-def prompt_problems(scenario: Scenario) -> list[Problem]:
+def _content_problems(scenario: Scenario) -> list[Problem]:
     """Return the mistakes in prompt files, in traces, and between loads and conversations."""
     from harness.scenario.prompt_files import FilePrompts  # numpy is heavy, and `harness list` does not need it
-
-    workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
-    problems: list[Problem] = []
-    for path in dict.fromkeys(one.prompts for one in workloads if one.prompts is not None and one.prompts.is_file()):
-        try:
-            FilePrompts(path, None)
-        except ScenarioError as error:
-            problems += error.problems
-    if problems:
-        return problems
-    loads = loads_by_key(scenario.load, [block.load for block in scenario.engines])
-    talks = conversation_problems(loads, scenario.workload, scenario.classes)
-    return [*talks, *_trace_problems(scenario)]
-
-
-def _trace_problems(scenario: Scenario) -> list[Problem]:
-    """Return the mistakes in traces and in their combination with prompt files."""
-    loads = [*scenario.load, *(one for block in scenario.engines for one in block.load or ())]
-    paths = dict.fromkeys(load.file for load in loads if isinstance(load, Trace))
-    if not paths:
-        return []
     from harness.scenario.traces import read_trace
 
-    problems: list[Problem] = []
-    if scenario.workload.prompts is not None:
+    workloads = [scenario.workload, *(each.workload for each in scenario.classes.values() if each.workload)]
+    if problems := list(_wrong_files(FilePrompts, [one.prompts for one in workloads])):
+        return problems
+    problems = list(conversation_problems(scenario))
+    traces = [load.file for load in loads_by_key(scenario).values() if isinstance(load, Trace)]
+    if traces and scenario.workload.prompts is not None:
         why = "cannot be combined with `kind: trace`, which sets the prompt lengths; leave it out"
         problems.append(Problem(why, key="workload.prompts"))
-    for path in paths:
-        if path.is_file():
+    return [*problems, *_wrong_files(read_trace, traces)]
+
+
+def _wrong_files(read_file: Callable[[Path], object], paths: Sequence[Path | None]) -> Iterator[Problem]:
+    for path in dict.fromkeys(paths):
+        if path is not None and path.is_file():
             try:
-                read_trace(path)
+                read_file(path)
             except ScenarioError as error:
-                problems += error.problems
-    return problems
+                yield from error.problems
 
 
 def as_checked(resolved: Mapping[str, Any]) -> Scenario:
@@ -117,8 +100,7 @@ def restore(resolved: Mapping[str, Any], source: Path) -> Scenario:
         scenario = Scenario.model_validate(resolved)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise ScenarioError(
-            [Problem(str(one["msg"]), ".".join(str(step) for step in one["loc"]), str(source)) for one in details]
-        ) from error
+        found = [Problem(str(one["msg"]), ".".join(map(str, one["loc"])), str(source)) for one in details]
+        raise ScenarioError(found) from error
     scenario._source = source
     return scenario

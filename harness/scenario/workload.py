@@ -128,9 +128,7 @@ class Workload(StrictModel):
     sampling: Sampling = Field(default=Sampling(), description="Sampling of the output tokens.")
     cancel: Cancel | None = Field(default=None, description="Requests that are cancelled before their reply ends.")
     stream: bool = Field(
-        default=True,
-        strict=True,
-        description="Stream the reply. Without streaming there is no time to first token.",
+        default=True, strict=True, description="Stream the reply. Without streaming there is no time to first token."
     )
 
     @model_validator(mode="after")

@@ -55,13 +55,7 @@ def places(count: int, repetition: int, seed: int) -> list[int]:
     return found[::-1] if backwards else found
 
 
-KEYS = {
-    "model": "model",
-    "engine": "engine",
-    "quantization": "level",
-    "variant": "variant",
-    "repetition": "repetition",
-}
+KEYS = {"model": "model", "engine": "engine", "quantization": "level", "variant": "variant", "repetition": "repetition"}
 
 
 def chosen(planned: list[Cell | Skip], only: Mapping[str, str]) -> list[Cell | Skip]:
@@ -197,10 +191,7 @@ def trial_plans(scenario: Scenario, one: Combination) -> Iterator[TrialPlan]:
         slo = scenario.slo.overridden_by(load.slo)
         classes = {
             class_name: each.model_copy(
-                update={
-                    "workload": scenario.workload.overridden_by(each.workload),
-                    "slo": slo.overridden_by(each.slo),
-                }
+                update={"workload": scenario.workload.overridden_by(each.workload), "slo": slo.overridden_by(each.slo)}
             )
             for class_name, each in (scenario.classes.items() if load.mixes_classes else ())
         }
