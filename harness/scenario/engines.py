@@ -14,36 +14,28 @@ from engines.base import EngineError, check_header
 from engines.dialects import DIALECTS
 from engines.dialects import get as dialect_of
 from engines.http.addresses import NO_PROXY, UNIX_SCHEME, check_proxy
-from harness.scenario.base import AlsoAccepts, FreeText, Name, StrictModel, TextOrItems, listed, near
+from harness.scenario.base import AlsoAccepts, FreeText, Name, StrictModel, TextOrItems, items_by, listed, near
 from harness.scenario.loads import LoadItem
-from harness.scenario.metrics_urls import MetricsPages, checked_address
+from harness.scenario.metrics_urls import MetricsPages, check_distinct, checked_address
 from harness.scenario.source import looks_secret
 from harness.units import PositiveSeconds
 
+# Key in the context of a validation: another process has checked the engines, which may not be installed here.
 CHECKED = "checked"
-"""Key in the context of a validation: another process has checked the engines, which may not be installed here."""
 HTTP_KEYS = ("dialect", "url", "command", "ready", "stop", "served_model", "headers", "tls", "proxy", "request")
 _SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def _level_from_text(value: Any) -> Any:
-    return [{"level": item} if isinstance(item, str) else item for item in listed(value)]
 
 
 def _env_name(value: str) -> str:
     # The message omits the value, which may be the secret itself.
-    if not _ENV_NAME.fullmatch(value):
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
         raise ValueError("must be the name of an environment variable, such as `OPENAI_API_KEY`, not its value")
     return value
 
 
 def _known_engine(value: str, info: ValidationInfo) -> str:
-    if (info.context or {}).get(CHECKED):
-        return value
-    known = names()
-    if value not in known:
-        raise ValueError(f"unknown engine `{value}`; {near(value, known)}")
+    if not (info.context or {}).get(CHECKED) and value not in names():
+        raise ValueError(f"unknown engine `{value}`; {near(value, names())}")
     return value
 
 
@@ -55,10 +47,9 @@ def _known_spelling(levels: tuple[Level, ...], info: ValidationInfo) -> tuple[Le
         known = engine_class(info.data["engine"]).levels()
     except EngineError:
         return levels
-    lower = [one.level.lower() if one.level not in known else one.level for one in levels]
+    lowered = (one.model_copy(update={"level": one.level.lower()}) for one in levels)
     return tuple(
-        one.model_copy(update={"level": text}) if text in known else one
-        for one, text in zip(levels, lower, strict=True)
+        low if low.level in known and one.level not in known else one for one, low in zip(levels, lowered, strict=True)
     )
 
 
@@ -76,9 +67,7 @@ def _checked_urls(value: Any) -> Any:
         raise ValueError("must be an address, or a list of addresses such as `[http://a:8000, http://b:8000]`")
     if not value:
         raise ValueError("contains no address; write `http://host:port`")
-    for url in value:
-        if value.count(url) > 1:
-            raise ValueError(f"lists {url} twice; keep one")
+    check_distinct(value)
     return [checked_address(url) for url in value]
 
 
@@ -128,10 +117,9 @@ def _wasted_keys(given: Mapping[str, Any]) -> list[str]:
     if not urls or given.get("variants"):  # Variants may add addresses.
         return []
     problems = []
-    if given.get("tls") is not None and not any(url.startswith("https:") for url in urls):
+    if "tls" in given and not any(url.startswith("https:") for url in urls):
         problems.append("`tls` needs an address that begins with `https://`; correct `url`, or leave `tls` out")
-    proxied = given.get("proxy") not in (None, NO_PROXY)
-    if proxied and all(url.startswith(UNIX_SCHEME + ":") for url in urls):
+    if given.get("proxy", NO_PROXY) != NO_PROXY and all(url.startswith(UNIX_SCHEME + ":") for url in urls):
         problems.append("`proxy` has no effect on a Unix socket; leave it out")
     return problems
 
@@ -258,7 +246,6 @@ class HttpKeys(StrictModel):
         "environment; servers on this machine are reached directly.",
         examples=["http://proxy:3128", NO_PROXY],
     )
-
     request: Annotated[dict[str, Any], AfterValidator(_checked_request)] | None = Field(
         default=None,
         description="Additional keys of each request's body, beside those of the dialect. They are stored.",
@@ -267,7 +254,7 @@ class HttpKeys(StrictModel):
 
     def http_options(self) -> dict[str, Any]:
         """Return the given keys as engine options; `ready` as {"path", "timeout_s"}."""
-        given = {key: getattr(self, key) for key in HTTP_KEYS if getattr(self, key) is not None}
+        given = {key: value for key, value in self if key in HTTP_KEYS and value is not None}
         if self.ready is not None:
             given["ready"] = {"path": self.ready.path, "timeout_s": self.ready.timeout_s}
         if self.tls is not None:
@@ -295,12 +282,12 @@ class EngineBlock(HttpKeys):
     engine: Annotated[str, AfterValidator(_known_engine)] = Field(
         description="Name of the engine.", examples=["llama-server"]
     )
-    quantization: Annotated[
-        tuple[Level, ...], BeforeValidator(_level_from_text), AfterValidator(_known_spelling), TextOrItems()
-    ] = Field(
-        default=(),
-        description="Quantization levels, one cell each. Default: the engine's own default.",
-        examples=[["q8_0", "q4_k_m"]],
+    quantization: Annotated[tuple[Level, ...], items_by("level"), AfterValidator(_known_spelling), TextOrItems()] = (
+        Field(
+            default=(),
+            description="Quantization levels, one cell each. Default: the engine's own default.",
+            examples=[["q8_0", "q4_k_m"]],
+        )
     )
     variants: dict[Name, Variant] = Field(
         default={}, description="Variants by name: options that are merged over `options`. One cell each."
@@ -345,14 +332,13 @@ class EngineBlock(HttpKeys):
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         problems = super().check_keys(given)
-        if given.get("devices") and "CUDA_VISIBLE_DEVICES" in (given.get("env") or {}):
+        env, engine, variants = given.get("env"), given.get("engine"), given.get("variants")
+        if given.get("devices") and isinstance(env, Mapping) and "CUDA_VISIBLE_DEVICES" in env:
             problems.append("`devices` and CUDA_VISIBLE_DEVICES in `env` are redundant; keep `devices`")
-        engine = given.get("engine")
         if isinstance(engine, str) and engine in BUILT_IN and engine != "http":
             only_http = (*HTTP_KEYS, "api_key_env", "headers_env")
             problems += [f"`{key}` is a key of engine `http`, not of `{engine}`" for key in only_http if key in given]
         if engine == "http" and not ({"url", "command"} & given.keys()):
-            variants = given.get("variants")
             options = variants.values() if isinstance(variants, Mapping) and variants else [{}]
             if not all(isinstance(one, Mapping) and (one.get("url") or one.get("command")) for one in options):
                 problems.append("needs `url` (a running server) or `command` (to start one)")
@@ -360,7 +346,7 @@ class EngineBlock(HttpKeys):
 
     def variables(self) -> tuple[str, ...]:
         """Return the environment variables that requests need."""
-        return (*([self.api_key_env] if self.api_key_env else []), *self.headers_env.values())
+        return tuple(name for name in (self.api_key_env, *self.headers_env.values()) if name)
 
     def irrelevant_keys(self) -> frozenset[str]:
         return frozenset({"headers_env"} if not self.headers_env else ())

@@ -43,7 +43,7 @@ class BaseLength(StrictModel):
         raise NotImplementedError
 
     def quantile(self, share: float) -> int:
-        """Return the tokens below which a share (0 < share < 1) of lengths lies, clipped to `min` and `max`."""
+        """Return the quantile for a share (0 < share < 1) in tokens, clipped to `min` and `max`."""
         tokens = max(self.min, round(self.raw_quantile(share)))
         return tokens if self.max is None else min(self.max, tokens)
 
@@ -103,7 +103,8 @@ class LognormalLength(BaseLength):
 
     @classmethod
     def check_keys(cls, given: Any) -> list[str]:
-        return [*super().check_keys(given), *_one_pair(given, ("median", "p95"), ("mean", "sigma"))]
+        complete = {"median", "p95", "mean", "sigma"} & given.keys() in ({"median", "p95"}, {"mean", "sigma"})
+        return [*super().check_keys(given), *([] if complete else ["needs `median` and `p95`, or `mean` and `sigma`"])]
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -112,7 +113,6 @@ class LognormalLength(BaseLength):
 
     @property
     def log_mean(self) -> float:
-        """Mean of the natural logarithm of the length."""
         if self.median is not None:
             return math.log(self.median)
         assert self.mean is not None
@@ -120,7 +120,6 @@ class LognormalLength(BaseLength):
 
     @property
     def log_sd(self) -> float:
-        """Standard deviation of the natural logarithm of the length."""
         if self.median is not None and self.p95 is not None:
             return math.log(self.p95 / self.median) / _Z95
         assert self.sigma is not None
@@ -164,7 +163,6 @@ class FixedTime(StrictModel):
 
     @property
     def expected_s(self) -> float:
-        """Mean in seconds."""
         return self.value_s
 
 
@@ -176,7 +174,6 @@ class ExponentialTime(StrictModel):
 
     @property
     def expected_s(self) -> float:
-        """Mean in seconds."""
         return self.mean_s
 
 
@@ -194,29 +191,20 @@ class LognormalTime(StrictModel):
 
     @property
     def log_mean(self) -> float:
-        """Mean of the natural logarithm of the seconds."""
         return math.log(self.median_s)
 
     @property
     def log_sd(self) -> float:
-        """Standard deviation of the natural logarithm of the seconds."""
         return math.log(self.p95_s / self.median_s) / _Z95
 
     @property
     def expected_s(self) -> float:
-        """Mean in seconds: exp(log_mean + log_sd^2 / 2)."""
         return math.exp(self.log_mean + self.log_sd**2 / 2)
 
 
 def _check_rising(median: float | None, p95: float | None) -> None:
     if median is not None and p95 is not None and p95 < median:
         raise ValueError(f"`p95` ({p95:g}) is below `median` ({median:g})")
-
-
-def _one_pair(given: Any, first: tuple[str, str], second: tuple[str, str]) -> list[str]:
-    wanted = f"`{first[0]}` and `{first[1]}`, or `{second[0]}` and `{second[1]}`"
-    present = {key for key in (*first, *second) if key in given}
-    return [] if present in ({*first}, {*second}) else [f"needs {wanted}"]
 
 
 def _length_from_number(value: Any) -> Any:
@@ -227,21 +215,18 @@ def _time_from_text(value: Any) -> Any:
     return {"dist": "fixed", "value": value} if isinstance(value, str | int | float) else value
 
 
-Length = Annotated[
-    Annotated[
-        FixedLength | UniformLength | NormalLength | LognormalLength | EmpiricalLength, Field(discriminator="dist")
-    ],
-    BeforeValidator(_length_from_number),
-    AlsoAccepts({"type": "integer", "minimum": 1}),
-]
-
-
 def _no_exact(length: Any) -> Any:
     if length.exact:
         raise ValueError("`exact` is only for output tokens; leave it out")
     return length
 
 
+_AnyLength = FixedLength | UniformLength | NormalLength | LognormalLength | EmpiricalLength
+Length = Annotated[
+    Annotated[_AnyLength, Field(discriminator="dist")],
+    BeforeValidator(_length_from_number),
+    AlsoAccepts({"type": "integer", "minimum": 1}),
+]
 Turns = Annotated[Length, AfterValidator(_no_exact)]
 ThinkTime = Annotated[
     Annotated[FixedTime | ExponentialTime | LognormalTime, Field(discriminator="dist")],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -13,12 +13,10 @@ from harness.metrics import METRICS, Metric, find
 from harness.scenario.base import StrictModel, near
 from harness.units import PositiveMilliseconds, parse_bytes, parse_duration_s, parse_share
 
-CACHE_CLASSES = ("cached", "uncached", "repeated", "original")
-"""Names of results by cache state, beside the scenario's classes (`harness.analysis.reading`)."""
-BACKEND_CLASS = "backend:"
-"""Prefix of the names of results by backend (`harness.analysis.reading`)."""
+# Names of results by cache state, and prefix of those by backend, beside the scenario's classes.
+CACHE_CLASSES, BACKEND_CLASS = ("cached", "uncached", "repeated", "original"), "backend:"
+RESERVED_CLASSES = ("all", "default")  # groups of requests in results; no class may have these names
 OPERATORS = ("<=", ">=", "<", ">")
-_EXAMPLE = "`ttft_ms p95 <= 500` or `error_rate <= 0.01`"
 _SHAPE = re.compile(
     r"\s*(?:(?P<class_name>backend:[^\s<>=]+|[\w-]+)\.)?(?P<metric>[\w-]+)(?:\s+(?P<statistic>[\w.]+))?"
     r"\s*(?P<op><=|>=|==|=<|=>|!=|<|>|=)\s*(?P<value>[^\s<>=]+(?: ?[A-Za-z%]+)?)\s*"
@@ -60,14 +58,15 @@ def parse_limit(text: str) -> Limit:
     """
     match = _SHAPE.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a limit; write `metric statistic op value`, such as {_EXAMPLE}")
-    name, op = match["metric"], match["op"]
+        example = "`ttft_ms p95 <= 500` or `error_rate <= 0.01`"
+        raise ValueError(f"{text!r} is not a limit; write `metric statistic op value`, such as {example}")
+    name, op, bound = match["metric"], match["op"], f"{match['op']} {match['value']}"
     metric = find(name)
     if metric is None:
-        raise ValueError(_unknown_metric(name, match["statistic"], f"{op} {match['value']}"))
+        raise ValueError(_unknown_metric(name, match["statistic"], bound))
     if op not in OPERATORS:
         raise ValueError(f"`{op}` cannot be used in a limit; write one of {', '.join(OPERATORS)}")
-    statistic = _statistic(metric, name, match["statistic"], f"{op} {match['value']}")
+    statistic = _statistic(metric, name, match["statistic"], bound)
     return Limit(match["class_name"], name, statistic, op, _value(metric, name, match["value"]), " ".join(text.split()))
 
 
@@ -77,8 +76,6 @@ def _checked_limit(text: str) -> str:
 
 
 LimitText = Annotated[str, AfterValidator(_checked_limit)]
-RESERVED_CLASSES = ("all", "default")
-"""Names of groups of requests in results. No class may have one of them, or the name of a split."""
 
 
 def is_split(class_name: str) -> bool:
@@ -86,18 +83,16 @@ def is_split(class_name: str) -> bool:
     return class_name in CACHE_CLASSES or class_name.startswith(BACKEND_CLASS)
 
 
-def override(base: Iterable[str], own: Iterable[str]) -> tuple[str, ...]:
+def override(base: Iterable[str], own: Sequence[str]) -> tuple[str, ...]:
     """Return the limits of `base` and `own`; a limit of `own` replaces those of `base` with the same subject."""
-    mine = tuple(own)
-    replaced = {parse_limit(text).subject for text in mine}
-    return (*(text for text in base if parse_limit(text).subject not in replaced), *mine)
+    replaced = {parse_limit(text).subject for text in own}
+    return (*(text for text in base if parse_limit(text).subject not in replaced), *own)
 
 
 def _unknown_metric(name: str, statistic: str | None, bound: str) -> str:
-    if statistic is not None and _STATISTIC.fullmatch(name):
-        metric = next((one for one in (statistic, f"{statistic}_ms") if find(one)), None)
-        if metric is not None:
-            return f"the metric comes before the statistic; write `{metric} {name} {bound}`"
+    swapped = next((one for one in (statistic, f"{statistic}_ms") if one and find(one)), None)
+    if swapped and _STATISTIC.fullmatch(name):
+        return f"the metric comes before the statistic; write `{swapped} {name} {bound}`"
     return f"unknown metric `{name}`; {near(name, METRICS)}"
 
 

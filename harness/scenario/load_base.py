@@ -9,19 +9,18 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from harness.records import Loop
-from harness.scenario.base import Integer, StrictModel
+from harness.scenario.base import Integer, Name, StrictModel
 from harness.scenario.lengths import Length, ThinkTime
 from harness.scenario.limits import LimitText, Slo
 from harness.scenario.rates import Count, Pieces, RateShape, cv_problems
 from harness.scenario.workload import Workload
-from harness.units import NOTHING, PositiveSeconds, Range, Seconds
+from harness.units import PositiveSeconds, Range, Seconds
 
-DEFAULT_TIMEOUT_S = 120.0
 ONE_TURN = Workload()
 
 
 def _checked_workers(value: Any) -> Any:
-    """Return the value, or raise one sentence; a union would give one for each of its alternatives."""
+    # A union would report one sentence for each of its alternatives.
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
         return value
     raise ValueError(f"must be `auto` or a whole number from 1 to 256, found {value!r}")
@@ -31,10 +30,7 @@ Workers = Annotated[Literal["auto"] | Annotated[Integer, Field(ge=1, le=256)], B
 
 
 class CommonLoad(StrictModel):
-    """Base of every kind of load.
-
-    The defaults describe an open loop at `mean_rate`, or a closed loop if there are users. A kind overrides the
-    properties and methods that differ.
+    """Open loop at `mean_rate`, or closed loop of users; a kind of load overrides what differs.
 
     Attributes:
         changes_by_plan: True if the rate is not constant.
@@ -44,9 +40,7 @@ class CommonLoad(StrictModel):
     changes_by_plan: ClassVar[bool] = False
     mixes_classes: ClassVar[bool] = False
 
-    name: str | None = Field(
-        default=None, min_length=1, description="Name of the trial. Default: derived from the kind."
-    )
+    name: Name | None = Field(default=None, description="Name of the trial. Default: derived from the kind.")
     warmup_s: Seconds = Field(
         default=0.0,
         alias="warmup",
@@ -54,7 +48,7 @@ class CommonLoad(StrictModel):
         examples=["10s"],
     )
     timeout_s: PositiveSeconds = Field(
-        default=DEFAULT_TIMEOUT_S, alias="timeout", description="A request that takes longer fails.", examples=["30s"]
+        default=120.0, alias="timeout", description="A request that takes longer fails.", examples=["30s"]
     )
     driver: Literal["inprocess", "locust"] = Field(
         default="inprocess",
@@ -148,15 +142,10 @@ class CommonLoad(StrictModel):
         return Range.exactly(measured + self.opening_rate * self.warmup_s)
 
     def further_requests(self, workload: Workload = ONE_TURN) -> Range:
-        """Return the number of requests that may follow, so that the last measured requests meet a full load.
-
-        If a number limits the load, as many may follow again. If time limits it, those of one timeout may follow.
-        """
+        """Return the number of requests after the measured ones: those of one timeout, or at most as many again."""
         count = self.measured_count
-        if self.user_count == 1 and count is not None:
-            return NOTHING
         if self.user_count is not None:
-            return Range(0.0, None if count is None else float(count))
+            return Range(0.0, None) if count is None else Range(0.0, float(count) if self.user_count > 1 else 0.0)
         again = self.closing_rate * self.timeout_s
         return Range(0.0, again if count is None else min(float(count), again))
 

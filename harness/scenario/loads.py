@@ -1,8 +1,4 @@
-"""Kinds of load: the request rates and users of one trial.
-
-Each kind is a class with its keys and with the properties that the schedule and the estimates need.
-`harness/schedule/timing.py` computes the due times from `shape` and the counts.
-"""
+"""Kinds of load: request rates and users of a trial, with the properties that schedule and estimates need."""
 
 from __future__ import annotations
 
@@ -27,8 +23,7 @@ if TYPE_CHECKING:
     from harness.scenario.traces import Trace as Rows
 
 LOADS_NOT_BUILT = ("saturate",)
-LIST_VALUED = ("rate", "users", "burst_rate", "cv")
-"""Keys of a load that accept a list; each value is a separate trial."""
+LIST_VALUED = ("rate", "users", "burst_rate", "cv")  # keys that accept a list; each value is a separate trial
 RATE = "Requests per second, whatever the server does (open loop). A list gives one trial per value."
 USERS = "Users who each wait for the reply before they send again (closed loop). A list gives one trial per value."
 THINK = "Time that a user waits between a reply and the next request: a time, or a distribution of times."
@@ -36,8 +31,7 @@ _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItem
 Users = Annotated[Integer, Field(ge=1), AlsoAccepts(_COUNTS)]
 
 
-def uneven(cv: float | None) -> str:
-    """Return the part of a load's name that states `cv`."""
+def _uneven(cv: float | None) -> str:
     return "" if cv is None else f"-cv-{cv:g}"
 
 
@@ -52,7 +46,6 @@ class SingleUser(BaseLoad):
         return 1
 
     def think_times(self, workload: Workload) -> tuple[ThinkTime | None, ThinkTime | None]:
-        """Return the load's time between requests, and the workload's between turns."""
         return self.think_time, None if workload.turns is None else workload.think_time
 
 
@@ -74,11 +67,12 @@ class OpenOrClosed(BaseLoad):
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
         problems = super().check_keys(given)
-        if "users" in given and "rate" not in given and "arrivals" in given:
+        users, rate = "users" in given, "rate" in given
+        if users and not rate and "arrivals" in given:
             problems.append("`arrivals` goes with `rate`; `users` send after their last reply")
-        if "users" in given and "rate" not in given and "ramp" in given:
+        if users and not rate and "ramp" in given:
             problems.append("`ramp` goes with `rate`; the number of `users` is constant")
-        if "rate" in given and "users" not in given and "think_time" in given:
+        if rate and not users and "think_time" in given:
             problems.append("`think_time` goes with `users`; a `rate` does not wait for replies")
         return problems
 
@@ -109,10 +103,9 @@ class OpenOrClosed(BaseLoad):
 
     @property
     def distinction(self) -> str:
-        return f"-users-{self.users}" if self.rate is None else f"-rate-{self.rate:g}{uneven(self.cv)}"
+        return f"-users-{self.users}" if self.rate is None else f"-rate-{self.rate:g}{_uneven(self.cv)}"
 
     def think_times(self, workload: Workload) -> tuple[ThinkTime | None, ThinkTime | None]:
-        """Return the load's time between requests, and the workload's between turns."""
         return self.think_time, None if self.turns_of(workload) is None else workload.think_time
 
 
@@ -138,7 +131,6 @@ class Burst(BaseLoad):
 
     exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("burst_rate", "spike"),)
     at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("duration", "requests"),)
-
     changes_by_plan: ClassVar[bool] = True
 
     kind: Literal["burst"]
@@ -169,9 +161,8 @@ class Burst(BaseLoad):
             if "rate" in given and "duration" not in given:
                 problems.append("a `spike` over a `rate` needs `duration`")
             if "rate" not in given and (bounded or "warmup" in given):
-                problems.append(
-                    "a `spike` without a `rate` is the whole trial; add `rate`, or remove duration and warmup"
-                )
+                why = "a `spike` without a `rate` is the whole trial; add `rate`, or remove duration and warmup"
+                problems.append(why)
         elif "burst_rate" in given:
             missing = [f"`{key}`" for key in ("rate", "burst_for", "every") if key not in given]
             problems += [f"bursts also need {' and '.join(missing)}"] if missing else []
@@ -182,14 +173,12 @@ class Burst(BaseLoad):
     def _fits(self) -> Self:
         if self.burst_for_s is not None and self.every_s is not None and self.burst_for_s >= self.every_s:
             raise ValueError("`burst_for` must be shorter than `every`")
-        spike, duration_s = self.spike, self.duration_s
-        if spike is None or duration_s is None:
+        if self.spike is None or self.duration_s is None:
             return self
-        if spike.at_s >= duration_s or spike.at_s + spike.within_s > duration_s:
-            raise ValueError(
-                f"the spike ends {spike.at_s + spike.within_s:g} s into the measurement, at or after its end; lengthen "
-                "`duration`, or shorten `spike.at` or `spike.within`"
-            )
+        end_s = self.spike.at_s + self.spike.within_s
+        if self.spike.at_s >= self.duration_s or end_s > self.duration_s:
+            why = f"the spike ends {end_s:g} s into the measurement, at or after its end"
+            raise ValueError(f"{why}; lengthen `duration`, or shorten `spike.at` or `spike.within`")
         return self
 
     def irrelevant_keys(self) -> frozenset[str]:
@@ -197,7 +186,7 @@ class Burst(BaseLoad):
 
     @property
     def mean_rate(self) -> float:
-        """Mean requests per second over whole periods of base rate and burst; with a spike, the base rate."""
+        """Requests per second, averaged over whole periods; with a spike, the base rate."""
         base = self.rate or 0.0
         if self.burst_rate is None or self.burst_for_s is None or self.every_s is None:
             return base
@@ -212,7 +201,7 @@ class Burst(BaseLoad):
 
     @property
     def distinction(self) -> str:
-        return "-spike" if self.burst_rate is None else f"-{self.burst_rate:g}{uneven(self.cv)}"
+        return "-spike" if self.burst_rate is None else f"-{self.burst_rate:g}{_uneven(self.cv)}"
 
     @property
     def burst_spans(self) -> dict[str, float | None]:
@@ -229,7 +218,6 @@ class Burst(BaseLoad):
         return Range.exactly(self.spike.requests + self.mean_rate * (self.warmup_s + (self.duration_s or 0.0)))
 
     def further_requests(self, workload: Workload = ONE_TURN) -> Range:
-        """Return the requests after the window; none for a spike without a rate."""
         return NOTHING if self.rate is None else super().further_requests(workload)
 
     def expected_time_s(self, workload: Workload = ONE_TURN) -> Range:
@@ -264,7 +252,6 @@ class Steps(CommonLoad):
 
     @property
     def mean_rate(self) -> float:
-        """Mean requests per second over all steps."""
         return math.fsum(step.rate * step.for_s for step in self.steps) / self.measured_s
 
     @property
@@ -374,12 +361,11 @@ class Sessions(CommonLoad):
 
     @property
     def mean_rate(self) -> float:
-        """Conversations that begin per second."""
         return self.rate
 
     @property
     def distinction(self) -> str:
-        return f"-rate-{self.rate:g}{uneven(self.cv)}"
+        return f"-rate-{self.rate:g}{_uneven(self.cv)}"
 
     def turns_of(self, workload: Workload) -> Length | None:
         return self.turns or workload.turns
@@ -396,13 +382,12 @@ class Sessions(CommonLoad):
         return Range(begun, begun * turns)
 
     def further_requests(self, workload: Workload = ONE_TURN) -> Range:
-        """Return the turns of all conversations that may follow."""
         return super().further_requests(workload).times(self._mean_turns(workload))
 
     def expected_time_s(self, workload: Workload = ONE_TURN) -> Range:
-        """Return the time; a number of conversations gives only a lower bound, because replies may take any time."""
         if self.sessions is None:
             return super().expected_time_s(workload)
+        # Replies of a given number of conversations may take any time.
         think_s = (self._mean_turns(workload) - 1) * self._mean_think_s(workload)
         return Range(self.warmup_s + (self.sessions - 1) / self.rate + think_s, None)
 
@@ -430,4 +415,3 @@ LoadItem = Annotated[Annotated[Load, Field(discriminator="kind")], BeforeValidat
 KINDS: dict[str, type[CommonLoad]] = {
     get_args(load.model_fields["kind"].annotation)[0]: load for load in get_args(Load)
 }
-"""Class of each kind, by its name in scenarios and manifests."""

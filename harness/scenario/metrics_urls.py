@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from engines.http.addresses import UNIX_SCHEME, Address
-from harness.scenario.base import Name, StrictModel, TextOrItems, listed
+from harness.scenario.base import Name, StrictModel, TextOrItems, items_by
 
+# Names of `page_names.GAUGES` and `COUNTERS`.
 ServerName = Literal[
     "running_requests",
     "waiting_requests",
@@ -25,7 +26,6 @@ ServerName = Literal[
     "queue_time_s",
     "queue_time_count",
 ]
-"""Names of `page_names.GAUGES` and `COUNTERS`."""
 
 
 def checked_address(value: str) -> str:
@@ -39,8 +39,7 @@ def checked_address(value: str) -> str:
     except ValueError:  # raised for a port that is no number
         usable = False
     if not usable:
-        socket = value.startswith(("unix:", "/"))
-        form = f"{UNIX_SCHEME}:///path/to.sock" if socket else "http://host:port"
+        form = f"{UNIX_SCHEME}:///path/to.sock" if value.startswith(("unix:", "/")) else "http://host:port"
         raise ValueError(f"{value!r} is not an address; write `{form}`")
     if parts.username or parts.password:
         raise ValueError("contains a user name or password; name their variable in `headers_env` or `api_key_env`")
@@ -48,6 +47,12 @@ def checked_address(value: str) -> str:
         raise ValueError("contains a `?` or `#`, which is not sent; name a key's variable in `api_key_env`")
     Address.of(value)
     return value
+
+
+def check_distinct(urls: Sequence[str]) -> None:
+    """Raise ValueError if an address occurs twice."""
+    if repeated := next((url for url in urls if urls.count(url) > 1), None):
+        raise ValueError(f"lists {repeated} twice; keep one")
 
 
 class MetricsPage(StrictModel):
@@ -63,26 +68,16 @@ class MetricsPage(StrictModel):
     )
 
 
-def _from_text(value: Any) -> Any:
-    return [{"url": item} if isinstance(item, str) else item for item in listed(value)]
-
-
 def _each_once(pages: tuple[MetricsPage, ...]) -> tuple[MetricsPage, ...]:
-    urls = [page.url for page in pages]
-    for url in urls:
-        if urls.count(url) > 1:
-            raise ValueError(f"lists {url} twice; keep one")
+    check_distinct([page.url for page in pages])
     return pages
 
 
-MetricsPages = Annotated[
-    tuple[MetricsPage, ...], BeforeValidator(_from_text), AfterValidator(_each_once), TextOrItems()
-]
+MetricsPages = Annotated[tuple[MetricsPage, ...], items_by("url"), AfterValidator(_each_once), TextOrItems()]
 
 
 def pages_of(*lists: Sequence[MetricsPage] | None) -> tuple[MetricsPage, ...] | None:
     """Return the distinct pages of several lists; None if all lists are None."""
     if all(one is None for one in lists):
         return None
-    found = {page.url: page for one in lists for page in one or ()}
-    return tuple(found.values())
+    return tuple({page.url: page for one in lists for page in one or ()}.values())

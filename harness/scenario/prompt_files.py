@@ -41,7 +41,11 @@ class FilePrompts:
 
     def __init__(self, path: Path, tokenizer: Tokenizer | None = None, seed: int = 0) -> None:
         """Raise ScenarioError with the place of every mistake in the file."""
-        content = _read(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            reason = f"prompts cannot be read: {error.strerror}; write the path of a JSON Lines file"
+            raise ScenarioError([_problem(path, reason)]) from error
         self.fingerprint = digest(content)
         self._prompts, output_tokens = _parse_lines(path, content)
         self.output_tokens = np.array(output_tokens, dtype=np.int32)
@@ -66,12 +70,8 @@ class FilePrompts:
         return self._prompts[(index + self.offset) % len(self._prompts)]
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        reason = f"prompts cannot be read: {error.strerror}; write the path of a JSON Lines file"
-        raise ScenarioError([Problem(reason, key="workload.prompts", file=str(path))]) from error
+def _problem(path: Path, reason: str, line: int | None = None) -> Problem:
+    return Problem(reason, key="workload.prompts", file=str(path), line=line)
 
 
 def _parse_lines(path: Path, content: bytes) -> tuple[list[str | tuple[int, ...]], list[int]]:
@@ -84,17 +84,15 @@ def _parse_lines(path: Path, content: bytes) -> tuple[list[str | tuple[int, ...]
         try:
             prompt, tokens = _parse_line(line)
         except ValueError as error:
-            problems.append(Problem(str(error), key="workload.prompts", file=str(path), line=number))
+            problems.append(_problem(path, str(error), number))
             if len(problems) == _MOST_PROBLEMS:
                 break
         else:
             prompts.append(prompt)
             output_tokens.append(tokens)
-    if not prompts and not problems:
-        reason = 'the file has no prompts; write one {"prompt": "..."} a line'
-        problems.append(Problem(reason, key="workload.prompts", file=str(path)))
-    if problems:
-        raise ScenarioError(problems)
+    if problems or not prompts:
+        empty = 'the file has no prompts; write one {"prompt": "..."} a line'
+        raise ScenarioError(problems or [_problem(path, empty)])
     return prompts, output_tokens
 
 
@@ -111,8 +109,7 @@ def _parse_line(line: bytes) -> tuple[str | tuple[int, ...], int]:
     if not isinstance(entry, dict):
         raise ValueError(f"not a JSON object; {wanted}")
     for key in entry.keys() - {"prompt", "output_tokens"}:
-        near = difflib.get_close_matches(key, ["prompt", "output_tokens"], n=1, cutoff=0.8)
-        if near:
+        if near := difflib.get_close_matches(key, ["prompt", "output_tokens"], n=1, cutoff=0.8):
             raise ValueError(f"unknown key {key!r}; did you mean {near[0]!r}?")
     tokens = entry.get("output_tokens")
     if tokens is not None and (not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 < tokens < 2**31):
@@ -123,9 +120,8 @@ def _parse_line(line: bytes) -> tuple[str | tuple[int, ...], int]:
 def _parse_prompt(prompt: object, wanted: str) -> str | tuple[int, ...]:
     if isinstance(prompt, str) and prompt:
         if half := _HALF.search(prompt):
-            raise ValueError(
-                f"'prompt' contains half a character (\\u{ord(half[0]):04x}); write both halves, or \\ufffd"
-            )
+            code = f"\\u{ord(half[0]):04x}"
+            raise ValueError(f"'prompt' contains half a character ({code}); write both halves, or \\ufffd")
         return prompt
     if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
         return tuple(prompt)

@@ -9,8 +9,6 @@ from pydantic import BeforeValidator, Field
 
 from harness.scenario.base import AlsoAccepts, Integer, Name, StrictModel
 
-BUILT_IN_TEXT = "builtin"
-DEFAULT_TOKENS = 32_768
 LONGEST_CHUNK = 512
 
 
@@ -32,7 +30,7 @@ def _reference_from_text(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    return None if value == BUILT_IN_TEXT else value
+    return None if value == "builtin" else value
 
 
 class Quality(StrictModel):
@@ -52,7 +50,7 @@ class Quality(StrictModel):
         examples=["in_domain.txt"],
     )
     tokens: Annotated[Integer, Field(ge=64)] = Field(
-        default=DEFAULT_TOKENS, description="Most tokens of the text. The second half of each chunk is scored."
+        default=32_768, description="Most tokens of the text. The second half of each chunk is scored."
     )
     chunk: Annotated[Integer, Field(ge=16, le=LONGEST_CHUNK)] = Field(
         default=LONGEST_CHUNK, description="Tokens of a chunk. Chunks are scored independently."

@@ -1,8 +1,7 @@
 """Rate of a load: the process of single arrivals, and the changes of the rate.
 
-A shape has two functions: the expected number of arrivals until a time, and its inverse. `harness.schedule.arrivals`
-maps arrivals of rate 1 through the inverse. Times count from the anchor, at which the measurement begins. Functions
-import numpy themselves, because help and lists do not need it.
+A shape has the expected number of arrivals until a time, and its inverse. Times count from the anchor, at which the
+measurement begins. Functions import numpy themselves, because help and lists do not need it.
 """
 
 from __future__ import annotations
@@ -38,10 +37,7 @@ _NUMBERS = {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0},
 Rate = Annotated[Number, Field(gt=0), AlsoAccepts(_NUMBERS)]
 Cv = Annotated[Number, Field(gt=0, le=20), AlsoAccepts(_NUMBERS)]
 Count = Annotated[Integer, Field(ge=1)]
-ARRIVALS = (
-    "`poisson`: independent arrivals, as from many independent users. `constant`: evenly spaced. `gamma`: unevenness "
-    "set by `cv`."
-)
+ARRIVALS = "`poisson`: independent, as from many users. `constant`: evenly spaced. `gamma`: unevenness set by `cv`."
 CV = (
     "Coefficient of variation of the gaps, for `arrivals: gamma`: standard deviation / mean. 1 is `poisson`. Above 1, "
     "requests come in clumps; below 1, they are more even. A list gives one trial per value."
@@ -50,11 +46,10 @@ CV = (
 
 def cv_problems(given: Mapping[str, Any]) -> list[str]:
     """Return a problem if `cv` is given without gamma arrivals, or gamma arrivals without `cv`."""
-    if "cv" in given and given.get("arrivals") != "gamma":
-        return ["`cv` goes with `arrivals: gamma`; add it, or leave `cv` out"]
-    if given.get("arrivals") == "gamma" and "cv" not in given:
+    gamma = given.get("arrivals") == "gamma"
+    if gamma and "cv" not in given:
         return ["`arrivals: gamma` needs `cv`, such as `cv: 2`"]
-    return []
+    return ["`cv` goes with `arrivals: gamma`; add it, or leave `cv` out"] if "cv" in given and not gamma else []
 
 
 class Ramp(StrictModel):
@@ -109,8 +104,6 @@ class Step(StrictModel):
 class Bursts:
     """Periodic rate: `burst_rate` for `burst_s` in the middle of every period of `every_s`, otherwise `rate`.
 
-    The burst is in the middle, so that each period shows the service before, during and after it.
-
     Raises:
         ValueError: The burst is longer than its period, or a rate is not positive (`rate` may be 0).
     """
@@ -150,8 +143,7 @@ class Bursts:
 
         calm_s = (self.every_s - self.burst_s) / 2
         time_s = np.array([0.0, calm_s, calm_s + self.burst_s, self.every_s])
-        calm = calm_s * self.rate
-        burst = self.burst_s * self.burst_rate
+        calm, burst = calm_s * self.rate, self.burst_s * self.burst_rate
         return time_s, np.array([0.0, calm, calm + burst, calm + burst + calm])
 
 

@@ -26,9 +26,8 @@ _VARIABLE = re.compile(
 _SECRET_NAME = re.compile(
     r"(^|_)(TOKEN|KEY|APIKEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH)(_|$)", re.IGNORECASE
 )
-_ENV_OF_ENGINE = re.compile(r"engines\.\d+\.env\.(?P<name>.+)")
+_ENV_OF_ENGINE = re.compile(r"engines\.\d+\.env\..+")
 _SAFE_PLACES = "write its name under `api_key_env` or `headers_env`, or use it under the engine's `env`"
-_INDEX = re.compile(r"\[(\d+)\]")
 
 
 @dataclass(slots=True)
@@ -74,22 +73,23 @@ def _read_with_parents(path: Path, env: Mapping[str, str], children: tuple[Path,
         return source
     found: list[Problem] = []
     filled = _fill(extends, env, "extends", found)
-    if found or not isinstance(filled.value, str):
-        found = found or [extends.place.problem("must be the path of one file", "extends")]
-        return Source(source.tree, [*source.problems, *found])
-    parent_path = path.parent / Path(filled.value).expanduser()
-    line = (*children, path)
-    if parent_path.resolve() in {one.resolve() for one in line}:
+    parent_path, line = path.parent / Path(str(filled.value)).expanduser(), (*children, path)
+    if found:
+        wrong = ""
+    elif not isinstance(filled.value, str):
+        wrong = "must be the path of one file"
+    elif parent_path.resolve() in {one.resolve() for one in line}:
         chain = " extends ".join(str(one) for one in (*line, parent_path))
-        wrong = extends.place.problem(f"extends itself: {chain}; break the circle", "extends")
-        return Source(source.tree, [*source.problems, wrong])
-    if not parent_path.is_file():
+        wrong = f"extends itself: {chain}; break the circle"
+    elif not parent_path.is_file():
         why = "is a folder" if parent_path.is_dir() else "does not exist"
-        wrong = extends.place.problem(f"{parent_path} {why}; a path here is relative to this file", "extends")
-        return Source(source.tree, [*source.problems, wrong])
-    parent = _read_with_parents(parent_path, env, line)
-    merged = source.tree if parent.tree is None else merge(parent.tree, source.tree)
-    return Source(merged, [*source.problems, *parent.problems])
+        wrong = f"{parent_path} {why}; a path here is relative to this file"
+    else:
+        parent = _read_with_parents(parent_path, env, line)
+        merged = source.tree if parent.tree is None else merge(parent.tree, source.tree)
+        return Source(merged, [*source.problems, *parent.problems])
+    found += [extends.place.problem(wrong, "extends")] if wrong else []
+    return Source(source.tree, [*source.problems, *found])
 
 
 def _read_file(path: Path) -> Source:
@@ -97,7 +97,9 @@ def _read_file(path: Path) -> Source:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        return Source(None, [place.problem(f"no such file; {_new_file(path)}")])
+        shipped = f"the shipped scenario with `harness init --template {path.stem} --out {path.stem}.yaml`"
+        new = shipped if path.stem in shipped_names() else "a new one with `harness init --out my.yaml`"
+        return Source(None, [place.problem(f"no such file; write {new}")])
     except IsADirectoryError:
         return Source(None, [place.problem("is a folder; name a scenario file in it")])
     except UnicodeDecodeError as error:
@@ -105,18 +107,12 @@ def _read_file(path: Path) -> Source:
     except OSError as error:
         return Source(None, [place.problem(f"cannot be read: {error.strerror or error}")])
     tree, problems = parse(text, str(path), path.parent)
-    if tree is not None and not isinstance(tree.value, dict):
-        if tree.value is None:
-            return Source(None, [place.problem("is empty; write at least `engines:` and `load:`")])
-        wrong = tree.place.problem("must be a mapping at the top, such as `engines: [...]` and `load: [...]`")
-        return Source(None, [*problems, wrong])
-    return Source(tree, problems)
-
-
-def _new_file(path: Path) -> str:
-    if path.stem in shipped_names():
-        return f"write the shipped scenario with `harness init --template {path.stem} --out {path.stem}.yaml`"
-    return "write a new one with `harness init --out my.yaml`"
+    if tree is None or isinstance(tree.value, dict):
+        return Source(tree, problems)
+    if tree.value is None:
+        return Source(None, [place.problem("is empty; write at least `engines:` and `load:`")])
+    wrong = tree.place.problem("must be a mapping at the top, such as `engines: [...]` and `load: [...]`")
+    return Source(None, [*problems, wrong])
 
 
 def merge(parent: Node, child: Node) -> Node:
@@ -132,7 +128,7 @@ def merge(parent: Node, child: Node) -> Node:
 def _apply_set(source: Source, text: str) -> None:
     path, equals, written = text.partition("=")
     place = Place(f"--set {path}", folder=Path.cwd())  # The place omits the value, which may be a secret.
-    parts = _INDEX.sub(r".\1", path.strip()).split(".")
+    parts = re.sub(r"\[(\d+)\]", r".\1", path.strip()).split(".")
     if not equals or not all(parts):
         source.problems.append(place.problem("must be `key=value`, such as `load.0.rate=4`"))
         return
@@ -178,8 +174,7 @@ def _set(node: Node, parts: Sequence[str], value: Node, place: Place, path: str)
     here = join(path, head)
     if isinstance(node.value, list):
         if not head.isdecimal() or int(head) >= len(node.value):
-            last = len(node.value) - 1
-            have = f"write an index from 0 to {last}" if last >= 0 else "it is empty"
+            have = f"write an index from 0 to {len(node.value) - 1}" if node.value else "it is empty"
             return place.problem(f"`{path}` is a list and has no `{head}`; {have}")
         index = int(head)
         changed = _set(node.value[index], rest, value, place, here)
@@ -211,11 +206,8 @@ def _fill(node: Node, env: Mapping[str, str], path: str, problems: list[Problem]
         if match["escaped"]:
             return "${"
         if match["wrong"]:
-            problems.append(
-                node.place.problem(
-                    "`${` is not closed or names no variable; write `${NAME}`, or `$${` for a literal `${`", path
-                )
-            )
+            why = "`${` is not closed or names no variable; write `${NAME}`, or `$${` for a literal `${`"
+            problems.append(node.place.problem(why, path))
             return ""
         name, default = match["name"], match["default"]
         if looks_secret(name) and not _ENV_OF_ENGINE.fullmatch(path):
@@ -263,38 +255,27 @@ def _located(tree: Node, problems: list[Problem]) -> Node:
 def _existing(node: Node, path: str, problems: list[Problem]) -> Node:
     found = node.place.folder / Path(str(node.value)).expanduser()
     if not found.is_file():
-        problems.append(
-            node.place.problem(f"{found} is not a file; a path here is relative to {node.place.folder}", path)
-        )
+        why = f"{found} is not a file; a path here is relative to {node.place.folder}"
+        problems.append(node.place.problem(why, path))
     return replace(node, value=str(found))
 
 
 def _expanded(tree: Node) -> Node:
     """Return the tree with one load per value of a list such as `rate: [1, 2]`, also in the engines' own loads."""
-    if not isinstance(tree.value, dict):
+    tree = _expanded_block(tree, "load")
+    engines = tree.value.get("engines") if isinstance(tree.value, dict) else None
+    if not isinstance(tree.value, dict) or engines is None or not isinstance(engines.value, list):
         return tree
-    children = {**tree.value}
-    if "load" in children:
-        children["load"] = _expanded_list(children["load"], "load")
-    engines = children.get("engines")
-    if engines is not None and isinstance(engines.value, list):
-        children["engines"] = replace(
-            engines, value=[_expanded_engine(item, f"engines.{i}") for i, item in enumerate(engines.value)]
-        )
-    return replace(tree, value=children)
+    blocks = [_expanded_block(block, f"engines.{i}.load") for i, block in enumerate(engines.value)]
+    return replace(tree, value={**tree.value, "engines": replace(engines, value=blocks)})
 
 
-def _expanded_engine(block: Node, path: str) -> Node:
-    if not isinstance(block.value, dict) or "load" not in block.value:
+def _expanded_block(block: Node, path: str) -> Node:
+    loads = block.value.get("load") if isinstance(block.value, dict) else None
+    if not isinstance(block.value, dict) or loads is None or not isinstance(loads.value, list):
         return block
-    return replace(block, value={**block.value, "load": _expanded_list(block.value["load"], f"{path}.load")})
-
-
-def _expanded_list(loads: Node, path: str) -> Node:
-    if not isinstance(loads.value, list):
-        return loads
     items = [one for i, item in enumerate(loads.value) for one in _expanded_load(item, f"{path}.{i}")]
-    return replace(loads, value=items)
+    return replace(block, value={**block.value, "load": replace(loads, value=items)})
 
 
 def _expanded_load(load: Node, path: str) -> Iterator[Node]:

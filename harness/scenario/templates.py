@@ -19,7 +19,7 @@ def scenario_folder() -> Path:
 
 
 def list_scenarios() -> dict[str, str]:
-    """Return the description of every shipped scenario by name."""
+    """Return the descriptions of the shipped scenarios by name."""
     return {path.stem: _description(path) for path in sorted(scenario_folder().glob("*.yaml"))}
 
 
@@ -29,22 +29,14 @@ def shipped_names() -> list[str]:
 
 
 def shipped_path(name: str) -> Path:
-    """Return the file of a shipped scenario.
-
-    Raises:
-        UsageError: No shipped scenario has this name.
-    """
+    """Return the file of a shipped scenario; raise UsageError for an unknown name."""
     if name not in (known := shipped_names()):
         raise UsageError(f"unknown shipped scenario {name!r}; {near(name, known)}")
     return scenario_folder() / f"{name}.yaml"
 
 
 def init_template(kind: str) -> str:
-    """Return the text of a shipped scenario as a template for a new one.
-
-    Raises:
-        UsageError: No shipped scenario has this name.
-    """
+    """Return the text of a shipped scenario; raise UsageError for an unknown name."""
     return shipped_path(kind).read_text(encoding="utf-8").removeprefix(EDITOR_LINE)
 
 

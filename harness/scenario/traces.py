@@ -6,13 +6,12 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ _SAMPLE = 23
 _KEY = "load.file"
 _MOST_PROBLEMS = 20
 _LARGEST_NS = 2**62
-_EPOCH = datetime(1970, 1, 1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CLOCK = re.compile(
     r"(?P<second>\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(?P<part>\d{1,9})\d*)?(?P<zone>Z|[+-]\d\d:?\d\d)?", re.ASCII
 )
@@ -101,15 +100,15 @@ def read_trace(path: Path) -> Trace:
             if isinstance(cells, str):
                 raise ValueError(cells)
             layout = layout or _layout_of(cells)
+            if layout is None:
+                raise ValueError(f"does not have the keys of a trace; write {_KNOWN}")
             rows.append(_row(layout, cells))
         except ValueError as error:
             problems.append(_problem(path, str(error), line))
             if layout is None or len(problems) == _MOST_PROBLEMS:
                 break
-    if layout is None or not rows:
-        problems = problems or [_problem(path, f"contains no requests; write {_KNOWN}")]
     if problems or layout is None:
-        raise ScenarioError(problems)
+        raise ScenarioError(problems or [_problem(path, f"contains no requests; write {_KNOWN}")])
     return _sorted(rows, layout, hashlib.sha256(content).hexdigest())
 
 
@@ -123,24 +122,19 @@ def _sorted(rows: list[tuple[int, int, int]], layout: _Layout, fingerprint: str)
 
 def _csv_lines(text: str) -> Iterator[tuple[int, Mapping[str, object] | str]]:
     reader = csv.reader(text.splitlines())
-    header: list[str] | None = None
-    while True:
-        try:
-            cells = [cell.strip() for cell in next(reader)]
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield reader.line_num, f"is not CSV: {error}"
-            return
-        if not any(cells):
-            continue
-        if header is None:
-            header = cells
-            if _layout_named(header) is None:
+    header: list[str] = []
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            if header:
+                yield reader.line_num, dict(zip_longest(header, cells[: len(header)], fillvalue=""))
+            elif _layout_of(header := cells) is None:
                 yield reader.line_num, f"does not have the columns of a trace; write {_KNOWN}"
                 return
-        else:
-            yield reader.line_num, dict(zip_longest(header, cells[: len(header)], fillvalue=""))
+    except csv.Error as error:
+        yield reader.line_num, f"is not CSV: {error}"
 
 
 def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, object] | str]]:
@@ -155,15 +149,8 @@ def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, object] | str]]:
         yield number, entry if isinstance(entry, dict) else "is not a JSON object; write one a line"
 
 
-def _layout_named(names: Any) -> _Layout | None:
+def _layout_of(names: Iterable[str]) -> _Layout | None:
     return next((layout for layout in _LAYOUTS if set(layout.names) <= set(names)), None)
-
-
-def _layout_of(cells: Mapping[str, object]) -> _Layout:
-    layout = _layout_named(cells)
-    if layout is None:
-        raise ValueError(f"does not have the keys of a trace; write {_KNOWN}")
-    return layout
 
 
 def _row(layout: _Layout, cells: Mapping[str, object]) -> tuple[int, int, int]:
@@ -197,11 +184,7 @@ def _clock_ns(value: object) -> int:
     match = _CLOCK.fullmatch(str(value))
     if match is None:
         raise ValueError("not a clock time")
-    zone = (match["zone"] or "Z").replace(":", "")
-    since = datetime.fromisoformat(match["second"]) - _EPOCH
-    if zone != "Z":
-        ahead = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:]))
-        since = since - ahead if zone[0] == "+" else since + ahead
+    since = datetime.fromisoformat(match["second"] + (match["zone"] or "Z")) - _EPOCH
     return since // timedelta(seconds=1) * 1_000_000_000 + int((match["part"] or "0").ljust(9, "0"))
 
 

@@ -49,7 +49,7 @@ class Sampling(StrictModel):
     def as_options(self) -> dict[str, Any]:
         """Return the given keys, for `engines.base.Request.sampling`."""
         given = {name: value for name, value in self if value is not None and value != SERVER}
-        return given | ({"stop": list(self.stop)} if self.stop is not None else {})
+        return given | ({} if self.stop is None else {"stop": list(self.stop)})
 
     def left_to_the_server(self) -> Sampling:
         """Return the sampling for a server that refuses temperature 0: requests carry no temperature."""

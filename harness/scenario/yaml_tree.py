@@ -16,11 +16,9 @@ from harness.errors import Problem
 
 MOST_VALUES = 100_000
 _LONGEST_SHOWN = 60
-_CORE = "tag:yaml.org,2002:"
-_KNOWN_TAGS = {_CORE + name for name in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")}
+_PLAIN_TAGS = re.compile(r"tag:yaml\.org,2002:(str|int|float|bool|null|timestamp|map|seq)")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
-_OCTAL = re.compile(r"0o[0-7]+")
-_HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
+_OCTAL_OR_HEXADECIMAL = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _CONSTANTS: dict[str, Any] = (
     dict.fromkeys(("", "~", "null", "Null", "NULL"))
@@ -58,7 +56,6 @@ class Node:
 
     @property
     def anchor(self) -> Place:
-        """Place of the key, or of the value if it has no key."""
         return self.key or self.place
 
     def plain(self) -> Any:
@@ -84,11 +81,11 @@ class _Builder:
     def build(self, node: Any, path: str = "", key: Place | None = None) -> Node:
         place = self.place(node)
         self.count += 1
-        if id(node) in self.open or self.count > MOST_VALUES:
-            endless = id(node) in self.open
-            why = "an alias is inside its own anchor" if endless else f"more than {MOST_VALUES} values"
-            raise _TooDeep(place.problem(why, path))
-        if node.tag not in _KNOWN_TAGS:
+        if id(node) in self.open:
+            raise _TooDeep(place.problem("an alias is inside its own anchor", path))
+        if self.count > MOST_VALUES:
+            raise _TooDeep(place.problem(f"more than {MOST_VALUES} values", path))
+        if not _PLAIN_TAGS.fullmatch(str(node.tag)):
             self.problems.append(place.problem(f"the tag `{node.tag}` is not supported; write plain values", path))
         self.open.append(id(node))
         value = self._value(node, path)
@@ -100,9 +97,7 @@ class _Builder:
             return dict(self._items(node, path))
         if isinstance(node, SequenceNode):
             return [self.build(child, join(path, index)) for index, child in enumerate(node.value)]
-        assert isinstance(node, ScalarNode)
-        text = str(node.value)
-        return core_scalar(text) if node.style is None else text
+        return core_scalar(str(node.value)) if node.style is None else str(node.value)
 
     def _items(self, node: MappingNode, path: str) -> Iterator[tuple[str, Node]]:
         seen: dict[str, Place] = {}
@@ -113,17 +108,15 @@ class _Builder:
                 continue
             name = str(key_node.value)
             if name in seen:
-                first = seen[name].line
-                self.problems.append(place.problem(f"given twice, first in line {first}; keep one", join(path, name)))
+                why = f"given twice, first in line {seen[name].line}; keep one"
+                self.problems.append(place.problem(why, join(path, name)))
                 continue
             seen[name] = place
             yield name, self.build(value_node, join(path, name), place)
 
 
 class _TooDeep(Exception):
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(str(problem))
-        self.problem = problem
+    """Tree without end, or too large; its argument is the problem."""
 
 
 def parse(text: str, file: str, folder: Path) -> tuple[Node | None, list[Problem]]:
@@ -146,7 +139,7 @@ def parse(text: str, file: str, folder: Path) -> tuple[Node | None, list[Problem
     try:
         return builder.build(root), builder.problems
     except _TooDeep as error:
-        return None, [*builder.problems, error.problem]
+        return None, [*builder.problems, error.args[0]]
 
 
 def _layout_mistake(lines: Sequence[str], number: int, problem: str) -> str | None:
@@ -167,18 +160,15 @@ def _layout_mistake(lines: Sequence[str], number: int, problem: str) -> str | No
 
 def core_scalar(text: str) -> str | int | float | bool | None:
     """Return the value of an unquoted scalar under the core schema of YAML 1.2."""
-    if text in _CONSTANTS or text.lower() in (".nan", ".inf", "-.inf", "+.inf"):
-        constant: bool | float | None = _CONSTANTS.get(text, _CONSTANTS.get(text.lower()))
+    key = text.lower() if text[-4:].lower() in (".nan", ".inf") else text
+    if key in _CONSTANTS:
+        constant: bool | float | None = _CONSTANTS[key]
         return constant
     if _INTEGER.fullmatch(text):
         return int(text) if len(text) < 1000 else text
-    if _OCTAL.fullmatch(text):
-        return int(text[2:], 8)
-    if _HEXADECIMAL.fullmatch(text):
-        return int(text[2:], 16)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    return text
+    if _OCTAL_OR_HEXADECIMAL.fullmatch(text):
+        return int(text, 0)
+    return float(text) if _FLOAT.fullmatch(text) else text
 
 
 def join(path: str, part: str | int) -> str:
