@@ -1,17 +1,14 @@
 """Due times of requests in an open loop: pure functions of rate, length and seed.
 
 Every process draws arrivals of rate 1: constant ones, exponential gaps (Poisson) or gamma-distributed gaps. The inverse
-of the rate's integral maps them to time (time rescaling; no arrival is discarded). Changing rates are shapes
-(`harness.scenario.rates`): `mass_until` is the integral, `time_at` its inverse.
-
-All draws come from a single random stream. A longer schedule therefore begins with the shorter one, and the number of
-workers cannot change it. The last arrival is not moved to n / rate: this would turn a Poisson process into a bridge,
-whose counts vary less.
+of the rate's integral maps them to time (time rescaling; no arrival is discarded). A longer schedule begins with the
+shorter one. The last arrival is not moved to n / rate: this would turn a Poisson process into a bridge, whose counts
+vary less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import StrEnum
 from fractions import Fraction
 
@@ -21,12 +18,9 @@ from numpy.typing import NDArray
 from harness.scenario.rates import RateShape, check_rate
 
 Float64 = NDArray[np.float64]
-
-
-NS_PER_S = 1_000_000_000
 Int64 = NDArray[np.int64]
+NS_PER_S = 1_000_000_000
 _DRAWS_AT_ONCE = 65_536
-_LARGEST_INT64 = 2**63 - 1
 
 
 class Process(StrEnum):
@@ -50,7 +44,7 @@ def constant(rate: float, *, start_ns: int = 0, end_ns: int | None = None, count
         assert end_ns is not None
         count = max(0, -((start_ns - end_ns) // period_ns))
     whole, rest = divmod(period_ns.numerator, period_ns.denominator)
-    if rest * max(count, 1) > _LARGEST_INT64:
+    if rest * max(count, 1) >= 2**63:
         exact = [start_ns + i * period_ns.numerator // period_ns.denominator for i in range(count)]
         return np.array(exact, dtype=np.int64)
     index = np.arange(count, dtype=np.int64)
@@ -70,8 +64,8 @@ def steady(
     """Return arrivals at a constant rate, with random gaps unless the process is constant. Limits as in `constant`.
 
     Args:
-        cv: Coefficient of variation of the gaps of a gamma process. 1 is Poisson, less is more regular, more comes in
-            clumps: over long windows, the variance of counts is cv^2 times their mean.
+        cv: Coefficient of variation of the gaps of a gamma process; 1 is Poisson. Over long windows, the variance of
+            counts is cv^2 times their mean.
     """
     if process is Process.CONSTANT:
         return constant(rate, start_ns=start_ns, end_ns=end_ns, count=count)
@@ -96,7 +90,7 @@ def changing(
 
     Args:
         cv: Coefficient of variation of the gaps of a gamma process, in expected arrivals.
-        anchor_ns: Start of the shape. This is the start of the measurement, so that no warm-up cuts a measured period.
+        anchor_ns: Start of the shape, which is the start of the measurement.
     """
     _one_limit(end_ns, count)
     begin = shape.mass_until((start_ns - anchor_ns) / NS_PER_S)
@@ -114,11 +108,6 @@ def spike(requests: int, within_s: float, random: np.random.Generator, *, start_
     return start_ns + np.floor(np.sort(random.random(requests)) * within_s * NS_PER_S).astype(np.int64)
 
 
-def merge(*processes: Int64) -> Int64:
-    """Return the arrivals of several processes in order of time."""
-    return np.sort(np.concatenate(processes), kind="stable")
-
-
 def _one_limit(end_ns: int | None, count: int | None) -> None:
     if (end_ns is None) == (count is None):
         raise ValueError("give either end_ns or count")
@@ -126,25 +115,19 @@ def _one_limit(end_ns: int | None, count: int | None) -> None:
 
 def _unit(process: Process, cv: float, random: np.random.Generator, length: float | None, count: int | None) -> Float64:
     """Return arrivals of a process of rate 1: all below `length`, or the first `count`."""
-    match process:
-        case Process.POISSON:
-            return _unit_poisson(random, length, count)
-        case Process.GAMMA:
-            return _unit_gamma(cv, random, length, count)
-        case Process.CONSTANT:
-            return np.arange(count if count is not None else int(np.ceil(max(length or 0.0, 0.0))), dtype=np.float64)
-
-
-def _unit_poisson(random: np.random.Generator, length: float | None, count: int | None) -> Float64:
-    return _renewals(random.standard_exponential, length, count)
+    if process is Process.GAMMA:
+        return _unit_gamma(cv, random, length, count)
+    if process is Process.POISSON:
+        return _renewals(random.standard_exponential, length, count)
+    return np.arange(count if count is not None else int(np.ceil(max(length or 0.0, 0.0))), dtype=np.float64)
 
 
 def _unit_gamma(cv: float, random: np.random.Generator, length: float | None, count: int | None) -> Float64:
     """Return arrivals with gaps Gamma(k, 1/k), k = 1 / cv^2, observed from a random instant.
 
-    A random instant falls into a gap with a probability proportional to its length. The first gap is therefore a
-    uniform share of Gamma(k + 1, 1/k) (renewal theory, e.g. Cox 1962, 5.1-5.2). With a whole first gap, the first
-    seconds of clumped arrivals would be too dense by (cv^2 - 1) / 2 requests.
+    The first gap is a uniform share of Gamma(k + 1, 1/k), because a random instant falls into a gap with a probability
+    proportional to its length (renewal theory, e.g. Cox 1962, 5.1-5.2). After a whole first gap, the first seconds of
+    clumped arrivals would be too dense by (cv^2 - 1) / 2 requests.
     """
     if not 0 < cv < float("inf"):
         raise ValueError(f"a coefficient of variation must be a positive number, found {cv}")
@@ -161,14 +144,8 @@ def _unit_gamma(cv: float, random: np.random.Generator, length: float | None, co
 
 def _renewals(gaps: Callable[[int], Float64], length: float | None, count: int | None) -> Float64:
     """Return arrivals with the given gaps: all below `length`, or the first `count`."""
-    parts = list(_batches(gaps, length, count))
-    arrivals = np.concatenate(parts) if parts else np.empty(0)
+    parts: list[Float64] = [np.zeros(1)]
+    while (len(parts) - 1) * _DRAWS_AT_ONCE < count if count is not None else parts[-1][-1] < (length or 0.0):
+        parts.append(parts[-1][-1] + np.cumsum(gaps(_DRAWS_AT_ONCE)))
+    arrivals = np.concatenate(parts)[1:]
     return arrivals[:count] if length is None else arrivals[arrivals < length]
-
-
-def _batches(gaps: Callable[[int], Float64], length: float | None, count: int | None) -> Iterator[Float64]:
-    reached, drawn = 0.0, 0
-    while drawn < count if count is not None else reached < (length or 0.0):
-        batch = reached + np.cumsum(gaps(_DRAWS_AT_ONCE))
-        reached, drawn = float(batch[-1]), drawn + len(batch)
-        yield batch

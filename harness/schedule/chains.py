@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ class Place(NamedTuple):
         turn: Turn in the conversation, from 0.
         user: User of a closed loop.
         after: Row that it waits for; None for the first row of a chain.
-        chain: Number of its chain.
     """
 
     session: int | None
@@ -40,8 +39,8 @@ class Place(NamedTuple):
     chain: int
 
 
-class Chains(Protocol):
-    """Chains of a schedule.
+class Chains:
+    """Chains of a schedule: in an open loop, each row is a chain of its own.
 
     Attributes:
         count: Number of rows; None without end.
@@ -49,43 +48,23 @@ class Chains(Protocol):
         turns: Distribution of the turns of a conversation; None without conversations.
     """
 
-    count: int | None
-    starts: Sequence[int] | Int64
-    turns: Any
-
-    def place(self, i: int) -> Place: ...
-
-    def follower(self, i: int) -> int | None:
-        """Return the row that waits for row i."""
-        ...
-
-    def is_later_turn(self, i: int) -> bool:
-        """Return True if row i continues a conversation, so that its content depends on replies."""
-        ...
-
-    def turn_in_round(self, i: int) -> int:
-        """Return a number that selects the server (modulo their count); it rises per row or per conversation."""
-        ...
-
-
-class Singles:
-    """Independent rows, each a chain of its own."""
-
-    def __init__(self, count: int) -> None:
-        self.count: int | None = count
-        self.starts: Sequence[int] | Int64 = range(count)
-        self.turns = None
+    def __init__(self, count: int | None, starts: Sequence[int] | Int64 | None = None, turns: Any = None) -> None:
+        self.count, self.turns = count, turns
+        self.starts: Sequence[int] | Int64 = range(count or 0) if starts is None else starts
 
     def place(self, i: int) -> Place:
         return Place(None, 0, None, None, i)
 
     def follower(self, i: int) -> int | None:
+        """Return the row that waits for row i."""
         return None
 
     def is_later_turn(self, i: int) -> bool:
+        """Return True if row i continues a conversation, so that its content depends on replies."""
         return False
 
     def turn_in_round(self, i: int) -> int:
+        """Return a number that selects the server (modulo their count); it rises per row or per conversation."""
         return i
 
 
@@ -93,16 +72,15 @@ class TurnCounts:
     """Numbers of turns of the conversations, drawn from a distribution block by block."""
 
     def __init__(self, turns: Any, seed: int) -> None:
-        self.turns = turns
-        self._seed = seed
+        self.turns, self._seed = turns, seed
         self._blocks: dict[int, Int32] = {}
 
     def of(self, session: int) -> int:
-        """Return the turns of one conversation."""
+        """Return the number of turns of a conversation."""
         return int(self._block(session // _SESSIONS_AT_ONCE)[session % _SESSIONS_AT_ONCE])
 
     def first(self, count: int) -> Int32:
-        """Return the turns of the first `count` conversations."""
+        """Return the numbers of turns of the first `count` conversations."""
         blocks = [self._block(block) for block in range(-(-count // _SESSIONS_AT_ONCE))]
         return np.concatenate(blocks)[:count] if blocks else np.empty(0, dtype=np.int32)
 
@@ -112,7 +90,7 @@ class TurnCounts:
         return self._blocks[block]
 
 
-class Users:
+class Users(Chains):
     """Rows of a closed loop: row i belongs to user i % users and follows row i - users.
 
     With `turns`, a user's rows form one conversation after the other. Conversation c of user u has the number
@@ -120,11 +98,9 @@ class Users:
     """
 
     def __init__(self, users: int, count: int | None, turns: TurnCounts | None = None) -> None:
-        self.count = count
-        self.starts: Sequence[int] | Int64 = range(users if count is None else min(users, count))
-        self.turns = None if turns is None else turns.turns
-        self._users = users
-        self._turns = turns
+        first = range(users if count is None else min(users, count))
+        super().__init__(count, first, None if turns is None else turns.turns)
+        self._users, self._turns = users, turns
         self._begun: dict[int, list[int]] = {}
 
     def place(self, i: int) -> Place:
@@ -155,17 +131,15 @@ class Users:
         return number, row - begun[number]
 
 
-class Sessions:
+class Sessions(Chains):
     """Rows of conversations that begin at scheduled times, numbered one conversation after the other."""
 
     def __init__(self, sessions: int, turns: TurnCounts) -> None:
         counts = turns.first(sessions)
-        ends = np.cumsum(counts, dtype=np.int64)
-        self.count: int | None = int(ends[-1]) if sessions else 0
-        self.starts: Sequence[int] | Int64 = ends - counts
-        self.turns = turns.turns
+        starts = np.cumsum(counts, dtype=np.int64) - counts
+        super().__init__(int(counts.sum()), starts, turns.turns)
         self._session = np.repeat(np.arange(sessions, dtype=np.int32), counts)
-        self._turn = (np.arange(self.count, dtype=np.int64) - np.repeat(ends - counts, counts)).astype(np.int32)
+        self._turn = (np.arange(counts.sum()) - np.repeat(starts, counts)).astype(np.int32)
 
     def place(self, i: int) -> Place:
         session, turn = int(self._session[i]), int(self._turn[i])

@@ -1,7 +1,7 @@
 """Schedule of a trial: every request with its due time, class, lengths and text, fixed before the first is sent.
 
-A schedule of a million requests consists of a few arrays. The text of a row is made shortly before it is sent, and is
-always the same. Rows without end (closed loops limited by duration) are computed in blocks, identical in every run.
+A schedule consists of a few arrays. The text of a row is made shortly before it is sent, always the same. Rows without
+end (closed loops limited by duration) are computed in blocks, identical in every run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.scenario.loads import Trace as Recorded
 from harness.scenario.prompt_files import FilePrompts, Tokenizer
 from harness.scenario.traces import Trace, read_trace
 from harness.scenario.workload import TrafficClass, Workload
-from harness.schedule.chains import Chains, Sessions, Singles, TurnCounts, Users
+from harness.schedule.chains import Chains, Sessions, TurnCounts, Users
 from harness.schedule.prompts import PrefixedPrompts, Prompts, WordPrompts
 from harness.schedule.timing import PHASES, Timing, plan_timing, trace_timing
 from harness.schedule.traffic import NEVER, Stream, Traffic
@@ -97,15 +97,10 @@ class Schedule:
         self, timing: Timing, traffic: Traffic, chains: Chains, count_tokens: Callable[[str], int] | None = None
     ) -> None:
         self.count_tokens = count_tokens
-        self.loop = timing.loop
-        self.count = chains.count
-        self.users = timing.users
-        self.window = timing.window
-        self.continues = timing.continues
-        self.measured = timing.measured
-        self.due_ns = timing.due_ns
-        self.phases = timing.phases
-        self.starts = chains.starts
+        self.loop, self.users, self.measured = timing.loop, timing.users, timing.measured
+        self.window, self.continues = timing.window, timing.continues
+        self.due_ns, self.phases = timing.due_ns, timing.phases
+        self.count, self.starts = chains.count, chains.starts
         self._chains = chains
         self._traffic = traffic.materialised(chains.count)
         self.plan_hash = _plan_hash(timing, self._traffic, chains)
@@ -137,7 +132,7 @@ class Schedule:
             after=place.after,
             think_ns=0 if not waits else content.turn_think_ns if place.turn else content.think_ns,
             due_ns=due_ns,
-            prompt_tokens=None if content.prompt_tokens == 0 else content.prompt_tokens,
+            prompt_tokens=content.prompt_tokens or None,
             output_tokens=content.output_tokens,
             cancel_ns=None if content.cancel_ns == NEVER else content.cancel_ns,
             repeats=None if content.origin == i else content.origin,
@@ -166,17 +161,11 @@ class Schedule:
         return Loop.OPEN if row.after is None else Loop.CLOSED
 
     def request(self, i: int, history: tuple[Turn, ...] = ()) -> Request:
-        """Return request i for the engine, with the history of its conversation.
-
-        Raises:
-            IndexError: The schedule has no request i.
-        """
+        """Return request i for the engine, with the history of its conversation; raise IndexError as `row`."""
         self._check(i)
         content = self._traffic.content(i)
         stream = self._traffic.streams[content.stream]
-        prompts = stream.prompts
-        if stream.later_prompts is not None and self.is_later_turn(i):
-            prompts = stream.later_prompts
+        prompts = (self.is_later_turn(i) and stream.later_prompts) or stream.prompts
         number = self._traffic.number_in_class(content.origin) if isinstance(prompts, FilePrompts) else content.origin
         return Request(
             prompt=prompts.prompt(number, content.prompt_tokens),
@@ -196,11 +185,10 @@ class Schedule:
     @property
     def prompt_files(self) -> dict[str, dict[str, int]]:
         """Number of `lines` and `offset` of the first line used, per class with prompts from a file."""
-        files = {stream.name: stream.prompts for stream in self._traffic.streams}
         return {
-            name: {"lines": len(prompts), "offset": prompts.offset}
-            for name, prompts in files.items()
-            if isinstance(prompts, FilePrompts)
+            stream.name: {"lines": len(stream.prompts), "offset": stream.prompts.offset}
+            for stream in self._traffic.streams
+            if isinstance(stream.prompts, FilePrompts)
         }
 
     def file_lines(self, requests: int) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
@@ -223,7 +211,7 @@ class Schedule:
 
     @property
     def pinned_outputs(self) -> list[str]:
-        """Classes that request an exact reply length."""
+        """Names of the classes that request an exact reply length."""
         return [stream.name for stream in self._traffic.streams if stream.exact]
 
     @property
@@ -255,10 +243,6 @@ def build(
     """Return the schedule of a load without lists, over a workload or, for a mixed load, over `classes`.
 
     Args:
-        load: Load without lists (`harness.scenario.loads`).
-        workload: Workload of requests without a class.
-        seed: Seed of every draw.
-        classes: Classes of a mixed load.
         tokenizer: Tokenizer of the model; without it, prompt lengths are estimated.
         timeout_s: Time for which the load goes on after a window limited by duration; None: the load's timeout.
         salt: Salt of generated prompts, see `WordPrompts`.
@@ -266,23 +250,18 @@ def build(
     Raises:
         ScenarioError: A prompt file or trace cannot be used, or a class is too rare.
     """
-    parts: list[tuple[str, float, Workload, int | None]] = [("default", 1.0, workload, None)]
-    if load.mixes_classes and classes:
-        _check_shares(classes)
-        parts = [
-            (name, one.weight, workload.overridden_by(one.workload), one.priority) for name, one in classes.items()
-        ]
-    words = WordPrompts(seed, tokenizer, salt) if any(own.prompts is None for _, _, own, _ in parts) else None
-    count = None if tokenizer is None else tokenizer.count
+    parts = classes if load.mixes_classes and classes else {"default": TrafficClass()}
+    _check_shares(parts)
+    own = {name: workload.overridden_by(one.workload) for name, one in parts.items()}
+    words = WordPrompts(seed, tokenizer, salt) if any(one.prompts is None for one in own.values()) else None
     streams = tuple(
-        _stream(name, weight, own, _prompts(own, words, seed, tokenizer), priority)
-        for name, weight, own, priority in parts
+        _stream(name, one, own[name], _prompts(own[name], words, seed, tokenizer)) for name, one in parts.items()
     )
+    count = None if tokenizer is None else tokenizer.count
     if isinstance(load, Recorded):
         trace = _selected(load, seed)
-        streams = tuple(replace(stream, exact=load.exact) for stream in streams)
-        timing = trace_timing(load.warmup_s, trace.due_ns)
-        return Schedule(timing, Traffic(streams, seed, None, trace), Singles(len(trace.due_ns)), count)
+        traffic = Traffic(tuple(replace(stream, exact=load.exact) for stream in streams), seed, None, trace)
+        return Schedule(trace_timing(load.warmup_s, trace.due_ns), traffic, Chains(len(trace.due_ns)), count)
     timing = plan_timing(load, seed, timeout_s)
     turns = load.turns_of(workload)
     if turns is None and load.loop is Loop.PARTLY_OPEN:
@@ -296,7 +275,7 @@ def _chains(timing: Timing, turns: TurnCounts | None) -> Chains:
     if timing.loop is Loop.CLOSED:
         return Users(timing.users, timing.count, turns)
     assert timing.count is not None
-    return Singles(timing.count) if turns is None else Sessions(timing.count, turns)
+    return Chains(timing.count) if turns is None else Sessions(timing.count, turns)
 
 
 def _selected(load: Recorded, seed: int) -> Trace:
@@ -328,10 +307,10 @@ def _prompts(workload: Workload, words: WordPrompts | None, seed: int, tokenizer
     return PrefixedPrompts(words, seed, share=prefix.share, tokens=prefix.tokens, groups=prefix.groups)
 
 
-def _stream(name: str, weight: float, workload: Workload, prompts: Prompts, priority: int | None) -> Stream:
+def _stream(name: str, one: TrafficClass, workload: Workload, prompts: Prompts) -> Stream:
     return Stream(
         name=name,
-        weight=float(weight),
+        weight=float(one.weight),
         prompt_tokens=workload.prompt_tokens,
         output_tokens=workload.output_tokens,
         prompts=prompts,
@@ -341,21 +320,14 @@ def _stream(name: str, weight: float, workload: Workload, prompts: Prompts, prio
         repeat=workload.repeat or 0.0,
         later_prompts=prompts.words if isinstance(prompts, PrefixedPrompts) else None,
         cancel=workload.cancel,
-        priority=priority,
+        priority=one.priority,
     )
 
 
 def _plan_hash(timing: Timing, traffic: Traffic, chains: Chains) -> str:
-    header = {
-        "generator": GENERATOR_VERSION,
-        "loop": timing.loop,
-        "count": timing.count,
-        "users": timing.users,
-        "window_ns": [timing.window.start_ns, timing.window.end_ns],
-        "continues": timing.continues,
-        "measured": timing.measured,
-        "traffic": traffic.description(),
-    }
+    header = {name: getattr(timing, name) for name in ("loop", "count", "users", "continues", "measured")}
+    header |= {"generator": GENERATOR_VERSION, "window_ns": [timing.window.start_ns, timing.window.end_ns]}
+    header["traffic"] = traffic.description()
     if chains.turns is not None:
         header["turns"] = chains.turns.model_dump(mode="json")
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())

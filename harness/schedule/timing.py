@@ -11,21 +11,20 @@ from numpy.typing import NDArray
 from harness.records import Loop, Phase
 from harness.scenario.rates import Bursts
 from harness.schedule import arrivals
-from harness.schedule.arrivals import Int64, Process
+from harness.schedule.arrivals import NS_PER_S, Int64, Process
 from harness.seeding import generator
 
 PHASES = (Phase.WARMUP, Phase.MEASURE, Phase.COOLDOWN)
 _WARMUP, _MEASURE, _COOLDOWN = range(3)
 _WARMUP_GAPS, _GAPS, _SPIKE = 20, 21, 22
-_NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """Measurement window: requests that fall due in it are measured. Offsets from T0.
 
-    The end is None if it depends on the replies, as in a closed loop limited by requests. A trace and a spike without
-    a rate have no end either: they run to their last request.
+    The end is None if it depends on the replies (a closed loop limited by requests) or is the last request (a trace, a
+    spike without a rate).
     """
 
     start_ns: int
@@ -40,10 +39,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Timing of a schedule's chains, with the fields of `harness.schedule.requests.Schedule`.
-
-    In partly open loops, `count` and `measured` refer to conversations.
-    """
+    """Timing of a schedule's chains, with the fields of `Schedule`; sessions count conversations."""
 
     loop: Loop
     count: int | None
@@ -58,19 +54,16 @@ class Timing:
 def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
     """Return the timing of a load without lists; `timeout_s` None: the load's own.
 
-    Warm-up and measurement draw from different streams, so that the warm-up does not change the measured arrivals.
-
     The load goes on as cooldown, so that the last measured requests meet the same load as the first. If a duration
     limits the window, the cooldown lasts one timeout, which is the longest measured request. If a number of requests
-    limits it, as many requests follow again. The window then ends when the first of them falls due.
+    limits it, at most as many follow again. The window then ends when the first of them falls due.
     """
     start_ns = _ns(load.warmup_s)
     if load.user_count is not None:
         end_ns = None if load.measured_s is None else start_ns + _ns(load.measured_s)
-        return Timing(load.loop, None, load.user_count, Window(start_ns, end_ns), True, measured=load.measured_count)
-    timeout_ns = _ns(load.timeout_s if timeout_s is None else timeout_s)
+        return Timing(load.loop, None, load.user_count, Window(start_ns, end_ns), True, load.measured_count)
     warmup, number = _warmup(load, seed, start_ns), load.measured_count
-    measured, window = _measured(load, seed, start_ns, timeout_ns)
+    measured, window = _measured(load, seed, start_ns, _ns(load.timeout_s if timeout_s is None else timeout_s))
     due_ns = np.concatenate([warmup, measured])
     phases = np.full(len(due_ns), _MEASURE, dtype=np.int8)
     phases[: len(warmup)] = _WARMUP
@@ -78,15 +71,14 @@ def plan_timing(load: Any, seed: int, timeout_s: float | None = None) -> Timing:
         phases[len(warmup) + number :] = _COOLDOWN
     elif window.end_ns is not None:
         phases[due_ns >= window.end_ns] = _COOLDOWN
-    continues = window.end_ns is not None
-    return Timing(load.loop, len(due_ns), 0, window, continues, measured=number, due_ns=due_ns, phases=phases)
+    return Timing(load.loop, len(due_ns), 0, window, window.end_ns is not None, number, due_ns, phases)
 
 
 def trace_timing(warmup_s: float, due_ns: Int64) -> Timing:
     """Return the timing of recorded requests; requests due before `warmup_s` are not measured."""
     window = Window(_ns(warmup_s), None)
     phases = np.where(due_ns < window.start_ns, _WARMUP, _MEASURE).astype(np.int8)
-    return Timing(Loop.OPEN, len(due_ns), 0, window, False, due_ns=due_ns, phases=phases)
+    return Timing(Loop.OPEN, len(due_ns), 0, window, False, None, due_ns, phases)
 
 
 def _warmup(load: Any, seed: int, start_ns: int) -> Int64:
@@ -114,7 +106,7 @@ def _measured(load: Any, seed: int, start_ns: int, timeout_ns: int) -> tuple[Int
     if number is None:
         end_ns = start_ns + _ns(load.measured_s)
         base = _base(load, seed, start_ns, end_ns=end_ns + timeout_ns)
-        return (arrivals.merge(base, extra) if len(extra) else base), Window(start_ns, end_ns)
+        return np.sort(np.concatenate([base, extra]), kind="stable"), Window(start_ns, end_ns)
     base = _base(load, seed, start_ns, count=2 * number + 1)
     end_ns = int(base[number])
     further = int(np.searchsorted(base[number : 2 * number], end_ns + timeout_ns))
@@ -123,10 +115,10 @@ def _measured(load: Any, seed: int, start_ns: int, timeout_ns: int) -> tuple[Int
 
 def _base(load: Any, seed: int, start_ns: int, **limit: int) -> Int64:
     shape, random, process = load.shape, generator(seed, _GAPS), Process(load.arrivals)
-    limits: Any = {"start_ns": start_ns, **limit}
+    limits: Any = {"start_ns": start_ns, "cv": _cv(load), **limit}
     if shape is None:
-        return arrivals.steady(process, load.rate, random, cv=_cv(load), **limits)
-    return arrivals.changing(shape, process, random, cv=_cv(load), anchor_ns=start_ns, **limits)
+        return arrivals.steady(process, load.rate, random, **limits)
+    return arrivals.changing(shape, process, random, anchor_ns=start_ns, **limits)
 
 
 def _cv(load: Any) -> float:
@@ -134,4 +126,4 @@ def _cv(load: Any) -> float:
 
 
 def _ns(seconds: float) -> int:
-    return round(seconds * _NS_PER_S)
+    return round(seconds * NS_PER_S)

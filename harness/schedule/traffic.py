@@ -28,19 +28,16 @@ class Repeats:
     A repeat picks a random earlier row. It takes the nearest original of its stream before this row (after it, if the
     block begins without one). Old prompts therefore recur as often as new ones. The first row of a stream is an
     original.
+
+    Args:
+        shares: Share of repeats in each stream.
+        block: Rows in a block; every stream occurs in each block.
+        deal: Function from a block to the streams of its rows.
     """
 
     def __init__(
         self, shares: Sequence[float], seed: int, block: int, deal: Callable[[int], NDArray[np.int16]]
     ) -> None:
-        """Prepare the draws.
-
-        Args:
-            shares: Share of repeats in each stream.
-            seed: Seed of every draw.
-            block: Rows in a block; every stream occurs in each block.
-            deal: Function from a block to the streams of its rows.
-        """
         self._shares = np.array(shares, dtype=np.float64)
         self._seed, self._block, self._deal = seed, block, deal
         self._originals: dict[int, list[Int64]] = {}
@@ -51,8 +48,8 @@ class Repeats:
         rows = np.arange(block * self._block, (block + 1) * self._block, dtype=np.int64)
         origins = rows.copy()
         repeated = np.flatnonzero(self._repeated(block, of_row))
-        picks = np.floor(generator(self._seed, _PICKS, block).random(self._block)[repeated] * rows[repeated])
-        picks = picks.astype(np.int64)
+        drawn = generator(self._seed, _PICKS, block).random(self._block)
+        picks = np.floor(drawn[repeated] * rows[repeated]).astype(np.int64)
         for other in np.unique(picks // self._block):
             here = picks // self._block == other
             for stream in np.unique(of_row[repeated[here]]):
@@ -63,26 +60,23 @@ class Repeats:
     def _repeated(self, block: int, of_row: NDArray[np.int16]) -> NDArray[np.bool_]:
         repeated: NDArray[np.bool_] = generator(self._seed, _REPEATS, block).random(self._block) < self._shares[of_row]
         if block == 0:
-            _, first = np.unique(of_row, return_index=True)
-            repeated[first] = False
+            repeated[np.unique(of_row, return_index=True)[1]] = False
         return repeated
 
     def _nearest(self, block: int, stream: int, picks: Int64, rows: Int64) -> Int64:
         """Return the nearest original of a stream before each pick, or else after it but before the row."""
-        originals = self._originals_of(block)[stream]
+        originals, very_first = self._originals_of(block)[stream], self._originals_of(0)[stream][0]
         if not len(originals):
-            return np.full(len(picks), self._originals_of(0)[stream][0])
-        before = np.maximum(np.searchsorted(originals, picks, side="right") - 1, 0)
-        chosen = originals[before]
-        return np.where(chosen < rows, chosen, self._originals_of(0)[stream][0])
+            return np.full(len(picks), very_first)
+        chosen = originals[np.maximum(np.searchsorted(originals, picks, side="right") - 1, 0)]
+        return np.where(chosen < rows, chosen, very_first)
 
     def _originals_of(self, block: int) -> list[Int64]:
         if block not in self._originals:
             of_row = self._deal(block)
-            originals = ~self._repeated(block, of_row)
+            owners = np.where(self._repeated(block, of_row), -1, of_row)
             self._originals[block] = [
-                np.flatnonzero(originals & (of_row == stream)) + block * self._block
-                for stream in range(len(self._shares))
+                np.flatnonzero(owners == stream) + block * self._block for stream in range(len(self._shares))
             ]
         return self._originals[block]
 
@@ -100,13 +94,11 @@ class Stream:
 
     Attributes:
         weight: Share among the classes, in any unit.
-        prompt_tokens: Distribution of prompt lengths.
-        output_tokens: Distribution of output lengths.
+        prompt_tokens: Distribution of lengths, as `output_tokens`.
         exact: True if output lengths are exact.
         repeat: Share of requests that repeat an earlier one.
         later_prompts: Prompts of later turns; None: those of first turns.
-        cancel: `share` of requests to cancel and the time `after` sending; None: no cancelling.
-        priority: Priority of each request; None: none is sent.
+        cancel: `share` of requests to cancel and the time `after` sending.
     """
 
     name: str
@@ -161,6 +153,11 @@ class Traffic:
 
     Classes are dealt in hands of ceil(1 / least share) * 10 rows. Each hand contains each class by its share, in random
     order. Rounding errors do not accumulate.
+
+    Args:
+        think_time: Distribution of the time before a row that waits.
+        trace: Recorded lengths, instead of the streams' distributions.
+        turn_think_time: Distribution of the time between turns; None: `think_time`.
     """
 
     def __init__(
@@ -171,27 +168,14 @@ class Traffic:
         trace: Trace | None = None,
         turn_think_time: Any = None,
     ) -> None:
-        """Prepare the draws.
-
-        Args:
-            streams: Classes of traffic.
-            seed: Seed of every draw.
-            think_time: Distribution of the time before a row that waits.
-            trace: Recorded lengths, instead of the streams' distributions.
-            turn_think_time: Distribution of the time between turns; None: `think_time`.
-        """
-        self.streams = streams
-        self._trace = trace
-        self._seed = seed
-        self._think_time = think_time
-        self._turn_think_time = turn_think_time
+        self.streams, self._seed, self._trace = streams, seed, trace
+        self._think_time, self._turn_think_time = think_time, turn_think_time
         weights = np.array([stream.weight for stream in streams], dtype=np.float64)
         self._shares = weights / weights.sum()
         self._hand = 1 if len(streams) == 1 else 10 * math.ceil(1 / self._shares.min() - 1e-9)
         self._block = self._hand * max(1, _ROWS_AT_ONCE // self._hand)
         shares = [stream.repeat for stream in streams]
         self._repeats = Repeats(shares, seed, self._block, self._deal) if any(shares) else None
-        self.cancels = any(stream.cancel is not None for stream in streams)
         self._whole: Columns | None = None
         self._blocks: dict[int, Columns] = {}
         self._dealt: dict[int, NDArray[np.int16]] = {}
@@ -212,19 +196,23 @@ class Traffic:
 
     def content(self, i: int) -> Content:
         """Return the content of row i."""
-        columns, at = (self._whole, i) if self._whole is not None else (self._cached(i // self._block), i % self._block)
+        columns, at = self._at(i)
         stream, think_ns = int(columns.stream[at]), 0 if columns.think_ns is None else int(columns.think_ns[at])
         turn_think_ns = think_ns if columns.turn_think_ns is None else int(columns.turn_think_ns[at])
         cancel_ns = NEVER if columns.cancel_ns is None else int(columns.cancel_ns[at])
         origin = i if columns.origin is None else int(columns.origin[at])
-        if origin != i and self._whole is None:
-            columns, at = self._cached(origin // self._block), origin % self._block
+        if origin != i:
+            columns, at = self._at(origin)
         prompt_tokens, output_tokens = int(columns.prompt_tokens[at]), int(columns.output_tokens[at])
         return Content(stream, prompt_tokens, output_tokens, think_ns, origin, turn_think_ns, cancel_ns)
 
+    def _at(self, i: int) -> tuple[Columns, int]:
+        """Return the columns that contain row i, and its place in them."""
+        return (self._whole, i) if self._whole is not None else (self._cached(i // self._block), i % self._block)
+
     def think_ns(self, i: int, *, later_turn: bool) -> int:
         """Return the think time before row i alone."""
-        columns, at = (self._whole, i) if self._whole is not None else (self._cached(i // self._block), i % self._block)
+        columns, at = self._at(i)
         own = columns.turn_think_ns if later_turn and columns.turn_think_ns is not None else columns.think_ns
         return 0 if own is None else int(own[at])
 
@@ -237,7 +225,7 @@ class Traffic:
             self._dealt = {block: self._deal(block)}
         of_row = self._dealt[block]
         index = int(of_row[at])
-        return int(_dealt(self._shares, np.array([block * self._block]))[0, index] + (of_row[:at] == index).sum())
+        return self.rows_of_class(index, block * self._block) + int((of_row[:at] == index).sum())
 
     def rows_of_class(self, place: int, rows: int) -> int:
         """Return the number of the first `rows` that belong to a class, with an error of at most one hand."""
@@ -249,32 +237,16 @@ class Traffic:
 
     def description(self) -> dict[str, Any]:
         """Return everything that determines the rows, as JSON-able data for the schedule's hash."""
-        traced = {} if self._trace is None else {"trace": self._trace.fingerprint}
-        turns = {} if self._turn_think_time is None else {"turn_think_time": _plain(self._turn_think_time)}
-        return (
-            traced
-            | turns
-            | {
-                "seed": self._seed,
-                "think_time": _plain(self._think_time),
-                "streams": [
-                    {
-                        "name": stream.name,
-                        "weight": stream.weight,
-                        "prompt_tokens": _plain(stream.prompt_tokens),
-                        "output_tokens": _plain(stream.output_tokens),
-                        "prompts": stream.prompts.fingerprint,
-                        "sampling": dict(stream.sampling),
-                        "stream": stream.stream,
-                        "exact": stream.exact,
-                    }
-                    | ({"repeat": stream.repeat} if stream.repeat else {})
-                    | ({"cancel": _plain(stream.cancel)} if stream.cancel is not None else {})
-                    | ({"priority": stream.priority} if stream.priority is not None else {})
-                    for stream in self.streams
-                ],
-            }
-        )
+        streams = []
+        for stream in self.streams:
+            facts = {name: getattr(stream, name) for name in ("name", "weight", "stream", "exact")}
+            facts |= {name: _plain(getattr(stream, name)) for name in ("prompt_tokens", "output_tokens")}
+            facts |= {"prompts": stream.prompts.fingerprint, "sampling": dict(stream.sampling)}
+            optional = {"repeat": stream.repeat or None, "cancel": _plain(stream.cancel), "priority": stream.priority}
+            streams.append(facts | {name: value for name, value in optional.items() if value is not None})
+        found = {"seed": self._seed, "think_time": _plain(self._think_time), "streams": streams}
+        found |= {} if self._trace is None else {"trace": self._trace.fingerprint}
+        return found | ({} if self._turn_think_time is None else {"turn_think_time": _plain(self._turn_think_time)})
 
     def _cached(self, block: int) -> Columns:
         if block not in self._blocks:
@@ -285,15 +257,20 @@ class Traffic:
 
     def _draw(self, block: int) -> Columns:
         of_row = self._deal(block)
-        prompt_tokens = np.empty(self._block, dtype=np.int32)
-        output_tokens = np.empty(self._block, dtype=np.int32)
+        prompt_tokens, output_tokens = np.empty((2, self._block), dtype=np.int32)
         for index, stream in enumerate(self.streams):
             rows = np.flatnonzero(of_row == index)
             prompts, outputs = self._lengths(block, index, stream)
             prompt_tokens[rows], output_tokens[rows] = prompts[rows], outputs[rows]
         origin = None if self._repeats is None else self._repeats.origins(block)
-        times = self._think(block), origin, self._turn_think(block), self._cancel_times(block, of_row)
-        return Columns(of_row, prompt_tokens, output_tokens, *times)
+        think = self._think_time
+        think = None if think is not None and think.dist == "fixed" and think.value_s == 0 else think
+        think_ns, turn_ns = self._times(think, _THINK, block), self._times(self._turn_think_time, _TURN_THINK, block)
+        cancel_ns = self._cancel_times(block, of_row)
+        return Columns(of_row, prompt_tokens, output_tokens, think_ns, origin, turn_ns, cancel_ns)
+
+    def _times(self, distribution: Any, *stream: int) -> Int64 | None:
+        return None if distribution is None else draw_seconds(distribution, generator(self._seed, *stream), self._block)
 
     def _lengths(self, block: int, index: int, stream: Stream) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         if self._trace is not None:
@@ -309,34 +286,20 @@ class Traffic:
 
     def _numbers(self, block: int, index: int) -> NDArray[np.int64]:
         """Return for each row of a block the number of earlier rows of a class."""
-        if len(self.streams) == 1:
-            return np.arange(block * self._block, (block + 1) * self._block)
-        before = _dealt(self._shares, np.array([block * self._block]))[0, index]
         own = self._deal(block) == index
-        numbers: NDArray[np.int64] = before + np.cumsum(own) - own
+        numbers: NDArray[np.int64] = self.rows_of_class(index, block * self._block) + np.cumsum(own) - own
         return numbers
-
-    def _think(self, block: int) -> NDArray[np.int64] | None:
-        if self._think_time is None or (self._think_time.dist == "fixed" and self._think_time.value_s == 0):
-            return None
-        return draw_seconds(self._think_time, generator(self._seed, _THINK, block), self._block)
-
-    def _turn_think(self, block: int) -> NDArray[np.int64] | None:
-        if self._turn_think_time is None:
-            return None
-        return draw_seconds(self._turn_think_time, generator(self._seed, _TURN_THINK, block), self._block)
 
     def _cancel_times(self, block: int, of_row: NDArray[np.int16]) -> NDArray[np.int64] | None:
         """Return the nanoseconds from sending to cancelling of each row, or NEVER."""
-        if not self.cancels:
+        if all(stream.cancel is None for stream in self.streams):
             return None
         found = np.full(self._block, NEVER, dtype=np.int64)
         chance = generator(self._seed, _CANCELLED, block).random(self._block)
         for index, stream in enumerate(self.streams):
             if stream.cancel is not None:
-                after = draw_seconds(
-                    stream.cancel.after, generator(self._seed, _CANCEL_AFTER, index, block), self._block
-                )
+                random = generator(self._seed, _CANCEL_AFTER, index, block)
+                after = draw_seconds(stream.cancel.after, random, self._block)
                 found = np.where((of_row == index) & (chance < stream.cancel.share), after, found)
         return found
 
@@ -344,17 +307,12 @@ class Traffic:
         hands = self._block // self._hand
         if len(self.streams) == 1:
             return np.zeros(self._block, dtype=np.int16)
-        counts = _shares_in_hands(self._shares, self._hand, block * hands, hands)
+        ends = np.arange(block * hands, (block + 1) * hands + 1) * self._hand
+        counts = np.diff(_dealt(self._shares, ends), axis=0)
         classes = np.tile(np.arange(len(self.streams), dtype=np.int16), hands)
         sorted_hands = np.repeat(classes, counts.ravel()).reshape(hands, self._hand)
         shuffle = generator(self._seed, _CLASSES, block).random((hands, self._hand)).argsort(axis=1)
         return np.take_along_axis(sorted_hands, shuffle, axis=1).ravel()
-
-
-def _shares_in_hands(shares: NDArray[np.float64], hand: int, first: int, hands: int) -> NDArray[np.int64]:
-    """Return the number of rows of each class in each hand."""
-    counts: NDArray[np.int64] = np.diff(_dealt(shares, np.arange(first, first + hands + 1) * hand), axis=0)
-    return counts
 
 
 def _dealt(shares: NDArray[np.float64], totals: NDArray[np.int64]) -> NDArray[np.int64]:

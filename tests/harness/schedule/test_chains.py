@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from harness.records import Phase
 from harness.scenario.lengths import Turns
-from harness.schedule.chains import Chains, Sessions, Singles, TurnCounts, Users
+from harness.schedule.chains import Chains, Sessions, TurnCounts, Users
 from harness.schedule.requests import build
 from tests.plans import load_of, workload_of
 
@@ -26,7 +26,7 @@ def turn_counts(seed: int = 1, turns: object = TURNS) -> TurnCounts:
 
 
 CHAINS = st.one_of(
-    st.builds(Singles, st.integers(0, 60)),
+    st.builds(Chains, st.integers(0, 60)),
     st.builds(Users, st.integers(1, 9), st.integers(1, 200)),
     st.builds(Users, st.integers(1, 9), st.integers(1, 200), st.builds(turn_counts, st.integers(0, 9))),
     st.builds(Sessions, st.integers(0, 60), st.builds(turn_counts, st.integers(0, 9))),
