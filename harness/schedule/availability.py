@@ -1,7 +1,4 @@
-"""Availability of cells and engines on this machine, checked before anything is started.
-
-The checks cover levels, devices and installed libraries. No heavy library is imported.
-"""
+"""Availability of cells and engines on this machine, checked before anything is started or any heavy library loaded."""
 
 from __future__ import annotations
 
@@ -44,10 +41,8 @@ def refusal(scenario: Scenario, one: Combination, spec: EngineSpec, secrets: Map
 
 def variable_missing(one: Combination, secrets: Mapping[str, str]) -> str | None:
     """Return a sentence for the first environment variable that requests need and that is not set."""
-    for name in one.block.variables():
-        if name not in secrets:
-            return f"the environment variable {name}, which the scenario names, is not set"
-    return None
+    missing = next((name for name in one.block.variables() if name not in secrets), None)
+    return f"the environment variable {missing}, which the scenario names, is not set" if missing else None
 
 
 def answers_in_process(engine: str) -> bool:
@@ -61,19 +56,20 @@ def _no_engine(block: EngineBlock) -> str | None:
         engine_class(block.engine)
     except EngineError as error:
         return str(error)
-    python = None if block.python is None else os.path.expanduser(block.python)
-    if python is not None and answers_in_process(block.engine) and (why := cannot_run_trials(python)) is not None:
+    if block.python is None:
+        return missing_library(block.engine, None)
+    python = os.path.expanduser(block.python)
+    if answers_in_process(block.engine) and (why := cannot_run_trials(python)) is not None:
         return why
-    if python is not None and shutil.which(python) is None:
+    if shutil.which(python) is None:
         return f"`python` names {python}, which is not an interpreter"
     return missing_library(block.engine, python)
 
 
 def missing_levels(scenario: Scenario) -> list[str]:
     """Return a sentence for each level that its engine lacks; engines that are not installed are not checked."""
-    known = [block for block in scenario.engines if block.engine in engines.names()]
-    found = [_no_level(block, level) for block in known if not _no_engine(block) for level in block.quantization]
-    return [why for why in found if why is not None]
+    known = [block for block in scenario.engines if block.engine in engines.names() and not _no_engine(block)]
+    return [why for block in known for level in block.quantization if (why := _no_level(block, level)) is not None]
 
 
 def _no_level(block: EngineBlock, level: Level | None) -> str | None:
@@ -83,10 +79,8 @@ def _no_level(block: EngineBlock, level: Level | None) -> str | None:
     if levels and level.level not in levels:
         return f"{block.engine} has no level `{level.level}`; {near(level.level, levels)}"
     if block.engine == "http" and level.model is None:
-        return (
-            "engine `http` cannot set the quantization level of an external server; remove `quantization`, or give "
-            "each level its own `model`"
-        )
+        why = "engine `http` cannot set the quantization level of an external server"
+        return f"{why}; remove `quantization`, or give each level its own `model`"
     return None
 
 
@@ -139,16 +133,14 @@ def _no_sampling(scenario: Scenario, block: EngineBlock, spec: EngineSpec) -> st
 
 def _no_wire(scenario: Scenario, block: EngineBlock) -> str | None:
     """Return a sentence if Locust or several workers are requested for an engine in process."""
+    if not answers_in_process(block.engine):
+        return None
     loads = scenario.load if block.load is None else block.load
-    if any(load.driver == "locust" for load in loads) and hasattr(engine_class(block.engine), "generate"):
-        return f"{block.engine} runs inside the process of the load generator, without Locust; remove `driver`"
+    inside = f"{block.engine} runs inside the process of the load generator"
+    if any(load.driver == "locust" for load in loads):
+        return f"{inside}, without Locust; remove `driver`"
     several = next((load.workers for load in loads if load.workers not in ("auto", 1)), None)
-    if several and hasattr(engine_class(block.engine), "generate"):
-        return f"{block.engine} runs inside the process of the load generator, not in {several}; remove `workers`"
-    return None
-
-
-CPU_AND_GPU = ("cpu", "cuda")
+    return f"{inside}, not in {several}; remove `workers`" if several else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +175,8 @@ def support_of(name: str) -> Support:
     except EngineError as error:
         return Support(name, broken=str(error))
     devices = getattr(adapter, "devices", None)
-    levels = {level: CPU_AND_GPU if devices is None else tuple(devices(level)) for level in adapter.levels()}
-    where = "in process" if hasattr(adapter, "generate") else "server"
-    return Support(name, where, levels, engines.missing_library(name))
+    levels = {level: ("cpu", "cuda") if devices is None else tuple(devices(level)) for level in adapter.levels()}
+    return Support(name, "in process" if answers_in_process(name) else "server", levels, engines.missing_library(name))
 
 
 def supported() -> list[Support]:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from engines.base import EngineSpec, ModelReference
@@ -27,10 +28,8 @@ class TrialPlan:
         index: Number among the cell's loads.
         id: Folder, such as "000-single_user".
         load: Load without lists.
-        workload: Workload of requests without a class.
+        workload: Workload of requests without a class, as `slo`.
         classes: Classes with their whole workload and SLO; only for `mixed`.
-        slo: SLO of requests without a class.
-        limits: Limits that this trial must meet.
         seed: Seed, equal for all engines, levels and variants.
     """
 
@@ -46,7 +45,6 @@ class TrialPlan:
 
     @property
     def timeout_s(self) -> float:
-        """Time after which a request fails."""
         return self.load.timeout_s
 
     @property
@@ -64,18 +62,7 @@ class TrialPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """Cell: an engine that is started once, with its trials.
-
-    Attributes:
-        scope: "server" if readings of this machine describe the server, else "client".
-        interpreter: Interpreter of the cell's process, if it is not this one.
-        start_timeout_s: Longest start of the engine.
-        pages: Prometheus pages beside the engine's own; (): read no page; None: no further page.
-        salt: Salt of generated prompts, see `prompts.WordPrompts`.
-        refusal: Message of a server that refuses temperature 0. The trials then carry no temperature.
-    """
-
+class _Named:
     index: int
     id: str
     model: str | None
@@ -83,6 +70,20 @@ class Cell:
     level: str | None
     variant: str | None
     repetition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell(_Named):
+    """Cell: an engine that is started once, with its trials.
+
+    Attributes:
+        scope: "server" if readings of this machine describe the server, else "client".
+        interpreter: Interpreter of the cell's process, if it is not this one.
+        pages: Prometheus pages beside the engine's own; (): read no page; None: no further page.
+        salt: Salt of generated prompts, see `prompts.WordPrompts`.
+        refusal: Message of a server that refuses temperature 0. The trials then carry no temperature.
+    """
+
     spec: EngineSpec
     trials: tuple[TrialPlan, ...]
     scope: str = "server"
@@ -112,16 +113,9 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Skip:
+class Skip(_Named):
     """Cell that cannot be run, with the reason and, if that is the reason, the missing environment variable."""
 
-    index: int
-    id: str
-    model: str | None
-    engine: str
-    level: str | None
-    variant: str | None
-    repetition: int
     reason: str
     variable: str | None = None
 
@@ -137,8 +131,7 @@ def bits(level: str | None) -> int:
     return int(found[0]) if found else 0
 
 
-FULL_BITS = 16
-"""Least bits of a level that is not quantized."""
+FULL_BITS = 16  # least bits of a level that is not quantized
 
 
 def is_full(level: str | None) -> bool:
@@ -163,36 +156,34 @@ def identity(cell: Cell, plan: TrialPlan, model_hash: str | None = None) -> str:
         "python": cell.spec.python,
         "load": _json(plan.load),
         "workload": _json(plan.workload),
-        "classes": {name: [one.weight, _json(one.workload), *_priority(one)] for name, one in plan.classes.items()},
+        "classes": {
+            name: [one.weight, _json(one.workload), *([] if one.priority is None else [one.priority])]
+            for name, one in plan.classes.items()
+        },
         "seed": plan.seed,
         "repetition": cell.repetition,
     }
-    if cell.spec.devices:
-        facts["devices"] = cell.spec.devices
-    if cell.spec.model is not None and cell.spec.model.lora:
-        facts["lora"] = cell.spec.model.lora
-    contents = file_hashes(plan)
-    facts |= {"files": contents} if contents else {}
+    lora = None if cell.spec.model is None else cell.spec.model.lora
+    optional = {"devices": cell.spec.devices, "lora": lora, "files": file_hashes(plan)}
+    facts |= {name: value for name, value in optional.items() if value}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _priority(one: TrafficClass) -> list[int]:
-    return [] if one.priority is None else [one.priority]
-
-
 def file_hashes(plan: TrialPlan) -> dict[str, str | None]:
     """Return the SHA-256 of the prompt and trace files; None for a missing file."""
-    workloads = [plan.workload, *(one.workload for one in plan.classes.values() if one.workload is not None)]
-    paths = [one.prompts for one in workloads if one.prompts is not None]
+    paths = [one.prompts for one in (plan.workload, *plan.workloads) if one.prompts is not None]
     paths += [plan.load.file] if isinstance(plan.load, Trace) else []
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None for path in paths}
+    return {str(path): _file_hash(path) for path in paths}
 
 
 def text_hash(quality: Quality | None) -> str | None:
     """Return the SHA-256 of the scored text; None for the shipped text or a missing file."""
-    path = None if quality is None else quality.text
-    return None if path is None or not path.is_file() else hashlib.sha256(path.read_bytes()).hexdigest()
+    return None if quality is None or quality.text is None else _file_hash(quality.text)
+
+
+def _file_hash(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _json(model: Any) -> Any:

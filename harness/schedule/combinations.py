@@ -15,7 +15,7 @@ from harness.schedule.cells import last_part
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """Combination; `place` is the key of its engine block if only that distinguishes it from another."""
+    """Cell to be planned; `place` is the key of its engine block if only that distinguishes it from another."""
 
     block: EngineBlock
     model: ModelEntry | None
@@ -25,7 +25,7 @@ class Combination:
     place: str | None = None
 
     @property
-    def names(self) -> tuple[str | None, ...]:
+    def names(self) -> tuple[str | None, str, str | None, str | None]:
         """Model, engine, level and variant, which distinguish its results from those of other cells."""
         level = None if self.level is None else self.level.level
         return self.model_name, self.block.engine, level, self.shown_variant
@@ -57,10 +57,6 @@ def combinations(scenario: Scenario) -> list[Combination]:
     Raises:
         UsageError: Two combinations have the same names.
     """
-    return _distinguished(scenario, _product(scenario))
-
-
-def _product(scenario: Scenario) -> list[Combination]:
     models: tuple[ModelEntry | None, ...] = scenario.model or (None,)
     cells = [
         (block, model, level, variant)
@@ -70,8 +66,8 @@ def _product(scenario: Scenario) -> list[Combination]:
     ]
     repetitions = range(1, scenario.repetitions + 1)
     if scenario.order == "blocks":
-        return [Combination(*cell, repetition) for cell in cells for repetition in repetitions]
-    return [Combination(*cell, repetition) for repetition in repetitions for cell in cells]
+        return _distinguished(scenario, [Combination(*cell, number) for cell in cells for number in repetitions])
+    return _distinguished(scenario, [Combination(*cell, number) for number in repetitions for cell in cells])
 
 
 def _distinguished(scenario: Scenario, product: list[Combination]) -> list[Combination]:

@@ -33,27 +33,23 @@ def gpu_count() -> int:
 def visible_gpus(environment: Mapping[str, str]) -> tuple[int, ...] | None:
     """Return the GPUs that a process with this environment may use, by the driver's numbers; None: all.
 
-    As in CUDA, the variable lists numbers and beginnings of UUIDs, up to the first entry that names no GPU.
-
-    Raises:
-        ValueError: The entries are ambiguous.
+    As in CUDA, the variable lists numbers and beginnings of UUIDs, up to the first entry that names no GPU. Raises
+    ValueError for ambiguous entries.
     """
     (order, as_driver), variable = _visibility().order, _visibility().variable
     listed, here = environment.get(variable), gpus_here()
     if listed is None or not here:
         return None
+    entries = [entry.strip() for entry in listed.split(",")]
     found: list[int] = []
-    for entry in listed.split(","):
-        number = _number_of(entry.strip(), here)
-        if number is None:
+    for entry in entries:
+        if (number := _number_of(entry, here)) is None:
             break
         found.append(number)
-    by_number = any(entry.strip().isdecimal() for entry in listed.split(","))
+    by_number = any(entry.isdecimal() for entry in entries)
     if by_number and environment.get(order) != as_driver and len({name for name, _ in here}) > 1:
-        raise ValueError(
-            f"{variable}={listed} counts GPUs of several kinds in CUDA's order, so all are read; "
-            f"set {order}={as_driver}, or list them in `devices`"
-        )
+        why = f"{variable}={listed} counts GPUs of several kinds in CUDA's order, so all are read"
+        raise ValueError(f"{why}; set {order}={as_driver}, or list them in `devices`")
     return tuple(dict.fromkeys(found))
 
 

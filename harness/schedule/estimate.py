@@ -1,7 +1,4 @@
-"""Estimated requests, tokens, time and memory of a plan, and the check against the budget.
-
-A plan that does not fit into memory is refused before it is made, because it could stop the whole machine.
-"""
+"""Estimated requests, tokens, time and memory of a plan, and the check against the budget."""
 
 from __future__ import annotations
 
@@ -43,7 +40,6 @@ _POINTS = 400
 BYTES_PER_REQUEST = 128  # upper bound while the plan is made; tests/harness/schedule/test_size.py measures it
 BYTES_PER_USER = 2048
 BYTES_PER_BYTE_OF_A_TRACE = 16
-SHARE_OF_FREE_MEMORY = 0.5
 
 
 def estimate(planned: Iterable[Cell | Skip]) -> Estimate:
@@ -69,20 +65,16 @@ def all_requests(plan: TrialPlan) -> Range:
 
 def check_budget(scenario: Scenario, planned: Sequence[Cell | Skip], *, consent: bool) -> None:
     """Raise UsageError if a plan may exceed the budget, or needs a consent that is not given."""
-    problems = over_budget(scenario.budget, estimate(planned))
     question = None if consent else needs_consent(scenario, planned)
-    if problems or question:
-        raise UsageError("; ".join([*problems, *([question] if question else [])]))
+    if problems := [*over_budget(scenario.budget, estimate(planned)), *([question] if question else [])]:
+        raise UsageError("; ".join(problems))
 
 
 def over_budget(budget: Budget, wanted: Estimate) -> list[str]:
     """Return a sentence for each part of the budget that the plan may exceed."""
     problems = []
-    for name, allowed, used in (
-        ("requests", budget.requests, wanted.requests),
-        ("tokens", budget.tokens, wanted.tokens),
-        ("seconds", budget.time_s, wanted.time_s),
-    ):
+    allowances, uses = (budget.requests, budget.tokens, budget.time_s), (wanted.requests, wanted.tokens, wanted.time_s)
+    for name, allowed, used in zip(_FIX, allowances, uses, strict=True):
         if allowed is None:
             continue
         need = f"the plan needs about {used.low:,.0f} {name}"
@@ -112,9 +104,9 @@ def needs_consent(scenario: Scenario, planned: Sequence[Cell | Skip]) -> str | N
     urls = [url for cell in cells for url in listed(cell.spec.options.get("url")) if not is_loopback(url)]
     if not urls:
         return None
-    targets = list(dict.fromkeys(urls))
-    what = f"{', '.join(targets)} {'is' if len(targets) == 1 else 'are'} not on this machine"
-    return f"{what}; add a `budget` such as `{{requests: 1000}}`, or `--yes`"
+    targets = dict.fromkeys(urls)
+    remote = f"{', '.join(targets)} {'is' if len(targets) == 1 else 'are'} not on this machine"
+    return f"{remote}; add a `budget` such as `{{requests: 1000}}`, or `--yes`"
 
 
 def _tokens(plan: TrialPlan, requests: Range) -> Range:
@@ -144,22 +136,19 @@ def _tokens_per_request(workload: Workload) -> float:
 
 
 def plan_too_large(plan: TrialPlan, plans: int = 1, free_bytes: int | None = None) -> str | None:
-    """Return a sentence if the memory is too small for a plan.
+    """Return a sentence if the memory is too small for a plan, which could stop the whole machine.
 
     Args:
         plans: Number of processes that make the plan.
         free_bytes: Free memory; None: that of this machine.
     """
-    free_bytes = free_memory_bytes() if free_bytes is None else free_bytes
-    allowed = int(free_bytes * SHARE_OF_FREE_MEMORY / plans)
-    needed, what, instead = _needed(plan, allowed)
+    allowed = int((free_memory_bytes() if free_bytes is None else free_bytes) / 2 / plans)
+    needed, requests, fix = _needed(plan, allowed)
     if needed <= allowed:
         return None
-    shared = "" if plans == 1 else f", shared by {plans} processes"
-    return (
-        f"{what} need about {format_bytes(needed)} of memory, and {format_bytes(allowed)} are allowed for a plan (half "
-        f"of the free memory{shared}); {instead}"
-    )
+    share = "half of the free memory" + ("" if plans == 1 else f", shared by {plans} processes")
+    limit = f"{format_bytes(allowed)} are allowed for a plan ({share})"
+    return f"{requests} need about {format_bytes(needed)} of memory, and {limit}; {fix}"
 
 
 def processes_of(plan: TrialPlan, *, served: bool) -> int:
@@ -178,8 +167,7 @@ def _needed(plan: TrialPlan, allowed: int) -> tuple[float, str, str]:
     if isinstance(load, Trace):
         size = load.file.stat().st_size if load.file.exists() else 0
         return float(size * BYTES_PER_BYTE_OF_A_TRACE), f"the requests of {load.file}", "write a part of them into it"
-    users = load.user_count
-    if users is not None:  # Their requests are made during the trial.
+    if (users := load.user_count) is not None:  # Their requests are made during the trial.
         return float(users * BYTES_PER_USER), f"{users:,} users", f"write {_rounded(allowed // BYTES_PER_USER)} at most"
     most = all_requests(plan).high or 0.0
     fewer = f"lower the rate, or shorten the load, until there are {_rounded(allowed // BYTES_PER_REQUEST)} at most"

@@ -85,7 +85,6 @@ def expand(
     """Return every cell of a scenario in run order (`in_run_order`); cells that cannot run are `Skip`.
 
     Args:
-        scenario: Scenario to expand.
         only: Patterns of `chosen`. The cells keep the numbers and seeds of the whole matrix.
         env: Environment variables of secrets.
 
@@ -102,23 +101,19 @@ def expand(
 
 
 def cell_at(scenario: Scenario, index: int, env: Mapping[str, str] | None = None) -> Cell | Skip | None:
-    """Return a cell by its number, for the process that runs it; None for an unknown number.
-
-    Only the environment variables are checked again.
-    """
+    """Return a cell by its number, for the process that runs it; only environment variables are checked again."""
     secrets = os.environ if env is None else env
     every = combinations(scenario)
     if not 0 <= index < len(every):
         return None
-    reason = variable_missing(every[index], secrets)
-    return _cell_or_skip(scenario, every[index], index, secrets, reason)
+    return _cell_or_skip(scenario, every[index], index, secrets, variable_missing(every[index], secrets))
 
 
 def check_runnable(planned: Sequence[Cell | Skip]) -> None:
     """Raise UsageError with the reasons if every cell is skipped, or a cell lacks an environment variable."""
     check_variables(planned)
+    reasons = dict.fromkeys(cell.reason for cell in planned if isinstance(cell, Skip))
     if not any(isinstance(cell, Cell) for cell in planned):
-        reasons = dict.fromkeys(cell.reason for cell in planned if isinstance(cell, Skip))
         raise UsageError(f"no cell of this scenario can be run: {'; '.join(reasons)}")
 
 
@@ -137,27 +132,21 @@ def needs_the_machine(planned: Sequence[Cell | Skip]) -> bool:
 def _cell_or_skip(
     scenario: Scenario, one: Combination, index: int, secrets: Mapping[str, str], reason: str | None
 ) -> Cell | Skip:
-    level = None if one.level is None else one.level.level
-    model, engine = one.model_name, one.block.engine
-    cell_id = _cell_id(scenario, one, index)
+    names = (index, _cell_id(scenario, one, index), *one.names, one.repetition)
     if reason is not None:
-        variable = next((name for name in one.block.variables() if name not in secrets), None)
-        return Skip(index, cell_id, model, engine, level, one.shown_variant, one.repetition, reason, variable)
-    spec = engine_spec(one, secrets)
+        return Skip(*names, reason, next((name for name in one.block.variables() if name not in secrets), None))
+    engine, spec = one.block.engine, engine_spec(one, secrets)
     elsewhere = engine == "http" and not all(is_loopback(url) for url in listed(spec.options.get("url") or ()))
-    scope = "client" if elsewhere else "server"
-    trials = tuple(trial_plans(scenario, one))
     python = spec.python if spec.python and answers_in_process(engine) else None
     timeout_s = max(one.block.start_timeout_s, float(dict(spec.options.get("ready") or {}).get("timeout_s", 0)))
-    names = (index, cell_id, model, engine, level, one.shown_variant, one.repetition)
     pages = pages_of(one.block.metrics_urls, scenario.telemetry.metrics_urls)
-    return Cell(*names, spec, trials, scope, python, timeout_s, pages)
+    scope = "client" if elsewhere else "server"
+    return Cell(*names, spec, tuple(trial_plans(scenario, one)), scope, python, timeout_s, pages)
 
 
 def _cell_id(scenario: Scenario, one: Combination, index: int) -> str:
-    model = "" if one.model_name is None else "+".join(last_part(part) for part in one.model_name.split("+"))
-    parts = [model, one.block.engine, one.level.level if one.level else "", one.shown_variant or ""]
-    parts += [f"r{one.repetition}"] if scenario.repetitions > 1 else []
+    model = "+".join(last_part(part) for part in (one.model_name or "").split("+"))
+    parts = [model, *one.names[1:], f"r{one.repetition}" if scenario.repetitions > 1 else None]
     return "-".join([f"{index:03d}", *(slug(part) for part in parts if part)])
 
 
@@ -188,13 +177,10 @@ def trial_plans(scenario: Scenario, one: Combination) -> Iterator[TrialPlan]:
     """Yield the trials of a cell in the order of the file."""
     loads = scenario.load if one.block.load is None else one.block.load
     for index, (load, name) in enumerate(zip(loads, load_names(loads), strict=True)):
-        slo = scenario.slo.overridden_by(load.slo)
-        classes = {
-            class_name: each.model_copy(
-                update={"workload": scenario.workload.overridden_by(each.workload), "slo": slo.overridden_by(each.slo)}
-            )
-            for class_name, each in (scenario.classes.items() if load.mixes_classes else ())
-        }
+        slo, classes = scenario.slo.overridden_by(load.slo), {}
+        for class_name, each in scenario.classes.items() if load.mixes_classes else ():
+            whole = {"workload": scenario.workload.overridden_by(each.workload), "slo": slo.overridden_by(each.slo)}
+            classes[class_name] = each.model_copy(update=whole)
         yield TrialPlan(
             index=index,
             id=f"{index:03d}-{slug(name)}",

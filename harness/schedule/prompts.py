@@ -10,29 +10,22 @@ import math
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.scenario.lengths import Length, ThinkTime
 from harness.scenario.prompt_files import Tokenizer, digest
 from harness.seeding import generator
 
+# Sentences of generated prompts, without digits or rare words.
 SENTENCES = tuple((Path(__file__).parent / "sentences.txt").read_text(encoding="utf-8").splitlines())
-"""Sentences of generated prompts, without digits or rare words."""
-
 CHARACTERS_PER_TOKEN = 4
+LEAST_OWN_TOKENS = 8
 _HEAD_WORDS = 3
 _CORPUS_SENTENCES = 2_000
-_LONGEST = 2**31 - 1
 _MASK = 2**64 - 1
-
-
-class Length(Protocol):
-    """Distribution of token counts in a scenario, with the parameters of its `dist`."""
-
-    @property
-    def dist(self) -> str: ...
 
 
 class Prompts(Protocol):
@@ -50,14 +43,12 @@ class Prompts(Protocol):
 
 
 def draw_lengths(length: Length, random: np.random.Generator, count: int) -> NDArray[np.int32]:
-    """Return `count` token counts of at least 1 from a distribution, clipped to its `min` and `max`."""
-    drawn = np.rint(_draw(length, random, count))
-    high = getattr(length, "max", None)
-    return np.clip(drawn, max(1, getattr(length, "min", None) or 1), high or _LONGEST).astype(np.int32)
+    """Return `count` token counts from a distribution, clipped to its `min` and `max`."""
+    return np.clip(np.rint(_draw(length, random, count)), length.min, length.max or 2**31 - 1).astype(np.int32)
 
 
-def draw_seconds(time: Any, random: np.random.Generator, count: int) -> NDArray[np.int64]:
-    """Return `count` times in ns from a distribution of seconds (`fixed`, `exponential` or `lognormal`)."""
+def draw_seconds(time: ThinkTime, random: np.random.Generator, count: int) -> NDArray[np.int64]:
+    """Return `count` times in ns from a distribution of seconds."""
     match time.dist:
         case "fixed":
             drawn = np.full(count, time.value_s)
@@ -65,12 +56,10 @@ def draw_seconds(time: Any, random: np.random.Generator, count: int) -> NDArray[
             drawn = random.exponential(time.mean_s, count)
         case "lognormal":
             drawn = np.exp(random.normal(time.log_mean, time.log_sd, count))
-        case other:
-            raise ValueError(f"unknown distribution of times {other!r}")
     return np.rint(drawn * 1e9).astype(np.int64)
 
 
-def _draw(length: Any, random: np.random.Generator, count: int) -> NDArray[np.float64]:
+def _draw(length: Length, random: np.random.Generator, count: int) -> NDArray[np.float64]:
     match length.dist:
         case "fixed":
             return np.full(count, float(length.value))
@@ -83,10 +72,7 @@ def _draw(length: Any, random: np.random.Generator, count: int) -> NDArray[np.fl
             return drawn
         case "empirical":
             weights = np.asarray(length.weights or [1.0] * len(length.values), dtype=np.float64)
-            values = np.asarray(length.values, dtype=np.float64)
-            return random.choice(values, count, p=weights / weights.sum())
-        case other:
-            raise ValueError(f"unknown distribution of lengths {other!r}")
+            return random.choice(np.asarray(length.values, dtype=np.float64), count, p=weights / weights.sum())
 
 
 class WordPrompts:
@@ -245,10 +231,6 @@ def _repair(text: str, tokens: int, tokenizer: Tokenizer, filler: str | None) ->
     return text
 
 
-LEAST_OWN_TOKENS = 8
-_SCALE = 2.0**-64
-
-
 class PrefixedPrompts:
     """Generated prompts, a share of which begins with one of `groups` common prefixes; see `Prompts`.
 
@@ -267,9 +249,7 @@ class PrefixedPrompts:
     def group(self, index: int) -> int | None:
         """Return the number of the prefix of request `index`, from 0; None without a prefix."""
         scattered = mix(index ^ self._salt)
-        if scattered * _SCALE >= self._share:
-            return None
-        return mix(scattered) % self._groups
+        return None if scattered * 2.0**-64 >= self._share else mix(scattered) % self._groups
 
     def prompt(self, index: int, tokens: int) -> str:
         """Return the prompt of request `index` with `tokens` tokens; see `WordPrompts.prompt`."""
