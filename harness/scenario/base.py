@@ -73,6 +73,9 @@ def _text_from_number(value: Any) -> Any:
 NotBuilt = Annotated[None, BeforeValidator(_refuse), WithJsonSchema({"not": {}})]
 Number = Annotated[float, Strict()]
 Integer = Annotated[int, Strict()]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Count = Annotated[Integer, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
 FreeText = Annotated[str, BeforeValidator(_text_from_number), AlsoAccepts({"type": "number"})]
 

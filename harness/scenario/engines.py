@@ -158,9 +158,7 @@ EnvName = Annotated[str, AfterValidator(_env_name)]
 class ModelEntry(StrictModel):
     """Model: hub id, folder, `.gguf` file, or a built-in name."""
 
-    name: Name = Field(
-        description="Hub id, folder, `.gguf` file, or a built-in name such as `tiny`.", examples=["tiny"]
-    )
+    name: Name = Field(description="Hub id, folder, `.gguf` file, or built-in name such as `tiny`.", examples=["tiny"])
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.", examples=["main"])
     lora: Name | None = Field(
         default=None,
@@ -182,9 +180,7 @@ class Ready(StrictModel):
     path: Annotated[str, AfterValidator(_rooted)] = Field(
         default="/health", description="Path that answers 200 once the server is ready."
     )
-    timeout_s: PositiveSeconds = Field(
-        default=300.0, alias="timeout", description="Longest wait for the server.", examples=["5m"]
-    )
+    timeout_s: PositiveSeconds = Field(default=300.0, alias="timeout", description="Longest wait.", examples=["5m"])
 
 
 class Tls(StrictModel):
@@ -194,9 +190,7 @@ class Tls(StrictModel):
         default=None, description="Certificate authority to trust instead of the system's.", examples=["ca.pem"]
     )
     cert: Path | None = Field(default=None, description="Client certificate, for a server that requires one.")
-    key: Path | None = Field(
-        default=None, description="Key of the client certificate, without a password, if it is in another file."
-    )
+    key: Path | None = Field(default=None, description="Key of `cert`, without a password, if it is in another file.")
 
     @classmethod
     def check_keys(cls, given: Mapping[str, Any]) -> list[str]:
@@ -233,9 +227,7 @@ class HttpKeys(StrictModel):
         description="Command to stop the server, if ending its process is not enough.",
         examples=["docker rm -f harness-{port}"],
     )
-    served_model: Name | None = Field(
-        default=None, description="The model's name in requests, if it differs from `model`."
-    )
+    served_model: Name | None = Field(default=None, description="Model name in requests, if it differs from `model`.")
     headers: Annotated[dict[str, FreeText], AfterValidator(_checked_headers)] | None = Field(
         default=None, description="Additional request headers. They are stored: put secret ones into `headers_env`."
     )
@@ -293,13 +285,9 @@ class EngineBlock(HttpKeys):
         default={}, description="Variants by name: options that are merged over `options`. One cell each."
     )
     options: dict[str, Any] = Field(default={}, description="The engine's own options.", examples=[{"n_parallel": 4}])
-    python: Name | None = Field(
-        default=None, description="Python interpreter of the environment in which the engine is installed."
-    )
+    python: Name | None = Field(default=None, description="Python interpreter of the engine's environment.")
     env: Annotated[dict[str, FreeText], PlainSerializer(_masked)] = Field(
-        default={},
-        repr=False,
-        description="Environment variables of the engine's process. Stored, except secrets such as `HF_TOKEN`.",
+        default={}, repr=False, description="Environment of the engine; secrets such as `HF_TOKEN` are masked."
     )
     devices: Annotated[tuple[Device, ...], BeforeValidator(_checked_devices), TextOrItems()] = Field(
         default=(),
@@ -324,9 +312,7 @@ class EngineBlock(HttpKeys):
         default=None, description="Environment variable that contains the API key.", examples=["OPENAI_API_KEY"]
     )
     headers_env: Annotated[dict[str, EnvName], AfterValidator(_checked_header_names)] = Field(
-        default={},
-        description="Headers, each with the environment variable that contains its value.",
-        examples=[{"X-Tenant": "TENANT"}],
+        default={}, description="Header names, each with its environment variable.", examples=[{"X-Tenant": "TENANT"}]
     )
 
     @classmethod

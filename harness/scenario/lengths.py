@@ -10,22 +10,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from harness.scenario.base import AlsoAccepts, Integer, Number, StrictModel
+from harness.scenario.base import AlsoAccepts, Count, NotNegative, Positive, StrictModel
 from harness.units import DURATION_PATTERN, PositiveSeconds, Seconds
 
 _Z95 = NormalDist().inv_cdf(0.95)
 _POINTS = 400
 
-Tokens = Annotated[Integer, Field(ge=1)]
-
 
 class BaseLength(StrictModel):
     """Base of all distributions of lengths."""
 
-    min: Tokens = Field(default=1, description="Shortest length in tokens; shorter draws are raised.", examples=[16])
-    max: Tokens | None = Field(
-        default=None, description="Longest length in tokens; longer draws are cut.", examples=[4000]
-    )
+    min: Count = Field(default=1, description="Shortest length in tokens; shorter draws are raised.", examples=[16])
+    max: Count | None = Field(default=None, description="Largest number of tokens; more are cut.", examples=[4000])
     exact: bool = Field(
         default=False,
         strict=True,
@@ -57,7 +53,7 @@ class FixedLength(BaseLength):
     """Constant number of tokens."""
 
     dist: Literal["fixed"] = "fixed"
-    value: Tokens = Field(description="The number of tokens.", examples=[128])
+    value: Count = Field(description="The number of tokens.", examples=[128])
 
     def raw_quantile(self, share: float) -> float:
         return self.value
@@ -67,8 +63,8 @@ class UniformLength(BaseLength):
     """Lengths from `min` to `max`, all equally likely."""
 
     dist: Literal["uniform"]
-    min: Tokens = Field(description="The shortest length in tokens.", examples=[64])
-    max: Tokens = Field(description="The longest length in tokens.", examples=[512])
+    min: Count = Field(description="The shortest length in tokens.", examples=[64])
+    max: Count = Field(description="The longest length in tokens.", examples=[512])
 
     def raw_quantile(self, share: float) -> float:
         """Return the integer whose equal slice of [0, 1] contains the share."""
@@ -79,8 +75,8 @@ class NormalLength(BaseLength):
     """Normally distributed lengths, clipped to `min` and `max`."""
 
     dist: Literal["normal"]
-    mean: Annotated[Number, Field(gt=0)] = Field(description="The mean in tokens.", examples=[200])
-    sd: Annotated[Number, Field(ge=0)] = Field(description="The standard deviation in tokens.", examples=[50])
+    mean: Positive = Field(description="The mean in tokens.", examples=[200])
+    sd: NotNegative = Field(description="The standard deviation in tokens.", examples=[50])
 
     def raw_quantile(self, share: float) -> float:
         return self.mean + self.sd * NormalDist().inv_cdf(share)
@@ -90,14 +86,10 @@ class LognormalLength(BaseLength):
     """Log-normal lengths: many short, a few long. Given by `median` and `p95`, or by `mean` and `sigma`."""
 
     dist: Literal["lognormal"]
-    median: Annotated[Number, Field(gt=0)] | None = Field(
-        default=None, description="The median in tokens.", examples=[600]
-    )
-    p95: Annotated[Number, Field(gt=0)] | None = Field(
-        default=None, description="The 95th percentile in tokens.", examples=[2000]
-    )
-    mean: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="The mean in tokens.", examples=[800])
-    sigma: Annotated[Number, Field(ge=0)] | None = Field(
+    median: Positive | None = Field(default=None, description="The median in tokens.", examples=[600])
+    p95: Positive | None = Field(default=None, description="The 95th percentile in tokens.", examples=[2000])
+    mean: Positive | None = Field(default=None, description="The mean in tokens.", examples=[800])
+    sigma: NotNegative | None = Field(
         default=None, description="The standard deviation of the natural logarithm of the length.", examples=[0.7]
     )
 
@@ -133,11 +125,9 @@ class EmpiricalLength(BaseLength):
     """Observed lengths: `values` with their frequencies `weights`."""
 
     dist: Literal["empirical"]
-    values: tuple[Tokens, ...] = Field(min_length=1, description="Lengths in tokens.", examples=[[50, 200, 900]])
-    weights: tuple[Annotated[Number, Field(ge=0)], ...] | None = Field(
-        default=None,
-        description="Frequency of each value, in any unit. Default: all values are equally likely.",
-        examples=[[3, 5, 1]],
+    values: tuple[Count, ...] = Field(min_length=1, description="Lengths in tokens.", examples=[[50, 200, 900]])
+    weights: tuple[NotNegative, ...] | None = Field(
+        default=None, description="Frequency of each value, in any unit. Default: all are equal.", examples=[[3, 5, 1]]
     )
 
     @model_validator(mode="after")

@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from harness.records import Loop
-from harness.scenario.base import Integer, Name, StrictModel
+from harness.scenario.base import Count, Integer, Name, StrictModel
 from harness.scenario.lengths import Length, ThinkTime
 from harness.scenario.limits import LimitText, Slo
-from harness.scenario.rates import Count, Pieces, RateShape, cv_problems
+from harness.scenario.rates import Pieces, RateShape, cv_problems
 from harness.scenario.workload import Workload
 from harness.units import PositiveSeconds, Range, Seconds
 
@@ -42,10 +42,7 @@ class CommonLoad(StrictModel):
 
     name: Name | None = Field(default=None, description="Name of the trial. Default: derived from the kind.")
     warmup_s: Seconds = Field(
-        default=0.0,
-        alias="warmup",
-        description="The same load before the measurement; recorded, not counted.",
-        examples=["10s"],
+        default=0.0, alias="warmup", description="Load before the measurement; recorded, not counted.", examples=["10s"]
     )
     timeout_s: PositiveSeconds = Field(
         default=120.0, alias="timeout", description="A request that takes longer fails.", examples=["30s"]

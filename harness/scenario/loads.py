@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from harness.records import Loop
-from harness.scenario.base import NOT_BUILT, AlsoAccepts, Integer, Number
+from harness.scenario.base import NOT_BUILT, AlsoAccepts, Count, Number, Positive
 from harness.scenario.lengths import NO_THINK_TIME, Length, ThinkTime, Turns
 from harness.scenario.load_base import ONE_TURN, BaseLoad, CommonLoad
-from harness.scenario.rates import ARRIVALS, CV, Arrivals, Bursts, Count, Cv, Pieces, Ramp, Rate, RateShape, Spike, Step
+from harness.scenario.rates import ARRIVALS, CV, Arrivals, Bursts, Cv, Pieces, Ramp, Rate, RateShape, Spike, Step
 from harness.scenario.workload import Workload
 from harness.units import NOTHING, PositiveSeconds, Range
 
@@ -28,7 +28,7 @@ RATE = "Requests per second, whatever the server does (open loop). A list gives 
 USERS = "Users who each wait for the reply before they send again (closed loop). A list gives one trial per value."
 THINK = "Time that a user waits between a reply and the next request: a time, or a distribution of times."
 _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
-Users = Annotated[Integer, Field(ge=1), AlsoAccepts(_COUNTS)]
+Users = Annotated[Count, AlsoAccepts(_COUNTS)]
 
 
 def _uneven(cv: float | None) -> str:
@@ -134,18 +134,13 @@ class Burst(BaseLoad):
     changes_by_plan: ClassVar[bool] = True
 
     kind: Literal["burst"]
-    rate: Rate | None = Field(
-        default=None, description="Requests per second between the bursts (open loop).", examples=[1]
-    )
+    rate: Rate | None = Field(default=None, description="Requests per second between bursts (open loop).", examples=[1])
     burst_rate: Rate | None = Field(default=None, description="Requests per second during a burst.", examples=[8])
     burst_for_s: PositiveSeconds | None = Field(
         default=None, alias="burst_for", description="Length of each burst.", examples=["5s"]
     )
     every_s: PositiveSeconds | None = Field(
-        default=None,
-        alias="every",
-        description="Time from the start of a burst to the start of the next.",
-        examples=["20s"],
+        default=None, alias="every", description="Time from the start of a burst to the next start.", examples=["20s"]
     )
     spike: Spike | None = Field(default=None, description="Instead of bursts: many requests at once.")
     arrivals: Arrivals = Field(default="poisson", description=ARRIVALS)
@@ -278,7 +273,7 @@ class Trace(CommonLoad):
         "`due_s, prompt_tokens, output_tokens` (seconds from the start).",
         examples=["trace.csv"],
     )
-    time_scale: Annotated[Number, Field(gt=0)] = Field(
+    time_scale: Positive = Field(
         default=1.0, description="Factor for every gap: 2 halves the rate, 0.5 doubles it.", examples=[2]
     )
     sample: Annotated[Number, Field(gt=0, le=1)] = Field(
@@ -324,9 +319,7 @@ class Sessions(CommonLoad):
     }
 
     kind: Literal["sessions"]
-    rate: Rate = Field(
-        description="Conversations that begin per second. A list gives one trial per value.", examples=[0.5]
-    )
+    rate: Rate = Field(description="Conversations begun per second. A list gives one trial per value.", examples=[0.5])
     duration_s: PositiveSeconds | None = Field(
         default=None, alias="duration", description="Time to measure, after the warm-up.", examples=["60s"]
     )

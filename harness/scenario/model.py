@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr
 
-from harness.scenario.base import FreeText, Integer, Name, NotBuilt, StrictModel, TextOrItems, as_name, items_by
+from harness.scenario.base import Count, FreeText, Integer, Name, NotBuilt, StrictModel, TextOrItems, as_name, items_by
 from harness.scenario.engines import EngineBlock, ModelEntry
 from harness.scenario.limits import LimitText, Slo
 from harness.scenario.loads import LoadItem
@@ -43,21 +43,15 @@ class Telemetry(StrictModel):
         examples=[[0, 1]],
     )
     metrics_urls: MetricsPages | None = Field(
-        default=None,
-        description="Prometheus pages to read beside every engine.",
-        examples=[["http://gpu-host:9400/metrics"]],
+        default=None, description="Prometheus pages beside every engine.", examples=[["http://gpu-host:9400/metrics"]]
     )
 
 
 class Budget(StrictModel):
     """Budget of a run. A scenario that needs more is refused before it starts."""
 
-    requests: Annotated[Integer, Field(ge=1)] | None = Field(
-        default=None, description="Total number of requests.", examples=[10000]
-    )
-    tokens: Annotated[Integer, Field(ge=1)] | None = Field(
-        default=None, description="Total number of prompt and output tokens.", examples=[1000000]
-    )
+    requests: Count | None = Field(default=None, description="Number of requests.", examples=[10000])
+    tokens: Count | None = Field(default=None, description="Number of prompt and output tokens.", examples=[1000000])
     time_s: PositiveSeconds | None = Field(default=None, alias="time", description="Total time.", examples=["1h"])
     usd: NotBuilt = Field(default=None, description="Money.")
 
@@ -66,9 +60,7 @@ class Scenario(StrictModel):
     """Whole scenario after `extends`, `--set` and defaults."""
 
     version: Literal[1] = Field(default=1, description="Version of this grammar.")
-    extends: str | None = Field(
-        default=None, description="Path of a scenario that this file overrides.", examples=["base.yaml"]
-    )
+    extends: str | None = Field(default=None, description="Path of the scenario to override.", examples=["base.yaml"])
     name: Annotated[str, AfterValidator(_checked_name)] = Field(
         default="", description="Name of the run: letters, digits, `.`, `_` and `-`. Default: the file's name."
     )
@@ -84,22 +76,18 @@ class Scenario(StrictModel):
     workload: Workload = Field(default=Workload(), description="Requests: prompts, lengths and sampling.")
     classes: dict[Name, TrafficClass] = Field(default={}, description="Classes of requests by name, for `kind: mixed`.")
     load: tuple[LoadItem, ...] = Field(
-        min_length=1,
-        description="Loads: when requests are sent. Each load is a trial.",
-        examples=["[{kind: single_user, requests: 20}]"],
+        min_length=1, description="Loads, one trial each.", examples=["[{kind: single_user, requests: 20}]"]
     )
     slo: Slo = Field(default=Slo(), description="Requirements that a good request meets.")
     limits: tuple[LimitText, ...] = Field(
-        default=(),
-        description="Requirements that the run must meet.",
-        examples=[["ttft_ms p95 <= 500", "error_rate <= 0.01"]],
+        default=(), description="Requirements of the run.", examples=[["ttft_ms p95 <= 500", "error_rate <= 0.01"]]
     )
     decide: Literal["all", "any"] = Field(
         default="all",
         description="`all`: every cell must meet the limits. `any`: one cell that meets them under all its loads is "
         "enough; the others are ranked as rejected.",
     )
-    repetitions: Annotated[Integer, Field(ge=1)] = Field(
+    repetitions: Count = Field(
         default=1, description="Number of times that all cells are run, each with a fresh start of the engine."
     )
     order: Literal["interleaved", "blocks"] = Field(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from harness.scenario.base import AlsoAccepts, Integer, Number, StrictModel
+from harness.scenario.base import AlsoAccepts, Count, NotNegative, Number, Positive, StrictModel
 from harness.units import PositiveSeconds, Seconds
 
 if TYPE_CHECKING:
@@ -34,9 +34,8 @@ def _plain_arrivals(value: Any) -> Any:
 
 Arrivals = Annotated[Literal["constant", "poisson", "gamma"], BeforeValidator(_plain_arrivals)]
 _NUMBERS = {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 1}
-Rate = Annotated[Number, Field(gt=0), AlsoAccepts(_NUMBERS)]
+Rate = Annotated[Positive, AlsoAccepts(_NUMBERS)]
 Cv = Annotated[Number, Field(gt=0, le=20), AlsoAccepts(_NUMBERS)]
-Count = Annotated[Integer, Field(ge=1)]
 ARRIVALS = "`poisson`: independent, as from many users. `constant`: evenly spaced. `gamma`: unevenness set by `cv`."
 CV = (
     "Coefficient of variation of the gaps, for `arrivals: gamma`: standard deviation / mean. 1 is `poisson`. Above 1, "
@@ -61,12 +60,8 @@ class Ramp(StrictModel):
 
     at_most_one: ClassVar[tuple[tuple[str, ...], ...]] = (("from", "to"),)
 
-    from_rate: Annotated[Number, Field(ge=0)] | None = Field(
-        default=None, alias="from", description="Requests per second at the beginning.", examples=[1]
-    )
-    to_rate: Annotated[Number, Field(gt=0)] | None = Field(
-        default=None, alias="to", description="Requests per second at the end.", examples=[8]
-    )
+    from_rate: NotNegative | None = Field(default=None, alias="from", description="Rate at the start.", examples=[1])
+    to_rate: Positive | None = Field(default=None, alias="to", description="Rate at the end.", examples=[8])
     over_s: PositiveSeconds = Field(alias="over", description="Duration of the ramp.", examples=["60s"])
 
     def ends(self, rate: float) -> tuple[float, float]:
@@ -85,9 +80,7 @@ class Spike(StrictModel):
     """Many requests at once."""
 
     requests: Count = Field(description="Number of requests.", examples=[50])
-    within_s: Seconds = Field(
-        alias="within", description="Time over which they are spread; `0s`: all at once.", examples=["1s"]
-    )
+    within_s: Seconds = Field(alias="within", description="Spread over this time; `0s`: all at once.", examples=["1s"])
     at_s: Seconds = Field(
         default=0.0, alias="at", description="Start of the spike, from the start of the measurement.", examples=["10s"]
     )
@@ -96,7 +89,7 @@ class Spike(StrictModel):
 class Step(StrictModel):
     """Rate of one step."""
 
-    rate: Annotated[Number, Field(gt=0)] = Field(description="Requests per second.", examples=[2])
+    rate: Positive = Field(description="Requests per second.", examples=[2])
     for_s: PositiveSeconds = Field(alias="for", description="Duration of the step.", examples=["30s"])
 
 

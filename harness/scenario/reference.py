@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,14 +18,7 @@ from harness.units import DURATION_PATTERN, format_duration
 Schema: TypeAlias = Mapping[str, Any]
 _NOUNS = {"EngineBlock": "engine", "ModelEntry": "model", "TrafficClass": "class", "Variant": "options"}
 _NOUNS |= {"MetricsPage": "page"} | {load.__name__: "load" for load in KINDS.values()}
-_TYPES = {
-    "integer": "whole number",
-    "number": "number",
-    "string": "text",
-    "boolean": "true or false",
-    "null": "",
-    "path": "path",
-}
+_TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "path": "path"}
 _INTRODUCTION = """\
 # The scenario file
 
@@ -46,14 +39,10 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of scenario files."""
     schema = Scenario.model_json_schema(by_alias=True, mode="validation")
     _tidy(schema)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Scenario",
-        **schema,
-        # A file that extends another may omit required keys.
-        "anyOf": [{"required": ["extends"]}, {"required": schema["required"]}],
-        "required": [],
-    }
+    # A file that extends another may omit required keys.
+    either = [{"required": ["extends"]}, {"required": schema["required"]}]
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Scenario"}
+    return {**head, **schema, "anyOf": either, "required": []}
 
 
 def markdown() -> str:
@@ -86,8 +75,12 @@ def _tidy(node: Any) -> None:
             del node["title"]
         if node.get("pattern") == DURATION_PATTERN and isinstance(node.get("default"), float):
             node["default"] = format_duration(node["default"])
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+    for _, child in _inner(node):
         _tidy(child)
+
+
+def _inner(node: Any) -> Iterable[tuple[Any, Any]]:
+    return node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
 
 
 def _sections(models: Mapping[str, Schema]) -> dict[str, list[str]]:
@@ -105,7 +98,7 @@ def _sections(models: Mapping[str, Schema]) -> dict[str, list[str]]:
 def _references(node: Any) -> Iterator[str]:
     if isinstance(node, dict) and isinstance(node.get("$ref"), str):
         yield node["$ref"].rpartition("/")[2]
-    for name, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+    for name, child in _inner(node):
         if name != "discriminator":
             yield from _references(child)
 
@@ -157,6 +150,8 @@ def _types(value: Schema) -> Iterator[str]:
     if "anyOf" in value or "oneOf" in value:
         for one in value.get("anyOf", value.get("oneOf", [])):
             yield from _types(one)
+    elif value.get("type") == "null":
+        return
     elif "$ref" in value:
         yield _noun(str(value["$ref"]).rpartition("/")[2])
     elif "const" in value or "enum" in value:

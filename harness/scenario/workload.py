@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
-from harness.scenario.base import AlsoAccepts, Integer, Number, StrictModel, listed
-from harness.scenario.lengths import FixedLength, Length, ThinkTime, Tokens, Turns
+from harness.scenario.base import AlsoAccepts, Count, Integer, NotNegative, Number, Positive, StrictModel, listed
+from harness.scenario.lengths import FixedLength, Length, ThinkTime, Turns
 from harness.scenario.limits import Slo
 
 Share = Annotated[Number, Field(gt=0, le=1)]
@@ -24,7 +24,7 @@ def _checked_temperature(value: Any) -> Any:
     raise ValueError(f"must be a number of at least 0, or `{SERVER}` for the server's default, found {value!r}")
 
 
-Temperature = Annotated[Literal["server"] | Annotated[Number, Field(ge=0)], BeforeValidator(_checked_temperature)]
+Temperature = Annotated[Literal["server"] | NotNegative, BeforeValidator(_checked_temperature)]
 
 
 class Sampling(StrictModel):
@@ -63,10 +63,8 @@ class Prefix(StrictModel):
     """
 
     share: Share = Field(default=1.0, description="Share of requests that begin with a prefix.", examples=[0.8])
-    tokens: Tokens = Field(description="Length of the prefix in tokens.", examples=[500])
-    groups: Tokens = Field(
-        default=1, le=1000, description="Number of different prefixes, all equally frequent.", examples=[4]
-    )
+    tokens: Count = Field(description="Length of the prefix in tokens.", examples=[500])
+    groups: Count = Field(default=1, le=1000, description="Number of prefixes, all equally frequent.", examples=[4])
 
 
 class Cancel(StrictModel):
@@ -77,9 +75,7 @@ class Cancel(StrictModel):
     """
 
     share: Share = Field(description="Share of requests to cancel, each drawn independently.", examples=[0.1])
-    after: ThinkTime = Field(
-        description="Time from sending to cancelling: a time, or a distribution of times.", examples=["2s"]
-    )
+    after: ThinkTime = Field(description="Time from sending to cancelling, or a distribution.", examples=["2s"])
 
 
 class Workload(StrictModel):
@@ -104,13 +100,10 @@ class Workload(StrictModel):
         examples=["prompts.jsonl"],
     )
     prefix: Prefix | None = Field(
-        default=None,
-        description="Common beginning of many prompts, for prefix caches. Default: no two prompts begin alike.",
+        default=None, description="Common beginning of many prompts, for prefix caches. Default: no two begin alike."
     )
     repeat: Share | None = Field(
-        default=None,
-        description="Share of requests that repeat a random earlier one exactly, for result caches.",
-        examples=[0.3],
+        default=None, description="Share of requests that repeat an earlier one, for result caches.", examples=[0.3]
     )
     turns: Turns | None = Field(
         default=None,
@@ -127,9 +120,7 @@ class Workload(StrictModel):
     )
     sampling: Sampling = Field(default=Sampling(), description="Sampling of the output tokens.")
     cancel: Cancel | None = Field(default=None, description="Requests that are cancelled before their reply ends.")
-    stream: bool = Field(
-        default=True, strict=True, description="Stream the reply. Without streaming there is no time to first token."
-    )
+    stream: bool = Field(default=True, strict=True, description="Stream the reply; otherwise TTFT is unknown.")
 
     @model_validator(mode="after")
     def _prefix_fits(self) -> Self:
@@ -164,12 +155,8 @@ class Workload(StrictModel):
 class TrafficClass(StrictModel):
     """Class of requests in mixed traffic."""
 
-    weight: Annotated[Number, Field(gt=0)] = Field(
-        default=1.0, description="Share of the requests, relative to the other classes.", examples=[3]
-    )
-    workload: Workload | None = Field(
-        default=None, description="Keys that replace those of the scenario's `workload` for this class."
-    )
+    weight: Positive = Field(default=1.0, description="Share of the requests, relative to other classes.", examples=[3])
+    workload: Workload | None = Field(default=None, description="Keys that replace those of the scenario's `workload`.")
     slo: Slo | None = Field(default=None, description="Keys that replace those of the scenario's `slo` for this class.")
     priority: Integer | None = Field(
         default=None,

@@ -18,7 +18,7 @@ from harness.scenario.base import near
 from harness.scenario.engines import EngineBlock, Level
 from harness.scenario.model import Scenario
 from harness.scenario.workload import SERVER
-from harness.schedule.combinations import Combination
+from harness.schedule.cells import Combination
 from harness.schedule.devices import absent, kinds_here
 from harness.schedule.interpreter import cannot_run_trials
 

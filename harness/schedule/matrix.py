@@ -27,8 +27,7 @@ from harness.scenario.loads import load_names
 from harness.scenario.metrics_urls import pages_of
 from harness.scenario.model import Scenario
 from harness.schedule.availability import answers_in_process, refusal, variable_missing
-from harness.schedule.cells import Cell, Skip, TrialPlan, last_part, slug
-from harness.schedule.combinations import Combination, combinations
+from harness.schedule.cells import Cell, Combination, Skip, TrialPlan, combinations, last_part, slug
 
 
 def in_run_order(planned: Sequence[Cell | Skip], seed: int) -> list[Cell | Skip]:
