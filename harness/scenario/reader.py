@@ -44,7 +44,7 @@ def load(
     scenario: Scenario | None = None
     if source.tree is not None:
         try:
-            scenario = Scenario.model_validate(source.data)
+            scenario = Scenario.model_validate(source.tree.plain())
         except ValidationError as error:
             problems += problems_of(error, source.tree)
         problems += cross_problems(source.tree)

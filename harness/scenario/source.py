@@ -9,10 +9,9 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from engines.http.addresses import TLS_FILES
 from harness.errors import Problem
@@ -35,12 +34,7 @@ class Source:
     """Merged tree of a scenario (None if nothing can be checked) and the problems of reading it."""
 
     tree: Node | None
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def data(self) -> Any:
-        """Values without places."""
-        return None if self.tree is None else self.tree.plain()
+    problems: list[Problem]
 
 
 def read(path: Path, *, sets: Sequence[str], labels: Sequence[str], env: Mapping[str, str] | None) -> Source:

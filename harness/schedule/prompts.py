@@ -23,7 +23,6 @@ from harness.seeding import generator
 SENTENCES = tuple((Path(__file__).parent / "sentences.txt").read_text(encoding="utf-8").splitlines())
 CHARACTERS_PER_TOKEN = 4
 LEAST_OWN_TOKENS = 8
-_HEAD_WORDS = 3
 _CORPUS_SENTENCES = 2_000
 _MASK = 2**64 - 1
 
@@ -86,28 +85,26 @@ class WordPrompts:
         self.source = "estimated" if tokenizer is None else "tokenizer"
         self._tokenizer = tokenizer
         self._salt = int(generator(seed, 1).integers(2**63))
-        words = _shuffled_words(seed)
+        picks = generator(seed, 0).integers(len(SENTENCES), size=_CORPUS_SENTENCES)
+        words = " ".join(SENTENCES[pick] for pick in picks).split()
         self._heads = sorted({word.strip(".,;?").lower() for word in words})
         self._corpus = " " + " ".join(words)
         self._ends = list(accumulate((len(word) + 1 for word in words), initial=0))
-        costs = {word: self._cost(" " + word) for word in set(words) | set(self._heads)}
-        self._costs = costs
+        self._costs = {word: self._cost(" " + word) for word in set(words) | set(self._heads)}
         self._first_costs = {word: self._cost(word) for word in self._heads}
-        self._spent = list(accumulate((costs[word] for word in words), initial=0))
-        self._codes = len(self._heads) ** _HEAD_WORDS
-        self._step, self._shift = _permutation(self._codes, seed)
-        self._shift = (self._shift + salt) % self._codes
+        self._spent = list(accumulate((self._costs[word] for word in words), initial=0))
+        self._codes = len(self._heads) ** 3
+        self._step, shift = _permutation(self._codes, seed)
+        self._shift = (shift + salt) % self._codes
         self._filler = None if tokenizer is None else _filler(tokenizer)
         self._additive = tokenizer is None or self._is_additive()
-        self.fingerprint = digest(f"words 1 {seed} {self.source} {sorted(costs.items())}".encode())
+        self.fingerprint = digest(f"words 1 {seed} {self.source} {sorted(self._costs.items())}".encode())
 
     def prompt(self, index: int, tokens: int) -> str:
         """Return prompt number `index` with `tokens` tokens; the length is exact if there is a tokenizer.
 
-        A prompt too short for three unique words has fewer and may occur twice.
-
-        Raises:
-            ValueError: The tokenizer has no text of this length.
+        A prompt too short for three unique words may occur twice. Raises ValueError if the tokenizer has no text of
+        this length.
         """
         return self._finished(*self._compose(index, self._budget(tokens)), tokens)
 
@@ -168,10 +165,7 @@ class WordPrompts:
         return text, left
 
     def _is_additive(self) -> bool:
-        """Return True if the sum of the words' tokens is the length of the text, on 24 prompts.
-
-        This is true of every tokenizer that splits at spaces first.
-        """
+        """Return True if the words' tokens add up to the text's, as for tokenizers that split at spaces first."""
         if self._tokenizer is None or self._filler is None:
             return False
         for index, tokens in enumerate((24, 63, 64, 200, 513, 1000) * 4):
@@ -182,11 +176,6 @@ class WordPrompts:
             if missing < 0 or self._tokenizer.count(longer + self._filler * missing) != 2 * tokens:
                 return False
         return True
-
-
-def _shuffled_words(seed: int) -> list[str]:
-    picks = generator(seed, 0).integers(len(SENTENCES), size=_CORPUS_SENTENCES)
-    return " ".join(SENTENCES[pick] for pick in picks).split()
 
 
 def _permutation(size: int, seed: int) -> tuple[int, int]:
@@ -208,18 +197,14 @@ def mix(value: int) -> int:
 
 def _filler(tokenizer: Tokenizer) -> str | None:
     """Return a text that adds exactly one token at the end of any sentence, even if repeated."""
-    base = SENTENCES[0]
-    known = tokenizer.count(base)
-    for candidate in (" the", " a", " and", ".", "!", "a"):
-        if all(tokenizer.count(base + candidate * n) == known + n for n in range(1, 9)):
-            return candidate
-    return None
+    base, candidates = SENTENCES[0], (" the", " a", " and", ".", "!", "a")
+    ends = [tokenizer.count(base) + n for n in range(1, 9)]
+    return next((one for one in candidates if [tokenizer.count(base + one * n) for n in range(1, 9)] == ends), None)
 
 
 def _repair(text: str, tokens: int, tokenizer: Tokenizer, filler: str | None) -> str:
     """Return the text, cut or extended to exactly `tokens` tokens; raise ValueError if that fails."""
-    while text and tokenizer.count(text) > tokens:
-        over = tokenizer.count(text) - tokens
+    while text and (over := tokenizer.count(text) - tokens) > 0:
         text = text[: -max(1, over // 2)]
     while filler and (missing := tokens - tokenizer.count(text)) > 0:
         longer = text + filler * missing

@@ -55,8 +55,9 @@ def data_of(folder: Path, text: str, *, sets: tuple[str, ...] = (), env: dict[st
     path = folder / "s.yaml"
     path.write_text(text, encoding="utf-8")
     source = read(path, sets=sets, labels=(), env=env or {})
+    assert source.tree is not None
     assert source.problems == []
-    return source.data
+    return source.tree.plain()
 
 
 @given(MAPPINGS, MAPPINGS)
