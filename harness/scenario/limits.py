@@ -1,4 +1,4 @@
-"""Limits of a scenario, such as `ttft_ms p95 <= 500` or `chat.tpot_ms p50 <= 50ms`, and its `slo` for one request."""
+"""Limits of a scenario, such as `chat.ttft_ms p95 <= 500ms`, and its `slo` for one request."""
 
 from __future__ import annotations
 

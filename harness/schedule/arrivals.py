@@ -34,8 +34,8 @@ class Process(StrEnum):
 def constant(rate: float, *, start_ns: int = 0, end_ns: int | None = None, count: int | None = None) -> Int64:
     """Return arrivals at start + i / rate, rounded down to the nanosecond, without drift.
 
-    Either all arrivals in [start_ns, end_ns) or the first `count`. `rate` (requests/s) is read as the decimal number of
-    the scenario, so that 0.1 means one request every 10 s exactly.
+    Either all arrivals in [start_ns, end_ns) or the first `count`. `rate` (requests/s) is read as a decimal number: 0.1
+    is exactly one request every 10 s.
     """
     _one_limit(end_ns, count)
     check_rate(rate)
@@ -125,9 +125,9 @@ def _unit(process: Process, cv: float, random: np.random.Generator, length: floa
 def _unit_gamma(cv: float, random: np.random.Generator, length: float | None, count: int | None) -> Float64:
     """Return arrivals with gaps Gamma(k, 1/k), k = 1 / cv^2, observed from a random instant.
 
-    The first gap is a uniform share of Gamma(k + 1, 1/k), because a random instant falls into a gap with a probability
-    proportional to its length (renewal theory, e.g. Cox 1962, 5.1-5.2). After a whole first gap, the first seconds of
-    clumped arrivals would be too dense by (cv^2 - 1) / 2 requests.
+    A random instant falls into a gap with a probability proportional to its length. The first gap is therefore a
+    uniform share of Gamma(k + 1, 1/k) (renewal theory, e.g. Cox 1962, 5.1-5.2). With a whole first gap, the first
+    seconds of clumped arrivals would be too dense by (cv^2 - 1) / 2 requests.
     """
     if not 0 < cv < float("inf"):
         raise ValueError(f"a coefficient of variation must be a positive number, found {cv}")

@@ -1,7 +1,7 @@
 """Chains of requests, in which each request waits for the one before it.
 
-The first row of a chain falls due at a scheduled time, each later row after the end of the row before it. An open loop
-has chains of one row, a closed loop one chain per user, a partly open loop one chain per conversation.
+The first row of a chain falls due at a scheduled time, each later row after the end of its predecessor. Chains are
+single rows (open loop), the rows of a user (closed loop) or of a conversation (partly open loop).
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _draw(length: Length, random: np.random.Generator, count: int) -> NDArray[np
 class WordPrompts:
     """Generated prompts of a requested length; see `Prompts`.
 
-    Another `salt` gives every prompt and prefix other first words, so that a server does not know the prompts of an
+    Another `salt` gives every prompt and prefix other first words. A server then does not know the prompts of an
     earlier run. The salt is not part of the fingerprint.
     """
 

@@ -23,8 +23,8 @@ _WARMUP_GAPS, _GAPS, _SPIKE = 20, 21, 22
 class Window:
     """Measurement window: requests that fall due in it are measured. Offsets from T0.
 
-    The end is None if it depends on the replies (a closed loop limited by requests) or is the last request (a trace, a
-    spike without a rate).
+    The end is None if it depends on the replies, as in a closed loop limited by requests. A trace and a spike without
+    a rate end with their last request.
     """
 
     start_ns: int
