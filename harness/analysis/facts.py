@@ -165,7 +165,7 @@ def _missing_latencies(rows: Columns) -> dict[str, str]:
     if not len(rows):
         return dict.fromkeys(latencies, "no request was measured")
     found = dict.fromkeys(latencies, "no measured request got that far")
-    found |= dict.fromkeys(rows.reported, "the server does not report it with its replies")
+    found |= dict.fromkeys(rows.reported, "the server says nothing of it with its replies")
     if rows.ok.any() and not np.isfinite(rows.times["first_token"][rows.ok]).any():
         unmet = [Need.STREAM]
     else:
