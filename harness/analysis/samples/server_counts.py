@@ -144,9 +144,9 @@ def _in_flight(trial: TrialEntry, reading: Reading, samples: pd.DataFrame) -> di
         return None
     half = both.index.get_level_values("width_ns").to_numpy(dtype=np.float64) / 2 + MOMENT_S * NS_PER_S
     begins, ends = (at - half)[inside], (at + half)[inside]
-    rows, ended = reading.frame, np.where(np.isnan(reading.columns.ended), np.inf, reading.columns.ended)
-    sent = reading.columns.times["sent"]
-    surely = one_of(rows["status"], [Status.OK]) & ~is_true(rows["cached"])
+    columns = reading.columns
+    sent, ended = columns.times["sent"], np.where(np.isnan(columns.ended), np.inf, columns.ended)
+    surely = columns.ok & ~columns.cached
     least = np.maximum(_begun(sent[surely], begins) - _begun(ended[surely], ends), 0.0)
     most = _begun(sent, ends) - _begun(ended, begins)
     server = float(both.to_numpy(dtype=np.float64).sum(axis=1)[inside].mean())

@@ -10,7 +10,7 @@ import pytest
 
 from harness.analysis.reading import read
 from harness.analysis.samples.server_counts import IN_FLIGHT, books_of
-from harness.records import Record, Sample
+from harness.records import Record, Sample, Status
 from harness.store.manifest import CellEntry
 from harness.verdict.tokens import books_reasons
 from tests.fabricated import FabricatedTrial, S, cell_entry, changed, failed, noisy, streamed, trial_entry
@@ -178,6 +178,15 @@ def test_the_servers_requests_in_flight_are_ours(seed: int, more: int, share: fl
     assert entry["server"] == pytest.approx(np.mean([count(at_s) for at_s in range(5, 50)]) * share + more)
     assert (not reasons, entry["source"]) == (balanced, "server0")
     assert (entry["difference_share"] == 0) is balanced
+
+
+def test_requests_in_flight_do_not_depend_on_the_order_of_the_rows() -> None:
+    """Workers write their rows as replies end; failed requests are no lower bound."""
+    records, count = queue_of(1)
+    for record in records[::3]:
+        record.status = Status.HTTP_ERROR
+    entries = [books(rows, gauges(count), start_s=5.0, end_s=50.0)[0][IN_FLIGHT] for rows in (records, records[::-1])]
+    assert entries[0] == entries[1]
 
 
 @pytest.mark.parametrize("lost", [None, "running_requests", "waiting_requests"])
