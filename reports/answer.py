@@ -10,6 +10,7 @@ from typing import Any
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ALL, KEYS, ReportData, keys_of_verdict, place
 from reports.format import THIN, UNKNOWN, count, dotted, estimate, interval, joined
+from reports.labels import DATA
 from reports.tables import decision, quality
 from reports.tables.base import by_class, groups
 
@@ -47,9 +48,9 @@ _HARMLESS = ("ok", "cancelled")
 
 
 def headline(data: ReportData) -> str:
-    """Return validity and limits in one line; the first word is the verdict."""
-    without_trials = "QUALITY ONLY" if quality.scored(data) else "NOTHING MEASURED"
-    words = [data.verdict().upper() or without_trials]
+    """Return the quality of the data, limits and exit code in one line."""
+    without_trials = "quality only" if quality.scored(data) else "nothing measured"
+    words = [f"data: {DATA[data.verdict()]}" if data.verdict() else without_trials]
     outcomes = [verdict["outcome"] for verdict in data.verdicts]
     kinds = [kind for kind in ("fail", "invalid", "cannot_tell", "pass") if kind in outcomes]
     if kinds:
@@ -66,18 +67,18 @@ def _why_zero(data: ReportData) -> str:
     """Return why a run is a success although something is invalid or broken."""
     spoiled = data.verdict() == "invalid" or any(one["outcome"] in ("fail", "invalid") for one in data.verdicts)
     chosen = data.manifest.asked.decide == "any"
-    return ": one cell holds every limit (decide: any)" if chosen and spoiled and data.exit_code == 0 else ""
+    return ": one configuration meets every limit (decide: any)" if chosen and spoiled and data.exit_code == 0 else ""
 
 
 def labelled(data: ReportData) -> list[tuple[str, str]]:
     """Return the paragraph in parts: a word that says what the part is about, and its sentences; plain text."""
     found = (
         ("Measured", _measured(data)),
-        ("Choice", " ".join(_chosen(data))),
+        ("Decision", " ".join(_chosen(data))),
         ("Speed", " ".join(_numbers(data))),
         ("Limits", _limits(data)),
-        ("Missing", _not_measured(data)),
-        ("Doubt", _doubt(data)),
+        ("Not measured", _not_measured(data)),
+        ("Caveats", _caveats(data)),
     )
     return [(label, text) for label, text in found if text]
 
@@ -86,7 +87,7 @@ def _measured(data: ReportData) -> str:
     """What was measured on what, and how the requests ended."""
     done = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell.id, trial.id)]
     if not done:
-        return "No trial left a measurement." if data.manifest.cells else "Nothing was planned."
+        return "No trial has a measurement." if data.manifest.cells else "Nothing was planned."
     cells = list({cell.id: cell for cell, _ in done}.values())
     model = _listed(cell.model for cell in cells if cell.model)
     levels = _listed(cell.level for cell in cells if cell.level)
@@ -123,7 +124,7 @@ def _ended(data: ReportData, done: Sequence[tuple[CellEntry, TrialEntry]]) -> st
     unsent = statuses.pop("not_sent", 0)
     total, bad = sum(statuses.values()), sum(n for status, n in statuses.items() if status not in _HARMLESS)
     measured = f"{count(len(done), 'trial')}, {count(total, 'measured request')}"
-    lacking = f"; {unsent} more planned, but never sent" if unsent else ""
+    lacking = f"; {unsent} more were scheduled but never sent" if unsent else ""
     if not total:
         return measured + lacking
     if not bad:
@@ -202,8 +203,8 @@ def _limits(data: ReportData) -> str:
     outcomes = Counter(one["outcome"] for one in data.verdicts)
     total = len(data.verdicts)
     if outcomes["pass"] == total:
-        return "the only one holds." if total == 1 else f"all {total} hold."
-    words = {"fail": "broken", "invalid": "without a result", "cannot_tell": "undecided", "pass": "held"}
+        return "the only one is met." if total == 1 else f"all {total} are met."
+    words = {"fail": "violated", "invalid": "without a result", "cannot_tell": "undecided", "pass": "met"}
     parts = joined([f"{outcomes[kind]} {word}" for kind, word in words.items() if outcomes[kind]])
     kind, first = next((kind, one) for kind in words for one in data.verdicts if one["outcome"] == kind)
     named = f"{first['limit']} under {_namer(data)(keys_of_verdict(first))}"
@@ -219,24 +220,24 @@ def _not_measured(data: ReportData) -> str:
     if not broken:
         return ""
     reason = broken[0].reason or "no reason was recorded"
-    return f"{len(broken)} not measured to the end; the first: {_ended_with_point(reason)}"
+    return f"{len(broken)} incomplete or skipped; the first: {_ended_with_point(reason)}"
 
 
-def _doubt(data: ReportData) -> str:
+def _caveats(data: ReportData) -> str:
     """Return the most severe and most frequent reason not to believe the numbers, with what to do."""
     if not data.validity:
         return ""
     seen = [one for one in data.validity if data.facts_of(one["cell"], one["trial"])] or data.validity
     judged = [one for one in seen if one["reasons"]]
     if not judged:
-        return "no check found a reason for one."
+        return "none."
     level = "invalid" if any(reason["level"] == "invalid" for one in judged for reason in one["reasons"]) else "warn"
     reasons = [{reason["code"]: reason for reason in one["reasons"] if reason["level"] == level} for one in judged]
     often = Counter(code for of_trial in reasons for code in of_trial)
     code, trials = often.most_common(1)[0]
     reason = next(of_trial[code] for of_trial in reasons if code in of_trial)
     many = f"{trials} of {count(len(seen), 'trial')}"
-    opening = f"no result in {many}" if level == "invalid" else f"in {many}"
+    opening = f"poor data in {many}" if level == "invalid" else f"in {many}"
     return f"{opening}: {_ended_with_point(reason['sentence'])} {_ended_with_point(reason['advice'])}".rstrip()
 
 

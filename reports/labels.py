@@ -26,6 +26,9 @@ class Column:
     wide: bool = False
 
 
+DATA = {"valid": "good", "warn": "usable", "invalid": "poor"}
+"""Quality of a trial's data, by its stored validity."""
+
 LATENCIES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "end to end", "icl_ms": "between chunks"}
 """Names of latencies in plots."""
 
@@ -40,7 +43,7 @@ RESULTS = (
     Column("memory", "memory_peak_bytes", "bytes"),
     Column("GPU memory", "gpu_memory_peak_bytes", "bytes", optional=True),
     Column("energy, J/token", "energy_j_per_output_token", optional=True),
-    Column("load, s", "load_s", optional=True),
+    Column("startup, s", "load_s", optional=True),
 )
 QUALITY = (
     Column("KL, nats", "kl_mean"),
@@ -61,7 +64,7 @@ REPLIES = (
 )
 DECISION = (
     Column("speed, tokens/s", "speed"),
-    Column("to reference", "speed_ratio", "share"),
+    Column("vs. reference", "speed_ratio", "share"),
     Column("size on disk", "weight_bytes", "bytes"),
     Column("memory, peak", "memory_peak_bytes", "bytes"),
     Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
@@ -80,8 +83,8 @@ ENGINE = (
     Column("GPU memory, loading", "load_gpu_peak_bytes", "bytes", optional=True),
     Column("GPU memory, peak", "gpu_memory_peak_bytes", "bytes", optional=True),
     Column("KV cache per token", "kv_bytes_per_token", "bytes", optional=True),
-    Column("load cold, s", "load_s", optional=True),
-    Column("load warm, s", "load_warm_s", optional=True),
+    Column("startup cold, s", "load_s", optional=True),
+    Column("startup warm, s", "load_warm_s", optional=True),
     Column("first request, ms", "first_request_ms", optional=True),
 )
 UNDER_LOAD = (
@@ -92,5 +95,5 @@ UNDER_LOAD = (
     Column("TPOT p95, ms", "tpot_p95_ms"),
     Column("E2E p95, ms", "e2e_p95_ms"),
     Column("succeeded", "success", "share"),
-    Column("attainment", "attainment", "share", optional=True),
+    Column("SLO attainment", "attainment", "share", optional=True),
 )

@@ -40,7 +40,7 @@ SECTIONS = (  # in the order of the page; the last of a terminal stay in view
     Section("results", results.requests, folded=1),
     Section("results", decision.single_engines, folded=2, terminal=2),
     Section("limits", results.limits, markdown=1, terminal=3),
-    Section("validity", checks.reasons, markdown=3, terminal=10),
+    Section("caveats", checks.reasons, markdown=3, terminal=10),
     Section("not-measured", checks.not_run, markdown=4, terminal=6),
     Section("errors", checks.errors, markdown=5, terminal=9),
     Section("bursts", results.bursts, folded=6, terminal=8),

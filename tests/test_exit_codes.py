@@ -112,7 +112,7 @@ def test_4_a_measurement_is_invalid(tmp_path: Path) -> None:
         "run", str(scenario(tmp_path, engines=simulated(error_every=2))), "--out", "run", *QUICK, cwd=tmp_path
     )
     assert ended.code == 4, ended.err
-    assert "invalid" in (tmp_path / "run" / "report.md").read_text().lower()
+    assert "**data: poor**" in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_4_nothing_succeeded_whatever_the_limit_says(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_4_nothing_succeeded_whatever_the_limit_says(tmp_path: Path) -> None:
     ended = harness("run", str(path), "--out", "run", "--format", "md,csv", cwd=tmp_path)
     assert ended.code == 4, ended.err
     report = (tmp_path / "run" / "report.md").read_text()
-    assert report.splitlines()[2].startswith("**INVALID**")
+    assert report.splitlines()[2].startswith("**data: poor**")
     assert "Every measured request failed" in report
     assert "100 %" not in report
     header, *rows = (tmp_path / "run" / "summary.csv").read_text().splitlines()
@@ -158,7 +158,7 @@ def test_130_interrupted_once_finishes_what_is_in_flight(tmp_path: Path, number:
     assert trial["status"] == "interrupted"
     report = (run / "report.md").read_text()
     assert "The trial was interrupted: it was stopped before its end." in report
-    assert "sent by this client, one process" in report
+    assert "built-in, one process" in report
 
 
 def test_130_interrupted_twice_stops_now_and_saves(tmp_path: Path) -> None:

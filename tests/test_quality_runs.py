@@ -65,7 +65,7 @@ def test_a_matrix_with_quality(tmp_path: Path) -> None:
         assert len(table) == cell["quality"]["positions"] == 8 * 64
     assert not list((run / "quality").rglob("*.f32"))
     page = (run / "report.md").read_text()
-    assert "Quality, against the reference" in page
+    assert "Quality vs. reference" in page
     junit = (run / "junit.xml").read_text()
     assert junit.count("kl_mean &lt;= 0.001") == 2
     assert junit.count('message="kl_mean is 0.002') == 1
@@ -117,7 +117,7 @@ def test_without_load(tmp_path: Path) -> None:
     assert found["q8_0", "top1_agreement"]["low"] > found["q4_0", "top1_agreement"]["high"]
     assert found["q8_0", "kl_mean"]["n"] == 16_384
     assert found["q8_0", "kl_mean"]["high"] < 0.001
-    assert "QUALITY ONLY" in ended.out
+    assert "quality only" in ended.out
     assert all(not cell["trials"] for cell in manifest(run)["cells"])
 
 

@@ -71,7 +71,7 @@ _OTHERS = """\
 
 A `testcase` per trial and per limit, `classname` the cell, `name` the load and the limit, `time` the seconds of the
 trial. `failure`: the limit is broken (`type="fail"`) or was not checked (`type="cannot_tell"`). `error`: the
-measurement is invalid or did not come to its end. `skipped`: it was not to be run here. `system-out`: doubts about what
+measurement is invalid or did not come to its end. `skipped`: it was not to be run here. `system-out`: caveats of what
 passed.
 
 ## Prometheus

@@ -84,7 +84,7 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
     labels = (f"{noun} needed, {unit} (less is better)", "speed, tokens/s (more is better)")
     svg = picture(name, draw, labels, HEIGHT)
     front = ", ".join(point.label for point in points if point.front)
-    alt = f"Speed against {noun} of {len(points)} rows. The line joins those that nothing beats: {front or 'none'}."
+    alt = f"Speed against {noun} of {len(points)} configurations. Pareto-optimal, joined by a line: {front or 'none'}."
     return Plot(name, alt, svg, f"Speed against {noun}", _table(points, noun))
 
 
@@ -99,7 +99,7 @@ def _table(points: Sequence[Point], noun: str) -> Table:
         )
         for point in points
     ]
-    return first_rows(Table("", ("row", noun, "speed, tokens/s", "quality", "beaten by another"), rows))
+    return first_rows(Table("", ("configuration", noun, "speed, tokens/s", "quality", "dominated"), rows))
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
@@ -135,4 +135,4 @@ def _keys(axes: Axes, points: Sequence[Point]) -> None:
     for word in told:
         marks.key(axes, word or "quality unknown", COLOURS[0], MARKERS[word])
     if any(not point.front for point in points):
-        marks.key(axes, "hollow: beaten by another", MUTED, "o" if told else MARKERS[""], filled=False)
+        marks.key(axes, "hollow: dominated", MUTED, "o" if told else MARKERS[""], filled=False)

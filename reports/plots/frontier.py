@@ -103,7 +103,7 @@ def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
         f"{noun} p95, ms (less is better{', logarithmic' if steep else _begins(up)})",
     )
     svg = picture("frontier", draw, labels, HEIGHT)
-    some = f" of the first {len(cells)} of {len(every)} cells" if len(every) > len(cells) else ""
+    some = f" of the first {len(cells)} of {len(every)} configurations" if len(every) > len(cells) else ""
     title = f"Throughput against {noun} over the loads{some}"
     return Plot("frontier", _alt(points, noun, bounds, some), svg, title, _table(points, noun))
 
@@ -177,4 +177,4 @@ def _table(points: Sequence[Point], noun: str) -> Table:
     rows = [
         (Cell(point.cell), Cell(point.load), measured(point.throughput), measured(point.latency)) for point in points
     ]
-    return first_rows(Table("", ("cell", "load", "output tokens/s", f"{noun} p95, ms"), rows, texts=2))
+    return first_rows(Table("", ("configuration", "load", "output tokens/s", f"{noun} p95, ms"), rows, texts=2))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-NO_INTERVAL = "seen; too few for an interval"
+NO_INTERVAL = "too few requests for an interval"
 
 
 @dataclass(frozen=True, slots=True)

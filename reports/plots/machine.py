@@ -55,11 +55,13 @@ GROUPS = (
         (
             Line("gpu", "memory_used_bytes", "in use"),
             Line("gpu", "engine_memory_bytes", "by the engine"),
-            Line("gpu", "memory_total_bytes", "all there is", limit=True),
+            Line("gpu", "memory_total_bytes", "total", limit=True),
         ),
         2**-30,
     ),
-    Group("processor cores in use", (Line("engine", "cpu_share", "engine"), Line("client", "cpu_share", "client"))),
+    Group(
+        "processor cores in use", (Line("engine", "cpu_share", "engine"), Line("client", "cpu_share", "load generator"))
+    ),
     Group("GPU utilisation, %", (Line("gpu", "utilisation_share", ""),), 100.0),
     Group("GPU power, W", (Line("gpu", "power_w", ""), Line("gpu", "power_limit_w", "limit", limit=True))),
     Group("GPU clock, MHz", (Line("gpu", "sm_clock_mhz", ""),), from_zero=False),
@@ -224,5 +226,5 @@ def _table(gauges: Sequence[Gauge]) -> Table:
         show = "bytes" if gauge.name.endswith("_bytes") else "number"
         found = (values[0], gauge.least.min(), gauge.mean.mean(), gauge.greatest.max(), values[-1])
         rows.append((Cell(f"{gauge.source} {gauge.name}"), *(number(float(value), show) for value in found)))
-    table = Table("", ("gauge", "first", "least", "mean", "greatest", "last"), rows)
+    table = Table("", ("gauge", "first", "minimum", "mean", "maximum", "last"), rows)
     return first_rows(table, "gauges are in samples.parquet")

@@ -22,7 +22,7 @@ MOST_ABOVE = 2.5
 SHORT_S = 0.9
 ALWAYS = ("offered", "completed", "failed", "in_flight")
 SLICES = (
-    ("offered", "offered, requests/s"),
+    ("offered", "scheduled, requests/s"),
     ("completed", "completed, requests/s"),
     ("failed", "failed, requests/s"),
     ("in_flight", "in flight (mean)"),
@@ -116,7 +116,7 @@ def _rate_panels(series: dict[str, Any]) -> Iterator[Panel]:
     if not len(rates):
         return
     failed = [("failed", "failed", COLOURS[4], DOTTED)] if rates["failed"].any() else []
-    lines = [("offered", "offered", MUTED, "-"), ("completed", "completed", COLOURS[0], DASHES[1]), *failed]
+    lines = [("offered", "scheduled", MUTED, "-"), ("completed", "completed", COLOURS[0], DASHES[1]), *failed]
     yield _rates_panel("requests/s", rates, lines)
     yield _queue_panel(series)
     if rates["tokens"].any():
@@ -170,7 +170,7 @@ def _service_alt(series: dict[str, Any]) -> str:
     parts = []
     if len(rates):
         parts.append(
-            f"at most {_plainly(rates['offered'].max())} requests/s offered, "
+            f"at most {_plainly(rates['offered'].max())} requests/s scheduled, "
             f"at most {_plainly(rates['in_flight'].max())} in flight"
         )
         if rates["tokens"].any():

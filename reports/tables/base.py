@@ -11,6 +11,7 @@ from typing import Any
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ALL, KEYS, POOLED, ReportData, keys_of, place
 from reports.format import UNKNOWN, amount, estimate, interval
+from reports.labels import DATA
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ TONES = {
     "skipped": "",
     "pending": "",
 }
-NO_RESULT = "an invalid trial has no result: what was seen, and what to do, stands under Validity"
-NO_INTERVAL = "no interval: what was measured falls into fewer than four parts that are independent of each other"
+NO_RESULT = "no result is shown for a trial with poor data; Caveats has the finding and the action"
+NO_INTERVAL = "no confidence interval: fewer than four independent parts were measured"
 
 
 def first_rows(table: Table, rest: str = "are in summary.csv", most: int = 40) -> Table:
@@ -110,6 +111,11 @@ def counted(number: int, tone: str = "") -> Cell:
 def judgement(word: str) -> Cell:
     """Return a verdict or a status in capitals."""
     return Cell(word.replace("_", " ").upper(), tone=TONES.get(word, ""))
+
+
+def data_quality(validity: str) -> Cell:
+    """Return the word for a trial's data, by its validity; a dash if nothing was judged."""
+    return Cell(DATA.get(validity, UNKNOWN), tone=TONES.get(validity, ""))
 
 
 def sortable(value: float | None) -> float | None:

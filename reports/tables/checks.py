@@ -11,13 +11,13 @@ from typing import Any
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ReportData
 from reports.format import amount, count, seconds
-from reports.tables.base import TONES, Cell, Table, cell_name, judgement, trial_name
+from reports.tables.base import TONES, Cell, Table, cell_name, data_quality, trial_name
 
 _STATES = {"steady": "good", "warm-up": "doubtful", "drift": "doubtful"}
 _PRESSURES = (
     ("swapped_bytes", "memory swapped on the machine", "bytes"),
-    ("engine_major_faults", "pages the engine waited for from disk", "number"),
-    ("throttled_s", "time the engine's control group was held back, s", "number"),
+    ("engine_major_faults", "major page faults of the engine", "number"),
+    ("throttled_s", "CPU throttling of the engine's control group, s", "number"),
 )
 
 
@@ -33,7 +33,7 @@ def checks(facts: Mapping[str, Any], late_readings_above: float = 1.0) -> Table:
         *_readings(facts, late_readings_above),
     ]
     lines = [(Cell(name), Cell(what, tone=tone)) for name, what, tone in rows]
-    return Table("Checks", ("check", "what was seen"), lines, texts=2)
+    return Table("Checks", ("check", "finding"), lines, texts=2)
 
 
 def _steady(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -41,36 +41,36 @@ def _steady(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     kind, reason = told.get("class"), told.get("reason")
     if kind:
         cut_s = told.get("warmup_s")
-        warming = f"; the first {seconds(cut_s)} of the window still warmed up" if cut_s else ""
+        warming = f"; the first {seconds(cut_s)} of the window are still warm-up" if cut_s else ""
         why = f" ({reason})" if reason else ""
         yield "steady state", f"{kind}{why}{warming}", _STATES.get(kind, "")
     elif reason:
-        yield "steady state", f"not looked at: {reason}", ""
+        yield "steady state", f"not checked: {reason}", ""
     for metric, trend in (told.get("trends") or {}).items():
         change = trend.get("change")
         if change is not None:
             chance = trend.get("p_value")
-            by_chance = f", by chance with p = {amount(chance)}" if chance is not None else ""
+            by_chance = f", p = {amount(chance)}" if chance is not None else ""
             yield f"trend of {metric}", f"{change:+.1%} over the window{by_chance}", ""
 
 
 def _queue(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     told = facts.get("queue") or {}
     if told.get("reason"):
-        yield "queueing", f"not looked at: {told['reason']}", ""
+        yield "queueing", f"not checked: {told['reason']}", ""
     elif told.get("queueing"):
         states = told.get("n_eff_in_flight")
-        worth = f"the window is worth {amount(states)} independent states of the queue" if states is not None else ""
-        applied = "intervals are widened for it" if told.get("applied") else "intervals need not be widened"
-        yield "queueing", "; ".join(part for part in ("requests wait for each other", worth, applied) if part), ""
+        size = f"effective sample size of the queue length {amount(states)}" if states is not None else ""
+        applied = "intervals are widened accordingly" if told.get("applied") else "intervals need not be widened"
+        yield "queueing", "; ".join(part for part in ("requests were queueing", size, applied) if part), ""
     elif "queueing" in told:
-        yield "queueing", "requests hardly wait for each other", "good"
+        yield "queueing", "hardly any", "good"
 
 
 def _sizes(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for statistic, told in (facts.get("sample_size") or {}).items():
-        have = f"{told['n']} requests are worth {amount(told['have'])} independent ones"
-        more = f"a point needs {told['needed']}: {amount(told['times_longer'])} times as many"
+        have = f"effective sample size {amount(told['have'])} of {told['n']} requests"
+        more = f"a point needs {told['needed']}, {amount(told['times_longer'])} times as many"
         yield f"{statistic} is a bound", f"{have}; {more}", "doubtful"
 
 
@@ -81,9 +81,9 @@ def _tokens(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         counts = (f"{name}: {number} {'reply' if number == 1 else 'replies'}" for name, number in counted_by.items())
         yield "tokens counted by", ", ".join(counts), ""
     compared = (
-        ("chunks", "chunks against that count"),
-        ("text", "text, by tokenizer, against that count"),
-        ("prompts", "prompts, by the server, against the plan"),
+        ("chunks", "chunks vs. that count"),
+        ("text", "text (by tokenizer) vs. that count"),
+        ("prompts", "prompts (by the server) vs. the schedule"),
     )
     for name, words in compared:
         differs = told.get(name)
@@ -92,7 +92,7 @@ def _tokens(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield words, f"{text}, of {differs['replies']} replies", ""
     fidelity = told.get("length_fidelity")
     if fidelity:
-        text = f"{amount(fidelity['share'], show='share')} of {fidelity['replies']} replies as long as asked"
+        text = f"{amount(fidelity['share'], show='share')} of {fidelity['replies']} replies as long as requested"
         yield "length of replies", text, ""
 
 
@@ -100,14 +100,14 @@ def _books(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for line in facts.get("books") or ():
         least, most = line["client"], line["client_most"]
         client = amount(least) if least == most else f"{amount(least)} to {amount(most)}"
-        both = f"{client} by the client, {amount(line['server'])} by the server"
-        yield f"books: {line['what']}", f"{both}: {line['difference_share']:+.2%} apart ({line['source']})", ""
+        both = f"load generator {client}, server {amount(line['server'])}"
+        yield f"counts: {line['what']}", f"{both}: difference {line['difference_share']:+.2%} ({line['source']})", ""
 
 
 def _machine(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     told = (facts.get("telemetry") or {}).get("window") or {}
     if (cores := told.get("engine_cpu_cores")) is not None:
-        yield "cores the engine kept busy", amount(cores), ""
+        yield "processor cores used by the engine", amount(cores), ""
     for name, words, show in _PRESSURES:
         if (value := told.get(name)) is not None:
             yield words, amount(value, show=show) if value else "none", "doubtful" if value else "good"
@@ -141,13 +141,13 @@ def reasons(data: ReportData) -> Table:
             kinds.setdefault((reason["level"], reason["code"]), []).append((trial_name(cell, trial, data), reason))
     ordered = sorted(kinds.items(), key=lambda kind: kind[0][0] != "invalid")
     lines = [_reasons_line(level, found, len(data.validity)) for (level, _), found in ordered]
-    return Table("Validity", ("level", "where", "what was seen", "what to do"), lines, texts=4)
+    return Table("Caveats", ("data", "where", "finding", "action"), lines, texts=4)
 
 
 def _reasons_line(level: str, found: Sequence[tuple[str, dict[str, Any]]], trials: int) -> tuple[Cell, ...]:
     """Return a row. found: where, and the reason.   trials: how many were judged."""
     where, first = found[0]
-    judged = judgement(level)
+    judged = data_quality(level)
     places = list(dict.fromkeys(where for where, _ in found))
     if len(places) == 1:
         return judged, Cell(where), Cell(_joined(found, "sentence")), Cell(_joined(found, "advice"))
@@ -155,9 +155,9 @@ def _reasons_line(level: str, found: Sequence[tuple[str, dict[str, Any]]], trial
     seen, advice = first["sentence"], first["advice"]
     other_sentences, other_advice = (len({reason[name] for _, reason in found}) > 1 for name in ("sentence", "advice"))
     if other_sentences:
-        seen = f"In one of them, {where}: {seen}"
+        seen = f"For example {where}: {seen}"
     if other_advice:
-        advice = f"{'In that one' if other_sentences else f'For {where}'}: {advice[:1].lower()}{advice[1:]}"
+        advice = f"{'In that trial' if other_sentences else f'For {where}'}: {advice[:1].lower()}{advice[1:]}"
     folded = tuple(f"{where}: {reason['sentence']} {reason['advice']}".rstrip() for where, reason in found)
     return judged, Cell(many, folded=folded), Cell(seen), Cell(advice)
 
@@ -176,7 +176,7 @@ def not_run(data: ReportData) -> Table:
             lines.append(_not_run_line(cell_name(cell, data), "all loads", cell))
             continue
         lines += [_not_run_line(cell_name(cell, data), trial.load, trial) for trial in broken]
-    return Table("Not measured, or not to the end", ("cell", "load", "status", "why"), lines, texts=4)
+    return Table("Not measured", ("configuration", "load", "status", "reason"), lines, texts=4)
 
 
 def _not_run_line(where: str, load: str, entry: CellEntry | TrialEntry) -> tuple[Cell, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from reports.data import ReportData
 from reports.format import UNKNOWN, dotted
 from reports.labels import DECISION, DECISION_QUALITY, ENGINE, UNDER_LOAD, Column
-from reports.tables.base import Cell, Table, judgement, measured, noted
+from reports.tables.base import Cell, Table, data_quality, judgement, measured, noted
 
 Row = dict[str, Any]
 
@@ -56,14 +56,14 @@ def _title(data: ReportData, table: dict[str, Any]) -> str:
     engines = {row["engine"] for row in table["rows"]}
     named = [table["model"] if len(data.decisions) > 1 else "", *(engines if len(engines) == 1 else ())]
     about = dotted(named)
-    what = "Which level" if len(engines) == 1 else "Which engine and level"
+    what = "Which quantization" if len(engines) == 1 else "Which engine and quantization"
     return f"{what}: {about}" if about else what
 
 
 def _advice(table: dict[str, Any]) -> list[str]:
     advice = table["recommendation"]
     out = [f"{one['label']}: {one['why']}" for one in advice["out"]]
-    return [advice["sentence"], *([f"Out: {'; '.join(out)}."] if out else [])]
+    return [advice["sentence"], *([f"Rejected: {'; '.join(out)}."] if out else [])]
 
 
 def _remarks(table: dict[str, Any]) -> list[str]:
@@ -74,8 +74,8 @@ def _remarks(table: dict[str, Any]) -> list[str]:
         methods = {ratio["source"] for ratio in ratios if ratio["value"] is not None} - {"", "the reference"}
         found += [f"Ratio of speeds: {method}." for method in sorted(methods)]
     found.append(
-        "Beaten: another row is, as far as can be told, worse in none of speed, memory and quality, and better beyond "
-        "chance in one; the line in the picture joins the rows that nobody beats."
+        "Dominated: another configuration is no worse in speed, memory and quality, and significantly better in one. "
+        "The line in the picture joins the configurations that are not dominated (Pareto front)."
     )
     return [*found, *(f"{note[0].upper()}{note[1:]}." for note in table["notes"])]
 
@@ -93,10 +93,10 @@ def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
         if scored:
             yield Cell(row["word"] or UNKNOWN)
 
-    heads = ("engine, level", "choice", *(["limits"] * limited), "beaten by", *(["quality"] * scored))
+    heads = ("engine, quantization", "decision", *(["limits"] * limited), "dominated by", *(["quality"] * scored))
     offered = [column for column in (*DECISION, *(DECISION_QUALITY if scored else ())) if wide or not column.wide]
     columns = _shown(offered, [row["values"] for row in rows])
-    return _table("Choice", heads, columns, ((texts(row), row["values"]) for row in rows), notes)
+    return _table("Decision", heads, columns, ((texts(row), row["values"]) for row in rows), notes)
 
 
 def _scored(table: dict[str, Any]) -> bool:
@@ -111,7 +111,7 @@ def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) ->
         ((Cell(dotted((model, row["label"]))), Cell(row["loaded_level"] or UNKNOWN)), row["values"])
         for model, row in (rows if columns else ())
     )
-    return _table("Size, memory and start", ("engine, level", "level as loaded"), columns, lines, [])
+    return _table("Size, memory and startup", ("engine, quantization", "as loaded"), columns, lines, [])
 
 
 def single_engines(data: ReportData) -> Table:
@@ -130,11 +130,11 @@ def loads(table: dict[str, Any]) -> Table:
     ]
     columns = _shown(UNDER_LOAD, [values for _, _, values in under])
     lines = (
-        ((Cell(name), Cell(row["label"]), judgement(row["validity"][name])), values)
+        ((Cell(name), Cell(row["label"]), data_quality(row["validity"][name])), values)
         for name, row, values in under
         if name in row["validity"]
     )
-    return _table("Under each load", ("load", "engine, level", "validity"), columns, lines, [])
+    return _table("Under each load", ("load", "engine, quantization", "data"), columns, lines, [])
 
 
 def _table(
@@ -181,13 +181,13 @@ def _choice(row: Row, advice: dict[str, Any], notes: list[str]) -> Cell:
         reason = row["reason"] or "no reason was recorded"
         return replace(judgement(row["status"]), note=noted(notes, reason))
     if row["chosen"]:
-        word = {"choice": "TAKE", "tie": "CANNOT TELL", "front": "on the front"}[advice["outcome"]]
+        word = {"choice": "recommended", "tie": "tie", "front": "Pareto-optimal"}[advice["outcome"]]
         return Cell(word, tone={"choice": "good", "tie": "doubtful"}.get(advice["outcome"], ""))
     if row["label"] == advice["closest"]:
         return Cell("closest", tone="doubtful")
     if any(one["label"] == row["label"] for one in advice["out"]):
-        return Cell("out")
-    return Cell("holds" if advice["outcome"] in ("choice", "tie") else "")
+        return Cell("rejected")
+    return Cell("meets limits" if advice["outcome"] in ("choice", "tie") else "")
 
 
 def _front(row: Row) -> Cell:
@@ -195,6 +195,6 @@ def _front(row: Row) -> Cell:
     if row["front"] is None:
         return Cell(UNKNOWN)
     if row["front"]:
-        return Cell("nobody")
+        return Cell("none")
     first, more = row["beaten_by"][0], len(row["beaten_by"]) - 1
     return Cell(first, detail=f"and {more} more" if more else "")

@@ -11,15 +11,15 @@ from reports.tables.base import Cell, Table, counted, number
 PARTS = {"kv_cache": "KV cache", "weights": "weights", "runtime": "runtime"}
 GAUGES = {
     "running_requests": ("requests being computed", "number"),
-    "waiting_requests": ("requests waiting in its queue", "number"),
+    "waiting_requests": ("requests waiting in the queue", "number"),
     "kv_cache_share": ("KV cache in use", "share"),
 }
 COUNTERS = {
-    "prefix_hit_share": ("prompt tokens found in its prefix cache", "share"),
-    "queue_time_ms_mean": ("mean time in its queue, ms", "number"),
+    "prefix_hit_share": ("prompt tokens found in the prefix cache", "share"),
+    "queue_time_ms_mean": ("mean time in the queue, ms", "number"),
     "preemptions": ("preemptions", "number"),
     "prompt_tokens": ("prompt tokens", "number"),
-    "cached_prompt_tokens": ("of them from a cache", "number"),
+    "cached_prompt_tokens": ("prompt tokens from a cache", "number"),
     "generation_tokens": ("tokens generated", "number"),
     "finished_requests": ("requests finished", "number"),
 }
@@ -35,9 +35,9 @@ def memory(facts: Mapping[str, Any]) -> Table:
         name = PARTS.get(part["part"], str(part["part"]).replace("_", " "))
         lines.append((Cell(name), Cell(str(part["source"])), number(part["bytes"], "bytes"), number(share, "share")))
     if lines and total:
-        lines.append((Cell("in use at most"), Cell(str(told["total_source"])), number(total, "bytes"), Cell("")))
-    notes = [f"the rest is not known: {told['reason']}"] if lines and told.get("reason") else []
-    return Table("Memory by what it is for", ("part", "known from", "bytes", "of all"), lines, notes, texts=2)
+        lines.append((Cell("peak"), Cell(str(told["total_source"])), number(total, "bytes"), Cell("")))
+    notes = [f"the rest is unknown: {told['reason']}"] if lines and told.get("reason") else []
+    return Table("Memory by purpose", ("part", "source", "bytes", "share"), lines, notes, texts=2)
 
 
 def energy(facts: Mapping[str, Any]) -> Table:
@@ -47,7 +47,7 @@ def energy(facts: Mapping[str, Any]) -> Table:
     for one in told.get("gpus") or ():
         lines.append((Cell(str(one["gpu"])), Cell(str(one.get("reason") or "")), *_used(one)))
     if len(lines) > 1:
-        lines.append((Cell("together"), Cell(""), *_used(told)))
+        lines.append((Cell("total"), Cell(""), *_used(told)))
     notes = []
     if lines and told.get("j") is not None:
         sure = told.get("uncertainty_share")
@@ -55,8 +55,8 @@ def energy(facts: Mapping[str, Any]) -> Table:
         notes.append(f"energy by {told.get('sensor') or 'an unnamed sensor'}{within}")
     if lines and told.get("reason"):
         notes.append(str(told["reason"]))
-    head = ("GPU", "remark", "energy, J", "mean power, W", "busy")
-    return Table("GPUs in the window", head, lines, notes, texts=2)
+    head = ("GPU", "remark", "energy, J", "mean power, W", "utilisation")
+    return Table("GPU energy", head, lines, notes, texts=2)
 
 
 def _used(told: Mapping[str, Any]) -> tuple[Cell, Cell, Cell]:
@@ -69,9 +69,9 @@ def throttling(facts: Mapping[str, Any]) -> Table:
     for gpu, told in (facts.get("throttling") or {}).items():
         named = sorted((told.get("reasons") or {}).items(), key=lambda item: -item[1])
         causes = ", ".join(f"{name.replace('_', ' ')} {amount(share, show='share')}" for name, share in named)
-        lines.append((Cell(str(gpu)), Cell(causes or "nothing"), number(told.get("share"), "share")))
-    head = ("GPU", "what limited its clocks, harmless or not", "slowed down by heat or power faults")
-    return Table("What held the GPUs back", head, lines, texts=2)
+        lines.append((Cell(str(gpu)), Cell(causes or "none"), number(told.get("share"), "share")))
+    head = ("GPU", "clock limits, harmless ones included", "throttled (heat, power, hardware)")
+    return Table("GPU throttling", head, lines, texts=2)
 
 
 def server(facts: Mapping[str, Any]) -> Table:
@@ -86,7 +86,7 @@ def server(facts: Mapping[str, Any]) -> Table:
         if isinstance(window.get(name), int | float):
             lines.append((Cell(words), _counted(window[name], show), Cell("")))
     notes = [str(note) for note in told.get("notes") or ()] if lines else []
-    return Table("The server of itself", ("in the window", "mean, or how many", "most"), lines, notes)
+    return Table("Server metrics", ("in the window", "mean or count", "maximum"), lines, notes)
 
 
 def pages(facts: Mapping[str, Any]) -> Table:
@@ -103,7 +103,7 @@ def pages(facts: Mapping[str, Any]) -> Table:
                 number(page.get("ms_per_scrape")),
             )
         )
-    return Table("Pages read", ("page", "what it is", "readings", "failed", "ms each"), lines, texts=2)
+    return Table("Metrics pages", ("page", "kind", "readings", "failed", "ms each"), lines, texts=2)
 
 
 def _counted(value: float | None, show: str) -> Cell:

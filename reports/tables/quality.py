@@ -13,10 +13,7 @@ from reports.tables.base import Cell, Table, counted, measured, nan, noted, pool
 LOAD = "quality"
 _LEAST_IN_FULL = 1e-5
 _INDISTINGUISHABLE = "no more than three times the reference's divergence from itself: indistinguishable from it"
-_DESCRIPTIVE = (
-    "means over greedy replies; they describe and do not judge: a good figure here says nothing of whether the replies "
-    "are right"
-)
+_DESCRIPTIVE = "means over greedy replies: descriptive only, no measure of correctness"
 
 
 def scored(data: ReportData) -> bool:
@@ -45,10 +42,10 @@ def detail(data: ReportData) -> Table:
         said = f"not scored: {reason}" if reason else _remark(told, data)
         name = Cell(place(keys), note=noted(notes, said) if said else None)
         lines.append((name, *values, Cell(greedy_text(told.greedy))))
-    head = ("cell", *(column.head for column in shown), "greedy replies")
+    head = ("configuration", *(column.head for column in shown), "greedy replies")
     below = notes + _references(data) if lines else []
     about = ("", *(column.name for column in shown))
-    return Table("Quality, against the reference", head, lines, below, about=about)
+    return Table("Quality vs. reference", head, lines, below, about=about)
 
 
 def responses(data: ReportData) -> Table:
@@ -60,7 +57,7 @@ def responses(data: ReportData) -> Table:
             continue
         cells = [Cell(amount(nan(getattr(told, column.name)), show=column.show)) for column in REPLIES]
         lines.append((Cell(place(keys_of(cell))), counted(told.replies), *cells))
-    head = ("cell", "replies", *(column.head for column in REPLIES))
+    head = ("configuration", "replies", *(column.head for column in REPLIES))
     return Table("Replies (descriptive)", head, lines, [_DESCRIPTIVE] if lines else [])
 
 
@@ -107,7 +104,7 @@ def _references(data: ReportData) -> list[str]:
         text += f", each after {_ids(told.beginning)}" if told.beginning else ""
         text += f"; from itself {known} (KL; {floor.differs})"
         if told.quantized:
-            text += f"; it is itself quantized ({told.level}), so these are distances from it, no quality"
+            text += f"; it is itself quantized ({told.level}), so these are distances from it, not quality"
         lines.append(f"{text}; {told.bound}" if told.bound else text)
     return lines
 

@@ -18,6 +18,7 @@ from reports.tables.base import (
     by_class,
     classes,
     counted,
+    data_quality,
     groups,
     judgement,
     measured,
@@ -29,8 +30,17 @@ from reports.tables.base import (
     trial_name,
 )
 
-HEAD = ("cell", "load", "loop", "measured requests", "succeeded", "time", "mean latency, ms", "output tokens/s")
-NEVER_SENT = "requests of the plan that were never sent are not among them; Validity says how many"
+HEAD = (
+    "configuration",
+    "load",
+    "loop",
+    "measured requests",
+    "succeeded",
+    "time",
+    "mean latency, ms",
+    "output tokens/s",
+)
+NEVER_SENT = "scheduled requests that were never sent are not counted; Caveats has their number"
 MOST_BURSTS = 12
 OPEN_ENDED = {  # why they may be unknown
     "drained_s": "not before the next burst or the end of the trial",
@@ -53,14 +63,14 @@ def headline(data: ReportData) -> Table:
         verdict = data.verdict_of(keys)
         for name in (ALL, *classes(data, keys)):
             label = keys[-1] if name == ALL else f"{keys[-1]}, class {name}"
-            judged = Cell("") if name != ALL else judgement(verdict) if verdict else Cell(UNKNOWN)
+            judged = data_quality(verdict) if name == ALL else Cell("")
             if verdict == "invalid":
                 values = [Cell(UNKNOWN, note=noted(notes, NO_RESULT)) for _ in columns]
             else:
                 rows = known.get((*keys, name), {})
                 values = [_value(rows, column, missing, notes, name == ALL) for column in columns]
             lines.append((Cell(place(keys)), Cell(label), judged, *values))
-    head = ("cell", "load", "validity", *(column.head for column in columns))
+    head = ("configuration", "load", "data", *(column.head for column in columns))
     return Table("Results", head, lines, notes, texts=3, about=("", "", "", *(column.name for column in columns)))
 
 
@@ -83,7 +93,7 @@ def _value(
         return shown if row is not None or with_note else Cell("")
     if missing is None:
         return Cell(UNKNOWN)
-    reason = f"{column.name}: {missing.get(column.name, 'no request gave one')}"
+    reason = f"{column.name}: {missing.get(column.name, 'no request has a value')}"
     if row is not None:
         reason = f"{column.name} {column.statistic}: too few requests even for a bound"
     return Cell(UNKNOWN, note=noted(notes, reason))
@@ -104,7 +114,7 @@ def limits(data: ReportData) -> Table:
         limit, where = Cell(verdict["limit"], about=verdict["metric"]), Cell(f"{place(keys)}, {keys[-1]}")
         shown = Cell(seen, value=None if invalid else sortable(verdict["value"]))
         lines.append((judgement(verdict["outcome"]), limit, where, shown, Cell(verdict["sentence"])))
-    return Table("Limits", ("verdict", "limit", "where", "seen", "why"), lines, texts=5)
+    return Table("Limits", ("verdict", "limit", "where", "measured", "reason"), lines, texts=5)
 
 
 def statistics(data: ReportData, keys: tuple[str, ...]) -> list[Table]:
@@ -138,10 +148,10 @@ def bursts(data: ReportData) -> Table:
         "where",
         "burst at",
         "requests",
-        "most waiting",
-        "usual before",
+        "backlog, peak",
+        "backlog before",
         "drained after",
-        "TTFT as before, after",
+        "TTFT recovered after",
         "errors",
     )
     lines: list[tuple[Cell, ...]] = []

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from harness.store.manifest import CellEntry, TrialEntry
 from reports import answer, plots, sections
 from reports.data import ReportData, place
-from reports.tables import base, circumstances, decision, results
+from reports.labels import DATA
+from reports.tables import base, decision, environment, results
 from reports.tables.base import Table
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ class Trial:
 
     anchor: str
     title: str
-    verdict: str
+    data: str
     tone: str
     facts: Sequence[tuple[str, str]]
-    doubts: Sequence[tuple[str, str, str]]
+    caveats: Sequence[tuple[str, str, str]]
     no_result: str
     tables: Sequence[Table]
     machine: Sequence[Table]
@@ -104,7 +105,6 @@ def render(data: ReportData) -> str:
     defined = {metric["name"] for metric in data.definitions}
     page: str = _template(defined.__contains__, uses.first, uses.seen.__contains__).render(
         data=data,
-        verdict=data.verdict(),
         tone=base.TONES.get(data.verdict(), "bad"),
         headline=answer.headline(data),
         answer=answer.labelled(data),
@@ -112,7 +112,7 @@ def render(data: ReportData) -> str:
         parts=parts,
         trials=trials,
         command=str(data.manifest.command or ""),
-        circumstances=circumstances.groups(data),
+        environment=environment.groups(data),
         footer=f"harness {data.manifest.harness_version or ''}, {data.manifest.created_utc or ''}",
         script=Markup(script),  # ours, not the run's
         script_hash=script_hash(script),
@@ -171,7 +171,7 @@ def _rows_of(plot: Plot) -> tuple[int, int]:
 def _unnumbered(plot: Plot) -> Plot:
     """Return it without its numbers: an invalid trial has no result, but its course helps to find the cause."""
     title = plot.title or plot.name
-    return replace(plot, alt=f"{title}, of an invalid trial: no number is stated.", table=None)
+    return replace(plot, alt=f"{title}, of a trial with poor data: no number is stated.", table=None)
 
 
 def _contents(parts: Sequence[Part], trials: Sequence[Trial]) -> list[tuple[str, str, list[tuple[str, str]]]]:
@@ -179,7 +179,7 @@ def _contents(parts: Sequence[Part], trials: Sequence[Trial]) -> list[tuple[str,
     return [
         *((part.anchor, part.title.partition(",")[0], []) for part in parts),
         ("trials", "Trials", [(trial.anchor, trial.title) for trial in trials]),
-        ("circumstances", "Circumstances", []),
+        ("environment", "Environment", []),
         ("definitions", "Definitions", []),
     ]
 
@@ -195,10 +195,10 @@ def _trials(data: ReportData) -> Iterator[Trial]:
         yield Trial(
             anchor=f"trial-{number}",
             title=f"{place(keys)}, {keys[-1]}",
-            verdict=verdict.upper(),
+            data=DATA.get(verdict, ""),
             tone=base.TONES.get(verdict, ""),
             facts=_facts(data, shown),
-            doubts=_doubts(data, shown),
+            caveats=_caveats(data, shown),
             no_result=base.NO_RESULT if verdict == "invalid" else "",
             tables=results.statistics(data, keys),
             machine=[table for cell, trial in shown for table in sections.of_trial(data, cell, trial)],
@@ -243,14 +243,14 @@ def _by_repetition(texts: dict[str, list[str]]) -> str:
     return "; ".join(f"{text} (repetition {', '.join(numbers)})" for text, numbers in texts.items())
 
 
-def _doubts(data: ReportData, trials: list[tuple[CellEntry, TrialEntry]]) -> list[tuple[str, str, str]]:
+def _caveats(data: ReportData, trials: list[tuple[CellEntry, TrialEntry]]) -> list[tuple[str, str, str]]:
     """Return (word, its tone, what was seen and what to do) of every reason, the more severe first."""
     found = []
     for cell, trial in trials:
         for reason in (data.validity_of(cell.id, trial.id) or {"reasons": ()})["reasons"]:
-            word = f"{reason['level'].upper()}{base.repetition(cell, data)}"
+            word = f"data: {DATA[reason['level']]}{base.repetition(cell, data)}"
             found.append((word, base.TONES[reason["level"]], f"{reason['sentence']} {reason['advice']}"))
-    return sorted(found, key=lambda doubt: doubt[1] != base.TONES["invalid"])
+    return sorted(found, key=lambda caveat: caveat[1] != base.TONES["invalid"])
 
 
 def _relative(numbers: dict[str, int]) -> dict[str, float]:
@@ -260,4 +260,4 @@ def _relative(numbers: dict[str, int]) -> dict[str, float]:
 def _shares(shares: dict[str, float]) -> str:
     if len(shares) == 1:
         return next(iter(shares))
-    return ", ".join(f"{name} {share:.1%}" for name, share in shares.items()) or "nobody"
+    return ", ".join(f"{name} {share:.1%}" for name, share in shares.items()) or "none"

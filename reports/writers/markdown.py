@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from reports import answer, sections
 from reports.data import ReportData
 from reports.format import for_xml, shortened
-from reports.tables import circumstances, decision
+from reports.tables import decision, environment
 from reports.tables.base import Cell, Table
 from reports.tables.decision import Decision
 
@@ -33,7 +33,7 @@ class Contents:
     folded: Sequence[Table]
     decisions: Sequence[Decision]
     calibration: str
-    circumstances: Sequence[tuple[str, str]]
+    environment: Sequence[tuple[str, str]]
 
 
 def render(data: ReportData) -> str:
@@ -60,7 +60,7 @@ def _contents(data: ReportData) -> Contents:
         folded=sections.folded(data),
         decisions=decision.of_models(data),
         calibration=data.calibration,
-        circumstances=circumstances.of_run(data),
+        environment=environment.of_run(data),
     )
 
 
@@ -73,7 +73,7 @@ def _parts(contents: Contents, rows: int) -> Iterator[str]:
         lines = [line for table in contents.folded for line in _section(_shortened(table, rows), 3, folded=False)]
         yield from _folded("Further tables", lines)
     yield from (escape(contents.calibration), "")
-    yield from _folded("Circumstances", _circumstances(contents.circumstances, rows))
+    yield from _folded("Environment", _environment(contents.environment, rows))
 
 
 def escape(text: str, longest: int | None = None) -> str:
@@ -93,7 +93,7 @@ def _decisions(decisions: Sequence[Decision], rows: int) -> list[str]:
         parts += _section(first, 3)
         behind = [line for table in others for line in _section(table, 3, folded=False)]
         remarks = [*(f"- {escape(remark)}" for remark in model.remarks), ""]
-        parts += _folded("Sizes, starts, loads, and how to read it", [*behind, *remarks])
+        parts += _folded("Sizes, startup, loads and remarks", [*behind, *remarks])
     return parts
 
 
@@ -143,6 +143,6 @@ def _cell(cell: Cell) -> str:
     return f"{text} ({cell.note})" if cell.note else text
 
 
-def _circumstances(told: Sequence[tuple[str, str]], rows: int) -> list[str]:
+def _environment(told: Sequence[tuple[str, str]], rows: int) -> list[str]:
     lines = [f"- {escape(name, LONGEST_TEXT)}: {escape(value, 4 * LONGEST_TEXT)}" for name, value in told[:rows]]
     return [*lines, *([f"- ({len(told) - rows} more)"] if len(told) > rows else []), ""]

@@ -95,7 +95,7 @@ def _validity(data: ReportData) -> Iterator[list[str]]:
         for cell, trial in data.trials()
         if (judged := data.validity_of(cell.id, trial.id))
     ]
-    about = "Whether a trial may be believed: 0 valid, 1 warn, 2 invalid. Results of invalid trials are left out."
+    about = "Validity of a trial: 0 valid, 1 warn, 2 invalid. Results of invalid trials are left out."
     yield _gauge(f"{PREFIX}trial_validity", about, series)
 
 
@@ -104,7 +104,7 @@ def _limits(data: ReportData) -> Iterator[list[str]]:
         Series(_labels(data, verdict) | {"limit": verdict["limit"]}, OUTCOME[verdict["outcome"]])
         for verdict in data.verdicts
     ]
-    yield _gauge(f"{PREFIX}limit_outcome", "0 the limit holds, 1 it is broken, 2 invalid, 3 cannot tell.", series)
+    yield _gauge(f"{PREFIX}limit_outcome", "Outcome of a limit: 0 pass, 1 fail, 2 invalid, 3 cannot tell.", series)
 
 
 def _run(data: ReportData) -> Iterator[list[str]]:

@@ -45,7 +45,8 @@ def test_what_was_never_sent_was_not_measured(alone: ReportData) -> None:
     """It is no measured request, and neither failed nor went well."""
     (facts,) = alone.facts
     stopped = replace(alone, facts=[facts | {"statuses": {"ok": 30, "not_sent": 170}}])
-    assert parts(stopped)["Measured"].endswith("30 measured requests, none failed; 170 more planned, but never sent.")
+    unsent = "170 more were scheduled but never sent."
+    assert parts(stopped)["Measured"].endswith(f"30 measured requests, none failed; {unsent}")
 
 
 def test_a_trial_that_broke_off_says_why(alone: ReportData) -> None:
@@ -54,7 +55,7 @@ def test_a_trial_that_broke_off_says_why(alone: ReportData) -> None:
     trial = again(cell.trials[0], status="failed", reason="the engine ended")
     cell = again(cell, status="failed", reason=None, trials=[trial])
     told = parts(replace(alone, manifest=again(alone.manifest, cells=[cell])))
-    assert told["Missing"] == "1 not measured to the end; the first: the engine ended."
+    assert told["Not measured"] == "1 incomplete or skipped; the first: the engine ended."
 
 
 def test_memory_of_a_server_that_nobody_here_started_is_not_known(alone: ReportData) -> None:
@@ -84,31 +85,31 @@ def test_many_trials_are_told_by_their_ends(full: ReportData) -> None:
 
 def test_limits_that_hold_are_said_to_hold(alone: ReportData) -> None:
     """One, all, or none at all."""
-    assert parts(alone)["Limits"] == "the only one holds."
-    assert parts(replace(alone, verdicts=[*alone.verdicts] * 3))["Limits"] == "all 3 hold."
+    assert parts(alone)["Limits"] == "the only one is met."
+    assert parts(replace(alone, verdicts=[*alone.verdicts] * 3))["Limits"] == "all 3 are met."
     assert parts(replace(alone, verdicts=[]))["Limits"] == "none was set."
 
 
 def test_a_broken_limit_is_named(full: ReportData) -> None:
     """How many of each kind, and the first that is broken, with what was seen."""
     said = parts(full)["Limits"]
-    assert said.startswith("2 broken, 5 undecided and 2 held of 9; broken: ttft_ms p95 <= 150 under q4 · sustained")
+    assert said.startswith("2 violated, 5 undecided and 2 met of 9; violated: ttft_ms p95 <= 150 under q4 · sustained")
     assert said.endswith("168.1 ms.")
 
 
-def test_the_weightiest_doubt_comes_with_advice(alone: ReportData) -> None:
+def test_the_weightiest_caveat_comes_with_advice(alone: ReportData) -> None:
     """What invalidates goes before what only warns, the frequent before the rare; without a reason, that is said."""
     weak = {"code": "a", "level": "warn", "sentence": "It is warm.", "advice": "Cool it."}
     bad = {"code": "b", "level": "invalid", "sentence": "Requests were late", "advice": "Lower the rate"}
     where = {"cell": alone.validity[0]["cell"], "trial": alone.validity[0]["trial"]}
 
-    def doubt(*reasons: dict[str, str]) -> str:
+    def caveat(*reasons: dict[str, str]) -> str:
         judged = [where | {"verdict": "warn", "reasons": list(reasons)}]
-        return parts(replace(alone, validity=judged))["Doubt"]
+        return parts(replace(alone, validity=judged))["Caveats"]
 
-    assert doubt(weak, weak, bad) == "no result in 1 of 1 trial: Requests were late. Lower the rate."
-    assert doubt(weak) == "in 1 of 1 trial: It is warm. Cool it."
-    assert doubt() == "no check found a reason for one."
+    assert caveat(weak, weak, bad) == "poor data in 1 of 1 trial: Requests were late. Lower the rate."
+    assert caveat(weak) == "in 1 of 1 trial: It is warm. Cool it."
+    assert caveat() == "none."
 
 
 def test_no_number_of_an_invalid_trial_is_told(alone: ReportData) -> None:
@@ -119,15 +120,15 @@ def test_no_number_of_an_invalid_trial_is_told(alone: ReportData) -> None:
 
 def test_what_is_missing_is_counted_with_a_reason(full: ReportData, alone: ReportData) -> None:
     """Cells that were skipped and trials that broke off."""
-    assert parts(full)["Missing"] == "2 not measured to the end; the first: the engine exited with signal 9."
-    assert "Missing" not in parts(alone)
+    assert parts(full)["Not measured"] == "2 incomplete or skipped; the first: the engine exited with signal 9."
+    assert "Not measured" not in parts(alone)
 
 
 def test_a_run_without_measurements_has_an_answer(full: ReportData) -> None:
     """Nothing planned, or nothing measured."""
     empty = replace(full, manifest=again(full.manifest, cells=[]), facts=[], validity=[], verdicts=[], decisions=[])
     assert parts(empty)["Measured"] == "Nothing was planned."
-    assert parts(replace(full, facts=[], decisions=[]))["Measured"] == "No trial left a measurement."
+    assert parts(replace(full, facts=[], decisions=[]))["Measured"] == "No trial has a measurement."
 
 
 def test_an_engine_without_a_model_is_named_first(alone: ReportData) -> None:
@@ -146,8 +147,8 @@ def test_gpus_are_counted_by_name(alone: ReportData) -> None:
 
 def test_a_choice_is_told(full: ReportData) -> None:
     """What to run, where rows were compared."""
-    assert parts(full)["Choice"].startswith("None qualifies")
-    assert "Choice" not in parts(one_trial(limits=LIMITS[:1]))
+    assert parts(full)["Decision"].startswith("None qualifies")
+    assert "Decision" not in parts(one_trial(limits=LIMITS[:1]))
 
 
 def test_trials_that_were_as_fast_are_told_once() -> None:

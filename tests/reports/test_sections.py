@@ -34,7 +34,7 @@ def test_a_line_brings_a_table_into_every_report(full: ReportData, monkeypatch: 
     page, text, told = shown(full)
     assert '<section id="weather">\n<h2>Weather</h2>' in page
     assert '<a href="#weather">Weather</a>' in page
-    assert text.index("## Limits") < text.index("## Weather") < text.index("## Validity")
+    assert text.index("## Limits") < text.index("## Weather") < text.index("## Caveats")
     assert told.index("Weather has it") < told.index("Limits")
 
 

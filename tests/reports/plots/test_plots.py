@@ -151,7 +151,7 @@ def test_the_numbers_over_time_are_those_drawn(drawn: dict[str, Plot]) -> None:
     """Rates, part by part of the time, without a gap."""
     table = drawn["time"].table
     assert table is not None
-    assert table.head[:4] == ("from, s", "until, s", "offered, requests/s", "completed, requests/s")
+    assert table.head[:4] == ("from, s", "until, s", "scheduled, requests/s", "completed, requests/s")
     assert "output tokens/s" in table.head
     assert [row[0].text for row in table.rows[1:]] == [row[1].text for row in table.rows[:-1]]
     assert "failed, requests/s" in table.head
@@ -247,9 +247,9 @@ def test_more_cells_and_classes_than_colours_are_counted() -> None:
     ]
     run = manifest([again(one.cell, trials=[one.trial]) for one in trials])
     plot = plots.overview(report_data(derive(run, trials)))[0]
-    assert "first 8 of 11 cells" in plot.title
+    assert "first 8 of 11 configurations" in plot.title
     assert plot.alt.startswith("Throughput against TTFT p95 of 11 loads")
-    assert "first 8 of 11 cells" in plot.alt
+    assert "first 8 of 11 configurations" in plot.alt
     assert plot.table is not None
     assert len(plot.table.rows) == 11
     mixed = [streamed(i, i * 100.0, class_name=f"c{i % 11:02}") for i in range(550)]

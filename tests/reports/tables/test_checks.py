@@ -32,9 +32,9 @@ def test_a_kind_of_reason_is_one_row(full: ReportData) -> None:
     spoilt = LATE | {"level": "invalid", "sentence": "Sent 90 ms late."}
     data = judged(full, [late[0]], [late[1]], [late[2]], [spoilt])
     first, second = reasons(data).rows
-    assert [cell.text for cell in first[:1] + first[2:]] == ["INVALID", "Sent 90 ms late.", "Lower the rate."]
+    assert [cell.text for cell in first[:1] + first[2:]] == ["poor", "Sent 90 ms late.", "Lower the rate."]
     assert second[1].text == "in 3 of 4 trials"
-    assert second[2].text == "In one of them, tiny · simulated · f16, sustained: Sent 3 ms late."
+    assert second[2].text == "For example tiny · simulated · f16, sustained: Sent 3 ms late."
     assert second[3].text == "Lower the rate."
     assert [line.partition(": ")[2] for line in second[1].folded] == [
         f"Sent {ms} ms late. Lower the rate." for ms in (3, 5, 7)
@@ -48,7 +48,7 @@ def test_what_all_trials_have_in_common_is_said_of_all(full: ReportData) -> None
     same = [LATE | {"sentence": "Sent late.", "advice": f"Measure {times} times as long."} for times in (2, 3, 4, 5)]
     (row,) = reasons(judged(full, *([one] for one in same))).rows
     assert [cell.text for cell in row] == [
-        "WARN",
+        "usable",
         "in all 4 trials",
         "Sent late.",
         "For tiny · simulated · f16, sustained: measure 2 times as long.",

@@ -52,7 +52,7 @@ def shown(data: ReportData, width: int) -> str:
     out = io.StringIO()
     terminal.show(data, Console(file=out, width=width))
     text = "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
-    return text[text.index("Which level") :]
+    return text[text.index("Which quantization") :]
 
 
 def test_the_terminal_is_as_agreed(chosen: ReportData, golden: Callable[[str, str], None]) -> None:
@@ -65,15 +65,15 @@ def test_the_terminal_is_as_agreed(chosen: ReportData, golden: Callable[[str, st
 def test_a_narrow_terminal_has_paragraphs(chosen: ReportData) -> None:
     """Of 80 columns."""
     text = shown(chosen, 80)
-    assert "q4_k_m, TAKE, PASS, nobody, degraded" in text
+    assert "q4_k_m, recommended, PASS, none, degraded" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
 def test_markdown_is_as_agreed(chosen: ReportData, golden: Callable[[str, str], None]) -> None:
     """What to run comes before the limits; the table has a section of its own, what is behind it is folded."""
     text = markdown.render(chosen)
-    assert text.index("Take q4") < text.index("## Limits") < text.index("## Which level")
-    golden("decision.md", text[text.index("## Which level") : text.index("<details><summary>Further tables")])
+    assert text.index("Take q4") < text.index("## Limits") < text.index("## Which quantization")
+    golden("decision.md", text[text.index("## Which quantization") : text.index("<details><summary>Further tables")])
 
 
 def test_csv_is_as_agreed(chosen: ReportData, golden: Callable[[str, str], None]) -> None:
@@ -92,7 +92,8 @@ def test_the_page_says_it_first_and_draws_the_front(chosen: ReportData) -> None:
     page = html.render(chosen)
     assert page.index("Take q4_k_m") < page.index("<h2>Limits</h2>")
     picture = page[page.index('<div class="choice">') :]
-    assert '<svg role="img" aria-label="Speed against memory of 5 rows.' in picture[: picture.index("</figure>")]
+    figure = picture[: picture.index("</figure>")]
+    assert '<svg role="img" aria-label="Speed against memory of 5 configurations.' in figure
 
 
 def test_files_for_programs(chosen: ReportData, tmp_path: Path) -> None:
@@ -104,11 +105,11 @@ def test_files_for_programs(chosen: ReportData, tmp_path: Path) -> None:
 
 
 def test_the_picture_names_every_row(chosen: ReportData) -> None:
-    """And joins those that nothing beats."""
+    """And joins those that are not dominated."""
     (plot,) = pictures.of_models(chosen)["tiny"]
     texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}
-    assert {"f16", "q8_0", "q4_k_m", "q4_0", "worse", "near-lossless", "hollow: beaten by another"} <= texts
-    assert plot.alt.endswith("nothing beats: f16, q8_0, q4_k_m, q4_0.")
+    assert {"f16", "q8_0", "q4_k_m", "q4_0", "worse", "near-lossless", "hollow: dominated"} <= texts
+    assert plot.alt.endswith("Pareto-optimal, joined by a line: f16, q8_0, q4_k_m, q4_0.")
 
 
 def test_grades_that_are_not_decided_have_a_marker_of_their_own() -> None:
@@ -127,7 +128,7 @@ def test_grades_that_are_not_decided_have_a_marker_of_their_own() -> None:
 
 
 def test_of_many_rows_the_picture_names_those_that_matter(chosen: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those beaten by others stand in the table behind it only."""
+    """Dominated ones stand in the table behind it only."""
     monkeypatch.setattr(pictures, "MOST_LABELS", 4)
     (plot,) = pictures.of_models(chosen)["tiny"]
     texts = {element.text for element in ET.fromstring(plot.svg[plot.svg.index("<svg") :]).iter() if element.text}

@@ -69,9 +69,9 @@ def test_memory_is_split_by_what_it_is_for() -> None:
     assert texts(table) == [
         ["weights", "the engine says so", "3.00\u202fMiB", "37.5\u202f%"],
         ["KV cache", "the engine says so", "1.00\u202fMiB", "12.5\u202f%"],
-        ["in use at most", "largest reading of the resident memory", "8.00\u202fMiB", ""],
+        ["peak", "largest reading of the resident memory", "8.00\u202fMiB", ""],
     ]
-    assert table.notes == ["the rest is not known: nobody says what the rest is"]
+    assert table.notes == ["the rest is unknown: nobody says what the rest is"]
 
 
 def test_memory_without_a_total_has_no_shares() -> None:
@@ -86,7 +86,7 @@ def test_energy_is_told_per_gpu_and_together() -> None:
     assert texts(table) == [
         ["gpu0", "", "200", "20.0", "75.0\u202f%"],
         ["gpu1", "gpu1: it was lost", "100", "10.0", "—"],
-        ["together", "", "300", "30.0", "50.0\u202f%"],
+        ["total", "", "300", "30.0", "50.0\u202f%"],
     ]
     assert table.notes == ["energy by energy counter, within 1.00\u202f%"]
 
@@ -100,7 +100,7 @@ def test_what_held_a_gpu_back_is_named_the_longest_first() -> None:
     table = machine.throttling({"throttling": told})
     assert texts(table) == [
         ["gpu0", "hw thermal 25.0\u202f%, idle 12.5\u202f%", "25.0\u202f%"],
-        ["gpu1", "nothing", "0\u202f%"],
+        ["gpu1", "none", "0\u202f%"],
     ]
 
 
@@ -110,7 +110,7 @@ def test_a_server_tells_its_queue_and_its_counters() -> None:
     assert texts(table) == [
         ["requests being computed", "3.50", "8"],
         ["KV cache in use", "25.0\u202f%", "50.0\u202f%"],
-        ["prompt tokens found in its prefix cache", "12.5\u202f%", ""],
+        ["prompt tokens found in the prefix cache", "12.5\u202f%", ""],
         ["preemptions", "4", ""],
     ]
     assert table.notes == ["a counter fell"]
@@ -154,18 +154,18 @@ def test_each_check_says_what_was_seen() -> None:
         },
     )
     assert found == {
-        "steady state": "warm-up; the first 12\u202fs of the window still warmed up",
-        "trend of ttft_ms": "-25.0% over the window, by chance with p = 0.500",
-        "queueing": "requests wait for each other; the window is worth 40.0 independent states of the queue; "
-        "intervals are widened for it",
-        "ttft_ms p99 is a bound": "100 requests are worth 92.0 independent ones; a point needs 368: 4.00 times as many",
+        "steady state": "warm-up; the first 12\u202fs of the window are still warm-up",
+        "trend of ttft_ms": "-25.0% over the window, p = 0.500",
+        "queueing": "requests were queueing; effective sample size of the queue length 40.0; "
+        "intervals are widened accordingly",
+        "ttft_ms p99 is a bound": "effective sample size 92.0 of 100 requests; a point needs 368, 4.00 times as many",
         "tokens counted by": "usage: 10 replies",
-        "chunks against that count": "+1.00% (median), -2.00% at worst, of 10 replies",
-        "length of replies": "100\u202f% of 10 replies as long as asked",
-        "books: output tokens": "90.0 to 99.0 by the client, 100 by the server: +1.00% apart (server0)",
-        "cores the engine kept busy": "1.50",
+        "chunks vs. that count": "+1.00% (median), -2.00% at worst, of 10 replies",
+        "length of replies": "100\u202f% of 10 replies as long as requested",
+        "counts: output tokens": "load generator 90.0 to 99.0, server 100: difference +1.00% (server0)",
+        "processor cores used by the engine": "1.50",
         "memory swapped on the machine": "none",
-        "pages the engine waited for from disk": "3.00",
+        "major page faults of the engine": "3.00",
         "readings of the machine": "400 every 0.1\u202fs, 1 late, 1.00\u202f% of a core",
         "not read": "no GPU can be read here",
     }
@@ -175,7 +175,7 @@ def test_a_check_that_was_not_made_says_why() -> None:
     """A load that changes by plan has no steady state."""
     planned = {"class": None, "reason": "the load changes by plan", "trends": {}}
     found = seen(steady=planned, queue={"reason": "the load changes by plan"})
-    assert set(found.values()) == {"not looked at: the load changes by plan"}
+    assert set(found.values()) == {"not checked: the load changes by plan"}
 
 
 def test_every_trial_that_ran_has_its_checks(full: ReportData) -> None:

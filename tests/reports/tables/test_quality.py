@@ -111,7 +111,7 @@ def test_what_sets_scores_apart_is_told() -> None:
     assert "after token 1, as the reference is served; this engine puts nothing" in table.notes[other - 1]  # type: ignore[operator]
     assert same is None
     assert "each after token 1; from itself" in table.notes[-1]
-    assert "it is itself quantized (q8_0), so these are distances from it, no quality" in table.notes[-1]
+    assert "it is itself quantized (q8_0), so these are distances from it, not quality" in table.notes[-1]
 
 
 def test_a_small_bound_is_not_called_indistinguishable() -> None:
@@ -124,7 +124,7 @@ def test_replies_are_called_descriptive(scored: ReportData) -> None:
     """The title and a footnote say so; what is unknown is a dash."""
     table = quality_table.responses(scored)
     assert table.title == "Replies (descriptive)"
-    assert "do not judge" in table.notes[0]
+    assert "descriptive only" in table.notes[0]
     assert [cell.text for cell in table.rows[0]][1:3] == ["4", "28.5"]
     assert table.rows[0][5].text == "—"
 
@@ -132,8 +132,8 @@ def test_replies_are_called_descriptive(scored: ReportData) -> None:
 def test_every_page_shows_it(scored: ReportData) -> None:
     """Without any trial the headline says that there are figures of quality only."""
     for page in (markdown.render(scored), html.render(scored)):
-        assert "Quality, against the reference" in page
-        assert "QUALITY ONLY" in page
+        assert "Quality vs. reference" in page
+        assert "quality only" in page
     told = GreedyEntry.model_validate(GREEDY | {"median_at": None})
     assert quality_table.greedy_text(told) == "all 8 the same for 32 tokens"
 

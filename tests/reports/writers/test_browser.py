@@ -229,14 +229,14 @@ def test_the_printed_page_fits_the_paper(page: Page, files: dict[str, Path]) -> 
 
 
 def test_the_first_number_is_in_sight_on_a_telephone(page: Page, files: dict[str, Path]) -> None:
-    """Load and validity then stand below the cell's name, in the same words."""
+    """Load and data quality then stand below the cell's name, in the same words."""
     page.visit(files["full"])
     try:
         page.show_as(375, "light")
         first = "[...document.querySelector('#results table').tBodies[0].rows[1].cells]"
         assert page.value(f"{first}[3].getBoundingClientRect().right") <= 375
         assert page.value(f"{first}.slice(0, 3).map(c => c.getClientRects().length)") == [1, 0, 0]
-        assert "single · WARN" in page.value(f"getComputedStyle({first}[0], '::after').content")
+        assert "single · usable" in page.value(f"getComputedStyle({first}[0], '::after').content")
         page.show_as(1440, "light")
         assert page.value(f"{first}.slice(0, 3).map(c => c.getClientRects().length)") == [1, 1, 1]
         assert page.value(f"getComputedStyle({first}[0], '::after').content") == "none"

@@ -78,7 +78,7 @@ def test_no_word_of_the_results_is_broken(full: ReportData, width: int) -> None:
     results = out.getvalue().partition("Limits")[0]
     assert all(len(line) <= width for line in results.splitlines())
     words = results.replace(",", " ").split()
-    for word in ("simulated", "sustained", "INVALID", "400.1", "11.96", "GiB"):
+    for word in ("simulated", "sustained", "poor", "400.1", "11.96", "GiB"):
         assert word in words
 
 
@@ -87,7 +87,7 @@ def test_a_narrow_terminal_has_paragraphs(full: ReportData) -> None:
     out = io.StringIO()
     terminal.show(full, Console(file=out, width=80))
     text = out.getvalue()
-    assert "tiny · simulated · f16, sustained, VALID" in text
+    assert "tiny · simulated · f16, sustained, good" in text
     assert "TTFT p50, ms 80.0 · TTFT p95, ms 117" in text
     assert max(map(len, text.splitlines())) <= 80
 

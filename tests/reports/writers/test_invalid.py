@@ -94,6 +94,6 @@ def test_a_success_with_something_invalid_says_why_it_is_one(spoiled: ReportData
     """One cell is enough where the scenario says so; else nothing is added."""
     manifest = again(spoiled.manifest, scenario=spoiled.manifest.scenario | {"decide": "any"})
     chosen = replace(spoiled, manifest=manifest, exit_code=0)
-    assert "exit code 0: one cell holds every limit" in answer.headline(chosen)
-    assert "one cell" not in answer.headline(replace(chosen, exit_code=4))
-    assert "one cell" not in answer.headline(replace(spoiled, exit_code=0))
+    assert "exit code 0: one configuration meets every limit" in answer.headline(chosen)
+    assert "one configuration" not in answer.headline(replace(chosen, exit_code=4))
+    assert "one configuration" not in answer.headline(replace(spoiled, exit_code=0))

@@ -21,7 +21,7 @@ LONG = "a reason that goes on and on with <markup> and https://example.org/ and 
 
 @pytest.fixture(scope="module")
 def large(full: ReportData) -> ReportData:
-    """Two hundred cells like the one that is fine, every one with a doubt and six limits; the last ones are broken."""
+    """Two hundred cells like the one that is fine, every one with a caveat and six limits; the last ones are broken."""
     cells, validity, facts, verdicts, summaries = [], [], [], [], []
     first = full.manifest.cells[0]
     known = full.facts_of(first.id, first.trials[0].id)
@@ -51,9 +51,9 @@ def test_the_report_fits_a_comment_and_begins_with_the_answer(large: ReportData)
     """What is broken stands among the rows that are left, and it is said how many more there are."""
     text = markdown.render(large)
     assert len(text) < COMMENT
-    assert text.splitlines()[2].startswith("**WARN** · limits: 18 fail, 1182 pass")
+    assert text.splitlines()[2].startswith("**data: usable** · limits: 18 fail, 1182 pass")
     assert text.splitlines()[4].startswith("**Measured:** tiny")
-    assert text.index("## Limits") < text.index("## Results") < text.index("## Validity")
+    assert text.index("## Limits") < text.index("## Results") < text.index("## Caveats")
     limits = text[text.index("## Limits") : text.index("## Results")]
     assert re.search(r"\*\*FAIL\*\*.*level-197", limits)
     assert re.search(r"\d+ more rows: report.html has them, summary.csv their numbers", limits)
@@ -64,7 +64,7 @@ def test_even_names_without_end_fit(large: ReportData) -> None:
     """A title, a command and errors as long as a book are cut; the verdict stays."""
     text = markdown.render(replace(large, title="T" * 100_000, manifest=again(large.manifest, command="x" * 1_000_000)))
     assert len(text) < COMMENT
-    assert "**WARN**" in text
+    assert "**data: usable**" in text
 
 
 def test_a_table_is_never_cut_in_its_middle(large: ReportData) -> None:

@@ -120,8 +120,8 @@ def test_an_invalid_trial_keeps_its_pictures_without_numbers(full: ReportData) -
     judged = [one | {"verdict": "invalid"} for one in full.validity]
     page = html.render(replace(full, validity=judged))
     assert page.count("<svg ") > 0
-    assert "of an invalid trial: no number is stated." in page
-    trials = page[page.index('<section id="trials">') : page.index('<section id="circumstances">')]
+    assert "of a trial with poor data: no number is stated." in page
+    trials = page[page.index('<section id="trials">') : page.index('<section id="environment">')]
     assert "Numbers behind it" not in trials
 
 

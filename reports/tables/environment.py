@@ -1,4 +1,4 @@
-"""Circumstances of a run: what must be known to repeat it."""
+"""Environment of a run: the facts needed to repeat it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Group:
 
 
 def of_run(data: ReportData) -> list[tuple[str, str]]:
-    """Return all circumstances as (name, value), the group in the name unless it is the run's own."""
+    """Return all facts as (name, value), the group in the name unless it is the run's own."""
     return [
         (f"{group.title}, {name}" if group.title else name, value)
         for group in groups(data)
@@ -69,7 +69,7 @@ def _engines(cells: Sequence[CellEntry]) -> list[Group]:
         Group(f"engine of {cell}", [(name, value) for name, value in lines.items() if name not in alike])
         for cell, lines in told.items()
     ]
-    return [Group("engine of every cell", list(alike.items())), *each]
+    return [Group("engine of every configuration", list(alike.items())), *each]
 
 
 def _lasting(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,12 +83,12 @@ def _trials(data: ReportData) -> Iterator[tuple[str, str]]:
         yield "sampling of every trial", next(iter(drawn))
     for cell, trial in data.trials():
         where = f"{cell.id}/{trial.id}"
-        yield f"{where} plan", f"{trial.plan_hash or ''} (seed {trial.seed})"
-        yield f"{where} load", _sender(trial)
+        yield f"{where} schedule", f"{trial.plan_hash or ''} (seed {trial.seed})"
+        yield f"{where} load generator", _sender(trial)
         if len(drawn) > 1:
             yield f"{where} sampling", _drawn(trial)
         for note in trial.client.notes if trial.client else ():
-            yield f"{where} client", note
+            yield f"{where} load generator", note
 
 
 def _drawn(trial: TrialEntry) -> str:
@@ -107,9 +107,9 @@ def _sender(trial: TrialEntry) -> str:
     """Return the load generator of a trial; empty if there was none, or it was not recorded."""
     if trial.client is None or not trial.driver:
         return ""
-    who = "sent by Locust" if trial.driver == "locust" else "sent by this client"
+    name = "Locust" if trial.driver == "locust" else "built-in"
     processes = len(trial.client.workers)
-    return f"{who}, {processes} load workers" if processes else f"{who}, one process"
+    return f"{name}, {processes} workers" if processes else f"{name}, one process"
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:

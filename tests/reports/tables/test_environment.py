@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reports.data import ReportData
-from reports.tables import circumstances
+from reports.tables import environment
 from tests.fabricated import cell_entry
 from tests.reports.conftest import manifest
 
@@ -19,7 +19,7 @@ def run_of(*infos: dict[str, Any]) -> ReportData:
 def groups(data: ReportData) -> dict[str, dict[str, str]]:
     """By title; those of the run itself together."""
     found: dict[str, dict[str, str]] = {}
-    for group in circumstances.groups(data):
+    for group in environment.groups(data):
         found.setdefault(group.title, {}).update(group.lines)
     return found
 
@@ -28,7 +28,8 @@ def test_what_engines_share_is_told_once() -> None:
     """And of each what is its own; process ids mean nothing later."""
     shared = {"version": "1.2", "options": {"n_ctx": 1024, "mmap": True}}
     found = groups(run_of(shared | {"level": "f16", "pids": [1]}, shared | {"level": "q4", "pids": [2]}))
-    assert found["engine of every cell"] == {"version": "1.2", "options, n_ctx": "1024", "options, mmap": "True"}
+    shared_lines = found["engine of every configuration"]
+    assert shared_lines == {"version": "1.2", "options, n_ctx": "1024", "options, mmap": "True"}
     assert found["engine of 000"] == {"level": "f16"}
     assert found["engine of 001"] == {"level": "q4"}
 
@@ -37,7 +38,7 @@ def test_one_engine_is_named() -> None:
     """There is nothing to share; cells that never started say nothing."""
     found = groups(run_of({"version": "1.2"}, {}))
     assert found["engine of 000"] == {"version": "1.2"}
-    assert "engine of every cell" not in found
+    assert "engine of every configuration" not in found
 
 
 def test_bytes_can_be_read_and_compared() -> None:
@@ -53,11 +54,11 @@ def test_bytes_can_be_read_and_compared() -> None:
 
 def test_the_run_comes_first(full: ReportData) -> None:
     """The command that repeats it, its seed, then the machine, and each plan with its hash and who sent it."""
-    lines = circumstances.of_run(full)
+    lines = environment.of_run(full)
     assert lines[0] == ("command", "harness run choose.yaml")
     assert ("seed", "1") in lines
     assert ("machine (must match), cpu", "Example 9000") in lines
-    plans = [value for name, value in lines if name.startswith("trials, 000") and name.endswith(" plan")]
+    plans = [value for name, value in lines if name.startswith("trials, 000") and name.endswith(" schedule")]
     assert plans
     assert all(value.endswith("(seed 7)") for value in plans)
     assert lines[-1] == ("note", "GPU not read: no driver")
