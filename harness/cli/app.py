@@ -1,4 +1,4 @@
-"""The `harness` command: its commands, and what becomes of an error."""
+"""The `harness` command: its subcommands, and the sentence and exit code that an error becomes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import typer
 from harness.cli.doctor import doctor
 from harness.cli.init import init
 from harness.cli.listing import list_
-from harness.cli.outlets import lost_output, open_outlets
-from harness.cli.output import say
+from harness.cli.output import lost_output, open_outlets, say
 from harness.cli.quality import quality
 from harness.cli.report import report
 from harness.cli.run import run
@@ -50,19 +49,19 @@ app.command()(doctor)
 
 
 def main() -> NoReturn:
-    """Entry point: run the command, turn whatever went wrong into a sentence and an exit code."""
+    """Run the command; turn an error into a sentence and an exit code."""
     for number in stop_signals():
         signal.signal(number, interrupt)
     outlets = open_outlets()
-    code = carried_out()
+    code = run_command()
     if (why := lost_output(outlets)) is not None:
         say(f"harness: {why}")
         code = first_that_applies({code, ExitCode.TRIAL_FAILED})
     sys.exit(code)
 
 
-def carried_out() -> ExitCode:
-    """Run the command; what its end means."""
+def run_command() -> ExitCode:
+    """Run the command and return its exit code."""
     try:
         app()
     except SystemExit as end:
@@ -78,12 +77,12 @@ def carried_out() -> ExitCode:
 
 
 def interrupt(*_: object) -> NoReturn:
-    """Ctrl-C, SIGTERM or SIGHUP outside a run: nothing is in flight that would have to be finished."""
+    """Raise Interrupted on Ctrl-C, SIGTERM or SIGHUP outside a run: nothing is in flight."""
     raise Interrupted("interrupted")
 
 
 def save_traceback() -> str:
-    """Keep what only a maintainer can read; where."""
+    """Write the traceback to a temporary file, for maintainers; return the file's name."""
     try:
         with tempfile.NamedTemporaryFile("w", prefix="harness-defect-", suffix=".txt", delete=False) as file:
             traceback.print_exc(file=file)

@@ -1,4 +1,4 @@
-"""`harness doctor`: is this a machine to measure on, and how far can the measuring client be trusted here?"""
+"""`harness doctor`: check whether this machine is fit for measuring, and how exactly its load generator measures."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.options import AsJson
 from harness.cli.output import say, table_console
 
 
 def doctor(
-    no_calibrate: Annotated[bool, typer.Option("--no-calibrate", help="Only look; do not measure the client.")] = False,
+    no_calibrate: Annotated[bool, typer.Option("--no-calibrate", help="Run the checks only.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Calibrate in seconds, with fewer and smaller loads.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check this machine, and find the largest load that can be measured exactly here; under a minute."""
     from harness.cli.examination import examine, show

@@ -1,4 +1,4 @@
-"""What the tables and keys mean that are made of a stored run: text for docs/run-format.md.
+"""Meaning of the tables and keys made from a stored run: text for docs/run-format.md.
 
 A key is a path; `[]` is each of a list, `*` any name.
 """
@@ -6,6 +6,7 @@ A key is a path; `[]` is each of a list, `*` any name.
 from __future__ import annotations
 
 from harness.records import Column
+from reports.data import KEYS
 
 QUALITY = {
     "chunk": Column("Number of the chunk of text, from 0."),
@@ -16,29 +17,23 @@ QUALITY = {
     "nll": Column("-ln p of the true token by this cell.", "nats", "NaN: not known"),
     "kl": Column("KL(reference ‖ this cell).", "nats", "NaN: only the likeliest tokens are known"),
     "kl_lower_bound": Column("The least it can be, with all other tokens taken as one.", "nats", "NaN: `kl` is known"),
-    "reference_top1": Column(
-        "The reference's likeliest token; of equal ones the lowest id.", null="-1: it tells of none"
-    ),
-    "top1": Column("This cell's.", null="-1: it tells of none"),
-    "gap": Column(
-        "By how much this cell prefers its own likeliest token to the reference's.", "nats", "NaN: not known"
-    ),
+    "reference_top1": Column("The reference's likeliest token; of equal ones the lowest id.", null="-1: not reported"),
+    "top1": Column("This cell's likeliest token.", null="-1: not reported"),
+    "gap": Column("ln p of this cell's likeliest token - ln p of the reference's.", "nats", "NaN: not known"),
     "delta_p": Column("The true token's probability minus the reference's."),
 }
-QUALITY_TYPES = dict.fromkeys(QUALITY, "double") | {
-    "chunk": "int32",
-    "position": "int32",
-    "token": "int32",
-    "top1_same": "bool",
-    "reference_top1": "int32",
-    "top1": "int32",
-}
-_KEY = "The cell and the load; together with `class` and `repetition` what a row is of"
-SUMMARY = {
-    "model": Column(f"{_KEY}.", null="the engine has none to choose"),
+_INTEGERS = ("chunk", "position", "token", "reference_top1", "top1")
+QUALITY_TYPES = dict.fromkeys(QUALITY, "double") | dict.fromkeys(_INTEGERS, "int32") | {"top1_same": "bool"}
+_CELL = {
     "engine": Column("As above."),
-    "level": Column("As above: the quantization level asked for.", null="the engine's default"),
+    "level": Column("As above: the requested quantization level.", null="the engine's default"),
     "variant": Column("As above.", null="no variants"),
+}
+SUMMARY = {
+    "model": Column(
+        "Key of a row, with engine to repetition below: the cell and the load.", null="the engine has none to choose"
+    ),
+    **_CELL,
     "load": Column("As above; `quality` for figures of quality, which belong to the cell."),
     "class": Column("`all`, a class of traffic, or a split such as `cached`."),
     "repetition": Column("Its number, or `pooled` for all together."),
@@ -49,7 +44,7 @@ SUMMARY = {
     "high": Column("Upper end, or the bound from above; infinite where it is open.", "`unit`", "no interval"),
     "bound": Column("`point`: the value is known; `lower`, `upper`: only that end is."),
     "n": Column("Observations."),
-    "n_eff": Column("How many independent ones they are worth.", null="equal to `n`, or not estimated"),
+    "n_eff": Column("Effective sample size.", null="equal to `n`, or not estimated"),
     "unit": Column("Unit of value, low and high."),
     "source": Column("Where the numbers come from: clock, token source, `start`, a sensor.", null="not one thing"),
     "window": Column("The stretch of the trial that was measured, in words."),
@@ -57,17 +52,15 @@ SUMMARY = {
 }
 DECISION = {
     "model": Column("The model: each has a table of its own."),
-    "engine": Column("What a row is of."),
-    "level": Column("As above: the quantization level asked for.", null="the engine's default"),
-    "variant": Column("As above.", null="no variants"),
-    "loaded_level": Column("The level that the engine says it loaded.", null="it does not say"),
-    "device": Column("Where it ran.", null="it does not say"),
-    "status": Column("`complete`, or what became of the repetition that came off worst."),
+    **_CELL,
+    "loaded_level": Column("The level that the engine reports.", null="not reported"),
+    "device": Column("Where it ran.", null="not reported"),
+    "status": Column("`complete`, or the worst status of its repetitions."),
     "reason": Column("Why it is not complete.", null="it is"),
     "repetitions": Column("How many."),
     "limits": Column("The worst outcome of its limits.", null="there are none"),
-    "front": Column("Whether no other row beats it.", null="it cannot be compared"),
-    "beaten_by": Column("The rows that beat it, separated by `; `.", null="none does"),
+    "front": Column("Whether it is Pareto-optimal.", null="it cannot be compared"),
+    "beaten_by": Column("The rows that dominate it, separated by `; `.", null="none does"),
     "chosen": Column("Whether the recommendation is this row."),
     "quality": Column("The word for its quality ([decision.md](decision.md)).", null="not measured"),
     "<value>": Column("A value of the row, such as `load_s`, `kl_mean`, `speed` or `speed_ratio`.", "as named"),
@@ -83,31 +76,19 @@ DOCUMENT = {
     "status": Column("Of the run, as in the manifest."),
     "exit_code": Column("What the run exits with ([ci.md](ci.md#exit-codes))."),
     "validity": Column("The worst of its trials: `valid`, `warn`, `invalid`; empty where none was judged."),
-    "calibration.*": Column("As in the manifest, under `provenance`.", null="it was not asked for"),
+    "calibration.*": Column("As in the manifest, under `provenance`.", null="not requested"),
     "limits[].limit": Column("As written."),
     "limits[].metric": Column("Its metric, as registered."),
     "limits[].keys[]": Column("Model, engine, level, variant and load, as below."),
-    "limits[].model": Column("Where it was judged."),
-    "limits[].engine": Column("Where it was judged."),
-    "limits[].level": Column("Where it was judged."),
-    "limits[].variant": Column("Where it was judged."),
-    "limits[].load": Column("Where it was judged."),
+    **{f"limits[].{key}": Column("Where it was judged.") for key in KEYS},
     "limits[].outcome": Column("`pass`, `fail`, `invalid` or `cannot_tell`."),
     "limits[].value": Column(_LIMIT, "the metric's", "only a bound is known, or nothing"),
     "limits[].low": Column(_LIMIT, "the metric's", "not known, or open"),
     "limits[].high": Column(_LIMIT, "the metric's", "not known, or open"),
     "limits[].n": Column("Observations."),
     "limits[].sentence": Column("Why."),
-    "decisions[].*": Column(
-        "A table per model: `rows`, `recommendation`, reference, notes; numbers as in decision.csv."
-    ),
-    "results[].model": Column("What the numbers are of, as in the summary."),
-    "results[].engine": Column("As above."),
-    "results[].level": Column("As above."),
-    "results[].variant": Column("As above."),
-    "results[].load": Column("As above."),
-    "results[].repetition": Column("As above."),
-    "results[].validity": Column("As in the summary."),
+    "decisions[].*": Column("A table per model: `rows`, `recommendation`, reference, notes; as in decision.csv."),
+    **{f"results[].{key}": Column("As in the summary.") for key in (*KEYS, "repetition", "validity")},
     "results[].classes.*": Column("Class of traffic, metric, statistic; then value to window, as in the summary."),
     "trials[].cell": Column("Id of the cell in the manifest."),
     "trials[].trial": Column("Id of the trial in the manifest."),
@@ -116,10 +97,10 @@ DOCUMENT = {
     "trials[].validity.cell": Column("As above."),
     "trials[].validity.trial": Column("As above."),
     "trials[].validity.verdict": Column("`valid`, `warn` or `invalid`."),
-    "trials[].validity.reasons[].code": Column("What a program can go by."),
+    "trials[].validity.reasons[].code": Column("Name of the reason, for programs."),
     "trials[].validity.reasons[].level": Column("`warn` or `invalid`."),
-    "trials[].validity.reasons[].sentence": Column("What was seen."),
-    "trials[].validity.reasons[].advice": Column("What to do."),
+    "trials[].validity.reasons[].sentence": Column("Finding."),
+    "trials[].validity.reasons[].advice": Column("Action."),
 }
 FACTS = {
     "cell": Column("Id of the cell."),
@@ -128,31 +109,31 @@ FACTS = {
     "served_s": Column("From the first measured request due to the last one ended.", "s"),
     "requests.*": Column("Requests by phase."),
     "statuses.*": Column("How the measured ones ended."),
-    "errors[].*": Column("Kinds of failure: how many, how many of them measured, from when to when, an example."),
-    "bursts[].*": Column("How each burst was taken.", null="no bursts by plan"),
-    "queue.*": Column("Whether a queue makes requests depend on each other, and what that does to the intervals."),
-    "steady.*": Column("Whether the window was steady, still warming up or drifting."),
+    "errors[].*": Column("Kinds of failure: number, number measured, first and last time, an example."),
+    "bursts[].*": Column("Course of each burst: backlog, recovery, errors.", null="no bursts by plan"),
+    "queue.*": Column("Whether requests were queueing, and the effect on the intervals."),
+    "steady.*": Column("Whether the window was steady, warming up or drifting."),
     "sample_size.*": Column("Independent requests that a quantile needs, and has."),
     "slo_vacuous": Column("Good requests to which the limit on `tpot` could not be applied."),
     "token_sources.*": Column("Who counted tokens.", "share"),
-    "tokens.*": Column("Where two counted the same tokens, by how much they differ; lengths against those asked for."),
-    "books[].*": Column("The client's sums, and requests in flight, against the server's page."),
+    "tokens.*": Column("Differences between two counts of the same tokens; lengths against the requested ones."),
+    "books[].*": Column("Counters of the load generator against those of the server's page."),
     "clocks.*": Column("Who stamped arrivals.", "share"),
-    "server.*": Column("What the servers' pages said over the window."),
+    "server.*": Column("Metrics of the servers' pages over the window."),
     "servers[].*": Column("How requests spread over several servers."),
-    "energy.*": Column("Energy of the GPUs over the window, and what is not known of it."),
-    "throttling.*": Column("What held each GPU back, and for which share of the window.", null="no GPU was read"),
-    "telemetry.*": Column("What the readings cost, what could not be read, sums over the window."),
-    "memory.*": Column("What the engine's memory was for."),
+    "energy.*": Column("Energy of the GPUs over the window, and what is unknown of it."),
+    "throttling.*": Column("Causes of throttling of each GPU, and their share of the window.", null="no GPU was read"),
+    "telemetry.*": Column("Cost of the readings, unreadable gauges, sums over the window."),
+    "memory.*": Column("The engine's memory by purpose."),
     "missing.*": Column("Why a metric has no value, by its name."),
-    "repetitions.*": Column("How far the repetitions agree."),
+    "repetitions.*": Column("Agreement of the repetitions."),
 }
 SAMPLE_NAMES = (
     (
         "`engine`, `client`",
         "`rss_bytes`, `cpu_share` (cores in use), `pss_bytes` (shared pages counted once), `threads`, `major_faults`, "
         "`minor_faults`, `read_bytes`, `written_bytes` (since the start)",
-        "the engine's processes together; those that send the load (absent when the engine runs inside them)",
+        "the engine's processes together; those of the load generator (absent when the engine runs inside them)",
     ),
     (
         "`host`",
@@ -172,7 +153,7 @@ SAMPLE_NAMES = (
         "`power_averaged_s` (over what time the GPU averages it; 0: instant), `power_limit_w`, "
         "`energy_j` (a counter), `temperature_c`, `throttle_reasons` (the driver's bits), `throttled` (1: heat, power "
         "or hardware holds it back)",
-        "a GPU, as far as its driver tells",
+        "a GPU, as far as its driver reports",
     ),
     (
         "`server0`, ...",
@@ -181,5 +162,5 @@ SAMPLE_NAMES = (
         "`cached_prompt_tokens`, `queue_time_s`, `queue_time_count`",
         "the metrics page of a server",
     ),
-    ("`sampler`", "`cpu_share` (of one core), `late_ms`", "the reading itself: what it costs, how late it came"),
+    ("`sampler`", "`cpu_share` (of one core), `late_ms`", "the reading itself: cost and lateness"),
 )

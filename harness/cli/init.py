@@ -12,10 +12,8 @@ from harness.errors import UsageError
 
 
 def init(
-    template: Annotated[
-        str, typer.Option(help="A shipped scenario to begin with; see `harness list scenarios`.")
-    ] = "quickstart",
-    out: Annotated[Path | None, typer.Option(help="The file to write. Default: print it.")] = None,
+    template: Annotated[str, typer.Option(help="A scenario of `harness list scenarios`.")] = "quickstart",
+    out: Annotated[Path | None, typer.Option(help="File to write. [default: print to standard output]")] = None,
 ) -> None:
     """Write a commented scenario to begin with."""
     from harness.scenario.templates import init_template

@@ -1,4 +1,4 @@
-"""Where the `harness` command begins: whoever ends it while it is still being loaded sees no traceback."""
+"""Entry point of the `harness` command: a signal that arrives while modules load leaves no traceback."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from harness.signals import stop_signals
 
 
 def main() -> NoReturn:
-    """Entry point."""
+    """Run the command; until it is loaded, a stop signal ends the process at once."""
     for number in stop_signals():
         signal.signal(number, leave)
-    from harness.cli.app import main as carry_out
+    from harness.cli.app import main as run
 
-    carry_out()
+    run()
 
 
 def leave(*_: object) -> NoReturn:
-    """Nothing has been done yet."""
+    """Exit as interrupted; nothing has been done yet."""
     os.write(2, b"harness: interrupted\n")
     os._exit(130)
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their values may be."""
+"""Options that several commands share, and the check of their values."""
 
 from __future__ import annotations
 
@@ -10,36 +10,34 @@ import typer
 from harness.errors import UsageError
 from reports import EXPORTS, FORMATS
 
-Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as load.0.rate=4.")]
+_ONLY = "Only these configurations: engine=, quantization=, variant=, model=, repetition=, with * and a|b."
+_FORMATS = f"Report formats (comma-separated): {', '.join(FORMATS)}. [default: all; plots of the first 24 trials]"
+
+Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set a key, such as load.0.rate=4.")]
 Labels = Annotated[list[str], typer.Option("--label", metavar="KEY=VALUE", help="Label the run, such as commit=abc.")]
-Formats = Annotated[
-    list[str],
-    typer.Option("--format", metavar="NAME", help=f"Write: {', '.join(FORMATS)}. Default: all; plots of 24 trials."),
-]
+Formats = Annotated[list[str], typer.Option("--format", metavar="NAME", help=_FORMATS)]
 Exports = Annotated[
     list[str],
     typer.Option("--export", metavar="KIND:FILE", help="Write the summary for another program: prometheus:FILE."),
 ]
-Only = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KEY=VALUE,...",
-        help="Only these cells: engine=, quantization=, variant=, model=, repetition=; with * and, between several, |.",
-    ),
-]
+Only = Annotated[str | None, typer.Option(metavar="KEY=VALUE,...", help=_ONLY)]
+Out = Annotated[Path | None, typer.Option(help="New folder for the run. [default: runs/<time>-<name>]")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
+Wait = Annotated[str, typer.Option(help="Wait this long for another run on this machine to end.")]
 
 
 def check_formats(formats: list[str]) -> tuple[str, ...] | None:
-    """The formats asked for, also as comma-separated lists; None, the default, is all of them."""
-    asked = [name for text in formats for name in text.split(",")]
-    for name in asked:
+    """Return the requested formats, with comma-separated lists split; None (the default) for all of them."""
+    requested = [name for text in formats for name in text.split(",")]
+    for name in requested:
         if name not in FORMATS:
             raise UsageError(f"--format {name}: there is no such report; write one of {', '.join(FORMATS)}")
-    return tuple(asked) or None
+    return tuple(requested) or None
 
 
 def check_exports(exports: list[str]) -> list[tuple[str, Path]]:
-    """(kind, file) of each; what could not be written at the end is refused at the beginning."""
+    """Return (kind, file) of each export; raise UsageError for a file that could not be written at the end."""
     found = []
     for text in exports:
         kind, _, file = text.partition(":")
@@ -52,7 +50,7 @@ def check_exports(exports: list[str]) -> list[tuple[str, Path]]:
 
 
 def parse_wait(text: str, option: str = "--wait") -> float:
-    """Seconds."""
+    """Return a duration in seconds."""
     from harness.units import parse_duration_s
 
     try:

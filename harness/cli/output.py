@@ -1,9 +1,17 @@
-"""What the commands print: lines and tables, what a server said in them made harmless."""
+"""Output of the commands: consoles, lines, and standard streams whose readers may leave.
+
+A run goes on without a reader, and its exit code is that of its result.
+"""
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import select
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO
 
 from reports.format import for_terminal
 
@@ -12,19 +20,77 @@ if TYPE_CHECKING:
 
 
 def table_console() -> Console:
-    """Where the table goes: as wide as the terminal, or wide enough for any table where the output is none."""
+    """Return a console on standard output: as wide as the terminal, or 200 columns without one."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
-def say(text: str) -> None:
-    """A line on standard error, or several; what a server said in them is not obeyed."""
-    print("\n".join(map(for_terminal, text.splitlines())), file=sys.stderr)
-
-
 def error_console() -> Console:
-    """Where progress goes."""
+    """Return a console on standard error, for progress."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print lines on standard error, without the escape sequences of servers."""
+    print("\n".join(map(for_terminal, text.splitlines())), file=sys.stderr)
+
+
+class Outlet(io.FileIO):
+    """Standard stream that accepts every write, also after its reader has left.
+
+    Attributes:
+        failure: Error that lost output, None if there was none or the reader had left.
+    """
+
+    def __init__(self, file: int) -> None:
+        super().__init__(file, "wb", closefd=False)
+        self.failure: OSError | None = None
+        self._lost = False
+
+    def write(self, data: object) -> int:
+        size = memoryview(data).nbytes  # type: ignore[arg-type]
+        if self._lost:
+            return size
+        try:
+            while (written := super().write(data)) is None:  # type: ignore[arg-type]
+                select.select([], [self], [])
+        except OSError as error:
+            self._lost = True
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal is closed
+                self.failure = error
+            return size
+        return written
+
+
+def open_outlets() -> list[Outlet]:
+    """Replace standard output and standard error of this process by outlets; open closed ones."""
+    for file in (0, 1, 2):  # else a file opened later would get the number of a standard stream
+        try:
+            os.fstat(file)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    outlets = []
+    for name, file, stream in (("stdout", 1, sys.stdout), ("stderr", 2, sys.stderr)):
+        if stream is not None and stream is not getattr(sys, f"__{name}__"):
+            continue  # replaced by the caller
+        outlets.append(Outlet(file))
+        setattr(sys, name, _text(outlets[-1], stream, by_line=name == "stderr" or os.isatty(file)))
+    return outlets
+
+
+def _text(outlet: Outlet, before: TextIO | None, *, by_line: bool) -> TextIO:
+    encoding, errors = (before.encoding, before.errors) if before is not None else ("utf-8", "backslashreplace")
+    return io.TextIOWrapper(io.BufferedWriter(outlet), encoding=encoding, errors=errors, line_buffering=by_line)
+
+
+def lost_output(outlets: Iterable[Outlet]) -> str | None:
+    """Return a sentence about output that could not be written; None if all was, or its reader had left."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    failure = next((outlet.failure for outlet in outlets if outlet.failure is not None), None)
+    if failure is None:
+        return None
+    return f"what was printed could not be written: {failure.strerror or failure}; the run's own folder is complete"

@@ -1,8 +1,4 @@
-"""What a person sees while a run goes on: a moving block of lines on a terminal, plain lines elsewhere; on standard
-error.
-
-A trial that is going on, in short lines: how far it is, how fast, how the machines fare, what went wrong.
-"""
+"""Progress of a run on standard error: a moving block of lines on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,16 +14,20 @@ from harness.store.manifest import CellEntry
 from reports.format import amount, for_terminal
 
 SEPARATOR = " · "
+PLAIN_EVERY_S = 5.0
 
 
 def how_far(event: Mapping[str, Any], elapsed_s: float) -> str:
-    """The phase and the time that is left. elapsed_s: since the trial began, where the event does not know better."""
+    """Return the phase and the time that is left; elapsed_s: since the trial began, for events without it."""
     left_s = time_left_s(event, elapsed_s)
-    return str(event["phase"]) + (f", {_clock(left_s)} left" if left_s else "")
+    if not left_s:
+        return str(event["phase"])
+    whole = round(left_s)
+    return f"{event['phase']}, " + (f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60:02} s") + " left"
 
 
 def time_left_s(event: Mapping[str, Any], elapsed_s: float) -> float | None:
-    """Until the end by the plan; where only a number of requests is planned, at the pace so far. None: not known."""
+    """Return the time to the planned end, or at the pace so far if a number of requests is planned; None: unknown."""
     known_s = event.get("elapsed_s")
     passed_s = float(elapsed_s if known_s is None else known_s)
     if event["ends_s"]:
@@ -38,7 +38,7 @@ def time_left_s(event: Mapping[str, Any], elapsed_s: float) -> float | None:
 
 
 def how_fast(event: Mapping[str, Any]) -> list[str]:
-    """Requests, rate beside what the plan offers, first tokens and tokens."""
+    """Return requests, completed and scheduled rate, latencies and tokens per second."""
     planned = f"/{event['planned']}" if event["planned"] else ""
     parts = [f"{event['done']}{planned} requests"]
     completed, offered = event.get("completed_rps"), event.get("offered_rps")
@@ -53,11 +53,11 @@ def how_fast(event: Mapping[str, Any]) -> list[str]:
 
 
 def how_well(event: Mapping[str, Any]) -> list[str]:
-    """How late this client is, memory of the engine and of the GPUs; that there are no errors, where there are none."""
+    """Return the lag of the load generator, and memory of the engine and of the GPUs."""
     parts = [] if what_went_wrong(event) else ["no errors"]
     lags = [event[name] for name in ("send_lag_ms", "read_lag_ms") if event.get(name) is not None]
     if lags:
-        parts.append(f"client late {_number(max(lags))} ms")
+        parts.append(f"generator lag {_number(max(lags))} ms")
     machine = event.get("machine") or {}
     if machine.get("rss_bytes"):
         parts.append(f"engine {_bytes(machine['rss_bytes'])}")
@@ -68,15 +68,15 @@ def how_well(event: Mapping[str, Any]) -> list[str]:
 
 
 def what_went_wrong(event: Mapping[str, Any]) -> list[str]:
-    """Failed requests with the last one's reason, and load processes that are gone."""
+    """Return failed requests with the last reason, and lost load workers."""
     failed, last = event["failed"], event.get("last_failure")
     parts = [f"{failed} failed" + (f", last: {last}" if last else "")] if failed else []
     lost = event.get("workers_lost")
-    return parts + ([f"load processes that died: {lost}"] if lost else [])
+    return parts + ([f"workers lost: {lost}"] if lost else [])
 
 
-def fitted(name: str, rest: str, width: int) -> str:
-    """A name and what follows it in one line: the name gives way, in its middle."""
+def _fitted(name: str, rest: str, width: int) -> str:
+    """Return a name and the text behind it in one line; a long name is shortened in its middle."""
     room = max(8, width - len(rest))
     if len(name) > room:
         first = (room - 1) // 2
@@ -84,13 +84,8 @@ def fitted(name: str, rest: str, width: int) -> str:
     return name + rest
 
 
-def _clock(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60:02} s"
-
-
 def _number(value: float) -> str:
-    """Two digits that count, or whole from ten on."""
+    """Return two significant digits; a whole number from ten on."""
     return f"{value:,.0f}" if abs(value) >= 9.95 else f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2g}"
 
 
@@ -98,24 +93,18 @@ def _bytes(value: float) -> str:
     return amount(float(value), show="bytes").replace("\u202f", " ")
 
 
-PLAIN_EVERY_S = 5.0
-
-
 class SilentWatcher:
-    """`--quiet`: nothing but errors."""
+    """Watcher of `--quiet`: it shows nothing."""
 
-    def cell_begins(self, cell: CellEntry, number: int, total: int) -> None:
-        """Nothing to show."""
+    def cell_begins(self, cell: CellEntry, number: int, total: int) -> None: ...
 
-    def event(self, cell: CellEntry, event: dict[str, Any]) -> None:
-        """Nothing to show."""
+    def event(self, cell: CellEntry, event: dict[str, Any]) -> None: ...
 
-    def stopping(self, level: int) -> None:
-        """Nothing to show."""
+    def stopping(self, level: int) -> None: ...
 
 
 class ConsoleWatcher:
-    """Tells a run as it happens. Use as a context manager: the moving block must be put away at the end."""
+    """Watcher that shows a run on a console; a context manager, which clears the moving block at the end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -135,19 +124,17 @@ class ConsoleWatcher:
             self._live.stop()
 
     def cell_begins(self, cell: CellEntry, number: int, total: int) -> None:
-        """A new cell: its name stands before every line that follows."""
         self._prefix = f"[{number}/{total}] {cell.id.split('-', 1)[-1]}"
         self._show("preparing", at_once=True)
 
     def event(self, cell: CellEntry, event: dict[str, Any]) -> None:
-        """One event of the child (see `harness.run.child`)."""
         kind = event["event"]
         if kind == "prepared":
             self._show("starting the engine", at_once=True)
         elif kind == "started" and event["start"].get("first_request_ms") is None:
             load_s = event["start"]["load_s"]
-            what = "the server answers" if load_s is None else f"engine loaded in {load_s:.2f} s"
-            self._say(f"{self._prefix}: {what}")
+            ready = "the server answers" if load_s is None else f"engine started in {load_s:.2f} s"
+            self._say(f"{self._prefix}: {ready}")
         elif kind == "trial_begun":
             self._trial_began_s, self._phase = time.monotonic(), ""
         elif kind == "progress":
@@ -157,11 +144,11 @@ class ConsoleWatcher:
         elif kind == "notice":
             self._say(f"{self._prefix}: {event['text']}")
         elif kind == "waiting":
-            self._trial_began_s = time.monotonic()  # which it will, when the last worker has come
+            self._trial_began_s = time.monotonic()  # the trial begins once the last worker has come
             self._show(event["text"], at_once=True)
         elif kind == "trial_ended":
             if self._live:
-                self._live.update(Text(""), refresh=True)  # what was shown is over
+                self._live.update(Text(""), refresh=True)
             self._say(f"{self._prefix} {cell.trials[event['trial']].load}: {ending(event)}")
         elif kind == "stopped":
             self._say(f"{self._prefix}: interrupted before the next trial")
@@ -169,24 +156,22 @@ class ConsoleWatcher:
             self._say(f"{self._prefix}: failed: {event['reason']}")
 
     def stopping(self, level: int) -> None:
-        """The user's wish was heard."""
         finishing = "stopping: finishing what is in flight (again to stop now); everything measured is saved"
         self._say(finishing if level == 1 else "stopping now; everything measured is saved")
 
     def _progress(self, load: str, event: dict[str, Any]) -> None:
-        """A look at the trial that is going on. Where nothing moves, at once when its phase changes."""
+        """Show the state of the running trial; in plain lines at once when its phase changes."""
         far = how_far(event, time.monotonic() - self._trial_began_s)
-        told = (how_fast(event), how_well(event), what_went_wrong(event))
-        lines = [SEPARATOR.join(parts) for parts in told if parts]
+        lines = [SEPARATOR.join(parts) for parts in (how_fast(event), how_well(event), what_went_wrong(event)) if parts]
         if self._live:
-            first = fitted(f"{self._prefix}{SEPARATOR}{load}", f"{SEPARATOR}{far}", self._console.width)
+            first = _fitted(f"{self._prefix}{SEPARATOR}{load}", f"{SEPARATOR}{far}", self._console.width)
             self._live.update(Text("\n  ".join(map(for_terminal, (first, *lines))), no_wrap=True, overflow="ellipsis"))
             return
         changed, self._phase = event["phase"] != self._phase, event["phase"]
         self._show(f"{load}: {SEPARATOR.join([far, *lines])}", at_once=changed)
 
     def _show(self, text: str, *, at_once: bool = False) -> None:
-        """Something that the next line may replace."""
+        """Show a line that the next one may replace."""
         line = f"{self._prefix}: {text}"
         if self._live:
             self._live.update(Text(for_terminal(line), no_wrap=True, overflow="ellipsis"))
@@ -195,12 +180,12 @@ class ConsoleWatcher:
             self._say(line)
 
     def _say(self, line: str) -> None:
-        """Something that stays."""
+        """Print a line that stays."""
         self._console.print(Text(for_terminal(line)), soft_wrap=True)
 
 
 def ending(event: dict[str, Any]) -> str:
-    """How a trial ended, in a few words."""
+    """Return the end of a trial in a few words."""
     client = event["client"]
     recorded, unsent = client["recorded"], client["not_sent"]
     sent = f"{recorded - unsent} of {recorded} requests were sent" if unsent else f"{recorded} requests"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Exports, Formats, check_exports, check_formats
+from harness.cli.options import AsJson, Exports, Formats, check_exports, check_formats
 from harness.cli.output import say, table_console
 from harness.errors import ExitCode
 
@@ -17,15 +17,13 @@ if TYPE_CHECKING:
     from harness.results import Results
     from reports.data import ReportData
 
-HEADLINES = ("report.html", "report.md")
-
 
 def report(
-    run: Annotated[str, typer.Argument(help="A run's folder, its name, or latest.", show_default=False)],
+    run: Annotated[str, typer.Argument(help="Folder or name of a run, or latest.", show_default=False)],
     formats: Formats = [],  # noqa: B006
     exports: Exports = [],  # noqa: B006
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Where to write the reports. Default: into the run.")] = None,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the reports. [default: the run's folder]")] = None,
 ) -> None:
     """Make the reports of a stored run again."""
     from harness.store.run import find_run
@@ -39,18 +37,14 @@ def report(
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found out and written. files: in the order of the formats."""
+    """Data of a report, and the files written, in the order of the formats."""
 
     data: ReportData
     exit_code: ExitCode
     files: tuple[Path, ...]
 
-    def headline_files(self) -> list[Path]:
-        """The files a person wants to open."""
-        return [path for path in self.files if path.name in HEADLINES]
-
     def export(self, files: Sequence[tuple[str, Path]]) -> None:
-        """Write the summary for other programs: (kind, file) of each. Raises StorageFailed if one cannot be written."""
+        """Write the summary for other programs, as (kind, file). Raises StorageFailed if one cannot be written."""
         from harness.store.streams import storage_errors
         from reports import export
 
@@ -60,7 +54,7 @@ class Report:
 
 
 def show(made: Report, *, as_json: bool, quiet: bool) -> None:
-    """The data on standard output; where the reports are on standard error."""
+    """Print the data on standard output, and the files of the report on standard error."""
     if as_json:
         from reports.writers.summaries import as_json as json_text
 
@@ -69,13 +63,13 @@ def show(made: Report, *, as_json: bool, quiet: bool) -> None:
         from reports.writers import terminal
 
         terminal.show(made.data, table_console())
-    if not quiet:
-        for path in made.headline_files():
+    for path in () if quiet else made.files:
+        if path.name in ("report.html", "report.md"):
             say(f"wrote {path}")
 
 
 def write(run: Path, formats: Sequence[str] | None, *, out: Path | None = None) -> Report:
-    """Derive a stored run's results and write its reports, into the run's folder or `out`. formats: None for all.
+    """Derive a stored run's results and write its reports, into the run's folder or `out`; formats: None for all.
 
     Raises RunUnreadable if `run` is none, StorageFailed if the reports cannot be written.
     """
@@ -94,7 +88,7 @@ def write(run: Path, formats: Sequence[str] | None, *, out: Path | None = None) 
 
 
 def report_data(results: Results) -> ReportData:
-    """The results as the plain tables that reports take."""
+    """Return the results as the plain tables that reports take."""
     from harness.verdict.calibration import sentence
     from harness.verdict.thresholds import LATE_READINGS
     from reports.data import ReportData

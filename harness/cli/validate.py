@@ -16,7 +16,7 @@ def validate(
     scenarios: Annotated[list[Path], typer.Argument(help="Scenario files.", show_default=False)],
     sets: Sets = [],  # noqa: B006
 ) -> None:
-    """Check scenario files; every problem with its place and what to write instead."""
+    """Check scenario files; report every problem with its place and the fix."""
     from harness.scenario.reader import load
     from harness.schedule.availability import missing_levels
     from harness.verdict.forecast import foretold_of
@@ -27,13 +27,13 @@ def validate(
             checked = load(path, sets=sets)
         except ScenarioError as error:
             problems += error.problems
-        else:
-            print(f"{path}: fine")
-            for line in foretold_of(checked):
-                say(f"{path}: {line}")
-            for line in missing_levels(checked):
-                say(f"{path}: a level will be skipped: {line}")
-            for name in checked.variables_not_set():
-                say(f"{path}: the environment variable {name} is not set; `harness run` will need it")
+            continue
+        print(f"{path}: fine")
+        for line in foretold_of(checked):
+            say(f"{path}: {line}")
+        for line in missing_levels(checked):
+            say(f"{path}: a level will be skipped: {line}")
+        for name in checked.variables_not_set():
+            say(f"{path}: the environment variable {name} is not set; `harness run` will need it")
     if problems:
         raise ScenarioError(problems)

@@ -1,7 +1,6 @@
-"""`harness worker`: sends a share of the load of a run that is led from elsewhere.
+"""`harness worker`: send a share of the load of a run that another machine leads.
 
 Each trial gets a fresh process (`harness.drivers.locust.worker`), because Locust changes the interpreter it runs in.
-This one only starts them, one after the other, until the master says that there are no more.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ END_S = 5.0
 
 
 def worker(
-    master_host: Annotated[str, typer.Option(help="The machine that leads the run.", show_default=False)],
+    master_host: Annotated[str, typer.Option(help="Machine that leads the run.", show_default=False)],
     master_port: Annotated[int, typer.Option(help="Its --master-bind-port.", min=1, max=65535)] = 5557,
-    within: Annotated[str, typer.Option(help="How long to wait for it.")] = "10m",
+    within: Annotated[str, typer.Option(help="Time to wait for the master.")] = "10m",
 ) -> None:
     """Send a share of the load of `harness run --driver locust --expect-workers N`, which runs elsewhere."""
     trials = serve(master_host, master_port, within_s=parse_wait(within, "--within"), say=say)
@@ -43,40 +42,42 @@ class WorkerFailed(HarnessError):
 
 
 def serve(host: str, port: int, *, within_s: float, say: Callable[[str], None]) -> int:
-    """Take part in one run; the number of its trials in which this worker sent its share.
+    """Take part in one run; return the number of trials in which this worker sent its share.
 
-    within_s: how long the master is waited for; for a run's next trial up to 15 minutes.
-    Raises TrialFailed or WorkerFailed, one sentence, if there is no master, if it vanishes, or if the share cannot be
-    sent from here, and Interrupted after Ctrl-C.
+    Args:
+        within_s: Time to wait for the master; for the next trial it is 15 minutes.
+
+    Raises TrialFailed or WorkerFailed if there is no master, if it vanishes, or if the share cannot be sent from here,
+    and Interrupted after Ctrl-C.
     """
     trials = 0
     say(f"waiting for the master at {host}:{port}")
     while True:
-        told = take_part(host, port, NEXT_TRIAL_WITHIN_S if trials else within_s)
-        if "failed" in told:
-            raise WorkerFailed(told["failed"], told["code"])
+        outcome = _take_part(host, port, NEXT_TRIAL_WITHIN_S if trials else within_s)
+        if "failed" in outcome:
+            raise WorkerFailed(outcome["failed"], outcome["code"])
         trials += 1
-        if not told["more"]:
+        if not outcome["more"]:
             return trials
         say("the trial is over; waiting for the next")
 
 
-def take_part(host: str, port: int, within_s: float) -> dict[str, Any]:
-    """Take part in one trial in a process of its own; return what that says."""
+def _take_part(host: str, port: int, within_s: float) -> dict[str, Any]:
+    """Take part in one trial in a process of its own; return the outcome that it prints."""
     from harness.processes import ended_how
 
-    with process(host, port, within_s) as running:
+    with _process(host, port, within_s) as running:
         assert running.stdout is not None
-        with contextlib.suppress(ValueError):  # nothing, or cut off in the middle of a line: it is dying
-            told: dict[str, Any] = json.loads(running.stdout.readline())
-            return told
+        with contextlib.suppress(ValueError):  # nothing, or a part of a line: the process is ending
+            outcome: dict[str, Any] = json.loads(running.stdout.readline())
+            return outcome
         status = running.wait()
     raise TrialFailed(f"the process that was to send the load {ended_how(status)}")
 
 
 @contextlib.contextmanager
-def process(host: str, port: int, within_s: float) -> Iterator[subprocess.Popen[str]]:
-    """The process of one trial; gone when the block ends, however it ends."""
+def _process(host: str, port: int, within_s: float) -> Iterator[subprocess.Popen[str]]:
+    """Start the process of one trial, and end it when the block ends."""
     from harness.processes import module_command, own_packages_first
 
     with subprocess.Popen(
@@ -85,7 +86,7 @@ def process(host: str, port: int, within_s: float) -> Iterator[subprocess.Popen[
         stdout=subprocess.PIPE,
         text=True,
         env=own_packages_first(os.environ),
-        start_new_session=True,  # Ctrl-C is for us, who tell it
+        start_new_session=True,  # Ctrl-C reaches this process only, which passes it on
     ) as running:
         try:
             yield running

@@ -51,7 +51,7 @@ load: [{kind: sustained, rate: 20, requests: 60}]
 """
 SEEN_ON_THE_WAY = (
     r"\d+ requests · \d+(\.\d)? of \d+(\.\d)? per s · TTFT [\d.]+ ms · TPOT [\d.]+ ms",
-    r"no errors · client late [\d.]+ ms",
+    r"no errors · generator lag [\d.]+ ms",
     r"measure, \d+ s left",
 )
 
@@ -93,7 +93,7 @@ def test_a_block_of_short_lines_fits_a_terminal() -> None:
     assert max(map(len, lines)) <= 80
     assert any(re.fullmatch(r"\[3/24\] llama-.*… ?.*n_workload · measure, 17 s left", line) for line in lines), lines
     assert "  34/120 requests · 1.9 of 2.0 per s · TTFT 14 ms · TPOT 0.81 ms · 57 tokens/s" in lines
-    assert "  client late 0.41 ms · engine 105 MiB · GPU 2.10 GiB of 140 GiB" in lines
+    assert "  generator lag 0.41 ms · engine 105 MiB · GPU 2.10 GiB of 140 GiB" in lines
     assert "  3 failed, last: HTTP 503" in lines
 
 
@@ -116,9 +116,9 @@ def test_the_time_left_follows_the_plan_or_the_pace() -> None:
     assert progress.how_far(AT_WORK | {"elapsed_s": 0.0, "ends_s": 3700.0}, 0.0) == "measure, 61 min 40 s left"
 
 
-def test_load_processes_that_died_are_told() -> None:
+def test_lost_workers_are_shown() -> None:
     """The display says it while the trial goes on."""
-    assert "load processes that died: 2" in progress.what_went_wrong(AT_WORK | {"workers_lost": 2})
+    assert "workers lost: 2" in progress.what_went_wrong(AT_WORK | {"workers_lost": 2})
 
 
 def plain(text: str) -> str:
@@ -172,7 +172,7 @@ def left_on_screen(text: str) -> list[str]:
 def test_a_real_run_at_a_terminal_shows_and_clears_its_block(tmp_path: Path) -> None:
     """Rates and latencies are seen while it goes on; nothing of the block is left behind; `--quiet` shows nothing."""
     code, text = run_at_a_terminal(tmp_path, wanted=SEEN_ON_THE_WAY)
-    assert code in (0, 4)  # a busy machine makes the client late, which is another test's matter
+    assert code in (0, 4)  # a busy machine makes the generator lag, which is another test's matter
     for pattern in SEEN_ON_THE_WAY:
         assert re.search(pattern, plain(text))
     ended = re.search(r"\[1/1\] simulated sustained: complete, (\d+) requests", plain(text))
@@ -180,7 +180,7 @@ def test_a_real_run_at_a_terminal_shows_and_clears_its_block(tmp_path: Path) -> 
     assert 60 <= int(ended[1]) <= 120  # with those that followed while the measured ones were served
     left = left_on_screen(text)
     assert left[-1].startswith("[1/1] simulated sustained: complete"), left
-    assert not [line for line in left if "client late" in line or "preparing" in line]
+    assert not [line for line in left if "generator lag" in line or "preparing" in line]
     (tmp_path / "again").mkdir()
     assert run_at_a_terminal(tmp_path / "again", "--quiet")[1] == ""
 
