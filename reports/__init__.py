@@ -1,4 +1,4 @@
-"""Reports: tables in, files out. Nothing here measures, judges or knows the harness.
+"""Reports: tables in, files out; nothing here measures or judges.
 
 `write` makes the files of a report, `export` a file for another program, `writers.terminal.show` the summary at the end
 of a run. `sections.py` lists the tables.
@@ -35,32 +35,23 @@ def write(data: ReportData, folder: Path, formats: Sequence[str] | None = None) 
 
 def _write_one(data: ReportData, folder: Path, name: str, *, every: bool) -> list[Path]:
     from reports import plots
-    from reports.writers import summaries
+    from reports.writers import html, junit, markdown, summaries
 
     if name == "plots":
         return plots.save(data, folder / "plots", every=every)
     if name == "parquet":
         return [summaries.write(data, folder / "summary.parquet")]
-    texts = _texts(data, name)
-    for file, text in texts.items():
-        (folder / file).write_text(text, encoding="utf-8", newline="\n")
-    return [folder / file for file in texts]
-
-
-def _texts(data: ReportData, name: str) -> dict[str, str]:
-    """Return the files of a format that is text, by name."""
-    from reports.writers import html, junit, markdown, summaries
-
-    if name == "html":
-        return {"report.html": html.render(data)}
-    if name == "md":
-        return {"report.md": markdown.render(data)}
-    if name == "junit":
-        return {"junit.xml": junit.render(data)}
-    if name == "json":
-        return {"summary.json": summaries.as_json(data)}
-    decision = {"decision.csv": summaries.decision_as_csv(data)} if data.decisions else {}
-    return {"summary.csv": summaries.as_csv(data)} | decision
+    renderers = {
+        "html": {"report.html": html.render},
+        "md": {"report.md": markdown.render},
+        "junit": {"junit.xml": junit.render},
+        "json": {"summary.json": summaries.as_json},
+        "csv": {"summary.csv": summaries.as_csv}
+        | ({"decision.csv": summaries.decision_as_csv} if data.decisions else {}),
+    }
+    for file, render in renderers[name].items():
+        (folder / file).write_text(render(data), encoding="utf-8", newline="\n")
+    return [folder / file for file in renderers[name]]
 
 
 def export(data: ReportData, kind: str, file: Path) -> None:

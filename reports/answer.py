@@ -1,4 +1,4 @@
-"""Answer of a run: one line of verdicts, and one paragraph: what was measured, how fast, limits, the main warning."""
+"""Answer of a run: a headline, and a paragraph with scope, decision, speed, limits and the main caveat."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number of the answer, with words before and after it; those after it may be its unit."""
+    """Number of the answer, with words before it, and words or a unit after it."""
 
     before: str
     metric: str
@@ -64,17 +64,18 @@ def headline(data: ReportData) -> str:
 
 
 def _why_zero(data: ReportData) -> str:
-    """Return why a run is a success although something is invalid or broken."""
-    spoiled = data.verdict() == "invalid" or any(one["outcome"] in ("fail", "invalid") for one in data.verdicts)
-    chosen = data.manifest.asked.decide == "any"
-    return ": one configuration meets every limit (decide: any)" if chosen and spoiled and data.exit_code == 0 else ""
+    """Return the reason for exit code 0 although a trial is invalid or a limit violated."""
+    bad = data.verdict() == "invalid" or any(one["outcome"] in ("fail", "invalid") for one in data.verdicts)
+    explained = bad and data.exit_code == 0 and data.manifest.asked.decide == "any"
+    return ": one configuration meets every limit (decide: any)" if explained else ""
 
 
 def labelled(data: ReportData) -> list[tuple[str, str]]:
-    """Return the paragraph in parts: a word that says what the part is about, and its sentences; plain text."""
+    """Return the paragraph in parts, each with its label and its sentences; plain text."""
+    recommended = (model.advice[0] for model in decision.of_models(data, wide=False)[:MOST_NAMES])
     found = (
         ("Measured", _measured(data)),
-        ("Decision", " ".join(_chosen(data))),
+        ("Decision", " ".join(recommended)),
         ("Speed", " ".join(_numbers(data))),
         ("Limits", _limits(data)),
         ("Not measured", _not_measured(data)),
@@ -84,30 +85,29 @@ def labelled(data: ReportData) -> list[tuple[str, str]]:
 
 
 def _measured(data: ReportData) -> str:
-    """What was measured on what, and how the requests ended."""
+    """Return models, engines, loads and machine, and the outcome of the requests."""
     done = [(cell, trial) for cell, trial in data.trials() if data.facts_of(cell.id, trial.id)]
     if not done:
         return "No trial has a measurement." if data.manifest.cells else "Nothing was planned."
     cells = list({cell.id: cell for cell, _ in done}.values())
     model = _listed(cell.model for cell in cells if cell.model)
     levels = _listed(cell.level for cell in cells if cell.level)
-    versions = {cell.engine: told for cell in cells if (told := cell.engine_info.version)}
+    versions = {cell.engine: version for cell in cells if (version := cell.engine_info.version)}
     names = (cell.engine for cell in cells)
     engines = _listed(f"{name} ({versions[name]})" if name in versions else name for name in names)
     at = f"at {levels}" if levels else ""
-    what = " ".join(part for part in ((model, at, f"on {engines}") if model else (engines, at)) if part)
+    subject = " ".join(part for part in ((model, at, f"on {engines}") if model else (engines, at)) if part)
     loads = _listed(trial.load for _, trial in done)
     repetitions = len({cell.repetition for cell in cells})
     often = f", {repetitions} repetitions of each" if repetitions > 1 else ""
-    machine = _machine(data)
     scopes = [(data.facts_of(cell.id, trial.id).get("telemetry") or {}).get("scope") for cell, trial in done]
-    place_of = "from" if "client" in scopes else "on"  # the server is elsewhere, and its machine is not known
-    machine = f", {place_of} {machine}" if machine else ""
-    return f"{what}, under {loads}{often}{machine}: {_ended(data, done)}."
+    preposition = "from" if "client" in scopes else "on"  # "from": the machine of the server is unknown
+    machine = f", {preposition} {machine}" if (machine := _machine(data)) else ""
+    return f"{subject}, under {loads}{often}{machine}: {_ended(data, done)}."
 
 
 def _machine(data: ReportData) -> str:
-    """Return the machine the run was made on; "" if it is unknown."""
+    """Return the machine of the run; "" if it is unknown."""
     known = data.manifest.provenance.must_match
     gpus = Counter(str(one.get("name") if isinstance(one, dict) else one) for one in known.gpus)
     cards = [name if number == 1 else f"{number} x {name}" for name, number in gpus.items()]
@@ -117,7 +117,7 @@ def _machine(data: ReportData) -> str:
 
 
 def _ended(data: ReportData, done: Sequence[tuple[CellEntry, TrialEntry]]) -> str:
-    """How many requests were measured and how they ended."""
+    """Return the number of measured requests, and their failures."""
     statuses: Counter[str] = Counter()
     for cell, trial in done:
         statuses.update(data.facts_of(cell.id, trial.id)["statuses"])
@@ -133,18 +133,14 @@ def _ended(data: ReportData, done: Sequence[tuple[CellEntry, TrialEntry]]) -> st
     return f"{measured}, of which {bad} failed ({bad / total:.1%}; most often {worst.replace('_', ' ')}){lacking}"
 
 
-def _chosen(data: ReportData) -> list[str]:
-    return [model.advice[0] for model in decision.of_models(data, wide=False)[:MOST_NAMES]]
-
-
 def _numbers(data: ReportData) -> list[str]:
     """Return the numbers of each trial if there are few trials, else the lowest and the highest."""
-    shown = [(keys, rows) for keys in groups(data) if (rows := _rows(data, keys))]
+    valid = [keys for keys in groups(data) if data.verdict_of(keys) != "invalid"]
+    shown = [(keys, rows) for keys in valid if (rows := by_class(data).get((*keys, ALL)))]
     name = _namer(data)
     if len(shown) <= MOST_TRIALS:
-        told = [(name(keys), _figures(rows)) for keys, rows in shown]
-        alone = len(groups(data)) == 1
-        return [f"{'' if alone else f'{named}: '}{numbers}." for named, numbers in told if numbers]
+        named = [("" if len(groups(data)) == 1 else f"{name(keys)}: ", _figures(rows)) for keys, rows in shown]
+        return [f"{prefix}{numbers}." for prefix, numbers in named if numbers]
     texts = (next((text for figure in group if (text := _range(figure, shown, name))), "") for group in RANGES)
     ranges = [text for text in texts if text]
     return [f"{'; '.join(ranges)}."] if ranges else []
@@ -158,14 +154,9 @@ def _namer(data: ReportData) -> Callable[[Sequence[str]], str]:
         differs[-1] = True
 
     def name(keys: Sequence[str]) -> str:
-        return dotted(key for key, tells in zip(keys, differs, strict=True) if tells) or place(keys)
+        return dotted(key for key, used in zip(keys, differs, strict=True) if used) or place(keys)
 
     return name
-
-
-def _rows(data: ReportData, keys: tuple[str, ...]) -> Rows:
-    """Return the pooled numbers of a trial; none of an invalid one, which has no result."""
-    return {} if data.verdict_of(keys) == "invalid" else by_class(data).get((*keys, ALL), {})
 
 
 def _figures(rows: Rows) -> str:
@@ -187,14 +178,13 @@ def _range(figure: Figure, shown: Sequence[tuple[tuple[str, ...], Rows]], name: 
         return ""
     ends = [pick(points, key=lambda one: one[1]["value"]) for pick in (min, max)]
     texts = [f"{estimate(row, figure.show)}{figure.after}" for _, row in ends]
-    sure = [interval(row, figure.show) for _, row in ends]
-    told = [
-        f"{text} ({name(keys)}{f'; {ci}' if ci else ''})" for text, (keys, _), ci in zip(texts, ends, sure, strict=True)
-    ]
-    alike = f"{figure.before} {texts[0]} in each"
     open_ended = len(rows) - len(points)
     beside = f"; {open_ended} more known as a bound only" if open_ended else ""
-    return f"{alike if texts[0] == texts[1] else f'{figure.before} from {told[0]} to {told[1]}'}{beside}"
+    if texts[0] == texts[1]:
+        return f"{figure.before} {texts[0]} in each{beside}"
+    intervals = (f"; {ci}" if (ci := interval(row, figure.show)) else "" for _, row in ends)
+    low, high = (f"{text} ({name(keys)}{ci})" for text, (keys, _), ci in zip(texts, ends, intervals, strict=True))
+    return f"{figure.before} from {low} to {high}{beside}"
 
 
 def _limits(data: ReportData) -> str:
@@ -224,7 +214,7 @@ def _not_measured(data: ReportData) -> str:
 
 
 def _caveats(data: ReportData) -> str:
-    """Return the most severe and most frequent reason not to believe the numbers, with what to do."""
+    """Return the most severe and most frequent caveat, with its action."""
     if not data.validity:
         return ""
     seen = [one for one in data.validity if data.facts_of(one["cell"], one["trial"])] or data.validity
@@ -247,7 +237,7 @@ def _ended_with_point(text: str) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Return each name once; the first few of many."""
+    """Return each name once; of many the first few."""
     known = list(dict.fromkeys(names))
     if len(known) > MOST_NAMES:
         return f"{', '.join(known[:MOST_NAMES])} and {len(known) - MOST_NAMES} more"

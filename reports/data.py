@@ -1,4 +1,4 @@
-"""Data that a report is made of."""
+"""Data of a report."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ ALL = "all"
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """Data that the formats show; plain values only.
+    """Data of a report; plain values only.
 
     Attributes:
-        manifest: Of the run.
-        summary: Its tidy table, with the columns model, engine, level, variant, load, class, repetition, metric,
+        summary: Tidy table of the run, with the columns model, engine, level, variant, load, class, repetition, metric,
             statistic, value, low, high, bound, n, n_eff, unit, source, window.
         validity: Per trial {cell, trial, verdict, reasons: [{code, level, sentence, advice}]}.
         facts: Per trial {cell, trial, window, requests, statuses, errors, missing, ...}.
@@ -52,11 +51,9 @@ class ReportData:
     late_readings_above: float = 1.0
 
     def trials(self) -> Iterator[tuple[CellEntry, TrialEntry]]:
-        """Return (cell, trial) of everything planned, in order."""
         return self.manifest.trials()
 
     def validity_of(self, cell: str, trial: str) -> dict[str, Any] | None:
-        """Return the judgement of a trial, None if there is none."""
         return self._validity.get((cell, trial))
 
     def facts_of(self, cell: str, trial: str) -> dict[str, Any]:
@@ -64,7 +61,6 @@ class ReportData:
         return self._facts.get((cell, trial), {})
 
     def invalid(self, cell: str, trial: str) -> bool:
-        """Return whether a trial was judged invalid: it has no result then."""
         return (self.validity_of(cell, trial) or {}).get("verdict") == "invalid"
 
     def verdict(self) -> str:
@@ -86,7 +82,7 @@ class ReportData:
 
     @cached_property
     def _judged(self) -> dict[tuple[str, ...], list[tuple[str, dict[str, Any]]]]:
-        """Return (repetition, judgement) by the keys of the summary: every row of it asks."""
+        """Return (repetition, judgement) by the keys of the summary; every row of it looks them up."""
         found: dict[tuple[str, ...], list[tuple[str, dict[str, Any]]]] = {}
         for cell, trial in self.trials():
             if judged := self.validity_of(cell.id, trial.id):
@@ -100,12 +96,12 @@ def _worst(judged: Sequence[dict[str, Any]]) -> str:
 
 
 def keys_of(cell: CellEntry, load: str = "") -> tuple[str, ...]:
-    """Return the keys under which the summary has the rows of a load on a cell."""
+    """Return the keys of the summary for a load on a cell."""
     return (*cell.keys, load)
 
 
 def keys_of_verdict(verdict: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys of the trial that a verdict is about."""
+    """Return the keys of a verdict's trial."""
     return tuple(str(verdict[key] or "") for key in KEYS)
 
 

@@ -1,8 +1,4 @@
-"""Numbers and texts as people read them.
-
-Numbers have as many digits as the interval allows; bounds are shown as bounds, and what is unknown as a dash. Texts of
-servers, files and users lose the characters that a place cannot show or must not be given.
-"""
+"""Numbers and texts as people read them: digits by the interval, texts of others without unsafe characters."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ MOST_DECIMALS, LEAST_WRITTEN_OUT = 6, 1e-4
 
 
 def amount(value: float, low: float = math.nan, high: float = math.nan, show: str = "number") -> str:
-    """Return a number as text. show: "time" and "number" as is, "share" in per cent, "bytes" with a binary unit."""
+    """Return a number as text; show: "time" and "number" as is, "share" in per cent, "bytes" with a binary unit."""
     if not math.isfinite(value):
         return UNKNOWN
     if show == "share":
@@ -31,7 +27,7 @@ def amount(value: float, low: float = math.nan, high: float = math.nan, show: st
 
 
 def estimate(row: dict[str, object] | None, show: str = "number") -> str:
-    """Return the value of a row of the summary, or "> X" and "< X" where only a bound is known."""
+    """Return the value of a row of the summary; "> X" or "< X" if only a bound is known."""
     if row is None:
         return UNKNOWN
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[arg-type]
@@ -43,14 +39,14 @@ def estimate(row: dict[str, object] | None, show: str = "number") -> str:
 
 
 def interval(row: dict[str, object] | None, show: str = "number") -> str:
-    """Return the 95 % interval of a point, "" where there is none."""
+    """Return the 95 % interval of a point, "" if there is none."""
     if row is None or row["bound"] != "point":
         return ""
     return between(float(row["low"]), float(row["high"]), show)  # type: ignore[arg-type]
 
 
 def between(low: float, high: float, show: str = "number") -> str:
-    """Return an interval by its ends, "" where one is unknown or there is nothing between them."""
+    """Return an interval by its ends, "" if one is unknown or they are equal."""
     if math.isnan(low) or math.isnan(high) or low == high:
         return ""
     first = amount(low, low, high, show) if math.isfinite(low) else "−∞"
@@ -59,7 +55,7 @@ def between(low: float, high: float, show: str = "number") -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Return a moment of a trial."""
+    """Return a time within a trial."""
     return UNKNOWN if value is None else f"{value:.3g}{THIN}s" if value < 100 else f"{value:.0f}{THIN}s"
 
 
@@ -69,7 +65,7 @@ def count(number: int, noun: str) -> str:
 
 
 def _digits(value: float, low: float, high: float) -> str:
-    """Return a number to about a tenth of its interval, to three digits without one; never 0 for what is not 0."""
+    """Return a number to about a tenth of its interval, to three digits without one; 0 for zero only."""
     width = high - low
     known = math.isfinite(width) and width > max(1e-9, 1e-6 * abs(value))  # narrower is rounding noise
     if known:
@@ -84,7 +80,7 @@ def _digits(value: float, low: float, high: float) -> str:
 
 
 def grouped(digits: str) -> str:
-    """Return digits with thousands apart, from five digits on."""
+    """Return digits in groups of thousands, from five digits on."""
     whole, dot, rest = digits.partition(".")
     sign, whole = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
     if len(whole) < 5:
@@ -99,7 +95,7 @@ def joined(parts: Sequence[str]) -> str:
 
 
 def dotted(parts: Iterable[str]) -> str:
-    """Return names of something and of what it is part of, without those that are empty."""
+    """Return names separated by dots, without empty ones."""
     return " · ".join(part for part in parts if part)
 
 
@@ -113,15 +109,15 @@ def shortened_inside(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-longest // 2 :]}"
 
 
-# XML 1.0 has no way to write these, not even escaped.
+# XML 1.0 cannot hold these, not even escaped.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def for_xml(text: str) -> str:
-    """Return a text without what XML cannot hold."""
+    """Return a text without characters that XML cannot hold."""
     return _FORBIDDEN.sub("\ufffd", text)
 
 
 def for_terminal(text: str) -> str:
-    """Return one line without escape sequences, which a terminal would obey, and without what turns its direction."""
+    """Return one line without escape sequences and without characters that turn the direction of text."""
     return "".join(sign if sign.isprintable() else " " for sign in text)

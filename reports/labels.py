@@ -1,4 +1,4 @@
-"""Labels: what the heads of tables and the legends of plots call the numbers they show."""
+"""Labels of numbers in the heads of tables and the legends of plots."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of numbers.
+    """Column of numbers.
 
     Attributes:
-        head: What the table calls it.
-        name: The metric or the value that it shows.
-        show: How a number is written, see `reports.format.amount`.
-        statistic: Which one of the metric.
-        optional: Whether the column is left out where no row has a number.
-        wide: Whether it is left out where there is little room.
+        name: Metric or value that it shows.
+        show: Form of the number, see `reports.format.amount`.
+        optional: Left out if no row has a number.
+        wide: Left out if there is little room.
     """
 
     head: str

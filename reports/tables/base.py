@@ -1,4 +1,4 @@
-"""Cells and tables, and what several tables look up in a run."""
+"""Cells and tables, and lookups in a run that several tables share."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from reports.labels import DATA
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A text in a table.
+    """Text in a table.
 
     Attributes:
-        detail: Smaller text below it.
+        detail: Smaller text below.
         tone: "good", "bad", "doubtful" or "".
         note: Number of a footnote.
-        value: The number behind the text, for whoever sorts.
-        about: Name of the metric that the text is.
-        folded: What the text sums up, for formats that can fold.
+        value: Number behind the text, to sort by.
+        about: Metric that the text names.
+        folded: Lines that the text sums up, for formats that can fold.
     """
 
     text: str
@@ -38,11 +38,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with footnotes.
+    """Table with footnotes.
 
     Attributes:
-        texts: How many of the leading columns are texts; the others are numbers.
-        about: Metric of each column, "" if it shows none; may be shorter. Names that are not defined lead nowhere.
+        texts: Number of leading columns that are texts; the others are numbers.
+        about: Metric of each column, "" for none; may be shorter than the head.
     """
 
     title: str
@@ -54,29 +54,21 @@ class Table:
 
     @property
     def joins(self) -> bool:
-        """Whether several texts stand before its numbers; if there is no room they go below the first of them."""
+        """Whether several texts stand before the numbers; without room they go below the first of them."""
         return 1 < self.texts < len(self.head)
 
 
 TONES = {
-    "valid": "good",
-    "warn": "doubtful",
-    "invalid": "bad",
-    "pass": "good",
-    "fail": "bad",
-    "cannot_tell": "doubtful",
-    "complete": "good",
-    "failed": "bad",
-    "interrupted": "bad",
-    "skipped": "",
-    "pending": "",
+    **dict.fromkeys(("valid", "pass", "complete"), "good"),
+    **dict.fromkeys(("warn", "cannot_tell"), "doubtful"),
+    **dict.fromkeys(("invalid", "fail", "failed", "interrupted"), "bad"),
 }
 NO_RESULT = "no result is shown for a trial with poor data; Caveats has the finding and the action"
 NO_INTERVAL = "no confidence interval: fewer than four independent parts were measured"
 
 
 def first_rows(table: Table, rest: str = "are in summary.csv", most: int = 40) -> Table:
-    """Return the table behind a plot, cut to its first rows with a note on the others. rest: where those are."""
+    """Return the table behind a plot, cut to its first rows; a note has the number of the others and `rest`."""
     left_out = len(table.rows) - most
     if left_out <= 0:
         return table
@@ -84,7 +76,7 @@ def first_rows(table: Table, rest: str = "are in summary.csv", most: int = 40) -
 
 
 def measured(row: dict[str, Any] | None, show: str = "number", note: int | None = None) -> Cell:
-    """Return a row of the summary with its interval; a bound sorts as the number it is a bound of."""
+    """Return a row of the summary with its interval; a bound sorts by its number."""
     if row is None:
         return Cell(estimate(None), note=note)
     known = row[{"lower": "low", "upper": "high"}.get(row["bound"], "value")]
@@ -92,19 +84,19 @@ def measured(row: dict[str, Any] | None, show: str = "number", note: int | None 
 
 
 def averaged(row: dict[str, Any] | None, notes: list[str], show: str = "number") -> Cell:
-    """Return a rate or a mean of requests; if it has no interval, a footnote says why."""
+    """Return a rate or a mean of requests; a footnote explains a missing interval."""
     bare = row is not None and row["bound"] == "point" and math.isnan(row["low"])
     return measured(row, show, noted(notes, NO_INTERVAL) if bare else None)
 
 
 def number(value: float | None, show: str = "number", unknown: str = UNKNOWN) -> Cell:
-    """Return a number without an interval. unknown: what stands for None, NaN and infinity."""
+    """Return a number without an interval; `unknown` stands for None, NaN and infinity."""
     known = sortable(value)
     return Cell(unknown) if known is None else Cell(amount(known, show=show), value=known)
 
 
 def counted(number: int, tone: str = "") -> Cell:
-    """Return a whole number of things."""
+    """Return a count."""
     return Cell(str(number), tone=tone, value=float(number))
 
 
@@ -124,7 +116,7 @@ def sortable(value: float | None) -> float | None:
 
 
 def noted(notes: list[str], text: str) -> int:
-    """Return the number of a footnote, which is added if it is not there yet."""
+    """Return the number of a footnote; add it if it is missing."""
     if text not in notes:
         notes.append(text)
     return notes.index(text) + 1
@@ -135,7 +127,7 @@ def nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-@lru_cache(maxsize=1)  # every table of a report asks for them
+@lru_cache(maxsize=1)  # every table of a report needs them
 def pooled_rows(data: ReportData) -> dict[tuple[str, ...], dict[str, Any]]:
     """Return the pooled rows of the summary by (model, engine, level, variant, load, class, metric, statistic)."""
     pooled = data.summary[data.summary["repetition"] == POOLED]
@@ -154,12 +146,12 @@ def by_class(data: ReportData) -> dict[tuple[str, ...], dict[tuple[str, str], di
 
 
 def classes(data: ReportData, keys: tuple[str, ...]) -> list[str]:
-    """Return the classes of traffic of a trial, by name; none if there is but one."""
+    """Return the sorted classes of traffic of a trial; empty without classes."""
     return sorted({key[5] for key in by_class(data) if key[:5] == keys and key[5] != ALL})
 
 
 def groups(data: ReportData) -> dict[tuple[str, ...], list[tuple[CellEntry, TrialEntry]]]:
-    """Return repetitions of the same trial together, in order."""
+    """Return the repetitions of each trial together, in order."""
     found: dict[tuple[str, ...], list[tuple[CellEntry, TrialEntry]]] = {}
     for cell, trial in data.trials():
         found.setdefault(keys_of(cell, trial.load), []).append((cell, trial))
@@ -167,16 +159,16 @@ def groups(data: ReportData) -> dict[tuple[str, ...], list[tuple[CellEntry, Tria
 
 
 def repetition(cell: CellEntry, data: ReportData) -> str:
-    """Return ", repetition 2" where there are several."""
+    """Return ", repetition 2" if there are several."""
     several = len({other.repetition for other in data.manifest.cells}) > 1
     return f", repetition {cell.repetition}" if several else ""
 
 
 def cell_name(cell: CellEntry, data: ReportData) -> str:
-    """Return a cell in words, with its repetition where there are several."""
+    """Return a cell in words, with its repetition if there are several."""
     return f"{place(keys_of(cell))}{repetition(cell, data)}"
 
 
 def trial_name(cell: CellEntry, trial: TrialEntry, data: ReportData) -> str:
-    """Return a trial in words: its cell, its load, and its repetition where there are several."""
+    """Return a trial in words: its cell, its load, and its repetition if there are several."""
     return f"{place(keys_of(cell))}, {trial.load}{repetition(cell, data)}"

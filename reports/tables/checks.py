@@ -1,11 +1,9 @@
-"""Checks: why the numbers of a trial can be believed, or cannot.
-
-Checks of a trial, passed or not; and for the run why trials are not simply valid, what was not measured, and errors.
-"""
+"""Tables of a trial's checks, passed or not, and of a run's caveats, missing measurements and errors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from harness.store.manifest import CellEntry, TrialEntry
@@ -22,31 +20,24 @@ _PRESSURES = (
 
 
 def checks(facts: Mapping[str, Any], late_readings_above: float = 1.0) -> Table:
-    """Return one row per check: steadiness, queue, sample size, tokens, books, the machine, the readings themselves."""
-    rows = [
-        *_steady(facts),
-        *_queue(facts),
-        *_sizes(facts),
-        *_tokens(facts),
-        *_books(facts),
-        *_machine(facts),
-        *_readings(facts, late_readings_above),
-    ]
+    """Return one row per check: steady state, queue, sample sizes, tokens, counts, the machine, its readings."""
+    of_requests = (_steady(facts), _queue(facts), _sizes(facts), _tokens(facts), _books(facts))
+    rows = chain(*of_requests, _machine(facts), _readings(facts, late_readings_above))
     lines = [(Cell(name), Cell(what, tone=tone)) for name, what, tone in rows]
     return Table("Checks", ("check", "finding"), lines, texts=2)
 
 
 def _steady(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    told = facts.get("steady") or {}
-    kind, reason = told.get("class"), told.get("reason")
+    steady = facts.get("steady") or {}
+    kind, reason = steady.get("class"), steady.get("reason")
     if kind:
-        cut_s = told.get("warmup_s")
+        cut_s = steady.get("warmup_s")
         warming = f"; the first {seconds(cut_s)} of the window are still warm-up" if cut_s else ""
         why = f" ({reason})" if reason else ""
         yield "steady state", f"{kind}{why}{warming}", _STATES.get(kind, "")
     elif reason:
         yield "steady state", f"not checked: {reason}", ""
-    for metric, trend in (told.get("trends") or {}).items():
+    for metric, trend in (steady.get("trends") or {}).items():
         change = trend.get("change")
         if change is not None:
             chance = trend.get("p_value")
@@ -55,29 +46,28 @@ def _steady(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _queue(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    told = facts.get("queue") or {}
-    if told.get("reason"):
-        yield "queueing", f"not checked: {told['reason']}", ""
-    elif told.get("queueing"):
-        states = told.get("n_eff_in_flight")
+    queue = facts.get("queue") or {}
+    if queue.get("reason"):
+        yield "queueing", f"not checked: {queue['reason']}", ""
+    elif queue.get("queueing"):
+        states = queue.get("n_eff_in_flight")
         size = f"effective sample size of the queue length {amount(states)}" if states is not None else ""
-        applied = "intervals are widened accordingly" if told.get("applied") else "intervals need not be widened"
+        applied = "intervals are widened accordingly" if queue.get("applied") else "intervals need not be widened"
         yield "queueing", "; ".join(part for part in ("requests were queueing", size, applied) if part), ""
-    elif "queueing" in told:
+    elif "queueing" in queue:
         yield "queueing", "hardly any", "good"
 
 
 def _sizes(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for statistic, told in (facts.get("sample_size") or {}).items():
-        have = f"effective sample size {amount(told['have'])} of {told['n']} requests"
-        more = f"a point needs {told['needed']}, {amount(told['times_longer'])} times as many"
+    for statistic, size in (facts.get("sample_size") or {}).items():
+        have = f"effective sample size {amount(size['have'])} of {size['n']} requests"
+        more = f"a point needs {size['needed']}, {amount(size['times_longer'])} times as many"
         yield f"{statistic} is a bound", f"{have}; {more}", "doubtful"
 
 
 def _tokens(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    told = facts.get("tokens") or {}
-    counted_by = told.get("counted_by") or {}
-    if counted_by:
+    tokens = facts.get("tokens") or {}
+    if counted_by := tokens.get("counted_by"):
         counts = (f"{name}: {number} {'reply' if number == 1 else 'replies'}" for name, number in counted_by.items())
         yield "tokens counted by", ", ".join(counts), ""
     compared = (
@@ -86,12 +76,10 @@ def _tokens(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         ("prompts", "prompts (by the server) vs. the schedule"),
     )
     for name, words in compared:
-        differs = told.get(name)
-        if differs:
+        if differs := tokens.get(name):
             text = f"{differs['median_share']:+.2%} (median), {differs['worst_share']:+.2%} at worst"
             yield words, f"{text}, of {differs['replies']} replies", ""
-    fidelity = told.get("length_fidelity")
-    if fidelity:
+    if fidelity := tokens.get("length_fidelity"):
         text = f"{amount(fidelity['share'], show='share')} of {fidelity['replies']} replies as long as requested"
         yield "length of replies", text, ""
 
@@ -105,35 +93,29 @@ def _books(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _machine(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    told = (facts.get("telemetry") or {}).get("window") or {}
-    if (cores := told.get("engine_cpu_cores")) is not None:
+    window = (facts.get("telemetry") or {}).get("window") or {}
+    if (cores := window.get("engine_cpu_cores")) is not None:
         yield "processor cores used by the engine", amount(cores), ""
     for name, words, show in _PRESSURES:
-        if (value := told.get(name)) is not None:
+        if (value := window.get(name)) is not None:
             yield words, amount(value, show=show) if value else "none", "doubtful" if value else "good"
 
 
 def _readings(facts: Mapping[str, Any], late_above: float) -> Iterator[tuple[str, str, str]]:
-    told = facts.get("telemetry") or {}
-    sampler = told.get("sampler") or {}
+    telemetry = facts.get("telemetry") or {}
+    sampler = telemetry.get("sampler") or {}
     if sampler.get("ticks"):
         late, cost = sampler.get("late_ticks") or 0, sampler.get("cpu_share")
         busy = f", {amount(cost, show='share')} of a core" if cost is not None else ""
         every = f" every {seconds(sampler['interval_s'])}" if sampler.get("interval_s") else ""
-        yield (
-            "readings of the machine",
-            f"{sampler['ticks']}{every}, {late} late{busy}",
-            "doubtful" if late > late_above * sampler["ticks"] else "",
-        )
-    for sentence in told.get("unread") or ():
+        tone = "doubtful" if late > late_above * sampler["ticks"] else ""
+        yield "readings of the machine", f"{sampler['ticks']}{every}, {late} late{busy}", tone
+    for sentence in telemetry.get("unread") or ():
         yield "not read", str(sentence), ""
 
 
 def reasons(data: ReportData) -> Table:
-    """Return a row for each kind of reason why trials are not simply valid; those that invalidate come first.
-
-    If trials have other numbers for it, those of the first of them are shown.
-    """
+    """Return a row for each kind of caveat, poor data first, with the numbers of its first trial."""
     kinds: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
     for cell, trial in data.trials():
         judged = data.validity_of(cell.id, trial.id)
@@ -145,7 +127,7 @@ def reasons(data: ReportData) -> Table:
 
 
 def _reasons_line(level: str, found: Sequence[tuple[str, dict[str, Any]]], trials: int) -> tuple[Cell, ...]:
-    """Return a row. found: where, and the reason.   trials: how many were judged."""
+    """Return the row of (where, reason) of one kind; trials: number of all trials."""
     where, first = found[0]
     judged = data_quality(level)
     places = list(dict.fromkeys(where for where, _ in found))
@@ -167,7 +149,7 @@ def _joined(found: Sequence[tuple[str, dict[str, Any]]], name: str) -> str:
 
 
 def not_run(data: ReportData) -> Table:
-    """Return cells and trials that were skipped, failed, were interrupted or never began."""
+    """Return cells and trials that were skipped, failed, interrupted or never began."""
     lines = []
     for cell in data.manifest.cells:
         broken = [trial for trial in cell.trials if trial.status != "complete"]
@@ -185,7 +167,7 @@ def _not_run_line(where: str, load: str, entry: CellEntry | TrialEntry) -> tuple
 
 
 def errors(data: ReportData) -> Table:
-    """Return kinds of failed requests, with an example and when they began."""
+    """Return the kinds of failed requests, with an example and their time."""
     lines = []
     for cell, trial in data.trials():
         for error in data.facts_of(cell.id, trial.id).get("errors", ()):
@@ -197,7 +179,7 @@ def errors(data: ReportData) -> Table:
 
 
 def when(error: dict[str, Any]) -> str:
-    """Return since when and how often."""
+    """Return the time and the number of failures of a kind."""
     times = count(error["requests"], "request")
     measured = error.get("measured", error["requests"])
     if measured < error["requests"]:

@@ -1,4 +1,4 @@
-"""Decision tables: engines and levels of a model side by side, what to run, and why not the others."""
+"""Tables of the decision: engines and levels of a model side by side, with the recommendation."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Decision:
     """Comparison of the engines and levels of one model.
 
     Attributes:
-        advice: What to run, and why not the others.
-        remarks: What the numbers are.
+        advice: The recommendation, and the reasons against the others.
+        remarks: Explanations of the numbers.
     """
 
     title: str
@@ -32,30 +32,28 @@ class Decision:
 
 
 ABOUT = {"ttft_p95_ms": "ttft_ms", "tpot_p95_ms": "tpot_ms", "e2e_p95_ms": "e2e_ms", "success": "error_rate"}
-"""The metrics that columns of another name show."""
+"""Metrics of columns that have another name."""
 
 
 def decisions(data: ReportData) -> list[dict[str, Any]]:
-    """Return the models for which there is something to decide: more than one row, and load to compare them by."""
+    """Return the tables of models with several rows, and with load to compare them by."""
     return [table for table in data.decisions if len(table["rows"]) > 1 and table["loads"]]
 
 
 def of_models(data: ReportData, *, wide: bool = True) -> list[Decision]:
-    """Return one for each model with several rows. wide: there is room for every column and a table of the loads."""
-    return [_of_model(data, table, wide) for table in decisions(data)]
-
-
-def _of_model(data: ReportData, table: dict[str, Any], wide: bool) -> Decision:
-    tables = (choice(table, wide=wide), engines([table]), *([loads(table)] if wide else []))
-    shown = [one for one in tables if one.rows]
-    return Decision(_title(data, table), table["model"], _advice(table), shown, _remarks(table))
+    """Return the decision of each model; wide: with every column and a table of the loads."""
+    found = []
+    for table in decisions(data):
+        tables = (choice(table, wide=wide), engines([table]), *([loads(table)] if wide else []))
+        shown = [one for one in tables if one.rows]
+        found.append(Decision(_title(data, table), table["model"], _advice(table), shown, _remarks(table)))
+    return found
 
 
 def _title(data: ReportData, table: dict[str, Any]) -> str:
-    """Return a title with the model if there are several, and the engine if there is but one."""
+    """Return a title with the model if there are several, and with the engine if it is the only one."""
     engines = {row["engine"] for row in table["rows"]}
-    named = [table["model"] if len(data.decisions) > 1 else "", *(engines if len(engines) == 1 else ())]
-    about = dotted(named)
+    about = dotted([table["model"] if len(data.decisions) > 1 else "", *(engines if len(engines) == 1 else ())])
     what = "Which quantization" if len(engines) == 1 else "Which engine and quantization"
     return f"{what}: {about}" if about else what
 
@@ -81,15 +79,16 @@ def _remarks(table: dict[str, Any]) -> list[str]:
 
 
 def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
-    """Return what decides: speed, size, memory, quality, limits and who is beaten."""
+    """Return speed, size, memory, quality, limits and dominance of each row."""
     rows, notes = table["rows"], list[str]()
-    limited, scored = any(row["limits"] for row in rows), _scored(table)
+    limited = any(row["limits"] for row in rows)
+    scored = any(_has(row["values"][name]) for row in rows for name in ("kl_mean", "top1_agreement"))
 
     def texts(row: Row) -> Iterator[Cell]:
         yield from (Cell(row["label"]), _choice(row, table["recommendation"], notes))
         if limited:
             yield judgement(row["limits"])
-        yield _front(row)
+        yield _dominating(row)
         if scored:
             yield Cell(row["word"] or UNKNOWN)
 
@@ -99,12 +98,8 @@ def choice(table: dict[str, Any], *, wide: bool = True) -> Table:
     return _table("Decision", heads, columns, ((texts(row), row["values"]) for row in rows), notes)
 
 
-def _scored(table: dict[str, Any]) -> bool:
-    return any(_has(row["values"][name]) for row in table["rows"] for name in ("kl_mean", "top1_agreement"))
-
-
 def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) -> Table:
-    """Return what each engine takes before any load: bits, sizes, memory, start."""
+    """Return the needs of each engine before any load: bits, sizes, memory, startup."""
     rows = [(table["model"] if with_model else "", row) for table in tables_of for row in table["rows"]]
     columns = _shown(ENGINE, [row["values"] for _, row in rows])
     lines = (
@@ -115,9 +110,8 @@ def engines(tables_of: Sequence[dict[str, Any]], *, with_model: bool = False) ->
 
 
 def single_engines(data: ReportData) -> Table:
-    """Return the same for models with one row, for which there is nothing to decide."""
-    alone = [table for table in data.decisions if len(table["rows"]) == 1]
-    return engines(alone, with_model=True)
+    """Return the needs of engines of models with one row, which have no decision."""
+    return engines([table for table in data.decisions if len(table["rows"]) == 1], with_model=True)
 
 
 def loads(table: dict[str, Any]) -> Table:
@@ -144,14 +138,14 @@ def _table(
     rows: Iterable[tuple[Iterable[Cell], dict[str, Any]]],
     notes: list[str],
 ) -> Table:
-    """Return a table of rows, each with its texts and the values of its columns."""
+    """Return a table; each row has its texts, and values by the names of columns."""
     lines = [(*texts, *(_value(values[one.name], one, notes) for one in columns)) for texts, values in rows]
     about = (*[""] * len(heads), *(ABOUT.get(one.name, one.name) for one in columns))
     return Table(title, (*heads, *(one.head for one in columns)), lines, notes, len(heads), about)
 
 
 def _success(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the share that succeeded, from the share that did not."""
+    """Return the share of successes, from the share of errors."""
     failed = values.get("error_rate")
     if failed is None or failed["value"] is None:
         return {"success": failed or {}}
@@ -170,16 +164,15 @@ def _shown(columns: Sequence[Column], rows: Sequence[dict[str, Any]]) -> list[Co
 def _value(value: dict[str, Any], column: Column, notes: list[str]) -> Cell:
     numbers = {name: math.nan if value[name] is None else value[name] for name in ("value", "low", "high")}
     shown = measured(numbers | {"bound": value["bound"]}, column.show)
-    told_of_bounds = column.show == "bytes" or column.name == "kl_mean"
-    if value["reason"] and (shown.text == UNKNOWN or value["bound"] == "point" or told_of_bounds):
+    explained = shown.text == UNKNOWN or value["bound"] == "point" or column.show == "bytes" or column.name == "kl_mean"
+    if value["reason"] and explained:
         return replace(shown, note=noted(notes, value["reason"]))
     return shown
 
 
 def _choice(row: Row, advice: dict[str, Any], notes: list[str]) -> Cell:
     if row["status"] != "complete" and not row["chosen"]:
-        reason = row["reason"] or "no reason was recorded"
-        return replace(judgement(row["status"]), note=noted(notes, reason))
+        return replace(judgement(row["status"]), note=noted(notes, row["reason"] or "no reason was recorded"))
     if row["chosen"]:
         word = {"choice": "recommended", "tie": "tie", "front": "Pareto-optimal"}[advice["outcome"]]
         return Cell(word, tone={"choice": "good", "tie": "doubtful"}.get(advice["outcome"], ""))
@@ -190,8 +183,8 @@ def _choice(row: Row, advice: dict[str, Any], notes: list[str]) -> Cell:
     return Cell("meets limits" if advice["outcome"] in ("choice", "tie") else "")
 
 
-def _front(row: Row) -> Cell:
-    """Return whether another row is at least as good in everything and clearly better in something."""
+def _dominating(row: Row) -> Cell:
+    """Return the first row that dominates a row, and the number of further ones."""
     if row["front"] is None:
         return Cell(UNKNOWN)
     if row["front"]:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ReportData
 from reports.format import amount
 
 PROVENANCE = {"must_match": "machine (must match)", "under_test": "under test", "context": "context"}
-LEAST_ALIKE = 2
-_PASSING = ("pids",)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Lines of (name, value) that belong together. title: "" for those of the run itself."""
+class Group(NamedTuple):
+    """Facts of a title, as (name, value); the title is "" for facts of the run itself."""
 
     title: str
     lines: list[tuple[str, str]]
@@ -26,15 +22,11 @@ class Group:
 
 def of_run(data: ReportData) -> list[tuple[str, str]]:
     """Return all facts as (name, value), the group in the name unless it is the run's own."""
-    return [
-        (f"{group.title}, {name}" if group.title else name, value)
-        for group in groups(data)
-        for name, value in group.lines
-    ]
+    return [(f"{title}, {name}" if title else name, value) for title, lines in groups(data) for name, value in lines]
 
 
 def groups(data: ReportData) -> list[Group]:
-    """Return the run itself (without a title), then its machine, what was under test, engines, trials and notes."""
+    """Return the facts of the run (without a title), then machine, libraries and models, engines, trials and notes."""
     manifest = data.manifest
     run = [
         ("command", str(manifest.command or "")),
@@ -46,35 +38,25 @@ def groups(data: ReportData) -> list[Group]:
     provenance = manifest.provenance.stored()
     parts = [Group(title, list(_flat("", provenance.get(part)))) for part, title in PROVENANCE.items()]
     notes = [("note", str(note)) for note in manifest.notes]
-    found = [
-        Group("", run),
-        *parts,
-        *_engines(manifest.cells),
-        Group("trials", list(_trials(data))),
-        Group("", notes),
-    ]
-    told = [Group(one.title, [line for line in one.lines if line[1] not in ("", "{}", "None")]) for one in found]
-    return [group for group in told if group.lines]
+    found = [Group("", run), *parts, *_engines(manifest.cells), Group("trials", list(_trials(data))), Group("", notes)]
+    known = [Group(title, [line for line in lines if line[1] not in ("", "{}", "None")]) for title, lines in found]
+    return [group for group in known if group.lines]
 
 
 def _engines(cells: Sequence[CellEntry]) -> list[Group]:
-    """Return what engines say of themselves: once if all say the same, else cell by cell."""
-    told = {cell.id: dict(_flat("", _lasting(cell.engine_info.stored()))) for cell in cells}
-    told = {cell: lines for cell, lines in told.items() if lines}
-    if len(told) < LEAST_ALIKE:
-        return [Group(f"engine of {cell}", list(lines.items())) for cell, lines in told.items()]
-    first = next(iter(told.values()))
-    alike = {name: value for name, value in first.items() if all(own.get(name) == value for own in told.values())}
+    """Return the reports of engines about themselves: facts shared by all once, others for each cell."""
+    infos = {cell.id: cell.engine_info.stored() for cell in cells}
+    reported = {cell: dict(_flat("", {**info, "pids": None})) for cell, info in infos.items()}  # ids mean nothing later
+    reported = {cell: lines for cell, lines in reported.items() if lines}
+    shared = {}
+    if len(reported) > 1:
+        first, *others = reported.values()
+        shared = {name: value for name, value in first.items() if all(own.get(name) == value for own in others)}
     each = [
-        Group(f"engine of {cell}", [(name, value) for name, value in lines.items() if name not in alike])
-        for cell, lines in told.items()
+        Group(f"engine of {cell}", [(name, value) for name, value in lines.items() if name not in shared])
+        for cell, lines in reported.items()
     ]
-    return [Group("engine of every configuration", list(alike.items())), *each]
-
-
-def _lasting(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return it without what means nothing once the run is over."""
-    return {name: value for name, value in info.items() if name not in _PASSING}
+    return [Group("engine of every configuration", list(shared.items())), *each]
 
 
 def _trials(data: ReportData) -> Iterator[tuple[str, str]]:
@@ -93,14 +75,11 @@ def _trials(data: ReportData) -> Iterator[tuple[str, str]]:
 
 def _drawn(trial: TrialEntry) -> str:
     """Return the sampling parameters of tokens; empty if nothing was recorded."""
-    classes = trial.sampling.items()
-    told = {name: ", ".join(f"{key} {_short(asked[key])}" for key in asked) for name, asked in classes}
-    told = {name: said or "left to the server" for name, said in told.items()}
-    return next(iter(told.values())) if len(set(told.values())) == 1 else _plain(told)
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    texts = {}
+    for name, options in trial.sampling.items():
+        values = (f"{key} {f'{value:g}' if isinstance(value, float) else value}" for key, value in options.items())
+        texts[name] = ", ".join(values) or "left to the server"
+    return next(iter(texts.values())) if len(set(texts.values())) == 1 else _plain(texts)
 
 
 def _sender(trial: TrialEntry) -> str:
@@ -122,7 +101,7 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _of_bytes(name: str) -> bool:
-    """Return whether a name says so; an engine's own account of its memory is in bytes throughout."""
+    """Return whether a value is in bytes, by its name; all of an engine's report of its memory is."""
     return name.startswith("memory, ") or name.endswith("_bytes") or "_bytes_per_" in name
 
 
@@ -133,6 +112,6 @@ def _plain(value: Any) -> str:
 
 
 def _sized(value: float) -> str:
-    """Return bytes, to be read and to be compared."""
+    """Return bytes with a unit, and exactly."""
     exact = str(int(value))
     return f"{amount(float(value), show='bytes')} ({exact} bytes)" if value >= 1024 else f"{exact} bytes"

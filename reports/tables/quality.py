@@ -1,4 +1,4 @@
-"""Quality: the distance of each cell from its reference, position by position, and what its replies look like."""
+"""Tables of quality: the distance of each cell from its reference, and figures of its replies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.store.manifest import GreedyEntry, NoiseFloor, QualityEntry, ReferenceEntry
 from reports.data import ALL, ReportData, keys_of, place
-from reports.format import UNKNOWN, amount
+from reports.format import UNKNOWN, amount, dotted
 from reports.labels import QUALITY, REPLIES, Column
 from reports.tables.base import Cell, Table, counted, measured, nan, noted, pooled_rows
 
@@ -22,28 +22,25 @@ def scored(data: ReportData) -> bool:
 
 
 def detail(data: ReportData) -> Table:
-    """Return one row per cell that was to be scored, with the reason if it could not be."""
+    """Return one row per cell to be scored, with the reason if it was not."""
     rows = pooled_rows(data)
     present = {key[-2] for key in rows if key[4] == LOAD}
     shown = [column for column in QUALITY if not column.optional or column.name in present]
     if not any(key[-2] == "kl_mean" and row["bound"] == "point" for key, row in rows.items()):
         shown = [column for column in shown if not column.name.startswith("kl_") or column.name == "kl_bound"]
-    notes: list[str] = []
-    lines = []
+    lines, notes = [], list[str]()
     for cell in data.manifest.cells:
-        told = cell.quality
-        if told is None:
+        if (entry := cell.quality) is None:
             continue
         keys = keys_of(cell, LOAD)
-        reason = told.reason
         values = [_value(rows.get((*keys, ALL, column.name, "value")), column) for column in shown]
-        if told.indistinguishable and told.k is None:  # a small lower bound shows nothing
+        if entry.indistinguishable and entry.k is None:  # a small lower bound shows nothing
             values[0] = Cell(values[0].text, values[0].detail, note=noted(notes, _INDISTINGUISHABLE))
-        said = f"not scored: {reason}" if reason else _remark(told, data)
-        name = Cell(place(keys), note=noted(notes, said) if said else None)
-        lines.append((name, *values, Cell(greedy_text(told.greedy))))
+        remark = f"not scored: {entry.reason}" if entry.reason else _remark(entry, data)
+        name = Cell(place(keys), note=noted(notes, remark) if remark else None)
+        lines.append((name, *values, Cell(greedy_text(entry.greedy))))
     head = ("configuration", *(column.head for column in shown), "greedy replies")
-    below = notes + _references(data) if lines else []
+    below = [*notes, *map(_reference_text, _references(data))] if lines else []
     about = ("", *(column.name for column in shown))
     return Table("Quality vs. reference", head, lines, below, about=about)
 
@@ -52,32 +49,31 @@ def responses(data: ReportData) -> Table:
     """Return one row per cell that gave replies."""
     lines = []
     for cell in data.manifest.cells:
-        told = cell.quality and cell.quality.responses
-        if not told or not told.replies:
-            continue
-        cells = [Cell(amount(nan(getattr(told, column.name)), show=column.show)) for column in REPLIES]
-        lines.append((Cell(place(keys_of(cell))), counted(told.replies), *cells))
+        entry = cell.quality and cell.quality.responses
+        if entry and entry.replies:
+            cells = [Cell(amount(nan(getattr(entry, column.name)), show=column.show)) for column in REPLIES]
+            lines.append((Cell(place(keys_of(cell))), counted(entry.replies), *cells))
     head = ("configuration", "replies", *(column.head for column in REPLIES))
     return Table("Replies (descriptive)", head, lines, [_DESCRIPTIVE] if lines else [])
 
 
-def greedy_text(told: GreedyEntry | None) -> str:
-    """Return in words where greedy replies leave the reference's."""
-    if told is None or not told.prompts:
+def greedy_text(greedy: GreedyEntry | None) -> str:
+    """Return the token at which greedy replies first differ from the reference's, in words."""
+    if greedy is None or not greedy.prompts:
         return UNKNOWN
-    if told.median_at is None:
-        return f"all {told.prompts} the same for {told.tokens} tokens"
-    gap = "" if told.median_gap is None else f" by a gap of {told.median_gap:.2g} nats"
-    same = round((told.same_share or 0.0) * told.prompts)
-    return f"first differ at token {told.median_at:g}{gap} (medians); {same} of {told.prompts} never"
+    if greedy.median_at is None:
+        return f"all {greedy.prompts} the same for {greedy.tokens} tokens"
+    gap = "" if greedy.median_gap is None else f" by a gap of {greedy.median_gap:.2g} nats"
+    same = round((greedy.same_share or 0.0) * greedy.prompts)
+    return f"first differ at token {greedy.median_at:g}{gap} (medians); {same} of {greedy.prompts} never"
 
 
-def _remark(told: QualityEntry, data: ReportData) -> str:
-    """Return what sets the scores of a cell apart from others; "" if nothing does."""
-    if told.true_unknown:
-        return f"the probability of the true token is unknown at {told.true_unknown} of {told.positions} positions"
-    given = next((one.beginning for one in _told(data) if one.name == told.reference), None)
-    own = told.beginning
+def _remark(entry: QualityEntry, data: ReportData) -> str:
+    """Return the peculiarity of a cell's scores; "" if there is none."""
+    if entry.true_unknown:
+        return f"the probability of the true token is unknown at {entry.true_unknown} of {entry.positions} positions"
+    given = next((one.beginning for one in _references(data) if one.name == entry.reference), None)
+    own = entry.beginning
     if given is None or own is None or own == given:
         return ""
     return f"scored after {_ids(given)}, as the reference is served; this engine puts {_ids(own)} in front of a text"
@@ -87,26 +83,20 @@ def _ids(ids: list[int]) -> str:
     return f"token {', '.join(map(str, ids))}" if ids else "nothing"
 
 
-def _told(data: ReportData) -> list[ReferenceEntry]:
-    """Of each reference that was scored."""
-    return [told for told in data.manifest.quality.values() if told.positions]
+def _references(data: ReportData) -> list[ReferenceEntry]:
+    return [one for one in data.manifest.quality.values() if one.positions]
 
 
-def _references(data: ReportData) -> list[str]:
-    """Return what was scored, and how far the reference is from itself."""
-    lines = []
-    for told in _told(data):
-        name = " · ".join(part for part in told.name.stored().values() if part)
-        floor = told.noise_floor or NoiseFloor()
-        known = "unknown" if floor.kl_mean is None else f"{floor.kl_mean:.2g} nats"
-        text = f"reference {name}: {told.positions} positions in {told.chunks} chunks of {told.text}, "
-        text += f"tokens by {told.tokens}"
-        text += f", each after {_ids(told.beginning)}" if told.beginning else ""
-        text += f"; from itself {known} (KL; {floor.differs})"
-        if told.quantized:
-            text += f"; it is itself quantized ({told.level}), so these are distances from it, not quality"
-        lines.append(f"{text}; {told.bound}" if told.bound else text)
-    return lines
+def _reference_text(one: ReferenceEntry) -> str:
+    """Return the scored text, and the divergence of the reference from itself."""
+    floor = one.noise_floor or NoiseFloor()
+    known = "unknown" if floor.kl_mean is None else f"{floor.kl_mean:.2g} nats"
+    text = f"reference {dotted(one.name.stored().values())}: {one.positions} positions in {one.chunks} chunks of "
+    text += f"{one.text}, tokens by {one.tokens}{f', each after {_ids(one.beginning)}' if one.beginning else ''}"
+    text += f"; from itself {known} (KL; {floor.differs})"
+    if one.quantized:
+        text += f"; it is itself quantized ({one.level}), so these are distances from it, not quality"
+    return f"{text}; {one.bound}" if one.bound else text
 
 
 def _value(row: dict[str, Any] | None, column: Column) -> Cell:

@@ -1,12 +1,10 @@
-"""Results of trials: speed, limits, requests, bursts, servers, and all metrics of one trial."""
+"""Tables of results: speed, limits, requests, bursts, servers, and all metrics of one trial."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ALL, ReportData, keys_of_verdict, place
 from reports.format import THIN, UNKNOWN, amount, seconds
 from reports.labels import RESULTS, Column
@@ -42,7 +40,7 @@ HEAD = (
 )
 NEVER_SENT = "scheduled requests that were never sent are not counted; Caveats has their number"
 MOST_BURSTS = 12
-OPEN_ENDED = {  # why they may be unknown
+OPEN_ENDED = {  # the reason if they are unknown
     "drained_s": "not before the next burst or the end of the trial",
     "recovered_s": "not before the next burst or the end of the trial, or fewer than 20 requests came before the burst",
 }
@@ -54,12 +52,12 @@ def headline(data: ReportData) -> Table:
     known = by_class(data)
     present = {metric for rows in known.values() for metric, _ in rows}
     columns = [column for column in RESULTS if not column.optional or column.name in present]
-    notes: list[str] = []
-    lines = []
+    lines, notes = [], list[str]()
     for keys, trials in groups(data).items():
         if all(trial.status in ("pending", "skipped") for _, trial in trials):
             continue
-        missing = next((facts for facts in _missing_of(data, trials) if facts), None)
+        every = (data.facts_of(cell.id, trial.id).get("missing") for cell, trial in trials)
+        missing = next((reasons for reasons in every if reasons), None)
         verdict = data.verdict_of(keys)
         for name in (ALL, *classes(data, keys)):
             label = keys[-1] if name == ALL else f"{keys[-1]}, class {name}"
@@ -72,10 +70,6 @@ def headline(data: ReportData) -> Table:
             lines.append((Cell(place(keys)), Cell(label), judged, *values))
     head = ("configuration", "load", "data", *(column.head for column in columns))
     return Table("Results", head, lines, notes, texts=3, about=("", "", "", *(column.name for column in columns)))
-
-
-def _missing_of(data: ReportData, trials: Sequence[tuple[CellEntry, TrialEntry]]) -> Iterator[dict[str, str]]:
-    return (data.facts_of(cell.id, trial.id).get("missing", {}) for cell, trial in trials)
 
 
 def _value(
@@ -107,12 +101,12 @@ def limits(data: ReportData) -> Table:
         show, unit = shows.get(verdict["metric"], ("number", ""))
         value, low, high = (nan(verdict[name]) for name in ("value", "low", "high"))
         invalid = verdict["outcome"] == "invalid"
-        seen = amount(value, low, high, show) if not invalid else UNKNOWN
-        if seen != UNKNOWN and show in ("time", "number"):
-            seen += f"{THIN}{unit}"
+        text = amount(value, low, high, show) if not invalid else UNKNOWN
+        if text != UNKNOWN and show in ("time", "number"):
+            text += f"{THIN}{unit}"
         keys = keys_of_verdict(verdict)
         limit, where = Cell(verdict["limit"], about=verdict["metric"]), Cell(f"{place(keys)}, {keys[-1]}")
-        shown = Cell(seen, value=None if invalid else sortable(verdict["value"]))
+        shown = Cell(text, value=None if invalid else sortable(verdict["value"]))
         lines.append((judgement(verdict["outcome"]), limit, where, shown, Cell(verdict["sentence"])))
     return Table("Limits", ("verdict", "limit", "where", "measured", "reason"), lines, texts=5)
 
@@ -126,7 +120,7 @@ def statistics(data: ReportData, keys: tuple[str, ...]) -> list[Table]:
 
 def _all_metrics(rows: dict[tuple[str, str], dict[str, Any]], name: str, shows: dict[str, str]) -> Table:
     statistics = ("p50", "p90", "p95", "p99", "max", "mean")
-    lines: list[tuple[Cell, ...]] = []
+    lines = []
     for metric in dict.fromkeys(metric for metric, _ in rows):
         show = shows.get(metric, "number")
         if (metric, "value") in rows:
@@ -135,27 +129,17 @@ def _all_metrics(rows: dict[tuple[str, str], dict[str, Any]], name: str, shows: 
         else:
             row = rows[metric, "max"]
             cells = [measured(rows.get((metric, statistic)), show) for statistic in statistics]
-        unit = {"share": "", "bytes": ""}.get(row["unit"], f", {row['unit']}")
-        named = Cell(f"{metric}{unit}", about=metric)
-        lines.append((named, *cells, counted(row["n"]), Cell(row["source"])))
+        unit = "" if row["unit"] in ("share", "bytes") else f", {row['unit']}"
+        lines.append((Cell(f"{metric}{unit}", about=metric), *cells, counted(row["n"]), Cell(row["source"])))
     title = "All requests" if name == ALL else f"Class {name}"
     return Table(title, ("metric", "p50 or value", *statistics[1:], "n", "source"), lines)
 
 
 def bursts(data: ReportData) -> Table:
-    """Return the course of each burst; none of invalid trials."""
-    head = (
-        "where",
-        "burst at",
-        "requests",
-        "backlog, peak",
-        "backlog before",
-        "drained after",
-        "TTFT recovered after",
-        "errors",
-    )
-    lines: list[tuple[Cell, ...]] = []
-    notes: list[str] = []
+    """Return the course of each burst of trials that are not invalid."""
+    backlog = ("backlog, peak", "backlog before", "drained after")
+    head = ("where", "burst at", "requests", *backlog, "TTFT recovered after", "errors")
+    lines, notes = list[tuple[Cell, ...]](), list[str]()
     for cell, trial in data.trials():
         found = data.facts_of(cell.id, trial.id).get("bursts")
         if not found or data.invalid(cell.id, trial.id):
@@ -181,7 +165,7 @@ def _moment(value_s: float | None, notes: list[str], why: str) -> Cell:
 
 
 def servers(data: ReportData) -> Table:
-    """Return how requests spread over several servers."""
+    """Return the requests of each of several servers."""
     lines = []
     for cell, trial in data.trials():
         invalid = data.invalid(cell.id, trial.id)
@@ -194,7 +178,7 @@ def servers(data: ReportData) -> Table:
 
 
 def requests(data: ReportData) -> Table:
-    """Return one row per cell and load, repetitions added up; trials that left no records have none."""
+    """Return one row per cell and load with records, repetitions added up."""
     rows = pooled_rows(data)
     lines, notes = [], list[str]()
     for keys, trials in groups(data).items():
