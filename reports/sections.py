@@ -1,12 +1,10 @@
-"""Sections of a report: one list of tables for the page, Markdown and the terminal.
-
-A new table takes a function in `reports/tables/` and a line here.
-"""
+"""Sections of a report: one list of tables for the page, Markdown and the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ReportData
@@ -16,10 +14,10 @@ from reports.tables.base import Table, repetition
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A table about the whole run, and where writers show it.
+    """Table about the whole run, and its place in each writer.
 
     Attributes:
-        part: Anchor of the part of the page that the table stands in.
+        part: Anchor of its part of the page.
         table: Function that makes the table. A table without rows is left out.
         markdown: Rank among the tables that Markdown shows; None if it does not.
         folded: Rank among the tables that Markdown folds; None if it does not.
@@ -49,7 +47,7 @@ SECTIONS = (  # in the order of the page; the last of a terminal stay in view
     Section("quality", quality.responses, folded=4, terminal=5),
 )
 EVIDENCE_OF_TRIAL = (machine.throttling, machine.pages)
-"""Tables that help to find out why a trial is invalid, beside its checks."""
+"""Tables that help to find the cause of poor data, beside the checks."""
 RESULTS_OF_TRIAL = (machine.memory, machine.energy, machine.server)
 
 
@@ -63,29 +61,15 @@ def page(data: ReportData) -> list[tuple[str, str, list[Table]]]:
     return [(anchor, title, tables) for anchor, (title, tables) in parts.items() if tables]
 
 
-def markdown(data: ReportData) -> list[Table]:
-    """Return the tables that Markdown shows."""
-    return _ranked(data, lambda section: section.markdown)
-
-
-def folded(data: ReportData) -> list[Table]:
-    """Return the tables that Markdown folds."""
-    return _ranked(data, lambda section: section.folded)
-
-
-def terminal(data: ReportData) -> list[Table]:
-    """Return the tables of the terminal."""
-    return _ranked(data, lambda section: section.terminal)
-
-
-def _ranked(data: ReportData, rank_of: Callable[[Section], int | None]) -> list[Table]:
-    ranked = [(rank, section) for section in SECTIONS if (rank := rank_of(section)) is not None]
-    tables = (section.table(data) for _, section in sorted(ranked, key=lambda one: one[0]))
+def ranked(data: ReportData, place: Literal["markdown", "folded", "terminal"]) -> list[Table]:
+    """Return the tables of a writer, by their rank in it."""
+    ranks = {rank: section for section in SECTIONS if (rank := getattr(section, place)) is not None}
+    tables = (ranks[rank].table(data) for rank in sorted(ranks))
     return [table for table in tables if table.rows]
 
 
 def of_trial(data: ReportData, cell: CellEntry, trial: TrialEntry) -> list[Table]:
-    """Return the tables of one trial; of an invalid one those alone that help to find the cause."""
+    """Return the tables of one trial; of an invalid one only those that help to find the cause."""
     invalid = data.invalid(cell.id, trial.id)
     facts = data.facts_of(cell.id, trial.id)
     makers = (*(() if invalid else RESULTS_OF_TRIAL), *EVIDENCE_OF_TRIAL)

@@ -1,8 +1,7 @@
-"""junit.xml: one test case per trial and per limit, as CI systems show them.
+"""Writer of junit.xml: one test case per trial and per limit.
 
-A trial passes if it was completed and is not invalid; if it was not measured, or is invalid, it is an `error`. A limit
-that is broken or undecided (it was not checked, so it has not held) is a `failure`; a limit on an invalid trial is an
-`error`. Skipped trials are `skipped`.
+A trial that is incomplete or invalid is an `error`, a skipped one `skipped`. A limit that is violated or undecided is a
+`failure`; a limit on an invalid trial is an `error`.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ def render(data: ReportData) -> str:
         if not cell.trials:
             _outcome(_case(suite, cell_name(cell, data), "cell"), cell.status, cell.reason or "")
     for cell, trial in data.trials():
-        seconds = _seconds(data.facts_of(cell.id, trial.id))
-        case = _case(suite, cell_name(cell, data), trial.load, seconds)
+        window = data.facts_of(cell.id, trial.id).get("window") or {}
+        case = _case(suite, cell_name(cell, data), trial.load, seconds=float(window.get("end_s") or 0.0))
         judged = data.validity_of(cell.id, trial.id)
         if trial.status != "complete":
             _outcome(case, trial.status, trial.reason or "")
@@ -49,11 +48,6 @@ def _case(suite: ET.Element, where: str, name: str, seconds: float = 0.0) -> ET.
 
 def _sentences(judged: dict[str, Any]) -> str:
     return " ".join(reason["sentence"] for reason in judged["reasons"])
-
-
-def _seconds(facts: dict[str, Any]) -> float:
-    """Return the time from the first request until the window's end."""
-    return float((facts.get("window") or {}).get("end_s") or 0.0)
 
 
 def _outcome(case: ET.Element, status: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""report.md: fits a comment on a pull request, however large the run; the verdict and the answer come first."""
+"""Writer of report.md: at most a comment on a pull request, however large the run; verdict and answer come first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reports.tables.base import Cell, Table
 from reports.tables.decision import Decision
 
 MOST_CHARACTERS = 60_000
-"""A comment takes 65,536 characters; whoever writes one puts something around it."""
+"""A comment takes 65,536 characters, with the text that a pipeline puts around the report."""
 ROWS = (100, 40, 20, 10, 5, 2)
 """Rows of each table, tried in turn until the report fits."""
 FOLDED_FROM = 20
@@ -38,30 +38,26 @@ class Contents:
 
 def render(data: ReportData) -> str:
     """Return the report, of at most MOST_CHARACTERS characters."""
-    contents = _contents(data)
+    verdict, point, rest = answer.headline(data).partition(" · ")
+    contents = Contents(
+        beginning=[
+            f"# {escape(data.title, LONGEST_TEXT)}",
+            f"\n**{verdict}**{point}{rest}\n",
+            " ".join(f"**{label}:** {escape(text, 5 * LONGEST_TEXT)}" for label, text in answer.labelled(data)),
+            "",
+        ],
+        shown=sections.ranked(data, "markdown"),
+        folded=sections.ranked(data, "folded"),
+        decisions=decision.of_models(data),
+        calibration=data.calibration,
+        environment=environment.of_run(data),
+    )
     for rows in ROWS:
         text = "\n".join(_parts(contents, rows)) + "\n"
         if len(text) <= MOST_CHARACTERS:
             return text
     first = [*contents.beginning, escape(contents.calibration), "", f"({_SHORTENED})"]
     return "\n".join(line[: MOST_CHARACTERS // len(first) - 1] for line in first) + "\n"
-
-
-def _contents(data: ReportData) -> Contents:
-    verdict, point, rest = answer.headline(data).partition(" · ")
-    return Contents(
-        beginning=[
-            f"# {escape(data.title, LONGEST_TEXT)}",
-            f"\n**{verdict}**{point}{rest}\n",
-            " ".join(f"**{label}:** {escape(told, 5 * LONGEST_TEXT)}" for label, told in answer.labelled(data)),
-            "",
-        ],
-        shown=sections.markdown(data),
-        folded=sections.folded(data),
-        decisions=decision.of_models(data),
-        calibration=data.calibration,
-        environment=environment.of_run(data),
-    )
 
 
 def _parts(contents: Contents, rows: int) -> Iterator[str]:
@@ -77,14 +73,14 @@ def _parts(contents: Contents, rows: int) -> Iterator[str]:
 
 
 def escape(text: str, longest: int | None = None) -> str:
-    """Return text that shows as itself: no markup, mentions or links, one line; cut off beyond `longest` characters."""
+    """Return text without markup, mentions or links, in one line of at most `longest` characters."""
     plain = " ".join(for_xml(text).split())
     shown = _SPECIAL.sub(r"\\\1", plain if longest is None else shortened(plain, longest))
     return _ADDRESS.sub(lambda found: f"{found[0][0]}&#8203;{found[0][1:]}", shown)
 
 
 def _decisions(decisions: Sequence[Decision], rows: int) -> list[str]:
-    """Return what to run; the tables behind it folded, but for the first."""
+    """Return the recommendation, the first table, and the other tables folded."""
     parts = []
     for model in decisions:
         advice = (escape(line, LONGEST_TEXT * rows) for line in model.advice)
@@ -102,7 +98,7 @@ def _folded(summary: str, lines: Sequence[str]) -> list[str]:
 
 
 def _shortened(table: Table, most: int) -> Table:
-    """Return the most telling rows of too many: those that something is wrong with, then the first ones."""
+    """Return a table of at most `most` rows: bad and doubtful ones, then the first of the others."""
     if len(table.rows) <= most:
         return table
     order = sorted(range(len(table.rows)), key=lambda number: (_harmless(table.rows[number]), number))
@@ -122,7 +118,7 @@ def _harmless(row: tuple[Cell, ...]) -> int:
 
 
 def _section(table: Table, level: int = 2, *, folded: bool = True) -> list[str]:
-    """Return a table under its title; a long one folded, if that is asked for."""
+    """Return a table under its title; a long one folded if requested."""
     rule = ["---" if i < table.texts else "--:" for i in range(len(table.head))]
     lines = [_line([escape(name, LONGEST_TEXT) for name in table.head]), _line(rule)]
     lines += [_line([_cell(cell) for cell in row]) for row in table.rows]
@@ -133,7 +129,7 @@ def _section(table: Table, level: int = 2, *, folded: bool = True) -> list[str]:
     return [f"{'#' * level} {table.title}", "", *lines]
 
 
-def _line(cells: list[str] | tuple[str, ...]) -> str:
+def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -143,6 +139,6 @@ def _cell(cell: Cell) -> str:
     return f"{text} ({cell.note})" if cell.note else text
 
 
-def _environment(told: Sequence[tuple[str, str]], rows: int) -> list[str]:
-    lines = [f"- {escape(name, LONGEST_TEXT)}: {escape(value, 4 * LONGEST_TEXT)}" for name, value in told[:rows]]
-    return [*lines, *([f"- ({len(told) - rows} more)"] if len(told) > rows else []), ""]
+def _environment(facts: Sequence[tuple[str, str]], rows: int) -> list[str]:
+    lines = [f"- {escape(name, LONGEST_TEXT)}: {escape(value, 4 * LONGEST_TEXT)}" for name, value in facts[:rows]]
+    return [*lines, *([f"- ({len(facts) - rows} more)"] if len(facts) > rows else []), ""]

@@ -2,7 +2,7 @@
 
 There is one gauge per metric, in base units: milliseconds of `docs/metrics.md` are seconds here, shares lie between 0
 and 1. Only rows that pool all repetitions are exported. Ends of intervals are gauges of their own, `_low` and `_high`;
-if only a bound is known, only that one is there. Invalid trials have no results, and `harness_trial_validity` says so.
+if only a bound is known, only that one is there. Results of invalid trials are left out.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import KEYS, POOLED, ReportData, keys_of
 
 PREFIX = "harness_"
@@ -28,16 +26,8 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
-    """A gauge with one set of labels."""
-
-    labels: Mapping[str, str]
-    value: float
-
-
 def write(data: ReportData, file: Path) -> None:
-    """Replace the file as a whole, for a collector may read it at any moment. Raises OSError if that fails."""
+    """Replace the file as a whole, since a collector may read it at any moment. Raises OSError if that fails."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(render(data), encoding="utf-8", newline="\n")
@@ -47,7 +37,7 @@ def write(data: ReportData, file: Path) -> None:
 
 
 def render(data: ReportData) -> str:
-    """Return the text."""
+    """Return the text of all gauges."""
     parts = [*_metrics(data), *_validity(data), *_limits(data), *_run(data)]
     return "".join(line + "\n" for part in parts for line in part)
 
@@ -64,45 +54,37 @@ def name_of(metric: str, unit: str) -> tuple[str, float]:
 def _metrics(data: ReportData) -> Iterator[list[str]]:
     definitions = {one["name"]: one for one in data.definitions}
     rows = data.summary[data.summary["repetition"] == POOLED].to_dict("records")
-    kept = [row for row in rows if data.verdict_of([str(row[key]) for key in KEYS]) != "invalid"]
     by_metric: dict[str, list[dict[Any, Any]]] = {}
-    for row in kept:
-        by_metric.setdefault(str(row["metric"]), []).append(row)
+    for row in rows:
+        if data.verdict_of([str(row[key]) for key in KEYS]) != "invalid":
+            by_metric.setdefault(str(row["metric"]), []).append(row)
     for metric, found in by_metric.items():
         unit = str(found[0]["unit"])
         name, factor = name_of(metric, unit)
-        about = definitions.get(metric, {}).get("definition", "")
+        base = {"ms": "seconds", "s": "seconds", "share": "share from 0 to 1"}.get(unit, unit)
+        about = f"{definitions.get(metric, {}).get('definition', '')} Unit: {base}. In the summary: {metric}."
         for column, ending, words in _COLUMNS:
             series = [
-                Series(_labels(data, row) | {"class": row["class"], "statistic": row["statistic"]}, value)
+                (_labels(data, row) | {"class": row["class"], "statistic": row["statistic"]}, value)
                 for row in found
                 if math.isfinite(value := float(row[column]) * factor)
             ]
-            yield _gauge(f"{name}{ending}", f"{words}{about} Unit: {_base(unit)}. In the summary: {metric}.", series)
-
-
-def _base(unit: str) -> str:
-    return "seconds" if unit in ("ms", "s") else "share from 0 to 1" if unit == "share" else unit
+            yield _gauge(f"{name}{ending}", f"{words}{about}", series)
 
 
 def _validity(data: ReportData) -> Iterator[list[str]]:
-    series = [
-        Series(
-            _labels(data, dict(zip(KEYS, keys_of(cell, trial.load), strict=True)))
-            | {"repetition": str(cell.repetition)},
-            VALIDITY[judged["verdict"]],
-        )
-        for cell, trial in data.trials()
-        if (judged := data.validity_of(cell.id, trial.id))
-    ]
+    series = []
+    for cell, trial in data.trials():
+        if judged := data.validity_of(cell.id, trial.id):
+            keys = dict(zip(KEYS, keys_of(cell, trial.load), strict=True))
+            series.append((_labels(data, keys) | {"repetition": str(cell.repetition)}, VALIDITY[judged["verdict"]]))
     about = "Validity of a trial: 0 valid, 1 warn, 2 invalid. Results of invalid trials are left out."
     yield _gauge(f"{PREFIX}trial_validity", about, series)
 
 
 def _limits(data: ReportData) -> Iterator[list[str]]:
     series = [
-        Series(_labels(data, verdict) | {"limit": verdict["limit"]}, OUTCOME[verdict["outcome"]])
-        for verdict in data.verdicts
+        (_labels(data, verdict) | {"limit": verdict["limit"]}, OUTCOME[verdict["outcome"]]) for verdict in data.verdicts
     ]
     yield _gauge(f"{PREFIX}limit_outcome", "Outcome of a limit: 0 pass, 1 fail, 2 invalid, 3 cannot tell.", series)
 
@@ -110,36 +92,26 @@ def _limits(data: ReportData) -> Iterator[list[str]]:
 def _run(data: ReportData) -> Iterator[list[str]]:
     run = {"run": data.title}
     if data.exit_code is not None:
-        yield _gauge(f"{PREFIX}run_exit_code", "The exit code of the run.", [Series(run, data.exit_code)])
-    created = data.manifest.created_utc
-    if created:
-        at_s = datetime.fromisoformat(str(created)).timestamp()
-        yield _gauge(f"{PREFIX}run_created_seconds", "When the run began, Unix time.", [Series(run, at_s)])
-
-
-def _named(cell: CellEntry, trial: TrialEntry) -> dict[str, str]:
-    return dict(zip(KEYS, keys_of(cell, trial.load), strict=True))
+        yield _gauge(f"{PREFIX}run_exit_code", "The exit code of the run.", [(run, data.exit_code)])
+    if data.manifest.created_utc:
+        at_s = datetime.fromisoformat(str(data.manifest.created_utc)).timestamp()
+        yield _gauge(f"{PREFIX}run_created_seconds", "When the run began, Unix time.", [(run, at_s)])
 
 
 def _labels(data: ReportData, row: Mapping[Any, Any]) -> dict[str, str]:
     return {"run": data.title} | {key: str(row[key] or "") for key in KEYS}
 
 
-def _gauge(name: str, about: str, series: Iterable[Series]) -> list[str]:
-    """Return the lines of one gauge; none if there is nothing to say."""
-    known = {_in_braces(one.labels): one.value for one in series}  # a limit may stand twice in a scenario
-    lines = [f"{name}{labels} {value:.12g}" for labels, value in known.items()]
-    if not lines:
+def _gauge(name: str, about: str, series: Iterable[tuple[Mapping[str, str], float]]) -> list[str]:
+    """Return the lines of one gauge from (labels, value); no lines without values."""
+    known: dict[str, float] = {}  # a limit may stand twice in a scenario
+    for labels, value in series:
+        known[",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())] = value
+    if not known:
         return []
-    return [
-        f"# HELP {name} {about.replace(chr(92), chr(92) * 2).replace(chr(10), ' ')}",
-        f"# TYPE {name} gauge",
-        *lines,
-    ]
-
-
-def _in_braces(labels: Mapping[str, str]) -> str:
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
+    help_text = about.replace("\\", "\\\\").replace("\n", " ")
+    lines = [f"{name}{{{braced}}} {value:.12g}" for braced, value in known.items()]
+    return [f"# HELP {name} {help_text}", f"# TYPE {name} gauge", *lines]
 
 
 def _escaped(value: str) -> str:

@@ -1,4 +1,4 @@
-"""summary.csv, summary.parquet, decision.csv and summary.json: the numbers for other programs."""
+"""Writers of summary.csv, summary.parquet, decision.csv and summary.json: the numbers for other programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = (
     *("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window", "validity"),
 )
 _NUMBERS = ("value", "low", "high", "bound", "n", "n_eff", "unit", "source", "window")
-
+_FLOATS = ("value", "low", "high", "n_eff")
 _TEXTS = ("engine", "level", "variant", "loaded_level", "device", "status", "reason", "repetitions", "limits")
 _ALWAYS = ("model", *_TEXTS, "front", "beaten_by", "chosen", "quality")
 
@@ -28,29 +28,24 @@ _ALWAYS = ("model", *_TEXTS, "front", "beaten_by", "chosen", "quality")
 def as_csv(data: ReportData) -> str:
     """Return the tidy summary: one row per metric, statistic, class and repetition; unknown values are empty.
 
-    validity: of the repetition, or the worst of those pooled. Numbers of invalid trials are only here and in the JSON.
+    Numbers of invalid trials are only here, in the Parquet file and in the JSON.
     """
-    text: str = with_validity(data).to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    text: str = _with_validity(data).to_csv(index=False, float_format="%.9g", lineterminator="\n")
     return text
 
 
-def with_validity(data: ReportData) -> pd.DataFrame:
-    """Return the tidy summary with the validity of each row; columns: COLUMNS."""
-    return data.summary.assign(validity=_validity_of_rows(data))
-
-
-def _validity_of_rows(data: ReportData) -> list[str]:
-    names = [*KEYS, "repetition"]
-    rows = list(data.summary[names].astype(str).itertuples(index=False, name=None))
+def _with_validity(data: ReportData) -> pd.DataFrame:
+    """Return the summary with the validity of each row: of its repetition, or the worst of all where pooled."""
+    rows = list(data.summary[[*KEYS, "repetition"]].astype(str).itertuples(index=False, name=None))
     known = {row: data.verdict_of(row[:-1], row[-1]) for row in dict.fromkeys(rows)}
-    return [known[row] for row in rows]
+    return data.summary.assign(validity=[known[row] for row in rows])
 
 
 def decision_as_csv(data: ReportData) -> str:
     """Return the decision table: a row per engine, level and variant of a model.
 
-    There is a column per value, with the ends of its interval, and per load and value. Unknown values are empty; values
-    that no row has are left out. Units as in `summary.csv`. bound: "lower" or "upper" if only a bound is known.
+    Each value has columns for its interval and for its bound ("lower" or "upper" if only a bound is known), also under
+    each load. Unknown values are empty; values that no row has are left out. Units as in `summary.csv`.
     """
     lines = [_decision_row(table["model"], row) for table in data.decisions for row in table["rows"]]
     names = list(dict.fromkeys(name for line in lines for name in line))
@@ -82,7 +77,7 @@ def _columns(name: str, value: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_json(data: ReportData) -> str:
-    """Return the same nested: trials with their validity and facts, results by class, metric and statistic, limits."""
+    """Return the summary nested, with the facts and validity of trials, limits and decisions."""
     trials = [
         {
             "cell": cell.id,
@@ -111,8 +106,8 @@ def as_json(data: ReportData) -> str:
 
 def _results(data: ReportData) -> list[dict[str, Any]]:
     found: dict[tuple[str, ...], dict[str, Any]] = {}
+    names = (*KEYS, "repetition")
     for row in data.summary.to_dict("records"):
-        names = (*KEYS, "repetition")
         keys = tuple(str(row[name]) for name in names)
         if keys not in found:
             validity = {"validity": data.verdict_of(keys[:-1], keys[-1]), "classes": {}}
@@ -124,7 +119,7 @@ def _results(data: ReportData) -> list[dict[str, Any]]:
 
 
 def _clean(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON lacks, by null; "bound" says which side is open."""
+    """Replace NaN and infinity, which JSON lacks, by null; "bound" has the open side."""
     if isinstance(value, dict):
         return {str(key): _clean(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -132,9 +127,6 @@ def _clean(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.9g}") if math.isfinite(value) else None
     return value.item() if hasattr(value, "item") else value
-
-
-_FLOATS = ("value", "low", "high", "n_eff")
 
 
 def schema() -> pa.Schema:
@@ -152,6 +144,6 @@ def write(data: ReportData, file: Path) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(with_validity(data), schema=schema(), preserve_index=False)
+    table = pa.Table.from_pandas(_with_validity(data), schema=schema(), preserve_index=False)
     pq.write_table(table, file, compression="zstd")
     return file

@@ -1,4 +1,4 @@
-"""Summary at the end of a run, for a terminal; in colours only if the console has them (NO_COLOR, pipes: none)."""
+"""Writer of the summary at the end of a run, for a terminal; coloured if the console has colours."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ STYLES = {"good": "green", "bad": "bold red", "doubtful": "yellow", "": ""}
 
 
 def show(data: ReportData, console: Console) -> None:
-    """Print results, limits, what is missing and what to do; answer and verdict last, where they stay in view."""
-    for table in sections.terminal(data):
+    """Print the tables and the decision; answer and headline last, where they stay in view."""
+    for table in sections.ranked(data, "terminal"):
         _print(console, table)
     _print_decisions(console, data)
     console.print(Text(for_terminal(data.calibration)))
     console.print()
-    for label, told in answer.labelled(data):
-        console.print(Text.assemble((f"{label}: ", "bold"), for_terminal(told)))
+    for label, text in answer.labelled(data):
+        console.print(Text.assemble((f"{label}: ", "bold"), for_terminal(text)))
     console.print()
     console.print(Text(answer.headline(data), style="bold"))
 
 
 def _print_decisions(console: Console, data: ReportData) -> None:
-    """Print what to run; the numbers under each load stand in the results already."""
+    """Print the decision of each model; the results have the numbers under each load."""
     for model in decision.of_models(data, wide=False):
         console.print(Text(for_terminal(model.title), style="bold"))
         for table in model.tables:
@@ -46,18 +46,17 @@ def _print_decisions(console: Console, data: ReportData) -> None:
 
 def _print(console: Console, table: Table) -> None:
     """Print a table if every number and every word fits in one piece, else a paragraph for each row."""
+    narrow = _narrowed(table)
     if _width(table, whole=True) <= console.width:
         _print_table(console, table)
-        return
-    table = _narrowed(table)
-    if table.texts < len(table.head) and _width(table, whole=False) > console.width:
-        _print_stacked(console, table)
+    elif table.texts == len(table.head) or _width(narrow, whole=False) <= console.width:
+        _print_table(console, narrow, left=0)
     else:
-        _print_table(console, table, left=0)
+        _print_stacked(console, narrow)
 
 
 def _print_table(console: Console, table: Table, left: int = 1) -> None:
-    """Print a table. left: spaces before each column, beside the one behind it and that between two."""
+    """Print a table; left: additional spaces before each column."""
     title = Text(for_terminal(table.title))
     shown = RichTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     shown.padding = (0, 1, 0, left)
@@ -72,7 +71,7 @@ def _print_table(console: Console, table: Table, left: int = 1) -> None:
 
 
 def _width(table: Table, *, whole: bool) -> int:
-    """Return the columns it takes with the spaces between. whole: texts in one line, else broken between words."""
+    """Return the width of a table; whole: texts in one line, else broken between words."""
     total = (3 if whole else 2) * len(table.head) + 1
     for number, name in enumerate(table.head):
         lines = [*name.splitlines(), *(_text(row[number]).plain for row in table.rows)]
@@ -83,7 +82,7 @@ def _width(table: Table, *, whole: bool) -> int:
 
 
 def _narrowed(table: Table) -> Table:
-    """Return it with the heads of numbers in several lines if they are wider than the numbers."""
+    """Return a table whose heads of numbers are broken into lines no wider than the numbers."""
     widest = [max(len(_text(row[column]).plain) for row in table.rows) for column in range(len(table.head))]
     heads = [
         name if number < table.texts else fill(name, max(widest[number], *map(len, name.split())))
