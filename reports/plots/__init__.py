@@ -1,7 +1,4 @@
-"""Plots of a run, for the page and as files.
-
-Both show the same pictures, and drawing them is most of the work: each is drawn when it is first asked for, and kept.
-"""
+"""Plots of a run, for the page and as files; each is drawn once, when it is first needed."""
 
 from __future__ import annotations
 
@@ -18,9 +15,10 @@ MOST_TRIALS = 24
 
 
 def save(data: ReportData, folder: Path, *, every: bool = True) -> list[Path]:
-    """Write every plot as SVG; return the files. Models whose names differ in signs alone get numbers.
+    """Write every plot as SVG; return the files. Equal file names get numbers.
 
-    every: False for those of MOST_TRIALS trials only, the ones that a page shows first.
+    Args:
+        every: False for plots of the first MOST_TRIALS trials only, as on the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written, taken = list[Path](), set[Path]()
@@ -56,7 +54,7 @@ def of_decisions(data: ReportData) -> dict[str, list[Plot]]:
 
 @lru_cache(maxsize=1)
 def overview(data: ReportData) -> list[Plot]:
-    """Return the plots over all trials, if there are several; invalid trials are no results to compare."""
+    """Return the plots over all trials that are not invalid, if there are several."""
     shown = [
         (trial_name(cell, trial, data), frame)
         for cell, trial in data.trials()
@@ -69,7 +67,7 @@ def overview(data: ReportData) -> list[Plot]:
 
 @lru_cache(maxsize=2 * MOST_TRIALS)
 def of_trial(data: ReportData, cell_id: str, trial_id: str) -> list[Plot]:
-    """Return the plots of a trial; those without data are left out."""
+    """Return the plots of a trial that have data."""
     series = data.series.get((cell_id, trial_id))
     if not series:
         return []

@@ -1,4 +1,4 @@
-"""Plot of the decision: speed against memory, quality as the marker, the front drawn."""
+"""Plot of the decision: speed against memory, with quality as the marker and the Pareto front as a line."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MARKERS = {"reference": "D", "near-lossless": "o", "good": "s", "degraded": "^",
 HEIGHT = 340.0
 MAX_LABEL, MAX_NAME = 28, 120
 MOST_LABELS = 20
-"""Of more rows only those that matter are named, or their names would cover each other."""
+"""Of more rows only Pareto-optimal and recommended ones are named, or names would cover each other."""
 _MEMORIES = {"memory_peak_bytes": "memory", "gpu_memory_peak_bytes": "GPU memory"}
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A row of the decision. low, high: ends of its speed's interval, equal to the speed if there is none."""
+    """Row of the decision; low, high: ends of its speed's interval, equal to the speed if there is none."""
 
     label: str
     memory: float
@@ -42,25 +42,20 @@ class Point:
 
 def of_models(data: ReportData) -> dict[str, list[Plot]]:
     """Return the plots of each model with several rows; none if fewer than two have both numbers."""
-    return {table["model"]: list(_of_model(table)) for table in decisions(data)}
-
-
-def _of_model(table: dict[str, Any]) -> Iterator[Plot]:
-    for memory, noun in _MEMORIES.items():
-        points = list(_points(table, memory))
-        if len(points) > 1:
-            yield _draw(table, points, noun)
+    found = {}
+    for table in decisions(data):
+        drawn = ((list(_points(table, memory)), noun) for memory, noun in _MEMORIES.items())
+        found[table["model"]] = [_draw(table, points, noun) for points, noun in drawn if len(points) > 1]
+    return found
 
 
 def _points(table: dict[str, Any], memory: str) -> Iterator[Point]:
     for row in table["rows"]:
-        speed, held = row["values"]["speed"], row["values"]["memory_needed_bytes"]
-        if speed["value"] is None or held["value"] is None or row["memory"] != memory:
+        speed, held = row["values"]["speed"], row["values"]["memory_needed_bytes"]["value"]
+        if speed["value"] is None or held is None or row["memory"] != memory:
             continue
         low, high = (speed["value"] if speed[end] is None else speed[end] for end in ("low", "high"))
-        yield Point(
-            row["label"], held["value"], speed["value"], low, high, bool(row["front"]), row["chosen"], row["word"]
-        )
+        yield Point(row["label"], held, speed["value"], low, high, bool(row["front"]), row["chosen"], row["word"])
 
 
 def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
@@ -72,7 +67,9 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
     def draw(axes: Axes) -> None:
         scales.linear(axes.xaxis, *_span(memory))
         scales.from_zero(axes.yaxis, max(max(point.high, point.speed) for point in points) * 1.06)
-        _link(axes, points, scale)
+        front = sorted((point.memory, -point.speed) for point in points if point.front)
+        across, up = [held / scale for held, _ in front], [-speed for _, speed in front]
+        marks.line(axes, across, up, COLOURS[0], DASHES[1], width=1.2)
         for point, held in zip(points, memory, strict=True):
             colour = COLOURS[0] if point.front else MUTED
             shape = MARKERS[_grade(point)]
@@ -83,8 +80,8 @@ def _draw(table: dict[str, Any], points: Sequence[Point], noun: str) -> Plot:
 
     labels = (f"{noun} needed, {unit} (less is better)", "speed, tokens/s (more is better)")
     svg = picture(name, draw, labels, HEIGHT)
-    front = ", ".join(point.label for point in points if point.front)
-    alt = f"Speed against {noun} of {len(points)} configurations. Pareto-optimal, joined by a line: {front or 'none'}."
+    optimal = ", ".join(point.label for point in points if point.front) or "none"
+    alt = f"Speed against {noun} of {len(points)} configurations. Pareto-optimal, joined by a line: {optimal}."
     return Plot(name, alt, svg, f"Speed against {noun}", _table(points, noun))
 
 
@@ -103,25 +100,17 @@ def _table(points: Sequence[Point], noun: str) -> Table:
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of the axis, with room at both sides for labels: at least a tenth of the value."""
+    """Return the ends of the axis, with room for labels at both sides."""
     room = max((max(values) - min(values)) * 0.22, max(values) * 0.05)
     return max(0.0, min(values) - room), max(values) + room
 
 
-def _link(axes: Axes, points: Sequence[Point], scale: float) -> None:
-    """Draw a line through the rows that nothing beats, from the smallest on."""
-    front = sorted((point for point in points if point.front), key=lambda point: (point.memory, -point.speed))
-    across, up = [point.memory / scale for point in front], [point.speed for point in front]
-    marks.line(axes, across, up, COLOURS[0], DASHES[1], width=1.2)
-
-
 def _name(axes: Axes, points: Sequence[Point], memory: Sequence[float]) -> None:
-    """Write names beside the points; of many rows those on the front and the chosen ones."""
+    """Write names beside the points; of many rows beside those on the front and the recommended ones."""
     labels = marks.Labels(axes, memory, [point.speed for point in points])
     for point, held in zip(points, memory, strict=True):
-        if len(points) > MOST_LABELS and not (point.front or point.chosen):
-            continue
-        labels.put(held, point.speed, shortened(point.label, MAX_LABEL), bold=point.chosen)
+        if len(points) <= MOST_LABELS or point.front or point.chosen:
+            labels.put(held, point.speed, shortened(point.label, MAX_LABEL), bold=point.chosen)
 
 
 def _grade(point: Point) -> str:
@@ -129,10 +118,10 @@ def _grade(point: Point) -> str:
 
 
 def _keys(axes: Axes, points: Sequence[Point]) -> None:
-    """Explain the markers, and that hollow points are beaten."""
+    """Explain the markers, and hollow points."""
     words = [word for word in MARKERS if any(_grade(point) == word for point in points)]
-    told = words if words != [""] else []
-    for word in told:
+    graded = words if words != [""] else []
+    for word in graded:
         marks.key(axes, word or "quality unknown", COLOURS[0], MARKERS[word])
     if any(not point.front for point in points):
-        marks.key(axes, "hollow: dominated", MUTED, "o" if told else MARKERS[""], filled=False)
+        marks.key(axes, "hollow: dominated", MUTED, "o" if graded else MARKERS[""], filled=False)

@@ -1,7 +1,6 @@
-"""Drawing of one picture as SVG, for a page (its text colour follows the reader's light or dark setting) and as a file.
+"""Drawing of one picture as SVG by matplotlib, without its slow parts: computed layouts, a search for ticks, grids.
 
-matplotlib draws it. Everything that costs it time is left out: computed layouts, a search for ticks, grids of single
-lines (docs/adr/0011-cost-of-plots.md).
+docs/adr/0011-cost-of-plots.md has the reasons.
 """
 
 from __future__ import annotations
@@ -9,8 +8,8 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
@@ -52,12 +51,12 @@ _SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A picture with what is said of it.
+    """Picture with its description.
 
     Attributes:
-        alt: What it shows, in words.
+        alt: Its content in words.
         svg: The complete picture, with INK for lines and texts.
-        table: The numbers behind it, for those who cannot see it or want to read them.
+        table: The numbers behind it.
     """
 
     name: str
@@ -73,26 +72,26 @@ class Plot:
         return float(found[1]) if found else HEIGHT
 
     def inline(self) -> str:
-        """Return it for a page: it scales with the page, takes its text colour and says what it shows."""
+        """Return the picture for a page, with the page's text colour."""
         label = escape(self.alt, quote=True)
         body = _inked(self.svg, "currentColor")
         return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', body, count=1)
 
     def standalone(self) -> str:
-        """Return it for a file: black on white."""
+        """Return the picture for a file, black on white."""
         return '<?xml version="1.0" encoding="utf-8"?>\n' + _inked(self.svg, "#1a1a1a")
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Axes of a stack. draw: sets the ends of the upright axis and puts the values in."""
+    """Axes of a stack; `draw` sets the ends of the ordinate and draws the values."""
 
     title: str
     draw: Callable[[Axes], None]
 
 
 def file_name(text: str) -> str:
-    """Return a text without what a file's name cannot have."""
+    """Return a text without characters that a file's name cannot have."""
     return re.sub(r"[^A-Za-z0-9.-]+", "-", text)
 
 
@@ -101,8 +100,8 @@ def picture(name: str, draw: Callable[[Axes], None], labels: tuple[str, str], he
 
     Args:
         name: Name of the plot; it keeps ids within a page apart.
-        draw: Sets the ends of the axes and puts the values in.
-        labels: Of the abscissa and the ordinate.
+        draw: Sets the ends of the axes and draws the values.
+        labels: Labels of the abscissa and the ordinate.
     """
     with _settings(name):
         whole = _figure(height)
@@ -122,7 +121,7 @@ def picture(name: str, draw: Callable[[Axes], None], labels: tuple[str, str], he
 def stacked(
     name: str, panels: Sequence[Panel], along: Callable[[Axes], None], label: str, mark: Callable[[Axes], None]
 ) -> str:
-    """Return a picture of axes below each other over the same abscissa.
+    """Return a picture of axes below each other over one abscissa.
 
     Args:
         along: Sets the ends of the abscissa.
@@ -154,7 +153,7 @@ def _figure(height: float) -> Figure:
 
 
 def _axes(whole: Figure, top: float, height: float) -> Axes:
-    """Add a rectangle at a distance from the upper edge."""
+    """Add axes at a distance from the upper edge."""
     total = whole.get_figheight() * _UNITS_PER_INCH
     box = (LEFT / WIDTH, (total - top - height) / total, (WIDTH - LEFT - RIGHT) / WIDTH, height / total)
     axes = whole.add_axes(box, autoscale_on=False)
@@ -163,13 +162,13 @@ def _axes(whole: Figure, top: float, height: float) -> Axes:
 
 
 def _write(whole: Figure, x: float, y: float, words: str, **look: Any) -> None:
-    """Write words at a place from the left and from below."""
+    """Write words at x from the left and y from below."""
     if words:
         whole.text(x / WIDTH, y / (whole.get_figheight() * _UNITS_PER_INCH), words, fontsize=FONT, **look)
 
 
 def _legend_below(whole: Figure, axes: Axes) -> float:
-    """Add the entries in as many columns as the widest of them allows; return how much room they take."""
+    """Add the entries in as many columns as the widest of them allows; return their height."""
     handles, words = axes.get_legend_handles_labels()
     if not words:
         return 0.0
@@ -187,13 +186,11 @@ def _legend_above(axes: Axes) -> None:
         axes.legend(handles, words, loc="lower right", bbox_to_anchor=(1, above), ncols=len(words))
 
 
-@contextmanager
-def _settings(name: str) -> Iterator[None]:
+def _settings(name: str) -> AbstractContextManager[None]:
     import matplotlib as mpl
 
     settings: Any = {**_SETTINGS, "svg.hashsalt": name}
-    with mpl.rc_context(settings):
-        yield
+    return mpl.rc_context(settings)
 
 
 def _written(whole: Figure) -> str:
@@ -208,5 +205,5 @@ def _written(whole: Figure) -> str:
 
 
 def _inked(svg: str, colour: str) -> str:
-    """Return it with a colour for lines and texts; INK in a text is somebody's name."""
+    """Return the SVG with a colour for lines and texts; INK within a text is left."""
     return re.sub(rf'(?<=[":]){INK}(?=[";])(?=[^<]*>)', colour, svg)

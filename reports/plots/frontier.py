@@ -1,4 +1,4 @@
-"""Plot of the frontier: throughput against latency over the loads of each cell."""
+"""Plot of throughput against latency over the loads of each configuration."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ HEIGHT, STEEP = 340.0, 6.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A load on a cell.
+    """Load on a cell.
 
     Attributes:
         throughput, latency: Rows of the summary.
-        order: How much load it is.
-        linked: Name of the line on which more of the same load is a step, "" for none.
+        order: Mean concurrency; without it the position of the load in the scenario.
+        linked: Name of the line that joins loads of one kind, "" for none.
     """
 
     cell: str
@@ -44,12 +44,26 @@ class Point:
     order: float
     linked: str
 
+    @property
+    def spot(self) -> tuple[float, float]:
+        """Throughput and latency."""
+        return float(self.throughput["value"]), float(self.latency["value"])
+
+    @property
+    def ends(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Interval of the throughput, and of the latency; an open or unknown end is the value itself."""
+        return _ends(self.throughput), _ends(self.latency)
+
+
+def _ends(row: dict[str, Any]) -> tuple[float, float]:
+    low, high = (row[end] if math.isfinite(row[end]) else row["value"] for end in ("low", "high"))
+    return float(low), float(high)
+
 
 def frontier(data: ReportData) -> Plot | None:
     """Return output tokens per second against the p95 of TTFT, or of end to end if nothing streamed.
 
-    Each cell has a line through its loads, least first. Fewer than two points are no plot: None. Invalid trials are no
-    results to compare.
+    Invalid trials are left out; fewer than two points make no plot.
     """
     for metric in COMPARED:
         points, bounds = _points(data, metric)
@@ -59,7 +73,7 @@ def frontier(data: ReportData) -> Plot | None:
 
 
 def _points(data: ReportData, metric: str) -> tuple[list[Point], int]:
-    """Return the loads with both numbers, and how many lack one because only a bound is known."""
+    """Return the loads with both numbers, and the number of loads with a bound only."""
     rows = pooled_rows(data)
     points, bounds = [], 0
     for keys, trials in groups(data).items():
@@ -80,11 +94,8 @@ def _points(data: ReportData, metric: str) -> tuple[list[Point], int]:
 def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
     every = list(dict.fromkeys(point.cell for point in points))
     cells = every[: len(COLOURS)]
-    shown = [point for point in points if point.cell in cells]
-
-    loads = [sorted((one for one in shown if one.cell == cell), key=lambda one: one.order) for cell in cells]
-    across = [end for point in shown for end in _ends(point.throughput)]
-    up = [end for point in shown for end in _ends(point.latency)]
+    loads = [sorted((one for one in points if one.cell == cell), key=lambda one: one.order) for cell in cells]
+    across, up = ([end for own in loads for point in own for end in point.ends[axis]] for axis in (0, 1))
     steep = min(up) > 0 and max(up) > STEEP * min(up)
 
     def draw(axes: Axes) -> None:
@@ -109,7 +120,7 @@ def _draw(points: Sequence[Point], bounds: int, noun: str) -> Plot:
 
 
 def _begins(ends: Sequence[float]) -> str:
-    """Say that an axis does not begin at 0."""
+    """Return a remark on an axis that does not begin at 0."""
     return "; begins above 0" if scales.beginning(min(ends), max(ends)) > 0 else ""
 
 
@@ -122,52 +133,39 @@ def _linked(own: Sequence[Point]) -> Iterator[list[Point]]:
 def _line(axes: Axes, own: Sequence[Point], number: int) -> None:
     colour, dash = marks.look(number)
     for linked in _linked(own):
-        x, y = (_values([getattr(point, name) for point in linked]) for name in ("throughput", "latency"))
+        x, y = zip(*(point.spot for point in linked), strict=True)
         marks.line(axes, x, y, colour, dash, width=1.4)
-    across, up = ([getattr(point, name) for point in own] for name in ("throughput", "latency"))
-    ends = ([_ends(row) for row in across], [_ends(row) for row in up])
-    marks.estimates(axes, _values(across), _values(up), *ends, colour, MARKERS[number])
-
-
-def _values(rows: Sequence[dict[str, Any]]) -> list[float]:
-    return [float(row["value"]) for row in rows]
-
-
-def _ends(row: dict[str, Any]) -> tuple[float, float]:
-    """Return the ends of the interval; the value itself where an end is open or unknown."""
-    low, high = (row[end] if math.isfinite(row[end]) else row["value"] for end in ("low", "high"))
-    return float(low), float(high)
+    x, y = zip(*(point.spot for point in own), strict=True)
+    beside, above = zip(*(point.ends for point in own), strict=True)
+    marks.estimates(axes, x, y, beside, above, colour, MARKERS[number])
 
 
 def _name(axes: Axes, cells: Sequence[Sequence[Point]]) -> None:
     """Write the load beside its point."""
     points = [point for own in cells for point in own]
-    x, y = (_values([getattr(point, name) for point in points]) for name in ("throughput", "latency"))
+    x, y = zip(*(point.spot for point in points), strict=True)
     labels = marks.Labels(axes, x, y, list(_strokes(cells)))
-    for point, across, up in zip(points, x, y, strict=True):
-        labels.put(across, up, shortened(point.load, MAX_LABEL))
+    for point in points:
+        labels.put(*point.spot, shortened(point.load, MAX_LABEL))
 
 
 def _strokes(cells: Sequence[Sequence[Point]]) -> Iterator[marks.Line]:
     """Yield the straight lines of the picture: between loads, and of intervals."""
     for own in cells:
         for linked in _linked(own):
-            yield from pairwise((point.throughput["value"], point.latency["value"]) for point in linked)
+            yield from pairwise(point.spot for point in linked)
         for point in own:
-            x, y = point.throughput["value"], point.latency["value"]
-            left, right = _ends(point.throughput)
-            low, high = _ends(point.latency)
+            (x, y), ((left, right), (low, high)) = point.spot, point.ends
             yield (left, y), (right, y)
             yield (x, low), (x, high)
 
 
 def _alt(points: Sequence[Point], noun: str, bounds: int, some: str) -> str:
-    fastest = max(points, key=lambda point: point.throughput["value"])
-    quickest = min(points, key=lambda point: point.latency["value"])
+    fastest, quickest = max(points, key=lambda point: point.spot[0]), min(points, key=lambda point: point.spot[1])
     text = (
-        f"Throughput against {noun} p95 of {len(points)} loads: most tokens/s {amount(fastest.throughput['value'])} "
-        f"({fastest.cell}, {fastest.load}, {noun} p95 {amount(fastest.latency['value'])} ms); least {noun} p95 "
-        f"{amount(quickest.latency['value'])} ms ({quickest.cell}, {quickest.load})."
+        f"Throughput against {noun} p95 of {len(points)} loads: most tokens/s {amount(fastest.spot[0])} "
+        f"({fastest.cell}, {fastest.load}, {noun} p95 {amount(fastest.spot[1])} ms); least {noun} p95 "
+        f"{amount(quickest.spot[1])} ms ({quickest.cell}, {quickest.load})."
     )
     text += f" Drawn are those{some}." if some else ""
     return text + (f" {bounds} more had too few requests for a p95." if bounds else "")

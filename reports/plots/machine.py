@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reports.format import amount, seconds
 from reports.plots import marks, scales
 from reports.plots.drawing import Panel, Plot
-from reports.plots.marks import COLOURS, DOTTED, MUTED
+from reports.plots.marks import COLOURS, DOTTED, MUTED, Floats
 from reports.plots.time import over_time
 from reports.tables.base import Cell, Table, first_rows, number
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-Floats = NDArray[np.float64]
 
 MOST_LINES = 4
 MOST_ABOVE = 2.5
@@ -29,7 +26,7 @@ THROTTLED = COLOURS[4]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Readings of a gauge. words: its name in a legend.   limit: whether the others must stay below it."""
+    """Readings of a gauge, with its name in the legend; `limit`: the upper limit of the others."""
 
     source: str
     name: str
@@ -39,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Gauges of one unit. scale: factor from a reading to what is shown."""
+    """Gauges of one unit; `scale` is the factor from a reading to that unit."""
 
     title: str
     lines: tuple[Line, ...]
@@ -68,7 +65,7 @@ GROUPS = (
     Group("GPU temperature, °C", (Line("gpu", "temperature_c", ""),), from_zero=False),
     Group("KV cache in use, %", (Line("server", "kv_cache_share", ""),), 100.0),
 )
-TOLD = {
+PEAKS = {
     ("engine", "rss_bytes"): ("memory of the engine", "bytes", ""),
     ("gpu", "memory_used_bytes"): ("memory of a GPU", "bytes", ""),
     ("gpu", "power_w"): ("power of a GPU", "number", " W"),
@@ -82,8 +79,8 @@ class Gauge:
 
     Attributes:
         at: Times in seconds.
-        value: As drawn.
-        least, mean, greatest: Of the readings that a value stands for.
+        value: Values drawn.
+        least, mean, greatest: Minimum, mean and maximum of the readings behind each value.
     """
 
     source: str
@@ -108,13 +105,19 @@ def machine(series: dict[str, Any], name: str) -> Plot | None:
     """Return the readings of the machine under test; None if there are none."""
     gauges = list(_gauges(series["gauges"]))
     throttled = _throttled(gauges)
-    found = [(group, [(line, one) for line in group.lines for one in gauges if _is(one, line)]) for group in GROUPS]
+    known: dict[tuple[str, str], list[Gauge]] = {}
+    for one in gauges:
+        known.setdefault((one.kind, one.name), []).append(one)
+    found = [
+        (group, [(line, one) for line in group.lines for one in known.get((line.source, line.name), ())])
+        for group in GROUPS
+    ]
     panels = [_panel(group, own, throttled) for group, own in found if any(not line.limit for line, _ in own)]
     if not panels:
         return None
     name = f"{name}-machine"
     svg = over_time(name, panels, series, ["red: GPU throttled"] if throttled else [])
-    alt = _alt(gauges, throttled, series["phases"]["end_s"])
+    alt = _alt(known, throttled, series["phases"]["end_s"])
     return Plot(name, alt, svg, "The machine over time", _table(gauges))
 
 
@@ -122,10 +125,6 @@ def _gauges(frame: pd.DataFrame) -> Iterator[Gauge]:
     for (source, name), own in frame.groupby(["source", "name"], sort=True, observed=True):
         columns = (own[column].to_numpy(np.float64) for column in ("at_s", "value", "least", "mean", "greatest"))
         yield Gauge(str(source), str(name), *columns)
-
-
-def _is(gauge: Gauge, line: Line) -> bool:
-    return gauge.kind == line.source and gauge.name == line.name
 
 
 def _panel(group: Group, found: Found, throttled: Sequence[Span]) -> Panel:
@@ -162,19 +161,16 @@ def _lines(axes: Axes, scale: float, found: Found) -> None:
             _range(axes, own, scale, drawn)
             drawn += 1
             continue
+        noun = "GPU" if line.source == "gpu" else line.source
         for gauge in own:
-            which = f"{_noun(line)} {gauge.source.removeprefix(line.source)}" if len(own) > 1 else ""
+            which = f"{noun} {gauge.source.removeprefix(line.source)}" if len(own) > 1 else ""
             words = " ".join(word for word in (line.words, which) if word)
             marks.line(axes, gauge.at, gauge.value * scale, *marks.look(drawn), words=words)
             drawn += 1
 
 
-def _noun(line: Line) -> str:
-    return "GPU" if line.source == "gpu" else line.source
-
-
 def _range(axes: Axes, own: Sequence[Gauge], scale: float, place: int) -> None:
-    """Draw the mean of many gauges, and a band from the least to the greatest."""
+    """Draw the mean of many gauges, and a band from minimum to maximum."""
     at = np.unique(np.concatenate([gauge.at for gauge in own]).round(1))
     every = np.array([np.interp(at, gauge.at, gauge.value) for gauge in own]) * scale
     colour, dash = marks.look(place)
@@ -184,7 +180,7 @@ def _range(axes: Axes, own: Sequence[Gauge], scale: float, place: int) -> None:
 
 
 def _throttled(gauges: Sequence[Gauge]) -> list[Span]:
-    """Return when any GPU was throttled: from the middle between a reading that was not and one that was, and back."""
+    """Return the spans in which any GPU was throttled; they begin and end in the middle between two readings."""
     spans: list[Span] = []
     for gauge in gauges:
         if gauge.name != "throttled":
@@ -193,11 +189,6 @@ def _throttled(gauges: Sequence[Gauge]) -> list[Span]:
         starts, ends = np.append(gauge.at[:1], middles), np.append(middles, gauge.at[-1:])
         on = gauge.value > 0
         spans += zip(starts[on].tolist(), ends[on].tolist(), strict=True)
-    return _merged(spans)
-
-
-def _merged(spans: Sequence[Span]) -> list[Span]:
-    """Return the spans without overlaps, in order."""
     merged: list[Span] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1] + 1e-9:
@@ -207,24 +198,22 @@ def _merged(spans: Sequence[Span]) -> list[Span]:
     return merged
 
 
-def _alt(gauges: Sequence[Gauge], throttled: Sequence[Span], end_s: float) -> str:
+def _alt(known: Mapping[tuple[str, str], Sequence[Gauge]], throttled: Sequence[Span], end_s: float) -> str:
     parts = []
-    for (kind, name), (noun, show, unit) in TOLD.items():
-        peaks = [float(gauge.greatest.max()) for gauge in gauges if (gauge.kind, gauge.name) == (kind, name)]
-        if peaks:
-            parts.append(f"{noun} at most {amount(max(peaks), show=show)}{unit}")
+    for key, (noun, show, unit) in PEAKS.items():
+        if key in known:
+            peak = max(float(gauge.greatest.max()) for gauge in known[key])
+            parts.append(f"{noun} at most {amount(peak, show=show)}{unit}")
     if throttled:
         parts.append(f"throttled for {seconds(sum(end - start for start, end in throttled))}")
     return f"The machine over {seconds(end_s)}: {', '.join(parts) or 'see the table'}."
 
 
 def _table(gauges: Sequence[Gauge]) -> Table:
-    """Return each gauge from its first reading to its last."""
     rows = []
     for gauge in gauges:
-        values = gauge.value
         show = "bytes" if gauge.name.endswith("_bytes") else "number"
-        found = (values[0], gauge.least.min(), gauge.mean.mean(), gauge.greatest.max(), values[-1])
+        found = (gauge.value[0], gauge.least.min(), gauge.mean.mean(), gauge.greatest.max(), gauge.value[-1])
         rows.append((Cell(f"{gauge.source} {gauge.name}"), *(number(float(value), show) for value in found)))
     table = Table("", ("gauge", "first", "minimum", "mean", "maximum", "last"), rows)
     return first_rows(table, "gauges are in samples.parquet")

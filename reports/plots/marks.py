@@ -1,6 +1,6 @@
-"""Marks in axes whose ends are fixed: lines, bands, dots, shades, words beside points, and their colours and dashes.
+"""Marks in axes with fixed ends: lines, bands, dots, shades, labels of points, and their colours and dashes.
 
-Values beyond an end are drawn at it, so nothing needs to be clipped, and what lies at the end is not cut in half.
+Values beyond an end are drawn at it; nothing is clipped, so marks at an end are not cut in half.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ def line(
     width: float = 1.8,
     steps: bool = False,
 ) -> None:
-    """Draw a line through values; it breaks where one is NaN, and a single one is a dot.
+    """Draw a line through values, broken at NaN; a single value is a dot.
 
-    words: its name in the legend.   steps: each value holds until the next x.
+    Args:
+        words: Name in the legend.
+        steps: Each value holds until the next x.
     """
     across, up = _inside(x, axes.get_xlim()), _inside(y, axes.get_ylim())
     if not np.isfinite(across + up).any():
@@ -58,7 +60,7 @@ def line(
 
 
 def band(axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str, *, along: bool = False) -> None:
-    """Fill the area between two lines over x. along: x is upright, and they lie beside it."""
+    """Fill the area between two lines over x; along: x is the ordinate."""
     ends = (axes.get_ylim(), axes.get_xlim()) if along else (axes.get_xlim(), axes.get_ylim())
     over, first, second = _inside(x, ends[0]), _inside(low, ends[1]), _inside(high, ends[1])
     fill = axes.fill_betweenx if along else axes.fill_between
@@ -96,7 +98,7 @@ def estimates(
     *,
     filled: bool = True,
 ) -> None:
-    """Draw signs at values with their intervals. beside, above: the lower and the upper end of each; empty for none."""
+    """Draw markers at values with their intervals; beside, above: (low, high) of each, empty for none."""
     across, up = _inside(x, axes.get_xlim()), _inside(y, axes.get_ylim())
     arms = (_arms(beside, across, axes.get_xlim()), _arms(above, up, axes.get_ylim()))
     look: Any = {"elinewidth": 1.0, "capsize": 3.0, "markersize": 7.0, "clip_on": False}
@@ -105,7 +107,7 @@ def estimates(
 
 
 def _arms(ends: Sequence[tuple[float, float]], spots: Floats, limits: tuple[float, float]) -> Floats | None:
-    """Return how far intervals reach to either side of their values, within the axes."""
+    """Return the lengths of intervals to either side of their values, within the axes."""
     if not ends:
         return None
     low, high = _inside(ends, limits).T
@@ -114,23 +116,23 @@ def _arms(ends: Sequence[tuple[float, float]], spots: Floats, limits: tuple[floa
 
 
 def span(axes: Axes, start: float, end: float, colour: str, opacity: float, share: float = 1.0) -> None:
-    """Shade a part of the abscissa, to a share of the height; however short, it is seen."""
+    """Shade a part of the abscissa, to a share of the height, with a minimum width."""
     least = (axes.get_xlim()[1] - axes.get_xlim()[0]) / 500
     axes.axvspan(start, max(end, start + least), ymax=share, color=colour, alpha=opacity, linewidth=0, clip_on=False)
 
 
 def across(axes: Axes, value: float, colour: str, dash: Any, words: str = "") -> None:
-    """Draw a level line."""
+    """Draw a horizontal line."""
     line(axes, axes.get_xlim(), [value, value], colour, dash, words=words, width=1.2)
 
 
 def up(axes: Axes, value: float, dash: Any) -> None:
-    """Draw an upright line."""
+    """Draw a vertical line."""
     line(axes, [value, value], axes.get_ylim(), INK, dash, width=1.2)
 
 
 def grid(axes: Axes) -> None:
-    """Draw faint lines at the ticks: one path for the upright ones and one for the level ones."""
+    """Draw faint lines at the ticks, in one path for each axis."""
     look: dict[str, Any] = {"color": INK, "alpha": 0.14, "linewidth": 1.0, "zorder": 0.5, "clip_on": False}
     ends = ([0.0, 1.0, np.nan],)
     for marks, where in ((axes.get_xticks(), "x"), (axes.get_yticks(), "y")):
@@ -142,12 +144,17 @@ def grid(axes: Axes) -> None:
 
 
 def width_of(words: str, size: float = SMALL) -> float:
-    """Estimate how wide words are; the reader's font is not known here."""
+    """Estimate the width of words in the reader's font."""
     return len(words) * size * LETTER
 
 
 class Labels:
-    """Words beside points that cover no point, no other words, and no line if that is possible."""
+    """Labels beside points that cover no point, no other label, and no line if possible.
+
+    Args:
+        x, y: Positions of all points.
+        lines: Ends ((x, y), (x, y)) of straight lines.
+    """
 
     PLACES = (
         *((8, 5), (8, -14), (-8, 5), (-8, -14), (8, 18), (-8, 18), (8, -27), (-8, -27)),
@@ -155,18 +162,18 @@ class Labels:
     )
 
     def __init__(self, axes: Axes, x: Sequence[float], y: Sequence[float], lines: Sequence[Line] = ()) -> None:
-        """Remember what must stay free. x, y: of all points.   lines: ((x, y), (x, y)) of the ends of straight ones."""
         self._axes = axes
         self._taken = [(a - 5, b - 5, a + 5, b + 5) for a, b in map(self._spot, x, y)]
         self._lines = [(*self._spot(*first), *self._spot(*last)) for first, last in lines]
 
     def put(self, x: float, y: float, words: str, *, bold: bool = False) -> None:
-        """Write beside a point at the first place that is free, else at one that covers a line, else at the first."""
+        """Write beside a point at the first free place, else at one that covers a line, else at the first."""
         frame, (a, b) = self._axes.bbox, self._spot(x, y)
         boxes = [(self._box(words, a + across, b + up, across), across, up) for across, up in self.PLACES]
         inside = [one for one in boxes if self._fits(one[0], frame)] or boxes
         free = [one for one in inside if not self._covers(one[0])] or inside[:1]
-        box, across, up = next((one for one in free if not self._crossed(one[0])), free[0])
+        clear = (one for one in free if not any(_crosses(line, one[0]) for line in self._lines))
+        box, across, up = next(clear, free[0])
         self._taken.append(box)
         look: dict[str, Any] = {"ha": "left" if across > 0 else "right", "weight": "bold" if bold else "normal"}
         self._axes.annotate(words, (x, y), xytext=(across, up), textcoords="offset points", fontsize=SMALL, **look)
@@ -187,12 +194,9 @@ class Labels:
     def _covers(self, box: Box) -> bool:
         return any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in self._taken)
 
-    def _crossed(self, box: Box) -> bool:
-        return any(_crosses(line, box) for line in self._lines)
-
 
 def _crosses(line: Box, box: Box) -> bool:
-    """Return whether a straight line passes a box: each pair of its sides leaves a part of the line, from 0 to 1."""
+    """Return whether a line crosses a box: each pair of sides leaves a part of the line, from 0 to 1."""
     begin, end = 0.0, 1.0
     for first, last, low, high in ((line[0], line[2], box[0], box[2]), (line[1], line[3], box[1], box[3])):
         step = last - first

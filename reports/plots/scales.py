@@ -1,54 +1,48 @@
-"""Scales of axes: ends, and few ticks at round values.
-
-They are fixed beforehand, for finding and laying out ticks is most of the time that a plot takes.
-"""
+"""Scales of axes: fixed ends and few ticks at round values, since a search for ticks is most of a plot's time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from reports.format import grouped
+from reports.plots.marks import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axis import XAxis, YAxis
 
     Axis = XAxis | YAxis
 
-Floats = NDArray[np.float64]
-
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 0.99999)
 MOST_MARKS = 8
 FAR = 0.5
 ROOM, LEAST_ROOM = 0.15, 0.005
-_NORMAL = NormalDist()
 
 
 def linear(axis: Axis, low: float, high: float, most: int = 6) -> None:
-    """Set an even scale; empty ranges are made a little wider."""
+    """Set an even scale; widen an empty range."""
     if not high > low:
         high = low + (abs(low) or 1.0)
     _fix(axis, "linear", low, high, even(low, high, most))
 
 
 def from_zero(axis: Axis, high: float, most: int = 6) -> None:
-    """Set an even scale from 0 with some room above the greatest value."""
+    """Set an even scale from 0, with some room above the maximum."""
     linear(axis, 0.0, high * 1.06 if high > 0 else 1.0, most)
 
 
 def logarithmic(axis: Axis, low: float, high: float, most: int = MOST_MARKS) -> None:
-    """Set a logarithmic scale; low above zero."""
+    """Set a logarithmic scale; `low` is above zero."""
     if not high > low:
         low, high = low / 2, low * 2
     _fix(axis, "log", low, high, decades(low, high, most))
 
 
 def upright(axis: Axis, least: float, greatest: float, steep: float) -> None:
-    """Set a scale from 0; a logarithmic one if the greatest is more than `steep` times the least."""
+    """Set a scale from 0; a logarithmic one if the maximum is more than `steep` times the minimum."""
     if least > 0 and greatest > steep * least:
         logarithmic(axis, least / 1.2, greatest * 1.25, 5)
     else:
@@ -56,27 +50,26 @@ def upright(axis: Axis, least: float, greatest: float, steep: float) -> None:
 
 
 def beginning(least: float, greatest: float) -> float:
-    """Return where an even axis begins: at 0 unless all values would lie in its upper part."""
+    """Return the beginning of an even axis: 0, unless all values would lie in its upper part."""
     if least < FAR * greatest:
         return 0.0
     return max(0.0, least - ROOM * (greatest - least) - LEAST_ROOM * greatest)
 
 
 def around(axis: Axis, least: float, greatest: float, most: int = 6) -> None:
-    """Set an even scale from `beginning` on, with the same room above the greatest value."""
+    """Set an even scale from `beginning` on, with the same room above the maximum."""
     begin = beginning(least, greatest)
     above = least - begin if begin > 0 else greatest * 0.06
     linear(axis, begin, greatest + above if greatest > 0 else 1.0, most)
 
 
 def of_shares(axis: Axis, lowest: float, most: int) -> float:
-    """Set a scale of quantiles up to what `most` observations can tell; return its end.
+    """Set a scale of quantiles, straight for a normal distribution; return its end, which `most` observations allow."""
+    from scipy.special import ndtr
 
-    A normal distribution is a straight line on it.
-    """
     top = 1 - 0.5 / max(most, 20)
     shown = [share for share in SHARES if lowest <= share <= top + 1e-9]
-    _fix(axis, "function", lowest, top, shown, map(share_name, shown), functions=(deviations, _shares))
+    _fix(axis, "function", lowest, top, shown, map(share_name, shown), functions=(deviations, ndtr))
     return top
 
 
@@ -86,7 +79,7 @@ def share_name(share: float) -> str:
 
 
 def plain(value: float) -> str:
-    """Return a tick as people write it."""
+    """Return the text of a tick."""
     return f"{value:.0e}" if abs(value) >= 1e7 or 0 < abs(value) < 1e-4 else grouped(f"{value:.10g}")
 
 
@@ -99,7 +92,7 @@ def even(low: float, high: float, most: int) -> list[float]:
 
 
 def decades(low: float, high: float, most: int) -> list[float]:
-    """Return as many round numbers of each power of ten as are not too many; even ones if that leaves hardly any."""
+    """Return round numbers of each power of ten, at most `most`; evenly spaced ones if few are left."""
     from matplotlib.ticker import LogLocator
 
     choices = (
@@ -111,15 +104,10 @@ def decades(low: float, high: float, most: int) -> list[float]:
 
 
 def deviations(shares: ArrayLike) -> Floats:
-    """Return how many standard deviations from the mean a share of a normal distribution ends."""
-    inside = np.clip(np.asarray(shares, dtype=np.float64), 1e-9, 1 - 1e-9)
-    found: Floats = np.array([_NORMAL.inv_cdf(float(share)) for share in inside.ravel()]).reshape(inside.shape)
-    return found
+    """Return quantiles of the standard normal distribution."""
+    from scipy.special import ndtri
 
-
-def _shares(places: ArrayLike) -> Floats:
-    inside = np.asarray(places, dtype=np.float64)
-    found: Floats = np.array([_NORMAL.cdf(float(place)) for place in inside.ravel()]).reshape(inside.shape)
+    found: Floats = ndtri(np.clip(shares, 1e-9, 1 - 1e-9))
     return found
 
 

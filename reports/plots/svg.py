@@ -1,6 +1,6 @@
-"""SVG of matplotlib in a third of its bytes, without what would reach beyond the picture in a page.
+"""SVG of matplotlib in a third of its bytes, without styles and names that reach beyond the picture in a page.
 
-Texts are names of others and are left as they are: `<` and `>` are escaped in them, so a tag can be told from them.
+Texts are left as they are; `<` and `>` are escaped in them, so the pattern of a tag matches tags only.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _TAG = re.compile(r"<[^>]*>")
 
 
 def slim(svg: str, ink: str, size: float) -> str:
-    """Return the same picture without metadata, comments, page-wide styles and names; coordinates to a tenth.
+    """Return the picture without metadata, comments, page-wide styles and names; coordinates to a tenth.
 
     Args:
         ink: Colour of texts.
-        size: Size of their font, if they name no other.
+        size: Default size of their font.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
@@ -39,7 +39,7 @@ def _head(found: re.Match[str]) -> str:
 
 
 def _without_empty_groups(svg: str) -> str:
-    """Return it without groups that have no attributes, for they do nothing."""
+    """Return the SVG without groups that have no attributes."""
     kept: list[bool] = []
 
     def one(found: re.Match[str]) -> str:
@@ -52,19 +52,19 @@ def _without_empty_groups(svg: str) -> str:
 
 
 def _text(found: re.Match[str], ink: str, size: float) -> str:
-    """Return a text with attributes for what is unusual: "font: bold 11px 'DejaVu Sans'" comes whole or in parts."""
+    """Return a text with attributes that differ from the defaults; its "font: bold 11px Sans" may be in parts."""
     style, rest = found.groups()
     look = dict(part.split(": ", 1) for part in style.split("; "))
     font = look.get("font", "")
     pixels = re.search(r"([\d.]+)px", look.get("font-size", font))
     anchor, colour = look.get("text-anchor", "start"), look.get("fill", "")
-    told = "" if anchor == "start" else f' text-anchor="{anchor}"'
-    told += f' fill="{colour}"' if colour not in ("", ink) else ""
-    told += ' font-weight="650"' if re.search(r"\b(?:bold|700)\b", f"{font} {look.get('font-weight', '')}") else ""
-    told += f' font-size="{float(pixels[1]):g}"' if pixels and float(pixels[1]) != size else ""
+    unusual = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    unusual += f' fill="{colour}"' if colour not in ("", ink) else ""
+    unusual += ' font-weight="650"' if re.search(r"\b(?:bold|700)\b", f"{font} {look.get('font-weight', '')}") else ""
+    unusual += f' font-size="{float(pixels[1]):g}"' if pixels and float(pixels[1]) != size else ""
     rest = re.sub(r' transform="rotate\(-0 [^"]*"', "", rest)
     rest = re.sub(r' transform="([^"]*)"', lambda turn: f' transform="{_rounded(turn[1])}"', rest)
-    return f"<text{rest}{told}>"
+    return f"<text{rest}{unusual}>"
 
 
 def _tag(tag: str) -> str:
@@ -88,8 +88,4 @@ def _style(style: str) -> str:
 
 
 def _rounded(text: str) -> str:
-    return _NUMBER.sub(_tenth, text)
-
-
-def _tenth(number: re.Match[str]) -> str:
-    return f"{round(float(number[0]), 1):g}"
+    return _NUMBER.sub(lambda number: f"{round(float(number[0]), 1):g}", text)

@@ -1,4 +1,4 @@
-"""Plots over the time of a trial: the load and what the service made of it."""
+"""Plots over the time of a trial: the load and the service."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BURST, LIMIT = COLOURS[1], COLOURS[4]
 
 
 def service(series: dict[str, Any], slo: Mapping[str, float | None], name: str) -> Plot | None:
-    """Return latencies, rates, requests in flight and tokens over time. slo: limits of a good request, in ms."""
+    """Return latencies, rates, requests in flight and tokens over time; slo: limits of a good request, in ms."""
     panels = [*_latency_panels(series, slo), *_rate_panels(series)]
     if not panels:
         return None
@@ -43,7 +43,7 @@ def service(series: dict[str, Any], slo: Mapping[str, float | None], name: str) 
 
 
 def over_time(name: str, panels: Sequence[Panel], series: dict[str, Any], notes: Sequence[str] = ()) -> str:
-    """Draw axes over the same time, with bursts and what lies outside of the window. notes: more for the label."""
+    """Draw axes over one time, with bursts and the time outside the window; notes: additions to the label."""
     phases, bursts = series["phases"], series["bursts"]
     end_s = max(phases["end_s"], 1e-3)
 
@@ -84,8 +84,9 @@ def _time_label(phases: dict[str, Any], bursts: Sequence[tuple[float, float]], m
 def _latency_panels(series: dict[str, Any], slo: Mapping[str, float | None]) -> Iterator[Panel]:
     """Yield time to first token and time per token; end to end if nothing was streamed."""
     frame = series["latency"]
-    seen = [metric for metric in ("ttft_ms", "tpot_ms") if (frame["metric"] == metric).any()]
-    for metric in seen or [metric for metric in ("e2e_ms",) if (frame["metric"] == metric).any()]:
+    seen = set(frame["metric"].unique())
+    streamed = [metric for metric in ("ttft_ms", "tpot_ms") if metric in seen]
+    for metric in streamed or sorted(seen & {"e2e_ms"}):
         yield _latency_panel(series, metric, f"{LATENCIES[metric]}, ms", slo.get(metric))
 
 
@@ -133,16 +134,16 @@ def _rates_panel(title: str, rates: pd.DataFrame, lines: Sequence[tuple[str, str
 
 
 def _bars(rates: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
-    """Return (begins, values) of the parts of the time, with the end of the last."""
+    """Return (begins, values) of the parts of the time, and the end of the last."""
     middles, values = rates["at_s"].tolist(), rates[column].tolist()
     half = (middles[1] - middles[0]) / 2 if len(middles) > 1 else middles[0]
     return [*(middle - half for middle in middles), middles[-1] + half], [*values, values[-1]]
 
 
 def _queue_panel(series: dict[str, Any]) -> Panel:
-    """Draw the requests that the client waits for, and those that the server computes and queues."""
+    """Draw requests in flight, and requests that the server computes and queues."""
     rates, gauges = series["rates"], series["gauges"]
-    told = {
+    of_server = {
         words: _summed(gauges[gauges["name"] == name])
         for name, words in (("running_requests", "server: running"), ("waiting_requests", "server: waiting"))
         if (gauges["name"] == name).any()
@@ -151,15 +152,15 @@ def _queue_panel(series: dict[str, Any]) -> Panel:
     def draw(axes: Axes) -> None:
         scales.from_zero(axes.yaxis, most, 4)
         marks.line(axes, *_bars(rates, "in_flight"), COLOURS[0], words="in flight", steps=True)
-        for number, (words, total) in enumerate(told.items(), 1):
+        for number, (words, total) in enumerate(of_server.items(), 1):
             marks.line(axes, total.index, total, COLOURS[number + 2], DASHES[number], words=words)
 
-    most = max(float(rates["in_flight"].max()), *(float(total.max()) for total in told.values()), 1.0)
+    most = max(float(rates["in_flight"].max()), *(float(total.max()) for total in of_server.values()), 1.0)
     return Panel("requests at a time", draw)
 
 
 def _summed(own: pd.DataFrame) -> pd.Series[float]:
-    """Return the sum over servers, each with its last reading before."""
+    """Return the sum over servers of their last readings."""
     wide = own.pivot_table(index="at_s", columns="source", values="value", aggfunc="last").ffill()
     total: pd.Series[float] = wide.sum(axis=1)
     return total
@@ -169,12 +170,9 @@ def _service_alt(series: dict[str, Any]) -> str:
     rates, phases = series["rates"], series["phases"]
     parts = []
     if len(rates):
-        parts.append(
-            f"at most {_plainly(rates['offered'].max())} requests/s scheduled, "
-            f"at most {_plainly(rates['in_flight'].max())} in flight"
-        )
-        if rates["tokens"].any():
-            parts.append(f"at most {_plainly(rates['tokens'].max())} output tokens/s")
+        peaks = {name: f"at most {_plainly(rates[name].max())}" for name in ("offered", "in_flight", "tokens")}
+        parts += [f"{peaks['offered']} requests/s scheduled", f"{peaks['in_flight']} in flight"]
+        parts += [f"{peaks['tokens']} output tokens/s"] if rates["tokens"].any() else []
     slices = series["slices"]
     for metric in ("ttft_ms", "tpot_ms"):
         known = slices[slices[metric].notna()]
@@ -186,7 +184,7 @@ def _service_alt(series: dict[str, Any]) -> str:
 
 
 def _slices_table(slices: pd.DataFrame) -> Table:
-    """Return the parts of the time that the plot has, or a few of them together, and what it draws of them."""
+    """Return the values that the plot draws, in its parts of the time or in fewer."""
     columns = [(name, head) for name, head in SLICES if name in ALWAYS or slices[name].any()]
     places = 1 if len(slices) and slices["until_s"].iloc[0] > SHORT_S else 3
     rows = [
@@ -200,6 +198,6 @@ def _slices_table(slices: pd.DataFrame) -> Table:
 
 
 def _plainly(value: float) -> str:
-    """Return an amount; a whole number without what stands behind the point."""
+    """Return an amount; a whole number without decimals."""
     shown = amount(value)
     return shown.rstrip("0").rstrip(".") if "." in shown and value == round(value) else shown
