@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ALL, KEYS, ReportData, keys_of_verdict, place
 from reports.format import THIN, UNKNOWN, count, dotted, estimate, interval, joined
 from reports.labels import DATA
 from reports.tables import decision, quality
-from reports.tables.base import by_class, groups
-
-Rows = dict[tuple[str, str], dict[str, Any]]
+from reports.tables.base import Rows, by_class, groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +32,9 @@ SPEED = (
     Figure("p95 ", "ttft_ms", "p95", after=f"{THIN}ms"),
     Figure("time per token p50 ", "tpot_ms", "p50", after=f"{THIN}ms"),
 )
-RANGES = (  # of each group the first that is known in two trials or more
-    (Figure("output tokens/s", "output_tokens_per_s"),),
-    (
-        Figure("time to first token p95", "ttft_ms", "p95", after=f"{THIN}ms"),
-        Figure("time to first token p50", "ttft_ms", "p50", after=f"{THIN}ms"),
-    ),
+RANGES = (  # the first of each group that is known in two trials or more
+    [Figure("output tokens/s", "output_tokens_per_s")],
+    [Figure(f"time to first token {one}", "ttft_ms", one, after=f"{THIN}ms") for one in ("p95", "p50")],
 )
 MOST_TRIALS = 2
 MOST_NAMES = 4
@@ -206,11 +200,8 @@ def _not_measured(data: ReportData) -> str:
     entries: list[CellEntry | TrialEntry] = []
     for cell in data.manifest.cells:
         entries += [cell] if cell.reason or not cell.trials else cell.trials
-    broken = [entry for entry in entries if entry.status != "complete"]
-    if not broken:
-        return ""
-    reason = broken[0].reason or "no reason was recorded"
-    return f"{len(broken)} incomplete or skipped; the first: {_ended_with_point(reason)}"
+    reasons = [entry.reason or "no reason was recorded" for entry in entries if entry.status != "complete"]
+    return f"{len(reasons)} incomplete or skipped; the first: {_ended_with_point(reasons[0])}" if reasons else ""
 
 
 def _caveats(data: ReportData) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engines.models.cache import directory
 from harness import __version__
@@ -47,7 +47,8 @@ def install_checks() -> Iterator[Check]:
 
 def packages(folders: Mapping[str, Path] | None = None) -> Check:
     """Check that all packages come from one installation: `engines` in the working directory may hide the real one."""
-    found = folders or {name: Path(_file(name) or ".").resolve().parent for name in PACKAGES}
+    specs = {name: find_spec(name) for name in PACKAGES}
+    found = folders or {name: Path(spec.origin or ".").resolve().parent for name, spec in specs.items() if spec}
     homes = {folder.parent for folder in found.values()}
     text = f"harness {__version__} from {', '.join(map(shown, sorted(homes)))}"
     if len(homes) > 1:
@@ -55,11 +56,6 @@ def packages(folders: Mapping[str, Path] | None = None) -> Check:
         advice = "Several installations are mixed. Leave the folder that holds the wrong one, or install again."
         return Check("packages", State.BAD, where, advice)
     return Check("packages", State.OK, text)
-
-
-def _file(package: str) -> str | None:
-    spec = find_spec(package)
-    return None if spec is None else spec.origin
 
 
 def python() -> Check:
@@ -118,7 +114,6 @@ def proxies(environment: Mapping[str, str]) -> Check:
     return Check("proxies", State.WARN, found, advice)
 
 
-RUNS = Path("runs")
 COLOURS = {State.OK: "green", State.WARN: "yellow", State.BAD: "bold red"}
 
 
@@ -135,7 +130,7 @@ class Examination:
         return ExitCode.TRIAL_FAILED if bad else ExitCode.HOLDS
 
     def as_json(self) -> str:
-        document: dict[str, Any] = {
+        document = {
             "harness": __version__,
             "exit_code": int(self.exit_code),
             "checks": [asdict(check) for check in self.checks],
@@ -147,7 +142,7 @@ class Examination:
 def examine(*, calibrating: bool, quick: bool, say: Callable[[str], None]) -> Examination:
     """Check everything, and calibrate if requested; `say` gets the progress of calibrating."""
     raise_file_limit()  # as every process does that sends
-    checks = [*machine_checks(RUNS), *install_checks()]
+    checks = [*machine_checks(Path("runs")), *install_checks()]
     if not calibrating:
         known = store.cached()
         return Examination((*checks, kept(known)), known)

@@ -17,20 +17,6 @@ from reports.writers.summaries import schema as summary_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PANDAS = """\
-import pandas as pd
-
-summary = pd.read_parquet(f"{run}/summary.parquet").query("repetition == 'pooled' and validity != 'invalid'")
-print(summary.pivot_table(index=["engine", "level", "load"], columns=["metric", "statistic"], values="value"))
-"""
-REQUESTS = """\
-from pathlib import Path
-
-import pandas as pd
-
-records = pd.concat(pd.read_parquet(path) for path in sorted(Path(run).glob("cells/*/*/records.parquet")))
-print(((records["first_token_ns"] - records["due_ns"]) / 1e6).groupby(records["phase"]).describe())
-"""
 _INTRODUCTION = f"""\
 # What a run holds
 
@@ -44,18 +30,28 @@ three lines. Times that end in `_ns` are whole nanoseconds, those of records off
 value is null in Parquet and JSON, and empty in CSV. The last column of the tables below has its meaning; "—": there is
 always a value.
 """
-_GOING_ON = f"""\
+_GOING_ON = """\
 ## Going on with pandas
 
 `run` is the folder of a run. The summary, a row per cell and load, a column per metric and statistic:
 
 ```python
-{PANDAS}```
+import pandas as pd
+
+summary = pd.read_parquet(f"{run}/summary.parquet").query("repetition == 'pooled' and validity != 'invalid'")
+print(summary.pivot_table(index=["engine", "level", "load"], columns=["metric", "statistic"], values="value"))
+```
 
 The requests themselves:
 
 ```python
-{REQUESTS}```
+from pathlib import Path
+
+import pandas as pd
+
+records = pd.concat(pd.read_parquet(path) for path in sorted(Path(run).glob("cells/*/*/records.parquet")))
+print(((records["first_token_ns"] - records["due_ns"]) / 1e6).groupby(records["phase"]).describe())
+```
 
 """
 SECTIONS: dict[type[BaseModel], tuple[str, str]] = {
@@ -164,10 +160,8 @@ def types_of(schema: pa.Schema) -> dict[str, str]:
     """Return Arrow's names of the types, lists as "list of ..."."""
     import pyarrow as pa
 
-    def name(kind: pa.DataType) -> str:
-        return f"list of {kind.value_type}" if pa.types.is_list(kind) else str(kind)
-
-    return {one.name: name(one.type) for one in schema}
+    lists = {one.name: f"list of {one.type.value_type}" for one in schema if pa.types.is_list(one.type)}
+    return {one.name: str(one.type) for one in schema} | lists
 
 
 def fingerprint() -> str:

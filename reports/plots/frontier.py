@@ -14,7 +14,7 @@ from reports.labels import LATENCIES
 from reports.plots import marks, scales
 from reports.plots.drawing import Plot, picture
 from reports.plots.marks import COLOURS
-from reports.tables.base import Cell, Table, first_rows, groups, measured, pooled_rows
+from reports.tables.base import Cell, Table, by_class, first_rows, groups, measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,16 +74,16 @@ def frontier(data: ReportData) -> Plot | None:
 
 def _points(data: ReportData, metric: str) -> tuple[list[Point], int]:
     """Return the loads with both numbers, and the number of loads with a bound only."""
-    rows = pooled_rows(data)
     points, bounds = [], 0
     for keys, trials in groups(data).items():
-        throughput, latency = rows.get((*keys, ALL, *THROUGHPUT)), rows.get((*keys, ALL, metric, "p95"))
+        rows = by_class(data).get((*keys, ALL), {})
+        throughput, latency = rows.get(THROUGHPUT), rows.get((metric, "p95"))
         if throughput is None or latency is None or data.verdict_of(keys) == "invalid":
             continue
         if throughput["bound"] != "point" or latency["bound"] != "point":
             bounds += 1
             continue
-        busy = rows.get((*keys, ALL, "mean_concurrency", "value"))
+        busy = rows.get(("mean_concurrency", "value"))
         trial = trials[0][1]
         order = float(busy["value"]) if busy is not None else float(trial.index)
         linked = str(trial.loop) if trial.kind in LINKED else ""

@@ -93,7 +93,6 @@ class Gauge:
 
     @property
     def kind(self) -> str:
-        """Source without its number."""
         return self.source.rstrip("0123456789")
 
 

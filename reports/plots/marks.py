@@ -126,11 +126,6 @@ def across(axes: Axes, value: float, colour: str, dash: Any, words: str = "") ->
     line(axes, axes.get_xlim(), [value, value], colour, dash, words=words, width=1.2)
 
 
-def up(axes: Axes, value: float, dash: Any) -> None:
-    """Draw a vertical line."""
-    line(axes, [value, value], axes.get_ylim(), INK, dash, width=1.2)
-
-
 def grid(axes: Axes) -> None:
     """Draw faint lines at the ticks, in one path for each axis."""
     look: dict[str, Any] = {"color": INK, "alpha": 0.14, "linewidth": 1.0, "zorder": 0.5, "clip_on": False}

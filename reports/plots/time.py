@@ -53,7 +53,7 @@ def over_time(name: str, panels: Sequence[Panel], series: dict[str, Any], notes:
         for start, end in bursts:
             marks.span(axes, start, end, BURST, 0.16)
         if phases.get("steady_s"):
-            marks.up(axes, phases["steady_s"], DOTTED)
+            marks.line(axes, [phases["steady_s"]] * 2, axes.get_ylim(), INK, DOTTED, width=1.2)
 
     def along(axes: Axes) -> None:
         scales.linear(axes.xaxis, 0.0, end_s, 10)

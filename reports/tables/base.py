@@ -127,21 +127,17 @@ def nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
+Rows = dict[tuple[str, str], dict[str, Any]]
+
+
 @lru_cache(maxsize=1)  # every table of a report needs them
-def pooled_rows(data: ReportData) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Return the pooled rows of the summary by (model, engine, level, variant, load, class, metric, statistic)."""
-    pooled = data.summary[data.summary["repetition"] == POOLED]
-    names = (*KEYS, "class", "metric", "statistic")
-    keys = zip(*(pooled[name].astype(str) for name in names), strict=True)
-    return dict(zip(keys, pooled.to_dict("records"), strict=True))  # type: ignore[arg-type]
-
-
-@lru_cache(maxsize=1)
-def by_class(data: ReportData) -> dict[tuple[str, ...], dict[tuple[str, str], dict[str, Any]]]:
+def by_class(data: ReportData) -> dict[tuple[str, ...], Rows]:
     """Return the pooled rows by (model, engine, level, variant, load, class), then by (metric, statistic)."""
-    found: dict[tuple[str, ...], dict[tuple[str, str], dict[str, Any]]] = {}
-    for (*keys, metric, statistic), row in pooled_rows(data).items():
-        found.setdefault(tuple(keys), {})[metric, statistic] = row
+    pooled = data.summary[data.summary["repetition"] == POOLED]
+    keys = zip(*(pooled[name].astype(str) for name in (*KEYS, "class")), strict=True)
+    found: dict[tuple[str, ...], Rows] = {}
+    for key, row in zip(keys, pooled.to_dict("records"), strict=True):
+        found.setdefault(key, {})[str(row["metric"]), str(row["statistic"])] = row  # type: ignore[assignment]
     return found
 
 

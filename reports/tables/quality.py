@@ -8,7 +8,7 @@ from harness.store.manifest import GreedyEntry, NoiseFloor, QualityEntry, Refere
 from reports.data import ALL, ReportData, keys_of, place
 from reports.format import UNKNOWN, amount, dotted
 from reports.labels import QUALITY, REPLIES, Column
-from reports.tables.base import Cell, Table, counted, measured, nan, noted, pooled_rows
+from reports.tables.base import Cell, Table, by_class, counted, measured, nan, noted
 
 LOAD = "quality"
 _LEAST_IN_FULL = 1e-5
@@ -23,17 +23,19 @@ def scored(data: ReportData) -> bool:
 
 def detail(data: ReportData) -> Table:
     """Return one row per cell to be scored, with the reason if it was not."""
-    rows = pooled_rows(data)
-    present = {key[-2] for key in rows if key[4] == LOAD}
+    known = by_class(data)
+    present = {metric for keys, rows in known.items() if keys[4] == LOAD for metric, _ in rows}
     shown = [column for column in QUALITY if not column.optional or column.name in present]
-    if not any(key[-2] == "kl_mean" and row["bound"] == "point" for key, row in rows.items()):
+    points = (rows["kl_mean", "value"]["bound"] == "point" for rows in known.values() if ("kl_mean", "value") in rows)
+    if not any(points):
         shown = [column for column in shown if not column.name.startswith("kl_") or column.name == "kl_bound"]
     lines, notes = [], list[str]()
     for cell in data.manifest.cells:
         if (entry := cell.quality) is None:
             continue
         keys = keys_of(cell, LOAD)
-        values = [_value(rows.get((*keys, ALL, column.name, "value")), column) for column in shown]
+        rows = known.get((*keys, ALL), {})
+        values = [_value(rows.get((column.name, "value")), column) for column in shown]
         if entry.indistinguishable and entry.k is None:  # a small lower bound shows nothing
             values[0] = Cell(values[0].text, values[0].detail, note=noted(notes, _INDISTINGUISHABLE))
         remark = f"not scored: {entry.reason}" if entry.reason else _remark(entry, data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from reports.data import ALL, ReportData, keys_of_verdict, place
 from reports.format import THIN, UNKNOWN, amount, seconds
@@ -11,6 +10,7 @@ from reports.labels import RESULTS, Column
 from reports.tables.base import (
     NO_RESULT,
     Cell,
+    Rows,
     Table,
     averaged,
     by_class,
@@ -23,7 +23,6 @@ from reports.tables.base import (
     nan,
     noted,
     number,
-    pooled_rows,
     sortable,
     trial_name,
 )
@@ -73,7 +72,7 @@ def headline(data: ReportData) -> Table:
 
 
 def _value(
-    rows: dict[tuple[str, str], dict[str, Any]],
+    rows: Rows,
     column: Column,
     missing: dict[str, str] | None,
     notes: list[str],
@@ -118,7 +117,7 @@ def statistics(data: ReportData, keys: tuple[str, ...]) -> list[Table]:
     return [_all_metrics(known.get((*keys, name), {}), name, shows) for name in (ALL, *classes(data, keys))]
 
 
-def _all_metrics(rows: dict[tuple[str, str], dict[str, Any]], name: str, shows: dict[str, str]) -> Table:
+def _all_metrics(rows: Rows, name: str, shows: dict[str, str]) -> Table:
     statistics = ("p50", "p90", "p95", "p99", "max", "mean")
     lines = []
     for metric in dict.fromkeys(metric for metric, _ in rows):
@@ -147,7 +146,10 @@ def bursts(data: ReportData) -> Table:
         where = trial_name(cell, trial, data)
         for one in found["taken"][:MOST_BURSTS]:
             sizes = [counted(one[name]) for name in ("requests", "backlog_peak", "backlog_before")]
-            times = [_moment(one[name], notes, why) for name, why in OPEN_ENDED.items()]
+            times = []
+            for name, why in OPEN_ENDED.items():
+                note = noted(notes, why) if one[name] is None else None
+                times.append(Cell(seconds(one[name]), value=one[name], note=note))
             failed = counted(one["errors"], "bad" if one["errors"] else "")
             lines.append((Cell(where), Cell(seconds(one["start_s"]), value=one["start_s"]), *sizes, *times, failed))
         if len(found["taken"]) > MOST_BURSTS:
@@ -156,12 +158,6 @@ def bursts(data: ReportData) -> Table:
             value, low, high = map(seconds, found["drained_s"])
             notes.append(f"{where}: drained after {value} ({low} to {high}), the geometric mean with its 95 % interval")
     return Table("Bursts", head, lines, notes, texts=2)
-
-
-def _moment(value_s: float | None, notes: list[str], why: str) -> Cell:
-    if value_s is None:
-        return Cell(UNKNOWN, note=noted(notes, why))
-    return Cell(seconds(value_s), value=value_s)
 
 
 def servers(data: ReportData) -> Table:
@@ -179,7 +175,6 @@ def servers(data: ReportData) -> Table:
 
 def requests(data: ReportData) -> Table:
     """Return one row per cell and load with records, repetitions added up."""
-    rows = pooled_rows(data)
     lines, notes = [], list[str]()
     for keys, trials in groups(data).items():
         facts = [one for cell, trial in trials if (one := data.facts_of(cell.id, trial.id))]
@@ -194,7 +189,7 @@ def requests(data: ReportData) -> Table:
         invalid = data.verdict_of(keys) == "invalid"
         values = []
         for metric, statistic in (("e2e_ms", "mean"), ("output_tokens_per_s", "value")):
-            row = rows.get((*keys, ALL, metric, statistic))
+            row = by_class(data).get((*keys, ALL), {}).get((metric, statistic))
             values.append(Cell(UNKNOWN, note=noted(notes, NO_RESULT)) if invalid else averaged(row, notes))
         loops = {str(trial.loop or "").replace("_", " ") for _, trial in trials}
         lines.append((Cell(place(keys)), Cell(keys[-1]), Cell(" or ".join(sorted(loops - {""}))), *sizes, *values))

@@ -133,10 +133,8 @@ def schema() -> pa.Schema:
     """Return the columns with their types."""
     import pyarrow as pa
 
-    def kind(name: str) -> pa.DataType:
-        return pa.float64() if name in _FLOATS else pa.int64() if name == "n" else pa.string()
-
-    return pa.schema([(name, kind(name)) for name in COLUMNS])
+    types = dict.fromkeys(COLUMNS, pa.string()) | dict.fromkeys(_FLOATS, pa.float64()) | {"n": pa.int64()}
+    return pa.schema(list(types.items()))
 
 
 def write(data: ReportData, file: Path) -> Path:
