@@ -7,7 +7,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check format test test-fast test-engines test-vllm test-gpu bench docs clean
+# Two test processes: the tests start servers and processes of their own, which need the other cores.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark
+.PHONY: help setup run check lint types workflows shell prose format test test-fast test-busy test-engines test-vllm \
+	test-gpu test-lowest coverage mutants bench docs wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -43,20 +47,40 @@ $(VLLM)/.installed: pyproject.toml constraints-vllm.txt
 run: $(VENV)/.run-installed  ## install and run the quick start
 	$(BIN)/harness run scenarios/quickstart.yaml
 
-check: $(STAMP)  ## lint, format and types
+check: lint types workflows shell prose  ## lint, format, types, workflows, shell scripts and spelling
+
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(STAMP)
 	$(BIN)/mypy
+
+workflows: $(STAMP)
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/pre-commit validate-config
+	$(BIN)/zizmor --offline --quiet .github
+
+shell: $(STAMP)
+	$(BIN)/shellcheck .ci/run
+
+prose: $(STAMP)
+	$(BIN)/codespell
 
 format: $(STAMP)  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 test: $(STAMP)  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
-test-fast: $(STAMP)  ## the unit tests, on two cores in about a minute
-	$(BIN)/python -m pytest -m "not slow and not gpu" -q -n 2 --dist loadfile -p no:benchmark --hypothesis-profile fast
+test-fast: $(STAMP)  ## the unit tests, in about a minute
+	$(PYTEST) -m "not slow and not gpu" -q --hypothesis-profile fast
+
+test-busy: $(STAMP)  ## the whole suite five times, with two busy loops beside it: it must never fail
+	tests/busy.sh 5 $(PYTEST) -q
 
 test-engines: $(ENGINES)/.installed  ## transformers and llama-cpp-python for real, on the CPU
 	HARNESS_TESTS_REQUIRE=torch,transformers,bitsandbytes,torchao,peft,llama_cpp \
@@ -70,6 +94,27 @@ test-gpu: $(STAMP) $(ENGINES)/.installed  ## what needs a GPU
 	$(BIN)/python -m pytest -m gpu
 	$(ENGINES)/bin/python -m pytest -m "gpu and engines"
 
+test-lowest: pyproject.toml  ## the suite with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[test]'
+	$(VENV)-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark -q
+
+coverage: $(STAMP)  ## the suite with coverage by line and branch; its floor stands in pyproject.toml
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -p no:benchmark -q -m "not slow and not gpu" --hypothesis-profile fast
+	$(BIN)/coverage report
+
+mutants: $(STAMP)  ## change the code of statistics, schedules and dialects a little; some test must notice
+	$(BIN)/python -m benchmarks.mutants
+
+wheel: $(STAMP)  ## build dist/*.whl, install it in a bare environment and try it
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build && wheel/bin/harness --version && wheel/bin/harness validate quickstart
+
 bench: $(STAMP) $(ENGINES)/.installed $(VLLM)/.installed  ## speed and memory targets, as ratios and errors within one run
 	$(BIN)/python -m pytest benchmarks -q -s
 	$(ENGINES)/bin/python -m pytest benchmarks/test_engine_overhead.py -m engines -q -s
@@ -79,6 +124,8 @@ docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.scenario.reference
 	$(BIN)/python -m harness.metrics
 	$(BIN)/python -m harness.verdict.thresholds
+	$(BIN)/python -m harness.quality.figures
+	$(BIN)/python -m harness.cli.format_page
 	$(BIN)/python -m tests.known_answers
 
 clean:  ## remove what was built here
