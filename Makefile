@@ -124,7 +124,6 @@ docs: $(STAMP)  ## write the generated pages again
 	$(BIN)/python -m harness.scenario.reference
 	$(BIN)/python -m harness.metrics
 	$(BIN)/python -m harness.verdict.thresholds
-	$(BIN)/python -m harness.quality.figures
 	$(BIN)/python -m harness.cli.format_page
 	$(BIN)/python -m tests.known_answers
 

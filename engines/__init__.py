@@ -27,6 +27,17 @@ BUILT_IN = {
     "vllm-server": "engines.vllm.server:VllmServer",
 }
 PLUGIN_GROUP = "harness.engines"
+__all__ = [
+    "BUILT_IN",
+    "Engine",
+    "EngineError",
+    "EngineSpec",
+    "clashes",
+    "create",
+    "engine_class",
+    "missing_library",
+    "names",
+]
 
 
 class Library(NamedTuple):

@@ -4,3 +4,5 @@ Read `docs/architecture.md` for the words and the one-way path; `harness.cli` is
 """
 
 __version__ = "0.1.0"
+
+__all__ = ["__version__"]
