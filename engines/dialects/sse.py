@@ -64,7 +64,9 @@ class EventSplitter:
         return [event for event in done if event != COMMENT]
 
     def _feed_lines(self, body: bytes) -> list[bytes]:
-        if self._after_cr and body:
+        if not body:  # a read that held no bytes of the body: a CR before it still waits for its LF
+            return []
+        if self._after_cr:
             self._after_cr = False
             if body.startswith(b"\n"):  # second half of a CRLF that was split between two reads
                 body = body[1:]

@@ -19,10 +19,14 @@ def events_of(*reads: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_line_ends(end: bytes) -> None:
-    """LF, CRLF and CR end lines; several data lines are one event; other fields and comments are no data."""
+    """LF, CRLF and CR end lines, however they are read; several data lines are one event; other fields and comments are
+    no data.
+    """
     body = b"\xef\xbb\xbf: hi\nevent: x\ndata: a\ndata:b\n\nid: 7\n\ndata: c\n\n".replace(b"\n", end)
     assert events_of(body) == [COMMENT, b"a\nb", b"c"]
-    assert events_of(*[bytes([byte]) for byte in body]) == [COMMENT, b"a\nb", b"c"]
+    each = [bytes([byte]) for byte in body]
+    assert events_of(*each) == [COMMENT, b"a\nb", b"c"]
+    assert events_of(*[read for byte in each for read in (byte, b"")]) == [COMMENT, b"a\nb", b"c"]
 
 
 def seconds_to_split(pieces: int) -> float:
