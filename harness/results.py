@@ -126,4 +126,4 @@ def _exit_code(manifest: Manifest, verdicts: Sequence[Verdict], validity: Mappin
     failed = sum(cell.status == "failed" for cell in manifest.cells)
     failed += sum(trial.status == "failed" for _, trial in manifest.trials())
     levels = [found.verdict for found in validity.values()]
-    return gate.exit_code(verdicts, levels, decide=manifest.asked.decide or "all", failed_cells=failed)
+    return gate.exit_code(verdicts, levels, decide=manifest.scenario_keys.decide or "all", failed_cells=failed)

@@ -60,7 +60,7 @@ def headline(data: ReportData) -> str:
 def _why_zero(data: ReportData) -> str:
     """Return the reason for exit code 0 although a trial is invalid or a limit violated."""
     bad = data.verdict() == "invalid" or any(one["outcome"] in ("fail", "invalid") for one in data.verdicts)
-    explained = bad and data.exit_code == 0 and data.manifest.asked.decide == "any"
+    explained = bad and data.exit_code == 0 and data.manifest.scenario_keys.decide == "any"
     return ": one configuration meets every limit (decide: any)" if explained else ""
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from harness.schedule.requests import Schedule
 
 
-class AskedLines:
+class SentLines:
     """The lines of prompt files that were sent since an engine started."""
 
     def __init__(self) -> None:

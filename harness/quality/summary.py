@@ -67,7 +67,7 @@ def is_about_quality(limit: str) -> bool:
 def quality_limits(manifest: Manifest, cell: CellEntry) -> tuple[str, ...]:
     """Return the limits on a cell's quality, each once: the scenario's and those of its loads."""
     own = [limit for trial in cell.trials for limit in trial.limits]
-    return tuple(dict.fromkeys(limit for limit in (*manifest.asked.limits, *own) if is_about_quality(limit)))
+    return tuple(dict.fromkeys(limit for limit in (*manifest.scenario_keys.limits, *own) if is_about_quality(limit)))
 
 
 def why_missing(cell: CellEntry) -> dict[str, str]:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import CachesPrompts, Endpoint, Engine, EngineError, LevelUnsupported, ServedEngine
-from harness.analysis.prompt_reuse import AskedLines
+from harness.analysis.prompt_reuse import SentLines
 from harness.drivers import canary
 from harness.drivers.base import Control, DriveReport, DriveSettings
 from harness.drivers.drive import drive
@@ -84,7 +84,7 @@ class CellSpec:
 async def run_cell(cell: Cell, scenario: Scenario, spec: CellSpec, emit: Emit, orders: Orders) -> None:
     """Run the trials of one cell, then score it. Raises EngineError if the engine cannot start."""
     async with started_engine(cell, scenario, emit) as (engine, cell):
-        asked = AskedLines()
+        asked = SentLines()
         with canary.sender(isinstance(engine, ServedEngine)) as sender:
             for index, folder in spec.trials:
                 trial = Trial(cell, index, Path(folder), spec, engine, emit, orders.control, sender, asked)
@@ -111,7 +111,7 @@ class Trial:
     emit: Emit
     control: Control
     sender: canary.Sender
-    asked: AskedLines  # prompts of earlier loads
+    asked: SentLines  # prompts of earlier loads
 
     @property
     def plan(self) -> TrialPlan:
@@ -235,7 +235,7 @@ async def report_progress(
         await asyncio.sleep(PROGRESS_EVERY_S)
 
 
-async def say_alive(emit: Emit) -> None:
+async def report_alive(emit: Emit) -> None:
     """Emit `alive`, so that the parent can detect a hang."""
     while True:
         emit({"event": "alive", "utc": datetime.now(UTC).isoformat(timespec="seconds")})
@@ -264,7 +264,7 @@ async def execute(spec: CellSpec, emit: Emit) -> None:
     scores = QualityOrder(**spec.quality) if spec.quality.get("making") else None
     work = run_cell(cell, scenario, spec, emit, orders) if scores is None else score_reference(cell, scores, emit)
     body = asyncio.ensure_future(work)
-    async with background(say_alive(emit)), background(obey(orders, body)):
+    async with background(report_alive(emit)), background(obey(orders, body)):
         try:
             await body
         except (asyncio.CancelledError, Interrupted):

@@ -12,8 +12,8 @@ from harness.store.manifest import (
     CellEntry,
     ClientEntry,
     EngineEntry,
-    PromptsAsked,
     QualityEntry,
+    SentPrompts,
     StartEntry,
     TrialEntry,
 )
@@ -125,7 +125,7 @@ class Events:
         client = trial.client = ClientEntry.model_validate(event["client"])
         trial.t0_ns, trial.ended_ns = client.t0_ns, time.monotonic_ns()
         sent = event["prompts_asked"].items()
-        trial.prompts_asked = {name: PromptsAsked.model_validate(counts) for name, counts in sent}
+        trial.prompts_asked = {name: SentPrompts.model_validate(counts) for name, counts in sent}
         self._end_trial(event["status"], event["reason"], recounted)
 
     def on_quality_begun(self, _: Event) -> None:

@@ -23,7 +23,7 @@ from harness.processes import ended_how, event_stream, module_command
 from harness.run.entries import plan_entry
 from harness.run.supervisor import ABORT_S, POLL_S, ChildCommand, StopRequest
 from harness.schedule.requests import WHOLE
-from harness.store.run import record_streams, record_writer, told_in
+from harness.store.run import record_streams, record_writer, recorded_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def written(trial: Incomplete) -> dict[str, Any]:
     """Write the rows; return their number and the facts of the plan. Raises HarnessError if it cannot be made."""
     cell = replace(cell_from(trial.scenario, trial.cell), salt=trial.salt)
     schedule, folder = schedule_of(cell, trial.trial), Path(trial.folder)
-    recorded, rows = told_in(record_streams(folder)), 0
+    recorded, rows = recorded_in(record_streams(folder)), 0
     with record_writer(folder, "unrecorded") as writer:
         for record in lost_rows(schedule, WHOLE, recorded, trial.until_ns, trial.why):
             writer.add(record)

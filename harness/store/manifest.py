@@ -275,7 +275,7 @@ class PlannedCounts(Part):
     measure: int | None = key("Rows to be measured.", null="replies decide")
 
 
-class PromptsAsked(Part):
+class SentPrompts(Part):
     """Prompts of a file that were sent; `again`: those that this start of the engine had received before."""
 
     requests: int = 0
@@ -396,7 +396,7 @@ class TrialEntry(Part):
     slots: int | None = key("Requests that its engine generates at the same time.", null=_UNKNOWN)
     start: StartEntry | None = key("Start of its engine, as of the cell.")
     ended_ns: int | None = key("When it ended.", _MONOTONIC, "it did not begin")
-    prompts_asked: dict[str, PromptsAsked] = key(
+    prompts_asked: dict[str, SentPrompts] = key(
         "By class: prompts of its file that were sent (`requests`), and sent `again` to this start of the engine.",
         default={},
     )
@@ -442,7 +442,7 @@ class CellEntry(Part):
         return self.start if trial.start is None or trial.start.is_empty else trial.start
 
 
-class Asked(Part):
+class ScenarioKeys(Part):
     """Keys of the scenario that are read by name."""
 
     seed: int | None = None
@@ -474,9 +474,9 @@ class Manifest(Part):
     )
 
     @property
-    def asked(self) -> Asked:
+    def scenario_keys(self) -> ScenarioKeys:
         """Keys of the scenario that are read by name."""
-        return Asked.model_validate(self.scenario)
+        return ScenarioKeys.model_validate(self.scenario)
 
     def trials(self) -> Iterator[tuple[CellEntry, TrialEntry]]:
         """Yield all planned trials, in the order of the scenario."""

@@ -146,20 +146,20 @@ def record_streams(trial_folder: Path) -> list[Path]:
     return sorted(trial_folder.glob("records*.arrows"))
 
 
-class Told(NamedTuple):
+class Ended(NamedTuple):
     """End (offset from T0) and phase of a request that has a record."""
 
     done_ns: int | None
     phase: str
 
 
-def told_in(streams: Iterable[Path], worker: int | None = None) -> dict[int, Told]:
+def recorded_in(streams: Iterable[Path], worker: int | None = None) -> dict[int, Ended]:
     """Return the requests recorded in some streams so far; only those of `worker`, if given."""
-    found: dict[int, Told] = {}
+    found: dict[int, Ended] = {}
     for batch in chain.from_iterable(read_batches(stream) for stream in streams if stream.exists()):
         columns = [batch.column(name).to_pylist() for name in ("request", "done_ns", "phase", "worker")]
         found |= {
-            request: Told(done_ns, phase)
+            request: Ended(done_ns, phase)
             for request, done_ns, phase, of in zip(*columns, strict=True)
             if worker is None or of == worker
         }

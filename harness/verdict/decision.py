@@ -58,7 +58,7 @@ def decide(
     """
     rows = rows_of(manifest, summary, validity, facts or {})
     models = dict.fromkeys(row.key[0] for row in rows)
-    asked = (manifest.asked.quality or {}).get("reference")
+    asked = (manifest.scenario_keys.quality or {}).get("reference")
     return [_table(model, [row for row in rows if row.key[0] == model], verdicts, asked) for model in models]
 
 

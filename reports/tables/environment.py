@@ -33,7 +33,7 @@ def groups(data: ReportData) -> list[Group]:
         ("created", str(manifest.created_utc or "")),
         ("harness", str(manifest.harness_version or "")),
         ("labels", _plain(manifest.labels)),
-        ("seed", _plain(manifest.asked.seed)),
+        ("seed", _plain(manifest.scenario_keys.seed)),
     ]
     provenance = manifest.provenance.stored()
     parts = [Group(title, list(_flat("", provenance.get(part)))) for part, title in PROVENANCE.items()]

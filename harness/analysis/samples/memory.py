@@ -36,31 +36,33 @@ _NO_PARTS = ("device_peak",)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class PeakBytes:
     """A peak of memory, and the kind of its readings."""
 
     bytes: float
     source: str
 
 
-def memory_readings(cell: CellEntry, trial: TrialEntry, samples: pd.DataFrame, columns: Columns) -> dict[str, Held]:
+def memory_readings(
+    cell: CellEntry, trial: TrialEntry, samples: pd.DataFrame, columns: Columns
+) -> dict[str, PeakBytes]:
     """Return memory_peak_bytes of the trial, and load_peak_bytes and load_gpu_peak_bytes of the start that it runs on.
 
     Peaks without readings are left out. `samples` are without those of GPUs that are not the engine's.
     """
-    found: dict[str, Held | None] = {}
+    found: dict[str, PeakBytes | None] = {}
     span = span_ns(trial, columns)
     if span is not None:
-        found["memory_peak_bytes"] = engine_held(samples, *span, before=True)
+        found["memory_peak_bytes"] = engine_memory(samples, *span, before=True)
     start = cell.start_of(trial)
     if start.began_ns is not None and start.ready_ns is not None:
         loading = float(start.began_ns), float(start.ready_ns)
-        found["load_peak_bytes"] = engine_held(samples, *loading, before=False)
-        found["load_gpu_peak_bytes"] = gpus_held(samples, *loading)
+        found["load_peak_bytes"] = engine_memory(samples, *loading, before=False)
+        found["load_gpu_peak_bytes"] = gpu_memory(samples, *loading)
     return {name: held for name, held in found.items() if held is not None}
 
 
-def engine_held(samples: pd.DataFrame, begin_ns: float, end_ns: float, *, before: bool) -> Held | None:
+def engine_memory(samples: pd.DataFrame, begin_ns: float, end_ns: float, *, before: bool) -> PeakBytes | None:
     """Return the largest memory of the engine's processes between two moments.
 
     With `before` the last reading before counts if there is none between them: it may be of a start that was not quite
@@ -77,21 +79,21 @@ def engine_held(samples: pd.DataFrame, begin_ns: float, end_ns: float, *, before
     if not len(values):
         return None
     if shared is None:
-        return Held(float(values.max()), SHARED_IN_EACH)
+        return PeakBytes(float(values.max()), SHARED_IN_EACH)
     own = _inside(shared.at_ns, begin_ns, end_ns)
     known = Gauge(shared.at_ns[own], shared.values[own]) if len(shared.values[own]) else shared
     excess = np.maximum(resident.values[_nearest(resident.at_ns, known.at_ns)] - known.values, 0.0)
     once = values - excess[_nearest(known.at_ns, resident.at_ns[inside])]
-    return Held(float(once.max()), SHARED_ONCE)
+    return PeakBytes(float(once.max()), SHARED_ONCE)
 
 
-def gpus_held(samples: pd.DataFrame, begin_ns: float, end_ns: float) -> Held | None:
+def gpu_memory(samples: pd.DataFrame, begin_ns: float, end_ns: float) -> PeakBytes | None:
     """Return the largest readings of each GPU between two moments, added up: of the engine's memory, else of all."""
     for name in ("engine_memory_bytes", "memory_used_bytes"):
         found = gauges(samples, GPU, name).values()
         each = [gauge.values[_inside(gauge.at_ns, begin_ns, end_ns)] for gauge in found]
         if any(map(len, each)):
-            return Held(sum(float(values.max()) for values in each if len(values)), GPU)
+            return PeakBytes(sum(float(values.max()) for values in each if len(values)), GPU)
     return None
 
 
@@ -153,7 +155,7 @@ def _known_parts(info: EngineEntry, tokens: float | None) -> Iterator[Part]:
     yield from (Part(name, count, REPORTED) for name, count in reported.items())
 
 
-def _rest(parts: list[Part], total: Held | None) -> Part | str:
+def _rest(parts: list[Part], total: PeakBytes | None) -> Part | str:
     """Return the remainder of the total, or why it is unknown."""
     if total is None:
         return "no memory of the engine was read during the trial"
@@ -179,21 +181,21 @@ def _kv_used(info: EngineEntry, tokens: float | None, reading: Reading, samples:
     return max(shares.values()) * whole if shares and whole else None
 
 
-def _total(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> Held | None:
+def _total(cell: CellEntry, reading: Reading, samples: pd.DataFrame) -> PeakBytes | None:
     """Return the peak of memory where the engine computes, with its source in words.
 
     It is GPU memory, the engine's own if the driver reports it, or the memory of the engine's processes.
     """
     if (cell.engine_info.device or "cpu").startswith("cpu"):
         found = memory_readings(cell, reading.trial, samples, reading.columns).get("memory_peak_bytes")
-        return None if found is None else Held(found.bytes, _SEEN[found.source])
+        return None if found is None else PeakBytes(found.bytes, _SEEN[found.source])
     for name, source in (
         ("engine_memory_bytes", "largest reading of the GPU memory of the engine's processes"),
         ("memory_used_bytes", "largest reading of the GPUs' memory, other processes included"),
     ):
         used = peak_of_each(samples, reading.trial, reading.columns, GPU, name)
         if used:
-            return Held(sum(used.values()), source)
+            return PeakBytes(sum(used.values()), source)
     return None
 
 

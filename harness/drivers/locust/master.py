@@ -26,7 +26,7 @@ from harness.drivers.workers.group import Worker, WorkerGroup
 from harness.drivers.workers.worker import Sender
 from harness.errors import TrialFailed
 from harness.records import Record
-from harness.store.run import Told, record_stream, told_in
+from harness.store.run import Ended, record_stream, recorded_in
 
 ALONE_LEAD_NS = 50_000_000
 LEAD_NS = 1_000_000_000
@@ -183,8 +183,8 @@ class Master:
         with contextlib.suppress(Exception):  # the workers may be gone
             self._session.send("harness_over", {"more": more})
 
-    def _records_of(self, worker: Worker) -> Mapping[int, Told]:
-        return told_in([record_stream(Path(self._sender.order.folder))], worker.index)
+    def _records_of(self, worker: Worker) -> Mapping[int, Ended]:
+        return recorded_in([record_stream(Path(self._sender.order.folder))], worker.index)
 
     # Messages from workers:
 

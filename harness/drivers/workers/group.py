@@ -23,7 +23,7 @@ from harness.drivers.base import Control, DriveReport, Sink
 from harness.drivers.workers.lost_rows import lost_rows
 from harness.records import Clock, Status
 from harness.schedule.requests import Schedule, Shard
-from harness.store.run import Told
+from harness.store.run import Ended
 
 LOOK_EVERY_S = 0.25
 
@@ -223,7 +223,11 @@ class WorkerGroup:
         return report
 
     def add_lost(
-        self, report: DriveReport, schedule: Schedule, records_of: Callable[[Worker], Mapping[int, Told]], sink: Sink
+        self,
+        report: DriveReport,
+        schedule: Schedule,
+        records_of: Callable[[Worker], Mapping[int, Ended]],
+        sink: Sink,
     ) -> None:
         """Add the records of workers that were lost or never came to the sink, and to the others' report.
 

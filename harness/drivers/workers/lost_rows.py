@@ -15,13 +15,13 @@ from harness.drivers.timeline import not_sent
 from harness.records import Loop, Phase, Record, Status
 from harness.schedule.chains import Int64
 from harness.schedule.requests import Schedule, Shard
-from harness.store.run import Told
+from harness.store.run import Ended
 
 MOST_UNSENT_OF_USERS = 1_000_000
 
 
 def lost_rows(
-    schedule: Schedule, shard: Shard, recorded: Mapping[int, Told], until_ns: int, why: str = "its load worker died"
+    schedule: Schedule, shard: Shard, recorded: Mapping[int, Ended], until_ns: int, why: str = "its load worker died"
 ) -> Iterator[Record]:
     """Yield records of the requests that a dead process had not recorded, as `recorded` has them.
 
@@ -42,7 +42,7 @@ def lost_rows(
         yield record
 
 
-def _of_the_plan(schedule: Schedule, shard: Shard, recorded: Mapping[int, Told], until_ns: int) -> Iterator[Due]:
+def _of_the_plan(schedule: Schedule, shard: Shard, recorded: Mapping[int, Ended], until_ns: int) -> Iterator[Due]:
     """Yield the planned rows, and the later turns that had begun, with the best known due times."""
     queue = DueQueue(schedule, shard)
     queue.begin(0)
@@ -61,7 +61,7 @@ def _of_the_plan(schedule: Schedule, shard: Shard, recorded: Mapping[int, Told],
 
 
 def _of_users(
-    schedule: Schedule, users: Sequence[int] | Int64, recorded: Mapping[int, Told], until_ns: int
+    schedule: Schedule, users: Sequence[int] | Int64, recorded: Mapping[int, Ended], until_ns: int
 ) -> Iterator[Due]:
     """Yield the next request of each user, by due time, and the requests never reached."""
     following = sorted(_following(schedule, int(user), recorded) for user in users)
@@ -80,7 +80,7 @@ def _of_users(
         yield from islice(_never_come_to(schedule, following, max(until_ns, 0)), min(left, MOST_UNSENT_OF_USERS))
 
 
-def _following(schedule: Schedule, user: int, recorded: Mapping[int, Told]) -> int:
+def _following(schedule: Schedule, user: int, recorded: Mapping[int, Ended]) -> int:
     """Return a user's first request without a record."""
     request = user
     while request in recorded:
@@ -98,7 +98,7 @@ def _never_come_to(schedule: Schedule, after: Sequence[int], due_ns: int) -> Ite
             yield Due(schedule.row(request), due_ns, Phase.MEASURE)
 
 
-def _due_ns(schedule: Schedule, request: int, recorded: Mapping[int, Told], otherwise_ns: int) -> int:
+def _due_ns(schedule: Schedule, request: int, recorded: Mapping[int, Ended], otherwise_ns: int) -> int:
     """Return the due time of a request: planned, or after its predecessor; else `otherwise_ns`."""
     row = schedule.row(request)
     if row.after is None:

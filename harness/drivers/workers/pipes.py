@@ -22,7 +22,7 @@ from harness.errors import Interrupted, TrialFailed
 from harness.processes import Pipe, ended_how
 from harness.records import Phase
 from harness.schedule.requests import Schedule
-from harness.store.run import record_stream, record_writer, told_in
+from harness.store.run import record_stream, record_writer, recorded_in
 
 LEAD_NS = 100 * NS_PER_MS  # every load process must have read T0 from its pipe before that time
 SILENT_S = 60.0
@@ -151,4 +151,4 @@ class LoadProcesses:
         return report, silences[0] if silences and all(silences) else None
 
     def _records_of(self, worker: Worker) -> Mapping[int, Any]:
-        return told_in([record_stream(self._folder, str(worker.index))])
+        return recorded_in([record_stream(self._folder, str(worker.index))])

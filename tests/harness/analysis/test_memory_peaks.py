@@ -13,7 +13,7 @@ import pytest
 
 from harness.analysis.facts import facts_of
 from harness.analysis.reading import read
-from harness.analysis.samples.memory import SHARED_IN_EACH, SHARED_ONCE, engine_held, gpus_held, memory_facts
+from harness.analysis.samples.memory import SHARED_IN_EACH, SHARED_ONCE, engine_memory, gpu_memory, memory_facts
 from harness.analysis.summary import measure, tidy
 from harness.records import Sample
 from harness.telemetry.sampler import Sampler
@@ -69,7 +69,7 @@ def test_what_processes_share_counts_once(sharing: list[int]) -> None:
     sampler.sample()
     sampler.close()
     made = FabricatedTrial({}, {}, (), taken)
-    held = engine_held(made.samples(), 0.0, float("nan"), before=True)
+    held = engine_memory(made.samples(), 0.0, float("nan"), before=True)
     assert held is not None
     assert held.source == SHARED_ONCE
     truth = (SHARED_MIB + 3 * OWN_MIB) * MIB
@@ -87,7 +87,7 @@ def test_between_readings_of_pss_resident_memory_says_how_it_grew() -> None:
         (10.0, "engine", "rss_bytes", 140), (30.0, "engine", "rss_bytes", 160),
         (40.0, "engine", "rss_bytes", 120), (40.0, "engine", "pss_bytes", 70),
     )  # fmt: skip
-    found = engine_held(made.samples(), T0, T0 + 60 * S, before=True)
+    found = engine_memory(made.samples(), T0, T0 + 60 * S, before=True)
     assert found is not None
     assert (found.bytes, found.source) == (110.0, SHARED_ONCE)
 
@@ -96,10 +96,10 @@ def test_a_reading_before_the_trial_counts_where_there_is_none_in_it() -> None:
     """A start that is not quite over shares other things, and may hold more."""
     starting = [(-0.1, "engine", "rss_bytes", 250), (0.2, "engine", "pss_bytes", 140)]
     made = trial_with(*starting, (0.1, "engine", "rss_bytes", 220), (0.3, "engine", "rss_bytes", 222))
-    found = engine_held(made.samples(), T0, T0 + 60 * S, before=True)
+    found = engine_memory(made.samples(), T0, T0 + 60 * S, before=True)
     assert found is not None
     assert found.bytes == 142.0
-    alone = engine_held(trial_with(starting[0]).samples(), T0, T0 + 60 * S, before=True)
+    alone = engine_memory(trial_with(starting[0]).samples(), T0, T0 + 60 * S, before=True)
     assert alone is not None
     assert alone.bytes == 250.0
 
@@ -156,10 +156,10 @@ def test_a_start_that_was_not_read_has_a_reason() -> None:
 def test_memory_of_gpus_is_the_engines_where_it_is_told() -> None:
     """Else all that is in use."""
     others = trial_with((1.0, "gpu0", "memory_used_bytes", 70), (2.0, "gpu1", "memory_used_bytes", 10)).samples()
-    found = gpus_held(others, T0, T0 + 60 * S)
+    found = gpu_memory(others, T0, T0 + 60 * S)
     assert found is not None
     assert found.bytes == 80.0
-    assert gpus_held(others, T0 + 3 * S, T0 + 60 * S) is None
+    assert gpu_memory(others, T0 + 3 * S, T0 + 60 * S) is None
 
 
 def test_an_engine_that_starts_is_what_its_cells_process_has_below_it(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from plans import load_of
 
-from harness.analysis.prompt_reuse import AskedLines
+from harness.analysis.prompt_reuse import SentLines
 from harness.analysis.reading import read
 from harness.scenario.workload import TrafficClass, Workload
 from harness.schedule.requests import Schedule, build
@@ -36,7 +36,7 @@ def really_asked(plan: Schedule, requests: int) -> list[Any]:
 @pytest.mark.parametrize("lines", [7, 60, 97, 1000])
 def test_what_was_asked_before_is_counted(tmp_path: Path, lines: int, seeds: tuple[int, int]) -> None:
     """Two loads on one start: every request whose very text went out before, in this load or the one before it."""
-    asked, seen = AskedLines(), set()
+    asked, seen = SentLines(), set()
     for seed in seeds:
         plan = plan_of(tmp_path, lines, seed)
         again = 0
@@ -48,7 +48,7 @@ def test_what_was_asked_before_is_counted(tmp_path: Path, lines: int, seeds: tup
 
 def test_a_cache_that_was_dropped_knows_nothing(tmp_path: Path) -> None:
     """After it only what one load repeats itself counts."""
-    asked, plan = AskedLines(), plan_of(tmp_path, 1000)
+    asked, plan = SentLines(), plan_of(tmp_path, 1000)
     asked.add(plan, 60)
     asked.forget()
     assert asked.add(plan, 60)["default"]["again"] == 0
@@ -68,7 +68,7 @@ def test_only_classes_that_read_a_file_are_counted(tmp_path: Path) -> None:
             "made": TrafficClass.model_validate({"weight": 3, "workload": made}),
         },
     )
-    found = AskedLines().add(plan, 100)
+    found = SentLines().add(plan, 100)
     assert found == {"read": {"requests": 25, "again": 23}}
 
 

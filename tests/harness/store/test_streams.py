@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from harness.errors import StorageFailed
 from harness.records import Record, Status, record_schema, to_columns
-from harness.store.run import flush_or_end, record_streams, record_writer, told_in
+from harness.store.run import flush_or_end, record_streams, record_writer, recorded_in
 from harness.store.streams import StreamWriter, read_batches, to_parquet, write_atomically
 
 
@@ -108,7 +108,7 @@ def test_a_disk_that_is_full_ends_the_load(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(writer, "_flush_s", 0.0)
         writer._pending.append(Record(request=3))
         flush_or_end(writer, lambda: ended.append("now"))
-        assert list(told_in(record_streams(tmp_path))) == [3]
+        assert list(recorded_in(record_streams(tmp_path))) == [3]
         assert ended == []
 
         def full() -> None:

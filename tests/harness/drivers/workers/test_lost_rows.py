@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 from harness.drivers.workers.lost_rows import lost_rows
 from harness.records import Loop, Phase, Record, Status
 from harness.schedule.requests import WHOLE, Schedule, Shard, build
-from harness.store.run import Told
+from harness.store.run import Ended
 from tests.plans import exact_schedule, load_of, workload_of
 
 MS = 1_000_000
 SECOND = 1_000 * MS
 
 
-def lost(schedule: Schedule, told: dict[int, Told], until_ms: float, shard: Shard = WHOLE) -> list[Record]:
+def lost(schedule: Schedule, told: dict[int, Ended], until_ms: float, shard: Shard = WHOLE) -> list[Record]:
     """The rows."""
     return list(lost_rows(schedule, shard, told, round(until_ms * MS), "it died"))
 
 
-def measured(done_ms: float) -> Told:
+def measured(done_ms: float) -> Ended:
     """A record that came in."""
-    return Told(round(done_ms * MS), Phase.MEASURE)
+    return Ended(round(done_ms * MS), Phase.MEASURE)
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_users_who_share_a_number_of_requests() -> None:
 def test_of_a_number_of_requests_none_is_missing(users: int, ended: list[int]) -> None:
     """However far the users had come, there are as many measured rows as were asked for, each request once."""
     schedule = exact_schedule(4, kind="sustained", users=users, requests=20)
-    told: dict[int, Told] = {}
+    told: dict[int, Ended] = {}
     for at, user in enumerate(ended[:20]):
         request = user % users
         while request in told:
@@ -82,7 +82,7 @@ def test_of_a_number_of_requests_none_is_missing(users: int, ended: list[int]) -
 def test_users_for_a_while_were_all_in_flight() -> None:
     """Each has one row; what would have come later, nobody knows."""
     schedule = exact_schedule(4, kind="sustained", users=3, duration="10s", warmup="1s")
-    found = lost(schedule, {0: Told(900 * MS, Phase.WARMUP), 3: measured(2000)}, 3000)
+    found = lost(schedule, {0: Ended(900 * MS, Phase.WARMUP), 3: measured(2000)}, 3000)
     assert [(record.request, record.phase, record.status) for record in found] == [
         (1, Phase.WARMUP, Status.UNFINISHED),
         (2, Phase.WARMUP, Status.UNFINISHED),

@@ -18,7 +18,7 @@ from harness.drivers.workers.worker import Order
 from harness.processes import module_command, own_packages_first
 from harness.scenario.model import Scenario
 from harness.schedule.requests import build
-from harness.store.run import record_stream, told_in
+from harness.store.run import record_stream, recorded_in
 
 
 @pytest.mark.slow
@@ -54,4 +54,4 @@ def test_it_ends_with_its_trial_and_keeps_its_rows(tmp_path: Path) -> None:
             worker.kill()
             worker.wait()
     assert worker.returncode == 0
-    assert set(told_in([record_stream(tmp_path, "1")])) == set(range(1, 400, 2))
+    assert set(recorded_in([record_stream(tmp_path, "1")])) == set(range(1, 400, 2))
