@@ -94,18 +94,21 @@ test-gpu: $(STAMP) $(ENGINES)/.installed  ## what needs a GPU
 	$(BIN)/python -m pytest -m gpu
 	$(ENGINES)/bin/python -m pytest -m "gpu and engines"
 
-test-lowest: pyproject.toml  ## the suite with the lowest versions that pyproject.toml allows
+test-lowest: pyproject.toml  ## the unit tests with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[test]'
-	$(VENV)-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark -q
+	$(VENV)-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -p no:benchmark -q \
+		-m "not slow and not gpu" --hypothesis-profile fast -W ignore::DeprecationWarning
 
-coverage: $(STAMP)  ## the suite with coverage by line and branch; its floor stands in pyproject.toml
+coverage: $(STAMP)  ## the unit tests with coverage by line and branch; its floor stands in pyproject.toml
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -p no:benchmark -q -m "not slow and not gpu" --hypothesis-profile fast
+	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
 mutants: $(STAMP)  ## change the code of statistics, schedules and dialects a little; some test must notice
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt mutmut
 	$(BIN)/python -m benchmarks.mutants
 
 wheel: $(STAMP)  ## build dist/*.whl, install it in a bare environment and try it
