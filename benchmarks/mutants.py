@@ -49,8 +49,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     names = sample(options.most, options.seed)
-    mutmut("run", "--max-children", "2", *names)
+    tried = mutmut("run", "--max-children", "2", *names)
     found = results()
+    if any(found[name] is None for name in names):
+        raise SystemExit(f"not every mutant was tried:\n{tried.stdout[-2000:]}{tried.stderr[-2000:]}")
     words = {KILLED: "killed", SURVIVED: "survived", NO_TESTS: "no tests"}
     outcomes = Counter(words.get(found[name], "other") for name in names)
     counts = ", ".join(f"{count} {what}" for what, count in outcomes.most_common())
