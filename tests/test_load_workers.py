@@ -16,13 +16,17 @@ from harness.store.streams import read_batches
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow
-OPEN = {"kind": "sustained", "rate": 60, "warmup": "500ms", "requests": 60, "timeout": "10s"}
-OPEN_FOR_A_TIME = {"kind": "sustained", "rate": 60, "warmup": "300ms", "duration": "1s", "timeout": "10s"}
-CLOSED = {"kind": "sustained", "users": 6, "requests": 60, "timeout": "10s", "think_time": "5ms"}
-SESSIONS = {"kind": "sessions", "rate": 20, "sessions": 12, "turns": 3, "think_time": "10ms", "timeout": "10s"}
-LONG = {"kind": "sustained", "rate": 30, "duration": "300s", "arrivals": "constant", "timeout": "200s"}
+OPEN = {"kind": "sustained", "rate": 100, "warmup": "200ms", "requests": 40, "timeout": "10s"}
+OPEN_FOR_A_TIME = {"kind": "sustained", "rate": 100, "warmup": "200ms", "duration": "400ms", "timeout": "10s"}
+CLOSED = {"kind": "sustained", "users": 6, "requests": 40, "timeout": "10s", "think_time": "5ms"}
+SESSIONS = {"kind": "sessions", "rate": 40, "sessions": 12, "turns": 3, "think_time": "10ms", "timeout": "10s"}
+LOADS = [OPEN, OPEN_FOR_A_TIME, CLOSED, SESSIONS]
+PROCESSES = (1, 3)  # how any number divides a plan: tests/harness/drivers/test_shards.py
+LONG = {"kind": "sustained", "rate": 30, "duration": "60s", "arrivals": "constant", "timeout": "200s"}
+SHORTER = LONG | {"rate": 50, "duration": "6s"}
 PLANNED = ("request", "class", "session", "turn", "user", "phase", "after", "think_ns", "requested_prompt_tokens",
            "requested_output_tokens")  # fmt: skip
+DUE = {"open": ["due_ns"], "closed": []}
 QUICK = ("--format", "json")
 
 
@@ -59,18 +63,29 @@ def who_stored(run: Path) -> int:
     return sum(any(batch.num_rows for batch in read_batches(found)) for found in run.rglob("records-*.arrows"))
 
 
-@pytest.mark.parametrize("load", [OPEN, OPEN_FOR_A_TIME, CLOSED, SESSIONS], ids=["open", "timed", "closed", "sessions"])
-def test_the_load_is_the_same_whatever_the_number_of_processes(
-    tmp_path: Path, server: StubServer, load: dict[str, Any]
-) -> None:
-    """The same plan hash and the same multiset of requests, due times and lengths from 1, 2 and 4 processes."""
+@pytest.fixture(scope="module")
+def shared_run(tmp_path_factory: pytest.TempPathFactory, server: StubServer) -> Path:
+    """A run of all loads by 1 and by 3 processes, a cell each: a load's seed follows from its place in its cell."""
+    folder = tmp_path_factory.mktemp("load")
+    blocks = [
+        {**block, "variants": {f"{workers} processes": {}}, "load": [{**load, "workers": workers} for load in LOADS]}
+        for workers in PROCESSES
+        for block in engines(url_of(server))
+    ]
+    ended = harness("run", str(scenario(folder, engines=blocks)), "--out", "run", *QUICK, cwd=folder)
+    assert ended.code in (0, 4), ended.err  # a busy machine may make it invalid
+    return folder / "run"
+
+
+@pytest.mark.parametrize("index", range(len(LOADS)), ids=["open", "timed", "closed", "sessions"])
+def test_the_load_is_the_same_whatever_the_number_of_processes(shared_run: Path, index: int) -> None:
+    """The same plan hash and the same multiset of requests, due times and lengths from 1 and from 3 processes. Of users
+    with a number of requests in common, who is faster sends more: what they sent is the same as far as both came.
+    """
     found = []
-    for workers in (1, 2, 4):
-        path = scenario(tmp_path, engines=engines(url_of(server)), load=[{**load, "workers": workers}])
-        ended = harness("run", str(path), "--out", f"{workers}", *QUICK, cwd=tmp_path)
-        assert ended.code in (0, 4), ended.err  # a busy machine may make it invalid
-        (trial,) = manifest(tmp_path / f"{workers}")["cells"][0]["trials"]
-        rows = [row for row in records(tmp_path / f"{workers}", trial) if row["phase"] != "cooldown"]
+    for workers, cell in zip(PROCESSES, manifest(shared_run)["cells"], strict=True):
+        trial = cell["trials"][index]
+        rows = [row for row in records(shared_run, trial) if row["phase"] != "cooldown"]
         assert trial["status"] == "complete"
         assert trial["workers"] == workers
         assert {row["status"] for row in rows} == {"ok"}
@@ -80,18 +95,29 @@ def test_the_load_is_the_same_whatever_the_number_of_processes(
         if workers > 1:
             assert sum(one["recorded"] for one in reports) == trial["client"]["recorded"]
             assert {one["t0_ns"] for one in reports} == {trial["client"]["t0_ns"]}
-            assert not list((tmp_path / f"{workers}").rglob("*.arrows"))
+            assert not list((shared_run / trial["path"]).rglob("*.arrows"))
         planned = trial["planned"]
         if planned["measure"] is not None:
             assert sum(row["phase"] == "measure" for row in rows) == planned["measure"]
-        due = [row["due_ns"] if row["loop"] == "open" else None for row in rows]
-        found.append((trial["plan_hash"], planned, [[row[name] for name in PLANNED] for row in rows], due))
-    assert found[0] == found[1] == found[2]
+        sent = {row["request"]: [row[name] for name in (*PLANNED, *DUE[row["loop"]])] for row in rows}
+        assert len(sent) == len(rows)
+        found.append((trial["plan_hash"], planned, sent))
+    (*first, sent), (*other, others) = found
+    assert first == other
+    both = sent.keys() & others.keys()
+    assert {request: sent[request] for request in both} == {request: others[request] for request in both}
+    if LOADS[index] is CLOSED:
+        assert len(sent) == len(others) == CLOSED["requests"]
+        assert all(row[PLANNED.index("after")] in {None, *done} for done in (sent, others) for row in done.values())
+    else:
+        assert both == sent.keys() == others.keys()
 
 
 def test_a_load_process_that_dies_is_told_of_and_the_others_go_on(tmp_path: Path, server: StubServer) -> None:
     """SIGKILL to one of two: every planned request has one row, the other's are complete, exit 4: invalid."""
-    path = scenario(tmp_path, engines=engines(url_of(server)), load=[{**LONG, "duration": "10s", "workers": 2}])
+    path = scenario(
+        tmp_path, engines=engines(url_of(server)), load=[{**LONG, "rate": 50, "duration": "6s", "workers": 2}]
+    )
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
         wait_until(lambda: who_stored(run), process)
@@ -131,7 +157,7 @@ def test_ctrl_c_ends_all_load_processes_and_accounts_for_every_row(
     (trial,) = manifest(run)["cells"][0]["trials"]
     assert trial["status"] == "interrupted"
     rows = records(run, trial)
-    assert [row["request"] for row in rows if row["phase"] == "measure"] == list(range(9000))
+    assert [row["request"] for row in rows if row["phase"] == "measure"] == list(range(30 * 60))
     statuses = Counter(row["status"] for row in rows)
     assert statuses["ok"]
     assert statuses["not_sent"]
