@@ -12,21 +12,35 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from command import ROOT, environment, manifest, measured, records, rows_on_disk, running, scenario, wait_until
+from command import (
+    LONGEST_WAIT_S,
+    ROOT,
+    environment,
+    manifest,
+    measured,
+    on_path,
+    records,
+    rows_on_disk,
+    running,
+    scenario,
+    wait_until,
+)
 
 from harness.drivers.stub import StubServer, model_name
 from harness.store.streams import read_batches
 from tests.relay import Relay, reached
 
 pytestmark = pytest.mark.slow
-OPEN = {"kind": "sustained", "rate": 40, "arrivals": "constant", "requests": 200, "timeout": "60s"}
-CLOSED = {"kind": "sustained", "users": 5, "requests": 60, "timeout": "60s"}
+OPEN = {"kind": "sustained", "rate": 40, "arrivals": "constant", "requests": 60, "timeout": "60s"}
+CLOSED = {"kind": "sustained", "users": 5, "requests": 40, "timeout": "60s"}
 QUICK = ("--format", "json")
+ALERT = on_path("alert_workers")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +85,14 @@ class Company:
         command = ("worker", "--master-host", "127.0.0.1", "--master-port", str(self.port), "--within", "120s")
         return self._started(running(*command, cwd=self._folder, env=env))
 
+    def worker_at_the_door(self) -> subprocess.Popen[str]:
+        """Start a worker, and return once it seeks the master, who is not there yet: it will not be long in coming."""
+        with socket.create_server(("127.0.0.1", self.port)) as door:
+            worker = self.worker()
+            door.settimeout(LONGEST_WAIT_S)
+            door.accept()[0].close()
+        return worker
+
     def _started(self, process: AbstractContextManager[subprocess.Popen[str]]) -> subprocess.Popen[str]:
         started = self._stack.enter_context(process)
         for pipe in (started.stdout, started.stderr):
@@ -97,28 +119,65 @@ def ended(process: subprocess.Popen[str]) -> str:
     return err
 
 
-def test_two_workers_send_one_plan_in_every_trial(tmp_path: Path, company: Company, server: StubServer) -> None:
+@dataclass(frozen=True)
+class Shared:
+    """A run of two workers who came after one that could not take part, and what each process said until its end."""
+
+    run: Path
+    trials: list[dict[str, Any]]
+    master: str
+    workers: list[tuple[int, str]]
+    without: tuple[int, str]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, server: StubServer) -> Iterator[Shared]:
+    """Two loads, by a master whose engine needs a key, by a worker that has none, and by two that have it."""
+    folder = tmp_path_factory.mktemp("shared")
+    path = scenario(folder, engines=engine(server, api_key_env="KEY"), load=[OPEN, CLOSED])
+    with ExitStack() as stack:
+        company = Company(folder, stack)
+        master = company.master(path, 2)
+        without = company.worker()
+        refused = ended(without)
+        workers = [company.worker(KEY="sk-of-the-worker") for _ in range(2)]
+        said = ended(master)
+        assert master.returncode in (0, 4), said  # a busy machine may make it invalid
+        told = [(ended(worker), worker.returncode) for worker in workers]
+        yield Shared(
+            company.run, company.trials(), said, [(code, err) for err, code in told], (without.returncode, refused)
+        )
+
+
+def test_two_workers_send_one_plan_in_every_trial(shared: Shared) -> None:
     """Open and closed: each row once, half from each worker, at times on the master's clock; the workers end with 0."""
-    path = scenario(tmp_path, engines=engine(server), load=[OPEN, CLOSED])
-    master = company.master(path, 2)
-    workers = [company.worker(), company.worker()]
-    said = ended(master)
-    assert master.returncode in (0, 4), said  # a busy machine may make it invalid
-    opened, closed = company.trials()
-    rows = measured(company.run, opened)
-    assert [row["request"] for row in rows] == list(range(200))
-    assert [row["worker"] for row in rows] == [0, 1] * 100
+    opened, closed = shared.trials
+    rows = measured(shared.run, opened)
+    assert [row["request"] for row in rows] == list(range(OPEN["requests"]))
+    assert [row["worker"] for row in rows] == [0, 1] * (OPEN["requests"] // 2)
     assert {row["status"] for row in rows} == {"ok"}
     assert all(row["sent_ns"] >= row["due_ns"] - uncertainty_ns(opened) for row in rows)
-    rows = measured(company.run, closed)
-    assert sorted(row["request"] for row in rows) == list(range(60))
+    rows = measured(shared.run, closed)
+    assert sorted(row["request"] for row in rows) == list(range(CLOSED["requests"]))
     assert all(row["worker"] == row["user"] % 2 for row in rows)
     reports = opened["client"]["workers"]
     assert [report["worker"] for report in reports] == [0, 1]
     assert opened["client"]["send_lag_max_ms"] == max(report["send_lag_max_ms"] for report in reports)
-    for worker in workers:
-        assert "its share of 2 trials" in ended(worker)
-        assert worker.returncode == 0
+    for code, err in shared.workers:
+        assert "its share of 2 trials" in err
+        assert code == 0
+
+
+def test_a_worker_without_the_key_refuses(shared: Shared) -> None:
+    """Keys never travel: a worker that has none says which variable is missing, to its user and to the master; another
+    takes its place.
+    """
+    code, err = shared.without
+    assert "environment variable KEY" in err
+    assert code == 3
+    assert "a load worker refused: the environment variable KEY" in shared.master
+    stored = b"".join(path.read_bytes() for path in shared.run.rglob("*") if path.is_file())
+    assert b"sk-of-the" not in stored
 
 
 def uncertainty_ns(trial: dict[str, Any]) -> float:
@@ -137,7 +196,7 @@ def test_a_worker_killed_in_mid_run_costs_its_share_only(tmp_path: Path, company
     """The others go on; the loss is told at once and in the manifest; every planned request has a row, those it had not
     sent as `not_sent`.
     """
-    path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 400}])
+    path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 240}])
     master = company.master(path, 2)
     workers = [company.worker(), company.worker()]
     wait_until(lambda: min(rows_of(company.run, worker) for worker in (0, 1)) >= 10, master)
@@ -150,7 +209,7 @@ def test_a_worker_killed_in_mid_run_costs_its_share_only(tmp_path: Path, company
     (lost,) = [report["worker"] for report in trial["client"]["workers"] if report["lost"]]
     assert any(f"load worker {lost} was lost" in note for note in trial["client"]["notes"])
     rows = measured(company.run, trial)  # load goes on until all have ended
-    assert [row["request"] for row in rows] == list(range(400))
+    assert [row["request"] for row in rows] == list(range(240))
     assert {row["status"] for row in rows if row["worker"] != lost} == {"ok"}
     counted = Counter(row["status"] for row in rows if row["worker"] == lost)
     assert counted["ok"] >= 10
@@ -164,10 +223,10 @@ def test_a_worker_killed_in_mid_run_costs_its_share_only(tmp_path: Path, company
 def test_a_worker_that_never_comes_is_not_waited_for_long(tmp_path: Path, company: Company, server: StubServer) -> None:
     """The run begins without it when the time is over; its share was not sent; coming later it is dismissed."""
     go_on = tmp_path / "go-on"
-    worker = company.worker()  # before the master, who then has not long to wait for it
-    with Relay(server.port, 50, go_on) as relay:
-        path = scenario(tmp_path, engines=engine(server, url=relay.url), load=[{**OPEN, "requests": 400}])
-        master = company.master(path, 2, within="12s")
+    worker = company.worker_at_the_door()
+    with Relay(server.port, 10, go_on) as relay:
+        path = scenario(tmp_path, engines=engine(server, url=relay.url), load=[OPEN])
+        master = company.master(path, 2, within="4s")
         wait_until(reached(go_on).exists, master)
         late = company.worker()
         assert "dismissed this worker" in ended(late)
@@ -179,33 +238,16 @@ def test_a_worker_that_never_comes_is_not_waited_for_long(tmp_path: Path, compan
     (trial,) = company.trials()
     assert any("did not come in time" in note for note in trial["client"]["notes"])
     rows = measured(company.run, trial)
-    assert Counter((row["worker"], row["status"]) for row in rows) == {(0, "ok"): 200, (1, "not_sent"): 200}
+    assert Counter((row["worker"], row["status"]) for row in rows) == {(0, "ok"): 30, (1, "not_sent"): 30}
     ended(worker)
     assert worker.returncode == 0
 
 
-def test_a_worker_without_the_key_refuses(tmp_path: Path, company: Company, server: StubServer) -> None:
-    """Keys never travel: a worker that has none says which variable is missing, to its user and to the master's."""
-    path = scenario(tmp_path, engines=engine(server, api_key_env="KEY"), load=[{**OPEN, "requests": 20}])
-    master = company.master(path, 1)
-    wait_until(lambda: list(company.run.rglob("log.txt")), master)
-    without = company.worker()
-    assert "environment variable KEY" in ended(without)
-    assert without.returncode == 3
-    having = company.worker(KEY="sk-of-the-worker")
-    said = ended(master)
-    assert master.returncode in (0, 4), said
-    assert "a load worker refused: the environment variable KEY" in said
-    assert "its share of 1 trial" in ended(having)
-    stored = b"".join(path.read_bytes() for path in company.run.rglob("*") if path.is_file())
-    assert b"sk-of-the" not in stored
-
-
 def test_workers_end_with_their_master(tmp_path: Path, company: Company, server: StubServer) -> None:
     """A master that vanishes without a word is noticed: one sentence, exit 3."""
-    path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 4000}])
+    path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 1000}])
     master = company.master(path, 1)
-    worker = company.worker()
+    worker = company.worker(**ALERT)
     wait_until(lambda: rows_on_disk(company.run) >= 1, master)
     for process in [*psutil.Process(master.pid).children(recursive=True), master]:
         process.kill()
@@ -215,7 +257,7 @@ def test_workers_end_with_their_master(tmp_path: Path, company: Company, server:
 
 def test_ctrl_c_at_the_master_ends_all(tmp_path: Path, company: Company, server: StubServer) -> None:
     """What is in flight is finished, every planned request has a row, and the workers are told that it is over."""
-    path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 4000}, CLOSED])
+    path = scenario(tmp_path, engines=engine(server), load=[{**OPEN, "requests": 1000}, CLOSED])
     master = company.master(path, 2)
     workers = [company.worker(), company.worker()]
     wait_until(lambda: rows_on_disk(company.run) >= 1, master)
@@ -223,7 +265,7 @@ def test_ctrl_c_at_the_master_ends_all(tmp_path: Path, company: Company, server:
     said = ended(master)
     assert master.returncode == 130, said
     rows = records(company.run, company.trials()[0])
-    assert [row["request"] for row in rows] == list(range(4000))
+    assert [row["request"] for row in rows] == list(range(1000))
     assert {row["status"] for row in rows} == {"ok", "not_sent"}
     for worker in workers:
         ended(worker)
@@ -279,7 +321,7 @@ def test_workers_in_another_network_namespace(tmp_path: Path) -> None:
         pytest.skip(why)
     server = str(ROOT / "tests" / "engines" / "tiny_server.py")
     target = [{"engine": "http", "url": "http://10.77.0.1:8123", "ready": {"path": "/health", "timeout": "120s"}}]
-    path = scenario(tmp_path, engines=target, load=[{**OPEN, "rate": 10, "requests": 40}])
+    path = scenario(tmp_path, engines=target, load=[{**OPEN, "requests": 40}])
     script = NAMESPACES
     for name, value in (("python", sys.executable), ("scenario", str(path)), ("server", server)):
         script = script.replace("{" + name + "}", value)

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 
 from harness.drivers import canary
 from harness.drivers.base import Control
+from harness.drivers.locust import options
 from harness.drivers.locust.records import Outgoing
 from harness.drivers.workers.group import ClockOffset, least_round_trip
 from harness.drivers.workers.part import PartSpec, rebuild
@@ -33,7 +34,6 @@ from harness.schedule.requests import Schedule, Shard
 from harness.telemetry.cgroup import raise_file_limit
 
 PINGS = 20
-MASTER_SILENT_S = 10.0
 LOOK_EVERY_S = 0.25
 GOODBYE_S = 0.3
 
@@ -131,7 +131,7 @@ class LocustWorker:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             outgoing.flush_if_due()
-            if self._master_silent_s() > MASTER_SILENT_S:
+            if self._master_silent_s() > options.MASTER_SILENT_S:
                 self._control.abort()
 
     def _post(self, word: str, data: Mapping[str, Any]) -> None:
@@ -149,8 +149,8 @@ class LocustWorker:
                 master, dismissed = f"the master at {self._address}", self._words["dismissed"]
             if not dismissed.empty():
                 raise TrialFailed(f"{master} dismissed this worker: {dismissed.get_nowait()['reason']}")
-            if self._master_silent_s() > MASTER_SILENT_S:
-                raise TrialFailed(f"{master} has been silent for {MASTER_SILENT_S:.0f} s; this worker exits")
+            if self._master_silent_s() > options.MASTER_SILENT_S:
+                raise TrialFailed(f"{master} has been silent for {options.MASTER_SILENT_S:.0f} s; this worker exits")
 
     def _master_silent_s(self) -> float:
         heard_s = self._session.runner.last_heartbeat_timestamp
