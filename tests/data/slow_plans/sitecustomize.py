@@ -1,7 +1,8 @@
 """Read by each Python that starts with this folder on its path: plans that take as long as a test wants.
 
-Where a process of the module SLOW_PLANS_OF (default: the process of a cell) plans 400 requests, it makes a file
-`planning` and goes on only when that is gone.
+SLOW_PLANS_OF names modules and numbers of requests: `module=400,other=399` (default: 400 in the process of a cell).
+Where a process of such a module plans so many requests, it makes a file `planning-400` and goes on only when that is
+gone.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-if os.environ.get("SLOW_PLANS_OF", "harness.run.child") in sys.orig_argv:
+named = (pair.split("=") for pair in os.environ.get("SLOW_PLANS_OF", "harness.run.child=400").split(","))
+if slow := [int(number) for module, number in named if module in sys.orig_argv]:
     from harness.schedule import requests
 
     made = requests.build
 
     def build(load: Any, *rest: Any, **more: Any) -> Any:
         """The plan, once the file is gone."""
-        if load.requests == 400:
-            flag = Path("planning")
+        if load.requests in slow:
+            flag = Path(f"planning-{load.requests}")
             flag.touch()
             while flag.exists():
                 time.sleep(0.01)
