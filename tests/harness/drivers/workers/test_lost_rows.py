@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -28,13 +29,23 @@ def measured(done_ms: float) -> Ended:
     return Ended(round(done_ms * MS), Phase.MEASURE)
 
 
-@pytest.mark.slow
+@cache
+def forty_at_a_rate() -> Schedule:
+    """Four seconds of ten requests each."""
+    return build(load_of(kind="sustained", rate=10, requests=40, arrivals="constant"), workload_of(), 1)
+
+
+@cache
+def twenty_of(users: int) -> Schedule:
+    """Twenty requests that so many users share."""
+    return exact_schedule(4, kind="sustained", users=users, requests=20)
+
+
 @given(st.integers(1, 5), st.sets(st.integers(0, 39)), st.integers(-1, 5000))
 def test_every_row_of_a_dead_share_is_recorded_once(of: int, seen: set[int], died_ms: int) -> None:
     """Only its own rows are added: `unfinished` if due by its death, with that end, otherwise `not_sent`."""
-    schedule = build(load_of(kind="sustained", rate=10, requests=40, arrivals="constant"), workload_of(), 1)
     shard = Shard(of - 1, of)
-    found = lost(schedule, {request: measured(0) for request in seen}, died_ms, shard)
+    found = lost(forty_at_a_rate(), {request: measured(0) for request in seen}, died_ms, shard)
     assert [record.request for record in found] == [i for i in range(of - 1, 40, of) if i not in seen]
     for record in found:
         assert record.due_ns is not None
@@ -66,14 +77,13 @@ def test_users_who_share_a_number_of_requests() -> None:
 @given(ended=st.lists(st.integers(0, 15), max_size=40))
 def test_of_a_number_of_requests_none_is_missing(users: int, ended: list[int]) -> None:
     """However far the users had come, there are as many measured rows as were asked for, each request once."""
-    schedule = exact_schedule(4, kind="sustained", users=users, requests=20)
     told: dict[int, Ended] = {}
     for at, user in enumerate(ended[:20]):
         request = user % users
         while request in told:
             request += users
         told[request] = measured(at)
-    found = lost(schedule, told, 100)
+    found = lost(twenty_of(users), told, 100)
     phases = Counter(record.phase for record in found)
     assert phases[Phase.MEASURE] + len(told) == 20
     assert len({record.request for record in found} | set(told)) == len(found) + len(told)
