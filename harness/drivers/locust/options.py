@@ -11,7 +11,7 @@ from harness.scenario.loads import Load
 from harness.scenario.model import Scenario
 
 LOOPBACK_BIND = ("127.0.0.1", 5557)  # default address for workers
-MASTER_SILENT_S = 10.0  # a worker gives up a master that was silent for so long
+MASTER_SILENT_S = 10.0  # longest silence of the master before a worker exits
 
 
 @dataclass(frozen=True, slots=True)
