@@ -29,6 +29,11 @@ def test_line_ends(end: bytes) -> None:
     assert events_of(*[read for byte in each for read in (byte, b"")]) == [COMMENT, b"a\nb", b"c"]
 
 
+def test_a_line_end_that_is_split_by_an_empty_read() -> None:
+    """Between the CR and the LF of one line end may lie a read of nothing but the framing of chunks."""
+    assert events_of(b"data: {\r", b"", b"\ndata: }\r\n\r\n") == [b"{\n}"]
+
+
 def seconds_to_split(pieces: int) -> float:
     """Processor time to read a line that comes in so many pieces and does not end; the least of three."""
     taken = []
@@ -51,8 +56,8 @@ def test_a_long_line_in_many_pieces_is_looked_at_once() -> None:
     st.lists(st.sampled_from([b"data: a", b"data:b", b": c", b"x", b"", b"\r", b"\n", b"\r\n"]), max_size=20), st.data()
 )
 def test_splits_change_nothing(parts: list[bytes], data: st.DataObject) -> None:
-    """A body cut at any places gives the same events."""
+    """A body cut at any places gives the same events, also where a read brings none of its bytes."""
     body = b"\n".join(parts)
-    places = sorted(data.draw(st.sets(st.integers(0, len(body)))))
+    places = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=20)))
     reads = [body[a:b] for a, b in zip([0, *places], [*places, len(body)], strict=True)]
     assert events_of(*reads) == events_of(body)
