@@ -197,15 +197,16 @@ def _cpu_s() -> float:
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """Suspend the garbage collector: a pause would stall the load generator."""
-    was_on = gc.isenabled()
+    """Suspend the garbage collector: a pause would stall the load generator. What was frozen before stays frozen."""
+    was_on, froze_before = gc.isenabled(), gc.get_freeze_count() > 0
     gc.collect()
     gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not froze_before:
+            gc.unfreeze()
         if was_on:
             gc.enable()
 

@@ -292,8 +292,12 @@ def test_a_failing_sink_ends_the_trial() -> None:
         asyncio.run(main())
 
 
-def test_the_collector_is_left_as_it_was() -> None:
-    """Garbage collection is off during the trial only."""
+@pytest.mark.parametrize("frozen", [0, 1000])
+def test_the_collector_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch, frozen: int) -> None:
+    """Garbage collection is off during the trial only; objects that were frozen before it stay frozen."""
+    monkeypatch.setattr("gc.get_freeze_count", lambda: frozen)
+    unfrozen: list[bool] = []
+    monkeypatch.setattr("gc.unfreeze", lambda: unfrozen.append(True))
     seen = []
 
     async def script(call: Call) -> None:
@@ -303,6 +307,7 @@ def test_the_collector_is_left_as_it_was() -> None:
     run(script, open_plan([0]))
     assert seen == [False]
     assert gc.isenabled()
+    assert bool(unfrozen) == (frozen == 0)
 
 
 def test_arrivals_agree_with_the_server_own_log() -> None:
