@@ -26,25 +26,26 @@ class Queued:
 
 
 def independent(rng: np.random.Generator, runs: int, n: int) -> Queued:
-    """Lognormal latencies that know nothing of each other, far apart."""
-    due = np.arange(n) * 1000.0 + np.zeros((runs, 1))
-    latency = rng.lognormal(0, 1, (runs, n))
-    truth = {0.5: 1.0, 0.95: math.exp(1.6448536), 0.99: math.exp(2.3263479)}
+    """Lognormal latencies, 100 ms in the median, that know nothing of each other, far apart."""
+    due = np.arange(n) * 2.0 + np.zeros((runs, 1))
+    latency = 0.1 * rng.lognormal(0, 1, (runs, n))
+    truth = {0.5: 0.1, 0.95: 0.1 * math.exp(1.6448536), 0.99: 0.1 * math.exp(2.3263479)}
     return Queued(due, latency, due + latency, truth)
 
 
 def one_server(rng: np.random.Generator, runs: int, n: int, utilisation: float) -> Queued:
-    """M/M/1 with service rate 1, begun in the steady state: the sojourn is exponential with rate 1 - utilisation.
+    """M/M/1 with services of 100 ms, begun in the steady state: the sojourn is exponential, 0.1 s / (1 - utilisation).
 
+    What is in flight is looked at every 100 ms: longer services would be looked at more often, to no other end.
     Lindley's recursion, solved: the wait is the walk of services less gaps above its least value so far.
     """
-    gaps = rng.exponential(1 / utilisation, (runs, n))
-    services = rng.exponential(1, (runs, n))
-    first = np.where(rng.random(runs) < utilisation, rng.exponential(1 / (1 - utilisation), runs), 0.0)
+    gaps = 0.1 * rng.exponential(1 / utilisation, (runs, n))
+    services = 0.1 * rng.exponential(1, (runs, n))
+    first = 0.1 * np.where(rng.random(runs) < utilisation, rng.exponential(1 / (1 - utilisation), runs), 0.0)
     walk = np.concatenate([first[:, None], services[:, :-1] - gaps[:, 1:]], axis=1).cumsum(axis=1)
     waits = walk - np.minimum(0.0, np.minimum.accumulate(walk, axis=1))
     due = gaps.cumsum(axis=1)
-    truth = {p: -math.log(1 - p) / (1 - utilisation) for p in LEVELS}
+    truth = {p: -0.1 * math.log(1 - p) / (1 - utilisation) for p in LEVELS}
     return Queued(due, waits + services, due + waits + services, truth)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -33,8 +34,9 @@ PLANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@cache
 def plan_of(name: str) -> Schedule:
-    """Return a plan by name."""
+    """Return a plan by name: what carries it out keeps notes of its own."""
     load, workload = PLANS[name]
     return build(load_of(**load), workload_of(**workload), 3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +18,16 @@ from harness.seeding import generator
 from tests.dispersion import index_of_dispersion
 
 SECOND_NS = 1_000_000_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws_at_once() -> Iterator[None]:
+    """Of thousands of short plans each would draw 65,536 gaps; long ones are put together from several draws."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(arrivals, "_DRAWS_AT_ONCE", 1024)
+        yield
+
+
 RATES = st.sampled_from([0.1, 0.3, 1.0, 1.5, 3.0, 7.0, 99.9, 100.0, 1000.0])
 
 

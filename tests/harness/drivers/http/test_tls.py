@@ -20,10 +20,11 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate of our own for localhost, and its key."""
-    names = tmp_path / "cert.pem", tmp_path / "key.pem"
+    folder = tmp_path_factory.mktemp("certificate")
+    names = folder / "cert.pem", folder / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=DNS:localhost", "-out", str(names[0]), "-keyout", str(names[1])]
     subprocess.run(command, check=True, capture_output=True)
@@ -62,13 +63,14 @@ def test_an_unknown_authority(certificate: tuple[Path, Path]) -> None:
         assert "cannot be trusted" in (record.error or "")
 
 
-def test_a_server_without_tls() -> None:
+def test_a_server_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Speaking https to an http server is a connection error, not a hang."""
+    monkeypatch.setattr("harness.drivers.http.pool._PATIENCE_S", 0.1)
 
     async def main() -> list[Record]:
         async with serving(good) as server:
             target = Endpoint(f"https://127.0.0.1:{server.port}", "openai-completions")
-            return (await measure(target, open_plan([0]), timeout_ms=2_000))[0]
+            return (await measure(target, open_plan([0]), timeout_ms=200))[0]
 
     record = asyncio.run(main())[0]
     assert record.status in (Status.CONNECTION_ERROR, Status.TIMEOUT)
