@@ -10,7 +10,7 @@ import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from command import HELD, harness, manifest, running, wait_until
+from command import HELD, VIRTUAL_TIME, harness, manifest, running, wait_until
 
 from tests.relay import reached
 
@@ -77,7 +77,7 @@ def test_a_process_killed_while_scoring_costs_the_figures_only(tmp_path: Path) -
     path = written(tmp_path, "q8_0", 256, "held")
     hold = f"{{level: q8_0, requests: 20, until: {never}, head: 'POST /completion '}}"
     path.write_text(path.read_text().replace("engine: held", f"engine: held, options: {{hold: {hold}}}"))
-    with running("run", str(path), "--out", str(run), cwd=tmp_path, env=HELD) as process:
+    with running("run", str(path), "--out", str(run), "--format", "md", cwd=tmp_path, env=HELD) as process:
         wait_until(reached(never).exists, process)
         for child in psutil.Process(process.pid).children():
             child.kill()  # while its engine is asked about 128 positions, one after the other
@@ -95,11 +95,11 @@ def test_an_engine_that_cannot_score_says_so(tmp_path: Path) -> None:
     path = tmp_path / "simulated.yaml"
     path.write_text("engines: [{engine: simulated}]\nload: [{kind: single_user, requests: 2}]\nquality: {}\n")
     run, alone = tmp_path / "run", tmp_path / "alone"
-    harness("run", str(path), "--out", str(run), cwd=tmp_path)
+    harness("run", str(path), "--out", str(run), "--format", "json", cwd=tmp_path, env=VIRTUAL_TIME)
     (cell,) = manifest(run)["cells"]
     assert cell["trials"][0]["status"] == "complete"
     assert "simulated does not return the log-probabilities of a text" in cell["quality"]["reason"]
-    ended = harness("quality", str(path), "--out", str(alone), cwd=tmp_path)
+    ended = harness("quality", str(path), "--out", str(alone), cwd=tmp_path, env=VIRTUAL_TIME)
     assert ended.code == 3
     assert "simulated does not return the log-probabilities of a text" in ended.out
 

@@ -11,6 +11,7 @@ from tests.known_answers.measured import Measured
 
 VIRTUAL = on_path("virtual_time", "known")
 REAL = on_path("known")
+READ_OFTEN = on_path("read_often", "known")
 ENDED_WELL = (
     0,
     1,
