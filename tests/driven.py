@@ -7,12 +7,15 @@ from typing import Any
 
 from engines.base import EngineSpec, InProcessEngine
 from engines.simulated import SimulatedEngine
+from harness.analysis.rates import rates
+from harness.analysis.reading import read
 from harness.drivers.base import DriveReport, DriveSettings
 from harness.drivers.drive import drive
 from harness.records import Phase, Record
 from harness.results import Results
+from harness.run.entries import plan_entry
 from harness.schedule.requests import Schedule
-from tests.fabricated import value
+from tests.fabricated import trial_of, value
 from tests.stored import results_of
 from tests.virtual_time import run
 
@@ -47,6 +50,16 @@ def results_on(path: Path, engine: InProcessEngine, schedule: Schedule, timeout_
     records, report = driven_on(engine, schedule, timeout_s)
     until = {"measured_until_ns": report.measured_until_ns}
     return results_of(path, records, schedule, **{"client": until, **trial})
+
+
+def rates_read(engine: InProcessEngine, schedule: Schedule, timeout_s: int = 1000) -> dict[str, float]:
+    """The rates of a trial whose load this was, read from its records without a store between."""
+    records, report = driven_on(engine, schedule, timeout_s)
+    trial = trial_of(records, client={"measured_until_ns": report.measured_until_ns})
+    plan = plan_entry(schedule)
+    trial.trial.take(plan, plan.model_fields_set)
+    reading = read(trial)
+    return {name: found.value for name, found in rates(reading.columns, reading.window).items()}
 
 
 def number(results: Results, metric: str, statistic: str = "value") -> float:

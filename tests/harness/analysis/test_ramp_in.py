@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -9,8 +11,9 @@ from harness.analysis.facts import facts_of
 from harness.analysis.rates import rates
 from harness.analysis.reading import read
 from harness.analysis.stats import Floats
+from harness.analysis.window import window_of
 from harness.records import Phase, Record
-from tests.fabricated import FabricatedTrial, streamed, trial_of
+from tests.fabricated import FabricatedTrial, streamed, trial_entry, trial_of
 
 RUNS = 400
 
@@ -30,6 +33,22 @@ def found(trial: FabricatedTrial) -> tuple[float, float]:
     return every["offered_rps"].value, every["completed_rps"].value
 
 
+def offered(loads: Sequence[tuple[Floats, float]], e2e_ms: float) -> list[float]:
+    """Offered per second in each of many trials of (due in ms, end in ms): they are read as one, an hour apart."""
+    begins_s = 3600.0 * np.arange(len(loads))
+    made = [
+        at(due + 1000 * begin, e2e_ms, end + 1000 * begin) for (due, end), begin in zip(loads, begins_s, strict=True)
+    ]
+    together = read(trial_of([record for records in made for record in records])).columns
+    trial = np.repeat(np.arange(len(made)), [len(records) for records in made])
+    offers = []
+    for number, ((_, end_ms), begin_s) in enumerate(zip(loads, begins_s, strict=True)):
+        columns = together.where(trial == number)
+        window = window_of(trial_entry(start_s=begin_s, end_s=begin_s + end_ms / 1000), columns)
+        offers.append(rates(columns, window)["offered_rps"].value)
+    return offers
+
+
 def poisson(seed: int, per_s: float, until_s: float) -> Floats:
     """Due times in ms."""
     gaps = np.random.default_rng(seed).exponential(1000 / per_s, round(per_s * until_s * 2 + 50))
@@ -43,23 +62,16 @@ def test_random_arrivals_have_their_rate_in_a_short_trial(per_s: float, e2e_ms: 
     one too many, 2 to 5 %.
     """
     until_s = 10 + 2 * e2e_ms / 1000
-    offered, planned = [], []
-    for seed in range(RUNS):
-        due = poisson(seed, per_s, until_s)
-        offered.append(found(trial_of(at(due, e2e_ms, 10_000), end_s=10.0))[0])
-        planned.append(float((due < 10_000).sum()) / 10)
-    assert np.mean(offered) == pytest.approx(np.mean(planned), rel=0.01)
+    due = [poisson(seed, per_s, until_s) for seed in range(RUNS)]
+    planned = [float((one < 10_000).sum()) / 10 for one in due]
+    assert np.mean(offered([(one, 10_000.0) for one in due], e2e_ms)) == pytest.approx(np.mean(planned), rel=0.01)
 
 
 def test_random_arrivals_limited_by_number_have_their_rate() -> None:
     """Twenty requests and the next, at which the window ends: 1/s over 400 trials, with 100 ms or 1 s for each."""
     for e2e_ms in (100, 1000):
-        offered = []
-        for seed in range(RUNS):
-            due = np.cumsum(np.random.default_rng(seed).exponential(1000, 40))
-            records = at(due, e2e_ms, float(due[20]))
-            offered.append(found(trial_of(records, end_s=float(due[20]) / 1000))[0])
-        assert np.mean(offered) == pytest.approx(1, rel=0.02)
+        due = [np.cumsum(np.random.default_rng(seed).exponential(1000, 40)) for seed in range(RUNS)]
+        assert np.mean(offered([(one, float(one[20])) for one in due], e2e_ms)) == pytest.approx(1, rel=0.02)
 
 
 def test_where_nothing_is_in_flight_at_the_end_nothing_is_left_out() -> None:

@@ -20,7 +20,7 @@ from harness.analysis.rates import rates
 from harness.analysis.reading import read
 from harness.analysis.window import Window, window_of
 from harness.records import Phase, Record, Status
-from tests.driven import driven_on, measured, number, rates_of, results_on, simulated
+from tests.driven import driven_on, measured, number, rates_of, rates_read, results_on, simulated
 from tests.fabricated import FabricatedTrial, again, failed, streamed, trial_of
 from tests.plans import exact_schedule
 from tests.stored import KEY
@@ -71,15 +71,13 @@ def test_users_have_their_rate_whatever_number_limits_them(tmp_path: Path, users
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [{"requests": 100}, {"duration": "20s"}, {"requests": 100, "warmup": "5s"}])
-def test_nobody_is_idle_while_users_are_measured(tmp_path: Path, limit: dict[str, Any]) -> None:
+def test_nobody_is_idle_while_users_are_measured(limit: dict[str, Any]) -> None:
     """Eight users and exponential services of 1 s: 8.000 in flight in each of twelve runs, 8/s over all of them."""
-    per_s = []
+    schedule, per_s = exact_schedule(2, kind="sustained", users=8, **limit), []
     for seed in range(12):
-        engine = simulated(ttft_ms=1000, tpot_ms=0, service="exponential", seed=seed)
-        schedule = exact_schedule(2, kind="sustained", users=8, **limit)
-        results = results_on(tmp_path / str(seed), engine, schedule)
-        assert rates_of(results, "mean_concurrency") == [8]
-        per_s.append(number(results, "completed_rps"))
+        found = rates_read(simulated(ttft_ms=1000, tpot_ms=0, service="exponential", seed=seed), schedule)
+        assert found["mean_concurrency"] == pytest.approx(8, abs=1e-6)
+        per_s.append(found["completed_rps"])
     assert np.mean(per_s) == pytest.approx(8, rel=0.03)
 
 
@@ -95,15 +93,14 @@ class Uneven(SimulatedEngine):
 @pytest.mark.parametrize(
     "limit", [{"requests": 100}, {"requests": 125}, {"requests": 128}, {"duration": "5s"}, {"duration": "30s"}]
 )
-def test_a_wave_of_users_is_not_counted_twice(tmp_path: Path, limit: dict[str, Any]) -> None:
+def test_a_wave_of_users_is_not_counted_twice(limit: dict[str, Any]) -> None:
     """32 users whose replies take 1 s, give or take 5 %: 32/s over eight runs, wherever in a wave the window ends."""
-    per_s = []
+    schedule, per_s = exact_schedule(1, kind="sustained", users=32, **limit), []
     for seed in range(8):
         engine = Uneven(EngineSpec("simulated", options={"ttft_ms": 1000, "tpot_ms": 0, "seed": seed}))
-        schedule = exact_schedule(1, kind="sustained", users=32, **limit)
-        results = results_on(tmp_path / str(seed), engine, schedule)
-        assert rates_of(results, "mean_concurrency") == [32]
-        per_s.append(number(results, "completed_rps"))
+        found = rates_read(engine, schedule)
+        assert found["mean_concurrency"] == pytest.approx(32, abs=1e-6)
+        per_s.append(found["completed_rps"])
     assert np.mean(per_s) == pytest.approx(32, rel=0.03)
 
 
