@@ -70,7 +70,7 @@ def test_random_arrivals_have_their_rate_in_a_short_trial(per_s: float, e2e_ms: 
 def test_random_arrivals_limited_by_number_have_their_rate() -> None:
     """Twenty requests and the next, at which the window ends: 1/s over 400 trials, with 100 ms or 1 s for each."""
     for e2e_ms in (100, 1000):
-        due = [np.cumsum(np.random.default_rng(seed).exponential(1000, 40)) for seed in range(RUNS)]
+        due = [np.cumsum(np.random.default_rng(seed).exponential(1000, 25)) for seed in range(RUNS)]
         assert np.mean(offered([(one, float(one[20])) for one in due], e2e_ms)) == pytest.approx(1, rel=0.02)
 
 

@@ -65,7 +65,7 @@ def secured(
                 tls={name: str(path) for name, path in tls.items()},
                 proxy=None if through is None else f"http://127.0.0.1:{proxy.port}",
             )
-            return (await measure(target, open_plan([0, 100])))[0]
+            return (await measure(target, open_plan([0, 10])))[0]
 
     return asyncio.run(main())
 

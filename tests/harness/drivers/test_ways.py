@@ -167,7 +167,7 @@ def through(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str], url
             if "proxy" in more:
                 more["proxy"] = more["proxy"].format(proxy=f"127.0.0.1:{proxy.port}")
             target = Endpoint(url.format(port=server.port), "openai-completions", "stub", **more)
-            records, report = await measure(target, open_plan([0, 100]))
+            records, report = await measure(target, open_plan([0, 10]))
             return records, report, proxy, server
 
     return asyncio.run(main())

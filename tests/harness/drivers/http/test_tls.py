@@ -12,6 +12,7 @@ import pytest
 
 from engines.base import Endpoint
 from harness.records import Record, Status
+from tests.authority import NEW_KEY
 from tests.scripted_server import Call, measure, open_plan, serving
 
 pytestmark = [
@@ -25,7 +26,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate of our own for localhost, and its key."""
     folder = tmp_path_factory.mktemp("certificate")
     names = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command = ["openssl", "req", "-x509", *NEW_KEY, "-days", "2", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=DNS:localhost", "-out", str(names[0]), "-keyout", str(names[1])]
     subprocess.run(command, check=True, capture_output=True)
     return names
