@@ -88,7 +88,8 @@ def test_errors_belong_to_the_burst_in_which_they_were_due() -> None:
 def cut_off(records: list[Record], window_end_ms: float, at_ms: float | None = None) -> list[Record]:
     """What fell due behind the window is cooldown; what of it had not ended when the trial was over is cut off."""
     behind = [one for one in records if (one.due_ns or 0) >= window_end_ms * MS]
-    over_ns = max(one.done_ns or 0 for one in records if one not in behind) if at_ms is None else round(at_ms * MS)
+    before = [one for one in records if (one.due_ns or 0) < window_end_ms * MS]
+    over_ns = max(one.done_ns or 0 for one in before) if at_ms is None else round(at_ms * MS)
     for record in behind:
         record.phase = Phase.COOLDOWN
         if (record.done_ns or 0) > over_ns:

@@ -103,7 +103,7 @@ def stored(path: Path, trials: int) -> Run:
 @pytest.mark.slow
 def test_the_results_of_many_trials_take_as_much_longer(tmp_path: Path) -> None:
     """Ten times the trials take ten times the work, and a little more at most."""
-    few, many = stored(tmp_path / "few", 5), stored(tmp_path / "many", 50)
+    few, many = stored(tmp_path / "few", 3), stored(tmp_path / "many", 30)
     results.derive(few.manifest, few.trials())  # what is done once
     found: list[int] = []
     for run in (few, many):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.base import Chunk, ChunkKind, Usage
@@ -140,6 +140,7 @@ def test_gaps_without_tokens_do_not_reach_into_the_next_reply() -> None:
     assert observed(*records)["itl_ms"] == [10.0, 15.0, 40.0, *[pytest.approx(17 / 3)] * 3]
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3)), min_size=1, max_size=8), min_size=1, max_size=6)
 )

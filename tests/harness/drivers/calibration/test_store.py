@@ -177,6 +177,7 @@ def test_a_small_ladder_is_climbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every level and rate is tried or said not to be, for want of open files or of time."""
     monkeypatch.setattr(calibrator, "read_ceilings", lambda: Ceilings(files=100, ports=None))
     monkeypatch.setattr(calibrator, "_complaint", lambda *_: None)  # a busy machine would end the climb
+    monkeypatch.setattr(calibrator, "TOKENS", 10)
     said: list[str] = []
     found = calibrate(trusted_errors(), Ladder((1, 4, 64), 1, (50,), 0.2, 600.0), said.append)
     assert {one.streams for one in found.levels} == {1, 4}
@@ -186,8 +187,9 @@ def test_a_small_ladder_is_climbed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Calibration.from_dict(json.loads(json.dumps(found.as_dict()))) == found
 
 
-def test_ctrl_c_between_two_loads_is_not_lost() -> None:
+def test_ctrl_c_between_two_loads_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where an exception would be swallowed (an object is being cleared away), calibrating ends nevertheless."""
+    monkeypatch.setattr(calibrator, "TOKENS", 10)
     told: list[str] = []
 
     def say(text: str) -> None:
