@@ -54,7 +54,8 @@ def test_a_matrix_with_quality(tmp_path: Path) -> None:
     its scores deleted.
     """
     run = tmp_path / "run"
-    ended = harness("run", str(written(tmp_path, "q8_0, q4_0", 512)), "--out", str(run), cwd=tmp_path, timeout_s=280)
+    command = ("run", str(written(tmp_path, "q8_0, q4_0", 512)), "--out", str(run), "--format", "md,csv,junit")
+    ended = harness(*command, cwd=tmp_path, timeout_s=280)
     assert ended.code in (1, 4), ended.err  # q4_0 breaks the limit; a busy machine may spoil a trial as well
     check_levels(run)
     told = manifest(run)
