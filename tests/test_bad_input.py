@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Ended, environment, harness, manifest, records, scenario
+from command import Ended, environment, manifest, records, scenario
 
 from engines.process.server import free_port
+from tests.forked import harness
 
 pytestmark = pytest.mark.slow
 

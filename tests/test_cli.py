@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from command import VIRTUAL_TIME, harness, scenario
+from command import VIRTUAL_TIME, scenario
 
 from harness import __version__
+from tests.forked import harness
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import environment, harness, manifest, records, rows_on_disk, running, scenario, wait_until
+from command import environment, manifest, records, rows_on_disk, running, scenario, wait_until
+
+from tests.forked import harness
 
 LLAMA = [{"engine": "llama-server", "quantization": "q8_0", "options": {"n_threads": 1}}]
 STEADY = [{"kind": "sustained", "rate": 10, "arrivals": "constant", "duration": "60s", "timeout": "60s"}]

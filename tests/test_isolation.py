@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import harness, manifest, on_path, records, scenario
+from command import manifest, on_path, records, scenario
 
 from engines.cores import OWN, folders_of
 from engines.cores import ROOT as GROUPS
+from tests.forked import harness
 
 MISBEHAVING = on_path("misbehaving")
 REQUESTS = 8

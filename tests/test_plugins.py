@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import ROOT, Ended, harness, manifest, records, scenario
+from command import ROOT, Ended, manifest, records, scenario
+
+from tests.forked import harness
 
 EXAMPLE = Path(__file__).parent / "data" / "plugin"
 FILES = {"toml": "pyproject.toml", "python": "harness_echo.py", "yml": "echo.yaml"}

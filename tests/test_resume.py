@@ -16,7 +16,6 @@ from command import (
     HELD,
     VIRTUAL_TIME,
     Ended,
-    harness,
     interrupt,
     manifest,
     measured,
@@ -28,6 +27,7 @@ from command import (
 )
 from filelock import FileLock
 
+from tests.forked import harness
 from tests.relay import reached
 
 QUICK = ("--format", "md", "--quiet")

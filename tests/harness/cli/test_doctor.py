@@ -30,7 +30,8 @@ from harness.errors import ExitCode, TrialFailed, UsageError
 from harness.telemetry.cgroup import Ceilings, Pressure
 from harness.verdict import checks
 from harness.verdict.checks import Check, State
-from tests.command import harness, running
+from tests.command import running
+from tests.forked import harness
 
 
 @pytest.fixture(autouse=True)
