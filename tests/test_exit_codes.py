@@ -86,7 +86,7 @@ def test_3_a_crash_costs_its_trial_only(tmp_path: Path) -> None:
         engines=[*simulated(crash_after_requests=15), *simulated()],
         load=[{"kind": "single_user", "requests": 5}, {"kind": "single_user", "requests": 40, "name": "long"}],
     )
-    ended = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path)
+    ended = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=VIRTUAL_TIME)
     assert ended.code == 3, ended.err
     broken, sound = manifest(tmp_path / "run")["cells"]
     first, second = broken["trials"]
@@ -100,7 +100,7 @@ def test_3_a_crash_costs_its_trial_only(tmp_path: Path) -> None:
 def test_3_an_engine_that_does_not_start(tmp_path: Path) -> None:
     """A failed start is the cell's reason, in the engine's own sentence, and the other cells go on."""
     path = scenario(tmp_path, engines=[*simulated(fail_start="the card is gone"), *simulated()])
-    ended = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path)
+    ended = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=VIRTUAL_TIME)
     assert ended.code == 3
     failed, sound = manifest(tmp_path / "run")["cells"]
     assert failed["reason"] == "the card is gone"
@@ -110,9 +110,8 @@ def test_3_an_engine_that_does_not_start(tmp_path: Path) -> None:
 
 def test_4_a_measurement_is_invalid(tmp_path: Path) -> None:
     """When every second reply is an error, latencies of the others are no result: 4."""
-    ended = harness(
-        "run", str(scenario(tmp_path, engines=simulated(error_every=2))), "--out", "run", *QUICK, cwd=tmp_path
-    )
+    path = scenario(tmp_path, engines=simulated(error_every=2))
+    ended = harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=VIRTUAL_TIME)
     assert ended.code == 4, ended.err
     assert "**data: poor**" in (tmp_path / "run" / "report.md").read_text()
 
@@ -120,7 +119,7 @@ def test_4_a_measurement_is_invalid(tmp_path: Path) -> None:
 def test_4_nothing_succeeded_whatever_the_limit_says(tmp_path: Path) -> None:
     """A trial without a single reply is invalid, not broken: 4 comes before 1, and no number of it is shown."""
     path = scenario(tmp_path, engines=simulated(error_every=1), limits=["error_rate <= 0.5"])
-    ended = harness("run", str(path), "--out", "run", "--format", "md,csv", cwd=tmp_path)
+    ended = harness("run", str(path), "--out", "run", "--format", "md,csv", cwd=tmp_path, env=VIRTUAL_TIME)
     assert ended.code == 4, ended.err
     report = (tmp_path / "run" / "report.md").read_text()
     assert report.splitlines()[2].startswith("**data: poor**")

@@ -17,7 +17,7 @@ from command import environment, manifest, records, rows_on_disk, running, scena
 from tests.forked import harness
 
 LLAMA = [{"engine": "llama-server", "quantization": "q8_0", "options": {"n_threads": 1}}]
-STEADY = [{"kind": "sustained", "rate": 10, "arrivals": "constant", "duration": "60s", "timeout": "60s"}]
+STEADY = [{"kind": "sustained", "rate": 40, "arrivals": "constant", "duration": "15s", "timeout": "60s"}]
 QUICK = ("--format", "md")
 SECRET = "sk-very-secret-0123456789"
 

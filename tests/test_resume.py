@@ -94,13 +94,13 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
     level's files are the same byte by byte and the second is complete.
     """
     go_on = tmp_path / "go-on"
-    hold = {"level": "q4_0", "requests": 15, "until": str(go_on), "head": "POST /v1/completions "}
+    hold = {"level": "q4_0", "requests": 8, "until": str(go_on), "head": "POST /v1/completions "}
     path = scenario(
         tmp_path,
         model="tiny",
         engines=[{"engine": "held", "quantization": ["q8_0", "q4_0"], "options": {"hold": hold}}],
         workload={"prompt_tokens": 16, "output_tokens": 16},
-        load=[{"kind": "single_user", "requests": 30, "timeout": "300s"}],
+        load=[{"kind": "single_user", "requests": 12, "timeout": "300s"}],
     )
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=HELD) as process:
@@ -121,15 +121,15 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     """After Ctrl-C in the second cell the first is kept, and the second measured again from its beginning."""
-    go_on, times = tmp_path / "go-on", {"ttft_ms": 50, "tpot_ms": 1}  # so slow that rows are stored before the hold
-    hold = {"after_requests": 30, "until": str(go_on)}
+    go_on, times = tmp_path / "go-on", {"ttft_ms": 20, "tpot_ms": 1}
+    hold = {"after_requests": 10, "until": str(go_on)}
     path = scenario(
         tmp_path,
         engines=[
             {"engine": "simulated", "quantization": ["q8_0"], "options": times},
             {"engine": "simulated", "quantization": ["q4_0"], "options": {**times, "hold": hold}},
         ],
-        load=[{"kind": "sustained", "users": 2, "requests": 60, "timeout": "300s"}],
+        load=[{"kind": "sustained", "users": 2, "requests": 20, "timeout": "300s"}],
     )
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK[:2], cwd=tmp_path) as process:
@@ -174,7 +174,7 @@ def test_what_cannot_be_compared_is_not_resumed(tmp_path: Path) -> None:
     keys["engines"][0]["variants"] = {"fine": {}, "broken": {"fail_start": "not today"}}
     path = scenario(tmp_path, **keys, load=[{"kind": "single_user", "requests": 3, "timeout": "5s"}])
     run = tmp_path / "run"
-    assert harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path).code == 3
+    assert harness("run", str(path), "--out", "run", *QUICK, cwd=tmp_path, env=VIRTUAL_TIME).code == 3
     before = contents(run)
     prompts.write_text('{"prompt": "two"}\n')
     changed = resume(tmp_path)
@@ -190,7 +190,7 @@ def test_what_cannot_be_compared_is_not_resumed(tmp_path: Path) -> None:
     assert {name: digest for name, digest in contents(run).items() if name.startswith("cells")} == {
         name: digest for name, digest in before.items() if name.startswith("cells")
     }
-    again = resume(tmp_path)
+    again = resume(tmp_path, VIRTUAL_TIME)
     assert again.code == 3, again.err
     numbers = {cell["id"]: cell.get("attempt") for cell in manifest(run)["cells"]}
     assert [number for name, number in numbers.items() if "broken" in name] == [2, 2]
