@@ -13,21 +13,20 @@ import importlib
 import json
 import os
 import runpy
+import select
 import selectors
-import signal
 import socket
+import struct
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.command import Ended, environment
-from tests.command import harness as from_the_start
+from tests.command import Ended, environment, start
 
 # What a run imports until its report is written. Nothing here may start threads, or read the user's settings.
 PRELOADED = (
@@ -53,24 +52,32 @@ PRELOADED = (
     "scipy.special",
 )
 LARGEST_REQUEST_BYTES = 1 << 17
+NUMBER = struct.Struct("i")
 STREAMS = 3  # standard output, standard error, and the pipe on which the end is told
 READ_EARLY = ("PYTHON", "LC_", "LANG", "OPENBLAS", "OMP_", "MPL", "HF_")  # by an interpreter, or a library's import
 
 
 def harness(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 120.0) -> Ended:
     """A command, run to its end."""
+    with running(*arguments, cwd=cwd, env=env) as process:
+        out, err = process.communicate(timeout=timeout_s)
+    return Ended(process.returncode, out, err)
+
+
+@contextlib.contextmanager
+def running(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs while the test goes on, and not longer."""
     whole = environment(env)
-    if not sys.platform.startswith("linux") or read_early(whole) != loaded().read_early:
-        return from_the_start(*arguments, cwd=cwd, env=env, timeout_s=timeout_s)
-    out, err, end = os.pipe(), os.pipe(), os.pipe()
-    request = json.dumps({"arguments": arguments, "cwd": str(cwd), "env": whole}).encode()
-    assert len(request) < LARGEST_REQUEST_BYTES
-    theirs = [pair[1] for pair in (out, err, end)]
-    socket.send_fds(loaded().way, [request], theirs)
-    for file in theirs:
-        os.close(file)
-    said = read_all([out[0], err[0], end[0]], timeout_s)
-    return Ended(int(said[2].split()[1]), said[0].decode(), said[1].decode())
+    if sys.platform.startswith("linux") and read_early(whole) == loaded().read_early:
+        process: subprocess.Popen[str] = Forked(arguments, cwd=cwd, env=whole)
+    else:
+        process = start(*arguments, cwd=cwd, env=env)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()  # its children notice, and end
+            process.communicate()
 
 
 def read_early(env: Mapping[str, str]) -> dict[str, str]:
@@ -78,27 +85,41 @@ def read_early(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name != "PYTHONPATH" and name.startswith(READ_EARLY)}
 
 
-def read_all(files: list[int], timeout_s: float) -> list[bytes]:
-    """What comes from pipes until all have ended; the process that begins its last pipe with its number is killed when
-    that takes too long.
+class Forked(subprocess.Popen[str]):
+    """A command that another process of ours has forked, and waits for.
+
+    What is replaced is private to `subprocess`, and the same since Python 3.11: how a process begins, and how its
+    status is asked for.
     """
-    said = dict.fromkeys(files, b"")
-    deadline = time.monotonic() + timeout_s
-    with selectors.DefaultSelector() as selector:
-        for file in files:
-            selector.register(file, selectors.EVENT_READ)
-        while selector.get_map():
-            if (left := deadline - time.monotonic()) <= 0:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(said[files[-1]].split()[0]), signal.SIGKILL)
-                raise subprocess.TimeoutExpired("harness", timeout_s, said[files[0]], said[files[1]])
-            for key, _ in selector.select(left):
-                some = os.read(key.fd, 1 << 16)
-                said[key.fd] += some
-                if not some:
-                    selector.unregister(key.fd)
-                    os.close(key.fd)
-    return list(said.values())
+
+    def __init__(self, arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+        self._end = -1
+        super().__init__(arguments, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def _execute_child(self, arguments: Sequence[str], *more: Any) -> None:
+        cwd, env, (p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite) = more[4], more[5], more[9:15]
+        request = json.dumps({"arguments": arguments, "cwd": str(cwd), "env": env}).encode()
+        assert len(request) < LARGEST_REQUEST_BYTES
+        self._end, theirs = os.pipe()
+        socket.send_fds(loaded().way, [request], [c2pwrite, errwrite, theirs])
+        os.close(theirs)
+        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+        self.pid = NUMBER.unpack(os.read(self._end, NUMBER.size))[0]
+        self._child_created = True
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None:
+            self._try_wait(os.WNOHANG)
+        return self.returncode
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        """As `os.waitpid`: (0, 0) while it runs, else its number and status."""
+        if flags == os.WNOHANG and not select.select([self._end], [], [], 0)[0]:
+            return 0, 0
+        status = NUMBER.unpack(os.read(self._end, NUMBER.size))[0]
+        os.close(self._end)
+        self.returncode = os.waitstatus_to_exitcode(status)
+        return self.pid, status
 
 
 @dataclass(frozen=True)
@@ -158,15 +179,21 @@ def serve(requests: socket.socket) -> None:
                         become(json.loads(data), out, err)
                     os.close(out)
                     os.close(err)
-                    os.write(end, b"%d\n" % pid)
+                    os.write(end, NUMBER.pack(pid))
                     running[os.pidfd_open(pid)] = pid, end
                     selector.register(max(running), selectors.EVENT_READ)
                 else:
                     pid, end = running.pop(key.fd)
                     selector.unregister(key.fd)
                     os.close(key.fd)
-                    os.write(end, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                    tell_end(end, os.waitpid(pid, 0)[1])
                     os.close(end)
+
+
+def tell_end(end: int, status: int) -> None:
+    """To whoever started the command, if that is still of interest."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(end, NUMBER.pack(status))
 
 
 def become(request: dict[str, Any], out: int, err: int) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import VIRTUAL_TIME, manifest, records, rows_on_disk, running, scenario, told, wait_until
+from command import VIRTUAL_TIME, manifest, records, rows_on_disk, scenario, told, wait_until
 
-from tests.forked import harness
+from tests.forked import harness, running
 
 QUICK = ("--format", "md,junit")
 pytestmark = pytest.mark.slow

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import environment, manifest, records, rows_on_disk, running, scenario, wait_until
+from command import environment, manifest, records, rows_on_disk, scenario, wait_until
 
-from tests.forked import harness
+from tests.forked import harness, running
 
 LLAMA = [{"engine": "llama-server", "quantization": "q8_0", "options": {"n_threads": 1}}]
 STEADY = [{"kind": "sustained", "rate": 40, "arrivals": "constant", "duration": "15s", "timeout": "60s"}]

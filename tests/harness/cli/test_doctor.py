@@ -30,8 +30,7 @@ from harness.errors import ExitCode, TrialFailed, UsageError
 from harness.telemetry.cgroup import Ceilings, Pressure
 from harness.verdict import checks
 from harness.verdict.checks import Check, State
-from tests.command import running
-from tests.forked import harness
+from tests.forked import harness, running
 
 
 @pytest.fixture(autouse=True)
