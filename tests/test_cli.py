@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command import VIRTUAL_TIME, scenario
+from command import VIRTUAL_TIME, Ended, scenario
 
 from harness import __version__
 from tests.forked import harness
@@ -88,24 +89,41 @@ def test_data_goes_to_standard_output_and_the_rest_elsewhere(tmp_path: Path) -> 
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
-def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Stored:
+    """How a run ended whose summary was exported too, and the folder that holds run, scenario and collector."""
+
+    ended: Ended
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """A run in all formats, made once and only read by the tests."""
+    folder = tmp_path_factory.mktemp("stored")
+    (folder / "collector").mkdir()
+    run = ("run", str(scenario(folder)), "--out", "run", "--export", "prometheus:collector/a.prom")
+    return Stored(harness(*run, cwd=folder, env=VIRTUAL_TIME), folder)
+
+
+def test_a_pipe_gets_plain_text(stored: Stored) -> None:
     """Without a terminal there are no colours and no moving lines, and progress is on standard error."""
-    ended = harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path, env=VIRTUAL_TIME)
-    assert ended.code == 0, ended.err
-    assert "\x1b" not in ended.out + ended.err
-    assert "TTFT" in ended.out
-    assert "simulated" in ended.err
+    assert stored.ended.code == 0, stored.ended.err
+    assert "\x1b" not in stored.ended.out + stored.ended.err
+    assert "TTFT" in stored.ended.out
+    assert "simulated" in stored.ended.err
 
 
-def test_reports_are_made_again_from_the_stored_run(tmp_path: Path) -> None:
+def test_reports_are_made_again_from_the_stored_run(stored: Stored, tmp_path: Path) -> None:
     """`report` writes the same files, byte for byte, in the formats asked for, wherever asked."""
-    harness("run", str(scenario(tmp_path)), "--out", "run", cwd=tmp_path, env=VIRTUAL_TIME)
     names = ("summary.csv", "decision.csv", "report.md", "summary.json")
-    before = {name: (tmp_path / "run" / name).read_bytes() for name in names}
-    ended = harness("report", "run", "--format", "csv,md", "--format", "json", "--out", "again", cwd=tmp_path)
+    before = {name: (stored.folder / "run" / name).read_bytes() for name in names}
+    again = tmp_path / "again"
+    formats = ("--format", "csv,md", "--format", "json")
+    ended = harness("report", "run", *formats, "--out", str(again), cwd=stored.folder)
     assert ended.code == 0, ended.err
-    assert {path.name for path in (tmp_path / "again").iterdir()} == set(before)
-    assert {name: (tmp_path / "again" / name).read_bytes() for name in before} == before
+    assert {path.name for path in again.iterdir()} == set(before)
+    assert {name: (again / name).read_bytes() for name in before} == before
 
 
 def test_a_format_that_does_not_exist_lists_those_that_do(tmp_path: Path) -> None:
@@ -115,16 +133,15 @@ def test_a_format_that_does_not_exist_lists_those_that_do(tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_summary_is_exported_by_the_run_and_by_a_report(tmp_path: Path) -> None:
+def test_the_summary_is_exported_by_the_run_and_by_a_report(stored: Stored) -> None:
     """Both write the same gauges, and nothing else into the collector's folder."""
-    (tmp_path / "collector").mkdir()
-    run = ("run", str(scenario(tmp_path)), "--out", "run", "--format", "csv", "--export")
-    assert harness(*run, "prometheus:collector/a.prom", cwd=tmp_path, env=VIRTUAL_TIME).code == 0
-    ended = harness("report", "run", "--format", "csv", "--export", "prometheus:collector/b.prom", cwd=tmp_path)
+    export = ("--export", "prometheus:collector/b.prom")
+    ended = harness("report", "run", "--format", "csv", *export, cwd=stored.folder)
     assert ended.code == 0, ended.err
-    assert sorted(path.name for path in (tmp_path / "collector").iterdir()) == ["a.prom", "b.prom"]
-    text = (tmp_path / "collector" / "a.prom").read_text(encoding="utf-8")
-    assert text == (tmp_path / "collector" / "b.prom").read_text(encoding="utf-8")
+    collector = stored.folder / "collector"
+    assert sorted(path.name for path in collector.iterdir()) == ["a.prom", "b.prom"]
+    text = (collector / "a.prom").read_text(encoding="utf-8")
+    assert text == (collector / "b.prom").read_text(encoding="utf-8")
     assert 'harness_ttft_seconds{run="t",' in text
 
 
@@ -139,7 +156,7 @@ def test_an_export_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path
 def test_labels_and_sets_reach_the_manifest(tmp_path: Path) -> None:
     """`--label` and `--set` change what is run and are stored; the command to repeat it is stored too."""
     arguments = ("--label", "commit=abc", "--set", "load.0.requests=2", "--out", "run")
-    assert harness("run", str(scenario(tmp_path)), *arguments, cwd=tmp_path).code in (0, 4)
+    assert harness("run", str(scenario(tmp_path)), *arguments, cwd=tmp_path, env=VIRTUAL_TIME).code == 0
     stored = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert stored["labels"] == {"commit": "abc"}
     assert stored["cells"][0]["trials"][0]["planned"]["measure"] == 2
