@@ -8,32 +8,64 @@ import json
 import sys
 import urllib.request
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Ended, environment, harness, manifest, measured, scenario
+from command import Ended, environment, manifest, measured, scenario
+from loaded import harness
 
 from engines.process.server import ServerCommand, ServerProcess
 
-PROGRAM = f"{sys.executable} {Path(__file__).parent / 'engines' / 'real_apis.py'}"
+PROGRAM = f"{sys.executable} {Path(__file__).parent / 'engines' / 'real_apis.py'} {{port}}"
 WORKLOAD = {"prompt_tokens": 12, "output_tokens": {"dist": "fixed", "value": 12}, "sampling": {"temperature": 0.0}}
-LOAD = [{"kind": "sustained", "users": 2, "requests": 24, "timeout": "120s"}]
 MEASURED = (0, 4)  # a busy machine makes a trial invalid; what was recorded is the same
 pytestmark = pytest.mark.slow
 
 
-def run(folder: Path, api: str, *, workload: dict[str, Any] | None = None, **engine: Any) -> Ended:
-    """A run against one of the servers, started by the run itself unless `url` names one."""
-    where = {} if "url" in engine else {"command": f"{PROGRAM} {api} {{port}}", "ready": {"path": "/health"}}
-    path = scenario(
-        folder,
-        model="tiny",
-        engines=[{"engine": "http", **where, **engine}],
-        workload=WORKLOAD | (workload or {}),
-        load=LOAD,
-    )
-    return harness("run", str(path), "--out", "run", "--format", "csv,json", cwd=folder)
+@pytest.fixture(scope="module")
+def apis() -> Iterator[str]:
+    """The address of the program with the three APIs."""
+    server = ServerProcess(ServerCommand(PROGRAM, env=environment()))
+    asyncio.run(server.start())
+    try:
+        yield server.url
+    finally:
+        asyncio.run(server.stop())
+
+
+class Api:
+    """One of the APIs, and a folder for a run against it."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder = url, folder
+
+    def run(
+        self, *, requests: int = 12, workload: dict[str, Any] | None = None, manners: Any = None, **engine: Any
+    ) -> Ended:
+        """A run against it, as it is at its start but for these manners."""
+        self.ask("/manners", manners or {})
+        path = scenario(
+            self.folder,
+            model="tiny",
+            engines=[{"engine": "http", "url": self.url, **engine}],
+            workload=WORKLOAD | (workload or {}),
+            load=[{"kind": "sustained", "users": 2, "requests": requests, "timeout": "120s"}],
+        )
+        return harness("run", str(path), "--out", "run", "--format", "csv", cwd=self.folder)
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        """What it tells about itself."""
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(self.url + path, data) as answer:
+            return json.load(answer)
+
+
+@pytest.fixture
+def api(apis: str, tmp_path: Path, request: pytest.FixtureRequest) -> Api:
+    """The API that the test names."""
+    return Api(f"{apis}/{request.param}", tmp_path)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -49,10 +81,11 @@ def summary(folder: Path) -> dict[tuple[str, str, str], float]:
     return {(line["class"], line["metric"], line["statistic"]): float(line["value"] or "nan") for line in lines}
 
 
+@pytest.mark.parametrize("api", ["stats"], indirect=True)
 @pytest.mark.parametrize("stream", [True, False])
-def test_statistics_and_a_cache_of_results(tmp_path: Path, stream: bool) -> None:
+def test_statistics_and_a_cache_of_results(api: Api, tmp_path: Path, stream: bool) -> None:
     """Counts are the server's; its own times and memory stand beside ours; what came from its cache is split off."""
-    ended = run(tmp_path, "stats", dialect="generate-stats", workload={"repeat": 0.5, "stream": stream})
+    ended = api.run(dialect="generate-stats", requests=24, workload={"repeat": 0.5, "stream": stream})
     assert ended.code in MEASURED, ended.err
     found = rows(tmp_path)
     assert {row["status"] for row in found} == {"ok"}
@@ -74,10 +107,11 @@ def test_statistics_and_a_cache_of_results(tmp_path: Path, stream: bool) -> None
     assert told["all", "reported_memory_peak_bytes", "max"] == max(row["reported_memory_peak_bytes"] for row in found)
 
 
-def test_two_backends_have_results_of_their_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("api", ["backend"], indirect=True)
+def test_two_backends_have_results_of_their_own(api: Api, tmp_path: Path) -> None:
     """By the name in each reply; nobody counted tokens, so our own tokenizer did, and says so."""
-    command = f"{PROGRAM} backend {{port}} --pause 0.01"  # so that replies overlap, and both are needed
-    ended = run(tmp_path, "backend", dialect="generate-backend", command=command, workload={"stream": False})
+    pause = {"pause": 0.01}  # so that replies overlap, and both are needed
+    ended = api.run(dialect="generate-backend", manners=pause, workload={"stream": False})
     assert ended.code in MEASURED, ended.err
     found = rows(tmp_path)
     answered = Counter(row["backend"] for row in found)
@@ -90,11 +124,11 @@ def test_two_backends_have_results_of_their_own(tmp_path: Path) -> None:
     assert told["backend:llama_cpp", "e2e_ms", "min"] > 0
 
 
-def test_a_backend_by_request(tmp_path: Path) -> None:
+@pytest.mark.parametrize("api", ["backend"], indirect=True)
+def test_a_backend_by_request(api: Api, tmp_path: Path) -> None:
     """What the scenario adds to requests reaches the server; a stream says who answered in its last event."""
     more = {"request": {"backend": "llama_cpp_small", "urgency": "low"}}
-    command = f"{PROGRAM} backend {{port}} --tell --pause 0.01"
-    ended = run(tmp_path, "backend", dialect="generate-backend", command=command, **more)
+    ended = api.run(dialect="generate-backend", manners={"tell": True, "pause": 0.01}, **more)
     assert ended.code in MEASURED, ended.err
     found = rows(tmp_path)
     assert {row["backend"] for row in found} == {"llama_cpp_small"}
@@ -104,12 +138,13 @@ def test_a_backend_by_request(tmp_path: Path) -> None:
     assert {name for name, _, _ in summary(tmp_path)} == {"all"}
 
 
+@pytest.mark.parametrize("api", ["ollama"], indirect=True)
 @pytest.mark.parametrize(
     ("dialect", "stream"), [("ollama-generate", True), ("ollama-chat", True), ("ollama-chat", False)]
 )
-def test_ollama(tmp_path: Path, dialect: str, stream: bool) -> None:
+def test_ollama(api: Api, tmp_path: Path, dialect: str, stream: bool) -> None:
     """The model is found in its list, with its level; counts and times are its own; each line keeps its time."""
-    ended = run(tmp_path, "ollama", dialect=dialect, workload={"stream": stream})
+    ended = api.run(dialect=dialect, workload={"stream": stream})
     assert ended.code in MEASURED, ended.err
     info = manifest(tmp_path / "run")["cells"][0]["engine_info"]
     assert (info["model"], info["level"], info["version"]) == ("tiny:latest", "q8_0", "0.0.1")
@@ -121,11 +156,13 @@ def test_ollama(tmp_path: Path, dialect: str, stream: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("api", "dialect"), [("stats", "generate-stats"), ("backend", "generate-backend"), ("ollama", "ollama-generate")]
+    ("api", "dialect"),
+    [("stats", "generate-stats"), ("backend", "generate-backend"), ("ollama", "ollama-generate")],
+    indirect=["api"],
 )
-def test_an_error_in_mid_stream(tmp_path: Path, api: str, dialect: str) -> None:
+def test_an_error_in_mid_stream(api: Api, tmp_path: Path, dialect: str) -> None:
     """What had come counts, and the server's sentence is kept."""
-    ended = run(tmp_path, api, dialect=dialect, command=f"{PROGRAM} {api} {{port}} --break-after 3")
+    ended = api.run(dialect=dialect, manners={"break_after": 3})
     assert "the model ran out of memory" in ended.out + ended.err
     found = rows(tmp_path)
     assert {row["status"] for row in found} == {"stream_error"}
@@ -134,20 +171,16 @@ def test_an_error_in_mid_stream(tmp_path: Path, api: str, dialect: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("api", "dialect"), [("stats", "generate-stats"), ("backend", "generate-backend"), ("ollama", "ollama-chat")]
+    ("api", "dialect"),
+    [("stats", "generate-stats"), ("backend", "generate-backend"), ("ollama", "ollama-chat")],
+    indirect=["api"],
 )
-def test_what_is_given_up_ends_in_the_engine(tmp_path: Path, api: str, dialect: str) -> None:
+def test_what_is_given_up_ends_in_the_engine(api: Api, tmp_path: Path, dialect: str) -> None:
     """The server stops to generate for requests whose connection is closed."""
-    command = f"{PROGRAM} {api} {{port}} --pause 0.05"  # 20 s for a whole reply
-    server = ServerProcess(ServerCommand(command, env=environment(), ready_path="/health"))
-    asyncio.run(server.start())
-    try:
-        workload = {"output_tokens": 400, "cancel": {"share": 1.0, "after": "150ms"}}
-        ended = run(tmp_path, api, dialect=dialect, url=server.url, workload=workload)
-        with urllib.request.urlopen(f"{server.url}/health") as answer:
-            generated = json.load(answer)["pieces"]
-    finally:
-        asyncio.run(server.stop())
+    workload = {"output_tokens": 400, "cancel": {"share": 1.0, "after": "150ms"}}
+    pause = {"pause": 0.05}  # 20 s for a whole reply
+    ended = api.run(dialect=dialect, requests=8, manners=pause, workload=workload)
+    generated = api.ask("/health")["pieces"]
     assert ended.code in MEASURED, ended.err
     found = rows(tmp_path)
     given_up = [row for row in found if row["status"] == "cancelled"]

@@ -1,6 +1,10 @@
 """Servers for tests, run as a program: APIs that are not OpenAI's, spoken over real engines (llama.cpp with `tiny`).
 
-python real_apis.py stats|backend|ollama PORT [--break-after TOKENS] [--tell] [--pause SECONDS]
+python real_apis.py PORT
+
+Each API is below a path of its own: `/stats`, `/backend` and `/ollama`. POST to its `/manners` forgets what it keeps,
+and sets `pause`, the seconds after each piece of a reply, `break_after`, the pieces after which every reply breaks,
+and `tell`: streams say who answered. GET of its `/health` tells how many `pieces` it has generated.
 
 stats: a cache of whole results by exact prompt, a batch window, and the peak memory that was really read.
 backend: two levels of one model are its backends, chosen by name, by urgency, or by which has less to do.
@@ -95,14 +99,39 @@ class Said:
 
 
 class Api:
-    """What the three have in common: backends, and a stream that may break. pause_s: after each piece of a reply."""
+    """What the three have in common: backends, and a stream that may break."""
 
-    pause_s = 0.0
-
-    def __init__(self, backends: Mapping[str, Backend], break_after: int | None, tell: bool) -> None:
+    def __init__(self, backends: Mapping[str, Backend]) -> None:
         self.backends = dict(backends)
-        self.break_after = break_after
-        self.tell = tell
+        self.behave({})
+
+    def behave(self, manners: Mapping[str, Any]) -> None:
+        """Begin anew, with these manners."""
+        self.pause_s: float = manners.get("pause", 0.0)
+        self.break_after: int | None = manners.get("break_after")
+        self.tell: bool = manners.get("tell", False)
+        for backend in self.backends.values():
+            backend.pieces = 0
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes of its requests."""
+        raise NotImplementedError
+
+    async def manners(self, request: web.Request) -> web.StreamResponse:
+        """Begin anew."""
+        self.behave(await request.json())
+        return web.json_response({})
+
+    async def health(self, request: web.Request) -> web.StreamResponse:
+        """How many pieces have been generated."""
+        return web.json_response({"pieces": sum(backend.pieces for backend in self.backends.values())})
+
+    def app(self) -> web.Application:
+        """Return the application, which runs the engines."""
+        app = web.Application()
+        app.cleanup_ctx.append(self.running)  # type: ignore[arg-type]
+        app.add_routes([*self.routes(), web.post("/manners", self.manners), web.get("/health", self.health)])
+        return app
 
     async def running(self, app: web.Application) -> AsyncIterator[None]:
         """Run from the start of the engines to their end."""
@@ -175,9 +204,13 @@ class BatchWindow:
 class StatsApi(Api):
     """POST /generate and /generate/stream with statistics."""
 
-    def __init__(self, break_after: int | None, tell: bool) -> None:
-        super().__init__({"q8_0": Backend("q8_0")}, break_after, tell)
+    def __init__(self) -> None:
+        super().__init__({"q8_0": Backend("q8_0")})
         self._window = BatchWindow()
+
+    def behave(self, manners: Mapping[str, Any]) -> None:
+        """The cache is empty again."""
+        super().behave(manners)
         self._results: dict[str, dict[str, Any]] = {}
 
     def routes(self) -> list[web.RouteDef]:
@@ -243,8 +276,8 @@ def _key(body: Mapping[str, Any]) -> str:
 class BackendApi(Api):
     """POST /generate and /generate/stream of a platform that chooses between backends."""
 
-    def __init__(self, break_after: int | None, tell: bool) -> None:
-        super().__init__({"llama_cpp": Backend("q8_0"), "llama_cpp_small": Backend("q4_0")}, break_after, tell)
+    def __init__(self) -> None:
+        super().__init__({"llama_cpp": Backend("q8_0"), "llama_cpp_small": Backend("q4_0")})
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -271,7 +304,7 @@ class BackendApi(Api):
         return web.json_response({"text": said.text, **told, "tokens_per_second": said.tokens / said.seconds})
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """Stream the reply. The last event only marks the end or, with --tell, names the backend."""
+        """Stream the reply. The last event only marks the end or, with `tell`, names the backend."""
         body = await request.json()
         name, said = self._chosen(body), Said()
         answer = await opened(request, "text/event-stream")
@@ -289,8 +322,8 @@ class BackendApi(Api):
 class OllamaApi(Api):
     """Ollama's own API with one model, `tiny:latest`."""
 
-    def __init__(self, break_after: int | None, tell: bool) -> None:
-        super().__init__({"q8_0": Backend("q8_0")}, break_after, tell)
+    def __init__(self) -> None:
+        super().__init__({"q8_0": Backend("q8_0")})
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -363,21 +396,11 @@ APIS = {"stats": StatsApi, "backend": BackendApi, "ollama": OllamaApi}
 def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("api", choices=APIS)
     parser.add_argument("port", type=int)
-    parser.add_argument("--break-after", type=int, help="every reply breaks after so many pieces")
-    parser.add_argument("--tell", action="store_true", help="streams say who answered")
-    parser.add_argument("--pause", type=float, default=0.0, help="seconds after each piece of a reply")
     given = parser.parse_args()
-    api = APIS[given.api](given.break_after, given.tell)
-    api.pause_s = given.pause
-
-    async def health(request: web.Request) -> web.StreamResponse:
-        return web.json_response({"pieces": sum(backend.pieces for backend in api.backends.values())})
-
     app = web.Application()
-    app.cleanup_ctx.append(api.running)  # type: ignore[arg-type]
-    app.add_routes([*api.routes(), web.get("/health", health)])
+    for name, api in APIS.items():
+        app.add_subapp(f"/{name}", api().app())
     web.run_app(app, host="127.0.0.1", port=given.port, handler_cancellation=True, print=None)
 
 
