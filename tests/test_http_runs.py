@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Ended, harness, manifest, measured, scenario
+from command import Ended, manifest, measured, scenario
+from loaded import harness
 
 from engines.process.server import ServerCommand, ServerProcess, free_port
 
@@ -30,70 +31,78 @@ def running(arguments: str = "--models m") -> Iterator[str]:
         asyncio.run(server.stop())
 
 
-def run(folder: Path, engine: dict[str, Any], *, others: tuple[dict[str, Any], ...] = (), **more: Any) -> Ended:
-    """A run of this engine."""
-    path = scenario(folder, engines=[{"engine": "http", **engine}, *others], load=LOAD)
-    return harness("run", str(path), "--out", "run", "--format", "md,json", cwd=folder, **more)
+@pytest.fixture(scope="module")
+def plain() -> Iterator[str]:
+    """A server of model `m` that keeps nothing."""
+    with running() as url:
+        yield url
+
+
+def run(folder: Path, *engines: dict[str, Any], load: list[dict[str, Any]] = LOAD) -> Ended:
+    """A run of these servers."""
+    path = scenario(folder, engines=[{"engine": "http", **engine} for engine in engines], load=load)
+    return harness("run", str(path), "--out", "run", "--format", "md", cwd=folder)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The measured records of its only trial."""
+    """The measured records of its only trial, or of that of the first cell."""
     (trial,) = manifest(folder / "run")["cells"][0]["trials"]
     return measured(folder / "run", trial)
 
 
 @pytest.mark.slow
-def test_several_servers_share_the_requests_and_are_told_apart(tmp_path: Path) -> None:
+def test_several_servers_share_the_requests_and_are_told_apart(plain: str, tmp_path: Path) -> None:
     """Each gets its share, for every user goes round, and the report has a line for each."""
-    with running() as first, running() as second:
-        ended = run(tmp_path, {"url": [first, second]})
+    with running() as second:
+        ended = run(tmp_path, {"url": [plain, second]})
     assert ended.code in (0, 4), ended.err  # 4: a busy machine makes the client late
     told = manifest(tmp_path / "run")
-    assert told["cells"][0]["engine_info"]["options"]["url"] == [first, second]
+    assert told["cells"][0]["engine_info"]["options"]["url"] == [plain, second]
     rows = rows_of(tmp_path)
-    assert Counter(row["backend"] for row in rows) == {first: 6, second: 6}
-    assert all(row["backend"] == (first, second)[(row["user"] + row["request"] // 2) % 2] for row in rows)
+    assert Counter(row["backend"] for row in rows) == {plain: 6, second: 6}
+    assert all(row["backend"] == (plain, second)[(row["user"] + row["request"] // 2) % 2] for row in rows)
     report = (tmp_path / "run" / "report.md").read_text()
     assert "## Servers" in report
     assert report.count("| 6 | 0 |") == 2
 
 
+@pytest.fixture(scope="module")
+def refused(plain: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, Path]:
+    """A run, by both drivers, of a server that refuses temperature 0 and of one that does not; and its folder."""
+    folder = tmp_path_factory.mktemp("refused")
+    load = [{**LOAD[0], "driver": driver, "name": driver} for driver in ("inprocess", "locust")]
+    with running("--models m --own-temperature") as odd:
+        return run(folder, {"url": odd}, {"url": plain}, load=load), folder / "run"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("driver", ["inprocess", "locust"])
-def test_a_server_that_refuses_temperature_0_is_asked_without(tmp_path: Path, driver: str) -> None:
+def test_a_server_that_refuses_temperature_0_is_asked_without(refused: tuple[Ended, Path], driver: str) -> None:
     """Every request succeeds, the plan says what was sent, and the report tells why it is another."""
-    load = [{**LOAD[0], "driver": driver}]
-    with running("--models m --own-temperature") as odd, running() as plain:
-        path = scenario(tmp_path, engines=[{"engine": "http", "url": url} for url in (odd, plain)], load=load)
-        ended = harness("run", str(path), "--out", "run", "--format", "md,json", cwd=tmp_path)
+    ended, folder = refused
     assert ended.code in (0, 4), ended.err
-    told = manifest(tmp_path / "run")
-    refused, greedy = (cell["trials"][0] for cell in told["cells"])
-    assert {row["status"] for row in measured(tmp_path / "run", refused)} == {"ok"}
-    assert refused["sampling"] == {"default": {}}
+    cells = manifest(folder)["cells"]
+    odd, greedy = (next(trial for trial in cell["trials"] if trial["driver"] == driver) for cell in cells)
+    assert {row["status"] for row in measured(folder, odd)} == {"ok"}
+    assert odd["sampling"] == {"default": {}}
     assert greedy["sampling"] == {"default": {"temperature": 0}}
-    assert refused["plan_hash"] != greedy["plan_hash"]
+    assert odd["plan_hash"] != greedy["plan_hash"]
     words = "Unsupported value: 'temperature' does not support 0 with this model."
-    assert words in refused["start"]["temperature_refused"]
+    assert words in odd["start"]["temperature_refused"]
     assert greedy["start"]["temperature_refused"] is None
-    report = (tmp_path / "run" / "report.md").read_text()
+    report = (folder / "report.md").read_text()
     assert report.count("The server refuses temperature 0 and drew tokens by its own") >= 1
 
 
 @pytest.mark.slow
-def test_several_servers_of_which_one_is_another(tmp_path: Path) -> None:
+def test_several_servers_of_which_one_is_another(plain: str, tmp_path: Path) -> None:
     """Servers of different models, and one that is not there, are no one service."""
-    with running() as first, running("--models n") as second:
-        ended = run(tmp_path, {"url": [first, second]})
-        assert ended.code == 3
-        assert (
-            f"{first} serves 'm', {second} serves 'n'; requests are spread only over servers of one model" in ended.err
-        )
-    with running() as first:
-        gone = f"http://127.0.0.1:{free_port()}"
-        (tmp_path / "again").mkdir()
-        ended = run(tmp_path / "again", {"url": [first, gone]})
-        assert f"no server answers at {gone}" in ended.err
+    gone = f"http://127.0.0.1:{free_port()}"
+    with running("--models n") as other:
+        ended = run(tmp_path, {"url": [plain, other]}, {"url": [plain, gone]})
+    assert ended.code == 3
+    assert f"{plain} serves 'm', {other} serves 'n'; requests are spread only over servers of one model" in ended.err
+    assert f"no server answers at {gone}" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -145,8 +154,14 @@ def test_mistakes_are_told_before_anything_runs(tmp_path: Path, engine: dict[str
 @pytest.mark.slow
 def test_a_missing_key_stops_the_other_cells_too(tmp_path: Path) -> None:
     """It is a mistake of usage: nothing is run; checking and planning only say so."""
-    engine, others = {"url": "http://127.0.0.1:9", "api_key_env": "NO_SUCH_KEY"}, ({"engine": "simulated"},)
-    ended = run(tmp_path, engine, others=others)
+    path = scenario(
+        tmp_path,
+        engines=[
+            {"engine": "http", "url": "http://127.0.0.1:9", "api_key_env": "NO_SUCH_KEY"},
+            {"engine": "simulated"},
+        ],
+    )
+    ended = harness("run", str(path), "--out", "run", cwd=tmp_path)
     assert ended.code == 2
     assert "the environment variable NO_SUCH_KEY, which the scenario names, is not set; set it" in ended.err
     assert not (tmp_path / "run").exists()
@@ -159,19 +174,18 @@ def test_a_missing_key_stops_the_other_cells_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_headers_reach_the_server_as_they_are_written(tmp_path: Path) -> None:
+def test_headers_reach_the_server_as_they_are_written(
+    plain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Plain ones are stored; a value that no header can carry is refused without being shown."""
-    with running() as url:
-        ended = run(tmp_path, {"url": url, "headers": {"X-Tenant": "blue"}, "headers_env": {"X-Secret": "S"}},
-                    env={"S": "topsecret"})  # fmt: skip
-        assert ended.code in (0, 4), ended.err  # 4: a busy machine makes the client late
-        assert {row["status"] for row in rows_of(tmp_path)} == {"ok"}
-        stored = (tmp_path / "run" / "manifest.json").read_text()
-        assert "blue" in stored
-        assert "topsecret" not in stored
-        broken = tmp_path / "broken"
-        broken.mkdir()
-        ended = run(broken, {"url": url, "headers_env": {"X-Secret": "S"}}, env={"S": "two\nlines"})
+    monkeypatch.setenv("S", "topsecret")
+    monkeypatch.setenv("BROKEN", "two\nlines")
+    good = {"url": plain, "headers": {"X-Tenant": "blue"}, "headers_env": {"X-Secret": "S"}}
+    ended = run(tmp_path, good, {"url": plain, "headers_env": {"X-Secret": "BROKEN"}})
+    assert {row["status"] for row in rows_of(tmp_path)} == {"ok"}
+    stored = (tmp_path / "run" / "manifest.json").read_text()
+    assert "blue" in stored
+    assert "topsecret" not in stored
     assert ended.code == 3
     assert "the value of the header X-Secret contains a line break" in ended.err
     assert "two" not in ended.err
