@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import loaded
 import pytest
-from command import harness, running, scenario, wait_until
+from command import running, scenario, wait_until
 
 from engines.base import EngineSpec, ModelReference
 from engines.llamacpp.server import LlamaServer
@@ -21,10 +22,11 @@ from tests.relay import Relay, reached
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a llama.cpp server of our own, which a run takes for somebody's."""
-    engine = LlamaServer(EngineSpec("llama-server", ModelReference("tiny"), "q8_0", log_path=tmp_path / "engine.log"))
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a llama.cpp server of our own, which a run takes for somebody's; its counters go on and on."""
+    log = tmp_path_factory.mktemp("server") / "engine.log"
+    engine = LlamaServer(EngineSpec("llama-server", ModelReference("tiny"), "q8_0", log_path=log))
     with asyncio.Runner() as runner:
         try:
             runner.run(engine.start())
@@ -43,15 +45,16 @@ def others_tokens(url: str, tokens: int) -> int:
 
 
 def command_against(url: str, folder: Path) -> tuple[str, ...]:
-    """The command of a run of some seconds with warm-up."""
-    load = {"kind": "sustained", "rate": 5, "arrivals": "constant", "warmup": "1s", "duration": "4s", "timeout": "120s"}
+    """The command of a run of a second, with warm-up."""
+    times = {"warmup": "200ms", "duration": "800ms", "timeout": "120s"}
+    load = {"kind": "sustained", "rate": 25, "arrivals": "constant", **times}
     keys: dict[str, Any] = {
         "model": "tiny",
         "engines": [{"engine": "http", "url": url, "dialect": "openai-completions"}],
         "workload": {"prompt_tokens": 20, "output_tokens": {"dist": "fixed", "value": 16, "exact": True}},
         "load": [load],
     }
-    return "run", str(scenario(folder, **keys)), "--out", "run"
+    return "run", str(scenario(folder, **keys)), "--out", "run", "--format", "csv"
 
 
 def results_in(folder: Path) -> Results:
@@ -64,7 +67,7 @@ def test_alone_with_the_server_the_books_balance(server: str, tmp_path: Path) ->
     """Every token of prompt and output that the server counted is one of ours, warm-up included; and the texts of the
     replies have, by the model's tokenizer, the tokens that the server says.
     """
-    harness(*command_against(server, tmp_path), cwd=tmp_path)
+    loaded.harness(*command_against(server, tmp_path), cwd=tmp_path)
     results = results_in(tmp_path)
     ((_, facts),) = results.facts.items()
     entries = {entry["what"]: entry for entry in facts["books"]}

@@ -12,15 +12,15 @@ from harness.analysis.samples.energy import COUNTER
 from tests.fake_nvml import environment
 
 WATTS = 300.0
-STEADY = {"kind": "sustained", "rate": 20, "warmup": "500ms", "duration": "3s", "timeout": "5s"}
+STEADY = {"kind": "sustained", "rate": 20, "warmup": "200ms", "duration": "1s", "timeout": "5s"}
 
 
 @pytest.mark.slow
 def test_a_run_reports_the_energy_of_its_window(tmp_path: Path) -> None:
     """Within half a percent of what the fake used in the window; every report names the sensor."""
     path = scenario(tmp_path, load=[STEADY], slo={"ttft": "1s"})
-    fake = environment(power_mw=round(WATTS * 1000), tick_ns=5_000_000, used=12 * 2**30)
-    ended = harness("run", str(path), "--out", "run", cwd=tmp_path, env=fake)
+    fake = environment(power_mw=round(WATTS * 1000), tick_ns=1_000_000, used=12 * 2**30)
+    ended = harness("run", str(path), "--out", "run", "--format", "html,md,csv,json", cwd=tmp_path, env=fake)
     assert ended.code in (0, 4), ended.err  # a busy machine may make it invalid
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     (trial,) = summary["trials"]
@@ -63,7 +63,7 @@ def test_a_gpu_that_is_lost_under_way_does_not_end_the_run(tmp_path: Path) -> No
     engine = {"engine": "simulated", "options": options}
     path = scenario(tmp_path, engines=[engine], load=[STEADY | {"timeout": "120s"}])
     fake = environment(lost_when=lost)
-    with running("run", str(path), "--out", "run", cwd=tmp_path, env=fake) as process:
+    with running("run", str(path), "--out", "run", "--format", "csv", cwd=tmp_path, env=fake) as process:
         wait_until(lambda: under_way(tmp_path / "run"), process)
         lost.touch()
         _, err = process.communicate(timeout=120)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import harness, manifest, running, scenario
+from command import manifest, running, scenario
+from loaded import harness
 
 from engines.process.server import free_port
 from harness.errors import UsageError
@@ -68,7 +69,7 @@ def test_two_servers_are_two_rows_and_what_is_not_ours_has_no_memory(tmp_path: P
 def test_replies_that_all_break_off_are_no_completed_requests(tmp_path: Path) -> None:
     """Zero is known, so it is a number and not unknown."""
     with server("--models", "m", "--cut", "2") as url:
-        path = scenario(tmp_path, engines=[{"engine": "http", "url": url}])
+        path = scenario(tmp_path, engines=[{"engine": "http", "url": url}], load=LOAD)
         harness("run", str(path), "--out", "run", "--format", "csv", cwd=tmp_path)
     rates = summary_of(tmp_path / "run").set_index("metric")["value"]
     assert float(rates["completed_rps"]) == 0.0
