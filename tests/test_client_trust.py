@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pytest
@@ -65,27 +65,45 @@ def codes(validity: Validity) -> dict[str, Level]:
     return {reason.code: reason.level for reason in validity.reasons}
 
 
-@pytest.mark.slow
-def test_what_is_due_is_sent_then() -> None:
-    """Known answer 6: 200/s for 5 s: every row of the plan is a record with its due time. What is due is sent no later
-    than another timer of the same loop goes off that asks for every millisecond, and the last requests are as punctual
-    as the first.
+@dataclass
+class Load:
+    """200 requests a second for two and a half seconds, beside a timer of the same loop that asks for every
+    millisecond. ran_ns: when it went off.
     """
-    ran_ns: list[int] = []
 
-    def watch(loop: asyncio.AbstractEventLoop) -> None:
-        ran_ns.append(time.monotonic_ns())
-        loop.call_later(0.001, watch, loop)
+    schedule: Schedule
+    records: list[Record] = field(init=False)
+    report: DriveReport = field(init=False)
+    ran_ns: list[int] = field(default_factory=list)
 
-    schedule = exact_schedule(1, kind="sustained", rate=200, arrivals="poisson", requests=1000)
-    records, report = driven(schedule, watch)
+    def __post_init__(self) -> None:
+        self.records, self.report = driven(self.schedule, self.watch)
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Note the time, again and again."""
+        self.ran_ns.append(time.monotonic_ns())
+        loop.call_later(0.001, self.watch, loop)
+
+
+@pytest.fixture(scope="module")
+def load() -> Load:
+    """A load that two tests look at."""
+    return Load(exact_schedule(1, kind="sustained", rate=200, arrivals="poisson", requests=500))
+
+
+@pytest.mark.slow
+def test_what_is_due_is_sent_then(load: Load) -> None:
+    """Known answer 6: at 200/s every row of the plan is a record with its due time. What is due is sent no later than
+    another timer of the same loop goes off that asks for every millisecond, and the last requests are as punctual as
+    the first.
+    """
+    schedule, report, records = load.schedule, load.report, measured(load.records)
     assert schedule.due_ns is not None
-    records = measured(records)
-    assert [(record.request, record.due_ns) for record in records] == list(enumerate(schedule.due_ns[:1000].tolist()))
+    assert [(record.request, record.due_ns) for record in records] == list(enumerate(schedule.due_ns[:500].tolist()))
     assert {record.status for record in records} == {Status.OK}
     lag = column(records, "sent_ns") - column(records, "due_ns")
     assert lag.min() >= 0
-    ran = (np.array(ran_ns) - report.t0_ns) / MS
+    ran = (np.array(load.ran_ns) - report.t0_ns) / MS
     due = column(records, "due_ns")
     awake = ran[np.minimum(np.searchsorted(ran, due), len(ran) - 1)]  # when the machine next let the loop run
     behind = column(records, "sent_ns") - awake
@@ -111,7 +129,7 @@ def test_a_stalling_client_is_found_out() -> None:
         stalls_ns.append((began, time.monotonic_ns()))
         loop.call_later(0.45, stall, loop)
 
-    schedule = exact_schedule(1, kind="sustained", rate=200, arrivals="constant", requests=600)
+    schedule = exact_schedule(1, kind="sustained", rate=200, arrivals="constant", requests=400)
     records, report = driven(schedule, lambda loop: loop.call_later(0.3, stall, loop))
     found = judged(schedule, records, report)
     assert (found.verdict, codes(found)["client_lag"]) == (Level.INVALID, Level.INVALID)
@@ -125,24 +143,23 @@ def test_a_stalling_client_is_found_out() -> None:
         in_stall |= inside
     assert in_stall.sum() >= 30
     base = np.quantile((first - sent)[~in_stall], 0.5)
-    assert np.quantile(first - due, 0.99) > base + 40
+    assert np.quantile(first - due, 0.995) > base + 40
     assert np.quantile((first - sent)[in_stall], 0.5) < base + 10
     assert report.heartbeat_p99_ms is not None
     assert report.heartbeat_p99_ms > 20
 
 
 @pytest.mark.slow
-def test_the_canary_tells_the_error_of_arrivals() -> None:
+def test_the_canary_tells_the_error_of_arrivals(load: Load) -> None:
     """Known answer 8: the canary sends twenty events a second beside the load; their recorded arrivals are off by no
     more than those of the load's own tokens, whose texts hold the truth, and the plan and its records know nothing of
     it.
     """
-    schedule = exact_schedule(1, kind="sustained", rate=100, requests=300)
-    records, report = driven(schedule)
-    assert len(records) == report.recorded == 300 + report.cooldown
-    assert report.connections_opened < 300
+    schedule, report, records = load.schedule, load.report, load.records
+    assert len(records) == report.recorded == 500 + report.cooldown
+    assert report.connections_opened < 500
     records = measured(records)
-    assert len(records) == 300
+    assert len(records) == 500
     lasted_s = column(records, "done_ns").max() / 1000
     assert 10 * lasted_s <= report.canary_events <= 20 * lasted_s + 2, "a late sender sends fewer, never more"
     truth = np.array([int((record.text or "").strip()) - report.t0_ns for record in records]) / MS

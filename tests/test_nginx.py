@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import harness, scenario
+from command import scenario
+from loaded import harness
 
 from engines.base import Endpoint, EngineSpec, ModelReference
 from engines.http.engine import HttpEngine
@@ -125,7 +126,7 @@ def _answers(at: Path | int) -> bool:
 
 
 @contextmanager
-def engine(arguments: str = "--pause 0.01") -> Iterator[ServerProcess]:
+def running(arguments: str = "--pause 0.01") -> Iterator[ServerProcess]:
     """An engine that somebody else runs."""
     server = ServerProcess(ServerCommand(f"{TINY} {arguments}"))
     asyncio.run(server.start())
@@ -135,15 +136,22 @@ def engine(arguments: str = "--pause 0.01") -> Iterator[ServerProcess]:
         asyncio.run(server.stop())
 
 
+@pytest.fixture(scope="module")
+def engine() -> Iterator[ServerProcess]:
+    """One for all; it keeps nothing of who asked."""
+    with running() as server:
+        yield server
+
+
 def measured(url: str, plan: Plan, **more: Any) -> tuple[list[Record], DriveReport]:
     """The records of a plan."""
     return asyncio.run(measure(Endpoint(url, "openai-completions", "m", **more), plan))
 
 
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
-def test_replies_come_through_as_they_are_made(tmp_path: Path, unix: bool) -> None:
+def test_replies_come_through_as_they_are_made(engine: ServerProcess, tmp_path: Path, unix: bool) -> None:
     """Every reply is whole, connections are kept, and the kernel stamps what it can."""
-    with engine() as behind, nginx(tmp_path, behind.port, unix=unix) as front:
+    with nginx(tmp_path, engine.port, unix=unix) as front:
         started = HttpEngine(EngineSpec("http", options={"url": front.url}))
         assert asyncio.run(started.start()).model == "m"
         records, report = measured(front.url, Plan(12, users=3))
@@ -153,14 +161,14 @@ def test_replies_come_through_as_they_are_made(tmp_path: Path, unix: bool) -> No
 
 
 @needs_openssl
-def test_it_ends_tls(tmp_path: Path) -> None:
+def test_it_ends_tls(engine: ServerProcess, tmp_path: Path) -> None:
     """With a certificate from a private authority, and asking for ours."""
     authority = Authority(tmp_path / "authority")
     (certificate, key), (ours, our_key) = authority.signed("server"), authority.signed("client")
     lines = f"ssl_certificate {certificate}; ssl_certificate_key {key}; "
     lines += f"ssl_client_certificate {authority.file}; ssl_verify_client on;"
     files = {"ca": str(authority.file), "cert": str(ours), "key": str(our_key)}
-    with engine("") as behind, nginx(tmp_path, behind.port, server=lines) as front:
+    with nginx(tmp_path, engine.port, server=lines) as front:
         started = HttpEngine(EngineSpec("http", options={"url": front.url, "tls": files}))
         assert asyncio.run(started.start()).model == "m"
         records, report = measured(front.url, Plan(6, users=2), tls=files)
@@ -172,8 +180,8 @@ def test_it_ends_tls(tmp_path: Path) -> None:
 
 def test_what_its_buffering_spoils_is_told(tmp_path: Path) -> None:
     """nginx holds back what comes without chunks until it has 4 KiB: the run says that the gaps cannot be seen."""
-    load = [{"kind": "sustained", "users": 2, "requests": 30, "timeout": "20s"}]
-    with engine("--pause 0.01 --until-close") as behind, nginx(tmp_path, behind.port, buffering="on") as front:
+    load = [{"kind": "sustained", "users": 2, "requests": 12, "timeout": "20s"}]
+    with running("--pause 0.01 --until-close") as behind, nginx(tmp_path, behind.port, buffering="on") as front:
         path = scenario(tmp_path, engines=[{"engine": "http", "url": front.url}], load=load)
         ended = harness("run", str(path), "--out", "run", "--format", "md", cwd=tmp_path)
     assert ended.code in (0, 4), ended.err  # a busy machine may make it invalid
@@ -270,19 +278,19 @@ def test_an_engine_that_is_gone_behind_it(tmp_path: Path) -> None:
     assert [(record.status, record.http_status) for record in records] == [(Status.HTTP_ERROR, 502)] * 2
 
 
-def test_idle_connections_that_it_closes(tmp_path: Path) -> None:
+def test_idle_connections_that_it_closes(engine: ServerProcess, tmp_path: Path) -> None:
     """Another is opened for the next turn; nothing fails, and the notes say how many there were."""
-    plan = Plan(2, users=1, think_ns=5_000 * MS)  # a busy nginx has three seconds to do it
-    with engine("") as behind, nginx(tmp_path, behind.port, server="keepalive_timeout 2s;") as front:
+    plan = Plan(2, users=1, think_ns=2_000 * MS)  # a busy nginx has more than a second to do it
+    with nginx(tmp_path, engine.port, server="keepalive_timeout 700ms;") as front:
         records, report = measured(front.url, plan)
     assert [record.status for record in records] == [Status.OK] * 2
     assert plan.loop is Loop.CLOSED
     assert [note for note in report.notes if "idle connections were closed by localhost" in note]
 
 
-def test_a_connection_that_carries_few_requests(tmp_path: Path) -> None:
+def test_a_connection_that_carries_few_requests(engine: ServerProcess, tmp_path: Path) -> None:
     """Told with the last reply that a connection carries, it is obeyed: no request is sent twice."""
-    with engine("") as behind, nginx(tmp_path, behind.port, server="keepalive_requests 2;") as front:
+    with nginx(tmp_path, engine.port, server="keepalive_requests 2;") as front:
         records, report = measured(front.url, Plan(10, users=1))
     assert [record.status for record in records] == [Status.OK] * 10
     assert report.connections_opened == 5
