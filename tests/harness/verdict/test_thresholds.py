@@ -35,7 +35,8 @@ def test_each_is_listed_once_and_named_where_it_is_used() -> None:
     assert len({one.subject for one in TABLE}) == len(TABLE) == len(named)
     texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in SOURCES if path.stem != "thresholds"}
     for name, one in named.items():
-        using = {path for path, text in texts.items() if re.search(rf"\b{name}\.\w|\bthresholds\.{name}\b", text)}
+        use = re.compile(rf"\b{name}\.\w|\bthresholds\.{name}\b")
+        using = {path for path, text in texts.items() if name in text and use.search(text)}
         assert using == {path_of(used) for used in one.used.split(", ")}, name
 
 
