@@ -51,6 +51,10 @@ PRELOADED = (
     "reports.writers.terminal",
     "scipy.special",
 )
+CAN_FORK = sys.platform.startswith("linux") and sys.version_info < (
+    3,
+    14,
+)  # it replaces what is private to `subprocess`
 LARGEST_REQUEST_BYTES = 1 << 17
 NUMBER = struct.Struct("i")
 STREAMS = 3  # standard output, standard error, and the pipe on which the end is told
@@ -68,7 +72,7 @@ def harness(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, ti
 def running(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A command that runs while the test goes on, and not longer."""
     whole = environment(env)
-    if sys.platform.startswith("linux") and read_early(whole) == loaded().read_early:
+    if CAN_FORK and read_early(whole) == loaded().read_early:
         process: subprocess.Popen[str] = Forked(arguments, cwd=cwd, env=whole)
     else:
         process = start(*arguments, cwd=cwd, env=env)
