@@ -147,7 +147,6 @@ def _manifest(requests: int, trial_folder: str) -> Manifest:
         "start": {},
         "trials": [trial],
     }
-    facts: dict[str, Any] = {"must_match": {}, "under_test": {}, "context": {}}
     stored = {
         "harness_version": "0",
         "name": "fabricated",
@@ -158,7 +157,7 @@ def _manifest(requests: int, trial_folder: str) -> Manifest:
         "command": "",
         "order": [],
         "notes": [],
-        "provenance": facts,
+        "provenance": {"must_match": {}, "under_test": {}, "context": {}},
         "cells": [cell],
     }
     return Manifest.model_validate(stored)

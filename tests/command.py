@@ -51,7 +51,13 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 @contextlib.contextmanager
 def running(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A command that runs while the test goes on, and not longer."""
-    process = start(*arguments, cwd=cwd, env=env)
+    with not_longer_than_the_test(start(*arguments, cwd=cwd, env=env)) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def not_longer_than_the_test(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that is killed if the test leaves it running."""
     try:
         yield process
     finally:

@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.command import Ended, environment, start
+from tests.command import Ended, environment, not_longer_than_the_test, start
 
 # What a run imports until its report is written. Nothing here may start threads, or read the user's settings.
 PRELOADED = (
@@ -76,12 +76,8 @@ def running(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) ->
         process: subprocess.Popen[str] = Forked(arguments, cwd=cwd, env=whole)
     else:
         process = start(*arguments, cwd=cwd, env=env)
-    try:
+    with not_longer_than_the_test(process):
         yield process
-    finally:
-        if process.poll() is None:
-            process.kill()  # its children notice, and end
-            process.communicate()
 
 
 def read_early(env: Mapping[str, str]) -> dict[str, str]:
