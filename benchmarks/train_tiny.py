@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.models.builtin.vocabulary import byte_alphabet
+from engines.models.builtin.vocabulary import byte_alphabet, tokenizer_config
 
 HELD_OUT_BYTES_PER_NOVEL = 10_000
 _R_HEADER_BYTES = 14
@@ -306,7 +306,7 @@ def save(model: Llama, folder: Path, held_out_text: str) -> None:
     files = {
         "config": _config(model.shape),
         "tokenizer": _tokenizer(),
-        "tokenizer_config": _tokenizer_config(model.shape),
+        "tokenizer_config": tokenizer_config(model.shape.context),
         "generation_config": {"bos_token_id": BOS, "eos_token_id": EOS, "do_sample": False},
     }
     for name, content in files.items():
@@ -364,18 +364,6 @@ def _tokenizer() -> dict[str, Any]:
             "vocab": {text: byte for byte, text in enumerate(byte_alphabet())} | specials,
             "merges": [],
         },
-    }
-
-
-def _tokenizer_config(shape: Shape) -> dict[str, Any]:
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<|bos|>",
-        "eos_token": "<|endoftext|>",
-        "add_bos_token": False,
-        "add_eos_token": False,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": shape.context,
     }
 
 

@@ -159,15 +159,7 @@ def _write(config: Mapping[str, Any], file_name: str, path: Path) -> None:
     if file_name == "generation_config.json":
         content = {"bos_token_id": config["bos_token_id"], "eos_token_id": config["eos_token_id"], "do_sample": False}
     elif file_name == "tokenizer_config.json":
-        content = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": "<|bos|>",
-            "eos_token": "<|endoftext|>",
-            "add_bos_token": False,
-            "add_eos_token": False,
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": _context_tokens(config),
-        }
+        content = vocabulary.tokenizer_config(_context_tokens(config))
     elif file_name == "tokenizer.json":
         content = vocabulary.tokenizer_json(config["vocab_size"])
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

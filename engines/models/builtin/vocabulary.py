@@ -50,6 +50,19 @@ def tokens(size: int) -> list[str]:
     return [*CHARACTERS, *(" " + _word(index) for index in range(count)), "<|bos|>", "<|endoftext|>"]
 
 
+def tokenizer_config(context_tokens: int) -> dict[str, Any]:
+    """Return a tokenizer_config.json; the built-in models differ in their context only."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|bos|>",
+        "eos_token": "<|endoftext|>",
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": context_tokens,
+    }
+
+
 def tokenizer_json(size: int) -> dict[str, Any]:
     """Return a tokenizer.json with this number of tokens."""
     texts, alphabet = tokens(size), byte_alphabet()
