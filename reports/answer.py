@@ -66,7 +66,7 @@ def _why_zero(data: ReportData) -> str:
 
 def labelled(data: ReportData) -> list[tuple[str, str]]:
     """Return the paragraph in parts, each with its label and its sentences; plain text."""
-    recommended = (model.advice[0] for model in decision.of_models(data, wide=False)[:MOST_NAMES])
+    recommended = (table["recommendation"]["sentence"] for table in decision.decisions(data)[:MOST_NAMES])
     found = (
         ("Measured", _measured(data)),
         ("Decision", " ".join(recommended)),
@@ -129,11 +129,12 @@ def _ended(data: ReportData, done: Sequence[tuple[CellEntry, TrialEntry]]) -> st
 
 def _numbers(data: ReportData) -> list[str]:
     """Return the numbers of each trial if there are few trials, else the lowest and the highest."""
-    valid = [keys for keys in groups(data) if data.verdict_of(keys) != "invalid"]
+    known = groups(data)
+    valid = [keys for keys in known if data.verdict_of(keys) != "invalid"]
     shown = [(keys, rows) for keys in valid if (rows := by_class(data).get((*keys, ALL)))]
     name = _namer(data)
     if len(shown) <= MOST_TRIALS:
-        named = [("" if len(groups(data)) == 1 else f"{name(keys)}: ", _figures(rows)) for keys, rows in shown]
+        named = [("" if len(known) == 1 else f"{name(keys)}: ", _figures(rows)) for keys, rows in shown]
         return [f"{prefix}{numbers}." for prefix, numbers in named if numbers]
     texts = (next((text for figure in group if (text := _range(figure, shown, name))), "") for group in RANGES)
     ranges = [text for text in texts if text]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 UNKNOWN = "—"
 THIN = "\u202f"
@@ -24,6 +24,12 @@ def amount(value: float, low: float = math.nan, high: float = math.nan, show: st
         scale = 1024.0**unit
         return f"{_digits(value / scale, low / scale, high / scale)}{THIN}{_BINARY[unit]}"
     return _digits(value, low, high)
+
+
+def sampling(options: Mapping[str, object]) -> str:
+    """Return sampling parameters with their values, in words."""
+    values = (f"{name} {f'{value:g}' if isinstance(value, float) else value}" for name, value in options.items())
+    return ", ".join(values) or "left to the server"
 
 
 def estimate(row: dict[str, object] | None, show: str = "number") -> str:

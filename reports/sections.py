@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Literal
 
 from harness.store.manifest import CellEntry, TrialEntry
@@ -63,8 +64,8 @@ def page(data: ReportData) -> list[tuple[str, str, list[Table]]]:
 
 def ranked(data: ReportData, place: Literal["markdown", "folded", "terminal"]) -> list[Table]:
     """Return the tables of a writer, by their rank in it."""
-    ranks = {rank: section for section in SECTIONS if (rank := getattr(section, place)) is not None}
-    tables = (ranks[rank].table(data) for rank in sorted(ranks))
+    shown = [section for section in SECTIONS if getattr(section, place) is not None]
+    tables = (section.table(data) for section in sorted(shown, key=attrgetter(place)))
     return [table for table in tables if table.rows]
 
 

@@ -19,6 +19,7 @@ from harness.drivers.calibration.store import Calibration
 from harness.errors import ExitCode, StorageFailed, TrialFailed, UsageError
 from harness.run.lock import machine_to_ourselves
 from harness.schedule.availability import supported
+from harness.store.run import RUNS
 from harness.telemetry import provenance
 from harness.telemetry.cgroup import raise_file_limit
 from harness.verdict import thresholds
@@ -142,7 +143,7 @@ class Examination:
 def examine(*, calibrating: bool, quick: bool, say: Callable[[str], None]) -> Examination:
     """Check everything, and calibrate if requested; `say` gets the progress of calibrating."""
     raise_file_limit()  # as every process does that sends
-    checks = [*machine_checks(Path("runs")), *install_checks()]
+    checks = [*machine_checks(RUNS), *install_checks()]
     if not calibrating:
         known = store.cached()
         return Examination((*checks, kept(known)), known)
@@ -238,8 +239,11 @@ def _levels_table(found: Calibration) -> Table:
             f"{level.events_per_s:,.0f}",
             _three(level.ttft_error_p50_ms, level.ttft_error_p99_ms, level.ttft_error_max_ms),
             _three(level.itl_error_p50_ms, level.itl_error_p99_ms, level.itl_error_max_ms),
-            *(f"{level.cpu_share:.0%}", f"{level.server_cpu_share:.0%}", f"{level.merged_read_share:.1%}"),
-            *(level.clock, "yes" if level.held else level.reason or "no"),
+            f"{level.cpu_share:.0%}",
+            f"{level.server_cpu_share:.0%}",
+            f"{level.merged_read_share:.1%}",
+            level.clock,
+            "yes" if level.held else level.reason or "no",
         )
     return table
 

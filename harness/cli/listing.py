@@ -11,6 +11,7 @@ import typer
 
 from harness.errors import UsageError
 from harness.units import format_bytes, format_duration
+from reports.format import sampling
 
 if TYPE_CHECKING:
     from harness.scenario.model import Scenario
@@ -78,17 +79,12 @@ def plan_text(scenario: Scenario, planned: Sequence[Cell | Skip], folder: Path) 
             continue
         lines.append(f"  {cell.id}")
         lines += [f"    {plan.id}  {plan.load.kind}, seed {plan.seed}" for plan in cell.trials]
-        ways += [_sampling(one.sampling.as_options()) for plan in cell.trials for one in plan.workloads]
+        ways += [sampling(one.sampling.as_options()) for plan in cell.trials for one in plan.workloads]
     lines += [f"sampling   {way}" for way in dict.fromkeys(ways)]
     lines += _totals(estimate(planned), folder)
     if scenario.quality is not None:
         lines.append(f"quality    up to {scenario.quality.tokens:,} tokens for each cell")
     return "\n".join(lines)
-
-
-def _sampling(options: dict[str, object]) -> str:
-    values = (f"{name} {f'{value:g}' if isinstance(value, float) else value}" for name, value in options.items())
-    return ", ".join(values) or "left to the server"
 
 
 def _totals(wanted: Estimate, folder: Path) -> list[str]:

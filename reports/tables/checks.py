@@ -127,7 +127,7 @@ def reasons(data: ReportData) -> Table:
 
 
 def _reasons_line(level: str, found: Sequence[tuple[str, dict[str, Any]]], trials: int) -> tuple[Cell, ...]:
-    """Return the row of (where, reason) of one kind; trials: number of all trials."""
+    """Return the row of (where, reason) of one kind; trials: number of judged trials."""
     where, first = found[0]
     judged = data_quality(level)
     places = list(dict.fromkeys(where for where, _ in found))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from harness.store.manifest import CellEntry, TrialEntry
 from reports.data import ReportData
-from reports.format import amount
+from reports.format import amount, sampling
 
 PROVENANCE = {"must_match": "machine (must match)", "under_test": "under test", "context": "context"}
 
@@ -75,10 +75,7 @@ def _trials(data: ReportData) -> Iterator[tuple[str, str]]:
 
 def _drawn(trial: TrialEntry) -> str:
     """Return the sampling parameters of tokens; empty if nothing was recorded."""
-    texts = {}
-    for name, options in trial.sampling.items():
-        values = (f"{key} {f'{value:g}' if isinstance(value, float) else value}" for key, value in options.items())
-        texts[name] = ", ".join(values) or "left to the server"
+    texts = {name: sampling(options) for name, options in trial.sampling.items()}
     return next(iter(texts.values())) if len(set(texts.values())) == 1 else _plain(texts)
 
 

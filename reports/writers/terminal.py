@@ -46,10 +46,11 @@ def _print_decisions(console: Console, data: ReportData) -> None:
 
 def _print(console: Console, table: Table) -> None:
     """Print a table if every number and every word fits in one piece, else a paragraph for each row."""
-    narrow = _narrowed(table)
     if _width(table, whole=True) <= console.width:
         _print_table(console, table)
-    elif table.texts == len(table.head) or _width(narrow, whole=False) <= console.width:
+        return
+    narrow = _narrowed(table)
+    if table.texts == len(table.head) or _width(narrow, whole=False) <= console.width:
         _print_table(console, narrow, left=0)
     else:
         _print_stacked(console, narrow)
