@@ -10,17 +10,19 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engines.base import EngineSpec, ModelReference
 from harness.errors import UsageError
-from harness.scenario.engines import EngineBlock, Level, ModelEntry
 from harness.scenario.limits import Slo
 from harness.scenario.loads import Load, Trace
 from harness.scenario.metrics_urls import MetricsPage
-from harness.scenario.model import Scenario
 from harness.scenario.quality import Quality
 from harness.scenario.workload import TrafficClass, Workload
+
+if TYPE_CHECKING:  # readers of reports need cells, and not the grammar of scenarios
+    from harness.scenario.engines import EngineBlock, Level, ModelEntry
+    from harness.scenario.model import Scenario
 
 _LONGEST_SLUG = 40
 
@@ -251,7 +253,7 @@ def file_hashes(plan: TrialPlan) -> dict[str, str | None]:
     """Return the SHA-256 of the prompt and trace files; None for a missing file."""
     paths = [one.prompts for one in (plan.workload, *plan.workloads) if one.prompts is not None]
     paths += [plan.load.file] if isinstance(plan.load, Trace) else []
-    return {str(path): _file_hash(path) for path in paths}
+    return {str(path): _file_hash(path) for path in dict.fromkeys(paths)}
 
 
 def text_hash(quality: Quality | None) -> str | None:

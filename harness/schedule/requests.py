@@ -165,7 +165,9 @@ class Schedule:
         self._check(i)
         content = self._traffic.content(i)
         stream = self._traffic.streams[content.stream]
-        prompts = (self.is_later_turn(i) and stream.later_prompts) or stream.prompts
+        prompts = stream.prompts
+        if stream.later_prompts is not None and self.is_later_turn(i):
+            prompts = stream.later_prompts
         number = self._traffic.number_in_class(content.origin) if isinstance(prompts, FilePrompts) else content.origin
         return Request(
             prompt=prompts.prompt(number, content.prompt_tokens),

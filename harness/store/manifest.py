@@ -37,8 +37,8 @@ class Part(BaseModel):
 
     def unknown(self) -> set[str]:
         """Return the names of absent keys and of those that are null."""
-        stored = self.stored()
-        return {name for name in type(self).model_fields if stored.get(name) is None}
+        names = type(self).model_fields
+        return {name for name in names if name not in self.model_fields_set or getattr(self, name) is None}
 
     def stored(self) -> dict[str, Any]:
         """Return its content as in the file."""

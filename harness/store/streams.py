@@ -228,5 +228,6 @@ def read_parquet(
     rows = max((group.num_rows for group in groups), default=1)
     batch_rows = min(rows, max(1, elements * rows // max(most, 1)))
     chosen = range(0, len(groups), max(1, len(groups) // parts) if parts else 1)
-    stored = [name for name in columns if name in file.schema_arrow.names]
+    found = file.schema_arrow.names
+    stored = [name for name in columns if name in found]
     yield from file.iter_batches(batch_size=batch_rows, row_groups=list(chosen), columns=stored)
