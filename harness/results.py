@@ -36,7 +36,7 @@ class Results:
     """Results of a run; facts, validity and series are keyed by (cell id, trial id)."""
 
     manifest: Manifest
-    summary: pd.DataFrame  # `analysis.COLUMNS`
+    summary: pd.DataFrame  # `analysis.summary.COLUMNS`
     validity: dict[Key, Validity]
     facts: dict[Key, dict[str, Any]]  # see `facts.facts_of`
     verdicts: list[Verdict]  # of the limits

@@ -75,9 +75,8 @@ def failure_in(event: Mapping[str, Any], *, alone: bool, deepest: int = _DEEPEST
         name = _known_key(key)
         if not name or (type(value) is str and value in _USUAL):
             continue
-        failed = _is_failure(name, value)
-        if not failed and alone and _is_bad(value):
-            failed = name == "code" or (name in _STATUS_CODES and not isinstance(value, str))
+        is_code = name == "code" or (name in _STATUS_CODES and not isinstance(value, str))
+        failed = _is_failure(name, value) or (alone and is_code and _is_bad(value))
         if not failed and name in _ENVELOPES and isinstance(value, dict) and deepest:
             inner = failure_in(value, alone=alone or name == "baseresp", deepest=deepest - 1)
             if inner is not None:

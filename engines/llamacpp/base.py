@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic
 
@@ -23,7 +24,7 @@ from engines.models import source as models
 from engines.models.gguf import file as ggufs
 from engines.models.gguf.header import read_header
 from engines.models.gguf.quantize import LEVELS
-from engines.models.shape import shape_of
+from engines.models.shape import ModelShape, shape_of
 from engines.models.types import ModelSource
 from engines.options import DEFAULT_CONTEXT_TOKENS
 from engines.process.server import EngineServer, ServerCommand, ServerProcess
@@ -80,7 +81,6 @@ class GgufEngine(Generic[Options]):
             raise LevelUnsupported(f"{spec.engine} has no level {spec.level!r}; known are {', '.join(LEVELS)}")
         self._spec = spec
         self._options = on_devices(parse_options(kind, spec.options, spec.engine), spec.devices)
-        self._found: GgufModel | None = None
 
     @classmethod
     def levels(cls) -> tuple[str, ...]:
@@ -114,12 +114,15 @@ class GgufEngine(Generic[Options]):
         on_gpu = layers == "all" or (layers is None and devices not in ((), ("cpu",)))
         return MemoryEstimate("cuda" if on_gpu else "cpu", parts)
 
-    @property
+    @cached_property
     def _file(self) -> GgufModel:
         """File of the model. Making it may take minutes."""
-        if self._found is None:
-            self._found = prepared_model(self._spec)
-        return self._found
+        return prepared_model(self._spec)
+
+    @cached_property
+    def _shape(self) -> ModelShape | None:
+        """Sizes of the model. A large vocabulary takes time to read."""
+        return shape_of(self._file.path)
 
     @property
     def _context_tokens(self) -> int:
@@ -131,7 +134,7 @@ class GgufEngine(Generic[Options]):
     @property
     def _kv_bytes_per_token(self) -> float | None:
         """Size of one token in the KV cache; None if the architecture is unknown."""
-        shape, types = shape_of(self._file.path), (self._options.cache_type_k, self._options.cache_type_v)
+        shape, types = self._shape, (self._options.cache_type_k, self._options.cache_type_v)
         return None if shape is None else shape.kv_bytes_per_token(sum(CACHE_BYTES[one] for one in types) / 2)
 
     def _info(self, context: int, log: str, **more: Any) -> EngineInfo:
@@ -145,7 +148,7 @@ class GgufEngine(Generic[Options]):
                 f"{self._spec.engine} put no layer on GPU {', '.join(requested)}: this build of llama.cpp supports "
                 "none; install one that does, or write devices: cpu"
             )
-        shape = shape_of(model.path)
+        shape = self._shape
         found = {
             "name": self._spec.engine,
             "context_tokens": context,

@@ -61,7 +61,7 @@ def of_each(columns: Columns) -> dict[str, Floats]:
 
 
 def good(columns: Columns, slo: dict[str, float | None]) -> tuple[Flags, int]:
-    """Return which requests succeeded within every limit of the SLO, and how many of them had no tpot to check.
+    """Return which requests met every limit of the SLO, and how many successful ones had no tpot to check.
 
     Limits: ttft_ms, tpot_ms, e2e_ms, stall_ms. A request that lacks the first token, the end or the chunks that a limit
     needs has not met it; one without a tpot (fewer than two tokens) has.

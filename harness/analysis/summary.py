@@ -24,6 +24,7 @@ from harness.analysis.stats import LEVELS, Bound, Estimate, Flags
 from harness.analysis.window import Window
 from harness.metrics import METRICS, SCALAR, STATISTICS
 from harness.scenario.limits import is_split
+from harness.store.categories import counts_of
 from harness.store.manifest import TrialEntry
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _good_in_window(reading: Reading, columns: Columns, name: str) -> dict[str, 
 
 
 def _joined(series: pd.Series[Any]) -> str:
-    return "+".join(sorted(str(value) for value in series.dropna().unique()))
+    return "+".join(sorted(counts_of(series)))
 
 
 def _group_rows(group: Sequence[Measures], extra: Collection[tuple[str, str]]) -> list[dict[str, Any]]:

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.stats import ALPHA, Bound, Estimate, quantile, t_factor
+from harness.analysis.stats import ALPHA, Bound, Estimate, Floats, quantile, t_factor
 
-Floats = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
 
 LOAD = "quality"

@@ -21,7 +21,7 @@ _READ = ("chunk", "nll_reference", "nll", "kl", "kl_lower_bound", "top1_same")
 
 
 def quality_rows(manifest: Manifest, folder: Path) -> list[dict[str, Any]]:
-    """Return rows with `analysis.COLUMNS` for each scored cell of the run in `folder`: load "quality".
+    """Return rows with `analysis.summary.COLUMNS` for each scored cell of the run in `folder`: load "quality".
 
     A cell is scored in one repetition, so the rows of the repetition and the pooled ones are equal.
     """

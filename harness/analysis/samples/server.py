@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 AT_THE_END_NS = 100_000_000
 FAR_NS = 2_500_000_000
-LAST_READING_NS = 200_000_000  # see `trial.LAST_READING_S`
+LAST_READING_NS = 200_000_000  # see `run.child.LAST_READING_S`
 PEAKS = frozenset({"kv_cache_peak_share"})
 _FROM_PAIRS = {
     "prefix_hit_share": ("prefix_hits_tokens", "prefix_queries_tokens", 1.0),

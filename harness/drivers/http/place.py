@@ -1,4 +1,4 @@
-"""Destination of requests: a server's address, its TLS, and the proxy's tunnel. No I/O."""
+"""Destination of requests: a server's address, its TLS, and the proxy's tunnel. No I/O on sockets."""
 
 from __future__ import annotations
 
