@@ -81,8 +81,13 @@ def start(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> s
 
 def harness(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 120.0) -> Ended:
     """A command, run to its end."""
-    process = start(*arguments, cwd=cwd, env=env)
-    out, err = process.communicate(timeout=timeout_s)
+    return to_its_end(running(*arguments, cwd=cwd, env=env), timeout_s)
+
+
+def to_its_end(running: contextlib.AbstractContextManager[subprocess.Popen[str]], timeout_s: float) -> Ended:
+    """How a command that was begun ends."""
+    with running as process:
+        out, err = process.communicate(timeout=timeout_s)
     return Ended(process.returncode, out, err)
 
 

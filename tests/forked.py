@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.command import Ended, environment, not_longer_than_the_test, start
+from tests.command import Ended, environment, not_longer_than_the_test, start, to_its_end
 
 # What a run imports until its report is written. Nothing here may start threads, or read the user's settings.
 PRELOADED = (
@@ -51,10 +51,8 @@ PRELOADED = (
     "reports.writers.terminal",
     "scipy.special",
 )
-CAN_FORK = sys.platform.startswith("linux") and sys.version_info < (
-    3,
-    14,
-)  # it replaces what is private to `subprocess`
+# It replaces what is private to `subprocess`.
+CAN_FORK = sys.platform.startswith("linux") and sys.version_info < (3, 14)
 LARGEST_REQUEST_BYTES = 1 << 17
 NUMBER = struct.Struct("i")
 STREAMS = 3  # standard output, standard error, and the pipe on which the end is told
@@ -63,9 +61,7 @@ READ_EARLY = ("PYTHON", "LC_", "LANG", "OPENBLAS", "OMP_", "MPL", "HF_")  # by a
 
 def harness(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 120.0) -> Ended:
     """A command, run to its end."""
-    with running(*arguments, cwd=cwd, env=env) as process:
-        out, err = process.communicate(timeout=timeout_s)
-    return Ended(process.returncode, out, err)
+    return to_its_end(running(*arguments, cwd=cwd, env=env), timeout_s)
 
 
 @contextlib.contextmanager

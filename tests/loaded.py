@@ -1,6 +1,7 @@
 """The command line in the process of the test, where everything is loaded already: for tests about what a run finds.
 
-Signals, standard streams and an environment of its own need the process of its own that `command.harness` starts.
+Signals, standard streams and an environment of its own need a process of its own: `forked.harness`, or
+`command.harness`.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def test_a_stalling_client_is_found_out() -> None:
         in_stall |= inside
     assert in_stall.sum() >= 30
     base = np.quantile((first - sent)[~in_stall], 0.5)
-    assert np.quantile(first - due, 0.995) > base + 40
+    assert np.quantile(first - due, 0.99) > base + 40
     assert np.quantile((first - sent)[in_stall], 0.5) < base + 10
     assert report.heartbeat_p99_ms is not None
     assert report.heartbeat_p99_ms > 20

@@ -12,12 +12,12 @@ from harness.analysis.samples.energy import COUNTER
 from tests.fake_nvml import environment
 
 WATTS = 300.0
-STEADY = {"kind": "sustained", "rate": 20, "warmup": "200ms", "duration": "2s", "timeout": "5s"}
+STEADY = {"kind": "sustained", "rate": 20, "warmup": "200ms", "duration": "5s", "timeout": "5s"}
 
 
 @pytest.mark.slow
 def test_a_run_reports_the_energy_of_its_window(tmp_path: Path) -> None:
-    """Within a percent of what the fake used in the window; every report names the sensor."""
+    """Within half a percent of what the fake used in the window; every report names the sensor."""
     path = scenario(tmp_path, load=[STEADY], slo={"ttft": "1s"})
     fake = environment(power_mw=round(WATTS * 1000), tick_ns=1_000_000, used=12 * 2**30)
     ended = harness("run", str(path), "--out", "run", "--format", "html,md,csv,json", cwd=tmp_path, env=fake)
@@ -26,8 +26,8 @@ def test_a_run_reports_the_energy_of_its_window(tmp_path: Path) -> None:
     (trial,) = summary["trials"]
     facts = trial["facts"]
     seconds = facts["window"]["end_s"] - facts["window"]["start_s"]
-    # A reading lies in the middle of the time that it took: 40 ms of it, on a busy machine, are a percent of 2 s.
-    assert facts["energy"]["j"] == pytest.approx(WATTS * seconds, rel=0.01)
+    # A reading lies in the middle of the time that it took: 50 ms of it, on a busy machine, are half a percent of 5 s.
+    assert facts["energy"]["j"] == pytest.approx(WATTS * seconds, rel=0.005)
     assert facts["energy"]["low"] < WATTS * seconds < facts["energy"]["high"]
     assert facts["energy"]["power_w"] == pytest.approx(WATTS)
     assert facts["throttling"]["gpu0"]["share"] == 0.0
@@ -35,7 +35,7 @@ def test_a_run_reports_the_energy_of_its_window(tmp_path: Path) -> None:
     found = {name: statistics["value"] for name, statistics in every.items() if "value" in statistics}
     assert found["gpu_memory_peak_bytes"]["value"] == pytest.approx(12 * 2**30)
     tokens = found["output_tokens_per_s"]["value"] * seconds
-    assert found["energy_j_per_output_token"]["value"] == pytest.approx(WATTS * seconds / tokens, rel=0.02)
+    assert found["energy_j_per_output_token"]["value"] == pytest.approx(WATTS * seconds / tokens, rel=0.01)
     assert found["energy_j_per_good_request"]["value"] > 0
     assert found["energy_j"]["source"] == COUNTER
     for page in (

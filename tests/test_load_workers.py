@@ -115,9 +115,7 @@ def test_the_load_is_the_same_whatever_the_number_of_processes(shared_run: Path,
 
 def test_a_load_process_that_dies_is_told_of_and_the_others_go_on(tmp_path: Path, server: StubServer) -> None:
     """SIGKILL to one of two: every planned request has one row, the other's are complete, exit 4: invalid."""
-    path = scenario(
-        tmp_path, engines=engines(url_of(server)), load=[{**LONG, "rate": 50, "duration": "6s", "workers": 2}]
-    )
+    path = scenario(tmp_path, engines=engines(url_of(server)), load=[{**SHORTER, "workers": 2}])
     run = tmp_path / "run"
     with running("run", str(path), "--out", "run", *QUICK, cwd=tmp_path) as process:
         wait_until(lambda: who_stored(run), process)

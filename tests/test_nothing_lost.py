@@ -211,7 +211,7 @@ def test_open_files_run_out(tmp_path: Path, server: StubServer) -> None:
     assert done.returncode == 4, done.stderr
     (trial,) = manifest(run)["cells"][0]["trials"]
     assert trial["status"] == "complete"
-    rows = [row for row in records(run, trial) if row["phase"] == "measure"]
+    rows = measured(run, trial)
     assert len(rows) == 150
     assert {row["status"] for row in rows} == {"ok", "connection_error"}
     errors = {row["error"] for row in rows if row["status"] != "ok"}
