@@ -100,6 +100,9 @@ DOCUMENT = {
     "trials[].validity.reasons[].level": Column("`warn` or `invalid`."),
     "trials[].validity.reasons[].sentence": Column("Finding."),
     "trials[].validity.reasons[].advice": Column("Action."),
+    "trials[].validity.reasons[].metrics[]": Column("Metrics whose numbers it concerns."),
+    "trials[].validity.reasons[].effects[].*": Column("Shown number, and the ends between which the true one lies."),
+    "trials[].validity.notes[].*": Column("Remarks that change no verdict; keys as of `reasons`."),
 }
 FACTS = {
     "cell": Column("Id of the cell."),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -31,33 +33,85 @@ def mildest(*levels: Level) -> Level:
 
 
 @dataclass(frozen=True, slots=True)
+class Effect:
+    """Shown number that a doubt is about, and the ends between which the true one lies, in the metric's unit."""
+
+    metric: str
+    statistic: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float:
+        """Largest distance of the truth from the shown value, as a share of it."""
+        off = max(self.value - self.low, self.high - self.value)
+        return off / abs(self.value) if self.value else math.inf
+
+
+@dataclass(frozen=True, slots=True)
 class Reason:
-    """One observation against a trial: a stable code, how bad it is, what was seen, what to do."""
+    """One observation against a trial.
+
+    Attributes:
+        code: Stable name, for programs.
+        level: WARN if numbers may be off by a stated amount, INVALID if nobody can say by how much, VALID for a note.
+        sentence: Finding, with its size, and its cause.
+        advice: Action.
+        metrics: Names of the metrics whose numbers it concerns; empty if it concerns the load alone.
+        effects: Shown numbers with the ends between which the true ones lie.
+    """
 
     code: str
     level: Level
     sentence: str
     advice: str = ""
+    metrics: tuple[str, ...] = ()
+    effects: tuple[Effect, ...] = ()
+
+    @property
+    def size(self) -> float:
+        """Largest effect, as a share of the shown value; 0 if it states none."""
+        return max((effect.share for effect in self.effects), default=0.0)
+
+
+LOAD_CODES = frozenset({"load_missing", "errors", "client_late", "client_slow"})
+"""Doubts that, if invalid, mean that the load was not the planned one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """The judgement of a trial."""
+    """The judgement of a trial: its doubts, the worst and then the largest first, and its notes."""
 
     verdict: Level
     reasons: tuple[Reason, ...] = ()
+    notes: tuple[Reason, ...] = ()
 
     @classmethod
-    def of(cls, reasons: list[Reason]) -> Validity:
-        """From every reason there is; those that spoil the trial come first."""
-        return cls(
-            worst(*(reason.level for reason in reasons)),
-            tuple(sorted(reasons, key=lambda reason: reason.level is not Level.INVALID)),
-        )
+    def of(cls, found: Iterable[Reason]) -> Validity:
+        """Sort what was found; reasons of level VALID are notes, which change no verdict."""
+        known = list(found)
+        doubts = [reason for reason in known if reason.level is not Level.VALID]
+        doubts.sort(key=lambda reason: (-reason.level.badness, -reason.size))
+        notes = tuple(reason for reason in known if reason.level is Level.VALID)
+        return cls(worst(*(reason.level for reason in doubts)), tuple(doubts), notes)
+
+    @property
+    def load_failed(self) -> bool:
+        """Whether the load was not the planned one, so that no number describes it."""
+        return any(one.level is Level.INVALID and one.code in LOAD_CODES for one in self.reasons)
+
+    def level_of(self, metric: str) -> Level:
+        """Return the worst level of the doubts about a metric."""
+        return worst(*(reason.level for reason in self.reasons if metric in reason.metrics))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, for reports."""
-        reasons = [
-            {"code": r.code, "level": r.level.value, "sentence": r.sentence, "advice": r.advice} for r in self.reasons
-        ]
-        return {"verdict": self.verdict.value, "reasons": reasons}
+        reasons, notes = ([_as_dict(one) for one in part] for part in (self.reasons, self.notes))
+        return {"verdict": self.verdict.value, "reasons": reasons, "notes": notes}
+
+
+def _as_dict(reason: Reason) -> dict[str, Any]:
+    effects = [asdict(effect) for effect in reason.effects]
+    shown = {"code": reason.code, "level": reason.level.value, "sentence": reason.sentence, "advice": reason.advice}
+    return shown | {"metrics": list(reason.metrics), "effects": effects}
